@@ -3,7 +3,7 @@
 use crate::rule::Rule;
 use crate::source::Crate;
 
-/// Rules in the columns of the table.
+/// Counted rules, each a column of the table.
 const COLUMNS: [(Rule, &str); 8] = [
     (Rule::Order, "imports against the order"),
     (Rule::Cycle, "circles of files"),

@@ -4,8 +4,8 @@
 //! the code; and manifests of published crates.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
-//! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files
-//! that its root reaches. The rules are in [`rule`]; each is a test here, and has planted violations in its own tests.
+//! *Crate* has the meaning of rustc: a library, a program, an example or an integration test, each with all files that
+//! its root reaches. The rules are in [`rule`]; each is a test here, and has planted violations in its own tests.
 //!
 //! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]

@@ -1,4 +1,4 @@
-//! The rules, and what to do where one is broken.
+//! The rules, each with advice for violations.
 
 use crate::source::Crate;
 use crate::violation::Violation;
