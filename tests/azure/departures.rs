@@ -155,7 +155,7 @@ fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() 
         let counter = &parting.counters[0];
         let leaving = &mut parting.leaving;
         let killed = async {
-            // The call has arrived once a later one on its connection is answered.
+            // When this later call is answered, the earlier call on the connection has arrived.
             counter.invoke("Echo", json!(["fence"])).await?;
             leaving.process.kill().await
         };
