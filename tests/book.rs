@@ -1,4 +1,4 @@
-//! Code of the README and of the book: each block of Rust is a doc test, so what people copy compiles and runs.
+//! Code blocks of the README and the book as doc tests, so that copied code compiles and runs.
 
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -38,7 +38,7 @@ causes! {
     UnfinishedTotal "unfinished_total" Closes "incomplete messages of all clients used too much memory, and this client's was among the largest: see --unfinished-total-max-bytes"
     HeadsTotal "heads_total" Both "the request heads of all clients used too much memory, and this client's app or address had the most: see --heads-total-max-bytes"
     TextInvalid "text_invalid" Closes "the client sent text that is not UTF-8"
-    KeepAliveTimeout "keep_alive_timeout" Closes "the client sent no message or ping within the time-out of its hub"
+    KeepAliveTimeout "keep_alive_timeout" Closes "the client sent no message or ping within the timeout of its hub"
     SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes and --slow-client-timeout"
     OutboxTotal "outbox_total" Closes "the outboxes of all clients were over their total limit, and this client's was among the largest: see --outbox-total-max-bytes"
     TokenExpired "token_expired" Closes "the client's access token has expired"

@@ -153,12 +153,12 @@ impl PresenceScope {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SlowClients {
-    /// The client connection is closed when the client takes nothing for the time-out.
+    /// The client connection is closed when the client takes nothing for the timeout.
     #[default]
     Close,
     /// Sends to many clients (all, groups, users) are dropped whole, oldest first, until there is room. Results and
     /// sends to single connections are never dropped: if they don't fit and
-    /// the client takes nothing for the time-out, the client is closed.
+    /// the client takes nothing for the timeout, the client is closed.
     Drop,
 }
 

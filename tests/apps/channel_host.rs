@@ -36,7 +36,7 @@ fn host(mut request: Request, (keys, hellos): (&AccessKeys, &HelloTable), inside
         if let Ok(stream) = stream.await {
             let inside = TowerToHyperService::new(inside);
             let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), inside);
-            // Fails when the proxy is gone, which is harmless.
+            // Fails only after the proxy has closed, which is harmless.
             drop(serving.with_upgrades().await);
         }
     });

@@ -32,9 +32,6 @@ struct Script {
 
 impl FakeApp {
     /// Starts it. Each link sends the next of `lines` after its handshake and stays silent once none are left.
-    ///
-    /// # Errors
-    /// When no port is free.
     pub async fn start(lines: Vec<Vec<u8>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -54,9 +51,6 @@ impl FakeApp {
     }
 
     /// Waits until the proxy has dropped this many links that sent something wrong.
-    ///
-    /// # Errors
-    /// When the app server has ended.
     pub async fn dropped(&mut self, count: usize) -> Result<()> {
         self.dropped.wait_for(|dropped| *dropped >= count).await.context("the app server has ended")?;
         Ok(())

@@ -37,9 +37,6 @@ pub struct OtherVersion {
 
 impl OtherVersion {
     /// Starts it in front of the app server at `host:port`.
-    ///
-    /// # Errors
-    /// When no port is free.
     pub async fn start(app: &str, difference: Difference) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();

@@ -17,7 +17,6 @@ pub(crate) const CONNECTIONS: usize = 10;
 const JSON: Library = Library::Js(Kind::JsJson);
 const PACKED: Library = Library::Js(Kind::JsMessagePack);
 
-/// Asserts that every kind of call that the hub offers works.
 async fn calls(guest: &mut Guest, user: &str) -> Result<()> {
     let value = json!({ "n": 1, "list": [1, 2, 3], "nil": null, "text": "åß∂ƒ" });
     ensure!(guest.invoke("Echo", json!(["hello"])).await? == "hello");
@@ -64,7 +63,6 @@ fn calls_streams_uploads_errors_and_the_user_are_there_by_each_library_protocol_
     });
 }
 
-/// Asserts that each guest has received exactly these messages, in this order.
 async fn have(guests: &mut [Guest], expected: &[&[Json]]) -> Result<()> {
     for (number, (guest, expected)) in guests.iter_mut().zip(expected).enumerate() {
         let seen = guest.until_fence().await?;
@@ -171,7 +169,7 @@ fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
             instances.insert(guest.instance().await?);
         }
         ensure!(instances.len() == 2, "all guests are at {instances:?}");
-        // Make sure that no question has been asked yet: answers that arrive immediately would fail in the SDK.
+        // Checks that no client has received a request yet: the SDK fails on immediate answers.
         for asking in &guests {
             for asked in &guests {
                 let answer = asking.invoke("Ask", json!([asked.id()?, "what"])).await?;
@@ -249,7 +247,7 @@ fn a_rust_hub_and_a_dotnet_hub_of_one_name_are_two_hubs() {
 /// Asserts that a client subscribed to everything has received nothing.
 async fn nothing_came(mut client: Client) -> Result<()> {
     client.invoke("Echo", json!(["fence"])).await?;
-    // The first message must be the end of the connection.
+    // The first event must be the end of the connection.
     client.close().await
 }
 

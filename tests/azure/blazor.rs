@@ -41,7 +41,6 @@ fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
     });
 }
 
-/// Clicks and types once the circuit exists, which makes the clock tick.
 async fn circuit_works(page: &Page) -> Result<()> {
     let clock = page.text("clock").await?;
     let ticks = until(async || Ok((page.text("clock").await? != clock).then_some(())));
@@ -50,7 +49,7 @@ async fn circuit_works(page: &Page) -> Result<()> {
         soon("a click", page.click("up")).await?;
         soon(count, page.see("n", count)).await?;
     }
-    // Key by key, each a separate event.
+    // Each key press is a separate event.
     soon("the field", page.click("text")).await?;
     for key in ["a", "b", "c"] {
         soon("a key", page.press(key)).await?;

@@ -22,10 +22,8 @@ const CUTS: u64 = 20;
 /// Messages from each client to the hub, and back, around a cut.
 const MESSAGES: u64 = 30;
 
-/// Log text of a node about a lost server connection that was carried by another node.
 const LOST_CARRIED: &str = "link lost relayed=true";
 
-/// Sends numbered messages, which the hub echoes.
 async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
     client.flood("EchoBack", from, count).await?;
     let echoed = client.sequence("Echoed", from + count - 1).await?;
@@ -54,7 +52,7 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
                 relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
             });
             talked?;
-            // Wait until it has reconnected before the next cut: the .NET client tries only once.
+            // The .NET client tries to reconnect only once, so it must be connected before the next cut.
             of_net.invoke("Echo", json!([0])).await?;
         }
         for client in &clients {
@@ -63,7 +61,7 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
             let echoed = client.sequence("Echoed", CUTS * MESSAGES).await?;
             assert_eq!((echoed.received, echoed.broken), (CUTS * MESSAGES, None), "{:?}", client.kind());
         }
-        // It is still in its group, under its id.
+        // The client is still in its group, under its id.
         clients[0].invoke("SendToGroup", json!(["red", "still there"])).await?;
         assert_eq!(of_net.expect("Message").await?, [json!("still there")]);
         let metrics = Metrics::of(dial_in.node.admin()).await?;
@@ -160,7 +158,6 @@ fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_cl
     });
 }
 
-/// Sends numbered messages to everyone's group, one after another.
 async fn tell_group(client: &Client, cut: u64) -> Result<()> {
     for number in cut * MESSAGES..(cut + 1) * MESSAGES {
         client.invoke("SendToGroup", json!(["all", number + 1])).await?;

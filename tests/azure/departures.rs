@@ -50,7 +50,7 @@ impl<'a> DepartureFixture<'a> {
         Ok(Self { dial_in, host, leaving, staying, speaker, counters })
     }
 
-    /// Speaks during `happens`: each guest must get each number once and in order.
+    /// Sends numbered messages during `happens`, and checks that each guest receives each number once and in order.
     async fn speaks_while(&mut self, happens: impl AsyncFnOnce(&mut AspNetApp, &DialIn) -> Result<()>) -> Result<()> {
         let (Guest::Js(speaker), leaving, dial_in) = (&self.speaker, &mut self.leaving, &self.dial_in) else {
             anyhow::bail!("the speaker is a JavaScript client");
@@ -66,7 +66,6 @@ impl<'a> DepartureFixture<'a> {
         Ok(())
     }
 
-    /// Asserts that all guests are at the staying app and can make calls.
     async fn all_stay(&mut self) -> Result<()> {
         for counter in &self.counters {
             let who = until(async || Ok(counter.call("WhoAmI", json!([])).await?.ok())).await?;
@@ -82,7 +81,6 @@ impl<'a> DepartureFixture<'a> {
     }
 }
 
-/// Invites guests until one reaches this app.
 async fn speaker(host: &Host<'_>, app: &AspNetApp) -> Result<Guest> {
     for _ in 0..20 {
         let guest = host.invite(JSON, app, "speaker").await?;
@@ -157,7 +155,7 @@ fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() 
         let counter = &parting.counters[0];
         let leaving = &mut parting.leaving;
         let killed = async {
-            // The call has arrived once a later one on its connection is answered.
+            // When this later call is answered, the earlier call on the connection has arrived.
             counter.invoke("Echo", json!(["fence"])).await?;
             leaving.process.kill().await
         };
@@ -200,7 +198,6 @@ fn cut_server_connections_cost_no_client() {
         for round in 0..3_u64 {
             // Cut only part of each hub's connections, so that clients have somewhere to go.
             relay.decide(Fate::Cut, CUTS);
-            // What the app sends over a connection that has just died is lost: the service protocol has no replay.
             let ends = CUTS * usize::try_from(round + 1)?;
             soon("the ends", until(async || Ok((closed_links(&dial_in) >= ends).then_some(())))).await?;
             soon("new ones", dial_in.linked(CONNECTIONS)).await?;
@@ -269,7 +266,7 @@ fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themse
         };
         let lost = at(&dial_ins[0]).await?;
         dial_ins[0].node.process.kill().await?;
-        // Clients of the dead node reconnect to the other node; clients of the latter notice nothing.
+        // Clients of the dead node reconnect to the other node, whose own clients notice nothing.
         until(async || Ok((at(&dial_ins[1]).await? >= clients.len() as f64).then_some(()))).await?;
         dial_ins[0].node.start_again(stage).await?;
         dial_ins[0].linked(CONNECTIONS).await?;

@@ -11,16 +11,13 @@ use trunkline_tests::harness::scenario::{Stage, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token::{in_seconds, with_expiry};
 
-/// Access key of nodes.
 pub(crate) const KEY: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789abcdefgh";
 
 /// Second access key, accepted during key rotation.
 pub(crate) const SECOND_KEY: &str = "second-0123456789abcdefghABCDEFGHIJKLMNOPQRST";
 
-/// Default name of nodes.
 pub(crate) const NODE: &str = "dial-in-1";
 
-/// A node that app servers dial.
 pub(crate) struct DialIn {
     pub(crate) node: Proxy,
 }
@@ -31,13 +28,11 @@ impl DialIn {
         Self::open_with(stage, &[]).await
     }
 
-    /// Starts a node with extra arguments.
     pub(crate) async fn open_with(stage: &Stage, more: &[&str]) -> Result<Self> {
         let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
         Self::open_in(&fleet, &free_address()?, NODE, more).await
     }
 
-    /// Starts a node with another name.
     pub(crate) async fn open_as(stage: &Stage, name: &str) -> Result<Self> {
         let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
         Self::open_in(&fleet, &free_address()?, name, &[]).await
@@ -57,7 +52,6 @@ impl DialIn {
         self.node.address()
     }
 
-    /// Connection string for .NET apps that dial this node.
     pub(crate) fn connection_string(&self) -> String {
         connection_string(self.address(), KEY)
     }
@@ -76,14 +70,12 @@ impl DialIn {
         .await
     }
 
-    /// Negotiates as a redirected client.
     pub(crate) async fn negotiate(&self, hub: &str, more: &str, token: &str) -> Result<Answer> {
         let path = format!("/client/negotiate?hub={hub}&negotiateVersion=1{more}");
         let bearer = format!("Bearer {token}");
         ask(self.address(), Method::POST, &path, &[("authorization", &bearer)]).await
     }
 
-    /// Opens a client's WebSocket without negotiation.
     pub(crate) async fn client(&self, path: &str, token: &str) -> Result<Result<RawClient, Refusal>> {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str()), ("user-agent", "scripted")];

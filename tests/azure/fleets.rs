@@ -19,14 +19,13 @@ const LINKED_WITHIN: Duration = Duration::from_secs(30);
 
 const HUBS: [&str; 2] = ["bench", "bench2"];
 
-/// Nodes that know each other, behind HAProxy as shipped.
+/// Nodes that form a fleet, behind the shipped HAProxy configuration.
 pub(crate) struct Address {
     pub(crate) dial_ins: Vec<DialIn>,
     pub(crate) balancer: LoadBalancer,
 }
 
 impl Address {
-    /// Starts this many nodes.
     pub(crate) async fn open(stage: &Stage, count: usize) -> Result<Self> {
         let dial_ins = start_all(stage, count).await?;
         let balancer = balancer(stage, &dial_ins).await?;
@@ -49,7 +48,7 @@ impl Address {
     }
 }
 
-/// Starts this many nodes that know each other.
+/// Starts this many nodes as one fleet.
 pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<DialIn>> {
     let fleet = Fleet::with_keys(stage, KEY);
     let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
@@ -100,7 +99,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
         guest.invoke("Join", json!(["all"])).await?;
     }
     const SENDS: usize = 20;
-    // Interest takes time to reach other nodes: wait until each guest has received something from each other one.
+    // Other nodes receive interest with a delay, so each guest sends until all others have received something.
     for sender in 0..guests.len() {
         heard(guests, sender).await?;
     }
@@ -114,7 +113,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
         for number in 0..SENDS {
             let came = loop {
                 let came = guest.expect("Message").await?;
-                // Skip late repetitions from that wait.
+                // Skips repetitions from that wait.
                 if !came.is_string() {
                     break came;
                 }
@@ -125,7 +124,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
     Ok(())
 }
 
-/// Sends until each guest has received something from this sender through the group: from then on, it gets everything.
+/// Sends until each guest has received something from this sender through the group. After that, no message is missed.
 async fn heard(guests: &mut [Guest], sender: usize) -> Result<()> {
     for place in 0..guests.len() {
         let mut attempt = 0;
@@ -185,7 +184,7 @@ fn a_third_node_that_joins_gets_server_connections_within_seconds() {
         let host = Host::new(stage, dotnet);
         let app = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
-        // The balancer must notice that the killed node is gone and the others are ready.
+        // The balancer has to detect that the killed node is down and that the others are ready.
         let seen = async || address.balancer.has_found(&["node-1", "node-2"], &["node-3"]).await;
         until(async || Ok(seen().await?.then_some(()))).await?;
         let mut guests = address.guests(&host, &app).await?;

@@ -63,7 +63,6 @@ const DATA_KIND: i64 = 5;
 /// Maximum length of a length prefix.
 const PREFIX_MAX: usize = 5;
 
-/// Puts the length in front of a message.
 pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     let mut rest = message.len();
@@ -110,7 +109,6 @@ pub(crate) fn message(mut bytes: &[u8]) -> Result<Value> {
     Ok(message)
 }
 
-/// Reads one frame in hex, including its length.
 pub(crate) fn from_hex(hex: &str) -> Result<Vec<u8>> {
     ensure!(hex.len().is_multiple_of(2), "half a byte");
     let digits = hex.as_bytes().chunks_exact(2);

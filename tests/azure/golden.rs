@@ -5,7 +5,6 @@ use anyhow::{Context, Result};
 use crate::frame::{frame, from_hex, message, take_frame};
 use crate::value::{Value, list, map};
 
-/// Frames in hex with their values.
 fn golden() -> Vec<(&'static str, Value)> {
     let payload = "{}\u{1e}".as_bytes();
     let payloads = || map! { "json" => payload };

@@ -18,18 +18,15 @@ const GUARD: Duration = Duration::from_secs(20);
 /// Targets that every guest subscribes to.
 pub(crate) const TARGETS: [&str; 4] = ["Message", "Echoed", "Answered", "Tick"];
 
-/// Client library and its hub protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Library {
     Js(Kind),
     Net(&'static str),
 }
 
-/// Both libraries with both hub protocols.
 pub(crate) const LIBRARIES: [Library; 4] =
     [Library::Js(Kind::JsJson), Library::Js(Kind::JsMessagePack), Library::Net("json"), Library::Net("messagepack")];
 
-/// All libraries over all transports; event streams carry text only.
 pub(crate) fn ways() -> impl Iterator<Item = (Library, Transport)> {
     let all = LIBRARIES.into_iter().flat_map(|library| Transport::ALL.map(|transport| (library, transport)));
     all.filter(|(library, transport)| {
@@ -38,7 +35,6 @@ pub(crate) fn ways() -> impl Iterator<Item = (Library, Transport)> {
     })
 }
 
-/// Everything needed to invite guests.
 pub(crate) struct Host<'a> {
     agents: Agents<'a>,
     dotnet: &'a DotNet,
@@ -54,7 +50,6 @@ impl<'a> Host<'a> {
         &self.agents
     }
 
-    /// Starts an app that dials a node, and waits until it redirects clients.
     pub(crate) async fn app(&self, dial_in: &DialIn, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         self.app_at(dial_in.address(), name, more).await
     }
@@ -70,7 +65,6 @@ impl<'a> Host<'a> {
         Ok(app)
     }
 
-    /// Starts an app with these nodes as named endpoints.
     pub(crate) async fn app_of(&self, dial_ins: &[DialIn], name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         let mut builder = self.dotnet.app(self.stage).instance(name);
         for (number, dial_in) in dial_ins.iter().enumerate() {
@@ -119,7 +113,6 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Open client of either library.
 pub(crate) enum Guest {
     Js(Client),
     Net(Box<NetClient>),
@@ -174,7 +167,6 @@ impl Guest {
         }
     }
 
-    /// Uploads numbers and returns the app's sum.
     pub(crate) async fn sum(&self, numbers: &[i64]) -> Result<Json> {
         match self {
             Self::Js(client) => {
@@ -191,7 +183,6 @@ impl Guest {
         }
     }
 
-    /// Waits for the next message, which must be for `target`, and returns its first argument.
     pub(crate) async fn expect(&mut self, target: &str) -> Result<Json> {
         timeout(GUARD, self.expect_message(target)).await.with_context(|| format!("no {target} comes"))?
     }
@@ -223,13 +214,11 @@ impl Guest {
         }
     }
 
-    /// App server instance of this guest.
     pub(crate) async fn instance(&self) -> Result<String> {
         let who = self.invoke("WhoAmI", json!([])).await?;
         who["instance"].as_str().map(str::to_owned).with_context(|| format!("{who}"))
     }
 
-    /// Closes the guest and discards unread messages, such as questions it has answered.
     pub(crate) async fn close(&mut self) -> Result<()> {
         match self {
             Self::Js(client) => {

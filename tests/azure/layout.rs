@@ -14,7 +14,6 @@ enum Form {
     Text,
     TextOrNil,
     Int,
-    /// Integer of five bytes.
     Fixed,
     Bytes,
     BytesOrNil,

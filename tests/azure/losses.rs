@@ -166,7 +166,7 @@ fn clients_of_an_app_server_that_migrates_them_go_at_once_idle_or_not() {
         }
         for member in &mut all {
             let home = member.home;
-            // The old app server is informed of the new one, so that its close message does not reach the client.
+            // Informs the old app server of the new one, so that its close message does not reach the client.
             let id = member.id.clone();
             let is_close = |place: usize, event: &Event| {
                 place == home

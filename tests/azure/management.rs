@@ -101,7 +101,7 @@ fn the_management_sdk_does_everything_by_requests() {
 
 #[test]
 fn the_management_sdk_does_everything_by_a_server_connection_of_its_own() {
-    // With this transport, the SDK encodes only for JSON clients.
+    // With this transport, the SDK encodes messages only for JSON clients.
     manages(ServiceTransport::Persistent, [Kind::JsJson; 2]);
 }
 

@@ -110,7 +110,7 @@ fn groups_are_joined_left_and_sent_to() {
         spreads(server, 0, &short, &mut all, [&["short"]; 3]).await?;
         acked(server, 0, &list![kind::LEAVE_GROUP_WITH_ACK, &ids[0], "red", 301, no_ext()], 301, OK).await?;
         spreads(server, 0, &group_broadcast("red", &[], &[], "left"), &mut all, [&[], &["left"], &["left"]]).await?;
-        // Without a group: leaves all.
+        // Without a group name, the request leaves all groups.
         acked(server, 0, &list![kind::LEAVE_GROUP_WITH_ACK, &ids[0], Value::Nil, 302, no_ext()], 302, OK).await?;
         spreads(server, 0, &group_broadcast("blue", &[], &[], "empty"), &mut all, [&[]; 3]).await?;
         let stranger = list![kind::JOIN_GROUP_WITH_ACK, "nobody", "red", 303, no_ext()];
@@ -331,8 +331,6 @@ fn client_results_come_back_to_the_app_server_that_asked() {
         ];
         scene.server.send(member.home, &done)?;
         scene.server.quiet(member.home).await?;
-        // Client of another app server: that app server is informed before the client responds, and responds with its
-        // own name.
         let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         other.send(0, &ask(&member.id, "server-b", &asked))?;
         let (_, told) = scene.server.expect(kind::CLIENT_INVOCATION).await?;
@@ -409,7 +407,6 @@ fn messages_that_only_the_service_sends_and_unknown_ones_do_nothing() {
             scene.reaches(&mut member, "still here").await.with_context(|| format!("after {frame:?}"))?;
         }
         let came = scene.server.fence(0).await?;
-        // The node may answer a request for an Entra ID key, but nothing else.
         let others: Vec<_> = came
             .iter()
             .filter(|(_, event)| !matches!(event, Event::Frame(frame) if crate::frame::kind_of(frame) == 29))

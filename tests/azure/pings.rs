@@ -10,7 +10,6 @@ use crate::scene::{HUB, Scene};
 use crate::scripted::{ConnectionType, Dial, Event, OWN_PINGS, Scripted, handshake_request};
 use crate::value::Value;
 
-/// Waits for the next ping and returns its words.
 async fn words(server: &mut Scripted) -> Result<(usize, Vec<String>)> {
     let (place, frame) = server.expect(kind::PING).await?;
     let Value::List(elements) = frame else { anyhow::bail!("a ping is a list") };
@@ -175,12 +174,12 @@ fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
     play(async |stage| {
         let mut scene = Scene::open(stage, 1).await?;
         let mut member = scene.join_as("ann").await?;
-        // After this many frames, our own app servers would have received several acknowledgements.
+        // A Trunkline app server would have received several acknowledgements after this many frames.
         for number in 0..200 {
             scene.reaches(&mut member, &format!("{number}")).await?;
         }
         scene.server.fence(0).await?;
-        // From any test: there must be none at all.
+        // Counts pings to all tests, so the count must be zero.
         let count = OWN_PINGS.load(Ordering::Relaxed);
         ensure!(count == 0, "{count} pings that only our own app servers understand");
         Ok(())

@@ -43,7 +43,7 @@ const ANSWERS: [(&str, &[&str]); 27] = [
 /// so the answer to a frame may be printed after the next frame's line.
 const UNIQUE: [&str; 2] = ["AckId=", "AccessKeyResponseMessage "];
 
-/// Whether the lines after a frame's line contain this part: a unique part anywhere, others before the next frame.
+/// Whether the probe printed this part for a frame. A unique part may follow any frame, other parts only this one.
 fn has_answer(lines: &[String], name: &str, part: &str) -> Result<bool> {
     let start = format!("> {name}:");
     let is_frame = |line: &String| line.starts_with(&start) || line.strip_prefix("> ") == Some(name);

@@ -9,23 +9,19 @@ use trunkline_tests::harness::token::in_seconds;
 use crate::frame::{frame, from_hex, kind, kind_of, message, take_frame};
 use crate::value::Value;
 
-/// Marks truncated bytes in a recording.
 const CUT: char = '\u{2026}';
 
 /// One event between app server, service and clients.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// An app server dials; the first such step is connection `server-1`.
     ServerUpgrade {
         path: String,
         server: String,
     },
-    /// A client negotiates with the service.
     Negotiate {
         path: String,
         claims: Json,
     },
-    /// The service answers the last negotiate request with the client's id.
     Negotiated {
         id: String,
     },
@@ -34,18 +30,15 @@ pub(crate) enum Step {
         headers: Vec<(String, String)>,
         claims: Json,
     },
-    /// Client request without a WebSocket: its body is a separate step.
     ClientRequest {
         path: String,
         headers: Vec<(String, String)>,
         claims: Json,
     },
-    /// Frame from an app server.
     ToService {
         connection: String,
         frame: Vec<u8>,
     },
-    /// Frame from the service to an app server.
     FromService {
         connection: String,
         frame: Value,
@@ -63,13 +56,11 @@ pub(crate) enum Step {
         id: String,
         code: u64,
     },
-    /// An app server ends a server connection.
     ServerCloses,
     /// Command to the recording service.
     Told(String),
     /// Event that this recording shows only partially.
     CutShort,
-    /// Call of the REST interface.
     Rest,
 }
 

@@ -22,10 +22,8 @@ use crate::record::{Step, read};
 use crate::scripted::{Dial, Event, Scripted};
 use crate::value::Value;
 
-/// Message type of a hub protocol ping.
 const HUB_PING: i64 = 6;
 
-/// Message type of a hub protocol close message.
 const HUB_CLOSE: i64 = 7;
 
 /// Far longer than needed: turns a hang into a failure that names the missing event.
@@ -234,7 +232,6 @@ impl Replay {
         Ok(())
     }
 
-    /// Starts a client's polls or event stream with its first request; each request carries its token.
     async fn request(&mut self, path: &str, headers: &[(String, String)], claims: &Json) -> Result<()> {
         let id = id_in(path)?;
         let token = self.token(claims, &id)?;
@@ -274,7 +271,6 @@ impl Replay {
         socket.send(is_binary, bytes).await
     }
 
-    /// Expects the hub messages that the recorded client received.
     async fn get(&mut self, id: &str, bytes: &[u8]) -> Result<()> {
         let bytes = self.ours(bytes);
         let player = self.clients.get_mut(id).context("a client")?;
@@ -355,7 +351,7 @@ impl Replay {
         Ok(())
     }
 
-    /// Place that corresponds to a recorded server connection, or for a client that of its own server connection.
+    /// Place that corresponds to a recorded server connection; for a client, the place of its own server connection.
     fn place(&self, connection: &str, of: Option<&str>) -> Result<usize> {
         let own = self.clients.values().find(|player| of == Some(&player.id));
         let home = own.and_then(|player| player.home.as_ref()).filter(|(recorded, _)| recorded == connection);
@@ -365,7 +361,6 @@ impl Replay {
         self.places.get(connection).copied().context("a server connection that has shaken hands")
     }
 
-    /// Expects a frame that the recorded service sent.
     async fn expect(&mut self, connection: &str, recorded: &Value) -> Result<()> {
         match kind_of(recorded) {
             // Checked during the handshake.
@@ -482,7 +477,6 @@ impl Replay {
         Ok(())
     }
 
-    /// Expects a client's new claims, which its app server must get over the client's own server connection.
     async fn expect_claims(&mut self, recorded: &Value) -> Result<()> {
         let id = recorded.at(1).as_text().context("an id")?;
         let home = self.clients.get(id).and_then(|player| player.home.as_ref()).context("an open client")?.1;
@@ -506,7 +500,6 @@ impl Replay {
         }
     }
 
-    /// Everything that arrived without a counterpart in the recording, apart from keep-alives.
     async fn left(&mut self) -> Result<Vec<(usize, Event)>> {
         let places = self.server.connections.len();
         let mut left = Vec::new();
@@ -517,7 +510,6 @@ impl Replay {
         Ok(left)
     }
 
-    /// Recorded bytes with ids of the replay.
     fn ours(&self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for (recorded, player) in &self.clients {
@@ -532,7 +524,6 @@ impl Replay {
 }
 
 impl Player {
-    /// Next hub message from the node, without pings.
     async fn next(&mut self, is_handshake: bool) -> Result<Vec<u8>> {
         loop {
             if !self.due_down.is_empty() {
@@ -601,7 +592,6 @@ fn claims(opened: &Value, is_led: bool) -> Vec<(String, String)> {
     all
 }
 
-/// Headers from the client.
 fn headers(opened: &Value) -> Vec<(String, String)> {
     const OTHERS: [&str; 6] = ["host", "connection", "upgrade", "authorization", "x-forwarded-for", "asrs-instance-id"];
     let Value::Map(headers) = opened.at(3) else { return Vec::new() };
@@ -635,9 +625,10 @@ fn shown(step: &Step) -> String {
 fn playable(steps: &[Step]) -> usize {
     let is_end = |step: &Step| match step {
         Step::ServerCloses | Step::CutShort | Step::Rest => true,
-        // How it would answer was set earlier.
+        // A `set` command defined the answer earlier.
         Step::Told(what) => what != "set",
-        // It moved each client at its next message, or lost it; the node moves all together (see `losses`).
+        // The recording service moved or lost each client at its next message. The node moves all clients together (see
+        // `losses`).
         Step::ToService { frame, .. } => contains(frame, b"fin:0") || contains(frame, b"fin:1"),
         _ => false,
     };
@@ -670,7 +661,6 @@ const NOT_PLAYED: [(&str, &str); 8] = [
     ("21-moved-to-another-endpoint-second", "its only client is another endpoint's"),
 ];
 
-/// Plays a recording; skips it if missing.
 fn replay(name: &str, at_least: usize) {
     let Some(folder) = azure_sdk_folder() else {
         eprintln!("skipped: there are no records (TRUNKLINE_AZURE_SDK names their folder)");
@@ -685,7 +675,8 @@ fn replay(name: &str, at_least: usize) {
         let steps = read(path)?;
         let until = playable(&steps);
         let replay = Replay {
-            // The only browser in the recordings shows a page from another origin; its cookies would not be forwarded.
+            // The only browser in the recordings uses a page of another origin; without this flag its cookies would not
+            // be forwarded.
             dial_in: DialIn::open_with(stage, &["--allow-origin", "http://127.0.0.1:5091"]).await?,
             server: Scripted::new("bench", "replayed"),
             upgrades: Vec::new(),

@@ -14,10 +14,8 @@ use crate::frame::{brings, data, kind, kind_of, no_ext, payloads};
 use crate::scripted::{Event, Scripted};
 use crate::value::{Value, list};
 
-/// Hub used in scenes.
 pub(crate) const HUB: &str = "bench";
 
-/// Far longer than needed: turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(20);
 
 /// Target of messages that tests send.
@@ -28,7 +26,6 @@ pub(crate) const TARGET: &str = "Message";
 pub(crate) struct Member {
     pub(crate) socket: RawClient,
     pub(crate) id: String,
-    /// Place of its server connection.
     pub(crate) home: usize,
     pub(crate) opened: Value,
 }
@@ -57,7 +54,6 @@ fn packed_text(bytes: &[u8]) -> Result<String> {
     Ok(call.at(4).at(0).as_text().context("a text")?.to_owned())
 }
 
-/// Node with one scripted app server.
 pub(crate) struct Scene {
     pub(crate) dial_in: DialIn,
     pub(crate) server: Scripted,
@@ -129,7 +125,6 @@ pub(crate) fn to(ids: &[&str], text: &str) -> Value {
     list![kind::MULTI_CONNECTION_DATA, ids, payloads(TARGET, text), no_ext()]
 }
 
-/// Client message in the JSON protocol.
 pub(crate) fn invocation(text: &str) -> String {
     format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}\u{1e}")
 }

@@ -36,7 +36,6 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
-    /// Dial of an app server for a hub.
     pub(crate) fn of(hub: &str, server: &str) -> Result<Self> {
         let cid = format!("{:032x}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = format!("/server/?hub={hub}&cid={cid}");
@@ -96,7 +95,6 @@ pub(crate) struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// Dials, performs the handshake and asserts success.
     pub(crate) async fn open(
         address: &str,
         dial: &Dial,
@@ -181,7 +179,6 @@ impl Drop for ServerConnection {
     }
 }
 
-/// Reads frames until the end.
 async fn read(
     mut stream: SplitStream<WebSocketStream<TcpStream>>,
     mut rest: Vec<u8>,
@@ -233,7 +230,6 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// Creates an app server without server connections.
     pub(crate) fn new(hub: &str, name: &str) -> Self {
         let (tell, events) = unbounded_channel();
         Self { name: name.into(), hub: hub.into(), connections: Vec::new(), tell, events, kept: VecDeque::new() }
@@ -250,7 +246,6 @@ impl Scripted {
         Ok(server)
     }
 
-    /// Opens another server connection and returns its place.
     pub(crate) async fn connect(&mut self, address: &str, of_type: ConnectionType) -> Result<usize> {
         let dial = Dial::of(&self.hub, &self.name)?;
         self.connect_with(address, &dial, &handshake_request(of_type, 0)).await
@@ -280,14 +275,12 @@ impl Scripted {
         self.at(place)?.send(message)
     }
 
-    /// Cuts a server connection without a close frame.
     pub(crate) fn cut(&mut self, place: usize) {
         if let Some(connection) = self.connections.get_mut(place) {
             *connection = None;
         }
     }
 
-    /// Next event of any kind.
     pub(crate) async fn next(&mut self) -> Result<(usize, Event)> {
         match self.kept.pop_front() {
             Some(event) => Ok(event),
@@ -301,7 +294,6 @@ impl Scripted {
         next.context("this value keeps a sender")
     }
 
-    /// Waits for the first event that matches; keeps earlier events.
     pub(crate) async fn find(&mut self, mut is_it: impl FnMut(usize, &Event) -> bool) -> Result<(usize, Event)> {
         let found = self.kept.iter().position(|(place, event)| is_it(*place, event));
         if let Some(event) = found.and_then(|at| self.kept.remove(at)) {
@@ -316,7 +308,6 @@ impl Scripted {
         }
     }
 
-    /// Waits for the next frame, which must be of this kind.
     pub(crate) async fn expect(&mut self, wanted: i64) -> Result<(usize, Value)> {
         match self.next().await? {
             (place, Event::Frame(frame)) if kind_of(&frame) == wanted => Ok((place, frame)),
@@ -324,7 +315,6 @@ impl Scripted {
         }
     }
 
-    /// Waits for the end of a server connection and returns its close code.
     pub(crate) async fn ended(&mut self, place: usize) -> Result<Option<u16>> {
         match self.find(|at, event| at == place && matches!(event, Event::End(_))).await? {
             (_, Event::End(code)) => Ok(code),
@@ -346,7 +336,6 @@ impl Scripted {
         Ok(self.kept.drain(..).collect())
     }
 
-    /// Asserts that a test has read all events.
     pub(crate) async fn quiet(&mut self, place: usize) -> Result<()> {
         let seen = self.fence(place).await?;
         ensure!(seen.is_empty(), "nothing should have come, but {seen:?} did");

@@ -6,13 +6,11 @@ use rmp::encode::{
     write_array_len, write_bin, write_bool, write_ext_meta, write_i32, write_map_len, write_nil, write_sint, write_str,
 };
 
-/// Extension type of timestamps.
 const TIMESTAMP: i8 = -1;
 
 /// Maximum nesting that is read.
 const DEPTH_MAX: usize = 16;
 
-/// MessagePack value, read or to be written.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Nil,
@@ -62,7 +60,6 @@ impl Value {
         Ok(())
     }
 
-    /// Reads one value from the front.
     pub(crate) fn decode(bytes: &mut &[u8]) -> Result<Self> {
         Self::read(bytes, DEPTH_MAX)
     }
@@ -106,7 +103,6 @@ impl Value {
         })
     }
 
-    /// Element of a list; nil if absent.
     pub(crate) fn at(&self, place: usize) -> &Value {
         match self {
             Self::List(list) => list.get(place).unwrap_or(&Self::Nil),

@@ -16,12 +16,10 @@ pub const READY: &str = "ready";
 pub const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Time limit for an own process to end before it is killed.
 const END_GUARD: Duration = Duration::from_secs(5);
 
 /// Prints results for a person, or an expected line for another process of the run.
 pub fn say(text: &str) {
-    // If the reader is gone, this process also ends soon.
     drop(writeln!(io::stdout(), "{text}"));
 }
 
@@ -34,9 +32,6 @@ pub struct ChildProcess {
 
 impl ChildProcess {
     /// Starts a program, which is killed on drop.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Self::spawn(name, command)
@@ -53,9 +48,6 @@ impl ChildProcess {
     }
 
     /// Sends a signal to the process. After a freeze, waits until it has stopped.
-    ///
-    /// # Errors
-    /// If the signal can't be sent, or a frozen process keeps running.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         let id = self.id();
         let status = Command::new("sh").args(signal.shell_arguments(&id.to_string())).status()?;
@@ -64,9 +56,6 @@ impl ChildProcess {
     }
 
     /// Stops the process like a supervisor and waits for its end.
-    ///
-    /// # Errors
-    /// If it does not end, or ends with an error.
     pub fn stop(mut self) -> Result<()> {
         self.signal(Signal::Terminate)?;
         let started = Instant::now();
@@ -89,9 +78,6 @@ impl ChildProcess {
     }
 
     /// Waits for a state produced by this process.
-    ///
-    /// # Errors
-    /// If the process ends first or takes too long.
     pub fn wait_until(&mut self, is_so: impl Fn() -> bool) -> Result<()> {
         let started = Instant::now();
         while !is_so() {
@@ -124,9 +110,6 @@ pub struct Speaker {
 
 impl Speaker {
     /// Starts this program in another role and waits until it is ready.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub fn start(name: &'static str, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -146,27 +129,18 @@ impl Speaker {
     }
 
     /// Sends a line and returns the answer.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub fn ask(&mut self, question: &str) -> Result<String> {
         self.tell(question)?;
         self.hear()
     }
 
     /// Sends a line to the process.
-    ///
-    /// # Errors
-    /// If it has ended.
     pub fn tell(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("the input is piped")?;
         writeln!(input, "{line}").with_context(|| format!("the {} has ended", self.process.name))
     }
 
     /// Waits for the next output line.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         ensure!(self.output.read_line(&mut line)? > 0, "the {} has ended and says why above", self.process.name);

@@ -25,9 +25,6 @@ pub fn warn_of_debug_build(name: &str) {
 }
 
 /// Writes a report to the file given by `--json`.
-///
-/// # Errors
-/// If the file can't be written.
 pub fn write_json(report: &impl Serialize, path: Option<&Path>) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let text = serde_json::to_string_pretty(report)?;

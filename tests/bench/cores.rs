@@ -6,9 +6,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 /// Returns the numbers of the cores in ascending order.
-///
-/// # Errors
-/// If the system does not provide them.
 pub fn allowed() -> Result<Vec<u16>> {
     let status = fs::read_to_string("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -16,9 +13,6 @@ pub fn allowed() -> Result<Vec<u16>> {
 }
 
 /// Binds all current and future threads of a process to one core.
-///
-/// # Errors
-/// If `taskset`, the process or the core is missing.
 pub fn pin(pid: u32, core: u16) -> Result<()> {
     let mut taskset = Command::new("taskset");
     taskset.args(["-a", "-c", "-p", &core.to_string(), &pid.to_string()]).stdout(Stdio::null());

@@ -11,7 +11,6 @@ use trunkline_generator::frame_protocol::{HANDSHAKE_ANSWER, Hub};
 use trunkline_generator::welcome::{Next, Welcome};
 use trunkline_generator::{connect, upgrade};
 
-/// Path of the hub.
 const HUB: &str = "/bench";
 
 /// Handshake of a client that counts received messages.
@@ -43,9 +42,6 @@ impl Welcome for BareWelcome {
 
 impl Mover {
     /// Connects to the node at this index of `nodes`, and makes a call.
-    ///
-    /// # Errors
-    /// If the node or the app server does not accept it.
     pub fn connect(nodes: &[SocketAddr], at: usize) -> Result<Self> {
         let node = *nodes.get(at).context("no node")?;
         let target = format!("{HUB}?id={}", connection_token(node)?);
@@ -59,9 +55,6 @@ impl Mover {
     }
 
     /// Cuts the socket and reconnects to the node `step` positions further. Returns the time until a call was answered.
-    ///
-    /// # Errors
-    /// If the connection was not resumed.
     pub fn come_back(&mut self, nodes: &[SocketAddr], step: usize) -> Result<Duration> {
         self.at = (self.at + step) % nodes.len();
         let node = *nodes.get(self.at).context("no node")?;

@@ -23,7 +23,6 @@ pub const LINKS: u16 = 5;
 /// Lifetime of client tokens, longer than a benchmark.
 const TOKEN_LIFETIME_S: u64 = 12 * 3600;
 
-/// Command that builds the measured programs.
 const BUILD: &str = "cargo build --profile dist -p trunkline-proxy --features trunkline-proxy/jemalloc --bin trunkline \
                      -p trunkline --example bench -p trunkline-load --bin trunkline-load";
 
@@ -65,17 +64,11 @@ impl Default for Wanted<'_> {
 
 impl Product {
     /// Starts one proxy and its app server, and waits for all links between them.
-    ///
-    /// # Errors
-    /// If a program is not built or does not start.
     pub fn start(shards: u16) -> Result<Self> {
         Self::start_with(Wanted { shards, links: LINKS, ..Wanted::default() })
     }
 
     /// Starts proxies and app server with these settings, and waits for all links between them.
-    ///
-    /// # Errors
-    /// If a program is not built or does not start.
     pub fn start_with(wanted: Wanted<'_>) -> Result<Self> {
         let Wanted { proxies, shards, links, is_fleet, dials_in, is_stateful, more, app_more } = wanted;
         let first = NodeAddresses::free()?;
@@ -114,9 +107,6 @@ impl Product {
     }
 
     /// Reads the proxy's metrics once.
-    ///
-    /// # Errors
-    /// If it does not answer.
     pub fn proxy_metrics(&self) -> Result<Metrics> {
         metrics(self.proxy.admin)
     }
@@ -128,9 +118,6 @@ impl Product {
     }
 
     /// Sends a signal to the first proxy.
-    ///
-    /// # Errors
-    /// If the signal can't be sent.
     pub fn signal_proxy(&mut self, signal: Signal) -> Result<()> {
         self.proxy.process.signal(signal)
     }
@@ -142,9 +129,6 @@ impl Product {
     }
 
     /// Number of client connections at the app server.
-    ///
-    /// # Errors
-    /// If it does not answer.
     pub fn app_connections(&self) -> Result<f64> {
         Ok(metrics(self.app.address)?.sum("trunkline_app_connections", &[]))
     }
@@ -161,25 +145,16 @@ pub struct MeasuredApp {
 
 impl MeasuredApp {
     /// Starts it; the proxies wait for it.
-    ///
-    /// # Errors
-    /// If it is not built.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
 
     /// Starts it with an embedded node, which serves clients without a proxy, and waits until it listens.
-    ///
-    /// # Errors
-    /// If it is not built or does not start.
     pub fn embedded() -> Result<Self> {
         Self::embedded_with(&[])
     }
 
     /// Like [`embedded`](Self::embedded), but also listens with TLS, configured by these arguments.
-    ///
-    /// # Errors
-    /// If it is not built or does not start.
     pub fn embedded_with(tls: &[&str]) -> Result<Self> {
         let mut app = Self::start_with(&[&["--embedded"], tls].concat())?;
         app.process.wait_until(|| TcpStream::connect(app.address).is_ok())?;
@@ -187,33 +162,21 @@ impl MeasuredApp {
     }
 
     /// Starts it to dial a proxy itself, once that is available.
-    ///
-    /// # Errors
-    /// If it is not built.
     pub fn dialling(proxy: SocketAddr) -> Result<Self> {
         Ok(Self { dials: true, ..Self::start_with(&["--dial", &connection_string(proxy)])? })
     }
 
     /// Starts it at this address; the proxies wait for it.
-    ///
-    /// # Errors
-    /// If it is not built.
     pub fn start_at(address: SocketAddr) -> Result<Self> {
         Self::at(address, &[])
     }
 
     /// Sends a signal to it. After a freeze, waits until it has stopped.
-    ///
-    /// # Errors
-    /// If the signal can't be sent.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
     }
 
     /// Stops it like a supervisor and waits for its end.
-    ///
-    /// # Errors
-    /// If it does not end, or ends with an error.
     pub fn stop(self) -> Result<()> {
         self.process.stop()
     }
@@ -263,17 +226,11 @@ pub struct MeasuredProxy {
 
 impl MeasuredProxy {
     /// Starts a proxy for an app server and waits for all links between them.
-    ///
-    /// # Errors
-    /// If it is not built or does not start.
     pub fn start(app: &MeasuredApp, shards: u16) -> Result<Self> {
         Self::start_with(app, shards, &[])
     }
 
     /// Like [`start`](Self::start), with additional arguments.
-    ///
-    /// # Errors
-    /// If it is not built or does not start.
     pub fn start_with(app: &MeasuredApp, shards: u16, more: &[&str]) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve").args(more);
@@ -281,9 +238,6 @@ impl MeasuredProxy {
     }
 
     /// Starts a proxy with its own core and the maximum number of open files.
-    ///
-    /// # Errors
-    /// If it is not built or does not start.
     pub fn pinned(app: &MeasuredApp, core: u16) -> Result<Self> {
         let mut pinned = Command::new("sh");
         pinned.args(["-c", "ulimit -Sn \"$(ulimit -Hn)\"; exec taskset -c \"$@\"", "sh", &core.to_string()]);
@@ -292,9 +246,6 @@ impl MeasuredProxy {
     }
 
     /// Starts a proxy for dial-in, alone or as a peer of another one.
-    ///
-    /// # Errors
-    /// If it is not built or does not start.
     pub fn without_upstream(shards: u16, peer: Option<&Self>) -> Result<Self> {
         let mut trunkline = Command::new(program("trunkline")?);
         trunkline.arg("serve");
@@ -328,9 +279,6 @@ impl MeasuredProxy {
     }
 
     /// Waits until it has `wanted` open links to app servers.
-    ///
-    /// # Errors
-    /// If it ends first, or the links are not opened in time.
     pub fn wait_for_links(&mut self, wanted: u16) -> Result<()> {
         let admin = self.admin;
         self.process.wait_until(|| {
@@ -352,9 +300,6 @@ impl MeasuredProxy {
     }
 
     /// Reads its metrics once.
-    ///
-    /// # Errors
-    /// If it does not answer.
     pub fn metrics(&self) -> Result<Metrics> {
         metrics(self.admin)
     }
@@ -373,9 +318,6 @@ pub fn connection_string(proxy: SocketAddr) -> String {
 }
 
 /// Token of an app server that dials in for a hub.
-///
-/// # Errors
-/// If the key is invalid.
 pub fn app_server_token(hub: &str) -> Result<String> {
     let claims =
         [("aud".to_owned(), format!("http://127.0.0.1/server/?hub={hub}")), ("nameid".to_owned(), hub.to_owned())];
@@ -384,9 +326,6 @@ pub fn app_server_token(hub: &str) -> Result<String> {
 }
 
 /// Request target for an anonymous client of a dial-in app server's hub, as such app servers give to their clients.
-///
-/// # Errors
-/// If the key is invalid.
 pub fn dial_in_target(hub: &str) -> Result<String> {
     let audience = ("aud".to_owned(), format!("http://127.0.0.1/client/?hub={hub}"));
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -396,17 +335,11 @@ pub fn dial_in_target(hub: &str) -> Result<String> {
 }
 
 /// Returns an unused address.
-///
-/// # Errors
-/// If no port is free.
 pub fn address() -> Result<SocketAddr> {
     Ok(free_address()?.parse()?)
 }
 
 /// Path of a measured or measuring program, in the folder of this one.
-///
-/// # Errors
-/// If it is not built.
 pub fn program(name: &str) -> Result<PathBuf> {
     let path = profile_folder()?.join(name);
     ensure!(path.is_file(), "{} is missing; this builds it: {BUILD}", path.display());
@@ -424,7 +357,6 @@ fn product(command: &mut Command) -> &mut Command {
     command.env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY).env("TRUNKLINE_LOG", "error").env("RUST_LOG", "error")
 }
 
-/// Reads the metrics of the process at this address.
 fn metrics(address: SocketAddr) -> Result<Metrics> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(Metrics::of(&address.to_string()))

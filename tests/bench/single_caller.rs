@@ -26,18 +26,12 @@ pub struct SingleCaller {
 
 impl SingleCaller {
     /// Connects to the server at this address. Each call contains a text of `payload_bytes` bytes.
-    ///
-    /// # Errors
-    /// If the server does not accept it.
     pub fn connect(address: SocketAddr, payload_bytes: usize) -> Result<Self> {
         let (socket, early) = connect::to_hub(address, "/bench", "")?;
         Ok(Self { socket, early, sequence: 0, payload_bytes })
     }
 
     /// Makes sequential calls with a pause after each answer. Returns their round trips.
-    ///
-    /// # Errors
-    /// If an answer is wrong or missing.
     pub fn call_for(&mut self, length: Duration, pause: Duration) -> Result<Done> {
         let (started, mut done) = (Instant::now(), Done::default());
         while started.elapsed() < length {
@@ -55,7 +49,6 @@ impl SingleCaller {
         Ok(done)
     }
 
-    /// Waits for the expected answer.
     fn hear(&mut self, due: &[u8]) -> Result<()> {
         let early = std::mem::take(&mut self.early);
         let (answer, rest) = connect::next_message(&mut self.socket, early, Hub::Json)?;

@@ -16,9 +16,6 @@ pub struct Spread {
 
 impl Spread {
     /// Computes median and range of these values.
-    ///
-    /// # Errors
-    /// If there are no values.
     pub fn of(figures: impl IntoIterator<Item = f64>) -> Result<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! Faults, and what clients may notice of each. The expectations are data: tighten them here.
+//! Faults, and the effects that clients may see. The expected effects are constants, so that they are easy to tighten.
 
 use std::time::Duration;
 
@@ -72,7 +72,6 @@ pub(crate) const EXPECTATIONS: [Expectation; 10] = [
 ];
 
 impl Fault {
-    /// Name on the command line.
     pub(crate) fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).map(|value| value.get_name().to_owned()).unwrap_or_default()
     }

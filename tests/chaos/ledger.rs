@@ -54,7 +54,8 @@ impl Ledger {
         sent
     }
 
-    /// An app server was killed: messages that it has confirmed since then may still have been in its queues.
+    /// Marks messages confirmed since this time as uncertain, because the killed app server may still have had them
+    /// queued.
     pub(crate) fn doubt_since(&self, since: Instant) {
         for sent in lock(&self.0).iter() {
             let mut said = lock(&sent.said);
@@ -68,7 +69,7 @@ impl Ledger {
 }
 
 impl SentMessages {
-    /// Number of the next message.
+    /// Adds a message and returns its number.
     pub(crate) fn say(&self, audience: Audience) -> usize {
         let mut said = lock(&self.said);
         said.push(Said { audience, fate: Fate::Pending, at: Instant::now() });
@@ -95,7 +96,7 @@ pub(crate) struct ReceivedMessages {
 
 #[derive(Debug, Default)]
 struct Heard {
-    /// Messages before this number were under way when the life began.
+    /// Messages before this number were in flight when the connection started.
     from: usize,
     /// One more than the largest number received.
     next: usize,

@@ -14,11 +14,11 @@ use crate::ledger::{Arrival, ReceivedMessages};
 use crate::speaker::FENCE;
 use crate::world::World;
 
-/// Time-out of a connect, then the pause before the next.
+/// Time limit of a connect, and pause before the next one.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connection of one client.
+/// One connection of a client.
 struct Life {
     client: RawClient,
     received: ReceivedMessages,
@@ -50,7 +50,7 @@ pub(crate) async fn listen(world: Arc<World>, number: usize, echo_interval: Dura
     }
 }
 
-/// Connects to one proxy after another; `None` if the run becomes quiet first.
+/// Connects to the proxies in turn. Returns `None` if the run becomes quiet first.
 async fn come(world: &Arc<World>, number: usize, life: u32, first: usize) -> Option<(Life, usize)> {
     for proxy in first.. {
         if world.is_quiet() {
@@ -141,7 +141,7 @@ impl Life {
                     world.tally.arrived(self.received.hear(sent, number));
                 }
             }
-            // Close message: the socket ends next.
+            // The message is a close, so the socket ends next.
             _ => {}
         }
     }

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Chaos: drains, kills, freezes and cuts off real proxies and app servers, and counts what clients notice.
+//! Chaos test: drains, kills, freezes and disconnects real proxies and app servers, and counts effects on clients.
 //!
 //! ```text
 //!  speakers ──calls──► proxies ══ relays that cut ══► app servers ──numbered messages──► all listeners

@@ -48,7 +48,6 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Starts to accept connections.
     pub(crate) async fn open(&mut self) -> Result<()> {
         self.close().await;
         let listener = TcpListener::bind(&self.address).await?;
@@ -105,7 +104,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut wishes: watch
     let mut buffer = vec![0; 64 * 1024];
     loop {
         tokio::select! {
-            // A relay that is dropped cuts nothing.
+            // Without a pending fault, the relay forwards.
             Some(spoil) = wished(&mut wishes) => return spoilt(spoil, from, to, buffer).await,
             read = from.read(&mut buffer) => match read {
                 Ok(count @ 1..) => {

@@ -12,10 +12,10 @@ use crate::fault::Fault;
 use crate::relay::{Relay, Spoil};
 use crate::world::World;
 
-/// Messages that an app server confirmed within this time before it was killed may be lost.
+/// Messages confirmed by an app server within this time before it was killed may be lost.
 const IN_QUEUES: Duration = Duration::from_secs(1);
 
-/// Shorter than any time-out after which a process is considered dead.
+/// Shorter than each timeout after which a process is considered dead.
 const FROZEN: Duration = Duration::from_secs(3);
 
 /// Processes of a run, and relays between proxies and app servers.
@@ -102,7 +102,6 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Waits until every proxy has all its links.
     pub(crate) async fn linked(&self) -> Result<()> {
         let links = self.apps.len() * POOL_SIZE;
         for proxy in &self.proxies {

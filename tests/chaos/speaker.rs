@@ -12,13 +12,13 @@ use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 use crate::ledger::{Audience, Fate, SentMessages};
 use crate::world::World;
 
-/// A call that is neither answered nor cut off within this time never will be.
+/// Time limit for a call to be answered or to fail.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(90);
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const CONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Speaks until the run becomes quiet.
+/// Sends until the run becomes quiet.
 pub(crate) async fn speak(world: Arc<World>, number: usize, pause: Duration) {
     let mut at = number;
     while !world.is_quiet() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::fault::{Disconnects, EXPECTATIONS, Fault, Losses};
 use crate::ledger::Arrival;
 
-/// Stands for no proxy.
+/// Placeholder for no proxy.
 const NOBODY: usize = usize::MAX;
 
 /// Counts of the whole run, by last injected fault.
@@ -74,7 +74,7 @@ fn get(counter: &AtomicU64) -> u64 {
 impl Tally {
     pub(crate) fn new() -> Self {
         Self {
-            // One more for the time before the first fault.
+            // The additional row is for the time before the first fault.
             rows: (0..=EXPECTATIONS.len()).map(|_| Row::default()).collect(),
             made: Mutex::default(),
             proxy: AtomicUsize::new(NOBODY),
@@ -84,7 +84,7 @@ impl Tally {
         }
     }
 
-    /// A fault is about to be injected, into this proxy if any.
+    /// Starts the counts of a fault that is about to be injected, with the affected proxy.
     pub(crate) fn begin(&self, fault: Fault, proxy: Option<usize>) {
         let row = EXPECTATIONS.iter().position(|expectation| expectation.fault == fault);
         self.proxy.store(proxy.unwrap_or(NOBODY), Ordering::SeqCst);
@@ -92,7 +92,7 @@ impl Tally {
         bump(&self.row().times);
     }
 
-    /// Something went wrong apart from what clients see.
+    /// Records a problem that clients do not see.
     pub(crate) fn problem(&self) {
         bump(&self.row().problems);
     }
@@ -120,13 +120,13 @@ impl Tally {
         }
     }
 
-    /// A message confirmed at this time never arrived.
+    /// Records the loss of a message that was confirmed at this time.
     pub(crate) fn lost(&self, confirmed: Instant) {
         bump(&self.rows[self.row_at(confirmed)].lost);
     }
 
-    /// A number sent at this time did not come back. The loss is detected later, maybe after another fault, so it
-    /// counts for the first fault since then that may cause losses, or else for the fault during which it was sent.
+    /// Records the loss of a number sent at this time. Losses are detected late, maybe after another fault. So the loss
+    /// counts for the first fault since then that may lose messages, otherwise for the fault during which it was sent.
     pub(crate) fn lost_upward(&self, sent: Instant) {
         let under = self.row_at(sent);
         let later = lock(&self.made).iter().filter(|(at, _)| *at > sent).map(|(_, row)| *row).collect::<Vec<_>>();

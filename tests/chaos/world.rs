@@ -7,28 +7,26 @@ use tokio::sync::watch;
 use crate::ledger::{Audience, Ledger};
 use crate::tally::Tally;
 
-/// Number of clients per group.
 const GROUP_CLIENTS: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Playing,
-    /// No new messages are sent; those under way arrive, then the fences.
+    /// No new messages are sent. Messages in flight arrive, then the fences.
     Quiet,
 }
 
-/// State shared by a whole run.
 #[derive(Debug)]
 pub(crate) struct World {
     /// Addresses that clients dial.
     pub(crate) proxies: Vec<String>,
     pub(crate) clients: usize,
-    /// Number of broadcasts after all others; a listener that has them all has received everything.
+    /// Number of fences. A listener with all of them has received everything.
     pub(crate) fences: usize,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) tally: Tally,
     pub(crate) act: watch::Sender<Act>,
-    /// Connection id of each connected client, and the number of this life.
+    /// Connection id of each connected client, with the number of its current connection.
     roll: Vec<Mutex<Option<(String, u32)>>>,
 }
 
@@ -51,7 +49,7 @@ impl World {
 
     /// Waits until no new messages are sent.
     pub(crate) async fn quiet(&self) {
-        // This value holds the sender, so it can't be gone.
+        // Can't fail, because this value holds the sender.
         drop(self.act.subscribe().wait_for(|act| *act == Act::Quiet).await);
     }
 
@@ -67,7 +65,7 @@ impl World {
         self.clients.div_ceil(GROUP_CLIENTS)
     }
 
-    /// A client has connected with this connection id, or has left.
+    /// Records the connection id of a client that has connected, or that a client has disconnected.
     pub(crate) fn enrol(&self, client: usize, as_whom: Option<(String, u32)>) {
         *self.roll[client].lock().unwrap_or_else(PoisonError::into_inner) = as_whom;
     }

@@ -1,4 +1,4 @@
-//! Access: machines of the fleet, origins of pages, listeners that are open to other machines; and the admin port.
+//! Access: trusted machines, origins of pages, listeners on public addresses, and the admin port.
 
 use http::{Method, StatusCode};
 use trunkline_tests::harness::fleet::{App, Fleet, failure_of};
@@ -85,7 +85,7 @@ fn any_page_may_connect_without_credentials_and_sub_domains_with_them() {
             let answer = ask(proxy.address(), Method::POST, path, &headers).await?;
             assert_eq!(answer.header(ALLOW_ORIGIN), Some(origin));
             assert_eq!(answer.header("access-control-allow-credentials"), is_trusted.then_some("true"));
-            // The app's handler did not see the cookie of whom it would have let in.
+            // The proxy does not forward the cookie of a foreign origin to the app's handler, which would accept it.
             assert_eq!(answer.status == StatusCode::OK, is_trusted, "{}", answer.body);
         }
         let (here, admin) = (free_address()?, free_address()?);
@@ -113,7 +113,7 @@ fn the_admin_port_shows_health_counters_and_metrics() {
             assert!(samples.iter().all(is_ours), "{samples:?}");
             Metrics::of(address).await?;
         }
-        // It is not for clients, and clients' port is not for people who look after the node.
+        // The admin port does not serve clients, and the client port does not serve operators.
         assert_eq!(get(proxy.address(), "/metrics").await?.status, StatusCode::NOT_FOUND);
         assert_ne!(ask(proxy.admin(), Method::POST, NEGOTIATE, &[]).await?.status, StatusCode::OK);
         Ok(())

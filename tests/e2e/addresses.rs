@@ -1,4 +1,4 @@
-//! Addresses of clients, which load balancers pass on by the PROXY protocol; and IPv6 everywhere.
+//! Client addresses from load balancers, by the PROXY protocol, and over IPv6.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ const VERSION_1: &[u8] = b"PROXY TCP6 2001:db8::7 ::1 4711 443\r\n";
 const VERSION_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\x12\x67\0\x50";
 const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// The client's address, as the hub sees it over a connection that begins with these bytes.
+/// Client address that the hub sees over a connection with this first data.
 async fn seen_after(proxy: &Proxy, header: &[u8]) -> Result<Value> {
     let mut stream = TcpStream::connect(proxy.address()).await?;
     stream.write_all(header).await?;
@@ -43,7 +43,7 @@ fn a_trusted_load_balancer_tells_the_clients_address_and_has_to() {
         assert_eq!(seen_after(&proxy, VERSION_2).await?, "192.0.2.7:4711");
         assert!(seen_after(&proxy, LOCAL).await?.as_str().unwrap().starts_with("127.0.0.1:"));
 
-        // Outside of TLS, not inside.
+        // The PROXY header precedes the TLS handshake.
         let mut stream = TcpStream::connect(&secure).await?;
         stream.write_all(VERSION_2).await?;
         let stream = authority.connect_over(stream, "http/1.1").await?;

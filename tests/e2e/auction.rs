@@ -1,4 +1,5 @@
-//! An auction through the end of each process: two app servers, two nodes behind HAProxy as it ships, official clients.
+//! An auction while processes end: two app servers and two nodes behind the shipped HAProxy configuration, official
+//! clients.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 
-/// Bids that are answered before, between and after ends of processes: some for each bidder.
+/// Answered bids of each bidder before, between and after ends of processes.
 const BIDS_PER_BIDDER: u64 = 5;
 
-/// Arguments that `haproxy.cfg` asks of nodes, with time enough to drain.
+/// Arguments that `haproxy.cfg` requires of nodes, with enough time to drain.
 const NODE: [&str; 8] =
     ["--trust", "127.0.0.1/32", "--poll-timeout", "40", "--drain-grace", "5", "--drain-timeout", "10"];
 
@@ -58,7 +59,7 @@ impl House {
         self.bidders.command(op, options).await?.map_err(anyhow::Error::msg)
     }
 
-    /// Waits until each node has all links to both app servers, and both nodes are in the fleet.
+    /// Waits until each node has all links to both app servers and both nodes see each other.
     async fn is_whole(&self) -> Result<()> {
         for node in &self.nodes {
             node.linked(2 * POOL_SIZE).await?;
@@ -71,7 +72,7 @@ impl House {
         Ok(())
     }
 
-    /// Waits until each bidder has made several more bids, and returns the bids since the last count.
+    /// Waits until each bidder has made several more bids. Returns the counts since the last call.
     async fn bids_go_on(&self) -> Result<Value> {
         let mut sum = self.ask("count", json!({})).await?;
         let goal = bids(&sum) + BIDS_PER_BIDDER * self.count;
@@ -95,7 +96,7 @@ fn bids(counts: &Value) -> u64 {
     counts["bids"].as_u64().unwrap_or_default()
 }
 
-/// Adds counts. Bids and pushes are counted from the beginning.
+/// Adds counts. Bids and pushes are already totals.
 fn add(sum: &mut Value, more: &Value) {
     for (key, value) in more.as_object().into_iter().flatten() {
         let before = if key == "bids" || key == "pushes" { 0 } else { sum[key].as_u64().unwrap_or_default() };
@@ -110,11 +111,11 @@ fn demand_none(counts: &Value, keys: &[&str], when: &str) -> Result<()> {
     Ok(())
 }
 
-/// Harm that no client may see, whatever ends.
+/// Faults that no client may see, whichever process ends.
 const NEVER: [&str; 7] =
     ["unrecorded", "doubled", "hung", "closed", "storedTwice", "answeredNotStored", "storedNotAnswered"];
 
-/// Disturbances that no client may see where a process was asked to end.
+/// Faults that no client may see after a planned stop.
 const NEVER_PLANNED: [&str; 3] = ["failed", "reconnects", "caughtUp"];
 
 #[test]
@@ -144,7 +145,7 @@ fn bids_are_placed_once_whatever_process_ends() {
     });
 }
 
-/// Ends a process: by itself, without an error, if it is asked to.
+/// Ends a process. After a planned stop its exit status must be success.
 async fn end(process: &mut Process, signal: Signal) -> Result<()> {
     if signal == Signal::Kill { process.kill().await } else { stop(process, signal).await }
 }

@@ -1,4 +1,4 @@
-//! Ask the app: its handler decides who comes in, with what, or sends them elsewhere.
+//! Delegated authorization: the app's handler accepts a client with claims and cookies, refuses or redirects it.
 
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn what_the_app_says_reaches_the_client_cookies_and_refusals_alike() {
         let good = ask(proxy.address(), Method::POST, NEGOTIATE, &[("cookie", "session=ann")]).await?;
         assert_eq!(good.status, StatusCode::OK);
         assert_eq!(cookies(&good.headers), ["a=1", "b=2"]);
-        // The token alone is enough to connect: who it is has been decided.
+        // The token suffices to connect, because it contains the user.
         let negotiated = good.json()?;
         let connect = format!("/asked?id={}", negotiated["connectionToken"].as_str().unwrap());
         let mut client = RawClient::join(proxy.address(), &connect).await?;
@@ -77,13 +77,13 @@ fn whom_the_app_does_not_name_the_access_token_does() {
         for (authorization, cookie, status) in [
             (good.as_str(), "session=token", StatusCode::OK),
             ("Bearer nonsense", "session=token", StatusCode::UNAUTHORIZED),
-            // A token of the app's own is the app's concern.
+            // The app may use its own tokens, which the proxy does not check.
             ("Bearer nonsense", "session=ann", StatusCode::OK),
         ] {
             let headers = [("authorization", authorization), ("cookie", cookie)];
             assert_eq!(ask(proxy.address(), Method::POST, NEGOTIATE, &headers).await?.status, status, "{headers:?}");
         }
-        // The hub requires a user, and this client has none.
+        // The hub requires a user, but the decision contains none.
         let nobody = ask(proxy.address(), Method::POST, NEGOTIATE, &[("cookie", "session=token")]).await?;
         assert_eq!((nobody.status, nobody.body.as_str()), (StatusCode::UNAUTHORIZED, ""));
         Ok(())
@@ -127,7 +127,7 @@ fn an_app_that_does_not_answer_refuses_every_client() {
         assert_eq!(answer.header("retry-after"), Some("2"));
         proxy.process.wait_for_log("--negotiate-timeout").await?;
         assert_eq!(proxy.metrics().await?.sum(DECISIONS, &[("outcome", "failed")]), 1.0);
-        // What the proxy asks is not for others to ask.
+        // The path for the proxy's requests is not available to clients.
         let path = "/.trunkline/negotiate?hub=asked";
         let headers = [("cookie", "session=ann")];
         assert_eq!(ask(app.address(), Method::POST, path, &headers).await?.status, StatusCode::NOT_FOUND);

@@ -1,4 +1,5 @@
-//! Bad input: its sender gets the official text and close, the process lives on, others notice nothing.
+//! Bad input: the sender gets the official error text and close, both processes keep running, other clients are not
+//! affected.
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -15,7 +16,7 @@ const MALFORMED: &str = "An unexpected error occurred during connection handshak
 const CANCELED: &str = "Handshake was canceled.";
 const CLOSED: &str = "Connection closed with an error.";
 
-/// A fleet, and clients on the same proxy that must notice nothing.
+/// Fleet with clients on the same proxy that must not be affected.
 struct BadInputScene {
     app: AppServer,
     proxy: Proxy,
@@ -34,7 +35,7 @@ impl BadInputScene {
         Ok(Self { app, proxy, witnesses })
     }
 
-    /// Both processes are the ones that were started, and the witnesses are served as ever.
+    /// Checks that no process has restarted and that the witnesses are served.
     async fn assert_undisturbed(mut self) -> Result<()> {
         assert!(self.app.process.is_running());
         assert!(self.proxy.process.is_running());
@@ -47,7 +48,7 @@ impl BadInputScene {
     }
 }
 
-/// Runs a scene, and checks its witnesses at the end.
+/// Runs a test, and checks the witnesses at the end.
 fn play_undisturbed(body: impl AsyncFnOnce(&BadInputScene) -> Result<()>) {
     play(async |stage| {
         let agents = Agents::new(stage);
@@ -57,7 +58,7 @@ fn play_undisturbed(body: impl AsyncFnOnce(&BadInputScene) -> Result<()>) {
     });
 }
 
-/// Sends frames as the first thing on a fresh WebSocket, and expects a handshake error.
+/// Sends frames as the first data on a new WebSocket, and expects a handshake error.
 async fn assert_handshake_fails(scene: &BadInputScene, path: &str, first: &str, text: &str) -> Result<()> {
     let mut client = RawClient::open(scene.proxy.address(), path).await?;
     client.send_text(first).await?;
@@ -98,7 +99,7 @@ fn a_late_or_missing_hub_handshake_ends_the_connection() {
         let ending = silent.ending().await?;
         assert_eq!(ending.messages()?, [json!({ "error": CANCELED })]);
         assert_eq!(ending.code, Some(1000));
-        // A client that just disconnects is not an error either.
+        // A disconnect before the handshake is not an error.
         let gone = RawClient::open(scene.proxy.address(), "/sends").await?;
         assert_eq!(gone.close().await?.code, Some(1000));
         drop(RawClient::open(scene.proxy.address(), "/sends").await?);
@@ -138,7 +139,7 @@ fn a_message_may_have_32_kib_and_no_more() {
         assert!(client.next_record().await?["result"].as_u64().unwrap() > 32_000);
         client.send_text(echo_of_size(MESSAGE_MAX_BYTES + 1)).await?;
         assert_closed_with_error(client).await?;
-        // Nor may it come in many small frames, or without an end.
+        // The limit also applies to a message in many small frames and to a message without an end.
         let mut client = RawClient::join(scene.proxy.address(), "/sends").await?;
         for _ in 0..=MESSAGE_MAX_BYTES / 1024 {
             client.send_text("x".repeat(1024)).await?;
@@ -238,7 +239,7 @@ fn frames_that_break_the_web_socket_protocol_end_their_socket() {
             b"\x81\x84\0\0\0\0\xff\xfe\xff\x1e", // text that is no UTF-8
             b"GET / HTTP/1.1\r\n\r\n",
         ];
-        // Before the hub handshake, and within an open hub connection.
+        // Each frame is sent once before the hub handshake and once after it.
         let mask = [0x81, 0x80 | u8::try_from(handshake.len())?, 0, 0, 0, 0];
         let starts = [Vec::new(), [&mask, handshake].concat()];
         // Concurrently, because the proxy gives each client some seconds to answer its close.

@@ -1,5 +1,5 @@
-//! The example `board` on two app servers behind two proxies, while one app server stops or is killed under load: a
-//! stop fails no call, no answer is mixed up, and each departure is reported once.
+//! The example `board` on two app servers behind two proxies while an app server stops or is killed under load: a
+//! planned stop fails no call, each answer reaches its caller, and each departure is reported once.
 
 use std::fs;
 use std::path::Path;
@@ -52,20 +52,20 @@ impl<'a> Kitchen<'a> {
         join_all(adding).await.into_iter().collect()
     }
 
-    /// Begins to delete each guest's note: the hub asks the guest first.
+    /// Starts deleting each guest's note. The hub then asks the guest for confirmation.
     async fn delete(&self, notes: &[Value]) -> Result<Vec<std::result::Result<Value, String>>> {
         let deleting = self.guests.iter().zip(notes);
         let deleting = deleting.map(async |(guest, note)| guest.call("DeleteNote", json!([note])).await);
         join_all(deleting).await.into_iter().collect()
     }
 
-    /// Ids of the notes that are left.
+    /// Ids of the remaining notes.
     async fn notes(&self) -> Result<Vec<Value>> {
         let history = self.onlooker.stream("History", json!([])).await?;
         Ok(history.items.iter().map(|note| note["id"].clone()).collect())
     }
 
-    /// Names of those whom the proxies have in the room.
+    /// Names of the people in the room, according to the proxies.
     async fn people(&self) -> Result<Vec<String>> {
         let people = self.onlooker.invoke("People", json!([])).await?;
         let people = people.as_array().context("a list")?.iter();
@@ -74,7 +74,7 @@ impl<'a> Kitchen<'a> {
         Ok(names)
     }
 
-    /// Arrivals and departures that the observer received before the next guest arrived.
+    /// Arrivals and departures that the observer receives before the next arrival.
     async fn told(&mut self) -> Result<Vec<Message>> {
         let newcomer = enter(self.agents, Kind::JsJson, &self.proxies[1], "newcomer", &[]).await?;
         let fence = Message { target: "Entered".into(), arguments: vec![json!("newcomer")] };
@@ -95,7 +95,7 @@ async fn enter(agents: &Agents<'_>, kind: Kind, proxy: &Proxy, name: &str, targe
     builder.subscribe(targets).open().await
 }
 
-/// Waits until these app servers wait for this many answers of clients.
+/// Waits until these app servers wait for this many client results.
 async fn asked(apps: &[&AppServer], count: u32) -> Result<()> {
     until(async || {
         let mut waiting = 0.0;
@@ -107,7 +107,7 @@ async fn asked(apps: &[&AppServer], count: u32) -> Result<()> {
     .await
 }
 
-/// Waits until the proxies have answered this many calls of lost app servers.
+/// Waits until the proxies have failed this many calls of lost app servers.
 async fn failed(proxies: &[Proxy], count: u32) -> Result<()> {
     until(async || {
         let mut failed = 0.0;
@@ -119,12 +119,11 @@ async fn failed(proxies: &[Proxy], count: u32) -> Result<()> {
     .await
 }
 
-/// Whether a metric shows this count.
 fn is_count(value: f64, count: u32) -> bool {
     (value - f64::from(count)).abs() < 0.5
 }
 
-/// Checks the script of the page by the TypeScript compiler, after a change.
+/// Checks the script of the page with the TypeScript compiler, after one replacement in its text.
 async fn check_page(stage: &Stage, change: (&str, &str)) -> Result<(bool, String)> {
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../app-sdk/examples/pages");
     let page = fs::read_to_string(pages.join("board.html"))?;
@@ -213,7 +212,7 @@ fn after_a_kill_a_late_answer_is_nobodys_and_each_end_is_told_once() {
         let agents = Agents::new(stage);
         let mut kitchen = Kitchen::open(stage, &agents, 12).await?;
         let (first, second) = (kitchen.add_notes("milk").await?, kitchen.add_notes("tea").await?);
-        // Both app servers send client invocations; one app server is killed, and some clients of both leave before
+        // Both app servers request client results. One app server is killed, and some clients of both leave before
         // reassignment.
         let leaving: Vec<_> = kitchen.guests.split_off(8);
         let killing = async {

@@ -5,12 +5,12 @@ use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::scenario::{Stage, play_heavy};
 
-/// Draws a line across the paper, at this height.
+/// Draws a line across the canvas at this height.
 async fn draw(page: &Page, height: f64) -> Result<()> {
     page.drag("paper", &[(0.2, height), (0.4, height + 0.05), (0.6, height), (0.8, height + 0.05)]).await
 }
 
-/// Waits until both pages have this many strokes, and checks that they are the same.
+/// Waits until both pages show this many strokes, and checks that they are equal.
 async fn see_strokes(pages: &[Page; 2], count: usize) -> Result<()> {
     let mut all = Vec::new();
     for page in pages {
@@ -23,7 +23,7 @@ async fn see_strokes(pages: &[Page; 2], count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Draws on two pages, kills the app server twice, and draws meanwhile.
+/// Kills the app server twice while two pages draw.
 async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
     let fleet = Fleet::in_development(stage);
     let history = stage.folder().join("canvas.jsonl");
@@ -31,7 +31,7 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
     let app = fleet.app_with(App::Canvas, &[&["--supervised", "--history", &history], more].concat()).await?;
     let proxies = fleet.two_proxies(&app).await?;
     let browser = Browser::start(stage)?;
-    // The proxies serve the pages, by passing other paths through to the app.
+    // Forwarding other paths to the app also serves the pages.
     let anna = browser.open("anna", &proxies[0].url("/?room=kitchen&name=anna")).await?;
     let ben = browser.open("ben", &proxies[1].url("/?room=kitchen&name=ben")).await?;
     let pages = [anna, ben];
@@ -46,7 +46,7 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
     for (kills, killer, other) in [(1, anna, ben), (2, ben, anna)] {
         let before = anna.text("server").await?;
         killer.click("kill").await?;
-        // One stroke while the app server dies, and one on each page while there is no app server.
+        // One stroke while the app server ends, and one on each page while no app server runs.
         draw(other, 0.4).await?;
         for page in &pages {
             page.see("kills", &kills.to_string()).await?;

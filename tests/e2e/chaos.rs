@@ -1,4 +1,4 @@
-//! The short version of the chaos runner: each fault that is to be survived today, once, with a few clients.
+//! Short run of the chaos test: each supported fault once, with a few clients.
 
 use anyhow::ensure;
 use tokio::process::Command;

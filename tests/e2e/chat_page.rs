@@ -22,7 +22,7 @@ async fn say(page: &Page, message: &str) -> Result<()> {
     page.click("send").await
 }
 
-/// Joins the page; without a name in `over` the client chooses its transport.
+/// Opens the page and joins. Without a transport in `over`, the client library chooses.
 async fn chat(stage: &Stage, arguments: &[&str], over: &str) -> Result<()> {
     let fleet = Fleet::in_development(stage);
     let app = fleet.app_with(App::Chat, arguments).await?;

@@ -1,4 +1,4 @@
-//! Coming and going in crowds leaves nothing behind: no connection, no member, no link.
+//! Many short visits leave no state: no connection, no group member, no lost link.
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
@@ -47,7 +47,7 @@ fn crowds_that_come_and_go_leave_nothing_behind() {
             try_join_all(visits).await?;
             assert_eq!(witness.call("Add", json!([round, 1])).await?["result"], round + 1);
         }
-        // The witness counts twice: at its proxy and at the app server.
+        // The witness counts as two: at its proxy and at the app server.
         until(async || Ok((open_connections(&app, &proxies).await? <= 2.0).then_some(()))).await?;
         assert!((open_connections(&app, &proxies).await? - 2.0).abs() < f64::EPSILON);
         for proxy in &proxies {

@@ -11,14 +11,14 @@ use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const WAITING: &str = "trunkline_app_client_results_waiting";
 
-/// The proxy chooses a client's app server; after this many attempts both have been chosen.
+/// Maximum attempts until both app servers have been chosen by the proxy.
 const ATTEMPTS: usize = 40;
 
 fn failed(target: &str, text: &str) -> String {
     format!("An unexpected error occurred invoking '{target}' on the server. HubException: {text}")
 }
 
-/// A client that answers in every way.
+/// Client with a handler for each kind of answer.
 fn answering(builder: ClientBuilder<'_>) -> ClientBuilder<'_> {
     builder
         .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
@@ -30,7 +30,7 @@ fn answering(builder: ClientBuilder<'_>) -> ClientBuilder<'_> {
         .answer("Never", &ClientAnswer::Never)
 }
 
-/// Asks in every way that ends by itself.
+/// Requests each kind of result that completes.
 async fn assert_all_answers(asker: &Client, asked: &str) -> Result<()> {
     assert_eq!(asker.invoke("Ask", json!([asked, "Value"])).await?, json!({ "a": [1, null] }));
     assert_eq!(asker.invoke("Ask", json!([asked, "Null"])).await?, Value::Null);
@@ -133,7 +133,7 @@ fn a_method_that_waits_for_its_own_caller_lets_its_other_calls_by() {
     });
 }
 
-/// Opens clients until one is held by this app server.
+/// Opens clients until one is assigned to this app server.
 async fn held_by<'a>(app: &str, open: impl Fn() -> ClientBuilder<'a>) -> Result<Client> {
     for _ in 0..ATTEMPTS {
         let mut client = open().open().await?;
@@ -145,7 +145,7 @@ async fn held_by<'a>(app: &str, open: impl Fn() -> ClientBuilder<'a>) -> Result<
     anyhow::bail!("no client came to this app server")
 }
 
-/// The random ids of both app servers.
+/// Random instance ids of both app servers.
 async fn instances(agents: &Agents<'_>, proxy: &Proxy) -> Result<[String; 2]> {
     let url = proxy.url("/calls");
     let mut found: Vec<String> = Vec::new();

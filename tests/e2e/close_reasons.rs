@@ -1,5 +1,5 @@
-//! Close reasons are called alike everywhere: in the metrics of node and app server, in the node's log, by
-//! `/api/why`, and in the app's hook.
+//! Close reasons have equal names everywhere: in the metrics of node and app server, in the node's log, in `/api/why`
+//! and in the app's hook.
 
 mod scene;
 
@@ -20,10 +20,10 @@ use trunkline_tests::harness::token::{in_seconds, signed};
 
 use scene::{CloseScene, negotiate, spare_handle};
 
-/// Size beyond what any client may send.
+/// Larger than any client message limit.
 const TOO_LONG: usize = 200_000;
 
-/// Text frame of a client, masked with zeros, with this first byte.
+/// Client frame with this first byte and a mask of zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap_or(u8::MAX);
     [&[first, 0x80 | length, 0, 0, 0, 0], payload].concat()
@@ -111,7 +111,7 @@ fn clients_that_break_rules() {
         let stream = authority.connect_over(TcpStream::from_std(stream)?, "http/1.1").await?;
         let mut client = RawClient::join_over(stream, &address, "/ends").await?;
         let id = scene::id_of(&mut client).await?;
-        // A record that can't be decrypted.
+        // TLS record that can't be decrypted.
         std::io::Write::write_all(&mut handle, b"\x17\x03\x03\x00\x14no tls whatever, sir")?;
         scene.closed(&id, "ends", "tls_failed").await?;
         scene.agree().await
@@ -145,7 +145,7 @@ fn clients_that_an_app_server_ends() {
         );
         scene.agree().await?;
 
-        // The last ones go with it: a raw one can't move.
+        // A raw connection can't move, so it closes with the last app server.
         let (_client, id) = scene.join_line().await?;
         scene.app.process.signal(Signal::Terminate).await?;
         scene.closed_at_node(&id, "line", "app_stopped").await
@@ -179,7 +179,8 @@ fn links_that_are_lost_and_processes_that_go() {
         let mut scene = CloseScene::over(&fleet, app, &relay.address(), &more).await?;
         let (_client, hub_id) = scene.join("/ends").await?;
         let (_line, raw_id) = scene.join_line().await?;
-        // For the app server both are gone with their links; at the node one may still find another app server.
+        // The app server loses both clients with its links. The node keeps the hub client until it finds no other app
+        // server.
         relay.let_in(false);
         relay.decide(Fate::Cut, usize::MAX);
         scene.closed_at_node(&raw_id, "line", "link_lost").await?;
@@ -261,7 +262,7 @@ fn clients_that_are_refused() {
         let answer = CarriedClient::with_token(&address, "/ends", &token).refused_events().await?;
         assert_eq!(answer.status, 404);
         assert_eq!(scene.counted("trunkline_requests_refused_total", "transport_refused").await?, 1.0);
-        // It never sends a whole head.
+        // Incomplete request head.
         let mut slow = TcpStream::connect(&address).await?;
         tokio::io::AsyncWriteExt::write_all(&mut slow, b"GET / HT").await?;
         let _closed = tokio::io::AsyncReadExt::read(&mut slow, &mut [0; 64]).await;

@@ -1,4 +1,4 @@
-//! The configuration file, reports about it, and health checks of a node.
+//! Configuration file, the reports about it, and a node's health checks.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -13,7 +13,7 @@ use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::scenario::{Stage, play, profile_folder, until};
 use trunkline_tests::harness::sockets::free_address;
 
-/// The command, without the environment of the test's caller.
+/// Creates the command without the caller's environment.
 fn trunkline(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRUNKLINE_")) {

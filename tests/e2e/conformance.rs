@@ -29,7 +29,7 @@ fn play(sent: &[u8], chop: usize) -> Expect {
                 Event::Data(range) => data.extend_from_slice(&input[at..][range]),
                 Event::Ping(payload) => pings.push(payload),
                 Event::Pong => {}
-                // Nothing counts behind it.
+                // Data after a close is ignored.
                 Event::Close => return Expect::Closed(data, pings),
                 Event::NeedMore => break,
             }
@@ -56,7 +56,7 @@ fn assert_case(case: &ConformanceCase) {
     }
 }
 
-/// Cases that are not played, and why.
+/// Categories that are not run, with the number of cases and the reason.
 const LEFT_OUT: [(&str, usize, &str); 2] = [
     ("12", 90, "permessage-deflate is declined, so that one frame can be shared by all who get it"),
     ("13", 126, "permessage-deflate is declined, whatever its parameters"),

@@ -1,4 +1,4 @@
-//! Departures without a close are seen exactly once.
+//! Abrupt disconnects are reported exactly once.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::play;
 
-/// Watches who comes and goes.
+/// Client that receives arrivals and departures.
 async fn watcher(agents: &Agents<'_>, kind: Kind, proxy: &Proxy) -> Result<Client> {
     agents.client(kind, &proxy.url("/statusHub")).subscribe(&["online", "offline"]).open().await
 }
 
-/// Reads until everyone in `names` has gone, then up to a fence: how often each was said to be offline.
+/// Number of departures per name, until all names have left and a fence has arrived.
 async fn departures(watcher: &mut Client, names: &[String], fence: &str) -> Result<BTreeMap<String, usize>> {
     let mut seen = BTreeMap::new();
     let count = |seen: &mut BTreeMap<String, usize>, message: Message| {

@@ -1,4 +1,4 @@
-//! App servers behind one name: its addresses change, and clients are distributed over the present ones.
+//! App servers behind one DNS name: addresses change, and clients are distributed over the current ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,10 +17,10 @@ const NAME: &str = "app.test";
 const HUB: &str = "/moves";
 const CLIENTS: usize = 8;
 
-/// All addresses of the name.
+/// Writes the addresses of the name.
 fn list(hosts: &Path, addresses: &[&str]) -> Result<()> {
     let lines: String = addresses.iter().map(|address| format!("{address} {NAME}\n")).collect();
-    // In place: the proxy sees this very file.
+    // In place, because the file is mounted into the proxy's namespace.
     Ok(std::fs::write(hosts, format!("127.0.0.1 localhost\n{lines}"))?)
 }
 
@@ -48,7 +48,7 @@ async fn crowd(proxy: &Proxy) -> Result<Vec<RawClient>> {
     Ok(clients)
 }
 
-/// Passes connections to `::1` on to a server until it is dropped.
+/// Forwards connections from `::1` to a server until dropped.
 async fn v6_way(port: &str, server: &str) -> Result<JoinSet<()>> {
     let listener = TcpListener::bind(format!("[::1]:{port}")).await?;
     let (server, mut way) = (server.to_owned(), JoinSet::new());
@@ -65,7 +65,7 @@ async fn v6_way(port: &str, server: &str) -> Result<JoinSet<()>> {
     Ok(way)
 }
 
-/// Lines of a proxy's log that an operator would look into.
+/// Warnings in a proxy's log.
 fn warnings(proxy: &Proxy) -> Vec<String> {
     proxy.process.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(Into::into).collect()
 }
@@ -80,7 +80,7 @@ fn an_app_server_on_one_family_of_its_name_is_found_and_links_move_to_the_other_
         let _app = app_at(&fleet, "127.0.0.2", port).await?;
         let upstream = format!("http://{NAME}:{port}");
         let settings = ["--resolve-interval", "1"];
-        // Nothing listens at the address of the other family.
+        // No server listens at the IPv6 address.
         for addresses in [["::1", "127.0.0.2"], ["127.0.0.2", "::1"]] {
             list(&hosts, &addresses)?;
             let proxy = fleet.proxy_at_name(&hosts, &upstream, &settings).await?;
@@ -118,7 +118,7 @@ fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_windo
         let first = app_at(&fleet, "127.0.0.2", port).await?;
         let _second = app_at(&fleet, "127.0.0.3", port).await?;
         let upstream = format!("http://{NAME}:{port}");
-        // Its links would be waited for longer than a test may take.
+        // The resume window is longer than a test, so the node must not wait for it.
         let settings = ["--resolve-interval", "60", "--resume-window", "300"];
         let proxy = fleet.proxy_at_name(&hosts, &upstream, &settings).await?;
         proxy.linked(2 * POOL_SIZE).await?;
@@ -126,7 +126,7 @@ fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_windo
         assert_eq!(places(&mut clients).await?.len(), 2);
         list(&hosts, &["127.0.0.3"])?;
         first.process.signal(Signal::Freeze).await?;
-        // Calls that the frozen app server has get an error.
+        // Calls to the frozen app server fail.
         until(async || Ok(places(&mut clients).await.is_ok_and(|places| places.len() == 1).then_some(()))).await
     });
 }

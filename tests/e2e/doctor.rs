@@ -1,4 +1,4 @@
-//! `trunkline doctor`: a fleet that is well, and one mistake after the other.
+//! `trunkline doctor`: a healthy fleet, and one mistake at a time.
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -12,10 +12,9 @@ use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::tls::{Authority, TlsEnd, text};
 use trunkline_tests::harness::token;
 
-/// Steps that something in between holds up are given up sooner than people would.
+/// Short time limit for steps that a load balancer blocks.
 const IMPATIENT: [&str; 2] = ["--timeout", "3"];
 
-/// Report of one run, as a machine reads it.
 #[derive(Debug)]
 struct Report {
     status: Option<i32>,
@@ -23,7 +22,7 @@ struct Report {
 }
 
 impl Report {
-    /// The verdict and the text of the worst of the checks of this name.
+    /// Verdict and text of the worst check with this name.
     fn of(&self, check: &str) -> Result<(&str, &str)> {
         let of_it = self.checks.iter().filter(|one| one["check"] == check);
         let rank = |one: &&Value| ["ok", "warning", "failed"].iter().position(|verdict| one["verdict"] == *verdict);
@@ -77,13 +76,13 @@ async fn fleet_of_two(stage: &Stage, more: &[&str]) -> Result<(AppServer, [Proxy
     Ok((app, nodes))
 }
 
-/// Two nodes behind a balancer, each listed as often as the shipped file has places.
+/// Two nodes behind a balancer, with as many entries as the shipped file.
 async fn behind(stage: &Stage, nodes: &[Proxy; 2], shipped: Shipped) -> Result<LoadBalancer> {
     let [first, second] = nodes;
     shipped.start(stage, [first, second, first]).await
 }
 
-/// A server that answers everything with a page.
+/// Server that answers every request with a page.
 async fn site() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -205,8 +204,7 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
             let good = behind(stage, &nodes, Shipped::read(product)?).await?;
             let report = doctor(&good.url("/bench"), &[]).await?;
             assert_eq!((report.all("failed"), report.all("warning")), (vec![], vec![]), "{product:?} {report:#?}");
-            // How many nodes negotiate is the balancer's choice: where all are idle, one has as few connections as the
-            // other.
+            // The number of nodes that negotiate is the balancer's choice, because all are idle.
             assert!(report.of("nodes")?.1.starts_with("8 of 8 connections reached their node"), "{report:#?}");
         }
         let slow = Shipped::read(BalancerProduct::HaProxy)?.with("    option http-no-delay\n", "")?;
@@ -214,7 +212,7 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
         let report = doctor(&slow.url("/bench"), &[]).await?;
         assert_eq!(report.verdict("server-sent-events")?, "warning", "{report:#?}");
         assert!(report.advice("server-sent-events")?.contains("option http-no-delay"));
-        // nginx buffers a response without a length and without chunks, as to HTTP/1.0, its default.
+        // By default, nginx buffers a response without a length or chunks, as to HTTP/1.0.
         let buffered = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_http_version 1.1;", "proxy_http_version 1.0;\nproxy_ignore_headers X-Accel-Buffering;")?;
         let buffered = behind(stage, &nodes, buffered).await?;

@@ -1,4 +1,4 @@
-//! A proxy is replaced gently: it leaves its load balancer, sends its clients away one after the other, and ends in
+//! Graceful replacement of a proxy: it leaves its load balancer, closes its clients one after another, and ends in
 //! time.
 
 mod carried;
@@ -16,19 +16,19 @@ use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient, upgraded_socket};
 use trunkline_tests::harness::scenario::play;
 
-/// Enough to be spread over some seconds.
+/// Enough for the closes to be spread over some seconds.
 const CLIENTS: usize = 60;
 
-/// Close message that asks a client to connect again.
+/// Close message that requests a reconnect.
 fn come_again() -> Value {
     json!({ "type": 7, "allowReconnect": true })
 }
 
-/// Calls until it is sent away, and counts the answers that come when others were sent away already.
+/// Calls until the node closes the client. Counts answers received after other clients were closed.
 async fn call_until_told_to_leave(mut client: RawClient, told: &AtomicUsize, answered: &AtomicUsize) -> Result<()> {
     for number in 0.. {
         let call = json!({ "type": 1, "invocationId": "1", "target": "Echo", "arguments": [number] });
-        // A call that crosses the farewell may find the socket closed.
+        // A call may cross the close message and find a closed socket.
         drop(client.send_text(format!("{call}\u{1e}")).await);
         let record = client.next_record().await?;
         if record["type"] == 7 {
@@ -59,7 +59,7 @@ fn clients_are_sent_away_one_after_the_other_and_served_until_then() {
             clients.spawn(async move { call_until_told_to_leave(client, &told, &answered).await });
         }
         proxy.process.signal(Signal::Terminate).await?;
-        // The first client has left: new clients are asked to connect elsewhere.
+        // The first client was closed: new clients are asked to connect elsewhere.
         clients.join_next().await.context("a client")???;
         let refused = post(proxy.address(), "/bench/negotiate?negotiateVersion=1").await?;
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -124,7 +124,7 @@ fn it_ends_in_time_when_app_servers_and_clients_hang() {
         let mut proxy = fleet.proxy_with(&[&app], &["--drain-timeout", "1"]).await?;
         let deaf = upgraded_socket(proxy.address(), "/bench").await?;
         let client = RawClient::join(proxy.address(), "/bench").await?;
-        // It never answers a close, and does not read its frames.
+        // Client that neither answers a close nor reads.
         let mut hanging = RawClient::open(proxy.address(), "/bench").await?;
         hanging.send_text(JSON_HANDSHAKE).await?;
         app.process.signal(Signal::Freeze).await?;

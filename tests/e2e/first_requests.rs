@@ -1,4 +1,5 @@
-//! First requests on a socket: WebSocket connects that come whole, in pieces, with more behind them, or to nowhere.
+//! First requests on a socket: WebSocket connects that arrive whole, in pieces, with data behind them, or for unknown
+//! paths.
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +19,7 @@ async fn read_until(stream: &mut TcpStream, end: &[u8]) -> Result<String> {
     Ok(String::from_utf8_lossy(&read).into_owned())
 }
 
-/// Reads the answer to an upgrade that is granted, and the one to the hub handshake.
+/// Reads the response to an accepted upgrade and to the hub handshake.
 async fn is_let_in(stream: &mut TcpStream) -> Result<()> {
     let head = read_until(stream, b"\r\n\r\n").await?.to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 101 ") && head.contains("\r\nx-trunkline-node: "), "{head}");
@@ -49,7 +50,7 @@ fn a_connect_is_let_in_however_its_bytes_come() {
                 stream.write_all(&handshake).await?;
                 is_let_in(&mut stream).await?;
             }
-            // Some send their handshake immediately.
+            // Some clients send their handshake together with the upgrade.
             let mut stream = TcpStream::connect(proxy.address()).await?;
             stream.write_all(&[head.as_bytes(), &handshake].concat()).await?;
             is_let_in(&mut stream).await?;

@@ -1,5 +1,5 @@
-//! Fleets: what enters at one node reaches the clients of all, once, and a node that is slow or gone costs only its
-//! own.
+//! Fleets: messages that enter at one node reach the clients of all nodes once. A slow or dead node affects only its
+//! own clients.
 
 mod absence;
 mod acquaintance;
@@ -42,7 +42,7 @@ pub(crate) struct FleetScene<'a> {
 }
 
 impl<'a> FleetScene<'a> {
-    /// Starts the three nodes, each with all nodes as peers, itself included, and waits until they agree.
+    /// Starts three nodes, each with all nodes as peers, including itself, and waits until their views agree.
     pub(crate) async fn open(stage: &'a Stage, more: &[&str]) -> Result<Self> {
         let scene = Self::begin(stage, &NAMES, more).await?;
         scene.agrees(&NAMES).await?;
@@ -81,7 +81,7 @@ impl<'a> FleetScene<'a> {
         Ok(scene)
     }
 
-    /// Starts one more node, without waiting.
+    /// Starts another node, without waiting.
     fn start(&mut self, name: &str, admin: &str, peers: &[&str], more: &[&str]) -> Result<()> {
         let urls: Vec<String> = peers.iter().map(|peer| format!("http://{peer}")).collect();
         let mut arguments = vec!["--node-name", name, "--admin-token", ADMIN_TOKEN];
@@ -91,7 +91,7 @@ impl<'a> FleetScene<'a> {
         Ok(())
     }
 
-    /// Waits until each node shows these, all ready, and says that all agree.
+    /// Waits until each node shows these nodes, all ready, and reports that all agree.
     pub(crate) async fn agrees(&self, names: &[&str]) -> Result<()> {
         for node in &self.nodes {
             all_agree(node, names).await?;
@@ -99,7 +99,7 @@ impl<'a> FleetScene<'a> {
         Ok(())
     }
 
-    /// A client of each hub protocol at each of these nodes; each has a user and a group of its node's place.
+    /// Connects a client of each hub protocol to each of these nodes, with a user and a group per node.
     pub(crate) async fn crowd(&self, agents: &Agents<'_>, nodes: &[Proxy]) -> Result<Vec<Client>> {
         let mut clients = Vec::new();
         for (place, node) in nodes.iter().enumerate() {
@@ -119,7 +119,7 @@ impl<'a> FleetScene<'a> {
         Ok(clients)
     }
 
-    /// Waits until all nodes have learned the location of these clients, which takes a moment.
+    /// Waits until all nodes have received the interest of these clients.
     pub(crate) async fn settles(&self, of: &Value, clients: usize) -> Result<()> {
         let mut probe = json!({ "hub": HUB, "target": PROBE, "arguments": [] });
         for (field, name) in of.as_object().context("fields")? {
@@ -136,7 +136,7 @@ impl<'a> FleetScene<'a> {
     }
 }
 
-/// Snapshot of the fleet as a node shows it, itself included.
+/// Snapshot of the fleet from one node, including that node.
 async fn told(node: &Proxy) -> Result<Value> {
     get(node.admin(), "/api/fleet").await?.json()
 }
@@ -161,7 +161,7 @@ async fn sees(node: &Proxy, expected: &[(&str, &str)]) -> Result<Value> {
     shows(node, |sight| *sight == expected).await
 }
 
-/// Waits until what a node shows is as it should be.
+/// Waits until a node's view is as expected.
 async fn shows(node: &Proxy, is_so: impl Fn(&Sight) -> bool) -> Result<Value> {
     until(async || {
         let fleet = told(node).await?;
@@ -175,7 +175,7 @@ fn ready(names: &[&str]) -> Sight {
     names.iter().map(|name| ((*name).to_owned(), "ready".to_owned())).collect()
 }
 
-/// Waits until a node shows these, all ready, and says that all agree.
+/// Waits until a node shows these nodes, all ready, and reports that all agree.
 async fn all_agree(node: &Proxy, names: &[&str]) -> Result<()> {
     let expected = ready(names);
     until(async || {
@@ -185,7 +185,7 @@ async fn all_agree(node: &Proxy, names: &[&str]) -> Result<()> {
     .await
 }
 
-/// An announcement to everybody in the hub.
+/// Announcement to all clients of the hub.
 fn to_all(text: &str) -> Value {
     json!({ "hub": HUB, "target": TARGET, "arguments": [text] })
 }
@@ -196,14 +196,13 @@ async fn post_announcement(node: &Proxy, body: &str) -> Result<Answer> {
     exchange(node.admin(), Method::POST, "/api/announce", &headers, body.to_owned().into()).await
 }
 
-/// Announces at a node, and returns what it answers.
 async fn announce(node: &Proxy, body: &Value) -> Result<Value> {
     let answer = post_announcement(node, &body.to_string()).await?;
     ensure!(answer.status == 200, "{answer:?}");
     answer.json()
 }
 
-/// Checks the number of clients reached by an announcement, and that no node was missing.
+/// Announces at a node, and checks the numbers of nodes and clients reached.
 async fn reaches(node: &Proxy, body: &Value, nodes: usize, clients: usize) -> Result<()> {
     let answer = announce(node, body).await?;
     let expected = json!({ "nodes": nodes, "missing": [], "clients": clients });
@@ -211,8 +210,7 @@ async fn reaches(node: &Proxy, body: &Value, nodes: usize, clients: usize) -> Re
     Ok(())
 }
 
-/// Demands that each client gets these texts, in this order, and nothing else before the fence, which is announced
-/// here.
+/// Checks that each client receives exactly these texts, in this order, before a fence that is announced here.
 async fn got(clients: &mut [Client], node: &Proxy, texts: &[&str]) -> Result<()> {
     announce(node, &to_all("the fence")).await?;
     for client in clients {
@@ -224,7 +222,7 @@ async fn got(clients: &mut [Client], node: &Proxy, texts: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// Number of nodes in a state, by the metrics of a node.
+/// Number of nodes in a state, according to a node's metrics.
 async fn counted(node: &Proxy, state: &str) -> Result<f64> {
     Ok(node.metrics().await?.sum("trunkline_fleet_nodes", &[("state", state)]))
 }

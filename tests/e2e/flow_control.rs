@@ -1,4 +1,4 @@
-//! Pace of calls: in order or side by side; and a client that is faster than its methods is paused.
+//! Flow control of calls: sequential or parallel, and a client that is faster than its methods is paused.
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const PAUSES: &str = "trunkline_app_pauses_total";
 /// Parallel calls of the app server's `/parallel`.
 const PARALLEL_INVOCATIONS: u64 = 3;
 
-/// Together far beyond the budget of what may wait.
+/// Total size far above the limit of queued calls.
 const FLOOD: u64 = 3000;
 const FLOOD_PADDING_BYTES: usize = 1000;
 

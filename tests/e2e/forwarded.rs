@@ -1,4 +1,4 @@
-//! Behind a load balancer: the client's address, the path prefix and the host, believed only from trusted addresses.
+//! Behind a load balancer: client address, path prefix and host are accepted only from trusted addresses.
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
@@ -10,7 +10,7 @@ use trunkline_tests::harness::scenario::play;
 
 type Headers<'a> = &'a [(&'static str, &'a str)];
 
-/// The address that the hub sees of a client that sends these headers.
+/// Client address that the hub sees for a client with these headers.
 async fn seen_address(proxy: &Proxy, headers: Headers<'_>) -> Result<String> {
     let mut client = RawClient::try_open_with(proxy.address(), "/bench", headers).await?.ok().context("refused")?;
     client.shake_hands().await?;

@@ -1,5 +1,4 @@
-//! The official functional tests, case by case, by the official client: behind two proxies and without any, with TLS
-//! and without.
+//! The official functional tests with the official client: behind two proxies or embedded, with and without TLS.
 
 mod connection;
 mod functional_scene;
@@ -16,12 +15,12 @@ use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 use functional_scene::FunctionalScene;
 
-/// With each hub protocol that the transport can carry.
+/// Clients for the hub protocols that the transport supports.
 fn kinds(transport: Transport) -> &'static [Kind] {
     if transport == Transport::ServerSentEvents { &[Kind::JsJson] } else { &Kind::JS }
 }
 
-/// Runs all cases over one transport, and returns the names of failed ones.
+/// Runs all cases over one transport. Returns the names of failed cases.
 fn play_all_cases(setting: Setting, transport: Transport) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
@@ -29,7 +28,7 @@ fn play_all_cases(setting: Setting, transport: Transport) {
         let agents = test_servers.agents(stage);
         let mut failed = Vec::new();
         let of_hubs = hub_connection::CASES.iter().map(|case| (case, kinds(transport)));
-        // There is no hub protocol that they could be played with.
+        // These cases use no hub protocol, so one client kind suffices.
         let without_hub = connection::CASES.iter().map(|case| (case, [Kind::JsJson].as_slice()));
         let with_tls = over_https::CASES.iter().map(|case| (case, kinds(transport)));
         let with_tls = with_tls.filter(|_| setting.has_tls());

@@ -1,6 +1,7 @@
-//! Names with several addresses: each is an app server of its own, for links and for single requests alike.
+//! Host names with several addresses: each address is a separate app server, for links and for single requests.
 //!
-//! No name of this machine has several, so node and app servers live in the test, which tells the addresses.
+//! No name of this machine has several addresses, so node and app servers run in the test, with a resolver that returns
+//! them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ impl OneOfTwo {
         Ok(Self { runtime: Some(runtime), accepting, passed, asked })
     }
 
-    /// Number of links and of requests since the last look.
+    /// Number of links and of requests since the last call.
     fn counts(&self) -> (usize, usize) {
         (self.passed.swap(0, Ordering::Relaxed), self.asked.swap(0, Ordering::Relaxed))
     }
@@ -83,7 +84,7 @@ fn count(counter: &Arc<AtomicUsize>) -> impl Fn() + Clone + Send + Sync + 'stati
     }
 }
 
-/// Two app servers behind one name, and a node that is linked to both.
+/// Two app servers behind one name, and a node linked to both.
 struct HostNameScene {
     apps: [OneOfTwo; 2],
     node: Node,
@@ -96,7 +97,7 @@ impl HostNameScene {
         let apps = [OneOfTwo::start(addresses[0]).await?, OneOfTwo::start(addresses[1]).await?];
         let upstream = format!("http://apps.invalid:{}", free.port());
         let (listen, admin) = (free_address()?, free_address()?);
-        // Shards take their turns each for itself, so one makes turns that can be counted.
+        // Each shard distributes requests separately, so one shard makes the counts exact.
         let arguments = ["--listen", &listen, "--admin", &admin, "--upstream", &upstream, "--shards", "1"];
         let arguments = ["node"].iter().chain(&arguments).chain(&["--access-key", ACCESS_KEY]);
         let mut config = Config::try_from(Arguments::try_parse_from(arguments)?.serve)?;
@@ -115,7 +116,7 @@ impl HostNameScene {
         .await
     }
 
-    /// Makes requests of both kinds, which are all answered; returns the number that each app server had.
+    /// Makes requests of both kinds, which must be answered. Returns the number at each app server.
     async fn counts(&self, requests: usize) -> Result<[(usize, usize); 2]> {
         let address = self.node.listen().to_string();
         for _ in 0..requests {
@@ -145,9 +146,9 @@ fn requests_are_spread_over_the_addresses_where_links_are_open() {
 fn an_address_that_is_linked_but_refuses_clients_is_skipped() {
     play(async |_stage| {
         let scene = HostNameScene::start().await?;
-        // Open connections stay open: their links live.
+        // Open connections stay open, so the links remain.
         scene.apps[0].accepting.abort();
-        // Nor does it accept new connections any longer.
+        // Waits until no new connections are accepted.
         until(async || Ok(scene.apps[0].accepting.is_finished().then_some(()))).await?;
         assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);
         scene.linked(2).await?;

@@ -66,17 +66,17 @@ fn play_scene(flags: &[&str], body: impl AsyncFnOnce(&HostileScene) -> Result<()
     });
 }
 
-/// The status lines of all answers on one connection.
+/// Status codes of all answers on one connection.
 fn statuses(answer: &[u8]) -> Vec<u16> {
     let text = String::from_utf8_lossy(answer).into_owned();
     text.split("HTTP/1.1 ").skip(1).map(|rest| rest.get(..3).and_then(|code| code.parse().ok()).unwrap()).collect()
 }
 
-/// Heads between a good request line and a smuggled request, and how they are answered.
+/// Request heads with a smuggled request behind them, and the expected statuses.
 fn smuggling_set() -> Vec<(&'static str, String, Vec<u16>)> {
     let post = |headers: &str| format!("POST {NEGOTIATE} HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
     let refused = |name, head: String| (name, head, vec![400]);
-    // Where the length is certain, the first request is answered, and the connection is closed behind it.
+    // With an unambiguous length the first request is answered, and the connection is closed after it.
     let alone = |name, head: String| (name, head, vec![200]);
     let old = |headers: &str| format!("POST {NEGOTIATE} HTTP/1.0\r\nHost: a\r\n{headers}\r\n");
     vec![
@@ -127,7 +127,7 @@ fn no_second_request_is_smuggled_in() {
             assert_eq!(statuses(&answer), expected, "{name}: {}", String::from_utf8_lossy(&answer));
             refused += f64::from(u8::from(expected != [200]));
         }
-        // The last one is counted when its connection ends, which is after its answer.
+        // The last request is counted when its connection ends, after its answer.
         until(async || {
             let counted = scene.counted("trunkline_requests_malformed_total", &[]).await?;
             Ok((counted >= refused).then_some(()))
@@ -140,7 +140,7 @@ fn no_second_request_is_smuggled_in() {
 
 #[test]
 fn what_is_odd_but_sound_is_one_request() {
-    // The connection is left open behind them: its time-out closes it.
+    // The keep-alive timeout closes the connection after these requests.
     play_scene(&["--keep-alive-timeout", "1"], async |scene| {
         for request in [
             format!("POST http://a{NEGOTIATE} HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -282,7 +282,7 @@ fn the_fleets_own_paths_and_marks_are_not_for_clients() {
                 assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
             }
         }
-        // A mark or an address that only a node may set changes nothing.
+        // Headers that only nodes may set are ignored.
         let spoofed = [("x-trunkline-forward", "1"), ("x-trunkline-remote", "6.6.6.6:6"), ("asrs-migrate-from", "x")];
         let opened = RawClient::try_open_with(scene.proxy.address(), "/bench", &spoofed).await?;
         let mut client = opened.ok().context("refused")?;

@@ -1,4 +1,4 @@
-//! Server-Sent Events and long polling: statuses, headers, hand-overs and ends as the official server has them.
+//! Server-Sent Events and long polling: statuses, headers, handovers and ends like the official server's.
 
 mod ends;
 pub(crate) mod libraries;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::RECORD_SEPARATOR;
 
-/// A call of `target`, as the hub protocol has it.
+/// Encodes a call of `target`.
 pub(crate) fn call(id: u64, target: &str, arguments: &Value) -> String {
     let call = json!({ "type": 1, "invocationId": id.to_string(), "target": target, "arguments": arguments });
     format!("{call}{RECORD_SEPARATOR}")
 }
 
-/// The completion of a call, as the app server writes it.
+/// Completion of a call as the app server encodes it.
 pub(crate) fn completion(id: u64, result: &Value) -> String {
     format!("{{\"type\":3,\"invocationId\":\"{id}\",\"result\":{result}}}{RECORD_SEPARATOR}")
 }

@@ -8,7 +8,7 @@ use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::scenario::{Stage, play};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
-/// Plays a scene behind proxies and without.
+/// Runs a scene behind proxies and embedded.
 fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &TestServers) -> Result<()>) {
     play(async |stage: &Stage| {
         let fleet = Fleet::new(stage);
@@ -116,7 +116,7 @@ fn sends_from_outside_a_hub_reach_its_clients_and_tell_how_many_proxies_took_the
         }
         let outsider = agents.client(Kind::JsJson, &test_servers.url(0, "/calls")).subscribe(&["Announced"]);
         let mut outsider = outsider.open().await?;
-        // Without a proxy the app has a node inside, which counts as one.
+        // An embedded app has one node inside.
         let nodes = test_servers.proxies.len().max(1).to_string();
         for round in 0..20 {
             let answer = get(test_servers.app.address(), &format!("/announce/members/to-members-{round}")).await?;

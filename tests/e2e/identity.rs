@@ -1,4 +1,4 @@
-//! Identity of a client: id, address, headers and user agree at the client, the proxy and the hub.
+//! Identity of a client: id, address, headers and user agree at client, proxy and hub.
 
 use anyhow::Result;
 use http::{Method, StatusCode};
@@ -96,7 +96,7 @@ fn the_user_comes_from_a_signed_token() {
     });
 }
 
-/// Connects without negotiation, with the token where a browser puts it.
+/// Connects without negotiation, with the token in the query as in browsers.
 async fn user_of_query_token(proxy: &Proxy, token: &str) -> Result<Value> {
     let mut client = RawClient::join(proxy.address(), &format!("/bench?access_token={token}")).await?;
     Ok(client.call("WhoAmI", json!([])).await?["result"]["userId"].clone())
@@ -139,7 +139,7 @@ fn a_connection_belongs_to_the_user_of_its_negotiation() {
         let negotiate = format!("/bench/negotiate?negotiateVersion=1&access_token={alice}");
         let negotiated = ask(proxy.address(), Method::POST, &negotiate, &[]).await?.json()?;
         let id = negotiated["connectionToken"].as_str().unwrap();
-        // Neither another user's token nor none, at the node or at another one, by any transport.
+        // Neither another user's token nor a missing token works, at either node and over each transport.
         let other = fleet.proxy(&app).await?;
         for connect in [format!("/bench?id={id}&access_token={mallory}"), format!("/bench?id={id}")] {
             for node in [&proxy, &other] {

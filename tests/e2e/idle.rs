@@ -1,4 +1,4 @@
-//! Idle is free: what many idle clients cost an app server is the pool, and nothing per client.
+//! Idle clients are free: an app server has the connections of its pool, and none per client.
 
 use anyhow::Result;
 use futures_util::StreamExt;
@@ -8,7 +8,7 @@ use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{is_full, play_heavy, until};
 
-/// Handshakes under way at a time; a listener's queue is bounded.
+/// Maximum number of concurrent handshakes, because a listener's queue is limited.
 const OPENING: usize = 64;
 const FRAMES: &str = "trunkline_link_frames_total";
 const BYTES: &str = "trunkline_link_bytes_total";
@@ -28,12 +28,12 @@ async fn join_many(proxy: &Proxy, count: usize) -> Result<Vec<RawClient>> {
     Ok(clients)
 }
 
-/// Bytes on links beside pings, by their own count.
+/// Bytes on links apart from pings, counted by both ends.
 fn messages(metrics: &Metrics) -> [f64; 2] {
     [FRAMES, BYTES].map(|name| metrics.sum(name, &[("kind", "message")]))
 }
 
-/// Waits until as many pings have gone each way as let every link ping twice.
+/// Waits until each link may have pinged twice in each direction.
 async fn pings_pass(proxy: &Proxy, from: &Metrics) -> Result<()> {
     until(async || {
         let now = proxy.metrics().await?;
@@ -69,7 +69,7 @@ fn two_thousand_idle_clients_cost_the_app_server_no_connection_and_no_message() 
         }
         assert_eq!(app.established()?, proxies.len() * POOL_SIZE);
 
-        // They are all there still.
+        // All clients are still connected.
         for client in [0, count - 1] {
             clients[client].send_text("{\"type\":1,\"target\":\"Broadcast\",\"arguments\":[\"all\"]}\u{1e}").await?;
             for client in &mut clients {

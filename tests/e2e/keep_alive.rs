@@ -1,4 +1,4 @@
-//! Keep-alives end at the proxy: it pings its clients, and minds theirs, without a frame on a link.
+//! Keep-alives end at the proxy: it pings clients and checks their pings, without frames on links.
 
 use serde_json::json;
 use trunkline_tests::harness::fleet::{App, Fleet};

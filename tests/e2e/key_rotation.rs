@@ -1,4 +1,4 @@
-//! A change of the access key while the fleet serves: one process after the other, proxies or app servers first.
+//! Change of the access key while the fleet serves: processes restart one at a time, proxies or app servers first.
 
 use anyhow::Result;
 use serde_json::json;
@@ -16,14 +16,14 @@ use trunkline_tests::harness::sockets::free_address;
 const OLD: &str = "the old access key of these tests";
 const NEW: &str = "the new access key of these tests";
 
-/// Part of the fleet that is started again with other keys.
+/// Part of the fleet that restarts with other keys.
 #[derive(Debug, Clone, Copy)]
 enum Part {
     App,
     Proxy(usize),
 }
 
-/// Keys after each step of the change, as the documentation has them.
+/// Keys after each step, as documented.
 fn steps() -> [String; 3] {
     [format!("{OLD},{NEW}"), format!("{NEW},{OLD}"), NEW.to_owned()]
 }
@@ -34,7 +34,7 @@ async fn stop(process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Checks that all links are open, and that clients with requests to different proxies can connect, as a user with a
+/// Checks that all links are open, and that clients can connect with requests to different proxies, as a user with a
 /// token of the app server.
 async fn serves(stage: &Stage, proxies: &mut [Proxy; 2], keys_of_app: &str) -> Result<()> {
     for proxy in proxies.iter_mut() {
@@ -104,7 +104,7 @@ fn the_key_changes_without_a_gap_when_app_servers_go_first() {
 fn a_proxy_with_the_new_key_first_has_links_to_an_app_server_with_the_old_one_alone() {
     play(async |stage| {
         let app = Fleet::with_keys(stage, OLD).app(App::Bench).await?;
-        // It waits for its links.
+        // Waits for its links.
         Fleet::with_keys(stage, &format!("{NEW},{OLD}")).proxy(&app).await?;
         Ok(())
     });

@@ -1,5 +1,5 @@
-//! Limits of the client port: a client over a limit gets an answer that names the limit, and is counted, without an
-//! effect on others.
+//! Limits of the client port: a client over a limit gets an answer that names the limit, and is counted, without effect
+//! on others.
 
 use anyhow::{Context, Result};
 use futures_util::future::try_join_all;
@@ -12,11 +12,11 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 
 const NEGOTIATE: &str = "/bench/negotiate?negotiateVersion=1";
 
-/// Trusted, so that one test can be many clients.
+/// Headers of a trusted balancer, so that one test can act as several clients.
 const ANN: (&str, &str) = ("x-forwarded-for", "203.0.113.1");
 const BEN: (&str, &str) = ("x-forwarded-for", "203.0.113.2");
 
-/// A proxy with a limit, and a client on it that must notice nothing.
+/// A proxy with a limit, and a client on it that must not be affected.
 struct LimitScene {
     _app: AppServer,
     proxy: Proxy,
@@ -84,7 +84,7 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
         assert_names(&scene.connect(ANN).await?.err().context("let in")?, 429, "--connections-per-address-max");
         assert_eq!(scene.reached("connections_per_address").await?, 1.0);
         assert!(scene.connect(BEN).await?.is_ok());
-        // Addresses that a client adds to the left of its own don't change its address.
+        // Addresses that a client adds to the left of its own are ignored.
         let spoofed = ("x-forwarded-for", "198.51.100.7, 203.0.113.1");
         assert_eq!(scene.connect(spoofed).await?.err().context("let in")?.status, 429);
         one.close().await?;
@@ -96,7 +96,7 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
 #[test]
 fn a_burst_of_connects_waits_or_is_told_to_come_again() {
     play(async |stage| {
-        // Two pass immediately, one more waits for half a second, and further ones are refused.
+        // Two connects pass immediately, one more waits for half a second, and further ones are refused.
         let mut scene = LimitScene::open(stage, &["--connects-per-second", "2", "--connect-wait-ms", "700"]).await?;
         let answers = try_join_all((0..20).map(|_| post(scene.proxy.address(), NEGOTIATE))).await?;
         let served = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
@@ -141,7 +141,7 @@ fn a_client_over_its_messages_or_bytes_is_read_more_slowly_and_loses_nothing() {
             let mut scene = LimitScene::open(stage, &flags).await?;
             let mut flooding = RawClient::join(scene.proxy.address(), "/bench").await?;
             let calls: String = (0..130).map(|number| call(number, padding)).collect();
-            // In several frames, so that there is something left to be read later.
+            // In several frames, so that some remain to be read later.
             for piece in calls.as_bytes().chunks(700) {
                 flooding.send_binary(piece.to_vec()).await?;
             }

@@ -18,7 +18,7 @@ fn a_malformed_frame_is_skipped_with_a_line_that_names_it() {
         ];
         let fleet = Fleet::new(stage);
         for (line, name) in lines {
-            // Each at a node of its own: one skipped frame is logged a minute.
+            // Separate nodes, because skipped frames are logged once a minute.
             let app = FakeApp::start(vec![line.to_vec()]).await?;
             let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
             proxy.ready().await?;

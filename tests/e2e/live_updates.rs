@@ -1,4 +1,4 @@
-//! Back ends of the book's page *Live updates*, with the official client: in a browser, and in Node.
+//! Back ends of the book's page *Live updates*, with the official client in a browser and in Node.
 
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,10 @@ const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src");
 /// Packages of the example in JavaScript: those of the test clients.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
 
-/// Key of the back end, which is not the access key of the nodes.
+/// Key of the back end, different from the access key of the nodes.
 const CHAT_KEY: &str = "q7N4xB1sV8kE2mT6wR9zC3yH5jD0gFaL";
 
-/// Files shown in full on the page, with the language of their block.
+/// Files that the page shows in full, with the language of their code block.
 const SHOWN: [(&str, &str); 4] =
     [("public/index.html", "html"), ("chat.py", "python"), ("chat.mjs", "js"), ("chat.php", "php")];
 
@@ -83,7 +83,7 @@ impl Addresses {
     }
 }
 
-/// A node, and the back end behind its webhook.
+/// Node with a back end behind its webhook.
 struct Place {
     back_end: Process,
     address: String,
@@ -139,7 +139,6 @@ async fn say(page: &Page, text: &str) -> Result<()> {
     page.click("send").await
 }
 
-/// Waits until the element shows exactly this text.
 async fn shows(page: &Page, element: &str, text: &str) -> Result<()> {
     until(async || Ok((page.text(element).await? == text).then_some(()))).await
 }
@@ -168,7 +167,7 @@ async fn pages_see_each_other(stage: &Stage, language: Language) -> Result<()> {
     browser.end().await
 }
 
-/// Calls with results and errors, and a call that is repeated.
+/// Calls with results and errors, and a repeated call.
 async fn calls_have_results(stage: &Stage, language: Language) -> Result<()> {
     let folder = copy_example(stage)?;
     let place = Place::start(stage, language, &folder, &Addresses::free()?, &[]).await?;
@@ -178,7 +177,7 @@ async fn calls_have_results(stage: &Stage, language: Language) -> Result<()> {
         |user: &str| anyhow::Ok(agents.client(Kind::JsJson, &url).access_token(&token::of_user(CHAT_KEY, user)?));
     let mut ann = client("ann")?.subscribe(&["Said"]).open().await?;
     let ben = client("ben")?.open().await?;
-    // A client's calls come after its event `connected`, at which the back end puts it into the room.
+    // The back end adds a client to the room at its event `connected`, before the client's calls.
     assert_eq!(ann.invoke("Since", json!([0])).await?, json!([]), "{language:?}");
     for (id, number) in [("first", 1), ("second", 2), ("first", 1)] {
         assert_eq!(ben.invoke("Say", json!([id, id])).await?, number, "{language:?}");
@@ -188,7 +187,7 @@ async fn calls_have_results(stage: &Stage, language: Language) -> Result<()> {
     assert_eq!(ann.invoke("Whisper", json!(["nobody", "psst"])).await?, 0, "{language:?}");
     let error = ann.invoke_failing("NoSuchMethod", json!([])).await?;
     ensure!(error.contains("Invocation failed, status code 404."), "{error}");
-    // In a URL, `..` would address all clients of the hub.
+    // As a path segment, `..` would address all clients of the hub.
     let error = ann.invoke_failing("Whisper", json!(["..", "psst"])).await?;
     ensure!(error.contains("Invocation failed, status code 500."), "{language:?}: {error}");
     Ok(())

@@ -1,4 +1,4 @@
-//! Real load balancers, as `deploy/` configures them, in front of three nodes.
+//! Real load balancers with the configuration of `deploy/`, in front of three nodes.
 
 use anyhow::{Result, ensure};
 use http::StatusCode;
@@ -21,23 +21,23 @@ const KEEP_ALIVES: &str = "trunkline_keep_alives_total";
 const CLIENTS: &str = "trunkline_client_connections";
 const CLOSED: &str = "trunkline_client_connections_closed_total";
 
-/// Connects for each transport, and echoes of each client.
+/// Connects per transport, and echoes per client.
 const CONNECTS: usize = 20;
 const CONNECTS_FULL: usize = 200;
 const ECHOES_FULL: u64 = 200;
 
-/// Clients that a node may have more or fewer than its share: a balancer may count a negotiation that has just ended.
+/// Tolerance of a node's share of clients, because a balancer may still count an ended negotiation.
 const SPREAD_TOLERANCE: f64 = 3.0;
 
-/// Short time-outs of the balancers, in the words of both.
+/// Short timeouts of the balancers, in the syntax of both.
 const TIMEOUT: &str = "3s";
-/// Pings that an idle client of `/lively` gets in more than three times that: one at each tick, once a second.
+/// Pings that an idle client of `/lively` receives in more than three times that timeout: one per second.
 const IDLE_PINGS: f64 = 11.0;
 
-/// Interval of a client's pings: HAProxy's time-out for clients is about what they send.
+/// Ping interval of a client: HAProxy's client timeout depends on data from the client.
 const CLIENT_PINGS_MS: u64 = 500;
 
-/// Time-out of the shipped files.
+/// Arguments that fit the timeouts of the shipped files.
 const ARGUMENTS: [&str; 4] = ["--trust", "127.0.0.1/32", "--poll-timeout", "40"];
 
 struct BalancerScene<'a> {
@@ -63,7 +63,6 @@ impl<'a> BalancerScene<'a> {
         Ok(Self { agents: Agents::new(stage), _app: app, nodes, balancer })
     }
 
-    /// The sum over all nodes.
     async fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
         let mut sum = 0.0;
         for node in &self.nodes {
@@ -72,7 +71,7 @@ impl<'a> BalancerScene<'a> {
         Ok(sum)
     }
 
-    /// Connects again and again; each connect has to succeed at the first attempt. How many hops that took.
+    /// Connects repeatedly; each connect must succeed at the first attempt. Returns the number of hops.
     async fn connect_all(&self, kind: Kind, transport: Transport) -> Result<(Vec<Client>, f64)> {
         let before = self.sum(HOPS, &[]).await?;
         let echoes = if is_full() { ECHOES_FULL } else { 1 };
@@ -109,7 +108,7 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
                 assert_eq!(hops > 0.0, is_hopping, "{product:?} {kind:?} {transport:?}: {hops} hops");
                 all.extend(clients);
             }
-            // Before the end, because after it a farewell may come too late.
+            // Checked before the clients close, because close messages may arrive too late.
             if product == BalancerProduct::HaProxy {
                 assert_eq!(scene.balancer.answers("1xx").await?, 2.0 * connects() as f64, "WebSockets");
                 for class in ["4xx", "5xx"] {
@@ -124,7 +123,7 @@ fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
     });
 }
 
-/// Activates the commented lines for TLS of a shipped file, at this address.
+/// Activates the commented TLS lines of a shipped file, at this address.
 fn with_tls(product: BalancerProduct, address: &str, identity: &Identity) -> Result<Shipped> {
     let (certificate, key) = identity.arguments()?;
     let shipped = Shipped::read(product)?;
@@ -173,7 +172,8 @@ fn the_lines_for_tls_serve_every_transport_and_redirect_plain_requests() {
 fn clients_that_come_one_by_one_are_spread_evenly() {
     play_heavy(async |stage| {
         for product in BalancerProduct::ALL {
-            // Two requests for each client, and two nodes: in turn, each would get the same request of all.
+            // Each client makes two requests, and there are two nodes: round robin would send all first requests to one
+            // node.
             let scene = BalancerScene::start_of(2, stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
             let (_clients, _) = scene.connect_all(Kind::JsJson, Transport::WebSockets).await?;
             let mut shares = Vec::new();
@@ -194,8 +194,8 @@ fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
             let arguments = [&ARGUMENTS[..], &["--drain-timeout", "60"]].concat();
             let scene = BalancerScene::start_of(2, stage, App::Bench, &arguments, Shipped::read(product)?).await?;
             let leaving = &scene.nodes[0];
-            // Clients that the balancer doesn't know of, and that never answer a close: the node is long about to stop,
-            // and has the fewest connections of the balancer's.
+            // Clients that bypass the balancer and never answer a close. They keep the node stopping for long, while
+            // the balancer counts the fewest connections there.
             let mut deaf = Vec::new();
             for _ in 0..CONNECTS {
                 let mut client = RawClient::open(leaving.address(), "/bench").await?;
@@ -229,7 +229,7 @@ fn no_token_stands_in_the_log_of_a_balancer() {
             let secrets = "id=SECRET-ID&access_token=SECRET-TOKEN";
             post(&address, &format!("/bench/negotiate?negotiateVersion=1&{secrets}")).await?;
             get(&address, &format!("/bench?{secrets}")).await?;
-            // Lines about failures contain the request, too.
+            // Log lines about failures also contain the request.
             for node in &mut scene.nodes {
                 node.process.kill().await?;
             }
@@ -249,7 +249,8 @@ fn no_token_stands_in_the_log_of_a_balancer() {
 #[test]
 fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
     play_heavy(async |stage| {
-        // Without other clients all nodes have equally few connections: a node is chosen again only after all others.
+        // Without other clients all nodes have equally few connections, so the balancer uses all nodes before it
+        // repeats one.
         for (count, connects) in [(20, 5), (12, 1)] {
             let shipped = Shipped::read(BalancerProduct::HaProxy)?;
             let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
@@ -311,7 +312,7 @@ fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
 #[test]
 fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
     play_heavy(async |stage| {
-        // It comes from an address of its own, because the nodes, which come to each other, send no such headers.
+        // The balancer has a separate address, because connections between nodes have no PROXY header.
         let own = "127.0.0.9";
         let shipped = Shipped::read(BalancerProduct::HaProxy)?
             .with("default-server check", &format!("source {own}\n    default-server send-proxy-v2 check"))?;
@@ -347,7 +348,7 @@ fn idle_clients_outlive_the_time_outs_of_their_balancer() {
                 let builder = scene.agents.client(kind, &scene.balancer.url("/lively")).transport(transport);
                 clients.push(builder.keep_alive_ms(CLIENT_PINGS_MS).open().await?);
             }
-            // Polling clients get no pings: an empty answer has the same effect.
+            // Polling clients get no pings, but empty responses have the same effect.
             let pinged = ways().filter(|(_, transport)| *transport != Transport::LongPolling).count();
             let most = pinged as f64 * IDLE_PINGS;
             until(async || {

@@ -1,5 +1,5 @@
-//! Logs of nodes and app servers: for people or as JSON, each line with the node's name, levels that change while it
-//! runs, and few lines where nothing is wrong.
+//! Logs of nodes and app servers: as text or JSON, with the node's name in each line, levels that can change at run
+//! time, and few lines without a problem.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -20,7 +20,7 @@ async fn put(proxy: &Proxy, body: &str) -> Result<Answer> {
     exchange(proxy.admin(), Method::PUT, "/api/log", &headers, Bytes::copy_from_slice(body.as_bytes())).await
 }
 
-/// Connects a client and lets it go; how many lines of the log name a connection by then.
+/// Connects and disconnects a client. Returns the number of log lines that name a connection.
 async fn lines_of_a_visit(proxy: &Proxy) -> Result<usize> {
     let client = RawClient::join(proxy.address(), "/bench").await?;
     client.close().await?;
@@ -113,7 +113,7 @@ fn a_node_that_dials_nobody_says_who_may_come() {
     });
 }
 
-/// Parses lines of a log that is JSON, each with what all of them have.
+/// Parses the lines of a JSON log, and checks the common fields.
 fn json_lines(log: &str) -> Result<Vec<Value>> {
     let parsed = log.lines().map(|line| {
         let parsed: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
@@ -150,17 +150,17 @@ fn a_node_that_cannot_start_says_so_in_json_too() {
     });
 }
 
-/// Maximum number of log lines of a process during a roll-out of two nodes and two app servers.
+/// Maximum number of log lines of a process during a rollout of two nodes and two app servers.
 const LINES_MAX: usize = 30;
 
-/// Two nodes before two app servers with six hubs each, all linked.
+/// Two nodes and two app servers with six hubs each, all linked.
 struct RollOut<'a> {
     stage: &'a Stage,
     apps: Vec<AppServer>,
     nodes: Vec<Proxy>,
-    /// Number of times that each node has seen another one become ready.
+    /// Number of times that each node has logged another one as ready.
     met: [usize; 2],
-    /// Logs of the processes that were replaced.
+    /// Logs of replaced processes.
     past: Vec<String>,
 }
 
@@ -183,7 +183,7 @@ impl<'a> RollOut<'a> {
         Ok(roll_out)
     }
 
-    /// Waits until everything is linked, and each node has looked at the other one.
+    /// Waits until all links are open and each node has seen the other one.
     async fn settle(&mut self) -> Result<()> {
         for (node, met) in self.nodes.iter_mut().zip(self.met) {
             node.ready().await?;

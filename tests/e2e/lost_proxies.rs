@@ -1,4 +1,4 @@
-//! Proxies crash, freeze, restart and drain; app servers are notified once of each ended connection, and no state
+//! Proxies crash, freeze, restart and drain: app servers are notified once of each ended connection, and no state
 //! remains.
 
 use std::collections::BTreeSet;
@@ -17,10 +17,9 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 
 const HUB: &str = "/moves";
 
-/// Clients of each proxy.
 const CLIENTS: usize = 20;
 
-/// Too long for any test: what happens does not happen because it has passed.
+/// Timeout longer than any test, so that it can't explain a result.
 const ENDLESS: &str = "600";
 
 /// Two app servers, two proxies in front of both, and clients of each proxy.
@@ -28,7 +27,7 @@ struct Mesh {
     apps: [AppServer; 2],
     proxies: [Proxy; 2],
     clients: [Vec<RawClient>; 2],
-    /// The connection ids of each proxy's clients.
+    /// Connection ids of each proxy's clients.
     ids: [BTreeSet<String>; 2],
 }
 
@@ -57,7 +56,7 @@ impl Mesh {
         Ok(mesh)
     }
 
-    /// Ids reported to app servers in lines with this prefix; each once, and each at one app server only.
+    /// Ids in output lines with this prefix; each once, and each at only one app server.
     fn told(&self, start: &str) -> BTreeSet<String> {
         let lines: Vec<String> = self.apps.iter().flat_map(|app| app.process.lines_after(start)).collect();
         let ids: BTreeSet<String> = lines.iter().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect();
@@ -70,7 +69,7 @@ impl Mesh {
         until(async || Ok((self.told("disconnected ").len() >= count).then_some(()))).await
     }
 
-    /// The proxy's clients are served by whom they were, and then leave; after that there is nothing of them anywhere.
+    /// Checks that the proxy's clients are served, then closes them and checks that no state remains.
     async fn leave(&mut self, proxy: usize) -> Result<()> {
         for client in &mut self.clients[proxy] {
             client.call("Run", json!(["still here"])).await?;
@@ -97,7 +96,7 @@ async fn connections(app: &AppServer) -> Result<f64> {
     Ok(Metrics::of(app.address()).await?.sum("trunkline_app_connections", &[]))
 }
 
-/// Clients of a proxy, each in a group of its own, and their ids.
+/// Connects clients to a proxy, each in a separate group. Returns them with their ids.
 async fn crowd(proxy: &Proxy) -> Result<(Vec<RawClient>, BTreeSet<String>)> {
     let mut clients = try_join_all((0..CLIENTS).map(|_| RawClient::join(proxy.address(), HUB))).await?;
     let mut ids = BTreeSet::new();
@@ -158,7 +157,7 @@ fn a_proxy_frozen_for_less_than_the_window_loses_no_client() {
     play(async |stage| {
         let mut mesh = Mesh::start(stage, "6").await?;
         mesh.proxies[0].process.signal(Signal::Freeze).await?;
-        // Both have given its sockets up, and keep its sessions.
+        // Both app servers have dropped the proxy's sockets but keep its sessions.
         for app in &mesh.apps {
             until(async || {
                 let links = Metrics::of(app.address()).await?.sum("trunkline_app_links", &[]);
@@ -185,9 +184,9 @@ fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
         mesh.proxies[0].process.signal(Signal::Thaw).await?;
-        // Its earlier links count as open until it has checked them, and a call on such a link fails.
+        // Stale links count as open until the proxy has checked them, and calls over them fail.
         until(async || Ok((mesh.told("rehomed ") == mesh.ids[0]).then_some(()))).await?;
-        // The sockets have outlived it, and with them the connections: each has a home again, under its id.
+        // The client sockets, and so the connections, have survived: each has an app server again, under its id.
         let mut again = BTreeSet::new();
         for client in &mut mesh.clients[0] {
             let who = client.call("Who", json!([])).await?;
@@ -212,13 +211,13 @@ fn an_event_source_that_comes_back_by_itself_harms_no_newer_connection() {
         let url = format!("http://{}/statusHub", road.address());
         let listener = agents.client(Kind::JsJson, &url).transport(Transport::ServerSentEvents).subscribe(&["online"]);
         let mut listener = listener.reconnect_after_ms(&[0, 2_000, 2_000, 2_000]).open().await?;
-        // The next stream can't be opened, so the library gives it up; its EventSource does not, and opens it a second
-        // later. Whatever the old stream brings, its end included, the library hands to the newer connection.
+        // The next stream fails to open, so the library gives up, but its EventSource opens the stream a second later.
+        // The library passes everything from that stream, including its end, to the newer connection.
         road.refuse(1);
         road.decide(Fate::Cut, usize::MAX);
         listener.reconnected().await?;
         until(async || Ok((road.links() == 2).then_some(()))).await?;
-        // A client that came later has ended for want of a hub handshake.
+        // A connection opened later has ended, because it had no hub handshake.
         RawClient::open(proxy.address(), "/statusHub").await?.ending().await?;
         let speaker = agents.client(Kind::JsJson, &proxy.url("/statusHub")).open().await?;
         let names: Vec<_> = (0..20).map(|number| json!(format!("{number}"))).collect();

@@ -1,7 +1,7 @@
 #![forbid(unsafe_code)]
-//! The promises of the whole, shown with real processes, real clients and real sockets.
+//! End-to-end tests with real processes, clients and sockets.
 //!
-//! One program, because each one links everything. The tests check counts, order and sets, never a time.
+//! One program, because each program links everything. The tests check counts, order and sets, but no durations.
 
 #[cfg(test)]
 mod access;

@@ -1,4 +1,4 @@
-//! Message routes: specialised app servers and a home serve one connection of an official client.
+//! Message routes: specialised app servers and a home app server serve one connection of an official client.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ use trunkline_tests::harness::tls::text;
 /// Rounds of calls to all app servers.
 const ROUNDS: u64 = 50;
 
-/// A home, and app servers of two groups.
+/// Home app server, and app servers of two groups.
 struct Scene {
     home: AppServer,
     jobs: Vec<AppServer>,
@@ -47,14 +47,14 @@ impl Scene {
         Ok(scene)
     }
 
-    /// Index of the worker that has run a call. Its line may be read later than the answer.
+    /// Index of the worker that ran a call. Its output may be read later than the answer.
     async fn worker_of(&self, tag: &str) -> Result<usize> {
         let has_run = |app: &AppServer| app.process.lines_after("ran ").iter().any(|ran| ran == tag);
         until(async || Ok(self.jobs.iter().position(has_run))).await
     }
 }
 
-/// Numbers that a client gets from a group, in their order.
+/// Checks the numbers that a client receives from a group, in order.
 async fn assert_numbers(client: &mut Client, count: u64) -> Result<()> {
     for number in 0..count {
         assert_eq!(client.expect("Number").await?, [json!(number)]);
@@ -83,7 +83,7 @@ fn three_app_servers_serve_one_connection_each_in_order() {
                 );
                 assert_eq!(client.invoke("Run", json!([tag])).await?, Value::from(tag));
             }
-            // A group that the home's method has joined is reached by another app server.
+            // Another app server reaches a group that the home's method has joined.
             client.invoke("Count", json!([id, ROUNDS])).await?;
             assert_numbers(&mut client, ROUNDS).await?;
             scene.jobs[0].process.wait_for_lines(&format!("ran {id}-"), usize::try_from(2 * ROUNDS)?).await?;

@@ -1,4 +1,4 @@
-//! Method firewall: the official client sees why a call was refused, and the app server never sees the call.
+//! Method firewall: the official client receives the reason of a refused call, which never reaches the app server.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ hub = \"moves\"
 allow = [\"Who\"]
 ";
 
-/// Concurrent calls, far over the rate.
+/// Concurrent calls, far above the rate limit.
 const CALLS: usize = 40;
 
 async fn ruled(fleet: &Fleet<'_>, app: &AppServer, rules: &str) -> Result<Proxy> {

@@ -1,4 +1,4 @@
-//! Negotiate, tokens and the answers around them.
+//! Negotiation and tokens, with their error responses.
 
 use std::collections::BTreeSet;
 
@@ -69,7 +69,7 @@ fn paths_match_without_regard_to_case_and_unknown_ones_are_404_with_a_body() {
         assert_eq!(refusal.status, 404);
         assert!(!refusal.body.is_empty());
 
-        // The fleet's own paths are not for clients.
+        // Internal paths of the fleet are not available to clients.
         assert_eq!(get(proxy.address(), "/.trunkline/manifest").await?.status, StatusCode::NOT_FOUND);
         assert_eq!(get(app.address(), "/.trunkline/manifest").await?.status, StatusCode::NOT_FOUND);
         let private = get(proxy.address(), "/.trunkline/channel").await?;
@@ -147,7 +147,7 @@ fn a_token_that_was_not_made_by_this_fleet_opens_nothing() {
             let refusal = RawClient::try_open(proxy.address(), &format!("/bench?id={id}")).await?.unwrap_err();
             assert_eq!((refusal.status, refusal.body.as_str()), (404, "No Connection with that ID"), "{id}");
         }
-        // The valid one still does, and an empty one counts as missing.
+        // The valid token still works, and an empty token counts as missing.
         RawClient::join(proxy.address(), &format!("/bench?id={token}")).await?;
         RawClient::join(proxy.address(), "/bench?id=").await?;
         Ok(())

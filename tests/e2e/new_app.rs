@@ -1,4 +1,4 @@
-//! `trunkline new`: the app that it writes, behind two proxies and without any.
+//! `trunkline new`: the generated app, behind two proxies and embedded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,8 @@ use trunkline_tests::harness::scenario::{Stage, is_full, play, play_heavy, profi
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::run;
 
-/// Root of the repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// Writes a new app into the stage's folder.
 async fn new_app(stage: &Stage) -> Result<PathBuf> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     let said = run(command.args(["new", "my-chat", "--path", ROOT]).current_dir(stage.folder())).await?;
@@ -32,7 +30,7 @@ fn a_new_app_is_what_is_compiled_and_tested_here() {
             assert_eq!(read(&app, file)?, read(Path::new(ROOT), &format!("proxy/command/template/{file}"))?);
         }
         if is_full() {
-            // With its own dependencies from its manifest. All are compiled, which takes minutes.
+            // The app has its own manifest and dependencies, and compiles all of them, which takes minutes.
             fs::copy(Path::new(ROOT).join("Cargo.lock"), app.join("Cargo.lock"))?;
             let tested = run(Command::new("cargo").args(["test", "--offline"]).current_dir(&app)).await?;
             assert!(tested.contains("test result: ok. 2 passed"), "{tested}");

@@ -1,4 +1,4 @@
-//! The observer page in a browser, and its API: what they show is what there is, and who may act is asked for a token.
+//! Observer page in a browser, and its API: correct contents, and a token is required for changes.
 
 mod api;
 mod top;
@@ -22,7 +22,7 @@ const ADMIN_TOKEN: &str = "the-admin-token-of-the-tests";
 const NODES: [&str; 3] = ["proxy-a", "proxy-b", "proxy-c"];
 const CLIENTS: usize = 20;
 
-/// Folder for new screenshots for the documentation, if wanted.
+/// Variable with a folder for new screenshots for the documentation.
 const PICTURES: &str = "TRUNKLINE_PICTURES";
 
 /// Charts of the last hour.
@@ -30,7 +30,7 @@ const FIGURES: usize = 7;
 
 const PICTURE_SIZE: (u32, u32) = (1280, 800);
 
-/// Two app servers and three nodes that know each other.
+/// Fleet of two app servers and three nodes.
 struct ObserverScene {
     apps: [AppServer; 2],
     proxies: Vec<Proxy>,
@@ -45,7 +45,7 @@ impl ObserverScene {
         ];
         let upstreams: Vec<&str> = apps.iter().map(AppServer::address).collect();
         let admins: Vec<String> = NODES.iter().map(|_| free_address()).collect::<Result<_>>()?;
-        // Each names all, itself too, as one name of all of them would.
+        // Each node lists all nodes including itself, like one DNS name of all nodes.
         let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
         let mut proxies = Vec::new();
         for (name, admin) in NODES.iter().zip(&admins) {
@@ -58,7 +58,7 @@ impl ObserverScene {
         Ok(Self { apps, proxies })
     }
 
-    /// A client of this number: they differ in node, user, user agent, protocol, transport and group.
+    /// Client with this number: clients differ in node, user, user agent, protocol, transport and group.
     async fn client(&self, agents: &Agents<'_>, number: usize) -> Result<Client> {
         let proxy = &self.proxies[number % NODES.len()];
         let kind = Kind::JS[number % 2];
@@ -93,7 +93,7 @@ async fn ask_api(proxy: &Proxy, path: &str) -> Result<Value> {
     get(proxy.admin(), path).await?.json()
 }
 
-/// A folder for pictures: the documentation's, or the test's own.
+/// Folder for screenshots: the documentation's, or the test's own.
 fn pictures(stage: &Stage) -> PathBuf {
     std::env::var_os(PICTURES).map_or_else(|| stage.folder().into(), PathBuf::from)
 }
@@ -147,7 +147,7 @@ fn the_last_hour_is_drawn_for_all_nodes_and_tells_who_was_lost() {
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[1].admin())).await?;
         page.see_count("timeline-charts", "figure", FIGURES).await?;
         page.see_count("timeline-node", "option", NODES.len() + 1).await?;
-        // With the first sample each has a line.
+        // Each chart has a line after the first sample.
         page.see_count("timeline-charts", "path.line[d]", FIGURES).await?;
         page.see("timeline-clients-value", "3").await?;
         page.see("timeline-memory-value", "MiB").await?;
@@ -168,7 +168,7 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
         let mut client = scene.client(&agents, 4).await?;
         let other = scene.client(&agents, 5).await?;
         let browser = Browser::start(stage)?;
-        // The page of another node than the client's own.
+        // Page of a node other than the client's.
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
         page.see("access", "read-only").await?;
         let dot = format!(".dot[data-id=\"{}\"]", client.connection_id()?);
@@ -212,7 +212,7 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
     });
 }
 
-/// Both ways: what one client says and is sent, and nothing of another one.
+/// Checks that the page shows messages of one client in both directions, and none of another client.
 async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
     let secret = json!({ "text": "the first words", "password": "hush" });
     client.invoke("Echo", json!([secret])).await?;
@@ -221,7 +221,7 @@ async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
     page.see("client-messages", "completion").await?;
     let told = page.text("client-messages").await?;
     assert!(!told.contains("first words") && !told.contains("hush"), "payloads are hidden: {told}");
-    // Who may only look is asked to log in.
+    // A read-only user is asked to log in.
     page.click("client-payloads").await?;
     page.fill("login-token", "not-the-token-at-all").await?;
     page.click("login-submit").await?;
@@ -230,7 +230,7 @@ async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
     log_in(page).await?;
     page.click("client-payloads").await?;
     page.see("client-payloads", "Hide payloads").await?;
-    // The watch begins with the stream; earlier messages are not shown.
+    // The watch starts with the stream, so earlier messages are not shown.
     let mut number = 0;
     while page.count("client-messages", ".payload").await? == 0 {
         number += 1;

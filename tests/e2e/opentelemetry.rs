@@ -1,4 +1,5 @@
-//! One trace from a client through node and hub and back, as a collector sees it; and a collector that takes nothing.
+//! One trace from a client through node and hub and back, as received by a collector; and a collector that does not
+//! accept data.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ const CLIENT_SPAN: &str = "b7ad6b7169203331";
 const SERVER: i32 = 2;
 const CLIENT: i32 = 3;
 
-/// Calls of a client while the collector hangs: more than one batch and the queue hold.
+/// Calls of a client while the collector hangs, more than a batch and the queue hold.
 const MANY_CALLS: usize = 6_000;
 
 fn traceparent() -> String {
@@ -35,7 +36,7 @@ async fn scene(stage: &Stage, flags: &[&str]) -> Result<(Collector, AppServer, P
     Ok((collector, app, proxy))
 }
 
-/// Span of the trace that has this name, kind and service.
+/// Waits for the trace's span with this name, kind and service.
 async fn span_of(collector: &Collector, service: &str, name: &str, kind: i32) -> Result<CollectedSpan> {
     let is_it = |span: &CollectedSpan| {
         span.trace_id == TRACE && span.service == service && span.name == name && span.kind == kind
@@ -43,7 +44,7 @@ async fn span_of(collector: &Collector, service: &str, name: &str, kind: i32) ->
     collector.span(is_it).await.with_context(|| format!("{service} {name}: {:?}", collector.spans()))
 }
 
-/// Trace and span that a message to the client names.
+/// Trace and span named in a message to the client.
 async fn named_in(client: &mut Client, target: &str) -> Result<(String, String)> {
     loop {
         let [kind, of, headers] =
@@ -167,7 +168,7 @@ fn a_collector_that_refuses_or_hangs_costs_spans_and_nothing_else() {
         call_often(&mut client, MANY_CALLS).await?;
         counted(&proxy, "queue_full").await?;
         proxy.process.wait_for_log("a receiver of telemetry does not accept it").await?;
-        // A collector that is gone holds no stop up for long.
+        // An unavailable collector does not delay a stop.
         client.close().await?;
         stop(&mut proxy.process, Signal::Terminate).await
     });

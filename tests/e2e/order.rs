@@ -1,4 +1,4 @@
-//! Numbered messages: in order for each connection, none lost, none twice.
+//! Numbered messages: per connection in order, without loss or duplicates.
 
 use anyhow::Result;
 use serde_json::json;
@@ -9,7 +9,7 @@ use trunkline_tests::harness::token;
 
 /// Number of messages of each connection; ten times as many in the long version.
 const MESSAGES: u64 = 100_000;
-/// Number of messages of slow libraries.
+/// Number of messages for slow libraries.
 const MESSAGES_OF_OTHERS: u64 = 10_000;
 const MIXED: u64 = 2_000;
 const TICKS: u64 = 2_000;
@@ -24,12 +24,12 @@ async fn open_all(agents: &Agents<'_>, proxies: &[Proxy; 2], kinds: &[Kind]) -> 
     Ok(clients)
 }
 
-/// Floods the hub, waits for all echoes, and looks whether any came too much.
+/// Floods the hub, waits for all echoes, and checks for duplicates.
 pub(crate) async fn flood_and_check(client: &Client, count: u64) -> Result<()> {
     let (sent, echoed) = tokio::join!(client.flood("EchoBack", 1, count), client.sequence("Echoed", count));
     sent?;
     echoed?;
-    // Whatever was sent before this answer has come before it.
+    // Everything sent before this answer has arrived.
     client.invoke("Echo", json!([0])).await?;
     let echoed = client.sequence("Echoed", count).await?;
     assert_eq!(echoed.broken, None, "{:?}", client.kind());
@@ -105,7 +105,7 @@ fn sends_of_all_kinds_keep_the_order_in_which_they_were_made() {
         let ids = clients.iter().map(Client::connection_id).collect::<Result<Vec<_>>>()?;
         clients[0].invoke("MixedToEveryone", json!([ids, MIXED])).await?;
         for client in &clients {
-            // The answer is sent last, so everything has come; before it, sends to everyone, and then these.
+            // The answer follows all of these sends and, before them, the sends to everyone.
             client.invoke("MixedToMe", json!([MIXED])).await?;
             for target in ["ToEveryone", "ToMe"] {
                 let sequence = client.sequence(target, 0).await?;

@@ -1,6 +1,6 @@
-//! Client libraries beside JavaScript's and Python's: Java, Go, and .NET where it is there.
+//! Client libraries other than JavaScript's and Python's: Java, Go, and .NET if available.
 //!
-//! One scenario for all of them. Where a library can't do something, its page in the book says so.
+//! All run one scenario. The book's page of a library lists its missing features.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -13,15 +13,15 @@ use trunkline_tests::harness::scenario::{Stage, play};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
-/// Beginning of the requests that carry a connection of the hub `/calls`.
+/// First bytes of requests with a connection of the hub `/calls`.
 const CONNECTION_REQUEST: &[u8] = b"GET /calls";
 
 fn numbers(end: u64) -> Vec<Value> {
     (1..=end).map(Value::from).collect()
 }
 
-/// The arguments of the next messages to a target. The Go library hands each message to a goroutine of its own, so
-/// there they are put in order.
+/// Arguments of the next messages to a target. The Go library handles each message in a separate goroutine, so its
+/// messages are sorted.
 async fn arguments_of(client: &mut Client, target: &str, count: usize) -> Result<Vec<Value>> {
     let mut arguments = Vec::new();
     for _ in 0..count {
@@ -33,7 +33,7 @@ async fn arguments_of(client: &mut Client, target: &str, count: usize) -> Result
     Ok(arguments)
 }
 
-/// Plays a scenario with each kind on each ground; the seat says at which proxy.
+/// Runs a scenario with each kind in each setup. The seat selects the proxy.
 async fn with_each(
     stage: &Stage,
     scenario: impl AsyncFn(&Agents<'_>, &TestServers, Kind, usize) -> Result<()>,
@@ -79,7 +79,7 @@ fn other_libraries_receive_streams_and_their_errors() {
             assert_eq!(streamed, Streamed { items: numbers(500), error: None });
             let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
             match kind {
-                // Its library handles each message in a goroutine of its own: the error may overtake the last items.
+                // The library handles each message in a separate goroutine, so the error may overtake the last items.
                 Kind::GoJson | Kind::GoMessagePack => assert!(numbers(3).starts_with(&streamed.items), "{streamed:?}"),
                 _ => assert_eq!(streamed.items, numbers(3), "{kind:?}"),
             }
@@ -99,7 +99,7 @@ fn other_libraries_upload_streams() {
             let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Taken"]);
             let mut client = builder.open().await?;
             client.invoke("SetGate", json!([true])).await?;
-            // The second one shows that the first has left nothing in the way.
+            // The second upload shows that the first one left no state.
             for count in [100, 3] {
                 let taken = client.invoke_with_items("TakeUpload", json!(numbers(count))).await?;
                 assert_eq!(taken, count);
@@ -154,7 +154,7 @@ fn messages_to_groups_and_to_all_reach_every_library() {
             for (seat, kind) in [Kind::JsJson].into_iter().chain(Kind::others()).enumerate() {
                 let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Announced"]);
                 let client = builder.open().await?;
-                // The first one stays outside: it receives only messages to all.
+                // The first client is not in the group.
                 if seat > 0 {
                     client.invoke("Join", json!(["red"])).await?;
                 }
@@ -188,7 +188,7 @@ fn other_libraries_show_access_tokens() {
             let user = format!("{kind:?}");
             let builder = agents.client(kind, &proxies[0].url("/sends")).subscribe(&["Received"]);
             let mut client = builder.access_token(&token::of_user(ACCESS_KEY, &user)?).open().await?;
-            // Once the client has called, the .NET program has set up its targets.
+            // The .NET program has registered its targets once a call is answered.
             client.invoke("Join", json!(["red"])).await?;
             caller.invoke("ToUser", json!(["nobody", "not for you"])).await?;
             caller.invoke("ToUser", json!([user, "for you"])).await?;
@@ -230,7 +230,7 @@ fn other_libraries_come_back_after_a_lost_connection() {
     });
 }
 
-/// Transports beside WebSockets that a library has, with its protocols.
+/// Transports other than WebSockets that a library supports with its protocol.
 fn other_transports(kind: Kind) -> &'static [Transport] {
     match kind {
         Kind::JavaJson => &[Transport::LongPolling],

@@ -1,4 +1,4 @@
-//! A request for a connection of another node is forwarded there, in one hop that outsiders can't fake.
+//! A request for a connection of another node is forwarded there, in one hop that outsiders can't forge.
 
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
@@ -45,7 +45,7 @@ fn a_request_goes_to_the_owner_of_its_connection_in_one_hop() {
         let connect = negotiate(&owner).await?;
         let mut client = RawClient::join(owner.address(), &connect).await?;
 
-        // Claims of the owner about the client can't be forged.
+        // Clients can't forge the headers that a node adds for the owner.
         let origin = [("origin", format!("http://{}", other.address()))];
         let origin = origin.each_ref().map(|(name, value)| (*name, value.as_str()));
         for (method, status) in
@@ -60,7 +60,7 @@ fn a_request_goes_to_the_owner_of_its_connection_in_one_hop() {
         assert_eq!((count(&owner, HOPS).await?, count(&owner, MARKS_REFUSED).await?), (0.0, 0.0));
         assert_eq!(client.call("Echo", json!([1])).await?["result"], 1, "the connection has not noticed");
 
-        // The owner's own 404 comes through.
+        // The 404 of the owner is forwarded.
         let unused = negotiate(&owner).await?;
         let answer = ask(other.address(), Method::DELETE, &unused, &[]).await?;
         assert_eq!((said(&answer), answer.header(NODE)), (UNKNOWN, Some("owner")));
@@ -90,7 +90,7 @@ fn a_dead_owner_is_a_clean_404() {
         let app = fleet.app(App::Bench).await?;
         let [mut owner, other] = fleet.two_proxies(&app).await?;
         let connect = negotiate(&owner).await?;
-        // A connection between the two is kept, and must not hide that the owner is gone.
+        // An open connection between the nodes must not hide that the owner has ended.
         assert_eq!(said(&ask(other.address(), Method::DELETE, &connect, &[]).await?), UNKNOWN);
         owner.process.kill().await?;
         for method in [Method::GET, Method::POST, Method::DELETE] {
@@ -115,14 +115,14 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
         };
         let good = mark(&connect, &keys(ACCESS_KEY)?);
         let marks = [
-            // An eavesdropper with the recorded mark has no channel.
+            // A recorded mark is useless without a channel.
             good.clone(),
             "nonsense".to_owned(),
             mark("/bench?id=other", &keys(ACCESS_KEY)?),
             mark(&connect, &keys("the key of strangers")?),
         ];
         for (number, bad) in (1..).zip(&marks) {
-            // As if there were none: the request is an ordinary one and goes on to its owner.
+            // The mark is ignored, so the request is forwarded to its owner like any other.
             let answer = ask(other.address(), Method::DELETE, &connect, &[(FORWARD_HEADER, bad)]).await?;
             assert_eq!(said(&answer), UNKNOWN);
             assert_eq!(
@@ -130,7 +130,7 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
                 (f64::from(number), f64::from(number))
             );
         }
-        // A request that was carried here goes no further, so that two nodes can't play ball.
+        // A forwarded request is not forwarded again, so there are no loops.
         let dial = async || TcpStream::connect(other.address()).await;
         let dialled = Dialled { peer_kind: PeerKind::NodeClients, name: other.address() };
         let mut channel = trunkline_channel::open(dial, dialled, &keys(ACCESS_KEY)?).await?;

@@ -1,4 +1,4 @@
-//! Pass-through: requests for anything but a hub go to an app server and come back as they are.
+//! Pass-through: requests for paths other than hubs are forwarded to an app server, unchanged in both directions.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ async fn passed(proxy: &Proxy, outcome: &str) -> Result<f64> {
     Ok(proxy.metrics().await?.sum(OUTCOMES, &[("outcome", outcome)]))
 }
 
-/// The headers that do not differ from answer to answer, or from one server to the other.
+/// Headers that don't differ between answers or between servers.
 fn lasting(headers: &HeaderMap) -> HeaderMap {
     let is_lasting = |name: &str| !["date", NODE, "connection", "keep-alive"].contains(&name);
     headers
@@ -71,10 +71,10 @@ fn answers_without_a_body_stay_as_they_are() {
             let through = ask(proxy.address(), method, path, &[("host", app.address())]).await?;
             assert_eq!(through.status, direct.status, "{path}");
             let (through, direct) = (through.header("content-length"), direct.header("content-length"));
-            // What a HEAD of the mirror would say grows with the headers that the proxy adds.
+            // The length of the mirror's answer grows with the headers that the proxy adds.
             assert_eq!(through.is_some(), direct.is_some(), "{path} {through:?} {direct:?}");
         }
-        // Rules about other origins are the app's own here.
+        // The app's own CORS rules apply here.
         let asked = [("origin", "https://evil.example"), ("access-control-request-method", "PUT")];
         let answer = ask(proxy.address(), Method::OPTIONS, "/mirror", &asked).await?;
         assert_eq!(answer.header("access-control-allow-origin"), Some("https://only.example"));
@@ -211,7 +211,7 @@ fn app_servers_take_turns_and_one_that_is_gone_is_skipped() {
         assert_eq!(BTreeSet::from(names).into_iter().collect::<Vec<_>>(), ["ann", "bob"]);
 
         bob.process.kill().await?;
-        // Whether the proxy has noticed or not.
+        // Independent of whether the proxy has noticed.
         for _ in 0..6 {
             assert_eq!(name().await?, "ann");
         }
@@ -229,7 +229,7 @@ fn without_an_app_server_a_request_is_told_to_come_again() {
         app.process.kill().await?;
         let answer = until(async || {
             let answer = post(proxy.address(), "/name").await?;
-            // Until the proxy has noticed, it tries.
+            // Until it has noticed, the proxy tries to forward.
             assert!([502, 503].contains(&answer.status.as_u16()), "{answer:?}");
             Ok((answer.status == StatusCode::SERVICE_UNAVAILABLE).then_some(answer))
         })

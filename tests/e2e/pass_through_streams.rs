@@ -1,4 +1,4 @@
-//! Pass-through of streams: uploads, event streams, WebSockets, and the ends of each.
+//! Pass-through of streams: uploads, event streams, WebSockets, and how each ends.
 
 use anyhow::{Context, Result};
 use axum::body::Body;
@@ -17,11 +17,11 @@ use trunkline_tests::harness::scenario::{play, until};
 
 const BYTES: &str = "trunkline_pass_through_bytes_total";
 
-/// An upload that no end should hold in memory, in pieces.
+/// Size of an upload, larger than any buffer, and of its pieces.
 const UPLOAD_BYTES: usize = 20 << 20;
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Memory that a proxy may need for an upload of any size.
+/// Memory that a proxy may use for an upload of any size.
 const UPLOAD_MEMORY_MAX_BYTES: u64 = 4 << 20;
 
 async fn bytes(proxy: &Proxy, direction: &str) -> Result<f64> {
@@ -40,7 +40,7 @@ fn an_upload_is_streamed_whole_and_is_not_kept_in_memory() {
         let sum = (0..count).fold(0_u64, |sum, _| {
             pieces.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)))
         });
-        // The first request of a process costs what all later ones use too.
+        // The first request has one-time costs.
         get(proxy.address(), "/name").await?;
         let before = Resident::of(proxy.process.id()?)?.peak_bytes;
         for length in [None, Some(UPLOAD_BYTES.to_string())] {
@@ -75,7 +75,7 @@ fn events_of_an_app_come_when_they_are_sent() {
         let mut teller = HttpConnection::open(proxy.address()).await?;
         for text in ["one", "two", "three"] {
             teller.send(Method::POST, "/tell", &[], text.into()).await?.into_body().collect().await?;
-            // The next part is announced only after this one has arrived, so no end can have waited for it.
+            // The next part is sent only after this one has arrived, so no part waits for later data.
             assert_eq!(next().await?, format!("data: {text}\n\n"));
         }
         Ok(())
@@ -125,7 +125,7 @@ fn a_web_socket_of_the_app_goes_through_untouched() {
     });
 }
 
-/// Reads the head of an answer.
+/// Reads the head of a response.
 async fn head(stream: &mut TcpStream) -> Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -163,7 +163,7 @@ fn who_gives_up_reading_stops_the_app_server_and_the_reverse() {
         let mut endless = connection.send(Method::GET, "/endless", &[], Body::empty()).await?.into_body();
         endless.frame().await.context("nothing came")??;
         drop((endless, connection));
-        // It answers as soon as the app server has noticed.
+        // The response arrives when the app server has detected the closed connection.
         assert_eq!(get(app.address(), "/abandoned").await?.status, StatusCode::OK);
 
         let mut connection = HttpConnection::open(proxy.address()).await?;
@@ -187,7 +187,7 @@ fn an_answer_that_nobody_reads_frees_its_app_server() {
         let proxy = fleet.proxy_with(&[&app], &["--body-timeout", "1"]).await?;
         let mut unread = TcpStream::connect(proxy.address()).await?;
         unread.write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n").await?;
-        // It answers as soon as the app server has noticed.
+        // The response arrives when the app server has detected the closed connection.
         assert_eq!(get(app.address(), "/abandoned").await?.status, StatusCode::OK);
         Ok(())
     });
@@ -202,7 +202,7 @@ fn an_event_stream_outlives_the_body_time_out_while_its_app_is_silent() {
         let mut reader = HttpConnection::open(proxy.address()).await?;
         let mut events = reader.send(Method::GET, "/events", &[], Body::empty()).await?.into_body();
         assert_eq!(events.frame().await.context("no event")??.into_data().ok().context("no data")?, ": open\n\n");
-        // Another one's upload has come to that time-out meanwhile.
+        // Another client's upload times out meanwhile.
         let mut late = TcpStream::connect(proxy.address()).await?;
         late.write_all(b"POST /mirror HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nx").await?;
         let refused = head(&mut late).await?;

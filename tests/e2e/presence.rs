@@ -15,21 +15,21 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
-/// Time limit for reporting the users of a killed proxy as offline, on a busy machine; it took 20 s without presence.
+/// Time limit for reporting the users of a killed proxy as offline, on a busy machine. Without presence it took 20 s.
 const OFFLINE_WITHIN: Duration = Duration::from_secs(12);
 
-/// Time limit for the app to see a killed proxy's client disconnect, on a busy machine; it took 20 s before nodes
-/// reported crashes.
+/// Time limit for the app to see a killed proxy's clients disconnect, on a busy machine. Before nodes reported crashes,
+/// it took 20 s.
 const DISCONNECTED_WITHIN: Duration = Duration::from_secs(12);
 
-/// Time for which a proxy is frozen: within `--resume-window`.
+/// Time for which a proxy is frozen, shorter than `--resume-window`.
 const FROZEN_FOR: Duration = Duration::from_secs(6);
 
-/// Clients that query concurrently, and queries of each.
+/// Number of concurrently querying clients, and of queries by each.
 const ASKING: usize = 50;
 const QUESTIONS: usize = 40;
 
-/// Two app servers, and two proxies before both.
+/// Two app servers, each with links to both proxies.
 async fn mesh(stage: &Stage) -> Result<([AppServer; 2], [Proxy; 2])> {
     let fleet = Fleet::new(stage);
     let apps = [fleet.app(App::Members).await?, fleet.app(App::Members).await?];
@@ -43,7 +43,7 @@ async fn user_at(agents: &Agents<'_>, kind: Kind, proxy: &Proxy, user: &str) -> 
     agents.client(kind, &proxy.url("/present")).access_token(&token).open().await
 }
 
-/// Lines that hooks of both app servers have printed.
+/// Output lines of the hooks of both app servers.
 fn told(apps: &[AppServer]) -> Vec<String> {
     let mut lines: Vec<_> = apps.iter().flat_map(|app| app.process.lines_after("told ")).collect();
     lines.sort();
@@ -85,7 +85,7 @@ fn two_tabs_at_two_proxies_are_one_user_and_a_killed_proxy_takes_its_users_with_
     });
 }
 
-/// One app server, and two proxies before it that know each other.
+/// One app server, and two proxies that form a fleet.
 async fn pair(stage: &Stage) -> Result<(AppServer, [Proxy; 2])> {
     let fleet = Fleet::new(stage);
     let app = fleet.app(App::Moves).await?;

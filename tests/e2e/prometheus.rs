@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes two nodes and an app server, and what it has seen is what clients have sent and received.
+//! A real Prometheus scrapes two nodes and an app server. Its values must equal the clients' own counts.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -9,16 +9,14 @@ use trunkline_tests::harness::prometheus::{Prometheus, check};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 
-/// Calls of each client.
 const CALLS: usize = 50;
 
-/// Number of broadcasts per client.
 const BROADCASTS: usize = 20;
 
-/// Clients that the load tester has at each node.
+/// Clients of the load tester at each node.
 const LOAD_CLIENTS: u64 = 10;
 
-/// Messages that a client has sent and received, by its own count.
+/// Messages sent and received by a client, by its own count.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Seen {
     messages: usize,
@@ -118,7 +116,7 @@ fn what_prometheus_sees_is_what_clients_have_sent_and_received() {
         ] {
             prometheus.shows(expression, value as f64).await?;
         }
-        // What leaves one end of the links comes in at the other, byte by byte.
+        // Both ends of the links count equal bytes.
         for (direction, app_frames) in
             [("up", "trunkline_app_frames_up_total"), ("down", "trunkline_app_frames_down_total")]
         {
@@ -151,8 +149,7 @@ fn the_load_tester_and_prometheus_agree() {
         let counts = load(stage, &format!("broadcast {servers}")).await?;
         prometheus.shows("sum(trunkline_client_messages_total)", counts.sent as f64).await?;
         prometheus.shows("sum(trunkline_deliveries_total)", counts.received as f64).await?;
-        // Each ping of the app is answered by its client; beside them each client makes three calls, which are
-        // answered.
+        // Each client answers each ping of the app, and makes three calls.
         let echoes = load(stage, &format!("echo {servers}")).await?;
         let (up, down) = (echoes.sent / 2 + 3 * clients, echoes.received / 2 + 3 * clients);
         prometheus.shows("sum(trunkline_client_messages_total)", (counts.sent + up) as f64).await?;
@@ -176,7 +173,7 @@ fn promtool_finds_no_fault_with_nodes_and_app_servers() {
         let mut client = RawClient::join(proxy.address(), "/bench").await?;
         client.call("Echo", json!([1])).await?;
         client.close().await?;
-        // Refused, so that these families have samples too.
+        // A refused request, so that these metrics have samples too.
         assert_eq!(get(proxy.address(), "/bench?id=x").await?.status, 404);
         for address in [proxy.admin(), app.address()] {
             let answer = get(address, "/metrics").await?;

@@ -10,10 +10,10 @@ use trunkline_tests::harness::test_servers::{Setting, TestServers};
 const EVERY_PYTHON: [Kind; 4] =
     [Kind::PySignalRJson, Kind::PySignalRMessagePack, Kind::SignalRCoreJson, Kind::SignalRCoreMessagePack];
 
-/// `signalrcore` leaves the invocation id out of an upload's call in MessagePack, which no server can read.
+/// Kinds that can upload: `signalrcore` omits the invocation id of an upload in MessagePack, which no server can read.
 const UPLOADING: [Kind; 3] = [Kind::PySignalRJson, Kind::PySignalRMessagePack, Kind::SignalRCoreJson];
 
-/// Only this one answers.
+/// Kinds that answer client results.
 const PYSIGNALR: [Kind; 2] = [Kind::PySignalRJson, Kind::PySignalRMessagePack];
 
 fn numbers(end: u64) -> Vec<Value> {
@@ -53,7 +53,7 @@ fn python_clients_upload() {
                 let mut client = builder.open().await?;
                 client.invoke("SetGate", json!([true])).await?;
                 upload(&mut client, 100).await?;
-                // Another one, to see that the first one has left nothing in the way.
+                // A second upload shows that the first one left no state.
                 upload(&mut client, 3).await?;
             }
         }

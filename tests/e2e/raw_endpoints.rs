@@ -1,4 +1,4 @@
-//! Raw endpoints: texts and bytes both ways, without a hub protocol; behind two proxies and without any.
+//! Raw endpoints: text and binary messages in both directions, without a hub protocol, behind two proxies and embedded.
 
 use std::cell::Cell;
 
@@ -20,20 +20,20 @@ const CHUNKS: usize = 1000;
 /// Size of the official suites' large messages.
 const LARGE_BYTES: usize = 1000 * 4096 + 32;
 
-/// Together far beyond the budget of what may wait, and below what may wait for a client.
+/// Total size far above the limit of queued calls, but below the outbox limit of a client.
 const FLOOD: usize = 3000;
 const FLOOD_PADDING_BYTES: usize = 1000;
 
 /// Clients that exchange numbers while app servers stop.
 const FEEDERS: usize = 40;
 
-/// Planned stops, by turns of two app servers.
+/// Planned stops of the two app servers, alternately.
 const STOPS: usize = 5;
 
 /// Echoes of each client between two stops.
 const ECHOES_BETWEEN: u64 = 20;
 
-/// Plays on both kinds of ground.
+/// Runs behind two proxies and embedded.
 fn on_each_ground(app: App, body: impl AsyncFn(&TestServers) -> Result<()>) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
@@ -45,7 +45,7 @@ fn on_each_ground(app: App, body: impl AsyncFn(&TestServers) -> Result<()>) {
     });
 }
 
-/// A text for each even number, bytes for each odd one; the ninth of ten is empty.
+/// Text for even numbers, bytes for odd ones; every tenth message is empty.
 fn chunk(number: usize) -> Message {
     match number {
         _ if number % 10 == 9 => Message::binary(Vec::new()),
@@ -54,7 +54,7 @@ fn chunk(number: usize) -> Message {
     }
 }
 
-/// The rest of the server's data after these frames of a client with masks of zeros.
+/// Everything that the server sends after these client frames, which have masks of zeros.
 async fn end_after(address: &str, path: &str, frames: &[u8]) -> Result<Vec<u8>> {
     rest_after(upgraded_socket(address, path).await?, frames).await
 }
@@ -82,7 +82,7 @@ fn a_large_message_stays_whole_and_one_that_is_too_large_ends_its_connection() {
         let large: String = "0123456789abcdef".chars().cycle().take(LARGE_BYTES).collect();
         client.send_text(large.as_str()).await?;
         ensure!(client.next_message().await?.into_text()?.as_str() == large, "it came back changed");
-        // The first bytes of a message that never ends.
+        // First bytes of a message without an end.
         let mut client = RawClient::open(test_servers.address(1), "/echo").await?;
         client.send_binary(vec![0; 8 * 1024 * 1024 + 1]).await?;
         assert_eq!(client.ending().await?.code, Some(1009));
@@ -94,7 +94,7 @@ fn a_large_message_stays_whole_and_one_that_is_too_large_ends_its_connection() {
 fn ends_are_clean_from_either_side_and_name_the_error() {
     on_each_ground(App::Calls, async |test_servers| {
         let address = test_servers.address(0);
-        // The app is done, the app has failed, the client closes without a code.
+        // The app completes, the app fails, the client closes without a code.
         assert_eq!(end_after(address, "/raw", b"\x81\x83\0\0\0\0bye").await?, [0x88, 2, 3, 232]);
         assert_eq!(end_after(address, "/raw", b"\x81\x84\0\0\0\0fail").await?, [0x88, 2, 3, 243]);
         assert_eq!(end_after(address, "/raw", b"\x88\x80\0\0\0\0").await?, [0x88, 2, 3, 232]);
@@ -219,8 +219,8 @@ fn what_redirects_to_echo_keeps_path_and_query() {
     });
 }
 
-/// Sends numbers and reads their echoes, and the app's own numbers in between, until it is over. All have to come, once
-/// and in order.
+/// Sends numbers, and reads their echoes and the app's own numbers until the end. Checks that all arrive, once and in
+/// order.
 async fn feed(client: &mut RawClient, least: &Cell<u64>, is_over: &Cell<bool>) -> Result<u64> {
     let (mut number, mut heard) = (0, 0);
     while !is_over.get() {

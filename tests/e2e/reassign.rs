@@ -1,4 +1,4 @@
-//! App servers come and go; clients stay, and notice only the calls that were cut short.
+//! App servers start and stop: clients stay connected, and only calls in progress fail.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,10 +19,9 @@ use trunkline_tests::harness::scenario::{Stage, play, until};
 const GROUP: &str = "room";
 const HUB: &str = "/moves";
 
-/// Time between two calls of a client.
 const CALL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Two app servers, two proxies before both.
+/// Two app servers, each with links to both proxies.
 async fn mesh(stage: &Stage, arguments: &[&str]) -> Result<([AppServer; 2], [Proxy; 2])> {
     let fleet = Fleet::new(stage);
     let apps = [fleet.app_with(App::Moves, arguments).await?, fleet.app_with(App::Moves, arguments).await?];
@@ -31,12 +30,12 @@ async fn mesh(stage: &Stage, arguments: &[&str]) -> Result<([AppServer; 2], [Pro
     Ok((apps, proxies))
 }
 
-/// Clients of all kinds at both proxies, in one group, each with a name that its app server remembers.
+/// Clients of all kinds at both proxies, in one group, each with a name stored in its items.
 async fn crowd(agents: &Agents<'_>, proxies: &[Proxy]) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for kind in Kind::ALL {
         for proxy in proxies {
-            // App servers take turns: so there are clients of both everywhere.
+            // Proxies choose app servers in turn, so both app servers get clients of each kind.
             for _ in 0..2 {
                 let client = agents.client(kind, &proxy.url(HUB)).subscribe(&["Number"]).open().await?;
                 client.invoke("Join", json!([GROUP])).await?;
@@ -48,7 +47,7 @@ async fn crowd(agents: &Agents<'_>, proxies: &[Proxy]) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// Instance of the app server and connection id, as the app server sees them.
+/// App server instance and connection id, as the app server sees them.
 async fn who(client: &Client) -> Result<(String, String)> {
     let seen = client.invoke("Who", json!([])).await?;
     let text = |place: usize| Ok::<_, anyhow::Error>(seen[place].as_str().context("a text")?.to_owned());
@@ -59,7 +58,7 @@ async fn all_who(clients: &[Client]) -> Result<Vec<(String, String)>> {
     join_all(clients.iter().map(who)).await.into_iter().collect()
 }
 
-/// Each client gets the numbers of `sender`, all of them and in their order.
+/// Checks that each client receives all numbers of `sender`, in order.
 async fn assert_group_delivers(clients: &mut [Client], sender: usize, to: u64) -> Result<()> {
     clients[sender].invoke("Count", json!([GROUP, to])).await?;
     for client in clients {
@@ -75,7 +74,7 @@ fn ids(processes: &[&Process], start: &str) -> BTreeSet<String> {
     lines.map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// The app server that runs this, once it says so.
+/// Waits until an app server logs this call, and returns its index.
 async fn place_of(apps: &[AppServer], tag: &str) -> Result<usize> {
     let has_run = |app: &AppServer| app.process.lines_after("ran ").iter().any(|ran| ran == tag);
     until(async || Ok(apps.iter().position(has_run))).await
@@ -209,7 +208,7 @@ fn a_stopped_app_server_hands_its_clients_over_with_their_calls_done() {
         let stopping = async {
             apps[stopped].process.wait_for_lines("ran passes", 1).await?;
             apps[stopped].process.signal(Signal::Terminate).await?;
-            // It waits for the one call that is left; the clients without one are elsewhere by then.
+            // The app server waits for one remaining call. Clients without a call have already moved.
             let half = before.iter().filter(|(instance, _)| *instance == before[0].0).count();
             apps[stays].process.wait_for_lines("rehomed ", half - 1).await?;
             http_client::post(&address, "/release").await?;
@@ -241,7 +240,7 @@ fn a_stopped_app_server_hands_its_clients_over_with_their_calls_done() {
     });
 }
 
-/// Numbers of clients by app server.
+/// Number of clients by app server.
 async fn shares(clients: &[Client]) -> Result<Vec<usize>> {
     let mut shares = BTreeMap::new();
     for (instance, _) in all_who(clients).await? {
@@ -266,7 +265,7 @@ fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_f
                 let tag = json!(format!("{place}-{calls}"));
                 assert_eq!(client.call("Run", json!([tag])).await?, Ok(tag));
                 calls += 1;
-                // sleep: the pace of a person, so that there are moments between the calls
+                // sleep: pause between calls, like a person
                 sleep(CALL_INTERVAL).await;
             }
             Ok::<_, anyhow::Error>(calls)
@@ -342,7 +341,7 @@ fn clients_of_the_only_app_server_wait_for_it_to_come_back() {
             }
             for proxy in &proxies {
                 until(async || {
-                    // The same while a lost app server may return: messages sent then fail with it.
+                    // Also while a lost app server may return: messages sent then fail with it.
                     let metrics = proxy.metrics().await?;
                     let links = ["open", "resuming"].map(|state| metrics.sum("trunkline_links", &[("state", state)]));
                     Ok((links == [0.0, 0.0]).then_some(()))

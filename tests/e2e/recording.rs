@@ -1,4 +1,4 @@
-//! `trunkline record` and `trunkline replay`: what passed for real clients, played to another app server.
+//! `trunkline record` and `trunkline replay`: recorded traffic of real clients, replayed to another app server.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use trunkline_tests::harness::token;
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-recordings";
 
-/// A proxy with permission to record, and a running recording of one hub.
+/// Proxy that allows recording, and a running recording of one hub.
 struct Scene {
     proxy: Proxy,
     recording: Process,
@@ -32,7 +32,7 @@ impl Scene {
         Ok(Self { proxy, recording, file })
     }
 
-    /// Ends the recording as a person does, and returns its lines.
+    /// Ends the recording with Ctrl-C. Returns its lines.
     async fn end(&mut self) -> Result<Vec<Value>> {
         self.recording.signal(Signal::Interrupt).await?;
         ensure!(self.recording.ended().await?.success(), "{}", self.recording.log());
@@ -53,7 +53,6 @@ fn of<'a>(lines: &'a [Value], event: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["event"] == event).collect()
 }
 
-/// Replays a file; returns whether the exit status is 0, and all output.
 async fn replay(file: &Path, app: &AppServer, more: &[&str]) -> Result<(bool, String)> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     command.arg("replay").arg(file).args(["--upstream", &format!("http://{}", app.address())]).args(more);
@@ -101,7 +100,8 @@ fn a_recorded_chat_replays_byte_equal_with_its_pauses_and_without() {
             (&json!("header"), &json!(1), &json!("chat"))
         );
         let [opened, up, down] = ["open", "up", "down"].map(|event| of(&lines, event).len());
-        // Calls with their answers, hub handshakes with theirs; six messages to both, one to a room, one to who stayed.
+        // Calls and hub handshakes with their answers; six messages to both clients, one to a room, one to the
+        // remaining client.
         assert_eq!((opened, up, down), (2, 12 + 2, 12 + 2 + 6 * 2 + 2), "{lines:#?}");
         let protocols: Vec<_> = of(&lines, "open").iter().map(|open| open["protocol"].clone()).collect();
         assert_eq!(protocols, ["json", "messagepack"]);
@@ -127,7 +127,7 @@ fn an_app_server_that_answers_otherwise_is_found_out_and_the_answer_is_named() {
         let mut scene = Scene::open(&fleet, &app, "bench", &["--payloads"]).await?;
         let client = Agents::new(stage).client(Kind::JsJson, &scene.proxy.url("/bench")).open().await?;
         client.invoke("Echo", json!(["same"])).await?;
-        // The instance of an app server is another one after each start.
+        // The instance name differs after each start.
         client.invoke("WhoAmI", json!([])).await?;
         scene.recorded("down", 3).await?;
         let lines = scene.end().await?;

@@ -1,5 +1,5 @@
-//! Releases of an app that drop or rename a hub, one app server after the other: no node leaves its load balancer, and
-//! the hub is removed.
+//! Releases of an app that remove or rename a hub, one app server at a time: no node leaves its load balancer, and the
+//! hub is removed.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +15,11 @@ use trunkline_tests::harness::scenario::{play, until};
 /// Times after which a hub is removed.
 const SOON: [&str; 4] = ["--hold-timeout", "2", "--resume-window", "2"];
 
-/// Asks for readiness, as a load balancer does, for ever.
+/// Requests readiness in a loop, like a load balancer.
 async fn ask_readiness(node: &Proxy, seen: &mut BTreeSet<u16>) -> Result<()> {
     loop {
         seen.insert(get(node.admin(), "/readyz").await?.status.as_u16());
-        // sleep: it asks all the time, and nothing is waited for.
+        // sleep: polling interval, without a condition
         sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,5 @@
-//! The REST data plane from outside: back ends ask nodes of a fleet by plain requests, and official clients get it.
+//! The REST data plane from outside: back ends send requests to nodes of a fleet, and official clients receive the
+//! messages.
 
 mod command_line;
 mod description;
@@ -19,10 +20,9 @@ use crate::fleet::{FleetScene, TARGET};
 
 const HUB: &str = "bench";
 
-/// Nodes of a small fleet.
 const TWO: [&str; 2] = ["node-a", "node-b"];
 
-/// Two nodes that answer back ends, a balancer before them, and two clients at each node: one of each hub protocol.
+/// Two nodes, a balancer, and two clients at each node: one of each hub protocol.
 ///
 /// Clients 0 and 1 are `user-0` in `group-0` at the first node, 2 and 3 are `user-1` in `group-1` at the second.
 struct RestScene<'a> {
@@ -43,7 +43,7 @@ impl<'a> RestScene<'a> {
         Ok(Self { fleet, balancer, clients, ids })
     }
 
-    /// Back ends that ask one node, the other one, and any of them.
+    /// Back ends that use the first node, the second one, and the balancer.
     fn back_ends(&self) -> Result<Vec<BackEnd>> {
         let nodes = self.fleet.nodes.iter().map(|node| node.address());
         nodes.chain([self.balancer.address()]).map(back_end_at).collect()
@@ -53,7 +53,7 @@ impl<'a> RestScene<'a> {
         self.ids.get(client).map(String::as_str).context("there is no such client")
     }
 
-    /// Demands that each client gets these texts, in this order, and nothing else before a fence.
+    /// Checks that each client receives exactly these texts, in this order, before a fence.
     async fn got(&mut self, back_end: &BackEnd, due: &[Vec<String>]) -> Result<()> {
         let delivery = back_end.send("/:send", TARGET, &json!("fence")).await?;
         ensure!(delivery == delivered(2, self.clients.len()), "{delivery}");
@@ -70,7 +70,7 @@ fn back_end_at(address: &str) -> Result<BackEnd> {
     BackEnd::trusted(address, HUB, ACCESS_KEY)
 }
 
-/// Answer to a send that no node was missing from.
+/// Answer to a send that reached all nodes.
 fn delivered(nodes: usize, clients: usize) -> Value {
     json!({ "nodes": nodes, "clients": clients, "missing": [] })
 }

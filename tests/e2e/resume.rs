@@ -1,4 +1,4 @@
-//! A link may drop; no message does: numbered messages both ways while links are cut, held and frozen.
+//! Links drop, but no message is lost: numbered messages in both directions while links are cut, stalled and frozen.
 
 use std::cell::Cell;
 
@@ -15,11 +15,11 @@ use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const CUTS: usize = 20;
-/// Messages of a client between two looks at whether the cuts are over.
+/// Messages of a client between two checks for the end of the cuts.
 const BATCH: u64 = 500;
 const HUB: (&str, &str) = ("hub", "bench");
 
-/// An app server, a relay, a proxy that reaches the one through the other.
+/// App server, and a proxy that reaches it through a relay.
 struct Line {
     app: AppServer,
     relay: Relay,
@@ -45,7 +45,6 @@ impl Line {
         Ok(self.proxy.metrics().await?.sum("trunkline_links", &[("state", state)]))
     }
 
-    /// Waits until the app server has this many connections.
     async fn connections(&self, count: usize) -> Result<()> {
         until(async || {
             let there = Metrics::of(self.app.address()).await?.sum("trunkline_app_connections", &[HUB]);
@@ -54,7 +53,7 @@ impl Line {
         .await
     }
 
-    /// Demands that no client, no session and no frame was lost.
+    /// Checks that no client, session or frame was lost.
     async fn is_whole(&self, clients: usize) -> Result<()> {
         let metrics = self.proxy.metrics().await?;
         for nothing in [
@@ -72,7 +71,7 @@ impl Line {
     }
 }
 
-/// Sends numbers while links are cut, and then checks the echoes: each once, in order.
+/// Sends numbers while links are cut, then checks that each echo arrived once and in order.
 async fn echo(client: &Client, is_over: &Cell<bool>) -> Result<()> {
     let mut sent = 0;
     while !is_over.get() {
@@ -87,7 +86,7 @@ async fn echo(client: &Client, is_over: &Cell<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Sends numbers to the group, and looks at what all of its members got.
+/// Sends numbers to the group, then checks that all members received them.
 async fn talk_to_group(talker: &mut RawClient, members: &[Client], is_over: &Cell<bool>) -> Result<()> {
     let mut sent = 0;
     while !is_over.get() {
@@ -101,7 +100,7 @@ async fn talk_to_group(talker: &mut RawClient, members: &[Client], is_over: &Cel
     Ok(())
 }
 
-/// Cuts links again and again, each time all that were cut are back.
+/// Cuts links repeatedly. Waits each time until all are open again.
 async fn cut(line: &Line, cuts: usize) -> Result<()> {
     for round in 0..cuts {
         let before = line.resumed().await?;
@@ -188,7 +187,7 @@ fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
         until(async || Ok((line.in_state("resuming").await? >= POOL_SIZE as f64).then_some(()))).await?;
         line.app.process.signal(Signal::Thaw).await?;
         client.sequence("Echoed", 2 * BATCH).await?;
-        // The link given up last is dialled last: its window must not pass while the other end stalls.
+        // The link lost last is dialled last, so its window must not end while the peer stalls.
         line.proxy.linked(POOL_SIZE).await?;
 
         client.flood("EchoBack", 2 * BATCH + 1, BATCH).await?;
@@ -217,7 +216,7 @@ fn while_a_link_is_away_new_clients_get_other_links() {
         assert_eq!(line.in_state("open").await?, (POOL_SIZE - 1) as f64);
         let newcomers = 2 * POOL_SIZE;
         let joining = try_join_all((0..newcomers).map(|_| RawClient::join(line.proxy.address(), "/bench")));
-        // All of them reach the app server; its answers may have to wait for the link that is away.
+        // All clients reach the app server, but its answers may have to wait for the missing link.
         let arrived = async {
             line.connections(newcomers).await?;
             line.relay.let_in(true);

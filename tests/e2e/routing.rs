@@ -1,4 +1,4 @@
-//! Rules of the operator: groups of app servers, routes, reloads under load, and mirrors.
+//! The operator's rules: groups of app servers, routes, reloads under load, and mirrors.
 
 mod groups;
 mod kinds;

@@ -1,7 +1,6 @@
-//! Every kind of send reaches exactly its receivers, one copy each, across nodes, libraries and protocols.
+//! Every kind of send reaches exactly its recipients, one copy each, across nodes, libraries and protocols.
 //!
-//! After each send a fence goes to everyone. One sender has one order, so what stands before the fence
-//! at a client is all that came of the send.
+//! Each send is followed by a fence to everyone from the same sender, so all copies arrive before the fence.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +49,7 @@ impl Crowd {
         numbers.iter().map(|number| self.ids[*number].as_str()).collect()
     }
 
-    /// Calls a send of the hub, and returns the number of copies that each client got.
+    /// Calls a sending method, and returns the number of copies per client.
     async fn receivers(
         &mut self,
         caller: usize,

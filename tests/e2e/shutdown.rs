@@ -1,4 +1,4 @@
-//! Ctrl-C and a planned stop end everything cleanly.
+//! Ctrl-C and planned stops end everything cleanly.
 
 use std::cell::Cell;
 use std::net::TcpListener;
@@ -13,13 +13,12 @@ use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
 
-/// Clients that call all the time while app servers are replaced.
+/// Number of clients that call continuously while app servers are replaced.
 const CALLERS: usize = 60;
 
-/// Planned stops under their calls.
+/// Planned stops during these calls.
 const STOPS: usize = 5;
 
-/// Answered calls before each stop.
 const CALLS_BETWEEN_STOPS: usize = 300;
 
 /// The demo, an app server, two proxies.
@@ -64,7 +63,7 @@ fn a_stop_closes_the_clients_that_are_there() {
     });
 }
 
-/// Calls of a crowd, counted.
+/// Counted calls of many clients.
 #[derive(Debug, Default)]
 struct CallTally {
     answered: Cell<usize>,
@@ -73,7 +72,7 @@ struct CallTally {
 }
 
 impl CallTally {
-    /// Calls one after the other until it is over.
+    /// Calls sequentially until the end.
     async fn call_on(&self, client: &Client) -> Result<()> {
         while !self.is_over.get() {
             let number = self.answered.get();
@@ -146,7 +145,7 @@ async fn running_demo(stage: &Stage, arguments: &[&str]) -> Result<Demo> {
     Ok(demo)
 }
 
-/// Demands an end without an error that leaves nothing: no process, no port.
+/// Checks that the demo ends without an error and leaves no process and no port.
 async fn assert_ended_cleanly(mut demo: Demo) -> Result<()> {
     let status = demo.process.ended().await?;
     assert!(status.success(), "{status}\n{}", demo.process.log());
@@ -198,7 +197,7 @@ fn the_demo_ends_on_signals_to_itself_alone() {
     });
 }
 
-/// Clients of the whole fleet, as the admin page of one node lists them.
+/// Clients of the whole fleet, according to the admin port of one node.
 async fn clients_of_fleet(admin: &str) -> Result<Vec<serde_json::Value>> {
     let page = get(admin, "/api/clients").await?.json()?;
     Ok(page["items"].as_array().cloned().unwrap_or_default())
@@ -232,7 +231,7 @@ fn a_client_of_the_demo_hears_simulated_clients_of_both_proxies() {
         let demo = running_demo(stage, &["--traffic"]).await?;
         let url = format!("http://{}/chat", demo.addresses().proxies[0]);
         let mut client = Agents::new(stage).client(Kind::JsJson, &url).subscribe(&["ReceiveMessage"]).open().await?;
-        // Three clients at each proxy, with names in this order.
+        // Each proxy has three clients, with names in this order.
         let mut silent = vec!["Ada", "Tony"];
         while !silent.is_empty() {
             let message = client.expect("ReceiveMessage").await?;

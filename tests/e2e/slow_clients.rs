@@ -1,5 +1,5 @@
-//! A slow client affects only itself: it is closed and counted, and other clients get all messages. A slow hub slows
-//! only its own callers.
+//! A slow client affects only itself: it is closed and counted, and other clients receive all messages. A slow hub
+//! affects only its own callers.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -11,19 +11,19 @@ use trunkline_tests::harness::sockets::established_at;
 
 use crate::http_transports::call;
 
-/// Limit of an outbox beside the system's buffers, and how long a client over the limit may take nothing.
+/// Outbox limit in addition to the system's buffers, and the time that a client over the limit may be stalled.
 const SLOW_CLIENTS: [&str; 4] = ["--outbox-max-bytes", "262144", "--slow-client-timeout", "1"];
-/// Bytes far beyond both together.
+/// Total size far above outbox and buffers.
 const MESSAGES: usize = 2_000;
 const MESSAGE_BYTES: usize = 16_000;
-/// Every this many messages, one is for the slow client only.
+/// Every so many messages, one is only for the slow client.
 const DIRECT_EVERY: usize = 100;
-/// 64 MB: more than any queue or buffer between a client and a slow method may take.
+/// 64 MB, more than all queues and buffers between a client and a slow method.
 const FLOOD_MESSAGES: usize = 4_000;
 const CALLS_BETWEEN: usize = 50;
-/// In one message: more than all buffers between a proxy and a client that reads nothing.
+/// Size of one message, more than all buffers between a proxy and a client that does not read.
 const LARGE_BYTES: usize = 12_000_000;
-/// Number of calls below what may wait in the app server.
+/// Size of the first calls, below the queue limit of the app server.
 const BEGINNING_BYTES: f64 = 50_000.0;
 
 #[test]
@@ -58,7 +58,7 @@ fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order(
         let mut sender = RawClient::join(proxy.address(), "/bench").await?;
         let padding = "x".repeat(MESSAGE_BYTES);
         for number in 0..MESSAGES {
-            // One at a time, so that the sender itself is never the slow one.
+            // Sequential, so that the sender itself is never slow.
             let call = json!({ "type": 1, "target": "Broadcast", "arguments": [format!("{number} {padding}")] });
             sender.send_text(format!("{call}\u{1e}")).await?;
             let received = sender.next_record().await?;
@@ -71,7 +71,7 @@ fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order(
             Ok((closed >= 1.0).then_some(closed))
         };
         assert!((until(slow_clients).await? - 1.0).abs() < f64::EPSILON);
-        // What still comes out of the system's buffers is a beginning without gaps.
+        // The system's buffers still contain the first messages, without gaps.
         let numbers = slow.ending().await?.messages()?;
         let numbers: Vec<_> = numbers.iter().filter(|message| message["type"] == 1).collect();
         assert!(numbers.len() < MESSAGES);
@@ -107,7 +107,7 @@ fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let _web_socket = RawClient::join(proxy.address(), "/bench").await?;
-        // A node that only carries the stream does not know that it is over, and is patient for a minute.
+        // A node that only relays the stream does not notice its end, and waits for a minute.
         let carrying = if is_full() { Some(fleet.proxy(&app).await?) } else { None };
         let mut streams = Vec::new();
         for node in [Some(&proxy), carrying.as_ref()].into_iter().flatten() {
@@ -122,11 +122,11 @@ fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
                 sender.call("Broadcast", json!([padding])).await?;
             }
         }
-        // None of them has read anything, or said that it leaves.
+        // No stream has been read or closed by its client.
         for stream in &streams {
             stream.reset().await?;
         }
-        // The end of the WebSocket is behind unread data, but the proxy has finished with the client.
+        // The client has not read up to the end of the WebSocket, but the proxy has dropped the client.
         until(async || Ok((established_at(proxy.address())? == 1).then_some(()))).await?;
         sender.call("Echo", json!([1])).await?;
         Ok(())
@@ -142,7 +142,7 @@ fn who_does_not_read_the_answer_to_a_poll_loses_its_socket_too() {
         let proxy = fleet.proxy_with(&[&app], &["--disconnect-timeout", "1", "--outbox-max-bytes", &room]).await?;
         let client = CarriedClient::join(proxy.address(), "/sends", JSON_HANDSHAKE).await?;
         assert_eq!(client.send(&call(1, "Repeat", &json!(["x", LARGE_BYTES]))).await?.status, 200);
-        // It no longer polls, so it is closed; its answer has not been sent.
+        // The client no longer polls, so it is closed, but its last response is unsent.
         client.unread("*/*").await?.reset().await
     });
 }
@@ -216,7 +216,7 @@ fn a_method_that_never_ends_stops_its_own_caller_and_nobody_else() {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
-        // More of them than there are links: each link carries some.
+        // More clients than links, so that each link has some.
         let mut stuck = Vec::new();
         for _ in 0..2 * POOL_SIZE {
             let mut client = RawClient::join(proxy.address(), "/sends").await?;
@@ -256,7 +256,7 @@ fn a_client_that_floods_a_slow_method_is_read_no_further_and_the_others_notice_n
             }
             anyhow::Ok(())
         });
-        // Until the links carry only as much as the slow calls leave room for.
+        // Until only the capacity that the slow calls leave is used.
         let mut last = before;
         loop {
             for number in 0..CALLS_BETWEEN {
@@ -277,7 +277,6 @@ fn a_client_that_floods_a_slow_method_is_read_no_further_and_the_others_notice_n
     });
 }
 
-/// The number that a message begins with.
 fn number_of(record: &Value) -> Option<usize> {
     record["arguments"][0].as_str()?.split(' ').next()?.parse().ok()
 }

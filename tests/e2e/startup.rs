@@ -1,4 +1,4 @@
-//! Any order of starting works; what can't work says why; several app servers share the clients.
+//! Processes can start in any order; errors explain the cause; several app servers share the clients.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -154,7 +154,7 @@ fn the_loss_of_one_of_two_app_servers_costs_no_client() {
     });
 }
 
-/// The instance that new clients are given once the other one is known to be lost.
+/// Instance that new clients get after the loss of the other one was detected.
 async fn remaining_instance(proxy: &mut Proxy, before: &BTreeMap<String, Vec<RawClient>>) -> Result<String> {
     until(async || {
         let ended = proxy.metrics().await?.sum("trunkline_link_sessions_ended_total", &[]);
@@ -254,7 +254,7 @@ fn clients_alternate_between_two_app_servers_and_each_reaches_all_of_them() {
         for sender in everyone.clone() {
             clients[sender].invoke("Broadcast", json!([sender])).await?;
         }
-        // The senders' app servers have one order each, so a fence is needed from both.
+        // Order holds per app server, so each needs a fence.
         let other = everyone.clone().find(|client| instances[*client] != instances[0]).unwrap();
         for fence in [0, other] {
             clients[fence].invoke("Broadcast", json!([format!("fence {fence}")])).await?;

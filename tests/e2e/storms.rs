@@ -1,4 +1,4 @@
-//! All clients reconnect together: the node accepts the configured number, and the others later.
+//! All clients reconnect simultaneously: the node accepts the configured number at a time.
 
 use anyhow::ensure;
 use tokio::process::Command;
@@ -18,7 +18,7 @@ fn in_a_storm_clients_that_are_told_to_wait_connect_too() {
         load.args(["--access-key", ACCESS_KEY]);
         let done = load.kill_on_drop(true).output().await?;
         let report = String::from_utf8_lossy(&done.stdout);
-        // The load generator reports a run with refused clients as not clean, as expected.
+        // The load tester reports a run with refused clients as faulty, as expected here.
         let back = format!("storm 1: {CLIENTS} of {CLIENTS} back");
         ensure!(report.contains(&back), "{report}\n{}", String::from_utf8_lossy(&done.stderr));
         let refused = proxy.metrics().await?.sum("trunkline_limits_reached_total", &[("limit", "connects")]);

@@ -1,4 +1,4 @@
-//! Streams in both directions: whole, cancelled, broken off; and nothing is left of them.
+//! Streams in both directions: complete, cancelled and interrupted, without leftovers.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -11,14 +11,13 @@ use trunkline_tests::harness::test_servers::{Setting, TestServers};
 const STREAMS_RUNNING: &str = "trunkline_app_streams_running";
 const CALLS_RUNNING: &str = "trunkline_app_invocations_running";
 
-/// Number of items beyond the queues on the way.
+/// Number of items, more than all queues hold.
 const MANY: u64 = 5000;
 
 fn numbers(end: u64) -> Vec<Value> {
     (1..=end).map(Value::from).collect()
 }
 
-/// Runs a scene with a client of each hub protocol, behind proxies and without, and checks for leftovers.
 fn play_with_each(scene: impl AsyncFn(&mut Client) -> Result<()>) {
     play(async |stage| {
         let fleet = Fleet::new(stage);
@@ -129,13 +128,13 @@ fn uploads_come_whole_beside_plain_arguments_and_each_other() {
         })?;
         assert_eq!(sum, MANY * (MANY + 1) / 2 - 1);
 
-        // Of two uploads next to each other the JavaScript library sees only the first one.
+        // Of two concurrent uploads, the JavaScript library reads only the first.
         let (left, right) = (client.upload("left").await?, client.upload("right").await?);
         let (pairs, ()) =
             tokio::try_join!(client.invoke("Zip", json!([left.argument(), "-", right.argument()])), async {
                 left.feed(json!(["a", "b", "c"])).await?;
                 left.complete().await?;
-                // Calls go by while uploads are open.
+                // Calls overtake open uploads.
                 assert_eq!(client.invoke("Echo", json!([1])).await?, 1);
                 right.feed(json!(["1", "2", "3"])).await?;
                 right.complete().await
@@ -197,7 +196,7 @@ fn what_a_method_leaves_of_an_upload_is_dropped() {
         let (first, ()) =
             tokio::try_join!(client.invoke("FirstOf", json!([upload.argument()])), upload.feed(json!([7, 8, 9])))?;
         assert_eq!(first, 7);
-        // No end reads these any longer.
+        // No end reads these items.
         upload.feed(json!(vec![1; 1000])).await?;
         upload.complete().await?;
         assert_eq!(client.invoke("Echo", json!(["still here"])).await?, "still here");

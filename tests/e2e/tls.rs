@@ -1,4 +1,4 @@
-//! TLS: at the proxy's listener, with certificates that change under way; and towards app servers, on both sides.
+//! TLS at the proxy's listener, with certificates that change at run time, and to app servers, in both directions.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ use trunkline_tests::harness::tls::{Authority, Identity, TlsEnd, text};
 
 const HANDSHAKES: &str = "trunkline_tls_handshakes_total";
 
-/// A proxy with TLS, and where that is.
+/// Proxy with TLS, and its address.
 struct Secured {
     authority: Authority,
     identity: Identity,
@@ -49,7 +49,7 @@ impl Secured {
         until(async || Ok((self.handshakes(outcome).await? > 0.0).then_some(()))).await
     }
 
-    /// The certificate that a new connection is shown.
+    /// Certificate that a new connection receives.
     async fn shown(&self) -> Result<Vec<u8>> {
         let stream = self.authority.connect(&self.address, "http/1.1").await?;
         let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -99,7 +99,7 @@ fn a_page_in_a_browser_connects_with_tls() {
         page.fill("message", "sealed").await?;
         page.click("send").await?;
         page.see("messages", "sealed").await?;
-        // Its negotiation went by HTTP/2, its WebSocket by HTTP/1.1: two connections.
+        // Negotiation used HTTP/2 and the WebSocket HTTP/1.1, so there were two connections.
         assert!(secured.handshakes("ok").await? >= 2.0);
         browser.end().await
     });
@@ -127,7 +127,7 @@ fn requests_go_by_http2_where_the_client_speaks_it() {
             let (parts, body) = ask("POST", "/bench/negotiate?negotiateVersion=1").await?;
             assert_eq!((parts.status, parts.version), (StatusCode::OK, Version::HTTP_2));
             assert!(serde_json::from_slice::<serde_json::Value>(&body)?["connectionToken"].is_string());
-            // A page of the proxy's own address: HTTP/2 has no `Host` of its own.
+            // A page from the proxy's own address: HTTP/2 requests have no `Host` header.
             assert_eq!(parts.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], origin);
         }
         assert_eq!(ask("GET", "/nowhere").await?.0.status, StatusCode::NOT_FOUND);
@@ -152,7 +152,7 @@ fn new_certificates_are_served_without_disturbing_clients_and_broken_ones_never(
         let second = secured.shown().await?;
         assert_eq!(client.call("Echo", json!([1])).await?["result"], 1);
 
-        // Without a signal, too: the files are looked at now and then.
+        // The files are also checked periodically, without a signal.
         fs::write(&secured.identity.certificate, "nonsense")?;
         secured.proxy.process.wait_for_log("changed files can't be loaded").await?;
         assert_eq!(secured.shown().await?, second);
@@ -202,7 +202,7 @@ fn a_closing_client_gets_the_answer_and_the_end_of_tls() {
         for _ in 0..20 {
             let stream = secured.authority.connect(&secured.address, "http/1.1").await?;
             let client = RawClient::join_over(stream, &secured.address, "/bench").await?;
-            // Without the end of TLS the last read would be an error, and the ending without a code.
+            // Without the TLS close, the last read would fail, and there would be no code.
             assert_eq!(client.close().await?.code, Some(1000));
         }
         Ok(())
@@ -230,7 +230,7 @@ fn links_go_by_tls_with_certificates_on_both_sides() {
             assert_eq!(client.call("Echo", json!([large])).await?["result"], large.as_str());
         }
 
-        // Without a certificate of its own, and with an authority that did not sign the app server's.
+        // Without a client certificate, and with an authority that did not sign the app server's certificate.
         let stranger = Authority::new(stage, "stranger")?;
         for (trusted, expected) in [(&authority, "CertificateRequired"), (&stranger, "UnknownIssuer")] {
             let arguments = ["--upstream-ca", text(&trusted.file)?];

@@ -1,4 +1,4 @@
-//! Access tokens: keys of all kinds, their rotation, claims, and expiry.
+//! Access tokens: all kinds of keys, rotation, claims and expiry.
 
 use anyhow::Result;
 use http::{Method, StatusCode};
@@ -70,7 +70,7 @@ fn each_kind_of_key_admits_its_own_users_only() {
         }
         let public = std::fs::read_to_string(&rsa)?;
         let attacks = [
-            // A public key taken for a secret, as it stands in the file and without its last line break.
+            // The public key used as a secret, with and without the final line break of the file.
             token::signed(&public, &ann)?,
             token::signed(public.trim(), &ann)?,
             token::signed("a secret of somebody else", &ann)?,
@@ -109,7 +109,7 @@ fn issuer_audience_and_the_claim_of_the_user_are_what_the_flags_say() {
             sign(json!({ "iss": "https://b.example", "aud": ["x", "chat"], "sub": "s", "oid": "o", "email": "e" }))?;
         let me = who_am_i(&proxy, &format!("/open?room=1&access_token={good}")).await?;
         assert_eq!(me["userId"], "e");
-        // The hub has the claims, and neither token nor what speaks of the way to the proxy.
+        // The hub receives the claims, but neither the token nor the WebSocket headers.
         assert!(me["claims"].as_array().unwrap().contains(&json!(["oid", "o"])), "{me}");
         assert_eq!(me["query"], json!([["room", "1"]]));
         assert!(!me["headers"].to_string().contains("sec-websocket"), "{me}");
@@ -140,7 +140,8 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
         let [rsa, ec] = [Pair::Rsa.sign(&json!({ "sub": "r" }))?, Pair::Ec.sign(&json!({ "sub": "e" }))?];
         assert!(is_let_in(&proxy, &rsa).await?);
         assert!(!is_let_in(&proxy, &ec).await?);
-        // Rotated: the unknown key makes the proxy reload immediately, although the next refresh is an hour away.
+        // Key rotation: an unknown key id makes the proxy reload the key set immediately, although the next refresh is
+        // an hour away.
         issuer.publish(&[Pair::Ec])?;
         assert!(is_let_in(&proxy, &ec).await?);
         assert!(!is_let_in(&proxy, &rsa).await?, "its key is not published any more");
@@ -180,7 +181,7 @@ fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
         assert!(is_let_in(&wary, &token::of_user(ACCESS_KEY, "ann")?).await?, "other keys are as good as ever");
         assert_eq!(issuer.asked(), asked, "nothing was said to a stranger");
 
-        // Its CA certificates are reloaded like all certificates.
+        // CA certificates are reloaded like all certificates.
         std::fs::copy(&trusted.file, &other.file)?;
         wary.process.signal(Signal::Hangup).await?;
         until(async || Ok(is_let_in(&wary, &of_issuer).await?.then_some(()))).await

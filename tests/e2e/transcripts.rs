@@ -1,4 +1,4 @@
-//! Transcripts: equal bytes get equal answers through proxies and without any.
+//! Transcripts: equal bytes get equal answers through proxies and embedded.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
 use trunkline_tests::harness::scenario::play;
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
-/// Messages of a client, and the number of answers to each before it goes on.
+/// Messages of a client, each with the number of answers to wait for.
 fn script() -> Vec<(Value, usize)> {
     let call = |id: &str, target: &str, arguments: Value| json!({ "type": 1, "invocationId": id, "target": target, "arguments": arguments });
     let stream = |id: &str, target: &str, arguments: Value, uploads: Value| json!({ "type": 4, "invocationId": id, "target": target, "arguments": arguments, "streamIds": uploads });
@@ -36,7 +36,7 @@ fn script() -> Vec<(Value, usize)> {
     ]
 }
 
-/// Ids of questions are the server's own business.
+/// Removes the random id of a client result request.
 fn without_question_id(mut message: Value) -> (Value, Option<Value>) {
     let id = message.as_object_mut().filter(|message| message.get("type") == Some(&json!(1)));
     let id = id.and_then(|message| message.remove("invocationId"));

@@ -1,5 +1,5 @@
-//! Types of hubs as the TypeScript compiler reads them, strictly: right calls pass, and of a wrong one it names the
-//! argument. This crate does not depend on the one behind the derive, as no app has to.
+//! Types of hubs, checked strictly by the TypeScript compiler: correct calls compile, and an error names the wrong
+//! argument. Like an app, this crate does not depend on the derive crate directly.
 
 use std::fs;
 
@@ -12,7 +12,6 @@ use trunkline::{Context, Hub, HubError, Methods, Policy, Receivers, UploadStream
 use trunkline_tests::harness::scenario::{Stage, play};
 use trunkline_tests::harness::tools::type_check;
 
-/// Shape that a client draws.
 #[derive(Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 enum Shape {
@@ -20,7 +19,6 @@ enum Shape {
     Group { shapes: Vec<Shape>, made_by: Option<String> },
 }
 
-/// A page of anything.
 #[derive(Serialize, Deserialize, TS)]
 struct Page<T> {
     items: Vec<T>,
@@ -77,7 +75,7 @@ fn types() -> TypeScript {
     types.hub("Small", &small)
 }
 
-/// Calls that are right, and use what they get.
+/// Correct calls that use their results.
 const PAGE: &str = r#"
 import { HubConnectionBuilder, Subject } from "@microsoft/signalr";
 import type { DrawingConnection, Page, Shape, SmallConnection } from "./hubs";
@@ -105,7 +103,7 @@ export async function use(numbers: Subject<number>): Promise<void> {
 }
 "#;
 
-/// Calls that are wrong, each with words of its error.
+/// Incorrect calls, with words of the expected error.
 const MISTAKES: [(&str, &str); 7] = [
     (
         r#"drawing.invoke("Draw", { kind: "circle", radius: "7" }, null)"#,
@@ -119,7 +117,7 @@ const MISTAKES: [(&str, &str); 7] = [
     (r#"drawing.on("Confirm", (question: string) => question)"#, "'string' is not assignable to type 'boolean"),
 ];
 
-/// Checks a page beside the types, by all that the compiler can be strict about.
+/// Checks a page together with the types, with the strictest compiler options.
 async fn check(stage: &Stage, page: &str) -> Result<(bool, String)> {
     types().write(stage.folder().join("hubs.ts"))?;
     fs::write(stage.folder().join("page.ts"), page)?;

@@ -6,7 +6,7 @@ use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::scenario::play;
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
-/// The largest whole number that every JavaScript number below is too.
+/// Largest integer up to which JavaScript numbers are exact.
 const SAFE: i64 = 9_007_199_254_740_991;
 
 #[test]
@@ -51,7 +51,7 @@ fn big_numbers_stay_exact() {
                     assert_eq!(client.invoke("EchoSigned", json!([number])).await?, number, "{kind:?}");
                 }
                 assert_eq!(client.invoke("UnsignedInWords", json!([SAFE])).await?, SAFE.to_string(), "{kind:?}");
-                // Python's integers have no limit there, JavaScript's do.
+                // JavaScript numbers lose precision here, Python's integers don't.
                 if Kind::JS.contains(&kind) {
                     let rounded = client.invoke("UnsignedOfWords", json!([u64::MAX.to_string()])).await?;
                     assert_eq!(rounded.as_f64(), Some(u64::MAX as f64), "{kind:?}");
@@ -80,7 +80,7 @@ fn a_number_beyond_javascripts_whole_ones_is_read_where_it_is_still_whole() {
         let test_servers = TestServers::start(&fleet, App::Calls, Setting::TwoProxies).await?;
         for kind in Kind::JS {
             let client = agents.client(kind, &test_servers.url(0, "/calls")).open().await?;
-            // 2^53: JSON writes it as a whole number, MessagePack as a float.
+            // 2^53: an integer in JSON, a float in MessagePack.
             let number = SAFE + 1;
             let echoed = client.invoke("Echo", json!([number])).await?;
             assert_eq!(echoed.as_f64(), Some(number as f64), "{kind:?}");

@@ -1,4 +1,4 @@
-//! Hubs behind webhooks: the back ends of the documentation with official clients, and back ends that misbehave.
+//! Hubs behind webhooks: the documented back ends with official clients, and misbehaving back ends.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,14 +21,12 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/ex
 /// Packages of the examples in JavaScript: the official client's.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
 
-/// Starts the example in Python.
 fn in_python(_stage: &Stage) -> Result<Command> {
     let mut command = python("python")?;
     command.arg("-B").arg(Path::new(EXAMPLES).join("server.py"));
     Ok(command)
 }
 
-/// Starts the example in Node, in a folder with its packages.
 fn in_node(stage: &Stage) -> Result<Command> {
     let folder = stage.folder().join("example");
     std::fs::create_dir(&folder)?;
@@ -40,7 +38,7 @@ fn in_node(stage: &Stage) -> Result<Command> {
     Ok(command)
 }
 
-/// A back end of the examples, and a proxy before it.
+/// Back end of the examples, and a proxy.
 struct Scene {
     back_end: Process,
     proxy: Proxy,
@@ -90,7 +88,7 @@ async fn serves_official_clients(stage: &Stage, command: Command) -> Result<()> 
     first.close().await?;
     back_end.wait_for_lines("connected ", 2).await?;
     back_end.wait_for_lines("disconnected ", 1).await?;
-    // Its disconnect is reported before the proxy ends.
+    // The disconnect is reported before the proxy ends.
     stop(&mut proxy.process, Signal::Terminate).await?;
     back_end.wait_for_lines("disconnected ", 2).await?;
     let (mut begun, mut ended) = (back_end.lines_after("connected "), back_end.lines_after("disconnected "));
@@ -122,7 +120,7 @@ fn a_back_end_with_another_key_refuses_what_is_signed_by_this_one() {
     });
 }
 
-/// Answers requests as their path says, and badly as a rule.
+/// Answers each request as its path demands, mostly incorrectly.
 async fn misbehave(mut socket: TcpStream, elsewhere: &str) -> Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -138,18 +136,18 @@ async fn misbehave(mut socket: TcpStream, elsewhere: &str) -> Result<()> {
         "NoHttp" => "220 mail.example ESMTP\r\n".to_owned(),
         "Garbage" => small("<html>no completion</html>"),
         "TooMuch" => small(&"x".repeat(3000)),
-        // Its length is not announced.
+        // Body without an announced length.
         "Endless" => format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(3000)),
         "Redirect" => format!("HTTP/1.1 307 Elsewhere\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n"),
         "Drip" => {
             socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await?;
             loop {
                 socket.write_all(b" ").await?;
-                // sleep: this is the misbehaviour.
+                // sleep: slow body, as the path demands
                 sleep(Duration::from_millis(50)).await;
             }
         }
-        // It says that it closes: else a next request could meet the connection in the moment of its end.
+        // Announces the close, because otherwise the next request could race with it.
         _ => "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned(),
     };
     socket.write_all(answer.as_bytes()).await?;
@@ -191,7 +189,7 @@ fn back_ends_that_misbehave_cost_a_call_each_and_nobody_else() {
         }
         let begun = Instant::now();
         let others = async {
-            // Both places of the other hub are taken.
+            // Both permits of the other hub are in use.
             until(async || Ok((proxy.metrics().await?.sum("trunkline_webhook_in_flight", &[]) >= 2.0).then_some(())))
                 .await?;
             for _ in 0..20 {

@@ -68,13 +68,13 @@ fn a_large_message_passes_the_wrong_node_without_being_kept_there() {
         for transport in CARRIED {
             let builder = agents.connection(&balancer.url("/echo")).transport(transport.name());
             let mut connection = builder.open().await?;
-            // The first exchange costs what all later ones use too.
+            // The first exchange has one-time costs.
             connection.send(json!({ "text": "small" })).await?;
             connection.receive().await?;
             let before = Resident::of(other.process.id()?)?.peak_bytes;
             let large: String = (0..LARGE_BYTES / 8).map(|number| format!("{number:8}")).collect();
             connection.send(json!({ "text": large })).await?;
-            // What a raw endpoint echoes may come in pieces.
+            // A raw endpoint may echo a message in pieces.
             let mut echoed = String::new();
             while echoed.len() < large.len() {
                 echoed += connection.receive().await?["text"].as_str().context("no text")?;
@@ -93,7 +93,7 @@ fn what_the_first_node_has_settled_of_a_request_counts_at_its_owner() {
     play(async |stage| {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Bench).await?;
-        // A prefix that the hub's own path has, too: it is taken off once.
+        // The prefix also occurs in the hub's own path. It is removed once.
         let more = ["--trust", "127.0.0.1", "--path-prefix", "/bench"];
         let owner = fleet.proxy_with(&[&app], &more).await?;
         let other = fleet.proxy_with(&[&app], &more).await?;
@@ -181,7 +181,7 @@ fn an_owner_that_stands_still_is_given_up() {
         let owner = fleet.proxy_with(&[&app], &impatient).await?;
         let other = fleet.proxy_with(&[&app], &impatient).await?;
         let client = CarriedClient::negotiate(owner.address(), "/bench").await?;
-        // A connection between the two is open, and stays so.
+        // An open connection between the nodes remains open.
         assert_eq!(ask(other.address(), Method::DELETE, client.path(), &[]).await?.status, 404);
         owner.process.signal(Signal::Freeze).await?;
         let events = [("accept", "text/event-stream")];
@@ -225,7 +225,7 @@ fn three_nodes_take_turns_request_by_request_and_every_transport_connects_at_onc
             if transport == Transport::WebSockets {
                 assert_eq!(hops, 0.0);
             } else {
-                // A negotiate belongs to no connection.
+                // Negotiations belong to no connection, so they need no hop.
                 assert!(hops > 0.0 && hops <= (requests - CONNECTS) as f64, "{hops} hops for {requests} requests");
             }
         }

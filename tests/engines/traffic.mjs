@@ -48,7 +48,7 @@ for (const event of ["uncaughtException", "unhandledRejection"]) {
   });
 }
 
-/** Numbers of one sender as one receiver sees them. */
+/** Numbers of one sender at one receiver. */
 class Numbers {
   constructor(first = 0) {
     this.next = first;
@@ -70,7 +70,7 @@ class Numbers {
     }
   }
 
-  /** Numbers below `end` that have not come, without those of which the sender itself is not sure. */
+  /** Missing numbers below `end`, except those with an unknown outcome. */
   lost(end, unsure = new Set()) {
     const late = Array.from({ length: Math.max(0, end - this.next) }, (_, n) => this.next + n);
     return [...this.missing, ...late].filter((n) => !unsure.has(n)).length;
@@ -136,7 +136,7 @@ class Client {
     await this.isBack();
   }
 
-  /** Calls, one at a time. Like an app, it waits while the client knows that it has no connection. */
+  /** Calls sequentially. Like an app, it waits while the client is disconnected. */
   async call() {
     for (let number = 0; !isStopping; number++) {
       if (this.isConnected) {
@@ -160,7 +160,7 @@ class Client {
     }
   }
 
-  /** Messages up, each answered by one down. */
+  /** Sends messages, each answered by one message. */
   async send() {
     while (!isStopping) {
       if (this.isConnected) {

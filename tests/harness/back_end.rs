@@ -23,9 +23,6 @@ pub struct BackEnd {
 
 impl BackEnd {
     /// Creates a back end with a token for the whole data plane, signed by this key.
-    ///
-    /// # Errors
-    /// If the key is too short.
     pub fn trusted(address: &str, hub: &str, access_key: &str) -> Result<Self> {
         let token = sign_rest_token(&AccessKey::new(access_key)?, None, in_seconds(LIFETIME_S)?);
         Ok(Self::with_token(address, hub, &token))
@@ -50,35 +47,23 @@ impl BackEnd {
     }
 
     /// Sends a request with a JSON body, or without a body for null.
-    ///
-    /// # Errors
-    /// If no complete answer arrives.
     pub async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Answer> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.ask_with(method, path, "application/json", body.into()).await
     }
 
     /// Sends a request with a body of this media type.
-    ///
-    /// # Errors
-    /// If no complete answer arrives.
     pub async fn ask_with(&self, method: Method, path: &str, media_type: &str, body: Bytes) -> Result<Answer> {
         let headers = [("authorization", self.bearer.as_str()), ("content-type", media_type)];
         exchange(&self.address, method, &self.path(path), &headers, body).await
     }
 
     /// Sends a request without a body and returns the status.
-    ///
-    /// # Errors
-    /// If no complete answer arrives.
     pub async fn status(&self, method: Method, path: &str) -> Result<u16> {
         Ok(self.ask(method, path, &Value::Null).await?.status.as_u16())
     }
 
     /// Sends `target(argument)` to the clients of a path, such as `/groups/red/:send`. Returns the answer.
-    ///
-    /// # Errors
-    /// If it fails.
     pub async fn send(&self, path: &str, target: &str, argument: &Value) -> Result<Value> {
         let answer = self.ask(Method::POST, path, &json!({ "target": target, "arguments": [argument] })).await?;
         ensure!(answer.status == 202, "{path} is answered with {answer:?}");

@@ -35,9 +35,6 @@ pub struct Balancer {
 
 impl Balancer {
     /// Starts a balancer in front of these servers (`host:port`).
-    ///
-    /// # Errors
-    /// If no port is free.
     pub async fn start(rule: Rule, servers: &[&str]) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();

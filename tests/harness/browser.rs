@@ -23,9 +23,6 @@ pub struct Browser {
 
 impl Browser {
     /// Starts a browser with a new profile.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn start(stage: &Stage) -> Result<Self> {
         let mut command = Command::new("node");
         command.arg(Path::new(CLIENTS_FOLDER).join("js/browser.mjs"));
@@ -33,9 +30,6 @@ impl Browser {
     }
 
     /// Opens a page with this name.
-    ///
-    /// # Errors
-    /// If the page does not load.
     pub async fn open(&self, name: &str, url: &str) -> Result<Page> {
         let page = Page { driver: Arc::clone(&self.driver), name: name.into() };
         page.command("open", json!({ "url": url })).await?;
@@ -43,9 +37,6 @@ impl Browser {
     }
 
     /// Closes the browser and waits for its end.
-    ///
-    /// # Errors
-    /// If it does not end.
     pub async fn end(self) -> Result<()> {
         self.driver.end().await
     }
@@ -60,9 +51,6 @@ pub struct Page {
 
 impl Page {
     /// Fills in a field.
-    ///
-    /// # Errors
-    /// If the field does not exist.
     pub async fn fill(&self, element: &str, text: &str) -> Result<()> {
         self.command("fill", json!({ "element": element, "text": text })).await?;
         Ok(())
@@ -78,45 +66,30 @@ impl Page {
     }
 
     /// Waits until the element shows this text.
-    ///
-    /// # Errors
-    /// If the page is gone.
     pub async fn see(&self, element: &str, text: &str) -> Result<()> {
         self.command("see", json!({ "element": element, "text": text })).await?;
         Ok(())
     }
 
     /// Text shown by the element.
-    ///
-    /// # Errors
-    /// If the element does not exist.
     pub async fn text(&self, element: &str) -> Result<String> {
         let text = self.command("text", json!({ "element": element })).await?;
         Ok(text.as_str().context("a text")?.to_owned())
     }
 
     /// Number of elements with this tag in the element.
-    ///
-    /// # Errors
-    /// If the element does not exist.
     pub async fn count(&self, element: &str, tag: &str) -> Result<u64> {
         let count = self.command("count", json!({ "element": element, "tag": tag })).await?;
         count.as_u64().context("a count")
     }
 
     /// Waits until `count` descendants of the element match a CSS selector.
-    ///
-    /// # Errors
-    /// If the page is gone.
     pub async fn see_count(&self, element: &str, selector: &str, count: usize) -> Result<()> {
         self.command("seeCount", json!({ "element": element, "selector": selector, "count": count })).await?;
         Ok(())
     }
 
     /// Attributes of all matching descendants; missing ones are empty.
-    ///
-    /// # Errors
-    /// If the element does not exist.
     pub async fn attributes(&self, element: &str, selector: &str, names: &[&str]) -> Result<Vec<Vec<String>>> {
         let options = json!({ "element": element, "selector": selector, "names": names });
         let found: Vec<Vec<Option<String>>> = serde_json::from_value(self.command("attributes", options).await?)?;
@@ -124,54 +97,36 @@ impl Page {
     }
 
     /// Clicks the first matching descendant.
-    ///
-    /// # Errors
-    /// If none matches.
     pub async fn click_in(&self, element: &str, selector: &str) -> Result<()> {
         self.command("clickIn", json!({ "element": element, "selector": selector })).await?;
         Ok(())
     }
 
     /// Drags the pointer through positions in the element, given as fractions of its width and height.
-    ///
-    /// # Errors
-    /// If the element does not exist.
     pub async fn drag(&self, element: &str, places: &[(f64, f64)]) -> Result<()> {
         self.command("drag", json!({ "element": element, "places": places })).await?;
         Ok(())
     }
 
     /// Focuses the first matching descendant.
-    ///
-    /// # Errors
-    /// If none matches.
     pub async fn focus_in(&self, element: &str, selector: &str) -> Result<()> {
         self.command("focusIn", json!({ "element": element, "selector": selector })).await?;
         Ok(())
     }
 
     /// Presses a key, by name.
-    ///
-    /// # Errors
-    /// If the page is gone.
     pub async fn press(&self, key: &str) -> Result<()> {
         self.command("press", json!({ "key": key })).await?;
         Ok(())
     }
 
     /// Accessible name of the focused element.
-    ///
-    /// # Errors
-    /// If the page is gone.
     pub async fn focused(&self) -> Result<String> {
         let name = self.command("focused", json!({})).await?;
         Ok(name.as_str().context("a text")?.to_owned())
     }
 
     /// Saves a screenshot in the `light` or `dark` colour scheme.
-    ///
-    /// # Errors
-    /// If it can't be written.
     pub async fn picture(&self, path: &Path, scheme: &str, size: (u32, u32)) -> Result<()> {
         let (width, height) = size;
         self.command("picture", json!({ "path": path, "scheme": scheme, "width": width, "height": height })).await?;

@@ -77,9 +77,6 @@ pub struct Collector {
 
 impl Collector {
     /// Starts a collector that accepts all requests.
-    ///
-    /// # Errors
-    /// If no port is free.
     pub async fn start() -> Result<Self> {
         let collected = Arc::new(Mutex::new(Collected {
             mood: Mood::Takes,
@@ -129,9 +126,6 @@ impl Collector {
     }
 
     /// Waits for a matching span.
-    ///
-    /// # Errors
-    /// If it does not arrive.
     pub async fn span(&self, is_wanted: impl Fn(&CollectedSpan) -> bool) -> Result<CollectedSpan> {
         until(async || Ok(self.spans().into_iter().find(|span| is_wanted(span)))).await
     }

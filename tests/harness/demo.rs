@@ -54,17 +54,11 @@ pub struct Demo {
 
 impl Demo {
     /// Starts the demo built with the tests, without waiting.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn start(stage: &Stage, addresses: Addresses) -> Result<Self> {
         Self::start_with(stage, addresses, &[])
     }
 
     /// Starts the demo with additional arguments, without waiting.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn start_with(stage: &Stage, addresses: Addresses, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(profile_folder()?.join("trunkline-demo"));
         command.arg("--no-build").args(addresses.flags()).args(arguments);
@@ -75,9 +69,6 @@ impl Demo {
     }
 
     /// Waits until the demo has printed what to open.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub async fn invites(&mut self) -> Result<()> {
         self.process.wait_for_line(INVITATION_END).await?;
         Ok(())
@@ -90,9 +81,6 @@ impl Demo {
     }
 
     /// Its running process and all children.
-    ///
-    /// # Errors
-    /// If the process table can't be read.
     pub fn processes(&self) -> Result<Vec<u32>> {
         processes_of_group(self.group)
     }
@@ -127,9 +115,6 @@ pub(crate) fn processes_of_group(group: u32) -> Result<Vec<u32>> {
 }
 
 /// Sends a signal to the whole group, like Ctrl-C in a terminal.
-///
-/// # Errors
-/// If the demo is gone.
 pub async fn press_ctrl_c(demo: &Demo) -> Result<()> {
     demo.process.signal_group(Signal::Interrupt).await
 }

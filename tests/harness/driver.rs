@@ -52,9 +52,6 @@ impl Driver {
     }
 
     /// Sends a command and waits for its reply.
-    ///
-    /// # Errors
-    /// If the process ends first.
     pub async fn command(&self, op: &str, mut options: Value) -> Result<Reply> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         if let Some(command) = options.as_object_mut() {
@@ -81,17 +78,11 @@ impl Driver {
     }
 
     /// Kills the process (`kill -9`), so that its clients vanish abruptly.
-    ///
-    /// # Errors
-    /// If it can't be killed.
     pub async fn kill(&self) -> Result<()> {
         self.process.lock().await.kill().await
     }
 
     /// Lets the process end and waits for it.
-    ///
-    /// # Errors
-    /// If it does not end.
     pub async fn end(&self) -> Result<()> {
         drop(self.commands.lock().await.take());
         self.process.lock().await.ended().await?;

@@ -163,17 +163,11 @@ impl<'a> Fleet<'a> {
     }
 
     /// Starts an app server and waits until it listens.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn app(&self, app: App) -> Result<AppServer> {
         self.app_with(app, &[]).await
     }
 
     /// Starts an app server with additional arguments.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn app_with(&self, app: App, arguments: &[&str]) -> Result<AppServer> {
         let mut server = self.app_at(app, &free_address()?, arguments)?;
         server.listening().await?;
@@ -181,9 +175,6 @@ impl<'a> Fleet<'a> {
     }
 
     /// Starts an app server at an address, without waiting.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn app_at(&self, app: App, address: &str, arguments: &[&str]) -> Result<AppServer> {
         let mut all = vec!["--listen", address];
         all.extend(arguments);
@@ -195,17 +186,11 @@ impl<'a> Fleet<'a> {
     }
 
     /// Starts a proxy for an app server and waits for all its links.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn proxy(&self, app: &AppServer) -> Result<Proxy> {
         self.proxy_with(&[app], &[]).await
     }
 
     /// Starts a proxy for these app servers, with additional arguments, and waits for all its links.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn proxy_with(&self, apps: &[&AppServer], arguments: &[&str]) -> Result<Proxy> {
         let upstreams: Vec<&str> = apps.iter().map(|app| app.address.as_str()).collect();
         let mut proxy = self.proxy_of(&free_address()?, &free_address()?, &upstreams, arguments)?;
@@ -216,18 +201,12 @@ impl<'a> Fleet<'a> {
     }
 
     /// Starts a proxy at these addresses, without waiting.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn proxy_at(&self, address: &str, admin: &str, upstreams: &[&str]) -> Result<Proxy> {
         self.proxy_of(address, admin, upstreams, &[])
     }
 
     /// Starts a proxy at these addresses with additional arguments, without waiting. An upstream is a URL or
     /// `host:port`.
-    ///
-    /// # Errors
-    /// If it can't be started.
     pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
         let launch = self.launch_of_proxy(address, admin, upstreams, more)?;
         let process = launch.start(self.stage)?;
@@ -235,9 +214,6 @@ impl<'a> Fleet<'a> {
     }
 
     /// Starts a proxy without app servers and with faulty standard output and error, and waits until it is ready.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn proxy_with_log(&self, log: LogFault, more: &[&str]) -> Result<Proxy> {
         let (address, admin) = (free_address()?, free_address()?);
         let mut launch = self.launch_of_proxy(&address, &admin, &[], more)?;
@@ -252,9 +228,6 @@ impl<'a> Fleet<'a> {
 
     /// Starts a proxy that resolves its app servers by name, and waits until it is ready. The file `hosts`, which may
     /// change, replaces `/etc/hosts` for it.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn proxy_at_name(&self, hosts: &Path, upstream: &str, more: &[&str]) -> Result<Proxy> {
         let (address, admin) = (free_address()?, free_address()?);
         let launch = self.launch_of_proxy(&address, &admin, &[upstream], more)?.with_hosts(hosts);
@@ -265,9 +238,6 @@ impl<'a> Fleet<'a> {
     }
 
     /// Starts two proxies for an app server, and waits for all their links.
-    ///
-    /// # Errors
-    /// If one does not start.
     pub async fn two_proxies(&self, app: &AppServer) -> Result<[Proxy; 2]> {
         Ok([self.proxy(app).await?, self.proxy(app).await?])
     }
@@ -382,9 +352,6 @@ impl AppServer {
     }
 
     /// Waits until it has printed its address.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub async fn listening(&mut self) -> Result<()> {
         let expected = format!("listening on http://{}", self.address);
         self.process.wait_for_line(&expected).await?;
@@ -392,18 +359,12 @@ impl AppServer {
     }
 
     /// Restarts it at its old address, after it has ended.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
         self.process = self.launch.start(stage)?;
         self.listening().await
     }
 
     /// Number of its TCP connections.
-    ///
-    /// # Errors
-    /// If the system's table can't be read.
     pub fn established(&self) -> Result<usize> {
         established_at(&self.address)
     }
@@ -439,18 +400,12 @@ impl Proxy {
     }
 
     /// Waits until it is ready for clients.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub async fn ready(&mut self) -> Result<()> {
         self.readiness(StatusCode::OK).await?;
         Ok(())
     }
 
     /// Waits until `links` links are open. A proxy is ready after the first.
-    ///
-    /// # Errors
-    /// If the process ends instead.
     pub async fn linked(&self, links: usize) -> Result<()> {
         until(async || {
             let open = self.metrics().await?.sum("trunkline_links", &[("state", "open")]);
@@ -460,9 +415,6 @@ impl Proxy {
     }
 
     /// Waits until `/readyz` answers with this status, and returns the answer.
-    ///
-    /// # Errors
-    /// If the process ends instead.
     pub async fn readiness(&mut self, status: StatusCode) -> Result<Answer> {
         until(async || match http_client::get(&self.admin, "/readyz").await {
             Ok(answer) if answer.status == status => Ok(Some(answer)),
@@ -475,17 +427,11 @@ impl Proxy {
     }
 
     /// Reads its current `/metrics`.
-    ///
-    /// # Errors
-    /// If it does not answer.
     pub async fn metrics(&self) -> Result<Metrics> {
         Metrics::of(&self.admin).await
     }
 
     /// Restarts it at its old addresses, after it has ended.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
         self.process = self.launch.start(stage)?;
         self.ready().await
@@ -493,9 +439,6 @@ impl Proxy {
 }
 
 /// Sends a signal and checks that the process then exits without an error.
-///
-/// # Errors
-/// If it exits otherwise.
 pub async fn stop(process: &mut Process, signal: Signal) -> Result<()> {
     process.signal(signal).await?;
     let status = process.ended().await?;
@@ -504,9 +447,6 @@ pub async fn stop(process: &mut Process, signal: Signal) -> Result<()> {
 }
 
 /// Waits until a process fails, and returns its output.
-///
-/// # Errors
-/// If it exits successfully.
 pub async fn failure_of(process: &mut Process) -> Result<String> {
     let status = process.ended().await?;
     if status.success() {

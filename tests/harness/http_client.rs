@@ -32,34 +32,22 @@ impl Answer {
     }
 
     /// Parses the body as JSON.
-    ///
-    /// # Errors
-    /// If it is not JSON.
     pub fn json(&self) -> Result<Value> {
         serde_json::from_str(&self.body).with_context(|| format!("not JSON: {:?}", self.body))
     }
 }
 
 /// Sends a `GET` for a path at `host:port`.
-///
-/// # Errors
-/// If no complete response arrives.
 pub async fn get(address: &str, path: &str) -> Result<Answer> {
     ask(address, Method::GET, path, &[]).await
 }
 
 /// Sends a `POST` without a body.
-///
-/// # Errors
-/// If no complete response arrives.
 pub async fn post(address: &str, path: &str) -> Result<Answer> {
     ask(address, Method::POST, path, &[]).await
 }
 
 /// Sends any request without a body.
-///
-/// # Errors
-/// If no complete response arrives.
 pub async fn ask(address: &str, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
     exchange(address, method, path, headers, Bytes::new()).await
 }
@@ -81,9 +69,6 @@ pub async fn exchange(
 }
 
 /// Sends any request and returns the response with an unread body.
-///
-/// # Errors
-/// If no response arrives.
 pub async fn request(
     address: &str,
     method: Method,
@@ -114,9 +99,6 @@ impl HttpConnection {
     }
 
     /// Sends a request and waits for the head of the response.
-    ///
-    /// # Errors
-    /// If none arrives.
     pub async fn send(
         &mut self,
         method: Method,

@@ -23,9 +23,6 @@ pub struct CarriedClient {
 
 impl CarriedClient {
     /// Only negotiates at a hub's path.
-    ///
-    /// # Errors
-    /// If the answer contains no connection.
     pub async fn negotiate(address: &str, hub: &str) -> Result<Self> {
         let answer = post(address, &format!("{hub}/negotiate?negotiateVersion=1")).await?.json()?;
         let token = answer.get("connectionToken").and_then(serde_json::Value::as_str).context("a token")?;
@@ -51,9 +48,6 @@ impl CarriedClient {
     }
 
     /// Negotiates, makes the first poll, and sends the handshake.
-    ///
-    /// # Errors
-    /// If a request is refused.
     pub async fn join(address: &str, hub: &str, handshake: &str) -> Result<Self> {
         let client = Self::negotiate(address, hub).await?;
         for answer in [client.poll().await?, client.send(handshake).await?] {
@@ -77,41 +71,26 @@ impl CarriedClient {
     }
 
     /// Polls once and waits for the answer.
-    ///
-    /// # Errors
-    /// If no answer arrives.
     pub async fn poll(&self) -> Result<Answer> {
         self.ask(Method::GET, &[], "").await
     }
 
     /// Posts once and waits for the answer.
-    ///
-    /// # Errors
-    /// If no answer arrives.
     pub async fn send(&self, body: &str) -> Result<Answer> {
         self.ask(Method::POST, &[], body).await
     }
 
     /// Sends the DELETE request.
-    ///
-    /// # Errors
-    /// If no answer arrives.
     pub async fn delete(&self) -> Result<Answer> {
         self.ask(Method::DELETE, &[], "").await
     }
 
     /// Requests an event stream that should be refused.
-    ///
-    /// # Errors
-    /// If no complete answer arrives.
     pub async fn refused_events(&self) -> Result<Answer> {
         self.ask(Method::GET, &[("accept", "text/event-stream")], "").await
     }
 
     /// Opens the event stream.
-    ///
-    /// # Errors
-    /// If it is refused.
     pub async fn events(&self) -> Result<EventStream> {
         let headers = self.all_headers(&[("accept", "text/event-stream")]);
         let answer = request(&self.address, Method::GET, &self.path, &headers, Bytes::new()).await?;
@@ -121,9 +100,6 @@ impl CarriedClient {
     }
 
     /// Sends a GET without ever reading the answer. `accept` selects an event stream or a poll.
-    ///
-    /// # Errors
-    /// If it can't be sent.
     pub async fn unread(&self, accept: &str) -> Result<Unread> {
         let mut socket = TcpStream::connect(&self.address).await?;
         let head = format!("GET {} HTTP/1.1\r\nHost: {}\r\nAccept: {accept}\r\n\r\n", self.path, self.address);
@@ -153,9 +129,6 @@ pub struct Unread(TcpStream);
 
 impl Unread {
     /// Waits until the server has reset the socket. A regular end would be hidden behind the unread data.
-    ///
-    /// # Errors
-    /// If another error occurs.
     pub async fn reset(&self) -> Result<()> {
         until(async || match self.0.take_error()? {
             Some(error) if error.kind() == ErrorKind::ConnectionReset => Ok(Some(())),
@@ -177,9 +150,6 @@ pub struct EventStream {
 
 impl EventStream {
     /// Reads up to and including `end`.
-    ///
-    /// # Errors
-    /// If the stream ends first.
     pub async fn until(&mut self, end: &str) -> Result<String> {
         loop {
             if let Some(at) = self.text.find(end) {
@@ -191,9 +161,6 @@ impl EventStream {
     }
 
     /// Reads until the stream ends.
-    ///
-    /// # Errors
-    /// If it breaks off.
     pub async fn rest(mut self) -> Result<String> {
         while self.read().await? {}
         Ok(self.text)

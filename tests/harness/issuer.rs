@@ -20,7 +20,6 @@ use tokio::net::TcpListener;
 use crate::harness::tls::{Authority, TlsEnd};
 use crate::harness::token::with_expiry;
 
-/// Path of the key set.
 const PATH: &str = "/jwks.json";
 
 /// Key pair of an issuer.
@@ -69,9 +68,6 @@ impl Pair {
     }
 
     /// Public key as a JWK with its name as the id.
-    ///
-    /// # Errors
-    /// If its file can't be read.
     pub fn jwk(self) -> Result<Value> {
         let mut jwk = Jwk::from_encoding_key(&self.private()?, self.algorithm())?;
         jwk.common.key_id = Some(self.name().into());
@@ -79,9 +75,6 @@ impl Pair {
     }
 
     /// Signs a token with these claims, an expiry and the key id.
-    ///
-    /// # Errors
-    /// If the claims are not an object.
     pub fn sign(self, claims: &Value) -> Result<String> {
         let mut header = Header::new(self.algorithm());
         header.kid = Some(self.name().into());
@@ -90,9 +83,6 @@ impl Pair {
 }
 
 /// Set of public keys in published form.
-///
-/// # Errors
-/// If a key can't be read.
 pub fn jwks(pairs: &[Pair]) -> Result<Value> {
     // Includes a key of an unsupported kind, as is common.
     let strange = json!({ "kty": "OKP", "crv": "X448", "kid": "strange", "use": "enc", "x": "AAAA" });
@@ -128,9 +118,6 @@ impl Issuer {
     }
 
     /// Publishes these keys instead. An empty list makes the server fail.
-    ///
-    /// # Errors
-    /// If a key can't be read.
     pub fn publish(&self, pairs: &[Pair]) -> Result<()> {
         let set = if pairs.is_empty() { None } else { Some(jwks(pairs)?) };
         *self.page.set.write().unwrap_or_else(std::sync::PoisonError::into_inner) = set;
@@ -144,9 +131,6 @@ impl Issuer {
     }
 
     /// Also publishes the keys over TLS, as `localhost`.
-    ///
-    /// # Errors
-    /// If the certificate is invalid.
     pub async fn with_tls(&self, authority: &Authority) -> Result<SecureIssuer> {
         Ok(SecureIssuer(TlsEnd::start(&authority.sign("issuer", &["localhost"])?, &self.address).await?))
     }

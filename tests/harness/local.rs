@@ -27,9 +27,6 @@ pub struct Local {
 
 impl Local {
     /// Starts the layout built with the tests, and waits until everything is running.
-    ///
-    /// # Errors
-    /// If a process does not start.
     pub async fn start(stage: &Stage) -> Result<Self> {
         let two = || Ok::<_, anyhow::Error>([free_address()?, free_address()?]);
         let (front, statistics, prometheus) = (free_address()?, free_address()?, free_address()?);
@@ -66,17 +63,11 @@ impl Local {
     }
 
     /// Admin address of a node (from 1) as `host:port`.
-    ///
-    /// # Errors
-    /// If the node does not exist.
     pub fn admin(&self, node: usize) -> Result<String> {
         self.admins.get(node.wrapping_sub(1)).cloned().with_context(|| format!("no node {node}"))
     }
 
     /// Number of clients at each node.
-    ///
-    /// # Errors
-    /// If a node does not report it.
     pub async fn clients(&self) -> Result<[f64; 2]> {
         let [first, second] = &self.admins;
         let clients = |metrics: Metrics| metrics.sum("trunkline_client_connections", &[]);
@@ -84,9 +75,6 @@ impl Local {
     }
 
     /// Process id printed by the script for this name.
-    ///
-    /// # Errors
-    /// If it is missing.
     pub fn process_of(&self, name: &str) -> Result<u32> {
         let lines = self.process.lines_after(&format!("{name}: pid "));
         let line = lines.first().with_context(|| format!("no {name}"))?;
@@ -94,9 +82,6 @@ impl Local {
     }
 
     /// Ends the layout like Ctrl-C, and checks that no process remains.
-    ///
-    /// # Errors
-    /// If a process remains.
     pub async fn end(mut self) -> Result<()> {
         self.process.signal_group(Signal::Interrupt).await?;
         let status = self.process.ended().await?;

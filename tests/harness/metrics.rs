@@ -21,9 +21,6 @@ struct Sample {
 
 impl Metrics {
     /// Reads the metrics of the process at `host:port`.
-    ///
-    /// # Errors
-    /// If the answer is missing or invalid.
     pub async fn of(address: &str) -> Result<Self> {
         let answer = http_client::get(address, "/metrics").await?;
         anyhow::ensure!(answer.status.is_success(), "/metrics answers {}", answer.status);

@@ -68,9 +68,6 @@ pub struct Process {
 
 impl Process {
     /// Starts a program with its output logged line by line.
-    ///
-    /// # Errors
-    /// If the program can't be started.
     pub fn start(stage: &Stage, name: &str, command: Command) -> Result<Self> {
         let (mut process, stdout, _) = Self::spawn(stage, name, command, Stdio::null())?;
         let (tell, lines) = watch::channel(Vec::new());
@@ -80,9 +77,6 @@ impl Process {
     }
 
     /// Starts a program controlled over standard input and output. Only its errors are logged.
-    ///
-    /// # Errors
-    /// If the program can't be started.
     pub fn start_driven(stage: &Stage, name: &str, command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
         let (process, stdout, stdin) = Self::spawn(stage, name, command, Stdio::piped())?;
         Ok((process, stdin.context("the input is piped")?, stdout))
@@ -109,9 +103,6 @@ impl Process {
     }
 
     /// Waits for an output line that contains `text`, and returns it.
-    ///
-    /// # Errors
-    /// If the process ends first.
     pub async fn wait_for_line(&mut self, text: &str) -> Result<String> {
         let has = |lines: &Vec<String>| lines.iter().any(|line| line.contains(text));
         let found = match named(format!("the line {text:?} of {}", self.name), self.lines.wait_for(has)).await {
@@ -131,9 +122,6 @@ impl Process {
     }
 
     /// Waits until it has printed `count` lines that begin with `start`.
-    ///
-    /// # Errors
-    /// If the process ends first.
     pub async fn wait_for_lines(&mut self, start: &str, count: usize) -> Result<()> {
         let has = |lines: &Vec<String>| lines.iter().filter(|line| line.starts_with(start)).count() >= count;
         let name = format!("{count} lines {start:?} of {}", self.name);
@@ -142,9 +130,6 @@ impl Process {
     }
 
     /// Waits until it has logged a line with this text, and returns the line.
-    ///
-    /// # Errors
-    /// If it ends first.
     pub async fn wait_for_log(&mut self, text: &str) -> Result<String> {
         until(async || {
             let found = self.log().lines().find(|line| line.contains(text)).map(str::to_owned);
@@ -155,9 +140,6 @@ impl Process {
     }
 
     /// Sends a signal only to the process. After a freeze, waits until it has stopped.
-    ///
-    /// # Errors
-    /// If the signal can't be sent.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.id()?;
         send_signal(signal, &id.to_string()).await?;
@@ -168,25 +150,16 @@ impl Process {
     }
 
     /// Sends a signal to the process and its children, like a terminal. It must lead its own group.
-    ///
-    /// # Errors
-    /// If the signal can't be sent.
     pub async fn signal_group(&self, signal: Signal) -> Result<()> {
         send_signal(signal, &format!("-{}", self.id()?)).await
     }
 
     /// Kills the process (`kill -9`) and waits for its end.
-    ///
-    /// # Errors
-    /// If it can't be killed.
     pub async fn kill(&mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
     /// Waits until the process ends.
-    ///
-    /// # Errors
-    /// If it does not end.
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         match tokio::time::timeout(END_GUARD, self.child.wait()).await {
             Ok(status) => Ok(status?),
@@ -200,9 +173,6 @@ impl Process {
     }
 
     /// Id of the process.
-    ///
-    /// # Errors
-    /// If the process is gone.
     pub fn id(&self) -> Result<u32> {
         self.child.id().with_context(|| format!("{} is gone", self.name))
     }

@@ -27,9 +27,6 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Starts a Prometheus that scrapes `/metrics` of these addresses as separate jobs, and waits until all are up.
-    ///
-    /// # Errors
-    /// If it does not start, or a target can't be scraped.
     pub async fn start(stage: &Stage, targets: &[(&str, &str)]) -> Result<Self> {
         let address = free_address()?;
         let jobs: String = targets
@@ -63,9 +60,6 @@ impl Prometheus {
     }
 
     /// Evaluates an expression with at most one value.
-    ///
-    /// # Errors
-    /// If it can't be evaluated, or has several values.
     pub async fn query(&self, expression: &str) -> Result<Option<f64>> {
         let expression: String = form_urlencoded::byte_serialize(expression.as_bytes()).collect();
         let answer = http_client::get(&self.address, &format!("/api/v1/query?query={expression}")).await?;
@@ -93,9 +87,6 @@ impl Prometheus {
 }
 
 /// Checks names, units, types and texts of metrics with promtool.
-///
-/// # Errors
-/// If it finds a problem.
 pub async fn check(metrics: &str) -> Result<()> {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -35,9 +35,6 @@ pub struct Ending {
 
 impl Ending {
     /// JSON messages in the text.
-    ///
-    /// # Errors
-    /// If one is not JSON.
     pub fn messages(&self) -> Result<Vec<Value>> {
         let records = self.text.split(RECORD_SEPARATOR).filter(|record| !record.is_empty() && *record != PING);
         records.map(|record| serde_json::from_str(record).with_context(|| format!("not JSON: {record:?}"))).collect()
@@ -66,9 +63,6 @@ pub struct Refusal {
 
 impl RawClient {
     /// Opens a WebSocket at a proxy's path.
-    ///
-    /// # Errors
-    /// If the proxy refuses it.
     pub async fn open(address: &str, path: &str) -> Result<Self> {
         match Self::try_open(address, path).await? {
             Ok(client) => Ok(client),
@@ -77,17 +71,11 @@ impl RawClient {
     }
 
     /// Tries to open a WebSocket that the proxy may refuse.
-    ///
-    /// # Errors
-    /// If the proxy neither accepts nor refuses it.
     pub async fn try_open(address: &str, path: &str) -> Result<Result<Self, Refusal>> {
         Self::try_open_with(address, path, &[]).await
     }
 
     /// Tries to open a WebSocket with additional headers.
-    ///
-    /// # Errors
-    /// If the proxy neither accepts nor refuses it.
     pub async fn try_open_with(
         address: &str,
         path: &str,
@@ -97,9 +85,6 @@ impl RawClient {
     }
 
     /// Opens a WebSocket and performs the JSON handshake.
-    ///
-    /// # Errors
-    /// If either is refused.
     pub async fn join(address: &str, path: &str) -> Result<Self> {
         Self::join_over(TcpStream::connect(address).await?, address, path).await
     }
@@ -107,9 +92,6 @@ impl RawClient {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     /// Tries to open a WebSocket over an existing connection.
-    ///
-    /// # Errors
-    /// If the proxy neither accepts nor refuses it.
     pub async fn try_over(stream: S, address: &str, path: &str) -> Result<Result<Self, Refusal>> {
         Self::try_over_with(stream, address, path, &[]).await
     }
@@ -138,9 +120,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Opens a WebSocket over an existing connection and performs the JSON handshake.
-    ///
-    /// # Errors
-    /// If either is refused.
     pub async fn join_over(stream: S, address: &str, path: &str) -> Result<Self> {
         let mut client = match Self::try_over(stream, address, path).await? {
             Ok(client) => client,
@@ -151,9 +130,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Performs the JSON handshake.
-    ///
-    /// # Errors
-    /// If the handshake is refused.
     pub async fn shake_hands(&mut self) -> Result<()> {
         self.send_text(JSON_HANDSHAKE).await?;
         let answer = self.next_record().await?;
@@ -170,17 +146,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Sends a text frame.
-    ///
-    /// # Errors
-    /// If the socket is gone.
     pub async fn send_text(&mut self, text: impl Into<String>) -> Result<()> {
         self.socket.send(Message::text(text.into())).await.context("sending text")
     }
 
     /// Sends a binary frame.
-    ///
-    /// # Errors
-    /// If the socket is gone.
     pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
         self.socket.send(Message::binary(bytes)).await.context("sending bytes")
     }
@@ -194,18 +164,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Sends a close frame without a code, like browsers, and reads to the end.
-    ///
-    /// # Errors
-    /// If the socket breaks.
     pub async fn close(mut self) -> Result<Ending> {
         self.socket.close(None).await?;
         self.ending().await
     }
 
     /// Next JSON message other than a ping.
-    ///
-    /// # Errors
-    /// If the server closes instead.
     pub async fn next_record(&mut self) -> Result<Value> {
         loop {
             if !self.records.is_empty() {
@@ -223,9 +187,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Calls a hub method and waits for its completion, discarding earlier messages.
-    ///
-    /// # Errors
-    /// If the server closes instead.
     pub async fn call(&mut self, target: &str, arguments: Value) -> Result<Value> {
         self.calls += 1;
         let id = self.calls.to_string();
@@ -243,9 +204,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Next text or binary message.
-    ///
-    /// # Errors
-    /// If the server closes instead.
     pub async fn next_message(&mut self) -> Result<Message> {
         loop {
             match self.socket.next().await.context("the server closed instead")?? {
@@ -257,9 +215,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     }
 
     /// Waits for the next hub protocol ping without other messages.
-    ///
-    /// # Errors
-    /// If another message arrives.
     pub async fn next_ping(&mut self) -> Result<()> {
         match self.socket.next().await.context("the server closed instead")?? {
             Message::Text(text) if text.trim_end_matches(RECORD_SEPARATOR) == PING => Ok(()),
@@ -288,9 +243,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
 }
 
 /// Performs a WebSocket upgrade manually and returns the socket after the response.
-///
-/// # Errors
-/// If the upgrade is refused.
 pub async fn upgraded_socket(address: &str, path: &str) -> Result<TcpStream> {
     let mut socket = TcpStream::connect(address).await?;
     let request = format!(
@@ -310,9 +262,6 @@ pub async fn upgraded_socket(address: &str, path: &str) -> Result<TcpStream> {
 }
 
 /// Writes bytes to a new TCP connection and returns everything until the server closes it.
-///
-/// # Errors
-/// If the connection fails.
 pub async fn answer_to_garbage(address: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let socket = TcpStream::connect(address).await?;
     rest_after(socket, bytes).await

@@ -43,17 +43,11 @@ pub struct Relay {
 
 impl Relay {
     /// Starts a relay for a server at `host:port`.
-    ///
-    /// # Errors
-    /// If no port is free.
     pub async fn start(server: &str) -> Result<Self> {
         Self::start_for(CHANNEL_REQUEST, server).await
     }
 
     /// Starts a relay that treats connections with this request prefix as links.
-    ///
-    /// # Errors
-    /// If no port is free.
     pub async fn start_for(request: &'static [u8], server: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;

@@ -33,9 +33,6 @@ pub struct Stage {
 
 impl Stage {
     /// Creates a folder outside of a test. The caller removes it.
-    ///
-    /// # Errors
-    /// If the folder can't be created.
     pub fn new() -> Result<Self> {
         let number = STAGES.fetch_add(1, Ordering::Relaxed);
         let test = thread::current().name().unwrap_or("main").replace("::", "-");
@@ -138,9 +135,6 @@ pub fn is_full() -> bool {
 }
 
 /// Polls until `look` returns a value, for conditions without notification. The scenario's time limit applies.
-///
-/// # Errors
-/// If `look` fails.
 pub async fn until<T>(mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     loop {
         if let Some(found) = look().await? {
@@ -177,18 +171,12 @@ impl Drop for CutOff {
 }
 
 /// Folder of all build results.
-///
-/// # Errors
-/// If the running test is in an unexpected folder.
 pub fn target_folder() -> Result<PathBuf> {
     let folder = profile_folder()?;
     Ok(folder.parent().context("the build folder has no parent")?.to_owned())
 }
 
 /// Folder of the programs built with the running test.
-///
-/// # Errors
-/// If the running test is in an unexpected folder.
 pub fn profile_folder() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let deps_or_profile = test.parent().context("the running program has no folder")?;

@@ -56,9 +56,6 @@ pub struct Shipped {
 
 impl Shipped {
     /// Reads the shipped file.
-    ///
-    /// # Errors
-    /// If it does not exist.
     pub fn read(product: BalancerProduct) -> Result<Self> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(product.file());
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -66,9 +63,6 @@ impl Shipped {
     }
 
     /// Replaces all occurrences of a text in the file.
-    ///
-    /// # Errors
-    /// If it does not occur.
     pub fn with(mut self, text: &str, instead: &str) -> Result<Self> {
         ensure!(self.text.contains(text), "{} has no {text:?}", self.product.file());
         self.text = self.text.replace(text, instead);
@@ -76,9 +70,6 @@ impl Shipped {
     }
 
     /// Starts the balancer in front of two or three nodes (HAProxy: any number), and waits until it listens.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn start<'a>(self, stage: &Stage, nodes: impl IntoIterator<Item = &'a Proxy>) -> Result<LoadBalancer> {
         let (product, address, statistics) = (self.product, free_address()?, free_address()?);
         let nodes: Vec<&Proxy> = nodes.into_iter().collect();
@@ -163,9 +154,6 @@ impl LoadBalancer {
     }
 
     /// Returns its whole log.
-    ///
-    /// # Errors
-    /// If its file can't be read.
     pub fn log(&self) -> Result<String> {
         let requests = self.access_log.as_ref().map(std::fs::read_to_string).transpose()?;
         Ok(self.process.log() + &requests.unwrap_or_default())
@@ -178,9 +166,6 @@ impl LoadBalancer {
     }
 
     /// Whether HAProxy considers these nodes ready and down, respectively.
-    ///
-    /// # Errors
-    /// If there are no statistics, as for nginx.
     pub async fn has_found(&self, ready: &[&str], down: &[&str]) -> Result<bool> {
         let metrics = Metrics::of(&self.statistics).await?;
         let says = |server: &str, name: &str, state: &str| {
@@ -196,9 +181,6 @@ impl LoadBalancer {
 
     /// Number of answers forwarded by HAProxy with a class of statuses ("2xx"). These counters are exact, unlike its
     /// log: its threads drop lines to avoid waiting for each other.
-    ///
-    /// # Errors
-    /// If there are no statistics, as for nginx.
     pub async fn answers(&self, class: &str) -> Result<f64> {
         let metrics = Metrics::of(&self.statistics).await?;
         Ok(metrics.sum("haproxy_server_http_responses_total", &[("proxy", "trunkline"), ("code", class)]))

@@ -46,9 +46,6 @@ impl Block {
 static BLOCK: LazyLock<Result<Block>> = LazyLock::new(Block::claim);
 
 /// Returns an unused loopback address, unique per call.
-///
-/// # Errors
-/// If no port is free.
 pub fn free_address() -> Result<String> {
     let block = BLOCK.as_ref().map_err(|error| anyhow!("{error}"))?;
     for _ in 0..BLOCK_PORTS {
@@ -61,9 +58,6 @@ pub fn free_address() -> Result<String> {
 }
 
 /// Number of established connections at this loopback server address.
-///
-/// # Errors
-/// If the system's table can't be read.
 pub fn established_at(address: &str) -> Result<usize> {
     let port: u16 = address.rsplit(':').next().context("an address ends with a port")?.parse()?;
     let suffix = format!(":{port:04X}");

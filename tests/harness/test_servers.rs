@@ -45,9 +45,6 @@ pub struct TestServers {
 
 impl TestServers {
     /// Starts all processes and waits until clients can connect.
-    ///
-    /// # Errors
-    /// If one does not start.
     pub async fn start(fleet: &Fleet<'_>, app: App, setting: Setting) -> Result<Self> {
         match setting {
             Setting::TwoProxies => {

@@ -41,9 +41,6 @@ pub struct Identity {
 
 impl Authority {
     /// Creates an authority with this name.
-    ///
-    /// # Errors
-    /// If its file can't be written.
     pub fn new(stage: &Stage, name: &str) -> Result<Self> {
         let mut params = CertificateParams::new([])?;
         // Issuer and subject must have different names.
@@ -58,9 +55,6 @@ impl Authority {
     }
 
     /// Signs a certificate for these hosts. An existing file name is overwritten.
-    ///
-    /// # Errors
-    /// If its files can't be written.
     pub fn sign(&self, name: &str, hosts: &[&str]) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -83,17 +77,11 @@ impl Authority {
     }
 
     /// Opens a TLS connection to a server with a certificate for `localhost` by this authority.
-    ///
-    /// # Errors
-    /// If the connection fails.
     pub async fn connect(&self, address: &str, protocol: &str) -> Result<TlsStream<TcpStream>> {
         self.connect_over(TcpStream::connect(address).await?, protocol).await
     }
 
     /// Performs a TLS handshake over an open connection.
-    ///
-    /// # Errors
-    /// If it fails.
     pub async fn connect_over(&self, stream: TcpStream, protocol: &str) -> Result<TlsStream<TcpStream>> {
         let mut config = ClientConfig::builder().with_root_certificates(self.roots()?).with_no_client_auth();
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
@@ -104,9 +92,6 @@ impl Authority {
 
 impl Identity {
     /// Paths as command line arguments.
-    ///
-    /// # Errors
-    /// If they are not UTF-8.
     pub fn arguments(&self) -> Result<(&str, &str)> {
         Ok((text(&self.certificate)?, text(&self.key)?))
     }
@@ -129,17 +114,11 @@ pub struct TlsEnd {
 
 impl TlsEnd {
     /// Listens on a free loopback port and forwards all bytes to `target`.
-    ///
-    /// # Errors
-    /// If the certificate is invalid.
     pub async fn start(identity: &Identity, target: &str) -> Result<Self> {
         Self::with(WebPkiClientVerifier::no_client_auth(), identity, target).await
     }
 
     /// Starts an endpoint that accepts only clients with a certificate by the authority.
-    ///
-    /// # Errors
-    /// If a certificate is invalid.
     pub async fn for_clients_of(authority: &Authority, identity: &Identity, target: &str) -> Result<Self> {
         let verifier = WebPkiClientVerifier::builder(Arc::new(authority.roots()?)).build()?;
         Self::with(verifier, identity, target).await

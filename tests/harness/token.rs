@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 const LIFETIME_S: u64 = 3600;
 
 /// Adds an expiry to these claims, unless they have one.
-///
-/// # Errors
-/// If the claims are not an object.
 pub fn with_expiry(claims: &Value) -> Result<Value> {
     let mut all = json!({ "exp": in_seconds(LIFETIME_S)? });
     let given = claims.as_object().context("claims are an object")?;
@@ -29,9 +26,6 @@ pub fn in_seconds(seconds: u64) -> Result<u64> {
 }
 
 /// HS256 JWT with these claims and an expiry.
-///
-/// # Errors
-/// If the claims are not an object.
 pub fn signed(access_key: &str, claims: &Value) -> Result<String> {
     let key = EncodingKey::from_secret(access_key.as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &with_expiry(claims)?, &key)?)

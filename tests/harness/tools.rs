@@ -26,17 +26,11 @@ pub fn shipped(path: &str) -> PathBuf {
 }
 
 /// Command in the Python environment created by `tests/run`.
-///
-/// # Errors
-/// If the running test is in an unexpected folder.
 pub fn python(name: &str) -> Result<Command> {
     Ok(Command::new(target_folder()?.join("python/bin").join(name)))
 }
 
 /// Runs a command and returns its output.
-///
-/// # Errors
-/// If it can't be run, or fails.
 pub async fn run(command: &mut Command) -> Result<String> {
     let name = command.as_std().get_program().to_string_lossy().into_owned();
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await;
@@ -49,9 +43,6 @@ pub async fn run(command: &mut Command) -> Result<String> {
 
 /// Checks files of a folder with the TypeScript compiler, using the official client's types. Returns whether they are
 /// valid, and the compiler's output.
-///
-/// # Errors
-/// If the compiler can't be run.
 pub async fn type_check(folder: &Path, options: &str, files: &[&str]) -> Result<(bool, String)> {
     let packages = folder.join("node_modules");
     if !packages.exists() {
@@ -65,18 +56,12 @@ pub async fn type_check(folder: &Path, options: &str, files: &[&str]) -> Result<
 }
 
 /// Reads the documents of YAML files.
-///
-/// # Errors
-/// If one is invalid.
 pub async fn read_yaml(paths: &[PathBuf]) -> Result<Vec<Value>> {
     let text = run(python("python")?.args(["-c", YAML_TO_JSON]).args(paths)).await?;
     Ok(serde_json::from_str(&text)?)
 }
 
 /// All files with this ending below a shipped folder.
-///
-/// # Errors
-/// If a folder can't be read.
 pub fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

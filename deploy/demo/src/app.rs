@@ -6,7 +6,7 @@ use clap::ValueEnum;
 pub(crate) enum App {
     /// A chat with rooms
     Chat,
-    /// Displays that come and go, and are seen by all
+    /// Status of displays that connect and disconnect, seen by all clients
     Status,
     /// A board with notes, polls and moderation
     Board,
@@ -39,7 +39,6 @@ impl App {
         }
     }
 
-    /// Activity of simulated clients.
     pub(crate) const fn traffic(self) -> &'static str {
         match self {
             Self::Chat => "chat",

@@ -64,7 +64,6 @@ pub(crate) fn beside_this_program(app: App) -> anyhow::Result<Programs> {
     Programs::find(&folder.join("examples"), app.name(), &folder)
 }
 
-/// Line printed before a build.
 fn plan_of_work(app: App, has_proxy: bool) -> String {
     let time = if has_proxy {
         "changes since the last build"

@@ -10,12 +10,10 @@ use tokio::net::TcpStream;
 /// Maximum number of bytes read from a response; displayed texts are shorter.
 const ANSWER_MAX_BYTES: u64 = 16 * 1024;
 
-/// Raw response to a request.
 #[derive(Debug)]
 pub(crate) struct Answer(String);
 
 impl Answer {
-    /// Whether the status is 200.
     pub(crate) fn is_ok(&self) -> bool {
         self.status() == Some(200)
     }

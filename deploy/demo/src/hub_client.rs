@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// Character at the end of each message.
 const END: char = '\u{1e}';
 
 /// Connection to a hub after its handshake.

@@ -47,7 +47,6 @@ pub(crate) struct Args {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) app: App,
-    /// Listen address of the app server.
     pub(crate) listen: SocketAddr,
     pub(crate) proxies: Vec<ProxyPlan>,
     pub(crate) has_traffic: bool,
@@ -85,9 +84,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Checks that all addresses are free. The processes would also fail, but name their own flags.
     pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
-        // Keep all of them bound to also find duplicate addresses.
         let mut held = Vec::new();
         for (flag, address) in self.addresses() {
             match TcpListener::bind(address) {

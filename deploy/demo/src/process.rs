@@ -42,7 +42,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a program. `index` selects its colour.
     pub(crate) fn start(name: &str, index: usize, program: &Path, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -76,7 +75,6 @@ impl Process {
         }
     }
 
-    /// Requests the end of the process, unless it has already ended.
     pub(crate) fn ask_to_end(&mut self) {
         signals::terminate(&mut self.child);
     }
@@ -99,7 +97,6 @@ impl Process {
         }
     }
 
-    /// Kills the process, unless it has already ended.
     pub(crate) async fn kill(&mut self) {
         let _ = self.child.start_kill();
         let _ = self.child.wait().await;
@@ -111,7 +108,6 @@ impl Process {
 pub(crate) struct Group(Child);
 
 impl Group {
-    /// Starts the leader of a new group.
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         #[cfg(unix)]
         command.process_group(0);
@@ -123,11 +119,10 @@ impl Group {
         self.0.wait().await
     }
 
-    /// Ends all processes of the group and waits until they are gone.
     pub(crate) async fn end(mut self) {
         let Some(left) = signals::interrupt_group(&mut self.0) else { return };
         let _ = self.0.wait().await;
-        // The remaining processes have no parent to wait for them, so they are polled.
+        // The remaining processes are not children of this one, so the group is polled.
         let gone = async {
             while left.is_alive() {
                 sleep(GROUP_POLL).await;

@@ -14,7 +14,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// Time limit for one response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time after which a process counts as stuck. Startup is fast, except on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until `path` at `address` returns 200.

@@ -60,7 +60,6 @@ pub(crate) async fn received_again() {
     }
 }
 
-/// Requests the end of a process.
 #[cfg(unix)]
 pub(crate) fn terminate(child: &mut Child) {
     if let Some(pid) = pid(child) {

@@ -17,10 +17,8 @@ use crate::hub_client::HubClient;
 use crate::plan::{CLIENTS_PER_PROXY, Plan};
 use crate::process::note;
 
-/// Names of the clients, in rotation.
 const NAMES: [&str; 6] = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Tony"];
 
-/// Texts of chat messages and notes, in rotation.
 const LINES: [&str; 8] = [
     "good morning",
     "did you see the new board?",
@@ -35,10 +33,8 @@ const LINES: [&str; 8] = [
 /// Initial room of the page, also used by the clients.
 const ROOM: &str = "kitchen";
 
-/// Initial room of the canvas.
 const CANVAS_ROOM: &str = "lobby";
 
-/// Time limit for connecting and logging in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time between two connections.
@@ -50,7 +46,6 @@ const STEPS: usize = 12;
 /// Maximum notes of one client on the board; beyond it the client deletes its oldest note.
 const NOTES_MAX: usize = 3;
 
-/// Runs all clients forever.
 pub(crate) async fn run(plan: &Plan) -> Infallible {
     let proxies = plan.proxies.iter().map(|proxy| proxy.listen);
     let places = proxies.flat_map(|proxy| [proxy; CLIENTS_PER_PROXY]).enumerate();
@@ -58,7 +53,6 @@ pub(crate) async fn run(plan: &Plan) -> Infallible {
     pending().await
 }
 
-/// Simulated client at one proxy.
 #[derive(Debug)]
 struct Robot {
     index: usize,
@@ -72,7 +66,7 @@ type Notes = VecDeque<Value>;
 
 impl Robot {
     async fn run(self) {
-        // Staggers the clients.
+        // Delays the clients by different times.
         sleep(Duration::from_millis(300) * u32::try_from(self.index).unwrap_or_default()).await;
         let mut is_told = false;
         loop {
@@ -122,7 +116,7 @@ impl Robot {
     async fn visit(&self, mut client: HubClient) -> anyhow::Result<()> {
         match self.app {
             App::Chat => client.call("JoinRoom", json!([ROOM])).await?,
-            // Earlier notes still exist.
+            // Notes from earlier connections still exist.
             App::Board => {
                 client
                     .send(&json!({"type": 4, "invocationId": "history", "target": "History", "arguments": []}))
@@ -174,7 +168,7 @@ impl Robot {
         }
     }
 
-    /// A wave, placed differently for each client and step.
+    /// Wave, placed differently for each client and step.
     fn new_stroke(&self, step: usize) -> Value {
         let (x, y) = ((self.index * 190 + step * 70) % 1000, (self.index * 130 + step * 240) % 900);
         let rises = [40, 0, 25, 70, 90, 60, 20, 10, 45];

@@ -23,7 +23,7 @@
 //! | `socket` | the two halves of a link, over a WebSocket or in memory |
 //! | `handshake` | the first two frames |
 //! | `outbox` | send queue of a session, and its waiting senders |
-//! | `stop` | stopping a socket from outside; ticks and time-outs of the session |
+//! | `stop` | stopping a socket from outside; ticks and timeouts of the session |
 //! | `reader` | frames in batches, numbered and counted as taken |
 //! | `writer` | chunks, pings and acknowledgements |
 //! | `move_queue` | moves of client connections, queued after earlier sends |

@@ -1,4 +1,4 @@
-//! Stopping a session's socket from outside, and time-outs of a session: ticks of silence while it has a socket, and
+//! Stopping a session's socket from outside, and timeouts of a session: ticks of silence while it has a socket, and
 //! the resume window while it has none.
 
 use std::sync::{Arc, OnceLock};

@@ -19,7 +19,7 @@ fn weight_of(instance: &str, name: &str) -> u64 {
     hasher.write(instance.as_bytes());
     hasher.write(&[0xff]);
     hasher.write(name.as_bytes());
-    // The last bytes hardly affect the highest bits, which decide. MurmurHash3's finalizer spreads them.
+    // The last bytes hardly affect the highest bits, which decide. MurmurHash3's final mix spreads them.
     let mut hash = hasher.finish();
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);

@@ -102,7 +102,7 @@ pub(super) struct DoctorArgs {
     #[arg(long, value_name = "JSON", default_value = "[]", requires = "invoke", value_parser = json_list)]
     pub arguments: JsonText,
 
-    /// Time for which connections stay idle, to find time-outs. [default: none]
+    /// Time for which connections stay idle, to find timeouts. [default: none]
     #[arg(long, value_name = "DURATION", value_parser = seconds(1..=3600))]
     pub idle: Option<Duration>,
 

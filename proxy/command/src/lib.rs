@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `quantity` | durations and sizes in human-readable form |
 //! | `version` | version and build of the command |
-//! | `shown_text` | sanitizing external texts for a terminal |
+//! | `shown_text` | sanitising external texts for a terminal |
 //! | `logging` | log lines and levels |
 //! | `output` | messages on the standard streams |
 //! | `text_table` | tables for the terminal |

@@ -1,7 +1,7 @@
-//! Sanitizes external texts for a terminal: clients, other nodes and servers choose them, so they must not control it.
+//! Sanitises external texts for a terminal: clients, other nodes and servers choose them, so they must not control it.
 //!
 //! Control characters move the cursor, set titles and forge lines; bidi marks change the displayed order. All output of
-//! the command is sanitized here, at the latest before the standard streams.
+//! the command is sanitised here, at the latest before the standard streams.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,12 +11,12 @@ pub(super) use trunkline_process::is_steering;
 /// Replacement for a control character.
 const REPLACEMENT: char = '\u{fffd}';
 
-/// Sanitizes a line or a part of one. Line breaks and tabs become spaces.
+/// Sanitises a line or a part of one. Line breaks and tabs become spaces.
 pub(super) fn one_line(text: &str) -> Cow<'_, str> {
     cleaned(text, |char| if matches!(char, '\n' | '\r' | '\t') { ' ' } else { REPLACEMENT }, |_| false)
 }
 
-/// Sanitizes a multi-line text with sanitized parts.
+/// Sanitises a multi-line text with sanitised parts.
 pub(super) fn lines(text: &str) -> Cow<'_, str> {
     cleaned(text, |_| REPLACEMENT, |char| matches!(char, '\n' | '\t'))
 }

@@ -164,7 +164,7 @@ catalogue! {
         "give all nodes the same access key, compatible versions, and the admin ports of each other (--peers)";
     NodeClockDiffers = Error "node-clock-differs" after 2:
         "the clock of another node differs by more than 5 minutes",
-        "compare the clocks of both machines, and synchronize them (NTP)";
+        "compare the clocks of both machines, and synchronise them (NTP)";
     NodeNameShared = Warning "node-name-shared" after 10:
         "several nodes of the fleet have the same name",
         "give each node its own --node-name";

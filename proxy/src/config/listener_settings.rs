@@ -43,7 +43,7 @@ settings! {
     /// Settings of server-sent events and long polling. Defaults are those of the official server.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct HttpTransportSettings {
-        /// Time for which a poll waits for messages before it gets an empty response. Keep it below the time-out of
+        /// Time for which a poll waits for messages before it gets an empty response. Keep it below the timeout of
         /// load balancers for requests.
         #[flag("poll-timeout", Seconds(1..=3600))]
         pub poll_timeout: Duration = Duration::from_secs(90),

@@ -1,6 +1,6 @@
 //! Log messages and problem list of one upstream: its problem, its links and its shutdown, each reported once.
 //!
-//! Graceful shutdowns and brief absences are part of every roll-out, so they are no warnings.
+//! Graceful shutdowns and brief absences are part of every rollout, so they are no warnings.
 
 use std::sync::Arc;
 

@@ -218,7 +218,7 @@ pub(super) fn apply_to_connection(
     }
 }
 
-/// Handles a hand-over from an app server that may have had a secondary assignment of a closed connection.
+/// Handles a handover from an app server that may have had a secondary assignment of a closed connection.
 fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
     if let Some(client) = state.core.connections.get(slot).filter(|client| client.life().is_closed()) {
         let (hub, id) = (client.home().hub(), client.id().clone());

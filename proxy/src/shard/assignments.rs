@@ -392,7 +392,7 @@ fn free_outboxes(state: &mut ShardState, excess: usize) {
     }
 }
 
-/// Handles the close message of a stopping app server as the start of a hand-over, and keeps it from the
+/// Handles the close message of a stopping app server as the start of a handover, and keeps it from the
 /// client.
 fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
     let Some(client) = state.core.connections.get(slot) else { return false };

@@ -140,7 +140,7 @@ impl ShardState {
         self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
     }
 
-    /// Handles a hand-over by an app server: reassigns the client in this role, and keeps the app's items for
+    /// Handles a handover by an app server: reassigns the client in this role, and keeps the app's items for
     /// the next one.
     pub(super) fn hand_over(&mut self, slot: Slot, role: &Role, headers: &[(ByteString, Vec<ByteString>)]) {
         let Some(client) = self.core.connections.get_mut(slot) else { return };
@@ -166,7 +166,7 @@ impl ShardState {
             let client = self.core.connections.find(link.hub(), &id).and_then(|slot| self.core.connections.get(slot));
             // The client may have returned.
             if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
-                // Current or last app server. An empty name would request a hand-over.
+                // Current or last app server. An empty name would request a handover.
                 let at = client.map_or(to, |client| client.home().app());
                 link.send(&moved_to(&id, &hubs.instance(at)));
             }
@@ -181,7 +181,7 @@ impl ShardState {
         owe(self);
     }
 
-    /// Pauses the clients of a stopping app server and requests the hand-over of each client once its calls
+    /// Pauses the clients of a stopping app server and requests the handover of each client once its calls
     /// have ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
         self.assignments.mirrored.leave_mirrors(&mut self.core.connections, hub, app);

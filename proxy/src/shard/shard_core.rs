@@ -254,7 +254,7 @@ impl ShardCore {
         }
     }
 
-    /// Stops reading from a client, and sends its app server this hand-over request after all earlier messages.
+    /// Stops reading from a client, and sends its app server this handover request after all earlier messages.
     pub(super) fn ask_to_hand_over(&mut self, slot: Slot, role: &Role, order: &ServiceMessage) {
         self.change_assignment(slot, role, |assignment, _| assignment.ask_to_hand_over());
         if let Some(link) = self.connections.live(slot).and_then(|client| client.link_of(role)) {
@@ -262,7 +262,7 @@ impl ShardCore {
         }
     }
 
-    /// Executes an app server's flow-control operation. After its input has ended, the hand-over request is
+    /// Executes an app server's flow-control operation. After its input has ended, the handover request is
     /// repeated.
     pub(super) fn control(&mut self, slot: Slot, role: &Role, operation: FlowOperation) {
         self.change_assignment(slot, role, |assignment, _| assignment.obey(operation));

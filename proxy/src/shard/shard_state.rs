@@ -4,7 +4,7 @@
 //!                 ┌ ShardCore      clients with their sets and routes, outgoing data, watches
 //!                 ├ Assignments    app servers of a client: primary, secondaries, mirrors; closing
 //!                 ├ Moves          resumption over other sockets and nodes; keep-alives
-//!                 ├ LeavingClients, ServerRebalance, hand-overs   clients that have to move
+//!                 ├ LeavingClients, ServerRebalance, handovers   clients that have to move
 //!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that subscribe to changes
 //! ```
 //!

@@ -7,7 +7,7 @@
 //!    └────────────────── named again ────────────┴─────────────────────────────┘
 //! ```
 //!
-//! A hub without links and clients is idle. A full table of hubs evicts idle hubs before the hold time-out.
+//! A hub without links and clients is idle. A full table of hubs evicts idle hubs before the hold timeout.
 //!
 //! Lookups by path or name don't find a removed hub. The hub keeps its index while it is referenced. The next new hub
 //! takes a free index.

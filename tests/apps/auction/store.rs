@@ -79,7 +79,6 @@ impl BidStore {
         self.path.with_extension("recorded")
     }
 
-    /// Opens the file, locked until dropped.
     fn open(&self) -> Result<File> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(&*self.path);
         let file = file.with_context(|| format!("can't open {}", self.path.display()))?;

@@ -10,7 +10,6 @@ use trunkline::{Context, Hub, HubError, UploadStream};
 /// Number of concurrent calls per client on `/parallel`.
 pub(crate) const PARALLEL_INVOCATIONS: usize = 3;
 
-/// State shared by the methods of this process.
 #[derive(Clone)]
 pub(crate) struct Gate {
     is_open: watch::Sender<bool>,
@@ -32,7 +31,7 @@ impl Default for Gate {
 
 impl Gate {
     pub(crate) async fn pass(&self) {
-        // This process holds the sender, so waiting always ends.
+        // The sender lives as long as the process, so waiting always ends.
         let _ = self.is_open.subscribe().wait_for(|is_open| *is_open).await;
     }
 }
@@ -48,7 +47,6 @@ async fn take(ctx: Context, State(gate): State<Gate>, number: u64, _padding: Str
     Ok(())
 }
 
-/// Waits for the gate, then sends each item to the caller.
 async fn take_upload(ctx: Context, State(gate): State<Gate>, mut numbers: UploadStream<u64>) -> Result<u64, HubError> {
     gate.pass().await;
     let mut count = 0;
@@ -59,7 +57,6 @@ async fn take_upload(ctx: Context, State(gate): State<Gate>, mut numbers: Upload
     Ok(count)
 }
 
-/// Reports its start and end, and yields to other calls in between.
 async fn work(ctx: Context, number: u64) -> Result<(), HubError> {
     let caller = ctx.clients().caller();
     caller.send("Began", (number,)).await?;

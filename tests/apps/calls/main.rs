@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `/calls` | all methods, with default hub settings |
 //! | `/parallel` | three concurrent calls per client |
-//! | `/impatient` | a very short time-out for client results |
+//! | `/impatient` | a very short timeout for client results |
 //! | `/filtered` | filters around a few methods |
 //! | `/raw` | raw endpoint: see its file |
 //!
@@ -145,7 +145,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     tell(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this option is only slower.
+        // Small messages are sent without waiting for full packets. If the socket refuses the option, it is only
+        // slower.
         drop(tcp.set_nodelay(true));
     });
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)

@@ -9,15 +9,14 @@ use super::gate::Gate;
 const PATH: &str = "/raw";
 const NAME: &str = "raw";
 
-/// State shared by its connections.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) server: ServerHandle,
 }
 
-/// `who`: describes the client. `wait`: waits for the gate. `tell ID TEXT`: sends to another client. `bye`: ends the
-/// connection. `fail`: ends it with an error.
+/// Commands: `who` describes the client, `wait` waits for the gate, `tell ID TEXT` sends to another client, `bye` ends
+/// the connection, `fail` ends it with an error.
 async fn serve(State(shared): State<Shared>, mut connection: RawConnection) -> Result<(), HubError> {
     while let Some(message) = connection.recv().await {
         match message.as_text() {

@@ -9,17 +9,14 @@ fn in_words(error: InvokeError) -> HubError {
     HubError::new(error.to_string())
 }
 
-/// Asks a client for any value.
 async fn ask(ctx: Context, connection_id: String, method: String) -> Result<Value, HubError> {
     ctx.clients().client(connection_id).invoke(&method, ("a question",)).await.map_err(in_words)
 }
 
-/// Asks a client for a number.
 async fn ask_for_number(ctx: Context, connection_id: String, method: String) -> Result<u32, HubError> {
     ctx.clients().client(connection_id).invoke(&method, ()).await.map_err(in_words)
 }
 
-/// Asks its own caller.
 async fn ask_me(ctx: Context, method: String) -> Result<Value, HubError> {
     ctx.clients().caller().invoke(&method, ()).await.map_err(in_words)
 }

@@ -36,7 +36,6 @@ async fn add_up(mut numbers: UploadStream<i64>, start: i64) -> Result<i64, HubEr
     Ok(sum)
 }
 
-/// Takes items from both in turn.
 async fn zip(
     mut left: UploadStream<String>,
     between: String,
@@ -49,12 +48,10 @@ async fn zip(
     Ok(pairs)
 }
 
-/// Takes the first item and ignores the others.
 async fn first_of(mut numbers: UploadStream<i64>) -> Result<Option<i64>, HubError> {
     numbers.next().await.transpose()
 }
 
-/// Streams in both directions.
 async fn double(numbers: UploadStream<i64>) -> impl Stream<Item = Result<i64, HubError>> {
     numbers.map(|number| Ok(number? * 2))
 }

@@ -21,7 +21,7 @@ async fn unsigned_in_words(number: u64) -> String {
     number.to_string()
 }
 
-/// Tests only the direction to the client, with any number that a client can write.
+/// Tests only the direction to the client. The text may be any number that a client can write.
 async fn unsigned_of_words(text: String) -> Result<u64, HubError> {
     Ok(text.parse()?)
 }

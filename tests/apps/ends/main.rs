@@ -4,8 +4,8 @@
 //! | path | purpose |
 //! |---|---|
 //! | `/ends` | `Id()` returns the connection id; `Abort()` closes; closes clients when their tokens expire; WebSockets and long polling |
-//! | `/lively` | short client time-out, and events too |
-//! | `/hasty` | very short time-out for the hub handshake |
+//! | `/lively` | short client timeout, and events too |
+//! | `/hasty` | very short timeout for the hub handshake |
 //! | `/unwelcoming` | its `on_connected` fails |
 //! | `/line` | raw: first sends its connection id; executes the texts `close`, `fail` and `panic` |
 //!
@@ -19,10 +19,10 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use trunkline::{Cause, Context, Hub, HubError, RawConnection, RawEndpoint, RawMessage, Server, Transport};
 
-/// Handshake time-out: long enough for an immediate handshake, short enough for a test to wait.
+/// Handshake timeout: long enough for an immediate handshake, short enough for a test to wait.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Client time-out: longer than a busy machine delays a ping, short enough for a test to wait.
+/// Client timeout: longer than a busy machine delays a ping, short enough for a test to wait.
 const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Test app server for ends of connections.

@@ -45,7 +45,7 @@ struct NegotiateRequest {
     /// Redirect to another URL, with this token.
     elsewhere: Option<String>,
     token: Option<String>,
-    /// Never answer the question.
+    /// Decision that is never answered.
     hang: Option<String>,
 }
 
@@ -78,7 +78,6 @@ fn print(told: &str) {
     println!("told {told}");
 }
 
-/// Whether a user is online, and the number of their connections.
 async fn online(ctx: Context, user: String) -> Result<(bool, u64), HubError> {
     Ok((*ctx.users().online(&user).await?, *ctx.users().count(&user).await?))
 }
@@ -107,7 +106,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     announce(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this option is only slower.
+        // Small messages are sent without waiting for full packets. If the socket refuses the option, it is only
+        // slower.
         drop(tcp.set_nodelay(true));
     });
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)

@@ -26,7 +26,7 @@ struct Arguments {
     /// Address to listen on.
     #[arg(long)]
     listen: String,
-    /// Shutdown time-out for running calls, in milliseconds.
+    /// Shutdown timeout for running calls, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     shutdown_timeout_ms: u64,
     /// Also serve the raw endpoint `/feed`.
@@ -107,10 +107,9 @@ async fn run(tag: String) -> String {
     tag
 }
 
-/// Waits until the gate opens.
 async fn pass(State(gate): State<Gate>, tag: String) -> String {
     tell(&format!("ran {tag}"));
-    // This process holds the sender, so waiting always ends.
+    // The sender lives as long as the process, so waiting always ends.
     let _ = gate.subscribe().wait_for(|is_open| *is_open).await;
     tag
 }

@@ -73,13 +73,11 @@ async fn shout(ctx: Context, State(role): State<Role>, number: i64) -> Result<()
     Ok(())
 }
 
-/// Sends a number to all clients.
 async fn count(ctx: Context, number: i64) -> Result<(), HubError> {
     ctx.clients().all().send("Number", (number,)).await?;
     Ok(())
 }
 
-/// Sends a number to a group.
 async fn count_in(ctx: Context, group: String, number: i64) -> Result<(), HubError> {
     ctx.clients().group(&group).send("GroupNumber", (number,)).await?;
     Ok(())

@@ -4,9 +4,9 @@
 //! | hub | purpose |
 //! |---|---|
 //! | `/sends` | sends, groups, errors |
-//! | `/hasty` | very short time-out for the hub handshake |
+//! | `/hasty` | very short timeout for the hub handshake |
 //! | `/detailed` | clients receive error details |
-//! | `/lively` | frequent keep-alives and a short client time-out |
+//! | `/lively` | frequent keep-alives and a short client timeout |
 //! | `/lossy` | slow clients lose messages to many receivers |
 
 use std::net::SocketAddr;
@@ -23,13 +23,13 @@ use trunkline::{Context, Hub, HubError, Server, SlowClients, Transport};
 const RECEIVED: &str = "Received";
 const FENCE: &str = "Fence";
 
-/// Handshake time-out: long enough for an immediate handshake, short enough for a test to wait.
+/// Handshake timeout: long enough for an immediate handshake, short enough for a test to wait.
 const HASTY_HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Keep-alive interval short enough for a test to wait.
 const LIVELY_KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Client time-out: longer than a busy machine delays a ping, short enough for a test to wait.
+/// Client timeout: longer than a busy machine delays a ping, short enough for a test to wait.
 const LIVELY_CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Duration of a slow call, far longer than others take.
@@ -242,7 +242,8 @@ async fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     announce(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
-        // Small messages must not wait for full packets; a socket that refuses this option is only slower.
+        // Small messages are sent without waiting for full packets. If the socket refuses the option, it is only
+        // slower.
         drop(tcp.set_nodelay(true));
     });
     Ok(axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?)

@@ -62,7 +62,7 @@ async fn mirror(request: Request) -> Response {
     let headers: Vec<[String; 2]> = parts.headers.iter().map(|(name, value)| [name.to_string(), text(value)]).collect();
     let uri = parts.uri.to_string();
     let seen = json!({ "method": parts.method.as_str(), "uri": uri, "headers": headers, "bytes": bytes, "sum": sum });
-    // An app has its own rules about other origins.
+    // The app's own CORS rules.
     ([("access-control-allow-origin", "https://only.example")], Json::<Value>(seen)).into_response()
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, broadcast};
 
-/// State shared by requests.
 #[derive(Clone)]
 pub(crate) struct Web {
     pub(crate) name: Arc<str>,

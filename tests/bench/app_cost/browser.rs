@@ -32,7 +32,6 @@ impl Dress {
         Ok((format!("{HUB}?access_token={token}"), headers(address)))
     }
 
-    /// Name on the command line and in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Minimal => "minimal",
@@ -41,7 +40,6 @@ impl Dress {
     }
 }
 
-/// Chromium's additional headers, equal for all clients.
 fn headers(address: SocketAddr) -> String {
     format!(
         "Pragma: no-cache\r\nCache-Control: no-cache\r\n\

@@ -13,7 +13,6 @@ use trunkline_generator::frame_protocol::Hub;
 
 use trunkline_tests::bench::echo;
 
-/// Time without progress after which a server is considered stuck.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_NAP: Duration = Duration::from_micros(50);
 
@@ -25,7 +24,6 @@ pub(crate) struct Caller {
     calls: Calls,
 }
 
-/// Numbered calls of one client, with the number of answered ones.
 #[derive(Debug)]
 struct Calls {
     client: usize,
@@ -46,7 +44,6 @@ impl Caller {
         Client::gather(count, connect, |client| Self { client, calls: Calls::new(number.next().unwrap_or(0), payload) })
     }
 
-    /// Sends further calls, each in its own frame, with a single write.
     pub(crate) fn ask(&mut self, calls: u64) -> Result<()> {
         let mut bytes = Vec::new();
         for _ in 0..calls {
@@ -67,7 +64,6 @@ impl Caller {
         Ok(())
     }
 
-    /// Reads available data and returns the number of answered calls.
     pub(crate) fn read(&mut self, scratch: &mut [u8]) -> Result<u64> {
         let Self { client, calls } = self;
         let before = calls.answered;

@@ -62,20 +62,15 @@ pub(crate) struct CallersArguments {
     payload: usize,
 }
 
-/// Measurements of one window.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Number of calls, each answered once.
     pub(crate) calls: u64,
     /// CPU time of the measured server.
     pub(crate) cpu_ns: u64,
-    /// CPU time of the proxy in front of it.
     pub(crate) proxy_cpu_ns: u64,
-    /// CPU time of these clients.
     pub(crate) callers_cpu_ns: u64,
     /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
-    /// Wall time of the window.
     pub(crate) wall_ns: u64,
 }
 
@@ -90,7 +85,6 @@ struct Callers {
     outstanding: u64,
 }
 
-/// CPU times at one moment.
 struct CpuReading {
     server: CpuTime,
     proxy: CpuTime,
@@ -138,8 +132,6 @@ impl Callers {
         })
     }
 
-    /// Makes this many calls and waits for all answers, keeping each client's number of pending calls constant while
-    /// possible.
     fn call(&mut self, calls: u64) -> Result<()> {
         let mut to_ask = calls;
         for caller in &mut self.crowd.clients {

@@ -24,11 +24,10 @@ pub(crate) struct CallsReport {
     app_over_bare: Spread,
     /// App server minus bare handler, by pair.
     excess_us: Spread,
-    /// Bare handler divided by bare handler, by pair: 1 except for noise.
+    /// Base minus itself, by pair: 0 except for noise.
     bare_over_bare: Spread,
-    /// Bare handler minus bare handler, by pair: 0 except for noise.
+    /// Difference between both bare handler windows, by pair: 0 except for noise.
     bare_excess_us: Spread,
-    /// CPU time of the proxy, not part of the ratio.
     proxy_us: Spread,
     windows: Vec<Measured>,
 }
@@ -68,7 +67,6 @@ impl CallsReport {
         })
     }
 
-    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
@@ -90,7 +88,6 @@ impl CallsReport {
     }
 }
 
-/// Heading and column names of the rows.
 fn heading(load: Load, settings: &Settings) -> String {
     let Settings { seconds, pairs, payload, shards, .. } = settings;
     let Load { clients, outstanding } = load;

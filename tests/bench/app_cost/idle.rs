@@ -39,7 +39,6 @@ pub(crate) struct IdleArguments {
     shards: u16,
 }
 
-/// Memory of both processes at one moment.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct MemoryReading {
     pub(crate) app: Memory,
@@ -50,9 +49,7 @@ pub(crate) struct MemoryReading {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Waves {
     pub(crate) before: MemoryReading,
-    /// Memory with the first wave of clients.
     pub(crate) first: MemoryReading,
-    /// Memory with both waves of clients.
     pub(crate) second: MemoryReading,
 }
 
@@ -98,7 +95,6 @@ fn reading(product: &Product, clients: &[TcpStream]) -> Result<MemoryReading> {
     Ok(MemoryReading { app: Memory::of(product.app_pid())?, proxy: Memory::of(product.proxy_pid())? })
 }
 
-/// Limit of open files of this process and its children; `None` if unlimited or unreadable.
 fn open_files_limit() -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;

@@ -93,7 +93,6 @@ enum Role {
     Idle(IdleArguments),
 }
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,

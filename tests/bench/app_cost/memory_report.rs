@@ -20,7 +20,6 @@ pub(crate) struct MemoryReport {
     figures: Vec<Figures>,
 }
 
-/// Memory per connection in bytes.
 #[derive(Debug, Serialize)]
 struct Figures {
     dress: Dress,
@@ -38,7 +37,6 @@ struct Growth {
     slope: Spread,
 }
 
-/// Measures everything and reports each run immediately.
 pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<MemoryReport> {
     tell(&heading(settings));
     let mut runs = DRESSES.map(|dress| (dress, Vec::new()));
@@ -60,7 +58,6 @@ fn waves_of(dress: Dress, settings: &Settings) -> Result<Waves> {
 }
 
 impl MemoryReport {
-    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
@@ -102,7 +99,6 @@ fn per_client(before: &Memory, after: &Memory, clients: u32) -> f64 {
     (after.anonymous_bytes as f64 - before.anonymous_bytes as f64) / f64::from(clients)
 }
 
-/// Heading and column names of the rows.
 fn heading(settings: &Settings) -> String {
     let (clients, both) = (settings.idle, 2 * settings.idle);
     format!(

@@ -33,7 +33,7 @@ pub(crate) struct RoundTripReport {
     app_p99_us: Spread,
     /// App server divided by bare handler, by pair.
     p99_ratio: Spread,
-    /// Bare handler divided by bare handler, by pair: 1 except for noise.
+    /// Ratio of both bare handler windows, by pair: 1 except for noise.
     noise: Spread,
 }
 
@@ -44,7 +44,6 @@ struct LatencyWindow {
     p99: f64,
 }
 
-/// Measures and reports each window immediately.
 pub(crate) fn measure(settings: &Settings, tell: impl Fn(&str)) -> Result<RoundTripReport> {
     let address = product::address()?;
     let _bare = Speaker::start("bare handler", &["bare", "--listen", &address.to_string()])?;
@@ -91,7 +90,6 @@ impl RoundTripReport {
         })
     }
 
-    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;

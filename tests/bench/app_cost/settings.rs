@@ -60,9 +60,7 @@ pub(crate) enum Subject {
 /// Load: number of clients, and of concurrent calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Load {
-    /// Number of client connections.
     pub(crate) clients: u32,
-    /// Pending calls of each client.
     pub(crate) outstanding: u32,
 }
 

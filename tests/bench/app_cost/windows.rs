@@ -10,7 +10,6 @@ use trunkline_tests::bench::rounds::in_turn;
 use crate::callers::{At, Window};
 use crate::settings::{Load, Settings};
 
-/// Calls of the first window, which only measures the speed.
 const FIRST_CALLS: u64 = 10_000;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
@@ -18,9 +17,7 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// Base of the comparison.
     Bare,
-    /// Subject of the benchmark.
     App,
     /// The bare handler again, to measure noise.
     BareAgain,
@@ -38,13 +35,11 @@ pub(crate) struct Measured {
     pub(crate) window: Window,
 }
 
-/// Server with its callers, and the number of calls per window.
 struct Called {
     callers: Speaker,
     calls: u64,
 }
 
-/// Measures all windows of a load and reports each immediately.
 pub(crate) fn measure(load: Load, settings: &Settings, tell: impl Fn(&Measured)) -> Result<Vec<Measured>> {
     let mut bare = Called::start(At::Bare, load, settings)?;
     let mut app = Called::start(At::App, load, settings)?;

@@ -30,19 +30,15 @@ const PAUSE: Duration = Duration::from_millis(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Attack {
-    /// Clients with unfinished messages.
     UnfinishedMessages,
-    /// Clients with large request heads.
     LargeHeads,
     /// Requests to a hub with the maximum number of query pairs, a thousand per second.
     Queries,
-    /// Forwarded requests with stalled bodies.
     StoppedUploads,
     /// Links of another app that send at full speed.
     BusyLinks,
 }
 
-/// Attack that continues until it is ended.
 pub(crate) struct RunningAttack {
     sockets: Vec<TcpStream>,
     links: Option<BusyLinks>,

@@ -11,16 +11,13 @@ use trunkline_generator::{connect, upgrade};
 use trunkline_protocol::service::{GroupBroadcastData, LinkHandshakeRequest, ServiceMessage};
 use trunkline_tests::bench::product::app_server_token;
 
-/// Links of the busy app.
 const LINKS: usize = 16;
 
-/// Hub of the busy app.
 const HUB: &str = "busy";
 
 /// Frames of one write.
 const FRAMES: usize = 2_000;
 
-/// Links that are busy until they are closed.
 pub(crate) struct BusyLinks(Vec<(TcpStream, JoinHandle<()>)>);
 
 impl BusyLinks {

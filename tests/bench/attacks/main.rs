@@ -58,7 +58,6 @@ struct Settings {
     json: Option<PathBuf>,
 }
 
-/// Results of one scenario.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Prices {
     echo_p50_us: f64,
@@ -72,7 +71,6 @@ struct Prices {
     memory_kib: f64,
 }
 
-/// Accessor of one result.
 type Figure = fn(&Prices) -> f64;
 
 /// Costs of an attack and its twin, by round.
@@ -83,7 +81,6 @@ struct Row {
     twin: Vec<Prices>,
 }
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
@@ -135,7 +132,6 @@ fn line(row: &Row) -> Result<String> {
     Ok(shown?.join("; "))
 }
 
-/// Proxy, app server, and the timed client.
 struct Scene {
     product: Product,
     client: (TcpStream, Vec<u8>),
@@ -149,7 +145,7 @@ impl Scene {
     }
 
     fn measure(mut self, attack: Option<Attack>, settings: &Settings) -> Result<Prices> {
-        // Costs that every proxy has with its first requests.
+        // The proxy's first requests have one-time costs.
         self.echo()?;
         self.pass_through()?;
         let memory_before = self.memory_kib()?;
@@ -175,7 +171,6 @@ impl Scene {
         })
     }
 
-    /// Calls a method and waits for its answer.
     fn echo(&mut self) -> Result<()> {
         let (socket, early) = &mut self.client;
         let call = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[1]}\x1e";

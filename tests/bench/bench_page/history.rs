@@ -15,7 +15,6 @@ use trunkline_tests::bench::spread::Spread;
 const MARKS_MAX: usize = 8;
 const COMMIT_LETTERS: usize = 7;
 
-/// One benchmark run: some tables, at one commit, on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// End time in the system's format, which orders files and runs.
@@ -51,7 +50,6 @@ impl Entry {
         Self { date: date.into(), commit: commit.into(), noise, figures }
     }
 
-    /// Writes it to a folder of such files, with a unique name.
     pub(crate) fn keep(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let stamp: String = self.date.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -110,7 +110,6 @@ const SERIES: [(&str, &str); 2] = [
     ("flat-calls-", "CPU time of a call over the number of clients"),
 ];
 
-/// Median, minimum and maximum of a result.
 fn spread(run: &Value, name: &str) -> Option<[f64; 3]> {
     let figure = run.get(name)?;
     let part = |part| figure.get(part).and_then(Value::as_f64);
@@ -159,7 +158,6 @@ fn memory(run: &Value) -> Option<f64> {
     run.get("memory_per_client_kib")?.as_f64()
 }
 
-/// Median of this result over the proxy's windows.
 fn latency(run: &Value, name: &str) -> Option<f64> {
     let windows = run.get("windows")?.as_array()?.iter();
     let subject = windows.filter(|window| window.get("part").and_then(Value::as_str) == Some("subject"));
@@ -168,7 +166,6 @@ fn latency(run: &Value, name: &str) -> Option<f64> {
     Some(spread.median).filter(|latency| *latency > 0.0)
 }
 
-/// Chart of the cost per unit over the number of clients; empty if not measured.
 fn over_clients(all: &[(&str, &Value)], names: &str, title: &'static str) -> String {
     let runs: Vec<_> = all.iter().filter(|(name, _)| name.starts_with(names)).map(|(_, run)| *run).collect();
     // The number of clients grows by a factor per step.
@@ -190,7 +187,6 @@ fn row(name: &str, run: &Value) -> Option<String> {
     let [_, low, high] = spread(run, "base_over_base")?;
     let kib = run.get("memory_per_client_kib").and_then(Value::as_f64).unwrap_or_default();
     let mut row = String::new();
-    // Writing to a string can't fail.
     let _ = write!(
         row,
         "<tr><td>{name}<td>{floor:.0}<td>{proxy:.0}<td>{:.3}<td class=\"bar\">{}<td>{excess:.2}<td>{low:.2} to {high:.2}<td>{kib:.2}</tr>",
@@ -200,7 +196,6 @@ fn row(name: &str, run: &Value) -> Option<String> {
     Some(row)
 }
 
-/// CPU time per unit in µs.
 fn micros(run: &Value, of: &str) -> Option<f64> {
     spread(run, of).map(|[per_second, ..]| 1e6 / per_second)
 }

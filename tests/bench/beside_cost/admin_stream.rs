@@ -17,9 +17,6 @@ pub(crate) struct AdminStream {
 
 impl AdminStream {
     /// Requests the stream at this path, and counts the lines that contain `mark`.
-    ///
-    /// # Errors
-    /// If the admin port refuses.
     pub(crate) fn open(admin: SocketAddr, path: &str, mark: &'static str) -> Result<Self> {
         let stream = ask(admin, path, "keep-alive")?;
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -36,7 +33,6 @@ impl AdminStream {
         Ok(Self { stream, counted })
     }
 
-    /// Number of such lines so far.
     pub(crate) fn counted(&self) -> u64 {
         self.counted.load(Ordering::Relaxed)
     }
@@ -49,7 +45,6 @@ impl Drop for AdminStream {
     }
 }
 
-/// Sends a GET request without reading the response.
 pub(crate) fn ask(admin: SocketAddr, path: &str, connection: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(admin).with_context(|| format!("connecting to {admin}"))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: {connection}\r\n\r\n")?;

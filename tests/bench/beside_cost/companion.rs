@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use trunkline_tests::bench::product::Product;
 
-/// Time limit for starting or stopping a companion.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Interval for polling the proxy's counters.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Companion of the crowd, present only in some windows.
@@ -18,10 +16,8 @@ pub(crate) trait Companion {
         Vec::new()
     }
 
-    /// Starts the companion and waits until it is active.
     fn come(&mut self, product: &mut Product) -> Result<()>;
 
-    /// Number of events that the proxy has processed for it.
     fn events(&self, product: &Product) -> Result<u64>;
 
     /// Checks that it is still active at the end of a window.
@@ -29,11 +25,9 @@ pub(crate) trait Companion {
         Ok(())
     }
 
-    /// Stops the companion and waits until the proxy has no work for it.
     fn go(&mut self, product: &mut Product) -> Result<()>;
 }
 
-/// Waits for a state of the proxy.
 pub(crate) fn wait_until(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     wait_for(what, PATIENCE, is_so)
 }
@@ -48,13 +42,11 @@ pub(crate) fn wait_for(what: &str, patience: Duration, mut is_so: impl FnMut() -
     Ok(())
 }
 
-/// Counter of the proxy with these labels, as an integer.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole numbers")]
 pub(crate) fn counter(product: &Product, name: &str, labels: &[(&str, &str)]) -> Result<u64> {
     Ok(product.proxy_metrics()?.sum(name, labels) as u64)
 }
 
-/// Number of open links between the proxy and app servers.
 pub(crate) fn open_links(product: &Product) -> Result<u64> {
     counter(product, "trunkline_links", &[("state", "open")])
 }

@@ -26,7 +26,6 @@ const HUB: &str = "/bench";
 /// Name of a nonexistent hub.
 const NO_HUB: &str = "/nothing";
 
-/// Mirror with an app server that is frozen in windows with the mirror.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     app: MeasuredApp,
@@ -45,7 +44,6 @@ impl Mirror {
         self.stage.folder().join("trunkline.toml")
     }
 
-    /// Writes the file with a mirror of this hub atomically, like deployment tools.
     fn write(&self, hub: &str) -> Result<()> {
         let (file, next) = (self.file(), self.file().with_extension("next"));
         let address = self.app.address();

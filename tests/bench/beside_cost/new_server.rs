@@ -14,7 +14,6 @@ const MOVED: &str = "trunkline_client_connections_app_rebalanced_total";
 /// Maximum time until further clients are reassigned, normally each second.
 const NEXT_MOVES: Duration = Duration::from_secs(3);
 
-/// App server that starts and stops.
 #[derive(Debug)]
 pub(crate) struct NewServer {
     address: SocketAddr,

@@ -13,10 +13,8 @@ use trunkline_tests::bench::product::Product;
 use crate::admin_stream::{AdminStream, ask};
 use crate::companion::Companion;
 
-/// Polling interval of the page.
 const LIST_PERIOD: Duration = Duration::from_millis(1000);
 
-/// Observer page, open or closed.
 #[derive(Debug, Default)]
 pub(crate) struct Page(Option<OpenPage>);
 

@@ -7,7 +7,6 @@ use trunkline_tests::bench::spread::Spread;
 use crate::settings::Settings;
 use crate::window::{Round, Window};
 
-/// Number of nanoseconds per microsecond.
 const NANOS_PER_MICRO: f64 = 1000.0;
 
 #[derive(Debug, Serialize)]
@@ -30,7 +29,6 @@ pub(crate) struct Report {
     events_per_second: Spread,
 }
 
-/// Compared result of a window.
 type Figure = fn(&Window) -> f64;
 
 impl Report {
@@ -114,7 +112,7 @@ pub(crate) fn rows(number: u32, round: &Round) -> String {
     format!("{}\n{}", row("CPU us per message", cpu_us, &events), row("p99 us of round trips", p99_us, ""))
 }
 
-/// The window with the companion is compared with the mean of both windows without it.
+/// Compares the window with the companion with the mean of both windows without it.
 fn cost(round: &Round, figure: Figure) -> f64 {
     figure(&round.with) / f64::midpoint(figure(&round.without), figure(&round.without_again))
 }

@@ -18,19 +18,16 @@ use crate::settings::{Beside, Settings};
 use crate::tracer::Tracer;
 use crate::window::{Part, Window};
 
-/// Probe activity before a window, so that earlier work is finished.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// Wait before the first window, until all rooms have sent messages.
 const WARM_UP: Duration = Duration::from_secs(5);
 
-/// Rate of connecting clients per second.
 const CONNECTS_PER_SECOND: u32 = 500;
 
 /// Members per room, for the wanted delivery rate: a client sends about 0.0125 messages per second on average.
 const MEMBERS_OF_A_ROOM: u32 = 40;
 
-/// Text size of a probe call in bytes.
 const PROBE_BYTES: usize = 128;
 
 /// Pause of the probe after an answer.
@@ -39,7 +36,6 @@ const PROBE_PAUSE: Duration = Duration::from_millis(1);
 /// Time limit of a round in addition to its windows, with a large margin.
 const ROUND_SPARE_S: u32 = 180;
 
-/// Proxy with its crowd, and the optional companion.
 pub(crate) struct Scene {
     // Fields are dropped in this order: the crowd before the proxy.
     _crowd: ChildProcess,
@@ -66,7 +62,6 @@ impl Scene {
         Ok(Self { _crowd: crowd, product, companion, length: Duration::from_secs(settings.seconds.into()) })
     }
 
-    /// Measures one window of a part.
     pub(crate) fn window(&mut self, part: Part) -> Result<Window> {
         if part != Part::With {
             return self.measured(part);
@@ -99,7 +94,6 @@ impl Scene {
 fn crowd(settings: &Settings, product: &Product) -> Result<ChildProcess> {
     let rooms = (settings.clients / MEMBERS_OF_A_ROOM).max(1);
     let rampup_s = settings.clients.div_ceil(CONNECTS_PER_SECOND);
-    // Longer than all windows: it ends with this process.
     let run_s = settings.pairs * (3 * settings.seconds + ROUND_SPARE_S);
     let mut load = Command::new(program("trunkline-load")?);
     load.args(["chat", "-s", &product.address().to_string(), "-i", "1000"]);
@@ -109,7 +103,6 @@ fn crowd(settings: &Settings, product: &Product) -> Result<ChildProcess> {
     ChildProcess::start("load tester", &mut load)
 }
 
-/// Waits until all clients are connected. None of them sends before.
 fn crowd_arrives(settings: &Settings, product: &Product, crowd: &mut ChildProcess) -> Result<()> {
     let are_all_there = || {
         let metrics = product.proxy_metrics();

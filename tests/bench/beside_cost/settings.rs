@@ -51,7 +51,6 @@ pub(crate) struct Settings {
 }
 
 impl Beside {
-    /// Name of its events, as a heading.
     pub(crate) fn events(self) -> &'static str {
         match self {
             Self::Page => "events",

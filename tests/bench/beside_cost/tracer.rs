@@ -9,7 +9,6 @@ use crate::companion::Companion;
 /// Length of a trace: the maximum of a node, longer than any window. Ends with its reader.
 const TRACE_SECONDS: u32 = 600;
 
-/// Live trace of a method, running or stopped.
 #[derive(Debug)]
 pub(crate) struct Tracer {
     path: String,
@@ -17,7 +16,6 @@ pub(crate) struct Tracer {
 }
 
 impl Tracer {
-    /// Prepares a trace of this method.
     pub(crate) fn of(method: &str) -> Self {
         Self { path: format!("/api/trace?method={method}&hub=/bench&seconds={TRACE_SECONDS}"), messages: None }
     }

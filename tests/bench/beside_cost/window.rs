@@ -13,7 +13,6 @@ pub(crate) enum Part {
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(crate) struct Window {
     pub(crate) messages: f64,
-    /// CPU time of the proxy.
     pub(crate) cpu_ns: u64,
     /// Round trips of the probe.
     pub(crate) calls: u64,

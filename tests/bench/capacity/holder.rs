@@ -24,7 +24,6 @@ use trunkline_tests::bench::child::{READY, say};
 
 use crate::machine;
 
-/// Time after which a broadcast counts as lost.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Wait for duplicates after all clients have received it. The next broadcast is a fence; the last one has none.
 pub(crate) const SETTLE: Duration = Duration::from_millis(500);
@@ -33,7 +32,6 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 const LOOK_EVERY: u32 = 500;
 /// First client port per source address.
 const FIRST_PORT: u16 = 11_000;
-/// Number of connecting threads, each with one client at a time.
 const CONNECTING_THREADS: usize = 32;
 const MEBIBYTE: u64 = 1_048_576;
 const PAYLOAD_BYTES: usize = 128;
@@ -55,10 +53,8 @@ pub(crate) struct HolderArguments {
     keep_free: u64,
 }
 
-/// Receipts of a broadcast.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Came {
-    /// Clients that have received it.
     pub(crate) once: u64,
     pub(crate) twice: u64,
     /// Frames other than the broadcast or a ping.
@@ -66,7 +62,6 @@ pub(crate) struct Came {
 }
 
 impl Came {
-    /// Adds receipts of other clients.
     pub(crate) fn add(&mut self, other: Self) {
         self.once += other.once;
         self.twice += other.twice;
@@ -211,7 +206,6 @@ fn connect_some(arguments: &HolderArguments, numbers: &AtomicU32) -> Result<Vec<
     }
 }
 
-/// Opens a socket to the proxy from this address.
 fn open(proxy: SocketAddr, from: SocketAddr) -> Result<TcpStream> {
     let socket = connect::open_from(from, proxy);
     let socket = socket.with_context(|| format!("connecting to {proxy}"))?;

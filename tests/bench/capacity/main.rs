@@ -80,7 +80,6 @@ fn main() -> ExitCode {
     command::finish("capacity", done)
 }
 
-/// Proxy with its clients.
 struct Share {
     // Clients end first, because each would notice the end of its proxy.
     holder: Speaker,
@@ -98,7 +97,6 @@ fn run(settings: &Settings) -> Result<()> {
         let clients = settings.per_proxy.min(settings.clients - present);
         match Share::fill(&app, shares.len(), clients, settings.keep_free) {
             Ok(share) => shares.push(share),
-            // The connected clients show the machine's capacity.
             Err(error) if present > 0 => {
                 ended_first = Some(error);
                 continue;
@@ -163,7 +161,6 @@ fn broadcast_all(settings: &Settings, clients: u32, shares: &mut [Share]) -> Res
     Ok(())
 }
 
-/// Prints the memory of each process and of the machine.
 fn table(clients: u32, app: &MeasuredApp, shares: &[Share], took: u64) -> Result<()> {
     let row = |name: &str, clients: u32, memory: Memory| {
         let bytes = memory.anonymous_bytes as f64;

@@ -65,7 +65,6 @@ pub(crate) fn callers(
     call.map(|call| Callers::gather(count, call, |number| client(servers, dialect, number))).transpose()
 }
 
-/// Clients that stay idle.
 pub(crate) fn idlers(servers: &Servers, dialect: Dialect, count: usize) -> Result<Idlers<Dialect>> {
     Idlers::gather(count, |number| client(servers, dialect, number))
 }
@@ -83,7 +82,7 @@ pub(crate) fn resuming_visitors(
     count: usize,
 ) -> Result<Option<Visitors<DialectArrivals<'_>>>> {
     let Some(certificate) = &servers.certificate else { return Ok(None) };
-    // Each slot has its own: nodes can't open each other's tickets, and a ticket is used once.
+    // Each slot has its own sessions: nodes can't open each other's tickets, and a ticket is used once.
     let sessions = (0..count).map(|_| certificate.resumed_sessions()).collect();
     Visitors::new(count, DialectArrivals::new(servers, dialect, sessions, HandshakeKind::Resumed)).map(Some)
 }

@@ -7,7 +7,6 @@ use trunkline_generator::frame_protocol::{FrameProtocol, Heard, Hub};
 use trunkline_generator::upgrade;
 use trunkline_generator::welcome::{HubWelcome, Next, Welcome};
 
-/// Client protocol of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// SignalR's JSON hub protocol, without negotiation.
@@ -47,7 +46,6 @@ mod command {
 }
 
 impl Dialect {
-    /// Request target of a new connection.
     pub(crate) fn target(self) -> &'static str {
         match self {
             Self::SignalR => "/bench",

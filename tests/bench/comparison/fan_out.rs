@@ -70,7 +70,6 @@ async fn serve(
                 let Some(message) = heard.transpose()? else { return Ok(()) };
                 let Message::Text(text) = message else { continue };
                 match text.split_at_checked(1) {
-                    // Sending without receivers is not an error: the sender may be leaving.
                     Some(("b", text)) => drop(everyone.send(text.into())),
                     Some(("e", text)) => socket.send(Message::text(text)).await?,
                     _ => {}

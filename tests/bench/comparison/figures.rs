@@ -47,7 +47,6 @@ impl Work {
     }
 }
 
-/// All results of one peer.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) peer: Peer,
@@ -56,11 +55,9 @@ pub(crate) struct Figures {
     pub(crate) works: [Option<Done>; 4],
     /// Bytes per idle connection in all processes.
     pub(crate) idle_bytes: Spread,
-    /// Results of each process.
     pub(crate) idle_bytes_of: BTreeMap<String, Spread>,
 }
 
-/// Results of one kind of work.
 #[derive(Debug)]
 pub(crate) struct Done {
     /// Units per second of CPU time of all processes.

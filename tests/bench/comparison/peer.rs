@@ -69,7 +69,6 @@ impl Peer {
         Self::Centrifuge,
     ];
 
-    /// Name on the command line and in file names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Trunkline => "trunkline",
@@ -92,7 +91,6 @@ impl Peer {
         }
     }
 
-    /// Name in tables and pictures.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Trunkline => "Trunkline, 2 proxies + app server",
@@ -136,7 +134,6 @@ impl Peer {
         }
     }
 
-    /// Whether its clients use TLS.
     pub(crate) fn has_tls(self) -> bool {
         matches!(self, Self::TrunklineTls | Self::EmbeddedTls | Self::HaproxyTls | Self::NginxTls)
     }

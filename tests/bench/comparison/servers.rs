@@ -69,7 +69,6 @@ impl Servers {
         }
     }
 
-    /// Request of a new connection.
     pub(crate) fn upgrade(&self, dialect: Dialect) -> Vec<u8> {
         let target = self.target.as_deref().unwrap_or(dialect.target());
         upgrade::request("localhost", target, "").into_bytes()
@@ -253,7 +252,6 @@ impl Servers {
     }
 }
 
-/// Arguments of a listener with TLS.
 fn tls<'a>(address: &'a str, certificate: &'a Certificate) -> [&'a str; 6] {
     ["--tls-listen", address, "--tls-cert", &certificate.chain, "--tls-key", &certificate.key]
 }

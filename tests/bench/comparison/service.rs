@@ -55,7 +55,6 @@ impl Drop for Folder {
 }
 
 impl Service {
-    /// Starts a Node script.
     pub(crate) fn node(script: &str, listen: SocketAddr, more: &[String]) -> Result<Self> {
         let path = Path::new(PEERS).join(script);
         ensure!(
@@ -127,7 +126,6 @@ impl Service {
         Ok(nginx)
     }
 
-    /// Starts HAProxy in front of another server.
     pub(crate) fn haproxy(listen: SocketAddr, behind: SocketAddr, folder: &Folder) -> Result<Self> {
         let marks = [("@LISTEN@", listen.to_string()), ("@BEHIND@", behind.to_string())];
         let path = configuration("haproxy.cfg", &marks, folder)?;
@@ -158,7 +156,6 @@ impl Service {
         Self::start_with(name, program, arguments, &[], listen)
     }
 
-    /// Starts a server with these environment variables.
     fn start_with(
         name: &'static str,
         program: &str,
@@ -176,7 +173,6 @@ impl Service {
         Ok(Self { process })
     }
 
-    /// Process id in the system.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }

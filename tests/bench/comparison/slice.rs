@@ -46,7 +46,6 @@ pub(crate) struct Settings {
     pub(crate) payload: u32,
 }
 
-/// Results of a slice.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Slice {
     pub(crate) peer: Peer,
@@ -62,26 +61,21 @@ pub(crate) struct Slice {
     pub(crate) idle: Idle,
 }
 
-/// Results of one window.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Checked deliveries, echoes or connects.
     pub(crate) units: u64,
     /// CPU time of each process of the peer.
     pub(crate) cpu_ns: BTreeMap<String, u64>,
-    /// CPU time of this generator.
     pub(crate) generator_cpu_ns: u64,
     /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
-    /// Wall time of the window.
     pub(crate) wall_ns: u64,
     /// Median latency, with the precision of the naps between two polls.
     pub(crate) p50_us: u64,
-    /// 99th percentile of the latency.
     pub(crate) p99_us: u64,
 }
 
-/// Memory of idle clients.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Idle {
     pub(crate) clients: u32,
@@ -175,7 +169,6 @@ fn memory(servers: &Servers) -> Result<Vec<(String, i64)>> {
 }
 
 impl Window {
-    /// CPU time of all processes of the peer.
     pub(crate) fn total_cpu_ns(&self) -> u64 {
         self.cpu_ns.values().sum()
     }
@@ -195,7 +188,6 @@ pub(crate) struct SliceArguments {
 }
 
 impl SliceArguments {
-    /// Formats the command line arguments.
     pub(crate) fn typed(peer: Peer, round: u32, settings: &Settings) -> Vec<String> {
         let Settings { seconds, receivers, callers, visitors, idle, payload } = settings;
         let numbers = [

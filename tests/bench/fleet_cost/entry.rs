@@ -18,16 +18,13 @@ use trunkline_tests::harness::fleet::ACCESS_KEY;
 pub(crate) const HUB: &str = "/bench";
 /// Group of all clients, for sends to a group.
 pub(crate) const GROUP: &str = "ten";
-/// Admin token of the nodes' API.
 pub(crate) const ADMIN_TOKEN: &str = "the-admin-token-of-the-benchmark";
 
 /// Validity of a client token in seconds, longer than any run.
 const TOKEN_LIFETIME_S: u64 = 24 * 3600;
 
-/// Maximum size of an answer to an announcement.
 const ANSWER_MAX_BYTES: usize = 4096;
 
-/// Dial-in path of the hub, with a client token.
 pub(crate) fn dial_in_target() -> Result<String> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let (key, hub) = (AccessKey::new(ACCESS_KEY)?, HUB.trim_start_matches('/'));

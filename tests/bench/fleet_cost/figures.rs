@@ -33,13 +33,11 @@ impl Part {
 pub(crate) struct Window {
     /// Checked deliveries, reconnects of clients, or node seconds.
     pub(crate) units: u64,
-    /// CPU time of all nodes.
     pub(crate) cpu_ns: u64,
     pub(crate) app_cpu_ns: u64,
     /// Bytes between nodes in both directions.
     pub(crate) bytes: u64,
     pub(crate) wall_ns: u64,
-    /// Median latency of deliveries.
     pub(crate) p50_us: u64,
     pub(crate) p99_us: u64,
 }

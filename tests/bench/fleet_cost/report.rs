@@ -10,7 +10,6 @@ use crate::settings::{Settings, Work};
 const NANOS_PER_SECOND: f64 = 1e9;
 const NANOS_PER_MICRO: f64 = 1e3;
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) settings: Settings,
@@ -54,7 +53,6 @@ impl Report {
         })
     }
 
-    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let line = |name: &str, figure: &Spread| {
             let Spread { median, min, max } = figure;
@@ -82,7 +80,6 @@ impl Report {
     }
 }
 
-/// Heading and column names of the rows.
 pub(crate) fn heading(settings: &Settings) -> String {
     let what = match settings.work {
         Work::Broadcast => "messages to everyone, by the app server and by one node",

@@ -22,7 +22,6 @@ use crate::returns::{Movers, Return};
 use crate::settings::{Settings, Work};
 use crate::{between, entry};
 
-/// Links between each node and the app server.
 const LINKS: u16 = 5;
 
 /// Warm-up of caches and buffers, short compared with a window.
@@ -60,7 +59,6 @@ impl Pair {
         Ok(Self { base, subject, work: settings.work, length: Duration::from_secs(settings.seconds().into()) })
     }
 
-    /// Measures one window of a part.
     pub(crate) fn window(&mut self, part: Part) -> Result<Window> {
         let is_subject = part == Part::Subject;
         let scene = if is_subject { self.subject.as_mut().unwrap_or(&mut self.base) } else { &mut self.base };
@@ -76,9 +74,7 @@ enum Kind {
     /// Nodes without peers, which dial the app server.
     Plain,
     Fleet,
-    /// The app server dials in.
     Door,
-    /// The hub allows stateful reconnect.
     Stateful,
     StatefulFleet,
 }

@@ -86,7 +86,6 @@ impl Settings {
         self.seconds.unwrap_or(if self.work == Work::Idle { 15 } else { 3 })
     }
 
-    /// Unit of work of the results.
     pub(crate) fn units(&self) -> &'static str {
         match self.work {
             Work::Idle => "node-seconds",

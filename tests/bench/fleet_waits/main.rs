@@ -80,7 +80,6 @@ enum Work {
 }
 
 impl Work {
-    /// Arguments of the app server.
     fn app_arguments(self) -> &'static [&'static str] {
         match self {
             Self::Size => &["--stateful", "--presence"],
@@ -94,7 +93,6 @@ struct MeasuredFleet {
     name: String,
     _app: AppServer,
     nodes: Vec<Proxy>,
-    /// Number of running nodes.
     running: usize,
     next: usize,
     waits: [Vec<Duration>; SIZE_KINDS.len()],
@@ -157,7 +155,7 @@ impl MeasuredFleet {
             return Ok(());
         }
         let nodes = self.nodes.iter().map(|node| Ok(node.address().parse()?)).collect::<Result<Vec<SocketAddr>>>()?;
-        // Idle only until its next move: a client that is silent for longer would be closed.
+        // Connects immediately before the move, because a client that is silent for longer is closed.
         let mut mover = block_in_place(|| Mover::connect(&nodes, self.next % nodes.len()))?;
         for _ in 0..operations {
             self.connect_and_join().await?;

@@ -1,5 +1,5 @@
-//! Floor of calls, connects and idle clients: one thread, one epoll instance, a read and a write per answer, and
-//! nothing else.
+//! Floor of calls, connects and idle clients: one thread and one epoll instance, with one read and one write per
+//! answer.
 //!
 //! It ignores the content of requests: a fixed number of bytes is a request, and the answer is constant.
 

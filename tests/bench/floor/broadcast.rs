@@ -44,7 +44,6 @@ const HALVES: [Half; 2] = [Half("a", 0), Half("b", 1)];
 pub(crate) const LEFT_OUT: usize = 10;
 
 impl To {
-    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             To::Everyone => "everyone",
@@ -103,7 +102,6 @@ impl Half {
 }
 
 impl ProtocolMix {
-    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             ProtocolMix::Json => "json",
@@ -112,7 +110,6 @@ impl ProtocolMix {
         }
     }
 
-    /// Hub protocol of the client with this number.
     pub(crate) fn hub(self, number: usize) -> Hub {
         let is_binary = match self {
             ProtocolMix::Json => false,

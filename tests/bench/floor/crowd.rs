@@ -45,16 +45,13 @@ const HEAVY_MIN_BYTES: usize = 64 * 1024;
 pub(crate) struct Window {
     /// Checked deliveries, round trips or connects.
     pub(crate) units: u64,
-    /// CPU time of the server.
     pub(crate) cpu_ns: u64,
     /// CPU time of the app server behind it, if any.
     pub(crate) app_cpu_ns: u64,
-    /// CPU time of this generator.
     pub(crate) generator_cpu_ns: u64,
     /// CPU time of the machine's `ksoftirqd`, not included in the other values.
     pub(crate) softirq_cpu_ns: u64,
     pub(crate) wall_ns: u64,
-    /// Median latency of the units.
     pub(crate) p50_us: u64,
     /// 99th percentile of the latency, with the precision of the naps between two polls.
     pub(crate) p99_us: u64,
@@ -72,7 +69,7 @@ pub(crate) struct Window {
 pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
     let core = if arguments.pinned { Some(give_up_a_core()?) } else { None };
     let mut scene = Scene::begin(arguments, core)?;
-    // Both are held to the end.
+    // Both are held until the end.
     let _idle = (arguments.idle > 0).then(|| Bystanders::start(scene.server.address(), arguments.idle)).transpose()?;
     let _stalled =
         (arguments.stalled > 0).then(|| Stalled::start(scene.server.address(), arguments.stalled)).transpose()?;

@@ -9,9 +9,7 @@ use crate::transport::Transport;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// Base of the comparison.
     Base,
-    /// Subject of the benchmark.
     Subject,
     /// The base again, to measure noise.
     BaseAgain,

@@ -31,11 +31,11 @@ pub(crate) struct Report {
     excess_us: Spread,
     /// CPU time of the app server per unit, subject divided by base, by pair; none unless both have an app server.
     app_ratio: Option<Spread>,
-    /// CPU time of the app server, base divided by base: 1 except for noise.
+    /// CPU time of the app server in one base window divided by the other: 1 except for noise.
     app_base_over_base: Option<Spread>,
     /// 99th percentile of the latency, subject divided by base, by pair.
     p99_ratio: Spread,
-    /// Base divided by base, by pair: 1 except for noise.
+    /// Ratio of both base windows, by pair: 1 except for noise.
     base_over_base: Spread,
     /// Base minus base in µs, by pair: 0 except for noise.
     base_excess_us: Spread,
@@ -100,7 +100,6 @@ impl Report {
         })
     }
 
-    /// The most important results.
     pub(crate) fn summary(&self) -> String {
         let rate = |name: &str, rate: &Spread| {
             let Spread { median, min, max } = rate;
@@ -135,7 +134,6 @@ impl Report {
     }
 }
 
-/// Heading and column names of the rows.
 pub(crate) fn heading(settings: &Settings) -> String {
     let Settings { work, clients, seconds, pairs, payload, burst, rate, shards, .. } = settings;
     let shards = if *shards == 1 { "1 shard".into() } else { format!("{shards} shards") };

@@ -57,7 +57,6 @@ impl Server {
         })?))
     }
 
-    /// Address of the first client.
     pub(crate) fn address(&self) -> SocketAddr {
         match self {
             Self::Floor(_, address) => *address,
@@ -82,7 +81,6 @@ impl Server {
         }
     }
 
-    /// Process ids of the measured processes.
     pub(crate) fn pids(&self) -> Vec<u32> {
         match self {
             Self::Floor(floor, _) => vec![floor.id()],
@@ -90,7 +88,6 @@ impl Server {
         }
     }
 
-    /// Binds the measured processes to this core.
     pub(crate) fn pin(&self, core: u16) -> Result<()> {
         self.pids().into_iter().try_for_each(|pid| cores::pin(pid, core))
     }

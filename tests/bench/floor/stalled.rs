@@ -45,7 +45,7 @@ impl Stalled {
 
 impl Drop for Stalled {
     fn drop(&mut self) {
-        // A frozen process would not notice its end.
+        // A frozen process would not detect the closed input.
         drop(self.signal("-CONT"));
     }
 }

@@ -21,7 +21,6 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::WebSockets => "web-sockets",
@@ -30,7 +29,6 @@ impl Transport {
         }
     }
 
-    /// Name in tables and headings.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::WebSockets => "WebSockets",

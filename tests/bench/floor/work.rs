@@ -23,7 +23,6 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// Name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Work::Broadcast => "broadcast",
@@ -62,7 +61,6 @@ pub(crate) fn echo(payload: usize) -> Exchange {
     Exchange { asked, answered: frame::from_server(&answered) }
 }
 
-/// Call of the hub method `Echo`.
 pub(crate) fn echo_call(payload: usize) -> Call {
     let text = "x".repeat(payload);
     let call = format!("{{\"type\":1,\"invocationId\":\"1\",\"target\":\"Echo\",\"arguments\":[\"{text}\"]}}\x1e");
@@ -82,7 +80,6 @@ pub(crate) fn connect() -> [Exchange; 2] {
     [upgrade, handshake]
 }
 
-/// Upgrade request of a client.
 pub(crate) fn upgrade_request() -> String {
     upgrade::request("localhost", "/bench", "")
 }

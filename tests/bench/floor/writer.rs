@@ -15,7 +15,6 @@ use trunkline_tests::bench::child::{READY, say};
 
 use crate::work::Work;
 
-/// Greeting byte of each connection.
 pub(crate) const GREETING: u8 = b'!';
 
 const LISTENER: Token = Token(0);

@@ -83,7 +83,6 @@ struct Row {
     rounds: Vec<Costs>,
 }
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
@@ -130,7 +129,6 @@ fn line(row: &Row, figure: impl Fn(fn(&Costs) -> f64) -> Result<f64>) -> Result<
     ))
 }
 
-/// Proxy, app server, and all clients.
 struct Scene {
     product: Product,
     clients: Vec<(TcpStream, Vec<u8>)>,
@@ -217,7 +215,6 @@ impl Scene {
     }
 }
 
-/// Waits for the answer to one call.
 fn answered((socket, early): &mut (TcpStream, Vec<u8>)) -> Result<()> {
     let (answer, rest) = connect::next_message(socket, std::mem::take(early), Hub::Json)?;
     *early = rest;

@@ -1,5 +1,5 @@
-// Socket.IO: "broadcast" goes to everyone as "message", "echo" is acknowledged with what it said. With the port of a
-// Redis server, by its Redis adapter.
+// Socket.IO: "broadcast" goes to everyone as "message", "echo" is acknowledged with its argument. With the port of a
+// Redis server it uses the Redis adapter.
 
 import { createServer } from 'node:http';
 import { createAdapter } from '@socket.io/redis-adapter';

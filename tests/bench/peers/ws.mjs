@@ -1,11 +1,11 @@
-// Node's `ws`: a text that begins with "b" goes to everyone, one that begins with "e" back to whoever sent it.
+// Node's `ws`: texts starting with "b" go to everyone, texts starting with "e" back to the sender.
 
 import { WebSocketServer } from 'ws';
 
 const [port] = process.argv.slice(2);
 const server = new WebSocketServer({ host: '127.0.0.1', port: Number(port) });
 
-// Read once and sent as it is: a text would be encoded again for each client.
+// Sent as bytes, because a text would be encoded for each client.
 const TEXT = { binary: false };
 const EVERYONE = 'b'.charCodeAt(0);
 

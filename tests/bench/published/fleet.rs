@@ -25,7 +25,6 @@ pub(crate) struct Fleet {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Parts {
     pub(crate) servers: Vec<SocketAddr>,
-    /// Names and process ids of proxies and app server.
     pub(crate) processes: Vec<(String, u32)>,
 }
 

@@ -7,7 +7,6 @@ use crate::slice::{Load, Target};
 
 /// Average interval between broadcasts every 3 s.
 const INTERVAL_MS: RangeInclusive<f64> = 2_990.0..=3_010.0;
-/// Maximum interval between broadcasts.
 const INTERVAL_MAX_MS: f64 = 3_100.0;
 /// Limit of the 99th percentile of chat latencies.
 const LATENCY_P99_MS: f64 = 10.0;

@@ -71,7 +71,6 @@ struct Moment {
     proxy_ratio: f64,
 }
 
-/// All results of a run.
 #[derive(Debug, Serialize)]
 struct Report {
     settings: Settings,
@@ -162,7 +161,6 @@ fn opened(product: &Product) -> Result<f64> {
     Ok(product.proxy_metrics()?.sum("trunkline_client_connections_opened_total", &[]))
 }
 
-/// Waits until neither the proxy nor the app server has clients.
 fn until_all_have_left(product: &Product) -> Result<()> {
     let started = Instant::now();
     loop {

@@ -13,16 +13,16 @@ import (
 	"github.com/philippseith/signalr"
 )
 
-// Between two attempts of a client that connects again by itself.
+// Pause between two reconnect attempts.
 const retryInterval = 50 * time.Millisecond
 
-// More than the longest message of the tests: the library cuts off what is longer.
+// Longer than any test message, because the library truncates longer ones.
 const messageMaxBytes = 1024 * 1024
 
-// Longer than any test: with MessagePack the library does not read pings that come alone, and takes the server for gone.
+// Longer than any test: with MessagePack the library ignores separate pings, and would consider the server gone.
 const patience = time.Hour
 
-// Changes of state that may wait to be told. The library holds a lock while it tells one.
+// Maximum queued state changes. The library holds a lock while it reports one.
 const stateBuffer = 64
 
 var (
@@ -30,15 +30,15 @@ var (
 	clientsMux sync.Mutex
 )
 
-// A client of the library, with the streams that it uploads.
+// Client of the library, with its uploads.
 type client struct {
 	name    string
 	signalr signalr.Client
 	uploads map[string]chan interface{}
 	mux     sync.Mutex
-	// Id of the connection that it has now.
+	// Id of the current connection.
 	id string
-	// Its end is told once.
+	// The end is reported once.
 	end sync.Once
 }
 
@@ -54,7 +54,7 @@ func clientNamed(name string) (*client, error) {
 func openClient(asked command) (interface{}, error) {
 	driven := &client{name: asked.Client, uploads: map[string]chan interface{}{}}
 	connect := func() (signalr.Connection, error) { return driven.connect(asked) }
-	// A client with a connector connects again by itself, one with a connection does not.
+	// A client with a connector reconnects automatically, unlike one with a connection.
 	way := signalr.WithConnector(connect)
 	if asked.ReconnectDelays == nil {
 		connection, err := connect()
@@ -121,7 +121,7 @@ func (c *client) connectionID() string {
 	return c.id
 }
 
-// Tells the ends of its connections, and the new ones.
+// Reports ends of connections, and new connections.
 func (c *client) tell(states <-chan signalr.ClientState) {
 	for state := range states {
 		switch state {
@@ -140,7 +140,7 @@ func (c *client) tellEnd() {
 	c.end.Do(func() { emit(line{"event": "closed", "client": c.name, "error": nil}) })
 }
 
-// Stops the client. Observers of its state may not learn of this: the library drops what it tells them when it stops.
+// Stops the client. State observers may miss this, because the library drops queued changes when it stops.
 func (c *client) close() {
 	c.signalr.Stop()
 	c.tellEnd()
@@ -154,7 +154,7 @@ func (c *client) invoke(target string, arguments []interface{}) (interface{}, er
 			call = c.signalr.PushStreams
 		}
 	}
-	// A value and the error nil come in either order, and nothing at all for a method without a result.
+	// A value and a nil error arrive in either order; a method without a result sends neither.
 	var value interface{}
 	for result := range call(target, arguments...) {
 		if result.Error != nil {

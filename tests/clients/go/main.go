@@ -3,7 +3,7 @@
 //	in:  {"id":1,"op":"open",...}
 //	out: {"id":1,"ok":true,"result":...}  or  {"id":1,"ok":false,"error":"text"}  or  {"event":"...",...}
 //
-// Commands run side by side: a reply carries the id of its command. When the pipe closes, the process ends.
+// Commands run concurrently: a reply carries the id of its command. The process ends when the pipe closes.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 
 const lineMaxBytes = 16 * 1024 * 1024
 
-// One command of the tests; each op reads the fields that it needs.
+// One command of the tests. Each op uses some of the fields.
 type command struct {
 	ID              int64            `json:"id"`
 	Op              string           `json:"op"`
@@ -34,13 +34,12 @@ type command struct {
 	Items           []interface{}    `json:"items"`
 }
 
-// What a client does when it is asked for a result.
+// Behaviour of a client when a result is requested.
 type order struct {
 	Value  interface{} `json:"value"`
 	Throws string      `json:"throws"`
 }
 
-// A JSON object of a line.
 type line map[string]interface{}
 
 var output sync.Mutex
@@ -96,7 +95,7 @@ func run(asked command) (interface{}, error) {
 	return nil, fmt.Errorf("this library's clients know no `%s`", asked.Op)
 }
 
-// Values as an app would have them: whole numbers are integers, which MessagePack tells from others, and keys are texts.
+// Values like an app's: whole numbers are integers, which MessagePack distinguishes from floats, and keys are texts.
 func plain(value interface{}) interface{} {
 	switch value := value.(type) {
 	case json.Number:

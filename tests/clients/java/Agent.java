@@ -20,7 +20,7 @@ import java.util.concurrent.Executors;
  * out: {"id":1,"ok":true,"result":...}  or  {"id":1,"ok":false,"error":"text"}  or  {"event":"...",...}
  * </pre>
  *
- * Commands run side by side: a reply carries the id of its command. When the pipe closes, the process ends.
+ * Commands run concurrently: a reply carries the id of its command. The process ends when the pipe closes.
  */
 public final class Agent {
   private static final Gson GSON = new GsonBuilder().serializeNulls().create();
@@ -29,7 +29,7 @@ public final class Agent {
 
   private Agent() {}
 
-  /** Writes a line: names and values by turns. */
+  /** Writes a line from alternating names and values. */
   static void emit(Object... fields) {
     Map<String, Object> line = new LinkedHashMap<>();
     for (int i = 0; i < fields.length; i += 2) {
@@ -62,7 +62,7 @@ public final class Agent {
       JsonObject command = JsonParser.parseString(line).getAsJsonObject();
       threads.execute(() -> answer(command));
     }
-    // Threads of the library must not hold the process.
+    // Library threads must not keep the process alive.
     Runtime.getRuntime().halt(0);
   }
 }

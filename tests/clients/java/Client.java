@@ -16,9 +16,9 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 
-/** One client of the library, with the streams that it uploads. */
+/** Client of the library, with its uploads. */
 final class Client {
-  /** Whatever JSON there is. */
+  /** Type of any JSON value. */
   private static final Type ANY = JsonElement.class;
 
   private final String name;
@@ -50,7 +50,7 @@ final class Client {
     return builder.build();
   }
 
-  /** The library wants to know how many arguments there will be: the tests' messages have one. */
+  /** The library requires the number of arguments in advance: messages of the tests have one. */
   private void subscribe(String target) {
     connection.<JsonElement>on(
         target,
@@ -112,7 +112,7 @@ final class Client {
     return options.get("subject").getAsString();
   }
 
-  /** Arguments of a call; an upload's placeholder becomes the upload. */
+  /** Arguments of a call, with placeholders replaced by uploads. */
   private Object[] arguments(JsonObject options) {
     List<Object> arguments = new ArrayList<>();
     for (JsonElement argument : options.getAsJsonArray("arguments")) {
@@ -122,7 +122,7 @@ final class Client {
     return arguments.toArray();
   }
 
-  /** Answers when the stream is over: with its items, and the error that ended it. */
+  /** Replies at the end of the stream with its items and any error. */
   private Object stream(String target, Object[] arguments) {
     List<JsonElement> items = Collections.synchronizedList(new ArrayList<>());
     CountDownLatch over = new CountDownLatch(1);

@@ -11,7 +11,7 @@ import { operations as rawOperations } from "./raw.mjs";
 import { Sequence } from "./sequence.mjs";
 import { pack, unpack } from "./values.mjs";
 
-// Sends between two turns of the event loop: enough to be fast, few enough to keep reading.
+// Sends between two turns of the event loop: enough for speed, few enough to keep reading.
 const FLOOD_BATCH = 256;
 
 const clients = new Map();
@@ -22,7 +22,7 @@ const logger = {
   },
 };
 
-// Shows the token of a lost connection, or one that is forged.
+// Sends the token of a lost connection, or a forged one.
 function restoringClient({ restoring, forged }) {
   if (!restoring) return undefined;
   const http = new RestoringHttpClient(new signalR.DefaultHttpClient(signalR.NullLogger.instance));
@@ -30,7 +30,7 @@ function restoringClient({ restoring, forged }) {
   return http;
 }
 
-// A hub protocol that gives calls headers, and tells those of messages, for neither of which the library has a way.
+// Hub protocol that adds headers to calls and reports headers of messages, which the library does not support.
 function withHeaders(protocol, { client, messageHeaders, showHeaders }) {
   const { writeMessage, parseMessages } = protocol;
   protocol.writeMessage = (message) =>
@@ -93,7 +93,7 @@ function listen(client, connection, options, { sequences, interruptions }) {
 
 async function open({ client, ...options }) {
   const http = restoringClient(options);
-  // One object: the token that it holds may be another one later.
+  // Shared object, because its token may change later.
   const connection = build(Object.assign(options, { client }), http);
   http?.watch(connection);
   const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
@@ -122,7 +122,7 @@ async function flood({ client, target, from, count, padding }) {
   }
 }
 
-// Answers when the stream is over: with its items, and the error that ended it. After `atMost` items it is cancelled.
+// Replies at the end of the stream with its items and any error. After `atMost` items it is cancelled.
 function stream({ client, target, arguments: args, atMost, stream: name }) {
   const { connection, subjects, streams } = clients.get(client);
   return new Promise((resolve) => {
@@ -147,7 +147,7 @@ async function act(name, { client, target, arguments: args }) {
   return pack(await connection[name](target, ...unpack(args, subjects)));
 }
 
-// The client library numbers its uploads by itself; here they have names.
+// The library numbers its uploads; here they have names.
 const upload = ({ client, subject }) => void clients.get(client).subjects.set(subject, new signalR.Subject());
 const subjectOf = ({ client, subject }) => clients.get(client).subjects.get(subject);
 
@@ -170,14 +170,14 @@ serve({
   complete: (options) => subjectOf(options).complete(),
   fail: ({ error, ...of }) => subjectOf(of).error(new Error(error)),
   verify: ({ client, target, count }) => clients.get(client).sequences.get(target).reached(count),
-  // What the app was told of the connection's ends, and the id that it has now. The library gives an id from the
-  // negotiation on, and keeps a call before the handshake for ever in the buffer of the lost connection.
+  // Reported ends of the connection, and its current id. The library has an id from the
+  // negotiation on, but keeps calls made before the handshake in the buffer of the lost connection.
   interruptions: ({ client }) => {
     const { connection, interruptions } = clients.get(client);
     const isConnected = connection.state === signalR.HubConnectionState.Connected;
     return { interruptions, connectionId: isConnected ? connection.connectionId : null };
   },
-  // As the official suite does: the library believes that the server has fallen silent.
+  // Like the official suite, simulates a silent server.
   sever: ({ client }) => clients.get(client).connection.serverTimeout(),
   close: ({ client }) => clients.get(client).connection.stop(),
 });

@@ -1,10 +1,10 @@
-// What a client does when it is asked for a result, as a test has ordered it.
+// Behaviour of a client when a result is requested, as set by a test.
 
 import { pack, unpack } from "./values.mjs";
 import { emit } from "./lines.mjs";
 
-// Each order makes the handlers of its target: {value}, {throws: text}, {values: [one, each, by, a, handler]}, "nothing",
-// "never", or "held": answered by `answerHeld`. All say that they were asked, by an event.
+// Each order sets the handlers of its target: {value}, {throws: text}, {values: [one, per, handler]}, "nothing",
+// "never", or "held": answered by `answerHeld`. All report each request by an event.
 export function handlersOf(order, client, target) {
   const asked = (args) => emit({ event: "message", client, target, arguments: pack(args) });
   const handler = (answer) => (...args) => {
@@ -25,7 +25,7 @@ export function handlersOf(order, client, target) {
   return values.map((value) => handler(() => unpack(value)));
 }
 
-// Questions that wait for the test, by client and target, in their order.
+// Requests that wait for the test, by client and target, in order.
 const held = new Map();
 
 function heldOf(client, target) {
@@ -34,7 +34,7 @@ function heldOf(client, target) {
   return held.get(key);
 }
 
-// Answers a held question, counted from zero.
+// Answers a held request, by index from zero.
 export function answerHeld({ client, target, question, value }) {
   heldOf(client, target)[question](unpack(value));
 }

@@ -1,15 +1,15 @@
-// Official clients at the tests' auction: each watches a lot, bids for it, repeats what was not answered, and counts.
+// Official clients at the tests' auction: each watches a lot, bids, repeats unanswered bids, and counts.
 //
-//   {"op":"start","url":URL,"clients":N,"lots":M}   connects them all; they bid from then on
-//   {"op":"count"}                                  what came since the last count
-//   {"op":"finish"}                                 ends bidding, waits for all answers, and compares with what is stored
+//   {"op":"start","url":URL,"clients":N,"lots":M}   connects all clients, which then start to bid
+//   {"op":"count"}                                  counts since the last count
+//   {"op":"finish"}                                 ends bidding, waits for all answers, and compares with the stored bids
 
 import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
 import { serve } from "./lines.mjs";
 
 const PAUSE_MS = 100;
-// A call that is not answered by then hangs.
+// Unanswered calls count as hanging after this time.
 const CALL_MS = 20_000;
 const RECONNECT_MS = [0, 100, 200, 500, ...Array(60).fill(1000)];
 
@@ -57,12 +57,12 @@ class Bidder {
     }
   }
 
-  /** Watches the lot, and learns what was not pushed. */
+  /** Watches the lot, and fetches missed bids. */
   async watch() {
     for (const { number } of await this.call("Watch", this.lot)) {
       if (!this.known.has(number)) this.add("caughtUp");
       this.known.add(number);
-      // While it was away that may have been recorded.
+      // May have been recorded while the client was disconnected.
       this.recorded.add(number);
     }
   }
@@ -115,7 +115,7 @@ serve({
   async finish() {
     isOver = true;
     await Promise.all(bidders.map((bidder) => bidder.bidding));
-    // Behind the last push of its lot: what is sent to a client comes in order.
+    // Messages to a client arrive in order, so this follows the last push of its lot.
     await Promise.all(bidders.map((bidder) => bidder.compare()));
     return count();
   },

@@ -1,12 +1,12 @@
-// Drives pages in headless Chromium on behalf of the end-to-end tests: elements are named by their ids.
+// Drives pages in headless Chromium for the end-to-end tests. Elements are identified by their ids.
 
 import { chromium } from "playwright-core";
 import { serve } from "./lines.mjs";
 
-// Twice this is below the guard of a test, so that the test's log says that it was the browser which did not come.
+// Two of these are shorter than a test's time limit, so that the log names the browser as the cause.
 const LAUNCH_TIMEOUT_MS = 40_000;
 
-// No sandbox, because tests may run as root in a container; and nothing that calls out by itself.
+// No sandbox, because tests may run as root in a container, and no background network traffic.
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -18,7 +18,7 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-// Without a first window: a persistent context waits for one, and where it does not open it waits for three minutes.
+// Without a first window, because a persistent context waits up to three minutes for it.
 const launch = () =>
   chromium.launch({
     executablePath: process.env.TRUNKLINE_CHROMIUM ?? "/usr/bin/chromium",
@@ -26,12 +26,12 @@ const launch = () =>
     timeout: LAUNCH_TIMEOUT_MS,
   });
 
-// One that does not come is no fault of what is tested, and the next one mostly comes.
+// A browser that does not start is not the product's fault, and a second attempt mostly works.
 const browser = await launch().catch((error) => {
   console.error(`starting the browser again: ${error.message}`);
   return launch();
 });
-// Certificates of the tests are signed by nobody whom a browser knows.
+// Browsers don't trust the tests' certificate authority.
 const context = await browser.newContext({ ignoreHTTPSErrors: true });
 const pages = new Map();
 
@@ -47,21 +47,21 @@ const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 const element = ({ page, element }) => pages.get(page).locator(`#${element}`);
 const within = (at) => element(at).locator(at.selector);
 
-// The attributes of all elements below that match, each as a list of values.
+// Attributes of all matching descendants, each as a list of values.
 const attributes = (at) =>
   within(at).evaluateAll((found, names) => found.map((one) => names.map((name) => one.getAttribute(name))), at.names);
 
-// Waits until so many elements below match.
+// Waits until this many descendants match.
 async function seeCount({ page, element, selector, count }) {
   const matching = ([id, selector, count]) => document.getElementById(id)?.querySelectorAll(selector).length === count;
   await pages.get(page).waitForFunction(matching, [element, selector, count], { timeout: 0 });
 }
 
-// What the keyboard is at: its name for people who hear the page, else its text.
+// Accessible name of the focused element, otherwise its text.
 const focused = ({ page }) =>
   pages.get(page).evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.innerText);
 
-// Draws: presses the pointer at the first place, moves it over the others, and lets it go.
+// Drags the pointer from the first place over the others.
 async function drag({ page: name, element: id, places }) {
   const { mouse } = pages.get(name);
   const box = await element({ page: name, element: id }).boundingBox();
@@ -86,7 +86,7 @@ serve(
     click: (at) => element(at).click(),
     text: (at) => element(at).innerText(),
     count: (at) => element(at).locator(at.tag).count(),
-    // Waits until the element's text contains the given one; a pattern minds the case, a string would not.
+    // Waits until the element contains the text. A pattern is case-sensitive, unlike a string.
     see: (at) => element(at).filter({ hasText: exactly(at.text) }).waitFor({ state: "attached", timeout: 0 }),
     seeCount,
     attributes,

@@ -3,7 +3,7 @@
 //   in:  {"id":1,"op":"open",...}
 //   out: {"id":1,"ok":true,"result":...}  or  {"id":1,"ok":false,"error":"text"}  or  {"event":"...",...}
 //
-// Commands run side by side: a reply carries the id of its command. When the pipe closes, the process ends.
+// Commands run concurrently: a reply carries the id of its command. The process ends when the pipe closes.
 
 import { createInterface } from "node:readline";
 

@@ -1,4 +1,4 @@
-// The official client's connection below hubs, which its own suite uses at raw endpoints.
+// Connections of the official client without a hub, as used by its own suite.
 
 import httpConnection from "@microsoft/signalr/dist/cjs/HttpConnection.js";
 import { HttpTransportType, TransferFormat } from "@microsoft/signalr";

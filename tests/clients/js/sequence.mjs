@@ -1,4 +1,4 @@
-// Checks that numbered messages come one after the other: none lost, none twice, none out of order.
+// Checks numbered messages: none lost, duplicated or reordered.
 
 export class Sequence {
   received = 0;
@@ -17,7 +17,7 @@ export class Sequence {
     this.#waiting = this.#waiting.filter(({ count, resolve }) => !this.#settle(count, resolve));
   }
 
-  // Answers when so many have come, or at once when the sequence is broken.
+  // Replies when this many have arrived, or immediately if the sequence is broken.
   reached(count) {
     return new Promise((resolve) => {
       if (!this.#settle(count, resolve)) this.#waiting.push({ count, resolve });

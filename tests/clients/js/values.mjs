@@ -1,9 +1,9 @@
-// Values that JSON lines can't carry, written so that they can:
+// Encodings of values that JSON lacks:
 //
 //   {"$bytes":[1,2]}  Uint8Array     {"$date":"2000-01-01T00:00:00.000Z"}  Date     {"$bigint":"1"}  bigint (out only)
 //   {"$subject":"name"}  an upload of the client (in only)
 
-// What came over the pipe, as the client is to have it.
+// Decodes a value from the pipe for the client.
 export function unpack(value, subjects) {
   if (Array.isArray(value)) return value.map((item) => unpack(item, subjects));
   if (value === null || typeof value !== "object") return value;
@@ -13,7 +13,7 @@ export function unpack(value, subjects) {
   return mapMembers(value, (item) => unpack(item, subjects));
 }
 
-// What the client has, as it can go over the pipe.
+// Encodes a value of the client for the pipe.
 export function pack(value) {
   if (typeof value === "bigint") return { $bigint: String(value) };
   if (value instanceof Uint8Array) return { $bytes: [...value] };

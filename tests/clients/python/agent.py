@@ -3,7 +3,7 @@
     in:  {"id":1,"op":"open",...}
     out: {"id":1,"ok":true,"result":...}  or  {"id":1,"ok":false,"error":"text"}  or  {"event":"...",...}
 
-Commands run side by side: a reply carries the id of its command. When the pipe closes, the process ends.
+Commands run concurrently: a reply carries the id of its command. The process ends when the pipe closes.
 Numbered sequences are sent and checked here, so that 100 000 messages need not cross the pipe.
 """
 
@@ -25,7 +25,7 @@ def emit(line):
 
 
 class Sequence:
-    """Checks that numbered messages come one after the other: none lost, none twice, none out of order."""
+    """Checks numbered messages: none lost, duplicated or reordered."""
 
     def __init__(self):
         self.received, self.first, self.last, self.broken = 0, None, None, None
@@ -41,7 +41,7 @@ class Sequence:
         self.changed.set()
 
     async def reached(self, count):
-        """Answers when so many have come, or at once when the sequence is broken."""
+        """Replies when this many have arrived, or immediately if the sequence is broken."""
         while self.received < count and self.broken is None:
             self.changed.clear()
             await self.changed.wait()
@@ -49,7 +49,7 @@ class Sequence:
 
 
 class Listener:
-    """What a client tells: messages of the subscribed targets, its end; counted targets are kept here."""
+    """Events of a client: messages to subscribed targets, and its end. Counted targets are only counted."""
 
     def __init__(self, name, options):
         self.name = name
@@ -82,7 +82,7 @@ async def flood(client, target, **numbers):
 
 
 def upload_of(arguments):
-    """The name of the upload that is a call's only argument: the libraries know no other calls with uploads."""
+    """Name of the upload that is a call's only argument. The libraries support no other calls with uploads."""
     match arguments:
         case [{"$subject": name}]:
             return name
@@ -111,7 +111,7 @@ async def run(op, options):
 
 
 async def run_upload(op, connection, options):
-    """An upload is known to the library only once its call is made."""
+    """The library creates the upload only with its call."""
     if op == "feed":
         for item in options["items"]:
             await connection.feed(options["subject"], item)
@@ -135,7 +135,7 @@ async def main():
         task = asyncio.create_task(answer(json.loads(line)))
         running.add(task)
         task.add_done_callback(running.discard)
-    # Threads of a client library must not hold the process.
+    # Library threads must not keep the process alive.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The client libraries behind one face: open, invoke, send, stream, upload, answer, close."""
+"""Common interface of the client libraries: open, invoke, send, stream, upload, answer, close."""
 
 import asyncio
 import itertools
@@ -16,7 +16,7 @@ from signalrcore.types import HttpTransportType, HubProtocolEncoding
 
 
 def headers_of(options):
-    """pysignalr asks its token factory only after the connection stands, so the token goes as a header."""
+    """pysignalr calls its token factory only after connecting, so the token is sent as a header."""
     headers = dict(options.get("headers") or {})
     if token := options.get("accessToken"):
         headers["Authorization"] = f"Bearer {token}"
@@ -24,7 +24,7 @@ def headers_of(options):
 
 
 def answers_to(order):
-    """What handlers do when the server asks for a result: an order is the same as for the JavaScript clients."""
+    """Behaviour of handlers when a result is requested, with the orders of the JavaScript clients."""
 
     def throw():
         raise RuntimeError(order["throws"])
@@ -75,13 +75,13 @@ class PySignalR:
             self.opened.set_result(None)
 
     async def _on_close(self):
-        # It would reconnect by itself with the old token; the tests want to see the end.
+        # Disables the automatic reconnect with the old token, because the tests expect the end.
         if self.opened.done() and not self.closing:
             self._end(None)
             self.task.cancel()
 
     async def _on_error(self, message):
-        """Errors of calls are taken from their completions."""
+        """Takes errors of calls from their completions."""
 
     def _end(self, error):
         self.closing = True
@@ -209,7 +209,7 @@ class SignalRCore:
     async def stream(self, target, arguments):
         items, ended = [], self.loop.create_future()
         identifier = next(self.identifiers)
-        # Its own `stream` asks the server before anybody can subscribe, and drops what comes in between.
+        # The library's `stream` sends the request before items can be handled, and drops early items.
         handler = StreamHandler(target, identifier)
         handler.subscribe(
             {
@@ -219,7 +219,7 @@ class SignalRCore:
             }
         )
         self.hub.stream_handlers[identifier].append(handler)
-        # An error is told to the hub's handler only.
+        # Errors are passed only to the hub's handler.
         self.calls[identifier] = ended
         self.hub.transport.send(StreamInvocationMessage(identifier, target, arguments, headers=self.hub.headers))
         return items, (await ended).error or None
@@ -235,7 +235,7 @@ class SignalRCore:
         self.uploads.pop(name).complete()
 
     async def close(self):
-        # Its own stop joins a thread that waits for the server's next byte.
+        # The library's stop joins a thread that waits for the server's next byte.
         self.hub.transport._client.sock.shutdown(socket.SHUT_RDWR)
         await self.loop.run_in_executor(None, self.hub.stop)
 

@@ -1,4 +1,4 @@
-//! A node and an app server that are asked, after each end, what they call it.
+//! A node and an app server, with the names that both give to each end of a connection.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,6 @@ const HUBS: usize = 5;
 /// Number of ends so far, by cause.
 type Tally = BTreeMap<String, f64>;
 
-/// A node and an app server.
 pub(super) struct CloseScene {
     pub(super) app: AppServer,
     pub(super) proxy: Proxy,
@@ -41,7 +40,7 @@ impl CloseScene {
         Self::over(&fleet, app, &address, more).await
     }
 
-    /// Starts a scene with an app server at a different address.
+    /// Creates the scene with an app server reached at another address.
     pub(super) async fn over(fleet: &Fleet<'_>, app: AppServer, upstream: &str, more: &[&str]) -> Result<Self> {
         let arguments = [&["--log", "info,trunkline_proxy=debug", "--log-format", "json"], more].concat();
         let mut proxy = fleet.proxy_of(&free_address()?, &free_address()?, &[upstream], &arguments)?;
@@ -52,19 +51,16 @@ impl CloseScene {
         Ok(scene)
     }
 
-    /// Waits for all links.
     pub(super) async fn linked(&self) -> Result<()> {
         self.proxy.linked(HUBS * POOL_SIZE).await
     }
 
-    /// A client in a hub, and its id.
     pub(super) async fn join(&self, path: &str) -> Result<(RawClient, String)> {
         let mut client = RawClient::join(self.proxy.address(), path).await?;
         let id = id_of(&mut client).await?;
         Ok((client, id))
     }
 
-    /// Connects with a second handle of the socket.
     pub(super) async fn join_with_handle(&self, path: &str) -> Result<(std::net::TcpStream, RawClient, String)> {
         let stream = std::net::TcpStream::connect(self.proxy.address())?;
         let handle = spare_handle(&stream)?;
@@ -74,20 +70,19 @@ impl CloseScene {
         Ok((handle, client, id))
     }
 
-    /// A client of the raw endpoint, and its id.
     pub(super) async fn join_line(&self) -> Result<(RawClient, String)> {
         let mut client = RawClient::open(self.proxy.address(), "/line").await?;
         let id = client.next_message().await?.into_text()?.to_string();
         Ok((client, id))
     }
 
-    /// A client that has negotiated, and its id.
+    /// Negotiates a client, and returns its id.
     pub(super) async fn negotiated(&self, path: &str) -> Result<(CarriedClient, String)> {
         let (id, token) = negotiate(&self.proxy, path).await?;
         Ok((CarriedClient::with_token(self.proxy.address(), path, &token), id))
     }
 
-    /// A client that polls, and its id.
+    /// Connects a polling client, and returns its id.
     pub(super) async fn carried(&self, path: &str) -> Result<(CarriedClient, String)> {
         let (client, id) = self.negotiated(path).await?;
         client.poll().await?;
@@ -102,7 +97,7 @@ impl CloseScene {
         http_client::get(self.proxy.admin(), &format!("/api/why/{id}")).await
     }
 
-    /// Demands that a connection of a hub has ended for this cause, at both ends.
+    /// Checks that a hub connection has ended for this cause, at both ends.
     pub(super) async fn closed(&mut self, id: &str, hub: &str, cause: &str) -> Result<()> {
         self.closed_at_node(id, hub, cause).await?;
         let told = self.app.process.wait_for_line(&format!("disconnected {id} ")).await?;
@@ -111,19 +106,19 @@ impl CloseScene {
         Ok(())
     }
 
-    /// Expects an end of a connection of the raw endpoint, where no hook runs.
+    /// Checks the end of a raw connection, for which no hook runs.
     pub(super) async fn closed_line(&mut self, id: &str, cause: &str) -> Result<()> {
         self.closed_unheard(id, "line", cause).await
     }
 
-    /// Expects an end that no hook is owed.
+    /// Checks an end for which no hook runs.
     pub(super) async fn closed_unheard(&mut self, id: &str, hub: &str, cause: &str) -> Result<()> {
         self.closed_at_node(id, hub, cause).await?;
         *self.closed_at_app.entry(cause.into()).or_default() += 1.0;
         Ok(())
     }
 
-    /// Demands that a connection has ended for this cause, as the node sees it.
+    /// Checks that a connection has ended for this cause at the node.
     pub(super) async fn closed_at_node(&mut self, id: &str, hub: &str, cause: &str) -> Result<()> {
         let why = self.ended(id, "closed").await?;
         ensure!((&why["cause"], &why["hub"]) == (&json!(cause), &json!(hub)), "{why} instead of {cause}");
@@ -135,7 +130,7 @@ impl CloseScene {
         Ok(())
     }
 
-    /// Demands that a connection was refused at its hub handshake.
+    /// Checks that a connection was refused at its hub handshake.
     pub(super) async fn refused(&mut self, id: &str, cause: &str) -> Result<()> {
         let why = self.ended(id, "refused").await?;
         ensure!(why["cause"] == json!(cause), "{why} instead of {cause}");
@@ -145,7 +140,7 @@ impl CloseScene {
         Ok(())
     }
 
-    /// Demands that an upgrade is refused with this status, for this cause.
+    /// Checks that an upgrade is refused with this status and cause.
     pub(super) async fn refused_request(
         &self,
         path: &str,
@@ -173,10 +168,10 @@ impl CloseScene {
         Ok(self.proxy.metrics().await?.sum(name, &[("cause", cause)]))
     }
 
-    /// Checks that both ends have counted exactly the observed closes.
+    /// Checks that both ends have counted exactly the ends so far.
     pub(super) async fn agree(&self) -> Result<()> {
         agree(&self.proxy.metrics().await?, CLOSED, &self.closed)?;
-        // The app server is notified of a close a moment later.
+        // The app server counts an end slightly later.
         until(async || {
             let metrics = Metrics::of(self.app.address()).await?;
             let all: f64 = self.closed_at_app.values().sum();
@@ -188,12 +183,12 @@ impl CloseScene {
         .await
     }
 
-    /// Expects a refusal, by cause.
+    /// Checks the counts of refusals, by cause.
     pub(super) async fn agree_about_refusals(&self) -> Result<()> {
         agree(&self.proxy.metrics().await?, REFUSED, &self.refused)
     }
 
-    /// Log line of the node about a close.
+    /// Log line of the node about the end of a connection.
     pub(super) async fn logged(&self, id: &str) -> Result<Value> {
         until(async || {
             let log = self.proxy.process.log();
@@ -231,12 +226,10 @@ fn agree(metrics: &Metrics, name: &str, seen: &Tally) -> Result<()> {
     Ok(())
 }
 
-/// Another handle of the same socket.
 pub(super) fn spare_handle(stream: &std::net::TcpStream) -> Result<std::net::TcpStream> {
     Ok(stream.try_clone()?)
 }
 
-/// The id of a client, by its hub.
 pub(super) async fn id_of<S>(client: &mut RawClient<S>) -> Result<String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -245,7 +238,7 @@ where
     answer["result"].as_str().map(str::to_owned).context("the hub tells the id")
 }
 
-/// The id that the raw endpoint sends first, in a frame that is short.
+/// Connection id, which the raw endpoint sends first in a short frame.
 pub(super) async fn read_line_id(socket: &mut TcpStream) -> Result<String> {
     let mut head = [0; 2];
     socket.read_exact(&mut head).await?;
@@ -254,7 +247,7 @@ pub(super) async fn read_line_id(socket: &mut TcpStream) -> Result<String> {
     Ok(String::from_utf8(id)?)
 }
 
-/// Negotiates: the id, and the token that opens it.
+/// Negotiates, and returns the id and the connection token.
 pub(super) async fn negotiate(proxy: &Proxy, path: &str) -> Result<(String, String)> {
     let answer = http_client::post(proxy.address(), &format!("{path}/negotiate?negotiateVersion=1")).await?.json()?;
     let text = |name: &str| answer[name].as_str().map(str::to_owned).with_context(|| format!("no {name}: {answer}"));

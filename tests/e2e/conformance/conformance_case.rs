@@ -1,4 +1,4 @@
-//! A case of the suite, and the frames that it is made of.
+//! Case of the suite, with its frames.
 
 use trunkline_proxy::websocket::ProtocolError;
 
@@ -8,17 +8,17 @@ pub(super) const FIN: u8 = 0x80;
 /// Expected outcome of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Expect {
-    /// The payload comes through, the pings have to be answered, and the client may go on.
+    /// The payload arrives, the pings require pongs, and the connection stays open.
     Served(Vec<u8>, Vec<Vec<u8>>),
-    /// The payload comes through, and then the client closes.
+    /// The payload arrives, then the client closes.
     Closed(Vec<u8>, Vec<Vec<u8>>),
-    /// A rule is broken, after this payload.
+    /// A protocol error follows this payload.
     Broken(Vec<u8>, ProtocolError),
-    /// The payload is not UTF-8, which its reader has to find: the decoder carries text and bytes alike.
+    /// The payload is not valid UTF-8. The reader detects this, because the decoder does not distinguish text and
+    /// bytes.
     NotUtf8(Vec<u8>),
 }
 
-/// One case of the suite.
 #[derive(Debug, Clone)]
 pub(super) struct ConformanceCase {
     pub(super) id: String,
@@ -27,7 +27,7 @@ pub(super) struct ConformanceCase {
     pub(super) expect: Expect,
 }
 
-/// A masked frame with this first byte.
+/// Frame with this first byte and a mask of zeros.
 pub(super) fn raw(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x5a, 0x00, 0xff, 0x13];
     let mut out = vec![first];
@@ -55,7 +55,7 @@ pub(super) fn part(opcode: u8, payload: &[u8]) -> Vec<u8> {
     raw(opcode, payload)
 }
 
-/// A message in fragments of this size.
+/// Message in fragments of this size.
 pub(super) fn fragmented(opcode: u8, payload: &[u8], size: usize) -> Vec<u8> {
     let mut pieces: Vec<&[u8]> = payload.chunks(size).collect();
     if pieces.is_empty() {

@@ -25,16 +25,16 @@ const TOGETHER: usize = 8;
 /// Size limit of cases in the short version; the large ones only take time.
 const SHORT_BYTES: usize = 2 * 1024 * 1024;
 
-/// The endpoint takes messages of up to eight megabytes: these two have sixteen, and are refused for it.
+/// Cases of sixteen megabytes, which exceed the endpoint's limit of eight megabytes.
 const TOO_LARGE: [&str; 2] = ["9.1.6", "9.2.6"];
 
 const CLOSE: u8 = 0x8;
 const PONG: u8 = 0xa;
 
-/// A close with code 1000, under a mask of zeros.
+/// Close frame with code 1000 and a mask of zeros.
 const FAREWELL: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
 
-/// Bytes of the server so far.
+/// Bytes that the server has sent so far.
 #[derive(Debug, Default)]
 struct EchoSeen {
     data: Vec<u8>,
@@ -42,14 +42,13 @@ struct EchoSeen {
     code: Option<u16>,
 }
 
-/// Frames as they come.
 struct Frames {
     socket: OwnedReadHalf,
     bytes: Vec<u8>,
 }
 
 impl Frames {
-    /// The next frame of a server: its opcode and its payload; `None` at the end.
+    /// Opcode and payload of the server's next frame; `None` at the end.
     async fn next(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
         loop {
             if let Some((opcode, start, end)) = header(&self.bytes).filter(|(_, _, end)| *end <= self.bytes.len()) {
@@ -57,7 +56,7 @@ impl Frames {
                 self.bytes.drain(..end);
                 return Ok(Some((opcode, payload)));
             }
-            // A reset means only that the server has closed while the client still sent.
+            // A reset only means that the server closed while the client was sending.
             if self.socket.read_buf(&mut self.bytes).await.unwrap_or(0) == 0 {
                 ensure!(self.bytes.is_empty(), "the last frame broke off");
                 return Ok(None);
@@ -66,7 +65,7 @@ impl Frames {
     }
 }
 
-/// Opcode, and where the payload begins and ends.
+/// Opcode, and start and end of the payload.
 fn header(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (first, length) = (*bytes.first()?, *bytes.get(1)?);
     let (start, length) = match length {
@@ -98,14 +97,13 @@ impl EchoSeen {
 
 async fn send(socket: &mut OwnedWriteHalf, bytes: &[u8], chop: usize) {
     for piece in bytes.chunks(chop.max(1)) {
-        // Who breaks a rule may be cut off before it has said all.
+        // After a protocol error the server may close before it has read everything.
         if socket.write_all(piece).await.is_err() {
             return;
         }
     }
 }
 
-/// Plays one case and judges it.
 async fn play_case(socket: TcpStream, case: &ConformanceCase) -> Result<()> {
     socket.set_nodelay(true)?;
     let (read, mut write) = socket.into_split();

@@ -1,4 +1,4 @@
-//! Category 6: text, sound and unsound, whole and in fragments that cut characters in two.
+//! Category 6: valid and invalid text, whole and in fragments that split characters.
 
 use super::conformance_case::{ConformanceCase, Expect, case, fragmented};
 
@@ -117,7 +117,7 @@ fn fragments() -> Vec<ConformanceCase> {
         unsound("6.3.1", &[whole(&broken)], &broken),
         unsound("6.3.2", &[fragmented(TEXT, &broken, 1)], &broken),
     ];
-    // They differ in when the fault is seen at the earliest: with the frame, or with its byte.
+    // The cases differ in the earliest time of detection: after the frame, or at the invalid byte.
     let sizes = [(1, KOSME.len()), (2, KOSME.len() + 3), (3, fast.len()), (4, 1)];
     all.extend(sizes.map(|(place, size)| unsound(format!("6.4.{place}"), &[fragmented(TEXT, &fast, size)], &fast)));
     all

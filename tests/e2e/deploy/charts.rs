@@ -14,7 +14,7 @@ const RENDERER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/chart");
 const APP: &str = r#"appServers.selector={"app":"mine"}"#;
 const APP_KEYS: &str = r#"appKeys.secret="keys-of-apps""#;
 
-/// Values that switch everything on, in each place that takes some.
+/// Values that enable all optional parts.
 const ALL: [&str; 15] = [
     APP,
     r#"appServers.upstreams=["https://elsewhere.example"]"#,
@@ -33,10 +33,9 @@ const ALL: [&str; 15] = [
     APP_KEYS,
 ];
 
-/// A change of the values.
 type Change = fn(&mut Value);
 
-/// Builds the renderer with what Debian has; there is no module to be fetched.
+/// Builds the renderer from Debian's Go packages, without downloading modules.
 async fn renderer(stage: &Stage) -> Result<PathBuf> {
     let program = stage.folder().join("chart");
     let mut command = Command::new("go");
@@ -131,7 +130,7 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
             values["appKeys"]["secret"] = "keys-of-apps".into();
         };
         check("dial-in.json", all_dial_in).await?;
-        // Kubernetes takes strings only, and numbers in YAML become none.
+        // Kubernetes accepts only strings here, which YAML numbers are not.
         let wrong: [(&str, Change); 10] = [
             ("a number as annotation of pods", |values| values["podAnnotations"]["port"] = 9100.into()),
             ("a boolean as annotation of the service", |values| {

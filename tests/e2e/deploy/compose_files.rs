@@ -1,4 +1,4 @@
-//! Files for Docker and for GitHub, by the schemas that these publish.
+//! Files for Docker and GitHub, checked with their published schemas.
 
 use std::path::{Path, PathBuf};
 
@@ -32,8 +32,7 @@ fn compose_and_stack_are_what_the_compose_specification_says() {
 fn haproxy_takes_the_variant_that_finds_nodes_by_name() {
     play(async |_stage| {
         run(Command::new("/usr/sbin/haproxy").arg("-c").arg("-f").arg(shipped("compose/haproxy.cfg"))).await?;
-        // No other difference: client addresses, time-outs and checks equal the configuration in the load balancers'
-        // tests.
+        // Otherwise equal, so that client addresses, timeouts and checks are those of the load balancer tests.
         let read = |path: &str| std::fs::read_to_string(shipped(path));
         let (own, common) = (read("compose/haproxy.cfg")?, read("haproxy/haproxy.cfg")?);
         let settings = |text: &str| -> Vec<String> {

@@ -1,4 +1,4 @@
-//! The image, built by buildah without an engine: its last stages as they are, over files that `root.sh` has laid out.
+//! The image, built by buildah without an engine: its last stages, with files prepared by `root.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{run, shipped};
 
-/// Runs a program in a folder as if that were all there is, read-only and as the image's user.
+/// Runs a program in a folder as its root, read-only and as the image's user.
 const INSIDE: &str = r#"
     exec unshare --mount sh -c '
         mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && folder=$1 && shift && exec chroot --userspec=65532:65532 "$folder" "$@"
     ' sh "$@"
 "#;
 
-/// buildah with a store of the test's own.
+/// buildah with a separate image store.
 struct Builder {
     store: PathBuf,
 }
@@ -36,7 +36,7 @@ impl Builder {
         command
     }
 
-    /// Builds a stage of the shipped file; what the stage before would have made lies in `built`.
+    /// Builds a stage of the shipped file. `built` contains the result of the previous stage.
     async fn build(&self, target: &str, built: &Path) -> Result<String> {
         let mut command = self.command();
         command.args(["build", "--quiet", "--isolation", "chroot", "--format", "docker", "--timestamp", "0"]);
@@ -56,7 +56,7 @@ impl Builder {
     }
 }
 
-/// Result of the build stage, from the programs that were built beside the tests.
+/// Result of the build stage, from the programs built with the tests.
 async fn lay_out(stage: &Stage, folder: &str) -> Result<PathBuf> {
     let folder = stage.folder().join(folder);
     let built = profile_folder()?;
@@ -105,8 +105,8 @@ fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
             assert_eq!(config["Healthcheck"]["Test"][3], if target == "trunkline" { "--live" } else { "--admin" });
             assert_eq!(config["Labels"]["org.opencontainers.image.licenses"], "Apache-2.0");
         }
-        // The same again, from the beginning: labels and files hold no time and no chance. (buildah writes a random
-        // host name beside them.)
+        // A second build has equal content: labels and files contain no times or random values. (Only buildah's random
+        // host name differs.)
         let content = async |built: &Path, builder: &Builder| -> Result<[Value; 2]> {
             let image = builder.inspect(&builder.build("trunkline", built).await?).await?;
             Ok([image["Docker"]["rootfs"]["diff_ids"].clone(), image["Docker"]["config"]["Labels"].clone()])
@@ -150,7 +150,7 @@ fn both_run_inside_read_only_as_nobody_and_tell_their_health() {
     });
 }
 
-/// A fleet in the container, without anything in its environment but the key that one command has made.
+/// Fleet in the container with only the generated key file in its environment.
 #[test]
 fn a_key_file_is_made_once_and_understood_by_proxies_and_app_servers() {
     play(async |stage| {

@@ -1,4 +1,4 @@
-//! The Kubernetes manifests: built by kustomize, held against the schemas of several versions, and against each other.
+//! The Kubernetes manifests: built by kustomize, and checked with the schemas of several versions and for consistency.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -9,19 +9,16 @@ use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
 /// The oldest supported version, and the newest of the validator.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// Kinds of operators, which the cluster's own schemas don't have.
+/// Kinds defined by operators, which the cluster's own schemas lack.
 const FOREIGN_KINDS: [&str; 1] = ["ServiceMonitor"];
 
-/// Seconds that a node needs besides its own time-outs.
+/// Seconds that a node needs in addition to its own timeouts.
 pub(super) const SPARE_S: u64 = 5;
 
 pub(super) struct Objects(pub(super) Vec<Value>);
 
 impl Objects {
     /// Reads rendered text and validates each object.
-    ///
-    /// # Errors
-    /// When one is not what a cluster takes.
     pub(super) async fn read(stage: &Stage, name: &str, text: &str) -> Result<Self> {
         let path = stage.folder().join(name).with_extension("yaml");
         std::fs::write(&path, text)?;
@@ -37,9 +34,6 @@ impl Objects {
     }
 
     /// The object of this kind and name.
-    ///
-    /// # Errors
-    /// If the object is missing.
     pub(super) fn get(&self, kind: &str, name: &str) -> Result<&Value> {
         let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
         self.0.iter().find(is_it).with_context(|| format!("no {kind} {name}"))
@@ -49,13 +43,13 @@ impl Objects {
         self.0.iter().filter(move |object| object["kind"] == kind)
     }
 
-    /// Demands that each selector selects something, and that each named port exists.
+    /// Checks that each selector selects a pod, and that each named port exists.
     pub(super) fn assert_whole(&self) {
         for service in self.of_kind("Service") {
             let Some(deployment) = self.of_kind("Deployment").find(|deployment| {
                 selects(&service["spec"]["selector"], &deployment["spec"]["template"]["metadata"]["labels"])
             }) else {
-                // Object of a chart with external app servers.
+                // Service of the chart for external app servers.
                 assert!(service["metadata"]["name"].as_str().unwrap_or_default().ends_with("-app"), "{service}");
                 continue;
             };
@@ -79,7 +73,7 @@ impl Objects {
         assert_eq!(self.of_kind("Secret").count(), 0, "a secret in clear");
     }
 
-    /// A node has the time that its drain takes, before it is killed.
+    /// Checks that a node has enough time to drain before it is killed.
     pub(super) fn assert_drain_fits(&self, deployment: &str, setting: impl Fn(&str) -> Option<u64>) {
         let pod = &self.get("Deployment", deployment).unwrap()["spec"]["template"]["spec"];
         let pre_stop = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
@@ -88,8 +82,7 @@ impl Objects {
         assert!(grace >= pre_stop + drain + SPARE_S, "{grace} s for {pre_stop} + {drain} + {SPARE_S}");
     }
 
-    /// Demands that the name which nodes find each other by is that of a headless service, and that nodes may speak to
-    /// each other at the ports of it.
+    /// Checks that `--peers` names a headless service, and that the network policy allows its ports between nodes.
     pub(super) fn assert_nodes_meet(&self, peers: &str) {
         let name = peers.strip_prefix("http://").and_then(|peers| peers.strip_suffix(":8090")).unwrap_or_default();
         let service = self.get("Service", name).unwrap();
@@ -105,7 +98,7 @@ impl Objects {
             let rules = policy["spec"][direction].as_array().unwrap();
             rules.iter().any(|rule| {
                 let peers = rule[side].as_array();
-                // A rule without a side applies to all.
+                // A rule without peers applies to all.
                 let is_for_nodes =
                     peers.is_none_or(|peers| peers.iter().any(|peer| peer["podSelector"]["matchLabels"] == *nodes));
                 is_for_nodes && rule["ports"].as_array().unwrap().iter().any(|own| own["port"] == *port)
@@ -117,7 +110,7 @@ impl Objects {
         }
     }
 
-    /// Demands that a node's keys of apps are a file of this secret, which others on its machine can't read.
+    /// Checks that a node's app keys are a file of this secret that other users can't read.
     pub(super) fn assert_app_keys(&self, deployment: &str, secret: &str) {
         let pod = &self.get("Deployment", deployment).unwrap()["spec"]["template"]["spec"];
         let container = &pod["containers"][0];
@@ -135,7 +128,7 @@ impl Objects {
         );
     }
 
-    /// Demands the restricted security settings of a pod.
+    /// Checks the restricted security settings of a pod.
     pub(super) fn assert_hardened(&self) {
         for deployment in self.of_kind("Deployment") {
             let pod = &deployment["spec"]["template"]["spec"];

@@ -1,4 +1,5 @@
-//! The whole layout, as `deploy/local` runs it: two tabs of the status page, two nodes, two app servers, one goes.
+//! The whole layout as run by `deploy/local`: two tabs of the status page, two nodes and two app servers, of which one
+//! node ends.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +15,10 @@ use trunkline_tests::harness::tools::run;
 /// Number of requests after which each node and each app server must have answered.
 const REQUESTS: usize = 8;
 
-/// Tabs that are opened at most until both nodes have one: the turns of the balancer are not only theirs.
+/// Maximum number of tabs until both nodes have one: the balancer also serves other requests.
 const TABS_MAX: usize = 8;
 
-/// Number of requests that each app server and node answered.
+/// App servers and nodes that answered these requests.
 async fn ask(local: &Local, requests: usize) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (mut apps, mut nodes) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..requests {
@@ -33,7 +34,6 @@ fn both(name: &str) -> BTreeSet<String> {
     [1, 2].map(|number| format!("{name}-{number}")).into()
 }
 
-/// Opens tabs until each node has one.
 async fn tabs(local: &Local, browser: &Browser) -> Result<Vec<(String, Page)>> {
     let mut tabs = Vec::new();
     while local.clients().await?.contains(&0.0) {
@@ -46,7 +46,7 @@ async fn tabs(local: &Local, browser: &Browser) -> Result<Vec<(String, Page)>> {
     Ok(tabs)
 }
 
-/// Waits until each node shows both, and says that they agree.
+/// Waits until each node shows both nodes and reports that they agree.
 async fn form_a_fleet(local: &Local) -> Result<()> {
     for node in [1, 2] {
         let admin = local.admin(node)?;
@@ -75,7 +75,7 @@ async fn see_each_other(tabs: &[(String, Page)]) -> Result<()> {
 fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_killed() {
     play_heavy(async |stage| {
         let mut local = Local::start(stage).await?;
-        // A node is ready with one app server: the links to the other one may come a moment later.
+        // A node is ready with one app server; the links to the other one may open slightly later.
         until(async || Ok((ask(&local, REQUESTS).await? == (both("app"), both("node"))).then_some(()))).await?;
         form_a_fleet(&local).await?;
         let browser = Browser::start(stage)?;
@@ -87,7 +87,7 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
         let killed = local.process_of("node-1")?;
         run(Command::new("sh").args(["-c", &format!("kill -s KILL {killed}")])).await?;
         local.process.wait_for_line("node-1: has ended").await?;
-        // From now on no request fails, although the balancer notices only at its next check.
+        // No further request fails, although the balancer detects the loss only at its next check.
         let (apps, nodes) = ask(&local, REQUESTS).await?;
         assert_eq!((apps, nodes), (both("app"), ["node-2".to_owned()].into()));
         for (_, page) in &tabs {
@@ -98,8 +98,8 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
             Ok((metrics.sum("trunkline_client_connections", &[]) == tabs.len() as f64).then_some(()))
         })
         .await?;
-        // Existing clients see each new one. (Their own names go when the app servers give up what the
-        // dead node had, so they are not looked at.)
+        // Existing clients see each new one. (Their own names are not checked, because app servers later remove the
+        // dead node's clients.)
         let _late = browser.open("late", &format!("http://{}/?name=late", local.front())).await?;
         for (_, page) in &tabs {
             page.see("names", "late").await?;

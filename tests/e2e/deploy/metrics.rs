@@ -14,7 +14,7 @@ use trunkline_tests::harness::scenario::{play, play_heavy};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{read_yaml, run, shipped};
 
-/// Series that Prometheus itself has of each target.
+/// Series that Prometheus adds for each target.
 const OF_PROMETHEUS: [&str; 1] = ["up"];
 
 fn promtool() -> Command {
@@ -44,7 +44,7 @@ fn each_alert_fires_where_it_should() {
 fn prometheus_takes_its_configurations() {
     play(async |stage| {
         for folder in ["prometheus", "compose"] {
-            // Beside its rules, as it lies where it is used.
+            // Stored beside its rules, as when deployed.
             let place = stage.folder().join(folder);
             std::fs::create_dir(&place)?;
             std::fs::copy(shipped(folder).join("prometheus.yml"), place.join("prometheus.yml"))?;
@@ -63,7 +63,7 @@ async fn rules() -> Result<Vec<Value>> {
     Ok(rules)
 }
 
-/// All values of a key, wherever in it they stand.
+/// All values of a key, at any depth.
 fn values_of<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
@@ -75,7 +75,7 @@ fn values_of<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
     }
 }
 
-/// The names of metrics in an expression: words that are no labels, no numbers and no functions.
+/// Names of metrics in an expression: words other than labels, numbers and functions.
 fn names(expression: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut rest = expression;
@@ -86,7 +86,7 @@ fn names(expression: &str) -> BTreeSet<String> {
         if ["trunkline_", "trunkline:", "process_"].iter().any(|prefix| name.starts_with(prefix)) || name == "up" {
             names.insert(name.to_owned());
         }
-        // Labels hold words of their own.
+        // Skips label names and values.
         rest = match after.strip_prefix('{') {
             Some(labels) => labels.split_once('}').map_or("", |(_, rest)| rest),
             None => after,
@@ -120,7 +120,7 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
         let mut proxy = fleet.proxy_of(&address, &admin, &[app.address()], &peers)?;
         proxy.ready().await?;
         proxy.linked(POOL_SIZE).await?;
-        // Some are there only when something has happened.
+        // Some metrics appear only after an event.
         let agents = Agents::new(stage);
         let client = agents.client(Kind::JsJson, &proxy.url("/bench")).transport(Transport::WebSockets);
         let mut client = client.open().await?;

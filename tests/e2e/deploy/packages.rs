@@ -1,4 +1,4 @@
-//! Files of a release, packed by `deploy/release/build` from the program that was built beside the tests.
+//! Files of a release, packed by `deploy/release/build` from the program built with the tests.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,19 +8,18 @@ use tokio::process::Command;
 use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
 use trunkline_tests::harness::tools::{python, run, shipped};
 
-/// The program without its symbols, because packing them takes longer than the rest of these tests.
+/// Strips the program's symbols, because packing them takes longer than the rest of these tests.
 async fn program(stage: &Stage) -> Result<PathBuf> {
     let program = stage.folder().join("trunkline");
     run(Command::new("strip").arg("-o").arg(&program).arg(profile_folder()?.join("trunkline"))).await?;
     Ok(program)
 }
 
-/// Packs files of these kinds into a folder.
 async fn pack(stage: &Stage, folder: &str, kinds: &[&str]) -> Result<PathBuf> {
     let folder = stage.folder().join(folder);
     let mut command = Command::new(shipped("release/build"));
     command.arg("--binary").arg(program(stage).await?).arg("--out").arg(&folder).args(kinds);
-    // Without a commit, as in sources that were unpacked from an archive; and packed fast rather than well.
+    // Without a commit, like sources from an archive, and with fast compression.
     run(command.envs([("SOURCE_DATE_EPOCH", "1700000000"), ("DPKG_DEB_COMPRESSOR_LEVEL", "0")])).await?;
     Ok(folder)
 }
@@ -36,7 +35,7 @@ fn only(folder: &Path, ending: &str) -> Result<PathBuf> {
     found.pop().context("one was there")
 }
 
-/// Checks that a program prints the version, commit and target of the packed one.
+/// Checks that a program prints the version, commit and target of the packed program.
 async fn has_our_version(program: &Path) -> Result<()> {
     let ours = run(Command::new(profile_folder()?.join("trunkline")).arg("--version")).await?;
     let told = run(Command::new(program).arg("--version")).await?;
@@ -97,7 +96,7 @@ fn a_wheel_installs_the_command_by_pip() {
         ]);
         run(pip.arg("--prefix").arg(&root).arg(&wheel)).await?;
         has_our_version(&root.join("bin/trunkline")).await?;
-        // A release packs the same program into the same bytes.
+        // Packing is reproducible.
         let again = only(&pack(stage, "again", &["wheel"]).await?, ".whl")?;
         ensure!(std::fs::read(&wheel)? == std::fs::read(again)?, "the bytes of two wheels differ");
         Ok(())
@@ -131,7 +130,7 @@ fn a_debian_package_installs_makes_a_key_keeps_it_and_leaves_nothing_when_purged
         let listed = run(Command::new("dpkg-deb").arg("-c").arg(&package)).await?;
         ensure!(listed.lines().all(|line| line.contains(" root/root ")), "{listed}");
         let root = system(stage).await?;
-        // The libraries are there, but no package of theirs.
+        // The libraries exist, but not as packages.
         let dpkg = || {
             let mut command = Command::new("dpkg");
             command.arg(format!("--root={}", root.display())).arg("--force-depends");
@@ -152,7 +151,7 @@ fn a_debian_package_installs_makes_a_key_keeps_it_and_leaves_nothing_when_purged
             let installed = root.join("usr/lib/systemd/system").join(unit);
             assert_eq!(std::fs::read(installed)?, std::fs::read(shipped("systemd").join(unit))?, "{unit}");
         }
-        // Steps for teams on the page: keys of apps, and a drop-in that loads them.
+        // Steps of the page for teams: app keys, and a drop-in that loads them.
         std::fs::write(root.join("etc/trunkline/app-keys"), "shop=key;shop\n")?;
         let drop_ins = root.join("etc/systemd/system/trunkline.service.d");
         std::fs::create_dir_all(&drop_ins)?;

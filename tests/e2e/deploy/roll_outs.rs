@@ -1,4 +1,4 @@
-//! The old and the new task of a roll-out: by what each shipped file names them, and side by side under one name.
+//! Old and new task of a rollout: their names in each shipped file, and both side by side under one name.
 
 use std::cell::Cell;
 
@@ -13,24 +13,23 @@ use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{read_yaml, shipped};
 
-/// Clients of the old task.
 const CLIENTS: usize = 20;
 
 /// Time after which two nodes with the same name are distinguished from a restarted one, in seconds.
 const WINDOW_S: &str = "2";
 
-/// Task of an engine: one place, and an id for each start.
+/// Task of a container engine: one slot, with an id per start.
 struct Task {
     slot: &'static str,
     id: &'static str,
 }
 
-/// The old and the new task of one place.
+/// Old and new task of one slot.
 const TASKS: [Task; 2] =
     [Task { slot: "1", id: "q1zkxdkrmglhvdlplcyxdhd7a" }, Task { slot: "1", id: "v8c4k6p1p0qkz3dlolkgm5zq2" }];
 
 impl Task {
-    /// Fills a template of Docker's in.
+    /// Fills in a Docker template.
     fn fill(&self, template: &str) -> String {
         let name = "trunkline_proxy";
         let task = format!("{name}.{}.{}", self.slot, self.id);
@@ -41,14 +40,14 @@ impl Task {
     }
 }
 
-/// The names that the stack gives the old and the new task of one place.
+/// Names that the stack gives to the old and the new task of one slot.
 async fn names_in_stack() -> Result<[String; 2]> {
     let stack = &read_yaml(&[shipped("swarm/stack.yml")]).await?[0];
     let template = stack["services"]["proxy"]["environment"]["TRUNKLINE_NODE_NAME"].as_str().context("no name")?;
     Ok(TASKS.map(|task| task.fill(template)))
 }
 
-/// Where a container gets the value of a variable.
+/// Source of a variable's value in a container.
 fn source<'a>(pod: &'a Value, variable: &str) -> &'a Value {
     let containers = pod["spec"]["template"]["spec"]["containers"].as_array();
     let all = containers.into_iter().flatten().filter_map(|container| container["env"].as_array()).flatten();
@@ -70,10 +69,10 @@ fn no_shipped_file_gives_two_tasks_that_run_at_once_one_name() {
         let after = chart.split_once("TRUNKLINE_NODE_NAME").context("no name")?.1;
         let value = after.lines().nth(1).unwrap_or_default();
         assert!(value.contains("fieldPath: metadata.name"), "{value}");
-        // Compose replaces a container in place and may have several: each node makes its own name.
+        // Compose replaces a container in place and may run several, so each node generates its name.
         let compose = &read_yaml(&[shipped("compose.yaml")]).await?[0]["services"]["proxy"];
         assert!(compose["environment"].get("TRUNKLINE_NODE_NAME").is_none() && compose.get("container_name").is_none());
-        // systemd runs one process per unit, named like the machine; local/run numbers its nodes.
+        // systemd runs one process per unit, named like the machine. `local/run` numbers its nodes.
         let unit = std::fs::read_to_string(shipped("systemd/trunkline.service"))?;
         assert!(unit.contains("Environment=TRUNKLINE_NODE_NAME=%H\n"));
         let local = std::fs::read_to_string(shipped("local/run"))?;
@@ -99,7 +98,7 @@ impl<'a> RollOut<'a> {
         Ok(Self { stage, app, old, admins })
     }
 
-    /// Starts the node that has the first of these admin ports, and waits until it has all links.
+    /// Starts the node at the first of these admin ports, and waits for all its links.
     async fn node(fleet: &Fleet<'_>, app: &AppServer, admins: &[String; 2], name: &str) -> Result<Proxy> {
         let peer = format!("http://{}", admins[1]);
         let more = ["--node-name", name, "--peers", &peer, "--resume-window", WINDOW_S];
@@ -109,7 +108,7 @@ impl<'a> RollOut<'a> {
         Ok(node)
     }
 
-    /// Starts the new task while clients of the old one call and send, and goes on until all of `is_seen` has been.
+    /// Starts the new task while clients of the old one call and send. Continues until `is_seen` completes.
     async fn start_second(&self, name: &str, is_seen: impl AsyncFnOnce(&Self, &Proxy) -> Result<()>) -> Result<()> {
         let agents = Agents::new(self.stage);
         let url = self.old.url("/bench");
@@ -140,7 +139,7 @@ impl<'a> RollOut<'a> {
     }
 }
 
-/// Calls and sends in turn until it is over: no call fails, and each message is echoed once and in order.
+/// Calls and sends alternately until the end. No call fails, and each message is echoed once and in order.
 async fn call_until(client: &Client, is_over: &Cell<bool>) -> Result<u64> {
     let mut number = 0;
     while !is_over.get() {
@@ -159,7 +158,7 @@ fn two_nodes_of_one_name_do_no_harm_and_are_told_of() {
         let roll_out = RollOut::begin(stage, "x").await?;
         roll_out
             .start_second("x", async |roll_out, new| {
-                // Until then each of them has been judged by the app server.
+                // By then the app server has compared both nodes.
                 until(async || Ok(roll_out.app.process.log().contains("two proxies have this name").then_some(())))
                     .await?;
                 for node in [&roll_out.old, new] {

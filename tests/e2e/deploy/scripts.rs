@@ -29,7 +29,7 @@ fn every_script_can_be_parsed() {
             run(Command::new("node").arg("--check").arg(program)).await?;
         }
         assert!(scripts.len() > SCRIPTS.len() && !programs.is_empty(), "{scripts:?} {programs:?}");
-        // Errors are found.
+        // Checks that errors are detected.
         let broken = stage.folder().join("broken.sh");
         std::fs::write(&broken, "if true; then\n")?;
         assert!(run(Command::new("bash").arg("-n").arg(&broken)).await.is_err());
@@ -47,7 +47,7 @@ fn sourced_parts_of_the_engines_script_are_there() {
         for part in parts.iter().map(|part| part.trim_end_matches('"')).filter(|part| !part.contains('$')) {
             std::fs::metadata(folder.join(part)).with_context(|| part.to_owned())?;
         }
-        // Each kind of machine has what `run` calls.
+        // Each machine file defines the functions that `run` calls.
         for machines in files(&folder.join("machines"), "sh")? {
             let text = std::fs::read_to_string(&machines)?;
             for function in ["machine_build", "machine_start", "machine_kill", "on"] {

@@ -1,4 +1,4 @@
-//! Settings in shipped files: each one exists, none is a secret, and nodes have enough time for their drain.
+//! Settings in shipped files: each exists, none is a secret, and nodes have enough time to drain.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use trunkline_tests::harness::tools::{DEPLOY_FOLDER, files, read_yaml, run, ship
 
 use super::kubernetes::SPARE_S;
 
-/// Variables that deployment tools read themselves, and those for app servers and the log.
+/// Variables for deployment tools, app servers and the log.
 const NOT_OF_SERVE: [&str; 3] = ["TRUNKLINE_IMAGE", "TRUNKLINE_STATUS_IMAGE", "TRUNKLINE_LOG"];
 
 fn texts() -> Result<Vec<(String, String)>> {
@@ -25,7 +25,6 @@ fn texts() -> Result<Vec<(String, String)>> {
     Ok(texts)
 }
 
-/// The names of variables in a text.
 fn variables(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_uppercase() || c == '_';
     let words = text.split(|c: char| !is_part(c)).filter(|word| word.starts_with("TRUNKLINE_"));
@@ -54,7 +53,7 @@ fn each_setting_is_one_of_serve() {
 fn no_secret_stands_in_a_file_and_nothing_is_sticky() {
     for (path, text) in texts().unwrap() {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-            // Only files with keys are named, never a key.
+            // Keys are given only by file.
             for key in ["TRUNKLINE_ACCESS_KEY", "TRUNKLINE_APP_KEY"] {
                 for (place, _) in line.match_indices(key) {
                     assert!(line[place + key.len()..].starts_with("_FILE"), "{path}: {line}");
@@ -104,7 +103,7 @@ fn compose_and_swarm_nodes_find_each_other_by_a_name_of_all_and_have_one_key() {
             let services = &read_yaml(&[shipped(file)]).await?[0]["services"];
             let [node, app] = ["proxy", "app"].map(|service| &services[service]["environment"]);
             assert_eq!(node["TRUNKLINE_PEERS"], format!("http://{name}:8090"), "{file}");
-            // That port is the image's own, and open to the other containers.
+            // The image sets the admin port, which is open to the other containers.
             assert!(node.get("TRUNKLINE_ADMIN").is_none(), "{file}");
             assert!(node["TRUNKLINE_ACCESS_KEY_FILE"].is_string(), "{file}");
             assert_eq!(node["TRUNKLINE_ACCESS_KEY_FILE"], app["TRUNKLINE_ACCESS_KEY_FILE"], "{file}");
@@ -126,7 +125,7 @@ fn images_are_built_from_digests() -> Result<()> {
     Ok(())
 }
 
-/// The whole request, its target, its query, and the page that named it, in the words of HAProxy and nginx.
+/// Log variables of HAProxy and nginx that contain the request, its target or query, or the referring page.
 const WITH_QUERY: [&str; 10] =
     ["httplog", "%r", "%{+Q}r", "%HU", "%HQ", "$request", "$request_uri", "$args", "$query_string", "$http_referer"];
 

@@ -16,10 +16,10 @@ use trunkline_tests::harness::scenario::{Stage, play, play_heavy, profile_folder
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{run, shipped};
 
-/// The most that `systemd-analyze security` may find, in tenths: 100 is a service without any confinement.
+/// Maximum exposure by `systemd-analyze security`, in tenths: 100 is a service without any confinement.
 const EXPOSURE_MAX: &str = "15";
 
-/// A supervisor of one socket: it starts the node again, on the same socket, whenever it ends.
+/// Supervisor that holds one socket and restarts the node on it whenever the node ends.
 const SUPERVISOR: &str = r#"
 import os, socket, subprocess, sys
 address, *command = sys.argv[1:]
@@ -43,7 +43,7 @@ fn the_units_are_what_systemd_takes_and_confine_the_process() {
             ["trunkline.service", "trunkline.socket"].map(|name| stage.folder().join(name)).into();
         for unit in &units {
             let text = std::fs::read_to_string(shipped("systemd").join(unit.file_name().context("a name")?))?;
-            // It has to be there to be verified.
+            // `systemd-analyze` requires the program to exist.
             std::fs::write(unit, text.replace("/usr/bin/trunkline", &program.to_string_lossy()))?;
         }
         run(Command::new("systemd-analyze").args(["verify", "--man=no", "--recursive-errors=no"]).args(&units)).await?;
@@ -86,7 +86,7 @@ impl<'a> SupervisorScene<'a> {
         Ok(Self { stage, app, listen: free_address()?, admin: free_address()? })
     }
 
-    /// Unit file's command that runs a node here.
+    /// Appends the unit file's command that runs a node.
     fn node(&self, mut starter: Command) -> Result<Command> {
         let upstream = format!("http://{}", self.app.address());
         starter.arg(profile_folder()?.join("trunkline")).args([
@@ -127,10 +127,10 @@ fn sockets_of_systemd_are_shared_by_all_shards() {
     play_heavy(async |stage| {
         let scene = SupervisorScene::new(stage).await?;
         let mut starter = Command::new("systemd-socket-activate");
-        // It takes what the node shall have of its environment by name.
+        // `systemd-socket-activate` passes on only named variables.
         starter.args(["--listen", &scene.listen, "--listen", &scene.admin, "--setenv=TRUNKLINE_ACCESS_KEY"]);
         let mut process = Process::start(stage, "activated", scene.node(starter)?)?;
-        // It listens itself, and starts the node for the first who comes.
+        // It listens itself, and starts the node for the first client.
         until(async || Ok(TcpStream::connect(&scene.listen).await.ok())).await?;
         process.wait_for_line("listening on").await?;
         scene.ready().await?;
@@ -149,7 +149,7 @@ fn a_socket_that_no_flag_names_is_an_error_that_tells_what_to_change() {
         let mut starter = Command::new("systemd-socket-activate");
         starter.args(["--listen", &stray, "--setenv=TRUNKLINE_ACCESS_KEY"]);
         let mut process = Process::start(stage, "activated", scene.node(starter)?)?;
-        // The first client starts the node, which may end before the answer.
+        // The first client starts the node, which may end before it answers.
         until(async || Ok((TcpStream::connect(&stray).await.is_ok() || !process.is_running()).then_some(()))).await?;
         let error = failure_of(&mut process).await?;
         assert!(error.contains(&stray) && error.contains("--listen") && error.contains("ListenStream="), "{error}");
@@ -166,7 +166,7 @@ fn who_comes_while_a_node_is_started_again_waits_and_is_not_refused() {
         let (supervisor, mut orders, lines) = Process::start_driven(stage, "supervisor", scene.node(starter)?)?;
         let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(lines));
         let mut next = async |start: &str| -> Result<String> {
-            // The node's own lines come the same way.
+            // Skips the node's own lines.
             while let Some(line) = lines.next_line().await? {
                 if let Some(rest) = line.strip_prefix(start) {
                     return Ok(rest.trim().to_owned());
@@ -195,7 +195,7 @@ fn who_comes_while_a_node_is_started_again_waits_and_is_not_refused() {
     });
 }
 
-/// A file that goes with the test.
+/// File that is removed on drop.
 struct Removed(PathBuf);
 
 impl Drop for Removed {
@@ -223,7 +223,7 @@ impl Ear {
 fn the_supervisor_is_told_of_start_and_stop_and_its_watchdog_is_fed_meanwhile() {
     play(async |stage| {
         let scene = SupervisorScene::new(stage).await?;
-        // The folder of the test would be too long a name for a socket.
+        // The path in the test's folder would be too long for a socket.
         let place = std::env::temp_dir().join(format!("trunkline-notify-{}", std::process::id()));
         let ear = Ear(UnixDatagram::bind(&place)?);
         let _removed = Removed(place.clone());
@@ -231,7 +231,7 @@ fn the_supervisor_is_told_of_start_and_stop_and_its_watchdog_is_fed_meanwhile() 
         starter.env("NOTIFY_SOCKET", &place).env("WATCHDOG_USEC", "2000000");
         let mut process = Process::start(stage, "node", scene.node(starter)?)?;
         ear.hears("READY=1").await?;
-        // Its ports are open by then, whether or not an app server is there.
+        // The ports open even without an app server.
         assert!(http_client::get(&scene.admin, "/healthz").await?.status.is_success());
         for _ in 0..3 {
             ear.hears("WATCHDOG=1").await?;

@@ -1,4 +1,4 @@
-//! A proxy and an app server of different versions: what one does not know of the other changes nothing.
+//! Proxy and app server of different versions: each ignores what it does not know.
 
 use serde_json::{Value, json};
 use trunkline_protocol::manifest::{CAPABILITIES_HEADER, Transport};
@@ -8,7 +8,7 @@ use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
 use trunkline_tests::harness::scenario::play_heavy;
 use trunkline_tests::harness::sockets::free_address;
 
-/// Fields of a hub that came after the first release: who does not send them means their defaults.
+/// Hub fields added after the first release. If they are missing, their defaults apply.
 const LATER_FIELDS: [&str; 4] = ["kind", "slowClients", "closeOnTokenExpiry", "asksApp"];
 
 /// A future app server sends additional fields everywhere.
@@ -20,7 +20,7 @@ fn newer(manifest: &mut Value) {
     }
 }
 
-/// Version of the first releases, which says less.
+/// Manifest of the first releases, with fewer fields.
 fn older(manifest: &mut Value) {
     manifest["version"] = "0.0.1".into();
     for hub in manifest["hubs"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -35,7 +35,7 @@ fn a_proxy_works_with_newer_and_with_older_app_servers() {
     play_heavy(async |stage| {
         let differences = [
             Difference { manifest: newer, capabilities: Some("later=7, ") },
-            // It can't resume, and does not say that it could.
+            // Without the capability to resume.
             Difference { manifest: older, capabilities: None },
         ];
         for difference in differences {

@@ -1,4 +1,4 @@
-//! Event streams and polls while a node drains: its own, relayed by another node, and those it relays for another node.
+//! Event streams and polls while a node drains: its own, and those relayed from or to another node.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use trunkline_tests::harness::sockets::free_address;
 
 use super::come_again;
 
-/// Name at which the node that leaves is reached.
+/// Host name of the leaving node.
 const NAME: &str = "leaver.test";
 const HUB: &str = "/moves";
 
@@ -27,7 +27,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Starts both; the remaining node uses `hosts` as its `/etc/hosts`.
+    /// Starts both nodes. The remaining node uses `hosts` as its `/etc/hosts`.
     async fn start(stage: &Stage, hosts: &Path) -> Result<Self> {
         let fleet = Fleet::new(stage);
         let app = fleet.app(App::Moves).await?;
@@ -51,20 +51,20 @@ impl Pair {
         Ok(Self { app, leaver, stayer })
     }
 
-    /// Stops the node, and waits until it drains.
+    /// Stops the node, and waits until it is draining.
     async fn begin_to_leave(&mut self) -> Result<()> {
         self.leaver.process.signal(Signal::Terminate).await?;
         self.leaver.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
         Ok(())
     }
 
-    /// Lets all calls that are held end.
+    /// Releases all held calls.
     async fn release(&self) -> Result<()> {
         post(self.app.address(), "/release").await?;
         Ok(())
     }
 
-    /// Waits until the node has left, and nothing has held it.
+    /// Waits until the node has ended without clients that did not leave.
     async fn has_left(&mut self) -> Result<()> {
         let status = self.leaver.process.ended().await?;
         assert!(status.success(), "{status}");
@@ -74,9 +74,9 @@ impl Pair {
     }
 }
 
-/// Hosts in the remaining node's file.
+/// Writes the host names in the remaining node's file.
 fn list(hosts: &Path, names: &str) -> Result<()> {
-    // In place: the node sees this very file.
+    // In place, because the file is mounted into the node's namespace.
     Ok(std::fs::write(hosts, format!("127.0.0.1 localhost\n{names}"))?)
 }
 
@@ -95,7 +95,7 @@ async fn call_of(client: &CarriedClient, message: &str) -> Result<()> {
     Ok(())
 }
 
-/// A call of a method that takes and returns a tag, which is its id, too.
+/// Call of a method that takes and returns a tag, which is also the invocation id.
 fn call(method: &str, tag: &str) -> String {
     let call = json!({ "type": 1, "invocationId": tag, "target": method, "arguments": [tag] });
     format!("{call}\u{1e}")
@@ -111,12 +111,12 @@ fn records(text: &str) -> Result<Vec<Value>> {
     Ok(all.into_iter().filter(|record| record["type"] != 6).collect())
 }
 
-/// All that a stream brings until its end.
+/// All messages of a stream until its end.
 async fn streamed(events: EventStream) -> Result<Vec<Value>> {
     records(&events.rest().await?.lines().filter_map(|line| line.strip_prefix("data: ")).collect::<String>())
 }
 
-/// All that polls bring until the last one says that the connection is over.
+/// All messages of polls, until the poll that reports the end of the connection.
 async fn polled(client: &CarriedClient) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     loop {
@@ -145,10 +145,10 @@ fn a_node_that_leaves_is_reached_without_its_name_and_lets_its_clients_finish_th
         }
         nodes.app.process.wait_for_lines("ran ", 3).await?;
 
-        // As Swarm does it: the name goes when the node is asked to stop.
+        // Like Swarm, removes the name when the node is asked to stop.
         list(&hosts, "")?;
         nodes.begin_to_leave().await?;
-        // The first requests that the other node carries.
+        // First requests that the other node relays.
         let [streamer, poller] = [streamer, poller].map(|client| client.at(nodes.stayer.address()));
         for client in [&streamer, &poller] {
             call_of(client, &call("Run", "late")).await?;

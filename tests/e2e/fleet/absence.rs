@@ -1,4 +1,4 @@
-//! Nodes that die, freeze or stop: the others report them and continue, and no client gets a message twice.
+//! Nodes that die, freeze or stop: the others report them and continue, and no client receives a message twice.
 
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,13 @@ use trunkline_tests::harness::scenario::{play, play_heavy, until};
 
 use super::{FleetScene, NAMES, all_agree, announce, counted, got, reaches, sees, shows, to_all};
 
-/// A node that is gone is noticed within seconds; on a busy machine within some more.
+/// Time limit for detecting a lost node: seconds, but longer on a busy machine.
 const NOTICED: Duration = Duration::from_secs(30);
 
-/// An announcement waits for a node that does not answer, but not for long.
+/// Time limit for an announcement that waits for an unresponsive node.
 const ANSWERED: Duration = Duration::from_secs(30);
 
-/// States of a dead node until it is removed.
+/// Whether a dead node is unreachable or removed.
 fn is_away(state: Option<&String>) -> bool {
     state.is_none_or(|state| state == "unreachable")
 }
@@ -31,7 +31,7 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
         let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
         scene.nodes[2].process.kill().await?;
         let started = Instant::now();
-        // In any state: no long waits, and no duplicates.
+        // The state of the dead node does not matter: no long waits, and no duplicates.
         let answer = announce(&scene.nodes[0], &to_all("at once")).await?;
         assert_eq!(answer["clients"], json!(4), "{answer}");
         for node in &scene.nodes[..2] {
@@ -72,7 +72,7 @@ fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once()
         let answer = announce(&scene.nodes[0], &to_all("meanwhile")).await?;
         ensure!(started.elapsed() < ANSWERED, "{:?}", started.elapsed());
         assert_eq!(answer, json!({ "nodes": 2, "missing": [NAMES[2]], "clients": 4 }));
-        // Clients of other nodes have the message immediately.
+        // Clients of other nodes receive the message immediately.
         for client in &mut clients {
             assert_eq!(client.expect(super::TARGET).await?, [json!("meanwhile")]);
         }
@@ -99,7 +99,7 @@ fn a_node_that_drains_says_so_and_is_gone_when_it_has_ended() {
         let mut scene = FleetScene::open(stage, &["--drain-timeout", "4"]).await?;
         let agents = Agents::new(stage);
         let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
-        // It is served until it is sent away, so the drain takes a while.
+        // The client stays until it is closed, so the drain takes a while.
         let _stays = RawClient::join(scene.nodes[2].address(), "/bench").await?;
         scene.nodes[2].process.signal(Signal::Terminate).await?;
         for node in &scene.nodes[..2] {

@@ -1,4 +1,4 @@
-//! Announcements: whom they reach, what a wrong one is answered, and who may make one.
+//! Announcements: their recipients, the errors for invalid ones, and permission to announce.
 
 use anyhow::{Context, Result};
 use http::Method;
@@ -23,7 +23,7 @@ fn an_announcement_at_any_node_reaches_each_client_of_the_fleet_once() {
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         for (place, node) in scene.nodes.iter().enumerate() {
             reaches(node, &to_all(&format!("from {place}")), NAMES.len(), clients.len()).await?;
-            // To clients of each node alone, by a common group or user.
+            // Announces to the clients of each node, by a group and a user that only these clients have.
             for other in 0..scene.nodes.len() {
                 for (kind, name) in [("group", format!("group-{other}")), ("user", format!("user-{other}"))] {
                     let body = json!({ "hub": HUB, "target": TARGET, "arguments": [format!("{place} to {name}")], kind: name });
@@ -42,12 +42,12 @@ fn an_announcement_at_any_node_reaches_each_client_of_the_fleet_once() {
             let own = &mut clients[2 * place..][..2];
             expect_all(own, &texts).await?;
         }
-        // Nothing came twice, and nothing that was for others.
+        // No duplicates, and no messages for other clients.
         got(&mut clients, &scene.nodes[0], &[]).await
     });
 }
 
-/// Demands that each of these clients gets these texts next, in this order.
+/// Checks that each of these clients receives these texts next, in this order.
 async fn expect_all(clients: &mut [Client], texts: &[&str]) -> Result<()> {
     for client in clients {
         for text in texts {
@@ -57,7 +57,7 @@ async fn expect_all(clients: &mut [Client], texts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `trunkline announce` at a node: whether it succeeded, and what it said.
+/// Runs `trunkline announce` at a node. Returns whether it succeeded, and its output.
 async fn command(node: &Proxy, text: &str) -> Result<(bool, String)> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     command.args(["announce", "--admin", &format!("http://{}", node.admin()), "--hub", HUB, "--target", TARGET]);
@@ -196,7 +196,7 @@ fn each_node_shows_all_with_state_and_lag_and_counts_what_it_passes_on() {
                 assert!(shown["lagMs"].as_f64().is_some_and(|lag| (0.0..5_000.0).contains(&lag)), "{shown}");
                 assert_eq!(shown["links"].as_array().map(Vec::len), Some(1), "{shown}");
             }
-            // Its metrics follow within a second.
+            // Metrics are updated within a second.
             until(async || Ok((counted(node, "ready").await? == NAMES.len() as f64).then_some(()))).await?;
             assert_eq!(node.metrics().await?.sum("trunkline_fleet_agree", &[]), 1.0);
         }
@@ -213,7 +213,7 @@ fn each_node_shows_all_with_state_and_lag_and_counts_what_it_passes_on() {
         let before = sums().await?;
         reaches(&scene.nodes[0], &to_all("counted"), NAMES.len(), clients.len()).await?;
         let after = sums().await?;
-        // The first node has asked both others, and each of them was asked.
+        // The first node sent a request to each of the others.
         assert!(after[0] >= before[0] + 2.0, "{before:?} {after:?}");
         assert!(after[3] > before[3] && after[5] > before[5], "{before:?} {after:?}");
         got(&mut clients, &scene.nodes[0], &["counted"]).await

@@ -1,5 +1,5 @@
-//! A node dies, and its clients open new connections at another node: with their groups, items and user, if they prove
-//! their identity.
+//! A node dies, and its clients open new connections at another node. With proof of their identity they get their
+//! groups, items and user back.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ use super::NAMES;
 
 const GROUP: &str = "room";
 
-/// Delays after which clients try again, until the balancer has noticed.
+/// Delays between a client's attempts, until the balancer has noticed.
 const RETRIES_MS: [u64; 12] = [0, 100, 100, 200, 200, 500, 500, 1000, 1000, 1000, 1000, 1000];
 
-/// Time limit for a client to return, on a busy machine.
+/// Time limit for a client's return on a busy machine.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 
-/// Three nodes that know each other, before one app server and behind HAProxy.
+/// Fleet of three nodes with one app server, behind HAProxy.
 struct Scene {
     app: AppServer,
     nodes: Vec<Proxy>,
@@ -50,7 +50,7 @@ async fn open(stage: &Stage) -> Result<Scene> {
 }
 
 impl Scene {
-    /// Opens a client of ann at the first node that is in the group, and has a name.
+    /// Opens a client of ann at the first node, joins the group and stores a name.
     async fn ann_at_the_first_node(&self, agents: &Agents<'_>, kind: Kind) -> Result<Client> {
         let user = token::of_user(ACCESS_KEY, "ann")?;
         let builder = agents.client(kind, &self.nodes[0].url("/moves")).subscribe(&["Number"]).stateful().restoring();

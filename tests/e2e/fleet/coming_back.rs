@@ -1,4 +1,4 @@
-//! Stateful reconnect with the official client: sockets break and nodes stop without a visible interruption.
+//! Stateful reconnect with the official client: sockets break and nodes stop, unnoticed by the app.
 
 use anyhow::{Context, Result, ensure};
 use axum::Router;
@@ -22,13 +22,12 @@ use trunkline_tests::harness::shipped::{BalancerProduct, Shipped};
 
 use super::{ADMIN_TOKEN, FleetScene, NAMES, shows};
 
-/// Times that all sockets are cut; four times as often in the long version.
+/// Number of times that all sockets are cut; the long version has four times as many.
 const CUTS: u64 = 50;
 
-/// Messages of each client to the hub, and back, around a cut.
+/// Messages of each client to the hub and back, around a cut.
 const MESSAGES: u64 = 40;
 
-/// Clients of each hub protocol.
 const CLIENTS: usize = 3;
 
 /// Clients of each hub protocol in a rolling restart, and in its long version.
@@ -38,7 +37,7 @@ const ROLLED_FULL: usize = 300;
 /// Delays between the attempts of a client that was asked to reconnect.
 const RETRIES_MS: [u64; 6] = [0, 100, 500, 1_000, 2_000, 4_000];
 
-/// Three nodes behind a balancer that takes them in turn, and a relay before that.
+/// Three nodes behind a round-robin balancer, with a relay in front.
 struct Scene<'a> {
     fleet: FleetScene<'a>,
     _balancer: Balancer,
@@ -77,7 +76,6 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Sends numbered messages, and expects each of them back.
 async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
     client.flood("EchoBack", from, count).await?;
     let echoed = client.sequence("Echoed", from + count - 1).await?;
@@ -85,11 +83,11 @@ async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that each client has got all, once and in order, and noticed nothing.
+/// Checks that each client has received everything, once and in order, without an interruption.
 async fn are_whole(clients: &[Client], echoes: u64) -> Result<()> {
     for client in clients {
         client.is_undisturbed().await?;
-        // Whatever was sent before this answer has come before it.
+        // Everything sent before this answer has arrived.
         client.invoke("Echo", json!([0])).await?;
         let echoed = client.sequence("Echoed", echoes).await?;
         assert_eq!((echoed.received, echoed.first, echoed.broken), (echoes, Some(1), None), "{:?}", client.kind());
@@ -131,7 +129,7 @@ fn sockets_that_are_cut_all_the_time_lose_nothing_and_nobody_notices() {
     });
 }
 
-/// Streams, uploads and questions that cross each cut.
+/// Streams, uploads and client results across each cut.
 async fn call_all_ways(client: &Client, cut: u64) -> Result<()> {
     const ITEMS: u64 = 500;
     let numbers: Vec<_> = (1..=ITEMS).collect();
@@ -182,7 +180,7 @@ fn streams_uploads_and_questions_go_on_over_cut_sockets() {
         for client in &mut clients {
             client.is_undisturbed().await?;
             let announced = loop {
-                // Each question to it is a message, too.
+                // Client result requests are also reported as messages.
                 let message = client.next().await?;
                 if message.target == "Announced" {
                     break message.arguments;
@@ -215,8 +213,8 @@ fn a_page_in_a_browser_goes_on_over_cut_sockets() {
         let page = browser.open("counting", &format!("{page_origin}/?hub=http://{}/bench", relay.address())).await?;
         page.see("state", "open").await?;
         for cut in 1..=if is_full() { CUTS } else { 10 } {
-            // First, so that it happens before all clients have answered: an armed cut would hit the next round, and
-            // the cut of that round would hit the only reconnect attempt of this client.
+            // Set before the clients answer: a cut that is still armed afterwards would hit the next round, in which it
+            // could break this client's only attempt to reconnect.
             relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
             page.click("more").await?;
             page.see("heard", &format!("{} heard", cut * 40)).await?;
@@ -226,7 +224,7 @@ fn a_page_in_a_browser_goes_on_over_cut_sockets() {
     });
 }
 
-/// Has clients leave the fuller nodes, and waits until all have as many, within a twentieth or one client.
+/// Rebalances clients from fuller nodes, until the counts differ by at most a twentieth or one client.
 async fn even_out(fleet: &FleetScene<'_>, clients: usize) -> Result<()> {
     let node = &fleet.nodes[0];
     let order = json!({ "to": "mean", "per_second": 50 }).to_string();
@@ -252,8 +250,8 @@ async fn even_out(fleet: &FleetScene<'_>, clients: usize) -> Result<()> {
 #[test]
 fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_rebalance() {
     play_heavy(async |stage| {
-        // The balancer sees that a node is about to stop before that has its clients leave, as its page demands; here
-        // with shorter times. Else it leads them back for as long as it does not know.
+        // As the HAProxy page requires, the balancer detects a stopping node before its clients leave; otherwise it
+        // would send them back to that node. The times here are shorter.
         let mut fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &["--drain-grace", "2"]).await?;
         fleet.agrees(&NAMES).await?;
         let shipped = Shipped::read(BalancerProduct::HaProxy)?.with("inter 2s", "inter 200ms")?;
@@ -266,7 +264,7 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
                 clients.push(builder.open().await?);
             }
         }
-        // Half of them can't move: they are asked to reconnect, and do.
+        // Half of the clients can't move. They are asked to reconnect.
         let mut plain = Vec::new();
         for _ in 0..clients.len() {
             let builder = agents.client(Kind::JsJson, &balancer.url("/bench")).reconnect_after_ms(&RETRIES_MS);

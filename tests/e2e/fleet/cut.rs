@@ -1,4 +1,4 @@
-//! Node links that are cut or held: within their window nothing is lost, nothing comes twice, and the order stays.
+//! Node links that are cut or stalled: within the resume window, no message is lost, duplicated or reordered.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -14,7 +14,7 @@ const PAIR: [&str; 2] = ["node-a", "node-b"];
 /// Number of announcements; the link is cut during each tenth.
 const NUMBERS: u64 = 60;
 
-/// Two nodes; the first reaches the second only through a relay.
+/// Two nodes. The first reaches the second only through a relay.
 struct RelayedPair<'a> {
     scene: FleetScene<'a>,
     relay: Relay,
@@ -36,7 +36,7 @@ impl<'a> RelayedPair<'a> {
         Ok(Self { scene, relay })
     }
 
-    /// A client of each hub protocol at the second node, which counts.
+    /// Connects a counting client of each hub protocol to the second node.
     async fn counting(&self, agents: &Agents<'_>) -> Result<Vec<Client>> {
         let mut clients = Vec::new();
         for kind in Kind::JS {

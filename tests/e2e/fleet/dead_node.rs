@@ -1,5 +1,4 @@
-//! A node dies or freezes, and clients with stateful reconnect that have just connected are back soon, by either
-//! protocol.
+//! A node dies or freezes, and newly connected clients with stateful reconnect return quickly, with either protocol.
 
 use std::time::{Duration, Instant};
 
@@ -16,22 +15,23 @@ use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
 
 use super::{FleetScene, NAMES};
 
-/// Clients of each hub protocol that are connected for a while, and in the long version.
+/// Clients of each hub protocol that are connected for some time, in the short and the long version.
 const OLD: usize = 5;
 const OLD_FULL: usize = 900;
 
-/// Clients of each hub protocol that connect in the last second before their node dies, and in the long version.
+/// Clients of each hub protocol that connect in the last second before their node dies, in the short and the long
+/// version.
 const YOUNG: usize = 10;
 const YOUNG_FULL: usize = 100;
 
-/// Delays before the tries of a client that has lost its connection. The balancer gives the dead node its turns.
+/// Delays between the attempts of a client that has lost its connection. The balancer still offers the dead node.
 const RETRIES_MS: [u64; 12] = [0, 50, 50, 100, 100, 200, 200, 500, 500, 1_000, 1_000, 1_000];
 
-/// Time limit for all clients to return. Without a fix, silent ones were away for 17 s.
+/// Time limit for the return of all clients. Without the fix, silent clients were away for 17 s.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 const BACK_WITHIN_FULL: Duration = Duration::from_secs(30);
 
-/// Three nodes behind a balancer that takes them in turn, and a relay before that.
+/// Three nodes behind a round-robin balancer, with a relay in front.
 struct Scene<'a> {
     fleet: FleetScene<'a>,
     balancer: Balancer,
@@ -57,12 +57,11 @@ impl<'a> Scene<'a> {
         try_join_all(opening).await
     }
 
-    /// Number of clients at the first node.
     async fn at_the_first(&self) -> Result<f64> {
         Ok(self.fleet.nodes[0].metrics().await?.sum("trunkline_client_connections", &[]))
     }
 
-    /// Checks that no client was taken for one with a message before its handshake.
+    /// Checks that no connection was refused for an invalid or late hub handshake.
     async fn nobody_was_mute(&self) -> Result<()> {
         for node in self.fleet.nodes.iter().skip(1) {
             for cause in ["handshake_invalid", "handshake_timeout"] {
@@ -75,7 +74,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Waits until this many of these clients have a new connection, and all have a connection.
+/// Waits until this many clients have a new connection and all are connected.
 async fn are_back(clients: &[Client], lost: f64) -> Result<()> {
     let begun = Instant::now();
     until(async || {
@@ -90,7 +89,6 @@ async fn are_back(clients: &[Client], lost: f64) -> Result<()> {
     Ok(())
 }
 
-/// Makes sure that the calls of all clients are answered.
 async fn are_served(clients: &[Client]) -> Result<()> {
     try_join_all(clients.iter().map(|client| client.invoke("Who", json!([])))).await?;
     Ok(())
@@ -132,7 +130,7 @@ fn clients_whose_node_is_frozen_a_moment_after_they_have_connected_begin_anew_so
         let frozen = &scene.fleet.nodes[0];
         frozen.process.signal(Signal::Freeze).await?;
         scene.balancer.take_out(frozen.address());
-        // The others go on where they were.
+        // Clients of the other nodes continue.
         scene.relay.decide(Fate::Cut, usize::MAX);
         let back = are_back(&clients, lost).await;
         frozen.process.signal(Signal::Thaw).await?;
@@ -147,15 +145,14 @@ fn what_an_app_sends_to_each_new_client_comes_once_however_often_the_client_move
     play_heavy(async |stage| {
         let scene = Scene::open(stage, &["--greet"]).await?;
         let agents = Agents::new(stage);
-        // One after the other: where their process is busy for longer than the first message is held, they read it too
-        // early.
+        // Sequential, because a busy client process would read the first message too early.
         let mut clients = Vec::new();
         for _ in 0..if is_full() { YOUNG_FULL } else { YOUNG } {
             clients.extend(scene.clients(&agents, 1).await?);
         }
         let mut last = 1;
         for _ in 0..3 {
-            // Each cut has some come back at other nodes.
+            // After each cut, some clients reconnect at other nodes.
             scene.relay.decide(Fate::Cut, usize::MAX);
             for client in &clients {
                 client.invoke("CountOn", json!([last + 1, last + 3])).await?;

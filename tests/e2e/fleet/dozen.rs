@@ -1,4 +1,4 @@
-//! A fleet of twelve: each has one link to each other, an announcement reaches all, and idle nodes say little.
+//! Fleet of twelve: each node has one link to each other, an announcement reaches all, and idle nodes send little.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -10,7 +10,7 @@ use super::{FleetScene, PROBE, TARGET, reaches, to_all};
 
 const NODES: usize = 12;
 
-/// Node messages that one node may send another within the 15 s between two keep-alives of a client.
+/// Maximum number of node messages from one node to another within the 15 s between two keep-alives of a client.
 const IDLE_MAX: f64 = 60.0;
 
 #[test]
@@ -21,7 +21,7 @@ fn twelve_nodes_have_one_link_each_way_and_pass_an_announcement_to_all() {
         let scene = FleetScene::begin(stage, &names, &[]).await?;
         scene.agrees(&names).await?;
         for node in &scene.nodes {
-            // Requests of this test come and go.
+            // Waits for the test's own connections to close.
             until(async || Ok((established_at(node.admin())? == NODES - 1).then_some(()))).await?;
         }
         let mut clients = Vec::new();

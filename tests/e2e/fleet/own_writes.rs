@@ -1,8 +1,8 @@
-//! Own writes: whoever was told that a join is done is reached by what enters at any node from then on, whatever
-//! becomes of others.
+//! Own writes: after the answer to a join, the client receives every message to the group, from any node, while other
+//! nodes fail.
 //!
-//! Official clients join one group after the other; each join is followed at once by an announcement to that group at
-//! another node, which must find its one member. Meanwhile a node is frozen, killed and added.
+//! Official clients join groups in sequence. Each join is immediately followed by an announcement to that group at
+//! another node, which must reach exactly one member. Meanwhile a node is frozen, killed and added.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,15 @@ use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy};
 
 use super::{FleetScene, HUB, TARGET, announce};
 
-/// Clients of each node that has some.
+/// Clients of each used node.
 const CLIENTS: usize = 2;
 
-/// Clients at all nodes but the last one, which is disturbed.
+/// Clients at all nodes except the last one, which is disturbed.
 struct Joiners<'a> {
     scene: FleetScene<'a>,
-    /// Place of each client's node, and the client.
+    /// Each client with the index of its node.
     clients: Vec<(usize, Client)>,
-    /// Joins of each client so far.
+    /// Joins per client so far.
     joins: usize,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Joiners<'a> {
         self.scene.nodes.last_mut().context("a node")
     }
 
-    /// Lets clients join this many groups, each followed by an announcement at one of the first nodes.
+    /// Lets each client join this many groups, each followed by an announcement at one of the first nodes.
     async fn join(&mut self, count: usize, entries: usize, when: &str) -> Result<()> {
         let (nodes, first, each) = (&self.scene.nodes, self.joins, count.div_ceil(self.clients.len()));
         let all = self.clients.iter_mut().enumerate().map(async |(number, (place, client))| {
@@ -94,7 +94,7 @@ async fn nobody_misses_what_follows(stage: &Stage, count: usize, joins: usize) -
 
     joiners.last()?.process.kill().await?;
     joiners.join(joins, count - 1, "one killed").await?;
-    // It is asked as soon as it says that it is ready.
+    // The announcement follows as soon as the new node is ready.
     joiners.last()?.start_again(stage).await?;
     joiners.join(joins, count, "one added").await
 }

@@ -1,4 +1,4 @@
-//! Peers that are not nodes of this fleet: reported, explained, and without an effect on others.
+//! Peers that are not nodes of this fleet: reported, explained, and without effect on others.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -11,13 +11,13 @@ use trunkline_tests::harness::sockets::free_address;
 
 use super::{FleetScene, got, reaches, to_all, told};
 
-/// Bytes that a stranger answers with, whatever it is asked.
+/// Answer of a server that does not speak HTTP.
 const GARBAGE: &[u8] = b"\x00\xff\x16\x03 this is no HTTP\r\n\r\n\x1e\x1e";
 
 /// Response of a node of a version without fleets to a channel request.
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
-/// A server that says this to each request, or nothing at all.
+/// Server that answers each request with these bytes, or not at all.
 async fn stranger(answer: Option<&'static [u8]>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
@@ -36,7 +36,7 @@ async fn stranger(answer: Option<&'static [u8]>) -> Result<String> {
     Ok(address)
 }
 
-/// Why a node can't reach the peer at this address, in its own words, once it says so.
+/// Reason why a node can't reach the peer at this address, as soon as the node reports it.
 async fn problem(node: &Proxy, address: &str) -> Result<String> {
     until(async || {
         let fleet = told(node).await?;
@@ -110,7 +110,7 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
     });
 }
 
-/// Whether both nodes are there and ready.
+/// Whether both nodes are visible and ready.
 fn is_linked(fleet: &Value) -> Result<bool> {
     let nodes = fleet["nodes"].as_array().context("nodes")?;
     Ok(nodes.iter().filter(|node| node["state"] == "ready").count() == 2)

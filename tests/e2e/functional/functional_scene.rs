@@ -1,4 +1,4 @@
-//! Setting of a case, and the list of cases that a file has.
+//! Environment of a case, and the list of a file's cases.
 
 use std::pin::Pin;
 
@@ -7,21 +7,19 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, ClientBuilder, ConnectionBuilder, Kind};
 use trunkline_tests::harness::test_servers::TestServers;
 
-/// Setting of a case.
 #[derive(Clone, Copy)]
 pub(crate) struct FunctionalScene<'a> {
     pub(crate) test_servers: &'a TestServers,
     pub(super) agents: &'a Agents<'a>,
     pub(super) kind: Kind,
     pub(super) transport: Transport,
-    /// Place of its first client.
+    /// Seat of its first client.
     pub(super) seat: usize,
 }
 
-/// A case of the inventory.
 pub(crate) struct FunctionalCase {
     pub(super) name: &'static str,
-    /// The transports that it is played over.
+    /// Transports of the case.
     pub(super) over: &'static [Transport],
     pub(super) play: Play,
 }
@@ -29,17 +27,17 @@ pub(crate) struct FunctionalCase {
 pub(super) type Play = for<'a> fn(FunctionalScene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 pub(crate) const EVERY: &[Transport] = &Transport::ALL;
-/// Transports on which the library counts the server's silence.
+/// Transports for which the library has a server timeout.
 pub(crate) const COUNTING_SILENCE: &[Transport] = &[Transport::WebSockets, Transport::ServerSentEvents];
 pub(crate) const WEB_SOCKETS: &[Transport] = &[Transport::WebSockets];
-/// The library chooses: once is enough.
+/// The library chooses the transport, so one run suffices.
 pub(crate) const CHOSEN: &[Transport] = &[Transport::LongPolling];
 pub(crate) const LONG_POLLING: &[Transport] = &[Transport::LongPolling];
 
-/// Lists the cases of a file, in its `CASES`.
+/// Defines `CASES` with the cases of a file.
 macro_rules! cases {
     ($($over:ident: $($name:ident),+;)+) => {
-        /// Every case of the inventory that is played.
+        /// All cases of the inventory.
         pub(crate) const CASES: &[FunctionalCase] =
             &[$($(FunctionalCase { name: stringify!($name), over: $over, play: |scene| Box::pin($name(scene)) }),+),+];
     };
@@ -55,7 +53,7 @@ impl<'a> FunctionalScene<'a> {
         self.agents.client(self.kind, &self.test_servers.url(self.seat, path)).transport(self.transport)
     }
 
-    /// A client that chooses its transport, at a hub that offers all but WebSockets.
+    /// Client that chooses its transport, at a hub that offers all except WebSockets.
     pub(crate) fn client_without_web_sockets(&self) -> ClientBuilder<'a> {
         self.agents.client(self.kind, &self.test_servers.url(self.seat, "/testhub-nowebsockets")).any_transport()
     }
@@ -72,7 +70,7 @@ impl<'a> FunctionalScene<'a> {
         self.kind == Kind::JsJson
     }
 
-    /// A URL at another proxy, where there is one.
+    /// URL at another proxy, if there is one.
     pub(crate) fn url_elsewhere(&self, path: &str) -> String {
         self.test_servers.url(self.seat + 1, path)
     }

@@ -60,7 +60,7 @@ cases!(
         over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate;
 );
 
-/// Something else came than the suite expects.
+/// Fails if a value differs from the suite's.
 pub(super) fn expect<T: PartialEq<U> + std::fmt::Debug, U: std::fmt::Debug>(found: T, expected: U) -> Result<()> {
     ensure!(found == expected, "{expected:?} should come, but {found:?} did");
     Ok(())
@@ -158,7 +158,7 @@ async fn can_receive_server_calls(scene: FunctionalScene<'_>) -> Result<()> {
 }
 
 async fn can_receive_server_calls_without_rebinding_handlers_when_restarted(scene: FunctionalScene<'_>) -> Result<()> {
-    // The names of handlers are written in any case.
+    // Handler names are case-insensitive.
     let mut client = scene.client().subscribe(&["message"]).open().await?;
     for round in 0..3 {
         client.invoke("InvokeWithString", json!([format!("round {round}")])).await?;
@@ -345,7 +345,7 @@ async fn skips_server_sent_events_when_negotiating_for_message_pack_protocol(sce
     close(client).await
 }
 
-/// The suite hides WebSockets from the library; here the hub does not offer them.
+/// The suite hides WebSockets from the library. Here the hub does not offer them.
 async fn transport_falls_back_from_web_sockets(scene: FunctionalScene<'_>) -> Result<()> {
     let client = scene.client_without_web_sockets().open().await?;
     let transport = client.invoke("GetActiveTransportName", json!([])).await?;
@@ -353,7 +353,7 @@ async fn transport_falls_back_from_web_sockets(scene: FunctionalScene<'_>) -> Re
     close(client).await
 }
 
-/// Its own `stop` waits for both; afterwards the node has no state of the client, which can start again.
+/// `stop` waits for both. Afterwards the node has no state of the client, which can start again.
 async fn over_long_polling_it_sends_delete_request_and_waits_for_poll_to_terminate(
     scene: FunctionalScene<'_>,
 ) -> Result<()> {

@@ -1,27 +1,27 @@
-//! All tests of the official suite: which of them are cases here, and what each of the others waits for.
+//! All tests of the official suite: the cases run here, and the reasons for the others.
 //!
-//! Counted as the suite counts them in Node: a name once for each transport and hub protocol it is played with.
+//! Counted as the suite does in Node: a name counts once per transport and hub protocol.
 
 use std::collections::BTreeSet;
 
 use super::{connection, hub_connection, over_https};
 use Reason::NothingToPlay;
 
-/// Why a test is not played here.
+/// Reason why a test is not run here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reason {
-    /// The suite itself skips it, or does nothing in Node.
+    /// The suite itself skips the test, or does nothing in Node.
     NothingToPlay,
 }
 
-/// A name of the suite.
+/// Test name in the suite.
 struct Listed {
     name: &'static str,
-    /// Number of times it is played here.
+    /// Number of runs here.
     here: usize,
-    /// Number of times it is played because of HTTPS.
+    /// Number of additional runs over HTTPS.
     over_https: usize,
-    /// Number of times it is played elsewhere, and the reason.
+    /// Reasons for the other runs, with their number.
     elsewhere: &'static [(Reason, usize)],
 }
 
@@ -37,12 +37,12 @@ const fn over_https(name: &'static str, over_https: usize) -> Listed {
     Listed { name, here: 0, over_https, elsewhere: &[] }
 }
 
-/// FunctionalCase that is played with JSON over each transport, with MessagePack over all but server-sent events.
+/// Case that runs with JSON over each transport, and with MessagePack over all except server-sent events.
 const fn in_matrix(name: &'static str) -> Listed {
     here(name, 5)
 }
 
-/// Once for each transport.
+/// Case that runs once per transport.
 const fn by_transport(name: &'static str) -> Listed {
     here(name, 3)
 }

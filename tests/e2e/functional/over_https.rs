@@ -1,4 +1,4 @@
-//! The official suite's cases that want HTTPS, beside all others, which are played over it too.
+//! The official suite's cases that require HTTPS. All other cases also run over HTTPS.
 
 use anyhow::Result;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Relayed connections end like all others, closed by either side, and leave no state behind.
+//! Relayed connections end like all others, closed by either side, and leave no state.
 
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Kind};
@@ -24,7 +24,7 @@ fn a_client_that_polls_no_more_is_given_up_and_the_app_is_told() {
         let client = CarriedClient::join(proxy.address(), "/statusHub", JSON_HANDSHAKE).await?;
         assert_eq!(client.send(&call(1, "SendPing", &json!(["lobby"]))).await?.status, 200);
         assert_eq!(watcher.expect("online").await?, ["lobby"]);
-        // It sends nothing further.
+        // Sends nothing further.
         assert_eq!(watcher.expect("offline").await?, ["lobby"]);
         assert_eq!(client.poll().await?.status, 404);
         Ok(())
@@ -91,7 +91,7 @@ fn a_node_that_stops_says_so_to_polls_and_event_streams() {
         let mut events = streaming.events().await?;
         assert_eq!(streaming.send(JSON_HANDSHAKE).await?.status, 200);
         events.until("{}\u{1e}\r\n\r\n").await?;
-        // Something is under way in the poll's connection, so that the poll waits for what follows.
+        // An earlier message occupies the connection of the poll, so the poll waits for the next one.
         assert_eq!(polling.send(&call(1, "Echo", &json!([1]))).await?.status, 200);
         polling.poll().await?;
         let (polled, streamed, stopped) =
@@ -124,7 +124,7 @@ fn a_broken_rule_ends_a_polled_connection_with_the_reason() {
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let client = CarriedClient::join(proxy.address(), "/bench", JSON_HANDSHAKE).await?;
-        // The message is too large, not the request.
+        // The message exceeds the limit, but not the request.
         let sent = client.send(&"x".repeat(40_000)).await?;
         assert_eq!(sent.status, 200);
         let text = poll_to_the_end(&client).await?;

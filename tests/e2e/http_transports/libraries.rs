@@ -17,7 +17,7 @@ pub(crate) const WAYS: [(Kind, Transport); 3] = [
 
 const MESSAGES: u64 = 1_000;
 const MESSAGES_FULL: u64 = 10_000;
-/// Messages in one batch of the app server: far more than fit into one answer.
+/// Messages in one batch of the app server, far more than one response holds.
 const TICKS: u64 = 500;
 
 #[test]

@@ -16,7 +16,7 @@ use super::{call, completion, poll_to_the_end};
 const UNKNOWN: (u16, &str) = (404, "No Connection with that ID");
 const CHANGED: (u16, &str) = (400, "Cannot change transports mid-connection");
 
-/// Plays at a proxy, and at an app server without one.
+/// Runs with a proxy and with an embedded app server.
 fn play_on_each(app: App, body: impl AsyncFn(&str) -> Result<()>) {
     play(async |stage: &Stage| {
         let fleet = Fleet::new(stage);
@@ -52,7 +52,7 @@ fn long_polling_from_the_first_poll_to_the_delete() {
         assert_eq!(told(&welcome), (200, "{}\u{1e}"));
         assert_poll_headers(&welcome, "application/octet-stream");
 
-        // Several messages in one body, and one message in several.
+        // Several messages in one body, and one message split over several.
         let calls: String = (1..=3).map(|id| call(id, "Echo", &json!([id]))).collect();
         let (start, end) = calls.split_at(calls.len() - 5);
         assert_eq!(told(&client.send(start).await?), (200, ""));
@@ -67,7 +67,7 @@ fn long_polling_from_the_first_poll_to_the_delete() {
 
         let (polled, deleted) = tokio::try_join!(client.poll(), client.delete())?;
         assert_eq!((told(&deleted), deleted.header("content-type")), ((202, ""), Some("text/plain")));
-        // The poll waits already, or comes too late.
+        // The poll is either pending or too late.
         assert!(told(&polled) == (204, "") || told(&polled) == UNKNOWN, "{polled:?}");
         for late in [client.poll().await?, client.send("").await?, client.delete().await?] {
             assert_eq!(told(&late), UNKNOWN);
@@ -118,7 +118,7 @@ fn a_post_may_come_before_the_first_get_and_waits_for_it() {
         assert_eq!(all, format!("{{}}\u{1e}{}", completion(1, &json!("early"))));
         assert_eq!(client.delete().await?.status, 202);
 
-        // The same for a GET that requests events.
+        // Also for a GET that requests events.
         let client = CarriedClient::negotiate(address, "/bench").await?;
         assert_eq!(told(&client.send(&early).await?), (200, ""));
         client.events().await?.until("early").await?;
@@ -150,7 +150,7 @@ fn an_event_stream_begins_with_a_comment_and_carries_whole_messages() {
         let socket = RawClient::try_open(address, client.path()).await?.unwrap_err();
         assert_eq!((socket.status, socket.body.as_str()), CHANGED);
 
-        // The client's own farewell ends the stream.
+        // The client's close message ends the stream.
         assert_eq!(told(&client.send("{\"type\":7}\u{1e}").await?), (200, ""));
         assert_eq!(events.rest().await?, "");
         assert_eq!(client.send("").await?.status, 404);

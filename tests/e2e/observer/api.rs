@@ -22,11 +22,11 @@ fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
-/// A stream of events that is open for as long as this value is there.
+/// Stream of events, open until dropped.
 struct Stream(#[expect(dead_code, reason = "held, so that it stays open")] TcpStream);
 
 impl Stream {
-    /// Asks for it, and waits for the head of a good answer.
+    /// Requests the stream, and waits for the head of a successful response.
     async fn open(address: &str, path: &str) -> Result<Self> {
         let mut socket = TcpStream::connect(address).await?;
         socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).await?;
@@ -131,7 +131,7 @@ fn a_client_of_a_raw_endpoint_is_told_of_like_any_other() {
     });
 }
 
-/// Streams that a node has open at a time, and watches of a shard.
+/// Maximum number of open streams of a node, and of watches of a shard.
 const STREAMS: usize = 32;
 const WATCHES: usize = 16;
 
@@ -236,7 +236,7 @@ fn a_token_that_could_be_guessed_and_a_peer_that_is_none_are_refused_at_the_star
     });
 }
 
-/// All pages of a list, from any node.
+/// All pages of a list.
 async fn pages(proxy: &Proxy, path: &str) -> Result<Vec<Vec<Value>>> {
     let (mut pages, mut after) = (Vec::new(), String::new());
     loop {

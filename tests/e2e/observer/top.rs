@@ -60,7 +60,7 @@ fn what_is_wrong_is_told() {
             let (is_good, text) = top(&arguments).await?;
             assert!(!is_good && text.contains(told), "{arguments:?}: {text}");
         }
-        // Once there is an app server: before, nothing behind that port answers.
+        // As soon as the app server runs, because before that nothing answers behind the port.
         until(async || {
             let (is_good, text) = top(&[&address]).await?;
             Ok((!is_good && text.contains("is not an admin port")).then_some(()))

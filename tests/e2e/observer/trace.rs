@@ -1,4 +1,4 @@
-//! `trunkline trace` and the page's trace: calls of official clients, hop by hop, whatever the node that is asked.
+//! `trunkline trace` and the page's trace: calls of official clients, hop by hop, from any node.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -10,10 +10,10 @@ use trunkline_tests::harness::scenario::{Stage, play_heavy, profile_folder, unti
 
 use super::{ADMIN_TOKEN, NODES, ObserverScene, PICTURE_SIZE, pictures};
 
-/// Hops of a call at an app server with the SDK, in the order of its way.
+/// Hops of a call at an app server with the SDK, in order.
 const HOPS: [&str; 7] = ["link", "waited", "queued", "ran", "answered", "way", "total"];
 
-/// A trace that is asked of the first node, and is followed at all.
+/// Starts a trace at the first node, and waits until all nodes take part.
 async fn trace(stage: &Stage, name: &str, scene: &ObserverScene, more: &[&str]) -> Result<Process> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     command.args(["trace", "--admin", scene.proxies[0].admin(), "--seconds", "120"]).args(more);
@@ -25,7 +25,7 @@ async fn trace(stage: &Stage, name: &str, scene: &ObserverScene, more: &[&str]) 
     Ok(process)
 }
 
-/// Ends a trace as a person does; returns its sum.
+/// Ends a trace with Ctrl-C. Returns its summary line.
 async fn end(process: &mut Process) -> Result<String> {
     process.signal(Signal::Interrupt).await?;
     anyhow::ensure!(process.ended().await?.success(), "{}", process.log());
@@ -37,7 +37,7 @@ fn a_call_is_told_with_all_its_hops_in_order_whatever_node_is_asked() {
     play_heavy(async |stage| {
         let scene = ObserverScene::open(stage).await?;
         let agents = Agents::new(stage);
-        // At the third node, by MessagePack and without a user; and at the second one, by long polling.
+        // One client at the third node, with MessagePack and without a user; one at the second node, with long polling.
         let (ann, ben) = (scene.client(&agents, 5).await?, scene.client(&agents, 4).await?);
         let mut by_method = trace(stage, "by-method", &scene, &["--method", "echo", "--hub", "/bench"]).await?;
         let mut by_user = trace(stage, "by-user", &scene, &["--user", "user-4", "--payloads"]).await?;
@@ -65,7 +65,7 @@ fn a_call_is_told_with_all_its_hops_in_order_whatever_node_is_asked() {
     });
 }
 
-/// Checks that scripts find each hop by the number of its message.
+/// Checks that scripts can match the hops of a message by its number.
 async fn json_tells_hops(process: &mut Process) -> Result<()> {
     let lines = until(async || {
         let lines: Vec<Value> = process
@@ -108,7 +108,7 @@ fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
         page.click("trace-start").await?;
         page.see("trace-note", "Stopped.").await?;
         page.click("client-close-panel").await?;
-        // The form, without a mouse.
+        // Fills in the form without a mouse.
         page.focus_in("trace-form", "#trace-subject").await?;
         for _ in 0..3 {
             page.press("ArrowDown").await?;
@@ -116,7 +116,7 @@ fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
         page.fill("trace-value", "Echo").await?;
         page.press("Enter").await?;
         page.see("trace-note", &format!("At {}", NODES.join(", "))).await?;
-        // One after the other: nodes send to the page with different delays.
+        // Sequential, because nodes send to the page with different delays.
         for (count, client) in [(1, &client), (2, &other)] {
             client.invoke("Echo", json!(["hello"])).await?;
             page.see_count("trace-messages", &format!("{call} rect.hop-ran"), count).await?;

@@ -1,4 +1,4 @@
-//! The data plane by hand: `trunkline token rest`, and the program `curl`.
+//! The data plane on the command line: `trunkline token rest`, and the program `curl`.
 
 use std::path::PathBuf;
 
@@ -10,21 +10,19 @@ use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, profile_folder};
 use trunkline_tests::harness::tools::run;
 
-/// Format of what `curl` prints behind the body.
+/// Format of the status that `curl` prints after the body.
 const STATUS: &str = "\n%{http_code}";
 
 fn trunkline() -> Result<PathBuf> {
     Ok(profile_folder()?.join("trunkline"))
 }
 
-/// The token that the command prints.
 async fn token(arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(trunkline()?);
     command.args(["token", "rest"]).args(arguments).env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY);
     Ok(run(&mut command).await?.trim().to_owned())
 }
 
-/// Status and body by `curl`.
 async fn curl(token: &str, arguments: &[&str]) -> Result<(u16, Value)> {
     let authorization = format!("Authorization: Bearer {token}");
     let mut command = Command::new("curl");
@@ -60,7 +58,7 @@ fn curl_and_a_printed_token_are_all_that_it_takes() {
         let (status, page) = curl(&all, &[&url("/groups/red/connections")]).await?;
         let members = json!({ "value": [{ "connectionId": id, "userId": null }], "nextLink": null });
         ensure!((status, &page) == (200, &members), "{page}");
-        // A chunked body of standard input.
+        // Chunked body from standard input.
         let piped = format!(
             "printf '%s' '{body}' | curl --silent --fail --header 'Authorization: Bearer {all}' \
                              --header 'Transfer-Encoding: chunked' --header 'Content-Type: application/json' \

@@ -1,5 +1,5 @@
-//! The OpenAPI description against a node: a fuzzer makes requests of it, good and bad ones, and holds each answer
-//! against it.
+//! The OpenAPI description and a node: a fuzzer makes valid and invalid requests, and checks each answer with the
+//! description.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -11,7 +11,7 @@ use trunkline_tests::harness::tools::{python, run};
 
 use super::back_end_at;
 
-/// Demands on each answer: no 5xx, and only statuses, media types, headers and bodies that are described.
+/// Checks of each answer: no 5xx, and only described statuses, media types, headers and bodies.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,\
                       response_schema_conformance,negative_data_rejection,unsupported_method,ignored_auth";
 

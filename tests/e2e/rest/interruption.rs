@@ -1,5 +1,4 @@
-//! A node that dies or stalls in the middle of a stream of sends: each answer reports it, and no client gets a message
-//! twice.
+//! A node that dies or stalls during a stream of sends: each answer reports it, and no client receives a message twice.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -18,20 +17,19 @@ use trunkline_tests::harness::scenario::{Stage, play_heavy};
 use super::{back_end_at, texts_before_fence};
 use crate::fleet::{FleetScene, NAMES, TARGET};
 
-/// Sends before the node is interrupted, and at the least after it.
+/// Sends before the interruption, and minimum number after it.
 const SENDS: usize = 50;
 
-/// Clients of each node.
 const PER_NODE: usize = 2;
 
-/// A send waits for a node that does not answer, but not for long.
+/// Time limit for a send that waits for an unresponsive node.
 const ANSWERED: Duration = Duration::from_secs(30);
 
 /// Answers to the sends of a stream.
 #[derive(Debug, Default)]
 struct Stream {
     texts: Vec<String>,
-    /// Sends that all nodes had, and sends that the interrupted one gave no answer to.
+    /// Number of sends that all nodes answered, and of those without an answer of the interrupted node.
     whole: usize,
     partly: usize,
     /// Number of sends after the other nodes have removed the dead one.
@@ -47,7 +45,6 @@ impl Stream {
         self.note(&answer)
     }
 
-    /// Sends more texts concurrently, in any order.
     async fn send_together(&mut self, back_end: &BackEnd, count: usize) -> Result<()> {
         let begun = self.texts.len();
         let texts: Vec<String> = (begun..begun + count).map(|number| number.to_string()).collect();
@@ -58,7 +55,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Counts an answer, which has to be an allowed one.
+    /// Counts an answer, and checks that it is allowed.
     fn note(&mut self, answer: &Answer) -> Result<()> {
         let told = answer.json()?;
         let missing = answer.header("x-trunkline-missing-nodes").unwrap_or_default();
@@ -73,7 +70,6 @@ impl Stream {
     }
 }
 
-/// Sends a text, and waits for its answer.
 async fn ask_for(back_end: &BackEnd, text: &str) -> Result<Answer> {
     let (started, body) = (Instant::now(), json!({ "target": TARGET, "arguments": [text] }));
     let answer = back_end.ask(Method::POST, "/:send", &body).await?;
@@ -96,7 +92,7 @@ async fn open<'a>(stage: &'a Stage, agents: &Agents<'_>) -> Result<(FleetScene<'
     Ok((scene, clients, back_end))
 }
 
-/// Demands that each client has got all texts, in order and once.
+/// Checks that each client has received all texts, in order and once.
 async fn have_all(clients: &mut [Client], texts: &[String]) -> Result<()> {
     for client in clients {
         let seen = texts_before_fence(client).await?;
@@ -115,7 +111,7 @@ fn a_node_that_is_killed_is_named_by_each_answer_until_it_is_forgotten() {
             stream.send(&back_end).await?;
         }
         ensure!(stream.whole == SENDS, "{stream:?}");
-        // The kill falls between two sends, or into one.
+        // The kill occurs between two sends or during one.
         let (killed, sent) = tokio::join!(scene.nodes[2].process.kill(), async {
             for _ in 0..SENDS {
                 stream.send(&back_end).await?;
@@ -165,8 +161,8 @@ fn a_node_that_stands_still_is_named_and_its_clients_get_nothing_twice() {
     });
 }
 
-/// Numbers that a client received before the fence: sequential sends, in order, and the set of concurrent sends. Each
-/// number at most once.
+/// Numbers that a client received before the fence: sequential sends in order, and the set of concurrent sends. Checks
+/// that no number repeats.
 async fn numbers(client: &mut Client, together: &Range<usize>) -> Result<(Vec<usize>, BTreeSet<usize>)> {
     let (mut alone, mut others) = (Vec::new(), BTreeSet::new());
     for text in texts_before_fence(client).await? {

@@ -1,4 +1,4 @@
-//! Bad requests and too many of them: each is answered by name, and a chat on the same node goes on.
+//! Invalid and excessive requests: each gets a specific error, and a chat on the same node continues.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
@@ -19,10 +19,10 @@ const BODY_MAX_BYTES: usize = 2048;
 const REQUESTS_MAX: usize = 8;
 const CROWD: usize = 500;
 
-/// Requests of a caller that reads no answer, each with an answer of more than a page.
+/// Requests of a client that reads no responses, each with a large response.
 const UNREAD: usize = 2000;
 
-/// A node with narrow limits, and a client that must notice nothing.
+/// Node with low limits, and a client that must not be affected.
 struct IntruderScene {
     _app: AppServer,
     node: Proxy,
@@ -61,7 +61,7 @@ impl IntruderScene {
     }
 }
 
-/// First status of an answer, and its text.
+/// Status of the first response, and its text.
 fn answered(bytes: &[u8]) -> (u16, String) {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or_default();
@@ -108,7 +108,7 @@ fn bodies_that_are_too_large_or_lie_are_refused_by_name() {
 #[test]
 fn a_body_that_stops_in_the_middle_is_answered_after_its_time() {
     if !is_full() {
-        // It takes half a minute; a contract test has the same in virtual time.
+        // Takes half a minute. A contract test covers it in virtual time.
         return;
     }
     play(async |stage| {
@@ -147,7 +147,7 @@ fn strangers_are_refused_before_anything_is_read_or_told() {
                 ensure!(answer.header("x-ms-error-code") == Some("Error.Token.Invalid"), "{answer:?}");
             }
         }
-        // The body of a stranger is not waited for.
+        // The body of an unauthorized request is not awaited.
         let head =
             "POST /api/hubs/bench/:send HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n";
         let (status, told) = answered(&answer_to_garbage(&address, head.as_bytes()).await?);
@@ -171,7 +171,7 @@ fn requests_beyond_the_limit_are_told_to_come_again_and_a_chat_goes_on() {
             for _ in 0..REQUESTS_MAX {
                 held.expect("Ask").await?;
             }
-            // All places are taken now, and stay so until the client answers.
+            // All permits are in use until the client answers.
             until(async || Ok((scene.counted("failed").await? == (CROWD - REQUESTS_MAX) as f64).then_some(()))).await?;
             for word in ["one", "two", "three"] {
                 let echoed = scene.witness.call("Echo", json!([word])).await?;
@@ -218,7 +218,7 @@ fn a_caller_that_reads_no_answer_stops_only_itself() {
         let all = request.repeat(UNREAD);
         let mut written = std::pin::pin!(writing.write_all(all.as_bytes()));
         let mut rounds = 0;
-        // It writes until the node stops reading; meanwhile others are served.
+        // The caller writes until the node stops reading. Meanwhile others are served.
         while rounds < 50 {
             tokio::select! {
                 biased;

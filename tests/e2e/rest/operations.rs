@@ -1,4 +1,4 @@
-//! Every operation, asked of each node and of a balancer before both.
+//! Every operation, sent to each node and to a balancer in front of both.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use trunkline_tests::harness::token;
 use super::{RestScene, TWO, delivered};
 use crate::fleet::TARGET;
 
-/// Paths of sends, and which of the four clients each reaches.
+/// Paths of sends, and the recipients among the four clients.
 fn sends(ids: &[String]) -> Result<Vec<(String, [bool; 4])>> {
     let [first, _, third, last] = ids else { anyhow::bail!("there are four clients") };
     let row = |path: String, reached: [u8; 4]| (path, reached.map(|one| one == 1));
@@ -83,7 +83,7 @@ fn each_send_reaches_just_those_that_it_is_for_whichever_node_is_asked() {
     });
 }
 
-/// Asks and demands a status; of an error also its code.
+/// Sends a request, and checks the status and the error code.
 async fn asks(back_end: &BackEnd, method: Method, path: &str, expected: (u16, &str)) -> Result<()> {
     let answer = back_end.ask(method.clone(), path, &Value::Null).await?;
     let code = answer.header("x-ms-error-code").unwrap_or_default();
@@ -105,7 +105,7 @@ async fn members(back_end: &BackEnd, group: &str) -> Result<BTreeSet<(String, St
         pages += 1;
         ensure!(pages < 100, "the list has no end");
         let Some(next) = page["nextLink"].as_str() else { return Ok(found) };
-        // An absolute URL at the address that was asked.
+        // The link is an absolute URL at the requested address.
         let (_, rest) = next.split_once("/api/").with_context(|| format!("{next} is no URL of the data plane"))?;
         path = format!("/api/{rest}");
     }
@@ -226,7 +226,7 @@ fn a_token_that_is_asked_for_leads_its_client_in() {
     });
 }
 
-/// The text that a client was closed with.
+/// Error text of a client's close.
 async fn closed_with(client: &mut Client) -> Result<String> {
     client.closed().await?.context("no reason")
 }
@@ -238,7 +238,7 @@ fn clients_are_closed_one_by_one_by_user_by_group_and_all() {
         let mut scene = RestScene::open(stage, &agents).await?;
         let (back_ends, ids) = (scene.back_ends()?, scene.ids.clone());
         let [first, other, any] = back_ends.as_slice() else { anyhow::bail!("there are three") };
-        // Each is asked of the node that does not have the client.
+        // Each request goes to the node that does not have the client.
         let path = format!("/connections/{}?reason=time%20to%20go", ids[0]);
         asks(other, Method::DELETE, &path, (200, "")).await?;
         ensure!(closed_with(&mut scene.clients[0]).await?.contains("time to go"));

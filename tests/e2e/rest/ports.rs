@@ -1,4 +1,4 @@
-//! Ports that answer the data plane, and those on which its paths are the app's.
+//! Ports that serve the data plane, and ports that forward its paths to the app.
 
 use anyhow::{Result, ensure};
 use http::Method;
@@ -15,12 +15,11 @@ const SAY: &str = "/:send";
 struct PortScene {
     _app: AppServer,
     node: Proxy,
-    /// Client of the hub, which receives the sends.
+    /// Client that receives the sends.
     client: RawClient,
 }
 
 impl PortScene {
-    /// Starts a node with its admin port at this address.
     async fn open(fleet: &Fleet<'_>, admin: &str, flags: &[&str]) -> Result<Self> {
         let app = fleet.app(App::Web).await?;
         let mut node = fleet.proxy_of(&free_address()?, admin, &[app.address()], flags)?;
@@ -30,7 +29,7 @@ impl PortScene {
         Ok(Self { _app: app, node, client })
     }
 
-    /// Demands that a port answers the data plane, and that its sends come to the client.
+    /// Checks that a port serves the data plane, and that its sends reach the client.
     async fn answers(&mut self, address: &str) -> Result<()> {
         let back_end = back_end(address)?;
         ensure!(back_end.status(Method::HEAD, "/api/health").await? == 200);
@@ -45,7 +44,7 @@ impl PortScene {
         Ok(())
     }
 
-    /// Demands that all paths of the data plane are the app's on the port for clients.
+    /// Checks that the client port forwards all paths of the data plane to the app.
     async fn passes(&self) -> Result<()> {
         for (method, path) in [(Method::POST, SAY), (Method::GET, "/api/health"), (Method::GET, "/api/openapi.json")] {
             let back_end = back_end(self.node.address())?;

@@ -53,7 +53,7 @@ fn a_group_has_certificates_of_its_own() {
         let client = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&client).await?, "canary");
         assert_eq!([node.page("/page").await?, node.page("/page/new").await?], ["stable", "canary"]);
-        // Missing files are reported, and change nothing.
+        // Missing files are reported, and the old rules stay active.
         let broken = rules.replace("authority.pem", "no-such.pem");
         node.change(&broken, "invalid", Some(Signal::Hangup)).await?;
         node.proxy.process.wait_for_log("no-such.pem").await?;
@@ -92,7 +92,7 @@ fn pool_sizes_are_those_of_the_group_and_weights_are_shares_of_its_clients() {
             Ok::<_, anyhow::Error>(())
         };
         count([16, 4]).await?;
-        // Weights apply immediately, to new clients.
+        // Weights apply immediately to new clients.
         node.reload(&(rules.replace("= 4 }", "= 1 }") + &routes(TO_CANARY))).await?;
         count([10, 10]).await
     });

@@ -12,7 +12,7 @@ use trunkline_tests::harness::token::signed;
 
 use super::ruled_fleet::{RuledNode, group, home, named, routes};
 
-/// Client with what it shows, and the app server that it has to come to.
+/// Client with its request, and its expected app server.
 struct Case {
     path: &'static str,
     headers: Value,
@@ -79,7 +79,7 @@ fn a_client_comes_to_the_group_of_the_first_route_whose_conditions_it_meets() {
             assert_eq!(home(&client).await?, case.home, "{shown}");
             clients.push(client);
         }
-        // `/news` with a query matches two routes; the first applies.
+        // `/news` with a query matches two routes. The first one applies.
         let matched = [("all", cases.len()), ("hub", 2), ("query", 1), ("header", 1), ("cookie", 1), ("claim", 1)];
         for (route, count) in matched.into_iter().chain([("user", 1), ("address", 1)]) {
             assert_eq!(node.matches(route).await?, count as f64, "{route}");
@@ -170,7 +170,7 @@ fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_cl
         let early = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&early).await?, "canary");
         canary.process.kill().await?;
-        // Calls to the dead app server are answered with an error.
+        // Calls to the dead app server fail.
         comes_to(&early, "stable").await?;
         let late = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&late).await?, "stable");
@@ -185,7 +185,7 @@ fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_cl
     });
 }
 
-/// Waits until a client is at the app server of this name.
+/// Waits until a client is assigned to the app server with this name.
 async fn comes_to(client: &Client, name: &str) -> Result<()> {
     until(async || {
         let at = client.call("Name", json!([])).await?;

@@ -14,7 +14,7 @@ const CALLS: u64 = 200;
 
 const COPIES: &str = "trunkline_mirror_messages_total";
 
-/// A mirror in the form of the file.
+/// Mirror in the syntax of the file.
 fn mirror(more: &str) -> String {
     format!("[[mirrors]]\nname = \"tee\"\nhub = \"/chat\"\ngroup = \"audit\"\n{more}\n")
 }
@@ -42,7 +42,7 @@ impl MirrorScene {
         Ok((sent, self.node.metric(COPIES, &[("mirror", "tee"), ("outcome", "dropped")]).await?))
     }
 
-    /// Calls `Hear` with the next numbers; each call must be answered.
+    /// Calls `Hear` with the next numbers. Each call must be answered.
     async fn call(&self, client: &Client, numbers: std::ops::Range<u64>) -> Result<()> {
         for number in numbers {
             let answer = client.invoke("Hear", json!([number])).await?;
@@ -69,7 +69,7 @@ fn a_mirror_gets_all_calls_of_a_connection_in_order_and_reaches_nobody() {
         assert_eq!(home(&client).await?, "stable");
         scene.call(&client, 0..CALLS).await?;
         other.invoke("Hear", json!([1])).await?;
-        // The mirror runs the method, too, and what it sends to everybody stays with it.
+        // The mirror also runs the method, but its sends to all clients are dropped.
         for number in 0..3 {
             client.invoke("Shout", json!([number])).await?;
             assert_eq!(client.expect("Shouted").await?, [json!("stable"), json!(number)]);
@@ -97,7 +97,7 @@ fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies
         scene.audit.process.signal(Signal::Freeze).await?;
         scene.call(&client, CALLS..2 * CALLS).await?;
         scene.audit.process.signal(Signal::Thaw).await?;
-        // What waited for it arrives.
+        // The queued messages arrive.
         let sent = scene.counted().await?.0;
         until(async || Ok((heard(&scene.audit, &id).len() as f64 >= sent).then_some(()))).await?;
         scene.audit.process.kill().await?;

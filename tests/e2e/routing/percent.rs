@@ -1,4 +1,4 @@
-//! A percentage of users: its size, and who is in it.
+//! Rules for a percentage of users: its size, and its members.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use super::ruled_fleet::{RuledNode, group, home, named, routes};
 
 const USERS: usize = 10_000;
 
-/// Connections over which users negotiate at the same time.
+/// Number of concurrent negotiating connections.
 const CONNECTIONS: usize = 8;
 
 fn user(number: usize) -> String {
@@ -61,7 +61,7 @@ fn ten_percent_of_users_are_ten_percent_and_the_same_ones_after_a_restart_and_at
         stop(&mut node.proxy.process, Signal::Terminate).await?;
         node.proxy.start_again(stage).await?;
         assert_eq!(refused(node.proxy.address(), &tokens).await?, first);
-        // A larger part has all of them; other users get what they got.
+        // A larger percentage includes all earlier users. The remaining users are not affected.
         let wider = group("canary", &canary) + &routes(["name = \"ten\"\nhub = \"/chat\"\npercent = 20\nreject = 418"]);
         let other = RuledNode::with_apps(&fleet, &stable, &["stable"], &wider).await?;
         let second = refused(other.proxy.address(), &tokens).await?;

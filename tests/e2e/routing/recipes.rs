@@ -1,4 +1,4 @@
-//! The recipes of `docs/book/src/operators/routing.md` are whole files, which `trunkline check` finds sound.
+//! The recipes of `docs/book/src/operators/routing.md` are complete files that `trunkline check` accepts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,10 +12,9 @@ use trunkline_tests::harness::tls::text;
 
 const PAGE: &str = include_str!("../../../docs/book/src/operators/routing.md");
 
-/// Folder of the files that the recipes name.
 const FOLDER: &str = "/etc/trunkline/";
 
-/// Names and files of the recipes, in their order.
+/// Names and files of the recipes, in order.
 fn recipes() -> Result<Vec<(&'static str, &'static str)>> {
     let (_, recipes) = PAGE.split_once("\n## Recipes\n").context("the page has recipes")?;
     let blocks = recipes.split("\n### ").skip(1).map(|recipe| {
@@ -35,7 +34,6 @@ async fn check(file: &Path, samples: &[&str]) -> Result<String> {
     Ok(told)
 }
 
-/// Writes a recipe with the files that it names.
 fn write(stage: &Stage, recipe: &str) -> Result<std::path::PathBuf> {
     let folder = stage.folder();
     fs::write(folder.join("access-key"), ACCESS_KEY)?;

@@ -1,4 +1,4 @@
-//! The file changes while clients call and listen: they move, and nothing is lost or comes twice.
+//! The file changes while clients call and receive: clients move, without lost or duplicate messages.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,13 @@ use super::ruled_fleet::{HUBS, RuledNode, group, home, named, routes};
 
 const CLIENTS: usize = 50;
 
-/// Group of the application that all clients join.
 const ROOM: &str = "room";
 
 fn user(number: usize) -> String {
     format!("{}-{number}", if number.is_multiple_of(2) { "even" } else { "odd" })
 }
 
-/// Fifty clients of both hub protocols that listen to everybody's numbers and to the group's.
+/// Fifty clients of both hub protocols that receive numbers sent to everyone and to the group.
 async fn crowd<'a>(agents: &'a Agents<'a>, node: &RuledNode) -> Result<Vec<Client>> {
     let opening = (0..CLIENTS).map(async |number| {
         let token = of_user(ACCESS_KEY, &user(number))?;
@@ -36,7 +35,7 @@ async fn crowd<'a>(agents: &'a Agents<'a>, node: &RuledNode) -> Result<Vec<Clien
     try_join_all(opening).await
 }
 
-/// Calls one number after the other until the end; returns how many were answered.
+/// Calls with consecutive numbers until the end. Returns the number of answers.
 async fn call_on(client: &Client, is_over: &AtomicBool) -> Result<u64> {
     let mut number = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -47,7 +46,7 @@ async fn call_on(client: &Client, is_over: &AtomicBool) -> Result<u64> {
     Ok(number)
 }
 
-/// Sends numbers to everybody and to the group until the end; returns how many.
+/// Sends numbers to everyone and to the group until the end. Returns the count.
 async fn speak_on(speaker: &Client, is_over: &AtomicBool) -> Result<u64> {
     let mut number = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -58,7 +57,7 @@ async fn speak_on(speaker: &Client, is_over: &AtomicBool) -> Result<u64> {
     Ok(number)
 }
 
-/// Waits until each client is at the app server that `expected` names for it, by its number.
+/// Waits until each client is at the app server that `expected` returns for its number.
 async fn are_at(clients: &[Client], expected: impl Fn(usize) -> &'static str) -> Result<()> {
     until(async || {
         let homes: Vec<_> = try_join_all(clients.iter().map(home)).await?;
@@ -67,7 +66,7 @@ async fn are_at(clients: &[Client], expected: impl Fn(usize) -> &'static str) ->
     .await
 }
 
-/// Numbers received by each connection's app servers.
+/// Numbers received from each connection, over all app servers.
 fn heard(apps: &[&AppServer]) -> BTreeMap<String, Vec<u64>> {
     let mut heard = BTreeMap::<String, Vec<u64>>::new();
     for line in apps.iter().flat_map(|app| app.process.lines_after("heard ")) {
@@ -78,7 +77,7 @@ fn heard(apps: &[&AppServer]) -> BTreeMap<String, Vec<u64>> {
     heard
 }
 
-/// Moves half of the clients to another group and back, adds and removes groups.
+/// Moves half of the clients to another group and back, and adds and removes groups.
 async fn change_all(node: &RuledNode, clients: &[Client], (canary, extra): (&AppServer, &AppServer)) -> Result<()> {
     let evens = |rules: String, group: &str| rules + &routes([&format!("user = \"even-*\"\ngroup = \"{group}\"")]);
     let half = |name: &'static str| move |number: usize| if number.is_multiple_of(2) { name } else { "stable" };
@@ -89,11 +88,11 @@ async fn change_all(node: &RuledNode, clients: &[Client], (canary, extra): (&App
     // An invalid file moves no client.
     node.change("[[routes]]\ngroup = \"canari\"\n", "invalid", Some(Signal::Hangup)).await?;
     are_at(clients, half("canary")).await?;
-    // A group that is new comes with its route, and the file is noticed without a signal.
+    // A new group arrives with its route, and the change is noticed without a signal.
     let both = group("canary", canary) + &group("extra", extra);
     node.change(&evens(both, "extra"), "ok", None).await?;
     are_at(clients, half("extra")).await?;
-    // The group goes with its route.
+    // The group is removed with its route.
     node.reload(&evens(group("canary", canary), "canary")).await?;
     are_at(clients, half("canary")).await?;
     until(async || Ok((node.links("extra").await? == 0).then_some(()))).await?;
@@ -124,7 +123,7 @@ fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro()
         let (changed, called, spoken) = tokio::join!(changing, calling, speak_on(&speaker, &is_over));
         changed?;
         let (called, spoken) = (called.into_iter().collect::<Result<Vec<_>>>()?, spoken?);
-        // What an app server prints is read a moment after its answer has come.
+        // Output of an app server is read slightly later than its answer.
         let apps = [&stable, &canary, &extra];
         let all = called.iter().sum::<u64>();
         let heard = until(async || {

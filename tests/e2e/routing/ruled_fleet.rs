@@ -1,4 +1,4 @@
-//! A node with a configuration file, and app servers that say their names.
+//! Node with a configuration file, and app servers that report their names.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,42 +13,39 @@ use trunkline_tests::harness::scenario::until;
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::text;
 
-/// Metric of the reads of the file.
 const READS: &str = "trunkline_rule_reads_total";
 
-/// Hubs of each app server.
 pub(super) const HUBS: usize = 2;
 
-/// Proxy with a file of rules.
 #[derive(Debug)]
 pub(super) struct RuledNode {
     file: PathBuf,
     pub(super) proxy: Proxy,
 }
 
-/// Starts an app server that says this name.
+/// Starts an app server that reports this name.
 pub(super) async fn named(fleet: &Fleet<'_>, name: &str) -> Result<AppServer> {
     fleet.app_with(App::Roles, &["--name", name]).await
 }
 
-/// A group in the form of the file.
+/// Group in the syntax of the file.
 pub(super) fn group(name: &str, app: &AppServer) -> String {
     format!("[groups.{name}]\nupstream = \"http://{}\"\n", app.address())
 }
 
-/// Routes in the form of the file.
+/// Routes in the syntax of the file.
 pub(super) fn routes<const N: usize>(routes: [&str; N]) -> String {
     routes.map(|route| format!("[[routes]]\n{route}\n")).concat()
 }
 
-/// Name of the app server that has a client.
+/// Name of the app server that serves a client.
 pub(super) async fn home(client: &Client) -> Result<String> {
     let name = client.invoke("Name", json!([])).await?;
     Ok(name.as_str().context("a name")?.to_owned())
 }
 
 impl RuledNode {
-    /// Starts a proxy with these app servers in its default group, and waits until it is linked to them.
+    /// Starts a proxy with these app servers in its default group, and waits for their links.
     pub(super) async fn start(fleet: &Fleet<'_>, default: &[&AppServer], rules: &str, more: &[&str]) -> Result<Self> {
         let file = fleet.stage().folder().join(format!("{}.toml", free_address()?));
         fs::write(&file, rules)?;
@@ -59,7 +56,7 @@ impl RuledNode {
         Ok(Self { file, proxy })
     }
 
-    /// Starts it with one default app server and others, and waits until it is linked to all of them.
+    /// Starts it with one default app server and others, and waits for all their links.
     pub(super) async fn with_apps(fleet: &Fleet<'_>, default: &AppServer, apps: &[&str], rules: &str) -> Result<Self> {
         let node = Self::start(fleet, &[default], rules, &["--trust", "127.0.0.1"]).await?;
         for app in apps {
@@ -68,14 +65,14 @@ impl RuledNode {
         Ok(node)
     }
 
-    /// Waits until this many links to the app servers of a name are open.
+    /// Waits until this many links to an app server are open.
     pub(super) async fn linked(&self, app: &str, links: usize) -> Result<()> {
         until(async || Ok((self.links(app).await? >= links).then_some(()))).await
     }
 
-    /// Number of open links to the app servers of a name.
+    /// Number of open links to an app server, by its name.
     pub(super) async fn links(&self, app: &str) -> Result<usize> {
-        // A whole number is written without a point; a sum of nothing is -0.
+        // Whole numbers print without a decimal point; an empty sum is -0.
         Ok(self.metric("trunkline_links", &[("app", app), ("state", "open")]).await?.abs().to_string().parse()?)
     }
 
@@ -83,7 +80,7 @@ impl RuledNode {
         Ok(self.proxy.metrics().await?.sum(name, labels))
     }
 
-    /// How often a route has held.
+    /// Number of matches of a route.
     pub(super) async fn matches(&self, route: &str) -> Result<f64> {
         self.metric("trunkline_route_matches_total", &[("route", route)]).await
     }
@@ -93,7 +90,7 @@ impl RuledNode {
     pub(super) async fn change(&self, rules: &str, outcome: &str, signal: Option<Signal>) -> Result<()> {
         let outcome = [("outcome", outcome)];
         let before = self.metric(READS, &outcome).await?;
-        // In one step, as editors and deployment tools do it.
+        // Atomically, like editors and deployment tools.
         let next = self.file.with_extension("next");
         fs::write(&next, rules)?;
         fs::rename(&next, &self.file)?;
@@ -103,17 +100,16 @@ impl RuledNode {
         until(async || Ok((self.metric(READS, &outcome).await? > before).then_some(()))).await
     }
 
-    /// Puts other rules in force by SIGHUP.
+    /// Activates other rules by SIGHUP.
     pub(super) async fn reload(&self, rules: &str) -> Result<()> {
         self.change(rules, "ok", Some(Signal::Hangup)).await
     }
 
-    /// Name of the app server that answers a passed-through request.
+    /// Name of the app server that answers a forwarded request.
     pub(super) async fn page(&self, path: &str) -> Result<String> {
         Ok(get(self.proxy.address(), path).await?.body)
     }
 
-    /// URL of the hub `/chat`.
     pub(super) fn chat(&self) -> String {
         self.proxy.url("/chat")
     }

@@ -10,9 +10,6 @@ pub fn folder(target: &str) -> PathBuf {
 }
 
 /// Reads a target's seeds in order of their names.
-///
-/// # Errors
-/// When the folder or a file can't be read.
 pub fn seeds(target: &str) -> io::Result<Vec<Vec<u8>>> {
     let files: io::Result<Vec<_>> = folder(target).read_dir()?.map(|entry| entry.map(|entry| entry.path())).collect();
     let mut files = files?;

@@ -38,7 +38,7 @@ pub fn greetings(data: &[u8]) {
     assert_eq!(Greeting::read(&greeting.to_json()), Ok(greeting));
 }
 
-/// Applies an update of a peer that has sent everything: afterwards, what it adds is wanted.
+/// Applies an update of a peer with complete interest: afterwards, the peer must be interested in the additions.
 fn interest(update: InterestUpdate) {
     let mut peer = PeerInterest::default();
     peer.apply(InterestUpdate::Complete);

@@ -5,7 +5,6 @@ use crate::random::Random;
 /// Maximum length of a mutated input.
 pub const INPUT_MAX_BYTES: usize = 64 * 1024;
 
-/// Maximum number of mutations of a seed.
 const MUTATIONS_MAX: usize = 6;
 
 /// Maximum number of bytes that are repeated or removed.

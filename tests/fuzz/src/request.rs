@@ -45,7 +45,7 @@ fn forwarded_headers_of(headers: &HeaderMap, believed: &[&str]) {
     if let Some(host) = &balancer.host {
         assert!(!host.is_empty() && !host.contains('@'), "{host:?} is believed to be a host");
     }
-    // Whatever stands left of an untrusted hop, that hop is the client.
+    // The client is the nearest hop that is not trusted, whatever stands left of it.
     if !trusted().iter().any(|network| network.contains(&balancer.client.ip())) {
         for name in ["x-forwarded-for", "forwarded"] {
             let more = with_forged_hop(headers, name);

@@ -6,7 +6,6 @@ use trunkline_protocol::key::{AccessKey, AccessKeys, Purpose};
 use trunkline_protocol::limits::TOKEN_MAX_CHARS;
 use trunkline_protocol::token::{ConnectionToken, ForwardMark};
 
-/// Key for the seeds.
 const KEY: &str = "the access key of the fuzz targets";
 
 const METHOD: &str = "GET";

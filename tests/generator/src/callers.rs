@@ -35,9 +35,6 @@ struct Caller<S> {
 
 impl<S: FrameProtocol> Callers<S> {
     /// Connects the clients; see [`Client::gather`].
-    ///
-    /// # Errors
-    /// If one can't connect.
     pub fn gather<T: Into<Opened>>(
         count: usize,
         call: Call,

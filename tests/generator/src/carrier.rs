@@ -119,7 +119,7 @@ impl LongPoll {
     pub fn take(&mut self, bytes: &[u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let Self { head, answer, messages, due, .. } = self;
         let mut body = |part: &[u8]| messages.take(part, &mut each);
-        // Branches, because optimized rustc 1.95 omits the addition of a bool here.
+        // Branches, because optimised rustc 1.95 omits the addition of a bool here.
         let mut is_over = |answer: &Answer| {
             if answer.is_over() {
                 *due += 1;

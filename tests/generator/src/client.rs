@@ -44,9 +44,6 @@ impl<S: FrameProtocol> Client<S> {
 
     /// Creates a crowd of clients. `connect` opens the connection for each number and returns its transport, or the
     /// bytes read early.
-    ///
-    /// # Errors
-    /// If one can't connect.
     pub fn gather<C, T: Into<Opened>>(
         count: usize,
         mut connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,
@@ -79,9 +76,6 @@ impl<S: FrameProtocol> Client<S> {
     }
 
     /// Reads available data and passes each message on. Returns the number of keep-alives.
-    ///
-    /// # Errors
-    /// If the connection is closed or fails, or the first error of `each`.
     pub fn read(&mut self, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<u64> {
         let Self { socket, frame_protocol, carrier } = self;
         let (mut keep_alives, mut question) = (0, None);

@@ -12,27 +12,19 @@ use crate::frame_protocol::{FrameProtocol, Heard, Hub};
 use crate::upgrade;
 use crate::welcome::{HubWelcome, Next, Welcome};
 
-/// Time limit for a server's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum size of an answer.
 const ANSWER_MAX_BYTES: usize = 16 * 1024;
 
 /// Connects to a hub in JSON without negotiation, and waits for the handshake response.
 ///
 /// `target` is the hub's path with an optional query. `headers` contains additional request lines, each with its line
 /// end. Also returns the bytes after the response.
-///
-/// # Errors
-/// If the server does not accept the connection.
 pub fn to_hub(address: SocketAddr, target: &str, headers: &str) -> Result<(TcpStream, Vec<u8>)> {
     over(open(address)?, address, target, headers, Hub::Json)
 }
 
 /// Connects to a hub over an open socket.
-///
-/// # Errors
-/// If the server does not accept the connection.
 pub fn over(
     socket: TcpStream,
     address: SocketAddr,
@@ -45,9 +37,6 @@ pub fn over(
 }
 
 /// Sends the upgrade request and performs all steps until the connection is open. Also returns the remaining bytes.
-///
-/// # Errors
-/// If the server does not accept the connection.
 pub fn enter<T: Read + Write>(mut socket: T, request: &[u8], mut welcome: impl Welcome) -> Result<(T, Vec<u8>)> {
     socket.write_all(request)?;
     let mut heard = Vec::new();
@@ -62,9 +51,6 @@ pub fn enter<T: Read + Write>(mut socket: T, request: &[u8], mut welcome: impl W
 
 /// Waits for the next message, skipping pings. `early` contains bytes read before. Also returns the bytes after the
 /// message.
-///
-/// # Errors
-/// If no message arrives.
 pub fn next_message(socket: &mut TcpStream, early: Vec<u8>, hub: Hub) -> Result<(Vec<u8>, Vec<u8>)> {
     let mut heard = early;
     loop {
@@ -89,9 +75,6 @@ fn read_more(socket: &mut impl Read, heard: &mut Vec<u8>) -> Result<()> {
 }
 
 /// Opens a socket with time limits.
-///
-/// # Errors
-/// If no server listens there.
 pub fn open(address: SocketAddr) -> Result<TcpStream> {
     let socket =
         TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).with_context(|| format!("connecting to {address}"))?;
@@ -102,9 +85,6 @@ pub fn open(address: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Opens a socket from this address; port 0 lets the system choose.
-///
-/// # Errors
-/// If the address is in use, or no server listens.
 pub fn open_from(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     // An earlier connection from this port may be in TIME-WAIT.

@@ -14,9 +14,6 @@ pub struct CpuTime(BTreeMap<String, u64>);
 
 impl CpuTime {
     /// Reads the CPU time of a process.
-    ///
-    /// # Errors
-    /// If the process is gone, or the system does not provide it.
     pub fn of(pid: u32) -> Result<Self> {
         let folder = format!("/proc/{pid}/task");
         let mut threads = BTreeMap::new();
@@ -32,9 +29,6 @@ impl CpuTime {
     }
 
     /// Reads the total CPU time of several processes.
-    ///
-    /// # Errors
-    /// If a process is gone, or the system does not provide it.
     pub fn of_all(pids: &[u32]) -> Result<Self> {
         // Thread ids are unique in the system.
         let each = pids.iter().map(|pid| Self::of(*pid)).collect::<Result<Vec<_>>>()?;
@@ -42,9 +36,6 @@ impl CpuTime {
     }
 
     /// Reads the CPU time of kernel threads for softirqs, such as network interrupts; empty if they are not visible.
-    ///
-    /// # Errors
-    /// If the system does not provide it.
     pub fn of_softirqs() -> Result<Self> {
         let mut threads = BTreeMap::new();
         for entry in fs::read_dir("/proc")?.flatten() {

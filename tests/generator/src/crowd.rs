@@ -17,9 +17,7 @@ use mio::{Events, Interest, Poll, Token};
 /// Short compared with a broadcast, so that server and generator mostly work in parallel.
 pub const NAP: Duration = Duration::from_micros(100);
 
-/// Maximum number of events per poll.
 const EVENTS: usize = 4096;
-/// Maximum number of bytes per read.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Time after which a missing message counts as lost.
@@ -42,9 +40,6 @@ impl<C> fmt::Debug for Crowd<C> {
 
 impl<C> Crowd<C> {
     /// Creates the clients sequentially, each from a socket opened by `connect`.
-    ///
-    /// # Errors
-    /// If one can't connect.
     pub fn gather<T>(
         count: usize,
         mut connect: impl FnMut(usize) -> Result<(TcpStream, T)>,
@@ -60,17 +55,11 @@ impl<C> Crowd<C> {
     }
 
     /// Creates a crowd of clients with unregistered sockets.
-    ///
-    /// # Errors
-    /// If the system can't create an epoll instance.
     pub fn of(clients: Vec<C>) -> Result<Self> {
         Ok(Self { poll: Poll::new()?, events: Events::with_capacity(EVENTS), clients, scratch: vec![0; READ_BYTES] })
     }
 
     /// Registers a socket as the client with this number.
-    ///
-    /// # Errors
-    /// If the system refuses.
     pub fn register(&self, number: usize, socket: TcpStream) -> Result<mio::net::TcpStream> {
         socket.set_nonblocking(true)?;
         let mut socket = mio::net::TcpStream::from_std(socket);
@@ -105,9 +94,6 @@ impl<C> Crowd<C> {
     }
 
     /// Numbers of the readable clients, without waiting.
-    ///
-    /// # Errors
-    /// If the system can't poll.
     pub fn ready(&mut self) -> Result<Vec<usize>> {
         self.poll(Duration::ZERO)?;
         Ok(self.events.iter().map(|event| event.token().0).collect())
@@ -130,9 +116,6 @@ impl<C> Crowd<C> {
 }
 
 /// Naps and calls `take` until nothing is missing. `take` returns how many arrived.
-///
-/// # Errors
-/// If nothing arrives within the time limit.
 pub fn nap_until_none_is_missing(
     since: Instant,
     mut missing: usize,
@@ -147,9 +130,6 @@ pub fn nap_until_none_is_missing(
 }
 
 /// Reads available data of a nonblocking socket and passes each part on.
-///
-/// # Errors
-/// If the socket is closed or fails, or the first error of `each`.
 pub fn read_ready(socket: &mut impl Read, scratch: &mut [u8], mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
     loop {
         match socket.read(scratch) {

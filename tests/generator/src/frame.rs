@@ -114,9 +114,6 @@ fn put_head(opcode: Opcode, length: usize, masked: u8, out: &mut Vec<u8>) {
 }
 
 /// Splits off the first server frame; `None` if it is incomplete.
-///
-/// # Errors
-/// If it is not a valid server frame.
 pub fn split(bytes: &[u8]) -> Result<Option<Frame<'_>>, FrameError> {
     let Some((&[first, short], rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let opcode = Opcode::of(first).filter(|_| first & RESERVED == 0).ok_or(FrameError)?;

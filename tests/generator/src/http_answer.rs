@@ -4,7 +4,6 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::upgrade::head_end;
 
-/// Maximum size of a response head.
 const HEAD_MAX_BYTES: usize = 16 * 1024;
 
 /// Encodes a request with additional header lines, each with its line end.
@@ -39,9 +38,6 @@ enum Body {
 
 impl Answer {
     /// Parses the head at the start of these bytes and returns the bytes after it; `None` if it is incomplete.
-    ///
-    /// # Errors
-    /// If it is too long or invalid.
     pub fn begin(bytes: &[u8]) -> Result<Option<(Self, &[u8])>> {
         let Some(end) = head_end(bytes) else {
             ensure!(bytes.len() < HEAD_MAX_BYTES, "the head of an answer has no end");

@@ -35,9 +35,6 @@ impl Default for KeepAlives {
 
 impl KeepAlives {
     /// Sends keep-alives for the next group.
-    ///
-    /// # Errors
-    /// If the server has stopped reading.
     pub fn send<'a, S: FrameProtocol + 'a>(&mut self, clients: impl Iterator<Item = &'a mut Client<S>>) -> Result<()> {
         let shares = KEEP_ALIVE_SHARES as usize;
         clients.skip(self.share).step_by(shares).try_for_each(|client| client.say(&self.frame))?;
@@ -55,9 +52,6 @@ pub struct Idlers<S> {
 
 impl<S: FrameProtocol> Idlers<S> {
     /// Connects the clients; see [`Client::gather`].
-    ///
-    /// # Errors
-    /// If one can't connect.
     pub fn gather<T: Into<Opened>>(
         count: usize,
         connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,

@@ -23,9 +23,6 @@ pub struct Memory {
 
 impl Memory {
     /// Reads the current memory of a process.
-    ///
-    /// # Errors
-    /// If the process is gone, or the system does not provide it.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)
@@ -54,9 +51,6 @@ pub struct Resident {
 
 impl Resident {
     /// Reads the current and peak memory of a process.
-    ///
-    /// # Errors
-    /// If the process is gone, or the system does not provide it.
     pub fn of(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/status");
         Self::parse(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?)

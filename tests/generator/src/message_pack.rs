@@ -1,4 +1,4 @@
-//! Minimal MessagePack encoder for benchmarks, so that the product's encoder does not check itself.
+//! Minimal MessagePack encoder for benchmarks, because the product's encoder must not check itself.
 
 const SHORT_TEXT_MAX_BYTES: u8 = 31;
 /// Payload bits per byte of a length prefix; the remaining bit marks a continuation.

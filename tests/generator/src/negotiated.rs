@@ -15,9 +15,6 @@ use crate::http_answer::{Answer, request};
 const TOKEN: &[u8] = b"\"connectionToken\":\"";
 
 /// Connects to a hub over server-sent events, and waits for the handshake response.
-///
-/// # Errors
-/// If the server does not accept the connection.
 pub fn by_event_stream(address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrier)> {
     let (host, path) = (address.to_string(), negotiate(address, hub)?);
     let mut socket = open(address)?;
@@ -31,9 +28,6 @@ pub fn by_event_stream(address: SocketAddr, hub: &str) -> Result<(TcpStream, Car
 }
 
 /// Connects to a hub over long polling, waits for the handshake response, and starts the next poll.
-///
-/// # Errors
-/// If the server does not accept the connection.
 pub fn by_long_poll(address: SocketAddr, hub: &str) -> Result<(TcpStream, Carrier)> {
     let (host, path) = (address.to_string(), negotiate(address, hub)?);
     let mut socket = open(address)?;

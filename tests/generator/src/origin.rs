@@ -31,9 +31,6 @@ impl Default for Origins {
 
 impl Origins {
     /// Connects from the next address.
-    ///
-    /// # Errors
-    /// If no server listens, or too many ports are in use.
     pub fn connect(&mut self, to: SocketAddr) -> Result<TcpStream> {
         for _ in 0..TRIES {
             match connect::open_from(self.next(), to) {

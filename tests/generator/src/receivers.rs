@@ -31,23 +31,14 @@ pub trait Publisher {
     fn burst(&mut self, first: u64) -> Burst;
 
     /// Requests a burst. Returns the start time for its latencies.
-    ///
-    /// # Errors
-    /// If the server has stopped reading.
     fn ask(&mut self, asking: &[u8]) -> Result<Instant>;
 
     /// Reads the server's responses about a received burst.
-    ///
-    /// # Errors
-    /// If the server is gone.
     fn hear(&mut self) -> Result<()> {
         Ok(())
     }
 
     /// Checks that excluded clients received nothing.
-    ///
-    /// # Errors
-    /// If one did.
     fn look(&mut self) -> Result<()> {
         self.hear()
     }
@@ -77,9 +68,6 @@ struct Receiver<S> {
 
 impl<S: FrameProtocol, P: Publisher> Receivers<S, P> {
     /// Connects the clients, see [`Client::gather`], then creates `publisher`.
-    ///
-    /// # Errors
-    /// If one can't connect.
     pub fn gather<T: Into<Opened>>(
         count: usize,
         connect: impl FnMut(usize) -> Result<(TcpStream, S, T)>,

@@ -35,9 +35,6 @@ pub struct Residents<A: Arrivals, S> {
 
 impl<A: Arrivals, S: FrameProtocol> Residents<A, S> {
     /// Creates empty slots for this many clients, with a limit of `under_way_max` concurrent connects.
-    ///
-    /// # Errors
-    /// If the system can't create an epoll instance.
     pub fn new(count: usize, under_way_max: usize, frame_protocol: S, arrivals: A) -> Result<Self> {
         let crowd = Crowd::of((0..count).map(|_| Place::Empty).collect())?;
         Ok(Self { arrivals, frame_protocol, under_way_max, crowd })

@@ -22,9 +22,6 @@ pub fn head_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Length of a response that accepts the upgrade; `None` if it is incomplete.
-///
-/// # Errors
-/// If the upgrade is refused.
 pub fn accepted(bytes: &[u8]) -> Result<Option<usize>> {
     let end = head_end(bytes);
     ensure!(

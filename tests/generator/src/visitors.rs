@@ -19,23 +19,14 @@ pub trait Arrivals {
     type Welcome: Welcome;
 
     /// Opens the socket of the next visitor in this slot.
-    ///
-    /// # Errors
-    /// If no server listens.
     fn open(&mut self, place: usize) -> Result<TcpStream>;
 
     /// Starts the TLS session of the next visitor in this slot; `None` without TLS.
-    ///
-    /// # Errors
-    /// If its settings are invalid.
     fn tls(&mut self, _place: usize) -> Result<Option<Box<ClientConnection>>> {
         Ok(None)
     }
 
     /// Checks a visitor with an open connection.
-    ///
-    /// # Errors
-    /// If it is not as expected.
     fn entered(&mut self, _socket: &Stream) -> Result<()> {
         Ok(())
     }
@@ -65,9 +56,6 @@ pub struct Visitors<A: Arrivals> {
 
 impl<A: Arrivals> Visitors<A> {
     /// Creates empty slots for this many concurrent visitors.
-    ///
-    /// # Errors
-    /// If the system can't create an epoll instance.
     pub fn new(count: usize, arrivals: A) -> Result<Self> {
         Ok(Self { arrivals, crowd: Crowd::of((0..count).map(|_| None).collect())? })
     }

@@ -20,9 +20,6 @@ pub enum Next {
 /// Opening of a connection after its upgrade request. Sans-I/O: bytes in, steps out.
 pub trait Welcome {
     /// Consumes the bytes of one step from the front of `heard`. Call again until it returns `In` or `Wait`.
-    ///
-    /// # Errors
-    /// If the server refuses.
     fn step(&mut self, heard: &mut Vec<u8>) -> Result<Next>;
 }
 

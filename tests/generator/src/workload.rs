@@ -16,38 +16,23 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Work of a crowd.
 pub trait Workload {
     /// Works for this long, and until all started units are complete.
-    ///
-    /// # Errors
-    /// If a message is lost, duplicated or out of order.
     fn run_for(&mut self, length: Duration) -> Result<Done>;
 
     /// Works for about this long before a window, to warm up caches and buffers.
-    ///
-    /// # Errors
-    /// If a message is lost, duplicated or out of order.
     fn warm_up(&mut self, length: Duration) -> Result<()> {
         self.run_for(length).map(drop)
     }
 
     /// Reads available data and checks that no unexpected messages arrived.
-    ///
-    /// # Errors
-    /// If one did.
     fn look(&mut self) -> Result<()>;
 
     /// Sends due keep-alives between two windows, once started, and returns the time until the next.
-    ///
-    /// # Errors
-    /// If the server is gone.
     fn rest(&mut self) -> Result<Duration> {
         Ok(Duration::MAX)
     }
 }
 
 /// Waits until the server sleeps, and checks that no unexpected messages arrived.
-///
-/// # Errors
-/// If one did.
 pub fn settle(workload: &mut dyn Workload) -> Result<()> {
     sleep(SETTLE);
     workload.look()

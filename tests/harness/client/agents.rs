@@ -50,9 +50,6 @@ impl<'a> Agents<'a> {
     }
 
     /// Kills the process that hosts this kind's clients (`kill -9`).
-    ///
-    /// # Errors
-    /// If it never ran or can't be killed.
     pub async fn kill(&self, kind: Kind) -> Result<()> {
         self.driver(kind).await?.kill().await
     }

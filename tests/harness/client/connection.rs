@@ -76,17 +76,11 @@ pub struct Connection {
 
 impl Connection {
     /// Sends `{"text": …}` or `{"base64": …}`.
-    ///
-    /// # Errors
-    /// If the library refuses.
     pub async fn send(&self, message: Value) -> Result<()> {
         self.command("rawSend", message).await.map(drop)
     }
 
     /// Receives the next message, in the format of [`send`](Self::send).
-    ///
-    /// # Errors
-    /// If the connection closes instead.
     pub async fn receive(&mut self) -> Result<Value> {
         let event = self.events.recv().await.context("the agent is gone")?;
         match (event.get("text"), event.get("base64")) {
@@ -97,9 +91,6 @@ impl Connection {
     }
 
     /// Closes the connection. Returns its error and the library's log.
-    ///
-    /// # Errors
-    /// If another event comes first.
     pub async fn stop(mut self) -> Result<(Option<String>, Vec<String>)> {
         self.command("rawStop", json!({})).await?;
         let closed = self.events.recv().await.context("the agent is gone")?;

@@ -99,7 +99,7 @@ impl ClientBuilder<'_> {
         self.option("answers", json!({ target: answer.order() }))
     }
 
-    /// Sets the library's server time-out (JavaScript only).
+    /// Sets the library's server timeout (JavaScript only).
     pub fn server_timeout_ms(self, timeout: u64) -> Self {
         self.option("serverTimeoutMs", json!(timeout))
     }
@@ -177,26 +177,17 @@ pub struct Sequence {
 
 impl Client {
     /// Calls a hub method. Returns its result or error text.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn call(&self, target: &str, arguments: Value) -> Result<std::result::Result<Value, String>> {
         self.command("invoke", json!({ "target": target, "arguments": arguments })).await
     }
 
     /// Calls a hub method that has to succeed.
-    ///
-    /// # Errors
-    /// If it fails.
     pub async fn invoke(&self, target: &str, arguments: Value) -> Result<Value> {
         let outcome = self.call(target, arguments).await?;
         outcome.map_err(anyhow::Error::msg).with_context(|| format!("{target} by {:?}", self.kind))
     }
 
     /// Calls a hub method that has to fail, and returns the server's error text.
-    ///
-    /// # Errors
-    /// If it succeeds.
     pub async fn invoke_failing(&self, target: &str, arguments: Value) -> Result<String> {
         match self.call(target, arguments).await? {
             Ok(result) => bail!("{target} should fail, but gives {result}"),
@@ -205,33 +196,21 @@ impl Client {
     }
 
     /// Calls a hub method without waiting for an answer.
-    ///
-    /// # Errors
-    /// If the client can't send.
     pub async fn send(&self, target: &str, arguments: Value) -> Result<()> {
         self.done("send", json!({ "target": target, "arguments": arguments })).await
     }
 
     /// Calls `target(n)` for `count` numbers without waiting for answers, as fast as possible.
-    ///
-    /// # Errors
-    /// If the client can't send.
     pub async fn flood(&self, target: &str, from: u64, count: u64) -> Result<()> {
         self.done("flood", json!({ "target": target, "from": from, "count": count })).await
     }
 
     /// Calls `target(n, padding)` for each number, for calls of a certain size.
-    ///
-    /// # Errors
-    /// If the client can't send.
     pub async fn flood_padded(&self, target: &str, count: u64, padding_bytes: usize) -> Result<()> {
         self.done("flood", json!({ "target": target, "from": 0, "count": count, "padding": padding_bytes })).await
     }
 
     /// Checks that the app saw no interruption and that the connection id is unchanged.
-    ///
-    /// # Errors
-    /// If there was an interruption, or the client is gone.
     pub async fn is_undisturbed(&self) -> Result<()> {
         let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
         let expected = json!({ "interruptions": [], "connectionId": self.connection_id });
@@ -240,9 +219,6 @@ impl Client {
     }
 
     /// Number of reconnects. Fails during a reconnect.
-    ///
-    /// # Errors
-    /// If it is not connected.
     pub async fn reconnections(&self) -> Result<usize> {
         let reply = self.command("interruptions", json!({})).await?.map_err(anyhow::Error::msg)?;
         let interruptions = reply.get("interruptions").and_then(Value::as_array).context("interruptions")?;
@@ -256,18 +232,12 @@ impl Client {
     }
 
     /// Waits until a counted target has received `count` messages, or a gap.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn sequence(&self, target: &str, count: u64) -> Result<Sequence> {
         let reply = self.command("verify", json!({ "target": target, "count": count })).await?;
         Ok(serde_json::from_value(reply.map_err(anyhow::Error::msg)?)?)
     }
 
     /// Waits for the next message to any subscribed target.
-    ///
-    /// # Errors
-    /// If the client closes instead.
     pub async fn next(&mut self) -> Result<Message> {
         let event = self.event().await?;
         let text = |name: &str| event.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -277,9 +247,6 @@ impl Client {
     }
 
     /// Waits for the next message, which must be for `target`, and returns its arguments.
-    ///
-    /// # Errors
-    /// If another message arrives, or the client closes.
     pub async fn expect(&mut self, target: &str) -> Result<Vec<Value>> {
         let message = self.next().await?;
         ensure!(message.target == target, "{target} should come, but {message:?} did");
@@ -288,9 +255,6 @@ impl Client {
 
     /// Returns all messages before the next `fence`. The same app server sent the fence after the expected messages, so
     /// all of them have arrived.
-    ///
-    /// # Errors
-    /// If the client closes.
     pub async fn before(&mut self, fence: &Message) -> Result<Vec<Message>> {
         let mut seen = Vec::new();
         loop {
@@ -303,9 +267,6 @@ impl Client {
     }
 
     /// Waits until the client closes. Returns the error's text, if any.
-    ///
-    /// # Errors
-    /// If another event comes first.
     pub async fn closed(&mut self) -> Result<Option<String>> {
         let event = self.event().await?;
         ensure!(event.get("event").is_some_and(|name| name == "closed"), "the end should come, but {event} did");
@@ -313,9 +274,6 @@ impl Client {
     }
 
     /// Waits for a reconnect and updates the connection id.
-    ///
-    /// # Errors
-    /// If another event comes first.
     pub async fn reconnected(&mut self) -> Result<()> {
         for expected in ["reconnecting", "reconnected"] {
             let event = self.event().await?;
@@ -326,33 +284,21 @@ impl Client {
     }
 
     /// Answers a held request, by index from zero (JavaScript only).
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn answer_held(&self, target: &str, question: usize, value: Value) -> Result<()> {
         self.done("answerHeld", json!({ "target": target, "question": question, "value": value })).await
     }
 
     /// Simulates a silent server for the library (JavaScript only).
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn sever(&self) -> Result<()> {
         self.done("sever", json!({})).await
     }
 
     /// Starts closing the connection. [`closed`](Self::closed) reports the end.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn begin_close(&self) -> Result<()> {
         self.done("close", json!({})).await
     }
 
     /// Connects again after [`close`](Self::close), with the same setup (JavaScript and Java).
-    ///
-    /// # Errors
-    /// If the connection fails.
     pub async fn start_again(&mut self) -> Result<()> {
         let started = self.command("start", json!({})).await?.map_err(anyhow::Error::msg)?;
         self.connection_id = started.get("connectionId").and_then(Value::as_str).map(str::to_owned);
@@ -360,9 +306,6 @@ impl Client {
     }
 
     /// Closes the client through its library.
-    ///
-    /// # Errors
-    /// If it is gone.
     pub async fn close(&mut self) -> Result<()> {
         self.done("close", json!({})).await?;
         self.closed().await?;
@@ -370,9 +313,6 @@ impl Client {
     }
 
     /// Connection id as known to the client. Unknown without negotiation, or with some libraries.
-    ///
-    /// # Errors
-    /// If the client does not have it.
     pub fn connection_id(&self) -> Result<&str> {
         self.connection_id.as_deref().context("the client knows its connection id")
     }

@@ -21,9 +21,6 @@ pub(super) enum Remote {
 
 impl Remote {
     /// Opens a client in an agent. Also returns its connection id, if available.
-    ///
-    /// # Errors
-    /// If the connection fails.
     pub(super) async fn open(driver: &Arc<Driver>, name: String, mut options: Value) -> Result<(Self, Option<String>)> {
         let events = driver.events_of(&name);
         if let Some(options) = options.as_object_mut() {
@@ -35,9 +32,6 @@ impl Remote {
     }
 
     /// Opens a .NET client with the agents' options.
-    ///
-    /// # Errors
-    /// If there is no archive of .NET programs, or the connection fails.
     pub(super) async fn open_net(stage: &Stage, options: &Value) -> Result<(Self, Option<String>)> {
         let dotnet = DotNet::find()?.context("there are .NET programs")?;
         let text = |name| options.get(name).and_then(Value::as_str);
@@ -70,9 +64,6 @@ impl Remote {
     }
 
     /// Sends a command and waits for its reply.
-    ///
-    /// # Errors
-    /// If the process ends first.
     pub(super) async fn command(&self, op: &str, mut options: Value) -> Result<Reply> {
         match self {
             Self::Agent { driver, name, .. } => {
@@ -86,9 +77,6 @@ impl Remote {
     }
 
     /// Waits for the next event, in the agents' format.
-    ///
-    /// # Errors
-    /// If the process has ended.
     pub(super) async fn event(&mut self) -> Result<Value> {
         match self {
             Self::Agent { name, events, .. } => {
@@ -104,9 +92,6 @@ impl Remote {
     }
 
     /// Agent and the client's name there.
-    ///
-    /// # Errors
-    /// If it is not an agent.
     pub(super) fn agent(&self) -> Result<(&Arc<Driver>, &str)> {
         match self {
             Self::Agent { driver, name, .. } => Ok((driver, name)),

@@ -30,41 +30,26 @@ pub struct Upload {
 
 impl Client {
     /// Requests a stream and waits for its end.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn stream(&self, target: &str, arguments: Value) -> Result<Streamed> {
         self.streamed(json!({ "target": target, "arguments": arguments })).await
     }
 
     /// Requests a stream and cancels it after `count` items; immediately for zero.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn stream_first(&self, count: usize, target: &str, arguments: Value) -> Result<Streamed> {
         self.streamed(json!({ "target": target, "arguments": arguments, "atMost": count })).await
     }
 
     /// Requests a stream with a name for [`cancel`](Self::cancel), and waits for its end.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn stream_named(&self, name: &str, target: &str, arguments: Value) -> Result<Streamed> {
         self.streamed(json!({ "target": target, "arguments": arguments, "stream": name })).await
     }
 
     /// Cancels a stream by name.
-    ///
-    /// # Errors
-    /// If the stream does not exist.
     pub async fn cancel(&self, name: &str) -> Result<()> {
         self.done("cancel", json!({ "stream": name })).await
     }
 
     /// Prepares a stream to upload, under an unused name.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn upload(&self, name: &str) -> Result<Upload> {
         self.done("upload", json!({ "subject": name })).await?;
         let (driver, client) = self.remote.agent()?;
@@ -72,9 +57,6 @@ impl Client {
     }
 
     /// Calls a method with a stream of these items as its only argument, and waits for the result.
-    ///
-    /// # Errors
-    /// If the method fails.
     pub async fn invoke_with_items(&self, target: &str, items: Value) -> Result<Value> {
         if let Remote::Net(client) = &self.remote {
             return client.upload(target, items).await;
@@ -103,9 +85,6 @@ impl Upload {
     }
 
     /// Sends items of the stream.
-    ///
-    /// # Errors
-    /// If the client can't send.
     pub async fn feed(&self, items: Value) -> Result<()> {
         self.command("feed", json!({ "items": items })).await
     }
@@ -119,9 +98,6 @@ impl Upload {
     }
 
     /// Ends the stream with an error.
-    ///
-    /// # Errors
-    /// If the client can't send.
     pub async fn fail(&self, text: &str) -> Result<()> {
         self.command("fail", json!({ "error": text })).await
     }

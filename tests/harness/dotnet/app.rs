@@ -61,9 +61,6 @@ impl AspNetAppBuilder<'_> {
     }
 
     /// Starts the app server and waits until it listens. Its server connections may not be open yet.
-    ///
-    /// # Errors
-    /// If it does not start.
     pub async fn start(self) -> Result<AspNetApp> {
         let address = free_address()?;
         let mut command = self.dotnet.command(self.program);
@@ -97,9 +94,6 @@ impl AspNetApp {
     }
 
     /// Waits until it redirects clients of a hub, which requires an open server connection for that hub.
-    ///
-    /// # Errors
-    /// If it ends instead.
     pub async fn redirects(&mut self, hub: &str) -> Result<()> {
         let path = format!("{hub}/negotiate?negotiateVersion=1");
         until(async || {

@@ -16,9 +16,6 @@ impl DotNet {
     }
 
     /// Runs a section of the client against an app, up to the named row. Returns the rows: names and values.
-    ///
-    /// # Errors
-    /// If the client ends before that row.
     pub async fn field_rows(
         &self,
         stage: &Stage,
@@ -39,9 +36,6 @@ impl DotNet {
     }
 
     /// Runs the probe against a node with this access key. Returns its output lines.
-    ///
-    /// # Errors
-    /// If it ends before its last line.
     pub async fn probe(&self, stage: &Stage, node: &str, key: &str) -> Result<Vec<String>> {
         let mut command = self.command("probe/probe.dll");
         command.args([node, key]);

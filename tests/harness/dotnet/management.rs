@@ -31,9 +31,6 @@ impl ServiceTransport {
 impl DotNet {
     /// Runs the Management SDK against a hub, with a connection as its target and `ann` as the user. Returns the output
     /// lines without log lines.
-    ///
-    /// # Errors
-    /// If it fails.
     pub async fn manage(
         &self,
         stage: &Stage,

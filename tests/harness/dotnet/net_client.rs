@@ -69,9 +69,6 @@ impl NetClientBuilder<'_> {
     }
 
     /// Opens the client and waits until it is connected.
-    ///
-    /// # Errors
-    /// If the connection fails.
     pub async fn open(self) -> Result<NetClient> {
         let mut command = self.dotnet.command("client/signalr-client.dll");
         command.args(&self.arguments);
@@ -124,9 +121,6 @@ impl NetClient {
     }
 
     /// Calls a hub method. Returns its result or error text.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn call(&self, target: &str, arguments: Value) -> Result<Result<Value, String>> {
         let mut lines = self.begin(json!({ "invoke": target, "args": arguments })).await?;
         let line = lines.recv().await.with_context(|| format!("the client ended during {target}"))?;
@@ -134,25 +128,16 @@ impl NetClient {
     }
 
     /// Calls a hub method that has to succeed.
-    ///
-    /// # Errors
-    /// If it fails.
     pub async fn invoke(&self, target: &str, arguments: Value) -> Result<Value> {
         self.call(target, arguments).await?.map_err(anyhow::Error::msg).with_context(|| format!("{target} by .NET"))
     }
 
     /// Calls a hub method without waiting for an answer.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn send(&self, target: &str, arguments: Value) -> Result<()> {
         self.write(&json!({ "send": target, "args": arguments })).await
     }
 
     /// Reads a stream to its end and returns the items.
-    ///
-    /// # Errors
-    /// If it ends with an error.
     pub async fn stream(&self, target: &str, arguments: Value) -> Result<Vec<Value>> {
         let (items, error) = self.streamed(target, arguments).await?;
         ensure!(error.is_none(), "{target} after {} items: {error:?}", items.len());
@@ -160,9 +145,6 @@ impl NetClient {
     }
 
     /// Reads a stream to its end. Returns the items, and the error that ended it.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub(crate) async fn streamed(&self, target: &str, arguments: Value) -> Result<(Vec<Value>, Option<String>)> {
         let mut lines = self.begin(json!({ "stream": target, "args": arguments })).await?;
         let mut items = Vec::new();
@@ -180,9 +162,6 @@ impl NetClient {
     }
 
     /// Uploads a stream and returns the result.
-    ///
-    /// # Errors
-    /// If the method fails.
     pub async fn upload(&self, target: &str, items: Value) -> Result<Value> {
         let mut lines = self.begin(json!({ "upload": target, "items": items })).await?;
         let line = lines.recv().await.with_context(|| format!("the client ended during {target}"))?;
@@ -190,17 +169,11 @@ impl NetClient {
     }
 
     /// Sets the answer to client results of a target.
-    ///
-    /// # Errors
-    /// If the client is gone.
     pub async fn answer(&self, target: &str, with: Value) -> Result<()> {
         self.write(&json!({ "answer": target, "with": with })).await
     }
 
     /// Waits for the next message to a subscribed target.
-    ///
-    /// # Errors
-    /// If the client closes instead.
     pub async fn next(&mut self) -> Result<Message> {
         let event = self.event().await?;
         ensure!(event.get("event").is_some_and(|name| name == "message"), "a message should come, but {event} did");
@@ -210,9 +183,6 @@ impl NetClient {
     }
 
     /// Waits for the next message, which must be for `target`, and returns its arguments.
-    ///
-    /// # Errors
-    /// If another message arrives, or the client closes.
     pub async fn expect(&mut self, target: &str) -> Result<Vec<Value>> {
         let message = self.next().await?;
         ensure!(message.target == target, "{target} should come, but {message:?} did");
@@ -220,9 +190,6 @@ impl NetClient {
     }
 
     /// Waits until the client closes. Returns the error's text, if any.
-    ///
-    /// # Errors
-    /// If another event comes first.
     pub async fn closed(&mut self) -> Result<Option<String>> {
         let event = self.event().await?;
         ensure!(event.get("event").is_some_and(|name| name == "closed"), "the end should come, but {event} did");
@@ -230,9 +197,6 @@ impl NetClient {
     }
 
     /// Stops the client through its library.
-    ///
-    /// # Errors
-    /// If it is gone, or another event comes first.
     pub async fn close(&mut self) -> Result<()> {
         self.begin_close().await?;
         self.closed().await?;

@@ -73,9 +73,6 @@ pub struct DotNet {
 
 impl DotNet {
     /// Finds the programs; `None` without an archive.
-    ///
-    /// # Errors
-    /// If the archive can't be unpacked.
     pub fn find() -> Result<Option<Self>> {
         Archive::Net10.find()
     }

@@ -23,7 +23,6 @@ use long_poll::LongPoll;
 use taker::Taker;
 use web_socket::WebSocket;
 
-/// Transport of one connection.
 #[derive(Debug)]
 pub(crate) enum Carrier {
     WebSocket(WebSocket),
@@ -32,7 +31,6 @@ pub(crate) enum Carrier {
 }
 
 impl Carrier {
-    /// Sends a hub message. Bytes that the server does not accept now are queued.
     pub(crate) fn put(&self, message: &[u8]) {
         match self {
             Self::WebSocket(carrier) => carrier.put(message),

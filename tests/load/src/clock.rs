@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_generator::histogram::micros;
 
-/// Number of microseconds per second.
 pub(crate) const SECOND_US: u64 = 1_000_000;
 
 /// Timer precision: tokio's timers have milliseconds and round up.
@@ -20,7 +19,6 @@ impl Clock {
         Self(Instant::now())
     }
 
-    /// Microseconds since the start.
     pub(crate) fn now_us(self) -> u64 {
         micros(self.0.elapsed())
     }

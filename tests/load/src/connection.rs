@@ -54,7 +54,6 @@ impl Connection {
         })
     }
 
-    /// Calls a method without waiting for an answer.
     pub(crate) fn send(&self, method: &str, arguments: &[Value]) {
         self.put(&self.invocation(method, arguments, None));
     }
@@ -79,7 +78,6 @@ impl Connection {
         }
     }
 
-    /// Closes the connection gracefully.
     pub(crate) fn close(&self) {
         self.put(&HubMessage::Close(Close::default()));
         self.carrier.close();
@@ -94,7 +92,6 @@ impl Connection {
         self.protocol.value(payload).ok()
     }
 
-    /// Decodes an invocation's target and arguments.
     pub(crate) fn decode(&self, body: &[u8]) -> Option<(ByteString, Vec<Value>)> {
         let message = self.protocol.decode(&Bytes::copy_from_slice(body)).ok()??;
         let HubMessage::Invocation(call) = message else { return None };
@@ -102,7 +99,6 @@ impl Connection {
         Some((call.target, arguments?))
     }
 
-    /// Serves the connection until it ends.
     pub(crate) async fn serve(self: &Rc<Self>, client: usize, receiver: &dyn Receiver) -> Ended {
         self.carrier.serve(&Served { client, connection: self, receiver }).await
     }

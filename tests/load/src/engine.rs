@@ -44,7 +44,6 @@ pub(crate) struct Harvest {
 
 /// Work of the clients.
 pub(crate) trait Profile: Receiver + 'static {
-    /// State of the current run.
     fn run(&self) -> &Rc<Run>;
 
     /// Prepares a connected client. Returns `false` if that fails.
@@ -53,7 +52,6 @@ pub(crate) trait Profile: Receiver + 'static {
     /// Handles a client's lost connection.
     fn left(&self, client: usize);
 
-    /// Works until this time.
     async fn work(self: Rc<Self>, until_us: u64);
 
     /// Whether everything expected has arrived.
@@ -62,7 +60,6 @@ pub(crate) trait Profile: Receiver + 'static {
     /// Queries the server's counts, before and after waiting for messages in flight.
     async fn close_books(&self, part: Part);
 
-    /// Returns the profile's results.
     fn harvest(&self) -> Harvest;
 }
 

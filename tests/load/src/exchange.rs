@@ -24,10 +24,8 @@ use crate::ended::Ended;
 use crate::target::Target;
 use crate::wire::messages::MESSAGE_MAX_BYTES;
 
-/// User agent of all clients.
 pub(crate) const USER_AGENT: &str = "trunkline-load";
 
-/// Media type of event streams.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 
 /// A client from the server's perspective: target server, source address, and access token.
@@ -58,7 +56,6 @@ struct Line {
     _held: oneshot::Sender<()>,
 }
 
-/// Request of a transport.
 #[derive(Debug)]
 pub(crate) struct Ask<'a> {
     method: Method,
@@ -107,7 +104,6 @@ impl<'a> Ask<'a> {
         Self { header: Some((header::ACCEPT, EVENT_STREAM)), ..Self::get(path) }
     }
 
-    /// Creates a POST with an empty body.
     pub(crate) fn empty_post(path: &'a str) -> Self {
         Self { method: Method::POST, header: Some((header::CONTENT_LENGTH, "0")), ..Self::get(path) }
     }
@@ -137,7 +133,6 @@ impl Exchange {
         self.scissors.clone()
     }
 
-    /// Sends a request and reads the complete response.
     pub(crate) async fn ask(&mut self, ask: Ask<'_>) -> Result<(StatusCode, Bytes), ExchangeError> {
         let answer = self.begin(ask).await?;
         let status = answer.status();
@@ -279,7 +274,6 @@ pub(crate) mod tests {
         }
     }
 
-    /// Answers one request as a server.
     pub(crate) async fn answer(stream: &mut TcpStream) {
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
     }

@@ -43,7 +43,6 @@ struct Usage {
     cpu: CpuTime,
 }
 
-/// Resource usage of one process in a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ProcessReport {
     pub(crate) name: String,
@@ -65,7 +64,6 @@ pub(crate) struct LinkReport {
 }
 
 impl Watch {
-    /// Takes the settings of the command line.
     pub(crate) fn of(arguments: &RunArguments) -> Result<Self> {
         let processes: Result<Vec<_>> = arguments.processes.iter().map(|text| Watched::parse(text)).collect();
         Ok(Self { processes: processes?, metrics: arguments.metrics.clone() })
@@ -134,7 +132,6 @@ impl Usage {
     }
 }
 
-/// Sum of the link bytes reported by a proxy.
 async fn link_bytes(url: &str) -> Result<u64> {
     let uri: http::Uri = url.parse()?;
     let authority = uri.authority().context("the URL names no host")?.to_string();

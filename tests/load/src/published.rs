@@ -64,7 +64,6 @@ impl Published {
         published
     }
 
-    /// Adds the clients of another generator.
     pub(crate) fn add(&mut self, other: &Self) {
         self.clients += other.clients;
         if other.averages == 0 {

@@ -149,7 +149,6 @@ impl Report {
         Ok(sum)
     }
 
-    /// Writes the report as JSON.
     pub(crate) fn write_json(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string(self)?;
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
@@ -164,7 +163,6 @@ impl Report {
         }
     }
 
-    /// Table rows with measurements.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let tally = &self.tally;
         let row = |name, histogram: &Histogram| Row { name, quantiles: histogram.quantiles() };

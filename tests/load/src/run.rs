@@ -90,7 +90,6 @@ impl Run {
         self.clients.borrow().get(client).cloned().flatten()
     }
 
-    /// Clients that are currently connected.
     pub(crate) fn connected(&self) -> Vec<(usize, Rc<Connection>)> {
         let clients = self.clients.borrow();
         clients.iter().enumerate().filter_map(|(client, connection)| Some((client, connection.clone()?))).collect()
@@ -110,7 +109,6 @@ impl Run {
         self.tally.borrow()
     }
 
-    /// Connects a client and counts the result.
     pub(crate) async fn connect(&self, client: usize) -> Option<Rc<Connection>> {
         self.tally().attempted += 1;
         let begun_us = self.clock.now_us();

@@ -30,7 +30,6 @@ pub(crate) struct Stamp {
 }
 
 impl RunId {
-    /// Creates a unique id.
     pub(crate) fn fresh() -> Self {
         Self(u32::from_le_bytes(trunkline_protocol::id::random_bytes()))
     }
@@ -43,7 +42,6 @@ impl std::fmt::Display for RunId {
 }
 
 impl Stamp {
-    /// Text of the stamp, as sent.
     pub(crate) fn text(&self, run: RunId, padding: usize) -> String {
         let Self { room, sender, number, from_us } = self;
         format!("{EDGE}{run}.{room}.{sender}.{number}.{from_us}{EDGE}{:x<padding$}", "")

@@ -16,7 +16,6 @@ pub(crate) type Causes = BTreeMap<String, u64>;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Attempted connects of clients.
     pub(crate) attempted: u64,
     /// Connects that opened a hub connection.
     pub(crate) opened: u64,
@@ -33,7 +32,6 @@ pub(crate) struct Tally {
     pub(crate) interval: Histogram,
     /// Delay of sends after their due time, caused by the generator.
     pub(crate) lateness: Histogram,
-    /// Counts per second of the run.
     pub(crate) seconds: Vec<Second>,
     pub(crate) storms: Vec<StormTally>,
 }
@@ -57,7 +55,6 @@ pub(crate) struct StormTally {
 }
 
 impl Tally {
-    /// Counts a connect that opened a hub connection.
     pub(crate) fn opened(&mut self, now_us: u64, took_us: u64) {
         self.opened += 1;
         self.connect.record(took_us);
@@ -76,7 +73,6 @@ impl Tally {
         *self.failed.entry(cause).or_default() += 1;
     }
 
-    /// Counts a failed call.
     pub(crate) fn error(&mut self, cause: impl Into<String>) {
         *self.errors.entry(cause.into()).or_default() += 1;
     }

@@ -25,7 +25,6 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Takes the settings of the command line.
     pub(crate) fn of(arguments: &RunArguments) -> Self {
         match (&arguments.token, &arguments.access_key) {
             (Some(token), _) => Self::Given(token.clone()),
@@ -34,7 +33,6 @@ impl Tokens {
         }
     }
 
-    /// Token of one client.
     pub(crate) fn of_client(&self, client: usize) -> Option<String> {
         match self {
             Self::None => None,

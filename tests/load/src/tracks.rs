@@ -32,7 +32,6 @@ impl Tracks {
         Self { next: senders.to_vec(), missing: BTreeSet::new(), from }
     }
 
-    /// Records a received number.
     pub(crate) fn arrived(&mut self, sender: u32, number: u32) -> Arrival {
         let index = sender as usize;
         let from = self.from.get(index).copied().unwrap_or(0);

@@ -16,7 +16,7 @@ use crate::world::World;
 const DIAL_TIMEOUT_MS: u64 = 300;
 
 impl World {
-    /// Handles arrived dials and answers, time-outs, and new dials.
+    /// Handles arrived dials and answers, timeouts, and new dials.
     pub(crate) fn handle_dials(&mut self, slot: usize) -> Check {
         for index in 0..self.slots[slot].dials.len() {
             let Dial { arrives_ms, is_done, ref reply, .. } = self.slots[slot].dials[index];

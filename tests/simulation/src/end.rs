@@ -147,7 +147,6 @@ impl Held {
         Ok(())
     }
 
-    /// Writes as much as the socket accepts.
     pub(crate) fn transmit(&mut self, sockets: &mut [Socket], around: &Around<'_>) -> Check {
         let Some(&Link { attachment, socket, .. }) = self.link.as_ref() else { return Ok(()) };
         if self.previous.replace(attachment).is_some_and(|previous| {

@@ -59,7 +59,6 @@ impl Content {
 }
 
 impl Flow {
-    /// Records a frame delivered to the receiver.
     pub(crate) fn deliver(&mut self, number: u64) -> Check {
         if number != self.delivered + 1 {
             return broken(format!("frame {number} came after frame {}", self.delivered));

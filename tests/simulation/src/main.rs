@@ -17,7 +17,6 @@ use trunkline_simulation::{
 /// Number of seeds that a thread takes per block.
 const BLOCK: u64 = 1_000;
 
-/// Interval of progress lines.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Simulates links that are cut, delayed, frozen and restarted; with --fleet nodes that link each other, with --moves
@@ -120,7 +119,6 @@ fn run_fleets(seeds: Range<u64>, size: FleetSize) -> bool {
     tell_result(from, Ok(sum))
 }
 
-/// State shared by the threads.
 struct Work<O, F> {
     run: F,
     started: Instant,

@@ -1,6 +1,5 @@
 //! Random numbers of a schedule: equal seeds give equal numbers on every machine (SplitMix64).
 
-/// Stream of random numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -22,7 +21,6 @@ impl Random {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
-    /// Random index below `bound`.
     pub(crate) fn index(&mut self, bound: usize) -> usize {
         usize::try_from(self.below(bound as u64)).unwrap_or(0)
     }

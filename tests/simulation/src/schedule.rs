@@ -73,7 +73,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, is_traced: bool) -> Result<Outcome
 }
 
 impl World {
-    /// Some ends of some slots perform actions.
+    /// Performs actions at random ends of random slots.
     fn work(&mut self) -> Check {
         for slot in 0..self.slots.len() {
             for end in [PROXY, APP] {

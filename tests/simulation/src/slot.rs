@@ -40,7 +40,7 @@ pub(crate) struct Slot {
     pub(crate) held: [Option<Held>; 2],
     pub(crate) sockets: Vec<Socket>,
     pub(crate) dials: Vec<Dial>,
-    /// Current dial of the proxy, and its time-out.
+    /// Current dial of the proxy, and its timeout.
     pub(crate) pending: Option<(usize, u64)>,
     pub(crate) backoff: Backoff,
     pub(crate) dial_at_ms: u64,

@@ -94,7 +94,6 @@ pub(crate) struct Dial {
     pub(crate) boot: u64,
     pub(crate) instance: u64,
     pub(crate) socket: usize,
-    /// Arrival time of the upgrade or its answer.
     pub(crate) arrives_ms: u64,
     pub(crate) reply: Option<Reply>,
     pub(crate) is_done: bool,

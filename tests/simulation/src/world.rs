@@ -37,7 +37,6 @@ pub(crate) struct World {
     /// Total frozen time of each end, and the number of freezes.
     pub(crate) frozen: [Frozen; 2],
     pub(crate) is_traced: bool,
-    /// Whether faults have stopped.
     pub(crate) is_calm: bool,
     pub(crate) ended: Vec<Reason>,
     pub(crate) resumed: u64,

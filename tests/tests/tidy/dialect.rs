@@ -6,13 +6,15 @@
 //!  prose of documents ─┘
 //! ```
 //!
-//! The rule is a rate, so a form may stand where a sentence needs it. There is no list of exceptions.
+//! The rule is a rate, so a form may stand where a sentence needs it, but not at the beginning of a doc comment. There
+//! is no list of exceptions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::document::Document;
-use crate::source::{Crate, SourceFile};
+use crate::source::Crate;
+use crate::text::{TextKind, TextLine};
+use crate::violation::Violation;
 
 /// Maximum number of vague forms per 1000 words of a folder.
 const RATE_MAX: usize = 2;
@@ -44,14 +46,8 @@ const FORMS: [&str; 19] = [
     "on its|their way",
 ];
 
-/// Kind of a text: comment, string or document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TextKind {
-    Comment,
-    /// String of a program, outside of its tests.
-    Message,
-    Document,
-}
+/// Forms with which no doc comment begins, in addition to [`FORMS`].
+const OPENINGS: [&str; 3] = ["who|whom|what|whatever", "those", "the same"];
 
 /// Numbers of words and vague forms.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -66,33 +62,13 @@ struct Tally {
 pub(crate) struct Rates(BTreeMap<(TextKind, String), Tally>);
 
 impl Rates {
-    /// Counts comments of all crates, strings of products and prose of documents.
-    pub(crate) fn of(crates: &[Crate], documents: &[Document]) -> Self {
+    /// Counts all lines by kind and folder.
+    pub(crate) fn of(lines: &[TextLine]) -> Self {
         let mut rates = Self::default();
-        let files: BTreeMap<_, _> =
-            crates.iter().flat_map(|krate| &krate.files).map(|file| (&file.path, file)).collect();
-        for file in files.values() {
-            rates.add_file(file);
-        }
-        for document in documents {
-            for (line, text) in document.prose() {
-                rates.add(TextKind::Document, &document.path, line, &text);
-            }
+        for line in lines {
+            rates.add(line.kind, &line.path, line.line, &line.text);
         }
         rates
-    }
-
-    fn add_file(&mut self, file: &SourceFile) {
-        for (line, text) in (1..).zip(file.text.lines()) {
-            if let Some(comment) = text.trim_start().strip_prefix("//") {
-                self.add(TextKind::Comment, &file.path, line, &outside_of_code(comment));
-            }
-        }
-        // Assertions of tests are not read by users.
-        let is_product = !file.path.starts_with("tests");
-        for string in file.facts.strings.iter().filter(|string| is_product && string.text.contains(' ')) {
-            self.add(TextKind::Message, &file.path, string.line, &string.text);
-        }
     }
 
     fn add(&mut self, kind: TextKind, path: &Path, line: usize, text: &str) {
@@ -114,21 +90,38 @@ impl Rates {
     }
 }
 
-/// Drops spans of code.
-fn outside_of_code(line: &str) -> String {
-    line.split('`').step_by(2).collect::<Vec<_>>().join("`")
+/// Returns the doc comments that begin with a vague form.
+pub(crate) fn openings(crates: &[Crate]) -> Vec<String> {
+    let files: BTreeMap<_, _> = crates.iter().flat_map(|krate| &krate.files).map(|file| (&file.path, file)).collect();
+    let docs = files.into_values().flat_map(|file| file.facts.docs.iter().map(move |doc| (file, doc)));
+    let found = docs.filter_map(|(file, doc)| {
+        let form = opening(&doc.text)?;
+        Some(Violation::new(file, doc.line, format!("the doc comment begins with \"{form}\"")).to_string())
+    });
+    found.collect()
+}
+
+fn opening(doc: &str) -> Option<String> {
+    let text = separated(doc.trim());
+    let words: Vec<&str> = text.split_whitespace().collect();
+    OPENINGS.iter().chain(&FORMS).find_map(|form| matched(form, &words))
 }
 
 /// Returns the number of words, and the vague forms among them. A form does not cross punctuation.
 fn count(text: &str) -> (usize, Vec<String>) {
-    let text: String = text.chars().map(|c| if c == '\'' || c.is_alphanumeric() { c } else { separator(c) }).collect();
-    let text = text.to_lowercase().replace('|', " | ");
+    let text = separated(text);
     let words: Vec<&str> = text.split_whitespace().collect();
     let forms = (0..words.len()).flat_map(|at| {
         let rest = words.get(at..).unwrap_or_default();
         FORMS.iter().filter_map(move |form| matched(form, rest))
     });
     (words.iter().filter(|word| **word != "|").count(), forms.collect())
+}
+
+/// Separates punctuation from words, as bars.
+fn separated(text: &str) -> String {
+    let text: String = text.chars().map(|c| if c == '\'' || c.is_alphanumeric() { c } else { separator(c) }).collect();
+    text.to_lowercase().replace('|', " | ")
 }
 
 fn separator(c: char) -> char {
@@ -149,6 +142,7 @@ fn matched(form: &str, words: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::{lines, outside_of_code};
 
     /// A sentence of ten words without vague forms.
     const PLAIN: &str = "The node closes the connection of a slow client immediately.";
@@ -203,9 +197,24 @@ mod tests {
     fn planted_comments_and_strings_of_products_are_counted() {
         let text = "//! Told twice.\n// Told `told`.\nconst A: &str = \"told of it\";\nfn f() { g(\"it is told\") }\n\
                     #[error(\"nobody was told\")]\nstruct E;\n#[cfg(test)]\nmod tests { const B: &str = \"told again\"; }";
-        let rates = Rates::of(&[Crate::planted(&[("lib.rs", text)])], &[]);
+        let rates = Rates::of(&lines(&[Crate::planted(&[("lib.rs", text)])], &[]));
         let found = |kind| rates.0.get(&(kind, String::new())).map(|tally| tally.found.len());
         assert_eq!((found(TextKind::Comment), found(TextKind::Message)), (Some(2), Some(4)));
         assert_eq!(rates.problems().len(), 2, "{:?}", rates.problems());
+    }
+    #[test]
+    fn a_doc_comment_that_begins_with_a_vague_form_is_found() {
+        for (text, count) in [
+            ("/// Whoever asks while it is busy waits.\nfn a() {}", 1),
+            ("/// The same for raw endpoints and so on.\nfn a() {}", 1),
+            ("/// What the app server tells.\nfn a() {}", 1),
+            ("//! Those of the\n//! other node.\nfn a() {}", 1),
+            ("/// So many clients.\nfn a() {}", 1),
+            ("/// Whole frames that what follows belongs to.\nfn a() {}", 0),
+            ("/// Returns what the app server tells.\nfn a() {}", 0),
+            ("// What the app server tells.\nfn a() {}", 0),
+        ] {
+            assert_eq!(openings(&[Crate::planted(&[("lib.rs", text)])]).len(), count, "{text}");
+        }
     }
 }

@@ -6,10 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::workspace::workspace;
 
-/// Folder of the book's pages.
 pub(crate) const BOOK: &str = "docs/book/src";
 
-/// Folders without documents of ours.
+/// Folders without documents of the repository.
 const SKIPPED: [&str; 3] = ["target", "node_modules", "__pycache__"];
 
 /// One document, by its path from the root of the repository.
@@ -37,7 +36,7 @@ impl Document {
         documents
     }
 
-    /// Returns the targets of its links, with the lines where they stand.
+    /// Returns the targets of its links, with their line numbers.
     pub(crate) fn links(&self) -> Vec<(usize, String)> {
         let links = |(line, text): (usize, String)| {
             let targets: Vec<_> = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).collect();
@@ -62,13 +61,13 @@ impl Document {
         anchors
     }
 
-    /// Iterates over its lines without blocks and spans of code.
+    /// Iterates over its lines outside of code blocks, without code spans.
     pub(crate) fn prose(&self) -> impl Iterator<Item = (usize, String)> {
         unfenced(&self.text).map(|(number, line)| (number, line.split('`').step_by(2).collect::<Vec<_>>().join("`")))
     }
 }
 
-/// Returns every relative link that leads nowhere, as a text for people.
+/// Returns a line of text for each dead relative link.
 pub(crate) fn dead_links(documents: &[Document]) -> Vec<String> {
     let anchors: BTreeMap<_, _> = documents.iter().map(|document| (&document.path, document.anchors())).collect();
     let mut dead = Vec::new();
@@ -89,8 +88,8 @@ pub(crate) fn dead_links(documents: &[Document]) -> Vec<String> {
     dead
 }
 
-/// Returns the names of source files in spans of code that no file of these has, as texts for people. Names leave out
-/// any folders in front, and `src`.
+/// Returns a line of text for each source file in a code span that does not exist. Names may omit leading folders, and
+/// `src`.
 pub(crate) fn gone_files(documents: &[Document], files: &[PathBuf]) -> Vec<String> {
     let without_src = |path: &Path| path.iter().filter(|part| *part != "src").collect::<PathBuf>();
     let files: Vec<_> = files.iter().map(|file| without_src(file)).collect();
@@ -108,7 +107,7 @@ pub(crate) fn gone_files(documents: &[Document], files: &[PathBuf]) -> Vec<Strin
     gone
 }
 
-/// Path of a link's target, from the path of the document that has the link.
+/// Path of a link's target, given the path of its document.
 pub(crate) fn resolve(document: &Path, link: &str) -> PathBuf {
     let mut path = document.parent().unwrap_or(Path::new("")).to_owned();
     for part in Path::new(link).components() {
@@ -123,7 +122,7 @@ pub(crate) fn resolve(document: &Path, link: &str) -> PathBuf {
     path
 }
 
-/// Iterates over lines outside of fenced blocks, counted from 1.
+/// Iterates over lines outside of fenced blocks, numbered from 1.
 fn unfenced(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut is_code = false;
     (1..).zip(text.lines()).filter(move |(_, line)| {

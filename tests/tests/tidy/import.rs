@@ -1,16 +1,16 @@
 //! Imports between the files of a crate.
 //!
-//! A file imports another when its code names an item that is *declared* there: in a `use`, or by a path in code or in
-//! a macro, in tests as well. Re-exports are followed to the declaration, so that `pub use` in a parent neither
-//! makes an import of the parent for whoever takes the name from there, nor one by the parent, unless the parent's own
-//! code mentions the name. Declaring a child module is no import.
+//! A file imports another file if its code names an item that is *declared* there: in a `use`, or by a path in code,
+//! macros or tests. Re-exports are followed to the declaration. So a user of a parent's `pub use` imports the declaring
+//! file, not the parent, and the parent imports it only if its own code mentions the name. The declaration of a child
+//! module is not an import.
 
 use std::collections::BTreeMap;
 
 use crate::source::{Crate, ModulePath, SourceFile};
 use crate::token::{CodePath, Place, UseDecl};
 
-/// Re-exports of re-exports are followed this far.
+/// Maximum length of a chain of re-exports.
 const DEPTH_MAX: usize = 16;
 
 /// An import of one file by another; both are indices into the files of the crate.
@@ -19,7 +19,7 @@ pub(crate) struct Import {
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) line: usize,
-    /// The name as it is written.
+    /// Path as written in the code.
     pub(crate) path: String,
 }
 
@@ -41,18 +41,18 @@ pub(crate) fn imports(krate: &Crate) -> Vec<Import> {
     imports
 }
 
-/// Whether a `use` imports, and does not only hand on.
+/// Whether a `use` is an import, and not only a re-export.
 fn is_import(decl: &UseDecl, file: &SourceFile, krate: &Crate) -> bool {
     if decl.alias == "*" || file.facts.mentioned.contains(&decl.alias) {
         return !(decl.alias == "*" && decl.is_public);
     }
-    // A trait in use is never mentioned, but neither is a name that child modules take from here.
+    // Code does not mention a trait that it uses, nor a name that only child modules import from this file.
     let is_taken = |taken: &UseDecl| taken.path.contains(&"super".to_owned()) && taken.path.contains(&decl.alias);
     let others = krate.files.iter().filter(|other| other.module.len() > file.module.len());
     !decl.is_public && !others.into_iter().any(|other| other.facts.uses.iter().any(is_taken))
 }
 
-/// A module: the file that it stands in, and the names that are declared or used in it.
+/// Module with its file, and its declared and imported names.
 #[derive(Debug, Default)]
 struct Scope<'a> {
     file: usize,
@@ -60,7 +60,7 @@ struct Scope<'a> {
     declared: Vec<&'a str>,
 }
 
-/// All modules of a crate, inline ones included.
+/// All modules of a crate, including inline modules.
 #[derive(Debug)]
 struct Scopes<'a>(BTreeMap<ModulePath, Scope<'a>>);
 
@@ -89,14 +89,14 @@ impl<'a> Scopes<'a> {
         self.0.entry(path).or_insert_with(|| Scope { file, ..Scope::default() })
     }
 
-    /// Whether a path in code begins in this crate by itself, and not by a name that a `use` brings in.
+    /// Whether a path in code begins in this crate, and not with a name imported by a `use`.
     fn is_local(&self, module: &[String], path: &CodePath) -> bool {
         let Some(first) = path.segments.first() else { return false };
         let child = module.iter().chain(&path.place.inside).chain([first]).cloned().collect::<ModulePath>();
         matches!(first.as_str(), "crate" | "self" | "super") || self.0.contains_key(&child)
     }
 
-    /// Returns the file that declares what a path names; `None` for names of other crates.
+    /// Returns the file with the declaration of a path; `None` for paths of other crates.
     fn resolve(&self, scope: &[String], path: &[String], depth: usize) -> Option<usize> {
         let (first, rest) = path.split_first()?;
         let depth = depth.checked_sub(1)?;
@@ -116,8 +116,8 @@ impl<'a> Scopes<'a> {
         }
     }
 
-    /// A name in a module: a child module, a re-export, or a declaration. Not in it (`is_inside` unset): another
-    /// crate's.
+    /// Resolves a name of a module: a child module, a re-export or a declaration. Without `is_inside`, an unknown name
+    /// belongs to another crate.
     fn member(&self, module: &[String], name: &str, rest: &[String], depth: usize, is_inside: bool) -> Option<usize> {
         let scope = self.0.get(module)?;
         let child: ModulePath = module.iter().cloned().chain([name.to_owned()]).collect();
@@ -144,7 +144,7 @@ impl<'a> Scopes<'a> {
         through.into_iter().next().or(is_inside.then_some(scope.file))
     }
 
-    /// Like `resolve`, but only if the name is really declared at its end.
+    /// Like `resolve`, but only if the last name is declared there.
     fn resolve_declared(&self, scope: &[String], path: &[String], depth: usize) -> Option<usize> {
         let (name, around) = path.split_last()?;
         let file = self.resolve(scope, around, depth)?;

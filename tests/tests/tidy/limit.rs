@@ -1,12 +1,11 @@
-//! Table of the limits, for the book: flags whose names say that they bound something, and constants of the code that
-//! do.
+//! Table of the limits, for the book: flags and constants with names of limits.
 //!
 //! ```text
 //!  flags of `serve` ──── --…-max…, --…-timeout, … ─────────► flag, default, first sentence of its help
 //!  files of the crates ─ documented const …_MAX…, _TIMEOUT ─► doc comment, value, name: by crate and module
 //! ```
 //!
-//! All constants of the file of limits count, whatever their names. The values are computed from the expressions.
+//! All constants of `limits.rs` count, whatever their names. Values are computed from the expressions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,22 +24,22 @@ const CRATES: [(&str, &str); 6] = [
     ("app-sdk/src", "SDK"),
 ];
 
-/// Modules without limits of a running fleet: the command's own, what tests use, and forms of values.
+/// Modules without limits of a running fleet: the command line, tests, and formats of values.
 const LEFT_OUT: [&str; 6] = ["cli", "contract", "fuzzing", "testing", "main", "value"];
 
 /// The file in which all constants are limits.
 const LIMITS_FILE: &str = "protocol/src/limits.rs";
 
-/// Parts of the name of a flag that bounds something.
+/// Parts of names of flags that are limits.
 const FLAG_MARKS: [&str; 6] = ["-max", "-per-second", "-timeout", "-window", "-wait-", "-clock-skew"];
 
-/// Parts of the name of a constant that bounds something.
+/// Parts of names of constants that are limits.
 const CONSTANT_MARKS: [&str; 2] = ["MAX", "TIMEOUT"];
 
 /// Operation on two numbers; `None` where there is no result.
 type Operation = fn(u64, u64) -> Option<u64>;
 
-/// Signs of expressions, the weaker ones first.
+/// Operators by ascending precedence.
 const SIGNS: [[(&str, Operation); 2]; 2] =
     [[(" + ", u64::checked_add), (" - ", u64::checked_sub)], [(" / ", u64::checked_div), (" * ", u64::checked_mul)]];
 
@@ -73,8 +72,7 @@ pub(crate) fn limits() -> String {
     page
 }
 
-/// Rows of the table of each top module of a crate that has limits; that of the file of limits has no name, and comes
-/// first.
+/// Table rows by top-level module. `limits.rs` has an empty name, so it comes first.
 fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<String, String> {
     let mut rows: BTreeMap<String, String> = BTreeMap::new();
     for path in rust_files(folder) {
@@ -99,7 +97,7 @@ fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<Stri
     rows
 }
 
-/// The constants at the top level of a file; constants of tests are indented.
+/// Constants at the top level of a file. (Constants of tests are indented.)
 pub(crate) fn constants(text: &str) -> Vec<Constant> {
     let mut found = Vec::new();
     let (mut doc, mut lines) = (String::new(), text.lines());
@@ -150,7 +148,7 @@ fn evaluated(constants: &[Constant], known: &BTreeMap<String, u64>) -> BTreeMap<
     known
 }
 
-/// Value of an expression of products, sums and the like, without brackets of its own.
+/// Value of an arithmetic expression without parentheses.
 fn value(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
     let expression = expression.trim();
     let inside = |before: &str, after: &str| expression.strip_prefix(before)?.strip_suffix(after);
@@ -160,7 +158,7 @@ fn value(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
     if let Some(inner) = inside("Duration::from_millis(", ")").or_else(|| inside("NonZeroUsize::new(", ").unwrap()")) {
         return value(inner, known);
     }
-    // Weaker operators first, the last of them: everything before it is computed first.
+    // Splits at the last operator of the lowest precedence, because operators are left-associative.
     for signs in SIGNS {
         let last = signs.iter().filter_map(|(sign, apply)| Some((expression.rfind(sign)?, sign.len(), apply)));
         if let Some((at, length, apply)) = last.max_by_key(|(at, ..)| *at) {
@@ -172,7 +170,7 @@ fn value(expression: &str, known: &BTreeMap<String, u64>) -> Option<u64> {
     name.replace('_', "").parse().ok().or_else(|| known.get(name).copied())
 }
 
-/// Value of a constant for people.
+/// Value of a constant as shown on the page.
 fn shown(constant: &Constant, known: &BTreeMap<String, u64>) -> String {
     let Constant { name, kind, expression, .. } = constant;
     match known.get(name) {

@@ -1,11 +1,11 @@
 #![forbid(unsafe_code)]
-//! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, plain language, sleeping
-//! tests, unsafe code; documents: their links, sizes and files, the book's summary, reference pages that match the
-//! code; and manifests of published crates.
+//! Tidiness of the whole workspace: order of modules, cycles, names, first lines of docs, plain language, spelling,
+//! sleeping tests, unsafe code; documents: their links, sizes and files, the book's summary, reference pages that match
+//! the code; and manifests of published crates.
 //!
 //! The test reads the source files of every crate as tokens; nothing is compiled or run, so it takes a second.
-//! *Crate* means what rustc means by it: a library, a program, an example or an integration test, each with all files
-//! that its root reaches. The rules are in [`rule`]; each is a test here, and has planted violations in its own tests.
+//! *Crate* has the meaning of rustc: a library, a program, an example or an integration test, each with all files that
+//! its root reaches. The rules are in [`rule`]; each is a test here, and has planted violations in its own tests.
 //!
 //! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
@@ -24,6 +24,8 @@ mod reference;
 mod resource;
 mod rule;
 mod source;
+mod spelling;
+mod text;
 mod token;
 mod violation;
 mod workspace;
@@ -72,15 +74,20 @@ fn no_doc_comment_is_too_short_to_say_anything() {
 }
 
 #[test]
-fn no_doc_comment_begins_with_a_riddle() {
-    check(Rule::Riddle);
+fn comments_messages_and_documents_use_few_vague_forms() {
+    let crates = workspace::crates();
+    let mut problems = dialect::openings(&crates);
+    problems.extend(Rates::of(&text::lines(&crates, &Document::below(Path::new("")))).problems());
+    let advice = "use standard terms, nouns and active verbs: *send*, *report*, *store*, not *tell*, *know*, *forget*";
+    assert!(problems.is_empty(), "{} problems: {advice}\n{}\n", problems.len(), problems.join("\n"));
 }
 
 #[test]
-fn comments_messages_and_documents_use_few_vague_forms() {
-    let problems = Rates::of(&workspace::crates(), &Document::below(Path::new(""))).problems();
-    let advice = "use standard terms, nouns and active verbs: *send*, *report*, *store*, not *tell*, *know*, *forget*";
-    assert!(problems.is_empty(), "{} folders: {advice}\n{}\n", problems.len(), problems.join("\n"));
+fn comments_messages_and_documents_are_spelt_in_british_english() {
+    let lines = text::lines(&workspace::crates(), &Document::below(Path::new("")));
+    assert!(lines.len() > 10_000, "only {} lines of text were found", lines.len());
+    let mistakes = spelling::mistakes(&lines);
+    assert!(mistakes.is_empty(), "{} mistakes:\n{}\n", mistakes.len(), mistakes.join("\n"));
 }
 
 #[test]

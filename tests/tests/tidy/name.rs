@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::source::{Crate, Kind};
 use crate::violation::Violation;
 
-/// Checks that no type name is declared twice; associated types and tests aside.
+/// Checks that no type name is declared twice, except for associated types and in tests.
 pub(crate) fn types(krate: &Crate) -> Vec<Violation> {
     let mut known: BTreeMap<&str, String> = BTreeMap::new();
     let mut violations = Vec::new();
@@ -24,7 +24,7 @@ pub(crate) fn types(krate: &Crate) -> Vec<Violation> {
     violations
 }
 
-/// Checks that no file name occurs twice; roots and files of unit tests aside.
+/// Checks that no file name occurs twice, except for roots and files of unit tests.
 pub(crate) fn files(krate: &Crate) -> Vec<Violation> {
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut violations = Vec::new();

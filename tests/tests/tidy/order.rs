@@ -6,7 +6,7 @@ use crate::import::{Import, imports};
 use crate::source::{Crate, Kind, SourceFile};
 use crate::violation::Violation;
 
-/// Roots of programs with fewer modules need no table.
+/// Maximum number of modules of a program without a table.
 const MODULES_WITHOUT_TABLE: usize = 2;
 
 /// Checks that top-level modules import only those above them in the table of the crate's docs, which lists the lowest
@@ -48,13 +48,12 @@ pub(crate) fn violations(krate: &Crate) -> Vec<Violation> {
     violations
 }
 
-/// Checks that no file imports itself by way of others, where imports of a file by those below it are left out: they
-/// see it by nature, and [`family_cycles`] is about them.
+/// Checks for import circles. Imports of a parent by its child modules are checked by [`family_cycles`] instead.
 pub(crate) fn cycles(krate: &Crate) -> Vec<Violation> {
     circles(krate, |from, to| !is_below(from, to))
 }
 
-/// Checks that no file imports, directly or by way of others, a file below it that imports it.
+/// Checks that no file imports, directly or indirectly, a child module that imports it.
 pub(crate) fn family_cycles(krate: &Crate) -> Vec<Violation> {
     circles(krate, |_, _| true)
 }
@@ -63,7 +62,7 @@ fn is_below(child: &SourceFile, parent: &SourceFile) -> bool {
     child.module.len() > parent.module.len() && child.module.starts_with(&parent.module)
 }
 
-/// The shortest circle through each knot of files.
+/// Shortest circle of each strongly connected set of files.
 fn circles(krate: &Crate, counts: fn(&SourceFile, &SourceFile) -> bool) -> Vec<Violation> {
     let mut edges: BTreeMap<usize, BTreeMap<usize, Import>> = BTreeMap::new();
     for import in imports(krate) {
@@ -91,7 +90,7 @@ fn describe(krate: &Crate, step: &Import) -> String {
     format!("{}:{} imports `{}` of {}", name(step.from), step.line, step.path, name(step.to))
 }
 
-/// The shortest way from a file back to itself that avoids some.
+/// Shortest path from a file back to itself that avoids some files.
 fn circle(
     start: usize,
     edges: &BTreeMap<usize, BTreeMap<usize, Import>>,
@@ -127,7 +126,7 @@ fn steps_to(start: usize, way: &BTreeMap<usize, &Import>) -> Vec<Import> {
     steps.into()
 }
 
-/// The modules in the rows of the table with a head that begins with *module*.
+/// Modules in the rows of the table with a head that begins with *module*.
 fn table(text: &str) -> Vec<String> {
     let lines = text.lines().skip_while(|line| !line.starts_with("//! | module |"));
     let rows = lines.map_while(|line| line.strip_prefix("//! |")).skip(2);

@@ -1,4 +1,4 @@
-//! Manifests of the crates that are published: what a registry asks for, and that nothing they need lies outside.
+//! Manifests of published crates: required fields, and no dependency on files outside of the package.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::document::resolve;
 use crate::workspace::{members, rust_files, workspace};
 
-/// Crates that are published. All others say `publish = false`.
+/// Published crates. All others have `publish = false`.
 const PUBLISHED: [&str; 9] = [
     "app-sdk",
     "app-sdk/macros",
@@ -19,7 +19,7 @@ const PUBLISHED: [&str; 9] = [
     "proxy/vectored",
 ];
 
-/// Lines that each manifest of a published crate has, by their beginnings.
+/// Beginnings of required lines in each manifest.
 const FIELDS: [&str; 11] = [
     "name = \"trunkline",
     "description = \"",
@@ -34,13 +34,13 @@ const FIELDS: [&str; 11] = [
     "all-features = true",
 ];
 
-/// Registries refuse more keywords.
+/// Maximum number of keywords accepted by registries.
 const KEYWORDS_MAX: usize = 5;
 
-/// Macros and attributes that name another file.
+/// Macros and attributes with a file name.
 const INCLUSIONS: [&str; 3] = ["include_str!(\"", "include_bytes!(\"", "#[path = \""];
 
-/// Returns what keeps crates from being published, a line each.
+/// Returns a line for each problem that prevents publishing.
 pub(crate) fn problems() -> Vec<String> {
     let mut problems = Vec::new();
     let root = read(Path::new("Cargo.toml"));
@@ -64,7 +64,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(workspace().join(path)).unwrap()
 }
 
-/// Checks fields that a registry shows, and those without which it takes no package.
+/// Checks fields that a registry requires or shows.
 fn manifest_problems(manifest: &str) -> Vec<String> {
     let is_there = |field: &&str| manifest.lines().any(|line| line.starts_with(field));
     let mut problems: Vec<_> =
@@ -103,7 +103,7 @@ fn dependency_problems(manifest: &str, root: &str) -> Vec<String> {
     problems
 }
 
-/// Checks that a package has its licence and its readme, and that its code names no file beside it.
+/// Checks that a package has a licence and a README, and that its code includes no file from outside.
 fn file_problems(member: &Path) -> Vec<String> {
     let mut problems = Vec::new();
     if fs::read_to_string(workspace().join(member).join("LICENSE")).ok() != Some(read(Path::new("LICENSE"))) {

@@ -3,29 +3,13 @@
 use crate::source::{Crate, Kind, SourceFile};
 use crate::violation::Violation;
 
-/// A doc comment of so few words says nothing that the name does not say.
+/// Maximum number of words of a doc comment that only repeats its name.
 pub(crate) const SHORT_WORDS: usize = 3;
 
 /// Maximum columns of a comment line, as for code.
 const COMMENT_COLUMNS: usize = 120;
 
-/// First words that leave the reader to guess what the item is.
-const RIDDLES: [&str; 12] = [
-    "Who",
-    "Whoever",
-    "Whom",
-    "Whose",
-    "What",
-    "Whatever",
-    "Those",
-    "The same",
-    "So many",
-    "So much",
-    "Somebody who",
-    "One who",
-];
-
-/// Mark of a line, or of the line above it, that says why a test has to let time pass.
+/// Mark of the reason for a sleep, on its line or the line above.
 const SLEEP_MARK: &str = "// sleep:";
 
 /// Checks that doc comments have more than three words.
@@ -34,14 +18,7 @@ pub(crate) fn short_docs(krate: &Crate) -> Vec<Violation> {
     docs(krate, short, |text| format!("the doc comment \"{}\" says too little", text.trim()))
 }
 
-/// Checks that doc comments begin with the thing itself.
-pub(crate) fn riddles(krate: &Crate) -> Vec<Violation> {
-    let is_riddle = |text: &str| RIDDLES.iter().any(|riddle| begins_with(text.trim(), riddle));
-    docs(krate, is_riddle, |text| format!("the doc comment begins with a riddle: \"{}\"", first_line(text)))
-}
-
-/// Checks the width of the lines of comments, except of blocks between fences, rows of tables and words that can't be
-/// cut.
+/// Checks the width of comment lines, except in fenced blocks and tables, and of single long words.
 pub(crate) fn wide_comments(krate: &Crate) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in &krate.files {
@@ -63,7 +40,7 @@ pub(crate) fn wide_comments(krate: &Crate) -> Vec<Violation> {
     violations
 }
 
-/// Checks that tests sleep only where they say why.
+/// Checks that each sleep of a test has a reason.
 pub(crate) fn sleeps(krate: &Crate) -> Vec<Violation> {
     let mut violations = Vec::new();
     for file in &krate.files {
@@ -79,7 +56,7 @@ pub(crate) fn sleeps(krate: &Crate) -> Vec<Violation> {
     violations
 }
 
-/// The crate that is there for unsafe code: all others forbid it.
+/// The only crate that may contain unsafe code.
 const UNSAFE_CRATE: &str = "proxy/vectored";
 
 /// Checks that the root of a library or program forbids unsafe code.
@@ -97,12 +74,4 @@ fn docs(krate: &Crate, is_bad: impl Fn(&str) -> bool, describe: impl Fn(&str) ->
 
 fn words(text: &str) -> usize {
     text.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).count()
-}
-
-fn begins_with(text: &str, word: &str) -> bool {
-    text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
-}
-
-fn first_line(text: &str) -> &str {
-    text.trim().lines().next().unwrap_or_default()
 }

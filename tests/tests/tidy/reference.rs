@@ -1,4 +1,4 @@
-//! Reference pages of the book, compared with the code: some are generated from it, others name everything that it has.
+//! Reference pages of the book, compared with the code: some are generated, others must name each item.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -17,14 +17,14 @@ use crate::workspace::{rust_files, workspace};
 /// Folder of the reference pages.
 const FOLDER: &str = "docs/book/src/reference";
 
-/// Lines around the generated part; the rest of a page is written by hand.
+/// Delimiters of the generated part; the rest of a page is written by hand.
 const BEGIN: &str = "<!-- generated from here -->\n";
 const END: &str = "<!-- to here -->\n";
 
 /// Environment variable that makes the test write the pages.
 const WRITE: &str = "TRUNKLINE_WRITE_PAGES";
 
-/// Compares the generated part of a page with what the code gives now, or writes it if the environment says so.
+/// Compares the generated part of a page with the current code, or writes the page if [`WRITE`] is set.
 pub(crate) fn check_generated(page: &str, generated: &str) {
     let path = workspace().join(FOLDER).join(page);
     let text = fs::read_to_string(&path).unwrap();
@@ -37,15 +37,15 @@ pub(crate) fn check_generated(page: &str, generated: &str) {
     }
 }
 
-/// A flag of `trunkline serve`, as pages show it.
+/// Flag of `trunkline serve`, as shown on pages.
 pub(crate) struct ServeFlag {
-    /// Name without the dashes in front.
+    /// Name without leading dashes.
     pub(crate) name: String,
-    /// Name of its value behind a space, or nothing.
+    /// Name of its value after a space; empty without a value.
     pub(crate) value: String,
     pub(crate) default: String,
     pub(crate) help: String,
-    /// Name of its environment variable, unless that follows from its own.
+    /// Name of its environment variable, unless derived from the flag's name.
     pub(crate) variable: Option<String>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn flags() -> String {
     table
 }
 
-/// Help of a flag, and its default: clap's, or the text at the end of the help if the default depends on something.
+/// Help of a flag, and its default: clap's, or, for a default that depends on other settings, the end of the help.
 fn help_and_default(flag: &Arg) -> (String, String) {
     let help = flag.get_long_help().or(flag.get_help()).map(ToString::to_string).unwrap_or_default();
     let help = escape(&help.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -138,7 +138,7 @@ pub(crate) fn metrics() -> String {
     page
 }
 
-/// Row of the table of metrics, with the values of labels that are known beforehand.
+/// Row of the table of metrics, with predefined label values.
 fn metric_row<'a>(name: &str, labels: impl IntoIterator<Item = (&'a str, Vec<&'a str>)>, help: &str) -> String {
     let shown = |(label, values): (&str, Vec<&str>)| {
         let values: Vec<_> = values.into_iter().filter(|value| !value.is_empty()).collect();
@@ -167,7 +167,7 @@ pub(crate) fn manifest_fields() -> BTreeSet<String> {
     values.iter().filter_map(Value::as_object).flat_map(|fields| fields.keys().cloned()).collect()
 }
 
-/// Spans of code in a reference page that begin so, up to the first character that is no part of a name or path.
+/// Code spans of a reference page with this prefix, up to the end of the name or path.
 pub(crate) fn named(page: &str, prefix: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(workspace().join(FOLDER).join(page)).unwrap();
     let spans = text.split('`').skip(1).step_by(2).flat_map(str::split_whitespace);
@@ -182,7 +182,7 @@ pub(crate) fn first_column(page: &str) -> BTreeSet<String> {
     cells.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// Returns the first string literal after each place where the text says so.
+/// Returns the first string literal after each occurrence of a text.
 fn literals(text: &str, after: &str) -> Vec<String> {
     let of = |part: &str| Some(part.split_once('"')?.1.split_once('"')?.0.to_owned());
     if after.is_empty() {
@@ -191,7 +191,6 @@ fn literals(text: &str, after: &str) -> Vec<String> {
     text.split(after).skip(1).filter_map(of).collect()
 }
 
-/// Reads a file of the workspace.
 pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(workspace().join(path)).unwrap()
 }

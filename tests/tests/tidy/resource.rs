@@ -1,5 +1,5 @@
-//! Table of resources in SECURITY.md, compared with the code: flags and constants that limit something, users of
-//! bounded tables, and the named tests.
+//! Table of resources in SECURITY.md, compared with the code: flags and constants that are limits, users of bounded
+//! tables, and the named tests.
 //!
 //! ```text
 //!  flags of `serve`, --…-max…, --…-per-second ──┐

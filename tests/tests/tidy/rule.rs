@@ -1,4 +1,4 @@
-//! The rules, and what to do where one is broken.
+//! The rules, each with advice for violations.
 
 use crate::source::Crate;
 use crate::violation::Violation;
@@ -13,7 +13,6 @@ pub(crate) enum Rule {
     TypeName,
     FileName,
     ShortDoc,
-    Riddle,
     WideComment,
     Sleep,
     Unsafe,
@@ -28,7 +27,6 @@ impl Rule {
             Self::TypeName => name::types(krate),
             Self::FileName => name::files(krate),
             Self::ShortDoc => prose::short_docs(krate),
-            Self::Riddle => prose::riddles(krate),
             Self::WideComment => prose::wide_comments(krate),
             Self::Sleep => prose::sleeps(krate),
             Self::Unsafe => prose::unsafe_code(krate),
@@ -51,7 +49,6 @@ impl Rule {
             Self::TypeName => "a type name is declared once in a crate: prefix it with its concept, as in `LinkSocket`",
             Self::FileName => "a file name occurs once in a crate: name the file by its concept",
             Self::ShortDoc => "a doc comment of three words or fewer says more or goes, and `pub` becomes `pub(crate)`",
-            Self::Riddle => "a doc comment begins with a noun phrase or with a verb in the third person",
             Self::WideComment => "a line of a comment has at most 120 columns, except in tables, charts and code",
             Self::Sleep => "a test waits for a fact, or says why it can't: `// sleep: reason` on the line or above it",
             Self::Unsafe => "a crate root begins with `#![forbid(unsafe_code)]`",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::token::Facts;
 
-/// A module: its name after the names of its parents; empty for the crate root.
+/// Path of a module, with the names of its parents; empty for the crate root.
 pub(crate) type ModulePath = Vec<String>;
 
 /// One source file of a crate.
@@ -30,9 +30,9 @@ impl SourceFile {
 /// Crate with all its files.
 #[derive(Debug)]
 pub(crate) struct Crate {
-    /// The package's folder for a library; that and the path of the root for all others.
+    /// Folder of the package; for crates other than libraries followed by the path of the root.
     pub(crate) name: String,
-    /// The root is the first.
+    /// All files, beginning with the root.
     pub(crate) files: Vec<SourceFile>,
     pub(crate) kind: Kind,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Crate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Library,
-    /// The program of a package that is a program.
+    /// Main program of a package.
     Main,
     /// Another program of a package.
     Tool,
@@ -49,7 +49,7 @@ pub(crate) enum Kind {
     Example,
 }
 
-/// Where source texts come from: the disk, or a test.
+/// Source of file contents: the disk, or a test.
 pub(crate) type Texts<'a> = &'a dyn Fn(&Path) -> Option<String>;
 
 impl Crate {
@@ -61,7 +61,7 @@ impl Crate {
         Ok(krate)
     }
 
-    /// A crate of planted texts, for tests of the rules. The first text is the root.
+    /// Creates a crate from texts, for tests of the rules. The first text is the root.
     pub(crate) fn planted(files: &[(&str, &str)]) -> Self {
         let texts: BTreeMap<_, _> =
             files.iter().map(|(path, text)| (PathBuf::from(path), (*text).to_owned())).collect();
@@ -90,7 +90,7 @@ impl Crate {
             let module: ModulePath = module.iter().chain(&place.inside).chain([&name]).cloned().collect();
             let around: PathBuf = place.inside.iter().fold(folder.to_owned(), |folder, inside| folder.join(inside));
             let (file, inner) = match given {
-                // Modules of such a file lie beside it.
+                // Child modules of a file with a `path` attribute are beside that file.
                 Some(given) => {
                     let file = normal(&path.parent().unwrap_or(path).join(given));
                     let inner = file.parent().unwrap_or(&around).to_owned();

@@ -1,14 +1,14 @@
 //! Facts about one source file, found in its tokens: modules, types, uses, paths, doc comments, sleeps.
 //!
-//! Tokens, because paths and declarations inside macros count like all others. Comments and strings are no tokens, so
-//! that nothing in them is taken for code; doc comments are attributes.
+//! Tokens include paths and declarations inside macros, and exclude comments and the contents of strings. Doc comments
+//! are attributes.
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
 
 use proc_macro2::{Delimiter, Group, Literal, Spacing, TokenStream, TokenTree, token_stream};
 
-/// Position of an item: its line, the inline modules around it, and whether only tests have it.
+/// Position of an item: its line, the inline modules around it, and whether it is test code.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) line: usize,
@@ -25,7 +25,7 @@ pub(crate) struct ModDecl {
     pub(crate) path: Option<String>,
 }
 
-/// A name that a `use` declaration brings in; the alias of a glob is `*`.
+/// Name imported by a `use` declaration; the alias of a glob is `*`.
 #[derive(Debug)]
 pub(crate) struct UseDecl {
     pub(crate) path: Vec<String>,
@@ -62,7 +62,7 @@ pub(crate) struct StringLiteral {
     pub(crate) line: usize,
 }
 
-/// Everything that the rules want to know of a file.
+/// Facts about a file that the rules use.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) mods: Vec<ModDecl>,
@@ -81,9 +81,9 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads a file; `is_test` says that all of it is test code.
+    /// Reads a file. With `is_test` all of it is test code.
     pub(crate) fn read(text: &str, is_test: bool) -> Result<Self, String> {
-        // A leading byte order mark or shebang never occurs here.
+        // No file begins with a byte order mark or shebang.
         let tokens: TokenStream = text.parse().map_err(|error| format!("{error}"))?;
         let mut facts = Self::default();
         let context = Context { inside: Vec::new(), is_test, is_associated: false };
@@ -221,7 +221,7 @@ impl Walk<'_> {
         Walk { facts, context, is_test: false, path: None, is_public: false, doc: None }.items(tokens);
     }
 
-    /// Walks on to the braces of an implementation or a trait.
+    /// Walks to the braces of an implementation or a trait.
     fn body(&mut self, is_associated: bool, tokens: &mut Tokens) {
         let mut angles = 0_usize;
         let mut is_arrow = false;
@@ -243,8 +243,8 @@ impl Walk<'_> {
                 TokenTree::Punct(punct) if angles == 0 && matches!(punct.as_char(), ';' | '=') => return,
                 _ => {}
             }
-            // `impl Trait` of a parameter or of a field ends with its group or behind a comma. A bound in a `where`
-            // does, too, but the body comes behind it.
+            // `impl Trait` as a type ends with its group or at a comma. A bound in a `where` also ends at a comma, but
+            // the body follows.
             if angles == 0 && matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ',') {
                 return;
             }
@@ -315,7 +315,7 @@ impl Walk<'_> {
     }
 
     fn use_declaration(&mut self, line: usize, tokens: &mut Tokens) {
-        // `use<'a>` of a return type is no declaration.
+        // `use<'a>` of a return type is not a declaration.
         if matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == '<') {
             return;
         }
@@ -330,7 +330,7 @@ impl Walk<'_> {
     }
 }
 
-/// The leaves of a tree like `a::{b, c::{self, d as e}, f::*}`.
+/// Leaves of a tree like `a::{b, c::{self, d as e}, f::*}`.
 fn use_leaves(prefix: &[String], tree: Vec<TokenTree>, leaves: &mut Vec<(Vec<String>, String)>) {
     let (mut path, mut alias) = (prefix.to_vec(), None);
     let mut tokens = tree.into_iter().peekable();
@@ -345,7 +345,7 @@ fn use_leaves(prefix: &[String], tree: Vec<TokenTree>, leaves: &mut Vec<(Vec<Str
             }
             Some(TokenTree::Punct(punct)) if punct.as_char() == '*' => alias = Some("*".to_owned()),
             Some(TokenTree::Punct(punct)) if punct.as_char() == ':' => {
-                // `use ::http::Uri` is of another crate for certain.
+                // `use ::http::Uri` always names another crate.
                 if path.is_empty() {
                     path.push("::".to_owned());
                 }
@@ -367,14 +367,14 @@ fn use_leaves(prefix: &[String], tree: Vec<TokenTree>, leaves: &mut Vec<(Vec<Str
     }
 }
 
-/// Takes a `::`, also with the generic arguments of a turbofish behind it left to the caller.
+/// Takes a `::`. Leaves the generic arguments of a turbofish to the caller.
 fn take_colons(tokens: &mut Tokens) -> bool {
     let is_colon = |next: &TokenTree| matches!(next, TokenTree::Punct(punct) if punct.as_char() == ':');
     let is_joint = |next: &TokenTree| matches!(next, TokenTree::Punct(punct) if punct.as_char() == ':' && punct.spacing() == Spacing::Joint);
     tokens.next_if(is_joint).is_some() && tokens.next_if(is_colon).is_some()
 }
 
-/// The text of a string literal, near enough.
+/// Approximate text of a string literal, with simple escapes.
 fn literal(text: &str) -> String {
     let text = text.trim_start_matches(['r', '#']).trim_end_matches('#');
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).replace("\\\"", "\"")

@@ -1,4 +1,4 @@
-//! A place where a rule is broken.
+//! Violation of a rule, with its place.
 
 use std::fmt;
 

@@ -16,7 +16,6 @@ const ROOT_FOLDERS: [(&str, Kind); 6] = [
     ("", Kind::Tool),
 ];
 
-/// Returns all crates of all members.
 pub(crate) fn crates() -> Vec<Crate> {
     members()
         .iter()
@@ -24,7 +23,7 @@ pub(crate) fn crates() -> Vec<Crate> {
         .collect()
 }
 
-/// Returns the source files that belong to no crate. Those in `rows` don't compile, by intent: `tests/mistakes`.
+/// Returns the source files that belong to no crate. Files in `rows` (`tests/mistakes`) intentionally don't compile.
 pub(crate) fn orphans(crates: &[Crate]) -> Vec<PathBuf> {
     let reached: BTreeSet<_> = crates.iter().flat_map(|krate| krate.files.iter().map(|file| &file.path)).collect();
     let members = members();
@@ -36,7 +35,6 @@ pub(crate) fn orphans(crates: &[Crate]) -> Vec<PathBuf> {
     all
 }
 
-/// Root of the repository.
 pub(crate) fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -1,9 +1,9 @@
-// Renders a Helm chart with what Helm itself is made of: Go's templates and Sprig, both from Debian.
+// Renders a Helm chart with the libraries that Helm uses: Go's templates and Sprig, both from Debian.
 //
 //	chart FOLDER RELEASE [NAME=JSON...]
 //
-// Values are those of values.yaml with the given ones in their places (`drain.timeout=5`). It has the functions of Helm
-// that the chart uses, and fails on any other; what a cluster would be asked for (lookup, hooks) it has not.
+// The given values (`drain.timeout=5`) override those of values.yaml. Only the Helm functions that the chart uses are
+// available. Functions that query a cluster (lookup, hooks) are not.
 package main
 
 import (

@@ -1,4 +1,4 @@
-//! Backoff between dial attempts of a link: doubles up to a limit, never gives up, and is randomized.
+//! Backoff between dial attempts of a link: doubles up to a limit, never gives up, and is randomised.
 
 use crate::limits::LINK_BACKOFF_MS;
 

@@ -1,4 +1,4 @@
-//! Checks idle time-outs, with connections that send only keep-alives.
+//! Checks idle timeouts, with connections that send only keep-alives.
 
 use std::time::Duration;
 
@@ -95,11 +95,11 @@ fn judge_idle(seen: &IdleSeen, time: Duration) -> Finding {
             format!("{name} ended after {} s: {end}", seen.lived.as_secs()),
             match seen.transport {
                 Transport::LongPolling => {
-                    "give the nodes a --poll-timeout below the time-out of the load balancer (HAProxy `timeout \
-                     server`, nginx `proxy_read_timeout`, or an idle time-out)"
+                    "give the nodes a --poll-timeout below the timeout of the load balancer (HAProxy `timeout \
+                     server`, nginx `proxy_read_timeout`, or an idle timeout)"
                 }
                 _ => {
-                    "set the load balancer's idle time-out above 15 s: HAProxy `timeout client`, `timeout server`, \
+                    "set the load balancer's idle timeout above 15 s: HAProxy `timeout client`, `timeout server`, \
                      `timeout tunnel`; nginx `proxy_read_timeout` and `proxy_send_timeout`"
                 }
             },

@@ -189,7 +189,7 @@ fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
         }
         (405, _) => "let the load balancer forward POST to the nodes: this looks like a static file server",
         (408 | 504, _) => {
-            "the app server or the node does not answer: check `trunkline health`, and time-outs of the load balancer"
+            "the app server or the node does not answer: check `trunkline health`, and timeouts of the load balancer"
         }
         (413 | 431, _) => {
             "the request head is too large for a proxy in between: shorten token and cookies, or raise the limit there"

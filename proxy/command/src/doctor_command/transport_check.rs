@@ -177,7 +177,7 @@ fn opening_advice(transport: Transport, error: &ProbeError) -> &'static str {
         (Transport::ServerSentEvents, ProbeError::ContentType(_)) => {
             "let the load balancer forward the header Accept, and the type of the response"
         }
-        _ => "see the logs of the node and the load balancer, and its time-outs",
+        _ => "see the logs of the node and the load balancer, and its timeouts",
     }
 }
 

@@ -172,12 +172,12 @@ fn hubs(fleet: &FleetSnapshot) -> BTreeMap<String, u64> {
     hubs
 }
 
-/// Formats a table of texts and numbers, with sanitized cells.
+/// Formats a table of texts and numbers, with sanitised cells.
 fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
     text_table::columns(texts, numbers, rows.map(|row| row.iter().map(|cell| clean(cell)).collect()))
 }
 
-/// Sanitizes and shortens an external text.
+/// Sanitises and shortens an external text.
 fn clean(text: &str) -> String {
     let plain = one_line(text).into_owned();
     match plain.char_indices().nth(CELL_MAX_CHARS) {

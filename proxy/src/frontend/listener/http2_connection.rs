@@ -287,7 +287,7 @@ mod tests {
         let test = async {
             let ((mut sender, connection), began) = (client().await, Instant::now());
             sender.send_request(get()).await.unwrap();
-            assert_eq!(began.elapsed().as_secs(), 200, "a stream is cut by no time-out");
+            assert_eq!(began.elapsed().as_secs(), 200, "a stream is cut by no timeout");
             connection.await.unwrap().unwrap();
             assert_eq!(began.elapsed().as_secs(), 330);
         };

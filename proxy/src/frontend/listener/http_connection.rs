@@ -296,6 +296,6 @@ mod tests {
         assert_eq!(silence(b"", 5), Silence::Idle(Duration::ZERO));
         assert_eq!(silence(b"GET / HT", 130), Silence::Overdue);
         let begun = Silence::Begun(Bytes::from_static(b"GET / HT"), Duration::from_secs(10));
-        assert_eq!(silence(b"GET / HT", 5), begun, "its time-out is longer than that of an idle socket");
+        assert_eq!(silence(b"GET / HT", 5), begun, "its timeout is longer than that of an idle socket");
     }
 }

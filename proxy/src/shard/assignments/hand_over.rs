@@ -1,4 +1,4 @@
-//! Hand-overs of clients of dialled-in app servers: to another app server when theirs stops, and between two
+//! Handovers of clients of dialled-in app servers: to another app server when theirs stops, and between two
 //! links when one opens or is given up.
 //!
 //! ```text
@@ -20,7 +20,7 @@ use crate::shard::shard_state::ShardState;
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
-/// Maximum ticks of a hand-over: until the client's calls end or its app server replies.
+/// Maximum ticks of a handover: until the client's calls end or its app server replies.
 const HAND_OVER_TICKS: u32 = 10;
 
 /// Ticks after a move to another link during which the client may be lost with the old link. Later, both ends
@@ -155,7 +155,7 @@ pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
     }
 }
 
-/// Resumes reading from clients with calls that may need input, and ends overdue hand-overs.
+/// Resumes reading from clients with calls that may need input, and ends overdue handovers.
 pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
     let now = state.core.tick;
     drop(state.moved.take_due(now));

@@ -99,7 +99,7 @@ impl PendingCloseNotices {
         });
     }
 
-    /// Handles a hand-over that an app server sent before it received the notice.
+    /// Handles a handover that an app server sent before it received the notice.
     pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         let found = self.ends.iter_mut().rev().find(|end| end.hub == hub && end.from == app && end.id == id);
         if let Some(end) = found {

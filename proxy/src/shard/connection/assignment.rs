@@ -68,9 +68,9 @@ enum Departure {
     Staying,
     /// Stays; input is paused during a move to another link of the app server.
     Held,
-    /// Hand-over requested; input is paused until it happens.
+    /// Handover requested; input is paused until it happens.
     Leaving,
-    /// Hand-over requested, but the app server needs client input or has been lost.
+    /// Handover requested, but the app server needs client input or has been lost.
     LeavingReadOn,
 }
 
@@ -169,13 +169,13 @@ impl Assignment {
         self.is_paused
     }
 
-    /// Whether a hand-over was requested.
+    /// Whether a handover was requested.
     #[must_use]
     pub(crate) fn is_leaving(&self) -> bool {
         matches!(self.departure, Departure::Leaving | Departure::LeavingReadOn)
     }
 
-    /// Whether input is paused for a hand-over or a move to another link.
+    /// Whether input is paused for a handover or a move to another link.
     #[must_use]
     pub(crate) fn holds_input(&self) -> bool {
         matches!(self.departure, Departure::Held | Departure::Leaving)
@@ -239,7 +239,7 @@ impl Assignment {
         self.stage = AssignmentStage::GivenUp;
     }
 
-    /// Records a hand-over with these items. Returns `false` if none was requested.
+    /// Records a handover with these items. Returns `false` if none was requested.
     #[must_use]
     pub(crate) fn hand_over(&mut self, items: Option<Box<str>>) -> bool {
         if self.is_leaving() {
@@ -258,7 +258,7 @@ impl Assignment {
         self.items = None;
     }
 
-    /// Records that a hand-over was requested.
+    /// Records that a handover was requested.
     pub(crate) fn ask_to_hand_over(&mut self) {
         self.departure = Departure::Leaving;
     }
@@ -308,7 +308,7 @@ pub(crate) fn open_over(link: &LinkHandle, open: OpenConnection, (id, content): 
     is_queued
 }
 
-/// Notice that a connection has moved to this instance. An empty name requests a hand-over.
+/// Notice that a connection has moved to this instance. An empty name requests a handover.
 pub(crate) fn moved_to(id: &str, instance: &str) -> ServiceMessage {
     let headers = vec![(MIGRATE_TO_HEADER.into(), vec![instance.into()])];
     ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers })

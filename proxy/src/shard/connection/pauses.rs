@@ -14,7 +14,7 @@ pub(crate) enum PauseReason {
     Unassigned = 2,
     /// Too many unanswered calls.
     PendingCalls = 4,
-    /// A hand-over by an app server is in progress.
+    /// A handover by an app server is in progress.
     HandingOver = 8,
     /// The link to an app server is full.
     FullLink = 16,

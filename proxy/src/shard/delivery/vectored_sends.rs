@@ -1,6 +1,6 @@
 //! Vectored sends: frames of many clients in one system call, instead of one call per socket.
 //!
-//! An optimization only: data that it doesn't write (sockets that are full or closed, too few sockets, no
+//! An optimisation only: data that it doesn't write (sockets that are full or closed, too few sockets, no
 //! io_uring) stays in the outboxes and is written from there as usual.
 
 use std::ops::Range;

@@ -5,7 +5,7 @@
 //!  ├──────x───┼─x────────┼────x─────┼────────x─┤     one close at a random time in each step
 //! ```
 //!
-//! Closes are spread evenly, yet several shards, and nodes that stop simultaneously, don't synchronize.
+//! Closes are spread evenly, yet several shards, and nodes that stop simultaneously, don't synchronise.
 
 use std::collections::VecDeque;
 use std::time::Duration;

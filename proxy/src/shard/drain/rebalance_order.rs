@@ -1,4 +1,4 @@
-//! Rebalancing orders between two app servers, and the clients with a requested hand-over.
+//! Rebalancing orders between two app servers, and the clients with a requested handover.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub(crate) struct RebalanceOrder {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LevelCount {
     pub present: u64,
-    /// Present clients with a requested hand-over.
+    /// Present clients with a requested handover.
     pub going: u64,
     /// Clients about to arrive from other app servers.
     pub coming: u64,
@@ -26,7 +26,7 @@ pub(crate) struct LevelCount {
 
 #[derive(Debug, Default)]
 pub(crate) struct ServerRebalance {
-    /// Clients with a requested hand-over.
+    /// Clients with a requested handover.
     asked: HashMap<Slot, AskedClient>,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct AskedClient {
 }
 
 impl ServerRebalance {
-    /// Records that a client's hand-over was requested.
+    /// Records that a client's handover was requested.
     pub(crate) fn ask(&mut self, slot: Slot, serial: Serial, order: RebalanceOrder) {
         self.asked.insert(slot, AskedClient { serial, order });
     }
 
-    /// Takes the order for which a client's hand-over was requested.
+    /// Takes the order for which a client's handover was requested.
     pub(crate) fn take(&mut self, slot: Slot) -> Option<AskedClient> {
         self.asked.remove(&slot)
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  order ─► search for idle clients from a random slot ─► one by one, over most of a second:
-//!     own SDK     paused ─► hand-over requested if idle ─► handed over ─► opened at the new server
+//!     own SDK     paused ─► handover requested if idle ─► handed over ─► opened at the new server
 //!                               └─ not idle: resumed, and the client stays
 //!     dial-in            ─► closed there (Migrate-To) ─► opened at the new server (Migrate-From)
 //! ```
@@ -46,7 +46,7 @@ pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &RebalanceOrd
     }
 }
 
-/// Assigns the new server to a client, or requests its hand-over.
+/// Assigns the new server to a client, or requests its handover.
 fn level(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let Some(to) = new_server(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
@@ -92,14 +92,14 @@ pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
     true
 }
 
-/// Resumes a client during a hand-over because its app server waits for input.
+/// Resumes a client during a handover because its app server waits for input.
 pub(crate) fn read_on(state: &mut ShardState, slot: Slot) {
     if !stay_unlevelled(state, slot) {
         state.core.control(slot, &Role::Home, FlowOperation::ReadOn);
     }
 }
 
-/// Message that requests a hand-over if the connection is idle.
+/// Message that requests a handover if the connection is idle.
 fn ask_if_idle(id: &str) -> ServiceMessage {
     let headers = [(MIGRATE_TO_HEADER, ""), (IF_IDLE_HEADER, "1")];
     let headers = headers.map(|(name, value)| (name.into(), vec![value.into()])).into();

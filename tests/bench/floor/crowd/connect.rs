@@ -10,7 +10,6 @@ use trunkline_generator::{connect, message_pack};
 use crate::arguments::At;
 use crate::writer::GREETING;
 
-/// Path of the hub.
 pub(super) const HUB: &str = "/bench";
 
 /// Connection with its protocol and the bytes that were read early.

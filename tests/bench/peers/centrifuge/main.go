@@ -1,4 +1,4 @@
-// A fan-out by Centrifuge, the library that Centrifugo is made of: what a client sends goes to all, and what it calls comes back.
+// Fan-out with Centrifuge, the library behind Centrifugo: messages of a client go to all clients, calls are echoed.
 //
 //	centrifuge HOST:PORT
 package main
@@ -13,7 +13,7 @@ import (
 	"github.com/centrifugal/centrifuge"
 )
 
-// channel is the one that everybody is in, from the start.
+// channel has all clients as subscribers.
 const channel = "all"
 
 func main() {

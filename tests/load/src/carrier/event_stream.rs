@@ -20,7 +20,6 @@ use crate::wire::event_parser::EventParser;
 /// The only text protocol.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
 
-/// Connection that receives messages as events.
 #[derive(Debug)]
 pub(crate) struct EventStream {
     pub(super) upward: Upward,
@@ -28,7 +27,6 @@ pub(crate) struct EventStream {
     begun: RefCell<Option<Box<BegunStream>>>,
 }
 
-/// State of a stream after the hub handshake.
 #[derive(Debug)]
 struct BegunStream {
     body: Incoming,
@@ -60,7 +58,6 @@ impl EventStream {
         Ok(Self { upward, begun: RefCell::new(Some(begun.into())) })
     }
 
-    /// Runs until the connection ends.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
         let BegunStream { body, events, rest, _down, mut up } = *begun;
@@ -74,7 +71,6 @@ impl EventStream {
     }
 }
 
-/// Reads until the stream ends.
 async fn read(mut body: Incoming, mut events: EventParser, taker: &impl Taker) -> Ended {
     loop {
         let bytes = match next(&mut body).await {
@@ -96,7 +92,6 @@ async fn read(mut body: Incoming, mut events: EventParser, taker: &impl Taker) -
     }
 }
 
-/// Reads the first data of the stream.
 async fn first(body: &mut Incoming, events: &mut EventParser) -> Result<Vec<u8>, ConnectError> {
     let mut first = Vec::new();
     while first.is_empty() {

@@ -25,7 +25,6 @@ use crate::greeting;
 /// neither end pings.
 pub(super) const POLL_MAX: Duration = Duration::from_secs(100);
 
-/// Connection that polls for messages.
 #[derive(Debug)]
 pub(crate) struct LongPoll {
     pub(super) upward: Upward,
@@ -34,7 +33,6 @@ pub(crate) struct LongPoll {
     begun: RefCell<Option<Box<BegunPoll>>>,
 }
 
-/// State of polling after the hub handshake.
 #[derive(Debug)]
 struct BegunPoll {
     /// Hub messages after the handshake response.
@@ -75,7 +73,6 @@ impl LongPoll {
         Ok(Self { upward, protocol, begun: RefCell::new(Some(begun.into())) })
     }
 
-    /// Runs until the connection ends.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
         let BegunPoll { rest, mut down, mut up } = *begun;

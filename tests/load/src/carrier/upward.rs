@@ -35,7 +35,6 @@ pub(crate) struct Upward {
     pub(super) ending: Ending,
 }
 
-/// Reason why a POST failed.
 #[derive(Debug)]
 pub(super) enum PostError {
     Exchange(ExchangeError),
@@ -74,7 +73,6 @@ impl Upward {
         self.wake.notify_one();
     }
 
-    /// Whether the connection was closed.
     pub(super) fn is_closing(&self) -> bool {
         *self.is_closing.borrow()
     }

@@ -88,7 +88,6 @@ impl WebSocket {
         self.ending.tell(Ended::Closed);
     }
 
-    /// Runs until the connection ends.
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let mut inbound = Inbound::new(self.protocol);
         if let Err(ended) = self.take(&self.rest.take(), &mut inbound, taker) {

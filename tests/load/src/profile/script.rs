@@ -132,7 +132,7 @@ impl Script {
                 actor.hears.notified().await;
             }
         };
-        // Missing messages are counted, so a time-out is not an error.
+        // Missing messages are counted, so a timeout is not an error.
         self.open.update(|open| open + times);
         let _ = timeout(Duration::from_millis(within_ms), all).await;
         self.open.update(|open| open - times);

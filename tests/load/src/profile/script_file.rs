@@ -33,7 +33,6 @@ pub(crate) enum Step {
     Close {},
 }
 
-/// One or several calls.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Invoke {

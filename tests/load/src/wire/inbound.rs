@@ -11,24 +11,20 @@ use trunkline_protocol::hub::HubProtocol;
 
 use super::messages::{self, FramingError};
 
-/// Event in the received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event<'a> {
     /// Body of a hub message.
     Message(&'a [u8]),
     /// Request for a pong with these bytes.
     Ping(&'a [u8]),
-    /// The server closes the WebSocket.
     Close,
 }
 
 /// Error that ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InboundError {
-    /// Invalid WebSocket frame data.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// Invalid hub message data.
     #[error(transparent)]
     Message(#[from] FramingError),
 }

@@ -22,7 +22,6 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Message count with this name.
     pub(crate) fn count(&self, name: &str) -> u64 {
         self.report.pointer(&format!("/counts/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
     }

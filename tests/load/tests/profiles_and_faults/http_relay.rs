@@ -54,7 +54,6 @@ impl HttpRelay {
         Ok(Self { address, plan })
     }
 
-    /// Address that clients use.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }

@@ -33,7 +33,6 @@ impl Relay {
         Ok(Self { address, plan })
     }
 
-    /// Address that clients use.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -84,7 +83,6 @@ impl Down {
         }
     }
 
-    /// Forwards the upgrade response.
     async fn pass_head(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
         let end = loop {
             if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::post::{Post, Recipients};
 use crate::ledger::{Check, broken};
 
-/// Client connection at a node.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) hub: usize,

@@ -111,7 +111,6 @@ pub(crate) struct FleetWorld {
     pub(crate) parts: Vec<u64>,
     /// Pairs of nodes that can't reach each other, with the end time.
     pub(crate) severed: BTreeMap<(usize, usize), u64>,
-    /// Whether faults have stopped.
     pub(crate) is_calm: bool,
     pub(crate) is_traced: bool,
     pub(crate) outcome: FleetOutcome,

@@ -159,7 +159,6 @@ impl NodeEnd {
         self.socket.is_some_and(|(socket, _)| sockets[socket].pipe.is_at_end(self.side, now_ms))
     }
 
-    /// Writes as much as the socket accepts.
     pub(crate) fn transmit(&mut self, sockets: &mut [LinkSocket], now_ms: u64) {
         let Some((socket, attachment)) = self.socket else { return };
         for ping in self.hurried.drain(..) {

@@ -58,7 +58,6 @@ impl Recipients {
 }
 
 impl Post {
-    /// Encodes the body of a service message like an app server.
     pub(crate) fn to_body(self, padding: usize) -> Bytes {
         let mut payload = BytesMut::new();
         payload.put_u64(self.entry as u64);
@@ -79,7 +78,6 @@ impl Post {
         body_of(&message)
     }
 
-    /// Decodes the body of such a message in this hub.
     pub(crate) fn read(hub: &str, body: &Bytes) -> Option<Self> {
         let hub = HUBS.iter().position(|name| *name == hub)?;
         let (to, payloads) = match ServiceMessage::decode(body).ok()?? {

@@ -100,15 +100,12 @@ pub(crate) struct Contact {
     pub(crate) backoff: Backoff,
     /// Whether an operator configured the address, so that it is never removed.
     pub(crate) is_given: bool,
-    /// Number of consecutive failed dials.
     pub(crate) failures: u32,
     /// Process that was greeted there and has to be linked.
     pub(crate) greeted: Option<usize>,
-    /// Process reached at this address.
     pub(crate) process: Option<usize>,
 }
 
-/// Request with pending answers.
 #[derive(Debug)]
 pub(crate) struct OpenAsk {
     pub(crate) post: Post,
@@ -228,8 +225,6 @@ impl Process {
         if self.agreement.agrees() || others.is_empty() { None } else { Some(others[random.index(others.len())]) }
     }
 
-    // Clients and interest.
-
     pub(crate) fn enter(&mut self, hub: usize, membership: Recipients) {
         if self.hubs[hub].enter(membership.bucket()) {
             self.ack_tracker.note((hub, membership.bucket()));
@@ -330,8 +325,6 @@ impl Process {
         messages
     }
 
-    // Members.
-
     /// Members with links in both directions, and the node itself.
     pub(crate) fn members(&self) -> BTreeSet<usize> {
         let linked = self.peers.iter().filter(|(_, peer)| peer.outgoing.is_some() && peer.incoming.is_some());
@@ -362,7 +355,7 @@ impl Process {
 
     pub(crate) fn greeting(&self) -> Greeting {
         let told = self.members();
-        // One address per member, because the greeting's size is limited.
+        // One address per member, because the size of the greeting is limited.
         let led = self.contacts.iter().filter_map(|(address, contact)| Some((contact.process?, *address)));
         let addresses: BTreeMap<_, _> = led.filter(|(process, _)| told.contains(process)).collect();
         let known = addresses.into_values().map(url);
@@ -389,8 +382,6 @@ impl Process {
         }
         Ok(())
     }
-
-    // Messages.
 
     /// Sends a message to a peer if it may have recipients.
     pub(crate) fn pass_on(

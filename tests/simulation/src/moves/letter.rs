@@ -49,7 +49,6 @@ pub(crate) enum ToApp {
     Move,
 }
 
-/// Message from an app server to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToNode {
     Many { epoch: i64, frame: Bytes },

@@ -7,7 +7,6 @@ use trunkline_protocol::fleet::{ClientHome, SendEpoch};
 
 use super::letter::{ConnectionNumber, NodeNumber};
 
-/// Number of senders per app server.
 pub(crate) const SENDERS: usize = 2;
 
 /// Connection from its app server's perspective.
@@ -43,7 +42,6 @@ pub(crate) enum SenderStep {
     },
 }
 
-/// Sender of an app server.
 #[derive(Debug)]
 pub(crate) struct Sender {
     pub(crate) step: SenderStep,
@@ -51,7 +49,6 @@ pub(crate) struct Sender {
     pub(crate) many: u64,
 }
 
-/// App server with its senders.
 #[derive(Debug)]
 pub(crate) struct MoveApp {
     pub(crate) links: BTreeSet<NodeNumber>,

@@ -35,9 +35,9 @@ pub(crate) struct TakeOver {
 
 #[derive(Debug)]
 pub(crate) enum TakeOverStage {
-    /// These nodes have not answered whether they have the connection.
+    /// Nodes that have not answered whether they own the connection.
     Looking(BTreeSet<NodeNumber>),
-    /// The connection is about to arrive.
+    /// The state of the connection is in flight.
     Taking,
 }
 

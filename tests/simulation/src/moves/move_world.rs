@@ -92,7 +92,6 @@ pub(crate) enum Lane {
     Socket { socket: usize, is_up: bool },
 }
 
-/// Event at a scheduled time.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
     ToApp {
@@ -229,7 +228,6 @@ pub(crate) struct MoveWorld {
     pub(crate) random: Random,
     pub(crate) mutant: Option<MoveMutant>,
     pub(crate) harm: Harm,
-    /// Whether faults and sends have stopped.
     pub(crate) is_calm: bool,
     pub(crate) is_traced: bool,
     pub(crate) limit_bytes: usize,
@@ -287,7 +285,6 @@ impl MoveWorld {
         }
     }
 
-    /// Schedules an event after `ms` milliseconds.
     pub(crate) fn after(&mut self, ms: u64, event: Event) {
         self.scheduled += 1;
         self.events.push(Scheduled(Reverse((self.now_ms + ms, self.scheduled)), event));
@@ -381,7 +378,7 @@ impl MoveWorld {
             let lost_ms = self.lose(Lane::Socket { socket, is_up });
             let told_ms = match self.random.below(10) {
                 0..7 => self.random.below(40),
-                // Half-open until the client's time-out.
+                // Half-open until the client's timeout.
                 9 if is_up => 30_000,
                 _ => self.random.below(3_000),
             };
@@ -389,12 +386,10 @@ impl MoveWorld {
         }
     }
 
-    /// Nodes that are currently running.
     pub(crate) fn alive(&self) -> Vec<NodeNumber> {
         self.slots.iter().copied().filter(|node| self.nodes[*node].is_alive).collect()
     }
 
-    /// Checks that at most one node owns a connection.
     pub(crate) fn check_owners(&self, connection: ConnectionNumber) -> Check {
         let owners: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].owns(connection)).collect();
         if owners.len() > 1 {

@@ -39,7 +39,7 @@ pub(crate) struct Visitor {
     /// Number of messages sent over its connection.
     pub(crate) made: u64,
     pub(crate) seen: BTreeMap<(usize, usize), Seen>,
-    /// Changes with each attempt, which invalidates old time-outs.
+    /// Changes with each attempt, which invalidates old timeouts.
     pub(crate) attempt: u64,
     /// Number of consecutive reconnect attempts.
     pub(crate) tries: u32,

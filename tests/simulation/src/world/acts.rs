@@ -34,7 +34,6 @@ impl World {
         }
     }
 
-    /// Detaches the socket at an end.
     pub(crate) fn lose_socket(&mut self, index: usize, end: usize) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let Slot { held, sockets, dial_at_ms, backoff, .. } = &mut self.slots[index];

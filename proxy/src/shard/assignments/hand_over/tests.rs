@@ -1,4 +1,4 @@
-//! Tests for hand-overs of clients of dialled-in app servers.
+//! Tests for handovers of clients of dialled-in app servers.
 
 use trunkline_protocol::service::ServiceMessage;
 

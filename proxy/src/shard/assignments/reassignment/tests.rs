@@ -180,7 +180,7 @@ fn an_app_server_that_released_or_never_opened_a_client_gets_no_notice() {
     *bed.state.core.connections.get_mut(ben).unwrap().life_mut() = LifeCycle::default();
     bed.state.free(ann, Cause::SocketEnded);
     bed.state.free(ben, Cause::SocketEnded);
-    // The hand-over of ann crossed with her close notice.
+    // The handover of ann crossed with her close notice.
     bed.state.handed_over(old.hub(), old.app(), &whole_id("ann"));
     bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
     // Only this app server is available, so it receives the notice for ann again.

@@ -16,7 +16,6 @@ const CONTENT_MS: u64 = 3_000;
 /// Consecutive failures after which an address learned from members is removed.
 const FAILURES_MAX: u32 = 5;
 
-/// Maximum time between a greeting and the link.
 const GREETED_MS: u64 = 100;
 
 /// Percentage of failing dials and lost answers during the fault phase.

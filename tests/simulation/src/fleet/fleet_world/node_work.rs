@@ -139,7 +139,7 @@ impl FleetWorld {
         self.greet_again(process)
     }
 
-    /// Time-outs, reading and writing of one end of a link.
+    /// Timeouts, reading and writing of one end of a link.
     fn drive(&mut self, process: usize, key: MemberKey, direction: Direction) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let is_joined = self.is_joined(process, key.0);

@@ -11,7 +11,6 @@ use crate::fleet::post::{Post, Recipients, body_of};
 use crate::fleet::process::{Fate, MemberKey, OpenAsk};
 use crate::ledger::{Check, broken};
 
-/// Time limit for answers from nodes.
 const ANSWER_TIMEOUT_MS: u64 = 5_000;
 
 /// Maximum number of pending requests per node.
@@ -25,7 +24,6 @@ pub(crate) enum PostKind {
 }
 
 impl FleetWorld {
-    /// Lets a message enter at a node.
     pub(crate) fn post(&mut self, process: usize, hub: usize, to: Recipients, kind: PostKind) -> Check {
         let padding = self.random.index(160);
         let node = &mut self.processes[process];
@@ -126,7 +124,6 @@ impl FleetWorld {
         Ok(body_of(&ServiceMessage::Ack(Ack { ack_id, status: AckStatus::Ok, message, payload: None })))
     }
 
-    /// Handles another node's answer with the number of recipients there.
     pub(super) fn take_answer(&mut self, process: usize, key: MemberKey, question: u64, frame: &Bytes) -> Check {
         let Ok(Some(ServiceMessage::Ack(ack))) = ServiceMessage::decode(frame) else { return broken("no answer") };
         // Late answers are ignored.

@@ -185,7 +185,6 @@ impl MoveWorld {
         if known.home.give_up_pause(pause) { self.end_at_app(app, connection) } else { Ok(()) }
     }
 
-    /// Executes a sender's next step.
     pub(super) fn step_sender(&mut self, app: usize, sender: usize) {
         match self.apps[app].senders[sender].step.clone() {
             SenderStep::Idle if self.is_calm => {}

@@ -14,7 +14,6 @@ impl MoveWorld {
         self.send(Lane::ToApp { app, node }, Event::ToApp { app, node, connection, letter });
     }
 
-    /// Writes to a socket, unless it is gone.
     pub(crate) fn write(&mut self, socket: usize, is_up: bool, letter: OverSocket) {
         if !self.sockets[socket].is_over {
             self.send(Lane::Socket { socket, is_up }, Event::Socket { socket, is_up, letter });

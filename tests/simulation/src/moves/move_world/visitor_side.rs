@@ -9,7 +9,6 @@ use crate::moves::visitor::VisitorStage;
 const TRIES_MAX: u32 = 3;
 
 impl MoveWorld {
-    /// Performs a client's next action.
     pub(super) fn visit(&mut self, visitor: usize) {
         match self.visitors[visitor].stage {
             VisitorStage::Out => self.knock(visitor),
