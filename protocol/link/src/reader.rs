@@ -12,7 +12,10 @@ use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, Service
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
 
 /// Maximum size of a batch, so that other tasks of the thread can run.
-const BATCH_MAX_BYTES: usize = 256 * 1024;
+pub(super) const BATCH_MAX_BYTES: usize = 256 * 1024;
+
+/// Bytes that a shorter ping counts as in a batch, because it takes as much time as a small message.
+pub(super) const PING_BYTES: usize = 256;
 
 /// Consumer of a link's frames. Called synchronously for each frame, and awaited only between batches.
 pub trait FrameSink {
@@ -80,6 +83,8 @@ struct Batch {
     taken: Option<u64>,
     /// Total bytes of new frames.
     bytes: usize,
+    /// Total bytes of pings, which are not acknowledged.
+    ping_bytes: usize,
 }
 
 impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
@@ -126,7 +131,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
     /// Delivers the complete frames that have been read, until the batch is full.
     fn take_frames(&mut self, sink: &mut impl FrameSink, batch: &mut Batch) -> Result<(), LinkEnd> {
         loop {
-            batch.is_cut = sink.is_batch_full(batch.frames);
+            batch.is_cut = batch.ping_bytes >= BATCH_MAX_BYTES || sink.is_batch_full(batch.frames);
             if batch.is_cut {
                 return Ok(());
             }
@@ -150,6 +155,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
             };
             sink.count(message.as_ref(), bytes_of_frame(body.len()));
             if let Some(ServiceMessage::Ping(ping)) = &message {
+                batch.ping_bytes += body.len().max(PING_BYTES);
                 self.outbox.handle_ping(ping)?;
                 sink.handle_ping(ping);
                 continue;

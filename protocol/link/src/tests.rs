@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -19,6 +19,7 @@ use trunkline_protocol::service::{
     ServiceMessage, Session, SessionEndReason, SessionEvent, SessionId, SessionSettings, encode_connection_data,
 };
 
+use super::reader::{BATCH_MAX_BYTES, PING_BYTES};
 use super::*;
 
 type TestSocket = LinkSocket<WebSocketStream<DuplexStream>>;
@@ -291,6 +292,22 @@ async fn a_sink_may_end_a_batch_early_and_gets_the_other_frames_in_the_next_ones
     app.batch_frames = 8;
     let (app, _) = read_together((proxy, app), &numbered(20)).await;
     assert_eq!((app.batch_sizes(), app.texts()), (vec![8, 8, 4], numbered(20)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_pings_ends_and_other_frames_come_in_the_next_one() {
+    let (mut proxy, mut app) = new_ends();
+    let [(_, mut near), (of_app, far)] = connect(&mut proxy, &mut app).await;
+    let mut piece = BytesMut::new();
+    encode_connection_data("c", b"first", 0, &mut piece);
+    (0..BATCH_MAX_BYTES / PING_BYTES).for_each(|_| ServiceMessage::Ping(Ping::default()).encode(&mut piece));
+    encode_connection_data("c", b"last", 0, &mut piece);
+    near.writer.send(piece.freeze()).await.unwrap();
+    let stop = SocketStop::default();
+    let running = app.spawn(of_app, far, &stop);
+    settle().await;
+    stop.stop(StopReason::Failed, &proxy.outbox);
+    assert_eq!(running.await.unwrap().0.batches, [["first"], ["last"]]);
 }
 
 #[tokio::test(start_paused = true)]
