@@ -69,4 +69,5 @@ mod take_overs;
 mod timelines;
 mod trace_sampling;
 mod unassigned_clients;
+mod unread_answers;
 mod webhooks;

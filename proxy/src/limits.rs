@@ -4,6 +4,7 @@
 //! messages are counted only if a limit for them is set.
 
 mod address_key;
+mod answer_budget;
 mod auth_throttle;
 mod group_name_sum;
 mod head_budget;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX};
 
 pub(crate) use address_key::{AddressKey, AddressPermit};
+pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
 pub(crate) use auth_throttle::AuthThrottle;
 pub(crate) use group_name_sum::GroupNameSums;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
@@ -74,6 +76,7 @@ pub(crate) struct LimitCounters {
     pub heads: HeadBudget,
     pub relays: Arc<RelayLimit>,
     pub links: LinkLimit,
+    pub answers: AnswerBudget,
     pub refusals: PermitRefusals,
     /// Bytes of names of groups with members, by the index of their hub.
     pub group_names: Permits<usize>,
@@ -109,6 +112,7 @@ impl LimitCounters {
             heads: HeadBudget::new(limits.heads_total_bytes),
             relays: RelayLimit::new(&settings.relay),
             links: LinkLimit::new(&settings.links),
+            answers: AnswerBudget::default(),
             refusals: PermitRefusals::default(),
             group_names: Permits::new(settings.groups.names_total_bytes, usize::MAX),
             group_name_sums: GroupNameSums::default(),

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Reading never waits for a client or a handler, only for space in another shard's inbox, which that shard always
-//! frees.
+//! frees, and after many queries up to a second for their answers.
 
 mod attachment;
 mod dial_in_ping;
@@ -18,6 +18,7 @@ mod link_request;
 mod lost_app_server;
 mod lost_key;
 mod mirror_frame;
+mod question_reply;
 mod route;
 mod session_over;
 mod socket_carrier;

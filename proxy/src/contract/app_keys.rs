@@ -24,11 +24,11 @@ const NEW: &str = "the new key of one app of several";
 /// Time until a node notices a change.
 const SOON: Duration = Duration::from_secs(2);
 
-fn keys(text: &str) -> Vec<AppKey> {
+pub(super) fn keys(text: &str) -> Vec<AppKey> {
     AppKey::lines(text).unwrap()
 }
 
-async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
+pub(super) async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
     let settings = Settings { accepts_dial_in: true, app_keys, ..peers(&[1]) };
     FleetNode::start(&MemoryNetwork::default(), 1, settings).await
 }

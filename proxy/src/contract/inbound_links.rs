@@ -85,20 +85,7 @@ impl DialInLink {
         instance: &str,
         (endpoint, target): (&str, Option<&str>),
     ) -> Result<Self, String> {
-        let named = target.map(|target| format!("&target={target}")).unwrap_or_default();
-        let mut request = format!("ws://{endpoint}/server/{HUB}&cid=1{named}").into_client_request().unwrap();
-        let bearer = format!("Bearer {}", token_by(key, "server", instance, unix_seconds() + 3600));
-        request.headers_mut().insert("authorization", bearer.parse().unwrap());
-        request.headers_mut().insert("x-asrs-server-id", instance.parse().unwrap());
-        let mut socket = match client_async(request, node.stage.dial()).await {
-            Ok((socket, _)) => socket,
-            Err(tungstenite::Error::Http(answer)) => {
-                let status = answer.status();
-                let text = String::from_utf8(answer.into_body().unwrap_or_default()).unwrap();
-                return Err(format!("{status}: {text}"));
-            }
-            Err(error) => panic!("{error}"),
-        };
+        let mut socket = dial_socket(key, node, instance, (endpoint, target)).await?;
         let kind = match target {
             Some(_) => LinkKind::OnDemand,
             // Sends only, like the Management SDK.
@@ -211,6 +198,29 @@ impl DialInLink {
     /// Names of nodes for which the app server was asked to open links.
     fn targets(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.targets.try_recv().ok()).collect()
+    }
+}
+
+/// Socket of an app server, before the handshake of its link.
+pub(super) async fn dial_socket(
+    key: &str,
+    node: &FleetNode,
+    instance: &str,
+    (endpoint, target): (&str, Option<&str>),
+) -> Result<WebSocketStream<DuplexStream>, String> {
+    let named = target.map(|target| format!("&target={target}")).unwrap_or_default();
+    let mut request = format!("ws://{endpoint}/server/{HUB}&cid=1{named}").into_client_request().unwrap();
+    let bearer = format!("Bearer {}", token_by(key, "server", instance, unix_seconds() + 3600));
+    request.headers_mut().insert("authorization", bearer.parse().unwrap());
+    request.headers_mut().insert("x-asrs-server-id", instance.parse().unwrap());
+    match client_async(request, node.stage.dial()).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::Error::Http(answer)) => {
+            let status = answer.status();
+            let text = String::from_utf8(answer.into_body().unwrap_or_default()).unwrap();
+            Err(format!("{status}: {text}"))
+        }
+        Err(error) => panic!("{error}"),
     }
 }
 

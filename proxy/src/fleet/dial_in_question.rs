@@ -21,31 +21,31 @@ use crate::upstream::{LinkHandle, ReplyTo};
 
 /// Answer being gathered for one query.
 pub(super) struct GatheredAnswer {
-    link: Arc<LinkHandle>,
+    reply_to: Arc<dyn ReplyTo>,
     terms: AnswerTerms,
     own: oneshot::Receiver<ServiceMessage>,
 }
 
 impl GatheredAnswer {
     /// Starts gathering. Returns the reply handle for this node too.
-    pub(super) fn begin(link: Arc<LinkHandle>, question: &ServiceMessage) -> (Arc<dyn ReplyTo>, Self) {
-        let (reply_to, own) = OwnAnswer::of(link.hub(), link.app());
-        (reply_to, Self { link, terms: AnswerTerms::of(question), own })
+    pub(super) fn begin(reply_to: Arc<dyn ReplyTo>, question: &ServiceMessage) -> (Arc<dyn ReplyTo>, Self) {
+        let (own_answer, own) = OwnAnswer::of(reply_to.hub(), reply_to.app());
+        (own_answer, Self { reply_to, terms: AnswerTerms::of(question), own })
     }
 
     /// Sends the combined answer to the app server, once this node has answered.
     pub(super) async fn give(self, others: Answers<Option<ServiceMessage>>) {
-        let Self { link, terms, own } = self;
+        let Self { reply_to, terms, own } = self;
         let mut answers = vec![Ok(own.await.ok())];
         answers.extend(others.into_iter().map(|(_, answer)| answer));
-        link.send(&ServiceMessage::Ack(terms.combine(answers)));
+        reply_to.answer(&ServiceMessage::Ack(terms.combine(answers)));
     }
 }
 
 /// Sends a page of a group's members, from this and other nodes, to an app server.
 pub(super) async fn list_members(
     fleet: &Fleet,
-    link: &Arc<LinkHandle>,
+    (link, reply_to): (&Arc<LinkHandle>, &dyn ReplyTo),
     query: GroupMemberQuery,
     others: Vec<Arc<FleetMember>>,
 ) {
@@ -59,5 +59,5 @@ pub(super) async fn list_members(
         }
         Err((status, problem)) => Ack { ack_id, status, message: Some(problem.into()), payload: None },
     };
-    link.send(&ServiceMessage::Ack(ack));
+    reply_to.answer(&ServiceMessage::Ack(ack));
 }

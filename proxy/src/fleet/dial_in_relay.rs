@@ -63,7 +63,12 @@ impl OtherNodes for Fleet {
         self.presence().reach(self.members(), link).is_for_us
     }
 
-    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn ReplyTo>> {
+    fn ask_too(
+        &self,
+        link: &Arc<LinkHandle>,
+        reply_to: &Arc<dyn ReplyTo>,
+        message: &ServiceMessage,
+    ) -> Option<Arc<dyn ReplyTo>> {
         let (runtime, key) = (self.runtime().get()?, link.hub_identity().key());
         keep_first(self.shared(), key, message);
         if let ServiceMessage::GroupMemberQuery(query) = message
@@ -73,9 +78,9 @@ impl OtherNodes for Fleet {
             if nodes.is_empty() {
                 return None;
             }
-            let (fleet, link, query) = (self.clone(), link.clone(), query.clone());
             let silent = Arc::new(NoReply(link.hub()));
-            drop(runtime.spawn(async move { list_members(&fleet, &link, query, nodes).await }));
+            let (fleet, link, reply_to, query) = (self.clone(), link.clone(), reply_to.clone(), query.clone());
+            drop(runtime.spawn(async move { list_members(&fleet, (&link, &*reply_to), query, nodes).await }));
             return Some(silent);
         }
         let asked = if is_about_own(self.shared(), message) { Vec::new() } else { wanting_of(self, link, message) };
@@ -83,7 +88,7 @@ impl OtherNodes for Fleet {
             return None;
         }
         let answers = self.ask(asked, key, &message.to_body());
-        let (own, answer) = GatheredAnswer::begin(link.clone(), message);
+        let (own, answer) = GatheredAnswer::begin(reply_to.clone(), message);
         drop(runtime.spawn(async move { answer.give(answers.await).await }));
         Some(own)
     }

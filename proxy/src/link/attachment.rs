@@ -108,6 +108,7 @@ impl SocketMeter for LinkMeter<'_> {
             count => (FrameKind::Message, count),
         };
         self.shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
+        self.link.answers().into_iter().for_each(|answers| answers.trim(self.link.ring_bytes()));
     }
 
     /// Measures the round trip at the echo interval.

@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -18,11 +19,13 @@ use trunkline_protocol::service::{
 
 use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, PingAction};
+use super::question_reply::QuestionReply;
 use super::route::read_filtered;
 use crate::auth::Signer;
 use crate::clock::unix_seconds;
+use crate::limits::{LinkAnswers, QuestionRefusal};
 use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
-use crate::upstream::{LinkHandle, Pool};
+use crate::upstream::{LinkHandle, Pool, ReplyTo};
 
 /// Maximum number of pairs read from a ping.
 const PAIRS_MAX: usize = 16;
@@ -30,6 +33,15 @@ const PAIRS_MAX: usize = 16;
 /// Limit of the bytes queued for an app server that does not read. Client data stops far below it; replies
 /// don't.
 const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Maximum number of questions with large answers in a batch, because each may take some 100 µs.
+const QUESTIONS_PER_BATCH_MAX: usize = 16;
+
+/// Interval at which a link with many questions in progress checks for their answers.
+const ANSWER_CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Maximum number of checks before the link is read further.
+const ANSWER_CHECKS_MAX: usize = 1000;
 
 pub(super) struct DialInSink<'a> {
     shard: &'a Rc<Shard>,
@@ -40,12 +52,19 @@ pub(super) struct DialInSink<'a> {
     sends: Option<ManySend<'a>>,
     /// Set when the app server migrates its clients. Shards are notified at the end of the batch.
     is_migrating: bool,
+    /// Requests in the pings of this batch, each once. Answered at the end of the batch.
+    actions: Vec<PingAction>,
+    /// Questions with large answers in this batch.
+    questions: usize,
+    /// Set when the link is closed for its unread answers. It gets no further ones.
+    is_cut_off: bool,
 }
 
 impl<'a> DialInSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, link: &Arc<LinkHandle>) -> Self {
         let inner = ShardSink::new(shard, pool, link.clone());
-        Self { shard, pool, link: link.clone(), inner, sends: None, is_migrating: false }
+        let (link, actions) = (link.clone(), Vec::new());
+        Self { shard, pool, link, inner, sends: None, is_migrating: false, actions, questions: 0, is_cut_off: false }
     }
 
     pub(super) fn in_turns(self, signer: &Signer) -> Self {
@@ -56,7 +75,7 @@ impl<'a> DialInSink<'a> {
         if !self.name_connection(&mut message) {
             let (ack_id, message) = (message.ack_id().unwrap_or_default(), Some(ByteString::new()));
             let ack = Ack { ack_id, status: AckStatus::NotFound, message, payload: None };
-            self.link.send(&ServiceMessage::Ack(ack));
+            self.link.answer(&ServiceMessage::Ack(ack));
             return Ok(());
         }
         let (shared, link, others) = (self.shard.shared(), &self.link, self.shard.shared().other_nodes());
@@ -153,8 +172,54 @@ impl<'a> DialInSink<'a> {
 
     /// Queries this node and the other nodes. The app server gets one reply.
     fn ask(&mut self, message: ServiceMessage) -> Result<(), String> {
-        let reply_to = self.shard.shared().other_nodes().ask_too(&self.link, &message);
-        self.inner.route(SendOrigin::Sender(self.link.app(), 0), reply_to.as_ref(), message)
+        let reply_to: Arc<dyn ReplyTo> = if !has_large_answer(&message) {
+            self.link.clone()
+        } else if self.is_cut_off {
+            return Ok(());
+        } else {
+            self.questions += 1;
+            match QuestionReply::begin(&self.link) {
+                Ok(reply_to) => reply_to,
+                Err(refusal) => {
+                    self.refuse(&message, &refusal);
+                    return Ok(());
+                }
+            }
+        };
+        let gathered = self.shard.shared().other_nodes().ask_too(&self.link, &reply_to, &message);
+        let reply_to = gathered.as_ref().unwrap_or(&reply_to);
+        self.inner.route(SendOrigin::Sender(self.link.app(), 0), Some(reply_to), message)
+    }
+
+    /// Answers a question with an error.
+    fn refuse(&self, question: &ServiceMessage, refusal: &QuestionRefusal) {
+        let signer = self.link.token_signer().map_or("", |token| token.signer.label());
+        self.shard.shared().limits.refusals.count("queries", signer);
+        if let Some(suppressed) = self.pool.may_warn() {
+            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+            warn!(hub, %app, reason = %refusal, suppressed, "query of an app server refused");
+        }
+        let (ack_id, message) = (question.ack_id().unwrap_or_default(), Some(refusal.to_string().into()));
+        let ack = Ack { ack_id, status: AckStatus::InternalServerError, message, payload: None };
+        self.link.answer(&ServiceMessage::Ack(ack));
+    }
+
+    /// Whether too many answers wait for the app server.
+    fn has_unread(&self) -> bool {
+        self.link.ring_bytes() > ANSWERS_MAX_BYTES || self.link.answers().is_some_and(LinkAnswers::are_over)
+    }
+
+    /// Closes the link of an app server that does not read.
+    fn cut_off_unread(&mut self) {
+        if self.is_cut_off || !self.has_unread() {
+            return;
+        }
+        self.is_cut_off = true;
+        if !self.link.given_up().is_cancelled() {
+            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+            warn!(hub, %app, "app server does not read answers to its queries: closing its link");
+            self.link.give_up();
+        }
     }
 
     fn answer(&mut self, action: PingAction) {
@@ -171,7 +236,7 @@ impl<'a> DialInSink<'a> {
                 dial_in_ping::finack()
             }
         };
-        self.link.send(&ServiceMessage::Ping(answer));
+        self.link.answer(&ServiceMessage::Ping(answer));
     }
 
     fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
@@ -195,6 +260,12 @@ impl<'a> DialInSink<'a> {
         // An earlier notice may have asked to wait.
         self.is_migrating |= how == Leaving::Migrating && self.pool.begin_reassigning();
     }
+}
+
+/// Whether a question may have an answer of many kilobytes.
+fn has_large_answer(message: &ServiceMessage) -> bool {
+    use ServiceMessage as M;
+    matches!(message, M::GroupMemberQuery(_) | M::UserConnectionQuery(_) | M::GetConnectionClaims(_))
 }
 
 /// Sets the default lifetime of one year on a user's group membership, which also applies to future
@@ -234,13 +305,11 @@ impl FrameSink for DialInSink<'_> {
     fn handle_ping(&mut self, ping: &Ping) {
         self.inner.handle_ping(ping);
         self.link.take_echo(ping);
-        let mut actions: Vec<_> = Vec::new();
         for action in dial_in_ping::actions(ping).take(PAIRS_MAX) {
-            if !actions.contains(&action) {
-                actions.push(action);
+            if !self.actions.contains(&action) {
+                self.actions.push(action);
             }
         }
-        actions.into_iter().for_each(|action| self.answer(action));
     }
 
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
@@ -263,17 +332,18 @@ impl FrameSink for DialInSink<'_> {
     }
 
     fn is_batch_full(&mut self, frames: usize) -> bool {
-        self.inner.is_batch_full(frames)
+        let has_unread = || frames > 0 && !self.is_cut_off && self.link.ring_bytes() > ANSWERS_MAX_BYTES;
+        self.questions >= QUESTIONS_PER_BATCH_MAX || has_unread() || self.inner.is_batch_full(frames)
     }
 
     async fn end_batch(&mut self, bytes: usize) {
         self.inner.end_batch(bytes).await;
-        self.sends = None;
-        if self.link.ring_bytes() > ANSWERS_MAX_BYTES {
-            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
-            warn!(hub, %app, "app server does not read answers to its queries: closing its link");
-            self.link.give_up();
+        (self.sends, self.questions) = (None, 0);
+        let actions = std::mem::take(&mut self.actions);
+        if !actions.is_empty() && !self.is_cut_off && !self.has_unread() {
+            actions.into_iter().for_each(|action| self.answer(action));
         }
+        self.cut_off_unread();
         if std::mem::take(&mut self.is_migrating) {
             let (hub, app) = (self.link.hub(), self.link.app());
             super::give_to_all(self.shard, &ShardCommand::AppShuttingDown { hub, app }).await;
@@ -282,5 +352,12 @@ impl FrameSink for DialInSink<'_> {
 
     async fn yield_after_batch(&mut self) {
         self.inner.yield_after_batch().await;
+        let link = self.link.clone();
+        for _ in 0..ANSWER_CHECKS_MAX {
+            if !link.answers().is_some_and(LinkAnswers::are_many) || link.given_up().is_cancelled() {
+                return;
+            }
+            sleep(ANSWER_CHECK_INTERVAL).await;
+        }
     }
 }

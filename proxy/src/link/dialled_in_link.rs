@@ -122,7 +122,10 @@ fn make_link(shard: &Shard, pool: &Pool, dialled_in: DialledIn) -> Arc<LinkHandl
     let settings: SessionSettings = links.session();
     let session = Session::new(SessionId::FIRST, Role::Proxy, settings, shard.shared().now_ms());
     let (hub, app) = (pool.hub().clone(), pool.app().id);
-    Arc::new(LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, pool.retired()))
+    let share = shard.shared().admission.share_of(&dialled_in.signer.signer);
+    let answers = shard.shared().limits.answers.of_link(share);
+    let link = LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, pool.retired());
+    Arc::new(link.with_answers(answers))
 }
 
 async fn carry(
@@ -171,6 +174,7 @@ async fn carry(
 
     pool.socket_ended();
     let leftover = link.outbox().close();
+    link.answers().into_iter().for_each(|answers| answers.trim(0));
     pool.remove(&link);
     shard.shared().other_nodes().links_changed();
     let over = SessionOver::of_dialled_in(&end);

@@ -12,6 +12,7 @@ use trunkline_protocol::service::{ServiceMessage, Session, SessionError, encode_
 use super::capability::LinkCapabilities;
 use super::{AppServerId, HubIdentity, HubIndex, LinkId, ReplyTo};
 use crate::auth::{Signer, TokenSigner};
+use crate::limits::LinkAnswers;
 
 /// Echo value used by [`LinkHandle::fence`].
 const FENCE: &str = "fence";
@@ -31,6 +32,8 @@ pub(crate) struct LinkHandle {
     supports_idle_handovers: AtomicBool,
     /// Details sent by an app server that dialled in.
     dialled_in: Option<Box<DialledIn>>,
+    /// Answers to an app server that dialled in.
+    answers: Option<LinkAnswers>,
     /// Whether its clients are moving to other links.
     is_leaving: AtomicBool,
     /// Cancelled when the link should close.
@@ -83,9 +86,21 @@ impl LinkHandle {
         Self { capabilities, dialled_in, given_up, ..Self::beginning(hub, app, unsent_max_bytes, Some(session)) }
     }
 
+    /// Counts the answers to the app server.
+    #[must_use]
+    pub(crate) fn with_answers(self, answers: LinkAnswers) -> Self {
+        Self { answers: Some(answers), ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn answers(&self) -> Option<&LinkAnswers> {
+        self.answers.as_ref()
+    }
+
     fn beginning(hub: Arc<HubIdentity>, app: AppServerId, unsent_max_bytes: usize, session: Option<Session>) -> Self {
         Self {
             dialled_in: None,
+            answers: None,
             is_leaving: AtomicBool::new(false),
             given_up: CancellationToken::new(),
             fences: Mutex::default(),
@@ -341,7 +356,13 @@ impl ReplyTo for LinkHandle {
     }
 
     fn answer(&self, message: &ServiceMessage) {
-        self.send(message);
+        let mut bytes = 0;
+        self.append(Class::Reserved, |buffer| {
+            let before = buffer.len();
+            message.encode(buffer);
+            bytes = buffer.len() - before;
+        });
+        self.answers().into_iter().for_each(|answers| answers.add(bytes));
     }
 }
 

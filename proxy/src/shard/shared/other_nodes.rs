@@ -35,8 +35,13 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     fn is_for_us(&self, link: &LinkHandle) -> bool;
 
     /// Sends a query of such a link to the other nodes. Returns a target for this node's reply, which merges
-    /// all replies for the link; `None` if there are no other nodes.
-    fn ask_too(&self, link: &Arc<LinkHandle>, message: &ServiceMessage) -> Option<Arc<dyn ReplyTo>>;
+    /// all replies for the sender; `None` if there are no other nodes.
+    fn ask_too(
+        &self,
+        link: &Arc<LinkHandle>,
+        reply_to: &Arc<dyn ReplyTo>,
+        message: &ServiceMessage,
+    ) -> Option<Arc<dyn ReplyTo>>;
 
     /// Invokes a client on another node; the link receives the result. Returns `false` if there is no such
     /// node.
@@ -127,7 +132,12 @@ impl OtherNodes for NoOtherNodes {
         true
     }
 
-    fn ask_too(&self, _link: &Arc<LinkHandle>, _message: &ServiceMessage) -> Option<Arc<dyn ReplyTo>> {
+    fn ask_too(
+        &self,
+        _link: &Arc<LinkHandle>,
+        _reply_to: &Arc<dyn ReplyTo>,
+        _message: &ServiceMessage,
+    ) -> Option<Arc<dyn ReplyTo>> {
         None
     }
 

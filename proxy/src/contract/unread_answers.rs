@@ -1,0 +1,134 @@
+//! Answers to app servers that dial in: how many a flood of queries gets, and how many wait for an app server that does
+//! not read.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::DuplexStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use trunkline_protocol::service::*;
+
+use super::app_keys::{keys, node_with};
+use super::fleet_nodes::{FleetNode, until};
+use super::inbound_links::{DialInLink, ONE, dial_socket};
+use super::stage::{KEY, run};
+use crate::auth::Signer;
+
+const SHOP: &str = "the key of one app of several, shop";
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// Frames of one WebSocket message.
+fn piece(messages: impl IntoIterator<Item = ServiceMessage>) -> Message {
+    let mut piece = BytesMut::new();
+    messages.into_iter().for_each(|message| message.encode(&mut piece));
+    Message::Binary(piece.freeze())
+}
+
+fn members(ack_id: i64) -> ServiceMessage {
+    let group = "red".into();
+    ServiceMessage::GroupMemberQuery(GroupMemberQuery { group, ack_id, ..GroupMemberQuery::default() })
+}
+
+/// Link of an app server that answers nothing and reads only on request.
+async fn open_socket(node: &FleetNode) -> WebSocketStream<DuplexStream> {
+    let mut socket = dial_socket(KEY, node, "reader_1", (ONE, None)).await.unwrap();
+    let request = LinkHandshakeRequest { version: 1, kind: LinkKind::Weak, ..LinkHandshakeRequest::default() };
+    socket.send(piece([ServiceMessage::HandshakeRequest(request)])).await.unwrap();
+    socket.next().await.unwrap().unwrap();
+    socket
+}
+
+/// Messages until none arrives for a while.
+async fn read_all(socket: &mut WebSocketStream<DuplexStream>) -> Vec<ServiceMessage> {
+    let (mut frames, mut messages) = (FrameBuffer::default(), Vec::new());
+    while let Ok(Some(Ok(Message::Binary(bytes)))) = timeout(SILENCE, socket.next()).await {
+        frames.push(bytes);
+        messages.extend(std::iter::from_fn(|| frames.next_body().unwrap()).map(decoded));
+    }
+    messages
+}
+
+fn decoded(body: Bytes) -> ServiceMessage {
+    ServiceMessage::decode(&body).unwrap().unwrap()
+}
+
+#[test]
+fn pings_that_ask_for_the_same_in_one_batch_are_answered_once() {
+    run(async {
+        let node = node_with(Vec::new()).await;
+        let mut socket = open_socket(&node).await;
+        let ping = |key: &'static str| ServiceMessage::Ping(Ping { pairs: vec![(key.into(), "".into())] });
+        socket.send(piece((0..500).flat_map(|_| [ping("servers"), ping("status")]))).await.unwrap();
+        let answers = read_all(&mut socket).await;
+        let count = |key: &str| {
+            answers.iter().filter(|it| matches!(it, ServiceMessage::Ping(ping) if ping.get(key).is_some())).count()
+        };
+        assert_eq!((count("servers"), count("status")), (1, 1));
+    });
+}
+
+#[test]
+fn an_app_server_that_asks_much_gets_all_answers_if_it_reads() {
+    run(async {
+        let node = node_with(Vec::new()).await;
+        let mut socket = open_socket(&node).await;
+        socket.send(piece((0..500).map(members))).await.unwrap();
+        let answers = read_all(&mut socket).await;
+        let ids = answers.iter().filter_map(|it| match it {
+            ServiceMessage::Ack(ack) if ack.status == AckStatus::Ok => Some(ack.ack_id),
+            _ => None,
+        });
+        assert_eq!(ids.collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn answers_of_an_app_server_that_does_not_read_are_bounded_within_a_batch() {
+    run(async {
+        let node = node_with(Vec::new()).await;
+        let mut home = DialInLink::open(&node, "home_1", ONE).await;
+        let user = "a".repeat(1000);
+        let mut clients = Vec::new();
+        for _ in 0..64 {
+            clients.push(home.client(&node, &user).await);
+        }
+        let (user_id, group) = (user.into(), Some("red".into()));
+        home.send(ServiceMessage::UserJoinGroupWithAck(UserGroupChange {
+            user_id,
+            group,
+            ..UserGroupChange::default()
+        }));
+        assert_eq!(home.ack().await.status, AckStatus::Ok);
+        let mut socket = open_socket(&node).await;
+        socket.send(piece((0..2000).map(members))).await.unwrap();
+        let lost = || node.stage.shared.counters()[0].sessions.frames_lost.get();
+        until(Duration::from_secs(10), "the link is closed", || lost() > 0).await;
+        assert!((200..320).contains(&lost()), "{} answers of 64 KiB", lost());
+    });
+}
+
+#[test]
+fn a_key_with_many_unread_answers_gets_no_further_ones_and_other_keys_get_theirs() {
+    run(async {
+        let node = node_with(keys(&format!("shop={SHOP};bench"))).await;
+        let (mut shop, mut other) =
+            (DialInLink::open_by(SHOP, &node, "shop_1").await, DialInLink::open(&node, "home_1", ONE).await);
+        shop.send(members(1));
+        assert_eq!(shop.ack().await.status, AckStatus::Ok);
+        let shared = &node.stage.shared;
+        let unread = shared.limits.answers.of_link(shared.admission.share_of(&Signer::App("shop".into())));
+        unread.add(200 * 1024 * 1024);
+        shop.send(members(2));
+        let refused = shop.ack().await;
+        assert_eq!((refused.ack_id, refused.status), (2, AckStatus::InternalServerError));
+        assert!(refused.message.unwrap().contains("do not read"));
+        other.send(members(3));
+        assert_eq!(other.ack().await.status, AckStatus::Ok);
+        drop(unread);
+        shop.send(members(4));
+        assert_eq!(shop.ack().await.status, AckStatus::Ok);
+    });
+}
