@@ -47,7 +47,7 @@ use session_over::{CarryEnd, SessionOver};
 pub(crate) use dialled_in_link::serve_link;
 pub(crate) use link_request::link_request;
 pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
-pub(crate) use route::{FrameSource, RoutedBatch, route, route_counted};
+pub(crate) use route::{FrameSource, NAMES_PER_COMMAND_MAX, RoutedBatch, route, route_counted};
 pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};
 
 /// Number of dials of a lost link per resume window. A stuck dial times out, because another one may get through.

@@ -156,8 +156,13 @@ impl Turn {
     pub(crate) fn work<T>(&self, work: impl FnOnce() -> T) -> T {
         let begun_at = Instant::now();
         let result = work();
-        self.slowest_ns.fetch_max(nanos(begun_at.elapsed()), Ordering::Relaxed);
+        self.note_work(begun_at.elapsed());
         result
+    }
+
+    /// Records the time of one thread's work.
+    pub(crate) fn note_work(&self, time: Duration) {
+        self.slowest_ns.fetch_max(nanos(time), Ordering::Relaxed);
     }
 }
 

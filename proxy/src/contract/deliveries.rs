@@ -1,6 +1,11 @@
 //! Deliveries: receivers and order of each kind of send.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use bytes::Bytes;
+use bytestring::ByteString;
+use tokio::task::{spawn_local, yield_now};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
@@ -235,5 +240,57 @@ fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
         assert!(numbers.is_sorted(), "{numbers:?}");
         assert_eq!(numbers.last(), Some(&49), "the newest stay");
         assert!(numbers.len() < 50, "some were dropped");
+    });
+}
+
+#[test]
+fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_served() {
+    run(async {
+        for shards in [1, 2] {
+            let (stage, _app, mut link) = chat(shards).await;
+            let [mut ann, mut bob]: [Client; 2] = clients(&stage, &mut link).await;
+            link.join(&ann.id, "red").await;
+            link.join(&bob.id, "red").await;
+            let steps = Rc::new(Cell::new(0));
+            let counted = steps.clone();
+            let others = spawn_local(async move {
+                loop {
+                    counted.set(counted.get() + 1);
+                    yield_now().await;
+                }
+            });
+            let mut groups: Vec<ByteString> = (0..20_000).map(|number| number.to_string().into()).collect();
+            groups.extend(["red".into(), "red".into()]);
+            let payloads = json("\"hi\"");
+            link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })).await;
+            for client in [&mut ann, &mut bob] {
+                assert_eq!(client.text().await, "\"hi\"");
+            }
+            assert!(steps.get() > 500, "{} steps of others, {shards} shards", steps.get());
+            others.abort();
+            for client in [&mut ann, &mut bob] {
+                client.fence(&link).await;
+            }
+        }
+    });
+}
+
+#[test]
+fn names_that_a_long_list_repeats_count_once() {
+    run(async {
+        let (stage, _app, mut link) = chat(1).await;
+        let [mut ann]: [Client; 1] = clients(&stage, &mut link).await;
+        link.join(&ann.id, "red").await;
+        link.join(&ann.id, "blue").await;
+        let groups = [["red"; 20], ["blue"; 20]].concat().into_iter().map(ByteString::from).collect();
+        let payloads = json("\"groups\"");
+        link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })).await;
+        let connection_ids = vec![ann.id.as_str().into(); 40];
+        let payloads = json("\"connections\"");
+        link.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })).await;
+        for word in ["\"groups\"", "\"groups\"", "\"connections\""] {
+            assert_eq!(ann.text().await, word, "once for each group");
+        }
+        ann.fence(&link).await;
     });
 }

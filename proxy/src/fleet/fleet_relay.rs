@@ -95,8 +95,8 @@ impl FleetRelay {
             message,
             &mut batch,
         )?;
-        for (commands, shard) in batch.into_commands().into_iter().zip(shared.shards()) {
-            if !commands.is_empty() {
+        for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
+            for commands in pieces {
                 shard.give(commands, bytes).await;
             }
         }

@@ -317,9 +317,10 @@ impl FrameSink for NodeSink<'_> {
     async fn end_batch(&mut self, bytes: usize) {
         let shared = self.fleet.shared();
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(shared));
-        let commands = batch.into_commands().into_iter().zip(shared.shards());
-        for (commands, shard) in commands.filter(|(commands, _)| !commands.is_empty()) {
-            shard.give(commands, bytes).await;
+        for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
+            for commands in pieces {
+                shard.give(commands, bytes).await;
+            }
         }
     }
 }

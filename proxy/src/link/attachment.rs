@@ -14,7 +14,7 @@ use trunkline_protocol::service::{
 };
 
 use super::mirror_frame;
-use super::route::{FrameSource, RoutedBatch, route};
+use super::route::{CommandPieces, FrameSource, RoutedBatch, route};
 use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
@@ -176,6 +176,29 @@ impl<'a> ShardSink<'a> {
     }
 }
 
+impl ShardSink<'_> {
+    /// Notes work of the app other than frames of a batch.
+    pub(super) fn note_work(&self) {
+        self.line.iter().for_each(|line| line.note_work());
+    }
+
+    /// Applies commands to this shard, which serves its clients between two pieces of a long frame.
+    async fn apply_here(&self, mut pieces: CommandPieces, turn: Option<&Turn>) {
+        let mut time = Duration::ZERO;
+        while let Some(commands) = pieces.next() {
+            let begun_at = turn.map(|_| Instant::now());
+            self.shard.apply(commands);
+            if let Some((turn, begun_at)) = turn.zip(begun_at) {
+                time += begun_at.elapsed();
+                turn.note_work(time);
+            }
+            if matches!(pieces, CommandPieces::Cut(_)) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
 /// Whether the group is a mirror, which receives copies and sends nothing to clients.
 fn is_mirror(group: Option<&ServerGroup>) -> bool {
     group.is_some_and(ServerGroup::is_mirror)
@@ -240,8 +263,8 @@ impl FrameSink for ShardSink<'_> {
     }
 
     fn is_batch_full(&mut self, frames: usize) -> bool {
-        self.frames = frames;
-        self.turn.as_ref().is_some_and(|(turn, begun_at)| turn.is_full(frames, *begun_at))
+        self.frames = frames + self.batch.names();
+        self.turn.as_ref().is_some_and(|(turn, begun_at)| turn.is_full(self.frames, *begun_at))
     }
 
     /// Applies the batch here and sends the other shards their parts. The turn ends when all have applied them.
@@ -253,16 +276,13 @@ impl FrameSink for ShardSink<'_> {
         }
         let turn = self.turn.take().map(|(turn, begun_at)| turn.read(self.frames, begun_at.elapsed()));
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
-        for (index, commands) in
-            batch.into_commands().into_iter().enumerate().filter(|(_, commands)| !commands.is_empty())
-        {
+        for (index, pieces) in batch.into_commands().enumerate() {
             if index == usize::from(self.shard.index()) {
-                match &turn {
-                    Some(turn) => turn.work(|| self.shard.apply(commands)),
-                    None => self.shard.apply(commands),
-                }
+                self.apply_here(pieces, turn.as_deref()).await;
             } else if let Some(other) = self.shard.shared().shards().get(index) {
-                other.give_in_turn(commands, bytes, turn.clone()).await;
+                for commands in pieces {
+                    other.give_in_turn(commands, bytes, turn.clone()).await;
+                }
             }
         }
         self.ending = turn;

@@ -37,6 +37,9 @@ const ANSWERS_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Maximum number of questions with large answers in a batch, because each may take some 100 µs.
 const QUESTIONS_PER_BATCH_MAX: usize = 16;
 
+/// Number of app servers above which sending their names counts as work of the app.
+const LONG_LIST: usize = 256;
+
 /// Interval at which a link with many questions in progress checks for their answers.
 const ANSWER_CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -229,6 +232,9 @@ impl<'a> DialInSink<'a> {
                 let shared = self.shard.shared();
                 let mut ids: Vec<_> = self.pools().iter().map(|pool| pool.app().instance.clone()).collect();
                 ids.extend(shared.other_nodes().app_servers(self.pool.hub().key()));
+                if ids.len() > LONG_LIST {
+                    self.inner.note_work();
+                }
                 dial_in_ping::servers(ids, unix_seconds())
             }
             PingAction::Leave(how) => {

@@ -3,7 +3,9 @@
 //! A connection concerns the shard that owns it. Groups, users and broadcasts concern every shard, because each
 //! keeps its own members. A frame is parsed and framed once here, for any number of shards.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use bytestring::ByteString;
 use tracing::debug;
@@ -22,17 +24,54 @@ use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, 
 use crate::shard::{Location, MembershipRefused, Shared};
 use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
+/// Maximum number of names of groups, users or connections in a command. Longer lists are cut, so that other work of
+/// the shard can run in between.
+pub(crate) const NAMES_PER_COMMAND_MAX: usize = 32;
+
+/// Maximum number of names in a frame that are not checked for duplicates.
+const NAMES_UNCHECKED_MAX: usize = 16;
+
 /// Commands of one batch of frames, by shard.
 #[derive(Debug)]
 pub(crate) struct RoutedBatch {
     commands: Vec<Vec<ShardCommand>>,
     has_begun: bool,
+    /// Names in frames with so many that they were cut into several commands.
+    names: usize,
+}
+
+/// Commands for one shard, to be applied one list at a time: all together, or cut at commands with many names.
+#[derive(Debug)]
+pub(crate) enum CommandPieces {
+    Whole(Vec<ShardCommand>),
+    Cut(IntoIter<ShardCommand>),
+}
+
+impl Iterator for CommandPieces {
+    type Item = Vec<ShardCommand>;
+
+    fn next(&mut self) -> Option<Vec<ShardCommand>> {
+        let piece = match self {
+            Self::Whole(commands) => std::mem::take(commands),
+            Self::Cut(rest) => {
+                let (mut names, mut piece) = (0, Vec::new());
+                while names < NAMES_PER_COMMAND_MAX
+                    && let Some(command) = rest.next()
+                {
+                    names += command.names();
+                    piece.push(command);
+                }
+                piece
+            }
+        };
+        Some(piece).filter(|piece| !piece.is_empty())
+    }
 }
 
 impl RoutedBatch {
     /// Creates an empty batch. It allocates nothing while its link waits for frames.
     pub(crate) fn of(shared: &Shared) -> Self {
-        Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false }
+        Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false, names: 0 }
     }
 
     /// Starts the batch with the first frame that this shard reads, reusing the shard's spare list.
@@ -49,8 +88,18 @@ impl RoutedBatch {
         self.has_begun
     }
 
-    pub(crate) fn into_commands(self) -> Vec<Vec<ShardCommand>> {
-        self.commands
+    /// Number of names in frames with many of them. Each name is about as much work as a frame.
+    pub(super) fn names(&self) -> usize {
+        self.names
+    }
+
+    /// Commands by shard, each list to be applied in a step of its own.
+    pub(crate) fn into_commands(self) -> impl Iterator<Item = CommandPieces> {
+        let is_cut = self.names > 0;
+        self.commands.into_iter().map(move |commands| match is_cut {
+            true => CommandPieces::Cut(commands.into_iter()),
+            false => CommandPieces::Whole(commands),
+        })
     }
 
     pub(crate) fn for_all(&mut self, command: ShardCommand) {
@@ -197,18 +246,35 @@ fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, bat
     };
     source.counters.sends.of(kind).add_alone(1);
     let (hub, message, origin) = (source.hub, Framed::new(payloads), source.origin);
-    batch.for_all(ShardCommand::Send { hub, to, message, origin });
+    if to.who.names().len() <= NAMES_PER_COMMAND_MAX {
+        return batch.for_all(ShardCommand::Send { hub, to, message, origin });
+    }
+    batch.names += to.who.names().len();
+    for names in to.who.names().chunks(NAMES_PER_COMMAND_MAX) {
+        // Frames with many names exclude nobody.
+        let to = Receivers { filter: to.filter.clone(), ..to.who.with_names(names).into() };
+        batch.for_all(ShardCommand::Send { hub, to, message: message.clone(), origin });
+    }
+}
+
+/// Names of a frame, each once if there are many.
+fn distinct(names: &[ByteString]) -> Vec<ByteString> {
+    if names.len() <= NAMES_UNCHECKED_MAX {
+        return names.to_vec();
+    }
+    let mut seen = HashSet::new();
+    names.iter().filter(|name| seen.insert(&***name)).cloned().collect()
 }
 
 fn receivers_of(source: FrameSource<'_>, message: &ServiceMessage) -> Option<Receivers> {
     let who = match message.audience()? {
         service::Audience::Everyone => Audience::Everyone,
-        service::Audience::Connections(ids) => Audience::Connections(ids.to_vec()),
-        service::Audience::Groups(groups) => Audience::Groups(groups.to_vec()),
-        service::Audience::Users(users) => Audience::Users(users.to_vec()),
+        service::Audience::Connections(ids) => Audience::Connections(distinct(ids)),
+        service::Audience::Groups(groups) => Audience::Groups(distinct(groups)),
+        service::Audience::Users(users) => Audience::Users(distinct(users)),
     };
     let Exclusions { connections, users } = message.exclusions();
-    let (excluded, excluded_users) = (connections.to_vec(), users.to_vec());
+    let (excluded, excluded_users) = (distinct(connections), distinct(users));
     Some(Receivers { who, excluded, excluded_users, filter: source.filter.cloned() })
 }
 
@@ -408,7 +474,7 @@ fn is_over(answer: &ServiceMessage) -> bool {
 /// Sends each shard the ids that it owns; framed once.
 fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
-    for id in ids {
+    for id in distinct(&ids) {
         let owner = source.shared.routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
         match owner {
             Some(ids) => ids.push(id),
@@ -416,9 +482,14 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
         }
     }
     let message = Framed::new(payloads);
-    for (commands, ids) in batch.commands.iter_mut().zip(by_shard).filter(|(_, ids)| !ids.is_empty()) {
-        let to = Receivers { filter: source.filter.cloned(), ..Audience::Connections(ids).into() };
-        commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin });
+    for (commands, ids) in batch.commands.iter_mut().zip(by_shard) {
+        if ids.len() > NAMES_PER_COMMAND_MAX {
+            batch.names += ids.len();
+        }
+        for ids in ids.chunks(NAMES_PER_COMMAND_MAX) {
+            let to = Receivers { filter: source.filter.cloned(), ..Audience::Connections(ids.to_vec()).into() };
+            commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin });
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::client;
 use crate::config::PortSharing;
 use crate::fleet::Fleet;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
-use crate::link::{keep_link, serve_link};
+use crate::link::{NAMES_PER_COMMAND_MAX, keep_link, serve_link};
 use crate::rest::Rest;
 use crate::shard::{AppSocket, Inbox, Shard, ShardMessage, Shared};
 
@@ -103,10 +103,11 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
     while let Some(parcel) = inbox.recv().await {
         match parcel {
             ShardMessage::Batch(batch) => {
-                let is_in_turn = batch.turn.is_some();
+                let has_many_names = batch.commands.last().is_some_and(|it| it.names() >= NAMES_PER_COMMAND_MAX);
+                let yields = batch.turn.is_some() || has_many_names;
                 shard.apply_batch(batch);
-                // While several apps are busy, clients are served between two turns.
-                if is_in_turn {
+                // While several apps are busy, clients are served between two turns, and within a long frame.
+                if yields {
                     yield_now().await;
                 }
             }

@@ -83,6 +83,15 @@ pub(crate) enum ShardCommand {
 }
 
 impl ShardCommand {
+    /// Number of receiving groups, users or connections that a send names; 1 for any other command.
+    #[must_use]
+    pub(crate) fn names(&self) -> usize {
+        match self {
+            Self::Send { to, .. } => to.who.names().len().max(1),
+            _ => 1,
+        }
+    }
+
     /// Message and origin of a send to exactly these receivers, if they are a single set. Two such sends have
     /// the same recipients and can be joined.
     #[must_use]

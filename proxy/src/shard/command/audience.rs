@@ -30,6 +30,26 @@ pub(crate) enum Audience {
 }
 
 impl Audience {
+    /// Names of the sets or connections; none for everyone.
+    #[must_use]
+    pub(crate) fn names(&self) -> &[ByteString] {
+        match self {
+            Self::Everyone => &[],
+            Self::Connections(names) | Self::Groups(names) | Self::Users(names) => names,
+        }
+    }
+
+    /// Audience of this kind with these names.
+    #[must_use]
+    pub(crate) fn with_names(&self, names: &[ByteString]) -> Self {
+        match self {
+            Self::Everyone => Self::Everyone,
+            Self::Connections(_) => Self::Connections(names.to_vec()),
+            Self::Groups(_) => Self::Groups(names.to_vec()),
+            Self::Users(_) => Self::Users(names.to_vec()),
+        }
+    }
+
     /// Whether the audience is a single set, so that no client occurs twice.
     #[must_use]
     pub(crate) fn is_one_set(&self) -> bool {
