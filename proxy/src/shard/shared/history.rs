@@ -1,19 +1,11 @@
 //! History of closed and refused client connections: the latest ones of each shard, for some minutes.
 //!
-//! ```text
-//!   remember ─► open: a few records ──full──► packed: │ block │ block │ block │ … in one buffer, oldest first
-//!   find ─────► hashes of all ids, newest first ─► unpacks the matching block
-//! ```
-//!
-//! Records of one node are similar (hub, app server, browser), so packing a block reduces it to a quarter.
-//! Blocks are stored consecutively in one buffer: individual allocations would pin pages used by earlier
-//! connections, and the memory of a reconnect storm would never be released.
+//! Records are stored consecutively in one buffer: individual allocations would pin pages used by earlier connections,
+//! and the memory of a reconnect storm would never be released.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
-use std::iter;
-use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -31,17 +23,8 @@ pub(crate) const REMEMBERED_MS: u64 = 10 * 60 * 1000;
 /// Maximum number of closed connections kept by a node.
 const REMEMBERED_MAX: usize = 16 * 1024;
 
-/// Maximum total size of their packed records.
+/// Maximum total size of their records.
 const REMEMBERED_MAX_BYTES: usize = 2 * 1024 * 1024;
-
-/// Number of records per packed block; twice as many would save 4 %.
-const BLOCK_RECORDS: usize = 32;
-
-/// Unpacked size at which a block is full.
-const BLOCK_BYTES: usize = 8 * 1024;
-
-/// Minimum number of blocks for which a history has room, since the oldest records are evicted by block.
-const BLOCKS_MIN: usize = 4;
 
 /// Growth of a full buffer. Doubling would leave most of it empty.
 const GROWS_BY_BYTES: usize = 64 * 1024;
@@ -91,24 +74,16 @@ struct HistoryRoom {
 
 #[derive(Debug, Default)]
 struct HistoryRing {
-    /// LZ4 blocks, oldest first.
-    packed: VecDeque<u8>,
-    blocks: VecDeque<HistoryBlock>,
-    /// Newest records in MessagePack.
-    open: Vec<u8>,
-    open_block: HistoryBlock,
-    /// Hash of each record's id, oldest first.
-    id_hashes: VecDeque<u32>,
+    /// Records in MessagePack, oldest first.
+    bytes: VecDeque<u8>,
+    records: VecDeque<HistoryRecord>,
 }
 
-/// Block of records, oldest first.
-#[derive(Debug, Default, Clone, Copy)]
-struct HistoryBlock {
-    records: usize,
-    newest_ms: u64,
-    /// Unpacked and packed size, set when packed.
+#[derive(Debug, Clone, Copy)]
+struct HistoryRecord {
+    id_hash: u64,
+    closed_ms: u64,
     bytes: usize,
-    packed_bytes: usize,
 }
 
 impl<'a> PastConnection<'a> {
@@ -158,10 +133,7 @@ impl History {
         let mut ring = self.ring();
         ring.evict_before(past.closed_ms.saturating_sub(REMEMBERED_MS));
         ring.make_room(self.room, record.len());
-        ring.push(self.id_hash(&past.id), past.closed_ms, &record);
-        if self.room.ends(ring.open_block.records, ring.open.len()) {
-            ring.pack();
-        }
+        ring.push(self.hasher.hash_one(&*past.id), past.closed_ms, &record);
     }
 
     /// Evicts expired records and releases their memory.
@@ -172,115 +144,70 @@ impl History {
     /// Last closed connection with this id, unless expired.
     pub(crate) fn find(&self, id: &str) -> Option<PastConnection<'static>> {
         let id = short(id);
-        let past = self.ring().find(id, self.id_hash(id))?;
+        let past = self.ring().find(id, self.hasher.hash_one(id))?;
         (past.closed_ms >= unix_ms().saturating_sub(REMEMBERED_MS)).then_some(past)
     }
 
-    /// Half of a hash. After a match the id itself is compared.
-    fn id_hash(&self, id: &str) -> u32 {
-        (self.hasher.hash_one(id) >> 32) as u32
-    }
-
-    // Short operations under the lock (append, pack, look up); none panics.
+    // Short operations under the lock (append, evict, look up); none panics.
     fn ring(&self) -> MutexGuard<'_, HistoryRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl HistoryRoom {
-    /// Whether a block with this many records and bytes is full.
-    fn ends(self, records: usize, bytes: usize) -> bool {
-        records >= BLOCK_RECORDS.min(self.records / BLOCKS_MIN) || bytes >= BLOCK_BYTES.min(self.bytes / BLOCKS_MIN)
-    }
-}
-
 impl HistoryRing {
-    fn push(&mut self, id_hash: u32, closed_ms: u64, record: &[u8]) {
-        self.open.extend_from_slice(record);
-        self.open_block.records += 1;
-        self.open_block.newest_ms = self.open_block.newest_ms.max(closed_ms);
-        self.id_hashes.push_back(id_hash);
-    }
-
-    fn pack(&mut self) {
-        let packed = lz4_flex::compress(&self.open);
-        let block = std::mem::take(&mut self.open_block);
-        self.blocks.push_back(HistoryBlock { bytes: self.open.len(), packed_bytes: packed.len(), ..block });
-        if self.packed.capacity() < self.packed.len() + packed.len() {
-            self.packed.reserve_exact(packed.len().max(GROWS_BY_BYTES));
+    fn push(&mut self, id_hash: u64, closed_ms: u64, record: &[u8]) {
+        if self.bytes.capacity() < self.bytes.len() + record.len() {
+            self.bytes.reserve_exact(record.len().max(GROWS_BY_BYTES));
         }
-        self.packed.extend(packed);
-        self.open.clear();
+        self.bytes.extend(record);
+        self.records.push_back(HistoryRecord { id_hash, closed_ms, bytes: record.len() });
     }
 
     /// Newest record of this id. Scans all hashes, which takes some microseconds; an index would cost more per
     /// close than it saves for rare queries.
-    fn find(&self, id: &str, id_hash: u32) -> Option<PastConnection<'static>> {
-        let mut hashes = self.id_hashes.iter().rev();
-        let mut may_have =
-            |block: &HistoryBlock| hashes.by_ref().take(block.records).filter(|own| **own == id_hash).count() > 0;
-        if may_have(&self.open_block)
-            && let Some(past) = newest_of(id, &self.open)
-        {
-            return Some(past);
-        }
-        let mut end = self.packed.len();
-        self.blocks.iter().rev().find_map(|block| {
-            let packed = end - block.packed_bytes..end;
-            end = packed.start;
-            may_have(block).then(|| newest_of(id, &self.unpack(packed, block)?))?
+    fn find(&self, id: &str, id_hash: u64) -> Option<PastConnection<'static>> {
+        let mut end = self.bytes.len();
+        self.records.iter().rev().find_map(|record| {
+            let range = end - record.bytes..end;
+            end = range.start;
+            if record.id_hash != id_hash {
+                return None;
+            }
+            let bytes: Vec<u8> = self.bytes.range(range).copied().collect();
+            rmp_serde::from_slice(&bytes).ok().filter(|past: &PastConnection<'_>| past.id == id)
         })
     }
 
-    fn unpack(&self, packed: Range<usize>, block: &HistoryBlock) -> Option<Vec<u8>> {
-        let packed: Vec<u8> = self.packed.range(packed).copied().collect();
-        lz4_flex::decompress(&packed, block.bytes).ok()
-    }
-
     fn evict_before(&mut self, closed_ms: u64) {
-        while self.blocks.front().is_some_and(|oldest| oldest.newest_ms < closed_ms) {
+        while self.records.front().is_some_and(|oldest| oldest.closed_ms < closed_ms) {
             self.evict_oldest();
-        }
-        if self.blocks.is_empty() && self.open_block.newest_ms < closed_ms {
-            self.open.clear();
-            self.open_block = HistoryBlock::default();
-            self.id_hashes.clear();
         }
     }
 
     fn evict_old(&mut self, closed_ms: u64) {
         self.evict_before(closed_ms);
         // Not for small gaps, or the buffers would grow again with the next records.
-        if self.id_hashes.len() < self.id_hashes.capacity() / SHRINKS_BELOW {
-            self.packed.shrink_to_fit();
-            self.open.shrink_to_fit();
-            self.blocks.shrink_to_fit();
-            self.id_hashes.shrink_to_fit();
+        if self.records.len() < self.records.capacity() / SHRINKS_BELOW {
+            self.bytes.shrink_to_fit();
+            self.records.shrink_to_fit();
         }
     }
 
     /// Evicts the oldest records until there is room for one more of this size.
     fn make_room(&mut self, room: HistoryRoom, bytes: usize) {
-        let is_full = |ring: &Self| {
-            ring.id_hashes.len() >= room.records || ring.packed.len() + ring.open.len() + bytes > room.bytes
-        };
-        while is_full(self) && !self.blocks.is_empty() {
-            self.evict_oldest();
+        while self.records.len() >= room.records || self.bytes.len() + bytes > room.bytes {
+            if !self.evict_oldest() {
+                return;
+            }
         }
     }
 
-    fn evict_oldest(&mut self) {
-        if let Some(oldest) = self.blocks.pop_front() {
-            self.packed.drain(..oldest.packed_bytes);
-            self.id_hashes.drain(..oldest.records);
-        }
+    /// Returns whether there was a record.
+    fn evict_oldest(&mut self) -> bool {
+        let Some(oldest) = self.records.pop_front() else { return false };
+        self.bytes.drain(..oldest.bytes);
+        true
     }
-}
-
-/// Newest record of this id in these records.
-fn newest_of(id: &str, mut records: &[u8]) -> Option<PastConnection<'static>> {
-    let mut next = || rmp_serde::from_read::<_, PastConnection<'static>>(&mut records).ok();
-    iter::from_fn(&mut next).filter(|past| past.id == id).last()
 }
 
 /// Truncates a text to the stored length.
@@ -320,20 +247,20 @@ mod tests {
         assert!(ring.find("a").is_none());
         assert!(ring.find("b").is_some() && ring.find("c").is_some());
         let ring = ring.ring();
-        assert_eq!(ring.id_hashes.len(), 2);
-        assert_eq!(ring.packed.len(), ring.blocks.iter().map(|block| block.packed_bytes).sum::<usize>());
+        assert_eq!(ring.records.len(), 2);
+        assert_eq!(ring.bytes.len(), ring.records.iter().map(|record| record.bytes).sum::<usize>());
     }
 
     #[test]
-    fn each_record_is_found_in_whatever_block_it_lies_and_of_equal_ids_the_newest() {
+    fn each_record_is_found_and_of_equal_ids_the_newest() {
         let (ring, now) = (History::with_room(100, REMEMBERED_MAX_BYTES), unix_ms());
         let mut closed = Vec::new();
         for number in 0..400_u64 {
             let id = format!("client-{}", number * number % 300);
             ring.remember(&past(&id, Cause::Drained, now + number));
             closed.push((id, now + number));
-            let kept = ring.ring().id_hashes.len();
-            assert!(kept == closed.len() || (76..=100).contains(&kept), "{kept}: but for a block of 25 there are all");
+            let kept = ring.ring().records.len();
+            assert_eq!(kept, closed.len().min(100));
             let (gone, there) = closed.split_at(closed.len() - kept);
             for (id, closed_ms) in gone.iter().rev().take(30).chain(there) {
                 let newest = there.iter().rev().find(|(own, _)| own == id);
@@ -344,12 +271,11 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_history_of_browsers_takes_less_than_a_mebibyte() {
+    fn a_whole_history_of_browsers_takes_less_than_two_and_a_half_mebibytes() {
         let (ring, now) = (History::new(1), unix_ms());
         let agent =
             "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36";
         for number in 0..2 * REMEMBERED_MAX as u64 {
-            // As random as real ids, for realistic packing.
             let id = format!("{:016x}{:06x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15), number * 7919 % 0xff_ffff);
             ring.remember(&PastConnection {
                 hub: Some("/chat".into()),
@@ -364,9 +290,9 @@ mod tests {
             });
         }
         let ring = ring.ring();
-        assert!(ring.id_hashes.len() > REMEMBERED_MAX - BLOCK_RECORDS, "{}", ring.id_hashes.len());
-        let bytes = ring.packed.capacity() + ring.open.capacity() + 4 * ring.id_hashes.capacity();
-        assert!(bytes < 1 << 20, "{bytes}");
+        assert!(ring.records.len() > REMEMBERED_MAX / 2, "{}", ring.records.len());
+        let bytes = ring.bytes.capacity() + size_of::<HistoryRecord>() * ring.records.capacity();
+        assert!(bytes < 5 << 19, "{bytes}");
     }
 
     #[test]
@@ -375,7 +301,7 @@ mod tests {
         ring.remember(&past("old", Cause::Drained, now - REMEMBERED_MS - 1_000));
         assert!(ring.find("old").is_none());
         ring.remember(&past("new", Cause::Drained, now));
-        assert_eq!(ring.ring().id_hashes.len(), 1, "and its room is free");
+        assert_eq!(ring.ring().records.len(), 1, "and its room is free");
     }
 
     #[test]
@@ -385,14 +311,14 @@ mod tests {
             |closed_ms| (0..100).for_each(|n| ring.remember(&past(&n.to_string(), Cause::Drained, closed_ms)));
         let room = || {
             let ring = ring.ring();
-            (ring.packed.capacity(), ring.open.capacity(), ring.id_hashes.capacity())
+            (ring.bytes.capacity(), ring.records.capacity())
         };
         remember(now);
         let kept = room();
         ring.evict_old();
         assert_eq!(room(), kept, "all of them are still found");
         ring.ring().evict_old(now + 1);
-        assert_eq!(room(), (0, 0, 0));
+        assert_eq!(room(), (0, 0));
     }
 
     #[test]
@@ -411,7 +337,7 @@ mod tests {
             let id = number.to_string();
             ring.remember(&PastConnection { user: Some(cut_text(&user)), ..past(&id, Cause::Drained, now) });
             let ring = ring.ring();
-            assert!(ring.packed.len() + ring.open.len() <= 1_000);
+            assert!(ring.bytes.len() <= 1_000);
         }
         assert!(ring.find("50").is_none());
         let newest = ring.find("99").unwrap();
