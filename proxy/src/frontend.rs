@@ -26,6 +26,7 @@ mod fleet_channel;
 mod forwarded_header;
 mod handover_body;
 mod hop_header;
+mod hub_request;
 mod identify;
 mod in_flight;
 mod listener;
@@ -40,7 +41,7 @@ mod refresh_request;
 mod refusal;
 mod release;
 mod request;
-mod request_extension;
+mod request_context;
 mod request_head;
 mod request_limit;
 mod request_query;
@@ -68,7 +69,7 @@ pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
 pub(crate) use lost_owner::end_gets_of_lost_owners;
 pub(crate) use release::release_carried;
 #[cfg(test)]
-pub(crate) use request_extension::PeerAddress;
+pub(crate) use request_context::RequestSource;
 #[cfg(test)]
 pub(crate) use request_head::HEADERS_MAX;
 #[cfg(feature = "fuzzing")]

@@ -86,7 +86,7 @@ async fn serve_connection(
         let (place, router, limit) = (place.clone(), router.clone(), limit.clone());
         async move {
             let mut answer = answer(router, request).await;
-            if let Some(stall) = answer.extensions_mut().remove::<WriteStallLimit>() {
+            if let Some(stall) = WriteStallLimit::take(&mut answer) {
                 limit.set(stall);
             }
             place.enter(Phase::Answering);

@@ -3,7 +3,6 @@
 
 use std::fmt::Write;
 
-use ::http::uri::Scheme;
 use ::http::{Request, StatusCode, Version};
 use axum::body::Body;
 use http_body_util::BodyExt;
@@ -183,8 +182,8 @@ fn headers_of_a_balancer_that_are_not_named_are_not_believed() {
 fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
     run(async {
         let (stage, _app, _link) = served(settings()).await;
-        let status = async |scheme: Scheme, origin: &str| {
-            let mut request = Request::get("/chat")
+        let status = async |is_tls, origin: &str| {
+            let request = Request::get("/chat")
                 .header("host", "node.example")
                 .header("origin", origin)
                 .header("cookie", "session=1")
@@ -194,15 +193,14 @@ fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
                 .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
                 .body(Body::empty())
                 .unwrap();
-            request.extensions_mut().insert(scheme);
-            stage.answer(request).await.status().as_u16()
+            stage.answer_by(is_tls, request).await.status().as_u16()
         };
-        assert_eq!(status(Scheme::HTTPS, "http://node.example").await, 403);
-        assert_eq!(status(Scheme::HTTPS, "https://node.example").await, 101);
+        assert_eq!(status(true, "http://node.example").await, 403);
+        assert_eq!(status(true, "https://node.example").await, 101);
         // A proxy in front of a plain listener may terminate TLS.
-        assert_eq!(status(Scheme::HTTP, "http://node.example").await, 101);
-        assert_eq!(status(Scheme::HTTP, "https://node.example").await, 101);
-        assert_eq!(status(Scheme::HTTP, "https://evil.example").await, 403);
+        assert_eq!(status(false, "http://node.example").await, 101);
+        assert_eq!(status(false, "https://node.example").await, 101);
+        assert_eq!(status(false, "https://evil.example").await, 403);
     });
 }
 

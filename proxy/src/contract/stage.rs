@@ -20,7 +20,7 @@ use trunkline_protocol::manifest::HubManifest;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::fleet::Fleet;
-use crate::frontend::{Endpoint, ListenerGate, PeerAddress, serve_pipe};
+use crate::frontend::{Endpoint, ListenerGate, RequestSource, serve_pipe};
 use crate::net::connector::{Connector, MemoryNetwork};
 use crate::net::resolver::Resolver;
 use crate::node::shard_thread;
@@ -152,8 +152,13 @@ impl Stage {
     }
 
     /// Sends a request to the first shard, with a client address as from its listener.
-    pub(super) async fn answer(&self, mut request: Request<Body>) -> Response {
-        request.extensions_mut().insert(PeerAddress(PEER.into()));
+    pub(super) async fn answer(&self, request: Request<Body>) -> Response {
+        self.answer_by(false, request).await
+    }
+
+    /// Sends a request as from a listener with or without TLS.
+    pub(super) async fn answer_by(&self, is_tls: bool, mut request: Request<Body>) -> Response {
+        RequestSource { is_tls, ..RequestSource::of(PEER.into()) }.attach(&mut request);
         self.routers[0].clone().oneshot(request).await.unwrap()
     }
 

@@ -129,7 +129,7 @@ pub(crate) fn open_channel(
         }
     });
     let mut response = response.map(|()| Body::empty());
-    response.extensions_mut().insert(WriteStallLimit::Idle(STALLED_TIMEOUT));
+    WriteStallLimit::Idle(STALLED_TIMEOUT).attach(&mut response);
     Ok(response)
 }
 

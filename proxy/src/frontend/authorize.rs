@@ -5,10 +5,9 @@
 //! response, the client is refused.
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, HeaderMap, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
 use tracing::warn;
@@ -16,25 +15,17 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{
     CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, NEGOTIATE_PATH, NODE_HEADER, REMOTE_HEADER, USER_HEADER,
 };
-use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
+use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, REFUSAL};
 use trunkline_protocol::wire::RESTORE_PARAMETER;
 
 use crate::auth::User;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::FORWARDED_FOR;
+use crate::frontend::hub_request::{Grant, HubRequest};
 use crate::frontend::plain_response::{because, unavailable};
 use crate::frontend::request::is_for_the_app;
-use crate::frontend::request_extension::peer_address;
-use crate::frontend::request_query::RequestQuery;
 use crate::metrics::Limit;
-use crate::upstream::{Hub, MIDDLEWARE_HINT, RefusalSource};
-
-/// Decision of the app, with headers for the client.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Grant {
-    pub(super) decision: Decision,
-    pub(super) headers: HeaderMap,
-}
+use crate::upstream::{MIDDLEWARE_HINT, RefusalSource};
 
 /// Queries app servers of a group about a client; `user` is from the client's access token.
 ///
@@ -42,12 +33,12 @@ pub(crate) struct Grant {
 /// The app's refusal, or ours if the app is unreachable.
 pub(crate) fn authorize<'a>(
     endpoint: &'a Endpoint,
-    (hub, group): (&Hub, &str),
-    request: &Request,
+    request: &HubRequest,
+    group: &str,
     user: Option<&User>,
 ) -> impl Future<Output = Result<Grant, Response>> + Send + use<'a> {
-    let (apps, name) = (hub.apps_in_turn(group), hub.name().to_owned());
-    let question = authorize_request(&name, request, user);
+    let (apps, name) = (request.hub.apps_in_turn(group), request.hub.name().to_owned());
+    let question = authorize_request(request, user);
     async move {
         let Some(first) = apps.first() else {
             return Err(unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"));
@@ -107,12 +98,13 @@ fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response
     }
 }
 
-fn authorize_request(hub: &str, request: &Request, user: Option<&User>) -> Result<Parts, http::Error> {
-    let hub: String = form_urlencoded::byte_serialize(hub.as_bytes()).collect();
+fn authorize_request(request: &HubRequest, user: Option<&User>) -> Result<Parts, http::Error> {
+    let HubRequest { hub, parts, context, .. } = request;
+    let hub: String = form_urlencoded::byte_serialize(hub.name().as_bytes()).collect();
     let question = http::Request::builder().method(Method::POST).uri(format!("{NEGOTIATE_PATH}?hub={hub}"));
     let (mut question, ()) = question.body(())?.into_parts();
     let headers = &mut question.headers;
-    for (name, value) in request.headers().iter().filter(|(name, _)| is_for_the_app(name.as_str())) {
+    for (name, value) in parts.headers.iter().filter(|(name, _)| is_for_the_app(name.as_str())) {
         match *name {
             AUTHORIZATION => headers.insert(HeaderName::from_static(CLIENT_AUTHORIZATION_HEADER), value.clone()),
             HOST | CONTENT_LENGTH | CONTENT_TYPE | EXPECT => None,
@@ -123,13 +115,13 @@ fn authorize_request(hub: &str, request: &Request, user: Option<&User>) -> Resul
         };
     }
     // The handler judges the client by its own data; the token of a lost connection is for nodes only.
-    let query = RequestQuery::of(request).without(request.uri(), &[RESTORE_PARAMETER]).unwrap_or_default();
-    let uri = format!("{}{query}", request.uri().path());
+    let query = context.query.without(&parts.uri, &[RESTORE_PARAMETER]).unwrap_or_default();
+    let uri = format!("{}{query}", parts.uri.path());
     headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(&uri)?);
     if let Some(user) = user {
         headers.insert(HeaderName::from_static(USER_HEADER), HeaderValue::from_str(&user.to_header())?);
     }
-    if let Some(peer) = peer_address(request.extensions()) {
+    if let Some(peer) = context.source.peer {
         headers.insert(FORWARDED_FOR, HeaderValue::from_str(&peer.ip().to_string())?);
         headers.insert(HeaderName::from_static(REMOTE_HEADER), HeaderValue::from_str(&peer.to_string())?);
     }

@@ -1,21 +1,20 @@
 //! Bearer of a request: its access token, the token's user, and the data sent to app servers.
 
-use axum::extract::Request;
 use axum::response::Response;
 use bytestring::ByteString;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::USER_ID_CLAIM;
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::token::{Claim, UserBinding};
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX};
 
-use crate::auth::{TokenError, User};
+use crate::auth::{RevocationMark, TokenError, User};
 use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::bearer;
-use crate::frontend::request_extension::ForwardedByNode;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
@@ -55,27 +54,19 @@ pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response 
     if *error == TokenError::Revoked { because(Cause::TokenRevoked, answer) } else { answer }
 }
 
-/// Records that a token is about to be verified. The verification may miss later revocations.
-pub(crate) fn mark_revocations(endpoint: &Endpoint, request: &mut Request) {
+/// Revocations known before a token is verified. The verification may miss later ones.
+pub(crate) fn mark_revocations(endpoint: &Endpoint, context: &RequestContext) -> RevocationMark {
     let revocations = &endpoint.shared.admission.revocations;
-    let mark = match request.extensions().get::<ForwardedByNode>() {
-        // Already verified by another node, which has since dialled and waits for the response.
-        Some(ForwardedByNode { user: Some(_) }) => {
-            let on_its_way_s = 2 * endpoint.shared.settings.relay.hop_timeout.as_secs().max(1);
-            revocations.mark_of_carried(on_its_way_s, unix_seconds())
-        }
-        _ => revocations.mark(),
-    };
-    request.extensions_mut().get_or_insert_with(|| mark);
+    if context.forwarded_user.is_none() {
+        return revocations.mark();
+    }
+    // Already verified by another node, which has since dialled and waits for the response.
+    let in_flight_s = 2 * endpoint.shared.settings.relay.hop_timeout.as_secs().max(1);
+    revocations.mark_of_carried(in_flight_s, unix_seconds())
 }
 
-pub(crate) fn user_of(request: &Request) -> User {
-    request.extensions().get().cloned().unwrap_or_default()
-}
-
-pub(crate) fn token<B>(request: &http::Request<B>) -> Option<String> {
-    let bearer = bearer(request.headers()).map(str::to_owned);
-    let shown = bearer.or_else(|| RequestQuery::of(request).value(ACCESS_TOKEN_PARAMETER).map(str::to_owned));
+pub(crate) fn token(headers: &HeaderMap, query: &RequestQuery) -> Option<String> {
+    let shown = bearer(headers).or_else(|| query.value(ACCESS_TOKEN_PARAMETER)).map(str::to_owned);
     shown.filter(|token| !token.is_empty())
 }
 
@@ -94,11 +85,8 @@ mod tests {
     use super::*;
 
     fn of(uri: &str, authorization: Option<&str>) -> Option<String> {
-        let mut request = http::Request::get(uri);
-        if let Some(value) = authorization {
-            request = request.header(AUTHORIZATION, value);
-        }
-        token(&request.body(()).unwrap())
+        let headers = authorization.map(|value| (AUTHORIZATION, value.parse().unwrap()));
+        token(&headers.into_iter().collect(), &RequestQuery::parse(&uri.parse().unwrap()))
     }
 
     #[test]

@@ -5,12 +5,9 @@ mod http_transport_response;
 mod stateful_connect;
 pub(super) mod websocket_upgrade;
 
-use std::sync::Arc;
-
 use axum::response::Response;
 use bytestring::ByteString;
 use http::StatusCode;
-use http::request::Parts;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
@@ -20,12 +17,10 @@ use trunkline_protocol::wire::PRIVATE_HEADER_PREFIX;
 use crate::auth::{ClientTerms, User};
 use crate::frontend::bearer::claims;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::ConnectingClient;
+use crate::frontend::hub_request::{ConnectingClient, HubRequest};
 use crate::frontend::plain_response::{because, plain};
-use crate::frontend::request::headers;
-use crate::frontend::request_query::RequestQuery;
+use crate::frontend::request::{Headers, headers};
 use crate::frontend::request_trace;
-use crate::frontend::routed::Routed;
 use crate::limits::{AddressPermit, HeadWeight};
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
@@ -33,63 +28,61 @@ use crate::upstream::Hub;
 /// Header naming the client's node, for app servers that dial in.
 const INSTANCE_ID_HEADER: &str = "Asrs-Instance-Id";
 
-type Headers = Vec<(ByteString, Vec<ByteString>)>;
-
 pub(crate) struct NewConnection {
     pub(super) socket: ClientStream,
     pub(super) transport: Transport,
     pub(super) client: ConnectingClient,
-    pub(super) is_negotiated: bool,
     pub(super) permit: Option<Box<AddressPermit>>,
     /// Weight of its request head, if large.
     pub(super) head: Option<HeadWeight>,
 }
 
-pub(crate) fn admit(endpoint: &Endpoint, hub: &Arc<Hub>, parts: &Parts, new: NewConnection) {
-    let NewConnection { socket, transport, client, is_negotiated, permit, head } = new;
-    let mut open = opening(endpoint, hub, parts, (&client, transport));
-    let trace = request_trace::connect(endpoint, hub, parts, &client, (&mut open, transport));
+pub(crate) fn admit(endpoint: &Endpoint, request: &HubRequest, new: NewConnection) {
+    let NewConnection { socket, transport, client, permit, head } = new;
+    let (hub, traced) = (&request.hub, (&request.parts.headers, request.arrived_ns));
+    let mut open = opening(endpoint, request, (&client, transport));
+    let trace = request_trace::connect(endpoint, hub, traced, &client, (&mut open, transport));
     let terms = terms(hub, &client.user);
     let ends_s = terms.authentication_ends_s.or(client.user.expires_s);
     let expires_s = ends_s.filter(|_| hub.settings().close_on_token_expiry || terms.closes_on_expiry);
     let (hub, user) = (hub.clone(), client.user.id);
     let stream = Some(socket);
     let lost = client.restores.map(|claim| Box::new(lost_connection(&hub, *claim)));
-    let wants_stateful = client.token.is_some_and(|token| token.is_stateful);
+    let wants_stateful = client.token.as_ref().is_some_and(|token| token.is_stateful);
     let pending = PendingConnection {
         stream,
         transport,
         hub,
         open,
-        is_negotiated,
+        is_negotiated: client.token.is_some(),
         user,
         permit,
         head,
         expires_s,
         terms,
         wants_stateful,
-        verified_at: parts.extensions.get().copied(),
+        verified_at: request.verified_at,
         restores: lost,
         claimed: None,
-        group: Routed::group_in(&parts.extensions),
+        group: request.routed.group(),
         trace: trace.map(Box::new),
     };
-    Routed::count_in(&parts.extensions);
+    request.routed.count();
     endpoint.shard.put(ShardMessage::Accept(Box::new(pending)));
 }
 
 /// Open frame of a new client connection, without its hub protocol.
 fn opening(
     endpoint: &Endpoint,
-    hub: &Hub,
-    parts: &Parts,
+    request: &HubRequest,
     (client, transport): (&ConnectingClient, Transport),
 ) -> OpenConnection {
+    let HubRequest { hub, parts, context, .. } = request;
     OpenConnection {
         connection_id: client.connection_id.as_str().into(),
         claims: if hub.capabilities().takes_service_claims { all_claims(&client.user) } else { claims(&client.user) },
-        headers: headers_for(endpoint, hub, parts, transport),
-        query: RequestQuery::of_parts(&parts.uri, &parts.extensions).for_hub(&parts.uri),
+        headers: headers_for(endpoint, request, transport),
+        query: context.query.for_hub(&parts.uri),
         protocol: None,
     }
 }
@@ -115,9 +108,9 @@ pub(crate) fn may_use(hub: &Hub, user: &User, transport: Transport) -> bool {
 }
 
 /// Headers for the hub's app server, without private ones if it does not support them.
-fn headers_for(endpoint: &Endpoint, hub: &Hub, parts: &Parts, transport: Transport) -> Headers {
-    let mut headers = headers(parts, transport);
-    if !hub.capabilities().takes_private_headers {
+fn headers_for(endpoint: &Endpoint, request: &HubRequest, transport: Transport) -> Headers {
+    let mut headers = headers(&request.parts.headers, request.context.source.peer, transport);
+    if !request.hub.capabilities().takes_private_headers {
         headers.retain(|(name, _)| !name.starts_with(PRIVATE_HEADER_PREFIX));
         let node = ByteString::from(endpoint.shared.settings.node.as_str());
         headers.push((ByteString::from_static(INSTANCE_ID_HEADER), vec![node]));

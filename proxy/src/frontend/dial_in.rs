@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::body::Body;
 use axum::response::Response;
 use http::header::{HOST, HeaderName};
-use http::{HeaderMap, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, Request, StatusCode};
 use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_ID_HEADER, TARGET_PARAMETER};
@@ -24,19 +25,19 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use crate::auth::{ServiceAudience, TokenError, TokenSigner, User};
+use crate::auth::{ServiceAudience, TokenError, TokenSigner};
 use crate::condition::{ConditionKind, Finding};
 use crate::frontend::bearer::{mark_revocations, refuse_token, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
+use crate::frontend::hub_request::DialInClient;
 use crate::frontend::path_rule::split_negotiate;
-use crate::frontend::plain_response::{RefusalText, because, plain, unavailable};
-use crate::frontend::request_extension::{FromFleet, InChannel, peer_address};
-use crate::frontend::request_limit::counted_ip;
+use crate::frontend::plain_response::{ResponseNotes, because, plain, unavailable};
+use crate::frontend::request_context::{RequestContext, RequestHead, SourceChannel};
 use crate::frontend::request_query::RequestQuery;
-use crate::frontend::reverse_proxy::{carried_link, x_forwarded};
+use crate::frontend::reverse_proxy::carried_link;
 use crate::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
-use crate::frontend::visitor::{ComesBack, HUB_PARAMETER};
+use crate::frontend::visitor::HUB_PARAMETER;
 use crate::limits::{LinkPermit, LinkRefusal, SignerShare, TableFull};
 use crate::shard::{ShardMessage, TargetVerdict};
 use crate::upstream::{Hub, HubOrigin, IncomingLink};
@@ -55,10 +56,6 @@ const KEEP_ALIVE_INTERVAL_MS: u64 = 20_000;
 /// App servers time out their clients themselves; this is for clients without an app server.
 const CLIENT_TIMEOUT_MS: u64 = 120_000;
 
-fn parameter(request: &Request, name: &str) -> Option<String> {
-    RequestQuery::of(request).values_of_exactly(name).next().map(str::to_owned)
-}
-
 /// Fails unless the query names exactly one hub.
 fn hub_name(query: &RequestQuery) -> Result<String, Response> {
     let mut names = query.values_of_exactly(HUB_PARAMETER);
@@ -72,11 +69,11 @@ fn hub_name(query: &RequestQuery) -> Result<String, Response> {
 /// Verifies the token of a visitor; returns its hub, user and signer.
 pub(crate) fn enter(
     endpoint: &Endpoint,
-    request: &mut Request,
+    (parts, context): (&Parts, &RequestContext),
     audience: ServiceAudience,
-) -> Result<(Arc<Hub>, User, TokenSigner), Response> {
-    let name = hub_name(&RequestQuery::of(request))?;
-    let (user, signer) = verify(endpoint, request, audience, &name)?;
+) -> Result<(Arc<Hub>, DialInClient, TokenSigner), Response> {
+    let name = hub_name(&context.query)?;
+    let (visitor, signer) = verify(endpoint, (parts, context), audience, &name)?;
     // Checked after the token: without a key, visitors can't make this node store anything.
     let (shared, share) = (&endpoint.shared, endpoint.shared.admission.share_of(&signer.signer));
     let hub = match shared.webhooks.serve(&name) {
@@ -87,7 +84,7 @@ pub(crate) fn enter(
         shared.limits.refusals.count("hubs", refusal.label());
         full(&refusal, "hubs named by app servers and clients")
     })?;
-    Ok((hub, user, signer))
+    Ok((hub, visitor, signer))
 }
 
 /// Refuses a hub or an app server above the limit.
@@ -99,23 +96,25 @@ fn full(refusal: &TableFull, of: &str) -> Response {
 
 fn verify(
     endpoint: &Endpoint,
-    request: &mut Request,
+    (parts, context): (&Parts, &RequestContext),
     audience: ServiceAudience,
     hub: &str,
-) -> Result<(User, TokenSigner), Response> {
-    let Some(token) = token(request) else {
+) -> Result<(DialInClient, TokenSigner), Response> {
+    let Some(token) = token(&parts.headers, &context.query) else {
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
-    mark_revocations(endpoint, request);
+    let verified_at = mark_revocations(endpoint, context);
     let verifier = &endpoint.shared.admission.service_verifier;
+    let mut comes_back = false;
     let verified = match verifier.verify(&token, audience, hub) {
         // The token is from the negotiation, and clients of open connections can't get another.
-        Err(TokenError::Expired) if may_come_back(endpoint, request, hub) => {
-            request.extensions_mut().insert(ComesBack);
+        Err(TokenError::Expired) if may_come_back(endpoint, (parts, context), hub) => {
+            comes_back = true;
             verifier.verify_old(&token, audience, hub)
         }
         verified => verified,
     };
+    let verified = verified.map(|(user, signer)| (DialInClient { user, verified_at, comes_back }, signer));
     verified.map_err(|error| match error {
         TokenError::TooLarge { .. } => {
             refuse_token(endpoint, &error);
@@ -127,10 +126,9 @@ fn verify(
 
 /// Whether a request may resume an open connection of this hub. Connections that close with their token are closed by
 /// then.
-fn may_come_back(endpoint: &Endpoint, request: &Request, hub: &str) -> bool {
-    let is_connect = split_negotiate(request.uri().path()).is_none() && is_upgrade_of(request);
-    let query = RequestQuery::of(request);
-    let Some(sealed) = query.value(CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {
+fn may_come_back(endpoint: &Endpoint, (parts, context): (&Parts, &RequestContext), hub: &str) -> bool {
+    let is_connect = split_negotiate(parts.uri.path()).is_none() && is_upgrade_of(parts);
+    let Some(sealed) = context.query.value(CONNECTION_TOKEN_PARAMETER).filter(|_| is_connect) else {
         return false;
     };
     let opened = ConnectionToken::open(sealed, &endpoint.shared.settings.keys);
@@ -153,29 +151,34 @@ fn manifest(endpoint: &Endpoint, name: &str) -> HubManifest {
     manifest
 }
 
-pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
-    if !is_upgrade_of(&request) {
+pub(crate) async fn open_link(
+    endpoint: &Endpoint,
+    (parts, context): RequestHead,
+    body: Body,
+) -> Result<Response, Response> {
+    if !is_upgrade_of(&parts) {
         return Err(plain(StatusCode::BAD_REQUEST, "app servers dial in by a WebSocket upgrade"));
     }
-    let is_open_to_others = is_open_to_others(&request);
+    let is_open_to_others = is_open_to_others(&context);
+    let report = |refusal: &Response| report_refused(endpoint, &parts.headers, &context, refusal);
     if is_open_to_others && endpoint.shared.settings.needs_encrypted_dial_in {
         let refusal = plain(
             StatusCode::FORBIDDEN,
             "app servers must dial in by https: --require-encrypted-dial-in refuses plain HTTP from other machines",
         );
-        report_refused(endpoint, &request, &refusal);
+        report(&refusal);
         return Err(refusal);
     }
-    let entered = enter(endpoint, &mut request, ServiceAudience::Server);
-    let (hub, server, signer) = entered.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
+    let entered = enter(endpoint, (&parts, &context), ServiceAudience::Server);
+    let (hub, server, signer) = entered.inspect_err(report)?;
     if is_open_to_others {
-        warn_of_plain(endpoint, &request);
+        warn_of_plain(endpoint, &parts.headers);
     }
     if endpoint.shared.refuses_clients() {
         return Err(unavailable(Cause::Drained, STOPPING));
     }
-    let accept = accept_key(request.headers())?;
-    let instance = text(request.headers(), &SERVER_ID).map(str::to_owned).or(server.id).unwrap_or_default();
+    let accept = accept_key(&parts.headers)?;
+    let instance = text(&parts.headers, &SERVER_ID).map(str::to_owned).or(server.user.id).unwrap_or_default();
     if instance.is_empty() || instance.len() > NAME_MAX_BYTES || instance.starts_with(RESERVED_ID_START) {
         return Err(plain(
             StatusCode::BAD_REQUEST,
@@ -190,26 +193,25 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
         .check_room(&instance, &share)
         .inspect_err(|refusal| endpoint.shared.limits.refusals.count("app_servers", refusal.label()))
         .map_err(|refusal| full(&refusal, "app servers"));
-    room.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
-    let permit = take_permit(endpoint, &request, &share);
-    let permit = permit.inspect_err(|refusal| report_refused(endpoint, &request, refusal))?;
-    let is_carried = request.extensions().get::<FromFleet>().is_some();
+    room.inspect_err(report)?;
+    let permit = take_permit(endpoint, &context, &share).inspect_err(report)?;
+    let is_carried = matches!(context.source.channel, SourceChannel::Node);
     let mut refusal = None;
     // A link carried by another node is not carried on.
-    let target = parameter(&request, TARGET_PARAMETER).filter(|_| !is_carried);
-    let is_own = |target: &String| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
+    let target = context.query.values_of_exactly(TARGET_PARAMETER).next().filter(|_| !is_carried);
+    let is_own = |target: &&str| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
     if let Some(target) = target.filter(|target| !is_own(target)) {
-        match endpoint.shared.other_nodes().judge_target(&hub, &instance, &target) {
+        match endpoint.shared.other_nodes().judge_target(&hub, &instance, target) {
             TargetVerdict::Refused => {
                 refusal = Some("this connection is for another node, or for a node that is gone".into())
             }
-            TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, (request, permit)).await,
+            TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, (parts, permit)).await,
         }
     }
-    let host = text(request.headers(), &HOST).filter(|host| host.len() <= NAME_MAX_BYTES);
+    let host = text(&parts.headers, &HOST).filter(|host| host.len() <= NAME_MAX_BYTES);
     let host = host.unwrap_or_default().to_ascii_lowercase();
     let incoming = IncomingLink {
-        upgrade: hyper::upgrade::on(&mut request),
+        upgrade: hyper::upgrade::on(Request::from_parts(parts, body)),
         instance,
         endpoint: host,
         is_carried,
@@ -224,13 +226,17 @@ pub(crate) async fn open_link(endpoint: &Endpoint, mut request: Request) -> Resu
 
 /// Takes a permit for a link of this signer. A link inside a channel uses the channel's permit. A link carried by
 /// another node counts for its address there.
-fn take_permit(endpoint: &Endpoint, request: &Request, share: &SignerShare) -> Result<Arc<LinkPermit>, Response> {
-    let limits = &endpoint.shared.limits;
-    if let Some(InChannel(permit)) = request.extensions().get() {
-        return Ok(permit.clone());
-    }
-    let is_carried = request.extensions().get::<FromFleet>().is_some();
-    let address = counted_ip(&endpoint.shared.settings, request.extensions()).filter(|_| !is_carried);
+fn take_permit(
+    endpoint: &Endpoint,
+    context: &RequestContext,
+    share: &SignerShare,
+) -> Result<Arc<LinkPermit>, Response> {
+    let (limits, source) = (&endpoint.shared.limits, &context.source);
+    let address = match &source.channel {
+        SourceChannel::AppServer(permit) => return Ok(permit.clone()),
+        SourceChannel::Node => None,
+        SourceChannel::None => source.counted_ip(&endpoint.shared.settings),
+    };
     limits.links.take_dialled_in(share, address).map(Arc::new).map_err(|refusal| {
         limits.refusals.count("links", refusal.label());
         match refusal {
@@ -243,19 +249,17 @@ fn take_permit(endpoint: &Endpoint, request: &Request, share: &SignerShare) -> R
 }
 
 /// Whether a link could be read and changed in transit: plain text from another machine, as far as detectable here.
-fn is_open_to_others(request: &Request) -> bool {
-    let extensions = request.extensions();
-    let is_inside = extensions.get::<InChannel>().is_some() || extensions.get::<FromFleet>().is_some();
-    let is_local = peer_address(extensions).is_none_or(|peer| peer.ip().to_canonical().is_loopback());
-    !is_inside && !is_local && x_forwarded::scheme(extensions) != ForwardedScheme::Https.name()
+fn is_open_to_others(context: &RequestContext) -> bool {
+    let is_local = context.source.peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback());
+    matches!(context.source.channel, SourceChannel::None) && !is_local && context.scheme != Some(ForwardedScheme::Https)
 }
 
 /// Logs a warning about plain text, once. The caller has checked the token, so strangers can't trigger it or choose its
 /// text.
-fn warn_of_plain(endpoint: &Endpoint, request: &Request) {
+fn warn_of_plain(endpoint: &Endpoint, headers: &HeaderMap) {
     if !endpoint.shared.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
         warn!(
-            app = shown_id(request.headers()),
+            app = shown_id(headers),
             "an app server dials in from another machine by plain HTTP: anyone on the network path can read and forge \
              messages; use https:// in its connection string (logged once)"
         );
@@ -269,16 +273,17 @@ const REFUSED_FOR: Duration = Duration::from_secs(90);
 const UNKNOWN_HUB: &str = "(unknown hub)";
 
 /// Reports the refusal of an app server as a condition.
-pub(crate) fn report_refused(endpoint: &Endpoint, request: &Request, refusal: &Response) {
+pub(crate) fn report_refused(endpoint: &Endpoint, headers: &HeaderMap, context: &RequestContext, refusal: &Response) {
     let shared = &endpoint.shared;
-    let hub = parameter(request, HUB_PARAMETER).and_then(|hub| shared.hubs.named(&hub.to_ascii_lowercase()));
+    let hub = context.query.values_of_exactly(HUB_PARAMETER).next();
+    let hub = hub.and_then(|hub| shared.hubs.named(&hub.to_ascii_lowercase()));
     let hub = hub.map_or_else(|| UNKNOWN_HUB.to_owned(), |hub| hub.name().to_owned());
-    let from = peer_address(request.extensions()).map(|peer| peer.ip().to_string()).unwrap_or_default();
-    let reason = refusal.extensions().get().map_or("", |RefusalText(text)| text);
+    let from = context.source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
+    let reason = ResponseNotes::of(refusal).text.unwrap_or_default();
     let status = refusal.status().as_u16();
     let detail = format!("from {from}, status {status}: {reason}; {}", hint(refusal.status()));
     shared.reports.conditions.report(Finding::new(ConditionKind::AppServerRefused, hub, detail), Some(REFUSED_FOR));
-    debug!(app = shown_id(request.headers()), status, from, "app server refused");
+    debug!(app = shown_id(headers), status, from, "app server refused");
 }
 
 /// Advice for the log of a refusal; an app server shows its user only the status.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use http::{Extensions, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::NODE_HEADER;
 
@@ -56,14 +56,14 @@ impl Endpoint {
     }
 
     /// Returns the refusal of a routed request, if a route rejects it or its group accepts no clients now.
-    pub(super) fn refuse_new_client(&self, hub: &Hub, routed: &Extensions) -> Option<Response> {
+    pub(super) fn refuse_new_client(&self, hub: &Hub, routed: &Routed) -> Option<Response> {
         if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
         }
-        if let Some(refusal) = Routed::refusal_in(routed) {
+        if let Some(refusal) = routed.refusal() {
             return Some(refusal);
         }
-        let group = Routed::group_in(routed);
+        let group = routed.group();
         let is_served = hub.is_served_by(RouteChoice::group_name(group.as_ref()));
         let may_come = is_served || self.shared.settings.rehoming.holds_new;
         (!may_come).then(|| unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"))

@@ -9,14 +9,15 @@
 //! A retried GET feeds its messages into the client's next connection, and a retried upload delivers messages twice.
 //! All other status codes end the request in known client libraries.
 
-use axum::extract::Request;
 use axum::response::Response;
 use http::header::RETRY_AFTER;
+use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::frontend::identify::names_connection;
+use crate::frontend::plain_response::ResponseNotes;
 use crate::frontend::refusal::cause_of;
 use crate::frontend::request::wants_event_stream;
+use crate::frontend::request_query::RequestQuery;
 
 /// Kind of a hub request, by the status codes after which client libraries retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +28,9 @@ pub(crate) enum RepeatKind {
 }
 
 impl RepeatKind {
-    pub(crate) fn of(request: &Request) -> Self {
+    pub(crate) fn of(parts: &Parts, query: &RequestQuery) -> Self {
         let is_event_stream =
-            *request.method() == Method::GET && wants_event_stream(request.headers()) && names_connection(request);
+            parts.method == Method::GET && wants_event_stream(&parts.headers) && query.connection_token().is_some();
         if is_event_stream { Self::EventStream } else { Self::Other }
     }
 }
@@ -43,7 +44,7 @@ pub(crate) fn settle(kind: RepeatKind, mut answer: Response) -> Response {
         _ => return answer,
     };
     let cause = cause_of(&answer);
-    answer.extensions_mut().insert(cause);
+    ResponseNotes::edit(&mut answer).cause = Some(cause);
     answer.headers_mut().remove(RETRY_AFTER);
     *answer.status_mut() = status;
     answer
@@ -51,7 +52,6 @@ pub(crate) fn settle(kind: RepeatKind, mut answer: Response) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use trunkline_protocol::cause::Cause;
 
     use super::*;
@@ -79,18 +79,18 @@ mod tests {
     fn a_refusal_keeps_its_cause_and_asks_for_no_repetition() {
         let answer = settle(RepeatKind::EventStream, unavailable(Cause::Drained, "stopping"));
         assert_eq!((answer.status(), answer.headers().get(RETRY_AFTER)), (StatusCode::NOT_FOUND, None));
-        assert_eq!(answer.extensions().get(), Some(&Cause::Drained));
+        assert_eq!(cause_of(&answer), Cause::Drained);
         let unnamed = settle(RepeatKind::EventStream, plain(StatusCode::BAD_GATEWAY, ""));
-        assert_eq!(unnamed.extensions().get(), Some(&Cause::AppUnreachable));
+        assert_eq!(cause_of(&unnamed), Cause::AppUnreachable);
         let late = settle(RepeatKind::Other, because(Cause::BodyTimeout, plain(StatusCode::REQUEST_TIMEOUT, "")));
-        assert_eq!(late.extensions().get(), Some(&Cause::BodyTimeout));
+        assert_eq!(cause_of(&late), Cause::BodyTimeout);
     }
 
     #[test]
     fn only_the_get_of_a_connection_for_an_event_stream_is_one() {
         let kind = |method: Method, uri: &str, accept: &str| {
-            let request = Request::builder().method(method).uri(uri).header("accept", accept);
-            RepeatKind::of(&request.body(Body::empty()).unwrap())
+            let request = http::Request::builder().method(method).uri(uri).header("accept", accept);
+            RepeatKind::of(&request.body(()).unwrap().into_parts().0, &RequestQuery::parse(&uri.parse().unwrap()))
         };
         assert_eq!(kind(Method::GET, "/chat?id=a", "text/event-stream"), RepeatKind::EventStream);
         assert_eq!(kind(Method::GET, "/chat?id=a", "*/*"), RepeatKind::Other);

@@ -8,7 +8,6 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::Extensions;
-use http::uri::Scheme;
 use tracing::warn;
 use trunkline_channel::key_tag;
 use trunkline_protocol::key::{KeyTag, PeerKind};
@@ -19,8 +18,8 @@ use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 use crate::frontend::dial_in::report_refused;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{FromFleet, InChannel, PeerAddress, peer_address};
-use crate::frontend::request_limit::counted_ip;
+use crate::frontend::request_context::{RequestContext, RequestSource, SourceChannel};
+use crate::frontend::request_query::RequestQuery;
 use crate::shard::Shared;
 
 #[derive(Debug, Clone)]
@@ -33,17 +32,18 @@ pub(crate) struct FleetChannelRoute {
 /// 404; the node's name in it, as in all responses, shows that this is a client port.
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
-    let opened = match key_of(&endpoint.shared, &request) {
+    let source = RequestSource::take(&mut request);
+    let opened = match key_of(&endpoint.shared, &request, &source) {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
         key => {
             let throttle = &endpoint.shared.limits.failed_hellos;
-            let peer = peer_address(request.extensions()).map(|peer| peer.ip());
+            let peer = source.peer.map(|peer| peer.ip());
             match throttle.wait(peer, endpoint.shared.uptime()) {
                 // Other requests come first.
                 Duration::ZERO => tokio::task::yield_now().await,
                 wait => tokio::time::sleep(wait).await,
             }
-            let opened = try_key(&endpoint.shared, key, &mut request, &inside);
+            let opened = try_key(&endpoint.shared, key, (&mut request, &source), &inside);
             if matches!(opened, Err(ChannelRefused::Stranger)) {
                 let hello = request.headers().get(HELLO_HEADER).and_then(|hello| hello.to_str().ok());
                 throttle.note_wrong(peer, hello.unwrap_or_default(), endpoint.shared.uptime());
@@ -57,7 +57,8 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
         let (status, text) = refused.answer();
         let mut answer = plain(status, text);
         if is_full {
-            report_refused(&endpoint, &request, &answer);
+            let query = RequestQuery::parse(request.uri());
+            report_refused(&endpoint, request.headers(), &RequestContext::new(source, query), &answer);
         }
         endpoint.name_on(&mut answer);
         answer
@@ -76,17 +77,17 @@ enum HelloKey {
     Unknown,
 }
 
-fn key_of(shared: &Shared, request: &Request) -> HelloKey {
+fn key_of(shared: &Shared, request: &Request, source: &RequestSource) -> HelloKey {
     let settings = &shared.settings;
     match key_tag(request) {
         Some(tag) if settings.keys.tagged_secret(PeerKind::NodeClients, tag).is_some() => HelloKey::Node,
         Some(tag) if settings.accepts_dial_in && shared.admission.signing_keys.of_channels().tagged(tag).is_some() => {
             HelloKey::App(tag)
         }
-        None if settings.takes_untagged_hellos && may_try_untagged(shared, request) => HelloKey::Untagged,
+        None if settings.takes_untagged_hellos && may_try_untagged(shared, source) => HelloKey::Untagged,
         None => {
             if !settings.takes_untagged_hellos && shared.limits.may_log_mistake(shared.uptime()) {
-                let from = peer_address(request.extensions()).map(|peer| peer.ip().to_string()).unwrap_or_default();
+                let from = source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
                 warn!(
                     from,
                     "hello without a key tag refused: if the sender has an older version, set --allow-untagged-hellos"
@@ -99,70 +100,72 @@ fn key_of(shared: &Shared, request: &Request) -> HelloKey {
 }
 
 /// Whether an untagged hello is tried. Addresses with failed hellos are refused first, so they don't use up the rate.
-fn may_try_untagged(shared: &Shared, request: &Request) -> bool {
+fn may_try_untagged(shared: &Shared, source: &RequestSource) -> bool {
     let (limits, now) = (&shared.limits, shared.uptime());
-    let peer = peer_address(request.extensions()).map(|peer| peer.ip());
+    let peer = source.peer.map(|peer| peer.ip());
     limits.failed_hellos.wait(peer, now).is_zero() && limits.may_try_untagged(now)
 }
 
-fn try_key(shared: &Shared, key: HelloKey, request: &mut Request, inside: &Router) -> Result<Response, ChannelRefused> {
+fn try_key(
+    shared: &Shared,
+    key: HelloKey,
+    (request, source): (&mut Request, &RequestSource),
+    inside: &Router,
+) -> Result<Response, ChannelRefused> {
     let channels = shared.admission.signing_keys.of_channels();
     match key {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
-        HelloKey::Node => open_for_node(shared, request, inside),
+        HelloKey::Node => open_for_node(shared, (request, source), inside),
         HelloKey::App(tag) => channels
             .tagged(tag)
-            .map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, request, inside, keys)),
+            .map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, (request, source), inside, keys)),
         HelloKey::Untagged => {
-            let mut opened = open_for_node(shared, request, inside);
+            let mut opened = open_for_node(shared, (&mut *request, source), inside);
             let holders = if shared.settings.accepts_dial_in { channels.holders() } else { &[] };
             for keys in holders {
                 if !matches!(opened, Err(ChannelRefused::Stranger)) {
                     break;
                 }
-                opened = open_for_app(shared, request, inside, keys);
+                opened = open_for_app(shared, (&mut *request, source), inside, keys);
             }
             opened
         }
     }
 }
 
-fn open_for_node(shared: &Shared, request: &mut Request, inside: &Router) -> Result<Response, ChannelRefused> {
+fn open_for_node(
+    shared: &Shared,
+    (request, source): (&mut Request, &RequestSource),
+    inside: &Router,
+) -> Result<Response, ChannelRefused> {
     let hellos = &shared.fleet.client_port_hellos;
     let names = OwnNames::advertised(shared.settings.advertise.as_ref());
     let lock = ChannelLock { keys: &shared.settings.keys, peer_kind: PeerKind::NodeClients, names, hellos };
-    let mut extensions = kept_extensions(request);
-    extensions.insert(FromFleet);
-    open_channel(request, lock, inside.clone(), || Ok(extensions))
+    open_channel(request, lock, inside.clone(), || Ok(extensions_inside(source, SourceChannel::Node)))
 }
 
 /// Opens a channel to an app server that dials in, by the keys of one holder. It counts as a link of the holder.
 fn open_for_app(
     shared: &Shared,
-    request: &mut Request,
+    (request, source): (&mut Request, &RequestSource),
     inside: &Router,
     ChannelKeys { signer, keys, hellos }: &ChannelKeys,
 ) -> Result<Response, ChannelRefused> {
     let names = OwnNames::Hosts(&shared.settings.hosts);
     let lock = ChannelLock { keys, peer_kind: PeerKind::DialIn, names, hellos };
-    let mut extensions = kept_extensions(request);
-    let address = counted_ip(&shared.settings, request.extensions());
+    let address = source.counted_ip(&shared.settings);
     open_channel(request, lock, inside.clone(), || {
         let permit = shared.limits.links.take_dialled_in(&shared.admission.share_of(signer), address);
         let permit = permit.inspect_err(|refusal| shared.limits.refusals.count("links", refusal.label()));
-        extensions.insert(InChannel(permit.map_err(ChannelRefused::Full)?.into()));
-        Ok(extensions)
+        let permit = permit.map_err(ChannelRefused::Full)?.into();
+        Ok(extensions_inside(source, SourceChannel::AppServer(permit)))
     })
 }
 
-/// Extensions that requests inside the channel have from the one that opens it.
-fn kept_extensions(request: &Request) -> Extensions {
+/// Extensions of the requests inside a channel that was opened from this source.
+fn extensions_inside(source: &RequestSource, channel: SourceChannel) -> Extensions {
+    let inside = RequestSource { peer: source.peer, is_tls: source.is_tls, channel, ..RequestSource::default() };
     let mut extensions = Extensions::new();
-    if let Some(peer) = peer_address(request.extensions()) {
-        extensions.insert(PeerAddress(peer));
-    }
-    if let Some(scheme) = request.extensions().get::<Scheme>() {
-        extensions.insert(scheme.clone());
-    }
+    extensions.insert(inside);
     extensions
 }

@@ -5,19 +5,17 @@
 //! connection. Credentials that only the app can read (a cookie) were judged by the app at negotiation, and are bound
 //! by the connection token. For a request forwarded by another node, that node has done all this.
 
-use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
-use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
+use trunkline_protocol::token::{ConnectionToken, UserBinding};
 
 use crate::auth::{TokenError, User};
 use crate::clock::unix_seconds;
-use crate::frontend::bearer::{mark_revocations, refuse_token, token, user_of, verify_token};
+use crate::frontend::bearer::{refuse_token, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::hub_request::{ConnectingClient, HubRequest};
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{ByDialIn, ForwardedByNode};
-use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
 pub(crate) const UNKNOWN_ID: &str = "No Connection with that ID";
@@ -27,61 +25,36 @@ const OTHER_USER: &str = "the access token is not of the user that was negotiate
 const TOKEN_NEEDED: &str = "this connection belongs to the user of an access token: send a valid one with each request, \
                             as 'Authorization: Bearer' or as access_token in the query";
 
-/// Client and connection of a request.
-#[derive(Debug, Clone)]
-pub(crate) struct ConnectingClient {
-    pub(super) connection_id: String,
-    pub(super) user: User,
-    /// The token is recent enough to start the connection.
-    pub(super) is_fresh: bool,
-    /// The token was issued by this node.
-    pub(super) is_ours: bool,
-    /// The decrypted connection token; `None` without negotiation.
-    pub(super) token: Option<Box<ConnectionToken>>,
-    /// Lost connection to restore.
-    pub(super) restores: Option<Box<RestoreClaim>>,
-}
-
-impl ConnectingClient {
-    pub(super) fn without_negotiation(connection_id: String, user: User) -> Self {
-        Self { connection_id, user, is_fresh: true, is_ours: true, token: None, restores: None }
-    }
-}
-
-pub(crate) fn names_connection(request: &Request) -> bool {
-    RequestQuery::of(request).connection_token().is_some()
-}
-
-/// Decrypts the connection token of a request, checks the connection's user, and stores a [`ConnectingClient`] in the
-/// extensions.
-pub(crate) async fn identify(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Result<(), Response> {
-    mark_revocations(endpoint, request);
+/// Decrypts the connection token of a request, and checks the connection's user.
+pub(crate) async fn identify(
+    endpoint: &Endpoint,
+    HubRequest { hub, parts, context, dial_in, .. }: &HubRequest,
+) -> Result<Box<ConnectingClient>, Response> {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let sealed = RequestQuery::of(request).connection_token().unwrap_or_default().to_owned();
+    let sealed = context.query.connection_token().unwrap_or_default().to_owned();
     let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
     if !opened.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err(unknown());
     }
-    let carried = request.extensions().get::<ForwardedByNode>().and_then(|forwarded| forwarded.user.clone());
-    let shown = match carried {
-        Some(user) => Some(user),
-        None if request.extensions().get::<ByDialIn>().is_some() => Some(shown_by_dial_in(&opened, request)?),
-        None => shown_user(endpoint, hub, &opened, token(request)).await?,
+    let shown = match (context.forwarded_user.as_deref(), dial_in.as_ref().map(|client| &client.user)) {
+        (Some(user), _) => Some(user.clone()),
+        // Each dial-in request proves its user.
+        (None, Some(user)) if user.id != opened.user => return Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)),
+        (None, Some(user)) => Some(user.clone()),
+        (None, None) => shown_user(endpoint, hub, &opened, token(&parts.headers, &context.query)).await?,
     };
     if shown.is_none() && is_void(endpoint, &opened) {
         return Err(refuse_token(endpoint, &TokenError::Revoked));
     }
     let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
-    let client = ConnectingClient {
+    Ok(Box::new(ConnectingClient {
         connection_id: opened.connection_id.clone().unwrap_or(sealed),
         user: shown.unwrap_or(negotiated),
         is_fresh: !opened.is_expired(unix_seconds()),
         is_ours: opened.boot == endpoint.shared.boot,
         restores: opened.restores.clone(),
         token: Some(Box::new(opened)),
-    };
-    request.extensions_mut().insert(client);
-    Ok(())
+    }))
 }
 
 /// Whether the token's user, or the user to restore, was named by the app and has been revoked since. The token then
@@ -90,12 +63,6 @@ fn is_void(endpoint: &Endpoint, opened: &ConnectionToken) -> bool {
     let restored = opened.restores.as_ref().and_then(|claim| claim.user.as_ref()?.id.as_deref());
     let named = opened.user.as_deref().or(restored).filter(|_| opened.binding != UserBinding::AccessToken);
     endpoint.shared.admission.revocations.void_log_in(named, opened.made_s(), unix_seconds())
-}
-
-/// Returns the user of a dial-in request, which each request must prove.
-fn shown_by_dial_in(opened: &ConnectionToken, request: &Request) -> Result<User, Response> {
-    let shown = user_of(request);
-    if shown.id == opened.user { Ok(shown) } else { Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)) }
 }
 
 /// Returns the user of the request's access token where it applies; its claims may be newer than at negotiation.

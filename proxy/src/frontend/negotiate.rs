@@ -1,6 +1,5 @@
 //! Negotiate: issues a connection id and a sealed token, and stores nothing.
 
-use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use trunkline_protocol::id::random_id;
@@ -10,50 +9,48 @@ use trunkline_protocol::negotiate::{NegotiateAnswer, NegotiateVersion};
 use trunkline_protocol::token::{ConnectionToken, UserBinding, claims_fit};
 
 use crate::clock::unix_seconds;
-use crate::frontend::authorize::Grant;
-use crate::frontend::bearer::user_of;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request_query::RequestQuery;
+use crate::frontend::hub_request::{HubRequest, NewClient};
 use crate::frontend::{request_trace, restore};
-use crate::upstream::Hub;
 
 /// Query parameter that requests stateful reconnect.
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
 
-pub(crate) fn answer(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
-    if let Some(refusal) = endpoint.refuse_new_client(hub, request.extensions()) {
+pub(crate) fn answer(endpoint: &Endpoint, request: &HubRequest, mut client: NewClient) -> Response {
+    if let Some(refusal) = endpoint.refuse_new_client(&request.hub, &request.routed) {
         return refusal;
     }
-    let Grant { decision, headers } = request.extensions().get().cloned().unwrap_or_default();
-    let answer = match decision.url {
-        Some(url) => json(&NegotiateAnswer::Redirect { url, access_token: decision.access_token }),
-        None => offer_connection(endpoint, hub, request),
+    let answer = match client.grant.decision.url.take() {
+        Some(url) => {
+            let access_token = client.grant.decision.access_token.take();
+            json(&NegotiateAnswer::Redirect { url, access_token })
+        }
+        None => offer_connection(endpoint, request, &client),
     };
     // Includes the app's own headers and cookies.
-    (headers, answer).into_response()
+    (client.grant.headers, answer).into_response()
 }
 
-fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Response {
-    let (user, query) = (user_of(request), RequestQuery::of(request));
+fn offer_connection(endpoint: &Endpoint, request: &HubRequest, client: &NewClient) -> Response {
+    let (hub, query) = (&*request.hub, &request.context.query);
+    let NewClient { user, binding, grant, .. } = client;
     let version = match NegotiateVersion::from_query(query.value("negotiateVersion")) {
         Ok(version) => version,
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     let settings = hub.settings();
-    let binding = request.extensions().get::<UserBinding>().copied().unwrap_or_default();
     // Later requests carry the claims of the access token again, so only claims added by the app are stored. For a hub
     // with a negotiate handler, all are stored if they fit, for older nodes that don't merge them.
-    let is_shown = binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
-    let added = request.extensions().get().map(|grant: &Grant| grant.decision.claims.clone());
-    let mut claims = if is_shown { added.unwrap_or_default() } else { user.claims.clone() };
+    let is_shown = *binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
+    let mut claims = if is_shown { grant.decision.claims.clone() } else { user.claims.clone() };
     if !claims_fit(&claims) {
         let text =
             format!("The claims that the app names for the user are larger than {TOKEN_CLAIMS_MAX_BYTES} bytes.");
         return json(&NegotiateAnswer::error(text));
     }
     // The span ends with the response.
-    let _span = request_trace::negotiate(endpoint, hub, request, &mut claims);
+    let _span = request_trace::negotiate(endpoint, hub, (&request.parts.headers, request.arrived_ns), &mut claims);
     let is_wanted = query.value(STATEFUL_PARAMETER).is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
     let is_stateful = is_wanted && settings.stateful_reconnect_buffer_bytes.is_some();
     let id = random_id();
@@ -67,12 +64,12 @@ fn offer_connection(endpoint: &Endpoint, hub: &Hub, request: &Request) -> Respon
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
         is_stateful,
-        restores: restore::claim(endpoint, hub, request, &user),
-        binding,
+        restores: restore::claim(endpoint, request, client),
+        binding: *binding,
     };
     endpoint.counters.negotiated.increment();
     let sealed = token.seal(&endpoint.shared.settings.keys);
-    let terms = terms(hub, &user);
+    let terms = terms(hub, user);
     let transports: Vec<_> = settings.transports.iter().copied().filter(|one| terms.allow(*one)).collect();
     let answer = NegotiateAnswer::connect(version, id, sealed, &offered_transports(endpoint, &transports));
     let lifetime_s = user.expires_s.filter(|_| settings.refreshes_authentication).map(lifetime_s);

@@ -1,14 +1,14 @@
 //! Normalisation, the first step of each request: converts it to the form that all later steps expect.
 //!
-//! Afterwards, `PeerAddress` is the client's address, `Host` is the host requested by the client, the path has no
-//! prefix, and only trusted load balancer headers remain. A request forwarded by another node was normalised there.
+//! Afterwards, `Host` is the host requested by the client, the path has no prefix, and only trusted load balancer
+//! headers remain. A request forwarded by another node was normalised there.
 
 use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::response::Response;
 use http::header::{ALLOW, CONNECTION, HOST};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{HeaderValue, StatusCode, Uri};
 use hyper::body::Body as _;
 
@@ -20,7 +20,7 @@ use crate::frontend::forwarded_header::{
 };
 use crate::frontend::hop_header;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{ClientScheme, PeerAddress, peer_address};
+use crate::frontend::request_context::{RequestContext, RequestSource};
 use crate::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::forward_mark;
@@ -31,26 +31,28 @@ use crate::metrics::Limit;
 const FOREIGN_HOST: &str = "Host is not served by this node: see --allow-host (without an access key a node serves \
                             only names of this machine)";
 
-pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<(), Response> {
+pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<Box<RequestContext>, Response> {
     check(request).map_err(|problem| refuse(endpoint, &problem))?;
     request_head::settle(request);
     let query = RequestQuery::parse(request.uri());
-    request.extensions_mut().insert(query);
+    let mut context = Box::new(RequestContext::new(RequestSource::take(request), query));
     admin_cookie::remove(request.headers_mut());
-    forward_mark::accept(endpoint, request);
-    if forward_mark::is_forwarded_by_node(request) {
-        return Ok(());
+    forward_mark::accept(endpoint, request, &mut context);
+    if context.is_forwarded {
+        return Ok(context);
     }
     refuse_large(endpoint, request).map_or(Ok(()), Err)?;
     let settings = &endpoint.shared.settings;
     if !settings.trusted.is_empty() {
         hop_header::keep_known_nominations(request.headers_mut());
     }
-    let peer = peer_address(request.extensions());
-    let claims = peer.map(|peer| trusted_claims(request.headers(), peer, &settings.trusted, &settings.trusted_headers));
-    rewrite(request, claims, &settings.path_prefix);
+    let claims = context
+        .source
+        .peer
+        .map(|peer| trusted_claims(request.headers(), peer, &settings.trusted, &settings.trusted_headers));
+    rewrite(request, &mut context, claims, &settings.path_prefix);
     if asks_for_own_host(&settings.hosts, request) {
-        Ok(())
+        Ok(context)
     } else {
         Err(plain(StatusCode::MISDIRECTED_REQUEST, FOREIGN_HOST))
     }
@@ -104,7 +106,12 @@ fn head_bytes(request: &Request) -> usize {
 }
 
 /// Replaces forwarding headers with their trusted claims, and removes path prefixes.
-fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &PathPrefix) {
+fn rewrite(
+    request: &mut Request,
+    context: &mut RequestContext,
+    claims: Option<ForwardedClaims>,
+    own_prefix: &PathPrefix,
+) {
     for name in FORWARDED_HEADERS {
         request.headers_mut().remove(name);
     }
@@ -113,24 +120,20 @@ fn rewrite(request: &mut Request, claims: Option<ForwardedClaims>, own_prefix: &
     for prefix in [Some(own_prefix), claimed.as_ref()].into_iter().flatten() {
         strip_prefix(prefix, request);
     }
-    if let Some(claims) = &claims {
-        settle_real_ip(request, claims.client.ip());
-    }
     // Requests on a TLS listener use https, unless a load balancer reports otherwise.
-    if request.extensions().get() == Some(&Scheme::HTTPS) {
-        request.extensions_mut().insert(ClientScheme(ForwardedScheme::Https));
-    }
+    context.scheme = context.source.is_tls.then_some(ForwardedScheme::Https);
     if let Some(claims) = claims {
-        apply(claims, request);
+        // In an embedded node, the app knows its load balancers.
+        if !context.source.is_of_app {
+            settle_real_ip(request, claims.client.ip());
+        }
+        apply(claims, request, context);
     }
 }
 
-/// Replaces an existing header with the client's address, because apps trust it and any client can write it. In an
-/// embedded node it is kept, because the app knows its load balancers.
+/// Replaces an existing header with the client's address, because apps trust it and any client can write it.
 fn settle_real_ip(request: &mut Request, client: IpAddr) {
-    let is_own_listener = request.extensions().get::<PeerAddress>().is_some();
-    if is_own_listener
-        && request.headers().contains_key(REAL_IP)
+    if request.headers().contains_key(REAL_IP)
         && let Ok(value) = HeaderValue::try_from(client.to_string())
     {
         request.headers_mut().insert(REAL_IP, value);
@@ -148,11 +151,11 @@ fn strip_prefix(prefix: &PathPrefix, request: &mut Request) {
     }
 }
 
-fn apply(claims: ForwardedClaims, request: &mut Request) {
+fn apply(claims: ForwardedClaims, request: &mut Request, context: &mut RequestContext) {
     let ForwardedClaims { client, scheme, host, .. } = claims;
-    request.extensions_mut().insert(PeerAddress(client));
+    context.source.peer = Some(client);
     if let Some(scheme) = scheme {
-        request.extensions_mut().insert(ClientScheme(scheme));
+        context.scheme = Some(scheme);
         request.headers_mut().insert(FORWARDED_PROTO, HeaderValue::from_static(scheme.name()));
     }
     if let Some(host) = host.and_then(|host| HeaderValue::try_from(host).ok()) {
@@ -170,6 +173,10 @@ mod tests {
 
     fn request(uri: &str) -> Request {
         Request::get(uri).header("host", "a").body(Body::empty()).unwrap()
+    }
+
+    fn context(source: RequestSource) -> RequestContext {
+        RequestContext::new(source, RequestQuery::parse(&Uri::default()))
     }
 
     #[test]
@@ -210,44 +217,42 @@ mod tests {
         };
         let prefix = PathPrefix::new("/realtime").unwrap();
         let mut inside_an_app = spoken();
-        rewrite(&mut inside_an_app, None, &prefix);
+        rewrite(&mut inside_an_app, &mut context(RequestSource::default()), None, &prefix);
         assert_eq!(inside_an_app.uri(), "/app/chat?id=1");
         let mut names: Vec<_> = inside_an_app.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["host", "x-other", "x-real-ip"]);
 
         let mut behind_a_balancer = spoken();
-        behind_a_balancer.extensions_mut().insert(PeerAddress("10.0.0.1:1".parse().unwrap()));
+        let mut context = context(RequestSource::of("10.0.0.1:1".parse().unwrap()));
         let claims = ForwardedClaims {
             client: "203.0.113.9:1".parse().unwrap(),
             scheme: Some(ForwardedScheme::Https),
             host: Some("chat.example".into()),
             prefix: Some("/app".into()),
         };
-        rewrite(&mut behind_a_balancer, Some(claims), &prefix);
+        rewrite(&mut behind_a_balancer, &mut context, Some(claims), &prefix);
         assert_eq!(behind_a_balancer.uri(), "/chat?id=1");
         let header = |name: &str| behind_a_balancer.headers()[name].to_str().unwrap();
         let headers = ["host", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"].map(header);
         assert_eq!(headers, ["chat.example", "chat.example", "https", "203.0.113.9"]);
         assert!(!behind_a_balancer.headers().contains_key("x-forwarded-for"));
-        let extensions = behind_a_balancer.extensions();
-        assert_eq!(extensions.get(), Some(&ClientScheme(ForwardedScheme::Https)));
-        assert_eq!(peer_address(extensions), Some("203.0.113.9:1".parse().unwrap()));
+        assert_eq!(context.scheme, Some(ForwardedScheme::Https));
+        assert_eq!(context.source.peer, Some("203.0.113.9:1".parse().unwrap()));
     }
 
     #[test]
     fn the_scheme_is_https_on_a_tls_socket_unless_a_balancer_reports_another() {
-        let scheme = |socket: Scheme, claimed| {
-            let mut request = request("/");
-            request.extensions_mut().insert(socket);
+        let scheme = |is_tls, claimed| {
+            let mut context = context(RequestSource { is_tls, ..RequestSource::default() });
             let client = "203.0.113.9:1".parse().unwrap();
             let claims = ForwardedClaims { client, scheme: claimed, host: None, prefix: None };
-            rewrite(&mut request, Some(claims), &PathPrefix::default());
-            request.extensions().get().map(|ClientScheme(scheme)| *scheme)
+            rewrite(&mut request("/"), &mut context, Some(claims), &PathPrefix::default());
+            context.scheme
         };
-        assert_eq!(scheme(Scheme::HTTPS, None), Some(ForwardedScheme::Https));
-        assert_eq!(scheme(Scheme::HTTPS, Some(ForwardedScheme::Http)), Some(ForwardedScheme::Http));
-        assert_eq!(scheme(Scheme::HTTP, None), None, "something in front may speak TLS");
+        assert_eq!(scheme(true, None), Some(ForwardedScheme::Https));
+        assert_eq!(scheme(true, Some(ForwardedScheme::Http)), Some(ForwardedScheme::Http));
+        assert_eq!(scheme(false, None), None, "something in front may speak TLS");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::warn;
@@ -20,9 +20,10 @@ use trunkline_protocol::manifest::NODE_HEADER;
 
 use crate::config::{Origin, OriginPattern, Settings};
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::bearer;
-use crate::frontend::request_extension::ClientScheme;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::visitor::is_for_clients;
 use crate::limits::SetupFault;
 use crate::net::address::is_loopback_host;
@@ -50,9 +51,9 @@ impl OriginRules {
         Self { allowed: settings.allow_origins.clone().into(), trusts_loopback: settings.is_development }
     }
 
-    fn judge(&self, origin: &HeaderValue, headers: &HeaderMap, extensions: &Extensions) -> OriginVerdict {
+    fn judge(&self, origin: &HeaderValue, headers: &HeaderMap, own: Option<ForwardedScheme>) -> OriginVerdict {
         let origin = origin.to_str().unwrap_or_default();
-        if self.trust(origin, headers, extensions) {
+        if self.trust(origin, headers, own) {
             OriginVerdict::WithCookies
         } else if self.allowed.contains(&OriginPattern::Any) {
             OriginVerdict::WithoutCredentials
@@ -61,12 +62,12 @@ impl OriginRules {
         }
     }
 
-    fn trust(&self, text: &str, headers: &HeaderMap, extensions: &Extensions) -> bool {
+    fn trust(&self, text: &str, headers: &HeaderMap, own: Option<ForwardedScheme>) -> bool {
         let Ok(origin) = Origin::parse(text) else { return false };
         let of_web = text.split_once("://").filter(|_| matches!(origin, Origin::Web(_)));
         self.allowed.iter().any(|allowed| allowed.names(&origin))
             || of_web.is_some_and(|(scheme, authority)| {
-                own_origin(headers, extensions, scheme).is_some_and(|own| own == origin)
+                own_origin(headers, own, scheme).is_some_and(|own| own == origin)
                     || (self.trusts_loopback && is_loopback_host(authority))
             })
     }
@@ -78,12 +79,12 @@ pub(crate) fn cors(settings: &Settings) -> CorsLayer {
     let trusted = origins.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, parts: &Parts| {
-            (accepts_dial_in && is_for_clients(parts))
-                || origins.judge(origin, &parts.headers, &parts.extensions) != OriginVerdict::Refused
+            (accepts_dial_in && is_for_clients(&parts.uri))
+                || origins.judge(origin, &parts.headers, RequestContext::scheme_in(parts)) != OriginVerdict::Refused
         }))
         .allow_credentials(AllowCredentials::predicate(move |origin, parts: &Parts| {
-            (accepts_dial_in && is_for_clients(parts))
-                || trusted.judge(origin, &parts.headers, &parts.extensions) == OriginVerdict::WithCookies
+            (accepts_dial_in && is_for_clients(&parts.uri))
+                || trusted.judge(origin, &parts.headers, RequestContext::scheme_in(parts)) == OriginVerdict::WithCookies
         }))
         .allow_methods([Method::GET, Method::POST, Method::DELETE])
         // Apps may use headers of their own, and check them themselves.
@@ -103,15 +104,15 @@ pub(crate) async fn with_cors(settings: &Settings, request: Request, refusal: Re
 
 /// Whether a request without an origin, or from a permitted page, may continue. Requests without an origin come from
 /// other clients than browsers, from the same origin, or from links and images on any page.
-pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
-    let Some(origin) = request.headers().get(ORIGIN) else {
-        drop_credentials_of_links(request.headers_mut());
+pub(crate) fn may_connect(settings: &Settings, headers: &mut HeaderMap, scheme: Option<ForwardedScheme>) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else {
+        drop_credentials_of_links(headers);
         return true;
     };
-    match OriginRules::new(settings).judge(origin, request.headers(), request.extensions()) {
+    match OriginRules::new(settings).judge(origin, headers, scheme) {
         OriginVerdict::WithCookies => true,
         OriginVerdict::WithoutCredentials => {
-            drop_credentials(request.headers_mut());
+            drop_credentials(headers);
             true
         }
         OriginVerdict::Refused => false,
@@ -119,13 +120,10 @@ pub(crate) fn may_connect(settings: &Settings, request: &mut Request) -> bool {
 }
 
 /// Removes credentials added by the browser, unless the page may use them.
-pub(crate) fn drop_foreign_credentials(settings: &Settings, request: &mut Request) {
-    let Some(origin) = request.headers().get(ORIGIN) else {
-        return drop_credentials_of_links(request.headers_mut());
-    };
-    let verdict = OriginRules::new(settings).judge(origin, request.headers(), request.extensions());
-    if verdict != OriginVerdict::WithCookies {
-        drop_credentials(request.headers_mut());
+pub(crate) fn drop_foreign_credentials(settings: &Settings, headers: &mut HeaderMap, scheme: Option<ForwardedScheme>) {
+    let Some(origin) = headers.get(ORIGIN) else { return drop_credentials_of_links(headers) };
+    if OriginRules::new(settings).judge(origin, headers, scheme) != OriginVerdict::WithCookies {
+        drop_credentials(headers);
     }
 }
 
@@ -150,19 +148,19 @@ fn drop_credentials(headers: &mut HeaderMap) {
 }
 
 /// Refuses a page, stating the compared values: a load balancer may have changed `Host`.
-pub(crate) fn refuse(endpoint: &Endpoint, request: &Request) -> Response {
+pub(crate) fn refuse(endpoint: &Endpoint, parts: &Parts, scheme: Option<ForwardedScheme>) -> Response {
     let shown = |name: HeaderName| {
-        let text = request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let text = parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         text.get(..SHOWN_MAX_BYTES).unwrap_or(text).to_owned()
     };
     let (origin, host) = (shown(ORIGIN), shown(HOST));
     if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Host) {
         warn!(
-            path = request.uri().path(),
+            path = parts.uri.path(),
             origin, host, others, "page refused: its origin is neither Host nor in --allow-origin"
         );
     }
-    let scheme = request.extensions().get().map(|ClientScheme(scheme)| format!("{}://", scheme.name()));
+    let scheme = scheme.map(|scheme| format!("{}://", scheme.name()));
     let reached = format!("{}{host}", scheme.unwrap_or_default());
     let text = format!(
         "the origin of the page is not allowed: Origin is {origin:?}, and Host is {reached:?}. If this is a page of \
@@ -174,33 +172,27 @@ pub(crate) fn refuse(endpoint: &Endpoint, request: &Request) -> Response {
 
 /// Origin of this node as seen by the client. If the scheme is unknown, the page's is assumed, because something in
 /// front of a plain listener may use TLS.
-fn own_origin(headers: &HeaderMap, extensions: &Extensions, scheme_of_page: &str) -> Option<Origin> {
+fn own_origin(headers: &HeaderMap, own: Option<ForwardedScheme>, scheme_of_page: &str) -> Option<Origin> {
     let host = headers.get(HOST)?.to_str().ok()?;
-    let scheme = extensions.get().map_or(scheme_of_page, |ClientScheme(scheme)| scheme.name());
+    let scheme = own.map_or(scheme_of_page, |scheme| scheme.name());
     Origin::parse(&format!("{scheme}://{host}")).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frontend::forwarded_header::ForwardedScheme;
 
     fn verdict(allowed: &[&str], trusts_loopback: bool, origin: &str, host: &str) -> OriginVerdict {
         let allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
         let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
-        OriginRules { allowed, trusts_loopback }.judge(&origin.parse().unwrap(), &headers, &Extensions::new())
+        OriginRules { allowed, trusts_loopback }.judge(&origin.parse().unwrap(), &headers, None)
     }
 
     /// Verdict on a page if the client is known to use this scheme.
     fn verdict_by(scheme: ForwardedScheme, origin: &str, host: &str) -> OriginVerdict {
         let headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
-        let mut extensions = Extensions::new();
-        extensions.insert(ClientScheme(scheme));
-        OriginRules { allowed: Arc::new([]), trusts_loopback: false }.judge(
-            &origin.parse().unwrap(),
-            &headers,
-            &extensions,
-        )
+        let rules = OriginRules { allowed: Arc::new([]), trusts_loopback: false };
+        rules.judge(&origin.parse().unwrap(), &headers, Some(scheme))
     }
 
     #[test]

@@ -11,9 +11,26 @@ use trunkline_protocol::cause::Cause;
 /// Seconds until a client should retry while no app server or node is available; they return within seconds.
 pub(crate) const RETRY_AFTER_SECONDS: &str = "2";
 
-/// Text of a refusal, attached to the response for the condition that reports refusals.
-#[derive(Debug, Clone)]
-pub(crate) struct RefusalText(pub Cow<'static, str>);
+/// Notes on a response for this node; not sent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ResponseNotes {
+    /// Cause of a refusal, where the status is not specific enough.
+    pub cause: Option<Cause>,
+    /// Text of a refusal.
+    pub text: Option<Cow<'static, str>>,
+    /// Set for responses of an app server or the data plane, which are not counted as refusals here.
+    pub is_counted_elsewhere: bool,
+}
+
+impl ResponseNotes {
+    pub(crate) fn of(answer: &Response) -> Self {
+        answer.extensions().get().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn edit(answer: &mut Response) -> &mut Self {
+        answer.extensions_mut().get_or_insert_default()
+    }
+}
 
 pub(crate) fn plain(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Response {
     with_text((status, [(CONTENT_TYPE, "text/plain")]), text.into())
@@ -23,7 +40,7 @@ fn with_text(head: impl IntoResponse, text: Cow<'static, str>) -> Response {
     let mut answer = head.into_response();
     *answer.body_mut() = Body::from(text.clone());
     if !answer.status().is_success() {
-        answer.extensions_mut().insert(RefusalText(text));
+        ResponseNotes::edit(&mut answer).text = Some(text);
     }
     answer
 }
@@ -36,6 +53,6 @@ pub(crate) fn unavailable(cause: Cause, text: impl Into<Cow<'static, str>>) -> R
 
 /// Attaches a cause to a refusal, where the status is not specific enough.
 pub(crate) fn because(cause: Cause, mut answer: Response) -> Response {
-    answer.extensions_mut().insert(cause);
+    ResponseNotes::edit(&mut answer).cause = Some(cause);
     answer
 }

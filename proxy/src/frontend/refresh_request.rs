@@ -5,7 +5,6 @@
 //! server and Azure's service.
 
 use axum::Json;
-use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CACHE_CONTROL;
@@ -13,31 +12,30 @@ use serde_json::json;
 use trunkline_protocol::service::{AckStatus, RefreshAuth, ServiceMessage};
 
 use crate::frontend::authenticate;
-use crate::frontend::authorize::Grant;
-use crate::frontend::bearer::{claims, user_of};
+use crate::frontend::bearer::claims;
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::hub_request::{HubRequest, NewClient};
 use crate::frontend::negotiate::lifetime_s;
-use crate::frontend::request_query::RequestQuery;
-use crate::upstream::Hub;
 
 /// Header with the connection token of a client with a redirected negotiation.
 const CONNECTION_TOKEN_HEADER: &str = "x-signalr-connection-token";
 
-pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request) -> Response {
-    let in_query = RequestQuery::of(&request).connection_token().map(str::to_owned);
-    let in_header = || Some(request.headers().get(CONNECTION_TOKEN_HEADER)?.to_str().ok()?.to_owned());
+pub(crate) async fn answer(endpoint: &Endpoint, request: &HubRequest) -> Response {
+    let HubRequest { hub, parts, context, .. } = request;
+    let in_query = context.query.connection_token();
+    let in_header = || parts.headers.get(CONNECTION_TOKEN_HEADER)?.to_str().ok();
     let Some(token) = in_query.or_else(in_header) else {
         let text = "name the connection: POST HUB/refresh?id=CONNECTION_TOKEN";
         return refusal(StatusCode::BAD_REQUEST, "missing_connection_token", text);
     };
-    if let Err(refused) = authenticate::authenticate(endpoint, hub, &mut request, false).await {
-        return refused;
-    }
-    let user = user_of(&request);
+    let NewClient { user, grant, .. } = match authenticate::authenticate(endpoint, request, false).await {
+        Ok(client) => *client,
+        Err(refused) => return refused,
+    };
     if !user.is_named() {
         return refusal(StatusCode::UNAUTHORIZED, "invalid_token", "the access token names no user");
     }
-    let (Some(fleet), Some(connection)) = (&endpoint.fleet, endpoint.shared.connection_of_token(hub, &token)) else {
+    let (Some(fleet), Some(connection)) = (&endpoint.fleet, endpoint.shared.connection_of_token(hub, token)) else {
         return unknown();
     };
     let expires_s = user.expires_s.and_then(|end| end.try_into().ok()).unwrap_or(RefreshAuth::NO_END_S);
@@ -51,8 +49,7 @@ pub(crate) async fn answer(endpoint: &Endpoint, hub: &Hub, mut request: Request)
                 None => json!({}),
             };
             // Includes the app's own headers and cookies.
-            let headers = request.extensions().get().map(|grant: &Grant| grant.headers.clone());
-            (headers.unwrap_or_default(), [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+            (grant.headers, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
         }
         AckStatus::NotFound => unknown(),
         AckStatus::Forbidden => refusal(StatusCode::FORBIDDEN, "permission_change_rejected", &problem),

@@ -8,7 +8,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::token::ConnectionToken;
 
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::plain_response::RefusalText;
+use crate::frontend::plain_response::ResponseNotes;
 use crate::frontend::request_query::RequestQuery;
 use crate::metrics::{Counters, Limit};
 use crate::shard::{PastConnection, short};
@@ -41,8 +41,8 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
 pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
-    if let Some(RefusalText(text)) = answer.extensions().get() {
-        endpoint.shared.reports.refusals.note(cause, text);
+    if let Some(text) = ResponseNotes::of(answer).text {
+        endpoint.shared.reports.refusals.note(cause, &text);
     }
     let id = connection_id(endpoint, uri);
     let connection = id.as_deref().map(short);
@@ -62,8 +62,7 @@ pub(crate) fn count_refused_socket(counters: &Counters, cause: Cause) {
 
 /// Cause attached to a refusal, or else derived from its status.
 pub(crate) fn cause_of(answer: &Response) -> Cause {
-    let named = answer.extensions().get::<Cause>().copied();
-    named.unwrap_or(match answer.status() {
+    ResponseNotes::of(answer).cause.unwrap_or(match answer.status() {
         StatusCode::UNAUTHORIZED => Cause::TokenRefused,
         StatusCode::FORBIDDEN => Cause::OriginRefused,
         StatusCode::NOT_FOUND => Cause::IdUnknown,

@@ -41,18 +41,12 @@ const ASKED_AT_ONCE: usize = 32;
 /// Maximum response body of an owner, which is a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
 
-/// Whether another node requests the end of a GET that it forwards.
-pub(crate) fn is_question(request: &Request) -> bool {
-    request.uri().path() == RELEASE_PATH && forward_mark::is_forwarded_by_node(request)
-}
-
-pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
+pub(crate) fn answer(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
     let shared = &endpoint.shared;
-    if request.method() != Method::POST {
+    if method != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
     let own_id = || {
-        let query = RequestQuery::of(request);
         let sealed = query.connection_token()?;
         let token = ConnectionToken::open(sealed, &shared.settings.keys).ok()?;
         (token.boot == shared.boot).then(|| token.connection_id.unwrap_or_else(|| sealed.to_owned()))
@@ -90,7 +84,7 @@ async fn release(shared: &Shared, nodes: &HttpClient, get: CarriedGet) {
     question.method = Method::POST;
     // The token was decrypted, so it contains no characters that need escaping.
     question.uri = format!("{RELEASE_PATH}?{CONNECTION_TOKEN_PARAMETER}={}", get.token).parse().unwrap_or_default();
-    forward_mark::set(&shared.settings, &mut question, None);
+    forward_mark::set(&shared.settings, &mut question, None, None);
     let (request, limit) = (Request::from_parts(question, Body::empty()), shared.settings.relay.hop_timeout);
     match nodes.fetch(&get.owner, request, ANSWER_MAX_BYTES, limit).await {
         Ok(answer) => debug!(owner = %get.owner, status = %answer.status(), "asked an owner node to end a GET"),

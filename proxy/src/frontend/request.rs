@@ -1,9 +1,10 @@
 //! Parts of a request: its access token, and the headers visible to the app.
 
+use std::net::SocketAddr;
+
 use bytestring::ByteString;
 use http::HeaderMap;
 use http::header::{ACCEPT, AUTHORIZATION, TRAILER};
-use http::request::Parts;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::wire::{
     self, PRIVATE_HEADER_PREFIX, REMOTE_HEADER, SERVICE_EVENT_HEADER_PREFIX, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER,
@@ -11,7 +12,8 @@ use trunkline_protocol::wire::{
 
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hop_header::HOP_BY_HOP;
-use crate::frontend::request_extension::peer_address;
+
+pub(crate) type Headers = Vec<(ByteString, Vec<ByteString>)>;
 
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     wire::bearer(headers.get(AUTHORIZATION)?.to_str().ok()?)
@@ -33,15 +35,14 @@ pub(crate) fn is_for_the_app(name: &str) -> bool {
 
 /// Collects the headers for the hub. Headers reserved for proxies are dropped regardless of the sender, and so are
 /// hop-by-hop headers and access tokens: see [`RequestQuery::for_hub`](super::request_query::RequestQuery::for_hub).
-pub(crate) fn headers(parts: &Parts, transport: Transport) -> Vec<(ByteString, Vec<ByteString>)> {
-    let mut headers: Vec<_> = parts
-        .headers
+pub(crate) fn headers(all: &HeaderMap, peer: Option<SocketAddr>, transport: Transport) -> Headers {
+    let mut headers: Vec<_> = all
         .keys()
         .filter(|name| is_for_the_app(name.as_str()))
-        .filter(|name| *name != AUTHORIZATION || bearer(&parts.headers).is_none())
-        .map(|name| (ByteString::from(name.as_str()), values(&parts.headers, name.as_str())))
+        .filter(|name| *name != AUTHORIZATION || bearer(all).is_none())
+        .map(|name| (ByteString::from(name.as_str()), values(all, name.as_str())))
         .collect();
-    if let Some(peer) = peer_address(&parts.extensions) {
+    if let Some(peer) = peer {
         headers.push((FORWARDED_FOR.as_str().into(), vec![peer.ip().to_string().into()]));
         headers.push((REMOTE_HEADER.into(), vec![peer.to_string().into()]));
     }
@@ -70,26 +71,25 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::frontend::request_extension::PeerAddress;
 
-    fn parts(request: http::request::Builder) -> Parts {
-        request.body(()).unwrap().into_parts().0
+    fn head(request: http::request::Builder) -> HeaderMap {
+        request.body(()).unwrap().into_parts().0.headers
     }
 
     #[test]
     fn the_hub_sees_neither_tokens_nor_headers_for_one_hop() {
         let for_one_hop = ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "te"];
         let request = for_one_hop.iter().fold(Request::builder(), |request, name| request.header(*name, "x"));
-        let bearing = parts(request.header("authorization", "Bearer e.y.J"));
-        let seen = |parts: &Parts| headers(parts, Transport::WebSockets);
+        let bearing = head(request.header("authorization", "Bearer e.y.J"));
+        let seen = |head: &HeaderMap| headers(head, None, Transport::WebSockets);
         assert!(seen(&bearing).is_empty(), "{:?}", seen(&bearing));
-        let basic = parts(Request::builder().header("authorization", "Basic eA=="));
+        let basic = head(Request::builder().header("authorization", "Basic eA=="));
         assert_eq!(seen(&basic).len(), 1);
     }
 
     #[test]
     fn clients_can_not_set_headers_that_only_a_proxy_may_set() {
-        let mut parts = parts(
+        let head = head(
             Request::builder()
                 .header("x-forwarded-for", "6.6.6.6")
                 .header("x-trunkline-remote", "6.6.6.6:6")
@@ -99,8 +99,7 @@ mod tests {
                 .header("cookie", "a=1")
                 .header("cookie", "b=2"),
         );
-        parts.extensions.insert(PeerAddress("127.0.0.1:99".parse().unwrap()));
-        let seen = headers(&parts, Transport::LongPolling);
+        let seen = headers(&head, Some("127.0.0.1:99".parse().unwrap()), Transport::LongPolling);
         assert_eq!(
             seen,
             [

@@ -1,34 +1,30 @@
 //! Limits on requests to hubs: number, rate and size. Each refusal names the option that changes it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::request::Parts;
-use http::{Extensions, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 
 use trunkline_protocol::limits::FIRST_GET_TIMEOUT_S;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
-use crate::config::Settings;
 use crate::frontend::endpoint::Endpoint;
+use crate::frontend::hub_request::HubRequest;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::refusal::cause_of_limit;
-use crate::frontend::request_extension::peer_address;
+use crate::frontend::request_context::RequestSource;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
 use crate::limits::{
-    AddressPermit, HeadAdmission, HeadBudget, HeadHolder, HeadWeight, RelayConnection, RelayPermit, RelayRefusal,
-    TooFast,
+    AddressPermit, HeadAdmission, HeadBudget, HeadHolder, HeadWeight, RelayPermit, RelayRefusal, TooFast,
 };
 use crate::metrics::Limit;
 use crate::shard::close_with_heads;
-use crate::upstream::Hub;
 
 /// Retry-After at the connection limit; when others will close is unknown.
 const ROOM_RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -48,10 +44,8 @@ enum LimitOwner {
 }
 
 /// Throttles a negotiate request: returns its delay in a burst, or the refusal.
-pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if let (Some(pending), Some(ip)) =
-        (&endpoint.shared.limits.pending, counted_ip(&endpoint.shared.settings, request.extensions()))
-    {
+pub(crate) fn throttle_negotiate(endpoint: &Endpoint, source: &RequestSource) -> Result<Duration, Response> {
+    if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, source.counted_ip(&endpoint.shared.settings)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
             let text = "too many negotiations of this address without a connection: see --pending-per-address-max";
             refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
@@ -61,8 +55,8 @@ pub(crate) fn throttle_negotiate(endpoint: &Endpoint, request: &Request) -> Resu
 }
 
 /// Throttles a connect request without a token; one with a token was throttled at negotiation.
-pub(crate) fn throttle_connect(endpoint: &Endpoint, request: &Request) -> Result<Duration, Response> {
-    if RequestQuery::of(request).connection_token().is_none() { throttle(endpoint) } else { Ok(Duration::ZERO) }
+pub(crate) fn throttle_connect(endpoint: &Endpoint, query: &RequestQuery) -> Result<Duration, Response> {
+    if query.connection_token().is_none() { throttle(endpoint) } else { Ok(Duration::ZERO) }
 }
 
 fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
@@ -79,33 +73,22 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
     }
 }
 
-/// Takes a permit for a new client connection, for its lifetime; `None` if addresses are not counted.
-pub(crate) fn take_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<Box<AddressPermit>>, Response> {
-    take_permit_beside(endpoint, request, 0)
-}
-
-/// Takes a permit for a returning client, which is already counted.
-pub(crate) fn take_permit_again(
+/// Takes a permit for a client connection, for its lifetime; `None` if addresses are not counted. `counted` is the
+/// number of its own connections that are already counted: 1 if it returns.
+pub(crate) fn take_permit(
     endpoint: &Endpoint,
-    request: &Request,
-) -> Result<Option<Box<AddressPermit>>, Response> {
-    take_permit_beside(endpoint, request, 1)
-}
-
-fn take_permit_beside(
-    endpoint: &Endpoint,
-    request: &Request,
-    own: u64,
+    source: &RequestSource,
+    counted: u64,
 ) -> Result<Option<Box<AddressPermit>>, Response> {
     let shared = &endpoint.shared;
     let taken = shared.sockets() + shared.clients_away() + shared.limits.pipes.len() as u64;
-    let taken = taken.saturating_sub(own);
+    let taken = taken.saturating_sub(counted);
     let is_full = shared.settings.limits.connections.is_some_and(|most| taken >= u64::from(most.get()));
     if is_full {
         let text = "this node has reached its limit of connections: see --connections-max";
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
     }
-    let Some(ip) = counted_ip(&endpoint.shared.settings, request.extensions()) else { return Ok(None) };
+    let Some(ip) = source.counted_ip(&shared.settings) else { return Ok(None) };
     let permit = shared.limits.clients.as_ref().map(|clients| {
         clients.take(Some(ip.into())).map(Box::new).map_err(|_full| {
             let text = "this address has reached its limit of connections: see --connections-per-address-max";
@@ -119,8 +102,7 @@ fn take_permit_beside(
 /// closed for it.
 pub(crate) fn take_head_room(
     endpoint: &Endpoint,
-    hub: &Hub,
-    parts: &Parts,
+    HubRequest { hub, parts, context, .. }: &HubRequest,
     opening: impl FnOnce() -> OpenConnection,
 ) -> Result<Option<HeadWeight>, Response> {
     let of_headers: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
@@ -130,7 +112,7 @@ pub(crate) fn take_head_room(
     // Excludes the access token and node-only data.
     let (shared, opening) = (&endpoint.shared, opening());
     let (connection_id, app) = (opening.connection_id.clone(), shared.admission.signing_keys.owner_of(hub.name()));
-    let address = counted_ip(&shared.settings, &parts.extensions).map(Into::into);
+    let address = context.source.counted_ip(&shared.settings).map(Into::into);
     let bytes = ServiceMessage::OpenConnection(opening).to_body().len();
     let holder = HeadHolder { connection_id, app, address };
     let HeadAdmission { weight, evicted } = shared.limits.heads.take(bytes, holder);
@@ -158,23 +140,17 @@ pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
 }
 
 /// Takes a permit for a pipe opened by a POST before the first GET.
-pub(crate) fn take_pipe_permit(endpoint: &Endpoint, request: &Request) -> Result<AddressPermit, Response> {
-    endpoint
-        .shared
-        .limits
-        .pipes
-        .take(counted_ip(&endpoint.shared.settings, request.extensions()).map(Into::into))
-        .map_err(|_full| {
-            let text = "too many connections wait for their first GET: begin with the GET";
-            refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
-        })
+pub(crate) fn take_pipe_permit(endpoint: &Endpoint, source: &RequestSource) -> Result<AddressPermit, Response> {
+    endpoint.shared.limits.pipes.take(source.counted_ip(&endpoint.shared.settings).map(Into::into)).map_err(|_full| {
+        let text = "too many connections wait for their first GET: begin with the GET";
+        refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
+    })
 }
 
 /// Takes a permit for a request to an app server, held while it is in flight.
-pub(crate) fn take_relay_permit(endpoint: &Endpoint, request: &Request) -> Result<RelayPermit, Response> {
-    let connection = request.extensions().get::<RelayConnection>();
-    let permit =
-        endpoint.shared.limits.relays.take(counted_ip(&endpoint.shared.settings, request.extensions()), connection);
+pub(crate) fn take_relay_permit(endpoint: &Endpoint, source: &RequestSource) -> Result<RelayPermit, Response> {
+    let address = source.counted_ip(&endpoint.shared.settings);
+    let permit = endpoint.shared.limits.relays.take(address, source.relays.as_ref());
     permit.map_err(|refusal| match refusal {
         RelayRefusal::Node => {
             let text = "too many requests to the app are in flight: see --pass-through-max";
@@ -226,9 +202,8 @@ pub(crate) fn refuse_broken_body() -> Response {
 
 /// Takes a permit to forward a request to another node, held while it is in flight; `None` if addresses are not
 /// counted.
-pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<Option<AddressPermit>, Response> {
-    let (Some(clients), Some(ip)) =
-        (&endpoint.shared.limits.hop_clients, counted_ip(&endpoint.shared.settings, request.extensions()))
+pub(crate) fn take_hop_permit(endpoint: &Endpoint, source: &RequestSource) -> Result<Option<AddressPermit>, Response> {
+    let (Some(clients), Some(ip)) = (&endpoint.shared.limits.hop_clients, source.counted_ip(&endpoint.shared.settings))
     else {
         return Ok(None);
     };
@@ -239,9 +214,9 @@ pub(crate) fn take_hop_permit(endpoint: &Endpoint, request: &Request) -> Result<
 }
 
 /// Limits a request's body: it ends with an error if too large or too slow.
-pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Request, Response> {
+pub(crate) fn bound_body(endpoint: &Endpoint, headers: &HeaderMap, body: Body) -> Result<Body, Response> {
     let most = endpoint.shared.settings.limits.body_max_bytes;
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > most) {
         endpoint.counters.limit(Limit::BodySize).increment();
         let text = format!("the body is larger than {most} bytes: see --body-max-bytes");
@@ -249,17 +224,8 @@ pub(crate) fn bound_body(endpoint: &Endpoint, request: Request) -> Result<Reques
     }
     let limit = endpoint.shared.settings.limits.body_timeout;
     let most = usize::try_from(most).unwrap_or(usize::MAX);
-    Ok(request.map(|body| if body.is_end_stream() { body } else { bounded(body, most, limit) }))
-}
-
-fn bounded(body: Body, most: usize, limit: Duration) -> Body {
-    Body::new(Limited::new(TimedBody::for_hub(body, limit), most))
-}
-
-/// Address used for counting a client. A trusted address without a named client represents many.
-pub(crate) fn counted_ip(settings: &Settings, extensions: &Extensions) -> Option<IpAddr> {
-    let ip = peer_address(extensions)?.ip();
-    (!settings.trusted.contains(ip)).then_some(ip)
+    let is_empty = body.is_end_stream();
+    Ok(if is_empty { body } else { Body::new(Limited::new(TimedBody::for_hub(body, limit), most)) })
 }
 
 fn refuse(endpoint: &Endpoint, limit: Limit, owner: LimitOwner, retry_after: Duration, text: &'static str) -> Response {

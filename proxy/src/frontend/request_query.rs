@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytestring::ByteString;
-use http::{Extensions, Request, Uri};
+use http::Uri;
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER};
 
 /// Maximum number of query pairs in a request to a hub.
@@ -15,7 +15,7 @@ pub(crate) const QUERY_PAIRS_MAX: usize = 256;
 
 const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
 
-/// Parsed query, an extension of each normalised request. Clones share memory.
+/// Parsed query. Clones share memory.
 #[derive(Debug, Clone)]
 pub(crate) enum RequestQuery {
     /// Decoded pairs: one per part between two `&`.
@@ -48,14 +48,6 @@ impl RequestQuery {
             })
         };
         Self::Parsed(query.split('&').map(decoded).collect())
-    }
-
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        Self::of_parts(request.uri(), request.extensions())
-    }
-
-    pub(crate) fn of_parts(uri: &Uri, extensions: &Extensions) -> Self {
-        extensions.get().cloned().unwrap_or_else(|| Self::parse(uri))
     }
 
     pub(crate) fn has_too_many_pairs(&self) -> bool {
@@ -157,18 +149,5 @@ mod tests {
         assert!(query(&more).has_too_many_pairs() && query(&more).connection_token().is_none());
         let expected = format!("?a{}", "&a".repeat(QUERY_PAIRS_MAX - 2));
         assert_eq!(query(&more).for_hub(&more.parse().unwrap()).as_deref(), Some(expected.as_str()));
-    }
-
-    #[test]
-    fn a_request_reads_the_query_that_was_parsed_for_it() {
-        let mut request = Request::get("/chat?id=1").body(()).unwrap();
-        let parsed = RequestQuery::of(&request);
-        request.extensions_mut().insert(parsed);
-        let (RequestQuery::Parsed(one), RequestQuery::Parsed(other)) =
-            (RequestQuery::of(&request), RequestQuery::of(&request))
-        else {
-            panic!("few pairs are parsed")
-        };
-        assert!(Arc::ptr_eq(&one, &other), "it was parsed again");
     }
 }

@@ -8,10 +8,8 @@
 //!
 //! Without `--otlp`, the client's context is passed to the app in the same way, because the app may trace on its own.
 
-use axum::extract::Request;
 use bytestring::ByteString;
 use http::HeaderMap;
-use http::request::Parts;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::token::Claim;
@@ -20,14 +18,10 @@ use trunkline_protocol::wire::TRACE_CLAIM;
 
 use crate::clock::unix_ns;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::ConnectingClient;
+use crate::frontend::hub_request::ConnectingClient;
 use crate::shard::short;
 use crate::telemetry::{ConnectionTrace, OpenSpan};
 use crate::upstream::Hub;
-
-/// Arrival time of a request that may be traced, in nanoseconds since 1970.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TracedArrival(u64);
 
 /// Trace of a connection between negotiation and connect, stored in its token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,26 +68,18 @@ impl SealedTrace {
     }
 }
 
-/// Records the arrival time of a request, if tracing is enabled.
-pub(crate) fn arrive(endpoint: &Endpoint, request: &mut Request) {
-    if endpoint.shared.tracer.is_some() {
-        request.extensions_mut().insert(TracedArrival(unix_ns()));
-    }
-}
-
 /// Traces a negotiation: seals its trace into the claims of the connection token. Returns a span if sampled.
 pub(crate) fn negotiate(
     endpoint: &Endpoint,
     hub: &Hub,
-    request: &Request,
+    (headers, arrived_ns): (&HeaderMap, Option<u64>),
     claims: &mut Vec<Claim>,
 ) -> Option<OpenSpan> {
     // Reserved for nodes.
     claims.retain(|(name, _)| name != TRACE_CLAIM);
-    let shown = context_in(request.headers());
+    let shown = context_in(headers);
     let tracer = endpoint.shared.tracer.as_ref().filter(|tracer| tracer.samples(shown.as_ref()));
-    let arrival = request.extensions().get().copied();
-    let mut span = tracer.and_then(|tracer| tracer.begin("negotiate", shown, begun(arrival)));
+    let mut span = tracer.and_then(|tracer| tracer.begin("negotiate", shown, arrived_ns.unwrap_or_else(unix_ns)));
     if let Some(span) = &mut span {
         span.set("signalr.hub", hub.name());
     }
@@ -108,13 +94,13 @@ pub(crate) fn negotiate(
 pub(crate) fn connect(
     endpoint: &Endpoint,
     hub: &Hub,
-    parts: &Parts,
+    (headers, arrived_ns): (&HeaderMap, Option<u64>),
     client: &ConnectingClient,
     (open, transport): (&mut OpenConnection, Transport),
 ) -> Option<ConnectionTrace> {
-    let shown = context_in(&parts.headers);
+    let shown = context_in(headers);
     let sealed = client.token.as_ref().and_then(|token| SealedTrace::of(&token.claims));
-    let trace = sample_connect(endpoint, parts, client, shown, sealed).map(|(mut span, trace)| {
+    let trace = sample_connect(endpoint, arrived_ns, client, shown, sealed).map(|(mut span, trace)| {
         span.set("signalr.hub", hub.name());
         span.set("signalr.transport", transport.name());
         span.set("signalr.connection.id", short(&open.connection_id));
@@ -131,7 +117,7 @@ pub(crate) fn connect(
 /// Begins the span of a connect request, if its negotiation or the request itself is sampled.
 fn sample_connect(
     endpoint: &Endpoint,
-    parts: &Parts,
+    arrived_ns: Option<u64>,
     client: &ConnectingClient,
     shown: Option<TraceContext>,
     sealed: Option<SealedTrace>,
@@ -149,13 +135,9 @@ fn sample_connect(
         }
     };
     let parent = shown.or(sealed.map(SealedTrace::context));
-    let span = tracer.begin("connect", parent, begun(parts.extensions.get().copied()))?;
+    let span = tracer.begin("connect", parent, arrived_ns.unwrap_or_else(unix_ns))?;
     let context = span.context()?;
     Some((span, ConnectionTrace { context, is_of_client }))
-}
-
-fn begun(arrival: Option<TracedArrival>) -> u64 {
-    arrival.map_or_else(unix_ns, |TracedArrival(at)| at)
 }
 
 fn context_in(headers: &HeaderMap) -> Option<TraceContext> {

@@ -29,8 +29,10 @@ use crate::clock::unix_seconds;
 use crate::frontend::authorize::authorize;
 use crate::frontend::bearer::{find_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
+use crate::frontend::hub_request::{ConnectingClient, HubRequest};
+use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::request_route::route_question;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
@@ -38,23 +40,17 @@ use crate::frontend::reverse_proxy::{forward_mark, owner_head};
 use crate::metrics::ReservationOutcome;
 use crate::net::address::Address;
 use crate::shard::ReserveError;
-use crate::upstream::{Hub, RouteChoice};
+use crate::upstream::RouteChoice;
 
 /// Maximum response body of an owner, which is a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
 
-/// Whether another node requests one of our ids.
-pub(crate) fn is_question(request: &Request) -> bool {
-    request.uri().path() == RESERVE_PATH && forward_mark::is_forwarded_by_node(request)
-}
-
-pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
+pub(crate) fn answer(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
     let shared = &endpoint.shared;
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    if request.method() != Method::POST {
+    if method != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
-    let query = RequestQuery::of(request);
     let Some(sealed) = query.connection_token() else { return unknown() };
     let Ok(token) = ConnectionToken::open(sealed, &shared.settings.keys) else { return unknown() };
     if token.boot != shared.boot || token.is_expired(unix_seconds()) {
@@ -79,8 +75,7 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &Request) -> Response {
 /// The refusal, if the token was used or can't be checked.
 pub(crate) async fn confirm(
     endpoint: &Endpoint,
-    hub: &Hub,
-    request: &mut Request,
+    request: &HubRequest,
     (client, asked): (&ConnectingClient, Option<ReservationOutcome>),
 ) -> Result<User, Response> {
     let Some(opened) = &client.token else { return Ok(client.user.clone()) };
@@ -89,7 +84,7 @@ pub(crate) async fn confirm(
     let outcome = match asked {
         Some(outcome) => outcome,
         None if names_user && has_owner_elsewhere(endpoint, client) => {
-            Box::pin(ask(endpoint, request, client, endpoint.shared.settings.relay.hop_timeout)).await
+            Box::pin(ask(endpoint, &request.context, client, endpoint.shared.settings.relay.hop_timeout)).await
         }
         None => return Ok(client.user.clone()),
     };
@@ -99,7 +94,7 @@ pub(crate) async fn confirm(
         ReservationOutcome::Unknown => Err(plain(StatusCode::NOT_FOUND, UNKNOWN_ID)),
         ReservationOutcome::Unanswered if !names_user => Ok(client.user.clone()),
         ReservationOutcome::Unanswered => {
-            let again = Box::pin(authorize_again(endpoint, hub, request)).await.filter(|user| user.id == opened.user);
+            let again = Box::pin(authorize_again(endpoint, request)).await.filter(|user| user.id == opened.user);
             again.ok_or_else(|| plain(StatusCode::NOT_FOUND, UNKNOWN_ID))
         }
     }
@@ -115,13 +110,13 @@ pub(crate) fn has_owner_elsewhere(endpoint: &Endpoint, client: &ConnectingClient
 /// Requests the id of a connection token from its owner, with this timeout. This uses up the token.
 pub(crate) async fn ask(
     endpoint: &Endpoint,
-    request: &mut Request,
+    context: &RequestContext,
     client: &ConnectingClient,
     limit: Duration,
 ) -> ReservationOutcome {
-    let owner = client.token.as_deref().and_then(|token| reachable_owner(endpoint, request, token));
+    let owner = client.token.as_deref().and_then(|token| reachable_owner(endpoint, context, token));
     let outcome = match owner {
-        Some(owner) => ask_owner(endpoint, (&owner, limit), client, question(endpoint, request)).await,
+        Some(owner) => ask_owner(endpoint, (&owner, limit), client, question(endpoint, &context.query)).await,
         None => ReservationOutcome::Unanswered,
     };
     endpoint.counters.relay.reservations.of(outcome).increment();
@@ -129,14 +124,13 @@ pub(crate) async fn ask(
 }
 
 /// Head of the request to the owner.
-fn question(endpoint: &Endpoint, request: &Request) -> Parts {
-    let query = RequestQuery::of(request);
+fn question(endpoint: &Endpoint, query: &RequestQuery) -> Parts {
     let sealed = query.connection_token().unwrap_or_default();
     let (mut question, ()) = http::Request::new(()).into_parts();
     question.method = Method::POST;
     // The token was decrypted, so it contains no characters that need escaping.
     question.uri = format!("{RESERVE_PATH}?{CONNECTION_TOKEN_PARAMETER}={sealed}").parse().unwrap_or_default();
-    forward_mark::set(&endpoint.shared.settings, &mut question, None);
+    forward_mark::set(&endpoint.shared.settings, &mut question, None, None);
     question
 }
 
@@ -172,15 +166,16 @@ async fn ask_owner(
 }
 
 /// Queries the app about the client again, if it decided at negotiation.
-async fn authorize_again(endpoint: &Endpoint, hub: &Hub, request: &mut Request) -> Option<User> {
+async fn authorize_again(endpoint: &Endpoint, request: &HubRequest) -> Option<User> {
+    let hub = &request.hub;
     if !hub.settings().asks_app {
         return None;
     }
-    let verified = verify_token(endpoint, hub, token(request)).await;
+    let verified = verify_token(endpoint, hub, token(&request.parts.headers, &request.context.query)).await;
     let known = verified.as_ref().ok().and_then(Option::as_ref);
-    let group = route_question(endpoint, hub, request, known).ok()?;
+    let group = route_question(endpoint, request, known).ok()?;
     let group = RouteChoice::group_name(group.as_ref());
-    let granted = authorize(endpoint, (hub, group), request, known).await.ok()?;
+    let granted = authorize(endpoint, request, group, known).await.ok()?;
     if granted.decision.url.is_some() {
         return None;
     }

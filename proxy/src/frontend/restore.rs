@@ -7,7 +7,6 @@
 //!
 //! Possession of the token is the proof. Its age is not checked, because app servers keep state for a limited time.
 
-use axum::extract::Request;
 use tracing::debug;
 use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
 use trunkline_protocol::wire::RESTORE_PARAMETER;
@@ -15,16 +14,16 @@ use trunkline_protocol::wire::RESTORE_PARAMETER;
 use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::request_query::RequestQuery;
+use crate::frontend::hub_request::{HubRequest, NewClient};
 use crate::metrics::RestoreOutcome;
 use crate::shard::short;
 use crate::upstream::Hub;
 
 /// Reads the lost connection claimed by a request of this user; `None` without a claim or a right to it.
-pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &User) -> Option<Box<RestoreClaim>> {
-    let query = RequestQuery::of(request);
-    let sealed = query.value(RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
-    match judge(endpoint, hub, request, (sealed.to_owned(), user)) {
+pub(super) fn claim(endpoint: &Endpoint, request: &HubRequest, client: &NewClient) -> Option<Box<RestoreClaim>> {
+    let hub = &request.hub;
+    let sealed = request.context.query.value(RESTORE_PARAMETER).filter(|sealed| !sealed.is_empty())?;
+    match judge(endpoint, hub, sealed, client) {
         Ok(claim) => Some(Box::new(claim)),
         Err(problem) => {
             endpoint.counters.restores.of(RestoreOutcome::Refused).increment();
@@ -37,13 +36,13 @@ pub(super) fn claim(endpoint: &Endpoint, hub: &Hub, request: &Request, user: &Us
 fn judge(
     endpoint: &Endpoint,
     hub: &Hub,
-    request: &Request,
-    (sealed, user): (String, &User),
+    sealed: &str,
+    NewClient { user, binding, .. }: &NewClient,
 ) -> Result<RestoreClaim, &'static str> {
     if !hub.capabilities().restores_connections {
         return Err("app servers that dial in store no state");
     }
-    let lost = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys)
+    let lost = ConnectionToken::open(sealed, &endpoint.shared.settings.keys)
         .map_err(|_| "the token is invalid, or from another fleet")?;
     if !lost.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err("the token is for another hub");
@@ -58,7 +57,7 @@ fn judge(
     let is_revoked = || endpoint.shared.admission.revocations.void_log_in(of_lost.id.as_deref(), made_s, now_s);
     let needs_access_token = lost.binding == UserBinding::AccessToken;
     let user = match &user.id {
-        None if needs_access_token && request.extensions().get() != Some(&UserBinding::AccessToken) => {
+        None if needs_access_token && *binding != UserBinding::AccessToken => {
             return Err("an access token shows its user");
         }
         shown if *shown == of_lost.id => None,
@@ -68,7 +67,7 @@ fn judge(
         None if is_revoked() => return Err("the tokens of the user were revoked"),
         None => Some(of_lost),
     };
-    let connection_id = lost.connection_id.unwrap_or(sealed);
+    let connection_id = lost.connection_id.unwrap_or_else(|| sealed.to_owned());
     debug!(hub = hub.name(), connection = short(&connection_id), "client requests the state of a lost connection");
     Ok(RestoreClaim { connection_id, user })
 }

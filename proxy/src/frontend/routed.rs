@@ -1,11 +1,11 @@
-//! Result of routing a request, stored in its extensions.
+//! Result of routing a request.
 
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use http::{Extensions, HeaderValue};
 use trunkline_protocol::cause::Cause;
 
 use crate::frontend::plain_response::because;
@@ -13,35 +13,34 @@ use crate::metrics::Counter;
 use crate::routing::Rejection;
 use crate::upstream::{RouteChoice, ServerGroup};
 
-/// Route of a request, stored in its extensions. Without one, the default group is used.
-#[derive(Debug, Clone)]
+/// Route of a request; by default, to the default group.
+#[derive(Debug)]
 pub(crate) struct Routed {
     pub(super) choice: RouteChoice,
     pub(super) matched: Vec<Arc<Counter>>,
 }
 
+impl Default for Routed {
+    fn default() -> Self {
+        Self { choice: RouteChoice::Group(None), matched: Vec::new() }
+    }
+}
+
 impl Routed {
     /// Group of a request; `None` for the default group.
     #[must_use]
-    pub(crate) fn group_in(extensions: &Extensions) -> Option<Arc<ServerGroup>> {
-        match &extensions.get::<Self>()?.choice {
+    pub(crate) fn group(&self) -> Option<Arc<ServerGroup>> {
+        match &self.choice {
             RouteChoice::Group(group) => group.clone(),
             RouteChoice::Rejected(_) => None,
         }
     }
 
     #[must_use]
-    pub(crate) fn refusal_in(extensions: &Extensions) -> Option<Response> {
-        let routed = extensions.get::<Self>()?;
-        let RouteChoice::Rejected(rejection) = &routed.choice else { return None };
-        routed.count();
+    pub(crate) fn refusal(&self) -> Option<Response> {
+        let RouteChoice::Rejected(rejection) = &self.choice else { return None };
+        self.count();
         Some(refusal(rejection))
-    }
-
-    pub(crate) fn count_in(extensions: &Extensions) {
-        if let Some(routed) = extensions.get::<Self>() {
-            routed.count();
-        }
     }
 
     /// Increments the counters of the matching rules.

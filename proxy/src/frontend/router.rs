@@ -4,38 +4,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use http::header::HOST;
+use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::warn;
 use trunkline_protocol::manifest::BOOT_HEADER;
 use trunkline_protocol::token::UserBinding;
-use trunkline_protocol::wire::CHANNEL_PATH;
+use trunkline_protocol::wire::{CHANNEL_PATH, RELEASE_PATH, RESERVE_PATH};
 
 use crate::auth::ServiceAudience;
+use crate::clock::unix_ns;
+use crate::frontend::bearer::mark_revocations;
 use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
 use crate::frontend::dial_in;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::final_status::{self, RepeatKind};
 use crate::frontend::fleet_channel::{self, FleetChannelRoute};
+use crate::frontend::hub_request::{HubClient, HubRequest, NewClient};
 use crate::frontend::path_rule::{NEGOTIATE_SUFFIX, REFRESH_SUFFIX, is_private, split_negotiate, split_refresh};
-use crate::frontend::plain_response::plain;
-use crate::frontend::request_extension::{ByDialIn, CountedElsewhere, peer_address};
-use crate::frontend::request_query::{QUERY_PAIRS_MAX, RequestQuery};
-use crate::frontend::reverse_proxy::forward_mark::is_forwarded_by_node;
-use crate::frontend::reverse_proxy::{owner_hop, pass_through, x_forwarded};
+use crate::frontend::plain_response::{ResponseNotes, plain};
+use crate::frontend::request_context::{RequestContext, RequestHead};
+use crate::frontend::request_query::QUERY_PAIRS_MAX;
+use crate::frontend::reverse_proxy::{owner_hop, pass_through};
 use crate::frontend::routed::Routed;
 use crate::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
 use crate::frontend::visitor::{Visitor, visitor};
 use crate::frontend::{
     authenticate, identify, negotiate, normalise, origin_check, refresh_request, refusal, release, request_limit,
-    request_route, request_trace, reservation,
+    request_route, reservation,
 };
 use crate::limits::SetupFault;
 use crate::rest::Rest;
@@ -57,8 +61,8 @@ impl Endpoint {
     /// Router of a port for the data plane only.
     pub(crate) fn into_rest_router(self: Arc<Self>) -> Router {
         let serve = async |State(endpoint): State<Arc<Self>>, request: Request| {
-            let answer = async |request| match &endpoint.rest {
-                Some(rest) => answer_rest(rest, request).await,
+            let answer = async |request, context: Box<RequestContext>| match &endpoint.rest {
+                Some(rest) => answer_rest(rest, request, &context).await,
                 None => plain(StatusCode::NOT_FOUND, "the data plane is not served here"),
             };
             serve(&endpoint, request, answer).await
@@ -94,30 +98,33 @@ impl Endpoint {
         let uri = request.uri().clone();
         let answer = match normalise::normalise(self, &mut request) {
             Err(refusal) => refusal,
-            Ok(()) if !is_connect_to_hub(self, &request) => return None,
-            Ok(()) => answer(self, request).await.unwrap_or_else(|refusal| refusal),
+            Ok(context) if !is_connect_to_hub(self, &request, &context) => return None,
+            Ok(context) => {
+                let (parts, body) = request.into_parts();
+                answer(self, (parts, context), body).await.unwrap_or_else(|refusal| refusal)
+            }
         };
         Some(signed(self, &uri, answer))
     }
 }
 
 async fn serve_all(State((endpoint, hubs)): State<(Arc<Endpoint>, Router)>, request: Request) -> Response {
-    serve(&endpoint, request, |request| route(&endpoint, hubs, request)).await
+    serve(&endpoint, request, |request, context| route(&endpoint, hubs, request, context)).await
 }
 
 async fn serve_next(State(endpoint): State<Arc<Endpoint>>, request: Request, next: Next) -> Response {
-    serve(&endpoint, request, |request| next.run(request)).await
+    serve(&endpoint, request, |request, context| next.run(context.attach(request))).await
 }
 
 /// Runs the steps common to all requests: normalisation, handling, and completion of the response.
 async fn serve<A: Future<Output = Response>>(
     endpoint: &Endpoint,
     mut request: Request,
-    answer: impl FnOnce(Request) -> A,
+    answer: impl FnOnce(Request, Box<RequestContext>) -> A,
 ) -> Response {
     let uri = request.uri().clone();
     let answer = match normalise::normalise(endpoint, &mut request) {
-        Ok(()) => answer(request).await,
+        Ok(context) => answer(request, context).await,
         // A page must be able to read that its head is too large; other refusals at this point don't concern pages.
         Err(refusal) if refusal.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
             Box::pin(origin_check::with_cors(&endpoint.shared.settings, request, refusal)).await
@@ -130,38 +137,39 @@ async fn serve<A: Future<Output = Response>>(
 /// Routes a request to the hubs or to the app server. Our own rules, such as CORS, apply to hubs only.
 ///
 /// Calls to other servers are boxed, so that a long-waiting hub request reserves no memory for them.
-async fn route(endpoint: &Endpoint, hubs: Router, request: Request) -> Response {
+async fn route(endpoint: &Endpoint, hubs: Router, request: Request, context: Box<RequestContext>) -> Response {
     if let Some(rest) = endpoint.rest.as_ref().filter(|_| Rest::takes(request.uri().path())) {
-        return Box::pin(answer_rest(rest, request)).await;
+        return Box::pin(answer_rest(rest, request, &context)).await;
     }
-    if is_for_app(endpoint, &request) {
-        return Box::pin(pass_on(endpoint, request)).await;
+    if is_for_app(endpoint, request.uri().path(), &context) {
+        return Box::pin(pass_on(endpoint, request, context)).await;
     }
-    hubs.oneshot(request).await.into_response()
+    hubs.oneshot(context.attach(request)).await.into_response()
 }
 
 /// Passes a request to the app. If it names a connection, its hub no longer exists at this node.
-async fn pass_on(endpoint: &Endpoint, request: Request) -> Response {
-    let kind = RepeatKind::of(&request);
-    let is_of_hub = kind == RepeatKind::EventStream && refusal::connection_id(endpoint, request.uri()).is_some();
-    let answer = pass_through::pass_through(endpoint, request).await;
-    let is_of_app = answer.extensions().get::<CountedElsewhere>().is_some();
+async fn pass_on(endpoint: &Endpoint, request: Request, context: Box<RequestContext>) -> Response {
+    let (parts, body) = request.into_parts();
+    let kind = RepeatKind::of(&parts, &context.query);
+    let is_of_hub = kind == RepeatKind::EventStream && refusal::connection_id(endpoint, &parts.uri).is_some();
+    let answer = pass_through::pass_through(endpoint, (parts, context), body).await;
+    let is_of_app = ResponseNotes::of(&answer).is_counted_elsewhere;
     if is_of_hub && !is_of_app { final_status::settle(kind, answer) } else { answer }
 }
 
-async fn answer_rest(rest: &Rest, request: Request) -> Response {
-    let scheme = x_forwarded::scheme(request.extensions());
+async fn answer_rest(rest: &Rest, request: Request, context: &RequestContext) -> Response {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let origin = format!("{scheme}://{host}");
-    let address = peer_address(request.extensions()).map(|peer| peer.ip());
-    let mut answer = rest.answer(request, address, &origin).await;
-    answer.extensions_mut().insert(CountedElsewhere);
+    let origin = format!("{}://{host}", context.scheme_name());
+    let mut answer = rest.answer(request, context.source.peer.map(|peer| peer.ip()), &origin).await;
+    ResponseNotes::edit(&mut answer).is_counted_elsewhere = true;
     answer
 }
 
 async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
-    let (is_forwarded, kind) = (is_forwarded_by_node(&request), RepeatKind::of(&request));
-    let answer = answer(&endpoint, request).await.unwrap_or_else(|refusal| refusal);
+    let (mut parts, body) = request.into_parts();
+    let context = RequestContext::take(&mut parts);
+    let (is_forwarded, kind) = (context.is_forwarded, RepeatKind::of(&parts, &context.query));
+    let answer = answer(&endpoint, (parts, context), body).await.unwrap_or_else(|refusal| refusal);
     let mut answer = final_status::settle(kind, answer);
     if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
         // Lets the other node check that this one still is the start that issued the connection token.
@@ -171,103 +179,139 @@ async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Re
 }
 
 /// Handles a request to a hub; the error is a refusal. Calls to other servers are boxed.
-async fn answer(endpoint: &Endpoint, mut request: Request) -> Result<Response, Response> {
-    if reservation::is_question(&request) {
-        return Ok(reservation::answer(endpoint, &request));
+async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) -> Result<Response, Response> {
+    match parts.uri.path() {
+        RESERVE_PATH if context.is_forwarded => {
+            return Ok(reservation::answer(endpoint, &parts.method, &context.query));
+        }
+        RELEASE_PATH if context.is_forwarded => return Ok(release::answer(endpoint, &parts.method, &context.query)),
+        _ => {}
     }
-    if release::is_question(&request) {
-        return Ok(release::answer(endpoint, &request));
-    }
-    request_trace::arrive(endpoint, &mut request);
-    if RequestQuery::of(&request).has_too_many_pairs() {
+    let arrived_ns = endpoint.shared.tracer.as_ref().map(|_| unix_ns());
+    if context.query.has_too_many_pairs() {
         return Err(plain(StatusCode::BAD_REQUEST, too_many_pairs()));
     }
-    let visitor = visitor(endpoint, &request);
-    if visitor == Some(Visitor::AppServer) {
-        refuse_incomplete_upgrade(endpoint, &request)?;
-        return Box::pin(dial_in::open_link(endpoint, request)).await;
-    }
-    let (hub, is_negotiate) = match visitor {
-        Some(Visitor::Client { is_negotiate }) => (enter_by_dial_in(endpoint, &mut request)?, is_negotiate),
-        _ => find_hub(endpoint, request.uri().path())?,
-    };
-    refuse_incomplete_upgrade(endpoint, &request)?;
-    let is_of_connection = !is_negotiate && identify::names_connection(&request);
-    let is_upgrade = !is_negotiate && is_upgrade_of(&request);
-    let methods = if is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
-    if !methods.contains(request.method()) {
-        return Err(not_allowed());
-    }
-    let may_connect = match visitor {
-        Some(_) => {
-            origin_check::drop_foreign_credentials(&endpoint.shared.settings, &mut request);
-            true
+    let ((hub, is_negotiate), dial_in) = match visitor(endpoint, parts.uri.path(), &context.query) {
+        Some(Visitor::AppServer) => {
+            refuse_incomplete_upgrade(endpoint, &parts, &context)?;
+            return Box::pin(dial_in::open_link(endpoint, (parts, context), body)).await;
         }
-        None => origin_check::may_connect(&endpoint.shared.settings, &mut request),
+        Some(Visitor::Client { is_negotiate }) => {
+            let (hub, client, _) = dial_in::enter(endpoint, (&parts, &context), ServiceAudience::Client)?;
+            ((hub, is_negotiate), Some(client))
+        }
+        None => (find_hub(endpoint, parts.uri.path())?, None),
     };
-    if !may_connect && (is_negotiate || is_upgrade || is_of_connection) {
-        // A page is counted once per attempt to connect.
-        endpoint.counters.refused_origins.add(u64::from(!is_negotiate));
-        return Err(origin_check::refuse(endpoint, &request));
+    let request = Box::new(HubRequest {
+        is_negotiate,
+        is_upgrade: !is_negotiate && is_upgrade_of(&parts),
+        is_of_connection: !is_negotiate && context.query.connection_token().is_some(),
+        verified_at: dial_in.as_ref().map(|client| client.verified_at),
+        routed: Routed::default(),
+        hub,
+        parts,
+        context,
+        arrived_ns,
+        dial_in,
+    });
+    answer_hub(endpoint, request, body).await
+}
+
+/// Handles a request after its hub was found.
+async fn answer_hub(endpoint: &Endpoint, mut request: Box<HubRequest>, body: Body) -> Result<Response, Response> {
+    wait(admit(endpoint, &mut request)?).await;
+    if request.dial_in.is_none() && refreshed_hub(endpoint, request.parts.uri.path()).is_some() {
+        return Ok(Box::pin(refresh_request::answer(endpoint, &request)).await);
     }
-    // Before the client's authorization, so that refusals here cost the app nothing.
-    if is_negotiate {
-        wait(request_limit::throttle_negotiate(endpoint, &request)?).await;
-    } else if is_upgrade {
-        wait(request_limit::throttle_connect(endpoint, &request)?).await;
-    } else if !is_of_connection {
-        return Err(plain(StatusCode::BAD_REQUEST, ID_REQUIRED));
+    let mut client = find_client(endpoint, &mut request).await?;
+    let body = request_limit::bound_body(endpoint, &request.parts.headers, body)?;
+    if let HubClient::Connecting(client) = &client
+        && let Some(owner) = owner_hop::find_owner(endpoint, &request, client)
+    {
+        return Ok(Box::pin(owner_hop::forward(endpoint, &owner, (request, body), client)).await);
     }
-    if visitor.is_none() && refreshed_hub(endpoint, request.uri().path()).is_some() {
-        return Ok(Box::pin(refresh_request::answer(endpoint, &hub, request)).await);
+    request.routed = request_route::route(endpoint, &request, &mut client);
+    if request.is_negotiate || request.is_upgrade {
+        endpoint.wait_for_link(&request.hub, request.routed.group()).await;
     }
-    if is_of_connection {
-        identify::identify(endpoint, &hub, &mut request).await?;
-    } else if visitor.is_none() {
-        authenticate::authenticate(endpoint, &hub, &mut request, is_negotiate).await?;
-    }
-    let request = request_limit::bound_body(endpoint, request)?;
-    if let Some(owner) = owner_hop::find_owner(endpoint, &request) {
-        return Ok(Box::pin(owner_hop::forward(endpoint, &owner, request)).await);
-    }
-    let request = request_route::route(endpoint, &hub, request);
-    if is_negotiate || is_upgrade {
-        endpoint.wait_for_link(&hub, Routed::group_in(request.extensions())).await;
-    }
-    Ok(match (is_negotiate, request.method()) {
-        (true, _) => negotiate::answer(endpoint, &hub, &request),
-        (false, &Method::GET) if is_upgrade => websocket_upgrade::answer(endpoint, &hub, request).await,
-        (false, &Method::GET) => http_transport_request::get(endpoint, &hub, request).await,
-        (false, &Method::POST) => http_transport_request::post(endpoint, &hub, request).await,
-        (false, &Method::DELETE) => http_transport_request::delete(endpoint, &request),
+    Ok(match (client, &request.parts.method) {
+        (HubClient::New(client), _) if request.is_negotiate => negotiate::answer(endpoint, &request, *client),
+        (client, &Method::GET) if request.is_upgrade => websocket_upgrade::answer(endpoint, request, client).await,
+        (HubClient::New(_), _) => plain(StatusCode::BAD_REQUEST, ID_REQUIRED),
+        (HubClient::Connecting(client), &Method::GET) => http_transport_request::get(endpoint, request, client).await,
+        (HubClient::Connecting(client), &Method::POST) => {
+            http_transport_request::post(endpoint, (request, body), client).await
+        }
+        (HubClient::Connecting(client), &Method::DELETE) => http_transport_request::delete(endpoint, &client),
         _ => not_allowed(),
     })
 }
 
+/// Checks method, origin and rate of a request, before the client's authorization, so that refusals here cost the app
+/// nothing. Returns its delay in a burst.
+fn admit(endpoint: &Endpoint, request: &mut HubRequest) -> Result<Duration, Response> {
+    let HubRequest { parts, context, is_negotiate, is_upgrade, is_of_connection, .. } = request;
+    refuse_incomplete_upgrade(endpoint, parts, context)?;
+    let methods = if *is_negotiate { &[Method::POST][..] } else { &CONNECTION_METHODS };
+    if !methods.contains(&parts.method) {
+        return Err(not_allowed());
+    }
+    let (settings, headers) = (&endpoint.shared.settings, &mut parts.headers);
+    if request.dial_in.is_some() {
+        origin_check::drop_foreign_credentials(settings, headers, context.scheme);
+    } else if !origin_check::may_connect(settings, headers, context.scheme)
+        && (*is_negotiate || *is_upgrade || *is_of_connection)
+    {
+        // A page is counted once per attempt to connect.
+        endpoint.counters.refused_origins.add(u64::from(!*is_negotiate));
+        return Err(origin_check::refuse(endpoint, parts, context.scheme));
+    }
+    match (*is_negotiate, *is_upgrade, *is_of_connection) {
+        (true, ..) => request_limit::throttle_negotiate(endpoint, &context.source),
+        (_, true, _) => request_limit::throttle_connect(endpoint, &context.query),
+        (.., true) => Ok(Duration::ZERO),
+        _ => Err(plain(StatusCode::BAD_REQUEST, ID_REQUIRED)),
+    }
+}
+
+/// Identifies or authenticates the client of a request.
+async fn find_client(endpoint: &Endpoint, request: &mut HubRequest) -> Result<HubClient, Response> {
+    let HubRequest { context, verified_at, .. } = request;
+    verified_at.get_or_insert_with(|| mark_revocations(endpoint, context));
+    if request.is_of_connection {
+        return identify::identify(endpoint, request).await.map(HubClient::Connecting);
+    }
+    let Some(client) = &request.dial_in else {
+        return authenticate::authenticate(endpoint, request, request.is_negotiate).await.map(HubClient::New);
+    };
+    // Each later request carries the token again.
+    let (user, binding) = (client.user.clone(), UserBinding::AccessToken);
+    Ok(HubClient::New(Box::new(NewClient { user, binding, ..NewClient::default() })))
+}
+
 /// Refuses a WebSocket request with an incomplete upgrade, before its token is used.
-fn refuse_incomplete_upgrade(endpoint: &Endpoint, request: &Request) -> Result<(), Response> {
-    let Some(lost) = lost_part(request) else { return Ok(()) };
+fn refuse_incomplete_upgrade(endpoint: &Endpoint, parts: &Parts, context: &RequestContext) -> Result<(), Response> {
+    let Some(lost) = lost_part(parts) else { return Ok(()) };
     if let Some(others) = endpoint.shared.limits.setup_faults.pass(SetupFault::Upgrade) {
-        let peer = peer_address(request.extensions());
         warn!(
-            path = request.uri().path(),
-            peer = peer.map(tracing::field::display),
+            path = parts.uri.path(),
+            peer = context.source.peer.map(tracing::field::display),
             lost,
             others,
             "WebSocket upgrade refused"
         );
     }
-    Err(incomplete(lost, request.version()))
+    Err(incomplete(lost, parts.version))
 }
 
 /// Whether a WebSocket request is a client's connect to a hub, not sent by a node.
-fn is_connect_to_hub(endpoint: &Endpoint, request: &Request) -> bool {
+fn is_connect_to_hub(endpoint: &Endpoint, request: &Request, context: &RequestContext) -> bool {
     let path = request.uri().path();
     let is_rest = endpoint.rest.is_some() && Rest::takes(path);
-    if is_rest || is_private(path) || is_forwarded_by_node(request) {
+    if is_rest || is_private(path) || context.is_forwarded {
         return false;
     }
-    match visitor(endpoint, request) {
+    match visitor(endpoint, path, &context.query) {
         Some(visitor) => visitor == Visitor::Client { is_negotiate: false },
         None => split_negotiate(path).is_none() && endpoint.shared.hubs.find(path).is_some(),
     }
@@ -290,16 +334,6 @@ fn refreshed_hub(endpoint: &Endpoint, path: &str) -> Option<Arc<Hub>> {
     Some(hub).filter(|hub| hub.settings().refreshes_authentication)
 }
 
-/// Finds the hub of a dial-in client, and stores the user of its token in the request's extensions.
-fn enter_by_dial_in(endpoint: &Endpoint, request: &mut Request) -> Result<Arc<Hub>, Response> {
-    let (hub, user, _) = dial_in::enter(endpoint, request, ServiceAudience::Client)?;
-    request.extensions_mut().insert(ByDialIn);
-    request.extensions_mut().insert(user);
-    // Each later request carries the token again.
-    request.extensions_mut().insert(UserBinding::AccessToken);
-    Ok(hub)
-}
-
 fn too_many_pairs() -> String {
     format!("the query has more than {QUERY_PAIRS_MAX} pairs, the limit for hubs")
 }
@@ -316,15 +350,15 @@ async fn wait(time: Duration) {
 
 /// Whether a request is for the app server. Not before the first manifest, when hubs are unknown, and not if another
 /// node has forwarded it.
-fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
-    if visitor(endpoint, request).is_some() {
+fn is_for_app(endpoint: &Endpoint, path: &str, context: &RequestContext) -> bool {
+    if visitor(endpoint, path, &context.query).is_some() {
         return false;
     }
-    let (hubs, path) = (&endpoint.shared.hubs, request.uri().path());
+    let hubs = &endpoint.shared.hubs;
     let is_of_hub =
         hubs.find(split_negotiate(path).unwrap_or(path)).is_some() || refreshed_hub(endpoint, path).is_some();
     let is_known = !hubs.is_empty() && !is_of_hub;
-    let may_leave = endpoint.shared.settings.relay.pass_through && !is_forwarded_by_node(request);
+    let may_leave = endpoint.shared.settings.relay.pass_through && !context.is_forwarded;
     may_leave && is_known && !is_private(path)
 }
 
@@ -332,7 +366,7 @@ fn is_for_app(endpoint: &Endpoint, request: &Request) -> bool {
 fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
     endpoint.name_on(&mut answer);
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
-    if is_refusal && answer.extensions().get::<CountedElsewhere>().is_none() {
+    if is_refusal && !ResponseNotes::of(&answer).is_counted_elsewhere {
         refusal::record(endpoint, uri, &answer);
     }
     answer
@@ -343,16 +377,20 @@ mod tests {
     use super::*;
 
     /// Size of the future returned by a function.
-    fn size<A>(_: impl FnOnce(&'static Endpoint, Request) -> A) -> usize {
+    fn size<A>(_: impl FnOnce(&'static Endpoint, Request, Box<RequestContext>) -> A) -> usize {
         size_of::<A>()
     }
 
     #[test]
     fn a_request_to_a_hub_holds_no_room_for_ways_to_other_servers_while_it_waits() {
         // A poll waits for minutes, and each layer moves the future inside it.
-        for (size, most) in
-            [(size(answer), 3_072), (size(|endpoint, request| route(endpoint, Router::new(), request)), 1_024)]
-        {
+        for (size, most) in [
+            (
+                size(|endpoint, request, context| answer(endpoint, (request.into_parts().0, context), Body::empty())),
+                3_072,
+            ),
+            (size(|endpoint, request, context| route(endpoint, Router::new(), request, context)), 1_024),
+        ] {
             assert!(size <= most, "{size} bytes");
         }
     }

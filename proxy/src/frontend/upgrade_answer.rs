@@ -1,12 +1,12 @@
 //! WebSocket upgrades: detection of requests, the accepting response, and refusals of incomplete ones. Pure.
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
     UPGRADE,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -16,8 +16,8 @@ use crate::frontend::plain_response::plain;
 const VERSION: &str = "13";
 
 /// Whether a request asks for a WebSocket, in an HTTP version with upgrades.
-pub(crate) fn is_upgrade_of(request: &Request) -> bool {
-    *request.method() == Method::GET && request.version() >= Version::HTTP_11 && is_upgrade(request.headers())
+pub(crate) fn is_upgrade_of(parts: &Parts) -> bool {
+    parts.method == Method::GET && parts.version >= Version::HTTP_11 && is_upgrade(&parts.headers)
 }
 
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -67,12 +67,12 @@ pub(crate) fn with_sub_protocol(mut answer: Response, chosen: Option<HeaderValue
 
 /// Returns the part of a WebSocket request that was lost on the way, so that it no longer requests an upgrade; `None`
 /// for a complete upgrade, and for other clients, which send no key.
-pub(crate) fn lost_part(request: &Request) -> Option<&'static str> {
-    let headers = request.headers();
-    if *request.method() != Method::GET || !headers.contains_key(SEC_WEBSOCKET_KEY) || is_upgrade_of(request) {
+pub(crate) fn lost_part(parts: &Parts) -> Option<&'static str> {
+    let headers = &parts.headers;
+    if parts.method != Method::GET || !headers.contains_key(SEC_WEBSOCKET_KEY) || is_upgrade_of(parts) {
         return None;
     }
-    Some(match request.version() {
+    Some(match parts.version {
         Version::HTTP_09 | Version::HTTP_10 => "it came by HTTP/1.0 (nginx: proxy_http_version 1.1)",
         Version::HTTP_11 if has_word(headers, &UPGRADE, "websocket") => {
             "its header `Connection: Upgrade` is missing (nginx: proxy_set_header Connection \"upgrade\")"
@@ -108,10 +108,10 @@ pub(crate) fn switching_protocols(accept: &HeaderValue) -> Response {
 mod tests {
     use super::*;
 
-    fn request(version: Version, headers: &[(&str, &str)]) -> Request {
-        let request = Request::get("/chat?id=1").version(version);
+    fn request(version: Version, headers: &[(&str, &str)]) -> Parts {
+        let request = http::Request::get("/chat?id=1").version(version);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        request.body(Body::empty()).unwrap()
+        request.body(()).unwrap().into_parts().0
     }
 
     const UPGRADED: (&str, &str) = ("upgrade", "websocket");
@@ -159,7 +159,7 @@ mod tests {
         let accept = |version: Option<&str>| {
             let version = version.map(|version| ("sec-websocket-version", version));
             let headers: Vec<_> = [KEY].into_iter().chain(version).collect();
-            accept_key(request(Version::HTTP_11, &headers).headers())
+            accept_key(&request(Version::HTTP_11, &headers).headers)
         };
         assert_eq!(accept(Some("13")).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         for version in ["8", "12", "013", ""] {

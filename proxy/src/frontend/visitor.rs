@@ -1,7 +1,6 @@
 //! Visitors of dial-in: app servers that dial in, and their clients, by request path.
 
-use axum::extract::Request;
-use http::request::Parts;
+use http::Uri;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 
 use crate::frontend::endpoint::Endpoint;
@@ -19,15 +18,14 @@ pub(crate) enum Visitor {
 }
 
 /// Returns the visitor of a request, if its path belongs to dial-in and dial-in is enabled.
-pub(crate) fn visitor(endpoint: &Endpoint, request: &Request) -> Option<Visitor> {
-    let visitor = visitor_of(request.uri().path()).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
-    names_hub(&RequestQuery::of(request)).then_some(visitor)
+pub(crate) fn visitor(endpoint: &Endpoint, path: &str, query: &RequestQuery) -> Option<Visitor> {
+    let visitor = visitor_of(path).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
+    names_hub(query).then_some(visitor)
 }
 
 /// Whether a path is a dial-in path for clients, with a hub name.
-pub(crate) fn is_for_clients(parts: &Parts) -> bool {
-    matches!(visitor_of(parts.uri.path()), Some(Visitor::Client { .. }))
-        && names_hub(&RequestQuery::of_parts(&parts.uri, &parts.extensions))
+pub(crate) fn is_for_clients(uri: &Uri) -> bool {
+    matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && names_hub(&RequestQuery::parse(uri))
 }
 
 /// Whether the query names a hub. One with too many pairs counts, so that dial-in refuses it.
@@ -47,14 +45,8 @@ fn visitor_of(path: &str) -> Option<Visitor> {
     }
 }
 
-/// Marks a request whose access token has expired: the request may resume an open connection, but not start one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ComesBack;
-
 #[cfg(test)]
 mod tests {
-    use http::Uri;
-
     use super::*;
 
     fn at(uri: &str) -> Option<Visitor> {
@@ -75,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_path_for_clients_names_a_hub() {
-        let is_for_clients = |uri: &str| is_for_clients(&http::Request::get(uri).body(()).unwrap().into_parts().0);
+        let is_for_clients = |uri: &str| is_for_clients(&uri.parse().unwrap());
         assert!(!is_for_clients("/client/?x=1") && is_for_clients("/client/negotiate?hub=a"));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
+use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use tokio::net::TcpStream;
@@ -16,15 +16,14 @@ use crate::frontend::connect::http_transport_response::{
 };
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, opening, terms};
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
+use crate::frontend::hub_request::{ConnectingClient, HubRequest};
+use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::wants_event_stream;
-use crate::frontend::request_extension::peer_address;
 use crate::frontend::request_limit::{
     count_connected, refuse_slow_body, take_head_room, take_permit, take_pipe_permit,
 };
-use crate::frontend::routed::Routed;
 use crate::frontend::timed_body::is_body_timeout;
 use crate::limits::AddressPermit;
 use crate::net::socket::SocketHandover;
@@ -35,11 +34,11 @@ use crate::upstream::{Hub, RouteChoice};
 
 pub(crate) const ID_REQUIRED: &str = "Connection ID required";
 
-pub(crate) async fn get(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
-    if may_begin(endpoint, hub, &request) {
-        endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
+pub(crate) async fn get(endpoint: &Endpoint, request: Box<HubRequest>, client: Box<ConnectingClient>) -> Response {
+    if may_begin(endpoint, &request, &client) {
+        endpoint.wait_for_link(&request.hub, request.routed.group()).await;
     }
-    match attach(endpoint, hub, request) {
+    match attach(endpoint, request, client) {
         Ok(AttachedGet::EventStream(outer)) => event_stream(endpoint.shared.clone(), outer),
         Ok(AttachedGet::HandedOver(outer, handover, taker)) => begin_event_stream(&outer, handover, taker),
         Ok(AttachedGet::FirstPoll) => first_poll(),
@@ -57,16 +56,20 @@ enum AttachedGet {
     Poll(Arc<OuterHalf>, Duration),
 }
 
-fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<AttachedGet, Response> {
-    let client = client_of(&request)?;
+fn attach(
+    endpoint: &Endpoint,
+    mut request: Box<HubRequest>,
+    client: Box<ConnectingClient>,
+) -> Result<AttachedGet, Response> {
+    let hub = &request.hub;
     let wait = terms(hub, &client.user).poll_timeout;
     let wait = wait.unwrap_or(endpoint.shared.settings.http_transports.poll_timeout);
     let transport =
-        if wants_event_stream(request.headers()) { Transport::ServerSentEvents } else { Transport::LongPolling };
+        if wants_event_stream(&request.parts.headers) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = may_use(hub, &client.user, transport);
     let outer = endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
         let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
-        let connection = begin(endpoint, hub, &client, &request, (!is_offered).then_some(transport), taken)?;
+        let connection = begin(endpoint, &request, &client, (!is_offered).then_some(transport), taken)?;
         Ok(TransportPermits { connection, pipe: None })
     })?;
     if !is_offered {
@@ -79,16 +82,15 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
     let is_first = inner.is_some();
     let mut handed_over = None;
     if let Some(mut inner) = inner {
-        let (mut parts, _) = request.into_parts();
-        let kept = || opening(endpoint, hub, &parts, (&client, transport));
-        let refusal = endpoint.refuse_new_client(hub, &parts.extensions);
-        let head = refusal.map_or_else(|| take_head_room(endpoint, hub, &parts, kept), Err).inspect_err(|_| {
+        let kept = || opening(endpoint, &request, (&client, transport));
+        let refusal = endpoint.refuse_new_client(hub, &request.routed);
+        let head = refusal.map_or_else(|| take_head_room(endpoint, &request, kept), Err).inspect_err(|_| {
             // A POST started it while new clients were still accepted. No shard has it yet.
             endpoint.shared.admission.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
         })?;
-        count_connected(endpoint, peer_address(&parts.extensions));
-        let handover = parts.extensions.remove().filter(|_| transport == Transport::ServerSentEvents);
+        count_connected(endpoint, request.context.source.peer);
+        let handover = request.context.source.handover.take().filter(|_| transport == Transport::ServerSentEvents);
         let socket = match handover {
             Some(handover) => {
                 inner.keep(EventStream::new(endpoint.shared.clone(), outer.clone()));
@@ -98,8 +100,7 @@ fn attach(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Result<Attac
             }
             None => ClientStream::Pipe(inner),
         };
-        let (is_negotiated, permit) = (true, None);
-        admit(endpoint, hub, &parts, NewConnection { socket, transport, client, is_negotiated, permit, head });
+        admit(endpoint, &request, NewConnection { socket, transport, client: *client, permit: None, head });
     }
     if let Some((handover, taker)) = handed_over {
         return Ok(AttachedGet::HandedOver(outer, handover, taker));
@@ -126,26 +127,30 @@ async fn poll(endpoint: &Endpoint, outer: Arc<OuterHalf>, wait: Duration) -> Res
     }
 }
 
-pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) -> Response {
-    if may_begin(endpoint, hub, &request) {
-        endpoint.wait_for_link(hub, Routed::group_in(request.extensions())).await;
+pub(crate) async fn post(
+    endpoint: &Endpoint,
+    (request, body): (Box<HubRequest>, Body),
+    client: Box<ConnectingClient>,
+) -> Response {
+    if may_begin(endpoint, &request, &client) {
+        endpoint.wait_for_link(&request.hub, request.routed.group()).await;
     }
-    let found = client_of(&request).and_then(|client| {
-        endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
-            let refused = (!offers_http_transports(hub)).then_some(Transport::LongPolling);
-            let connection = begin(endpoint, hub, &client, &request, refused, || {
-                plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
-            })?;
-            let pipe = take_pipe_permit(endpoint, &request);
-            let pipe = pipe.inspect_err(|_| endpoint.shared.routes.remove(&client.connection_id))?;
-            Ok(TransportPermits { connection, pipe: Some(pipe) })
-        })
+    let found = endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
+        let refused = (!offers_http_transports(&request.hub)).then_some(Transport::LongPolling);
+        let connection = begin(endpoint, &request, &client, refused, || {
+            plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
+        })?;
+        let pipe = take_pipe_permit(endpoint, &request.context.source);
+        let pipe = pipe.inspect_err(|_| endpoint.shared.routes.remove(&client.connection_id))?;
+        Ok(TransportPermits { connection, pipe: Some(pipe) })
     });
     let outer = match found {
         Ok(outer) => outer,
         Err(refusal) => return refusal,
     };
-    match outer.send(request.into_body().into_data_stream()).await {
+    // A send may wait for minutes.
+    drop((request, client));
+    match outer.send(body.into_data_stream()).await {
         Ok(()) => plain(StatusCode::OK, ""),
         Err(SendError::Closed) => plain(StatusCode::NOT_FOUND, ""),
         Err(SendError::Body(error)) if is_body_timeout(&error) => refuse_slow_body(endpoint),
@@ -153,11 +158,7 @@ pub(crate) async fn post(endpoint: &Endpoint, hub: &Arc<Hub>, request: Request) 
     }
 }
 
-pub(crate) fn delete(endpoint: &Endpoint, request: &Request) -> Response {
-    let client = match client_of(request) {
-        Ok(client) => client,
-        Err(refusal) => return refusal,
-    };
+pub(crate) fn delete(endpoint: &Endpoint, client: &ConnectingClient) -> Response {
     let outer = endpoint.shared.admission.http_transports.find(&client.connection_id);
     let is_here = outer.is_some() || endpoint.shared.routes.find(&client.connection_id).is_some();
     match outer.filter(|outer| outer.transport() == Some(Transport::LongPolling)) {
@@ -179,19 +180,12 @@ fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.admission.http_transports.remove(outer);
 }
 
-fn client_of(request: &Request) -> Result<ConnectingClient, Response> {
-    let client = request.extensions().get::<ConnectingClient>().cloned();
-    client.ok_or_else(|| plain(StatusCode::BAD_REQUEST, ID_REQUIRED))
-}
-
 /// Whether a request would start a connection and should wait for an app server. Requests of existing connections don't
 /// wait.
-fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
-    let found = |client: ConnectingClient| endpoint.shared.admission.http_transports.find(&client.connection_id);
-    let has_begun = |client| found(client).is_some_and(|outer| outer.has_begun());
-    let group = Routed::group_in(request.extensions());
-    !hub.is_served_by(RouteChoice::group_name(group.as_ref()))
-        && client_of(request).is_ok_and(|client| !has_begun(client))
+fn may_begin(endpoint: &Endpoint, request: &HubRequest, client: &ConnectingClient) -> bool {
+    let found = endpoint.shared.admission.http_transports.find(&client.connection_id);
+    !request.hub.is_served_by(RouteChoice::group_name(request.routed.group().as_ref()))
+        && !found.is_some_and(|outer| outer.has_begun())
 }
 
 /// Reserves the id of a new connection, and takes its permit.
@@ -200,9 +194,8 @@ fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request) -> bool {
 /// The refusal; `taken` if the connection is a WebSocket.
 fn begin(
     endpoint: &Endpoint,
-    hub: &Hub,
+    request: &HubRequest,
     client: &ConnectingClient,
-    request: &Request,
     refused: Option<Transport>,
     taken: impl FnOnce() -> Response,
 ) -> Result<Option<Box<AddressPermit>>, Response> {
@@ -219,8 +212,8 @@ fn begin(
         ReserveError::Unknown => unknown(),
     })?;
     // Checked last: a client of a closed connection should learn that, and not that new clients are refused.
-    let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(hub, request.extensions()));
-    let permit = refusal.map_or_else(|| take_permit(endpoint, request), Err);
+    let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(&request.hub, &request.routed));
+    let permit = refusal.map_or_else(|| take_permit(endpoint, &request.context.source, 0), Err);
     permit.inspect_err(|_| routes.remove(id))
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn first_poll() -> Response {
 pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFlight) -> Response {
     let body = Body::new(PollBody { messages: Full::new(messages), _in_flight: in_flight });
     let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();
-    answer.extensions_mut().insert(WriteStallLimit::until_closed(outer.inner_closed()));
+    WriteStallLimit::until_closed(outer.inner_closed()).attach(&mut answer);
     answer
 }
 

@@ -17,7 +17,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Transport;
@@ -25,11 +24,12 @@ use trunkline_protocol::manifest::Transport;
 use crate::clock::unix_seconds;
 use crate::frontend::connect::may_use;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
+use crate::frontend::hub_request::{ConnectingClient, HubRequest};
+use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
-use crate::frontend::request_limit::{take_permit, take_permit_again};
+use crate::frontend::request_context::RequestContext;
+use crate::frontend::request_limit::take_permit;
 use crate::frontend::reservation;
-use crate::frontend::visitor::ComesBack;
 use crate::limits::AddressPermit;
 use crate::metrics::ReservationOutcome;
 use crate::shard::moving::claim;
@@ -70,40 +70,42 @@ pub(super) struct Claim {
 /// Determines the kind of a connect with such a token.
 pub(super) async fn find(
     endpoint: &Endpoint,
-    hub: &Arc<Hub>,
-    request: &mut Request,
+    request: &HubRequest,
     client: &ConnectingClient,
 ) -> Result<StatefulConnect, Response> {
     let (routes, id) = (&endpoint.shared.routes, &client.connection_id);
     let location = routes.find(id);
     if let Some(location) = location
-        && let Some((shard, place)) = claim_here(endpoint, hub, client, location).await
+        && let Some((shard, place)) = claim_here(endpoint, &request.hub, client, location).await
     {
-        return Ok(StatefulConnect::Open(Claim { shard, place, permit: take_permit_again(endpoint, request)? }));
+        return Ok(StatefulConnect::Open(Claim {
+            shard,
+            place,
+            permit: take_permit(endpoint, &request.context.source, 1)?,
+        }));
     }
     if routes.find(id).is_some() {
         return Ok(StatefulConnect::New(NewTerms::default()));
     }
-    find_elsewhere(endpoint, hub, request, client).await
+    find_elsewhere(endpoint, request, client).await
 }
 
 async fn find_elsewhere(
     endpoint: &Endpoint,
-    hub: &Arc<Hub>,
-    request: &mut Request,
+    request: &HubRequest,
     client: &ConnectingClient,
 ) -> Result<StatefulConnect, Response> {
     let (others, token) = (endpoint.shared.other_nodes(), client.token.as_deref());
     let is_sought = others.is_linked() && token.is_some_and(|token| !token.is_too_old_to_carry(unix_seconds()));
-    let needs_leave = reservation::has_owner_elsewhere(endpoint, client) && may_begin(endpoint, hub, request, client);
+    let needs_leave = reservation::has_owner_elsewhere(endpoint, client) && may_begin(endpoint, request, client);
     if !is_sought && !needs_leave {
         return Ok(StatefulConnect::New(NewTerms::default()));
     }
     // Takes the permit first, before other nodes are queried.
-    let permit = take_permit(endpoint, request)?;
+    let permit = take_permit(endpoint, &request.context.source, 0)?;
     let boot = token.map(|token| token.boot.as_str()).unwrap_or_default();
     let asked = match needs_leave {
-        true => Some(ask_for_leave(endpoint, request, client, others.reachability(boot)).await),
+        true => Some(ask_for_leave(endpoint, &request.context, client, others.reachability(boot)).await),
         false => None,
     };
     if asked == Some(ReservationOutcome::Granted) {
@@ -112,7 +114,7 @@ async fn find_elsewhere(
     // A token of this node with an unknown id is unused, unless a node opened the connection without permission.
     let is_new = client.is_ours && client.is_fresh && !endpoint.shared.routes.knows(&client.connection_id);
     let sought = if is_new { SoughtConnection::New } else { SoughtConnection::Return };
-    let taken = if is_sought { take_over(endpoint, hub, client, sought).await } else { TakenOver::Unclear };
+    let taken = if is_sought { take_over(endpoint, &request.hub, client, sought).await } else { TakenOver::Unclear };
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     match (taken, asked) {
         (TakenOver::Here(slot, serial), _) => {
@@ -133,17 +135,17 @@ async fn find_elsewhere(
 }
 
 /// Whether a client may start a connection here, as far as this node can decide.
-fn may_begin(endpoint: &Endpoint, hub: &Hub, request: &Request, client: &ConnectingClient) -> bool {
+fn may_begin(endpoint: &Endpoint, request: &HubRequest, client: &ConnectingClient) -> bool {
     client.is_fresh
-        && request.extensions().get::<ComesBack>().is_none()
-        && may_use(hub, &client.user, Transport::WebSockets)
-        && endpoint.refuse_new_client(hub, request.extensions()).is_none()
+        && !request.dial_in.as_ref().is_some_and(|client| client.comes_back)
+        && may_use(&request.hub, &client.user, Transport::WebSockets)
+        && endpoint.refuse_new_client(&request.hub, &request.routed).is_none()
 }
 
 /// Queries the issuing node's permission, unless the node is known to be dead.
 async fn ask_for_leave(
     endpoint: &Endpoint,
-    request: &mut Request,
+    context: &RequestContext,
     client: &ConnectingClient,
     reachability: Reachability,
 ) -> ReservationOutcome {
@@ -155,7 +157,7 @@ async fn ask_for_leave(
         Reachability::Late => LATE_LEAVE_TIMEOUT,
         Reachability::Alive | Reachability::Unknown | Reachability::Alone => LEAVE_TIMEOUT,
     };
-    reservation::ask(endpoint, request, client, limit.min(endpoint.shared.settings.relay.hop_timeout)).await
+    reservation::ask(endpoint, context, client, limit.min(endpoint.shared.settings.relay.hop_timeout)).await
 }
 
 async fn claim_here(

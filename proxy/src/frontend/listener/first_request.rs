@@ -16,7 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
@@ -34,7 +34,7 @@ use tracing::debug;
 use super::http_connection::{self, FirstBytes};
 use super::listener_service::ListenerService;
 use super::socket_context::SocketContext;
-use crate::frontend::request_extension::PeerAddress;
+use crate::frontend::request_context::RequestSource;
 use crate::frontend::upgrade_answer::is_upgrade;
 use crate::shard::{AppSocket, DirectUpgrade};
 
@@ -63,13 +63,8 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
         (Some(endpoint), Some((request, _))) if service.app.is_some() && !endpoint.has_hub_at(&request) => None,
         (Some(endpoint), Some((mut request, length))) => {
             let (upgrade, upgraded) = DirectUpgrade::new();
-            let extensions = request.extensions_mut();
-            match service.app {
-                Some(_) => drop(extensions.insert(ConnectInfo(context.peer))),
-                None => drop(extensions.insert(PeerAddress(context.peer))),
-            }
-            extensions.insert(Scheme::HTTP);
-            extensions.insert(upgrade);
+            let (is_of_app, upgrade) = (service.app.is_some(), Some(upgrade));
+            RequestSource { is_of_app, upgrade, ..RequestSource::of(context.peer) }.attach(&mut request);
             endpoint.connect_directly(request).await.map(|answer| (answer, upgraded, length))
         }
         _ => None,

@@ -12,7 +12,6 @@ use axum::Router;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use http::header::COOKIE;
-use http::uri::Scheme;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -28,7 +27,7 @@ use super::http_connection::answer;
 use super::open_stream::OpenStreams;
 use super::socket_context::SocketContext;
 use super::stream_progress::{StreamBody, StreamProgress};
-use crate::frontend::request_extension::PeerAddress;
+use crate::frontend::request_context::RequestSource;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};
 
 /// Maximum number of concurrent requests per connection, the minimum recommended by RFC 9113. Each event stream of a
@@ -138,11 +137,7 @@ where
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
         join_cookies(&mut request);
-        request.extensions_mut().insert(PeerAddress(peer));
-        if let Some(relays) = &relays {
-            request.extensions_mut().insert(relays.clone());
-        }
-        request.extensions_mut().insert(Scheme::HTTPS);
+        RequestSource { is_tls: true, relays: relays.clone(), ..RequestSource::of(peer) }.attach(&mut request);
         let router = router.clone();
         async move {
             // Runs in the task of its stream.

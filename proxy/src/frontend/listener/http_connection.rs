@@ -40,7 +40,7 @@ use super::persistence::Persistence;
 use super::plain_http2;
 use super::socket_context::SocketContext;
 use crate::frontend::request::wants_event_stream;
-use crate::frontend::request_extension::PeerAddress;
+use crate::frontend::request_context::RequestSource;
 use crate::net::socket::{
     CurrentStallLimit, RequestProgress, RequestSocket, SocketHandover, StallGuard, WriteStallLimit, half_close,
 };
@@ -92,11 +92,11 @@ where
         let timer = HeadTimer::new(progress.clone(), gate.header_timeout(), gate.keep_alive_timeout());
         let service = service_fn(|mut request: Request<Incoming>| {
             progress.note_request();
-            request.extensions_mut().insert(PeerAddress(peer));
-            request.extensions_mut().insert(scheme.clone());
-            if is_plain_tcp::<S>() && request.version() == Version::HTTP_11 && wants_event_stream(request.headers()) {
-                request.extensions_mut().insert(SocketHandover::of(&progress));
-            }
+            let may_hand_over =
+                is_plain_tcp::<S>() && request.version() == Version::HTTP_11 && wants_event_stream(request.headers());
+            let handover = may_hand_over.then(|| SocketHandover::of(&progress));
+            let is_tls = scheme == Scheme::HTTPS;
+            RequestSource { is_tls, handover, ..RequestSource::of(peer) }.attach(&mut request);
             let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
             // Responses are sent one by one, so the last one's limit applies to the socket.
             let answer = match answered.take() {
@@ -167,7 +167,7 @@ pub(crate) async fn answer(
 }
 
 fn patiently(mut answer: Response, patience: &CurrentStallLimit, body_timeout: Duration) -> Response {
-    let limit = answer.extensions_mut().remove().unwrap_or_else(|| match answer.status() {
+    let limit = WriteStallLimit::take(&mut answer).unwrap_or_else(|| match answer.status() {
         // A client connection has a bounded outbox instead.
         StatusCode::SWITCHING_PROTOCOLS => WriteStallLimit::Unlimited,
         _ => WriteStallLimit::Idle(body_timeout),
@@ -242,8 +242,8 @@ mod tests {
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let (taker, socket) = oneshot::channel();
         let taker = Arc::new(std::sync::Mutex::new(Some(taker)));
-        let answer = async move |handover: Option<Extension<SocketHandover>>| match handover {
-            Some(Extension(handover)) => {
+        let answer = async move |Extension(source): Extension<RequestSource>| match source.handover {
+            Some(handover) => {
                 let taker = taker.lock().unwrap().take().unwrap();
                 Body::new(HandoverBody::new(Bytes::from_static(b"begun "), handover, taker))
             }

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use http::StatusCode;
+use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 
 use crate::frontend::endpoint::Endpoint;
@@ -21,9 +21,8 @@ use crate::net::address::Address;
 pub(crate) async fn carry(
     endpoint: &Endpoint,
     node: &Address,
-    (request, permit): (Request, Arc<LinkPermit>),
+    (mut parts, permit): (Parts, Arc<LinkPermit>),
 ) -> Result<Response, Response> {
-    let (mut parts, _) = request.into_parts();
     let app_server: Option<OnUpgrade> = parts.extensions.remove();
     let protocol = next_hop::prepare_request(&mut parts);
     parts.extensions.clear();

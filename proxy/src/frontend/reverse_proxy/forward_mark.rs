@@ -12,31 +12,21 @@ use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::ForwardedScheme;
-use crate::frontend::request_extension::{ClientScheme, ForwardedByNode, FromFleet, PeerAddress, peer_address};
+use crate::frontend::request_context::{RequestContext, SourceChannel};
 use crate::frontend::reverse_proxy::next_hop;
 
-pub(crate) fn is_forwarded_by_node(request: &Request) -> bool {
-    request.extensions().get::<ForwardedByNode>().is_some()
-}
-
 /// Accepts a valid mark: the request comes from the client that it names. An invalid mark is ignored.
-pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request) {
+pub(crate) fn accept(endpoint: &Endpoint, request: &mut Request, context: &mut RequestContext) {
     let Some(sealed) = request.headers_mut().remove(FORWARD_HEADER) else { return };
     // Marks are valid only inside a node's channel.
-    let is_of_fleet = request.extensions().get::<FromFleet>().is_some();
+    let is_of_fleet = matches!(context.source.channel, SourceChannel::Node);
     let mark = open(&endpoint.shared.settings, &sealed, request.method(), request.uri());
     match mark.and_then(|mark| is_of_fleet.then_some(mark).ok_or(TokenError::Forged)) {
         Ok(mark) => {
-            let extensions = request.extensions_mut();
             // The forwarding node must not be mistaken for the client.
-            extensions.remove::<PeerAddress>();
-            if let Some(client) = mark.client {
-                extensions.insert(PeerAddress(client));
-            }
-            if let Some(scheme) = mark.scheme.as_deref().and_then(ForwardedScheme::read) {
-                extensions.insert(ClientScheme(scheme));
-            }
-            extensions.insert(ForwardedByNode { user: mark.user });
+            context.source.peer = mark.client;
+            context.scheme = mark.scheme.as_deref().and_then(ForwardedScheme::read);
+            (context.is_forwarded, context.forwarded_user) = (true, mark.user.map(Box::new));
         }
         Err(error) => {
             tracing::debug!(%error, "forward mark refused");
@@ -50,14 +40,14 @@ fn open(settings: &Settings, sealed: &HeaderValue, method: &Method, uri: &Uri) -
     ForwardMark::open(sealed, &settings.keys, method.as_str(), next_hop::target(uri).as_str(), unix_seconds())
 }
 
-/// Marks a request for the owner of its connection. `user` was authenticated here.
-pub(crate) fn set(settings: &Settings, parts: &mut Parts, user: Option<User>) {
+/// Marks a request to another node: its own, or a client's, for the owner of its connection. `user` was authenticated
+/// here.
+pub(crate) fn set(settings: &Settings, parts: &mut Parts, client: Option<&RequestContext>, user: Option<User>) {
     let target = next_hop::target(&parts.uri);
     let expires = unix_seconds() + FORWARD_MARK_LIFETIME_S;
-    let scheme = parts.extensions.get::<ClientScheme>().map(|ClientScheme(scheme)| scheme.name());
-    let method = parts.method.as_str();
-    let mut mark =
-        ForwardMark::new(&settings.node, peer_address(&parts.extensions), scheme, method, target.as_str(), expires);
+    let scheme = client.and_then(|client| client.scheme).map(ForwardedScheme::name);
+    let (method, peer) = (parts.method.as_str(), client.and_then(|client| client.source.peer));
+    let mut mark = ForwardMark::new(&settings.node, peer, scheme, method, target.as_str(), expires);
     mark.user = user;
     if let Ok(sealed) = HeaderValue::from_str(&mark.seal(&settings.keys)) {
         parts.headers.insert(FORWARD_HEADER, sealed);

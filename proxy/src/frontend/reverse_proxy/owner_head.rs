@@ -1,7 +1,6 @@
 //! Heads between a forwarding node and the owner of a connection: data needed by the owner, and data permitted for its
 //! client.
 
-use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, EXPIRES, PRAGMA,
@@ -15,10 +14,9 @@ use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
 use trunkline_protocol::token::{User, UserBinding};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use crate::frontend::identify::ConnectingClient;
+use crate::frontend::hub_request::ConnectingClient;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::{bearer, is_for_the_app};
-use crate::frontend::request_extension::ByDialIn;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::next_hop;
 use crate::frontend::visitor::is_for_clients;
@@ -50,9 +48,9 @@ const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream"
 ///
 /// The GET that starts a connection describes the client to the hub, so its query and headers are included, without the
 /// access token. All other requests only name the connection.
-pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> Option<User> {
+pub(super) fn prepare_request(parts: &mut Parts, query: &RequestQuery, client: &ConnectingClient) -> Option<User> {
     next_hop::prepare_request(parts);
-    if is_for_clients(parts) {
+    if is_for_clients(&parts.uri) {
         // The owner reads the token itself, which contains more than a mark can.
         return None;
     }
@@ -66,20 +64,21 @@ pub(super) fn prepare_request(parts: &mut Parts, client: &ConnectingClient) -> O
     for name in others {
         parts.headers.remove(name);
     }
-    let query = RequestQuery::of_parts(&parts.uri, &parts.extensions);
     let rest = if begins { query.for_hub(&parts.uri) } else { None };
-    if let Some(uri) = target(&parts.uri, &query, rest.as_deref()) {
+    if let Some(uri) = target(&parts.uri, query, rest.as_deref()) {
         parts.uri = uri;
     }
     let token = client.token.as_ref().filter(|token| token.binding == UserBinding::AccessToken)?;
     Some(if begins { client.user.clone() } else { User { id: token.user.clone(), ..User::default() } })
 }
 
-/// Refuses the GET that starts a connection if the user's claims don't fit into the mark.
-pub(super) fn check_claims(request: &Request, client: &ConnectingClient) -> Result<(), Response> {
-    let begins = *request.method() == Method::GET && client.is_fresh;
+/// Refuses the GET that starts a connection if the user's claims don't fit into the mark. Dial-in clients need none.
+///
+/// # Errors
+pub(super) fn check_claims(method: &Method, client: &ConnectingClient) -> Result<(), Response> {
+    let begins = method == Method::GET && client.is_fresh;
     let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);
-    let is_needed = begins && is_bound && request.extensions().get::<ByDialIn>().is_none();
+    let is_needed = begins && is_bound;
     let sizes = client.user.claims.iter().map(|(name, value)| name.len() + value.len() + CLAIM_FRAME_BYTES);
     let bytes: usize = sizes.sum();
     if !is_needed || bytes <= MARK_CLAIMS_MAX_BYTES {
@@ -155,7 +154,8 @@ mod tests {
         let request = Request::builder().method(method).uri("/chat?x=%201&access_token=e.y.J&%69d=TOKEN");
         let request = secret.iter().chain(&usual).fold(request, |request, (name, value)| request.header(*name, *value));
         let (mut parts, _) = request.body(Body::empty()).unwrap().into_parts();
-        let user = prepare_request(&mut parts, &client(is_fresh));
+        let query = RequestQuery::parse(&parts.uri);
+        let user = prepare_request(&mut parts, &query, &client(is_fresh));
         let mut names: Vec<_> = parts.headers.keys().map(ToString::to_string).collect();
         names.sort_unstable();
         (parts.uri.to_string(), names, user)

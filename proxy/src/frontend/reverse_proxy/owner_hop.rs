@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use futures_util::StreamExt;
 use http::header::RETRY_AFTER;
@@ -19,17 +18,17 @@ use trunkline_protocol::cause::Cause;
 
 use crate::bounded::Lease;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::{ConnectingClient, UNKNOWN_ID};
+use crate::frontend::hub_request::{ConnectingClient, HubRequest};
+use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{RETRY_AFTER_SECONDS, because, plain, unavailable};
 use crate::frontend::request::wants_event_stream;
+use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_limit::{refuse_broken_body, refuse_slow_body, take_hop_permit};
-use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::owner_permit::{reachable_owner, take_owner_permit};
 use crate::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
 use crate::frontend::reverse_proxy::{forward_mark, next_hop, owner_head, silence_limit};
 use crate::frontend::timed_body::TimedBody;
-use crate::frontend::upgrade_answer::is_upgrade_of;
 use crate::limits::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX};
 use crate::metrics::{HopRefusal, RelayFailure};
 use crate::net::address::Address;
@@ -48,30 +47,33 @@ const UNREACHED: &str = "the node that has this connection can't be reached at t
 /// Returns the address of the node that owns the connection of a request, if it is another node.
 ///
 /// A connection held here is ours, even with another node's token: WebSockets are served by the node they reach.
-pub(crate) fn find_owner(endpoint: &Endpoint, request: &Request) -> Option<Address> {
-    if is_upgrade_of(request) {
-        return None;
-    }
-    let client = request.extensions().get::<ConnectingClient>()?;
-    let is_here = endpoint.shared.routes.find(&client.connection_id).is_some();
-    if is_here { None } else { reachable_owner(endpoint, request, client.token.as_ref()?) }
+pub(crate) fn find_owner(endpoint: &Endpoint, request: &HubRequest, client: &ConnectingClient) -> Option<Address> {
+    let is_here = request.is_upgrade || endpoint.shared.routes.find(&client.connection_id).is_some();
+    if is_here { None } else { reachable_owner(endpoint, &request.context, client.token.as_ref()?) }
 }
 
 /// Forwards a request to the node at `owner`.
 ///
 /// A live owner is dialled for as long as a hop may take; if it remains unreachable, the client may retry. After any
 /// other failure, the client gets a 404 and negotiates again.
-pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Request) -> Response {
+pub(crate) async fn forward(
+    endpoint: &Endpoint,
+    owner: &Address,
+    (request, body): (Box<HubRequest>, Body),
+    client: &ConnectingClient,
+) -> Response {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let Some(client) = request.extensions().get::<ConnectingClient>().cloned() else { return unknown() };
-    if let Err(refusal) = owner_head::check_claims(&request, &client) {
+    let HubRequest { mut parts, context, dial_in, .. } = *request;
+    if dial_in.is_none()
+        && let Err(refusal) = owner_head::check_claims(&parts.method, client)
+    {
         return refusal;
     }
-    let address_permit = match take_hop_permit(endpoint, &request) {
+    let address_permit = match take_hop_permit(endpoint, &context.source) {
         Ok(permit) => permit,
         Err(refusal) => return refusal,
     };
-    let permit = match take_owner_permit(endpoint, &client) {
+    let permit = match take_owner_permit(endpoint, client) {
         Ok(permit) => permit,
         Err(refusal) => return refuse(refusal),
     };
@@ -79,18 +81,17 @@ pub(crate) async fn forward(endpoint: &Endpoint, owner: &Address, request: Reque
     counters.hops.increment();
     let begun = Instant::now();
     let settings = &endpoint.shared.settings;
-    let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &request);
+    let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &parts);
     let reachability = client.token.as_ref().map(|token| endpoint.shared.other_nodes().reachability(&token.boot));
-    let carried = begin_get(endpoint, (owner, &client), &request);
+    let carried = begin_get(endpoint, (owner, client), (&parts, &context));
     let lost = carried.as_ref().map(|get| get.token().clone()).unwrap_or_default();
-    let is_stream = wants_event_stream(request.headers());
-    let (mut parts, body) = request.into_parts();
-    let user = owner_head::prepare_request(&mut parts, &client);
-    forward_mark::set(settings, &mut parts, user);
+    let is_stream = wants_event_stream(&parts.headers);
+    let user = owner_head::prepare_request(&mut parts, &context.query, client);
+    forward_mark::set(settings, &mut parts, Some(&context), user);
     parts.extensions.clear();
     let terms = (limit, patience(reachability, settings.relay.hop_timeout));
     let exchanged = tokio::select! {
-        exchanged = exchange(endpoint, owner, &client, (parts, body), terms) => exchanged,
+        exchanged = exchange(endpoint, owner, client, (parts, body), terms) => exchanged,
         () = lost.cancelled() => {
             counters.hop_failures.of(RelayFailure::Unreachable).increment();
             return unknown();
@@ -148,12 +149,10 @@ fn patience(owner: Option<Reachability>, hop_timeout: Duration) -> Patience {
 fn begin_get(
     endpoint: &Endpoint,
     (owner, client): (&Address, &ConnectingClient),
-    request: &Request,
+    (parts, context): (&Parts, &RequestContext),
 ) -> Option<Lease<CarriedGet>> {
-    let is_get = request.method() == Method::GET;
-    let query = RequestQuery::of(request);
-    let token = query.connection_token().filter(|_| is_get)?;
-    let kind = if wants_event_stream(request.headers()) { GetKind::EventStream } else { GetKind::Poll };
+    let token = context.query.connection_token().filter(|_| parts.method == Method::GET)?;
+    let kind = if wants_event_stream(&parts.headers) { GetKind::EventStream } else { GetKind::Poll };
     let boot = client.token.as_ref().map_or("", |token| token.boot.as_str());
     Some(endpoint.shared.admission.carried_gets.begin((owner, boot), token, kind))
 }
@@ -174,9 +173,9 @@ fn refuse(refusal: HopRefusal) -> Response {
 }
 
 /// Returns how long the owner may legitimately wait: a poll waits for messages, a send for a paused client.
-fn wait_at_owner(poll_timeout: Duration, request: &Request) -> Duration {
-    match *request.method() {
-        Method::GET if !wants_event_stream(request.headers()) => poll_timeout,
+fn wait_at_owner(poll_timeout: Duration, parts: &Parts) -> Duration {
+    match parts.method {
+        Method::GET if !wants_event_stream(&parts.headers) => poll_timeout,
         Method::POST => poll_timeout,
         _ => Duration::ZERO,
     }
@@ -208,6 +207,6 @@ async fn exchange(
     }
     owner_head::prepare_answer(&mut answer)?;
     let mut answer = next_hop::answer(answer, None, in_flight, None);
-    answer.extensions_mut().insert(WriteStallLimit::Idle(STALLED_TIMEOUT));
+    WriteStallLimit::Idle(STALLED_TIMEOUT).attach(&mut answer);
     Ok(answer)
 }

@@ -1,22 +1,25 @@
 //! Permits for requests to the owner of a connection: whether it is another node and may be dialled.
 
-use axum::extract::Request;
 use trunkline_protocol::id::routing_key;
 use trunkline_protocol::token::ConnectionToken;
 
 use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::identify::ConnectingClient;
-use crate::frontend::reverse_proxy::forward_mark;
+use crate::frontend::hub_request::ConnectingClient;
+use crate::frontend::request_context::RequestContext;
 use crate::limits::HopPermit;
 use crate::metrics::HopRefusal;
 use crate::net::address::Address;
 
 /// Address of the owner of a connection token, if it is another reachable node. Specific to its process start, because
 /// failures and pooled connections of another start at that address must not be shared.
-pub(crate) fn reachable_owner(endpoint: &Endpoint, request: &Request, token: &ConnectionToken) -> Option<Address> {
+pub(crate) fn reachable_owner(
+    endpoint: &Endpoint,
+    context: &RequestContext,
+    token: &ConnectionToken,
+) -> Option<Address> {
     let shared = &endpoint.shared;
-    if !shared.settings.relay.forward || token.boot == shared.boot || forward_mark::is_forwarded_by_node(request) {
+    if !shared.settings.relay.forward || token.boot == shared.boot || context.is_forwarded {
         return None;
     }
     let address = token.address.parse().ok();

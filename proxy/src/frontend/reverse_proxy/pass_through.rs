@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -16,8 +15,8 @@ use trunkline_protocol::cause::Cause;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hop_header;
 use crate::frontend::in_flight::InFlight;
-use crate::frontend::plain_response::{plain, unavailable};
-use crate::frontend::request_extension::CountedElsewhere;
+use crate::frontend::plain_response::{ResponseNotes, plain, unavailable};
+use crate::frontend::request_context::RequestHead;
 use crate::frontend::request_limit::{
     refuse_broken_body, refuse_displaced, refuse_full_upstreams, refuse_slow_body, take_relay_permit,
 };
@@ -54,14 +53,14 @@ impl From<RelayFailure> for PassThroughError {
     }
 }
 
-pub(crate) async fn pass_through(endpoint: &Endpoint, request: Request) -> Response {
-    let (outcome, answer) = answer(endpoint, request).await;
+pub(crate) async fn pass_through(endpoint: &Endpoint, head: RequestHead, body: Body) -> Response {
+    let (outcome, answer) = answer(endpoint, head, body).await;
     endpoint.counters.relay.passed.of(outcome).increment();
     answer
 }
 
-async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, Response) {
-    let group = match route_passed_through(endpoint, &request) {
+async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) -> (PassThroughOutcome, Response) {
+    let group = match route_passed_through(endpoint, (&parts, &context)) {
         Ok(group) => group,
         Err(refusal) => return (PassThroughOutcome::Rejected, refusal),
     };
@@ -71,18 +70,18 @@ async fn answer(endpoint: &Endpoint, request: Request) -> (PassThroughOutcome, R
         let refusal = unavailable(Cause::NoAppServer, "no app server is linked at the moment");
         return (PassThroughOutcome::NoAppServer, refusal);
     }
-    let permit = match take_relay_permit(endpoint, &request) {
+    let permit = match take_relay_permit(endpoint, &context.source) {
         Ok(permit) => permit,
         Err(refusal) => return (PassThroughOutcome::Limited, refusal),
     };
     let displaced = permit.displacement();
-    match PassThrough::new(endpoint, request, permit).run(&app_servers).await {
+    match PassThrough::new(endpoint, (parts, context), body, permit).run(&app_servers).await {
         Ok(mut answer) => {
-            answer.extensions_mut().insert(CountedElsewhere);
+            ResponseNotes::edit(&mut answer).is_counted_elsewhere = true;
             // After an upgrade, both ends may be silent and slow without limit.
             if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let limit = endpoint.shared.settings.limits.body_timeout;
-                answer.extensions_mut().insert(WriteStallLimit::IdleUnless(limit, displaced));
+                WriteStallLimit::IdleUnless(limit, displaced).attach(&mut answer);
             }
             (PassThroughOutcome::Answered, answer)
         }
@@ -103,13 +102,12 @@ fn refusal(endpoint: &Endpoint, failure: RelayFailure) -> Response {
 }
 
 impl<'a> PassThrough<'a> {
-    fn new(endpoint: &'a Endpoint, request: Request, permit: RelayPermit) -> Self {
-        let (mut parts, body) = request.into_parts();
+    fn new(endpoint: &'a Endpoint, (mut parts, context): RequestHead, body: Body, permit: RelayPermit) -> Self {
         let client = parts.extensions.remove();
         let upgrade = next_hop::prepare_request(&mut parts);
         // A webhook back end may also be behind pass-through.
         hop_header::drop_service(&mut parts.headers);
-        x_forwarded::set_headers(&mut parts);
+        x_forwarded::set_headers(&mut parts, &context);
         if let Some(protocol) = &upgrade {
             hop_header::set_upgrade(&mut parts.headers, protocol.clone());
         }
@@ -194,6 +192,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::Router;
+    use axum::extract::Request;
     use bytes::Bytes;
     use futures_util::stream::{FuturesUnordered, StreamExt, iter, pending};
     use http::header::HOST;
@@ -208,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::config::{RelaySettings, Settings};
-    use crate::frontend::request_extension::PeerAddress;
+    use crate::frontend::request_context::RequestSource;
     use crate::metrics::Limit;
     use crate::shard::{Connectors, ShardSender, Shared};
     use crate::upstream::{LinkHandle, Pool};
@@ -264,7 +263,7 @@ mod tests {
     fn upload(client: u8) -> Request {
         let body = iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]).chain(pending());
         let mut request = Request::post("/upload").header(HOST, "localhost").body(Body::from_stream(body)).unwrap();
-        request.extensions_mut().insert(PeerAddress(([192, 0, 2, client], 40_000).into()));
+        RequestSource::of(([192, 0, 2, client], 40_000).into()).attach(&mut request);
         request
     }
 
