@@ -5,10 +5,8 @@ use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
-
-/// Number of digits in each group of the text form.
-const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
-const DIGITS: usize = 32;
+use uuid::Uuid;
+use uuid::fmt::{Hyphenated, Simple};
 
 /// 128-bit identifier like .NET's `Guid`: the text `0f8fad5b-d9cb-469f-a165-70867728950e` in JSON and in MessagePack.
 ///
@@ -42,7 +40,7 @@ const DIGITS: usize = 32;
 /// # Ok::<(), trunkline::value::GuidError>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Guid(u128);
+pub struct Guid(Uuid);
 
 /// Error for a text that is not an identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,30 +49,24 @@ pub struct GuidError;
 
 impl Guid {
     /// The all-zero identifier, `Guid.Empty` in .NET.
-    pub const EMPTY: Guid = Guid(0);
+    pub const EMPTY: Guid = Guid(Uuid::nil());
 
     /// Creates an identifier from its bytes, in the order of the text.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
+        Self(Uuid::from_bytes(bytes))
     }
 
     /// Returns its bytes in the order of the text. .NET's `Guid.ToByteArray` uses a different order.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
+        self.0.into_bytes()
     }
 }
 
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rest = DIGITS;
-        for digits in GROUPS {
-            rest -= digits;
-            let group = (self.0 >> (4 * rest)) & ((1 << (4 * digits)) - 1);
-            write!(f, "{group:0digits$x}{}", if rest > 0 { "-" } else { "" })?;
-        }
-        Ok(())
+        self.0.fmt(f)
     }
 }
 
@@ -84,17 +76,9 @@ impl FromStr for Guid {
     fn from_str(text: &str) -> Result<Self, GuidError> {
         let inside = |open, close| text.strip_prefix(open).and_then(|text| text.strip_suffix(close));
         let text = inside('{', '}').or_else(|| inside('(', ')')).unwrap_or(text);
-        let mut groups = text.split('-');
-        let (mut number, mut count) = (0_u128, 0);
-        let has_hyphens = text.contains('-');
-        for expected in if has_hyphens { &GROUPS[..] } else { &[DIGITS] } {
-            let group = groups.next().filter(|group| group.len() == *expected).ok_or(GuidError)?;
-            for digit in group.chars() {
-                number = (number << 4) | u128::from(digit.to_digit(16).ok_or(GuidError)?);
-                count += 1;
-            }
-        }
-        if groups.next().is_none() && count == DIGITS { Ok(Self(number)) } else { Err(GuidError) }
+        // `Uuid` has longer forms, too, which .NET does not read.
+        let is_of_dotnet = [Simple::LENGTH, Hyphenated::LENGTH].contains(&text.len());
+        Uuid::try_parse(text).ok().filter(|_| is_of_dotnet).map(Self).ok_or(GuidError)
     }
 }
 
@@ -125,16 +109,16 @@ impl Visitor<'_> for GuidText {
 }
 
 #[cfg(feature = "uuid")]
-impl From<uuid::Uuid> for Guid {
-    fn from(uuid: uuid::Uuid) -> Self {
-        Self(uuid.as_u128())
+impl From<Uuid> for Guid {
+    fn from(uuid: Uuid) -> Self {
+        Self(uuid)
     }
 }
 
 #[cfg(feature = "uuid")]
-impl From<Guid> for uuid::Uuid {
+impl From<Guid> for Uuid {
     fn from(guid: Guid) -> Self {
-        Self::from_u128(guid.0)
+        guid.0
     }
 }
 
