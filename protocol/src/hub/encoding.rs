@@ -37,7 +37,7 @@ impl HubProtocol {
     /// Adds the readable parts of an undecodable message.
     #[cold]
     fn with_head(self, error: HubMessageError, body: &[u8]) -> HubMessageError {
-        let Ok(Scan { kind, invocation_id }) = self.scan(body) else { return error };
+        let Ok(Scan { kind, invocation_id, .. }) = self.scan(body) else { return error };
         let target = self.scan_call(body).ok().and_then(|call| call.target);
         let shared = |text: Cow<'_, str>| ByteString::from(&*text);
         HubMessageError {

@@ -13,6 +13,9 @@ use crate::message_pack::skip_value;
 /// MessagePack encoding of nil.
 pub(super) const NIL: u8 = 0xc0;
 
+/// Kind of result of a MessagePack completion with an error.
+const ERROR_RESULT: u8 = 1;
+
 /// The kind of a hub message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MessageKind {
@@ -45,6 +48,8 @@ pub struct Scan<'a> {
     pub kind: MessageKind,
     /// Invocation id, unless missing or empty. Owned only if it contains escapes.
     pub invocation_id: Option<Cow<'a, str>>,
+    /// Whether it is a completion with an error.
+    pub is_error: bool,
 }
 
 /// Error finding the kind of a message.
@@ -112,18 +117,20 @@ impl From<ObjectError> for ScanError {
 
 // Scans to the end even if both are found: the last of two equal keys counts.
 pub(super) fn json(body: &[u8]) -> Result<Scan<'_>, ScanError> {
-    let (mut kind, mut invocation_id) = (None, None);
+    let (mut kind, mut invocation_id, mut error) = (None, None, None);
     for member in Members::of_any_depth(body)? {
         let member = member?;
         match &*member.key {
             "type" => kind = Some(member.value),
             "invocationId" => invocation_id = Some(member.value),
+            "error" => error = Some(member.value),
             _ => {}
         }
     }
     let number = members::integer(kind.ok_or(ScanError::NoKind)?).ok_or(ScanError::Malformed)?;
     let kind = MessageKind::from(number);
-    Ok(Scan { kind, invocation_id: json_text(invocation_id.filter(|_| kind.has_invocation_id()))? })
+    let is_error = kind == MessageKind::Completion && error.is_some_and(|error| error != b"null");
+    Ok(Scan { kind, invocation_id: json_text(invocation_id.filter(|_| kind.has_invocation_id()))?, is_error })
 }
 
 /// Parses an optional or null string. Returns `None` if it is empty.
@@ -137,14 +144,15 @@ pub(super) fn json_text(value: Option<&[u8]>) -> Result<Option<Cow<'_, str>>, Sc
 pub(super) fn message_pack(body: &[u8]) -> Result<Scan<'_>, ScanError> {
     let (kind, _, rest) = pack_kind(body)?;
     if !kind.has_invocation_id() {
-        return Ok(Scan { kind, invocation_id: None });
+        return Ok(Scan { kind, invocation_id: None, is_error: false });
     }
     let rest = skip_headers(rest).ok_or(ScanError::Malformed)?;
-    let invocation_id = match rest {
-        [NIL, ..] => None,
-        _ => Some(read_str_from_slice(rest).map_err(|_| ScanError::Malformed)?.0),
+    let (invocation_id, rest) = match rest {
+        [NIL, rest @ ..] => (None, rest),
+        _ => read_str_from_slice(rest).map(|(id, rest)| (Some(id), rest)).map_err(|_| ScanError::Malformed)?,
     };
-    Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed) })
+    let is_error = kind == MessageKind::Completion && matches!(rest, [ERROR_RESULT, ..]);
+    Ok(Scan { kind, invocation_id: invocation_id.filter(|id| !id.is_empty()).map(Cow::Borrowed), is_error })
 }
 
 /// Reads the kind and number of items of a MessagePack message. Also returns the bytes after the kind.
@@ -175,7 +183,20 @@ mod tests {
     use super::*;
 
     fn scan(kind: MessageKind, invocation_id: Option<&str>) -> Result<Scan<'_>, ScanError> {
-        Ok(Scan { kind, invocation_id: invocation_id.map(Cow::Borrowed) })
+        Ok(Scan { kind, invocation_id: invocation_id.map(Cow::Borrowed), is_error: false })
+    }
+
+    #[test]
+    fn a_completion_with_an_error_is_found() {
+        let is_error = |scan: Result<Scan<'_>, ScanError>| scan.unwrap().is_error;
+        assert!(is_error(json(br#"{"error":"no","type":3,"invocationId":"1"}"#)));
+        assert!(is_error(message_pack(b"\x95\x03\x80\xa11\x01\xa2no")));
+        for other in [r#"{"type":3,"invocationId":"1","error":null}"#, r#"{"type":7,"error":"no"}"#] {
+            assert!(!is_error(json(other.as_bytes())), "{other}");
+        }
+        for other in [&b"\x95\x03\x80\xa11\x03\x2a"[..], b"\x94\x03\x80\xa11\x02", b"\x95\x02\x80\xa11\x01"] {
+            assert!(!is_error(message_pack(other)), "{other:?}");
+        }
     }
 
     #[test]

@@ -392,7 +392,7 @@ impl<'a> HubMessages<'a> {
         if self.are_judged {
             return self.protocol.scan_call(body);
         }
-        let Scan { kind, invocation_id } = self.protocol.scan(body)?;
+        let Scan { kind, invocation_id, .. } = self.protocol.scan(body)?;
         Ok(CallScan { kind, invocation_id, target: None, stream_ids: Vec::new() })
     }
 

@@ -117,6 +117,9 @@ catalogue! {
     ClientsRefused = Warning "clients-refused" after 5:
         "this node refuses clients at a high rate",
         "see the reason: it names the flag, the token's fault or the origin";
+    CallsFail = Warning "calls-fail" after 10:
+        "one in five calls of a hub, or more, ends with an error",
+        "find the method and its error in the log of the app server, or in trunkline_app_invocations_total";
     SlowClientsClosed = Warning "slow-clients-closed" after 0:
         "clients are closed because they read too slowly",
         "send less, let the hub drop messages to slow clients (Hub::slow_clients), or raise the named budget";
@@ -147,7 +150,7 @@ catalogue! {
     FileUnreadable = Warning "file-unreadable" after 0:
         "changed files can't be loaded: the old contents stay in use, removed keys included",
         "correct the files; this node then reloads them";
-    TokenKeysUnreachable = Warning "token-keys-unreachable" after 5:
+    TokenKeysUnreachable = Warning "token-keys-unreachable" after 35:
         "the keys of an issuer of access tokens can't be read; the last keys stay in use",
         "check the URL of --jwt-jwks and the issuer";
     TelemetryFails = Warning "telemetry-fails" after 0:

@@ -101,6 +101,8 @@ metered! {
         /// One message of an app server, written to one client.
         #[metric("trunkline_deliveries_total", "Messages of app servers delivered to clients.")]
         pub deliveries: Counter,
+        #[metric("trunkline_call_errors_total", "Calls of clients that their app server answered with an error.")]
+        pub call_errors: Counter,
         #[metric("trunkline_client_bytes_total", direction = "down")]
         pub bytes_down: Counter,
         connections: [[ConnectionCounters; ClientProtocol::ALL.len()]; Transport::ALL.len()],

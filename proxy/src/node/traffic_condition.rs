@@ -1,6 +1,7 @@
-//! Conditions of client traffic: refused clients, slow clients, reconnect storms, drains, and uneven nodes.
+//! Conditions of client traffic: refused clients, failed calls, slow clients, reconnect storms, drains, and uneven
+//! nodes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,13 @@ use crate::fleet::{Fleet, PeerRequest};
 use crate::metrics::{Counters, HubCounters};
 use crate::observer::FleetSnapshot;
 use crate::shard::Shared;
+use crate::upstream::Hub;
 
 /// Number of seconds over which refusals are counted.
 const WINDOW_S: usize = 30;
 
-/// Number of refusals within the window from which they are reported, if also one in five clients is refused.
+/// Number of refusals or failed calls within the window from which they are reported, if also one in five clients or
+/// calls is concerned.
 const REFUSED_MIN: u64 = 10;
 
 /// Number of slow clients closed within the window, and their part of all clients, from which they are reported.
@@ -68,6 +71,8 @@ struct TrafficReading {
     slow: u64,
     over_budget: u64,
     refused: Vec<(Cause, u64)>,
+    /// Calls that ended with an error, and messages of clients, by hub.
+    calls: BTreeMap<String, (u64, u64)>,
 }
 
 impl TrafficReading {
@@ -79,9 +84,16 @@ impl TrafficReading {
             opened: hubs(&HubCounters::opened),
             slow: hubs(&|hub| hub.closed.of(Cause::SlowClient)),
             over_budget: hubs(&|hub| hub.closed.of(Cause::OutboxTotal)),
+            calls: shared.hubs.living().iter().map(|hub| (hub.name().to_owned(), calls_of(shared, hub))).collect(),
             refused: Cause::all().filter(|cause| is_reported(*cause)).map(|cause| (cause, refused(cause))).collect(),
         }
     }
+}
+
+/// Calls of a hub that ended with an error, and messages of its clients.
+fn calls_of(shared: &Shared, hub: &Hub) -> (u64, u64) {
+    let counters = || shared.counters().iter().map(|counters| counters.hub(hub.index().get()));
+    (counters().map(|hub| hub.call_errors.get()).sum(), counters().map(|hub| hub.messages_up.get()).sum())
 }
 
 impl TrafficConditions {
@@ -103,6 +115,7 @@ impl TrafficConditions {
             }
         }
         let mut findings = self.refusals(&reading);
+        findings.extend(self.failed_calls(&reading));
         let last = self.readings.back().map_or(reading.opened, |last| last.opened);
         self.usual_opened += (per_second(reading.opened, last, 1) - self.usual_opened) / USUAL_S;
         self.readings.push_back(reading);
@@ -131,6 +144,19 @@ impl TrafficConditions {
             Finding::new(ConditionKind::ClientsRefused, cause.label(), detail)
         })
         .collect()
+    }
+
+    /// Hubs with many calls that end with an error.
+    fn failed_calls(&self, reading: &TrafficReading) -> Vec<Finding> {
+        let Some(before) = self.readings.front() else { return Vec::new() };
+        let of = |(hub, (errors, messages)): (&String, &(u64, u64))| {
+            let (old_errors, old_messages) = before.calls.get(hub)?;
+            let (errors, messages) = (errors.saturating_sub(*old_errors), messages.saturating_sub(*old_messages));
+            let detail = format!("{errors} errors, {messages} messages of clients in {} s", self.readings.len());
+            let are_many = errors >= REFUSED_MIN && errors * 5 >= messages;
+            are_many.then(|| Finding::new(ConditionKind::CallsFail, hub.as_str(), detail))
+        };
+        reading.calls.iter().filter_map(of).collect()
     }
 
     fn slow_clients(&self, before: &TrafficReading, reading: &TrafficReading) -> Option<Finding> {

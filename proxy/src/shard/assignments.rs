@@ -41,6 +41,7 @@ use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::shard_state::ShardState;
 use super::slot::Slot;
 use crate::bounded::largest;
+use crate::metrics::Counters;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 use client_probe::is_lost_for_too_long;
@@ -228,7 +229,9 @@ impl ShardState {
         };
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         self.assignments.mirrored.compare_down(&self.core.context, client, payload);
-        if let Some(frame) = client.frame_data(role, payload, RawKind::Binary, calls_max, mode.now) {
+        if let Some(frame) =
+            client.frame_data(role, payload, RawKind::Binary, calls_max, (mode.now, &*self.core.context.counters))
+        {
             self.core.delivery.put_counted(slot, client, &frame, mode);
         }
         self.leave_behind_answer(slot);
@@ -316,7 +319,9 @@ impl ShardState {
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         let is_handshake = client.life_mut().answered();
         self.assignments.mirrored.compare_down(&self.core.context, client, payload);
-        let Some(frame) = client.frame_data(&Role::Home, payload, kind, calls_max, mode.now) else {
+        let Some(frame) =
+            client.frame_data(&Role::Home, payload, kind, calls_max, (mode.now, &*self.core.context.counters))
+        else {
             return;
         };
         if is_handshake {
@@ -419,7 +424,7 @@ impl super::connection::Client {
         payload: &[u8],
         kind: RawKind,
         calls_max: usize,
-        now: u32,
+        (now, counters): (u32, &Counters),
     ) -> Option<Bytes> {
         let protocol = match self.content() {
             Content::Raw => return Some(raw_frame(kind, payload)),
@@ -429,7 +434,10 @@ impl super::connection::Client {
         if calls.is_empty() {
             return Some(frame_for(protocol, payload));
         }
-        let payload = calls.filter(protocol, payload);
+        let (payload, errors) = calls.filter(protocol, payload);
+        if errors > 0 {
+            counters.hub(self.home().hub().get()).call_errors.add_alone(errors);
+        }
         let frame = (!payload.is_empty()).then(|| frame_for(protocol, &payload));
         if self.pauses().contains(PauseReason::PendingCalls) && !self.assignments().have_too_many_calls(calls_max) {
             self.resume(PauseReason::PendingCalls, now);

@@ -97,16 +97,16 @@ impl PendingCalls {
         self.0.iter().flat_map(|table| table.failed.iter().map(|id| &**id))
     }
 
-    /// Removes late replies from an app server's messages.
-    pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> Cow<'a, [u8]> {
-        let Some(table) = &mut self.0 else { return Cow::Borrowed(payload) };
+    /// Removes late replies from an app server's messages. Also returns the number of calls that ended with an error.
+    pub(crate) fn filter<'a>(&mut self, protocol: HubProtocol, payload: &'a [u8]) -> (Cow<'a, [u8]>, u64) {
+        let Some(table) = &mut self.0 else { return (Cow::Borrowed(payload), 0) };
         // Messages for the client so far; `None` before the first late reply.
-        let (mut at, mut wanted) = (0, None::<Vec<u8>>);
+        let (mut at, mut wanted, mut errors) = (0, None::<Vec<u8>>, 0);
         while let Some(rest) = payload.get(at..)
             && let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX)
         {
             let message = rest.get(..frame.length).unwrap_or_default();
-            if !table.passes(protocol, rest.get(frame.body).unwrap_or_default()) {
+            if !table.passes(protocol, rest.get(frame.body).unwrap_or_default(), &mut errors) {
                 wanted.get_or_insert_with(|| payload.get(..at).unwrap_or_default().to_vec());
             } else if let Some(wanted) = &mut wanted {
                 wanted.extend_from_slice(message);
@@ -116,9 +116,9 @@ impl PendingCalls {
         if table.pending.is_empty() && table.failed.is_empty() {
             self.0 = None;
         }
-        let Some(mut wanted) = wanted else { return Cow::Borrowed(payload) };
+        let Some(mut wanted) = wanted else { return (Cow::Borrowed(payload), errors) };
         wanted.extend_from_slice(payload.get(at..).unwrap_or_default());
-        Cow::Owned(wanted)
+        (Cow::Owned(wanted), errors)
     }
 
     /// Drops the failed calls, since replies of their app server are no longer accepted.
@@ -157,14 +157,15 @@ impl CallTable {
         }
     }
 
-    /// Whether the client receives this message.
-    fn passes(&mut self, protocol: HubProtocol, body: &[u8]) -> bool {
+    /// Whether the client receives this message. Counts calls that end with an error.
+    fn passes(&mut self, protocol: HubProtocol, body: &[u8], errors: &mut u64) -> bool {
         let Ok(scan) = protocol.scan(body) else { return true };
         let Some(id) = scan.invocation_id else { return true };
         match scan.kind {
             MessageKind::Completion => {
                 if self.pending.swap_remove(&*id) {
                     self.id_bytes -= id.len();
+                    *errors += u64::from(scan.is_error);
                     if !self.spans.is_empty() {
                         self.end_span(&id, protocol, body);
                     }
@@ -191,7 +192,7 @@ mod tests {
 
     fn pass(calls: &mut PendingCalls, payload: &str) -> String {
         let payload = payload.replace(';', "\u{1e}");
-        let seen = calls.filter(HubProtocol::Json, payload.as_bytes());
+        let (seen, _) = calls.filter(HubProtocol::Json, payload.as_bytes());
         String::from_utf8(seen.into_owned()).unwrap().replace('\u{1e}', ";")
     }
 
