@@ -36,7 +36,7 @@ use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
-pub use admin_settings::{AdminSettings, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
+pub use admin_settings::{AdminSettings, ConditionReceiver, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 pub use drain_settings::DrainSettings;

@@ -18,9 +18,19 @@ pub struct AdminSettings {
     /// Token required by `/metrics`; `None` leaves it open.
     pub metrics_token: Option<AdminToken>,
     /// Receiver of a message for each condition that begins or ends.
-    pub condition_webhook: Option<Uri>,
+    pub condition_webhook: Option<ConditionReceiver>,
     /// Log levels; `None` if an app owns the log.
     pub log: Option<&'static dyn LogLevels>,
+}
+
+/// URL of the receiver of messages about conditions. At chat services its path is a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConditionReceiver(pub Uri);
+
+impl fmt::Debug for ConditionReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConditionReceiver({})", self.0.host().unwrap_or_default())
+    }
 }
 
 /// Settings of the fleet.

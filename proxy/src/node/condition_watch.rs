@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::Uri;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::condition_webhook::ConditionWebhook;
+use super::condition_webhook::{ConditionWebhook, PACE};
 use super::hub_condition::HubConditions;
 use super::node_condition::NodeConditions;
 use super::process_condition::ProcessConditions;
 use super::traffic_condition::TrafficConditions;
 use crate::condition::{ConditionKind, ConditionNotice, Finding, NoticeKind, Severity};
+use crate::config::ConditionReceiver;
 use crate::fleet::Fleet;
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
@@ -71,10 +71,10 @@ impl ConditionWatch {
     }
 }
 
-pub(super) async fn run(mut watch: ConditionWatch, webhook: Option<Uri>) {
+pub(super) async fn run(mut watch: ConditionWatch, webhook: Option<ConditionReceiver>) {
     let turns = Arc::new(AtomicU64::new(0));
     watch_control_thread(&turns, &watch.shared);
-    let webhook = webhook.map(|url| ConditionWebhook::start(url, &watch.shared));
+    let webhook = webhook.map(|receiver| ConditionWebhook::start(receiver.0, &watch.shared, PACE));
     let mut seconds = interval(INTERVAL);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

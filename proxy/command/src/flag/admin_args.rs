@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use http::Uri;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{Address, AdminSettings, AdminTokenSource, FleetSettings, SecretFileError};
+use trunkline_proxy::parts::{
+    Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings, SecretFileError,
+};
 
 use crate::logging::levels;
 
@@ -91,10 +93,10 @@ impl TryFrom<&AdminArgs> for FleetSettings {
     }
 }
 
-fn receiver(url: &str) -> Result<Uri, AdminArgsError> {
+fn receiver(url: &str) -> Result<ConditionReceiver, AdminArgsError> {
     let uri: Uri =
         url.parse().map_err(|_| AdminArgsError::ConditionWebhook("is not a URL such as https://chat.example/hook"))?;
-    Address::try_from(&uri).map(|_| uri).map_err(AdminArgsError::ConditionWebhook)
+    Address::try_from(&uri).map(|_| ConditionReceiver(uri)).map_err(AdminArgsError::ConditionWebhook)
 }
 
 fn token(flag: &'static str, text: &str) -> Result<AdminToken, AdminArgsError> {
@@ -124,5 +126,15 @@ mod tests {
         assert!(problem(vec!["http://x".into(); 65]).starts_with("--peers names 65 nodes"));
         let short = AdminSettings::try_from(&args(Vec::new(), Some("short"))).unwrap_err().to_string();
         assert!(short.starts_with("--metrics-token must have"), "{short}");
+    }
+
+    #[test]
+    fn the_settings_do_not_show_the_path_of_the_receiver_of_conditions() {
+        let mut args = args(Vec::new(), None);
+        args.condition_webhook = Some("https://chat.example/hooks/SECRET?key=SECRET".into());
+        let shown = format!("{:?}", AdminSettings::try_from(&args).unwrap());
+        assert!(shown.contains("chat.example") && !shown.contains("SECRET"), "{shown}");
+        args.condition_webhook = Some("ftp://chat.example/SECRET".into());
+        assert!(!AdminSettings::try_from(&args).unwrap_err().to_string().contains("SECRET"));
     }
 }
