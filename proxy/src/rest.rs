@@ -55,6 +55,10 @@ const OPENAPI: &str = include_str!("rest/openapi.json");
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
+/// Reasons for the refusal of a token without a valid signature.
+const USER_TOKEN: &str = "it is the token of a user, and the data plane needs that of a back end";
+const NO_KEY: &str = "no key of this node has signed it (--access-key, --app-key)";
+
 /// Timeout for a request body, which is as small as a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -199,8 +203,23 @@ impl Rest {
                 true => String::new(),
                 false => format!("; its audience has to name the host {} (--rest-audience)", hosts.join(" or ")),
             };
-            RestError::unauthorized(&format!("the access token is refused: {error}{demanded}"))
+            let reason = match error {
+                TokenError::Signature | TokenError::Malformed if self.is_of_user(token.trim(), head) => {
+                    USER_TOKEN.into()
+                }
+                TokenError::Signature => format!("{error}: {NO_KEY}"),
+                _ => error
+                    .describe(token.trim(), &format!("https://HOST{}, or a part that ends with /", head.uri.path())),
+            };
+            RestError::unauthorized(&format!("the access token is refused: {reason}{demanded}"))
         })
+    }
+
+    /// Whether a refused token is one of a user. The keys of its issuer are not fetched.
+    fn is_of_user(&self, token: &str, head: &Parts) -> bool {
+        let hub = HubOperation::read(&head.method, head.uri.path()).map(|operation| operation.hub).unwrap_or_default();
+        let verified = self.0.shared.admission.verifier.verify_now(token, &hub);
+        !matches!(verified, Err(TokenError::Signature | TokenError::UnknownKey | TokenError::Malformed))
     }
 
     async fn body(&self, body: Body) -> Result<Bytes, RestError> {

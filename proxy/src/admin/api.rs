@@ -56,5 +56,6 @@ pub(super) fn open() -> Router<AdminContext> {
 }
 
 pub(super) async fn unknown(uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
+    let text = format!("the admin port has no {}: hubs, app servers and REST are at the port of --listen", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, text)
 }

@@ -54,6 +54,12 @@ impl ServiceAudience {
         }
     }
 
+    /// Wanted audience of a token, for a refusal.
+    #[must_use]
+    pub(crate) fn describe(self, hub: &str) -> String {
+        format!("a URL like https://HOST{}?hub={hub}", self.path())
+    }
+
     fn is(self, audience: &str, hub: &str) -> bool {
         let Some((_, rest)) = audience.split_once("://") else { return false };
         let target = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default();

@@ -4,6 +4,15 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use serde_json::{Map, Value};
+use trunkline_protocol::access_token::numeric_date;
+
+use crate::clock::unix_seconds;
+
+/// Advice for a token refused because of its times.
+const CLOCKS: &str = "compare the clock of its issuer with that of this node";
+
+/// Maximum length of the audience of a token in a refusal.
+const AUDIENCE_SHOWN_MAX_BYTES: usize = 300;
 
 /// Claims that hold a single value.
 const SINGLE_CLAIMS: [&str; 3] = ["sub", "exp", "nbf"];
@@ -59,6 +68,27 @@ impl TokenError {
         "revoked",
     ];
 
+    /// Reason with the numbers of the refused token, for its holder: times by the clock of this node, both audiences.
+    #[must_use]
+    pub(crate) fn describe(&self, token: &str, wanted_audience: &str) -> String {
+        let claims = token.split('.').nth(1).and_then(object).unwrap_or_default();
+        let (seconds, now_s) = (|name: &str| claims.get(name).and_then(numeric_date), unix_seconds());
+        match self {
+            Self::Expired => {
+                seconds("exp").map(|end_s| format!("{self} {} s ago: {CLOCKS}", now_s.saturating_sub(end_s)))
+            }
+            Self::Immature => seconds("nbf")
+                .map(|begin_s| format!("{self}; it begins in {} s: {CLOCKS}", begin_s.saturating_sub(now_s))),
+            Self::Audience => {
+                let own = claims.get("aud").map_or_else(|| "none".to_owned(), ToString::to_string);
+                let own = own.get(..own.floor_char_boundary(AUDIENCE_SHOWN_MAX_BYTES)).unwrap_or_default();
+                Some(format!("{self}: {own} instead of {wanted_audience}"))
+            }
+            _ => None,
+        }
+        .unwrap_or_else(|| self.to_string())
+    }
+
     /// Replaces `Malformed` with the name of the claim that has a wrong type, if there is one.
     pub(super) fn explained(self, token: &str) -> Self {
         if self == Self::Malformed { wrong_type(token).unwrap_or(self) } else { self }
@@ -83,10 +113,7 @@ impl TokenError {
 
 /// Finds a value with a JSON type that violates RFC 7515 or RFC 7519, in a token that can't be parsed.
 fn wrong_type(token: &str) -> Option<TokenError> {
-    let mut parts = token.split('.').map(|part| {
-        let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
-        serde_json::from_slice::<Map<String, Value>>(&bytes).ok()
-    });
+    let mut parts = token.split('.').map(object);
     let (header, claims) = (parts.next()??, parts.next()??);
     if header.get("kid").is_some_and(|kid| !kid.is_string() && !kid.is_null()) {
         return Some(TokenError::Claim("the key id in its header (`kid`) has to be a text".into()));
@@ -94,6 +121,11 @@ fn wrong_type(token: &str) -> Option<TokenError> {
     let is_nested = |name: &&str| claims.get(*name).is_some_and(|value| value.is_array() || value.is_object());
     let name = SINGLE_CLAIMS.into_iter().find(is_nested)?;
     Some(TokenError::Claim(format!("its claim {name:?} has to be a single value, but is a list or an object")))
+}
+
+/// JSON object in a part of a token.
+fn object(part: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
 impl From<Error> for TokenError {
@@ -113,6 +145,8 @@ impl From<Error> for TokenError {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -126,6 +160,23 @@ mod tests {
         for (header, claims) in [(r#"{"alg":"none"}"#, "{}"), ("x", "{}"), ("{}", r#"{"aud":["a"],"sub":"ann"}"#)] {
             assert_eq!(explained(header, claims), TokenError::Malformed.to_string());
         }
+    }
+
+    #[test]
+    fn times_and_audiences_are_described_with_those_of_the_token() {
+        let described = |error: TokenError, claims: &Value| {
+            let token = format!("x.{}.x", URL_SAFE_NO_PAD.encode(claims.to_string()));
+            error.describe(&token, "a URL below http://a/api/")
+        };
+        let now_s = unix_seconds();
+        let expired = described(TokenError::Expired, &json!({ "exp": now_s - 300 }));
+        assert!(expired.contains("it has expired 30") && expired.contains("clock"), "{expired}");
+        let early = described(TokenError::Immature, &json!({ "nbf": now_s + 3000 }));
+        assert!(early.contains("it begins in ") && early.contains("clock"), "{early}");
+        let other = described(TokenError::Audience, &json!({ "aud": ["http://b/"] }));
+        assert!(other.ends_with("another audience: [\"http://b/\"] instead of a URL below http://a/api/"), "{other}");
+        assert!(described(TokenError::Audience, &json!({})).contains("audience: none instead"));
+        assert_eq!(described(TokenError::Expired, &json!("x")), TokenError::Expired.to_string());
     }
 
     #[test]

@@ -325,3 +325,28 @@ fn a_path_without_a_hub_and_paths_of_the_fleet_are_404() {
         assert_eq!(exchange(&stage, "PUT", "/chat", "").await.0, 405);
     });
 }
+
+#[test]
+fn a_path_without_a_hub_is_refused_with_what_is_missing() {
+    run(async {
+        let stage = Stage::with(Settings { accepts_dial_in: true, ..settings() }, 1);
+        let reason = async |path: &str| {
+            let (status, body) = HttpConnection::open(&stage).await.exchange(request("POST", path, "")).await;
+            assert_eq!(status, 404, "{path}");
+            body
+        };
+        let _link = stage.app("app-1", chat()).link().await;
+        for (path, words) in [
+            ("/news/negotiate", "no app server of this node has a hub with this path"),
+            ("/api/hubs/chat/:send", "the REST data plane is off at this port (see --rest"),
+            ("/client/negotiate", "?hub=NAME"),
+            ("/metrics", "the path is of the admin port"),
+        ] {
+            let reason = reason(path).await;
+            assert!(
+                reason.starts_with("no hub is served at this path: ") && reason.contains(words),
+                "{path}: {reason}"
+            );
+        }
+    });
+}

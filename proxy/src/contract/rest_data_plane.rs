@@ -7,6 +7,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
+use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, advance};
@@ -23,7 +24,7 @@ use super::http::negotiate;
 use super::inbound_links::dial_in_nodes;
 use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::WebhookServer;
-use crate::auth::{ServiceAudience, TokenPolicy};
+use crate::auth::{ServiceAudience, TokenPolicy, VerifyingKey};
 use crate::clock::unix_seconds;
 use crate::config::{RestSettings, Settings, WebhookSettings};
 use crate::fleet::Fleet;
@@ -570,6 +571,38 @@ fn a_filter_with_operators_selects_clients_for_all_commands() {
         assert!(anton.text().await.contains("done"));
         for text in ["two", "three", "four", "last"] {
             assert_eq!(ben.text().await, said(text));
+        }
+    });
+}
+
+#[test]
+fn the_refusal_of_a_token_says_why() {
+    run(async {
+        const APP_KEY: &str = "the key of one app of several";
+        const USER_KEY: &str = "the secret of tokens of users";
+        let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
+        let tokens = TokenPolicy { keys: vec![VerifyingKey::from_secret(USER_KEY).unwrap()], ..TokenPolicy::default() };
+        let stage = Stage::with(Settings { app_keys, tokens, ..served() }, 1);
+        let back_end = alone(&stage);
+        let now_s = unix_seconds();
+        let refused = async |token: String| {
+            let answer = BackEnd { token, ..back_end.clone() }.ask("POST", "/:send", "{\"target\":\"Say\"}").await;
+            assert_eq!(answer.status, 401, "{answer:?}");
+            answer.body["message"].as_str().unwrap().to_owned()
+        };
+        let key = |text: &str| AccessKey::new(text).unwrap();
+        let early = json!({ "aud": "http://a/api/", "nbf": now_s + 900, "exp": now_s + 999 });
+        let early = encode(&Header::default(), &early, &EncodingKey::from_secret(KEY.as_bytes())).unwrap();
+        for (token, words) in [
+            (sign_rest_token(&AccessKey::random(), None, now_s + 60), "no key of this node has signed it"),
+            (sign_rest_token(&key(APP_KEY), None, now_s + 60), "signed with the key of app shop, which does not open"),
+            (access_token::sign(&key(USER_KEY), "ann", &[], now_s + 60), "it is the token of a user"),
+            (sign_rest_token(&key(KEY), None, now_s - 400), "it has expired 40"),
+            (sign_rest_token(&key(KEY), Some("other"), now_s + 60), "/api/hubs/other/\" instead of https://HOST/api/"),
+            (early, "it begins in "),
+        ] {
+            let reason = refused(token).await;
+            assert!(reason.contains(words), "{reason}");
         }
     });
 }

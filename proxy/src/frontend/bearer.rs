@@ -49,8 +49,13 @@ pub(crate) fn find_user(
 }
 
 pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
+    refuse_token_because(endpoint, error, error.to_string())
+}
+
+/// Creates and counts the refusal of an invalid access token, with a reason that describes the token.
+pub(crate) fn refuse_token_because(endpoint: &Endpoint, error: &TokenError, reason: String) -> Response {
     endpoint.shared.admission.verifier.count_refused(error);
-    let answer = plain(StatusCode::UNAUTHORIZED, error.to_string());
+    let answer = plain(StatusCode::UNAUTHORIZED, reason);
     if *error == TokenError::Revoked { because(Cause::TokenRevoked, answer) } else { answer }
 }
 

@@ -27,7 +27,7 @@ use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, TokenSigner};
 use crate::condition::{ConditionKind, Finding};
-use crate::frontend::bearer::{mark_revocations, refuse_token, token};
+use crate::frontend::bearer::{mark_revocations, refuse_token, refuse_token_because, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::hub_request::DialInClient;
@@ -120,7 +120,7 @@ fn verify(
             refuse_token(endpoint, &error);
             because(Cause::TokenRefused, plain(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
         }
-        _ => refuse_token(endpoint, &error),
+        _ => refuse_token_because(endpoint, &error, error.describe(&token, &audience.describe(hub))),
     })
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 use trunkline_protocol::manifest::NODE_HEADER;
 
-use super::path_rule::is_private;
+use super::path_rule::{is_path, is_private};
 use super::plain_response::{because, plain, unavailable};
 use super::proxy_client::ProxyClient;
 use super::routed::Routed;
@@ -18,6 +19,9 @@ use crate::net::http_client::HttpClient;
 use crate::rest::Rest;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
+
+/// Paths of the admin port that are often requested at the port for clients.
+const ADMIN_PATHS: [&str; 4] = ["/metrics", "/readyz", "/healthz", "/api/conditions"];
 
 pub(super) const STOPPING: &str = "this node is stopping: connect again, to another one";
 
@@ -95,9 +99,23 @@ impl Endpoint {
                 Err(unavailable(Cause::NoAppServer, "no app server has been reached yet"))
             }
             None => {
-                let answer = plain(StatusCode::NOT_FOUND, "no hub is served at this path");
-                Err(because(Cause::PathUnknown, answer))
+                let text = format!("no hub is served at this path: {}", self.missing_part(path));
+                Err(because(Cause::PathUnknown, plain(StatusCode::NOT_FOUND, text)))
             }
+        }
+    }
+
+    /// Reason why no hub is found at a path.
+    fn missing_part(&self, path: &str) -> &'static str {
+        let (settings, is) = (&self.shared.settings, |wanted: &str| is_path(path, wanted));
+        let is_of_dial_in = is(CLIENT_PATH) || is(SERVER_PATH);
+        match path {
+            _ if Rest::takes(path) => "the REST data plane is off at this port (see --rest and --rest-listen)",
+            _ if is_of_dial_in && settings.accepts_dial_in => "the query has to name a hub, as ?hub=NAME",
+            _ if is_of_dial_in => "this node has --upstream and no --access-key, so no app server may dial in",
+            _ if ADMIN_PATHS.into_iter().any(is) => "this is the port for clients, and the path is of the admin port",
+            _ if self.shared.hubs.is_empty() => "no app server has reached this node",
+            _ => "no app server of this node has a hub with this path",
         }
     }
 }

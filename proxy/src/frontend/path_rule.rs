@@ -27,6 +27,11 @@ fn split_suffix<'a>(path: &'a str, suffix: &str) -> Option<&'a str> {
     hub_path::decode(tail).eq_ignore_ascii_case(suffix).then_some(head)
 }
 
+/// Whether a path is a fixed path of dial-in, with or without its last slash.
+pub(crate) fn is_path(path: &str, wanted: &str) -> bool {
+    hub_path::decode(path).trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'))
+}
+
 /// Whether a path is one that app servers reserve for proxies, in any spelling that an app server might accept.
 ///
 /// No client needs these paths, so matching is broad: escapes are decoded twice, empty and dot segments are resolved,

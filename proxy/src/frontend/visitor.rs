@@ -4,9 +4,8 @@ use http::Uri;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::path_rule::split_negotiate;
+use crate::frontend::path_rule::{is_path, split_negotiate};
 use crate::frontend::request_query::RequestQuery;
-use crate::upstream::hub_path;
 
 /// Query parameter with the hub's name.
 pub(super) const HUB_PARAMETER: &str = "hub";
@@ -34,13 +33,10 @@ fn names_hub(query: &RequestQuery) -> bool {
 }
 
 fn visitor_of(path: &str) -> Option<Visitor> {
-    let is = |path: &str, wanted: &str| {
-        hub_path::decode(path).trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'))
-    };
     match split_negotiate(path) {
-        Some(base) if is(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
-        None if is(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
-        None if is(path, SERVER_PATH) => Some(Visitor::AppServer),
+        Some(base) if is_path(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
+        None if is_path(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
+        None if is_path(path, SERVER_PATH) => Some(Visitor::AppServer),
         _ => None,
     }
 }
