@@ -78,7 +78,7 @@ pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
-pub(crate) use shard_state::ShardState;
+pub(crate) use shard_state::{ShardState, UnassignedClients};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};

@@ -20,6 +20,9 @@ pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Timeout of one DNS lookup.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Number of failed lookups in a row from which a name is a problem; DNS loses single answers.
+const FAILED_LOOKUPS_MIN: u32 = 2;
+
 /// Maximum number of addresses dialled concurrently. Further addresses wait.
 const ADDRESSES_MAX: usize = 1_024;
 
@@ -64,8 +67,8 @@ struct AddressEntry {
 #[derive(Debug, Default)]
 pub(super) struct AddressBook {
     entries: Mutex<BTreeMap<String, AddressEntry>>,
-    /// Names that fail to resolve, with the reason.
-    unresolved: Mutex<BTreeMap<String, String>>,
+    /// Names that fail to resolve, with the number of failed lookups in a row and the latest reason.
+    unresolved: Mutex<BTreeMap<String, (u32, String)>>,
     /// Address families that answer, by `host:port` of a `--peers` name.
     families: Mutex<BTreeMap<String, AddressFamilies>>,
     is_resolved: AtomicBool,
@@ -88,10 +91,14 @@ impl AddressBook {
                 Ok(Err(error)) => Some(format!("the name can't be resolved: {error}")),
                 Err(_) => Some(format!("the name was not resolved within {} s", RESOLVE_TIMEOUT.as_secs())),
             };
+            let mut unresolved = self.unresolved();
             match problem {
-                Some(problem) => self.unresolved().insert(name.to_string(), problem),
-                None => self.unresolved().remove(&name.to_string()),
-            };
+                Some(problem) => {
+                    let failed = unresolved.entry(name.to_string()).or_default();
+                    *failed = (failed.0.saturating_add(1), problem);
+                }
+                None => drop(unresolved.remove(&name.to_string())),
+            }
         }
         let new = self.set_given(&found);
         self.is_resolved.store(true, Ordering::Relaxed);
@@ -161,8 +168,11 @@ impl AddressBook {
             kind,
             text: text.clone(),
         };
-        let unresolved = |(name, why)| problem(name, AddressProblemKind::Unreachable, why);
-        let mut problems: Vec<_> = self.unresolved().iter().map(unresolved).collect();
+        let names = self.unresolved();
+        let failing = names.iter().filter(|(_, (lookups, _))| *lookups >= FAILED_LOOKUPS_MIN);
+        let mut problems: Vec<_> =
+            failing.map(|(name, (_, why))| problem(name, AddressProblemKind::Unreachable, why)).collect();
+        drop(names);
         let entries = self.entries();
         problems.extend(entries.iter().filter(|(_, entry)| entry.is_given).filter_map(
             |(url, entry)| match &entry.state {
@@ -181,7 +191,7 @@ impl AddressBook {
         self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn unresolved(&self) -> MutexGuard<'_, BTreeMap<String, (u32, String)>> {
         self.unresolved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -224,7 +234,10 @@ mod tests {
         let (book, name) = (AddressBook::default(), address("http://proxies:8090"));
         let at = name.at(([10, 0, 0, 1], 8090).into());
         book.resolve(std::slice::from_ref(&name), &Resolver::knowing(vec![([10, 0, 0, 1], 8090).into()])).await;
-        book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await;
+        let fails = async || drop(book.resolve(std::slice::from_ref(&name), &Resolver::knowing(Vec::new())).await);
+        fails().await;
+        assert!(book.is_given(&at) && book.problems().is_empty(), "one lost answer");
+        fails().await;
         assert!(book.is_given(&at));
         let [problem] = &book.problems()[..] else { panic!("one problem") };
         assert_eq!((problem.address.as_str(), problem.kind), (&*name.to_string(), AddressProblemKind::Unreachable));

@@ -176,19 +176,23 @@ async fn carry(
     let leftover = link.outbox().close();
     link.answers().into_iter().for_each(|answers| answers.trim(0));
     pool.remove(&link);
+    let is_closed = matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_));
+    if is_closed {
+        pool.closed_by_app();
+    }
     shard.shared().other_nodes().links_changed();
     let over = SessionOver::of_dialled_in(&end);
     let counters = &shard.counters().sessions;
     counters.ended.of(over.cause).increment();
-    // After a farewell the app server has closed its clients.
-    if over.cause != SessionCloseReason::Farewell {
+    // After a farewell or a graceful stop the app server has closed its clients.
+    if over.cause != SessionCloseReason::Farewell && !pool.is_stopping() {
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
     }
     if !has_lost_key {
-        log_end(shard, pool, (&link, slot), &over).await;
+        log_end(shard, pool, (&link, slot), &over, is_closed).await;
     }
     // A dialled-in app server closes a link's clients when it detects the loss.
-    let may_be_unnoticed = !matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_));
+    let may_be_unnoticed = !is_closed;
     let noticed_within_s = if may_be_unnoticed { LOSS_NOTICED_S } else { CLIENTS_ENDED_S };
     let (cause, pending_closes) = (over.of_connections(), Vec::new());
     let loss =
@@ -209,10 +213,16 @@ async fn carry(
 
 /// Logs the end of a link. Simultaneous losses are one warning; losing the last link means that the app server
 /// is lost.
-async fn log_end(shard: &Shard, pool: &Arc<Pool>, (link, slot): (&LinkHandle, usize), over: &SessionOver) {
+async fn log_end(
+    shard: &Shard,
+    pool: &Arc<Pool>,
+    (link, slot): (&LinkHandle, usize),
+    over: &SessionOver,
+    is_closed: bool,
+) {
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     let (reason, relayed) = (&over.reason, link.is_carried().then_some(true));
-    if over.is_planned() || pool.is_draining() {
+    if is_closed || over.is_planned() || pool.is_stopping() {
         return match pool.is_empty() {
             true => info!(hub, %app, reason, "app server closed its last link"),
             false => debug!(hub, %app, slot, reason, "link closed"),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
 use crate::observer::UpstreamProblems;
-use crate::shard::Shared;
+use crate::shard::{Shared, UnassignedClients};
 use crate::upstream::{AppTarget, Hub, HubIndex};
 
 /// Tolerated time without an app server after a crash, while clients wait.
@@ -94,7 +94,7 @@ impl HubConditions {
             let clients: u64 = counters.map(|counters| counters.hub(hub.index().get()).open()).sum();
             let sight = sights.entry(hub.name().to_owned()).or_default();
             sight.is_served |= is_served;
-            sight.is_stopping |= pools.iter().any(|pool| pool.is_draining());
+            sight.is_stopping |= pools.iter().any(|pool| pool.is_stopping());
             sight.clients += clients;
         }
         self.shared.reports.known_hubs.note(sights, now);
@@ -109,8 +109,9 @@ impl HubConditions {
         let (waiting_clients, mut findings) = (self.waiting_clients().await, Vec::new());
         for (name, unserved, hub) in unserved {
             let present = living.iter().filter(|present| present.name() == name);
-            let waiting = present.filter_map(|present| waiting_clients.get(&present.index())).sum();
-            if is_missed(&hub, waiting, unserved, self.hold()) {
+            let mut waiting = UnassignedClients::default();
+            present.filter_map(|hub| waiting_clients.get(&hub.index())).for_each(|clients| waiting.add(*clients));
+            if is_missed(&hub, waiting.count, unserved, self.hold()) {
                 findings.push(Finding::new(ConditionKind::HubWithoutAppServer, name, self.numbers(waiting, unserved)));
             }
         }
@@ -121,24 +122,26 @@ impl HubConditions {
         Duration::from_secs(self.shared.settings.rehoming.hold_timeout_s.into())
     }
 
-    fn numbers(&self, waiting: usize, unserved: Duration) -> String {
-        match waiting {
-            0 => format!("for {} s, no client waits", unserved.as_secs()),
-            _ => {
-                let left_s = self.hold().saturating_sub(unserved).as_secs();
-                format!("for {} s, waiting clients: {waiting}, closed in {left_s} s", unserved.as_secs())
+    /// Clients of an app server that stops wait only once it has closed its links, so their time is counted separately.
+    fn numbers(&self, waiting: UnassignedClients, unserved: Duration) -> String {
+        let unserved_s = unserved.as_secs();
+        match waiting.count {
+            0 => format!("for {unserved_s} s, no client waits"),
+            count => {
+                let left_s = self.shared.settings.rehoming.hold_timeout_s.saturating_sub(waiting.waited_s);
+                format!("for {unserved_s} s, waiting clients: {count}, closed in {left_s} s")
             }
         }
     }
 
-    /// Numbers of clients that wait for an app server, by hub. All shards with such clients are asked together.
-    async fn waiting_clients(&self) -> HashMap<HubIndex, usize> {
+    /// Clients that wait for an app server, by hub. All shards with such clients are asked together.
+    async fn waiting_clients(&self) -> HashMap<HubIndex, UnassignedClients> {
         let shards = self.shared.shards().iter().zip(self.shared.counters());
         let asked = shards.filter(|(_, counters)| counters.homeless.get() > 0);
         let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| state.unassigned_by_hub())));
-        let mut sums = HashMap::new();
-        for (hub, count) in join_all(counts).await.into_iter().filter_map(|count| count.ok().flatten()).flatten() {
-            *sums.entry(hub).or_default() += count;
+        let mut sums = HashMap::<_, UnassignedClients>::new();
+        for (hub, clients) in join_all(counts).await.into_iter().filter_map(|counts| counts.ok().flatten()).flatten() {
+            sums.entry(hub).or_default().add(clients);
         }
         sums
     }
@@ -155,7 +158,7 @@ impl HubConditions {
                 // App servers without links for clients only send, and may end at any time.
                 if !pool.links().iter().any(|link| link.may_carry_clients()) {
                     // One without clients stops within a second.
-                    if let Some(sight) = self.apps.get_mut(&subject).filter(|_| pool.is_draining()) {
+                    if let Some(sight) = self.apps.get_mut(&subject).filter(|_| pool.is_stopping()) {
                         sight.is_stopping = true;
                     }
                     continue;
@@ -167,7 +170,7 @@ impl HubConditions {
                 let silence = pool.silence().filter(|_| pool.open() > 0);
                 links.silence = links.silence.into_iter().chain(silence).min();
                 links.is_full |= pool.links().iter().any(|link| link.is_full());
-                links.is_stopping |= pool.is_draining();
+                links.is_stopping |= pool.is_stopping();
             }
         }
         let mut findings = self.note_apps(&apps, now);

@@ -47,6 +47,21 @@ use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::upstream::HubIndex;
 
+/// Clients of a hub that wait for an app server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct UnassignedClients {
+    pub count: usize,
+    /// Longest wait, in seconds.
+    pub waited_s: u32,
+}
+
+impl UnassignedClients {
+    pub(crate) fn add(&mut self, others: Self) {
+        self.count += others.count;
+        self.waited_s = self.waited_s.max(others.waited_s);
+    }
+}
+
 /// Task that a step requests from the driver.
 #[derive(Debug)]
 pub(super) enum ShardTask {
@@ -155,16 +170,18 @@ impl ShardState {
         Inspector { connections: &core.connections, token_expiries, tick: core.tick, now_us: core.context.now_us() }
     }
 
-    /// Numbers of clients that wait for an app server, by hub.
+    /// Clients that wait for an app server, by hub.
     #[must_use]
-    pub(crate) fn unassigned_by_hub(&self) -> HashMap<HubIndex, usize> {
-        let mut counts = HashMap::new();
+    pub(crate) fn unassigned_by_hub(&self) -> HashMap<HubIndex, UnassignedClients> {
+        let mut hubs = HashMap::<_, UnassignedClients>::new();
         for slot in self.assignments.reassignment.unassigned() {
             if let Some(client) = self.core.connections.live(slot) {
-                *counts.entry(client.home().hub()).or_default() += 1;
+                let since = client.assignments().home().waits_since().unwrap_or(self.core.tick());
+                let waited_s = self.core.tick().saturating_sub(since);
+                hubs.entry(client.home().hub()).or_default().add(UnassignedClients { count: 1, waited_s });
             }
         }
-        counts
+        hubs
     }
 
     pub(crate) fn watch_desk(&mut self) -> WatchController<'_> {

@@ -15,6 +15,9 @@ use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, HubIdentity, LinkHandle, LinkLook, home_choice};
 use crate::limits::LogThrottle;
 
+/// Time within which an app server that stops closes all its links.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(crate) struct Pool {
     hub: Arc<HubIdentity>,
@@ -32,6 +35,8 @@ pub(crate) struct Pool {
     left: watch::Sender<()>,
     /// Time of the last loss of a link.
     lost_at: Mutex<Option<Instant>>,
+    /// Time of the last link that the app server has closed by a WebSocket close. A crashed process sends none.
+    closed_at: Mutex<Option<Instant>>,
     /// Notified when a link opens, is lost, or reaches another instance.
     changed: Arc<Notify>,
     /// Throttle of warnings: the links of a pool are usually lost together.
@@ -66,6 +71,7 @@ impl Pool {
             has_said_goodbye: AtomicBool::new(false),
             left: watch::Sender::new(()),
             lost_at: Mutex::new(None),
+            closed_at: Mutex::new(None),
             changed,
             warnings: LogThrottle::default(),
             asked: AskedMethods::default(),
@@ -267,6 +273,21 @@ impl Pool {
     /// Notes that the socket of an open link has ended, and perhaps the session.
     pub(crate) fn socket_ended(&self) {
         *self.lost_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Notes that the app server has closed a link that it had dialled.
+    pub(crate) fn closed_by_app(&self) {
+        *self.closed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the app server has announced its stop, or has closed all its links. In the latter case some of its
+    /// sockets may have been reset.
+    #[must_use]
+    pub(crate) fn is_stopping(&self) -> bool {
+        let [lost_at, closed_at] =
+            [&self.lost_at, &self.closed_at].map(|time| *time.lock().unwrap_or_else(PoisonError::into_inner));
+        let times = lost_at.zip(closed_at).filter(|_| self.is_empty());
+        self.is_draining() || times.is_some_and(|(lost, closed)| lost.saturating_duration_since(closed) < CLOSE_TIME)
     }
 
     /// Notes that a link has lost its socket. The session lives on.
