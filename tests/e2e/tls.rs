@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use http::{Request, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -151,6 +151,10 @@ fn new_certificates_are_served_without_disturbing_clients_and_broken_ones_never(
         until(async || Ok((secured.shown().await? != first).then_some(()))).await?;
         let second = secured.shown().await?;
         assert_eq!(client.call("Echo", json!([1])).await?["result"], 1);
+        let file = secured.identity.certificate.display().to_string();
+        let labels = [("file", file.as_str()), ("role", "listener")];
+        let ends_s = secured.proxy.metrics().await?.sum("trunkline_certificate_ends_seconds", &labels);
+        ensure!(ends_s > 1.7e9, "the end is in the future: {ends_s}");
 
         // The files are also checked periodically, without a signal.
         fs::write(&secured.identity.certificate, "nonsense")?;

@@ -2,6 +2,7 @@
 //!
 //! Most metrics are declared where they are counted (`metrics`). Those declared here are looked up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus::TextEncoder;
@@ -29,8 +30,12 @@ use crate::shard::Shared;
 use crate::telemetry::ExportCounters;
 use crate::upstream::Hub;
 
-/// Label of hubs with shared counters. Not a valid hub name.
-const OTHER_HUBS: &str = "(others)";
+/// Label of hubs with shared counters, and of subjects without their own series. Not a valid hub name.
+const OTHERS: &str = "(others)";
+
+/// Maximum number of subjects of a condition with their own series. The newest have one, so that an alert fires for
+/// each new subject, however many old ones remain.
+const CONDITION_SUBJECTS_MAX: usize = 20;
 
 metric_rows! {
     LOOKED_UP {
@@ -77,6 +82,21 @@ metric_rows! {
             "trunkline_condition_subjects",
             "Hubs, app servers, nodes, files or flags for which a condition is active.",
             "condition"
+        );
+        CONDITION_ACTIVE: Gauge(
+            "trunkline_condition_active",
+            "1 for each active condition and subject. The 20 newest subjects of a condition have their own series; \
+             older ones are counted by the subject (others).",
+            "condition",
+            "severity",
+            "subject"
+        );
+        CERTIFICATE_ENDS: Gauge(
+            "trunkline_certificate_ends_seconds",
+            "End of the validity of a certificate, in seconds since 1970: of the chain of the listener, or of the \
+             client certificate for app servers and issuers. The earliest of a file.",
+            "file",
+            "role"
         );
         HUB_SERVED: Gauge("trunkline_hub_served", "1 while an app server accepts clients of the hub.", "hub");
         FLEET_NODES: Gauge(
@@ -237,6 +257,9 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     for (reason, count) in shared.admission.verifier.refused() {
         families.add(&TOKENS_REFUSED, &[reason], count);
     }
+    for ((file, role), ends_s) in &**shared.reports.certificate_ends.load() {
+        families.add(&CERTIFICATE_ENDS, &[file, role], *ends_s);
+    }
     families.add(&REVOCATIONS, &[], shared.admission.revocations.len(unix_seconds()) as u64);
     families.add(&REVOCATIONS_REFUSED, &[], shared.admission.revocations.refused.get());
     for (outcome, count) in shared.admission.verifier.reads() {
@@ -258,9 +281,18 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
 fn conditions(shared: &Shared, families: &mut Families) {
     let active = shared.reports.conditions.list();
     for kind in ConditionKind::ALL {
-        let (entry, count) = (kind.entry(), active.iter().filter(|condition| condition.kind == kind).count());
-        families.add(&CONDITION, &[entry.name, entry.severity.label()], u64::from(count > 0));
-        families.add(&CONDITION_SUBJECTS, &[entry.name], count as u64);
+        let mut subjects: Vec<_> = active.iter().filter(|condition| condition.kind == kind).collect();
+        subjects.sort_by_key(|condition| Reverse(condition.since_ms));
+        let (name, severity) = (kind.entry().name, kind.entry().severity.label());
+        families.add(&CONDITION, &[name, severity], u64::from(!subjects.is_empty()));
+        families.add(&CONDITION_SUBJECTS, &[name], subjects.len() as u64);
+        for condition in subjects.iter().take(CONDITION_SUBJECTS_MAX) {
+            families.add(&CONDITION_ACTIVE, &[name, severity, &condition.subject], 1);
+        }
+        let others = subjects.len().saturating_sub(CONDITION_SUBJECTS_MAX);
+        if others > 0 {
+            families.add(&CONDITION_ACTIVE, &[name, severity, OTHERS], others as u64);
+        }
     }
 }
 
@@ -273,7 +305,7 @@ fn clients(shared: &Shared, families: &mut Families) {
     for hub in counted {
         clients_of(&[hub], hub.name(), shared, families);
     }
-    clients_of(&others, OTHER_HUBS, shared, families);
+    clients_of(&others, OTHERS, shared, families);
 }
 
 /// Clients of hubs with shared counters: number by transport and protocol, close causes, messages.

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
+use serde_json::json;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{HubManifest, Transport};
 
+use super::app::data_for;
 use super::client::Client;
 use super::fleet_nodes;
 use super::http::{HttpConnection, request};
+use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::stage::{Stage, run, settings};
 use super::webhook_server::WebhookServer;
 use super::webhooks;
 use crate::admin::families;
-use crate::condition::{ConditionKind, NoticeKind};
+use crate::condition::{ConditionKind, Finding, NoticeKind};
 use crate::config::{GivenKeys, SecretSources, Settings};
 use crate::fleet::Fleet;
 use crate::metrics::ClientProtocol;
@@ -480,5 +483,94 @@ fn a_node_that_clients_of_others_can_not_reach_is_reported() {
         nodes[1].unplug(&network);
         let line = watched.begun(ConditionKind::NodeAddressUnreachable, 38).await;
         assert!(line.contains("n2: ") && line.contains("http://10.0.0.2:8080"), "{line}");
+    });
+}
+
+#[test]
+fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_is() {
+    run(async {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut watched = Watched::with(&nodes[0].stage.shared, nodes[0].fleet.clone());
+        let mut links = Vec::new();
+        for app in ["stops", "crashes", "stays"] {
+            links.push([DialInLink::open(&nodes[0], app, ONE).await, DialInLink::open(&nodes[0], app, ONE).await]);
+        }
+        watched.pass(START_S).await;
+        // One of its sockets is reset, as in .NET without GracefulShutdown.
+        links[0][0].close();
+        links[0][1].sever();
+        watched.pass(90).await;
+        assert_eq!(watched.log, []);
+        links[1].iter_mut().for_each(DialInLink::sever);
+        let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
+        assert!(line.contains(": crashes: ") && line.contains("1 of 2 are left"), "{line}");
+    });
+}
+
+#[test]
+fn calls_that_end_with_errors_are_reported_by_their_hub() {
+    run(async {
+        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let mut call = async |watched: &mut Watched, error: &str| {
+            for id in 0..25 {
+                let invocation = json!({"type": 1, "invocationId": id.to_string(), "target": "Say", "arguments": []});
+                client.send(&format!("{invocation}\u{1e}")).await;
+                link.data().await;
+                let completion = format!("{{\"type\":3,\"invocationId\":\"{id}\"{error}}}\u{1e}");
+                link.send(data_for(&client.id, completion)).await;
+                client.text().await;
+                watched.pass(1).await;
+            }
+        };
+        call(&mut watched, "").await;
+        assert_eq!(watched.log, []);
+        call(&mut watched, ",\"error\":\"no\"").await;
+        let line = watched.line(ConditionKind::CallsFail).unwrap();
+        assert!(line.contains("chat: ") && line.contains("errors"), "{line}");
+        watched.pass(40).await;
+        watched.ended(ConditionKind::CallsFail).await;
+    });
+}
+
+#[test]
+fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
+    run(async {
+        let (stage, app, mut link) = Stage::start().with_chat().await;
+        let mut watched = Watched::new(&stage.shared);
+        watched.pass(START_S).await;
+        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        assert!(stage.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
+        // Longer than the hold timeout of 60 s.
+        watched.pass(100).await;
+        assert_eq!(watched.log, [], "it still serves its clients");
+        drop(link);
+        app.retire();
+        let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
+        assert!(line.contains("waiting clients: 1, closed in 5"), "{line}");
+    });
+}
+
+#[test]
+fn new_subjects_of_a_condition_have_series_of_their_own_however_many_old_ones_remain() {
+    run(async {
+        let stage = Stage::start();
+        let mut watched = Watched::new(&stage.shared);
+        let report = |subject: &str| {
+            let finding = Finding::new(ConditionKind::FileUnreadable, subject, "no such file");
+            stage.shared.reports.conditions.report(finding, None);
+        };
+        (0..30).for_each(|number| report(&format!("old-{number}")));
+        watched.pass(1).await;
+        assert_eq!(watched.metric("trunkline_condition_active", "(others)"), Some(10));
+        // sleep: the time of the beginning is one of the wall clock, in milliseconds.
+        std::thread::sleep(Duration::from_millis(2));
+        report("new");
+        watched.pass(1).await;
+        assert_eq!(watched.metric("trunkline_condition_active", "new"), Some(1));
+        assert_eq!(watched.metric("trunkline_condition_active", "(others)"), Some(11));
+        assert_eq!(watched.metric("trunkline_condition_subjects", "file-unreadable"), Some(31));
     });
 }

@@ -24,7 +24,7 @@ use crate::net::address::Address;
 use crate::net::descriptor::DescriptorLimit;
 use crate::net::node_name::NodeNames;
 #[cfg(feature = "tls")]
-use crate::net::tls::{ClientTls, TlsError, client_config, refusal_words};
+use crate::net::tls::{ClientTls, PresentedChain, TlsError, client_config, refusal_words};
 
 #[cfg(test)]
 pub(crate) use memory_network::MemoryNetwork;
@@ -95,6 +95,11 @@ impl Connector {
         let ClientTls { roots, identity } = &self.tls.settings;
         let own = identity.iter().flat_map(|files| [files.certificate.as_path(), &files.key]);
         roots.iter().map(|path| path.as_path()).chain(own)
+    }
+
+    /// Reads the chain of the client certificate, if any.
+    pub(crate) fn presented_chain(&self) -> Option<PresentedChain> {
+        self.tls.settings.presented_chain()
     }
 
     async fn secure(&self, stream: TcpStream, address: &Address) -> io::Result<OutgoingStream> {

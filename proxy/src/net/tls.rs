@@ -21,7 +21,7 @@ pub use pem::TlsError;
 pub(crate) use records::{RECORD_BYTES, Records};
 pub(crate) use server_config::{Certificates, server_config};
 pub(crate) use server_stream::TlsStream;
-pub(crate) use validity::ValidityProblem;
+pub(crate) use validity::{PresentedChain, ValidityProblem};
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +44,16 @@ pub struct ClientTls {
     pub roots: Vec<PathBuf>,
     /// Client certificate of this node.
     pub identity: Option<IdentityFiles>,
+}
+
+impl ClientTls {
+    /// Reads the chain of the client certificate; `None` without one, or if the file is unreadable.
+    #[must_use]
+    pub(crate) fn presented_chain(&self) -> Option<PresentedChain> {
+        let file = self.identity.as_ref()?.certificate.clone();
+        let certificates = pem::certificates(&file).ok()?;
+        Some(PresentedChain { file, role: "client", certificates })
+    }
 }
 
 /// Cryptographic provider for TLS and for verifying access tokens.

@@ -10,7 +10,7 @@ use super::file_check::{FileCheck, FileChecks, FileVersion, off_thread, version}
 use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
-use crate::net::tls::{Certificates, TlsError, ValidityProblem};
+use crate::net::tls::{Certificates, PresentedChain, TlsError, ValidityProblem};
 use crate::shard::{Connectors, Shared};
 
 /// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
@@ -39,15 +39,25 @@ impl CertificateUsers {
         stamps
     }
 
-    /// Reports certificates of the listener that are invalid or expire soon.
-    fn report_ends(&self) {
-        let problems = self.certificates.iter().flat_map(|certificates| certificates.problems());
-        for (file, problem, text) in problems {
+    /// Chains that this node presents, as listener and as client.
+    fn chains(&self) -> Vec<PresentedChain> {
+        let own = self.certificates.iter().flat_map(|certificates| certificates.chains());
+        let connectors = [self.connectors.fleet.clone(), self.connectors.issuers.clone()].into_iter();
+        let mut chains: Vec<_> = own.collect();
+        chains.extend(connectors.chain(self.groups()).filter_map(|connector| connector.presented_chain()));
+        chains
+    }
+
+    /// Publishes the ends of these chains, and reports those that are invalid or expire soon.
+    fn report_ends(&self, chains: &[PresentedChain]) {
+        let ends = chains.iter().filter_map(|chain| Some(((shown(&chain.file), chain.role), chain.ends_s()?)));
+        self.shared.reports.certificate_ends.store(Arc::new(ends.collect()));
+        for (chain, (problem, text)) in chains.iter().filter_map(|chain| Some((chain, chain.problem()?))) {
             let kind = match problem {
                 ValidityProblem::ExpiresSoon => ConditionKind::CertificateEnds,
                 ValidityProblem::Expired | ValidityProblem::NotYetValid => ConditionKind::CertificateInvalid,
             };
-            let finding = Finding::new(kind, file.display().to_string(), text);
+            let finding = Finding::new(kind, shown(&chain.file), text);
             self.shared.reports.conditions.report(finding, Some(3 * CHECK_INTERVAL));
         }
     }
@@ -68,6 +78,10 @@ impl CertificateUsers {
     }
 }
 
+fn shown(file: &Path) -> String {
+    file.display().to_string()
+}
+
 pub(super) async fn run(
     shared: Arc<Shared>,
     connectors: Connectors,
@@ -83,9 +97,13 @@ pub(super) async fn run(
     if seen.is_empty() && !has_rules_file {
         return;
     }
-    let mut checks = FileChecks::every(CHECK_INTERVAL);
+    let read_chains = || {
+        let users = users.clone();
+        off_thread(move || users.chains())
+    };
+    let (mut checks, mut chains) = (FileChecks::every(CHECK_INTERVAL), read_chains().await);
     loop {
-        users.report_ends();
+        users.report_ends(&chains);
         let is_requested = checks.next().await == FileCheck::Hangup;
         let now = stamps().await;
         // On SIGHUP, rules are reloaded too, and there may be no certificates.
@@ -94,9 +112,10 @@ pub(super) async fn run(
         }
         seen = now;
         let outcomes = &shared.counters_of(0).certificate_reads;
-        let users = users.clone();
-        match off_thread(move || users.reload()).await {
+        let reloaded = users.clone();
+        match off_thread(move || reloaded.reload()).await {
             Ok(()) => {
+                chains = read_chains().await;
                 outcomes.of(Outcome::Done).increment();
                 shared.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
                 info!("certificates reloaded");

@@ -10,11 +10,12 @@ pub(super) mod route_table;
 pub(super) mod user_group;
 pub(super) mod webhook_pool;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -117,6 +118,8 @@ pub(crate) struct NodeReports {
     pub conditions: ConditionRegistry,
     pub known_hubs: KnownHubs,
     pub refusals: RefusalReasons,
+    /// Ends of the presented certificates in seconds since 1970, by file and role.
+    pub certificate_ends: ArcSwap<BTreeMap<(String, &'static str), u64>>,
 }
 
 /// Senders, counters and histories of a node's shards, by index.

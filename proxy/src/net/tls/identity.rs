@@ -6,12 +6,11 @@ use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 
-use super::{IdentityFiles, TlsError, pem, provider, validity};
+use super::{IdentityFiles, TlsError, pem, provider};
 
 /// Reads both files and checks that key and certificate match.
 pub(super) fn read(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = pem::certificates(&files.certificate)?;
-    validity::warn_of_each(&files.certificate, &chain);
     let key = pem::private_key(&files.key)?;
     let unfit = |source| TlsError::Identity { certificate: files.certificate.clone(), key: files.key.clone(), source };
     let identity = CertifiedKey::from_der(chain, key, &provider()).map_err(unfit)?;

@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::validity::{self, ValidityProblem};
+use super::validity::PresentedChain;
 use super::{IdentityFiles, TlsError, identity, provider};
 
 /// ALPN protocols, preferred first.
@@ -42,17 +42,16 @@ impl Certificates {
         self.files.iter().flat_map(|files| [files.certificate.as_path(), &files.key])
     }
 
-    /// Certificates in use that are invalid or expire soon: file, problem, and a text.
+    /// Chains of the certificates in use.
     #[must_use]
-    pub(crate) fn problems(&self) -> Vec<(&Path, ValidityProblem, String)> {
+    pub(crate) fn chains(&self) -> Vec<PresentedChain> {
         let identities = self.identities.load();
-        let chains = self.files.iter().zip(identities.iter());
-        let problem = |identity: &CertifiedKey| identity.cert.iter().find_map(validity::problem_of);
-        let problems = chains.filter_map(|(files, identity)| {
-            let (problem, text) = problem(identity)?;
-            Some((files.certificate.as_path(), problem, text))
-        });
-        problems.collect()
+        let chain = |(files, identity): (&IdentityFiles, &Arc<CertifiedKey>)| PresentedChain {
+            file: files.certificate.clone(),
+            role: "listener",
+            certificates: identity.cert.clone(),
+        };
+        self.files.iter().zip(identities.iter()).map(chain).collect()
     }
 
     /// Returns the first certificate that names the host, or else the first one.

@@ -1,6 +1,6 @@
 //! Validity of certificates: warns of certificates that clients or servers reject now or soon.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
@@ -24,26 +24,41 @@ pub(crate) enum ValidityProblem {
     ExpiresSoon,
 }
 
-/// Logs certificates of a chain that are invalid or expire soon.
-pub(super) fn warn_of_each(file: &Path, chain: &[CertificateDer<'_>]) {
-    for certificate in chain {
-        warn_of(file, certificate);
-    }
-}
-
 /// Logs trusted certificates only if all in the file are invalid or expire soon; a single expired one is harmless.
 pub(super) fn warn_of_all(file: &Path, roots: &[CertificateDer<'_>]) {
     if roots.iter().all(|root| read(root).is_some_and(|validity| problem(&validity, now_s()).is_some())) {
-        warn_of_each(file, roots);
+        roots.iter().for_each(|root| warn_of(file, root));
     }
 }
 
-/// Problem of a certificate that is invalid or expires soon, and a text with its end.
-#[must_use]
-pub(super) fn problem_of(certificate: &CertificateDer<'_>) -> Option<(ValidityProblem, String)> {
-    let validity = read(certificate)?;
-    let problem = problem(&validity, now_s())?;
-    Some((problem, format!("{problem} (its end: {})", validity.not_after)))
+/// Certificate chain that this node presents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PresentedChain {
+    /// File of the chain.
+    pub file: PathBuf,
+    /// Label in metrics: `listener` or `client`.
+    pub role: &'static str,
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+}
+
+impl PresentedChain {
+    /// Earliest end of its certificates, in seconds since 1970.
+    #[must_use]
+    pub(crate) fn ends_s(&self) -> Option<u64> {
+        let ends = self.certificates.iter().filter_map(|certificate| Some(read(certificate)?.not_after.timestamp()));
+        ends.min().and_then(|ends_s| u64::try_from(ends_s).ok())
+    }
+
+    /// Problem of the first certificate that is invalid or expires soon, and a text with its end.
+    #[must_use]
+    pub(crate) fn problem(&self) -> Option<(ValidityProblem, String)> {
+        let of = |certificate: &CertificateDer<'_>| {
+            let validity = read(certificate)?;
+            let problem = problem(&validity, now_s())?;
+            Some((problem, format!("{problem} (its end: {})", validity.not_after)))
+        };
+        self.certificates.iter().find_map(of)
+    }
 }
 
 fn warn_of(file: &Path, certificate: &CertificateDer<'_>) {
