@@ -100,6 +100,8 @@ mod order;
 #[cfg(test)]
 mod other_libraries;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod owner_hop;
 #[cfg(test)]
 mod pass_through;

@@ -1,5 +1,6 @@
 //! Debian's Prometheus, which scrapes a fleet, and its promtool.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,6 +17,15 @@ use crate::harness::sockets::free_address;
 /// Scrape interval, the shortest possible.
 const SCRAPE_INTERVAL: &str = "1s";
 
+/// Token and alert rules of a Prometheus.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// Token for all targets.
+    pub token: Option<&'a str>,
+    /// File with alert rules, as shipped.
+    pub rules: Option<&'a Path>,
+}
+
 /// Running Prometheus, stopped on drop.
 #[derive(Debug)]
 pub struct Prometheus {
@@ -28,14 +38,25 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts a Prometheus that scrapes `/metrics` of these addresses as separate jobs, and waits until all are up.
     pub async fn start(stage: &Stage, targets: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(stage, targets, &Terms::default()).await
+    }
+
+    /// Starts a Prometheus with a token for its targets and with alert rules.
+    ///
+    /// # Errors
+    /// If it does not start, or a target can't be scraped.
+    pub async fn start_with(stage: &Stage, targets: &[(&str, &str)], terms: &Terms<'_>) -> Result<Self> {
         let address = free_address()?;
-        let jobs: String = targets
-            .iter()
-            .map(|(job, target)| format!("  - job_name: {job}\n    static_configs: [{{targets: ['{target}']}}]\n"))
-            .collect();
-        let text = format!(
-            "global: {{scrape_interval: {SCRAPE_INTERVAL}, scrape_timeout: {SCRAPE_INTERVAL}}}\nscrape_configs:\n{jobs}"
-        );
+        let token = terms.token.map(|token| format!("    authorization: {{credentials: '{token}'}}\n"));
+        let token = token.unwrap_or_default();
+        let job = |(job, target): &(&str, &str)| {
+            format!("  - job_name: {job}\n{token}    static_configs: [{{targets: ['{target}']}}]\n")
+        };
+        let jobs: String = targets.iter().map(job).collect();
+        let rules = terms.rules.map(|file| format!("rule_files: ['{}']\n", file.display())).unwrap_or_default();
+        let intervals = ["scrape_interval", "scrape_timeout", "evaluation_interval"];
+        let intervals = intervals.map(|name| format!("{name}: {SCRAPE_INTERVAL}")).join(", ");
+        let text = format!("global: {{{intervals}}}\n{rules}scrape_configs:\n{jobs}");
         let (file, data) = (stage.folder().join("prometheus.yml"), stage.folder().join("prometheus"));
         std::fs::write(&file, text)?;
         let mut command = Command::new("prometheus");
