@@ -7,6 +7,7 @@
 
 mod app_doubt;
 mod app_instance;
+mod app_server_condition;
 pub(crate) mod app_rebalancer;
 #[cfg(feature = "tls")]
 mod certificate_reload;

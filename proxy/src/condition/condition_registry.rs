@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::catalogue::ConditionKind;
 use crate::clock::unix_ms;
 
-/// Maximum number of conditions and subjects; further ones are ignored.
-const CONDITIONS_MAX: usize = 1000;
+/// Maximum number of subjects of one condition; further ones are ignored. No condition takes room of another one.
+const SUBJECTS_MAX: usize = 200;
 
 /// Time without a finding after which a condition ends.
 const END_AFTER: Duration = Duration::from_secs(3);
@@ -109,7 +109,7 @@ impl ConditionRegistry {
     pub(crate) fn report(&self, finding: Finding, time: Option<Duration>) {
         let mut state = self.lock();
         let key = (finding.kind, finding.subject);
-        if state.events.len() < CONDITIONS_MAX || state.events.contains_key(&key) {
+        if state.events.contains_key(&key) || has_room(&state.events, key.0) {
             let until = time.map(|time| Instant::now() + time);
             state.events.insert(key, ReportedEvent { detail: finding.detail, until });
         }
@@ -134,7 +134,7 @@ impl ConditionRegistry {
             if let Some(entry) = entries.get_mut(&key) {
                 entry.has_news |= is_event && !is_same_reason(&entry.detail, &finding.detail);
                 (entry.detail, entry.found_last) = (finding.detail, now);
-            } else if entries.len() < CONDITIONS_MAX {
+            } else if has_room(entries, key.0) {
                 entries.insert(key, ConditionEntry::new(finding.detail, now));
             }
         }
@@ -173,6 +173,10 @@ impl ConditionRegistry {
     fn lock(&self) -> MutexGuard<'_, RegistryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn has_room<T>(table: &BTreeMap<ConditionKey, T>, kind: ConditionKind) -> bool {
+    table.range((kind, String::new())..).take_while(|((other, _), _)| *other == kind).count() < SUBJECTS_MAX
 }
 
 /// Whether two texts differ only in their numbers: counts, rates or addresses.
@@ -270,9 +274,12 @@ mod tests {
     #[test]
     fn the_number_of_conditions_is_bounded() {
         let (registry, start) = (ConditionRegistry::default(), Instant::now());
-        let findings: Vec<_> =
-            (0..1100).map(|n| Finding::new(ConditionKind::CertificateEnds, n.to_string(), "")).collect();
-        assert_eq!(registry.update(findings, false, start).len(), CONDITIONS_MAX);
+        let many = |kind| (0..1100).map(move |n| Finding::new(kind, n.to_string(), ""));
+        many(ConditionKind::CertificateEnds).for_each(|finding| registry.report(finding, None));
+        let notices = registry.update(many(ConditionKind::FileUnreadable).collect(), false, start);
+        let count = |kind| notices.iter().filter(|notice| notice.condition.kind == kind).count();
+        assert_eq!(count(ConditionKind::CertificateEnds), SUBJECTS_MAX);
+        assert_eq!(count(ConditionKind::FileUnreadable), SUBJECTS_MAX, "each condition has its own room");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Maximum number of known hubs; further ones are ignored.
+/// Maximum number of known hubs; beyond it the hub that has been absent for longest is removed.
 const KNOWN_HUBS_MAX: usize = 1000;
 
 /// Time for which a hub is known after its last app server or client.
@@ -86,10 +86,15 @@ impl KnownHubs {
     pub(crate) fn note(&self, sights: BTreeMap<String, HubSight>, now: Instant) {
         let mut hubs = self.lock();
         hubs.values_mut().for_each(|hub| hub.is_present = false);
+        let mut new = Vec::new();
         for (name, sight) in sights {
-            if let Some(hub) = hubs.get_mut(&name) {
-                hub.note(sight, now);
-            } else if hubs.len() < KNOWN_HUBS_MAX {
+            match hubs.get_mut(&name) {
+                Some(hub) => hub.note(sight, now),
+                None => new.push((name, sight)),
+            }
+        }
+        for (name, sight) in new {
+            if hubs.len() < KNOWN_HUBS_MAX || remove_absent(&mut hubs) {
                 hubs.entry(name).or_insert_with(|| KnownHub::new(now)).note(sight, now);
             }
         }
@@ -112,9 +117,30 @@ impl KnownHubs {
     }
 }
 
+/// Removes the hub that has been absent for longest, if any is absent.
+fn remove_absent(hubs: &mut BTreeMap<String, KnownHub>) -> bool {
+    let absent = hubs.iter().filter(|(_, hub)| !hub.is_present).min_by_key(|(_, hub)| hub.used);
+    let Some(name) = absent.map(|(name, _)| name.clone()) else { return false };
+    hubs.remove(&name).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_hub_takes_the_place_of_the_one_that_is_absent_for_longest() {
+        let (hubs, start) = (KnownHubs::default(), Instant::now());
+        let note = |name: &str, second| {
+            let sight = HubSight { is_served: true, ..HubSight::default() };
+            hubs.note([(name.to_owned(), sight)].into(), start + Duration::from_secs(second));
+        };
+        (0..KNOWN_HUBS_MAX).zip(0..).for_each(|(number, second)| note(&format!("old-{number}"), second));
+        assert!(hubs.has("old-0"));
+        note("new", 2_000);
+        assert!(hubs.has("new") && !hubs.has("old-0") && hubs.has("old-1"));
+        assert_eq!(hubs.list().len(), KNOWN_HUBS_MAX);
+    }
 
     #[test]
     fn a_removed_hub_that_was_served_is_known_for_an_hour() {

@@ -272,6 +272,37 @@ fn a_hanging_back_end_fails_only_its_own_calls() {
 }
 
 #[test]
+fn hubs_of_a_pattern_with_a_server_that_hangs_leave_requests_for_other_rules() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let rules = ["room-*=http://app.example:5000/{event}", "other=http://other.example/{event}"];
+        let total_in_flight_max = std::num::NonZeroUsize::new(4).unwrap();
+        let stage = stage(&network, WebhookSettings { total_in_flight_max, ..webhooks(&rules) });
+        let mut hanging = WebhookServer::listen(&network, APP);
+        let mut server = WebhookServer::listen(&network, "http://other.example");
+        let (mut clients, mut held) = (Vec::new(), Vec::new());
+        for number in 1..=4 {
+            let hub = format!("room-{number}");
+            let target = format!("/client/?hub={hub}&access_token={}", dial_in_token(&hub));
+            clients.push(connect(&stage, &target).await);
+            hanging.next().await.answer(200, "");
+        }
+        let begun = Instant::now();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(&call("1", "Say")).await;
+            if number < 2 {
+                held.push(hanging.next().await);
+            }
+        }
+        let mut other = connect(&stage, "/other").await;
+        server.next().await.answer(200, "");
+        other.send(&call("1", "Say")).await;
+        server.next().await.answer(200, "");
+        assert_eq!((other.text().await, begun.elapsed()), (void("1"), Duration::ZERO));
+    });
+}
+
+#[test]
 fn a_call_is_retried_while_the_connection_is_refused_and_then_fails() {
     run(async {
         let network = MemoryNetwork::default();

@@ -1,8 +1,8 @@
 //! Shares of token signers in common tables.
 //!
-//! With app keys, one signer may fill at most half of a table, so one app can't crowd out the others. A smaller share
-//! would refuse entries to a large app while most of the table is free. With access keys only, the single signer may
-//! fill the whole table.
+//! With app keys, a signer may have at most as many entries as are free: one app alone gets half of a table, two apps a
+//! third each, so an app with few entries always gets another one. With access keys only, the single signer may fill
+//! the whole table.
 
 use std::time::Duration;
 
@@ -40,10 +40,10 @@ impl SignerShare {
         self.has_others
     }
 
-    /// Number of entries that the signer may have in a table of this size.
+    /// Amount that the signer may have of a total of which this much is used.
     #[must_use]
-    pub(crate) fn of(&self, places: usize) -> usize {
-        if self.has_others { places / 2 } else { places }
+    pub(crate) fn of(&self, total: usize, used: usize) -> usize {
+        if self.has_others { total.saturating_sub(used) } else { total }
     }
 
     /// Checks that the signer may add another entry.
@@ -54,12 +54,12 @@ impl SignerShare {
         if taken >= places {
             return Err(Full { limit: places, key: None });
         }
-        let limit = self.of(places);
-        if own >= limit { Err(Full { limit, key: Some(self.signer.clone()) }) } else { Ok(()) }
+        let is_full = own >= self.of(places, taken);
+        if is_full { Err(Full { limit: own, key: Some(self.signer.clone()) }) } else { Ok(()) }
     }
 
     pub(crate) fn take(&self, permits: &Permits<Signer>) -> Result<Permit<Signer>, TableFull> {
-        permits.take_within(self.of(permits.limit()), Some(self.signer.clone()))
+        permits.take_within(self.of(permits.limit(), permits.len()), Some(self.signer.clone()))
     }
 }
 
@@ -105,14 +105,17 @@ mod tests {
     }
 
     #[test]
-    fn what_one_app_takes_leaves_a_half_to_others() {
-        let table = Permits::new(8, 8);
+    fn apps_with_many_entries_leave_room_for_apps_with_few() {
+        let table = Permits::new(16, 16);
         let take = |app: &str| share(app, true).take(&table);
-        let shop: Vec<_> = std::iter::from_fn(|| take("shop").ok()).collect();
-        let others: Vec<_> = ["news", "chat", "news", "chat"].map(|app| take(app).unwrap()).into();
-        assert_eq!(shop.len(), 4);
-        assert_eq!(take("news").unwrap_err().describe("places"), "8 places, which is the most");
-        drop((shop, others));
+        let all = |app: &str| std::iter::from_fn(|| take(app).ok()).collect::<Vec<_>>();
+        let (shop, news, chat) = (all("shop"), all("news"), all("chat"));
+        assert_eq!([shop.len(), news.len(), chat.len()], [8, 4, 2]);
+        assert!(take("mail").is_ok());
+        let check = |own| share("mail", true).check(16, 14, own);
+        assert!(check(1).is_ok() && check(2).is_err());
+        assert_eq!(share("mail", true).check(16, 16, 0).unwrap_err().describe("places"), "16 places, which is the most");
+        drop((shop, news, chat));
         assert_eq!(table.len(), 0);
     }
 

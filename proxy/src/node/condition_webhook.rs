@@ -68,11 +68,12 @@ impl ConditionWebhook {
             NoticeKind::Lasts => return,
         };
         let one = ConditionSnapshot::of(&self.node, &notice.condition, notice.kind == NoticeKind::Ended);
-        // Chat services show the member `text`.
+        // Chat services show the member `text`. Clients choose parts of it, such as origins, so it contains no markup.
         let text = format!(
-            "{} {} at {}: {}: {}: {} -> {}",
+            "{} {} at {}: {}: {}: {}; remedy: {}",
             one.severity, event, one.node, one.text, one.subject, one.detail, one.remedy
         );
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
         if one.subject != SUBJECT {
             let mut message = json!(one);
             if let Some(members) = message.as_object_mut() {
@@ -178,7 +179,7 @@ mod tests {
 
     fn notify(webhook: &ConditionWebhook, hub: &str) {
         let (kind, subject) = (ConditionKind::HubWithoutAppServer, hub.to_owned());
-        let (detail, lasts) = ("no client waits".into(), Duration::ZERO);
+        let (detail, lasts) = ("no client waits <!channel> & more".into(), Duration::ZERO);
         let condition = ActiveCondition { kind, subject, detail, since_ms: 1, lasts };
         webhook.notify(&ConditionNotice { kind: NoticeKind::Began, condition });
     }
@@ -241,7 +242,8 @@ mod tests {
         }
         let parts = ["event", "name", "subject"].map(|name| message[name].as_str().unwrap());
         assert_eq!(parts, ["began", "hub-without-app-server", "chat"]);
-        assert!(message["text"].as_str().unwrap().starts_with("error began at"), "{message}");
+        let text = message["text"].as_str().unwrap();
+        assert!(text.starts_with("error began at") && text.contains(" &lt;!channel&gt; &amp; more;"), "{message}");
         until_failing(&shared, false).await;
     }
 

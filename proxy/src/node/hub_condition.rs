@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
+use super::app_server_condition::{AppKey, AppLinks, AppSights, limited};
+use crate::auth::Signer;
 use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
 use crate::observer::UpstreamProblems;
 use crate::shard::{Shared, UnassignedClients};
@@ -24,56 +26,26 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 /// Time for which a hub must be served to be missed without clients; hubs of tests and previews live shorter.
 const LASTING_HUB: Duration = Duration::from_secs(600);
 
-/// Silence on all open links after which an app server counts as hung.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
-
-/// Time for which a lost app server without a successor is reported.
-const MISSED_TIME: Duration = Duration::from_secs(3600);
-
-/// Time after which a full link counts as free again; its level changes with each acknowledgement.
-const FULL_TIME: Duration = Duration::from_secs(5);
-
 /// Time for a shard to answer.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct HubConditions {
     shared: Arc<Shared>,
     problems: Arc<UpstreamProblems>,
-    /// App servers of the last hour, by name.
-    apps: BTreeMap<String, AppSight>,
-}
-
-/// App server when last seen with links.
-struct AppSight {
-    seen: Instant,
-    is_stopping: bool,
-    is_full_at: Option<Instant>,
-    hubs: Vec<String>,
-    /// Number of app servers with one of these hubs, including this one, when it was last seen.
-    beside: usize,
-}
-
-/// Links of one app server over all hubs.
-#[derive(Default)]
-struct AppLinks {
-    hubs: Vec<String>,
-    open: usize,
-    wanted: usize,
-    silence: Option<Duration>,
-    is_full: bool,
-    is_stopping: bool,
+    /// App servers of the last hour.
+    apps: AppSights,
 }
 
 impl HubConditions {
     pub(super) fn new(shared: Arc<Shared>, problems: Arc<UpstreamProblems>) -> Self {
-        Self { shared, problems, apps: BTreeMap::new() }
+        Self { shared, problems, apps: AppSights::default() }
     }
 
     pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
         let living = self.shared.hubs.living();
         self.note_hubs(&living, now);
         let mut findings = self.unserved(&living, now).await;
-        findings.extend(self.app_servers(&living, now));
+        findings.extend(limited(self.app_servers(&living, now)));
         let problems = self.problems.list().into_iter();
         findings.extend(problems.map(|(address, problem)| Finding::new(problem.kind, address, problem.text)));
         findings.extend(self.shared.webhooks.findings());
@@ -107,15 +79,18 @@ impl HubConditions {
             return Vec::new();
         }
         let (waiting_clients, mut findings) = (self.waiting_clients().await, Vec::new());
+        let keys = &self.shared.admission.signing_keys;
         for (name, unserved, hub) in unserved {
             let present = living.iter().filter(|present| present.name() == name);
             let mut waiting = UnassignedClients::default();
             present.filter_map(|hub| waiting_clients.get(&hub.index())).for_each(|clients| waiting.add(*clients));
             if is_missed(&hub, waiting.count, unserved, self.hold()) {
-                findings.push(Finding::new(ConditionKind::HubWithoutAppServer, name, self.numbers(waiting, unserved)));
+                let app = app_of(&keys.owner_of(&name));
+                let detail = self.numbers(waiting, unserved);
+                findings.push((app, Finding::new(ConditionKind::HubWithoutAppServer, name, detail)));
             }
         }
-        findings
+        limited(findings)
     }
 
     fn hold(&self) -> Duration {
@@ -146,24 +121,26 @@ impl HubConditions {
         sums
     }
 
-    fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<Finding> {
-        let mut apps = BTreeMap::<String, AppLinks>::new();
+    fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<(Arc<str>, Finding)> {
+        let mut apps = BTreeMap::<AppKey, AppLinks>::new();
         for hub in living.iter().filter(|hub| !hub.has_webhook()) {
+            let owner = app_of(&self.shared.admission.signing_keys.owner_of(hub.name()));
             for pool in hub.pools().iter() {
                 let (app, down) = (pool.app(), pool.down() + pool.resuming());
                 let subject = match &app.target {
                     AppTarget::Network(address) => format!("{} at {address}", app.name),
                     AppTarget::Memory(_) | AppTarget::DialsIn => app.name.clone(),
                 };
+                let key = (owner.clone(), subject);
                 // App servers without links for clients only send, and may end at any time.
                 if !pool.links().iter().any(|link| link.may_carry_clients()) {
                     // One without clients stops within a second.
-                    if let Some(sight) = self.apps.get_mut(&subject).filter(|_| pool.is_stopping()) {
-                        sight.is_stopping = true;
+                    if pool.is_stopping() {
+                        self.apps.note_stop(&key);
                     }
                     continue;
                 }
-                let links = apps.entry(subject).or_default();
+                let links = apps.entry(key).or_default();
                 links.hubs.push(hub.name().to_owned());
                 links.open += pool.open();
                 links.wanted += pool.open() + down;
@@ -173,65 +150,17 @@ impl HubConditions {
                 links.is_stopping |= pool.is_stopping();
             }
         }
-        let mut findings = self.note_apps(&apps, now);
-        findings.extend(apps.into_iter().filter_map(|(subject, links)| links.finding(subject)));
-        findings
-    }
-
-    /// Records the app servers; reports full links, and lost app servers without a successor.
-    fn note_apps(&mut self, apps: &BTreeMap<String, AppLinks>, now: Instant) -> Vec<Finding> {
-        let beside = |hubs: &[String]| {
-            apps.values().filter(|app| !app.is_stopping && app.hubs.iter().any(|hub| hubs.contains(hub))).count()
-        };
-        for (name, links) in apps {
-            let is_full_at = self.apps.get(name).and_then(|sight| sight.is_full_at);
-            let sight = AppSight {
-                seen: now,
-                is_stopping: links.is_stopping,
-                is_full_at: if links.is_full { Some(now) } else { is_full_at },
-                beside: beside(&links.hubs),
-                hubs: links.hubs.clone(),
-            };
-            self.apps.insert(name.clone(), sight);
-        }
-        let age = |at: Instant| now.saturating_duration_since(at);
-        self.apps.retain(|name, sight| {
-            apps.contains_key(name)
-                || (!sight.is_stopping && age(sight.seen) < MISSED_TIME && beside(&sight.hubs) < sight.beside)
-        });
-        let mut findings = Vec::new();
-        for (name, sight) in &self.apps {
-            let (hubs, others) = (sight.hubs.join(", "), beside(&sight.hubs));
-            if sight.is_full_at.is_some_and(|at| age(at) < FULL_TIME) {
-                findings.push(Finding::new(ConditionKind::LinksFull, name, format!("hubs: {hubs}")));
-            }
-            if !apps.contains_key(name) && others > 0 {
-                let detail = format!(
-                    "for {} s, {others} of {} are left (hubs: {hubs})",
-                    age(sight.seen).as_secs(),
-                    sight.beside
-                );
-                findings.push(Finding::new(ConditionKind::AppServerMissing, name, detail));
-            }
-        }
+        let mut findings = self.apps.note(&apps, now);
+        findings.extend(apps.into_iter().filter_map(|((app, name), links)| Some((app, links.finding(name)?))));
         findings
     }
 }
 
-impl AppLinks {
-    fn finding(self, subject: String) -> Option<Finding> {
-        if self.is_stopping {
-            return None;
-        }
-        let hubs = self.hubs.join(", ");
-        if let Some(silence) = self.silence.filter(|silence| *silence >= SILENCE_MAX) {
-            let detail = format!("for {} s (hubs: {hubs})", silence.as_secs());
-            return Some(Finding::new(ConditionKind::AppServerSilent, subject, detail));
-        }
-        (self.open < self.wanted).then(|| {
-            let detail = format!("{} of {} links are open (hubs: {hubs})", self.open, self.wanted);
-            Finding::new(ConditionKind::AppServerLinksLost, subject, detail)
-        })
+/// Name of an app; empty for holders of the access key.
+fn app_of(owner: &Signer) -> Arc<str> {
+    match owner {
+        Signer::Fleet => "".into(),
+        Signer::App(name) => name.clone(),
     }
 }
 

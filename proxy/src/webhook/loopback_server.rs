@@ -385,7 +385,8 @@ mod tests {
         let (room, connector, template) =
             (Semaphore::new(1), Connector::default(), settings.rule_for("chat").unwrap().template.clone());
         let secrets = arc_swap::ArcSwap::default();
-        let terms = WebhookTerms { settings, secrets, keys, connector, room, backlog: backlog.clone() };
+        let rule_rooms = Vec::new();
+        let terms = WebhookTerms { settings, secrets, keys, connector, room, rule_rooms, backlog: backlog.clone() };
         let hub = WebhookHub::new("chat", template, Arc::new(terms), Arc::default());
         (LoopbackServer::new(Arc::new(hub)), backlog)
     }

@@ -76,14 +76,24 @@ pub(super) struct WebhookTerms {
     pub(super) connector: Connector,
     /// Permits for requests of this node.
     pub(super) room: Semaphore,
+    /// Permits for the hubs of each rule.
+    pub(super) rule_rooms: Vec<Semaphore>,
     pub(super) backlog: Arc<Backlog>,
 }
 
-/// Permit for one request, from the hub and the node.
+/// Permit for one request, from the hub, its rule and the node.
 #[derive(Debug)]
 pub(super) struct RequestPermit<'a> {
     _of_hub: Option<SemaphorePermit<'a>>,
+    _of_rule: Option<SemaphorePermit<'a>>,
     _of_node: Option<SemaphorePermit<'a>>,
+}
+
+impl WebhookTerms {
+    fn room_of_rule(&self, hub: &str) -> Option<&Semaphore> {
+        let rule = self.settings.rules.iter().position(|rule| rule.hubs.matches(hub))?;
+        self.rule_rooms.get(rule)
+    }
 }
 
 impl WebhookHub {
@@ -176,13 +186,17 @@ impl WebhookHub {
         if own.is_empty() { self.terms.keys.iter().collect() } else { own }
     }
 
-    /// Waits for a permit to send a request. Links of a hub take turns, and the hub's limit comes first, so that a
-    /// hanging back end leaves permits for other hubs.
+    /// Waits for a permit to send a request. Links of a hub take turns. The limits of the hub and of its rule come
+    /// first, so that a hanging back end leaves permits for other hubs, also if a pattern gives it many hubs.
     pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
         // The semaphores are never closed.
         let of_hub = self.room.acquire().await.ok();
+        let of_rule = match self.terms.room_of_rule(&self.name) {
+            Some(room) => room.acquire().await.ok(),
+            None => None,
+        };
         let of_node = self.terms.room.acquire().await.ok();
-        RequestPermit { _of_hub: of_hub, _of_node: of_node }
+        RequestPermit { _of_hub: of_hub, _of_rule: of_rule, _of_node: of_node }
     }
 
     pub(super) fn note_answer(&self) {

@@ -27,8 +27,12 @@ pub(crate) struct Webhooks {
 impl Webhooks {
     #[must_use]
     pub(crate) fn new(settings: &WebhookSettings, keys: &AccessKeys, connector: Connector) -> Self {
+        let total = settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS);
+        // One rule leaves half of the permits to the others.
+        let of_rule = if settings.rules.len() > 1 { total.div_ceil(2) } else { total };
         let terms = WebhookTerms {
-            room: Semaphore::new(settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS)),
+            room: Semaphore::new(total),
+            rule_rooms: settings.rules.iter().map(|_| Semaphore::new(of_rule)).collect(),
             backlog: Arc::new(Backlog::new(settings.waiting_max_bytes)),
             secrets: ArcSwap::from_pointee(settings.secrets.clone()),
             settings: settings.clone(),

@@ -196,7 +196,7 @@ impl UserGroups {
         let is_over = |used: usize, most: usize| used.saturating_add(more) > most;
         if is_over(of_all, total_bytes)
             || is_over(of_hub.bytes, total_bytes / HUB_PART)
-            || is_over(own.bytes, share.of(total_bytes))
+            || is_over(own.bytes, share.of(total_bytes, of_all))
         {
             return Err(MembershipRefused::TooLarge(total_bytes));
         }
