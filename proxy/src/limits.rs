@@ -53,6 +53,9 @@ const LOG_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// others.
 const MISTAKE_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 
+/// Maximum rate of log lines about lost links and app servers that dial in. Conditions name lost app servers, too.
+const LINK_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
 /// Maximum rate of immediate refusals of lost connections. A refused client negotiates again without a pause, so after
 /// a node failure all of its clients would reconnect in the same moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
@@ -84,6 +87,7 @@ pub(crate) struct LimitCounters {
     pub methods: MethodRates,
     log_lines: Bucket,
     mistake_lines: Bucket,
+    link_lines: Bucket,
     pub setup_faults: SetupFaults,
     refused_returns: Bucket,
     /// Failed hellos of channels, by address.
@@ -119,6 +123,7 @@ impl LimitCounters {
             methods: MethodRates::default(),
             log_lines: Bucket::new(LOG_LINES_PER_SECOND),
             mistake_lines: Bucket::new(MISTAKE_LINES_PER_SECOND),
+            link_lines: Bucket::new(LINK_LINES_PER_SECOND),
             setup_faults: SetupFaults::default(),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             failed_hellos: AuthThrottle::default(),
@@ -137,6 +142,11 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn may_log_mistake(&self, now: Duration) -> bool {
         self.mistake_lines.take(now, Duration::ZERO).is_ok()
+    }
+
+    #[must_use]
+    pub(crate) fn may_log_link(&self, now: Duration) -> bool {
+        self.link_lines.take(now, Duration::ZERO).is_ok()
     }
 
     #[must_use]

@@ -228,11 +228,15 @@ async fn log_end(
             false => debug!(hub, %app, slot, reason, "link closed"),
         };
     }
+    let is_last = pool.is_empty() && link.may_carry_clients();
+    if !shard.shared().limits.may_log_link(shard.shared().uptime()) {
+        return debug!(relayed, hub, %app, slot, reason, is_last, "link lost");
+    }
     match pool.may_warn() {
         Some(suppressed) => warn!(relayed, hub, %app, reason, suppressed, "link lost"),
         None => debug!(relayed, hub, %app, slot, reason, "link lost"),
     }
-    if pool.is_empty() && link.may_carry_clients() {
+    if is_last {
         warn_of_lost_app_server(shard.shared(), std::slice::from_ref(pool), reason).await;
     }
 }
