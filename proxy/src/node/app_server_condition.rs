@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,7 +155,7 @@ pub(super) fn limited(findings: Vec<(Arc<str>, Finding)>) -> Vec<Finding> {
         *number += 1;
         let more = counts.get(&key).map_or(0, |count| count.saturating_sub(APP_SERVERS_MAX));
         if *number == APP_SERVERS_MAX && more > 0 {
-            drop(write!(finding.detail, "; {more} more of this app"));
+            finding.detail = format!("{}; {more} more of this app", finding.detail);
         }
         if *number <= APP_SERVERS_MAX {
             limited.push(finding);
