@@ -7,8 +7,8 @@
 
 mod app_doubt;
 mod app_instance;
-mod app_server_condition;
 pub(crate) mod app_rebalancer;
+mod app_server_condition;
 #[cfg(feature = "tls")]
 mod certificate_reload;
 pub(crate) mod condition_watch;

@@ -114,7 +114,10 @@ mod tests {
         assert!(take("mail").is_ok());
         let check = |own| share("mail", true).check(16, 14, own);
         assert!(check(1).is_ok() && check(2).is_err());
-        assert_eq!(share("mail", true).check(16, 16, 0).unwrap_err().describe("places"), "16 places, which is the most");
+        assert_eq!(
+            share("mail", true).check(16, 16, 0).unwrap_err().describe("places"),
+            "16 places, which is the most"
+        );
         drop((shop, news, chat));
         assert_eq!(table.len(), 0);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use bytestring::ByteString;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, OpenConnection, ServiceMessage};
@@ -397,7 +397,11 @@ impl ShardCore {
             if let GroupRefusal::NamesFull { app, .. } = refusal {
                 context.shared.limits.refusals.count("group_names", app.label());
             }
-            debug!(slot, %refusal, "group join refused");
+            match ack {
+                // The app gets no error: a stored membership of a user, or a join that it does not await.
+                None if context.may_log() => warn!(slot, %refusal, "group join refused"),
+                _ => debug!(slot, %refusal, "group join refused"),
+            }
         }
         match (ack, refusal) {
             (Some(ack), Some(refusal)) => ack.failed(refusal.to_string()),
