@@ -192,8 +192,7 @@ async fn carry(
         log_end(shard, pool, (&link, slot), &over, is_closed).await;
     }
     // A dialled-in app server closes a link's clients when it detects the loss.
-    let may_be_unnoticed = !is_closed;
-    let noticed_within_s = if may_be_unnoticed { LOSS_NOTICED_S } else { CLIENTS_ENDED_S };
+    let (may_be_unnoticed, noticed_within_s) = (!is_closed, if is_closed { CLIENTS_ENDED_S } else { LOSS_NOTICED_S });
     let (cause, pending_closes) = (over.of_connections(), Vec::new());
     let loss =
         LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, pending_closes };
