@@ -197,17 +197,20 @@ async fn carry(
     let loss =
         LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, pending_closes };
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
-    // Codes other than the normal one are logged as errors by the app server.
-    let words = match end {
-        _ if has_lost_key => Some((CLOSE_POLICY, KEY_GONE.to_owned())),
-        LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown => Some((CLOSE_NORMAL, String::new())),
-        _ => end.close_frame(Role::Proxy),
-    };
-    if let Some(words) = words {
+    if let Some(words) = close_words(&end, has_lost_key) {
         drop(timeout(CLOSE_TIMEOUT, writer.close(words)).await);
     }
     drop((writer, permit));
     remove_if_gone(shard, pool).await;
+}
+
+/// Close frame for the app server. It logs codes other than the normal one as errors.
+fn close_words(end: &LinkEnd, has_lost_key: bool) -> Option<(u16, String)> {
+    match end {
+        _ if has_lost_key => Some((CLOSE_POLICY, KEY_GONE.to_owned())),
+        LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown => Some((CLOSE_NORMAL, String::new())),
+        _ => end.close_frame(Role::Proxy),
+    }
 }
 
 /// Logs the end of a link. Simultaneous losses are one warning; losing the last link means that the app server
