@@ -3,6 +3,7 @@
 mod admin_settings;
 mod app_server_settings;
 mod client_limit;
+mod connect_item;
 mod drain_settings;
 mod host_rule;
 mod listener_settings;
@@ -39,6 +40,7 @@ use crate::telemetry::SamplingTerms;
 pub use admin_settings::{AdminSettings, ConditionReceiver, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
+pub use connect_item::{ConnectItem, ConnectItemError};
 pub use drain_settings::DrainSettings;
 pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]

@@ -13,12 +13,13 @@ pub use crate::config::OtlpSettings;
 #[cfg(feature = "tls")]
 pub use crate::config::TlsListener;
 pub use crate::config::{
-    AdminSettings, AdminTokenSource, AmbiguousHeaders, ConditionReceiver, DrainSettings, FleetSettings, FrontendLimits,
-    GivenKeys, GroupLimits, HostPattern, HostRules, HttpTransportSettings, LEVELS_MAX_BYTES, LineCounts, LinkSettings,
-    LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits,
-    PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings,
-    SecretFileError, SecretLine, SecretSources, TokenKeySources, TrustedHeader, TrustedHeaders, TrustedNetworks,
-    WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError, WebhookSettings, random_node_name,
+    AdminSettings, AdminTokenSource, AmbiguousHeaders, ConditionReceiver, ConnectItem, ConnectItemError, DrainSettings,
+    FleetSettings, FrontendLimits, GivenKeys, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
+    LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError,
+    OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
+    RehomeSettings, RelaySettings, RestSettings, SecretFileError, SecretLine, SecretSources, TokenKeySources,
+    TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError,
+    WebhookSettings, random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host};

@@ -12,6 +12,8 @@
 mod answer;
 mod backlog;
 mod client_fact;
+mod connect_answer;
+mod connect_question;
 mod event_sender;
 mod loopback_server;
 mod signature;

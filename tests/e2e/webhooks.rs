@@ -4,11 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Path as UrlPath;
+use axum::routing::post;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy, stop};
 use trunkline_tests::harness::process::{Process, Signal};
@@ -212,6 +219,89 @@ fn back_ends_that_misbehave_cost_a_call_each_and_nobody_else() {
         assert_eq!(counts, [1.0, 2.0, 1.0, 3.0, 2.0]);
         let followed = tokio::time::timeout(Duration::from_millis(1), elsewhere.accept()).await;
         ensure!(followed.is_err(), "the redirect was followed");
+        Ok(())
+    });
+}
+
+/// Event that a back end received: its name, its headers and its body.
+type Seen = (String, HeaderMap, Bytes);
+
+/// Admits clients with the cookie `sid=ann` as `ann`, into the group `red`, and refuses all others.
+fn decide(event: &str, body: &[u8]) -> (StatusCode, String) {
+    if event != "connect" {
+        return (StatusCode::OK, String::new());
+    }
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    match body["cookies"]["sid"].as_str() {
+        Some("ann") => {
+            let claims = [json!({ "type": "role", "value": "cook" })];
+            let answer = json!({ "userId": "ann", "groups": ["red"], "claims": claims, "data": "{\"seat\": 7}" });
+            (StatusCode::OK, answer.to_string())
+        }
+        Some("broken") => (StatusCode::OK, json!({ "user": "ann" }).to_string()),
+        _ => (StatusCode::FORBIDDEN, "log in first".into()),
+    }
+}
+
+/// Starts a back end that decides about each client; returns its port and what it receives.
+async fn deciding_back_end() -> Result<(u16, mpsc::UnboundedReceiver<Seen>)> {
+    let (sender, seen) = mpsc::unbounded_channel();
+    let handle = async move |UrlPath(event): UrlPath<String>, head: HeaderMap, body: Bytes| {
+        let answer = decide(&event, &body);
+        drop(sender.send((event, head, body)));
+        answer
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let port = listener.local_addr()?.port();
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/{event}", post(handle))).await });
+    Ok((port, seen))
+}
+
+#[test]
+fn a_back_end_names_each_client_or_refuses_it_with_a_text_that_the_client_shows() {
+    play(async |stage| {
+        let (port, mut seen) = deciding_back_end().await?;
+        let webhook = format!("chat=http://127.0.0.1:{port}/{{event}}");
+        let items = ["--webhook-connect-item", "address", "--webhook-connect-item", "header:x-app,cookie:sid"];
+        let arguments = [&["--rest", "--upstream-webhook", &webhook, "--webhook-connect"], &items[..]].concat();
+        let mut proxy = Fleet::new(stage).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        proxy.ready().await?;
+        let (agents, url) = (Agents::new(stage), proxy.url("/chat"));
+        let client = |cookie: &str| {
+            let headers = json!({ "cookie": format!("other=1; sid={cookie}"), "x-app": "test" });
+            agents.client(Kind::JsJson, &url).subscribe(&["Said"]).headers(headers)
+        };
+        let refused = format!("{:#}", client("eve").open().await.err().context("eve may not connect")?);
+        ensure!(refused.contains("log in first: Status code '403'"), "{refused}");
+        let failed = format!("{:#}", client("broken").open().await.err().context("the answer is wrong")?);
+        ensure!(failed.contains("503"), "{failed}");
+        proxy.process.wait_for_log("unknown field `user`").await?;
+        for _ in ["eve", "broken"] {
+            ensure!(seen.recv().await.context("an event")?.0 == "connect");
+        }
+        for connecting in [client("ann"), client("ann").skip_negotiation()] {
+            let mut client = connecting.open().await?;
+            let (event, _, body) = seen.recv().await.context("an event")?;
+            let body: Value = serde_json::from_slice(&body)?;
+            let expected = json!({ "type": 10, "address": "127.0.0.1", "headers": { "x-app": ["test"] },
+                "cookies": { "sid": "ann" } });
+            ensure!((event.as_str(), &body) == ("connect", &expected), "{event}: {body}");
+            let (event, head, _) = seen.recv().await.context("an event")?;
+            let header = |name: &str| head.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            assert_eq!(
+                [&*event, header("x-asrs-user-id"), header("x-asrs-user-claims")],
+                ["connected", "ann", "role: cook"]
+            );
+            assert_eq!(header("x-trunkline-client-data"), "{\"seat\": 7}");
+            let back_end = BackEnd::trusted(proxy.address(), "chat", ACCESS_KEY)?;
+            for path in ["/groups/red/:send", "/users/ann/:send"] {
+                let sent = back_end.send(path, "Said", &json!(path)).await?;
+                ensure!(sent["clients"] == 1, "{path}: {sent}");
+                assert_eq!(client.expect("Said").await?, [json!(path)]);
+            }
+            client.close().await?;
+            ensure!(seen.recv().await.context("an event")?.0 == "disconnected");
+        }
         Ok(())
     });
 }

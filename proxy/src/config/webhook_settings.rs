@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::UrlTemplate;
+use super::connect_item::ConnectItem;
 use super::option_group::settings;
 use super::webhook_secret::WebhookSecret;
 use crate::routing::Pattern;
@@ -20,6 +21,9 @@ settings! {
 
         /// Whether a back end is asked about each client before it is let in.
         pub connecting: WebhookConnecting = WebhookConnecting::Open,
+
+        /// Items of a client's request that the back end receives when it is asked.
+        pub connect_items: Vec<ConnectItem> = Vec::new(),
 
         /// How long a webhook may take to accept a connection.
         #[flag("webhook-connect-timeout", Seconds(1..=600))]

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::{GroupBroadcastData, ServiceMessage};
 
 use super::app::json;
 use super::client::{Client, JSON_HANDSHAKE, Received};
@@ -432,21 +433,13 @@ fn clients_that_disconnect_before_their_admission_leave_nothing_behind() {
         let (connecting, in_flight_max) = (WebhookConnecting::Asked, std::num::NonZeroUsize::MIN);
         let stage = stage(&network, WebhookSettings { connecting, in_flight_max, ..plain() });
         let mut server = WebhookServer::listen(&network, APP);
-        let begin = async || {
-            let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
-            client.send(JSON_HANDSHAKE).await;
-            client
-        };
-        let first = begin().await;
-        let _held = server.next().await;
-        drop(first);
         for _ in 0..50 {
-            drop(begin().await);
+            let gone = timeout(Duration::from_millis(10), Client::upgrade(&stage, "/chat")).await;
+            assert!(gone.is_err(), "the back end has not answered");
         }
-        until(|| stage.shared.webhooks.clients() == 0).await;
-        assert_eq!(stage.shared.webhooks.waiting_bytes(), 0);
-        let asked = server.waiting();
-        assert!(asked < 5, "{asked} questions about clients that have gone");
+        until(|| stage.shared.webhooks.in_flight() == 0).await;
+        assert_eq!((stage.shared.webhooks.clients(), stage.shared.webhooks.waiting_bytes()), (0, 0));
+        assert!(server.waiting() <= 50);
     });
 }
 
@@ -554,21 +547,34 @@ fn a_call_that_can_not_be_decoded_fails_alone() {
     });
 }
 
+const CONNECT: &str = "/chat/connections/connect";
+
+fn value(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// Starts a node whose back end decides about each client.
+fn start_asked() -> (Stage, WebhookServer) {
+    let network = MemoryNetwork::default();
+    let connect_items = ["address", "header:x-app", "cookie:sid"].map(|item| item.parse().unwrap()).into();
+    let settings = WebhookSettings { connecting: WebhookConnecting::Asked, connect_items, ..plain() };
+    (stage(&network, settings), WebhookServer::listen(&network, APP))
+}
+
 #[test]
 fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
     run(async {
-        let network = MemoryNetwork::default();
-        let stage = stage(&network, WebhookSettings { connecting: WebhookConnecting::Asked, ..plain() });
-        let mut server = WebhookServer::listen(&network, APP);
-        let begin = async |server: &mut WebhookServer, status: u16| {
-            let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
-            client.send(&format!("{JSON_HANDSHAKE}{}", call("1", "Say"))).await;
-            let asked: Asked = server.next().await;
-            assert_eq!(asked.path(), "/chat/connections/connect");
-            asked.answer(status, "");
-            client
+        let (stage, mut server) = start_asked();
+        let begin = async |server: &mut WebhookServer, status: u16, body: &'static str| {
+            let decide = async {
+                let asked: Asked = server.next().await;
+                assert_eq!((asked.path(), asked.header("x-asrs-connection-id")), (CONNECT.into(), ""));
+                asked.answer(status, body);
+            };
+            tokio::join!(Client::upgrade(&stage, "/chat"), decide).0
         };
-        let mut client = begin(&mut server, 204).await;
+        let mut client = begin(&mut server, 204, "").await.unwrap();
+        client.send(&format!("{JSON_HANDSHAKE}{}", call("1", "Say"))).await;
         assert_eq!(client.next().await, Received::Text("{}".into()));
         for path in [CONNECTED, SAY] {
             let asked = server.next().await;
@@ -576,15 +582,93 @@ fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
             asked.answer(200, "");
         }
         assert_eq!(client.text().await, void("1"));
-        for (status, text) in [
-            (403, "Connection refused, status code 403."),
-            (302, "The server can't be asked whether this connection is allowed."),
-        ] {
-            let mut client = begin(&mut server, status).await;
-            assert_eq!(client.text().await, format!("{{\"error\":\"{text}\"}}"));
-            assert!(matches!(client.next().await, Received::End(_)));
+        for (status, body, seen) in [(403, "", 403), (402, "pay", 402), (302, "", 503), (200, "yes", 503)] {
+            assert_eq!(begin(&mut server, status, body).await.err(), Some(seen), "{status}");
         }
+        assert_eq!(count(&stage, "chat", WebhookOutcome::Malformed), 1);
         assert_eq!((server.waiting(), stage.shared.webhooks.clients()), (0, 1), "the end of the refused is nobody's");
+    });
+}
+
+#[test]
+fn a_refusal_is_the_answer_to_the_negotiation_with_its_status_and_text() {
+    run(async {
+        let (stage, mut server) = start_asked();
+        let decide = async {
+            let asked = server.next().await;
+            assert_eq!(asked.text(), "{\"type\":10,\"address\":\"192.0.2.1\"}");
+            asked.answer(403, "{\"message\":\"banned\"}");
+        };
+        let refused = exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "");
+        let (answer, ()) = tokio::join!(refused, decide);
+        assert_eq!((answer.0.as_u16(), &*answer.1), (403, "banned"));
+    });
+}
+
+#[test]
+fn a_server_that_is_asked_names_user_groups_claims_and_data() {
+    run(async {
+        let (stage, mut server) = start_asked();
+        let token = token_of("ann");
+        let decide = async {
+            let asked = server.next().await;
+            assert_eq!([asked.header("x-asrs-user-id"), asked.header("x-asrs-client-query")], ["ann", "?room=7"]);
+            let body = value(asked.text());
+            asked.answer(
+                200,
+                r#"{"userId":"Ann 7","groups":["red"],"claims":[{"type":"role","value":"cook"}],"data":"{\"a\": 1}"}"#,
+            );
+            body
+        };
+        let cookies = [("cookie", "a=1; sid=s")];
+        let target = format!("/chat?room=7&access_token={token}");
+        let upgraded = Client::upgrade_with(stage.dial(), &target, &cookies);
+        let (client, body) = tokio::join!(upgraded, decide);
+        let items = r#"{"type":10,"address":"192.0.2.1","headers":{"x-app":["kept"]},"cookies":{"sid":"s"}}"#;
+        assert_eq!(body, value(items));
+        let mut client = client.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        assert_eq!(client.next().await, Received::Text("{}".into()));
+        let connected = server.next().await;
+        let header = |name: &str| connected.header(name).to_owned();
+        assert_eq!([header("x-asrs-user-id"), header("x-asrs-user-claims")], ["Ann 7", "role: cook"]);
+        assert_eq!(header("x-trunkline-client-data"), "{\"a\": 1}");
+        connected.answer(200, "");
+        let entry = FleetEntry::of(&Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()));
+        let payloads = json("{\"type\":1,\"target\":\"Said\",\"arguments\":[]}");
+        let to_group = GroupBroadcastData { group: "red".into(), payloads, ..GroupBroadcastData::default() };
+        let sent = ServiceMessage::GroupBroadcastData(to_group);
+        assert_eq!(entry.begin_delivery(&entry.hub_named("chat"), sent).await.await.clients, 1);
+        assert!(client.text().await.contains("Said"));
+    });
+}
+
+#[test]
+fn a_server_that_is_asked_decides_about_clients_of_dial_in_whom_their_token_names() {
+    run(async {
+        let (stage, mut server) = start_asked();
+        let target = |more: &str| format!("/client/?hub=chat&access_token={}{more}", dial_in_token("chat"));
+        let negotiate = target("&negotiateVersion=1").replace("/client/", "/client/negotiate");
+        for (body, status) in [("{\"userId\":\"eve\"}", 403), ("{\"userId\":\"bob\",\"data\":\"x\"}", 200)] {
+            let decide = async {
+                let asked = server.next().await;
+                assert_eq!((asked.path(), asked.header("x-asrs-user-id")), (CONNECT.into(), "bob"));
+                asked.answer(200, body);
+            };
+            let (answer, ()) = tokio::join!(exchange(&stage, "POST", &negotiate, ""), decide);
+            assert_eq!(answer.0.as_u16(), status, "{}", answer.1);
+            if status == 200 {
+                let token = value(&answer.1)["connectionToken"].as_str().unwrap().to_owned();
+                let mut client = Client::upgrade(&stage, &target(&format!("&id={token}"))).await.unwrap();
+                client.send(JSON_HANDSHAKE).await;
+                let connected = server.next().await;
+                assert_eq!(
+                    [connected.header("x-asrs-user-id"), connected.header("x-trunkline-client-data")],
+                    ["bob", "x"]
+                );
+                connected.answer(200, "");
+            }
+        }
     });
 }
 

@@ -52,3 +52,21 @@ pub(crate) async fn authenticate(
     }
     Ok(Box::new(NewClient { user, binding, grant, connection_id: None }))
 }
+
+/// Authorizes a client of dial-in whose token was verified. The app may add claims, but only the token names the user,
+/// because each later request presents it again.
+pub(crate) async fn authorize_visitor(
+    endpoint: &Endpoint,
+    request: &HubRequest,
+    mut client: NewClient,
+) -> Result<Box<NewClient>, Response> {
+    let group = RouteChoice::group_name(None);
+    endpoint.shared.wait_for_link(&request.hub, group).await;
+    let mut grant = authorize(endpoint, request, group, Some(&client.user)).await?;
+    if grant.decision.user.as_ref().is_some_and(|id| client.user.id.as_ref() != Some(id)) {
+        return Err(plain(StatusCode::FORBIDDEN, "the app names another user than the access token"));
+    }
+    grant.decision.url = None;
+    client.user.claims.extend(grant.decision.claims.iter().cloned());
+    Ok(Box::new(NewClient { grant, ..client }))
+}

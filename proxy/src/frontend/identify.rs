@@ -40,6 +40,9 @@ pub(crate) async fn identify(
         (Some(user), _) => Some(user.clone()),
         // Each dial-in request proves its user.
         (None, Some(user)) if user.id != opened.user => return Err(plain(StatusCode::UNAUTHORIZED, OTHER_USER)),
+        (None, Some(user)) if hub.settings().asks_app => {
+            Some(User { expires_s: user.expires_s, ..with_added(user.clone(), &opened) })
+        }
         (None, Some(user)) => Some(user.clone()),
         (None, None) => shown_user(endpoint, hub, &opened, token(&parts.headers, &context.query)).await?,
     };

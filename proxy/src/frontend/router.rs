@@ -286,7 +286,12 @@ async fn find_client(endpoint: &Endpoint, request: &mut HubRequest) -> Result<Hu
     };
     // Each later request carries the token again.
     let (user, binding) = (client.user.clone(), UserBinding::AccessToken);
-    Ok(HubClient::New(Box::new(NewClient { user, binding, ..NewClient::default() })))
+    let client = NewClient { user, binding, ..NewClient::default() };
+    let client = match request.hub.settings().asks_app {
+        true => Box::pin(authenticate::authorize_visitor(endpoint, request, client)).await?,
+        false => Box::new(client),
+    };
+    Ok(HubClient::New(client))
 }
 
 /// Refuses a WebSocket request with an incomplete upgrade, before its token is used.

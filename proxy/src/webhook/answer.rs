@@ -5,6 +5,7 @@ use bytestring::ByteString;
 use http::StatusCode;
 use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, next_frame};
 
+use super::connect_answer::{ConnectVerdict, read_grant, read_refusal};
 use super::webhook_event::EventKind;
 use crate::metrics::WebhookOutcome;
 
@@ -31,8 +32,8 @@ pub(super) enum WebhookAnswer {
     Done,
     /// Framed completion of the call.
     Completion(Bytes),
-    /// The client is refused, and why.
-    Refused(String),
+    /// Whether the client may connect.
+    Verdict(ConnectVerdict),
 }
 
 /// Interprets a reply: its effect, its outcome and a problem to log.
@@ -45,10 +46,10 @@ pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOu
             (WebhookAnswer::Done, WebhookOutcome::Done, None)
         }
         EventKind::Stream { protocol, invocation_id } => read_result(*protocol, invocation_id, reply),
-        EventKind::Connect => match judge(reply, StatusCode::is_success) {
-            (outcome, Some(problem)) => (WebhookAnswer::Refused(refusal_text(reply)), outcome, Some(problem)),
-            (outcome, None) => (WebhookAnswer::Done, outcome, None),
-        },
+        EventKind::Connect => {
+            let (admission, outcome, problem) = read_verdict(reply);
+            (WebhookAnswer::Verdict(admission), outcome, problem)
+        }
         EventKind::Message { invocation_id: None, .. } | EventKind::Connected | EventKind::Disconnected => {
             let (outcome, problem) = judge(reply, is_answer);
             (WebhookAnswer::Done, outcome, problem)
@@ -56,11 +57,25 @@ pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOu
     }
 }
 
-/// Text for a refused client. Refusals by the back end are distinguished from failures.
-fn refusal_text(reply: &Reply) -> String {
+/// Interprets the reply to `connect`. Refusals by the back end are distinguished from failures.
+fn read_verdict(reply: &Reply) -> (ConnectVerdict, WebhookOutcome, Option<String>) {
+    let (outcome, problem) = judge(reply, StatusCode::is_success);
     match reply {
-        Ok((status, _)) if status.is_client_error() => format!("Connection refused, status code {}.", status.as_u16()),
-        _ => "The server can't be asked whether this connection is allowed.".into(),
+        Ok((status, body)) if status.is_success() => match read_grant(body) {
+            Ok(decision) => (ConnectVerdict::Granted(Box::new(decision)), outcome, problem),
+            Err(problem) => (ConnectVerdict::Unknown(problem.clone()), WebhookOutcome::Malformed, Some(problem)),
+        },
+        Ok((status, body)) if status.is_client_error() => {
+            let plain = || format!("Connection refused, status code {}.", status.as_u16());
+            match read_refusal(body) {
+                Ok(text) => (ConnectVerdict::Refused(*status, text.unwrap_or_else(plain)), outcome, problem),
+                Err(unreadable) => {
+                    let problem = problem.map(|problem| format!("{problem}, and {unreadable}"));
+                    (ConnectVerdict::Refused(*status, plain()), outcome, problem)
+                }
+            }
+        }
+        _ => (ConnectVerdict::Unknown(problem.clone().unwrap_or_default()), outcome, problem),
     }
 }
 
@@ -237,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn events_without_a_result_ignore_the_body_and_any_success_lets_a_client_in() {
+    fn events_without_a_result_ignore_the_body() {
         let silent = EventKind::Message { protocol: HubProtocol::Json, invocation_id: None };
         let bad = Ok((StatusCode::BAD_REQUEST, Bytes::from_static(b"x")));
         let (answer, outcome, problem) = read(&silent, &bad);
@@ -245,15 +260,26 @@ mod tests {
             (answer, outcome, problem.as_deref()),
             (WebhookAnswer::Done, WebhookOutcome::Status, Some("status code 400"))
         );
-        let created = Ok((StatusCode::CREATED, Bytes::new()));
-        assert_eq!(read(&EventKind::Connect, &created).0, WebhookAnswer::Done);
-        let refused = Ok((StatusCode::FORBIDDEN, Bytes::new()));
-        assert_eq!(
-            read(&EventKind::Connect, &refused).0,
-            WebhookAnswer::Refused("Connection refused, status code 403.".into())
-        );
-        let hidden = WebhookAnswer::Refused("The server can't be asked whether this connection is allowed.".into());
-        assert_eq!(read(&EventKind::Connect, &Err(ReplyError::Timeout(1))).0, hidden);
+    }
+
+    #[test]
+    fn a_client_is_admitted_by_any_success_and_refused_with_status_and_text() {
+        let admission = |reply: &Reply| match read(&EventKind::Connect, reply) {
+            (WebhookAnswer::Verdict(admission), outcome, _) => (admission, outcome),
+            other => panic!("{other:?}"),
+        };
+        let answered = |status: u16, body: &'static str| {
+            admission(&Ok((StatusCode::from_u16(status).unwrap(), Bytes::from_static(body.as_bytes()))))
+        };
+        assert!(matches!(answered(201, ""), (ConnectVerdict::Granted(_), WebhookOutcome::Done)));
+        for (body, text) in [("banned", "banned"), ("", "Connection refused, status code 403.")] {
+            let refused = ConnectVerdict::Refused(StatusCode::FORBIDDEN, text.into());
+            assert_eq!(answered(403, body), (refused, WebhookOutcome::Status));
+        }
+        assert!(matches!(answered(200, "ok"), (ConnectVerdict::Unknown(_), WebhookOutcome::Malformed)));
+        assert!(matches!(answered(302, ""), (ConnectVerdict::Unknown(_), WebhookOutcome::Redirect)));
+        let late = admission(&Err(ReplyError::Timeout(1)));
+        assert!(matches!(late, (ConnectVerdict::Unknown(_), WebhookOutcome::Timeout)));
     }
 
     proptest! {

@@ -6,12 +6,16 @@ use percent_encoding::{CONTROLS, utf8_percent_encode};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 
+use super::connect_answer::CONNECT_CLAIM;
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientFacts {
     pub(super) user: Option<HeaderValue>,
     /// Claims of the user as `type: value, type: value` in one header, because servers limit the number of headers.
     pub(super) claims: Option<HeaderValue>,
     pub(super) query: Option<HeaderValue>,
+    /// Data that the back end gave the client when it connected.
+    pub(super) data: Option<HeaderValue>,
 }
 
 impl ClientFacts {
@@ -22,25 +26,38 @@ impl ClientFacts {
             user: user.map(|(_, id)| header_text(id)),
             claims: claims_line(&open.claims),
             query: open.query.as_deref().map(header_text),
+            data: None,
         }
+    }
+
+    /// Adds the data of the client.
+    #[must_use]
+    pub(super) fn with_data(self, data: Option<&str>) -> Self {
+        Self { data: data.map(header_text), ..self }
     }
 
     /// Copy with the claims of a refreshed sign-in.
     #[must_use]
     pub(super) fn refreshed(&self, claims: &[(ByteString, ByteString)]) -> Self {
-        Self { user: self.user.clone(), claims: claims_line(claims), query: self.query.clone() }
+        Self {
+            user: self.user.clone(),
+            claims: claims_line(claims),
+            query: self.query.clone(),
+            data: self.data.clone(),
+        }
     }
 
     #[must_use]
     pub(super) fn bytes(&self) -> usize {
-        let texts = [&self.user, &self.claims, &self.query].into_iter().flatten();
+        let texts = [&self.user, &self.claims, &self.query, &self.data].into_iter().flatten();
         texts.map(|text| size_of::<HeaderValue>() + text.len()).sum()
     }
 }
 
 /// Claims in one line, without the service's private claims.
 fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
-    let is_users = |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX);
+    let is_users =
+        |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX) && *name != CONNECT_CLAIM;
     let claims = claims.iter().filter(is_users).map(|(name, value)| header_text(&claim_text(name, value)));
     let claims: Vec<_> = claims.collect();
     let line = claims.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(b", ".as_slice());

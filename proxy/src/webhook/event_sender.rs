@@ -40,7 +40,10 @@ const EVENT_NUMBER: HeaderName = HeaderName::from_static("x-trunkline-event-numb
 /// Signature of the whole request, in addition to Azure's.
 const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signature");
 
-/// Headers whose values are signed, in this order.
+/// Data that the back end gave the client in its answer to `connect`.
+const CLIENT_DATA: HeaderName = HeaderName::from_static("x-trunkline-client-data");
+
+/// Headers whose values are signed, in this order. The client's data follows, if there is any.
 const SIGNED: [HeaderName; 8] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS, CLIENT_QUERY];
 
 #[derive(Debug, Clone)]
@@ -109,19 +112,33 @@ impl EventSender {
     fn head(&self, Post { connection_id, facts, event }: &Post) -> HeaderMap {
         let (mut head, secrets) = (HeaderMap::new(), self.hub.secrets());
         head.insert(CONTENT_TYPE, HeaderValue::from_static(event.kind.content_type()));
-        head.insert(CONNECTION_ID, header_text(connection_id));
+        if !connection_id.is_empty() {
+            head.insert(CONNECTION_ID, header_text(connection_id));
+        }
         head.insert(HUB, header_text(self.hub.name()));
         head.insert(CATEGORY, HeaderValue::from_static(event.kind.category()));
         head.insert(EVENT, header_text(&event.name));
         head.insert(SIGNATURE, signature_value(&signatures(&secrets, connection_id.as_bytes())));
         head.insert(EVENT_NUMBER, event.number.into());
-        for (name, value) in [(USER_ID, &facts.user), (USER_CLAIMS, &facts.claims), (CLIENT_QUERY, &facts.query)] {
+        let facts = [
+            (USER_ID, &facts.user),
+            (USER_CLAIMS, &facts.claims),
+            (CLIENT_QUERY, &facts.query),
+            (CLIENT_DATA, &facts.data),
+        ];
+        for (name, value) in facts {
             head.extend(value.clone().map(|value| (name, value)));
         }
-        let signed = signed_request(&secrets, unix_seconds(), (&head, &SIGNED), &event.body);
+        let signed = signed_request(&secrets, unix_seconds(), (&head, &signed_headers(&head)), &event.body);
         head.insert(SIGNED_REQUEST, signature_value(&signed));
         head
     }
+}
+
+/// Headers of a request that are signed. Without data of the client they are the same as before there was any, so that
+/// verifiers that don't know the header work.
+fn signed_headers(head: &HeaderMap) -> Vec<HeaderName> {
+    SIGNED.into_iter().chain(head.contains_key(CLIENT_DATA).then_some(CLIENT_DATA)).collect()
 }
 
 fn signature_value(text: &str) -> HeaderValue {
@@ -171,9 +188,17 @@ mod tests {
         let key = [trunkline_protocol::key::AccessKey::new("the secret of a webhook").unwrap()];
         let signed = |query: &'static str| {
             let head = HeaderMap::from_iter([(CLIENT_QUERY, HeaderValue::from_static(query))]);
-            signed_request(&key, 1, (&head, &SIGNED), b"")
+            signed_request(&key, 1, (&head, &signed_headers(&head)), b"")
         };
         assert_ne!(signed("?room=1"), signed("?room=2"));
+    }
+
+    #[test]
+    fn the_data_of_a_client_is_signed_where_there_is_some() {
+        let of = |data: Option<&'static str>| {
+            signed_headers(&data.map(|data| (CLIENT_DATA, HeaderValue::from_static(data))).into_iter().collect())
+        };
+        assert_eq!((of(None), of(Some("x")).last()), (SIGNED.to_vec(), Some(&CLIENT_DATA)));
     }
 
     #[test]

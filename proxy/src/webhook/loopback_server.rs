@@ -16,12 +16,13 @@ use trunkline_protocol::hub::{
 };
 use trunkline_protocol::limits::{HANDSHAKE_MAX_BYTES, LINK_FRAME_MAX_BYTES};
 use trunkline_protocol::service::{
-    ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl, ErrorCompletion,
-    FlowSubject, OpenConnection, ServiceMessage,
+    Ack, AckStatus, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl,
+    ErrorCompletion, FlowSubject, GroupChange, OpenConnection, ServiceMessage,
 };
 
 use super::answer::{WebhookAnswer, completion};
 use super::client_fact::ClientFacts;
+use super::connect_answer::Gifts;
 use super::webhook_client::{WebhookClient, WebhookStage};
 use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
@@ -34,6 +35,9 @@ pub(super) struct LoopbackServer {
     /// Clients with an event to send next, in order of arrival.
     line: BTreeMap<u64, ByteString>,
     next_place: u64,
+    /// Joins of connecting clients without an acknowledgement.
+    joins: HashMap<i64, ByteString>,
+    last_join: i64,
     /// Frames produced by the current step.
     frames: Vec<ServiceMessage>,
 }
@@ -49,7 +53,15 @@ pub(super) struct Post {
 impl LoopbackServer {
     #[must_use]
     pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
-        Self { hub, clients: HashMap::new(), line: BTreeMap::new(), next_place: 0, frames: Vec::new() }
+        Self {
+            hub,
+            clients: HashMap::new(),
+            line: BTreeMap::new(),
+            next_place: 0,
+            joins: HashMap::new(),
+            last_join: 0,
+            frames: Vec::new(),
+        }
     }
 
     /// Handles a frame from the node; returns the resulting frames.
@@ -60,6 +72,7 @@ impl LoopbackServer {
             ServiceMessage::ConnectionData(data) => self.received(&data.connection_id, &data.payload),
             ServiceMessage::CloseConnection(close) => self.closed(&close),
             ServiceMessage::ClientInvocation(request) => self.asked(request),
+            ServiceMessage::Ack(ack) => self.joined(&ack),
             ServiceMessage::UpdateConnectionClaims(update) => {
                 let client = self.clients.get_mut(&update.connection_id);
                 if let Some(client) = client.filter(|client| client.stage != WebhookStage::Over) {
@@ -94,15 +107,8 @@ impl LoopbackServer {
     pub(super) fn answered(&mut self, id: &ByteString, answer: WebhookAnswer) -> Vec<ServiceMessage> {
         if let Some(client) = self.clients.get_mut(id) {
             client.answered();
-            match (client.stage, answer) {
-                (WebhookStage::Admitting(_), WebhookAnswer::Refused(text)) => self.refuse(id, &text),
-                (WebhookStage::Admitting(protocol), _) => {
-                    let early = client.take_early();
-                    self.welcome(id, protocol);
-                    self.take_messages(id, protocol, &early.into());
-                }
-                (WebhookStage::Open(_), WebhookAnswer::Completion(payload)) => self.frames.push(data_for(id, payload)),
-                _ => {}
+            if let (WebhookStage::Open(_), WebhookAnswer::Completion(payload)) = (client.stage, answer) {
+                self.frames.push(data_for(id, payload));
             }
             self.go_on(id);
         }
@@ -117,7 +123,15 @@ impl LoopbackServer {
             Some(protocol) => WebhookStage::Open(protocol),
             None => WebhookStage::Handshaking,
         };
-        let client = WebhookClient::new(ClientFacts::of(open), stage, self.hub.backlog());
+        let gifts = match self.hub.connecting() {
+            WebhookConnecting::Open => Gifts::default(),
+            WebhookConnecting::Asked => Gifts::of(open.claims.iter().map(|(name, value)| (&**name, &**value))),
+        };
+        let facts = ClientFacts::of(open).with_data(gifts.data.as_deref());
+        let mut client = WebhookClient::new(facts, stage, self.hub.backlog());
+        if stage == WebhookStage::Handshaking {
+            client.groups = gifts.groups;
+        }
         // Copied, because a slice would keep the whole received buffer alive.
         if self.clients.insert(ByteString::from(&*open.connection_id), client).is_none() {
             self.hub.client_came();
@@ -128,7 +142,7 @@ impl LoopbackServer {
         let Some(client) = self.clients.get_mut(id) else { return };
         match client.stage {
             WebhookStage::Handshaking => self.shake_hands(id, payload),
-            WebhookStage::Admitting(_) => client.keep_early(payload),
+            WebhookStage::Joining(..) => client.keep_early(payload),
             WebhookStage::Open(protocol) => self.take_messages(id, protocol, payload),
             WebhookStage::Over => {}
         }
@@ -144,24 +158,43 @@ impl LoopbackServer {
             Err(error) => return self.refuse(id, &error.to_string()),
         };
         let protocol = request.protocol;
-        match self.hub.connecting() {
-            WebhookConnecting::Open => {
-                self.welcome(id, protocol);
-                self.take_messages(id, protocol, &rest);
+        let Some(client) = self.clients.get_mut(id) else { return };
+        let groups = std::mem::take(&mut client.groups);
+        if groups.is_empty() {
+            self.welcome(id, protocol);
+            return self.take_messages(id, protocol, &rest);
+        }
+        client.stage = WebhookStage::Joining(protocol, groups.len());
+        client.keep_early(&rest);
+        for group in groups {
+            self.last_join += 1;
+            self.joins.insert(self.last_join, ByteString::from(&**id));
+            let (connection_id, group) = (id.clone(), Some(group.into()));
+            let change = GroupChange { connection_id, group, ack_id: self.last_join };
+            self.frames.push(ServiceMessage::JoinGroupWithAck(change));
+        }
+    }
+
+    /// Handles the acknowledgement of a join. A client is accepted when it is in all its groups, so that it misses no
+    /// message that follows from its being there.
+    fn joined(&mut self, ack: &Ack) {
+        let Some(id) = self.joins.remove(&ack.ack_id) else { return };
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let WebhookStage::Joining(protocol, left) = client.stage else { return };
+        match ack.status {
+            // A node without an answer receives the join later.
+            AckStatus::Ok | AckStatus::Timeout if left > 1 => client.stage = WebhookStage::Joining(protocol, left - 1),
+            AckStatus::Ok | AckStatus::Timeout => {
+                let early = client.take_early();
+                self.welcome(&id, protocol);
+                self.take_messages(&id, protocol, &early.into());
             }
-            WebhookConnecting::Asked => {
-                let question = WebhookEvent::of_connection(self.hub.place(), EventKind::Connect, None);
-                match (question, self.clients.get_mut(id)) {
-                    (Ok(question), Some(client)) => {
-                        client.stage = WebhookStage::Admitting(protocol);
-                        client.keep_early(&rest);
-                        client.push(question);
-                    }
-                    (Err(error), _) => self.refuse(id, &error.to_string()),
-                    (Ok(_), None) => {}
-                }
+            _ => {
+                let problem = ack.message.as_deref().unwrap_or("the connection has ended");
+                self.refuse(&id, &format!("Connection refused, a group of its client can't be joined: {problem}."));
             }
         }
+        self.go_on(&id);
     }
 
     /// Accepts a client and notifies the back end.
@@ -368,6 +401,7 @@ mod tests {
     use crate::config::WebhookSettings;
     use crate::net::connector::Connector;
     use crate::webhook::backlog::Backlog;
+    use crate::webhook::connect_answer::CONNECT_CLAIM;
     use crate::webhook::webhook_hub::WebhookTerms;
 
     const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
@@ -454,21 +488,74 @@ mod tests {
         let (mut end, backlog) = server(WebhookConnecting::Asked);
         drop(take(&mut end, open("a", None)));
         drop(take(&mut end, close("a", None)));
-        drop(take(&mut end, open("b", None)));
-        assert_eq!(names(&take(&mut end, data("b", HANDSHAKE))), ["connect"]);
+        drop(take(&mut end, open_with("b", r#"{"g":["red"]}"#)));
+        assert!(take(&mut end, data("b", HANDSHAKE)).posts.is_empty(), "it waits for its group");
         drop(take(&mut end, close("b", None)));
-        let late = answered(&mut end, &"b".into(), WebhookAnswer::Done);
-        assert!(late.frames.is_empty() && late.posts.is_empty());
+        let late = take(&mut end, ack(1, AckStatus::Ok));
+        assert!(late.frames.is_empty() && late.posts.is_empty() && end.joins.is_empty());
         assert_eq!((backlog.clients.used(), backlog.bytes.used()), (0, 0));
+    }
+
+    fn open_with(id: &'static str, gifts: &'static str) -> ServiceMessage {
+        let claims = vec![(CONNECT_CLAIM.into(), gifts.into()), ("role".into(), "cook".into())];
+        ServiceMessage::OpenConnection(OpenConnection { connection_id: id.into(), claims, ..OpenConnection::default() })
+    }
+
+    fn ack(ack_id: i64, status: AckStatus) -> ServiceMessage {
+        ServiceMessage::Ack(Ack { ack_id, status, message: Some("no room".into()), payload: None })
+    }
+
+    #[test]
+    fn a_client_is_accepted_when_it_is_in_all_its_groups_and_its_events_carry_its_data() {
+        let (mut end, _backlog) = server(WebhookConnecting::Asked);
+        drop(take(&mut end, open_with("c", r#"{"g":["red","blue"],"d":"x"}"#)));
+        let steps = take(&mut end, data("c", HANDSHAKE));
+        let groups = steps.frames.iter().map(|frame| match frame {
+            ServiceMessage::JoinGroupWithAck(change) => change.group.as_deref().unwrap(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(groups.collect::<Vec<_>>(), ["red", "blue"]);
+        drop(take(&mut end, data("c", SAY)));
+        assert!(take(&mut end, ack(2, AckStatus::Ok)).frames.is_empty());
+        let steps = take(&mut end, ack(1, AckStatus::Timeout));
+        assert!(matches!(&steps.frames[..], [ServiceMessage::ConnectionData(data)] if data.payload == "{}\u{1e}"));
+        assert_eq!(names(&steps), ["connected"]);
+        let facts = &steps.posts[0].facts;
+        let texts = [&facts.data, &facts.claims].map(|text| text.as_ref().unwrap().to_str().unwrap());
+        assert_eq!(texts, ["x", "role: cook"]);
+        assert_eq!(names(&answered(&mut end, &"c".into(), WebhookAnswer::Done)), ["Say"], "it was early");
+    }
+
+    #[test]
+    fn a_client_that_can_not_join_is_refused_with_the_reason() {
+        let (mut end, backlog) = server(WebhookConnecting::Asked);
+        drop(take(&mut end, open_with("c", r#"{"g":["red","blue"]}"#)));
+        drop(take(&mut end, data("c", HANDSHAKE)));
+        let steps = take(&mut end, ack(1, AckStatus::InternalServerError));
+        let [ServiceMessage::ConnectionData(answer), ServiceMessage::CloseConnection(_)] = &steps.frames[..] else {
+            panic!("{:?}", steps.frames)
+        };
+        assert!(std::str::from_utf8(&answer.payload).unwrap().contains("can't be joined: no room"), "{answer:?}");
+        assert!(take(&mut end, ack(2, AckStatus::Ok)).frames.is_empty());
+        assert_eq!((backlog.clients.used(), end.joins.len()), (0, 0));
+    }
+
+    #[test]
+    fn gifts_in_a_token_are_ignored_where_no_back_end_is_asked() {
+        let (mut end, _backlog) = server(WebhookConnecting::Open);
+        drop(take(&mut end, open_with("c", r#"{"g":["red"],"d":"x"}"#)));
+        let steps = take(&mut end, data("c", HANDSHAKE));
+        assert_eq!((names(&steps), steps.posts[0].facts.data.as_ref()), (vec!["connected"], None));
     }
 
     #[test]
     fn clients_that_come_and_go_without_room_leave_as_many_as_the_backlog_takes() {
-        for (connecting, most) in [(WebhookConnecting::Open, 16_384), (WebhookConnecting::Asked, 0)] {
-            let (mut end, backlog) = server(connecting);
+        for (gifts, most) in [("{}", 16_384), ("{\"g\":[\"red\"]}", 0)] {
+            let (mut end, backlog) = server(WebhookConnecting::Asked);
             for number in 0..20_000 {
                 let id = number.to_string();
-                let open = OpenConnection { connection_id: id.as_str().into(), ..OpenConnection::default() };
+                let claims = vec![(CONNECT_CLAIM.into(), gifts.into())];
+                let open = OpenConnection { connection_id: id.as_str().into(), claims, ..OpenConnection::default() };
                 drop(end.take(ServiceMessage::OpenConnection(open)));
                 drop(end.take(data_for(&id.as_str().into(), Bytes::from_static(HANDSHAKE))));
                 drop(end.take(close_of(&id.into(), "")));
@@ -564,8 +651,8 @@ mod tests {
         fn any_order_of_frames_and_answers_leaves_nothing_behind(
             steps in proptest::collection::vec((0usize..3, 0usize..7), 0..120), asked in any::<bool>(),
         ) {
-            let connecting = if asked { WebhookConnecting::Asked } else { WebhookConnecting::Open };
-            let (mut end, backlog) = server(connecting);
+            let gifts = if asked { r#"{"g":["red"]}"# } else { "{}" };
+            let (mut end, backlog) = server(WebhookConnecting::Asked);
             let mut under_way: HashMap<ByteString, u64> = HashMap::new();
             let mut paused: HashMap<ByteString, bool> = HashMap::new();
             let mut last: HashMap<ByteString, u64> = HashMap::new();
@@ -573,17 +660,20 @@ mod tests {
                 let id = ["a", "b", "c"][client];
                 let done = match action {
                     // Ids are never reused.
-                    0 if !last.contains_key(id) => { last.insert(id.into(), 0); take(&mut end, open(id, None)) }
+                    0 if !last.contains_key(id) => { last.insert(id.into(), 0); take(&mut end, open_with(id, gifts)) }
                     0 => Steps::default(),
                     1 => take(&mut end, data(id, HANDSHAKE)),
                     2 => take(&mut end, data(id, SAY)),
                     3 => take(&mut end, data(id, b"{\"type\":1")),
                     4 => take(&mut end, close(id, None)),
                     _ if under_way.remove(id).is_some() => {
-                        let answer = if action == 5 { WebhookAnswer::Done } else { WebhookAnswer::Refused("no".into()) };
-                        answered(&mut end, &id.into(), answer)
+                        answered(&mut end, &id.into(), WebhookAnswer::Done)
                     }
-                    _ => Steps::default(),
+                    _ => {
+                        let first = end.joins.keys().min().copied();
+                        let status = if action == 5 { AckStatus::Ok } else { AckStatus::Forbidden };
+                        first.map(|join| take(&mut end, ack(join, status))).unwrap_or_default()
+                    }
                 };
                 check(done, &mut under_way, &mut paused);
             }

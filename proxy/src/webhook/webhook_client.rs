@@ -1,8 +1,8 @@
 //! State of one client of a webhook hub: waiting events in order, at most one in flight. A pure value.
 //!
 //! ```text
-//!  Handshaking ─► Admitting ─► Open ─► Over
-//!        └─────────────────────┘         └─► removed, once its last event is answered
+//!  Handshaking ─► Joining ─► Open ─► Over
+//!        └───────────────────┘         └─► removed, once its last event is answered
 //! ```
 
 use std::collections::VecDeque;
@@ -36,6 +36,8 @@ const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
     pub(super) stage: WebhookStage,
+    /// Groups that the client joins before it is accepted.
+    pub(super) groups: Vec<String>,
     /// Bytes received before the client was accepted.
     early: Vec<u8>,
     events: VecDeque<WebhookEvent>,
@@ -62,8 +64,8 @@ struct Question {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookStage {
     Handshaking,
-    /// Waiting for the back end's decision.
-    Admitting(HubProtocol),
+    /// Waiting for this number of groups to be joined.
+    Joining(HubProtocol, usize),
     Open(HubProtocol),
     /// The client disconnected or was closed.
     Over,
@@ -75,6 +77,7 @@ impl WebhookClient {
         Self {
             facts: Arc::new(facts),
             stage,
+            groups: Vec::new(),
             early: Vec::new(),
             events: VecDeque::new(),
             place: None,
@@ -90,7 +93,7 @@ impl WebhookClient {
     pub(super) fn protocol(&self) -> Option<HubProtocol> {
         match self.stage {
             WebhookStage::Open(protocol) => Some(protocol),
-            WebhookStage::Handshaking | WebhookStage::Admitting(_) | WebhookStage::Over => None,
+            WebhookStage::Handshaking | WebhookStage::Joining(..) | WebhookStage::Over => None,
         }
     }
 

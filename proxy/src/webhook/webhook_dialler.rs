@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::IntoResponse;
+use bytestring::ByteString;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 use trunkline_link::{LinkEnd, LinkSocket, request_handshake};
 use trunkline_protocol::service::{Ping, Role, ServiceMessage};
 
+use super::answer::WebhookAnswer;
+use super::connect_answer::ConnectVerdict;
+use super::connect_question::facts;
 use super::event_sender::EventSender;
-use super::loopback_server::LoopbackServer;
+use super::loopback_server::{LoopbackServer, Post};
+use super::webhook_event::WebhookEvent;
 use super::webhook_hub::WebhookHub;
 use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
 
@@ -34,13 +38,28 @@ impl MemoryDialler for WebhookDialler {
         });
     }
 
-    /// A webhook has no paths for nodes.
-    fn ask(&self, _request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
-        Box::pin(async { StatusCode::NOT_FOUND.into_response() })
+    /// Asks the back end whether a client may connect.
+    fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
+        let hub = self.0.clone();
+        Box::pin(async move { admission(hub, request.headers()).await.into_response() })
     }
 
     fn place(&self) -> String {
         format!("webhook {}", self.0.template())
+    }
+}
+
+async fn admission(hub: Arc<WebhookHub>, head: &HeaderMap) -> ConnectVerdict {
+    let event = match WebhookEvent::of_connect(hub.place(), head, &hub.settings().connect_items) {
+        Ok(event) => event,
+        Err(error) => return ConnectVerdict::Unknown(error.to_string()),
+    };
+    // The connection does not exist yet.
+    let post = Post { connection_id: ByteString::new(), facts: Arc::new(facts(head)), event };
+    let permit = hub.request_permit().await;
+    match EventSender::new(hub.clone()).deliver(permit, post).await {
+        (_, WebhookAnswer::Verdict(admission)) => admission,
+        _ => ConnectVerdict::Unknown(String::new()),
     }
 }
 

@@ -2,11 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use http::HeaderMap;
 use http::uri::PathAndQuery;
 use serde::Serialize;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 
-use crate::config::{ExpandError, TemplateValues, UrlTemplate};
+use super::connect_question;
+use crate::config::{ConnectItem, ExpandError, TemplateValues, UrlTemplate};
 
 /// Fixed memory charge per event, so that many small events count.
 const OVERHEAD_BYTES: usize = 256;
@@ -28,7 +30,7 @@ pub(super) struct WebhookEvent {
 /// Kind of event, which determines the meaning of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum EventKind {
-    /// Asks whether the client may connect.
+    /// Question whether the client may connect.
     Connect,
     Connected,
     Disconnected,
@@ -103,14 +105,26 @@ impl WebhookEvent {
         error: Option<&str>,
     ) -> Result<Self, EventError> {
         let (name, number) = match &kind {
-            EventKind::Connect => ("connect", OPEN_CONNECTION),
             EventKind::Disconnected => ("disconnected", CLOSE_CONNECTION),
-            EventKind::Connected | EventKind::Message { .. } | EventKind::Stream { .. } => {
-                ("connected", OPEN_CONNECTION)
-            }
+            _ => ("connected", OPEN_CONNECTION),
         };
         let body = serde_json::to_vec(&ConnectionEventBody { number, error }).unwrap_or_default().into();
         let target = template.expand(TemplateValues { hub, category: kind.category(), event: name })?;
+        Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
+    }
+
+    /// Question whether a client may connect, with the listed items of its request.
+    ///
+    /// # Errors
+    /// If the URL can't be built from the hub's name.
+    pub(super) fn of_connect(
+        (hub, template): (&str, &UrlTemplate),
+        head: &HeaderMap,
+        items: &[ConnectItem],
+    ) -> Result<Self, EventError> {
+        let (kind, name) = (EventKind::Connect, "connect");
+        let target = template.expand(TemplateValues { hub, category: kind.category(), event: name })?;
+        let body = connect_question::body(OPEN_CONNECTION, head, items);
         Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
     }
 

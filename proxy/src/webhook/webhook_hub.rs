@@ -1,7 +1,9 @@
 //! Webhook of one hub: target URL, requests in flight and their outcomes.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -27,6 +29,8 @@ pub(crate) struct WebhookHub {
     clients: AtomicUsize,
     counters: Arc<WebhookCounters>,
     trouble: Mutex<WebhookTrouble>,
+    /// HTTP clients of the shards' threads.
+    http_clients: Mutex<HashMap<ThreadId, HttpClient>>,
 }
 
 /// Failures of requests since the last valid answer, and slow answers since the last fast one.
@@ -113,6 +117,7 @@ impl WebhookHub {
             clients: AtomicUsize::new(0),
             counters,
             trouble: Mutex::default(),
+            http_clients: Mutex::default(),
         }
     }
 
@@ -172,10 +177,12 @@ impl WebhookHub {
         (&self.name, &self.template)
     }
 
-    /// HTTP client for one link; its connections are bound to the link's thread.
+    /// HTTP client of this thread, to which its connections are bound.
     #[must_use]
     pub(super) fn http_client(&self) -> HttpClient {
-        HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout)
+        let new = || HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout);
+        let mut clients = self.http_clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.entry(thread::current().id()).or_insert_with(new).clone()
     }
 
     /// Current signing secrets: the hub's own, or the access keys.

@@ -11,7 +11,7 @@ use super::backlog::Backlog;
 use super::webhook_dialler::WebhookDialler;
 use super::webhook_hub::{WebhookHub, WebhookTerms};
 use crate::condition::Finding;
-use crate::config::{WebhookSecret, WebhookSettings};
+use crate::config::{WebhookConnecting, WebhookSecret, WebhookSettings};
 use crate::metrics::{LabelledCounters, WebhookCounters};
 use crate::net::connector::Connector;
 use crate::upstream::MemoryDialler;
@@ -51,6 +51,12 @@ impl Webhooks {
     #[must_use]
     pub(crate) fn serve(&self, hub: &str) -> bool {
         self.terms.settings.rule_for(hub).is_some()
+    }
+
+    /// Whether back ends decide about each client.
+    #[must_use]
+    pub(crate) fn are_asked(&self) -> bool {
+        self.terms.settings.connecting == WebhookConnecting::Asked
     }
 
     /// Names of hubs served from the start under their own path.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trunkline_proxy::parts::{GivenKeys, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSettings};
+use trunkline_proxy::parts::{ConnectItem, GivenKeys, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSettings};
 
 use super::config_error::ConfigError;
 use super::settings_flag::Flags;
@@ -45,10 +45,21 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_secret_files: Vec<PathBuf>,
 
-    /// Ask the webhook about each client that connects, by the event `connect`. Any response except 2xx refuses the
-    /// client.
+    /// Ask the webhook about each client that connects, by the event `connect`. A response of 2xx may name the user,
+    /// groups, claims and data of the client; any other response refuses the client.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT")]
     pub webhook_connect: bool,
+
+    /// An item of the client's request for the event `connect`: `address`, `header:NAME` or `cookie:NAME`. May be given
+    /// several times.
+    #[arg(
+        long = "webhook-connect-item",
+        env = "TRUNKLINE_WEBHOOK_CONNECT_ITEM",
+        value_name = "ITEM",
+        value_delimiter = ',',
+        requires = "webhook_connect"
+    )]
+    pub webhook_connect_items: Vec<ConnectItem>,
 
     #[command(flatten)]
     pub settings: Flags<WebhookSettings>,
@@ -73,6 +84,7 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
             secrets: args.secret_sources()?.read_lines()?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
+            connect_items: args.webhook_connect_items.clone(),
             ..args.settings.0.clone()
         })
     }

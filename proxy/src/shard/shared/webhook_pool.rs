@@ -42,6 +42,7 @@ impl Shared {
     ) -> Result<Arc<Hub>, TableFull> {
         let mut settings = HubManifest::new(name, path);
         settings.message_max_bytes = MESSAGE_MAX_BYTES.min(self.settings.message_max_bytes);
+        settings.asks_app = self.webhooks.are_asked();
         let hub = self.hubs.register_as(origin, settings, share)?;
         // After the limit check, so that a refused hub leaves no state.
         let Some((webhook, dialler)) = self.webhooks.of(name) else { return Ok(hub) };
