@@ -22,6 +22,7 @@ pub(super) mod value_parser;
 mod webhook_args;
 
 pub(super) use access_key_args::AccessKeyArgs;
+pub(super) use app_key_args::AppKeyList;
 pub(super) use config_error::ConfigError;
 pub(super) use rest_args::audience_host;
 pub use serve_args::ServeArgs;

@@ -1,9 +1,10 @@
 //! `trunkline token`: creates access keys and access tokens.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
@@ -12,7 +13,7 @@ use trunkline_protocol::key::{AccessKey, AccessKeyError};
 use trunkline_proxy::parts::{AppKey, Ruleset, unix_seconds};
 
 use super::flag::value_parser::whole_seconds;
-use super::flag::{AccessKeyArgs, audience_host};
+use super::flag::{AccessKeyArgs, AppKeyList, audience_host};
 use super::output::{print, print_warning};
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +37,14 @@ pub(super) enum TokenCommand {
     Rest {
         #[command(flatten)]
         access_keys: AccessKeyArgs,
+        #[command(flatten)]
+        app_keys: AppKeyList,
+        /// Sign with the key of this app. [default: the access key; without one, the only app, or that of `--hub`]
+        #[arg(long, value_name = "NAME")]
+        app: Option<String>,
+        /// The configuration file of the nodes, with their keys.
+        #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
         /// Limit the token to this hub. [default: all]
         #[arg(long, value_name = "HUB")]
         hub: Option<String>,
@@ -94,10 +103,16 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
             };
             print(&access_token::sign(&key, &id, &claims, times));
         }
-        TokenCommand::Rest { access_keys, hub, audience, lifetime } => {
+        TokenCommand::Rest { access_keys, app_keys, app, config, hub, audience, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
+            let apps = apps(&app_keys, config.as_deref())?;
+            let has_access_key = access_keys.keys()?.is_some();
+            let key = match app_of_token(&apps, app.as_deref(), hub.as_deref(), has_access_key)? {
+                Some(app) => app.key().clone(),
+                None => signing_key(&access_keys)?,
+            };
             let host = audience_host(audience.split(',').next().unwrap_or_default()).map_err(anyhow::Error::msg)?;
-            print(&sign_rest_token_for(&signing_key(&access_keys)?, &host, hub.as_deref(), times));
+            print(&sign_rest_token_for(&key, &host, hub.as_deref(), times));
         }
     }
     Ok(())
@@ -123,6 +138,47 @@ fn issuer_key(config: Option<&Path>, name: &str, claims: &mut Vec<(String, Strin
     claims.push(("iss".into(), iss.into()));
     claims.extend(audiences.iter().map(|audience| ("aud".into(), audience.clone())));
     Ok(AccessKey::new(secret)?)
+}
+
+/// Keys of apps from flags, files and the tables of the configuration file.
+fn apps(list: &AppKeyList, config: Option<&Path>) -> anyhow::Result<Vec<AppKey>> {
+    let mut apps = list.sources()?.read_lines()?;
+    if let Some(config) = config {
+        apps.extend_from_slice(Ruleset::read(config)?.app_keys());
+    }
+    Ok(apps)
+}
+
+/// App whose key signs a REST token; `None` for the access key.
+fn app_of_token<'a>(
+    apps: &'a [AppKey],
+    name: Option<&str>,
+    hub: Option<&str>,
+    has_access_key: bool,
+) -> anyhow::Result<Option<&'a AppKey>> {
+    let names = || {
+        let names: BTreeSet<_> = apps.iter().map(AppKey::name).collect();
+        if names.is_empty() { "no app".to_owned() } else { names.into_iter().collect::<Vec<_>>().join(", ") }
+    };
+    let is_for_hub = |app: &&AppKey| hub.is_none_or(|hub| app.opens(hub));
+    if let Some(name) = name {
+        let is_named = |app: &&AppKey| app.name().eq_ignore_ascii_case(name);
+        let known = apps.iter().find(is_named).with_context(|| {
+            format!("--app {name:?} has no key ({} has one): give it by --app-key, --app-key-file or --config", names())
+        })?;
+        let app = apps.iter().filter(is_named).find(is_for_hub);
+        return app.map(Some).with_context(|| format!("--hub {:?}: {known} does not open it", hub.unwrap_or_default()));
+    }
+    if has_access_key || apps.is_empty() {
+        return Ok(None);
+    }
+    let fitting: Vec<_> = apps.iter().filter(is_for_hub).collect();
+    let others = fitting.iter().filter(|app| fitting.iter().any(|one| !one.name().eq_ignore_ascii_case(app.name())));
+    match fitting.first() {
+        Some(app) if others.count() == 0 => Ok(Some(app)),
+        Some(_) => bail!("several apps have a key ({}): choose one by --app NAME, or give --access-key", names()),
+        None => bail!("--hub {:?} is opened by none of the keys of {}", hub.unwrap_or_default(), names()),
+    }
 }
 
 /// Signing key: the first configured key, or this machine's development key.
@@ -158,6 +214,31 @@ mod tests {
     fn a_claim_is_a_name_and_a_value_that_may_hold_further_equals_signs() {
         assert_eq!(parse_claim("role=a=b").unwrap(), ("role".into(), "a=b".into()));
         assert!(parse_claim("role").unwrap_err().contains("role=admin"));
+    }
+
+    #[test]
+    fn a_rest_token_is_signed_by_the_app_that_is_named_or_the_only_one_for_its_hub() {
+        let key = |text: &str| text.parse::<AppKey>().unwrap();
+        let apps = [key("shop=0123456789abcdefgh;cart"), key("news=hgfedcba9876543210"), key("news=hgfedcba98765432")];
+        let app = |apps: &[AppKey], name, hub, has_access_key| {
+            let app = app_of_token(apps, name, hub, has_access_key).map_err(|error| error.to_string())?;
+            Ok::<_, String>(app.map(|app| app.key().expose().to_owned()))
+        };
+        let shop = Ok(Some("0123456789abcdefgh".to_owned()));
+        assert_eq!(app(&apps, Some("Shop"), None, true), shop);
+        assert_eq!(app(&apps, None, Some("cart"), false), shop);
+        assert_eq!(app(&apps[..1], None, None, false), shop);
+        assert_eq!(app(&apps[1..], None, None, false), Ok(Some("hgfedcba9876543210".into())), "two keys of one app");
+        assert_eq!((app(&apps, None, Some("cart"), true), app(&[], None, None, false)), (Ok(None), Ok(None)));
+        for (name, hub, problem) in [
+            (Some("shops"), None, "--app \"shops\" has no key (news, shop has one)"),
+            (Some("shop"), Some("news"), "app key shop: hubs cart does not open it"),
+            (None, None, "several apps have a key (news, shop): choose one by --app NAME"),
+            (None, Some("other"), "--hub \"other\" is opened by none of the keys of news, shop"),
+        ] {
+            let told = app(&apps, name, hub, false).unwrap_err();
+            assert!(told.contains(problem) && !told.contains("0123"), "{told}");
+        }
     }
 
     #[test]

@@ -195,6 +195,12 @@ impl AppKey {
         &self.name
     }
 
+    /// Whether the key is for this hub.
+    #[must_use]
+    pub fn opens(&self, hub: &str) -> bool {
+        self.hubs.holds(hub)
+    }
+
     /// Secret that the app signs with.
     #[must_use]
     pub fn key(&self) -> &AccessKey {

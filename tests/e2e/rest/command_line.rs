@@ -8,6 +8,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{play, profile_folder};
+use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::run;
 
 /// Format of the status that `curl` prints after the body.
@@ -70,6 +71,37 @@ fn curl_and_a_printed_token_are_all_that_it_takes() {
         let closed = curl(&all, &["--request", "DELETE", &url(&format!("/connections/{id}?reason=bye"))]).await?;
         ensure!(closed == (200, Value::Null), "{closed:?}");
         ensure!(client.ending().await?.text.contains("bye"));
+        Ok(())
+    });
+}
+
+#[test]
+fn a_token_is_signed_by_the_key_of_an_app_from_a_file_or_the_configuration() {
+    play(async |stage| {
+        let key = "a-key-of-one-app-0123456789";
+        let (line, table) = (stage.folder().join("keys"), stage.folder().join("node.toml"));
+        std::fs::write(&line, format!("shop={key};orders\n"))?;
+        std::fs::write(
+            &table,
+            format!("listen = \"127.0.0.1:1\"\n[app-keys.shop]\nkey = {key:?}\nhubs = [\"orders\"]\n"),
+        )?;
+        let file = line.to_string_lossy().into_owned();
+        let arguments = ["--rest", "--app-key-file", &file];
+        let mut node = Fleet::new(stage).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        node.ready().await?;
+        let body = json!({ "target": "Notice", "arguments": [] }).to_string();
+        let config = table.to_string_lossy().into_owned();
+        for source in [["--app-key-file", &*file], ["--config", &*config]] {
+            for more in [&[][..], &["--app", "shop"], &["--hub", "orders"]] {
+                let mut command = Command::new(trunkline()?);
+                let command = command.args(["token", "rest"]).args(source).args(more);
+                let token = run(command.env_remove("TRUNKLINE_ACCESS_KEY")).await?.trim().to_owned();
+                for (hub, status) in [("orders", 202), ("other", 401)] {
+                    let sent = curl(&token, &["--json", &body, &node.url(&format!("/api/hubs/{hub}/:send"))]).await?;
+                    ensure!(sent.0 == status, "{source:?} {more:?} {hub}: {sent:?}");
+                }
+            }
+        }
         Ok(())
     });
 }

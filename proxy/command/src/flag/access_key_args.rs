@@ -33,7 +33,7 @@ pub(crate) struct AccessKeyArgs {
 }
 
 impl AccessKeyArgs {
-    pub(super) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
+    pub(crate) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
         let keys = self.sources()?.read()?;
         if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
     }

@@ -9,8 +9,9 @@ use trunkline_proxy::parts::{AppKey, GivenKeys};
 use super::config_error::ConfigError;
 use crate::logging::LOG_TARGET;
 
+/// Keys of apps, also for commands that sign with them.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct AppKeyArgs {
+pub(crate) struct AppKeyList {
     /// Key of one app of several, so that none of them needs `--access-key`: `NAME=KEY;HUB;HUB`, where a `*` at the end
     /// of a hub matches any suffix. The key is valid only for dial-in, REST and clients' tokens of these hubs;
     /// `trunkline token key --app NAME` creates one. Without hubs, it is valid for the hub NAME and the hubs of the
@@ -28,6 +29,12 @@ pub(crate) struct AppKeyArgs {
     /// File with keys of apps, one `NAME=KEY;HUB;HUB` on each line. May be given several times.
     #[arg(long = "app-key-file", env = "TRUNKLINE_APP_KEY_FILE", value_name = "FILE", value_delimiter = ',')]
     pub app_key_files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct AppKeyArgs {
+    #[command(flatten)]
+    pub keys: AppKeyList,
 
     /// Refuse app servers that dial in from other machines by plain HTTP; without this flag, the first one causes a
     /// warning. https:// at `--tls-listen` or as reported by a load balancer of `--trust` counts as encrypted, and so
@@ -41,11 +48,19 @@ pub(crate) struct AppKeyArgs {
     pub allow_untagged_hellos: bool,
 }
 
-impl AppKeyArgs {
-    pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
+impl AppKeyList {
+    /// Returns the configured keys and the key files.
+    pub(crate) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         let typed =
             self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.app_key_files.clone() })
+    }
+}
+
+impl AppKeyArgs {
+    /// Returns the configured keys and the key files.
+    pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
+        self.keys.sources()
     }
 
     /// Whether hellos without a tag are taken, which is for an update only and brings a warning.
@@ -65,7 +80,7 @@ impl AppKeyArgs {
 mod tests {
     use super::*;
 
-    fn keys(args: &AppKeyArgs) -> Result<Vec<AppKey>, String> {
+    fn keys(args: &AppKeyList) -> Result<Vec<AppKey>, String> {
         let read = |sources: GivenKeys<AppKey>| sources.read_lines().map_err(|error| error.to_string());
         args.sources().map_err(|error| error.to_string()).and_then(read)
     }
@@ -76,11 +91,7 @@ mod tests {
     fn keys_of_apps_are_read_from_flags_and_lines_of_files() {
         let path = std::env::temp_dir().join(format!("trunkline-app-keys-{}", std::process::id()));
         std::fs::write(&path, format!("# Ours.\norders={KEY}\n")).unwrap();
-        let args = AppKeyArgs {
-            app_keys: vec![format!("shop={KEY};cart")],
-            app_key_files: vec![path.clone()],
-            ..AppKeyArgs::default()
-        };
+        let args = AppKeyList { app_keys: vec![format!("shop={KEY};cart")], app_key_files: vec![path.clone()] };
         let names: Vec<_> = keys(&args).unwrap().iter().map(ToString::to_string).collect();
         std::fs::write(&path, "orders=short").unwrap();
         let problem = keys(&args).unwrap_err();
@@ -92,10 +103,10 @@ mod tests {
 
     #[test]
     fn an_invalid_key_is_refused_and_not_shown() {
-        let args = AppKeyArgs { app_keys: vec![format!("{KEY}+/==")], ..AppKeyArgs::default() };
+        let args = AppKeyList { app_keys: vec![format!("{KEY}+/==")], ..AppKeyList::default() };
         let problem = keys(&args).unwrap_err();
         assert!(problem.starts_with("--app-key: ") && !problem.contains(KEY), "{problem}");
-        let args = AppKeyArgs { app_key_files: vec!["no-such-file".into()], ..AppKeyArgs::default() };
+        let args = AppKeyList { app_key_files: vec!["no-such-file".into()], ..AppKeyList::default() };
         let problem = keys(&args).unwrap_err();
         assert!(problem.starts_with("--app-key-file no-such-file can't be read"), "{problem}");
     }
