@@ -118,3 +118,19 @@ fn the_admin_port_answers_it_beside_its_own_api() {
         Ok(())
     });
 }
+
+#[test]
+fn a_local_service_without_a_key_serves_rest_and_a_node_without_rest_says_so() {
+    play(async |stage| {
+        let status = async |fleet: Fleet<'_>| {
+            let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[], &[])?;
+            node.ready().await?;
+            let answer = get(node.address(), "/api/hubs/chat/users/ann").await?;
+            anyhow::Ok((answer.status.as_u16(), answer.body))
+        };
+        let (on, off) = (status(Fleet::in_development(stage)).await?, status(Fleet::new(stage)).await?);
+        ensure!(on.0 == 401 && on.1.contains("there is no access token"), "{on:?}");
+        ensure!(off.0 == 404 && off.1.contains("the REST data plane is off at this port (see --rest"), "{off:?}");
+        Ok(())
+    });
+}

@@ -10,7 +10,8 @@ use super::socket_address::socket_address;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RestArgs {
     /// Serve the REST data plane on the client ports, too: `/api/hubs/{hub}/...`, with which back ends send to clients
-    /// and query connections. Callers need a token signed with the access key: `trunkline token rest` prints one.
+    /// and query connections. Callers need a token signed with the access key: `trunkline token rest` prints one. On by
+    /// default on a node without an access key, `--upstream` and `--rest-listen`: a local Azure SignalR Service.
     #[arg(long, env = "TRUNKLINE_REST")]
     pub rest: bool,
 
@@ -37,6 +38,15 @@ pub(crate) fn audience_host(text: &str) -> Result<String, String> {
     host.ok_or_else(|| "must be a host such as signalr.example, or a URL".into())
 }
 
+impl RestArgs {
+    /// Settings of a node. A local service for development serves REST like Azure's, unless it has another port.
+    pub(super) fn settings(&self, is_local_service: bool) -> Result<RestSettings, ConfigError> {
+        let settings = RestSettings::try_from(self)?;
+        let on_client_ports = settings.on_client_ports || is_local_service && settings.listen.is_none();
+        Ok(RestSettings { on_client_ports, ..settings })
+    }
+}
+
 impl TryFrom<&RestArgs> for RestSettings {
     type Error = ConfigError;
 
@@ -53,7 +63,25 @@ impl TryFrom<&RestArgs> for RestSettings {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct RestCli {
+        #[command(flatten)]
+        args: RestArgs,
+    }
+
+    #[test]
+    fn a_local_service_serves_rest_unless_it_has_another_port_for_it() {
+        let is_on = |flags: &[&str], is_local| {
+            let args = RestCli::parse_from([&["trunkline"], flags].concat()).args;
+            args.settings(is_local).unwrap().on_client_ports
+        };
+        assert!(is_on(&[], true) && is_on(&["--rest"], false));
+        assert!(!is_on(&[], false) && !is_on(&["--rest-listen", "127.0.0.1:8091"], true));
+    }
 
     #[test]
     fn an_audience_is_a_host_or_a_url_of_which_the_host_counts() {

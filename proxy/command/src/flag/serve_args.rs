@@ -351,7 +351,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         relay: args.relay.0.by_address(knows_balancers).by_files(client_files_max()),
         webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
-        rest: (&args.rest).try_into()?,
+        rest: args.rest.settings(is_development && !addresses.has_upstreams())?,
         sampling: args.otlp.sampling()?,
         rules: addresses.rules.clone(),
     })
