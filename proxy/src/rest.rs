@@ -12,6 +12,7 @@
 mod client_token;
 mod command_batch;
 mod execution;
+mod kept_answer;
 mod member_list;
 mod message_body;
 mod operation;
@@ -19,6 +20,7 @@ mod query;
 mod refresh_body;
 mod rest_caller;
 mod rest_error;
+mod send_batch;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -41,6 +43,7 @@ use crate::limits::{RestPermit, RestPermits, RestShare};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::Execution;
+use kept_answer::{KeptAnswers, Keyed, key_of};
 use operation::{HubOperation, Operation, is_of_data_plane};
 use query::RestQuery;
 use rest_caller::RestCaller;
@@ -72,6 +75,7 @@ struct RestState {
     permits: RestPermits,
     /// Client invocations waiting for results.
     calls: Permits<Signer>,
+    answers: KeptAnswers,
     hasher: RandomState,
 }
 
@@ -88,7 +92,9 @@ impl Rest {
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
         let most = shared.settings.rest.requests_max.get();
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
-        Self(Arc::new(RestState { shared, fleet: FleetEntry::of(&fleet), permits, calls, hasher: RandomState::new() }))
+        let answers = KeptAnswers::new(shared.settings.rest.idempotency_keys_max);
+        let (fleet, hasher) = (FleetEntry::of(&fleet), RandomState::new());
+        Self(Arc::new(RestState { shared, fleet, permits, calls, answers, hasher }))
     }
 
     /// Whether a path belongs to the data plane.
@@ -145,6 +151,11 @@ impl Rest {
             }
         };
         permit.body_has_come();
+        let kept = match self.keyed(&head, &signer.signer, &body)? {
+            Some(Keyed::Repeated(answer)) => return Ok(answer),
+            Some(Keyed::New(pending)) => Some(pending),
+            None => None,
+        };
         // The client may take half a minute, so the permit is returned meanwhile.
         let (permit, call) = match operation.operation {
             Operation::Invoke { .. } => {
@@ -158,7 +169,12 @@ impl Rest {
         // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let executing = tokio::spawn(async move {
             let _permits = (permit, call);
-            execution.run(operation).await
+            let answer = execution.run(operation).await;
+            match kept {
+                // Also if the caller is gone, because it will repeat the request.
+                Some(kept) => Ok(kept.keep(answer.unwrap_or_else(IntoResponse::into_response)).await),
+                None => answer,
+            }
         });
         executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
     }
@@ -176,6 +192,14 @@ impl Rest {
         let shares = [hub, token, RestShare::Signer(signer.clone())];
         let shares = shares.into_iter().chain(address.map(|ip| RestShare::Address(ip.into())));
         self.0.permits.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
+    }
+
+    /// Looks up the answer of a request with an `Idempotency-Key`.
+    fn keyed(&self, head: &Parts, signer: &Signer, body: &Bytes) -> Result<Option<Keyed>, RestError> {
+        let Some(key) = key_of(&head.headers)? else { return Ok(None) };
+        let request = self.0.hasher.hash_one((head.method.as_str(), head.uri.to_string(), body));
+        let share = self.0.shared.admission.share_of(signer);
+        self.0.answers.begin((signer, &share), key, request).map(Some)
     }
 
     fn call(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {

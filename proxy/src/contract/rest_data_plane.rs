@@ -426,10 +426,12 @@ fn a_client_is_invoked_and_its_result_is_the_answer() {
             let told = if status == 200 { answer.body } else { answer.body["message"].clone() };
             assert_eq!((answer.status, told), (status, expected));
         }
-        let nobody = back_end.ask("POST", "/connections/nobody/:invoke", "{\"target\":\"Say\"}").await;
+        let nobody = back_end.ask("POST", "/connections/nobody/:invoke", "{\"target\":\"Say\",\"arguments\":[]}").await;
         assert_eq!(nobody.status, 404, "{nobody:?}");
         let begun = Instant::now();
-        let silent = back_end.ask("POST", &format!("/connections/{}/:invoke", ann.id), "{\"target\":\"Say\"}").await;
+        let silent = back_end
+            .ask("POST", &format!("/connections/{}/:invoke", ann.id), "{\"target\":\"Say\",\"arguments\":[]}")
+            .await;
         assert_eq!((silent.status, begun.elapsed().as_secs()), (504, 30));
     });
 }
@@ -613,7 +615,7 @@ fn a_host_that_is_demanded_of_the_audience_is_named_in_the_refusal() {
         let rest = RestSettings { audience_hosts: vec!["signalr.example".into()], ..served().rest };
         let stage = Stage::with(Settings { rest, ..settings() }, 1);
         let mut back_end = alone(&stage);
-        let refused = back_end.ask("POST", "/:send", "{\"target\":\"Say\"}").await;
+        let refused = back_end.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[]}").await;
         assert_eq!(refused.status, 401);
         assert!(
             refused.body["message"].as_str().unwrap().contains("host signalr.example (--rest-audience)"),
@@ -621,7 +623,7 @@ fn a_host_that_is_demanded_of_the_audience_is_named_in_the_refusal() {
         );
         let key = AccessKey::new(KEY).unwrap();
         back_end.token = sign_rest_token_for(&key, "signalr.example", None, unix_seconds() + 60);
-        let known = back_end.ask("POST", "/:send", "{\"target\":\"Say\"}").await;
+        let known = back_end.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[]}").await;
         assert_eq!((known.status, &*known.code), (404, "Error.Hub.NotExisted"));
     });
 }
@@ -644,7 +646,7 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
             ("x".repeat(20_000), 401),
         ] {
             let stranger = BackEnd { rest: back_end.rest.clone(), token };
-            assert_eq!(stranger.ask("POST", "/:send", "{\"target\":\"Say\"}").await.status, status);
+            assert_eq!(stranger.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[]}").await.status, status);
         }
         let large = back_end.ask("POST", "/:send", &"x".repeat(2000)).await;
         assert_eq!(large.status, 413);
@@ -677,7 +679,7 @@ fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
             "/api/hubs/chat/:send?application=admin",
             "/api/hubs/chat%2F%26hub=admin/:generateToken?userId=root",
         ] {
-            assert_eq!(of_chat.ask("POST", path, "{\"target\":\"Say\"}").await.status, 401, "{path}");
+            assert_eq!(of_chat.ask("POST", path, "{\"target\":\"Say\",\"arguments\":[]}").await.status, 401, "{path}");
         }
         let made = back_end.ask("POST", "/api/hubs/a%26hub=admin/:generateToken?userId=root", "").await.body;
         assert_eq!(made["url"], "https://node.example/client/?hub=a%26hub%3Dadmin");
@@ -812,7 +814,7 @@ fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_are_bou
         let path = format!("/connections/{}/:invoke", ann.id);
         let call = |caller: &BackEnd| {
             let (caller, path) = (caller.clone(), path.clone());
-            spawn_local(async move { caller.ask("POST", &path, "{\"target\":\"Say\"}").await })
+            spawn_local(async move { caller.ask("POST", &path, "{\"target\":\"Say\",\"arguments\":[]}").await })
         };
         let mut calls = vec![call(&of_app), call(&of_app)];
         ann.text().await;
@@ -886,6 +888,12 @@ fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
         let unknown = back_end.ask("HEAD", "/connections/nobody", "").await;
         assert_eq!((unknown.status, &*unknown.code), (503, "Error.Fleet.Incomplete"));
         assert!(unknown.body["message"].as_str().unwrap().contains("n3"), "{unknown:?}");
+        let partly = back_end.ask("HEAD", "/connections/nobody?partial=true", "").await;
+        assert_eq!((partly.status, &*partly.code, &*partly.missing), (404, "Warning.Connection.NotExisted", "n3"));
+        assert_eq!(back_end.status("GET", "/groups/red/connections").await, 503);
+        let partly = back_end.ask("GET", "/groups/red/connections?partial=TRUE", "").await;
+        assert_eq!((partly.status, &*partly.missing, &partly.body["value"]), (200, "n3", &json!([])));
+        assert_eq!(back_end.status("GET", "/groups/red/connections?partial=1").await, 400);
     });
 }
 
@@ -901,7 +909,8 @@ fn a_client_of_a_hub_that_only_another_node_has_is_invoked() {
             BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone()),
             format!("/api/hubs/news/connections/{}/:invoke", ann.id),
         );
-        let asking = spawn_local(async move { back_end.ask("POST", &path, "{\"target\":\"Say\"}").await });
+        let asking =
+            spawn_local(async move { back_end.ask("POST", &path, "{\"target\":\"Say\",\"arguments\":[]}").await });
         assert!(ann.text().await.contains("Say"));
         answer_invocation(&mut link, "{\"type\":3,\"invocationId\":\"ID\",\"result\":7}\u{1e}").await;
         let answer = asking.await.unwrap();

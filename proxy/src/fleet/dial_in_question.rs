@@ -52,7 +52,7 @@ pub(super) async fn list_members(
     let ack_id = query.ack_id;
     let here = fleet.presence().reach(fleet.members(), link).is_for_us.then(|| link.hub());
     let hub = QuestionedHub { key: link.hub_identity().key().into(), here, app: link.app() };
-    let ack = match page_of(fleet, &hub, query, others).await {
+    let ack = match page_of(fleet, &hub, query, others, None).await {
         Ok(page) => {
             let payload = Some(page.to_payload());
             Ack { ack_id, status: AckStatus::Ok, message: Some(ByteString::new()), payload }

@@ -234,7 +234,7 @@ impl FleetEntry {
         FleetAnswer { ack: terms.combine(answers.collect()), missing }
     }
 
-    /// Lists one page of a group's members.
+    /// Lists one page of a group's members. Nodes without an answer are added to `missing`, if there is such a list.
     ///
     /// # Errors
     /// Status and reason, if a node does not answer or the page token is invalid.
@@ -242,9 +242,10 @@ impl FleetEntry {
         &self,
         hub: &NamedHub,
         query: GroupMemberQuery,
+        missing: Option<&mut Vec<String>>,
     ) -> Result<MemberPage, (AckStatus, String)> {
         let others = self.0.members().wanting(&hub.key, &[Wanted::Group(&query.group)]);
-        page_of(&self.0, &hub.questioned(), query, others).await
+        page_of(&self.0, &hub.questioned(), query, others, missing).await
     }
 
     /// Invokes a client method at any node and waits for the result. `invocation` builds the message from the

@@ -40,12 +40,14 @@ impl GatheredPage {
     }
 }
 
-/// Lists a group's members at this node, if queried, and at others. The page token names the next node.
+/// Lists a group's members at this node, if queried, and at others. The page token names the next node. Nodes without
+/// an answer are added to `missing`; without such a list they are an error.
 pub(super) async fn page_of(
     fleet: &Fleet,
     hub: &QuestionedHub,
     query: GroupMemberQuery,
     others: Vec<Arc<FleetMember>>,
+    mut missing: Option<&mut Vec<String>>,
 ) -> Result<MemberPage, (AckStatus, String)> {
     let own = hub.here.is_some().then_some(None);
     let mut nodes: Vec<_> = others.into_iter().map(Some).chain(own).collect();
@@ -69,7 +71,13 @@ pub(super) async fn page_of(
             }
             let page_size = Some(i64::try_from(page.room()).unwrap_or(i64::MAX));
             let part = GroupMemberQuery { page_size, top: None, continuation_token: token.take(), ..query.clone() };
-            let part = part_of(fleet, hub, part, node.as_ref()).await?;
+            let part = match (part_of(fleet, hub, part, node.as_ref()).await, &mut missing, &node) {
+                (Err((AckStatus::Timeout, _)), Some(missing), Some(member)) => {
+                    missing.push(member.name().to_owned());
+                    break;
+                }
+                (part, ..) => part?,
+            };
             page.members.extend(part.members);
             token = part.continuation_token;
             if token.is_none() {

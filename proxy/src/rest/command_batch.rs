@@ -58,9 +58,22 @@ impl Command {
                 Some(_) => Err(RestError::bad_value(wanted, "must be a text")),
             }
         };
+        let kind = text("type")?.unwrap_or_default().to_ascii_lowercase();
+        let allowed = match kind.as_str() {
+            "joingroup" | "leavegroup" => "type, group",
+            "closeconnection" => "type, reason",
+            _ => "type, target, arguments",
+        };
+        let is_allowed = |name: &str| allowed.split(", ").any(|known| known.eq_ignore_ascii_case(name));
+        if let Some(unknown) = members.keys().find(|name| !is_allowed(name)) {
+            return Err(RestError::unknown_member(unknown, allowed));
+        }
         let named = || group(&text("group")?.unwrap_or_default());
-        match text("type")?.unwrap_or_default().to_ascii_lowercase().as_str() {
-            "sendmessage" => ClientCall::of(members).map(Self::SendMessage),
+        match kind.as_str() {
+            "sendmessage" => {
+                let call = members.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("type"));
+                ClientCall::of(call.collect()).map(Self::SendMessage)
+            }
             "joingroup" => named().map(Self::JoinGroup),
             "leavegroup" => named().map(Self::LeaveGroup),
             "closeconnection" => match text("reason")? {
@@ -128,6 +141,11 @@ mod tests {
             (r#"[{"type":"CloseConnection"},{"type":"Dance"}]"#, "wrong command 2: the type must be SendMessage"),
             (r#"[{"type":"JoinGroup"}]"#, "wrong command 1: the group is empty"),
             (r#"[{"type":"SendMessage"}]"#, "wrong command 1: the target is missing"),
+            (r#"[{"type":"JoinGroup","gruop":"a"}]"#, "wrong command 1: the body has an unknown member \"gruop\""),
+            (
+                r#"[{"type":"SendMessage","target":"a","arguments":[],"to":1}]"#,
+                "its members are type, target, arguments",
+            ),
         ] {
             let told = read_commands(body.as_bytes()).unwrap_err().to_string();
             assert!(told.contains(problem), "{body}: {told}");

@@ -1,6 +1,5 @@
 //! Execution of one operation: messages and queries to the fleet, and the response.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,9 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use bytestring::ByteString;
+use futures_util::future::join_all;
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::json;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Outcome, next_frame};
@@ -30,12 +30,10 @@ use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
 use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_caller::RestCaller;
-use super::rest_error::RestError;
+use super::rest_error::{RestError, with_missing};
+use super::send_batch::{BatchMessage, read_batch, result, total};
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::shard::Shared;
-
-/// Header listing the nodes without an answer.
-const MISSING_NODES: HeaderName = HeaderName::from_static("x-trunkline-missing-nodes");
 
 /// Error code for a missing connection, as the target of a change or of a query.
 const NO_TARGET: &str = "Error.Connection.NotExisted";
@@ -85,6 +83,7 @@ impl Execution {
         operation.group().map_or(Ok(()), |group| self.check_group(group))?;
         match operation {
             Operation::Send(to) => self.send(&hub, to).await,
+            Operation::SendBatch => self.send_batch(&hub).await,
             Operation::Close(to) => self.close(&hub, to).await,
             Operation::Exists(who) => self.exists(&hub, who).await,
             Operation::GenerateToken => client_token::answer(&self.shared, (&self.query, &self.caller), (&hub, &name)),
@@ -243,6 +242,44 @@ impl Execution {
         Ok(with_missing(StatusCode::ACCEPTED.into_response(), &missing))
     }
 
+    /// Sends the messages of a batch in order, and then waits for all nodes.
+    async fn send_batch(&self, hub: &NamedHub) -> Result<Response, RestError> {
+        is_json(&self.head.headers)?;
+        self.check_methods(hub)?;
+        let messages = self.in_turn(hub, || read_batch(&self.body)).await?;
+        for (target, _) in messages.iter().flat_map(|message| &message.targets) {
+            if let Addressee::Group(group) = target {
+                self.check_group(group)?;
+            }
+        }
+        let mut begun = Vec::with_capacity(messages.len());
+        for message in messages {
+            begun.push(self.begin_message(hub, message).await);
+        }
+        let mut results = Vec::with_capacity(begun.len());
+        for deliveries in begun {
+            results.push(result(&total(join_all(deliveries).await)));
+        }
+        Ok(Json(json!({ "results": results })).into_response())
+    }
+
+    async fn begin_message(
+        &self,
+        hub: &NamedHub,
+        message: BatchMessage,
+    ) -> Vec<impl Future<Output = FleetDelivery> + use<>> {
+        let mut deliveries = Vec::with_capacity(message.targets.len());
+        for (target, filter) in message.targets {
+            let send = to_clients(target, message.payloads.clone(), Vec::new());
+            let send = match filter {
+                Some(filter) => filtered(&filter, &send),
+                None => send,
+            };
+            deliveries.push(self.fleet.begin_delivery(hub, send).await);
+        }
+        deliveries
+    }
+
     async fn close(&self, hub: &NamedHub, whom: Addressee) -> Result<Response, RestError> {
         let excluded = self.query.excluded().map(Into::into).collect();
         let answer = self.fleet.ask_fleet(hub, close_order(&whom, self.query.reason()?, excluded)).await;
@@ -301,7 +338,13 @@ impl Execution {
     }
 
     async fn ask(&self, hub: &NamedHub, question: ServiceMessage, code: &'static str) -> Result<Response, RestError> {
-        outcome(self.fleet.ask_fleet(hub, question).await, code, StatusCode::OK)
+        let is_partial = self.query.is_partial()?;
+        let mut answer = self.fleet.ask_fleet(hub, question).await;
+        if answer.ack.status == AckStatus::Timeout && is_partial {
+            answer.ack.status = AckStatus::NotFound;
+        }
+        let missing = answer.missing.clone();
+        outcome(answer, code, StatusCode::OK).map_err(|error| error.with_missing(&missing))
     }
 
     async fn change(&self, hub: &NamedHub, change: ServiceMessage) -> Result<Response, RestError> {
@@ -405,18 +448,6 @@ fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
     ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() })
 }
 
-/// Filter that matches the clients of an operation.
-fn filter_of(whom: &Addressee) -> Cow<'_, str> {
-    let quoted = |name: &str| name.replace('\'', "''");
-    match whom {
-        Addressee::Everyone => "connectionId ne null".into(),
-        Addressee::Group(name) => format!("'{}' in groups", quoted(name)).into(),
-        Addressee::User(id) => format!("userId eq '{}'", quoted(id)).into(),
-        Addressee::Connection(id) => format!("connectionId eq '{}'", quoted(id)).into(),
-        Addressee::Matching(filter) => filter.into(),
-    }
-}
-
 /// Order to add clients to a group: a connection, a user's current connections, or those matched by a filter.
 fn join_order(whom: &Addressee, group: String) -> ServiceMessage {
     match whom {
@@ -425,7 +456,7 @@ fn join_order(whom: &Addressee, group: String) -> ServiceMessage {
             ..user_change(user.clone(), Some(group))
         }),
         Addressee::Connection(id) => ServiceMessage::JoinGroupWithAck(change(id.clone(), Some(group))),
-        whom => filtered(&filter_of(whom), &ServiceMessage::JoinGroupWithAck(change(String::new(), Some(group)))),
+        whom => filtered(&whom.filter(), &ServiceMessage::JoinGroupWithAck(change(String::new(), Some(group)))),
     }
 }
 
@@ -433,7 +464,7 @@ fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
     match whom {
         Addressee::User(user) => ServiceMessage::UserLeaveGroupWithAck(user_change(user.clone(), Some(group))),
         Addressee::Connection(id) => ServiceMessage::LeaveGroupWithAck(change(id.clone(), Some(group))),
-        whom => filtered(&filter_of(whom), &ServiceMessage::LeaveGroupWithAck(change(String::new(), Some(group)))),
+        whom => filtered(&whom.filter(), &ServiceMessage::LeaveGroupWithAck(change(String::new(), Some(group)))),
     }
 }
 
@@ -472,14 +503,6 @@ fn done(answer: FleetAnswer, status: StatusCode) -> Result<Response, RestError> 
             Err(RestError::new(StatusCode::CONFLICT, "Error.Request.Refused", &*text))
         }
     }
-}
-
-/// Adds the nodes without an answer, where the operation may or may not have been done.
-fn with_missing(mut answer: Response, missing: &[String]) -> Response {
-    if let (false, Ok(names)) = (missing.is_empty(), HeaderValue::from_str(&missing.join(","))) {
-        answer.headers_mut().insert(MISSING_NODES, names);
-    }
-    answer
 }
 
 /// Response to a caller of `:invoke`.

@@ -7,7 +7,7 @@ use serde_json::json;
 use trunkline_protocol::service::{AckStatus, GroupMemberQuery};
 
 use super::query::RestQuery;
-use super::rest_error::RestError;
+use super::rest_error::{RestError, with_missing};
 use crate::fleet::{FleetEntry, NamedHub};
 
 /// Default page size, as in Azure's service.
@@ -27,7 +27,9 @@ pub(super) async fn answer(
         continuation_token: query.continuation_token().map(Into::into),
         ..GroupMemberQuery::default()
     };
-    let page = fleet.list_group(hub, asked).await.map_err(|(status, problem)| match status {
+    let mut missing = Vec::new();
+    let list = query.is_partial()?.then_some(&mut missing);
+    let page = fleet.list_group(hub, asked, list).await.map_err(|(status, problem)| match status {
         AckStatus::Timeout => RestError::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", problem),
         _ => RestError::bad_value("continuationToken", &format!("is refused: {problem}")),
     })?;
@@ -41,5 +43,6 @@ pub(super) async fn answer(
         .continuation_token
         .filter(|_| rest != Some(0))
         .map(|token| format!("{url}?{}", query.of_next_page(&token, rest)));
-    Ok(Json(json!({ "value": members, "nextLink": next })).into_response())
+    let answer = Json(json!({ "value": members, "nextLink": next })).into_response();
+    Ok(with_missing(answer, &missing))
 }

@@ -48,8 +48,8 @@ impl ClientCall {
             match name.to_ascii_lowercase().as_str() {
                 "target" => target = Some(value),
                 "arguments" => arguments = Some(value),
-                // Members of later versions are ignored.
-                _ => {}
+                // A misspelt member would be missing.
+                _ => return Err(RestError::unknown_member(&name, "target, arguments")),
             }
         }
         let target = match target.map(JsonText::into_value) {
@@ -59,9 +59,13 @@ impl ClientCall {
             }
             _ => return Err(RestError::bad_value("target", "is missing: the name of the method to call at clients")),
         };
-        let arguments = match arguments.filter(|arguments| !arguments.value().is_null()) {
+        let arguments = match arguments {
+            Some(arguments) if arguments.value().is_null() => Vec::new(),
             Some(arguments) => arguments.items().ok_or_else(|| RestError::bad_value("arguments", "must be a list"))?,
-            None => Vec::new(),
+            None => {
+                let problem = "are missing: a list, which is [] for a method without parameters";
+                return Err(RestError::bad_value("arguments", problem));
+            }
         };
         Ok(Self { target, arguments })
     }
@@ -166,14 +170,12 @@ mod tests {
     #[test]
     fn members_are_read_without_regard_to_case_and_encoded_for_each_protocol() {
         let expected = "{\"type\":1,\"target\":\"Say\",\"arguments\":[\"a\",1,null]}\u{1e}";
-        for body in
-            [r#"{"Target":"Say","Arguments":["a",1,null]}"#, r#"{"arguments":["a",1,null],"target":"Say","x":2}"#]
-        {
+        for body in [r#"{"Target":"Say","Arguments":["a",1,null]}"#, r#"{"arguments":["a",1,null],"target":"Say"}"#] {
             let payloads = read_message(&headers("application/json; charset=utf-8"), &Bytes::from(body)).unwrap();
             assert_eq!(text(&payloads), expected);
             assert!(payloads.get(HubProtocol::MessagePack).unwrap().len() > 5);
         }
-        let plain = read_message(&HeaderMap::new(), &Bytes::from(r#"{"target":"Say"}"#)).unwrap();
+        let plain = read_message(&HeaderMap::new(), &Bytes::from(r#"{"target":"Say","arguments":null}"#)).unwrap();
         assert_eq!(text(&plain), "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}");
     }
 
@@ -201,6 +203,8 @@ mod tests {
             (r#"{"target":""}"#, "1 to 1024"),
             (&long, "1 to 1024"),
             (r#"{"target":"Say","arguments":{}}"#, "the arguments must be a list"),
+            (r#"{"target":"Say"}"#, "the arguments are missing"),
+            (r#"{"target":"Say","argumnets":[1]}"#, "the body has an unknown member \"argumnets\""),
         ] {
             let told =
                 read_message(&HeaderMap::new(), &Bytes::copy_from_slice(body.as_bytes())).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! Operations of the REST data plane, by method and path.
 //!
 //! ```text
-//!  /api/hubs/{hub}                       POST :send, :closeConnections, :generateToken, :execute
+//!  /api/hubs/{hub}                       POST :send, :sendBatch, :closeConnections, :generateToken, :execute
 //!        …/connections/{id}              POST :send, :invoke, :refresh · HEAD · DELETE        …/groups         DELETE
 //!        …/connections/{id}/streams/{stream}  POST :send, :complete
 //!        …/connections                   POST :refreshAuth  ·  …/connections/claims  POST
@@ -14,6 +14,8 @@
 //!
 //! `/api/v1/hubs/…` is equivalent, except that a `POST` without a verb sends, changes return 202, and
 //! `connections/{id}/groups/{group}` is an alias. `GET` is accepted for `HEAD`, as in Azure's SDK.
+
+use std::borrow::Cow;
 
 use http::Method;
 use percent_encoding::percent_decode_str;
@@ -53,6 +55,7 @@ pub(crate) enum Addressee {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
     Send(Addressee),
+    SendBatch,
     Close(Addressee),
     Exists(Addressee),
     GenerateToken,
@@ -71,6 +74,21 @@ pub(crate) enum Operation {
     UserLeave { user: String, group: String },
     UserLeaveAll { user: String },
     UserIsIn { user: String, group: String },
+}
+
+impl Addressee {
+    /// Filter that matches these clients.
+    #[must_use]
+    pub(super) fn filter(&self) -> Cow<'_, str> {
+        let quoted = |name: &str| name.replace('\'', "''");
+        match self {
+            Self::Everyone => "connectionId ne null".into(),
+            Self::Group(name) => format!("'{}' in groups", quoted(name)).into(),
+            Self::User(id) => format!("userId eq '{}'", quoted(id)).into(),
+            Self::Connection(id) => format!("connectionId eq '{}'", quoted(id)).into(),
+            Self::Matching(filter) => filter.into(),
+        }
+    }
 }
 
 impl Operation {
@@ -168,6 +186,7 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
         ("closeConnections", to) if !matches!(to, Addressee::Connection(_)) => Ok(Operation::Close(to)),
         ("generateToken", Addressee::Everyone) => Ok(Operation::GenerateToken),
         ("execute", Addressee::Everyone) => Ok(Operation::Execute),
+        ("sendBatch", Addressee::Everyone) => Ok(Operation::SendBatch),
         ("invoke", Addressee::Connection(connection)) => Ok(Operation::Invoke { connection }),
         ("refresh", Addressee::Connection(connection)) => Ok(Operation::Refresh { connection }),
         _ => Err(RestError::no_such_path()),
@@ -211,7 +230,7 @@ fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
             }
         }
         ["connections", _, "streams", _] => "POST with :send or :complete behind the stream",
-        [] => "POST with :send, :closeConnections, :execute or :generateToken behind the hub",
+        [] => "POST with :send, :sendBatch, :closeConnections, :execute or :generateToken behind the hub",
         _ => return Err(RestError::no_such_path()),
     };
     Err(RestError::not_allowed(allowed))
@@ -266,6 +285,7 @@ mod tests {
         let (user, group, connection) = (|| "u".to_owned(), || "g".to_owned(), || "c".to_owned());
         for (method, path, expected) in [
             ("POST", "/:send", O::Send(Addressee::Everyone)),
+            ("POST", "/:sendBatch", O::SendBatch),
             ("POST", "/:closeConnections", O::Close(Addressee::Everyone)),
             ("POST", "/:generateToken", O::GenerateToken),
             ("POST", "/:execute", O::Execute),
@@ -323,7 +343,7 @@ mod tests {
                 described += usize::from(is_described);
             }
         }
-        assert_eq!(described, 35);
+        assert_eq!(described, 36);
     }
 
     #[test]

@@ -65,10 +65,22 @@ impl RestQuery {
 
     /// Whether an item is the last of its stream.
     pub(crate) fn is_completed(&self) -> Result<bool, RestError> {
-        match self.text("completed").unwrap_or_default().to_ascii_lowercase().as_str() {
+        self.is("completed")
+    }
+
+    /// Whether an answer of some nodes will do.
+    ///
+    /// # Errors
+    /// If it is neither `true` nor `false`.
+    pub(crate) fn is_partial(&self) -> Result<bool, RestError> {
+        self.is("partial")
+    }
+
+    fn is(&self, name: &'static str) -> Result<bool, RestError> {
+        match self.text(name).unwrap_or_default().to_ascii_lowercase().as_str() {
             "" | "false" => Ok(false),
             "true" => Ok(true),
-            _ => Err(RestError::bad_value("completed", "must be true or false")),
+            _ => Err(RestError::bad_value(name, "must be true or false")),
         }
     }
 

@@ -13,6 +13,9 @@ use crate::limits::TableFull;
 /// Header with an error code, by which an SDK distinguishes a missing resource from a wrong URL.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
 
+/// Header listing the nodes without an answer.
+const MISSING_NODES: HeaderName = HeaderName::from_static("x-trunkline-missing-nodes");
+
 /// Seconds until a busy node should be retried.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
@@ -39,6 +42,46 @@ impl RestError {
         Self { target: Some(name), ..error }
     }
 
+    /// Creates the error of an object with an unknown member.
+    #[must_use]
+    pub(super) fn unknown_member(name: &str, allowed: &str) -> Self {
+        let name: String = name.chars().take(100).collect();
+        Self::bad_value("body", &format!("has an unknown member {name:?}; its members are {allowed}"))
+    }
+
+    /// Creates the error for reaching the limit of kept answers.
+    #[must_use]
+    pub(super) fn too_many_keys(full: &TableFull) -> Self {
+        let kept = full.describe("answers for requests with an Idempotency-Key");
+        let text = format!("this node keeps {kept}, for a minute each: see --rest-idempotency-keys-max");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    /// Creates the error for an `Idempotency-Key` of another request.
+    #[must_use]
+    pub(super) fn other_request() -> Self {
+        let text = "the Idempotency-Key was sent with another method, path, query or body within the last minute: use \
+                    a new key for each operation";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Idempotency.OtherRequest", text)
+    }
+
+    /// Creates the error for an `Idempotency-Key` of a request under way.
+    #[must_use]
+    pub(super) fn under_way() -> Self {
+        let text = "the first request with this Idempotency-Key is still under way: repeat it later";
+        let error = Self::new(StatusCode::CONFLICT, "Error.Idempotency.UnderWay", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    /// Creates the error for a repeated request with an answer too large to be kept.
+    #[must_use]
+    pub(super) fn large_answer(max: usize) -> Self {
+        let text =
+            format!("the request was executed, and its answer is not kept, because it has more than {max} bytes");
+        Self::new(StatusCode::CONFLICT, "Error.Idempotency.LargeAnswer", text)
+    }
+
     #[must_use]
     pub(super) fn no_such_path() -> Self {
         let text = "there is no such operation: /api/openapi.json lists all";
@@ -58,7 +101,8 @@ impl RestError {
     pub(super) fn unauthorized(problem: &str) -> Self {
         let text = format!(
             "{problem}: send 'Authorization: Bearer TOKEN' with a token by `trunkline token rest`, or a JWT that an \
-             access key of the fleet signs with HS256 and whose audience is the URL of the request"
+             access key of the fleet or a key of the hub's app signs with HS256 and whose audience is the URL of the \
+             request"
         );
         let error = Self::new(StatusCode::UNAUTHORIZED, "Error.Token.Invalid", text);
         error.with_header(WWW_AUTHENTICATE, Some(HeaderValue::from_static("Bearer")))
@@ -101,6 +145,13 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
+    /// Adds the nodes without an answer.
+    #[must_use]
+    pub(super) fn with_missing(self, missing: &[String]) -> Self {
+        let names = Some(missing.join(",")).filter(|names| !names.is_empty());
+        self.with_header(MISSING_NODES, names.and_then(|names| HeaderValue::from_str(&names).ok()))
+    }
+
     fn with_header(mut self, name: HeaderName, value: Option<HeaderValue>) -> Self {
         value.into_iter().for_each(|value| drop(self.headers.insert(name.clone(), value)));
         self
@@ -110,6 +161,14 @@ impl RestError {
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
+}
+
+/// Adds the nodes without an answer, where the operation may or may not have been done.
+pub(super) fn with_missing(mut answer: Response, missing: &[String]) -> Response {
+    if let (false, Ok(names)) = (missing.is_empty(), HeaderValue::from_str(&missing.join(","))) {
+        answer.headers_mut().insert(MISSING_NODES, names);
+    }
+    answer
 }
 
 impl fmt::Display for RestError {

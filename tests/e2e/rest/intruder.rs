@@ -77,7 +77,7 @@ fn bodies_that_are_too_large_or_lie_are_refused_by_name() {
         let announced = scene.head(&format!("Content-Length: {}\r\n", u64::MAX / 2));
         let endless = "800\r\n".to_owned() + &"x".repeat(0x800) + "\r\n";
         let fixed = |length: usize, body: &str| scene.head(&format!("Content-Length: {length}\r\n")) + body;
-        let good = json!({ "target": "Notice" }).to_string();
+        let good = json!({ "target": "Notice", "arguments": [] }).to_string();
         for (name, request, status, text) in [
             ("a large body", fixed(large.len(), &large), 413, "--rest-body-max-bytes"),
             ("an announced one", announced, 413, "--rest-body-max-bytes"),
@@ -165,7 +165,7 @@ fn requests_beyond_the_limit_are_told_to_come_again_and_a_chat_goes_on() {
         let builder = agents.client(Kind::JsJson, &scene.node.url("/bench")).answer("Ask", &ClientAnswer::Held);
         let mut held = builder.open().await?;
         let path = format!("/connections/{}/:invoke", held.connection_id()?);
-        let (ask, back_end) = (json!({ "target": "Ask" }), scene.back_end.clone());
+        let (ask, back_end) = (json!({ "target": "Ask", "arguments": [] }), scene.back_end.clone());
         let crowd = join_all((0..CROWD).map(|_| back_end.ask(Method::POST, &path, &ask)));
         let chat = async {
             for _ in 0..REQUESTS_MAX {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::ACCESS_KEY;
+use trunkline_tests::harness::http_client::exchange;
 use trunkline_tests::harness::scenario::play;
 use trunkline_tests::harness::token;
 
@@ -80,6 +81,92 @@ fn each_send_reaches_just_those_that_it_is_for_whichever_node_is_asked() {
         }
         let any = back_ends.last().context("a back end")?;
         scene.got(any, &due).await
+    });
+}
+
+#[test]
+fn a_batch_reaches_each_client_of_its_targets_once_and_has_a_result_for_each_message() {
+    play(async |stage| {
+        let agents = Agents::new(stage);
+        let mut scene = RestScene::open(stage, &agents).await?;
+        let (back_ends, ids) = (scene.back_ends()?, scene.ids.clone());
+        let mut due = vec![Vec::new(); scene.clients.len()];
+        for (asked, back_end) in back_ends.iter().enumerate() {
+            let message = |name: &str, targets: Value| {
+                let mut message = targets;
+                message["target"] = json!(TARGET);
+                message["arguments"] = json!([format!("{asked} {name}")]);
+                message
+            };
+            let overlapping = json!({ "groups": ["group-0", "none"], "users": ["user-0", "user-1"], "connections": [ids[0], ids[3]] });
+            let body = json!([
+                message("many", overlapping),
+                message("some", json!({ "groups": ["group-0", "group-1"], "excluded": [ids[0], ids[2]] })),
+                message("all", json!({ "all": true })),
+            ]);
+            let answer = back_end.ask(Method::POST, "/:sendBatch", &body).await?;
+            let results = answer.json()?["results"].clone();
+            ensure!(answer.status == 200, "{answer:?}");
+            let expected = [4, 2, 4].map(|clients| delivered(2, clients));
+            ensure!(results == json!(expected), "{results}");
+            for (client, due) in due.iter_mut().enumerate() {
+                let names = if client % 2 == 0 { vec!["many", "all"] } else { vec!["many", "some", "all"] };
+                due.extend(names.iter().map(|name| format!("{asked} {name}")));
+            }
+        }
+        let any = back_ends.last().context("a back end")?;
+        scene.got(any, &due).await
+    });
+}
+
+#[test]
+fn a_request_that_is_repeated_with_its_key_is_executed_once() {
+    play(async |stage| {
+        let agents = Agents::new(stage);
+        let mut scene = RestScene::open(stage, &agents).await?;
+        let address = scene.fleet.nodes[0].address().to_owned();
+        let back_end = scene.back_ends()?.swap_remove(0);
+        let ask = async |key: &str, text: &str| {
+            let body = json!({ "target": TARGET, "arguments": [text] }).to_string();
+            let headers = [
+                ("authorization", back_end.authorization()),
+                ("content-type", "application/json"),
+                ("idempotency-key", key),
+            ];
+            exchange(&address, Method::POST, &back_end.path("/:send"), &headers, body.into()).await
+        };
+        for is_repeated in [false, true, true] {
+            let answer = ask("one", "once").await?;
+            ensure!(answer.status == 202 && answer.json()? == delivered(2, 4), "{answer:?}");
+            ensure!(answer.header("idempotency-replayed").is_some() == is_repeated, "{answer:?}");
+        }
+        let other = ask("one", "another").await?;
+        ensure!(other.status == 422 && other.body.contains("use a new key for each operation"), "{other:?}");
+        ensure!(ask("two", "twice").await?.status == 202);
+        let due = vec![vec!["once".to_owned(), "twice".to_owned()]; scene.clients.len()];
+        scene.got(&back_end, &due).await
+    });
+}
+
+#[test]
+fn a_misspelt_or_missing_member_is_refused_and_nothing_is_sent() {
+    play(async |stage| {
+        let agents = Agents::new(stage);
+        let mut scene = RestScene::open(stage, &agents).await?;
+        let back_end = scene.back_ends()?.swap_remove(0);
+        for (path, body, problem) in [
+            ("/:send", json!({ "target": TARGET, "argumnets": [1] }), "unknown member \"argumnets\""),
+            ("/:send", json!({ "target": TARGET }), "the arguments are missing"),
+            ("/:execute", json!([{ "type": "JoinGroup", "group": "a", "user": "b" }]), "unknown member \"user\""),
+        ] {
+            let answer = back_end.ask(Method::POST, path, &body).await?;
+            ensure!(
+                answer.status == 400 && answer.json()?["message"].as_str().is_some_and(|it| it.contains(problem)),
+                "{answer:?}"
+            );
+        }
+        let due = vec![Vec::new(); scene.clients.len()];
+        scene.got(&back_end, &due).await
     });
 }
 
@@ -199,10 +286,11 @@ fn clients_are_invoked_and_answer_in_either_hub_protocol() {
                 let asked = back_end.ask(Method::POST, &path, &json!({ "target": "Ask", "arguments": ["?"] })).await?;
                 let expected = json!({ "result": { "is": [7, null, "å"] }, "protocol": client.kind().protocol() });
                 ensure!((asked.status == 200) && asked.json()? == expected, "{:?}: {asked:?}", client.kind());
-                let failed = back_end.ask(Method::POST, &path, &json!({ "target": "Throw" })).await?;
+                let failed = back_end.ask(Method::POST, &path, &json!({ "target": "Throw", "arguments": [] })).await?;
                 ensure!((failed.status == 502) && failed.body.contains("not now"), "{failed:?}");
             }
-            let nobody = back_end.ask(Method::POST, "/connections/nobody/:invoke", &json!({ "target": "Ask" })).await?;
+            let ask = json!({ "target": "Ask", "arguments": [] });
+            let nobody = back_end.ask(Method::POST, "/connections/nobody/:invoke", &ask).await?;
             ensure!(nobody.status == 404, "{nobody:?}");
         }
         Ok(())
