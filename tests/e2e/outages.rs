@@ -62,7 +62,7 @@ fn each_of_several_faults_at_a_time_is_named_by_every_channel() {
             ("app-server-incompatible", other.admin()),
             ("audit-lines-lost", "audit log"),
             ("scrape-refused", "metrics"),
-            ("telemetry-fails", &*collector),
+            ("telemetry-fails", "--otlp"),
             ("node-name-shared", "twin"),
             ("token-keys-unreachable", &*issuer),
         ] {
