@@ -173,8 +173,8 @@ mod tests {
             let request = Request::options(path).header(HOST, "localhost:8090").body(Body::empty()).unwrap();
             assert_eq!(node.clone().oneshot(request).await.unwrap().status(), status, "{path}");
         }
-        let nothing = r#"{"error":"the admin port has no /nothing: hubs, app servers and REST are at the port of --listen","field":null}"#;
-        assert_eq!(get(node, "/nothing").await, (404, nothing.into()));
+        let text = "the admin port has no /nothing: hubs, app servers and REST are at the port of --listen";
+        assert_eq!(get(node, "/nothing").await, (404, format!(r#"{{"error":"{text}","field":null}}"#)));
     }
 
     #[tokio::test]

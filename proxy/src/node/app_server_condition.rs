@@ -25,7 +25,7 @@ const APP_SERVERS_MAX: usize = 50;
 const HUBS_LISTED: usize = 5;
 
 /// App, and app server as shown to people: app servers of different apps may have the same name.
-pub(super) type AppKey = (Arc<str>, String);
+pub(super) type AppServerSubject = (Arc<str>, String);
 
 /// App server when last seen with links.
 struct AppSight {
@@ -50,18 +50,22 @@ pub(super) struct AppLinks {
 
 /// App servers of the last hour.
 #[derive(Default)]
-pub(super) struct AppSights(BTreeMap<AppKey, AppSight>);
+pub(super) struct AppSights(BTreeMap<AppServerSubject, AppSight>);
 
 impl AppSights {
     /// Records that an app server without links for clients stops.
-    pub(super) fn note_stop(&mut self, key: &AppKey) {
+    pub(super) fn note_stop(&mut self, key: &AppServerSubject) {
         if let Some(sight) = self.0.get_mut(key) {
             sight.is_stopping = true;
         }
     }
 
     /// Records the app servers; reports full links, and lost app servers without a successor.
-    pub(super) fn note(&mut self, apps: &BTreeMap<AppKey, AppLinks>, now: Instant) -> Vec<(Arc<str>, Finding)> {
+    pub(super) fn note(
+        &mut self,
+        apps: &BTreeMap<AppServerSubject, AppLinks>,
+        now: Instant,
+    ) -> Vec<(Arc<str>, Finding)> {
         let mut of_hubs = HashMap::<&str, usize>::new();
         for hub in apps.values().filter(|app| !app.is_stopping).flat_map(|app| &app.hubs) {
             *of_hubs.entry(hub).or_default() += 1;
@@ -101,7 +105,7 @@ impl AppSights {
     }
 
     /// Keeps only the latest lost app servers of each app.
-    fn remove_oldest_lost(&mut self, apps: &BTreeMap<AppKey, AppLinks>) {
+    fn remove_oldest_lost(&mut self, apps: &BTreeMap<AppServerSubject, AppLinks>) {
         let lost = self.0.iter().filter(|(key, _)| !apps.contains_key(key));
         let mut lost: Vec<_> = lost.map(|(key, sight)| (Reverse(sight.seen), key.clone())).collect();
         lost.sort_unstable();
@@ -168,7 +172,7 @@ pub(super) fn limited(findings: Vec<(Arc<str>, Finding)>) -> Vec<Finding> {
 mod tests {
     use super::*;
 
-    fn apps<'a>(names: impl IntoIterator<Item = (&'a str, String)>) -> BTreeMap<AppKey, AppLinks> {
+    fn apps<'a>(names: impl IntoIterator<Item = (&'a str, String)>) -> BTreeMap<AppServerSubject, AppLinks> {
         let links = || AppLinks { hubs: vec!["chat".into()], open: 5, wanted: 5, ..AppLinks::default() };
         names.into_iter().map(|(app, name)| ((app.into(), name), links())).collect()
     }

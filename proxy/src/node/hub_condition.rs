@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::app_server_condition::{AppKey, AppLinks, AppSights, limited};
+use super::app_server_condition::{AppLinks, AppServerSubject, AppSights, limited};
 use crate::auth::Signer;
 use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
 use crate::observer::UpstreamProblems;
@@ -122,7 +122,7 @@ impl HubConditions {
     }
 
     fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<(Arc<str>, Finding)> {
-        let mut apps = BTreeMap::<AppKey, AppLinks>::new();
+        let mut apps = BTreeMap::<AppServerSubject, AppLinks>::new();
         for hub in living.iter().filter(|hub| !hub.has_webhook()) {
             let owner = app_of(&self.shared.admission.signing_keys.owner_of(hub.name()));
             for pool in hub.pools().iter() {
