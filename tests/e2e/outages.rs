@@ -70,7 +70,7 @@ fn each_of_several_faults_at_a_time_is_named_by_every_channel() {
             ensure!(subject.contains(of) || of.contains(&subject), "{condition} of {subject}");
             faults.push((condition, subject));
         }
-        let (log, readiness) = (node.process.log(), get(&admin, "/readyz").await?.body);
+        let (readiness, log) = (get(&admin, "/readyz").await?.body, node.process.log());
         for (condition, subject) in &faults {
             let is_logged = |line: &str| {
                 line.contains(&format!("condition={condition:?}")) || line.contains(&format!("condition={condition}"))
