@@ -185,7 +185,7 @@ async fn carry(
     let counters = &shard.counters().sessions;
     counters.ended.of(over.cause).increment();
     // After a farewell or a graceful stop the app server has closed its clients.
-    if over.cause != SessionCloseReason::Farewell && !pool.is_stopping() {
+    if over.cause != SessionCloseReason::Farewell && !is_closed && !pool.is_stopping() {
         counters.frames_lost.add(leftover.uncertain.count + leftover.unsent.count);
     }
     if !has_lost_key {
@@ -231,14 +231,12 @@ async fn log_end(
         };
     }
     let is_last = pool.is_empty() && link.may_carry_clients();
-    if !shard.shared().limits.may_log_link(shard.shared().uptime()) {
-        return debug!(relayed, hub, %app, slot, reason, is_last, "link lost");
-    }
+    let may_log = || shard.shared().limits.may_log_link(shard.shared().uptime());
     match pool.may_warn() {
-        Some(suppressed) => warn!(relayed, hub, %app, reason, suppressed, "link lost"),
-        None => debug!(relayed, hub, %app, slot, reason, "link lost"),
+        Some(suppressed) if may_log() => warn!(relayed, hub, %app, reason, suppressed, "link lost"),
+        _ => debug!(relayed, hub, %app, slot, reason, "link lost"),
     }
-    if is_last {
+    if is_last && may_log() {
         warn_of_lost_app_server(shard.shared(), std::slice::from_ref(pool), reason).await;
     }
 }

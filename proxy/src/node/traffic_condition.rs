@@ -10,7 +10,7 @@ use trunkline_protocol::cause::Cause;
 
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{Fleet, PeerRequest};
-use crate::metrics::{Counters, HubCounters};
+use crate::metrics::{Counters, HUBS_MAX, HubCounters};
 use crate::observer::FleetSnapshot;
 use crate::shard::Shared;
 use crate::upstream::Hub;
@@ -84,10 +84,25 @@ impl TrafficReading {
             opened: hubs(&HubCounters::opened),
             slow: hubs(&|hub| hub.closed.of(Cause::SlowClient)),
             over_budget: hubs(&|hub| hub.closed.of(Cause::OutboxTotal)),
-            calls: shared.hubs.living().iter().map(|hub| (hub.name().to_owned(), calls_of(shared, hub))).collect(),
+            calls: calls(shared),
             refused: Cause::all().filter(|cause| is_reported(*cause)).map(|cause| (cause, refused(cause))).collect(),
         }
     }
+}
+
+/// Calls by hub. Hubs with shared counters are one entry.
+fn calls(shared: &Shared) -> BTreeMap<String, (u64, u64)> {
+    let mut calls = BTreeMap::<String, (u64, u64)>::new();
+    for hub in &shared.hubs.living() {
+        let (errors, messages) = calls_of(shared, hub);
+        if hub.index().get() >= HUBS_MAX {
+            calls.insert("(others)".to_owned(), (errors, messages));
+        } else {
+            let sum = calls.entry(hub.name().to_owned()).or_default();
+            *sum = (sum.0 + errors, sum.1 + messages);
+        }
+    }
+    calls
 }
 
 /// Calls of a hub that ended with an error, and messages of its clients.

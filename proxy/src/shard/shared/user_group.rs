@@ -109,8 +109,8 @@ pub(crate) enum MembershipRefused {
     #[error("a node stores at most {0}: see --rest-user-groups-max")]
     TooMany(String),
     #[error(
-        "a node stores at most {0} bytes of memberships of users, half of it per hub and per app key: see \
-         --rest-user-groups-max-bytes"
+        "a node stores at most {0} bytes of memberships of users, half of it per hub, and per app key as \
+         much as is free: see --rest-user-groups-max-bytes"
     )]
     TooLarge(usize),
     #[error("the user id has {0} characters, but at most {USER_MAX_CHARS} are allowed")]
