@@ -42,7 +42,9 @@ impl FromStr for ConnectItem {
             None if text.eq_ignore_ascii_case("address") => Ok(Self::Address),
             Some(("header", name)) => {
                 let header: HeaderName = name.parse().map_err(|_| ConnectItemError::Header(name.to_owned()))?;
-                if [AUTHORIZATION, COOKIE].contains(&header) {
+                let is_of_node =
+                    ["x-trunkline-", "x-asrs-", "asrs-"].iter().any(|prefix| header.as_str().starts_with(prefix));
+                if is_of_node || [AUTHORIZATION, COOKIE].contains(&header) {
                     return Err(ConnectItemError::Credentials(name.to_owned()));
                 }
                 Ok(Self::Header(header))

@@ -96,7 +96,7 @@ impl FleetRelay {
             &mut batch,
         )?;
         for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
-            for commands in pieces {
+            for (commands, bytes) in pieces.with_bytes(bytes) {
                 shard.give(commands, bytes).await;
             }
         }

@@ -318,7 +318,7 @@ impl FrameSink for NodeSink<'_> {
         let shared = self.fleet.shared();
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(shared));
         for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
-            for commands in pieces {
+            for (commands, bytes) in pieces.with_bytes(bytes) {
                 shard.give(commands, bytes).await;
             }
         }

@@ -101,7 +101,8 @@ async fn shown_user(
 /// User of an access token, with the claims and expiry added by the app at negotiation.
 fn with_added(mut shown: User, opened: &ConnectionToken) -> User {
     let added = opened.user_claims();
-    let added: Vec<_> = added.into_iter().filter(|claim| !shown.claims.contains(claim)).collect();
+    // At the end, because the last claim of a name counts.
+    shown.claims.retain(|claim| !added.contains(claim));
     shown.claims.extend(added);
     User { expires_s: opened.expires_s, ..shown }
 }

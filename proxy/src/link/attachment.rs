@@ -280,7 +280,7 @@ impl FrameSink for ShardSink<'_> {
             if index == usize::from(self.shard.index()) {
                 self.apply_here(pieces, turn.as_deref()).await;
             } else if let Some(other) = self.shard.shared().shards().get(index) {
-                for commands in pieces {
+                for (commands, bytes) in pieces.with_bytes(bytes) {
                     other.give_in_turn(commands, bytes, turn.clone()).await;
                 }
             }

@@ -47,6 +47,20 @@ pub(crate) enum CommandPieces {
     Cut(IntoIter<ShardCommand>),
 }
 
+impl CommandPieces {
+    /// Pieces with their parts of the batch's bytes, so that pieces together reserve these bytes once.
+    pub(crate) fn with_bytes(self, bytes: usize) -> impl Iterator<Item = (Vec<ShardCommand>, usize)> {
+        let commands = match &self {
+            Self::Whole(commands) => commands.len(),
+            Self::Cut(rest) => rest.len(),
+        };
+        self.map(move |piece| {
+            let part = bytes.saturating_mul(piece.len()) / commands.max(1);
+            (piece, part)
+        })
+    }
+}
+
 impl Iterator for CommandPieces {
     type Item = Vec<ShardCommand>;
 
@@ -474,7 +488,8 @@ fn is_over(answer: &ServiceMessage) -> bool {
 /// Sends each shard the ids that it owns; framed once.
 fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: &Payloads, batch: &mut RoutedBatch) {
     let mut by_shard: Vec<Vec<ByteString>> = vec![Vec::new(); batch.commands.len()];
-    for id in distinct(&ids) {
+    let ids = if ids.len() > NAMES_UNCHECKED_MAX { distinct(&ids) } else { ids };
+    for id in ids {
         let owner = source.shared.routes.find(&id).and_then(|place| by_shard.get_mut(usize::from(place.shard)));
         match owner {
             Some(ids) => ids.push(id),
@@ -483,12 +498,17 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
     }
     let message = Framed::new(payloads);
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard) {
-        if ids.len() > NAMES_PER_COMMAND_MAX {
-            batch.names += ids.len();
-        }
-        for ids in ids.chunks(NAMES_PER_COMMAND_MAX) {
-            let to = Receivers { filter: source.filter.cloned(), ..Audience::Connections(ids.to_vec()).into() };
+        let mut send = |ids| {
+            let to = Receivers { filter: source.filter.cloned(), ..Audience::Connections(ids).into() };
             commands.push(ShardCommand::Send { hub: source.hub, to, message: message.clone(), origin: source.origin });
+        };
+        match ids.len() {
+            0 => {}
+            1..=NAMES_PER_COMMAND_MAX => send(ids),
+            names => {
+                batch.names += names;
+                ids.chunks(NAMES_PER_COMMAND_MAX).for_each(|ids| send(ids.to_vec()));
+            }
         }
     }
 }

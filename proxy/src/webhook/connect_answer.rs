@@ -76,7 +76,7 @@ impl Gifts {
 /// If it is no such answer; the text says what is wrong.
 pub(super) fn read_grant(body: &[u8]) -> Result<Decision, String> {
     let answer: ConnectAnswer = match body.trim_ascii() {
-        b"" => ConnectAnswer::default(),
+        b"" | b"null" => ConnectAnswer::default(),
         body => serde_json::from_slice(body).map_err(|error| {
             let example = "{\"userId\": \"ann\", \"groups\": [], \"claims\": [{\"type\": \"\", \"value\": \"\"}], \
                            \"data\": \"\"}, in which each member is optional";

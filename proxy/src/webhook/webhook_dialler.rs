@@ -11,6 +11,9 @@ use http::{HeaderMap, Request, Response};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 use trunkline_link::{LinkEnd, LinkSocket, request_handshake};
+use trunkline_protocol::access_token::User;
+use trunkline_protocol::manifest::USER_HEADER;
+use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::service::{Ping, Role, ServiceMessage};
 
 use super::answer::WebhookAnswer;
@@ -58,9 +61,22 @@ async fn admission(hub: Arc<WebhookHub>, head: &HeaderMap) -> ConnectVerdict {
     let post = Post { connection_id: ByteString::new(), facts: Arc::new(facts(head)), event };
     let permit = hub.request_permit().await;
     match EventSender::new(hub.clone()).deliver(permit, post).await {
+        (_, WebhookAnswer::Verdict(ConnectVerdict::Granted(decision))) => {
+            ConnectVerdict::Granted(Box::new(bound_to_token(*decision, head)))
+        }
         (_, WebhookAnswer::Verdict(admission)) => admission,
         _ => ConnectVerdict::Unknown(String::new()),
     }
+}
+
+/// A connection ends with the access token that was presented, whichever user the back end names. The user of the token
+/// keeps its claims.
+fn bound_to_token(mut decision: Decision, head: &HeaderMap) -> Decision {
+    let token = head.get(USER_HEADER).and_then(|value| value.to_str().ok()).and_then(User::from_header);
+    let token = token.unwrap_or_default();
+    decision.user = decision.user.take().filter(|user| token.id.as_ref() != Some(user));
+    decision.expires_s = token.expires_s;
+    decision
 }
 
 /// Serves a link until it ends.

@@ -56,8 +56,7 @@ pub(crate) struct WebhookArgs {
         long = "webhook-connect-item",
         env = "TRUNKLINE_WEBHOOK_CONNECT_ITEM",
         value_name = "ITEM",
-        value_delimiter = ',',
-        requires = "webhook_connect"
+        value_delimiter = ','
     )]
     pub webhook_connect_items: Vec<ConnectItem>,
 
