@@ -96,6 +96,8 @@ fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
         page.fill("find-text", client.connection_id()?).await?;
         page.press("Enter").await?;
+        // The facts move the buttons when they arrive.
+        page.see("client-facts", "user-4").await?;
         page.click("client-trace").await?;
         page.see("trace-note", &format!("At {}", NODES.join(", "))).await?;
         client.invoke("Echo", json!(["hello"])).await?;
