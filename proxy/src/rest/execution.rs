@@ -218,7 +218,7 @@ impl Execution {
             }
         }
         let mut missing = Vec::new();
-        for command in commands {
+        for (number, command) in commands.into_iter().enumerate() {
             let answer = match command {
                 Command::SendMessage(call) => {
                     missing.append(&mut self.deliver(hub, whom.clone(), call.payloads(None)?).await.missing);
@@ -231,11 +231,12 @@ impl Execution {
                 Command::LeaveGroup(group) => self.fleet.ask_fleet(hub, leave_order(&whom, group)).await,
             };
             missing.extend(answer.missing.iter().cloned());
-            match whom {
-                Addressee::Connection(_) => outcome(answer, NO_TARGET, StatusCode::ACCEPTED)?,
+            let end = match whom {
+                Addressee::Connection(_) => outcome(answer, NO_TARGET, StatusCode::ACCEPTED),
                 // Having no recipients is not an error.
-                _ => done(answer, StatusCode::ACCEPTED)?,
+                _ => done(answer, StatusCode::ACCEPTED),
             };
+            end.map_err(|error| if number > 0 { error.in_part() } else { error })?;
         }
         missing.sort();
         missing.dedup();

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use super::rest_error::RestError;
+use super::rest_error::{ExecutedInPart, RestError};
 use crate::auth::Signer;
 use crate::bounded::{Permit, Permits};
 use crate::limits::SignerShare;
@@ -164,8 +164,9 @@ impl PendingAnswer {
     pub(super) async fn keep(mut self, answer: Response) -> Response {
         let (head, body) = answer.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let is_done =
-            head.status.is_success() || matches!(head.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT);
+        let is_done = head.status.is_success()
+            || matches!(head.status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT)
+            || head.extensions.get::<ExecutedInPart>().is_some();
         if let Some(key) = self.key.take_if(|_| is_done) {
             let kept = (body.len() <= BODY_MAX_BYTES).then(|| body.clone());
             let copy = AnswerCopy { status: head.status, headers: head.headers.clone(), body: kept };
@@ -234,6 +235,13 @@ mod tests {
             drop(pending(&kept, "a").keep(status.into_response()).await);
         }
         drop(pending(&kept, "a"));
+        let kept_in_part = KeptAnswers::new(1);
+        let error = RestError::new(StatusCode::NOT_FOUND, "a", "the second command failed").in_part();
+        drop(pending(&kept_in_part, "a").keep(error.into_response()).await);
+        let Ok(Keyed::Repeated(answer)) = begin(&kept_in_part, "a", 1) else {
+            panic!("the first command was executed")
+        };
+        assert_eq!(answer.status(), 404);
         drop(pending(&kept, "a").keep(StatusCode::GATEWAY_TIMEOUT.into_response()).await);
         assert!(matches!(begin(&kept, "a", 1), Ok(Keyed::Repeated(_))), "the client may have been called");
     }

@@ -27,12 +27,18 @@ pub(crate) struct RestError {
     /// Part of the request with the error.
     target: Option<&'static str>,
     headers: HeaderMap,
+    /// Whether a part of the request was executed.
+    is_partial: bool,
 }
+
+/// Extension of the response to a request that was executed in part.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExecutedInPart;
 
 impl RestError {
     #[must_use]
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
+        Self { status, code, message: message.into(), target: None, headers: HeaderMap::new(), is_partial: false }
     }
 
     /// Creates the error of one value; the text is worded to follow its name.
@@ -40,6 +46,12 @@ impl RestError {
     pub(crate) fn bad_value(name: &'static str, problem: &str) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", format!("the {name} {problem}"));
         Self { target: Some(name), ..error }
+    }
+
+    /// Marks the error of a request of which a part was executed.
+    #[must_use]
+    pub(super) fn in_part(self) -> Self {
+        Self { is_partial: true, ..self }
     }
 
     /// Creates the error of an object with an unknown member.
@@ -179,9 +191,13 @@ impl fmt::Display for RestError {
 
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
-        let Self { status, code, message, target, mut headers } = self;
+        let Self { status, code, message, target, mut headers, is_partial } = self;
         headers.insert(ERROR_CODE, HeaderValue::from_static(code));
         let body = json!({ "code": code, "message": message, "target": target, "details": [] });
-        (status, headers, Json(body)).into_response()
+        let mut response = (status, headers, Json(body)).into_response();
+        if is_partial {
+            response.extensions_mut().insert(ExecutedInPart);
+        }
+        response
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::answer::{self, Reply, ReplyError, WebhookAnswer};
 use super::client_fact::header_text;
+use super::connect_answer::ConnectVerdict;
 use super::loopback_server::Post;
 use super::signature::{signatures, signed_request};
 use super::webhook_event::EventKind;
@@ -70,7 +71,10 @@ impl EventSender {
             counters.requests.of(outcome).increment();
             let pause =
                 pauses.next().filter(|pause| may_repeat(&event.kind, &reply) && Instant::now() + **pause < until);
-            match problem {
+            // A 403 is the back end's answer about this client. With a wrong secret it answers 401.
+            let is_refusal =
+                matches!(answer, WebhookAnswer::Verdict(ConnectVerdict::Refused(StatusCode::FORBIDDEN, _)));
+            match problem.filter(|_| !is_refusal) {
                 Some(problem) => self.hub.note_failure(&event.name, &problem, failure(&reply)),
                 None => self.hub.note_answer(),
             }
