@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`scenario`] | runs one test: its folder, its guard against hanging, the logs when it fails |
-//! | `places` | how many tests run beside each other |
+//! | `test_permit` | how many tests run beside each other |
 //! | [`process`] | one child process: log, signals, end |
 //! | [`sockets`] | established TCP connections, as the system counts them |
 //! | [`http_client`] | single HTTP requests |
@@ -47,7 +47,6 @@ pub mod issuer;
 pub mod local;
 pub mod message;
 pub mod metrics;
-mod places;
 pub mod process;
 pub mod prometheus;
 pub mod raw;
@@ -55,6 +54,7 @@ pub mod relay;
 pub mod scenario;
 pub mod shipped;
 pub mod sockets;
+mod test_permit;
 pub mod test_servers;
 pub mod tls;
 pub mod token;

@@ -129,7 +129,7 @@ impl Dispatcher {
         if self.settings.requires_authentication && request.user_id().is_none() {
             return None; // refused with 401 by the code that checked its token
         }
-        let home = Home::new(LinkId(0), Arc::new(Node::nowhere()));
+        let home = Home::new(LinkId(0), Arc::new(Node::unlinked()));
         let connection = Arc::new(Connection::new(request, HubProtocol::Json, home));
         let context = self.context(&connection, CallKind::ConnectHook);
         let error = self.hooks.check_policies(&connection, &context).err()?;

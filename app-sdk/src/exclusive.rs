@@ -203,19 +203,19 @@ impl TaskRunner {
 
     async fn take_turns(&self, task: &ExclusiveTask) {
         loop {
-            self.chosen(&task.name).await;
+            self.selected(&task.name).await;
             tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task runs here");
             let ended = tokio::select! {
                 // Checked first: after a suspension the task must not continue.
                 biased;
-                () = self.passed_over(&task.name) => None,
+                () = self.deselected(&task.name) => None,
                 ended = self.run(task) => Some(ended),
             };
             match ended {
                 None => {
                     tracing::info!(hub = self.core.name(), task = &*task.name, "exclusive task no longer runs here")
                 }
-                Some(RunEnd::Done) => self.passed_over(&task.name).await,
+                Some(RunEnd::Done) => self.deselected(&task.name).await,
                 Some(RunEnd::Failed) => sleep(RESTART_PAUSE).await,
             }
         }
@@ -235,44 +235,44 @@ impl TaskRunner {
     }
 
     /// Waits until this app server has been selected for long enough.
-    async fn chosen(&self, task: &str) {
+    async fn selected(&self, task: &str) {
         let mut changes = self.changed.subscribe();
         let mut since = None;
         loop {
-            let is_chosen = self.look(|election, now| election.may_start(task, now));
-            since = is_chosen.then(|| since.unwrap_or_else(Instant::now));
+            let is_selected = self.evaluate(|election, now| election.may_start(task, now));
+            since = is_selected.then(|| since.unwrap_or_else(Instant::now));
             let start_at = since.map(|since| since + START_AFTER);
             if start_at.is_some_and(|start_at| start_at <= Instant::now()) {
                 return;
             }
-            let look_again = sleep_until(start_at.unwrap_or_else(|| Instant::now() + CHECK_INTERVAL));
+            let next_check = sleep_until(start_at.unwrap_or_else(|| Instant::now() + CHECK_INTERVAL));
             tokio::select! {
                 _ = changes.changed() => {}
-                () = look_again => {}
+                () = next_check => {}
             }
         }
     }
 
     /// Waits until this app server must stop the task.
-    async fn passed_over(&self, task: &str) {
+    async fn deselected(&self, task: &str) {
         let mut changes = self.changed.subscribe();
         loop {
-            let looked_at = Instant::now();
-            if !self.look(|election, now| election.may_go_on(task, now)) {
+            let checked_at = Instant::now();
+            if !self.evaluate(|election, now| election.may_go_on(task, now)) {
                 return;
             }
             tokio::select! {
                 _ = changes.changed() => {}
                 () = sleep(CHECK_INTERVAL) => {}
             }
-            if looked_at.elapsed() > CHECK_INTERVAL + FROZEN_AFTER {
+            if checked_at.elapsed() > CHECK_INTERVAL + FROZEN_AFTER {
                 return;
             }
         }
     }
 
     /// Evaluates the election after updating which proxies have a socket.
-    fn look(&self, ask: impl FnOnce(&Election<Arc<Node>>, Instant) -> bool) -> bool {
+    fn evaluate(&self, ask: impl FnOnce(&Election<Arc<Node>>, Instant) -> bool) -> bool {
         let now = Instant::now();
         let mut election = lock(&self.election);
         election.note_links(|node| node.is_linked(), now);

@@ -43,7 +43,7 @@ use crate::naming::{Codec, Naming};
 use crate::node::Node;
 use crate::outbound::Outbound;
 
-use acks::QuestionLimit;
+use acks::QueryLimit;
 pub(crate) use acks::{Acks, WAITING_MAX};
 use awaited_results::AwaitedResults;
 use client_sends::{ClientSends, connection_data};
@@ -53,7 +53,7 @@ pub(crate) use lost_clients::LostClient;
 pub(crate) use reassigned::TakenOver;
 use reassigned::{RecentIds, TakeOvers};
 use restorables::Restorables;
-pub(crate) use result_requests::{Addressee, ClientResult, ClientSilence, TooManyRequests};
+pub(crate) use result_requests::{Addressee, ClientResult, NoResultReason, TooManyRequests};
 use result_requests::{ID_PREFIX, Registered};
 pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
 
@@ -72,7 +72,7 @@ pub(crate) struct HubCore {
     /// IDs of the connections recently handed over to other app servers.
     pub(crate) reassigned: RecentIds,
     /// Limit of concurrent queries about groups and users.
-    pub(crate) questions: QuestionLimit,
+    pub(crate) questions: QueryLimit,
     pub(crate) lost: Restorables,
 }
 
@@ -91,7 +91,7 @@ impl HubCore {
             taken_over: TakeOvers::default(),
             has_reassignments: AtomicBool::new(false),
             reassigned: RecentIds::default(),
-            questions: QuestionLimit::default(),
+            questions: QueryLimit::default(),
             lost: Restorables::new(&limits),
             instance,
             protocols,
@@ -229,7 +229,7 @@ impl HubCore {
         self.to(connection).apply_flow_control(inbox);
         if inbox.reassignment.has_begun()
             && connection.node().reads_on()
-            && let Some(operation) = inbox.poll_reassignment(self.client_results.is_asked(connection.id()))
+            && let Some(operation) = inbox.poll_reassignment(self.client_results.has_pending_result(connection.id()))
         {
             self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
         }
@@ -247,7 +247,7 @@ impl HubCore {
     #[must_use = "a worker must be started"]
     pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
-        if inbox.is_quiet() && !self.client_results.is_asked(connection.id()) {
+        if inbox.is_quiet() && !self.client_results.has_pending_result(connection.id()) {
             self.has_reassignments.store(true, Ordering::Relaxed);
             return inbox.begin_reassignment();
         }
@@ -260,7 +260,8 @@ impl HubCore {
     pub(crate) fn advance_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
         self.apply_flow_control(connection, &mut inbox);
-        inbox.reassignment.has_begun() && inbox.start_reassignment(self.client_results.is_asked(connection.id()))
+        inbox.reassignment.has_begun()
+            && inbox.start_reassignment(self.client_results.has_pending_result(connection.id()))
     }
 
     pub(crate) async fn announce_shutdown(&self) {

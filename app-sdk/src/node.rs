@@ -57,7 +57,7 @@ impl<'a> NodeName<'a> {
 
     /// Name and boot ID used for replaying earlier frames. All connections of a service share them, so that a service
     /// gets each frame once.
-    pub(crate) fn late_comer(self) -> (&'a str, &'a str) {
+    pub(crate) fn replay_key(self) -> (&'a str, &'a str) {
         self.service.map_or((self.name, self.boot), |service| (service, ""))
     }
 }
@@ -69,7 +69,7 @@ pub(crate) struct Node {
     boot: Box<str>,
     service: Option<Box<str>>,
     capabilities: Capabilities,
-    heard_at: Mutex<Instant>,
+    received_at: Mutex<Instant>,
     /// Latest value of [`LOSSES`] caused by this node.
     last_loss: AtomicU64,
     pool: RwLock<LinkPool<Arc<LinkOutbox>>>,
@@ -100,13 +100,13 @@ impl Node {
     pub(crate) fn new(name: NodeName<'_>, capabilities: Capabilities) -> Self {
         let NodeName { name, boot, service } = name;
         let pool = RwLock::default();
-        let (heard_at, last_loss) = (Mutex::new(Instant::now()), AtomicU64::new(0));
+        let (received_at, last_loss) = (Mutex::new(Instant::now()), AtomicU64::new(0));
         let (name, boot, service) = (name.into(), boot.into(), service.map(Into::into));
-        Self { name, boot, service, capabilities, heard_at, last_loss, pool }
+        Self { name, boot, service, capabilities, received_at, last_loss, pool }
     }
 
     /// A node without links, which accepts no frames.
-    pub(crate) fn nowhere() -> Self {
+    pub(crate) fn unlinked() -> Self {
         Self::new(NodeName { name: "", boot: "", service: None }, Capabilities::default())
     }
 
@@ -144,13 +144,13 @@ impl Node {
     }
 
     /// Records that data was received from it.
-    pub(crate) fn note_heard(&self) {
-        *lock(&self.heard_at) = Instant::now();
+    pub(crate) fn note_received(&self) {
+        *lock(&self.received_at) = Instant::now();
     }
 
     /// Time of the last data received on any of its links for this hub.
-    pub(crate) fn heard_at(&self) -> Instant {
-        *lock(&self.heard_at)
+    pub(crate) fn received_at(&self) -> Instant {
+        *lock(&self.received_at)
     }
 
     pub(crate) fn is_linked(&self) -> bool {

@@ -119,7 +119,7 @@ impl Outbound {
     }
 
     /// Names and boot IDs of the linked proxies and services.
-    pub(crate) fn far_ends(&self) -> BTreeSet<(String, String)> {
+    pub(crate) fn peer_names(&self) -> BTreeSet<(String, String)> {
         let peer_name = |node: &Arc<Node>| {
             let (name, boot) = node.peer_name();
             (name.to_owned(), boot.to_owned())

@@ -52,10 +52,10 @@ mod client_inbox;
 mod client_wire;
 mod expected;
 mod fake_proxy;
-mod far_clients;
 #[cfg(test)]
 mod from_outside;
 mod leaving;
+mod loopback_clients;
 mod received;
 mod test_call;
 mod test_client;

@@ -177,7 +177,7 @@ impl Watchdog {
         let mut seen: Vec<(Weak<WatchedThread>, Sighting)> = Vec::new();
         let mut active_at = Instant::now();
         loop {
-            if self.look(&mut seen, &limit) {
+            if self.check(&mut seen, &limit) {
                 active_at = Instant::now();
                 self.is_parked.store(false, Ordering::SeqCst);
             } else if self.is_parked.load(Ordering::SeqCst) {
@@ -193,14 +193,14 @@ impl Watchdog {
     }
 
     /// Checks all threads. Returns whether any has changed or is running code.
-    fn look(&self, seen: &mut Vec<(Weak<WatchedThread>, Sighting)>, limit: &LogLimit) -> bool {
+    fn check(&self, seen: &mut Vec<(Weak<WatchedThread>, Sighting)>, limit: &LogLimit) -> bool {
         let now = Instant::now();
         let arrived = lock(&self.threads).drain(..).collect::<Vec<_>>();
         seen.extend(arrived.into_iter().map(|record| (record, Sighting { turn: 0, since: now, is_logged: false })));
         let mut is_active = false;
         seen.retain_mut(|(record, sighting)| {
             let Some(record) = record.upgrade() else { return false };
-            let found = sighting.look(record.turn.load(Ordering::SeqCst), now);
+            let found = sighting.check(record.turn.load(Ordering::SeqCst), now);
             is_active |= found != Finding::Idle;
             if let Finding::Hung(code, blocked) = found {
                 log_hung(code, blocked, limit);
@@ -215,7 +215,7 @@ impl Watchdog {
 }
 
 impl Sighting {
-    fn look(&mut self, turn: u64, now: Instant) -> Finding {
+    fn check(&mut self, turn: u64, now: Instant) -> Finding {
         let code = turn & CODE_MASK;
         if turn != self.turn {
             *self = Self { turn, since: now, is_logged: false };
@@ -305,15 +305,15 @@ mod tests {
         let now = Instant::now();
         let mut sighting = Sighting { turn: 0, since: now, is_logged: false };
         let turn = |number: u64, code: u64| (number << 32) | code;
-        let mut look = |turn, ms| sighting.look(turn, now + Duration::from_millis(ms));
-        assert_eq!(look(0, 5), Finding::Idle);
-        assert_eq!(look(turn(1, 7), 10), Finding::Working);
-        assert_eq!(look(turn(3, 7), 15), Finding::Working, "the same method, called again");
-        assert_eq!(look(turn(3, 7), 20), Finding::Blocked);
-        assert_eq!(look(turn(3, 7), 1_020), Finding::Hung(CodeId(7), Duration::from_millis(1_005)));
-        assert_eq!(look(turn(3, 7), 2_000), Finding::Blocked, "logged already");
-        assert_eq!(look(turn(4, 0), 2_005), Finding::Working);
-        assert_eq!(look(turn(4, 0), 2_010), Finding::Idle);
+        let mut check = |turn, ms| sighting.check(turn, now + Duration::from_millis(ms));
+        assert_eq!(check(0, 5), Finding::Idle);
+        assert_eq!(check(turn(1, 7), 10), Finding::Working);
+        assert_eq!(check(turn(3, 7), 15), Finding::Working, "the same method, called again");
+        assert_eq!(check(turn(3, 7), 20), Finding::Blocked);
+        assert_eq!(check(turn(3, 7), 1_020), Finding::Hung(CodeId(7), Duration::from_millis(1_005)));
+        assert_eq!(check(turn(3, 7), 2_000), Finding::Blocked, "logged already");
+        assert_eq!(check(turn(4, 0), 2_005), Finding::Working);
+        assert_eq!(check(turn(4, 0), 2_010), Finding::Idle);
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod view;
 
 pub use ack_tracker::{AckTracker, Awaited};
 pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS, OVERDUE_AFTER_MS};
-pub use client_home::{ClientHome, HomeLoss, ResumeOutcome, Way};
+pub use client_home::{ClientHome, HomeLoss, ResumeOutcome, Route};
 pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};

@@ -186,8 +186,8 @@ proptest! {
         for name in &bucket_of {
             for wanted in [Wanted::Everyone, Wanted::Group(name), Wanted::User(name)] {
                 for hub in HUBS {
-                    let is_told = told.iter().any(|(known, map)| known == hub && map.contains(&wanted.bucket()));
-                    prop_assert_eq!(interest.may_want(hub, &[wanted], 0), is_told);
+                    let is_announced = told.iter().any(|(known, map)| known == hub && map.contains(&wanted.bucket()));
+                    prop_assert_eq!(interest.may_want(hub, &[wanted], 0), is_announced);
                 }
             }
         }

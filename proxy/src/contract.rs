@@ -12,9 +12,9 @@
 
 mod app;
 mod client;
+mod fixture;
 mod http;
-mod speech;
-mod stage;
+mod hub_message;
 mod webhook_server;
 
 mod acknowledgements;
@@ -31,10 +31,10 @@ mod conditions;
 mod connects;
 mod deliveries;
 mod drains;
+mod evicted_hubs;
 mod exclusive_tasks;
 mod fleet_nodes;
 mod fleet_promises;
-mod forgotten_hubs;
 mod half_lost_links;
 mod http_transports;
 mod hub_separation;

@@ -252,7 +252,7 @@ impl<'a> SlotKeeper<'a> {
             };
             give_to_all(self.shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
         }
-        over.say_goodbye().await;
+        over.send_goodbye().await;
     }
 }
 

@@ -28,7 +28,7 @@ pub use crate::net::descriptor::client_files_max;
 pub use crate::net::http_client::{HttpClient, HttpError, read_whole, within};
 pub use crate::net::line_stream::{LineStream, LineStreamError};
 #[cfg(feature = "tls")]
-pub use crate::net::tls::{CertificateFault, ClientTls, IdentityFiles, TlsError, TlsLookError, TlsSeen, look_at_tls};
+pub use crate::net::tls::{CertificateFault, ClientTls, IdentityFiles, TlsError, TlsProbeError, TlsSeen, probe_tls};
 pub use crate::node::{Heartbeat, InheritedSockets, StartError};
 #[cfg(feature = "tls")]
 pub use crate::node::{ReplayHubError, ReplayNode, ReplayedOpening};

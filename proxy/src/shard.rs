@@ -69,7 +69,7 @@ pub(crate) use connection::{
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;
-pub(crate) use drain::rebalance_order::{LevelCount, RebalanceOrder};
+pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use drain::straggler::Stragglers;
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
@@ -99,7 +99,7 @@ use apply::apply_read;
 use drain::departure_search::DepartureSearch;
 use drain::drain_schedule::longest_spread;
 use drain::leaving::{LOOK_INTERVAL, wait_within};
-use drain::server_rebalance::{level_due, level_search, search_for_level};
+use drain::server_rebalance::{rebalance_due, rebalance_search, step_rebalance_search};
 use drain::shed::SHED_SPREAD;
 use drain::{
     Departures, close_all_drained, close_leaving, has_clients_left, leave_drained, leave_shed, search_for_shed,
@@ -247,7 +247,7 @@ impl Shard {
             ShardTask::EndHold(slot, serial) => drop(spawn_local(shard.end_hold(slot, serial))),
             ShardTask::Drain(spread) => drop(spawn_local(shard.drain(spread))),
             ShardTask::Shed(clients) => drop(spawn_local(shard.shed(clients))),
-            ShardTask::Level(order) => drop(spawn_local(shard.level(order))),
+            ShardTask::Rebalance(order) => drop(spawn_local(shard.rebalance(order))),
             ShardTask::WatchLeaving => drop(spawn_local(shard.watch_leaving())),
             ShardTask::ReportPresence => drop(spawn_local(shard.notify_presence())),
         }
@@ -266,7 +266,7 @@ impl Shard {
     async fn notify_presence(self: Rc<Self>) {
         let has_changed = self.state().presence.has_changed();
         let mut outcome = FlushOutcome::All;
-        while outcome != FlushOutcome::Nobody {
+        while outcome != FlushOutcome::NoSubscribers {
             if outcome == FlushOutcome::All {
                 has_changed.notified().await;
                 sleep(PRESENCE_WINDOW).await;
@@ -330,14 +330,14 @@ impl Shard {
     }
 
     /// Moves some clients from one app server to another, spread over most of a second.
-    async fn level(self: Rc<Self>, order: RebalanceOrder) {
+    async fn rebalance(self: Rc<Self>, order: RebalanceOrder) {
         let begun = Instant::now();
-        let mut search = level_search(&order);
-        while !search_for_level(&self.state().core, &order, &mut search) {
+        let mut search = rebalance_search(&order);
+        while !step_rebalance_search(&self.state().core, &order, &mut search) {
             yield_now().await;
         }
         let departures = Departures::new(search.chosen(), begun, SHED_SPREAD);
-        self.depart(departures, |state, slot| level_due(state, slot, &order)).await;
+        self.depart(departures, |state, slot| rebalance_due(state, slot, &order)).await;
     }
 
     /// Processes departures one by one, as they become due.

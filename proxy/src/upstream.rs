@@ -48,7 +48,7 @@ pub(crate) use incoming_link::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle};
 pub(crate) use manifest::{ReadManifestError, read_manifest};
-pub(crate) use new_server::{LinkLook, NewServer, NewServerRound};
+pub(crate) use new_server::{LinkCounts, NewServer, NewServerRound};
 pub(crate) use number::{AppServerId, HubIndex, LinkId};
 pub(crate) use pool::{HomeLink, Pool, PoolTerms};
 pub(crate) use refusal_source::{MIDDLEWARE_HINT, RefusalSource};

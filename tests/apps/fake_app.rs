@@ -69,11 +69,11 @@ async fn manifest() -> Json<Manifest> {
 async fn upgrade(State(script): State<Script>, upgrade: WebSocketUpgrade) -> Response {
     upgrade.on_upgrade(async move |socket| {
         // The proxy drops links, and the reason is irrelevant here.
-        drop(play(socket, script).await);
+        drop(run_script(socket, script).await);
     })
 }
 
-async fn play(mut socket: WebSocket, script: Script) -> Result<()> {
+async fn run_script(mut socket: WebSocket, script: Script) -> Result<()> {
     let greeting = ServiceMessage::HandshakeRequest(LinkHandshakeRequest {
         version: 1,
         kind: LinkKind::Default,

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value as Json, json};
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Client, Kind};
-use trunkline_tests::harness::dotnet::{AspNetApp, play_dotnet, play_dotnet_heavy};
+use trunkline_tests::harness::dotnet::{AspNetApp, run_dotnet_test, run_heavy_dotnet_test};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
 use trunkline_tests::harness::sockets::free_address;
 
@@ -43,8 +43,8 @@ async fn calls(guest: &mut Guest, user: &str) -> Result<()> {
 
 #[test]
 fn calls_streams_uploads_errors_and_the_user_are_there_by_each_library_protocol_and_transport() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let mut app = host.app(&dial_in, "one", &[]).await?;
         dial_in.linked(CONNECTIONS).await?;
         let mut count = 0;
@@ -124,8 +124,8 @@ async fn four(host: &Host<'_>, app: &AspNetApp) -> Result<Vec<Guest>> {
 
 #[test]
 fn groups_users_broadcasts_and_exceptions_reach_just_those_they_are_for() {
-    play_dotnet(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let app = host.app(&dial_in, "one", &[]).await?;
         let mut guests = four(&host, &app).await?;
         sends(&mut guests, &app).await
@@ -134,9 +134,9 @@ fn groups_users_broadcasts_and_exceptions_reach_just_those_they_are_for() {
 
 #[test]
 fn so_they_do_over_two_nodes_as_two_endpoints() {
-    play_dotnet(async |stage, dotnet| {
-        let dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];
-        let host = Host::new(stage, dotnet);
+    run_dotnet_test(async |fixture, dotnet| {
+        let dial_ins = [DialIn::open(fixture).await?, DialIn::open_as(fixture, "dial-in-2").await?];
+        let host = Host::new(fixture, dotnet);
         let app = host.app_of(&dial_ins, "one", &[]).await?;
         for dial_in in &dial_ins {
             dial_in.linked(CONNECTIONS).await?;
@@ -156,8 +156,8 @@ fn so_they_do_over_two_nodes_as_two_endpoints() {
 
 #[test]
 fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
-    play_dotnet(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let apps = [host.app(&dial_in, "one", &[]).await?, host.app(&dial_in, "two", &[]).await?];
         dial_in.linked(2 * CONNECTIONS).await?;
         let mut guests = Vec::new();
@@ -184,8 +184,8 @@ fn client_results_come_from_clients_of_the_same_and_of_another_app_server() {
 
 #[test]
 fn apps_of_different_names_share_a_node_and_no_message() {
-    play_dotnet(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let one = host.app(&dial_in, "one", &[("--application", "First")]).await?;
         let two = host.app(&dial_in, "two", &[("--application", "Second")]).await?;
         let mut guests = [host.invite(JSON, &one, "ann").await?, host.invite(PACKED, &two, "ann").await?];
@@ -203,15 +203,15 @@ fn apps_of_different_names_share_a_node_and_no_message() {
 
 #[test]
 fn a_wrong_key_is_named_in_the_apps_log_and_the_second_key_does() {
-    play_dotnet(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let wrong = connection_string(dial_in.address(), &KEY.replace("ABC", "CBA"));
-        let mut app = dotnet.app(stage).connection(&wrong).argument("--log", "Information").start().await?;
+        let mut app = dotnet.app(fixture).connection(&wrong).argument("--log", "Information").start().await?;
         // The SDK shows only the status of a refused upgrade.
         app.process.wait_for_log("401").await?;
         ensure!(dial_in.node.metrics().await?.sum("trunkline_links", &[("state", "open")]) == 0.0);
         let right = connection_string(dial_in.address(), SECOND_KEY);
-        let mut app = dotnet.app(stage).connection(&right).instance("second").start().await?;
+        let mut app = dotnet.app(fixture).connection(&right).instance("second").start().await?;
         app.redirects("/bench").await?;
         let guest = host.invite(JSON, &app, "ann").await?;
         ensure!(guest.instance().await? == "second");
@@ -221,14 +221,14 @@ fn a_wrong_key_is_named_in_the_apps_log_and_the_second_key_does() {
 
 #[test]
 fn a_rust_hub_and_a_dotnet_hub_of_one_name_are_two_hubs() {
-    play_dotnet(async |stage, dotnet| {
-        let fleet = Fleet::with_keys(stage, KEY);
+    run_dotnet_test(async |fixture, dotnet| {
+        let fleet = Fleet::with_keys(fixture, KEY);
         let rust = fleet.app(App::Bench).await?;
         let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[rust.address()], &[])?;
         node.ready().await?;
         node.linked(POOL_SIZE).await?;
         let dial_in = DialIn { node };
-        let host = Host::new(stage, dotnet);
+        let host = Host::new(fixture, dotnet);
         let app = host.app(&dial_in, "one", &[]).await?;
         let dotnet_guest = host.invite(JSON, &app, "ann").await?;
         let builder = host.agents().client(Kind::JsJson, &dial_in.node.url("/bench")).subscribe(&["Message", "Notice"]);
@@ -253,8 +253,8 @@ async fn nothing_came(mut client: Client) -> Result<()> {
 
 #[test]
 fn a_message_near_the_limit_of_the_hub_goes_both_ways() {
-    play_dotnet(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let app = host.app(&dial_in, "one", &[]).await?;
         for library in LIBRARIES {
             let mut guest = host.invite(library, &app, "ann").await?;
@@ -270,8 +270,8 @@ fn a_message_near_the_limit_of_the_hub_goes_both_ways() {
 
 #[test]
 fn the_transport_of_a_client_is_its_own_choice() {
-    play_dotnet(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let app = host.app(&dial_in, "one", &[]).await?;
         for transport in Transport::ALL {
             let _guest = host.invite_over(JSON, transport, &app, "ann").await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::frame::{connection_data, data, frame, framed, kind, no_ext, payloads, ping};
 use crate::scene::{HUB, Scene, TARGET};
@@ -11,8 +11,8 @@ use crate::value::{Value, list, map};
 
 #[test]
 fn a_malformed_frame_in_a_right_envelope_is_skipped() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let id = member.id.clone();
         let wrong = [
@@ -50,14 +50,14 @@ fn a_malformed_frame_in_a_right_envelope_is_skipped() {
         scene.reaches(&mut member, "still here").await?;
         // An ack may report a bad request; clients must not notice anything.
         scene.server.fence(0).await?;
-        scene.hears(&mut member, "and me").await
+        scene.receives(&mut member, "and me").await
     });
 }
 
 #[test]
 fn a_malformed_frame_for_a_client_closes_that_client_alone() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut other = scene.join_as("bob").await?;
         for wrong in [
             |id: &str| list![kind::CONNECTION_DATA, id],
@@ -76,21 +76,21 @@ fn a_malformed_frame_for_a_client_closes_that_client_alone() {
             ensure!(closed.at(1).as_text() == Some(&member.id), "{closed:?}");
             scene.reaches(&mut other, "still here").await?;
         }
-        scene.hears(&mut other, "me too").await
+        scene.receives(&mut other, "me too").await
     });
 }
 
 #[test]
 fn a_wrong_length_ends_the_server_connection_and_nobody_elses() {
-    play(async |stage| {
+    run_test(async |fixture| {
         for bytes in [vec![0xff; 8], vec![0xff, 0xff, 0xff, 0xff, 0x0f], vec![0xff, 0xff, 0xff, 0xff, 0x08, 1]] {
-            let mut scene = Scene::open(stage, 1).await?;
+            let mut scene = Scene::open(fixture, 1).await?;
             let mut member = scene.join_as("ann").await?;
             let mut broken = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
             broken.at(0)?.send_bytes(bytes)?;
             broken.ended(0).await?;
             scene.reaches(&mut member, "still here").await?;
-            scene.hears(&mut member, "me too").await?;
+            scene.receives(&mut member, "me too").await?;
         }
         Ok(())
     });
@@ -98,8 +98,8 @@ fn a_wrong_length_ends_the_server_connection_and_nobody_elses() {
 
 #[test]
 fn a_text_message_is_no_part_of_the_protocol() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         other.at(0)?.send_message(Message::text("{}"))?;
@@ -110,8 +110,8 @@ fn a_text_message_is_no_part_of_the_protocol() {
 
 #[test]
 fn ids_of_other_hubs_are_ids_of_nobody() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let mut foreign = Scripted::dial(&scene.dial_in, "other", "server-b", 1).await?;
         let id = member.id.clone();
@@ -139,14 +139,14 @@ fn ids_of_other_hubs_are_ids_of_nobody() {
         ensure!(ack.at(2) == &Value::Int(2), "{ack:?}");
         foreign.quiet(0).await?;
         scene.reaches(&mut member, "still here").await?;
-        scene.hears(&mut member, "me too").await
+        scene.receives(&mut member, "me too").await
     });
 }
 
 #[test]
 fn data_for_a_client_of_another_app_server_does_not_reach_it() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
         // An app server may send to clients of its hub (type 7), but raw bytes only over the connection that has the
@@ -162,8 +162,8 @@ fn data_for_a_client_of_another_app_server_does_not_reach_it() {
 
 #[test]
 fn floods_of_requests_for_acks_are_all_answered_in_order_and_others_are_served() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut member = scene.join_as("ann").await?;
         const REQUESTS: i64 = 20_000;
         let flood = 1 - member.home;
@@ -172,7 +172,7 @@ fn floods_of_requests_for_acks_are_all_answered_in_order_and_others_are_served()
             bytes.extend(frame(&list![kind::CHECK_GROUP, "none", number, no_ext()]));
         }
         scene.server.at(flood)?.send_bytes(bytes)?;
-        scene.hears(&mut member, "me too").await?;
+        scene.receives(&mut member, "me too").await?;
         for number in 0..REQUESTS {
             let is_ack = |_, event: &crate::scripted::Event| matches!(event, crate::scripted::Event::Frame(frame) if crate::frame::kind_of(frame) == kind::ACK);
             let (place, event) = scene.server.find(is_ack).await?;
@@ -189,8 +189,8 @@ fn floods_of_requests_for_acks_are_all_answered_in_order_and_others_are_served()
 
 #[test]
 fn an_empty_message_and_many_frames_in_one_are_read() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         scene.server.at(0)?.send_bytes(Vec::new())?;
         let texts: Vec<String> = (0..300).map(|number| format!("{number}")).collect();

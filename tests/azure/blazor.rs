@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::timeout;
 use trunkline_tests::harness::browser::{Browser, Page};
-use trunkline_tests::harness::dotnet::play_dotnet_heavy;
+use trunkline_tests::harness::dotnet::run_heavy_dotnet_test;
 use trunkline_tests::harness::scenario::until;
 
 use crate::dial_in::DialIn;
@@ -17,9 +17,9 @@ const GUARD: Duration = Duration::from_secs(20);
 
 #[test]
 fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];
-        let host = Host::new(stage, dotnet);
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let dial_ins = [DialIn::open(fixture).await?, DialIn::open_as(fixture, "dial-in-2").await?];
+        let host = Host::new(fixture, dotnet);
         let apps = [
             host.app_of(&dial_ins, "one", &[("--blazor", "true")]).await?,
             host.app_of(&dial_ins, "two", &[("--blazor", "true")]).await?,
@@ -28,7 +28,7 @@ fn blazor_pages_of_two_app_servers_work_behind_two_nodes() {
         for dial_in in &dial_ins {
             dial_in.linked(2 * 15).await?;
         }
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         for round in 0..2 {
             for (app, instance) in apps.iter().zip(["one", "two"]) {
                 let page = browser.open(&format!("{instance}-{round}"), &app.url("/blazor")).await?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::http_client::{ask, exchange};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::dial_in::{NODE, client_token};
 use crate::frame::{
@@ -26,8 +26,8 @@ const QUERY: &str = "&asrs.op=%2Fbench&user=ann&x=a%20b%26c&negotiateVersion=1&a
 
 #[test]
 fn claims_come_by_both_names_and_as_often_as_they_are_there() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let member = scene
             .join(&json!({
                 "nameid": "ann",
@@ -67,8 +67,8 @@ fn claims_come_by_both_names_and_as_often_as_they_are_there() {
 
 #[test]
 fn headers_query_protocol_address_and_node_of_a_client_come_with_it() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let token = client_token(HUB, &json!({ "nameid": "ann" }))?;
         let path = format!("/client/?hub={HUB}{QUERY}");
         let bearer = format!("Bearer {token}");
@@ -107,8 +107,8 @@ fn headers_query_protocol_address_and_node_of_a_client_come_with_it() {
 
 #[test]
 fn a_handshake_comes_up_as_it_was_whatever_its_version() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let token = client_token(HUB, &json!({}))?;
         for version in ["0", "2", "2147483647"] {
             let path = format!("/client/?hub={HUB}");
@@ -153,8 +153,8 @@ async fn come_up(server: &mut Scripted, id: &str, protocol: &str, bytes: usize) 
 
 #[test]
 fn hub_messages_come_up_whole_and_in_order_and_none_with_a_wrong_kind() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         // Two and a half messages in one, then the rest.
         let all = ["one", "two", "three"].map(invocation).concat();
@@ -172,8 +172,8 @@ fn hub_messages_come_up_whole_and_in_order_and_none_with_a_wrong_kind() {
 
 #[test]
 fn data_of_the_app_server_reaches_the_client_whole_even_from_an_older_sdk() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let texts = ["a", "b", "c", "d"]
             .map(|text| format!("{{\"type\":1,\"target\":\"Message\",\"arguments\":[\"{text}\"]}}\u{1e}"));
@@ -194,8 +194,8 @@ fn data_of_the_app_server_reaches_the_client_whole_even_from_an_older_sdk() {
 
 #[test]
 fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
-    play(async |stage| {
-        let scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let scene = Scene::open(fixture, 1).await?;
         for (flags, expected) in [
             (json!(null), &["WebSockets", "ServerSentEvents", "LongPolling"][..]),
             (json!("1"), &["WebSockets"]),
@@ -225,8 +225,8 @@ fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
 
 #[test]
 fn a_transport_that_the_token_forbids_is_refused() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let token = client_token(HUB, &json!({ "asrs.s.htt": "4" }))?;
         let answer = scene.dial_in.negotiate(HUB, "", &token).await?.json()?;
         let secret = answer["connectionToken"].as_str().context("a token")?;
@@ -239,8 +239,8 @@ fn a_transport_that_the_token_forbids_is_refused() {
 
 #[test]
 fn long_polling_with_a_token_in_each_request_gets_data_before_the_end() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let token = client_token(HUB, &json!({ "nameid": "ann" }))?;
         let answer = scene.dial_in.negotiate(HUB, "", &token).await?.json()?;
         let secret = answer["connectionToken"].as_str().context("a token")?;
@@ -266,8 +266,8 @@ fn long_polling_with_a_token_in_each_request_gets_data_before_the_end() {
 
 #[test]
 fn without_an_app_server_a_client_is_told_so() {
-    play(async |stage| {
-        let scene = Scene::open(stage, 0).await?;
+    run_test(async |fixture| {
+        let scene = Scene::open(fixture, 0).await?;
         let token = client_token(HUB, &json!({ "nameid": "ann" }))?;
         let answer = scene.dial_in.negotiate(HUB, "", &token).await?;
         if answer.status == 200 {
@@ -287,8 +287,8 @@ fn without_an_app_server_a_client_is_told_so() {
 
 #[test]
 fn a_sticky_client_comes_to_the_app_server_that_negotiated_it() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         let mut members = Vec::new();
         for sticky in ["Required", "Preferred", "Required", "Preferred"] {
@@ -320,8 +320,8 @@ fn a_sticky_client_comes_to_the_app_server_that_negotiated_it() {
 
 #[test]
 fn a_client_whose_login_ends_is_closed_if_its_app_says_so() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let end = trunkline_tests::harness::token::in_seconds(2)?.to_string();
         let member = scene.join(&json!({ "asrs.s.coae": "true", "asrs.s.aeo": end })).await?;
         let stays = scene.join(&json!({ "asrs.s.aeo": end })).await?;

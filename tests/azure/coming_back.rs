@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Client, Kind};
-use trunkline_tests::harness::dotnet::play_dotnet_heavy;
+use trunkline_tests::harness::dotnet::run_heavy_dotnet_test;
 use trunkline_tests::harness::fleet::stop;
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
@@ -33,8 +33,8 @@ async fn converse(client: &Client, from: u64, count: u64) -> Result<()> {
 
 #[test]
 fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         // The app dials through the relay too, but its connections are not cut.
         let relay = Relay::start_for(b"GET /client", dial_in.address()).await?;
         let app = host.app_at(&relay.address(), "one", &[("--stateful", "true")]).await?;
@@ -44,7 +44,7 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
             clients.push(host.agents().client(kind, &url).stateful().count(&["Echoed"]).open().await?);
         }
         let url = app.url("/bench?user=ben");
-        let mut of_net = dotnet.client(stage, &url).stateful().subscribe(&["Message"]).open().await?;
+        let mut of_net = dotnet.client(fixture, &url).stateful().subscribe(&["Message"]).open().await?;
         of_net.invoke("Join", json!(["red"])).await?;
         for cut in 0..CUTS {
             let talking = clients.iter().map(|client| converse(client, cut * MESSAGES + 1, MESSAGES));
@@ -74,8 +74,8 @@ fn an_unmodified_app_and_its_clients_notice_nothing_of_broken_sockets() {
 
 #[test]
 fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (dial_ins, host) = (start_all(stage, 3).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (dial_ins, host) = (start_all(fixture, 3).await?, Host::new(fixture, dotnet));
         let addresses: Vec<_> = dial_ins.iter().map(DialIn::address).collect();
         let balancer = Balancer::start(Rule::InTurn, &addresses).await?;
         let relay = Relay::start_for(b"GET /client", balancer.address()).await?;
@@ -95,7 +95,7 @@ fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
         let cuts = if is_full() { 200 } else { CUTS };
         for cut in 0..cuts {
             let talking = clients.iter().map(|client| converse(client, cut * MESSAGES + 1, MESSAGES));
-            let (talked, told, ()) = tokio::join!(try_join_all(talking), tell_group(&clients[0], cut), async {
+            let (talked, told, ()) = tokio::join!(try_join_all(talking), notify_group(&clients[0], cut), async {
                 relay.decide(if cut % 2 == 0 { Fate::CutInPiece } else { Fate::Cut }, usize::MAX);
             });
             talked?;
@@ -126,8 +126,8 @@ fn clients_of_an_unmodified_app_come_back_at_any_node_and_nobody_notices() {
 
 #[test]
 fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_clients() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (mut address, host) = (Address::open(stage, 3).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (mut address, host) = (Address::open(fixture, 3).await?, Host::new(fixture, dotnet));
         let app = host.app_at(address.balancer.address(), "one", &[("--stateful", "true")]).await?;
         address.linked(1).await?;
         let mut clients = Vec::new();
@@ -147,7 +147,7 @@ fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_cl
             stopped?;
             has_lost_carried |=
                 address.dial_ins.iter().any(|dial_in| dial_in.node.process.log().contains(LOST_CARRIED));
-            address.dial_ins[place].node.start_again(stage).await?;
+            address.dial_ins[place].node.start_again(fixture).await?;
             address.linked(1).await?;
         }
         for client in &clients {
@@ -158,7 +158,7 @@ fn a_rolling_restart_of_all_nodes_goes_unnoticed_by_an_unmodified_app_and_its_cl
     });
 }
 
-async fn tell_group(client: &Client, cut: u64) -> Result<()> {
+async fn notify_group(client: &Client, cut: u64) -> Result<()> {
     for number in cut * MESSAGES..(cut + 1) * MESSAGES {
         client.invoke("SendToGroup", json!(["all", number + 1])).await?;
     }
@@ -167,8 +167,8 @@ async fn tell_group(client: &Client, cut: u64) -> Result<()> {
 
 #[test]
 fn an_app_whose_hub_does_not_allow_it_has_ordinary_clients() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let relay = Relay::start_for(b"GET /client", dial_in.address()).await?;
         let mut app = host.app_at(&relay.address(), "one", &[]).await?;
         let url = app.url("/bench?user=ann");

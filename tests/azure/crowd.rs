@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use trunkline_tests::harness::client::Kind;
-use trunkline_tests::harness::dotnet::play_dotnet_heavy;
+use trunkline_tests::harness::dotnet::run_heavy_dotnet_test;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::is_full;
 
@@ -29,8 +29,8 @@ async fn open(dial_in: &DialIn, number: usize) -> Result<RawClient> {
 
 #[test]
 fn two_thousand_idle_clients_at_ten_server_connections_stay_and_are_all_reached() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let mut apps = [host.app(&dial_in, "one", &[]).await?, host.app(&dial_in, "two", &[]).await?];
         // Ten for the clients' hub, ten for the other.
         dial_in.linked(2 * CONNECTIONS).await?;

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tokio::time::timeout;
 use trunkline_tests::harness::client::{Client, Kind};
-use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, play_dotnet_heavy};
+use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, run_heavy_dotnet_test};
 use trunkline_tests::harness::fleet::{Proxy, stop};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::scenario::{Fixture, until};
 
 use crate::aspnet::CONNECTIONS;
 use crate::dial_in::{DialIn, KEY, connection_string};
@@ -34,8 +34,8 @@ struct DepartureFixture<'a> {
 }
 
 impl<'a> DepartureFixture<'a> {
-    async fn open(stage: &'a Stage, dotnet: &'a DotNet, shutdown: &str) -> Result<Self> {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    async fn open(fixture: &'a Fixture, dotnet: &'a DotNet, shutdown: &str) -> Result<Self> {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let mut leaving = host.app(&dial_in, "leaving", &[("--shutdown", shutdown)]).await?;
         dial_in.linked(CONNECTIONS).await?;
         let mut counters = Vec::new();
@@ -100,8 +100,8 @@ async fn closed_by_us(node: &Proxy) -> Result<f64> {
 
 #[test]
 fn an_app_server_that_stops_and_migrates_its_clients_loses_none_and_no_message() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = DepartureFixture::open(stage, dotnet, "migrate").await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut parting = DepartureFixture::open(fixture, dotnet, "migrate").await?;
         parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
         parting.all_stay().await
     });
@@ -109,8 +109,8 @@ fn an_app_server_that_stops_and_migrates_its_clients_loses_none_and_no_message()
 
 #[test]
 fn an_app_server_that_stops_without_grace_loses_none_either() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = DepartureFixture::open(stage, dotnet, "off").await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut parting = DepartureFixture::open(fixture, dotnet, "off").await?;
         parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
         parting.all_stay().await
     });
@@ -118,8 +118,8 @@ fn an_app_server_that_stops_without_grace_loses_none_either() {
 
 #[test]
 fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = DepartureFixture::open(stage, dotnet, "wait").await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut parting = DepartureFixture::open(fixture, dotnet, "wait").await?;
         parting.leaving.process.signal(Signal::Terminate).await?;
         // Wait until the node has noticed: several new guests in a row reach the other app.
         for number in 0..4 {
@@ -141,8 +141,8 @@ fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one(
 
 #[test]
 fn a_killed_app_server_loses_no_client_and_no_message_of_others() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = DepartureFixture::open(stage, dotnet, "off").await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut parting = DepartureFixture::open(fixture, dotnet, "off").await?;
         parting.speaks_while(async |leaving, _| leaving.process.kill().await).await?;
         parting.all_stay().await
     });
@@ -150,8 +150,8 @@ fn a_killed_app_server_loses_no_client_and_no_message_of_others() {
 
 #[test]
 fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut parting = DepartureFixture::open(stage, dotnet, "off").await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut parting = DepartureFixture::open(fixture, dotnet, "off").await?;
         let counter = &parting.counters[0];
         let leaving = &mut parting.leaving;
         let killed = async {
@@ -182,13 +182,18 @@ async fn soon<T>(what: &str, done: impl Future<Output = Result<T>>) -> Result<T>
 
 #[test]
 fn cut_server_connections_cost_no_client() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let dial_in = DialIn::open(stage).await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let dial_in = DialIn::open(fixture).await?;
         let relay = Relay::start_for(b"GET /server/", dial_in.address()).await?;
-        let host = Host::new(stage, dotnet);
+        let host = Host::new(fixture, dotnet);
         let connection = connection_string(&relay.address(), KEY);
-        let mut app =
-            dotnet.app(stage).connection(&connection).instance("one").argument("--log", "Information").start().await?;
+        let mut app = dotnet
+            .app(fixture)
+            .connection(&connection)
+            .instance("one")
+            .argument("--log", "Information")
+            .start()
+            .await?;
         app.redirects("/bench").await?;
         dial_in.linked(CONNECTIONS).await?;
         let mut counters = Vec::new();
@@ -223,8 +228,8 @@ fn cut_server_connections_cost_no_client() {
 
 #[test]
 fn server_connections_that_only_the_node_has_lost_cost_no_client_and_no_answer() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open(stage).await?, Host::new(stage, dotnet));
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open(fixture).await?, Host::new(fixture, dotnet));
         let relay = Relay::start_for(b"GET /server/", dial_in.address()).await?;
         let app = host.app_at(&relay.address(), "one", &[]).await?;
         dial_in.linked(CONNECTIONS).await?;
@@ -247,9 +252,9 @@ fn server_connections_that_only_the_node_has_lost_cost_no_client_and_no_answer()
 
 #[test]
 fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themselves() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut dial_ins = [DialIn::open(stage).await?, DialIn::open_as(stage, "dial-in-2").await?];
-        let host = Host::new(stage, dotnet);
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut dial_ins = [DialIn::open(fixture).await?, DialIn::open_as(fixture, "dial-in-2").await?];
+        let host = Host::new(fixture, dotnet);
         let app = host.app_of(&dial_ins, "one", &[]).await?;
         for dial_in in &dial_ins {
             dial_in.linked(CONNECTIONS).await?;
@@ -268,7 +273,7 @@ fn a_node_that_starts_again_is_an_endpoint_again_and_clients_come_back_by_themse
         dial_ins[0].node.process.kill().await?;
         // Clients of the dead node reconnect to the other node, whose own clients notice nothing.
         until(async || Ok((at(&dial_ins[1]).await? >= clients.len() as f64).then_some(()))).await?;
-        dial_ins[0].node.start_again(stage).await?;
+        dial_ins[0].node.start_again(fixture).await?;
         dial_ins[0].linked(CONNECTIONS).await?;
         clients[0].send("Broadcast", json!(["all"])).await?;
         let mut reconnected = 0.0;

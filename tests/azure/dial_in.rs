@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use trunkline_tests::harness::fleet::{Fleet, Proxy};
 use trunkline_tests::harness::http_client::{Answer, ask};
 use trunkline_tests::harness::raw::{RawClient, Refusal};
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::scenario::{Fixture, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token::{in_seconds, with_expiry};
 
@@ -24,17 +24,17 @@ pub(crate) struct DialIn {
 
 impl DialIn {
     /// Starts a node with both keys.
-    pub(crate) async fn open(stage: &Stage) -> Result<Self> {
-        Self::open_with(stage, &[]).await
+    pub(crate) async fn open(fixture: &Fixture) -> Result<Self> {
+        Self::open_with(fixture, &[]).await
     }
 
-    pub(crate) async fn open_with(stage: &Stage, more: &[&str]) -> Result<Self> {
-        let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
+    pub(crate) async fn open_with(fixture: &Fixture, more: &[&str]) -> Result<Self> {
+        let fleet = Fleet::with_keys(fixture, &format!("{KEY},{SECOND_KEY}"));
         Self::open_in(&fleet, &free_address()?, NODE, more).await
     }
 
-    pub(crate) async fn open_as(stage: &Stage, name: &str) -> Result<Self> {
-        let fleet = Fleet::with_keys(stage, &format!("{KEY},{SECOND_KEY}"));
+    pub(crate) async fn open_as(fixture: &Fixture, name: &str) -> Result<Self> {
+        let fleet = Fleet::with_keys(fixture, &format!("{KEY},{SECOND_KEY}"));
         Self::open_in(&fleet, &free_address()?, name, &[]).await
     }
 

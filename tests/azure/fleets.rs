@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tokio::time::timeout;
-use trunkline_tests::harness::dotnet::{AspNetApp, play_dotnet_heavy};
+use trunkline_tests::harness::dotnet::{AspNetApp, run_heavy_dotnet_test};
 use trunkline_tests::harness::fleet::{Fleet, Proxy};
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::scenario::{Fixture, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 
@@ -26,9 +26,9 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    pub(crate) async fn open(stage: &Stage, count: usize) -> Result<Self> {
-        let dial_ins = start_all(stage, count).await?;
-        let balancer = balancer(stage, &dial_ins).await?;
+    pub(crate) async fn open(fixture: &Fixture, count: usize) -> Result<Self> {
+        let dial_ins = start_all(fixture, count).await?;
+        let balancer = balancer(fixture, &dial_ins).await?;
         Ok(Self { dial_ins, balancer })
     }
 
@@ -49,8 +49,8 @@ impl Address {
 }
 
 /// Starts this many nodes as one fleet.
-pub(crate) async fn start_all(stage: &Stage, count: usize) -> Result<Vec<DialIn>> {
-    let fleet = Fleet::with_keys(stage, KEY);
+pub(crate) async fn start_all(fixture: &Fixture, count: usize) -> Result<Vec<DialIn>> {
+    let fleet = Fleet::with_keys(fixture, KEY);
     let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
     let mut dial_ins = Vec::new();
     for number in 0..count {
@@ -77,13 +77,13 @@ async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<Di
     DialIn::open_in(fleet, &admins[number], &format!("dial-in-{number}"), &more).await
 }
 
-async fn balancer(stage: &Stage, dial_ins: &[DialIn]) -> Result<LoadBalancer> {
+async fn balancer(fixture: &Fixture, dial_ins: &[DialIn]) -> Result<LoadBalancer> {
     let shipped = Shipped::read(BalancerProduct::HaProxy)?;
     let shipped = match dial_ins.len() {
         2 => shipped.with("    server node-3 node-3:8080 cookie node-3\n", "")?,
         _ => shipped,
     };
-    shipped.start(stage, dial_ins.iter().map(|dial_in| &dial_in.node)).await
+    shipped.start(fixture, dial_ins.iter().map(|dial_in| &dial_in.node)).await
 }
 
 /// Number of apps with server connections at a node: the minimum over all hubs.
@@ -101,7 +101,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
     const SENDS: usize = 20;
     // Other nodes receive interest with a delay, so each guest sends until all others have received something.
     for sender in 0..guests.len() {
-        heard(guests, sender).await?;
+        all_receive(guests, sender).await?;
     }
     for number in 0..SENDS {
         let target =
@@ -125,7 +125,7 @@ async fn reaches_all(guests: &mut [Guest]) -> Result<()> {
 }
 
 /// Sends until each guest has received something from this sender through the group. After that, no message is missed.
-async fn heard(guests: &mut [Guest], sender: usize) -> Result<()> {
+async fn all_receive(guests: &mut [Guest], sender: usize) -> Result<()> {
     for place in 0..guests.len() {
         let mut attempt = 0;
         loop {
@@ -143,9 +143,9 @@ async fn heard(guests: &mut [Guest], sender: usize) -> Result<()> {
 }
 
 fn one_address(count: usize) {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let address = Address::open(stage, count).await?;
-        let host = Host::new(stage, dotnet);
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let address = Address::open(fixture, count).await?;
+        let host = Host::new(fixture, dotnet);
         let one = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
         let two = host.app_at(address.balancer.address(), "two", &[]).await?;
@@ -176,19 +176,19 @@ fn three_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one
 
 #[test]
 fn a_third_node_that_joins_gets_server_connections_within_seconds() {
-    play_dotnet_heavy(async |stage, dotnet| {
-        let mut address = Address::open(stage, 3).await?;
+    run_heavy_dotnet_test(async |fixture, dotnet| {
+        let mut address = Address::open(fixture, 3).await?;
         // The balancer is already configured with its address; its process starts later.
         address.dial_ins[2].node.process.kill().await?;
         let mut third = address.dial_ins.remove(2);
-        let host = Host::new(stage, dotnet);
+        let host = Host::new(fixture, dotnet);
         let app = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
         // The balancer has to detect that the killed node is down and that the others are ready.
         let seen = async || address.balancer.has_found(&["node-1", "node-2"], &["node-3"]).await;
         until(async || Ok(seen().await?.then_some(()))).await?;
         let mut guests = address.guests(&host, &app).await?;
-        third.node.start_again(stage).await?;
+        third.node.start_again(fixture).await?;
         address.dial_ins.push(third);
         address.linked(1).await?;
         guests.extend(address.guests(&host, &app).await?);

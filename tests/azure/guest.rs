@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, NetClient};
-use trunkline_tests::harness::scenario::Stage;
+use trunkline_tests::harness::scenario::Fixture;
 
 use crate::dial_in::{DialIn, connection_string};
 
@@ -38,12 +38,12 @@ pub(crate) fn ways() -> impl Iterator<Item = (Library, Transport)> {
 pub(crate) struct Host<'a> {
     agents: Agents<'a>,
     dotnet: &'a DotNet,
-    stage: &'a Stage,
+    fixture: &'a Fixture,
 }
 
 impl<'a> Host<'a> {
-    pub(crate) fn new(stage: &'a Stage, dotnet: &'a DotNet) -> Self {
-        Self { agents: Agents::new(stage), dotnet, stage }
+    pub(crate) fn new(fixture: &'a Fixture, dotnet: &'a DotNet) -> Self {
+        Self { agents: Agents::new(fixture), dotnet, fixture }
     }
 
     pub(crate) fn agents(&self) -> &Agents<'a> {
@@ -56,7 +56,7 @@ impl<'a> Host<'a> {
 
     pub(crate) async fn app_at(&self, address: &str, name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
         let connection = connection_string(address, crate::dial_in::KEY);
-        let mut builder = self.dotnet.app(self.stage).connection(&connection).instance(name);
+        let mut builder = self.dotnet.app(self.fixture).connection(&connection).instance(name);
         for (argument, value) in more {
             builder = builder.argument(argument, value);
         }
@@ -66,7 +66,7 @@ impl<'a> Host<'a> {
     }
 
     pub(crate) async fn app_of(&self, dial_ins: &[DialIn], name: &str, more: &[(&str, &str)]) -> Result<AspNetApp> {
-        let mut builder = self.dotnet.app(self.stage).instance(name);
+        let mut builder = self.dotnet.app(self.fixture).instance(name);
         for (number, dial_in) in dial_ins.iter().enumerate() {
             builder = builder.endpoint(&format!("endpoint{number}"), &dial_in.connection_string());
         }
@@ -98,7 +98,7 @@ impl<'a> Host<'a> {
                 Guest::Js(builder.answer("Question", &ClientAnswer::Value(json!(42))).open().await?)
             }
             Library::Net(protocol) => {
-                let builder = self.dotnet.client(self.stage, &url).protocol(protocol).transport(transport);
+                let builder = self.dotnet.client(self.fixture, &url).protocol(protocol).transport(transport);
                 let client = builder.subscribe(&TARGETS).open().await?;
                 client.answer("Question", json!(42)).await?;
                 Guest::Net(Box::new(client))

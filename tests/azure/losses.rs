@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::time::timeout;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::dial_in::DialIn;
 use crate::frame::{brings, data, kind, kind_of, ping};
@@ -57,8 +57,8 @@ async fn missed_and_reopened(server: &mut Scripted, member: &mut Member) -> Resu
 
 #[test]
 fn a_cut_server_connection_costs_no_client_and_each_is_opened_again_once() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 3).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 3).await?;
         let mut all = Vec::new();
         for number in 0..6 {
             all.push(scene.join_as(&format!("user-{number}")).await?);
@@ -73,7 +73,7 @@ fn a_cut_server_connection_costs_no_client_and_each_is_opened_again_once() {
         }
         for member in &mut all {
             scene.reaches(member, "still here").await?;
-            scene.hears(member, "me too").await?;
+            scene.receives(member, "me too").await?;
         }
         scene.server.quiet((lost + 1) % 3).await
     });
@@ -81,8 +81,8 @@ fn a_cut_server_connection_costs_no_client_and_each_is_opened_again_once() {
 
 #[test]
 fn a_closed_server_connection_does_the_same() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut member = scene.join_as("ann").await?;
         scene.server.at(member.home)?.close()?;
         let lost = member.home;
@@ -94,8 +94,8 @@ fn a_closed_server_connection_does_the_same() {
 
 #[test]
 fn calls_under_way_are_answered_when_their_server_connection_is_lost() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut member = scene.join_as("ann").await?;
         member
             .socket
@@ -107,14 +107,14 @@ fn calls_under_way_are_answered_when_their_server_connection_is_lost() {
         ensure!(answer["type"] == 3 && answer["invocationId"] == "7", "{answer}");
         ensure!(answer["error"].as_str().is_some_and(|error| !error.is_empty()), "{answer}");
         missed_and_reopened(&mut scene.server, &mut member).await?;
-        scene.hears(&mut member, "again").await
+        scene.receives(&mut member, "again").await
     });
 }
 
 #[test]
 fn groups_and_users_of_a_client_survive_its_server_connection() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut member = scene.join_as("ann").await?;
         let join = list![kind::JOIN_GROUP_WITH_ACK, &member.id, "red", 1, crate::frame::no_ext()];
         scene.server.send(member.home, &join)?;
@@ -131,8 +131,8 @@ fn groups_and_users_of_a_client_survive_its_server_connection() {
 
 #[test]
 fn clients_of_a_dead_app_server_are_opened_at_another_one() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut all = Vec::new();
         for number in 0..4 {
             all.push(scene.join_as(&format!("user-{number}")).await?);
@@ -154,8 +154,8 @@ fn clients_of_a_dead_app_server_are_opened_at_another_one() {
 
 #[test]
 fn clients_of_an_app_server_that_migrates_them_go_at_once_idle_or_not() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut all = Vec::new();
         for number in 0..4 {
             all.push(scene.join_as(&format!("user-{number}")).await?);
@@ -180,7 +180,7 @@ fn clients_of_an_app_server_that_migrates_them_go_at_once_idle_or_not() {
         scene.server = other;
         for member in &mut all {
             scene.reaches(member, "still here").await?;
-            scene.hears(member, "me too").await?;
+            scene.receives(member, "me too").await?;
         }
         Ok(())
     });
@@ -188,20 +188,20 @@ fn clients_of_an_app_server_that_migrates_them_go_at_once_idle_or_not() {
 
 #[test]
 fn an_app_server_that_waits_keeps_its_clients_until_they_go() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         scene.server.send(0, &ping(&["shutdown", "fin:2"]))?;
         scene.server.expect(kind::PING).await?;
         scene.reaches(&mut member, "still here").await?;
-        scene.hears(&mut member, "me too").await
+        scene.receives(&mut member, "me too").await
     });
 }
 
 #[test]
 fn with_nowhere_to_go_clients_are_held_a_while_and_then_closed_and_may_come_again() {
-    play(async |stage| {
-        let dial_in = DialIn::open_with(stage, &["--hold-timeout", "1"]).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open_with(fixture, &["--hold-timeout", "1"]).await?;
         let server = Scripted::dial(&dial_in, HUB, "server-a", 1).await?;
         let mut scene = Scene { dial_in, server };
         let member = scene.join_as("ann").await?;
@@ -215,8 +215,8 @@ fn with_nowhere_to_go_clients_are_held_a_while_and_then_closed_and_may_come_agai
 
 #[test]
 fn clients_that_are_held_are_opened_at_the_app_server_that_comes_back() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         scene.server.cut(0);
         scene.dial_in.linked_exactly(0).await?;

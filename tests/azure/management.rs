@@ -6,9 +6,9 @@ use http::Method;
 use serde_json::{Value as Json, json};
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::Kind;
-use trunkline_tests::harness::dotnet::{ServiceTransport, azure_sdk_folder, play_management};
+use trunkline_tests::harness::dotnet::{ServiceTransport, azure_sdk_folder, run_management_test};
 use trunkline_tests::harness::http_client::HttpConnection;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::dial_in::{DialIn, KEY, signed};
 use crate::guest::{Guest, Host, Library};
@@ -61,13 +61,13 @@ fn reason_of(transport: ServiceTransport) -> &'static str {
 
 /// Lets the SDK manage a hub of a real app, and checks its output and what the app's clients receive.
 fn manages(transport: ServiceTransport, kinds: [Kind; 2]) {
-    play_management(async |stage, dotnet| {
-        let (dial_in, host) = (DialIn::open_with(stage, &["--rest"]).await?, Host::new(stage, dotnet));
+    run_management_test(async |fixture, dotnet| {
+        let (dial_in, host) = (DialIn::open_with(fixture, &["--rest"]).await?, Host::new(fixture, dotnet));
         let app = host.app(&dial_in, "one", &[]).await?;
         let [kind, of_other] = kinds;
         let mut target = host.invite(Library::Js(kind), &app, "ann").await?;
         let mut other = host.invite(Library::Js(of_other), &app, OTHER_USER).await?;
-        let printed = dotnet.manage(stage, transport, &dial_in.connection_string(), HUB, &target.id()?).await?;
+        let printed = dotnet.manage(fixture, transport, &dial_in.connection_string(), HUB, &target.id()?).await?;
         for outcome in OUTCOMES {
             ensure!(printed.iter().any(|line| line == outcome), "{outcome} is not among {printed:#?}");
         }
@@ -172,9 +172,9 @@ impl Recorded {
 
 #[test]
 fn recorded_requests_are_answered_as_the_reference_says() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let Some(requests) = recorded()? else { return Ok(()) };
-        let dial_in = DialIn::open_with(stage, &["--rest"]).await?;
+        let dial_in = DialIn::open_with(fixture, &["--rest"]).await?;
         let server = Scripted::dial(&dial_in, HUB, "server-a", 1).await?;
         let mut scene = Scene { dial_in, server };
         let mut ann = scene.join_as("ann").await?;
@@ -199,8 +199,8 @@ fn recorded_requests_are_answered_as_the_reference_says() {
 
 #[test]
 fn a_token_of_the_data_plane_leads_a_client_to_the_dial_in() {
-    play(async |stage| {
-        let dial_in = DialIn::open_with(stage, &["--rest"]).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open_with(fixture, &["--rest"]).await?;
         let server = Scripted::dial(&dial_in, HUB, "server-a", 1).await?;
         let mut scene = Scene { dial_in, server };
         let back_end = BackEnd::trusted(scene.dial_in.address(), HUB, KEY)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::frame::{close_connection, connection_data, data, kind, message, no_ext, payloads};
 use crate::scene::{HUB, Member, Scene, TARGET, receive, spreads, to};
@@ -47,8 +47,8 @@ fn group_broadcast(group: &str, excluded: &[&str], excluded_users: &[&str], text
 
 #[test]
 fn sends_to_connections_users_and_everyone_reach_just_those_they_are_for() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut all = crowd(&mut scene).await?;
         let ids: Vec<String> = all.iter().map(|member| member.id.clone()).collect();
         let of = |text| payloads(TARGET, text);
@@ -84,8 +84,8 @@ fn sends_to_connections_users_and_everyone_reach_just_those_they_are_for() {
 
 #[test]
 fn groups_are_joined_left_and_sent_to() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut all = crowd(&mut scene).await?;
         let ids: Vec<String> = all.iter().map(|member| member.id.clone()).collect();
         let server = &mut scene.server;
@@ -121,8 +121,8 @@ fn groups_are_joined_left_and_sent_to() {
 
 #[test]
 fn groups_of_older_sdks_are_joined_and_left_without_acks() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut all = crowd(&mut scene).await?;
         let id = all[1].id.clone();
         let server = &mut scene.server;
@@ -139,8 +139,8 @@ fn groups_of_older_sdks_are_joined_and_left_without_acks() {
 
 #[test]
 fn users_join_and_leave_groups_with_all_their_connections() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut all = crowd(&mut scene).await?;
         let server = &mut scene.server;
         let join = list![kind::USER_JOIN_GROUP_WITH_ACK, "ann", "red", 7, no_ext()];
@@ -166,8 +166,8 @@ fn users_join_and_leave_groups_with_all_their_connections() {
 
 #[test]
 fn existence_of_groups_connections_and_users_is_told() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let all = crowd(&mut scene).await?;
         let (id, server) = (all[2].id.clone(), &mut scene.server);
         acked(server, 0, &list![kind::CHECK_GROUP, "red", 1, no_ext()], 1, NOT_FOUND).await?;
@@ -183,8 +183,8 @@ fn existence_of_groups_connections_and_users_is_told() {
 
 #[test]
 fn members_of_a_group_are_listed_page_by_page() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let all = crowd(&mut scene).await?;
         let server = &mut scene.server;
         for (ack_id, member) in (1..).zip(&all) {
@@ -217,8 +217,8 @@ fn members_of_a_group_are_listed_page_by_page() {
 
 #[test]
 fn a_client_and_its_app_server_end_a_connection_as_documented() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let all = crowd(&mut scene).await?;
         let [first, second, third] = all.try_into().map_err(|_| anyhow::anyhow!("three"))?;
         // The client leaves: its app server is informed once.
@@ -251,8 +251,8 @@ fn frame_of(target: &str, text: &str) -> Vec<u8> {
 
 #[test]
 fn connections_are_closed_by_id_user_group_and_hub_with_acks() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let closes = |id: &str, user: &str, ack| {
             [
                 list![kind::CLOSE_CONNECTION_WITH_ACK, id, "go", ack, no_ext()],
@@ -300,8 +300,8 @@ fn completion(id: &str) -> String {
 
 #[test]
 fn client_results_come_back_to_the_app_server_that_asked() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut member = scene.join_as("ann").await?;
         let asked = invocation_with_id("i-1");
         let ask = |id: &str, server: &str, invocation: &str| {
@@ -369,8 +369,8 @@ fn client_results_come_back_to_the_app_server_that_asked() {
 
 #[test]
 fn a_weak_connection_sends_and_asks_but_gets_no_client() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut manager = Scripted::new(HUB, "manager");
         let weak = manager.connect(scene.dial_in.address(), crate::scripted::ConnectionType::Weak).await?;
         let mut all = crowd(&mut scene).await?;
@@ -385,8 +385,8 @@ fn a_weak_connection_sends_and_asks_but_gets_no_client() {
 
 #[test]
 fn messages_that_only_the_service_sends_and_unknown_ones_do_nothing() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         let id = member.id.clone();
         for frame in [
@@ -418,8 +418,8 @@ fn messages_that_only_the_service_sends_and_unknown_ones_do_nothing() {
 
 #[test]
 fn a_client_that_is_paused_by_nobody_ignores_flow_control() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut member = scene.join_as("ann").await?;
         for (of_type, operation) in [(1, 2), (2, 4), (0, 9), (1, 1), (1, 3)] {
             let control =
@@ -428,6 +428,6 @@ fn a_client_that_is_paused_by_nobody_ignores_flow_control() {
         }
         scene.server.fence(0).await?;
         scene.reaches(&mut member, "still here").await?;
-        scene.hears(&mut member, "me too").await
+        scene.receives(&mut member, "me too").await
     });
 }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use serde_json::Value as Json;
-use trunkline_tests::harness::dotnet::{DotNet, play_dotnet_11};
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::dotnet::{DotNet, run_dotnet_11_test};
+use trunkline_tests::harness::scenario::{Fixture, until};
 
 use crate::dial_in::{DialIn, NODE};
 
@@ -70,9 +70,9 @@ type Rows = Vec<(String, String)>;
 type FactPairs = BTreeMap<(String, String), (String, String)>;
 
 /// Starts the app behind a node and on Kestrel, runs the client, and returns the node's rows and Kestrel's.
-async fn rows(stage: &Stage, dotnet: &DotNet, arguments: &[(&str, &str)], runs: &[Run]) -> Result<[Rows; 2]> {
-    let dial_in = DialIn::open(stage).await?;
-    let (mut behind, mut alone) = (dotnet.field_app(stage, "azure"), dotnet.field_app(stage, "alone"));
+async fn rows(fixture: &Fixture, dotnet: &DotNet, arguments: &[(&str, &str)], runs: &[Run]) -> Result<[Rows; 2]> {
+    let dial_in = DialIn::open(fixture).await?;
+    let (mut behind, mut alone) = (dotnet.field_app(fixture, "azure"), dotnet.field_app(fixture, "alone"));
     behind = behind.connection(&dial_in.connection_string());
     for (name, value) in arguments {
         behind = behind.argument(name, value);
@@ -87,15 +87,15 @@ async fn rows(stage: &Stage, dotnet: &DotNet, arguments: &[(&str, &str)], runs: 
     let addresses = [dial_in.address(), behind.address(), alone.address()];
     let (behind, alone) = (behind.url(""), alone.url(""));
     tokio::try_join!(
-        rows_of(stage, dotnet, ("N", &behind), runs, addresses),
-        rows_of(stage, dotnet, ("K", &alone), runs, addresses)
+        rows_of(fixture, dotnet, ("N", &behind), runs, addresses),
+        rows_of(fixture, dotnet, ("K", &alone), runs, addresses)
     )
     .map(<[Rows; 2]>::from)
 }
 
 /// All rows of a client of one app, without addresses.
 async fn rows_of(
-    stage: &Stage,
+    fixture: &Fixture,
     dotnet: &DotNet,
     (side, app): (&str, &str),
     runs: &[Run],
@@ -104,7 +104,7 @@ async fn rows_of(
     let run = |&(section, filter, last): &Run| async move {
         let arguments = [section, side, filter];
         let arguments = if filter.is_empty() { &arguments[..2] } else { &arguments[..] };
-        dotnet.field_rows(stage, app, arguments, last).await
+        dotnet.field_rows(fixture, app, arguments, last).await
     };
     let mut rows = try_join_all(runs.iter().map(run)).await?.concat();
     for (_, value) in &mut rows {
@@ -262,8 +262,8 @@ fn compare(facts: &FactPairs, table: &[Known]) -> Result<usize> {
 
 #[test]
 fn an_app_behind_a_node_differs_from_one_on_kestrel_in_what_the_book_names_alone() {
-    play_dotnet_11(async |stage, dotnet| {
-        let [behind, alone] = rows(stage, dotnet, &[], &RUNS).await?;
+    run_dotnet_11_test(async |fixture, dotnet| {
+        let [behind, alone] = rows(fixture, dotnet, &[], &RUNS).await?;
         let broken: Vec<_> = behind.iter().filter(|(_, value)| value.starts_with("PROBLEMS")).collect();
         ensure!(broken.is_empty(), "{broken:?}");
         let facts = both(&behind, &alone)?;
@@ -276,8 +276,8 @@ fn an_app_behind_a_node_differs_from_one_on_kestrel_in_what_the_book_names_alone
 
 #[test]
 fn a_provider_of_user_ids_counts_behind_a_node_as_on_kestrel() {
-    play_dotnet_11(async |stage, dotnet| {
-        let [behind, alone] = rows(stage, dotnet, &[("--userid", "true")], &USER_RUNS).await?;
+    run_dotnet_11_test(async |fixture, dotnet| {
+        let [behind, alone] = rows(fixture, dotnet, &[("--userid", "true")], &USER_RUNS).await?;
         let facts = both(&behind, &alone)?;
         ensure!(behind.len() == USER_RUNS.len(), "{behind:?}");
         ensure!(facts.values().all(|(kestrel, node)| kestrel == node), "{facts:#?}");

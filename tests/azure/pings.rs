@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::frame::{frame, kind, kind_of, ping};
 use crate::scene::{HUB, Scene};
@@ -23,8 +23,8 @@ fn value_of<'a>(words: &'a [String], key: &str) -> Option<&'a str> {
 
 #[test]
 fn a_status_ping_is_answered_with_whether_there_are_clients() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let status = async |server: &mut Scripted| {
             server.send(1, &ping(&["status", "1", "clientcount", "7"]))?;
             let (place, words) = words(server).await?;
@@ -40,8 +40,8 @@ fn a_status_ping_is_answered_with_whether_there_are_clients() {
 
 #[test]
 fn a_servers_ping_is_answered_with_all_app_servers_in_a_stable_order() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut other = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         let ask = async |server: &mut Scripted| {
             server.send(0, &ping(&["servers", ""]))?;
@@ -63,8 +63,8 @@ fn a_servers_ping_is_answered_with_all_app_servers_in_a_stable_order() {
 #[test]
 fn a_shutdown_ping_of_each_kind_is_acknowledged() {
     for fin in ["fin:0", "fin:1", "fin:2"] {
-        play(async |stage| {
-            let mut scene = Scene::open(stage, 2).await?;
+        run_test(async |fixture| {
+            let mut scene = Scene::open(fixture, 2).await?;
             for place in [0, 1, 1] {
                 scene.server.send(place, &ping(&["shutdown", fin]))?;
                 let (at, words) = words(&mut scene.server).await?;
@@ -77,8 +77,8 @@ fn a_shutdown_ping_of_each_kind_is_acknowledged() {
 
 #[test]
 fn an_app_server_that_shuts_down_gets_no_new_client() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 2).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 2).await?;
         let mut leaving = Scripted::dial(&scene.dial_in, HUB, "server-b", 2).await?;
         for place in 0..2 {
             leaving.send(place, &ping(&["shutdown", "fin:2"]))?;
@@ -94,8 +94,8 @@ fn an_app_server_that_shuts_down_gets_no_new_client() {
 
 #[test]
 fn unknown_odd_and_foreign_pings_do_nothing() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         for words in [
             &["unknown", "x"][..],
@@ -114,14 +114,14 @@ fn unknown_odd_and_foreign_pings_do_nothing() {
             scene.reaches(&mut member, "still here").await.with_context(|| format!("after {words:?}"))?;
         }
         scene.server.send(0, &ping(&[]))?;
-        scene.hears(&mut member, "and me").await
+        scene.receives(&mut member, "and me").await
     });
 }
 
 #[test]
 fn a_silent_client_costs_keep_alives_only_and_the_node_speaks_at_least_each_five_seconds() {
-    play(async |stage| {
-        let scene = Scene::open(stage, 0).await?;
+    run_test(async |fixture| {
+        let scene = Scene::open(fixture, 0).await?;
         let mut socket = Dial::of(HUB, "server-a")?
             .upgrade(scene.dial_in.address())
             .await?
@@ -151,8 +151,8 @@ fn an_app_server_that_says_nothing_any_more_is_given_up_after_thirty_seconds() {
     if !trunkline_tests::harness::scenario::is_full() {
         return;
     }
-    play(async |stage| {
-        let scene = Scene::open(stage, 0).await?;
+    run_test(async |fixture| {
+        let scene = Scene::open(fixture, 0).await?;
         let mut socket = Dial::of(HUB, "server-a")?
             .upgrade(scene.dial_in.address())
             .await?
@@ -171,8 +171,8 @@ fn an_app_server_that_says_nothing_any_more_is_given_up_after_thirty_seconds() {
 
 #[test]
 fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let mut member = scene.join_as("ann").await?;
         // A Trunkline app server would have received several acknowledgements after this many frames.
         for number in 0..200 {
@@ -188,8 +188,8 @@ fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
 
 #[test]
 fn a_ping_before_anything_else_on_a_new_connection_comes_behind_its_handshake() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 0).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 0).await?;
         scene.server.connect(scene.dial_in.address(), ConnectionType::Default).await?;
         scene.server.send(0, &ping(&["status", "1"]))?;
         let (_, event) = scene.server.next().await?;

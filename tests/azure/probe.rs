@@ -2,7 +2,7 @@
 //! answers.
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::harness::dotnet::play_dotnet_11;
+use trunkline_tests::harness::dotnet::run_dotnet_11_test;
 
 use crate::dial_in::{DialIn, KEY};
 use crate::frame::{from_hex, message, take_frame};
@@ -72,9 +72,9 @@ fn plain(value: Value) -> Value {
 
 #[test]
 fn the_vendors_codec_gets_an_answer_to_each_question_and_reads_it() {
-    play_dotnet_11(async |stage, dotnet| {
-        let dial_in = DialIn::open(stage).await?;
-        let lines = dotnet.probe(stage, dial_in.address(), KEY).await?;
+    run_dotnet_11_test(async |fixture, dotnet| {
+        let dial_in = DialIn::open(fixture).await?;
+        let lines = dotnet.probe(fixture, dial_in.address(), KEY).await?;
         let all = lines.join("\n");
         for (name, parts) in ANSWERS {
             for part in parts {

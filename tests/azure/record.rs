@@ -58,7 +58,7 @@ pub(crate) enum Step {
     },
     ServerCloses,
     /// Command to the recording service.
-    Told(String),
+    Control(String),
     /// Event that this recording shows only partially.
     CutShort,
     Rest,
@@ -173,7 +173,7 @@ fn step(line: &Json) -> Result<Option<Step>> {
         return Ok(negotiate.or(is_call.then_some(Step::Rest)));
     }
     if line.get("control").is_some() {
-        return Ok(Some(Step::Told(text("control"))));
+        return Ok(Some(Step::Control(text("control"))));
     }
     if let Some(id) = line["value"]["connectionId"].as_str() {
         return Ok(Some(Step::Negotiated { id: id.into() }));
@@ -183,7 +183,7 @@ fn step(line: &Json) -> Result<Option<Step>> {
             Some(Step::ClientCloses { id: text("client"), code: line["code"].as_u64().context("a code")? })
         }
         Some("server connection closed") => Some(Step::ServerCloses),
-        Some(note) if note.starts_with("moved") || note.starts_with("client lost") => Some(Step::Told(note.into())),
+        Some(note) if note.starts_with("moved") || note.starts_with("client lost") => Some(Step::Control(note.into())),
         _ => None,
     })
 }
@@ -208,10 +208,10 @@ fn conversation(line: &Json, direction: &str) -> Result<Step> {
         return Ok(Step::ToService { connection, frame });
     }
     let mut rest = frame;
-    let Some(whole) = take_frame(&mut rest)? else { return Ok(Step::Told("a broken frame".into())) };
+    let Some(whole) = take_frame(&mut rest)? else { return Ok(Step::Control("a broken frame".into())) };
     Ok(match message(&whole) {
         Ok(frame) => Step::FromService { connection, frame },
-        Err(_) => Step::Told("a broken frame".into()),
+        Err(_) => Step::Control("a broken frame".into()),
     })
 }
 

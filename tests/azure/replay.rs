@@ -14,7 +14,7 @@ use trunkline_tests::harness::dotnet::azure_sdk_folder;
 use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::http_transport::{CarriedClient, EventStream};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 use crate::dial_in::{DialIn, KEY, server_token, signed};
 use crate::frame::{data_kind, data_kind_of, framed, hub_messages, hub_type, kind, kind_of, message, take_frame};
@@ -160,11 +160,11 @@ impl Replay {
             Step::ClientRequest { path, headers, claims } => self.request(path, headers, claims).await?,
             Step::ToService { connection, frame } => self.send(connection, frame).await?,
             Step::FromService { connection, frame } => self.expect(connection, frame).await?,
-            Step::ClientSays { id, is_binary, bytes } => self.say(id, *is_binary, bytes).await?,
+            Step::ClientSays { id, is_binary, bytes } => self.send_as_client(id, *is_binary, bytes).await?,
             Step::ClientGets { id, bytes } => self.get(id, bytes).await?,
             Step::ClientCloses { id, code } => self.close_client(id, *code).await?,
-            Step::Told(what) if what == "set" => {}
-            Step::ServerCloses | Step::Told(_) | Step::CutShort | Step::Rest => bail!("no step of a replay"),
+            Step::Control(what) if what == "set" => {}
+            Step::ServerCloses | Step::Control(_) | Step::CutShort | Step::Rest => bail!("no step of a replay"),
         }
         Ok(())
     }
@@ -257,7 +257,7 @@ impl Replay {
         Ok(())
     }
 
-    async fn say(&mut self, id: &str, is_binary: bool, bytes: &[u8]) -> Result<()> {
+    async fn send_as_client(&mut self, id: &str, is_binary: bool, bytes: &[u8]) -> Result<()> {
         let bytes = self.ours(bytes);
         let player = self.clients.get_mut(id).context("a client")?;
         if player.home.is_none() {
@@ -626,7 +626,7 @@ fn playable(steps: &[Step]) -> usize {
     let is_end = |step: &Step| match step {
         Step::ServerCloses | Step::CutShort | Step::Rest => true,
         // A `set` command defined the answer earlier.
-        Step::Told(what) => what != "set",
+        Step::Control(what) => what != "set",
         // The recording service moved or lost each client at its next message. The node moves all clients together (see
         // `losses`).
         Step::ToService { frame, .. } => contains(frame, b"fin:0") || contains(frame, b"fin:1"),
@@ -666,7 +666,7 @@ fn replay(name: &str, at_least: usize) {
         eprintln!("skipped: there are no records (TRUNKLINE_AZURE_SDK names their folder)");
         return;
     };
-    play(async |stage| {
+    run_test(async |fixture| {
         let paths = FOLDERS.map(|of| folder.join(of).join(name).with_extension("jsonl"));
         let Some(path) = paths.iter().find(|path| path.is_file()) else {
             eprintln!("skipped: there is no record {name}");
@@ -677,7 +677,7 @@ fn replay(name: &str, at_least: usize) {
         let replay = Replay {
             // The only browser in the recordings uses a page of another origin; without this flag its cookies would not
             // be forwarded.
-            dial_in: DialIn::open_with(stage, &["--allow-origin", "http://127.0.0.1:5091"]).await?,
+            dial_in: DialIn::open_with(fixture, &["--allow-origin", "http://127.0.0.1:5091"]).await?,
             server: Scripted::new("bench", "replayed"),
             upgrades: Vec::new(),
             places: HashMap::new(),

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::Stage;
+use trunkline_tests::harness::scenario::Fixture;
 
 use crate::dial_in::{DialIn, client_token};
 use crate::frame::{brings, data, kind, kind_of, no_ext, payloads};
@@ -60,8 +60,8 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    pub(crate) async fn open(stage: &Stage, connections: usize) -> Result<Self> {
-        let dial_in = DialIn::open(stage).await?;
+    pub(crate) async fn open(fixture: &Fixture, connections: usize) -> Result<Self> {
+        let dial_in = DialIn::open(fixture).await?;
         let server = Scripted::dial(&dial_in, HUB, "server-a", connections).await?;
         Ok(Self { dial_in, server })
     }
@@ -87,7 +87,7 @@ impl Scene {
     }
 
     /// Sends a message from a client, which must arrive over its server connection.
-    pub(crate) async fn hears(&mut self, member: &mut Member, text: &str) -> Result<()> {
+    pub(crate) async fn receives(&mut self, member: &mut Member, text: &str) -> Result<()> {
         let said = invocation(text);
         member.socket.send_text(said.clone()).await?;
         let is_data =

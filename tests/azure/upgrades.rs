@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::http_client::ask;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::sockets::free_address;
 
 use crate::dial_in::{DialIn, KEY, SECOND_KEY, client_token, server_token, signed, signed_by};
@@ -32,8 +32,8 @@ async fn status(dial_in: &DialIn, dial: &Dial) -> Result<u16> {
 
 #[test]
 fn a_token_by_either_key_and_algorithm_is_taken_whatever_host_and_port_its_audience_names() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         let of = |url: &str| audience(&format!("{url}/server/?hub={HUB}"));
         for token in [
             signed(KEY, &of("http://127.0.0.1"))?,
@@ -49,8 +49,8 @@ fn a_token_by_either_key_and_algorithm_is_taken_whatever_host_and_port_its_audie
 
 #[test]
 fn forged_expired_early_and_foreign_tokens_are_refused() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         let right = audience(&format!("http://127.0.0.1/server/?hub={HUB}"));
         let with = |claim: &str, value: Json| {
             let mut claims = right.clone();
@@ -87,8 +87,8 @@ fn forged_expired_early_and_foreign_tokens_are_refused() {
 
 #[test]
 fn a_client_is_refused_by_the_same_rules() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let now = trunkline_tests::harness::token::in_seconds(0)?;
         let right = client_token(HUB, &json!({ "nameid": "ann" }))?;
         for (what, hub, token) in [
@@ -120,8 +120,8 @@ fn a_client_is_refused_by_the_same_rules() {
 
 #[test]
 fn a_hub_that_is_missing_twice_or_wrong_is_refused() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         let good = Dial::of(HUB, "server-a")?;
         let path = |path: &str| Dial { path: path.into(), ..good.clone() };
         ensure!(status(&dial_in, &path(&format!("/server/?hub={HUB}&cid=1&hub={HUB}"))).await? == 400);
@@ -138,8 +138,8 @@ fn a_hub_that_is_missing_twice_or_wrong_is_refused() {
 
 #[test]
 fn names_of_hubs_do_not_mind_the_case_of_their_urls() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         let mut server = Scripted::dial(&dial_in, "app_bench", "server-a", 1).await?;
         // As `{application}_{hub}`, which the SDK writes in lower case.
         let member = crate::scene::join(&dial_in, &mut server, "json", &json!({})).await?;
@@ -150,8 +150,8 @@ fn names_of_hubs_do_not_mind_the_case_of_their_urls() {
 
 #[test]
 fn without_a_key_of_ones_own_the_paths_are_the_apps() {
-    play(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let app = fleet.app(App::Web).await?;
         let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[app.address()], &[])?;
         node.ready().await?;
@@ -183,8 +183,8 @@ async fn first(dial_in: &DialIn, bytes: Vec<u8>) -> Result<Option<Value>> {
 
 #[test]
 fn each_form_of_a_handshake_is_taken_and_answered_in_its_form() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         for request in [
             list![1, 1],
             list![1, 1, 0, ""],
@@ -206,8 +206,8 @@ fn each_form_of_a_handshake_is_taken_and_answered_in_its_form() {
 
 #[test]
 fn a_handshake_in_pieces_is_put_together() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         let mut socket = Dial::of(HUB, "server-a")?
             .upgrade(dial_in.address())
             .await?
@@ -223,8 +223,8 @@ fn a_handshake_in_pieces_is_put_together() {
 
 #[test]
 fn what_is_no_handshake_of_version_one_is_refused_in_words() {
-    play(async |stage| {
-        let dial_in = DialIn::open(stage).await?;
+    run_test(async |fixture| {
+        let dial_in = DialIn::open(fixture).await?;
         for request in [list![1, 2, 0, "", 0, no_ext(), false], list![1, 0, 0, "", 0, no_ext(), false]] {
             let answer = first(&dial_in, frame(&request)).await?.context("a text for the app's log")?;
             let text = answer.at(1).as_text().unwrap_or_default();
@@ -254,8 +254,8 @@ fn what_is_no_handshake_of_version_one_is_refused_in_words() {
 
 #[test]
 fn a_connection_for_another_node_is_refused_in_words_and_one_for_this_node_is_taken() {
-    play(async |stage| {
-        let mut scene = Scene::open(stage, 1).await?;
+    run_test(async |fixture| {
+        let mut scene = Scene::open(fixture, 1).await?;
         let on_demand = handshake_request(ConnectionType::OnDemand, 0);
         let mut dial = Dial::of(HUB, "server-a")?;
         let path = dial.path.clone();

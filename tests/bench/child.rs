@@ -19,7 +19,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const END_GUARD: Duration = Duration::from_secs(5);
 
 /// Prints results for a person, or an expected line for another process of the run.
-pub fn say(text: &str) {
+pub fn print_line(text: &str) {
     drop(writeln!(io::stdout(), "{text}"));
 }
 
@@ -117,7 +117,7 @@ impl Speaker {
         let input = process.child.stdin.take();
         let output = BufReader::new(process.child.stdout.take().context("the output is piped")?);
         let mut speaker = Self { input, output, process };
-        let line = speaker.hear()?;
+        let line = speaker.receive()?;
         ensure!(line == READY, "the {name} says {line:?} where {READY:?} was due");
         Ok(speaker)
     }
@@ -130,18 +130,18 @@ impl Speaker {
 
     /// Sends a line and returns the answer.
     pub fn ask(&mut self, question: &str) -> Result<String> {
-        self.tell(question)?;
-        self.hear()
+        self.send(question)?;
+        self.receive()
     }
 
     /// Sends a line to the process.
-    pub fn tell(&mut self, line: &str) -> Result<()> {
+    pub fn send(&mut self, line: &str) -> Result<()> {
         let input = self.input.as_mut().context("the input is piped")?;
         writeln!(input, "{line}").with_context(|| format!("the {} has ended", self.process.name))
     }
 
     /// Waits for the next output line.
-    pub fn hear(&mut self) -> Result<String> {
+    pub fn receive(&mut self) -> Result<String> {
         let mut line = String::new();
         ensure!(self.output.read_line(&mut line)? > 0, "the {} has ended and says why above", self.process.name);
         Ok(line.trim_end().to_owned())

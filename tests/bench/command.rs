@@ -11,7 +11,7 @@ pub fn finish(name: &str, done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say_error(name, &format!("{error:#}"));
+            report_error(name, &format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -20,7 +20,7 @@ pub fn finish(name: &str, done: Result<()>) -> ExitCode {
 /// Warns if results of this build are meaningless.
 pub fn warn_of_debug_build(name: &str) {
     if cfg!(debug_assertions) {
-        say_error(name, "this is no release build: its figures mean nothing");
+        report_error(name, "this is no release build: its figures mean nothing");
     }
 }
 
@@ -32,6 +32,6 @@ pub fn write_json(report: &impl Serialize, path: Option<&Path>) -> Result<()> {
 }
 
 #[expect(clippy::print_stderr, reason = "the command ends with this")]
-fn say_error(name: &str, text: &str) {
+fn report_error(name: &str, text: &str) {
     eprintln!("{name}: {text}");
 }

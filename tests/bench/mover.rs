@@ -63,7 +63,7 @@ impl Mover {
         (self.socket, self.early) = upgraded(node, &self.target).context("coming back")?;
         let begin = kind_and_number(&self.message()?)?;
         ensure!(begin == (9, self.received + 1), "the node goes on with {begin:?} behind {}", self.received);
-        self.say(&format!("{{\"type\":9,\"sequenceId\":{}}}\x1e", self.sent + 1))?;
+        self.send(&format!("{{\"type\":9,\"sequenceId\":{}}}\x1e", self.sent + 1))?;
         self.is_served()?;
         Ok(cut_at.elapsed())
     }
@@ -72,7 +72,7 @@ impl Mover {
     fn is_served(&mut self) -> Result<()> {
         self.sent += 1;
         let call = self.sent;
-        self.say(&format!(
+        self.send(&format!(
             "{{\"type\":1,\"invocationId\":\"{call}\",\"target\":\"Echo\",\"arguments\":[{call}]}}\x1e"
         ))?;
         let due = format!("{{\"type\":3,\"invocationId\":\"{call}\",\"result\":{call}}}\x1e");
@@ -80,14 +80,14 @@ impl Mover {
             let message = self.message()?;
             if message == due.as_bytes() {
                 self.received += 1;
-                return self.say(&format!("{{\"type\":8,\"sequenceId\":{}}}\x1e", self.received));
+                return self.send(&format!("{{\"type\":8,\"sequenceId\":{}}}\x1e", self.received));
             }
             // Acknowledgements come once a second.
             ensure!(kind_and_number(&message)?.0 == 8, "{:?} came instead", String::from_utf8_lossy(&message));
         }
     }
 
-    fn say(&mut self, messages: &str) -> Result<()> {
+    fn send(&mut self, messages: &str) -> Result<()> {
         Ok(self.socket.write_all(&frame::from_client(messages.as_bytes()))?)
     }
 

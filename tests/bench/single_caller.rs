@@ -40,7 +40,7 @@ impl SingleCaller {
             let due = echo::answer(0, self.sequence, self.payload_bytes);
             let asked = Instant::now();
             self.socket.write_all(&call)?;
-            self.hear(&due)?;
+            self.receive(&due)?;
             done.note(1, asked.elapsed());
             if !pause.is_zero() {
                 sleep(pause);
@@ -49,7 +49,7 @@ impl SingleCaller {
         Ok(done)
     }
 
-    fn hear(&mut self, due: &[u8]) -> Result<()> {
+    fn receive(&mut self, due: &[u8]) -> Result<()> {
         let early = std::mem::take(&mut self.early);
         let (answer, rest) = connect::next_message(&mut self.socket, early, Hub::Json)?;
         self.early = rest;

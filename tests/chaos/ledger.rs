@@ -70,7 +70,7 @@ impl Ledger {
 
 impl SentMessages {
     /// Adds a message and returns its number.
-    pub(crate) fn say(&self, audience: Audience) -> usize {
+    pub(crate) fn send(&self, audience: Audience) -> usize {
         let mut said = lock(&self.said);
         said.push(Said { audience, fate: Fate::Pending, at: Instant::now() });
         said.len() - 1
@@ -131,7 +131,7 @@ impl ReceivedMessages {
         }
     }
 
-    pub(crate) fn hear(&mut self, sent: usize, number: usize) -> Arrival {
+    pub(crate) fn receive(&mut self, sent: usize, number: usize) -> Arrival {
         let Some(sent) = lock(&self.ledger.0).get(sent).map(Arc::clone) else { return Arrival::Misdelivered };
         let said = lock(&sent.said);
         if !said.get(number).is_some_and(|said| self.is_for_me(said.audience)) {
@@ -180,8 +180,8 @@ mod tests {
         ReceivedMessages::begin(ledger, 7, 1, 2)
     }
 
-    fn say(sent: &SentMessages, audience: Audience) -> usize {
-        let number = sent.say(audience);
+    fn send(sent: &SentMessages, audience: Audience) -> usize {
+        let number = sent.send(audience);
         sent.settle(number, Fate::Confirmed);
         number
     }
@@ -194,17 +194,17 @@ mod tests {
         for audience in
             [Audience::All, Audience::Group(1), Audience::One { client: 7, life: 2 }, Audience::Group(2), ME]
         {
-            say(&sent, audience);
+            send(&sent, audience);
         }
-        let unsure = sent.say(Audience::All);
-        let last = say(&sent, Audience::All);
+        let unsure = sent.send(Audience::All);
+        let last = send(&sent, Audience::All);
         sent.settle(unsure, Fate::Unknown);
-        assert_eq!(received.hear(sent.id, 0), Arrival::InOrder);
-        assert_eq!(received.hear(sent.id, last), Arrival::InOrder);
+        assert_eq!(received.receive(sent.id, 0), Arrival::InOrder);
+        assert_eq!(received.receive(sent.id, last), Arrival::InOrder);
         assert_eq!(received.lost(true).len(), 2, "those for my group and for me");
-        assert_eq!(received.hear(sent.id, 3), Arrival::OutOfOrder);
-        assert_eq!(received.hear(sent.id, 3), Arrival::Duplicate);
-        assert_eq!(received.hear(sent.id, 1), Arrival::Misdelivered);
+        assert_eq!(received.receive(sent.id, 3), Arrival::OutOfOrder);
+        assert_eq!(received.receive(sent.id, 3), Arrival::Duplicate);
+        assert_eq!(received.receive(sent.id, 1), Arrival::Misdelivered);
         assert_eq!(received.lost(true).len(), 1);
     }
 
@@ -212,11 +212,11 @@ mod tests {
     fn what_was_under_way_when_a_life_began_may_come_or_not() {
         let ledger = Arc::new(Ledger::default());
         let sent = ledger.begin();
-        let early = [say(&sent, Audience::All), say(&sent, Audience::All)];
+        let early = [send(&sent, Audience::All), send(&sent, Audience::All)];
         let mut received = received(&ledger);
         assert_eq!(received.lost(true).len(), 0);
-        assert_eq!(received.hear(sent.id, early[1]), Arrival::InOrder);
-        assert_eq!(received.hear(sent.id, early[1]), Arrival::Duplicate);
+        assert_eq!(received.receive(sent.id, early[1]), Arrival::InOrder);
+        assert_eq!(received.receive(sent.id, early[1]), Arrival::Duplicate);
         assert_eq!(received.lost(true).len(), 0);
     }
 
@@ -224,10 +224,10 @@ mod tests {
     fn the_last_messages_are_expected_of_clients_that_stayed() {
         let ledger = Arc::new(Ledger::default());
         let received = received(&ledger);
-        say(&ledger.begin(), Audience::All);
+        send(&ledger.begin(), Audience::All);
         assert_eq!((received.lost(false).len(), received.lost(true).len()), (0, 1));
         let before = Instant::now();
-        say(&ledger.begin(), Audience::All);
+        send(&ledger.begin(), Audience::All);
         ledger.doubt_since(before);
         assert_eq!(received.lost(true).len(), 1, "the app server that confirmed it was killed");
     }

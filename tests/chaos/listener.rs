@@ -138,7 +138,7 @@ impl Life {
                 let text = argument.as_str().unwrap_or_default();
                 let numbers = text.split_once(' ').and_then(|(sent, n)| Some((sent.parse().ok()?, n.parse().ok()?)));
                 if let Some((sent, number)) = numbers {
-                    world.tally.arrived(self.received.hear(sent, number));
+                    world.tally.arrived(self.received.receive(sent, number));
                 }
             }
             // The message is a close, so the socket ends next.

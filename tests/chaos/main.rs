@@ -40,10 +40,10 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::harness::fleet::POOL_SIZE;
-use trunkline_tests::harness::scenario::Stage;
+use trunkline_tests::harness::scenario::Fixture;
 
 use fault::{Fault, Times, each_once, mixed};
 use scene::Scene;
@@ -100,17 +100,17 @@ fn main() -> ExitCode {
 }
 
 async fn run(settings: &Settings) -> Result<()> {
-    let stage = Stage::new()?;
+    let fixture = Fixture::new()?;
     let (drain_timeout, no_app) = (Duration::from_secs(settings.drain_timeout), Duration::from_secs(settings.no_app));
     let (proxies, apps) = (usize::from(settings.proxies), usize::from(settings.apps));
-    let mut scene = Scene::start(&stage, proxies, apps, drain_timeout, no_app).await?;
+    let mut scene = Scene::start(&fixture, proxies, apps, drain_timeout, no_app).await?;
     let addresses = scene.proxies.iter().map(|proxy| proxy.address().to_owned()).collect();
     let world = Arc::new(World::new(addresses, usize::try_from(settings.clients)?, apps * POOL_SIZE));
     let (mut listeners, mut speakers) = (JoinSet::new(), JoinSet::new());
     for number in 0..world.clients {
         listeners.spawn(listener::listen(world.clone(), number, Duration::from_millis(settings.echo_ms)));
     }
-    all_here(&world, &stage).await?;
+    all_here(&world, &fixture).await?;
     for number in 0..usize::from(settings.speakers) {
         speakers.spawn(speaker::speak(world.clone(), number, Duration::from_secs(1) / settings.rate));
     }
@@ -119,7 +119,7 @@ async fn run(settings: &Settings) -> Result<()> {
     sleep(peace).await;
     for fault in mixed(&wanted) {
         make(&mut scene, &world, fault).await;
-        all_here(&world, &stage).await?;
+        all_here(&world, &fixture).await?;
         sleep(peace).await;
     }
     world.act.send_replace(Act::Quiet);
@@ -132,25 +132,25 @@ async fn run(settings: &Settings) -> Result<()> {
     };
     let ended: Result<()> = timeout(PATIENCE, ending).await.context("a fence did not reach all clients").flatten();
     if let Err(error) = ended {
-        say(&format!("the end: {error:#}"));
+        print_line(&format!("the end: {error:#}"));
         world.tally.problem();
     }
-    say(world.tally.table().trim_end());
+    print_line(world.tally.table().trim_end());
     if !world.tally.is_clean() {
-        bail!("clients noticed more than they should: the logs are in {}", stage.folder().display());
+        bail!("clients noticed more than they should: the logs are in {}", fixture.folder().display());
     }
-    Ok(std::fs::remove_dir_all(stage.folder())?)
+    Ok(std::fs::remove_dir_all(fixture.folder())?)
 }
 
 async fn make(scene: &mut Scene<'_>, world: &World, fault: Fault) {
     if let Err(error) = scene.make(world, fault).await {
-        say(&format!("{}: {error:#}", fault.name()));
+        print_line(&format!("{}: {error:#}", fault.name()));
         world.tally.problem();
     }
 }
 
 /// Waits until all clients are connected and have joined their groups.
-async fn all_here(world: &World, stage: &Stage) -> Result<()> {
+async fn all_here(world: &World, fixture: &Fixture) -> Result<()> {
     let begun = Instant::now();
     loop {
         let here = world.tally.here.load(Ordering::SeqCst);
@@ -158,8 +158,8 @@ async fn all_here(world: &World, stage: &Stage) -> Result<()> {
             return Ok(());
         }
         if begun.elapsed() > PATIENCE {
-            say(world.tally.table().trim_end());
-            bail!("of {} clients {here} are here; the logs are in {}", world.clients, stage.folder().display());
+            print_line(world.tally.table().trim_end());
+            bail!("of {} clients {here} are here; the logs are in {}", world.clients, fixture.folder().display());
         }
         sleep(LOOK_AGAIN).await;
     }

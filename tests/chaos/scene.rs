@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::Stage;
+use trunkline_tests::harness::scenario::Fixture;
 use trunkline_tests::harness::sockets::free_address;
 
 use crate::fault::Fault;
@@ -21,7 +21,7 @@ const FROZEN: Duration = Duration::from_secs(3);
 /// Processes of a run, and relays between proxies and app servers.
 #[derive(Debug)]
 pub(crate) struct Scene<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     pub(crate) proxies: Vec<Proxy>,
     apps: Vec<AppServer>,
     relays: Vec<Relay>,
@@ -32,14 +32,14 @@ pub(crate) struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// Starts everything. `no_app` is the duration of that fault.
     pub(crate) async fn start(
-        stage: &'a Stage,
+        fixture: &'a Fixture,
         proxies: usize,
         apps: usize,
         drain_timeout: Duration,
         no_app: Duration,
     ) -> Result<Self> {
-        let fleet = Fleet::new(stage);
-        let mut scene = Self { stage, proxies: Vec::new(), apps: Vec::new(), relays: Vec::new(), no_app, made: 0 };
+        let fleet = Fleet::new(fixture);
+        let mut scene = Self { fixture, proxies: Vec::new(), apps: Vec::new(), relays: Vec::new(), no_app, made: 0 };
         for _ in 0..apps {
             let app = fleet.app(App::Bench).await?;
             scene.relays.push(Relay::start(app.address()).await?);
@@ -68,11 +68,11 @@ impl<'a> Scene<'a> {
                 self.proxies[proxy].process.signal(Signal::Terminate).await?;
                 let status = self.proxies[proxy].process.ended().await?;
                 ensure!(status.success(), "a drained proxy ended with {status}");
-                self.proxies[proxy].start_again(self.stage).await
+                self.proxies[proxy].start_again(self.fixture).await
             }
             Fault::KillProxy => {
                 self.proxies[proxy].process.kill().await?;
-                self.proxies[proxy].start_again(self.stage).await
+                self.proxies[proxy].start_again(self.fixture).await
             }
             Fault::FreezeProxy => freeze(&self.proxies[proxy].process).await,
             Fault::FreezeApp => freeze(&self.apps[app].process).await,
@@ -123,7 +123,7 @@ impl<'a> Scene<'a> {
     }
 
     async fn start_app(&mut self, app: usize) -> Result<()> {
-        self.apps[app].start_again(self.stage).await?;
+        self.apps[app].start_again(self.fixture).await?;
         self.relays[app].open().await
     }
 }

@@ -67,7 +67,7 @@ impl Speaking<'_> {
         while !self.world.is_quiet() {
             turns.tick().await;
             let (audience, target, first) = self.choose(self.calls * 31 + offset);
-            let number = self.sent.say(audience);
+            let number = self.sent.send(audience);
             let text = json!(format!("{} {number}", self.sent.id));
             let arguments: Vec<Value> = first.into_iter().chain([text]).collect();
             let fate = self.call(target, &json!(arguments)).await;

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use trunkline_tests::harness::fleet::{App, Fleet, failure_of};
 use trunkline_tests::harness::http_client::{ask, get};
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::sockets::free_address;
 
 const NEGOTIATE: &str = "/bench/negotiate?negotiateVersion=1";
@@ -16,8 +16,8 @@ fn open_to_all(address: &str) -> String {
 
 #[test]
 fn without_a_key_nothing_is_open_to_other_machines() {
-    play(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let (here, admin, upstream) = (free_address()?, free_address()?, free_address()?);
         let mut processes = vec![
             fleet.proxy_at(&open_to_all(&here), &admin, &[&upstream])?.process,
@@ -35,8 +35,8 @@ fn without_a_key_nothing_is_open_to_other_machines() {
 
 #[test]
 fn pages_of_foreign_origins_are_refused() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--allow-origin", "https://app.example"]).await?;
         let upgrade = [
@@ -74,8 +74,8 @@ fn pages_of_foreign_origins_are_refused() {
 
 #[test]
 fn any_page_may_connect_without_credentials_and_sub_domains_with_them() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let flags = ["--allow-origin", "*", "--allow-origin", "https://*.example.com"];
         let proxy = fleet.proxy_with(&[&app], &flags).await?;
@@ -98,8 +98,8 @@ fn any_page_may_connect_without_credentials_and_sub_domains_with_them() {
 
 #[test]
 fn the_admin_port_shows_health_counters_and_metrics() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--no-pass-through"]).await?;
         assert_eq!(get(proxy.admin(), "/healthz").await?.status, StatusCode::OK);

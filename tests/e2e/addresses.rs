@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::raw::{RawClient, answer_to_garbage};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::Authority;
 
@@ -29,10 +29,10 @@ async fn count(proxy: &Proxy, outcome: &str) -> Result<f64> {
 
 #[test]
 fn a_trusted_load_balancer_tells_the_clients_address_and_has_to() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let authority = Authority::new(stage, "own")?;
+        let authority = Authority::new(fixture, "own")?;
         let identity = authority.sign("proxy", &["localhost"])?;
         let (certificate, key) = identity.arguments()?;
         let secure = free_address()?;
@@ -64,8 +64,8 @@ fn a_trusted_load_balancer_tells_the_clients_address_and_has_to() {
 
 #[test]
 fn only_trusted_balancers_can_set_an_address() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--proxy-protocol", "--trust", "192.0.2.0/24"]).await?;
         for header in [VERSION_1, VERSION_2] {
@@ -82,8 +82,8 @@ fn only_trusted_balancers_can_set_an_address() {
 
 #[test]
 fn all_addresses_may_be_of_ipv6_and_one_listener_serves_both_families() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let here = || free_address().map(|address| address.replace("127.0.0.1", "[::1]"));
         let mut app = fleet.app_at(App::Bench, &here()?, &[])?;
         app.listening().await?;

@@ -11,7 +11,7 @@ use trunkline_tests::harness::client::CLIENTS_FOLDER;
 use trunkline_tests::harness::driver::Driver;
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 
@@ -31,9 +31,9 @@ struct House {
 }
 
 impl House {
-    async fn open(stage: &Stage, count: u64) -> Result<Self> {
-        let fleet = Fleet::new(stage);
-        let store = stage.folder().join("bids.jsonl");
+    async fn open(fixture: &Fixture, count: u64) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
+        let store = fixture.folder().join("bids.jsonl");
         let of_app = ["--store", store.to_str().context("a path")?];
         let apps = vec![fleet.app_with(App::Auction, &of_app).await?, fleet.app_with(App::Auction, &of_app).await?];
         let upstreams: Vec<&str> = apps.iter().map(AppServer::address).collect();
@@ -44,8 +44,8 @@ impl House {
         for admin in &admins {
             nodes.push(fleet.proxy_of(&free_address()?, admin, &upstreams, &more)?);
         }
-        let balancer = Shipped::read(BalancerProduct::HaProxy)?.start(stage, &nodes).await?;
-        let mut house = Self { apps, balancer, nodes, bidders: driver(stage)?, count };
+        let balancer = Shipped::read(BalancerProduct::HaProxy)?.start(fixture, &nodes).await?;
+        let mut house = Self { apps, balancer, nodes, bidders: driver(fixture)?, count };
         for node in &mut house.nodes {
             node.ready().await?;
         }
@@ -86,10 +86,10 @@ impl House {
     }
 }
 
-fn driver(stage: &Stage) -> Result<Arc<Driver>> {
+fn driver(fixture: &Fixture) -> Result<Arc<Driver>> {
     let mut command = Command::new("node");
     command.arg(Path::new(CLIENTS_FOLDER).join("js/auction.mjs"));
-    Driver::start(stage, "bidders", command)
+    Driver::start(fixture, "bidders", command)
 }
 
 fn bids(counts: &Value) -> u64 {
@@ -120,13 +120,13 @@ const NEVER_PLANNED: [&str; 3] = ["failed", "reconnects", "caughtUp"];
 
 #[test]
 fn bids_are_placed_once_whatever_process_ends() {
-    play_heavy(async |stage| {
-        let mut house = House::open(stage, if is_full() { 50 } else { 12 }).await?;
+    run_heavy_test(async |fixture| {
+        let mut house = House::open(fixture, if is_full() { 50 } else { 12 }).await?;
         let signals = [Signal::Terminate, Signal::Kill];
         for signal in signals {
             for number in 0..2 {
                 end(&mut house.apps[number].process, signal).await?;
-                house.apps[number].start_again(stage).await?;
+                house.apps[number].start_again(fixture).await?;
                 house.is_whole().await?;
                 demand(&house.bids_go_on().await?, signal, "app server")?;
             }
@@ -134,7 +134,7 @@ fn bids_are_placed_once_whatever_process_ends() {
         for signal in signals {
             for number in 0..2 {
                 end(&mut house.nodes[number].process, signal).await?;
-                house.nodes[number].start_again(stage).await?;
+                house.nodes[number].start_again(fixture).await?;
                 house.is_whole().await?;
                 demand(&house.bids_go_on().await?, signal, "node")?;
             }

@@ -6,7 +6,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token;
 
 const NEGOTIATE: &str = "/asked/negotiate?negotiateVersion=1";
@@ -18,11 +18,11 @@ fn cookies(headers: &HeaderMap) -> Vec<&str> {
 
 #[test]
 fn a_cookie_identifies_a_user_with_and_without_negotiation() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for proxy in &proxies {
             for kind in Kind::JS {
                 let cookie = json!({ "Cookie": "theme=dark; session=ann" });
@@ -41,8 +41,8 @@ fn a_cookie_identifies_a_user_with_and_without_negotiation() {
 
 #[test]
 fn what_the_app_says_reaches_the_client_cookies_and_refusals_alike() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let proxy = fleet.proxy(&app).await?;
         let good = ask(proxy.address(), Method::POST, NEGOTIATE, &[("cookie", "session=ann")]).await?;
@@ -69,8 +69,8 @@ fn what_the_app_says_reaches_the_client_cookies_and_refusals_alike() {
 
 #[test]
 fn whom_the_app_does_not_name_the_access_token_does() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let proxy = fleet.proxy(&app).await?;
         let good = format!("Bearer {}", token::of_user(ACCESS_KEY, "bob")?);
@@ -92,11 +92,11 @@ fn whom_the_app_does_not_name_the_access_token_does() {
 
 #[test]
 fn the_app_sends_clients_elsewhere() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let [here, there] = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let token = token::of_user(ACCESS_KEY, "bob")?;
         let url = here.url(&format!("/asked?elsewhere={}&token={token}", there.url("/members")));
         for kind in Kind::JS {
@@ -117,8 +117,8 @@ fn the_app_sends_clients_elsewhere() {
 
 #[test]
 fn an_app_that_does_not_answer_refuses_every_client() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let mut proxy = fleet.proxy_with(&[&app], &["--negotiate-timeout", "1"]).await?;
         let hang = format!("{NEGOTIATE}&hang=1");

@@ -9,7 +9,7 @@ use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::raw::{
     JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient, answer_to_garbage, rest_after, upgraded_socket,
 };
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 
 const MESSAGE_MAX_BYTES: usize = 32 * 1024;
 const MALFORMED: &str = "An unexpected error occurred during connection handshake.";
@@ -24,8 +24,8 @@ struct BadInputScene {
 }
 
 impl BadInputScene {
-    async fn open(stage: &Stage, agents: &Agents<'_>) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn open(fixture: &Fixture, agents: &Agents<'_>) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut witnesses = Vec::new();
@@ -49,10 +49,10 @@ impl BadInputScene {
 }
 
 /// Runs a test, and checks the witnesses at the end.
-fn play_undisturbed(body: impl AsyncFnOnce(&BadInputScene) -> Result<()>) {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let scene = BadInputScene::open(stage, &agents).await?;
+fn run_undisturbed(body: impl AsyncFnOnce(&BadInputScene) -> Result<()>) {
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let scene = BadInputScene::open(fixture, &agents).await?;
         body(&scene).await?;
         scene.assert_undisturbed().await
     });
@@ -71,7 +71,7 @@ async fn assert_handshake_fails(scene: &BadInputScene, path: &str, first: &str, 
 
 #[test]
 fn a_bad_hub_handshake_is_answered_with_the_official_text() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let oversized = "x".repeat(MESSAGE_MAX_BYTES + 1);
         let version = "The server does not support version 9 of the 'json' protocol.";
         let cases = [
@@ -93,7 +93,7 @@ fn a_bad_hub_handshake_is_answered_with_the_official_text() {
 
 #[test]
 fn a_late_or_missing_hub_handshake_ends_the_connection() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         assert_handshake_fails(scene, "/hasty", "{\"protocol\":\"json\",", CANCELED).await?;
         let silent = RawClient::open(scene.proxy.address(), "/hasty").await?;
         let ending = silent.ending().await?;
@@ -109,7 +109,7 @@ fn a_late_or_missing_hub_handshake_ends_the_connection() {
 
 #[test]
 fn a_handshake_may_come_in_pieces_in_any_frame_type_and_with_messages_behind_it() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let mut client = RawClient::open(scene.proxy.address(), "/sends").await?;
         let call = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Add\",\"arguments\":[40,2]}\u{1e}";
         let all = format!("{{\"more\":[1],\"version\":1,\"protocol\":\"JSON\"}}\u{1e}{call}{call}");
@@ -133,7 +133,7 @@ fn echo_of_size(bytes: usize) -> String {
 
 #[test]
 fn a_message_may_have_32_kib_and_no_more() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let mut client = RawClient::join(scene.proxy.address(), "/sends").await?;
         client.send_text(echo_of_size(MESSAGE_MAX_BYTES)).await?;
         assert!(client.next_record().await?["result"].as_u64().unwrap() > 32_000);
@@ -157,7 +157,7 @@ async fn assert_closed_with_error(client: RawClient) -> Result<()> {
 
 #[test]
 fn malformed_json_closes_its_sender() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let deep = format!("{{\"type\":1,\"target\":\"Length\",\"arguments\":{}{}}}", "[".repeat(200), "]".repeat(200));
         for message in [
             "nonsense",
@@ -185,7 +185,7 @@ fn malformed_json_closes_its_sender() {
 
 #[test]
 fn malformed_message_pack_closes_its_sender() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let close = [&[0x25, 0x93, 0x07, 0xd9, 0x20], CLOSED.as_bytes(), &[0xc3]].concat();
         let cases: [&[u8]; 9] = [
             &[0xff; 6],                                                          // a length of more than five bytes
@@ -212,7 +212,7 @@ fn malformed_message_pack_closes_its_sender() {
 
 #[test]
 fn messages_of_a_newer_protocol_are_skipped() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let mut client = RawClient::join(scene.proxy.address(), "/sends").await?;
         let unknown = "{\"type\":99,\"anything\":[1]}\u{1e}{\"type\":6}\u{1e}";
         let stray = "{\"type\":2,\"invocationId\":\"x\",\"item\":1}\u{1e}{\"type\":5,\"invocationId\":\"x\"}\u{1e}";
@@ -225,7 +225,7 @@ fn messages_of_a_newer_protocol_are_skipped() {
 
 #[test]
 fn frames_that_break_the_web_socket_protocol_end_their_socket() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let handshake = JSON_HANDSHAKE.as_bytes();
         let unmasked = [&[0x81, u8::try_from(handshake.len())?], handshake].concat();
         let endless = [b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\0\0\0\0".as_slice(), &[b'x'; 40_000]].concat();
@@ -254,7 +254,7 @@ fn frames_that_break_the_web_socket_protocol_end_their_socket() {
 
 #[test]
 fn garbage_on_the_http_ports_is_answered_or_dropped() {
-    play_undisturbed(async |scene| {
+    run_undisturbed(async |scene| {
         let endless_header = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'a'; 1 << 20]].concat();
         let many_headers = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(10_000));
         let inputs: [&[u8]; 5] = [

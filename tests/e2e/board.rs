@@ -11,7 +11,7 @@ use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Messa
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::token;
 use trunkline_tests::harness::tools::type_check;
 
@@ -27,8 +27,8 @@ struct Kitchen<'a> {
 }
 
 impl<'a> Kitchen<'a> {
-    async fn open(stage: &'a Stage, agents: &'a Agents<'a>, guests: usize) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn open(fixture: &'a Fixture, agents: &'a Agents<'a>, guests: usize) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let apps = [fleet.app(App::Board).await?, fleet.app(App::Board).await?];
         let upstreams = [&apps[0], &apps[1]];
         let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
@@ -124,13 +124,13 @@ fn is_count(value: f64, count: u32) -> bool {
 }
 
 /// Checks the script of the page with the TypeScript compiler, after one replacement in its text.
-async fn check_page(stage: &Stage, change: (&str, &str)) -> Result<(bool, String)> {
+async fn check_page(fixture: &Fixture, change: (&str, &str)) -> Result<(bool, String)> {
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../app-sdk/examples/pages");
     let page = fs::read_to_string(pages.join("board.html"))?;
     let script = page.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>")).context("a script")?.0;
     ensure!(script.contains(change.0), "the page has no {:?}", change.0);
     // Types of the client are found beside the compiler.
-    let folder = stage.folder().join("page");
+    let folder = fixture.folder().join("page");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("page.js"), script.replacen(change.0, change.1, 1))?;
     fs::write(folder.join("globals.d.ts"), "declare const signalR: typeof import(\"@microsoft/signalr\");\n")?;
@@ -141,15 +141,15 @@ async fn check_page(stage: &Stage, change: (&str, &str)) -> Result<(bool, String
 
 #[test]
 fn the_calls_of_the_page_are_checked_against_the_hub() {
-    play(async |stage| {
-        let (is_good, errors) = check_page(stage, ("DeleteNote", "DeleteNote")).await?;
+    run_test(async |fixture| {
+        let (is_good, errors) = check_page(fixture, ("DeleteNote", "DeleteNote")).await?;
         assert!(is_good, "{errors}");
         for wrong in [
             ("invoke(\"DeleteNote\", note.id)", "invoke(\"DeleteNote\", note)"),
             ("invoke(\"People\")", "invoke(\"Peoples\")"),
             ("on(\"Confirm\", (question) => confirm(question))", "on(\"Confirm\", (question) => 5)"),
         ] {
-            let (is_good, errors) = check_page(stage, wrong).await?;
+            let (is_good, errors) = check_page(fixture, wrong).await?;
             assert!(!is_good && errors.contains("page.js"), "{wrong:?}: {errors}");
         }
         Ok(())
@@ -158,9 +158,9 @@ fn the_calls_of_the_page_are_checked_against_the_hub() {
 
 #[test]
 fn a_stop_in_the_middle_of_questions_and_uploads_fails_nothing_and_nobody_notices() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut kitchen = Kitchen::open(stage, &agents, 8).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut kitchen = Kitchen::open(fixture, &agents, 8).await?;
         let notes = kitchen.add_notes("milk").await?;
         let uploads = kitchen.guests.iter().map(|guest| guest.upload("notes"));
         let uploads: Vec<Upload> = join_all(uploads).await.into_iter().collect::<Result<_>>()?;
@@ -208,9 +208,9 @@ fn a_stop_in_the_middle_of_questions_and_uploads_fails_nothing_and_nobody_notice
 
 #[test]
 fn after_a_kill_a_late_answer_is_nobodys_and_each_end_is_told_once() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut kitchen = Kitchen::open(stage, &agents, 12).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut kitchen = Kitchen::open(fixture, &agents, 12).await?;
         let (first, second) = (kitchen.add_notes("milk").await?, kitchen.add_notes("tea").await?);
         // Both app servers request client results. One app server is killed, and some clients of both leave before
         // reassignment.

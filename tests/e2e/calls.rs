@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 const EVERY_LIBRARY: [Kind; 6] = [
     Kind::JsJson,
@@ -17,11 +17,11 @@ const EVERY_LIBRARY: [Kind; 6] = [
 
 #[test]
 fn values_of_every_shape_come_back_as_they_went() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let values = [
             Value::Null,
             json!(true),
@@ -48,11 +48,11 @@ fn values_of_every_shape_come_back_as_they_went() {
 
 #[test]
 fn wrong_calls_get_the_official_texts_and_disturb_nothing() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let unknown = "Failed to invoke 'Nope' due to an error on the server. HubException: Method does not exist.";
         let cases = [
             ("Nope", json!([]), unknown),
@@ -74,11 +74,11 @@ fn wrong_calls_get_the_official_texts_and_disturb_nothing() {
 
 #[test]
 fn errors_of_a_hub_method_reach_its_caller_only_as_far_as_the_hub_wants() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::ALL {
             let client = agents.client(kind, &proxy.url("/sends")).open().await?;
             let told = "An unexpected error occurred invoking 'Refuse' on the server. HubException: not today";
@@ -95,11 +95,11 @@ fn errors_of_a_hub_method_reach_its_caller_only_as_far_as_the_hub_wants() {
 
 #[test]
 fn a_hub_may_tell_details() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::ALL {
             let client = agents.client(kind, &proxy.url("/detailed")).open().await?;
             let counted = "Failed to invoke 'Add' due to an error on the server. InvalidDataException: \
@@ -113,8 +113,8 @@ fn a_hub_may_tell_details() {
 
 #[test]
 fn a_call_without_an_id_is_never_answered() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut client = RawClient::join(proxy.address(), "/bench").await?;

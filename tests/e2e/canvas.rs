@@ -3,7 +3,7 @@
 use anyhow::Result;
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::{Stage, play_heavy};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test};
 
 /// Draws a line across the canvas at this height.
 async fn draw(page: &Page, height: f64) -> Result<()> {
@@ -24,13 +24,13 @@ async fn see_strokes(pages: &[Page; 2], count: usize) -> Result<()> {
 }
 
 /// Kills the app server twice while two pages draw.
-async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
-    let fleet = Fleet::in_development(stage);
-    let history = stage.folder().join("canvas.jsonl");
+async fn draw_and_kill(fixture: &Fixture, more: &[&str]) -> Result<()> {
+    let fleet = Fleet::in_development(fixture);
+    let history = fixture.folder().join("canvas.jsonl");
     let history = history.to_string_lossy();
     let app = fleet.app_with(App::Canvas, &[&["--supervised", "--history", &history], more].concat()).await?;
     let proxies = fleet.two_proxies(&app).await?;
-    let browser = Browser::start(stage)?;
+    let browser = Browser::start(fixture)?;
     // Forwarding other paths to the app also serves the pages.
     let anna = browser.open("anna", &proxies[0].url("/?room=kitchen&name=anna")).await?;
     let ben = browser.open("ben", &proxies[1].url("/?room=kitchen&name=ben")).await?;
@@ -73,10 +73,10 @@ async fn draw_and_kill(stage: &Stage, more: &[&str]) -> Result<()> {
 
 #[test]
 fn two_pages_draw_on_while_their_app_server_is_killed_and_lose_nothing() {
-    play_heavy(async |stage| draw_and_kill(stage, &["--client-script", OFFICIAL_SCRIPT]).await);
+    run_heavy_test(async |fixture| draw_and_kill(fixture, &["--client-script", OFFICIAL_SCRIPT]).await);
 }
 
 #[test]
 fn so_they_do_with_the_pages_own_client() {
-    play_heavy(async |stage| draw_and_kill(stage, &[]).await);
+    run_heavy_test(async |fixture| draw_and_kill(fixture, &[]).await);
 }

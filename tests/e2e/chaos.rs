@@ -2,11 +2,11 @@
 
 use anyhow::ensure;
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::{is_full, play_heavy, profile_folder};
+use trunkline_tests::harness::scenario::{is_full, profile_folder, run_heavy_test};
 
 #[test]
 fn clients_notice_no_more_of_faults_than_they_may() {
-    play_heavy(async |_| {
+    run_heavy_test(async |_| {
         let clients = if is_full() { "500" } else { "60" };
         let mut chaos = Command::new(profile_folder()?.join("chaos"));
         chaos.args(["--clients", clients, "--echo-ms", "200", "--peace-ms", "300", "--drain-timeout", "2"]);

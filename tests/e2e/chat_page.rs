@@ -4,7 +4,7 @@ use anyhow::Result;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
-use trunkline_tests::harness::scenario::{Stage, play_heavy};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test};
 
 async fn open_pages(browser: &Browser, app: &AppServer, proxies: &[Proxy; 2], over: &str) -> Result<[Page; 2]> {
     let url = |proxy: &Proxy| format!("http://{}/?transport={over}&proxy={}", app.address(), proxy.url(""));
@@ -17,21 +17,21 @@ async fn open_pages(browser: &Browser, app: &AppServer, proxies: &[Proxy; 2], ov
     Ok([anna, ben])
 }
 
-async fn say(page: &Page, message: &str) -> Result<()> {
+async fn send_text(page: &Page, message: &str) -> Result<()> {
     page.fill("message", message).await?;
     page.click("send").await
 }
 
 /// Opens the page and joins. Without a transport in `over`, the client library chooses.
-async fn chat(stage: &Stage, arguments: &[&str], over: &str) -> Result<()> {
-    let fleet = Fleet::in_development(stage);
+async fn chat(fixture: &Fixture, arguments: &[&str], over: &str) -> Result<()> {
+    let fleet = Fleet::in_development(fixture);
     let app = fleet.app_with(App::Chat, arguments).await?;
     let proxies = fleet.two_proxies(&app).await?;
-    let browser = Browser::start(stage)?;
+    let browser = Browser::start(fixture)?;
     let pages = open_pages(&browser, &app, &proxies, over).await?;
     let [anna, ben] = &pages;
-    say(anna, "hello from the first proxy").await?;
-    say(ben, "<u>line</u> & <i>more</i> from the second").await?;
+    send_text(anna, "hello from the first proxy").await?;
+    send_text(ben, "<u>line</u> & <i>more</i> from the second").await?;
     for page in &pages {
         page.see("messages", "hello from the first proxy").await?;
         page.see("messages", "<u>line</u> & <i>more</i> from the second").await?;
@@ -45,22 +45,22 @@ async fn chat(stage: &Stage, arguments: &[&str], over: &str) -> Result<()> {
 
 #[test]
 fn two_pages_on_two_proxies_see_each_others_messages_with_the_official_client() {
-    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_SCRIPT], "").await);
+    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], "").await);
 }
 
 #[test]
 fn two_pages_on_two_proxies_see_each_others_messages_with_the_pages_own_client() {
-    play_heavy(async |stage| chat(stage, &[], "").await);
+    run_heavy_test(async |fixture| chat(fixture, &[], "").await);
 }
 
 #[test]
 fn so_they_do_over_event_streams() {
     let over = Transport::ServerSentEvents.name();
-    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_SCRIPT], over).await);
+    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], over).await);
 }
 
 #[test]
 fn so_they_do_over_long_polling() {
     let over = Transport::LongPolling.name();
-    play_heavy(async |stage| chat(stage, &["--client-script", OFFICIAL_SCRIPT], over).await);
+    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], over).await);
 }

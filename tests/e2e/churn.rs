@@ -6,7 +6,7 @@ use serde_json::json;
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{is_full, play_heavy, until};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test, until};
 
 const CROWD: usize = 200;
 
@@ -37,8 +37,8 @@ async fn open_connections(app: &AppServer, proxies: &[Proxy]) -> Result<f64> {
 
 #[test]
 fn crowds_that_come_and_go_leave_nothing_behind() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxies = fleet.two_proxies(&app).await?;
         let mut witness = RawClient::join(proxies[0].address(), "/sends").await?;

@@ -6,7 +6,7 @@ use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, ClientBuild
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const WAITING: &str = "trunkline_app_client_results_waiting";
@@ -62,15 +62,15 @@ async fn nobody_waits(apps: &[&AppServer]) -> Result<()> {
 
 #[test]
 fn a_client_answers_whoever_asks() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let asked = answering(agents.client(kind, &test_servers.url(seat, "/calls"))).open().await?;
-                for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                    let asker = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let asked = answering(agents.client(kind, &test_servers.url(index, "/calls"))).open().await?;
+                for (index, kind) in Kind::JS.into_iter().enumerate() {
+                    let asker = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                     assert_all_answers(&asker, asked.connection_id()?).await?;
                     let error = asker.invoke_failing("Ask", json!(["nobody", "Value"])).await?;
                     assert_eq!(error, failed("Ask", "Connection 'nobody' does not exist."));
@@ -89,14 +89,14 @@ fn a_client_answers_whoever_asks() {
 
 #[test]
 fn a_client_that_never_answers_is_given_up() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let asked = answering(agents.client(kind, &test_servers.url(seat, "/impatient"))).open().await?;
-                let asker = agents.client(kind, &test_servers.url(seat + 1, "/impatient")).open().await?;
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let asked = answering(agents.client(kind, &test_servers.url(index, "/impatient"))).open().await?;
+                let asker = agents.client(kind, &test_servers.url(index + 1, "/impatient")).open().await?;
                 let error = asker.invoke_failing("Ask", json!([asked.connection_id()?, "Never"])).await?;
                 assert_eq!(error, failed("Ask", "the client gave no result within 300ms"));
                 assert_eq!(asked.invoke("Echo", json!(["still here"])).await?, "still here");
@@ -109,13 +109,13 @@ fn a_client_that_never_answers_is_given_up() {
 
 #[test]
 fn a_method_that_waits_for_its_own_caller_lets_its_other_calls_by() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).keep_alive_ms(20);
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let builder = agents.client(kind, &test_servers.url(index, "/calls")).keep_alive_ms(20);
                 let mut client = answering(builder).open().await?;
                 client.send("AskMe", json!(["Never"])).await?;
                 client.expect("Never").await?;
@@ -165,12 +165,12 @@ async fn instances(agents: &Agents<'_>, proxy: &Proxy) -> Result<[String; 2]> {
 
 #[test]
 fn a_client_of_another_app_server_and_another_proxy_answers() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let apps = [fleet.app(App::Calls).await?, fleet.app(App::Calls).await?];
         let apps = [&apps[0], &apps[1]];
         let proxies = [fleet.proxy_with(&apps, &[]).await?, fleet.proxy_with(&apps, &[]).await?];
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let instances = instances(&agents, &proxies[0]).await?;
         let url = |proxy: &Proxy| proxy.url("/calls");
         for kind in Kind::JS {
@@ -199,12 +199,12 @@ fn a_client_of_another_app_server_and_another_proxy_answers() {
 
 #[test]
 fn a_client_of_another_app_server_that_never_answers_is_given_up() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let apps = [fleet.app(App::Calls).await?, fleet.app(App::Calls).await?];
         let apps = [&apps[0], &apps[1]];
         let proxies = [fleet.proxy_with(&apps, &[]).await?, fleet.proxy_with(&apps, &[]).await?];
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let instances = instances(&agents, &proxies[0]).await?;
         let builder = |proxy: &Proxy| agents.client(Kind::JsJson, &proxy.url("/impatient"));
         let asker = held_by(&instances[0], || builder(&proxies[0])).await?;
@@ -218,9 +218,9 @@ fn a_client_of_another_app_server_that_never_answers_is_given_up() {
 
 #[test]
 fn a_client_that_vanishes_without_a_word_fails_the_question() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let asker = agents.client(Kind::JsMessagePack, &test_servers.url(0, "/calls")).open().await?;

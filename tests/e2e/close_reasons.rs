@@ -14,7 +14,7 @@ use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient, upgraded_socket};
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{play, play_heavy};
+use trunkline_tests::harness::scenario::{run_heavy_test, run_test};
 use trunkline_tests::harness::tls::Authority;
 use trunkline_tests::harness::token::{in_seconds, signed};
 
@@ -31,8 +31,8 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn clients_that_close_or_vanish() {
-    play(async |stage| {
-        let mut scene = CloseScene::start(stage, &["--disconnect-timeout", "1"]).await?;
+    run_test(async |fixture| {
+        let mut scene = CloseScene::start(fixture, &["--disconnect-timeout", "1"]).await?;
         let (mut client, id) = scene.join("/ends").await?;
         client.send_text("{\"type\":7}\u{1e}").await?;
         scene.closed(&id, "ends", "client_closed").await?;
@@ -72,13 +72,13 @@ fn clients_that_close_or_vanish() {
 
 #[test]
 fn clients_that_break_rules() {
-    play(async |stage| {
-        let authority = Authority::new(stage, "causes")?;
+    run_test(async |fixture| {
+        let authority = Authority::new(fixture, "causes")?;
         let identity = authority.sign("proxy", &["localhost", "127.0.0.1"])?;
         let (certificate, key) = identity.arguments()?;
         let address = trunkline_tests::harness::sockets::free_address()?;
         let tls = ["--tls-listen", &address, "--tls-cert", certificate, "--tls-key", key];
-        let mut scene = CloseScene::start(stage, &tls).await?;
+        let mut scene = CloseScene::start(fixture, &tls).await?;
         let (mut handle, client, id) = scene.join_with_handle("/ends").await?;
         // A reserved bit.
         std::io::Write::write_all(&mut handle, &frame(0xc1, b"x"))?;
@@ -120,8 +120,8 @@ fn clients_that_break_rules() {
 
 #[test]
 fn clients_that_an_app_server_ends() {
-    play(async |stage| {
-        let mut scene = CloseScene::start(stage, &[]).await?;
+    run_test(async |fixture| {
+        let mut scene = CloseScene::start(fixture, &[]).await?;
         let (mut client, id) = scene.join("/ends").await?;
         client.send_text("{\"type\":1,\"target\":\"Abort\",\"arguments\":[]}\u{1e}").await?;
         scene.closed(&id, "ends", "app_closed").await?;
@@ -154,9 +154,9 @@ fn clients_that_an_app_server_ends() {
 
 #[test]
 fn clients_that_read_too_slowly() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for (flag, cause) in [("--outbox-max-bytes", "slow_client"), ("--outbox-total-max-bytes", "outbox_total")] {
-            let mut scene = CloseScene::start(stage, &[flag, "262144", "--slow-client-timeout", "1"]).await?;
+            let mut scene = CloseScene::start(fixture, &[flag, "262144", "--slow-client-timeout", "1"]).await?;
             let (_slow, id) = scene.join("/ends").await?;
             let (mut sender, _) = scene.join("/ends").await?;
             while scene.counted("trunkline_client_connections_closed_total", cause).await? == 0.0 {
@@ -171,8 +171,8 @@ fn clients_that_read_too_slowly() {
 
 #[test]
 fn links_that_are_lost_and_processes_that_go() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Ends).await?;
         let relay = Relay::start(app.address()).await?;
         let more = ["--resume-window", "1", "--hold-timeout", "1", "--drain-timeout", "6"];
@@ -205,9 +205,9 @@ fn links_that_are_lost_and_processes_that_go() {
 
 #[test]
 fn an_id_that_is_in_use_elsewhere() {
-    play(async |stage| {
-        let mut scene = CloseScene::start(stage, &[]).await?;
-        let other = Fleet::new(stage).proxy(&scene.app).await?;
+    run_test(async |fixture| {
+        let mut scene = CloseScene::start(fixture, &[]).await?;
+        let other = Fleet::new(fixture).proxy(&scene.app).await?;
         let (id, token) = negotiate(&scene.proxy, "/ends").await?;
         let _first = RawClient::join(other.address(), &format!("/ends?id={token}")).await?;
         let mut second = RawClient::open(scene.proxy.address(), &format!("/ends?id={token}")).await?;
@@ -218,8 +218,8 @@ fn an_id_that_is_in_use_elsewhere() {
 
 #[test]
 fn clients_that_are_refused() {
-    play(async |stage| {
-        let mut scene = CloseScene::start(stage, &["--header-timeout", "1"]).await?;
+    run_test(async |fixture| {
+        let mut scene = CloseScene::start(fixture, &["--header-timeout", "1"]).await?;
         let address = scene.proxy.address().to_owned();
         let cases = [
             ("/ends", "{\"protocol\":\u{1e}".to_owned(), "handshake_invalid"),
@@ -273,8 +273,8 @@ fn clients_that_are_refused() {
 
 #[test]
 fn unknown_ids_and_ids_that_live_are_told_apart() {
-    play(async |stage| {
-        let scene = CloseScene::start(stage, &[]).await?;
+    run_test(async |fixture| {
+        let scene = CloseScene::start(fixture, &[]).await?;
         let (_client, id) = scene.join("/ends").await?;
         let open = scene.why(&id).await?.json().context("an open connection")?;
         assert_eq!((&open["state"], &open["connectionId"]), (&json!("open"), &json!(id)));

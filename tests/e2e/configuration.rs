@@ -10,7 +10,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play, profile_folder, until};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 /// Creates the command without the caller's environment.
@@ -23,8 +23,8 @@ fn trunkline(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-fn file(stage: &Stage, text: &str) -> Result<PathBuf> {
-    let path = stage.folder().join("trunkline.toml");
+fn file(fixture: &Fixture, text: &str) -> Result<PathBuf> {
+    let path = fixture.folder().join("trunkline.toml");
     std::fs::write(&path, text)?;
     Ok(path)
 }
@@ -39,20 +39,20 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn a_node_runs_by_its_file_and_tells_whether_it_is_ready() {
-    play(async |stage| {
-        let app = Fleet::new(stage).app(App::Bench).await?;
+    run_test(async |fixture| {
+        let app = Fleet::new(fixture).app(App::Bench).await?;
         let (listen, admin) = (free_address()?, free_address()?);
         let settings = format!(
             "listen = \"{listen}\"\nadmin = \"{admin}\"\nupstream = [\"http://{}\"]\naccess-key = \"{ACCESS_KEY}\"\n\
              shards = 1\nnode-name = \"from-file\"\n",
             app.address()
         );
-        let file = file(stage, &settings)?;
+        let file = file(fixture, &settings)?;
         let unhealthy = trunkline(&["health", "--admin", &format!("http://{admin}")])?.output().await?;
         assert!(!unhealthy.status.success() && text(&unhealthy).contains("no answer from"), "{}", text(&unhealthy));
         let mut serve = trunkline(&["serve", "--config", name(&file)])?;
         serve.env("TRUNKLINE_NODE_NAME", "from-environment");
-        let mut node = Process::start(stage, "node", serve)?;
+        let mut node = Process::start(fixture, "node", serve)?;
         until(async || {
             let healthy = trunkline(&["health", "--admin", &format!("http://{admin}")])?.output().await?;
             Ok(healthy.status.success().then_some(()))
@@ -66,9 +66,9 @@ fn a_node_runs_by_its_file_and_tells_whether_it_is_ready() {
 
 #[test]
 fn check_shows_what_would_be_used_and_no_secret() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let settings = "upstream = \"http://127.0.0.1:5000\"\naccess-key = \"the secret of secrets\"\npool_size = 7\n";
-        let file = file(stage, settings)?;
+        let file = file(fixture, settings)?;
         let mut check = trunkline(&["check", name(&file)])?;
         let output = check.env("TRUNKLINE_SHARDS", "3").env("TRUNKLINE_DRAIN_TIMEOUT", "2m").output().await?;
         let shown = text(&output);
@@ -90,12 +90,12 @@ fn check_shows_what_would_be_used_and_no_secret() {
 
 #[test]
 fn check_shows_the_rules_and_which_of_them_a_sample_hits() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let settings = "upstream = \"http://127.0.0.1:5000\"\n\n[groups.canary]\nupstream = \
                         \"http://127.0.0.1:5001\"\n\n[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\ngroup = \
                         \"canary\"\n\n[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\nreject = 403\n\n[[methods]]\nhub = \
                         \"/chat\"\ndeny = [\"Debug*\"]\n";
-        let file = file(stage, settings)?;
+        let file = file(fixture, settings)?;
         let output = trunkline(&["check", name(&file)])?.output().await?;
         let shown = text(&output);
         assert!(output.status.success(), "{shown}");
@@ -123,7 +123,7 @@ fn check_shows_the_rules_and_which_of_them_a_sample_hits() {
 
 #[test]
 fn what_is_wrong_with_a_file_is_named() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let cases = [
             ("[[routes]]\ngroup = \"canary\"", "line 2, column 9: there is no group \"canary\""),
             ("[[route]]\nreject = 403", "line 1, column 3: unknown key \"route\"; is \"routes\" meant?"),
@@ -139,7 +139,7 @@ fn what_is_wrong_with_a_file_is_named() {
             ("upstream = \"http://10.0.0.1\"", "trunkline token key"),
         ];
         for (settings, problem) in cases {
-            let file = file(stage, settings)?;
+            let file = file(fixture, settings)?;
             for arguments in [["check", name(&file), ""], ["serve", "--config", name(&file)]] {
                 let arguments: Vec<&str> = arguments.into_iter().filter(|argument| !argument.is_empty()).collect();
                 let output = trunkline(&arguments)?.output().await?;
@@ -158,8 +158,8 @@ fn what_is_wrong_with_a_file_is_named() {
 
 #[test]
 fn a_file_that_init_writes_holds_the_defaults_and_a_node_takes_it() {
-    play(async |stage| {
-        let file = stage.folder().join("new.toml");
+    run_test(async |fixture| {
+        let file = fixture.folder().join("new.toml");
         let init = ["init", "--out", name(&file)];
         let output = trunkline(&init)?.output().await?;
         assert!(output.status.success(), "{}", text(&output));
@@ -177,7 +177,7 @@ fn a_file_that_init_writes_holds_the_defaults_and_a_node_takes_it() {
 
 #[test]
 fn the_command_tells_its_build_its_manual_and_what_a_shell_completes() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let output = trunkline(&["--version"])?.output().await?;
         let version = text(&output);
         let begin = concat!("trunkline ", env!("CARGO_PKG_VERSION"), " (");
@@ -194,8 +194,8 @@ fn the_command_tells_its_build_its_manual_and_what_a_shell_completes() {
 
 #[test]
 fn tokens_are_signed_with_a_key_file_or_else_with_the_development_key() {
-    play(async |stage| {
-        let (key, state) = (stage.folder().join("access.key"), stage.folder().join("state"));
+    run_test(async |fixture| {
+        let (key, state) = (fixture.folder().join("access.key"), fixture.folder().join("state"));
         std::fs::write(&key, ACCESS_KEY)?;
         let token = ["token", "user", "ann", "--lifetime", "5m"];
         let output = trunkline(&[&token[..], &["--access-key-file", name(&key)]].concat())?.output().await?;
@@ -213,18 +213,18 @@ fn tokens_are_signed_with_a_key_file_or_else_with_the_development_key() {
 
 #[test]
 fn a_node_without_any_setting_is_a_service_for_apps_of_this_machine_by_the_printed_line() {
-    play(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[], &[])?;
         node.ready().await?;
         let mut command = trunkline(&["connection-string", "--listen", node.address()])?;
-        let output = command.env("XDG_STATE_HOME", stage.folder().join("state")).output().await?;
+        let output = command.env("XDG_STATE_HOME", fixture.folder().join("state")).output().await?;
         assert!(output.status.success() && output.stderr.is_empty(), "nothing to warn of: {}", text(&output));
         let line = String::from_utf8(output.stdout)?.trim_end().to_owned();
         assert!(line.starts_with(&format!("Endpoint=http://{};AccessKey=", node.address())), "an app reads it");
         let app = fleet.app_with(App::Bench, &["--dial", &line]).await?;
         node.linked(1).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &format!("http://{}/bench", app.address())).open().await?;
         assert_eq!(client.invoke("Echo", json!(["here"])).await?, "here");
         Ok(())

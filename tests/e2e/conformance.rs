@@ -15,7 +15,7 @@ use trunkline_proxy::websocket::{Decoder, Event};
 use conformance_case::{ConformanceCase, Expect};
 
 /// Output of the decoder.
-fn play(sent: &[u8], chop: usize) -> Expect {
+fn echoed(sent: &[u8], chop: usize) -> Expect {
     let (mut decoder, mut data, mut pings) = (Decoder::default(), Vec::new(), Vec::new());
     for piece in sent.chunks(chop.max(1)) {
         let mut input = piece.to_vec();
@@ -45,7 +45,7 @@ fn assert_case(case: &ConformanceCase) {
         chops.extend([case.sent.len(), 1]);
     }
     for chop in chops {
-        let played = play(&case.sent, chop);
+        let played = echoed(&case.sent, chop);
         match (&case.expect, &played) {
             (Expect::NotUtf8(data), Expect::Served(played, _)) => {
                 assert_eq!(played, data, "case {} in pieces of {chop}", case.id);

@@ -7,7 +7,7 @@ use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 /// Client that receives arrivals and departures.
 async fn watcher(agents: &Agents<'_>, kind: Kind, proxy: &Proxy) -> Result<Client> {
@@ -41,17 +41,17 @@ fn once_each(names: &[String]) -> BTreeMap<String, usize> {
 
 #[test]
 fn a_killed_client_process_disconnects_once_for_each_connection() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let watching = Agents::new(stage);
+        let watching = Agents::new(fixture);
         let mut watchers = Vec::new();
         for (kind, proxy) in [(Kind::JsJson, &proxies[0]), (Kind::PySignalRMessagePack, &proxies[1])] {
             watchers.push(watcher(&watching, kind, proxy).await?);
         }
 
-        let doomed = Agents::new(stage);
+        let doomed = Agents::new(fixture);
         let mut names = Vec::new();
         let mut clients = Vec::new();
         for kind in Kind::ALL {
@@ -76,11 +76,11 @@ fn a_killed_client_process_disconnects_once_for_each_connection() {
 
 #[test]
 fn every_kind_of_disconnect_is_seen_once() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut watcher = watcher(&agents, Kind::JsMessagePack, &proxy).await?;
         let mut names: Vec<String> = Vec::new();
         for kind in Kind::ALL {
@@ -115,11 +115,11 @@ async fn named_raw_client(proxy: &Proxy, name: &str) -> Result<RawClient> {
 
 #[test]
 fn clients_of_a_killed_proxy_disconnect_and_no_others() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let [mut doomed, lasting] = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut watcher = watcher(&agents, Kind::JsJson, &lasting).await?;
         let mut names = Vec::new();
         let mut clients = Vec::new();
@@ -132,7 +132,7 @@ fn clients_of_a_killed_proxy_disconnect_and_no_others() {
         doomed.process.kill().await?;
         assert_eq!(departures(&mut watcher, &names, "fence").await?, once_each(&names));
 
-        doomed.start_again(stage).await?;
+        doomed.start_again(fixture).await?;
         named_raw_client(&doomed, "back again").await?;
         Ok(())
     });
@@ -140,11 +140,11 @@ fn clients_of_a_killed_proxy_disconnect_and_no_others() {
 
 #[test]
 fn who_joins_is_told_who_is_there() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let first = agents.client(Kind::JsJson, &proxies[0].url("/statusHub")).open().await?;
         first.invoke("SendPing", json!(["bob"])).await?;
         let mut late = watcher(&agents, Kind::PySignalRJson, &proxies[1]).await?;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const NAME: &str = "app.test";
@@ -72,11 +72,11 @@ fn warnings(proxy: &Proxy) -> Vec<String> {
 
 #[test]
 fn an_app_server_on_one_family_of_its_name_is_found_and_links_move_to_the_other_family() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let address = free_address()?;
         let port = address.rsplit_once(':').context("a port")?.1;
-        let hosts = stage.folder().join("hosts");
+        let hosts = fixture.folder().join("hosts");
         let _app = app_at(&fleet, "127.0.0.2", port).await?;
         let upstream = format!("http://{NAME}:{port}");
         let settings = ["--resolve-interval", "1"];
@@ -109,11 +109,11 @@ fn an_app_server_on_one_family_of_its_name_is_found_and_links_move_to_the_other_
 
 #[test]
 fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_window() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let address = free_address()?;
         let port = address.rsplit_once(':').context("a port")?.1;
-        let hosts = stage.folder().join("hosts");
+        let hosts = fixture.folder().join("hosts");
         list(&hosts, &["127.0.0.2", "127.0.0.3"])?;
         let first = app_at(&fleet, "127.0.0.2", port).await?;
         let _second = app_at(&fleet, "127.0.0.3", port).await?;
@@ -133,11 +133,11 @@ fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_windo
 
 #[test]
 fn an_address_that_appears_gets_its_share_and_one_that_vanishes_hands_its_clients_over() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let address = free_address()?;
         let port = address.rsplit_once(':').context("a port")?.1;
-        let hosts = stage.folder().join("hosts");
+        let hosts = fixture.folder().join("hosts");
         list(&hosts, &["127.0.0.2"])?;
         let mut first = app_at(&fleet, "127.0.0.2", port).await?;
         let upstream = format!("http://{NAME}:{port}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
-use trunkline_tests::harness::scenario::{Stage, play, play_heavy, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_heavy_test, run_test};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::tls::{Authority, TlsEnd, text};
 use trunkline_tests::harness::token;
@@ -69,17 +69,17 @@ async fn doctor(url: &str, more: &[&str]) -> Result<Report> {
     Ok(report)
 }
 
-async fn fleet_of_two(stage: &Stage, more: &[&str]) -> Result<(AppServer, [Proxy; 2])> {
-    let fleet = Fleet::new(stage);
+async fn fleet_of_two(fixture: &Fixture, more: &[&str]) -> Result<(AppServer, [Proxy; 2])> {
+    let fleet = Fleet::new(fixture);
     let app = fleet.app(App::Bench).await?;
     let nodes = [fleet.proxy_with(&[&app], more).await?, fleet.proxy_with(&[&app], more).await?];
     Ok((app, nodes))
 }
 
 /// Two nodes behind a balancer, with as many entries as the shipped file.
-async fn behind(stage: &Stage, nodes: &[Proxy; 2], shipped: Shipped) -> Result<LoadBalancer> {
+async fn behind(fixture: &Fixture, nodes: &[Proxy; 2], shipped: Shipped) -> Result<LoadBalancer> {
     let [first, second] = nodes;
-    shipped.start(stage, [first, second, first]).await
+    shipped.start(fixture, [first, second, first]).await
 }
 
 /// Server that answers every request with a page.
@@ -93,13 +93,13 @@ async fn site() -> Result<String> {
 
 #[test]
 fn a_node_that_is_well_passes_every_check() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let origin = "https://pages.example";
         let node = fleet.proxy_with(&[&app], &["--allow-origin", origin, "--node-name", "alone"]).await?;
         let user = token::of_user(ACCESS_KEY, "ann")?;
-        let file = stage.folder().join("token");
+        let file = fixture.folder().join("token");
         std::fs::write(&file, format!("{user}\n"))?;
         let more = ["--token-file", text(&file)?, "--origin", origin, "--idle", "1s", "--invoke", "Echo"];
         let report = doctor(&node.url("/bench"), &[&more[..], &["--arguments", "[\"a\"]"]].concat()).await?;
@@ -124,8 +124,8 @@ fn a_node_that_is_well_passes_every_check() {
 
 #[test]
 fn a_wrong_token_a_wrong_path_and_an_origin_that_is_not_allowed_are_told_apart() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let node = fleet.proxy_with(&[&app], &["--require-authentication"]).await?;
         let url = node.url("/bench");
@@ -156,8 +156,8 @@ fn a_wrong_token_a_wrong_path_and_an_origin_that_is_not_allowed_are_told_apart()
 
 #[test]
 fn what_is_no_hub_or_nobody_at_all_is_said_so() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let node = fleet.proxy(&app).await?;
         let admin = doctor(&format!("http://{}/metrics", node.admin()), &[]).await?;
@@ -174,15 +174,15 @@ fn what_is_no_hub_or_nobody_at_all_is_said_so() {
 
 #[test]
 fn a_certificate_of_an_unknown_authority_gets_no_token_and_a_named_one_does() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let node = fleet.proxy(&app).await?;
-        let authority = Authority::new(stage, "own")?;
+        let authority = Authority::new(fixture, "own")?;
         let own = text(&authority.file)?;
         let end = TlsEnd::start(&authority.sign("here", &["127.0.0.1"])?, node.address()).await?;
         let url = format!("https://{}/bench", end.address());
-        let other = Authority::new(stage, "other")?;
+        let other = Authority::new(fixture, "other")?;
         let unknown = doctor(&url, &["--ca-file", text(&other.file)?]).await?;
         assert!(unknown.of("tls")?.1.contains("comes from no CA of --ca-file"), "{unknown:#?}");
         assert!(!unknown.has("negotiate"), "nothing was sent");
@@ -198,24 +198,24 @@ fn a_certificate_of_an_unknown_authority_gets_no_token_and_a_named_one_does() {
 
 #[test]
 fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_setting() {
-    play_heavy(async |stage| {
-        let (_app, nodes) = fleet_of_two(stage, &["--trust", "127.0.0.1/32"]).await?;
+    run_heavy_test(async |fixture| {
+        let (_app, nodes) = fleet_of_two(fixture, &["--trust", "127.0.0.1/32"]).await?;
         for product in BalancerProduct::ALL {
-            let good = behind(stage, &nodes, Shipped::read(product)?).await?;
+            let good = behind(fixture, &nodes, Shipped::read(product)?).await?;
             let report = doctor(&good.url("/bench"), &[]).await?;
             assert_eq!((report.all("failed"), report.all("warning")), (vec![], vec![]), "{product:?} {report:#?}");
             // The number of nodes that negotiate is the balancer's choice, because all are idle.
             assert!(report.of("nodes")?.1.starts_with("8 of 8 connections reached their node"), "{report:#?}");
         }
         let slow = Shipped::read(BalancerProduct::HaProxy)?.with("    option http-no-delay\n", "")?;
-        let slow = behind(stage, &nodes, slow).await?;
+        let slow = behind(fixture, &nodes, slow).await?;
         let report = doctor(&slow.url("/bench"), &[]).await?;
         assert_eq!(report.verdict("server-sent-events")?, "warning", "{report:#?}");
         assert!(report.advice("server-sent-events")?.contains("option http-no-delay"));
         // By default, nginx buffers a response without a length or chunks, as to HTTP/1.0.
         let buffered = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_http_version 1.1;", "proxy_http_version 1.0;\nproxy_ignore_headers X-Accel-Buffering;")?;
-        let buffered = behind(stage, &nodes, buffered).await?;
+        let buffered = behind(fixture, &nodes, buffered).await?;
         let report = doctor(&buffered.url("/bench"), &IMPATIENT).await?;
         assert_eq!(report.all("failed"), ["websockets", "server-sent-events"], "{report:#?}");
         assert!(report.advice("server-sent-events")?.contains("proxy_buffering off"));
@@ -225,12 +225,12 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
 
 #[test]
 fn a_balancer_without_upgrades_and_one_that_cuts_idle_connections_are_told_by_their_settings() {
-    play_heavy(async |stage| {
-        let (_app, nodes) = fleet_of_two(stage, &["--trust", "127.0.0.1/32"]).await?;
+    run_heavy_test(async |fixture| {
+        let (_app, nodes) = fleet_of_two(fixture, &["--trust", "127.0.0.1/32"]).await?;
         let plain = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_set_header Upgrade $http_upgrade;", "")?
             .with("proxy_set_header Connection $connection_upgrade;", "proxy_set_header Connection close;")?;
-        let plain = behind(stage, &nodes, plain).await?;
+        let plain = behind(fixture, &nodes, plain).await?;
         let report = doctor(&plain.url("/bench"), &[]).await?;
         assert_eq!(report.all("failed"), ["websockets"], "{report:#?}");
         assert!(report.advice("websockets")?.contains("proxy_set_header Upgrade"));
@@ -238,7 +238,7 @@ fn a_balancer_without_upgrades_and_one_that_cuts_idle_connections_are_told_by_th
         let hasty = Shipped::read(BalancerProduct::HaProxy)?
             .with("timeout client 50s", "timeout client 2s")?
             .with("timeout server 50s", "timeout server 2s")?;
-        let hasty = behind(stage, &nodes, hasty).await?;
+        let hasty = behind(fixture, &nodes, hasty).await?;
         let report = doctor(&hasty.url("/bench"), &["--idle", "6s"]).await?;
         assert_eq!(report.all("failed"), ["idle", "idle", "idle"], "{report:#?}");
         assert!(report.advice("idle")?.contains("timeout tunnel"));
@@ -248,13 +248,13 @@ fn a_balancer_without_upgrades_and_one_that_cuts_idle_connections_are_told_by_th
 
 #[test]
 fn nodes_that_do_not_know_each_others_ids_are_found_by_trying_again_and_again() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let stranger = Fleet::with_keys(stage, "another-key-that-is-long-enough-too");
+        let stranger = Fleet::with_keys(fixture, "another-key-that-is-long-enough-too");
         let other_app = stranger.app(App::Bench).await?;
         let nodes = [fleet.proxy(&app).await?, stranger.proxy(&other_app).await?];
-        let balancer = behind(stage, &nodes, Shipped::read(BalancerProduct::HaProxy)?).await?;
+        let balancer = behind(fixture, &nodes, Shipped::read(BalancerProduct::HaProxy)?).await?;
         let report = doctor(&balancer.url("/bench"), &[]).await?;
         assert_eq!(report.verdict("nodes")?, "failed", "{report:#?}");
         assert!(report.advice("nodes")?.contains("--access-key"));

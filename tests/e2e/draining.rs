@@ -14,7 +14,7 @@ use trunkline_tests::harness::fleet::{App, Fleet, failure_of, stop};
 use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient, upgraded_socket};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 /// Enough for the closes to be spread over some seconds.
 const CLIENTS: usize = 60;
@@ -47,8 +47,8 @@ async fn call_until_told_to_leave(mut client: RawClient, told: &AtomicUsize, ans
 
 #[test]
 fn clients_are_sent_away_one_after_the_other_and_served_until_then() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy_with(&[&app], &["--drain-timeout", "4"]).await?;
         let (told, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -79,8 +79,8 @@ fn clients_are_sent_away_one_after_the_other_and_served_until_then() {
 
 #[test]
 fn in_the_grace_period_a_node_is_not_ready_but_serves_new_clients() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy_with(&[&app], &["--drain-grace", "4"]).await?;
         proxy.process.signal(Signal::Terminate).await?;
@@ -96,8 +96,8 @@ fn in_the_grace_period_a_node_is_not_ready_but_serves_new_clients() {
 
 #[test]
 fn a_second_interrupt_or_quit_ends_it_immediately_and_repeats_of_the_other_do_not() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         for (signal, last) in [(Signal::Interrupt, Signal::Interrupt), (Signal::Terminate, Signal::Quit)] {
             let mut proxy = fleet.proxy_with(&[&app], &["--drain-grace", "3600"]).await?;
@@ -118,8 +118,8 @@ fn a_second_interrupt_or_quit_ends_it_immediately_and_repeats_of_the_other_do_no
 
 #[test]
 fn it_ends_in_time_when_app_servers_and_clients_hang() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy_with(&[&app], &["--drain-timeout", "1"]).await?;
         let deaf = upgraded_socket(proxy.address(), "/bench").await?;

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline_generator::{frame, upgrade};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
 
@@ -30,8 +30,8 @@ async fn is_let_in(stream: &mut TcpStream) -> Result<()> {
 
 #[test]
 fn a_connect_is_let_in_however_its_bytes_come() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let head = upgrade::request("localhost", "/bench", "");
@@ -61,8 +61,8 @@ fn a_connect_is_let_in_however_its_bytes_come() {
 
 #[test]
 fn a_refused_connect_leaves_the_socket_to_the_next_request() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let good = upgrade::request("localhost", "/bench", "");

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::{Answer, exchange, get};
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::scenario::{Fixture, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
@@ -43,32 +43,32 @@ pub(crate) struct FleetScene<'a> {
 
 impl<'a> FleetScene<'a> {
     /// Starts three nodes, each with all nodes as peers, including itself, and waits until their views agree.
-    pub(crate) async fn open(stage: &'a Stage, more: &[&str]) -> Result<Self> {
-        let scene = Self::begin(stage, &NAMES, more).await?;
+    pub(crate) async fn open(fixture: &'a Fixture, more: &[&str]) -> Result<Self> {
+        let scene = Self::begin(fixture, &NAMES, more).await?;
         scene.agrees(&NAMES).await?;
         Ok(scene)
     }
 
     /// Starts nodes with these names, each with all nodes as peers.
-    pub(crate) async fn begin(stage: &'a Stage, names: &[&str], more: &[&str]) -> Result<Self> {
-        Self::begin_with(stage, &[], names, more).await
+    pub(crate) async fn begin(fixture: &'a Fixture, names: &[&str], more: &[&str]) -> Result<Self> {
+        Self::begin_with(fixture, &[], names, more).await
     }
 
     /// As [`begin`](Self::begin), with an app server of these arguments.
-    async fn begin_with(stage: &'a Stage, of_app: &[&str], names: &[&str], more: &[&str]) -> Result<Self> {
-        Self::begin_before(stage, (App::Bench, of_app), names, more).await
+    async fn begin_with(fixture: &'a Fixture, of_app: &[&str], names: &[&str], more: &[&str]) -> Result<Self> {
+        Self::begin_before(fixture, (App::Bench, of_app), names, more).await
     }
 
     /// As [`begin_with`](Self::begin_with), with another app server.
     async fn begin_before(
-        stage: &'a Stage,
+        fixture: &'a Fixture,
         (app, of_app): (App, &[&str]),
         names: &[&str],
         more: &[&str],
     ) -> Result<Self> {
         let admins: Vec<String> = names.iter().map(|_| free_address()).collect::<Result<_>>()?;
         let peers: Vec<&str> = admins.iter().map(String::as_str).collect();
-        let fleet = Fleet::new(stage);
+        let fleet = Fleet::new(fixture);
         let app = fleet.app_with(app, of_app).await?;
         let mut scene = Self { fleet, app, nodes: Vec::new() };
         for (name, admin) in names.iter().zip(&admins) {

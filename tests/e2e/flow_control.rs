@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const PAUSES: &str = "trunkline_app_pauses_total";
@@ -19,13 +19,13 @@ const FLOOD_PADDING_BYTES: usize = 1000;
 
 #[test]
 fn calls_of_a_client_run_one_after_the_other() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Began", "Ended"]);
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Began", "Ended"]);
                 let mut client = builder.open().await?;
                 client.flood("Work", 0, 50).await?;
                 for number in 0..50 {
@@ -40,13 +40,13 @@ fn calls_of_a_client_run_one_after_the_other() {
 
 #[test]
 fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_order() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let builder = agents.client(kind, &test_servers.url(seat, "/parallel")).subscribe(&["Began"]);
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let builder = agents.client(kind, &test_servers.url(index, "/parallel")).subscribe(&["Began"]);
                 let mut client = builder.open().await?;
                 // Each call ends only when the maximum number of calls are running.
                 let calls = PARALLEL_INVOCATIONS * 20;
@@ -66,9 +66,9 @@ fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_ord
 
 #[test]
 fn a_client_that_floods_a_slow_method_is_paused_and_no_other_notices() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let pauses =
@@ -97,9 +97,9 @@ fn a_client_that_floods_a_slow_method_is_paused_and_no_other_notices() {
 
 #[test]
 fn a_client_that_uploads_faster_than_its_method_takes_is_paused() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let pauses =
@@ -132,9 +132,9 @@ fn a_client_that_uploads_faster_than_its_method_takes_is_paused() {
 
 #[test]
 fn a_flood_behind_a_question_fails_the_question_and_loses_nothing() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for kind in Kind::JS {

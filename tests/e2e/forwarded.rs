@@ -6,7 +6,7 @@ use serde_json::json;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, post};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 type Headers<'a> = &'a [(&'static str, &'a str)];
 
@@ -22,8 +22,8 @@ async fn seen_address(proxy: &Proxy, headers: Headers<'_>) -> Result<String> {
 
 #[test]
 fn the_address_of_a_client_comes_from_trusted_balancers_only() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let trusting = fleet.proxy_with(&[&app], &["--trust", "127.0.0.0/8,10.0.0.0/8"]).await?;
         let cases: [(Headers<'_>, &str); 5] = [
@@ -53,8 +53,8 @@ fn the_address_of_a_client_comes_from_trusted_balancers_only() {
 
 #[test]
 fn a_path_prefix_is_taken_off_before_paths_are_matched() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--path-prefix", "/realtime", "--trust", "127.0.0.1"]).await?;
         for path in ["/realtime/bench", "/RealTime/bench", "/bench"] {
@@ -79,8 +79,8 @@ fn a_path_prefix_is_taken_off_before_paths_are_matched() {
 
 #[test]
 fn pages_of_the_host_that_a_trusted_balancer_names_may_connect() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let named = ["--trust", "127.0.0.1", "--trust-headers", "for,proto,host"];
         let trusting = fleet.proxy_with(&[&app], &named).await?;

@@ -21,7 +21,7 @@ use trunkline_proxy::{Config, Node, Resolver};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, POOL_SIZE};
 use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const NEGOTIATE: &str = "/asked/negotiate?negotiateVersion=1";
@@ -131,7 +131,7 @@ impl HostNameScene {
 
 #[test]
 fn requests_are_spread_over_the_addresses_where_links_are_open() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let mut scene = HostNameScene::start().await?;
         assert_eq!(scene.counts(6).await?, [(3, 3), (3, 3)]);
         scene.apps[0].vanish();
@@ -144,7 +144,7 @@ fn requests_are_spread_over_the_addresses_where_links_are_open() {
 
 #[test]
 fn an_address_that_is_linked_but_refuses_clients_is_skipped() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let scene = HostNameScene::start().await?;
         // Open connections stay open, so the links remain.
         scene.apps[0].accepting.abort();

@@ -11,7 +11,7 @@ use trunkline_protocol::token::ConnectionToken;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, post};
 use trunkline_tests::harness::raw::{RawClient, answer_to_garbage};
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::token::{of_user, signed};
 
 const NEGOTIATE: &str = "/bench/negotiate?negotiateVersion=1";
@@ -25,8 +25,8 @@ struct HostileScene {
 }
 
 impl HostileScene {
-    async fn open(stage: &Stage, flags: &[&str]) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn open(fixture: &Fixture, flags: &[&str]) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], flags).await?;
         let healthy = RawClient::join(proxy.address(), "/bench").await?;
@@ -58,9 +58,9 @@ impl HostileScene {
     }
 }
 
-fn play_scene(flags: &[&str], body: impl AsyncFnOnce(&HostileScene) -> Result<()>) {
-    play(async |stage| {
-        let scene = HostileScene::open(stage, flags).await?;
+fn run_scene(flags: &[&str], body: impl AsyncFnOnce(&HostileScene) -> Result<()>) {
+    run_test(async |fixture| {
+        let scene = HostileScene::open(fixture, flags).await?;
         body(&scene).await?;
         scene.assert_undisturbed().await
     });
@@ -120,7 +120,7 @@ fn smuggling_set() -> Vec<(&'static str, String, Vec<u16>)> {
 
 #[test]
 fn no_second_request_is_smuggled_in() {
-    play_scene(&[], async |scene| {
+    run_scene(&[], async |scene| {
         let mut refused = 0.0;
         for (name, head, expected) in smuggling_set() {
             let answer = answer_to_garbage(scene.proxy.address(), format!("{head}{SMUGGLED}").as_bytes()).await?;
@@ -141,7 +141,7 @@ fn no_second_request_is_smuggled_in() {
 #[test]
 fn what_is_odd_but_sound_is_one_request() {
     // The keep-alive timeout closes the connection after these requests.
-    play_scene(&["--keep-alive-timeout", "1"], async |scene| {
+    run_scene(&["--keep-alive-timeout", "1"], async |scene| {
         for request in [
             format!("POST http://a{NEGOTIATE} HTTP/1.1\r\nHost: a\r\n\r\n"),
             format!("POST {NEGOTIATE} HTTP/1.1\nHost: a\n\n"),
@@ -157,8 +157,8 @@ fn what_is_odd_but_sound_is_one_request() {
 
 #[test]
 fn many_half_sent_heads_are_ended_and_others_are_served() {
-    play(async |stage| {
-        let mut scene = HostileScene::open(stage, &["--header-timeout", "2"]).await?;
+    run_test(async |fixture| {
+        let mut scene = HostileScene::open(fixture, &["--header-timeout", "2"]).await?;
         let half = format!("POST {NEGOTIATE} HTTP/1.1\r\nHost: a\r\nX-Half");
         let address = scene.proxy.address().to_owned();
         let open = async |_: usize| {
@@ -183,7 +183,7 @@ fn many_half_sent_heads_are_ended_and_others_are_served() {
 
 #[test]
 fn whatever_is_too_large_is_refused() {
-    play_scene(&["--body-max-bytes", "1000"], async |scene| {
+    run_scene(&["--body-max-bytes", "1000"], async |scene| {
         let head = |more: &str| format!("POST {NEGOTIATE} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n");
         let long = "x".repeat(40_000);
         let cases = [
@@ -211,7 +211,7 @@ fn whatever_is_too_large_is_refused() {
 
 #[test]
 fn tokens_that_are_no_good_open_nothing() {
-    play_scene(&[], async |scene| {
+    run_scene(&[], async |scene| {
         let keys = AccessKeys::new(vec![AccessKey::new(ACCESS_KEY)?])?;
         let foreign = AccessKeys::new(vec![AccessKey::random()])?;
         let sound = scene.negotiated().await?;
@@ -243,7 +243,7 @@ fn tokens_that_are_no_good_open_nothing() {
 
 #[test]
 fn users_of_other_keys_are_nobody() {
-    play_scene(&[], async |scene| {
+    run_scene(&[], async |scene| {
         let sound = of_user(ACCESS_KEY, "ann")?;
         let unsigned = format!("{}.", sound.rsplit_once('.').context("no JWT")?.0);
         let bad = [
@@ -267,7 +267,7 @@ fn users_of_other_keys_are_nobody() {
 
 #[test]
 fn the_fleets_own_paths_and_marks_are_not_for_clients() {
-    play_scene(&["--path-prefix", "/realtime"], async |scene| {
+    run_scene(&["--path-prefix", "/realtime"], async |scene| {
         for path in [
             "/.trunkline/manifest",
             "/.TrunkLine/link?hub=bench",

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::http_client::get;
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 /// Runs a scene behind proxies and embedded.
-fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &TestServers) -> Result<()>) {
-    play(async |stage: &Stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+fn run_on_each_server(scene: impl AsyncFn(&Agents<'_>, &TestServers) -> Result<()>) {
+    run_test(async |fixture: &Fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             scene(&agents, &test_servers).await?;
@@ -23,9 +23,9 @@ fn play_on_each_ground(scene: impl AsyncFn(&Agents<'_>, &TestServers) -> Result<
 
 #[test]
 fn filters_stand_around_methods_in_the_order_in_which_they_were_added() {
-    play_on_each_ground(async |agents, test_servers| {
-        for (seat, kind) in Kind::JS.into_iter().enumerate() {
-            let client = agents.client(kind, &test_servers.url(seat, "/filtered")).open().await?;
+    run_on_each_server(async |agents, test_servers| {
+        for (index, kind) in Kind::JS.into_iter().enumerate() {
+            let client = agents.client(kind, &test_servers.url(index, "/filtered")).open().await?;
             client.invoke("Note", json!(["noted"])).await?;
             let refused = "An unexpected error occurred invoking 'Forbidden' on the server. HubException: not for you";
             assert_eq!(client.invoke_failing("Forbidden", json!([])).await?, refused);
@@ -56,7 +56,7 @@ fn filters_stand_around_methods_in_the_order_in_which_they_were_added() {
 
 #[test]
 fn items_belong_to_one_connection() {
-    play_on_each_ground(async |agents, test_servers| {
+    run_on_each_server(async |agents, test_servers| {
         let mut ann = agents.client(Kind::JsJson, &test_servers.url(0, "/calls")).open().await?;
         let bob = agents.client(Kind::JsMessagePack, &test_servers.url(0, "/calls")).open().await?;
         assert_eq!(ann.invoke("Remember", json!(["ann"])).await?, Value::Null);
@@ -73,9 +73,9 @@ fn items_belong_to_one_connection() {
 
 #[test]
 fn a_panic_ends_one_call_and_nothing_else() {
-    play_on_each_ground(async |agents, test_servers| {
-        for (seat, kind) in Kind::JS.into_iter().enumerate() {
-            let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+    run_on_each_server(async |agents, test_servers| {
+        for (index, kind) in Kind::JS.into_iter().enumerate() {
+            let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
             client.invoke("Remember", json!(["me"])).await?;
             let generic = "An unexpected error occurred invoking 'Panic' on the server.";
             for _ in 0..3 {
@@ -90,9 +90,9 @@ fn a_panic_ends_one_call_and_nothing_else() {
 
 #[test]
 fn an_aborted_connection_is_closed_for_good() {
-    play_on_each_ground(async |agents, test_servers| {
-        for (seat, kind) in Kind::JS.into_iter().enumerate() {
-            let builder = agents.client(kind, &test_servers.url(seat, "/calls")).reconnect_after_ms(&[0]);
+    run_on_each_server(async |agents, test_servers| {
+        for (index, kind) in Kind::JS.into_iter().enumerate() {
+            let builder = agents.client(kind, &test_servers.url(index, "/calls")).reconnect_after_ms(&[0]);
             let mut client = builder.open().await?;
             client.send("Abort", json!([])).await?;
             assert_eq!(client.closed().await?, None, "{kind:?}");
@@ -103,11 +103,11 @@ fn an_aborted_connection_is_closed_for_good() {
 
 #[test]
 fn sends_from_outside_a_hub_reach_its_clients_and_tell_how_many_proxies_took_them() {
-    play_on_each_ground(async |agents, test_servers| {
+    run_on_each_server(async |agents, test_servers| {
         let mut clients = Vec::new();
-        for seat in 0..2 {
+        for index in 0..2 {
             for kind in Kind::JS {
-                let url = test_servers.url(seat, "/calls");
+                let url = test_servers.url(index, "/calls");
                 clients.push(agents.client(kind, &url).subscribe(&["Announced"]).open().await?);
             }
         }

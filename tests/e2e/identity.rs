@@ -7,16 +7,16 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token;
 
 #[test]
 fn a_connection_has_the_same_id_at_client_and_hub_and_is_reached_by_it() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let sender = agents.client(Kind::JsJson, &proxies[0].url("/bench")).open().await?;
         for proxy in &proxies {
             for kind in Kind::ALL {
@@ -34,11 +34,11 @@ fn a_connection_has_the_same_id_at_client_and_hub_and_is_reached_by_it() {
 
 #[test]
 fn a_client_without_negotiation_has_an_id_at_the_hub() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::ALL {
             let client = agents.client(kind, &proxy.url("/bench")).skip_negotiation().open().await?;
             let me = client.invoke("WhoAmI", json!([])).await?;
@@ -50,11 +50,11 @@ fn a_client_without_negotiation_has_an_id_at_the_hub() {
 
 #[test]
 fn the_hub_sees_address_headers_and_query_of_the_client() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::ALL {
             let url = proxy.url("/bench?room=7&name=a%20b");
             let headers = json!({ "User-Agent": "the tests' own" });
@@ -73,11 +73,11 @@ fn the_hub_sees_address_headers_and_query_of_the_client() {
 
 #[test]
 fn the_user_comes_from_a_signed_token() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let cases = [
             (json!({ "nameid": "alice", "sub": "other", "role": "painter" }), "alice"),
             (json!({ "sub": "bob", "role": "painter" }), "bob"),
@@ -104,8 +104,8 @@ async fn user_of_query_token(proxy: &Proxy, token: &str) -> Result<Value> {
 
 #[test]
 fn a_token_that_is_not_valid_is_refused() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let foreign = token::of_user("another key, which is long enough", "alice")?;
@@ -130,8 +130,8 @@ fn a_token_that_is_not_valid_is_refused() {
 
 #[test]
 fn a_connection_belongs_to_the_user_of_its_negotiation() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let alice = token::of_user(ACCESS_KEY, "alice")?;

@@ -6,7 +6,7 @@ use futures_util::stream::FuturesUnordered;
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{is_full, play_heavy, until};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test, until};
 
 /// Maximum number of concurrent handshakes, because a listener's queue is limited.
 const OPENING: usize = 64;
@@ -48,9 +48,9 @@ async fn pings_pass(proxy: &Proxy, from: &Metrics) -> Result<()> {
 
 #[test]
 fn two_thousand_idle_clients_cost_the_app_server_no_connection_and_no_message() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let count = if is_full() { 8_000 } else { 2_000 };
-        let fleet = Fleet::new(stage);
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
         until(async || Ok((app.established()? == proxies.len() * POOL_SIZE).then_some(()))).await?;

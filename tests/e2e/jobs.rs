@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, stop};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 /// Client that receives the time from the example `background`.
 struct Listener {
@@ -33,8 +33,8 @@ impl Listener {
 
 #[test]
 fn of_two_app_servers_one_tells_the_time_whichever_ends() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut apps = [fleet.app(App::Background).await?, fleet.app(App::Background).await?];
         let mut listeners = Vec::new();
         let nodes =
@@ -50,7 +50,7 @@ fn of_two_app_servers_one_tells_the_time_whichever_ends() {
         for listener in &mut listeners {
             listener.receives(2, "after a kill of the app server with the task").await?;
         }
-        apps[0].start_again(stage).await?;
+        apps[0].start_again(fixture).await?;
         for node in &nodes {
             node.linked(2 * POOL_SIZE).await?;
         }

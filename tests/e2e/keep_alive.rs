@@ -3,15 +3,15 @@
 use serde_json::json;
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 const PING: &str = "{\"type\":6}\u{1e}";
 const FRAMES: &str = "trunkline_link_frames_total";
 
 #[test]
 fn the_proxy_pings_idle_clients_and_the_app_server_hears_nothing_of_it() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut client = RawClient::join(proxy.address(), "/lively").await?;
@@ -29,8 +29,8 @@ fn the_proxy_pings_idle_clients_and_the_app_server_hears_nothing_of_it() {
 
 #[test]
 fn a_client_that_has_pinged_once_must_not_fall_silent_but_one_that_never_did_may() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut never_pinged = RawClient::join(proxy.address(), "/lively").await?;

@@ -10,7 +10,7 @@ use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::sockets::free_address;
 
 const OLD: &str = "the old access key of these tests";
@@ -36,7 +36,7 @@ async fn stop(process: &mut Process) -> Result<()> {
 
 /// Checks that all links are open, and that clients can connect with requests to different proxies, as a user with a
 /// token of the app server.
-async fn serves(stage: &Stage, proxies: &mut [Proxy; 2], keys_of_app: &str) -> Result<()> {
+async fn serves(fixture: &Fixture, proxies: &mut [Proxy; 2], keys_of_app: &str) -> Result<()> {
     for proxy in proxies.iter_mut() {
         proxy.ready().await?;
         proxy.linked(POOL_SIZE).await?;
@@ -44,7 +44,7 @@ async fn serves(stage: &Stage, proxies: &mut [Proxy; 2], keys_of_app: &str) -> R
     let [one, other] = proxies;
     let key = AccessKey::new(keys_of_app.split(',').next().unwrap_or_default())?;
     let token = access_token::sign(&key, "ann", &[], unix_seconds(std::time::SystemTime::now()) + 600);
-    let agents = Agents::new(stage);
+    let agents = Agents::new(fixture);
     for (first, second) in [(&*one, &*other), (&*other, &*one)] {
         let balancer = Balancer::start(Rule::Apart, &[first.address(), second.address()]).await?;
         for transport in [Transport::WebSockets, Transport::LongPolling] {
@@ -58,19 +58,19 @@ async fn serves(stage: &Stage, proxies: &mut [Proxy; 2], keys_of_app: &str) -> R
 }
 
 fn change_keys(order: [Part; 3]) {
-    play(async |stage| {
+    run_test(async |fixture| {
         let (app_address, addresses) = (free_address()?, [free_address()?, free_address()?]);
         let start_app = async |keys: &str| -> Result<AppServer> {
-            let mut app = Fleet::with_keys(stage, keys).app_at(App::Bench, &app_address, &[])?;
+            let mut app = Fleet::with_keys(fixture, keys).app_at(App::Bench, &app_address, &[])?;
             app.listening().await?;
             Ok(app)
         };
         let start_proxy = |place: usize, keys: &str| {
-            Fleet::with_keys(stage, keys).proxy_at(&addresses[place], &free_address()?, &[&app_address])
+            Fleet::with_keys(fixture, keys).proxy_at(&addresses[place], &free_address()?, &[&app_address])
         };
         let (mut app, mut keys_of_app) = (start_app(OLD).await?, OLD.to_owned());
         let mut proxies = [start_proxy(0, OLD)?, start_proxy(1, OLD)?];
-        serves(stage, &mut proxies, OLD).await?;
+        serves(fixture, &mut proxies, OLD).await?;
         for keys in steps() {
             for part in order {
                 match part {
@@ -83,7 +83,7 @@ fn change_keys(order: [Part; 3]) {
                         proxies[place] = start_proxy(place, &keys)?;
                     }
                 }
-                serves(stage, &mut proxies, &keys_of_app).await?;
+                serves(fixture, &mut proxies, &keys_of_app).await?;
             }
         }
         Ok(())
@@ -102,10 +102,10 @@ fn the_key_changes_without_a_gap_when_app_servers_go_first() {
 
 #[test]
 fn a_proxy_with_the_new_key_first_has_links_to_an_app_server_with_the_old_one_alone() {
-    play(async |stage| {
-        let app = Fleet::with_keys(stage, OLD).app(App::Bench).await?;
+    run_test(async |fixture| {
+        let app = Fleet::with_keys(fixture, OLD).app(App::Bench).await?;
         // Waits for its links.
-        Fleet::with_keys(stage, &format!("{NEW},{OLD}")).proxy(&app).await?;
+        Fleet::with_keys(fixture, &format!("{NEW},{OLD}")).proxy(&app).await?;
         Ok(())
     });
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{Answer, ask, post};
 use trunkline_tests::harness::raw::{RawClient, Refusal};
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 
 const NEGOTIATE: &str = "/bench/negotiate?negotiateVersion=1";
 
@@ -24,8 +24,8 @@ struct LimitScene {
 }
 
 impl LimitScene {
-    async fn open(stage: &Stage, flags: &[&str]) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn open(fixture: &Fixture, flags: &[&str]) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], flags).await?;
         let healthy = RawClient::join(proxy.address(), "/bench").await?;
@@ -59,8 +59,8 @@ fn assert_names(refusal: &Refusal, status: u16, flag: &str) {
 
 #[test]
 fn a_node_bounds_its_sockets_and_closed_ones_make_room() {
-    play(async |stage| {
-        let mut scene = LimitScene::open(stage, &["--connections-max", "4"]).await?;
+    run_test(async |fixture| {
+        let mut scene = LimitScene::open(fixture, &["--connections-max", "4"]).await?;
         let address = scene.proxy.address().to_owned();
         let clients = try_join_all((0..3).map(|_| RawClient::join(&address, "/bench"))).await?;
         let refused = scene.connect(BEN).await?.err().context("let in")?;
@@ -76,9 +76,9 @@ fn a_node_bounds_its_sockets_and_closed_ones_make_room() {
 
 #[test]
 fn an_address_has_so_many_connections_and_others_have_theirs() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let flags = ["--connections-per-address-max", "2", "--trust", "127.0.0.1"];
-        let mut scene = LimitScene::open(stage, &flags).await?;
+        let mut scene = LimitScene::open(fixture, &flags).await?;
         let one = scene.connect(ANN).await?.ok().context("refused")?;
         let _two = scene.connect(ANN).await?.ok().context("refused")?;
         assert_names(&scene.connect(ANN).await?.err().context("let in")?, 429, "--connections-per-address-max");
@@ -95,9 +95,9 @@ fn an_address_has_so_many_connections_and_others_have_theirs() {
 
 #[test]
 fn a_burst_of_connects_waits_or_is_told_to_come_again() {
-    play(async |stage| {
+    run_test(async |fixture| {
         // Two connects pass immediately, one more waits for half a second, and further ones are refused.
-        let mut scene = LimitScene::open(stage, &["--connects-per-second", "2", "--connect-wait-ms", "700"]).await?;
+        let mut scene = LimitScene::open(fixture, &["--connects-per-second", "2", "--connect-wait-ms", "700"]).await?;
         let answers = try_join_all((0..20).map(|_| post(scene.proxy.address(), NEGOTIATE))).await?;
         let served = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
         assert!((1..20).contains(&served), "{served}");
@@ -111,9 +111,9 @@ fn a_burst_of_connects_waits_or_is_told_to_come_again() {
 
 #[test]
 fn who_negotiates_and_never_connects_is_stopped() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let flags = ["--pending-per-address-max", "3", "--trust", "127.0.0.1"];
-        let mut scene = LimitScene::open(stage, &flags).await?;
+        let mut scene = LimitScene::open(fixture, &flags).await?;
         let mut tokens = Vec::new();
         for _ in 0..3 {
             let negotiated = scene.negotiate(ANN).await?;
@@ -134,11 +134,11 @@ fn who_negotiates_and_never_connects_is_stopped() {
 
 #[test]
 fn a_client_over_its_messages_or_bytes_is_read_more_slowly_and_loses_nothing() {
-    play(async |stage| {
+    run_test(async |fixture| {
         for (flags, limit, padding) in
             [(["--messages-per-second", "100"], "messages", 1), (["--bytes-per-second", "20000"], "bytes", 1000)]
         {
-            let mut scene = LimitScene::open(stage, &flags).await?;
+            let mut scene = LimitScene::open(fixture, &flags).await?;
             let mut flooding = RawClient::join(scene.proxy.address(), "/bench").await?;
             let calls: String = (0..130).map(|number| call(number, padding)).collect();
             // In several frames, so that some remain to be read later.

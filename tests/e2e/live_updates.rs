@@ -10,7 +10,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{Fleet, Proxy};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::process::Process;
-use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 use trunkline_tests::harness::tools::python;
@@ -54,8 +54,8 @@ impl Language {
 }
 
 /// Copies the example into the folder of the test, with the script of the official client.
-fn copy_example(stage: &Stage) -> Result<PathBuf> {
-    let folder = stage.folder().join("chat");
+fn copy_example(fixture: &Fixture) -> Result<PathBuf> {
+    let folder = fixture.folder().join("chat");
     for part in ["", "public"] {
         std::fs::create_dir(folder.join(part))?;
         for entry in std::fs::read_dir(Path::new(EXAMPLE).join(part))? {
@@ -92,7 +92,7 @@ struct Place {
 
 impl Place {
     async fn start(
-        stage: &Stage,
+        fixture: &Fixture,
         language: Language,
         folder: &Path,
         addresses: &Addresses,
@@ -101,13 +101,13 @@ impl Place {
         let Addresses { node, admin, back_end: address } = addresses;
         let mut command = language.command(address)?;
         command.current_dir(folder).env("CHAT_KEY", CHAT_KEY).env("TRUNKLINE_URL", format!("http://{node}"));
-        let back_end = Process::start(stage, "back-end", command)?;
+        let back_end = Process::start(fixture, "back-end", command)?;
         let (webhook, origin) = (format!("chat=http://{address}/hook"), format!("http://{address}"));
         let (app_key, secret) = (format!("chat={CHAT_KEY};chat"), format!("chat={CHAT_KEY}"));
         let arguments = ["--rest", "--require-authentication", "--app-key", &app_key, "--webhook-secret", &secret];
         let hub = ["--upstream-webhook", &webhook, "--allow-origin", &origin];
         let arguments = [&arguments[..], &hub[..], more].concat();
-        let node = Fleet::new(stage).proxy_of(node, admin, &[], &arguments)?;
+        let node = Fleet::new(fixture).proxy_of(node, admin, &[], &arguments)?;
         let mut place = Self { back_end, address: address.clone(), node };
         place.ready().await?;
         Ok(place)
@@ -134,7 +134,7 @@ impl Place {
     }
 }
 
-async fn say(page: &Page, text: &str) -> Result<()> {
+async fn send_text(page: &Page, text: &str) -> Result<()> {
     page.fill("text", text).await?;
     page.click("send").await
 }
@@ -143,21 +143,21 @@ async fn shows(page: &Page, element: &str, text: &str) -> Result<()> {
     until(async || Ok((page.text(element).await? == text).then_some(()))).await
 }
 
-async fn pages_see_each_other(stage: &Stage, language: Language) -> Result<()> {
-    let folder = copy_example(stage)?;
-    let place = Place::start(stage, language, &folder, &Addresses::free()?, &[]).await?;
-    let browser = Browser::start(stage)?;
+async fn pages_see_each_other(fixture: &Fixture, language: Language) -> Result<()> {
+    let folder = copy_example(fixture)?;
+    let place = Place::start(fixture, language, &folder, &Addresses::free()?, &[]).await?;
+    let browser = Browser::start(fixture)?;
     let (anna, zoe) = (place.open(&browser, "anna").await?, place.open(&browser, "Zo%C3%AB").await?);
     for page in [&anna, &zoe] {
         shows(page, "people", "Zoë, anna").await?;
     }
-    say(&anna, "<b>hello</b>").await?;
+    send_text(&anna, "<b>hello</b>").await?;
     zoe.see("messages", "anna: <b>hello</b>").await?;
-    say(&zoe, "Grüße").await?;
+    send_text(&zoe, "Grüße").await?;
     for page in [&anna, &zoe] {
         shows(page, "messages", "anna: <b>hello</b>\nZoë: Grüße").await?;
     }
-    say(&anna, "@Zoë psst").await?;
+    send_text(&anna, "@Zoë psst").await?;
     zoe.see("messages", "anna, to you alone: psst").await?;
     anna.see("messages", "to Zoë alone, in 1 tabs: psst").await?;
     zoe.close().await?;
@@ -168,10 +168,10 @@ async fn pages_see_each_other(stage: &Stage, language: Language) -> Result<()> {
 }
 
 /// Calls with results and errors, and a repeated call.
-async fn calls_have_results(stage: &Stage, language: Language) -> Result<()> {
-    let folder = copy_example(stage)?;
-    let place = Place::start(stage, language, &folder, &Addresses::free()?, &[]).await?;
-    let agents = Agents::new(stage);
+async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()> {
+    let folder = copy_example(fixture)?;
+    let place = Place::start(fixture, language, &folder, &Addresses::free()?, &[]).await?;
+    let agents = Agents::new(fixture);
     let url = place.node.url("/chat?room=red%2Fblue");
     let client =
         |user: &str| anyhow::Ok(agents.client(Kind::JsJson, &url).access_token(&token::of_user(CHAT_KEY, user)?));
@@ -195,62 +195,62 @@ async fn calls_have_results(stage: &Stage, language: Language) -> Result<()> {
 
 #[test]
 fn pages_of_a_back_end_in_python_see_each_other() {
-    play_heavy(async |stage| pages_see_each_other(stage, Language::Python).await);
+    run_heavy_test(async |fixture| pages_see_each_other(fixture, Language::Python).await);
 }
 
 #[test]
 fn pages_of_a_back_end_in_node_see_each_other() {
-    play_heavy(async |stage| pages_see_each_other(stage, Language::Node).await);
+    run_heavy_test(async |fixture| pages_see_each_other(fixture, Language::Node).await);
 }
 
 #[test]
 fn pages_of_a_back_end_in_php_see_each_other() {
-    play_heavy(async |stage| pages_see_each_other(stage, Language::Php).await);
+    run_heavy_test(async |fixture| pages_see_each_other(fixture, Language::Php).await);
 }
 
 #[test]
 fn calls_of_a_back_end_in_python_have_results() {
-    play(async |stage| calls_have_results(stage, Language::Python).await);
+    run_test(async |fixture| calls_have_results(fixture, Language::Python).await);
 }
 
 #[test]
 fn calls_of_a_back_end_in_node_have_results() {
-    play(async |stage| calls_have_results(stage, Language::Node).await);
+    run_test(async |fixture| calls_have_results(fixture, Language::Node).await);
 }
 
 #[test]
 fn calls_of_a_back_end_in_php_have_results() {
-    play(async |stage| calls_have_results(stage, Language::Php).await);
+    run_test(async |fixture| calls_have_results(fixture, Language::Php).await);
 }
 
 #[test]
 fn a_page_that_was_away_shows_what_it_missed_once_and_in_order() {
-    play_heavy(async |stage| {
-        let folder = copy_example(stage)?;
+    run_heavy_test(async |fixture| {
+        let folder = copy_example(fixture)?;
         let [here, there] = [Addresses::free()?, Addresses::free()?];
         let peer = |other: &Addresses| format!("http://{}", other.admin);
         let start = async |own: &Addresses, other: &Addresses| {
-            Place::start(stage, Language::Python, &folder, own, &["--peers", &peer(other)]).await
+            Place::start(fixture, Language::Python, &folder, own, &["--peers", &peer(other)]).await
         };
         let (mut first, second) = (start(&here, &there).await?, start(&there, &here).await?);
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let (anna, ben) = (first.open(&browser, "anna").await?, second.open(&browser, "ben").await?);
         for page in [&anna, &ben] {
             shows(page, "people", "anna, ben").await?;
         }
-        say(&ben, "one").await?;
+        send_text(&ben, "one").await?;
         shows(&anna, "messages", "ben: one").await?;
         first.node.process.kill().await?;
         anna.see("state", "Reconnecting").await?;
         for text in ["two", "three", "four"] {
-            say(&ben, text).await?;
+            send_text(&ben, text).await?;
             ben.see("messages", text).await?;
         }
-        say(&anna, "from afar").await?;
-        first.node.start_again(stage).await?;
+        send_text(&anna, "from afar").await?;
+        first.node.start_again(fixture).await?;
         anna.see("state", "Connected").await?;
         ben.see("messages", "anna: from afar").await?;
-        say(&ben, "five").await?;
+        send_text(&ben, "five").await?;
         let all = "ben: one\nben: two\nben: three\nben: four\nanna: from afar\nben: five";
         for page in [&anna, &ben] {
             shows(page, "messages", all).await?;
@@ -267,7 +267,7 @@ fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 #[test]
 fn the_pages_show_the_code_of_the_files() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let page = std::fs::read_to_string(Path::new(BOOK).join("live-updates.md"))?;
         let excerpts = std::fs::read_to_string(Path::new(BOOK).join("missed-messages.md"))?;
         let mut all = String::new();

@@ -9,7 +9,7 @@ use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
-use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, Identity};
@@ -48,19 +48,19 @@ struct BalancerScene<'a> {
 }
 
 impl<'a> BalancerScene<'a> {
-    async fn start(stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
-        Self::start_of(3, stage, app, more, shipped).await
+    async fn start(fixture: &'a Fixture, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
+        Self::start_of(3, fixture, app, more, shipped).await
     }
 
-    async fn start_of(count: usize, stage: &'a Stage, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn start_of(count: usize, fixture: &'a Fixture, app: App, more: &[&str], shipped: Shipped) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(app).await?;
         let mut nodes = Vec::new();
         for _ in 0..count {
             nodes.push(fleet.proxy_with(&[&app], more).await?);
         }
-        let balancer = shipped.start(stage, &nodes).await?;
-        Ok(Self { agents: Agents::new(stage), _app: app, nodes, balancer })
+        let balancer = shipped.start(fixture, &nodes).await?;
+        Ok(Self { agents: Agents::new(fixture), _app: app, nodes, balancer })
     }
 
     async fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
@@ -98,9 +98,9 @@ fn ways() -> impl Iterator<Item = (Kind, Transport)> {
 
 #[test]
 fn every_client_connects_at_the_first_attempt_behind_haproxy_and_nginx() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for product in BalancerProduct::ALL {
-            let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+            let scene = BalancerScene::start(fixture, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
             let mut all = Vec::new();
             for (kind, transport) in ways() {
                 let (clients, hops) = scene.connect_all(kind, transport).await?;
@@ -146,15 +146,15 @@ fn with_tls(product: BalancerProduct, address: &str, identity: &Identity) -> Res
 
 #[test]
 fn the_lines_for_tls_serve_every_transport_and_redirect_plain_requests() {
-    play_heavy(async |stage| {
-        let authority = Authority::new(stage, "own")?;
+    run_heavy_test(async |fixture| {
+        let authority = Authority::new(fixture, "own")?;
         let identity = authority.sign("balancer", &["127.0.0.1"])?;
         for product in BalancerProduct::ALL {
             let address = free_address()?;
             let shipped = with_tls(product, &address, &identity)?;
-            let scene = BalancerScene::start_of(2, stage, App::Bench, &ARGUMENTS, shipped).await?;
+            let scene = BalancerScene::start_of(2, fixture, App::Bench, &ARGUMENTS, shipped).await?;
             let url = format!("https://{address}/bench");
-            let agents = Agents::trusting(stage, &authority.file);
+            let agents = Agents::trusting(fixture, &authority.file);
             for transport in [Transport::WebSockets, Transport::ServerSentEvents, Transport::LongPolling] {
                 let client = agents.client(Kind::JsJson, &url).transport(transport).open().await?;
                 assert_eq!(client.invoke("Echo", json!([7])).await?, 7, "{product:?} {transport:?}");
@@ -170,11 +170,11 @@ fn the_lines_for_tls_serve_every_transport_and_redirect_plain_requests() {
 
 #[test]
 fn clients_that_come_one_by_one_are_spread_evenly() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for product in BalancerProduct::ALL {
             // Each client makes two requests, and there are two nodes: round robin would send all first requests to one
             // node.
-            let scene = BalancerScene::start_of(2, stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+            let scene = BalancerScene::start_of(2, fixture, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
             let (_clients, _) = scene.connect_all(Kind::JsJson, Transport::WebSockets).await?;
             let mut shares = Vec::new();
             for node in &scene.nodes {
@@ -189,10 +189,10 @@ fn clients_that_come_one_by_one_are_spread_evenly() {
 
 #[test]
 fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for product in BalancerProduct::ALL {
             let arguments = [&ARGUMENTS[..], &["--drain-timeout", "60"]].concat();
-            let scene = BalancerScene::start_of(2, stage, App::Bench, &arguments, Shipped::read(product)?).await?;
+            let scene = BalancerScene::start_of(2, fixture, App::Bench, &arguments, Shipped::read(product)?).await?;
             let leaving = &scene.nodes[0];
             // Clients that bypass the balancer and never answer a close. They keep the node stopping for long, while
             // the balancer counts the fewest connections there.
@@ -222,9 +222,9 @@ fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
 
 #[test]
 fn no_token_stands_in_the_log_of_a_balancer() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for product in BalancerProduct::ALL {
-            let mut scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
+            let mut scene = BalancerScene::start(fixture, App::Bench, &ARGUMENTS, Shipped::read(product)?).await?;
             let address = scene.balancer.address().to_owned();
             let secrets = "id=SECRET-ID&access_token=SECRET-TOKEN";
             post(&address, &format!("/bench/negotiate?negotiateVersion=1&{secrets}")).await?;
@@ -248,12 +248,12 @@ fn no_token_stands_in_the_log_of_a_balancer() {
 
 #[test]
 fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         // Without other clients all nodes have equally few connections, so the balancer uses all nodes before it
         // repeats one.
         for (count, connects) in [(20, 5), (12, 1)] {
             let shipped = Shipped::read(BalancerProduct::HaProxy)?;
-            let scene = BalancerScene::start_of(count, stage, App::Bench, &ARGUMENTS, shipped).await?;
+            let scene = BalancerScene::start_of(count, fixture, App::Bench, &ARGUMENTS, shipped).await?;
             for (kind, transport) in ways() {
                 for _ in 0..connects {
                     let builder = scene.agents.client(kind, &scene.balancer.url("/bench")).transport(transport);
@@ -271,11 +271,11 @@ fn twenty_nodes_are_as_good_as_three_and_a_lonely_client_among_twelve_is_served(
 
 #[test]
 fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let shipped = Shipped::read(BalancerProduct::Nginx)?
             .with("proxy_set_header Upgrade $http_upgrade;", "")?
             .with("proxy_set_header Connection $connection_upgrade;", "proxy_set_header Connection close;")?;
-        let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+        let scene = BalancerScene::start(fixture, App::Bench, &ARGUMENTS, shipped).await?;
         for _ in 0..CONNECTS {
             let client = scene.agents.client(Kind::JsJson, &scene.balancer.url("/bench")).any_transport();
             let mut client = client.open().await?;
@@ -289,7 +289,7 @@ fn behind_a_balancer_that_strips_upgrades_the_client_falls_back_by_itself() {
 
 #[test]
 fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for product in BalancerProduct::ALL {
             let shipped = Shipped::read(product)?;
             let shipped = match product {
@@ -299,7 +299,7 @@ fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
                     .with("#hash $sticky", "hash $sticky")?
                     .with("#add_header", "add_header")?,
             };
-            let scene = BalancerScene::start(stage, App::Bench, &ARGUMENTS, shipped).await?;
+            let scene = BalancerScene::start(fixture, App::Bench, &ARGUMENTS, shipped).await?;
             for (kind, transport) in ways() {
                 let (_clients, hops) = scene.connect_all(kind, transport).await?;
                 assert_eq!(hops, 0.0, "{product:?} {kind:?} {transport:?}");
@@ -311,12 +311,12 @@ fn with_a_cookie_of_the_balancer_no_request_has_to_hop() {
 
 #[test]
 fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         // The balancer has a separate address, because connections between nodes have no PROXY header.
         let own = "127.0.0.9";
         let shipped = Shipped::read(BalancerProduct::HaProxy)?
             .with("default-server check", &format!("source {own}\n    default-server send-proxy-v2 check"))?;
-        let scene = BalancerScene::start(stage, App::Bench, &["--trust", own, "--proxy-protocol"], shipped).await?;
+        let scene = BalancerScene::start(fixture, App::Bench, &["--trust", own, "--proxy-protocol"], shipped).await?;
         for (kind, transport) in ways() {
             scene.connect_all(kind, transport).await?;
         }
@@ -329,7 +329,7 @@ fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
 
 #[test]
 fn idle_clients_outlive_the_time_outs_of_their_balancer() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for product in BalancerProduct::ALL {
             let shipped = Shipped::read(product)?;
             let shipped = match product {
@@ -341,7 +341,7 @@ fn idle_clients_outlive_the_time_outs_of_their_balancer() {
                     .with("proxy_read_timeout 50s", &format!("proxy_read_timeout {TIMEOUT}"))?,
             };
             let scene =
-                BalancerScene::start(stage, App::Sends, &["--trust", "127.0.0.1/32", "--poll-timeout", "1"], shipped)
+                BalancerScene::start(fixture, App::Sends, &["--trust", "127.0.0.1/32", "--poll-timeout", "1"], shipped)
                     .await?;
             let mut clients: Vec<Client> = Vec::new();
             for (kind, transport) in ways() {

@@ -10,7 +10,7 @@ use trunkline_tests::harness::fleet::{App, AppServer, Fleet, LogFault, POOL_SIZE
 use trunkline_tests::harness::http_client::{Answer, exchange, get};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const ADMIN_TOKEN: &str = "may-change-levels";
@@ -29,8 +29,8 @@ async fn lines_of_a_visit(proxy: &Proxy) -> Result<usize> {
 
 #[test]
 fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let settings = ["--log-format", "json", "--node-name", "seen", "--admin-token", ADMIN_TOKEN];
         let mut proxy = fleet.proxy_with(&[&app], &settings).await?;
@@ -81,12 +81,12 @@ fn lines_are_json_if_that_is_wanted_and_levels_change_at_run_time() {
 #[test]
 fn a_log_that_is_never_read_or_full_stops_nothing_and_is_counted() {
     for fault in [LogFault::Unread, LogFault::Full] {
-        play(async |stage| node_with_log(stage, fault).await);
+        run_test(async |fixture| node_with_log(fixture, fault).await);
     }
 }
 
-async fn node_with_log(stage: &Stage, fault: LogFault) -> Result<()> {
-    let fleet = Fleet::new(stage);
+async fn node_with_log(fixture: &Fixture, fault: LogFault) -> Result<()> {
+    let fleet = Fleet::new(fixture);
     let settings = ["--admin-token", ADMIN_TOKEN, "--log", "trace"];
     let mut proxy = fleet.proxy_with_log(fault, &settings).await?;
     let dropped = async || {
@@ -102,8 +102,8 @@ async fn node_with_log(stage: &Stage, fault: LogFault) -> Result<()> {
 
 #[test]
 fn a_node_that_dials_nobody_says_who_may_come() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut alone = fleet.proxy_with(&[], &[]).await?;
         alone.process.wait_for_log("no --upstream: ").await?;
         let app = fleet.app(App::Bench).await?;
@@ -126,10 +126,10 @@ fn json_lines(log: &str) -> Result<Vec<Value>> {
 
 #[test]
 fn a_node_that_cannot_start_says_so_in_json_too() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let taken = TcpListener::bind("127.0.0.1:0").await?;
-        let file = stage.folder().join("trunkline.toml");
+        let file = fixture.folder().join("trunkline.toml");
         std::fs::write(&file, "log-format = \"json\"\nlog = \"loud=very\"\n")?;
         let file = file.to_string_lossy();
         let (free, taken) = (free_address()?, taken.local_addr()?.to_string());
@@ -155,7 +155,7 @@ const LINES_MAX: usize = 30;
 
 /// Two nodes and two app servers with six hubs each, all linked.
 struct RollOut<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     apps: Vec<AppServer>,
     nodes: Vec<Proxy>,
     /// Number of times that each node has logged another one as ready.
@@ -167,8 +167,8 @@ struct RollOut<'a> {
 impl<'a> RollOut<'a> {
     const HUBS: usize = 6;
 
-    async fn begin(stage: &'a Stage) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn begin(fixture: &'a Fixture) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let apps = vec![fleet.app(App::Functional).await?, fleet.app(App::Functional).await?];
         let admins = [free_address()?, free_address()?];
         let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
@@ -178,7 +178,7 @@ impl<'a> RollOut<'a> {
             let settings = ["--peers", &peers, "--node-name", name];
             nodes.push(fleet.proxy_of(&free_address()?, admin, &upstreams, &settings)?);
         }
-        let mut roll_out = Self { stage, apps, nodes, met: [1; 2], past: Vec::new() };
+        let mut roll_out = Self { fixture, apps, nodes, met: [1; 2], past: Vec::new() };
         roll_out.settle().await?;
         Ok(roll_out)
     }
@@ -196,7 +196,7 @@ impl<'a> RollOut<'a> {
     async fn replace_node(&mut self, place: usize) -> Result<()> {
         stop(&mut self.nodes[place].process, Signal::Terminate).await?;
         self.past.push(self.nodes[place].process.log());
-        self.nodes[place].start_again(self.stage).await?;
+        self.nodes[place].start_again(self.fixture).await?;
         self.met[place] = 1;
         self.met[1 - place] += 1;
         self.settle().await
@@ -205,7 +205,7 @@ impl<'a> RollOut<'a> {
     async fn replace_app(&mut self, place: usize) -> Result<()> {
         stop(&mut self.apps[place].process, Signal::Terminate).await?;
         self.past.push(self.apps[place].process.log());
-        self.apps[place].start_again(self.stage).await?;
+        self.apps[place].start_again(self.fixture).await?;
         self.settle().await
     }
 
@@ -219,8 +219,8 @@ impl<'a> RollOut<'a> {
 
 #[test]
 fn a_roll_out_of_nodes_and_app_servers_is_few_lines_and_no_warning() {
-    play(async |stage| {
-        let mut roll_out = RollOut::begin(stage).await?;
+    run_test(async |fixture| {
+        let mut roll_out = RollOut::begin(fixture).await?;
         for place in 0..2 {
             roll_out.replace_node(place).await?;
         }
@@ -247,8 +247,8 @@ fn a_roll_out_of_nodes_and_app_servers_is_few_lines_and_no_warning() {
 
 #[test]
 fn a_message_that_is_too_large_is_one_line_at_node_and_app_server() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy(&app).await?;
         for _ in 0..3 {
@@ -271,8 +271,8 @@ fn a_message_that_is_too_large_is_one_line_at_node_and_app_server() {
 
 #[test]
 fn lines_for_people_name_the_node_and_levels_that_make_no_sense_are_an_error() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy_with(&[&app], &["--node-name", "seen"]).await?;
         let line = proxy.process.wait_for_log("node started").await?;

@@ -13,7 +13,7 @@ use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 
 const HUB: &str = "/moves";
 
@@ -32,8 +32,8 @@ struct Mesh {
 }
 
 impl Mesh {
-    async fn start(stage: &Stage, window_s: &str) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn start(fixture: &Fixture, window_s: &str) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let apps = [fleet.app(App::Moves).await?, fleet.app(App::Moves).await?];
         let proxy = async |name| {
             let more = ["--resume-window", window_s, "--node-name", name, "--drain-timeout", "2"];
@@ -111,8 +111,8 @@ async fn crowd(proxy: &Proxy) -> Result<(Vec<RawClient>, BTreeSet<String>)> {
 
 #[test]
 fn the_clients_of_a_killed_proxy_are_reported_once_each_and_those_of_others_never() {
-    play(async |stage| {
-        let mut mesh = Mesh::start(stage, "1").await?;
+    run_test(async |fixture| {
+        let mut mesh = Mesh::start(fixture, "1").await?;
         mesh.proxies[0].process.kill().await?;
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
@@ -122,10 +122,10 @@ fn the_clients_of_a_killed_proxy_are_reported_once_each_and_those_of_others_neve
 
 #[test]
 fn a_proxy_that_starts_again_under_its_name_is_not_waited_for() {
-    play(async |stage| {
-        let mut mesh = Mesh::start(stage, ENDLESS).await?;
+    run_test(async |fixture| {
+        let mut mesh = Mesh::start(fixture, ENDLESS).await?;
         mesh.proxies[0].process.kill().await?;
-        mesh.proxies[0].start_again(stage).await?;
+        mesh.proxies[0].start_again(fixture).await?;
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
         (mesh.clients[0], _) = crowd(&mesh.proxies[0]).await?;
@@ -139,8 +139,8 @@ fn a_proxy_that_starts_again_under_its_name_is_not_waited_for() {
 
 #[test]
 fn the_clients_of_a_drained_proxy_are_reported_once_each() {
-    play(async |stage| {
-        let mut mesh = Mesh::start(stage, ENDLESS).await?;
+    run_test(async |fixture| {
+        let mut mesh = Mesh::start(fixture, ENDLESS).await?;
         let clients = std::mem::take(&mut mesh.clients[0]);
         let leaving = try_join_all(clients.into_iter().map(RawClient::ending));
         let (endings, stopped) = tokio::join!(leaving, stop(&mut mesh.proxies[0].process, Signal::Terminate));
@@ -154,8 +154,8 @@ fn the_clients_of_a_drained_proxy_are_reported_once_each() {
 
 #[test]
 fn a_proxy_frozen_for_less_than_the_window_loses_no_client() {
-    play(async |stage| {
-        let mut mesh = Mesh::start(stage, "6").await?;
+    run_test(async |fixture| {
+        let mut mesh = Mesh::start(fixture, "6").await?;
         mesh.proxies[0].process.signal(Signal::Freeze).await?;
         // Both app servers have dropped the proxy's sockets but keep its sessions.
         for app in &mesh.apps {
@@ -178,8 +178,8 @@ fn a_proxy_frozen_for_less_than_the_window_loses_no_client() {
 
 #[test]
 fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
-    play(async |stage| {
-        let mut mesh = Mesh::start(stage, "1").await?;
+    run_test(async |fixture| {
+        let mut mesh = Mesh::start(fixture, "1").await?;
         mesh.proxies[0].process.signal(Signal::Freeze).await?;
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
@@ -202,12 +202,12 @@ fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
 
 #[test]
 fn an_event_source_that_comes_back_by_itself_harms_no_newer_connection() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxy = fleet.proxy(&app).await?;
         let road = Relay::start_for(b"GET /statusHub?", proxy.address()).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let url = format!("http://{}/statusHub", road.address());
         let listener = agents.client(Kind::JsJson, &url).transport(Transport::ServerSentEvents).subscribe(&["online"]);
         let mut listener = listener.reconnect_after_ms(&[0, 2_000, 2_000, 2_000]).open().await?;

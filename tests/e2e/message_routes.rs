@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::text;
 
@@ -37,7 +37,7 @@ impl Scene {
             addresses.join(", "),
             counts.address(),
         );
-        let file = fleet.stage().folder().join(format!("{}.toml", free_address()?));
+        let file = fleet.fixture().folder().join(format!("{}.toml", free_address()?));
         fs::write(&file, rules)?;
         let proxy =
             fleet.proxy_of(&free_address()?, &free_address()?, &[home.address()], &["--config", text(&file)?])?;
@@ -64,10 +64,10 @@ async fn assert_numbers(client: &mut Client, count: u64) -> Result<()> {
 
 #[test]
 fn three_app_servers_serve_one_connection_each_in_order() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut scene = Scene::start(&fleet, 1).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::JS {
             let mut client = agents.client(kind, &scene.proxy.url("/moves")).subscribe(&["Number"]).open().await?;
             let id = client.connection_id()?.to_owned();
@@ -107,10 +107,10 @@ fn three_app_servers_serve_one_connection_each_in_order() {
 
 #[test]
 fn a_worker_that_is_killed_fails_its_calls_alone_and_the_next_one_takes_over() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut scene = Scene::start(&fleet, 2).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &scene.proxy.url("/moves")).open().await?;
         let id = client.connection_id()?.to_owned();
         client.invoke("Remember", json!(["mine"])).await?;
@@ -138,10 +138,10 @@ fn a_worker_that_is_killed_fails_its_calls_alone_and_the_next_one_takes_over() {
 
 #[test]
 fn a_worker_that_stops_in_order_loses_no_call() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut scene = Scene::start(&fleet, 2).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::JS {
             let client = agents.client(kind, &scene.proxy.url("/moves")).open().await?;
             let id = client.connection_id()?.to_owned();
@@ -169,8 +169,8 @@ fn a_worker_that_stops_in_order_loses_no_call() {
             let ran = scene.jobs.iter().flat_map(|app| app.process.lines_after(&format!("ran {id}-"))).count();
             assert_eq!(ran as u64, 4 * ROUNDS + 2, "each call ran once");
             client.is_undisturbed().await?;
-            let stage = fleet.stage();
-            scene.jobs[stopped].start_again(stage).await?;
+            let fixture = fleet.fixture();
+            scene.jobs[stopped].start_again(fixture).await?;
             scene.proxy.linked(4 * POOL_SIZE).await?;
         }
         Ok(())

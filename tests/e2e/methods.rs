@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::text;
 
@@ -30,18 +30,18 @@ allow = [\"Who\"]
 const CALLS: usize = 40;
 
 async fn ruled(fleet: &Fleet<'_>, app: &AppServer, rules: &str) -> Result<Proxy> {
-    let file = fleet.stage().folder().join(format!("{}.toml", free_address()?));
+    let file = fleet.fixture().folder().join(format!("{}.toml", free_address()?));
     fs::write(&file, rules)?;
     fleet.proxy_with(&[app], &["--config", text(&file)?]).await
 }
 
 #[test]
 fn refused_calls_are_errors_at_the_client_and_unknown_to_the_app_server() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Moves).await?;
         let proxy = ruled(&fleet, &app, RULES).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let (mut allowed, mut refusals) = (0, 0);
         for kind in Kind::JS {
             let client = agents.client(kind, &proxy.url("/moves")).open().await?;
@@ -75,11 +75,11 @@ fn refused_calls_are_errors_at_the_client_and_unknown_to_the_app_server() {
 
 #[test]
 fn with_a_list_of_allowed_methods_all_others_are_refused() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Moves).await?;
         let proxy = ruled(&fleet, &app, ALLOW).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for kind in Kind::JS {
             let client = agents.client(kind, &proxy.url("/moves")).open().await?;
             client.invoke("who", json!([])).await?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::http_client::{ask, get, post};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 const NODE: &str = "x-trunkline-node";
 
@@ -17,8 +17,8 @@ fn web_sockets() -> Value {
 
 #[test]
 fn negotiate_speaks_both_versions_and_names_errors() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
 
@@ -55,8 +55,8 @@ fn negotiate_speaks_both_versions_and_names_errors() {
 
 #[test]
 fn paths_match_without_regard_to_case_and_unknown_ones_are_404_with_a_body() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--no-pass-through"]).await?;
         assert_eq!(post(proxy.address(), "/BENCH/Negotiate").await?.status, StatusCode::OK);
@@ -82,8 +82,8 @@ fn paths_match_without_regard_to_case_and_unknown_ones_are_404_with_a_body() {
 
 #[test]
 fn every_answer_names_its_node() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
         let mut nodes = BTreeSet::new();
@@ -109,8 +109,8 @@ fn every_answer_names_its_node() {
 
 #[test]
 fn a_token_opens_one_connection_at_any_node_with_the_id_it_was_made_for() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [here, there] = fleet.two_proxies(&app).await?;
         for version in [0, 1] {
@@ -134,8 +134,8 @@ fn a_token_opens_one_connection_at_any_node_with_the_id_it_was_made_for() {
 
 #[test]
 fn a_token_that_was_not_made_by_this_fleet_opens_nothing() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let negotiated = post(proxy.address(), "/bench/negotiate?negotiateVersion=1").await?.json()?;

@@ -8,23 +8,23 @@ use tokio::process::Command;
 use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::fleet::Fleet;
 use trunkline_tests::harness::process::Process;
-use trunkline_tests::harness::scenario::{Stage, is_full, play, play_heavy, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, is_full, profile_folder, run_heavy_test, run_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::run;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-async fn new_app(stage: &Stage) -> Result<PathBuf> {
+async fn new_app(fixture: &Fixture) -> Result<PathBuf> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
-    let said = run(command.args(["new", "my-chat", "--path", ROOT]).current_dir(stage.folder())).await?;
+    let said = run(command.args(["new", "my-chat", "--path", ROOT]).current_dir(fixture.folder())).await?;
     assert!(said.contains("wrote my-chat: run `cd my-chat && cargo run`"), "{said}");
-    Ok(stage.folder().join("my-chat"))
+    Ok(fixture.folder().join("my-chat"))
 }
 
 #[test]
 fn a_new_app_is_what_is_compiled_and_tested_here() {
-    play(async |stage| {
-        let app = new_app(stage).await?;
+    run_test(async |fixture| {
+        let app = new_app(fixture).await?;
         let read = |folder: &Path, file: &str| fs::read_to_string(folder.join(file)).context(file.to_owned());
         for file in ["src/main.rs", "src/chat.rs", "pages/signalr.js"] {
             assert_eq!(read(&app, file)?, read(Path::new(ROOT), &format!("proxy/command/template/{file}"))?);
@@ -41,13 +41,13 @@ fn a_new_app_is_what_is_compiled_and_tested_here() {
 
 #[test]
 fn pages_of_a_new_app_hear_each_other_at_two_proxies_and_at_the_app_itself() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let address = free_address()?;
-        let fleet = Fleet::in_development(stage);
+        let fleet = Fleet::in_development(fixture);
         let mut command = Command::new(profile_folder()?.join("template"));
-        command.env("LISTEN", &address).env("NO_COLOR", "1").env("XDG_STATE_HOME", stage.folder().join("state"));
+        command.env("LISTEN", &address).env("NO_COLOR", "1").env("XDG_STATE_HOME", fixture.folder().join("state"));
         command.env_remove("TRUNKLINE_ACCESS_KEY").env_remove("TRUNKLINE_ACCESS_KEY_FILE");
-        let mut app = Process::start(stage, "template", command)?;
+        let mut app = Process::start(fixture, "template", command)?;
         app.wait_for_line(&format!("open http://{address}/")).await?;
         let mut proxies = Vec::new();
         for _ in 0..2 {
@@ -55,7 +55,7 @@ fn pages_of_a_new_app_hear_each_other_at_two_proxies_and_at_the_app_itself() {
             proxy.ready().await?;
             proxies.push(proxy);
         }
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let mut pages = Vec::new();
         let hosts = proxies.iter().map(|proxy| proxy.address().to_owned()).chain([address]);
         for (name, host) in ["ann", "bob", "eve"].into_iter().zip(hosts) {

@@ -14,7 +14,7 @@ use trunkline_tests::harness::browser::{Browser, Page};
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::{Answer, exchange, get};
-use trunkline_tests::harness::scenario::{Stage, play_heavy};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
@@ -37,8 +37,8 @@ struct ObserverScene {
 }
 
 impl ObserverScene {
-    async fn open(stage: &Stage) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn open(fixture: &Fixture) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let apps = [
             fleet.app_with(App::Bench, &["--name", "app-1"]).await?,
             fleet.app_with(App::Bench, &["--name", "app-2"]).await?,
@@ -94,15 +94,15 @@ async fn ask_api(proxy: &Proxy, path: &str) -> Result<Value> {
 }
 
 /// Folder for screenshots: the documentation's, or the test's own.
-fn pictures(stage: &Stage) -> PathBuf {
-    std::env::var_os(PICTURES).map_or_else(|| stage.folder().into(), PathBuf::from)
+fn pictures(fixture: &Fixture) -> PathBuf {
+    std::env::var_os(PICTURES).map_or_else(|| fixture.folder().into(), PathBuf::from)
 }
 
 #[test]
 fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
-    play_heavy(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let (mut expected, mut clients) = (BTreeSet::new(), Vec::new());
         for number in 0..CLIENTS {
             let client = scene.client(&agents, number).await?;
@@ -111,7 +111,7 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
             expected.insert(vec![client.connection_id()?.to_owned(), NODES[number % NODES.len()].to_owned(), app]);
             clients.push(client);
         }
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[1].admin())).await?;
         page.see_count("graph", ".edge[data-client]", CLIENTS).await?;
         page.see_count("graph", ".box.node", NODES.len()).await?;
@@ -126,7 +126,7 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
         assert_eq!(page.text("sum-clients").await?, CLIENTS.to_string());
         page.see("sum-up", "/s").await?;
         for scheme in ["light", "dark"] {
-            page.picture(&pictures(stage).join(format!("observer-{scheme}.png")), scheme, PICTURE_SIZE).await?;
+            page.picture(&pictures(fixture).join(format!("observer-{scheme}.png")), scheme, PICTURE_SIZE).await?;
         }
         clients.pop().context("a client")?.close().await?;
         page.see_count("graph", ".edge[data-client]", CLIENTS - 1).await?;
@@ -136,14 +136,14 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
 
 #[test]
 fn the_last_hour_is_drawn_for_all_nodes_and_tells_who_was_lost() {
-    play_heavy(async |stage| {
-        let mut scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let mut scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for number in 0..3 {
             clients.push(scene.client(&agents, number).await?);
         }
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[1].admin())).await?;
         page.see_count("timeline-charts", "figure", FIGURES).await?;
         page.see_count("timeline-node", "option", NODES.len() + 1).await?;
@@ -162,12 +162,12 @@ fn the_last_hour_is_drawn_for_all_nodes_and_tells_who_was_lost() {
 
 #[test]
 fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed() {
-    play_heavy(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut client = scene.client(&agents, 4).await?;
         let other = scene.client(&agents, 5).await?;
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         // Page of a node other than the client's.
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
         page.see("access", "read-only").await?;
@@ -195,7 +195,7 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
             page.see(&format!("client-fact-{fact}"), told).await?;
         }
         says_what(&page, &client, &other).await?;
-        page.picture(&pictures(stage).join("observer-client.png"), "dark", PICTURE_SIZE).await?;
+        page.picture(&pictures(fixture).join("observer-client.png"), "dark", PICTURE_SIZE).await?;
         page.click("client-end").await?;
         page.fill("closing-reason", "it was only a test").await?;
         page.click("closing-submit").await?;
@@ -247,14 +247,14 @@ async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
 
 #[test]
 fn who_may_act_announces_to_the_clients_of_all_nodes_and_is_told_whom_it_reached() {
-    play_heavy(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for number in 0..6 {
             clients.push(scene.client(&agents, number).await?);
         }
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
         page.see_count("nodes", "tbody tr[data-state=open]", NODES.len()).await?;
         page.see_count("graph", ".edge[data-client]", clients.len()).await?;
@@ -277,14 +277,14 @@ fn who_may_act_announces_to_the_clients_of_all_nodes_and_is_told_whom_it_reached
 
 #[test]
 fn lists_are_found_by_keyboard_and_lead_from_groups_to_clients() {
-    play_heavy(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for number in 0..6 {
             clients.push(scene.client(&agents, number).await?);
         }
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[2].admin())).await?;
         page.see_count("nodes", "tbody tr", NODES.len()).await?;
         page.focus_in("tabs", "[aria-selected=true]").await?;

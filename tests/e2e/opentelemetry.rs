@@ -10,7 +10,7 @@ use trunkline_tests::harness::collector::{CollectedSpan, Collector, Mood};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy, stop};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::tls::{Authority, TlsEnd, text};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -28,8 +28,8 @@ fn traceparent() -> String {
 }
 
 /// A collector, an app that exports to it, and a node with these flags.
-async fn scene(stage: &Stage, flags: &[&str]) -> Result<(Collector, AppServer, Proxy)> {
-    let (fleet, collector) = (Fleet::new(stage), Collector::start().await?);
+async fn scene(fixture: &Fixture, flags: &[&str]) -> Result<(Collector, AppServer, Proxy)> {
+    let (fleet, collector) = (Fleet::new(fixture), Collector::start().await?);
     let url = collector.url();
     let app = fleet.app_with(App::Traced, &["--otlp", &url]).await?;
     let proxy = fleet.proxy_with(&[&app], &[&["--otlp", &url][..], flags].concat()).await?;
@@ -60,9 +60,9 @@ async fn named_in(client: &mut Client, target: &str) -> Result<(String, String)>
 
 #[test]
 fn a_trace_goes_from_the_client_through_node_and_hub_and_back() {
-    play(async |stage| {
-        let (collector, _app, proxy) = scene(stage, &["--otlp-sample", "1"]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (collector, _app, proxy) = scene(fixture, &["--otlp-sample", "1"]).await?;
+        let agents = Agents::new(fixture);
         for kind in [Kind::JsJson, Kind::JsMessagePack] {
             let before = collector.spans().len();
             let client = agents.client(kind, &proxy.url("/traced")).headers(json!({ "traceparent": traceparent() }));
@@ -94,9 +94,9 @@ fn a_trace_goes_from_the_client_through_node_and_hub_and_back() {
 
 #[test]
 fn a_call_may_name_its_trace_and_counts_only_if_the_operator_trusts_clients() {
-    play(async |stage| {
-        let (collector, _app, proxy) = scene(stage, &["--otlp-sample", "0", "--otlp-trust-clients"]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (collector, _app, proxy) = scene(fixture, &["--otlp-sample", "0", "--otlp-trust-clients"]).await?;
+        let agents = Agents::new(fixture);
         let mut untraced = agents.client(Kind::JsJson, &proxy.url("/traced")).open().await?;
         assert_eq!(untraced.invoke("Echo", json!(["x"])).await?, "x");
         let headers = json!({ "traceparent": traceparent(), "tracestate": "vendor=7" });
@@ -154,9 +154,9 @@ async fn counted(proxy: &Proxy, outcome: &str) -> Result<f64> {
 
 #[test]
 fn a_collector_that_refuses_or_hangs_costs_spans_and_nothing_else() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let flags = ["--otlp-sample", "1", "--otlp-max-spans", "100000", "--otlp-metrics-interval", "0"];
-        let (collector, _app, mut proxy) = scene(stage, &flags).await?;
+        let (collector, _app, mut proxy) = scene(fixture, &flags).await?;
         let mut client = RawClient::join(proxy.address(), "/traced").await?;
         call_often(&mut client, 10).await?;
         collector.span(|span| span.service == "trunkline" && span.name == "traced/Echo").await?;
@@ -176,9 +176,9 @@ fn a_collector_that_refuses_or_hangs_costs_spans_and_nothing_else() {
 
 #[test]
 fn clients_can_have_no_more_spans_exported_than_the_rate_allows() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let flags = ["--otlp-sample", "0", "--otlp-trust-clients", "--otlp-max-spans", "1"];
-        let (_collector, _app, proxy) = scene(stage, &flags).await?;
+        let (_collector, _app, proxy) = scene(fixture, &flags).await?;
         let mut client = RawClient::join(proxy.address(), "/traced").await?;
         let named = call(1).replacen('{', &format!("{{\"headers\":{{\"traceparent\":\"{}\"}},", traceparent()), 1);
         client.send_text(named.repeat(50)).await?;
@@ -193,9 +193,9 @@ fn clients_can_have_no_more_spans_exported_than_the_rate_allows() {
 
 #[test]
 fn metrics_go_to_a_collector_behind_tls_with_the_headers_that_it_wants() {
-    play(async |stage| {
-        let (fleet, collector) = (Fleet::new(stage), Collector::start().await?);
-        let authority = Authority::new(stage, "collector")?;
+    run_test(async |fixture| {
+        let (fleet, collector) = (Fleet::new(fixture), Collector::start().await?);
+        let authority = Authority::new(fixture, "collector")?;
         let end = TlsEnd::start(&authority.sign("collector", &["localhost"])?, &collector.address()).await?;
         let app = fleet.app(App::Bench).await?;
         let url = format!("https://localhost:{}", end.address().rsplit(':').next().unwrap_or_default());

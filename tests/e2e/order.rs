@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
-use trunkline_tests::harness::scenario::{is_full, play_heavy};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test};
 use trunkline_tests::harness::token;
 
 /// Number of messages of each connection; ten times as many in the long version.
@@ -39,11 +39,11 @@ pub(crate) async fn flood_and_check(client: &Client, count: u64) -> Result<()> {
 
 #[test]
 fn a_hundred_thousand_messages_each_way_come_in_order_none_lost_none_twice() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let clients = open_all(&agents, &proxies, &[Kind::JsJson, Kind::JsMessagePack]).await?;
         let each = if is_full() { 10 * MESSAGES } else { MESSAGES };
         let floods = clients.iter().map(|client| flood_and_check(client, each));
@@ -54,11 +54,11 @@ fn a_hundred_thousand_messages_each_way_come_in_order_none_lost_none_twice() {
 
 #[test]
 fn other_libraries_see_the_same_order() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let kinds = [Kind::PySignalRJson, Kind::PySignalRMessagePack];
         let clients = open_all(&agents, &proxies, &kinds).await?;
         let floods = clients.iter().map(|client| flood_and_check(client, MESSAGES_OF_OTHERS));
@@ -69,11 +69,11 @@ fn other_libraries_see_the_same_order() {
 
 #[test]
 fn ticks_of_the_app_server_reach_every_client_in_order() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let clients = open_all(&agents, &proxies, &Kind::ALL).await?;
         clients[0].invoke("StartTicks", json!([1, 64])).await?;
         for client in &clients {
@@ -87,11 +87,11 @@ fn ticks_of_the_app_server_reach_every_client_in_order() {
 
 #[test]
 fn sends_of_all_kinds_keep_the_order_in_which_they_were_made() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let alice = token::of_user(ACCESS_KEY, "alice")?;
         let mut clients = Vec::new();
         for kind in Kind::ALL {

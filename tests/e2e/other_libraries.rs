@@ -9,7 +9,7 @@ use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Strea
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
@@ -33,17 +33,17 @@ async fn arguments_of(client: &mut Client, target: &str, count: usize) -> Result
     Ok(arguments)
 }
 
-/// Runs a scenario with each kind in each setup. The seat selects the proxy.
+/// Runs a scenario with each kind in each setup. The index selects the proxy.
 async fn with_each(
-    stage: &Stage,
+    fixture: &Fixture,
     scenario: impl AsyncFn(&Agents<'_>, &TestServers, Kind, usize) -> Result<()>,
 ) -> Result<()> {
-    let fleet = Fleet::new(stage);
-    let agents = Agents::new(stage);
+    let fleet = Fleet::new(fixture);
+    let agents = Agents::new(fixture);
     for setting in Setting::ALL {
         let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-        for (seat, kind) in Kind::others().into_iter().enumerate() {
-            scenario(&agents, &test_servers, kind, seat).await.with_context(|| format!("{kind:?}, {setting:?}"))?;
+        for (index, kind) in Kind::others().into_iter().enumerate() {
+            scenario(&agents, &test_servers, kind, index).await.with_context(|| format!("{kind:?}, {setting:?}"))?;
         }
     }
     Ok(())
@@ -51,9 +51,9 @@ async fn with_each(
 
 #[test]
 fn other_libraries_call_methods_and_learn_of_errors() {
-    play(async |stage| {
-        with_each(stage, async |agents, test_servers, kind, seat| {
-            let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+    run_test(async |fixture| {
+        with_each(fixture, async |agents, test_servers, kind, index| {
+            let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
             for value in [json!("text, Ünïcode 🚀"), json!(null), json!({ "a": [1, -2, true, null], "b": 0.5 })] {
                 assert_eq!(client.invoke("Echo", json!([value])).await?, value);
             }
@@ -72,9 +72,9 @@ fn other_libraries_call_methods_and_learn_of_errors() {
 
 #[test]
 fn other_libraries_receive_streams_and_their_errors() {
-    play(async |stage| {
-        with_each(stage, async |agents, test_servers, kind, seat| {
-            let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+    run_test(async |fixture| {
+        with_each(fixture, async |agents, test_servers, kind, index| {
+            let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
             let streamed = client.stream("CountTo", json!([500])).await?;
             assert_eq!(streamed, Streamed { items: numbers(500), error: None });
             let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
@@ -94,9 +94,9 @@ fn other_libraries_receive_streams_and_their_errors() {
 
 #[test]
 fn other_libraries_upload_streams() {
-    play(async |stage| {
-        with_each(stage, async |agents, test_servers, kind, seat| {
-            let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Taken"]);
+    run_test(async |fixture| {
+        with_each(fixture, async |agents, test_servers, kind, index| {
+            let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Taken"]);
             let mut client = builder.open().await?;
             client.invoke("SetGate", json!([true])).await?;
             // The second upload shows that the first one left no state.
@@ -114,9 +114,9 @@ fn other_libraries_upload_streams() {
 
 #[test]
 fn other_libraries_answer_when_they_are_asked() {
-    play(async |stage| {
-        with_each(stage, async |agents, test_servers, kind, seat| {
-            let mut builder = agents.client(kind, &test_servers.url(seat, "/calls"));
+    run_test(async |fixture| {
+        with_each(fixture, async |agents, test_servers, kind, index| {
+            let mut builder = agents.client(kind, &test_servers.url(index, "/calls"));
             builder = builder.answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })));
             let is_net = matches!(kind, Kind::NetJson | Kind::NetMessagePack);
             if !is_net {
@@ -124,7 +124,7 @@ fn other_libraries_answer_when_they_are_asked() {
             }
             let asked = builder.open().await?;
             let id = asked.connection_id()?;
-            let asker = agents.client(Kind::JsMessagePack, &test_servers.url(seat + 1, "/calls")).open().await?;
+            let asker = agents.client(Kind::JsMessagePack, &test_servers.url(index + 1, "/calls")).open().await?;
             assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }));
             if !is_net {
                 let error = asker.invoke_failing("Ask", json!([id, "Throw"])).await?;
@@ -145,17 +145,17 @@ fn other_libraries_answer_when_they_are_asked() {
 
 #[test]
 fn messages_to_groups_and_to_all_reach_every_library() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let mut clients = Vec::new();
-            for (seat, kind) in [Kind::JsJson].into_iter().chain(Kind::others()).enumerate() {
-                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Announced"]);
+            for (index, kind) in [Kind::JsJson].into_iter().chain(Kind::others()).enumerate() {
+                let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Announced"]);
                 let client = builder.open().await?;
                 // The first client is not in the group.
-                if seat > 0 {
+                if index > 0 {
                     client.invoke("Join", json!(["red"])).await?;
                 }
                 clients.push(client);
@@ -178,9 +178,9 @@ fn messages_to_groups_and_to_all_reach_every_library() {
 
 #[test]
 fn other_libraries_show_access_tokens() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxies = fleet.two_proxies(&app).await?;
         let caller = agents.client(Kind::JsJson, &proxies[1].url("/sends")).open().await?;
@@ -203,9 +203,9 @@ fn other_libraries_show_access_tokens() {
 
 #[test]
 fn other_libraries_come_back_after_a_lost_connection() {
-    play(async |stage| {
-        with_each(stage, async |agents, test_servers, kind, seat| {
-            let relay = Relay::start_for(CONNECTION_REQUEST, test_servers.address(seat)).await?;
+    run_test(async |fixture| {
+        with_each(fixture, async |agents, test_servers, kind, index| {
+            let relay = Relay::start_for(CONNECTION_REQUEST, test_servers.address(index)).await?;
             let mut builder = agents.client(kind, &format!("http://{}/calls", relay.address()));
             // The Java library has no automatic reconnect.
             let is_automatic = kind != Kind::JavaJson;
@@ -243,10 +243,10 @@ fn other_transports(kind: Kind) -> &'static [Transport] {
 
 #[test]
 fn other_libraries_use_the_http_transports_that_they_have() {
-    play(async |stage| {
-        with_each(stage, async |agents, test_servers, kind, seat| {
+    run_test(async |fixture| {
+        with_each(fixture, async |agents, test_servers, kind, index| {
             for transport in other_transports(kind) {
-                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).transport(*transport);
+                let builder = agents.client(kind, &test_servers.url(index, "/calls")).transport(*transport);
                 let mut client = builder.subscribe(&["Announced"]).open().await?;
                 assert_eq!(client.invoke("Echo", json!(["hello"])).await?, "hello", "{transport:?}");
                 client.invoke("Join", json!(["red"])).await?;

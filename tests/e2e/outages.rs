@@ -6,7 +6,7 @@ use http::Method;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, get};
 use trunkline_tests::harness::prometheus::{Prometheus, Terms};
-use trunkline_tests::harness::scenario::{play_heavy, until};
+use trunkline_tests::harness::scenario::{run_heavy_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::shipped;
 
@@ -26,9 +26,9 @@ async fn subject_of(node: &Proxy, condition: &str) -> Result<String> {
 
 #[test]
 fn each_of_several_faults_at_a_time_is_named_by_every_channel() {
-    play_heavy(async |stage| {
-        let (fleet, nowhere, admin) = (Fleet::new(stage), free_address()?, free_address()?);
-        let stranger = Fleet::with_keys(stage, "an access key of another fleet").app(App::Bench).await?;
+    run_heavy_test(async |fixture| {
+        let (fleet, nowhere, admin) = (Fleet::new(fixture), free_address()?, free_address()?);
+        let stranger = Fleet::with_keys(fixture, "an access key of another fleet").app(App::Bench).await?;
         // An admin port answers, but not as an app server.
         let other_admin = free_address()?;
         let twin = ["--peers", &format!("http://{admin}"), "--node-name", "twin"];
@@ -55,7 +55,7 @@ fn each_of_several_faults_at_a_time_is_named_by_every_channel() {
         ask(&admin, Method::POST, "/api/clients/no-such-client/close", &headers).await?;
         let rules = shipped("prometheus/trunkline.rules.yml");
         let terms = Terms { token: Some(METRICS_TOKEN), rules: Some(&rules) };
-        let prometheus = Prometheus::start_with(stage, &[("trunkline", &admin)], &terms).await?;
+        let prometheus = Prometheus::start_with(fixture, &[("trunkline", &admin)], &terms).await?;
         let mut faults = Vec::new();
         for (condition, of) in [
             ("app-server-refuses-key", stranger.address()),

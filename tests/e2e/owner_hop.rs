@@ -12,7 +12,7 @@ use trunkline_protocol::token::ForwardMark;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{Answer, ask, post};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 
 const NODE: &str = "x-trunkline-node";
 const HOPS: &str = "trunkline_owner_hops_total";
@@ -37,8 +37,8 @@ fn said(answer: &Answer) -> (StatusCode, &str) {
 
 #[test]
 fn a_request_goes_to_the_owner_of_its_connection_in_one_hop() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let owner = fleet.proxy_with(&[&app], &["--node-name", "owner"]).await?;
         let other = fleet.proxy_with(&[&app], &["--node-name", "other"]).await?;
@@ -71,8 +71,8 @@ fn a_request_goes_to_the_owner_of_its_connection_in_one_hop() {
 
 #[test]
 fn a_web_socket_is_the_business_of_the_node_where_it_landed() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [maker, holder] = fleet.two_proxies(&app).await?;
         let connect = negotiate(&maker).await?;
@@ -85,8 +85,8 @@ fn a_web_socket_is_the_business_of_the_node_where_it_landed() {
 
 #[test]
 fn a_dead_owner_is_a_clean_404() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [mut owner, other] = fleet.two_proxies(&app).await?;
         let connect = negotiate(&owner).await?;
@@ -104,8 +104,8 @@ fn a_dead_owner_is_a_clean_404() {
 
 #[test]
 fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [owner, other] = fleet.two_proxies(&app).await?;
         let connect = negotiate(&owner).await?;
@@ -148,8 +148,8 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
 
 #[test]
 fn without_forwarding_only_web_sockets_are_offered() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let owner = fleet.proxy(&app).await?;
         let mut other = fleet.proxy_with(&[&app], &["--no-forward"]).await?;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{HttpConnection, ask, get, post};
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 
 const NODE: &str = "x-trunkline-node";
 const OUTCOMES: &str = "trunkline_pass_through_requests_total";
@@ -32,8 +32,8 @@ fn lasting(headers: &HeaderMap) -> HeaderMap {
 
 #[test]
 fn pages_come_through_the_proxy_as_the_app_server_gives_them() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app_with(App::Status, &["--name", "ann"]).await?;
         let proxy = fleet.proxy(&app).await?;
         assert_eq!(get(proxy.address(), "/api").await?.body, "ann");
@@ -55,8 +55,8 @@ fn pages_come_through_the_proxy_as_the_app_server_gives_them() {
 
 #[test]
 fn answers_without_a_body_stay_as_they_are() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let requests = [
@@ -93,8 +93,8 @@ async fn seen(proxy: &Proxy, headers: &[(&str, &str)]) -> Result<Vec<(String, St
 
 #[test]
 fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let sent = [
@@ -143,8 +143,8 @@ fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
 
 #[test]
 fn connection_removes_nothing_that_is_for_the_app_or_that_a_balancer_has_added() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         for name in ["host", "cookie", "authorization", "x-forwarded-for", "content-length"] {
@@ -161,8 +161,8 @@ fn connection_removes_nothing_that_is_for_the_app_or_that_a_balancer_has_added()
 
 #[test]
 fn a_get_keeps_its_body() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("a query")]));
@@ -177,8 +177,8 @@ fn a_get_keeps_its_body() {
 
 #[test]
 fn a_head_that_would_be_too_large_for_an_app_server_is_refused_by_the_proxy() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let names: Vec<String> = (0..97).map(|number| format!("x-{number}")).collect();
@@ -195,8 +195,8 @@ fn a_head_that_would_be_too_large_for_an_app_server_is_refused_by_the_proxy() {
 
 #[test]
 fn app_servers_take_turns_and_one_that_is_gone_is_skipped() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let ann = fleet.app_with(App::Web, &["--name", "ann"]).await?;
         let mut bob = fleet.app_with(App::Web, &["--name", "bob"]).await?;
         let proxy = fleet.proxy_with(&[&ann, &bob], &[]).await?;
@@ -222,8 +222,8 @@ fn app_servers_take_turns_and_one_that_is_gone_is_skipped() {
 
 #[test]
 fn without_an_app_server_a_request_is_told_to_come_again() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         app.process.kill().await?;
@@ -242,8 +242,8 @@ fn without_an_app_server_a_request_is_told_to_come_again() {
 
 #[test]
 fn an_app_server_that_says_nothing_is_given_up() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy_with(&[&app], &["--upstream-answer-timeout", "1"]).await?;
         assert_eq!(get(proxy.address(), "/silent").await?.status, StatusCode::GATEWAY_TIMEOUT);
@@ -255,8 +255,8 @@ fn an_app_server_that_says_nothing_is_given_up() {
 
 #[test]
 fn malformed_chunks_of_a_client_are_its_own_mistake() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let forms = ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcdef\r\n0\r\n\r\n", "-1\r\nabc\r\n", "3;\r\r\nabc"];
@@ -277,8 +277,8 @@ fn malformed_chunks_of_a_client_are_its_own_mistake() {
 
 #[test]
 fn the_fleets_own_paths_are_never_passed_through() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let paths =
@@ -296,8 +296,8 @@ fn the_fleets_own_paths_are_never_passed_through() {
 
 #[test]
 fn a_proxy_can_be_told_to_pass_nothing_through() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy_with(&[&app], &["--no-pass-through"]).await?;
         let answer = get(proxy.address(), "/name").await?;

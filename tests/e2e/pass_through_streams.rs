@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use trunkline_generator::memory::Resident;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{HttpConnection, get};
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 
 const BYTES: &str = "trunkline_pass_through_bytes_total";
 
@@ -30,8 +30,8 @@ async fn bytes(proxy: &Proxy, direction: &str) -> Result<f64> {
 
 #[test]
 fn an_upload_is_streamed_whole_and_is_not_kept_in_memory() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let pieces: Vec<u8> = (0..=250).cycle().take(PIECE_BYTES).collect();
@@ -62,8 +62,8 @@ fn an_upload_is_streamed_whole_and_is_not_kept_in_memory() {
 
 #[test]
 fn events_of_an_app_come_when_they_are_sent() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut reader = HttpConnection::open(proxy.address()).await?;
@@ -84,8 +84,8 @@ fn events_of_an_app_come_when_they_are_sent() {
 
 #[test]
 fn trailers_reach_clients_that_accept_them() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut connection = HttpConnection::open(proxy.address()).await?;
@@ -102,8 +102,8 @@ fn trailers_reach_clients_that_accept_them() {
 
 #[test]
 fn a_web_socket_of_the_app_goes_through_untouched() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut request = format!("ws://{}/socket", proxy.address()).into_client_request()?;
@@ -136,8 +136,8 @@ async fn head(stream: &mut TcpStream) -> Result<String> {
 
 #[test]
 fn an_end_that_has_said_all_still_hears_the_other() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut stream = TcpStream::connect(proxy.address()).await?;
@@ -155,8 +155,8 @@ fn an_end_that_has_said_all_still_hears_the_other() {
 
 #[test]
 fn who_gives_up_reading_stops_the_app_server_and_the_reverse() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut connection = HttpConnection::open(proxy.address()).await?;
@@ -181,8 +181,8 @@ fn who_gives_up_reading_stops_the_app_server_and_the_reverse() {
 
 #[test]
 fn an_answer_that_nobody_reads_frees_its_app_server() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy_with(&[&app], &["--body-timeout", "1"]).await?;
         let mut unread = TcpStream::connect(proxy.address()).await?;
@@ -195,8 +195,8 @@ fn an_answer_that_nobody_reads_frees_its_app_server() {
 
 #[test]
 fn an_event_stream_outlives_the_body_time_out_while_its_app_is_silent() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy_with(&[&app], &["--body-timeout", "1"]).await?;
         let mut reader = HttpConnection::open(proxy.address()).await?;
@@ -215,8 +215,8 @@ fn an_event_stream_outlives_the_body_time_out_while_its_app_is_silent() {
 
 #[test]
 fn a_body_is_sent_only_when_the_app_server_asks_for_it() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         let ask = |path: &str| {

@@ -11,7 +11,7 @@ use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
@@ -30,8 +30,8 @@ const ASKING: usize = 50;
 const QUESTIONS: usize = 40;
 
 /// Two app servers, each with links to both proxies.
-async fn mesh(stage: &Stage) -> Result<([AppServer; 2], [Proxy; 2])> {
-    let fleet = Fleet::new(stage);
+async fn mesh(fixture: &Fixture) -> Result<([AppServer; 2], [Proxy; 2])> {
+    let fleet = Fleet::new(fixture);
     let apps = [fleet.app(App::Members).await?, fleet.app(App::Members).await?];
     let upstreams = [&apps[0], &apps[1]];
     let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
@@ -56,9 +56,9 @@ async fn until_told(apps: &[AppServer], count: usize) -> Result<Vec<String>> {
 
 #[test]
 fn two_tabs_at_two_proxies_are_one_user_and_a_killed_proxy_takes_its_users_with_it() {
-    play(async |stage| {
-        let (apps, [mut doomed, lasting]) = mesh(stage).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (apps, [mut doomed, lasting]) = mesh(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for (kind, user) in [(Kind::JsJson, "ann"), (Kind::PySignalRJson, "bob"), (Kind::JsMessagePack, "cid")] {
             clients.push(user_at(&agents, kind, &doomed, user).await?);
@@ -86,8 +86,8 @@ fn two_tabs_at_two_proxies_are_one_user_and_a_killed_proxy_takes_its_users_with_
 }
 
 /// One app server, and two proxies that form a fleet.
-async fn pair(stage: &Stage) -> Result<(AppServer, [Proxy; 2])> {
-    let fleet = Fleet::new(stage);
+async fn pair(fixture: &Fixture) -> Result<(AppServer, [Proxy; 2])> {
+    let fleet = Fleet::new(fixture);
     let app = fleet.app(App::Moves).await?;
     let admins = [free_address()?, free_address()?];
     let urls = admins.each_ref().map(|admin| format!("http://{admin}"));
@@ -108,8 +108,8 @@ async fn pair(stage: &Stage) -> Result<(AppServer, [Proxy; 2])> {
 
 #[test]
 fn a_client_of_a_killed_proxy_has_disconnected_within_seconds_and_one_of_a_frozen_proxy_has_not() {
-    play(async |stage| {
-        let (mut app, [frozen, mut doomed]) = pair(stage).await?;
+    run_test(async |fixture| {
+        let (mut app, [frozen, mut doomed]) = pair(fixture).await?;
         let mut staying = RawClient::join(frozen.address(), "/moves").await?;
         let gone = RawClient::join(doomed.address(), "/moves").await?;
         app.process.wait_for_lines("connected ", 2).await?;
@@ -135,8 +135,8 @@ fn a_client_of_a_killed_proxy_has_disconnected_within_seconds_and_one_of_a_froze
 
 #[test]
 fn presence_asked_by_everybody_at_once_is_answered_and_holds_nobody_up() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxies = fleet.two_proxies(&app).await?;
         let (mut members, mut ids) = (Vec::new(), Vec::new());

@@ -7,7 +7,7 @@ use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::prometheus::{Prometheus, check};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
-use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test};
 
 const CALLS: usize = 50;
 
@@ -69,12 +69,12 @@ impl Counting {
 
 #[test]
 fn what_prometheus_sees_is_what_clients_have_sent_and_received() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [one, other] = fleet.two_proxies(&app).await?;
         let targets = [("one", one.admin()), ("other", other.admin()), ("app", app.address())];
-        let prometheus = Prometheus::start(stage, &targets).await?;
+        let prometheus = Prometheus::start(fixture, &targets).await?;
         let mut clients = Vec::new();
         for proxy in [&one, &one, &other] {
             clients.push(Counting::join(proxy.address()).await?);
@@ -138,19 +138,19 @@ fn what_prometheus_sees_is_what_clients_have_sent_and_received() {
 
 #[test]
 fn the_load_tester_and_prometheus_agree() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [one, other] = fleet.two_proxies(&app).await?;
         let targets = [("one", one.admin()), ("other", other.admin()), ("app", app.address())];
-        let prometheus = Prometheus::start(stage, &targets).await?;
+        let prometheus = Prometheus::start(fixture, &targets).await?;
         let clients = 2 * LOAD_CLIENTS;
         let servers = format!("-s {} -s {} -c {LOAD_CLIENTS} -r 2 -i 50 -u 0.3 -d 0.1", one.address(), other.address());
-        let counts = load(stage, &format!("broadcast {servers}")).await?;
+        let counts = load(fixture, &format!("broadcast {servers}")).await?;
         prometheus.shows("sum(trunkline_client_messages_total)", counts.sent as f64).await?;
         prometheus.shows("sum(trunkline_deliveries_total)", counts.received as f64).await?;
         // Each client answers each ping of the app, and makes three calls.
-        let echoes = load(stage, &format!("echo {servers}")).await?;
+        let echoes = load(fixture, &format!("echo {servers}")).await?;
         let (up, down) = (echoes.sent / 2 + 3 * clients, echoes.received / 2 + 3 * clients);
         prometheus.shows("sum(trunkline_client_messages_total)", (counts.sent + up) as f64).await?;
         prometheus.shows("sum(trunkline_deliveries_total)", (counts.received + down) as f64).await?;
@@ -166,8 +166,8 @@ fn the_load_tester_and_prometheus_agree() {
 
 #[test]
 fn promtool_finds_no_fault_with_nodes_and_app_servers() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut client = RawClient::join(proxy.address(), "/bench").await?;
@@ -191,8 +191,8 @@ struct Counts {
     received: u64,
 }
 
-async fn load(stage: &Stage, arguments: &str) -> Result<Counts> {
-    let json = stage.log_path("report").with_extension("json");
+async fn load(fixture: &Fixture, arguments: &str) -> Result<Counts> {
+    let json = fixture.log_path("report").with_extension("json");
     let mut command = Command::new(profile_folder()?.join("trunkline-load"));
     command.args(arguments.split_whitespace()).arg("--json").arg(&json);
     let output = command.kill_on_drop(true).output().await?;

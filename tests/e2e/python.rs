@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Streamed};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const EVERY_PYTHON: [Kind; 4] =
@@ -22,13 +22,13 @@ fn numbers(end: u64) -> Vec<Value> {
 
 #[test]
 fn python_clients_receive_streams_and_their_errors() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in EVERY_PYTHON.into_iter().enumerate() {
-                let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+            for (index, kind) in EVERY_PYTHON.into_iter().enumerate() {
+                let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 let streamed = client.stream("CountTo", json!([500])).await?;
                 assert_eq!(streamed, Streamed { items: numbers(500), error: None }, "{kind:?}");
                 let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
@@ -43,13 +43,13 @@ fn python_clients_receive_streams_and_their_errors() {
 
 #[test]
 fn python_clients_upload() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in UPLOADING.into_iter().enumerate() {
-                let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Taken"]);
+            for (index, kind) in UPLOADING.into_iter().enumerate() {
+                let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Taken"]);
                 let mut client = builder.open().await?;
                 client.invoke("SetGate", json!([true])).await?;
                 upload(&mut client, 100).await?;
@@ -74,14 +74,14 @@ async fn upload(client: &mut Client, count: u64) -> Result<()> {
 
 #[test]
 fn pysignalr_answers_when_it_is_asked() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in PYSIGNALR.into_iter().enumerate() {
+            for (index, kind) in PYSIGNALR.into_iter().enumerate() {
                 let asked = agents
-                    .client(kind, &test_servers.url(seat, "/calls"))
+                    .client(kind, &test_servers.url(index, "/calls"))
                     .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
                     .answer("Throw", &ClientAnswer::Error("not now".into()))
                     .answer("Nothing", &ClientAnswer::Nothing)
@@ -89,7 +89,7 @@ fn pysignalr_answers_when_it_is_asked() {
                     .open()
                     .await?;
                 let id = asked.connection_id()?;
-                let asker = agents.client(Kind::JsMessagePack, &test_servers.url(seat + 1, "/calls")).open().await?;
+                let asker = agents.client(Kind::JsMessagePack, &test_servers.url(index + 1, "/calls")).open().await?;
                 assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }), "{kind:?}");
                 let texts = [
                     ("Throw", "not now"),

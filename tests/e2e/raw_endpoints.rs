@@ -11,7 +11,7 @@ use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{RawClient, rest_after, upgraded_socket};
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
@@ -35,8 +35,8 @@ const ECHOES_BETWEEN: u64 = 20;
 
 /// Runs behind two proxies and embedded.
 fn on_each_ground(app: App, body: impl AsyncFn(&TestServers) -> Result<()>) {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, app, setting).await?;
             body(&test_servers).await.with_context(|| format!("{setting:?}"))?;
@@ -62,8 +62,8 @@ async fn end_after(address: &str, path: &str, frames: &[u8]) -> Result<Vec<u8>> 
 #[test]
 fn a_thousand_chunks_come_back_whole_in_order_and_as_what_they_are() {
     on_each_ground(App::Functional, async |test_servers| {
-        for seat in 0..2 {
-            let mut client = RawClient::open(test_servers.address(seat), "/echo").await?;
+        for index in 0..2 {
+            let mut client = RawClient::open(test_servers.address(index), "/echo").await?;
             for number in 0..CHUNKS {
                 client.send(chunk(number)).await?;
             }
@@ -160,8 +160,8 @@ fn a_client_that_floods_a_slow_handler_is_paused_and_no_other_notices() {
 
 #[test]
 fn the_handler_knows_its_client_and_anybody_can_send_to_it_by_its_id() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Calls).await?;
         let [near, far] = fleet.two_proxies(&app).await?;
         let user = token::signed(ACCESS_KEY, &json!({ "nameid": "ann", "role": "cook" }))?;
@@ -187,8 +187,8 @@ fn the_handler_knows_its_client_and_anybody_can_send_to_it_by_its_id() {
 
 #[test]
 fn clients_go_away_with_their_proxy_and_with_their_app_server() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Functional).await?;
         let [mut first, second] = fleet.two_proxies(&app).await?;
         let (ann, bob) =
@@ -205,8 +205,8 @@ fn clients_go_away_with_their_proxy_and_with_their_app_server() {
 
 #[test]
 fn what_redirects_to_echo_keeps_path_and_query() {
-    play(async |stage| {
-        let app = Fleet::new(stage).app_with(App::Functional, &["--embedded"]).await?;
+    run_test(async |fixture| {
+        let app = Fleet::new(fixture).app_with(App::Functional, &["--embedded"]).await?;
         for (path, location) in [
             ("/echoredirect", "/echo"),
             ("/echoredirect?id=1", "/echo?id=1"),
@@ -243,8 +243,8 @@ async fn feed(client: &mut RawClient, least: &Cell<u64>, is_over: &Cell<bool>) -
 
 #[test]
 fn clients_that_may_move_notice_no_planned_stop_of_their_app_server() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = || fleet.app_with(App::Moves, &["--feed"]);
         let mut apps = [app().await?, app().await?];
         let upstreams = [&apps[0], &apps[1]];
@@ -265,7 +265,7 @@ fn clients_that_may_move_notice_no_planned_stop_of_their_app_server() {
                 number = all_have(number).await?;
                 let app = &mut apps[round % 2];
                 stop(&mut app.process, Signal::Terminate).await?;
-                app.start_again(stage).await?;
+                app.start_again(fixture).await?;
                 for proxy in &proxies {
                     proxy.linked(4 * POOL_SIZE).await?;
                 }

@@ -14,7 +14,7 @@ use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy, stop};
 use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 
 const GROUP: &str = "room";
 const HUB: &str = "/moves";
@@ -22,8 +22,8 @@ const HUB: &str = "/moves";
 const CALL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Two app servers, each with links to both proxies.
-async fn mesh(stage: &Stage, arguments: &[&str]) -> Result<([AppServer; 2], [Proxy; 2])> {
-    let fleet = Fleet::new(stage);
+async fn mesh(fixture: &Fixture, arguments: &[&str]) -> Result<([AppServer; 2], [Proxy; 2])> {
+    let fleet = Fleet::new(fixture);
     let apps = [fleet.app_with(App::Moves, arguments).await?, fleet.app_with(App::Moves, arguments).await?];
     let upstreams = [&apps[0], &apps[1]];
     let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
@@ -88,9 +88,9 @@ fn ran(processes: &[&Process]) -> Vec<String> {
 
 #[test]
 fn a_killed_app_server_costs_its_clients_their_pending_calls_and_nothing_else() {
-    play(async |stage| {
-        let (mut apps, proxies) = mesh(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (mut apps, proxies) = mesh(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = crowd(&agents, &proxies).await?;
         let before = all_who(&clients).await?;
         let doomed = before[0].0.clone();
@@ -141,9 +141,9 @@ fn a_killed_app_server_costs_its_clients_their_pending_calls_and_nothing_else() 
 
 #[test]
 fn under_traffic_each_call_runs_at_most_once_and_has_one_outcome() {
-    play(async |stage| {
-        let (mut apps, proxies) = mesh(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (mut apps, proxies) = mesh(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let clients = crowd(&agents, &proxies).await?;
         let calling = clients.iter().enumerate().map(|(place, client)| async move {
             let mut outcomes = Vec::new();
@@ -185,9 +185,9 @@ fn under_traffic_each_call_runs_at_most_once_and_has_one_outcome() {
 
 #[test]
 fn a_stopped_app_server_hands_its_clients_over_with_their_calls_done() {
-    play(async |stage| {
-        let (mut apps, proxies) = mesh(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (mut apps, proxies) = mesh(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = crowd(&agents, &proxies).await?;
         let before = all_who(&clients).await?;
         clients[0].invoke("Run", json!(["finds it"])).await?;
@@ -251,9 +251,9 @@ async fn shares(clients: &[Client]) -> Result<Vec<usize>> {
 
 #[test]
 fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_failed() {
-    play(async |stage| {
-        let (mut apps, proxies) = mesh(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (mut apps, proxies) = mesh(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let clients = crowd(&agents, &proxies).await?;
         let (before, half) = (all_who(&clients).await?, clients.len() / 2);
         assert_eq!(shares(&clients).await?, [half, half]);
@@ -273,7 +273,7 @@ fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_f
         let restarting = async {
             for app in &mut apps {
                 stop(&mut app.process, Signal::Terminate).await?;
-                app.start_again(stage).await?;
+                app.start_again(fixture).await?;
                 until(async || Ok((shares(&clients).await? == [half, half]).then_some(()))).await?;
             }
             is_over.set(true);
@@ -304,9 +304,9 @@ fn after_a_rolling_restart_each_app_server_has_its_share_again_and_no_call_has_f
 
 #[test]
 fn a_call_that_is_not_done_by_the_deadline_of_a_stop_ends_with_an_error() {
-    play(async |stage| {
-        let (mut apps, proxies) = mesh(stage, &["--shutdown-timeout-ms", "200"]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let (mut apps, proxies) = mesh(fixture, &["--shutdown-timeout-ms", "200"]).await?;
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &proxies[0].url(HUB)).open().await?;
         let pending = client.call("Pass", json!(["never"]));
         let stopping = async {
@@ -325,11 +325,11 @@ fn a_call_that_is_not_done_by_the_deadline_of_a_stop_ends_with_an_error() {
 
 #[test]
 fn clients_of_the_only_app_server_wait_for_it_to_come_back() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Moves).await?;
         let proxies = fleet.two_proxies(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = crowd(&agents, &proxies).await?;
         let before = all_who(&clients).await?;
         for round in 0..2 {
@@ -353,7 +353,7 @@ fn clients_of_the_only_app_server_wait_for_it_to_come_back() {
                 .iter()
                 .enumerate()
                 .map(|(place, client)| async move { client.call("Run", json!([format!("{round}-{place}")])).await });
-            let (results, started) = tokio::join!(join_all(waiting), app.start_again(stage));
+            let (results, started) = tokio::join!(join_all(waiting), app.start_again(fixture));
             started?;
             for (place, result) in results.into_iter().enumerate() {
                 assert_eq!(result?, Ok(json!(format!("{round}-{place}"))));
@@ -376,8 +376,8 @@ fn clients_of_the_only_app_server_wait_for_it_to_come_back() {
 
 #[test]
 fn without_an_app_server_clients_are_told_to_come_again_and_new_ones_wait_if_they_may() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Moves).await?;
         let strict = fleet.proxy_with(&[&app], &["--hold-timeout", "1"]).await?;
         let kind = fleet.proxy_with(&[&app], &["--hold-new"]).await?;
@@ -388,12 +388,12 @@ fn without_an_app_server_clients_are_told_to_come_again_and_new_ones_wait_if_the
         let refused = RawClient::try_open(strict.address(), HUB).await?.err().context("nobody is there")?;
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE.as_u16());
 
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let newcomer = async {
             let client = agents.client(Kind::JsJson, &kind.url(HUB)).open().await?;
             client.invoke("Run", json!(["newcomer"])).await
         };
-        let (result, started) = tokio::join!(newcomer, app.start_again(stage));
+        let (result, started) = tokio::join!(newcomer, app.start_again(fixture));
         started?;
         assert_eq!(result?, Value::from("newcomer"));
         app.process.wait_for_lines("connected ", 1).await?;
@@ -405,8 +405,8 @@ fn without_an_app_server_clients_are_told_to_come_again_and_new_ones_wait_if_the
 
 #[test]
 fn an_open_stream_ends_with_an_error_when_its_app_server_is_killed() {
-    play(async |stage| {
-        let (mut apps, proxies) = mesh(stage, &[]).await?;
+    run_test(async |fixture| {
+        let (mut apps, proxies) = mesh(fixture, &[]).await?;
         let mut client = RawClient::join(proxies[0].address(), HUB).await?;
         client
             .send_text("{\"type\":4,\"invocationId\":\"s\",\"target\":\"Begin\",\"arguments\":[\"a\"]}\u{1e}")

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play, profile_folder, until};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test, until};
 use trunkline_tests::harness::token;
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-recordings";
@@ -23,11 +23,11 @@ struct Scene {
 impl Scene {
     async fn open(fleet: &Fleet<'_>, app: &AppServer, hub: &str, more: &[&str]) -> Result<Self> {
         let proxy = fleet.proxy_with(&[app], &["--admin-token", ADMIN_TOKEN]).await?;
-        let file = fleet.stage().folder().join("recording.jsonl");
+        let file = fleet.fixture().folder().join("recording.jsonl");
         let mut command = Command::new(profile_folder()?.join("trunkline"));
         command.args(["record", "--hub", hub, "--admin", proxy.admin(), "--out"]).arg(&file).args(more);
         command.env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
-        let mut recording = Process::start(fleet.stage(), "record", command)?;
+        let mut recording = Process::start(fleet.fixture(), "record", command)?;
         recording.wait_for_log("recording hub").await?;
         Ok(Self { proxy, recording, file })
     }
@@ -61,8 +61,8 @@ async fn replay(file: &Path, app: &AppServer, more: &[&str]) -> Result<(bool, St
 }
 
 /// Two official clients, one per protocol, send to all and in a room; then one of them leaves.
-async fn chat(stage: &Stage, proxy: &Proxy) -> Result<()> {
-    let agents = Agents::new(stage);
+async fn chat(fixture: &Fixture, proxy: &Proxy) -> Result<()> {
+    let agents = Agents::new(fixture);
     let mut clients = Vec::new();
     for kind in Kind::JS {
         clients.push(agents.client(kind, &proxy.url("/chat")).subscribe(&["ReceiveMessage"]).open().await?);
@@ -88,11 +88,11 @@ async fn chat(stage: &Stage, proxy: &Proxy) -> Result<()> {
 
 #[test]
 fn a_recorded_chat_replays_byte_equal_with_its_pauses_and_without() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Chat).await?;
         let mut scene = Scene::open(&fleet, &app, "/chat", &["--payloads"]).await?;
-        chat(stage, &scene.proxy).await?;
+        chat(fixture, &scene.proxy).await?;
         scene.recorded("close", 1).await?;
         let lines = scene.end().await?;
         assert_eq!(
@@ -121,11 +121,11 @@ fn a_recorded_chat_replays_byte_equal_with_its_pauses_and_without() {
 
 #[test]
 fn an_app_server_that_answers_otherwise_is_found_out_and_the_answer_is_named() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app_with(App::Bench, &["--name", "old"]).await?;
         let mut scene = Scene::open(&fleet, &app, "bench", &["--payloads"]).await?;
-        let client = Agents::new(stage).client(Kind::JsJson, &scene.proxy.url("/bench")).open().await?;
+        let client = Agents::new(fixture).client(Kind::JsJson, &scene.proxy.url("/bench")).open().await?;
         client.invoke("Echo", json!(["same"])).await?;
         // The instance name differs after each start.
         client.invoke("WhoAmI", json!([])).await?;
@@ -153,11 +153,11 @@ fn an_app_server_that_answers_otherwise_is_found_out_and_the_answer_is_named() {
 
 #[test]
 fn connections_come_with_their_ids_users_claims_and_headers() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let mut scene = Scene::open(&fleet, &app, "/members", &["--payloads", "--user", "ann"]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut seen = Vec::new();
         for user in ["ann", "ben"] {
             let client = agents.client(Kind::JsMessagePack, &scene.proxy.url("/members?room=1"));
@@ -182,11 +182,11 @@ fn connections_come_with_their_ids_users_claims_and_headers() {
 
 #[test]
 fn secrets_are_not_written_and_what_has_lost_them_is_not_compared() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Chat).await?;
         let mut scene = Scene::open(&fleet, &app, "/chat", &["--payloads"]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut client =
             agents.client(Kind::JsJson, &scene.proxy.url("/chat")).subscribe(&["ReceiveMessage"]).open().await?;
         client.invoke("SendMessage", json!(["ann", "my password=hush-hush"])).await?;
@@ -205,11 +205,11 @@ fn secrets_are_not_written_and_what_has_lost_them_is_not_compared() {
 
 #[test]
 fn without_payloads_calls_are_told_without_what_is_said_and_nothing_can_be_replayed() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Chat).await?;
         let mut scene = Scene::open(&fleet, &app, "chat", &[]).await?;
-        let client = Agents::new(stage).client(Kind::JsJson, &scene.proxy.url("/chat")).open().await?;
+        let client = Agents::new(fixture).client(Kind::JsJson, &scene.proxy.url("/chat")).open().await?;
         client.invoke("SendMessage", json!(["ann", "between us"])).await?;
         scene.recorded("up", 2).await?;
         let lines = scene.end().await?;
@@ -226,11 +226,11 @@ fn without_payloads_calls_are_told_without_what_is_said_and_nothing_can_be_repla
 
 #[test]
 fn payloads_need_the_admin_token_and_refusals_say_what_to_do() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Chat).await?;
         let proxy = fleet.proxy_with(&[&app], &["--admin-token", ADMIN_TOKEN]).await?;
-        let file = stage.folder().join("none.jsonl");
+        let file = fixture.folder().join("none.jsonl");
         for (arguments, told) in [
             (vec!["--hub", "chat", "--payloads"], "refuses: --admin-token is required"),
             (vec!["--hub", "chat", "--payloads", "--admin-token", "not-the-token-at-all"], "wrong --admin-token"),

@@ -10,7 +10,7 @@ use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, Proxy, stop};
 use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 
 /// Times after which a hub is removed.
 const SOON: [&str; 4] = ["--hold-timeout", "2", "--resume-window", "2"];
@@ -34,8 +34,8 @@ async fn forgets(node: &Proxy, hub: &str) -> Result<()> {
 
 #[test]
 fn a_node_stays_ready_while_a_release_drops_a_hub_and_then_knows_it_no_more() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (mut old, other) = (fleet.app(App::Moves).await?, fleet.app(App::Bench).await?);
         let mut node = fleet.proxy_with(&[&old, &other], &SOON).await?;
         let mut seen = BTreeSet::new();
@@ -68,8 +68,8 @@ fn a_node_stays_ready_while_a_release_drops_a_hub_and_then_knows_it_no_more() {
 
 #[test]
 fn a_node_whose_only_app_server_comes_back_with_another_hub_is_ready_again() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut old = fleet.app(App::Moves).await?;
         let mut node = fleet.proxy_with(&[&old], &SOON).await?;
         stop(&mut old.process, Signal::Terminate).await?;

@@ -14,7 +14,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::balancer::{Balancer, Rule};
 use trunkline_tests::harness::client::{Agents, Client, Message};
 use trunkline_tests::harness::fleet::ACCESS_KEY;
-use trunkline_tests::harness::scenario::Stage;
+use trunkline_tests::harness::scenario::Fixture;
 
 use crate::fleet::{FleetScene, TARGET};
 
@@ -33,8 +33,8 @@ struct RestScene<'a> {
 }
 
 impl<'a> RestScene<'a> {
-    async fn open(stage: &'a Stage, agents: &Agents<'_>) -> Result<Self> {
-        let fleet = FleetScene::begin(stage, &TWO, &["--rest"]).await?;
+    async fn open(fixture: &'a Fixture, agents: &Agents<'_>) -> Result<Self> {
+        let fleet = FleetScene::begin(fixture, &TWO, &["--rest"]).await?;
         fleet.agrees(&TWO).await?;
         let clients = fleet.crowd(agents, &fleet.nodes).await?;
         let ids = clients.iter().map(|client| Ok(client.connection_id()?.to_owned())).collect::<Result<_>>()?;

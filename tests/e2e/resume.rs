@@ -11,7 +11,7 @@ use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const CUTS: usize = 20;
@@ -119,10 +119,10 @@ async fn cut(line: &Line, cuts: usize) -> Result<()> {
 
 #[test]
 fn links_that_are_cut_lose_nothing_repeat_nothing_and_keep_the_order() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let line = Line::start(&fleet, "5").await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for kind in Kind::JS {
             let counted = ["Echoed", "Tick", "Message"];
@@ -153,10 +153,10 @@ fn links_that_are_cut_lose_nothing_repeat_nothing_and_keep_the_order() {
 
 #[test]
 fn a_cut_longer_than_the_window_costs_clients_their_home_and_not_their_connection() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let line = Line::start(&fleet, "1").await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).open().await?;
         line.relay.let_in(false);
         line.relay.decide(Fate::Cut, usize::MAX);
@@ -174,10 +174,10 @@ fn a_cut_longer_than_the_window_costs_clients_their_home_and_not_their_connectio
 
 #[test]
 fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let line = Line::start(&fleet, "4").await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).count(&["Echoed"]).open().await?;
         client.flood("EchoBack", 1, BATCH).await?;
         client.sequence("Echoed", BATCH).await?;
@@ -207,8 +207,8 @@ fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
 
 #[test]
 fn while_a_link_is_away_new_clients_get_other_links() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let line = Line::start(&fleet, "60").await?;
         line.relay.let_in(false);
         line.relay.decide(Fate::Cut, 1);
@@ -230,10 +230,10 @@ fn while_a_link_is_away_new_clients_get_other_links() {
 
 #[test]
 fn without_a_window_a_cut_link_costs_clients_their_home_at_once() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let line = Line::start(&fleet, "0").await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).open().await?;
         line.relay.decide(Fate::Cut, POOL_SIZE);
         until(async || {

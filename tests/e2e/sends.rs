@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::token;
 
 /// Clients by number: 0 to 3 at the first proxy, each of a different kind, and 4 to 7 at the second.
@@ -82,13 +82,13 @@ impl Crowd {
     }
 }
 
-async fn open_crowd(stage: &Stage, play: impl AsyncFnOnce(&mut Crowd) -> Result<()>) -> Result<()> {
-    let fleet = Fleet::new(stage);
+async fn open_crowd(fixture: &Fixture, run_test: impl AsyncFnOnce(&mut Crowd) -> Result<()>) -> Result<()> {
+    let fleet = Fleet::new(fixture);
     let app = fleet.app(App::Sends).await?;
     let proxies = fleet.two_proxies(&app).await?;
-    let agents = Agents::new(stage);
+    let agents = Agents::new(fixture);
     let mut crowd = Crowd::open(&agents, &proxies).await?;
-    play(&mut crowd).await
+    run_test(&mut crowd).await
 }
 
 fn all_but(left_out: &[usize]) -> Vec<usize> {
@@ -97,8 +97,8 @@ fn all_but(left_out: &[usize]) -> Vec<usize> {
 
 #[test]
 fn sends_to_connections_reach_exactly_them() {
-    play(async |stage| {
-        open_crowd(stage, async |crowd| {
+    run_test(async |fixture| {
+        open_crowd(fixture, async |crowd| {
             for caller in 0..CLIENTS {
                 crowd.expect(caller, "ToAll", vec![], &all_but(&[])).await?;
                 crowd.expect(caller, "ToOthers", vec![], &all_but(&[caller])).await?;
@@ -121,8 +121,8 @@ fn sends_to_connections_reach_exactly_them() {
 
 #[test]
 fn sends_to_groups_reach_exactly_their_members() {
-    play(async |stage| {
-        open_crowd(stage, async |crowd| {
+    run_test(async |fixture| {
+        open_crowd(fixture, async |crowd| {
             for caller in [0, 3, 5, 7] {
                 crowd.expect(caller, "ToGroup", vec![json!("red")], &RED).await?;
                 crowd.expect(caller, "ToGroup", vec![json!("blue")], &BLUE).await?;
@@ -148,8 +148,8 @@ fn sends_to_groups_reach_exactly_their_members() {
 
 #[test]
 fn a_member_of_two_groups_gets_a_copy_for_each() {
-    play(async |stage| {
-        open_crowd(stage, async |crowd| {
+    run_test(async |fixture| {
+        open_crowd(fixture, async |crowd| {
             for member in [0, 6] {
                 crowd.clients[member].invoke("Join", json!(["blue"])).await?;
             }
@@ -163,8 +163,8 @@ fn a_member_of_two_groups_gets_a_copy_for_each() {
 
 #[test]
 fn sends_to_users_reach_all_their_connections() {
-    play(async |stage| {
-        open_crowd(stage, async |crowd| {
+    run_test(async |fixture| {
+        open_crowd(fixture, async |crowd| {
             for caller in [0, 3, 5, 7] {
                 crowd.expect(caller, "ToUser", vec![json!("alice")], &[0, 4]).await?;
                 crowd.expect(caller, "ToUser", vec![json!("carol")], &[2]).await?;

@@ -11,7 +11,7 @@ use trunkline_tests::harness::demo::{Addresses, Demo, press_ctrl_c};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, failure_of, stop};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, run_test, until};
 
 /// Number of clients that call continuously while app servers are replaced.
 const CALLERS: usize = 60;
@@ -26,8 +26,8 @@ const DEMO_PROCESSES: usize = 4;
 
 #[test]
 fn app_servers_and_proxies_end_on_either_signal() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         for signal in [Signal::Interrupt, Signal::Terminate] {
             for app in [App::Chat, App::Status, App::Bench] {
                 let mut app = fleet.app(app).await?;
@@ -42,10 +42,10 @@ fn app_servers_and_proxies_end_on_either_signal() {
 
 #[test]
 fn a_stop_closes_the_clients_that_are_there() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Bench).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for signal in [Signal::Interrupt, Signal::Terminate] {
             let mut proxy = fleet.proxy(&app).await?;
             let mut clients = Vec::new();
@@ -93,11 +93,11 @@ impl CallTally {
 
 #[test]
 fn planned_stops_of_app_servers_fail_no_call() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut apps = [fleet.app(App::Bench).await?, fleet.app(App::Bench).await?];
         let proxy = fleet.proxy_with(&[&apps[0], &apps[1]], &[]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let url = proxy.url("/bench");
         let clients = try_join_all((0..CALLERS).map(|_| agents.client(Kind::JsJson, &url).open())).await?;
         let tally = CallTally::default();
@@ -106,7 +106,7 @@ fn planned_stops_of_app_servers_fail_no_call() {
                 tally.wait_for_more(CALLS_BETWEEN_STOPS).await?;
                 let app = &mut apps[round % 2];
                 stop(&mut app.process, Signal::Terminate).await?;
-                app.start_again(stage).await?;
+                app.start_again(fixture).await?;
                 proxy.linked(2 * POOL_SIZE).await?;
             }
             tally.wait_for_more(CALLS_BETWEEN_STOPS).await
@@ -129,8 +129,8 @@ fn planned_stops_of_app_servers_fail_no_call() {
 
 #[test]
 fn a_proxy_without_an_app_server_ends_too() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let addresses = Addresses::free()?;
         let mut proxy = fleet.proxy_at(&addresses.proxies[0], &addresses.admins[0], &[&addresses.app])?;
         proxy.readiness(http::StatusCode::SERVICE_UNAVAILABLE).await?;
@@ -138,8 +138,8 @@ fn a_proxy_without_an_app_server_ends_too() {
     });
 }
 
-async fn running_demo(stage: &Stage, arguments: &[&str]) -> Result<Demo> {
-    let mut demo = Demo::start_with(stage, Addresses::free()?, arguments)?;
+async fn running_demo(fixture: &Fixture, arguments: &[&str]) -> Result<Demo> {
+    let mut demo = Demo::start_with(fixture, Addresses::free()?, arguments)?;
     demo.invites().await?;
     assert_eq!(demo.processes()?.len(), DEMO_PROCESSES);
     Ok(demo)
@@ -163,9 +163,9 @@ fn assert_nothing_left(demo: &Demo) -> Result<()> {
 
 #[test]
 fn the_demo_lets_clients_of_both_proxies_chat_and_ends_on_ctrl_c() {
-    play(async |stage| {
-        let demo = running_demo(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let demo = running_demo(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for (kind, proxy) in [Kind::JsJson, Kind::PySignalRMessagePack].into_iter().zip(&demo.addresses().proxies) {
             let url = format!("http://{proxy}/chat");
@@ -187,9 +187,9 @@ fn the_demo_lets_clients_of_both_proxies_chat_and_ends_on_ctrl_c() {
 
 #[test]
 fn the_demo_ends_on_signals_to_itself_alone() {
-    play(async |stage| {
+    run_test(async |fixture| {
         for signal in [Signal::Interrupt, Signal::Terminate] {
-            let demo = running_demo(stage, &[]).await?;
+            let demo = running_demo(fixture, &[]).await?;
             demo.process.signal(signal).await?;
             assert_ended_cleanly(demo).await?;
         }
@@ -205,9 +205,9 @@ async fn clients_of_fleet(admin: &str) -> Result<Vec<serde_json::Value>> {
 
 #[test]
 fn each_admin_page_of_the_demo_shows_the_simulated_clients_of_both_proxies() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for (app, hub) in [("chat", "chat"), ("status", "statusHub"), ("streaming", "streams")] {
-            let demo = running_demo(stage, &["--app", app, "--traffic"]).await?;
+            let demo = running_demo(fixture, &["--app", app, "--traffic"]).await?;
             for admin in &demo.addresses().admins {
                 until(async || {
                     let clients = clients_of_fleet(admin).await?;
@@ -227,10 +227,10 @@ fn each_admin_page_of_the_demo_shows_the_simulated_clients_of_both_proxies() {
 
 #[test]
 fn a_client_of_the_demo_hears_simulated_clients_of_both_proxies() {
-    play_heavy(async |stage| {
-        let demo = running_demo(stage, &["--traffic"]).await?;
+    run_heavy_test(async |fixture| {
+        let demo = running_demo(fixture, &["--traffic"]).await?;
         let url = format!("http://{}/chat", demo.addresses().proxies[0]);
-        let mut client = Agents::new(stage).client(Kind::JsJson, &url).subscribe(&["ReceiveMessage"]).open().await?;
+        let mut client = Agents::new(fixture).client(Kind::JsJson, &url).subscribe(&["ReceiveMessage"]).open().await?;
         // Each proxy has three clients, with names in this order.
         let mut silent = vec!["Ada", "Tony"];
         while !silent.is_empty() {
@@ -244,9 +244,9 @@ fn a_client_of_the_demo_hears_simulated_clients_of_both_proxies() {
 
 #[test]
 fn each_app_of_the_demo_shows_its_page_at_each_proxy() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         for (app, title) in [("chat", "chat"), ("status", "status"), ("board", "board"), ("streaming", "streams")] {
-            let demo = running_demo(stage, &["--app", app]).await?;
+            let demo = running_demo(fixture, &["--app", app]).await?;
             for proxy in &demo.addresses().proxies {
                 let page = get(proxy, "/").await?.body;
                 assert!(page.to_lowercase().contains(&format!("<title>trunkline {title}</title>")), "{page}");
@@ -260,8 +260,8 @@ fn each_app_of_the_demo_shows_its_page_at_each_proxy() {
 
 #[test]
 fn an_unknown_app_of_the_demo_is_refused_with_the_nearest_name() {
-    play(async |stage| {
-        let mut demo = Demo::start_with(stage, Addresses::free()?, &["--app", "chatt"])?;
+    run_test(async |fixture| {
+        let mut demo = Demo::start_with(fixture, Addresses::free()?, &["--app", "chatt"])?;
         let log = failure_of(&mut demo.process).await?;
         assert!(log.contains("'chat'") && log.contains("streaming"), "{log}");
         Ok(())
@@ -270,7 +270,7 @@ fn an_unknown_app_of_the_demo_is_refused_with_the_nearest_name() {
 
 #[test]
 fn a_port_that_the_demo_needs_is_named_with_its_flag() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let taken = listener.local_addr()?.to_string();
         let with = |change: fn(&mut Addresses, String)| {
@@ -284,7 +284,7 @@ fn a_port_that_the_demo_needs_is_named_with_its_flag() {
             ("--admin", with(|addresses, taken| addresses.admins[0] = taken)?),
         ];
         for (flag, addresses) in cases {
-            let mut demo = Demo::start(stage, addresses)?;
+            let mut demo = Demo::start(fixture, addresses)?;
             let log = failure_of(&mut demo.process).await?;
             assert!(log.contains(flag) && log.contains(&taken), "{log}");
             assert_eq!(demo.processes()?, [0_u32; 0]);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
-use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::established_at;
 
 use crate::http_transports::call;
@@ -28,8 +28,8 @@ const BEGINNING_BYTES: f64 = 50_000.0;
 
 #[test]
 fn a_client_over_its_limit_may_read_late_and_gets_everything() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", "262144"]).await?;
         let mut late = RawClient::join(proxy.address(), "/sends").await?;
@@ -50,8 +50,8 @@ fn a_client_over_its_limit_may_read_late_and_gets_everything() {
 
 #[test]
 fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let slow = RawClient::join(proxy.address(), "/bench").await?;
@@ -85,8 +85,8 @@ fn a_client_that_does_not_read_is_closed_and_the_others_get_everything_in_order(
 
 #[test]
 fn a_message_larger_than_the_outbox_reaches_a_client_that_reads() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Functional).await?;
         let proxy = fleet.proxy_with(&[&app], &["--outbox-max-bytes", "65536"]).await?;
         let mut client = RawClient::open(proxy.address(), "/echo").await?;
@@ -102,8 +102,8 @@ fn a_message_larger_than_the_outbox_reaches_a_client_that_reads() {
 
 #[test]
 fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let _web_socket = RawClient::join(proxy.address(), "/bench").await?;
@@ -135,8 +135,8 @@ fn who_reads_nothing_loses_its_socket_too_when_its_connection_is_over() {
 
 #[test]
 fn who_does_not_read_the_answer_to_a_poll_loses_its_socket_too() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let room = (2 * LARGE_BYTES).to_string();
         let proxy = fleet.proxy_with(&[&app], &["--disconnect-timeout", "1", "--outbox-max-bytes", &room]).await?;
@@ -149,8 +149,8 @@ fn who_does_not_read_the_answer_to_a_poll_loses_its_socket_too() {
 
 #[test]
 fn when_too_much_waits_for_all_together_those_who_do_not_read_are_closed() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--outbox-total-max-bytes", "1048576"]).await?;
         let mut slow = Vec::new();
@@ -174,8 +174,8 @@ fn when_too_much_waits_for_all_together_those_who_do_not_read_are_closed() {
 
 #[test]
 fn where_the_hub_wants_it_a_slow_client_misses_what_many_get_and_nothing_else() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy_with(&[&app], &SLOW_CLIENTS).await?;
         let mut slow = RawClient::join(proxy.address(), "/lossy").await?;
@@ -212,8 +212,8 @@ fn where_the_hub_wants_it_a_slow_client_misses_what_many_get_and_nothing_else() 
 
 #[test]
 fn a_method_that_never_ends_stops_its_own_caller_and_nobody_else() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
         // More clients than links, so that each link has some.
@@ -242,8 +242,8 @@ fn a_method_that_never_ends_stops_its_own_caller_and_nobody_else() {
 
 #[test]
 fn a_client_that_floods_a_slow_method_is_read_no_further_and_the_others_notice_nothing() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut other = RawClient::join(proxy.address(), "/sends").await?;

@@ -11,15 +11,15 @@ use trunkline_tests::harness::fleet::{App, Fleet, Proxy, failure_of, stop};
 use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const NEGOTIATE: &str = "/bench/negotiate?negotiateVersion=1";
 
 #[test]
 fn a_proxy_waits_for_its_app_server_and_says_so() {
-    play(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let address = free_address()?;
         let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[&address])?;
         let waiting = proxy.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
@@ -44,8 +44,8 @@ fn a_proxy_waits_for_its_app_server_and_says_so() {
 fn a_stop_signal_is_caught_no_later_than_any_other() {
     const HANGUP: u64 = 1 << 0;
     const TERMINATE: u64 = 1 << 14;
-    play(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[&free_address()?])?;
         let status = format!("/proc/{}/status", proxy.process.id()?);
         let caught = loop {
@@ -64,11 +64,11 @@ fn a_stop_signal_is_caught_no_later_than_any_other() {
 
 #[test]
 fn a_proxy_survives_restarts_of_its_app_server() {
-    play(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let mut app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for round in 0..2 {
             let held = agents.client(Kind::JsJson, &proxy.url("/bench")).open().await?;
             if round == 0 {
@@ -78,7 +78,7 @@ fn a_proxy_survives_restarts_of_its_app_server() {
             }
             proxy.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
             assert_eq!(post(proxy.address(), NEGOTIATE).await?.status, StatusCode::SERVICE_UNAVAILABLE);
-            app.start_again(stage).await?;
+            app.start_again(fixture).await?;
             proxy.ready().await?;
             let client = agents.client(Kind::JsMessagePack, &proxy.url("/bench")).open().await?;
             assert_eq!(client.invoke("Echo", json!([round])).await?, round);
@@ -90,12 +90,12 @@ fn a_proxy_survives_restarts_of_its_app_server() {
 
 #[test]
 fn clients_with_automatic_reconnect_come_back_when_they_could_not_be_held() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Bench).await?;
         let impatient = ["--hold-timeout", "0"];
         let proxies = [fleet.proxy_with(&[&app], &impatient).await?, fleet.proxy_with(&[&app], &impatient).await?];
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for proxy in &proxies {
             for kind in [Kind::JsJson, Kind::JsMessagePack] {
@@ -112,7 +112,7 @@ fn clients_with_automatic_reconnect_come_back_when_they_could_not_be_held() {
             })
             .await?;
         }
-        app.start_again(stage).await?;
+        app.start_again(fixture).await?;
         for (client, id) in clients.iter_mut().zip(&ids) {
             client.reconnected().await?;
             assert_ne!(client.connection_id()?, id);
@@ -127,8 +127,8 @@ fn clients_with_automatic_reconnect_come_back_when_they_could_not_be_held() {
 
 #[test]
 fn the_loss_of_one_of_two_app_servers_costs_no_client() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (mut lost, other) = (fleet.app(App::Bench).await?, fleet.app(App::Bench).await?);
         let mut proxy = fleet.proxy_with(&[&lost, &other], &[]).await?;
         let mut by_instance: BTreeMap<String, Vec<RawClient>> = BTreeMap::new();
@@ -173,10 +173,10 @@ async fn instance_of_raw(client: &mut RawClient) -> Result<String> {
 
 #[test]
 fn a_taken_port_is_an_error_that_names_the_flag() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let taken = TcpListener::bind(free_address()?)?;
         let taken = taken.local_addr()?.to_string();
-        let fleet = Fleet::new(stage);
+        let fleet = Fleet::new(fixture);
         let upstream = free_address()?;
         let mut no_listen = fleet.proxy_at(&taken, &free_address()?, &[&upstream])?;
         let mut no_admin = fleet.proxy_at(&free_address()?, &taken, &[&upstream])?;
@@ -196,8 +196,8 @@ fn a_taken_port_is_an_error_that_names_the_flag() {
 
 #[test]
 fn two_proxies_at_one_port_are_one_too_many() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let mut second = fleet.proxy_at(proxy.address(), &free_address()?, &[app.address()])?;
@@ -209,9 +209,9 @@ fn two_proxies_at_one_port_are_one_too_many() {
 
 #[test]
 fn an_app_server_with_another_key_gets_no_links() {
-    play(async |stage| {
-        let app = Fleet::in_development(stage).app(App::Bench).await?;
-        let mut proxy = Fleet::new(stage).proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
+    run_test(async |fixture| {
+        let app = Fleet::in_development(fixture).app(App::Bench).await?;
+        let mut proxy = Fleet::new(fixture).proxy_at(&free_address()?, &free_address()?, &[app.address()])?;
         let waiting = proxy.readiness(StatusCode::SERVICE_UNAVAILABLE).await?;
         assert!(!waiting.body.trim().is_empty());
         assert_eq!(post(proxy.address(), NEGOTIATE).await?.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -226,15 +226,15 @@ async fn instance_of(client: &Client) -> Result<String> {
 
 #[test]
 fn clients_alternate_between_two_app_servers_and_each_reaches_all_of_them() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let apps = [
             fleet.app_with(App::Bench, &["--name", "one"]).await?,
             fleet.app_with(App::Bench, &["--name", "two"]).await?,
         ];
         let upstreams = [&apps[0], &apps[1]];
         let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         let mut instances = Vec::new();
         for proxy in &proxies {

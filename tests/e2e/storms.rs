@@ -3,14 +3,14 @@
 use anyhow::ensure;
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
-use trunkline_tests::harness::scenario::{play_heavy, profile_folder};
+use trunkline_tests::harness::scenario::{profile_folder, run_heavy_test};
 
 const CLIENTS: &str = "60";
 
 #[test]
 fn in_a_storm_clients_that_are_told_to_wait_connect_too() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--connects-per-second", "20", "--connect-wait-ms", "100"]).await?;
         let mut load = Command::new(profile_folder()?.join("trunkline-load"));

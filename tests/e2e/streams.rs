@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Streamed};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet};
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const STREAMS_RUNNING: &str = "trunkline_app_streams_running";
@@ -18,14 +18,14 @@ fn numbers(end: u64) -> Vec<Value> {
     (1..=end).map(Value::from).collect()
 }
 
-fn play_with_each(scene: impl AsyncFn(&mut Client) -> Result<()>) {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+fn run_with_each(scene: impl AsyncFn(&mut Client) -> Result<()>) {
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let mut client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let mut client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 scene(&mut client).await?;
                 nothing_left(&test_servers.app).await?;
             }
@@ -44,7 +44,7 @@ async fn nothing_left(app: &AppServer) -> Result<()> {
 
 #[test]
 fn a_stream_comes_whole_and_in_order() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let streamed = client.stream("CountTo", json!([MANY])).await?;
         assert_eq!(streamed, Streamed { items: numbers(MANY), error: None });
         assert_eq!(client.stream("CountTo", json!([0])).await?, Streamed { items: Vec::new(), error: None });
@@ -54,7 +54,7 @@ fn a_stream_comes_whole_and_in_order() {
 
 #[test]
 fn streams_of_one_client_run_side_by_side_and_beside_its_calls() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let (first, second, third, ()) = tokio::try_join!(
             client.stream("CountTo", json!([MANY])),
             client.stream("CountTo", json!([10])),
@@ -73,7 +73,7 @@ fn streams_of_one_client_run_side_by_side_and_beside_its_calls() {
 
 #[test]
 fn a_stream_that_fails_tells_what_came_before_and_no_more_than_the_hub_wants() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let base = "An error occurred on the server while streaming results.";
         let cases = [
             ("CountAndRefuse", json!([3, "no more"]), format!("{base} HubException: no more")),
@@ -91,7 +91,7 @@ fn a_stream_that_fails_tells_what_came_before_and_no_more_than_the_hub_wants() {
 
 #[test]
 fn a_cancelled_stream_ends_at_the_server() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         for count in [0, 1, 10] {
             let streamed = client.stream_first(count, "CountForEver", json!([])).await?;
             assert_eq!(streamed.items, numbers(count as u64));
@@ -102,7 +102,7 @@ fn a_cancelled_stream_ends_at_the_server() {
 
 #[test]
 fn streams_and_uploads_end_with_their_connection() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let upload = client.upload("endless").await?;
         let (streamed, sum, ()) = tokio::try_join!(
             client.stream_named("numbers", "CountForEver", json!([])),
@@ -119,7 +119,7 @@ fn streams_and_uploads_end_with_their_connection() {
 
 #[test]
 fn uploads_come_whole_beside_plain_arguments_and_each_other() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let numbers: Vec<u64> = (1..=MANY).collect();
         let upload = client.upload("numbers").await?;
         let (sum, ()) = tokio::try_join!(client.invoke("AddUp", json!([upload.argument(), -1])), async {
@@ -146,7 +146,7 @@ fn uploads_come_whole_beside_plain_arguments_and_each_other() {
 
 #[test]
 fn an_upload_and_a_stream_run_through_one_call() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let upload = client.upload("numbers").await?;
         let (streamed, ()) = tokio::try_join!(client.stream("Double", json!([upload.argument()])), async {
             upload.feed(json!([1, 2, 3])).await?;
@@ -167,7 +167,7 @@ fn an_upload_and_a_stream_run_through_one_call() {
 
 #[test]
 fn wrong_uploads_fail_their_call_and_nothing_else() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let upload = client.upload("unasked").await?;
         let counted = "An unexpected error occurred invoking 'Echo' on the server. \
                        HubException: Client sent 1 stream(s), Hub method expects 0.";
@@ -191,7 +191,7 @@ fn wrong_uploads_fail_their_call_and_nothing_else() {
 
 #[test]
 fn what_a_method_leaves_of_an_upload_is_dropped() {
-    play_with_each(async |client| {
+    run_with_each(async |client| {
         let upload = client.upload("numbers").await?;
         let (first, ()) =
             tokio::try_join!(client.invoke("FirstOf", json!([upload.argument()])), upload.feed(json!([7, 8, 9])))?;

@@ -15,7 +15,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy, failure_of};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, Identity, TlsEnd, text};
 
@@ -29,8 +29,8 @@ struct Secured {
     address: String,
 }
 
-async fn secured(stage: &Stage, fleet: &Fleet<'_>, app: &AppServer, more: &[&str]) -> Result<Secured> {
-    let authority = Authority::new(stage, "own")?;
+async fn secured(fixture: &Fixture, fleet: &Fleet<'_>, app: &AppServer, more: &[&str]) -> Result<Secured> {
+    let authority = Authority::new(fixture, "own")?;
     let identity = authority.sign("proxy", &["localhost", "127.0.0.1"])?;
     let address = free_address()?;
     let (certificate, key) = identity.arguments()?;
@@ -59,12 +59,12 @@ impl Secured {
 
 #[test]
 fn official_clients_connect_with_tls_and_lose_nothing_in_either_direction() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let secured = secured(stage, &fleet, &app, &[]).await?;
+        let secured = secured(fixture, &fleet, &app, &[]).await?;
         let url = format!("https://{}/bench", secured.address);
-        let agents = Agents::trusting(stage, &secured.authority.file);
+        let agents = Agents::trusting(fixture, &secured.authority.file);
         let large = "x".repeat(30_000);
         for kind in Kind::JS {
             let mut client = agents.client(kind, &url).subscribe(&["Echoed"]).count(&["Message"]).open().await?;
@@ -87,11 +87,11 @@ fn official_clients_connect_with_tls_and_lose_nothing_in_either_direction() {
 
 #[test]
 fn a_page_in_a_browser_connects_with_tls() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::in_development(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::in_development(fixture);
         let app = fleet.app(App::Chat).await?;
-        let secured = secured(stage, &fleet, &app, &[]).await?;
-        let browser = Browser::start(stage)?;
+        let secured = secured(fixture, &fleet, &app, &[]).await?;
+        let browser = Browser::start(fixture)?;
         let page =
             browser.open("anna", &format!("http://{}/?proxy=https://{}", app.address(), secured.address)).await?;
         page.see("state", "Connected").await?;
@@ -107,10 +107,10 @@ fn a_page_in_a_browser_connects_with_tls() {
 
 #[test]
 fn requests_go_by_http2_where_the_client_speaks_it() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let secured = secured(stage, &fleet, &app, &[]).await?;
+        let secured = secured(fixture, &fleet, &app, &[]).await?;
         let stream = secured.authority.connect(&secured.address, "h2").await?;
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
@@ -138,10 +138,10 @@ fn requests_go_by_http2_where_the_client_speaks_it() {
 
 #[test]
 fn new_certificates_are_served_without_disturbing_clients_and_broken_ones_never() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let mut secured = secured(stage, &fleet, &app, &[]).await?;
+        let mut secured = secured(fixture, &fleet, &app, &[]).await?;
         let stream = secured.authority.connect(&secured.address, "http/1.1").await?;
         let mut client = RawClient::join_over(stream, &secured.address, "/bench").await?;
         let first = secured.shown().await?;
@@ -171,10 +171,10 @@ fn new_certificates_are_served_without_disturbing_clients_and_broken_ones_never(
 
 #[test]
 fn handshakes_that_fail_are_counted_by_cause_and_disturb_no_client() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let secured = secured(stage, &fleet, &app, &["--tls-handshake-timeout", "1"]).await?;
+        let secured = secured(fixture, &fleet, &app, &["--tls-handshake-timeout", "1"]).await?;
         let stream = secured.authority.connect(&secured.address, "http/1.1").await?;
         let mut client = RawClient::join_over(stream, &secured.address, "/bench").await?;
 
@@ -183,7 +183,7 @@ fn handshakes_that_fail_are_counted_by_cause_and_disturb_no_client() {
         secured.counted("invalid").await?;
         drop(TcpStream::connect(&secured.address).await?);
         secured.counted("closed").await?;
-        let stranger = Authority::new(stage, "stranger")?;
+        let stranger = Authority::new(fixture, "stranger")?;
         assert!(stranger.connect(&secured.address, "http/1.1").await.is_err());
         secured.counted("alert").await?;
         let mut silent = TcpStream::connect(&secured.address).await?;
@@ -199,10 +199,10 @@ fn handshakes_that_fail_are_counted_by_cause_and_disturb_no_client() {
 
 #[test]
 fn a_closing_client_gets_the_answer_and_the_end_of_tls() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let secured = secured(stage, &fleet, &app, &[]).await?;
+        let secured = secured(fixture, &fleet, &app, &[]).await?;
         for _ in 0..20 {
             let stream = secured.authority.connect(&secured.address, "http/1.1").await?;
             let client = RawClient::join_over(stream, &secured.address, "/bench").await?;
@@ -215,10 +215,10 @@ fn a_closing_client_gets_the_answer_and_the_end_of_tls() {
 
 #[test]
 fn links_go_by_tls_with_certificates_on_both_sides() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        let authority = Authority::new(stage, "fleet")?;
+        let authority = Authority::new(fixture, "fleet")?;
         let end = TlsEnd::for_clients_of(&authority, &authority.sign("app", &["127.0.0.1"])?, app.address()).await?;
         let upstream = format!("https://{}", end.address());
         let own = authority.sign("proxy", &["proxy"])?;
@@ -235,7 +235,7 @@ fn links_go_by_tls_with_certificates_on_both_sides() {
         }
 
         // Without a client certificate, and with an authority that did not sign the app server's certificate.
-        let stranger = Authority::new(stage, "stranger")?;
+        let stranger = Authority::new(fixture, "stranger")?;
         for (trusted, expected) in [(&authority, "CertificateRequired"), (&stranger, "UnknownIssuer")] {
             let arguments = ["--upstream-ca", text(&trusted.file)?];
             let (address, admin) = (free_address()?, free_address()?);
@@ -251,9 +251,9 @@ fn links_go_by_tls_with_certificates_on_both_sides() {
 
 #[test]
 fn a_certificate_without_its_key_is_an_error_that_names_both() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let authority = Authority::new(stage, "own")?;
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let authority = Authority::new(fixture, "own")?;
         let (one, two) = (authority.sign("one", &["localhost"])?, authority.sign("two", &["localhost"])?);
         let address = free_address()?;
         let files = [

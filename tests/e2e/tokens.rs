@@ -9,7 +9,7 @@ use trunkline_tests::harness::http_client::{Answer, ask};
 use trunkline_tests::harness::issuer::{Issuer, Pair, jwks};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, text};
 use trunkline_tests::harness::token::{self, in_seconds};
@@ -35,19 +35,19 @@ async fn who_am_i(proxy: &Proxy, path: &str) -> Result<Value> {
     Ok(client.call("WhoAmI", json!([])).await?["result"].clone())
 }
 
-fn file(stage: &Stage, name: &str, text: &str) -> Result<String> {
-    let path = stage.folder().join(name);
+fn file(fixture: &Fixture, name: &str, text: &str) -> Result<String> {
+    let path = fixture.folder().join(name);
     std::fs::write(&path, text)?;
     Ok(path.to_string_lossy().into_owned())
 }
 
 #[test]
 fn each_kind_of_key_admits_its_own_users_only() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let (old, new) = ("the old secret of the issuer", "the new secret of the issuer");
-        let (old_file, new_file) = (file(stage, "old", old)?, file(stage, "new", new)?);
+        let (old_file, new_file) = (file(fixture, "old", old)?, file(fixture, "new", new)?);
         let (rsa, ec) = (Pair::Rsa.public_file(), Pair::Ec.public_file());
         let flags = [
             "--jwt-secret-file",
@@ -90,8 +90,8 @@ fn each_kind_of_key_admits_its_own_users_only() {
 
 #[test]
 fn issuer_audience_and_the_claim_of_the_user_are_what_the_flags_say() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let flags = [
             "--jwt-issuer",
@@ -130,8 +130,8 @@ fn issuer_audience_and_the_claim_of_the_user_are_what_the_flags_say() {
 
 #[test]
 fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let issuer = Issuer::start(&[Pair::Rsa]).await?;
         let url = issuer.url();
@@ -157,10 +157,10 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
 
 #[test]
 fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
-        let (trusted, other) = (Authority::new(stage, "trusted")?, Authority::new(stage, "other")?);
+        let (trusted, other) = (Authority::new(fixture, "trusted")?, Authority::new(fixture, "other")?);
         let issuer = Issuer::start(&[Pair::Rsa]).await?;
         let secure = issuer.with_tls(&trusted).await?;
         let url = secure.url();
@@ -190,8 +190,8 @@ fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
 
 #[test]
 fn guessed_key_ids_do_not_make_the_proxy_ask_again_and_again() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let issuer = Issuer::start(&[Pair::Rsa]).await?;
         let url = issuer.url();
@@ -208,15 +208,15 @@ fn guessed_key_ids_do_not_make_the_proxy_ask_again_and_again() {
 
 #[test]
 fn a_key_set_in_a_file_is_read_again() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
-        let path = file(stage, "jwks.json", &jwks(&[Pair::Ec])?.to_string())?;
+        let path = file(fixture, "jwks.json", &jwks(&[Pair::Ec])?.to_string())?;
         let proxy = fleet.proxy_with(&[&app], &["--jwt-jwks", &path, "--jwt-jwks-refresh", "1"]).await?;
         let [first, second] = [Pair::Ec.sign(&json!({ "sub": "1" }))?, Pair::OtherEc.sign(&json!({ "sub": "2" }))?];
         assert!(is_let_in(&proxy, &first).await?);
         assert!(!is_let_in(&proxy, &second).await?);
-        file(stage, "jwks.json", &jwks(&[Pair::OtherEc])?.to_string())?;
+        file(fixture, "jwks.json", &jwks(&[Pair::OtherEc])?.to_string())?;
         until(async || Ok(is_let_in(&proxy, &second).await?.then_some(()))).await?;
         assert!(!is_let_in(&proxy, &first).await?);
         Ok(())
@@ -225,9 +225,9 @@ fn a_key_set_in_a_file_is_read_again() {
 
 #[test]
 fn keys_that_are_none_are_refused_at_the_start() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let short = file(stage, "short", "short")?;
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let short = file(fixture, "short", "short")?;
         let private = Pair::Rsa.public_file().replace(".public", "");
         let cases = [
             ("--jwt-secret-file", short.as_str(), "at least 16"),
@@ -252,8 +252,8 @@ fn keys_that_are_none_are_refused_at_the_start() {
 
 #[test]
 fn a_hub_or_a_proxy_may_require_a_user_of_every_client() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let (lax, strict) = (fleet.proxy(&app).await?, fleet.proxy_with(&[&app], &["--require-authentication"]).await?);
         let (user, nobody) = (token::of_user(ACCESS_KEY, "ann")?, token::signed(ACCESS_KEY, &json!({ "role": "x" }))?);
@@ -272,11 +272,11 @@ fn a_hub_or_a_proxy_may_require_a_user_of_every_client() {
 
 #[test]
 fn a_hub_that_wants_it_closes_clients_with_their_tokens_and_they_come_again() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let fresh = token::signed(ACCESS_KEY, &json!({ "sub": "ann", "number": 2 }))?;
         for kind in Kind::JS {
             let ending = token::signed(ACCESS_KEY, &json!({ "sub": "ann", "number": 1, "exp": in_seconds(2)? }))?;

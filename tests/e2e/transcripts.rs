@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::raw::{RECORD_SEPARATOR, RawClient};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 /// Messages of a client, each with the number of answers to wait for.
@@ -67,8 +67,8 @@ async fn transcript(test_servers: &TestServers) -> Result<Vec<Value>> {
 
 #[test]
 fn the_same_bytes_get_the_same_answers_through_a_proxy_and_without_one() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut transcripts = Vec::new();
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;

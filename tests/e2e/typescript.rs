@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use trunkline::typescript::{TS, TypeScript};
 use trunkline::value::{Binary, DateTimeOffset, Decimal, Guid, TimeSpan, Timestamp, Value};
 use trunkline::{Context, Hub, HubError, Methods, Policy, Receivers, UploadStream, client_interface};
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::tools::type_check;
 
 #[derive(Serialize, Deserialize, TS)]
@@ -118,17 +118,17 @@ const MISTAKES: [(&str, &str); 7] = [
 ];
 
 /// Checks a page together with the types, with the strictest compiler options.
-async fn check(stage: &Stage, page: &str) -> Result<(bool, String)> {
-    types().write(stage.folder().join("hubs.ts"))?;
-    fs::write(stage.folder().join("page.ts"), page)?;
+async fn check(fixture: &Fixture, page: &str) -> Result<(bool, String)> {
+    types().write(fixture.folder().join("hubs.ts"))?;
+    fs::write(fixture.folder().join("page.ts"), page)?;
     let options = "--strict --noUnusedLocals --noUncheckedIndexedAccess --exactOptionalPropertyTypes";
-    type_check(stage.folder(), options, &["page.ts", "hubs.ts"]).await
+    type_check(fixture.folder(), options, &["page.ts", "hubs.ts"]).await
 }
 
 #[test]
 fn the_types_compile_strictly_and_so_do_right_calls() {
-    play(async |stage| {
-        let (is_good, errors) = check(stage, PAGE).await?;
+    run_test(async |fixture| {
+        let (is_good, errors) = check(fixture, PAGE).await?;
         assert!(is_good, "{errors}");
         Ok(())
     });
@@ -136,12 +136,12 @@ fn the_types_compile_strictly_and_so_do_right_calls() {
 
 #[test]
 fn a_wrong_call_is_an_error_that_names_the_argument() {
-    play(async |stage| {
+    run_test(async |fixture| {
         for (call, words) in MISTAKES {
             let page = format!(
                 "import type {{ DrawingConnection }} from \"./hubs\";\ndeclare const drawing: DrawingConnection;\n{call};\n"
             );
-            let (is_good, errors) = check(stage, &page).await?;
+            let (is_good, errors) = check(fixture, &page).await?;
             assert!(!is_good && errors.starts_with("page.ts(3,") && errors.contains(words), "{call}: {errors}");
         }
         Ok(())

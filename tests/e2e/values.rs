@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 /// Largest integer up to which JavaScript numbers are exact.
@@ -11,15 +11,15 @@ const SAFE: i64 = 9_007_199_254_740_991;
 
 #[test]
 fn clients_of_both_protocols_hear_each_other_in_one_group() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let mut members = Vec::new();
-            for seat in 0..2 {
+            for index in 0..2 {
                 for kind in Kind::ALL {
-                    let builder = agents.client(kind, &test_servers.url(seat, "/calls")).subscribe(&["Announced"]);
+                    let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Announced"]);
                     let member = builder.open().await?;
                     member.invoke("Join", json!(["mixed"])).await?;
                     members.push(member);
@@ -39,13 +39,13 @@ fn clients_of_both_protocols_hear_each_other_in_one_group() {
 
 #[test]
 fn big_numbers_stay_exact() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::ALL.into_iter().enumerate() {
-                let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+            for (index, kind) in Kind::ALL.into_iter().enumerate() {
+                let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 for number in [SAFE, -SAFE, SAFE - 1, 4_294_967_296, i64::from(i32::MIN), 0] {
                     assert_eq!(client.invoke("Echo", json!([number])).await?, number, "{kind:?}");
                     assert_eq!(client.invoke("EchoSigned", json!([number])).await?, number, "{kind:?}");
@@ -74,9 +74,9 @@ fn big_numbers_stay_exact() {
 
 #[test]
 fn a_number_beyond_javascripts_whole_ones_is_read_where_it_is_still_whole() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         let test_servers = TestServers::start(&fleet, App::Calls, Setting::TwoProxies).await?;
         for kind in Kind::JS {
             let client = agents.client(kind, &test_servers.url(0, "/calls")).open().await?;
@@ -91,13 +91,13 @@ fn a_number_beyond_javascripts_whole_ones_is_read_where_it_is_still_whole() {
 
 #[test]
 fn nothing_is_null_and_null_is_nothing() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::ALL.into_iter().enumerate() {
-                let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+            for (index, kind) in Kind::ALL.into_iter().enumerate() {
+                let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 assert_eq!(client.invoke("Echo", json!([null])).await?, Value::Null);
                 let nested = json!([null, { "a": null, "b": [null] }]);
                 assert_eq!(client.invoke("Echo", json!([nested])).await?, nested, "{kind:?}");
@@ -112,13 +112,13 @@ fn nothing_is_null_and_null_is_nothing() {
 
 #[test]
 fn bytes_and_moments_are_such_in_message_pack_and_texts_in_json() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let agents = Agents::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (seat, kind) in Kind::JS.into_iter().enumerate() {
-                let client = agents.client(kind, &test_servers.url(seat, "/calls")).open().await?;
+            for (index, kind) in Kind::JS.into_iter().enumerate() {
+                let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 let is_json = kind == Kind::JsJson;
                 let bytes = if is_json { json!("AP8AgA==") } else { json!({ "$bytes": [0, 255, 0, 128] }) };
                 let moment = if is_json {

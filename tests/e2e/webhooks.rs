@@ -19,7 +19,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy, stop};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::python;
 
@@ -28,14 +28,14 @@ const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/ex
 /// Packages of the examples in JavaScript: the official client's.
 const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_modules");
 
-fn in_python(_stage: &Stage) -> Result<Command> {
+fn in_python(_stage: &Fixture) -> Result<Command> {
     let mut command = python("python")?;
     command.arg("-B").arg(Path::new(EXAMPLES).join("server.py"));
     Ok(command)
 }
 
-fn in_node(stage: &Stage) -> Result<Command> {
-    let folder = stage.folder().join("example");
+fn in_node(fixture: &Fixture) -> Result<Command> {
+    let folder = fixture.folder().join("example");
     std::fs::create_dir(&folder)?;
     std::os::unix::fs::symlink(PACKAGES, folder.join("node_modules"))?;
     let program: PathBuf = folder.join("server.mjs");
@@ -52,7 +52,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn start(stage: &Stage, mut command: Command, key: &str) -> Result<Self> {
+    async fn start(fixture: &Fixture, mut command: Command, key: &str) -> Result<Self> {
         let (address, own) = (free_address()?, free_address()?);
         let (_, port) = own.rsplit_once(':').context("an address has a port")?;
         let token = trunkline_protocol::dial_in::sign_rest_token(
@@ -62,19 +62,19 @@ impl Scene {
         );
         command.arg(port).env("WEBHOOK_SECRET", key);
         command.env("TRUNKLINE_REST", format!("http://{address}")).env("TRUNKLINE_REST_TOKEN", token);
-        let mut back_end = Process::start(stage, "back-end", command)?;
+        let mut back_end = Process::start(fixture, "back-end", command)?;
         back_end.wait_for_line("listening").await?;
         let webhook = format!("chat=http://{own}/{{hub}}/{{category}}/{{event}}");
         let arguments = ["--upstream-webhook", &webhook, "--rest"];
-        let mut proxy = Fleet::new(stage).proxy_of(&address, &free_address()?, &[], &arguments)?;
+        let mut proxy = Fleet::new(fixture).proxy_of(&address, &free_address()?, &[], &arguments)?;
         proxy.ready().await?;
         Ok(Self { back_end, proxy })
     }
 }
 
-async fn serves_official_clients(stage: &Stage, command: Command) -> Result<()> {
-    let Scene { mut back_end, mut proxy } = Scene::start(stage, command, ACCESS_KEY).await?;
-    let agents = Agents::new(stage);
+async fn serves_official_clients(fixture: &Fixture, command: Command) -> Result<()> {
+    let Scene { mut back_end, mut proxy } = Scene::start(fixture, command, ACCESS_KEY).await?;
+    let agents = Agents::new(fixture);
     let mut clients = Vec::new();
     for kind in Kind::JS {
         clients.push(agents.client(kind, &proxy.url("/chat")).subscribe(&["Said"]).open().await?);
@@ -107,19 +107,19 @@ async fn serves_official_clients(stage: &Stage, command: Command) -> Result<()> 
 
 #[test]
 fn a_back_end_in_python_serves_official_clients() {
-    play(async |stage| serves_official_clients(stage, in_python(stage)?).await);
+    run_test(async |fixture| serves_official_clients(fixture, in_python(fixture)?).await);
 }
 
 #[test]
 fn a_back_end_in_node_serves_official_clients() {
-    play(async |stage| serves_official_clients(stage, in_node(stage)?).await);
+    run_test(async |fixture| serves_official_clients(fixture, in_node(fixture)?).await);
 }
 
 #[test]
 fn a_back_end_with_another_key_refuses_what_is_signed_by_this_one() {
-    play(async |stage| {
-        let scene = Scene::start(stage, in_node(stage)?, "another key than the one of the proxy").await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = Scene::start(fixture, in_node(fixture)?, "another key than the one of the proxy").await?;
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &scene.proxy.url("/chat")).open().await?;
         let error = client.invoke_failing("Add", json!([2, 3])).await?;
         ensure!(error.contains("Invocation failed, status code 401."), "{error}");
@@ -163,7 +163,7 @@ async fn misbehave(mut socket: TcpStream, elsewhere: &str) -> Result<()> {
 
 #[test]
 fn back_ends_that_misbehave_cost_a_call_each_and_nobody_else() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let (listener, elsewhere) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
         let (own, other) = (listener.local_addr()?, elsewhere.local_addr()?.to_string());
         tokio::spawn(async move {
@@ -176,9 +176,9 @@ fn back_ends_that_misbehave_cost_a_call_each_and_nobody_else() {
         let [bad, good] = &webhooks;
         let limits = ["--webhook-timeout", "2", "--webhook-answer-max-bytes", "2000", "--webhook-in-flight-max", "2"];
         let arguments = [&["--upstream-webhook", bad, "--upstream-webhook", good], &limits[..]].concat();
-        let mut proxy = Fleet::new(stage).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        let mut proxy = Fleet::new(fixture).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
         proxy.ready().await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &proxy.url("/bad")).open().await?;
         let hanging = agents.client(Kind::JsJson, &proxy.url("/bad")).open().await?;
         let undisturbed = agents.client(Kind::JsMessagePack, &proxy.url("/good")).open().await?;
@@ -259,14 +259,14 @@ async fn deciding_back_end() -> Result<(u16, mpsc::UnboundedReceiver<Seen>)> {
 
 #[test]
 fn a_back_end_names_each_client_or_refuses_it_with_a_text_that_the_client_shows() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let (port, mut seen) = deciding_back_end().await?;
         let webhook = format!("chat=http://127.0.0.1:{port}/{{event}}");
         let items = ["--webhook-connect-item", "address", "--webhook-connect-item", "header:x-app,cookie:sid"];
         let arguments = [&["--rest", "--upstream-webhook", &webhook, "--webhook-connect"], &items[..]].concat();
-        let mut proxy = Fleet::new(stage).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        let mut proxy = Fleet::new(fixture).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
         proxy.ready().await?;
-        let (agents, url) = (Agents::new(stage), proxy.url("/chat"));
+        let (agents, url) = (Agents::new(fixture), proxy.url("/chat"));
         let client = |cookie: &str| {
             let headers = json!({ "cookie": format!("other=1; sid={cookie}"), "x-app": "test" });
             agents.client(Kind::JsJson, &url).subscribe(&["Said"]).headers(headers)

@@ -12,7 +12,7 @@ use trunkline_tests::harness::http_client::{ask, post};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::JSON_HANDSHAKE;
-use trunkline_tests::harness::scenario::{is_full, play, play_heavy};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test, run_test};
 
 use crate::http_transports::libraries::{CARRIED, WAYS};
 use crate::http_transports::statuses::hand_over;
@@ -37,12 +37,12 @@ async fn count(proxy: &Proxy, name: &str) -> Result<f64> {
 
 #[test]
 fn numbered_messages_through_the_wrong_node_come_in_order_none_lost_none_twice() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [owner, other] = fleet.two_proxies(&app).await?;
         let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let messages = if is_full() { MESSAGES_FULL } else { MESSAGES };
         for (kind, transport) in WAYS {
             let builder = agents.client(kind, &balancer.url("/bench")).transport(transport);
@@ -59,12 +59,12 @@ fn numbered_messages_through_the_wrong_node_come_in_order_none_lost_none_twice()
 
 #[test]
 fn a_large_message_passes_the_wrong_node_without_being_kept_there() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Functional).await?;
         let [owner, other] = fleet.two_proxies(&app).await?;
         let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for transport in CARRIED {
             let builder = agents.connection(&balancer.url("/echo")).transport(transport.name());
             let mut connection = builder.open().await?;
@@ -90,15 +90,15 @@ fn a_large_message_passes_the_wrong_node_without_being_kept_there() {
 
 #[test]
 fn what_the_first_node_has_settled_of_a_request_counts_at_its_owner() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         // The prefix also occurs in the hub's own path. It is removed once.
         let more = ["--trust", "127.0.0.1", "--path-prefix", "/bench"];
         let owner = fleet.proxy_with(&[&app], &more).await?;
         let other = fleet.proxy_with(&[&app], &more).await?;
         let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         for transport in CARRIED {
             let builder = agents.client(Kind::JsJson, &balancer.url("/bench/bench")).transport(transport);
             let client = builder.headers(json!({ "x-forwarded-for": "203.0.113.9" })).open().await?;
@@ -113,8 +113,8 @@ fn what_the_first_node_has_settled_of_a_request_counts_at_its_owner() {
 
 #[test]
 fn polls_are_handed_over_and_ended_through_the_wrong_node() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [owner, other] = fleet.two_proxies(&app).await?;
         let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
@@ -128,12 +128,12 @@ fn polls_are_handed_over_and_ended_through_the_wrong_node() {
 
 #[test]
 fn an_event_stream_that_breaks_off_at_the_wrong_node_ends_its_connection() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let [owner, other] = fleet.two_proxies(&app).await?;
         let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let watcher = agents.client(Kind::JsJson, &other.url("/statusHub")).subscribe(&["online", "offline"]);
         let mut watcher = watcher.open().await?;
         let client = CarriedClient::negotiate(balancer.address(), "/statusHub").await?;
@@ -151,12 +151,12 @@ fn an_event_stream_that_breaks_off_at_the_wrong_node_ends_its_connection() {
 
 #[test]
 fn a_client_negotiates_anew_when_its_owner_dies() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let [mut owner, other] = fleet.two_proxies(&app).await?;
         let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for transport in CARRIED {
             let builder = agents.client(Kind::JsJson, &balancer.url("/bench")).transport(transport);
@@ -174,8 +174,8 @@ fn a_client_negotiates_anew_when_its_owner_dies() {
 
 #[test]
 fn an_owner_that_stands_still_is_given_up() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let impatient = ["--hop-timeout", "1", "--poll-timeout", "1"];
         let owner = fleet.proxy_with(&[&app], &impatient).await?;
@@ -199,13 +199,13 @@ fn an_owner_that_stands_still_is_given_up() {
 
 #[test]
 fn three_nodes_take_turns_request_by_request_and_every_transport_connects_at_once() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let nodes = [fleet.proxy(&app).await?, fleet.proxy(&app).await?, fleet.proxy(&app).await?];
         let addresses = nodes.each_ref().map(Proxy::address);
         let balancer = Balancer::start(Rule::InTurn, &addresses).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let sum = async |name: &str| -> Result<f64> {
             let mut sum = 0.0;
             for node in &nodes {

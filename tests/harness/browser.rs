@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::harness::client::CLIENTS_FOLDER;
 use crate::harness::driver::Driver;
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::Fixture;
 
 /// Script of the official client, as loaded by pages.
 pub const OFFICIAL_SCRIPT: &str =
@@ -23,10 +23,10 @@ pub struct Browser {
 
 impl Browser {
     /// Starts a browser with a new profile.
-    pub fn start(stage: &Stage) -> Result<Self> {
+    pub fn start(fixture: &Fixture) -> Result<Self> {
         let mut command = Command::new("node");
         command.arg(Path::new(CLIENTS_FOLDER).join("js/browser.mjs"));
-        Ok(Self { driver: Driver::start(stage, "browser", command)? })
+        Ok(Self { driver: Driver::start(fixture, "browser", command)? })
     }
 
     /// Opens a page with this name.

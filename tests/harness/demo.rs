@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use tokio::process::Command;
 
 use crate::harness::process::{Process, Signal};
-use crate::harness::scenario::{Stage, profile_folder};
+use crate::harness::scenario::{Fixture, profile_folder};
 use crate::harness::sockets::free_address;
 
 /// Last line printed by the demo when everything is running.
@@ -54,16 +54,16 @@ pub struct Demo {
 
 impl Demo {
     /// Starts the demo built with the tests, without waiting.
-    pub fn start(stage: &Stage, addresses: Addresses) -> Result<Self> {
-        Self::start_with(stage, addresses, &[])
+    pub fn start(fixture: &Fixture, addresses: Addresses) -> Result<Self> {
+        Self::start_with(fixture, addresses, &[])
     }
 
     /// Starts the demo with additional arguments, without waiting.
-    pub fn start_with(stage: &Stage, addresses: Addresses, arguments: &[&str]) -> Result<Self> {
+    pub fn start_with(fixture: &Fixture, addresses: Addresses, arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(profile_folder()?.join("trunkline-demo"));
         command.arg("--no-build").args(addresses.flags()).args(arguments);
-        command.env("XDG_STATE_HOME", stage.folder().join("state")).process_group(0);
-        let process = Process::start(stage, "demo", command)?;
+        command.env("XDG_STATE_HOME", fixture.folder().join("state")).process_group(0);
+        let process = Process::start(fixture, "demo", command)?;
         let group = process.id()?;
         Ok(Self { process, addresses, group })
     }

@@ -11,7 +11,7 @@ mod programs;
 
 use anyhow::Result;
 
-use crate::harness::scenario::{Stage, play, play_heavy};
+use crate::harness::scenario::{Fixture, run_heavy_test, run_test};
 
 pub use app::{APP, AspNetApp, AspNetAppBuilder};
 pub use management::ServiceTransport;
@@ -23,9 +23,9 @@ pub use programs::{DotNet, azure_sdk_folder};
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
-pub fn play_dotnet(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
+pub fn run_dotnet_test(body: impl AsyncFnOnce(&Fixture, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found() {
-        play(async |stage| body(stage, &dotnet).await);
+        run_test(async |fixture| body(fixture, &dotnet).await);
     }
 }
 
@@ -33,9 +33,9 @@ pub fn play_dotnet(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
-pub fn play_dotnet_11(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
+pub fn run_dotnet_11_test(body: impl AsyncFnOnce(&Fixture, &DotNet) -> Result<()>) {
     if let Some(dotnet) = programs::Archive::Net11.found() {
-        play(async |stage| body(stage, &dotnet).await);
+        run_test(async |fixture| body(fixture, &dotnet).await);
     }
 }
 
@@ -43,20 +43,20 @@ pub fn play_dotnet_11(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
-pub fn play_management(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
+pub fn run_management_test(body: impl AsyncFnOnce(&Fixture, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found()
         && dotnet.has(management::PROGRAM)
     {
-        play(async |stage| body(stage, &dotnet).await);
+        run_test(async |fixture| body(fixture, &dotnet).await);
     }
 }
 
-/// Like [`play_dotnet`], but never in parallel with another heavy test.
+/// Like [`run_dotnet_test`], but never in parallel with another heavy test.
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
-pub fn play_dotnet_heavy(body: impl AsyncFnOnce(&Stage, &DotNet) -> Result<()>) {
+pub fn run_heavy_dotnet_test(body: impl AsyncFnOnce(&Fixture, &DotNet) -> Result<()>) {
     if let Some(dotnet) = found() {
-        play_heavy(async |stage| body(stage, &dotnet).await);
+        run_heavy_test(async |fixture| body(fixture, &dotnet).await);
     }
 }

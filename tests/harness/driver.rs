@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
 use crate::harness::process::Process;
-use crate::harness::scenario::{Stage, named};
+use crate::harness::scenario::{Fixture, named};
 
 /// Outcome of a command: a result or an error text.
 pub type Reply = std::result::Result<Value, String>;
@@ -39,8 +39,8 @@ impl Driver {
     ///
     /// # Errors
     /// If it can't be started.
-    pub fn start(stage: &Stage, name: &str, command: Command) -> Result<Arc<Self>> {
-        let (process, stdin, stdout) = Process::start_driven(stage, name, command)?;
+    pub fn start(fixture: &Fixture, name: &str, command: Command) -> Result<Arc<Self>> {
+        let (process, stdin, stdout) = Process::start_driven(fixture, name, command)?;
         let waiting = Arc::new(Waiting::default());
         tokio::spawn(read(stdout, Arc::clone(&waiting)));
         Ok(Arc::new(Self {

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::harness::http_client::{self, Answer};
 use crate::harness::metrics::Metrics;
 use crate::harness::process::{Process, Signal};
-use crate::harness::scenario::{Stage, profile_folder, until};
+use crate::harness::scenario::{Fixture, profile_folder, until};
 use crate::harness::sockets::{established_at, free_address};
 
 /// Explicit access key of a fleet.
@@ -127,39 +127,39 @@ enum Keys {
 /// Starts processes of one fleet.
 #[derive(Debug)]
 pub struct Fleet<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     keys: Keys,
 }
 
 impl<'a> Fleet<'a> {
     /// Creates a fleet with [`ACCESS_KEY`].
     #[must_use]
-    pub fn new(stage: &'a Stage) -> Self {
-        Self::with_keys(stage, ACCESS_KEY)
+    pub fn new(fixture: &'a Fixture) -> Self {
+        Self::with_keys(fixture, ACCESS_KEY)
     }
 
     /// Creates a fleet with other keys, separated by commas.
     #[must_use]
-    pub fn with_keys(stage: &'a Stage, keys: &str) -> Self {
-        Self { stage, keys: Keys::Given(keys.into()) }
+    pub fn with_keys(fixture: &'a Fixture, keys: &str) -> Self {
+        Self { fixture, keys: Keys::Given(keys.into()) }
     }
 
     /// Creates a fleet with its key in a file.
     #[must_use]
-    pub fn with_key_file(stage: &'a Stage, file: &Path) -> Self {
-        Self { stage, keys: Keys::InFile(file.into()) }
+    pub fn with_key_file(fixture: &'a Fixture, file: &Path) -> Self {
+        Self { fixture, keys: Keys::InFile(file.into()) }
     }
 
     /// Creates a fleet without a configured key, as on a developer's machine.
     #[must_use]
-    pub fn in_development(stage: &'a Stage) -> Self {
-        Self { stage, keys: Keys::Development }
+    pub fn in_development(fixture: &'a Fixture) -> Self {
+        Self { fixture, keys: Keys::Development }
     }
 
     /// File folder of the test.
     #[must_use]
-    pub fn stage(&self) -> &'a Stage {
-        self.stage
+    pub fn fixture(&self) -> &'a Fixture {
+        self.fixture
     }
 
     /// Starts an app server and waits until it listens.
@@ -179,9 +179,9 @@ impl<'a> Fleet<'a> {
         let mut all = vec!["--listen", address];
         all.extend(arguments);
         let mut launch = self.launch(app.name(), app.program()?, &all);
-        let board = self.stage.folder().join("board.jsonl");
+        let board = self.fixture.folder().join("board.jsonl");
         launch.environment.push(("BOARD_FILE".into(), board.to_string_lossy().into_owned()));
-        let process = launch.start(self.stage)?;
+        let process = launch.start(self.fixture)?;
         Ok(AppServer { app, launch, process, address: address.into() })
     }
 
@@ -209,7 +209,7 @@ impl<'a> Fleet<'a> {
     /// `host:port`.
     pub fn proxy_of(&self, address: &str, admin: &str, upstreams: &[&str], more: &[&str]) -> Result<Proxy> {
         let launch = self.launch_of_proxy(address, admin, upstreams, more)?;
-        let process = launch.start(self.stage)?;
+        let process = launch.start(self.fixture)?;
         Ok(Proxy { launch, process, address: address.into(), admin: admin.into() })
     }
 
@@ -220,7 +220,7 @@ impl<'a> Fleet<'a> {
         let program = std::mem::replace(&mut launch.program, "python3".into());
         let arguments = ["-c".to_owned(), log.script().to_owned(), program.to_string_lossy().into_owned()];
         launch.arguments.splice(0..0, arguments);
-        let process = launch.start(self.stage)?;
+        let process = launch.start(self.fixture)?;
         let mut proxy = Proxy { launch, process, address, admin };
         proxy.ready().await?;
         Ok(proxy)
@@ -231,7 +231,7 @@ impl<'a> Fleet<'a> {
     pub async fn proxy_at_name(&self, hosts: &Path, upstream: &str, more: &[&str]) -> Result<Proxy> {
         let (address, admin) = (free_address()?, free_address()?);
         let launch = self.launch_of_proxy(&address, &admin, &[upstream], more)?.with_hosts(hosts);
-        let process = launch.start(self.stage)?;
+        let process = launch.start(self.fixture)?;
         let mut proxy = Proxy { launch, process, address, admin };
         proxy.ready().await?;
         Ok(proxy)
@@ -253,7 +253,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn launch(&self, name: &str, program: PathBuf, arguments: &[&str]) -> Launch {
-        let state = self.stage.folder().join("state");
+        let state = self.fixture.folder().join("state");
         let environment = match &self.keys {
             Keys::Given(keys) => vec![("TRUNKLINE_ACCESS_KEY".into(), keys.clone())],
             Keys::InFile(file) => vec![("TRUNKLINE_ACCESS_KEY_FILE".into(), file.to_string_lossy().into_owned())],
@@ -317,7 +317,7 @@ impl Launch {
         self
     }
 
-    fn start(&self, stage: &Stage) -> Result<Process> {
+    fn start(&self, fixture: &Fixture) -> Result<Process> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
         // The tester's own settings must not affect the fleet.
@@ -330,7 +330,7 @@ impl Launch {
         // Makes few clients use all links of a pool, to test traffic over several links.
         command.env("TRUNKLINE_POOL_TURN", "1");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        Process::start(stage, &self.name, command)
+        Process::start(fixture, &self.name, command)
     }
 }
 
@@ -359,8 +359,8 @@ impl AppServer {
     }
 
     /// Restarts it at its old address, after it has ended.
-    pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
-        self.process = self.launch.start(stage)?;
+    pub async fn start_again(&mut self, fixture: &Fixture) -> Result<()> {
+        self.process = self.launch.start(fixture)?;
         self.listening().await
     }
 
@@ -432,8 +432,8 @@ impl Proxy {
     }
 
     /// Restarts it at its old addresses, after it has ended.
-    pub async fn start_again(&mut self, stage: &Stage) -> Result<()> {
-        self.process = self.launch.start(stage)?;
+    pub async fn start_again(&mut self, fixture: &Fixture) -> Result<()> {
+        self.process = self.launch.start(fixture)?;
         self.ready().await
     }
 }

@@ -6,7 +6,7 @@ use tokio::process::Command;
 use crate::harness::demo::processes_of_group;
 use crate::harness::metrics::Metrics;
 use crate::harness::process::{Process, Signal};
-use crate::harness::scenario::{Stage, profile_folder};
+use crate::harness::scenario::{Fixture, profile_folder};
 use crate::harness::sockets::free_address;
 use crate::harness::tools::shipped;
 
@@ -27,17 +27,17 @@ pub struct Local {
 
 impl Local {
     /// Starts the layout built with the tests, and waits until everything is running.
-    pub async fn start(stage: &Stage) -> Result<Self> {
+    pub async fn start(fixture: &Fixture) -> Result<Self> {
         let two = || Ok::<_, anyhow::Error>([free_address()?, free_address()?]);
         let (front, statistics, prometheus) = (free_address()?, free_address()?, free_address()?);
         let (nodes, admins, apps) = (two()?, two()?, two()?);
         // A shell can't reset an ignored signal, such as Ctrl-C's when tests run in the background.
         let mut command = Command::new("env");
         command.arg("--default-signal=INT").arg(shipped("local/run"));
-        command.env("PROGRAMS", profile_folder()?).env("TMPDIR", stage.folder()).process_group(0);
+        command.env("PROGRAMS", profile_folder()?).env("TMPDIR", fixture.folder()).process_group(0);
         command.env("FRONT", &front).env("STATISTICS", &statistics).env("PROMETHEUS", &prometheus);
         command.env("NODES", nodes.join(" ")).env("ADMINS", admins.join(" ")).env("APPS", apps.join(" "));
-        let process = Process::start(stage, "local", command)?;
+        let process = Process::start(fixture, "local", command)?;
         let group = process.id()?;
         let mut local = Self { process, group, front, statistics, prometheus, admins };
         local.process.wait_for_line(INVITATION_END).await?;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
-use crate::harness::scenario::{Stage, named, tail, until};
+use crate::harness::scenario::{Fixture, named, tail, until};
 
 /// Time limit for a process to finish its work and end, with a large margin.
 const END_GUARD: Duration = Duration::from_secs(60);
@@ -68,8 +68,8 @@ pub struct Process {
 
 impl Process {
     /// Starts a program with its output logged line by line.
-    pub fn start(stage: &Stage, name: &str, command: Command) -> Result<Self> {
-        let (mut process, stdout, _) = Self::spawn(stage, name, command, Stdio::null())?;
+    pub fn start(fixture: &Fixture, name: &str, command: Command) -> Result<Self> {
+        let (mut process, stdout, _) = Self::spawn(fixture, name, command, Stdio::null())?;
         let (tell, lines) = watch::channel(Vec::new());
         tokio::spawn(keep_lines(stdout, process.log.clone(), tell));
         process.lines = lines;
@@ -77,18 +77,18 @@ impl Process {
     }
 
     /// Starts a program controlled over standard input and output. Only its errors are logged.
-    pub fn start_driven(stage: &Stage, name: &str, command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
-        let (process, stdout, stdin) = Self::spawn(stage, name, command, Stdio::piped())?;
+    pub fn start_driven(fixture: &Fixture, name: &str, command: Command) -> Result<(Self, ChildStdin, ChildStdout)> {
+        let (process, stdout, stdin) = Self::spawn(fixture, name, command, Stdio::piped())?;
         Ok((process, stdin.context("the input is piped")?, stdout))
     }
 
     fn spawn(
-        stage: &Stage,
+        fixture: &Fixture,
         name: &str,
         mut command: Command,
         stdin: Stdio,
     ) -> Result<(Self, ChildStdout, Option<ChildStdin>)> {
-        let log = stage.log_path(name);
+        let log = fixture.log_path(name);
         // The test appends output, the process itself errors.
         let errors = File::options().create(true).append(true).open(&log);
         let errors = errors.with_context(|| format!("making {}", log.display()))?;

@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::harness::http_client;
 use crate::harness::process::Process;
-use crate::harness::scenario::{Stage, until};
+use crate::harness::scenario::{Fixture, until};
 use crate::harness::sockets::free_address;
 
 /// Scrape interval, the shortest possible.
@@ -37,15 +37,15 @@ pub struct Prometheus {
 
 impl Prometheus {
     /// Starts a Prometheus that scrapes `/metrics` of these addresses as separate jobs, and waits until all are up.
-    pub async fn start(stage: &Stage, targets: &[(&str, &str)]) -> Result<Self> {
-        Self::start_with(stage, targets, &Terms::default()).await
+    pub async fn start(fixture: &Fixture, targets: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(fixture, targets, &Terms::default()).await
     }
 
     /// Starts a Prometheus with a token for its targets and with alert rules.
     ///
     /// # Errors
     /// If it does not start, or a target can't be scraped.
-    pub async fn start_with(stage: &Stage, targets: &[(&str, &str)], terms: &Terms<'_>) -> Result<Self> {
+    pub async fn start_with(fixture: &Fixture, targets: &[(&str, &str)], terms: &Terms<'_>) -> Result<Self> {
         let address = free_address()?;
         let token = terms.token.map(|token| format!("    authorization: {{credentials: '{token}'}}\n"));
         let token = token.unwrap_or_default();
@@ -57,13 +57,13 @@ impl Prometheus {
         let intervals = ["scrape_interval", "scrape_timeout", "evaluation_interval"];
         let intervals = intervals.map(|name| format!("{name}: {SCRAPE_INTERVAL}")).join(", ");
         let text = format!("global: {{{intervals}}}\n{rules}scrape_configs:\n{jobs}");
-        let (file, data) = (stage.folder().join("prometheus.yml"), stage.folder().join("prometheus"));
+        let (file, data) = (fixture.folder().join("prometheus.yml"), fixture.folder().join("prometheus"));
         std::fs::write(&file, text)?;
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", data.display()));
         command.arg(format!("--web.listen-address={address}"));
-        let process = Process::start(stage, "prometheus", command)?;
+        let process = Process::start(fixture, "prometheus", command)?;
         let mut prometheus = Self { process, address, targets: targets.len() };
         prometheus.up().await?;
         Ok(prometheus)

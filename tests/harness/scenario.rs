@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::places::{self, Place};
+use super::test_permit::{self, TestPermit};
 
 /// Time limit of a scenario, far above normal durations: it only turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(180);
@@ -22,19 +22,19 @@ const LOG_TAIL_LINES: usize = 40;
 /// Polling interval for conditions without notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-static STAGES: AtomicUsize = AtomicUsize::new(0);
+static FIXTURES: AtomicUsize = AtomicUsize::new(0);
 
 /// Folder of one test, with the logs of its processes.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Fixture {
     folder: PathBuf,
     files: AtomicUsize,
 }
 
-impl Stage {
+impl Fixture {
     /// Creates a folder outside of a test. The caller removes it.
     pub fn new() -> Result<Self> {
-        let number = STAGES.fetch_add(1, Ordering::Relaxed);
+        let number = FIXTURES.fetch_add(1, Ordering::Relaxed);
         let test = thread::current().name().unwrap_or("main").replace("::", "-");
         let folder = target_folder()?.join("e2e").join(format!("{}-{number}-{test}", std::process::id()));
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -67,7 +67,7 @@ impl Stage {
 }
 
 /// Shows the logs if the test panics.
-struct ShowLogs<'a>(&'a Stage);
+struct ShowLogs<'a>(&'a Fixture);
 
 impl Drop for ShowLogs<'_> {
     fn drop(&mut self) {
@@ -83,24 +83,24 @@ impl Drop for ShowLogs<'_> {
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
-pub fn play(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
-    play_at(&places::light(), body);
+pub fn run_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+    run_test_at(&test_permit::light(), body);
 }
 
-/// Like [`play`], but never in parallel with another heavy test: two cores suffice for only one.
+/// Like [`run_test`], but never in parallel with another heavy test: two cores suffice for only one.
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
-pub fn play_heavy(body: impl AsyncFnOnce(&Stage) -> Result<()>) {
-    play_at(&places::heavy(), body);
+pub fn run_heavy_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+    run_test_at(&test_permit::heavy(), body);
 }
 
-fn play_at(_place: &Place, body: impl AsyncFnOnce(&Stage) -> Result<()>) {
-    let outcome = Stage::new().and_then(|stage| {
-        let logs = ShowLogs(&stage);
-        let outcome = run(&stage, body);
+fn run_test_at(_permit: &TestPermit, body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+    let outcome = Fixture::new().and_then(|fixture| {
+        let logs = ShowLogs(&fixture);
+        let outcome = run_body(&fixture, body);
         if outcome.is_err() {
-            show(&stage);
+            show(&fixture);
             std::mem::forget(logs);
         }
         outcome
@@ -118,10 +118,10 @@ fn without_foreign_frames(error: &str) -> String {
     format!("{}{places}", chain.trim_end())
 }
 
-fn run(stage: &Stage, body: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
+fn run_body(fixture: &Fixture, body: impl AsyncFnOnce(&Fixture) -> Result<()>) -> Result<()> {
     let guard = if is_full() { GUARD_FULL } else { GUARD };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let outcome = runtime.block_on(async { tokio::time::timeout(guard, body(stage)).await });
+    let outcome = runtime.block_on(async { tokio::time::timeout(guard, body(fixture)).await });
     match outcome {
         Ok(result) => result,
         Err(_) => bail!("the test hangs: it was not over after {} s", guard.as_secs()),
@@ -196,6 +196,6 @@ pub(crate) fn tail(path: &Path) -> String {
 }
 
 #[expect(clippy::print_stderr, reason = "the test runner keeps it and shows it with a failed test")]
-fn show(stage: &Stage) {
-    eprintln!("{}", stage.tails());
+fn show(fixture: &Fixture) {
+    eprintln!("{}", fixture.tails());
 }

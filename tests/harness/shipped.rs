@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::harness::fleet::Proxy;
 use crate::harness::metrics::Metrics;
 use crate::harness::process::Process;
-use crate::harness::scenario::{Stage, until};
+use crate::harness::scenario::{Fixture, until};
 use crate::harness::sockets::free_address;
 
 /// Debian's folder of servers, which may be missing in `PATH`.
@@ -70,36 +70,40 @@ impl Shipped {
     }
 
     /// Starts the balancer in front of two or three nodes (HAProxy: any number), and waits until it listens.
-    pub async fn start<'a>(self, stage: &Stage, nodes: impl IntoIterator<Item = &'a Proxy>) -> Result<LoadBalancer> {
+    pub async fn start<'a>(
+        self,
+        fixture: &Fixture,
+        nodes: impl IntoIterator<Item = &'a Proxy>,
+    ) -> Result<LoadBalancer> {
         let (product, address, statistics) = (self.product, free_address()?, free_address()?);
         let nodes: Vec<&Proxy> = nodes.into_iter().collect();
-        let placed = self.place(stage, &nodes, &address, &statistics)?;
-        let path = stage.folder().join(product.name()).with_extension("conf");
+        let placed = self.place(fixture, &nodes, &address, &statistics)?;
+        let path = fixture.folder().join(product.name()).with_extension("conf");
         std::fs::write(&path, placed.text)?;
         let mut command = Command::new(Path::new(PROGRAMS).join(product.name()));
         match product {
             BalancerProduct::HaProxy => command.arg("-db").arg("-f").arg(&path),
             BalancerProduct::Nginx => command.arg("-e").arg("stderr").arg("-c").arg(&path),
         };
-        let mut process = Process::start(stage, product.name(), command)?;
+        let mut process = Process::start(fixture, product.name(), command)?;
         until(async || {
             ensure!(process.is_running(), "{}", process.log());
             Ok(TcpStream::connect(&address).await.ok())
         })
         .await?;
-        let access_log = (product == BalancerProduct::Nginx).then(|| stage.folder().join(ACCESS_LOG));
+        let access_log = (product == BalancerProduct::Nginx).then(|| fixture.folder().join(ACCESS_LOG));
         Ok(LoadBalancer { process, address, statistics, access_log })
     }
 
     /// Adapts the file to loopback: its address, the nodes' addresses, and output files in the test's folder.
-    fn place(self, stage: &Stage, nodes: &[&Proxy], address: &str, statistics: &str) -> Result<Self> {
+    fn place(self, fixture: &Fixture, nodes: &[&Proxy], address: &str, statistics: &str) -> Result<Self> {
         let mut placed = match self.product {
             BalancerProduct::HaProxy => self
                 .with("bind :80", &format!("bind {address}"))?
                 .with("bind 127.0.0.1:8404", &format!("bind {statistics}"))?
                 .with(" port 8090", "")?,
             BalancerProduct::Nginx => {
-                let folder = stage.folder().display();
+                let folder = fixture.folder().display();
                 let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
                 let paths: String = paths.iter().map(|of| format!("{of}_temp_path {folder}/{of};\n")).collect();
                 // A single process, because workers would outlive a killed master.

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::harness::client::Agents;
 use crate::harness::fleet::{App, AppServer, Fleet, Proxy};
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::Fixture;
 use crate::harness::sockets::free_address;
 use crate::harness::tls::Authority;
 
@@ -57,7 +57,7 @@ impl TestServers {
                 Ok(Self { app, proxies: Vec::new(), tls: None })
             }
             Setting::TwoProxiesWithTls => {
-                let authority = Authority::new(fleet.stage(), "ground")?;
+                let authority = Authority::new(fleet.fixture(), "ground")?;
                 let identity = authority.sign("proxy", &["localhost", "127.0.0.1"])?;
                 let (certificate, key) = identity.arguments()?;
                 let app = fleet.app(app).await?;
@@ -71,7 +71,7 @@ impl TestServers {
                 Ok(Self { app, proxies, tls: Some((authority, addresses)) })
             }
             Setting::EmbeddedWithTls => {
-                let authority = Authority::new(fleet.stage(), "ground")?;
+                let authority = Authority::new(fleet.fixture(), "ground")?;
                 let identity = authority.sign("app", &["localhost", "127.0.0.1"])?;
                 let (certificate, key) = identity.arguments()?;
                 let address = free_address()?;
@@ -84,29 +84,29 @@ impl TestServers {
 
     /// Clients that trust the certificates of this setup.
     #[must_use]
-    pub fn agents<'a>(&self, stage: &'a Stage) -> Agents<'a> {
+    pub fn agents<'a>(&self, fixture: &'a Fixture) -> Agents<'a> {
         match &self.tls {
-            Some((authority, _)) => Agents::trusting(stage, &authority.file),
-            None => Agents::new(stage),
+            Some((authority, _)) => Agents::trusting(fixture, &authority.file),
+            None => Agents::new(fixture),
         }
     }
 
-    /// Client address as `host:port`. Consecutive `seat` numbers use different proxies, if possible.
+    /// Client address as `host:port`. Consecutive indexes use different proxies, if possible.
     #[must_use]
-    pub fn address(&self, seat: usize) -> &str {
-        match self.proxies.get(seat % self.proxies.len().max(1)) {
+    pub fn address(&self, index: usize) -> &str {
+        match self.proxies.get(index % self.proxies.len().max(1)) {
             Some(proxy) => proxy.address(),
             None => self.app.address(),
         }
     }
 
-    /// URL for clients of this seat.
+    /// URL for the client with this index.
     #[must_use]
-    pub fn url(&self, seat: usize, path: &str) -> String {
-        let secure = self.tls.as_ref().and_then(|(_, addresses)| addresses.get(seat % addresses.len()));
+    pub fn url(&self, index: usize, path: &str) -> String {
+        let secure = self.tls.as_ref().and_then(|(_, addresses)| addresses.get(index % addresses.len()));
         match secure {
             Some(address) => format!("https://{address}{path}"),
-            None => format!("http://{}{path}", self.address(seat)),
+            None => format!("http://{}{path}", self.address(index)),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::Fixture;
 
 /// Certificate authority only for tests.
 #[derive(Debug)]
@@ -41,13 +41,13 @@ pub struct Identity {
 
 impl Authority {
     /// Creates an authority with this name.
-    pub fn new(stage: &Stage, name: &str) -> Result<Self> {
+    pub fn new(fixture: &Fixture, name: &str) -> Result<Self> {
         let mut params = CertificateParams::new([])?;
         // Issuer and subject must have different names.
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let folder = stage.folder().join(name);
+        let folder = fixture.folder().join(name);
         fs::create_dir_all(&folder)?;
         let file = folder.join("authority.pem");
         fs::write(&file, issuer.pem())?;

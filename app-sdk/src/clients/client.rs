@@ -11,7 +11,7 @@ use tokio::sync::futures::OwnedNotified;
 use trunkline_protocol::hub::{HubProtocol, Outcome, Payload};
 use trunkline_protocol::service::{Check, ClientInvocation, ServiceMessage};
 
-use super::question::{all_nodes, inquire, is_anywhere};
+use super::question::{all_nodes, is_anywhere, query_limited};
 use super::receivers::{Receivers, SendTarget};
 use crate::connection::{CallScope, Connection};
 use crate::encode::{self, Arguments};
@@ -107,7 +107,7 @@ impl Client {
         };
         let message =
             |ack_id| ServiceMessage::CheckConnectionExistenceWithAck(Check { subject: subject.clone(), ack_id });
-        is_anywhere(inquire(core, &all_nodes(core)?, message).await?)
+        is_anywhere(query_limited(core, &all_nodes(core)?, message).await?)
     }
 
     async fn request(&self, method: &str, arguments: &impl Arguments) -> Result<(HubProtocol, Outcome), InvokeError> {

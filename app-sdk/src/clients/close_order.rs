@@ -4,7 +4,7 @@ use bytestring::ByteString;
 use futures_util::future::join_all;
 use trunkline_protocol::service::{CloseWithAck, ServiceMessage};
 
-use super::question::{all_nodes, ask, is_anywhere, is_done_everywhere};
+use super::question::{all_nodes, is_anywhere, is_done_everywhere, query_all};
 use super::receivers::{Receivers, SendTarget};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
@@ -78,12 +78,12 @@ impl CloseOrder {
     async fn carry_out(&self, core: &HubCore, reason: Option<&ByteString>) -> Result<bool, AskError> {
         let message = |ack_id| self.message(ack_id, reason.cloned());
         let Self::Connection(id) = self else {
-            return is_done_everywhere(ask(core, &all_nodes(core)?, message).await?);
+            return is_done_everywhere(query_all(core, &all_nodes(core)?, message).await?);
         };
         // At most one proxy has the connection.
         match core.connections.get(id) {
-            Some(known) => is_anywhere(ask(core, &[known.node()], message).await?),
-            None => is_anywhere(ask(core, &all_nodes(core)?, message).await?),
+            Some(known) => is_anywhere(query_all(core, &[known.node()], message).await?),
+            None => is_anywhere(query_all(core, &all_nodes(core)?, message).await?),
         }
     }
 

@@ -11,7 +11,7 @@ use trunkline_protocol::service::{
 
 use super::answer::Answer;
 use super::members::{ListedSet, Members, count};
-use super::question::{ProxyReply, Silence, all_nodes, ask, inquire, is_anywhere};
+use super::question::{NoReply, ProxyReply, all_nodes, is_anywhere, query_all, query_limited};
 use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -118,11 +118,11 @@ impl Groups {
             }
         };
         let Some(known) = self.core.connections.get(&connection_id) else {
-            return outcome(self.ask(&self.core.outbound.nodes(), message).await?);
+            return outcome(self.query_all(&self.core.outbound.nodes(), message).await?);
         };
         // During a move, the previous node might lose the change.
         let permit = known.home().pass().await;
-        let changed = outcome(self.ask(&[Arc::clone(permit.node())], message).await?);
+        let changed = outcome(self.query_all(&[Arc::clone(permit.node())], message).await?);
         if changed.is_ok() && self.core.lost.are_kept() {
             match (change, group) {
                 (MembershipChange::Join, Some(group)) => known.note_joined(group),
@@ -148,15 +148,15 @@ impl Groups {
                 MembershipChange::Leave => ServiceMessage::UserLeaveGroupWithAck(body),
             }
         };
-        self.ask(&self.core.outbound.nodes(), message).await?.into_iter().try_for_each(done)
+        self.query_all(&self.core.outbound.nodes(), message).await?.into_iter().try_for_each(done)
     }
 
-    async fn ask(
+    async fn query_all(
         &self,
         nodes: &[Arc<Node>],
         message: impl Fn(i64) -> ServiceMessage,
     ) -> Result<Vec<ProxyReply>, GroupError> {
-        ask(&self.core, nodes, message).await.map_err(|error| GroupError::Failed(error.to_string()))
+        query_all(&self.core, nodes, message).await.map_err(|error| GroupError::Failed(error.to_string()))
     }
 }
 
@@ -167,9 +167,9 @@ impl Groups {
     /// # Errors
     /// If the group name is empty, or if no proxy has the group and at least one did not reply within 10 s.
     pub async fn exists(&self, group: impl AsRef<str>) -> Result<bool, AskError> {
-        let subject = asked(group)?;
+        let subject = checked_query_name(group)?;
         let message = |ack_id| ServiceMessage::CheckGroupExistenceWithAck(Check { subject: subject.clone(), ack_id });
-        is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, message).await?)
+        is_anywhere(query_limited(&self.core, &all_nodes(&self.core)?, message).await?)
     }
 
     /// Whether a connection of this user is a member of the group.
@@ -177,12 +177,12 @@ impl Groups {
     /// # Errors
     /// If the group name is empty, or if no proxy has such a member and at least one did not reply within 10 s.
     pub async fn contains_user(&self, user_id: impl AsRef<str>, group: impl AsRef<str>) -> Result<bool, AskError> {
-        let (user_id, group) = (ByteString::from(user_id.as_ref()), asked(group)?);
+        let (user_id, group) = (ByteString::from(user_id.as_ref()), checked_query_name(group)?);
         let message = |ack_id| {
             let (user_id, group) = (user_id.clone(), group.clone());
             ServiceMessage::CheckUserInGroupWithAck(CheckUserInGroup { user_id, group, ack_id })
         };
-        is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, message).await?)
+        is_anywhere(query_limited(&self.core, &all_nodes(&self.core)?, message).await?)
     }
 
     /// Lists the members of a group, page by page or [all](Members::all) together.
@@ -196,7 +196,7 @@ impl Groups {
     /// If the group name is empty, no proxy replied, or too many queries are pending. [`Answer::missing`] lists
     /// proxies that did not reply.
     pub async fn count(&self, group: impl AsRef<str>) -> Result<Answer<u64>, AskError> {
-        count(&self.core, &ListedSet::Group(asked(group)?)).await
+        count(&self.core, &ListedSet::Group(checked_query_name(group)?)).await
     }
 
     /// Users with a connection in a group, without duplicates, sorted by name. Members without a user are omitted.
@@ -222,7 +222,7 @@ fn named(group: impl AsRef<str>) -> Result<ByteString, GroupError> {
     if group.as_ref().is_empty() { Err(GroupError::EmptyGroupName) } else { Ok(group.as_ref().into()) }
 }
 
-fn asked(group: impl AsRef<str>) -> Result<ByteString, AskError> {
+fn checked_query_name(group: impl AsRef<str>) -> Result<ByteString, AskError> {
     if group.as_ref().is_empty() { Err(AskError::EmptyGroupName) } else { Ok(group.as_ref().into()) }
 }
 
@@ -235,9 +235,9 @@ fn outcome(replies: Vec<ProxyReply>) -> Result<(), GroupError> {
 /// Outcome at one proxy. A proxy that disconnected before the request has no connections left.
 fn done(reply: ProxyReply) -> Result<(), GroupError> {
     match reply {
-        Err(Silence::NotAsked) => Ok(()),
-        Err(Silence::LinkLost) => Err(GroupError::LinkLost),
-        Err(Silence::Timeout) => Err(GroupError::Timeout),
+        Err(NoReply::NotAsked) => Ok(()),
+        Err(NoReply::LinkLost) => Err(GroupError::LinkLost),
+        Err(NoReply::Timeout) => Err(GroupError::Timeout),
         Ok(Ack { status: AckStatus::Ok | AckStatus::NotFound, .. }) => Ok(()),
         Ok(Ack { status: AckStatus::Timeout, .. }) => Err(GroupError::Timeout),
         Ok(Ack { status, message, .. }) => {
@@ -256,20 +256,20 @@ mod tests {
 
     #[test]
     fn one_proxy_that_did_it_is_enough() {
-        let replies = vec![reply(AckStatus::NotFound), Err(Silence::LinkLost), reply(AckStatus::Ok)];
+        let replies = vec![reply(AckStatus::NotFound), Err(NoReply::LinkLost), reply(AckStatus::Ok)];
         assert!(outcome(replies).is_ok());
     }
 
     #[test]
     fn an_unknown_connection_is_ignored() {
-        assert!(outcome(vec![reply(AckStatus::NotFound), Err(Silence::NotAsked)]).is_ok());
+        assert!(outcome(vec![reply(AckStatus::NotFound), Err(NoReply::NotAsked)]).is_ok());
         assert!(outcome(vec![]).is_ok());
     }
 
     #[test]
     fn a_failure_is_an_error() {
-        assert!(matches!(outcome(vec![Err(Silence::LinkLost)]), Err(GroupError::LinkLost)));
-        assert!(matches!(outcome(vec![Err(Silence::Timeout)]), Err(GroupError::Timeout)));
+        assert!(matches!(outcome(vec![Err(NoReply::LinkLost)]), Err(GroupError::LinkLost)));
+        assert!(matches!(outcome(vec![Err(NoReply::Timeout)]), Err(GroupError::Timeout)));
         assert!(matches!(outcome(vec![reply(AckStatus::Timeout)]), Err(GroupError::Timeout)));
         let failed = outcome(vec![reply(AckStatus::InternalServerError)]);
         assert!(matches!(failed, Err(GroupError::Failed(text)) if text == "InternalServerError"));

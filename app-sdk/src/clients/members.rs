@@ -12,7 +12,7 @@ use trunkline_protocol::service::{
 };
 
 use super::answer::{Answer, Missing};
-use super::question::{self, all_nodes, inquire};
+use super::question::{self, all_nodes, query_limited};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -126,7 +126,7 @@ impl Members {
         }
         let (as_of, is_first) = (SystemTime::now(), self.place.node.is_none());
         let nodes = sorted(&all_nodes(&self.core)?);
-        let (mut members, mut answered, mut silence) = (Vec::new(), 0, None);
+        let (mut members, mut answered, mut no_reply) = (Vec::new(), 0, None);
         for _ in 0..QUESTIONS_PER_PAGE_MAX {
             if members.len() >= self.page_size {
                 break;
@@ -145,13 +145,13 @@ impl Members {
                 // A local limit, not a missing reply.
                 Err(error @ AskError::TooManyQuestions(_)) => return Err(error),
                 Err(error) => {
-                    self.place.lose(node.name(), &mut self.missing);
+                    self.place.note_missing(node.name(), &mut self.missing);
                     self.place.leave(&node, None);
-                    silence = Some(error);
+                    no_reply = Some(error);
                 }
             }
         }
-        match silence {
+        match no_reply {
             Some(error) if answered == 0 && is_first => Err(error),
             _ => Ok(Some(Answer::new(members, as_of, answered, self.missing.clone()))),
         }
@@ -217,7 +217,7 @@ async fn query(
     let (able, unable): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|node| set.is_listed_by(node));
     let (page_size, continuation_token) = (i64::try_from(page_size).ok(), token.cloned());
     let message = |ack_id| set.query(ack_id, page_size, continuation_token.clone());
-    let replies = inquire(core, &able, message).await?;
+    let replies = query_limited(core, &able, message).await?;
     let pages = able.into_iter().zip(replies.into_iter().map(page_in));
     Ok(pages.chain(unable.into_iter().map(|node| (node, Err(set.too_old())))).collect())
 }
@@ -297,7 +297,7 @@ impl Place {
     }
 
     /// Records that a proxy did not reply.
-    fn lose(&mut self, name: &str, missing: &mut Missing) {
+    fn note_missing(&mut self, name: &str, missing: &mut Missing) {
         self.missing += 1;
         missing.add(name);
     }

@@ -12,11 +12,11 @@ use crate::hub_core::{HubCore, WAITING_MAX};
 use crate::node::Node;
 use crate::outbound::checked_frame;
 
-pub(super) type ProxyReply = Result<Ack, Silence>;
+pub(super) type ProxyReply = Result<Ack, NoReply>;
 
 /// Reason why a proxy did not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
+pub(super) enum NoReply {
     /// It had no link when the request was sent.
     NotAsked,
     /// Its last link was lost before the reply.
@@ -25,11 +25,11 @@ pub(super) enum Silence {
     Timeout,
 }
 
-impl From<Silence> for AskError {
-    fn from(silence: Silence) -> Self {
-        match silence {
-            Silence::NotAsked | Silence::LinkLost => Self::LinkLost,
-            Silence::Timeout => Self::Timeout,
+impl From<NoReply> for AskError {
+    fn from(no_reply: NoReply) -> Self {
+        match no_reply {
+            NoReply::NotAsked | NoReply::LinkLost => Self::LinkLost,
+            NoReply::Timeout => Self::Timeout,
         }
     }
 }
@@ -48,20 +48,20 @@ pub(super) fn all_nodes(core: &HubCore) -> Result<Arc<[Arc<Node>]>, AskError> {
 ///
 /// # Errors
 /// If the request is too large for a link. It is then sent to no proxy.
-pub(super) async fn ask(
+pub(super) async fn query_all(
     core: &HubCore,
     nodes: &[Arc<Node>],
     message: impl Fn(i64) -> ServiceMessage,
 ) -> Result<Vec<ProxyReply>, SendError> {
     checked_frame(&message(i64::from(i32::MAX)))?;
-    Ok(join_all(nodes.iter().map(|node| ask_one(core, node, &message))).await)
+    Ok(join_all(nodes.iter().map(|node| query_one(core, node, &message))).await)
 }
 
-/// Like [`ask`], for read-only queries, which have limited concurrency.
+/// Like [`query_all`], for read-only queries, which have limited concurrency.
 ///
 /// # Errors
-/// The errors of [`ask`], and if too many queries are pending.
-pub(super) async fn inquire(
+/// The errors of [`query_all`], and if too many queries are pending.
+pub(super) async fn query_limited(
     core: &HubCore,
     nodes: &[Arc<Node>],
     message: impl Fn(i64) -> ServiceMessage,
@@ -70,19 +70,19 @@ pub(super) async fn inquire(
         core.metrics().questions_refused.inc();
         return Err(AskError::TooManyQuestions(WAITING_MAX));
     };
-    Ok(ask(core, nodes, message).await?)
+    Ok(query_all(core, nodes, message).await?)
 }
 
-async fn ask_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> ProxyReply {
+async fn query_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> ProxyReply {
     let mut ack = core.acks.expect(node);
     let frame = message(ack.id()).to_frame();
     let answering = async {
         if !core.outbound.send(node, &frame).await {
-            return Err(Silence::NotAsked);
+            return Err(NoReply::NotAsked);
         }
-        ack.received().await.ok_or(Silence::LinkLost)
+        ack.received().await.ok_or(NoReply::LinkLost)
     };
-    tokio::time::timeout(Duration::from_millis(ACK_TIMEOUT_MS), answering).await.unwrap_or(Err(Silence::Timeout))
+    tokio::time::timeout(Duration::from_millis(ACK_TIMEOUT_MS), answering).await.unwrap_or(Err(NoReply::Timeout))
 }
 
 /// Whether any proxy replied yes. A negative result requires replies from all.
@@ -123,16 +123,16 @@ mod tests {
 
     #[test]
     fn one_yes_is_certain_and_a_no_needs_all() {
-        assert!(is_anywhere(vec![Err(Silence::Timeout), reply(AckStatus::Ok)]).unwrap());
+        assert!(is_anywhere(vec![Err(NoReply::Timeout), reply(AckStatus::Ok)]).unwrap());
         assert!(!is_anywhere(vec![reply(AckStatus::NotFound), reply(AckStatus::NotFound)]).unwrap());
-        let half = is_anywhere(vec![reply(AckStatus::NotFound), Err(Silence::LinkLost)]);
+        let half = is_anywhere(vec![reply(AckStatus::NotFound), Err(NoReply::LinkLost)]);
         assert!(matches!(half, Err(AskError::LinkLost)));
     }
 
     #[test]
     fn an_order_is_done_when_all_have_answered() {
         assert!(is_done_everywhere(vec![reply(AckStatus::NotFound), reply(AckStatus::Ok)]).unwrap());
-        let half = is_done_everywhere(vec![reply(AckStatus::Ok), Err(Silence::Timeout)]);
+        let half = is_done_everywhere(vec![reply(AckStatus::Ok), Err(NoReply::Timeout)]);
         assert!(matches!(half, Err(AskError::Timeout)));
         let failed = is_done_everywhere(vec![reply(AckStatus::InternalServerError)]);
         assert!(matches!(failed, Err(AskError::Failed(text)) if text == "InternalServerError"));

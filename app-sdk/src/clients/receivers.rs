@@ -202,7 +202,7 @@ impl Locations {
     }
 
     /// Proxies that may have the unknown connections: all linked proxies, and late joiners.
-    fn asked(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
+    fn candidates(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
         if self.unknown.is_empty() {
             return Vec::new();
         }
@@ -215,7 +215,7 @@ impl Locations {
 
     /// Proxies that get a frame: of the known connections, and candidates for the unknown ones.
     fn all_nodes(&self, core: &HubCore, payloads: &Payloads) -> Vec<Arc<Node>> {
-        let mut nodes = self.asked(core, payloads);
+        let mut nodes = self.candidates(core, payloads);
         for connection in &self.known {
             if !nodes.iter().any(|node| Arc::ptr_eq(node, &connection.node())) {
                 nodes.push(connection.node());

@@ -9,7 +9,7 @@ use trunkline_protocol::service::{AckStatus, Check, ServiceMessage};
 
 use super::answer::{Answer, Missing};
 use super::members::{ListedSet, Members, count};
-use super::question::{all_nodes, failure, inquire, is_anywhere};
+use super::question::{all_nodes, failure, is_anywhere, query_limited};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
@@ -49,7 +49,7 @@ impl Users {
     pub async fn online(&self, user_id: impl AsRef<str>) -> Result<Answer<bool>, AskError> {
         let as_of = SystemTime::now();
         let nodes = all_nodes(&self.core)?;
-        let replies = inquire(&self.core, &nodes, check(user_id.as_ref())).await?;
+        let replies = query_limited(&self.core, &nodes, check(user_id.as_ref())).await?;
         let (mut is_online, mut answered, mut missing, mut failed) = (false, 0, Missing::default(), None);
         for (node, reply) in nodes.iter().zip(replies) {
             match reply.map_err(AskError::from).and_then(|ack| match ack.status {
@@ -75,7 +75,7 @@ impl Users {
     /// # Errors
     /// If no proxy has the user and at least one did not reply within 10 s, or if too many queries are pending.
     pub async fn is_online(&self, user_id: impl AsRef<str>) -> Result<bool, AskError> {
-        is_anywhere(inquire(&self.core, &all_nodes(&self.core)?, check(user_id.as_ref())).await?)
+        is_anywhere(query_limited(&self.core, &all_nodes(&self.core)?, check(user_id.as_ref())).await?)
     }
 
     /// Lists the connections of a user, page by page or [all](Members::all) together.

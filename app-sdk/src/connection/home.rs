@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
-use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
+use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Route};
 
 use crate::node::Node;
 use crate::sync::lock;
@@ -119,9 +119,9 @@ impl Home {
         };
         let mut home_now = lock(home);
         match home_now.state.pass() {
-            Way::To(node) => Ok(SendPermit { home: Some(home), node }),
-            Way::Nowhere => Ok(SendPermit { home: None, node: Arc::new(Node::nowhere()) }),
-            Way::Paused => Err(home_now.resumed()),
+            Route::To(node) => Ok(SendPermit { home: Some(home), node }),
+            Route::Nowhere => Ok(SendPermit { home: None, node: Arc::new(Node::unlinked()) }),
+            Route::Paused => Err(home_now.resumed()),
         }
     }
 

@@ -146,18 +146,18 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     /// Returns the next request to the proxy of a connection in reassignment: to continue reading while an upload is
-    /// open or a client result is pending (`is_asked`), and to stop afterwards.
-    pub(crate) fn poll_reassignment(&mut self, is_asked: bool) -> Option<FlowOperation> {
+    /// open or a client result is pending (`has_pending_result`), and to stop afterwards.
+    pub(crate) fn poll_reassignment(&mut self, has_pending_result: bool) -> Option<FlowOperation> {
         if self.has_worker || !self.input.is_empty() {
             return None;
         }
-        self.reassignment.poll(is_asked || self.calls.has_open_uploads())
+        self.reassignment.poll(has_pending_result || self.calls.has_open_uploads())
     }
 
     /// Starts the worker if the connection can be reassigned.
     #[must_use = "a worker must be started"]
-    pub(crate) fn start_reassignment(&mut self, is_asked: bool) -> bool {
-        self.can_be_reassigned(is_asked) && self.start_worker()
+    pub(crate) fn start_reassignment(&mut self, has_pending_result: bool) -> bool {
+        self.can_be_reassigned(has_pending_result) && self.start_worker()
     }
 
     pub(crate) fn has_calls(&self) -> bool {
@@ -197,8 +197,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.is_connected
     }
 
-    /// Takes the next work of the worker. `is_asked`: a client result is pending, which delays reassignment.
-    pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits, is_asked: bool) -> WorkItem<C> {
+    /// Takes the next work of the worker. `has_pending_result`: a client result is pending, which delays reassignment.
+    pub(crate) fn next(&mut self, protocol: HubProtocol, limits: &Limits, has_pending_result: bool) -> WorkItem<C> {
         self.finish_handled();
         if let Some(call) = self.calls.next_queued(limits, &mut self.flow) {
             return WorkItem::StartCall(call);
@@ -208,7 +208,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
             ReadStage::Messages => self.next_message(protocol, limits.message_max_bytes),
             ReadStage::Ended => None,
         };
-        next.unwrap_or_else(|| self.next_without_message(is_asked))
+        next.unwrap_or_else(|| self.next_without_message(has_pending_result))
     }
 
     pub(crate) fn admit(&mut self, call: IncomingCall<C>, limits: &Limits) -> Admission<C> {
@@ -297,8 +297,11 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.known_close().is_some() || self.reassignment.is_at_boundary()
     }
 
-    fn can_be_reassigned(&self, is_asked: bool) -> bool {
-        self.reassignment.is_at_boundary() && !self.reassignment.is_leaving() && !is_asked && self.calls.is_idle()
+    fn can_be_reassigned(&self, has_pending_result: bool) -> bool {
+        self.reassignment.is_at_boundary()
+            && !self.reassignment.is_leaving()
+            && !has_pending_result
+            && self.calls.is_idle()
     }
 
     /// Claims the role of the connection's worker. Returns `false` if it has one.
@@ -330,13 +333,13 @@ impl<C: AsRef<CallState>> Inbox<C> {
     }
 
     /// Returns the next work if no complete message is waiting.
-    fn next_without_message(&mut self, is_asked: bool) -> WorkItem<C> {
+    fn next_without_message(&mut self, has_pending_result: bool) -> WorkItem<C> {
         if self.known_close().is_some() && self.stage != ReadStage::Ended {
             self.stage = ReadStage::Ended;
             self.flow.remove_bytes(self.input.clear());
             return WorkItem::InputEnded;
         }
-        if self.can_be_reassigned(is_asked) && self.reassignment.begin_leaving() {
+        if self.can_be_reassigned(has_pending_result) && self.reassignment.begin_leaving() {
             return WorkItem::Reassign;
         }
         let gives_up_calls = self.rare.as_ref().is_some_and(|rare| rare.gives_up_calls);

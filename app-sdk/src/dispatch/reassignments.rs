@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::connection_ends::ConnectionEnds;
 use super::result_routing::ResultRouter;
 use crate::connection::Connection;
-use crate::hub_core::{ClientSilence, HubCore};
+use crate::hub_core::{HubCore, NoResultReason};
 
 pub(crate) struct Reassignments {
     core: Arc<HubCore>,
@@ -42,7 +42,7 @@ impl Reassignments {
         if !self.core.give_away(connection, permit.node(), items) {
             return;
         }
-        self.results.end_waits(connection, ClientSilence::Leaving);
+        self.results.end_waits(connection, NoResultReason::Leaving);
         self.ends.abandon_calls(connection);
     }
 

@@ -13,7 +13,7 @@ use trunkline_protocol::service::{ClientCompletion, ClientInvocation, ErrorCompl
 use crate::connection::{Connection, UploadEnd, short};
 use crate::encode;
 use crate::error::text;
-use crate::hub_core::{Addressee, ClientResult, ClientSilence, HubCore, TooManyRequests};
+use crate::hub_core::{Addressee, ClientResult, HubCore, NoResultReason, TooManyRequests};
 use crate::node::Node;
 
 pub(super) struct ResultRouter {
@@ -147,7 +147,7 @@ impl ResultRouter {
         match self.core.client_results.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
             Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
-            Some(Addressee::Nobody) => match self.core.client_results.requester_of(&completion.invocation_id) {
+            Some(Addressee::Unknown) => match self.core.client_results.requester_of(&completion.invocation_id) {
                 // Requested when its client was elsewhere, or through an app server that is gone.
                 Some(app_server) => {
                     let app_server = ByteString::from(app_server);
@@ -167,15 +167,15 @@ impl ResultRouter {
         tracing::debug!(hub, connection, id = %completion.invocation_id, "{reason}");
     }
 
-    fn abandon_requests(&self, connection: &Connection, silence: ClientSilence) {
-        for abandoned in self.core.client_results.fail_connection(connection.id(), silence) {
+    fn abandon_requests(&self, connection: &Connection, reason: NoResultReason) {
+        for abandoned in self.core.client_results.fail_connection(connection.id(), reason) {
             let refusal = ErrorCompletion {
                 invocation_id: abandoned.id,
                 connection_id: connection.shared_id(),
                 caller_server_id: abandoned.app_server,
-                error: match silence {
-                    ClientSilence::Disconnected => text::disconnected(connection.id()).into(),
-                    ClientSilence::Leaving => text::leaving().into(),
+                error: match reason {
+                    NoResultReason::Disconnected => text::disconnected(connection.id()).into(),
+                    NoResultReason::Leaving => text::leaving().into(),
                 },
             };
             self.refuse_request(&connection.node(), refusal);
@@ -192,23 +192,23 @@ impl ResultRouter {
             (inbox.reassignment.goes_on(), inbox.ends_with_app_server())
         };
         match (goes_on, is_leaving) {
-            (_, true) => drop(self.end_waits(connection, ClientSilence::Leaving)),
+            (_, true) => drop(self.end_waits(connection, NoResultReason::Leaving)),
             (true, false) => self.end_uploads(connection, &UploadEnd::ConnectionClosed),
-            (false, false) => drop(self.end_waits(connection, ClientSilence::Disconnected)),
+            (false, false) => drop(self.end_waits(connection, NoResultReason::Disconnected)),
         }
     }
 
     /// Fails everything that waits for a client. Returns whether there was anything.
-    pub(super) fn end_waits(&self, connection: &Arc<Connection>, silence: ClientSilence) -> bool {
-        let end = match silence {
-            ClientSilence::Leaving => UploadEnd::Leaving,
-            ClientSilence::Disconnected => UploadEnd::ConnectionClosed,
+    pub(super) fn end_waits(&self, connection: &Arc<Connection>, reason: NoResultReason) -> bool {
+        let end = match reason {
+            NoResultReason::Leaving => UploadEnd::Leaving,
+            NoResultReason::Disconnected => UploadEnd::ConnectionClosed,
         };
-        let is_asked = self.core.client_results.is_asked(connection.id());
+        let has_pending_result = self.core.client_results.has_pending_result(connection.id());
         let had_uploads = connection.inbox().calls().0.has_open_uploads();
         self.end_uploads(connection, &end);
-        self.abandon_requests(connection, silence);
-        had_uploads || is_asked
+        self.abandon_requests(connection, reason);
+        had_uploads || has_pending_result
     }
 
     fn end_uploads(&self, connection: &Arc<Connection>, end: &UploadEnd) {
@@ -223,14 +223,14 @@ impl ResultRouter {
     /// Fails everything that waits for a client in reassignment, if its proxy cannot keep reading from it.
     pub(super) fn give_up_unread(&self, connection: &Arc<Connection>) {
         if !connection.node().reads_on() && connection.inbox().reassignment.has_begun() {
-            self.end_waits(connection, ClientSilence::Leaving);
+            self.end_waits(connection, NoResultReason::Leaving);
         }
     }
 
     pub(super) fn give_up_waits(&self) -> bool {
         let connections = self.core.connections.all();
         let leaving = connections.iter().filter(|connection| connection.inbox().reassignment.has_begun());
-        leaving.filter(|connection| self.end_waits(connection, ClientSilence::Leaving)).count() > 0
+        leaving.filter(|connection| self.end_waits(connection, NoResultReason::Leaving)).count() > 0
     }
 
     /// Notifies another app server that its request will not be answered; never waits.

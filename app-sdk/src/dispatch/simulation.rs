@@ -298,12 +298,12 @@ impl Simulation {
     async fn let_run(&mut self) {
         for _ in 0..40 {
             tokio::task::yield_now().await;
-            self.hear();
+            self.receive();
         }
     }
 
     /// Reads the frames to the proxy: counts completions, records requests, denies unknown clients.
-    fn hear(&mut self) {
+    fn receive(&mut self) {
         while let Some(piece) = next_piece(&self.outbox, self.socket) {
             self.frames.push(piece.bytes);
         }

@@ -105,7 +105,7 @@ impl Fleet {
         Self { stand, apps, listed: vec![BTreeSet::new(); proxies] }
     }
 
-    fn tell(&self, proxy: usize) {
+    fn report(&self, proxy: usize) {
         let candidates: Vec<_> = self.listed[proxy]
             .iter()
             .map(|app| TaskCandidate {
@@ -128,7 +128,7 @@ impl Fleet {
         node.open(0, Arc::clone(&outbox));
         self.apps[app].links.push(AppLink { proxy, node, outbox, socket });
         self.listed[proxy].insert(app);
-        self.tell(proxy);
+        self.report(proxy);
     }
 
     /// Closes the socket of a link. Its session continues on both ends.
@@ -140,7 +140,7 @@ impl Fleet {
 
     fn unlist(&mut self, app: usize, proxy: usize) {
         self.listed[proxy].remove(&app);
-        self.tell(proxy);
+        self.report(proxy);
     }
 
     /// Notifies an app server that the session has ended.

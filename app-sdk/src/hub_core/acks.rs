@@ -103,7 +103,7 @@ const ASKED_MAX: usize = 1_024;
 pub(crate) const WAITING_MAX: usize = 16_384;
 
 #[derive(Debug)]
-pub(crate) struct QuestionLimit {
+pub(crate) struct QueryLimit {
     turns: Semaphore,
     waiting: AtomicUsize,
 }
@@ -111,7 +111,7 @@ pub(crate) struct QuestionLimit {
 /// Guard that counts a queued query.
 struct Waiting<'a>(&'a AtomicUsize);
 
-impl QuestionLimit {
+impl QueryLimit {
     /// Waits for a permit, at most for the timeout of a proxy's reply. Returns `None` on timeout or if too many
     /// queries are queued.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
@@ -126,7 +126,7 @@ impl QuestionLimit {
     }
 }
 
-impl Default for QuestionLimit {
+impl Default for QueryLimit {
     fn default() -> Self {
         Self { turns: Semaphore::new(ASKED_MAX), waiting: AtomicUsize::new(0) }
     }
@@ -186,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn questions_beyond_the_limit_wait_for_a_turn_and_no_longer_than_an_answer_may_take() {
-        let limit = QuestionLimit::default();
+        let limit = QueryLimit::default();
         let mut turns = join_all((0..ASKED_MAX).map(|_| limit.turn())).await;
         assert!(limit.turn().await.is_none(), "nobody gives a turn back");
         let (turn, ()) = tokio::join!(limit.turn(), async { drop(turns.pop()) });
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn queries_are_refused_immediately_when_too_many_wait() {
-        let limit = QuestionLimit::default();
+        let limit = QueryLimit::default();
         let _turns = join_all((0..ASKED_MAX).map(|_| limit.turn())).await;
         let waiting = join_all((0..WAITING_MAX).map(|_| limit.turn()));
         let refused = async {

@@ -9,7 +9,7 @@ use trunkline_protocol::hub::{Completion, HubProtocol};
 use trunkline_protocol::service::ClientInvocation;
 
 use super::result_requests::{
-    AbandonedRequest, Addressee, ClientResult, ClientResults, ClientSilence, Registered, TooManyRequests,
+    AbandonedRequest, Addressee, ClientResult, ClientResults, NoResultReason, Registered, TooManyRequests,
 };
 use crate::connection::Limits;
 use crate::node::Node;
@@ -46,8 +46,8 @@ impl AwaitedResults {
         lock(&self.requests).forget(id);
     }
 
-    pub(crate) fn is_asked(&self, connection_id: &str) -> bool {
-        lock(&self.requests).is_asked(connection_id, self.timeout, Instant::now())
+    pub(crate) fn has_pending_result(&self, connection_id: &str) -> bool {
+        lock(&self.requests).has_pending_result(connection_id, self.timeout, Instant::now())
     }
 
     pub(crate) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
@@ -77,8 +77,8 @@ impl AwaitedResults {
         lock(&self.requests).refuse(invocation_id, connection_id, refusal);
     }
 
-    pub(crate) fn fail_connection(&self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
-        lock(&self.requests).fail_connection(connection_id, silence)
+    pub(crate) fn fail_connection(&self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
+        lock(&self.requests).fail_connection(connection_id, reason)
     }
 
     pub(super) fn fail_node(&self, node: &Arc<Node>) {

@@ -98,19 +98,19 @@ mod tests {
     fn a_connection_is_registered_until_its_proxy_is_notified_of_its_end() {
         let (connections, ending) = (Connections::default(), connection("c1", 1));
         connections.insert(&ending).unwrap();
-        let (is_told, (begun, begins), (asked, asks)) = (AtomicBool::new(false), mpsc::channel(), mpsc::channel());
+        let (is_announced, (begun, begins), (asked, asks)) = (AtomicBool::new(false), mpsc::channel(), mpsc::channel());
         thread::scope(|scope| {
-            let (connections, is_told) = (&connections, &is_told);
+            let (connections, is_announced) = (&connections, &is_announced);
             scope.spawn(move || {
                 begins.recv().unwrap();
                 asked.send(()).unwrap();
                 assert_eq!(connections.count(LinkId(1)), (0, 0));
-                assert!(is_told.load(Ordering::SeqCst), "a stop would end the links by now");
+                assert!(is_announced.load(Ordering::SeqCst), "a stop would end the links by now");
             });
             let tell = || {
                 begun.send(()).unwrap();
                 asks.recv().unwrap();
-                is_told.store(true, Ordering::SeqCst);
+                is_announced.store(true, Ordering::SeqCst);
             };
             assert!(connections.end(&ending, tell));
         });

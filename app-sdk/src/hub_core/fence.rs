@@ -42,11 +42,11 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
         operation: FlowOperation::Offline,
     });
     let nodes = outbound.nodes();
-    let is_told = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
+    let is_announced = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
     let told_before = told.len();
     // Services are notified with a ping on each of their connections.
     for node in nodes.iter().filter(|node| !node.is_of_service()) {
-        if !is_told(told, node) {
+        if !is_announced(told, node) {
             // Over each link, because a link without a socket would hold the message back.
             for link in node.links() {
                 // A closed link needs no notification.

@@ -44,12 +44,12 @@ impl Restorables {
     /// Earliest time at which a connection that ends now may have been lost, considering how long detection takes.
     fn lost_at(&self, connection: &Connection, cause: Cause) -> Instant {
         let (now, client_timeout) = (Instant::now(), self.client_timeout);
-        let (heard_at, may_return) = (connection.node().heard_at(), connection.home().moves_between_nodes());
+        let (received_at, may_return) = (connection.node().received_at(), connection.home().moves_between_nodes());
         let unnoticed_for = match cause {
-            Cause::LinkLost => now - heard_at,
+            Cause::LinkLost => now - received_at,
             // Its node is silent, so the node was lost.
-            Cause::Restored if !connection.node().is_linked() => now - heard_at,
-            Cause::Restored => (now - heard_at).max(client_timeout),
+            Cause::Restored if !connection.node().is_linked() => now - received_at,
+            Cause::Restored => (now - received_at).max(client_timeout),
             Cause::KeepAliveTimeout => client_timeout,
             Cause::PollsStopped => RECONNECT_TIMEOUT,
             Cause::Drained | Cause::Rebalanced => Duration::ZERO,

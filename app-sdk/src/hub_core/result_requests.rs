@@ -65,14 +65,14 @@ pub(crate) enum ClientResult {
 
 /// Reason why a client cannot send results here any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClientSilence {
+pub(crate) enum NoResultReason {
     /// It disconnected or was closed.
     Disconnected,
     /// This app server is stopping; the client continues elsewhere.
     Leaving,
 }
 
-impl ClientSilence {
+impl NoResultReason {
     fn result(self) -> ClientResult {
         match self {
             Self::Disconnected => ClientResult::Disconnected,
@@ -87,7 +87,7 @@ pub(crate) enum Addressee {
     Local(oneshot::Sender<ClientResult>),
     AppServer(ByteString),
     /// No addressee: the completion is late, or there was no request.
-    Nobody,
+    Unknown,
     /// No addressee: the request was sent to a different client.
     WrongClient,
 }
@@ -146,14 +146,14 @@ impl ClientResults {
     /// Removes the request that a client's completion answers.
     pub(super) fn complete(&mut self, id: &str, connection_id: &str) -> Addressee {
         match self.by_id.get(id) {
-            None => return Addressee::Nobody,
+            None => return Addressee::Unknown,
             Some(request) if request.connection_id != connection_id => return Addressee::WrongClient,
             Some(_) => {}
         }
         match self.remove(id).map(|request| request.requester) {
             Some(Requester::Local { sender, .. }) => Addressee::Local(sender),
             Some(Requester::AppServer { id, .. }) => Addressee::AppServer(id),
-            None => Addressee::Nobody,
+            None => Addressee::Unknown,
         }
     }
 
@@ -177,12 +177,12 @@ impl ClientResults {
 
     /// Fails the requests to a connection that cannot send results here any longer. Returns the requests of other app
     /// servers, which must be notified.
-    pub(super) fn fail_connection(&mut self, connection_id: &str, silence: ClientSilence) -> Vec<AbandonedRequest> {
+    pub(super) fn fail_connection(&mut self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
         let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();
         for id in ids {
             match self.remove(&id).map(|request| request.requester) {
-                Some(Requester::Local { sender, .. }) => drop(sender.send(silence.result())),
+                Some(Requester::Local { sender, .. }) => drop(sender.send(reason.result())),
                 Some(Requester::AppServer { id: app_server, .. }) => {
                     abandoned.push(AbandonedRequest { id, app_server })
                 }
@@ -193,7 +193,7 @@ impl ClientResults {
     }
 
     /// Whether a result of this connection is pending. Requests of other app servers count for at most `timeout`.
-    pub(super) fn is_asked(&self, connection_id: &str, timeout: Duration, now: Instant) -> bool {
+    pub(super) fn has_pending_result(&self, connection_id: &str, timeout: Duration, now: Instant) -> bool {
         let mut requests = self.of_connection(connection_id).filter_map(|id| self.by_id.get(id));
         requests.any(|request| match &request.requester {
             Requester::Local { .. } => true,
@@ -311,7 +311,7 @@ mod tests {
         let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         assert_eq!(id, "sme-1");
         assert!(matches!(results.complete("sme-1", "c1"), Addressee::Local(_)));
-        assert!(matches!(results.complete("sme-1", "c1"), Addressee::Nobody));
+        assert!(matches!(results.complete("sme-1", "c1"), Addressee::Unknown));
         assert_eq!(results.len(), 0);
     }
 
@@ -328,7 +328,7 @@ mod tests {
         let (mut mine, mut theirs) = (ClientResults::new("me"), ClientResults::new("an-other"));
         let (my_id, _) = mine.request(&text("c1"), Vec::new(), MAX).unwrap();
         let (their_id, _) = theirs.request(&text("c1"), Vec::new(), MAX).unwrap();
-        assert!(matches!(mine.complete(&their_id, "c1"), Addressee::Nobody));
+        assert!(matches!(mine.complete(&their_id, "c1"), Addressee::Unknown));
         assert_eq!((mine.requester_of(&their_id), theirs.requester_of(&my_id)), (Some("an-other"), Some("me")));
         for own_or_of_a_stream in [&*my_id, "sme-99", "1", "s1", "s-1", "sother-x", ""] {
             assert_eq!(mine.requester_of(own_or_of_a_stream), None, "{own_or_of_a_stream}");
@@ -341,13 +341,19 @@ mod tests {
         let timeout = Duration::from_secs(30);
         let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         results.request_for(text("other"), text("sother-7"), text("c1"), MAX, start).unwrap();
-        assert!(results.is_asked("c1", timeout, start + timeout) && !results.is_asked("c", timeout, start));
+        assert!(
+            results.has_pending_result("c1", timeout, start + timeout)
+                && !results.has_pending_result("c", timeout, start)
+        );
         results.forget(&id);
-        assert!(results.is_asked("c1", timeout, start) && !results.is_asked("c1", timeout, start + timeout));
+        assert!(
+            results.has_pending_result("c1", timeout, start)
+                && !results.has_pending_result("c1", timeout, start + timeout)
+        );
         let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
-        assert_eq!(results.fail_connection("c1", ClientSilence::Leaving).len(), 1);
+        assert_eq!(results.fail_connection("c1", NoResultReason::Leaving).len(), 1);
         assert_eq!(result(&mut receiver), Some(ClientResult::Leaving));
-        assert!(!results.is_asked("c1", timeout, start));
+        assert!(!results.has_pending_result("c1", timeout, start));
     }
 
     #[test]
@@ -375,7 +381,7 @@ mod tests {
         let (_, mut of_it) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
         let (_, mut of_another) = results.request(&text("c10"), Vec::new(), MAX).unwrap();
         results.request_for(text("other"), text("other-7"), text("c1"), MAX, Instant::now()).unwrap();
-        let abandoned = results.fail_connection("c1", ClientSilence::Disconnected);
+        let abandoned = results.fail_connection("c1", NoResultReason::Disconnected);
         assert_eq!(abandoned, [AbandonedRequest { id: text("other-7"), app_server: text("other") }]);
         assert_eq!(result(&mut of_it), Some(ClientResult::Disconnected));
         assert_eq!(result(&mut of_another), None);

@@ -31,14 +31,14 @@ pub(super) struct EndpointSink<'a> {
     /// Connections with workers that start at the end of the batch.
     due: Vec<Arc<Connection>>,
     /// Timer of the check for blocked workers.
-    look: Pin<Box<Sleep>>,
+    blocked_check: Pin<Box<Sleep>>,
     /// Time of the last log line about a skipped frame.
     skipped: Option<Instant>,
 }
 
 impl<'a> EndpointSink<'a> {
     pub(super) fn new(session: &'a LinkSession, slots: &'a Slots) -> Self {
-        Self { session, slots, due: Vec::new(), look: Box::pin(sleep(HELD_UP_MAX)), skipped: None }
+        Self { session, slots, due: Vec::new(), blocked_check: Box::pin(sleep(HELD_UP_MAX)), skipped: None }
     }
 
     /// Starts workers for the connections of a read, and next to blocked ones.
@@ -65,7 +65,7 @@ impl FrameSink for EndpointSink<'_> {
             Some(service) => service.pings.handle_ping(self.session.id, &self.session.outbox, ping),
             None => {
                 if let Some(boot) = ping.get(CRASHED_NODE_KEY) {
-                    self.slots.doubt_node(boot);
+                    self.slots.suspect_node(boot);
                 }
             }
         }
@@ -100,14 +100,14 @@ impl FrameSink for EndpointSink<'_> {
 
     async fn end_batch(&mut self, _bytes: usize) {
         self.start_workers();
-        self.session.node.note_heard();
+        self.session.node.note_received();
     }
 
     /// Checks for blocked workers while no frames arrive.
     async fn idle(&mut self) -> Infallible {
         while self.session.due.is_waiting() {
-            self.look.as_mut().reset(Instant::now() + HELD_UP_MAX);
-            self.look.as_mut().await;
+            self.blocked_check.as_mut().reset(Instant::now() + HELD_UP_MAX);
+            self.blocked_check.as_mut().await;
             self.start_workers();
         }
         future::pending().await

@@ -59,7 +59,7 @@ pub(crate) struct LinkSession {
     /// Maximum silence of a live proxy.
     pub(super) patience: Duration,
     /// Notified when another proxy reports that this one has crashed.
-    pub(super) told_crashed: Notify,
+    pub(super) reported_crashed: Notify,
     /// Cancelled when the session ends.
     pub(super) over: CancellationToken,
     pub(super) clock: LinkClock,
@@ -99,7 +99,7 @@ impl LinkSession {
             socket: Mutex::default(),
             detached: Notify::new(),
             doubted: Notify::new(),
-            told_crashed: Notify::new(),
+            reported_crashed: Notify::new(),
             patience: Duration::from_millis(window_ms.min(RESUME_WINDOW_MS)),
             over: CancellationToken::new(),
             clock: LinkClock::start(),
@@ -125,8 +125,8 @@ impl LinkSession {
 
     /// Waits until a suspected proxy has had [`patience`](Self::patience) to prove that it is alive, or forever without
     /// a suspicion.
-    pub(super) async fn judge(&self, doubted_at: Option<Instant>) {
-        match doubted_at {
+    pub(super) async fn suspicion_elapsed(&self, suspected_at: Option<Instant>) {
+        match suspected_at {
             Some(since) => sleep_until(since + self.patience).await,
             None => future::pending().await,
         }

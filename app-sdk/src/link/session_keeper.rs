@@ -20,11 +20,11 @@ const DOUBTED_FOR: Duration = Duration::from_secs(1);
 /// Only silence distinguishes a restarted proxy from a second proxy with the same name: a live proxy sends several
 /// pings within the default window, and a proxy that was cut off for its window has given up the session.
 pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
-    let mut doubted_at = None;
+    let mut suspected_at = None;
     loop {
         let why = tokio::select! {
             () = session.over.cancelled() => return,
-            () = session.told_crashed.notified() => {
+            () = session.reported_crashed.notified() => {
                 // sleep: a live proxy has a new socket by the end of it
                 sleep(DOUBTED_FOR).await;
                 if slots.end_crashed(&session) {
@@ -33,12 +33,12 @@ pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
                 continue;
             }
             () = session.shutdown.cancelled() => StopReason::Shutdown,
-            () = session.doubted.notified(), if doubted_at.is_none() => {
-                doubted_at = Some(Instant::now());
+            () = session.doubted.notified(), if suspected_at.is_none() => {
+                suspected_at = Some(Instant::now());
                 continue;
             }
-            () = session.judge(doubted_at) => {
-                if doubted_at.take().is_some_and(|since| session.node.heard_at() > since) {
+            () = session.suspicion_elapsed(suspected_at) => {
+                if suspected_at.take().is_some_and(|since| session.node.received_at() > since) {
                     slots.note_shared_name(&session.key);
                     continue;
                 }

@@ -90,11 +90,11 @@ impl Slots {
     }
 
     /// Handles the report of another node that a node process has crashed. A node with a socket here is alive.
-    pub(super) fn doubt_node(&self, boot: &str) {
+    pub(super) fn suspect_node(&self, boot: &str) {
         let slots = lock(&self.slots);
         let sessions = sessions_of(&slots, boot);
         if sessions.iter().all(|session| !session.outbox.is_open()) {
-            sessions.iter().for_each(|session| session.told_crashed.notify_one());
+            sessions.iter().for_each(|session| session.reported_crashed.notify_one());
         }
     }
 
@@ -186,7 +186,7 @@ fn attach(
 ) -> Result<TakenSlot, Refused> {
     match session.attach(offer) {
         Some(Ok((socket, answer))) => {
-            session.node.note_heard();
+            session.node.note_received();
             Ok(TakenSlot::Attached(SessionStart { session, socket, answer, is_new }))
         }
         Some(Err(error)) => {

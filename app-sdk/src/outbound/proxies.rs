@@ -59,7 +59,7 @@ impl Proxies {
             self.replay.open(now);
         }
         // Ahead of newer frames: no sender has the node yet.
-        let (late, boot) = name.late_comer();
+        let (late, boot) = name.replay_key();
         let replayed = self.replay.replay(late, boot, now).iter().filter(|frame| node.control(frame));
         let (replayed_frames, replayed_bytes) =
             replayed.fold((0, 0), |(frames, bytes), frame| (frames + 1, bytes + frame.len()));

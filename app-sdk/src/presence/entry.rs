@@ -13,7 +13,7 @@ pub(super) struct Entry {
     /// Whether it was present after the last change.
     was_here: bool,
     /// Whether it was last reported as present.
-    is_told: bool,
+    is_reported: bool,
     pending: Option<Pending>,
     /// A change that reverted before it was reported: its tick, and the app servers that had received the change.
     turned_back: Option<(u64, Arc<[Arc<str>]>)>,
@@ -31,15 +31,15 @@ const TURNED_BACK_TICKS: u64 = 20;
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) due: u64,
-    pub(super) teller: Teller,
+    pub(super) reporter: Reporter,
 }
 
 /// App server that reports a change, and the app servers that have received it.
 #[derive(Debug, Clone)]
-pub(super) struct Teller {
+pub(super) struct Reporter {
     pub(super) owner: Arc<str>,
     /// Instances that were subscribed when the change was received. Later ones have not seen it.
-    pub(super) heard_by: Arc<[Arc<str>]>,
+    pub(super) received_by: Arc<[Arc<str>]>,
     /// Taken over from a lost app server, which may already have reported it.
     pub(super) is_inherited: bool,
 }
@@ -51,7 +51,7 @@ pub(super) enum Settled {
     /// A new change is pending.
     Begun,
     /// A pending change was reverted. Its reporter may already have reported it, if its grace period ended earlier.
-    TurnedBack(Teller),
+    TurnedBack(Reporter),
 }
 
 impl Entry {
@@ -61,7 +61,7 @@ impl Entry {
             at: Vec::new(),
             user,
             was_here: false,
-            is_told: is_known,
+            is_reported: is_known,
             pending: None,
             turned_back: None,
             is_mine: false,
@@ -99,9 +99,9 @@ impl Entry {
     /// the change reverts.
     pub(super) fn pass_on(&mut self, heir: Option<Arc<str>>, is_doubtful: bool) {
         let Some(pending) = &mut self.pending else { return };
-        pending.teller.is_inherited |= heir.is_some() || is_doubtful;
+        pending.reporter.is_inherited |= heir.is_some() || is_doubtful;
         if let Some(heir) = heir {
-            pending.teller.owner = heir;
+            pending.reporter.owner = heir;
             self.is_mine = false;
         }
     }
@@ -126,44 +126,44 @@ impl Entry {
     }
 
     fn is_idle(&self) -> bool {
-        self.at.is_empty() && !self.is_told && self.pending.is_none()
+        self.at.is_empty() && !self.is_reported && self.pending.is_none()
     }
 
-    /// Compares the current state with the last one reported. `teller` selects the reporter among the given
+    /// Compares the current state with the last one reported. `reporter` selects the reporter among the given
     /// instances: an app server that subscribed between a change and its reversal may have seen neither.
     pub(super) fn settle(
         &mut self,
         (now, due): (u64, u64),
         is_suspended: impl Fn(SourceId) -> bool,
-        teller: impl FnOnce(Option<&[Arc<str>]>) -> Teller,
+        reporter: impl FnOnce(Option<&[Arc<str>]>) -> Reporter,
     ) -> Settled {
         self.was_here = self.at.iter().any(|id| !is_suspended(*id));
-        if self.was_here == self.is_told {
+        if self.was_here == self.is_reported {
             if self.is_doubtful() {
                 return Settled::AsBefore;
             }
-            let Some(Pending { teller, .. }) = self.pending.take() else { return Settled::AsBefore };
-            self.turned_back = Some((now, Arc::clone(&teller.heard_by)));
-            return Settled::TurnedBack(teller);
+            let Some(Pending { reporter, .. }) = self.pending.take() else { return Settled::AsBefore };
+            self.turned_back = Some((now, Arc::clone(&reporter.received_by)));
+            return Settled::TurnedBack(reporter);
         }
         if self.pending.is_some() {
             return Settled::AsBefore;
         }
         let turned_back = self.turned_back.take().filter(|(at, _)| now <= at + TURNED_BACK_TICKS);
-        let teller = teller(turned_back.as_ref().map(|(_, heard_by)| &**heard_by));
-        self.pending = Some(Pending { due, teller });
+        let reporter = reporter(turned_back.as_ref().map(|(_, received_by)| &**received_by));
+        self.pending = Some(Pending { due, reporter });
         Settled::Begun
     }
 
     /// Whether a lost app server may have reported it. Then the current state is always reported.
     fn is_doubtful(&self) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.teller.is_inherited)
+        self.pending.as_ref().is_some_and(|pending| pending.reporter.is_inherited)
     }
 
     /// Schedules another report by the heir of a lost app server.
-    pub(super) fn doubt(&mut self, due: u64, heir: Teller) {
+    pub(super) fn schedule_report(&mut self, due: u64, heir: Reporter) {
         let due = self.pending.as_ref().map_or(due, |pending| pending.due);
-        self.pending = Some(Pending { due, teller: heir });
+        self.pending = Some(Pending { due, reporter: heir });
     }
 
     /// Takes a due change. Returns whether it is present, and the app server that reports it, or `None` if this one
@@ -173,13 +173,13 @@ impl Entry {
         (now, kept_until): (u64, u64),
         is_suspended: impl Fn(SourceId) -> bool,
         me: &str,
-    ) -> Option<(bool, Option<Teller>)> {
+    ) -> Option<(bool, Option<Reporter>)> {
         let pending = self.pending.take_if(|pending| pending.due <= now)?;
-        self.is_told = self.at.iter().any(|id| !is_suspended(*id));
-        let tells = *pending.teller.owner == *me || self.is_mine;
+        self.is_reported = self.at.iter().any(|id| !is_suspended(*id));
+        let tells = *pending.reporter.owner == *me || self.is_mine;
         self.is_mine = tells;
-        self.kept_until = (tells && !self.is_told).then_some(kept_until);
-        Some((self.is_told, (!tells).then_some(pending.teller)))
+        self.kept_until = (tells && !self.is_reported).then_some(kept_until);
+        Some((self.is_reported, (!tells).then_some(pending.reporter)))
     }
 }
 

@@ -17,7 +17,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::service::{PresenceChanges, PresencePhase, presence_owner};
 
-use super::entry::{Entry, Held, Pending, Settled, Source, SourceId, Teller};
+use super::entry::{Entry, Held, Pending, Reporter, Settled, Source, SourceId};
 use super::notice::{GroupChanged, Notice, Subject, UserOffline, UserOnline};
 use crate::clients::Member;
 
@@ -71,7 +71,7 @@ pub(super) struct PresenceView<N> {
     due: BTreeMap<u64, Vec<Subject>>,
     ready: VecDeque<Subject>,
     running: HashSet<Subject>,
-    told_by_others: VecDeque<ReportedByOther>,
+    reported_by_others: VecDeque<ReportedByOther>,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +95,7 @@ enum Departure {
 #[derive(Debug)]
 struct ReportedByOther {
     at: Instant,
-    teller: Teller,
+    reporter: Reporter,
     held: Held,
     user: Option<Arc<str>>,
 }
@@ -116,7 +116,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             due: BTreeMap::new(),
             ready: VecDeque::new(),
             running: HashSet::new(),
-            told_by_others: VecDeque::new(),
+            reported_by_others: VecDeque::new(),
         }
     }
 
@@ -247,9 +247,9 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         } else if let Some(until) = entry.lingers_until() {
             self.due.entry(until + 1).or_default().push(Subject::User(Arc::clone(user)));
         }
-        let (is_here, teller) = due?;
-        if let Some(teller) = teller {
-            self.remember(at, teller, Held::User(Arc::clone(user)), None);
+        let (is_here, reporter) = due?;
+        if let Some(reporter) = reporter {
+            self.remember(at, reporter, Held::User(Arc::clone(user)), None);
             return None;
         }
         let user_id = user.to_string();
@@ -284,19 +284,19 @@ impl<N: PartialEq + Clone> PresenceView<N> {
                 group.pending.insert(Arc::clone(&id));
                 self.due.entry(until + 1).or_default().push(Subject::Group(Arc::clone(name)));
             }
-            let Some((is_here, teller)) = due else { continue };
+            let Some((is_here, reporter)) = due else { continue };
             let member = || Member { connection_id: id.to_string(), user_id: user.as_ref().map(ToString::to_string) };
-            match (teller, is_here) {
+            match (reporter, is_here) {
                 (None, true) => own.joined.push(member()),
                 (None, false) => own.left.push(member()),
-                (Some(teller), _) => others.push((teller, id, user)),
+                (Some(reporter), _) => others.push((reporter, id, user)),
             }
         }
         if group.members.is_empty() {
             self.groups.remove(name);
         }
-        for (teller, id, user) in others {
-            self.remember(at, teller, Held::Member(Arc::clone(name), id), user);
+        for (reporter, id, user) in others {
+            self.remember(at, reporter, Held::Member(Arc::clone(name), id), user);
         }
         let is_empty = own.joined.is_empty() && own.left.is_empty();
         if is_empty && has_more {
@@ -305,12 +305,12 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         (!is_empty).then_some(Notice::Group(own))
     }
 
-    fn remember(&mut self, at: Instant, teller: Teller, held: Held, user: Option<Arc<str>>) {
+    fn remember(&mut self, at: Instant, reporter: Reporter, held: Held, user: Option<Arc<str>>) {
         let is_old = |told: &ReportedByOther| told.at + REMEMBERED_FOR < at;
-        while self.told_by_others.front().is_some_and(is_old) || self.told_by_others.len() >= REMEMBERED_MAX {
-            self.told_by_others.pop_front();
+        while self.reported_by_others.front().is_some_and(is_old) || self.reported_by_others.len() >= REMEMBERED_MAX {
+            self.reported_by_others.pop_front();
         }
-        self.told_by_others.push_back(ReportedByOther { at, teller, held, user });
+        self.reported_by_others.push_back(ReportedByOther { at, reporter, held, user });
     }
 }
 
@@ -410,9 +410,9 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     /// App server that reports a change in place of lost ones, selected among its receivers.
-    fn heir(&self, name: &str, heard_by: &[Arc<str>], gone: &[Arc<str>]) -> Arc<str> {
+    fn heir(&self, name: &str, received_by: &[Arc<str>], gone: &[Arc<str>]) -> Arc<str> {
         let is_there = |instance: &&Arc<str>| !gone.contains(*instance) && self.is_listed(instance);
-        let there: Vec<_> = heard_by.iter().filter(is_there).cloned().collect();
+        let there: Vec<_> = received_by.iter().filter(is_there).cloned().collect();
         owner(&there, name, &self.me)
     }
 
@@ -421,8 +421,8 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         // Changes due soon are reported by this app server itself before it stops.
         let (me, keeps_until) = (Arc::clone(&self.me), self.now + LAST_TICKS);
         let passes = |pending: &Pending| {
-            let is_kept = *pending.teller.owner == *me && pending.due <= keeps_until;
-            gone.contains(&pending.teller.owner) && !is_kept
+            let is_kept = *pending.reporter.owner == *me && pending.due <= keeps_until;
+            gone.contains(&pending.reporter.owner) && !is_kept
         };
         let (mut users, mut groups) = (mem::take(&mut self.users), mem::take(&mut self.groups));
         let members = groups.iter_mut().flat_map(|(name, Group { members, pending, .. })| {
@@ -431,7 +431,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         });
         for (name, entry) in users.iter_mut().chain(members) {
             let Some(pending) = entry.pending() else { continue };
-            let heir = passes(pending).then(|| self.heir(name, &pending.teller.heard_by, gone));
+            let heir = passes(pending).then(|| self.heir(name, &pending.reporter.received_by, gone));
             // The lost app server may have seen and reported the change earlier.
             entry.pass_on(heir, tombstones == Departure::Lost);
         }
@@ -443,32 +443,35 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         let lost: Vec<_> = lost.iter().map(text).collect();
         self.pass_pending_on(&lost, Departure::Lost);
         // A lost app server that saw a change earlier may have reported it before it reverted.
-        let is_lost = |told: &ReportedByOther| lost.contains(&told.teller.owner) || *told.teller.owner == *self.me;
-        let (again, rest) = mem::take(&mut self.told_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);
-        self.told_by_others = rest;
-        for ReportedByOther { at, teller: Teller { owner, heard_by, .. }, held, user } in again {
+        let is_lost = |told: &ReportedByOther| lost.contains(&told.reporter.owner) || *told.reporter.owner == *self.me;
+        let (again, rest) = mem::take(&mut self.reported_by_others).into_iter().partition::<VecDeque<_>, _>(is_lost);
+        self.reported_by_others = rest;
+        for ReportedByOther { at, reporter: Reporter { owner, received_by, .. }, held, user } in again {
             let owner = match lost.contains(&owner) {
-                true => self.heir(held.name(), &heard_by, &lost),
+                true => self.heir(held.name(), &received_by, &lost),
                 false => owner,
             };
-            let heir = Teller { owner, heard_by, is_inherited: true };
+            let heir = Reporter { owner, received_by, is_inherited: true };
             if *heir.owner == *self.me {
-                self.doubt(&held, user, heir);
+                self.schedule_report(&held, user, heir);
             } else {
-                self.told_by_others.push_back(ReportedByOther { at, teller: heir, held, user });
+                self.reported_by_others.push_back(ReportedByOther { at, reporter: heir, held, user });
             }
         }
     }
 
     /// Schedules a report of the current state, because the last report is uncertain.
-    fn doubt(&mut self, held: &Held, user: Option<Arc<str>>, heir: Teller) {
+    fn schedule_report(&mut self, held: &Held, user: Option<Arc<str>>, heir: Reporter) {
         let due = self.now + NEWS_TICKS;
         let subject = match held {
             Held::User(user) => {
                 if !self.users.contains_key(user) && !self.has_room() {
                     return;
                 }
-                self.users.entry(Arc::clone(user)).or_insert_with(|| Entry::new(None, false)).doubt(due, heir);
+                self.users
+                    .entry(Arc::clone(user))
+                    .or_insert_with(|| Entry::new(None, false))
+                    .schedule_report(due, heir);
                 Subject::User(Arc::clone(user))
             }
             Held::Member(name, id) => {
@@ -477,7 +480,11 @@ impl<N: PartialEq + Clone> PresenceView<N> {
                     return;
                 }
                 let group = self.groups.entry(Arc::clone(name)).or_default();
-                group.members.entry(Arc::clone(id)).or_insert_with(|| Entry::new(user, false)).doubt(due, heir);
+                group
+                    .members
+                    .entry(Arc::clone(id))
+                    .or_insert_with(|| Entry::new(user, false))
+                    .schedule_report(due, heir);
                 group.pending.insert(Arc::clone(id));
                 Subject::Group(Arc::clone(name))
             }
@@ -560,10 +567,10 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         let listed = || self.sources.get(id).and_then(Option::as_ref).map(|source| Arc::clone(&source.listed));
         let settled = entry.settle((self.now, due), is_suspended, |among| {
             let listed = listed().unwrap_or_default();
-            let heard_by = among.map_or(listed.clone(), |among| {
+            let received_by = among.map_or(listed.clone(), |among| {
                 listed.iter().filter(|instance| among.contains(instance)).cloned().collect()
             });
-            Teller { owner: owner(&heard_by, subject.name(), &self.me), heard_by, is_inherited: false }
+            Reporter { owner: owner(&received_by, subject.name(), &self.me), received_by, is_inherited: false }
         });
         let (lingers_until, user) = (entry.lingers_until(), entry.user().cloned());
         let (is_here, is_over) = (entry.was_here(), entry.is_over(self.now));
@@ -596,8 +603,8 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         if let Some(at) = look_at {
             self.due.entry(at).or_default().push(subject);
         }
-        if let Settled::TurnedBack(teller) = settled {
-            self.remember(Instant::now(), teller, held.clone(), user);
+        if let Settled::TurnedBack(reporter) = settled {
+            self.remember(Instant::now(), reporter, held.clone(), user);
         }
     }
 }

@@ -113,7 +113,7 @@ impl ServerHandle {
         let hubs = self.core.hubs();
         loop {
             let mut changes: Vec<_> = hubs.iter().map(|hub| hub.core.outbound.link_changes()).collect();
-            let linked: Vec<BTreeSet<_>> = hubs.iter().map(|hub| hub.core.outbound.far_ends()).collect();
+            let linked: Vec<BTreeSet<_>> = hubs.iter().map(|hub| hub.core.outbound.peer_names()).collect();
             let is_linked = linked.iter().all(|ends| !ends.is_empty() && Some(ends) == linked.first());
             if is_linked {
                 return;

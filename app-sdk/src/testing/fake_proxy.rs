@@ -17,7 +17,7 @@ use trunkline_protocol::service::{
 use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::client_inbox::ClientInbox;
-use super::far_clients::{FarClient, FarClients, FarPresence};
+use super::loopback_clients::{LoopbackClient, LoopbackClients, LoopbackPresence};
 use crate::link::{LinkReader, LinkSocket, LinkWriter};
 use crate::naming::{Codec, Naming};
 use crate::server::LinkedHub;
@@ -29,9 +29,9 @@ pub(super) struct FakeProxy {
     /// Naming of the hub, which its clients use as well.
     naming: Naming,
     links: Mutex<Vec<Arc<FarLink>>>,
-    members: Mutex<FarClients>,
+    members: Mutex<LoopbackClients>,
     /// Presence last reported to app servers; `None` if the hub has no presence hooks.
-    presence: Option<Mutex<FarPresence>>,
+    presence: Option<Mutex<LoopbackPresence>>,
     /// Notified when clients connect, disconnect or change groups.
     has_changed: Notify,
 }
@@ -96,7 +96,7 @@ impl FakeProxy {
         if members.over.contains(&home) {
             return inbox.end();
         }
-        members.all.insert(id, FarClient { protocol, user, groups: BTreeSet::new(), home, moving: None, inbox });
+        members.all.insert(id, LoopbackClient { protocol, user, groups: BTreeSet::new(), home, moving: None, inbox });
         drop(members);
         self.has_changed.notify_one();
     }

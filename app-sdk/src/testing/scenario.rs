@@ -187,7 +187,7 @@ struct Probe {
 }
 
 impl Probe {
-    fn tell(&self, event: impl Into<String>) {
+    fn notify(&self, event: impl Into<String>) {
         let _ = self.events.send((self.server, event.into()));
     }
 }
@@ -196,7 +196,7 @@ async fn rehomed(ctx: Context, moved: Rehomed, State(probe): State<Probe>) -> Re
     // sleep: on the paused clock; a hook takes time, and `rehome` waits for it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let name = moved.items::<String>()?;
-    probe.tell(format!("rehomed {name:?}"));
+    probe.notify(format!("rehomed {name:?}"));
     if name.as_deref() == Some("mallory") {
         return Err(HubError::new("not here"));
     }
@@ -205,7 +205,7 @@ async fn rehomed(ctx: Context, moved: Rehomed, State(probe): State<Probe>) -> Re
 }
 
 async fn leaving(ctx: Context, State(probe): State<Probe>) -> String {
-    probe.tell("leaving");
+    probe.notify("leaving");
     ctx.items().get().unwrap_or_default()
 }
 
@@ -219,8 +219,8 @@ fn fleet() -> (TestServer, mpsc::UnboundedReceiver<(usize, String)>) {
         Hub::new("/chat")
             .on_rehomed(rehomed)
             .on_leaving(leaving)
-            .on_connected(async |State(probe): State<Probe>| probe.tell("connected"))
-            .on_disconnected(async |State(probe): State<Probe>| probe.tell("disconnected"))
+            .on_connected(async |State(probe): State<Probe>| probe.notify("connected"))
+            .on_disconnected(async |State(probe): State<Probe>| probe.notify("disconnected"))
             .method("Rename", async |ctx: Context, name: String| drop(ctx.items().insert(name)))
             .method("Name", async |ctx: Context| ctx.items().get::<String>())
             .method("Join", async |ctx: Context| Ok::<_, HubError>(ctx.join("g").await?))
@@ -228,9 +228,9 @@ fn fleet() -> (TestServer, mpsc::UnboundedReceiver<(usize, String)>) {
                 Ok::<bool, HubError>(ctx.clients().caller().invoke("Confirm", ()).await?)
             })
             .method("Wait", async |cancelled: Cancellation, State(probe): State<Probe>| {
-                probe.tell("waiting");
+                probe.notify("waiting");
                 cancelled.cancelled().await;
-                probe.tell("cancelled");
+                probe.notify("cancelled");
             })
             .with_state(probe)
     };

@@ -85,16 +85,16 @@ impl Browser {
 
     /// Waits for the WebSocket to close.
     pub(crate) async fn closed(&mut self) {
-        while let Some(Ok(message)) = self.heard().await {
+        while let Some(Ok(message)) = self.next_message().await {
             assert!(message.is_close(), "{message:?}");
         }
     }
 
     async fn message(&mut self) -> Bytes {
-        self.heard().await.unwrap().unwrap().into_data()
+        self.next_message().await.unwrap().unwrap().into_data()
     }
 
-    async fn heard(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
+    async fn next_message(&mut self) -> Option<Result<Message, tokio_tungstenite::tungstenite::Error>> {
         tokio::time::timeout(EVENT_TIMEOUT, self.socket.next()).await.expect("something comes")
     }
 }

@@ -7,7 +7,7 @@ use anyhow::anyhow;
 
 use crate::build::Programs;
 use crate::plan::Plan;
-use crate::process::{Process, say};
+use crate::process::{Process, print_line};
 use crate::readiness::until_ready;
 use crate::signals::received_again;
 use crate::traffic;
@@ -23,7 +23,7 @@ impl Fleet {
         if let Err(error) = self.start(plan, programs).await {
             return error;
         }
-        say(&plan.invitation());
+        print_line(&plan.invitation());
         if !plan.has_traffic {
             return self.first_end().await;
         }

@@ -144,7 +144,7 @@ pub(crate) fn note(text: &str) {
 }
 
 /// Prints output for a person or script on stdout.
-pub(crate) fn say(text: &str) {
+pub(crate) fn print_line(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 

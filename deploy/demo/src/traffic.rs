@@ -68,13 +68,13 @@ impl Robot {
     async fn run(self) {
         // Delays the clients by different times.
         sleep(Duration::from_millis(300) * u32::try_from(self.index).unwrap_or_default()).await;
-        let mut is_told = false;
+        let mut is_reported = false;
         loop {
             // A lost connection is expected: users of the demo stop proxies and app servers.
             match timeout(CONNECT_TIMEOUT, self.connect()).await {
                 Ok(Ok(client)) => drop(self.visit(client).await),
-                Ok(Err(error)) if !is_told => {
-                    is_told = true;
+                Ok(Err(error)) if !is_reported => {
+                    is_reported = true;
                     note(&format!("traffic: {} can't connect, and tries again: {error:#}", self.name()));
                 }
                 Ok(Err(_)) | Err(_) => {}

@@ -358,7 +358,7 @@ mod tests {
     }
 
     /// Sends a channel request with this hello, and returns the first line of the response.
-    async fn play(socket: DuplexStream, hello: &str) -> String {
+    async fn exchange(socket: DuplexStream, hello: &str) -> String {
         let head = format!(
             "GET {CHANNEL_PATH} HTTP/1.1\r\nhost: node\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
@@ -383,7 +383,7 @@ mod tests {
         let hello = hello_made(present_minute());
         let mut answers = Vec::new();
         for _ in 0..2 {
-            answers.push(play(dial().await.unwrap(), &hello).await);
+            answers.push(exchange(dial().await.unwrap(), &hello).await);
         }
         assert_eq!(answers, ["HTTP/1.1 101 Switching Protocols\r\n", "HTTP/1.1 404 Not Found\r\n"]);
     }
@@ -392,10 +392,10 @@ mod tests {
     async fn hellos_of_another_time_open_nothing() {
         let mut dial = echo(404, Arc::default());
         for minute in [0, present_minute() - 60, present_minute() + 60] {
-            let line = play(dial().await.unwrap(), &hello_made(minute)).await;
+            let line = exchange(dial().await.unwrap(), &hello_made(minute)).await;
             assert_eq!(line, "HTTP/1.1 425 Too Early\r\n", "{minute}");
         }
-        let line = play(dial().await.unwrap(), &hello_made(present_minute())).await;
+        let line = exchange(dial().await.unwrap(), &hello_made(present_minute())).await;
         assert_eq!(line, "HTTP/1.1 101 Switching Protocols\r\n");
     }
 }

@@ -341,7 +341,7 @@ impl LinkOutbox {
     /// Records a read batch: the peer was active, and all frames up to `taken` are taken, with `bytes` new bytes.
     pub fn handle_batch(&self, taken: Option<u64>, bytes: usize, now_ms: u64) {
         let is_due_earlier = self.with(|session| {
-            session.handle_heard(now_ms);
+            session.handle_received(now_ms);
             let before = session.poll_ping_timeout();
             if let Some(number) = taken {
                 session.handle_taken(number, bytes, now_ms);

@@ -42,7 +42,7 @@ struct Pause {
 
 /// Route of a frame for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way<N> {
+pub enum Route<N> {
     /// Send to this node, then call [`passed`](ClientHome::passed) once the frame is queued.
     To(N),
     /// Wait until the pause ends.
@@ -111,14 +111,14 @@ impl<L: Copy + PartialEq, N: Clone + PartialEq> ClientHome<L, N> {
     }
 
     /// Routes a frame to the client alone.
-    pub fn pass(&mut self) -> Way<N> {
+    pub fn pass(&mut self) -> Route<N> {
         match &self.pause {
             None => {
                 self.passing += 1;
-                Way::To(self.node.clone())
+                Route::To(self.node.clone())
             }
-            Some(pause) if pause.is_last => Way::Nowhere,
-            Some(_) => Way::Paused,
+            Some(pause) if pause.is_last => Route::Nowhere,
+            Some(_) => Route::Paused,
         }
     }
 
@@ -232,15 +232,15 @@ mod tests {
         let mut home = home();
         assert_eq!(home.control(frame("a")), Some(frame("a")));
         assert_eq!(home.pause(&"old", ACKNOWLEDGEMENT), Some(ACKNOWLEDGEMENT));
-        assert_eq!((home.control(frame("b")), home.pass()), (None, Way::Paused));
+        assert_eq!((home.control(frame("b")), home.pass()), (None, Route::Paused));
         assert_eq!(home.resume(2, &"new"), (ResumeOutcome::Moved, vec![frame("b")]));
-        assert_eq!((home.control(frame("c")), home.pass(), home.link()), (Some(frame("c")), Way::To("new"), 2));
+        assert_eq!((home.control(frame("c")), home.pass(), home.link()), (Some(frame("c")), Route::To("new"), 2));
     }
 
     #[test]
     fn a_pause_is_acknowledged_once_frames_in_flight_are_queued() {
         let mut home = home();
-        assert_eq!([home.pass(), home.pass()], [Way::To("old"); 2]);
+        assert_eq!([home.pass(), home.pass()], [Route::To("old"); 2]);
         assert_eq!(home.pause(&"old", ACKNOWLEDGEMENT), None);
         assert_eq!([home.passed(), home.passed()], [None, Some(ACKNOWLEDGEMENT)]);
         assert_eq!(home.passed(), None, "it is acknowledged once");
@@ -287,7 +287,7 @@ mod tests {
         home.pause(&"old", ACKNOWLEDGEMENT);
         home.control(frame("a"));
         assert!(home.keep_last(&[frame("z")]));
-        assert_eq!((home.control(frame("b")), home.pass()), (None, Way::Nowhere));
+        assert_eq!((home.control(frame("b")), home.pass()), (None, Route::Nowhere));
         assert_eq!(home.resume(2, &"new").1, [frame("a"), frame("z")]);
     }
 

@@ -22,14 +22,14 @@ pub struct HubInterest {
     /// Number of groups, users and so on with members here, by bucket.
     counts: Box<[AtomicU32]>,
     /// Bitmap of the buckets announced to other nodes.
-    told: Box<[AtomicU64]>,
+    announced: Box<[AtomicU64]>,
 }
 
 impl Default for HubInterest {
     fn default() -> Self {
         Self {
             counts: (0..INTEREST_BUCKETS).map(|_| AtomicU32::new(0)).collect(),
-            told: (0..INTEREST_BUCKETS / u64::BITS).map(|_| AtomicU64::new(0)).collect(),
+            announced: (0..INTEREST_BUCKETS / u64::BITS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 }
@@ -38,7 +38,7 @@ impl HubInterest {
     /// Counts a first member. Returns whether to announce the bucket now.
     pub fn enter(&self, bucket: u16) -> bool {
         let was = self.counts.get(usize::from(bucket)).map(|count| count.fetch_add(1, Ordering::SeqCst));
-        was == Some(0) && self.tell(bucket)
+        was == Some(0) && self.mark_announced(bucket)
     }
 
     /// Counts the departure of a last member.
@@ -52,15 +52,15 @@ impl HubInterest {
     /// again.
     pub fn sweep(&self) -> bool {
         let mut has_changed = false;
-        for bucket in self.told_buckets().filter(|&bucket| self.is_unused(bucket)) {
+        for bucket in self.announced_buckets().filter(|&bucket| self.is_unused(bucket)) {
             let (word, bit) = place(bucket);
-            let Some(told) = self.told.get(word) else { continue };
-            told.fetch_and(!bit, Ordering::SeqCst);
+            let Some(announced) = self.announced.get(word) else { continue };
+            announced.fetch_and(!bit, Ordering::SeqCst);
             if self.is_unused(bucket) {
                 has_changed = true;
             } else {
                 // A member has entered meanwhile, and may have seen the bit set.
-                told.fetch_or(bit, Ordering::SeqCst);
+                announced.fetch_or(bit, Ordering::SeqCst);
             }
         }
         has_changed
@@ -69,13 +69,13 @@ impl HubInterest {
     /// Returns all announced buckets.
     #[must_use]
     pub fn map(&self) -> InterestMap {
-        self.told_buckets().collect()
+        self.announced_buckets().collect()
     }
 
     /// Marks a bucket as announced. Returns `false` if it already was.
-    fn tell(&self, bucket: u16) -> bool {
+    fn mark_announced(&self, bucket: u16) -> bool {
         let (word, bit) = place(bucket);
-        self.told.get(word).is_some_and(|told| told.fetch_or(bit, Ordering::SeqCst) & bit == 0)
+        self.announced.get(word).is_some_and(|announced| announced.fetch_or(bit, Ordering::SeqCst) & bit == 0)
     }
 
     fn is_unused(&self, bucket: u16) -> bool {
@@ -83,10 +83,10 @@ impl HubInterest {
     }
 
     /// Skips 64 buckets at a time if none is announced.
-    fn told_buckets(&self) -> impl Iterator<Item = u16> {
-        let words = (0..=u16::MAX).step_by(64).zip(&self.told);
-        words.flat_map(|(first, told)| {
-            let mut bits = told.load(Ordering::SeqCst);
+    fn announced_buckets(&self) -> impl Iterator<Item = u16> {
+        let words = (0..=u16::MAX).step_by(64).zip(&self.announced);
+        words.flat_map(|(first, announced)| {
+            let mut bits = announced.load(Ordering::SeqCst);
             std::iter::from_fn(move || {
                 let bit = u16::try_from(bits.trailing_zeros()).ok().filter(|&bit| bit < 64)?;
                 bits &= bits - 1;

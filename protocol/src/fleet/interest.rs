@@ -276,7 +276,7 @@ impl PeerInterest {
 
     /// Whether the peer has ever reported clients of the hub.
     #[must_use]
-    pub fn has_told(&self, hub: &str) -> bool {
+    pub fn has_announced(&self, hub: &str) -> bool {
         self.hubs.contains_key(hub)
     }
 
@@ -381,7 +381,7 @@ mod tests {
         interest.apply(whole("chat", &[1]));
         interest.confirm(0);
         assert!(interest.may_want("news", &[Wanted::Everyone], 0));
-        assert!(interest.has_told("chat") && !interest.has_told("news"));
+        assert!(interest.has_announced("chat") && !interest.has_announced("news"));
         interest.apply(InterestUpdate::Complete);
         assert!(!interest.may_want("news", &[Wanted::Everyone], 0));
     }

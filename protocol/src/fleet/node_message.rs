@@ -151,7 +151,7 @@ pub struct SharedMembership {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MoveStep {
     /// Returns the connection's description, a [`MovingConnection`](super::MovingConnection).
-    Look,
+    Inspect,
     /// Releases the connection and returns its [`MovedState`](super::MovedState).
     Take,
     /// Confirms the arrival. There is no answer.
@@ -491,14 +491,14 @@ fn name_of(number: i64) -> &'static str {
 impl MoveStep {
     fn number(self) -> i64 {
         match self {
-            Self::Look => 1,
+            Self::Inspect => 1,
             Self::Take => 2,
             Self::Arrived => 3,
         }
     }
 
     fn from_number(number: i64) -> Option<Self> {
-        [Self::Look, Self::Take, Self::Arrived].into_iter().find(|step| step.number() == number)
+        [Self::Inspect, Self::Take, Self::Arrived].into_iter().find(|step| step.number() == number)
     }
 }
 

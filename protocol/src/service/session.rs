@@ -144,7 +144,7 @@ impl Session {
             return Err(SessionError::CapabilityLost);
         }
         self.counters.acknowledge(received)?;
-        self.counters.told(told);
+        self.counters.note_sent_in_upgrade(told);
         self.ring.rewind(received);
         self.peer_ring_bytes = can.resume_ring_bytes;
         if can.resume_ring_bytes.is_none() {

@@ -151,7 +151,7 @@ impl OperatorAct {
 
     /// Whether a success is logged. A rebalance is logged when an operator starts it; its steps, one per second, are
     /// not.
-    fn is_told(self) -> bool {
+    fn is_logged(self) -> bool {
         self != Self::Shed
     }
 }
@@ -171,7 +171,7 @@ fn is_of_route(path: &str, route: &str) -> bool {
 pub(super) enum Actor {
     /// Caller without a valid credential.
     #[default]
-    Nobody,
+    Unauthenticated,
     Token,
     /// Session of the page, by its number since the node started.
     Session(u64),
@@ -182,7 +182,7 @@ pub(super) enum Actor {
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nobody => f.write_str("nobody"),
+            Self::Unauthenticated => f.write_str("nobody"),
             Self::Token => f.write_str("admin token"),
             Self::Session(number) => write!(f, "session {number}"),
             Self::Node => f.write_str("node of the fleet"),
@@ -240,10 +240,10 @@ impl AuditLog {
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
         // Unauthenticated callers could otherwise fill the disk.
-        let may_be_said = || state.has_room();
+        let may_log = || state.has_room();
         if is_refused && (act.is_some() || seen.has_token) {
             state.counters.refused.increment();
-            if !may_be_said() {
+            if !may_log() {
                 return;
             }
             let left_out = state.left_out.swap(0, Ordering::Relaxed);
@@ -255,7 +255,7 @@ impl AuditLog {
         if status.is_success() {
             state.counters.count(act);
         }
-        if act.is_told() && (actor != Actor::Nobody || may_be_said()) {
+        if act.is_logged() && (actor != Actor::Unauthenticated || may_log()) {
             let detail = seen.detail();
             info!(target: AUDIT_TARGET, act = name, outcome, status = status.as_u16(), by = %actor, from, path, detail, "operator");
         }
@@ -276,10 +276,10 @@ impl AuditState {
 /// Middleware after the guard. If actions must be recorded, it records each before it begins, and refuses it if
 /// recording fails. Log-ins precede the guard: they change nothing, and later actions are recorded.
 pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
-    let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_told());
+    let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_logged());
     let actor = request.extensions().get::<Actor>().copied().unwrap_or_default();
     if let (Some(required), Some(act)) = (log.0.required, act)
-        && (actor != Actor::Nobody || log.0.has_room())
+        && (actor != Actor::Unauthenticated || log.0.has_room())
     {
         let seen = SeenRequest::of(&request);
         let recorded = tokio::task::spawn_blocking(move || {

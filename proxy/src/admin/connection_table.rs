@@ -87,9 +87,9 @@ mod tests {
     fn of_a_thousand_half_sent_heads_of_one_address_the_oldest_go_and_others_keep_their_places() {
         let table = ConnectionTable::default();
         let other = table.take(ip(1)).unwrap();
-        let places: Vec<_> = (0..1_000).map(|_| table.take(ip(7)).unwrap()).collect();
+        let permits: Vec<_> = (0..1_000).map(|_| table.take(ip(7)).unwrap()).collect();
         let left: Vec<_> =
-            places.iter().enumerate().filter(|(_, place)| !is_displaced(place)).map(|(at, _)| at).collect();
+            permits.iter().enumerate().filter(|(_, place)| !is_displaced(place)).map(|(at, _)| at).collect();
         assert_eq!(left, (1_000 - PER_ADDRESS_MAX..1_000).collect::<Vec<_>>());
         assert!(!is_displaced(&other));
     }
@@ -97,24 +97,24 @@ mod tests {
     #[test]
     fn of_many_addresses_the_one_that_has_waited_longest_makes_room() {
         let table = ConnectionTable::default();
-        let places: Vec<_> = (0..1_000).map(|number| table.take(ip(number)).unwrap()).collect();
-        assert_eq!(places.iter().filter(|place| !is_displaced(place)).count(), CONNECTIONS_MAX);
-        drop(places);
+        let permits: Vec<_> = (0..1_000).map(|number| table.take(ip(number)).unwrap()).collect();
+        assert_eq!(permits.iter().filter(|place| !is_displaced(place)).count(), CONNECTIONS_MAX);
+        drop(permits);
         assert!(table.0.lock().len() == 0);
     }
 
     #[test]
     fn answers_are_never_displaced_and_requests_only_when_nothing_waits() {
         let table = ConnectionTable::default();
-        let places: Vec<_> = (0..PER_ADDRESS_MAX).map(|_| table.take(ip(7)).unwrap()).collect();
-        places.iter().for_each(|place| place.enter(Phase::Answering));
+        let permits: Vec<_> = (0..PER_ADDRESS_MAX).map(|_| table.take(ip(7)).unwrap()).collect();
+        permits.iter().for_each(|place| place.enter(Phase::Answering));
         assert!(table.take(ip(7)).is_none());
         assert!(table.take(ip(8)).is_some(), "others have room");
-        places[5].enter(Phase::Asking);
-        places[9].enter(Phase::Waiting);
+        permits[5].enter(Phase::Asking);
+        permits[9].enter(Phase::Waiting);
         let new = table.take(ip(7)).unwrap();
         new.enter(Phase::Answering);
-        assert!(is_displaced(&places[9]) && !is_displaced(&places[5]));
-        assert!(table.take(ip(7)).is_some() && is_displaced(&places[5]));
+        assert!(is_displaced(&permits[9]) && !is_displaced(&permits[5]));
+        assert!(table.take(ip(7)).is_some() && is_displaced(&permits[5]));
     }
 }

@@ -254,7 +254,7 @@ pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next
                 (Some(end), _) => Actor::Session(end.number()),
                 (None, Access::Act) if is_node => Actor::Node,
                 (None, Access::Act) => Actor::Token,
-                (None, Access::Read) => Actor::Nobody,
+                (None, Access::Read) => Actor::Unauthenticated,
             };
             request.extensions_mut().insert(access);
             request.extensions_mut().insert(end);

@@ -102,7 +102,7 @@ impl Sessions {
     }
 
     pub(super) fn end(&self, headers: &HeaderMap) -> Response {
-        let mut actor = Actor::Nobody;
+        let mut actor = Actor::Unauthenticated;
         self.open().retain(|session| {
             let is_meant = self.ids(headers).any(|id| is_same(&session.id, id));
             if is_meant {

@@ -692,7 +692,7 @@ impl<'a> Upstream<'a> {
     fn note_life(&mut self, has_begun: bool) {
         let now = self.state.core.tick();
         let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
-        let (before, content) = (client.liveness_mut().heard(now), client.content());
+        let (before, content) = (client.liveness_mut().note_received(now), client.content());
         if has_begun
             && client.liveness().has_pinged()
             && before / UPLOAD_PING_INTERVAL_S != now / UPLOAD_PING_INTERVAL_S

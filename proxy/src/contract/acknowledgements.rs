@@ -9,12 +9,12 @@ use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::app::{App, AppLink, membership};
 use super::client::Client;
+use super::fixture::{Fixture, run, settings, token_of};
 use super::fleet_nodes::until;
-use super::stage::{Stage, run, settings, token_of};
 use crate::metrics::Limit;
 
-async fn chat() -> (Stage, App, AppLink) {
-    Stage::with(settings(), 2).with_chat().await
+async fn chat() -> (Fixture, App, AppLink) {
+    Fixture::with(settings(), 2).with_chat().await
 }
 
 fn check(subject: &str, ack_id: i64) -> Check {
@@ -24,10 +24,10 @@ fn check(subject: &str, ack_id: i64) -> Check {
 #[test]
 fn existence_of_connections_users_and_groups_is_known_on_all_shards() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
+        let (fixture, _app, mut link) = chat().await;
         let target = format!("/chat?access_token={}", token_of("ann"));
         let clients =
-            [Client::connect(&stage, &mut link, &target).await, Client::connect(&stage, &mut link, &target).await];
+            [Client::connect(&fixture, &mut link, &target).await, Client::connect(&fixture, &mut link, &target).await];
         link.join(&clients[1].id, "red").await;
         let questions = [
             (ServiceMessage::CheckConnectionExistenceWithAck(check(&clients[0].id, 1)), AckStatus::Ok),
@@ -53,8 +53,8 @@ fn existence_of_connections_users_and_groups_is_known_on_all_shards() {
 #[test]
 fn joining_with_an_unknown_id_is_not_found_and_leaving_a_group_of_others_succeeds() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let client = Client::connect(&fixture, &mut link, "/chat").await;
         link.send(ServiceMessage::JoinGroupWithAck(membership("nobody", "red", 1))).await;
         assert_eq!(link.ack().await, (1, AckStatus::NotFound));
         link.send(ServiceMessage::LeaveGroupWithAck(membership(&client.id, "red", 2))).await;
@@ -67,10 +67,10 @@ fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
     run(async {
         let mut settings = settings();
         settings.groups.names_total_bytes = 1024 * 1024;
-        let (stage, _app, mut link) = Stage::with(settings, 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(settings, 2).with_chat().await;
         let mut clients = Vec::new();
         for _ in 0..4 {
-            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
         }
         let mut join = async |client: usize, number: i64| {
             let name = format!("{client}-{number:0>1000}");
@@ -92,9 +92,9 @@ fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
         assert!(joined[0] > 400 && joined[0] < 500 && joined[1] > 200 && joined[2] > 100, "{joined:?}");
         assert_eq!(join(3, 0).await.status, AckStatus::Ok, "a client with few groups joins one");
         assert_eq!(join(0, 5_000).await.status, AckStatus::InternalServerError);
-        let names = &stage.shared.limits.group_names;
+        let names = &fixture.shared.limits.group_names;
         assert!(names.len() <= 1024 * 1024, "{}", names.len());
-        assert_eq!(stage.shared.limits.refusals.all()[0].0, "group_names");
+        assert_eq!(fixture.shared.limits.refusals.all()[0].0, "group_names");
         drop(clients);
         until(Duration::from_secs(60), "names of groups without members are returned", || names.len() == 0).await;
     });
@@ -105,9 +105,9 @@ fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
     run(async {
         let mut settings = settings();
         settings.groups.per_client = 100;
-        let (stage, _app, mut link) = Stage::with(settings, 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(settings, 2).with_chat().await;
         let target = format!("/chat?access_token={}", token_of("ann"));
-        let client = Client::connect(&stage, &mut link, &target).await;
+        let client = Client::connect(&fixture, &mut link, &target).await;
         let (mut refused, mut text) = (0, String::new());
         for number in 0..3_000 {
             let name = format!("{number:0>32000}");
@@ -127,7 +127,7 @@ fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
             text = ack.message.unwrap_or_default().to_string();
         }
         assert!(text.contains("100 groups") && text.contains("--groups-per-client-max"), "{text}");
-        let count = |limit| stage.shared.counters().iter().map(|counters| counters.limit(limit).get()).sum::<u64>();
+        let count = |limit| fixture.shared.counters().iter().map(|counters| counters.limit(limit).get()).sum::<u64>();
         assert_eq!((count(Limit::GroupName), count(Limit::Groups)), (3_000, 900));
         // The client may rejoin a group, and leaving one frees a slot. Joins by user have the same limit.
         link.join(&client.id, &format!("{:0>1024}", 5)).await;
@@ -148,7 +148,7 @@ fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
 #[test]
 fn closes_that_want_an_acknowledgement_close_one_many_a_user_or_a_group() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
+        let (fixture, _app, mut link) = chat().await;
         let target = format!("/chat?access_token={}", token_of("ann"));
         let kinds: [fn(CloseWithAck) -> ServiceMessage; 4] = [
             ServiceMessage::CloseConnectionWithAck,
@@ -157,7 +157,7 @@ fn closes_that_want_an_acknowledgement_close_one_many_a_user_or_a_group() {
             ServiceMessage::CloseGroupConnectionsWithAck,
         ];
         for (place, kind) in kinds.into_iter().enumerate() {
-            let mut client = Client::connect(&stage, &mut link, &target).await;
+            let mut client = Client::connect(&fixture, &mut link, &target).await;
             link.join(&client.id, "red").await;
             let subject = [client.id.as_str(), "", "ann", "red"][place].into();
             let reason = Some("because".into());
@@ -211,17 +211,17 @@ async fn pages(link: &mut AppLink, page_size: i64) -> (Vec<usize>, Vec<GroupMemb
 #[test]
 fn members_of_a_group_are_counted_and_listed_a_page_at_a_time_over_all_shards() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
+        let (fixture, _app, mut link) = chat().await;
         assert_eq!(page(&mut link, query(0, None)).await, MemberPage::counted(0));
         assert_eq!(page(&mut link, query(10, None)).await, MemberPage::default());
         let mut clients = Vec::new();
         for number in 0..7 {
             let target = format!("/chat?access_token={}", token_of(&format!("user-{}", number % 2)));
-            let client = Client::connect(&stage, &mut link, if number == 6 { "/chat" } else { &target }).await;
+            let client = Client::connect(&fixture, &mut link, if number == 6 { "/chat" } else { &target }).await;
             link.join(&client.id, "red").await;
             clients.push(client);
         }
-        let _outsider = Client::connect(&stage, &mut link, "/chat").await;
+        let _outsider = Client::connect(&fixture, &mut link, "/chat").await;
         assert_eq!(page(&mut link, query(0, None)).await, MemberPage::counted(7));
         let expected: BTreeSet<_> = clients.iter().map(|client| client.id.clone()).collect();
         for (page_size, sizes) in [(100, vec![7]), (3, vec![3, 3, 1])] {
@@ -241,10 +241,10 @@ fn members_of_a_group_are_counted_and_listed_a_page_at_a_time_over_all_shards() 
 #[test]
 fn no_member_is_listed_twice_while_members_join_and_leave_between_two_pages() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
+        let (fixture, _app, mut link) = chat().await;
         let mut clients = Vec::new();
         for _ in 0..8 {
-            let client = Client::connect(&stage, &mut link, "/chat").await;
+            let client = Client::connect(&fixture, &mut link, "/chat").await;
             link.join(&client.id, "red").await;
             clients.push(client);
         }
@@ -266,10 +266,10 @@ fn no_member_is_listed_twice_while_members_join_and_leave_between_two_pages() {
 #[test]
 fn the_later_layout_of_a_member_query_ends_with_as_many_as_are_wanted() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
+        let (fixture, _app, mut link) = chat().await;
         let mut clients = Vec::new();
         for _ in 0..4 {
-            let client = Client::connect(&stage, &mut link, "/chat").await;
+            let client = Client::connect(&fixture, &mut link, "/chat").await;
             link.join(&client.id, "red").await;
             clients.push(client);
         }
@@ -285,12 +285,12 @@ fn the_later_layout_of_a_member_query_ends_with_as_many_as_are_wanted() {
 #[test]
 fn a_token_of_another_process_is_refused_and_one_behind_the_end_has_no_members() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
+        let (fixture, _app, mut link) = chat().await;
         for token in ["", "rubbish", "other.0.0"] {
             let ack = answer(&mut link, query(1, Some(token))).await;
             assert_eq!((ack.ack_id, ack.status, ack.payload), (9, AckStatus::InternalServerError, None), "{token}");
         }
-        let behind = format!("{}.77.0", stage.shared.boot);
+        let behind = format!("{}.77.0", fixture.shared.boot);
         assert_eq!(page(&mut link, query(1, Some(&behind))).await, MemberPage::default());
     });
 }
@@ -298,8 +298,8 @@ fn a_token_of_another_process_is_refused_and_one_behind_the_end_has_no_members()
 #[test]
 fn a_close_by_the_own_app_server_has_its_cause_and_the_client_reads_the_reason() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let reason = Some("banned".into());
         let close = CloseWithAck { subject: client.id.as_str().into(), reason, ack_id: 7, excluded: Vec::new() };
         link.send(ServiceMessage::CloseConnectionWithAck(close)).await;

@@ -11,17 +11,17 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 
 use super::client::{Client, Received};
+use super::fixture::{Fixture, run, settings, token_of};
 use super::fleet_nodes::{linked, nodes};
-use super::stage::{Stage, run, settings, token_of};
 use crate::fleet::{ANSWER_TIMEOUT, Fleet};
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};
 
-fn observer(stage: &Stage) -> Observer {
-    observer_of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+fn observer(fixture: &Fixture) -> Observer {
+    observer_of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
-fn observer_of(stage: &Stage, fleet: Fleet) -> Observer {
-    Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet)
+fn observer_of(fixture: &Fixture, fleet: Fleet) -> Observer {
+    Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet)
 }
 
 fn announcement(to: Announcees, arguments: Value) -> Announcement {
@@ -40,20 +40,20 @@ fn told(clients: u64) -> AnnouncementReport {
 #[test]
 fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_counts_them() {
     run(async {
-        let stage = Stage::with(settings(), 2);
+        let fixture = Fixture::with(settings(), 2);
         let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
-        let mut app = stage.app("app-1", hubs);
+        let mut app = fixture.app("app-1", hubs);
         let (mut chat, mut news) = (app.link().await, app.link().await);
         let mut chatters = Vec::new();
         for _ in 0..3 {
-            chatters.push(Client::connect(&stage, &mut chat, "/chat").await);
+            chatters.push(Client::connect(&fixture, &mut chat, "/chat").await);
         }
         let target = format!("/chat?access_token={}", token_of("ann"));
-        chatters.push(Client::connect(&stage, &mut chat, &target).await);
-        let mut reader = Client::connect(&stage, &mut news, "/news").await;
+        chatters.push(Client::connect(&fixture, &mut chat, &target).await);
+        let mut reader = Client::connect(&fixture, &mut news, "/news").await;
         chat.join(&chatters[0].id, "red").await;
         chat.join(&chatters[1].id, "red").await;
-        let observer = observer(&stage);
+        let observer = observer(&fixture);
         let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
         assert_eq!(announce(Announcees::Everyone, "all").await, told(4));
         assert_eq!(announce(Announcees::Group("red".into()), "red").await, told(2));
@@ -73,16 +73,16 @@ fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_count
 #[test]
 fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut plain = Client::connect(&stage, &mut link, "/chat").await;
-        let mut packed = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut plain = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
         packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
         packed.id = link.opening().await.connection_id.to_string();
         link.data().await;
         link.write(&packed.id, "{}\u{1e}").await;
         assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
         let arguments = json!(["grüße", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
-        let report = observer(&stage).announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
+        let report = observer(&fixture).announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
         assert_eq!(report, told(2));
         assert_eq!(plain.text().await, notice(&arguments.to_string()));
         let Received::Binary(bytes) = packed.next().await else { panic!("no MessagePack") };
@@ -98,12 +98,12 @@ fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
 #[test]
 fn simultaneous_announcements_arrive_in_one_order_everywhere() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
         let mut clients = Vec::new();
         for _ in 0..4 {
-            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
         }
-        let observer = observer(&stage);
+        let observer = observer(&fixture);
         let all = (0..32).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
         let reports = join_all(all).await;
         assert!(reports.into_iter().all(|report| report.unwrap() == told(4)));
@@ -118,9 +118,9 @@ fn simultaneous_announcements_arrive_in_one_order_everywhere() {
 #[test]
 fn announcements_above_the_limit_of_a_node_are_refused() {
     run(async {
-        let stage = Stage::start();
-        let _app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let observer = observer(&stage);
+        let fixture = Fixture::start();
+        let _app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let observer = observer(&fixture);
         let all = (0..33).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
         let reports = join_all(all).await;
         let refused = reports.iter().filter(|report| matches!(report, Err(AnnouncementError::TooMany)));
@@ -132,10 +132,10 @@ fn announcements_above_the_limit_of_a_node_are_refused() {
 #[test]
 fn an_unknown_hub_and_a_raw_endpoint_take_no_announcements() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };
-        let _app = stage.app("app-1", vec![raw]);
-        let observer = observer(&stage);
+        let _app = fixture.app("app-1", vec![raw]);
+        let observer = observer(&fixture);
         let to_raw = observer.announce(announcement(Announcees::Everyone, json!([]))).await;
         assert!(matches!(to_raw, Err(AnnouncementError::RawEndpoint)), "{to_raw:?}");
         let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
@@ -156,7 +156,7 @@ fn an_announcement_at_one_node_reaches_the_clients_of_all_once_and_in_order() {
         linked(&nodes).await;
         let told = |clients| AnnouncementReport { nodes: 3, missing: Vec::new(), clients };
         for (place, node) in nodes.iter().enumerate() {
-            let observer = observer_of(&node.stage, node.fleet.clone());
+            let observer = observer_of(&node.fixture, node.fleet.clone());
             let all =
                 (0..20).map(|number| observer.announce(announcement(Announcees::Everyone, json!([place, number]))));
             assert!(join_all(all).await.into_iter().all(|report| report.unwrap() == told(3)));
@@ -186,7 +186,7 @@ fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
         let (_lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
         linked(&nodes).await;
         nodes[1].cut(true);
-        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
         let announcing = observer.announce(announcement(Announcees::Everyone, json!(["text"])));
         let reached = async {
             assert_eq!(other.text().await, notice("[\"text\"]"));
@@ -204,11 +204,11 @@ fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
 fn a_hub_that_only_another_node_has_is_announced_to_there() {
     run(async {
         let (_network, nodes) = nodes(2).await;
-        let mut app = nodes[1].stage.app("app-news", vec![HubManifest::new("news", "/news")]);
+        let mut app = nodes[1].fixture.app("app-news", vec![HubManifest::new("news", "/news")]);
         let mut link = app.link().await;
-        let mut reader = Client::connect(&nodes[1].stage, &mut link, "/news").await;
+        let mut reader = Client::connect(&nodes[1].fixture, &mut link, "/news").await;
         linked(&nodes).await;
-        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
         let announce = async |hub: &str| {
             let announcement = announcement(Announcees::Everyone, json!(["text"]));
             observer.announce(Announcement { hub: hub.into(), ..announcement }).await

@@ -8,10 +8,10 @@ use trunkline_protocol::service::{AckStatus, ServiceMessage};
 
 use super::app::membership;
 use super::client::{Client, JSON_HANDSHAKE};
+use super::fixture::{KEY, run};
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, settle};
-use super::stage::{KEY, run};
 use crate::auth::AppKey;
 use crate::clock::unix_seconds;
 use crate::config::{SecretLine, Settings};
@@ -35,7 +35,7 @@ pub(super) async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
 
 /// Replaces the app keys, as a reload of the key files does.
 fn read_anew(node: &FleetNode, text: &str) {
-    node.stage.shared.admission.signing_keys.set_flags(&keys(text)).unwrap();
+    node.fixture.shared.admission.signing_keys.set_flags(&keys(text)).unwrap();
 }
 
 /// Proves that a link is alive by a request with a response.
@@ -88,7 +88,7 @@ fn links_end_when_their_key_no_longer_covers_the_hub_and_never_with_the_access_k
         let mut of_fleet = DialInLink::open(&node, "home_2", ONE).await;
         read_anew(&node, &format!("other={OLD};bench"));
         settle().await;
-        let hub = node.stage.shared.hubs.keyed(HUB).unwrap();
+        let hub = node.fixture.shared.hubs.keyed(HUB).unwrap();
         let open = || hub.pools().iter().map(|pool| pool.open()).sum::<usize>();
         assert_eq!(open(), 2, "the key is good for the hub as before");
         read_anew(&node, &format!("shop={OLD};shop"));
@@ -104,14 +104,14 @@ async fn name_hub(node: &FleetNode, key: &str, hub: &str) -> String {
     let audience = ("aud".to_owned(), format!("http://any.example/client/?hub={hub}"));
     let token = access_token::sign(&AccessKey::new(key).unwrap(), "ann", &[audience], unix_seconds() + 60);
     let target = format!("/client/?hub={hub}&id=none&access_token={token}");
-    exchange(&node.stage, "GET", &target, "").await.1
+    exchange(&node.fixture, "GET", &target, "").await.1
 }
 
 #[test]
 fn hubs_that_tokens_of_one_key_name_leave_a_half_to_those_of_others() {
     run(async {
         let node = node_with(keys(&format!("shop={OLD};shop*\nnews={NEW};news*"))).await;
-        let is_known = |hub: &str| node.stage.shared.hubs.keyed(&format!("?hub={hub}")).is_some();
+        let is_known = |hub: &str| node.fixture.shared.hubs.keyed(&format!("?hub={hub}")).is_some();
         for number in 0..DIAL_IN_HUBS_MAX {
             name_hub(&node, OLD, &format!("shop{number}")).await;
         }
@@ -132,7 +132,7 @@ fn app_servers_of_which_tokens_only_speak_take_no_place() {
     run(async {
         let node = node_with(keys(&format!("bench={OLD}"))).await;
         let mut home = DialInLink::open_by(OLD, &node, "home_1").await;
-        let known = || node.stage.shared.hubs.app_servers().ids().len();
+        let known = || node.fixture.shared.hubs.app_servers().ids().len();
         let (before, mut clients) = (known(), Vec::new());
         for ghost in 0..3 {
             let claims = [
@@ -142,7 +142,7 @@ fn app_servers_of_which_tokens_only_speak_take_no_place() {
             ];
             let token = access_token::sign(&AccessKey::new(OLD).unwrap(), "ann", &claims, unix_seconds() + 60);
             let mut client =
-                Client::upgrade(&node.stage, &format!("/client/{HUB}&access_token={token}")).await.unwrap();
+                Client::upgrade(&node.fixture, &format!("/client/{HUB}&access_token={token}")).await.unwrap();
             client.send(JSON_HANDSHAKE).await;
             let ServiceMessage::OpenConnection(_) = home.next().await else { panic!("no opening") };
             clients.push(client);

@@ -20,10 +20,10 @@ use trunkline_protocol::token::ConnectionToken;
 use super::app::{App, AppLink, broadcast};
 use super::client::{Client, JSON_HANDSHAKE};
 use super::drains::{ANSWER, CALL, LEAVE};
+use super::fixture::{Fixture, KEY, run, settings, token_of, token_of_roles};
 use super::fleet_nodes::{FleetNode as LinkedNode, linked, peers};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::http_transports::{EventClient, poller_by};
-use super::stage::{KEY, Stage, run, settings, token_of, token_of_roles};
 use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};
 use crate::frontend::{end_gets_of_lost_owners, release_carried};
@@ -39,7 +39,7 @@ const THIRD: &str = "http://10.0.0.3:8080";
 
 /// Node with an app server for two hubs, one with a negotiate handler.
 struct FleetNode {
-    stage: Stage,
+    fixture: Fixture,
     app: App,
     links: [AppLink; 2],
 }
@@ -51,11 +51,11 @@ impl FleetNode {
 
     async fn named(name: &str, at: (&str, Resolver), network: &MemoryNetwork) -> Self {
         let relay = RelaySettings { hop_timeout: Duration::from_secs(5), ..RelaySettings::embedded() };
-        let stage = Stage::named(name, at, network, Settings { relay, ..settings() });
+        let fixture = Fixture::named(name, at, network, Settings { relay, ..settings() });
         let asked = HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") };
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), asked]);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), asked]);
         let links = [app.link().await, app.link().await];
-        Self { stage, app, links }
+        Self { fixture, app, links }
     }
 
     /// Sets the user that the app returns from now on; `None` refuses all clients.
@@ -65,19 +65,19 @@ impl FleetNode {
     }
 
     fn hops(&self) -> u64 {
-        self.stage.shared.counters_of(0).relay.hops.get()
+        self.fixture.shared.counters_of(0).relay.hops.get()
     }
 
     fn hops_refused(&self, refusal: HopRefusal) -> u64 {
-        self.stage.shared.counters_of(0).relay.hops_refused.of(refusal).get()
+        self.fixture.shared.counters_of(0).relay.hops_refused.of(refusal).get()
     }
 
     fn reservations(&self, outcome: ReservationOutcome) -> u64 {
-        self.stage.shared.counters_of(0).relay.reservations.of(outcome).get()
+        self.fixture.shared.counters_of(0).relay.reservations.of(outcome).get()
     }
 
     async fn status(&self, method: &str, target: &str) -> u16 {
-        exchange(&self.stage, method, target, "").await.0.as_u16()
+        exchange(&self.fixture, method, target, "").await.0.as_u16()
     }
 }
 
@@ -98,7 +98,7 @@ fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
     run(async {
         let network = MemoryNetwork::default();
         let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
-        let (_, token) = negotiate(&owner.stage, "/chat", &format!("&access_token={}", token_of("ann"))).await;
+        let (_, token) = negotiate(&owner.fixture, "/chat", &format!("&access_token={}", token_of("ann"))).await;
         let bare = format!("/chat?room=7&id={token}");
         let good = format!("{bare}&access_token={}", token_of("ann"));
         for method in ["GET", "POST", "DELETE"] {
@@ -111,13 +111,13 @@ fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
         }
         let mut foreign = request("POST", &good, "");
         foreign.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
-        assert_eq!(HttpConnection::open(&other.stage).await.exchange(foreign).await.0, StatusCode::FORBIDDEN);
+        assert_eq!(HttpConnection::open(&other.fixture).await.exchange(foreign).await.0, StatusCode::FORBIDDEN);
         assert_eq!((network.dials(&at(OWNER)), other.hops()), (0, 0), "refused before anybody is dialled");
 
         let mut first: Request<String> = request("GET", &good, "");
         first.headers_mut().insert("cookie", "a=1".parse().unwrap());
-        assert_eq!(HttpConnection::open(&other.stage).await.exchange(first).await.0, StatusCode::OK);
-        assert_eq!(exchange(&other.stage, "POST", &good, JSON_HANDSHAKE).await.0, StatusCode::OK);
+        assert_eq!(HttpConnection::open(&other.fixture).await.exchange(first).await.0, StatusCode::OK);
+        assert_eq!(exchange(&other.fixture, "POST", &good, JSON_HANDSHAKE).await.0, StatusCode::OK);
         let open = owner.links[0].opening().await;
         assert_eq!((user_of(&open).as_deref(), open.query.as_deref()), (Some("ann"), Some("?room=7")));
         assert!(open.headers.iter().any(|(name, _)| name == "cookie"), "the hub sees the client: {:?}", open.headers);
@@ -133,7 +133,7 @@ fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
         let mut targets = Vec::new();
         for _ in 0..100 {
-            targets.push(format!("/chat?id={}", negotiate(&owner.stage, "/chat", "").await.1));
+            targets.push(format!("/chat?id={}", negotiate(&owner.fixture, "/chat", "").await.1));
         }
         unplug(&network, OWNER);
         let begun = Instant::now();
@@ -145,7 +145,7 @@ fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
             let dials = network.dials(&at(OWNER)) as u64;
             assert!(dials <= seconds + 1, "{dials} dials in {seconds} s for hundreds of requests");
         }
-        let failures = &other.stage.shared.counters_of(0).relay.hop_failures;
+        let failures = &other.fixture.shared.counters_of(0).relay.hop_failures;
         assert_eq!(failures.of(RelayFailure::Unreachable).get(), 300);
     });
 }
@@ -157,7 +157,7 @@ fn an_owner_that_another_node_has_replaced_is_asked_once() {
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
         let mut targets = Vec::new();
         for _ in 0..100 {
-            targets.push(format!("/chat?id={}", negotiate(&owner.stage, "/chat", "").await.1));
+            targets.push(format!("/chat?id={}", negotiate(&owner.fixture, "/chat", "").await.1));
         }
         let successor = FleetNode::start(OWNER, &network).await;
         for target in &targets {
@@ -167,7 +167,7 @@ fn an_owner_that_another_node_has_replaced_is_asked_once() {
         assert_eq!((other.hops(), other.hops_refused(HopRefusal::OwnerGone)), (1, 99));
         assert_eq!((successor.hops(), network.dials(&at(OWNER))), (0, 1));
         // Requests for the successor's own connections are still forwarded.
-        let (_, token) = negotiate(&successor.stage, "/chat", "").await;
+        let (_, token) = negotiate(&successor.fixture, "/chat", "").await;
         assert_eq!(other.status("GET", &format!("/chat?id={token}")).await, 200);
     });
 }
@@ -178,7 +178,7 @@ fn another_server_at_an_owners_address_gets_no_secrets_and_passes_nothing_to_the
         let network = MemoryNetwork::default();
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
         let access = token_of("ann");
-        let (_, token) = negotiate(&owner.stage, "/chat", &format!("&access_token={access}")).await;
+        let (_, token) = negotiate(&owner.fixture, "/chat", &format!("&access_token={access}")).await;
         let heard = Arc::new(Mutex::new(String::new()));
         let mut accepted = network.listen(&at(OWNER));
         let (told, page) = (heard.clone(), "<script>alert(1)</script>");
@@ -196,7 +196,7 @@ fn another_server_at_an_owners_address_gets_no_secrets_and_passes_nothing_to_the
             send.headers_mut().insert(name, value.parse().unwrap());
         }
         send.headers_mut().insert("authorization", format!("Bearer {access}").parse().unwrap());
-        let answer = HttpConnection::open(&other.stage).await.begin(send).await;
+        let answer = HttpConnection::open(&other.fixture).await.begin(send).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND);
         assert!(!answer.headers().contains_key("set-cookie"));
         let heard = heard.lock().unwrap().clone();
@@ -214,8 +214,8 @@ fn a_token_that_is_older_than_any_carried_connection_leads_nowhere() {
     run(async {
         let network = MemoryNetwork::default();
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
-        let keys = &owner.stage.shared.settings.keys;
-        let (_, token) = negotiate(&owner.stage, "/chat", "").await;
+        let keys = &owner.fixture.shared.settings.keys;
+        let (_, token) = negotiate(&owner.fixture, "/chat", "").await;
         let mut old = ConnectionToken::open(&token, keys).unwrap();
         let days = 24 * 3600;
         for (age, status, hops) in [(29 * days, 404, 1), (31 * days, 404, 1)] {
@@ -239,16 +239,16 @@ fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() 
         // The token alone does not identify the user to the app.
         other.decide(None);
         third.decide(None);
-        let (_, body) = exchange(&owner.stage, "POST", "/asked/negotiate", "").await;
+        let (_, body) = exchange(&owner.fixture, "POST", "/asked/negotiate", "").await;
         let version_0 = serde_json::from_str::<Value>(&body).unwrap()["connectionId"].as_str().unwrap().to_owned();
-        let (_, version_1) = negotiate(&owner.stage, "/asked", "").await;
+        let (_, version_1) = negotiate(&owner.fixture, "/asked", "").await;
         for (round, token) in (1..).zip([version_0, version_1]) {
             let target = format!("/asked?id={token}");
-            let client = Client::connect(&other.stage, &mut other.links[1], &target).await;
+            let client = Client::connect(&other.fixture, &mut other.links[1], &target).await;
             let mut opened = 1;
             for _ in 0..2 {
                 for node in [&owner, &third, &other] {
-                    opened += usize::from(Client::upgrade(&node.stage, &target).await.is_ok());
+                    opened += usize::from(Client::upgrade(&node.fixture, &target).await.is_ok());
                 }
             }
             assert_eq!(opened, 1, "by one token at three nodes");
@@ -256,7 +256,7 @@ fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() 
             assert_eq!(other.reservations(ReservationOutcome::Granted), round);
             client.close().await;
             other.links[1].close().await;
-            assert_eq!(Client::upgrade(&third.stage, &target).await.err(), Some(404));
+            assert_eq!(Client::upgrade(&third.fixture, &target).await.err(), Some(404));
         }
     });
 }
@@ -267,15 +267,15 @@ fn where_the_owner_can_not_be_asked_the_app_names_the_same_user_again() {
         let network = MemoryNetwork::default();
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
         owner.decide(Some("bob"));
-        let (_, token) = negotiate(&owner.stage, "/asked", "").await;
+        let (_, token) = negotiate(&owner.fixture, "/asked", "").await;
         let target = format!("/asked?id={token}");
         unplug(&network, OWNER);
         for decided in [None, Some("eve")] {
             other.decide(decided);
-            assert_eq!(Client::upgrade(&other.stage, &target).await.err(), Some(404), "{decided:?}");
+            assert_eq!(Client::upgrade(&other.fixture, &target).await.err(), Some(404), "{decided:?}");
         }
         other.decide(Some("bob"));
-        assert!(Client::upgrade(&other.stage, &target).await.is_ok());
+        assert!(Client::upgrade(&other.fixture, &target).await.is_ok());
         assert_eq!(other.reservations(ReservationOutcome::Unanswered), 3);
         assert_eq!(network.dials(&at(OWNER)), 1);
     });
@@ -288,8 +288,8 @@ fn tokens_without_a_user_and_users_who_show_themselves_need_no_owner() {
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
         let ann = format!("&access_token={}", token_of("ann"));
         for query in ["", ann.as_str()] {
-            let (_, token) = negotiate(&owner.stage, "/chat", query).await;
-            assert!(Client::upgrade(&other.stage, &format!("/chat?id={token}{query}")).await.is_ok());
+            let (_, token) = negotiate(&owner.fixture, "/chat", query).await;
+            assert!(Client::upgrade(&other.fixture, &format!("/chat?id={token}{query}")).await.is_ok());
         }
         assert_eq!(network.dials(&at(OWNER)), 0);
     });
@@ -301,10 +301,10 @@ fn only_a_node_may_request_an_id() {
         let network = MemoryNetwork::default();
         let owner = FleetNode::start(OWNER, &network).await;
         owner.decide(Some("bob"));
-        let (_, token) = negotiate(&owner.stage, "/asked", "").await;
-        let (status, _) = exchange(&owner.stage, "POST", &format!("/.trunkline/reserve?id={token}"), "").await;
+        let (_, token) = negotiate(&owner.fixture, "/asked", "").await;
+        let (status, _) = exchange(&owner.fixture, "POST", &format!("/.trunkline/reserve?id={token}"), "").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
-        assert!(Client::upgrade(&owner.stage, &format!("/asked?id={token}")).await.is_ok(), "it is still there");
+        assert!(Client::upgrade(&owner.fixture, &format!("/asked?id={token}")).await.is_ok(), "it is still there");
     });
 }
 
@@ -313,12 +313,12 @@ fn the_failures_of_a_start_are_none_of_the_next_one_at_its_address() {
     run(async {
         let network = MemoryNetwork::default();
         let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
-        let (_, old) = negotiate(&owner.stage, "/chat", "").await;
+        let (_, old) = negotiate(&owner.fixture, "/chat", "").await;
         unplug(&network, OWNER);
         assert_eq!(other.status("GET", &format!("/chat?id={old}")).await, 404);
         let begun = Instant::now();
         let successor = FleetNode::start(OWNER, &network).await;
-        let (_, token) = negotiate(&successor.stage, "/chat", "").await;
+        let (_, token) = negotiate(&successor.fixture, "/chat", "").await;
         assert_eq!(other.status("GET", &format!("/chat?id={token}")).await, 200);
         assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     });
@@ -336,10 +336,10 @@ fn an_owner_is_reached_when_its_name_no_longer_resolves() {
         let mut owner = FleetNode::named("http://owner.invalid:8080", (OWNER, resolver.clone()), &network).await;
         let other = FleetNode::named("http://other.invalid:8080", (OTHER, resolver.clone()), &network).await;
         let third = FleetNode::named("http://third.invalid:8080", (THIRD, resolver.clone()), &network).await;
-        let mut client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        let mut client = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
         is_gone.store(true, Ordering::Relaxed);
         sleep(Duration::from_secs(10)).await; // sleep: advances virtual time until idle connections are closed
-        assert_eq!(exchange(&other.stage, "POST", &client.target, CALL).await.0, StatusCode::OK);
+        assert_eq!(exchange(&other.fixture, "POST", &client.target, CALL).await.0, StatusCode::OK);
         assert_eq!(owner.links[0].data().await.0, CALL);
         owner.links[0].write(&client.id, ANSWER).await;
         assert_eq!(client.event().await, ANSWER);
@@ -356,19 +356,19 @@ fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
     run(async {
         let network = MemoryNetwork::default();
         let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
-        let events = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
-        let mut quiet = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
-        let (poller, target) = poller_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
-        assert_eq!(exchange(&other.stage, "POST", &events.target, CALL).await.0, StatusCode::OK);
+        let events = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
+        let mut quiet = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
+        let (poller, target) = poller_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
+        assert_eq!(exchange(&other.fixture, "POST", &events.target, CALL).await.0, StatusCode::OK);
         owner.links[0].data().await;
 
-        let (begun, shared) = (Instant::now(), other.stage.shared.clone());
+        let (begun, shared) = (Instant::now(), other.fixture.shared.clone());
         shared.begin_drain();
         let releasing = spawn_local(async move { release_carried(&shared, Duration::from_secs(10)).await });
-        assert_eq!(exchange(&other.stage, "GET", &target, "").await, (StatusCode::OK, String::new()));
+        assert_eq!(exchange(&other.fixture, "GET", &target, "").await, (StatusCode::OK, String::new()));
         assert!(begun.elapsed() <= Duration::from_secs(1), "a poll ends soon: {:?}", begun.elapsed());
         owner.links[0].send(broadcast("\"news\"")).await;
-        assert_eq!(exchange(&owner.stage, "GET", &target, "").await, (StatusCode::OK, "\"news\"\u{1e}".into()));
+        assert_eq!(exchange(&owner.fixture, "GET", &target, "").await, (StatusCode::OK, "\"news\"\u{1e}".into()));
 
         assert_eq!(quiet.event().await, "\"news\"\u{1e}");
         assert_eq!(owner.links[0].close().await.connection_id, quiet.id);
@@ -377,16 +377,16 @@ fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
         owner.links[0].write(&events.id, ANSWER).await;
         assert_eq!(owner.links[0].close().await.connection_id, events.id);
         assert_eq!(events.rest().await, format!("\"news\"\u{1e}{ANSWER}{LEAVE}"));
-        let shared = &other.stage.shared;
+        let shared = &other.fixture.shared;
         assert_eq!((shared.sockets(), shared.admission.carried_gets.count()), (0, 0), "nothing holds the node");
 
         // Over an existing HTTP connection, a client may still open a stream at the draining node.
-        let late = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.links[0]).await;
+        let late = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
         assert_eq!(owner.links[0].close().await.connection_id, late.id);
         assert_eq!(late.rest().await, LEAVE);
         releasing.abort();
         owner.links[0].write(&poller, ANSWER).await;
-        assert_eq!(exchange(&owner.stage, "GET", &target, "").await, (StatusCode::OK, ANSWER.into()), "it goes on");
+        assert_eq!(exchange(&owner.fixture, "GET", &target, "").await, (StatusCode::OK, ANSWER.into()), "it goes on");
     });
 }
 
@@ -398,10 +398,10 @@ fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size() {
         let ann = token_of_roles("ann", 400);
         for hub in ["/chat", "/asked"] {
             *owner.app.dialler.decision.lock().unwrap() = Some(Decision::default());
-            let (_, token) = negotiate(&owner.stage, hub, &format!("&access_token={ann}")).await;
+            let (_, token) = negotiate(&owner.fixture, hub, &format!("&access_token={ann}")).await;
             let target = format!("{hub}?id={token}&access_token={ann}");
             assert_eq!(other.status("GET", &target).await, 200, "{hub}");
-            assert_eq!(exchange(&other.stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            assert_eq!(exchange(&other.fixture, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
             let link = usize::from(hub == "/asked");
             let open = owner.links[link].opening().await;
             owner.links[link].data().await;
@@ -410,18 +410,18 @@ fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size() {
         let long = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
         let claims: Vec<_> = (0..300).map(|number| (long.to_owned(), number.to_string())).collect();
         let ann = access_token::sign(&AccessKey::new(KEY).unwrap(), "ann", &claims, unix_seconds() + 60);
-        let (_, token) = negotiate(&owner.stage, "/chat", &format!("&access_token={ann}")).await;
+        let (_, token) = negotiate(&owner.fixture, "/chat", &format!("&access_token={ann}")).await;
         let target = format!("/chat?id={token}&access_token={ann}");
-        let (status, body) = exchange(&other.stage, "GET", &target, "").await;
+        let (status, body) = exchange(&other.fixture, "GET", &target, "").await;
         assert!(status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE && body.contains("10240"), "{body}");
         assert_eq!(owner.status("GET", &target).await, 200, "at its own node there is room");
     });
 }
 
-async fn event_stream(stage: &Stage, target: &str) -> StatusCode {
+async fn event_stream(fixture: &Fixture, target: &str) -> StatusCode {
     let mut get: Request<String> = request("GET", target, "");
     get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
-    HttpConnection::open(stage).await.begin(get).await.status()
+    HttpConnection::open(fixture).await.begin(get).await.status()
 }
 
 #[test]
@@ -434,12 +434,12 @@ fn gets_of_a_node_that_is_lost_without_a_word_end_within_five_seconds_and_those_
         }
         linked(&nodes).await;
         let [owner, other] = nodes.as_mut_slice() else { unreachable!() };
-        spawn_local(end_gets_of_lost_owners(other.stage.shared.clone()));
-        let (_, polled) = poller_by(&owner.stage, &other.stage, &mut owner.link).await;
-        let stream = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
+        spawn_local(end_gets_of_lost_owners(other.fixture.shared.clone()));
+        let (_, polled) = poller_by(&owner.fixture, &other.fixture, &mut owner.link).await;
+        let stream = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.link).await;
         // The node links end, but the operating system still accepts connections.
         owner.cut(true);
-        let mut polling = Box::pin(exchange(&other.stage, "GET", &polled, ""));
+        let mut polling = Box::pin(exchange(&other.fixture, "GET", &polled, ""));
         assert!(timeout(Duration::from_secs(20), &mut polling).await.is_err(), "it may only be frozen");
         network.set_cut(&at(OWNER), true);
         let begun = Instant::now();
@@ -460,9 +460,9 @@ fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
         }
         linked(&nodes).await;
         let [owner, other] = nodes.as_mut_slice() else { unreachable!() };
-        let reachability = other.stage.shared.other_nodes().reachability(&owner.stage.shared.boot);
+        let reachability = other.fixture.shared.other_nodes().reachability(&owner.fixture.shared.boot);
         assert_eq!(reachability, Reachability::Alive);
-        let client = EventClient::connect_by(&owner.stage, &other.stage, &mut owner.link).await;
+        let client = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.link).await;
         let away = async || {
             sleep(Duration::from_secs(10)).await; // sleep: advances virtual time until idle connections are closed
             network.set_cut(&at(OWNER), true);
@@ -472,14 +472,18 @@ fn an_owner_that_lives_is_waited_for_and_its_client_may_else_try_again() {
             sleep(Duration::from_secs(3)).await; // sleep: the test advances virtual time
             network.set_cut(&at(OWNER), false);
         };
-        let ((status, _), ()) = tokio::join!(exchange(&other.stage, "POST", &client.target, CALL), back);
+        let ((status, _), ()) = tokio::join!(exchange(&other.fixture, "POST", &client.target, CALL), back);
         assert_eq!((status, owner.link.data().await.0.as_str()), (StatusCode::OK, CALL));
         away().await;
         let begun = Instant::now();
-        let answer = HttpConnection::open(&other.stage).await.begin(request("POST", &client.target, CALL)).await;
+        let answer = HttpConnection::open(&other.fixture).await.begin(request("POST", &client.target, CALL)).await;
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers()["retry-after"], "2");
         assert!(begun.elapsed() <= Duration::from_secs(5), "{:?}", begun.elapsed());
-        assert_eq!(event_stream(&other.stage, &client.target).await, StatusCode::NOT_FOUND, "a 503 would be repeated");
+        assert_eq!(
+            event_stream(&other.fixture, &client.target).await,
+            StatusCode::NOT_FOUND,
+            "a 503 would be repeated"
+        );
     });
 }

@@ -10,10 +10,10 @@ use trunkline_channel::{Dialled, open};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
+use super::fixture::{Fixture, KEY, run};
 use super::http::HttpConnection;
 use super::hub_separation::{APP_KEY, two_hubs};
 use super::inbound_links::ONE;
-use super::stage::{KEY, Stage, run};
 use crate::auth::AppKey;
 use crate::config::{SecretLine, Settings};
 
@@ -37,41 +37,41 @@ async fn hello(key: &str, peer_kind: PeerKind) -> (String, String) {
     (value(HELLO_HEADER), value(KEY_TAG_HEADER))
 }
 
-async fn ask(stage: &Stage, hello: &str, tag: Option<&str>) -> u16 {
-    ask_from(stage, 1, (hello, tag)).await
+async fn ask(fixture: &Fixture, hello: &str, tag: Option<&str>) -> u16 {
+    ask_from(fixture, 1, (hello, tag)).await
 }
 
 /// Sends a hello from the address with this last number.
-async fn ask_from(stage: &Stage, last: u8, (hello, tag): (&str, Option<&str>)) -> u16 {
+async fn ask_from(fixture: &Fixture, last: u8, (hello, tag): (&str, Option<&str>)) -> u16 {
     let mut request = Request::get(CHANNEL_PATH).header("host", ONE).header("connection", "upgrade");
     request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
     request = request.header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==").header(HELLO_HEADER, hello);
     if let Some(tag) = tag {
         request = request.header(KEY_TAG_HEADER, tag);
     }
-    let pipe = stage.dial_from(([192, 0, 2, last], 40_000).into(), 4096);
+    let pipe = fixture.dial_from(([192, 0, 2, last], 40_000).into(), 4096);
     let answer = HttpConnection::over(pipe).await.begin(request.body(String::new()).unwrap()).await;
     answer.status().as_u16()
 }
 
-fn of_many_apps(takes_untagged_hellos: bool) -> Stage {
+fn of_many_apps(takes_untagged_hellos: bool) -> Fixture {
     let others: String =
         (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();
     let app_keys = AppKey::lines(&format!("chat={APP_KEY}\n{others}")).unwrap();
-    Stage::with(Settings { app_keys, takes_untagged_hellos, ..two_hubs() }, 1)
+    Fixture::with(Settings { app_keys, takes_untagged_hellos, ..two_hubs() }, 1)
 }
 
 #[test]
 fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
     run(async {
-        let stage = of_many_apps(false);
+        let fixture = of_many_apps(false);
         for (key, peer_kind) in [(KEY, PeerKind::NodeClients), (KEY, PeerKind::DialIn), (APP_KEY, PeerKind::DialIn)] {
             let (good, tag) = hello(key, peer_kind).await;
             let (_, other) = hello("the key of app 7 of many", PeerKind::DialIn).await;
-            assert_eq!(ask(&stage, &good, None).await, 404, "without a tag");
-            assert_eq!(ask(&stage, &good, Some("nonsense")).await, 404);
-            assert_eq!(ask(&stage, &good, Some(&other)).await, 404, "with the tag of another key");
-            assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "{peer_kind:?}");
+            assert_eq!(ask(&fixture, &good, None).await, 404, "without a tag");
+            assert_eq!(ask(&fixture, &good, Some("nonsense")).await, 404);
+            assert_eq!(ask(&fixture, &good, Some(&other)).await, 404, "with the tag of another key");
+            assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "{peer_kind:?}");
         }
     });
 }
@@ -79,16 +79,16 @@ fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
 #[test]
 fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
     run(async {
-        let stage = of_many_apps(true);
+        let fixture = of_many_apps(true);
         let mut statuses = Vec::new();
         for _ in 0..60 {
             let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
-            statuses.push(ask(&stage, &good, None).await);
+            statuses.push(ask(&fixture, &good, None).await);
         }
         let taken = statuses.iter().filter(|status| **status == 101).count();
         assert!(taken == 50 && statuses[..50].iter().all(|status| *status == 101), "{taken}");
         let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
-        assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
+        assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
     });
 }
 
@@ -98,12 +98,12 @@ const SLOW_ANSWER: Duration = Duration::from_secs(3);
 #[test]
 fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
     run(async {
-        let stage = of_many_apps(false);
+        let fixture = of_many_apps(false);
         let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, PeerKind::DialIn).await);
         let named = |number: u32| format!("{number:0>3}{}", "A".repeat(69));
         let timed = async |last: u8, hello: &str, tag: Option<&str>| {
             let begun = Instant::now();
-            (ask_from(&stage, last, (hello, tag)).await, begun.elapsed())
+            (ask_from(&fixture, last, (hello, tag)).await, begun.elapsed())
         };
         for number in 0..10 {
             let (status, took) = timed(1, &named(number), Some(&tag)).await;
@@ -118,7 +118,7 @@ fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits
             assert!(status == 404 && took < SLOW_ANSWER, "no key is tried: {status} {took:?}");
         }
         let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
-        assert_eq!(ask(&stage, &good, Some(&tag)).await, 101, "nobody is locked out");
+        assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "nobody is locked out");
         let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
         let (status, took) = timed(2, &good, Some(&tag)).await;
         assert!(status == 101 && took < SLOW_ANSWER, "another address: {status} {took:?}");
@@ -128,14 +128,14 @@ fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits
 #[test]
 fn rubbish_without_tags_leaves_the_rate_of_untagged_hellos_to_others() {
     run(async {
-        let stage = of_many_apps(true);
+        let fixture = of_many_apps(true);
         for number in 0..100 {
             let rubbish = format!("{number:0>3}{}", "A".repeat(69));
-            assert_eq!(ask(&stage, &rubbish, None).await, 404);
+            assert_eq!(ask(&fixture, &rubbish, None).await, 404);
         }
         for _ in 0..30 {
             let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
-            assert_eq!(ask_from(&stage, 2, (&good, None)).await, 101);
+            assert_eq!(ask_from(&fixture, 2, (&good, None)).await, 101);
         }
     });
 }

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::app::AppLink;
-use super::stage::Stage;
+use super::fixture::Fixture;
 
 pub(super) const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
 
@@ -34,8 +34,8 @@ pub(super) struct Client {
 
 impl Client {
     /// Upgrades to a WebSocket, or returns the status of the refusal.
-    pub(super) async fn upgrade(stage: &Stage, target: &str) -> Result<Self, u16> {
-        Self::upgrade_over(stage.dial(), target).await
+    pub(super) async fn upgrade(fixture: &Fixture, target: &str) -> Result<Self, u16> {
+        Self::upgrade_over(fixture.dial(), target).await
     }
 
     pub(super) async fn upgrade_over(pipe: DuplexStream, target: &str) -> Result<Self, u16> {
@@ -61,8 +61,8 @@ impl Client {
     }
 
     /// Connects with JSON. The app server on this link accepts the client.
-    pub(super) async fn connect(stage: &Stage, link: &mut AppLink, target: &str) -> Self {
-        Self::connect_over(stage.dial(), link, target).await
+    pub(super) async fn connect(fixture: &Fixture, link: &mut AppLink, target: &str) -> Self {
+        Self::connect_over(fixture.dial(), link, target).await
     }
 
     pub(super) async fn connect_over(pipe: DuplexStream, link: &mut AppLink, target: &str) -> Self {

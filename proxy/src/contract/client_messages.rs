@@ -13,8 +13,8 @@ use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 use trunkline_protocol::service::*;
 
 use super::client::{Client, PING, Received};
-use super::speech::{flow, result};
-use super::stage::{Stage, run, settings};
+use super::fixture::{Fixture, run, settings};
+use super::hub_message::{flow, result};
 use crate::config::{FrontendLimits, Settings};
 use crate::metrics::Limit;
 
@@ -25,8 +25,8 @@ fn call(id: u32) -> String {
 #[test]
 fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send(&format!("{PING}\u{1e}{}{}", call(1), call(2))).await;
         client.send(&format!("{PING}\u{1e}")).await;
         client.send(&call(3)).await;
@@ -44,8 +44,8 @@ fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
 #[test]
 fn a_message_in_pieces_goes_up_when_it_is_whole() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let whole = call(1);
         let (head, tail) = whole.split_at(20);
         client.send(head).await;
@@ -59,8 +59,8 @@ fn a_message_in_pieces_goes_up_when_it_is_whole() {
 fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_get_the_reason() {
     run(async {
         let hub = HubManifest { message_max_bytes: 100, detailed_errors: true, ..HubManifest::new("chat", "/chat") };
-        let (stage, _app, mut link) = Stage::start().with_app(hub).await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_app(hub).await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send(&format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "x".repeat(200))).await;
         let Received::Text(close) = client.next().await else { panic!("no close message") };
         assert!(close.starts_with("{\"type\":7,\"error\":\"Connection closed with an error."), "{close}");
@@ -80,15 +80,15 @@ fn cause_of(end: &CloseConnection) -> Option<String> {
 #[test]
 fn a_message_that_does_not_end_closes_only_its_client() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
         let (mut late, mut idle) =
-            (Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await);
+            (Client::connect(&fixture, &mut link, "/chat").await, Client::connect(&fixture, &mut link, "/chat").await);
         idle.send(&call(1)).await;
         assert_eq!(link.data().await.0, call(1));
         late.send("{\"type\":1,\"target\":").await;
         let end = timeout(Duration::from_secs(120), link.close()).await.unwrap();
         assert_eq!((&*end.connection_id, cause_of(&end).as_deref()), (&*late.id, Some("message_timeout")));
-        assert_eq!(stage.shared.counters_of(0).limit(Limit::MessageTime).get(), 1);
+        assert_eq!(fixture.shared.counters_of(0).limit(Limit::MessageTime).get(), 1);
         idle.fence(&link).await;
     });
 }
@@ -96,8 +96,8 @@ fn a_message_that_does_not_end_closes_only_its_client() {
 #[test]
 fn a_message_whose_client_is_not_read_has_its_time_for_later() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let whole = call(1);
         let (head, tail) = whole.split_at(20);
         client.send(head).await;
@@ -108,7 +108,7 @@ fn a_message_whose_client_is_not_read_has_its_time_for_later() {
         link.send(flow(&client.id, FlowOperation::Resume)).await;
         client.send(tail).await;
         assert_eq!(link.data().await.0, whole);
-        assert_eq!(stage.shared.counters_of(0).unfinished_bytes.get(), 0);
+        assert_eq!(fixture.shared.counters_of(0).unfinished_bytes.get(), 0);
     });
 }
 
@@ -116,13 +116,13 @@ fn a_message_whose_client_is_not_read_has_its_time_for_later() {
 fn of_many_unfinished_messages_the_largest_goes_when_all_are_over_their_budget() {
     run(async {
         let limits = FrontendLimits { unfinished_total_bytes: 1024 * 1024, ..FrontendLimits::default() };
-        let stage = Stage::with(Settings { limits, ..settings() }, 1);
+        let fixture = Fixture::with(Settings { limits, ..settings() }, 1);
         let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let mut link = app.link().await;
         let mut clients = Vec::new();
         for _ in 0..3 {
-            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
         }
         for (client, bytes) in clients.iter_mut().zip([100_000, 700_000, 400_000]) {
             client.send(&format!("{{\"type\":1,\"target\":\"{}", "x".repeat(bytes))).await;
@@ -138,8 +138,8 @@ fn of_many_unfinished_messages_the_largest_goes_when_all_are_over_their_budget()
 #[test]
 fn a_close_message_of_a_client_is_its_end_and_no_error() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send("{\"type\":7}\u{1e}").await;
         let end = link.close().await;
         assert_eq!((end.connection_id, end.error), (client.id.as_str().into(), None));
@@ -150,8 +150,8 @@ fn a_close_message_of_a_client_is_its_end_and_no_error() {
 #[test]
 fn a_paused_client_is_not_read_until_it_is_resumed() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         link.send(flow(&client.id, FlowOperation::Pause)).await;
         link.fence().await;
         client.send(&call(1)).await;
@@ -168,8 +168,8 @@ fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered
     run(async {
         let mut settings = settings();
         settings.rehoming.pending_calls_max = 2;
-        let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         for id in 1..=2 {
             client.send(&call(id)).await;
             assert_eq!(link.data().await.0, call(id));
@@ -184,8 +184,8 @@ fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered
 #[test]
 fn a_raw_endpoint_forwards_complete_messages_marked_as_text_or_binary() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
-        let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
+        let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
         let open = link.opening().await;
         client.write(Message::text("hello")).await;
         client.write(Message::binary(vec![1, 2, 3])).await;
@@ -211,9 +211,9 @@ fn a_raw_endpoint_forwards_complete_messages_marked_as_text_or_binary() {
 fn a_raw_text_that_is_not_utf8_is_closed_with_1007_and_one_too_large_with_1009() {
     run(async {
         let hub = HubManifest { message_max_bytes: 64, ..HubManifest::raw("echo", "/echo") };
-        let (stage, _app, mut link) = Stage::start().with_app(hub).await;
+        let (fixture, _app, mut link) = Fixture::start().with_app(hub).await;
         for (bytes, code) in [(vec![0xff, 0xfe], 1007), (vec![b'x'; 65], 1009)] {
-            let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+            let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
             let open = link.opening().await;
             client.write(frame(bytes, OpCode::Data(Data::Text), true)).await;
             assert_eq!(client.next().await, Received::End(Some(code)));
@@ -240,8 +240,8 @@ fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
         run(async {
             let mut settings = settings();
             settings.limits.messages_per_second = NonZeroU32::new(10);
-            let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
-            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+            let mut client = Client::connect(&fixture, &mut link, "/chat").await;
             let in_message = name != "pongs";
             let begun = tokio::time::Instant::now();
             for message in flood {
@@ -257,7 +257,7 @@ fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
             assert_eq!(link.data().await.0.trim_start(), call(2));
             // 200 frames at 10 per second, in virtual time.
             assert!(begun.elapsed() > Duration::from_secs(15), "{name}: {:?}", begun.elapsed());
-            assert!(stage.shared.counters_of(0).limit(Limit::Messages).get() > 0, "{name}");
+            assert!(fixture.shared.counters_of(0).limit(Limit::Messages).get() > 0, "{name}");
         });
     }
 }
@@ -267,11 +267,11 @@ fn large_fragments_of_an_honest_client_are_no_messages() {
     run(async {
         let mut settings = settings();
         settings.limits.messages_per_second = NonZeroU32::new(10);
-        let stage = Stage::with(settings, 1);
+        let fixture = Fixture::with(settings, 1);
         let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let mut link = app.link().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let begun = tokio::time::Instant::now();
         client.write(frame(&b"{\"type\":1,\"target\":\""[..], OpCode::Data(Data::Text), false)).await;
         for _ in 0..100 {
@@ -279,7 +279,7 @@ fn large_fragments_of_an_honest_client_are_no_messages() {
         }
         client.write(frame(&b"\"}\x1e"[..], OpCode::Data(Data::Continue), true)).await;
         assert!(link.data().await.0.len() > 400_000);
-        assert_eq!(stage.shared.counters_of(0).limit(Limit::Messages).get(), 0);
+        assert_eq!(fixture.shared.counters_of(0).limit(Limit::Messages).get(), 0);
         assert!(begun.elapsed() < Duration::from_secs(1));
     });
 }
@@ -287,8 +287,8 @@ fn large_fragments_of_an_honest_client_are_no_messages() {
 #[test]
 fn a_message_that_never_gets_longer_is_closed_with_1002() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.write(frame(&b"{"[..], OpCode::Data(Data::Text), false)).await;
         for _ in 0..1001 {
             client.write(frame(&b""[..], OpCode::Data(Data::Continue), false)).await;
@@ -302,8 +302,8 @@ fn a_message_that_never_gets_longer_is_closed_with_1002() {
 #[test]
 fn each_ping_of_a_read_is_answered_in_order() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         for number in 0..100_u8 {
             client.write(Message::Ping(vec![number].into())).await;
         }
@@ -316,8 +316,8 @@ fn each_ping_of_a_read_is_answered_in_order() {
 #[test]
 fn pings_without_a_handshake_end_before_its_time_out() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         let begun = tokio::time::Instant::now();
         for _ in 0..1500 {
             client.write(Message::Ping(vec![0; 100].into())).await;
@@ -330,8 +330,8 @@ fn pings_without_a_handshake_end_before_its_time_out() {
 #[test]
 fn message_pack_clients_are_read_by_the_same_rules() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
         let open = link.opening().await;
         assert_eq!(open.protocol.as_deref(), Some(HubProtocol::MessagePack.name()));
@@ -352,8 +352,8 @@ fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing
     run(async {
         let mut settings = settings();
         settings.links.outbox_max_bytes = 1024;
-        let (stage, _app, mut link) = Stage::with(Settings { ..settings }, 1).with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(Settings { ..settings }, 1).with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         // Calls without a response: the number of pending calls with a response is limited.
         let calls: Vec<String> = (0..4000).map(|n| format!("{{\"type\":1,\"target\":\"{n:0>200}\"}}\u{1e}")).collect();
         let all = calls.concat();

@@ -13,8 +13,8 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::AppLink;
 use super::client::{JSON_HANDSHAKE, PING};
+use super::fixture::{Fixture, run, settings};
 use super::http::{HttpConnection, negotiate, request};
-use super::stage::{Stage, run, settings};
 
 /// Network latency. Without it, no request can cross a close.
 const LATENCY: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ enum Kind {
 
 /// Connections of one client to the node, and the state of its requests.
 struct PooledClient<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     target: String,
     /// The most recently used connection is reused first.
     idle: Rc<RefCell<Vec<HttpConnection>>>,
@@ -56,9 +56,9 @@ async fn carry(mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>
 }
 
 /// Opens a connection with latency to a node.
-fn dial_far(stage: &Stage) -> DuplexStream {
+fn dial_far(fixture: &Fixture) -> DuplexStream {
     let (near, far) = duplex(64 * 1024);
-    let ((near_read, near_write), (node_read, node_write)) = (split(far), split(stage.dial()));
+    let ((near_read, near_write), (node_read, node_write)) = (split(far), split(fixture.dial()));
     spawn_local(carry(near_read, node_write));
     spawn_local(carry(node_read, near_write));
     near
@@ -71,7 +71,7 @@ impl PooledClient<'_> {
             match pooled {
                 Some(connection) if connection.is_usable() => return connection,
                 Some(_) => {}
-                None => return HttpConnection::over(dial_far(self.stage)).await,
+                None => return HttpConnection::over(dial_far(self.fixture)).await,
             }
         }
     }
@@ -140,13 +140,13 @@ impl PooledClient<'_> {
 }
 
 /// Keeps clients idle for two minutes, and returns the number of clients that lost a request.
-async fn broken_clients(stage: &'static Stage, link: &mut AppLink) -> u64 {
+async fn broken_clients(fixture: &'static Fixture, link: &mut AppLink) -> u64 {
     let (broken, mut tasks): (_, Vec<JoinHandle<()>>) = (Rc::new(Cell::new(0)), Vec::new());
     for number in 0..2 * CLIENTS_OF_EACH_KIND {
         let kind = if number % 2 == 0 { Kind::EventStream } else { Kind::LongPolling };
-        let (_, token) = negotiate(stage, "/chat", "").await;
+        let (_, token) = negotiate(fixture, "/chat", "").await;
         let target = format!("/chat?id={token}");
-        let client = Rc::new(PooledClient { stage, target, idle: Rc::default() });
+        let client = Rc::new(PooledClient { fixture, target, idle: Rc::default() });
         let stream = client.open(kind, link).await;
         let until = Instant::now() + WHILE;
         // Client timers are some milliseconds late.
@@ -178,10 +178,10 @@ async fn broken_with(keep_alive: Option<Duration>) -> u64 {
         settings.limits.keep_alive_timeout = keep_alive;
     }
     // Test tasks are local and can't borrow.
-    let stage: &'static Stage = Box::leak(Box::new(Stage::with(settings, 2)));
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let fixture: &'static Fixture = Box::leak(Box::new(Fixture::with(settings, 2)));
+    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
     let mut link = app.link().await;
-    broken_clients(stage, &mut link).await
+    broken_clients(fixture, &mut link).await
 }
 
 #[test]

@@ -5,7 +5,7 @@ use trunkline_protocol::service::*;
 
 use super::app::json;
 use super::client::Client;
-use super::stage::{Stage, run};
+use super::fixture::{Fixture, run};
 
 fn question(id: &str, number: &str) -> ServiceMessage {
     let invocation = format!("{{\"type\":1,\"invocationId\":\"{number}\",\"target\":\"Ask\",\"arguments\":[]}}");
@@ -20,11 +20,11 @@ fn question(id: &str, number: &str) -> ServiceMessage {
 #[test]
 fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let chat = || vec![HubManifest::new("chat", "/chat")];
-        let (mut one, mut two) = (stage.app("app-1", chat()), stage.app("app-2", chat()));
+        let (mut one, mut two) = (fixture.app("app-1", chat()), fixture.app("app-2", chat()));
         let (mut home, mut reply_to) = (one.link().await, two.link().await);
-        let mut client = Client::connect(&stage, &mut home, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut home, "/chat").await;
         reply_to.send(question(&client.id, "q-1")).await;
         assert!(client.text().await.contains("\"q-1\""));
         // The client's app server must be notified of the invocation, or it would treat the result as a protocol
@@ -53,7 +53,7 @@ fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is
 #[test]
 fn an_invocation_of_an_unknown_client_is_answered_with_an_error() {
     run(async {
-        let (_stage, _app, mut link) = Stage::start().with_chat().await;
+        let (_stage, _app, mut link) = Fixture::start().with_chat().await;
         link.send(question("nobody", "q-1")).await;
         let ServiceMessage::ErrorCompletion(completion) = link.next().await else { panic!("no completion") };
         assert_eq!(completion.invocation_id, "q-1");

@@ -12,10 +12,10 @@ use trunkline_protocol::manifest::{HubManifest, Transport};
 
 use super::app::data_for;
 use super::client::Client;
+use super::fixture::{Fixture, run, settings};
 use super::fleet_nodes;
 use super::http::{HttpConnection, request};
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
-use super::stage::{Stage, run, settings};
 use super::webhook_server::WebhookServer;
 use super::webhooks;
 use crate::admin::families;
@@ -102,17 +102,17 @@ impl Watched {
 #[test]
 fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_until_another_one_comes() {
     run(async {
-        let (stage, app, mut link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, app, mut link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
-        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        let _client = Client::connect(&fixture, &mut link, "/chat").await;
         assert_eq!(watched.log, []);
         drop(link);
         app.retire();
         let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
         assert!(line.contains("chat") && line.contains("waiting clients: 1, closed in 5"), "{line}");
         assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
-        let mut again = stage.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+        let mut again = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
         let _link = again.link().await;
         watched.ended(ConditionKind::HubWithoutAppServer).await;
     });
@@ -121,18 +121,18 @@ fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_unti
 #[test]
 fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
     run(async {
-        let (stage, app, mut link) = Stage::start().with_chat().await;
-        spawn_local(hub_sweep::run(stage.shared.clone()));
-        let mut other = stage.app("other", vec![HubManifest::new("auction", "/auction")]);
+        let (fixture, app, mut link) = Fixture::start().with_chat().await;
+        spawn_local(hub_sweep::run(fixture.shared.clone()));
+        let mut other = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
         let _other = other.link().await;
-        let mut watched = Watched::new(&stage.shared);
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
-        let _client = Client::connect(&stage, &mut link, "/chat").await;
+        let _client = Client::connect(&fixture, &mut link, "/chat").await;
         watched.pass(1).await;
         drop(link);
         app.retire();
         watched.pass(180).await;
-        assert!(stage.shared.hubs.find("/chat").is_none(), "the hub is removed");
+        assert!(fixture.shared.hubs.find("/chat").is_none(), "the hub is removed");
         assert!(watched.line(ConditionKind::HubWithoutAppServer).unwrap().contains("no client waits"));
         assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
         assert_eq!(watched.metric("trunkline_client_connections", "chat"), Some(0));
@@ -142,10 +142,10 @@ fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
 #[test]
 fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
     run(async {
-        let stage = Stage::start();
-        let mut watched = Watched::new(&stage.shared);
+        let fixture = Fixture::start();
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
-        let mut app = stage.app("app-1", vec![HubManifest::new("preview", "/preview")]);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("preview", "/preview")]);
         let _link = app.link().await;
         watched.pass(20).await;
         app.retire();
@@ -157,8 +157,8 @@ fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
 #[test]
 fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
     run(async {
-        let (stage, _app, link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, _app, link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         link.set_reading(false);
@@ -175,10 +175,10 @@ fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
 fn lost_links_are_one_condition_of_their_app_server() {
     run(async {
         let settings = Settings { pool_size: 3, ..settings() };
-        let stage = Stage::with(settings, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let fixture = Fixture::with(settings, 1);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let (_one, two, three) = (app.link().await, app.link().await, app.link().await);
-        let mut watched = Watched::new(&stage.shared);
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
         two.cut();
         three.cut();
@@ -193,8 +193,8 @@ fn lost_links_are_one_condition_of_their_app_server() {
 #[test]
 fn a_refused_key_and_a_silent_app_server_are_distinguished() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
         let problem = |text: &str, kind| Some(UpstreamProblem { text: text.into(), kind });
         watched.problems.set("http://a:5000", problem("refuses our access key", ConditionKind::AppServerRefusesKey));
@@ -212,10 +212,10 @@ fn a_refused_key_and_a_silent_app_server_are_distinguished() {
 #[test]
 fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
     run(async {
-        let stage = Stage::with(Settings { accepts_dial_in: true, ..settings() }, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let fixture = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let _link = app.link().await;
-        let mut watched = Watched::new(&stage.shared);
+        let mut watched = Watched::new(&fixture.shared);
         let mut upgrade = request("GET", "/server/?hub=chat", "");
         for (name, value) in [
             ("connection", "upgrade"),
@@ -226,7 +226,7 @@ fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
         ] {
             upgrade.headers_mut().insert(name, value.parse().unwrap());
         }
-        let status = HttpConnection::open(&stage).await.exchange(upgrade).await.0;
+        let status = HttpConnection::open(&fixture).await.exchange(upgrade).await.0;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
         assert!(line.contains(": chat: ") && line.contains("from 192.0.2.1, status 401"), "{line}");
@@ -240,10 +240,10 @@ fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
 fn a_failing_webhook_and_refused_signatures_are_distinguished() {
     run(async {
         let network = MemoryNetwork::default();
-        let stage = webhooks::stage(&network, webhooks::plain());
+        let fixture = webhooks::fixture(&network, webhooks::plain());
         let mut server = WebhookServer::listen(&network, webhooks::APP);
-        let mut watched = Watched::new(&stage.shared);
-        let mut client = webhooks::connect(&stage, "/chat").await;
+        let mut watched = Watched::new(&fixture.shared);
+        let mut client = webhooks::connect(&fixture, "/chat").await;
         server.next().await.answer(204, "");
         let mut answer = async |watched: &mut Watched, status: u16, count: usize| {
             for _ in 0..count {
@@ -275,13 +275,13 @@ fn a_failing_webhook_and_refused_signatures_are_distinguished() {
 #[test]
 fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
     run(async {
-        let stage = Stage::start();
-        let mut watched = Watched::new(&stage.shared);
-        let most = stage.shared.settings.outbox.total_bytes;
-        stage.shared.counters_of(0).outbox_bytes.set(most);
+        let fixture = Fixture::start();
+        let mut watched = Watched::new(&fixture.shared);
+        let most = fixture.shared.settings.outbox.total_bytes;
+        fixture.shared.counters_of(0).outbox_bytes.set(most);
         let line = watched.begun(ConditionKind::MemoryBudgetHigh, 7).await;
         assert!(line.contains("--outbox-total-max-bytes"), "{line}");
-        stage.shared.counters_of(0).outbox_bytes.set(0);
+        fixture.shared.counters_of(0).outbox_bytes.set(0);
         watched.ended(ConditionKind::MemoryBudgetHigh).await;
     });
 }
@@ -289,13 +289,13 @@ fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
 #[test]
 fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let file = std::env::temp_dir().join(format!("trunkline-condition-keys-{}", std::process::id()));
         let write = |text: &str| std::fs::write(&file, text).unwrap();
         write("the access key of a file of keys");
         let access = GivenKeys { typed: Vec::new(), files: vec![file.clone()] };
-        spawn_local(key_reload::run(stage.shared.clone(), SecretSources { access, ..SecretSources::default() }));
-        let mut watched = Watched::new(&stage.shared);
+        spawn_local(key_reload::run(fixture.shared.clone(), SecretSources { access, ..SecretSources::default() }));
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(20).await;
         write("short");
         let line = watched.begun(ConditionKind::FileUnreadable, 20).await;
@@ -326,7 +326,7 @@ fn a_shard_without_a_tick_makes_the_node_not_ready() {
 fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
     run(async {
         let (network, nodes) = fleet_nodes::nodes(2).await;
-        let mut watched = Watched::with(&nodes[0].stage.shared, nodes[0].fleet.clone());
+        let mut watched = Watched::with(&nodes[0].fixture.shared, nodes[0].fleet.clone());
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         nodes[1].kill(&network);
@@ -338,11 +338,11 @@ fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
 #[test]
 fn a_drain_reports_no_missing_app_server() {
     run(async {
-        let (stage, app, mut link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, app, mut link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
-        let _client = Client::connect(&stage, &mut link, "/chat").await;
-        stage.shared.begin_drain();
+        let _client = Client::connect(&fixture, &mut link, "/chat").await;
+        fixture.shared.begin_drain();
         drop(link);
         app.retire();
         watched.pass(30).await;
@@ -353,16 +353,16 @@ fn a_drain_reports_no_missing_app_server() {
 #[test]
 fn an_app_server_that_is_lost_while_another_one_serves_is_missed_until_it_has_a_successor() {
     run(async {
-        let (stage, app, link) = Stage::start().with_chat().await;
-        let mut other = stage.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+        let (fixture, app, link) = Fixture::start().with_chat().await;
+        let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
         let _other = other.link().await;
-        let mut watched = Watched::new(&stage.shared);
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
         drop(link);
         app.retire();
         let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
         assert!(line.contains("app-1") && line.contains("1 of 2 are left (hubs: chat)"), "{line}");
-        let mut again = stage.app("app-3", vec![HubManifest::new("chat", "/chat")]);
+        let mut again = fixture.app("app-3", vec![HubManifest::new("chat", "/chat")]);
         let _link = again.link().await;
         watched.ended(ConditionKind::AppServerMissing).await;
     });
@@ -373,10 +373,10 @@ fn links_that_are_full_are_reported_by_their_app_server() {
     run(async {
         let mut settings = settings();
         settings.links.outbox_max_bytes = 1024;
-        let stage = Stage::with(settings, 1);
-        let (stage, _app, mut link) = stage.with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let fixture = Fixture::with(settings, 1);
+        let (fixture, _app, mut link) = fixture.with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         link.set_reading(false);
@@ -398,10 +398,10 @@ fn links_that_are_full_are_reported_by_their_app_server() {
 fn a_webhook_that_answers_slowly_is_reported() {
     run(async {
         let network = MemoryNetwork::default();
-        let stage = webhooks::stage(&network, webhooks::plain());
+        let fixture = webhooks::fixture(&network, webhooks::plain());
         let mut server = WebhookServer::listen(&network, webhooks::APP);
-        let mut watched = Watched::new(&stage.shared);
-        let mut client = webhooks::connect(&stage, "/chat").await;
+        let mut watched = Watched::new(&fixture.shared);
+        let mut client = webhooks::connect(&fixture, "/chat").await;
         server.next().await.answer(204, "");
         for second in [6, 6, 0] {
             client.send(&webhooks::cast("Say", "hi")).await;
@@ -418,12 +418,12 @@ fn a_webhook_that_answers_slowly_is_reported() {
 #[test]
 fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_reason() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         for _ in 0..20 {
             let mut negotiate = request("POST", "/chat/negotiate?negotiateVersion=1", "");
             negotiate.headers_mut().insert("authorization", "Bearer of.no.key".parse().unwrap());
-            let status = HttpConnection::open(&stage).await.exchange(negotiate).await.0;
+            let status = HttpConnection::open(&fixture).await.exchange(negotiate).await.0;
             assert_eq!(status, StatusCode::UNAUTHORIZED);
             watched.pass(1).await;
         }
@@ -437,10 +437,10 @@ fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_rea
 #[test]
 fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        let shard = stage.shared.counters_of(0);
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        let shard = fixture.shared.counters_of(0);
         let counters = shard.hub(0);
-        let mut watched = Watched::new(&stage.shared);
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
         counters.closed.count(Cause::OutboxTotal);
         let line = watched.begun(ConditionKind::SlowClientsClosed, 1).await;
@@ -462,10 +462,10 @@ fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
 #[test]
 fn a_drain_of_more_than_ten_minutes_is_reported() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
-        let _client = Client::connect(&stage, &mut link, "/chat").await;
-        stage.shared.begin_drain();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
+        let _client = Client::connect(&fixture, &mut link, "/chat").await;
+        fixture.shared.begin_drain();
         watched.pass(600).await;
         assert_eq!(watched.log, []);
         let line = watched.begun(ConditionKind::DrainSlow, 2).await;
@@ -477,7 +477,7 @@ fn a_drain_of_more_than_ten_minutes_is_reported() {
 fn a_node_that_clients_of_others_can_not_reach_is_reported() {
     run(async {
         let (network, nodes) = fleet_nodes::nodes(2).await;
-        let mut watched = Watched::with(&nodes[0].stage.shared, nodes[0].fleet.clone());
+        let mut watched = Watched::with(&nodes[0].fixture.shared, nodes[0].fleet.clone());
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         nodes[1].unplug(&network);
@@ -490,7 +490,7 @@ fn a_node_that_clients_of_others_can_not_reach_is_reported() {
 fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_is() {
     run(async {
         let (_network, nodes) = dial_in_nodes(1).await;
-        let mut watched = Watched::with(&nodes[0].stage.shared, nodes[0].fleet.clone());
+        let mut watched = Watched::with(&nodes[0].fixture.shared, nodes[0].fleet.clone());
         let mut links = Vec::new();
         for app in ["stops", "crashes", "stays"] {
             links.push([DialInLink::open(&nodes[0], app, ONE).await, DialInLink::open(&nodes[0], app, ONE).await]);
@@ -510,10 +510,10 @@ fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_i
 #[test]
 fn calls_that_end_with_errors_are_reported_by_their_hub() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let mut call = async |watched: &mut Watched, error: &str| {
             for id in 0..25 {
                 let invocation = json!({"type": 1, "invocationId": id.to_string(), "target": "Say", "arguments": []});
@@ -538,11 +538,11 @@ fn calls_that_end_with_errors_are_reported_by_their_hub() {
 #[test]
 fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
     run(async {
-        let (stage, app, mut link) = Stage::start().with_chat().await;
-        let mut watched = Watched::new(&stage.shared);
+        let (fixture, app, mut link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
-        let _client = Client::connect(&stage, &mut link, "/chat").await;
-        assert!(stage.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
+        let _client = Client::connect(&fixture, &mut link, "/chat").await;
+        assert!(fixture.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
         // Longer than the hold timeout of 60 s.
         watched.pass(100).await;
         assert_eq!(watched.log, [], "it still serves its clients");
@@ -556,11 +556,11 @@ fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_
 #[test]
 fn new_subjects_of_a_condition_have_series_of_their_own_however_many_old_ones_remain() {
     run(async {
-        let stage = Stage::start();
-        let mut watched = Watched::new(&stage.shared);
+        let fixture = Fixture::start();
+        let mut watched = Watched::new(&fixture.shared);
         let report = |subject: &str| {
             let finding = Finding::new(ConditionKind::FileUnreadable, subject, "no such file");
-            stage.shared.reports.conditions.report(finding, None);
+            fixture.shared.reports.conditions.report(finding, None);
         };
         (0..30).for_each(|number| report(&format!("old-{number}")));
         watched.pass(1).await;

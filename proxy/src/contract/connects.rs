@@ -9,10 +9,10 @@ use trunkline_protocol::wire::USER_HEADER;
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::closes::cause_of;
+use super::fixture::{Fixture, run, settings, token_of};
 use super::fleet_nodes::until;
 use super::http::{HttpConnection, exchange, negotiate, request};
-use super::speech::cast;
-use super::stage::{Stage, run, settings, token_of};
+use super::hub_message::cast;
 use crate::auth::User;
 use crate::config::{FrontendLimits, Settings};
 use crate::metrics::Limit;
@@ -25,25 +25,25 @@ fn chat() -> Vec<HubManifest> {
 fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concerned() {
     run(async {
         let limits = FrontendLimits { heads_total_bytes: 10_000, ..FrontendLimits::default() };
-        let stage = Stage::with(Settings { limits, ..settings() }, 1);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let fixture = Fixture::with(Settings { limits, ..settings() }, 1);
+        let mut link = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
         let large = format!("/chat?x={}", "x".repeat(6_000));
         // The head counts from the upgrade on; otherwise many clients with late handshakes would exceed the budget.
-        let pending = Client::upgrade(&stage, &large).await.unwrap();
-        assert_eq!(Client::upgrade(&stage, &large).await.err(), Some(431));
+        let pending = Client::upgrade(&fixture, &large).await.unwrap();
+        assert_eq!(Client::upgrade(&fixture, &large).await.err(), Some(431));
         pending.close().await;
-        until(Duration::from_secs(60), "nothing is kept", || stage.shared.limits.heads.kept_bytes() == 0).await;
-        let client = Client::connect(&stage, &mut link, &large).await;
-        assert_eq!(Client::upgrade(&stage, &large).await.err(), Some(431));
-        assert_eq!(stage.shared.counters_of(0).limit(Limit::HeadTotal).get(), 2);
-        let _small = Client::connect(&stage, &mut link, "/chat").await;
+        until(Duration::from_secs(60), "nothing is kept", || fixture.shared.limits.heads.kept_bytes() == 0).await;
+        let client = Client::connect(&fixture, &mut link, &large).await;
+        assert_eq!(Client::upgrade(&fixture, &large).await.err(), Some(431));
+        assert_eq!(fixture.shared.counters_of(0).limit(Limit::HeadTotal).get(), 2);
+        let _small = Client::connect(&fixture, &mut link, "/chat").await;
         // Headers that only the node reads are not stored.
         let not_kept = ("x-trunkline-odd", &*"x".repeat(6_000));
-        assert!(Client::upgrade_with(stage.dial(), "/chat", &[not_kept]).await.is_ok());
+        assert!(Client::upgrade_with(fixture.dial(), "/chat", &[not_kept]).await.is_ok());
         client.close().await;
         link.close().await;
-        until(Duration::from_secs(60), "nothing is kept", || stage.shared.limits.heads.kept_bytes() == 0).await;
-        let _again = Client::connect(&stage, &mut link, &large).await;
+        until(Duration::from_secs(60), "nothing is kept", || fixture.shared.limits.heads.kept_bytes() == 0).await;
+        let _again = Client::connect(&fixture, &mut link, &large).await;
     });
 }
 
@@ -51,16 +51,16 @@ fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concern
 fn the_address_with_the_most_heads_makes_room_for_others_whether_its_clients_are_open_or_not() {
     run(async {
         let limits = FrontendLimits { heads_total_bytes: 40_000, ..FrontendLimits::default() };
-        let stage = Stage::with(Settings { limits, ..settings() }, 1);
-        let mut link = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+        let fixture = Fixture::with(Settings { limits, ..settings() }, 1);
+        let mut link = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
         let large = format!("/chat?x={}", "x".repeat(6_000));
-        let _open = Client::connect(&stage, &mut link, &large).await;
+        let _open = Client::connect(&fixture, &mut link, &large).await;
         let mut pending = Vec::new();
-        while let Ok(client) = Client::upgrade(&stage, &large).await {
+        while let Ok(client) = Client::upgrade(&fixture, &large).await {
             pending.push(client);
         }
         assert_eq!(pending.len(), 5, "the own address makes no room");
-        let dial_from = |last: u8| stage.dial_from(([198, 51, 100, last], 7).into(), 64 * 1024);
+        let dial_from = |last: u8| fixture.dial_from(([198, 51, 100, last], 7).into(), 64 * 1024);
         let mut others = Vec::new();
         for other in 1..=2 {
             others.push(Client::connect_over(dial_from(other), &mut link, &large).await);
@@ -72,11 +72,11 @@ fn the_address_with_the_most_heads_makes_room_for_others_whether_its_clients_are
             other.close().await;
             link.close().await;
         }
-        let kept = || stage.shared.limits.heads.kept_bytes();
+        let kept = || fixture.shared.limits.heads.kept_bytes();
         until(Duration::from_secs(60), "all others are gone", || kept() < 10_000).await;
         let mut own = Vec::new();
         for _ in 0..5 {
-            own.push(Client::connect(&stage, &mut link, &large).await);
+            own.push(Client::connect(&fixture, &mut link, &large).await);
         }
         let _other = Client::upgrade_over(dial_from(3), &large).await.unwrap();
         let end = link.close().await;
@@ -93,31 +93,31 @@ fn a_client_over_the_limit_of_its_address_takes_no_room_of_other_heads() {
         let mut settings = settings();
         settings.limits = FrontendLimits { heads_total_bytes: 13_000, ..settings.limits };
         settings.limits.connections_per_address = Some(2);
-        let stage = Stage::with(settings, 1);
-        let _link = stage.app("app-1", chat()).link().await;
+        let fixture = Fixture::with(settings, 1);
+        let _link = fixture.app("app-1", chat()).link().await;
         let large = format!("/chat?x={}", "x".repeat(6_000));
         let mut own = Vec::new();
         for _ in 0..2 {
-            own.push(Client::upgrade(&stage, &large).await.unwrap());
+            own.push(Client::upgrade(&fixture, &large).await.unwrap());
         }
-        let kept = stage.shared.limits.heads.kept_bytes();
-        let dial_other = || stage.dial_from(([198, 51, 100, 1], 7).into(), 64 * 1024);
+        let kept = fixture.shared.limits.heads.kept_bytes();
+        let dial_other = || fixture.dial_from(([198, 51, 100, 1], 7).into(), 64 * 1024);
         let _others = [
             Client::upgrade_over(dial_other(), "/chat").await.unwrap(),
             Client::upgrade_over(dial_other(), "/chat").await.unwrap(),
         ];
         assert_eq!(Client::upgrade_over(dial_other(), &large).await.err(), Some(429));
-        assert_eq!(stage.shared.limits.heads.kept_bytes(), kept, "no head is evicted");
-        assert_eq!(stage.shared.counters_of(0).limit(Limit::HeadTotal).get(), 0);
+        assert_eq!(fixture.shared.limits.heads.kept_bytes(), kept, "no head is evicted");
+        assert_eq!(fixture.shared.counters_of(0).limit(Limit::HeadTotal).get(), 0);
     });
 }
 
 #[test]
 fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
         let target = format!("/chat?room=7&access_token={}", token_of("ann"));
-        let mut client = Client::upgrade(&stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&fixture, &target).await.unwrap();
         link.fence().await;
         client.send(JSON_HANDSHAKE).await;
         let open = link.opening().await;
@@ -141,8 +141,8 @@ fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
 #[test]
 fn data_directly_after_the_handshake_is_forwarded_after_it() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         let call = &*cast("Hi");
         client.send(&format!("{JSON_HANDSHAKE}{call}")).await;
         client.accept(&mut link).await;
@@ -153,8 +153,8 @@ fn data_directly_after_the_handshake_is_forwarded_after_it() {
 #[test]
 fn a_client_without_a_handshake_is_refused_in_time_without_a_notice() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         assert_eq!(client.next().await, Received::Text("{\"error\":\"Handshake was canceled.\"}".into()));
         assert_eq!(client.next().await, Received::End(Some(1000)));
         link.fence().await;
@@ -164,8 +164,8 @@ fn a_client_without_a_handshake_is_refused_in_time_without_a_notice() {
 #[test]
 fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.send("{\"protocol\":\"xml\",\"version\":1}\u{1e}").await;
         let Received::Text(refusal) = client.next().await else { panic!("no answer") };
         assert!(refusal.contains("xml"), "{refusal}");
@@ -177,8 +177,8 @@ fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
 #[test]
 fn a_broken_rule_of_websockets_before_the_handshake_is_closed_with_1002() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         // A continuation frame without a first frame.
         let frame = tokio_tungstenite::tungstenite::protocol::frame::Frame::message(
             "x".as_bytes().to_vec(),
@@ -195,39 +195,39 @@ fn a_broken_rule_of_websockets_before_the_handshake_is_closed_with_1002() {
 #[test]
 fn without_an_app_server_negotiation_and_upgrade_are_503() {
     run(async {
-        let stage = Stage::start();
-        assert_eq!(exchange(&stage, "POST", "/chat/negotiate", "").await.0, 503);
-        assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(503));
+        let fixture = Fixture::start();
+        assert_eq!(exchange(&fixture, "POST", "/chat/negotiate", "").await.0, 503);
+        assert_eq!(Client::upgrade(&fixture, "/chat").await.err(), Some(503));
     });
 }
 
 #[test]
 fn a_connection_token_opens_one_connection_with_the_id_of_its_negotiation() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let (id, token) = negotiate(&stage, "/chat", "").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let (id, token) = negotiate(&fixture, "/chat", "").await;
         let target = format!("/chat?id={token}");
-        let client = Client::connect(&stage, &mut link, &target).await;
+        let client = Client::connect(&fixture, &mut link, &target).await;
         assert_eq!(client.id, id);
-        assert_eq!(Client::upgrade(&stage, &target).await.err(), Some(409), "it is taken");
+        assert_eq!(Client::upgrade(&fixture, &target).await.err(), Some(409), "it is taken");
         client.close().await;
         assert_eq!(link.close().await.connection_id, id);
-        assert_eq!(Client::upgrade(&stage, &target).await.err(), Some(404), "it is used up");
-        assert_eq!(Client::upgrade(&stage, "/chat?id=forged").await.err(), Some(404));
+        assert_eq!(Client::upgrade(&fixture, &target).await.err(), Some(404), "it is used up");
+        assert_eq!(Client::upgrade(&fixture, "/chat?id=forged").await.err(), Some(404));
     });
 }
 
 #[test]
 fn the_user_of_an_access_token_is_a_claim_of_the_opening() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let hub = HubManifest { authentication: Authentication::Required, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let mut link = app.link().await;
-        assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(401));
-        assert_eq!(Client::upgrade(&stage, "/chat?access_token=rubbish").await.err(), Some(401));
+        assert_eq!(Client::upgrade(&fixture, "/chat").await.err(), Some(401));
+        assert_eq!(Client::upgrade(&fixture, "/chat?access_token=rubbish").await.err(), Some(401));
         let target = format!("/chat?access_token={}", token_of("ann"));
-        let mut client = Client::upgrade(&stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&fixture, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         let open = link.opening().await;
         let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, value)| &**value);
@@ -238,18 +238,18 @@ fn the_user_of_an_access_token_is_a_claim_of_the_opening() {
 #[test]
 fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let mut link = app.link().await;
         let decision = Decision { user: Some("bob".into()), ..Decision::default() };
         *app.dialler.decision.lock().unwrap() = Some(decision);
-        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let (_, token) = negotiate(&fixture, "/chat", "").await;
         *app.dialler.decision.lock().unwrap() = None;
-        let (status, body) = exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
+        let (status, body) = exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
         assert_eq!((status.as_u16(), body.as_str()), (418, "not today"));
         // The token seals the decision: the app is not queried again.
-        let mut client = Client::upgrade(&stage, &format!("/chat?id={token}")).await.unwrap();
+        let mut client = Client::upgrade(&fixture, &format!("/chat?id={token}")).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         let open = link.opening().await;
         assert!(open.claims.iter().any(|(name, value)| name == USER_ID_CLAIM && value == "bob"), "{:?}", open.claims);
@@ -259,15 +259,15 @@ fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
 #[test]
 fn the_app_gets_only_the_user_verified_by_the_node() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let _link = app.link().await;
         let mallory = User { id: Some("mallory".into()), ..User::default() }.to_header();
         let ask = async |query: &str| {
             let mut asked = request("POST", &format!("/chat/negotiate?negotiateVersion=1{query}"), "");
             asked.headers_mut().insert(USER_HEADER, mallory.parse().unwrap());
-            HttpConnection::open(&stage).await.exchange(asked).await.0.as_u16()
+            HttpConnection::open(&fixture).await.exchange(asked).await.0.as_u16()
         };
         assert_eq!(ask(&format!("&access_token={}", token_of("ann"))).await, 200);
         assert_eq!(ask("").await, 200);
@@ -287,13 +287,13 @@ fn the_app_gets_only_the_user_verified_by_the_node() {
 #[test]
 fn new_clients_alternate_between_app_servers() {
     run(async {
-        let stage = Stage::start();
-        let (mut one, mut two) = (stage.app("app-1", chat()), stage.app("app-2", chat()));
+        let fixture = Fixture::start();
+        let (mut one, mut two) = (fixture.app("app-1", chat()), fixture.app("app-2", chat()));
         let (mut first, mut second) = (one.link().await, two.link().await);
         let mut clients = Vec::new();
         for _ in 0..2 {
-            clients.push(Client::connect(&stage, &mut first, "/chat").await);
-            clients.push(Client::connect(&stage, &mut second, "/chat").await);
+            clients.push(Client::connect(&fixture, &mut first, "/chat").await);
+            clients.push(Client::connect(&fixture, &mut second, "/chat").await);
         }
         first.fence().await;
         second.fence().await;
@@ -303,13 +303,13 @@ fn new_clients_alternate_between_app_servers() {
 #[test]
 fn new_clients_alternate_between_the_links_of_a_pool() {
     run(async {
-        let stage = Stage::with(Settings { pool_size: 2, ..settings() }, 2);
-        let mut app = stage.app("app-1", chat());
+        let fixture = Fixture::with(Settings { pool_size: 2, ..settings() }, 2);
+        let mut app = fixture.app("app-1", chat());
         let mut links = [app.link().await, app.link().await];
         links.sort_by_key(|link| link.slot);
         for _ in 0..2 {
             for link in &mut links {
-                Client::connect(&stage, link, "/chat").await.close().await;
+                Client::connect(&fixture, link, "/chat").await.close().await;
                 link.close().await;
             }
         }
@@ -319,23 +319,23 @@ fn new_clients_alternate_between_the_links_of_a_pool() {
 #[test]
 fn a_path_without_a_hub_and_paths_of_the_fleet_are_404() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        assert_eq!(exchange(&stage, "GET", "/.trunkline/manifest", "").await.0, 404);
-        assert_eq!(exchange(&stage, "POST", "/.trunkline/link/negotiate", "").await.0, 404);
-        assert_eq!(exchange(&stage, "PUT", "/chat", "").await.0, 405);
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        assert_eq!(exchange(&fixture, "GET", "/.trunkline/manifest", "").await.0, 404);
+        assert_eq!(exchange(&fixture, "POST", "/.trunkline/link/negotiate", "").await.0, 404);
+        assert_eq!(exchange(&fixture, "PUT", "/chat", "").await.0, 405);
     });
 }
 
 #[test]
 fn a_path_without_a_hub_is_refused_with_what_is_missing() {
     run(async {
-        let stage = Stage::with(Settings { accepts_dial_in: true, ..settings() }, 1);
+        let fixture = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1);
         let reason = async |path: &str| {
-            let (status, body) = HttpConnection::open(&stage).await.exchange(request("POST", path, "")).await;
+            let (status, body) = HttpConnection::open(&fixture).await.exchange(request("POST", path, "")).await;
             assert_eq!(status, 404, "{path}");
             body
         };
-        let _link = stage.app("app-1", chat()).link().await;
+        let _link = fixture.app("app-1", chat()).link().await;
         for (path, words) in [
             ("/news/negotiate", "no app server of this node has a hub with this path"),
             ("/api/hubs/chat/:send", "the REST data plane is off at this port (see --rest"),

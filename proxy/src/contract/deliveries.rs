@@ -13,16 +13,16 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, data_for, json, to_group, to_user};
 use super::client::{Client, Received};
-use super::stage::{Stage, run, settings, token_of};
+use super::fixture::{Fixture, run, settings, token_of};
 
-async fn chat(shards: u16) -> (Stage, App, AppLink) {
-    Stage::with(settings(), shards).with_chat().await
+async fn chat(shards: u16) -> (Fixture, App, AppLink) {
+    Fixture::with(settings(), shards).with_chat().await
 }
 
-async fn clients<const N: usize>(stage: &Stage, link: &mut AppLink) -> [Client; N] {
+async fn clients<const N: usize>(fixture: &Fixture, link: &mut AppLink) -> [Client; N] {
     let mut clients = Vec::new();
     for _ in 0..N {
-        clients.push(Client::connect(stage, link, "/chat").await);
+        clients.push(Client::connect(fixture, link, "/chat").await);
     }
     clients.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
 }
@@ -30,12 +30,12 @@ async fn clients<const N: usize>(stage: &Stage, link: &mut AppLink) -> [Client; 
 #[test]
 fn a_broadcast_reaches_all_clients_of_its_hub_on_all_shards_but_those_left_out() {
     run(async {
-        let stage = Stage::with(settings(), 2);
+        let fixture = Fixture::with(settings(), 2);
         let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
-        let mut app = stage.app("app-1", hubs);
+        let mut app = fixture.app("app-1", hubs);
         let (mut chat, mut news) = (app.link().await, app.link().await);
-        let mut chatters: [Client; 4] = clients(&stage, &mut chat).await;
-        let mut reader = Client::connect(&stage, &mut news, "/news").await;
+        let mut chatters: [Client; 4] = clients(&fixture, &mut chat).await;
+        let mut reader = Client::connect(&fixture, &mut news, "/news").await;
         let excluded = vec![chatters[1].id.as_str().into()];
         chat.send(ServiceMessage::BroadcastData(BroadcastData { excluded, payloads: json("\"hi\"") })).await;
         for (place, client) in chatters.iter_mut().enumerate() {
@@ -51,8 +51,8 @@ fn a_broadcast_reaches_all_clients_of_its_hub_on_all_shards_but_those_left_out()
 #[test]
 fn a_group_is_those_who_joined_and_have_not_left() {
     run(async {
-        let (stage, _app, mut link) = chat(2).await;
-        let [mut ann, mut bob, mut eve]: [Client; 3] = clients(&stage, &mut link).await;
+        let (fixture, _app, mut link) = chat(2).await;
+        let [mut ann, mut bob, mut eve]: [Client; 3] = clients(&fixture, &mut link).await;
         link.join(&ann.id, "red").await;
         link.join(&bob.id, "red").await;
         link.join(&bob.id, "red").await;
@@ -74,8 +74,8 @@ fn a_group_is_those_who_joined_and_have_not_left() {
 #[test]
 fn several_groups_at_once_and_a_group_without_some_of_its_members() {
     run(async {
-        let (stage, _app, mut link) = chat(1).await;
-        let [mut ann, mut bob]: [Client; 2] = clients(&stage, &mut link).await;
+        let (fixture, _app, mut link) = chat(1).await;
+        let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
         link.join(&ann.id, "red").await;
         link.join(&bob.id, "blue").await;
         let groups = vec!["red".into(), "blue".into(), "none".into()];
@@ -98,11 +98,11 @@ fn several_groups_at_once_and_a_group_without_some_of_its_members() {
 #[test]
 fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections_to_come() {
     run(async {
-        let (stage, _app, mut link) = chat(2).await;
+        let (fixture, _app, mut link) = chat(2).await;
         let target = format!("/chat?access_token={}", token_of("ann"));
-        let mut first = Client::connect(&stage, &mut link, &target).await;
-        let mut second = Client::connect(&stage, &mut link, &target).await;
-        let mut stranger = Client::connect(&stage, &mut link, "/chat").await;
+        let mut first = Client::connect(&fixture, &mut link, &target).await;
+        let mut second = Client::connect(&fixture, &mut link, &target).await;
+        let mut stranger = Client::connect(&fixture, &mut link, "/chat").await;
         link.send(to_user("ann", "1")).await;
         assert_eq!((first.text().await, second.text().await), ("1".into(), "1".into()));
         let change = UserGroupChange { user_id: "ann".into(), group: Some("red".into()), ack_id: 5, ttl_s: None };
@@ -120,11 +120,11 @@ fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections_to_co
 #[test]
 fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_batched() {
     run(async {
-        let (stage, _app, mut link) = chat(2).await;
+        let (fixture, _app, mut link) = chat(2).await;
         let target = format!("/chat?access_token={}", token_of("ann"));
         let mut clients = Vec::new();
         for _ in 0..4 {
-            let client = Client::connect(&stage, &mut link, &target).await;
+            let client = Client::connect(&fixture, &mut link, &target).await;
             link.join(&client.id, "red").await;
             clients.push(client);
         }
@@ -159,9 +159,9 @@ fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_batched(
 #[test]
 fn each_client_gets_the_payload_of_its_own_protocol_and_nothing_without_one() {
     run(async {
-        let (stage, _app, mut link) = chat(1).await;
-        let mut json_client = Client::connect(&stage, &mut link, "/chat").await;
-        let mut packed = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = chat(1).await;
+        let mut json_client = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
         packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
         packed.id = link.opening().await.connection_id.to_string();
         link.data().await;
@@ -181,9 +181,9 @@ fn each_client_gets_the_payload_of_its_own_protocol_and_nothing_without_one() {
 #[test]
 fn data_is_taken_from_a_connections_own_app_server_only_and_sends_from_any() {
     run(async {
-        let (stage, _app, mut link) = chat(1).await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
-        let mut other = stage.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+        let (fixture, _app, mut link) = chat(1).await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
         let mut stranger = other.link().await;
         stranger.write(&client.id, "\"forged\"\u{1e}").await;
         stranger.send(broadcast("\"from afar\"")).await;
@@ -198,9 +198,9 @@ fn a_client_that_reads_nothing_is_closed_and_delays_no_other_client() {
     run(async {
         let mut settings = settings();
         settings.outbox.client_bytes = 10_000;
-        let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
-        let mut reader = Client::connect(&stage, &mut link, "/chat").await;
-        let slow = Client::connect_over(stage.dial_with(1024), &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+        let mut reader = Client::connect(&fixture, &mut link, "/chat").await;
+        let slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
         let text = format!("\"{}\"", "x".repeat(1000));
         for _ in 0..20 {
             link.send(broadcast(&text)).await;
@@ -217,11 +217,11 @@ fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
     run(async {
         let mut settings = settings();
         settings.outbox.client_bytes = 10_000;
-        let stage = Stage::with(settings, 1);
+        let fixture = Fixture::with(settings, 1);
         let hub = HubManifest { slow_clients: SlowClients::Drop, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let mut link = app.link().await;
-        let mut slow = Client::connect_over(stage.dial_with(1024), &mut link, "/chat").await;
+        let mut slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
         let text = |n: u32| format!("\"{n:04}{}\"", "x".repeat(1000));
         for n in 0..50 {
             link.send(broadcast(&text(n))).await;
@@ -247,8 +247,8 @@ fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
 fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_served() {
     run(async {
         for shards in [1, 2] {
-            let (stage, _app, mut link) = chat(shards).await;
-            let [mut ann, mut bob]: [Client; 2] = clients(&stage, &mut link).await;
+            let (fixture, _app, mut link) = chat(shards).await;
+            let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
             link.join(&ann.id, "red").await;
             link.join(&bob.id, "red").await;
             let steps = Rc::new(Cell::new(0));
@@ -278,8 +278,8 @@ fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_served() {
 #[test]
 fn names_that_a_long_list_repeats_count_once() {
     run(async {
-        let (stage, _app, mut link) = chat(1).await;
-        let [mut ann]: [Client; 1] = clients(&stage, &mut link).await;
+        let (fixture, _app, mut link) = chat(1).await;
+        let [mut ann]: [Client; 1] = clients(&fixture, &mut link).await;
         link.join(&ann.id, "red").await;
         link.join(&ann.id, "blue").await;
         let groups = [["red"; 20], ["blue"; 20]].concat().into_iter().map(ByteString::from).collect();

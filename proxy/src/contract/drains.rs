@@ -9,9 +9,9 @@ use trunkline_protocol::manifest::CAUSE_HEADER;
 
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fixture::{Fixture, run, settings};
 use super::http::{HttpConnection, exchange, request};
 use super::http_transports::{EventClient, poller};
-use super::stage::{Stage, run, settings};
 use crate::shard::ShardCommand;
 
 /// A call, its response, and the close that asks a client to reconnect.
@@ -19,8 +19,8 @@ pub(super) const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"M
 pub(super) const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
 pub(super) const LEAVE: &str = "{\"type\":7,\"allowReconnect\":true}\u{1e}";
 
-async fn drain(stage: &Stage, spread: Duration) {
-    for shard in stage.shared.shards() {
+async fn drain(fixture: &Fixture, spread: Duration) {
+    for shard in fixture.shared.shards() {
         shard.give(vec![ShardCommand::Drain(spread)], 0).await;
     }
 }
@@ -34,14 +34,14 @@ async fn closed_as_drained(link: &mut AppLink) -> String {
 #[test]
 fn clients_are_asked_to_reconnect_one_by_one_and_their_app_server_is_notified_of_each() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(settings(), 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
         let mut clients = Vec::new();
         for _ in 0..40 {
-            clients.push(Client::connect(&stage, &mut link, "/chat").await);
+            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
         }
         let begun = Instant::now();
-        stage.shared.refuse_clients();
-        drain(&stage, Duration::from_secs(10)).await;
+        fixture.shared.refuse_clients();
+        drain(&fixture, Duration::from_secs(10)).await;
         let mut moments = Vec::new();
         for _ in 0..40 {
             closed_as_drained(&mut link).await;
@@ -59,13 +59,13 @@ fn clients_are_asked_to_reconnect_one_by_one_and_their_app_server_is_notified_of
 #[test]
 fn a_stopping_node_accepts_no_clients() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut late = Client::upgrade(&stage, "/chat").await.unwrap();
-        stage.shared.refuse_clients();
-        stage.shared.shards()[0].give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut late = Client::upgrade(&fixture, "/chat").await.unwrap();
+        fixture.shared.refuse_clients();
+        fixture.shared.shards()[0].give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
         link.fence().await;
-        assert_eq!(exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "").await.0, 503);
-        assert_eq!(Client::upgrade(&stage, "/chat").await.err(), Some(503));
+        assert_eq!(exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await.0, 503);
+        assert_eq!(Client::upgrade(&fixture, "/chat").await.err(), Some(503));
         // The socket was accepted before the drain: its handshake is answered with a close that asks it to reconnect.
         late.send(JSON_HANDSHAKE).await;
         assert_eq!(late.next().await, Received::Text("{}".into()));
@@ -77,18 +77,18 @@ fn a_stopping_node_accepts_no_clients() {
 #[test]
 fn by_each_transport_a_client_is_asked_to_reconnect_after_the_answers_to_its_calls() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let quiet = Client::connect(&stage, &mut link, "/chat").await;
-        let mut socket = Client::connect(&stage, &mut link, "/chat").await;
-        let events = EventClient::connect(&stage, &mut link).await;
-        let (poller, target) = poller(&stage, &mut link).await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let quiet = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut socket = Client::connect(&fixture, &mut link, "/chat").await;
+        let events = EventClient::connect(&fixture, &mut link).await;
+        let (poller, target) = poller(&fixture, &mut link).await;
         socket.send(CALL).await;
         link.data().await;
         for target in [&events.target, &target] {
-            assert_eq!(exchange(&stage, "POST", target, CALL).await.0, StatusCode::OK);
+            assert_eq!(exchange(&fixture, "POST", target, CALL).await.0, StatusCode::OK);
             link.data().await;
         }
-        drain(&stage, Duration::from_secs(25)).await;
+        drain(&fixture, Duration::from_secs(25)).await;
         assert_eq!(closed_as_drained(&mut link).await, quiet.id);
         sleep(Duration::from_secs(2)).await; // sleep: advances virtual time until the drain has reached each client
         link.fence().await;
@@ -102,7 +102,7 @@ fn by_each_transport_a_client_is_asked_to_reconnect_after_the_answers_to_its_cal
         assert_eq!(events.rest().await, format!("{ANSWER}{LEAVE}"));
         let mut polled = String::new();
         loop {
-            let (status, messages) = exchange(&stage, "GET", &target, "").await;
+            let (status, messages) = exchange(&fixture, "GET", &target, "").await;
             polled.push_str(&messages);
             if status != StatusCode::OK {
                 break assert_eq!(status, StatusCode::NO_CONTENT);
@@ -119,8 +119,8 @@ fn a_message_pack_client_is_asked_to_reconnect_after_the_last_item_of_its_stream
         const STREAM: &[u8] = &[9, 0x96, 4, 0x80, 0xa1, b'1', 0xa1, b'M', 0x90, 0x90];
         const ITEM: &[u8] = &[6, 0x94, 2, 0x80, 0xa1, b'1', 5];
         const END: &[u8] = &[6, 0x94, 3, 0x80, 0xa1, b'1', 2];
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.write(Message::binary(HANDSHAKE)).await;
         let id = link.opening().await.connection_id;
         link.data().await;
@@ -128,7 +128,7 @@ fn a_message_pack_client_is_asked_to_reconnect_after_the_last_item_of_its_stream
         client.next().await;
         client.write(Message::binary(STREAM)).await;
         assert_eq!(link.data().await.1.payload, STREAM);
-        drain(&stage, Duration::from_secs(25)).await;
+        drain(&fixture, Duration::from_secs(25)).await;
         link.write(&id, ITEM).await;
         sleep(Duration::from_secs(2)).await; // sleep: advances virtual time until the drain has reached the client
         link.write(&id, END).await;
@@ -143,21 +143,21 @@ fn a_message_pack_client_is_asked_to_reconnect_after_the_last_item_of_its_stream
 #[test]
 fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send(CALL).await;
         link.data().await;
         let begun = Instant::now();
-        drain(&stage, Duration::from_secs(25)).await;
+        drain(&fixture, Duration::from_secs(25)).await;
         assert_eq!(closed_as_drained(&mut link).await, client.id);
         assert!((5..7).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
         assert_eq!(client.text().await, LEAVE.trim_end_matches('\u{1e}'));
         // The wait is part of the drain timeout.
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send(CALL).await;
         link.data().await;
         let begun = Instant::now();
-        drain(&stage, Duration::from_secs(2)).await;
+        drain(&fixture, Duration::from_secs(2)).await;
         assert_eq!(closed_as_drained(&mut link).await, client.id);
         assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
     });
@@ -166,18 +166,18 @@ fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
 #[test]
 fn from_the_signal_on_each_answer_ends_its_connection() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
         let ask = async |http: &mut HttpConnection, target: &str| {
             let answer = http.begin(request("POST", target, "")).await;
             (answer.status().as_u16(), answer.headers()["connection"].clone())
         };
-        let mut kept = HttpConnection::open(&stage).await;
+        let mut kept = HttpConnection::open(&fixture).await;
         let negotiate = "/chat/negotiate?negotiateVersion=1";
         assert_eq!(ask(&mut kept, negotiate).await, (200, "keep-alive".parse().unwrap()));
-        stage.shared.begin_drain();
+        fixture.shared.begin_drain();
         assert_eq!(ask(&mut kept, negotiate).await, (200, "close".parse().unwrap()), "it still serves");
         for (target, status) in [(negotiate, 200), ("/other", 404)] {
-            let mut fresh = HttpConnection::open(&stage).await;
+            let mut fresh = HttpConnection::open(&fixture).await;
             assert_eq!(ask(&mut fresh, target).await, (status, "close".parse().unwrap()), "{target}");
         }
     });

@@ -27,7 +27,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
 
 use super::app::{App, AppLink};
 use super::client::Client;
-use super::stage::{Stage, run, settings};
+use super::fixture::{Fixture, run, settings};
 use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
@@ -44,7 +44,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Node with its own app server, so that messages must cross between nodes.
 pub(super) struct FleetNode {
-    pub(super) stage: Stage,
+    pub(super) fixture: Fixture,
     pub(super) fleet: Fleet,
     pub(super) api: Router,
     pub(super) link: AppLink,
@@ -105,22 +105,22 @@ impl FleetNode {
     ) -> Self {
         let name = format!("n{number}");
         let settings = Settings { node: name.clone(), ..settings };
-        let stage = Stage::at(&format!("http://10.0.0.{number}:8080"), network, settings);
-        let fleet = Fleet::new(stage.shared.clone(), ([10, 0, 0, number], 8090).into());
-        let observer = Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet.clone());
+        let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
+        let fleet = Fleet::new(fixture.shared.clone(), ([10, 0, 0, number], 8090).into());
+        let observer = Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet.clone());
         let api = admin::api_for_nodes(observer).route("/name", get(async || name));
         fleet.questions().serve_api(layered(api.clone()));
         let admin = Rc::<AdminSockets>::default();
         let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
         let serving = serving.abort_handle();
         let running = tokio::spawn(fleet::keep_fleet(fleet.clone(), resolver)).abort_handle();
-        let mut app = stage.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
+        let mut app = fixture.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
         let link = app.link().await;
-        Self { stage, fleet, api, link, _app: app, address: address(number), admin, serving, running }
+        Self { fixture, fleet, api, link, _app: app, address: address(number), admin, serving, running }
     }
 
     pub(super) async fn client(&mut self) -> Client {
-        Client::connect(&self.stage, &mut self.link, "/chat").await
+        Client::connect(&self.fixture, &mut self.link, "/chat").await
     }
 
     /// Members with their state as seen by this node.
@@ -135,7 +135,7 @@ impl FleetNode {
             && members.iter().all(|(_, state)| *state == MemberState::Ready)
     }
 
-    fn say(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
+    fn send(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
         FleetEntry::of(&self.fleet).relay("chat", wanted, message);
     }
 
@@ -156,7 +156,7 @@ impl FleetNode {
 
     /// Stops listening at the client port.
     pub(super) fn unplug(&self, network: &MemoryNetwork) {
-        drop(self.stage.shared.settings.advertise.as_ref().map(|port| network.listen(port)));
+        drop(self.fixture.shared.settings.advertise.as_ref().map(|port| network.listen(port)));
     }
 
     /// Ends all sockets of the admin port. New sockets pass no data until the cut is repaired.
@@ -243,10 +243,10 @@ pub(super) async fn nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) {
 }
 
 pub(super) async fn linked(nodes: &[FleetNode]) {
-    let names: Vec<String> = nodes.iter().map(|node| node.stage.shared.settings.node.clone()).collect();
+    let names: Vec<String> = nodes.iter().map(|node| node.fixture.shared.settings.node.clone()).collect();
     until(SOON, "all are linked", || {
         nodes.iter().all(|node| {
-            let own = &node.stage.shared.settings.node;
+            let own = &node.fixture.shared.settings.node;
             let others: Vec<_> = names.iter().filter(|name| *name != own).map(String::as_str).collect();
             node.sees_ready(&others) && node.fleet.members().agrees()
         })
@@ -291,7 +291,7 @@ fn what_enters_at_one_node_reaches_the_clients_of_all_others_once_and_in_order()
         }
         linked(&nodes).await;
         for number in 0..100 {
-            nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            nodes[0].send(&[Wanted::Everyone], &to_all(&number.to_string()));
         }
         for client in &mut clients[1..] {
             for number in 0..100 {
@@ -318,7 +318,7 @@ fn a_message_is_relayed_only_to_nodes_with_receivers() {
         let received = |node: &FleetNode| node.fleet.fleet_relay().counters().received.get();
         let before = [received(&nodes[1]), received(&nodes[2])];
         for _ in 0..50 {
-            nodes[0].say(&[Wanted::Group("red")], &to_group("red", "hello"));
+            nodes[0].send(&[Wanted::Group("red")], &to_group("red", "hello"));
         }
         for _ in 0..50 {
             assert_eq!(word(&mut member).await, "hello");
@@ -337,7 +337,7 @@ fn new_subscriptions_apply_immediately_and_ended_ones_are_removed() {
         let mut client = nodes[1].client().await;
         linked(&nodes).await;
         nodes[1].link.join(&client.id, "late").await;
-        nodes[0].say(&[Wanted::Group("late")], &to_group("late", "first"));
+        nodes[0].send(&[Wanted::Group("late")], &to_group("late", "first"));
         assert_eq!(word(&mut client).await, "first");
         client.close().await;
         let sent = |nodes: &[FleetNode]| nodes[0].fleet.fleet_relay().counters().sent.get();
@@ -345,7 +345,7 @@ fn new_subscriptions_apply_immediately_and_ended_ones_are_removed() {
         sleep(Duration::from_secs(15)).await; // sleep: longer than the sweep interval
         let before = sent(&nodes);
         for _ in 0..50 {
-            nodes[0].say(&[Wanted::Group("late")], &to_group("late", "second"));
+            nodes[0].send(&[Wanted::Group("late")], &to_group("late", "second"));
         }
         sleep(Duration::from_millis(5)).await; // sleep: time for one message to arrive
         assert!(sent(&nodes) - before < 10, "{}", sent(&nodes) - before);
@@ -359,7 +359,7 @@ fn links_that_are_cut_resume_and_lose_nothing() {
         let mut client = nodes[1].client().await;
         linked(&nodes).await;
         for number in 0..40 {
-            nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            nodes[0].send(&[Wanted::Everyone], &to_all(&number.to_string()));
             if number % 10 == 5 {
                 nodes[1].cut(number == 15);
             }
@@ -383,7 +383,7 @@ fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
         nodes[1].cut(true);
         until(SOON, "it is late", || nodes[0].members()[0].1 == MemberState::Late).await;
         for number in 0..60 {
-            nodes[0].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            nodes[0].send(&[Wanted::Everyone], &to_all(&number.to_string()));
             assert_eq!(word(&mut other).await, number.to_string());
             // sleep: in total longer than a link survives without a socket
             sleep(Duration::from_secs(1)).await;
@@ -393,7 +393,7 @@ fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
         assert!(dropped > 0);
         nodes[1].cut(false);
         linked(&nodes).await;
-        nodes[0].say(&[Wanted::Everyone], &to_all("back"));
+        nodes[0].send(&[Wanted::Everyone], &to_all("back"));
         // Messages received before the link ended may arrive, in order and once.
         let mut heard = Vec::new();
         loop {
@@ -418,7 +418,7 @@ fn messages_for_a_node_that_reads_nothing_are_dropped_and_delay_no_other_node() 
         let long = "x".repeat(64 * 1024);
         for number in 0..200 {
             let message = to_all(&format!("{number} {long}"));
-            nodes[0].say(&[Wanted::Everyone], &message);
+            nodes[0].send(&[Wanted::Everyone], &message);
             assert_eq!(word(&mut other).await.len(), number.to_string().len() + 1 + long.len());
         }
         assert!(nodes[0].fleet.fleet_relay().counters().dropped(DropCause::Full) > 100);
@@ -549,7 +549,7 @@ fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
         network.set_cut(&address(1), true);
         nodes[0].cut(false);
         for number in 0..60 {
-            nodes[1].say(&[Wanted::Everyone], &to_all(&number.to_string()));
+            nodes[1].send(&[Wanted::Everyone], &to_all(&number.to_string()));
             assert_eq!(word(&mut client).await, number.to_string());
             assert_eq!(nodes[1].members(), [("n1".into(), MemberState::Ready)]);
             // sleep: in total longer than a link survives without a socket
@@ -623,7 +623,7 @@ fn other_servers_other_fleets_and_other_versions_are_distinguished_in_the_log() 
 fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
     run(async {
         let (network, mut nodes) = nodes(3).await;
-        nodes[1].stage.shared.begin_drain();
+        nodes[1].fixture.shared.begin_drain();
         until(Duration::from_secs(3), "it is draining", || {
             nodes[0].members()[0] == ("n2".into(), MemberState::Draining)
         })
@@ -632,7 +632,7 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
         until(Duration::from_secs(2), "it is gone", || nodes[0].members().len() == 1).await;
         drop(network.listen(&address(2)));
         assert!(nodes[0].link.crashes().is_empty(), "it has said goodbye");
-        let former = nodes[2].stage.shared.boot.clone();
+        let former = nodes[2].fixture.shared.boot.clone();
         // Crash: its sockets are gone, and a new process has its address.
         nodes[2].running.abort();
         nodes[2].cut(true);
@@ -652,7 +652,7 @@ fn a_node_that_leaves_is_gone_at_once_and_one_that_starts_again_is_another() {
 fn app_servers_are_notified_of_a_crashed_node_and_not_of_a_disconnected_one() {
     run(async {
         let (_network, mut nodes) = nodes(3).await;
-        let doomed = nodes[2].stage.shared.boot.clone();
+        let doomed = nodes[2].fixture.shared.boot.clone();
         nodes[2].cut(true);
         // sleep: virtual time, to prove that nothing arrives
         sleep(Duration::from_secs(20)).await;

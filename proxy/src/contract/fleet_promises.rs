@@ -9,12 +9,12 @@ use trunkline_protocol::service::ServiceMessage;
 
 use super::app::{broadcast, membership, to_group, to_user};
 use super::client::Client;
+use super::fixture::{run, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes};
-use super::stage::{run, token_of};
 use crate::fleet::FleetEntry;
 
 /// Sends a message at a node, for clients of other nodes.
-fn say_to_group(node: &FleetNode, group: &str, text: &str) {
+fn send_to_group(node: &FleetNode, group: &str, text: &str) {
     FleetEntry::of(&node.fleet).relay("chat", &[Wanted::Group(group)], &to_group(group, text));
 }
 
@@ -29,7 +29,7 @@ fn a_send_that_follows_the_ack_of_a_join_finds_the_member_from_any_node() {
             nodes[1].link.join(&client.id, &group).await;
             for (from, node) in [&nodes[0], &nodes[2]].into_iter().enumerate() {
                 let text = format!("{number} from {from}");
-                say_to_group(node, &group, &text);
+                send_to_group(node, &group, &text);
                 assert_eq!(client.text().await, text);
             }
         }
@@ -46,7 +46,7 @@ fn a_second_member_is_acknowledged_no_sooner_than_the_first() {
         nodes[1].link.send_together(joins.map(ServiceMessage::JoinGroupWithAck)).await;
         nodes[1].link.ack().await;
         nodes[1].link.ack().await;
-        say_to_group(&nodes[0], "hall", "hello");
+        send_to_group(&nodes[0], "hall", "hello");
         for client in &mut clients {
             assert_eq!(client.text().await, "hello");
         }
@@ -59,8 +59,8 @@ fn the_first_client_of_a_hub_and_each_user_who_has_just_connected_are_found_from
         let ((_network, mut nodes), mut clients) = (nodes(2).await, Vec::new());
         for number in 0..10 {
             let user = format!("user {number}");
-            let FleetNode { stage, link, .. } = &mut nodes[1];
-            let mut client = Client::connect(stage, link, &format!("/chat?access_token={}", token_of(&user))).await;
+            let FleetNode { fixture, link, .. } = &mut nodes[1];
+            let mut client = Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(&user))).await;
             if number == 0 {
                 FleetEntry::of(&nodes[0].fleet).relay("chat", &[Wanted::Everyone], &broadcast("first"));
                 assert_eq!(client.text().await, "first");

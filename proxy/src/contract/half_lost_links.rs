@@ -14,10 +14,10 @@ use trunkline_protocol::service::*;
 
 use super::app::data_for;
 use super::client::{Client, JSON_HANDSHAKE, PING, Received};
+use super::fixture::run;
 use super::fleet_nodes::FleetNode;
+use super::hub_message::{call, flow, header, received, result};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
-use super::speech::{call, flow, header, received, result};
-use super::stage::run;
 use crate::net::connector::MemoryNetwork;
 
 /// Time within which a client is answered, failed or asked to reconnect.
@@ -304,7 +304,7 @@ fn a_client_that_has_no_answer_to_its_handshake_ends_where_its_app_server_has_gi
         let (_network, nodes) = dial_in_nodes(1).await;
         let mut first = DialInLink::open(&nodes[0], "silent_1", ONE).await;
         let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-        let mut client = Client::upgrade(&nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&nodes[0].fixture, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         let ServiceMessage::OpenConnection(open) = first.next().await else { panic!("no opening") };
         let mut other = DialInLink::open(&nodes[0], "silent_1", ONE).await;
@@ -521,11 +521,11 @@ struct CallLedger {
 }
 
 /// Runs a client: sends calls, and reconnects when asked to.
-async fn live(stage: &super::stage::Stage, number: usize, ledger: &RefCell<CallLedger>) {
+async fn live(fixture: &super::fixture::Fixture, number: usize, ledger: &RefCell<CallLedger>) {
     let mut calls = 0_usize;
     while !ledger.borrow().is_over {
         let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-        let mut client = Client::upgrade(stage, &target).await.unwrap();
+        let mut client = Client::upgrade(fixture, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         match timeout(2 * PATIENCE, client.next()).await {
             Ok(Received::Text(text)) if text == "{}" => {}
@@ -570,7 +570,7 @@ async fn answer(client: &mut Client, expected: &str) -> Result<bool, String> {
 }
 
 /// Runs a schedule. Returns the errors, the number of answered calls, and the number of connections opened twice.
-async fn play(faults: &[(u64, LinkFault)]) -> (Vec<String>, usize, usize) {
+async fn run_with_faults(faults: &[(u64, LinkFault)]) -> (Vec<String>, usize, usize) {
     let (_network, nodes) = dial_in_nodes(1).await;
     let nodes = Rc::new(nodes);
     let (links, has) = (Vec::new(), HashMap::new());
@@ -581,7 +581,7 @@ async fn play(faults: &[(u64, LinkFault)]) -> (Vec<String>, usize, usize) {
     let clients: Vec<_> = (0..4)
         .map(|number| {
             let (nodes, ledger) = (nodes.clone(), ledger.clone());
-            spawn_local(async move { live(&nodes[0].stage, number, &ledger).await })
+            spawn_local(async move { live(&nodes[0].fixture, number, &ledger).await })
         })
         .collect();
     let calm = (0..26).map(|_| (500, LinkFault::Nothing));
@@ -616,7 +616,7 @@ proptest! {
     fn whatever_half_is_lost_and_however_often_each_call_ends_and_no_connection_is_opened_twice(
         faults in prop::collection::vec((gap(), fault()), 1..24)
     ) {
-        let (wrongs, answered, doubles) = run(async { play(&faults).await });
+        let (wrongs, answered, doubles) = run(async { run_with_faults(&faults).await });
         prop_assert!(wrongs.is_empty(), "{wrongs:?}");
         prop_assert!(answered > 100, "{answered} calls were answered");
         prop_assert_eq!(doubles, 0);
@@ -627,7 +627,7 @@ proptest! {
         (stall_ms, gap_ms, link) in (500..6_000_u64, 0..3_000_u64, 0..8_usize)
     ) {
         let faults = [(500, LinkFault::Stalls(stall_ms)), (gap_ms, LinkFault::Half(link, true))];
-        let (wrongs, ..) = run(async { play(&faults).await });
+        let (wrongs, ..) = run(async { run_with_faults(&faults).await });
         prop_assert!(wrongs.is_empty(), "{wrongs:?}");
     }
 
@@ -635,7 +635,7 @@ proptest! {
     fn each_call_ends_in_time_however_often_links_are_lost_while_their_app_server_stalls(
         faults in prop::collection::vec((gap(), prop_oneof![3 => fault(), 1 => stall()]), 1..24)
     ) {
-        let (wrongs, ..) = run(async { play(&faults).await });
+        let (wrongs, ..) = run(async { run_with_faults(&faults).await });
         prop_assert!(wrongs.is_empty(), "{wrongs:?}");
     }
 }

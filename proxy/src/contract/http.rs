@@ -10,14 +10,14 @@ use serde_json::Value;
 use tokio::io::DuplexStream;
 use tokio::task::spawn_local;
 
-use super::stage::Stage;
+use super::fixture::Fixture;
 
 /// Keep-alive connection to the node.
 pub(super) struct HttpConnection(SendRequest<Full<Bytes>>);
 
 impl HttpConnection {
-    pub(super) async fn open(stage: &Stage) -> Self {
-        Self::over(stage.dial()).await
+    pub(super) async fn open(fixture: &Fixture) -> Self {
+        Self::over(fixture.dial()).await
     }
 
     /// Starts HTTP on this pipe.
@@ -57,13 +57,13 @@ pub(super) fn request(method: &str, target: &str, body: &str) -> Request<String>
 }
 
 /// Sends one request over a new connection.
-pub(super) async fn exchange(stage: &Stage, method: &str, target: &str, body: &str) -> (StatusCode, String) {
-    HttpConnection::open(stage).await.exchange(request(method, target, body)).await
+pub(super) async fn exchange(fixture: &Fixture, method: &str, target: &str, body: &str) -> (StatusCode, String) {
+    HttpConnection::open(fixture).await.exchange(request(method, target, body)).await
 }
 
 /// Negotiates with version 1; returns the connection id and the connection token.
-pub(super) async fn negotiate(stage: &Stage, hub: &str, query: &str) -> (String, String) {
-    let (status, body) = exchange(stage, "POST", &format!("{hub}/negotiate?negotiateVersion=1{query}"), "").await;
+pub(super) async fn negotiate(fixture: &Fixture, hub: &str, query: &str) -> (String, String) {
+    let (status, body) = exchange(fixture, "POST", &format!("{hub}/negotiate?negotiateVersion=1{query}"), "").await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let answer: Value = serde_json::from_str(&body).unwrap();
     let text = |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("{body}")).to_owned();

@@ -16,10 +16,10 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fixture::{Fixture, KEY, run, settings};
 use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
-use super::stage::{KEY, Stage, run, settings};
 use crate::auth::{AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
 use crate::config::{HostRules, SecretLine, SecretSources, Settings};
@@ -38,7 +38,7 @@ const VICTIM: [(&str, &str); 3] =
 /// Connects a client with these headers, and returns the opening sent to the app server.
 async fn opened(node: &FleetNode, link: &mut DialInLink, headers: &[(&'static str, &str)]) -> OpenConnection {
     let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-    let mut client = Client::upgrade_with(node.stage.dial(), &target, headers).await.unwrap();
+    let mut client = Client::upgrade_with(node.fixture.dial(), &target, headers).await.unwrap();
     client.send(JSON_HANDSHAKE).await;
     assert_eq!(client.next().await, Received::Text("{}".into()));
     let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
@@ -82,9 +82,9 @@ pub(super) fn hubs() -> Vec<HubManifest> {
 }
 
 /// Negotiates with an access token and returns the status.
-pub(super) async fn enter(stage: &Stage, hub: &str, token: &str) -> u16 {
+pub(super) async fn enter(fixture: &Fixture, hub: &str, token: &str) -> u16 {
     let target = format!("{hub}/negotiate?negotiateVersion=1&access_token={token}");
-    exchange(stage, "POST", &target, "").await.0.as_u16()
+    exchange(fixture, "POST", &target, "").await.0.as_u16()
 }
 
 pub(super) fn user_token(key: &str, audience: Option<&str>) -> String {
@@ -95,8 +95,8 @@ pub(super) fn user_token(key: &str, audience: Option<&str>) -> String {
 #[test]
 fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(two_hubs(), 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         for (audience, statuses) in [
             (None, [200, 200]),
@@ -107,7 +107,7 @@ fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() 
             (Some("http://node.example/server?hub=chat"), [401, 401]),
         ] {
             let token = user_token(KEY, audience);
-            let found = [enter(&stage, "/chat", &token).await, enter(&stage, "/admin", &token).await];
+            let found = [enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await];
             assert_eq!(found, statuses, "{audience:?}");
         }
     });
@@ -116,19 +116,19 @@ fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() 
 #[test]
 fn the_key_of_an_app_opens_its_hub_and_no_other() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(two_hubs(), 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         let token = user_token(APP_KEY, None);
-        assert_eq!([enter(&stage, "/chat", &token).await, enter(&stage, "/admin", &token).await], [200, 401]);
+        assert_eq!([enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await], [200, 401]);
         for (hub, is_in) in [("chat", true), ("chat_room", true), ("admin", false)] {
             let audience = format!("http://node.example/client/?hub={hub}");
             let target = format!("/client/negotiate?hub={hub}&access_token={}", user_token(APP_KEY, Some(&audience)));
             // An admitted client gets no further without an app server of the hub.
-            assert_eq!(exchange(&stage, "POST", &target, "").await.0 != 401, is_in, "{hub}");
+            assert_eq!(exchange(&fixture, "POST", &target, "").await.0 != 401, is_in, "{hub}");
         }
-        stage.shared.admission.signing_keys.set_flags(&[]).unwrap();
-        assert_eq!(enter(&stage, "/chat", &token).await, 401, "it was taken away");
+        fixture.shared.admission.signing_keys.set_flags(&[]).unwrap();
+        assert_eq!(enter(&fixture, "/chat", &token).await, 401, "it was taken away");
     });
 }
 
@@ -136,33 +136,33 @@ fn the_key_of_an_app_opens_its_hub_and_no_other() {
 fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     const NEW: &str = "the new key of one app of several";
     run(async {
-        let stage = Stage::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-named-{}", std::process::id()));
         let (rules, key) = (file("rules"), file("key"));
         std::fs::write(&key, APP_KEY).unwrap();
         std::fs::write(&rules, format!("[app-keys.chat]\nkey-file = {key:?}\n")).unwrap();
         let set = RuleSet::new(
-            stage.shared.clone(),
+            fixture.shared.clone(),
             Vec::new(),
             #[cfg(feature = "tls")]
             ClientTls::default(),
         );
         set.apply(&Arc::new(Ruleset::read(&rules).unwrap())).unwrap();
-        spawn_local(rule_reload::run(stage.shared.clone(), set, rules.clone()));
+        spawn_local(rule_reload::run(fixture.shared.clone(), set, rules.clone()));
         let statuses = async || {
             // sleep: the test advances paused time
             sleep(Duration::from_secs(3)).await;
             let [old, new] = [APP_KEY, NEW].map(|key| user_token(key, None));
-            [enter(&stage, "/chat", &old).await, enter(&stage, "/chat", &new).await]
+            [enter(&fixture, "/chat", &old).await, enter(&fixture, "/chat", &new).await]
         };
         assert_eq!(statuses().await, [200, 401]);
         std::fs::write(&key, NEW).unwrap();
         assert_eq!(statuses().await, [401, 200]);
         std::fs::write(&key, "short").unwrap();
         assert_eq!(statuses().await, [401, 200], "a bad file keeps the keys in force");
-        assert_eq!(stage.shared.reports.conditions.update(Vec::new(), false, Instant::now()).len(), 1);
+        assert_eq!(fixture.shared.reports.conditions.update(Vec::new(), false, Instant::now()).len(), 1);
         std::fs::write(&key, APP_KEY).unwrap();
         assert_eq!(statuses().await, [200, 401]);
         [rules, key].iter().for_each(|path| std::fs::remove_file(path).unwrap());
@@ -173,9 +173,9 @@ fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
 fn a_table_with_the_issuer_of_the_flags_is_refused() {
     run(async {
         let tokens = TokenPolicy { issuer: Some("https://a".into()), ..TokenPolicy::default() };
-        let stage = Stage::with(Settings { tokens, ..two_hubs() }, 1);
+        let fixture = Fixture::with(Settings { tokens, ..two_hubs() }, 1);
         let set = RuleSet::new(
-            stage.shared.clone(),
+            fixture.shared.clone(),
             Vec::new(),
             #[cfg(feature = "tls")]
             ClientTls::default(),
@@ -197,10 +197,10 @@ fn tables_of_issuers_are_in_force_before_the_first_request() {
         std::fs::write(&file, "\u{feff}a secret of an issuer, long enough").unwrap();
         let rules = Ruleset::parse(&format!("[issuers.staff]\nissuer = 'https://staff'\nkeys = {file:?}")).unwrap();
         std::fs::remove_file(&file).unwrap();
-        let stage = Stage::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
+        let fixture = Fixture::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
         let claims = [("iss".to_owned(), "https://staff".to_owned())];
         let by = |key: &str| access_token::sign(&AccessKey::new(key).unwrap(), "ann", &claims, unix_seconds() + 60);
-        let verifier = &stage.shared.admission.verifier;
+        let verifier = &fixture.shared.admission.verifier;
         assert!(verifier.verify_now(&by("a secret of an issuer, long enough"), "chat").is_ok());
         assert!(verifier.verify_now(&by(KEY), "chat").is_err(), "a key of the fleet does not vouch for the issuer");
     });
@@ -209,8 +209,8 @@ fn tables_of_issuers_are_in_force_before_the_first_request() {
 #[test]
 fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
     run(async {
-        let stage = Stage::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
-        let keys = &stage.shared.admission.signing_keys;
+        let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+        let keys = &fixture.shared.admission.signing_keys;
         let apps = |text: &str| AppKey::lines(text).unwrap();
         keys.set_rules(&apps(&format!("shop={APP_KEY}"))).unwrap();
         let count = || keys.load().len();
@@ -243,9 +243,9 @@ async fn ask_as<S: AsyncRead + AsyncWrite + Unpin>(id: &str, stream: S, hub: &st
 }
 
 /// Opens a channel at a node's client port with this key; returns the status on error.
-async fn channel(stage: &Stage, key: &str, dialled: Dialled<'_>) -> Result<ChannelStream<DuplexStream>, u16> {
+async fn channel(fixture: &Fixture, key: &str, dialled: Dialled<'_>) -> Result<ChannelStream<DuplexStream>, u16> {
     let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
-    let opened = open(|| std::future::ready(Ok(stage.dial())), dialled, &keys).await;
+    let opened = open(|| std::future::ready(Ok(fixture.dial())), dialled, &keys).await;
     opened.map_err(|error| match error {
         OpenChannelError::Refused(answer) => answer.status.as_u16(),
         other => panic!("{other}"),
@@ -255,9 +255,9 @@ async fn channel(stage: &Stage, key: &str, dialled: Dialled<'_>) -> Result<Chann
 #[test]
 fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
+        let fixture = Fixture::with(two_hubs(), 1);
         for (id, status) in [("?webhook", 400), ("?", 400), ("home_1?", 101)] {
-            assert_eq!(ask_as(id, stage.dial(), "chat", KEY).await, status, "{id}");
+            assert_eq!(ask_as(id, fixture.dial(), "chat", KEY).await, status, "{id}");
         }
     });
 }
@@ -265,20 +265,20 @@ fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
 #[test]
 fn a_client_without_a_key_does_not_use_up_the_warning_about_plain_text() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let has_warned = || stage.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
-        assert_eq!(ask_for_link(stage.dial(), "chat", "a key of somebody else").await, 401);
+        let fixture = Fixture::with(two_hubs(), 1);
+        let has_warned = || fixture.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
+        assert_eq!(ask_for_link(fixture.dial(), "chat", "a key of somebody else").await, 401);
         assert!(!has_warned());
-        assert_eq!((ask_for_link(stage.dial(), "chat", KEY).await, has_warned()), (101, true));
+        assert_eq!((ask_for_link(fixture.dial(), "chat", KEY).await, has_warned()), (101, true));
     });
 }
 
 #[test]
 fn only_an_app_server_with_the_key_dials_in_through_its_channel() {
     run(async {
-        let stage = Stage::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
-        assert_eq!(ask_for_link(stage.dial(), "chat", APP_KEY).await, 403, "in plain text");
-        let channel = async |key: &str, peer_kind| channel(&stage, key, Dialled { peer_kind, name: ONE }).await;
+        let fixture = Fixture::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
+        assert_eq!(ask_for_link(fixture.dial(), "chat", APP_KEY).await, 403, "in plain text");
+        let channel = async |key: &str, peer_kind| channel(&fixture, key, Dialled { peer_kind, name: ONE }).await;
         for key in [KEY, APP_KEY] {
             let stream = channel(key, PeerKind::DialIn).await.unwrap();
             assert_eq!(ask_for_link(stream, "chat", key).await, 101);
@@ -303,21 +303,21 @@ fn silent_channels_of_one_key_do_not_block_other_keys() {
     const OTHER_KEY: &str = "the key of another app of several";
     run(async {
         let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
-        let stage = Stage::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
+        let fixture = Fixture::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
         let dialled = || Dialled { peer_kind: PeerKind::DialIn, name: ONE };
         let mut silent = Vec::new();
         let refused = loop {
-            match channel(&stage, APP_KEY, dialled()).await {
+            match channel(&fixture, APP_KEY, dialled()).await {
                 Ok(stream) => silent.push(stream),
                 Err(status) => break status,
             }
         };
         assert_eq!((silent.len(), refused), (1024, 503));
         for key in [OTHER_KEY, KEY] {
-            assert_eq!(channel(&stage, key, dialled()).await.err(), None, "{key}");
+            assert_eq!(channel(&fixture, key, dialled()).await.err(), None, "{key}");
         }
-        stage.shared.admission.signing_keys.set_flags(&app_keys).unwrap();
-        assert_eq!(channel(&stage, APP_KEY, dialled()).await.err(), Some(503), "as long as its channels wait");
+        fixture.shared.admission.signing_keys.set_flags(&app_keys).unwrap();
+        assert_eq!(channel(&fixture, APP_KEY, dialled()).await.err(), Some(503), "as long as its channels wait");
         silent.pop();
     });
 }
@@ -327,7 +327,7 @@ fn a_channel_for_the_name_of_another_node_is_not_opened() {
     run(async {
         let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };
         let advertise = Some("http://node-1.internal:8080".parse().unwrap());
-        let stage = Stage::with(Settings { hosts, advertise, ..two_hubs() }, 1);
+        let fixture = Fixture::with(Settings { hosts, advertise, ..two_hubs() }, 1);
         for (peer_kind, name, refusal) in [
             (PeerKind::NodeClients, "node-1.internal:8080", None),
             (PeerKind::NodeClients, "node-2.internal:8080", Some(421)),
@@ -335,10 +335,10 @@ fn a_channel_for_the_name_of_another_node_is_not_opened() {
             (PeerKind::DialIn, "one.example:80", None),
             (PeerKind::DialIn, "two.example:80", Some(421)),
         ] {
-            let opened = channel(&stage, KEY, Dialled { peer_kind, name }).await;
+            let opened = channel(&fixture, KEY, Dialled { peer_kind, name }).await;
             assert_eq!(opened.err(), refusal, "{peer_kind:?} {name}");
         }
-        let without = Stage::with(two_hubs(), 1);
+        let without = Fixture::with(two_hubs(), 1);
         for peer_kind in [PeerKind::NodeClients, PeerKind::DialIn] {
             let any = Dialled { peer_kind, name: "any.example:80" };
             assert!(channel(&without, KEY, any).await.is_ok(), "a node that knows no name of its own takes all");
@@ -349,17 +349,17 @@ fn a_channel_for_the_name_of_another_node_is_not_opened() {
 #[test]
 fn keys_of_apps_are_reloaded_without_any_access_key_too() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(two_hubs(), 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         let statuses = async || {
             [
-                enter(&stage, "/chat", &user_token(KEY, None)).await,
-                enter(&stage, "/chat", &user_token(APP_KEY, None)).await,
+                enter(&fixture, "/chat", &user_token(KEY, None)).await,
+                enter(&fixture, "/chat", &user_token(APP_KEY, None)).await,
             ]
         };
         assert_eq!(statuses().await, [200, 200]);
-        reload(&stage.shared, &SecretSources::default()).unwrap();
+        reload(&fixture.shared, &SecretSources::default()).unwrap();
         assert_eq!(statuses().await, [200, 401], "the node's own key stays");
     });
 }

@@ -22,9 +22,9 @@ use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_connection, to_group, to_user};
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fixture::{KEY, run};
 use super::fleet_nodes::{FleetNode, linked, peers, until};
-use super::speech::header;
-use super::stage::{KEY, run};
+use super::hub_message::header;
 use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};
 use crate::net::connector::MemoryNetwork;
@@ -157,7 +157,7 @@ impl DialInLink {
     /// Connects a client with this token, assigned to this link.
     async fn client_by(&mut self, node: &FleetNode, token: &str) -> Client {
         let target = format!("/client/{HUB}&access_token={token}");
-        let mut client = Client::upgrade(&node.stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&node.fixture, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         assert_eq!(client.next().await, Received::Text("{}".into()));
         let open = match self.next().await {
@@ -213,7 +213,7 @@ pub(super) async fn dial_socket(
     let bearer = format!("Bearer {}", token_by(key, "server", instance, unix_seconds() + 3600));
     request.headers_mut().insert("authorization", bearer.parse().unwrap());
     request.headers_mut().insert("x-asrs-server-id", instance.parse().unwrap());
-    match client_async(request, node.stage.dial()).await {
+    match client_async(request, node.fixture.dial()).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(answer)) => {
             let status = answer.status();
@@ -440,7 +440,7 @@ fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
         link.send(ServiceMessage::BroadcastData(BroadcastData { payloads: large(), ..BroadcastData::default() }));
         link.send(ServiceMessage::Ack(Ack::default()));
         link.fence(&mut eve).await;
-        assert_eq!(node.stage.shared.counters_of(0).dial_in.malformed.get(), 3);
+        assert_eq!(node.fixture.shared.counters_of(0).dial_in.malformed.get(), 3);
     });
 }
 
@@ -457,7 +457,7 @@ fn a_frame_that_cannot_be_used_ends_no_client_of_another_app_server() {
         home.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
         assert!(ann.text().await.contains("over the limit"));
         other.fence(&mut bob).await;
-        assert_eq!(nodes[0].stage.shared.counters_of(0).dial_in.malformed.get(), 1);
+        assert_eq!(nodes[0].fixture.shared.counters_of(0).dial_in.malformed.get(), 1);
     });
 }
 
@@ -475,7 +475,7 @@ fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
         let senders =
             [DialInLink::open(&nodes[0], "sender_1", TWO).await, DialInLink::open(&nodes[1], "sender_1", ONE).await];
         settle().await;
-        let known = nodes[2].stage.shared.other_nodes().app_servers(HUB);
+        let known = nodes[2].fixture.shared.other_nodes().app_servers(HUB);
         assert_eq!(known, ["home_1"], "who only sends gets no clients");
         for word in ["first", "second"] {
             said_once(senders.iter(), word, &homes, &mut clients).await;
@@ -639,7 +639,7 @@ fn forget_targets(one: &mut DialInLink, other: &mut DialInLink) {
 }
 
 fn links_at(node: &FleetNode, instance: &str) -> usize {
-    let hub = node.stage.shared.hubs.keyed(HUB);
+    let hub = node.fixture.shared.hubs.keyed(HUB);
     let pools = hub.map(|hub| hub.pools()).unwrap_or_default();
     pools.iter().find(|pool| pool.app().instance == instance).map_or(0, |pool| pool.open())
 }
@@ -717,12 +717,12 @@ fn app_servers_of_all_nodes_are_told() {
         let _one = DialInLink::open(&nodes[0], "home_1", ONE).await;
         let two = DialInLink::open(&nodes[1], "home_2", ONE).await;
         settle().await;
-        let known = |node: &FleetNode| node.stage.shared.other_nodes().app_servers(HUB);
+        let known = |node: &FleetNode| node.fixture.shared.other_nodes().app_servers(HUB);
         assert_eq!((known(&nodes[0]), known(&nodes[1])), (vec!["home_2".to_owned()], vec!["home_1".to_owned()]));
         drop(two);
         settle().await;
         assert!(known(&nodes[0]).is_empty());
-        let status = super::http::exchange(&nodes[0].stage, "GET", "/server/?hub=bench", "").await.0;
+        let status = super::http::exchange(&nodes[0].fixture, "GET", "/server/?hub=bench", "").await.0;
         assert_eq!(status, StatusCode::BAD_REQUEST);
     });
 }
@@ -733,7 +733,7 @@ fn sends_that_overtake_the_answer_to_the_hub_handshake_arrive_once_behind_it() {
         let (_network, nodes) = dial_in_nodes(1).await;
         let mut link = DialInLink::open(&nodes[0], "silent_1", ONE).await;
         let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-        let mut client = Client::upgrade(&nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&nodes[0].fixture, &target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
         client.id = open.connection_id.to_string();

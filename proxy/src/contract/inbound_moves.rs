@@ -8,12 +8,12 @@ use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
 use super::client::{Client, Received};
+use super::fixture::run;
 use super::fleet_nodes::FleetNode;
 use super::http::negotiate;
+use super::hub_message::flow;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, expired_token, settle, token};
 use super::moves::{ComingClient, STATEFUL_HANDSHAKE, call, come_back, sent, sequence};
-use super::speech::flow;
-use super::stage::run;
 use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
 use crate::shard::moving;
@@ -47,9 +47,9 @@ impl DialInScene {
     pub(super) async fn connect_with(&mut self, access_token: &str) -> (Client, String) {
         let access = format!("&access_token={access_token}");
         let wish = format!("&hub=bench{access}&useStatefulReconnect=true");
-        let (_, connection_token) = negotiate(&self.nodes[0].stage, "/client", &wish).await;
+        let (_, connection_token) = negotiate(&self.nodes[0].fixture, "/client", &wish).await;
         let target = format!("/client/{HUB}{access}&id={connection_token}");
-        let mut client = Client::upgrade(&self.nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&self.nodes[0].fixture, &target).await.unwrap();
         client.send(STATEFUL_HANDSHAKE).await;
         assert_eq!(client.next().await, Received::Text("{}".into()));
         let ServiceMessage::OpenConnection(open) = self.homes[0].next().await else { panic!("no opening") };
@@ -82,7 +82,7 @@ impl DialInScene {
         client
     }
 
-    fn tell(&self, node: usize, id: &str, text: &str) {
+    fn send(&self, node: usize, id: &str, text: &str) {
         let (connection_id, payload) = (id.into(), Bytes::from(sent(text)));
         self.homes[node].send(ServiceMessage::ConnectionData(ConnectionData {
             connection_id,
@@ -93,7 +93,7 @@ impl DialInScene {
 
     /// Proves that no other message is in flight to the client.
     async fn nothing_else(&self, node: usize, id: &str, client: &mut Client) {
-        self.tell(node, id, "fence");
+        self.send(node, id, "fence");
         assert_eq!(client.text().await, call("fence"));
     }
 
@@ -131,7 +131,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
         let mut scene = DialInScene::open().await;
         let (mut client, target) = scene.connect().await;
         let id = client.id.clone();
-        scene.tell(0, &id, "a");
+        scene.send(0, &id, "a");
         assert_eq!(client.text().await, call("a"));
         client.send(&sent("1")).await;
         assert_eq!(scene.data(0).await, sent("1"));
@@ -140,7 +140,7 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
         let mut expected: Vec<Vec<String>> = vec![Vec::new(); 3];
         let mut number = 0;
         // Sends from each node, with every kind of send.
-        let mut say = |scene: &DialInScene| {
+        let mut send_next = |scene: &DialInScene| {
             for (node, sender) in scene.senders.iter().enumerate() {
                 let words: [String; 4] = std::array::from_fn(|kind| call(&format!("{node}-{number}-{kind}")));
                 let [red, ann, all, one] = &words;
@@ -151,16 +151,16 @@ fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
             }
             number += 1;
         };
-        say(&scene);
+        send_next(&scene);
         let coming = scene.begin_move(&id, &target).await;
-        say(&scene);
+        send_next(&scene);
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
-        say(&scene);
+        send_next(&scene);
         let mut client = coming.await.unwrap().unwrap();
-        say(&scene);
+        send_next(&scene);
         scene.flow(1, &id, FlowOperation::Resume).await;
-        say(&scene);
-        scene.tell(1, &id, "b");
+        send_next(&scene);
+        scene.send(1, &id, "b");
         assert_eq!(client.text().await, sequence(1));
         assert_eq!(client.text().await, call("a"), "it has not acknowledged it");
         let count = expected.iter().map(Vec::len).sum::<usize>() + 1;
@@ -191,7 +191,7 @@ fn what_an_app_server_sends_over_both_links_around_the_resume_keeps_its_order() 
         // The SDK pauses completions only: `Clients.Caller` uses the old link until it has read the resume.
         scene.homes[0].send(to_one(&id, &call("1")));
         scene.homes[1].send(to_one(&id, &call("2")));
-        scene.tell(1, &id, "3");
+        scene.send(1, &id, "3");
         let mut client = coming.await.unwrap().unwrap();
         assert_eq!(client.text().await, sequence(1));
         assert_eq!([client.text().await, client.text().await, client.text().await], ["1", "2", "3"].map(call));
@@ -281,10 +281,10 @@ fn a_node_that_has_given_a_connection_away_ends_it_for_nobody() {
     run(async {
         let (mut scene, id, _) = DialInScene::with_lost_client().await;
         // Taken directly, so no arrival is reported.
-        let shared = scene.nodes[0].stage.shared.clone();
+        let shared = scene.nodes[0].fixture.shared.clone();
         let (shard, hub) = (&shared.shards()[0], shared.hubs.keyed(HUB).unwrap().index());
         let (looked, leaving, (answer, given)) = (id.clone(), id.clone(), oneshot::channel());
-        assert!(shard.inspect(move |state| moving::look(state, hub, &looked)).await.flatten().is_some());
+        assert!(shard.inspect(move |state| moving::inspect(state, hub, &looked)).await.flatten().is_some());
         shard.post(move |state| moving::move_out(state, hub, &leaving, answer));
         scene.flow(0, &id, FlowOperation::Pause).await;
         scene.homes[0].send(flow(&id, FlowOperation::PauseAck));
@@ -306,18 +306,18 @@ fn an_expired_token_goes_on_with_a_connection_and_begins_none() {
         drop(client);
         let (_, connection) = target.rsplit_once("&id=").unwrap();
         let at_home = format!("/client/{HUB}{old}&id={connection}");
-        let mut client = Client::upgrade(&scene.nodes[0].stage, &at_home).await.unwrap();
+        let mut client = Client::upgrade(&scene.nodes[0].fixture, &at_home).await.unwrap();
         assert_eq!(client.text().await, sequence(1));
         client.close().await;
         settle().await;
-        let stage = &scene.nodes[0].stage;
-        assert_eq!(Client::upgrade(stage, &at_home).await.err(), Some(401), "it is closed");
+        let fixture = &scene.nodes[0].fixture;
+        assert_eq!(Client::upgrade(fixture, &at_home).await.err(), Some(401), "it is closed");
         let negotiation = format!("/client/negotiate{HUB}{old}&useStatefulReconnect=true&id={connection}");
-        assert_eq!(super::http::exchange(stage, "POST", &negotiation, "").await.0.as_u16(), 401);
+        assert_eq!(super::http::exchange(fixture, "POST", &negotiation, "").await.0.as_u16(), 401);
         let without = format!("/client/{HUB}{old}");
-        assert_eq!(Client::upgrade(stage, &without).await.err(), Some(401));
+        assert_eq!(Client::upgrade(fixture, &without).await.err(), Some(401));
         let over_http = format!("/client/{HUB}{old}&id={connection}");
-        assert_eq!(super::http::exchange(stage, "GET", &over_http, "").await.0.as_u16(), 401);
+        assert_eq!(super::http::exchange(fixture, "GET", &over_http, "").await.0.as_u16(), 401);
         drop(id);
     });
 }
@@ -330,7 +330,7 @@ fn a_move_that_is_not_acknowledged_fails_and_the_connection_stays() {
         scene.senders[2].send(to_group("red", &call("a")));
         assert_eq!(coming.await.unwrap().err(), Some(404));
         scene.flow(0, &id, FlowOperation::Resume).await;
-        let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&scene.nodes[0].fixture, &target).await.unwrap();
         assert_eq!([client.text().await, client.text().await], [sequence(1), call("a")]);
         scene.nothing_else(0, &id, &mut client).await;
     });

@@ -12,10 +12,10 @@ use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 
 use super::client::{Client, PING, Received};
 use super::closes::cause_of;
+use super::fixture::{Fixture, run};
 use super::http_transports::poller;
+use super::hub_message::flow;
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
-use super::speech::flow;
-use super::stage::{Stage, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,8 +40,8 @@ async fn begin_message(client: &mut Client) {
 #[test]
 fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let begun = Instant::now();
         for interval in 1..=4 {
             assert_eq!(client.next().await, Received::Text(PING.into()));
@@ -55,9 +55,9 @@ fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
 #[test]
 fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut quiet = Client::connect(&stage, &mut link, "/chat").await;
-        let mut pinging = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut quiet = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut pinging = Client::connect(&fixture, &mut link, "/chat").await;
         pinging.send(&format!("{PING}\u{1e}")).await;
         let begun = Instant::now();
         let closed = link.close().await;
@@ -75,9 +75,9 @@ fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
 #[test]
 fn the_end_of_a_client_that_is_paused_is_noticed() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
-        let (polling, _) = poller(&stage, &mut link).await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let (polling, _) = poller(&fixture, &mut link).await;
         for id in [&client.id, &polling] {
             link.send(flow(id, FlowOperation::Pause)).await;
         }
@@ -96,8 +96,8 @@ fn the_end_of_a_client_that_is_paused_is_noticed() {
 #[test]
 fn the_end_of_a_raw_connection_that_is_paused_is_noticed() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
-        let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
+        let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
         let id = link.opening().await.connection_id;
         link.send(flow(&id, FlowOperation::Pause)).await;
         link.fence().await;
@@ -111,8 +111,8 @@ fn the_end_of_a_raw_connection_that_is_paused_is_noticed() {
 #[test]
 fn a_client_that_keeps_pinging_stays() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         for _ in 0..10 {
             client.send(&format!("{PING}\u{1e}")).await;
             // sleep: the test advances paused time
@@ -126,9 +126,9 @@ fn a_client_that_keeps_pinging_stays() {
 #[test]
 fn a_client_that_sends_websocket_pings_is_sent_hub_pings_all_the_same() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
         for every in PING_INTERVALS_S {
-            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let mut client = Client::connect(&fixture, &mut link, "/chat").await;
             let (begun, mut last) = (Instant::now(), Instant::now());
             for beat in 1.. {
                 let next = begun + every * beat * SECOND;
@@ -152,9 +152,9 @@ fn a_client_that_sends_websocket_pings_is_sent_hub_pings_all_the_same() {
 #[test]
 fn a_client_that_hangs_is_given_up_though_its_websocket_library_lives() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
         for (every, frame) in PING_INTERVALS_S.into_iter().flat_map(|every| transport_frames().map(|it| (every, it))) {
-            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let mut client = Client::connect(&fixture, &mut link, "/chat").await;
             client.send(&format!("{PING}\u{1e}")).await;
             client.write(fragment(Bytes::new(), Data::Text, false)).await;
             let begun = Instant::now();
@@ -178,10 +178,10 @@ fn a_client_that_hangs_is_given_up_though_its_websocket_library_lives() {
 #[test]
 fn a_message_that_arrives_slowly_shows_that_its_client_lives() {
     run(async {
-        let (stage, _app, mut link) = Stage::start()
+        let (fixture, _app, mut link) = Fixture::start()
             .with_app(HubManifest { message_max_bytes: 1 << 20, ..HubManifest::new("chat", "/chat") })
             .await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send(&format!("{PING}\u{1e}")).await;
         begin_message(&mut client).await;
         for _ in 0..7 {
@@ -222,9 +222,9 @@ fn an_app_server_that_dials_in_is_pinged_while_a_message_of_its_client_arrives()
 #[test]
 fn half_a_message_shows_life_once_whatever_its_websocket_library_sends() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
         for (pings, is_beating) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let mut client = Client::connect(&fixture, &mut link, "/chat").await;
             if pings {
                 client.send(&format!("{PING}\u{1e}")).await;
             }
@@ -251,8 +251,8 @@ fn half_a_message_shows_life_once_whatever_its_websocket_library_sends() {
 #[test]
 fn any_frame_shows_that_the_client_of_a_raw_endpoint_lives() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_app(HubManifest::raw("echo", "/echo")).await;
-        let mut client = Client::upgrade(&stage, "/echo").await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
+        let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
         client.id = link.opening().await.connection_id.to_string();
         for _ in 0..10 {
             client.write(Message::Pong(Bytes::new())).await;

@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use trunkline_channel::{Dialled, open};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
+use super::fixture::run;
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, ONE};
-use super::stage::run;
 use crate::auth::AppKey;
 use crate::config::{LinkSettings, SecretLine, Settings};
 use crate::net::connector::MemoryNetwork;
@@ -46,7 +46,7 @@ fn one_app_leaves_links_to_another_and_gets_more_when_it_closes_some() {
         assert!(refusal.starts_with("503") && refusal.contains("the key of app shop"), "{refusal}");
         assert!(refusal.contains("--links-max"), "{refusal}");
         let _news = [dial(&node, NEWS, "news_1").await.unwrap(), dial(&node, NEWS, "news_1").await.unwrap()];
-        let limits = &node.stage.shared.limits;
+        let limits = &node.fixture.shared.limits;
         assert_eq!(limits.refusals.all(), [("links", "shop".into(), 1)]);
         shop.truncate(1);
         until(SOON, "closed links return their permits", || limits.links.len() == 3).await;
@@ -61,7 +61,7 @@ fn an_address_has_a_limit_of_links_for_all_its_keys() {
         let _links = [dial(&node, SHOP, "shop_1").await.unwrap(), dial(&node, NEWS, "news_1").await.unwrap()];
         let refusal = dial(&node, NEWS, "news_1").await.err().unwrap();
         assert!(refusal.starts_with("429") && refusal.contains("--links-per-address-max"), "{refusal}");
-        assert_eq!(node.stage.shared.limits.refusals.all(), [("links", "(address)".into(), 1)]);
+        assert_eq!(node.fixture.shared.limits.refusals.all(), [("links", "(address)".into(), 1)]);
     });
 }
 
@@ -72,13 +72,13 @@ fn a_channel_of_an_app_server_counts_as_a_link_until_it_ends() {
         let keys = AccessKeys::new(vec![AccessKey::new(SHOP).unwrap()]).unwrap();
         let channel = async || {
             let dialled = Dialled { peer_kind: PeerKind::DialIn, name: ONE };
-            open(|| std::future::ready(Ok(node.stage.dial())), dialled, &keys).await
+            open(|| std::future::ready(Ok(node.fixture.dial())), dialled, &keys).await
         };
         let mut open = vec![channel().await.unwrap(), channel().await.unwrap()];
         assert!(channel().await.is_err(), "the rest is for others");
         assert!(dial(&node, NEWS, "news_1").await.is_ok());
         open.pop();
-        let links = &node.stage.shared.limits.links;
+        let links = &node.fixture.shared.limits.links;
         until(SOON, "the channel has ended", || links.len() < 3).await;
         assert!(channel().await.is_ok());
         spawn_local(async move {

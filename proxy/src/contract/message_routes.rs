@@ -5,9 +5,9 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, json, to_group};
 use super::client::{Client, Received};
+use super::fixture::{Fixture, run};
 use super::http::negotiate;
-use super::speech::{call, cast, flow, handed_over, header, received, result, stopping};
-use super::stage::{Stage, run};
+use super::hub_message::{call, cast, flow, handed_over, header, received, result, stopping};
 
 const RULES: &str = "
     [groups.admin]
@@ -25,7 +25,7 @@ const RULES: &str = "
 ";
 
 struct Scene {
-    stage: Stage,
+    fixture: Fixture,
     home: AppLink,
     _home_app: App,
 }
@@ -35,15 +35,15 @@ fn manifest() -> HubManifest {
 }
 
 async fn scene() -> Scene {
-    let stage = Stage::ruled(RULES);
-    let mut app = stage.app("home", vec![manifest()]);
+    let fixture = Fixture::ruled(RULES);
+    let mut app = fixture.app("home", vec![manifest()]);
     let home = app.link().await;
-    Scene { stage, home, _home_app: app }
+    Scene { fixture, home, _home_app: app }
 }
 
 impl Scene {
     fn app_in(&self, group: &str, instance: &str) -> App {
-        App::start_in(&self.stage.shared, group, instance, vec![manifest()])
+        App::start_in(&self.fixture.shared, group, instance, vec![manifest()])
     }
 
     async fn side(&self, group: &str, instance: &str) -> (App, AppLink) {
@@ -53,7 +53,7 @@ impl Scene {
     }
 
     async fn client(&mut self) -> Client {
-        Client::connect(&self.stage, &mut self.home, "/chat").await
+        Client::connect(&self.fixture, &mut self.home, "/chat").await
     }
 }
 
@@ -241,7 +241,7 @@ fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_when_one_
     run(async {
         let mut scene = scene().await;
         let mut client = scene.client().await;
-        let hold_s = u64::from(scene.stage.shared.settings.rehoming.hold_timeout_s);
+        let hold_s = u64::from(scene.fixture.shared.settings.rehoming.hold_timeout_s);
         let begun = tokio::time::Instant::now();
         client.send(&(call("1", "Sum") + &cast("Sum") + &cast("A"))).await;
         let failed = client.text().await;
@@ -370,7 +370,7 @@ fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
         client.send(&call("1", "Sum")).await;
         accept(&mut math, &client).await;
         math.data().await;
-        scene.stage.apply("");
+        scene.fixture.apply("");
         client.send(&cast("Sum")).await;
         assert_eq!(scene.home.data().await.0, cast("Sum"));
         client.send("{\"type\":5,\"invocationId\":\"1\"}\u{1e}").await;
@@ -392,9 +392,9 @@ fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited
     run(async {
         let mut scene = scene().await;
         let (one, mut math) = scene.side("math", "math-1").await;
-        let (_, token) = negotiate(&scene.stage, "/chat", "&useStatefulReconnect=true").await;
+        let (_, token) = negotiate(&scene.fixture, "/chat", "&useStatefulReconnect=true").await;
         let target = format!("/chat?id={token}");
-        let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
         client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
         client.accept(&mut scene.home).await;
         client.send(&cast("Sum")).await;
@@ -408,7 +408,7 @@ fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited
         scene.home.fence().await;
         let id = client.id.clone();
         drop(client);
-        let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
         client.id = id;
         // The third message is held back, so only two are acknowledged.
         let acknowledged = loop {

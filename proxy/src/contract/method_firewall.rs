@@ -10,9 +10,9 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::{App, AppLink, broadcast};
 use super::client::{Client, Received};
+use super::fixture::{Fixture, run, settings, token_of};
 use super::http::negotiate;
-use super::speech::{call, cast};
-use super::stage::{Stage, run, settings, token_of};
+use super::hub_message::{call, cast};
 use crate::config::Settings;
 use crate::routing::Ruleset;
 
@@ -26,12 +26,12 @@ const RULES: &str = "
 
 const DEBUG_REFUSED: &str = "The method 'Debug' can't be called: the server's rules refuse it.";
 
-async fn scene(rules: &str, shards: u16, hub: HubManifest) -> (Stage, App, AppLink) {
+async fn scene(rules: &str, shards: u16, hub: HubManifest) -> (Fixture, App, AppLink) {
     let rules = Arc::new(Ruleset::parse(rules).unwrap());
-    Stage::with(Settings { rules, ..settings() }, shards).with_app(hub).await
+    Fixture::with(Settings { rules, ..settings() }, shards).with_app(hub).await
 }
 
-async fn chat() -> (Stage, App, AppLink) {
+async fn chat() -> (Fixture, App, AppLink) {
     scene(RULES, 1, HubManifest::new("chat", "/chat")).await
 }
 
@@ -42,8 +42,8 @@ fn error(id: &str, text: &str) -> String {
 #[test]
 fn a_refused_call_is_answered_with_an_error_and_others_go_up_together_in_order() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let messages = [cast("A"), call("1", "B"), call("2", "Debug"), cast("DebugAll"), cast("C"), cast("D")];
         client.send(&messages.concat()).await;
         assert_eq!(link.data().await.0, cast("A") + &call("1", "B"));
@@ -51,15 +51,15 @@ fn a_refused_call_is_answered_with_an_error_and_others_go_up_together_in_order()
         assert_eq!(client.text().await, error("2", DEBUG_REFUSED));
         link.fence().await;
         client.fence(&link).await;
-        assert_eq!(stage.shared.hubs.rules().methods[0].refused.get(), 2);
+        assert_eq!(fixture.shared.hubs.rules().methods[0].refused.get(), 2);
     });
 }
 
 #[test]
 fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let result = "{\"type\":3,\"invocationId\":\"q\"}\u{1e}";
         // A lenient app server might parse a method from this message.
         client.send(&format!("{result}{}x\u{1e}", call("1", "Debug").trim_end_matches('\u{1e}'))).await;
@@ -71,8 +71,8 @@ fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
 #[test]
 fn a_call_that_is_nested_too_deeply_is_judged_by_its_method() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let deep =
             |id: &str, target: &str| call(id, target).replace("[]", &format!("{}{}", "[".repeat(600), "]".repeat(600)));
         client.send(&(deep("1", "Debug") + &deep("2", "Other"))).await;
@@ -85,8 +85,8 @@ fn a_call_that_is_nested_too_deeply_is_judged_by_its_method() {
 #[test]
 fn a_message_may_be_as_large_as_its_method_allows() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let note = |bytes: usize| {
             let rest = call("7", "Note").len();
             call("7", "Note").replace("[]", &format!("[\"{}\"]", "x".repeat(bytes - rest - 2)))
@@ -104,11 +104,11 @@ fn a_message_may_be_as_large_as_its_method_allows() {
 #[test]
 fn a_user_has_one_rate_over_all_connections_and_shards_and_others_have_theirs() {
     run(async {
-        let (stage, _app, mut link) = scene(RULES, 2, HubManifest::new("chat", "/chat")).await;
+        let (fixture, _app, mut link) = scene(RULES, 2, HubManifest::new("chat", "/chat")).await;
         let target = |user: &str| format!("/chat?access_token={}", token_of(user));
-        let mut one = Client::connect(&stage, &mut link, &target("ann")).await;
-        let mut two = Client::connect(&stage, &mut link, &target("ann")).await;
-        let mut ben = Client::connect(&stage, &mut link, &target("ben")).await;
+        let mut one = Client::connect(&fixture, &mut link, &target("ann")).await;
+        let mut two = Client::connect(&fixture, &mut link, &target("ann")).await;
+        let mut ben = Client::connect(&fixture, &mut link, &target("ben")).await;
         let refused = "The method 'Say' can't be called more than 2 times a second: the server's rules limit it.";
         one.send(&call("1", "Say")).await;
         assert_eq!(link.data().await.0, call("1", "Say"));
@@ -131,8 +131,8 @@ fn a_user_has_one_rate_over_all_connections_and_shards_and_others_have_theirs() 
 #[test]
 fn what_belongs_to_a_refused_call_is_dropped_until_its_streams_end() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let upload =
             "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Debug\",\"arguments\":[],\"streamIds\":[\"s\"]}\u{1e}";
         let item = |id: &str| format!("{{\"type\":2,\"invocationId\":\"{id}\",\"item\":1}}\u{1e}");
@@ -149,8 +149,8 @@ fn what_belongs_to_a_refused_call_is_dropped_until_its_streams_end() {
 #[test]
 fn a_client_that_goes_on_sending_to_refused_calls_is_closed_at_a_bound() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         for number in 0..=256 {
             let stream =
                 format!("{{\"type\":1,\"target\":\"Debug\",\"arguments\":[],\"streamIds\":[\"{number}\"]}}\u{1e}");
@@ -165,8 +165,8 @@ fn a_client_that_goes_on_sending_to_refused_calls_is_closed_at_a_bound() {
 #[test]
 fn a_refusal_waits_for_the_answer_to_the_hub_handshake() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.send(&(super::client::JSON_HANDSHAKE.to_owned() + &call("1", "Debug") + &cast("A"))).await;
         client.id = link.opening().await.connection_id.to_string();
         link.data().await;
@@ -181,10 +181,10 @@ fn a_refusal_waits_for_the_answer_to_the_hub_handshake() {
 fn refusals_are_kept_and_counted_for_a_client_that_may_come_back() {
     run(async {
         let hub = HubManifest { stateful_reconnect_buffer_bytes: Some(1000), ..HubManifest::new("chat", "/chat") };
-        let (stage, _app, mut link) = scene(RULES, 1, hub).await;
-        let (_, token) = negotiate(&stage, "/chat", "&useStatefulReconnect=true").await;
+        let (fixture, _app, mut link) = scene(RULES, 1, hub).await;
+        let (_, token) = negotiate(&fixture, "/chat", "&useStatefulReconnect=true").await;
         let target = format!("/chat?id={token}");
-        let mut client = Client::upgrade(&stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&fixture, &target).await.unwrap();
         client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
         client.accept(&mut link).await;
         client.send(&(cast("A") + &call("1", "Debug"))).await;
@@ -192,7 +192,7 @@ fn refusals_are_kept_and_counted_for_a_client_that_may_come_back() {
         assert_eq!(client.text().await, error("1", DEBUG_REFUSED));
         assert_eq!(client.text().await, "{\"type\":8,\"sequenceId\":2}", "the refused call was received");
         drop(client);
-        let mut client = Client::upgrade(&stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&fixture, &target).await.unwrap();
         assert_eq!(client.text().await, "{\"type\":9,\"sequenceId\":1}");
         assert_eq!(client.text().await, error("1", DEBUG_REFUSED), "it was not acknowledged");
         client.send(&("{\"type\":9,\"sequenceId\":2}\u{1e}".to_owned() + &call("1", "Debug") + &cast("B"))).await;
@@ -205,8 +205,8 @@ fn refusals_are_kept_and_counted_for_a_client_that_may_come_back() {
 #[test]
 fn message_pack_is_judged_alike() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
         client.id = link.opening().await.connection_id.to_string();
         link.data().await;
@@ -245,14 +245,14 @@ fn message_pack_is_judged_alike() {
 #[test]
 fn rules_that_change_judge_the_next_message_of_a_client_that_is_there() {
     run(async {
-        let (stage, _app, mut link) = scene("", 1, HubManifest::new("chat", "/chat")).await;
-        let mut client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = scene("", 1, HubManifest::new("chat", "/chat")).await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         client.send(&call("1", "Debug")).await;
         assert_eq!(link.data().await.0, call("1", "Debug"));
-        stage.shared.hubs.apply_rules(&Ruleset::parse(RULES).unwrap());
+        fixture.shared.hubs.apply_rules(&Ruleset::parse(RULES).unwrap());
         client.send(&call("2", "Debug")).await;
         assert_eq!(client.text().await, error("2", DEBUG_REFUSED));
-        stage.shared.hubs.apply_rules(&Ruleset::default());
+        fixture.shared.hubs.apply_rules(&Ruleset::default());
         client.send(&call("3", "Debug")).await;
         assert_eq!(link.data().await.0, call("3", "Debug"));
     });

@@ -2,7 +2,7 @@
 
 use trunkline_protocol::manifest::HubManifest;
 
-use super::stage::{Stage, run};
+use super::fixture::{Fixture, run};
 use crate::admin::families;
 use crate::auth::Signer;
 use crate::fleet::Fleet;
@@ -14,18 +14,18 @@ use crate::upstream::HubOrigin;
 #[test]
 fn hubs_that_share_counters_are_one_series() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let alone = SignerShare::new(Signer::Fleet, false);
         let hubs = (0..HUBS_MAX + 2).map(|number| {
             let name = format!("hub{number}");
             let settings = HubManifest::new(&name, &format!("/{name}"));
-            stage.shared.hubs.register_as(HubOrigin::DialIn, settings, &alone).unwrap()
+            fixture.shared.hubs.register_as(HubOrigin::DialIn, settings, &alone).unwrap()
         });
         for hub in hubs {
-            stage.shared.counters_of(0).hub(hub.index().get()).messages_up.increment();
+            fixture.shared.counters_of(0).hub(hub.index().get()).messages_up.increment();
         }
-        let readiness = Readiness::new(stage.shared.clone(), UpstreamProblems::default().into());
-        let fleet = Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into());
+        let readiness = Readiness::new(fixture.shared.clone(), UpstreamProblems::default().into());
+        let fleet = Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into());
         let families = families(&readiness, &fleet, &Default::default());
         let named = |name: &str| families.iter().find(|family| family.name() == name).unwrap().get_metric().to_vec();
         let by_hub: Vec<_> = named("trunkline_client_messages_total")

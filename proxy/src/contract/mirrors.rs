@@ -5,15 +5,15 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, membership, to_group};
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::speech::flow;
-use super::stage::{Stage, run};
+use super::fixture::{Fixture, run};
+use super::hub_message::flow;
 
 const RULES: &str = "[groups.audit]\nupstream = \"http://audit\"\n[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\n";
 
 const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Sum\",\"arguments\":[]}\u{1e}";
 
 struct Scene {
-    stage: Stage,
+    fixture: Fixture,
     primary: AppLink,
     mirror: AppLink,
     mirror_app: App,
@@ -22,10 +22,10 @@ struct Scene {
 
 impl Scene {
     async fn with(rules: &str) -> Self {
-        let stage = Stage::ruled(rules);
-        let (mut app, mut mirror_app) = (stage.app_in("default", "app"), stage.app_in("audit", "audit"));
+        let fixture = Fixture::ruled(rules);
+        let (mut app, mut mirror_app) = (fixture.app_in("default", "app"), fixture.app_in("audit", "audit"));
         let (mut primary, mut mirror) = (app.link().await, mirror_app.link().await);
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         client.accept(&mut primary).await;
         let open = mirror.opening().await;
@@ -33,11 +33,11 @@ impl Scene {
         assert!(open.headers.iter().all(|(name, _)| name != MIGRATE_FROM_HEADER));
         let (_, handshake) = mirror.data().await;
         assert_eq!(handshake.data_type, 1);
-        Self { stage, primary, mirror, mirror_app, client }
+        Self { fixture, primary, mirror, mirror_app, client }
     }
 
     fn counted(&self) -> (u64, u64, u64) {
-        let counters = self.stage.shared.hubs.rules().mirrors[0].counters.clone();
+        let counters = self.fixture.shared.hubs.rules().mirrors[0].counters.clone();
         (counters.sent.get(), counters.dropped.get(), counters.differences.get())
     }
 }
@@ -132,7 +132,7 @@ fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
         scene.client.send(&CALL.replace("Sum", "Third")).await;
         assert!(scene.primary.data().await.0.contains("Third"));
         assert_eq!(scene.counted(), (1, 2, 0));
-        let mut next = scene.stage.app_in("audit", "next");
+        let mut next = scene.fixture.app_in("audit", "next");
         let mut next = next.link().await;
         // sleep: paused time; the node searches for an app server once per tick
         tokio::time::sleep(std::time::Duration::from_secs(2)).await;
@@ -179,7 +179,7 @@ fn differing_answers_are_counted_and_reported_without_their_content() {
             scene.primary.fence().await;
             assert_eq!(scene.counted().2, differences);
         }
-        let seen = scene.stage.shared.reports.differences.newest();
+        let seen = scene.fixture.shared.reports.differences.newest();
         assert_eq!(seen.len(), 1);
         assert_eq!((&*seen[0].target, &*seen[0].hub, &*seen[0].mirror), ("Sum", "chat", "1"));
         assert!(!format!("{seen:?}").contains("secret"));
@@ -209,11 +209,11 @@ fn a_mirror_gets_what_app_servers_call_at_the_client_if_it_is_told_to() {
 fn a_mirror_begins_and_ends_with_the_rules() {
     run(async {
         let mut scene = Scene::with(RULES).await;
-        scene.stage.apply("[groups.audit]\nupstream = \"http://audit\"\n");
+        scene.fixture.apply("[groups.audit]\nupstream = \"http://audit\"\n");
         assert_eq!(scene.mirror.close().await.connection_id, scene.client.id);
         scene.client.send(CALL).await;
         scene.primary.data().await;
-        scene.stage.apply(RULES);
+        scene.fixture.apply(RULES);
         let open = scene.mirror.opening().await;
         assert_eq!(open.connection_id, scene.client.id);
         scene.mirror.data().await;

@@ -10,10 +10,10 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, membership, to_group};
 use super::client::{Client, PING, Received};
+use super::fixture::run;
 use super::fleet_nodes::{FleetNode, nodes, until};
 use super::http::negotiate;
-use super::speech::flow;
-use super::stage::run;
+use super::hub_message::flow;
 use crate::shard::moving;
 use crate::shard::{ShardCommand, ShardState};
 
@@ -33,16 +33,16 @@ impl Scene {
         let (_, nodes) = nodes(2).await;
         let hub =
             || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
         let (old, new) = (apps[0].link().await, apps[1].link().await);
         Self { nodes, old, new, _apps: apps }
     }
 
     /// Connects at the first node as a member of a group.
     async fn connect(&mut self) -> (Client, String) {
-        let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        let (_, token) = negotiate(&self.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
         let target = format!("/shop?id={token}");
-        let mut client = Client::upgrade(&self.nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&self.nodes[0].fixture, &target).await.unwrap();
         client.send(STATEFUL_HANDSHAKE).await;
         client.accept(&mut self.old).await;
         let id = client.id.clone();
@@ -91,7 +91,7 @@ pub(super) type ComingClient = JoinHandle<Result<Client, u16>>;
 
 /// Reconnects at a node. The upgrade completes once the connection has moved there.
 pub(super) fn come_back(node: &FleetNode, target: &str) -> ComingClient {
-    let (pipe, target) = (node.stage.dial(), target.to_owned());
+    let (pipe, target) = (node.fixture.dial(), target.to_owned());
     spawn_local(async move { Client::upgrade_over(pipe, &target).await })
 }
 
@@ -149,7 +149,7 @@ fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
         assert_eq!(scene.new.data().await.0, sent("2"));
         scene.old.fence().await;
         scene.new.fence().await;
-        let moved = |node: usize| &scene.nodes[node].stage.shared.counters()[0];
+        let moved = |node: usize| &scene.nodes[node].fixture.shared.counters()[0];
         assert_eq!(moved(0).moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
         assert_eq!(moved(1).moved_in.of(crate::metrics::MoveCause::Reconnect).get(), 1);
         assert_eq!(moved(0).replay_bytes.get(), 0);
@@ -184,10 +184,11 @@ fn a_client_returns_before_its_old_node_is_notified_of_the_move() {
     run(async {
         let (mut scene, id, target) = Scene::with_lost_client().await;
         // Manual move: the second node takes the connection without reporting it.
-        let [old, new] = [0, 1].map(|node| scene.nodes[node].stage.shared.clone());
+        let [old, new] = [0, 1].map(|node| scene.nodes[node].fixture.shared.clone());
         let [at_old, at_new] = [&old, &new].map(|shared| shared.hubs.keyed("shop").unwrap());
         let (hub, looked) = (at_old.index(), id.clone());
-        let moving = old.shards()[0].inspect(move |state| moving::look(state, hub, &looked)).await.flatten().unwrap();
+        let moving =
+            old.shards()[0].inspect(move |state| moving::inspect(state, hub, &looked)).await.flatten().unwrap();
         let (hub, settings, known, arriving) = (at_new.index(), at_new.settings(), moving.clone(), id.clone());
         let arrive = move |state: &mut ShardState| moving::arrive(state, hub, &settings, &arriving, &known);
         let place = new.shards()[0].inspect(arrive).await.flatten().unwrap();
@@ -219,7 +220,7 @@ fn a_move_that_the_app_server_does_not_answer_fails_and_the_connection_stays() {
         assert_eq!(coming.await.unwrap().err(), Some(404));
         assert_eq!(scene.old.next().await, flow(&id, FlowOperation::Resume));
         // The connection is still there, with all messages sent to it.
-        let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&scene.nodes[0].fixture, &target).await.unwrap();
         assert_eq!([client.text().await, client.text().await], [sequence(1), call("a")]);
         scene.new.fence().await;
     });
@@ -244,8 +245,8 @@ fn a_late_answer_to_a_move_that_has_failed_is_not_taken_for_one_to_the_next_move
 fn a_token_that_was_never_used_opens_a_connection_at_any_node() {
     run(async {
         let mut scene = Scene::open().await;
-        let (_, token) = negotiate(&scene.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
-        let mut client = Client::upgrade(&scene.nodes[1].stage, &format!("/shop?id={token}")).await.unwrap();
+        let (_, token) = negotiate(&scene.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
+        let mut client = Client::upgrade(&scene.nodes[1].fixture, &format!("/shop?id={token}")).await.unwrap();
         client.send(STATEFUL_HANDSHAKE).await;
         client.accept(&mut scene.new).await;
         scene.old.fence().await;
@@ -258,12 +259,12 @@ fn a_stopping_node_moves_its_clients_to_another_node_unnoticed() {
         let mut scene = Scene::open().await;
         let (mut client, target) = scene.connect().await;
         let id = client.id.clone();
-        let shared = scene.nodes[0].stage.shared.clone();
+        let shared = scene.nodes[0].fixture.shared.clone();
         shared.refuse_clients();
         shared.shards()[0].give(vec![ShardCommand::Drain(Duration::from_secs(25))], 0).await;
         assert_eq!(client.next().await, Received::End(None), "without a goodbye, after which clients don't come back");
         // The load balancer still routes to the old node.
-        let mut client = Client::upgrade(&scene.nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&scene.nodes[0].fixture, &target).await.unwrap();
         assert_eq!(client.text().await, sequence(1));
         assert_eq!(client.next().await, Received::End(None));
         let coming = scene.begin_move(&id, &target).await;
@@ -286,7 +287,7 @@ fn a_node_without_others_says_goodbye_to_its_clients() {
         let mut scene = Scene::open().await;
         let (mut client, _) = scene.connect().await;
         scene.nodes[1].cut(true);
-        let shared = scene.nodes[0].stage.shared.clone();
+        let shared = scene.nodes[0].fixture.shared.clone();
         until(Duration::from_secs(60), "the other one is gone", || !shared.other_nodes().are_ready()).await;
         shared.shards()[0].give(vec![ShardCommand::Drain(Duration::from_secs(25))], 0).await;
         while let Received::Text(text) = client.next().await {

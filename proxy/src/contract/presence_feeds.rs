@@ -10,8 +10,8 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, membership};
 use super::client::Client;
-use super::speech::stopping;
-use super::stage::{Stage, run, settings, token_of};
+use super::fixture::{Fixture, run, settings, token_of};
+use super::hub_message::stopping;
 
 const BOTH: PresenceScope = PresenceScope { users: true, groups: true };
 
@@ -84,12 +84,12 @@ fn hub(presence: PresenceScope) -> HubManifest {
     HubManifest { presence, ..HubManifest::new("chat", "/chat") }
 }
 
-async fn scene(shards: u16, presence: PresenceScope) -> (Stage, App, AppLink) {
-    Stage::with(settings(), shards).with_app(hub(presence)).await
+async fn scene(shards: u16, presence: PresenceScope) -> (Fixture, App, AppLink) {
+    Fixture::with(settings(), shards).with_app(hub(presence)).await
 }
 
-async fn connect(stage: &Stage, link: &mut AppLink, user: &str) -> Client {
-    Client::connect(stage, link, &format!("/chat?access_token={}", token_of(user))).await
+async fn connect(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
+    Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
 }
 
 async fn leave(client: Client, link: &mut AppLink) {
@@ -100,8 +100,8 @@ async fn leave(client: Client, link: &mut AppLink) {
 #[test]
 fn a_hub_without_a_subscription_gets_no_updates() {
     run(async {
-        let (stage, _app, mut link) = scene(2, PresenceScope::default()).await;
-        let client = connect(&stage, &mut link, "ann").await;
+        let (fixture, _app, mut link) = scene(2, PresenceScope::default()).await;
+        let client = connect(&fixture, &mut link, "ann").await;
         link.join(&client.id, "red").await;
         leave(client, &mut link).await;
         // sleep: longer than the batching of changes
@@ -113,13 +113,13 @@ fn a_hub_without_a_subscription_gets_no_updates() {
 #[test]
 fn only_the_first_and_the_last_connection_of_a_user_are_reported() {
     run(async {
-        let (stage, _app, mut link) = scene(1, PresenceScope { users: true, groups: false }).await;
+        let (fixture, _app, mut link) = scene(1, PresenceScope { users: true, groups: false }).await;
         let mut belief = Belief::default();
         belief.until(&mut link, |belief| belief.names(1, &["app-1"])).await;
-        let first = connect(&stage, &mut link, "ann").await;
+        let first = connect(&fixture, &mut link, "ann").await;
         let told = link.update().await;
         assert_eq!((told.online.len(), told.joined.len()), (1, 0));
-        let second = connect(&stage, &mut link, "ann").await;
+        let second = connect(&fixture, &mut link, "ann").await;
         link.join(&second.id, "red").await;
         leave(first, &mut link).await;
         // sleep: longer than the batching of changes
@@ -134,8 +134,8 @@ fn only_the_first_and_the_last_connection_of_a_user_are_reported() {
 #[test]
 fn a_user_that_comes_and_leaves_between_two_updates_is_not_reported() {
     run(async {
-        let (stage, _app, mut link) = scene(1, BOTH).await;
-        let client = connect(&stage, &mut link, "ann").await;
+        let (fixture, _app, mut link) = scene(1, BOTH).await;
+        let client = connect(&fixture, &mut link, "ann").await;
         let mut belief = Belief::default();
         belief.until(&mut link, |belief| belief.users().contains("ann")).await;
         belief.until(&mut link, |belief| belief.names(1, &["app-1"])).await;
@@ -153,16 +153,16 @@ fn a_user_that_comes_and_leaves_between_two_updates_is_not_reported() {
 #[test]
 fn a_later_app_server_gets_a_snapshot_and_is_listed_after_it() {
     run(async {
-        let (stage, _app, mut link) = scene(2, BOTH).await;
+        let (fixture, _app, mut link) = scene(2, BOTH).await;
         let mut clients = Vec::new();
         for user in ["ann", "bob", "ann", "cid"] {
-            let client = connect(&stage, &mut link, user).await;
+            let client = connect(&fixture, &mut link, user).await;
             link.join(&client.id, "red").await;
             clients.push(client);
         }
         let mut before = Belief::default();
         before.until(&mut link, |belief| belief.names(2, &["app-1"])).await;
-        let mut later = stage.app("app-2", vec![hub(BOTH)]);
+        let mut later = fixture.app("app-2", vec![hub(BOTH)]);
         let mut later_link = later.link().await;
         let first = later_link.update().await;
         assert_eq!(first.app_servers.as_deref(), Some(&["app-1".into()][..]));
@@ -179,16 +179,16 @@ fn a_later_app_server_gets_a_snapshot_and_is_listed_after_it() {
 #[test]
 fn who_came_before_an_app_server_is_a_part_of_the_snapshot_and_who_comes_with_it_a_change() {
     run(async {
-        let (stage, app, mut link) = scene(1, BOTH).await;
-        let old = connect(&stage, &mut link, "ann").await;
+        let (fixture, app, mut link) = scene(1, BOTH).await;
+        let old = connect(&fixture, &mut link, "ann").await;
         // sleep: longer than clients count as new
         sleep(Duration::from_secs(5)).await;
         app.retire();
         link.ended().await;
-        let mut next = stage.app("app-2", vec![hub(BOTH)]);
+        let mut next = fixture.app("app-2", vec![hub(BOTH)]);
         let mut link = next.link().await;
         old.accept_again(&mut link).await;
-        let new = connect(&stage, &mut link, "bob").await;
+        let new = connect(&fixture, &mut link, "bob").await;
         let (mut changes, mut snapshot) = (Vec::new(), Vec::new());
         loop {
             let update = link.update().await;
@@ -209,8 +209,8 @@ fn who_came_before_an_app_server_is_a_part_of_the_snapshot_and_who_comes_with_it
 #[test]
 fn a_lost_app_server_is_named_and_one_that_stops_is_only_taken_off_the_list() {
     run(async {
-        let (stage, _app, mut link) = scene(1, BOTH).await;
-        let (mut second, mut third) = (stage.app("app-2", vec![hub(BOTH)]), stage.app("app-3", vec![hub(BOTH)]));
+        let (fixture, _app, mut link) = scene(1, BOTH).await;
+        let (mut second, mut third) = (fixture.app("app-2", vec![hub(BOTH)]), fixture.app("app-3", vec![hub(BOTH)]));
         let (_lost, mut leaving) = (second.link().await, third.link().await);
         let mut belief = Belief::default();
         belief.until(&mut link, |belief| belief.names(1, &["app-1", "app-2", "app-3"])).await;
@@ -220,7 +220,7 @@ fn a_lost_app_server_is_named_and_one_that_stops_is_only_taken_off_the_list() {
         leaving.send(stopping()).await;
         belief.until(&mut link, |belief| belief.names(1, &["app-1"])).await;
         assert_eq!(belief.shards[&0].lost, ["app-2"]);
-        let client = connect(&stage, &mut link, "ann").await;
+        let client = connect(&fixture, &mut link, "ann").await;
         let mut last = Belief::default();
         last.until(&mut leaving, |belief| belief.users().contains("ann")).await;
         assert!(last.names(1, &["app-1"]), "it hears on, and is not to tell");
@@ -231,8 +231,8 @@ fn a_lost_app_server_is_named_and_one_that_stops_is_only_taken_off_the_list() {
 #[test]
 fn a_lost_link_is_followed_by_a_new_stream_with_all_that_is_there() {
     run(async {
-        let (stage, mut app, mut link) = scene(1, BOTH).await;
-        let (ann, mut belief) = (connect(&stage, &mut link, "ann").await, Belief::default());
+        let (fixture, mut app, mut link) = scene(1, BOTH).await;
+        let (ann, mut belief) = (connect(&fixture, &mut link, "ann").await, Belief::default());
         link.join(&ann.id, "red").await;
         belief.until(&mut link, |belief| belief.members().len() == 1 && belief.names(1, &["app-1"])).await;
         let stream = belief.shards[&0].stream;
@@ -249,9 +249,9 @@ fn an_app_server_that_does_not_read_is_told_anew_later_and_others_are_told_on() 
         let mut slow = settings();
         slow.links.outbox_max_bytes = 4096;
         slow.groups.name_max_bytes = 64 * 1024;
-        let (stage, _app, mut link) = Stage::with(slow, 1).with_app(hub(BOTH)).await;
-        let client = connect(&stage, &mut link, "ann").await;
-        let mut other_app = stage.app("app-2", vec![hub(BOTH)]);
+        let (fixture, _app, mut link) = Fixture::with(slow, 1).with_app(hub(BOTH)).await;
+        let client = connect(&fixture, &mut link, "ann").await;
+        let mut other_app = fixture.app("app-2", vec![hub(BOTH)]);
         let mut other = other_app.link().await;
         let (mut belief, mut late) = (Belief::default(), Belief::default());
         belief.until(&mut link, |belief| belief.names(1, &["app-1", "app-2"])).await;
@@ -261,7 +261,7 @@ fn an_app_server_that_does_not_read_is_told_anew_later_and_others_are_told_on() 
             link.join(&client.id, &format!("{number:0>20000}")).await;
             belief.until(&mut link, |belief| belief.members().len() > number).await;
         }
-        let resyncs = stage.shared.counters_of(0).presence_resyncs.get();
+        let resyncs = fixture.shared.counters_of(0).presence_resyncs.get();
         assert!(resyncs > 0, "nothing was too much");
         other.set_reading(true);
         late.until(&mut other, |late| late.members() == belief.members()).await;
@@ -275,11 +275,11 @@ fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
             let mut narrow = settings();
             narrow.links.outbox_max_bytes = 64 * 1024;
             narrow.groups.name_max_bytes = 64 * 1024;
-            let stage = Stage::with(narrow, 1);
-            let mut app = stage.app("app-1", vec![hub(BOTH)]);
+            let fixture = Fixture::with(narrow, 1);
+            let mut app = fixture.app("app-1", vec![hub(BOTH)]);
             let (mut link, mut clients) = (app.link().await, Vec::new());
             for number in 0..60 {
-                let client = connect(&stage, &mut link, &format!("u{number}")).await;
+                let client = connect(&fixture, &mut link, &format!("u{number}")).await;
                 link.join(&client.id, &format!("{number:0>20000}")).await;
                 clients.push(client);
             }
@@ -287,7 +287,7 @@ fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
                 // sleep: longer than clients count as new
                 sleep(Duration::from_secs(5)).await;
             }
-            let mut later = stage.app("app-2", vec![hub(BOTH)]);
+            let mut later = fixture.app("app-2", vec![hub(BOTH)]);
             let mut later_link = later.link().await;
             later_link.set_reading(false);
             // sleep: time for the snapshot to fill the link
@@ -296,13 +296,13 @@ fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
             let mut belief = Belief::default();
             belief.apply(later_link.update().await);
             let stream = belief.shards[&0].stream;
-            let is_told = |belief: &Belief| {
+            let is_reported = |belief: &Belief| {
                 assert_eq!(belief.shards[&0].stream, stream, "it has begun again");
                 belief.names(1, &["app-1", "app-2"])
             };
-            belief.until(&mut later_link, is_told).await;
+            belief.until(&mut later_link, is_reported).await;
             assert_eq!((belief.users().len(), belief.members().len()), (60, 60));
-            assert_eq!(stage.shared.counters_of(0).presence_resyncs.get(), 0);
+            assert_eq!(fixture.shared.counters_of(0).presence_resyncs.get(), 0);
         }
     });
 }
@@ -310,11 +310,11 @@ fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
 #[test]
 fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
     run(async {
-        let (stage, _app, mut link) = scene(2, PresenceScope::default()).await;
+        let (fixture, _app, mut link) = scene(2, PresenceScope::default()).await;
         let mut ids = BTreeSet::new();
         let mut clients = Vec::new();
         for user in ["ann", "bob", "ann", "ann"] {
-            let client = connect(&stage, &mut link, user).await;
+            let client = connect(&fixture, &mut link, user).await;
             if user == "ann" {
                 ids.insert(client.id.clone());
             }
@@ -351,10 +351,10 @@ fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
 #[test]
 fn an_app_server_has_the_actual_state_after_random_changes() {
     run(async {
-        let (stage, mut app, mut link) = scene(2, BOTH).await;
+        let (fixture, mut app, mut link) = scene(2, BOTH).await;
         let mut clients = Vec::new();
         for number in 0..12 {
-            clients.push(connect(&stage, &mut link, &format!("u{}", number % 5)).await);
+            clients.push(connect(&fixture, &mut link, &format!("u{}", number % 5)).await);
         }
         let (mut belief, mut members) = (Belief::default(), BTreeSet::<Member>::new());
         let mut seed = 11_u64;

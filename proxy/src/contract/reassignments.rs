@@ -9,20 +9,20 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, to_group};
 use super::client::{Client, Received};
-use super::speech::{call, cast, flow, handed_over, header, result, stopping};
-use super::stage::{Stage, run};
+use super::fixture::{Fixture, run};
+use super::hub_message::{call, cast, flow, handed_over, header, result, stopping};
 
-fn app(stage: &Stage, instance: &str) -> App {
-    stage.app(instance, vec![HubManifest::new("chat", "/chat")])
+fn app(fixture: &Fixture, instance: &str) -> App {
+    fixture.app(instance, vec![HubManifest::new("chat", "/chat")])
 }
 
 #[test]
 fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
     run(async {
-        let stage = Stage::start();
-        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let fixture = Fixture::start();
+        let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
-        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut first, "/chat").await;
         first.join(&client.id, "red").await;
         client.send(&call("7", "M")).await;
         first.data().await;
@@ -46,14 +46,14 @@ fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
 #[test]
 fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_comes() {
     run(async {
-        let stage = Stage::start();
-        let mut one = app(&stage, "app-1");
+        let fixture = Fixture::start();
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut first, "/chat").await;
         one.retire();
         first.ended().await;
         client.send(&cast("Late")).await;
-        let mut two = app(&stage, "app-2");
+        let mut two = app(&fixture, "app-2");
         let mut second = two.link().await;
         assert_eq!(second.opening().await.connection_id, client.id);
         second.data().await;
@@ -64,11 +64,11 @@ fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_com
 #[test]
 fn a_client_is_held_for_the_hold_timeout_and_then_asked_to_reconnect() {
     run(async {
-        let stage = Stage::start();
-        let hold_s = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
-        let mut one = app(&stage, "app-1");
+        let fixture = Fixture::start();
+        let hold_s = u64::from(fixture.shared.settings.rehoming.hold_timeout_s);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut first, "/chat").await;
         one.retire();
         first.ended().await;
         let begun = Instant::now();
@@ -82,10 +82,10 @@ fn a_client_is_held_for_the_hold_timeout_and_then_asked_to_reconnect() {
 #[test]
 fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
     run(async {
-        let stage = Stage::start();
-        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let fixture = Fixture::start();
+        let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
-        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut first, "/chat").await;
         client.send(&call("1", "Slow")).await;
         first.data().await;
         first.send(stopping()).await;
@@ -107,7 +107,7 @@ fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
         client.fence(&second).await;
         // New clients are not assigned to the stopping app server.
         for _ in 0..3 {
-            Client::connect(&stage, &mut second, "/chat").await;
+            Client::connect(&fixture, &mut second, "/chat").await;
             assert!(matches!(second.next().await, ServiceMessage::CloseConnection(_)));
         }
     });
@@ -116,10 +116,10 @@ fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
 #[test]
 fn a_returning_app_server_is_notified_of_clients_moved_meanwhile() {
     run(async {
-        let stage = Stage::start();
-        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let fixture = Fixture::start();
+        let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
-        let client = Client::connect(&stage, &mut first, "/chat").await;
+        let client = Client::connect(&fixture, &mut first, "/chat").await;
         // The link is lost, but the app server is alive.
         first.cut();
         assert_eq!(second.opening().await.connection_id, client.id);
@@ -135,14 +135,14 @@ fn a_returning_app_server_is_notified_of_clients_moved_meanwhile() {
 #[test]
 fn the_close_of_a_client_without_an_app_server_is_sent_to_the_next_one_once() {
     run(async {
-        let stage = Stage::start();
-        let mut one = app(&stage, "app-1");
+        let fixture = Fixture::start();
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut first, "/chat").await;
         one.retire();
         first.ended().await;
         assert_eq!(client.text().await, "{\"type\":7,\"allowReconnect\":true}");
-        let (mut two, mut three) = (app(&stage, "app-2"), app(&stage, "app-3"));
+        let (mut two, mut three) = (app(&fixture, "app-2"), app(&fixture, "app-3"));
         let mut second = two.link().await;
         let told = second.opening().await;
         assert_eq!(told.connection_id, client.id);
@@ -158,10 +158,10 @@ fn the_close_of_a_client_without_an_app_server_is_sent_to_the_next_one_once() {
 #[test]
 fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
     run(async {
-        let stage = Stage::start();
-        let (mut one, mut two) = (app(&stage, "app-1"), app(&stage, "app-2"));
+        let fixture = Fixture::start();
+        let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
-        let mut client = Client::connect(&stage, &mut first, "/chat").await;
+        let mut client = Client::connect(&fixture, &mut first, "/chat").await;
         first.send(stopping()).await;
         assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
         client.send(&result("s1", "1")).await;
@@ -180,8 +180,8 @@ fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
 }
 
 /// Starts an app server with a movable raw endpoint.
-fn raw_app(stage: &Stage, instance: &str) -> App {
-    stage.app(instance, vec![HubManifest { is_movable: true, ..HubManifest::raw("feed", "/feed") }])
+fn raw_app(fixture: &Fixture, instance: &str) -> App {
+    fixture.app(instance, vec![HubManifest { is_movable: true, ..HubManifest::raw("feed", "/feed") }])
 }
 
 fn raw_data(id: &str, kind: RawKind, payload: &'static str) -> ServiceMessage {
@@ -193,8 +193,8 @@ fn raw_data(id: &str, kind: RawKind, payload: &'static str) -> ServiceMessage {
     })
 }
 
-async fn raw_client(stage: &Stage, link: &mut AppLink) -> Client {
-    let mut client = Client::upgrade(stage, "/feed").await.unwrap();
+async fn raw_client(fixture: &Fixture, link: &mut AppLink) -> Client {
+    let mut client = Client::upgrade(fixture, "/feed").await.unwrap();
     client.id = link.opening().await.connection_id.to_string();
     client
 }
@@ -206,10 +206,10 @@ fn fragment(text: &'static str, code: Data, is_final: bool) -> Message {
 #[test]
 fn a_raw_client_continues_elsewhere_with_complete_messages_in_order() {
     run(async {
-        let stage = Stage::start();
-        let (mut one, mut two) = (raw_app(&stage, "app-1"), raw_app(&stage, "app-2"));
+        let fixture = Fixture::start();
+        let (mut one, mut two) = (raw_app(&fixture, "app-1"), raw_app(&fixture, "app-2"));
         let (mut first, mut second) = (one.link().await, two.link().await);
-        let mut client = raw_client(&stage, &mut first).await;
+        let mut client = raw_client(&fixture, &mut first).await;
         client.send("up 1").await;
         client.write(fragment("up", Data::Text, false)).await;
         assert_eq!(first.data().await.0, "up 1");
@@ -245,10 +245,10 @@ fn a_raw_client_continues_elsewhere_with_complete_messages_in_order() {
 #[test]
 fn a_raw_client_that_was_handed_over_waits_for_an_app_server() {
     run(async {
-        let stage = Stage::start();
-        let mut one = raw_app(&stage, "app-1");
+        let fixture = Fixture::start();
+        let mut one = raw_app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut client = raw_client(&stage, &mut first).await;
+        let mut client = raw_client(&fixture, &mut first).await;
         first.send(stopping()).await;
         first.close().await;
         first.send(handed_over(&client.id, Some("the items"))).await;
@@ -256,7 +256,7 @@ fn a_raw_client_that_was_handed_over_waits_for_an_app_server() {
         one.retire();
         first.ended().await;
         client.send("up").await;
-        let mut two = raw_app(&stage, "app-2");
+        let mut two = raw_app(&fixture, "app-2");
         let mut second = two.link().await;
         assert_eq!(header(&second.opening().await.headers, ITEMS_HEADER), Some("the items"));
         assert_eq!(second.data().await.0, "up");
@@ -267,11 +267,11 @@ fn a_raw_client_that_was_handed_over_waits_for_an_app_server() {
 fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
     for is_movable in [false, true] {
         run(async {
-            let stage = Stage::start();
+            let fixture = Fixture::start();
             let feed = || vec![HubManifest { is_movable, ..HubManifest::raw("feed", "/feed") }];
-            let (mut one, mut two) = (stage.app("app-1", feed()), stage.app("app-2", feed()));
+            let (mut one, mut two) = (fixture.app("app-1", feed()), fixture.app("app-2", feed()));
             let (mut first, mut second) = (one.link().await, two.link().await);
-            let mut client = raw_client(&stage, &mut first).await;
+            let mut client = raw_client(&fixture, &mut first).await;
             if !is_movable {
                 first.send(stopping()).await;
                 first.fence().await;
@@ -287,10 +287,10 @@ fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
 #[test]
 fn the_close_of_a_raw_client_between_two_app_servers_is_sent_to_the_next_one() {
     run(async {
-        let stage = Stage::start();
-        let mut one = raw_app(&stage, "app-1");
+        let fixture = Fixture::start();
+        let mut one = raw_app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut client = raw_client(&stage, &mut first).await;
+        let mut client = raw_client(&fixture, &mut first).await;
         first.send(stopping()).await;
         first.close().await;
         first.send(handed_over(&client.id, Some("the items"))).await;
@@ -299,7 +299,7 @@ fn the_close_of_a_raw_client_between_two_app_servers_is_sent_to_the_next_one() {
         first.ended().await;
         // No app server connects in time.
         assert_eq!(client.next().await, Received::End(Some(1001)));
-        let mut two = raw_app(&stage, "app-2");
+        let mut two = raw_app(&fixture, "app-2");
         let mut second = two.link().await;
         let told = second.opening().await;
         assert_eq!((&*told.connection_id, header(&told.headers, ENDED_HEADER)), (&*client.id, Some("no_app_server")));

@@ -10,23 +10,23 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink};
 use super::client::Client;
-use super::speech::{call, cast, flow, header, result};
-use super::stage::{Stage, run, settings};
+use super::fixture::{Fixture, run, settings};
+use super::hub_message::{call, cast, flow, header, result};
 use crate::node::app_rebalancer;
 
 /// Time within which the rebalance to a new app server starts.
 const BEGUN_WITHIN: Duration = Duration::from_secs(8);
 
-fn stage(clients_per_s: u32, shards: u16) -> Stage {
+fn fixture(clients_per_s: u32, shards: u16) -> Fixture {
     let mut settings = settings();
     settings.rehoming.app_rebalance_per_s = clients_per_s;
-    let stage = Stage::with(settings, shards);
-    drop(spawn_local(app_rebalancer::run(stage.shared.clone())));
-    stage
+    let fixture = Fixture::with(settings, shards);
+    drop(spawn_local(app_rebalancer::run(fixture.shared.clone())));
+    fixture
 }
 
-fn app(stage: &Stage, instance: &str) -> App {
-    stage.app(instance, vec![HubManifest::new("chat", "/chat")])
+fn app(fixture: &Fixture, instance: &str) -> App {
+    fixture.app(instance, vec![HubManifest::new("chat", "/chat")])
 }
 
 /// Receives a request to hand over a client if idle; returns the client's id.
@@ -46,26 +46,26 @@ async fn hand_over(link: &AppLink, id: &str) {
         .await;
 }
 
-async fn clients(stage: &Stage, link: &mut AppLink, count: usize) -> Vec<Client> {
+async fn clients(fixture: &Fixture, link: &mut AppLink, count: usize) -> Vec<Client> {
     let mut clients = Vec::new();
     for _ in 0..count {
-        clients.push(Client::connect(stage, link, "/chat").await);
+        clients.push(Client::connect(fixture, link, "/chat").await);
     }
     clients
 }
 
-fn rebalanced(stage: &Stage) -> u64 {
-    stage.shared.counters().iter().map(|counters| counters.app_rebalanced.get()).sum()
+fn rebalanced(fixture: &Fixture) -> u64 {
+    fixture.shared.counters().iter().map(|counters| counters.app_rebalanced.get()).sum()
 }
 
 #[test]
 fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
     run(async {
-        let stage = stage(100, 2);
-        let mut one = app(&stage, "app-1");
+        let fixture = fixture(100, 2);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut all = clients(&stage, &mut first, 6).await;
-        let mut second = app(&stage, "app-2").link().await;
+        let mut all = clients(&fixture, &mut first, 6).await;
+        let mut second = app(&fixture, "app-2").link().await;
         let came_at = Instant::now();
         let mut moved = BTreeSet::new();
         for _ in 0..3 {
@@ -91,18 +91,18 @@ fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
         second.fence().await;
-        assert_eq!(rebalanced(&stage), 3);
+        assert_eq!(rebalanced(&fixture), 3);
     });
 }
 
 #[test]
 fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
     run(async {
-        let stage = stage(2, 1);
-        let mut one = app(&stage, "app-1");
+        let fixture = fixture(2, 1);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let _all = clients(&stage, &mut first, 12).await;
-        let mut second = app(&stage, "app-2").link().await;
+        let _all = clients(&fixture, &mut first, 12).await;
+        let mut second = app(&fixture, "app-2").link().await;
         let asked_for = [asked(&mut first).await, asked(&mut first).await];
         // sleep: time is virtual, and no further client is requested while these are pending
         sleep(Duration::from_secs(30)).await;
@@ -124,22 +124,22 @@ fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
         // sleep: as above
         sleep(Duration::from_secs(300)).await;
         first.fence().await;
-        assert_eq!(rebalanced(&stage), 6);
+        assert_eq!(rebalanced(&fixture), 6);
     });
 }
 
 #[test]
 fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
     run(async {
-        let stage = stage(100, 1);
-        let mut one = app(&stage, "app-1");
+        let fixture = fixture(100, 1);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut all = clients(&stage, &mut first, 2).await;
+        let mut all = clients(&fixture, &mut first, 2).await;
         for client in &mut all {
             client.send(&call("1", "Slow")).await;
             first.data().await;
         }
-        let mut second = app(&stage, "app-2").link().await;
+        let mut second = app(&fixture, "app-2").link().await;
         // sleep: as above
         sleep(Duration::from_secs(30)).await;
         first.fence().await;
@@ -153,11 +153,11 @@ fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
 #[test]
 fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
     run(async {
-        let stage = stage(100, 1);
-        let mut one = app(&stage, "app-1");
+        let fixture = fixture(100, 1);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut all = clients(&stage, &mut first, 2).await;
-        let mut second = app(&stage, "app-2").link().await;
+        let mut all = clients(&fixture, &mut first, 2).await;
+        let mut second = app(&fixture, "app-2").link().await;
         let id = asked(&mut first).await;
         let client = all.iter_mut().find(|client| client.id == id).unwrap();
         client.send(&cast("Next")).await;
@@ -171,18 +171,18 @@ fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
         let next = asked(&mut first).await;
         hand_over(&first, &next).await;
         assert_eq!(*second.opening().await.connection_id, *next);
-        assert_eq!(rebalanced(&stage), 1);
+        assert_eq!(rebalanced(&fixture), 1);
     });
 }
 
 #[test]
 fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept() {
     run(async {
-        let stage = stage(100, 1);
-        let mut one = app(&stage, "app-1");
+        let fixture = fixture(100, 1);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let all = clients(&stage, &mut first, 2).await;
-        let mut second = app(&stage, "app-2").link().await;
+        let all = clients(&fixture, &mut first, 2).await;
+        let mut second = app(&fixture, "app-2").link().await;
         let busy = asked(&mut first).await;
         first.send(flow("", FlowOperation::Offline)).await;
         let other = all.iter().find(|client| client.id != busy).unwrap();
@@ -202,11 +202,11 @@ fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept(
 #[test]
 fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arrives() {
     run(async {
-        let stage = stage(100, 1);
-        let mut one = app(&stage, "app-1");
+        let fixture = fixture(100, 1);
+        let mut one = app(&fixture, "app-1");
         let mut first = one.link().await;
-        let mut all = clients(&stage, &mut first, 2).await;
-        let mut two = app(&stage, "app-2");
+        let mut all = clients(&fixture, &mut first, 2).await;
+        let mut two = app(&fixture, "app-2");
         let mut second = two.link().await;
         let id = asked(&mut first).await;
         two.retire();
@@ -224,7 +224,7 @@ fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arrives() 
 #[test]
 fn with_a_rate_of_zero_clients_stay() {
     run(async {
-        let off = stage(0, 1);
+        let off = fixture(0, 1);
         let mut first = app(&off, "app-1").link().await;
         let _all = clients(&off, &mut first, 4).await;
         let mut second = app(&off, "app-2").link().await;

@@ -16,9 +16,9 @@ use tower::ServiceExt;
 use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
 
 use super::client::{Client, PING, Received};
+use super::fixture::run;
 use super::fleet_nodes::{FleetNode, linked, nodes, peers};
 use super::http::negotiate;
-use super::stage::run;
 use crate::fleet::FromNode;
 use crate::metrics::MoveCause;
 use crate::net::connector::MemoryNetwork;
@@ -83,11 +83,11 @@ async fn closed(node: &mut FleetNode, count: usize) {
 
 /// Reads until the client's socket ends; `true` if the client was asked to reconnect.
 async fn is_told_to_reconnect(client: &mut Client) -> bool {
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         match client.next().await {
-            Received::Text(text) => is_told |= text == "{\"type\":7,\"allowReconnect\":true}",
-            Received::End(_) => return is_told,
+            Received::Text(text) => is_reported |= text == "{\"type\":7,\"allowReconnect\":true}",
+            Received::End(_) => return is_reported,
             _ => {}
         }
     }
@@ -221,12 +221,12 @@ fn stateful_clients_leave_first_and_without_a_goodbye() {
         let _plain = clients_of(&mut nodes[0], 2).await;
         let hub =
             || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
         let (mut old, _new) = (apps[0].link().await, apps[1].link().await);
         let mut stateful = Vec::new();
         for _ in 0..2 {
-            let (_, token) = negotiate(&nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
-            let mut client = Client::upgrade(&nodes[0].stage, &format!("/shop?id={token}")).await.unwrap();
+            let (_, token) = negotiate(&nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
+            let mut client = Client::upgrade(&nodes[0].fixture, &format!("/shop?id={token}")).await.unwrap();
             client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
             client.accept(&mut old).await;
             stateful.push(client);
@@ -240,7 +240,7 @@ fn stateful_clients_leave_first_and_without_a_goodbye() {
                 }
             }
         }
-        let shared = &nodes[0].stage.shared;
+        let shared = &nodes[0].fixture.shared;
         assert_eq!(shared.counters()[0].away.get(), 2);
         assert_eq!(shared.counters()[0].moved_out.of(MoveCause::Rebalance).get(), 0, "they are not elsewhere yet");
         closed(&mut nodes[0], 2).await;
@@ -301,7 +301,7 @@ fn a_rebalance_ends_with_the_node_that_coordinates_it() {
         let (_network, mut nodes) = nodes(3).await;
         let _clients = clients_of(&mut nodes[0], 9).await;
         begin(&nodes[1], json!({ "to": "mean", "per_second": 1 })).await;
-        nodes[1].stage.shared.begin_drain();
+        nodes[1].fixture.shared.begin_drain();
         let end = ended(&nodes[1]).await;
         assert_eq!((&end["state"], &end["reason"]), (&json!("stopped"), &json!("the coordinating node stops")));
         let again = begin(&nodes[2], json!({ "to": "mean", "dry_run": true })).await;

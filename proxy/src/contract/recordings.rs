@@ -7,15 +7,15 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::{App, AppLink};
 use super::client::Client;
-use super::stage::{Stage, run, settings, token_of};
+use super::fixture::{Fixture, run, settings, token_of};
 use crate::observer::{HubRecording, PayloadView, RecordingLine, WatchChoice, WatchError, WatchLines};
 use crate::shard::WatchSubject;
 
-async fn chat() -> (Stage, App, AppLink) {
-    let stage = Stage::with(settings(), 2);
-    let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
+async fn chat() -> (Fixture, App, AppLink) {
+    let fixture = Fixture::with(settings(), 2);
+    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
     let link = app.link().await;
-    (stage, app, link)
+    (fixture, app, link)
 }
 
 fn choice(hub: &str) -> WatchChoice {
@@ -46,9 +46,9 @@ const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}";
 #[test]
 fn a_connection_is_recorded_from_opening_to_close_without_keep_alives() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut recording = HubRecording::open(&stage.shared, &choice("/chat")).await.unwrap();
-        let mut client = Client::connect(&stage, &mut link, "/chat?room=1").await;
+        let (fixture, _app, mut link) = chat().await;
+        let mut recording = HubRecording::open(&fixture.shared, &choice("/chat")).await.unwrap();
+        let mut client = Client::connect(&fixture, &mut link, "/chat?room=1").await;
         let id = client.id.clone();
         client.send("{\"type\":6}\u{1e}").await;
         client.send(SAY).await;
@@ -73,10 +73,10 @@ fn a_connection_is_recorded_from_opening_to_close_without_keep_alives() {
 #[test]
 fn clients_of_two_shards_are_recorded_in_the_order_of_time() {
     run(async {
-        let (stage, _app, mut link) = chat().await;
-        let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
+        let (fixture, _app, mut link) = chat().await;
+        let mut recording = HubRecording::open(&fixture.shared, &choice("chat")).await.unwrap();
         let mut clients =
-            [Client::connect(&stage, &mut link, "/chat").await, Client::connect(&stage, &mut link, "/chat").await];
+            [Client::connect(&fixture, &mut link, "/chat").await, Client::connect(&fixture, &mut link, "/chat").await];
         let mut ids = Vec::new();
         // Start with the second shard: if ordered by shard, its lines would come last.
         for number in [1, 0, 1, 0, 0, 1] {
@@ -95,16 +95,16 @@ fn clients_of_two_shards_are_recorded_in_the_order_of_time() {
 #[test]
 fn present_clients_are_recorded_and_clients_of_other_hubs_and_users_are_not() {
     run(async {
-        let (stage, mut app, mut link) = chat().await;
+        let (fixture, mut app, mut link) = chat().await;
         let mut news = app.link().await;
         let of_ann = format!("?access_token={}", token_of("ann"));
-        let ann = Client::connect(&stage, &mut link, &format!("/chat{of_ann}")).await;
-        let _ben = Client::connect(&stage, &mut link, "/chat").await;
+        let ann = Client::connect(&fixture, &mut link, &format!("/chat{of_ann}")).await;
+        let _ben = Client::connect(&fixture, &mut link, "/chat").await;
         let of_user = WatchChoice { subjects: vec![WatchSubject::User("ann".into())], ..choice("chat") };
-        let mut recording = HubRecording::open(&stage.shared, &of_user).await.unwrap();
-        let _other = Client::connect(&stage, &mut news, &format!("/news{of_ann}")).await;
-        let _late = Client::connect(&stage, &mut link, "/chat").await;
-        let again = Client::connect(&stage, &mut link, &format!("/chat{of_ann}")).await;
+        let mut recording = HubRecording::open(&fixture.shared, &of_user).await.unwrap();
+        let _other = Client::connect(&fixture, &mut news, &format!("/news{of_ann}")).await;
+        let _late = Client::connect(&fixture, &mut link, "/chat").await;
+        let again = Client::connect(&fixture, &mut link, &format!("/chat{of_ann}")).await;
         let lines = told(&mut recording, 4).await;
         let named: Vec<_> = lines.iter().map(|(event, id, _)| (*event, id.as_str())).collect();
         let again = again.id.as_str();
@@ -115,10 +115,10 @@ fn present_clients_are_recorded_and_clients_of_other_hubs_and_users_are_not() {
 #[test]
 fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
     run(async {
-        let (stage, _app, _link) = chat().await;
+        let (fixture, _app, _link) = chat().await;
         let mut running = Vec::new();
         let refused = loop {
-            match HubRecording::open(&stage.shared, &choice("chat")).await {
+            match HubRecording::open(&fixture.shared, &choice("chat")).await {
                 Ok(recording) => running.push(recording),
                 Err(refused) => break refused,
             }
@@ -126,8 +126,8 @@ fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
         assert!(matches!(refused, WatchError::TooMany(text) if text.starts_with("4 recordings are already running")));
         assert_eq!(running.len(), 4);
         drop(running.pop());
-        assert!(HubRecording::open(&stage.shared, &choice("chat")).await.is_ok());
-        let unknown = HubRecording::open(&stage.shared, &choice("/talk")).await.unwrap_err();
+        assert!(HubRecording::open(&fixture.shared, &choice("chat")).await.is_ok());
+        let unknown = HubRecording::open(&fixture.shared, &choice("/talk")).await.unwrap_err();
         assert!(matches!(unknown, WatchError::UnknownHub));
     });
 }
@@ -138,9 +138,9 @@ fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
         let mut settings = settings();
         // The client does not read either, and is not closed.
         settings.outbox.client_bytes = usize::MAX;
-        let (stage, _app, mut link) = Stage::with(settings, 1).with_chat().await;
-        let mut recording = HubRecording::open(&stage.shared, &choice("chat")).await.unwrap();
-        let client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+        let mut recording = HubRecording::open(&fixture.shared, &choice("chat")).await.unwrap();
+        let client = Client::connect(&fixture, &mut link, "/chat").await;
         let large = format!("{{\"type\":1,\"target\":\"{}\",\"arguments\":[]}}\u{1e}", "x".repeat(500_000));
         let mut lost = 0;
         for _ in 0..20 {

@@ -9,10 +9,10 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
 use super::client::{Client, Received};
+use super::fixture::{Fixture, KEY, run, token_of, token_until};
 use super::http::{exchange, negotiate};
 use super::inbound_links::{DialInLink, ONE, settle, token};
 use super::inbound_moves::DialInScene;
-use super::stage::{KEY, Stage, run, token_of, token_until};
 use crate::clock::unix_seconds;
 
 const ROLE: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
@@ -113,7 +113,7 @@ fn a_revoked_log_in_is_refused_and_a_newer_one_is_taken() {
         let (user, kept_until_s) = (Some("ann".into()), now_s + 3600);
         let told =
             SharedRevocation { user, audience: None, app: None, issued_before_s: now_s, kept_until_s, closed_ms: 0 };
-        scene.nodes[0].stage.shared.admission.revocations.revoke(&told, now_s).unwrap();
+        scene.nodes[0].fixture.shared.admission.revocations.revoke(&told, now_s).unwrap();
         for (issued_s, status) in [(now_s - 5, AckStatus::Forbidden), (now_s + 1, AckStatus::Ok)] {
             let log_in = claims(&[("sub", "ann"), ("asrs.u.iat", &issued_s.to_string())]);
             let ack = refresh(&mut scene.senders[0], &name, &log_in, in_an_hour()).await;
@@ -195,14 +195,15 @@ fn refreshing() -> HubManifest {
 #[test]
 fn a_client_shows_a_newer_token_to_the_node_and_its_app_server_gets_the_claims() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_app(refreshing()).await;
+        let (fixture, _app, mut link) = Fixture::start().with_app(refreshing()).await;
         let target = format!("/chat/negotiate?negotiateVersion=1&access_token={}", token_of("ann"));
-        let answer: serde_json::Value = serde_json::from_str(&exchange(&stage, "POST", &target, "").await.1).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&exchange(&fixture, "POST", &target, "").await.1).unwrap();
         assert!((3590..=3600).contains(&answer["tokenLifetimeSeconds"].as_u64().unwrap()), "{answer}");
         let id = answer["connectionToken"].as_str().unwrap();
         let mut client =
-            Client::connect(&stage, &mut link, &format!("/chat?id={id}&access_token={}", token_of("ann"))).await;
-        let refresh = async |token: &str| exchange(&stage, "POST", &format!("/chat/refresh?id={id}{token}"), "").await;
+            Client::connect(&fixture, &mut link, &format!("/chat?id={id}&access_token={}", token_of("ann"))).await;
+        let refresh =
+            async |token: &str| exchange(&fixture, "POST", &format!("/chat/refresh?id={id}{token}"), "").await;
         let newer = format!("&access_token={}", token_until("ann", unix_seconds() + 7200));
         let (status, body) = refresh(&newer).await;
         assert!(status == 200 && body.starts_with("{\"tokenLifetimeSeconds\":7"), "{body}");
@@ -230,11 +231,11 @@ fn a_client_shows_a_newer_token_to_the_node_and_its_app_server_gets_the_claims()
 fn a_refresh_names_a_connection_of_its_hub_and_only_hubs_that_offer_it_take_one() {
     run(async {
         let hubs = vec![refreshing(), HubManifest::new("plain", "/plain")];
-        let stage = Stage::start();
-        let mut app = stage.app("app-1", hubs);
+        let fixture = Fixture::start();
+        let mut app = fixture.app("app-1", hubs);
         let _links = (app.link().await, app.link().await);
         let newer = format!("access_token={}", token_of("ann"));
-        let (_, foreign) = negotiate(&stage, "/plain", "").await;
+        let (_, foreign) = negotiate(&fixture, "/plain", "").await;
         for (method, target, expected) in [
             ("POST", format!("/chat/refresh?{newer}"), 400),
             ("POST", format!("/chat/refresh?id=x&{newer}"), 404),
@@ -242,10 +243,10 @@ fn a_refresh_names_a_connection_of_its_hub_and_only_hubs_that_offer_it_take_one(
             ("GET", format!("/chat/refresh?id={foreign}&{newer}"), 405),
             ("POST", format!("/plain/refresh?id={foreign}&{newer}"), 404),
         ] {
-            let (status, body) = exchange(&stage, method, &target, "").await;
+            let (status, body) = exchange(&fixture, method, &target, "").await;
             assert_eq!(status, expected, "{method} {target}: {body}");
         }
-        let (_, body) = exchange(&stage, "POST", &format!("/plain/negotiate?{newer}"), "").await;
+        let (_, body) = exchange(&fixture, "POST", &format!("/plain/negotiate?{newer}"), "").await;
         assert!(!body.contains("tokenLifetimeSeconds"), "{body}");
     });
 }

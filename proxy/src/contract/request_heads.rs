@@ -11,8 +11,8 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::{App, AppLink};
 use super::client::Client;
+use super::fixture::{Fixture, run, settings};
 use super::http::exchange;
-use super::stage::{Stage, run, settings};
 use crate::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
 use crate::frontend::HEADERS_MAX;
 
@@ -20,8 +20,8 @@ const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
 
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
 
-async fn served(settings: Settings) -> (Stage, App, AppLink) {
-    Stage::with(settings, 1).with_chat().await
+async fn served(settings: Settings) -> (Fixture, App, AppLink) {
+    Fixture::with(settings, 1).with_chat().await
 }
 
 /// Settings of a node that trusts the test clients as load balancers, with these headers.
@@ -31,8 +31,8 @@ fn behind(believed: &[TrustedHeader]) -> Settings {
 }
 
 /// Sends bytes on a new connection; returns status and text of the only response.
-async fn answer_to(stage: &Stage, request: &str) -> (u16, String) {
-    let mut socket = stage.dial();
+async fn answer_to(fixture: &Fixture, request: &str) -> (u16, String) {
+    let mut socket = fixture.dial();
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await.unwrap();
@@ -48,7 +48,7 @@ fn negotiate(headers: &str) -> String {
 #[test]
 fn heads_that_can_be_read_in_two_ways_are_refused() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
+        let (fixture, _app, _link) = served(settings()).await;
         let host = "Host: node.example\r\n";
         let with = |more: &str| negotiate(&format!("{host}{more}\r\n"));
         let line = |line: &str| format!("{line} HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n");
@@ -84,11 +84,11 @@ fn heads_that_can_be_read_in_two_ways_are_refused() {
         ];
         let mut malformed = 0;
         for (status, request) in refused {
-            let (got, answer) = answer_to(&stage, &request).await;
+            let (got, answer) = answer_to(&fixture, &request).await;
             assert_eq!(got, status, "{request:?}");
             assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
             malformed += 1;
-            assert_eq!(stage.shared.counters_of(0).malformed.get(), malformed, "{request:?}");
+            assert_eq!(fixture.shared.counters_of(0).malformed.get(), malformed, "{request:?}");
         }
         for sound in [
             with("Connection: close"),
@@ -97,7 +97,7 @@ fn heads_that_can_be_read_in_two_ways_are_refused() {
             line(&format!("POST http://Node.Example{NEGOTIATE}")),
             format!("POST {NEGOTIATE} HTTP/1.0\r\n\r\n"),
         ] {
-            assert_eq!(answer_to(&stage, &sound).await.0, 200, "{sound:?}");
+            assert_eq!(answer_to(&fixture, &sound).await.0, 200, "{sound:?}");
         }
     });
 }
@@ -105,10 +105,10 @@ fn heads_that_can_be_read_in_two_ways_are_refused() {
 #[test]
 fn a_hub_refuses_a_query_of_more_than_256_pairs() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
+        let (fixture, _app, _link) = served(settings()).await;
         let with = async |pairs: usize| {
             let target = format!("{NEGOTIATE}{}", "&a".repeat(pairs - 1));
-            exchange(&stage, "POST", &target, "").await
+            exchange(&fixture, "POST", &target, "").await
         };
         assert_eq!(with(256).await.0, StatusCode::OK);
         let (status, text) = with(257).await;
@@ -120,11 +120,11 @@ fn a_hub_refuses_a_query_of_more_than_256_pairs() {
 #[test]
 fn requests_of_http2_meet_the_same_checks() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
+        let (fixture, _app, _link) = served(settings()).await;
         let status = async |authority: &str, headers: &[(&str, &str)]| {
             let request = Request::post(format!("https://{authority}{NEGOTIATE}")).version(Version::HTTP_2);
             let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-            stage.answer(request.body(Body::empty()).unwrap()).await.status().as_u16()
+            fixture.answer(request.body(Body::empty()).unwrap()).await.status().as_u16()
         };
         assert_eq!(status("node.example", &[]).await, 200);
         assert_eq!(status("node.example", &[("host", "node.example")]).await, 200);
@@ -138,21 +138,21 @@ fn requests_of_http2_meet_the_same_checks() {
 #[test]
 fn a_head_that_would_be_too_large_with_what_a_node_adds_is_refused_first() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
+        let (fixture, _app, _link) = served(settings()).await;
         let with = |count: usize| {
             let mut headers = "Host: node.example\r\nConnection: close\r\n".to_owned();
             (0..count).for_each(|number| write!(headers, "X-{number}: 1\r\n").unwrap());
             negotiate(&headers)
         };
         // Host, Connection and Content-Length also count.
-        assert_eq!(answer_to(&stage, &with(HEADERS_MAX - 3)).await.0, 200);
+        assert_eq!(answer_to(&fixture, &with(HEADERS_MAX - 3)).await.0, 200);
         for count in [HEADERS_MAX - 2, 97] {
-            let (status, answer) = answer_to(&stage, &with(count)).await;
+            let (status, answer) = answer_to(&fixture, &with(count)).await;
             assert_eq!(status, 431, "{count}");
             assert!(answer.contains("more than 90 headers"), "{answer}");
         }
         let long = format!("Host: node.example\r\nConnection: close\r\nX: {}\r\n", "x".repeat(32 * 1024));
-        let (status, answer) = answer_to(&stage, &negotiate(&long)).await;
+        let (status, answer) = answer_to(&fixture, &negotiate(&long)).await;
         assert_eq!(status, 431);
         assert!(answer.contains("larger than 32768 bytes: see --head-max-bytes"), "{answer}");
     });
@@ -166,14 +166,14 @@ fn headers_of_a_balancer_that_are_not_named_are_not_believed() {
             let path = format!("POST /public{NEGOTIATE} HTTP/1.1\r\nHost: node.example\r\n");
             format!("{path}{headers}Origin: http://chat.example\r\nContent-Length: 0\r\n\r\n")
         };
-        let (stage, _app, _link) = served(behind(&[TrustedHeader::For, TrustedHeader::Proto])).await;
-        assert_eq!(answer_to(&stage, &request("chat.example")).await.0, 404);
+        let (fixture, _app, _link) = served(behind(&[TrustedHeader::For, TrustedHeader::Proto])).await;
+        assert_eq!(answer_to(&fixture, &request("chat.example")).await.0, 404);
         let named = [TrustedHeader::Prefix, TrustedHeader::Host];
-        let (stage, _app, _link) = served(behind(&named)).await;
-        let (status, answer) = answer_to(&stage, &request("chat.example")).await;
+        let (fixture, _app, _link) = served(behind(&named)).await;
+        let (status, answer) = answer_to(&fixture, &request("chat.example")).await;
         assert_eq!(status, 200);
         assert!(answer.contains("access-control-allow-credentials: true"), "{answer}");
-        let (_, other) = answer_to(&stage, &request("other.example")).await;
+        let (_, other) = answer_to(&fixture, &request("other.example")).await;
         assert!(!other.contains("access-control-allow-origin"), "{other}");
     });
 }
@@ -181,7 +181,7 @@ fn headers_of_a_balancer_that_are_not_named_are_not_believed() {
 #[test]
 fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
+        let (fixture, _app, _link) = served(settings()).await;
         let status = async |is_tls, origin: &str| {
             let request = Request::get("/chat")
                 .header("host", "node.example")
@@ -193,7 +193,7 @@ fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
                 .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
                 .body(Body::empty())
                 .unwrap();
-            stage.answer_by(is_tls, request).await.status().as_u16()
+            fixture.answer_by(is_tls, request).await.status().as_u16()
         };
         assert_eq!(status(true, "http://node.example").await, 403);
         assert_eq!(status(true, "https://node.example").await, 101);
@@ -207,13 +207,13 @@ fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
 #[test]
 fn an_upgrade_that_has_lost_a_part_is_refused_and_uses_no_token() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
-        let (_, token) = super::http::negotiate(&stage, "/chat", "").await;
+        let (fixture, _app, _link) = served(settings()).await;
+        let (_, token) = super::http::negotiate(&fixture, "/chat", "").await;
         let answer = async |version: Version, headers: &[&str]| {
             let request = Request::get(format!("/chat?id={token}")).version(version).header("host", "node.example");
             let headers = headers.iter().filter_map(|header| header.split_once(": "));
             let request = headers.fold(request, |request, (name, value)| request.header(name, value));
-            let answer = stage.answer(request.body(Body::empty()).unwrap()).await;
+            let answer = fixture.answer(request.body(Body::empty()).unwrap()).await;
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
             let text = answer.into_body().collect().await.unwrap().to_bytes();
             (status, headers, String::from_utf8(text.into()).unwrap())
@@ -239,7 +239,7 @@ fn an_upgrade_that_has_lost_a_part_is_refused_and_uses_no_token() {
 fn a_page_whose_host_was_changed_on_the_way_is_refused_at_negotiate_with_both() {
     run(async {
         let allow_origins = vec!["capacitor://localhost".parse().unwrap()];
-        let (stage, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+        let (fixture, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
         for (origin, status) in [
             ("https://chat.example:8443", 403),
             ("null", 403),
@@ -247,7 +247,7 @@ fn a_page_whose_host_was_changed_on_the_way_is_refused_at_negotiate_with_both() 
             ("https://node.example", 200),
         ] {
             let (found, answer) = answer_to(
-                &stage,
+                &fixture,
                 &negotiate(&format!("Host: node.example\r\nOrigin: {origin}\r\nConnection: close\r\n")),
             )
             .await;
@@ -263,11 +263,11 @@ fn a_page_whose_host_was_changed_on_the_way_is_refused_at_negotiate_with_both() 
 fn a_page_reads_that_its_head_is_too_large() {
     run(async {
         let allow_origins = vec!["https://app.example".parse().unwrap()];
-        let (stage, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+        let (fixture, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
         for (origin, is_shown) in [("https://app.example", true), ("https://evil.example", false)] {
             let request = Request::post(NEGOTIATE).header("host", "node.example").header("origin", origin);
             let request = (0..HEADERS_MAX).fold(request, |request, number| request.header(format!("x-{number}"), "1"));
-            let answer = stage.answer(request.body(Body::empty()).unwrap()).await;
+            let answer = fixture.answer(request.body(Body::empty()).unwrap()).await;
             assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
             assert_eq!(answer.headers().contains_key("access-control-allow-origin"), is_shown, "{origin}");
         }
@@ -279,14 +279,14 @@ fn an_endpoint_chooses_a_sub_protocol_that_its_client_asks_for() {
     run(async {
         let sub_protocols = vec!["v1.chat".to_owned(), "v2.chat".to_owned()];
         let hub = HubManifest { sub_protocols, ..HubManifest::new("chat", "/chat") };
-        let (stage, _app, _link) = Stage::start().with_app(hub).await;
+        let (fixture, _app, _link) = Fixture::start().with_app(hub).await;
         for (asked, chosen) in [(Some("v3.chat, v2.chat"), Some("v2.chat")), (Some("v3.chat"), None), (None, None)] {
             let request = Request::get("/chat").header("host", "node.example").header("connection", "Upgrade");
             let request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
             let request = request.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
             let request =
                 asked.into_iter().fold(request, |request, asked| request.header("sec-websocket-protocol", asked));
-            let answer = stage.answer(request.body(Body::empty()).unwrap()).await;
+            let answer = fixture.answer(request.body(Body::empty()).unwrap()).await;
             let named = answer.headers().get("sec-websocket-protocol").map(|name| name.to_str().unwrap());
             assert_eq!((answer.status().as_u16(), named), (101, chosen), "{asked:?}");
         }
@@ -296,8 +296,8 @@ fn an_endpoint_chooses_a_sub_protocol_that_its_client_asks_for() {
 #[test]
 fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
     run(async {
-        let (stage, _app, _link) = served(settings()).await;
-        let mut socket = stage.dial();
+        let (fixture, _app, _link) = served(settings()).await;
+        let mut socket = fixture.dial();
         socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
         socket.shutdown().await.unwrap();
         let mut answer = Vec::new();
@@ -307,9 +307,9 @@ fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
         assert_eq!((go_away[3], usize::from(go_away[2]) + 9), (7, go_away.len()), "GOAWAY of its length");
         assert_eq!(go_away[13..17], [0, 0, 0, 0xd], "HTTP_1_1_REQUIRED");
         assert!(std::str::from_utf8(&go_away[17..]).unwrap().contains("HTTP/1.1"));
-        assert_eq!(stage.shared.counters_of(0).malformed.get(), 1);
+        assert_eq!(fixture.shared.counters_of(0).malformed.get(), 1);
         // Also recognised when split into pieces.
-        let mut socket = stage.dial();
+        let mut socket = fixture.dial();
         for piece in [&b"PRI * HT"[..], b"TP/2.0\r\n\r\nSM\r\n\r\n"] {
             socket.write_all(piece).await.unwrap();
             tokio::task::yield_now().await;
@@ -321,12 +321,12 @@ fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
 #[test]
 fn the_path_of_a_hub_may_have_escapes() {
     run(async {
-        let (stage, _app, mut link) = served(settings()).await;
-        let (_, token) = super::http::negotiate(&stage, "/ch%61t", "").await;
-        let _client = Client::connect(&stage, &mut link, &format!("/%63hat?id={token}")).await;
-        assert_eq!(exchange(&stage, "POST", "/chat/n%65gotiate?negotiateVersion=1", "").await.0, StatusCode::OK);
-        assert_eq!(exchange(&stage, "POST", "/chat%2Fnegotiate", "").await.0, StatusCode::NOT_FOUND);
-        assert_eq!(exchange(&stage, "GET", "/%2Etrunkline/manifest", "").await.0, StatusCode::NOT_FOUND);
+        let (fixture, _app, mut link) = served(settings()).await;
+        let (_, token) = super::http::negotiate(&fixture, "/ch%61t", "").await;
+        let _client = Client::connect(&fixture, &mut link, &format!("/%63hat?id={token}")).await;
+        assert_eq!(exchange(&fixture, "POST", "/chat/n%65gotiate?negotiateVersion=1", "").await.0, StatusCode::OK);
+        assert_eq!(exchange(&fixture, "POST", "/chat%2Fnegotiate", "").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(exchange(&fixture, "GET", "/%2Etrunkline/manifest", "").await.0, StatusCode::NOT_FOUND);
     });
 }
 
@@ -334,7 +334,7 @@ fn the_path_of_a_hub_may_have_escapes() {
 fn preflights_allow_credentials_to_trusted_pages_only_and_vary_by_origin() {
     run(async {
         let allow_origins = vec![OriginPattern::Any, "https://app.example".parse().unwrap()];
-        let (stage, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+        let (fixture, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
         for (origin, has_credentials) in
             [("https://app.example", true), ("https://evil.example", false), ("null", false)]
         {
@@ -344,7 +344,7 @@ fn preflights_allow_credentials_to_trusted_pages_only_and_vary_by_origin() {
                 .header("access-control-request-method", "POST")
                 .body(Body::empty())
                 .unwrap();
-            let answer = stage.answer(request).await;
+            let answer = fixture.answer(request).await;
             let headers = answer.headers().clone();
             assert_eq!(headers.contains_key("access-control-allow-credentials"), has_credentials, "{origin}");
             let vary: Vec<_> = headers.get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();

@@ -19,10 +19,10 @@ use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupCha
 
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
+use super::fixture::{Fixture, KEY, run, settings, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::http::negotiate;
 use super::inbound_links::dial_in_nodes;
-use super::stage::{KEY, Stage, run, settings, token_of};
 use super::webhook_server::WebhookServer;
 use crate::auth::{ServiceAudience, TokenPolicy, VerifyingKey};
 use crate::clock::unix_seconds;
@@ -47,9 +47,9 @@ struct Answer {
 }
 
 impl BackEnd {
-    fn of(stage: &Stage, fleet: Fleet) -> Self {
+    fn of(fixture: &Fixture, fleet: Fleet) -> Self {
         let token = sign_rest_token(&AccessKey::new(KEY).unwrap(), None, unix_seconds() + 60);
-        Self { rest: Rest::new(stage.shared.clone(), fleet), token }
+        Self { rest: Rest::new(fixture.shared.clone(), fleet), token }
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
@@ -74,7 +74,7 @@ impl BackEnd {
     }
 
     /// Sends a text; returns the number of clients that received it.
-    async fn say(&self, path: &str, text: &str) -> u64 {
+    async fn publish(&self, path: &str, text: &str) -> u64 {
         let call = json!({ "target": "Say", "arguments": [text] }).to_string();
         let answer = self.ask("POST", path, &call).await;
         assert_eq!((answer.status, &*answer.missing), (202, ""), "{answer:?}");
@@ -82,8 +82,8 @@ impl BackEnd {
     }
 }
 
-fn alone(stage: &Stage) -> BackEnd {
-    BackEnd::of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+fn alone(fixture: &Fixture) -> BackEnd {
+    BackEnd::of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
 fn served() -> Settings {
@@ -94,28 +94,28 @@ fn said(text: &str) -> String {
     format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}")
 }
 
-async fn client(stage: &Stage, link: &mut AppLink, user: &str) -> Client {
-    Client::connect(stage, link, &format!("/chat?access_token={}", token_of(user))).await
+async fn client(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
+    Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
 }
 
 #[test]
 fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
-        let (mut ann, mut ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
-        let back_end = alone(&stage);
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+        let (mut ann, mut ben) = (client(&fixture, &mut link, "ann").await, client(&fixture, &mut link, "ben").await);
+        let back_end = alone(&fixture);
         link.join(&ann.id, "red & blue/å?").await;
         link.join(&ben.id, "red & blue/å?").await;
-        assert_eq!(back_end.say("/:send", "all").await, 2);
-        assert_eq!(back_end.say(&format!("/:send?excluded={}&excluded=x", ann.id), "but ann").await, 1);
+        assert_eq!(back_end.publish("/:send", "all").await, 2);
+        assert_eq!(back_end.publish(&format!("/:send?excluded={}&excluded=x", ann.id), "but ann").await, 1);
         let group = "/groups/red%20%26%20blue%2F%C3%A5%3F/:send";
-        assert_eq!(back_end.say(group, "group").await, 2);
-        assert_eq!(back_end.say(&format!("{group}?excluded={}", ben.id), "group but ben").await, 1);
-        assert_eq!(back_end.say("/users/ann/:send", "ann").await, 1);
-        assert_eq!(back_end.say("/users/nobody/:send", "nobody").await, 0);
-        assert_eq!(back_end.say(&format!("/connections/{}/:send", ben.id), "ben").await, 1);
-        assert_eq!(back_end.say("/connections/nobody/:send", "nobody").await, 0);
-        assert_eq!(back_end.say("/api/v1/hubs/chat", "first version").await, 2);
+        assert_eq!(back_end.publish(group, "group").await, 2);
+        assert_eq!(back_end.publish(&format!("{group}?excluded={}", ben.id), "group but ben").await, 1);
+        assert_eq!(back_end.publish("/users/ann/:send", "ann").await, 1);
+        assert_eq!(back_end.publish("/users/nobody/:send", "nobody").await, 0);
+        assert_eq!(back_end.publish(&format!("/connections/{}/:send", ben.id), "ben").await, 1);
+        assert_eq!(back_end.publish("/connections/nobody/:send", "nobody").await, 0);
+        assert_eq!(back_end.publish("/api/v1/hubs/chat", "first version").await, 2);
         for text in ["all", "group", "group but ben", "ann", "first version"] {
             assert_eq!(ann.text().await, said(text));
         }
@@ -128,12 +128,12 @@ fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients() {
 #[test]
 fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
     run(async {
-        let stage = Stage::with(served(), 2);
+        let fixture = Fixture::with(served(), 2);
         let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
-        let mut link = stage.app("app-1", vec![hub]).link().await;
-        let (mut ann, ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
-        let mut free = Client::connect(&stage, &mut link, "/chat").await;
-        let back_end = alone(&stage);
+        let mut link = fixture.app("app-1", vec![hub]).link().await;
+        let (mut ann, ben) = (client(&fixture, &mut link, "ann").await, client(&fixture, &mut link, "ben").await);
+        let mut free = Client::connect(&fixture, &mut link, "/chat").await;
+        let back_end = alone(&fixture);
         let refresh = async |id: &str, at: &str| {
             let body = format!("{{\"expireTime\":\"{at}\"}}");
             back_end.ask("POST", &format!("/connections/{id}/:refresh"), &body).await
@@ -143,7 +143,7 @@ fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
         assert_eq!(refresh(&free.id, "2020-01-01T00:00:00Z").await.status, 204);
         assert_eq!(refresh(&ann.id, "2020-01-01T00:00:00Z").await.status, 204);
         assert!(ann.text().await.starts_with("{\"type\":7"));
-        assert_eq!(back_end.say("/:send", "who is there?").await, 2);
+        assert_eq!(back_end.publish("/:send", "who is there?").await, 2);
         assert_eq!(free.text().await, said("who is there?"));
         let absent = refresh("nobody", "2100-01-01T00:00:00Z").await;
         assert_eq!((absent.status, &*absent.code), (404, "Warning.Connection.NotExisted"));
@@ -154,11 +154,11 @@ fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
 #[test]
 fn a_back_end_asks_for_the_claims_of_a_connection_and_gives_it_newer_ones() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
         let query = format!("&access_token={}", token_of("ann"));
-        let (_, token) = negotiate(&stage, "/chat", &query).await;
-        let ann = Client::connect(&stage, &mut link, &format!("/chat?id={token}{query}")).await;
-        let back_end = alone(&stage);
+        let (_, token) = negotiate(&fixture, "/chat", &query).await;
+        let ann = Client::connect(&fixture, &mut link, &format!("/chat?id={token}{query}")).await;
+        let back_end = alone(&fixture);
         let ask = async |path: &str, body: Value| back_end.ask("POST", path, &body.to_string()).await;
         let claims =
             async || ask("/connections/claims", json!({ "connectionToken": token })).await.body["claims"].clone();
@@ -191,12 +191,12 @@ fn a_back_end_asks_for_the_claims_of_a_connection_and_gives_it_newer_ones() {
 #[test]
 fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
         let mut clients = Vec::new();
         for user in ["ann", "ann", "ben"] {
-            clients.push(client(&stage, &mut link, user).await);
+            clients.push(client(&fixture, &mut link, user).await);
         }
-        let back_end = alone(&stage);
+        let back_end = alone(&fixture);
         let gone = ("HEAD", "/groups/red");
         assert_eq!(back_end.ask(gone.0, gone.1, "").await.code, "Warning.Group.NotExisted");
         for client in &clients {
@@ -227,7 +227,7 @@ fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
         assert_eq!((refused.status, &refused.body["target"]), (400, &json!("continuationToken")));
         assert_eq!(back_end.status("DELETE", &format!("/groups/red/connections/{}", clients[0].id)).await, 200);
         assert_eq!(back_end.status("DELETE", &format!("/connections/{}/groups", clients[1].id)).await, 200);
-        assert_eq!(back_end.say("/groups/red/:send", "to ben").await, 1);
+        assert_eq!(back_end.publish("/groups/red/:send", "to ben").await, 1);
         assert_eq!(clients[2].text().await, said("to ben"));
     });
 }
@@ -235,9 +235,9 @@ fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
 #[test]
 fn changes_are_answered_by_202_in_the_first_version_and_confirmed_in_the_newer_one() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
-        let ann = client(&stage, &mut link, "ann").await;
-        let back_end = alone(&stage);
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+        let ann = client(&fixture, &mut link, "ann").await;
+        let back_end = alone(&fixture);
         let (join, alias) =
             (format!("/groups/red/connections/{}", ann.id), format!("/connections/{}/groups/red", ann.id));
         for (prefix, column) in [("/api/v1/hubs/chat", 0), ("/api/hubs/chat", 1)] {
@@ -266,9 +266,9 @@ fn changes_are_answered_by_202_in_the_first_version_and_confirmed_in_the_newer_o
 #[test]
 fn odd_but_clear_requests_are_taken_and_names_have_the_limit_of_joins() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 1).with_chat().await;
-        let back_end = alone(&stage);
-        let mut ann = client(&stage, &mut link, "ann").await;
+        let (fixture, _app, mut link) = Fixture::with(served(), 1).with_chat().await;
+        let back_end = alone(&fixture);
+        let mut ann = client(&fixture, &mut link, "ann").await;
         let marked = format!("\u{feff}{}", r#"{"target":"Said","arguments":["marked"]}"#);
         assert_eq!(back_end.ask("POST", "/users/ann/:send", &marked).await.status, 202);
         assert!(ann.text().await.contains("marked"));
@@ -294,26 +294,29 @@ fn odd_but_clear_requests_are_taken_and_names_have_the_limit_of_joins() {
 #[test]
 fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
-        let back_end = alone(&stage);
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+        let back_end = alone(&fixture);
         let (blue, now) = ("/users/ann/groups/blue", "/users/ann/groups/now?ttl=0");
         assert_eq!(back_end.ask("HEAD", blue, "").await.code, "Info.User.NotInGroup");
         assert_eq!(back_end.status("PUT", &format!("{blue}?ttl=60")).await, 200);
         assert_eq!(back_end.status("PUT", now).await, 200);
         assert_eq!((back_end.status("HEAD", blue).await, back_end.status("HEAD", now).await), (200, 404));
-        let mut ann = client(&stage, &mut link, "ann").await;
-        let _ben = client(&stage, &mut link, "ben").await;
-        assert_eq!(back_end.say("/groups/blue/:send", "hello").await, 1);
+        let mut ann = client(&fixture, &mut link, "ann").await;
+        let _ben = client(&fixture, &mut link, "ben").await;
+        assert_eq!(back_end.publish("/groups/blue/:send", "hello").await, 1);
         assert_eq!(ann.text().await, said("hello"));
         assert_eq!(back_end.status("PUT", now).await, 200);
-        assert_eq!((back_end.say("/groups/now/:send", "now").await, stage.shared.user_groups.len()), (1, 1));
+        assert_eq!((back_end.publish("/groups/now/:send", "now").await, fixture.shared.user_groups.len()), (1, 1));
         advance(Duration::from_secs(62)).await;
         // sleep: virtual time, for a shard to remove expired memberships
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!((back_end.say("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
+        assert_eq!(
+            (back_end.publish("/groups/blue/:send", "late").await, back_end.status("GET", blue).await),
+            (0, 404)
+        );
         assert_eq!(back_end.status("PUT", blue).await, 200);
         assert_eq!(back_end.status("DELETE", "/users/ann/groups").await, 204);
-        assert_eq!((back_end.say("/groups/blue/:send", "gone").await, stage.shared.user_groups.len()), (0, 0));
+        assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, fixture.shared.user_groups.len()), (0, 0));
         assert_eq!(back_end.status("DELETE", "/users/nobody/groups/blue").await, 204);
     });
 }
@@ -321,19 +324,19 @@ fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
 #[test]
 fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_there() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
-        let (_ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+        let (_ann, back_end) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
         assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
-        let groups = &stage.shared.user_groups;
+        let groups = &fixture.shared.user_groups;
         // The membership has expired, and is renewed before a shard is notified.
         groups.join("chat", "ann", "blue", 0).unwrap();
-        stage.shared.expire_user_groups();
+        fixture.shared.expire_user_groups();
         assert!(groups.is_empty());
         groups.join("chat", "ann", "blue", 60).unwrap();
-        assert_eq!(back_end.say("/groups/blue/:send", "still here").await, 1);
+        assert_eq!(back_end.publish("/groups/blue/:send", "still here").await, 1);
         groups.join("chat", "ann", "blue", 0).unwrap();
-        stage.shared.expire_user_groups();
-        assert_eq!(back_end.say("/groups/blue/:send", "gone").await, 0);
+        fixture.shared.expire_user_groups();
+        assert_eq!(back_end.publish("/groups/blue/:send", "gone").await, 0);
     });
 }
 
@@ -341,30 +344,30 @@ fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_t
 fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told_that_later_ones_will_not() {
     run(async {
         let rest = RestSettings { user_groups_max: 1, ..served().rest };
-        let (stage, _app, mut link) = Stage::with(Settings { rest, ..settings() }, 2).with_chat().await;
-        let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        let (fixture, _app, mut link) = Fixture::with(Settings { rest, ..settings() }, 2).with_chat().await;
+        let (mut ann, back_end) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
         assert_eq!(back_end.status("PUT", "/users/zoe/groups/red").await, 200);
         let full = back_end.ask("PUT", "/users/ann/groups/red", "").await;
         assert_eq!((full.status, &*full.code), (409, "Error.Request.Refused"));
         assert!(full.body["message"].as_str().unwrap().contains("--rest-user-groups-max"), "{full:?}");
-        assert_eq!((back_end.say("/groups/red/:send", "red").await, ann.text().await), (1, said("red")));
+        assert_eq!((back_end.publish("/groups/red/:send", "red").await, ann.text().await), (1, said("red")));
         let (user_id, group, ttl_s) = ("ann".into(), Some("blue".into()), Some(60));
         link.send(ServiceMessage::UserJoinGroup(UserGroupChange { user_id, group, ack_id: 0, ttl_s })).await;
         ann.fence(&link).await;
-        assert_eq!(back_end.say("/groups/blue/:send", "blue").await, 1);
-        assert_eq!((stage.shared.user_groups.len(), stage.shared.user_groups.refused.get()), (1, 2));
+        assert_eq!(back_end.publish("/groups/blue/:send", "blue").await, 1);
+        assert_eq!((fixture.shared.user_groups.len(), fixture.shared.user_groups.refused.get()), (1, 2));
     });
 }
 
 #[test]
 fn connections_are_closed_one_by_one_or_many_with_a_reason() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
         let mut clients = Vec::new();
         for user in ["ann", "ben", "cat", "dan"] {
-            clients.push(client(&stage, &mut link, user).await);
+            clients.push(client(&fixture, &mut link, user).await);
         }
-        let back_end = alone(&stage);
+        let back_end = alone(&fixture);
         let path = format!("/connections/{}", clients[0].id);
         assert_eq!(back_end.status("HEAD", &path).await, 200);
         assert_eq!(back_end.status("DELETE", &format!("{path}?reason=time%20to%20go")).await, 200);
@@ -402,8 +405,8 @@ async fn answer_invocation(link: &mut AppLink, completion: &'static str) {
 #[test]
 fn a_client_is_invoked_and_its_result_is_the_answer() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 1).with_chat().await;
-        let (mut ann, back_end) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        let (fixture, _app, mut link) = Fixture::with(served(), 1).with_chat().await;
+        let (mut ann, back_end) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
         for (completion, status, expected) in [
             (
                 "{\"type\":3,\"invocationId\":\"ID\",\"result\":{\"is\":7}}\u{1e}",
@@ -444,16 +447,16 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
             rules: vec!["chat=http://app.example:5000/{event}".parse().unwrap()],
             ..WebhookSettings::DEFAULT
         };
-        let stage =
-            Stage::at("http://node.example", &network, Settings { webhooks, accepts_dial_in: true, ..served() });
+        let fixture =
+            Fixture::at("http://node.example", &network, Settings { webhooks, accepts_dial_in: true, ..served() });
         let mut server = WebhookServer::listen(&network, "http://app.example:5000");
-        let mut ann = Client::upgrade(&stage, "/chat").await.unwrap();
+        let mut ann = Client::upgrade(&fixture, "/chat").await.unwrap();
         ann.send(JSON_HANDSHAKE).await;
         assert_eq!(ann.text().await, "{}");
         let connected = server.next().await;
         let id = connected.header("x-asrs-connection-id").to_owned();
         connected.answer(200, "");
-        let back_end = alone(&stage);
+        let back_end = alone(&fixture);
         let path = |stream: &str, verb: &str| format!("/connections/{id}/streams/{stream}/:{verb}");
         let (send, complete) = (|stream: &str| path(stream, "send"), |stream: &str| path(stream, "complete"));
         let (first, second, ended) = (send("s1"), format!("{}?completed=true", send("s1")), complete("s2"));
@@ -478,7 +481,7 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
                 assert_eq!(ann.text().await, text);
             }
         }
-        let (shard, place) = (&stage.shared.shards()[0], stage.shared.routes.find(&id).unwrap());
+        let (shard, place) = (&fixture.shared.shards()[0], fixture.shared.routes.find(&id).unwrap());
         let ann_id = id.clone();
         let pending =
             shard.inspect(move |state| state.inspector().details(place.slot, &ann_id).map(|ann| ann.pending_calls));
@@ -495,9 +498,9 @@ fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
 #[test]
 fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
-        let (mut ann, mut ben) = (client(&stage, &mut link, "ann").await, client(&stage, &mut link, "ben").await);
-        let back_end = alone(&stage);
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+        let (mut ann, mut ben) = (client(&fixture, &mut link, "ann").await, client(&fixture, &mut link, "ben").await);
+        let back_end = alone(&fixture);
         let execute = async |filter: &str, commands: Value| {
             let filter = form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>();
             back_end.ask("POST", &format!("/:execute?filter={filter}"), &commands.to_string()).await
@@ -535,13 +538,13 @@ fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter() {
 #[test]
 fn a_filter_with_operators_selects_clients_for_all_commands() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(served(), 2).with_chat().await;
+        let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
         let mut clients = Vec::new();
         for user in ["ann", "anton", "ben"] {
-            clients.push(client(&stage, &mut link, user).await);
+            clients.push(client(&fixture, &mut link, user).await);
         }
         let [ann, anton, ben] = &mut clients[..] else { panic!("three clients") };
-        let back_end = alone(&stage);
+        let back_end = alone(&fixture);
         let execute = async |filter: &str, commands: Value| {
             let filter = form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>();
             back_end.ask("POST", &format!("/:execute?filter={filter}"), &commands.to_string()).await.status
@@ -584,8 +587,8 @@ fn the_refusal_of_a_token_says_why() {
         const USER_KEY: &str = "the secret of tokens of users";
         let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
         let tokens = TokenPolicy { keys: vec![VerifyingKey::from_secret(USER_KEY).unwrap()], ..TokenPolicy::default() };
-        let stage = Stage::with(Settings { app_keys, tokens, ..served() }, 1);
-        let back_end = alone(&stage);
+        let fixture = Fixture::with(Settings { app_keys, tokens, ..served() }, 1);
+        let back_end = alone(&fixture);
         let now_s = unix_seconds();
         let refused = async |token: String| {
             let answer = BackEnd { token, ..back_end.clone() }.ask("POST", "/:send", "{\"target\":\"Say\"}").await;
@@ -613,8 +616,8 @@ fn the_refusal_of_a_token_says_why() {
 fn a_host_that_is_demanded_of_the_audience_is_named_in_the_refusal() {
     run(async {
         let rest = RestSettings { audience_hosts: vec!["signalr.example".into()], ..served().rest };
-        let stage = Stage::with(Settings { rest, ..settings() }, 1);
-        let mut back_end = alone(&stage);
+        let fixture = Fixture::with(Settings { rest, ..settings() }, 1);
+        let mut back_end = alone(&fixture);
         let refused = back_end.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[]}").await;
         assert_eq!(refused.status, 401);
         assert!(
@@ -633,9 +636,9 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
     run(async {
         let rest =
             RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
-        let (stage, _app, mut link) = Stage::with(Settings { rest, ..settings() }, 1).with_chat().await;
-        let _ann = client(&stage, &mut link, "ann").await;
-        let back_end = alone(&stage);
+        let (fixture, _app, mut link) = Fixture::with(Settings { rest, ..settings() }, 1).with_chat().await;
+        let _ann = client(&fixture, &mut link, "ann").await;
+        let back_end = alone(&fixture);
         let hub = AccessKey::new(KEY).unwrap();
         for (token, status) in [
             (sign_rest_token(&hub, Some("chat"), unix_seconds() + 60), 202),
@@ -667,8 +670,8 @@ fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
 #[test]
 fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
     run(async {
-        let (stage, _app, _link) = Stage::with(Settings { accepts_dial_in: true, ..served() }, 1).with_chat().await;
-        let back_end = alone(&stage);
+        let (fixture, _app, _link) = Fixture::with(Settings { accepts_dial_in: true, ..served() }, 1).with_chat().await;
+        let back_end = alone(&fixture);
         let of_chat = BackEnd {
             token: sign_rest_token(&AccessKey::new(KEY).unwrap(), Some("chat"), unix_seconds() + 60),
             ..back_end.clone()
@@ -684,7 +687,7 @@ fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
         let made = back_end.ask("POST", "/api/hubs/a%26hub=admin/:generateToken?userId=root", "").await.body;
         assert_eq!(made["url"], "https://node.example/client/?hub=a%26hub%3Dadmin");
         let verify = |hub: &str| {
-            stage.shared.admission.service_verifier.verify(
+            fixture.shared.admission.service_verifier.verify(
                 made["token"].as_str().unwrap(),
                 ServiceAudience::Client,
                 hub,
@@ -701,10 +704,11 @@ fn a_generated_token_is_good_at_its_hub_alone_and_signed_with_the_key_of_its_cal
         const APP_KEY: &str = "the key of one app of several";
         let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
         let tokens = TokenPolicy { is_required: true, audiences: vec!["ours".into()], ..TokenPolicy::default() };
-        let stage = Stage::with(Settings { app_keys, tokens, ..served() }, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]);
+        let fixture = Fixture::with(Settings { app_keys, tokens, ..served() }, 1);
+        let mut app =
+            fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]);
         let _links = [app.link().await, app.link().await];
-        let back_end = alone(&stage);
+        let back_end = alone(&fixture);
         for key in [KEY, APP_KEY] {
             let key = AccessKey::new(key).unwrap();
             let caller = |hub| {
@@ -719,7 +723,7 @@ fn a_generated_token_is_good_at_its_hub_alone_and_signed_with_the_key_of_its_cal
                 Err(AccessTokenError::Audience),
                 "its signer"
             );
-            let enter = async |hub: &str| Client::upgrade(&stage, &format!("{hub}?access_token={token}")).await.err();
+            let enter = async |hub: &str| Client::upgrade(&fixture, &format!("{hub}?access_token={token}")).await.err();
             assert_eq!([enter("/chat").await, enter("/admin").await], [None, Some(401)]);
             let at_admin = caller(None).status("HEAD", "/api/hubs/admin/users/ann").await;
             assert_eq!(at_admin, if key.expose() == KEY { 404 } else { 401 });
@@ -732,16 +736,16 @@ fn the_key_of_an_app_finds_no_hub_of_others_by_its_path() {
     run(async {
         const APP_KEY: &str = "the key of one app of several";
         let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
-        let stage = Stage::with(Settings { app_keys, ..served() }, 1);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/shop_admin/chat")]);
+        let fixture = Fixture::with(Settings { app_keys, ..served() }, 1);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/shop_admin/chat")]);
         let mut link = app.link().await;
         let mut ann =
-            Client::connect(&stage, &mut link, &format!("/shop_admin/chat?access_token={}", token_of("ann"))).await;
+            Client::connect(&fixture, &mut link, &format!("/shop_admin/chat?access_token={}", token_of("ann"))).await;
         let path = "/api/hubs/shop_admin%2Fchat/:send";
         let say = async |key: &str, text: &str| {
             let token = sign_rest_token(&AccessKey::new(key).unwrap(), Some("shop_admin/chat"), unix_seconds() + 60);
             let call = json!({ "target": "Say", "arguments": [text] }).to_string();
-            BackEnd { token, ..alone(&stage) }.ask("POST", path, &call).await.body["clients"].as_u64()
+            BackEnd { token, ..alone(&fixture) }.ask("POST", path, &call).await.body["clients"].as_u64()
         };
         assert_ne!(say(APP_KEY, "of the shop").await, Some(1));
         assert_eq!(say(KEY, "of the fleet").await, Some(1));
@@ -754,8 +758,8 @@ fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
     run(async {
         let rest =
             RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
-        let (stage, _app, _link) = Stage::with(Settings { rest, ..settings() }, 1).with_chat().await;
-        let back_end = alone(&stage);
+        let (fixture, _app, _link) = Fixture::with(Settings { rest, ..settings() }, 1).with_chat().await;
+        let back_end = alone(&fixture);
         let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"{\"target\""));
         let begun = Instant::now();
         let stopping = Body::from_stream(stream::iter([chunk()]).chain(stream::pending()));
@@ -774,14 +778,14 @@ fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
 #[test]
 fn bodies_of_one_hub_that_never_come_keep_no_caller_of_another_hub_out() {
     run(async {
-        let stage = Stage::with(served(), 1);
+        let fixture = Fixture::with(served(), 1);
         let hubs = ["chat", "shop"].map(|name| HubManifest::new(name, &format!("/{name}")));
-        let _link = stage.app("app-1", hubs.to_vec()).link().await;
-        let back_end = alone(&stage);
+        let _link = fixture.app("app-1", hubs.to_vec()).link().await;
+        let back_end = alone(&fixture);
         let until = unix_seconds() + 60;
         let of_chat = sign_rest_token(&AccessKey::new(KEY).unwrap(), Some("chat"), until);
         let hostile = BackEnd { token: of_chat, ..back_end.clone() };
-        let most = stage.shared.settings.rest.requests_max.get();
+        let most = fixture.shared.settings.rest.requests_max.get();
         let asking: Vec<_> = (0..most)
             .map(|_| {
                 let hostile = hostile.clone();
@@ -796,7 +800,7 @@ fn bodies_of_one_hub_that_never_come_keep_no_caller_of_another_hub_out() {
         for _ in 0..3 {
             assert_eq!(back_end.status("HEAD", "/api/hubs/shop/users/ann").await, 404);
         }
-        assert_eq!(stage.shared.reports.rest_counters.displaced.get(), 1, "the place that was freed is used again");
+        assert_eq!(fixture.shared.reports.rest_counters.displaced.get(), 1, "the place that was freed is used again");
         asking.iter().for_each(tokio::task::JoinHandle::abort);
     });
 }
@@ -807,8 +811,8 @@ fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_are_bou
     run(async {
         let rest = RestSettings { requests_max: 2.try_into().unwrap(), ..served().rest };
         let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
-        let (stage, _app, mut link) = Stage::with(Settings { rest, app_keys, ..settings() }, 1).with_chat().await;
-        let (mut ann, of_fleet) = (client(&stage, &mut link, "ann").await, alone(&stage));
+        let (fixture, _app, mut link) = Fixture::with(Settings { rest, app_keys, ..settings() }, 1).with_chat().await;
+        let (mut ann, of_fleet) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
         let of_chat = sign_rest_token(&AccessKey::new(APP_KEY).unwrap(), Some("chat"), unix_seconds() + 60);
         let of_app = BackEnd { token: of_chat, ..of_fleet.clone() };
         let path = format!("/connections/{}/:invoke", ann.id);
@@ -851,28 +855,28 @@ fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
         let (network, mut nodes) = nodes(3).await;
         let mut clients = Vec::new();
         for node in &mut nodes {
-            clients.push(client(&node.stage, &mut node.link, "ann").await);
+            clients.push(client(&node.fixture, &mut node.link, "ann").await);
         }
         linked(&nodes).await;
-        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
-        assert_eq!(back_end.say("/:send", "all").await, 3);
+        let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
+        assert_eq!(back_end.publish("/:send", "all").await, 3);
         let third = format!("/groups/red/connections/{}", clients[2].id);
         assert_eq!(back_end.status("PUT", &third).await, 200);
         assert_eq!(
-            (back_end.say("/groups/red/:send", "red").await, back_end.status("HEAD", "/groups/red").await),
+            (back_end.publish("/groups/red/:send", "red").await, back_end.status("HEAD", "/groups/red").await),
             (1, 200)
         );
         assert_eq!(back_end.status("PUT", "/users/zoe/groups/later").await, 200);
         let node = &mut nodes[1];
-        let mut zoe = client(&node.stage, &mut node.link, "zoe").await;
+        let mut zoe = client(&node.fixture, &mut node.link, "zoe").await;
         assert_eq!(back_end.status("DELETE", &format!("/connections/{}?reason=bye", clients[1].id)).await, 200);
         // A node that joins later receives all group memberships.
         nodes.push(FleetNode::start(&network, 4, peers(&[1])).await);
         linked(&nodes).await;
         let node = &mut nodes[3];
-        let mut other_zoe = client(&node.stage, &mut node.link, "zoe").await;
+        let mut other_zoe = client(&node.fixture, &mut node.link, "zoe").await;
         linked(&nodes).await;
-        assert_eq!(back_end.say("/groups/later/:send", "later").await, 2);
+        assert_eq!(back_end.publish("/groups/later/:send", "later").await, 2);
         assert_eq!((zoe.text().await, other_zoe.text().await), (said("later"), said("later")));
         for (place, client) in clients.iter_mut().enumerate() {
             assert_eq!(client.text().await, said("all"), "{place}");
@@ -901,12 +905,12 @@ fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
 fn a_client_of_a_hub_that_only_another_node_has_is_invoked() {
     run(async {
         let (_network, nodes) = nodes(2).await;
-        let mut app = nodes[1].stage.app("app-news", vec![HubManifest::new("news", "/news")]);
+        let mut app = nodes[1].fixture.app("app-news", vec![HubManifest::new("news", "/news")]);
         let mut link = app.link().await;
-        let mut ann = Client::connect(&nodes[1].stage, &mut link, "/news").await;
+        let mut ann = Client::connect(&nodes[1].fixture, &mut link, "/news").await;
         linked(&nodes).await;
         let (back_end, path) = (
-            BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone()),
+            BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone()),
             format!("/api/hubs/news/connections/{}/:invoke", ann.id),
         );
         let asking =
@@ -927,17 +931,17 @@ fn a_membership_that_one_node_of_a_fleet_does_not_keep_is_refused() {
             FleetNode::start(&network, 1, peers(&[1, 2])).await,
             FleetNode::start(&network, 2, Settings { rest, ..peers(&[1, 2]) }).await,
         ];
-        let _app = nodes[0].stage.app("app-news", vec![HubManifest::new("news", "/news")]).link().await;
+        let _app = nodes[0].fixture.app("app-news", vec![HubManifest::new("news", "/news")]).link().await;
         linked(&nodes).await;
         let node = &mut nodes[0];
-        let _ann = client(&node.stage, &mut node.link, "ann").await;
-        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        let _ann = client(&node.fixture, &mut node.link, "ann").await;
+        let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
         // The second node does not have the hub `news`.
         for path in ["/users/ann/groups/red", "/api/hubs/news/users/ann/groups/red"] {
             let refused = back_end.ask("PUT", path, "").await;
             assert_eq!((refused.status, &*refused.code), (409, "Error.Request.Refused"), "{path}");
         }
-        assert_eq!(nodes[1].stage.shared.user_groups.refused.get(), 2);
+        assert_eq!(nodes[1].fixture.shared.user_groups.refused.get(), 2);
     });
 }
 
@@ -947,13 +951,13 @@ fn a_new_node_learns_more_memberships_than_a_link_holds_and_what_changes_meanwhi
         const COUNT: usize = 6_500;
         let network = MemoryNetwork::default();
         let mut nodes = vec![FleetNode::start(&network, 1, peers(&[1, 2])).await];
-        let (kept, user) = (nodes[0].stage.shared.clone(), |number: usize| format!("{number:0>1000}"));
+        let (kept, user) = (nodes[0].fixture.shared.clone(), |number: usize| format!("{number:0>1000}"));
         (0..COUNT).for_each(|number| kept.user_groups.join("chat", &user(number), "red", 3_600).unwrap());
         nodes.push(FleetNode::start(&network, 2, peers(&[1, 2])).await);
-        let copy = nodes[1].stage.shared.clone();
+        let copy = nodes[1].fixture.shared.clone();
         until(Duration::from_secs(5), "the copy has begun", || !copy.user_groups.is_empty()).await;
         assert!(copy.user_groups.len() < COUNT / 2, "it is under way");
-        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
         for number in (0..COUNT).step_by(500) {
             let path = format!("/users/{}/groups/red", user(number));
             assert_eq!(back_end.status("DELETE", &path).await, 204);
@@ -971,20 +975,20 @@ fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let node = &mut nodes[1];
-        let _zoe = client(&node.stage, &mut node.link, "zoe").await;
+        let _zoe = client(&node.fixture, &mut node.link, "zoe").await;
         linked(&nodes).await;
-        let back_ends: Vec<_> = nodes.iter().map(|node| BackEnd::of(&node.stage, node.fleet.clone())).collect();
+        let back_ends: Vec<_> = nodes.iter().map(|node| BackEnd::of(&node.fixture, node.fleet.clone())).collect();
         let red = "/users/zoe/groups/red";
         assert_eq!(back_ends[0].status("PUT", red).await, 200);
-        assert_eq!(back_ends[1].say("/groups/red/:send", "in").await, 1);
+        assert_eq!(back_ends[1].publish("/groups/red/:send", "in").await, 1);
         nodes.iter().for_each(|node| node.cut(true));
         // sleep: longer than links survive without sockets
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(back_ends[0].status("DELETE", red).await, 204);
         nodes.iter().for_each(|node| node.cut(false));
         linked(&nodes).await;
-        assert!(nodes.iter().all(|node| node.stage.shared.user_groups.is_empty()));
-        assert_eq!(back_ends[1].say("/groups/red/:send", "out").await, 0);
+        assert!(nodes.iter().all(|node| node.fixture.shared.user_groups.is_empty()));
+        assert_eq!(back_ends[1].publish("/groups/red/:send", "out").await, 0);
     });
 }
 
@@ -995,9 +999,9 @@ fn an_unknown_hub_counts_as_a_dial_in_hub_while_a_node_is_late() {
         nodes.iter().for_each(|node| node.cut(true));
         // sleep: longer than a node's reports about its clients are valid
         tokio::time::sleep(Duration::from_secs(20)).await;
-        let back_end = BackEnd::of(&nodes[0].stage, nodes[0].fleet.clone());
+        let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
         back_end.ask("PUT", "/api/hubs/lobby/users/ann/groups/red", "").await;
-        let kept = &nodes[0].stage.shared.user_groups;
+        let kept = &nodes[0].fixture.shared.user_groups;
         assert_eq!((kept.of("?hub=lobby", "ann").len(), kept.of("lobby", "ann").len()), (1, 0));
     });
 }

@@ -11,13 +11,13 @@ use trunkline_protocol::wire::{RESTORES_HEADER, USER_ID_CLAIM};
 
 use super::app::{App, AppLink, membership};
 use super::client::{Client, JSON_HANDSHAKE};
+use super::fixture::{Fixture, KEY, run, token_of};
 use super::http::negotiate;
-use super::stage::{KEY, Stage, run, token_of};
 use crate::clock::unix_seconds;
 use crate::metrics::RestoreOutcome;
 
 struct Scene {
-    stage: Stage,
+    fixture: Fixture,
     apps: Vec<(App, AppLink)>,
 }
 
@@ -27,14 +27,14 @@ fn hub(name: &str, restores_clients: bool) -> HubManifest {
 
 /// Starts a node with app servers, optionally restoring clients.
 async fn scene(restoring: &[bool]) -> Scene {
-    let stage = Stage::start();
+    let fixture = Fixture::start();
     let mut apps = Vec::new();
     for (number, restores) in (1..).zip(restoring) {
-        let mut app = stage.app(&format!("app-{number}"), vec![hub("chat", *restores)]);
+        let mut app = fixture.app(&format!("app-{number}"), vec![hub("chat", *restores)]);
         let link = app.link().await;
         apps.push((app, link));
     }
-    Scene { stage, apps }
+    Scene { fixture, apps }
 }
 
 impl Scene {
@@ -43,13 +43,13 @@ impl Scene {
     }
 
     fn counted(&self, outcome: RestoreOutcome) -> u64 {
-        self.stage.shared.counters().iter().map(|counters| counters.restores.of(outcome).get()).sum()
+        self.fixture.shared.counters().iter().map(|counters| counters.restores.of(outcome).get()).sum()
     }
 
     /// Negotiates a new connection with the token of a lost one, and sends the hub handshake.
     async fn begin_anew(&self, lost: &str, more: &str) -> Client {
-        let (_, token) = negotiate(&self.stage, "/chat", &format!("&restore={lost}{more}")).await;
-        let mut client = Client::upgrade(&self.stage, &format!("/chat?id={token}{more}")).await.unwrap();
+        let (_, token) = negotiate(&self.fixture, "/chat", &format!("&restore={lost}{more}")).await;
+        let mut client = Client::upgrade(&self.fixture, &format!("/chat?id={token}{more}")).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         client
     }
@@ -79,7 +79,7 @@ fn user(open: &OpenConnection) -> Option<&str> {
 fn the_app_server_that_keeps_what_a_client_had_gets_it() {
     run(async {
         let mut scene = scene(&[true, false, true]).await;
-        let (id, lost) = negotiate(&scene.stage, "/chat", "").await;
+        let (id, lost) = negotiate(&scene.fixture, "/chat", "").await;
         let mut clients = Vec::new();
         for number in 0..3 {
             clients.push(scene.begin_anew(&lost, "").await);
@@ -99,8 +99,8 @@ fn the_app_server_that_keeps_what_a_client_had_gets_it() {
 fn a_client_without_negotiation_claims_its_connection_when_it_connects() {
     run(async {
         let mut scene = scene(&[true]).await;
-        let (id, lost) = negotiate(&scene.stage, "/chat", "").await;
-        let mut client = Client::upgrade(&scene.stage, &format!("/chat?restore={lost}&x=1")).await.unwrap();
+        let (id, lost) = negotiate(&scene.fixture, "/chat", "").await;
+        let mut client = Client::upgrade(&scene.fixture, &format!("/chat?restore={lost}&x=1")).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
         assert_eq!(scene.answer_query(0, true).await, id);
         let open = scene.link(0).opening().await;
@@ -112,7 +112,7 @@ fn a_client_without_negotiation_claims_its_connection_when_it_connects() {
 fn a_client_for_which_nothing_is_kept_begins_with_nothing() {
     run(async {
         let mut scene = scene(&[true]).await;
-        let (_, lost) = negotiate(&scene.stage, "/chat", "").await;
+        let (_, lost) = negotiate(&scene.fixture, "/chat", "").await;
         let _client = scene.begin_anew(&lost, "").await;
         scene.answer_query(0, false).await;
         assert_eq!(restored(&scene.link(0).opening().await), None);
@@ -130,11 +130,11 @@ fn a_client_for_which_nothing_is_kept_begins_with_nothing() {
 fn an_invalid_proof_restores_nothing_and_refuses_no_client() {
     run(async {
         let mut scene = scene(&[true]).await;
-        let _other = scene.stage.app("app-2", vec![hub("other", true)]).link().await;
+        let _other = scene.fixture.app("app-2", vec![hub("other", true)]).link().await;
         let (ann, bob) = (format!("&access_token={}", token_of("ann")), format!("&access_token={}", token_of("bob")));
-        let (_, of_nobody) = negotiate(&scene.stage, "/chat", "").await;
-        let (_, of_ann) = negotiate(&scene.stage, "/chat", &ann).await;
-        let (_, of_other_hub) = negotiate(&scene.stage, "/other", "").await;
+        let (_, of_nobody) = negotiate(&scene.fixture, "/chat", "").await;
+        let (_, of_ann) = negotiate(&scene.fixture, "/chat", &ann).await;
+        let (_, of_other_hub) = negotiate(&scene.fixture, "/other", "").await;
         let forged = format!("{of_nobody}x");
         let bad =
             [("rubbish", ""), (&forged, ""), (&of_other_hub, ""), (&of_ann, &*bob), (&of_ann, ""), (&of_nobody, &ann)];
@@ -156,16 +156,16 @@ fn an_invalid_proof_restores_nothing_and_refuses_no_client() {
 #[test]
 fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let manifest = HubManifest { asks_app: true, ..hub("chat", true) };
-        let mut app = stage.app("app-1", vec![manifest]);
+        let mut app = fixture.app("app-1", vec![manifest]);
         let link = app.link().await;
         let decide = |decision: Decision| *app.dialler.decision.lock().unwrap() = Some(decision);
         let claims = vec![("role".to_owned(), "cook".to_owned())];
         decide(Decision { user: Some("ann".into()), claims, ..Decision::default() });
-        let (_, lost) = negotiate(&stage, "/chat", "").await;
+        let (_, lost) = negotiate(&fixture, "/chat", "").await;
         decide(Decision::default());
-        let mut scene = Scene { stage, apps: vec![(app, link)] };
+        let mut scene = Scene { fixture, apps: vec![(app, link)] };
         let mut clients = Vec::new();
         for is_kept in [false, true] {
             clients.push(scene.begin_anew(&lost, "").await);
@@ -177,7 +177,7 @@ fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
             scene.link(0).data().await;
         }
         // The connection that restored its user is lost, too.
-        let (_, second) = negotiate(&scene.stage, "/chat", &format!("&restore={lost}")).await;
+        let (_, second) = negotiate(&scene.fixture, "/chat", &format!("&restore={lost}")).await;
         clients.push(scene.begin_anew(&second, "").await);
         scene.answer_query(0, true).await;
         assert_eq!(user(&scene.link(0).opening().await), Some("ann"));
@@ -187,15 +187,15 @@ fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
 #[test]
 fn a_user_whose_log_ins_were_revoked_is_not_given_back() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let manifest = HubManifest { asks_app: true, ..hub("chat", true) };
-        let mut app = stage.app("app-1", vec![manifest]);
+        let mut app = fixture.app("app-1", vec![manifest]);
         let _link = app.link().await;
         let decide = |decision: Decision| *app.dialler.decision.lock().unwrap() = Some(decision);
         decide(Decision { user: Some("ann".into()), ..Decision::default() });
-        let (_, lost) = negotiate(&stage, "/chat", "").await;
+        let (_, lost) = negotiate(&fixture, "/chat", "").await;
         decide(Decision::default());
-        let (_, claimed_before) = negotiate(&stage, "/chat", &format!("&restore={lost}")).await;
+        let (_, claimed_before) = negotiate(&fixture, "/chat", &format!("&restore={lost}")).await;
         let now_s = unix_seconds();
         let (user, kept_until_s) = (Some("ann".into()), now_s + 60);
         let told = SharedRevocation {
@@ -206,9 +206,9 @@ fn a_user_whose_log_ins_were_revoked_is_not_given_back() {
             kept_until_s,
             closed_ms: 0,
         };
-        stage.shared.admission.revocations.revoke(&told, now_s).unwrap();
-        assert_eq!(Client::upgrade(&stage, &format!("/chat?id={claimed_before}")).await.err(), Some(401));
-        let (_, token) = negotiate(&stage, "/chat", &format!("&restore={lost}")).await;
+        fixture.shared.admission.revocations.revoke(&told, now_s).unwrap();
+        assert_eq!(Client::upgrade(&fixture, &format!("/chat?id={claimed_before}")).await.err(), Some(401));
+        let (_, token) = negotiate(&fixture, "/chat", &format!("&restore={lost}")).await;
         let keys = AccessKeys::new(vec![trunkline_protocol::key::AccessKey::new(KEY).unwrap()]).unwrap();
         assert_eq!(ConnectionToken::open(&token, &keys).unwrap().restores, None);
     });
@@ -219,9 +219,9 @@ fn a_claim_stands_in_the_token_only_where_it_was_proved() {
     run(async {
         let scene = scene(&[true]).await;
         let keys = AccessKeys::new(vec![trunkline_protocol::key::AccessKey::new(KEY).unwrap()]).unwrap();
-        let (id, lost) = negotiate(&scene.stage, "/chat", "").await;
+        let (id, lost) = negotiate(&scene.fixture, "/chat", "").await;
         for (query, claimed) in [(format!("&restore={lost}"), Some(id)), ("&restore=".into(), None)] {
-            let (_, token) = negotiate(&scene.stage, "/chat", &query).await;
+            let (_, token) = negotiate(&scene.fixture, "/chat", &query).await;
             let claim = ConnectionToken::open(&token, &keys).unwrap().restores;
             assert_eq!(claim.map(|claim| claim.connection_id), claimed);
         }
@@ -232,9 +232,9 @@ fn a_claim_stands_in_the_token_only_where_it_was_proved() {
 fn an_app_server_is_notified_of_groups_that_others_add_its_clients_to() {
     run(async {
         let mut scene = scene(&[true]).await;
-        let Scene { stage, apps } = &mut scene;
-        let client = Client::connect(stage, &mut apps[0].1, &format!("/chat?access_token={}", token_of("ann"))).await;
-        let mut other = stage.app("app-2", vec![hub("chat", true)]);
+        let Scene { fixture, apps } = &mut scene;
+        let client = Client::connect(fixture, &mut apps[0].1, &format!("/chat?access_token={}", token_of("ann"))).await;
+        let mut other = fixture.app("app-2", vec![hub("chat", true)]);
         let mut other_link = other.link().await;
         scene.link(0).join(&client.id, "own").await;
         other_link.join(&client.id, "red").await;
@@ -265,21 +265,21 @@ fn an_app_server_is_notified_of_groups_that_others_add_its_clients_to() {
 #[test]
 fn clients_whose_connection_is_gone_learn_that_one_after_the_other() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let manifest = HubManifest { stateful_reconnect_buffer_bytes: Some(1000), ..hub("chat", false) };
-        let mut link = stage.app("app-1", vec![manifest]).link().await;
-        let (_, stateful) = negotiate(&stage, "/chat", "&useStatefulReconnect=true").await;
-        let (_, plain) = negotiate(&stage, "/chat", "").await;
+        let mut link = fixture.app("app-1", vec![manifest]).link().await;
+        let (_, stateful) = negotiate(&fixture, "/chat", "&useStatefulReconnect=true").await;
+        let (_, plain) = negotiate(&fixture, "/chat", "").await;
         for token in [&stateful, &plain] {
-            let client = Client::connect(&stage, &mut link, &format!("/chat?id={token}")).await;
+            let client = Client::connect(&fixture, &mut link, &format!("/chat?id={token}")).await;
             client.close().await;
             link.close().await;
         }
         let refused = |token: String| {
-            let stage = &stage;
+            let fixture = &fixture;
             async move {
                 let begun = Instant::now();
-                assert_eq!(Client::upgrade(stage, &format!("/chat?id={token}")).await.err(), Some(404));
+                assert_eq!(Client::upgrade(fixture, &format!("/chat?id={token}")).await.err(), Some(404));
                 begun.elapsed()
             }
         };

@@ -16,11 +16,11 @@ use trunkline_protocol::service::{ConnectionMoved, FlowOperation, MoveConnection
 use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::closes::cause_of;
+use super::fixture::{Fixture, KEY, run, settings, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::http::{exchange, negotiate};
+use super::hub_message::flow;
 use super::moves::{STATEFUL_HANDSHAKE, come_back};
-use super::speech::flow;
-use super::stage::{KEY, Stage, run, settings, token_of};
 use crate::clock::unix_seconds;
 use crate::fleet::{Fleet, own_phase};
 use crate::observer::{Observer, Readiness, RevocationOrder, RevocationReport, RevokedTokens};
@@ -32,12 +32,12 @@ const SOON: Duration = Duration::from_secs(20);
 const OLD_S: u64 = 100;
 const VOID_S: u64 = 50;
 
-fn observer_of(stage: &Stage, fleet: Fleet) -> Observer {
-    Observer::new(Readiness::new(stage.shared.clone(), Arc::default()), fleet)
+fn observer_of(fixture: &Fixture, fleet: Fleet) -> Observer {
+    Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet)
 }
 
-fn observer(stage: &Stage) -> Observer {
-    observer_of(stage, Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+fn observer(fixture: &Fixture) -> Observer {
+    observer_of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
 /// Builds a query with an access token of this age in seconds.
@@ -59,8 +59,8 @@ fn order(user: Option<&str>) -> RevocationOrder {
     RevocationOrder { tokens, close: user.is_some(), closed_ms: 0 }
 }
 
-async fn may_connect(stage: &Stage, query: &str) -> bool {
-    match Client::upgrade(stage, &format!("/chat?{query}")).await {
+async fn may_connect(fixture: &Fixture, query: &str) -> bool {
+    match Client::upgrade(fixture, &format!("/chat?{query}")).await {
         Ok(_) => true,
         Err(status) => {
             assert_eq!(status, 401);
@@ -72,29 +72,29 @@ async fn may_connect(stage: &Stage, query: &str) -> bool {
 #[test]
 fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        let observer = observer(&stage);
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        let observer = observer(&fixture);
         let (old, new) = (issued("ann", OLD_S), issued("ann", 0));
         // The client has negotiated, but not connected.
-        let (_, token) = negotiate(&stage, "/chat", &format!("&{old}")).await;
+        let (_, token) = negotiate(&fixture, "/chat", &format!("&{old}")).await;
         let report = observer.revoke(order(Some("ann"))).await.unwrap();
         assert_eq!((report.nodes, report.missing, report.clients), (1, Vec::<String>::new(), 0));
-        let (status, text) = exchange(&stage, "POST", &format!("/chat/negotiate?negotiateVersion=1&{old}"), "").await;
+        let (status, text) = exchange(&fixture, "POST", &format!("/chat/negotiate?negotiateVersion=1&{old}"), "").await;
         assert_eq!((status, text.contains("it was revoked")), (StatusCode::UNAUTHORIZED, true), "{text}");
-        assert_eq!(Client::upgrade(&stage, &format!("/chat?id={token}&{old}")).await.err(), Some(401));
+        assert_eq!(Client::upgrade(&fixture, &format!("/chat?id={token}&{old}")).await.err(), Some(401));
         let undated = format!("access_token={}", token_of("ann"));
         for void in [&old, &undated] {
-            assert!(!may_connect(&stage, void).await, "{void}");
+            assert!(!may_connect(&fixture, void).await, "{void}");
         }
         let others = format!("access_token={}", token_of("bob"));
         for good in [&new, &others, &issued("bob", OLD_S), &String::new()] {
-            assert!(may_connect(&stage, good).await, "{good}");
+            assert!(may_connect(&fixture, good).await, "{good}");
         }
-        let (_, token) = negotiate(&stage, "/chat", &format!("&{new}")).await;
-        assert!(Client::upgrade(&stage, &format!("/chat?id={token}&{new}")).await.is_ok());
-        let refused: Vec<_> = stage.shared.admission.verifier.refused().filter(|(_, count)| *count > 0).collect();
+        let (_, token) = negotiate(&fixture, "/chat", &format!("&{new}")).await;
+        assert!(Client::upgrade(&fixture, &format!("/chat?id={token}&{new}")).await.is_ok());
+        let refused: Vec<_> = fixture.shared.admission.verifier.refused().filter(|(_, count)| *count > 0).collect();
         assert_eq!(refused, [("revoked", 4)]);
-        assert_eq!(stage.shared.counters_of(0).requests_refused.of(Cause::TokenRevoked), 4);
+        assert_eq!(fixture.shared.counters_of(0).requests_refused.of(Cause::TokenRevoked), 4);
         let kept = observer.revocations(Some("ann"), 10);
         assert_eq!((kept.revocations, kept.total), (vec![order(Some("ann")).tokens], 1));
     });
@@ -103,33 +103,33 @@ fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
 #[test]
 fn an_app_that_decides_about_clients_is_not_asked_about_a_revoked_token() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let _link = app.link().await;
         let bob = Decision { user: Some("bob".into()), ..Decision::default() };
         *app.dialler.decision.lock().unwrap() = Some(bob);
-        observer(&stage).revoke(order(Some("ann"))).await.unwrap();
-        assert!(!may_connect(&stage, &issued("ann", OLD_S)).await, "it would have let her in as bob");
-        assert!(may_connect(&stage, &issued("ann", 0)).await);
+        observer(&fixture).revoke(order(Some("ann"))).await.unwrap();
+        assert!(!may_connect(&fixture, &issued("ann", OLD_S)).await, "it would have let her in as bob");
+        assert!(may_connect(&fixture, &issued("ann", 0)).await);
     });
 }
 
 #[test]
 fn the_connections_of_the_user_close_if_the_operator_wants_that_and_no_others() {
     run(async {
-        let stage = Stage::with(settings(), 2);
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
+        let fixture = Fixture::with(settings(), 2);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
         let (mut chat, mut news) = (app.link().await, app.link().await);
-        let observer = observer(&stage);
+        let observer = observer(&fixture);
         let target = |hub: &str, user: &str| format!("/{hub}?{}", issued(user, OLD_S));
         let mut hers = Vec::new();
         for _ in 0..3 {
-            hers.push(Client::connect(&stage, &mut chat, &target("chat", "ann")).await);
+            hers.push(Client::connect(&fixture, &mut chat, &target("chat", "ann")).await);
         }
-        hers.push(Client::connect(&stage, &mut news, &target("news", "ann")).await);
-        let mut bob = Client::connect(&stage, &mut chat, &target("chat", "bob")).await;
-        let mut nobody = Client::connect(&stage, &mut chat, "/chat").await;
+        hers.push(Client::connect(&fixture, &mut news, &target("news", "ann")).await);
+        let mut bob = Client::connect(&fixture, &mut chat, &target("chat", "bob")).await;
+        let mut nobody = Client::connect(&fixture, &mut chat, "/chat").await;
         let left_open = observer.revoke(RevocationOrder { close: false, ..order(Some("ann")) }).await.unwrap();
         assert_eq!(left_open.clients, 0);
         for (index, client) in hers.iter_mut().enumerate() {
@@ -153,11 +153,11 @@ fn the_connections_of_the_user_close_if_the_operator_wants_that_and_no_others() 
 #[test]
 fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let mut ann = Client::upgrade(&stage, &format!("/chat?{}", issued("ann", OLD_S))).await.unwrap();
-        let mut bob = Client::upgrade(&stage, &format!("/chat?{}", issued("bob", OLD_S))).await.unwrap();
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut ann = Client::upgrade(&fixture, &format!("/chat?{}", issued("ann", OLD_S))).await.unwrap();
+        let mut bob = Client::upgrade(&fixture, &format!("/chat?{}", issued("bob", OLD_S))).await.unwrap();
         // There is no connection to close yet.
-        assert_eq!(observer(&stage).revoke(order(Some("ann"))).await.unwrap().clients, 0);
+        assert_eq!(observer(&fixture).revoke(order(Some("ann"))).await.unwrap().clients, 0);
         ann.send(JSON_HANDSHAKE).await;
         assert_eq!(ann.next().await, Received::Text("{}".into()));
         assert_eq!(ann.next().await, Received::Text("{\"type\":7,\"allowReconnect\":true}".into()));
@@ -171,13 +171,13 @@ fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again() {
 #[test]
 fn a_revocation_without_a_user_voids_all_tokens_immediately() {
     run(async {
-        let (stage, _app, _link) = Stage::start().with_chat().await;
-        observer(&stage).revoke(order(None)).await.unwrap();
+        let (fixture, _app, _link) = Fixture::start().with_chat().await;
+        observer(&fixture).revoke(order(None)).await.unwrap();
         for user in ["ann", "bob"] {
-            assert!(!may_connect(&stage, &issued(user, OLD_S)).await);
-            assert!(may_connect(&stage, &issued(user, 0)).await);
+            assert!(!may_connect(&fixture, &issued(user, OLD_S)).await);
+            assert!(may_connect(&fixture, &issued(user, 0)).await);
         }
-        assert!(may_connect(&stage, "").await, "whoever shows no token has none that is void");
+        assert!(may_connect(&fixture, "").await, "whoever shows no token has none that is void");
     });
 }
 
@@ -188,16 +188,16 @@ fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_everywhere(
         let target = format!("/chat?{}", issued("ann", OLD_S));
         let mut clients = Vec::new();
         for node in &mut nodes {
-            clients.push(Client::connect(&node.stage, &mut node.link, &target).await);
+            clients.push(Client::connect(&node.fixture, &mut node.link, &target).await);
         }
-        let observer = observer_of(&nodes[1].stage, nodes[1].fleet.clone());
+        let observer = observer_of(&nodes[1].fixture, nodes[1].fleet.clone());
         let report = observer.revoke(order(Some("ann"))).await.unwrap();
         let all = RevocationReport { tokens: order(Some("ann")).tokens, nodes: 3, missing: Vec::new(), clients: 3 };
         assert_eq!(report, all);
         for (client, node) in clients.iter_mut().zip(&nodes) {
             assert!(client.text().await.starts_with("{\"type\":7"));
-            assert!(!may_connect(&node.stage, &issued("ann", OLD_S)).await);
-            assert!(may_connect(&node.stage, &issued("ann", 0)).await);
+            assert!(!may_connect(&node.fixture, &issued("ann", OLD_S)).await);
+            assert!(may_connect(&node.fixture, &issued("ann", 0)).await);
         }
     });
 }
@@ -206,15 +206,15 @@ fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_everywhere(
 fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     run(async {
         let (network, mut nodes) = nodes(2).await;
-        observer_of(&nodes[0].stage, nodes[0].fleet.clone()).revoke(order(Some("ann"))).await.unwrap();
+        observer_of(&nodes[0].fixture, nodes[0].fleet.clone()).revoke(order(Some("ann"))).await.unwrap();
         let late = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
-        let is_ready = || own_phase(&late.stage.shared) == NodePhase::Ready;
+        let is_ready = || own_phase(&late.fixture.shared) == NodePhase::Ready;
         until(SOON, "the third node takes clients", is_ready).await;
-        assert!(!may_connect(&late.stage, &issued("ann", OLD_S)).await);
-        assert_eq!(late.stage.shared.admission.revocations.all(unix_seconds()).len(), 1);
+        assert!(!may_connect(&late.fixture, &issued("ann", OLD_S)).await);
+        assert_eq!(late.fixture.shared.admission.revocations.all(unix_seconds()).len(), 1);
         nodes.push(late);
         linked(&nodes).await;
-        let observer = observer_of(&nodes[2].stage, nodes[2].fleet.clone());
+        let observer = observer_of(&nodes[2].fixture, nodes[2].fleet.clone());
         assert_eq!(observer.revoke(order(Some("bob"))).await.unwrap().nodes, 3);
     });
 }
@@ -224,14 +224,14 @@ fn a_disconnected_node_is_missing_and_gets_revocations_on_its_return() {
     run(async {
         let (_network, nodes) = nodes(2).await;
         nodes[1].cut(true);
-        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
         let report = observer.revoke(order(Some("ann"))).await.unwrap();
         assert_eq!((report.nodes, report.missing), (1, vec!["n2".to_owned()]));
-        assert!(may_connect(&nodes[1].stage, &issued("ann", OLD_S)).await, "it can't know yet");
+        assert!(may_connect(&nodes[1].fixture, &issued("ann", OLD_S)).await, "it can't know yet");
         nodes[1].cut(false);
-        let kept = || nodes[1].stage.shared.admission.revocations.all(unix_seconds()).len() == 1;
+        let kept = || nodes[1].fixture.shared.admission.revocations.all(unix_seconds()).len() == 1;
         until(SOON, "it has learnt it", kept).await;
-        assert!(!may_connect(&nodes[1].stage, &issued("ann", OLD_S)).await);
+        assert!(!may_connect(&nodes[1].fixture, &issued("ann", OLD_S)).await);
     });
 }
 
@@ -241,14 +241,14 @@ fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it_is_ba
         let (_network, mut nodes) = nodes(2).await;
         let target = |ago_s| format!("/chat?{}", issued("ann", ago_s));
         let away = &mut nodes[1];
-        let mut old = Client::connect(&away.stage, &mut away.link, &target(OLD_S)).await;
+        let mut old = Client::connect(&away.fixture, &mut away.link, &target(OLD_S)).await;
         away.cut(true);
-        let observer = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
         assert_eq!(observer.revoke(order(Some("ann"))).await.unwrap().clients, 0);
         // sleep: link sessions end, together with their unsent messages
         sleep(Duration::from_secs(120)).await;
         let away = &mut nodes[1];
-        let mut late = Client::connect(&away.stage, &mut away.link, &target(OLD_S)).await;
+        let mut late = Client::connect(&away.fixture, &mut away.link, &target(OLD_S)).await;
         away.cut(false);
         for client in [&mut old, &mut late] {
             assert!(client.text().await.starts_with("{\"type\":7"));
@@ -257,7 +257,7 @@ fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it_is_ba
         }
         // Closed only once: a connection opened with a valid token survives further reconnects of the nodes.
         let back = &mut nodes[1];
-        let mut good = Client::connect(&back.stage, &mut back.link, &target(0)).await;
+        let mut good = Client::connect(&back.fixture, &mut back.link, &target(0)).await;
         back.cut(true);
         // sleep: as above
         sleep(Duration::from_secs(120)).await;
@@ -270,23 +270,23 @@ fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it_is_ba
 #[test]
 fn a_client_whose_user_the_app_has_named_before_the_revocation_has_to_negotiate_again() {
     run(async {
-        let stage = Stage::start();
+        let fixture = Fixture::start();
         let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-        let mut app = stage.app("app-1", vec![hub]);
+        let mut app = fixture.app("app-1", vec![hub]);
         let _link = app.link().await;
         let ann = Decision { user: Some("ann".into()), ..Decision::default() };
         *app.dialler.decision.lock().unwrap() = Some(ann);
-        let (_, token) = negotiate(&stage, "/chat", "").await;
-        let (_, of_before) = negotiate(&stage, "/chat", "").await;
+        let (_, token) = negotiate(&fixture, "/chat", "").await;
+        let (_, of_before) = negotiate(&fixture, "/chat", "").await;
         let revoked = |issued_before| {
             let mut order = order(Some("ann"));
             order.tokens.issued_before = issued_before;
             order
         };
-        observer(&stage).revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
-        assert!(Client::upgrade(&stage, &format!("/chat?id={token}")).await.is_ok());
-        observer(&stage).revoke(revoked(unix_seconds() + 1)).await.unwrap();
-        assert_eq!(Client::upgrade(&stage, &format!("/chat?id={of_before}")).await.err(), Some(401));
+        observer(&fixture).revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
+        assert!(Client::upgrade(&fixture, &format!("/chat?id={token}")).await.is_ok());
+        observer(&fixture).revoke(revoked(unix_seconds() + 1)).await.unwrap();
+        assert_eq!(Client::upgrade(&fixture, &format!("/chat?id={of_before}")).await.err(), Some(401));
     });
 }
 
@@ -304,7 +304,7 @@ impl Movers {
         let stateful_reconnect_buffer_bytes = Some(100_000);
         let hub =
             || HubManifest { asks_app: true, stateful_reconnect_buffer_bytes, ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
         let ann = Decision { user: Some("ann".into()), ..Decision::default() };
         apps.iter().for_each(|app| *app.dialler.decision.lock().unwrap() = Some(ann.clone()));
         let (old, new) = (apps[0].link().await, apps[1].link().await);
@@ -313,9 +313,9 @@ impl Movers {
 
     /// Connects at the first node and loses the socket. Returns the connection id and the client's reconnect target.
     async fn lost_client(&mut self) -> (String, String) {
-        let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        let (_, token) = negotiate(&self.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
         let target = format!("/shop?id={token}");
-        let mut client = Client::upgrade(&self.nodes[0].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&self.nodes[0].fixture, &target).await.unwrap();
         client.send(STATEFUL_HANDSHAKE).await;
         client.accept(&mut self.old).await;
         (client.id.clone(), target)
@@ -324,8 +324,8 @@ impl Movers {
     /// Closes the user's connections at one node, before the other node is notified. Returns the number of closed
     /// connections.
     async fn close_at(&self, node: usize) -> u64 {
-        let FleetNode { stage, fleet, .. } = &self.nodes[node];
-        observer_of(stage, fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
+        let FleetNode { fixture, fleet, .. } = &self.nodes[node];
+        observer_of(fixture, fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
     }
 }
 
@@ -371,11 +371,11 @@ fn a_request_forwarded_by_a_node_without_the_revocation_gets_a_reconnect() {
     run(async {
         let (_network, mut nodes) = nodes(2).await;
         let old = issued("ann", OLD_S);
-        let (_, token) = negotiate(&nodes[0].stage, "/chat", &format!("&{old}")).await;
+        let (_, token) = negotiate(&nodes[0].fixture, "/chat", &format!("&{old}")).await;
         let target = format!("/chat?id={token}&{old}");
-        let owner = observer_of(&nodes[0].stage, nodes[0].fleet.clone());
+        let owner = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
         owner.revoke_own(&order(Some("ann"))).await.unwrap();
-        let by = &nodes[1].stage;
+        let by = &nodes[1].fixture;
         assert_eq!(exchange(by, "GET", &target, "").await.0, StatusCode::OK);
         assert_eq!(exchange(by, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
         let (_, told) = exchange(by, "GET", &target, "").await;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
+use super::fixture::{Fixture, KEY, run};
 use super::hub_separation::{APP_KEY, enter, hubs, two_hubs, user_token};
-use super::stage::{KEY, Stage, run};
 use super::webhook_server::WebhookServer;
 use super::webhooks::{self, cast, connect, plain};
 use crate::auth::{AdminToken, AdminTokenInForce};
@@ -22,18 +22,18 @@ fn file(name: &str) -> PathBuf {
 #[test]
 fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(two_hubs(), 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         let path = file("half-written");
         let write = |text: &str| std::fs::write(&path, text).unwrap();
         write(&format!("chat={APP_KEY}"));
         let apps = GivenKeys { typed: Vec::new(), files: vec![path.clone()] };
-        spawn_local(key_reload::run(stage.shared.clone(), SecretSources { apps, ..SecretSources::default() }));
+        spawn_local(key_reload::run(fixture.shared.clone(), SecretSources { apps, ..SecretSources::default() }));
         let pass = async |seconds: u64| {
             // sleep: the test advances paused time
             sleep(Duration::from_secs(seconds)).await;
-            enter(&stage, "/chat", &user_token(APP_KEY, None)).await
+            enter(&fixture, "/chat", &user_token(APP_KEY, None)).await
         };
         assert_eq!(pass(1).await, 200);
         write("# Keys of apps.\n");
@@ -49,14 +49,14 @@ fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
 #[test]
 fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_empty_blocks_nothing() {
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
+        let fixture = Fixture::with(two_hubs(), 1);
         let (one, other) = (file("one-of-two"), file("other-of-two"));
         let apps = GivenKeys { typed: Vec::new(), files: vec![one.clone(), other.clone()] };
         let sources = SecretSources { apps, ..SecretSources::default() };
         let read = |in_one: &str, in_other: &str| {
             std::fs::write(&one, in_one).unwrap();
             std::fs::write(&other, in_other).unwrap();
-            reload(&stage.shared, &sources)
+            reload(&fixture.shared, &sources)
         };
         let (shop, news) = ("shop=the key of the app shop", "news=the key of the app news");
         read(&format!("{shop}\n{news}"), "").unwrap();
@@ -72,8 +72,8 @@ fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_empty_b
 fn keys_in_files_are_reloaded_together_or_not_at_all() {
     const NEW: &str = "the new key of these tests";
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(two_hubs(), 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         let (access, apps) = (file("access"), file("apps"));
         let of_access = GivenKeys { typed: Vec::new(), files: vec![access.clone()] };
@@ -82,14 +82,14 @@ fn keys_in_files_are_reloaded_together_or_not_at_all() {
         let read = |key: &str, line: &str| {
             std::fs::write(&access, key).unwrap();
             std::fs::write(&apps, line).unwrap();
-            reload(&stage.shared, &sources)
+            reload(&fixture.shared, &sources)
         };
         let statuses = async || {
             let [old, new, of_app] = [KEY, NEW, APP_KEY].map(|key| user_token(key, None));
             [
-                enter(&stage, "/chat", &old).await,
-                enter(&stage, "/chat", &new).await,
-                enter(&stage, "/chat", &of_app).await,
+                enter(&fixture, "/chat", &old).await,
+                enter(&fixture, "/chat", &new).await,
+                enter(&fixture, "/chat", &of_app).await,
             ]
         };
         assert_eq!(statuses().await, [200, 401, 200]);
@@ -114,8 +114,8 @@ fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
     const SECRETS: [&str; 2] = ["the secret of an issuer", "its secret from tomorrow on"];
     const TOKENS: [&str; 2] = ["the-token-of-monday", "the-token-of-tuesday"];
     run(async {
-        let stage = Stage::with(two_hubs(), 1);
-        let mut app = stage.app("app-1", hubs());
+        let fixture = Fixture::with(two_hubs(), 1);
+        let mut app = fixture.app("app-1", hubs());
         let _links = [app.link().await, app.link().await];
         let (secret, token) = (file("jwt-secret"), file("admin-token"));
         let in_force = AdminTokenInForce::from(AdminToken::new(TOKENS[0]).unwrap());
@@ -127,11 +127,11 @@ fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
         let read = |of_issuer: &str, of_admin: &str| {
             std::fs::write(&secret, of_issuer).unwrap();
             std::fs::write(&token, of_admin).unwrap();
-            reload(&stage.shared, &sources)
+            reload(&fixture.shared, &sources)
         };
         let state = async || {
             let [old, new] = SECRETS.map(|secret| user_token(secret, None));
-            let statuses = [enter(&stage, "/chat", &old).await, enter(&stage, "/chat", &new).await];
+            let statuses = [enter(&fixture, "/chat", &old).await, enter(&fixture, "/chat", &new).await];
             (statuses, TOKENS.map(|token| in_force.load().token.is(token)))
         };
         read(SECRETS[0], TOKENS[0]).unwrap();
@@ -153,16 +153,16 @@ fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
 fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
     run(async {
         let network = MemoryNetwork::default();
-        let stage = webhooks::stage(&network, plain());
+        let fixture = webhooks::fixture(&network, plain());
         let mut server = WebhookServer::listen(&network, webhooks::APP);
         let path = file("webhook-secrets");
         let of_webhooks = GivenKeys { typed: Vec::new(), files: vec![path.clone()] };
         let sources = SecretSources { webhooks: of_webhooks, ..SecretSources::default() };
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            reload(&stage.shared, &sources)
+            reload(&fixture.shared, &sources)
         };
-        let mut client = connect(&stage, "/chat").await;
+        let mut client = connect(&fixture, "/chat").await;
         let connected = server.next().await;
         let by_access_key = connected.header("x-asrs-signature").to_owned();
         connected.answer(200, "");
@@ -186,6 +186,6 @@ fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
         read("# None any more.").unwrap();
         assert_eq!(signature().await, by_access_key);
         std::fs::remove_file(&path).unwrap();
-        assert!(reload(&stage.shared, &sources).unwrap_err().contains("can't be read"));
+        assert!(reload(&fixture.shared, &sources).unwrap_err().contains("can't be read"));
     });
 }

@@ -7,10 +7,10 @@ use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use super::app::{AppLink, broadcast, data_for};
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fixture::{Fixture, run, settings};
 use super::fleet_nodes::FleetNode;
+use super::hub_message::flow;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
-use super::speech::flow;
-use super::stage::{Stage, run, settings};
 use crate::config::{OutboxLimits, Settings};
 
 /// Pipe capacity of a client.
@@ -44,9 +44,9 @@ async fn read(client: &mut Client, messages: std::ops::Range<usize>) {
 #[test]
 fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(settings(), 1).with_chat().await;
-        let mut client = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        let other = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
+        let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let other = Client::connect(&fixture, &mut link, "/chat").await;
         send_marked(&link, &client, 0..WINDOW / 2, 1).await;
         send_marked(&link, &client, WINDOW / 2..WINDOW, 2).await;
         // A fast client's mark is confirmed while the slow client's is pending.
@@ -69,9 +69,9 @@ fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
 #[test]
 fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
     run(async {
-        let (stage, _app, mut link) = Stage::with(settings(), 1).with_chat().await;
-        let mut steady = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        let deaf = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
+        let mut steady = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let deaf = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
         send_marked(&link, &steady, 0..WINDOW, 1).await;
         send_marked(&link, &deaf, 0..WINDOW, 2).await;
         let (begun, mut at) = (Instant::now(), 0);
@@ -96,8 +96,8 @@ fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
 fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
     run(async {
         let outbox = OutboxLimits { client_bytes: 10_000, ..OutboxLimits::default() };
-        let (stage, _app, mut link) = Stage::with(Settings { outbox, ..settings() }, 1).with_chat().await;
-        let mut client = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+        let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
         for at in 0..WINDOW {
             let text = message(at);
             let send = if at % 2 == 0 { broadcast(&text) } else { data_for(&client.id, text + "\u{1e}") };
@@ -116,9 +116,9 @@ fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
 fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
     run(async {
         let outbox = OutboxLimits { client_bytes: 10_000, total_bytes: 100_000, ..OutboxLimits::default() };
-        let (stage, _app, mut link) = Stage::with(Settings { outbox, ..settings() }, 1).with_chat().await;
-        let mut small = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        let mut large = Client::connect_over(stage.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+        let mut small = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+        let mut large = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
         for at in 0..30 {
             link.send(data_for(&small.id, message(at) + "\u{1e}")).await;
         }
@@ -136,7 +136,7 @@ fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
 /// Connects a slow client with more data waiting than an app server that dials in may send.
 async fn paused_client(node: &FleetNode, link: &mut DialInLink) -> Client {
     let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-    let mut client = Client::upgrade_over(node.stage.dial_with(PIPE_BYTES), &target).await.unwrap();
+    let mut client = Client::upgrade_over(node.fixture.dial_with(PIPE_BYTES), &target).await.unwrap();
     client.send(JSON_HANDSHAKE).await;
     assert_eq!(client.next().await, Received::Text("{}".into()));
     let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };

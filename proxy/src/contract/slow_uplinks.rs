@@ -12,7 +12,7 @@ use trunkline_protocol::service::*;
 use super::app::{App, AppLink};
 use super::client::{Client, PING};
 use super::closes::cause_of;
-use super::stage::{Stage, run, settings};
+use super::fixture::{Fixture, run, settings};
 use crate::config::{FrontendLimits, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,15 +34,15 @@ async fn send_for_a_second(client: &mut Client, bytes: usize) {
 }
 
 /// Starts a node with a budget for unfinished messages, and a hub that accepts large messages.
-async fn stage_with_budget(unfinished_total_bytes: usize) -> (Stage, App, AppLink) {
+async fn fixture_with_budget(unfinished_total_bytes: usize) -> (Fixture, App, AppLink) {
     let limits = FrontendLimits { unfinished_total_bytes, ..FrontendLimits::default() };
     let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
-    Stage::with(Settings { limits, ..settings() }, 1).with_app(hub).await
+    Fixture::with(Settings { limits, ..settings() }, 1).with_app(hub).await
 }
 
 /// Number of connections at the node, including closing ones.
-async fn places(stage: &Stage) -> usize {
-    stage.shared.shards()[0].inspect(|state| state.core.connections.everyone().len()).await.unwrap()
+async fn connection_count(fixture: &Fixture) -> usize {
+    fixture.shared.shards()[0].inspect(|state| state.core.connections.everyone().len()).await.unwrap()
 }
 
 async fn close_by_app(link: &AppLink, client: &Client) {
@@ -63,17 +63,17 @@ async fn fill(link: &AppLink, client: &mut Client) {
     assert!(timeout(SECOND, flood).await.is_err());
 }
 
-async fn stage_with_small_links() -> (Stage, App, AppLink) {
+async fn fixture_with_small_links() -> (Fixture, App, AppLink) {
     let mut settings = settings();
     settings.links.outbox_max_bytes = 1024;
-    Stage::with(settings, 1).with_chat().await
+    Fixture::with(settings, 1).with_chat().await
 }
 
 #[test]
 fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
     run(async {
-        let (stage, _app, mut link) = stage_with_budget(256 * 1024 * 1024).await;
-        let mut phone = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = fixture_with_budget(256 * 1024 * 1024).await;
+        let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
         begin(&mut phone).await;
         for second in 0..120 {
             send_for_a_second(&mut phone, 8 * 1024).await;
@@ -90,15 +90,15 @@ fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
 #[test]
 fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_through() {
     run(async {
-        let (stage, _app, mut link) = stage_with_budget(12 * 1024 * 1024).await;
+        let (fixture, _app, mut link) = fixture_with_budget(12 * 1024 * 1024).await;
         let mut holders = Vec::new();
         for _ in 0..32 {
-            let mut holder = Client::connect(&stage, &mut link, "/chat").await;
+            let mut holder = Client::connect(&fixture, &mut link, "/chat").await;
             begin(&mut holder).await;
             holder.write(piece(vec![b'x'; 100_000], Data::Continue, false)).await;
             holders.push(holder);
         }
-        let mut phone = Client::connect(&stage, &mut link, "/chat").await;
+        let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
         begin(&mut phone).await;
         for _ in 0..80 {
             for holder in &mut holders {
@@ -126,9 +126,9 @@ fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_thr
 #[test]
 fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
     run(async {
-        let (stage, _app, mut link) = stage_with_small_links().await;
-        let mut pinging = Client::connect(&stage, &mut link, "/chat").await;
-        let mut flooding = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = fixture_with_small_links().await;
+        let mut pinging = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
         pinging.send(&format!("{PING}\u{1e}")).await;
         fill(&link, &mut flooding).await;
         for _ in 0..9 {
@@ -140,21 +140,21 @@ fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
         }
         link.set_reading(true);
         pinging.fence(&link).await;
-        assert_eq!(places(&stage).await, 2);
+        assert_eq!(connection_count(&fixture).await, 2);
     });
 }
 
 #[test]
 fn a_client_that_does_not_answer_a_close_has_five_seconds() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let client = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let client = Client::connect(&fixture, &mut link, "/chat").await;
         // sleep: the test advances paused time
         sleep(2 * SECOND).await;
         close_by_app(&link, &client).await;
         link.fence().await;
         let closed = Instant::now();
-        while places(&stage).await > 0 {
+        while connection_count(&fixture).await > 0 {
             sleep(SECOND / 2).await; // sleep: as above
         }
         assert!((4..=6).contains(&closed.elapsed().as_secs()), "{:?}", closed.elapsed());
@@ -164,13 +164,13 @@ fn a_client_that_does_not_answer_a_close_has_five_seconds() {
 #[test]
 fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
     run(async {
-        let (stage, _app, mut link) = stage_with_small_links().await;
-        let mut flooding = Client::connect(&stage, &mut link, "/chat").await;
+        let (fixture, _app, mut link) = fixture_with_small_links().await;
+        let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
         fill(&link, &mut flooding).await;
         close_by_app(&link, &flooding).await;
         // sleep: the test advances paused time
         sleep(7 * SECOND).await;
-        assert_eq!(places(&stage).await, 0);
+        assert_eq!(connection_count(&fixture).await, 0);
     });
 }
 
@@ -180,12 +180,12 @@ fn what_has_begun_of_a_message_goes_with_the_close_of_its_client() {
     let no_frame = || Message::Frame(Frame::message(&b"x"[..], OpCode::Data(Data::Reserved(3)), true));
     for (name, bad) in [("too large", too_large()), ("no frame", no_frame())] {
         run(async {
-            let (stage, _app, mut link) = Stage::start().with_chat().await;
-            let mut client = Client::connect(&stage, &mut link, "/chat").await;
+            let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+            let mut client = Client::connect(&fixture, &mut link, "/chat").await;
             begin(&mut client).await;
             client.write(piece(vec![b'x'; 20_000], Data::Continue, false)).await;
             link.fence().await;
-            let unfinished = || stage.shared.counters_of(0).unfinished_bytes.get();
+            let unfinished = || fixture.shared.counters_of(0).unfinished_bytes.get();
             assert!(unfinished() >= 20_000, "{name}");
             client.write(bad).await;
             assert_eq!(link.close().await.connection_id, client.id);

@@ -9,8 +9,8 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, data_for, to_group};
 use super::client::{Client, JSON_HANDSHAKE, PING, Received};
+use super::fixture::{Fixture, run, settings};
 use super::http::negotiate;
-use super::stage::{Stage, run, settings};
 use crate::config::{OutboxLimits, Settings};
 
 const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
@@ -18,39 +18,39 @@ const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 const BUFFER_BYTES: usize = 1_000;
 
 struct Scene {
-    stage: Stage,
+    fixture: Fixture,
     link: AppLink,
     _app: App,
 }
 
-async fn scene_with(stage: Stage) -> Scene {
+async fn scene_with(fixture: Fixture) -> Scene {
     let hub = HubManifest { stateful_reconnect_buffer_bytes: Some(BUFFER_BYTES), ..HubManifest::new("chat", "/chat") };
-    let mut app = stage.app("app-1", vec![hub]);
+    let mut app = fixture.app("app-1", vec![hub]);
     let link = app.link().await;
-    Scene { stage, link, _app: app }
+    Scene { fixture, link, _app: app }
 }
 
 async fn scene() -> Scene {
-    scene_with(Stage::start()).await
+    scene_with(Fixture::start()).await
 }
 
 impl Scene {
     /// State of a connection as shown to operators.
     async fn state(&self, id: &str) -> &'static str {
-        let place = self.stage.shared.routes.find(id).unwrap();
-        let (shard, id) = (&self.stage.shared.shards()[usize::from(place.shard)], id.to_owned());
+        let place = self.fixture.shared.routes.find(id).unwrap();
+        let (shard, id) = (&self.fixture.shared.shards()[usize::from(place.shard)], id.to_owned());
         shard.inspect(move |state| state.inspector().details(place.slot, &id)).await.flatten().unwrap().row.state
     }
 
     /// Negotiates stateful reconnect; returns the target of the upgrade.
     async fn target(&self) -> String {
-        let (_, token) = negotiate(&self.stage, "/chat", "&useStatefulReconnect=true").await;
+        let (_, token) = negotiate(&self.fixture, "/chat", "&useStatefulReconnect=true").await;
         format!("/chat?id={token}")
     }
 
     async fn connect(&mut self) -> (Client, String) {
         let target = self.target().await;
-        let mut client = Client::upgrade(&self.stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&self.fixture, &target).await.unwrap();
         client.send(STATEFUL_HANDSHAKE).await;
         client.accept(&mut self.link).await;
         (client, target)
@@ -58,7 +58,7 @@ impl Scene {
 
     /// Reconnects; returns the new socket and its first sequence message.
     async fn come_back(&self, target: &str) -> (Client, String) {
-        let mut client = Client::upgrade(&self.stage, target).await.unwrap();
+        let mut client = Client::upgrade(&self.fixture, target).await.unwrap();
         let sequence = client.text().await;
         (client, sequence)
     }
@@ -83,7 +83,7 @@ fn acknowledgement(number: u64) -> String {
 #[test]
 fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notified() {
     run(async {
-        let mut scene = scene_with(Stage::with(settings(), 2)).await;
+        let mut scene = scene_with(Fixture::with(settings(), 2)).await;
         let (mut client, target) = scene.connect().await;
         let id = client.id.clone();
         scene.link.join(&id, "red").await;
@@ -110,7 +110,7 @@ fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notified() 
         assert_eq!(client.text().await, call("e"), "the group is what it was");
         assert_eq!(scene.state(&id).await, "open");
         scene.link.fence().await;
-        assert_eq!(scene.stage.shared.counters().iter().map(|counters| counters.resumed.get()).sum::<u64>(), 1);
+        assert_eq!(scene.fixture.shared.counters().iter().map(|counters| counters.resumed.get()).sum::<u64>(), 1);
     });
 }
 
@@ -142,8 +142,8 @@ fn a_client_that_does_not_come_back_in_time_is_gone() {
         let cause =
             close.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
         assert_eq!((close.connection_id.as_ref(), cause.as_deref()), (id.as_str(), Some("socket_ended")));
-        assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
-        assert_eq!(scene.stage.shared.counters()[0].replay_bytes.get(), 0);
+        assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
+        assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);
     });
 }
 
@@ -176,7 +176,7 @@ fn a_goodbye_ends_the_connection_immediately() {
             }
             client.close().await;
             scene.link.close().await;
-            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
         }
     });
 }
@@ -193,7 +193,7 @@ fn no_client_resumes_a_connection_closed_by_its_app_server() {
             let close = CloseConnection { connection_id, ..CloseConnection::default() };
             scene.link.send(ServiceMessage::CloseConnection(close)).await;
             scene.link.fence().await;
-            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404), "{}", kept.is_some());
+            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404), "{}", kept.is_some());
         }
     });
 }
@@ -202,18 +202,18 @@ fn no_client_resumes_a_connection_closed_by_its_app_server() {
 fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
     run(async {
         let mut scene = scene().await;
-        let (_, token) = negotiate(&scene.stage, "/chat", "").await;
+        let (_, token) = negotiate(&scene.fixture, "/chat", "").await;
         let asked = scene.target().await;
         // Requested in one place only: by the handshake version, or by negotiate.
         for (target, handshake) in [(format!("/chat?id={token}"), STATEFUL_HANDSHAKE), (asked, JSON_HANDSHAKE)] {
-            let mut client = Client::upgrade(&scene.stage, &target).await.unwrap();
+            let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
             client.send(handshake).await;
             client.accept(&mut scene.link).await;
             client.send(&sent("1")).await;
             assert_eq!(scene.link.data().await.0, sent("1"));
             drop(client);
             scene.link.close().await;
-            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
         }
     });
 }
@@ -234,7 +234,7 @@ fn a_client_whose_sequence_number_is_impossible_is_closed_with_an_error() {
             assert!(client.text().await.starts_with("{\"type\":7,\"error\":"));
             let close = scene.link.close().await;
             assert!(close.error.as_ref().unwrap().contains(error), "{close:?}");
-            assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
         }
     });
 }
@@ -262,7 +262,7 @@ fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
 fn a_disconnected_client_with_too_many_pending_bytes_is_closed_and_delays_no_other() {
     run(async {
         let outbox = OutboxLimits { client_bytes: 2_000, ..OutboxLimits::default() };
-        let mut scene = scene_with(Stage::with(Settings { outbox, ..settings() }, 1)).await;
+        let mut scene = scene_with(Fixture::with(Settings { outbox, ..settings() }, 1)).await;
         let (gone, target) = scene.connect().await;
         let (mut other, _) = scene.connect().await;
         let gone_id = gone.id.clone();
@@ -277,7 +277,7 @@ fn a_disconnected_client_with_too_many_pending_bytes_is_closed_and_delays_no_oth
         let close = scene.link.close().await;
         assert_eq!(close.connection_id, gone_id);
         assert!(close.error.unwrap().contains("--outbox-max-bytes"));
-        assert_eq!(Client::upgrade(&scene.stage, &target).await.err(), Some(404));
+        assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
     });
 }
 
@@ -288,7 +288,7 @@ fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
         for (is_stateful, pings, waits_ms) in [(true, false, 50), (true, true, 20), (false, false, 0)] {
             let (mut client, target) = match is_stateful {
                 true => scene.connect().await,
-                false => (Client::connect(&scene.stage, &mut scene.link, "/chat").await, String::new()),
+                false => (Client::connect(&scene.fixture, &mut scene.link, "/chat").await, String::new()),
             };
             let (id, begun) = (client.id.clone(), Instant::now());
             scene.link.write(&id, sent("a")).await;
@@ -312,7 +312,7 @@ fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
             client.close().await;
             scene.link.close().await;
         }
-        assert_eq!(scene.stage.shared.counters()[0].replay_bytes.get(), 0);
+        assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);
     });
 }
 
@@ -329,10 +329,10 @@ fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_after_a
         let (mut client, _) = scene.connect().await;
         scene.link.write(&client.id, sent("b")).await;
         scene.link.fence().await;
-        let state = &scene.stage.shared;
+        let state = &scene.fixture.shared;
         state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
         assert_eq!(client.text().await, call("b"), "before the node has closed the link");
-        let mut scene = scene_with(Stage::start()).await;
+        let mut scene = scene_with(Fixture::start()).await;
         let (client, target) = scene.connect().await;
         scene.link.write(&client.id, sent("c")).await;
         scene.link.fence().await;

@@ -10,10 +10,10 @@ use trunkline_protocol::service::{ConnectionFlowControl, ConnectionMoved, FlowOp
 
 use super::app::{App, AppLink};
 use super::client::{Client, Received};
+use super::fixture::run;
 use super::fleet_nodes::{FleetNode, linked, peers};
 use super::http::negotiate;
 use super::moves::{STATEFUL_HANDSHAKE, sequence};
-use super::stage::run;
 use crate::config::{RelaySettings, Settings};
 use crate::metrics::ReservationOutcome;
 use crate::net::connector::MemoryNetwork;
@@ -42,7 +42,7 @@ impl Scene {
         linked(&nodes).await;
         let hub =
             || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.stage.app("shop-1", vec![hub()])).collect();
+        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
         let mut links = Vec::new();
         for app in &mut apps {
             links.push(app.link().await);
@@ -51,14 +51,14 @@ impl Scene {
     }
 
     async fn negotiate(&self) -> String {
-        let (_, token) = negotiate(&self.nodes[0].stage, "/shop", "&useStatefulReconnect=true").await;
+        let (_, token) = negotiate(&self.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
         format!("/shop?id={token}")
     }
 
     /// Negotiates at the first node and connects at another.
     async fn connect(&mut self, node: usize) -> (Client, String) {
         let target = self.negotiate().await;
-        let mut client = Client::upgrade(&self.nodes[node].stage, &target).await.unwrap();
+        let mut client = Client::upgrade(&self.nodes[node].fixture, &target).await.unwrap();
         client.send(STATEFUL_HANDSHAKE).await;
         client.accept(&mut self.links[node]).await;
         (client, target)
@@ -67,11 +67,11 @@ impl Scene {
     /// Status of a refused upgrade at this node, if refused, and the time until the response.
     async fn refused(&self, node: usize, target: &str) -> (Option<u16>, Duration) {
         let begun = Instant::now();
-        (Client::upgrade(&self.nodes[node].stage, target).await.err(), begun.elapsed())
+        (Client::upgrade(&self.nodes[node].fixture, target).await.err(), begun.elapsed())
     }
 
     fn reservations(&self, node: usize, outcome: ReservationOutcome) -> u64 {
-        self.nodes[node].stage.shared.counters_of(0).relay.reservations.of(outcome).get()
+        self.nodes[node].fixture.shared.counters_of(0).relay.reservations.of(outcome).get()
     }
 }
 
@@ -111,7 +111,7 @@ fn clients_of_a_node_that_is_frozen_are_told_soon_that_their_connections_are_gon
     run(async {
         let mut scene = Scene::open().await;
         let (_client, target) = scene.connect(0).await;
-        let port = scene.nodes[0].stage.shared.settings.advertise.clone().unwrap();
+        let port = scene.nodes[0].fixture.shared.settings.advertise.clone().unwrap();
         // Its sockets are open, but pass no data.
         let _taken = scene.network.listen(&port);
         scene.nodes[0].cut(true);
@@ -147,7 +147,7 @@ fn a_client_comes_back_at_the_node_of_its_token_which_never_had_it_and_its_id_en
         let mut scene = Scene::open().await;
         let (client, target) = scene.connect(1).await;
         drop(client);
-        let (pipe, back) = (scene.nodes[0].stage.dial(), target.clone());
+        let (pipe, back) = (scene.nodes[0].fixture.dial(), target.clone());
         let coming = tokio::task::spawn_local(async move { Client::upgrade_over(pipe, &back).await });
         loop {
             match scene.links[1].next().await {
@@ -194,7 +194,7 @@ fn a_client_that_returns_where_nodes_query_no_other_is_asked_to_start_over() {
         let targets = [scene.connect(0).await.1, scene.connect(0).await.1];
         scene.nodes[0].kill(&scene.network);
         for (target, is_binary) in targets.into_iter().zip([false, true]) {
-            let mut client = Client::upgrade(&scene.nodes[1].stage, &target).await.unwrap();
+            let mut client = Client::upgrade(&scene.nodes[1].fixture, &target).await.unwrap();
             if is_binary {
                 client.write(Message::binary(&b"\x03\x92\x09\x01"[..])).await;
                 assert_eq!(client.next().await, Received::Binary(Bytes::from_static(b"\x03\x92\x09\x01")));

@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use tower::ServiceExt;
 use trunkline_protocol::manifest::HubManifest;
 
+use super::fixture::run;
 use super::fleet_nodes::{FleetNode, nodes};
-use super::stage::run;
 use crate::fleet::FromNode;
 
 async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
@@ -83,7 +83,7 @@ fn a_node_that_stops_within_a_moment_has_left_and_is_not_lost() {
     run(async {
         let (_network, nodes) = nodes(2).await;
         pass(20).await;
-        nodes[1].stage.shared.begin_drain();
+        nodes[1].fixture.shared.begin_drain();
         nodes[1].fleet.members().leave().await;
         pass(3).await;
         assert_eq!(marks(&nodes[0]).await, ["node n1 came", "node n2 drains", "node n2 left"]);
@@ -96,13 +96,13 @@ fn nodes_and_app_servers_that_come_stop_and_die_are_marked() {
         let (network, nodes) = nodes(3).await;
         pass(20).await;
         assert_eq!(marks(&nodes[0]).await, ["node n1 came"], "those that it has met at its start are no news");
-        let mut app = nodes[0].stage.app("app-x", vec![HubManifest::new("news", "/news")]);
+        let mut app = nodes[0].fixture.app("app-x", vec![HubManifest::new("news", "/news")]);
         let link = app.link().await;
         pass(2).await;
         app.retire();
         drop(link);
         pass(2).await;
-        nodes[1].stage.shared.begin_drain();
+        nodes[1].fixture.shared.begin_drain();
         pass(3).await;
         nodes[1].fleet.members().leave().await;
         pass(3).await;

@@ -8,34 +8,34 @@ use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
 
 use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE};
+use super::fixture::{Fixture, run, settings};
 use super::http::{HttpConnection, request};
-use super::speech::result;
-use super::stage::{Stage, run, settings};
+use super::hub_message::result;
 use crate::config::Settings;
 use crate::telemetry::{SamplingTerms, SpanKind, SpanRecord};
 
 const CLIENTS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Starts a node that samples this share, with an app server and its link.
-async fn traced(ratio: f64, trusts_clients: bool) -> (Stage, App, AppLink) {
+async fn traced(ratio: f64, trusts_clients: bool) -> (Fixture, App, AppLink) {
     let sampling = Some(SamplingTerms { ratio, trusts_clients, spans_per_second: 1_000 });
     with(Settings { sampling, ..settings() }).await
 }
 
-async fn with(settings: Settings) -> (Stage, App, AppLink) {
-    Stage::with(settings, 1).with_chat().await
+async fn with(settings: Settings) -> (Fixture, App, AppLink) {
+    Fixture::with(settings, 1).with_chat().await
 }
 
-fn spans_of(stage: &Stage) -> Receiver<Box<SpanRecord>> {
-    stage.shared.tracer.as_ref().unwrap().queue().take_receiver().unwrap()
+fn spans_of(fixture: &Fixture) -> Receiver<Box<SpanRecord>> {
+    fixture.shared.tracer.as_ref().unwrap().queue().take_receiver().unwrap()
 }
 
-async fn negotiate(stage: &Stage, headers: &[(&'static str, &str)]) -> String {
+async fn negotiate(fixture: &Fixture, headers: &[(&'static str, &str)]) -> String {
     let mut request = request("POST", "/chat/negotiate?negotiateVersion=1", "");
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
-    let (status, body) = HttpConnection::open(stage).await.exchange(request).await;
+    let (status, body) = HttpConnection::open(fixture).await.exchange(request).await;
     assert_eq!(status, 200, "{body}");
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
     answer["connectionToken"].as_str().unwrap().to_owned()
@@ -50,12 +50,12 @@ fn context_in(open: &OpenConnection) -> Option<TraceContext> {
 
 /// Connects with these headers; returns the client and the trace context of its opening.
 async fn connect(
-    stage: &Stage,
+    fixture: &Fixture,
     link: &mut AppLink,
     target: &str,
     headers: &[(&'static str, &str)],
 ) -> (Client, Option<TraceContext>) {
-    let mut client = Client::upgrade_with(stage.dial(), target, headers).await.unwrap();
+    let mut client = Client::upgrade_with(fixture.dial(), target, headers).await.unwrap();
     client.send(JSON_HANDSHAKE).await;
     let open = link.opening().await;
     assert_eq!(open.claims, [], "what nodes tell each other is not the app's");
@@ -83,15 +83,15 @@ fn attribute<'a>(span: &'a SpanRecord, name: &str) -> &'a str {
 #[test]
 fn the_trace_of_a_negotiation_reaches_the_app_though_the_node_traces_nothing() {
     run(async {
-        let (stage, _app, mut link) = with(settings()).await;
-        let token = negotiate(&stage, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
-        let (mut client, named) = connect(&stage, &mut link, &format!("/chat?id={token}"), &[]).await;
+        let (fixture, _app, mut link) = with(settings()).await;
+        let token = negotiate(&fixture, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
+        let (mut client, named) = connect(&fixture, &mut link, &format!("/chat?id={token}"), &[]).await;
         assert_eq!(named, CLIENTS.parse().ok());
         let text = call("1", "\"headers\":{\"traceparent\":\"x\"},");
         client.send(&text).await;
         assert_eq!(link.data().await.0, text, "as it came");
-        let token = negotiate(&stage, &[]).await;
-        let (_client, named) = connect(&stage, &mut link, &format!("/chat?id={token}"), &[]).await;
+        let token = negotiate(&fixture, &[]).await;
+        let (_client, named) = connect(&fixture, &mut link, &format!("/chat?id={token}"), &[]).await;
         assert_eq!(named, None);
     });
 }
@@ -99,11 +99,11 @@ fn the_trace_of_a_negotiation_reaches_the_app_though_the_node_traces_nothing() {
 #[test]
 fn the_trace_of_a_connect_request_overrides_its_negotiation() {
     run(async {
-        let (stage, _app, mut link) = with(settings()).await;
-        let token = negotiate(&stage, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
+        let (fixture, _app, mut link) = with(settings()).await;
+        let token = negotiate(&fixture, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
         let own = TraceContext::root();
         let headers = [(TRACEPARENT_HEADER, &*own.to_string())];
-        let (_client, named) = connect(&stage, &mut link, &format!("/chat?id={token}"), &headers).await;
+        let (_client, named) = connect(&fixture, &mut link, &format!("/chat?id={token}"), &headers).await;
         assert_eq!(named, Some(own));
     });
 }
@@ -111,10 +111,10 @@ fn the_trace_of_a_connect_request_overrides_its_negotiation() {
 #[test]
 fn the_steps_of_a_sampled_client_and_its_calls_are_one_trace_if_the_client_began_it() {
     run(async {
-        let (stage, _app, mut link) = traced(1.0, false).await;
-        let mut spans = spans_of(&stage);
-        let token = negotiate(&stage, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
-        let (mut client, named) = connect(&stage, &mut link, &format!("/chat?id={token}"), &[]).await;
+        let (fixture, _app, mut link) = traced(1.0, false).await;
+        let mut spans = spans_of(&fixture);
+        let token = negotiate(&fixture, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
+        let (mut client, named) = connect(&fixture, &mut link, &format!("/chat?id={token}"), &[]).await;
         client.send(&call("7", "")).await;
         let (text, _) = link.data().await;
         let named_by_call = context_of(&text);
@@ -144,8 +144,8 @@ fn the_steps_of_a_sampled_client_and_its_calls_are_one_trace_if_the_client_began
 #[test]
 fn calls_of_a_connection_that_the_node_has_chosen_have_traces_of_their_own() {
     run(async {
-        let (stage, _app, mut link) = traced(1.0, false).await;
-        let (mut client, connected) = connect(&stage, &mut link, "/chat", &[]).await;
+        let (fixture, _app, mut link) = traced(1.0, false).await;
+        let (mut client, connected) = connect(&fixture, &mut link, "/chat", &[]).await;
         client.send(&format!("{}{}", call("1", ""), call("2", ""))).await;
         let (one, two) = (context_of(&link.data().await.0), context_of(&link.data().await.0));
         assert!(one.trace_id != two.trace_id && one.trace_id != connected.unwrap().trace_id);
@@ -162,9 +162,9 @@ fn calls_of_a_connection_that_the_node_has_chosen_have_traces_of_their_own() {
 #[test]
 fn the_end_of_a_call_is_the_end_of_its_span() {
     run(async {
-        let (stage, app, mut link) = traced(1.0, false).await;
-        let mut spans = spans_of(&stage);
-        let (mut client, _) = connect(&stage, &mut link, "/chat", &[]).await;
+        let (fixture, app, mut link) = traced(1.0, false).await;
+        let mut spans = spans_of(&fixture);
+        let (mut client, _) = connect(&fixture, &mut link, "/chat", &[]).await;
         for _ in 0..2 {
             spans.recv().await.unwrap();
         }
@@ -191,9 +191,9 @@ fn the_end_of_a_call_is_the_end_of_its_span() {
 #[test]
 fn a_call_that_its_client_does_not_wait_for_ends_with_the_connection() {
     run(async {
-        let (stage, _app, mut link) = traced(1.0, false).await;
-        let mut spans = spans_of(&stage);
-        let (mut client, _) = connect(&stage, &mut link, "/chat", &[]).await;
+        let (fixture, _app, mut link) = traced(1.0, false).await;
+        let mut spans = spans_of(&fixture);
+        let (mut client, _) = connect(&fixture, &mut link, "/chat", &[]).await;
         client.send(&call("1", "")).await;
         link.data().await;
         client.close().await;
@@ -207,8 +207,8 @@ fn a_call_that_its_client_does_not_wait_for_ends_with_the_connection() {
 fn sampling_decisions_of_clients_count_only_if_the_operator_trusts_them() {
     run(async {
         for trusts_clients in [false, true] {
-            let (stage, _app, mut link) = traced(0.0, trusts_clients).await;
-            let (mut client, named) = connect(&stage, &mut link, "/chat", &[]).await;
+            let (fixture, _app, mut link) = traced(0.0, trusts_clients).await;
+            let (mut client, named) = connect(&fixture, &mut link, "/chat", &[]).await;
             assert_eq!(named, None);
             let of_client = call("2", "\"headers\":{\"traceparent\":\"CLIENTS\"},").replace("CLIENTS", CLIENTS);
             let unsampled = of_client.replace("-01\"", "-00\"").replace("\"2\"", "\"3\"");
@@ -228,8 +228,8 @@ fn sampling_decisions_of_clients_count_only_if_the_operator_trusts_them() {
 #[test]
 fn a_call_in_message_pack_names_its_span_too() {
     run(async {
-        let (stage, _app, mut link) = traced(1.0, false).await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, _app, mut link) = traced(1.0, false).await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.send("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}").await;
         let id = link.opening().await.connection_id.to_string();
         link.data().await;
@@ -251,8 +251,8 @@ fn a_call_in_message_pack_names_its_span_too() {
 #[test]
 fn messages_other_than_calls_are_forwarded_unchanged() {
     run(async {
-        let (stage, _app, mut link) = traced(1.0, true).await;
-        let (mut client, _) = connect(&stage, &mut link, "/chat", &[]).await;
+        let (fixture, _app, mut link) = traced(1.0, true).await;
+        let (mut client, _) = connect(&fixture, &mut link, "/chat", &[]).await;
         let item = format!(
             "{{\"type\":2,\"headers\":{{\"traceparent\":\"{CLIENTS}\"}},\"invocationId\":\"s\",\"item\":1}}\u{1e}"
         );

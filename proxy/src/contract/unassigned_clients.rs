@@ -10,16 +10,16 @@ use trunkline_protocol::negotiate::Decision;
 
 use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE};
+use super::fixture::{Fixture, run, settings};
 use super::http::{HttpConnection, exchange, negotiate, request};
-use super::speech::cast;
-use super::stage::{Stage, run, settings};
+use super::hub_message::cast;
 use crate::config::Settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Node with an app server that has just lost its only link, and an earlier connection token.
 struct LostLink {
-    stage: &'static Stage,
+    fixture: &'static Fixture,
     app: App,
     target: String,
     began: Instant,
@@ -30,12 +30,12 @@ impl LostLink {
         let mut settings = settings();
         change(&mut settings);
         // Test tasks are local and can't borrow.
-        let stage: &'static Stage = Box::leak(Box::new(Stage::with(settings, 1)));
-        let mut app = stage.app("app-1", vec![hub]);
+        let fixture: &'static Fixture = Box::leak(Box::new(Fixture::with(settings, 1)));
+        let mut app = fixture.app("app-1", vec![hub]);
         let link = app.link().await;
-        let (_, token) = negotiate(stage, "/chat", "").await;
-        lose(stage, link).await;
-        Self { stage, app, target: format!("/chat?id={token}"), began: Instant::now() }
+        let (_, token) = negotiate(fixture, "/chat", "").await;
+        lose(fixture, link).await;
+        Self { fixture, app, target: format!("/chat?id={token}"), began: Instant::now() }
     }
 
     async fn new() -> Self {
@@ -54,9 +54,9 @@ impl LostLink {
 }
 
 /// Cuts a link, and waits until the node has noticed.
-async fn lose(stage: &Stage, link: AppLink) {
+async fn lose(fixture: &Fixture, link: AppLink) {
     link.cut();
-    let hub = stage.shared.hubs.find("/chat").unwrap();
+    let hub = fixture.shared.hubs.find("/chat").unwrap();
     while hub.is_served() {
         tokio::task::yield_now().await;
     }
@@ -66,8 +66,8 @@ async fn lose(stage: &Stage, link: AppLink) {
 fn a_websocket_waits_for_the_link_that_returns() {
     run(async {
         let mut lost = LostLink::new().await;
-        let (stage, target) = (lost.stage, lost.target.clone());
-        let (client, mut link) = tokio::join!(Client::upgrade(stage, &target), lost.link_after_a_second());
+        let (fixture, target) = (lost.fixture, lost.target.clone());
+        let (client, mut link) = tokio::join!(Client::upgrade(fixture, &target), lost.link_after_a_second());
         let mut client = client.unwrap();
         client.send(JSON_HANDSHAKE).await;
         client.accept(&mut link).await;
@@ -80,7 +80,7 @@ fn a_websocket_waits_for_the_link_that_returns() {
 fn negotiation_waits_for_the_link_that_returns() {
     run(async {
         let mut lost = LostLink::new().await;
-        let (_, _link) = tokio::join!(negotiate(lost.stage, "/chat", ""), lost.link_after_a_second());
+        let (_, _link) = tokio::join!(negotiate(lost.fixture, "/chat", ""), lost.link_after_a_second());
         assert_eq!(lost.elapsed_s(), 1);
     });
 }
@@ -91,7 +91,7 @@ fn the_app_is_asked_when_its_link_has_returned() {
         let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
         let mut lost = LostLink::with(|_| {}, hub).await;
         *lost.app.dialler.decision.lock().unwrap() = Some(Decision::default());
-        let (_, _link) = tokio::join!(negotiate(lost.stage, "/chat", ""), lost.link_after_a_second());
+        let (_, _link) = tokio::join!(negotiate(lost.fixture, "/chat", ""), lost.link_after_a_second());
         assert_eq!(lost.elapsed_s(), 1);
     });
 }
@@ -101,13 +101,13 @@ fn event_streams_and_polls_wait_for_the_link_that_returns() {
     for accept in ["text/event-stream", "*/*"] {
         run(async {
             let mut lost = LostLink::new().await;
-            let mut connection = HttpConnection::open(lost.stage).await;
+            let mut connection = HttpConnection::open(lost.fixture).await;
             let mut get = request("GET", &lost.target, "");
             get.headers_mut().insert("accept", accept.parse().unwrap());
             let (answer, mut link) = tokio::join!(connection.begin(get), lost.link_after_a_second());
             assert_eq!((answer.status(), lost.elapsed_s()), (StatusCode::OK, 1), "{accept}");
             let target = lost.target.clone();
-            assert_eq!(exchange(lost.stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+            assert_eq!(exchange(lost.fixture, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
             link.opening().await;
         });
     }
@@ -121,7 +121,7 @@ fn an_event_stream_that_can_not_begin_gets_a_status_that_no_client_library_repea
         let status = async |method: &str, target: &str, accept: &str| {
             let mut request = request(method, target, "");
             request.headers_mut().insert("accept", accept.parse().unwrap());
-            HttpConnection::open(lost.stage).await.begin(request).await.status().as_u16()
+            HttpConnection::open(lost.fixture).await.begin(request).await.status().as_u16()
         };
         let of_unknown_hub = lost.target.replace("/chat", "/forgotten");
         for target in [&lost.target, &of_unknown_hub] {
@@ -136,9 +136,9 @@ fn an_event_stream_that_can_not_begin_gets_a_status_that_no_client_library_repea
 #[test]
 fn a_client_whose_link_is_lost_during_its_handshake_waits_too() {
     run(async {
-        let (stage, mut app, link) = Stage::start().with_chat().await;
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
-        lose(&stage, link).await;
+        let (fixture, mut app, link) = Fixture::start().with_chat().await;
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
+        lose(&fixture, link).await;
         client.send(JSON_HANDSHAKE).await;
         // sleep: the test advances paused time
         sleep(SECOND).await;
@@ -152,9 +152,9 @@ fn a_client_whose_link_is_lost_during_its_handshake_waits_too() {
 fn a_link_that_does_not_return_is_waited_for_during_its_window_and_then_the_answer_is_503() {
     run(async {
         let lost = LostLink::new().await;
-        assert_eq!(Client::upgrade(lost.stage, &lost.target).await.err(), Some(503));
+        assert_eq!(Client::upgrade(lost.fixture, &lost.target).await.err(), Some(503));
         assert_eq!(lost.elapsed_s(), 10);
-        assert_eq!(Client::upgrade(lost.stage, &lost.target).await.err(), Some(503));
+        assert_eq!(Client::upgrade(lost.fixture, &lost.target).await.err(), Some(503));
         assert_eq!(lost.elapsed_s(), 10, "at once");
     });
 }
@@ -164,10 +164,10 @@ fn a_new_client_waits_at_most_for_the_handshake_or_hold_timeout() {
     run(async {
         let hub = HubManifest { handshake_timeout_ms: 4_000, ..HubManifest::new("chat", "/chat") };
         let lost = LostLink::with(|settings| settings.links.resume_window_ms = 60_000, hub.clone()).await;
-        assert_eq!(exchange(lost.stage, "POST", "/chat/negotiate", "").await.0, 503);
+        assert_eq!(exchange(lost.fixture, "POST", "/chat/negotiate", "").await.0, 503);
         assert_eq!(lost.elapsed_s(), 4);
         let lost = LostLink::with(|settings| settings.rehoming.hold_timeout_s = 0, hub).await;
-        assert_eq!(exchange(lost.stage, "POST", "/chat/negotiate", "").await.0, 503);
+        assert_eq!(exchange(lost.fixture, "POST", "/chat/negotiate", "").await.0, 503);
         assert_eq!(lost.elapsed_s(), 0);
     });
 }
@@ -176,7 +176,7 @@ fn a_new_client_waits_at_most_for_the_handshake_or_hold_timeout() {
 fn an_app_server_that_is_given_up_is_waited_for_no_longer() {
     run(async {
         let lost = LostLink::new().await;
-        let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {
+        let (answer, ()) = tokio::join!(Client::upgrade(lost.fixture, &lost.target), async {
             // sleep: the test advances paused time
             sleep(SECOND).await;
             lost.app.retire();
@@ -189,10 +189,10 @@ fn an_app_server_that_is_given_up_is_waited_for_no_longer() {
 fn a_stopping_node_lets_no_client_wait() {
     run(async {
         let lost = LostLink::new().await;
-        let (answer, ()) = tokio::join!(Client::upgrade(lost.stage, &lost.target), async {
+        let (answer, ()) = tokio::join!(Client::upgrade(lost.fixture, &lost.target), async {
             // sleep: the test advances paused time
             sleep(SECOND).await;
-            lost.stage.shared.refuse_clients();
+            lost.fixture.shared.refuse_clients();
         });
         assert_eq!((answer.err(), lost.elapsed_s()), (Some(503), 1));
     });
@@ -201,16 +201,16 @@ fn a_stopping_node_lets_no_client_wait() {
 #[test]
 fn requests_of_a_connection_that_has_begun_wait_for_no_link() {
     run(async {
-        let (stage, _app, mut link) = Stage::start().with_chat().await;
-        let (_, token) = negotiate(&stage, "/chat", "").await;
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let (_, token) = negotiate(&fixture, "/chat", "").await;
         let target = format!("/chat?id={token}");
-        assert_eq!(exchange(&stage, "GET", &target, "").await.0, StatusCode::OK);
-        assert_eq!(exchange(&stage, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
+        assert_eq!(exchange(&fixture, "GET", &target, "").await.0, StatusCode::OK);
+        assert_eq!(exchange(&fixture, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
         link.opening().await;
-        lose(&stage, link).await;
+        lose(&fixture, link).await;
         let began = Instant::now();
         let ping = "{\"type\":6}\u{1e}";
-        assert_eq!(exchange(&stage, "POST", &target, ping).await.0, StatusCode::OK);
+        assert_eq!(exchange(&fixture, "POST", &target, ping).await.0, StatusCode::OK);
         assert_eq!(began.elapsed(), Duration::ZERO);
     });
 }
@@ -220,13 +220,13 @@ fn a_client_that_leaves_while_it_waits_leaves_nothing_behind() {
     run(async {
         let mut lost = LostLink::new().await;
         let target = lost.target.clone();
-        let (stage, of_task) = (lost.stage, target.clone());
-        let waiting = spawn_local(async move { Client::upgrade(stage, &of_task).await.is_ok() });
+        let (fixture, of_task) = (lost.fixture, target.clone());
+        let waiting = spawn_local(async move { Client::upgrade(fixture, &of_task).await.is_ok() });
         // sleep: the test advances paused time
         sleep(SECOND).await;
         waiting.abort();
         let mut link = lost.app.link().await;
-        let mut client = Client::connect(lost.stage, &mut link, &target).await;
+        let mut client = Client::connect(lost.fixture, &mut link, &target).await;
         client.send(&cast("M")).await;
         link.data().await;
         client.fence(&link).await;

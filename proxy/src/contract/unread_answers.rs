@@ -12,9 +12,9 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::service::*;
 
 use super::app_keys::{keys, node_with};
+use super::fixture::{KEY, run};
 use super::fleet_nodes::{FleetNode, until};
 use super::inbound_links::{DialInLink, ONE, dial_socket};
-use super::stage::{KEY, run};
 use crate::auth::Signer;
 
 const SHOP: &str = "the key of one app of several, shop";
@@ -104,7 +104,7 @@ fn answers_of_an_app_server_that_does_not_read_are_bounded_within_a_batch() {
         assert_eq!(home.ack().await.status, AckStatus::Ok);
         let mut socket = open_socket(&node).await;
         socket.send(piece((0..2000).map(members))).await.unwrap();
-        let lost = || node.stage.shared.counters()[0].sessions.frames_lost.get();
+        let lost = || node.fixture.shared.counters()[0].sessions.frames_lost.get();
         until(Duration::from_secs(10), "the link is closed", || lost() > 0).await;
         assert!((200..320).contains(&lost()), "{} answers of 64 KiB", lost());
     });
@@ -118,7 +118,7 @@ fn a_key_with_many_unread_answers_gets_no_further_ones_and_other_keys_get_theirs
             (DialInLink::open_by(SHOP, &node, "shop_1").await, DialInLink::open(&node, "home_1", ONE).await);
         shop.send(members(1));
         assert_eq!(shop.ack().await.status, AckStatus::Ok);
-        let shared = &node.stage.shared;
+        let shared = &node.fixture.shared;
         let unread = shared.limits.answers.of_link(shared.admission.share_of(&Signer::App("shop".into())));
         unread.add(200 * 1024 * 1024);
         shop.send(members(2));

@@ -13,10 +13,10 @@ use trunkline_protocol::service::{GroupBroadcastData, ServiceMessage};
 
 use super::app::json;
 use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::fixture::{Fixture, KEY, run, settings, token_of};
 use super::fleet_nodes;
 use super::http::exchange;
-use super::speech::call;
-use super::stage::{KEY, Stage, run, settings, token_of};
+use super::hub_message::call;
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
 use crate::config::{Settings, WebhookConnecting, WebhookSettings};
@@ -40,8 +40,8 @@ pub(super) fn plain() -> WebhookSettings {
     webhooks(&["chat=http://app.example:5000/{hub}/{category}/{event}"])
 }
 
-pub(super) fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage {
-    Stage::at(
+pub(super) fn fixture(network: &MemoryNetwork, webhooks: WebhookSettings) -> Fixture {
+    Fixture::at(
         "http://node.example",
         network,
         Settings { webhooks, accepts_dial_in: true, has_upstreams: false, ..settings() },
@@ -49,13 +49,13 @@ pub(super) fn stage(network: &MemoryNetwork, webhooks: WebhookSettings) -> Stage
 }
 
 /// Starts a node with a webhook for the hub `chat`, and its back end.
-fn start() -> (Stage, WebhookServer) {
+fn start() -> (Fixture, WebhookServer) {
     let network = MemoryNetwork::default();
-    (stage(&network, plain()), WebhookServer::listen(&network, APP))
+    (fixture(&network, plain()), WebhookServer::listen(&network, APP))
 }
 
-pub(super) async fn connect(stage: &Stage, target: &str) -> Client {
-    let mut client = Client::upgrade(stage, target).await.unwrap();
+pub(super) async fn connect(fixture: &Fixture, target: &str) -> Client {
+    let mut client = Client::upgrade(fixture, target).await.unwrap();
     client.send(JSON_HANDSHAKE).await;
     assert_eq!(client.next().await, Received::Text("{}".into()));
     client
@@ -73,8 +73,8 @@ fn error(id: &str, text: &str) -> String {
     format!("{{\"type\":3,\"invocationId\":\"{id}\",\"error\":\"{text}\"}}")
 }
 
-fn count(stage: &Stage, hub: &str, outcome: WebhookOutcome) -> u64 {
-    let all = stage.shared.webhooks.counters();
+fn count(fixture: &Fixture, hub: &str, outcome: WebhookOutcome) -> u64 {
+    let all = fixture.shared.webhooks.counters();
     all.iter().filter(|(name, _)| **name == *hub).map(|(_, counters)| counters.requests.of(outcome).get()).sum()
 }
 
@@ -89,7 +89,7 @@ fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
         let secrets =
             ["chat=the first secret of a hub", "other=a secret of other hubs", "ch*=the second secret of a hub"];
         let secrets = secrets.map(|text| text.parse().unwrap()).into();
-        let secret = stage(&network, WebhookSettings { secrets, ..plain() });
+        let secret = fixture(&network, WebhookSettings { secrets, ..plain() });
         let mut server = WebhookServer::listen(&network, APP);
         let client = connect(&secret, "/chat").await;
         let connected = server.next().await;
@@ -104,10 +104,10 @@ fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
 #[test]
 fn the_claims_of_a_user_are_one_header_however_many_they_are() {
     run(async {
-        let (stage, mut server) = start();
+        let (fixture, mut server) = start();
         let claims: Vec<_> = (0..300).map(|number| ("role".to_owned(), format!("r{number}"))).collect();
         let token = access_token::sign(&AccessKey::new(KEY).unwrap(), "ann", &claims, unix_seconds() + 60);
-        let client = connect(&stage, &format!("/Chat?access_token={token}")).await;
+        let client = connect(&fixture, &format!("/Chat?access_token={token}")).await;
         let connected = server.next().await;
         assert!(connected.head.headers.len() < 20, "{:?}", connected.head.headers);
         let line = connected.header("x-asrs-user-claims").to_owned();
@@ -122,9 +122,9 @@ fn the_claims_of_a_user_are_one_header_however_many_they_are() {
 #[test]
 fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
     run(async {
-        let (stage, mut server) = start();
+        let (fixture, mut server) = start();
         let token = token_of("ann");
-        let mut client = connect(&stage, &format!("/Chat?color=r%20d&access_token={token}")).await;
+        let mut client = connect(&fixture, &format!("/Chat?color=r%20d&access_token={token}")).await;
         let connected = server.next().await;
         assert_eq!((connected.path(), connected.text()), (CONNECTED.into(), "{\"type\":10}"));
         let id = connected.header("x-asrs-connection-id").to_owned();
@@ -155,18 +155,18 @@ fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
         let gone = server.next().await;
         assert_eq!((gone.path(), gone.text()), (DISCONNECTED.into(), "{\"type\":11}"));
         assert_eq!([gone.header("x-asrs-connection-id"), gone.header("x-trunkline-event-number")], [&*id, "2"]);
-        assert_eq!(stage.shared.webhooks.clients(), 1, "nobody has heard of its end yet");
+        assert_eq!(fixture.shared.webhooks.clients(), 1, "nobody has heard of its end yet");
         gone.answer(204, "");
-        until(|| stage.shared.webhooks.clients() == 0).await;
-        assert_eq!((stage.shared.webhooks.waiting_bytes(), stage.shared.webhooks.in_flight()), (0, 0));
+        until(|| fixture.shared.webhooks.clients() == 0).await;
+        assert_eq!((fixture.shared.webhooks.waiting_bytes(), fixture.shared.webhooks.in_flight()), (0, 0));
     });
 }
 
 #[test]
 fn a_client_of_message_pack_is_served_in_its_protocol() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = Client::upgrade(&stage, "/chat").await.unwrap();
+        let (fixture, mut server) = start();
+        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
         client.send("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}").await;
         server.next().await.answer(200, "");
         let body = b"\x95\x01\x80\xa17\xa3Say\x91\xa2hi";
@@ -185,14 +185,14 @@ fn a_client_of_message_pack_is_served_in_its_protocol() {
 #[test]
 fn events_of_a_connection_come_one_after_the_other_and_those_of_others_beside_them() {
     run(async {
-        let (stage, mut server) = start();
-        let mut one = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut one = connect(&fixture, "/chat").await;
         for number in 0..20 {
             one.send(&cast("Say", &number.to_string())).await;
         }
         let first = server.next().await;
         assert_eq!(first.path(), CONNECTED);
-        let mut other = connect(&stage, "/chat").await;
+        let mut other = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         other.send(&call("1", "Say")).await;
         server.next().await.answer(200, "");
@@ -212,9 +212,9 @@ fn events_of_a_connection_come_one_after_the_other_and_those_of_others_beside_th
 fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
     run(async {
         let network = MemoryNetwork::default();
-        let stage = stage(&network, WebhookSettings { answer_max_bytes: 1024, ..plain() });
+        let fixture = fixture(&network, WebhookSettings { answer_max_bytes: 1024, ..plain() });
         let mut server = WebhookServer::listen(&network, APP);
-        let mut client = connect(&stage, "/chat").await;
+        let mut client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         let garbage = "Invocation failed: the server's answer is not a completion of this invocation in the protocol \
                        of its client.";
@@ -231,11 +231,11 @@ fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
                 WebhookOutcome::TooLarge,
             ),
         ] {
-            let before = count(&stage, "chat", outcome);
+            let before = count(&fixture, "chat", outcome);
             client.send(&call("1", "Say")).await;
             server.next().await.answer(status, body.to_owned());
             assert_eq!(client.text().await, error("1", text));
-            assert_eq!(count(&stage, "chat", outcome), before + 1, "{outcome:?}");
+            assert_eq!(count(&fixture, "chat", outcome), before + 1, "{outcome:?}");
         }
         client.send(&call("2", "Say")).await;
         server.next().await.answer(204, "");
@@ -249,22 +249,22 @@ fn a_hanging_back_end_fails_only_its_own_calls() {
         let network = MemoryNetwork::default();
         let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "other=http://other.example/{event}"];
         let one = std::num::NonZeroUsize::MIN;
-        let stage = stage(&network, WebhookSettings { in_flight_max: one, ..webhooks(&rules) });
+        let fixture = fixture(&network, WebhookSettings { in_flight_max: one, ..webhooks(&rules) });
         let mut hanging = WebhookServer::listen(&network, APP);
         let mut server = WebhookServer::listen(&network, "http://other.example");
-        let mut client = connect(&stage, "/chat").await;
+        let mut client = connect(&fixture, "/chat").await;
         hanging.next().await.answer(200, "");
         let begun = Instant::now();
         client.send(&call("1", "Say")).await;
         let held = hanging.next().await;
-        let mut other = connect(&stage, "/other").await;
+        let mut other = connect(&fixture, "/other").await;
         server.next().await.answer(200, "");
         other.send(&call("1", "Say")).await;
         server.next().await.answer(200, "");
         assert_eq!(other.text().await, void("1"));
-        assert_eq!((begun.elapsed(), stage.shared.webhooks.in_flight()), (Duration::ZERO, 1));
+        assert_eq!((begun.elapsed(), fixture.shared.webhooks.in_flight()), (Duration::ZERO, 1));
         assert_eq!(client.text().await, error("1", "Invocation failed: the server has not answered within 30 s."));
-        assert_eq!((begun.elapsed().as_secs(), count(&stage, "chat", WebhookOutcome::Timeout)), (30, 1));
+        assert_eq!((begun.elapsed().as_secs(), count(&fixture, "chat", WebhookOutcome::Timeout)), (30, 1));
         drop(held);
         client.send(&call("2", "Say")).await;
         hanging.next().await.answer(200, "");
@@ -278,14 +278,14 @@ fn hubs_of_a_pattern_with_a_server_that_hangs_leave_requests_for_other_rules() {
         let network = MemoryNetwork::default();
         let rules = ["room-*=http://app.example:5000/{event}", "other=http://other.example/{event}"];
         let total_in_flight_max = std::num::NonZeroUsize::new(4).unwrap();
-        let stage = stage(&network, WebhookSettings { total_in_flight_max, ..webhooks(&rules) });
+        let fixture = fixture(&network, WebhookSettings { total_in_flight_max, ..webhooks(&rules) });
         let mut hanging = WebhookServer::listen(&network, APP);
         let mut server = WebhookServer::listen(&network, "http://other.example");
         let (mut clients, mut held) = (Vec::new(), Vec::new());
         for number in 1..=4 {
             let hub = format!("room-{number}");
             let target = format!("/client/?hub={hub}&access_token={}", dial_in_token(&hub));
-            clients.push(connect(&stage, &target).await);
+            clients.push(connect(&fixture, &target).await);
             hanging.next().await.answer(200, "");
         }
         let begun = Instant::now();
@@ -295,7 +295,7 @@ fn hubs_of_a_pattern_with_a_server_that_hangs_leave_requests_for_other_rules() {
                 held.push(hanging.next().await);
             }
         }
-        let mut other = connect(&stage, "/other").await;
+        let mut other = connect(&fixture, "/other").await;
         server.next().await.answer(200, "");
         other.send(&call("1", "Say")).await;
         server.next().await.answer(200, "");
@@ -307,8 +307,8 @@ fn hubs_of_a_pattern_with_a_server_that_hangs_leave_requests_for_other_rules() {
 fn a_call_is_retried_while_the_connection_is_refused_and_then_fails() {
     run(async {
         let network = MemoryNetwork::default();
-        let stage = stage(&network, plain());
-        let mut client = connect(&stage, "/chat").await;
+        let fixture = fixture(&network, plain());
+        let mut client = connect(&fixture, "/chat").await;
         client.send(&call("1", "Say")).await;
         assert_eq!(client.text().await, error("1", "Invocation failed: the server can't be reached."));
         assert_eq!(network.dials(&APP.parse().unwrap()), 6, "three attempts for each of two events");
@@ -324,8 +324,8 @@ fn a_call_is_retried_while_the_connection_is_refused_and_then_fails() {
 #[test]
 fn the_end_of_a_connection_is_told_again_after_a_failure_with_the_same_number() {
     run(async {
-        let (stage, mut server) = start();
-        let client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         client.close().await;
         let first = server.next().await;
@@ -334,15 +334,15 @@ fn the_end_of_a_connection_is_told_again_after_a_failure_with_the_same_number() 
         let second = server.next().await;
         assert_eq!((second.path(), second.header("x-trunkline-event-number")), (DISCONNECTED.into(), &*number));
         second.answer(200, "");
-        until(|| stage.shared.webhooks.clients() == 0).await;
+        until(|| fixture.shared.webhooks.clients() == 0).await;
     });
 }
 
 #[test]
 fn a_client_that_floods_a_slow_server_is_read_no_further() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         let connected = server.next().await;
         let argument = "x".repeat(1000);
         let mut sent = 0;
@@ -350,7 +350,7 @@ fn a_client_that_floods_a_slow_server_is_read_no_further() {
             sent += 1;
             assert!(sent < 1000, "the client is read on and on");
         }
-        let waiting = stage.shared.webhooks.waiting_bytes();
+        let waiting = fixture.shared.webhooks.waiting_bytes();
         assert!((64 * 1024..256 * 1024).contains(&waiting), "{waiting} bytes wait");
         connected.answer(200, "");
         for _ in 0..sent {
@@ -363,30 +363,30 @@ fn a_client_that_floods_a_slow_server_is_read_no_further() {
 fn a_full_backlog_stops_reading_clients_and_drops_what_the_gone_leave() {
     run(async {
         let network = MemoryNetwork::default();
-        let stage = stage(&network, WebhookSettings { waiting_max_bytes: 5_000, ..plain() });
+        let fixture = fixture(&network, WebhookSettings { waiting_max_bytes: 5_000, ..plain() });
         let mut server = WebhookServer::listen(&network, APP);
-        let mut gone = connect(&stage, "/chat").await;
+        let mut gone = connect(&fixture, "/chat").await;
         let connected = server.next().await;
         gone.send(&cast("Say", "dropped")).await;
-        until(|| stage.shared.webhooks.waiting_bytes() > 500).await;
-        let mut client = connect(&stage, "/chat").await;
+        until(|| fixture.shared.webhooks.waiting_bytes() > 500).await;
+        let mut client = connect(&fixture, "/chat").await;
         let other_connected = server.next().await;
         client.send(&cast("Say", &"x".repeat(5_000))).await;
-        until(|| stage.shared.webhooks.waiting_bytes() > 5_000).await;
+        until(|| fixture.shared.webhooks.waiting_bytes() > 5_000).await;
         client.send(&cast("Say", "later")).await;
         gone.close().await;
         connected.answer(200, "");
         let next = server.next().await;
         assert_eq!(next.path(), DISCONNECTED, "its message was dropped");
         next.answer(200, "");
-        until(|| stage.shared.webhooks.clients() == 1).await;
-        assert!(stage.shared.webhooks.waiting_bytes() < 6_500, "the other one is read no further");
+        until(|| fixture.shared.webhooks.clients() == 1).await;
+        assert!(fixture.shared.webhooks.waiting_bytes() < 6_500, "the other one is read no further");
         other_connected.answer(200, "");
         server.next().await.answer(200, "");
         let said = server.next().await;
         assert!(said.text().contains("later"), "{}", said.text());
         said.answer(200, "");
-        let dropped: u64 = stage.shared.webhooks.counters().iter().map(|(_, counters)| counters.dropped.get()).sum();
+        let dropped: u64 = fixture.shared.webhooks.counters().iter().map(|(_, counters)| counters.dropped.get()).sum();
         assert_eq!(dropped, 1);
     });
 }
@@ -397,15 +397,15 @@ fn clients_that_come_and_go_while_a_server_hangs_leave_no_more_than_the_bound() 
         let network = MemoryNetwork::default();
         let (in_flight_max, answer_timeout) = (std::num::NonZeroUsize::MIN, Duration::from_secs(600));
         let bounds = WebhookSettings { in_flight_max, answer_timeout, waiting_max_bytes: 20_000, ..plain() };
-        let stage = stage(&network, bounds);
+        let fixture = fixture(&network, bounds);
         let mut server = WebhookServer::listen(&network, APP);
-        let _stays = connect(&stage, "/chat").await;
+        let _stays = connect(&fixture, "/chat").await;
         let held = server.next().await;
         let target = format!("/chat?text={}", "x".repeat(1_000));
         for _ in 0..200 {
-            drop(connect(&stage, &target).await);
+            drop(connect(&fixture, &target).await);
         }
-        let webhooks = &stage.shared.webhooks;
+        let webhooks = &fixture.shared.webhooks;
         until(|| webhooks.clients() < 20).await;
         assert!((18_000..24_000).contains(&webhooks.waiting_bytes()), "{} bytes wait", webhooks.waiting_bytes());
         held.answer(200, "");
@@ -431,14 +431,14 @@ fn clients_that_disconnect_before_their_admission_leave_nothing_behind() {
     run(async {
         let network = MemoryNetwork::default();
         let (connecting, in_flight_max) = (WebhookConnecting::Asked, std::num::NonZeroUsize::MIN);
-        let stage = stage(&network, WebhookSettings { connecting, in_flight_max, ..plain() });
+        let fixture = fixture(&network, WebhookSettings { connecting, in_flight_max, ..plain() });
         let mut server = WebhookServer::listen(&network, APP);
         for _ in 0..50 {
-            let gone = timeout(Duration::from_millis(10), Client::upgrade(&stage, "/chat")).await;
+            let gone = timeout(Duration::from_millis(10), Client::upgrade(&fixture, "/chat")).await;
             assert!(gone.is_err(), "the back end has not answered");
         }
-        until(|| stage.shared.webhooks.in_flight() == 0).await;
-        assert_eq!((stage.shared.webhooks.clients(), stage.shared.webhooks.waiting_bytes()), (0, 0));
+        until(|| fixture.shared.webhooks.in_flight() == 0).await;
+        assert_eq!((fixture.shared.webhooks.clients(), fixture.shared.webhooks.waiting_bytes()), (0, 0));
         assert!(server.waiting() <= 50);
     });
 }
@@ -448,28 +448,28 @@ fn the_number_of_requests_under_way_is_bounded() {
     run(async {
         let network = MemoryNetwork::default();
         let most = std::num::NonZeroUsize::new(3).unwrap();
-        let stage = stage(&network, WebhookSettings { in_flight_max: most, ..plain() });
+        let fixture = fixture(&network, WebhookSettings { in_flight_max: most, ..plain() });
         let mut server = WebhookServer::listen(&network, APP);
         let mut clients = Vec::new();
         for _ in 0..10 {
-            clients.push(connect(&stage, "/chat").await);
+            clients.push(connect(&fixture, "/chat").await);
         }
-        until(|| stage.shared.webhooks.in_flight() == 3).await;
+        until(|| fixture.shared.webhooks.in_flight() == 3).await;
         for left in (0..10).rev() {
-            until(|| stage.shared.webhooks.in_flight() == 3.min(left + 1)).await;
+            until(|| fixture.shared.webhooks.in_flight() == 3.min(left + 1)).await;
             let asked = server.next().await;
             assert!(server.waiting() < 3);
             asked.answer(200, "");
         }
-        until(|| stage.shared.webhooks.in_flight() == 0).await;
+        until(|| fixture.shared.webhooks.in_flight() == 0).await;
     });
 }
 
 #[test]
 fn a_name_that_would_escape_its_placeholder_in_the_url_is_not_sent() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         for name in ["..", "../../admin", "a\\\\..\\\\b"] {
             client.send(&call("1", name)).await;
@@ -487,8 +487,8 @@ fn a_name_that_would_escape_its_placeholder_in_the_url_is_not_sent() {
 #[test]
 fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_servers() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         let refused =
             error("1", "Streams of the client are not supported: the methods of this hub are served by a webhook.");
@@ -515,8 +515,8 @@ fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_servers
 #[test]
 fn a_client_that_violates_the_protocol_is_closed_and_the_back_end_gets_the_reason() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         client.send("{\"type\":1}\u{1e}").await;
         assert_eq!(client.text().await, "{\"type\":7,\"error\":\"Connection closed with an error.\"}");
@@ -524,15 +524,15 @@ fn a_client_that_violates_the_protocol_is_closed_and_the_back_end_gets_the_reaso
         assert_eq!(gone.path(), DISCONNECTED);
         assert!(gone.text().starts_with("{\"type\":11,\"error\":\""), "{}", gone.text());
         gone.answer(200, "");
-        until(|| stage.shared.webhooks.clients() == 0).await;
+        until(|| fixture.shared.webhooks.clients() == 0).await;
     });
 }
 
 #[test]
 fn a_call_that_can_not_be_decoded_fails_alone() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         let deep = format!("\"Say\",\"arguments\":{}{}", "[".repeat(600), "]".repeat(600));
         for target in ["\"\",\"arguments\":[]", "\"Say\"", "\"Say\",\"arguments\":[x]", &deep] {
@@ -554,24 +554,24 @@ fn value(text: &str) -> serde_json::Value {
 }
 
 /// Starts a node whose back end decides about each client.
-fn start_asked() -> (Stage, WebhookServer) {
+fn start_asked() -> (Fixture, WebhookServer) {
     let network = MemoryNetwork::default();
     let connect_items = ["address", "header:x-app", "cookie:sid"].map(|item| item.parse().unwrap()).into();
     let settings = WebhookSettings { connecting: WebhookConnecting::Asked, connect_items, ..plain() };
-    (stage(&network, settings), WebhookServer::listen(&network, APP))
+    (fixture(&network, settings), WebhookServer::listen(&network, APP))
 }
 
 #[test]
 fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
     run(async {
-        let (stage, mut server) = start_asked();
+        let (fixture, mut server) = start_asked();
         let begin = async |server: &mut WebhookServer, status: u16, body: &'static str| {
             let decide = async {
                 let asked: Asked = server.next().await;
                 assert_eq!((asked.path(), asked.header("x-asrs-connection-id")), (CONNECT.into(), ""));
                 asked.answer(status, body);
             };
-            tokio::join!(Client::upgrade(&stage, "/chat"), decide).0
+            tokio::join!(Client::upgrade(&fixture, "/chat"), decide).0
         };
         let mut client = begin(&mut server, 204, "").await.unwrap();
         client.send(&format!("{JSON_HANDSHAKE}{}", call("1", "Say"))).await;
@@ -585,21 +585,21 @@ fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
         for (status, body, seen) in [(403, "", 403), (402, "pay", 402), (302, "", 503), (200, "yes", 503)] {
             assert_eq!(begin(&mut server, status, body).await.err(), Some(seen), "{status}");
         }
-        assert_eq!(count(&stage, "chat", WebhookOutcome::Malformed), 1);
-        assert_eq!((server.waiting(), stage.shared.webhooks.clients()), (0, 1), "the end of the refused is nobody's");
+        assert_eq!(count(&fixture, "chat", WebhookOutcome::Malformed), 1);
+        assert_eq!((server.waiting(), fixture.shared.webhooks.clients()), (0, 1), "the end of the refused is nobody's");
     });
 }
 
 #[test]
 fn a_refusal_is_the_answer_to_the_negotiation_with_its_status_and_text() {
     run(async {
-        let (stage, mut server) = start_asked();
+        let (fixture, mut server) = start_asked();
         let decide = async {
             let asked = server.next().await;
             assert_eq!(asked.text(), "{\"type\":10,\"address\":\"192.0.2.1\"}");
             asked.answer(403, "{\"message\":\"banned\"}");
         };
-        let refused = exchange(&stage, "POST", "/chat/negotiate?negotiateVersion=1", "");
+        let refused = exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "");
         let (answer, ()) = tokio::join!(refused, decide);
         assert_eq!((answer.0.as_u16(), &*answer.1), (403, "banned"));
     });
@@ -608,7 +608,7 @@ fn a_refusal_is_the_answer_to_the_negotiation_with_its_status_and_text() {
 #[test]
 fn a_server_that_is_asked_names_user_groups_claims_and_data() {
     run(async {
-        let (stage, mut server) = start_asked();
+        let (fixture, mut server) = start_asked();
         let token = token_of("ann");
         let decide = async {
             let asked = server.next().await;
@@ -622,7 +622,7 @@ fn a_server_that_is_asked_names_user_groups_claims_and_data() {
         };
         let cookies = [("cookie", "a=1; sid=s")];
         let target = format!("/chat?room=7&access_token={token}");
-        let upgraded = Client::upgrade_with(stage.dial(), &target, &cookies);
+        let upgraded = Client::upgrade_with(fixture.dial(), &target, &cookies);
         let (client, body) = tokio::join!(upgraded, decide);
         let items = r#"{"type":10,"address":"192.0.2.1","headers":{"x-app":["kept"]},"cookies":{"sid":"s"}}"#;
         assert_eq!(body, value(items));
@@ -634,7 +634,7 @@ fn a_server_that_is_asked_names_user_groups_claims_and_data() {
         assert_eq!([header("x-asrs-user-id"), header("x-asrs-user-claims")], ["Ann 7", "role: cook"]);
         assert_eq!(header("x-trunkline-client-data"), "{\"a\": 1}");
         connected.answer(200, "");
-        let entry = FleetEntry::of(&Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()));
+        let entry = FleetEntry::of(&Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()));
         let payloads = json("{\"type\":1,\"target\":\"Said\",\"arguments\":[]}");
         let to_group = GroupBroadcastData { group: "red".into(), payloads, ..GroupBroadcastData::default() };
         let sent = ServiceMessage::GroupBroadcastData(to_group);
@@ -646,7 +646,7 @@ fn a_server_that_is_asked_names_user_groups_claims_and_data() {
 #[test]
 fn a_server_that_is_asked_decides_about_clients_of_dial_in_whom_their_token_names() {
     run(async {
-        let (stage, mut server) = start_asked();
+        let (fixture, mut server) = start_asked();
         let target = |more: &str| format!("/client/?hub=chat&access_token={}{more}", dial_in_token("chat"));
         let negotiate = target("&negotiateVersion=1").replace("/client/", "/client/negotiate");
         for (body, status) in [("{\"userId\":\"eve\"}", 403), ("{\"userId\":\"bob\",\"data\":\"x\"}", 200)] {
@@ -655,11 +655,11 @@ fn a_server_that_is_asked_decides_about_clients_of_dial_in_whom_their_token_name
                 assert_eq!((asked.path(), asked.header("x-asrs-user-id")), (CONNECT.into(), "bob"));
                 asked.answer(200, body);
             };
-            let (answer, ()) = tokio::join!(exchange(&stage, "POST", &negotiate, ""), decide);
+            let (answer, ()) = tokio::join!(exchange(&fixture, "POST", &negotiate, ""), decide);
             assert_eq!(answer.0.as_u16(), status, "{}", answer.1);
             if status == 200 {
                 let token = value(&answer.1)["connectionToken"].as_str().unwrap().to_owned();
-                let mut client = Client::upgrade(&stage, &target(&format!("&id={token}"))).await.unwrap();
+                let mut client = Client::upgrade(&fixture, &target(&format!("&id={token}"))).await.unwrap();
                 client.send(JSON_HANDSHAKE).await;
                 let connected = server.next().await;
                 assert_eq!(
@@ -678,29 +678,29 @@ fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
         let network = MemoryNetwork::default();
         let rules =
             ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/rooms?r={hub}"];
-        let stage = stage(&network, webhooks(&rules));
+        let fixture = fixture(&network, webhooks(&rules));
         let mut server = WebhookServer::listen(&network, APP);
-        let of_path = connect(&stage, "/chat").await;
+        let of_path = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         let token = |hub: &str| {
             let audience = ("aud".to_owned(), format!("http://any.example/client/?hub={hub}"));
             let claims = [audience, ("role".to_owned(), "cook".to_owned())];
             access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
         };
-        let by_dial_in = connect(&stage, &format!("/client/?hub=chat&access_token={}", token("chat"))).await;
+        let by_dial_in = connect(&fixture, &format!("/client/?hub=chat&access_token={}", token("chat"))).await;
         let asked = server.next().await;
         assert_eq!((asked.path(), asked.header("x-asrs-user-id")), (CONNECTED.into(), "bob"));
         let claims: Vec<_> = asked.head.headers.get_all("x-asrs-user-claims").iter().collect();
         assert!(claims.iter().any(|claim| claim.to_str().unwrap().ends_with("role: cook")), "{claims:?}");
         assert_eq!(asked.header("x-asrs-client-query"), "?hub=chat");
         asked.answer(200, "");
-        assert_eq!(stage.shared.hubs.all().iter().filter(|hub| hub.name() == "chat").count(), 1);
+        assert_eq!(fixture.shared.hubs.all().iter().filter(|hub| hub.name() == "chat").count(), 1);
 
-        let in_room = connect(&stage, &format!("/client/?hub=Room-1&access_token={}", token("room-1"))).await;
+        let in_room = connect(&fixture, &format!("/client/?hub=Room-1&access_token={}", token("room-1"))).await;
         let asked = server.next().await;
         assert_eq!((asked.path(), asked.header("x-asrs-hub")), ("/rooms?r=room-1".into(), "room-1"));
         asked.answer(200, "");
-        assert_eq!(Client::upgrade(&stage, "/room-1").await.err(), Some(404), "a pattern gives no path");
+        assert_eq!(Client::upgrade(&fixture, "/room-1").await.err(), Some(404), "a pattern gives no path");
         drop((of_path, by_dial_in, in_room));
     });
 }
@@ -710,9 +710,9 @@ fn dial_in_token(hub: &str) -> String {
     access_token::sign(&AccessKey::new(KEY).unwrap(), "bob", &claims, unix_seconds() + 60)
 }
 
-async fn negotiate(stage: &Stage, hub: &str) -> u16 {
+async fn negotiate(fixture: &Fixture, hub: &str) -> u16 {
     let target = format!("/client/negotiate?hub={hub}&negotiateVersion=1&access_token={}", dial_in_token(hub));
-    exchange(stage, "POST", &target, "").await.0.as_u16()
+    exchange(fixture, "POST", &target, "").await.0.as_u16()
 }
 
 #[test]
@@ -721,19 +721,19 @@ fn hubs_of_a_pattern_are_removed_without_clients() {
         let network = MemoryNetwork::default();
         let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/{event}"];
         let answer_timeout = Duration::from_secs(600);
-        let stage = stage(&network, WebhookSettings { answer_timeout, ..webhooks(&rules) });
-        spawn_local(hub_sweep::run(stage.shared.clone()));
+        let fixture = fixture(&network, WebhookSettings { answer_timeout, ..webhooks(&rules) });
+        spawn_local(hub_sweep::run(fixture.shared.clone()));
         let mut server = WebhookServer::listen(&network, APP);
         let hold = async || {
-            let seconds = u64::from(stage.shared.settings.rehoming.hold_timeout_s);
+            let seconds = u64::from(fixture.shared.settings.rehoming.hold_timeout_s);
             // sleep: the test advances paused time
             sleep(Duration::from_secs(seconds + 2)).await;
         };
-        let living = || stage.shared.hubs.living().iter().map(|hub| hub.name().to_owned()).collect::<Vec<_>>();
-        let client = connect(&stage, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
+        let living = || fixture.shared.hubs.living().iter().map(|hub| hub.name().to_owned()).collect::<Vec<_>>();
+        let client = connect(&fixture, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
         server.next().await.answer(200, "");
-        assert_eq!(negotiate(&stage, "room-2").await, 200);
-        assert_eq!((living().join(" "), stage.shared.webhooks.count()), ("chat room-1 room-2".into(), 3));
+        assert_eq!(negotiate(&fixture, "room-2").await, 200);
+        assert_eq!((living().join(" "), fixture.shared.webhooks.count()), ("chat room-1 room-2".into(), 3));
         hold().await;
         assert_eq!(living(), ["chat", "room-1"], "the operator names one, and a client the other");
         client.close().await;
@@ -743,30 +743,31 @@ fn hubs_of_a_pattern_are_removed_without_clients() {
         gone.answer(200, "");
         hold().await;
         assert_eq!(living(), ["chat"]);
-        let mut again = connect(&stage, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
+        let mut again =
+            connect(&fixture, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
         server.next().await.answer(200, "");
         again.send(&call("1", "Say")).await;
         server.next().await.answer(200, "");
-        assert_eq!((again.text().await, stage.shared.webhooks.count()), (void("1"), 2));
+        assert_eq!((again.text().await, fixture.shared.webhooks.count()), (void("1"), 2));
     });
 }
 
 #[test]
 fn a_hub_that_is_one_too_many_leaves_no_webhook_behind() {
     run(async {
-        let stage = stage(&MemoryNetwork::default(), webhooks(&["*=http://app.example:5000/{event}"]));
+        let fixture = fixture(&MemoryNetwork::default(), webhooks(&["*=http://app.example:5000/{event}"]));
         for number in 0..DIAL_IN_HUBS_MAX {
-            assert_eq!(negotiate(&stage, &format!("room-{number}")).await, 200);
+            assert_eq!(negotiate(&fixture, &format!("room-{number}")).await, 200);
         }
-        assert_eq!((negotiate(&stage, "room").await, stage.shared.webhooks.count()), (503, DIAL_IN_HUBS_MAX));
+        assert_eq!((negotiate(&fixture, "room").await, fixture.shared.webhooks.count()), (503, DIAL_IN_HUBS_MAX));
     });
 }
 
 #[test]
 fn a_link_to_a_webhook_lives_while_nothing_happens() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         server.next().await.answer(200, "");
         for _ in 0..20 {
             // sleep: virtual time without any activity
@@ -776,7 +777,7 @@ fn a_link_to_a_webhook_lives_while_nothing_happens() {
         client.send(&call("1", "Say")).await;
         server.next_at(SAY).await.answer(200, "");
         assert_eq!(client.text().await, void("1"));
-        let lost: u64 = stage.shared.counters().iter().map(|counters| counters.sessions.interrupted.get()).sum();
+        let lost: u64 = fixture.shared.counters().iter().map(|counters| counters.sessions.interrupted.get()).sum();
         assert_eq!(lost, 0);
     });
 }
@@ -784,12 +785,12 @@ fn a_link_to_a_webhook_lives_while_nothing_happens() {
 #[test]
 fn an_invoked_client_answers_the_caller_and_not_the_back_end() {
     run(async {
-        let (stage, mut server) = start();
-        let mut client = connect(&stage, "/chat").await;
+        let (fixture, mut server) = start();
+        let mut client = connect(&fixture, "/chat").await;
         let connected = server.next().await;
         let id = connected.header("x-asrs-connection-id").to_owned();
         connected.answer(200, "");
-        let entry = FleetEntry::of(&Fleet::new(stage.shared.clone(), ([127, 0, 0, 1], 8090).into()));
+        let entry = FleetEntry::of(&Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()));
         let invoke = async |connection: &str| {
             let question = |id: &str| json(call(id, "Ask").trim_end_matches('\u{1e}'));
             entry.invoke_client(&entry.hub_named("chat"), connection, question, Duration::from_secs(5)).await
@@ -813,10 +814,10 @@ fn an_invoked_client_answers_the_caller_and_not_the_back_end() {
 #[test]
 fn a_path_that_an_app_server_names_too_is_the_webhooks() {
     run(async {
-        let (stage, mut server) = start();
-        let mut app = stage.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+        let (fixture, mut server) = start();
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let _link = app.link().await;
-        let client = connect(&stage, "/chat").await;
+        let client = connect(&fixture, "/chat").await;
         let connected = server.next().await;
         assert_eq!(connected.path(), CONNECTED);
         drop(client);

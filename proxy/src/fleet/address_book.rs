@@ -118,7 +118,7 @@ impl AddressBook {
     }
 
     /// Adds an address reported by a member. Returns `true` if it is new and needs a dialler.
-    pub(super) fn learn(&self, address: &Address) -> bool {
+    pub(super) fn record(&self, address: &Address) -> bool {
         add(&mut self.entries(), address, false)
     }
 
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn an_unreachable_address_reported_by_a_member_is_no_problem() {
         let (book, told) = (AddressBook::default(), address("http://10.0.0.9:8090"));
-        assert!(book.learn(&told) && !book.learn(&told) && !book.is_given(&told));
+        assert!(book.record(&told) && !book.record(&told) && !book.is_given(&told));
         assert!(book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "refused".into())));
         assert!(
             !book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "silent".into())),
@@ -257,14 +257,14 @@ mod tests {
         assert!(book.set(&told, AddressState::Problem(AddressProblemKind::Unreachable, "refused".into())));
         assert!(book.problems().is_empty());
         book.forget(&told);
-        assert!(book.learn(&told));
+        assert!(book.record(&told));
     }
 
     #[test]
     fn so_many_addresses_are_dialled_and_no_more() {
         let book = AddressBook::default();
         let learnt =
-            (0..2 * ADDRESSES_MAX).filter(|port| book.learn(&address(&format!("http://10.0.0.1:{port}")))).count();
+            (0..2 * ADDRESSES_MAX).filter(|port| book.record(&address(&format!("http://10.0.0.1:{port}")))).count();
         assert_eq!(learnt, ADDRESSES_MAX);
     }
 }

@@ -80,7 +80,7 @@ impl AppPresence {
                     self.leave_carried(fleet, &mut leaving).await;
                 }
             }
-            self.tell(fleet);
+            self.notify(fleet);
         }
     }
 
@@ -90,7 +90,7 @@ impl AppPresence {
         self.changed.notify_one();
     }
 
-    pub(super) fn learn(&self, member: &FleetMember, update: PresenceUpdate) {
+    pub(super) fn apply(&self, member: &FleetMember, update: PresenceUpdate) {
         if let PresenceUpdate::Whole { servers, .. } = &update {
             let direct = servers.iter().filter(|server| server.carried == 0 || server.links > server.carried);
             self.remember(member.name(), direct.map(|server| &server.endpoint));
@@ -105,12 +105,12 @@ impl AppPresence {
             return;
         }
         // All members need the same baseline. Otherwise a change back to it would be reported to none of them.
-        self.tell(fleet);
+        self.notify(fleet);
         for (hub, servers) in self.own.load().hubs() {
             let update = PresenceUpdate::Whole { hub: hub.clone(), servers: servers.to_vec() };
-            link.tell(&NodeMessage::Presence(update));
+            link.notify(&NodeMessage::Presence(update));
         }
-        link.tell(&NodeMessage::Presence(PresenceUpdate::Complete));
+        link.notify(&NodeMessage::Presence(PresenceUpdate::Complete));
     }
 
     /// Ids of the app servers available at other nodes.
@@ -156,7 +156,7 @@ impl AppPresence {
         if is_shared { member.boot() } else { member.name() }.to_owned()
     }
 
-    fn tell(&self, fleet: &Membership) {
+    fn notify(&self, fleet: &Membership) {
         let told = self.own.load_full();
         let mut own = PeerPresence::default();
         for hub in dial_in_hubs(fleet) {

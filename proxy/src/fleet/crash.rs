@@ -27,7 +27,7 @@ const REFUSED_LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     since: Option<Instant>,
-    is_told: bool,
+    is_reported: bool,
 }
 
 impl Refusals {
@@ -35,14 +35,14 @@ impl Refusals {
     pub(super) fn note(&mut self, shared: &Shared, member: &FleetMember) -> Duration {
         let lasted = self.since.get_or_insert_with(Instant::now).elapsed();
         if lasted >= CRASHED_AFTER {
-            self.tell(shared, member);
+            self.report(shared, member);
         }
         lasted
     }
 
     /// Reports the crash once.
-    pub(super) fn tell(&mut self, shared: &Shared, member: &FleetMember) {
-        self.is_told = self.is_told || report_crash(shared, member);
+    pub(super) fn report(&mut self, shared: &Shared, member: &FleetMember) {
+        self.is_reported = self.is_reported || report_crash(shared, member);
     }
 
     /// Records a dial that was not refused.
@@ -52,7 +52,7 @@ impl Refusals {
 
     #[must_use]
     pub(super) fn longest_wait(&self) -> Duration {
-        if self.since.is_some() && !self.is_told { REFUSED_LOOK } else { Duration::MAX }
+        if self.since.is_some() && !self.is_reported { REFUSED_LOOK } else { Duration::MAX }
     }
 }
 

@@ -231,7 +231,7 @@ impl Dialler {
         if WireVersions::CURRENT.common(greeting.wire).is_none() {
             return Err(GreetError::Version(greeting.wire));
         }
-        self.fleet.members().learn_addresses(&greeting);
+        self.fleet.members().record_addresses(&greeting);
         if let Some(linked) = self.fleet.members().find(boot).filter(|member| member.links().outgoing().is_some()) {
             return Ok(Greeted::Linked(linked.address()));
         }
@@ -312,7 +312,7 @@ impl Dialler {
                     }
                 }
                 Err(error @ LinkError::OtherStart) => {
-                    refusals.tell(self.fleet.shared(), member);
+                    refusals.report(self.fleet.shared(), member);
                     return LinkOver::gone(error);
                 }
                 Err(error @ LinkError::UnknownSession) => return LinkOver::because(error),

@@ -155,11 +155,11 @@ impl FleetEntry {
             return NamedHub { key: hub.key().to_owned(), here: Some(hub) };
         }
         let dial_in_key = HubOrigin::DialIn.key(&lower);
-        let is_told = |key: &str| self.0.members().all().iter().any(|member| member.has_told(key));
+        let is_announced = |key: &str| self.0.members().all().iter().any(|member| member.has_announced(key));
         let is_elsewhere = match () {
-            () if is_told(name) => true,
+            () if is_announced(name) => true,
             // A late node may want anything, so it doesn't show the kind of the hub.
-            () if self.0.shared().settings.accepts_dial_in || is_told(&dial_in_key) => false,
+            () if self.0.shared().settings.accepts_dial_in || is_announced(&dial_in_key) => false,
             () => !self.0.members().wanting(name, &[Wanted::Everyone]).is_empty(),
         };
         NamedHub { key: if is_elsewhere { name.to_owned() } else { dial_in_key }, here: None }

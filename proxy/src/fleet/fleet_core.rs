@@ -131,7 +131,7 @@ impl Fleet {
     /// state of all others, and so their revocations.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         for told in self.shared().admission.revocations.all(unix_seconds()) {
-            link.tell(&NodeMessage::Revocation(told));
+            link.notify(&NodeMessage::Revocation(told));
         }
         member.set_outgoing(Some(link.clone()));
         note_address(self.shared(), member);
@@ -142,11 +142,11 @@ impl Fleet {
     pub(super) fn introduce(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         let members = &self.0.members;
         self.0.presence.introduce(members, link);
-        link.tell(&NodeMessage::State(members.state()));
+        link.notify(&NodeMessage::State(members.state()));
         for hub in self.shared().hubs.living().iter() {
-            link.tell(&NodeMessage::Interest(members.interest_in(hub)));
+            link.notify(&NodeMessage::Interest(members.interest_in(hub)));
         }
-        link.tell(&NodeMessage::Interest(InterestUpdate::Complete));
+        link.notify(&NodeMessage::Interest(InterestUpdate::Complete));
         introduce_user_groups(self.shared(), link);
         let address = member.address().map(|address| url(&address));
         info!(peer = member.name(), address, "linked to a node of the fleet");

@@ -173,8 +173,8 @@ impl FleetMember {
 
     /// Whether the node has ever reported clients of a hub.
     #[must_use]
-    pub(super) fn has_told(&self, hub: &str) -> bool {
-        self.interest.load().has_told(hub)
+    pub(super) fn has_announced(&self, hub: &str) -> bool {
+        self.interest.load().has_announced(hub)
     }
 
     /// Applies an update of the interest. Called by the one reader of the incoming link.

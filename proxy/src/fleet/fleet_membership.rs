@@ -150,7 +150,7 @@ impl Membership {
     pub(super) fn send_to_members(&self, message: &NodeMessage) {
         for member in self.all().iter() {
             if let Some(link) = member.links().outgoing() {
-                link.tell(message);
+                link.notify(message);
             }
         }
     }
@@ -242,7 +242,7 @@ impl Membership {
     }
 
     /// Dials the addresses in a greeting: the sender's address and its members' addresses.
-    pub(super) fn learn_addresses(&self, greeting: &Greeting) {
+    pub(super) fn record_addresses(&self, greeting: &Greeting) {
         // A loopback address refers to the other machine.
         let is_local = self.address.as_ref().is_some_and(Address::is_loopback);
         let told = greeting.address.iter().chain(&greeting.known).filter_map(|url| url.parse::<Address>().ok());
@@ -253,7 +253,7 @@ impl Membership {
                 member.links().outgoing().is_some()
                     && member.address().is_some_and(|known| url(&known) == address.to_string())
             });
-            if !is_own && !is_linked && self.addresses.learn(&address) {
+            if !is_own && !is_linked && self.addresses.record(&address) {
                 // Fails when the node stops.
                 drop(self.new_addresses.send(address));
             }
@@ -272,7 +272,7 @@ impl Membership {
     }
 
     /// Records that a member has received everything sent before a beat.
-    pub(super) fn note_heard(&self, member: &FleetMember, beat: u64) {
+    pub(super) fn note_beat(&self, member: &FleetMember, beat: u64) {
         self.shared.fleet.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
     }
 

@@ -39,7 +39,7 @@ async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
     if greeting.boot != fleet.shared().boot && WireVersions::CURRENT.common(greeting.wire).is_some() {
         // The other node opens its link next.
         fleet.meet(&greeting, None);
-        fleet.members().learn_addresses(&greeting);
+        fleet.members().record_addresses(&greeting);
     }
     ([(CONTENT_TYPE, "application/json")], fleet.members().greeting().to_json()).into_response()
 }

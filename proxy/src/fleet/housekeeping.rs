@@ -37,7 +37,7 @@ pub(crate) async fn keep_fleet(fleet: Fleet, resolver: Resolver) {
         keeper.keep_diallers(&resolver),
         keep_names(members),
         keeper.keep_beats(),
-        keeper.keep_told(),
+        keeper.keep_state_published(),
         keeper.keep_interest(),
         fleet.presence().keep(members)
     );
@@ -132,7 +132,7 @@ impl Housekeeper<'_> {
     }
 
     /// Reports state changes to the other nodes.
-    async fn keep_told(&self) {
+    async fn keep_state_published(&self) {
         loop {
             if let Some(state) = self.members.next_state().await {
                 self.members.send_to_members(&NodeMessage::State(state));
@@ -146,13 +146,13 @@ impl Housekeeper<'_> {
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let look_again = interest.settle(self.members.now_ms());
+            let next_settling = interest.settle(self.members.now_ms());
             tokio::select! {
                 () = interest.has_news() => {
                     self.send_updates(&interest);
                     sleep(NEWS_INTERVAL).await;
                 }
-                () = self.until_ms(look_again) => {}
+                () = self.until_ms(next_settling) => {}
                 _ = sweeps.tick() => self.send_sweep(&interest),
             }
         }

@@ -23,7 +23,7 @@ pub(super) fn note_address(shared: &Shared, member: &FleetMember) {
     let (Some(name), Some(link)) = (name_of(member), member.address()) else { return };
     let ip = link.resolved().map(|at| at.ip()).or_else(|| link.host().parse::<IpAddr>().ok());
     if let (Some(ip), Some(port)) = (ip, name.port()) {
-        shared.ways.node_names.note_told(&name, SocketAddr::new(ip, port));
+        shared.ways.node_names.note_reported(&name, SocketAddr::new(ip, port));
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn keep_names(members: &Membership) {
         learning.tick().await;
         let names: Vec<_> = members.all().iter().filter_map(|member| name_of(member)).collect();
         let node_names = &members.shared().ways.node_names;
-        stream::iter(&names).for_each_concurrent(RESOLVED_AT_ONCE, |name| node_names.learn(name)).await;
+        stream::iter(&names).for_each_concurrent(RESOLVED_AT_ONCE, |name| node_names.resolve_once(name)).await;
     }
 }
 

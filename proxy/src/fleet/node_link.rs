@@ -86,7 +86,7 @@ impl NodeLink {
 
     /// Queues a control message (state, interest, answer) even if the queue is full; there are few. A peer that accepts
     /// none for long loses the link.
-    pub(super) fn tell(&self, message: &NodeMessage) {
+    pub(super) fn notify(&self, message: &NodeMessage) {
         if self.ring_bytes() > TOLD_MAX_BYTES {
             return self.give_up();
         }

@@ -82,7 +82,7 @@ impl<'a> NodeSink<'a> {
                 tokio::spawn(async move {
                     let PeerResponse { status, body } =
                         fleet.questions().answer(PeerRequest { method, target, body }).await;
-                    link.tell(&NodeMessage::Response { question, status: status.as_u16(), body });
+                    link.notify(&NodeMessage::Response { question, status: status.as_u16(), body });
                 });
             }
             (NodeMessage::Move { question, step, hub, connection_id }, LinkDirection::ByIt) => {
@@ -95,9 +95,9 @@ impl<'a> NodeSink<'a> {
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_reported(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.apply_interest(update),
-            (NodeMessage::Membership(told), LinkDirection::ByIt) => self.learn_membership(&told),
-            (NodeMessage::Revocation(told), LinkDirection::ByIt) => self.learn_revocation(&told),
-            (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().learn(self.member, update),
+            (NodeMessage::Membership(told), LinkDirection::ByIt) => self.merge_membership(&told),
+            (NodeMessage::Revocation(told), LinkDirection::ByIt) => self.merge_revocation(&told),
+            (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().apply(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
                 self.fleet.questions().asks().answer(question, self.member.boot(), answer);
@@ -110,9 +110,9 @@ impl<'a> NodeSink<'a> {
     }
 
     /// Stores a membership of a user, and adds or removes the user's connections here.
-    fn learn_membership(&mut self, told: &SharedMembership) {
+    fn merge_membership(&mut self, told: &SharedMembership) {
         let shared = self.fleet.shared();
-        let change = match shared.learn_user_group(told) {
+        let change = match shared.merge_user_group(told) {
             MembershipNews::Begun => MembershipChange::Join(told.group.clone()),
             MembershipNews::Ended => MembershipChange::Leave(told.group.clone()),
             MembershipNews::Nothing => return,
@@ -123,7 +123,7 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    fn learn_revocation(&self, told: &SharedRevocation) {
+    fn merge_revocation(&self, told: &SharedRevocation) {
         let shared = self.fleet.shared();
         let revocations = &shared.admission.revocations;
         if let Err(problem) = revocations.revoke(told, unix_seconds()) {
@@ -159,7 +159,7 @@ impl<'a> NodeSink<'a> {
         let (fleet, link) = (self.fleet.clone(), self.link.clone());
         let Some(known) = fleet.shared().hubs.keyed(hub) else {
             let frame = self.answer_for_unknown(hub, read_stamped(frame)).map(|answer| answer.to_body());
-            return link.tell(&NodeMessage::Answer { question, frame });
+            return link.notify(&NodeMessage::Answer { question, frame });
         };
         let is_known = match read_stamped(frame) {
             Ok(Some((ServiceMessage::ClientInvocation(request), epoch))) if !known.capabilities().names_callers => {
@@ -175,7 +175,7 @@ impl<'a> NodeSink<'a> {
                 Ok(Some((ServiceMessage::ClientInvocation(request), _))) => Some(no_such_connection(request).to_body()),
                 _ => None,
             };
-            self.link.tell(&NodeMessage::Answer { question, frame });
+            self.link.notify(&NodeMessage::Answer { question, frame });
         }
     }
 
@@ -201,7 +201,7 @@ impl<'a> NodeSink<'a> {
         if shared.routes.find(&request.connection_id).is_none() {
             return false;
         }
-        self.link.tell(&NodeMessage::Answer { question, frame: None });
+        self.link.notify(&NodeMessage::Answer { question, frame: None });
         let app = shared.hubs.app_servers().known(&request.caller_server_id).unwrap_or(AppServerId::OTHER_NODE);
         // Routes the result back to the other node, whichever way it arrives.
         request.caller_server_id = self.member.boot().into();
@@ -291,7 +291,7 @@ impl FrameSink for NodeSink<'_> {
                     // By now it has sent all its interest over its own link.
                     (LinkDirection::ByIt, Some(asked_ms)) => self.member.confirm(asked_ms),
                     // And over this link it has received everything sent earlier.
-                    (LinkDirection::ByUs, _) => self.fleet.members().note_heard(self.member, number),
+                    (LinkDirection::ByUs, _) => self.fleet.members().note_beat(self.member, number),
                     (LinkDirection::ByIt, None) => {}
                 }
             }
@@ -353,7 +353,7 @@ impl NodeReplyTo {
         if self.is_answered.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.link.tell(&NodeMessage::Answer { question: self.question, frame });
+        self.link.notify(&NodeMessage::Answer { question: self.question, frame });
     }
 }
 

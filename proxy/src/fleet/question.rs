@@ -115,8 +115,8 @@ impl<T> OpenQuestion<T> {
             if open.is_empty() || Instant::now() >= until {
                 break;
             }
-            let look_at = until.min(Instant::now() + LOOK_AGAIN);
-            let (boot, answer) = match timeout_at(look_at, self.answers.recv()).await {
+            let check_at = until.min(Instant::now() + LOOK_AGAIN);
+            let (boot, answer) = match timeout_at(check_at, self.answers.recv()).await {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break,
                 Err(_) => continue,
@@ -141,7 +141,7 @@ impl<T> OpenQuestion<T> {
 pub(super) enum FirstAnswer<T> {
     Found(Arc<FleetMember>, T),
     /// All have answered, without a result.
-    Nobody,
+    NotFound,
     /// No result, but some answers are missing.
     Unclear,
 }
@@ -170,7 +170,7 @@ impl<T> OpenQuestion<Option<T>> {
                 NodeAnswer::Missing(_) => are_missing = true,
             }
         }
-        if are_missing { FirstAnswer::Unclear } else { FirstAnswer::Nobody }
+        if are_missing { FirstAnswer::Unclear } else { FirstAnswer::NotFound }
     }
 }
 
@@ -257,7 +257,7 @@ mod tests {
             }
             let time = |_: &FleetMember| Duration::from_secs(1);
             let answer = question.first_some(["a", "b"].map(member).to_vec(), time).await;
-            assert_eq!(matches!(answer, FirstAnswer::Nobody), !is_lost, "{answer:?}");
+            assert_eq!(matches!(answer, FirstAnswer::NotFound), !is_lost, "{answer:?}");
         }
     }
 

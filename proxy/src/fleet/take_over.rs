@@ -86,7 +86,7 @@ impl TakeOvers {
         }
     }
 
-    fn look_time(&self, member: &FleetMember, sought: SoughtConnection) -> Duration {
+    fn inspect_timeout(&self, member: &FleetMember, sought: SoughtConnection) -> Duration {
         let now_ms = self.0.members().now_ms();
         let is_late = match member.state(now_ms) {
             MemberState::Unreachable => return Duration::ZERO,
@@ -111,10 +111,10 @@ impl TakeOvers {
     ) -> TakenOver {
         let members: Vec<_> =
             self.0.members().all().iter().filter(|member| member.links().are_complete()).cloned().collect();
-        let look_time = |member: &FleetMember| self.look_time(member, sought);
-        let (owner, moving) = match self.ask_for(MoveStep::Look, hub, id, members, look_time).await {
+        let inspect_timeout = |member: &FleetMember| self.inspect_timeout(member, sought);
+        let (owner, moving) = match self.ask_for(MoveStep::Inspect, hub, id, members, inspect_timeout).await {
             FirstAnswer::Found(owner, moving) => (owner, moving),
-            FirstAnswer::Nobody => return TakenOver::Nowhere,
+            FirstAnswer::NotFound => return TakenOver::Nowhere,
             FirstAnswer::Unclear => return TakenOver::Unclear,
         };
         let Ok(moving) = MovingConnection::decode(&moving) else { return TakenOver::Failed };
@@ -142,7 +142,7 @@ impl TakeOvers {
         let taken = self.ask_for(MoveStep::Take, hub, id, vec![owner.clone()], |_| ANSWER_TIMEOUT).await;
         let state = match taken {
             FirstAnswer::Found(_, state) => MovedState::decode(&state).ok(),
-            FirstAnswer::Nobody | FirstAnswer::Unclear => None,
+            FirstAnswer::NotFound | FirstAnswer::Unclear => None,
         };
         let settled = match state {
             Some(moved) => {
@@ -161,7 +161,7 @@ impl TakeOvers {
                     "move of a client connection timed out"
                 );
             }
-            self.tell_of(MoveStep::Arrived, hub, id, &owner);
+            self.notify_of(MoveStep::Arrived, hub, id, &owner);
             debug!(hub = hub.name(), connection = short(id), peer = owner.name(), "client connection moved here");
             return TakenOver::Here(place.0, place.1);
         }
@@ -266,14 +266,14 @@ impl TakeOvers {
         let sent: Vec<_> = asked.into_iter().filter(is_asked).collect();
         let are_all_asked = sent.len() == total;
         match question.first_some(sent, time).await {
-            FirstAnswer::Nobody if !are_all_asked => FirstAnswer::Unclear,
+            FirstAnswer::NotFound if !are_all_asked => FirstAnswer::Unclear,
             answer => answer,
         }
     }
 
-    fn tell_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {
+    fn notify_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {
         if let Some(link) = member.links().outgoing() {
-            link.tell(&NodeMessage::Move { question: 0, step, hub: hub.key().into(), connection_id: id.into() });
+            link.notify(&NodeMessage::Move { question: 0, step, hub: hub.key().into(), connection_id: id.into() });
         }
     }
 
@@ -284,8 +284,8 @@ impl TakeOvers {
         let location = shared.routes.find(&connection_id);
         let shard = location.and_then(|location| shared.shards().get(usize::from(location.shard)));
         let state = match (index, shard, step) {
-            (Some(hub), Some(shard), MoveStep::Look) => {
-                let looked = shard.inspect(move |state| moving::look(state, hub, &connection_id)).await.flatten();
+            (Some(hub), Some(shard), MoveStep::Inspect) => {
+                let looked = shard.inspect(move |state| moving::inspect(state, hub, &connection_id)).await.flatten();
                 looked.map(|moving| moving.encode())
             }
             (Some(hub), Some(shard), MoveStep::Take) => {
@@ -298,7 +298,7 @@ impl TakeOvers {
             }
             _ => None,
         };
-        link.tell(&NodeMessage::Moved { question, state });
+        link.notify(&NodeMessage::Moved { question, state });
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn introduce_user_groups(shared: &Arc<Shared>, link: &Arc<NodeLink>) 
             if link.is_over() {
                 return;
             }
-            shared.user_groups.tell(&user, |told| link.tell(&NodeMessage::Membership(told)));
+            shared.user_groups.report(&user, |told| link.notify(&NodeMessage::Membership(told)));
         }
     });
 }

@@ -91,47 +91,47 @@ mod tests {
 
     #[test]
     fn one_caller_may_take_all_places_until_another_one_comes() {
-        let places = RestPermits::new(MOST);
-        let mut of_chat: Vec<_> = (0..MOST).map(|_| places.take([hub("chat"), ip(1)]).unwrap()).collect();
-        assert!(places.take([hub("chat"), ip(1)]).is_none(), "nobody is displaced by his own requests");
+        let permits = RestPermits::new(MOST);
+        let mut of_chat: Vec<_> = (0..MOST).map(|_| permits.take([hub("chat"), ip(1)]).unwrap()).collect();
+        assert!(permits.take([hub("chat"), ip(1)]).is_none(), "nobody is displaced by his own requests");
         of_chat[0].body_has_come();
-        let other = places.take([hub("shop"), ip(1)]).unwrap();
+        let other = permits.take([hub("shop"), ip(1)]).unwrap();
         let displaced: Vec<_> = of_chat.iter().map(|place| place.token().is_cancelled()).collect();
         assert_eq!(displaced.iter().filter(|is| **is).count(), 1);
         assert!(displaced[1], "the oldest one whose body has not come");
-        let elsewhere = places.take([hub("chat"), ip(2)]).unwrap();
+        let elsewhere = permits.take([hub("chat"), ip(2)]).unwrap();
         assert!(of_chat[2].token().is_cancelled(), "an address has a share, too");
         drop((other, elsewhere));
         of_chat.clear();
-        assert!(places.requests.lock().len() == 0);
+        assert!(permits.requests.lock().len() == 0);
     }
 
     #[test]
     fn a_token_for_everything_can_not_take_all_by_naming_many_hubs() {
-        let places = RestPermits::new(MOST);
+        let permits = RestPermits::new(MOST);
         let many: Vec<_> =
-            (0..MOST).map(|number| places.take([hub(&number.to_string()), RestShare::Token(1)]).unwrap()).collect();
-        let one = places.take([hub("0"), RestShare::Token(2)]).unwrap();
+            (0..MOST).map(|number| permits.take([hub(&number.to_string()), RestShare::Token(1)]).unwrap()).collect();
+        let one = permits.take([hub("0"), RestShare::Token(2)]).unwrap();
         assert!(many[0].token().is_cancelled());
         drop(one);
     }
 
     #[test]
     fn the_key_of_an_app_can_not_take_all_by_signing_many_tokens() {
-        let places = RestPermits::new(MOST);
+        let permits = RestPermits::new(MOST);
         let caller = |app: &str, token| [RestShare::Token(token), RestShare::Signer(Signer::App(app.into()))];
-        let many: Vec<_> = (0..MOST as u64).map(|token| places.take(caller("shop", token)).unwrap()).collect();
-        assert!(places.take(caller("shop", 99)).is_none());
-        let other = places.take(caller("news", 100)).unwrap();
+        let many: Vec<_> = (0..MOST as u64).map(|token| permits.take(caller("shop", token)).unwrap()).collect();
+        assert!(permits.take(caller("shop", 99)).is_none());
+        let other = permits.take(caller("news", 100)).unwrap();
         assert!(many[0].token().is_cancelled() && !other.token().is_cancelled());
     }
 
     #[test]
     fn a_request_within_its_share_is_not_displaced() {
-        let places = RestPermits::new(MOST);
+        let permits = RestPermits::new(MOST);
         let kept: Vec<_> =
-            (0..MOST).map(|number| places.take([hub(&(number % SHARES).to_string())]).unwrap()).collect();
-        assert!(places.take([hub("late")]).is_none());
+            (0..MOST).map(|number| permits.take([hub(&(number % SHARES).to_string())]).unwrap()).collect();
+        assert!(permits.take([hub("late")]).is_none());
         assert!(kept.iter().all(|place| !place.token().is_cancelled()));
     }
 }

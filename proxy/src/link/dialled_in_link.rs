@@ -80,7 +80,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     let pool = find_pool(&shard, &hub, &instance);
     let (kind, allows_reconnect) = (request.kind, request.allow_stateful_reconnects);
     if kind != LinkKind::Weak {
-        hub.learn_reconnects(allows_reconnect);
+        hub.note_reconnects(allows_reconnect);
     }
     let endpoint = endpoint.into();
     let link = make_link(&shard, &pool, DialledIn { kind, endpoint, signer, is_carried, allows_reconnect });
@@ -158,7 +158,7 @@ async fn carry(
         let mut carrying = pin!(carrier.run(&mut incoming, reader, &mut writer, &mut sink, ended.cancelled()));
         tokio::select! {
             end = &mut carrying => end,
-            () = say_farewell(&link) => {
+            () = send_farewell(&link) => {
                 ended.cancel();
                 carrying.await
             }
@@ -243,7 +243,7 @@ async fn log_end(
 
 /// Notifies an app server that a link is given up, and waits for the frames that it sent before. Afterwards it
 /// sends over its other links.
-async fn say_farewell(link: &LinkHandle) {
+async fn send_farewell(link: &LinkHandle) {
     link.given_up().cancelled().await;
     link.send(&ServiceMessage::ServiceError(ServiceError { error: FAREWELL.into() }));
     sleep(FAREWELL_TIME).await;

@@ -80,7 +80,7 @@ impl SessionOver {
     }
 
     /// Sends a farewell if the app server is still connected.
-    pub(super) async fn say_goodbye(self) {
+    pub(super) async fn send_goodbye(self) {
         if let Some(mut socket) = self.socket {
             drop(timeout(GOODBYE_TIMEOUT, socket.close(LinkEnd::goodbye())).await);
         }

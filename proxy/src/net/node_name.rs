@@ -40,7 +40,7 @@ enum KnownAddress {
     /// The name has resolved to this address.
     Resolved(SocketAddr),
     /// Reported by a link.
-    Told(SocketAddr),
+    Reported(SocketAddr),
 }
 
 impl NodeNames {
@@ -64,7 +64,7 @@ impl NodeNames {
             }
         }
         let told = match known {
-            Some(KnownAddress::Resolved(at) | KnownAddress::Told(at)) => Some(at),
+            Some(KnownAddress::Resolved(at) | KnownAddress::Reported(at)) => Some(at),
             _ => None,
         };
         let resolved = match told {
@@ -90,15 +90,15 @@ impl NodeNames {
     }
 
     /// Records an address reported by a link, unless a better one is known.
-    pub(crate) fn note_told(&self, name: &Address, at: SocketAddr) {
-        if !self.is_learnt(name) {
-            self.insert(name, KnownAddress::Told(at));
+    pub(crate) fn note_reported(&self, name: &Address, at: SocketAddr) {
+        if !self.has_address(name) {
+            self.insert(name, KnownAddress::Reported(at));
         }
     }
 
     /// Resolves the address of a node once, while its name exists.
-    pub(crate) async fn learn(&self, name: &Address) {
-        if self.is_learnt(name) {
+    pub(crate) async fn resolve_once(&self, name: &Address) {
+        if self.has_address(name) {
             return;
         }
         let resolved = timeout(STEP_TIMEOUT, self.resolver.resolve(name)).await;
@@ -113,7 +113,7 @@ impl NodeNames {
     }
 
     /// Whether the address is resolved or reached, or needs no lookup.
-    fn is_learnt(&self, name: &Address) -> bool {
+    fn has_address(&self, name: &Address) -> bool {
         let known = self.lock().get(name).copied();
         name.is_one_server() || matches!(known, Some(KnownAddress::Reached(_) | KnownAddress::Resolved(_)))
     }
@@ -194,13 +194,13 @@ mod tests {
     async fn a_reported_address_is_tried_last_and_does_not_replace_a_reached_one() {
         let (resolver, is_gone) = resolver(1);
         let (names, node) = (NodeNames::new(resolver), name(1));
-        names.note_told(&node, at(2));
+        names.note_reported(&node, at(2));
         assert_eq!(dial(&names, &node, &[2]).await, (Some(at(2)), vec![at(1), at(2)]));
         names.note_reached(&node, at(3));
-        names.note_told(&node, at(2));
+        names.note_reported(&node, at(2));
         assert_eq!(dial(&names, &node, &[1, 2, 3]).await, (Some(at(3)), vec![at(3)]));
         names.forget(&node);
-        names.learn(&node).await;
+        names.resolve_once(&node).await;
         is_gone.store(true, Ordering::Relaxed);
         assert_eq!(dial(&names, &node, &[1]).await, (Some(at(1)), vec![at(1)]));
     }
@@ -208,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hanging_resolver_does_not_hide_a_reported_address() {
         let names = NodeNames::new(Resolver::asking_slowly(|_| Box::pin(pending())));
-        names.note_told(&name(1), at(2));
+        names.note_reported(&name(1), at(2));
         let begun = Instant::now();
         assert_eq!(dial(&names, &name(1), &[2]).await.0, Some(at(2)));
         assert_eq!(begun.elapsed(), STEP_TIMEOUT);

@@ -14,7 +14,7 @@ mod server_config;
 mod server_stream;
 mod validity;
 
-pub use certificate_probe::{CertificateFault, TlsLookError, TlsSeen, look_at_tls};
+pub use certificate_probe::{CertificateFault, TlsProbeError, TlsSeen, probe_tls};
 pub(crate) use certificate_refusal::refusal_words;
 pub(crate) use client_config::client_config;
 pub use pem::TlsError;

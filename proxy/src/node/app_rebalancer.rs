@@ -16,13 +16,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
-use crate::shard::{LevelCount, RebalanceOrder, Shared};
+use crate::shard::{RebalanceCount, RebalanceOrder, Shared};
 use crate::upstream::{AppServerId, Hub, HubIndex, NewServer, NewServerRound, Pool, ShareLoad, ShareMove, SharePlan};
 
 /// Interval of observations and rounds.
 const ROUND: Duration = Duration::from_secs(1);
 
-type ShardCounts = HashMap<(HubIndex, AppServerId), LevelCount>;
+type ShardCounts = HashMap<(HubIndex, AppServerId), RebalanceCount>;
 
 /// Runs for the lifetime of the node, unless rebalancing is disabled.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -50,7 +50,7 @@ struct AppRebalancer {
 
 impl AppRebalancer {
     async fn round(&mut self, shared: &Shared, per_second: u64) {
-        self.look(shared);
+        self.check(shared);
         let short = self.new_servers.values().filter(|(_, new_server)| new_server.is_short());
         let groups: HashSet<_> = short.map(|(pool, _)| (pool.hub().index(), pool.app().group.name().clone())).collect();
         if groups.is_empty() {
@@ -67,14 +67,14 @@ impl AppRebalancer {
     }
 
     /// Observes all pools, once per second.
-    fn look(&mut self, shared: &Shared) {
+    fn check(&mut self, shared: &Shared) {
         let mut before = std::mem::take(&mut self.new_servers);
         for hub in shared.hubs.all().iter().filter(|hub| !hub.has_webhook()) {
             for pool in hub.pools().iter().filter(|pool| !pool.app().group.is_mirror()) {
                 let place = (hub.index(), pool.app().id);
                 let known = before.remove(&place).filter(|(known, _)| Arc::ptr_eq(known, pool));
                 let mut new_server = known.map(|(_, new_server)| new_server).unwrap_or_default();
-                new_server.look(pool.look());
+                new_server.update(pool.link_counts());
                 self.new_servers.insert(place, (pool.clone(), new_server));
             }
         }
@@ -121,7 +121,7 @@ async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     for shard in shared.shards() {
         counts.push(
             shard
-                .inspect(|state| state.server_rebalance.level_counts(state.core.connections.census()))
+                .inspect(|state| state.server_rebalance.rebalance_counts(state.core.connections.census()))
                 .await
                 .unwrap_or_default(),
         );
@@ -129,8 +129,8 @@ async fn gather(shared: &Shared) -> Vec<ShardCounts> {
     counts
 }
 
-fn total(counts: &[ShardCounts], place: (HubIndex, AppServerId)) -> LevelCount {
-    let mut total = LevelCount::default();
+fn total(counts: &[ShardCounts], place: (HubIndex, AppServerId)) -> RebalanceCount {
+    let mut total = RebalanceCount::default();
     for count in counts.iter().filter_map(|shard| shard.get(&place)) {
         total.present += count.present;
         total.going += count.going;
@@ -149,7 +149,7 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     for (shard, clients) in shared.shards().iter().zip(parts(clients, &there, start)) {
         let clients = usize::try_from(clients).unwrap_or(usize::MAX);
         if clients > 0 {
-            shard.post(move |state| state.level(RebalanceOrder { hub, from, to, clients }));
+            shard.post(move |state| state.rebalance(RebalanceOrder { hub, from, to, clients }));
         }
     }
 }

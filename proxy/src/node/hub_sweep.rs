@@ -42,8 +42,8 @@ async fn sweep(shared: &Shared, limit: Duration) {
     }
     shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || shared.webhooks.has_clients(hub.name()));
     for index in unheld {
-        let is_told = shared.fleet.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
-        if !is_told && !used.hubs.contains(&index) && !used.ends.contains(&index) {
+        let is_announced = shared.fleet.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
+        if !is_announced && !used.hubs.contains(&index) && !used.ends.contains(&index) {
             shared.hubs.release(index);
         }
     }

@@ -74,7 +74,7 @@ impl UpstreamNews {
     }
 
     /// Checks the links of the app server and reports changes.
-    pub(super) fn look_at<'a>(&mut self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
+    pub(super) fn update<'a>(&mut self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
         let pools: Vec<_> = pools.cloned().collect();
         let Some(first) = pools.first() else { return };
         let (upstream, app) = (&self.address, &first.app().name);

@@ -117,7 +117,7 @@ pub(super) async fn watch(
             }
         };
         // Checked before reporting the problem: a stopping app server is expected to disappear.
-        news.look_at(known.values().flatten());
+        news.update(known.values().flatten());
         match read {
             Ok(manifest) => {
                 (refused_since, standby) = (None, None);
@@ -353,7 +353,7 @@ pub(crate) fn open_pools(
         let (restores, presence) = (settings.restores_clients, settings.presence);
         // Not a setting of the hub: each app server has its own.
         let exclusive_tasks = settings.exclusive_tasks.take().map(Arc::new);
-        let hub = shared.hubs.learn(settings, group);
+        let hub = shared.hubs.register(settings, group);
         let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
         let pool = Arc::new(pool.with_terms(PoolTerms { restores, presence, exclusive_tasks }));
         hub.add_pool(pool.clone());

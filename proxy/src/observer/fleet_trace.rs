@@ -80,7 +80,7 @@ pub(crate) struct FleetTrace {
     nodes: HashMap<String, AskedNode>,
     /// Configured addresses already reported as leading to no node.
     unreachable: HashSet<String>,
-    look: Interval,
+    check_interval: Interval,
     /// Final line, once the local trace is over.
     last: Option<TraceLine>,
     is_over: bool,
@@ -103,7 +103,7 @@ impl FleetTrace {
             sources,
             nodes: HashMap::new(),
             unreachable: HashSet::new(),
-            look: interval(LOOK_INTERVAL),
+            check_interval: interval(LOOK_INTERVAL),
             last: None,
             is_over: false,
         }
@@ -123,7 +123,7 @@ impl FleetTrace {
     fn take(&mut self, news: SourceNews) -> Vec<TraceLine> {
         match news {
             SourceNews::Lines(lines) => lines,
-            SourceNews::Following(boot) => self.tell(&boot, TraceNodeState::Following, None),
+            SourceNews::Following(boot) => self.report(&boot, TraceNodeState::Following, None),
             SourceNews::Missing(boot, cause) => {
                 let (problem, again_at) = match cause {
                     MissingCause::Refused(problem) => (problem, None),
@@ -132,7 +132,7 @@ impl FleetTrace {
                 if let Some(node) = self.nodes.get_mut(&boot) {
                     node.again_at = again_at;
                 }
-                self.tell(&boot, TraceNodeState::Missing, Some(problem))
+                self.report(&boot, TraceNodeState::Missing, Some(problem))
             }
             SourceNews::OwnEnd(mut lines) => {
                 self.last = lines.pop();
@@ -143,14 +143,14 @@ impl FleetTrace {
     }
 
     /// Reports the state of another node if it has changed.
-    fn tell(&mut self, boot: &str, state: TraceNodeState, problem: Option<String>) -> Vec<TraceLine> {
+    fn report(&mut self, boot: &str, state: TraceNodeState, problem: Option<String>) -> Vec<TraceLine> {
         let Some(node) = self.nodes.get_mut(boot).filter(|node| node.told != Some(state)) else { return Vec::new() };
         node.told = Some(state);
         vec![TraceLine::Node(TraceNodeLine { node: node.name.clone(), state, problem })]
     }
 
     /// Queries new nodes and nodes due for a retry; reports addresses without a node.
-    fn look_at_members(&mut self) -> Vec<TraceLine> {
+    fn check_members(&mut self) -> Vec<TraceLine> {
         let now = Instant::now();
         for member in self.peers.members().iter() {
             let node = self.nodes.entry(member.boot().to_owned()).or_insert_with(|| AskedNode {
@@ -191,7 +191,7 @@ impl WatchLines for FleetTrace {
         }
         tokio::select! {
             biased;
-            _ = self.look.tick() => Some(self.look_at_members()),
+            _ = self.check_interval.tick() => Some(self.check_members()),
             news = self.sources.next() => Some(news.map(|news| self.take(news)).unwrap_or_default()),
         }
     }

@@ -19,7 +19,7 @@ pub(super) fn ended(past: &PastConnection<'_>, node: &str) -> Value {
         "node": node,
         "hub": past.hub,
         "transport": past.transport.map(|transport| transport.name()),
-        "protocol": past.speech.map(ClientProtocol::label),
+        "protocol": past.protocol.map(ClientProtocol::label),
         "user": past.user,
         "remoteAddress": past.remote,
         "userAgent": past.user_agent,

@@ -81,7 +81,7 @@ async fn keep(timeline: Weak<Mutex<Timeline>>, mut sampler: TimelineSampler) {
     loop {
         looks.tick().await;
         let Some(timeline) = timeline.upgrade() else { return };
-        let marks = sampler.look(unix_ms());
+        let marks = sampler.find_marks(unix_ms());
         let is_due = Instant::now() >= next_sample;
         let sample = is_due.then(|| sampler.sample());
         while next_sample <= Instant::now() {
@@ -125,15 +125,15 @@ impl TimelineSampler {
     }
 
     /// Checks the standing of nodes and app servers; returns the changes.
-    fn look(&mut self, at_ms: u64) -> Vec<TimelineMark> {
+    fn find_marks(&mut self, at_ms: u64) -> Vec<TimelineMark> {
         let mut marks = Vec::new();
-        self.look_at_itself(at_ms, &mut marks);
-        self.look_at_nodes(at_ms, &mut marks);
-        self.look_at_apps(at_ms, &mut marks);
+        self.mark_own_node(at_ms, &mut marks);
+        self.mark_other_nodes(at_ms, &mut marks);
+        self.mark_apps(at_ms, &mut marks);
         marks
     }
 
-    fn look_at_itself(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
+    fn mark_own_node(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
         let (id, name) = (self.shared.boot.to_string(), self.shared.settings.node.clone());
         let standing = match MemberState::from(own_phase(&self.shared)) {
             MemberState::Draining => Standing::Leaving,
@@ -146,7 +146,7 @@ impl TimelineSampler {
         }
     }
 
-    fn look_at_nodes(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
+    fn mark_other_nodes(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
         let (now_ms, members) = (self.fleet.members().now_ms(), self.fleet.members().all());
         let boots: HashSet<_> = members.iter().map(|member| member.boot()).collect();
         let before = std::mem::take(&mut self.members);
@@ -160,7 +160,7 @@ impl TimelineSampler {
         self.members = members.to_vec();
     }
 
-    fn look_at_apps(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
+    fn mark_apps(&mut self, at_ms: u64, marks: &mut Vec<TimelineMark>) {
         let apps = pools_by_app(&self.shared);
         let before = std::mem::take(&mut self.apps);
         let gone = before.iter().filter(|(instance, _)| !apps.contains_key(*instance));

@@ -106,10 +106,10 @@ impl ShardState {
         self.core.delivery.end_hold(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
             let let_go = client.assignments().home().released();
-            let is_told = let_go.is_none() && client.home().queue(&notice);
+            let is_notified = let_go.is_none() && client.home().queue(&notice);
             if is_known && let_go != Some(ReleaseReason::Ended) {
                 let at = (client.home(), client.cold().group().cloned(), let_go);
-                self.assignments.reassignment.ended(client, at, reason, is_told, self.core.tick);
+                self.assignments.reassignment.ended(client, at, reason, is_notified, self.core.tick);
             }
         }
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
@@ -301,7 +301,7 @@ impl ShardState {
 
     /// Closes connections at the request of an app server, which may be their own or another.
     pub(super) fn close_many(&mut self, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
-        let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::told_by_app(cause, reason));
+        let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::requested_by_app(cause, reason));
         for &slot in slots {
             let is_own = self.core.connections.get(slot).is_some_and(|client| client.home().app() == app);
             self.close(slot, if is_own { &own } else { &other });

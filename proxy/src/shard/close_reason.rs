@@ -86,7 +86,7 @@ impl CloseReason {
     /// An app server, the client's own or another, requested the close. The reason is always shown to the
     /// client, which is not asked to reconnect.
     #[must_use]
-    pub(crate) fn told_by_app(cause: Cause, reason: Option<&str>) -> Self {
+    pub(crate) fn requested_by_app(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
         let message = Some(CloseMessage { detail: None, reason: detail.clone(), allow_reconnect: false });
         Self { detail, message, ..Self::on_request(cause, None) }
@@ -197,7 +197,7 @@ impl CloseReason {
 
     /// The app server has two connections with this id, and only one can be used.
     #[must_use]
-    pub(crate) fn had_twice() -> Self {
+    pub(crate) fn duplicate_id() -> Self {
         Self::reconnect(Cause::LinkLost, AppNotice::Clean)
     }
 
@@ -331,12 +331,12 @@ mod tests {
 
     #[test]
     fn the_reason_of_an_ordered_close_is_meant_for_the_client() {
-        let reason = CloseReason::told_by_app(Cause::AppClosed, Some("banned"));
+        let reason = CloseReason::requested_by_app(Cause::AppClosed, Some("banned"));
         for with_details in [false, true] {
             let told = String::from_utf8_lossy(&frames(&reason, JSON, with_details)[0]).into_owned();
             assert!(told.contains(r#"{"type":7,"error":"banned"}"#), "{told}");
         }
-        let plain = CloseReason::told_by_app(Cause::Ordered, Some(""));
+        let plain = CloseReason::requested_by_app(Cause::Ordered, Some(""));
         assert!(String::from_utf8_lossy(&frames(&plain, JSON, true)[0]).contains(r#"{"type":7}"#));
         let told = String::from_utf8_lossy(&frames(&CloseReason::ordered(Some("secret")), JSON, false)[0]).into_owned();
         assert!(!told.contains("secret"), "an error of another app server is no reason for the client: {told}");

@@ -36,7 +36,7 @@ impl Content {
     }
 
     #[must_use]
-    pub(crate) fn speech(self) -> ClientProtocol {
+    pub(crate) fn protocol(self) -> ClientProtocol {
         match self {
             Content::Hub(HubProtocol::Json) => ClientProtocol::Json,
             Content::Hub(HubProtocol::MessagePack) => ClientProtocol::MessagePack,

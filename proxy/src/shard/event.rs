@@ -9,13 +9,13 @@ use trunkline_protocol::service::{FlowOperation, header};
 
 use super::assignments::client_probe::{cancel_failed_calls, ends_by_answer, lose_home_link};
 use super::assignments::hand_over::{
-    end_late_hand_overs, end_move, level_links, moving_link_lost, note_move, reassign_all, reassign_all_to,
+    end_late_hand_overs, end_move, moving_link_lost, note_move, reassign_all, reassign_all_to, rebalance_links,
 };
 use super::close_reason::CloseReason;
 use super::command::{LinkLoss, MembershipChange};
 use super::connection::{Client, Role, flow, moved_to};
 use super::drain::reroute::{owe, reroute, reroute_unassigned};
-use super::drain::server_rebalance::take_level_target;
+use super::drain::server_rebalance::take_rebalance_target;
 use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
 use super::moving::{end_late_moves, move_paused};
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
@@ -152,7 +152,7 @@ impl ShardState {
         if !client.assignments_mut().of_mut(role).is_some_and(|assignment| assignment.hand_over(items)) {
             return;
         }
-        match (*role == Role::Home).then(|| take_level_target(self, slot)).flatten() {
+        match (*role == Role::Home).then(|| take_rebalance_target(self, slot)).flatten() {
             Some(home) => self.reassign_to(slot, &home),
             None => self.reassign(slot, role, CALL_UNFINISHED),
         }
@@ -174,7 +174,7 @@ impl ShardState {
         self.assignments.reassignment.retry(&mut self.core);
         self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
         reassign_all_to(self, link);
-        level_links(self, link);
+        rebalance_links(self, link);
         self.assignments.secondary_clients.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
         self.presence.link_opened(&mut self.core.connections, &self.core.context, link);
         self.tasks.link_opened(&self.core.context, link);
@@ -207,7 +207,7 @@ impl ShardState {
         let now = self.core.tick;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if ends_by_answer(client, now) {
-            return self.close(slot, &CloseReason::had_twice());
+            return self.close(slot, &CloseReason::duplicate_id());
         }
         if client.home().id() != by {
             return;

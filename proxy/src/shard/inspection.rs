@@ -200,7 +200,7 @@ impl Inspector<'_> {
             group_count,
             outbox_bytes: client.wire().bytes(),
             pending_calls: client.assignments().home().calls().count(),
-            heard_s: ago(client.liveness().last_heard()),
+            heard_s: ago(client.liveness().last_received()),
             sent_s: ago(client.liveness().last_sent()),
             token_ends_s: self.token_expiries.of(slot),
         })

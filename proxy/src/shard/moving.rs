@@ -52,7 +52,7 @@ use reconnect::{may_return, sever};
 
 /// Describes a connection that another node is about to take over, and cuts its socket. `None` if it can't
 /// move.
-pub(crate) fn look(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<MovingConnection> {
+pub(crate) fn inspect(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<MovingConnection> {
     let slot = state.core.connections.find(hub, id)?;
     let client = state.core.connections.live(slot)?;
     let resumption = client.cold().resumption()?;

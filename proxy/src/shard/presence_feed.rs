@@ -52,7 +52,7 @@ pub(super) struct PresenceFeeds {
     last_stream: i64,
     has_changed: Rc<Notify>,
     /// Set while a task sends the changes.
-    is_told: bool,
+    is_sending: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,7 @@ pub(super) enum FlushOutcome {
     /// A snapshot is in progress or a link is full.
     NotYet,
     /// No subscribers are left.
-    Nobody,
+    NoSubscribers,
 }
 
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl PresenceFeeds {
 
     /// Whether a task for sending changes has to be started.
     pub(super) fn take_start(&mut self) -> bool {
-        !self.feeds.is_empty() && !mem::replace(&mut self.is_told, true)
+        !self.feeds.is_empty() && !mem::replace(&mut self.is_sending, true)
     }
 
     fn feed(&mut self, hub: HubIndex) -> Option<&mut HubFeed> {
@@ -131,7 +131,7 @@ impl HubFeed {
     }
 
     /// Sends changes, continues snapshots, and then sends the list of app servers if changed.
-    fn tell(
+    fn flush(
         &mut self,
         batch: &PresenceBatch,
         connections: &Connections,
@@ -322,28 +322,28 @@ impl PresenceFeeds {
     }
 
     pub(super) fn send_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
-        let Self { feeds, last_stream, is_told, .. } = self;
+        let Self { feeds, last_stream, is_sending, .. } = self;
         if feeds.is_empty() {
-            *is_told = false;
-            return FlushOutcome::Nobody;
+            *is_sending = false;
+            return FlushOutcome::NoSubscribers;
         }
-        let mut told = FlushOutcome::All;
+        let mut outcome = FlushOutcome::All;
         for feed in feeds.iter_mut() {
             let batch = take_batch(feed, connections, &context.counters);
             let next_stream = || {
                 *last_stream += 1;
                 *last_stream
             };
-            feed.tell(&batch, connections, context.index, next_stream);
+            feed.flush(&batch, connections, context.index, next_stream);
             for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.is_overdue()) {
                 subscriber.state = FeedState::Due;
                 context.counters.presence_resyncs.increment();
             }
             if feed.subscribers.iter().any(|subscriber| subscriber.state != FeedState::Live) {
-                told = FlushOutcome::NotYet;
+                outcome = FlushOutcome::NotYet;
             }
         }
-        told
+        outcome
     }
 }
 

@@ -40,7 +40,7 @@ impl ShardContext {
     }
 
     fn connection_counters(&self, client: &Client) -> &ConnectionCounters {
-        self.hub_counters(client).connections(client.traits().transport, client.content().speech())
+        self.hub_counters(client).connections(client.traits().transport, client.content().protocol())
     }
 
     /// Whether the client may see error details, by its hub's settings or its token.
@@ -82,7 +82,7 @@ impl ShardContext {
         let past = PastConnection {
             hub: Some(hub.into()),
             transport: Some(client.traits().transport),
-            speech: Some(client.content().speech()),
+            protocol: Some(client.content().protocol()),
             app_server: Some(&*app_server).filter(|instance| !instance.is_empty()).map(Into::into),
             opened_ms: Some(self.opened_ms(client)),
             ..past.of(&opening)

@@ -74,7 +74,7 @@ pub(super) enum ShardTask {
     /// Moves this number of clients to other nodes.
     Shed(usize),
     /// Moves clients from one app server to another.
-    Level(RebalanceOrder),
+    Rebalance(RebalanceOrder),
     /// Checks leaving clients until none is left.
     WatchLeaving,
     ReportPresence,
@@ -216,8 +216,8 @@ impl ShardState {
         self.due.push(task);
     }
 
-    pub(crate) fn level(&mut self, order: RebalanceOrder) {
-        self.start(ShardTask::Level(order));
+    pub(crate) fn rebalance(&mut self, order: RebalanceOrder) {
+        self.start(ShardTask::Rebalance(order));
     }
 
     /// Requests moving some clients to other nodes, and returns how many. Clients of earlier sheds that still

@@ -429,8 +429,8 @@ impl Shared {
         self.count_refused(hub, self.user_groups.note(hub, message))
     }
 
-    pub(crate) fn learn_user_group(&self, told: &SharedMembership) -> MembershipNews {
-        self.count_refused(&told.hub, self.user_groups.learn(told)).unwrap_or(MembershipNews::Nothing)
+    pub(crate) fn merge_user_group(&self, told: &SharedMembership) -> MembershipNews {
+        self.count_refused(&told.hub, self.user_groups.merge(told)).unwrap_or(MembershipNews::Nothing)
     }
 
     fn count_refused<T>(&self, hub: &str, kept: Result<T, MembershipRefused>) -> Result<T, MembershipRefused> {

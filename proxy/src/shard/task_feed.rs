@@ -35,7 +35,7 @@ struct StandingApp {
 
 impl TaskFeeds {
     /// Sends the list of candidates to all app servers of a hub.
-    fn tell(&self, hub: HubIndex) {
+    fn notify(&self, hub: HubIndex) {
         let of_hub = || self.standing.iter().filter(move |standing| standing.hub == hub);
         let candidates = of_hub().filter(|standing| !standing.is_leaving).flat_map(StandingApp::candidates).collect();
         let message = ServiceMessage::TaskCandidates(TaskCandidates { candidates });
@@ -71,7 +71,7 @@ impl TaskFeeds {
         }
         let instance = ByteString::from(&*pool.app().instance);
         self.standing.push(StandingApp { hub, app, instance, tasks, link: link.clone(), is_leaving: false });
-        self.tell(hub);
+        self.notify(hub);
     }
 
     /// Switches to another link after a loss, or removes the candidate.
@@ -86,7 +86,7 @@ impl TaskFeeds {
             Some(link) => standing.link = link,
             None => drop(self.standing.remove(place)),
         }
-        self.tell(hub);
+        self.notify(hub);
     }
 
     /// Removes a stopping app server from the list.
@@ -94,7 +94,7 @@ impl TaskFeeds {
         let mut of_app = self.standing.iter_mut().filter(|standing| (standing.hub, standing.app) == (hub, app));
         if let Some(standing) = of_app.next() {
             standing.is_leaving = true;
-            self.tell(hub);
+            self.notify(hub);
         }
     }
 }

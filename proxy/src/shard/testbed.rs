@@ -47,7 +47,7 @@ impl Testbed {
         let mut settings = Settings::embedded(keys, Vec::new(), true);
         change(&mut settings);
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
-        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"), &ServerGroup::default());
+        let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &ServerGroup::default());
         let counters = shared.counters_of(0);
         let state = ShardState::new(ShardContext { index: 0, shared, counters });
         Self { state, hub, clients: Vec::new() }

@@ -28,7 +28,7 @@ const WAIT_SHARE: u32 = 4;
 #[non_exhaustive]
 pub(crate) enum AuthorizeError {
     #[error("no app server is linked")]
-    Nobody,
+    NoAppServer,
     /// No permit became available in time.
     #[error("{CALLS_MAX} calls are in flight, and none ended in time")]
     Full,
@@ -86,7 +86,7 @@ impl Authorizer {
         node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        let mut outcome = Err(AuthorizeError::Nobody);
+        let mut outcome = Err(AuthorizeError::NoAppServer);
         for app in apps {
             outcome = self.exchange(app, node, request.clone()).await;
             match &outcome {

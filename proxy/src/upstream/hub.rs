@@ -157,7 +157,7 @@ impl Hub {
     }
 
     /// Applies the stateful reconnect setting of an app server that has dialled in.
-    pub(crate) fn learn_reconnects(&self, are_allowed: bool) {
+    pub(crate) fn note_reconnects(&self, are_allowed: bool) {
         let bytes = are_allowed.then_some(STATEFUL_RECONNECT_BUFFER_BYTES);
         let known = self.settings.load();
         if known.stateful_reconnect_buffer_bytes != bytes {

@@ -265,7 +265,7 @@ impl HubRegistry {
 
     /// Registers a hub from a manifest of an app server, or updates its settings. Settings of the default group take
     /// precedence: app servers of other groups may be another version.
-    pub(crate) fn learn(&self, settings: HubManifest, group: &ServerGroup) -> Arc<Hub> {
+    pub(crate) fn register(&self, settings: HubManifest, group: &ServerGroup) -> Arc<Hub> {
         let mut free = self.free();
         let hub = match self.known(&settings.name) {
             Some(hub) => {
@@ -390,7 +390,7 @@ mod tests {
     }
 
     fn hub_of(hubs: &HubRegistry, name: &str, apps: u32) -> Arc<Hub> {
-        let hub = hubs.learn(HubManifest::new(name, &format!("/{name}")), &ServerGroup::default());
+        let hub = hubs.register(HubManifest::new(name, &format!("/{name}")), &ServerGroup::default());
         for app in 0..apps {
             let server = AppServer {
                 id: AppServerId(app),
@@ -495,15 +495,15 @@ mod tests {
     #[test]
     fn paths_are_found_without_regard_to_case_and_escapes() {
         let hubs = HubRegistry::default();
-        hubs.learn(HubManifest::new("status", "/statusHub"), &ServerGroup::default());
+        hubs.register(HubManifest::new("status", "/statusHub"), &ServerGroup::default());
         assert!(hubs.find("/STATUSHUB").is_some());
         assert!(hubs.find("/statushub/").is_some());
         assert!(hubs.find("/st%61tus%48ub").is_some());
-        hubs.learn(HubManifest::new("room", "/a%20room~"), &ServerGroup::default());
+        hubs.register(HubManifest::new("room", "/a%20room~"), &ServerGroup::default());
         assert!(hubs.find("/a%20room~").is_some() && hubs.find("/%61%20room%7E").is_some());
         assert!(hubs.find("/other").is_none());
         assert!(hubs.find("/").is_none());
-        hubs.learn(HubManifest::new("root", "/"), &ServerGroup::default());
+        hubs.register(HubManifest::new("root", "/"), &ServerGroup::default());
         assert!(hubs.find("/").is_some());
     }
 }

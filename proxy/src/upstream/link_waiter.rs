@@ -84,10 +84,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn beyond_the_maximum_nobody_waits() {
         let (waiters, soon) = (LinkWaiters::default(), Instant::now() + SECOND);
-        let places: Vec<_> = (0..WAITERS_MAX).map_while(|_| waiters.waiting.take(1)).collect();
-        assert_eq!(places.len(), WAITERS_MAX);
+        let permits: Vec<_> = (0..WAITERS_MAX).map_while(|_| waiters.waiting.take(1)).collect();
+        assert_eq!(permits.len(), WAITERS_MAX);
         assert!(waiters.wait(|| Some(soon)).now_or_never().is_some());
-        drop(places);
+        drop(permits);
         assert!(waiters.wait(|| Some(soon)).now_or_never().is_none());
     }
 }

@@ -18,7 +18,7 @@ const IDLE_ROUNDS_MAX: u32 = 60;
 
 /// Links of an app server at a hub, as observed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkLook {
+pub(crate) struct LinkCounts {
     /// Whether any session exists, connected or not.
     pub is_known: bool,
     /// Number of links that may carry clients now.
@@ -58,13 +58,13 @@ pub(crate) enum NewServerRound {
 
 impl NewServer {
     /// Applies the observation of this second.
-    pub(crate) fn look(&mut self, look: LinkLook) {
-        let before = std::mem::replace(&mut self.last_open, look.open);
-        if !look.is_known || look.is_draining {
+    pub(crate) fn update(&mut self, links: LinkCounts) {
+        let before = std::mem::replace(&mut self.last_open, links.open);
+        if !links.is_known || links.is_draining {
             self.stage = NewServerStage::default();
             return;
         }
-        let is_whole = look.open > 0 && look.wanted.map_or(look.open == before, |wanted| look.open >= wanted);
+        let is_whole = links.open > 0 && links.wanted.map_or(links.open == before, |wanted| links.open >= wanted);
         if let NewServerStage::Linking { whole } = &mut self.stage {
             *whole = if is_whole { *whole + 1 } else { 0 };
             if *whole > SETTLED_LOOKS {
@@ -104,15 +104,15 @@ impl NewServer {
 mod tests {
     use super::*;
 
-    fn look(open: usize, wanted: Option<usize>) -> LinkLook {
-        LinkLook { is_known: true, open, wanted, is_draining: false }
+    fn links(open: usize, wanted: Option<usize>) -> LinkCounts {
+        LinkCounts { is_known: true, open, wanted, is_draining: false }
     }
 
-    const GONE: LinkLook = LinkLook { is_known: false, open: 0, wanted: Some(2), is_draining: false };
+    const GONE: LinkCounts = LinkCounts { is_known: false, open: 0, wanted: Some(2), is_draining: false };
 
     fn settled() -> NewServer {
         let mut new_server = NewServer::default();
-        (0..=SETTLED_LOOKS).for_each(|_| new_server.look(look(2, Some(2))));
+        (0..=SETTLED_LOOKS).for_each(|_| new_server.update(links(2, Some(2))));
         assert!(new_server.is_short());
         new_server
     }
@@ -121,10 +121,10 @@ mod tests {
     fn an_app_server_is_new_once_all_its_links_have_been_open_for_some_seconds() {
         let mut new_server = NewServer::default();
         for open in [1, 2, 2, 1, 2, 2, 2, 2, 2] {
-            new_server.look(look(open, Some(2)));
+            new_server.update(links(open, Some(2)));
             assert!(!new_server.is_short());
         }
-        new_server.look(look(2, Some(2)));
+        new_server.update(links(2, Some(2)));
         assert!(new_server.is_short());
     }
 
@@ -132,10 +132,10 @@ mod tests {
     fn an_app_server_that_dials_in_is_short_once_no_more_links_open() {
         let mut new_server = NewServer::default();
         for open in [1, 3, 5, 5, 5, 5, 5, 5] {
-            new_server.look(look(open, None));
+            new_server.update(links(open, None));
             assert!(!new_server.is_short());
         }
-        new_server.look(look(5, None));
+        new_server.update(links(5, None));
         assert!(new_server.is_short());
     }
 
@@ -143,18 +143,18 @@ mod tests {
     fn a_briefly_disconnected_link_restarts_nothing_and_a_lost_one_does() {
         let mut new_server = settled();
         assert_eq!(new_server.begin_round(0, 0, true), NewServerRound::Over);
-        new_server.look(look(0, Some(2)));
-        new_server.look(look(2, Some(2)));
+        new_server.update(links(0, Some(2)));
+        new_server.update(links(2, Some(2)));
         assert!(!new_server.is_short());
-        new_server.look(GONE);
-        (0..=SETTLED_LOOKS).for_each(|_| new_server.look(look(2, Some(2))));
+        new_server.update(GONE);
+        (0..=SETTLED_LOOKS).for_each(|_| new_server.update(links(2, Some(2))));
         assert!(new_server.is_short());
     }
 
     #[test]
     fn a_stopping_app_server_is_not_new() {
         let mut new_server = settled();
-        new_server.look(LinkLook { is_draining: true, ..look(2, Some(2)) });
+        new_server.update(LinkCounts { is_draining: true, ..links(2, Some(2)) });
         assert!(!new_server.is_short());
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
 
 use super::asked_methods::AskedMethods;
-use super::{AppServer, AppTarget, HubIdentity, LinkHandle, LinkLook, home_choice};
+use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, home_choice};
 use crate::limits::LogThrottle;
 
 /// Time within which an app server that stops closes all its links.
@@ -165,9 +165,9 @@ impl Pool {
     }
 
     #[must_use]
-    pub(crate) fn look(&self) -> LinkLook {
+    pub(crate) fn link_counts(&self) -> LinkCounts {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
-        LinkLook {
+        LinkCounts {
             is_known: !self.is_empty(),
             open: self.open(),
             wanted: is_dialled.then(|| self.size()),

@@ -203,7 +203,7 @@ impl LoopbackServer {
         if let Some(client) = self.clients.get_mut(id) {
             client.stage = WebhookStage::Open(protocol);
         }
-        self.tell(id, EventKind::Connected, None);
+        self.report(id, EventKind::Connected, None);
     }
 
     /// Refuses a client. The back end gets no end event.
@@ -215,7 +215,7 @@ impl LoopbackServer {
     }
 
     /// Queues an event about a connection.
-    fn tell(&mut self, id: &ByteString, kind: EventKind, error: Option<&str>) {
+    fn report(&mut self, id: &ByteString, kind: EventKind, error: Option<&str>) {
         match (WebhookEvent::of_connection(self.hub.place(), kind, error), self.clients.get_mut(id)) {
             (Ok(event), Some(client)) => client.push(event),
             _ => self.hub.counters().dropped.increment(),
@@ -331,9 +331,9 @@ impl LoopbackServer {
             return;
         }
         if backlog.bytes.is_exceeded() || backlog.ended.is_exceeded() {
-            let is_untold = client.is_untold();
+            let is_unreported = client.is_unreported();
             hub.counters().dropped.add(client.drop_events());
-            if is_untold {
+            if is_unreported {
                 // The back end will never see the client, so its end is not reported.
                 return;
             }
@@ -341,7 +341,7 @@ impl LoopbackServer {
         if backlog.ended.is_exceeded() {
             hub.counters().dropped.increment();
         } else {
-            self.tell(id, EventKind::Disconnected, error);
+            self.report(id, EventKind::Disconnected, error);
         }
     }
 

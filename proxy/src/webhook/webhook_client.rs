@@ -140,7 +140,7 @@ impl WebhookClient {
 
     /// Whether the connected event has not been sent yet.
     #[must_use]
-    pub(super) fn is_untold(&self) -> bool {
+    pub(super) fn is_unreported(&self) -> bool {
         self.events.front().is_some_and(|event| event.kind == EventKind::Connected)
     }
 

@@ -143,7 +143,7 @@ async fn main() -> anyhow::Result<()> {
         .route("/metrics", handle.metrics())
         .merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
-    tell(listener.local_addr()?);
+    print_address(listener.local_addr()?);
     let listener = listener.tap_io(|tcp| {
         // Small messages are sent without waiting for full packets. If the socket refuses the option, it is only
         // slower.
@@ -153,6 +153,6 @@ async fn main() -> anyhow::Result<()> {
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read this line to learn that the server is up")]
-fn tell(address: SocketAddr) {
+fn print_address(address: SocketAddr) {
     println!("listening on http://{address}");
 }

@@ -24,7 +24,7 @@ async fn serve(State(shared): State<Shared>, mut connection: RawConnection) -> R
             Some("wait") => shared.gate.pass().await,
             Some("bye") => return Ok(()),
             Some("fail") => return Err(HubError::new("as asked")),
-            Some(text) if text.starts_with("tell ") => tell(&shared.server, text).await?,
+            Some(text) if text.starts_with("tell ") => send_to(&shared.server, text).await?,
             _ => connection.send(message).await?,
         }
     }
@@ -44,7 +44,7 @@ fn who(connection: &RawConnection) -> RawMessage {
     known.to_string().into()
 }
 
-async fn tell(server: &ServerHandle, text: &str) -> Result<(), HubError> {
+async fn send_to(server: &ServerHandle, text: &str) -> Result<(), HubError> {
     let mut words = text.splitn(3, ' ').skip(1);
     let (Some(id), Some(text)) = (words.next(), words.next()) else { return Err(HubError::new("tell whom what?")) };
     Ok(server.raw(NAME)?.send(id, text).await?)

@@ -34,12 +34,12 @@ struct Arguments {
 }
 
 #[expect(clippy::print_stdout, reason = "the tests read these lines")]
-fn tell(line: &str) {
+fn print_line(line: &str) {
     println!("{line}");
 }
 
 async fn disconnected(ctx: Context, cause: Cause) {
-    tell(&format!("disconnected {} {cause}", ctx.connection_id()));
+    print_line(&format!("disconnected {} {cause}", ctx.connection_id()));
 }
 
 async fn id(ctx: Context) -> String {
@@ -93,6 +93,6 @@ async fn main() -> anyhow::Result<()> {
     let handle = server.handle();
     let app = Router::new().route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
-    tell(&format!("listening on http://{}", listener.local_addr()?));
+    print_line(&format!("listening on http://{}", listener.local_addr()?));
     Ok(trunkline::serve(listener, app, &handle).await?)
 }

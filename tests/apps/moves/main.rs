@@ -47,12 +47,12 @@ const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 struct Nickname(String);
 
 #[expect(clippy::print_stdout, reason = "the tests read these lines")]
-fn tell(line: &str) {
+fn print_line(line: &str) {
     println!("{line}");
 }
 
 async fn connected(ctx: Context) {
-    tell(&format!("connected {}", ctx.connection_id()));
+    print_line(&format!("connected {}", ctx.connection_id()));
 }
 
 async fn greet(ctx: Context) -> Result<(), HubError> {
@@ -69,7 +69,7 @@ async fn count_on(ctx: Context, from: u64, to: u64) -> Result<(), HubError> {
 }
 
 async fn disconnected(ctx: Context, CloseReason(_): CloseReason) {
-    tell(&format!("disconnected {}", ctx.connection_id()));
+    print_line(&format!("disconnected {}", ctx.connection_id()));
 }
 
 async fn leaving(ctx: Context) -> Option<String> {
@@ -81,13 +81,13 @@ async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
     if let Some(name) = items.clone() {
         ctx.items().insert(Nickname(name));
     }
-    tell(&format!("rehomed {} {} {}", ctx.connection_id(), moved.from(), items.as_deref().unwrap_or("nothing")));
+    print_line(&format!("rehomed {} {} {}", ctx.connection_id(), moved.from(), items.as_deref().unwrap_or("nothing")));
     Ok(())
 }
 
 async fn restored(ctx: Context, restored: Restored) {
     let (lost, gone_for) = (restored.connection_id(), restored.gone_for().as_secs());
-    tell(&format!("restored {} {lost} {gone_for}", ctx.connection_id()));
+    print_line(&format!("restored {} {lost} {gone_for}", ctx.connection_id()));
 }
 
 async fn remember(ctx: Context, name: String) {
@@ -103,12 +103,12 @@ async fn who(ctx: Context) -> (String, String, Option<String>) {
 }
 
 async fn run(tag: String) -> String {
-    tell(&format!("ran {tag}"));
+    print_line(&format!("ran {tag}"));
     tag
 }
 
 async fn pass(State(gate): State<Gate>, tag: String) -> String {
-    tell(&format!("ran {tag}"));
+    print_line(&format!("ran {tag}"));
     // The sender lives as long as the process, so waiting always ends.
     let _ = gate.subscribe().wait_for(|is_open| *is_open).await;
     tag
@@ -116,7 +116,7 @@ async fn pass(State(gate): State<Gate>, tag: String) -> String {
 
 /// Streams one item and never ends.
 async fn begin(tag: String) -> impl Stream<Item = String> {
-    tell(&format!("ran {tag}"));
+    print_line(&format!("ran {tag}"));
     stream::iter([tag]).chain(stream::pending())
 }
 
@@ -166,6 +166,6 @@ async fn main() -> anyhow::Result<()> {
     let own = Router::new().route("/release", post(release)).with_state(gate);
     let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
-    tell(&format!("listening on http://{}", listener.local_addr()?));
+    print_line(&format!("listening on http://{}", listener.local_addr()?));
     Ok(trunkline::serve(listener, app, &handle).await?)
 }

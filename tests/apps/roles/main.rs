@@ -33,20 +33,20 @@ struct Arguments {
 type Role = Arc<Arguments>;
 
 #[expect(clippy::print_stdout, reason = "the tests read these lines")]
-fn tell(line: &str) {
+fn print_line(line: &str) {
     println!("{line}");
 }
 
 async fn connected(ctx: Context) {
-    tell(&format!("connected {}", ctx.connection_id()));
+    print_line(&format!("connected {}", ctx.connection_id()));
 }
 
 async fn disconnected(ctx: Context) {
-    tell(&format!("disconnected {}", ctx.connection_id()));
+    print_line(&format!("disconnected {}", ctx.connection_id()));
 }
 
 async fn rehomed(ctx: Context) {
-    tell(&format!("rehomed {}", ctx.connection_id()));
+    print_line(&format!("rehomed {}", ctx.connection_id()));
 }
 
 async fn name(State(role): State<Role>) -> String {
@@ -54,7 +54,7 @@ async fn name(State(role): State<Role>) -> String {
 }
 
 async fn hear(ctx: Context, number: i64) -> i64 {
-    tell(&format!("heard {} {number}", ctx.connection_id()));
+    print_line(&format!("heard {} {number}", ctx.connection_id()));
     number
 }
 
@@ -107,6 +107,6 @@ async fn main() -> anyhow::Result<()> {
     let pages = Router::new().route("/page", get(name)).route("/page/{*rest}", get(name)).with_state(role.clone());
     let app = pages.route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&role.listen).await.context("can't listen: choose another --listen")?;
-    tell(&format!("listening on http://{}", listener.local_addr()?));
+    print_line(&format!("listening on http://{}", listener.local_addr()?));
     Ok(trunkline::serve(listener, app, &handle).await?)
 }

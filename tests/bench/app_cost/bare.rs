@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 
 const RECORD_SEPARATOR: char = '\u{1e}';
 const INVOCATION: u8 = 1;
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: &BareArguments) -> Result<()> {
         drop(io::stdin().read_to_end(&mut Vec::new()));
         drop(end);
     });
-    say(READY);
+    print_line(READY);
     let app = Router::new().route("/bench", get(upgrade));
     tokio::select! {
         served = async { axum::serve(listener, app).await } => Ok(served?),

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use trunkline_generator::connect;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::crowd::{Crowd, NAP};
-use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, print_line};
 use trunkline_tests::bench::product::{self, Product};
 
 use crate::caller::Caller;
@@ -97,10 +97,10 @@ struct CpuReading {
 /// Ends with its input, along with the server, so that no process remains however the benchmark ends.
 pub(crate) fn run(arguments: &CallersArguments) -> Result<()> {
     let mut callers = Callers::gather(arguments)?;
-    say(READY);
+    print_line(READY);
     for line in io::stdin().lock().lines() {
         let window = callers.measure(line?.parse()?)?;
-        say(&serde_json::to_string(&window)?);
+        print_line(&serde_json::to_string(&window)?);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::connect;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 use trunkline_tests::bench::product::Product;
 
 use crate::browser::Dress;
@@ -62,9 +62,9 @@ pub(crate) fn run(arguments: &IdleArguments) -> Result<()> {
         ensure!(limit >= needed, "{limit} files may be open, {needed} are needed: say `ulimit -n {needed}` first");
     }
     let product = Product::start(arguments.shards)?;
-    say(READY);
+    print_line(READY);
     for _ in io::stdin().lines() {
-        say(&serde_json::to_string(&measure(&product, arguments)?)?);
+        print_line(&serde_json::to_string(&measure(&product, arguments)?)?);
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 
 use bare::BareArguments;
@@ -118,13 +118,14 @@ fn measure(settings: Settings) -> Result<()> {
     let is_wanted = |subject| settings.only.is_none_or(|only| only == subject);
     if is_wanted(Subject::Calls) {
         for load in &settings.loads {
-            calls.push(calls_report::measure(*load, &settings, say)?);
+            calls.push(calls_report::measure(*load, &settings, print_line)?);
         }
     }
-    let round_trips = is_wanted(Subject::RoundTrips).then(|| round_trips::measure(&settings, say)).transpose()?;
-    let memory = is_wanted(Subject::Memory).then(|| memory_report::measure(&settings, say)).transpose()?;
+    let round_trips =
+        is_wanted(Subject::RoundTrips).then(|| round_trips::measure(&settings, print_line)).transpose()?;
+    let memory = is_wanted(Subject::Memory).then(|| memory_report::measure(&settings, print_line)).transpose()?;
     let report = Report { settings, calls, memory, round_trips };
-    say(&report.summary());
+    print_line(&report.summary());
     command::write_json(&report, report.settings.json.as_deref())
 }
 

@@ -27,7 +27,7 @@ use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::histogram::Histogram;
 use trunkline_generator::memory::Memory;
 use trunkline_generator::{connect, frame};
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::Product;
 use trunkline_tests::bench::spread::Spread;
@@ -102,12 +102,12 @@ fn measure(settings: Settings) -> Result<()> {
         for row in rows.iter_mut().filter(is_wanted) {
             row.twin.push(Scene::start()?.measure(None, &settings)?);
             row.attacked.push(Scene::start()?.measure(Some(row.attack), &settings)?);
-            say(&format!("round {round}: {}", row.attack.name()));
+            print_line(&format!("round {round}: {}", row.attack.name()));
         }
     }
-    say("\nmedians: attacked, and its twin");
+    print_line("\nmedians: attacked, and its twin");
     for row in rows.iter().filter(|row| !row.twin.is_empty()) {
-        say(&format!("{:20} {}", row.attack.name(), line(row)?));
+        print_line(&format!("{:20} {}", row.attack.name(), line(row)?));
     }
     let report = Report { settings, rows: rows.into() };
     command::write_json(&report, report.settings.json.as_deref())

@@ -17,7 +17,7 @@ use clap::Parser;
 use history::Entry;
 use serde_json::Value;
 use trunkline_generator::chart::{Chart, Line};
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::spread::Spread;
 
@@ -97,7 +97,7 @@ fn write(arguments: &Arguments) -> Result<()> {
         Entry::new(date, commit, runs.iter().filter(|(name, _)| is_new.contains(*name))).keep(&history)?;
     }
     std::fs::write(folder.join(PAGE), page(&runs, &history::all(&history)?))?;
-    say(&format!("{} runs: {} and {}", runs.len(), folder.join(ALL).display(), folder.join(PAGE).display()));
+    print_line(&format!("{} runs: {} and {}", runs.len(), folder.join(ALL).display(), folder.join(PAGE).display()));
     Ok(())
 }
 

@@ -53,7 +53,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::rounds::in_turn;
 
@@ -69,17 +69,17 @@ fn main() -> ExitCode {
 fn measure(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("beside_cost");
     let mut scene = Scene::start(&settings)?;
-    say(&report::heading(&settings));
+    print_line(&report::heading(&settings));
     let mut rounds = Vec::new();
     for number in 1..=settings.pairs {
         let mut round = Round::default();
         for part in in_turn(Part::ALL, number) {
             *round.of(part) = scene.window(part)?;
         }
-        say(&report::rows(number, &round));
+        print_line(&report::rows(number, &round));
         rounds.push(round);
     }
     let report = Report::new(settings, rounds)?;
-    say(&report.summary());
+    print_line(&report.summary());
     command::write_json(&report, report.settings.json.as_deref())
 }

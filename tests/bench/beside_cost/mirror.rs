@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use trunkline_tests::bench::product::{LINKS, MeasuredApp, Product};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::Stage;
+use trunkline_tests::harness::scenario::Fixture;
 
 use crate::companion::{Companion, counter, open_links, wait_until};
 
@@ -29,19 +29,19 @@ const NO_HUB: &str = "/nothing";
 #[derive(Debug)]
 pub(crate) struct Mirror {
     app: MeasuredApp,
-    stage: Stage,
+    fixture: Fixture,
 }
 
 impl Mirror {
     /// Starts its app server and writes the node's file.
     pub(crate) fn start() -> Result<Self> {
-        let mirror = Self { app: MeasuredApp::start()?, stage: Stage::new()? };
+        let mirror = Self { app: MeasuredApp::start()?, fixture: Fixture::new()? };
         mirror.write(NO_HUB)?;
         Ok(mirror)
     }
 
     fn file(&self) -> PathBuf {
-        self.stage.folder().join("trunkline.toml")
+        self.fixture.folder().join("trunkline.toml")
     }
 
     fn write(&self, hub: &str) -> Result<()> {
@@ -94,6 +94,6 @@ impl Companion for Mirror {
 impl Drop for Mirror {
     fn drop(&mut self) {
         // The rest is a small file in the build folder.
-        drop(fs::remove_dir_all(self.stage.folder()));
+        drop(fs::remove_dir_all(self.fixture.folder()));
     }
 }

@@ -20,7 +20,7 @@ use trunkline_generator::crowd::Crowd;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::idlers::{KEEP_ALIVE_TURN, KeepAlives};
 use trunkline_generator::receivers::numbered_text;
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 
 use crate::machine;
 
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
         Ok(holder) => holder,
         Err(error) => {
             // Sent instead of the ready line, so that the parent process can report the error.
-            say(&format!("{error:#}"));
+            print_line(&format!("{error:#}"));
             return Ok(());
         }
     };
@@ -105,14 +105,14 @@ pub(crate) fn run(arguments: &HolderArguments) -> Result<()> {
         // Ends with any error or end of input, which drops the sender.
         io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
     });
-    say(READY);
+    print_line(READY);
     loop {
         match questions.try_recv() {
             Ok(question) => {
                 let number = question.parse()?;
-                say(READY);
+                print_line(READY);
                 let came = holder.await_broadcast(number)?;
-                say(&serde_json::to_string(&came)?);
+                print_line(&serde_json::to_string(&came)?);
             }
             Err(TryRecvError::Empty) => {
                 ensure!(holder.turn(0)? == Came::default(), "something came that was not asked for");

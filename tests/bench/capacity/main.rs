@@ -28,7 +28,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use trunkline_generator::memory::Memory;
 use trunkline_generator::{connect, frame};
-use trunkline_tests::bench::child::{Speaker, say};
+use trunkline_tests::bench::child::{Speaker, print_line};
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
 
@@ -104,14 +104,14 @@ fn run(settings: &Settings) -> Result<()> {
             Err(error) => return Err(error),
         }
         present += clients;
-        say(&format!(
+        print_line(&format!(
             "{present:>7} of {} clients after {:.0} s, {:.1} GiB free",
             settings.clients,
             started.elapsed().as_secs_f64(),
             machine::free_bytes()? as f64 / MEBIBYTE / KIBIBYTE
         ));
     }
-    say(&match ended_first {
+    print_line(&match ended_first {
         Some(error) => format!("what ended first, beyond {present} clients: {error:#}"),
         None => format!("nothing has ended before {present} clients were there: --clients is the next bound"),
     });
@@ -147,9 +147,9 @@ fn broadcast_all(settings: &Settings, clients: u32, shares: &mut [Share]) -> Res
         asking.write_all(&frame::from_client(&holder::call(number)))?;
         let mut all = Came::default();
         for share in &mut *shares {
-            all.add(serde_json::from_str(&share.holder.hear()?)?);
+            all.add(serde_json::from_str(&share.holder.receive()?)?);
         }
-        say(&format!(
+        print_line(&format!(
             "broadcast {number}: {} of {everybody} clients got it, {} twice, {} something else; after {:.2} s",
             all.once,
             all.twice,
@@ -171,18 +171,18 @@ fn table(clients: u32, app: &MeasuredApp, shares: &[Share], took: u64) -> Result
             bytes / f64::from(clients) / KIBIBYTE
         )
     };
-    say(&format!(
+    print_line(&format!(
         "\n{:<12} {:>9} {:>12} {:>12} {:>14}",
         "process", "clients", "own MiB", "resident MiB", "own KiB/client"
     ));
-    say(&row("app server", clients, Memory::of(app.pid())?));
+    print_line(&row("app server", clients, Memory::of(app.pid())?));
     for (number, share) in shares.iter().enumerate() {
-        say(&row(&format!("proxy {}", number + 1), share.clients, Memory::of(share.proxy.pid())?));
+        print_line(&row(&format!("proxy {}", number + 1), share.clients, Memory::of(share.proxy.pid())?));
     }
     for (number, share) in shares.iter().enumerate() {
-        say(&row(&format!("clients {}", number + 1), share.clients, Memory::of(share.holder.id())?));
+        print_line(&row(&format!("clients {}", number + 1), share.clients, Memory::of(share.holder.id())?));
     }
-    say(&format!(
+    print_line(&format!(
         "the machine has {:.2} GiB less free with all of them, the clients' own ends included: {:.2} KiB a client",
         took as f64 / MEBIBYTE / KIBIBYTE,
         took as f64 / f64::from(clients) / KIBIBYTE

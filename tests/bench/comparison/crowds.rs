@@ -129,7 +129,7 @@ impl Publisher for TextPublisher {
     }
 
     /// Reads the outcome of requests, if the server reports it: a refused message is also detected elsewhere.
-    fn hear(&mut self) -> Result<()> {
+    fn receive(&mut self) -> Result<()> {
         if !self.is_apart {
             return Ok(());
         }

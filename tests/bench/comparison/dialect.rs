@@ -201,9 +201,9 @@ impl SocketIoStep {
 }
 
 impl FrameProtocol for Dialect {
-    fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
+    fn receive<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
         if self == Self::SignalR {
-            return Hub::Json.hear(frame);
+            return Hub::Json.receive(frame);
         }
         ensure!(frame.opcode == Opcode::Text && frame.is_final, "a frame {:?} came where a text was due", frame.opcode);
         Ok(match self {
@@ -245,7 +245,7 @@ mod tests {
                             steps.push(Next::In);
                             break;
                         }
-                        say @ Next::Say(_) => steps.push(say),
+                        print_line @ Next::Say(_) => steps.push(print_line),
                     }
                 }
             }
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn what_recorded_servers_send_is_what_is_due() {
         let message = |dialect: Dialect, frame: &'static [u8]| match dialect
-            .hear(&frame::split(frame).unwrap().unwrap())
+            .receive(&frame::split(frame).unwrap().unwrap())
             .unwrap()
         {
             Heard::Message(message) => message.to_vec(),
@@ -309,11 +309,11 @@ mod tests {
     #[test]
     fn a_ping_is_no_message_and_is_answered_where_that_is_asked_for() {
         let text = |payload| Frame { is_final: true, opcode: Opcode::Text, payload, rest: &[] };
-        assert_eq!(Dialect::SignalR.hear(&text(PING)).unwrap(), Heard::KeepAlive);
-        assert_eq!(Dialect::SocketIo.hear(&text(b"2")).unwrap(), Heard::Question(b"3"));
-        assert_eq!(Dialect::Centrifuge.hear(&text(b"{}")).unwrap(), Heard::Question(b"{}"));
-        assert_eq!(Dialect::Plain.hear(&text(b"2")).unwrap(), Heard::Message(b"2"));
-        assert!(Dialect::Plain.hear(&Frame { opcode: Opcode::Close, ..text(b"") }).is_err());
+        assert_eq!(Dialect::SignalR.receive(&text(PING)).unwrap(), Heard::KeepAlive);
+        assert_eq!(Dialect::SocketIo.receive(&text(b"2")).unwrap(), Heard::Question(b"3"));
+        assert_eq!(Dialect::Centrifuge.receive(&text(b"{}")).unwrap(), Heard::Question(b"{}"));
+        assert_eq!(Dialect::Plain.receive(&text(b"2")).unwrap(), Heard::Message(b"2"));
+        assert!(Dialect::Plain.receive(&Frame { opcode: Opcode::Close, ..text(b"") }).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 
 /// Maximum number of queued messages per client; slower clients are closed.
 const WAITING_MAX: usize = 1024;
@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: &FanOutArguments) -> Result<()> {
         drop(end);
     });
     let app = Router::new().route("/", get(upgrade)).with_state(broadcast::Sender::new(WAITING_MAX));
-    say(READY);
+    print_line(READY);
     tokio::select! {
         served = async { axum::serve(listener, app).await } => Ok(served?),
         _ = ended => Ok(()),

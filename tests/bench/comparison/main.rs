@@ -52,7 +52,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use trunkline_tests::bench::child::{Speaker, say};
+use trunkline_tests::bench::child::{Speaker, print_line};
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::rounds::in_turn;
 use trunkline_tests::harness::dotnet::DotNet;
@@ -127,16 +127,16 @@ fn compare(arguments: &Arguments) -> Result<()> {
             if peers.contains(&peer) && results.find(peer, round, settings)?.is_none() {
                 let slice =
                     measure(peer, round, settings).with_context(|| format!("{}, round {round}", peer.name()))?;
-                say(&line(&slice));
+                print_line(&line(&slice));
                 results.keep(&slice)?;
             }
         }
     }
     let all = Figures::of_all(&results.all(settings)?)?;
     let (tables, picture) = (table::tables(&all), picture::picture(&all));
-    say(&format!("\n{tables}"));
+    print_line(&format!("\n{tables}"));
     for warning in busy_generators(&all) {
-        say(&warning);
+        print_line(&warning);
     }
     fs::write(arguments.results.join(PICTURE), &picture).context("writing the picture")?;
     docs.as_deref().map_or(Ok(()), |docs| publish(docs, &tables, &picture))
@@ -148,11 +148,11 @@ fn wanted(named: &[Peer]) -> Result<Vec<Peer>> {
     let mut peers = if named.is_empty() { fast.collect() } else { named.to_vec() };
     if peers.iter().any(|peer| peer.is_dotnet()) && DotNet::find()?.is_none() {
         peers.retain(|peer| !peer.is_dotnet());
-        say(&format!("Rows of .NET are left out: {NO_DOTNET}"));
+        print_line(&format!("Rows of .NET are left out: {NO_DOTNET}"));
     }
     if peers.contains(&Peer::Centrifuge) && !service::centrifuge()?.is_file() {
         peers.retain(|peer| *peer != Peer::Centrifuge);
-        say(&format!("Centrifuge is left out: {NO_CENTRIFUGE}"));
+        print_line(&format!("Centrifuge is left out: {NO_CENTRIFUGE}"));
     }
     Ok(peers)
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 
 use trunkline_generator::workload::{Workload, settle};
 
@@ -118,15 +118,15 @@ impl Slice {
     }
 }
 
-fn window(play: &mut dyn Workload, warm_up: Duration, length: Duration, servers: &Servers) -> Result<Window> {
-    play.run_for(warm_up)?;
-    settle(play)?;
+fn window(run_test: &mut dyn Workload, warm_up: Duration, length: Duration, servers: &Servers) -> Result<Window> {
+    run_test.run_for(warm_up)?;
+    settle(run_test)?;
     let before = (cpu_times(servers)?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
     let started = Instant::now();
-    let done = play.run_for(length)?;
+    let done = run_test.run_for(length)?;
     let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
     let generator_cpu = CpuTime::of(std::process::id())?;
-    settle(play)?;
+    settle(run_test)?;
     let used =
         cpu_times(servers)?.into_iter().zip(&before.0).map(|((name, now), (_, before))| (name, now.since(before)));
     let window = Window {
@@ -157,8 +157,8 @@ fn idle(peer: Peer, clients: u32) -> Result<Idle> {
     let mut crowd = crowds::idlers(&servers, peer.dialect(), clients as usize)?;
     sleep(SETTLE_IDLE);
     let after = memory(&servers)?;
-    first.look()?;
-    crowd.look()?;
+    first.inspect()?;
+    crowd.inspect()?;
     let gained = after.into_iter().zip(before).map(|((name, after), (_, before))| (name, after - before));
     Ok(Idle { clients, bytes: gained.collect() })
 }
@@ -207,10 +207,10 @@ impl SliceArguments {
 /// Measures the slice for each input line, and prints the result. Ends with its input, along with the servers.
 pub(crate) fn run(arguments: &SliceArguments) -> Result<()> {
     let SliceArguments { peer, round, settings } = *arguments;
-    say(READY);
+    print_line(READY);
     for line in io::stdin().lock().lines() {
         line?;
-        say(&serde_json::to_string(&Slice::measure(peer, round, settings)?)?);
+        print_line(&serde_json::to_string(&Slice::measure(peer, round, settings)?)?);
     }
     Ok(())
 }

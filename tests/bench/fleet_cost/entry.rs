@@ -100,7 +100,7 @@ impl Publisher for EntryPublisher {
         Ok(Instant::now())
     }
 
-    fn hear(&mut self) -> Result<()> {
+    fn receive(&mut self) -> Result<()> {
         if self.entry.get() == Entry::Node {
             for _ in 0..self.burst {
                 self.announcer.answer()?;
@@ -109,7 +109,7 @@ impl Publisher for EntryPublisher {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::rounds::in_turn;
 
@@ -67,18 +67,18 @@ fn main() -> ExitCode {
 fn measure(settings: Settings) -> Result<()> {
     command::warn_of_debug_build("fleet_cost");
     let mut pair = Pair::start(&settings)?;
-    say(&report::heading(&settings));
+    print_line(&report::heading(&settings));
     let mut rounds = Vec::new();
     for number in 1..=settings.pairs {
         let mut round = Round::default();
         for part in in_turn(Part::ALL, number) {
             let window = pair.window(part)?;
-            say(&report::row(&settings, number, part, &window));
+            print_line(&report::row(&settings, number, part, &window));
             *round.of(part) = window;
         }
         rounds.push(round);
     }
     let report = Report::new(settings, rounds)?;
-    say(&report.summary());
+    print_line(&report.summary());
     command::write_json(&report, report.settings.json.as_deref())
 }

@@ -47,7 +47,7 @@ impl Workload for Movers {
         Ok(done)
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         Ok(())
     }
 }

@@ -26,14 +26,14 @@ use http::Method;
 use serde_json::json;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::mover::Mover;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::exchange;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::scenario::{Fixture, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
@@ -99,8 +99,8 @@ struct MeasuredFleet {
 }
 
 impl MeasuredFleet {
-    async fn start(stage: &Stage, work: Work, name: &str, count: usize) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn start(fixture: &Fixture, work: Work, name: &str, count: usize) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app_with(App::Bench, work.app_arguments()).await?;
         let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
         let peers = admins.iter().map(|admin| format!("http://{admin}")).collect::<Vec<_>>().join(",");
@@ -176,7 +176,7 @@ impl MeasuredFleet {
         let mut clients = Vec::new();
         self.wait_for(PRESENCE, async {
             connect(&mut clients, &node, &path).await?;
-            hear_of(&mut watcher, &user).await
+            receive_presence(&mut watcher, &user).await
         })
         .await?;
         for client in clients.into_iter().chain([watcher]) {
@@ -221,7 +221,7 @@ async fn connect(clients: &mut Vec<RawClient>, node: &str, path: &str) -> Result
 }
 
 /// Waits until a client is notified of this user. Late notifications of earlier users are skipped.
-async fn hear_of(watcher: &mut RawClient, user: &str) -> Result<()> {
+async fn receive_presence(watcher: &mut RawClient, user: &str) -> Result<()> {
     while watcher.next_record().await?.get("arguments") != Some(&json!([user])) {}
     Ok(())
 }
@@ -242,20 +242,20 @@ async fn announce(admin: &str, (group, members): (&str, u64)) -> Result<()> {
 }
 
 fn report(fleets: &[MeasuredFleet], kinds: &[&str]) {
-    say("| fleet | what | count | p50 | p90 | p99 |\n|---|---|---|---|---|---|");
+    print_line("| fleet | what | count | p50 | p90 | p99 |\n|---|---|---|---|---|---|");
     for fleet in fleets {
         for (kind, waits) in kinds.iter().zip(&fleet.waits) {
             let mut waits = waits.clone();
             waits.sort_unstable();
             let at = |percent: usize| waits.get(waits.len() * percent / 100).copied().unwrap_or_default();
             let [p50, p90, p99] = [50, 90, 99].map(|percent| format!("{:.2} ms", at(percent).as_secs_f64() * 1e3));
-            say(&format!("| {} | {kind} | {} | {p50} | {p90} | {p99} |", fleet.name, waits.len()));
+            print_line(&format!("| {} | {kind} | {} | {p50} | {p90} | {p99} |", fleet.name, waits.len()));
         }
     }
 }
 
 async fn measure(settings: &Settings) -> Result<()> {
-    let stage = Stage::new()?;
+    let fixture = Fixture::new()?;
     let (sizes, kinds): (_, &[_]) = match settings.work {
         Work::Size => (named(&settings.nodes), &SIZE_KINDS),
         Work::Frozen => {
@@ -265,7 +265,7 @@ async fn measure(settings: &Settings) -> Result<()> {
     };
     let mut fleets = Vec::new();
     for (name, count) in &sizes {
-        fleets.push(MeasuredFleet::start(&stage, settings.work, name, *count).await?);
+        fleets.push(MeasuredFleet::start(&fixture, settings.work, name, *count).await?);
     }
     if let (Work::Frozen, Some(fleet)) = (settings.work, fleets.last_mut()) {
         fleet.running -= 1;
@@ -311,7 +311,7 @@ fn slopes(fleets: &[MeasuredFleet], sizes: &[(String, usize)], kinds: &[&str]) {
         let (nodes, waits) = (mean(|point| point.0), mean(|point| point.1));
         let rise: f64 = points.iter().map(|(x, y)| (x - nodes) * (y - waits)).sum();
         let run: f64 = points.iter().map(|(x, _)| (x - nodes).powi(2)).sum();
-        say(&format!("{what}: {:.1} us for each further node", rise / run));
+        print_line(&format!("{what}: {:.1} us for each further node", rise / run));
     }
 }
 

@@ -16,7 +16,7 @@ use socket2::{Domain, Type};
 use trunkline_generator::frame;
 use trunkline_generator::frame_protocol::PING;
 use trunkline_generator::idlers::{KEEP_ALIVE_SHARES, KEEP_ALIVE_TURN};
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 
 use crate::work::{self, Exchange, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
             waker.wake()
         }
     });
-    say(READY);
+    print_line(READY);
     let mut events = Events::with_capacity(EVENTS);
     loop {
         let wait = keep_alives.as_mut().map(|keep_alives| keep_alives.send(&mut askers)).transpose()?;

@@ -21,7 +21,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::workload::{Workload, settle};
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 use trunkline_tests::bench::cores;
 
 use crate::arguments::{At, CrowdArguments};
@@ -75,15 +75,15 @@ pub(crate) fn run(arguments: &CrowdArguments) -> Result<()> {
         (arguments.stalled > 0).then(|| Stalled::start(scene.server.address(), arguments.stalled)).transpose()?;
     let (asking, asked) = mpsc::channel();
     thread::spawn(move || io::stdin().lock().lines().map_while(Result::ok).try_for_each(|line| asking.send(line)));
-    say(READY);
+    print_line(READY);
     loop {
-        match asked.recv_timeout(scene.play.rest()?) {
+        match asked.recv_timeout(scene.workload.rest()?) {
             Ok(line) => {
                 let window = scene.measure(Duration::from_millis(line.parse()?))?;
                 if arguments.work == Work::Storm {
                     scene = scene.replace(arguments, core)?;
                 }
-                say(&serde_json::to_string(&window)?);
+                print_line(&serde_json::to_string(&window)?);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -102,7 +102,7 @@ fn give_up_a_core() -> Result<u16> {
 
 /// Server with its clients. Clients end first, because each would notice the end of its server.
 struct Scene {
-    play: Box<dyn Workload>,
+    workload: Box<dyn Workload>,
     server: Server,
     alone_bytes: u64,
     /// Whether messages are large enough for measuring peak memory.
@@ -118,14 +118,14 @@ impl Scene {
         };
         core.map_or(Ok(()), |core| server.pin(core))?;
         let alone_bytes = server.memory_bytes()?;
-        let play: Box<dyn Workload> = match arguments.work {
+        let workload: Box<dyn Workload> = match arguments.work {
             Work::Broadcast => Box::new(burst_publisher::receivers(&server, arguments)?),
             Work::Echo => Box::new(callers(&server, arguments)?),
             Work::Idle => Box::new(idlers(arguments.at, server.address(), arguments.clients)?),
             Work::Connect => Box::new(visitors(&server, arguments)?),
             Work::Storm => Box::new(residents(&server, arguments)?),
         };
-        Ok(Self { play, server, alone_bytes, is_heavy: arguments.payload >= HEAVY_MIN_BYTES })
+        Ok(Self { workload, server, alone_bytes, is_heavy: arguments.payload >= HEAVY_MIN_BYTES })
     }
 
     /// Replaces clients and server with new ones without grown tables and mapped pages.
@@ -135,19 +135,19 @@ impl Scene {
     }
 
     fn measure(&mut self, length: Duration) -> Result<Window> {
-        let Self { play, server, alone_bytes, is_heavy } = self;
-        play.warm_up(WARM_UP)?;
-        settle(&mut **play)?;
+        let Self { workload, server, alone_bytes, is_heavy } = self;
+        workload.warm_up(WARM_UP)?;
+        settle(&mut **workload)?;
         let app = || server.app_pid().map(CpuTime::of).transpose();
         let before =
             (CpuTime::of_all(&server.pids())?, app()?, CpuTime::of(std::process::id())?, CpuTime::of_softirqs()?);
         let peak = is_heavy.then(|| Peak::watch(server.pids()));
         let started = Instant::now();
-        let done = play.run_for(length)?;
+        let done = workload.run_for(length)?;
         let wall_ns = u64::try_from(started.elapsed().as_nanos())?;
         let generator_cpu = CpuTime::of(std::process::id())?;
         let peak_bytes = peak.map(Peak::end).transpose()?;
-        settle(&mut **play)?;
+        settle(&mut **workload)?;
         Ok(Window {
             units: done.units,
             cpu_ns: CpuTime::of_all(&server.pids())?.since(&before.0),

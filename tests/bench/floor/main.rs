@@ -84,7 +84,7 @@ use report::Report;
 use settings::Settings;
 use stalled::StalledArguments;
 use transport::Transport;
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use work::Work;
 use writer::WriterArguments;
@@ -141,9 +141,9 @@ fn compare(settings: Settings) -> Result<()> {
         "--transport is for broadcasts to everyone in json at one proxy only"
     );
     let mut fleet = fleet::Fleet::start(&settings)?;
-    say(&report::heading(&settings));
-    let windows = rounds::measure(&mut fleet, &settings, |window| say(&report::row(&settings, window)))?;
+    print_line(&report::heading(&settings));
+    let windows = rounds::measure(&mut fleet, &settings, |window| print_line(&report::row(&settings, window)))?;
     let report = Report::new(settings, windows)?;
-    say(&report.summary());
+    print_line(&report.summary());
     command::write_json(&report, report.settings.json.as_deref())
 }

@@ -24,7 +24,7 @@ impl Peak {
         let is_over = Arc::new(AtomicBool::new(false));
         let looking = thread::spawn({
             let is_over = Arc::clone(&is_over);
-            move || look(&pids, &is_over)
+            move || inspect(&pids, &is_over)
         });
         Self { is_over, looking }
     }
@@ -36,7 +36,7 @@ impl Peak {
     }
 }
 
-fn look(pids: &[u32], is_over: &AtomicBool) -> Result<u64> {
+fn inspect(pids: &[u32], is_over: &AtomicBool) -> Result<u64> {
     let mut peak = 0;
     while !is_over.load(Ordering::Acquire) {
         let now: u64 = pids.iter().map(|pid| Ok(Resident::of(*pid)?.anonymous_bytes)).sum::<Result<_>>()?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
 use trunkline_generator::connect;
 use trunkline_generator::frame_protocol::Hub;
-use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, print_line};
 
 /// The system doubles this for its own overhead.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024;
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &StalledArguments) -> Result<()> {
         let socket = open(arguments.address)?;
         clients.push(connect::over(socket, arguments.address, "/bench", "", Hub::Json)?);
     }
-    say(READY);
+    print_line(READY);
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }

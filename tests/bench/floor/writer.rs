@@ -11,7 +11,7 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use trunkline_tests::bench::child::{READY, say};
+use trunkline_tests::bench::child::{READY, print_line};
 
 use crate::work::Work;
 
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &WriterArguments) -> Result<()> {
         commands: Vec::new(),
         scratch: vec![0; READ_BYTES],
     };
-    say(READY);
+    print_line(READY);
     let mut events = Events::with_capacity(EVENTS);
     loop {
         match writer.poll.poll(&mut events, None) {

@@ -24,7 +24,7 @@ use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::memory::Memory;
 use trunkline_generator::{connect, frame};
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::Product;
 use trunkline_tests::bench::spread::Spread;
@@ -101,13 +101,13 @@ fn measure(settings: Settings) -> Result<()> {
     for round in 1..=settings.rounds {
         for row in &mut rows {
             let costs = Scene::start()?.measure(row, members)?;
-            say(&format!("round {round}: {}", line(row, |of| Ok(of(&costs)))?));
+            print_line(&format!("round {round}: {}", line(row, |of| Ok(of(&costs)))?));
             row.rounds.push(costs);
         }
     }
-    say("\nmedians");
+    print_line("\nmedians");
     for row in &rows {
-        say(&line(row, |of| Ok(Spread::of(row.rounds.iter().map(of))?.median))?);
+        print_line(&line(row, |of| Ok(Spread::of(row.rounds.iter().map(of))?.median))?);
     }
     let report = Report { settings, rows: rows.into() };
     command::write_json(&report, report.settings.json.as_deref())

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, print_line};
 use trunkline_tests::bench::cores;
 use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
 
@@ -49,7 +49,7 @@ pub(crate) fn serve() -> Result<()> {
         processes: processes.chain([("app".to_owned(), app.pid())]).collect(),
     };
     let text = serde_json::to_string(&parts)?;
-    say(READY);
-    io::stdin().lines().try_for_each(|line| line.map(|_| say(&text)))?;
+    print_line(READY);
+    io::stdin().lines().try_for_each(|line| line.map(|_| print_line(&text)))?;
     Ok(())
 }

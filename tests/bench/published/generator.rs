@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::product::program;
 
 use crate::fleet::Fleet;
@@ -28,7 +28,7 @@ pub(crate) fn run(load: &Load, fleet: &Fleet) -> Result<Report> {
     // It draws its progress on a terminal.
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting the generator")?;
     if !output.status.success() {
-        say(&String::from_utf8_lossy(&output.stdout));
+        print_line(&String::from_utf8_lossy(&output.stdout));
     }
     ensure!(
         output.status.success() || output.status.code() == Some(NOT_CLEAN),

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 
 use fleet::Fleet;
@@ -82,12 +82,12 @@ fn measure(slices: &[Slice], length: Length) -> Result<()> {
     for slice in slices {
         let fleet = Fleet::start()?;
         for load in slice.loads(length) {
-            say(&table::heading(&load));
+            print_line(&table::heading(&load));
             let report = generator::run(&load, &fleet)?;
-            report.warnings.iter().for_each(|warning| say(&format!("! {warning}")));
+            report.warnings.iter().for_each(|warning| print_line(&format!("! {warning}")));
             rows.extend(verdict::judge(&load, &report));
         }
     }
-    say(&table::whole(&rows));
+    print_line(&table::whole(&rows));
     table::missed(&rows)
 }

@@ -14,7 +14,7 @@ pub(crate) enum Target {
     /// The generator uses less CPU time than the measured processes.
     GeneratorCpu,
     /// No target; only shows the other results.
-    Told,
+    Shown,
 }
 
 /// Slice of the published settings.
@@ -64,11 +64,11 @@ impl Slice {
         };
         match self {
             Self::Broadcast => vec![Load {
-                targets: &[Target::Faults, Target::Interval, Target::ProxyMemory, Target::Told],
+                targets: &[Target::Faults, Target::Interval, Target::ProxyMemory, Target::Shown],
                 ..broadcast("broadcast".into(), 1_000, 3_000, seconds([10, 300, 10], [4, 20, 1]))
             }],
             Self::Chat => vec![Load {
-                targets: &[Target::Faults, Target::Latency, Target::ProxyMemory, Target::Told],
+                targets: &[Target::Faults, Target::Latency, Target::ProxyMemory, Target::Shown],
                 ..chat("chat".into(), seconds([10, 300, 10], [3, 20, 1]))
             }],
             Self::Ten => {
@@ -80,7 +80,7 @@ impl Slice {
                 (1..=10).map(load).collect()
             }
             Self::Many => vec![Load {
-                targets: &[Target::Faults, Target::GeneratorCpu, Target::Told],
+                targets: &[Target::Faults, Target::GeneratorCpu, Target::Shown],
                 ..broadcast("many".into(), 7_500, 3_000, seconds([20, 60, 5], [15, 15, 2]))
             }],
         }

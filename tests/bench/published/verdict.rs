@@ -32,7 +32,7 @@ pub(crate) fn judge(load: &Load, report: &Report) -> Vec<Row> {
         Target::Latency => vec![latency(report)],
         Target::ProxyMemory => proxy_memory(report),
         Target::GeneratorCpu => vec![generator_cpu(report)],
-        Target::Told => told(report),
+        Target::Shown => shown(report),
     });
     rows.map(|row| Row { load: load.name.clone(), ..row }).collect()
 }
@@ -89,7 +89,7 @@ fn generator_cpu(report: &Report) -> Row {
     row("CPU time of the generator", asked, format!("{own_s:.2} s"), own_s < proxies_s)
 }
 
-fn told(report: &Report) -> Vec<Row> {
+fn shown(report: &Report) -> Vec<Row> {
     let times = |what: &str, times: &Quantiles| {
         let Quantiles { p50_us, p99_us, max_us, .. } = *times;
         let measured = format!("{:.2}, {:.2}, {:.2} ms", ms(p50_us), ms(p99_us), ms(max_us));

@@ -25,7 +25,7 @@ use trunkline_generator::upgrade;
 use trunkline_generator::visitors::Arrivals;
 use trunkline_generator::welcome::HubWelcome;
 use trunkline_generator::workload::settle;
-use trunkline_tests::bench::child::say;
+use trunkline_tests::bench::child::print_line;
 use trunkline_tests::bench::command;
 use trunkline_tests::bench::product::Product;
 use trunkline_tests::bench::spread::Spread;
@@ -117,7 +117,7 @@ fn run(settings: Settings) -> Result<()> {
     let opened_before = opened(&product)?;
     let (clients, under_way) = (settings.clients as usize, settings.under_way as usize);
     let mut crowd = Residents::new(clients, under_way, Hub::Json, arrivals)?;
-    say(&format!(
+    print_line(&format!(
         "{} connects, {clients} clients at once; {under_way} under way; memory of heap and stacks\n\n{:<22} {:>10} {:>8} {:>10}",
         settings.connects, "", "proxy MiB", "ratio", "app MiB"
     ));
@@ -152,7 +152,7 @@ fn note(product: &Product, name: &str, moments: &mut Vec<Moment>) -> Result<()> 
     let mib = |pid| -> Result<f64> { Ok(Memory::of(pid)?.anonymous_bytes as f64 / MEBIBYTE) };
     let (proxy_mib, app_mib) = (mib(product.proxy_pid())?, mib(product.app_pid())?);
     let proxy_ratio = proxy_mib / moments.first().map_or(proxy_mib, |before| before.proxy_mib);
-    say(&format!("{name:<22} {proxy_mib:>10.1} {proxy_ratio:>8.2} {app_mib:>10.1}"));
+    print_line(&format!("{name:<22} {proxy_mib:>10.1} {proxy_ratio:>8.2} {app_mib:>10.1}"));
     moments.push(Moment { name: name.into(), proxy_mib, app_mib, proxy_ratio });
     Ok(())
 }

@@ -11,7 +11,7 @@ use trunkline_tests::harness::http_client::{self, Answer};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
-use trunkline_tests::harness::scenario::{Stage, until};
+use trunkline_tests::harness::scenario::{Fixture, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const CLOSED: &str = "trunkline_client_connections_closed_total";
@@ -33,8 +33,8 @@ pub(super) struct CloseScene {
 }
 
 impl CloseScene {
-    pub(super) async fn start(stage: &Stage, more: &[&str]) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    pub(super) async fn start(fixture: &Fixture, more: &[&str]) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Ends).await?;
         let address = app.address().to_owned();
         Self::over(&fleet, app, &address, more).await

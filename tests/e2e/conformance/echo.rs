@@ -13,7 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use trunkline_proxy::websocket::{CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::raw::upgraded_socket;
-use trunkline_tests::harness::scenario::{is_full, play};
+use trunkline_tests::harness::scenario::{is_full, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 use super::cases;
@@ -104,7 +104,7 @@ async fn send(socket: &mut OwnedWriteHalf, bytes: &[u8], chop: usize) {
     }
 }
 
-async fn play_case(socket: TcpStream, case: &ConformanceCase) -> Result<()> {
+async fn run_case(socket: TcpStream, case: &ConformanceCase) -> Result<()> {
     socket.set_nodelay(true)?;
     let (read, mut write) = socket.into_split();
     let (mut frames, mut seen) = (Frames { socket: read, bytes: Vec::new() }, EchoSeen::default());
@@ -139,15 +139,15 @@ async fn play_case(socket: TcpStream, case: &ConformanceCase) -> Result<()> {
 
 #[test]
 fn every_case_comes_out_as_listed_through_two_proxies() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let test_servers = TestServers::start(&fleet, App::Functional, Setting::TwoProxies).await?;
         let all: Vec<ConformanceCase> =
             cases::all().into_iter().filter(|case| is_full() || case.sent.len() <= SHORT_BYTES).collect();
         let (test_servers, all) = (&test_servers, &all);
-        let played = stream::iter(all.iter().enumerate()).map(async |(seat, case)| {
-            let socket = upgraded_socket(test_servers.address(seat), "/echo").await?;
-            play_case(socket, case).await.with_context(|| format!("case {}", case.id))?;
+        let played = stream::iter(all.iter().enumerate()).map(async |(index, case)| {
+            let socket = upgraded_socket(test_servers.address(index), "/echo").await?;
+            run_case(socket, case).await.with_context(|| format!("case {}", case.id))?;
             anyhow::Ok(case.id.as_str())
         });
         let played: BTreeSet<&str> = played.buffer_unordered(TOGETHER).try_collect().await?;

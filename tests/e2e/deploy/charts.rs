@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::{Stage, play, target_folder};
+use trunkline_tests::harness::scenario::{Fixture, run_test, target_folder};
 use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
 
 use super::kubernetes::Objects;
@@ -36,8 +36,8 @@ const ALL: [&str; 15] = [
 type Change = fn(&mut Value);
 
 /// Builds the renderer from Debian's Go packages, without downloading modules.
-async fn renderer(stage: &Stage) -> Result<PathBuf> {
-    let program = stage.folder().join("chart");
+async fn renderer(fixture: &Fixture) -> Result<PathBuf> {
+    let program = fixture.folder().join("chart");
     let mut command = Command::new("go");
     command.args(["build", "-o"]).arg(&program).arg(".").current_dir(RENDERER);
     command.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOFLAGS", "");
@@ -45,8 +45,8 @@ async fn renderer(stage: &Stage) -> Result<PathBuf> {
     Ok(program)
 }
 
-async fn render(stage: &Stage, changes: &[&str]) -> Result<String> {
-    let program = renderer(stage).await?;
+async fn render(fixture: &Fixture, changes: &[&str]) -> Result<String> {
+    let program = renderer(fixture).await?;
     run(Command::new(program).arg(shipped("helm/trunkline")).arg("fleet").args(changes)).await
 }
 
@@ -60,9 +60,9 @@ fn variable<'a>(environment: &'a Value, name: &str) -> Option<&'a str> {
 
 #[test]
 fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_there_are() {
-    play(async |stage| {
+    run_test(async |fixture| {
         for changes in [&[APP][..], &ALL] {
-            let objects = Objects::read(stage, "chart", &render(stage, changes).await?).await?;
+            let objects = Objects::read(fixture, "chart", &render(fixture, changes).await?).await?;
             objects.assert_whole();
             objects.assert_hardened();
             let environment = environment(&objects)?;
@@ -84,15 +84,15 @@ fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_th
 
 #[test]
 fn keys_of_apps_are_a_file_of_the_nodes_and_may_stand_in_for_app_servers() {
-    play(async |stage| {
-        let text = render(stage, &[APP_KEYS]).await?;
-        let objects = Objects::read(stage, "apps", &text).await?;
+    run_test(async |fixture| {
+        let text = render(fixture, &[APP_KEYS]).await?;
+        let objects = Objects::read(fixture, "apps", &text).await?;
         objects.assert_whole();
         let (environment, pod) =
             (environment(&objects)?, &objects.get("Deployment", "fleet-trunkline")?["spec"]["template"]["spec"]);
         assert_eq!(variable(&environment, "TRUNKLINE_UPSTREAM"), None, "nobody is dialled");
         objects.assert_app_keys("fleet-trunkline", "keys-of-apps");
-        let without = render(stage, &[APP]).await?;
+        let without = render(fixture, &[APP]).await?;
         assert!(!without.contains("app-keys") && pod["volumes"].as_array().context("volumes")?.len() == 2);
         Ok(())
     });
@@ -100,9 +100,9 @@ fn keys_of_apps_are_a_file_of_the_nodes_and_may_stand_in_for_app_servers() {
 
 #[test]
 fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
-    play(async |stage| {
-        let text = render(stage, &[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
-        let objects = Objects::read(stage, "alone", &text).await?;
+    run_test(async |fixture| {
+        let text = render(fixture, &[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
+        let objects = Objects::read(fixture, "alone", &text).await?;
         let environment = environment(&objects)?;
         let named =
             environment.as_array().context("variables")?.iter().filter(|entry| entry["name"] == "TRUNKLINE_PEERS");
@@ -113,14 +113,14 @@ fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
 
 #[test]
 fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let folder = shipped("helm/trunkline");
         let values = read_yaml(&[folder.join("values.yaml")]).await?.remove(0);
         let check = async |name: &str, change: Change| -> Result<String> {
             let mut values = values.clone();
             values["appServers"]["selector"]["app"] = "mine".into();
             change(&mut values);
-            let path = stage.folder().join(name);
+            let path = fixture.folder().join(name);
             std::fs::write(&path, values.to_string())?;
             run(python("check-jsonschema")?.arg("--schemafile").arg(folder.join("values.schema.json")).arg(path)).await
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::tools::{DEPLOY_FOLDER, files, python, run, shipped};
 
 async fn validate(schema: &str, paths: &[PathBuf]) -> Result<String> {
@@ -13,14 +13,14 @@ async fn validate(schema: &str, paths: &[PathBuf]) -> Result<String> {
 
 #[test]
 fn compose_and_stack_are_what_the_compose_specification_says() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let paths =
             ["compose.yaml", "swarm/stack.yml", "swarm/admin.yml", "swarm/app-keys.yml", "compose/app-keys.yaml"];
         let paths = paths.map(shipped);
         validate("vendor.compose-spec", &paths).await?;
         for path in &paths[..2] {
             let wrong = std::fs::read_to_string(path)?.replace("stop_grace_period", "stop_grace_time");
-            let place = stage.folder().join("wrong.yaml");
+            let place = fixture.folder().join("wrong.yaml");
             std::fs::write(&place, wrong)?;
             assert!(validate("vendor.compose-spec", &[place]).await.is_err(), "{}: nothing is found", path.display());
         }
@@ -30,7 +30,7 @@ fn compose_and_stack_are_what_the_compose_specification_says() {
 
 #[test]
 fn haproxy_takes_the_variant_that_finds_nodes_by_name() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         run(Command::new("/usr/sbin/haproxy").arg("-c").arg("-f").arg(shipped("compose/haproxy.cfg"))).await?;
         // Otherwise equal, so that client addresses, timeouts and checks are those of the load balancer tests.
         let read = |path: &str| std::fs::read_to_string(shipped(path));
@@ -48,7 +48,7 @@ fn haproxy_takes_the_variant_that_finds_nodes_by_name() {
 
 #[test]
 fn workflows_are_what_github_says() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let folder = Path::new(DEPLOY_FOLDER).join("../.github/workflows");
         let workflows = files(&folder, "yml")?;
         assert!(workflows.len() >= 2, "{workflows:?}");

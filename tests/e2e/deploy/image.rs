@@ -8,7 +8,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{run, shipped};
 
@@ -25,8 +25,8 @@ struct Builder {
 }
 
 impl Builder {
-    fn new(stage: &Stage) -> Self {
-        Self { store: stage.folder().join("images") }
+    fn new(fixture: &Fixture) -> Self {
+        Self { store: fixture.folder().join("images") }
     }
 
     fn command(&self) -> Command {
@@ -57,8 +57,8 @@ impl Builder {
 }
 
 /// Result of the build stage, from the programs built with the tests.
-async fn lay_out(stage: &Stage, folder: &str) -> Result<PathBuf> {
-    let folder = stage.folder().join(folder);
+async fn lay_out(fixture: &Fixture, folder: &str) -> Result<PathBuf> {
+    let folder = fixture.folder().join(folder);
     let built = profile_folder()?;
     let (proxy, status) = (built.join("trunkline"), built.join("examples/status"));
     run(Command::new(shipped("image/root.sh")).arg(folder.join("roots/trunkline")).arg(&proxy)).await?;
@@ -89,9 +89,9 @@ fn programs(folder: &Path) -> Result<Vec<String>> {
 
 #[test]
 fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
-    play(async |stage| {
-        let builder = Builder::new(stage);
-        let built = lay_out(stage, "built").await?;
+    run_test(async |fixture| {
+        let builder = Builder::new(fixture);
+        let built = lay_out(fixture, "built").await?;
         for (target, expected) in [("trunkline", vec!["trunkline"]), ("status", vec!["status", "trunkline"])] {
             let image = builder.build(target, &built).await?;
             let root = builder.mount(&image).await?;
@@ -111,9 +111,9 @@ fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
             let image = builder.inspect(&builder.build("trunkline", built).await?).await?;
             Ok([image["Docker"]["rootfs"]["diff_ids"].clone(), image["Docker"]["config"]["Labels"].clone()])
         };
-        let again = Builder { store: stage.folder().join("again") };
+        let again = Builder { store: fixture.folder().join("again") };
         let first = content(&built, &builder).await?;
-        assert_eq!(content(&lay_out(stage, "built-again").await?, &again).await?, first);
+        assert_eq!(content(&lay_out(fixture, "built-again").await?, &again).await?, first);
         assert!(first[0][0].as_str().is_some_and(|digest| digest.starts_with("sha256:")), "{first:?}");
         Ok(())
     });
@@ -121,17 +121,17 @@ fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
 
 #[test]
 fn both_run_inside_read_only_as_nobody_and_tell_their_health() {
-    play(async |stage| {
-        let builder = Builder::new(stage);
-        let built = lay_out(stage, "built").await?;
+    run_test(async |fixture| {
+        let builder = Builder::new(fixture);
+        let built = lay_out(fixture, "built").await?;
         let proxy_root = builder.mount(&builder.build("trunkline", &built).await?).await?;
         let app_root = builder.mount(&builder.build("status", &built).await?).await?;
         let (app, listen, admin) = (free_address()?, free_address()?, free_address()?);
         let upstream = format!("http://{app}");
-        let mut status = Process::start(stage, "status", inside(&app_root, &["/usr/bin/status", "--listen", &app]))?;
+        let mut status = Process::start(fixture, "status", inside(&app_root, &["/usr/bin/status", "--listen", &app]))?;
         status.wait_for_line("listening on").await?;
         let serve = ["/usr/bin/trunkline", "serve", "--listen", &listen, "--admin", &admin, "--upstream", &upstream];
-        let mut proxy = Process::start(stage, "trunkline", inside(&proxy_root, &serve))?;
+        let mut proxy = Process::start(fixture, "trunkline", inside(&proxy_root, &serve))?;
         proxy.wait_for_line("admin on").await?;
         for (root, asked) in [(&proxy_root, &admin), (&app_root, &app)] {
             let url = format!("http://{asked}");
@@ -153,8 +153,8 @@ fn both_run_inside_read_only_as_nobody_and_tell_their_health() {
 /// Fleet in the container with only the generated key file in its environment.
 #[test]
 fn a_key_file_is_made_once_and_understood_by_proxies_and_app_servers() {
-    play(async |stage| {
-        let file = stage.folder().join("access-key");
+    run_test(async |fixture| {
+        let file = fixture.folder().join("access-key");
         let trunkline = profile_folder()?.join("trunkline");
         let make = || {
             let mut command = Command::new(&trunkline);
@@ -165,7 +165,7 @@ fn a_key_file_is_made_once_and_understood_by_proxies_and_app_servers() {
         let key = std::fs::read_to_string(&file)?;
         run(&mut make()).await?;
         assert_eq!(std::fs::read_to_string(&file)?, key, "it stays");
-        let fleet = Fleet::with_key_file(stage, &file);
+        let fleet = Fleet::with_key_file(fixture, &file);
         let app = fleet.app(App::Status).await?;
         let proxy = fleet.proxy(&app).await?;
         assert!(http_client::get(proxy.address(), "/api").await?.status.is_success());

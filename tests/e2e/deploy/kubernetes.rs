@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
 
 /// The oldest supported version, and the newest of the validator.
@@ -19,8 +19,8 @@ pub(super) struct Objects(pub(super) Vec<Value>);
 
 impl Objects {
     /// Reads rendered text and validates each object.
-    pub(super) async fn read(stage: &Stage, name: &str, text: &str) -> Result<Self> {
-        let path = stage.folder().join(name).with_extension("yaml");
+    pub(super) async fn read(fixture: &Fixture, name: &str, text: &str) -> Result<Self> {
+        let path = fixture.folder().join(name).with_extension("yaml");
         std::fs::write(&path, text)?;
         let objects = read_yaml(std::slice::from_ref(&path)).await?;
         let own = objects.iter().filter(|object| !FOREIGN_KINDS.iter().any(|kind| object["kind"] == *kind)).count();
@@ -158,8 +158,8 @@ async fn kustomize(folder: &str) -> Result<String> {
 
 #[test]
 fn the_manifests_are_what_clusters_take_and_fit_together() {
-    play(async |stage| {
-        let objects = Objects::read(stage, "base", &kustomize("kubernetes").await?).await?;
+    run_test(async |fixture| {
+        let objects = Objects::read(fixture, "base", &kustomize("kubernetes").await?).await?;
         objects.assert_whole();
         objects.assert_hardened();
         let settings = objects.of_kind("ConfigMap").next().context("no settings")?["data"].clone();
@@ -175,8 +175,8 @@ fn the_manifests_are_what_clusters_take_and_fit_together() {
 
 #[test]
 fn the_manifests_with_keys_of_apps_are_what_clusters_take() {
-    play(async |stage| {
-        let folder = stage.folder().join("kubernetes");
+    run_test(async |fixture| {
+        let folder = fixture.folder().join("kubernetes");
         run(Command::new("cp").arg("-r").arg(shipped("kubernetes")).arg(&folder)).await?;
         let path = folder.join("kustomization.yaml");
         let without = std::fs::read_to_string(&path)?;
@@ -184,7 +184,7 @@ fn the_manifests_with_keys_of_apps_are_what_clusters_take() {
         assert_ne!(with, without);
         std::fs::write(&path, with)?;
         let text = run(Command::new("kubectl").arg("kustomize").arg(&folder)).await?;
-        let objects = Objects::read(stage, "app-keys", &text).await?;
+        let objects = Objects::read(fixture, "app-keys", &text).await?;
         objects.assert_whole();
         objects.assert_hardened();
         objects.assert_app_keys("trunkline", "trunkline-app-keys");
@@ -194,9 +194,9 @@ fn the_manifests_with_keys_of_apps_are_what_clusters_take() {
 
 #[test]
 fn monitors_and_autoscaler_find_what_they_look_at() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let text = format!("{}\n---\n{}", kustomize("kubernetes").await?, kustomize("kubernetes/metrics").await?);
-        let objects = Objects::read(stage, "metrics", &text).await?;
+        let objects = Objects::read(fixture, "metrics", &text).await?;
         assert_eq!(objects.of_kind("ServiceMonitor").count(), 2);
         for monitor in objects.of_kind("ServiceMonitor") {
             let mut services = objects
@@ -219,14 +219,14 @@ fn monitors_and_autoscaler_find_what_they_look_at() {
 
 #[test]
 fn the_validator_finds_what_is_wrong() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let text = kustomize("kubernetes").await?;
         for (right, wrong) in
             [("maxUnavailable: 1", "maxUnavailble: 1"), ("containerPort: 8080", "containerPort: eighty")]
         {
             let wrong = text.replace(right, wrong);
             assert_ne!(wrong, text, "{right}");
-            assert!(Objects::read(stage, "wrong", &wrong).await.is_err(), "{right}");
+            assert!(Objects::read(fixture, "wrong", &wrong).await.is_err(), "{right}");
         }
         Ok(())
     });

@@ -9,7 +9,7 @@ use trunkline_tests::harness::browser::{Browser, Page};
 use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::local::Local;
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::{play_heavy, until};
+use trunkline_tests::harness::scenario::{run_heavy_test, until};
 use trunkline_tests::harness::tools::run;
 
 /// Number of requests after which each node and each app server must have answered.
@@ -73,12 +73,12 @@ async fn see_each_other(tabs: &[(String, Page)]) -> Result<()> {
 
 #[test]
 fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_killed() {
-    play_heavy(async |stage| {
-        let mut local = Local::start(stage).await?;
+    run_heavy_test(async |fixture| {
+        let mut local = Local::start(fixture).await?;
         // A node is ready with one app server; the links to the other one may open slightly later.
         until(async || Ok((ask(&local, REQUESTS).await? == (both("app"), both("node"))).then_some(()))).await?;
         form_a_fleet(&local).await?;
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let tabs = tabs(&local, &browser).await?;
         see_each_other(&tabs).await?;
         let (_, page) = tabs.first().context("no tab")?;
@@ -111,8 +111,8 @@ fn two_tabs_at_two_nodes_see_each_other_and_the_rest_carries_on_when_a_node_is_k
 
 #[test]
 fn prometheus_scrapes_both_nodes_and_both_app_servers_and_knows_the_rules() {
-    play_heavy(async |stage| {
-        let local = Local::start(stage).await?;
+    run_heavy_test(async |fixture| {
+        let local = Local::start(fixture).await?;
         let targets = until(async || {
             let answer = http_client::get(local.prometheus(), "/api/v1/targets?state=active").await;
             let Ok(answer) = answer.and_then(|answer| answer.json()) else { return Ok(None) };

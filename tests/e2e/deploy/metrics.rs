@@ -10,7 +10,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
 use trunkline_tests::harness::http_client;
-use trunkline_tests::harness::scenario::{play, play_heavy};
+use trunkline_tests::harness::scenario::{run_heavy_test, run_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{read_yaml, run, shipped};
 
@@ -25,7 +25,7 @@ fn promtool() -> Command {
 
 #[test]
 fn each_alert_fires_where_it_should() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         run(promtool().args(["check", "rules", "trunkline.rules.yml"])).await?;
         run(promtool().args(["test", "rules", "trunkline.rules.test.yml"])).await?;
         let tests = std::fs::read_to_string(shipped("prometheus/trunkline.rules.test.yml"))?;
@@ -42,10 +42,10 @@ fn each_alert_fires_where_it_should() {
 
 #[test]
 fn prometheus_takes_its_configurations() {
-    play(async |stage| {
+    run_test(async |fixture| {
         for folder in ["prometheus", "compose"] {
             // Stored beside its rules, as when deployed.
-            let place = stage.folder().join(folder);
+            let place = fixture.folder().join(folder);
             std::fs::create_dir(&place)?;
             std::fs::copy(shipped(folder).join("prometheus.yml"), place.join("prometheus.yml"))?;
             std::fs::copy(shipped("prometheus/trunkline.rules.yml"), place.join("trunkline.rules.yml"))?;
@@ -111,8 +111,8 @@ async fn exported(address: &str) -> Result<BTreeSet<String>> {
 
 #[test]
 fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         // Metrics of a node in a fleet.
         let (address, admin) = (free_address()?, free_address()?);
@@ -121,7 +121,7 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
         proxy.ready().await?;
         proxy.linked(POOL_SIZE).await?;
         // Some metrics appear only after an event.
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &proxy.url("/bench")).transport(Transport::WebSockets);
         let mut client = client.open().await?;
         assert_eq!(client.invoke("Echo", serde_json::json!([1])).await?, 1);
@@ -158,7 +158,7 @@ fn names_are_found_between_functions_and_labels() {
 
 #[test]
 fn grafana_finds_dashboard_and_prometheus_where_compose_puts_them() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let files = ["grafana/datasource.yml", "grafana/provider.yml", "compose.yaml"];
         let files = read_yaml(&files.map(shipped)).await?;
         let [datasource, provider, compose] = &files[..] else { anyhow::bail!("{} documents", files.len()) };

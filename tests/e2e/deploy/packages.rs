@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test};
 use trunkline_tests::harness::tools::{python, run, shipped};
 
 /// Strips the program's symbols, because packing them takes longer than the rest of these tests.
-async fn program(stage: &Stage) -> Result<PathBuf> {
-    let program = stage.folder().join("trunkline");
+async fn program(fixture: &Fixture) -> Result<PathBuf> {
+    let program = fixture.folder().join("trunkline");
     run(Command::new("strip").arg("-o").arg(&program).arg(profile_folder()?.join("trunkline"))).await?;
     Ok(program)
 }
 
-async fn pack(stage: &Stage, folder: &str, kinds: &[&str]) -> Result<PathBuf> {
-    let folder = stage.folder().join(folder);
+async fn pack(fixture: &Fixture, folder: &str, kinds: &[&str]) -> Result<PathBuf> {
+    let folder = fixture.folder().join(folder);
     let mut command = Command::new(shipped("release/build"));
-    command.arg("--binary").arg(program(stage).await?).arg("--out").arg(&folder).args(kinds);
+    command.arg("--binary").arg(program(fixture).await?).arg("--out").arg(&folder).args(kinds);
     // Without a commit, like sources from an archive, and with fast compression.
     run(command.envs([("SOURCE_DATE_EPOCH", "1700000000"), ("DPKG_DEB_COMPRESSOR_LEVEL", "0")])).await?;
     Ok(folder)
@@ -45,9 +45,9 @@ async fn has_our_version(program: &Path) -> Result<()> {
 
 #[test]
 fn a_tarball_unpacks_into_a_program_with_completions_manual_and_units() {
-    play(async |stage| {
-        let files = pack(stage, "files", &["tarball", "chart", "checksums"]).await?;
-        let root = stage.folder().join("usr-local");
+    run_test(async |fixture| {
+        let files = pack(fixture, "files", &["tarball", "chart", "checksums"]).await?;
+        let root = fixture.folder().join("usr-local");
         std::fs::create_dir(&root)?;
         let tarball = only(&files, ".tar.gz")?;
         run(Command::new("tar").arg("-C").arg(&root).args(["--strip-components=1", "-xzf"]).arg(&tarball)).await?;
@@ -79,11 +79,11 @@ fn a_tarball_unpacks_into_a_program_with_completions_manual_and_units() {
 
 #[test]
 fn a_wheel_installs_the_command_by_pip() {
-    play(async |stage| {
-        let wheel = only(&pack(stage, "files", &["wheel"]).await?, ".whl")?;
+    run_test(async |fixture| {
+        let wheel = only(&pack(fixture, "files", &["wheel"]).await?, ".whl")?;
         let name = wheel.file_name().unwrap_or_default().to_string_lossy().into_owned();
         ensure!(name.contains("-py3-none-manylinux_2_"), "{name}");
-        let root = stage.folder().join("environment");
+        let root = fixture.folder().join("environment");
         let mut pip = python("python")?;
         pip.args([
             "-m",
@@ -97,15 +97,15 @@ fn a_wheel_installs_the_command_by_pip() {
         run(pip.arg("--prefix").arg(&root).arg(&wheel)).await?;
         has_our_version(&root.join("bin/trunkline")).await?;
         // Packing is reproducible.
-        let again = only(&pack(stage, "again", &["wheel"]).await?, ".whl")?;
+        let again = only(&pack(fixture, "again", &["wheel"]).await?, ".whl")?;
         ensure!(std::fs::read(&wheel)? == std::fs::read(again)?, "the bytes of two wheels differ");
         Ok(())
     });
 }
 
 /// Folder to install a package into: a shell, the commands of the package's scripts, and dpkg's database.
-async fn system(stage: &Stage) -> Result<PathBuf> {
-    let root = stage.folder().join("system");
+async fn system(fixture: &Fixture) -> Result<PathBuf> {
+    let root = fixture.folder().join("system");
     for folder in ["usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var/lib/dpkg/info", "var/lib/dpkg/updates"] {
         std::fs::create_dir_all(root.join(folder))?;
     }
@@ -122,14 +122,14 @@ async fn system(stage: &Stage) -> Result<PathBuf> {
 
 #[test]
 fn a_debian_package_installs_makes_a_key_keeps_it_and_leaves_nothing_when_purged() {
-    play(async |stage| {
-        let package = only(&pack(stage, "files", &["deb"]).await?, ".deb")?;
+    run_test(async |fixture| {
+        let package = only(&pack(fixture, "files", &["deb"]).await?, ".deb")?;
         let field = async |name: &str| run(Command::new("dpkg-deb").arg("-f").arg(&package).arg(name)).await;
         let depends = field("Depends").await?;
         ensure!(depends.starts_with("libc6 (>= 2.") && depends.contains("libgcc-s1"), "{depends}");
         let listed = run(Command::new("dpkg-deb").arg("-c").arg(&package)).await?;
         ensure!(listed.lines().all(|line| line.contains(" root/root ")), "{listed}");
-        let root = system(stage).await?;
+        let root = system(fixture).await?;
         // The libraries exist, but not as packages.
         let dpkg = || {
             let mut command = Command::new("dpkg");
@@ -165,9 +165,9 @@ fn a_debian_package_installs_makes_a_key_keeps_it_and_leaves_nothing_when_purged
 
 #[test]
 fn what_is_no_program_of_this_version_is_refused_in_words() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let mut command = Command::new(shipped("release/build"));
-        command.args(["--binary", "/bin/true", "tarball", "--out"]).arg(stage.folder());
+        command.args(["--binary", "/bin/true", "tarball", "--out"]).arg(fixture.folder());
         let error = run(&mut command).await.unwrap_err().to_string();
         ensure!(error.contains("/true --version tells no version, commit and target"), "{error}");
         let shown = run(Command::new(shipped("release/build")).arg("--help")).await?;

@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client;
-use trunkline_tests::harness::scenario::{Stage, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{read_yaml, shipped};
 
@@ -57,7 +57,7 @@ fn source<'a>(pod: &'a Value, variable: &str) -> &'a Value {
 
 #[test]
 fn no_shipped_file_gives_two_tasks_that_run_at_once_one_name() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let [old, new] = names_in_stack().await?;
         assert_ne!(old, new, "with start-first both tasks of a slot run at once");
         assert!(!old.contains('{') && old.len() <= 64, "{old}");
@@ -83,19 +83,19 @@ fn no_shipped_file_gives_two_tasks_that_run_at_once_one_name() {
 
 /// Two nodes of a fleet with one app server; the second node starts while clients of the first call.
 struct RollOut<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     app: AppServer,
     old: Proxy,
     admins: [String; 2],
 }
 
 impl<'a> RollOut<'a> {
-    async fn begin(stage: &'a Stage, name: &str) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn begin(fixture: &'a Fixture, name: &str) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app_with(App::Bench, &["--stateful"]).await?;
         let admins = [free_address()?, free_address()?];
         let old = Self::node(&fleet, &app, &admins, name).await?;
-        Ok(Self { stage, app, old, admins })
+        Ok(Self { fixture, app, old, admins })
     }
 
     /// Starts the node at the first of these admin ports, and waits for all its links.
@@ -110,7 +110,7 @@ impl<'a> RollOut<'a> {
 
     /// Starts the new task while clients of the old one call and send. Continues until `is_seen` completes.
     async fn start_second(&self, name: &str, is_seen: impl AsyncFnOnce(&Self, &Proxy) -> Result<()>) -> Result<()> {
-        let agents = Agents::new(self.stage);
+        let agents = Agents::new(self.fixture);
         let url = self.old.url("/bench");
         let open = (0..CLIENTS).map(|_| {
             let client = agents.client(Kind::JsJson, &url).transport(Transport::WebSockets);
@@ -121,7 +121,7 @@ impl<'a> RollOut<'a> {
         let calling = try_join_all(clients.iter().map(|client| call_until(client, &is_over)));
         let second = async {
             let [own, other] = self.admins.clone();
-            let node = Self::node(&Fleet::new(self.stage), &self.app, &[other, own], name).await;
+            let node = Self::node(&Fleet::new(self.fixture), &self.app, &[other, own], name).await;
             let seen = match &node {
                 Ok(node) => is_seen(self, node).await,
                 Err(_) => Ok(()),
@@ -154,8 +154,8 @@ async fn call_until(client: &Client, is_over: &Cell<bool>) -> Result<u64> {
 
 #[test]
 fn two_nodes_of_one_name_do_no_harm_and_are_told_of() {
-    play_heavy(async |stage| {
-        let roll_out = RollOut::begin(stage, "x").await?;
+    run_heavy_test(async |fixture| {
+        let roll_out = RollOut::begin(fixture, "x").await?;
         roll_out
             .start_second("x", async |roll_out, new| {
                 // By then the app server has compared both nodes.
@@ -185,9 +185,9 @@ fn two_nodes_of_one_name_do_no_harm_and_are_told_of() {
 
 #[test]
 fn the_old_and_the_new_task_of_a_slot_serve_side_by_side() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let [old, new] = names_in_stack().await?;
-        let roll_out = RollOut::begin(stage, &old).await?;
+        let roll_out = RollOut::begin(fixture, &old).await?;
         roll_out.start_second(&new, async |_, _| Ok(())).await?;
         assert!(!roll_out.app.process.log().contains("two proxies have this name"));
         Ok(())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::tools::{DEPLOY_FOLDER, files, run, shipped};
 
 /// Scripts without an ending.
@@ -19,7 +19,7 @@ fn with_ending(ending: &str) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn every_script_can_be_parsed() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let scripts: Vec<PathBuf> = SCRIPTS.iter().map(|name| shipped(name)).chain(with_ending("sh")?).collect();
         for script in &scripts {
             run(Command::new("bash").arg("-n").arg(script)).await?;
@@ -30,7 +30,7 @@ fn every_script_can_be_parsed() {
         }
         assert!(scripts.len() > SCRIPTS.len() && !programs.is_empty(), "{scripts:?} {programs:?}");
         // Checks that errors are detected.
-        let broken = stage.folder().join("broken.sh");
+        let broken = fixture.folder().join("broken.sh");
         std::fs::write(&broken, "if true; then\n")?;
         assert!(run(Command::new("bash").arg("-n").arg(&broken)).await.is_err());
         Ok(())
@@ -39,7 +39,7 @@ fn every_script_can_be_parsed() {
 
 #[test]
 fn sourced_parts_of_the_engines_script_are_there() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let folder = Path::new(DEPLOY_FOLDER).join("../tests/engines");
         let text = std::fs::read_to_string(folder.join("run"))?;
         let parts: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(". \"$HERE/")).collect();

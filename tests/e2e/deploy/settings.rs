@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde_json::Value;
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::{play, profile_folder};
+use trunkline_tests::harness::scenario::{profile_folder, run_test};
 use trunkline_tests::harness::tools::{DEPLOY_FOLDER, files, read_yaml, run, shipped};
 
 use super::kubernetes::SPARE_S;
@@ -33,7 +33,7 @@ fn variables(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn each_setting_is_one_of_serve() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let help = run(Command::new(profile_folder()?.join("trunkline")).args(["serve", "--help"])).await?;
         let known = variables(&help);
         assert!(known.contains("TRUNKLINE_UPSTREAM"), "{known:?}");
@@ -76,7 +76,7 @@ fn seconds(value: &Value) -> u64 {
 
 #[test]
 fn compose_swarm_and_systemd_let_a_node_drain() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         for file in ["compose.yaml", "swarm/stack.yml"] {
             let proxy = &read_yaml(&[shipped(file)]).await?[0]["services"]["proxy"];
             let setting = |name: &str| seconds(&proxy["environment"][name]);
@@ -98,7 +98,7 @@ fn compose_swarm_and_systemd_let_a_node_drain() {
 
 #[test]
 fn compose_and_swarm_nodes_find_each_other_by_a_name_of_all_and_have_one_key() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         for (file, name) in [("compose.yaml", "proxy"), ("swarm/stack.yml", "tasks.proxy")] {
             let services = &read_yaml(&[shipped(file)]).await?[0]["services"];
             let [node, app] = ["proxy", "app"].map(|service| &services[service]["environment"]);
@@ -120,7 +120,7 @@ fn compose_and_swarm_nodes_find_each_other_by_a_name_of_all_and_have_one_key() {
 fn images_are_built_from_digests() -> Result<()> {
     let image = std::fs::read_to_string(shipped("image/Dockerfile"))?;
     let stages: Vec<_> = image.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
-    let bases: Vec<_> = stages.iter().filter(|stage| !stage.starts_with("scratch ")).collect();
+    let bases: Vec<_> = stages.iter().filter(|fixture| !fixture.starts_with("scratch ")).collect();
     assert!(!bases.is_empty() && bases.iter().all(|base| base.contains("@sha256:")), "{bases:?}");
     Ok(())
 }

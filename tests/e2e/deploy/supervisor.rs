@@ -12,7 +12,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, failure_of};
 use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play, play_heavy, profile_folder, until};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{run, shipped};
 
@@ -37,10 +37,10 @@ while True:
 
 #[test]
 fn the_units_are_what_systemd_takes_and_confine_the_process() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let program = profile_folder()?.join("trunkline");
         let units: Vec<PathBuf> =
-            ["trunkline.service", "trunkline.socket"].map(|name| stage.folder().join(name)).into();
+            ["trunkline.service", "trunkline.socket"].map(|name| fixture.folder().join(name)).into();
         for unit in &units {
             let text = std::fs::read_to_string(shipped("systemd").join(unit.file_name().context("a name")?))?;
             // `systemd-analyze` requires the program to exist.
@@ -62,7 +62,7 @@ fn the_units_are_what_systemd_takes_and_confine_the_process() {
 
 #[test]
 fn the_units_settings_are_good_and_listen_where_the_socket_does() {
-    play(async |_stage| {
+    run_test(async |_stage| {
         let mut check = Command::new(profile_folder()?.join("trunkline"));
         check.arg("check").arg(shipped("systemd/trunkline.toml")).env("TRUNKLINE_ACCESS_KEY", ACCESS_KEY);
         let said = run(&mut check).await?;
@@ -74,16 +74,16 @@ fn the_units_settings_are_good_and_listen_where_the_socket_does() {
 }
 
 struct SupervisorScene<'a> {
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     app: AppServer,
     listen: String,
     admin: String,
 }
 
 impl<'a> SupervisorScene<'a> {
-    async fn new(stage: &'a Stage) -> Result<Self> {
-        let app = Fleet::new(stage).app(App::Bench).await?;
-        Ok(Self { stage, app, listen: free_address()?, admin: free_address()? })
+    async fn new(fixture: &'a Fixture) -> Result<Self> {
+        let app = Fleet::new(fixture).app(App::Bench).await?;
+        Ok(Self { fixture, app, listen: free_address()?, admin: free_address()? })
     }
 
     /// Appends the unit file's command that runs a node.
@@ -110,7 +110,7 @@ impl<'a> SupervisorScene<'a> {
     }
 
     async fn echoes(&self, clients: u64) -> Result<()> {
-        let agents = Agents::new(self.stage);
+        let agents = Agents::new(self.fixture);
         let url = format!("http://{}/bench", self.listen);
         for number in 0..clients {
             let client = agents.client(Kind::JsJson, &url).transport(Transport::WebSockets);
@@ -124,12 +124,12 @@ impl<'a> SupervisorScene<'a> {
 
 #[test]
 fn sockets_of_systemd_are_shared_by_all_shards() {
-    play_heavy(async |stage| {
-        let scene = SupervisorScene::new(stage).await?;
+    run_heavy_test(async |fixture| {
+        let scene = SupervisorScene::new(fixture).await?;
         let mut starter = Command::new("systemd-socket-activate");
         // `systemd-socket-activate` passes on only named variables.
         starter.args(["--listen", &scene.listen, "--listen", &scene.admin, "--setenv=TRUNKLINE_ACCESS_KEY"]);
-        let mut process = Process::start(stage, "activated", scene.node(starter)?)?;
+        let mut process = Process::start(fixture, "activated", scene.node(starter)?)?;
         // It listens itself, and starts the node for the first client.
         until(async || Ok(TcpStream::connect(&scene.listen).await.ok())).await?;
         process.wait_for_line("listening on").await?;
@@ -143,12 +143,12 @@ fn sockets_of_systemd_are_shared_by_all_shards() {
 
 #[test]
 fn a_socket_that_no_flag_names_is_an_error_that_tells_what_to_change() {
-    play(async |stage| {
-        let scene = SupervisorScene::new(stage).await?;
+    run_test(async |fixture| {
+        let scene = SupervisorScene::new(fixture).await?;
         let stray = free_address()?;
         let mut starter = Command::new("systemd-socket-activate");
         starter.args(["--listen", &stray, "--setenv=TRUNKLINE_ACCESS_KEY"]);
-        let mut process = Process::start(stage, "activated", scene.node(starter)?)?;
+        let mut process = Process::start(fixture, "activated", scene.node(starter)?)?;
         // The first client starts the node, which may end before it answers.
         until(async || Ok((TcpStream::connect(&stray).await.is_ok() || !process.is_running()).then_some(()))).await?;
         let error = failure_of(&mut process).await?;
@@ -159,11 +159,11 @@ fn a_socket_that_no_flag_names_is_an_error_that_tells_what_to_change() {
 
 #[test]
 fn who_comes_while_a_node_is_started_again_waits_and_is_not_refused() {
-    play_heavy(async |stage| {
-        let scene = SupervisorScene::new(stage).await?;
+    run_heavy_test(async |fixture| {
+        let scene = SupervisorScene::new(fixture).await?;
         let mut starter = Command::new("python3");
         starter.args(["-c", SUPERVISOR, &scene.listen]);
-        let (supervisor, mut orders, lines) = Process::start_driven(stage, "supervisor", scene.node(starter)?)?;
+        let (supervisor, mut orders, lines) = Process::start_driven(fixture, "supervisor", scene.node(starter)?)?;
         let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(lines));
         let mut next = async |start: &str| -> Result<String> {
             // Skips the node's own lines.
@@ -208,7 +208,7 @@ impl Drop for Removed {
 struct Ear(UnixDatagram);
 
 impl Ear {
-    async fn hears(&self, word: &str) -> Result<()> {
+    async fn receives(&self, word: &str) -> Result<()> {
         let mut message = [0; 512];
         loop {
             let length = self.0.recv(&mut message).await?;
@@ -221,23 +221,23 @@ impl Ear {
 
 #[test]
 fn the_supervisor_is_told_of_start_and_stop_and_its_watchdog_is_fed_meanwhile() {
-    play(async |stage| {
-        let scene = SupervisorScene::new(stage).await?;
+    run_test(async |fixture| {
+        let scene = SupervisorScene::new(fixture).await?;
         // The path in the test's folder would be too long for a socket.
         let place = std::env::temp_dir().join(format!("trunkline-notify-{}", std::process::id()));
         let ear = Ear(UnixDatagram::bind(&place)?);
         let _removed = Removed(place.clone());
         let mut starter = Command::new("env");
         starter.env("NOTIFY_SOCKET", &place).env("WATCHDOG_USEC", "2000000");
-        let mut process = Process::start(stage, "node", scene.node(starter)?)?;
-        ear.hears("READY=1").await?;
+        let mut process = Process::start(fixture, "node", scene.node(starter)?)?;
+        ear.receives("READY=1").await?;
         // The ports open even without an app server.
         assert!(http_client::get(&scene.admin, "/healthz").await?.status.is_success());
         for _ in 0..3 {
-            ear.hears("WATCHDOG=1").await?;
+            ear.receives("WATCHDOG=1").await?;
         }
         process.signal(Signal::Terminate).await?;
-        ear.hears("STOPPING=1").await?;
+        ear.receives("STOPPING=1").await?;
         assert!(process.ended().await?.success());
         Ok(())
     });

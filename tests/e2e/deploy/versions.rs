@@ -5,7 +5,7 @@ use trunkline_protocol::manifest::{CAPABILITIES_HEADER, Transport};
 use trunkline_tests::apps::other_version::{Difference, OtherVersion};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet, POOL_SIZE};
-use trunkline_tests::harness::scenario::play_heavy;
+use trunkline_tests::harness::scenario::run_heavy_test;
 use trunkline_tests::harness::sockets::free_address;
 
 /// Hub fields added after the first release. If they are missing, their defaults apply.
@@ -32,20 +32,20 @@ fn older(manifest: &mut Value) {
 
 #[test]
 fn a_proxy_works_with_newer_and_with_older_app_servers() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let differences = [
             Difference { manifest: newer, capabilities: Some("later=7, ") },
             // Without the capability to resume.
             Difference { manifest: older, capabilities: None },
         ];
         for difference in differences {
-            let fleet = Fleet::new(stage);
+            let fleet = Fleet::new(fixture);
             let app = fleet.app(App::Bench).await?;
             let seen = OtherVersion::start(app.address(), difference).await?;
             let mut proxy = fleet.proxy_at(&free_address()?, &free_address()?, &[seen.address()])?;
             proxy.ready().await?;
             proxy.linked(POOL_SIZE).await?;
-            let agents = Agents::new(stage);
+            let agents = Agents::new(fixture);
             for kind in [Kind::JsJson, Kind::JsMessagePack] {
                 let client = agents.client(kind, &proxy.url("/bench")).transport(Transport::WebSockets);
                 let mut client = client.open().await?;

@@ -10,7 +10,7 @@ use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::http_transport::{CarriedClient, EventStream};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::come_again;
@@ -28,8 +28,8 @@ struct Pair {
 
 impl Pair {
     /// Starts both nodes. The remaining node uses `hosts` as its `/etc/hosts`.
-    async fn start(stage: &Stage, hosts: &Path) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn start(fixture: &Fixture, hosts: &Path) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Moves).await?;
         let [address, admin] = [free_address()?, free_address()?];
         let port = address.rsplit_once(':').context("a port")?.1;
@@ -131,10 +131,10 @@ async fn polled(client: &CarriedClient) -> Result<Vec<Value>> {
 
 #[test]
 fn a_node_that_leaves_is_reached_without_its_name_and_lets_its_clients_finish_their_calls() {
-    play(async |stage| {
-        let hosts = stage.folder().join("hosts");
+    run_test(async |fixture| {
+        let hosts = fixture.folder().join("hosts");
         list(&hosts, &format!("127.0.0.1 {NAME}\n"))?;
-        let mut nodes = Pair::start(stage, &hosts).await?;
+        let mut nodes = Pair::start(fixture, &hosts).await?;
         let quiet = RawClient::join(nodes.leaver.address(), HUB).await?;
         let mut socket = RawClient::join(nodes.leaver.address(), HUB).await?;
         let (streamer, events) = stream(&nodes.leaver, &nodes.leaver).await?;
@@ -167,10 +167,10 @@ fn a_node_that_leaves_is_reached_without_its_name_and_lets_its_clients_finish_th
 
 #[test]
 fn what_a_node_that_leaves_carries_for_another_ends_without_a_loss_and_does_not_hold_it() {
-    play(async |stage| {
-        let hosts = stage.folder().join("hosts");
+    run_test(async |fixture| {
+        let hosts = fixture.folder().join("hosts");
         list(&hosts, &format!("127.0.0.1 {NAME}\n"))?;
-        let mut nodes = Pair::start(stage, &hosts).await?;
+        let mut nodes = Pair::start(fixture, &hosts).await?;
         let (_, quiet) = stream(&nodes.stayer, &nodes.leaver).await?;
         let (streamer, events) = stream(&nodes.stayer, &nodes.leaver).await?;
         let poller = CarriedClient::join(nodes.stayer.address(), HUB, JSON_HANDSHAKE).await?;

@@ -8,7 +8,7 @@ use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, play_heavy, until};
+use trunkline_tests::harness::scenario::{run_heavy_test, run_test, until};
 
 use super::{FleetScene, NAMES, all_agree, announce, counted, got, reaches, sees, shows, to_all};
 
@@ -25,9 +25,9 @@ fn is_away(state: Option<&String>) -> bool {
 
 #[test]
 fn a_killed_node_is_noticed_and_the_others_go_on() {
-    play(async |stage| {
-        let mut scene = FleetScene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let mut scene = FleetScene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
         scene.nodes[2].process.kill().await?;
         let started = Instant::now();
@@ -48,7 +48,7 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
         }
         got(&mut clients, &scene.nodes[1], &["at once", "afterwards", "afterwards"]).await?;
 
-        scene.nodes[2].start_again(stage).await?;
+        scene.nodes[2].start_again(fixture).await?;
         scene.agrees(&NAMES).await?;
         clients.extend(scene.crowd(&agents, &scene.nodes[2..]).await?);
         scene.settles(&json!({}), clients.len()).await?;
@@ -59,12 +59,12 @@ fn a_killed_node_is_noticed_and_the_others_go_on() {
 
 #[test]
 fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once() {
-    play_heavy(async |stage| {
-        let scene = FleetScene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = FleetScene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         let mut at_frozen = clients.split_off(4);
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", scene.nodes[1].admin())).await?;
         page.see_count("nodes", "tbody tr[data-state=open]", NAMES.len()).await?;
         scene.nodes[2].process.signal(Signal::Freeze).await?;
@@ -95,9 +95,9 @@ fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once()
 
 #[test]
 fn a_node_that_drains_says_so_and_is_gone_when_it_has_ended() {
-    play(async |stage| {
-        let mut scene = FleetScene::open(stage, &["--drain-timeout", "4"]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let mut scene = FleetScene::open(fixture, &["--drain-timeout", "4"]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
         // The client stays until it is closed, so the drain takes a while.
         let _stays = RawClient::join(scene.nodes[2].address(), "/bench").await?;
@@ -117,14 +117,14 @@ fn a_node_that_drains_says_so_and_is_gone_when_it_has_ended() {
 
 #[test]
 fn a_node_without_an_app_server_is_a_member_that_starts() {
-    play(async |stage| {
-        let mut scene = FleetScene::open(stage, &["--hold-timeout", "60"]).await?;
+    run_test(async |fixture| {
+        let mut scene = FleetScene::open(fixture, &["--hold-timeout", "60"]).await?;
         scene.app.process.kill().await?;
         for node in &scene.nodes {
             let states = NAMES.map(|name| (name, "starting"));
             sees(node, &states).await?;
         }
-        scene.app.start_again(stage).await?;
+        scene.app.start_again(fixture).await?;
         for node in &scene.nodes {
             all_agree(node, &NAMES).await?;
         }

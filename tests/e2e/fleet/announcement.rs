@@ -8,7 +8,7 @@ use trunkline_tests::harness::client::{Agents, Client};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{play, profile_folder, until};
+use trunkline_tests::harness::scenario::{profile_folder, run_test, until};
 
 use super::{
     ADMIN_TOKEN, FleetScene, HUB, NAMES, TARGET, announce, counted, got, post_announcement, reaches, sight, to_all,
@@ -17,9 +17,9 @@ use super::{
 
 #[test]
 fn an_announcement_at_any_node_reaches_each_client_of_the_fleet_once() {
-    play(async |stage| {
-        let scene = FleetScene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = FleetScene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         for (place, node) in scene.nodes.iter().enumerate() {
             reaches(node, &to_all(&format!("from {place}")), NAMES.len(), clients.len()).await?;
@@ -68,9 +68,9 @@ async fn command(node: &Proxy, text: &str) -> Result<(bool, String)> {
 
 #[test]
 fn the_command_says_whom_it_has_reached_and_fails_when_a_node_is_missing() {
-    play(async |stage| {
-        let scene = FleetScene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = FleetScene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         let (is_good, said) = command(&scene.nodes[1], "typed").await?;
         assert!(is_good && said.contains("6 clients at 3 nodes"), "{said}");
@@ -85,9 +85,9 @@ fn the_command_says_whom_it_has_reached_and_fails_when_a_node_is_missing() {
 
 #[test]
 fn arguments_arrive_as_they_were_given_in_both_protocols() {
-    play(async |stage| {
-        let scene = FleetScene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = FleetScene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         let arguments = json!(["grüße \u{1f389}", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
         let body = json!({ "hub": HUB, "target": TARGET, "arguments": arguments });
@@ -101,8 +101,8 @@ fn arguments_arrive_as_they_were_given_in_both_protocols() {
 
 #[test]
 fn a_wrong_announcement_is_answered_with_the_field_that_is_wrong() {
-    play(async |stage| {
-        let scene = FleetScene::begin(stage, &["alone"], &[]).await?;
+    run_test(async |fixture| {
+        let scene = FleetScene::begin(fixture, &["alone"], &[]).await?;
         let node = &scene.nodes[0];
         let long = "x".repeat(10_000);
         for (change, field) in [
@@ -149,8 +149,8 @@ fn a_wrong_announcement_is_answered_with_the_field_that_is_wrong() {
 
 #[test]
 fn who_shows_no_admin_token_announces_nothing() {
-    play(async |stage| {
-        let scene = FleetScene::begin(stage, &["alone"], &[]).await?;
+    run_test(async |fixture| {
+        let scene = FleetScene::begin(fixture, &["alone"], &[]).await?;
         let (node, body) = (&scene.nodes[0], to_all("text").to_string());
         let (json, wrong) = (("content-type", "application/json"), "Bearer not-the-token-of-this-fleet");
         for headers in [vec![json], vec![json, ("authorization", wrong)]] {
@@ -168,11 +168,11 @@ fn who_shows_no_admin_token_announces_nothing() {
 
 #[test]
 fn a_node_without_peers_announces_to_its_own_clients() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let node = fleet.proxy_with(&[&app], &["--admin-token", ADMIN_TOKEN, "--node-name", "alone"]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let scene = FleetScene { fleet, app, nodes: vec![node] };
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         reaches(&scene.nodes[0], &to_all("hello"), 1, 2).await?;
@@ -185,9 +185,9 @@ fn a_node_without_peers_announces_to_its_own_clients() {
 
 #[test]
 fn each_node_shows_all_with_state_and_lag_and_counts_what_it_passes_on() {
-    play(async |stage| {
-        let scene = FleetScene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = FleetScene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         for node in &scene.nodes {
             let fleet = told(node).await?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
@@ -30,8 +30,8 @@ struct Scene {
     balancer: LoadBalancer,
 }
 
-async fn open(stage: &Stage) -> Result<Scene> {
-    let fleet = Fleet::new(stage);
+async fn open(fixture: &Fixture) -> Result<Scene> {
+    let fleet = Fleet::new(fixture);
     let app = fleet.app_with(App::Moves, &[]).await?;
     let admins = NAMES.iter().map(|_| free_address()).collect::<Result<Vec<_>>>()?;
     let peers: Vec<_> = admins.iter().map(|admin| format!("http://{admin}")).collect();
@@ -45,7 +45,7 @@ async fn open(stage: &Stage) -> Result<Scene> {
         node.ready().await?;
         node.linked(POOL_SIZE).await?;
     }
-    let balancer = Shipped::read(BalancerProduct::HaProxy)?.start(stage, &nodes).await?;
+    let balancer = Shipped::read(BalancerProduct::HaProxy)?.start(fixture, &nodes).await?;
     Ok(Scene { app, nodes, balancer })
 }
 
@@ -70,9 +70,9 @@ async fn who(client: &Client) -> Result<(String, Value)> {
 
 #[test]
 fn clients_of_a_node_that_is_killed_have_their_groups_items_and_user_at_the_other() {
-    play_heavy(async |stage| {
-        let scene = open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for kind in Kind::JS {
             clients.push(scene.ann_at_the_first_node(&agents, kind).await?);
@@ -116,9 +116,9 @@ fn clients_of_a_node_that_is_killed_have_their_groups_items_and_user_at_the_othe
 
 #[test]
 fn a_forged_token_restores_nothing_and_refuses_nobody() {
-    play_heavy(async |stage| {
-        let scene = open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = open(fixture).await?;
+        let agents = Agents::new(fixture);
         let ann = scene.ann_at_the_first_node(&agents, Kind::JsJson).await?;
         let url = scene.nodes[1].url("/moves");
         let forger = agents.client(Kind::JsJson, &url).restoring_forged("a-token-of-somebody").open().await?;

@@ -17,7 +17,7 @@ use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, Shipped};
 
 use super::{ADMIN_TOKEN, FleetScene, NAMES, shows};
@@ -45,8 +45,8 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    async fn open(stage: &'a Stage) -> Result<Self> {
-        let fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &[]).await?;
+    async fn open(fixture: &'a Fixture) -> Result<Self> {
+        let fleet = FleetScene::begin_with(fixture, &["--stateful"], &NAMES, &[]).await?;
         fleet.agrees(&NAMES).await?;
         let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
         let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
@@ -99,9 +99,9 @@ async fn are_whole(clients: &[Client], echoes: u64) -> Result<()> {
 
 #[test]
 fn sockets_that_are_cut_all_the_time_lose_nothing_and_nobody_notices() {
-    play_heavy(async |stage| {
-        let scene = Scene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = Scene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let clients = scene.clients(&agents).await?;
         clients[0].invoke("StartTicks", json!([5, 64])).await?;
         let cuts = if is_full() { 4 * CUTS } else { CUTS };
@@ -154,13 +154,13 @@ async fn call_all_ways(client: &Client, cut: u64) -> Result<()> {
 
 #[test]
 fn streams_uploads_and_questions_go_on_over_cut_sockets() {
-    play_heavy(async |stage| {
-        let fleet = FleetScene::begin_before(stage, (App::Calls, &["--stateful"]), &NAMES, &[]).await?;
+    run_heavy_test(async |fixture| {
+        let fleet = FleetScene::begin_before(fixture, (App::Calls, &["--stateful"]), &NAMES, &[]).await?;
         fleet.agrees(&NAMES).await?;
         let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
         let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
         let relay = Relay::start_for(b"GET /calls", balancer.address()).await?;
-        let (agents, url) = (Agents::new(stage), format!("http://{}/calls", relay.address()));
+        let (agents, url) = (Agents::new(fixture), format!("http://{}/calls", relay.address()));
         let mut clients = Vec::new();
         for kind in Kind::JS {
             let builder = agents.client(kind, &url).stateful().subscribe(&["Announced"]);
@@ -195,7 +195,7 @@ fn streams_uploads_and_questions_go_on_over_cut_sockets() {
 
 #[test]
 fn a_page_in_a_browser_goes_on_over_cut_sockets() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let page_origin = format!("http://{}", listener.local_addr()?);
         let script = std::fs::read_to_string(OFFICIAL_SCRIPT)?;
@@ -204,12 +204,12 @@ fn a_page_in_a_browser_goes_on_over_cut_sockets() {
         let router = Router::new().route("/signalr.js", serve_get(script)).route("/", serve_get(page));
         tokio::spawn(async move { axum::serve(listener, router).await });
         let allowed = ["--allow-origin", page_origin.as_str()];
-        let fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &allowed).await?;
+        let fleet = FleetScene::begin_with(fixture, &["--stateful"], &NAMES, &allowed).await?;
         fleet.agrees(&NAMES).await?;
         let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
         let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
         let relay = Relay::start_for(b"GET /bench", balancer.address()).await?;
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("counting", &format!("{page_origin}/?hub=http://{}/bench", relay.address())).await?;
         page.see("state", "open").await?;
         for cut in 1..=if is_full() { CUTS } else { 10 } {
@@ -249,14 +249,14 @@ async fn even_out(fleet: &FleetScene<'_>, clients: usize) -> Result<()> {
 
 #[test]
 fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_rebalance() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         // As the HAProxy page requires, the balancer detects a stopping node before its clients leave; otherwise it
         // would send them back to that node. The times here are shorter.
-        let mut fleet = FleetScene::begin_with(stage, &["--stateful"], &NAMES, &["--drain-grace", "2"]).await?;
+        let mut fleet = FleetScene::begin_with(fixture, &["--stateful"], &NAMES, &["--drain-grace", "2"]).await?;
         fleet.agrees(&NAMES).await?;
         let shipped = Shipped::read(BalancerProduct::HaProxy)?.with("inter 2s", "inter 200ms")?;
-        let balancer = shipped.start(stage, &fleet.nodes).await?;
-        let agents = Agents::new(stage);
+        let balancer = shipped.start(fixture, &fleet.nodes).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for _ in 0..if is_full() { ROLLED_FULL } else { ROLLED } {
             for kind in Kind::JS {
@@ -281,7 +281,7 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
             for other in fleet.nodes.iter().filter(|other| other.address() != fleet.nodes[place].address()) {
                 shows(other, |sight| !sight.contains_key(*name)).await?;
             }
-            fleet.nodes[place].start_again(stage).await?;
+            fleet.nodes[place].start_again(fixture).await?;
             fleet.agrees(&NAMES).await?;
         }
         // The last node has no clients by now.
@@ -306,9 +306,9 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
 
 #[test]
 fn clients_of_a_node_that_stops_go_on_at_the_others() {
-    play_heavy(async |stage| {
-        let mut scene = Scene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let mut scene = Scene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let clients = scene.clients(&agents).await?;
         clients[0].invoke("StartTicks", json!([5, 64])).await?;
         let talking = clients.iter().map(|client| converse(client, 1, 10 * MESSAGES));

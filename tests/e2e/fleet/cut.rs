@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::{FleetScene, HUB, TARGET, all_agree, announce, got, shows, to_all};
@@ -21,8 +21,8 @@ struct RelayedPair<'a> {
 }
 
 impl<'a> RelayedPair<'a> {
-    async fn open(stage: &'a Stage) -> Result<Self> {
-        let mut scene = FleetScene::begin(stage, &[], &[]).await?;
+    async fn open(fixture: &'a Fixture) -> Result<Self> {
+        let mut scene = FleetScene::begin(fixture, &[], &[]).await?;
         let (first, second) = (free_address()?, free_address()?);
         let relay = Relay::start(&second).await?;
         scene.start(PAIR[1], &second, &[&second], &[])?;
@@ -49,9 +49,9 @@ impl<'a> RelayedPair<'a> {
 
 #[test]
 fn what_is_announced_while_links_are_cut_comes_once_and_in_order() {
-    play(async |stage| {
-        let pair = RelayedPair::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let pair = RelayedPair::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let clients = pair.counting(&agents).await?;
         for number in 0..NUMBERS {
             if number % 10 == 5 {
@@ -73,9 +73,9 @@ fn what_is_announced_while_links_are_cut_comes_once_and_in_order() {
 
 #[test]
 fn what_is_announced_over_a_link_that_brings_nothing_comes_when_it_is_dialled_again() {
-    play(async |stage| {
-        let pair = RelayedPair::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let pair = RelayedPair::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = pair.scene.crowd(&agents, &pair.scene.nodes).await?;
         let mut behind = clients.split_off(2);
         pair.relay.decide(Fate::Held, usize::MAX);
@@ -97,8 +97,8 @@ fn what_is_announced_over_a_link_that_brings_nothing_comes_when_it_is_dialled_ag
 
 #[test]
 fn a_node_that_is_reached_no_more_is_missed_and_back_when_the_way_is() {
-    play(async |stage| {
-        let pair = RelayedPair::open(stage).await?;
+    run_test(async |fixture| {
+        let pair = RelayedPair::open(fixture).await?;
         pair.relay.let_in(false);
         pair.relay.decide(Fate::Held, usize::MAX);
         shows(&pair.scene.nodes[0], |sight| sight.get(PAIR[1]).is_none_or(|state| state == "late")).await?;

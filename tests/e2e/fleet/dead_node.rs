@@ -11,7 +11,7 @@ use trunkline_tests::harness::fleet::App;
 use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, until};
 
 use super::{FleetScene, NAMES};
 
@@ -39,8 +39,8 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    async fn open(stage: &'a Stage, of_app: &[&str]) -> Result<Self> {
-        let fleet = FleetScene::begin_before(stage, (App::Moves, of_app), &NAMES, &[]).await?;
+    async fn open(fixture: &'a Fixture, of_app: &[&str]) -> Result<Self> {
+        let fleet = FleetScene::begin_before(fixture, (App::Moves, of_app), &NAMES, &[]).await?;
         fleet.agrees(&NAMES).await?;
         let nodes: Vec<_> = fleet.nodes.iter().map(|node| node.address()).collect();
         let balancer = Balancer::start(Rule::InTurn, &nodes).await?;
@@ -96,9 +96,9 @@ async fn are_served(clients: &[Client]) -> Result<()> {
 
 #[test]
 fn clients_whose_node_is_killed_a_moment_after_they_have_connected_begin_anew_at_once() {
-    play_heavy(async |stage| {
-        let mut scene = Scene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let mut scene = Scene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let (old, young) = if is_full() { (OLD_FULL, YOUNG_FULL) } else { (OLD, YOUNG) };
         let mut clients = scene.clients(&agents, old).await?;
         clients.extend(scene.clients(&agents, young).await?);
@@ -121,9 +121,9 @@ fn clients_whose_node_is_killed_a_moment_after_they_have_connected_begin_anew_at
 
 #[test]
 fn clients_whose_node_is_frozen_a_moment_after_they_have_connected_begin_anew_soon() {
-    play_heavy(async |stage| {
-        let scene = Scene::open(stage, &[]).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = Scene::open(fixture, &[]).await?;
+        let agents = Agents::new(fixture);
         let clients = scene.clients(&agents, if is_full() { YOUNG_FULL } else { YOUNG }).await?;
         let lost = scene.at_the_first().await?;
         ensure!(lost > 0.0, "the balancer takes turns");
@@ -142,9 +142,9 @@ fn clients_whose_node_is_frozen_a_moment_after_they_have_connected_begin_anew_so
 
 #[test]
 fn what_an_app_sends_to_each_new_client_comes_once_however_often_the_client_moves() {
-    play_heavy(async |stage| {
-        let scene = Scene::open(stage, &["--greet"]).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = Scene::open(fixture, &["--greet"]).await?;
+        let agents = Agents::new(fixture);
         // Sequential, because a busy client process would read the first message too early.
         let mut clients = Vec::new();
         for _ in 0..if is_full() { YOUNG_FULL } else { YOUNG } {

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play_heavy, until};
+use trunkline_tests::harness::scenario::{run_heavy_test, until};
 use trunkline_tests::harness::sockets::established_at;
 
 use super::{FleetScene, PROBE, TARGET, reaches, to_all};
@@ -15,10 +15,10 @@ const IDLE_MAX: f64 = 60.0;
 
 #[test]
 fn twelve_nodes_have_one_link_each_way_and_pass_an_announcement_to_all() {
-    play_heavy(async |stage| {
+    run_heavy_test(async |fixture| {
         let names: Vec<String> = (1..=NODES).map(|number| format!("node-{number:02}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let scene = FleetScene::begin(stage, &names, &[]).await?;
+        let scene = FleetScene::begin(fixture, &names, &[]).await?;
         scene.agrees(&names).await?;
         for node in &scene.nodes {
             // Waits for the test's own connections to close.

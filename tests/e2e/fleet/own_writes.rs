@@ -12,7 +12,7 @@ use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::Proxy;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, is_full, play_heavy};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test};
 
 use super::{FleetScene, HUB, TARGET, announce};
 
@@ -77,12 +77,12 @@ fn percentiles(mut times: Vec<Duration>) -> String {
     format!("a join p50 {:.1?}, p99 {:.1?}, most {:.1?}", at(50), at(99), at(100))
 }
 
-async fn nobody_misses_what_follows(stage: &Stage, count: usize, joins: usize) -> Result<()> {
+async fn nobody_misses_what_follows(fixture: &Fixture, count: usize, joins: usize) -> Result<()> {
     let names: Vec<String> = (1..=count).map(|number| format!("node-{number:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let scene = FleetScene::begin(stage, &names, &[]).await?;
+    let scene = FleetScene::begin(fixture, &names, &[]).await?;
     scene.agrees(&names).await?;
-    let agents = Agents::new(stage);
+    let agents = Agents::new(fixture);
     let mut joiners = Joiners::open(scene, &agents).await?;
     joiners.join(joins, count, "undisturbed").await?;
 
@@ -95,7 +95,7 @@ async fn nobody_misses_what_follows(stage: &Stage, count: usize, joins: usize) -
     joiners.last()?.process.kill().await?;
     joiners.join(joins, count - 1, "one killed").await?;
     // The announcement follows as soon as the new node is ready.
-    joiners.last()?.start_again(stage).await?;
+    joiners.last()?.start_again(fixture).await?;
     joiners.join(joins, count, "one added").await
 }
 
@@ -103,6 +103,6 @@ async fn nobody_misses_what_follows(stage: &Stage, count: usize, joins: usize) -
 fn what_follows_a_join_at_any_node_reaches_its_client() {
     let (fleets, joins): (&[usize], usize) = if is_full() { (&[3, 12], 2000) } else { (&[3], 120) };
     for &nodes in fleets {
-        play_heavy(async |stage| nobody_misses_what_follows(stage, nodes, joins).await);
+        run_heavy_test(async |fixture| nobody_misses_what_follows(fixture, nodes, joins).await);
     }
 }

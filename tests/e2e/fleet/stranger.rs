@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::{FleetScene, got, reaches, to_all, told};
@@ -49,11 +49,11 @@ async fn problem(node: &Proxy, address: &str) -> Result<String> {
 
 #[test]
 fn nodes_of_another_fleet_are_refused_and_named() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let (own, other) = (free_address()?, free_address()?);
-        let mut scene = FleetScene::begin(stage, &[], &[]).await?;
+        let mut scene = FleetScene::begin(fixture, &[], &[]).await?;
         scene.start("node-a", &own, &[&other], &[])?;
-        let strangers = Fleet::with_keys(stage, "the access key of another fleet");
+        let strangers = Fleet::with_keys(fixture, "the access key of another fleet");
         let app = strangers.app(App::Bench).await?;
         let peers = format!("http://{own}");
         let more = ["--node-name", "node-x", "--peers", &peers];
@@ -68,7 +68,7 @@ fn nodes_of_another_fleet_are_refused_and_named() {
         }
         let line = scene.nodes[0].process.wait_for_log(&other).await?;
         ensure!(line.contains("key"), "{line}");
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         reaches(&scene.nodes[0], &to_all("among ourselves"), 1, clients.len()).await?;
         got(&mut clients, &scene.nodes[0], &["among ourselves"]).await
@@ -77,8 +77,8 @@ fn nodes_of_another_fleet_are_refused_and_named() {
 
 #[test]
 fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
-    play(async |stage| {
-        let mut scene = FleetScene::begin(stage, &[], &[]).await?;
+    run_test(async |fixture| {
+        let mut scene = FleetScene::begin(fixture, &[], &[]).await?;
         let admins = [free_address()?, free_address()?];
         let nobody = free_address()?;
         let [garbage, older, silent] =
@@ -101,7 +101,7 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
             }
             until(async || Ok(is_linked(&told(node).await?)?.then_some(()))).await?;
         }
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = scene.crowd(&agents, &scene.nodes).await?;
         for node in &scene.nodes {
             reaches(node, &to_all("regardless"), 2, clients.len()).await?;

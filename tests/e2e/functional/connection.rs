@@ -24,7 +24,7 @@ cases!(
 );
 
 async fn can_connect_to_the_server_without_specifying_transport_explicitly(scene: FunctionalScene<'_>) -> Result<()> {
-    let connection = scene.agents.connection(&scene.test_servers.url(scene.seat, "/echo")).open().await?;
+    let connection = scene.agents.connection(&scene.test_servers.url(scene.index, "/echo")).open().await?;
     echo_text(connection).await.map(drop)
 }
 
@@ -54,13 +54,13 @@ async fn does_log_content_of_messages_sent_or_received_when_enabled(scene: Funct
 }
 
 async fn follows_http_redirects(scene: FunctionalScene<'_>) -> Result<()> {
-    let url = scene.test_servers.url(scene.seat, "/echoredirect");
+    let url = scene.test_servers.url(scene.index, "/echoredirect");
     let connection = scene.agents.connection(&url).transport(scene.transport().name()).open().await?;
     echo_text(connection).await.map(drop)
 }
 
 async fn can_be_used_to_connect_to_signalr_endpoint(scene: FunctionalScene<'_>) -> Result<()> {
-    let mut client = RawClient::open(scene.test_servers.address(scene.seat), "/echo").await?;
+    let mut client = RawClient::open(scene.test_servers.address(scene.index), "/echo").await?;
     client.send_text(TEXT).await?;
     assert_eq!(client.next_message().await?.into_text()?.as_str(), TEXT);
     assert_eq!(client.close().await?, Ending { text: String::new(), binary: vec![], code: Some(1000) });

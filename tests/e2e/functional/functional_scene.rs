@@ -13,15 +13,15 @@ pub(crate) struct FunctionalScene<'a> {
     pub(super) agents: &'a Agents<'a>,
     pub(super) kind: Kind,
     pub(super) transport: Transport,
-    /// Seat of its first client.
-    pub(super) seat: usize,
+    /// Index of its first client.
+    pub(super) index: usize,
 }
 
 pub(crate) struct FunctionalCase {
     pub(super) name: &'static str,
     /// Transports of the case.
     pub(super) over: &'static [Transport],
-    pub(super) play: Play,
+    pub(super) run_test: Play,
 }
 
 pub(super) type Play = for<'a> fn(FunctionalScene<'a>) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
@@ -39,7 +39,7 @@ macro_rules! cases {
     ($($over:ident: $($name:ident),+;)+) => {
         /// All cases of the inventory.
         pub(crate) const CASES: &[FunctionalCase] =
-            &[$($(FunctionalCase { name: stringify!($name), over: $over, play: |scene| Box::pin($name(scene)) }),+),+];
+            &[$($(FunctionalCase { name: stringify!($name), over: $over, run_test: |scene| Box::pin($name(scene)) }),+),+];
     };
 }
 pub(super) use cases;
@@ -50,12 +50,12 @@ impl<'a> FunctionalScene<'a> {
     }
 
     pub(crate) fn client_at(&self, path: &str) -> ClientBuilder<'a> {
-        self.agents.client(self.kind, &self.test_servers.url(self.seat, path)).transport(self.transport)
+        self.agents.client(self.kind, &self.test_servers.url(self.index, path)).transport(self.transport)
     }
 
     /// Client that chooses its transport, at a hub that offers all except WebSockets.
     pub(crate) fn client_without_web_sockets(&self) -> ClientBuilder<'a> {
-        self.agents.client(self.kind, &self.test_servers.url(self.seat, "/testhub-nowebsockets")).any_transport()
+        self.agents.client(self.kind, &self.test_servers.url(self.index, "/testhub-nowebsockets")).any_transport()
     }
 
     pub(crate) fn transport(&self) -> Transport {
@@ -63,7 +63,7 @@ impl<'a> FunctionalScene<'a> {
     }
 
     pub(crate) fn echo(&self) -> ConnectionBuilder<'a> {
-        self.agents.connection(&self.test_servers.url(self.seat, "/echo")).transport(self.transport.name())
+        self.agents.connection(&self.test_servers.url(self.index, "/echo")).transport(self.transport.name())
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -72,6 +72,6 @@ impl<'a> FunctionalScene<'a> {
 
     /// URL at another proxy, if there is one.
     pub(crate) fn url_elsewhere(&self, path: &str) -> String {
-        self.test_servers.url(self.seat + 1, path)
+        self.test_servers.url(self.index + 1, path)
     }
 }

@@ -6,7 +6,7 @@ use trunkline_tests::harness::fleet::{App, Fleet, stop};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::JSON_HANDSHAKE;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 
 use super::{call, poll_to_the_end};
 
@@ -14,11 +14,11 @@ const COME_AGAIN: &str = "{\"type\":7,\"allowReconnect\":true}\u{1e}";
 
 #[test]
 fn a_client_that_polls_no_more_is_given_up_and_the_app_is_told() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxy = fleet.proxy_with(&[&app], &["--disconnect-timeout", "1"]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let watcher = agents.client(Kind::JsJson, &proxy.url("/statusHub")).subscribe(&["online", "offline"]);
         let mut watcher = watcher.open().await?;
         let client = CarriedClient::join(proxy.address(), "/statusHub", JSON_HANDSHAKE).await?;
@@ -33,11 +33,11 @@ fn a_client_that_polls_no_more_is_given_up_and_the_app_is_told() {
 
 #[test]
 fn a_broken_event_stream_ends_its_client_at_once() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let watcher = agents.client(Kind::JsJson, &proxy.url("/statusHub")).subscribe(&["online", "offline"]);
         let mut watcher = watcher.open().await?;
         let client = CarriedClient::negotiate(proxy.address(), "/statusHub").await?;
@@ -54,8 +54,8 @@ fn a_broken_event_stream_ends_its_client_at_once() {
 
 #[test]
 fn a_connection_that_never_got_its_first_get_is_forgotten() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--disconnect-timeout", "1"]).await?;
         let client = CarriedClient::negotiate(proxy.address(), "/bench").await?;
@@ -68,8 +68,8 @@ fn a_connection_that_never_got_its_first_get_is_forgotten() {
 
 #[test]
 fn a_poll_without_messages_is_answered_in_time() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--poll-timeout", "1"]).await?;
         let client = CarriedClient::join(proxy.address(), "/bench", JSON_HANDSHAKE).await?;
@@ -82,8 +82,8 @@ fn a_poll_without_messages_is_answered_in_time() {
 
 #[test]
 fn a_node_that_stops_says_so_to_polls_and_event_streams() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy(&app).await?;
         let polling = CarriedClient::join(proxy.address(), "/bench", JSON_HANDSHAKE).await?;
@@ -105,8 +105,8 @@ fn a_node_that_stops_says_so_to_polls_and_event_streams() {
 
 #[test]
 fn a_client_that_loses_its_app_server_is_told_to_come_again() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let mut app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--hold-timeout", "0"]).await?;
         let polling = CarriedClient::join(proxy.address(), "/bench", JSON_HANDSHAKE).await?;
@@ -119,8 +119,8 @@ fn a_client_that_loses_its_app_server_is_told_to_come_again() {
 
 #[test]
 fn a_broken_rule_ends_a_polled_connection_with_the_reason() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
         let client = CarriedClient::join(proxy.address(), "/bench", JSON_HANDSHAKE).await?;
@@ -135,11 +135,11 @@ fn a_broken_rule_ends_a_polled_connection_with_the_reason() {
 
 #[test]
 fn official_clients_notice_that_their_node_stops() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let mut proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for transport in super::libraries::CARRIED {
             let client = agents.client(Kind::JsJson, &proxy.url("/bench")).transport(transport).open().await?;

@@ -8,7 +8,7 @@ use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::http_client::{Answer, ask, post};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient};
-use trunkline_tests::harness::scenario::{Stage, play};
+use trunkline_tests::harness::scenario::{Fixture, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 use super::{call, completion, poll_to_the_end};
@@ -17,9 +17,9 @@ const UNKNOWN: (u16, &str) = (404, "No Connection with that ID");
 const CHANGED: (u16, &str) = (400, "Cannot change transports mid-connection");
 
 /// Runs with a proxy and with an embedded app server.
-fn play_on_each(app: App, body: impl AsyncFn(&str) -> Result<()>) {
-    play(async |stage: &Stage| {
-        let fleet = Fleet::new(stage);
+fn run_on_each(app: App, body: impl AsyncFn(&str) -> Result<()>) {
+    run_test(async |fixture: &Fixture| {
+        let fleet = Fleet::new(fixture);
         for setting in Setting::ALL {
             let test_servers = TestServers::start(&fleet, app, setting).await?;
             body(test_servers.address(0)).await?;
@@ -41,7 +41,7 @@ fn assert_poll_headers(answer: &Answer, content_type: &str) {
 
 #[test]
 fn long_polling_from_the_first_poll_to_the_delete() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::negotiate(address, "/bench").await?;
         let first = client.poll().await?;
         assert_eq!((told(&first), first.header("content-length")), ((200, ""), Some("0")));
@@ -78,7 +78,7 @@ fn long_polling_from_the_first_poll_to_the_delete() {
 
 #[test]
 fn a_second_poll_takes_the_place_of_the_first_and_loses_nothing() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::join(address, "/bench", JSON_HANDSHAKE).await?;
         hand_over(&client, 20).await
     });
@@ -105,7 +105,7 @@ pub(crate) async fn hand_over(client: &CarriedClient, rounds: u64) -> Result<()>
 
 #[test]
 fn a_post_may_come_before_the_first_get_and_waits_for_it() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::negotiate(address, "/bench").await?;
         let early = format!("{JSON_HANDSHAKE}{}", call(1, "Echo", &json!(["early"])));
         assert_eq!(told(&client.send(&early).await?), (200, ""));
@@ -128,7 +128,7 @@ fn a_post_may_come_before_the_first_get_and_waits_for_it() {
 
 #[test]
 fn an_event_stream_begins_with_a_comment_and_carries_whole_messages() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::negotiate(address, "/bench").await?;
         let mut events = client.events().await?;
         let header = |name: &str| events.headers.get(name).and_then(|value| value.to_str().ok());
@@ -160,7 +160,7 @@ fn an_event_stream_begins_with_a_comment_and_carries_whole_messages() {
 
 #[test]
 fn a_binary_protocol_is_refused_on_an_event_stream() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::negotiate(address, "/bench").await?;
         let events = client.events().await?;
         assert_eq!(client.send(MESSAGE_PACK_HANDSHAKE).await?.status, 200);
@@ -174,7 +174,7 @@ fn a_binary_protocol_is_refused_on_an_event_stream() {
 
 #[test]
 fn a_poll_brings_the_refusal_of_a_handshake_and_then_the_end() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::negotiate(address, "/bench").await?;
         assert_eq!(client.poll().await?.status, 200);
         assert_eq!(client.send("{\"protocol\":\"pigeon\",\"version\":1}\u{1e}").await?.status, 200);
@@ -187,7 +187,7 @@ fn a_poll_brings_the_refusal_of_a_handshake_and_then_the_end() {
 
 #[test]
 fn requests_without_a_connection_are_told_so() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         for method in [Method::GET, Method::POST, Method::DELETE] {
             let answer = ask(address, method.clone(), "/bench", &[]).await?;
             assert_eq!(told(&answer), (400, "Connection ID required"), "{method}");
@@ -201,7 +201,7 @@ fn requests_without_a_connection_are_told_so() {
 
 #[test]
 fn a_web_socket_is_none_of_the_requests_business() {
-    play_on_each(App::Bench, async |address| {
+    run_on_each(App::Bench, async |address| {
         let client = CarriedClient::negotiate(address, "/bench").await?;
         let _socket = RawClient::join(address, client.path()).await?;
         let refused = client.send("").await?;
@@ -216,8 +216,8 @@ fn a_web_socket_is_none_of_the_requests_business() {
 
 #[test]
 fn a_hub_refuses_transports_that_it_does_not_offer() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let sends = fleet.app(App::Sends).await?;
         let proxy = fleet.proxy(&sends).await?;
         let refusal = |transport: &str| format!("{transport} transport not supported by this end point type");
@@ -241,8 +241,8 @@ fn a_hub_refuses_transports_that_it_does_not_offer() {
 
 #[test]
 fn a_connection_of_another_node_is_unknown_without_forwarding() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let (here, there) = (fleet.proxy(&app).await?, fleet.proxy_with(&[&app], &["--no-forward"]).await?);
         let client = CarriedClient::join(here.address(), "/bench", JSON_HANDSHAKE).await?;

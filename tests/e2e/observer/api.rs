@@ -11,7 +11,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy, failure_of};
 use trunkline_tests::harness::http_client::{ask, get};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::{ADMIN_TOKEN, NODES, ObserverScene, ask_api, post};
@@ -45,8 +45,8 @@ async fn status(address: &str, path: &str, token: Option<&str>) -> Result<u16> {
 
 #[test]
 fn what_is_wrong_with_a_request_is_named() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy_with(&[&app], &["--admin-token", ADMIN_TOKEN]).await?;
         let long = "x".repeat(1_001);
@@ -114,8 +114,8 @@ async fn bodies(proxy: &Proxy) -> Result<()> {
 
 #[test]
 fn a_client_of_a_raw_endpoint_is_told_of_like_any_other() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Functional).await?;
         let proxy = fleet.proxy(&app).await?;
         let agent = [("user-agent", "a-device/1.0")];
@@ -137,11 +137,11 @@ const WATCHES: usize = 16;
 
 #[test]
 fn who_opens_more_streams_than_there_may_be_is_told_so_and_may_when_others_end() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let proxy = fleet.proxy(&app).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &proxy.url("/bench")).open().await?;
         let watch = format!("/api/clients/{}/watch", client.connection_id()?);
         for (path, most) in [(watch.as_str(), WATCHES), ("/api/events", STREAMS)] {
@@ -163,12 +163,12 @@ fn who_opens_more_streams_than_there_may_be_is_told_so_and_may_when_others_end()
 
 #[test]
 fn who_may_look_and_who_may_act_depends_on_address_and_token() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let plain = fleet.proxy(&app).await?;
         let with_token = fleet.proxy_with(&[&app], &["--admin-token", ADMIN_TOKEN]).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut client = agents.client(Kind::JsJson, &with_token.url("/bench")).open().await?;
         let close = format!("/api/clients/{}/close", client.connection_id()?);
         let shown = format!("/api/clients/{}/watch?payloads=shown", client.connection_id()?);
@@ -192,8 +192,8 @@ fn who_may_look_and_who_may_act_depends_on_address_and_token() {
 
 #[test]
 fn beyond_this_machine_page_and_api_need_the_token_and_health_never_does() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let open = [("/healthz", 200), ("/readyz", 200), ("/metrics", 200)];
         for (more, metrics, others, with_token) in [
@@ -220,8 +220,8 @@ fn beyond_this_machine_page_and_api_need_the_token_and_health_never_does() {
 
 #[test]
 fn a_token_that_could_be_guessed_and_a_peer_that_is_none_are_refused_at_the_start() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         for (more, told) in [
             (["--admin-token", "short"], "--admin-token must have from 16"),
             (["--metrics-token", "short"], "--metrics-token must have from 16"),
@@ -251,9 +251,9 @@ async fn pages(proxy: &Proxy, path: &str) -> Result<Vec<Vec<Value>>> {
 
 #[test]
 fn lists_come_in_pages_that_hold_each_client_of_all_nodes_once() {
-    play(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let (mut clients, mut all) = (Vec::new(), BTreeSet::new());
         for number in 0..9 {
             let client = scene.client(&agents, number).await?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use tokio::process::Command;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::{play, profile_folder, until};
+use trunkline_tests::harness::scenario::{profile_folder, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::{ADMIN_TOKEN, NODES, ObserverScene};
@@ -18,9 +18,9 @@ async fn top(arguments: &[&str]) -> Result<(bool, String)> {
 
 #[test]
 fn one_node_or_all_show_the_whole_fleet_and_each_node_once() {
-    play(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         for number in 0..4 {
             clients.push(scene.client(&agents, number).await?);
@@ -42,8 +42,8 @@ fn one_node_or_all_show_the_whole_fleet_and_each_node_once() {
 
 #[test]
 fn what_is_wrong_is_told() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let (address, admin) = (free_address()?, free_address()?);
         let everywhere = admin.replace("127.0.0.1", "0.0.0.0");

@@ -6,7 +6,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, play_heavy, profile_folder, until};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_heavy_test, until};
 
 use super::{ADMIN_TOKEN, NODES, ObserverScene, PICTURE_SIZE, pictures};
 
@@ -14,11 +14,11 @@ use super::{ADMIN_TOKEN, NODES, ObserverScene, PICTURE_SIZE, pictures};
 const HOPS: [&str; 7] = ["link", "waited", "queued", "ran", "answered", "way", "total"];
 
 /// Starts a trace at the first node, and waits until all nodes take part.
-async fn trace(stage: &Stage, name: &str, scene: &ObserverScene, more: &[&str]) -> Result<Process> {
+async fn trace(fixture: &Fixture, name: &str, scene: &ObserverScene, more: &[&str]) -> Result<Process> {
     let mut command = Command::new(profile_folder()?.join("trunkline"));
     command.args(["trace", "--admin", scene.proxies[0].admin(), "--seconds", "120"]).args(more);
     command.env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
-    let mut process = Process::start(stage, name, command)?;
+    let mut process = Process::start(fixture, name, command)?;
     for node in NODES {
         process.wait_for_log(&format!("node {node} is traced")).await?;
     }
@@ -34,14 +34,14 @@ async fn end(process: &mut Process) -> Result<String> {
 
 #[test]
 fn a_call_is_told_with_all_its_hops_in_order_whatever_node_is_asked() {
-    play_heavy(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         // One client at the third node, with MessagePack and without a user; one at the second node, with long polling.
         let (ann, ben) = (scene.client(&agents, 5).await?, scene.client(&agents, 4).await?);
-        let mut by_method = trace(stage, "by-method", &scene, &["--method", "echo", "--hub", "/bench"]).await?;
-        let mut by_user = trace(stage, "by-user", &scene, &["--user", "user-4", "--payloads"]).await?;
-        let mut as_json = trace(stage, "as-json", &scene, &["--method", "Echo", "--json"]).await?;
+        let mut by_method = trace(fixture, "by-method", &scene, &["--method", "echo", "--hub", "/bench"]).await?;
+        let mut by_user = trace(fixture, "by-user", &scene, &["--user", "user-4", "--payloads"]).await?;
+        let mut as_json = trace(fixture, "as-json", &scene, &["--method", "Echo", "--json"]).await?;
         ann.invoke("Echo", json!(["from ann"])).await?;
         ben.invoke("Echo", json!([{ "text": "from ben", "password": "hush" }])).await?;
         for client in [&ann, &ben] {
@@ -88,11 +88,11 @@ async fn json_tells_hops(process: &mut Process) -> Result<()> {
 
 #[test]
 fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
-    play_heavy(async |stage| {
-        let scene = ObserverScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_heavy_test(async |fixture| {
+        let scene = ObserverScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let (client, other) = (scene.client(&agents, 4).await?, scene.client(&agents, 5).await?);
-        let browser = Browser::start(stage)?;
+        let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
         page.fill("find-text", client.connection_id()?).await?;
         page.press("Enter").await?;
@@ -126,7 +126,7 @@ fn the_page_follows_a_client_from_its_details_and_a_method_from_the_form() {
         let nodes = page.attributes("trace-messages", call, &["data-node"]).await?.concat();
         assert_eq!(nodes, [NODES[2], NODES[1]], "newest first");
         for scheme in ["light", "dark"] {
-            page.picture(&pictures(stage).join(format!("observer-trace-{scheme}.png")), scheme, PICTURE_SIZE).await?;
+            page.picture(&pictures(fixture).join(format!("observer-trace-{scheme}.png")), scheme, PICTURE_SIZE).await?;
         }
         browser.end().await
     });

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, profile_folder};
+use trunkline_tests::harness::scenario::{profile_folder, run_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::run;
 
@@ -36,8 +36,8 @@ async fn curl(token: &str, arguments: &[&str]) -> Result<(u16, Value)> {
 
 #[test]
 fn curl_and_a_printed_token_are_all_that_it_takes() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let node = fleet.proxy_with(&[&app], &["--rest"]).await?;
         let mut client = RawClient::join(node.address(), "/bench").await?;
@@ -77,9 +77,9 @@ fn curl_and_a_printed_token_are_all_that_it_takes() {
 
 #[test]
 fn a_token_is_signed_by_the_key_of_an_app_from_a_file_or_the_configuration() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let key = "a-key-of-one-app-0123456789";
-        let (line, table) = (stage.folder().join("keys"), stage.folder().join("node.toml"));
+        let (line, table) = (fixture.folder().join("keys"), fixture.folder().join("node.toml"));
         std::fs::write(&line, format!("shop={key};orders\n"))?;
         std::fs::write(
             &table,
@@ -87,7 +87,7 @@ fn a_token_is_signed_by_the_key_of_an_app_from_a_file_or_the_configuration() {
         )?;
         let file = line.to_string_lossy().into_owned();
         let arguments = ["--rest", "--app-key-file", &file];
-        let mut node = Fleet::new(stage).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        let mut node = Fleet::new(fixture).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
         node.ready().await?;
         let body = json!({ "target": "Notice", "arguments": [] }).to_string();
         let config = table.to_string_lossy().into_owned();

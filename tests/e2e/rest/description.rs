@@ -5,7 +5,7 @@ use anyhow::ensure;
 use serde_json::json;
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{is_full, play_heavy};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{python, run};
 
@@ -24,15 +24,15 @@ const SEED: &str = "23";
 
 #[test]
 fn each_answer_to_a_fuzzer_is_as_described() {
-    play_heavy(async |stage| {
-        let (fleet, own) = (Fleet::new(stage), free_address()?);
+    run_heavy_test(async |fixture| {
+        let (fleet, own) = (Fleet::new(fixture), free_address()?);
         let app = fleet.app(App::Bench).await?;
         let mut node = fleet.proxy_with(&[&app], &["--rest-listen", &own]).await?;
         let mut client = RawClient::join(node.address(), "/bench").await?;
         let examples = if is_full() { EXAMPLES_FULL } else { EXAMPLES };
         let mut fuzzer = python("schemathesis")?;
         fuzzer
-            .current_dir(stage.folder())
+            .current_dir(fixture.folder())
             .env("NO_COLOR", "1")
             .arg("run")
             .arg(format!("http://{own}/api/openapi.json"));

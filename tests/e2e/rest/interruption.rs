@@ -12,7 +12,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Client};
 use trunkline_tests::harness::http_client::Answer;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, play_heavy};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test};
 
 use super::{back_end_at, texts_before_fence};
 use crate::fleet::{FleetScene, NAMES, TARGET};
@@ -84,8 +84,8 @@ fn outcome(nodes: usize, clients: usize, missing: &[&str]) -> Value {
     json!({ "nodes": nodes, "clients": clients, "missing": missing })
 }
 
-async fn open<'a>(stage: &'a Stage, agents: &Agents<'_>) -> Result<(FleetScene<'a>, Vec<Client>, BackEnd)> {
-    let scene = FleetScene::open(stage, &["--rest"]).await?;
+async fn open<'a>(fixture: &'a Fixture, agents: &Agents<'_>) -> Result<(FleetScene<'a>, Vec<Client>, BackEnd)> {
+    let scene = FleetScene::open(fixture, &["--rest"]).await?;
     let clients = scene.crowd(agents, &scene.nodes).await?;
     ensure!(clients.len() == 3 * PER_NODE);
     let back_end = back_end_at(scene.nodes[0].address())?;
@@ -103,9 +103,9 @@ async fn have_all(clients: &mut [Client], texts: &[String]) -> Result<()> {
 
 #[test]
 fn a_node_that_is_killed_is_named_by_each_answer_until_it_is_forgotten() {
-    play_heavy(async |stage| {
-        let agents = Agents::new(stage);
-        let (mut scene, mut clients, back_end) = open(stage, &agents).await?;
+    run_heavy_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let (mut scene, mut clients, back_end) = open(fixture, &agents).await?;
         let mut stream = Stream::default();
         for _ in 0..SENDS {
             stream.send(&back_end).await?;
@@ -129,9 +129,9 @@ fn a_node_that_is_killed_is_named_by_each_answer_until_it_is_forgotten() {
 
 #[test]
 fn a_node_that_stands_still_is_named_and_its_clients_get_nothing_twice() {
-    play_heavy(async |stage| {
-        let agents = Agents::new(stage);
-        let (scene, mut clients, back_end) = open(stage, &agents).await?;
+    run_heavy_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let (scene, mut clients, back_end) = open(fixture, &agents).await?;
         let mut stream = Stream::default();
         for _ in 0..SENDS {
             stream.send(&back_end).await?;

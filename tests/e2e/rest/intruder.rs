@@ -10,7 +10,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::raw::{RawClient, answer_to_garbage};
-use trunkline_tests::harness::scenario::{Stage, is_full, play, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_test, until};
 use trunkline_tests::harness::token;
 
 use super::{HUB, back_end_at};
@@ -31,8 +31,8 @@ struct IntruderScene {
 }
 
 impl IntruderScene {
-    async fn open(stage: &Stage) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn open(fixture: &Fixture) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
         let (body, requests) = (BODY_MAX_BYTES.to_string(), REQUESTS_MAX.to_string());
         let flags = ["--rest", "--rest-body-max-bytes", &body, "--rest-requests-max", &requests];
@@ -70,8 +70,8 @@ fn answered(bytes: &[u8]) -> (u16, String) {
 
 #[test]
 fn bodies_that_are_too_large_or_lie_are_refused_by_name() {
-    play(async |stage| {
-        let mut scene = IntruderScene::open(stage).await?;
+    run_test(async |fixture| {
+        let mut scene = IntruderScene::open(fixture).await?;
         let address = scene.node.address().to_owned();
         let large = format!("{{\"target\":\"x\",\"arguments\":[\"{}\"]}}", "x".repeat(BODY_MAX_BYTES));
         let announced = scene.head(&format!("Content-Length: {}\r\n", u64::MAX / 2));
@@ -111,8 +111,8 @@ fn a_body_that_stops_in_the_middle_is_answered_after_its_time() {
         // Takes half a minute. A contract test covers it in virtual time.
         return;
     }
-    play(async |stage| {
-        let scene = IntruderScene::open(stage).await?;
+    run_test(async |fixture| {
+        let scene = IntruderScene::open(fixture).await?;
         let request = scene.head("Content-Length: 100\r\n") + "{\"target\"";
         let (status, told) = answered(&answer_to_garbage(scene.node.address(), request.as_bytes()).await?);
         ensure!(status == 408 && told.contains("30 s"), "{told}");
@@ -122,8 +122,8 @@ fn a_body_that_stops_in_the_middle_is_answered_after_its_time() {
 
 #[test]
 fn strangers_are_refused_before_anything_is_read_or_told() {
-    play(async |stage| {
-        let mut scene = IntruderScene::open(stage).await?;
+    run_test(async |fixture| {
+        let mut scene = IntruderScene::open(fixture).await?;
         let address = scene.node.address().to_owned();
         let of_user = token::of_user(ACCESS_KEY, "ann")?;
         let foreign = BackEnd::trusted(&address, HUB, "another key, which is long enough")?;
@@ -159,9 +159,9 @@ fn strangers_are_refused_before_anything_is_read_or_told() {
 
 #[test]
 fn requests_beyond_the_limit_are_told_to_come_again_and_a_chat_goes_on() {
-    play(async |stage| {
-        let mut scene = IntruderScene::open(stage).await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let mut scene = IntruderScene::open(fixture).await?;
+        let agents = Agents::new(fixture);
         let builder = agents.client(Kind::JsJson, &scene.node.url("/bench")).answer("Ask", &ClientAnswer::Held);
         let mut held = builder.open().await?;
         let path = format!("/connections/{}/:invoke", held.connection_id()?);
@@ -206,8 +206,8 @@ fn requests_beyond_the_limit_are_told_to_come_again_and_a_chat_goes_on() {
 
 #[test]
 fn a_caller_that_reads_no_answer_stops_only_itself() {
-    play(async |stage| {
-        let mut scene = IntruderScene::open(stage).await?;
+    run_test(async |fixture| {
+        let mut scene = IntruderScene::open(fixture).await?;
         let id = scene.witness.call("WhoAmI", json!([])).await?["result"]["connectionId"].clone();
         let id = id.as_str().context("an id")?.to_owned();
         ensure!(scene.back_end.status(Method::PUT, &format!("/groups/red/connections/{id}")).await? == 200);

@@ -10,7 +10,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::ACCESS_KEY;
 use trunkline_tests::harness::http_client::exchange;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token;
 
 use super::{RestScene, TWO, delivered};
@@ -59,9 +59,9 @@ fn encoded(text: &str) -> Result<Bytes> {
 
 #[test]
 fn each_send_reaches_just_those_that_it_is_for_whichever_node_is_asked() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut scene = RestScene::open(fixture, &agents).await?;
         let (back_ends, sends) = (scene.back_ends()?, sends(&scene.ids)?);
         let mut due = vec![Vec::new(); scene.clients.len()];
         for (asked, back_end) in back_ends.iter().enumerate() {
@@ -86,9 +86,9 @@ fn each_send_reaches_just_those_that_it_is_for_whichever_node_is_asked() {
 
 #[test]
 fn a_batch_reaches_each_client_of_its_targets_once_and_has_a_result_for_each_message() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut scene = RestScene::open(fixture, &agents).await?;
         let (back_ends, ids) = (scene.back_ends()?, scene.ids.clone());
         let mut due = vec![Vec::new(); scene.clients.len()];
         for (asked, back_end) in back_ends.iter().enumerate() {
@@ -121,9 +121,9 @@ fn a_batch_reaches_each_client_of_its_targets_once_and_has_a_result_for_each_mes
 
 #[test]
 fn a_request_that_is_repeated_with_its_key_is_executed_once() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut scene = RestScene::open(fixture, &agents).await?;
         let address = scene.fleet.nodes[0].address().to_owned();
         let back_end = scene.back_ends()?.swap_remove(0);
         let ask = async |key: &str, text: &str| {
@@ -150,9 +150,9 @@ fn a_request_that_is_repeated_with_its_key_is_executed_once() {
 
 #[test]
 fn a_misspelt_or_missing_member_is_refused_and_nothing_is_sent() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut scene = RestScene::open(fixture, &agents).await?;
         let back_end = scene.back_ends()?.swap_remove(0);
         for (path, body, problem) in [
             ("/:send", json!({ "target": TARGET, "argumnets": [1] }), "unknown member \"argumnets\""),
@@ -200,9 +200,9 @@ async fn members(back_end: &BackEnd, group: &str) -> Result<BTreeSet<(String, St
 
 #[test]
 fn existence_groups_and_lists_are_of_the_whole_fleet() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut scene = RestScene::open(fixture, &agents).await?;
         for back_end in scene.back_ends()? {
             let (here, there) = (scene.id(0)?, scene.id(3)?);
             for method in [Method::HEAD, Method::GET] {
@@ -238,9 +238,9 @@ fn existence_groups_and_lists_are_of_the_whole_fleet() {
 
 #[test]
 fn users_are_in_groups_with_connections_that_come_later_at_any_node() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let scene = RestScene::open(fixture, &agents).await?;
         for (asked, back_end) in scene.back_ends()?.iter().enumerate() {
             let user = format!("later-{asked}");
             let path = format!("/users/{user}/groups/blue");
@@ -271,9 +271,9 @@ fn users_are_in_groups_with_connections_that_come_later_at_any_node() {
 
 #[test]
 fn clients_are_invoked_and_answer_in_either_hub_protocol() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let scene = RestScene::open(fixture, &agents).await?;
         let mut clients = Vec::new();
         for (node, kind) in scene.fleet.nodes.iter().zip(Kind::JS) {
             let value = ClientAnswer::Value(json!({ "is": [7, null, "å"] }));
@@ -299,9 +299,9 @@ fn clients_are_invoked_and_answer_in_either_hub_protocol() {
 
 #[test]
 fn a_token_that_is_asked_for_leads_its_client_in() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let scene = RestScene::open(fixture, &agents).await?;
         for back_end in scene.back_ends()? {
             let path = "/:generateToken?userId=ann&minutesToExpire=5&api-version=2022-11-01";
             let told = back_end.ask(Method::POST, path, &Value::Null).await?.json()?;
@@ -321,9 +321,9 @@ async fn closed_with(client: &mut Client) -> Result<String> {
 
 #[test]
 fn clients_are_closed_one_by_one_by_user_by_group_and_all() {
-    play(async |stage| {
-        let agents = Agents::new(stage);
-        let mut scene = RestScene::open(stage, &agents).await?;
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let mut scene = RestScene::open(fixture, &agents).await?;
         let (back_ends, ids) = (scene.back_ends()?, scene.ids.clone());
         let [first, other, any] = back_ends.as_slice() else { anyhow::bail!("there are three") };
         // Each request goes to the node that does not have the client.

@@ -7,7 +7,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::{get, post};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::sockets::free_address;
 
 const SAY: &str = "/:send";
@@ -62,8 +62,8 @@ fn back_end(address: &str) -> Result<BackEnd> {
 
 #[test]
 fn without_a_flag_the_paths_are_the_apps_on_every_port() {
-    play(async |stage| {
-        let scene = PortScene::open(&Fleet::new(stage), &free_address()?, &[]).await?;
+    run_test(async |fixture| {
+        let scene = PortScene::open(&Fleet::new(fixture), &free_address()?, &[]).await?;
         scene.passes().await?;
         let on_admin = back_end(scene.node.admin())?.status(Method::POST, SAY).await?;
         ensure!(on_admin == 404, "{on_admin}");
@@ -73,8 +73,8 @@ fn without_a_flag_the_paths_are_the_apps_on_every_port() {
 
 #[test]
 fn the_client_ports_answer_it_and_leave_other_paths_to_the_app() {
-    play(async |stage| {
-        let mut scene = PortScene::open(&Fleet::new(stage), &free_address()?, &["--rest"]).await?;
+    run_test(async |fixture| {
+        let mut scene = PortScene::open(&Fleet::new(fixture), &free_address()?, &["--rest"]).await?;
         let address = scene.node.address().to_owned();
         scene.answers(&address).await?;
         for path in ["/api/other", "/api/hubs", "/mirror"] {
@@ -88,9 +88,9 @@ fn the_client_ports_answer_it_and_leave_other_paths_to_the_app() {
 
 #[test]
 fn a_port_of_its_own_answers_nothing_else() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let own = free_address()?;
-        let mut scene = PortScene::open(&Fleet::new(stage), &free_address()?, &["--rest-listen", &own]).await?;
+        let mut scene = PortScene::open(&Fleet::new(fixture), &free_address()?, &["--rest-listen", &own]).await?;
         scene.answers(&own).await?;
         scene.passes().await?;
         for path in ["/", "/mirror", "/metrics", "/api/fleet", "/hub"] {
@@ -106,9 +106,9 @@ fn a_port_of_its_own_answers_nothing_else() {
 
 #[test]
 fn the_admin_port_answers_it_beside_its_own_api() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let admin = free_address()?;
-        let mut scene = PortScene::open(&Fleet::new(stage), &admin, &["--rest-listen", &admin]).await?;
+        let mut scene = PortScene::open(&Fleet::new(fixture), &admin, &["--rest-listen", &admin]).await?;
         scene.answers(&admin).await?;
         scene.passes().await?;
         let fleet = get(&admin, "/api/fleet").await?;
@@ -121,14 +121,14 @@ fn the_admin_port_answers_it_beside_its_own_api() {
 
 #[test]
 fn a_local_service_without_a_key_serves_rest_and_a_node_without_rest_says_so() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let status = async |fleet: Fleet<'_>| {
             let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[], &[])?;
             node.ready().await?;
             let answer = get(node.address(), "/api/hubs/chat/users/ann").await?;
             anyhow::Ok((answer.status.as_u16(), answer.body))
         };
-        let (on, off) = (status(Fleet::in_development(stage)).await?, status(Fleet::new(stage)).await?);
+        let (on, off) = (status(Fleet::in_development(fixture)).await?, status(Fleet::new(fixture)).await?);
         ensure!(on.0 == 401 && on.1.contains("there is no access token"), "{on:?}");
         ensure!(off.0 == 404 && off.1.contains("the REST data plane is off at this port (see --rest"), "{off:?}");
         Ok(())

@@ -3,7 +3,7 @@
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{Fleet, POOL_SIZE};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::play;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::tls::{Authority, TlsEnd};
 
 use super::ruled_fleet::{HUBS, RuledNode, group, home, named, routes};
@@ -12,9 +12,9 @@ const TO_CANARY: [&str; 1] = ["hub = \"/chat\"\ngroup = \"canary\""];
 
 #[test]
 fn a_group_has_an_access_key_of_its_own() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
-        let foreign = Fleet::with_keys(stage, "the access key of the canary alone");
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let foreign = Fleet::with_keys(fixture, "the access key of the canary alone");
         let (stable, canary) = (named(&fleet, "stable").await?, named(&foreign, "canary").await?);
         let without_key = group("canary", &canary);
         let with_key = format!("{without_key}access-key = \"the access key of the canary alone\"\n");
@@ -23,7 +23,7 @@ fn a_group_has_an_access_key_of_its_own() {
         assert_eq!(node.links("canary").await?, 0);
         node.reload(&(with_key + &routes(TO_CANARY))).await?;
         node.linked("canary", HUBS * POOL_SIZE).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&client).await?, "canary");
         assert_eq!(node.page("/page").await?, "stable");
@@ -33,10 +33,10 @@ fn a_group_has_an_access_key_of_its_own() {
 
 #[test]
 fn a_group_has_certificates_of_its_own() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
-        let (authority, clients) = (Authority::new(stage, "servers")?, Authority::new(stage, "nodes")?);
+        let (authority, clients) = (Authority::new(fixture, "servers")?, Authority::new(fixture, "nodes")?);
         let (server, own) = (authority.sign("canary", &["localhost"])?, clients.sign("node", &["node"])?);
         let end = TlsEnd::for_clients_of(&clients, &server, canary.address()).await?;
         let port = end.address().rsplit(':').next().unwrap_or_default();
@@ -49,7 +49,7 @@ fn a_group_has_certificates_of_its_own() {
         let rules =
             rules + &routes(["hub = \"/chat\"\ngroup = \"canary\"", "path = \"/page/new\"\ngroup = \"canary\""]);
         let mut node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &rules).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&client).await?, "canary");
         assert_eq!([node.page("/page").await?, node.page("/page/new").await?], ["stable", "canary"]);
@@ -64,8 +64,8 @@ fn a_group_has_certificates_of_its_own() {
 
 #[test]
 fn pool_sizes_are_those_of_the_group_and_weights_are_shares_of_its_clients() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, one, two) =
             (named(&fleet, "stable").await?, named(&fleet, "one").await?, named(&fleet, "two").await?);
         let (first, second) = (format!("http://{}", one.address()), format!("http://{}", two.address()));
@@ -78,7 +78,7 @@ fn pool_sizes_are_those_of_the_group_and_weights_are_shares_of_its_clients() {
             node.linked(name, HUBS * links).await?;
             assert_eq!(node.links(name).await?, HUBS * links, "{name}");
         }
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut clients = Vec::new();
         let mut count = async |expected: [usize; 2]| {
             let mut homes = Vec::new();

@@ -7,7 +7,7 @@ use trunkline_tests::harness::client::{Agents, Client, ClientBuilder, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet};
 use trunkline_tests::harness::http_client::{ask, get, post};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{play, until};
+use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::token::signed;
 
 use super::ruled_fleet::{RuledNode, group, home, named, routes};
@@ -66,12 +66,12 @@ const KINDS: [&str; 8] = [
 
 #[test]
 fn a_client_comes_to_the_group_of_the_first_route_whose_conditions_it_meets() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let rules = group("canary", &canary) + &routes(KINDS);
         let node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &rules).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let (cases, mut clients) = (cases(), Vec::new());
         for case in &cases {
             let shown = format!("{} {} {}", case.path, case.headers, case.claims);
@@ -90,8 +90,8 @@ fn a_client_comes_to_the_group_of_the_first_route_whose_conditions_it_meets() {
 
 #[test]
 fn requests_that_are_no_hubs_go_by_their_path_to_another_group_or_nowhere() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let rules = group("canary", &canary)
             + &routes([
@@ -126,13 +126,13 @@ fn requests_that_are_no_hubs_go_by_their_path_to_another_group_or_nowhere() {
 
 #[test]
 fn a_maintenance_page_is_shown_instead_of_all_pages_and_hubs_and_ends_nobody() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let stable = named(&fleet, "stable").await?;
         let node = RuledNode::with_apps(&fleet, &stable, &["stable"], "").await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let inside = agents.client(Kind::JsJson, &node.chat()).open().await?;
-        let page = stage.folder().join("back-soon.html");
+        let page = fixture.folder().join("back-soon.html");
         std::fs::write(&page, "<h1>Back at noon</h1>")?;
         node.reload(&routes([&format!("path = \"/*\"\nreject = 503\npage = {page:?}")])).await?;
         let address = node.proxy.address();
@@ -157,8 +157,8 @@ fn a_maintenance_page_is_shown_instead_of_all_pages_and_hubs_and_ends_nobody() {
 
 #[test]
 fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_clients_back() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, mut canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let rules = group("canary", &canary)
             + &routes([
@@ -166,7 +166,7 @@ fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_cl
                 "hub = \"/news\"\ngroup = \"canary\"",
             ]);
         let node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &rules).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let early = agents.client(Kind::JsJson, &node.chat()).open().await?;
         assert_eq!(home(&early).await?, "canary");
         canary.process.kill().await?;
@@ -176,7 +176,7 @@ fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_cl
         assert_eq!(home(&late).await?, "stable");
         let waiting = RawClient::try_open(node.proxy.address(), "/news").await?;
         assert_eq!(waiting.err().context("its group is down")?.status, 503);
-        canary.start_again(stage).await?;
+        canary.start_again(fixture).await?;
         for client in [&early, &late] {
             comes_to(client, "canary").await?;
             client.is_undisturbed().await?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{Stage, play, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 
 use super::ruled_fleet::{RuledNode, group, home, named};
 
@@ -27,8 +27,8 @@ struct MirrorScene {
 }
 
 impl MirrorScene {
-    async fn start(stage: &Stage, audit: &[&str], more: &str) -> Result<Self> {
-        let fleet = Fleet::new(stage);
+    async fn start(fixture: &Fixture, audit: &[&str], more: &str) -> Result<Self> {
+        let fleet = Fleet::new(fixture);
         let stable = named(&fleet, "stable").await?;
         let audit = fleet.app_with(App::Roles, &[&["--name", "audit"], audit].concat()).await?;
         let rules = group("audit", &audit) + &mirror(more);
@@ -53,16 +53,16 @@ impl MirrorScene {
 }
 
 /// Numbers that an app server received from a connection, in order.
-fn heard(app: &AppServer, id: &str) -> Vec<u64> {
+fn received_numbers(app: &AppServer, id: &str) -> Vec<u64> {
     let lines = app.process.lines_after(&format!("heard {id} "));
     lines.iter().filter_map(|number| number.parse().ok()).collect()
 }
 
 #[test]
 fn a_mirror_gets_all_calls_of_a_connection_in_order_and_reaches_nobody() {
-    play(async |stage| {
-        let scene = MirrorScene::start(stage, &[], "").await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = MirrorScene::start(fixture, &[], "").await?;
+        let agents = Agents::new(fixture);
         let mut client = agents.client(Kind::JsMessagePack, &scene.node.chat()).subscribe(&["Shouted"]).open().await?;
         let mut other = agents.client(Kind::JsJson, &scene.node.proxy.url("/news")).open().await?;
         let id = client.connection_id()?.to_owned();
@@ -75,8 +75,11 @@ fn a_mirror_gets_all_calls_of_a_connection_in_order_and_reaches_nobody() {
             assert_eq!(client.expect("Shouted").await?, [json!("stable"), json!(number)]);
         }
         let numbers: Vec<_> = (0..CALLS).collect();
-        until(async || Ok((heard(&scene.audit, &id).len() == numbers.len()).then_some(()))).await?;
-        assert_eq!((heard(&scene.audit, &id), heard(&scene.stable, &id)), (numbers.clone(), numbers));
+        until(async || Ok((received_numbers(&scene.audit, &id).len() == numbers.len()).then_some(()))).await?;
+        assert_eq!(
+            (received_numbers(&scene.audit, &id), received_numbers(&scene.stable, &id)),
+            (numbers.clone(), numbers)
+        );
         assert_eq!(scene.audit.process.lines_after("heard ").len() as u64, CALLS, "nothing of another hub");
         assert_eq!(scene.counted().await?, ((CALLS + 4) as f64, 0.0));
         client.close().await?;
@@ -88,9 +91,9 @@ fn a_mirror_gets_all_calls_of_a_connection_in_order_and_reaches_nobody() {
 
 #[test]
 fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies_are_accounted_for() {
-    play(async |stage| {
-        let mut scene = MirrorScene::start(stage, &[], "").await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let mut scene = MirrorScene::start(fixture, &[], "").await?;
+        let agents = Agents::new(fixture);
         let client = agents.client(Kind::JsJson, &scene.node.chat()).open().await?;
         let id = client.connection_id()?.to_owned();
         scene.call(&client, 0..CALLS).await?;
@@ -99,26 +102,27 @@ fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies
         scene.audit.process.signal(Signal::Thaw).await?;
         // The queued messages arrive.
         let sent = scene.counted().await?.0;
-        until(async || Ok((heard(&scene.audit, &id).len() as f64 >= sent).then_some(()))).await?;
+        until(async || Ok((received_numbers(&scene.audit, &id).len() as f64 >= sent).then_some(()))).await?;
         scene.audit.process.kill().await?;
         scene.call(&client, 2 * CALLS..3 * CALLS).await?;
-        scene.audit.start_again(stage).await?;
+        scene.audit.start_again(fixture).await?;
         let mut next = 3 * CALLS;
         let again = until(async || {
             scene.call(&client, next..next + 1).await?;
             next += 1;
-            Ok(heard(&scene.audit, &id).first().copied())
+            Ok(received_numbers(&scene.audit, &id).first().copied())
         })
         .await?;
         assert!(again >= 2 * CALLS, "{again}");
         scene.call(&client, next..next + CALLS).await?;
         next += CALLS;
-        let copied =
-            |heard: &[u64]| heard.windows(2).all(|pair| pair[0] < pair[1]) && heard.last() == Some(&(next - 1));
-        until(async || Ok(copied(&heard(&scene.audit, &id)).then_some(()))).await?;
+        let copied = |received_numbers: &[u64]| {
+            received_numbers.windows(2).all(|pair| pair[0] < pair[1]) && received_numbers.last() == Some(&(next - 1))
+        };
+        until(async || Ok(copied(&received_numbers(&scene.audit, &id)).then_some(()))).await?;
         let (sent, dropped) = scene.counted().await?;
         assert_eq!(sent + dropped, next as f64);
-        assert_eq!(heard(&scene.stable, &id), (0..next).collect::<Vec<_>>());
+        assert_eq!(received_numbers(&scene.stable, &id), (0..next).collect::<Vec<_>>());
         assert!(scene.audit.process.lines_after("rehomed ").contains(&id), "a copy that comes from elsewhere");
         client.is_undisturbed().await
     });
@@ -126,9 +130,9 @@ fn a_mirror_that_is_killed_frozen_and_started_again_costs_no_call_and_all_copies
 
 #[test]
 fn a_bug_that_is_planted_in_a_canary_is_found_and_told_without_the_values() {
-    play(async |stage| {
-        let mut scene = MirrorScene::start(stage, &["--wrong-from", "424242"], "diff = true").await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let mut scene = MirrorScene::start(fixture, &["--wrong-from", "424242"], "diff = true").await?;
+        let agents = Agents::new(fixture);
         let differences = [("mirror", "tee")];
         for kind in Kind::JS {
             let client = agents.client(kind, &scene.node.chat()).open().await?;
@@ -155,9 +159,9 @@ fn a_bug_that_is_planted_in_a_canary_is_found_and_told_without_the_values() {
 
 #[test]
 fn a_sampled_mirror_gets_whole_connections_or_nothing_of_them() {
-    play(async |stage| {
-        let scene = MirrorScene::start(stage, &[], "sample = 0.5").await?;
-        let agents = Agents::new(stage);
+    run_test(async |fixture| {
+        let scene = MirrorScene::start(fixture, &[], "sample = 0.5").await?;
+        let agents = Agents::new(fixture);
         let (mut clients, mut copied) = (Vec::new(), 0);
         for _ in 0..30 {
             let client = agents.client(Kind::JsJson, &scene.node.chat()).open().await?;
@@ -168,7 +172,7 @@ fn a_sampled_mirror_gets_whole_connections_or_nothing_of_them() {
         assert_eq!(dropped, 0.0);
         until(async || Ok((scene.audit.process.lines_after("heard ").len() as f64 >= sent).then_some(()))).await?;
         for client in &clients {
-            match heard(&scene.audit, client.connection_id()?).as_slice() {
+            match received_numbers(&scene.audit, client.connection_id()?).as_slice() {
                 [] => {}
                 [0, 1, 2] => copied += 1,
                 other => return Err(anyhow::anyhow!("{other:?}")).context("a part of a connection"),

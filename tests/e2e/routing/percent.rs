@@ -12,7 +12,7 @@ use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, stop};
 use trunkline_tests::harness::http_client::HttpConnection;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::play_heavy;
+use trunkline_tests::harness::scenario::run_heavy_test;
 use trunkline_tests::harness::token::of_user;
 
 use super::ruled_fleet::{RuledNode, group, home, named, routes};
@@ -48,8 +48,8 @@ async fn refused(address: &str, tokens: &[String]) -> Result<BTreeSet<usize>> {
 
 #[test]
 fn ten_percent_of_users_are_ten_percent_and_the_same_ones_after_a_restart_and_at_another_node() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let rules = routes(["name = \"ten\"\nhub = \"/chat\"\npercent = 10\nreject = 418"]);
         let mut node = RuledNode::with_apps(&fleet, &stable, &["stable"], &rules).await?;
@@ -59,7 +59,7 @@ fn ten_percent_of_users_are_ten_percent_and_the_same_ones_after_a_restart_and_at
         assert!(first.len().abs_diff(USERS / 10) <= USERS / 100, "{}", first.len());
         assert_eq!(node.matches("ten").await?, first.len() as f64);
         stop(&mut node.proxy.process, Signal::Terminate).await?;
-        node.proxy.start_again(stage).await?;
+        node.proxy.start_again(fixture).await?;
         assert_eq!(refused(node.proxy.address(), &tokens).await?, first);
         // A larger percentage includes all earlier users. The remaining users are not affected.
         let wider = group("canary", &canary) + &routes(["name = \"ten\"\nhub = \"/chat\"\npercent = 20\nreject = 418"]);
@@ -72,12 +72,12 @@ fn ten_percent_of_users_are_ten_percent_and_the_same_ones_after_a_restart_and_at
 
 #[test]
 fn a_part_of_the_users_comes_to_the_canary_again_and_again() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let rules = group("canary", &canary) + &routes(["hub = \"/chat\"\npercent = 30\ngroup = \"canary\""]);
         let node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &rules).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let mut homes = Vec::new();
         for _ in 0..2 {
             let seen = join_all((0..40).map(async |number| {

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::ACCESS_KEY;
-use trunkline_tests::harness::scenario::{Stage, play, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test};
 use trunkline_tests::harness::tls::text;
 
 const PAGE: &str = include_str!("../../../docs/book/src/operators/routing.md");
@@ -34,8 +34,8 @@ async fn check(file: &Path, samples: &[&str]) -> Result<String> {
     Ok(told)
 }
 
-fn write(stage: &Stage, recipe: &str) -> Result<std::path::PathBuf> {
-    let folder = stage.folder();
+fn write(fixture: &Fixture, recipe: &str) -> Result<std::path::PathBuf> {
+    let folder = fixture.folder();
     fs::write(folder.join("access-key"), ACCESS_KEY)?;
     fs::set_permissions(folder.join("access-key"), fs::Permissions::from_mode(0o600))?;
     fs::write(folder.join("maintenance.html"), "<p>Back at noon")?;
@@ -46,12 +46,12 @@ fn write(stage: &Stage, recipe: &str) -> Result<std::path::PathBuf> {
 
 #[test]
 fn each_recipe_is_a_sound_file_whose_rules_are_all_of_use() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let recipes = recipes()?;
         let names: Vec<_> = recipes.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["Canary", "Specialised workers", "Audit tee", "Maintenance page"]);
         for (name, recipe) in recipes {
-            let told = check(&write(stage, recipe)?, &[]).await?;
+            let told = check(&write(fixture, recipe)?, &[]).await?;
             let rules = recipe.matches("\n[").count();
             assert_eq!(told.lines().filter(|line| line.starts_with("# ")).count(), rules, "{name}: {told}");
         }
@@ -61,11 +61,11 @@ fn each_recipe_is_a_sound_file_whose_rules_are_all_of_use() {
 
 #[test]
 fn the_samples_of_a_recipe_hit_the_rules_that_it_tells_of() {
-    play(async |stage| {
+    run_test(async |fixture| {
         let recipes = recipes()?;
         let file = |name: &str| -> Result<_> {
             let recipe = recipes.iter().find(|(known, _)| *known == name).context("a recipe")?.1;
-            write(stage, recipe)
+            write(fixture, recipe)
         };
         let told = check(&file("Canary")?, &["hub=chat user=ann claim:role=tester"]).await?;
         assert!(told.contains("testers") && told.contains("group canary"), "{told}");

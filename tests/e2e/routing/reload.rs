@@ -9,7 +9,7 @@ use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, AppServer, Fleet, POOL_SIZE};
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::scenario::{is_full, play, play_heavy, until};
+use trunkline_tests::harness::scenario::{is_full, run_heavy_test, run_test, until};
 use trunkline_tests::harness::token::of_user;
 
 use super::ruled_fleet::{HUBS, RuledNode, group, home, named, routes};
@@ -67,14 +67,14 @@ async fn are_at(clients: &[Client], expected: impl Fn(usize) -> &'static str) ->
 }
 
 /// Numbers received from each connection, over all app servers.
-fn heard(apps: &[&AppServer]) -> BTreeMap<String, Vec<u64>> {
-    let mut heard = BTreeMap::<String, Vec<u64>>::new();
+fn received_numbers(apps: &[&AppServer]) -> BTreeMap<String, Vec<u64>> {
+    let mut received_numbers = BTreeMap::<String, Vec<u64>>::new();
     for line in apps.iter().flat_map(|app| app.process.lines_after("heard ")) {
         if let Some((id, number)) = line.split_once(' ') {
-            heard.entry(id.to_owned()).or_default().extend(number.parse::<u64>());
+            received_numbers.entry(id.to_owned()).or_default().extend(number.parse::<u64>());
         }
     }
-    heard
+    received_numbers
 }
 
 /// Moves half of the clients to another group and back, and adds and removes groups.
@@ -103,12 +103,12 @@ async fn change_all(node: &RuledNode, clients: &[Client], (canary, extra): (&App
 
 #[test]
 fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro() {
-    play_heavy(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let extra = named(&fleet, "extra").await?;
         let node = RuledNode::with_apps(&fleet, &stable, &["stable"], "").await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let clients = crowd(&agents, &node).await?;
         let speaker = agents.client(Kind::JsJson, &node.chat()).open().await?;
         let is_over = AtomicBool::new(false);
@@ -126,16 +126,16 @@ fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro()
         // Output of an app server is read slightly later than its answer.
         let apps = [&stable, &canary, &extra];
         let all = called.iter().sum::<u64>();
-        let heard = until(async || {
-            let heard = heard(&apps);
-            let count = heard.values().map(|numbers| numbers.len() as u64).sum::<u64>();
-            Ok((count >= all).then_some(heard))
+        let received_numbers = until(async || {
+            let received_numbers = received_numbers(&apps);
+            let count = received_numbers.values().map(|numbers| numbers.len() as u64).sum::<u64>();
+            Ok((count >= all).then_some(received_numbers))
         })
         .await?;
         for (client, called) in clients.iter().zip(&called) {
             client.is_undisturbed().await?;
             let id = client.connection_id()?;
-            let mut numbers = heard.get(id).cloned().context("it has called")?;
+            let mut numbers = received_numbers.get(id).cloned().context("it has called")?;
             numbers.sort_unstable();
             assert_eq!(numbers, (0..*called).collect::<Vec<_>>(), "each call has run once");
             for target in ["Number", "GroupNumber"] {
@@ -155,12 +155,12 @@ fn clients_that_call_and_listen_lose_nothing_while_routes_move_them_to_and_fro()
 
 #[test]
 fn a_bad_file_keeps_the_old_rules_and_the_log_says_where_it_is_bad() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let (stable, canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
         let good = group("canary", &canary) + &routes(["hub = \"/chat\"\ngroup = \"canary\""]);
         let mut node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &good).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let bad = [
             (good.replace("\"/chat\"", "/chat"), "line 4, column 7"),
             (
@@ -189,14 +189,14 @@ fn a_bad_file_keeps_the_old_rules_and_the_log_says_where_it_is_bad() {
 
 #[test]
 fn app_servers_that_change_their_groups_with_each_other_keep_all_clients() {
-    play(async |stage| {
-        let fleet = Fleet::new(stage);
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
         let stable = named(&fleet, "stable").await?;
         let (blue, green) = (named(&fleet, "blue").await?, named(&fleet, "green").await?);
         let halves = routes(["user = \"even-*\"\ngroup = \"one\"", "hub = \"*\"\nuser = \"odd-*\"\ngroup = \"other\""]);
         let rules = |one, other| group("one", one) + &group("other", other) + &halves;
         let node = RuledNode::with_apps(&fleet, &stable, &["blue", "green"], &rules(&blue, &green)).await?;
-        let agents = Agents::new(stage);
+        let agents = Agents::new(fixture);
         let clients = crowd(&agents, &node).await?;
         let at = |pair: [&'static str; 2]| move |number: usize| pair[number % 2];
         are_at(&clients, at(["blue", "green"])).await?;

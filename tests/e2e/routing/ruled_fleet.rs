@@ -47,7 +47,7 @@ pub(super) async fn home(client: &Client) -> Result<String> {
 impl RuledNode {
     /// Starts a proxy with these app servers in its default group, and waits for their links.
     pub(super) async fn start(fleet: &Fleet<'_>, default: &[&AppServer], rules: &str, more: &[&str]) -> Result<Self> {
-        let file = fleet.stage().folder().join(format!("{}.toml", free_address()?));
+        let file = fleet.fixture().folder().join(format!("{}.toml", free_address()?));
         fs::write(&file, rules)?;
         let arguments = [&["--config", text(&file)?], more].concat();
         let upstreams: Vec<_> = default.iter().map(|app| app.address()).collect();

@@ -67,7 +67,7 @@ impl<S: FrameProtocol> Workload for Callers<S> {
         repeat_for(self, length)
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         ensure!(self.take(&mut Done::default(), Then::Stop)? == 0, "a call was answered twice");
         Ok(())
     }
@@ -76,7 +76,7 @@ impl<S: FrameProtocol> Workload for Callers<S> {
 impl<S: FrameProtocol> Caller<S> {
     fn call(&mut self, call: &Call) -> Result<()> {
         self.since = Some(Instant::now());
-        self.client.say(&call.asked)
+        self.client.send(&call.asked)
     }
 
     /// Reads available data. Returns the send time of an answered call.

@@ -181,7 +181,7 @@ mod tests {
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
     /// Messages received when the bytes are split here, and the number of due polls.
-    fn heard(mut carrier: Carrier, bytes: &[u8], cut: usize) -> (Vec<Vec<u8>>, usize) {
+    fn received(mut carrier: Carrier, bytes: &[u8], cut: usize) -> (Vec<Vec<u8>>, usize) {
         let (mut messages, mut polls) = (Vec::new(), 0);
         for part in [&bytes[..cut], &bytes[cut..]] {
             let note = |frame: &Frame<'_>| -> Result<()> {
@@ -201,7 +201,7 @@ mod tests {
             let (answer, _) = Answer::begin(CHUNKED).unwrap().unwrap();
             let carrier = Carrier::EventStream(EventStream::new(answer));
             let expected = [b"one\x1e".to_vec(), b"two\x1e".to_vec(), b"three\x1e".to_vec()];
-            assert_eq!(heard(carrier, events, cut), (expected.to_vec(), 0), "cut at {cut}");
+            assert_eq!(received(carrier, events, cut), (expected.to_vec(), 0), "cut at {cut}");
         }
     }
 
@@ -211,7 +211,7 @@ mod tests {
         for cut in 0..answer.len() {
             let carrier = Carrier::LongPoll(LongPoll::new(b"GET".to_vec()));
             assert_eq!(
-                heard(carrier, answer, cut),
+                received(carrier, answer, cut),
                 (vec![b"one\x1e".to_vec(), b"two\x1e".to_vec()], 1),
                 "cut at {cut}"
             );

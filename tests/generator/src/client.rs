@@ -71,7 +71,7 @@ impl<S: FrameProtocol> Client<S> {
     ///
     /// # Errors
     /// If the socket does not accept all of them: messages are small, so the server has stopped reading.
-    pub fn say(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.socket.write_all(bytes).context("the server takes no more")
     }
 
@@ -80,7 +80,7 @@ impl<S: FrameProtocol> Client<S> {
         let Self { socket, frame_protocol, carrier } = self;
         let (mut keep_alives, mut question) = (0, None);
         read_ready(socket, scratch, |bytes| {
-            carrier.take(bytes, |frame| match frame_protocol.hear(frame)? {
+            carrier.take(bytes, |frame| match frame_protocol.receive(frame)? {
                 Heard::Message(message) => each(message),
                 Heard::KeepAlive => {
                     keep_alives += 1;
@@ -96,7 +96,7 @@ impl<S: FrameProtocol> Client<S> {
             socket.write_all(poll).context("the server takes no more")?;
         }
         if let Some(answer) = question {
-            self.say(&frame::from_client(answer))?;
+            self.send(&frame::from_client(answer))?;
         }
         Ok(keep_alives)
     }

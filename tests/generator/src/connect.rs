@@ -58,7 +58,7 @@ pub fn next_message(socket: &mut TcpStream, early: Vec<u8>, hub: Hub) -> Result<
             read_more(socket, &mut heard)?;
             continue;
         };
-        if let Heard::Message(message) = hub.hear(&frame)? {
+        if let Heard::Message(message) = hub.receive(&frame)? {
             return Ok((message.to_vec(), frame.rest.to_vec()));
         }
         heard = frame.rest.to_vec();

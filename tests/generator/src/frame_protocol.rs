@@ -33,7 +33,7 @@ pub trait FrameProtocol: Copy {
     ///
     /// # Errors
     /// If this client does not accept this kind of frame.
-    fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>>;
+    fn receive<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>>;
 
     /// Whether messages are binary frames.
     fn is_binary(self) -> bool {
@@ -79,7 +79,7 @@ impl Hub {
 }
 
 impl FrameProtocol for Hub {
-    fn hear<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
+    fn receive<'a>(self, frame: &Frame<'a>) -> Result<Heard<'a>> {
         let (is_due, ping) = match self {
             Self::Json => (frame.opcode == Opcode::Text, PING),
             Self::MessagePack => (frame.opcode == Opcode::Binary, BINARY_PING),
@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn a_ping_is_a_keep_alive_and_another_kind_of_frame_an_error() {
         let frame = |opcode, payload: &'static [u8]| Frame { is_final: true, opcode, payload, rest: &[] };
-        assert_eq!(Hub::Json.hear(&frame(Opcode::Text, PING)).unwrap(), Heard::KeepAlive);
-        assert_eq!(Hub::Json.hear(&frame(Opcode::Text, b"{}\x1e")).unwrap(), Heard::Message(b"{}\x1e"));
+        assert_eq!(Hub::Json.receive(&frame(Opcode::Text, PING)).unwrap(), Heard::KeepAlive);
+        assert_eq!(Hub::Json.receive(&frame(Opcode::Text, b"{}\x1e")).unwrap(), Heard::Message(b"{}\x1e"));
         let both: [&[u8]; 2] = [b"{\"type\":6}\x1e{}\x1e", b"{}\x1e{\"type\":6}\x1e"];
         assert!(
-            both.iter().all(|both| Hub::Json.hear(&frame(Opcode::Text, both)).unwrap() == Heard::Message(b"{}\x1e"))
+            both.iter().all(|both| Hub::Json.receive(&frame(Opcode::Text, both)).unwrap() == Heard::Message(b"{}\x1e"))
         );
-        assert_eq!(Hub::MessagePack.hear(&frame(Opcode::Binary, BINARY_PING)).unwrap(), Heard::KeepAlive);
-        assert!(Hub::Json.hear(&frame(Opcode::Close, b"")).is_err());
-        assert!(Hub::MessagePack.hear(&frame(Opcode::Text, PING)).is_err());
+        assert_eq!(Hub::MessagePack.receive(&frame(Opcode::Binary, BINARY_PING)).unwrap(), Heard::KeepAlive);
+        assert!(Hub::Json.receive(&frame(Opcode::Close, b"")).is_err());
+        assert!(Hub::MessagePack.receive(&frame(Opcode::Text, PING)).is_err());
     }
 }

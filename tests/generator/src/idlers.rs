@@ -37,7 +37,7 @@ impl KeepAlives {
     /// Sends keep-alives for the next group.
     pub fn send<'a, S: FrameProtocol + 'a>(&mut self, clients: impl Iterator<Item = &'a mut Client<S>>) -> Result<()> {
         let shares = KEEP_ALIVE_SHARES as usize;
-        clients.skip(self.share).step_by(shares).try_for_each(|client| client.say(&self.frame))?;
+        clients.skip(self.share).step_by(shares).try_for_each(|client| client.send(&self.frame))?;
         self.share = (self.share + 1) % shares;
         Ok(())
     }
@@ -88,7 +88,7 @@ impl<S: FrameProtocol> Workload for Idlers<S> {
         Ok(done)
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         self.take().map(drop)
     }
 

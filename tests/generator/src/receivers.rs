@@ -34,13 +34,13 @@ pub trait Publisher {
     fn ask(&mut self, asking: &[u8]) -> Result<Instant>;
 
     /// Reads the server's responses about a received burst.
-    fn hear(&mut self) -> Result<()> {
+    fn receive(&mut self) -> Result<()> {
         Ok(())
     }
 
     /// Checks that excluded clients received nothing.
-    fn look(&mut self) -> Result<()> {
-        self.hear()
+    fn inspect(&mut self) -> Result<()> {
+        self.receive()
     }
 
     /// Minimum time between two bursts.
@@ -88,7 +88,7 @@ impl<S: FrameProtocol, P: Publisher> Receivers<S, P> {
             done.note(came as u64, started.elapsed());
             Ok(came)
         })?;
-        self.publisher.hear()
+        self.publisher.receive()
     }
 }
 
@@ -119,9 +119,9 @@ impl<S: FrameProtocol, P: Publisher> Workload for Receivers<S, P> {
         Ok(done)
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         ensure!(take(&mut self.crowd, self.first, &self.burst)? == 0, "a message came twice");
-        self.publisher.look()
+        self.publisher.inspect()
     }
 }
 

@@ -115,7 +115,7 @@ impl<A: Arrivals, S: FrameProtocol> Workload for Residents<A, S> {
         Ok(())
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         ensure!(self.take(&mut Done::default())? == 0, "somebody is still connecting");
         Ok(())
     }

@@ -99,7 +99,7 @@ impl<A: Arrivals> Workload for Visitors<A> {
         repeat_for(self, length)
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn inspect(&mut self) -> Result<()> {
         ensure!(self.crowd.clients.iter().all(Option::is_none), "somebody is still connecting");
         Ok(())
     }

@@ -47,7 +47,7 @@ impl Welcome for HubWelcome {
             return Ok(Next::Say(self.hub.handshake()));
         }
         let Some(frame) = frame::split(heard)? else { return Ok(Next::Wait) };
-        if self.hub.hear(&frame)? != Heard::Message(HANDSHAKE_ANSWER) {
+        if self.hub.receive(&frame)? != Heard::Message(HANDSHAKE_ANSWER) {
             bail!("the hub handshake is answered with {:?}", String::from_utf8_lossy(frame.payload));
         }
         let length = heard.len() - frame.rest.len();

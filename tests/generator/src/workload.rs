@@ -24,7 +24,7 @@ pub trait Workload {
     }
 
     /// Reads available data and checks that no unexpected messages arrived.
-    fn look(&mut self) -> Result<()>;
+    fn inspect(&mut self) -> Result<()>;
 
     /// Sends due keep-alives between two windows, once started, and returns the time until the next.
     fn rest(&mut self) -> Result<Duration> {
@@ -35,7 +35,7 @@ pub trait Workload {
 /// Waits until the server sleeps, and checks that no unexpected messages arrived.
 pub fn settle(workload: &mut dyn Workload) -> Result<()> {
     sleep(SETTLE);
-    workload.look()
+    workload.inspect()
 }
 
 /// Next action of a client after a unit of work.

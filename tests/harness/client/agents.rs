@@ -9,7 +9,7 @@ use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::harness::driver::Driver;
-use crate::harness::scenario::{Stage, target_folder};
+use crate::harness::scenario::{Fixture, target_folder};
 
 use super::kind::{Host, Kind};
 
@@ -19,7 +19,7 @@ pub const CLIENTS_FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients")
 /// Client host processes, one per language, started on demand.
 #[derive(Debug)]
 pub struct Agents<'a> {
-    pub(super) stage: &'a Stage,
+    pub(super) fixture: &'a Fixture,
     trusted: Option<PathBuf>,
     node: OnceCell<Arc<Driver>>,
     python: OnceCell<Arc<Driver>>,
@@ -31,9 +31,9 @@ pub struct Agents<'a> {
 impl<'a> Agents<'a> {
     /// Creates the agents without starting any.
     #[must_use]
-    pub fn new(stage: &'a Stage) -> Self {
+    pub fn new(fixture: &'a Fixture) -> Self {
         Self {
-            stage,
+            fixture,
             trusted: None,
             node: OnceCell::new(),
             python: OnceCell::new(),
@@ -45,8 +45,8 @@ impl<'a> Agents<'a> {
 
     /// Creates the agents without starting any. They trust the certificates in this file.
     #[must_use]
-    pub fn trusting(stage: &'a Stage, certificates: &Path) -> Self {
-        Self { trusted: Some(certificates.into()), ..Self::new(stage) }
+    pub fn trusting(fixture: &'a Fixture, certificates: &Path) -> Self {
+        Self { trusted: Some(certificates.into()), ..Self::new(fixture) }
     }
 
     /// Kills the process that hosts this kind's clients (`kill -9`).
@@ -60,40 +60,40 @@ impl<'a> Agents<'a> {
 
     pub(super) async fn driver(&self, kind: Kind) -> Result<&Arc<Driver>> {
         match kind.host() {
-            Host::Node => self.node.get_or_try_init(async || start_node(self.stage, self.trusted.as_deref())).await,
+            Host::Node => self.node.get_or_try_init(async || start_node(self.fixture, self.trusted.as_deref())).await,
             Host::Python => {
-                self.python.get_or_try_init(async || start_python(self.stage, self.trusted.as_deref())).await
+                self.python.get_or_try_init(async || start_python(self.fixture, self.trusted.as_deref())).await
             }
-            Host::Java => self.java.get_or_try_init(async || start_java(self.stage)).await,
-            Host::Go => self.go.get_or_try_init(async || start_go(self.stage)).await,
+            Host::Java => self.java.get_or_try_init(async || start_java(self.fixture)).await,
+            Host::Go => self.go.get_or_try_init(async || start_go(self.fixture)).await,
             Host::DotNet => bail!("{kind:?} has a process of its own"),
         }
     }
 }
 
-fn start_node(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
+fn start_node(fixture: &Fixture, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     let mut command = Command::new("node");
     command.envs(trusted.map(|file| ("NODE_EXTRA_CA_CERTS", file)));
     command.arg(Path::new(CLIENTS_FOLDER).join("js/agent.mjs"));
-    Driver::start(stage, "agent-js", command)
+    Driver::start(fixture, "agent-js", command)
 }
 
-fn start_python(stage: &Stage, trusted: Option<&Path>) -> Result<Arc<Driver>> {
+fn start_python(fixture: &Fixture, trusted: Option<&Path>) -> Result<Arc<Driver>> {
     let mut command = Command::new(target_folder()?.join("python/bin/python"));
     command.envs(trusted.map(|file| ("SSL_CERT_FILE", file)));
     command.arg("-B").arg(Path::new(CLIENTS_FOLDER).join("python/agent.py"));
-    Driver::start(stage, "agent-python", command)
+    Driver::start(fixture, "agent-python", command)
 }
 
-fn start_java(stage: &Stage) -> Result<Arc<Driver>> {
+fn start_java(fixture: &Fixture) -> Result<Arc<Driver>> {
     let folder = target_folder()?.join("java");
     let class_path = std::env::join_paths([folder.join("classes"), folder.join("libraries/*")])?;
     let mut command = Command::new("java");
     // The process is short-lived: a second compiler would only compete with the processes under test.
     command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(class_path).arg("Agent");
-    Driver::start(stage, "agent-java", command)
+    Driver::start(fixture, "agent-java", command)
 }
 
-fn start_go(stage: &Stage) -> Result<Arc<Driver>> {
-    Driver::start(stage, "agent-go", Command::new(target_folder()?.join("go/agent")))
+fn start_go(fixture: &Fixture) -> Result<Arc<Driver>> {
+    Driver::start(fixture, "agent-go", Command::new(target_folder()?.join("go/agent")))
 }

@@ -139,7 +139,7 @@ impl ClientBuilder<'_> {
             options.insert("library".into(), json!(library));
         }
         let opened = match kind.host() {
-            Host::DotNet => Remote::open_net(agents.stage, &options).await,
+            Host::DotNet => Remote::open_net(agents.fixture, &options).await,
             _ => Remote::open(agents.driver(kind).await?, agents.next_name(), options).await,
         };
         let (remote, connection_id) = opened.with_context(|| format!("opening a {kind:?}"))?;

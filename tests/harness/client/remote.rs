@@ -8,7 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::harness::dotnet::{DotNet, NetClient};
 use crate::harness::driver::{Driver, Reply};
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::Fixture;
 
 /// Process of a client, with commands and events in the agents' format.
 #[derive(Debug)]
@@ -32,11 +32,11 @@ impl Remote {
     }
 
     /// Opens a .NET client with the agents' options.
-    pub(super) async fn open_net(stage: &Stage, options: &Value) -> Result<(Self, Option<String>)> {
+    pub(super) async fn open_net(fixture: &Fixture, options: &Value) -> Result<(Self, Option<String>)> {
         let dotnet = DotNet::find()?.context("there are .NET programs")?;
         let text = |name| options.get(name).and_then(Value::as_str);
         let url = text("url").context("a URL")?;
-        let mut builder = dotnet.client(stage, url).protocol(text("protocol").context("a protocol")?);
+        let mut builder = dotnet.client(fixture, url).protocol(text("protocol").context("a protocol")?);
         builder = builder.transport_named(text("transport").unwrap_or("WebSockets"));
         if let Some(token) = text("accessToken") {
             builder = builder.access_token(token);

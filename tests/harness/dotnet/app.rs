@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use crate::harness::http_client::post;
 use crate::harness::process::Process;
-use crate::harness::scenario::{Stage, until};
+use crate::harness::scenario::{Fixture, until};
 use crate::harness::sockets::free_address;
 
 use super::programs::DotNet;
@@ -18,7 +18,7 @@ pub const APP: &str = "app/signalr-app.dll";
 #[must_use]
 pub struct AspNetAppBuilder<'a> {
     dotnet: &'a DotNet,
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     program: &'static str,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -26,12 +26,12 @@ pub struct AspNetAppBuilder<'a> {
 
 impl DotNet {
     /// Describes an app server.
-    pub fn app<'a>(&'a self, stage: &'a Stage) -> AspNetAppBuilder<'a> {
-        self.app_of(stage, APP).argument("--mode", "azure")
+    pub fn app<'a>(&'a self, fixture: &'a Fixture) -> AspNetAppBuilder<'a> {
+        self.app_of(fixture, APP).argument("--mode", "azure")
     }
 
-    pub(super) fn app_of<'a>(&'a self, stage: &'a Stage, program: &'static str) -> AspNetAppBuilder<'a> {
-        AspNetAppBuilder { dotnet: self, stage, program, arguments: Vec::new(), environment: Vec::new() }
+    pub(super) fn app_of<'a>(&'a self, fixture: &'a Fixture, program: &'static str) -> AspNetAppBuilder<'a> {
+        AspNetAppBuilder { dotnet: self, fixture, program, arguments: Vec::new(), environment: Vec::new() }
     }
 }
 
@@ -66,7 +66,7 @@ impl AspNetAppBuilder<'_> {
         let mut command = self.dotnet.command(self.program);
         command.args(["--urls", &format!("http://{address}")]).args(&self.arguments);
         command.envs(self.environment);
-        let mut process = Process::start(self.stage, "aspnet", command)?;
+        let mut process = Process::start(self.fixture, "aspnet", command)?;
         process.wait_for_line("listening on").await?;
         Ok(AspNetApp { process, address })
     }

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::harness::process::Process;
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::Fixture;
 
 use super::programs::DotNet;
 
@@ -33,7 +33,7 @@ impl DotNet {
     /// lines without log lines.
     pub async fn manage(
         &self,
-        stage: &Stage,
+        fixture: &Fixture,
         transport: ServiceTransport,
         connection_string: &str,
         hub: &str,
@@ -42,7 +42,7 @@ impl DotNet {
         let mut command = self.command(PROGRAM);
         command.args(["--connection", connection_string, "--transport", transport.name()]);
         command.args(["--hub", hub, "--target", target, "--user", "ann"]);
-        let mut process = Process::start(stage, "manage", command)?;
+        let mut process = Process::start(fixture, "manage", command)?;
         process.wait_for_line("close nobody: ").await?;
         let status = process.ended().await?;
         ensure!(status.success(), "{status}\n{}", process.log());

@@ -14,7 +14,7 @@ use trunkline_protocol::manifest::Transport;
 
 use crate::harness::message::Message;
 use crate::harness::process::Process;
-use crate::harness::scenario::Stage;
+use crate::harness::scenario::Fixture;
 
 use super::programs::DotNet;
 
@@ -23,15 +23,15 @@ use super::programs::DotNet;
 #[must_use]
 pub struct NetClientBuilder<'a> {
     dotnet: &'a DotNet,
-    stage: &'a Stage,
+    fixture: &'a Fixture,
     arguments: Vec<String>,
     targets: Vec<String>,
 }
 
 impl DotNet {
     /// Describes a client to open.
-    pub fn client<'a>(&'a self, stage: &'a Stage, url: &str) -> NetClientBuilder<'a> {
-        NetClientBuilder { dotnet: self, stage, arguments: vec![url.into()], targets: Vec::new() }
+    pub fn client<'a>(&'a self, fixture: &'a Fixture, url: &str) -> NetClientBuilder<'a> {
+        NetClientBuilder { dotnet: self, fixture, arguments: vec![url.into()], targets: Vec::new() }
     }
 }
 
@@ -72,7 +72,7 @@ impl NetClientBuilder<'_> {
     pub async fn open(self) -> Result<NetClient> {
         let mut command = self.dotnet.command("client/signalr-client.dll");
         command.args(&self.arguments);
-        let (process, stdin, stdout) = Process::start_driven(self.stage, "net-client", command)?;
+        let (process, stdin, stdout) = Process::start_driven(self.fixture, "net-client", command)?;
         let pending = Arc::new(Pending::default());
         let (tell, events) = unbounded_channel();
         tokio::spawn(read(stdout, Arc::clone(&pending), tell));

@@ -60,9 +60,9 @@ impl Carrier {
     /// Ends the connection with a cause, unless one is set.
     pub(crate) fn end_with(&self, cause: Ended) {
         match self {
-            Self::WebSocket(carrier) => carrier.ending.tell(cause),
-            Self::EventStream(carrier) => carrier.upward.ending.tell(cause),
-            Self::LongPoll(carrier) => carrier.upward.ending.tell(cause),
+            Self::WebSocket(carrier) => carrier.ending.notify(cause),
+            Self::EventStream(carrier) => carrier.upward.ending.notify(cause),
+            Self::LongPoll(carrier) => carrier.upward.ending.notify(cause),
         }
     }
 

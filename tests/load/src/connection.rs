@@ -62,8 +62,8 @@ impl Connection {
     pub(crate) fn call(&self, method: &str, arguments: &[Value]) -> oneshot::Receiver<Outcome> {
         let id = self.next_call.get();
         self.next_call.set(id + 1);
-        let (tell, outcome) = oneshot::channel();
-        self.calls.borrow_mut().push((id, tell));
+        let (notify, outcome) = oneshot::channel();
+        self.calls.borrow_mut().push((id, notify));
         self.put(&self.invocation(method, arguments, Some(id)));
         outcome
     }
@@ -154,7 +154,7 @@ impl Connection {
 }
 
 impl Taker for Served<'_> {
-    fn heard(&self) {
+    fn note_received(&self) {
         self.connection.heard_us.set(self.connection.clock.now_us());
     }
 

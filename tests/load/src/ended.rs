@@ -39,7 +39,7 @@ pub(crate) struct Ending {
 
 impl Ending {
     /// Ends the connection with a cause, unless one is set.
-    pub(crate) fn tell(&self, cause: Ended) {
+    pub(crate) fn notify(&self, cause: Ended) {
         self.cause.borrow_mut().get_or_insert(cause);
         self.ring();
     }

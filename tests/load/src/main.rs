@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         Ok(report) if report.is_clean => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(NOT_CLEAN),
         Err(error) => {
-            say_error(&format!("{error:#}"));
+            report_error(&format!("{error:#}"));
             ExitCode::from(NO_RUN)
         }
     }
@@ -156,8 +156,8 @@ async fn watched<P: Profile>(profile: Rc<P>, name: &str, settings: Settings, wat
     let progress = spawn_local(progress::show(Rc::clone(&run)));
     let listening = spawn_local(interrupt::listen(Rc::clone(&run)));
     let before = watch.read().await;
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel::<Stage>();
-    let driving = drive(profile, move |stage| _ = tell.send(stage));
+    let (notify, mut told) = tokio::sync::mpsc::unbounded_channel::<Stage>();
+    let driving = drive(profile, move |stage| _ = notify.send(stage));
     let readings = async {
         let mut readings = Vec::new();
         while told.recv().await.is_some() {
@@ -178,6 +178,6 @@ async fn watched<P: Profile>(profile: Rc<P>, name: &str, settings: Settings, wat
 }
 
 #[expect(clippy::print_stderr, reason = "the command ends with this")]
-fn say_error(text: &str) {
+fn report_error(text: &str) {
     eprintln!("trunkline-load: {text}");
 }

@@ -200,7 +200,7 @@ impl Held {
     }
 
     /// Tracks independently when the ring was full.
-    pub(crate) fn look_at_ring(&mut self, now_ms: u64) {
+    pub(crate) fn check_ring(&mut self, now_ms: u64) {
         self.full_ms = if self.session.has_place(Class::Ordinary) { None } else { self.full_ms.or(Some(now_ms)) };
     }
 

@@ -61,9 +61,9 @@ fn main() -> ExitCode {
     let seeds = arguments.from..arguments.from.saturating_add(arguments.schedules);
     let size = arguments.nodes.map_or(FleetSize::SMALL, FleetSize::large);
     let is_right = match arguments.seed {
-        Some(seed) if arguments.fleet => tell_result(seed, run_fleet(seed, size, None, true)),
-        Some(seed) if arguments.moves => tell_result(seed, run_moves(seed, None, true)),
-        Some(seed) => tell_result(seed, run(seed, None, true)),
+        Some(seed) if arguments.fleet => report_result(seed, run_fleet(seed, size, None, true)),
+        Some(seed) if arguments.moves => report_result(seed, run_moves(seed, None, true)),
+        Some(seed) => report_result(seed, run(seed, None, true)),
         None if arguments.fleet && arguments.mutants => {
             catch_mutants(seeds, &FleetMutant::ALL, |seed, mutant| run_fleet(seed, size, Some(mutant), false).err())
         }
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "the result of the command")]
-fn tell_result(seed: u64, result: Result<impl Debug, Violation>) -> bool {
+fn report_result(seed: u64, result: Result<impl Debug, Violation>) -> bool {
     match &result {
         Ok(outcome) => println!("seed {seed} holds: {outcome:?}"),
         Err(broken) => println!("seed {seed}: {broken}"),
@@ -113,10 +113,10 @@ fn run_fleets(seeds: Range<u64>, size: FleetSize) -> bool {
     for seed in seeds {
         match run_fleet(seed, size, None, false) {
             Ok(outcome) => sum = sum + outcome,
-            Err(broken) => return tell_result(seed, Err::<FleetOutcome, _>(broken)),
+            Err(broken) => return report_result(seed, Err::<FleetOutcome, _>(broken)),
         }
     }
-    tell_result(from, Ok(sum))
+    report_result(from, Ok(sum))
 }
 
 struct Work<O, F> {
@@ -184,7 +184,7 @@ where
             self.run_block(from, from.saturating_add(BLOCK).min(self.to));
             if tells && told.elapsed() >= PROGRESS_INTERVAL {
                 told = now();
-                self.tell();
+                self.report();
             }
         }
     }
@@ -210,7 +210,7 @@ where
     }
 
     #[expect(clippy::print_stderr, reason = "the progress of the command")]
-    fn tell(&self) {
+    fn report(&self) {
         let next = self.next.load(Ordering::Relaxed).min(self.to);
         eprintln!("{:>5} s  seed {next} of {}", self.started.elapsed().as_secs(), self.to);
     }

@@ -105,7 +105,7 @@ impl World {
             let (slot, mut around) = self.parts(index, end);
             if let Some(held) = slot.held[end].as_mut() {
                 held.push(class, padding, &mut around)?;
-                held.look_at_ring(around.now_ms);
+                held.check_ring(around.now_ms);
             }
         }
         Ok(())

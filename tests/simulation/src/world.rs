@@ -171,7 +171,7 @@ impl World {
         if mutant == Some(Mutant::IgnoresTheWindow) && end == PROXY && !held.session.is_attached() {
             return Ok(());
         }
-        held.look_at_ring(now_ms);
+        held.check_ring(now_ms);
         let is_made_up = mutant == Some(Mutant::MakesUpForTicks);
         let mut made_up = (due_ms..now_ms).step_by(TICK_STEP).filter(|_| is_made_up);
         let verdict = made_up.find_map(|at_ms| held.session.handle_timeout(at_ms));

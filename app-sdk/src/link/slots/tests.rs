@@ -49,7 +49,7 @@ impl Scene {
 
     /// Number of remaining sessions of a proxy process some seconds after another proxy reported its crash.
     async fn left_when_doubted(&self, boot: &str) -> usize {
-        self.slots.doubt_node(boot);
+        self.slots.suspect_node(boot);
         // sleep: time is virtual, and the test shows that nothing happens
         sleep(Duration::from_secs(5)).await;
         sessions_of(&lock(&self.slots.slots), boot).len()
@@ -82,7 +82,7 @@ async fn a_suspected_proxy_that_returns_in_time_has_lost_nothing() {
     for slot in [0, 1] {
         drop(scene.attach("boot", slot, None).await);
     }
-    scene.slots.doubt_node("boot");
+    scene.slots.suspect_node("boot");
     tokio::task::yield_now().await;
     let _socket = scene.attach("boot", 0, Some(0)).await;
     // sleep: as above

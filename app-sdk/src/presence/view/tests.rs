@@ -29,16 +29,16 @@ fn join(group: &str, id: &str) -> GroupJoin {
 }
 
 /// All notices of the next ticks, as words.
-fn told(view: &mut View, ticks: u64) -> Vec<String> {
-    let mut told = Vec::new();
+fn reported(view: &mut View, ticks: u64) -> Vec<String> {
+    let mut reported = Vec::new();
     for _ in 0..ticks {
         view.tick();
         while let Some(notice) = view.next_notice(Instant::now()) {
-            told.push(words(&notice));
+            reported.push(words(&notice));
             view.done(notice.subject());
         }
     }
-    told
+    reported
 }
 
 fn words(notice: &Notice) -> String {
@@ -61,13 +61,13 @@ fn two_tabs_at_two_nodes_are_one_user() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
     view.update(&2, users(&["ann"], &[]), FirstSnapshot::News);
-    assert_eq!(told(&mut view, 3), ["ann online"]);
+    assert_eq!(reported(&mut view, 3), ["ann online"]);
     view.update(&1, users(&[], &["ann"]), FirstSnapshot::News);
-    assert!(told(&mut view, 2 * GRACE).is_empty());
+    assert!(reported(&mut view, 2 * GRACE).is_empty());
     view.update(&2, users(&[], &["ann"]), FirstSnapshot::News);
-    assert!(told(&mut view, GRACE - 1).is_empty());
-    assert_eq!(told(&mut view, 1), ["ann offline"]);
-    assert!(told(&mut view, 2 * GRACE).is_empty());
+    assert!(reported(&mut view, GRACE - 1).is_empty());
+    assert_eq!(reported(&mut view, 1), ["ann offline"]);
+    assert!(reported(&mut view, 2 * GRACE).is_empty());
     assert!(!view.is_waiting() && view.users.is_empty() && view.followed == 0);
 }
 
@@ -75,11 +75,11 @@ fn two_tabs_at_two_nodes_are_one_user() {
 fn a_user_who_returns_within_the_grace_period_stays_online() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
-    assert_eq!(told(&mut view, 1), ["ann online"]);
+    assert_eq!(reported(&mut view, 1), ["ann online"]);
     view.update(&1, users(&[], &["ann"]), FirstSnapshot::News);
-    assert!(told(&mut view, GRACE - 1).is_empty());
+    assert!(reported(&mut view, GRACE - 1).is_empty());
     view.update(&2, users(&["ann"], &[]), FirstSnapshot::News);
-    assert!(told(&mut view, 2 * GRACE).is_empty() && !view.is_waiting());
+    assert!(reported(&mut view, 2 * GRACE).is_empty() && !view.is_waiting());
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_user_who_joins_and_leaves_within_a_tick_is_not_reported() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
     view.update(&1, users(&[], &["ann"]), FirstSnapshot::News);
-    assert!(told(&mut view, 2 * GRACE).is_empty());
+    assert!(reported(&mut view, 2 * GRACE).is_empty());
 }
 
 #[test]
@@ -95,14 +95,14 @@ fn joins_and_leaves_of_a_group_are_reported_together() {
     let mut view = view("me");
     let update = PresenceChanges { joined: vec![join("room", "a"), join("room", "b")], ..users(&[], &[]) };
     view.update(&1, update, FirstSnapshot::News);
-    assert_eq!(told(&mut view, 1), ["room: +[a b] -[] =2"]);
+    assert_eq!(reported(&mut view, 1), ["room: +[a b] -[] =2"]);
     let left = vec![("room".into(), "a".into())];
     view.update(&1, PresenceChanges { left, ..users(&[], &[]) }, FirstSnapshot::News);
-    assert_eq!(told(&mut view, LEAVE_TICKS), ["room: +[] -[a] =1"]);
+    assert_eq!(reported(&mut view, LEAVE_TICKS), ["room: +[] -[a] =1"]);
     let left = vec![("room".into(), "b".into())];
     view.update(&1, PresenceChanges { left, ..users(&[], &[]) }, FirstSnapshot::News);
     view.update(&2, PresenceChanges { joined: vec![join("room", "b")], ..users(&[], &[]) }, FirstSnapshot::News);
-    assert!(told(&mut view, 2 * LEAVE_TICKS).is_empty(), "it has gone to another node");
+    assert!(reported(&mut view, 2 * LEAVE_TICKS).is_empty(), "it has gone to another node");
 }
 
 #[test]
@@ -143,9 +143,9 @@ fn only_changes_after_the_first_snapshot_are_reported() {
     view.update(&1, users(&["bob"], &[]), FirstSnapshot::Known);
     let end = PresenceChanges { phase: PresencePhase::SnapshotEnd, ..users(&["cid"], &[]) };
     view.update(&1, end, FirstSnapshot::Known);
-    assert_eq!(told(&mut view, 3), ["bob online"]);
+    assert_eq!(reported(&mut view, 3), ["bob online"]);
     view.update(&1, users(&[], &["ann"]), FirstSnapshot::News);
-    assert_eq!(told(&mut view, GRACE), ["ann offline"]);
+    assert_eq!(reported(&mut view, GRACE), ["ann offline"]);
 }
 
 #[test]
@@ -156,9 +156,9 @@ fn a_restarted_first_snapshot_is_still_treated_as_known() {
     view.update(&1, part(1, &["ann", "gone"]), FirstSnapshot::Known);
     view.update(&1, part(2, &["ann", "bob"]), FirstSnapshot::News);
     view.update(&1, end(2, &["cid"]), FirstSnapshot::News);
-    assert_eq!(told(&mut view, GRACE), ["gone offline"], "all of them were there before");
+    assert_eq!(reported(&mut view, GRACE), ["gone offline"], "all of them were there before");
     view.update(&1, end(3, &["ann", "bob", "cid", "dan"]), FirstSnapshot::News);
-    assert_eq!(told(&mut view, 2 * GRACE), ["dan online"], "the first snapshot was over");
+    assert_eq!(reported(&mut view, 2 * GRACE), ["dan online"], "the first snapshot was over");
 }
 
 #[test]
@@ -167,9 +167,9 @@ fn a_grace_without_end_is_never_over() {
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
     let left = vec![("room".into(), "a".into())];
     view.update(&1, PresenceChanges { joined: vec![join("room", "a")], ..users(&[], &[]) }, FirstSnapshot::News);
-    assert_eq!(told(&mut view, 1).len(), 2);
+    assert_eq!(reported(&mut view, 1).len(), 2);
     view.update(&1, PresenceChanges { left, ..users(&[], &["ann"]) }, FirstSnapshot::News);
-    assert_eq!(told(&mut view, 1_000), ["room: +[] -[a] =0"], "the user may come back");
+    assert_eq!(reported(&mut view, 1_000), ["room: +[] -[a] =0"], "the user may come back");
 }
 
 #[test]
@@ -177,12 +177,12 @@ fn a_new_stream_reports_changes_since_the_old_one() {
     let mut view = view("me");
     let joined = vec![join("room", "a"), join("room", "b")];
     view.update(&1, PresenceChanges { joined, ..users(&["ann", "bob"], &[]) }, FirstSnapshot::News);
-    told(&mut view, 1);
+    reported(&mut view, 1);
     let end = PresenceChanges { stream: 2, phase: PresencePhase::SnapshotEnd, ..users(&["bob", "cid"], &[]) };
     view.update(&1, PresenceChanges { joined: vec![join("room", "b")], ..end }, FirstSnapshot::News);
     view.update(&1, users(&["late"], &[]), FirstSnapshot::News);
-    assert_eq!(told(&mut view, 1), ["cid online"], "the old stream is over");
-    let mut rest = told(&mut view, GRACE);
+    assert_eq!(reported(&mut view, 1), ["cid online"], "the old stream is over");
+    let mut rest = reported(&mut view, GRACE);
     rest.sort();
     assert_eq!(rest, ["ann offline", "room: +[] -[a] =1"]);
 }
@@ -192,13 +192,13 @@ fn a_lost_node_takes_its_users_with_it_unless_it_returns() {
     let mut view = view("me");
     view.update(&1, users(&["ann", "bob"], &[]), FirstSnapshot::News);
     view.update(&2, users(&["bob"], &[]), FirstSnapshot::News);
-    told(&mut view, 1);
+    reported(&mut view, 1);
     view.suspend(&1);
-    assert_eq!(told(&mut view, 2), ["ann offline"]);
+    assert_eq!(reported(&mut view, 2), ["ann offline"]);
     view.resume(&1);
-    assert_eq!(told(&mut view, 2), ["ann online"]);
+    assert_eq!(reported(&mut view, 2), ["ann online"]);
     view.forget(&1, 0);
-    assert_eq!(told(&mut view, GRACE), ["ann offline"]);
+    assert_eq!(reported(&mut view, GRACE), ["ann offline"]);
     assert!(!view.follows(&1) && view.follows(&2));
 }
 
@@ -206,14 +206,14 @@ fn a_lost_node_takes_its_users_with_it_unless_it_returns() {
 fn the_grace_of_a_node_that_has_crashed_counts_from_when_it_was_missed() {
     let mut view = view("me");
     view.update(&1, users(&["ann"], &[]), FirstSnapshot::News);
-    told(&mut view, 1);
+    reported(&mut view, 1);
     view.forget(&1, GRACE - 10);
-    assert_eq!(told(&mut view, 9), [""; 0]);
-    assert_eq!(told(&mut view, 1), ["ann offline"]);
+    assert_eq!(reported(&mut view, 9), [""; 0]);
+    assert_eq!(reported(&mut view, 1), ["ann offline"]);
     view.update(&2, users(&["bob"], &[]), FirstSnapshot::News);
-    told(&mut view, 1);
+    reported(&mut view, 1);
     view.forget(&2, 10 * GRACE);
-    assert_eq!(told(&mut view, 1), ["bob offline"]);
+    assert_eq!(reported(&mut view, 1), ["bob offline"]);
 }
 
 #[test]
@@ -221,18 +221,18 @@ fn each_change_is_reported_by_one_of_the_listed_app_servers() {
     let mut views = ["a", "b", "c"].map(view);
     let all: Vec<_> = (0..100).map(|user| user.to_string()).collect();
     let online: Vec<_> = all.iter().map(String::as_str).collect();
-    let mut heard: Vec<String> = Vec::new();
+    let mut received: Vec<String> = Vec::new();
     for view in &mut views {
         view.update(&1, listed(&["a", "b", "c"]), FirstSnapshot::News);
         view.update(&1, users(&online, &[]), FirstSnapshot::News);
-        let told = told(view, 2);
-        assert!((20..50).contains(&told.len()), "{}", told.len());
-        heard.extend(told);
+        let reported = reported(view, 2);
+        assert!((20..50).contains(&reported.len()), "{}", reported.len());
+        received.extend(reported);
     }
-    heard.sort();
+    received.sort();
     let mut expected: Vec<_> = all.iter().map(|user| format!("{user} online")).collect();
     expected.sort();
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 }
 
 #[test]
@@ -244,16 +244,16 @@ fn pending_reports_of_a_lost_app_server_pass_to_another_one_if_still_true() {
     let mut theirs = all.iter().map(String::as_str).filter(of_b);
     let (stays, goes, about_to_go) = (theirs.next().unwrap(), theirs.next().unwrap(), theirs.next().unwrap());
     view.update(&1, users(&[stays, goes, about_to_go], &[]), FirstSnapshot::News);
-    assert!(told(&mut view, 1).is_empty());
+    assert!(reported(&mut view, 1).is_empty());
     view.update(&1, users(&[], &[goes]), FirstSnapshot::News);
-    assert!(told(&mut view, GRACE).is_empty());
+    assert!(reported(&mut view, GRACE).is_empty());
     view.update(&1, users(&[], &[about_to_go]), FirstSnapshot::News);
     view.update(&1, PresenceChanges { lost: names(&["b"]), ..listed(&["a"]) }, FirstSnapshot::News);
-    let mut told = told(&mut view, GRACE);
-    told.sort();
+    let mut reported = reported(&mut view, GRACE);
+    reported.sort();
     let mut expected = vec![format!("{goes} offline"), format!("{stays} online"), format!("{about_to_go} offline")];
     expected.sort();
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[test]
@@ -264,12 +264,12 @@ fn a_stopping_app_server_passes_on_reports_that_are_not_due_soon() {
     for view in [&mut stops, &mut stays] {
         view.update(&1, listed(&["a", "b"]), FirstSnapshot::News);
         view.update(&1, users(&[of_b], &[]), FirstSnapshot::News);
-        told(view, 1);
+        reported(view, 1);
         view.update(&1, users(&[], &[of_b]), FirstSnapshot::News);
         view.update(&1, listed(&["a"]), FirstSnapshot::News);
     }
-    assert!(told(&mut stops, 2 * GRACE).is_empty());
-    assert_eq!(told(&mut stays, 2 * GRACE), [format!("{of_b} offline")]);
+    assert!(reported(&mut stops, 2 * GRACE).is_empty());
+    assert_eq!(reported(&mut stays, 2 * GRACE), [format!("{of_b} offline")]);
 }
 
 /// Size of the simulated fleet.
@@ -372,7 +372,7 @@ impl World {
         self.apps[app].view.update(&key, begin, first);
         self.apps[app].view.update(&key, end, first);
         if !std::mem::replace(&mut self.nodes[node].streams[app].1, true) {
-            self.tell_list(node, &[]);
+            self.send_list(node, &[]);
         }
     }
 
@@ -381,12 +381,12 @@ impl World {
         listed.map(|(_, app)| app.name.as_str().into()).collect()
     }
 
-    fn tell_list(&mut self, node: usize, lost: &[ByteString]) {
+    fn send_list(&mut self, node: usize, lost: &[ByteString]) {
         let app_servers = Some(self.list(node));
-        self.tell(node, PresenceChanges { app_servers, lost: lost.to_vec(), ..PresenceChanges::default() });
+        self.send(node, PresenceChanges { app_servers, lost: lost.to_vec(), ..PresenceChanges::default() });
     }
 
-    fn tell(&mut self, node: usize, update: PresenceChanges) {
+    fn send(&mut self, node: usize, update: PresenceChanges) {
         let key = self.key(node);
         for (app, &(stream, _)) in self.apps.iter_mut().zip(&self.nodes[node].streams) {
             app.view.update(&key, PresenceChanges { stream, ..update.clone() }, FirstSnapshot::News);
@@ -403,7 +403,7 @@ impl World {
         let id = format!("c{}", self.next_id);
         let is_first = self.nodes[node].connections.iter().all(|connection| connection.user != user);
         let online = if is_first { vec![user.as_str().into()] } else { Vec::new() };
-        self.tell(node, PresenceChanges { online, joined: vec![join(&group, &id)], ..PresenceChanges::default() });
+        self.send(node, PresenceChanges { online, joined: vec![join(&group, &id)], ..PresenceChanges::default() });
         self.nodes[node].connections.push(Connection { id, user, groups: BTreeSet::from([group]) });
         self.changes += 1;
     }
@@ -417,7 +417,7 @@ impl World {
         let is_last = self.nodes[node].connections.iter().all(|connection| connection.user != user);
         let offline = if is_last { vec![user.into()] } else { Vec::new() };
         let left = groups.into_iter().map(|group| (group.into(), id.as_str().into())).collect();
-        self.tell(node, PresenceChanges { offline, left, ..PresenceChanges::default() });
+        self.send(node, PresenceChanges { offline, left, ..PresenceChanges::default() });
         self.changes += 1;
     }
 
@@ -431,7 +431,7 @@ impl World {
             connection.groups.remove(&group);
             update.left.push((group.into(), connection.id.as_str().into()));
         }
-        self.tell(node, update);
+        self.send(node, update);
         self.changes += 1;
     }
 

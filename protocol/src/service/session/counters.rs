@@ -101,7 +101,7 @@ impl Counters {
     }
 
     /// Records that the upgrade sent the number of received frames to the peer.
-    pub(super) fn told(&mut self, number: u64) {
+    pub(super) fn note_sent_in_upgrade(&mut self, number: u64) {
         if number >= self.received {
             (self.owed, self.owed_bytes) = (Owed::Nothing, 0);
         }

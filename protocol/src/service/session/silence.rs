@@ -17,7 +17,7 @@ impl Silence {
     }
 
     /// Restarts after bytes from the peer.
-    pub(super) fn heard(&mut self, now_ms: u64) {
+    pub(super) fn note_received(&mut self, now_ms: u64) {
         *self = Self::new(self.tick_ms, now_ms);
     }
 
@@ -52,7 +52,7 @@ mod tests {
         assert_eq!((silence.lasted_ms(), silence.poll_timeout()), (500, 60_500));
         silence.handle_timeout(60_500);
         assert_eq!(silence.lasted_ms(), 1_000);
-        silence.heard(60_501);
+        silence.note_received(60_501);
         assert_eq!((silence.lasted_ms(), silence.poll_timeout()), (0, 61_001));
     }
 }

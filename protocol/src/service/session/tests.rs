@@ -244,7 +244,7 @@ fn a_silent_socket_is_dead_and_a_quiet_end_pings() {
         now_ms += settings().tick_ms();
     }
     assert_eq!(now_ms, settings().dead_after_ms);
-    session.handle_heard(now_ms);
+    session.handle_received(now_ms);
     assert_eq!(session.handle_timeout(now_ms + 1), None);
 }
 

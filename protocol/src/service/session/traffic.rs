@@ -48,8 +48,8 @@ impl Session {
     }
 
     /// Records that bytes came from the peer.
-    pub fn handle_heard(&mut self, now_ms: u64) {
-        self.silence.heard(now_ms);
+    pub fn handle_received(&mut self, now_ms: u64) {
+        self.silence.note_received(now_ms);
     }
 
     /// Handles an acknowledgement in a ping, if any, and returns the freed room.

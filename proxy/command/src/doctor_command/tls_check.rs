@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use trunkline_proxy::parts::{Address, CertificateFault, ClientTls, TlsLookError, TlsSeen, look_at_tls, unix_seconds};
+use trunkline_proxy::parts::{Address, CertificateFault, ClientTls, TlsProbeError, TlsSeen, probe_tls, unix_seconds};
 
 use super::finding::Finding;
 
@@ -21,8 +21,7 @@ pub(super) async fn check_tls(address: &Address, at: SocketAddr, settings: &Clie
     if !address.is_tls() {
         return judge_plain(address);
     }
-    let looked =
-        timeout(deadline, async { look_at_tls(TcpStream::connect(at).await?, address.host(), settings).await });
+    let looked = timeout(deadline, async { probe_tls(TcpStream::connect(at).await?, address.host(), settings).await });
     match looked.await {
         Ok(Ok(seen)) => judge_tls(&seen, address.host(), settings, unix_seconds()),
         Ok(Err(error)) => judge_no_tls(&error),
@@ -45,11 +44,11 @@ fn judge_plain(address: &Address) -> Finding {
     }
 }
 
-fn judge_no_tls(error: &TlsLookError) -> Finding {
+fn judge_no_tls(error: &TlsProbeError) -> Finding {
     let advice = match error {
-        TlsLookError::Setup(_) | TlsLookError::Roots(_) => "give the CA certificates by --ca-file",
-        TlsLookError::Name(_) => "give clients a host name that a certificate can contain",
-        TlsLookError::Handshake(_) | TlsLookError::NoCertificate => {
+        TlsProbeError::Setup(_) | TlsProbeError::Roots(_) => "give the CA certificates by --ca-file",
+        TlsProbeError::Name(_) => "give clients a host name that a certificate can contain",
+        TlsProbeError::Handshake(_) | TlsProbeError::NoCertificate => {
             "check that this port uses TLS 1.2 or 1.3, without client certificates"
         }
     };

@@ -164,7 +164,7 @@ pub(crate) mod tests {
         RecordingLine::Close(CloseLine { connection: connection.into(), ..CloseLine::default() })
     }
 
-    fn say(at_us: u64) -> RecordingLine {
+    fn message(at_us: u64) -> RecordingLine {
         let text = Some("x".repeat(200));
         RecordingLine::Up(MessageLine { at_us, text, kind: "raw".into(), ..MessageLine::default() })
     }
@@ -188,7 +188,7 @@ pub(crate) mod tests {
     #[test]
     fn full_files_are_numbered_and_the_oldest_goes() {
         let folder = TestFolder::new();
-        let path = written(&folder, 2, (0..30).map(say));
+        let path = written(&folder, 2, (0..30).map(message));
         let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
         for path in [path.clone(), older(&path, 1)] {
@@ -209,7 +209,7 @@ pub(crate) mod tests {
     fn each_file_begins_with_the_header_and_the_connections_that_are_open() {
         let folder = TestFolder::new();
         let path =
-            written(&folder, 1, [open("gone"), open("stays"), close("gone")].into_iter().chain((0..30).map(say)));
+            written(&folder, 1, [open("gone"), open("stays"), close("gone")].into_iter().chain((0..30).map(message)));
         let lines = lines(&path);
         assert_eq!(lines[0], RecordingLine::Header(header()));
         let RecordingLine::Open(open) = &lines[1] else { panic!("{:?}", lines[1]) };
@@ -221,7 +221,7 @@ pub(crate) mod tests {
     fn openings_that_fill_a_file_do_not_begin_new_ones_for_ever() {
         let many = (0..60).map(|number| open(&format!("{number}")));
         let folder = TestFolder::new();
-        let path = written(&folder, 3, many.chain([say(1), say(2)]));
+        let path = written(&folder, 3, many.chain([message(1), message(2)]));
         assert_eq!(lines(&path).len(), 1 + 60 + 1);
     }
 }

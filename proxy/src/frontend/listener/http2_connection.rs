@@ -164,18 +164,18 @@ where
         served = &mut connection => served,
         () = streams.idle(gate.header_timeout(), gate.keep_alive_timeout()) => {
             connection.as_mut().graceful_shutdown();
-            say_goodbye(connection, &streams).await
+            send_goodbye(connection, &streams).await
         }
         // A new connection is served once, as with HTTP/1.1.
         () = async { gate.stopping().await; streams.first().await } => {
             connection.as_mut().graceful_shutdown();
-            say_goodbye(connection, &streams).await
+            send_goodbye(connection, &streams).await
         }
         () = streams.taken_back(TAKEN_BACK_MAX) => {
             gate.count_resets();
             debug!(%peer, "HTTP/2 connection closed: its client resets too many requests");
             connection.as_mut().graceful_shutdown();
-            say_goodbye(connection, &streams).await
+            send_goodbye(connection, &streams).await
         }
     };
     if let Err(error) = served {
@@ -186,7 +186,7 @@ where
 
 /// Runs a connection after GOAWAY. Requests in flight are served; silent clients, and those that keep cancelling
 /// requests, are not waited for.
-async fn say_goodbye(connection: impl Future<Output = hyper::Result<()>>, streams: &OpenStreams) -> hyper::Result<()> {
+async fn send_goodbye(connection: impl Future<Output = hyper::Result<()>>, streams: &OpenStreams) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     loop {
         let served = tokio::select! {

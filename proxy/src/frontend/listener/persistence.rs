@@ -28,7 +28,7 @@ impl Persistence {
 
     /// Whether the client keeps the connection after this request.
     pub(super) fn is_wanted<B>(request: &Request<B>) -> bool {
-        request.version() == Version::HTTP_11 && !says_close(request.headers())
+        request.version() == Version::HTTP_11 && !requests_close(request.headers())
     }
 
     /// Whether the connection ends after the next response in any case.
@@ -52,7 +52,7 @@ impl Persistence {
     }
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
+fn requests_close(headers: &HeaderMap) -> bool {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
 }

@@ -47,8 +47,8 @@ pub(crate) fn answer(
 ) -> Response {
     // Without room in the client's window, the body is not polled even once.
     permit.iter().for_each(|permit| permit.progress().wait_for_reader());
-    let is_length_told = answer.headers().contains_key(CONTENT_LENGTH);
-    answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_told, _in_flight: in_flight, permit }))
+    let is_length_known = answer.headers().contains_key(CONTENT_LENGTH);
+    answer.map(|body| Body::new(RelayedResponseBody { body, meter, is_length_known, _in_flight: in_flight, permit }))
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ pub(super) fn prepare_request(parts: &mut Parts, query: &RequestQuery, client: &
     let begins = parts.method == Method::GET && client.is_fresh;
     let is_bearer = bearer(&parts.headers).is_some();
     let is_needed = |name: &HeaderName| {
-        let is_told = begins && is_for_the_app(name.as_str()) && *name != CONTENT_LENGTH;
-        REQUEST_HEADERS.contains(name) || (is_told && !(is_bearer && *name == AUTHORIZATION))
+        let is_forwarded = begins && is_for_the_app(name.as_str()) && *name != CONTENT_LENGTH;
+        REQUEST_HEADERS.contains(name) || (is_forwarded && !(is_bearer && *name == AUTHORIZATION))
     };
     let others: Vec<_> = parts.headers.keys().filter(|name| !is_needed(name)).cloned().collect();
     for name in others {

@@ -245,7 +245,7 @@ mod tests {
         let settings = Settings { relay, ..Settings::embedded(keys, Vec::new(), true) };
         let shard = ShardSender::new().0;
         let shared = Shared::new(settings, Connectors::default(), vec![shard.clone()]);
-        let hub = shared.hubs.learn(HubManifest::new("chat", "/chat"), &crate::upstream::ServerGroup::default());
+        let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &crate::upstream::ServerGroup::default());
         for app in apps {
             let id = shared.hubs.number(&app.to_string());
             let target = AppTarget::Network(format!("http://{app}").parse().unwrap());

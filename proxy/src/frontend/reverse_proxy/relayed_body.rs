@@ -151,7 +151,7 @@ pub(crate) struct RelayedResponseBody<B> {
     pub(super) body: B,
     pub(super) meter: Option<ByteMeter>,
     /// Whether the head states the length. If not, none may be added: a response to HEAD has an empty body.
-    pub(super) is_length_told: bool,
+    pub(super) is_length_known: bool,
     pub(super) _in_flight: InFlight,
     pub(super) permit: Option<Arc<RelayPermit>>,
 }
@@ -179,7 +179,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for RelayedResponseBody<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.is_length_told { self.body.size_hint() } else { SizeHint::new() }
+        if self.is_length_known { self.body.size_hint() } else { SizeHint::new() }
     }
 }
 

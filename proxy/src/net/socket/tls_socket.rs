@@ -97,12 +97,12 @@ impl TlsSocket {
 
     /// Shuts down both directions, with a TLS close if there is room; the reading task sees the end.
     pub(super) fn cut(&self) {
-        self.say_end();
+        self.send_close_notify();
         // Fails only if the peer has already closed; the reader then sees the end, too.
         drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
     }
 
-    fn say_end(&self) {
+    fn send_close_notify(&self) {
         let mut records = self.records.borrow_mut();
         records.close();
         // Best effort: a peer that has stopped reading does not get the close.
@@ -129,6 +129,6 @@ impl TlsSocket {
 impl Drop for TlsSocket {
     /// Closes TLS cleanly, so that the peer can rule out truncation.
     fn drop(&mut self) {
-        self.say_end();
+        self.send_close_notify();
     }
 }

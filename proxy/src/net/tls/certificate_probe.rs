@@ -49,7 +49,7 @@ pub enum CertificateFault {
 
 /// Reason why no certificate could be examined.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsLookError {
+pub enum TlsProbeError {
     /// The TLS files are unusable.
     #[error(transparent)]
     Setup(#[from] TlsError),
@@ -71,7 +71,7 @@ pub enum TlsLookError {
 ///
 /// # Errors
 /// If the handshake does not take place.
-pub async fn look_at_tls(stream: TcpStream, host: &str, settings: &ClientTls) -> Result<TlsSeen, TlsLookError> {
+pub async fn probe_tls(stream: TcpStream, host: &str, settings: &ClientTls) -> Result<TlsSeen, TlsProbeError> {
     let roots = Arc::new(super::client_config::roots(settings)?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
     let witness = Arc::new(CertificateWitness { verifier, shown: OnceLock::new() });
@@ -84,7 +84,7 @@ pub async fn look_at_tls(stream: TcpStream, host: &str, settings: &ClientTls) ->
         Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
         _ => "an unknown version of TLS",
     };
-    let shown = witness.shown.get().ok_or(TlsLookError::NoCertificate)?;
+    let shown = witness.shown.get().ok_or(TlsProbeError::NoCertificate)?;
     Ok(TlsSeen {
         version,
         certificates: shown.len(),

@@ -70,7 +70,7 @@ pub(crate) fn reassign_all_to(state: &mut ShardState, link: &LinkHandle) {
 }
 
 /// Moves a share of the app server's clients to its new link.
-pub(crate) fn level_links(state: &mut ShardState, link: &HomeLink) {
+pub(crate) fn rebalance_links(state: &mut ShardState, link: &HomeLink) {
     let Some(pool) = pool_of(&state.core, link) else { return };
     let homes = pool.homes();
     if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {

@@ -52,7 +52,7 @@ pub(crate) struct PendingCloseNotice {
     pub(crate) cause: Cause,
     pub(crate) error: Option<ByteString>,
     /// Link that took the notice; `None` if unsent.
-    pub(crate) told: Option<HomeLink>,
+    pub(crate) notified: Option<HomeLink>,
     pub(crate) since: u32,
 }
 
@@ -62,15 +62,15 @@ pub(crate) struct PendingCloseNotices {
     ends: VecDeque<PendingCloseNotice>,
     bytes: usize,
     /// Seconds after which a link has acknowledged its frames, or its session has ended.
-    told_kept_s: u32,
+    ack_ttl_s: u32,
     /// Seconds for which an unsent notice is kept.
-    untold_kept_s: u32,
+    pending_ttl_s: u32,
     counters: Arc<Counters>,
 }
 
 impl PendingCloseNotices {
-    pub(crate) fn new(told_kept_s: u32, untold_kept_s: u32, counters: Arc<Counters>) -> Self {
-        Self { ends: VecDeque::new(), bytes: 0, told_kept_s, untold_kept_s, counters }
+    pub(crate) fn new(ack_ttl_s: u32, pending_ttl_s: u32, counters: Arc<Counters>) -> Self {
+        Self { ends: VecDeque::new(), bytes: 0, ack_ttl_s, pending_ttl_s, counters }
     }
 
     pub(crate) fn add(&mut self, end: PendingCloseNotice) {
@@ -90,9 +90,9 @@ impl PendingCloseNotices {
     /// Handles the end of a link's session, given the ids of unacknowledged notices.
     pub(crate) fn link_lost(&mut self, link: LinkId, pending_closes: &[ByteString]) {
         let is_pending = |id: &ByteString| pending_closes.binary_search(id).is_ok();
-        self.keep(|end| match &end.told {
-            Some(told) if told.id() == link => {
-                end.told = None;
+        self.keep(|end| match &end.notified {
+            Some(notified) if notified.id() == link => {
+                end.notified = None;
                 is_pending(&end.id)
             }
             _ => true,
@@ -103,35 +103,35 @@ impl PendingCloseNotices {
     pub(crate) fn handed_over(&mut self, hub: HubIndex, app: AppServerId, id: &str) {
         let found = self.ends.iter_mut().rev().find(|end| end.hub == hub && end.from == app && end.id == id);
         if let Some(end) = found {
-            (end.is_handed_over, end.told) = (true, None);
+            (end.is_handed_over, end.notified) = (true, None);
         }
     }
 
     /// Sends the notices that can be sent now.
-    pub(crate) fn tell(&mut self, hubs: &HubRegistry, now: u32) {
-        if self.ends.iter().all(|end| end.told.is_some()) {
+    pub(crate) fn notify(&mut self, hubs: &HubRegistry, now: u32) {
+        if self.ends.iter().all(|end| end.notified.is_some()) {
             return;
         }
-        for end in self.ends.iter_mut().filter(|end| end.told.is_none()) {
+        for end in self.ends.iter_mut().filter(|end| end.notified.is_none()) {
             let Some(hub) = hubs.at(end.hub) else { continue };
-            end.told = match end.owner(&hub) {
+            end.notified = match end.owner(&hub) {
                 Some(link) => link.filter(|link| link.queue(&end.close())),
                 None => end.notify_another(&hub, &hubs.instance(end.from), &self.counters),
             };
-            if end.told.is_some() {
+            if end.notified.is_some() {
                 end.since = now;
             }
         }
     }
 
     pub(crate) fn evict_old(&mut self, now: u32) {
-        let (told_kept_s, untold_kept_s) = (self.told_kept_s, self.untold_kept_s);
+        let (ack_ttl_s, pending_ttl_s) = (self.ack_ttl_s, self.pending_ttl_s);
         let counters = Arc::clone(&self.counters);
         self.keep(|end| {
             let age = now.saturating_sub(end.since);
-            match &end.told {
-                Some(link) => age < KEPT_MIN_S || (age < told_kept_s && !link.has_delivered_all()),
-                None if age < untold_kept_s => true,
+            match &end.notified {
+                Some(link) => age < KEPT_MIN_S || (age < ack_ttl_s && !link.has_delivered_all()),
+                None if age < pending_ttl_s => true,
                 None => {
                     counters.ends_lost.increment();
                     false
@@ -153,7 +153,7 @@ impl PendingCloseNotices {
     }
 
     fn count_lost(&self, end: &PendingCloseNotice) {
-        if end.told.is_none() {
+        if end.notified.is_none() {
             self.counters.ends_lost.increment();
         }
     }
@@ -173,11 +173,11 @@ impl PendingCloseNotice {
         let group = RouteChoice::group_name(self.group.as_ref());
         let mut homes = (0..hub.pools().len()).filter_map(|_| hub.choose_home_in(group));
         let home = homes.find(|home| home.supports_handovers())?;
-        let told = home.queue(&self.opening(from)?);
-        if told {
+        let notified = home.queue(&self.opening(from)?);
+        if notified {
             counters.ends_passed_on.increment();
         }
-        told.then_some(home)
+        notified.then_some(home)
     }
 
     fn opening(&self, from: &str) -> Option<ServiceMessage> {

@@ -60,20 +60,20 @@ pub(crate) struct Reassignment {
 impl Reassignment {
     pub(crate) fn new(resume_window_ms: u64, hold_timeout_s: u32, counters: Arc<Counters>) -> Self {
         let moved_remembered_s = moved_remembered_s(resume_window_ms);
-        let untold_kept_s = moved_remembered_s.saturating_add(hold_timeout_s);
-        let ends = PendingCloseNotices::new(moved_remembered_s, untold_kept_s, counters.clone());
+        let pending_ttl_s = moved_remembered_s.saturating_add(hold_timeout_s);
+        let ends = PendingCloseNotices::new(moved_remembered_s, pending_ttl_s, counters.clone());
         let (waiting, moved_away, probes) = (IndexSet::new(), Vec::new(), Probes::default());
         Self { waiting, moved_away, ends, probes, moved_remembered_s, counters }
     }
 
-    /// Records the close of a client connection that its app server knew; `is_told` if its link took the
+    /// Records the close of a client connection that its app server knew; `is_notified` if its link took the
     /// notice.
     pub(crate) fn ended(
         &mut self,
         client: &Client,
         (link, group, released): (&HomeLink, Option<Arc<ServerGroup>>, Option<ReleaseReason>),
         reason: &CloseReason,
-        is_told: bool,
+        is_notified: bool,
         now: u32,
     ) {
         let Some(opening) = client.cold().opening().cloned() else { return };
@@ -86,7 +86,7 @@ impl Reassignment {
             group,
             cause: reason.cause,
             error: reason.error_for_app(),
-            told: is_told.then(|| link.clone()),
+            notified: is_notified.then(|| link.clone()),
             since: now,
         });
     }
@@ -105,7 +105,7 @@ impl Reassignment {
 
     /// Reports closes to app servers that have not been notified.
     pub(crate) fn send_close_notices(&mut self, hubs: &HubRegistry, now: u32) {
-        self.ends.tell(hubs, now);
+        self.ends.notify(hubs, now);
     }
 
     /// Slots of the clients waiting for a primary.

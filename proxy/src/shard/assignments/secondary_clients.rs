@@ -224,11 +224,12 @@ impl SecondaryClients {
         // If the app server is now the primary, it still has the connection.
         let home_of = |client: &&Client| client.home().app() != side.link.app();
         let Some(client) = core.connections.get(slot).filter(home_of) else { return };
-        let is_told = side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, client.id()));
+        let is_notified =
+            side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, client.id()));
         let released = side.assignment.released();
         if side.assignment.was_open() && released != Some(ReleaseReason::Ended) {
             let group = core.context.shared.hubs.groups().find(&side.group);
-            reassignment.ended(client, (&side.link, group, released), reason, is_told, core.tick);
+            reassignment.ended(client, (&side.link, group, released), reason, is_notified, core.tick);
         }
     }
 

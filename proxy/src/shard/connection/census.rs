@@ -19,7 +19,7 @@ impl ClientKind {
     #[must_use]
     pub(crate) fn of(client: &Client) -> Self {
         let (hub, app) = (client.home().hub(), client.home().app());
-        Self { hub, app, transport: client.traits().transport.name(), protocol: client.content().speech().label() }
+        Self { hub, app, transport: client.traits().transport.name(), protocol: client.content().protocol().label() }
     }
 }
 

@@ -5,7 +5,7 @@ pub(crate) struct Liveness {
     /// Tick of the last hub message to the client; transport frames don't count.
     last_sent: u32,
     /// Tick of the last hub message, or part of one, from the client; for a raw endpoint, of any byte.
-    last_heard: u32,
+    last_received: u32,
     /// Set by the client's first ping, which starts the timeout.
     has_pinged: bool,
     /// The transport detects a lost client, without pings or a timeout.
@@ -16,7 +16,7 @@ impl Liveness {
     /// Liveness of a new connection. `is_inherent` is set if the transport detects a lost client.
     #[must_use]
     pub(crate) fn new(now: u32, is_inherent: bool) -> Self {
-        Self { last_sent: now, last_heard: now, has_pinged: false, is_inherent }
+        Self { last_sent: now, last_received: now, has_pinged: false, is_inherent }
     }
 
     #[must_use]
@@ -25,8 +25,8 @@ impl Liveness {
     }
 
     #[must_use]
-    pub(crate) fn last_heard(&self) -> u32 {
-        self.last_heard
+    pub(crate) fn last_received(&self) -> u32 {
+        self.last_received
     }
 
     #[must_use]
@@ -46,8 +46,8 @@ impl Liveness {
 
     /// Records data from the client. Returns the tick of the previous data.
     #[inline]
-    pub(crate) fn heard(&mut self, now: u32) -> u32 {
-        std::mem::replace(&mut self.last_heard, now)
+    pub(crate) fn note_received(&mut self, now: u32) -> u32 {
+        std::mem::replace(&mut self.last_received, now)
     }
 
     pub(crate) fn pinged(&mut self) {
@@ -61,6 +61,6 @@ impl Liveness {
 
     /// Records that the client resumed over another socket.
     pub(crate) fn come_back(&mut self, now: u32) {
-        (self.last_sent, self.last_heard) = (now, now);
+        (self.last_sent, self.last_received) = (now, now);
     }
 }

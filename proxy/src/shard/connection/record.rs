@@ -270,7 +270,7 @@ impl Client {
     /// Removes a pause reason. If it was the last one, reading resumes and the silence timeout restarts.
     pub(crate) fn resume(&mut self, reason: PauseReason, now: u32) {
         if self.cold.pauses_mut().remove(reason) {
-            self.liveness.heard(now);
+            self.liveness.note_received(now);
         }
     }
 

@@ -16,7 +16,7 @@ pub(crate) struct RebalanceOrder {
 
 /// Clients of an app server at a hub of one shard.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct LevelCount {
+pub(crate) struct RebalanceCount {
     pub present: u64,
     /// Present clients with a requested handover.
     pub going: u64,
@@ -48,8 +48,8 @@ impl ServerRebalance {
     }
 
     #[must_use]
-    pub(crate) fn level_counts(&self, census: &Census) -> HashMap<(HubIndex, AppServerId), LevelCount> {
-        let mut counts: HashMap<_, LevelCount> = HashMap::new();
+    pub(crate) fn rebalance_counts(&self, census: &Census) -> HashMap<(HubIndex, AppServerId), RebalanceCount> {
+        let mut counts: HashMap<_, RebalanceCount> = HashMap::new();
         for (kind, clients) in census.iter() {
             counts.entry((kind.hub, kind.app)).or_default().present += clients;
         }

@@ -29,25 +29,25 @@ use crate::upstream::{HomeLink, Pool};
 const SILENT_TICKS: u32 = 2;
 
 /// Starts the search for an order at a random slot, so that different clients move with each release.
-pub(crate) fn level_search(order: &RebalanceOrder) -> DepartureSearch {
+pub(crate) fn rebalance_search(order: &RebalanceOrder) -> DepartureSearch {
     DepartureSearch::new(order.clients, usize::from_ne_bytes(random_bytes()) / 2)
 }
 
 /// Runs one step of that search. Returns `true` after the last one.
-pub(crate) fn search_for_level(core: &ShardCore, order: &RebalanceOrder, search: &mut DepartureSearch) -> bool {
-    search.step(&core.connections, |client| may_be_levelled(core, client, order).then_some(Fit::Preferred))
+pub(crate) fn step_rebalance_search(core: &ShardCore, order: &RebalanceOrder, search: &mut DepartureSearch) -> bool {
+    search.step(&core.connections, |client| may_be_rebalanced(core, client, order).then_some(Fit::Preferred))
 }
 
 /// Reassigns a client of an order at its scheduled time.
-pub(crate) fn level_due(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
+pub(crate) fn rebalance_due(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let client = state.core.connections.live(slot);
-    if client.is_some_and(|client| may_be_levelled(&state.core, client, order)) {
-        level(state, slot, order);
+    if client.is_some_and(|client| may_be_rebalanced(&state.core, client, order)) {
+        rebalance(state, slot, order);
     }
 }
 
 /// Assigns the new server to a client, or requests its handover.
-fn level(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
+fn rebalance(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let Some(to) = new_server(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
     if client.home().capabilities().confirms_hand_over {
@@ -63,7 +63,7 @@ fn level(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
 }
 
 /// Takes the new server's link for a client handed over for it.
-pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
+pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
     let asked = state.server_rebalance.take(slot)?;
     state.core.connections.get_current(slot, asked.serial)?;
     state.core.refresh_group(slot);
@@ -74,7 +74,7 @@ pub(crate) fn take_level_target(state: &mut ShardState, slot: Slot) -> Option<Ho
 
 /// Resumes a client that its app server keeps because it is not idle there. Returns `false` if the client is
 /// leaving for another reason.
-pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
+pub(crate) fn stay_assigned(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
     let Some(asked) = state.server_rebalance.take(slot) else { return false };
     let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.serial() == asked.serial) else {
@@ -94,7 +94,7 @@ pub(crate) fn stay_unlevelled(state: &mut ShardState, slot: Slot) -> bool {
 
 /// Resumes a client during a handover because its app server waits for input.
 pub(crate) fn read_on(state: &mut ShardState, slot: Slot) {
-    if !stay_unlevelled(state, slot) {
+    if !stay_assigned(state, slot) {
         state.core.control(slot, &Role::Home, FlowOperation::ReadOn);
     }
 }
@@ -107,7 +107,7 @@ fn ask_if_idle(id: &str) -> ServiceMessage {
 }
 
 /// Whether an order may move this client now: it is idle, and does not notice the move.
-fn may_be_levelled(core: &ShardCore, client: &Client, order: &RebalanceOrder) -> bool {
+fn may_be_rebalanced(core: &ShardCore, client: &Client, order: &RebalanceOrder) -> bool {
     let (home, assignment) = (client.home(), client.assignments().home());
     let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
     let is_at_rest = || {
@@ -117,7 +117,7 @@ fn may_be_levelled(core: &ShardCore, client: &Client, order: &RebalanceOrder) ->
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.capabilities().confirms_hand_over {
         true => client.can_be_handed_over() && home.supports_idle_handovers(),
-        false => client.can_move() && core.tick.saturating_sub(client.liveness().last_heard()) >= SILENT_TICKS,
+        false => client.can_move() && core.tick.saturating_sub(client.liveness().last_received()) >= SILENT_TICKS,
     };
     is_there && is_at_rest() && is_here() && can_go()
 }

@@ -127,13 +127,13 @@ fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
         return if is_due { Due::Now(Overdue::KeepAlive) } else { Due::Wait(now.saturating_add(keep_alive)) };
     }
     // Silence does not count while the client is paused.
-    if live.has_pinged() && client.pauses().is_empty() && passed(live.last_heard(), timeout) {
+    if live.has_pinged() && client.pauses().is_empty() && passed(live.last_received(), timeout) {
         return Due::Now(Overdue::TimedOut);
     }
     if passed(live.last_sent(), keep_alive) {
         return Due::Now(Overdue::KeepAlive);
     }
-    let silent_at = if live.has_pinged() { live.last_heard().saturating_add(timeout) } else { u32::MAX - 1 };
+    let silent_at = if live.has_pinged() { live.last_received().saturating_add(timeout) } else { u32::MAX - 1 };
     Due::Wait(live.last_sent().saturating_add(keep_alive).min(silent_at).saturating_add(1))
 }
 
@@ -141,7 +141,7 @@ fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
 /// of sent data, because clients may have nothing to send. All WebSockets answer pings, so silence after a ping means
 /// that the client is gone.
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
-    let silent_for = now.saturating_sub(client.liveness().last_heard());
+    let silent_for = now.saturating_sub(client.liveness().last_received());
     match silent_for {
         // Replies of a paused client are not read, but a write detects a closed socket.
         1.. if !client.pauses().is_empty() && silent_for.is_multiple_of(keep_alive) => Due::Now(Overdue::KeepAlive),
@@ -149,7 +149,7 @@ fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
         // A client pinged late still gets an interval for its reply.
         _ if silent_for > timeout.max(keep_alive.saturating_mul(2)) => Due::Now(Overdue::TimedOut),
         _ if silent_for > keep_alive => Due::Now(Overdue::KeepAlive),
-        _ => Due::Wait(client.liveness().last_heard().saturating_add(keep_alive).saturating_add(1)),
+        _ => Due::Wait(client.liveness().last_received().saturating_add(keep_alive).saturating_add(1)),
     }
 }
 
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn live(client: &mut Client, heard: u32, sent: u32) {
-        client.liveness_mut().heard(heard);
+        client.liveness_mut().note_received(heard);
         client.liveness_mut().sent(sent);
     }
 
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_check_returns_what_is_overdue_and_checks_again_a_tick_later() {
         let hubs = HubRegistry::default();
-        hubs.learn(settings(), &ServerGroup::default());
+        hubs.register(settings(), &ServerGroup::default());
         let (mut connections, mut wheel) = (Connections::default(), KeepAlive::default());
         let silent = connections.insert(client(|client| client.liveness_mut().sent(100)), None);
         let mut fresh = client_of(1, Content::Hub(HubProtocol::Json));

@@ -266,7 +266,7 @@ impl UserGroups {
     ///
     /// # Errors
     /// If too many are stored, or a name is too long.
-    pub(crate) fn learn(&self, told: &SharedMembership) -> Result<MembershipNews, MembershipRefused> {
+    pub(crate) fn merge(&self, told: &SharedMembership) -> Result<MembershipNews, MembershipRefused> {
         self.check_names(&told.user, &told.group)?;
         let now_ms = self.now_ms();
         let changed_ms = now_ms.saturating_sub_unsigned(told.age_ms);
@@ -294,9 +294,9 @@ impl UserGroups {
         kept.users.keys().chain(gone).cloned().collect()
     }
 
-    /// Passes a user's memberships to `tell`, for another node. Under the lock, so that later changes are sent
+    /// Passes a user's memberships to `report`, for another node. Under the lock, so that later changes are sent
     /// after this.
-    pub(crate) fn tell(&self, user: &UserKey, mut tell: impl FnMut(SharedMembership)) {
+    pub(crate) fn report(&self, user: &UserKey, mut report: impl FnMut(SharedMembership)) {
         let (kept, now, now_ms) = (self.kept(), Instant::now(), self.now_ms());
         let told = |group: &ByteString, left: Duration, changed_ms: i64| SharedMembership {
             hub: user.0.clone(),
@@ -306,12 +306,12 @@ impl UserGroups {
             age_ms: u64::try_from(now_ms.saturating_sub(changed_ms)).unwrap_or_default(),
         };
         for (group, at_ms) in kept.left.of(user) {
-            tell(told(group, Duration::ZERO, at_ms));
+            report(told(group, Duration::ZERO, at_ms));
         }
         for kept in kept.users.get(user).into_iter().flatten() {
             let left = kept.until.saturating_duration_since(now);
             if left >= Duration::from_millis(1) {
-                tell(told(&kept.group, left, kept.changed_ms));
+                report(told(&kept.group, left, kept.changed_ms));
             }
         }
     }
@@ -458,15 +458,15 @@ mod tests {
 
     fn told(groups: &UserGroups) -> Vec<SharedMembership> {
         let mut told = Vec::new();
-        groups.users().iter().for_each(|user| groups.tell(user, |one| told.push(one)));
+        groups.users().iter().for_each(|user| groups.report(user, |one| told.push(one)));
         told
     }
 
     /// Exchanges all memberships between two nodes.
     fn introduce(one: &UserGroups, other: &UserGroups) {
         let (of_one, of_other) = (told(one), told(other));
-        of_one.iter().for_each(|told| drop(other.learn(told)));
-        of_other.iter().for_each(|told| drop(one.learn(told)));
+        of_one.iter().for_each(|told| drop(other.merge(told)));
+        of_other.iter().for_each(|told| drop(one.merge(told)));
     }
 
     #[test]
@@ -534,7 +534,7 @@ mod tests {
         assert!(groups.note("chat", &ServiceMessage::UserJoinGroup(change)).is_ok());
         let forever = SharedMembership { left_ms: u64::MAX, ..told(&groups)[0].clone() };
         let other = groups_of(10);
-        assert_eq!(other.learn(&SharedMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
+        assert_eq!(other.merge(&SharedMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
         advance(Duration::from_secs(MEMBERSHIP_S.unsigned_abs())).await;
         assert_eq!((groups.take_expired().len(), other.take_expired().len()), (1, 1));
     }
@@ -555,11 +555,11 @@ mod tests {
         let other = groups_of(10);
         let (hub, left_ms, age_ms) = (name("chat"), 10, 0);
         let mut of_frame = SharedMembership { hub, user: user.clone(), group: group.clone(), left_ms, age_ms };
-        other.learn(&of_frame).unwrap();
+        other.merge(&of_frame).unwrap();
         assert!(are_copies(&other));
         advance(Duration::from_millis(1)).await;
         of_frame.left_ms = 0;
-        other.learn(&of_frame).unwrap();
+        other.merge(&of_frame).unwrap();
         groups.note("chat", &ServiceMessage::UserLeaveGroup(change(None))).unwrap();
         assert!(are_copies(&groups) && are_copies(&other) && told(&other).len() == 1);
     }
@@ -613,7 +613,7 @@ mod tests {
         let (one, other) = (groups_of(2), groups_of(1));
         one.join("chat", "ann", "red", 100).unwrap();
         let red = told(&one)[0].clone();
-        let news = |told: &SharedMembership| other.learn(told);
+        let news = |told: &SharedMembership| other.merge(told);
         assert_eq!((news(&red), news(&red)), (Ok(MembershipNews::Begun), Ok(MembershipNews::Nothing)));
         let blue = SharedMembership { group: name("blue"), ..red };
         assert!(news(&blue).is_err(), "the limit holds for what is told, too");
@@ -638,7 +638,7 @@ mod tests {
         for left_ms in [0, 1_000] {
             let told =
                 SharedMembership { hub: hub.clone(), user: user.clone(), group: group.clone(), left_ms, age_ms: 0 };
-            assert!(groups.learn(&told).is_err(), "an end is remembered, too");
+            assert!(groups.merge(&told).is_err(), "an end is remembered, too");
         }
         assert_eq!((groups.bytes(), told(&groups).len()), (0, 0));
         assert!(groups.join("chat", &"é".repeat(1024), &"x".repeat(1024), 10).is_ok());

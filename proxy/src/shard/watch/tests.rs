@@ -47,7 +47,7 @@ fn read_all(bed: &mut Testbed, watch: u64) -> WatchBatch {
     bed.state.watch_desk().read(watch).unwrap()
 }
 
-fn say(bed: &mut Testbed, slot: Slot, text: &str, is_marked: bool) -> Option<i64> {
+fn send_text(bed: &mut Testbed, slot: Slot, text: &str, is_marked: bool) -> Option<i64> {
     let traced = bed.state.core.watch_up(slot, text.as_bytes(), 0, Some(Instant::now()))?;
     let (mark, app) = (traced.mark?, AppServerId::from(OWN));
     bed.state.core.watched_up(*traced, if is_marked { UpwardEnd::SentMarked(app) } else { UpwardEnd::Sent(app) });
@@ -107,7 +107,7 @@ async fn a_call_is_reported_with_its_hops_and_its_answer_refers_to_it() {
     let ann = bed.client("ann");
     let number = trace(&mut bed, WatchSubject::Connection(whole_id("ann")));
     find(&mut bed, number);
-    let mark = say(&mut bed, ann, SAY, true).unwrap();
+    let mark = send_text(&mut bed, ann, SAY, true).unwrap();
     bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
     let ended = TraceReport { mark, queued_us: Some(0), ran_us: Some(9), ..TraceReport::default() };
     report(&mut bed, "ann", ann, TraceReport { ran_us: None, ..ended.clone() });
@@ -136,8 +136,8 @@ async fn other_clients_are_not_traced_and_payloads_are_included_only_on_request(
     for number in [hidden, shown] {
         find(&mut bed, number);
     }
-    assert_eq!(say(&mut bed, ben, SAY, true), None);
-    assert!(say(&mut bed, ann, SAY, true).is_some());
+    assert_eq!(send_text(&mut bed, ben, SAY, true), None);
+    assert!(send_text(&mut bed, ann, SAY, true).is_some());
     let payload = |bed: &mut Testbed, trace| {
         let pieces = read_all(bed, trace).pieces;
         pieces.into_iter().find_map(|piece| match piece.event {
@@ -155,7 +155,7 @@ async fn a_method_is_followed_at_all_clients_in_both_directions() {
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let (calls, sends) =
         (trace(&mut bed, WatchSubject::Method("sAy".into())), trace(&mut bed, WatchSubject::Method("Said".into())));
-    say(&mut bed, ann, &format!("{}{SAY}", SAID.replace("Said", "Other")), true);
+    send_text(&mut bed, ann, &format!("{}{SAY}", SAID.replace("Said", "Other")), true);
     bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
     bed.data("ben", ben, AppServerId::from(OWN), ANSWER);
     send(&mut bed, Audience::Everyone.into(), SAID);
@@ -191,14 +191,14 @@ async fn messages_above_the_rate_of_a_trace_are_counted() {
     find(&mut bed, number);
     let most = u64::from(WatchDetail::Times.bounds().per_second);
     for _ in 0..most + 7 {
-        say(&mut bed, ann, SAID, false);
+        send_text(&mut bed, ann, SAID, false);
     }
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.messages, batch.loss.messages), (most, 7));
     let counters = &bed.state.core.context.counters;
     assert_eq!((counters.traced_messages.get(), counters.untraced_messages.get()), (most, 7));
     bed.advance();
-    assert!(say(&mut bed, ann, SAID, false).is_some(), "a new second");
+    assert!(send_text(&mut bed, ann, SAID, false).is_some(), "a new second");
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,7 +240,7 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
 async fn without_a_trace_nothing_is_marked_and_a_report_is_ignored() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    assert_eq!(say(&mut bed, ann, SAY, true), None);
+    assert_eq!(send_text(&mut bed, ann, SAY, true), None);
     report(&mut bed, "ann", ann, TraceReport::default());
     let number = trace(&mut bed, WatchSubject::User("ann".into()));
     find(&mut bed, number);
@@ -269,7 +269,7 @@ fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
     assert_eq!(tap(&mut bed, ann, "ben", true), Err(WatchRefused::Unknown));
     assert_eq!(bed.state.core.delivery.watches.slots(), [ann]);
     assert!(bed.state.core.watch_up(ann, [SAY, SAY].concat().as_bytes(), 0, None).is_none(), "its fate is no matter");
-    say(&mut bed, ben, SAY, true);
+    send_text(&mut bed, ben, SAY, true);
     bed.data("ann", ann, AppServerId::from(OWN), SAY);
     let batch = read_all(&mut bed, plain);
     assert_eq!((batch.up.messages, batch.up.bytes), (2, 2 * SAY.len() as u64));
@@ -291,7 +291,7 @@ fn a_tap_keeps_the_newest_messages_and_counts_the_others() {
     let number = tap(&mut bed, ann, "ann", false).unwrap();
     let most = WatchDetail::Summaries.bounds().newest.unwrap();
     for _ in 0..most + 7 {
-        say(&mut bed, ann, SAY, false);
+        send_text(&mut bed, ann, SAY, false);
     }
     let batch = read_all(&mut bed, number);
     assert_eq!((messages(&batch).len(), batch.loss.messages, messages(&batch)[0].number), (most, 7, 7));
@@ -305,7 +305,7 @@ fn a_tap_ends_with_its_connection() {
     let number = tap(&mut bed, ann, "ann", false).unwrap();
     bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
     assert!(bed.state.core.delivery.watches.slots().is_empty());
-    say(&mut bed, ann, SAY, false);
+    send_text(&mut bed, ann, SAY, false);
     assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
 }
 

@@ -119,8 +119,8 @@ impl Publisher for BurstPublisher {
         Ok(Instant::now())
     }
 
-    fn look(&mut self) -> Result<()> {
-        self.left_out.as_mut().map_or(Ok(()), LeftOut::look)
+    fn inspect(&mut self) -> Result<()> {
+        self.left_out.as_mut().map_or(Ok(()), LeftOut::inspect)
     }
 
     fn interval(&self) -> Duration {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use trunkline_generator::workload::Workload;
-use trunkline_tests::bench::child::{READY, Speaker, say};
+use trunkline_tests::bench::child::{READY, Speaker, print_line};
 
 use super::hub_crowds::idlers;
 use crate::arguments::At;
@@ -41,7 +41,7 @@ impl Bystanders {
 /// Connects, and keeps connections alive until its input ends.
 pub(crate) fn stand_by(arguments: &BystanderArguments) -> Result<()> {
     let mut idlers = idlers(At::Proxy, arguments.address, arguments.clients)?;
-    say(READY);
+    print_line(READY);
     let is_over = Arc::new(AtomicBool::new(false));
     std::thread::spawn({
         let is_over = Arc::clone(&is_over);

@@ -39,7 +39,7 @@ impl LeftOut {
     }
 
     /// Checks that only pings have arrived.
-    pub(super) fn look(&mut self) -> Result<()> {
-        self.clients.look().context("clients that are left out")
+    pub(super) fn inspect(&mut self) -> Result<()> {
+        self.clients.inspect().context("clients that are left out")
     }
 }

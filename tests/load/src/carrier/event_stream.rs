@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::taker::{Taker, tell_whole};
+use super::taker::{Taker, deliver_whole};
 use super::upward::Upward;
 use crate::dial::ConnectError;
 use crate::ended::Ended;
@@ -61,7 +61,7 @@ impl EventStream {
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
         let BegunStream { body, events, rest, _down, mut up } = *begun;
-        if let Err(ended) = tell_whole(PROTOCOL, &rest, taker) {
+        if let Err(ended) = deliver_whole(PROTOCOL, &rest, taker) {
             return ended;
         }
         drop(rest);
@@ -77,11 +77,11 @@ async fn read(mut body: Incoming, mut events: EventParser, taker: &impl Taker) -
             Ok(bytes) => bytes,
             Err(error) => return error.into(),
         };
-        taker.heard();
+        taker.note_received();
         let mut outcome = Ok(());
         let taken = events.take(&bytes, |data| {
             if outcome.is_ok() {
-                outcome = tell_whole(PROTOCOL, data, taker);
+                outcome = deliver_whole(PROTOCOL, data, taker);
             }
         });
         match (outcome, taken) {

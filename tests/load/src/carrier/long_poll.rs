@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::taker::{Taker, tell_whole};
+use super::taker::{Taker, deliver_whole};
 use super::upward::Upward;
 use crate::dial::ConnectError;
 use crate::ended::Ended;
@@ -76,7 +76,7 @@ impl LongPoll {
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
         let Some(begun) = self.begun.take() else { return Ended::Closed };
         let BegunPoll { rest, mut down, mut up } = *begun;
-        if let Err(ended) = tell_whole(self.protocol, &rest, taker) {
+        if let Err(ended) = deliver_whole(self.protocol, &rest, taker) {
             return ended;
         }
         drop(rest);
@@ -103,8 +103,8 @@ impl LongPoll {
                 Ok(Polled::Refused(status)) => return Ended::ByServer(format!("GET answered {}", status.as_u16())),
                 Err(error) => return error.into(),
             };
-            taker.heard();
-            if let Err(ended) = tell_whole(self.protocol, &bytes, taker) {
+            taker.note_received();
+            if let Err(ended) = deliver_whole(self.protocol, &bytes, taker) {
                 return ended;
             }
         }

@@ -11,14 +11,14 @@ pub(super) const UNSENT_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Receiver of a transport's messages.
 pub(crate) trait Taker {
     /// Records received bytes: the server is alive.
-    fn heard(&self);
+    fn note_received(&self);
 
     /// Handles the body of a hub message. An error ends the connection.
     fn message(&self, body: &[u8]) -> Result<(), Ended>;
 }
 
 /// Delivers the hub messages of one event or response. Messages must be complete, as for official clients.
-pub(super) fn tell_whole(protocol: HubProtocol, bytes: &[u8], taker: &impl Taker) -> Result<(), Ended> {
+pub(super) fn deliver_whole(protocol: HubProtocol, bytes: &[u8], taker: &impl Taker) -> Result<(), Ended> {
     let mut outcome = Ok(());
     let rest = messages::split(protocol, bytes, |body| {
         if outcome.is_ok() {

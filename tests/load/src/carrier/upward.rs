@@ -62,7 +62,7 @@ impl Upward {
         let mut waiting = self.waiting.borrow_mut();
         waiting.extend_from_slice(message);
         if waiting.len() > UNSENT_MAX_BYTES {
-            self.ending.tell(Ended::Slow);
+            self.ending.notify(Ended::Slow);
         }
         self.wake.notify_one();
     }
@@ -80,7 +80,7 @@ impl Upward {
     /// Resets all sockets of the connection.
     pub(super) fn cut(&self) {
         self.scissors.cut();
-        self.ending.tell(Ended::Closed);
+        self.ending.notify(Ended::Closed);
     }
 
     /// Runs both directions until the end; after a close, until all queued messages are sent.

@@ -79,13 +79,13 @@ impl WebSocket {
 
     pub(super) fn close(&self) {
         self.put_frame(Opcode::Close, &1000_u16.to_be_bytes());
-        self.ending.tell(Ended::Closed);
+        self.ending.notify(Ended::Closed);
     }
 
     pub(super) fn cut(&self) {
         // Fails only if the socket is already gone.
         drop(self.stream.set_zero_linger());
-        self.ending.tell(Ended::Closed);
+        self.ending.notify(Ended::Closed);
     }
 
     pub(super) async fn serve(&self, taker: &impl Taker) -> Ended {
@@ -121,7 +121,7 @@ impl WebSocket {
                 match self.stream.try_read(scratch) {
                     Ok(0) => return Err(Ended::without_a_word()),
                     Ok(count) => {
-                        taker.heard();
+                        taker.note_received();
                         self.take(scratch.get(..count).unwrap_or_default(), inbound, taker)?;
                         if count < SCRATCH_BYTES {
                             return Ok(());
@@ -167,7 +167,7 @@ impl WebSocket {
             self.flush();
         }
         if is_slow {
-            self.ending.tell(Ended::Slow);
+            self.ending.notify(Ended::Slow);
         }
         if !self.unsent.borrow().is_empty() {
             self.ending.ring();

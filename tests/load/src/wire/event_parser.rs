@@ -32,18 +32,18 @@ pub(crate) struct EventParser {
 
 impl EventParser {
     /// Processes bytes, split anywhere, and passes on the data of each completed event.
-    pub(crate) fn take(&mut self, mut bytes: &[u8], mut tell: impl FnMut(&[u8])) -> Result<(), EndlessEvent> {
+    pub(crate) fn take(&mut self, mut bytes: &[u8], mut notify: impl FnMut(&[u8])) -> Result<(), EndlessEvent> {
         if self.is_after_return && !bytes.is_empty() {
             self.is_after_return = false;
             bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
         }
         while let Some((line, end, rest)) = split_line(bytes) {
             if self.line.is_empty() {
-                self.take_line(line, &mut tell);
+                self.take_line(line, &mut notify);
             } else {
                 let mut whole = std::mem::take(&mut self.line);
                 whole.extend_from_slice(line);
-                self.take_line(&whole, &mut tell);
+                self.take_line(&whole, &mut notify);
             }
             self.is_after_return = end == b'\r' && rest.is_empty();
             bytes = if end == b'\r' { rest.strip_prefix(b"\n").unwrap_or(rest) } else { rest };
@@ -52,12 +52,12 @@ impl EventParser {
         if self.line.len() + self.data.len() > MESSAGE_MAX_BYTES { Err(EndlessEvent) } else { Ok(()) }
     }
 
-    fn take_line(&mut self, line: &[u8], tell: &mut impl FnMut(&[u8])) {
+    fn take_line(&mut self, line: &[u8], notify: &mut impl FnMut(&[u8])) {
         if line.is_empty() {
             // Also frees the memory, so that an idle connection has no buffer.
             let data = std::mem::take(&mut self.data);
             if let Some(data) = data.strip_suffix(b"\n") {
-                tell(data);
+                notify(data);
             }
         } else if let Some(value) = data_of(line) {
             self.data.extend_from_slice(value);

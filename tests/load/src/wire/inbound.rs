@@ -44,16 +44,16 @@ impl Inbound {
     }
 
     /// Processes bytes from the socket and passes on their events.
-    pub(crate) fn take(&mut self, bytes: &[u8], mut tell: impl FnMut(Event<'_>)) -> Result<(), InboundError> {
+    pub(crate) fn take(&mut self, bytes: &[u8], mut notify: impl FnMut(Event<'_>)) -> Result<(), InboundError> {
         let Self { protocol, frames, message } = self;
         frames.take(bytes, |frame| {
             match frame.opcode {
                 Opcode::Continuation | Opcode::Text | Opcode::Binary => {
-                    take_payload(*protocol, message, frame.payload, &mut tell)?;
+                    take_payload(*protocol, message, frame.payload, &mut notify)?;
                 }
-                Opcode::Ping => tell(Event::Ping(frame.payload)),
+                Opcode::Ping => notify(Event::Ping(frame.payload)),
                 Opcode::Pong => {}
-                Opcode::Close => tell(Event::Close),
+                Opcode::Close => notify(Event::Close),
             }
             Ok(())
         })
@@ -65,16 +65,16 @@ fn take_payload(
     protocol: HubProtocol,
     partial: &mut Vec<u8>,
     payload: &[u8],
-    tell: &mut impl FnMut(Event<'_>),
+    notify: &mut impl FnMut(Event<'_>),
 ) -> Result<(), FramingError> {
     if partial.is_empty() {
-        let rest = messages::split(protocol, payload, |body| tell(Event::Message(body)))?;
+        let rest = messages::split(protocol, payload, |body| notify(Event::Message(body)))?;
         partial.extend_from_slice(rest);
         return Ok(());
     }
     let mut whole = std::mem::take(partial);
     whole.extend_from_slice(payload);
-    *partial = messages::split(protocol, &whole, |body| tell(Event::Message(body)))?.to_vec();
+    *partial = messages::split(protocol, &whole, |body| notify(Event::Message(body)))?.to_vec();
     Ok(())
 }
 

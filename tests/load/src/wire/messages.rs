@@ -14,10 +14,10 @@ pub(crate) struct FramingError;
 pub(crate) fn split<'a>(
     protocol: HubProtocol,
     mut bytes: &'a [u8],
-    mut tell: impl FnMut(&'a [u8]),
+    mut notify: impl FnMut(&'a [u8]),
 ) -> Result<&'a [u8], FramingError> {
     while let Some(frame) = next_frame(protocol, bytes, MESSAGE_MAX_BYTES).map_err(|_| FramingError)? {
-        tell(bytes.get(frame.body).unwrap_or_default());
+        notify(bytes.get(frame.body).unwrap_or_default());
         bytes = bytes.get(frame.length..).unwrap_or_default();
     }
     Ok(bytes)

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Stage, profile_folder};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder};
 
 /// Command that builds the programs for the tests.
 const BUILD: &str = "cargo build -p trunkline-proxy --bin trunkline -p trunkline --example bench";
@@ -37,8 +37,8 @@ impl Outcome {
 }
 
 /// Runs the load tester with space-separated arguments.
-pub(crate) async fn run(stage: &Stage, arguments: &str) -> Result<Outcome> {
-    let (mut command, json) = command(stage, arguments);
+pub(crate) async fn run(fixture: &Fixture, arguments: &str) -> Result<Outcome> {
+    let (mut command, json) = command(fixture, arguments);
     let output = command.kill_on_drop(true).output().await?;
     let text = [output.stdout, output.stderr].concat();
     outcome(output.status, String::from_utf8_lossy(&text).into_owned(), json)
@@ -47,19 +47,19 @@ pub(crate) async fn run(stage: &Stage, arguments: &str) -> Result<Outcome> {
 /// Runs the load tester, and sends Ctrl-C when `enough` completes.
 pub(crate) async fn run_until(
     enough: impl Future<Output = Result<()>>,
-    stage: &Stage,
+    fixture: &Fixture,
     arguments: &str,
 ) -> Result<Outcome> {
-    let (command, json) = command(stage, arguments);
-    let mut process = Process::start(stage, "generator", command)?;
+    let (command, json) = command(fixture, arguments);
+    let mut process = Process::start(fixture, "generator", command)?;
     enough.await?;
     process.signal(Signal::Interrupt).await?;
     let status = process.ended().await?;
     outcome(status, process.log(), json)
 }
 
-fn command(stage: &Stage, arguments: &str) -> (Command, PathBuf) {
-    let json = stage.log_path("report").with_extension("json");
+fn command(fixture: &Fixture, arguments: &str) -> (Command, PathBuf) {
+    let json = fixture.log_path("report").with_extension("json");
     let mut command = Command::new(env!("CARGO_BIN_EXE_trunkline-load"));
     command.args(arguments.split_whitespace()).arg("--json").arg(&json);
     (command, json)
@@ -71,12 +71,12 @@ fn outcome(status: ExitStatus, text: String, json: PathBuf) -> Result<Outcome> {
 }
 
 /// Starts the app server `bench` with two proxies.
-pub(crate) async fn fleet(stage: &Stage) -> Result<(trunkline_tests::harness::fleet::AppServer, [Proxy; 2])> {
+pub(crate) async fn fleet(fixture: &Fixture) -> Result<(trunkline_tests::harness::fleet::AppServer, [Proxy; 2])> {
     let folder = profile_folder()?;
     for program in [folder.join("trunkline"), folder.join("examples").join("bench")] {
         ensure!(program.is_file(), "{} is missing; this builds it: {BUILD}", program.display());
     }
-    let fleet = Fleet::with_keys(stage, ACCESS_KEY);
+    let fleet = Fleet::with_keys(fixture, ACCESS_KEY);
     let app = fleet.app(App::Bench).await?;
     let proxies = fleet.two_proxies(&app).await?;
     Ok((app, proxies))

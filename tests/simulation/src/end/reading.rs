@@ -15,7 +15,7 @@ impl Held {
             _ => return Ok(()),
         };
         (self.heard_ms, self.heard_frozen) = (around.now_ms, around.frozen);
-        self.session.handle_heard(around.now_ms);
+        self.session.handle_received(around.now_ms);
         frames.push(bytes.into());
         while let Some(body) = frames.next_body().or_else(|error| broken(format!("a frame: {error}")))? {
             self.handle_frame(&body, around)?;

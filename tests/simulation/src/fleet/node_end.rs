@@ -101,7 +101,7 @@ impl NodeEnd {
     }
 
     /// Queues an essential message if there is room. Returns `false` if the link has to be given up.
-    pub(crate) fn tell(&mut self, message: &NodeMessage, mutant: Option<FleetMutant>) -> Check<bool> {
+    pub(crate) fn notify(&mut self, message: &NodeMessage, mutant: Option<FleetMutant>) -> Check<bool> {
         let has_place = self.session.has_place(Class::Reserved) || mutant == Some(FleetMutant::TellsWithoutRoom);
         if has_place {
             self.session.push(Class::Reserved, |out| message.encode(out));
@@ -194,7 +194,7 @@ impl NodeEnd {
         if bytes.is_empty() {
             return Ok(arrivals);
         }
-        self.session.handle_heard(now_ms);
+        self.session.handle_received(now_ms);
         self.frames.push(bytes.into());
         while let Some(body) = self.frames.next_body().or_else(|error| broken(format!("a frame: {error}")))? {
             match ServiceMessage::decode(&body).or_else(|error| broken(format!("a message: {error}")))? {

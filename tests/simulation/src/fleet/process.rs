@@ -371,7 +371,7 @@ impl Process {
     }
 
     /// Dials the addresses in another node's greeting.
-    pub(crate) fn learn(&mut self, greeting: &Greeting, now_ms: u64) -> Check {
+    pub(crate) fn record_greeting(&mut self, greeting: &Greeting, now_ms: u64) -> Check {
         for url in greeting.address.iter().chain(&greeting.known) {
             let Some(address) = address_of(url) else { return broken(format!("a greeting tells {url:?}")) };
             let contact = self.contacts.entry(address);

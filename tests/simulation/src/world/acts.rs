@@ -23,7 +23,7 @@ impl World {
             let (slot, mut around) = self.parts(index, end);
             if let (false, Some(held)) = (bytes.is_empty(), slot.held[end].as_mut()) {
                 held.receive(socket, bytes, &mut around)?;
-                held.look_at_ring(around.now_ms);
+                held.check_ring(around.now_ms);
             }
         }
         match sockets[1] {

@@ -114,7 +114,7 @@ fn a_link_that_opens_gets_its_share_and_nothing_is_sent_between_pause_and_resume
     let (pool, links) = bed.dialled_in_server("app", 1);
     let slots: Vec<_> = (0..4).map(|number| bed.client_at(&format!("c{number}"), &links[0])).collect();
     let new = bed.dial_in_link(&pool, "app");
-    level_links(&mut bed.state, &new);
+    rebalance_links(&mut bed.state, &new);
     let moving: Vec<_> = slots.iter().copied().filter(|&slot| !is_read(&bed, slot)).collect();
     assert_eq!(moving.len(), 1, "a client more or less is no reason to move");
     assert_eq!(home(&bed, moving[0]), links[0].id());

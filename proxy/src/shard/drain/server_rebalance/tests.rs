@@ -2,29 +2,29 @@
 
 use super::*;
 use crate::shard::connection::{ClientOrigin, PauseReason};
-use crate::shard::drain::rebalance_order::LevelCount;
+use crate::shard::drain::rebalance_order::RebalanceCount;
 use crate::shard::testbed::{Testbed, sent_over, whole_id};
 use crate::upstream::LinkHandle;
 
 /// Clients found for an order between two app servers.
 fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
     let order = RebalanceOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
-    let mut search = level_search(&order);
-    while !search_for_level(&bed.state.core, &order, &mut search) {}
+    let mut search = rebalance_search(&order);
+    while !step_rebalance_search(&bed.state.core, &order, &mut search) {}
     let mut slots: Vec<_> = search.chosen().into_iter().map(|(slot, _)| slot).collect();
     slots.sort_unstable();
     slots
 }
 
-fn level_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
+fn rebalance_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
     let order = RebalanceOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
-    found(bed, (from, to)).into_iter().for_each(|slot| level_due(&mut bed.state, slot, &order));
+    found(bed, (from, to)).into_iter().for_each(|slot| rebalance_due(&mut bed.state, slot, &order));
 }
 
-fn count(bed: &Testbed, link: &HomeLink) -> LevelCount {
+fn count(bed: &Testbed, link: &HomeLink) -> RebalanceCount {
     bed.state
         .server_rebalance
-        .level_counts(bed.state.core.connections.census())
+        .rebalance_counts(bed.state.core.connections.census())
         .get(&(link.hub(), link.app()))
         .copied()
         .unwrap_or_default()
@@ -61,13 +61,13 @@ fn a_requested_client_counts_as_leaving_until_it_has_moved_or_stays() {
     let mut bed = Testbed::new();
     let ((_, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
     let [ann, ben] = ["ann", "ben"].map(|id| bed.client_at(id, &old));
-    level_all(&mut bed, (&old, &new));
-    assert_eq!(count(&bed, &old), LevelCount { present: 2, going: 2, coming: 0 });
-    assert_eq!(count(&bed, &new), LevelCount { present: 0, going: 0, coming: 2 });
+    rebalance_all(&mut bed, (&old, &new));
+    assert_eq!(count(&bed, &old), RebalanceCount { present: 2, going: 2, coming: 0 });
+    assert_eq!(count(&bed, &new), RebalanceCount { present: 0, going: 0, coming: 2 });
     read_on(&mut bed.state, ann);
     bed.state.hand_over(ben, &Role::Home, &[]);
-    assert_eq!(count(&bed, &old), LevelCount { present: 1, going: 0, coming: 0 });
-    assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
+    assert_eq!(count(&bed, &old), RebalanceCount { present: 1, going: 0, coming: 0 });
+    assert_eq!(count(&bed, &new), RebalanceCount { present: 1, going: 0, coming: 0 });
     let is_read = |slot| bed.state.core.connections.get(slot).unwrap().pauses().is_empty();
     assert!(is_read(ann) && is_read(ben));
     assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 1);
@@ -81,11 +81,11 @@ fn a_client_that_loses_its_app_server_meanwhile_is_removed() {
     let mut bed = Testbed::new();
     let ((pool, old), (_, new)) = (bed.app_server("old"), bed.app_server("new"));
     let ann = bed.client_at("ann", &old);
-    level_all(&mut bed, (&old, &new));
+    rebalance_all(&mut bed, (&old, &new));
     pool.lost(0);
     bed.state.lose_home(ann, trunkline_protocol::cause::Cause::LinkLost);
     bed.advance();
-    assert_eq!(count(&bed, &new), LevelCount { present: 1, going: 0, coming: 0 });
+    assert_eq!(count(&bed, &new), RebalanceCount { present: 1, going: 0, coming: 0 });
     assert_eq!(bed.state.core.context.counters.app_rebalanced.get(), 0, "it had to go anyway");
 }
 
@@ -97,7 +97,7 @@ fn by_dial_in_a_silent_client_moves_immediately() {
     assert_eq!(found(&bed, (&old[0], &new[0])), [0; 0], "what they have sent may still be worked on");
     (0..SILENT_TICKS).for_each(|_| bed.advance());
     bed.state.core.begin_call(ben, "1");
-    level_all(&mut bed, (&old[0], &new[0]));
+    rebalance_all(&mut bed, (&old[0], &new[0]));
     let home = |slot| bed.state.core.connections.get(slot).unwrap().home().id();
     assert!(home(ann) == new[0].id() && home(ben) == old[0].id());
     assert_eq!(sent_over(&old[0]), [moved_to(&whole_id("ann"), "new")]);

@@ -91,7 +91,7 @@ impl FleetWorld {
         let ours = read(self.processes[process].greeting().to_json())?;
         let now_ms = self.now_ms;
         if far != process {
-            self.processes[far].learn(&ours, now_ms)?;
+            self.processes[far].record_greeting(&ours, now_ms)?;
             self.meet(far, process);
         }
         let theirs = read(self.processes[far].greeting().to_json())?;
@@ -99,7 +99,7 @@ impl FleetWorld {
             return broken("no common version");
         }
         if far != process {
-            self.processes[process].learn(&theirs, now_ms)?;
+            self.processes[process].record_greeting(&theirs, now_ms)?;
             self.meet(process, far);
         }
         Ok(process_of(&theirs.boot))
@@ -118,7 +118,7 @@ impl FleetWorld {
             let introduction = self.begin_outgoing(process, key)?;
             let Some(end) = self.processes[process].end(key, Direction::Outgoing) else { return Ok(false) };
             for message in introduction {
-                if !end.tell(&message, mutant)? {
+                if !end.notify(&message, mutant)? {
                     return broken("an introduction does not fit the ring");
                 }
             }

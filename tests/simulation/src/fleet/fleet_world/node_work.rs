@@ -28,7 +28,7 @@ impl FleetWorld {
         }
         // Additions are announced with a short delay.
         if self.random.percent(80) {
-            self.tell_interest(process)?;
+            self.announce_interest(process)?;
         }
         if self.processes[process].beat_at_ms <= self.now_ms {
             self.beat(process)?;
@@ -64,7 +64,7 @@ impl FleetWorld {
         Ok(())
     }
 
-    fn tell_interest(&mut self, process: usize) -> Check {
+    fn announce_interest(&mut self, process: usize) -> Check {
         let (now_ms, mutant) = (self.now_ms, self.mutant);
         let node = &mut self.processes[process];
         let round = node.take_news(now_ms);
@@ -86,14 +86,14 @@ impl FleetWorld {
 
     fn send_to_members(&mut self, process: usize, message: &NodeMessage) -> Check {
         for key in self.processes[process].keys() {
-            self.tell(process, key, Direction::Outgoing, message)?;
+            self.notify(process, key, Direction::Outgoing, message)?;
         }
         Ok(())
     }
 
     /// Sends an essential message to a peer. A link without room for it is given up, and the next one sends everything
     /// again.
-    pub(super) fn tell(
+    pub(super) fn notify(
         &mut self,
         process: usize,
         key: MemberKey,
@@ -106,7 +106,7 @@ impl FleetWorld {
         if forgets && end.socket.is_none() && matches!(message, NodeMessage::Interest(_)) {
             return Ok(());
         }
-        if end.tell(message, mutant)? {
+        if end.notify(message, mutant)? {
             return Ok(());
         }
         self.end_link(process, key, direction, LinkEnd::Overfull)
@@ -133,7 +133,7 @@ impl FleetWorld {
         }
         for key in self.processes[process].keys() {
             if self.processes[process].is_linked(key) {
-                self.tell(process, key, Direction::Outgoing, &state)?;
+                self.notify(process, key, Direction::Outgoing, &state)?;
             }
         }
         self.greet_again(process)
@@ -232,7 +232,7 @@ impl FleetWorld {
                 let answer = self.apply(process, key, session, &hub, &frame)?;
                 let question = if self.is(FleetMutant::AnswersAnotherQuestion) { question - 1 } else { question };
                 let answer = NodeMessage::Answer { question, frame: Some(answer) };
-                self.tell(process, key, Direction::Incoming, &answer)
+                self.notify(process, key, Direction::Incoming, &answer)
             }
             (NodeMessage::Answer { question, frame: Some(frame) }, Direction::Outgoing) => {
                 self.take_answer(process, key, question, &frame)

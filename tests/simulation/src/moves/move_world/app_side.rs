@@ -1,6 +1,6 @@
 //! App servers: accept connections, and send to single clients and to all.
 
-use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Way};
+use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Route};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 
 use super::{Event, Lane, MoveWorld};
@@ -258,14 +258,14 @@ impl MoveWorld {
         let state = &mut self.apps[app];
         let many = state.senders[sender].many;
         let way = match state.connections.get_mut(&connection) {
-            None => Way::Nowhere,
-            Some(known) if is_deaf && known.home.is_paused() => Way::To(*known.home.node()),
+            None => Route::Nowhere,
+            Some(known) if is_deaf && known.home.is_paused() => Route::To(*known.home.node()),
             Some(known) => known.home.pass(),
         };
         state.senders[sender].step = match way {
-            Way::Nowhere => SenderStep::Idle,
-            Way::Paused => SenderStep::Waits { connection },
-            Way::To(node) => {
+            Route::Nowhere => SenderStep::Idle,
+            Route::Paused => SenderStep::Waits { connection },
+            Route::To(node) => {
                 let Some(known) = state.connections.get_mut(&connection) else { return };
                 known.alone[sender] += 1;
                 let frame = Numbered { app, sender, many, alone: Some(known.alone[sender]) }.to_frame();

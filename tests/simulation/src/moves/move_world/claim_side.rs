@@ -40,7 +40,7 @@ impl MoveWorld {
             self.nodes[node].reserved.remove(&connection);
             return self.refuse(socket);
         }
-        let question = self.ask(node, &open, MoveStep::Look, connection, LOOK_TIMEOUT_MS);
+        let question = self.ask(node, &open, MoveStep::Inspect, connection, LOOK_TIMEOUT_MS);
         let stage = TakeOverStage::Looking(open.into_iter().collect());
         self.nodes[node].take_overs.insert(question, TakeOver { connection, socket, stage });
     }
@@ -99,8 +99,8 @@ impl MoveWorld {
             return Ok(());
         }
         match letter {
-            BetweenNodes::Asks { question, step: MoveStep::Look, connection } => {
-                self.look(to, from, question, connection)
+            BetweenNodes::Asks { question, step: MoveStep::Inspect, connection } => {
+                self.inspect(to, from, question, connection)
             }
             BetweenNodes::Asks { question, step: MoveStep::Take, connection } => {
                 self.depart(to, from, question, connection);
@@ -117,7 +117,7 @@ impl MoveWorld {
     }
 
     /// Describes a connection that another node is about to take over.
-    fn look(&mut self, node: NodeNumber, asker: NodeNumber, question: u64, connection: ConnectionNumber) {
+    fn inspect(&mut self, node: NodeNumber, asker: NodeNumber, question: u64, connection: ConnectionNumber) {
         let cuts = !self.is(MoveMutant::LooksWithoutCut);
         let held = self.nodes[node].held(connection).filter(|held| held.ownership.is_owned());
         let Some((app, is_away)) = held.map(|held| (held.app, held.ownership.absence().is_some())) else {

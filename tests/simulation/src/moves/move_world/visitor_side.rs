@@ -12,7 +12,7 @@ impl MoveWorld {
     pub(super) fn visit(&mut self, visitor: usize) {
         match self.visitors[visitor].stage {
             VisitorStage::Out => self.knock(visitor),
-            VisitorStage::Connected if self.random.below(400) == 0 && !self.is_calm => self.say_goodbye(visitor),
+            VisitorStage::Connected if self.random.below(400) == 0 && !self.is_calm => self.send_goodbye(visitor),
             VisitorStage::Connected if !self.is_calm => self.speak(visitor),
             VisitorStage::Knocking { .. } | VisitorStage::Connected => {}
         }
@@ -27,7 +27,7 @@ impl MoveWorld {
         }
     }
 
-    fn say_goodbye(&mut self, visitor: usize) {
+    fn send_goodbye(&mut self, visitor: usize) {
         let Some(socket) = self.visitors[visitor].socket else { return };
         self.write(socket, true, OverSocket::Goodbye);
         self.begin_anew(visitor);

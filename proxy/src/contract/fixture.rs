@@ -40,7 +40,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// Capacity of a client pipe in each direction.
 const PIPE_BYTES: usize = 64 * 1024;
 
-pub(super) struct Stage {
+pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
     routers: Vec<Router>,
     next_shard: Cell<usize>,
@@ -58,7 +58,7 @@ pub(super) fn settings() -> Settings {
     Settings { node: "n1".into(), ..Settings::embedded(keys, Vec::new(), false) }
 }
 
-impl Stage {
+impl Fixture {
     pub(super) fn start() -> Self {
         Self::with(settings(), 1)
     }
@@ -84,15 +84,15 @@ impl Stage {
         let fleet = Connector::in_memory(network.clone());
         let connectors = Connectors { fleet, resolver, ..Connectors::default() };
         let advertise = Some(name.parse().unwrap());
-        let stage = Self::connected(Settings { advertise, ..settings }, 1, connectors);
-        let (shared, router) = (stage.shared.clone(), stage.routers[0].clone());
+        let fixture = Self::connected(Settings { advertise, ..settings }, 1, connectors);
+        let (shared, router) = (fixture.shared.clone(), fixture.routers[0].clone());
         spawn_local(async move {
             while let Some(stream) = accepted.recv().await {
                 let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
                 spawn_local(serve_pipe(stream, SocketAddr::from(([192, 0, 2, 9], 9)), gate, router.clone()));
             }
         });
-        stage
+        fixture
     }
 
     fn connected(settings: Settings, shards: u16, connectors: Connectors) -> Self {

@@ -8,37 +8,37 @@ use std::thread;
 const LIGHT_PER_CORE: usize = 2;
 
 /// Permits for tests of one kind.
-pub(super) struct Places {
+pub(super) struct TestPermits {
     taken: Mutex<usize>,
     freed: Condvar,
 }
 
 /// Permit of a test, released on drop.
-pub(super) struct Place(&'static Places);
+pub(super) struct TestPermit(&'static TestPermits);
 
-static HEAVY: Places = Places::new();
-static LIGHT: Places = Places::new();
+static HEAVY: TestPermits = TestPermits::new();
+static LIGHT: TestPermits = TestPermits::new();
 
 /// Waits for the only permit of heavy tests.
-pub(super) fn heavy() -> Place {
+pub(super) fn heavy() -> TestPermit {
     HEAVY.take(1)
 }
 
 /// Waits for a permit of light tests, in parallel with a heavy one.
-pub(super) fn light() -> Place {
+pub(super) fn light() -> TestPermit {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     LIGHT.take((LIGHT_PER_CORE * cores - 1).max(1))
 }
 
-impl Places {
+impl TestPermits {
     const fn new() -> Self {
         Self { taken: Mutex::new(0), freed: Condvar::new() }
     }
 
-    fn take(&'static self, max: usize) -> Place {
+    fn take(&'static self, max: usize) -> TestPermit {
         let taken = self.freed.wait_while(self.lock(), |taken| *taken >= max);
         *taken.unwrap_or_else(PoisonError::into_inner) += 1;
-        Place(self)
+        TestPermit(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
@@ -46,7 +46,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestPermit {
     fn drop(&mut self) {
         *self.0.lock() -= 1;
         self.0.freed.notify_one();

@@ -20,14 +20,14 @@ type Closed = (Vec<(usize, ByteString)>, Option<ServiceMessage>);
 
 /// Connected clients in a fixed order.
 #[derive(Debug, Default)]
-pub(super) struct FarClients {
-    pub(super) all: BTreeMap<ByteString, FarClient>,
+pub(super) struct LoopbackClients {
+    pub(super) all: BTreeMap<ByteString, LoopbackClient>,
     /// App servers with closed links. Clients cannot connect to them.
     pub(super) over: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
-pub(super) struct FarClient {
+pub(super) struct LoopbackClient {
     pub(super) protocol: HubProtocol,
     pub(super) user: Option<ByteString>,
     pub(super) groups: BTreeSet<ByteString>,
@@ -38,7 +38,7 @@ pub(super) struct FarClient {
     pub(super) inbox: Arc<ClientInbox>,
 }
 
-impl FarClients {
+impl LoopbackClients {
     /// Removes a client and ends its inbox.
     pub(super) fn remove(&mut self, id: &str) {
         if let Some(member) = self.all.remove(id) {
@@ -117,7 +117,7 @@ impl FarClients {
         let is_out = |id: &ByteString, user: Option<&ByteString>| {
             excluded.connections.contains(id) || user.is_some_and(|user| excluded.users.contains(user))
         };
-        let those = |is_meant: &dyn Fn(&FarClient) -> bool| -> Vec<ByteString> {
+        let those = |is_meant: &dyn Fn(&LoopbackClient) -> bool| -> Vec<ByteString> {
             let clients = self.all.iter().filter(|(id, client)| is_meant(client) && !is_out(id, client.user.as_ref()));
             clients.map(|(id, _)| id.clone()).collect()
         };
@@ -134,7 +134,7 @@ impl FarClients {
         }
     }
 
-    fn each(&mut self, ids: &[ByteString], mut act: impl FnMut(&mut FarClient)) {
+    fn each(&mut self, ids: &[ByteString], mut act: impl FnMut(&mut LoopbackClient)) {
         ids.iter().for_each(|id| self.all.get_mut(id).into_iter().for_each(&mut act));
     }
 
@@ -177,7 +177,7 @@ impl FarClients {
     }
 }
 
-impl FarClient {
+impl LoopbackClient {
     fn leave(&mut self, group: Option<&ByteString>) {
         match group {
             Some(group) => drop(self.groups.remove(group)),
@@ -198,14 +198,14 @@ impl FarClient {
 
 /// Users and group members last reported to app servers.
 #[derive(Debug, Default)]
-pub(super) struct FarPresence {
+pub(super) struct LoopbackPresence {
     users: BTreeSet<ByteString>,
     members: BTreeSet<(ByteString, ByteString)>,
     listed: Vec<ByteString>,
 }
 
-impl FarPresence {
-    pub(super) fn update(&mut self, clients: &FarClients, app_servers: Vec<ByteString>) -> PresenceChanges {
+impl LoopbackPresence {
+    pub(super) fn update(&mut self, clients: &LoopbackClients, app_servers: Vec<ByteString>) -> PresenceChanges {
         let users: BTreeSet<_> = clients.all.values().filter_map(|client| client.user.clone()).collect();
         let in_groups =
             clients.all.iter().flat_map(|(id, client)| client.groups.iter().map(|group| (group.clone(), id.clone())));
