@@ -6,9 +6,9 @@
 //!         file or URL ── JWKS ────┘   (refreshed periodically, refetched early for an unknown key)
 //! ```
 //!
-//! The type of a key determines its algorithm. A token only selects the key, never the algorithm: `none` selects no
-//! key, and a public key is never used as a secret. `SigningKeys` holds the secrets that sign tokens for this node:
-//! keys of the fleet, and keys of apps, which cover only some hubs. Operators can revoke a verified token early.
+//! The type of a key determines its algorithm. A token selects only the key: `none` selects no key, and a public key is
+//! never used as a secret. `SigningKeys` holds the fleet's keys, and the apps' keys, which cover only some hubs.
+//! Operators can revoke a verified token early.
 
 mod admin_token;
 mod app_key;

@@ -117,8 +117,8 @@ async fn upgraded(shard: &Shard, upgrade: OnUpgrade, may_be_of_other_shard: bool
     })
 }
 
-/// TCP socket below an upgrade, with bytes read ahead. The server is this node or an app: `trunkline::serve` or
-/// `axum::serve` (which reads ahead), with their own or this node's listener.
+/// TCP socket below an upgrade, with bytes read ahead. The server is this node, `trunkline::serve` or `axum::serve`
+/// (which reads ahead), with any listener.
 fn into_tcp(upgraded: Upgraded) -> Result<(TcpStream, Bytes), Upgraded> {
     type Own = TokioIo<RequestSocket<StallGuard>>;
     type OfNode = TokioIo<RequestSocket<TcpStream>>;

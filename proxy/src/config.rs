@@ -68,7 +68,6 @@ pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a client's message, regardless of a hub's limit.
 pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Number of random characters in a generated node name.
 const RANDOM_NAME_CHARS: usize = 6;
 
 /// Configuration of a node that runs as its own process.

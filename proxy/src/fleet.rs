@@ -7,8 +7,8 @@
 //! ```
 //!
 //! There is no leader and no store: each node acts on its own view. A node link is a link session of
-//! [`trunkline_link`], dialled by the sending node. Relaying never waits: if a node's queue is full, the message is
-//! dropped for that node and counted. A node without `--peers` runs none of this.
+//! [`trunkline_link`], dialled by the sending node. Relaying never waits: a node's full queue drops the message and
+//! counts it. A node without `--peers` runs none of this.
 
 mod accepted_link;
 mod accepted_socket;

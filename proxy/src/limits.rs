@@ -1,7 +1,7 @@
 //! Limits of a node: counters of sockets, connections and negotiates. No I/O: time is passed in as an argument.
 //!
-//! Limits are kept off the delivery path. Connecting touches an atomic or one of several small tables; a client's
-//! messages are counted only if a limit for them is set.
+//! Limits are kept off the delivery path. Connecting touches an atomic or one of several small tables; messages are
+//! counted only if they have a limit.
 
 mod address_key;
 mod answer_budget;

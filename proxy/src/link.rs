@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Reading never waits for a client or a handler, only for space in another shard's inbox, which that shard always
-//! frees, and after many queries up to a second for their answers.
+//! frees, and up to a second for the answers to many queries.
 
 mod attachment;
 mod dial_in_ping;
@@ -50,7 +50,7 @@ pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_serv
 pub(crate) use route::{FrameSource, NAMES_PER_COMMAND_MAX, RoutedBatch, route, route_counted};
 pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};
 
-/// Number of dials of a lost link per resume window. A stuck dial times out, because another one may get through.
+/// Number of dials of a lost link per resume window: a stuck dial times out, because another may get through.
 const DIALS_PER_WINDOW: u64 = 4;
 
 /// Minimum timeout of a dial, even with a short window: a distant app server may need it.
@@ -214,8 +214,7 @@ impl<'a> SlotKeeper<'a> {
         debug!(hub, %app, slot, reason, "link lost: waiting for it to resume");
     }
 
-    /// Logs the end of the session. The upstream watcher warns about lost links; only a protocol violation is warned
-    /// about here.
+    /// Logs the end of the session. Warns only about protocol violations; the upstream watcher warns about lost links.
     fn log_end(&self, over: &SessionOver) {
         let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;

@@ -1,7 +1,7 @@
 //! Counters and histograms: one set per shard, written only by that shard and summed on reading.
 //!
-//! Name, help and labels of a metric are declared at the counting field (`metered!`), or in `admin::exposition` for
-//! values that are looked up (`metric_rows!`). The book's metrics page is generated from both.
+//! A metric is declared at the counting field (`metered!`), or in `admin::exposition` for values that are looked up
+//! (`metric_rows!`). The book's metrics page is generated from both.
 
 mod back_end_counters;
 mod counter;

@@ -285,18 +285,13 @@ impl Observer {
         answers.iter().flat_map(|(_, answer)| answer).any(|answer| answer.status == StatusCode::OK)
     }
 
-    /// Sends an announcement to its receivers at all nodes.
-    ///
-    /// # Errors
-    /// If it was not delivered at all.
+    /// Sends an announcement to its receivers at all nodes. Fails if it was not delivered at all.
     pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         self.announcer.announce(announcement).await
     }
 
-    /// Starts or, for a dry run, only plans a rebalance; returns its plan.
-    ///
-    /// # Errors
-    /// If another rebalance is running in the fleet, or the goal is unreachable.
+    /// Starts or, for a dry run, only plans a rebalance; returns its plan. Fails if another rebalance is running in the
+    /// fleet, or the goal is unreachable.
     pub(crate) async fn rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         self.rebalancer.begin(request).await
     }
@@ -333,10 +328,8 @@ impl Observer {
         self.first_answer(&format!("/api/why/{}?scope=node", quoted(id))).await
     }
 
-    /// Opens a tap on a client connection of this node, with a stream permit.
-    ///
-    /// # Errors
-    /// If the connection is not here, or a limit is reached.
+    /// Opens a tap on a client connection of this node, with a stream permit. Fails if the connection is not here, or a
+    /// limit is reached.
     pub(crate) async fn tap(
         &self,
         id: &str,
@@ -354,10 +347,7 @@ impl Observer {
         self.peers.find(&target).await
     }
 
-    /// Revokes access tokens at all nodes.
-    ///
-    /// # Errors
-    /// If no node has revoked them.
+    /// Revokes access tokens at all nodes. Fails if no node has revoked them.
     pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         self.revoker.revoke(order).await
     }
@@ -373,10 +363,8 @@ impl Observer {
         self.revoker.list(user, limit)
     }
 
-    /// Starts recording the clients of a hub on this node, with a stream permit.
-    ///
-    /// # Errors
-    /// If the hub is unknown here, or a limit is reached.
+    /// Starts recording the clients of a hub on this node, with a stream permit. Fails if the hub is unknown here, or a
+    /// limit is reached.
     pub(crate) async fn record(
         &self,
         choice: &WatchChoice,
@@ -384,10 +372,7 @@ impl Observer {
         self.with_permit(HubRecording::open(self.node.shared(), choice)).await
     }
 
-    /// Starts a live trace of this node, with a stream permit.
-    ///
-    /// # Errors
-    /// If the hub is unknown here, or a limit is reached.
+    /// Starts a live trace of this node, with a stream permit. Fails if the hub is unknown here, or a limit is reached.
     pub(crate) async fn trace_node(
         &self,
         choice: &WatchChoice,

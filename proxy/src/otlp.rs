@@ -6,8 +6,8 @@
 //!  exposition, periodically ─► metric_request ──────┘
 //! ```
 //!
-//! Messages come from the crate `opentelemetry-proto`. Sending is implemented here, because one sender handles both
-//! signals with the node's own HTTP client; the SDK's exporter accepts only its own metrics and does not report drops.
+//! Messages come from the crate `opentelemetry-proto`. The SDK's exporter accepts only its own metrics and does not
+//! report drops, so one sender here handles both signals with the node's HTTP client.
 
 mod attribute;
 mod collector;

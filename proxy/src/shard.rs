@@ -1,7 +1,7 @@
 //! One thread of a node: its client connections, and the inbox through which other threads reach them.
 //!
-//! [`ShardState`] owns the state and never waits; [`Shard`] drives it. Both stay on their thread and never wait for
-//! another one. Other threads send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes.
+//! [`ShardState`] owns the state and never waits; [`Shard`] drives it on the same thread and never waits for another
+//! thread. Others send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes.
 //!
 //! | file and folder | contents, lowest first |
 //! |---|---|
@@ -116,7 +116,7 @@ const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
 const PRESENCE_WINDOW: Duration = Duration::from_millis(50);
 
 /// Maximum delay of the first message to a client with stateful reconnect, while waiting for the client's first frame.
-/// Official clients send a frame immediately after the handshake response; the delay is not noticeable.
+/// Official clients send one immediately after the handshake response, so the delay is not noticeable.
 const FIRST_FRAME_WAIT: Duration = Duration::from_millis(50);
 
 /// Pause between two parts of a presence snapshot, during which the shard serves its clients.
@@ -173,8 +173,8 @@ impl Shard {
 
     /// Runs a step. At its end, deferred frames are written and requested tasks start.
     ///
-    /// A socket must outlive the borrow, because dropping it wakes its peer. So a step returns the sockets that it
-    /// removes.
+    /// A step returns the sockets that it removes: they must outlive the borrow, because dropping a socket wakes its
+    /// peer.
     pub(crate) fn step<T>(self: &Rc<Self>, step: impl FnOnce(&mut ShardState) -> T) -> T {
         let mut state = self.state();
         let result = step(&mut state);
@@ -200,7 +200,7 @@ impl Shard {
         }
     }
 
-    /// Returns an empty, allocated list for commands. Allocating one would be the largest cost of a batch of small
+    /// Returns an empty, allocated list for commands, whose allocation would be the largest cost of a batch of small
     /// frames.
     #[must_use]
     pub(crate) fn spare_commands(&self) -> Vec<ShardCommand> {
@@ -310,8 +310,8 @@ impl Shard {
         let spread = (spread - wait).min(longest_spread(everyone.len(), self.shared().shards().len()));
         let departures = Departures::new(everyone, begun, spread);
         self.depart(departures, |state, slot| leave_drained(state, slot, wait)).await;
-        // Clients that reconnected here try again, because load balancers need time to notice. Meanwhile the calls of
-        // other clients complete.
+        // Clients that reconnected here try again, because load balancers need time to notice, while the calls of
+        // others complete.
         while self.step(has_clients_left) && Instant::now() < last {
             sleep(TRY_ELSEWHERE).await;
         }

@@ -4,7 +4,7 @@
 //!  app server ──manifest──► hubs ──► pool per hub and app server ──► slots ──► LinkHandle, to which shards write
 //! ```
 //!
-//! The task that keeps a slot's link open and routes its incoming frames is in [`link`](crate::link).
+//! The task of each link is in [`link`](crate::link).
 
 mod app_server;
 mod app_server_register;

@@ -6,8 +6,7 @@
 //! ```
 //!
 //! To the node, a webhook is an app server at the other end of in-memory links, so assignments, closes and client
-//! results work as for any other. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O: frames and responses
-//! in, frames and requests out.
+//! results work as usual. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O.
 
 mod answer;
 mod backlog;

@@ -53,8 +53,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<A
             Ok((stream, peer)) => match table.take(peer.ip()) {
                 Some(place) => {
                     tokio::spawn(serve_connection(stream, peer, place, router.clone(), counters.clone()));
-                    // Runs the new task before the next accept, so that a probe's request is answered before it could
-                    // be displaced.
+                    // Starts the new task before the next accept, so that a probe is answered before it could be
+                    // displaced.
                     tokio::task::yield_now().await;
                 }
                 None => counters.turned_away.increment(),
@@ -74,8 +74,7 @@ async fn serve_connection(
     router: Router,
     counters: Arc<AdminCounters>,
 ) {
-    // Responses may be sent over links dialled by other nodes, and each is waited for. Without this option they are
-    // only slower.
+    // Each response is waited for. A failure only makes responses slower.
     let _ = stream.set_nodelay(true);
     let limit = CurrentStallLimit::default();
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));

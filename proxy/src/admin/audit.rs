@@ -5,9 +5,9 @@
 //!                 └─ a change that is not listed: refused
 //! ```
 //!
-//! All API requests pass through here, so every route is covered: a modifying request not listed in [`ACTS`] is
-//! refused. Lines use their own target, [`AUDIT_TARGET`], so that programs can write them to a file. Refusals are
-//! rate-limited. Actions are not, because their callers have the token.
+//! A modifying API request not listed in [`ACTS`] is refused, so every route is covered. Lines use the target
+//! [`AUDIT_TARGET`], so that programs can write them to a file. Refusals are rate-limited; actions, for which callers
+//! need the token, are not.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -96,7 +96,6 @@ pub(super) enum OperatorAct {
     Trace,
 }
 
-/// Number of routes with actions.
 const ROUTES: usize = 14;
 
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
@@ -273,8 +272,8 @@ impl AuditState {
     }
 }
 
-/// Middleware after the guard. If actions must be recorded, it records each before it begins, and refuses it if
-/// recording fails. Log-ins precede the guard: they change nothing, and later actions are recorded.
+/// Middleware after the guard. If actions must be recorded, it records each before it begins, and refuses it if that
+/// fails. Log-ins, which change nothing, precede the guard.
 pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_logged());
     let actor = request.extensions().get::<Actor>().copied().unwrap_or_default();

@@ -5,8 +5,8 @@
 //!                 ▲ displaced first       ▲ second              ▲ never
 //! ```
 //!
-//! A probe sends its request immediately after connecting. If the table is full, the longest waiting connection is
-//! therefore closed: incomplete heads cost their senders connections, but don't affect others.
+//! Probes send their request immediately after connecting. A full table therefore closes the longest waiting
+//! connection, so that incomplete heads only affect their senders.
 
 use std::net::IpAddr;
 

@@ -9,9 +9,9 @@
 //!  /api, act              no                            yes
 //! ```
 //!
-//! On a non-loopback address, page and API are not served without an admin token. On a loopback address, a page of
-//! another site must not gain access through DNS rebinding: a request without a token must name a loopback host.
-//! Exceptions are `/healthz`, and `/startupz` once ready, which reveal nothing.
+//! On a non-loopback address, page and API require an admin token. On a loopback address, a request without a token
+//! must name a loopback host, which prevents DNS rebinding by another site's page. `/healthz`, and `/startupz` once
+//! ready, are exempt because they reveal nothing.
 //!
 //! Wrong tokens are counted, logged once a minute and throttled: above a limit, every token from that address is
 //! delayed before the comparison. A correct token is never refused.
@@ -117,7 +117,7 @@ impl Guard {
         }
     }
 
-    /// Checks a token against the valid ones. An address that has guessed is delayed first, for correct tokens too.
+    /// Compares a token with the valid ones. Delays an address that has guessed before, for correct tokens too.
     async fn check_token(&self, given: &str, right: &[&AdminToken], caller: AdminCaller) -> Result<(), ApiError> {
         let (GuardRules { throttle, counters, began, .. }, AdminCaller(address)) = (&*self.0, caller);
         let wait = throttle.wait(address, began.elapsed());
@@ -140,10 +140,8 @@ impl Guard {
         Err(unauthorized(format!("{wrong}; its address sent many wrong ones, so responses are delayed")))
     }
 
-    /// Protects readiness and metrics against DNS rebinding. Requests without `Host` don't come from browsers.
-    ///
-    /// # Errors
-    /// If the port is loopback and the host is not.
+    /// Protects readiness and metrics against DNS rebinding. Requests without `Host` don't come from browsers. Fails if
+    /// the port is loopback and the host is not.
     pub(super) fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let is_local = self.0.exposure == Exposure::Loopback;
         if is_local && headers.contains_key(HOST) && !names_this_machine(headers) {
@@ -159,10 +157,7 @@ impl Guard {
         ApiError::new(StatusCode::FORBIDDEN, text)
     }
 
-    /// Checks that a request may read metrics.
-    ///
-    /// # Errors
-    /// If it has neither of the two tokens.
+    /// Checks that a request has one of the two tokens for metrics.
     pub(super) async fn check_metrics(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<(), ApiError> {
         let GuardRules { token, metrics_token: wanted, .. } = &*self.0;
         let of_admins = token.as_ref().map(AdminTokenInForce::load);
@@ -200,10 +195,8 @@ impl Guard {
         Ok((access, end))
     }
 
-    /// Exchanges the admin token for a session cookie.
-    ///
-    /// # Errors
-    /// If the token is wrong or not configured, or the request comes from another page.
+    /// Exchanges the admin token for a session cookie. Fails if the token is wrong or not configured, or the request
+    /// comes from another page.
     pub(super) async fn log_in(
         &self,
         headers: &HeaderMap,

@@ -91,10 +91,7 @@ pub(crate) struct HubScope {
 
 impl HubScope {
     /// Checks the names of hubs. Without any, the key covers the hub named like the app, and hub names that have the
-    /// app as their application prefix, as Azure's SDK joins them.
-    ///
-    /// # Errors
-    /// If a name is invalid.
+    /// app as their application prefix, as Azure's SDK joins them. Fails if a name is invalid.
     pub(crate) fn new<'a>(app: &str, hubs: impl IntoIterator<Item = &'a str>) -> Result<Self, AppKeyError> {
         let is_name = |hub: &str| {
             let plain = hub.strip_suffix(STAR).unwrap_or(hub);
@@ -159,7 +156,7 @@ impl AppKey {
     }
 
     /// Checks that these keys can be used together with the fleet's keys: the number of apps is within its limit, no
-    /// app uses a key of the fleet or of another app, and apps claim the same hub only if both share it.
+    /// two holders have the same key, and apps claim the same hub only if both share it.
     ///
     /// # Errors
     /// Returns the first conflict.
@@ -236,8 +233,8 @@ impl FromStr for AppKey {
     }
 }
 
-/// Checks that apps share hubs only on purpose. Sorted by their text before the wildcard, patterns with a common prefix
-/// are adjacent.
+/// Checks that apps share hubs only on purpose. Sorting patterns by their text before the wildcard makes common
+/// prefixes adjacent.
 fn ensure_apart<'a>(keys: impl Iterator<Item = &'a AppKey>) -> Result<(), AppKeySetError> {
     let patterns =
         keys.flat_map(|key| key.hubs.names.iter().map(move |name| (name.trim_end_matches(STAR), &**name, key)));

@@ -7,8 +7,7 @@ use trunkline_protocol::key::{AccessKeys, KeyTag, PeerKind};
 
 use super::signer::Signer;
 
-/// Keys of one holder with its own table of opened hellos, so that the channels of one app can't evict hellos of other
-/// apps.
+/// Keys of one holder, with a separate table of opened hellos: an app can't evict the hellos of others.
 #[derive(Debug, Clone)]
 pub(crate) struct ChannelKeys {
     pub signer: Signer,

@@ -103,10 +103,7 @@ impl JwksSource {
         matches!(self, Self::Url(url) if url.scheme_str() == Some("https"))
     }
 
-    /// Reads the keys. A URL is fetched with `connector`.
-    ///
-    /// # Errors
-    /// If the set can't be read, or has no usable key of a supported kind.
+    /// Reads the keys; fetches a URL with `connector`.
     pub(crate) async fn read(&self, connector: &Connector) -> Result<PublishedKeys, JwksError> {
         match self {
             Self::File(path) => {
@@ -323,7 +320,7 @@ impl KeySets {
     }
 
     /// Refetches these sources in parallel for a token with an unknown key, rate limited. Continues after the caller
-    /// disconnects, or an untrusted client could use up the fetch that a user with a new key needs.
+    /// disconnects; otherwise an untrusted client could use up the fetch that a user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {

@@ -67,8 +67,8 @@ impl VerifyingKey {
         Ok(Self { id: None, algorithm, key })
     }
 
-    /// Converts a key of a JWKS. Returns `None` if the key is not for RS256 or ES256; a symmetric key is refused
-    /// because publishing it makes it public. Returns an error if the key can't verify any signature.
+    /// Converts a key of a JWKS. Returns `None` if the key is not for RS256 or ES256 (a published symmetric key is no
+    /// secret), and an error if it can't verify any signature.
     pub(super) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),

@@ -8,9 +8,8 @@
 //! Revocations merge: for the same tokens the later times win, so nodes may receive them in any order. A revocation
 //! cannot be undone; users log in again.
 //!
-//! If the connections of a user are closed too, each node closes its own at a different moment. A connection that is
-//! just opening, forwarded or moving between nodes could be missed. So a connection is checked again in the step that
-//! registers it; after that step a close finds it.
+//! Nodes close a revoked user's connections at different moments, and could miss one that is just opening, forwarded or
+//! moving. So a connection is checked again in the step that registers it; from then on a close finds it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -194,7 +193,7 @@ impl Revocations {
     }
 
     /// Returns whether a refreshed login reported by an app server is revoked: its user or an audience was revoked
-    /// after the app's own token was issued. A login without an issue time counts as issued now.
+    /// after the app's token was issued. Without an issue time, it counts as issued now.
     #[must_use]
     pub(crate) fn void_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)], now_s: u64) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {

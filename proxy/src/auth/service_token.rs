@@ -1,8 +1,8 @@
-//! Tokens of dial-in: tokens of app servers that dial in, and tokens that they issue to their clients.
+//! Tokens of app servers that dial in, and of their clients.
 //!
-//! The tokens are JWTs signed with an access key, or with an app key, which covers only some hubs. Only the path and
-//! the hub of the audience are checked: the host is from a connection string, unknown to a node behind a load balancer,
-//! and the port is always missing. The key id is the hash of a text in another process and is ignored.
+//! JWTs signed with an access key, or an app key, which covers only some hubs. Of the audience, only path and hub are
+//! checked: the host comes from a connection string and is unknown to a node behind a load balancer; the port is always
+//! missing. The key id, a hash made by another process, is ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,13 +128,9 @@ impl ServiceVerifier {
         self.verify_at(token, audience, hub, false)
     }
 
-    /// Verifies a token for a request to the REST data plane. Its audience is the path of the request, or a prefix of
-    /// the path that ends with a slash, with or without this node's path prefix. The application of the request is part
-    /// of the hub name. If hosts are configured, the audience must have one of them. Returns the key that signed the
-    /// token.
-    ///
-    /// # Errors
-    /// If the token is invalid.
+    /// Verifies a token of the REST data plane and returns the key that signed it. The audience is the request's path,
+    /// or a prefix of the path that ends with a slash, with or without this node's path prefix. Its host must be one of
+    /// the configured hosts, if any. The hub name includes the request's application.
     pub(crate) fn verify_rest(
         &self,
         token: &str,
@@ -249,8 +245,8 @@ fn is_rest_audience(audience: &str, target: &[Vec<u8>], without_prefix: PrefixSt
     if path.ends_with('/') { target.starts_with(&wanted) } else { target == wanted }
 }
 
-/// Segments of a data plane path, each decoded after splitting, so that a name with an encoded slash stays one segment.
-/// The hub segment includes the application.
+/// Segments of a data plane path, decoded after splitting, so that an encoded slash does not split a name. The hub
+/// segment includes the application.
 fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
     let path = path.strip_prefix(REST_PREFIX).unwrap_or(path).trim_end_matches('/');
     let mut segments: Vec<Vec<u8>> = path.split('/').map(|segment| percent_decode_str(segment).collect()).collect();

@@ -9,7 +9,6 @@ use trunkline_protocol::json_text::JsonText;
 pub(super) struct SignedToken<'a> {
     pub claims: &'a Claims,
     pub user: Option<&'a str>,
-    /// Name of the app that signed the token.
     pub app: Option<&'a str>,
 }
 

@@ -87,18 +87,12 @@ impl SigningKeys {
         })
     }
 
-    /// Replaces the app keys from the configuration file.
-    ///
-    /// # Errors
-    /// If the keys conflict. The old keys are kept.
+    /// Replaces the app keys from the configuration file. Keeps the old ones if the new ones conflict.
     pub(crate) fn set_rules(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_rules = keys.to_vec())
     }
 
-    /// Replaces the app keys from flags and their files.
-    ///
-    /// # Errors
-    /// If the keys conflict. The old keys are kept.
+    /// Replaces the app keys from flags and their files. Keeps the old ones if the new ones conflict.
     pub(crate) fn set_flags(&self, keys: &[AppKey]) -> Result<(), AppKeySetError> {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
@@ -129,8 +123,8 @@ impl SigningKeys {
         self.of_channels.load_full()
     }
 
-    /// Waits until an app's key that signed a token no longer covers the hub. For a key of the fleet this never
-    /// returns: connections opened with it stay open.
+    /// Waits until an app's key that signed a token no longer covers the hub. Never returns for a key of the fleet,
+    /// whose connections stay open.
     pub(crate) async fn taken_away(&self, from: &TokenSigner, hub: &str) {
         if !from.is_of_app() {
             return std::future::pending().await;

@@ -123,7 +123,6 @@ fn wrong_type(token: &str) -> Option<TokenError> {
     Some(TokenError::Claim(format!("its claim {name:?} has to be a single value, but is a list or an object")))
 }
 
-/// JSON object in a part of a token.
 fn object(part: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }

@@ -72,12 +72,9 @@ impl Verifier {
         self.sets.keep_fresh(self.policy.jwks_refresh).await;
     }
 
-    /// Verifies a token for a hub and returns its user. If no key fits, the published keys may be refetched once: an
-    /// issuer may have added a key, or replaced a key under the same id.
-    ///
-    /// # Errors
-    /// If the token is invalid. The caller [counts](Self::count_refused) the error if it refuses the client; an app may
-    /// still accept the token.
+    /// Verifies a token for a hub and returns its user. If no key fits, published keys may be refetched once: an issuer
+    /// may have added or replaced a key. Fails if the token is invalid. The caller [counts](Self::count_refused) the
+    /// error if it refuses the client; an app may still accept the token.
     pub(crate) async fn verify(&self, token: &str, hub: &str) -> Result<User, TokenError> {
         let misses_key = |outcome: &_| matches!(outcome, Err(TokenError::UnknownKey | TokenError::Signature));
         // Subscribe before the first try, so that no stored set is missed.
@@ -186,7 +183,7 @@ impl Verifier {
         outcome
     }
 
-    /// Refuses a token for another part of the service. These keys also sign tokens for users of all hubs and for data
+    /// Refuses a token for another part of the service: these keys also sign tokens for users of all hubs and for data
     /// plane callers. An audience listed in the policy is always accepted.
     fn ensure_for(&self, hub: &str, user: User) -> Result<User, TokenError> {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }

@@ -1,7 +1,7 @@
 //! Holders of entries in a full table. The holder with the most weight has to free its newest entry.
 //!
-//! Finding the largest holder takes a pass over the table. One pass serves all new entries until its plan expires,
-//! after [`pass_interval`], so a flood of new entries costs a bounded share of the time.
+//! Finding the largest holder takes a pass over the table, which serves all new entries for [`pass_interval`]. So a
+//! flood of entries costs a bounded share of the time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -58,7 +58,7 @@ impl<K: Clone + Eq + Hash + Ord> Holders<K> {
     }
 
     /// Takes the number of the entry to evict for a new one: the newest entry of the holder with the most weight.
-    /// `None` if the holder of the new entry has as much weight, including the new entry.
+    /// `None` if the new entry's holder would have as much.
     pub(crate) fn newest_of_largest(&mut self, (new_holder, weight): (Option<&K>, usize)) -> Option<u64> {
         let own = new_holder.and_then(|key| self.by_key.get(key)).map_or(0, |holding| holding.weight);
         while let Some((sum, key)) = self.by_weight.pop_last() {

@@ -57,18 +57,12 @@ impl<K: Clone + Eq + Hash> Permits<K> {
     }
 
     /// Takes a permit. Without a key, only the total limit applies.
-    ///
-    /// # Errors
-    /// Returns the limit that was reached.
     pub(crate) fn take(&self, key: Option<K>) -> Result<Permit<K>, Full<K>> {
         self.take_within(usize::MAX, key)
     }
 
     /// Takes a permit for a key that holds fewer permits than are free. One key alone gets half of them, two keys a
     /// third each, so a key with few permits always gets another one.
-    ///
-    /// # Errors
-    /// Returns the limit that was reached.
     pub(crate) fn take_fair(&self, key: K) -> Result<Permit<K>, Full<K>> {
         self.take_within(self.free(), Some(key))
     }
@@ -91,9 +85,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
     }
 
     /// Takes a permit for a key, within a smaller share.
-    ///
-    /// # Errors
-    /// Returns the limit that was reached.
     pub(crate) fn take_within(&self, share: usize, key: Option<K>) -> Result<Permit<K>, Full<K>> {
         let PermitTable { all, by_key, .. } = &*self.0;
         if !all.reserve(1) {

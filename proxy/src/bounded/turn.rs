@@ -5,8 +5,8 @@
 //!                       2 ──┴──► turn: a batch of `frames_max` frames ──► ends when all threads have applied it
 //! ```
 //!
-//! A line is one source of work of a holder, such as its links at one thread. The measured time of a turn sets the
-//! frames of the next one. A holder that is busy alone takes no turns: its batches are limited by bytes only.
+//! A line is one source of work of a holder, such as its links at one thread. The time of a turn sets the frames of the
+//! next one. A holder that is busy alone takes no turns; only bytes limit its batches.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -145,7 +145,7 @@ impl Turn {
         frames >= self.frames_max as usize || (frames > 0 && frames.is_multiple_of(LOOK_FRAMES) && !has_time())
     }
 
-    /// Records the frames of the batch and the time of reading them. The result is for each thread that applies a part.
+    /// Records the frames of the batch and the time of reading them. Each thread that applies a part gets the result.
     pub(crate) fn read(mut self, frames: usize, time: Duration) -> Arc<Self> {
         self.frames = u32::try_from(frames).unwrap_or(u32::MAX);
         self.read_time = time;

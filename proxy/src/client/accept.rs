@@ -76,9 +76,8 @@ pub(super) async fn accept(
     None
 }
 
-/// Publishes the client's subscriptions to other nodes before the app server and client are notified, because either
-/// may then cause sends from any node. Only the first client of a hub, a user or one of the user's groups waits for
-/// this.
+/// Publishes the client's subscriptions to other nodes before the app server and client are notified: either may then
+/// cause sends from any node. Only the first client of a hub, user or group waits for this.
 async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
     let shared = shard.shared();
     let (interest, hub) = (shared.fleet.interest.as_ref()?, pending.hub.index());
@@ -129,7 +128,7 @@ async fn handshake(
     };
     let Ok(read) = read else {
         // An `EventSource` that failed to connect retries automatically, possibly after its client has opened a newer
-        // connection. Messages on the old stream, or its end, would close the newer one, so none are sent.
+        // connection. Any message on the old stream, or its end, would close the newer one.
         if pending.transport == Transport::ServerSentEvents {
             let shared = shard.shared().clone();
             tokio::select! {
@@ -313,8 +312,7 @@ fn open(
     })
 }
 
-/// Keeps the client's head for another app server or an observer. An embedded node needs neither. Its app keeps the
-/// head anyway, so it counts there, too.
+/// Keeps the client's head for another app server or an observer. An embedded node's app keeps the head anyway.
 fn keep_head(client: &mut Client, state: &mut ShardState, open: &OpenConnection, weight: Option<HeadWeight>) {
     let (head, is_own) = (weight.map(Rc::new), state.core.context.shared.whose_sockets() == Sockets::Own);
     let opening = is_own.then(|| state.core.intern_opening(open, head.clone()));

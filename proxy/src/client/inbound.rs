@@ -1,7 +1,7 @@
 //! Inbound data of a client: transport frames, if any, and hub messages, parsed only for their kind.
 //!
 //! Pure: bytes in, [`Piece`]s and [`Upward`]s out. Pings are consumed, a close ends the connection, and other messages
-//! are forwarded unparsed, so that new kinds need no new proxy. Adjacent complete messages are forwarded together.
+//! are forwarded unparsed, adjacent ones together, so that new kinds need no new proxy.
 
 use std::borrow::Cow;
 use std::mem;
@@ -159,10 +159,8 @@ impl Pieces<'_> {
         self.frames
     }
 
-    /// Next piece; `None` at the end of the bytes.
-    ///
-    /// # Errors
-    /// If the client violated the transport protocol; decoding can't continue.
+    /// Next piece; `None` at the end of the bytes. Fails if the client violated the transport protocol; decoding can't
+    /// continue.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, ProtocolError> {
         let Some(decoder) = &mut self.decoder else {
             let is_new = mem::replace(&mut self.at, self.bytes.len()) < self.bytes.len();
@@ -214,8 +212,7 @@ impl PartialMessage {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(payload.get(used..).unwrap_or_default());
         } else if used > 0 {
-            // Frees the memory: an idle connection holds no buffer, and a short rest does not keep the buffer of a long
-            // message.
+            // Frees the memory: an idle connection holds no buffer, and a short rest not that of a long message.
             self.bytes = self.bytes.get(used..).unwrap_or_default().to_vec();
             self.note_end();
         }
@@ -281,7 +278,6 @@ pub(super) struct HubMessages<'a> {
     /// Result to return after the last run.
     queued: Option<Result<Upward<'a>, InboundError>>,
     is_done: bool,
-    /// Whether messages are returned singly, to be checked by rules.
     are_judged: bool,
 }
 
@@ -307,10 +303,8 @@ impl<'a> HubMessages<'a> {
         self.at
     }
 
-    /// Next run of messages, or a single one that is not forwarded; `None` without another complete one.
-    ///
-    /// # Errors
-    /// If the bytes are invalid or a message is too large.
+    /// Next run of messages, or a single one that is not forwarded; `None` without another complete one. Fails if the
+    /// bytes are invalid or a message is too large.
     ///
     /// `received` counts the messages of a resumable client; repeated ones are skipped.
     pub(super) fn next(

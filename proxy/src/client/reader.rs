@@ -133,8 +133,7 @@ impl Reader {
         let cause = loop {
             match step {
                 Step::Continue => {}
-                // Otherwise a flood would be read for a whole task budget, megabytes, while the link's writer and the
-                // pausing frame wait.
+                // Otherwise a flood would be read for a whole task budget, megabytes, while the link's writer waits.
                 Step::Yield => yield_now().await,
                 Step::Throttle(owed) => Box::pin(self.throttle(shard, owed)).await,
                 // Dropping a socket with unread data resets it and loses the last frames, so reading continues.
@@ -205,8 +204,8 @@ impl Reader {
         links.into_iter().flatten().find(|link| link.is_full()).cloned()
     }
 
-    /// Records why the client is not being read, so that it does not time out. Returns what ends the pause early;
-    /// `None` for a closing client, of which only the end is read.
+    /// Records why the client is not being read, so that it does not time out. Returns the signal for an early end of
+    /// the pause; `None` for a closing client, of which only the end is read.
     fn pause(&self, shard: &Shard, reason: PauseReason) -> Option<Rc<Notify>> {
         let mut state = shard.state();
         let client = state.core.connections.get_current(self.slot, self.serial).filter(|it| !it.life().is_closed())?;
@@ -264,8 +263,8 @@ impl Reader {
     }
 
     fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {
-        // The link may have filled while the client was idle. Many clients starting together would exceed the limit by
-        // far.
+        // The link may have filled while the client was idle; many clients starting together would far exceed the
+        // limit.
         if self.home.is_full() && !self.is_ending(state) {
             return Poll::Ready(Step::Continue);
         }
@@ -556,8 +555,8 @@ impl<'a> Upstream<'a> {
         Ok(())
     }
 
-    /// Handles messages that rules must check first. Adjacent allowed ones are forwarded together. Returns the position
-    /// of the first message that must wait for an app server.
+    /// Handles messages that rules must check first, forwarding adjacent allowed ones together. Returns the position of
+    /// the first message that must wait for an app server.
     fn take_judged(
         &mut self,
         (rules, protocol): (&HubRules, HubProtocol),

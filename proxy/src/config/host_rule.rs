@@ -1,8 +1,8 @@
 //! Hosts that requests may address (`--allow-host`).
 //!
-//! With DNS rebinding, a page with a host name that resolves to this node is same-origin with the node in the browser.
-//! Its requests still have the page's host name, so a host list refuses them. A node with the development key is open
-//! to the whole machine, so it always has such a list.
+//! In DNS rebinding, an attacker's host name resolves to this node, so the browser treats page and node as the same
+//! origin. The requests still have that host name, so a host list refuses them. A node with the development key is open
+//! to the whole machine and always has such a list.
 
 use std::net::IpAddr;
 

@@ -1,8 +1,8 @@
 //! Options: settings that operators set by flag, environment variable or configuration file.
 //!
-//! Each option is declared once, in its struct: the doc comment is the help text, `#[flag]` sets the name and accepted
-//! values, and the default follows the type. [`settings!`] generates the struct and a table, from which the command
-//! derives its arguments, the file format and the book's pages.
+//! Each option is declared once, in its struct: the doc comment is the help text, `#[flag]` sets name and accepted
+//! values, and the default follows the type. From these, [`settings!`] generates the table behind arguments, file
+//! format and the book's pages.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;

@@ -120,10 +120,8 @@ impl<K: SecretLine> GivenKeys<K> {
         self.read_lines_again(&LineCounts::default())
     }
 
-    /// Reads all keys like [`read_lines`](Self::read_lines), and records the number of keys in each file.
-    ///
-    /// # Errors
-    /// Also returns an error if a file is empty that had keys before: it was truncated by accident.
+    /// Reads all keys like [`read_lines`](Self::read_lines), and records the number of keys in each file. Also fails if
+    /// a file that had keys before is empty: it was truncated by accident.
     pub(crate) fn read_lines_again(&self, counts: &LineCounts) -> Result<Vec<K>, SecretFileError> {
         let mut keys = self.typed.clone();
         for path in &self.files {

@@ -1,7 +1,7 @@
 //! URL templates of webhooks: `https://host/path/{hub}/{category}/{event}?code=SECRET`.
 //!
-//! Clients choose event names, so a value must not reach beyond its placeholder: it is percent-encoded, and refused if
-//! a server that decodes early would see dot segments. Only the operator chooses scheme and host.
+//! Clients choose event names, so a value is percent-encoded, and refused if a server that decodes early would see dot
+//! segments. Only the operator chooses scheme and host.
 
 use std::fmt;
 use std::str::FromStr;
@@ -104,10 +104,7 @@ impl UrlTemplate {
         &self.address
     }
 
-    /// Expands the template into path and query.
-    ///
-    /// # Errors
-    /// If a value would reach beyond its placeholder.
+    /// Expands the template into path and query. Fails if a value would reach beyond its placeholder.
     pub(crate) fn expand(&self, values: TemplateValues<'_>) -> Result<PathAndQuery, ExpandError> {
         let mut target = String::new();
         for part in &self.parts {
@@ -128,8 +125,7 @@ impl UrlTemplate {
         target.parse().map_err(|_| ExpandError::TooLong)
     }
 
-    /// Returns whether a server that decodes a path before splitting it would see more dot segments than the template
-    /// has.
+    /// Whether a server that decodes a path before splitting it would see more dot segments than the template has.
     fn has_dots_beyond_its_own(&self, target: &str) -> bool {
         dot_parts(target) > dot_parts(&self.text())
     }

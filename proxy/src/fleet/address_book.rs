@@ -1,8 +1,8 @@
 //! Address book: addresses of other nodes, from `--peers` and from the greetings of members.
 //!
-//! A name with several addresses may stand for several nodes, and is resolved periodically. If several addresses lead
-//! to one node, the first is linked and the others are alternatives. Addresses reported by members are dialled while a
-//! node answers there. So one address is enough to discover the whole fleet, and stale addresses expire.
+//! A name may resolve to several nodes, and is resolved periodically. Of several addresses of one node, the first is
+//! linked; the others are alternatives. Addresses reported by members are dialled while a node answers there, so one
+//! address is enough to discover the fleet, and stale addresses expire.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,8 +122,8 @@ impl AddressBook {
         add(&mut self.entries(), address, false)
     }
 
-    /// Records the result of an attempt. Returns `true` for the first problem after a success only, because garbage
-    /// answers vary and would each be logged.
+    /// Records the result of an attempt. Returns `true` only for the first problem after a success: garbage answers
+    /// vary, and each would be logged.
     pub(super) fn set(&self, address: &Address, state: AddressState) -> bool {
         if let Some(at) = address.resolved().filter(|_| state == AddressState::Node && !address.is_one_server()) {
             self.families().entry(address.authority().to_owned()).or_default().note_answer(at);

@@ -104,7 +104,7 @@ impl AppPresence {
         if !fleet.shared().settings.accepts_dial_in {
             return;
         }
-        // All members need the same baseline. Otherwise a change back to it would be reported to none of them.
+        // All members need the same baseline, or a change back to it would be reported to none of them.
         self.notify(fleet);
         for (hub, servers) in self.own.load().hubs() {
             let update = PresenceUpdate::Whole { hub: hub.clone(), servers: servers.to_vec() };
@@ -296,7 +296,7 @@ impl AppPresence {
     fn remember<'a>(&self, node: &str, endpoints: impl Iterator<Item = &'a ByteString>) {
         let mut all = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= GREETING_MEMBERS_MAX && !all.contains_key(node) {
-            // Node names may change at each start. The entries are only hints, so clearing them is harmless.
+            // The entries are only hints, so clearing them is harmless. Node names may change at each start.
             all.clear();
         }
         let known = all.entry(node.to_owned()).or_default();

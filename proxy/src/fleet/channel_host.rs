@@ -100,10 +100,8 @@ pub(crate) struct ChannelLock<'a> {
     pub hellos: &'a HelloTable,
 }
 
-/// Opens the requested channel. Requests inside carry the extensions, which are made after the hello was checked.
-///
-/// # Errors
-/// If the channel is refused.
+/// Opens the requested channel. Requests inside carry the extensions, which are made after the hello was checked. Fails
+/// if the channel is refused.
 pub(crate) fn open_channel(
     request: &mut Request,
     lock: ChannelLock<'_>,

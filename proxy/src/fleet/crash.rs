@@ -1,12 +1,11 @@
-//! Crash notices: app servers learn that a node has crashed, and drop state they would keep for a node that is only
-//! unreachable.
+//! Crash notices: app servers drop state that they would keep for a node that is only unreachable.
 //!
 //! ```text
 //!  connection refused for 2 s, or another start answers ──► and the node has no link to this one ──► ping to each app server
 //! ```
 //!
-//! A process that is frozen, disconnected or slow refuses no connection: its kernel accepts, or the dial times out. An
-//! app server with an open socket from the node ignores the notice.
+//! A frozen, disconnected or slow process refuses no connection: its kernel accepts, or the dial times out. An app
+//! server with an open socket from the node ignores the notice.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use trunkline_protocol::service::{CRASHED_NODE_KEY, Ping};
 use super::fleet_member::FleetMember;
 use crate::shard::Shared;
 
-/// Time for which connections must be refused until a node counts as crashed. App servers use the same value.
+/// Time for which connections must be refused until a node counts as crashed, as in app servers.
 const CRASHED_AFTER: Duration = Duration::from_secs(2);
 
 /// Maximum time between two dials of a refusing address until the node counts as crashed.

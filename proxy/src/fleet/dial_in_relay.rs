@@ -216,8 +216,8 @@ async fn invoke_when_moved(fleet: &Fleet, link: &Arc<LinkHandle>, request: Clien
     }
 }
 
-/// Whether all app servers of a hub dial the fleet through one address. With several addresses, each server sends one
-/// copy per address, and copies for a moving connection would be indistinguishable.
+/// Whether all app servers of a hub dial the fleet through one address. With several, each server sends one copy per
+/// address, and copies for a moving connection would be indistinguishable.
 fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let pools = hub.pools();
     let links: Vec<_> = pools.iter().flat_map(|pool| pool.links()).collect();

@@ -125,8 +125,7 @@ impl FleetEntry {
         }
     }
 
-    /// Queries the members that may be concerned. Queries are queued immediately to preserve order; the future resolves
-    /// with the answers.
+    /// Queries the members that may be concerned. Queries are queued immediately to preserve order.
     #[cfg(test)]
     pub(crate) fn ask(
         &self,
@@ -311,10 +310,8 @@ impl FleetEntry {
             .map_err(|_| Vec::new())
     }
 
-    /// Queries the other nodes for a client; the owner invokes it.
-    ///
-    /// # Errors
-    /// Nodes without an answer, if no other node has the client.
+    /// Queries the other nodes for a client; the owner invokes it. If no node has the client, the error lists the nodes
+    /// without an answer.
     async fn invoke_elsewhere(
         &self,
         hub: &NamedHub,
@@ -379,7 +376,6 @@ pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
     waiting.iter().for_each(|waiting| waiting.reply_to().answer(answer));
 }
 
-/// Whether a message addresses only connections owned by this node alone.
 fn is_for_this_node_alone(shared: &Shared, message: &ServiceMessage) -> bool {
     let routes = &shared.routes;
     let is_here_alone = |id: &ByteString| routes.find(id).is_some() && routes.is_here_alone(id);

@@ -79,7 +79,6 @@ impl Fleet {
         &self.0.accepted
     }
 
-    /// Runtime of the fleet's thread, once running.
     pub(super) fn runtime(&self) -> &OnceLock<Handle> {
         &self.0.runtime
     }
@@ -88,7 +87,7 @@ impl Fleet {
         self.0.members.shared()
     }
 
-    /// Sends a query to these members. Queued immediately to preserve order; the future resolves with the answers.
+    /// Sends a query to these members, queued immediately to preserve order.
     pub(super) fn ask(
         &self,
         asked: Vec<Arc<FleetMember>>,
@@ -128,7 +127,7 @@ impl Fleet {
     }
 
     /// Sets the outgoing link of a member. Token revocations are sent first: a starting node is ready once it has the
-    /// state of all others, and so their revocations.
+    /// state, and so the revocations, of all others.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
         for told in self.shared().admission.revocations.all(unix_seconds()) {
             link.notify(&NodeMessage::Revocation(told));

@@ -177,7 +177,7 @@ impl FleetMember {
         self.interest.load().has_announced(hub)
     }
 
-    /// Applies an update of the interest. Called by the one reader of the incoming link.
+    /// Called by the one reader of the incoming link.
     pub(super) fn apply_interest(&self, update: InterestUpdate) {
         let mut interest = PeerInterest::clone(&self.interest.load());
         interest.apply(update);
@@ -188,7 +188,7 @@ impl FleetMember {
         self.presence.load_full()
     }
 
-    /// Applies an update of the app servers. Called by the one reader of the incoming link.
+    /// Called by the one reader of the incoming link.
     pub(super) fn apply_presence(&self, update: PresenceUpdate) {
         let mut presence = PeerPresence::clone(&self.presence.load());
         presence.apply(update);
@@ -229,7 +229,6 @@ impl FleetMember {
         self.status().reported = Some(state);
     }
 
-    /// Notes that the node has said goodbye, or is certainly gone.
     pub(super) fn set_left(&self) {
         self.status().has_left = true;
     }
@@ -245,7 +244,6 @@ impl FleetMember {
         is_new || self.is_leaving()
     }
 
-    /// Time since the greeting.
     pub(super) fn age(&self) -> Duration {
         self.met_at.elapsed()
     }
@@ -282,7 +280,7 @@ impl FleetMember {
         status.has_left || since.elapsed() > UNLINKED_MAX
     }
 
-    /// Hash of the members that the node sees, once reported.
+    /// Hash of the members that the node reports.
     pub(super) fn view(&self) -> Option<u64> {
         self.status().reported.as_ref().map(|reported| reported.view)
     }

@@ -94,7 +94,6 @@ impl Membership {
         self.shared.ways.node_channels.clone()
     }
 
-    /// Whether no peers are configured.
     #[must_use]
     pub(crate) fn is_alone(&self) -> bool {
         !self.shared.settings.fleet.has_peers()
@@ -155,7 +154,7 @@ impl Membership {
         }
     }
 
-    /// Whether this starting node is not yet linked to all others. Messages entering here would miss their clients.
+    /// Whether this starting node is not yet linked to all others. Messages would miss their clients.
     pub(super) fn is_finding_others(&self) -> bool {
         if self.is_alone() || self.has_joined.load(Ordering::Relaxed) {
             return false;
@@ -312,7 +311,7 @@ impl Membership {
 
     /// Leaves the fleet: says goodbye and closes all links.
     pub(crate) async fn leave(&self) {
-        // A node without clients stops between two beats. Without a goodbye, the others would consider it lost.
+        // A node without clients stops between two beats. Without a goodbye, it would count as lost.
         self.send_to_members(&NodeMessage::State(self.state()));
         self.left.cancel();
         self.shared.fleet.interest.iter().for_each(|interest| interest.end());

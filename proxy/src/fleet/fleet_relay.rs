@@ -60,7 +60,6 @@ impl FleetRelay {
         answer.await.ok()
     }
 
-    /// Routes a message to this node's shards.
     pub(super) async fn route_here(
         &self,
         reply_to: &Arc<dyn ReplyTo>,

@@ -41,7 +41,7 @@ impl GatheredPage {
 }
 
 /// Lists a group's members at this node, if queried, and at others. The page token names the next node. Nodes without
-/// an answer are added to `missing`; without such a list they are an error.
+/// an answer are added to `missing`, or are an error without it.
 pub(super) async fn page_of(
     fleet: &Fleet,
     hub: &QuestionedHub,

@@ -19,7 +19,7 @@ use crate::net::address::Address;
 use crate::net::resolver::Resolver;
 use crate::shard::OwnInterest;
 
-/// Minimum interval between interest updates. In a connection storm, each would be a message to every node.
+/// Minimum interval between interest updates. Each is a message to every node, many in a connection storm.
 const NEWS_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Interval between removals of ended interest.
@@ -108,8 +108,8 @@ impl Housekeeper<'_> {
         }
     }
 
-    /// Greets a member with a different view to discover its members. Nodes that greeted a third one simultaneously
-    /// know nothing of each other.
+    /// Greets a member with a different view to discover its members. Nodes that greeted a third node simultaneously
+    /// don't know each other.
     fn greet_again(&self) {
         let own = self.members.view();
         let members = self.members.all();

@@ -11,12 +11,11 @@ pub(super) struct LinkOver {
 }
 
 impl LinkOver {
-    /// End of a link; the node may still be alive.
+    /// End for this reason; the node may still be alive.
     pub(super) fn because(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), is_gone: false }
     }
 
-    /// End of a link because the node is gone.
     pub(super) fn gone(reason: impl ToString) -> Self {
         Self { reason: reason.to_string(), is_gone: true }
     }

@@ -8,8 +8,7 @@
 //!  it has none                      ─► the first of all its endpoints
 //! ```
 //!
-//! With several endpoints, the app server itself sends to each; behind one endpoint, the receiving node relays to all
-//! others.
+//! The app server itself sends to each endpoint; behind it, the receiving node relays to all others.
 
 use std::collections::HashMap;
 use std::sync::Arc;

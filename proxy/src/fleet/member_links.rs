@@ -16,12 +16,10 @@ pub(crate) struct MemberLinks {
 }
 
 impl MemberLinks {
-    /// Link dialled by this node.
     pub(super) fn outgoing(&self) -> Option<Arc<NodeLink>> {
         self.outgoing.load_full()
     }
 
-    /// Link dialled by the member.
     pub(super) fn incoming(&self) -> Option<Arc<NodeLink>> {
         self.incoming.load_full()
     }

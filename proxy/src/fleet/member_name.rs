@@ -1,5 +1,5 @@
-//! Names of members, for requests about their connections. Addresses are stored while the names resolve, because some
-//! orchestrators remove a node's name as soon as they stop it.
+//! Names of members, for requests about their connections. Addresses are stored because some orchestrators remove a
+//! node's name as soon as they stop it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

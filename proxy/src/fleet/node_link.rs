@@ -84,8 +84,8 @@ impl NodeLink {
         self.outbox.push_if_room(Class::Ordinary, frame)
     }
 
-    /// Queues a control message (state, interest, answer) even if the queue is full; there are few. A peer that accepts
-    /// none for long loses the link.
+    /// Queues a control message (state, interest, answer) even if the queue is full. A peer that accepts none for long
+    /// loses the link.
     pub(super) fn notify(&self, message: &NodeMessage) {
         if self.ring_bytes() > TOLD_MAX_BYTES {
             return self.give_up();

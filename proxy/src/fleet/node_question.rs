@@ -67,8 +67,7 @@ impl NodeQuestions {
         self.api.get().cloned()
     }
 
-    /// Sends a query to these members, using a permit of the hub's owner. Queued immediately to preserve order; the
-    /// future resolves with the answers.
+    /// Sends a query to these members, queued immediately to preserve order, with a permit of the hub's owner.
     pub(super) fn ask(
         &self,
         (fleet_relay, clock): (&FleetRelay, LinkClock),

@@ -143,8 +143,8 @@ impl<'a> NodeSink<'a> {
         }
     }
 
-    /// Closes the connections of a user, as the other nodes did in this node's absence. Newer connections too: this
-    /// node could not check which tokens are revoked.
+    /// Closes the connections of a user, as other nodes did in this node's absence. Newer connections too, because this
+    /// node could not check for revoked tokens.
     fn close_all_of(&self, user: &ByteString) {
         for shard in self.fleet.shared().shards() {
             let user = user.clone();
@@ -241,7 +241,7 @@ impl<'a> NodeSink<'a> {
             take_result(shared, &message);
             return false;
         };
-        // In other hubs, each app server sends to all nodes and numbers its own epochs.
+        // In other hubs, app servers number their own epochs and send to all nodes.
         let origin = match hub.capabilities().sends_to_all_nodes {
             true => SendOrigin::OtherNode,
             false => SendOrigin::Sender(shared.hubs.number(self.member.boot()), epoch),
@@ -371,7 +371,7 @@ impl ReplyTo for NodeReplyTo {
     }
 }
 
-/// Reply handle for a client invocation from an app server linked to another node. The result goes to that node.
+/// Reply handle of a client invocation from an app server linked to another node, which gets the result.
 #[derive(Debug)]
 struct ResultReplyTo {
     fleet: Fleet,

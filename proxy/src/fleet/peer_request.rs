@@ -81,10 +81,7 @@ impl PeerResponse {
         Self::new(503, Bytes::from_static(b"the node answers too many requests of other nodes"))
     }
 
-    /// Parses the body of a successful response.
-    ///
-    /// # Errors
-    /// If the node refused or its JSON is invalid; text for people.
+    /// Parses the body of a successful response. Fails if the node refused or its JSON is invalid; text for people.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
         if !self.status.is_success() {
             return Err(format!("it answers {}", self.status));

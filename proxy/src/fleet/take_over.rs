@@ -170,8 +170,8 @@ impl TakeOvers {
         TakenOver::Failed
     }
 
-    /// Waits until the old node has relayed the sends that precede the app server's receipt of the resume. By dial-in,
-    /// the app server pauses only answers to calls.
+    /// Waits until the old node has relayed the sends from before the app server received the resume. By dial-in, the
+    /// app server pauses only answers to calls.
     async fn await_rest(
         &self,
         home: &LinkHandle,
@@ -187,8 +187,8 @@ impl TakeOvers {
         drop(has_come.await);
     }
 
-    /// Waits until all other nodes have confirmed this node's subscriptions (dial-in only). From then on they relay
-    /// messages for its clients.
+    /// Waits until all other nodes have confirmed this node's subscriptions (dial-in only), and so relay messages for
+    /// its clients.
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // Fails when the client stops waiting.
@@ -197,8 +197,8 @@ impl TakeOvers {
         drop(is_known.await);
     }
 
-    /// Answers an announced take-over, by the current owner or by a node that has just taken the connection from this
-    /// one. In the second case, the answer follows all earlier sends of the app server.
+    /// Answers an announced take-over, as the current owner or as the node that has just taken the connection from this
+    /// one; then the answer follows all earlier sends of the app server.
     pub(super) fn take_announced(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let shared = self.0.shared();
         let index = shared.hubs.keyed(&hub).map(|hub| hub.index());

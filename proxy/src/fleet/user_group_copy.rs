@@ -5,8 +5,8 @@
 //!                concurrent changes: stored here first, then sent ───────────┴─► new member keeps the later one
 //! ```
 //!
-//! The copy may be much larger than a node's queue, and shares the link with client traffic. It therefore uses only
-//! part of the queue.
+//! The copy may be much larger than a node's queue. It uses only part of the queue, because client traffic shares the
+//! link.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +46,8 @@ pub(super) fn introduce_user_groups(shared: &Arc<Shared>, link: &Arc<NodeLink>) 
     });
 }
 
-/// Stores a membership change before other nodes receive it, so a concurrent copy contains or precedes it. The later
-/// apply stores it again, harmlessly, and reports failures.
+/// Stores a membership change before other nodes receive it, so that a concurrent copy contains or precedes it. The
+/// later apply, which stores it again, reports failures.
 pub(super) fn keep_first(shared: &Shared, hub: &str, message: &ServiceMessage) {
     if message.outlasts_connections() {
         drop(shared.user_groups.note(hub, message));

@@ -25,7 +25,7 @@ pub(crate) async fn authenticate(
     let (hub, settings) = (&request.hub, request.hub.settings());
     let verified = verify_token(endpoint, hub, token(&request.parts.headers, &request.context.query)).await;
     if let Err(revoked @ TokenError::Revoked) = &verified {
-        // Even if the app decides: it may accept the token without knowing about the revocation.
+        // Even if the app decides, which may not know about the revocation.
         return Err(refuse_token(endpoint, revoked));
     }
     let grant = if settings.asks_app {

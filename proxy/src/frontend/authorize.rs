@@ -1,7 +1,7 @@
 //! Authorization by the app's negotiate handler, for a client that negotiates or connects without a token.
 //!
-//! The handler gets the client's headers including cookies, the path and query, and the user of a verified access
-//! token. It returns a decision (user and headers, or a redirect), or a refusal that is forwarded unchanged. Without a
+//! The handler gets the client's headers including cookies, path, query, and the user of a verified access token. It
+//! returns a decision (user and headers, or a redirect), or a refusal, which is forwarded unchanged. Without a
 //! response, the client is refused.
 
 use axum::body::Body;
@@ -67,10 +67,7 @@ pub(crate) fn authorize<'a>(
     }
 }
 
-/// Reads the app's decision.
-///
-/// # Errors
-/// If the response is not from the handler; the text identifies its source.
+/// Reads the app's decision. Fails if the response is not from the handler; the text identifies its source.
 fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response>, String> {
     let (mut parts, body) = answer.into_parts();
     let Some(mark) = parts.headers.remove(ANSWER_HEADER) else {

@@ -65,7 +65,7 @@ pub(crate) fn mark_revocations(endpoint: &Endpoint, context: &RequestContext) ->
     if context.forwarded_user.is_none() {
         return revocations.mark();
     }
-    // Already verified by another node, which has since dialled and waits for the response.
+    // Another node verified it, and has since dialled and waits for the response.
     let in_flight_s = 2 * endpoint.shared.settings.relay.hop_timeout.as_secs().max(1);
     revocations.mark_of_carried(in_flight_s, unix_seconds())
 }

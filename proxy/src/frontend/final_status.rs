@@ -6,8 +6,8 @@
 //! | Chrome, Firefox, OkHttp (official Java client) | any request after 408, on a kept-alive connection |
 //! | OkHttp | any request after 503 with `Retry-After: 0`, which nodes never send |
 //!
-//! A retried GET feeds its messages into the client's next connection, and a retried upload delivers messages twice.
-//! All other status codes end the request in known client libraries.
+//! A retried GET feeds its messages into the client's next connection; a retried upload delivers messages twice. Known
+//! client libraries don't retry after other status codes.
 
 use axum::response::Response;
 use http::header::RETRY_AFTER;

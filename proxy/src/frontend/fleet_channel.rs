@@ -1,5 +1,5 @@
-//! Channels at the client listeners: for other nodes, carrying the fleet's requests, and for app servers that dial in,
-//! protecting otherwise ordinary requests against reading and changes in transit.
+//! Channels at the client listeners. They carry the fleet's requests, and protect requests of app servers that dial in
+//! against reading and changes in transit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub(crate) struct FleetChannelRoute {
     pub(crate) inside: Router,
 }
 
-/// Opens a channel for a node with a matching key, or for an app server with a node's or its app's key. Others get a
-/// 404; the node's name in it, as in all responses, shows that this is a client port.
+/// Opens a channel for a node with a matching key, or an app server with a node's or its app's key. Others get a 404,
+/// with the node's name to show that this is a client port.
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
     let source = RequestSource::take(&mut request);

@@ -8,8 +8,8 @@
 //!                   └ written by the client: ignored
 //! ```
 //!
-//! Pure. Only the headers of `--trust-headers` are used: load balancers pass on others unread, and clients can write
-//! anything there. An unreadable element ends the walk at the last valid address.
+//! Pure. Only the headers of `--trust-headers` are used: others reach the node as written by clients. An unreadable
+//! element ends the walk at the last valid address.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -42,7 +42,7 @@ pub(crate) const FORWARDED_HEADERS: [HeaderName; 8] = [
     FORWARDED,
 ];
 
-/// Header in which apps look for the client's address. Normalisation sets it to the detected address.
+/// Header in which apps look for the client's address; normalisation sets it.
 pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Scheme used between client and first load balancer.
@@ -140,8 +140,8 @@ fn of_hop(mut values: Vec<String>, hops: usize) -> Option<String> {
     Some(values.swap_remove(at))
 }
 
-/// Collects the elements of all headers with this name. Quotes have no meaning in them, so a client can't hide elements
-/// with one.
+/// Collects the elements of all headers with this name. Quotes are ignored, so that a client can't hide elements with
+/// one.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let elements = |text: Cow<'_, str>| text.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>();
     texts(headers, name).flat_map(elements).filter(|one| !one.is_empty()).collect()

@@ -4,8 +4,8 @@
 //!  hyper: head, first part ─► written ─► body fails ─► connection given up ─► socket ─► receiver
 //! ```
 //!
-//! hyper has no other way to release a socket during a response, and does not report completed writes; the
-//! [socket](crate::net::socket::RequestSocket) does.
+//! hyper can't release a socket during a response otherwise. The [socket](crate::net::socket::RequestSocket), not
+//! hyper, reports completed writes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -72,8 +72,8 @@ pub(crate) fn has_too_many_nominations(headers: &HeaderMap) -> bool {
     words(headers, &CONNECTION).nth(NOMINATIONS_MAX).is_some()
 }
 
-/// Reduces `Connection` to known names. Otherwise, behind a load balancer that forwards it, such as HAProxy, clients
-/// could remove headers added by the load balancer.
+/// Reduces `Connection` to known names. Otherwise clients could remove headers added by a load balancer that forwards
+/// it, such as HAProxy.
 pub(crate) fn keep_known_nominations(headers: &mut HeaderMap) {
     let known = |name: &HeaderName| name == "close" || HOP_BY_HOP.contains(name);
     let kept: Vec<_> = nominated(headers).filter(known).map(|name| name.to_string()).collect();

@@ -1,9 +1,9 @@
 //! Identification: the connection named by a request's token, and the user authenticated with it.
 //!
-//! Every request of a connection is identified first, whatever its transport. If an access token named the user at
-//! negotiation, every request must carry a valid token of the same user, because the connection token only names the
-//! connection. Credentials that only the app can read (a cookie) were judged by the app at negotiation, and are bound
-//! by the connection token. For a request forwarded by another node, that node has done all this.
+//! Every request of a connection is identified first. If an access token named the user at negotiation, every request
+//! must carry a valid token of the same user, because the connection token only names the connection. Credentials that
+//! only the app can read (a cookie) were judged by the app at negotiation, and are bound by the connection token. A
+//! request forwarded by another node was identified there.
 
 use axum::response::Response;
 use http::StatusCode;
@@ -60,8 +60,8 @@ pub(crate) async fn identify(
     }))
 }
 
-/// Whether the token's user, or the user to restore, was named by the app and has been revoked since. The token then
-/// acts like an access token, and no other is presented.
+/// Whether the token's user, or the user to restore, was named by the app and has been revoked since. Such a token acts
+/// like an access token, because no other is presented.
 fn is_void(endpoint: &Endpoint, opened: &ConnectionToken) -> bool {
     let restored = opened.restores.as_ref().and_then(|claim| claim.user.as_ref()?.id.as_deref());
     let named = opened.user.as_deref().or(restored).filter(|_| opened.binding != UserBinding::AccessToken);

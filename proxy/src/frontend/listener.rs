@@ -137,8 +137,8 @@ pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: Listen
     }
 }
 
-/// Disables Nagle's algorithm, and detects vanished clients where nothing else would: a request waiting for an app
-/// server, or an app's tunnel.
+/// Disables Nagle's algorithm, and detects vanished clients where nothing else would: in a request that waits for an
+/// app server, or an app's tunnel.
 fn prepare<'a>(socket: impl Into<SockRef<'a>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;

@@ -40,8 +40,8 @@ fn offer_connection(endpoint: &Endpoint, request: &HubRequest, client: &NewClien
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     let settings = hub.settings();
-    // Later requests carry the claims of the access token again, so only claims added by the app are stored. For a hub
-    // with a negotiate handler, all are stored if they fit, for older nodes that don't merge them.
+    // Later requests carry the claims of the access token again, so only claims added by the app are stored. With a
+    // negotiate handler, all claims are stored if they fit, for older nodes that don't merge them.
     let is_shown = *binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
     let mut claims = if is_shown { grant.decision.claims.clone() } else { user.claims.clone() };
     if !claims_fit(&claims) {

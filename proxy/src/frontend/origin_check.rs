@@ -1,8 +1,8 @@
 //! Origin check of pages: CORS for requests, and the `Origin` header for upgrades, which CORS does not cover.
 //!
-//! Browsers send cookies with an upgrade requested by any page. A page that may connect only because all pages may
-//! therefore does so without cookies, which are removed before any later step. With dial-in, any page may connect using
-//! its access token; cookies are kept only for pages allowed elsewhere, too.
+//! Browsers send cookies with an upgrade requested by any page. A page that only the rule for any page admits therefore
+//! loses its cookies before any later step. With dial-in, any page may connect using its access token; cookies are kept
+//! only for pages allowed elsewhere, too.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -102,8 +102,8 @@ pub(crate) async fn with_cors(settings: &Settings, request: Request, refusal: Re
     cors(settings).layer(refuse).oneshot(request).await.unwrap_or_default()
 }
 
-/// Whether a request without an origin, or from a permitted page, may continue. Requests without an origin come from
-/// other clients than browsers, from the same origin, or from links and images on any page.
+/// Whether a request may continue: from a permitted page, or without an origin. Other clients than browsers, the same
+/// origin, and links and images on any page send none.
 pub(crate) fn may_connect(settings: &Settings, headers: &mut HeaderMap, scheme: Option<ForwardedScheme>) -> bool {
     let Some(origin) = headers.get(ORIGIN) else {
         drop_credentials_of_links(headers);

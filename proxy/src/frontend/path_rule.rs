@@ -34,8 +34,8 @@ pub(crate) fn is_path(path: &str, wanted: &str) -> bool {
 
 /// Whether a path is one that app servers reserve for proxies, in any spelling that an app server might accept.
 ///
-/// No client needs these paths, so matching is broad: escapes are decoded twice, empty and dot segments are resolved,
-/// parameters of segments are removed, and case is ignored.
+/// No client needs these paths, so matching is broad: escapes are decoded twice, empty and dot segments resolved,
+/// parameters removed, and case ignored.
 pub(crate) fn is_private(path: &str) -> bool {
     let own = PRIVATE_PREFIX.trim_matches('/');
     let path = decoded(path).replace('\\', "/");

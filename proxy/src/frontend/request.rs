@@ -33,8 +33,9 @@ pub(crate) fn is_for_the_app(name: &str) -> bool {
     !is_reserved(name) && !is_for_one_hop(name)
 }
 
-/// Collects the headers for the hub. Headers reserved for proxies are dropped regardless of the sender, and so are
-/// hop-by-hop headers and access tokens: see [`RequestQuery::for_hub`](super::request_query::RequestQuery::for_hub).
+/// Collects the headers for the hub, without hop-by-hop headers, access tokens (see
+/// [`RequestQuery::for_hub`](super::request_query::RequestQuery::for_hub)), and headers reserved for proxies, whoever
+/// sends them.
 pub(crate) fn headers(all: &HeaderMap, peer: Option<SocketAddr>, transport: Transport) -> Headers {
     let mut headers: Vec<_> = all
         .keys()

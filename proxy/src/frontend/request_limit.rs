@@ -98,8 +98,8 @@ pub(crate) fn take_permit(
     permit.transpose()
 }
 
-/// Reserves memory for a large head of a new client; none for a small one. Connections of the largest holder may be
-/// closed for it.
+/// Reserves memory for the head of a new client, if it is large. Connections of the largest holder may be closed for
+/// it.
 pub(crate) fn take_head_room(
     endpoint: &Endpoint,
     HubRequest { hub, parts, context, .. }: &HubRequest,
@@ -168,8 +168,8 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, source: &RequestSource) -> 
     })
 }
 
-/// Creates the refusal of a request displaced by a newer one while waiting for its client. The rest of its body may
-/// still arrive, so the connection can't be reused.
+/// Creates the refusal of a request displaced by a newer one while waiting for its client. The connection can't be
+/// reused, because the rest of the body may still arrive.
 pub(crate) fn refuse_displaced() -> Response {
     let text = "this request was displaced by a newer one, because its body did not arrive or its address had the most \
                 requests in flight: see --pass-through-max and --pass-through-per-upstream-max";
@@ -184,7 +184,8 @@ pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
     refuse(endpoint, Limit::PassThroughPerUpstream, LimitOwner::Node, RELAY_RETRY_AFTER, text)
 }
 
-/// Creates the refusal of a request with a stalled body. The rest may still arrive, so the connection can't be reused.
+/// Creates the refusal of a request with a stalled body. The connection can't be reused, because the rest may still
+/// arrive.
 pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     endpoint.counters.limit(Limit::BodyTime).increment();
     let text = "the body of the request stalled or arrived too slowly: see --body-timeout";

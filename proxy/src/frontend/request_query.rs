@@ -1,7 +1,7 @@
 //! Query of a request: parsed once, during normalisation, and read by later steps.
 //!
-//! Strangers choose the number of pairs, and many steps look up a parameter. The pairs are therefore decoded once, and
-//! limited for requests to hubs.
+//! Strangers choose the number of pairs, and many steps look up a parameter. So pairs are decoded once, and limited for
+//! requests to hubs.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -37,8 +37,8 @@ pub(crate) fn route(endpoint: &Endpoint, request: &HubRequest, client: &mut HubC
             choose(endpoint, request, &client.user, &client.connection_id)
         }
         HubClient::New(client) => {
-            // A negotiating client gets its id when it connects. A WebSocket without negotiation gets it here, so that
-            // percentages can use it.
+            // A negotiating client gets its id when it connects; a WebSocket without negotiation gets it here, for
+            // percentages.
             client.connection_id = is_upgrade(&request.parts.headers).then(random_id);
             choose(endpoint, request, &client.user, client.connection_id.as_deref().unwrap_or_default())
         }

@@ -1,9 +1,9 @@
 //! Reservation: the owner of a connection token releases the id to the node reached by a WebSocket, once.
 //!
-//! A connection token with a user named by the app acts as a credential, and a stateful reconnect token may belong to a
-//! lost connection. Any node can decrypt both, so the issuing node decides: it releases the id as if the connection had
-//! started there, and never again. If that node can't confirm a user, the app is queried as for a client without
-//! negotiation, and must name the same user.
+//! A connection token with a user named by the app is a credential, and a stateful reconnect token may belong to a lost
+//! connection. Any node can decrypt both, so the issuing node decides: it releases the id once, as if the connection
+//! had started there. If it can't confirm a user, the app is queried as for a client without negotiation, and must name
+//! the same user.
 //!
 //! ```text
 //!  upgrade at B ──► token of A, user named by the app ──► A: POST /.trunkline/reserve ─┬─ 204 ──► 101

@@ -1,8 +1,7 @@
 //! Reverse proxy: forwards requests not meant for a hub to app servers, and requests of other nodes' connections to
 //! their owners.
 //!
-//! Bodies are streamed in both directions and not stored; a slow reader slows down the other end. Connections are
-//! pooled per shard.
+//! Bodies are streamed, so a slow reader slows down the other end. Connections are pooled per shard.
 
 pub(crate) mod carried_link;
 mod expect_continue;

@@ -125,7 +125,7 @@ async fn serve<A: Future<Output = Response>>(
     let uri = request.uri().clone();
     let answer = match normalise::normalise(endpoint, &mut request) {
         Ok(context) => answer(request, context).await,
-        // A page must be able to read that its head is too large; other refusals at this point don't concern pages.
+        // A page must be able to read that its head is too large; other refusals don't concern pages.
         Err(refusal) if refusal.status() == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
             Box::pin(origin_check::with_cors(&endpoint.shared.settings, request, refusal)).await
         }
@@ -136,7 +136,7 @@ async fn serve<A: Future<Output = Response>>(
 
 /// Routes a request to the hubs or to the app server. Our own rules, such as CORS, apply to hubs only.
 ///
-/// Calls to other servers are boxed, so that a long-waiting hub request reserves no memory for them.
+/// Calls to other servers are boxed, so that a waiting hub request reserves no memory for them.
 async fn route(endpoint: &Endpoint, hubs: Router, request: Request, context: Box<RequestContext>) -> Response {
     if let Some(rest) = endpoint.rest.as_ref().filter(|_| Rest::takes(request.uri().path())) {
         return Box::pin(answer_rest(rest, request, &context)).await;

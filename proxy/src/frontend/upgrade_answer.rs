@@ -65,8 +65,8 @@ pub(crate) fn with_sub_protocol(mut answer: Response, chosen: Option<HeaderValue
     answer
 }
 
-/// Returns the part of a WebSocket request that was lost on the way, so that it no longer requests an upgrade; `None`
-/// for a complete upgrade, and for other clients, which send no key.
+/// Returns the part of a WebSocket request that was lost on the way, so that it requests no upgrade; `None` for a
+/// complete upgrade, and for other clients, which send no key.
 pub(crate) fn lost_part(parts: &Parts) -> Option<&'static str> {
     let headers = &parts.headers;
     if parts.method != Method::GET || !headers.contains_key(SEC_WEBSOCKET_KEY) || is_upgrade_of(parts) {

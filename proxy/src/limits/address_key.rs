@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::bounded::Permit;
 
-/// Address as counted by limits. An IPv6 /64 counts as one address, because it is the smallest block a client gets.
+/// Address as counted by limits. An IPv6 /64, the smallest block that a client gets, counts as one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum AddressKey {
     V4(u32),

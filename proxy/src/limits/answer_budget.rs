@@ -4,8 +4,9 @@
 //!  question ─► permit of the key ─► answer ─► unread bytes of the link and of its key ─► written to the socket
 //! ```
 //!
-//! A question of some bytes may have an answer of 256 KiB. So each key with others beside it may have as many questions
-//! and unread bytes as are free. Links with few unread bytes are not counted, so an app server that reads costs little.
+//! A question of some bytes may have an answer of 256 KiB. So, if several keys are in use, each may have as many
+//! questions and unread bytes as are free. Links with few unread bytes are not counted, so an app server that reads
+//! costs little.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -124,7 +125,7 @@ impl LinkAnswers {
         self.set(&mut unread, more);
     }
 
-    /// Adapts the count after a write, to the bytes of all kinds that are still queued.
+    /// Adapts the count after a write to the bytes, of all kinds, still queued.
     pub(crate) fn trim(&self, queued: usize) {
         let mut unread = self.unread();
         if unread.bytes > queued {

@@ -1,8 +1,8 @@
 //! Throttle of secret guesses by address: above a limit, each answer to that address is delayed.
 //!
-//! Every token is still compared, so no attacker can lock out the holder of the right token. Right and wrong tokens are
-//! delayed equally, so a guesser gains nothing by disconnecting early. An address that repeats the same wrong token
-//! counts as a misconfigured peer, not as a guesser.
+//! Every token is still compared, so an attacker can't lock out the holder of the right token. Right and wrong tokens
+//! are delayed equally, so disconnecting early gains nothing. Repeating one wrong token counts as a misconfiguration,
+//! not as guessing.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -22,8 +22,7 @@ const GUESSES_PER_ADDRESS: u32 = 10;
 const GUESSES_OVERALL: u32 = 100;
 
 /// Delay before each further token of an address is compared. With at most 64 connections per address, this allows some
-/// twenty guesses a second: hopeless against a random token, tolerable for an operator who shares the guesser's
-/// address.
+/// twenty guesses a second: hopeless against a random token, tolerable for an operator at that address.
 const SLOW_ANSWER: Duration = Duration::from_secs(3);
 
 /// Maximum number of tracked addresses. Above it, new addresses are delayed while the overall limit is exceeded.

@@ -1,5 +1,5 @@
-//! Bytes of names of groups by app. Each hub is counted by itself, and finding its app takes a pass over all app keys,
-//! so one sum over all hubs serves all joins of a short interval.
+//! Bytes of names of groups by app. Hubs are counted separately, and finding a hub's app takes a pass over all app
+//! keys, so one sum serves all joins of a short interval.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,13 +1,13 @@
 //! Budget of the request heads kept by open connections: headers, claims and query, needed to open the connection at
 //! another app server.
 //!
-//! Small heads are free: the connection limit bounds them. Only large heads share the budget, so a client with a small
-//! head is never refused because of others. Each head counts in full, because its app server keeps all of it. Values
-//! shared between heads save memory only on the node.
+//! Small heads, bounded by the connection limit, are free, so a client with a small head is never refused because of
+//! others. Each large head counts in full, because its app server keeps all of it: sharing values between heads saves
+//! memory only on the node.
 //!
-//! If a head does not fit, connections with large heads are closed for it: those of the app with the most bytes, or in
-//! the same app those of the address with the most bytes, newest first. The new head is refused if its own app and
-//! address have the most.
+//! If a head does not fit, connections with large heads are closed for it, newest first: of the app with the most
+//! bytes, or in the same app, of the address with the most. The new head is refused if its own app and address have the
+//! most.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

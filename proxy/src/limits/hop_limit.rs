@@ -17,8 +17,7 @@ pub(crate) const HOPS_PER_OWNER_MAX: usize = 20_000;
 /// each.
 pub(crate) const HOPS_PER_CONNECTION_MAX: usize = 16;
 
-/// Time for which an owner counts as gone. It is limited, because the address may have led to another node only for a
-/// moment.
+/// Time for which an owner counts as gone. Limited, because the address may have led to another node only for a moment.
 const GONE_TIME: Duration = Duration::from_secs(300);
 
 /// Maximum number of owners marked as gone. Above it, the oldest are evicted.
@@ -49,9 +48,6 @@ impl Default for HopLimits {
 
 impl HopLimits {
     /// Takes a permit for a request of a connection to the owner with this boot id.
-    ///
-    /// # Errors
-    /// If the owner is gone, or the limit of the owner or the connection is reached.
     pub(crate) fn begin(&self, boot: &str, connection: u128) -> Result<HopPermit, HopRefusal> {
         if self.gone().get(boot).is_some() {
             return Err(HopRefusal::OwnerGone);

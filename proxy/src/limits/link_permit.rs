@@ -1,7 +1,7 @@
 //! Permits of links to app servers: of the node, of the address that dials in, and of a key or an upstream.
 //!
-//! Each link takes a file descriptor. A key with others beside it, and each upstream, may have as many links as are
-//! free: one app alone gets a half, two apps get a third each. So an app with few links always gets another one.
+//! Each link takes a file descriptor. Each upstream, and each of several keys, may have as many links as are free: one
+//! app alone gets a half, two apps get a third each. So an app with few links always gets another one.
 
 use std::fmt;
 use std::net::IpAddr;

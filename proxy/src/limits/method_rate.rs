@@ -1,6 +1,6 @@
 //! Rate limits of calls by method and user: token buckets in tables shared by all shards.
 //!
-//! A full bucket carries no information and is evicted, so only callers of the last second are stored.
+//! Full buckets are evicted, so only callers of the last second are stored.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -38,8 +38,8 @@ struct RatePart {
 }
 
 impl MethodRates {
-    /// Takes a token if the call is within its rate. If the table is full, callers without a bucket are refused,
-    /// because a rule protects the app server.
+    /// Takes a token if the call is within its rate. If the table is full, callers without a bucket are refused, to
+    /// protect the app server.
     #[must_use]
     pub(crate) fn take(&self, hub: &str, call: RatedCall<'_>, per_second: NonZeroU32, now: Duration) -> bool {
         let hash = self.0.hash(&(hub, call));

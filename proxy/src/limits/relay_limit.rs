@@ -6,10 +6,10 @@
 //!                     if idle for a while                 likewise
 //! ```
 //!
-//! When all permits are taken, a new request displaces the request that has waited longest for its client, as at the
-//! admin port: a stalled upload, or a response that is not read. If none has waited long enough, it displaces the
-//! newest request of the address with the most requests, unless that is its own address. The displaced request fails.
-//! One pass over all requests serves all new requests of the next milliseconds.
+//! When all permits are taken, a new request displaces the request that has waited longest for its client (a stalled
+//! upload, or a response that is not read). If none has waited long enough, it displaces the newest request of the
+//! address with the most requests, unless that is its own address. The displaced request fails. One pass over all
+//! requests serves all new requests of the next milliseconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -49,7 +49,7 @@ pub(crate) struct RelayLimit {
     upstreams: Permits<Address>,
     displaced: AtomicU64,
     under_way: Leases<RelayRequest>,
-    /// Requests to displace, by full app server; `None` for those of all app servers.
+    /// Requests to displace, by full app server; `None` for all app servers.
     plans: Mutex<HashMap<Option<Address>, DisplacementPlan>>,
 }
 
@@ -69,7 +69,7 @@ struct RelayRequest {
     progress: Arc<RelayProgress>,
 }
 
-/// Progress of one request: since when it has been waiting for its client, in either direction.
+/// Progress of one request: since when it has waited for its client, in either direction.
 #[derive(Debug)]
 pub(crate) struct RelayProgress {
     start: Instant,
@@ -305,8 +305,8 @@ impl RelayProgress {
         self.reads_since_ms.store(NOT_WAITING, Ordering::Relaxed);
     }
 
-    /// Whether a displaced request ends immediately. An answer that its client reads, and a tunnel, go on to their end:
-    /// displacing one of these would only stop counting it.
+    /// Whether a displaced request ends immediately. An answer that its client reads, and a tunnel, continue:
+    /// displacing them would only stop their count.
     fn can_be_cut(&self) -> bool {
         !self.is_answered.load(Ordering::Relaxed) || self.waits_since().is_some()
     }
@@ -315,7 +315,6 @@ impl RelayProgress {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(NOT_WAITING - 1)
     }
 
-    /// Time since which the request has been waiting for its client.
     fn waits_since(&self) -> Option<Instant> {
         let since = [&self.sends_since_ms, &self.reads_since_ms].map(|since| since.load(Ordering::Relaxed));
         let since_ms = since.into_iter().min().filter(|since| *since != NOT_WAITING)?;

@@ -5,10 +5,10 @@
 //!                     ▲ displaced            ▲ never
 //! ```
 //!
-//! Each hub, token, signer and address has a share, which it may exceed while permits are free. When all are taken, a
-//! new request displaces another caller's request: the one beyond its share that has waited longest for its body. So
-//! stalled bodies sent with a token of one hub do not block callers of other hubs. A client invocation uses a permit of
-//! its [`SignerShare`](super::SignerShare) instead.
+//! Each hub, token, signer and address may exceed its share while permits are free. When all are taken, a new request
+//! displaces another caller's request beyond its share: the one that has waited longest for its body. So stalled bodies
+//! sent with a token of one hub don't block other hubs. A client invocation uses a permit of its
+//! [`SignerShare`](super::SignerShare) instead.
 
 use std::collections::HashMap;
 
@@ -69,7 +69,7 @@ fn victim(requests: &LeaseTable<RestRequest>, new: &RestRequest, share: usize) -
 }
 
 impl RestPermit {
-    /// Records that the body has arrived. From then on the request can't be displaced.
+    /// Records that the body has arrived: the request can't be displaced from then on.
     pub(crate) fn body_has_come(&self) {
         self.update(|request| request.waits_for_body = false);
     }

@@ -1,5 +1,5 @@
-//! Misconfigurations of the infrastructure in front of a node, such as a load balancer. Every client triggers them, so
-//! each is logged once a minute.
+//! Misconfigurations in front of a node, such as of a load balancer. Every client triggers them, so each is logged once
+//! a minute.
 
 use std::time::Duration;
 

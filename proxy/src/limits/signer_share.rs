@@ -2,7 +2,7 @@
 //!
 //! With app keys, a signer may have at most as many entries as are free: one app alone gets half of a table, two apps a
 //! third each, so an app with few entries always gets another one. With access keys only, the single signer may fill
-//! the whole table.
+//! the table.
 
 use std::time::Duration;
 
@@ -46,10 +46,7 @@ impl SignerShare {
         if self.has_others { total.saturating_sub(used) } else { total }
     }
 
-    /// Checks that the signer may add another entry.
-    ///
-    /// # Errors
-    /// If the table or the signer's share is full.
+    /// Checks that neither the table nor the signer's share is full.
     pub(crate) fn check(&self, places: usize, taken: usize, own: usize) -> Result<(), TableFull> {
         if taken >= places {
             return Err(Full { limit: places, key: None });

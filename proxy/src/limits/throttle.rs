@@ -41,10 +41,8 @@ impl Bucket {
         Self { per_second, paid_at: AtomicU64::new(0) }
     }
 
-    /// Takes one token and returns the wait before proceeding.
-    ///
-    /// # Errors
-    /// If the wait would exceed `wait_max`, takes no token and returns an error.
+    /// Takes one token and returns the wait before proceeding. Fails if the wait would exceed `wait_max`. Then no token
+    /// is taken.
     pub(crate) fn take(&self, now: Duration, wait_max: Duration) -> Result<Duration, TooFast> {
         let now = moment(now);
         let (mut wait, mut excess) = (0, 0);

@@ -161,10 +161,8 @@ impl<'a> ShardSink<'a> {
         Self { group: Some(group), ..self }
     }
 
-    /// Routes a message with this origin. Replies go to the given target, or to the link if `None`.
-    ///
-    /// # Errors
-    /// If app servers must not send such a message.
+    /// Routes a message with this origin. Replies go to the given target, or to the link if `None`. Fails if app
+    /// servers must not send such a message.
     pub(super) fn route(
         &mut self,
         origin: SendOrigin,

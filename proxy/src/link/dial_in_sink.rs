@@ -1,7 +1,7 @@
 //! Consumer of the frames of a dialled-in app server.
 //!
-//! The link reaches clients on all nodes: the part of a frame that concerns this node is applied here, the rest
-//! is forwarded to other nodes. Invalid frames are skipped, as the SDK does with ours.
+//! The link reaches clients on all nodes: a frame is applied here as far as it concerns this node, and forwarded to
+//! other nodes. Invalid frames are skipped, as the SDK does with ours.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -134,8 +134,8 @@ impl<'a> DialInSink<'a> {
         self.inner.route(origin, None, message)
     }
 
-    /// Replaces the connection token in a message, which is all that an app server has, with the connection id.
-    /// Returns `false` if no connection of this hub has the token.
+    /// Replaces the connection token in a message with the connection id, because an app server has only the token.
+    /// Returns `false` if no connection of this hub has it.
     fn name_connection(&self, message: &mut ServiceMessage) -> bool {
         let name = match message {
             ServiceMessage::RefreshAuth(it) => &mut it.connection,
@@ -274,8 +274,8 @@ fn has_large_answer(message: &ServiceMessage) -> bool {
     matches!(message, M::GroupMemberQuery(_) | M::UserConnectionQuery(_) | M::GetConnectionClaims(_))
 }
 
-/// Sets the default lifetime of one year on a user's group membership, which also applies to future
-/// connections. Zero limits it to current connections.
+/// Sets the default lifetime of one year on a user's group membership, which applies to future connections. Zero limits
+/// it to current connections.
 fn with_time(mut message: ServiceMessage) -> ServiceMessage {
     if let ServiceMessage::UserJoinGroup(change) | ServiceMessage::UserJoinGroupWithAck(change) = &mut message {
         change.ttl_s = change.ttl_s.or(Some(MEMBERSHIP_S));
@@ -283,10 +283,8 @@ fn with_time(mut message: ServiceMessage) -> ServiceMessage {
     message
 }
 
-/// Message class for an app server; a send with a filter is a send.
-///
-/// # Errors
-/// If only proxies or nodes send such a message, or if its filter is invalid.
+/// Message class for an app server; a send with a filter is a send. Fails if only proxies or nodes send such a message,
+/// or if its filter is invalid.
 fn class_of(message: &ServiceMessage) -> Result<MessageClass, String> {
     use ServiceMessage as M;
     let class = match message {

@@ -33,8 +33,8 @@ use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
 };
 
-/// Seconds within which an app server, which reads continuously, detects a lost socket. A probe before that
-/// could claim a client that the app server is about to close.
+/// Seconds within which an app server, which reads continuously, detects a lost socket. An earlier probe could claim a
+/// client that the app server is about to close.
 const LOSS_NOTICED_S: u32 = 1;
 
 /// Seconds within which an app server that has closed a link closes the clients of that link.
@@ -87,7 +87,6 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     carry(&shard, &pool, link, (socket, permit)).await;
 }
 
-/// Refusal reason for an app server with too many links.
 fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Option<String> {
     let count = hub.pool_of(shard.shared().hubs.app_servers().number(instance, signer)).map_or(0, |pool| pool.size());
     (count >= LINKS_MAX).then(|| format!("this app server has {LINKS_MAX} connections to this node for the hub"))
@@ -213,8 +212,7 @@ fn close_words(end: &LinkEnd, has_lost_key: bool) -> Option<(u16, String)> {
     }
 }
 
-/// Logs the end of a link. Simultaneous losses are one warning; losing the last link means that the app server
-/// is lost.
+/// Logs the end of a link. Simultaneous losses are one warning; losing the last link means losing the app server.
 async fn log_end(
     shard: &Shard,
     pool: &Arc<Pool>,
@@ -241,8 +239,8 @@ async fn log_end(
     }
 }
 
-/// Notifies an app server that a link is given up, and waits for the frames that it sent before. Afterwards it
-/// sends over its other links.
+/// Notifies an app server that a link is given up, so that it sends over its other links, and waits for the frames sent
+/// before.
 async fn send_farewell(link: &LinkHandle) {
     link.given_up().cancelled().await;
     link.send(&ServiceMessage::ServiceError(ServiceError { error: FAREWELL.into() }));

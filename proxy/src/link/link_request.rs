@@ -17,7 +17,7 @@ const LINKS_MAX: usize = 20;
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Consecutive checks that must find all links full before another is requested. Bursts end sooner.
+/// Consecutive checks that must find all links full before another is requested; bursts are shorter.
 const FULL_LOOKS: u32 = 3;
 
 /// Time for the app server to add a link, and for its clients to move.

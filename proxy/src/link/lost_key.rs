@@ -4,8 +4,8 @@
 //!  keys reloaded ─► each link of that key ─► no new clients ─► reason sent ─► closed
 //! ```
 //!
-//! The first link to notice stops assignments to all links of its hub with the same key. Otherwise clients
-//! would be assigned to a link that closes a moment later.
+//! The first link to notice stops assignments to all links of its hub with that key. Otherwise clients would be
+//! assigned to a link about to close.
 
 use tracing::warn;
 use trunkline_protocol::service::{ServiceError, ServiceMessage};

@@ -1,7 +1,7 @@
 //! Frames of a mirror's app server. They reach no client, group or other app server.
 //!
-//! Data for a connection goes to its shard for comparison. Read-only queries are answered, and commands are
-//! acknowledged as if executed, so that the app server behaves like a primary.
+//! Data for a connection goes to its shard for comparison. Read-only queries are answered and commands acknowledged as
+//! if executed, so that the app server behaves like a primary.
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, RawKind, ServiceMessage};
@@ -12,10 +12,7 @@ use crate::shard::{ConnectionCommand, MirrorOrder, PendingAck};
 /// Error for a mirror's app server that invokes a client.
 const NO_RESULTS: &str = "This app server gets copies of a connection, so its client can't be asked for a result.";
 
-/// Handles one frame of a mirror.
-///
-/// # Errors
-/// If app servers must not send such a frame; the error names it.
+/// Handles one frame of a mirror. Fails if app servers must not send such a frame; the error names it.
 pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
     use ServiceMessage as M;
     match message {

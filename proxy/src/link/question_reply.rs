@@ -16,10 +16,7 @@ pub(super) struct QuestionReply {
 }
 
 impl QuestionReply {
-    /// Begins a question of an app server.
-    ///
-    /// # Errors
-    /// If the link or its key has too many.
+    /// Begins a question of an app server. Fails if the link or its key has too many.
     pub(super) fn begin(link: &Arc<LinkHandle>) -> Result<Arc<dyn ReplyTo>, QuestionRefusal> {
         let permit = link.answers().map(LinkAnswers::begin).transpose()?;
         Ok(Arc::new(Self { link: link.clone(), _permit: permit }))

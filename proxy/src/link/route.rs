@@ -1,7 +1,7 @@
 //! Routing of a frame from an app server or another node to commands for the shards concerned.
 //!
-//! A connection concerns the shard that owns it. Groups, users and broadcasts concern every shard, because each
-//! keeps its own members. A frame is parsed and framed once here, for any number of shards.
+//! A connection concerns its own shard; groups, users and broadcasts concern every shard. A frame is parsed and framed
+//! once, for any number of shards.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -235,10 +235,8 @@ fn route_filtered(
     route(FrameSource { filter: Some(&Arc::new(filter)), ..source }, inner, batch)
 }
 
-/// Parses a filter and the message that it wraps.
-///
-/// # Errors
-/// If the filter is invalid, or the wrapped message can't have one.
+/// Parses a filter and the message that it wraps. Fails if the filter is invalid, or the wrapped message can't have
+/// one.
 pub(super) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
     let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
@@ -373,7 +371,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.reply_to.answer(&no_access_keys(key_id)),
         M::TraceReport(report) => report_trace(source, report, batch),
         M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.reply_to.app(), &answer),
-        // Only proxies may send these.
+        // Only for proxies.
         M::HandshakeRequest(_) | M::HandshakeResponse(_) | M::OpenConnection(_) | M::Ack(_) => {
             return Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()));
         }

@@ -46,7 +46,6 @@ impl SessionOver {
         Self::new(SessionCloseReason::Farewell, "the app server has closed its other links")
     }
 
-    /// End decided by the session itself.
     pub(super) fn decided(cause: SessionEndReason) -> Self {
         Self::of(&LinkEnd::Over(cause))
     }

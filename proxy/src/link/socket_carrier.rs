@@ -35,8 +35,8 @@ pub(crate) struct SocketCarrier<'a, M> {
 }
 
 impl<M: SocketMeter> SocketCarrier<'_, M> {
-    /// Reads and writes until one side ends or the link is given up. Counters may be transferred only after
-    /// this returns, when the socket delivers nothing further.
+    /// Reads and writes until one side ends or the link is given up. Transfer counters only afterwards, when the socket
+    /// delivers nothing further.
     pub(crate) async fn run(
         &self,
         incoming: &mut Incoming,

@@ -1,6 +1,6 @@
 //! Counters and gauges, implemented as relaxed atomics.
 //!
-//! A relaxed atomic with a single writing thread costs about as much as a plain number.
+//! With a single writing thread they cost about as much as plain numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,8 +17,8 @@ impl Counter {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
-    /// Adds `amount`. Only for the single thread that writes this counter: it costs as much as a plain addition,
-    /// whereas [`add`](Self::add) is a locked instruction. Used for per-message counts.
+    /// Adds `amount`, as cheaply as a plain addition, for per-message counts. Only for the single thread that writes
+    /// this counter; [`add`](Self::add) is a locked instruction.
     pub(crate) fn add_alone(&self, amount: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }

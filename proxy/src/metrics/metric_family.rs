@@ -5,8 +5,7 @@
 //!  metric_rows! { LINKS: Gauge("trunkline_links", "Help.", "hub", …) }          looked up: in `admin::exposition`
 //! ```
 //!
-//! This is the only place for name, help and labels of a metric; `/metrics`, the export and the book's page are
-//! generated from it.
+//! `/metrics`, the export and the book's page all use these names, helps and labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 

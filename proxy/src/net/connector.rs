@@ -80,10 +80,7 @@ impl Connector {
         self.tls.config.load().is_some()
     }
 
-    /// Reloads all files, for new connections.
-    ///
-    /// # Errors
-    /// If a file is missing or unusable; the old ones stay in use.
+    /// Reloads all files, for new connections. Fails if a file is missing or unusable; the old ones stay in use.
     pub(crate) fn read_again(&self) -> Result<(), TlsError> {
         if self.tls.config.load().is_some() {
             self.tls.config.store(Some(Arc::new(client_config(&self.tls.settings)?)));
@@ -163,11 +160,8 @@ impl Connector {
         Self { names: Some(names), ..self.clone() }
     }
 
-    /// Connects to an address.
-    ///
-    /// # Errors
-    /// If the connection fails, the certificate is invalid, or the peer lacks the required fleet key; the last is an
-    /// inner [`OpenChannelError`].
+    /// Connects to an address. Fails if the connection fails, the certificate is invalid, or the peer lacks the
+    /// required fleet key; the last is an inner [`OpenChannelError`].
     pub(crate) async fn connect(&self, address: &Address) -> io::Result<OutgoingStream> {
         let Some(channel) = &self.channel else { return self.connect_socket(address).await };
         let names = self.names.as_ref().filter(|_| address.resolved().is_none() && !address.is_one_server());

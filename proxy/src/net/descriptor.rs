@@ -1,7 +1,7 @@
 //! Reserved file descriptors: clients can't use the last ones, so the admin port stays available.
 //!
-//! Descriptors are not counted. POSIX assigns the lowest free number to a new descriptor, so a high number means that
-//! all lower ones are in use.
+//! Descriptors are not counted: POSIX assigns the lowest free number, so a high number means that all lower ones are in
+//! use.
 
 use std::sync::OnceLock;
 

@@ -1,4 +1,4 @@
-//! Socket addresses of one server: the one it was discovered at, and known alternatives.
+//! Socket addresses of one server.
 
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;

@@ -136,9 +136,6 @@ impl HttpClient {
     }
 
     /// Like [`send`](Self::send), with the given patience for connecting.
-    ///
-    /// # Errors
-    /// If there is no response.
     pub(crate) async fn send_patiently(
         &self,
         address: &Address,

@@ -1,12 +1,12 @@
-//! Name resolution of other nodes for requests. The last working address of a node is kept after its name disappears.
-//! Docker Swarm removes a task's name as soon as it asks the task to stop, while other nodes still need it.
+//! Name resolution of other nodes for requests. A node's last working address is kept after its name disappears: Docker
+//! Swarm removes a task's name as soon as it asks the task to stop, while other nodes still need it.
 //!
 //! ```text
 //!  last reached address of this start ──► name, resolved now ──► name's earlier address, or address reported by links
 //! ```
 //!
-//! Addresses are tried in this order. A wrong one is harmless: through a channel, both ends prove membership of the
-//! fleet, and each response names the answering start.
+//! Addresses are tried in this order. A wrong one is harmless: both ends of a channel prove membership of the fleet,
+//! and each response names the answering start.
 
 use std::io;
 use std::net::SocketAddr;
@@ -48,10 +48,8 @@ impl NodeNames {
         Self { resolver, known: Mutex::default() }
     }
 
-    /// Dials a node by name, trying its addresses in turn; returns the address that worked.
-    ///
-    /// # Errors
-    /// If no address accepts, or the name can't be resolved.
+    /// Dials a node by name, trying its addresses in turn; returns the address that worked. Fails if no address
+    /// accepts, or the name can't be resolved.
     pub(crate) async fn dial<T, F>(&self, name: &Address, dial: impl Fn(SocketAddr) -> F) -> io::Result<(T, SocketAddr)>
     where
         F: Future<Output = io::Result<T>>,

@@ -65,7 +65,7 @@ impl fmt::Debug for Resolver {
 
 /// Address families of one name: whether both are listed, and which have ever answered.
 ///
-/// A server that listens on one family only is not reported as a problem of the other.
+/// A server that listens on one family only is no problem of the other.
 #[derive(Debug, Default)]
 pub(crate) struct AddressFamilies {
     are_both_listed: AtomicBool,

@@ -1,10 +1,10 @@
 //! Client sockets, shared by the reading task and by deliveries that write.
 //!
-//! TCP has a fast path, whether plain, below TLS or below an endless response: writes are direct, without a task. All
-//! other sockets (in-memory pipes, sockets of another runtime) are boxed; a task writes and flushes their queue.
+//! Writes to TCP, whether plain, below TLS or below an endless response, are direct. Other sockets (in-memory pipes,
+//! sockets of another runtime) are boxed; a task writes and flushes their queue.
 //!
-//! While a socket carries HTTP, a [`StallGuard`] closes it if a response is not read for too long, and a
-//! [`RequestSocket`] tracks whether a request has begun.
+//! During HTTP, a [`StallGuard`] closes the socket if a response is not read for too long, and a [`RequestSocket`]
+//! tracks whether a request has begun.
 
 mod answer_socket;
 mod boxed_socket;
@@ -78,8 +78,8 @@ impl Socket {
     /// `WouldBlock` if it accepts nothing or has no fast path; otherwise the socket failed.
     pub(crate) fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
-            // Bypasses the runtime's cached readiness, which is elsewhere in memory. A task that waits for room
-            // afterwards goes through the runtime, which updates its readiness.
+            // Bypasses the runtime's cached readiness, which is elsewhere in memory. A task that later waits for room
+            // updates it.
             (Socket::Tcp(stream), [only]) => SockRef::from(stream).send(only),
             (Socket::Tcp(stream), several) => stream.try_write_vectored(several),
             #[cfg(feature = "tls")]
@@ -124,8 +124,8 @@ impl Socket {
         }
     }
 
-    /// Appends encrypted or translated bytes to `sealed`, for the caller to write to the descriptor. The caller passes
-    /// the rest to [`keep_unsent`](Self::keep_unsent). Returns the number of bytes taken.
+    /// Appends encrypted or translated bytes to `sealed`, for the caller to write to the descriptor; returns the number
+    /// of bytes taken. The caller passes the rest to [`keep_unsent`](Self::keep_unsent).
     ///
     /// # Errors
     /// `WouldBlock` while earlier output is pending or if this socket needs no sealing; otherwise it was cut.
@@ -180,7 +180,7 @@ impl Socket {
     /// Shuts down both directions; the reading task sees the end.
     pub(crate) fn cut(&self) {
         match self {
-            // Fails only if the peer has already closed; the reader then sees the end, too.
+            // Fails only if the peer has already closed; the reader sees that, too.
             Socket::Tcp(stream) => drop(SockRef::from(stream).shutdown(std::net::Shutdown::Both)),
             #[cfg(feature = "tls")]
             Socket::Tls(tls) => tls.cut(),

@@ -1,7 +1,7 @@
 //! Registry of the app server instances at one address. Pure.
 //!
-//! Most addresses have one instance at a time, so a new instance means that the former one is gone. If an instance
-//! answers that was given up for this reason, the address has several, and new ones no longer replace others.
+//! Most addresses have one instance at a time, so a new instance replaces the former one. If a replaced instance
+//! answers again, the address has several, and new ones no longer replace others.
 
 use std::mem;
 
@@ -58,8 +58,8 @@ impl<T> AppInstances<T> {
         self.known.push((instance, value));
     }
 
-    /// Removes instances that are not `alive`, except the last added, and returns their values. Otherwise an address
-    /// with several instances would accumulate dead ones.
+    /// Removes instances that are not `alive`, except the last added, and returns their values: an address with several
+    /// instances would accumulate dead ones.
     pub(super) fn remove_dead(&mut self, alive: impl Fn(&T) -> bool) -> Vec<T> {
         let last = self.known.pop();
         let (kept, gone) = mem::take(&mut self.known).into_iter().partition(|(_, value)| alive(value));

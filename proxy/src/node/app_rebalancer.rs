@@ -5,8 +5,8 @@
 //!                           └─ yes ─► clients by app server, of all shards ─► plan ─► orders to shards
 //! ```
 //!
-//! Each node balances only its own clients, without communication: balance at each node implies balance in the fleet,
-//! and concurrent nodes can't move too many. Shards are queried only while there is a new app server.
+//! Each node balances only its own clients: balance at each node implies balance in the fleet, and concurrent nodes
+//! can't move too many. Shards are queried only while there is a new app server.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
     let mut rebalancer = AppRebalancer::default();
     let mut rounds = interval(ROUND);
-    // A late tick counts once, because a frozen process has not observed the time in between.
+    // A late tick counts once, because a frozen process has observed nothing.
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         rounds.tick().await;
@@ -154,8 +154,8 @@ fn order(shared: &Shared, hub: &Hub, one: &ShareMove, counts: &[ShardCounts]) {
     }
 }
 
-/// Splits a number in proportion to the numbers in `of`, with no part above its number. The remainder is assigned from
-/// a random position on: if all clients of a shard are in the middle of calls, the next round uses another shard.
+/// Splits a number in proportion to the numbers in `of`, with no part above its number. The remainder starts at a
+/// random position: if all clients of a shard are in the middle of calls, the next round uses another shard.
 fn parts(number: u64, of: &[u64], start: usize) -> Vec<u64> {
     let sum: u64 = of.iter().sum();
     let part = |one: &u64| {

@@ -146,7 +146,7 @@ fn list(hubs: &[String]) -> String {
     }
 }
 
-/// Limits the findings of each app and condition, so that one app neither floods the log nor hides those of others.
+/// Limits the findings of each app and condition, so that an app neither floods the log nor hides others.
 pub(super) fn limited(findings: Vec<(Arc<str>, Finding)>) -> Vec<Finding> {
     let mut counts = HashMap::<_, usize>::new();
     for (app, finding) in &findings {

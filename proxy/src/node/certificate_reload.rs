@@ -13,7 +13,7 @@ use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, PresentedChain, TlsError, ValidityProblem};
 use crate::shard::{Connectors, Shared};
 
-/// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
+/// Interval of file checks. They are cheap, and symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Subject of the condition that reports unreadable files.

@@ -68,7 +68,7 @@ impl ConditionWebhook {
             NoticeKind::Lasts => return,
         };
         let one = ConditionSnapshot::of(&self.node, &notice.condition, notice.kind == NoticeKind::Ended);
-        // Chat services show the member `text`. Clients choose parts of it, such as origins, so it contains no markup.
+        // Chat services show the member `text`. Clients choose parts of it, such as origins, so it has no markup.
         let text = format!(
             "{} {} at {}: {}: {}: {}; remedy: {}",
             one.severity, event, one.node, one.text, one.subject, one.detail, one.remedy
@@ -88,7 +88,7 @@ impl ConditionWebhook {
 
 async fn send(url: Uri, shared: Arc<Shared>, mut messages: Receiver<String>, pace: PostPace) {
     let conditions = &shared.reports.conditions;
-    // Reads the root certificates once. Without a connector, each message is reported as failed.
+    // Reads the root certificates once. Without a connector, each message counts as failed.
     let target = target(&url);
     loop {
         let message = match messages.recv().await {

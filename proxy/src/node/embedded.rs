@@ -1,8 +1,8 @@
 //! Embedded node: shard, transports and delivery inside an app, without a listener or flags; with an optional admin
 //! port.
 //!
-//! It serves only its own app: several such apps don't see each other's clients. For that, deploy proxies in front; the
-//! hubs stay unchanged.
+//! It serves only its own app's clients. For several apps that share clients, deploy proxies in front; the hubs stay
+//! unchanged.
 
 use std::future::pending;
 use std::io;
@@ -166,8 +166,8 @@ impl Embedded {
     }
 }
 
-/// Middleware that makes requests wait for the first links, like a node's listener: code that starts an app and
-/// immediately connects expects to be served.
+/// Middleware that makes requests wait for the first links: code that starts an app and immediately connects expects to
+/// be served.
 async fn await_links(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     links_open(&shared).await;
     next.run(request).await

@@ -30,7 +30,7 @@ pub(super) enum FileCheck {
 }
 
 impl FileChecks {
-    /// Polling, because symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
+    /// Polls, because symbolic links swapped by deployment tools can't be watched reliably, and checks are cheap.
     pub(super) fn every(period: Duration) -> Self {
         let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,8 +65,8 @@ impl FileWatch {
         Self { checks: FileChecks::every(period), latest: read.clone(), read }
     }
 
-    /// Waits until the files should be reloaded: on an operator's request, or if a file has changed and all are
-    /// unchanged since the last check. A file still changing may be half written, and the half may be valid.
+    /// Waits until the files should be reloaded: on an operator's request, or after a change, once all are unchanged
+    /// since the last check. A file still changing may be half written, and the half may be valid.
     pub(super) async fn changed(&mut self) {
         loop {
             let is_requested = self.checks.next().await == FileCheck::Hangup;
@@ -79,7 +79,7 @@ impl FileWatch {
         }
     }
 
-    /// Watches these files from now on. The caller reads them afterwards, so that no change is missed.
+    /// Watches these files from now on. The caller then reads them, so that no change is missed.
     pub(super) async fn follow(&mut self, files: Vec<PathBuf>) {
         let known = |now: FileVersion| self.read.iter().find(|(known, _)| *known == now.0).cloned().unwrap_or(now);
         self.read = versions(files).await.into_iter().map(known).collect();

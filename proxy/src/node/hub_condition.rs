@@ -23,7 +23,7 @@ const RESTART_TIME: Duration = Duration::from_secs(15);
 /// Time without an app server for a hub without clients.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// Time for which a hub must be served to be missed without clients; hubs of tests and previews live shorter.
+/// Time for which a hub must be served to be missed without clients; those of tests and previews are shorter-lived.
 const LASTING_HUB: Duration = Duration::from_secs(600);
 
 /// Time for a shard to answer.
@@ -97,7 +97,7 @@ impl HubConditions {
         Duration::from_secs(self.shared.settings.rehoming.hold_timeout_s.into())
     }
 
-    /// Clients of an app server that stops wait only once it has closed its links, so their time is counted separately.
+    /// Clients of a stopping app server wait only once it has closed its links, so their time is counted separately.
     fn numbers(&self, waiting: UnassignedClients, unserved: Duration) -> String {
         let unserved_s = unserved.as_secs();
         match waiting.count {

@@ -1,11 +1,10 @@
 //! Removal of hubs and app servers that are no longer named, after a release that renames or drops hubs, or a restart
 //! of app servers that dial in.
 //!
-//! Level-triggered, once a second. A hub is removed when no linked app server has named it for `--hold-timeout` and it
-//! has no clients; restarts and lost links are shorter. A hub of a pattern webhook is removed when it had no clients
-//! for that time. Its index is reused once no shard uses it: each shard is queried after all earlier commands. An app
-//! server is removed when it had neither links nor clients for that time. Idle times are recorded earlier, because a
-//! full table evicts idle entries.
+//! Level-triggered, once a second. After `--hold-timeout`, which outlasts restarts and lost links, three kinds of
+//! entries are removed: a hub without clients that no linked app server names, a hub of a pattern webhook without
+//! clients, and an app server without links and clients. A hub's index is reused once no shard uses it: each shard is
+//! queried after all earlier commands. Idle times are recorded earlier, because a full table evicts idle entries.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -63,8 +62,8 @@ struct UsedEntries {
 }
 
 impl UsedEntries {
-    /// Queries each shard once, after all earlier commands. `None` if a shard does not answer, because it may use any
-    /// entry.
+    /// Queries each shard once, after all earlier commands. `None` if a shard, which may use any entry, does not
+    /// answer.
     async fn of(shared: &Shared, hubs: &[HubIndex]) -> Option<Self> {
         let mut used = Self::default();
         for shard in shared.shards() {

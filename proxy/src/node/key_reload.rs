@@ -1,6 +1,5 @@
-//! Reload of files with keys, webhook secrets and the admin token when they change, or on SIGHUP. Open connections are
-//! kept. Links are kept too, except those opened with a removed app key. Sessions of the observer page end with their
-//! token.
+//! Reload of files with keys, webhook secrets and the admin token when they change, or on SIGHUP. Only links opened
+//! with a removed app key, and sessions of the observer page with a replaced token, are closed.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Memory budgets that fit the container's memory limit, unless set by the operator.
 //!
-//! Without these, a few slow clients would trigger the kernel's out-of-memory killer long before the default limits are
-//! reached.
+//! Otherwise a few slow clients would trigger the kernel's out-of-memory killer long before the default limits.
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Conditions of the other nodes of the fleet.
 //!
-//! A lost node is first late, then unreachable, then no member, and at last an address of `--peers` without an answer.
-//! All of these states have one subject: its name.
+//! A lost node is first late, then unreachable, then no member, and at last an address of `--peers` without an answer;
+//! all with its name as the subject.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Node of a replay: without a listener or admin port, with one link per hub, and clients that are in-process pipes.
 //!
-//! Its clients start with a ready open frame, so no token or user is verified again. With a single link, the order of
+//! Its clients start with a ready open frame, so no token or user is verified. With a single link, the order of
 //! messages from the app server is as deterministic as the app.
 
 use std::sync::Arc;

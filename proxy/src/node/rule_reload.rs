@@ -14,7 +14,7 @@ use crate::metrics::Outcome;
 use crate::routing::{NamedFiles, Ruleset};
 use crate::shard::Shared;
 
-/// Interval of file checks. Symbolic links swapped by deployment tools can't be watched reliably.
+/// Interval of file checks: symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Subject of the condition that reports an unreadable file.

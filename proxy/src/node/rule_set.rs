@@ -44,10 +44,8 @@ impl RuleSet {
         }
     }
 
-    /// Applies rules: groups, upstreams, then routes. Changes nothing if a group's files are unreadable.
-    ///
-    /// # Errors
-    /// If a TLS file is missing or unusable, two groups share an address, or an app would get another app's hubs.
+    /// Applies rules: groups, upstreams, then routes. Changes nothing if a group's files are unreadable. Fails if a TLS
+    /// file is missing or unusable, two groups share an address, or an app would get another app's hubs.
     pub(crate) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
@@ -90,8 +88,8 @@ impl RuleSet {
         }
     }
 
-    /// Checks that no group starts or stops being a mirror while its app servers are linked, because the effect of
-    /// their messages would change midway.
+    /// Checks that no group with linked app servers starts or stops being a mirror, which would change the effect of
+    /// their messages midway.
     fn ensure_roles(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let hubs = &self.shared.hubs;
         let is_linked = |name| hubs.all().iter().any(|hub| !hub.pools_of(name).is_empty());
@@ -104,7 +102,7 @@ impl RuleSet {
         })
     }
 
-    /// Checks that no table has the `iss` of the flags, because only the keys of the table would be used then.
+    /// Checks that no table has the `iss` of the flags: only the table's keys would then be used.
     fn ensure_issuers_differ(&self, rules: &Ruleset) -> Result<(), GroupError> {
         let Some(issuer) = &self.shared.settings.tokens.issuer else { return Ok(()) };
         let table = rules.issuers.iter().find(|table| table.is_named(issuer));

@@ -77,7 +77,7 @@ pub(crate) async fn run(
 }
 
 /// Runs the accept loop of a listener. On a port shared with other nodes, the loop ends when new clients are refused,
-/// because other nodes accept them from then on. Connections already queued are accepted first.
+/// which other nodes then accept. Connections already queued are accepted first.
 async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
     match shared.settings.port_sharing {
         PortSharing::Alone => accept_loop.await,
@@ -91,7 +91,7 @@ async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
 
 async fn tick(shard: Rc<Shard>) {
     let mut seconds = interval(Duration::from_secs(1));
-    // A late tick counts once, so that a frozen process does not consider all its clients silent afterwards.
+    // A late tick counts once, so that not all clients of a frozen process seem silent.
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         seconds.tick().await;

@@ -20,18 +20,16 @@ const BACKLOG: i32 = 4096;
 /// ```
 ///
 /// With [`PortSharing::WithNodes`], the port is shared from the start with nodes of the same user. All must be
-/// configured for this: an exclusive node binds first, and others are refused. A sharing node also gets some
-/// connections of an exclusive node with several shards, because the kernel can't distinguish their sockets.
-///
-/// # Errors
-/// If the address can't be bound, usually because it is in use.
+/// configured for this: an exclusive node binds first, and others are refused. But a sharing node also gets some
+/// connections of an exclusive node with several shards, because the kernel can't distinguish their sockets. Fails if
+/// the address can't be bound, usually because it is in use.
 pub(super) fn bind_shared(
     address: SocketAddr,
     count: u16,
     sharing: PortSharing,
 ) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     // If it were shared from the start, a second node on a used port would start and get half of the clients. If two
-    // start simultaneously, the kernel lets one listen.
+    // nodes start simultaneously, the kernel lets one listen.
     let first_use = match sharing {
         PortSharing::Alone => PortUse::Exclusive,
         PortSharing::WithNodes => PortUse::Shared,
@@ -50,10 +48,7 @@ pub(super) fn bind_shared(
     Ok((address, [first].into_iter().chain(more).collect()))
 }
 
-/// Binds one listener with an exclusive port.
-///
-/// # Errors
-/// If the address can't be bound.
+/// Binds one listener with an exclusive port. Fails if the address can't be bound.
 pub(super) fn bind_alone(address: SocketAddr) -> io::Result<TcpListener> {
     listening(bind(address, PortUse::Exclusive)?)
 }
@@ -71,13 +66,10 @@ fn share(_: &TcpListener) -> io::Result<()> {
 }
 
 /// Distributes inherited listeners over `count` shards, so that each shard has a listener and each listener a shard.
-/// With too few listeners, shards share them, and any idle shard accepts.
+/// Shards share too few listeners, and any idle shard accepts.
 ///
-/// Further listeners can't be opened: the kernel shares a port only among sockets of one user, and the supervisor is
-/// another.
-///
-/// # Errors
-/// If no file descriptor is left.
+/// Further listeners can't be opened: the kernel shares a port only among sockets of one user, not with the
+/// supervisor's. Fails if no file descriptor is left.
 pub(super) fn distribute(listeners: &[TcpListener], count: u16) -> io::Result<Vec<Vec<TcpListener>>> {
     let count = usize::from(count);
     let mut shares: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();

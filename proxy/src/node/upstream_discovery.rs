@@ -1,8 +1,8 @@
-//! Discovery of one upstream by DNS, with a watcher for each address of the name. Several addresses of one app server,
-//! such as IPv4 and IPv6, are recognised by its instance id and count as one.
+//! Discovery of one upstream by DNS, with a watcher for each address of the name. Addresses with the same instance id,
+//! such as IPv4 and IPv6, count as one app server.
 //!
-//! A new address gets a watcher. An address that is no longer listed keeps its watcher while links are open, so that a
-//! stopping app server can hand over its clients; it is not dialled again. A temporary DNS failure changes nothing.
+//! An address that is no longer listed is not dialled again, but keeps its watcher while links are open, so that a
+//! stopping app server can hand over its clients. A temporary DNS failure changes nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Upstreams to watch: those of the node's flags and of the active groups.
 //!
 //! Level-triggered: watchers are reconciled with the wanted upstreams. The clients of a removed upstream are reassigned
-//! first. If it is wanted again meanwhile, watching restarts afterwards.
+//! before it can be watched again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

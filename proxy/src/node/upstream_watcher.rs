@@ -5,8 +5,7 @@
 //! and there is a [second sign](super::app_doubt).
 //!
 //! An instance already found by another watcher through another address, such as one of the other family, is linked by
-//! that watcher. This watcher stands by: its address is an alternative for those links, and takes over once the pools
-//! are retired.
+//! that watcher. This watcher's address is an alternative for those links, and takes over once the pools are retired.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -73,7 +73,7 @@ pub(super) struct Announcer(Arc<AnnouncerState>);
 struct AnnouncerState {
     fleet: FleetEntry,
     under_way: Arc<Semaphore>,
-    /// Lock held while an announcement is queued to shards and nodes, so that the order is the same everywhere.
+    /// Held while an announcement is queued to shards and nodes, so that the order is the same everywhere.
     turn: AsyncMutex<()>,
 }
 

@@ -6,7 +6,7 @@
 //!  n3: request ─► refused ───────┘
 //! ```
 //!
-//! A node that joins later is added. A node with a broken stream is reported as missing, then retried. Each node limits
+//! Nodes that join later are added. A node with a broken stream is reported as missing, then retried. Each node limits
 //! its own output, and nothing is buffered here: a slow reader blocks all sources.
 
 use std::collections::{HashMap, HashSet};

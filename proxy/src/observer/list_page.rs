@@ -1,5 +1,5 @@
-//! Pages of lists. Pages of names are exact across shards and nodes: any holder of one of the first names returns it
-//! among its own first names.
+//! Pages of lists. Merged pages of names are exact: any shard or node with one of the first names returns it among its
+//! own first names.
 
 use std::collections::BTreeMap;
 

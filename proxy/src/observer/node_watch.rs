@@ -5,9 +5,9 @@
 //!  shard 1 ─ pieces ─┼─► held until every shard has reported up to that time ─► pieces, oldest first ─► lines
 //! ```
 //!
-//! One client's pieces come from one shard, in order. Pieces of different shards are merged by time: a piece younger
-//! than the start of a polling round waits for the next round. [Taps](super::client_tap),
-//! [recordings](super::hub_recording) and [traces](super::node_trace) turn pieces into lines.
+//! Pieces of one client come from one shard, in order. Pieces of several shards are merged by time: those younger than
+//! the start of a polling round wait for the next round. [Taps](super::client_tap), [recordings](super::hub_recording)
+//! and [traces](super::node_trace) turn pieces into lines.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! Peers: the other nodes of the fleet, queried over node links.
 //!
-//! Each is queried for its own data (`scope=node`), so requests don't loop. A late node is shown with its last data and
-//! its state.
+//! Each is queried for its own data (`scope=node`), so requests don't loop. A late node is shown with its last data.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -164,10 +163,8 @@ impl Peers {
         self.fleet.members().unreachable()
     }
 
-    /// Sends a request to one peer over its own channel; returns the response with a streaming body.
-    ///
-    /// # Errors
-    /// If there is no response; the text states why.
+    /// Sends a request to one peer over its own channel; returns the response with a streaming body. Fails if there is
+    /// no response; the text states why.
     pub(super) async fn open(&self, member: &FleetMember, target: &str) -> Result<Response<Incoming>, String> {
         let address = member.address().ok_or("its address is unknown")?;
         let request = Request::get(target).body(Body::empty()).map_err(|error| error.to_string())?;

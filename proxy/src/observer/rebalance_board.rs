@@ -23,10 +23,8 @@ struct RebalanceEntry {
 }
 
 impl RebalanceBoard {
-    /// Registers a rebalance; returns a token that is cancelled on stop.
-    ///
-    /// # Errors
-    /// If another rebalance is running; returns its progress.
+    /// Registers a rebalance; returns a token that is cancelled on stop. Fails if another rebalance is running; returns
+    /// its progress.
     pub(super) fn claim(&self, report: RebalanceReport) -> Result<CancellationToken, Box<RebalanceReport>> {
         let mut entry = self.entry();
         if let Some(running) = entry.as_ref().filter(|entry| entry.ended.is_none()) {

@@ -7,8 +7,8 @@
 //!                      └─ mean, rounded up
 //! ```
 //!
-//! Clients still reconnecting would lower the mean and cause nodes to shed too many. The mean therefore uses the
-//! highest total of recent rounds.
+//! Clients still reconnecting would lower the mean, so that nodes shed too many. It therefore uses the highest total of
+//! recent rounds.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -97,10 +97,8 @@ pub(super) struct RebalancePlan {
 }
 
 impl RebalancePlan {
-    /// Creates a plan for these loads.
-    ///
-    /// # Errors
-    /// If the goal names an unknown node, or clients have no other node to go to. The text continues the field's name.
+    /// Creates a plan for these loads. Fails if the goal names an unknown node, or clients have no other node to go to.
+    /// The text continues the field's name.
     pub(super) fn new(goal: RebalanceGoal, per_round: u64, loads: &[RebalanceLoad]) -> Result<Self, String> {
         let mut plan = Self {
             goal,
@@ -151,7 +149,7 @@ impl RebalancePlan {
     }
 
     /// Clients shed without progress: they returned, went to a node with enough clients, or did not reconnect. Those of
-    /// recent rounds count only at the end, because they may still reconnect.
+    /// recent rounds may still reconnect, and count only at the end.
     pub(super) fn failed(&self, is_over: bool) -> u64 {
         let recent = if is_over { self.recent_sheds.iter().sum() } else { 0 };
         (self.earlier_sheds + recent).saturating_sub(self.moved)

@@ -5,8 +5,8 @@
 //!                                                                └─► other nodes: likewise
 //! ```
 //!
-//! The node that receives the request coordinates alone. If it stops, the rebalance ends and no node sheds further
-//! clients, because an order covers one second only.
+//! The node that receives the request coordinates alone. If it stops, no node sheds further clients, because an order
+//! covers one second only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Rebalancer {
 
     pub(super) async fn begin(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         let parts = self.0.clone();
-        // Runs in its own task, so a disconnecting caller can't leave a registered rebalance that never runs.
+        // Runs in its own task: a disconnecting caller can't leave a registered rebalance that never runs.
         let beginning = tokio::spawn(async move { parts.begin(request).await });
         beginning.await.unwrap_or(Err(RebalanceError::Stopping))
     }
@@ -153,8 +153,7 @@ impl RebalancerParts {
         if request.is_dry_run {
             return Ok(report);
         }
-        // Registers before querying other nodes: if two rebalances start together, both see each other and neither
-        // runs.
+        // Registers before querying other nodes: two rebalances that start together see each other, and neither runs.
         let stop = self.board.claim(report.clone()).map_err(RebalanceError::Running)?;
         let others = self.of_others().await;
         if let Some(other) = others.into_iter().find(|report| report.state == RebalanceState::Running) {

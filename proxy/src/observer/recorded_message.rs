@@ -1,8 +1,8 @@
 //! Converts watched pieces to lines of a recording. Pure.
 //!
-//! Decoding and redaction run here, on the observer's thread. A message without secrets keeps its bytes. One with
-//! secrets is re-encoded without them and marked, because a replay can't compare it. If secrets can't be searched for,
-//! the payload is omitted.
+//! Decoding and redaction run on the observer's thread. A message without secrets keeps its bytes. With secrets, it is
+//! re-encoded without them and marked, because a replay can't compare it. If secrets can't be searched for, the payload
+//! is omitted.
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;

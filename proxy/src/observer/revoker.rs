@@ -6,7 +6,7 @@
 //!                                └─ waits in the link of a disconnected node; a node that links later gets all
 //! ```
 //!
-//! The message and the query share a link, so a node that answers already rejects the tokens.
+//! A node that answers already rejects the tokens, because message and query share a link.
 
 use std::sync::Arc;
 

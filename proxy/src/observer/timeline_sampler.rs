@@ -5,7 +5,7 @@
 //!  each ten seconds ─► counters, links, /proc ─────────────► sample
 //! ```
 //!
-//! No shard is queried, and message delivery never waits for it.
+//! No shard is queried, so message delivery never waits.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -42,7 +42,7 @@ struct TimelineSampler {
     shared: Arc<Shared>,
     fleet: Fleet,
     attendance: Attendance,
-    /// Other nodes when last checked, used to determine how a removed node has left.
+    /// Other nodes when last checked, to determine how a removed node has left.
     members: Vec<Arc<FleetMember>>,
     /// Pools of each app server when last checked, by instance id.
     apps: BTreeMap<String, Vec<Arc<Pool>>>,

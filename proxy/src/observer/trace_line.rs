@@ -9,9 +9,8 @@
 //!  {"event":"end","node":"n1","reason":"time"}
 //! ```
 //!
-//! A message is reported once it has passed the proxy. Later details follow, identified by node and number. Times of
-//! day are on the clock of the reporting node, in microseconds since 1970. All other times are durations, each measured
-//! with one clock.
+//! A message is reported once it has passed the proxy; later details follow, identified by node and number. Times of
+//! day are on the clock of the reporting node, in microseconds since 1970. Durations are measured with one clock.
 
 use serde::{Deserialize, Serialize};
 

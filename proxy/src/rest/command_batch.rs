@@ -1,7 +1,7 @@
 //! Command batch (`:execute`): addressed clients, and sequential execution of the commands.
 //!
-//! Azure's reference lists four command types and states that the filter is OData. A filter with a single comparison to
-//! a name is sent only to nodes with such clients; others are evaluated per client, at its node.
+//! Azure's reference lists four command types, with OData filters. A filter with a single comparison to a name is sent
+//! only to nodes with such clients; others are evaluated per client, at its node.
 
 use std::collections::BTreeMap;
 
@@ -26,10 +26,8 @@ pub(super) enum Command {
     CloseConnection { reason: Option<String> },
 }
 
-/// Parses the commands of a body. If one is invalid, none is executed.
-///
-/// # Errors
-/// If a command is malformed; the text identifies it.
+/// Parses the commands of a body. If one is invalid, none is executed. Fails if a command is malformed; the text
+/// identifies it.
 pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
     let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         RestError::bad_value(

@@ -39,7 +39,7 @@ use crate::shard::Shared;
 const NO_TARGET: &str = "Error.Connection.NotExisted";
 const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 
-/// Turns of REST callers, in place of a thread: an app has one for all its callers.
+/// Turns of REST callers: an app has one for all its callers.
 const REST_TURNS: u16 = u16::MAX;
 
 pub(super) struct Execution {
@@ -206,7 +206,7 @@ impl Execution {
         is_json(&self.head.headers)?;
         let whom = read_filter(self.query.filter())?;
         let commands = self.in_turn(hub, || read_commands(&self.body)).await?;
-        // Validated first: errors in the request must be found before the first command runs.
+        // Errors in the request must be found before the first command runs.
         for command in &commands {
             match command {
                 Command::SendMessage(call) => {
@@ -366,7 +366,7 @@ impl Execution {
         is_json(&self.head.headers)?;
         // Freed while waiting for the client.
         let call = ClientCall::read(&std::mem::take(&mut self.body))?;
-        // Arguments are validated before the invocation, because later errors could not be reported.
+        // Validates arguments first, because later errors could not be reported.
         call.payloads(None)?;
         let payloads = move |id: &str| call.payloads(Some(id)).unwrap_or_default();
         let within = Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS);

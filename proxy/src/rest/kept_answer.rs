@@ -1,4 +1,4 @@
-//! Answers kept for requests with an `Idempotency-Key`, so that a repeated request is not executed again.
+//! Answers kept for repeated requests with an `Idempotency-Key`, which are not executed again.
 //!
 //! ```text
 //!  first request ─► under way ─► answered: kept for a minute ─► removed
@@ -21,10 +21,8 @@ use crate::auth::Signer;
 use crate::bounded::{Permit, Permits};
 use crate::limits::SignerShare;
 
-/// Header with the caller's key of a request.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Header of a repeated answer.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Time for which an answer is kept.
@@ -87,10 +85,7 @@ pub(super) enum Keyed {
     Repeated(Response),
 }
 
-/// Reads the key of a request.
-///
-/// # Errors
-/// If it is malformed.
+/// Reads the key of a request. Fails if it is malformed.
 pub(super) fn key_of(head: &HeaderMap) -> Result<Option<String>, RestError> {
     let mut values = head.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -111,10 +106,8 @@ impl KeptAnswers {
         Self(Arc::new(KeptState { permits: Permits::new(max, max), table: Mutex::default() }))
     }
 
-    /// Begins a request with a key, or repeats its answer. `request` is a hash of the request.
-    ///
-    /// # Errors
-    /// If the key was used for another request, its request is under way, or the table is full.
+    /// Begins a request with a key, or repeats its answer. `request` is a hash of the request. Fails if the key was
+    /// used for another request, its request is under way, or the table is full.
     pub(super) fn begin(
         &self,
         (signer, share): (&Signer, &SignerShare),

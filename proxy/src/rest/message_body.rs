@@ -28,10 +28,8 @@ pub(crate) struct ClientCall {
 }
 
 impl ClientCall {
-    /// Parses `{"target": "Say", "arguments": [1]}`. Member names are case-insensitive, as in Azure's SDK.
-    ///
-    /// # Errors
-    /// If the body has another form; the text names the member.
+    /// Parses `{"target": "Say", "arguments": [1]}`. Member names are case-insensitive, as in Azure's SDK. Fails if the
+    /// body has another form; the text names the member.
     pub(crate) fn read(body: &[u8]) -> Result<Self, RestError> {
         let members: BTreeMap<String, JsonText> = serde_json::from_slice(body).map_err(|error| {
             RestError::bad_value(
@@ -70,10 +68,8 @@ impl ClientCall {
         Ok(Self { target, arguments })
     }
 
-    /// Encodes the call once per hub protocol; with an id, clients must answer.
-    ///
-    /// # Errors
-    /// If a protocol can't encode an argument.
+    /// Encodes the call once per hub protocol; with an id, clients must answer. Fails if a protocol can't encode an
+    /// argument.
     pub(crate) fn payloads(&self, invocation_id: Option<&str>) -> Result<Payloads, RestError> {
         let payloads = Payloads::invocation(invocation_id, &self.target, &self.arguments);
         payloads.map_err(|error| RestError::bad_value("arguments", &format!("can't be written: {error}")))
@@ -94,10 +90,7 @@ pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Resul
     Payloads::encode(message).map_err(unwritable)
 }
 
-/// Encodes the end of a stream once per hub protocol.
-///
-/// # Errors
-/// If encoding fails, which no text can cause.
+/// Encodes the end of a stream once per hub protocol. Fails only if encoding does, which no text can cause.
 pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Payloads, RestError> {
     let outcome = error.map_or(Outcome::Void, |error| Outcome::Error(error.into()));
     let completion = Completion { headers: Vec::new(), invocation_id: stream.into(), outcome };
@@ -113,10 +106,7 @@ pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads
     ClientCall::read(body)?.payloads(None)
 }
 
-/// Checks that a body is declared as JSON, or not declared.
-///
-/// # Errors
-/// If it is declared as another type.
+/// Fails if a body is declared as another type than JSON.
 pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), RestError> {
     let media_type = media_type(headers);
     if media_type.is_empty() || media_type.eq_ignore_ascii_case("application/json") {

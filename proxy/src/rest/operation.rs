@@ -12,8 +12,8 @@
 //!                                                                                   …/groups/{group} HEAD · PUT · DELETE
 //! ```
 //!
-//! `/api/v1/hubs/…` is equivalent, except that a `POST` without a verb sends, changes return 202, and
-//! `connections/{id}/groups/{group}` is an alias. `GET` is accepted for `HEAD`, as in Azure's SDK.
+//! In `/api/v1/hubs/…`, a `POST` without a verb sends, changes return 202, and `connections/{id}/groups/{group}` is an
+//! alias. `GET` is accepted for `HEAD`, as in Azure's SDK.
 
 use std::borrow::Cow;
 
@@ -128,10 +128,8 @@ fn split_path(path: &str) -> Option<(Shape, &str)> {
 }
 
 impl HubOperation {
-    /// Parses the operation of a request.
-    ///
-    /// # Errors
-    /// If the path is unknown, requires another method or contains an invalid name.
+    /// Parses the operation of a request. Fails if the path is unknown, requires another method or contains an invalid
+    /// name.
     pub(crate) fn read(method: &Method, path: &str) -> Result<Self, RestError> {
         let (shape, rest) = split_path(path).ok_or_else(RestError::no_such_path)?;
         let mut raw: Vec<&str> = rest.split('/').collect();

@@ -68,10 +68,7 @@ impl RestQuery {
         self.is("completed")
     }
 
-    /// Whether an answer of some nodes will do.
-    ///
-    /// # Errors
-    /// If it is neither `true` nor `false`.
+    /// Whether an answer of some nodes will do. Fails if the value is neither `true` nor `false`.
     pub(crate) fn is_partial(&self) -> Result<bool, RestError> {
         self.is("partial")
     }

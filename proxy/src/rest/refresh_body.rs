@@ -28,9 +28,7 @@ struct NamedClaim {
 }
 
 /// Parses `{"expireTime": "2027-01-31T12:00:00Z"}`, or a number of seconds since 1970. The name is case-insensitive.
-///
-/// # Errors
-/// If the body has another form.
+/// Fails if the body has another form.
 pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
     let bad = || {
         let problem =
@@ -42,10 +40,7 @@ pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
 }
 
 /// Parses `{"connectionToken": "…", "expireTime": "2027-01-31T12:00:00Z", "claims": [{"type": "role", "value": "x"}]}`;
-/// claims and time are optional. Names are case-insensitive.
-///
-/// # Errors
-/// If the body has another form.
+/// claims and time are optional. Names are case-insensitive. Fails if the body has another form.
 pub(super) fn read_log_in(body: &[u8]) -> Result<NamedLogIn, RestError> {
     let bad = || {
         let problem = "is not JSON like {\"connectionToken\": \"the token of the negotiate answer\", \"expireTime\": \

@@ -48,20 +48,17 @@ impl RestError {
         Self { target: Some(name), ..error }
     }
 
-    /// Marks the error of a request of which a part was executed.
     #[must_use]
     pub(super) fn in_part(self) -> Self {
         Self { is_partial: true, ..self }
     }
 
-    /// Creates the error of an object with an unknown member.
     #[must_use]
     pub(super) fn unknown_member(name: &str, allowed: &str) -> Self {
         let name: String = name.chars().take(100).collect();
         Self::bad_value("body", &format!("has an unknown member {name:?}; its members are {allowed}"))
     }
 
-    /// Creates the error for reaching the limit of kept answers.
     #[must_use]
     pub(super) fn too_many_keys(full: &TableFull) -> Self {
         let kept = full.describe("answers for requests with an Idempotency-Key");
@@ -70,7 +67,6 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    /// Creates the error for an `Idempotency-Key` of another request.
     #[must_use]
     pub(super) fn other_request() -> Self {
         let text = "the Idempotency-Key was sent with another method, path, query or body within the last minute: use \
@@ -78,7 +74,6 @@ impl RestError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Idempotency.OtherRequest", text)
     }
 
-    /// Creates the error for an `Idempotency-Key` of a request under way.
     #[must_use]
     pub(super) fn under_way() -> Self {
         let text = "the first request with this Idempotency-Key is still under way: repeat it later";

@@ -1,7 +1,6 @@
 //! Batch of sends (`:sendBatch`): different messages, each to several targets, with a result for each message.
 //!
-//! A client gets a message once, whichever of its targets it belongs to: the send to each target leaves out the clients
-//! of the targets before it.
+//! A client gets a message once: the send to each target leaves out the clients of earlier targets.
 
 use std::collections::BTreeMap;
 
@@ -32,10 +31,8 @@ pub(super) struct BatchMessage {
     pub(super) payloads: Payloads,
 }
 
-/// Parses the messages of a body. If one is wrong, none is sent.
-///
-/// # Errors
-/// If a message is malformed, or a limit exceeded; the text identifies it.
+/// Parses the messages of a body. If one is wrong, none is sent. Fails if a message is malformed, or a limit exceeded;
+/// the text identifies it.
 pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
     let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         let example = "[{\"groups\": [\"red\"], \"users\": [\"ann\"], \"target\": \"Say\", \"arguments\": [1]}]";

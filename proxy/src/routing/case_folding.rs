@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 /// Folds a name so that names differing only in case become equal.
 ///
-/// App servers match methods case-insensitively: the SDK by lower case, ASP.NET Core by upper case. Names equal under
-/// either must be equal here, or a denied method could be called by another spelling, such as with the Kelvin sign for
-/// `k`. Therefore the name is converted to lower, upper and lower case again.
+/// The SDK compares methods by lower case, ASP.NET Core by upper case. Names equal under either must be equal here, or
+/// a denied method could be called by another spelling, such as with the Kelvin sign for `k`. So the name is converted
+/// to lower, upper and again lower case.
 #[must_use]
 pub(crate) fn fold(name: &str) -> Cow<'_, str> {
     if !name.is_ascii() {

@@ -29,8 +29,7 @@ pub(crate) enum MethodVerdict {
 /// Rate limit for calls of one user.
 #[derive(Debug, Clone)]
 struct MethodRate {
-    /// Method or pattern of the rule. All methods of a pattern share one budget, because clients could invent any
-    /// number of names.
+    /// Method or pattern of the rule. All methods of a pattern share one budget, because clients could invent names.
     method: Arc<str>,
     per_second: u32,
 }

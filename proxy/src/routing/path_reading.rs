@@ -1,7 +1,7 @@
 //! Possible readings of a request path by app servers behind this node.
 //!
 //! Servers may use the path unchanged, resolve dots and empty segments, treat a backslash as a slash, or decode escapes
-//! again. A route can't know which, so it considers all readings and decides how to treat ambiguity.
+//! again. A route considers all readings and decides how to treat ambiguity.
 
 use percent_encoding::percent_decode_str;
 

@@ -1,7 +1,7 @@
 //! Text patterns with `*` as a wildcard.
 //!
-//! Matching needs one pass regardless of the number of wildcards: the pieces between them are searched from left to
-//! right, and the leftmost occurrence of a piece is always the best.
+//! Matching needs one pass for any number of wildcards: the pieces between them are searched from left to right, and
+//! the leftmost occurrence is always the best.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,10 +32,7 @@ pub(crate) struct Pattern {
 }
 
 impl Pattern {
-    /// Parses and checks a pattern.
-    ///
-    /// # Errors
-    /// If the pattern is empty, too long or contains a control character.
+    /// Parses and checks a pattern. Fails if the pattern is empty, too long or contains a control character.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
         match text.len() {
             0 => Err(PatternError::Empty),
@@ -74,7 +71,7 @@ impl Pattern {
         })
     }
 
-    /// Whether this pattern matches every text that the other matches: a wildcard of the other can match only one of
+    /// Whether this pattern matches every text that the other matches. A wildcard of the other can match only one of
     /// this pattern.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {

@@ -147,7 +147,7 @@ impl MirrorRule {
         is_same(self) == is_same(other)
     }
 
-    /// Whether to copy the messages of this connection. The same at every node and after restarts.
+    /// Whether to copy the messages of this connection, equally at every node and after restarts.
     #[must_use]
     pub(crate) fn samples(&self, connection_id: &str) -> bool {
         Share::of(&self.group, connection_id).is_in_first(self.sample)

@@ -24,8 +24,7 @@ impl RuleError {
     }
 }
 
-/// Error of an unusable rules file. Its text includes the cause, which is therefore not a source; error chains would
-/// repeat it.
+/// Error of an unusable rules file. Its text includes the cause, which error chains would repeat as a source.
 #[derive(Debug, thiserror::Error)]
 pub enum RuleFileError {
     #[error("{path} can't be read ({cause})")]

@@ -76,7 +76,7 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     })
 }
 
-/// Rejects unknown tables. Flags are never tables, so such a name is a typo, and a reload would disable its rules.
+/// Rejects unknown tables. A flag is never a table, so such a name is a typo, and a reload would disable its rules.
 fn refuse_unknown_tables(document: &DeTable<'_>) -> Result<(), Fault> {
     let is_table = |value: &DeValue<'_>| match value {
         DeValue::Array(items) => items.iter().any(|item| item.get_ref().is_table()),

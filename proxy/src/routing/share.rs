@@ -7,9 +7,9 @@ const PLACES: f64 = 4_294_967_296.0;
 
 /// Position of a user or connection between 0 and 1, evenly distributed.
 ///
-/// Computed from the first four bytes, big-endian, of SHA-256 over the salt, a line feed and the key. Nodes thus agree
-/// without communication. The algorithm must never change, or an update would give canaries other users. Another salt
-/// gives independent positions, so canaries are independent of each other.
+/// Computed from the first four bytes, big-endian, of SHA-256 over the salt, a line feed and the key, so that nodes
+/// agree. The algorithm must never change, or an update would give canaries other users. Different salts make canaries
+/// independent of each other.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(crate) struct Share(f64);
 
@@ -26,8 +26,7 @@ impl Share {
         self.0 * whole
     }
 
-    /// Whether the position is in the first `part`, from 0 for none to 1 for all. Every larger part includes the
-    /// smaller ones.
+    /// Whether the position is in the first `part`, from 0 for none to 1 for all. Larger parts include smaller ones.
     #[must_use]
     pub(crate) fn is_in_first(self, part: f64) -> bool {
         self.0 < part

@@ -60,8 +60,8 @@ struct AppliedBatch<'a> {
 }
 
 impl AppliedBatch<'_> {
-    /// Takes the following sends to the same receivers that can be joined with the first one. If they make up
-    /// the whole batch, they are flushed like a single frame.
+    /// Takes the following sends to the same receivers that can be joined with the first one. If they make up the whole
+    /// batch, they are flushed like a single frame.
     fn take_run(&mut self, hub: HubIndex, to: &Receivers, first: (Framed, SendOrigin)) -> (SendRun, BatchMode) {
         let mut run = SendRun::new(first);
         while let Some(next) = self.rest.as_slice().first().and_then(|next| next.send_to_set(hub, to))
@@ -251,7 +251,7 @@ fn apply_close(
             }
             CloseReason::by_secondary(error, cause)
         }
-        // A close over another link comes from a part of the app server that does not have the connection.
+        // A close over another link is from a part of the app server without the connection.
         Some(Role::Home)
             if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home().id() == by)) =>
         {

@@ -8,7 +8,7 @@
 //!               └─ closed ids, token expiries   end of a connection
 //! ```
 //!
-//! Closing a connection (`close`, `free`) is here too, because its assignments end with it.
+//! Closing (`close`, `free`) is here too, because it ends the assignments.
 
 pub(super) mod answer_diff;
 pub(super) mod auth_refresh;
@@ -64,8 +64,8 @@ impl ShardState {
     pub(crate) fn close_revoked(&mut self, user: &str) -> usize {
         let (hubs, to) = (self.core.context.shared.hubs.all(), Receivers::from(Audience::Users(vec![user.into()])));
         let mut slots: Vec<_> = hubs.iter().flat_map(|hub| self.core.connections.slots_of(hub.index(), &to)).collect();
-        // The new owner closes a connection that was given away. If no node has taken it over, it ends here
-        // after a while and its app server is notified.
+        // A connection that was given away is closed by its new owner. If no node has taken it over, it ends here after
+        // a while, and its app server is notified.
         slots.retain(|&slot| !self.core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
         slots.iter().for_each(|&slot| self.close(slot, &CloseReason::token_revoked()));
         slots.len()
@@ -73,9 +73,8 @@ impl ShardState {
 
     /// Closes a client connection. Idempotent.
     ///
-    /// Copies and secondary assignments end first. Then the client leaves its sets and its route, so that sends
-    /// no longer reach it; then its app server and the client are notified. The slot is freed when the socket
-    /// has closed.
+    /// Order: copies and secondary assignments end; the client leaves its sets and route, so that sends no longer reach
+    /// it; app server and client are notified. The slot is freed when the socket has closed.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
         if self.withdraw(slot) {
             return;
@@ -257,8 +256,8 @@ impl ShardState {
         let now = self.core.tick;
         let Some(ownership) = self.core.ownership_of(slot) else { return false };
         let is_arriving = ownership.is_arriving();
-        // After its deadline the node that took the connection is considered dead, and the app server is
-        // notified of the close.
+        // After its deadline, the node that took the connection counts as dead, and the app server is notified of the
+        // close.
         let is_given = ownership.is_given() && ownership.absence().is_some_and(|absence| absence.until > now);
         let move_cause = match self.core.connections.live(slot).and_then(|client| client.cold().resumption()) {
             Some(resumption) if is_arriving || is_given => resumption.move_cause(),

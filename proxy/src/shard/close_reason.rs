@@ -83,8 +83,7 @@ impl CloseReason {
         Self::on_request(Cause::Ordered, reason)
     }
 
-    /// An app server, the client's own or another, requested the close. The reason is always shown to the
-    /// client, which is not asked to reconnect.
+    /// Any app server requested the close. The reason is always shown to the client, which is not asked to reconnect.
     #[must_use]
     pub(crate) fn requested_by_app(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);

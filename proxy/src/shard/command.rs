@@ -92,8 +92,8 @@ impl ShardCommand {
         }
     }
 
-    /// Message and origin of a send to exactly these receivers, if they are a single set. Two such sends have
-    /// the same recipients and can be joined.
+    /// Message and origin of a send to exactly these receivers, if they are a single set: two such sends have the same
+    /// recipients and can be joined.
     #[must_use]
     pub(crate) fn send_to_set(&self, of: HubIndex, receivers: &Receivers) -> Option<(&Framed, SendOrigin)> {
         match self {
@@ -110,8 +110,8 @@ pub(crate) struct LinkLoss {
     pub link: LinkId,
     /// Cause for client connections that can't continue.
     pub cause: Cause,
-    /// Seconds until the app server has certainly detected the loss, if it has other links. Until then it
-    /// accepts none of the link's clients again.
+    /// Seconds until the app server has certainly detected the loss, if it has other links. Until then it accepts none
+    /// of the link's clients.
     pub noticed_within_s: u32,
     /// The app server may not detect the loss for a while, and may still have the connections.
     pub may_be_unnoticed: bool,
@@ -197,7 +197,7 @@ impl PendingAck {
         Arc::new(Self::of(reply_to, ack_id, None))
     }
 
-    /// Ack for joining a group. It permits sends to the group through any node, so it waits until the other
+    /// Ack for joining a group. The join permits sends to the group through any node, so the ack waits until the other
     /// nodes have confirmed that the group has members here.
     #[must_use]
     pub(crate) fn of_join(

@@ -227,10 +227,7 @@ impl Connections {
     }
 
     /// Changes the groups of a live client connection. `left` returns the owner of a hub, and the bytes left for its
-    /// names of groups.
-    ///
-    /// # Errors
-    /// If the limits forbid the group or another one.
+    /// names of groups. Fails if the limits forbid the group or another one.
     pub(crate) fn change_groups(
         &mut self,
         slot: Slot,

@@ -1,8 +1,8 @@
 //! Delivery of frames to clients: members of a set → outbox → socket.
 //!
-//! The hot path of the proxy. Nothing here waits, locks, or allocates per recipient: a payload is encoded once
-//! by the app server, framed once when its link is read, and shared by all receivers. A recipient with an empty
-//! outbox is written to directly; the rest is queued within a budget.
+//! The hot path of the proxy. Nothing here waits, locks, or allocates per recipient: a payload is encoded once by the
+//! app server, framed once when its link is read, and shared by all receivers. It is written directly to a recipient
+//! with an empty outbox, otherwise queued within a budget.
 
 pub(super) mod framed;
 pub(super) mod gathering;
@@ -326,8 +326,8 @@ impl Delivery {
         self.put_transport(slot, client, frame, mode);
     }
 
-    /// Sends a transport frame, such as a pong. Being below the hub protocol, it postpones no hub ping, ends no
-    /// hold, is not kept for replay, and is invisible to watches.
+    /// Sends a transport frame, such as a pong. Being below the hub protocol, it postpones no hub ping, ends no hold,
+    /// is not kept for replay, and invisible to watches.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {
@@ -338,9 +338,9 @@ impl Delivery {
         }
     }
 
-    /// Sends a frame to a resumable client. The frame is kept until acknowledged, and written if there is a
-    /// socket. When the replay buffer is full, it waits. Over the outbox limit the client is slow; without a
-    /// socket it is closed as too slow.
+    /// Sends a frame to a resumable client. The frame is kept until acknowledged, written if there is a socket, and
+    /// waits if the replay buffer is full. Over the outbox limit the client is slow; without a socket it is closed as
+    /// too slow.
     #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content(), frame);
@@ -497,7 +497,7 @@ impl Delivery {
         }
     }
 
-    /// Writes all deferred frames: one system call per window if the platform supports it, otherwise one per
+    /// Writes all deferred frames: if the platform supports it, in one system call per window, otherwise in one per
     /// recipient.
     fn flush_dirty(&mut self, clients: &mut Slab<Client>) {
         let batch = self.gathering.batch();

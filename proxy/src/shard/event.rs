@@ -28,7 +28,7 @@ use crate::clock::unix_seconds;
 use crate::metrics::Limit;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 
-/// Closes the connections with these ids, because their heads were evicted from the budget of heads.
+/// Closes the connections with these ids, whose heads were evicted from the budget of heads.
 pub(crate) fn close_with_heads(shared: &Shared, connection_ids: Vec<ByteString>) {
     for id in connection_ids {
         let Some(Location { shard, slot }) = shared.routes.find(&id) else { continue };
@@ -201,8 +201,8 @@ impl ShardState {
         (self.core.homes_of_clients().collect(), hubs.iter().copied().filter(has_ends).collect())
     }
 
-    /// Completes a move to another link, or continues a move to another node, now that the app server has
-    /// paused direct data over the primary link.
+    /// The app server has paused direct data over the primary link: completes a move to another link, or continues a
+    /// move to another node.
     pub(super) fn pause_acknowledged(&mut self, slot: Slot, by: LinkId) {
         let now = self.core.tick;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
@@ -238,7 +238,7 @@ impl ShardState {
     }
 }
 
-/// Retries assignments, since app servers may have been full, and closes clients that have waited too long.
+/// Retries assignments, because app servers may have been full, and closes clients that have waited too long.
 fn retry_unassigned(state: &mut ShardState) {
     reroute_unassigned(state);
     state.assignments.reassignment.open_unanswered(&mut state.core);

@@ -61,7 +61,7 @@ pub(crate) fn rule(
             group,
         ) {
             SideChoice::Ready(link) => side = Some((group, link)),
-            // Returns before the rate limit counts the call, because a waiting call is checked again.
+            // Returns before the rate limit counts the call, which is checked again after the wait.
             SideChoice::Waits => return Verdict::Waits,
             SideChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
         }

@@ -35,7 +35,6 @@ pub(crate) enum ShardMessage {
     Accept(Box<PendingConnection>),
     /// Keeps the link in this slot open.
     KeepLink(Arc<Pool>, usize),
-    /// Serves a link dialled by an app server.
     ServeLink(Box<IncomingLink>),
     Inspect(Inspection),
     /// Serves the clients of this listener. Other sockets go to the app.
@@ -53,7 +52,7 @@ pub(crate) struct AppSocket {
 
 /// Access to a shard from another thread: an inspection or an operator's change.
 ///
-/// Type-erased, because the state is in a layer above the inbox; both the sender and the shard know its type.
+/// Type-erased, because the state is in a layer above the inbox.
 pub(crate) struct Inspection(Box<Inspect>);
 
 type Inspect = dyn FnOnce(&mut dyn Any) + Send;
@@ -104,7 +103,6 @@ pub(crate) struct PendingConnection {
     pub open: OpenConnection,
     /// Set if a token contains the connection id.
     pub is_negotiated: bool,
-    /// User id, if authenticated.
     pub user: Option<String>,
     pub permit: Option<Box<AddressPermit>>,
     pub head: Option<HeadWeight>,
@@ -151,7 +149,6 @@ pub(crate) struct ShardSender {
     is_traced: Arc<AtomicBool>,
 }
 
-/// Receiving half of a shard's inbox.
 pub(crate) type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
 
 impl ShardSender {
@@ -187,7 +184,7 @@ impl ShardSender {
 
     /// Sends a message that is not counted. Sockets and pools bound their number.
     pub(crate) fn put(&self, parcel: ShardMessage) {
-        // Fails when the shard's thread is gone: the node is stopping and has no clients.
+        // Fails when the shard's thread is gone: a stopping node has no clients.
         drop(self.parcels.send(parcel));
     }
 }

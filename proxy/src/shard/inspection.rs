@@ -46,7 +46,6 @@ pub(crate) struct ClientRow {
     pub transport: &'static str,
     pub protocol: &'static str,
     pub state: &'static str,
-    /// Seconds since the connection opened.
     pub age_s: u32,
     pub address: Option<String>,
 }
@@ -165,7 +164,7 @@ impl Inspector<'_> {
         (rows.collect(), next)
     }
 
-    /// Number of clients in the filter's set; 0 if the filter is not a set.
+    /// Number of clients in the filter's set; 0 for another filter.
     #[must_use]
     pub(crate) fn set_size(&self, which: &ClientSelection) -> usize {
         let connections = self.connections;
@@ -228,21 +227,15 @@ impl Inspector<'_> {
 }
 
 impl WatchController<'_> {
-    /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns
-    /// its number.
-    ///
-    /// # Errors
-    /// If too many watches are running.
+    /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns its
+    /// number. Fails if too many watches are running.
     pub(crate) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
         let begun = self.watches.begin(order, started);
         self.context.show_timed(self.watches.are_timed());
         begun
     }
 
-    /// Starts a watch of one client on this shard.
-    ///
-    /// # Errors
-    /// If the client is not here, or too many watches are running.
+    /// Starts a watch of one client on this shard. Fails if the client is not here, or too many watches are running.
     pub(crate) fn begin_at(
         &mut self,
         (slot, id): (Slot, &str),

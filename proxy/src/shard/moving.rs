@@ -19,8 +19,7 @@
 //!     ── Arrived ─────────────────────────────► remove the connection
 //! ```
 //!
-//! The old owner keeps the connection until it sends the state, and also if the move fails before that.
-//! Afterwards the new owner has the connection, or no node does.
+//! The old owner keeps the connection until it sends the state. Afterwards the new owner has it, or no node.
 
 pub(super) mod keep_alive;
 pub(crate) mod reconnect;
@@ -146,8 +145,7 @@ pub(crate) fn home_of_given(state: &mut ShardState, hub: HubIndex, id: &str) -> 
     Some(state.core.connections.live(slot)?.home().clone())
 }
 
-/// Handles the pause of a connection's direct data: all app servers are asked to redirect sends to the new
-/// owner.
+/// Handles the pause of a connection's direct data: asks all app servers to redirect sends to the new owner.
 pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     if !state.core.ownership_of(slot).is_some_and(|ownership| ownership.pause_acknowledged()) {
         return;
@@ -165,7 +163,7 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
     for pool in pools.iter() {
         let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
-        // An app server without support for moves stamps no epochs, so its sends count as the earliest epoch.
+        // An app server without support for moves stamps no epochs; its sends count as the earliest epoch.
         if let Some(link) = link.filter(|link| link.supports_moves() && link.queue(&order)) {
             asked.push(link.app());
         }
@@ -191,7 +189,7 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let epochs = epochs.into_iter().map(named).collect();
     let moved = MovedState { calls, groups: groups_of(&state.core, client), epochs, ..moved };
     if let Some(taker) = taker {
-        // Fails if the other node has stopped waiting. Then no node has the connection, and it closes.
+        // Fails if the other node has stopped waiting: no node has the connection, and it closes.
         drop(taker.send(Some(moved.encode())));
     }
 }
@@ -208,9 +206,8 @@ pub(crate) fn remove_moved(state: &mut ShardState, hub: HubIndex, id: &str) {
     }
 }
 
-/// Claims a connection for a new socket of its client and cuts the old socket. `None` if the client can't
-/// resume it. A connection that has moved is removed, since the new owner may have it before this node is
-/// notified.
+/// Claims a connection for a new socket of its client and cuts the old socket. `None` if the client can't resume it.
+/// Removes a connection that has moved: the new owner may have it before this node is notified.
 pub(crate) fn claim(state: &mut ShardState, hub: HubIndex, id: &str) -> Option<(Slot, Serial)> {
     let slot = state.core.connections.find(hub, id)?;
     let client = state.core.connections.live(slot)?;
@@ -303,8 +300,8 @@ fn arriving(
     Some(client)
 }
 
-/// Applies the state of an arriving connection, which this node owns from then on. Returns its primary link;
-/// `None` if the connection has closed.
+/// Applies the state of an arriving connection, from then on owned by this node. Returns its primary link; `None` if
+/// the connection has closed.
 pub(crate) fn settle(
     state: &mut ShardState,
     (slot, serial): (Slot, Serial),

@@ -6,13 +6,12 @@
 //!                   └── link lost, another open; large backlog ◄─┘
 //! ```
 //!
-//! Each shard reports its own sets over one link per app server; the peer merges shards and nodes. A snapshot
-//! walks the clients by slot, which is fixed while a client is connected. Changes are sent alongside, and
-//! repeating an addition does no harm.
+//! Each shard reports its own sets over one link per app server; the peer merges shards and nodes. A snapshot walks the
+//! clients by slot, which is fixed while a client is connected. Changes are sent alongside; repeated additions are
+//! harmless.
 //!
-//! All subscribed app servers receive everything, and one of them reports it to the app. Each therefore also
-//! receives the list of subscribers, at a consistent position of its stream. An app server is listed when its
-//! snapshot is complete.
+//! All subscribed app servers receive everything; one of them, chosen from the list of subscribers, reports it to the
+//! app. The list is at a consistent position of each stream. An app server is listed when its snapshot is complete.
 
 pub(super) mod presence_batch;
 
@@ -39,8 +38,8 @@ const SNAPSHOT_SLOTS: usize = 4_000;
 /// when there is room.
 const BACKLOG_MAX_BYTES: usize = 256 * 1024;
 
-/// Maximum age at which a client counts as new for a connecting app server. Some clients open before the shard
-/// has received the new link.
+/// Maximum age at which a client counts as new for a connecting app server: some open before the shard has received the
+/// new link.
 const NEW_WITHIN_US: u64 = 1_000_000;
 
 /// Number of a user's connections checked to decide whether the user is new.
@@ -173,8 +172,8 @@ impl Subscriber {
         self.send(shard, PresenceChanges { phase, app_servers: Some(app_servers), ..PresenceChanges::default() });
     }
 
-    /// Sends the next part of a snapshot. Clients newer than the link are sent as changes: an app server treats
-    /// a snapshot as already reported to the app, but these clients connected without any subscriber.
+    /// Sends the next part of a snapshot, which an app server treats as already reported to the app. Clients newer than
+    /// the link connected without any subscriber, so they are sent as changes.
     fn continue_snapshot(&mut self, connections: &Connections, hub: HubIndex, shard: u16) {
         let FeedState::Snapshot { next } = self.state else { return };
         if self.link.is_full() {
@@ -295,8 +294,7 @@ impl PresenceFeeds {
         hubs.into_iter().for_each(|hub| self.note_presence(connections, hub));
     }
 
-    /// Removes a stopping app server from the list, so that others report to the app. It still receives
-    /// changes.
+    /// Removes a stopping app server from the list, so that others report to the app; it still receives changes.
     pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let Some(feed) = self.feed(hub) else { return };
         for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.app == app) {

@@ -117,7 +117,6 @@ impl ShardContext {
         self.counted(self.shared.limits.may_log(self.shared.uptime()))
     }
 
-    /// Whether the log rate permits a line about a client's mistake.
     fn may_log_mistake(&self) -> bool {
         self.counted(self.shared.limits.may_log_mistake(self.shared.uptime()))
     }

@@ -106,7 +106,7 @@ impl ShardCore {
         self.delivery.watches.went_up(upward, end);
     }
 
-    /// Shows watches a client that opens, with the opening frame for the app server.
+    /// Shows watches a client that opens, with its opening frame for the app server.
     pub(crate) fn watch_opening(&mut self, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
         if self.delivery.watches.is_active() {
             self.delivery.watches.opened(&self.connections, slot, open, handshake);
@@ -274,8 +274,8 @@ impl ShardCore {
         }
     }
 
-    /// Asks the primary to pause a client for a move, unless the client is already paused as slow. Returns
-    /// whether the pause is already acknowledged.
+    /// Asks the primary to pause a client for a move, unless already paused as slow. Returns whether the pause is
+    /// already acknowledged.
     pub(super) fn pause_for_move(&mut self, slot: Slot) -> bool {
         let Self { connections, delivery, .. } = self;
         let Some(client) = connections.live(slot) else { return false };
@@ -337,8 +337,7 @@ impl ShardCore {
         self.connections.census().iter().map(|(kind, _)| (kind.hub, kind.app))
     }
 
-    /// Evaluates the routes again for a client that needs another primary: its group may be down, and a
-    /// fallback may apply.
+    /// Evaluates the routes again for a client that needs another primary: if its group is down, a fallback may apply.
     pub(super) fn refresh_group(&mut self, slot: Slot) {
         if !self.context.shared.hubs.has_routes() {
             return;
@@ -410,8 +409,7 @@ impl ShardCore {
         }
     }
 
-    /// Reports a group change by a third party to the connection's app server, which restores groups after a
-    /// loss.
+    /// Reports a group change by a third party to the connection's app server, which restores groups after a loss.
     pub(super) fn notify_home_of_group(&self, slot: Slot, change: &MembershipChange) {
         let hubs = &self.context.shared.hubs;
         if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(client.home())) {
@@ -419,8 +417,8 @@ impl ShardCore {
         }
     }
 
-    /// Adds this shard's members of a set to a page, up to its limit, and forwards the page to the next shard
-    /// or the app server. One step reads each member once, like a send.
+    /// Adds this shard's members of a set to a page, up to its limit, and forwards the page to the next shard or the
+    /// app server. Reads each member once, like a send.
     pub(super) fn list_members(&mut self, mut listing: Box<MemberListing>) {
         let slots = self.connections.members_from(listing.hub(), listing.set(), listing.slot(), listing.room());
         for slot in slots {
@@ -460,17 +458,14 @@ impl ShardCore {
         }
     }
 
-    /// Whether a send to one connection may answer a call of this hub: webhooks end streams that way, app
-    /// servers don't.
+    /// Whether a send to one connection may answer a call of this hub: only webhooks end streams that way.
     pub(super) fn are_streams_of_back_ends(&self, hub: HubIndex) -> bool {
         self.context.shared.hubs.at(hub).is_some_and(|hub| hub.has_webhook())
     }
 
-    /// Invokes a client for a result. The client's own app server is notified first, so that it can match the
-    /// reply.
+    /// Invokes a client for a result. The client's own app server is notified first, so that it can match the reply.
     ///
-    /// For a connection that is still arriving, the invocation waits, in case the other node has not made it by
-    /// then.
+    /// For an arriving connection the invocation waits, in case the other node has not made it.
     pub(super) fn apply_invoke(
         &mut self,
         slot: Slot,

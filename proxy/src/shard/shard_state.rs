@@ -8,16 +8,16 @@
 //!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that subscribe to changes
 //! ```
 //!
-//! A part imports neither this file nor other parts, and receives the core if it inspects clients. Steps that
-//! involve several parts are in files above: each takes the whole state, or is one of its methods.
+//! A part imports neither this file nor other parts, and receives the core if it inspects clients. Steps that involve
+//! several parts are in files above, with the whole state.
 //!
 //! ```text
 //!  apply ── event ── drain ── moving ── assignments ── ShardState ── parts ── ShardCore
 //! ```
 //!
-//! No step waits or calls back into the shard: links and sockets only accept data, and their wakers only
-//! schedule tasks. [`end_step`](ShardState::end_step) flushes the output of a step and returns the tasks that
-//! the driver, [`Shard`](super::Shard), starts.
+//! No step waits or calls back into the shard: links and sockets only accept data, and their wakers only schedule
+//! tasks. [`end_step`](ShardState::end_step) flushes the output of a step and returns tasks for the driver,
+//! [`Shard`](super::Shard).
 
 use std::collections::HashMap;
 use std::mem;
@@ -85,7 +85,7 @@ pub(crate) struct ShardState {
     pub(crate) core: ShardCore,
     pub(crate) assignments: Assignments,
     pub(super) moves: Moves,
-    /// Set when all clients were asked to leave. New clients are asked too.
+    /// Set when all clients, including new ones, are asked to leave.
     pub(super) is_drained: bool,
     pub(super) leaving: LeavingClients,
     /// Start slot for the next shed, so that the same clients are not chosen repeatedly.
@@ -220,9 +220,8 @@ impl ShardState {
         self.start(ShardTask::Rebalance(order));
     }
 
-    /// Requests moving some clients to other nodes, and returns how many. Clients of earlier sheds that still
-    /// finish their calls are subtracted. They still count as clients of the node, which would otherwise shed
-    /// too many.
+    /// Requests moving some clients to other nodes, and returns how many. Subtracts clients of earlier sheds that still
+    /// finish their calls: they count as clients of the node, which would otherwise shed too many.
     pub(crate) fn shed(&mut self, clients: usize) -> usize {
         let others = clients.saturating_sub(self.leaving.count_of(MoveCause::Rebalance));
         if others > 0 {
@@ -233,8 +232,8 @@ impl ShardState {
 }
 
 impl ShardSender {
-    /// Runs `act` on the shard after the queued messages, and returns its result. `act` must be short, because
-    /// the shard serves no clients meanwhile. `None` if the shard is gone.
+    /// Runs `act` on the shard after the queued messages, and returns its result; `None` if the shard is gone. `act`
+    /// must be short, because the shard serves no clients meanwhile.
     pub(crate) async fn inspect<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut ShardState) -> T + Send + 'static,

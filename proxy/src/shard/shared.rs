@@ -278,7 +278,7 @@ impl Shared {
         drop(self.fleet.other_nodes.set(nodes));
     }
 
-    /// Turns of an app at a thread, by the app's key. All apps may use the fleet's key, so its turns are by hub.
+    /// Turns of an app at a thread, by the app's key; for the fleet's key, which all apps may use, by hub.
     #[must_use]
     pub(crate) fn turn_line(&self, signer: &Signer, hub_key: &str, thread: u16) -> Arc<TurnLine> {
         match signer {
@@ -399,8 +399,8 @@ impl Shared {
         self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
     }
 
-    /// Owner of a hub, and the remaining bytes for names of groups in the owner's hubs. If other apps have keys, an
-    /// owner may hold at most as many bytes as are free, so one app alone gets half.
+    /// Owner of a hub, and the remaining bytes for names of groups in the owner's hubs. If other apps have keys, at
+    /// most as many bytes as are free, so one app alone gets half.
     #[must_use]
     pub(crate) fn group_names_left(&self, hub: HubIndex) -> (Signer, usize) {
         let (names, keys) = (&self.limits.group_names, &self.admission.signing_keys);
@@ -421,10 +421,8 @@ impl Shared {
         (owner, names.free().saturating_sub(own))
     }
 
-    /// Stores or removes a user's memberships in a hub, given its fleet-wide name.
-    ///
-    /// # Errors
-    /// If too many memberships are stored.
+    /// Stores or removes a user's memberships in a hub, given its fleet-wide name. Fails if too many memberships are
+    /// stored.
     pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         self.count_refused(hub, self.user_groups.note(hub, message))
     }

@@ -1,7 +1,7 @@
 //! Exclusive tasks: app servers that are candidates receive the list of all candidates and elect one of them.
 //!
-//! Shard 0 sends the whole list for the node on each change, over one link per app server. An app server is
-//! listed from its first link until it announces its shutdown or its last link is lost.
+//! Shard 0 sends the node's whole list on each change, over one link per app server. An app server is listed from its
+//! first link until it announces its shutdown or loses its last link.
 
 use std::sync::Arc;
 

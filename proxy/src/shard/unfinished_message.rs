@@ -1,7 +1,6 @@
 //! Unfinished messages of a shard's clients, with a minimum rate for each and a budget for all.
 //!
-//! Only clients with an unfinished message are listed, so others cost nothing. Time during which a client is
-//! paused does not count.
+//! Other clients cost nothing. Time during which a client is paused does not count.
 //!
 //! | total of all unfinished messages | a message is given up |
 //! |---|---|
@@ -9,11 +8,10 @@
 //! | more | also if it arrives at less than [`PRESSED_BYTES_PER_SECOND`] after its first 30 s: the slowest first, down to half of the budget |
 //! | more than the budget | if it is one of the largest, as for the outboxes of slow readers |
 //!
-//! The limited resource is memory, which is rarely short. So a phone with a slow uplink, or with no signal for
-//! a while, completes its message, and only a stalled message is given up. An attacker who wants to hold memory
-//! has to keep sending: 1 KiB/s for each message within its hub's limit holds at most half of the budget.
-//! Beyond that the average rate decides, so a burst followed by a trickle is given up before an honest slow
-//! uplink. Each shard has an equal share of the node's budget.
+//! Memory is rarely short. So a phone with a slow uplink, or with no signal for a while, completes its message, and
+//! only a stalled message is given up. An attacker has to keep sending: 1 KiB/s for each message within its hub's limit
+//! holds at most half of the budget. Beyond that the average rate decides, so a burst followed by a trickle is given up
+//! before an honest slow uplink. Each shard has an equal share of the node's budget.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -49,8 +47,8 @@ pub(crate) struct MessageRest {
     pub is_held: bool,
 }
 
-/// Unfinished messages of a shard's clients, by the serials of the reader tasks. A parked reader of a client
-/// that resumed over another socket keeps its memory until it ends.
+/// Unfinished messages of a shard's clients, by the serials of the reader tasks: a parked reader of a client that
+/// resumed over another socket keeps its memory until it ends.
 #[derive(Debug)]
 pub(crate) struct UnfinishedMessages {
     budget: ByteBudget,
@@ -159,8 +157,8 @@ impl UnfinishedMessages {
         self.budget.excess(self.counters.unfinished_bytes.get())
     }
 
-    /// Sizes of all unfinished messages, with their clients' slots. Excludes readers of clients that resumed
-    /// over another socket, since they are about to end.
+    /// Sizes of all unfinished messages, with their clients' slots, without readers about to end, whose clients resumed
+    /// over another socket.
     pub(super) fn sizes(&self, connections: &Connections) -> Vec<(usize, Slot)> {
         let is_there = |serial: &Serial, slot| connections.get(slot).is_some_and(|client| client.serial() == *serial);
         let kept = self.of_readers.iter().filter(|(serial, kept)| is_there(serial, kept.slot));

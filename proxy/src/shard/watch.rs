@@ -6,10 +6,9 @@
 //! ```
 //!
 //! A watch has a subject (a connection, a user, a group, a method or a whole hub) and a detail: a *tap* has the
-//! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. Without a
-//! watch, a shard checks one flag per send, regardless of its recipients, and one per client message; clients
-//! have no extra state. Bytes are copied unchanged. Summaries contain payloads only on request, and without
-//! apparent secrets.
+//! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. Without a watch, a
+//! shard checks one flag per send and one per client message; clients have no extra state. Bytes are copied unchanged.
+//! Summaries contain payloads only on request, without apparent secrets.
 
 mod marked_message;
 mod message_summary;
@@ -117,10 +116,8 @@ impl Watches {
         self.are_timed
     }
 
-    /// Starts a watch with times relative to `started`, and returns its number.
-    ///
-    /// # Errors
-    /// If too many watches with its detail are running.
+    /// Starts a watch with times relative to `started`, and returns its number. Fails if too many watches with its
+    /// detail are running.
     pub(super) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
         let detail = order.detail;
         if self.all.iter().filter(|watch| watch.detail() == detail).count() >= detail.bounds().watches {
@@ -258,8 +255,8 @@ impl Watches {
         self.all.iter().any(RunningWatch::follows_a_method)
     }
 
-    /// Captures complete client messages before forwarding; the data type gives the kind of raw messages.
-    /// Returns them if a watch needs the result of forwarding.
+    /// Captures complete client messages before forwarding; the data type gives the kind of raw messages. Returns them
+    /// if a watch needs the forwarding result.
     #[cold]
     pub(super) fn up(
         &mut self,

@@ -6,7 +6,7 @@ use trunkline_protocol::trace_context::TraceContext;
 pub(crate) struct ConnectionTrace {
     /// Span of the negotiation or of the connect request.
     pub context: TraceContext,
-    /// Set if the client began the trace, which then includes its calls. In a trace begun by this node they would never
-    /// end, so each call gets its own trace with a link.
+    /// Set if the client began the trace, which then includes its calls. In a trace of this node they would never end,
+    /// so each call gets its own linked trace.
     pub is_of_client: bool,
 }

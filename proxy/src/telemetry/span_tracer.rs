@@ -1,4 +1,4 @@
-//! SpanTracer of a node: decides about sampling within a rate limit, and begins spans.
+//! Tracer of a node: samples within a rate limit, and begins spans.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,6 @@ use super::span_queue::SpanQueue;
 use super::span_record::{SpanKind, SpanRecord, clipped};
 use crate::clock::unix_ns;
 
-/// Number of nanoseconds per second.
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Bits of the span count in the combined second and count.

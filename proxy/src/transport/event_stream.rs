@@ -18,8 +18,8 @@ const CHUNK_HEAD: &[u8] = b"000000\r\n";
 const CHUNK_END: &[u8] = b"\r\n";
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Encodes one event. Each line of the payload becomes a `data` line and is received with `\n` as its end. Receivers
-/// split lines at `\r\n`, `\n` or `\r`; a line end left unescaped would let the payload inject fields.
+/// Encodes one event. Each line of the payload becomes a `data` line, received with `\n` as its end. Receivers split
+/// lines at `\r\n`, `\n` or `\r`; an unescaped line end would let the payload inject fields.
 #[must_use]
 pub(crate) fn encode_event(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + FIELD.len() + EVENT_END.len());
@@ -51,8 +51,8 @@ impl EventText {
     }
 }
 
-/// Encodes our frames as the rest of an event stream response: each message becomes an event, the events of one call an
-/// HTTP/1.1 chunk, and a close frame the end of the response. Frames may be split arbitrarily.
+/// Encodes our frames as the rest of an event stream response: each message as an event, the events of one call as an
+/// HTTP/1.1 chunk, and a close frame as the end of the response. Frames may be split arbitrarily.
 #[derive(Debug, Default)]
 pub(crate) struct EventEncoder {
     /// Bytes of an incomplete frame head.

@@ -6,9 +6,9 @@
 //!  GET  ◄── next_messages ─┘
 //! ```
 //!
-//! The client module uses the inner half like any socket. The outer half is in the [registry](HttpTransports), where
-//! requests on any thread find it. Upward, the pipe carries hub messages unchanged. Downward, it carries WebSocket
-//! frames, because they mark message boundaries; they are unframed for the waiting request.
+//! The client module uses the inner half like any socket. Requests on any thread find the outer half in the
+//! [registry](HttpTransports). The pipe carries hub messages upward, and WebSocket frames, which mark message
+//! boundaries, downward, where the waiting request unframes them.
 
 mod carried_get;
 #[cfg(test)]

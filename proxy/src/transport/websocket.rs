@@ -1,8 +1,7 @@
 //! WebSocket frames, server side: RFC 6455 without extensions, as pure functions on byte slices.
 //!
-//! Client frames are decoded in place and forwarded in parts, because one frame may contain any number of hub messages
-//! (the JavaScript client sends all queued messages in one). Server frames are unmasked, so one encoded frame is shared
-//! by all recipients.
+//! Client frames are decoded in place and forwarded in parts, because one frame may contain many hub messages (all
+//! queued ones of the JavaScript client). Server frames are unmasked, so all recipients share one encoded frame.
 
 mod frame_decoder;
 mod frame_encoder;

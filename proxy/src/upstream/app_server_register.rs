@@ -6,8 +6,8 @@
 //!      └────────────── registered again ───────────┘
 //! ```
 //!
-//! Each start of an app server has its own instance id, so a node that runs for months registers any number of
-//! instances. Numbers are never reused, so the number of a removed instance finds no app server.
+//! Each start of an app server has its own instance id, so a node may register any number over months. Numbers are
+//! never reused: the number of a removed instance finds no app server.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,9 +66,6 @@ impl AppServerRegister {
 
     /// Checks that an instance is known or fits into the share of a signer. A full register evicts the instance that
     /// has been unused for longest.
-    ///
-    /// # Errors
-    /// If there are too many instances.
     pub(crate) fn check_room(&self, instance: &str, share: &SignerShare) -> Result<(), TableFull> {
         let mut table = self.table();
         if table.numbers.contains_key(instance) {

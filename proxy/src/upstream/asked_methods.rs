@@ -2,9 +2,9 @@
 //!
 //! Microsoft's SDK sends an invocation before it registers the pending result. In between, its thread may be preempted,
 //! and the registration code is JIT-compiled once per result type, which takes tens of milliseconds. A result within
-//! that time finds no pending entry: the call fails with a `NullReferenceException` that closes its client, or never
-//! completes. Azure's service is never that fast; this node is. Each invocation is therefore delayed briefly, and
-//! longer if the SDK may have to compile code, judged by the method name.
+//! that time, unknown with Azure's service, finds no pending entry: the call fails with a `NullReferenceException` that
+//! closes its client, or never completes. So each invocation is delayed briefly, and longer if the SDK may have to
+//! compile code, judged by the method name.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +29,6 @@ const METHODS_MAX: usize = 256;
 pub(crate) struct AskedMethods(Mutex<HashMap<ByteString, Instant>>);
 
 impl AskedMethods {
-    /// Delay for an invocation.
     #[must_use]
     pub(crate) fn hold(&self, question: &Payloads, now: Instant) -> Duration {
         let Some(method) = method_of(question) else { return QUESTION_HOLD };

@@ -72,8 +72,8 @@ impl Authorizer {
         node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
-        // A call gets its full timeout even after a long wait, because an abandoned call costs the app as much. The
-        // wait is therefore limited to what may still be useful to the client.
+        // A call gets its full timeout even after a long wait, because an abandoned call costs the app as much. So the
+        // wait is limited to what may still help the client.
         let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
         let _permit = room.map_err(|_| AuthorizeError::Full)?;
         let authorized = self.authorize_in_turn(apps, node, request);

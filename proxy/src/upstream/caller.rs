@@ -64,10 +64,8 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Sends a request over a new connection, with a header naming this node.
-    ///
-    /// # Errors
-    /// If the app server is unreachable, does not belong to this fleet, or does not respond.
+    /// Sends a request over a new connection, with a header naming this node. Fails if the app server is unreachable,
+    /// does not belong to this fleet, or does not respond.
     pub(super) async fn send(
         self,
         address: &Address,

@@ -1,5 +1,4 @@
-//! Capabilities of links and hubs, chosen by the constructor of a link and the origin of a hub. All other code checks a
-//! capability.
+//! Capabilities of links and hubs, chosen by the constructor of a link and the origin of a hub.
 //!
 //! | link | dialled | dialled in | in memory |
 //! |---|---|---|---|

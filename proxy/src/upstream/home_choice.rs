@@ -1,11 +1,11 @@
 //! Choice of the home link for a new client connection.
 //!
-//! Pure: takes the usability of links and returns one. Round robin, because scanning a small pool is cheap, and always
-//! choosing the emptiest link would flood one that has just reopened.
+//! Pure. Round robin, because always choosing the emptiest link would flood one that has just reopened. Scanning a
+//! small pool is cheap.
 
 /// First usable slot, cyclically from the slot whose turn it is; `None` if all are unusable. A turn covers several
 /// consecutive clients: messages share a write, a read and a wake-up only on the same link, which matters most with few
-/// clients. Many clients are distributed evenly anyway.
+/// clients. Many are distributed evenly anyway.
 pub(super) fn choose(usable: &[bool], client: usize, turn: usize) -> Option<usize> {
     let (count, start) = (usable.len(), client / turn.max(1));
     (0..count).map(|step| (start + step) % count).find(|&slot| usable.get(slot).copied().unwrap_or(false))

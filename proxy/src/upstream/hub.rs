@@ -28,8 +28,8 @@ pub struct Hub {
     reads_messages: AtomicBool,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
-    /// Separate turn counter for authorizations. Each client needs an authorization and a home link, so a shared
-    /// counter would send all authorizations to the same one of two app servers.
+    /// Separate turn counter for authorizations. Each client needs an authorization and a home link; with a shared
+    /// counter, one of two app servers would get all authorizations.
     next_authorizing: AtomicUsize,
     /// Locked while a pool of an app server that dials in is added or removed.
     changing: Mutex<()>,
@@ -133,8 +133,8 @@ impl Hub {
         self.naming().is_removed()
     }
 
-    /// Whether any app server that names the hub has a link, even if disconnected. A webhook does not count: it serves
-    /// hubs named by others.
+    /// Whether any app server that names the hub has a link, even if disconnected. A webhook does not count, because it
+    /// names no hubs.
     #[must_use]
     pub(super) fn is_linked(&self) -> bool {
         let is_webhook = |pool: &Pool| self.has_webhook() && matches!(pool.app().target, AppTarget::Memory(_));
@@ -178,7 +178,7 @@ impl Hub {
     }
 
     /// Whether the hub needs an app server: the default group has named it, or an app server that accepts clients has a
-    /// pool. A hub named only by a mirror needs none.
+    /// pool. A mirror's hub needs none.
     #[must_use]
     pub(crate) fn is_expected(&self) -> bool {
         let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
@@ -234,16 +234,16 @@ impl Hub {
         self.identity.wait(until).await;
     }
 
-    /// Home link for a new client connection of a group. The app servers take turns by weight, then the links of the
-    /// chosen pool.
+    /// Home link for a new client connection of a group. App servers take turns by weight, then the links of the chosen
+    /// pool.
     #[must_use]
     pub(crate) fn choose_home_in(&self, group: &str) -> Option<HomeLink> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         in_turn(self.pools_of(group), turn).iter().find_map(|pool| pool.choose_home())
     }
 
-    /// New home link for a client connection of a group after a lost link. The same app server is preferred if it
-    /// belongs to the group and still has links.
+    /// New home link for a client connection of a group after a lost link, preferably at the same app server if it
+    /// still has links and belongs to the group.
     #[must_use]
     pub(crate) fn choose_home_near(&self, app: AppServerId, group: &str) -> Option<HomeLink> {
         let own = self.pool_of(app).filter(|pool| **pool.app().group.name() == *group);

@@ -7,10 +7,10 @@
 //!    └────────────────── named again ────────────┴─────────────────────────────┘
 //! ```
 //!
-//! A hub without links and clients is idle. A full table of hubs evicts idle hubs before the hold timeout.
+//! A hub without links and clients is idle, and evicted before the hold timeout if the table is full.
 //!
-//! Lookups by path or name don't find a removed hub. The hub keeps its index while it is referenced. The next new hub
-//! takes a free index.
+//! Lookups by path or name don't find a removed hub. It keeps its index while it is referenced; then the next new hub
+//! takes the index.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -85,8 +85,8 @@ impl HubRegistry {
         &self.groups
     }
 
-    /// Finds a pool of an app server instance that this node dials. Instances that dial in are skipped: they choose
-    /// their ids, and must not block other app servers.
+    /// Finds a pool of an app server instance that this node dials. Instances that dial in choose their ids, and so
+    /// must not block others.
     #[must_use]
     pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();
@@ -106,8 +106,8 @@ impl HubRegistry {
         self.all.load().iter().filter(|hub| !hub.is_removed()).cloned().collect()
     }
 
-    /// Finds the hub of a path, ignoring case. After a release, a second hub may have the same path; a served hub is
-    /// preferred.
+    /// Finds the hub of a path, ignoring case, preferably a served one: after a release, a second hub may have the same
+    /// path.
     #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let (path, all) = (hub_path::decode(path.strip_suffix('/').unwrap_or(path)), self.all.load());
@@ -155,9 +155,8 @@ impl HubRegistry {
 
     /// Hubs unnamed for this long. Each call updates the times, so it should be called about once a second.
     ///
-    /// A hub of manifests stays named while no app server of the groups that named it is linked: all of them may be
-    /// restarting. A hub of a pattern webhook is named by its clients; `has_clients` returns whether its webhook has
-    /// any.
+    /// A hub of manifests stays named while no app server of its groups is linked: all may be restarting. A hub of a
+    /// pattern webhook is named by its clients; `has_clients` returns whether its webhook has any.
     #[must_use]
     pub(crate) fn unnamed_for(&self, limit: Duration, has_clients: impl Fn(&str) -> bool) -> Vec<Arc<Hub>> {
         for hub in self.all.load().iter().filter(|hub| hub.is_removed() && hub.is_linked()) {
@@ -264,7 +263,7 @@ impl HubRegistry {
     }
 
     /// Registers a hub from a manifest of an app server, or updates its settings. Settings of the default group take
-    /// precedence: app servers of other groups may be another version.
+    /// precedence: other groups may be another version.
     pub(crate) fn register(&self, settings: HubManifest, group: &ServerGroup) -> Arc<Hub> {
         let mut free = self.free();
         let hub = match self.known(&settings.name) {
@@ -291,10 +290,8 @@ impl HubRegistry {
         hub
     }
 
-    /// Registers a hub that was named by dial-in with a token, or that a webhook serves.
-    ///
-    /// # Errors
-    /// If there are too many hubs in total, or of the token's signer.
+    /// Registers a hub that was named by dial-in with a token, or that a webhook serves. Fails if there are too many
+    /// hubs in total, or of the token's signer.
     pub(crate) fn register_as(
         &self,
         origin: HubOrigin,

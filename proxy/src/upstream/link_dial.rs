@@ -76,7 +76,7 @@ pub(crate) async fn dial(
         AppTarget::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
             dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
-            // Both ends share a process, so no frame can be lost and none is kept.
+            // Both ends share a process, so no frame is lost, and none is kept.
             let capabilities = Capabilities { supports_traces: dialler.supports_traces(), ..Capabilities::plain() };
             (near, Answer { received: 0, capabilities })
         }

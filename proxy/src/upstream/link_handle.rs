@@ -143,7 +143,6 @@ impl LinkHandle {
         self.app
     }
 
-    /// Send queue, for the task of the link.
     #[must_use]
     pub(crate) fn outbox(&self) -> &LinkOutbox {
         &self.outbox
@@ -193,8 +192,8 @@ impl LinkHandle {
         self.capabilities
     }
 
-    /// Whether its clients may move to another node. By dial-in these are resumable clients, because app servers
-    /// support a pause and a resume over another node's link.
+    /// Whether its clients may move to another node. By dial-in, only resumable clients: app servers support a pause
+    /// and a resume over another node's link.
     #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
         self.dialled_in.as_ref().map_or_else(|| self.supports_moves(), |dialled_in| dialled_in.allows_reconnect)
@@ -258,8 +257,8 @@ impl LinkHandle {
         self.outbox.room().await;
     }
 
-    /// Waits for an echo from an app server that dials in. By then it has read all earlier messages of this node, and
-    /// this node has read all messages it sent before the echo.
+    /// Waits for an echo from an app server that dials in, which by then has read all earlier messages of this node, as
+    /// this node has its messages from before the echo.
     pub(crate) async fn fence(&self) {
         let (passed, has_passed) = oneshot::channel();
         {
@@ -303,8 +302,8 @@ impl LinkHandle {
         self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }
 
-    /// Queues data of a traced client connection, marked for the first message if possible. Returns whether the app
-    /// server will report on it; otherwise the data is sent unmarked.
+    /// Queues data of a traced client connection, if possible with a mark for the first message. Returns whether the
+    /// app server will report on it.
     pub(crate) fn send_traced(&self, mark: Option<i64>, (id, payload): (&str, &[u8]), data_type: i64) -> bool {
         let mark = mark.filter(|_| self.supports_traces.load(Ordering::Relaxed));
         match mark {
@@ -319,10 +318,8 @@ impl LinkHandle {
         let _ = self.outbox.push(class, encode);
     }
 
-    /// Attaches the socket of a successful dial; also returns the number of frames to repeat.
-    ///
-    /// # Errors
-    /// If the answer is invalid.
+    /// Attaches the socket of a successful dial; also returns the number of frames to repeat. Fails if the answer is
+    /// invalid.
     pub(crate) fn attach(
         &self,
         offer: &Offer,

@@ -6,7 +6,7 @@
 //!     └────────────────────────────────── its last session has ended ───────────────────────────────────┘
 //! ```
 //!
-//! A briefly disconnected link does not matter: its session lives, and the state is kept.
+//! A briefly disconnected link, with a living session, does not matter.
 
 /// Consecutive observations with all links after which an app server has settled. A new one may fail soon, and is
 /// warming up.

@@ -1,5 +1,4 @@
-//! Pool: the links of one hub to one app server instance, in slots. The number of slots is fixed if this node dials the
-//! app server, and chosen by the app server if it dials in.
+//! Pool: the links of one hub to one app server instance, in slots. An app server that dials in chooses their number.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +52,7 @@ pub(crate) struct PoolTerms {
     pub exclusive_tasks: Option<Arc<ExclusiveTasks>>,
 }
 
-/// Home link of a client connection, which carries all messages of the client.
+/// Home link of a client connection: carries all its messages.
 pub(crate) type HomeLink = Arc<LinkHandle>;
 
 impl Pool {
@@ -157,7 +156,7 @@ impl Pool {
         self.count(|link| !link.is_open())
     }
 
-    /// Number of missing links. An app server that dials in chooses the number of links, so it misses none.
+    /// Number of missing links; none of an app server that dials in, which chooses the number.
     #[must_use]
     pub(crate) fn down(&self) -> usize {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
@@ -280,8 +279,8 @@ impl Pool {
         *self.closed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether the app server has announced its stop, or has closed all its links. In the latter case some of its
-    /// sockets may have been reset.
+    /// Whether the app server has announced its stop, or has closed all its links, of which some sockets may have been
+    /// reset.
     #[must_use]
     pub(crate) fn is_stopping(&self) -> bool {
         let [lost_at, closed_at] =
@@ -304,7 +303,7 @@ impl Pool {
         self.report_if_left();
     }
 
-    /// Receiver that changes when the app server has left gracefully. A disconnected link will then not return.
+    /// Receiver that changes when the app server has left gracefully, so that a disconnected link will not return.
     #[must_use]
     pub(crate) fn left(&self) -> watch::Receiver<()> {
         self.left.subscribe()

@@ -45,8 +45,8 @@ impl HubRegistry {
         }
     }
 
-    /// Applies the routes to an open client connection, based on its open frame. `None` if the routes would now reject
-    /// the connection, which stays open.
+    /// Applies the routes to an open client connection, based on its open frame. `None` if they would now reject the
+    /// connection, which stays open.
     #[must_use]
     pub(crate) fn route_of(
         &self,

@@ -64,7 +64,7 @@ fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty())
 }
 
-/// Writes a claim as Azure's service does, but a comma escaped where what follows would read as another claim. Azure's
+/// Writes a claim as Azure's service does, but escapes a comma where the rest would read as another claim. Azure's
 /// readers split at commas, then at `: `; others may split at `:`.
 fn claim_text(name: &str, value: &str) -> String {
     let text = format!("{name}: {value}");

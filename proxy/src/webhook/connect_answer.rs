@@ -1,7 +1,7 @@
 //! Answer of a back end to `connect`: it admits a client, and may name it, or refuses it.
 //!
-//! Groups and data travel in a claim of the connection, sealed into its token like the other claims of a decision, so
-//! they are there at whatever node the client arrives.
+//! Groups and data travel in a claim of the connection, sealed into its token like a decision's other claims, so any
+//! node has them.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -15,8 +15,8 @@ use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 use trunkline_protocol::token::{Claim, claims_fit};
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, REFUSAL_HEADER};
 
-/// Claim with the groups and the data of a client. It is the last one of its name, so that a claim of an access token
-/// can't replace it.
+/// Claim with the groups and the data of a client. The last one of its name, so that a claim of an access token can't
+/// replace it.
 pub(super) const CONNECT_CLAIM: &str = "trunkline.connect";
 
 /// Maximum number of groups that an answer may name.
@@ -70,10 +70,7 @@ impl Gifts {
     }
 }
 
-/// Reads the body of a 2xx answer.
-///
-/// # Errors
-/// If it is no such answer; the text says what is wrong.
+/// Reads the body of a 2xx answer. Fails if it is no such answer; the text says what is wrong.
 pub(super) fn read_grant(body: &[u8]) -> Result<Decision, String> {
     let answer: ConnectAnswer = match body.trim_ascii() {
         b"" | b"null" => ConnectAnswer::default(),
@@ -106,10 +103,8 @@ pub(super) fn read_grant(body: &[u8]) -> Result<Decision, String> {
     Ok(Decision { user, claims, ..Decision::default() })
 }
 
-/// Text of a refusal: the body, or the member `message` or `detail` of a JSON body.
-///
-/// # Errors
-/// If the body can't be shown to a client; the text says why.
+/// Text of a refusal: the body, or the member `message` or `detail` of a JSON body. Fails if the body can't be shown to
+/// a client; the text says why.
 pub(super) fn read_refusal(body: &[u8]) -> Result<Option<String>, String> {
     let member = |value: Value| {
         let of = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -1,7 +1,7 @@
 //! Question of a node about a connecting client, as an event for the back end.
 //!
-//! The node asks a webhook like any app that decides about its clients: by a request with the client's headers. The
-//! back end receives user, claims and query in the usual headers, and in the body the items that the operator lists.
+//! The node sends a webhook, like any app that decides about its clients, a request with the client's headers. The back
+//! end receives user, claims and query in the usual headers, and in the body the items that the operator lists.
 
 use std::collections::BTreeMap;
 

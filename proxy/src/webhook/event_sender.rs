@@ -71,7 +71,7 @@ impl EventSender {
             counters.requests.of(outcome).increment();
             let pause =
                 pauses.next().filter(|pause| may_repeat(&event.kind, &reply) && Instant::now() + **pause < until);
-            // A 403 is the back end's answer about this client. With a wrong secret it answers 401.
+            // A 403 is about this client; to a wrong secret the back end answers 401.
             let is_refusal =
                 matches!(answer, WebhookAnswer::Verdict(ConnectVerdict::Refused(StatusCode::FORBIDDEN, _)));
             match problem.filter(|_| !is_refusal) {
@@ -139,8 +139,8 @@ impl EventSender {
     }
 }
 
-/// Headers of a request that are signed. Without data of the client they are the same as before there was any, so that
-/// verifiers that don't know the header work.
+/// Headers of a request that are signed. Without data of the client, they are those of earlier versions, for verifiers
+/// that don't know the header.
 fn signed_headers(head: &HeaderMap) -> Vec<HeaderName> {
     SIGNED.into_iter().chain(head.contains_key(CLIENT_DATA).then_some(CLIENT_DATA)).collect()
 }

@@ -1,7 +1,7 @@
 //! App server's end of a link to a webhook, without I/O: frames and responses in, frames and requests out.
 //!
-//! A request is taken only with a permit. Until then it is an event of its client, so that events of a disconnected
-//! client can be dropped.
+//! A request is taken only with a permit. Until then it is an event of its client, which can be dropped if the client
+//! disconnects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
@@ -116,7 +116,7 @@ impl LoopbackServer {
     }
 
     fn opened(&mut self, open: &OpenConnection) {
-        // A connection that lost another link is already open, and the back end is not notified again.
+        // A connection that lost another link is already open: the back end is not notified again.
         let comes_from = open.origin().previous_home.is_some();
         let protocol = open.protocol.as_deref().and_then(HubProtocol::from_name);
         let stage = match protocol.filter(|_| comes_from) {
@@ -175,8 +175,8 @@ impl LoopbackServer {
         }
     }
 
-    /// Handles the acknowledgement of a join. A client is accepted when it is in all its groups, so that it misses no
-    /// message that follows from its being there.
+    /// Handles the acknowledgement of a join. A client is accepted once it is in all its groups, so that it misses no
+    /// message sent because of it.
     fn joined(&mut self, ack: &Ack) {
         let Some(id) = self.joins.remove(&ack.ack_id) else { return };
         let Some(client) = self.clients.get_mut(&id) else { return };
@@ -316,7 +316,7 @@ impl LoopbackServer {
         self.go_on(id);
     }
 
-    /// Records the end of a client. The back end is notified if it was notified of the start.
+    /// Records the end of a client, and notifies the back end if it was notified of the start.
     fn end(&mut self, id: &ByteString, error: Option<&str>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let was_open = client.protocol().is_some();

@@ -1,7 +1,7 @@
 //! Request signatures, which prove to a back end that a request comes from a holder of its secret.
 //!
-//! Azure's signature covers only the connection id, so any observer could forge further events of that connection. Ours
-//! covers the time, headers and body.
+//! Azure's signature covers only the connection id, so an observer could forge further events. Ours covers the time,
+//! headers and body.
 
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;

@@ -144,8 +144,8 @@ impl WebhookClient {
         self.events.front().is_some_and(|event| event.kind == EventKind::Connected)
     }
 
-    /// Records the end once; remaining events are still sent. The client's facts now count towards the backlog, because
-    /// they are kept only for these events.
+    /// Records the end once; remaining events are still sent. From now on the client's facts, kept only for these
+    /// events, count towards the backlog.
     pub(super) fn end(&mut self) {
         self.stage = WebhookStage::Over;
         self.share.ended.add(1);

@@ -69,8 +69,8 @@ async fn admission(hub: Arc<WebhookHub>, head: &HeaderMap) -> ConnectVerdict {
     }
 }
 
-/// A connection ends with the access token that was presented, whichever user the back end names. The user of the token
-/// keeps its claims.
+/// A connection ends with the presented access token, whichever user the back end names. The user of the token keeps
+/// its claims.
 fn bound_to_token(mut decision: Decision, head: &HeaderMap) -> Decision {
     let token = head.get(USER_HEADER).and_then(|value| value.to_str().ok()).and_then(User::from_header);
     let token = token.unwrap_or_default();

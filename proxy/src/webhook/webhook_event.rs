@@ -95,10 +95,7 @@ impl EventKind {
 }
 
 impl WebhookEvent {
-    /// Event about the connection itself.
-    ///
-    /// # Errors
-    /// If the URL can't be built from the hub's name.
+    /// Event about the connection itself. Fails if the URL can't be built from the hub's name.
     pub(super) fn of_connection(
         (hub, template): (&str, &UrlTemplate),
         kind: EventKind,
@@ -113,10 +110,8 @@ impl WebhookEvent {
         Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
     }
 
-    /// Question whether a client may connect, with the listed items of its request.
-    ///
-    /// # Errors
-    /// If the URL can't be built from the hub's name.
+    /// Question whether a client may connect, with the listed items of its request. Fails if the URL can't be built
+    /// from the hub's name.
     pub(super) fn of_connect(
         (hub, template): (&str, &UrlTemplate),
         head: &HeaderMap,
@@ -128,10 +123,7 @@ impl WebhookEvent {
         Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
     }
 
-    /// Method call, in the hub protocol of its client.
-    ///
-    /// # Errors
-    /// If webhooks don't support the call.
+    /// Method call, in the hub protocol of its client. Fails if webhooks don't support the call.
     pub(super) fn of_call(
         (hub, template): (&str, &UrlTemplate),
         protocol: HubProtocol,

@@ -58,8 +58,8 @@ pub(super) enum WebhookFailure {
 /// Number of refusals in a row after which they are about the signature and not about clients.
 const REFUSALS_MIN: u32 = 3;
 
-/// Number of refusals or rejections in a row after which they are about the back end, although it has accepted events.
-/// Clients can cause some of them.
+/// Number of refusals or rejections in a row after which they are about the back end, although it has accepted events:
+/// clients can cause some of them.
 const ACCEPTED_REFUSALS_MIN: u32 = 20;
 
 /// Time of an answer from which it is slow, and number of slow answers in a row from which they are reported.
@@ -193,8 +193,8 @@ impl WebhookHub {
         if own.is_empty() { self.terms.keys.iter().collect() } else { own }
     }
 
-    /// Waits for a permit to send a request. Links of a hub take turns. The limits of the hub and of its rule come
-    /// first, so that a hanging back end leaves permits for other hubs, also if a pattern gives it many hubs.
+    /// Waits for a permit to send a request. Links of a hub take turns. The limits of the hub and its rule come first,
+    /// so that a hanging back end, perhaps with many hubs by a pattern, leaves permits for other hubs.
     pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
         // The semaphores are never closed.
         let of_hub = self.room.acquire().await.ok();

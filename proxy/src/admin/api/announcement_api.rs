@@ -72,7 +72,6 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
     Ok(Announcement { hub, to, target, arguments })
 }
 
-/// Whether a value is nested at most this deep.
 fn is_within(value: &Value, depth: usize) -> bool {
     let Some(inner) = depth.checked_sub(1) else { return false };
     match value {

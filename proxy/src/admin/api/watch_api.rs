@@ -37,10 +37,8 @@ use crate::shard::WatchSubject;
 /// Interval of empty lines in a silent stream, by which both ends detect a lost peer.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Media type of server-sent events.
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// Media type of JSON lines.
 const JSON_LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 type WatchStream<L> = BoxStream<'static, Vec<L>>;

@@ -49,7 +49,7 @@ pub(crate) async fn get(endpoint: &Endpoint, request: Box<HubRequest>, client: B
 
 enum AttachedGet {
     EventStream(Arc<OuterHalf>),
-    /// A new event stream with only its head sent by the server. The socket is then handed to the client module.
+    /// A new event stream: only its head is sent here, then the client module gets the socket.
     HandedOver(Arc<OuterHalf>, SocketHandover, oneshot::Sender<TcpStream>),
     FirstPoll,
     /// A poll, which may wait this long.
@@ -180,8 +180,7 @@ fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.admission.http_transports.remove(outer);
 }
 
-/// Whether a request would start a connection and should wait for an app server. Requests of existing connections don't
-/// wait.
+/// Whether a request would start a connection, and so should wait for an app server.
 fn may_begin(endpoint: &Endpoint, request: &HubRequest, client: &ConnectingClient) -> bool {
     let found = endpoint.shared.admission.http_transports.find(&client.connection_id);
     !request.hub.is_served_by(RouteChoice::group_name(request.routed.group().as_ref()))

@@ -65,8 +65,7 @@ pub(crate) fn event_stream(shared: Arc<Shared>, outer: Arc<OuterHalf>) -> Respon
     (head, Body::from_stream(stream)).into_response()
 }
 
-/// Creates the beginning of an event stream response. The client module writes the rest to the socket, which it
-/// receives once the beginning is sent.
+/// Creates the beginning of an event stream response. The client module then receives the socket and writes the rest.
 pub(crate) fn begin_event_stream(
     outer: &OuterHalf,
     handover: SocketHandover,

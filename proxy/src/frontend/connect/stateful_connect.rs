@@ -10,9 +10,9 @@
 //!                                          └ not found ──► our own fresh token: start; used, or its node gone: 404
 //! ```
 //!
-//! On a 404, official clients negotiate again immediately. Without these queries, a client of a node that just died
-//! would be treated as new; it sends no handshake and would stay silent. A new client of a node that dies right after
-//! the negotiation gets a 404, too.
+//! On a 404, official clients negotiate again immediately. Without these queries, a returning client of a dead node
+//! would be treated as new, but it sends no handshake and would stay silent. A new client of a node that dies right
+//! after the negotiation gets a 404, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,8 +123,8 @@ async fn find_elsewhere(
         (TakenOver::Nowhere | TakenOver::Unclear, None) => {
             Ok(StatefulConnect::New(NewTerms { permit: Some(permit), asked }))
         }
-        // The issuing node does not answer at its client port, but is alive and has reported over its link that it does
-        // not have the connection.
+        // The issuing node is alive, though not at its client port, and has reported over its link that it does not
+        // have the connection.
         (TakenOver::Nowhere, Some(ReservationOutcome::Unanswered))
             if others.reachability(boot) == Reachability::Alive =>
         {

@@ -1,13 +1,13 @@
-//! First request on a plain socket: an obvious WebSocket connect to a hub is answered without an HTTP server, because
-//! most sockets carry only that, and the server would be most of the cost of a connect.
+//! First request on a plain socket: an obvious WebSocket connect to a hub is answered without an HTTP server. Most
+//! sockets carry only that, and the server would be most of its cost.
 //!
 //! ```text
 //!  first bytes ─┬─ complete plain upgrade, to a hub ─► response ─┬─ 101 ─► written; the socket is the client's
 //!               └─ otherwise ─► hyper, with these bytes ◄────────┴─ a refusal, written by hyper
 //! ```
 //!
-//! Long, fragmented and unusual requests are left to hyper. At the listener of an app with an embedded node, that is
-//! the app's hyper, which gets the socket and these bytes.
+//! Long, fragmented and unusual requests are left to hyper; at an app with an embedded node, to the app's hyper, which
+//! gets the socket and these bytes.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read};

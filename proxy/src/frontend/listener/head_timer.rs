@@ -1,7 +1,7 @@
 //! Timer for hyper with separate timeouts for the rest of a started head, and for the next request.
 //!
-//! hyper starts one timer when it begins to wait for a head, which on a kept-alive socket is the end of the previous
-//! response. This timer restarts at the first byte, and does not expire while the client is still reading.
+//! hyper's single timer starts when it begins to wait for a head: on a kept-alive socket, after the previous response.
+//! This timer restarts at the first byte, and does not expire while the client is still reading.
 
 use std::pin::Pin;
 use std::sync::Arc;

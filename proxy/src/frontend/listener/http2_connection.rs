@@ -120,11 +120,11 @@ async fn while_needed<F: Future>(stream: F, state: StreamState) {
     .await;
 }
 
-/// Serves HTTP/2 without WebSockets, which use HTTP/1.1. h2 bounds continuation frames by the size of a head, limits
-/// the number of empty and tiny data frames, and answers one ping and one settings change before reading the next.
+/// Serves HTTP/2 without WebSockets, which use HTTP/1.1. h2 limits continuation frames to the size of a head, limits
+/// empty and tiny data frames, and answers one ping and one settings change before reading the next.
 ///
-/// A connection without streams gets GOAWAY after the idle time of HTTP/1.1, and every connection gets it when the node
-/// is about to stop. GOAWAY names the last stream served, so clients know which requests they may repeat.
+/// GOAWAY is sent to a connection without streams after the idle time of HTTP/1.1, and to every connection when the
+/// node is about to stop. It names the last stream served, so clients know which requests they may repeat.
 pub(crate) async fn serve<S>(stream: S, context: SocketContext, router: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -184,8 +184,8 @@ where
     }
 }
 
-/// Runs a connection after GOAWAY. Requests in flight are served; silent clients, and those that keep cancelling
-/// requests, are not waited for.
+/// Runs a connection after GOAWAY. Serves requests in flight, but does not wait for silent clients and those that keep
+/// cancelling requests.
 async fn send_goodbye(connection: impl Future<Output = hyper::Result<()>>, streams: &OpenStreams) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     loop {

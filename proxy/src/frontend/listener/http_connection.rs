@@ -7,9 +7,9 @@
 //!             cut
 //! ```
 //!
-//! hyper has a single timeout for a head and the silence before it, and can't report whether a head has begun; only the
-//! socket it returns shows that reliably. It therefore returns a socket after a period of silence, and an idle socket
-//! uses no hyper state or buffer.
+//! hyper has a single timeout for a head and the silence before it. Only the socket that it returns shows reliably
+//! whether a head has begun. So hyper returns a socket after a period of silence, and an idle socket uses no hyper
+//! state or buffer.
 
 use std::any::{Any, TypeId};
 use std::cell::Cell;

@@ -1,7 +1,7 @@
 //! Response headers that announce how long an idle connection is kept, or that it closes.
 //!
-//! A client that knows the idle timeout stops using the connection earlier, so no request races the close. .NET's
-//! handler and Node's do so; neither repeats a POST that races it.
+//! With the idle timeout, .NET's and Node's clients stop using the connection earlier, so that no request races the
+//! close. Neither repeats a POST that does.
 
 use axum::response::Response;
 use http::header::CONNECTION;

@@ -1,5 +1,5 @@
-//! HTTP/2 without TLS, as sent by load balancers configured for h2c. Refused with an HTTP/2 frame that states the
-//! cause, because an HTTP/1.1 response would be unreadable.
+//! HTTP/2 without TLS, from load balancers configured for h2c. Refused with an HTTP/2 frame, because they can't read an
+//! HTTP/1.1 response.
 
 use std::net::SocketAddr;
 

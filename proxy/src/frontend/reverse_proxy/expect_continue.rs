@@ -16,8 +16,8 @@ use tokio::time::timeout;
 /// Time after which the body is sent anyway, because some servers ignore the header.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Body behind a gate. Our server sends 100 to the client on the first read of the body, so delaying the read is
-/// enough. If the other end refuses, the client never gets a 100.
+/// Body behind a gate. Our server sends 100 on the first read of the body, so delaying the read is enough: if the other
+/// end refuses, the client never gets a 100.
 struct GatedBody {
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     body: Body,

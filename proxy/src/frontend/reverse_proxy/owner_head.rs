@@ -46,8 +46,8 @@ const ANSWER_TYPES: [&str; 3] = ["application/octet-stream", "text/event-stream"
 
 /// Reduces a request head to the data needed by the owner; returns the user vouched for by this node.
 ///
-/// The GET that starts a connection describes the client to the hub, so its query and headers are included, without the
-/// access token. All other requests only name the connection.
+/// The GET that starts a connection includes its query and headers, without the access token, to describe the client to
+/// the hub. All other requests only name the connection.
 pub(super) fn prepare_request(parts: &mut Parts, query: &RequestQuery, client: &ConnectingClient) -> Option<User> {
     next_hop::prepare_request(parts);
     if is_for_clients(&parts.uri) {
@@ -73,8 +73,6 @@ pub(super) fn prepare_request(parts: &mut Parts, query: &RequestQuery, client: &
 }
 
 /// Refuses the GET that starts a connection if the user's claims don't fit into the mark. Dial-in clients need none.
-///
-/// # Errors
 pub(super) fn check_claims(method: &Method, client: &ConnectingClient) -> Result<(), Response> {
     let begins = method == Method::GET && client.is_fresh;
     let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);
@@ -103,10 +101,7 @@ pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
     headers.get(BOOT_HEADER)?.to_str().ok()
 }
 
-/// Reduces the owner's response to headers set by our transports.
-///
-/// # Errors
-/// If it is not a response of an HTTP transport.
+/// Reduces the owner's response to headers set by our transports. Fails if it is not a response of an HTTP transport.
 pub(super) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Result<(), RelayFailure> {
     next_hop::prepare_answer(answer);
     retain_ours(answer.headers_mut())

@@ -1,7 +1,7 @@
 //! Owner hop: forwards a request to the node that owns its connection, once.
 //!
-//! The forwarding node has checked method, origin and user, and states so in the mark. The owner gets no secrets of the
-//! client, and the client gets only headers of our transports.
+//! The mark states that the forwarding node has checked method, origin and user. The owner gets no secrets of the
+//! client; the client gets only headers of our transports.
 
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,8 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &HubRequest, client: &Con
 
 /// Forwards a request to the node at `owner`.
 ///
-/// A live owner is dialled for as long as a hop may take; if it remains unreachable, the client may retry. After any
-/// other failure, the client gets a 404 and negotiates again.
+/// A live owner is dialled for as long as a hop may take; then the client may retry. After any other failure, the
+/// client gets a 404 and negotiates again.
 pub(crate) async fn forward(
     endpoint: &Endpoint,
     owner: &Address,

@@ -11,8 +11,8 @@ use crate::limits::HopPermit;
 use crate::metrics::HopRefusal;
 use crate::net::address::Address;
 
-/// Address of the owner of a connection token, if it is another reachable node. Specific to its process start, because
-/// failures and pooled connections of another start at that address must not be shared.
+/// Address of the owner of a connection token, if it is another reachable node. Specific to its process start: another
+/// start at that address must not share failures and pooled connections.
 pub(crate) fn reachable_owner(
     endpoint: &Endpoint,
     context: &RequestContext,

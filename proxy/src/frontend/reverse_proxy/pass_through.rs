@@ -173,14 +173,13 @@ impl<'a> PassThrough<'a> {
     }
 }
 
-/// Order of attempts: app servers with room first, then each once more, displacing one of its requests that waits for
-/// its client.
+/// Order of attempts: app servers with room, then each once more, displacing a request that waits for its client.
 fn attempts(app_servers: &[Arc<AppServer>]) -> impl Iterator<Item = (&Arc<AppServer>, FullUpstream)> {
     let with = |when_full| app_servers.iter().map(move |app| (app, when_full));
     with(FullUpstream::PassOver).chain(with(FullUpstream::Displace))
 }
 
-/// Announces a body of unknown length. Otherwise the HTTP client would treat a GET as having none and omit it.
+/// Announces a body of unknown length. Otherwise the HTTP client would omit the body of a GET.
 fn announce_body(headers: &mut HeaderMap) {
     if !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -62,7 +62,7 @@ impl SilenceTimer {
         self.is_client_late.load(Ordering::Relaxed)
     }
 
-    /// Whether the client's body was malformed or broke off, and the exchange has ended by that.
+    /// Whether the exchange ended because the client's body was malformed or broke off.
     #[must_use]
     pub(crate) fn is_client_broken(&self) -> bool {
         self.is_client_broken.load(Ordering::Relaxed)

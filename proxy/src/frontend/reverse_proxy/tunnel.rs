@@ -10,8 +10,8 @@ use tracing::debug;
 
 use crate::metrics::Counters;
 
-/// Joins both ends once they are upgraded. Either may end its direction and still read the other. Silence is unlimited,
-/// because only the ends know its meaning; the permit is therefore held as long as the tunnel lasts.
+/// Joins both ends once they are upgraded. Either may end its direction and still read the other. Only the ends know
+/// the meaning of silence, so the tunnel, and its permit, last without a time limit.
 pub(crate) fn open(counters: Arc<Counters>, client: OnUpgrade, app: OnUpgrade, permit: impl Send + 'static) {
     tokio::spawn(async move {
         let _permit = permit;

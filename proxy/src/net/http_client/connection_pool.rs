@@ -1,6 +1,6 @@
 //! Pool of idle HTTP connections, keyed by the connected address.
 //!
-//! The key is the whole [`Address`], because one name may stand for several servers.
+//! The key is the whole [`Address`]: a name may stand for several servers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

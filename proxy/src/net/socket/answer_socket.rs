@@ -1,13 +1,12 @@
-//! Client socket below an endless response, such as an event stream. An HTTP server has sent the head and released the
-//! socket.
+//! Client socket below an endless response, such as an event stream, after an HTTP server has sent the head.
 //!
 //! ```text
 //!  deliveries ─► frames ─► translation ─► TCP ──► client
 //!  reading task ◄─ pipe ◄─ the client's requests ─┘
 //! ```
 //!
-//! Messages are written directly, as to a WebSocket, without a task. Translation works on any part of a frame; output
-//! not accepted by the socket is kept here, at most that of [`PIECE_BYTES`] of frames.
+//! Messages are written directly, as to a WebSocket. Translation works on any part of a frame; output not accepted by
+//! the socket, at most that of [`PIECE_BYTES`] of frames, is kept here.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -145,11 +144,8 @@ impl AnswerSocket {
         self.stream.as_fd()
     }
 
-    /// Appends translated bytes to `sealed`, for the caller to write to the descriptor. Returns the number of bytes
-    /// translated.
-    ///
-    /// # Errors
-    /// `WouldBlock` while earlier output is pending.
+    /// Appends translated bytes to `sealed`, for the caller to write to the descriptor, and returns the number of bytes
+    /// translated. Fails with `WouldBlock` while earlier output is pending.
     pub(super) fn seal(&self, slices: &[IoSlice<'_>], sealed: &mut Vec<u8>) -> io::Result<usize> {
         let mut answer = self.answer.borrow_mut();
         if !answer.unsent.is_empty() {
@@ -179,19 +175,19 @@ impl AnswerSocket {
         }
     }
 
-    /// Shuts down both directions; the reading task sees the end. A full socket is reset, because the kernel would
-    /// otherwise keep offering unread data.
+    /// Shuts down both directions; the reading task sees the end. A full socket is reset, or the kernel would keep
+    /// offering unread data.
     pub(super) fn cut(&self) {
         if self.has_unsent() {
             // Fails only if the client has already closed.
             drop(SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)));
         }
-        // Fails only if the peer has already closed; the reader then sees the end, too.
+        // Fails only if the peer has already closed; the reader sees that, too.
         drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
         self.requests.borrow_mut().cut();
     }
 
-    /// Closes the write direction after a complete response: the connection has no further request.
+    /// Closes the write direction after a complete response, which is the connection's last.
     fn end_if_complete(&self) {
         let answer = self.answer.borrow();
         if answer.translation.is_ended() && answer.unsent.is_empty() {

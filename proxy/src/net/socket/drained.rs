@@ -14,11 +14,10 @@ pub(super) fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usiz
     Ok(count)
 }
 
-/// Marks the socket as drained after a short read. This saves the read that would return nothing, half of all reads for
-/// clients that send single messages. A detected end of stream is kept.
+/// Marks the socket as drained after a short read. This saves the read that would return nothing: half of all reads if
+/// clients send single messages. A detected end of stream is kept.
 ///
-/// The runtime polls for events on the shard's own thread, so no event can occur between the read and this call and be
-/// lost.
+/// The runtime polls for events on the shard's own thread, so no event between the read and this call is lost.
 fn note_drained(stream: &TcpStream) {
     // Always returns the given error.
     drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));

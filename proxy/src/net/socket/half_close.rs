@@ -14,10 +14,8 @@ const IGNORED_MAX_BYTES: usize = 64 * 1024;
 
 /// Closes the write direction, reads until the peer closes, and drops the socket.
 ///
-/// Dropping it immediately would answer data in flight with a reset, which discards what the peer has not yet read.
-///
-/// # Errors
-/// If the socket fails or the peer does not close in time.
+/// Dropping it immediately would answer data in flight with a reset, which discards data that the peer has not yet
+/// read. Fails if the socket fails or the peer does not close in time.
 pub(crate) async fn half_close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> io::Result<()> {
     let closed = timeout(CLOSE_TIMEOUT, async {
         stream.shutdown().await?;

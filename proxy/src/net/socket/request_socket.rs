@@ -1,6 +1,5 @@
-//! Client socket below HTTP/1.1 that tracks state between requests: whether a byte of the next head has arrived, and
-//! whether a response is waiting to be read. For an endless response, it also tracks when the beginning has been sent
-//! and the server may release the socket.
+//! Client socket below HTTP/1.1 that tracks whether a byte of the next head has arrived, whether a response is waiting
+//! to be read, and when the beginning of an endless response has been sent, so that the server may release the socket.
 
 use std::io::{self, IoSlice};
 #[cfg(unix)]
@@ -29,7 +28,7 @@ pub(crate) struct RequestProgress {
     taker: Mutex<Option<oneshot::Sender<TcpStream>>>,
 }
 
-/// Handover of a plain TCP socket after the server has sent the beginning of a response. Stored in the request's
+/// Handover of a plain TCP socket once the server has sent the beginning of a response. Stored in the request's
 /// extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct SocketHandover(Arc<RequestProgress>);

@@ -83,7 +83,8 @@ impl TlsSocket {
         self.stream.as_fd()
     }
 
-    /// Appends records to `sealed`, for the caller to write to the descriptor. Returns the number of bytes encrypted.
+    /// Appends records to `sealed`, for the caller to write to the descriptor, and returns the number of bytes
+    /// encrypted.
     ///
     /// # Errors
     /// `WouldBlock` while earlier records are pending; otherwise the socket was cut.
@@ -98,7 +99,7 @@ impl TlsSocket {
     /// Shuts down both directions, with a TLS close if there is room; the reading task sees the end.
     pub(super) fn cut(&self) {
         self.send_close_notify();
-        // Fails only if the peer has already closed; the reader then sees the end, too.
+        // Fails only if the peer has already closed; the reader sees that, too.
         drop(SockRef::from(&self.stream).shutdown(Shutdown::Both));
     }
 

@@ -1,8 +1,8 @@
 //! Write stalls: how long a response may wait for the client to read.
 //!
-//! hyper polls a response body only after the socket has accepted earlier output. A stalled response therefore can't
-//! detect that its client connection has closed. The request handler sets the limit in advance, and the owner of the
-//! socket enforces it.
+//! hyper polls a response body only after the socket has accepted earlier output, so a stalled response can't detect
+//! that its client connection has closed. The request handler sets the limit in advance, and the owner of the socket
+//! enforces it.
 
 use std::future::pending;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// Time for a client to read the rest after its connection has closed, equal to a WebSocket's close timeout.
+/// Time for a client to read the rest after its connection has closed, as for a WebSocket's close.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Default)]

@@ -1,4 +1,4 @@
-//! Error texts for rejected server certificates: the library's texts contain the current time, or lack a remedy.
+//! Error texts for rejected server certificates, without the library's current time and with a remedy.
 
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};

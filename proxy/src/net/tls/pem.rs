@@ -87,8 +87,8 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsErro
     })
 }
 
-/// Reads a PEM file and removes its byte order mark. Markers joined by `cat`, because a file lacked a final newline,
-/// are split, as the library ignores markers within a line.
+/// Reads a PEM file without its byte order mark. Splits markers joined by `cat` after a file without a final newline,
+/// because the library ignores markers within a line.
 fn read(path: &Path) -> Result<String, TlsError> {
     let bytes = std::fs::read(path).map_err(|error| unreadable(path, pem::Error::Io(error)))?;
     let text = String::from_utf8_lossy(&bytes);

@@ -1,8 +1,7 @@
 //! TLS state without a socket: records in and out.
 //!
-//! rustls uses buffers owned by this file, so that an idle client has none: incoming data is decrypted in the thread's
-//! scratch buffer, and output accepted by the socket needs no buffer of the client. With rustls's own buffers, an idle
-//! client would use 4 KiB more.
+//! rustls uses buffers owned by this file: incoming data is decrypted in the thread's scratch buffer, and output
+//! accepted by the socket needs no buffer. With rustls's own buffers, an idle client would use 4 KiB more.
 //!
 //! ```text
 //!  socket ──► scratch ──records──► rustls ──► reader's buffer          scratch: one per thread
@@ -68,10 +67,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Creates the state before the handshake.
-    ///
-    /// # Errors
-    /// If rustls can't use the configuration.
+    /// Creates the state before the handshake. Fails if rustls can't use the configuration.
     pub(super) fn new(config: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = UnbufferedServerConnection::new(config).map_err(broken)?;
         let (partial, received, outgoing) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
@@ -128,8 +124,8 @@ impl Records {
                 io::Result::Ok((count, self.decrypt(room.get_mut(..count).unwrap_or_default(), into)))
             })?
         } else {
-            // Appends to earlier data, so that it is not moved for each part. The buffer grows with received data, not
-            // with announced lengths.
+            // Appends to earlier data, which then need not be moved. The buffer grows with received data, not announced
+            // lengths.
             let begin = self.partial.len();
             self.partial.resize(begin + begin.clamp(PIECE_BYTES, READ_BYTES), 0);
             let count = read(self.partial.get_mut(begin..).unwrap_or_default());
@@ -159,8 +155,7 @@ impl Records {
     /// Returns the number of bytes encrypted.
     ///
     /// # Errors
-    /// `WouldBlock` while records are pending, so that no bytes were encrypted; otherwise this end is closed or
-    /// `write` failed.
+    /// `WouldBlock` while records are pending, without encrypting; otherwise this end is closed or `write` failed.
     pub(crate) fn write_with(
         &mut self,
         slices: &[IoSlice<'_>],
@@ -187,11 +182,8 @@ impl Records {
         })
     }
 
-    /// Appends up to `most` encrypted bytes to `sealed`, for the caller to write. Returns the number of bytes
-    /// encrypted.
-    ///
-    /// # Errors
-    /// As for [`write_with`](Self::write_with).
+    /// Appends up to `most` encrypted bytes to `sealed`, for the caller to write; returns the number of bytes
+    /// encrypted. Fails like [`write_with`](Self::write_with).
     pub(crate) fn seal(&mut self, slices: &[IoSlice<'_>], most: usize, sealed: &mut Vec<u8>) -> io::Result<usize> {
         if self.has_unsent() {
             return Err(ErrorKind::WouldBlock.into());

@@ -29,10 +29,8 @@ impl Certificates {
         Ok(Arc::new(Self { files, identities }))
     }
 
-    /// Reloads the files, for future handshakes.
-    ///
-    /// # Errors
-    /// If a file is missing or unusable; all old certificates stay in use.
+    /// Reloads the files, for future handshakes. Fails if a file is missing or unusable; all old certificates stay in
+    /// use.
     pub(crate) fn read_again(&self) -> Result<(), TlsError> {
         self.identities.store(Arc::new(read_all(&self.files)?));
         Ok(())
@@ -75,10 +73,8 @@ fn read_all(files: &[IdentityFiles]) -> Result<Vec<Arc<CertifiedKey>>, TlsError>
     files.iter().map(identity::read).collect()
 }
 
-/// Builds the listener's configuration: TLS 1.2 and 1.3, with sessions resumable at any shard.
-///
-/// # Errors
-/// If the library rejects it.
+/// Builds the listener's configuration: TLS 1.2 and 1.3, with sessions resumable at any shard. Fails if the library
+/// rejects it.
 pub(crate) fn server_config(certificates: Arc<Certificates>) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(certificates);

@@ -17,10 +17,8 @@ pub(crate) struct TlsStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
-    /// Performs the handshake with a client.
-    ///
-    /// # Errors
-    /// If the socket fails or the client violates the protocol; the latter has a rustls error as its source.
+    /// Performs the handshake with a client. Fails if the socket fails or the client violates the protocol; the latter
+    /// has a rustls error as its source.
     pub(crate) async fn accept(config: Arc<ServerConfig>, socket: S) -> io::Result<Self> {
         let mut stream = Self { socket, records: Records::new(config)? };
         poll_fn(|cx| stream.poll_shake(cx)).await?;

@@ -5,8 +5,8 @@
 //!                                     └─ one missing after a minute ─────► a difference
 //! ```
 //!
-//! Only digests are stored, never contents: a difference is described by kinds and sizes. JSON replies are
-//! compared as values, ignoring order and whitespace; MessagePack replies as bytes.
+//! Only digests are stored: a difference is described by kinds and sizes. JSON replies are compared as values, ignoring
+//! order and whitespace; MessagePack replies as bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,7 +160,7 @@ impl AnswerDiff {
         late.filter_map(|(id, call)| call.difference(id)).collect()
     }
 
-    /// Drops all calls. The mirror has missed messages, so its replies can't be compared.
+    /// Drops all calls, because the mirror has missed messages, so that its replies can't be compared.
     pub(crate) fn forget(&mut self) {
         self.0 = IndexMap::new();
     }

@@ -7,13 +7,11 @@
 //!                                                                                        └─ 10 s ──► settled
 //! ```
 //!
-//! An app server does not reply for an unknown id. If it still has the connection, an opening frame with the
-//! same id would reach that connection, and its client would stop getting replies. So the connection is
-//! reopened only after no reply has arrived in time. If one arrives later, two connections exist, and the
-//! client has to reconnect with another id.
+//! An app server does not reply for an unknown id. If it still has the connection, an opening frame with that id would
+//! reach the old connection, and the client would stop getting replies. So the connection is reopened only if no reply
+//! arrives in time. After a later reply, two connections exist, and the client has to reconnect with another id.
 //!
-//! A client that has just moved between two links may be at either one when a link is lost, so it is probed
-//! too.
+//! A client that has just moved between two links may be at either one, so it is probed too.
 
 use bytes::BytesMut;
 use trunkline_protocol::hub::{CancelInvocation, HubMessage};
@@ -48,8 +46,8 @@ impl Probes {
         self.asked.push((slot, serial), tick);
     }
 
-    /// Probes the app server of this link for a client. Returns `false` if the link is lost, and `None` if the
-    /// client has to be opened there.
+    /// Probes the app server of this link for a client. Returns `false` if the link is lost, `None` if the client has
+    /// to be opened there.
     pub(super) fn ask(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) -> Option<bool> {
         let until = core.tick.saturating_add(ANSWER_TICKS);
         let client = core.connections.live_mut(slot)?;
@@ -119,7 +117,7 @@ pub(super) fn is_lost_for_too_long(client: &Client) -> bool {
     client.cold().stay().answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS)
 }
 
-/// Whether a reply of its app server requires closing a client: the app server has two connections with the id,
+/// Whether a reply of its app server requires closing a client, because the app server has two connections with the id,
 /// or has answered a hub handshake over the lost link.
 pub(crate) fn ends_by_answer(client: &Client, now: u32) -> bool {
     let stay = client.cold().stay();
@@ -130,8 +128,7 @@ pub(crate) fn ends_by_answer(client: &Client, now: u32) -> bool {
     }
 }
 
-/// Cancels the calls of a client that have failed here, because an app server that answers a probe still
-/// streams to them.
+/// Cancels the calls of a client that have failed here: an app server that answers a probe still streams to them.
 pub(crate) fn cancel_failed_calls(client: &Client) {
     let Content::Hub(protocol) = client.content() else { return };
     if !client.cold().stay().is_probing() {

@@ -23,11 +23,11 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool}
 /// Maximum ticks of a handover: until the client's calls end or its app server replies.
 const HAND_OVER_TICKS: u32 = 10;
 
-/// Ticks after a move to another link during which the client may be lost with the old link. Later, both ends
-/// have detected a loss.
+/// Ticks after a move to another link during which the client may be lost with the old link. Later, both ends have
+/// detected a loss.
 const MOVED_TICKS: u32 = 40;
 
-/// Ticks after which a client with running calls is read again, because the calls may need its input.
+/// Ticks after which a client with running calls is read again, because they may need its input.
 const READ_ON_TICKS: u32 = 2;
 
 /// Maximum number of clients that one shard hands over to a new link.
@@ -120,8 +120,8 @@ pub(crate) fn note_move(state: &mut ShardState, slot: Slot, serial: Serial, from
     state.moved.push(MovedClient { slot, serial, from }, until);
 }
 
-/// Probes clients that were moving or had moved when a link was lost: the old link, with which the app server
-/// may have closed them before their resume, or the new link, before the resume was read.
+/// Probes clients that were moving or had moved when a link was lost: the old link, where the app server may have
+/// closed them before their resume, or the new one, before the resume was read.
 pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
     for (until, &(slot, serial)) in state.hand_overs.iter() {

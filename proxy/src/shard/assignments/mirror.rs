@@ -9,9 +9,8 @@
 //!         mirror ───► discarded, except the digests of its replies             differences
 //! ```
 //!
-//! A copy never waits and delays no other traffic: messages that a mirror can't accept immediately are dropped.
-//! A lost copy restarts with the client's next message, at any app server of its group, as a reassigned
-//! connection.
+//! A copy delays no other traffic: messages that a mirror can't accept immediately are dropped. A lost copy restarts
+//! with the client's next message, at any app server of its group, as a reassigned connection.
 
 use bytes::Bytes;
 use indexmap::IndexSet;

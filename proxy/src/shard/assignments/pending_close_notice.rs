@@ -8,9 +8,8 @@
 //!                                                     └─ certainly gone, or handed over: sent        to another one
 //! ```
 //!
-//! A disconnected app server still has the connection or has closed it itself. While that is possible, only
-//! that app server receives a close. Others never had the connection, so they receive an opening frame marked
-//! as closed. Pure, except for the links.
+//! While a disconnected app server may still have the connection, only that app server receives a close. Others never
+//! had the connection, so they receive an opening frame marked as closed. Pure, except for the links.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,8 +33,7 @@ const ENDS_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Size of a notice without its opening frame.
 const END_BYTES: usize = 256;
 
-/// Ticks for which an acknowledged notice is kept, because its app server may have handed the client over at
-/// the same time.
+/// Ticks for which an acknowledged notice is kept, because its app server may have handed the client over meanwhile.
 const KEPT_MIN_S: u32 = 2;
 
 #[derive(Debug)]

@@ -1,6 +1,5 @@
-//! Reassignment of client connections after the loss of their primary: to another link of the app server if
-//! possible, otherwise to another app server. Until one is available, clients are not read, and their
-//! keep-alives continue.
+//! Reassignment of client connections after the loss of their primary: to another link of the app server if possible,
+//! otherwise to another app server. Until then, clients are not read, and their keep-alives continue.
 //!
 //! ```text
 //!  primary lost ──► pending calls fail ──► another available? ─ yes ──► opened there, reading resumes
@@ -149,8 +148,8 @@ impl Reassignment {
         }
     }
 
-    /// Ends waits that exceeded the timeout. Returns the clients that waited for a primary, to be closed. If
-    /// there are many, some wait longer so that they don't reconnect simultaneously.
+    /// Ends waits that exceeded the timeout. Returns the clients that waited for a primary, to be closed. Of many, some
+    /// wait longer so that they don't reconnect simultaneously.
     pub(crate) fn take_overdue(&mut self, core: &mut ShardCore, timeout_s: u32) -> Vec<Slot> {
         let (at_once, now) = (CLOSED_PER_TICK.max(self.unassigned().count() / CROWD_TICKS), core.tick);
         let (mut homes, mut sides) = (Vec::new(), Vec::new());
@@ -208,8 +207,8 @@ impl Reassignment {
         }
     }
 
-    /// Opens a client connection at an app server in a role. Returns `false` if the link is lost; then nothing
-    /// has changed, and handed-over items still wait for the next app server.
+    /// Opens a client connection at an app server in a role. Returns `false` if the link is lost; then nothing has
+    /// changed, and handed-over items still wait.
     pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) -> bool {
         if *role == Role::Home
             && let Some(is_asked) = self.probes.ask(core, slot, link)
@@ -285,8 +284,7 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
                 true => hub.choose_home_at(left),
                 false => hub.choose_home_near(left, client.cold().group_name()),
             };
-            // If opened too early, the app server would confuse the connection with its existing one and close
-            // both.
+            // If opened too early, the app server would confuse the connection with its existing one and close both.
             home.filter(|home| home.app() != left || client.cold().stay().is_accepted_again(core.tick))
         }
     }
@@ -302,8 +300,8 @@ fn report_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home
     }
 }
 
-/// Seconds for which an app server may hold connections that have moved away: it waits twice the resume window
-/// for a link, which is redialled periodically after that.
+/// Seconds for which an app server may hold connections that have moved away: it waits twice the resume window for a
+/// link, which is then redialled periodically.
 fn moved_remembered_s(resume_window_ms: u64) -> u32 {
     let window_s = u32::try_from(resume_window_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     window_s.saturating_mul(2).saturating_add(5)

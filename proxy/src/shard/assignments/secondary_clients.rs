@@ -1,5 +1,5 @@
-//! Secondary assignments of clients: when one starts and ends, and where a message for its group is forwarded.
-//! The parts in common with a primary are in `reassignment`.
+//! Secondary assignments of clients: start, end, and forwarding of messages for their group. The parts in common with a
+//! primary are in `reassignment`.
 //!
 //! ```text
 //!  message for a group ──► secondary? ─┬─ open, opening ──► forwarded
@@ -82,8 +82,8 @@ impl SecondaryClients {
         }
     }
 
-    /// Opens secondaries after the primary has answered the hub handshake, one for each group with methods of
-    /// the hub. Where no app server is available, the first call opens it.
+    /// Opens secondaries after the primary has answered the hub handshake, one for each group with methods of the hub.
+    /// Without an available app server, the first call opens it.
     pub(crate) fn open_sides(
         &mut self,
         core: &mut ShardCore,

@@ -1,7 +1,7 @@
 //! Expiry of access tokens, for client connections that close with their token.
 //!
-//! Stored apart from clients, so that clients without an expiry cost nothing. Uses the system clock: after a
-//! suspended process resumes, overdue connections close immediately.
+//! Stored apart from clients, which cost nothing without an expiry. By the system clock: after a suspended process
+//! resumes, overdue connections close immediately.
 
 use std::collections::{BTreeSet, HashMap};
 

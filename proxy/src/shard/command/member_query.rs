@@ -5,8 +5,8 @@
 //!  query ──► shard in its token ──not full──► next shard ──full──► ack with the page and the next token
 //! ```
 //!
-//! Members are listed by shard and slot. A connection keeps its slot while it is open, so none is listed twice
-//! even if others change between pages, and no sorted structure is needed on the delivery path.
+//! Members are listed by shard and slot. An open connection keeps its slot, so none is listed twice if others change
+//! between pages, and the delivery path needs no sorted structure.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

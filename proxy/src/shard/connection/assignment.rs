@@ -8,8 +8,8 @@
 //!    └───────────────────────────────────────────────────────────────┘ an app server becomes available
 //! ```
 //!
-//! Each assignment has the calls that its app server is running. All assignments together decide whether the
-//! client is read: see [`PauseReason`](super::PauseReason). Pure.
+//! Each assignment has the calls that its app server is running. Together they decide whether the client is read: see
+//! [`PauseReason`](super::PauseReason). Pure.
 
 use std::sync::Arc;
 
@@ -55,8 +55,8 @@ pub(crate) enum ReleaseReason {
     Ended,
 }
 
-/// Departure of a connection from an app server that was asked to hand it over (not of a drained client from
-/// the node). It may take a while, with input paused for part of the time.
+/// Departure of a connection from an app server that was asked to hand it over (not of a drained client from the node),
+/// during which input is paused for a while.
 ///
 /// ```text
 ///  Staying ──hold──► Held ──read on──► Staying              Staying, Held ──ask──► Leaving
@@ -92,8 +92,8 @@ pub(crate) struct Assignment {
 }
 
 impl Role {
-    /// Whether the client waits for an app server as soon as it has none, and closes if none becomes available.
-    /// True for the primary; only messages wait for a secondary.
+    /// Whether the client waits for an app server as soon as it has none, and closes if none becomes available. True
+    /// for the primary; for a secondary, only messages wait.
     #[must_use]
     pub(crate) fn is_needed_always(&self) -> bool {
         matches!(self, Self::Home)

@@ -167,8 +167,8 @@ impl ColdState {
         self.resumption.take()
     }
 
-    /// Opening frame for an app server. `from` is the previous app server if the connection is already open for
-    /// the client; it has handed over `items`.
+    /// Opening frame for an app server. `from` is the previous app server, which handed over `items`, if the connection
+    /// is already open for the client.
     pub(crate) fn opening_with(&self, from: Option<&str>, items: Option<&str>) -> Option<OpenConnection> {
         let mut open = self.read_opening()?;
         let mut add = |name: &'static str, value: &str| open.headers.push((name.into(), vec![value.into()]));

@@ -1,9 +1,8 @@
 //! Data queued until a client's hub handshake response: errors of early calls, then early messages of the app
 //! server.
 //!
-//! A client mistakes the first message for the response. Microsoft's SDK (dial-in) runs `OnConnectedAsync`
-//! concurrently with the response, so a send from there may arrive first. On Kestrel such a send arrives after
-//! the response.
+//! A client takes the first message for the response. Microsoft's SDK (dial-in) runs `OnConnectedAsync` concurrently
+//! with the response, so its sends may arrive first, unlike on Kestrel.
 
 use std::mem;
 

@@ -1,8 +1,7 @@
 //! Opening frames of client connections, kept to open them at another app server, with interned common headers.
 //!
-//! Clients of one kind send mostly the same headers, and a browser's take about a kilobyte. Common headers are
-//! therefore stored once per shard, and for each client only its individual part: id, claims, query, cookies,
-//! addresses.
+//! Clients of one kind send mostly the same headers, a browser about a kilobyte. Common headers are therefore stored
+//! once per shard; a client stores only its id, claims, query, cookies and addresses.
 
 use std::collections::HashSet;
 use std::rc::Rc;

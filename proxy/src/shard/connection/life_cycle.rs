@@ -20,11 +20,11 @@
 //!          └─ opened elsewhere: Settled        no reply: Reopened ◄──┤ ──link lost──► Lost
 //! ```
 //!
-//! A client stays `Reopened` while late replies are possible; losing its link makes it `Lost` again.
+//! A client stays `Reopened` while late replies are possible, unless it becomes `Lost` with its link.
 //!
 //! [`Ownership`](trunkline_protocol::fleet::Ownership) tracks whether this node has the client, an
-//! [`Assignment`](super::Assignment) which app server does. An event that is invalid in a stage changes
-//! nothing, and returns `false` where callers need the result. Performs no I/O.
+//! [`Assignment`](super::Assignment) which app server does. An event that is invalid in a stage changes nothing, and
+//! returns `false` where callers need this. No I/O.
 
 use std::mem;
 
@@ -176,8 +176,8 @@ enum StayStage {
     Lost { since: u32 },
     /// Probe in progress; the connection may be lost since this tick.
     Probing { over: HomeLink, since: u32 },
-    /// No reply to the probe, so the connection is being reopened. A reply before this tick means that the app
-    /// server had the connection after all.
+    /// No reply to the probe, so the connection is being reopened. A reply before this tick means that the app server
+    /// had the connection.
     Reopened { until: u32 },
 }
 
@@ -298,8 +298,8 @@ impl HomeStay {
         };
     }
 
-    /// The primary link is lost. The app server accepts the client again when it has detected the loss. Whether
-    /// it still has the connection is uncertain if the loss may be undetected, or if it was uncertain before.
+    /// The primary link is lost. The app server accepts the client again when it has detected the loss. It may still
+    /// have the connection if the loss may be undetected, or if that was uncertain before.
     pub(crate) fn link_lost(&mut self, now: u32, noticed_within: u32, may_be_unnoticed: bool) {
         let since = match self.stage {
             StayStage::Lost { since } | StayStage::Probing { since, .. } | StayStage::MovingLost { since, .. } => since,

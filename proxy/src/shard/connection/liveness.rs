@@ -13,7 +13,7 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// Liveness of a new connection. `is_inherent` is set if the transport detects a lost client.
+    /// Liveness of a new connection; `is_inherent` as in the field.
     #[must_use]
     pub(crate) fn new(now: u32, is_inherent: bool) -> Self {
         Self { last_sent: now, last_received: now, has_pinged: false, is_inherent }

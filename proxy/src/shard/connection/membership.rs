@@ -1,7 +1,7 @@
 //! Memberships of client connections in sets: a whole hub, the members of a group, a user's connections.
 //!
-//! Member lists are dense, so a send walks memory sequentially. Each membership stores its index in the list
-//! and each entry its membership, so that joining and leaving take constant time.
+//! Member lists are dense, so a send walks memory sequentially. List entries and memberships refer to each other, so
+//! joining and leaving take constant time.
 
 use std::collections::HashMap;
 use std::ops::Range;

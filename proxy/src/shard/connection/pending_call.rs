@@ -1,8 +1,7 @@
 //! Pending calls of one client, not yet answered by its app server. Pure.
 //!
-//! If the app server is lost, each of them is answered with an error, once: a call is never sent to another app
-//! server. A client without pending calls allocates no memory for them, and its incoming messages are not
-//! parsed.
+//! If the app server is lost, each call is answered with an error, once, and never sent to another app server. A client
+//! without pending calls allocates no memory for them, and its incoming messages are not parsed.
 
 use std::borrow::Cow;
 
@@ -53,8 +52,8 @@ impl PendingCalls {
         }
     }
 
-    /// Keeps the span of a pending call until the reply, and ends the span of an earlier call with this id.
-    /// Returns the span if no such call is pending.
+    /// Keeps the span of a pending call until the reply, and ends the span of an earlier call with this id. Returns the
+    /// span if the call is not pending.
     pub(crate) fn keep_span(&mut self, id: &str, mut span: OpenSpan) -> Option<OpenSpan> {
         let table = self.0.as_mut().filter(|table| table.pending.contains(id));
         let Some(table) = table else { return Some(span) };

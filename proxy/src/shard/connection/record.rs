@@ -15,8 +15,7 @@ use crate::upstream::{AppServerId, HomeLink};
 
 /// Record of a client connection. An idle client costs little more memory.
 ///
-/// Fields read by a delivery come first and together, because with many clients the memory accessed determines
-/// the cost.
+/// Fields read by a delivery come first and together: with many clients, memory accesses determine the cost.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Client {
@@ -167,17 +166,17 @@ impl Client {
         &mut self.life
     }
 
-    /// Whether the client can be opened at another app server without its own. A raw connection can't: a new handler
-    /// could not obtain the position of the old one. Nor can a Blazor circuit, which exists only in its app server; its
-    /// client reconnects automatically.
+    /// Whether the client can be opened at an app server other than its own. Not a raw connection, whose new handler
+    /// could not obtain the position of the old one; nor a Blazor circuit, which exists only in its app server and
+    /// whose client reconnects automatically.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
         !is_mute && self.cold.opening().is_some()
     }
 
-    /// Whether the client can resume at another node without noticing. Requires that it has no secondaries,
-    /// which that node would not have.
+    /// Whether the client can resume at another node without noticing. Not with secondaries, which that node would not
+    /// have.
     #[must_use]
     pub(crate) fn moves_unnoticed(&self) -> bool {
         let comes_back = self.cold.resumption().is_some() && self.assignments().sides().is_none();

@@ -1,7 +1,7 @@
 //! Refused calls of one client, used to drop their remaining messages. Pure.
 //!
-//! A client keeps sending until it receives the refusal: stream items, stream ends and a cancellation. A client
-//! without refused calls allocates no memory for them.
+//! Until it receives the refusal, a client may send stream items, stream ends and a cancellation. A client without
+//! refused calls allocates no memory for them.
 
 use std::collections::VecDeque;
 
@@ -61,8 +61,7 @@ impl RefusedCalls {
         true
     }
 
-    /// Whether this message is part of a refused call and has to be dropped. An id reused by an allowed call is
-    /// no longer refused.
+    /// Whether to drop this message, as part of a refused call. An id reused by an allowed call is no longer refused.
     #[must_use]
     pub(crate) fn take(&mut self, message: &CallScan<'_>) -> bool {
         let (Some(table), Some(id)) = (&mut self.0, message.invocation_id.as_deref()) else { return false };

@@ -1,5 +1,4 @@
-//! Resumption of a client connection after its socket closed: state in addition to its [`Ownership`] for
-//! resuming over another socket.
+//! Resumption of a client connection over another socket: state in addition to its [`Ownership`].
 
 use std::mem;
 use std::sync::Arc;
@@ -116,8 +115,8 @@ impl Resumption {
         (self.reported_app, self.refreshed) = (Some(app), None);
     }
 
-    /// Starts the move to another node, which receives the state through `taker`. Returns the tick at which the
-    /// move fails; `None` if it can't start or the other node has a different app server.
+    /// Starts the move to another node, which receives the state through `taker`. Returns the tick at which the move
+    /// fails; `None` if it can't start or the other node has a different app server.
     pub(crate) fn depart(&mut self, app: AppServerId, now: u32, taker: oneshot::Sender<Option<Bytes>>) -> Option<u32> {
         if self.reported_app != Some(app) {
             return None;
@@ -155,8 +154,8 @@ impl Resumption {
         stays
     }
 
-    /// Applies the state of an arriving connection. Returns the queued work and the authentication to keep;
-    /// `None` if the connection is not arriving.
+    /// Applies the state of an arriving connection. Returns the queued work and the authentication to keep; `None` if
+    /// not arriving.
     pub(crate) fn settle(
         &mut self,
         mut state: MovedState,

@@ -1,7 +1,7 @@
 //! Secondary assignments of a client connection: app servers for some of its methods.
 //!
-//! In addition to its [`Assignment`], each tracks the client's streams to its calls and the client results that
-//! it has requested, so that later messages are forwarded to the same app server. Pure.
+//! Besides its [`Assignment`], each tracks the client's streams to its calls and the client results that it has
+//! requested, to forward later messages to the same app server. Pure.
 
 use std::sync::Arc;
 
@@ -41,10 +41,8 @@ pub(crate) struct SecondaryAssignment {
 pub(crate) struct SecondaryAssignments(Vec<SecondaryAssignment>);
 
 impl SecondaryAssignment {
-    /// Removes a pending hub handshake response from the front, and returns the rest.
-    ///
-    /// # Errors
-    /// If the app server refuses the connection or the response is invalid.
+    /// Removes a pending hub handshake response from the front, and returns the rest. Fails if the app server refuses
+    /// the connection or the response is invalid.
     pub(crate) fn answer_handshake<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], String> {
         if self.assignment.stage() != AssignmentStage::Opening {
             return Ok(payload);

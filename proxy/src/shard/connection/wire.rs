@@ -103,10 +103,8 @@ impl Wire {
         self.outbox.advance(bytes);
     }
 
-    /// Seals the outbox into TLS records, appended to `records`.
-    ///
-    /// # Errors
-    /// If the socket can't seal; the outbox is then unchanged.
+    /// Seals the outbox into TLS records, appended to `records`. Fails if the socket can't seal; the outbox is then
+    /// unchanged.
     pub(crate) fn seal(&mut self, records: &mut Vec<u8>) -> io::Result<()> {
         let Self { outbox, socket, .. } = self;
         outbox.write_with(|slices| socket.seal(slices, records))

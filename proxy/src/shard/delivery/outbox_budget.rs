@@ -1,7 +1,7 @@
 //! Budget of all outboxes of a shard. Above it, the clients with the largest outboxes are closed.
 //!
-//! Only bytes for full sockets count, and only their changes are tracked, so a client that keeps up costs
-//! nothing. Each shard has an equal share of the node's budget, which needs no coordination.
+//! Only bytes for full sockets count, and only their changes are tracked, so a client that keeps up costs nothing. Each
+//! shard has an equal share of the node's budget.
 
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ impl OutboxBudget {
         self.fits(client.wire().bytes(), bytes) || self.make_room(client, bytes)
     }
 
-    /// Whether a frame fits. A frame of any size fits into an empty outbox: the limit is for clients that don't
-    /// read, and an empty outbox has not offered its client anything yet.
+    /// Whether a frame fits. A frame of any size fits into an empty outbox: the limit is for clients that don't read,
+    /// and an empty outbox has offered nothing yet.
     #[inline]
     pub(crate) fn fits(&self, waiting: usize, bytes: usize) -> bool {
         waiting == 0 || waiting + bytes <= self.limit_bytes

@@ -1,7 +1,7 @@
 //! Run of sends: consecutive messages of one batch for the same receivers.
 //!
-//! Their frames are joined once, so that for a receiver with an empty outbox the run costs as much as one
-//! message. Others get the frames individually.
+//! Their frames are joined once, so the run costs a receiver with an empty outbox as much as one message. Others get
+//! the frames individually.
 //!
 //! ```text
 //!  batch:  all: a │ all: b │ all: c │ group: d

@@ -6,12 +6,11 @@
 //!                                        └──reads nothing for --slow-client-timeout──► closed
 //! ```
 //!
-//! A client that keeps reading may exceed its outbox limit while the total budget holds, so that a large reply
-//! or a burst does not close a healthy connection.
+//! A client that keeps reading may exceed its outbox limit within the total budget, so that a large reply or a burst
+//! does not close a healthy connection.
 //!
-//! An app server sends marks ([`DownMark`]) in its data for one client and waits for their confirmation. The
-//! node confirms a mark when little data is queued for that client. A client that is not listed costs nothing
-//! here.
+//! An app server sends marks ([`DownMark`]) in its data for one client and waits for their confirmation: when little
+//! data is queued for that client. A client that is not listed costs nothing here.
 //!
 //! Microsoft's SDK does not support marks, but can pause the output of a client's own calls: results and stream
 //! items.
@@ -219,8 +218,8 @@ impl SlowClients {
     }
 }
 
-/// Bytes queued for a client. Unacknowledged data counts only while the client is read, since the
-/// acknowledgement may be behind messages that its app server, waiting for this client, does not accept.
+/// Bytes queued for a client. Unacknowledged data counts only while the client is read: the acknowledgement may be
+/// behind messages that its app server, waiting for this client, does not accept.
 fn waiting_bytes(client: &Client) -> usize {
     let is_read = client.pauses().is_empty() || client.is_away();
     let resumption = client.cold().resumption().filter(|_| is_read);

@@ -1,7 +1,7 @@
 //! Vectored sends: frames of many clients in one system call, instead of one call per socket.
 //!
-//! An optimisation only: data that it doesn't write (sockets that are full or closed, too few sockets, no
-//! io_uring) stays in the outboxes and is written from there as usual.
+//! An optimisation only: other data (sockets that are full or closed, too few sockets, no io_uring) is written from the
+//! outboxes as usual.
 
 use std::ops::Range;
 

@@ -5,15 +5,15 @@
 //!  ├──────x───┼─x────────┼────x─────┼────────x─┤     one close at a random time in each step
 //! ```
 //!
-//! Closes are spread evenly, yet several shards, and nodes that stop simultaneously, don't synchronise.
+//! Closes are spread evenly, without synchronising shards, or nodes that stop simultaneously.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use trunkline_protocol::id::random_bytes;
 
-/// Maximum interval between two closes. Ten reconnects per second are harmless anywhere, and a node with few
-/// clients finishes early.
+/// Maximum interval between two closes: ten reconnects per second are harmless, and a node with few clients finishes
+/// early.
 const CLOSE_INTERVAL: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]

@@ -7,14 +7,13 @@
 //!      └─ the wait is over: closed during its calls ──────────────────────────┘
 //! ```
 //!
-//! A call that crosses the close message is not started; its client sees that the connection has closed. Most
-//! clients that call repeatedly pause after a reply, which leaves time for the close message to arrive. Only a
-//! client that never pauses is closed directly after a reply, which its next call may follow immediately.
+//! A call that crosses the close message is not started; its client sees the close. Most clients pause after a reply,
+//! which leaves time for the close message to arrive. Only a client that never pauses is closed directly after a reply,
+//! which its next call may follow immediately.
 //!
-//! A call is a message that its client awaits: an invocation with an id, or a stream, with or without uploads.
-//! Calls are tracked for all hubs and transports, except in embedded nodes, raw endpoints and Blazor circuits.
-//! Client results count for dialled-in app servers; our SDK requests them within calls, or they fail as for a
-//! disconnected client.
+//! A call is a message that its client awaits: an invocation with an id, or a stream, with or without uploads. Calls
+//! are tracked except in embedded nodes, raw endpoints and Blazor circuits. Client results count for dialled-in app
+//! servers; our SDK requests them within calls, or they fail as for a disconnected client.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use crate::shard::content::Content;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::slot::{Serial, Slot};
 
-/// Maximum wait for a client's calls: enough for most calls, and far less than a drain. A stream may never end.
+/// Maximum wait for a client's calls: enough for most, and far less than a drain. A stream may never end.
 pub(crate) const LEAVE_WAIT: Duration = Duration::from_secs(5);
 
 /// Interval between checks of clients with running calls.

@@ -1,8 +1,7 @@
 //! Rerouting: clients that the current routes send to another group are handed over without a disconnect.
 //!
-//! A client moves once an app server of its new group is reachable, and stays until then. A client that a route
-//! now rejects also stays in its group, because rejections apply to new connections; if the group is gone, the
-//! client moves to the default group.
+//! A client moves once an app server of its new group is reachable. A client that a route now rejects stays in its
+//! group, because rejections apply to new connections; if the group is gone, it moves to the default group.
 
 use crate::shard::command::ShardCommand;
 use crate::shard::connection::Role;
@@ -20,8 +19,8 @@ pub(crate) fn reroute(state: &mut ShardState) {
     reroute_some(state, slots);
 }
 
-/// Schedules a routing evaluation for the next tick, because a link of another group may have opened. Also
-/// without any route, since clients of a former one may be waiting for the default group.
+/// Schedules a routing evaluation for the next tick, because a link of another group may have opened. Also without any
+/// route: clients of a former one may be waiting for the default group.
 pub(crate) fn owe(state: &mut ShardState) {
     let hubs = &state.core.context.shared.hubs;
     state.reroute_due = hubs.has_routes() || hubs.groups().has_named_groups();

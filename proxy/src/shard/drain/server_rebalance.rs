@@ -7,8 +7,8 @@
 //!     dial-in            ─► closed there (Migrate-To) ─► opened at the new server (Migrate-From)
 //! ```
 //!
-//! A client is idle if it waits for no reply and is not moving. With dial-in, no side reports whether a message
-//! without a reply is still being processed, so only clients that have been silent for a moment move.
+//! A client is idle if it waits for no reply and is not moving. With dial-in, a message without a reply may still be
+//! being processed unnoticed, so only clients that have been silent for a moment move.
 
 use std::sync::Arc;
 

@@ -5,8 +5,8 @@
 //!             ▲ cursor ──► steps of 1024 slots, once around at most
 //! ```
 //!
-//! Clients that can move unnoticed come first. Each search continues after the previous one, so a client that a
-//! load balancer sends back is not disconnected every second.
+//! Clients that can move unnoticed come first. Each search continues after the previous one, so that a client sent back
+//! by a load balancer is not disconnected every second.
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ pub(crate) enum ClientStream {
     Direct(oneshot::Receiver<UpgradedSocket>),
     /// Pipe to HTTP requests that carry the bytes.
     Pipe(InnerHalf),
-    /// Event stream over plain HTTP/1.1: requests carry upstream data, and the socket of the response follows.
+    /// Event stream over plain HTTP/1.1: requests carry upstream data; the response's socket follows.
     EventStream(Box<(InnerHalf, oneshot::Receiver<TcpStream>)>),
     /// In-memory WebSocket of a client in this process.
     #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "replays have it, which apps do not"))]

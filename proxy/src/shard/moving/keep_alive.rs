@@ -1,7 +1,7 @@
 //! Keep-alives and timeouts of client connections: a coarse wheel of one-second buckets.
 //!
-//! Sending does not rearm timers: a client is checked when last due, and rescheduled to its next due time. So
-//! each client costs one check per keep-alive interval, whether idle or busy.
+//! Sending does not rearm timers: a client is checked when last due, then rescheduled, so it costs one check per
+//! keep-alive interval, whether idle or busy.
 
 use std::mem;
 use std::sync::Arc;
@@ -117,11 +117,11 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
 
 /// Next action for an open client with a socket.
 fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
-    // Events may have happened at the end of a tick, so one more must pass. A client with slow timers answers a
-    // ping only after its own interval, and no client is closed early.
+    // Events may be from the end of a tick, so one more must pass. A client with slow timers answers a ping only after
+    // its own interval, and no client is closed early.
     let (live, passed) = (client.liveness(), |since: u32, after: u32| now.saturating_sub(since) > after);
-    // Polls show that the client is alive; when they stop, its pipe ends, which for a paused client only a
-    // write detects.
+    // Polls show that the client is alive. When they stop, its pipe ends; for a paused client only a write detects
+    // this.
     if live.is_inherent() {
         let is_due = passed(live.last_sent(), keep_alive) && !client.pauses().is_empty();
         return if is_due { Due::Now(Overdue::KeepAlive) } else { Due::Wait(now.saturating_add(keep_alive)) };
@@ -137,9 +137,9 @@ fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     Due::Wait(live.last_sent().saturating_add(keep_alive).min(silent_at).saturating_add(1))
 }
 
-/// Next action for a raw connection, based on transport pings. The client is pinged as soon as it is silent, regardless
-/// of sent data, because clients may have nothing to send. All WebSockets answer pings, so silence after a ping means
-/// that the client is gone.
+/// Next action for a raw connection, based on transport pings. A silent client is pinged regardless of sent data,
+/// because clients may have nothing to send. All WebSockets answer pings, so silence after a ping means that the client
+/// is gone.
 fn due_raw(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     let silent_for = now.saturating_sub(client.liveness().last_received());
     match silent_for {

@@ -5,14 +5,12 @@
 //!                                             └─ --disconnect-timeout ──► closed
 //! ```
 //!
-//! Other parties notice nothing: the client stays in its groups, its app server is not notified, and data for
-//! it is kept. Each socket gets a new serial, so that tasks of an old one detect that the connection is no
-//! longer theirs.
+//! Meanwhile the client stays in its groups, its app server is not notified, and data for it is kept. Each socket gets
+//! a new serial, so that tasks of an old one detect that they have lost the connection.
 //!
-//! A newly accepted client may not count received messages yet: the official JavaScript client starts shortly
-//! after it has read its handshake response, and then sends a ping. A message read together with that response
-//! would be delivered twice after the next resumption. So the first counted messages wait for the client's
-//! first frame, or a short time.
+//! The official JavaScript client starts counting received messages shortly after it has read its handshake response,
+//! and then sends a ping. A message read together with that response would be delivered twice after the next
+//! resumption. So the first counted messages wait for the client's first frame, or a short time.
 
 use std::mem;
 
@@ -106,9 +104,8 @@ pub(crate) fn keep_permit(
     }
 }
 
-/// Attaches the new socket to a claimed connection and replays unacknowledged data. Returns the serial for the
-/// reader task; `None` if another socket was attached since, another node takes over, or the connection has
-/// closed.
+/// Attaches the new socket to a claimed connection and replays unacknowledged data. Returns the serial for the reader
+/// task; `None` if another socket was attached since, another node takes over, or the connection has closed.
 pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
     let (serial, now, mode) = (state.core.connections.next_serial(), state.core.tick, state.core.mode(Flush::Deferred));
     let client = state.core.connections.get_current(slot, claimed).filter(|client| client.life().is_open())?;
@@ -197,8 +194,7 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
             Overdue::TimedOut => state.close(slot, &CloseReason::timed_out()),
             Overdue::NotOpened => state.close(slot, &CloseReason::not_opened()),
             Overdue::KeepAlive => {
-                // A keep-alive would only queue behind the outbox. Writing the outbox detects a dead socket as
-                // well.
+                // A keep-alive would only queue behind the outbox, whose writes detect a dead socket as well.
                 let is_idle = |client: &&mut Client| client.wire().is_idle();
                 if let Some(client) = state.core.connections.live_mut(slot).filter(is_idle) {
                     state.core.context.counters.keep_alives.increment();

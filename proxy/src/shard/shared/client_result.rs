@@ -1,6 +1,6 @@
 //! Client results awaited by dialled-in app servers, with the caller of each by invocation id.
 //!
-//! When forwarding a client's reply, the client's app server names itself instead of the caller.
+//! In a forwarded reply, the client's app server names itself instead of the caller.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,10 +57,8 @@ impl Default for ClientResults {
 }
 
 impl ClientResults {
-    /// Records an invocation of a client at this app server, counted against this share.
-    ///
-    /// # Errors
-    /// If there are too many, or the id is in use.
+    /// Records an invocation of a client at this app server, counted against this share. Fails if there are too many,
+    /// or the id is in use.
     pub(crate) fn begin(
         &self,
         reply_to: &Arc<dyn ReplyTo>,

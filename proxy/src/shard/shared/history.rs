@@ -1,7 +1,7 @@
 //! History of closed and refused client connections: the latest ones of each shard, for some minutes.
 //!
-//! Records are stored consecutively in one buffer: individual allocations would pin pages used by earlier connections,
-//! and the memory of a reconnect storm would never be released.
+//! Records share one buffer: individual allocations would pin pages used by earlier connections, and never release the
+//! memory of a reconnect storm.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -148,7 +148,7 @@ impl History {
         (past.closed_ms >= unix_ms().saturating_sub(REMEMBERED_MS)).then_some(past)
     }
 
-    // Short operations under the lock (append, evict, look up); none panics.
+    // Short operations under the lock, none of which panics.
     fn ring(&self) -> MutexGuard<'_, HistoryRing> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,8 +163,8 @@ impl HistoryRing {
         self.records.push_back(HistoryRecord { id_hash, closed_ms, bytes: record.len() });
     }
 
-    /// Newest record of this id. Scans all hashes, which takes some microseconds; an index would cost more per
-    /// close than it saves for rare queries.
+    /// Newest record of this id. Scans all hashes, which takes some microseconds; an index would cost more per close
+    /// than it saves for rare queries.
     fn find(&self, id: &str, id_hash: u64) -> Option<PastConnection<'static>> {
         let mut end = self.bytes.len();
         self.records.iter().rev().find_map(|record| {

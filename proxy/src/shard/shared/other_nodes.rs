@@ -26,16 +26,15 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Forwards a client result to the requesting node, or to the node of the requesting app server.
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage);
 
-    /// Forwards a message of a dialled-in app server to the nodes that it does not reach directly, with this
-    /// node's epoch at its arrival.
+    /// Forwards a message of a dialled-in app server to the nodes that it does not reach directly, with this node's
+    /// epoch at its arrival.
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64);
 
-    /// Whether messages of this link are for the clients of this node, because the app server sends each here
-    /// only once.
+    /// Whether messages of this link are for this node's clients: the app server sends each here only once.
     fn is_for_us(&self, link: &LinkHandle) -> bool;
 
-    /// Sends a query of such a link to the other nodes. Returns a target for this node's reply, which merges
-    /// all replies for the sender; `None` if there are no other nodes.
+    /// Sends a query of such a link to the other nodes. Returns a target for this node's reply, which merges all
+    /// replies; `None` if there are no other nodes.
     fn ask_too(
         &self,
         link: &Arc<LinkHandle>,
@@ -64,12 +63,11 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether any other node accepts clients.
     fn are_ready(&self) -> bool;
 
-    /// Starts a new epoch on all nodes, because a dial-in connection is about to leave. Each node replies after
-    /// its earlier forwarded messages. Returns the nodes that will reply; `None` if one can't be reached.
+    /// Starts a new epoch on all nodes, because a dial-in connection is about to leave. Each node replies after its
+    /// earlier forwarded messages. Returns these nodes; `None` if one can't be reached.
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
 
-    /// Whether connections of a dial-in hub may move, which requires that each message enters the fleet once
-    /// and all nodes reply.
+    /// Whether connections of a dial-in hub may move: each message must enter the fleet once, and all nodes reply.
     fn let_move(&self, hub: HubIndex) -> bool;
 
     /// Invokes a client that is about to move, once its location is settled.

@@ -1,8 +1,7 @@
 //! Subscriptions of this node: for all hubs, which messages of other nodes have receivers here.
 //!
-//! Shards count sets when they appear and disappear, not each member. Anything that reveals the presence of a
-//! member (an ack, a handshake response) waits until the other nodes have confirmed the subscription. Only the
-//! first member of a set causes such a wait.
+//! Shards count sets, not members. Anything that reveals the presence of a set's first member (an ack, a handshake
+//! response) waits until the other nodes have confirmed the subscription.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,8 +86,8 @@ impl OwnInterest {
         InterestHold { interest: self.clone(), hub, buckets }
     }
 
-    /// Runs an action when the other nodes have confirmed that a set has members here: immediately, unless its
-    /// first member is new.
+    /// Runs an action when the other nodes have confirmed that a set has members here: immediately, unless its first
+    /// member is new.
     pub(crate) fn when_acknowledged(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
         if self.unacknowledged.load(Ordering::Acquire) == 0 {
             return act();

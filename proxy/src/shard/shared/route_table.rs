@@ -1,7 +1,7 @@
 //! Route table with the shard and slot of each client connection of the node, shared by all shards.
 //!
-//! Lock-free, because each send to one connection looks it up. Keys are the first 128 bits of the connection
-//! id, so the shard found still compares the whole id.
+//! Lock-free, because each send to one connection looks it up. Keys are the first 128 bits of the connection id, so the
+//! shard still compares the whole id.
 
 use papaya::{Compute, HashMap, Operation};
 use trunkline_protocol::id::routing_key;
@@ -41,10 +41,7 @@ pub(crate) enum ReserveError {
 pub(crate) struct RouteTable(HashMap<u128, Route>);
 
 impl RouteTable {
-    /// Reserves an id for a socket that is about to become this connection.
-    ///
-    /// # Errors
-    /// If the id is or was in use.
+    /// Reserves an id for a socket that is about to become this connection. Fails if the id is or was in use.
     pub(crate) fn reserve(&self, connection_id: &str) -> Result<(), ReserveError> {
         let key = routing_key(connection_id).ok_or(ReserveError::Unknown)?;
         match self.0.pin().try_insert(key, Route::Reserved) {
@@ -54,11 +51,8 @@ impl RouteTable {
         }
     }
 
-    /// Reserves an id for a socket that may resume this connection from another node, even if it has closed
-    /// here.
-    ///
-    /// # Errors
-    /// If the id is in use.
+    /// Reserves an id for a socket that may resume this connection from another node, even if it has closed here. Fails
+    /// if the id is in use.
     pub(crate) fn reserve_return(&self, connection_id: &str) -> Result<(), ReserveError> {
         let key = routing_key(connection_id).ok_or(ReserveError::Unknown)?;
         let routes = self.0.pin();
@@ -70,7 +64,6 @@ impl RouteTable {
         if let Compute::Aborted(error) = reserved { Err(error) } else { Ok(()) }
     }
 
-    /// Routes an id to its connection.
     pub(crate) fn open(&self, connection_id: &str, place: Location) {
         self.set(connection_id, Route::Live(place));
     }
@@ -90,7 +83,6 @@ impl RouteTable {
         routing_key(connection_id).is_some_and(|key| self.0.pin().contains_key(&key))
     }
 
-    /// Whether a connection is here and on no other node.
     #[must_use]
     pub(crate) fn is_here_alone(&self, connection_id: &str) -> bool {
         routing_key(connection_id).is_some_and(|key| matches!(self.0.pin().get(&key), Some(Route::Live(_))))

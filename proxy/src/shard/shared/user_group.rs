@@ -5,7 +5,7 @@
 //!                                  └─ expired, or the user leaves ─► connections leave
 //! ```
 //!
-//! Each node of a fleet stores all of them, because a client may connect to any node.
+//! Each node stores all of them, because clients may connect to any node.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,10 +126,8 @@ impl UserGroups {
         Self { limits, keys, count, refused, begun, kept: Mutex::default() }
     }
 
-    /// Stores a membership for `seconds`, or renews an existing one.
-    ///
-    /// # Errors
-    /// If too many are stored, or a name is too long.
+    /// Stores a membership for `seconds`, or renews an existing one. Fails if too many are stored, or a name is too
+    /// long.
     pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), MembershipRefused> {
         self.check_names(user, group)?;
         let (key, now_ms) = ((hub.into(), user.into()), self.now_ms());
@@ -165,7 +163,7 @@ impl UserGroups {
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
         kept.left.remove(&user, group);
-        // Copied like the other names, which are slices that would keep their whole message alive.
+        // Copied like the other names: a slice would keep its whole message alive.
         let group = former.map_or_else(|| group.into(), |former| former.group);
         let groups = kept.users.entry(user.clone()).or_default();
         let place = groups.partition_point(|kept| kept.changed_ms <= changed_ms);
@@ -215,10 +213,8 @@ impl UserGroups {
         message.outlasts_connections() && !(ends_some && self.is_empty())
     }
 
-    /// Stores or removes a user's memberships as requested by a message; other messages have no effect.
-    ///
-    /// # Errors
-    /// If too many are stored.
+    /// Stores or removes a user's memberships as requested by a message; other messages have no effect. Fails if too
+    /// many are stored.
     pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         use ServiceMessage as M;
         match message {
@@ -261,11 +257,8 @@ impl UserGroups {
         gone
     }
 
-    /// Applies another node's report. The later of two changes wins, so that nodes that were disconnected
-    /// converge, and an old membership is not restored.
-    ///
-    /// # Errors
-    /// If too many are stored, or a name is too long.
+    /// Applies another node's report. The later of two changes wins, so that disconnected nodes converge, and an old
+    /// membership is not restored. Fails if too many are stored, or a name is too long.
     pub(crate) fn merge(&self, told: &SharedMembership) -> Result<MembershipNews, MembershipRefused> {
         self.check_names(&told.user, &told.group)?;
         let now_ms = self.now_ms();
@@ -294,8 +287,8 @@ impl UserGroups {
         kept.users.keys().chain(gone).cloned().collect()
     }
 
-    /// Passes a user's memberships to `report`, for another node. Under the lock, so that later changes are sent
-    /// after this.
+    /// Passes a user's memberships to `report`, for another node, under the lock, so that later changes are sent
+    /// afterwards.
     pub(crate) fn report(&self, user: &UserKey, mut report: impl FnMut(SharedMembership)) {
         let (kept, now, now_ms) = (self.kept(), Instant::now(), self.now_ms());
         let told = |group: &ByteString, left: Duration, changed_ms: i64| SharedMembership {

@@ -30,10 +30,7 @@ impl Shared {
 
     /// Finds a hub served by a webhook, with its links.
     ///
-    /// Path, origin and share apply to a new hub.
-    ///
-    /// # Errors
-    /// If there are too many hubs.
+    /// Path, origin and share apply to a new hub. Fails if there are too many hubs.
     pub(crate) fn serve_by_webhook(
         &self,
         (name, path): (&str, &str),

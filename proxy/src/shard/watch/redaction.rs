@@ -1,7 +1,7 @@
 //! Redaction of secrets in tapped payloads. Pure.
 //!
-//! Detects secrets by the names of values and by the format of tokens, which is only a heuristic. Payloads are
-//! therefore shown only on request.
+//! Detects secrets by names of values and formats of tokens. This is only a heuristic, so payloads are shown only on
+//! request.
 
 use std::borrow::Cow;
 

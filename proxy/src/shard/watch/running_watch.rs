@@ -1,7 +1,7 @@
 //! Running watch of a shard: followed clients, unread events and limits.
 //!
-//! Without room, new events are dropped and counted, or the oldest ones if the watch keeps the newest. Changes
-//! of followed connections always fit, since each connection ends only once.
+//! Without room, new events, or the oldest if the watch keeps the newest, are dropped and counted. Changes of followed
+//! connections always fit, since each connection ends only once.
 
 use std::collections::HashMap;
 use std::mem;
@@ -124,8 +124,8 @@ impl RunningWatch {
         }
     }
 
-    /// Follows a client if it matches. For an already open client only the stored opening frame is available,
-    /// with headers possibly in a different order.
+    /// Follows a client if it matches. An already open client has only its stored opening frame, perhaps with headers
+    /// in a different order.
     pub(super) fn follow(
         &mut self,
         connections: &Connections,

@@ -1,7 +1,7 @@
 //! Frames in outboxes with their traces, until written. Pure.
 //!
-//! An outbox is a queue of bytes, so a frame is written when the queue is at most as long as the data queued
-//! after the frame. Delivery only has to report the number of queued bytes.
+//! A frame is written when its outbox has at most as many bytes as were queued after the frame. So delivery only has to
+//! report the number of queued bytes.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -130,8 +130,8 @@ impl WatchOrder {
     }
 }
 
-/// Whether `wanted` identifies the connection with this id. Prefixes match only in the displayed part, so that
-/// the rest, which may be secret, can't be guessed letter by letter.
+/// Whether `wanted` identifies the connection with this id. Prefixes match only in the displayed part, so that the
+/// rest, perhaps a secret, can't be guessed letter by letter.
 fn is_connection(wanted: &str, id: &str) -> bool {
     let shown = id.get(..ID_CHARS).unwrap_or(id);
     shown.starts_with(wanted) || id == wanted

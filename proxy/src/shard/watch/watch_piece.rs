@@ -89,8 +89,8 @@ pub(crate) struct WatchedMessage {
     pub app: Option<AppServerId>,
     pub way: MessageDirection,
     pub summary: MessageSummary,
-    /// Microseconds between socket and link in the proxy: upstream until it was queued in the link, downstream
-    /// since it was read from the link; `None` for a message that came from no link.
+    /// Microseconds between socket and link in the proxy: upstream until queued in the link, downstream since read from
+    /// the link; `None` for a message that came from no link.
     pub link_us: Option<u64>,
     /// Set if a method rule refused the message.
     pub is_refused: bool,

@@ -1,8 +1,7 @@
 //! GETs forwarded to the owners of their connections: event streams and polls in flight.
 //!
-//! These requests are long, so a draining node asks the owners to end them: polls immediately, event streams between
-//! two calls of their clients. Event streams end in batches, because their clients reconnect. Hop limits bound the
-//! number of GETs.
+//! A draining node asks the owners to end these long requests: polls immediately, event streams between two calls of
+//! their clients and in batches, because their clients reconnect. Hop limits bound the number of GETs.
 
 use std::collections::HashSet;
 use std::sync::Arc;

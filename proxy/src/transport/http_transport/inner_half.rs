@@ -1,6 +1,6 @@
 //! Inner half of an HTTP transport: the socket used by the client module.
 //!
-//! Dropping it closes the connection and immediately notifies the tasks serving its requests, which may not be reading.
+//! Dropping it closes the connection and notifies the tasks serving its requests, which may not be reading.
 
 use std::any::Any;
 use std::io;

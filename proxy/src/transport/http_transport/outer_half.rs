@@ -148,10 +148,8 @@ impl OuterHalf {
         ActiveGet(self.clone())
     }
 
-    /// Writes a POST body to the inner half, after earlier POSTs and at the speed of its reader.
-    ///
-    /// # Errors
-    /// If the connection closes first, or the body breaks off.
+    /// Writes a POST body to the inner half, after earlier POSTs and at the speed of its reader. Fails if the
+    /// connection closes first, or the body breaks off.
     pub(crate) async fn send<E>(
         &self,
         mut body: impl Stream<Item = Result<Bytes, E>> + Unpin,
@@ -179,7 +177,7 @@ impl OuterHalf {
         downward.take()
     }
 
-    /// Ends the waiting poll as if it timed out; the client polls again, through another node.
+    /// Ends the waiting poll as if timed out; the client polls again, through another node.
     pub(crate) fn release_poll(&self) {
         self.released.notify_waiters();
     }

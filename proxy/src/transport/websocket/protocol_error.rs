@@ -36,10 +36,7 @@ pub enum ProtocolError {
     CloseReason,
 }
 
-/// Validates the payload of a close frame.
-///
-/// # Errors
-/// If it violates RFC 6455, 5.5.1 or 7.4.
+/// Validates the payload of a close frame. Fails if it violates RFC 6455, 5.5.1 or 7.4.
 pub(super) fn check_close_payload(payload: &[u8]) -> Result<(), ProtocolError> {
     let (code, reason) = match payload {
         [] => return Ok(()),
