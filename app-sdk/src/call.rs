@@ -148,10 +148,7 @@ pub(crate) struct CallInput {
             for its parts"
 )]
 pub trait FromContext<S>: Sized {
-    /// Creates the parameter.
-    ///
-    /// # Errors
-    /// If it fails, the method is not called.
+    /// Creates the parameter. Fails if it fails, the method is not called.
     fn from_context(ctx: &Context, state: &S) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 

@@ -179,10 +179,7 @@ impl Members {
     }
 }
 
-/// Number of members of a set, over all proxies.
-///
-/// # Errors
-/// If no proxy replied, or too many queries are pending.
+/// Number of members of a set, over all proxies. Fails if no proxy replied, or too many queries are pending.
 pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>, AskError> {
     let as_of = SystemTime::now();
     let (mut members, mut answered, mut missing, mut failed) = (0, 0, Missing::default(), None);
@@ -203,10 +200,8 @@ pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>
 
 type QueriedPage = (Arc<Node>, Result<MemberPage, AskError>);
 
-/// Queries proxies for members of a set; page size 0 requests only the count.
-///
-/// # Errors
-/// If the query is too large for a link, or too many queries are pending.
+/// Queries proxies for members of a set; page size 0 requests only the count. Fails if the query is too large for a
+/// link, or too many queries are pending.
 async fn query(
     core: &HubCore,
     nodes: &[Arc<Node>],

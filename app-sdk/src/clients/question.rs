@@ -34,20 +34,14 @@ impl From<NoReply> for AskError {
     }
 }
 
-/// All linked proxies of the hub.
-///
-/// # Errors
-/// If the set is empty.
+/// All linked proxies of the hub. Fails if the set is empty.
 pub(super) fn all_nodes(core: &HubCore) -> Result<Arc<[Arc<Node>]>, AskError> {
     let nodes = core.outbound.nodes();
     if nodes.is_empty() { Err(AskError::NoProxy) } else { Ok(nodes) }
 }
 
-/// Sends a request to each of these proxies concurrently, and returns their replies in the same order. `message`
-/// builds the request from an acknowledgement ID.
-///
-/// # Errors
-/// If the request is too large for a link. It is then sent to no proxy.
+/// Sends a request to each of these proxies concurrently, and returns their replies in the same order. `message` builds
+/// the request from an acknowledgement ID. Fails if the request is too large for a link. It is then sent to no proxy.
 pub(super) async fn query_all(
     core: &HubCore,
     nodes: &[Arc<Node>],

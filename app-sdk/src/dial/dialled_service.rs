@@ -30,10 +30,7 @@ pub(crate) struct DialledService {
 }
 
 impl DialledService {
-    /// Prepares the encryption.
-    ///
-    /// # Errors
-    /// If the service requires TLS and TLS is not available.
+    /// Prepares the encryption. Fails if the service requires TLS and TLS is not available.
     pub(crate) fn new(place: ConnectionString, plain_http: PlainHttp, server_id: Arc<str>) -> Result<Self, TlsError> {
         let url = place.server_endpoint();
         let protection = Protection::new(url, place.access_key(), plain_http)?;

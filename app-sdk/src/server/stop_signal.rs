@@ -15,10 +15,7 @@ pub(super) enum StopSignal {
 }
 
 impl StopSignal {
-    /// Waits for the future, or without one for process signals.
-    ///
-    /// # Errors
-    /// If the system refuses a signal handler.
+    /// Waits for the future, or without one for process signals. Fails if the system refuses a signal handler.
     pub(super) fn new(future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>) -> io::Result<Self> {
         match future {
             Some(future) => Ok(Self::Future(Some(future))),

@@ -25,10 +25,8 @@ pub trait FrameSink {
     /// Handles a ping, after the acknowledgement it may contain.
     fn handle_ping(&mut self, ping: &Ping);
 
-    /// Handles a new frame. Unknown types are also counted, so that both ends agree.
-    ///
-    /// # Errors
-    /// If the peer must not send it; the text gives the reason.
+    /// Handles a new frame. Unknown types are also counted, so that both ends agree. Fails if the peer must not send
+    /// it; the text gives the reason.
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String>;
 
     /// Handles a frame skipped because it is too large, malformed or not allowed. The frame is counted, and only its

@@ -31,10 +31,7 @@ pub enum LinePriority {
 
 /// Destination of lines. Its methods run on the queue's own thread and may block.
 pub trait LineSink: Send + 'static {
-    /// Writes a line, which ends with a line break.
-    ///
-    /// # Errors
-    /// If the line was not written completely.
+    /// Writes a line, which ends with a line break. Fails if the line was not written completely.
     fn write_line(&mut self, line: &[u8]) -> io::Result<()>;
 
     /// Reopens the destination, after a signal.

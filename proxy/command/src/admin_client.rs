@@ -60,10 +60,7 @@ pub(super) enum AdminTokenError {
 }
 
 impl AdminTokenArgs {
-    /// Returns the token, if one is given.
-    ///
-    /// # Errors
-    /// If it can't be read or is not an admin token.
+    /// Returns the token, if one is given. Fails if it can't be read or is not an admin token.
     pub(super) fn token(&self) -> Result<Option<AdminToken>, AdminTokenError> {
         let text = match (&self.admin_token, &self.admin_token_file) {
             (Some(text), _) => Some(text.clone()),
@@ -77,10 +74,8 @@ impl AdminTokenArgs {
     }
 }
 
-/// Parses the address of an admin port, with or without scheme. A wildcard address is replaced by loopback.
-///
-/// # Errors
-/// If it is not a server's URL. The text continues the URL.
+/// Parses the address of an admin port, with or without scheme. A wildcard address is replaced by loopback. Fails if it
+/// is not a server's URL. The text continues the URL.
 pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     let (scheme, authority) = url.split_once("://").unwrap_or(("http", url));
     let authority =
@@ -107,10 +102,8 @@ impl AdminClient {
         self.token.is_some()
     }
 
-    /// Gets `path` from the node at `address`.
-    ///
-    /// # Errors
-    /// If no complete answer of at most `max_bytes` arrives in time. The text gives the reason.
+    /// Gets `path` from the node at `address`. Fails if no complete answer of at most `max_bytes` arrives in time. The
+    /// text gives the reason.
     pub(super) async fn get(
         &self,
         address: &Address,
@@ -149,10 +142,8 @@ impl AdminClient {
         self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
     }
 
-    /// Gets `path` from the node at `address` as a streamed response.
-    ///
-    /// # Errors
-    /// If no response begins in time. The text gives the reason.
+    /// Gets `path` from the node at `address` as a streamed response. Fails if no response begins in time. The text
+    /// gives the reason.
     pub(super) async fn open(&self, address: &Address, path: &str) -> Result<Response<Incoming>, String> {
         let request = self.with_token(Request::get(path)).body(Body::empty()).map_err(|error| error.to_string())?;
         let answer = timeout(ANSWER_TIMEOUT, self.client.send(address, request)).await;

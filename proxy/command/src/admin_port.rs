@@ -32,10 +32,8 @@ pub(crate) enum AdminPortError {
 }
 
 impl<'a> AdminPort<'a> {
-    /// Creates the client of the admin port at a URL, with a size limit for answers.
-    ///
-    /// # Errors
-    /// If URL or token are invalid, or TLS can't be set up.
+    /// Creates the client of the admin port at a URL, with a size limit for answers. Fails if URL or token are invalid,
+    /// or TLS can't be set up.
     pub(super) fn new(
         AdminAddressArgs { admin: url, .. }: &'a AdminAddressArgs,
         token: &AdminTokenArgs,
@@ -50,18 +48,12 @@ impl<'a> AdminPort<'a> {
         Ok(Self { url, address, client: AdminClient::new(connector, token.token()?), answer_max_bytes })
     }
 
-    /// Gets a resource by path.
-    ///
-    /// # Errors
-    /// If no valid answer arrives.
+    /// Gets a resource by path. Fails if no valid answer arrives.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
         self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
     }
 
-    /// Posts JSON to `path`.
-    ///
-    /// # Errors
-    /// If no valid answer arrives.
+    /// Posts JSON to `path`. Fails if no valid answer arrives.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -70,18 +62,12 @@ impl<'a> AdminPort<'a> {
         self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
     }
 
-    /// Deletes a resource by path.
-    ///
-    /// # Errors
-    /// If no valid answer arrives.
+    /// Deletes a resource by path. Fails if no valid answer arrives.
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
         self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
     }
 
-    /// Gets a resource as a stream of lines, until either end closes it.
-    ///
-    /// # Errors
-    /// If no valid answer begins.
+    /// Gets a resource as a stream of lines, until either end closes it. Fails if no valid answer begins.
     pub(super) async fn stream(&self, path: &str) -> Result<LineStream, AdminPortError> {
         let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
         let answer = self.client.open(&self.address, path).await.map_err(silent)?;

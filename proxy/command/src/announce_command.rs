@@ -70,10 +70,8 @@ pub(super) enum AnnounceError {
     Missing(AnnouncementReport),
 }
 
-/// Sends an announcement and returns its reach.
-///
-/// # Errors
-/// If the node refuses or does not answer, or another node did not answer it.
+/// Sends an announcement and returns its reach. Fails if the node refuses or does not answer, or another node did not
+/// answer it.
 pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;

@@ -126,10 +126,8 @@ impl FromArgMatches for NodeFlags {
     }
 }
 
-/// Prints the connection string; for a person, also instructions and warnings.
-///
-/// # Errors
-/// If the flags are invalid, or the app is unknown.
+/// Prints the connection string; for a person, also instructions and warnings. Fails if the flags are invalid, or the
+/// app is unknown.
 pub(super) fn connection_string(args: ConnectionStringArgs) -> Result<(), ConnectionStringCommandError> {
     let format = args.format;
     let config = Config::try_from(args.node.0)?;

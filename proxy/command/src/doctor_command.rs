@@ -129,10 +129,7 @@ pub(super) enum DoctorError {
     Failed { failed: usize, all: usize },
 }
 
-/// Tests the hub and prints the findings.
-///
-/// # Errors
-/// If a check has failed, or the arguments are invalid.
+/// Tests the hub and prints the findings. Fails if a check has failed, or the arguments are invalid.
 pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     let wrong = |problem| DoctorError::Url { value: args.url.clone(), problem };
     let url: HubUrl = args.url.parse().map_err(wrong)?;

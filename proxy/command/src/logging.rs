@@ -72,10 +72,7 @@ pub(crate) struct Levels {
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
 /// Starts logging to standard error, and the audit log to its file or syslog, if configured. Separate threads write
-/// both.
-///
-/// # Errors
-/// If the levels are invalid, or the file or socket can't be opened.
+/// both. Fails if the levels are invalid, or the file or socket can't be opened.
 pub(crate) fn begin(
     levels: &str,
     format: LogFormat,

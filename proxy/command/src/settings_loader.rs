@@ -62,10 +62,8 @@ struct Given {
     at: Source,
 }
 
-/// Loads a command's settings from the environment and a file, unless typed as flags.
-///
-/// # Errors
-/// If a source can't be read, or contains an invalid value.
+/// Loads a command's settings from the environment and a file, unless typed as flags. Fails if a source can't be read,
+/// or contains an invalid value.
 pub(crate) fn load(
     command: Command,
     typed: Option<&ArgMatches>,
@@ -79,10 +77,7 @@ pub(crate) fn load(
     load_layers(command, typed, [in_environment, in_file])
 }
 
-/// Loads a command's settings only from the text of a file.
-///
-/// # Errors
-/// If it contains an invalid value.
+/// Loads a command's settings only from the text of a file. Fails if it contains an invalid value.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn load_text(command: Command, path: &Path, text: &str) -> Result<Loaded, LoadError> {
     let in_file = values_of_file(&command, path, text)?;

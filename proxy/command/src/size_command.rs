@@ -126,10 +126,7 @@ fn links_of_node(args: &SizeArgs) -> u64 {
     args.app_servers * args.hubs * args.pool_size
 }
 
-/// Returns the result as text.
-///
-/// # Errors
-/// If such nodes have no memory left for clients.
+/// Returns the result as text. Fails if such nodes have no memory left for clients.
 pub(super) fn size(args: &SizeArgs) -> Result<String, TooLittleMemory> {
     let nodes = NodeCounts::new(args)?;
     let (carrying, all) = (nodes.carrying(), nodes.carrying() + args.spare);

@@ -19,10 +19,7 @@ use crate::logging::LOG_TARGET;
 #[cfg(target_os = "linux")]
 const FEEDS_PER_DEADLINE: u32 = 4;
 
-/// Takes the listening sockets that the supervisor passes to this process.
-///
-/// # Errors
-/// If one is not a TCP socket.
+/// Takes the listening sockets that the supervisor passes to this process. Fails if one is not a TCP socket.
 pub(super) fn inherited_sockets() -> io::Result<InheritedSockets> {
     let mut sockets = ListenFd::from_env();
     let taken = (0..sockets.len()).filter_map(|index| sockets.take_tcp_listener(index).transpose());

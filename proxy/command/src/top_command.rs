@@ -66,10 +66,8 @@ pub(super) enum TopError {
     Output(#[from] io::Error),
 }
 
-/// Shows the nodes at the given URLs until Ctrl-C.
-///
-/// # Errors
-/// If no node answers the first time, or the output can't be written.
+/// Shows the nodes at the given URLs until Ctrl-C. Fails if no node answers the first time, or the output can't be
+/// written.
 pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
     let client = FleetClient::new(args)?;
     let first = client.fleet().await;

@@ -107,10 +107,7 @@ impl Counters {
         }
     }
 
-    /// Acknowledges all frames up to this one.
-    ///
-    /// # Errors
-    /// If the peer can't have them, or withdraws an acknowledgement.
+    /// Acknowledges all frames up to this one. Fails if the peer can't have them, or withdraws an acknowledgement.
     pub(super) fn acknowledge(&mut self, acknowledged: u64) -> Result<(), SessionError> {
         let (sent, before) = (self.sent, self.acknowledged);
         if acknowledged > sent {

@@ -18,10 +18,7 @@ pub(super) struct EventCarrier {
 }
 
 impl EventCarrier {
-    /// Opens an event stream for a connection.
-    ///
-    /// # Errors
-    /// If the answer is not an event stream.
+    /// Opens an event stream for a connection. Fails if the answer is not an event stream.
     pub(super) async fn open(client: &ProbeClient, id: &str) -> Result<Self, ProbeError> {
         let headers = [("accept", "text/event-stream".to_owned()), ("cache-control", "no-cache".to_owned())];
         let answer = client.open(id, headers).await?;
@@ -36,18 +33,12 @@ impl EventCarrier {
         Ok(Self { client, id, body: answer.into_body(), parser: EventParser::default() })
     }
 
-    /// Posts text of the hub protocol.
-    ///
-    /// # Errors
-    /// If the POST is refused.
+    /// Posts text of the hub protocol. Fails if the POST is refused.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
 
-    /// Returns the data of the next event.
-    ///
-    /// # Errors
-    /// If the stream has ended.
+    /// Returns the data of the next event. Fails if the stream has ended.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             if let Some(event) = self.parser.next_event()? {

@@ -27,10 +27,7 @@ pub(crate) struct ProxyProtocolArgs {
 pub struct NobodyTrusted;
 
 impl ProxyProtocolArgs {
-    /// Returns the settings, or `None` if the PROXY protocol is off.
-    ///
-    /// # Errors
-    /// If it is on but `--trust` is empty.
+    /// Returns the settings, or `None` if the PROXY protocol is off. Fails if it is on but `--trust` is empty.
     pub(super) fn settings(&self, trusted: &TrustedNetworks) -> Result<Option<ProxyProtocolSettings>, NobodyTrusted> {
         match (self.proxy_protocol, trusted.is_empty()) {
             (false, _) => Ok(None),

@@ -34,10 +34,8 @@ pub(crate) fn set_format(format: LogFormat) {
     }
 }
 
-/// From now on writes the standard streams in separate threads. Returns the log.
-///
-/// # Errors
-/// If the system can't start a thread.
+/// From now on writes the standard streams in separate threads. Returns the log. Fails if the system can't start a
+/// thread.
 pub(super) fn begin_queues() -> io::Result<&'static LogQueue> {
     let notice = |stream: &'static str| {
         move |lost| {
@@ -57,10 +55,8 @@ pub(super) fn begin_queues() -> io::Result<&'static LogQueue> {
     Ok(error)
 }
 
-/// Writes a line to standard output, in a separate thread once the log has started.
-///
-/// # Errors
-/// If it can't be written directly.
+/// Writes a line to standard output, in a separate thread once the log has started. Fails if it can't be written
+/// directly.
 pub(crate) fn write_output(line: &str) -> io::Result<()> {
     let Some([_, output]) = STREAMS.get() else { return writeln!(io::stdout(), "{line}") };
     output.lines().push(format!("{line}\n"), LinePriority::Normal);

@@ -118,10 +118,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Plays a recording to its end.
-    ///
-    /// # Errors
-    /// If it can't be read, or the app server is gone.
+    /// Plays a recording to its end. Fails if it can't be read, or the app server is gone.
     pub(super) async fn play<R: BufRead>(
         mut self,
         reader: &mut RecordingReader<R>,

@@ -43,10 +43,8 @@ impl RecordingReader<BufReader<File>> {
 }
 
 impl<R: BufRead> RecordingReader<R> {
-    /// Reads the header and checks that the rest can be played.
-    ///
-    /// # Errors
-    /// If it is not the header of a replayable recording.
+    /// Reads the header and checks that the rest can be played. Fails if it is not the header of a replayable
+    /// recording.
     pub(crate) fn new(mut input: R) -> Result<Self, ReadRecordingError> {
         let first = read_line(&mut input, 1)?.ok_or(ReadRecordingError::NoRecording)?;
         let header: Value = serde_json::from_slice(&first).map_err(|_| ReadRecordingError::NoRecording)?;
@@ -65,10 +63,8 @@ impl<R: BufRead> RecordingReader<R> {
         if header.payloads { Ok(Self { input, header, line: 1 }) } else { Err(ReadRecordingError::NoPayloads) }
     }
 
-    /// Reads the next line with its number; `None` at the end. An incomplete last line is ignored.
-    ///
-    /// # Errors
-    /// If it is not a valid line of a recording.
+    /// Reads the next line with its number; `None` at the end. An incomplete last line is ignored. Fails if it is not a
+    /// valid line of a recording.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, RecordingLine)>, ReadRecordingError> {
         self.line += 1;
         let line = self.line;
