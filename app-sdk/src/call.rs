@@ -89,8 +89,8 @@ pub(crate) struct CallInput {
 
 /// A custom extractor: a parameter of methods, hooks and filters, made from the connection and the hub's state.
 ///
-/// Implement it for what many methods need. It may be asynchronous, for example to query a database. If it fails, the
-/// method is not called, and the client receives the error. A method can take it as
+/// Implement it for what many methods need, asynchronously if necessary, for example to query a database. If it fails,
+/// the method is not called, and the client receives the error. A method can take it as
 ///
 /// | parameter | if the extractor fails |
 /// |---|---|
@@ -148,7 +148,10 @@ pub(crate) struct CallInput {
             for its parts"
 )]
 pub trait FromContext<S>: Sized {
-    /// Creates the parameter. Fails if it fails, the method is not called.
+    /// Creates the parameter.
+    ///
+    /// # Errors
+    /// If it fails, the method is not called.
     fn from_context(ctx: &Context, state: &S) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 
@@ -178,8 +181,8 @@ pub trait FromCall<S, M>: Sized {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send;
 }
 
-/// Error with which the connection closed, for `on_disconnected`; `None` for a normal close. [`Cause`] gives a more
-/// precise reason, as used in metrics and logs.
+/// Error with which the connection closed, for `on_disconnected`; `None` for a normal close. [`Cause`] is more precise,
+/// as in metrics and logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseReason(pub Option<String>);
 

@@ -2,9 +2,9 @@
 
 /// Declares a trait of client methods, so that the compiler checks calls to them.
 ///
-/// Each function becomes a method of all [`Receivers`](crate::Receivers) that sends a call. A function with a result
-/// type becomes a method of a single [`Client`](crate::Client) that invokes it and waits for the result. The string
-/// after `=` is the name of the client method; the default is the name of the function.
+/// Each function becomes a method of all [`Receivers`](crate::Receivers) that sends a call, or with a result type, a
+/// method of a single [`Client`](crate::Client) that invokes it and waits for the result. The string after `=` is the
+/// name of the client method, by default that of the function.
 ///
 /// ```
 /// use trunkline::testing::TestServer;

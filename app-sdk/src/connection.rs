@@ -1,7 +1,7 @@
 //! One client connection: its connect request, its location in the fleet, its inbox and its running calls.
 //!
-//! Most connections are idle, so each must be small: the connect request stays encoded, an empty inbox owns no
-//! memory, and there is no task per connection.
+//! Most connections are idle, so they must be small: the connect request stays encoded, an empty inbox owns no memory,
+//! and there is no task per connection.
 
 mod belongings;
 mod call_state;
@@ -79,8 +79,7 @@ pub(crate) struct CallScope {
     trace: Option<Box<MessageTrace>>,
 }
 
-/// Starts the task that processes a connection's inbox. App code needs it to close a connection or to let other calls
-/// run.
+/// Starts the task that processes a connection's inbox, for app code that closes a connection or lets other calls run.
 pub(crate) trait StartWorker: Send + Sync {
     fn start_worker(self: Arc<Self>, connection: Arc<Connection>);
 }

@@ -43,8 +43,8 @@ pub struct Context {
 
 /// Cancellation signal.
 ///
-/// As a method parameter: fires when the client cancels this call or its connection closes. The method keeps running
-/// until it returns, and its result is still sent. From [`Context::cancellation`]: fires when the connection closes.
+/// As a method parameter: fires when the client cancels this call or its connection closes. The method keeps running,
+/// and its result is still sent. From [`Context::cancellation`]: fires when the connection closes.
 ///
 /// ```
 /// # use trunkline::{Cancellation, Context, HubError};
@@ -146,9 +146,9 @@ impl Context {
         self.connection().request().user_id()
     }
 
-    /// Claims of the user, from the latest log-in if the client has [refreshed](crate::Hub::authentication_refresh)
-    /// it. Claims, headers, query and address are parsed from the connect request on each call, because storing them
-    /// parsed would make idle connections expensive.
+    /// Claims of the user, from the latest log-in if the client has [refreshed](crate::Hub::authentication_refresh) it.
+    /// Claims, headers, query and address are parsed on each call, because storing them parsed would make idle
+    /// connections expensive.
     #[must_use]
     pub fn claims(&self) -> Claims {
         Claims::of_pairs(self.connection().claims())

@@ -6,9 +6,9 @@
 //!                                       └─ URL and token for each client that negotiates
 //! ```
 //!
-//! After its handshake a server connection is a link like any other, but its session ends with its socket, because a
-//! service cannot resume one and moves clients itself. While the service is unreachable, one slot per hub keeps
-//! trying and the others wait.
+//! After its handshake a server connection is a link whose session ends with its socket, because a service cannot
+//! resume one and moves clients itself. While the service is unreachable, one slot per hub keeps trying and the others
+//! wait.
 
 mod dial_error;
 mod dialled_service;

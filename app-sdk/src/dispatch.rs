@@ -8,8 +8,8 @@
 //!                                                     └─ items, completions, cancellations: to running calls
 //! ```
 //!
-//! The worker takes the messages of one connection in order and starts its calls in that order. It never waits for a
-//! call, because messages that the call needs may be queued behind it.
+//! The worker handles the messages of one connection in order. It never waits for a call, because messages that the
+//! call needs may be queued behind it.
 
 mod app_code;
 #[cfg(test)]

@@ -29,8 +29,8 @@ pub(crate) const INVALID_DATA_NAME: &str = "InvalidDataException";
 /// | `?` on [`InvokeError::Leaving`] | `… HubException: this app server is stopping, call again` |
 /// | [`HubError::named`]`("TimeoutException", "…")`, [`HubError::internal`]`(…)`, `?` on any other error | only that something failed, unless the hub has [detailed errors](crate::Hub::detailed_errors) |
 ///
-/// Like `anyhow::Error`, it does not implement `std::error::Error`, so that `?` can convert any such error, and also
-/// `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
+/// Like `anyhow::Error`, it does not implement `std::error::Error`, so that `?` can convert any such error, `Box<dyn
+/// Error + Send + Sync>` and `anyhow::Error`.
 ///
 /// ```
 /// use trunkline::HubError;
@@ -148,8 +148,8 @@ impl HubError {
         self.0.stage
     }
 
-    /// Whether a client caused it: a policy refuses its user, it disconnected, or it does not answer. Anyone can do
-    /// that, so it is not a failure of the app.
+    /// Whether a client caused it: a policy refuses its user, it disconnected, or it does not answer. Not a failure of
+    /// the app, because anyone can do that.
     pub(crate) fn is_of_client(&self) -> bool {
         use InvokeError as I;
         let is_of_client = |source: &(dyn StdError + Send + Sync + 'static)| match source.downcast_ref() {
@@ -292,8 +292,8 @@ pub enum InvokeError {
     #[error("Connection '{0}' disconnected.")]
     Disconnected(String),
     /// The client's app server is stopping, and its [timeout](crate::Server::shutdown_timeout) has expired before the
-    /// client answered. The client itself remains connected and continues on another app server. With `?`, the caller
-    /// sees this text and that it may call again.
+    /// client answered. The client continues on another app server. With `?`, the caller sees this text and that it may
+    /// call again.
     #[error("this app server is stopping")]
     Leaving,
     /// The client did not answer in time. A late result is dropped.

@@ -6,9 +6,8 @@
 //!                                                selected: start after 1 s ◄──┴──► not selected: stop immediately
 //! ```
 //!
-//! Each app server decides on its own, from the lists of all its proxies, with an unambiguous order: the app server
-//! that started first wins, by its own clock. So a new app server never displaces a running one, unless its clock is
-//! behind.
+//! Each app server decides on its own, from the lists of all its proxies: the app server that started first wins, by
+//! its own clock. So a new app server never displaces a running one, unless its clock is behind.
 //!
 //! - **Graceful stop**: the task ends first. Another app server starts it a second after the proxies have removed
 //!   this one from their lists.
@@ -17,8 +16,7 @@
 //! - **Loss of all proxies**: the app server stops the task 2 s after its last socket closes. If dead sockets stay
 //!   silent, it detects the loss within the resume window, and the proxies wait for two windows.
 //! - **Suspended process**: it stops the task before the task continues.
-//! - **Two app servers without a common proxy** cannot see each other, and both run the task for as long as that
-//!   lasts.
+//! - **Two app servers without a common proxy** both run the task meanwhile.
 
 mod election;
 
@@ -48,8 +46,8 @@ use crate::watchdog::CodeId;
 
 use election::Election;
 
-/// Time for which an app server must be selected before it starts a task. By then the previous one has been notified,
-/// and proxies that connected at the same time have sent their lists.
+/// Time for which an app server must be selected before it starts a task. By then the previous one is notified, and
+/// proxies that connected at the same time have sent their lists.
 const START_AFTER: Duration = Duration::from_secs(1);
 
 /// Interval for checks of a running task, because elapsed time causes no event.

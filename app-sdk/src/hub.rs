@@ -28,8 +28,8 @@ pub(crate) use hub_settings::{HubSettings, check_sub_protocols, checked_name, mi
 pub(crate) use methods::MethodTable;
 pub use methods::Methods;
 
-/// Allowed retention of lost clients' state. Shorter than this, no client would be back in time; longer retention
-/// needs a store that survives the app server.
+/// Allowed retention of lost clients' state. Within less, no client would be back in time; more needs a store that
+/// survives the app server.
 const RESTORED_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// A hub: methods that clients can call at a path.
@@ -191,11 +191,10 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// methods](Methods::filter) are further inside and do not see hooks.
     ///
     /// A filter is an async function of any extractors, the call, and the rest of the chain. It sees every call, in
-    /// starting order, including calls that match no method and calls refused by an extractor or a [policy](Policy);
-    /// [`next.run`](crate::Next::run) then returns the error. The result of the filter is sent to the client. For a
-    /// streaming method it sees the creation of the stream, but not the items.
-    /// [`HubCall::kind`](crate::HubCall::kind) distinguishes methods from hooks; an error instead of `on_connected`
-    /// closes the client.
+    /// starting order, even if it matches no method or an extractor or a [policy](Policy) refuses it;
+    /// [`next.run`](crate::Next::run) then returns the error. The result of the filter is sent to the client. Of a
+    /// stream it sees the creation, but not the items. [`HubCall::kind`](crate::HubCall::kind) distinguishes methods
+    /// from hooks; an error instead of `on_connected` closes the client.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -239,8 +238,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// Restricts the hub to clients that meet the [policy](Policy). Others, including clients without a user, are
     /// refused with 403 when they negotiate, or when they connect without negotiation. A client that connects as a
-    /// different user than it negotiated is closed before `on_connected`. Such a refusal is logged at level `info`,
-    /// not as an error.
+    /// different user than it negotiated is closed before `on_connected`. Refusals are logged at level `info`.
     ///
     /// As with [`on_negotiate`](Self::on_negotiate), proxies ask an app server about each new client, and refuse the
     /// client with 503 if none answers.
@@ -278,30 +276,29 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Called when a client has connected and can receive messages, before any of its own messages. If it fails, the
-    /// client is closed with an error, and `on_disconnected` is not called. Takes extractors only. Several hooks run
-    /// in the order in which they were added, up to the first failure.
+    /// client is closed with an error, without `on_disconnected`. Takes extractors only. Several hooks run in the order
+    /// in which they were added, up to the first failure.
     pub fn on_connected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_connected.push(hook::bindable(hook));
         self
     }
 
-    /// Called once when a client has disconnected and its running methods have ended. The client can no longer
-    /// receive messages. If the client disconnects while no app server has it, for example after a crash, the hook
-    /// runs on the next app server, where neither [`on_connected`](Self::on_connected) nor
-    /// [`on_rehomed`](Self::on_rehomed) has run for it: all data that the hook needs must be in the connect request,
-    /// the claims or a store. Takes extractors only, including [`CloseReason`](crate::call::CloseReason). Several
-    /// hooks run in the order in which they were added, even if one fails.
+    /// Called once when a client has disconnected and its running methods have ended. If the client disconnects while
+    /// no app server has it, for example after a crash, the hook runs on the next app server, without
+    /// [`on_connected`](Self::on_connected) or [`on_rehomed`](Self::on_rehomed): all data that the hook needs must be
+    /// in the connect request, the claims or a store. Takes extractors only, including
+    /// [`CloseReason`](crate::call::CloseReason). Several hooks run in the order in which they were added, even if one
+    /// fails.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_disconnected.push(hook::bindable(hook));
         self
     }
 
-    /// Called instead of `on_connected` when this app server takes over a client whose app server or link was lost;
-    /// the previous app server has not called `on_disconnected`. Groups and user are unchanged.
-    /// [Items](crate::Context::items) were in the memory of the previous app server, so they are empty;
-    /// [`Rehomed`](crate::Rehomed) provides the client's origin and what [`on_leaving`](Self::on_leaving) handed
-    /// over. If the hook fails, the client is closed with an error and may reconnect. Takes extractors only,
-    /// including [`Rehomed`](crate::Rehomed).
+    /// Called instead of `on_connected` when this app server takes over a client whose app server or link was lost; the
+    /// previous app server has not called `on_disconnected`. Groups and user are unchanged.
+    /// [Items](crate::Context::items), which were in the memory of the previous app server, are empty. If the hook
+    /// fails, the client is closed with an error and may reconnect. Takes extractors only, including
+    /// [`Rehomed`](crate::Rehomed), which provides the client's origin and items from [`on_leaving`](Self::on_leaving).
     pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_rehomed.push(hook::bindable(hook));
         self
@@ -341,10 +338,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// that need no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users),
     /// [`HubHandle`](crate::HubHandle), [`State`](axum::extract::State).
     ///
-    /// Called on one of the hub's app servers. If that server crashes, others repeat its notices of the last minute,
-    /// so a notice may arrive twice; see the page *Presence* of the book. Notices about one user are ordered. Users
-    /// who were online before the app started cause no notice; query them with
-    /// [`Users::online`](crate::Users::online).
+    /// Called on one of the hub's app servers. If it crashes, others repeat its notices of the last minute, so a notice
+    /// may arrive twice; see the page *Presence* of the book. Notices about one user are ordered. Query users who were
+    /// online before the app started with [`Users::online`](crate::Users::online).
     ///
     /// ```
     /// use trunkline::{Clients, GroupChanged, Hub, HubError, UserOffline, UserOnline};
@@ -379,9 +375,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called when connections have joined or left a group. Changes within a short time are combined, at most 1000
-    /// per notice. For the choice of app server and the parameters, see [`on_user_online`](Self::on_user_online).
-    /// Each app server of the hub stores the members of all groups for this, about 200 bytes per member.
+    /// Called when connections have joined or left a group. Changes within a short time are combined, at most 1000 per
+    /// notice. For the choice of app server and the parameters, see [`on_user_online`](Self::on_user_online). For this,
+    /// each app server of the hub stores the members of all groups, about 200 bytes each.
     pub fn on_group_changed<H: NoticeHook<S, GroupChanged, M>, M: 'static>(mut self, hook: H) -> Self {
         self.on_group_changed.push(bindable_notice(hook));
         self
@@ -402,9 +398,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Runs a task on one app server of the fleet: of all app servers with a task of this name, the one that started
-    /// first. Takes an async function of extractors that need no client, as in
-    /// [`on_user_online`](Self::on_user_online), and [`ExclusiveRun`](crate::ExclusiveRun).
+    /// Runs a task on one app server of the fleet: of all with a task of this name, the one that started first. Takes
+    /// an async function of extractors that need no client, as in [`on_user_online`](Self::on_user_online), and
+    /// [`ExclusiveRun`](crate::ExclusiveRun).
     ///
     /// ```
     /// use std::time::Duration;
@@ -428,8 +424,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// - After an app server stops, another one starts the task a second later; after a process crash, within about 4
     ///   s; after a machine crash, within two resume windows.
     /// - If an app server has lost its proxies without noticing, two app servers may run the task for at most one
-    ///   resume window (10 s). Two app servers without a common proxy both run it for as long as that lasts. If this
-    ///   must never happen, also take a lease in a store.
+    ///   resume window (10 s). Without a common proxy, both run it. If this must never happen, also take a lease in a
+    ///   store.
     /// - A task that returns `Ok` is finished until another app server is selected, which runs it again. If a task
     ///   fails, this is logged, and the task restarts on the same app server after 6 s.
     /// - The task does not run while no proxy reports the list of app servers: see the page *Timers and jobs* of the
@@ -451,10 +447,9 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     ///   headers, such as cookies.
     /// - Any other response refuses the client, and is passed to it unchanged: status, headers, body.
     ///
-    /// The proxy itself verifies access tokens, so the handler is for everything else: cookies, sessions, the app's
-    /// own tokens in the `Authorization` header. The extractor [`User`](crate::User) provides a user that the proxy
-    /// has verified, for example to check for a ban. If the app does not answer in time, clients are refused with
-    /// 503.
+    /// The proxy itself verifies access tokens, so the handler is for cookies, sessions, and the app's own tokens in
+    /// the `Authorization` header. The extractor [`User`](crate::User) provides a user that the proxy has verified, for
+    /// example to check for a ban. If the app does not answer in time, clients are refused with 503.
     ///
     /// ```
     /// use std::collections::HashMap;
@@ -648,10 +643,10 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// items and user are restored. Disabled by default.
     ///
     /// A connection is lost if it ends without a close by client or app: its proxy crashed, its socket failed, or the
-    /// client timed out. `on_disconnected` runs for it as usual, before `on_connected` of the new connection, which
-    /// already has the groups and items; then [`on_restored`](Self::on_restored) runs. At most 65 536 lost clients
-    /// are kept, with 16 MiB of group names; the oldest are dropped first. For the client side see the page *Stateful
-    /// reconnect* of the book.
+    /// client timed out. Its `on_disconnected` runs as usual, then `on_connected` of the new connection, which already
+    /// has the groups and items, then [`on_restored`](Self::on_restored). At most 65 536 lost clients are kept, with 16
+    /// MiB of group names; the oldest are dropped first. For the client side see the page *Stateful reconnect* of the
+    /// book.
     ///
     /// ```
     /// use std::time::Duration;
@@ -697,9 +692,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Sets how many calls of one client run in parallel; 1 by default, which runs them sequentially. With more, they
-    /// still start in order. Methods with streams do not count: they run in the background. The same holds for a
-    /// method once it waits for a [client result](crate::Client::invoke).
+    /// Sets how many calls of one client run in parallel, starting in order; 1 by default. Methods with streams, and
+    /// those waiting for a [client result](crate::Client::invoke), run in the background and do not count.
     pub fn parallel_invocations(mut self, calls: usize) -> Self {
         self.settings.limits.parallel_invocations = calls;
         self

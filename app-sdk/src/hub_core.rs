@@ -9,8 +9,7 @@
 //! ```
 //!
 //! Each part has its own lock, held for one step at a time. Ending a connection and notifying its proxy are one step.
-//! Nothing here runs app code: if a connection's inbox needs a worker, the method returns `true` and the caller
-//! starts one.
+//! Nothing here runs app code: a method returns `true` if its caller must start a worker for the connection's inbox.
 
 mod acks;
 mod awaited_results;
@@ -113,7 +112,6 @@ impl HubCore {
         &self.outbound.metrics
     }
 
-    /// Sends of frames to this connection.
     pub(crate) fn to<'a>(&'a self, connection: &'a Connection) -> ClientSends<'a> {
         ClientSends::new(&self.outbound, connection, &self.limits)
     }
@@ -184,8 +182,7 @@ impl HubCore {
         is_due
     }
 
-    /// Ends a connection on this app server. Frames that waited for the end of a pause are sent before the
-    /// notification.
+    /// Ends a connection on this app server. Frames that waited for the end of a pause go ahead of the notification.
     fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         self.connections.end(connection, || {
             connection.home().end_pause();

@@ -1,6 +1,5 @@
 #![forbid(unsafe_code)]
 #![doc = include_str!("../README.md")]
-//!
 //! On one machine, a proxy and an app use the same generated development key. Across machines, create a key with
 //! `trunkline token key` and give it to both as `TRUNKLINE_ACCESS_KEY`.
 //!
@@ -48,9 +47,8 @@
 //!   [filter](Hub::filter).
 //! - A [`Policy`] restricts access to a hub, a method or a [module of methods](Methods).
 //! - Each call and hook runs in a [tracing](https://docs.rs/tracing) span at level `debug` with the target
-//!   `trunkline::call` and the fields `hub`, `method`, `connection` and `user`. With
-//!   `RUST_LOG=info,trunkline::call=debug`, log lines inside a call carry these fields; this costs about two
-//!   microseconds per call.
+//!   `trunkline::call`. With `RUST_LOG=info,trunkline::call=debug`, log lines inside a call carry its fields `hub`,
+//!   `method`, `connection` and `user`; this costs about two microseconds per call.
 //! - If the compiler says that a function "is not a hub method", add `#[debug_method]` to get a precise error;
 //!   `debug_hook` and `debug_filter` do the same for hooks and filters.
 //! - Lifetime of a connection: handshake, [`on_connected`](Hub::on_connected), messages, and
@@ -132,12 +130,11 @@
 //! ```
 //!
 //! The methods of [`Clients`] and [`CallerClients`] select the receivers of a send. [`Context::join`],
-//! [`Context::leave`] and [`Groups`] change group membership. Each send costs one frame per proxy, independent of the
-//! number of receivers. Sends that are awaited one after the other arrive in that order, whatever their targets.
-//! Outside a hub, use [`Server::handle`].
+//! [`Context::leave`] and [`Groups`] change group membership. Each send costs one frame per proxy, for any number of
+//! receivers. Sends that are awaited one after the other arrive in that order, whatever their targets. Outside a hub,
+//! use [`Server::handle`].
 //!
-//! A single client can be [invoked](Client::invoke) for a result, wherever it is connected. The result or an
-//! [`InvokeError`] is returned to the calling method or background task.
+//! A single client can be [invoked](Client::invoke) for a result, wherever it is connected.
 //!
 //! ```
 //! use trunkline::{Context, HubError};
@@ -160,8 +157,8 @@
 //!
 //! Normally a short network failure closes the connection, and its state in the app is lost. In a hub that [allows
 //! it](Hub::stateful_reconnect), clients that request it (`withStatefulReconnect`) resume their connection over a new
-//! socket, through any proxy: both ends keep unacknowledged messages and resend them. No message is lost, duplicated
-//! or reordered, and no hook runs. ID, groups, items, calls and streams are kept.
+//! socket, through any proxy, with its ID, groups, items, calls and streams. Both ends resend unacknowledged messages:
+//! none is lost, duplicated or reordered, and no hook runs.
 //!
 //! ```
 //! use trunkline::{Hub, Server};
@@ -171,8 +168,8 @@
 //! ```
 //!
 //! - [`Context`] shows the original connect request: address, headers and query do not change.
-//! - While a client moves to another proxy, messages for this client alone wait: a [send](Receivers::send) to it
-//!   takes longer; a send to many clients does not. The order of awaited sends is kept.
+//! - While a client moves to another proxy, messages for this client alone wait: a [send](Receivers::send) to it takes
+//!   longer. The order of awaited sends is kept.
 //! - A client that does not return within 15 s is disconnected; only then [`on_disconnected`](Hub::on_disconnected)
 //!   runs.
 //! - A proxy buffers [up to 100 000 bytes](Hub::stateful_reconnect_buffer_bytes) per client.
@@ -201,9 +198,9 @@
 //! # Without a proxy
 //!
 //! With the feature `embedded` an app can serve clients itself: `Server::new().hub(…).embedded().into_router()?` runs
-//! the proxy's code inside the app, with unchanged hubs. Several such app servers do not see each other's clients;
-//! for that, put proxies in front. `cargo doc --all-features` shows `Server::embedded`, `Server::allow_origin` and
-//! `Serve::direct_websockets`, which require the feature.
+//! the proxy's code inside the app, with unchanged hubs. Several app servers need proxies in front to see each other's
+//! clients. `cargo doc --all-features` shows `Server::embedded`, `Server::allow_origin` and `Serve::direct_websockets`,
+//! which require the feature.
 //!
 //! # Dialling
 //!

@@ -6,10 +6,9 @@
 //!               socket first)        it)           both until the socket ends; the session continues
 //! ```
 //!
-//! Services are dialled instead ([`dial`](crate::dial)); their server connections have the same kind of session,
-//! which ends with the socket.
+//! Services are dialled instead ([`dial`](crate::dial)); their sessions end with the socket.
 //!
-//! Sockets, handshake, outbox, reader and writer come from [`trunkline_link`], which proxies use as well.
+//! Sockets, handshake, outbox, reader and writer come from [`trunkline_link`], as in proxies.
 
 mod app_socket;
 mod attached;

@@ -111,7 +111,7 @@ impl Kind for Histogram {
 }
 
 /// Declares the families, which all have the label `hub`: name, help text, further labels, and the metrics that a hub
-/// resolves in advance, with the values of these labels.
+/// resolves in advance, with these labels' values.
 macro_rules! families {
     ($($family:ident: $kind:ident($name:literal, $help:literal $(, $label:literal)*)
         => [$($metric:ident($($value:literal),*)),*];)*

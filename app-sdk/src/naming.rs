@@ -40,17 +40,15 @@
 //! | enum, input | JSON: number; MessagePack: exact text | number, or case-insensitive text | exact text |
 //! | keys of dictionaries | unchanged | unchanged | unchanged |
 //!
-//! This applies to method arguments, results, stream items in both directions, sends and client results, for all
-//! clients of the hub, including JavaScript clients, which expect `dueDate` from a .NET server. Values that
-//! MessagePack and JSON encode differently (`Guid`, `DateTime`, `decimal`, `byte[]`) have types in
-//! [`value`](crate::value), with either naming.
+//! This applies to method arguments, results, stream items, sends and client results of all clients of the hub,
+//! including JavaScript clients, which expect `dueDate` from a .NET server. Values that MessagePack and JSON encode
+//! differently (`Guid`, `DateTime`, `decimal`, `byte[]`) have types in [`value`](crate::value), with either naming.
 //!
 //! # Conversion of names
 //!
-//! A name that consists of letters, digits and `_` and begins with a letter is split at each `_`. It is written in
-//! PascalCase for MessagePack (`due_date` becomes `DueDate`), and for JSON converted like
-//! `JsonNamingPolicy.CamelCase` (`dueDate`). Only ASCII letters change. Any other name stays unchanged: `$type`,
-//! `_id`, `content-type`.
+//! A name of letters, digits and `_` that begins with a letter is split at each `_`. It is written in PascalCase for
+//! MessagePack (`due_date` becomes `DueDate`), and for JSON converted like `JsonNamingPolicy.CamelCase` (`dueDate`).
+//! Only ASCII letters change. Other names stay unchanged: `$type`, `_id`, `content-type`.
 //!
 //! - **`#[serde(rename)]` is indistinguishable from a field's own name**, because serde passes only the result.
 //!   Renamed names are converted too, which keeps acronyms: `#[serde(rename = "IPAddress")]` becomes `IPAddress` in
@@ -77,8 +75,8 @@
 //!
 //! # Three pitfalls of the default naming
 //!
-//! With [`Naming::Serde`], a .NET client with default options uses different names, and the mismatch causes no error:
-//! missing properties keep their default values.
+//! With [`Naming::Serde`], a .NET client with default options uses different names, without an error: missing
+//! properties keep their default values.
 //!
 //! 1. JSON names must match exactly, and .NET clients write camelCase: `dueDate` does not match `due_date`.
 //! 2. .NET clients use PascalCase in MessagePack but not in JSON: no `rename_all` fits both.

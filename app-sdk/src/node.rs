@@ -1,7 +1,7 @@
 //! One proxy from the view of one hub: its links, including the send link.
 //!
 //! A dialled service has a node per server connection: messages for a client go through the server connection that
-//! carries the client, because the service may host it elsewhere than its other connections.
+//! carries it, because the service may host its connections at different places.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,8 +55,8 @@ impl<'a> NodeName<'a> {
         Self { name, boot, service: None }
     }
 
-    /// Name and boot ID used for replaying earlier frames. All connections of a service share them, so that a service
-    /// gets each frame once.
+    /// Name and boot ID for replaying earlier frames, shared by all connections of a service, so that it gets each
+    /// frame once.
     pub(crate) fn replay_key(self) -> (&'a str, &'a str) {
         self.service.map_or((self.name, self.boot), |service| (service, ""))
     }
@@ -199,9 +199,9 @@ impl Node {
         write(&self.pool).open(slot, outbox);
     }
 
-    /// Ends the slot's session and moves unsent frames to the next send link, ahead of newer ones. All under one
-    /// lock, because a caller that finds an outbox closed looks up the [send link](Self::send_link) again. If no link
-    /// is left, they move to the `successor`.
+    /// Ends the slot's session and moves unsent frames to the next send link, or without a link to the `successor`,
+    /// ahead of newer ones. All under one lock, because a caller that finds an outbox closed looks up the [send
+    /// link](Self::send_link) again.
     pub(crate) fn end(&self, slot: u32, successor: Option<&Self>) -> LinkSessionEnd {
         let mut pool = write(&self.pool);
         let ended = pool.end(slot, |outbox| outbox.is_open());
@@ -224,7 +224,7 @@ impl Node {
     /// Waits until the proxy has received everything queued for it since the mark, over any links.
     ///
     /// No frames are recorded: everything queued before this call precedes the last frame of the send link. Any loss
-    /// since the mark counts, even if the frame in question was not affected.
+    /// since the mark counts, even of other frames.
     pub(crate) async fn delivered(&self, since: LossMark) -> Result<(), DeliveryError> {
         if self.is_of_service() {
             return Err(DeliveryError::Unsupported);
@@ -297,9 +297,8 @@ impl Node {
 
 /// Live link sessions of one node, and its send link, which carries all outgoing frames. Pure logic.
 ///
-/// The send link is the open slot with the lowest number at the time of selection. It remains selected while its
-/// session lives, even if its socket is interrupted or a lower slot opens, because switching would reorder frames in
-/// flight.
+/// The send link is the open slot with the lowest number when selected. It stays selected while its session lives, even
+/// if its socket is interrupted or a lower slot opens, because switching would reorder frames in flight.
 #[derive(Debug)]
 struct LinkPool<L> {
     live: BTreeMap<u32, L>,

@@ -4,9 +4,9 @@
 //!  clients, groups, results ──► Outbound ──► Node (one proxy) ──► LinkOutbox of its send link ──► link writer
 //! ```
 //!
-//! All frames for a proxy go through one queue, the outbox of its send link, so they have one order across all kinds.
-//! Other modules read and write the sockets. A send to many clients is tracked until it is queued at all proxies, so
-//! that a connection that moves between proxies receives it from exactly one.
+//! All frames for a proxy go through one queue, the outbox of its send link, so they have one order. Other modules read
+//! and write the sockets. A send to many clients is tracked until it is queued at all proxies, so that a connection
+//! that moves between proxies receives it from exactly one.
 
 mod proxies;
 mod replay_buffer;
@@ -155,7 +155,7 @@ impl Outbound {
 
     /// Queues a frame for every proxy. Returns the proxies, and how many of them accepted it.
     ///
-    /// Proxies with free space are served first, so that a slow proxy delays others as little as possible.
+    /// Proxies with free space are served first, so that a slow proxy delays others little.
     pub(crate) async fn send_to_all(&self, frame: &Bytes) -> (Arc<[Arc<Node>]>, usize) {
         let send = self.begin_send();
         let nodes = self.nodes_for(|| frame.clone());
@@ -244,7 +244,7 @@ impl Outbound {
     }
 
     /// Requests a proxy to pause or resume a client; never waits. Must be called under the lock of the flow control
-    /// that made the decision, or requests could be reordered.
+    /// that made the decision, which keeps requests in order.
     pub(crate) fn control_flow(&self, node: &Node, connection_id: ByteString, operation: FlowOperation) {
         if operation == FlowOperation::Pause {
             self.metrics.pauses.inc();

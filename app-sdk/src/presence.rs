@@ -36,8 +36,8 @@ use view::{FirstSnapshot, LAST_TICKS, PresenceView};
 /// proxy takes less.
 pub(crate) const PRESENCE_GRACE: Duration = Duration::from_secs(5);
 
-/// Interval of ticks while there are pending changes. Grace periods are counted in ticks, so that they do not expire
-/// immediately when a suspended process continues.
+/// Interval of ticks while there are pending changes. Grace periods count ticks, so that they do not expire immediately
+/// when a suspended process continues.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Ticks after which a node without sockets counts as lost. A live node dials again within 2 s.

@@ -33,10 +33,10 @@ pub use raw_message::RawMessage;
 
 /// Raw endpoint: a path and an async function that runs once per client.
 ///
-/// Proxies, transports, negotiation, users and claims work as for a [`Hub`](crate::Hub), with a separate pool of
-/// links. Without a hub protocol, there are no methods and no groups. The handler takes what axum's handlers take:
-/// [`State`](axum::extract::State), and [`RawConnection`] last, in place of axum's `WebSocket`. It returns nothing,
-/// or a `Result` with [`HubError`](crate::HubError); an error closes the connection as failed.
+/// Proxies, transports, negotiation, users and claims work as for a [`Hub`](crate::Hub), with a separate pool of links,
+/// but there are no methods and no groups. As in axum, the handler takes [`State`](axum::extract::State), and last, in
+/// place of a `WebSocket`, [`RawConnection`]. It returns nothing, or a `Result` with [`HubError`](crate::HubError); an
+/// error closes the connection as failed.
 ///
 /// ```
 /// use axum::extract::State;
@@ -155,9 +155,9 @@ impl<S: Clone + Send + Sync + 'static> RawEndpoint<S> {
     /// `None`, and [`is_leaving`](RawConnection::is_leaving) returns `true`. After the handler has returned, another
     /// app server runs its own handler for the same connection: [`rehomed`](RawConnection::rehomed) returns the value
     /// given to [`hand_over`](RawConnection::hand_over). A client is closed if its handler fails or does not return
-    /// within [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or if its app server crashes. If a
-    /// client disconnects before the next app server has it, the handler there still runs, without items, and its
-    /// first `recv` returns `None`. All app servers of the endpoint must enable this setting.
+    /// within [`Server::shutdown_timeout`](crate::Server::shutdown_timeout), or if its app server crashes. If it
+    /// disconnects before the next app server has it, the handler there still runs, without items, and its first `recv`
+    /// returns `None`. All app servers of the endpoint must enable this setting.
     ///
     /// ```
     /// use trunkline::{HubError, RawConnection, RawEndpoint};

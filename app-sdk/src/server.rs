@@ -187,8 +187,8 @@ impl Server {
         self
     }
 
-    /// Registers the server's metrics in a registry of the app. [`ServerHandle::metrics`] then serves all metrics of
-    /// this registry. By default the server has its own registry. A registry can hold the metrics of only one server.
+    /// Registers the server's metrics in a registry of the app, which can hold only one server's.
+    /// [`ServerHandle::metrics`] then serves all metrics of this registry. By default the server has its own registry.
     /// The crate is re-exported: `trunkline::prometheus::Registry`.
     pub fn metrics_registry(mut self, registry: &prometheus::Registry) -> Self {
         if let Err(error) = self.core.metrics.share(registry) {
@@ -198,18 +198,18 @@ impl Server {
     }
 
     /// Adds an access key that the proxies have too. For a rotation, add several, separated by commas or by further
-    /// calls: all of them are accepted. Without a key, the server reads `TRUNKLINE_ACCESS_KEY` and the files that
-    /// `TRUNKLINE_ACCESS_KEY_FILE` names. Without these, it uses the development key of this machine, which works
-    /// only for proxies on this machine.
+    /// calls: all are accepted. Without a key, the server reads `TRUNKLINE_ACCESS_KEY` and the files that
+    /// `TRUNKLINE_ACCESS_KEY_FILE` names; without these, it uses the development key, which works only for proxies on
+    /// this machine.
     pub fn access_key(mut self, key: impl Into<String>) -> Self {
         self.keys.push(key.into());
         self
     }
 
-    /// Adds a host by which proxies dial this app server, that is, the host of their `--upstream`: `shop`,
-    /// `*.shop.svc` or `10.0.0.7`. Separate several by commas or by further calls. Proxies that dialled another name,
-    /// by mistake or in an attack, are then refused. Without a host, the server reads `TRUNKLINE_DIALLED_AS`; without
-    /// that, it accepts every name. Use it if several apps share one access key.
+    /// Adds a host by which proxies dial this app server, that is, the host of their `--upstream`: `shop`, `*.shop.svc`
+    /// or `10.0.0.7`. Separate several by commas or by further calls. Proxies that dialled another name, by mistake or
+    /// in an attack, are refused. Without a host, the server reads `TRUNKLINE_DIALLED_AS`; without that, it accepts
+    /// every name. Use it if several apps share one access key.
     pub fn dialled_as(mut self, host: impl Into<String>) -> Self {
         self.names.push(host.into());
         self
@@ -222,10 +222,9 @@ impl Server {
         self
     }
 
-    /// Sets the time limit for running methods when the server [stops](ServerHandle::shutdown); 10 s by default.
-    /// After it, they are aborted and their callers get an error. Methods that then wait for a client's result or for
-    /// the rest of its upload get [`InvokeError::Leaving`](crate::InvokeError::Leaving) and one more second to
-    /// return.
+    /// Sets the time limit for running methods when the server [stops](ServerHandle::shutdown); 10 s by default. Then
+    /// they are aborted and their callers get an error. Methods waiting for a client's result or the rest of its upload
+    /// get [`InvokeError::Leaving`](crate::InvokeError::Leaving) and one more second to return.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
@@ -234,15 +233,14 @@ impl Server {
     /// Dials a service instead of being dialled by proxies: a Trunkline proxy with an `--access-key`, or Azure
     /// SignalR. Use it for app servers that accept no connections from outside, for example behind NAT or a firewall.
     ///
-    /// The service's portal or operator provides the connection string, in the format of Azure's SDK for
-    /// .NET: `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. An `https` endpoint requires the feature
-    /// `tls`. Over `http` to another machine, both ends prove that they have the key and encrypt with it, as between
-    /// proxies and app servers. A service that does not support this, such as Azure's, is refused unless
-    /// [`allow_plain_http`](Self::allow_plain_http) is set.
+    /// The service's portal or operator provides the connection string, in the format of Azure's SDK for .NET:
+    /// `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`. An `https` endpoint requires the feature `tls`.
+    /// Over `http` to another machine, both ends prove that they have the key and encrypt with it. A service that does
+    /// not support this, such as Azure's, is refused unless [`allow_plain_http`](Self::allow_plain_http) is set.
     ///
     /// The router then answers `POST {hub}/negotiate` of each hub: it authenticates the user with the access token or
-    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate) as before, and redirects the client to the service. Neither
-    /// pages nor hubs have to change.
+    /// [`Hub::on_negotiate`](crate::Hub::on_negotiate), and redirects the client to the service. Pages and hubs stay
+    /// unchanged.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -260,14 +258,13 @@ impl Server {
     ///
     /// - Call `into_router` in the Tokio runtime that runs the hubs. It returns an error if the connection string is
     ///   invalid; the error names the key of the string and the allowed values.
-    /// - A service that can't be reached is no error: the server retries without limit and logs the cause and what to
-    ///   check. Until then, negotiate responds with 503.
+    /// - While a service can't be reached, the server retries and logs the cause and what to check, and negotiate
+    ///   responds with 503.
     /// - Several calls dial several services. Each client is redirected to one of them; sends go to all.
     /// - Without an [`access_key`](Self::access_key), the key of the connection string also verifies the users'
     ///   tokens.
-    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). All
-    ///   messages that a call sends use its client's connection, so they arrive in order. The same applies to a task
-    ///   outside of calls.
+    /// - Each hub has five connections to the service ([`server_connections`](Self::server_connections)). All messages
+    ///   of a call use its client's connection, so they arrive in order, as do those of a task outside of calls.
     /// - Raw endpoints are not available through a service.
     pub fn dial(mut self, connection_string: impl AsRef<str>) -> Self {
         match connection_string.as_ref().parse() {
@@ -278,8 +275,8 @@ impl Server {
     }
 
     /// Allows plain HTTP to services on other machines that are [dialled](Self::dial) by `http` URLs. Anyone on the
-    /// network path, or at the address, can then read and forge the messages of this app server and its clients. The
-    /// environment variable `TRUNKLINE_DIAL_PLAIN_HTTP=true` has the same effect.
+    /// network path, or at the address, can then read and forge the messages of this app server and its clients. Also
+    /// set by the environment variable `TRUNKLINE_DIAL_PLAIN_HTTP=true`.
     pub fn allow_plain_http(mut self) -> Self {
         self.plain_http = PlainHttp::Anywhere;
         self
@@ -294,12 +291,11 @@ impl Server {
 
     /// Serves clients without a proxy: the router also handles negotiate and connect at the path of each hub.
     ///
-    /// This runs the proxy's code on its own thread, for this app server only. Clients of several such app servers
-    /// are not connected to each other. To connect them, add proxies; hubs need no change. Proxies can be added at
-    /// any time, even while clients connect here.
+    /// This runs the proxy's code on its own thread, for this app server only. To connect clients of several app
+    /// servers, add proxies, at any time; hubs need no change.
     ///
     /// - Call `into_router` in the Tokio runtime that runs the hubs.
-    /// - Paths of hubs are case-sensitive because the router's are. A trailing slash makes no difference.
+    /// - Paths of hubs are case-sensitive, like the router's; a trailing slash makes no difference.
     /// - The access key seals the connection tokens. Without one, pages of this machine may connect from any origin;
     ///   see [`allow_origin`](Self::allow_origin).
     /// - [`ServerHandle::shutdown`] asks clients to reconnect.
@@ -332,8 +328,8 @@ impl Server {
     }
 
     /// Allows pages of this origin, such as `https://app.example`, `https://*.example.com` or `tauri://localhost`, to
-    /// connect to hubs that are served [without a proxy](Self::embedded). Pages of the app itself are always allowed.
-    /// The proxy's equivalent is `--allow-origin`.
+    /// connect to hubs that are served [without a proxy](Self::embedded), like `--allow-origin` of a proxy. Pages of
+    /// the app itself are always allowed.
     #[cfg(feature = "embedded")]
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
         self.node.allow_origins.push(origin.into());
@@ -379,16 +375,16 @@ impl Server {
         self
     }
 
-    /// Returns a handle for sends, metrics and shutdown from anywhere in the app. It is valid before and after the
-    /// router is made.
+    /// Returns a handle for sends, metrics and shutdown from anywhere in the app, valid before and after the router is
+    /// made.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle::new(Arc::clone(&self.core))
     }
 
     /// Returns the routes for proxies, all below `/.trunkline/`, to merge into the app's router. Merge them after the
-    /// `.layer(…)` of a middleware that requires a login: proxies have no login and would be refused. The routes
-    /// check the access key themselves.
+    /// `.layer(…)` of a middleware that requires a login, which proxies don't have. The routes check the access key
+    /// themselves.
     ///
     /// ```
     /// use axum::{Router, middleware, routing::get};
@@ -403,10 +399,10 @@ impl Server {
     /// # Ok(()) }
     /// ```
     ///
-    /// Serve the router with [`trunkline::serve`](crate::serve()). If you serve it in another way, use
-    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key is refused to other
-    /// machines, and set `TCP_NODELAY` ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no
-    /// message waits for a full packet.
+    /// Serve the router with [`trunkline::serve`](crate::serve()). Otherwise, use
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that the development key is refused to other machines,
+    /// and set `TCP_NODELAY` ([`ListenerExt::tap_io`](axum::serve::ListenerExt::tap_io)), so that no message waits for
+    /// a full packet.
     ///
     /// # Errors
     /// Returns the first error if a hub, a method or a key is invalid.
@@ -460,8 +456,8 @@ impl Server {
         Ok(router.with_state(()))
     }
 
-    /// Opens an in-memory link to each hub for a test that acts as the proxy. Needs a runtime. Uses the given keys,
-    /// or a random one.
+    /// Opens an in-memory link to each hub for a test that acts as the proxy. Needs a runtime. Uses the given keys, or
+    /// a random one.
     pub(crate) fn into_links(
         mut self,
         mut socket_of: impl FnMut(&HubManifest, LinkedHub) -> LinkSocket,

@@ -27,9 +27,8 @@ use signature::FunctionKind;
 
 /// Checks a hub method on its own, so that the compiler reports where a mistake is.
 ///
-/// Without it, an invalid method causes an error where it is registered, with the same text for all kinds of
-/// mistakes. With it, the error appears at the wrong parameter, result or `.await`, and says what to write there. The
-/// function itself is unchanged.
+/// Without it, any mistake in a method causes one and the same error where the method is registered. With it, the error
+/// appears at the wrong parameter, result or `.await`, and says what to write there. The function is unchanged.
 ///
 /// ```
 /// use trunkline::{Context, HubError, debug_method};
@@ -42,8 +41,8 @@ use signature::FunctionKind;
 /// # let _ = trunkline::Hub::<()>::new("/chat").method("Say", say);
 /// ```
 ///
-/// The hub's state is taken from the only `State<T>` parameter, or `()`. If that is not the hub's state type, for
-/// example with parts of a state, name it:
+/// The hub's state is taken from the only `State<T>` parameter, or `()`. If the hub has another state type, for example
+/// with parts of a state, name it:
 ///
 /// ```
 /// use axum::extract::{FromRef, State};
@@ -177,8 +176,8 @@ pub fn derive_from_context(item: TokenStream) -> TokenStream {
 /// }
 /// ```
 ///
-/// This is the derive of the crate [`ts-rs`](https://docs.rs/ts-rs), where its attributes are documented. The app
-/// needs no dependency on that crate.
+/// This is the derive of the crate [`ts-rs`](https://docs.rs/ts-rs), which documents its attributes. The app need not
+/// depend on it.
 #[proc_macro_derive(TS, attributes(ts))]
 pub fn derive_ts(item: TokenStream) -> TokenStream {
     typescript::expand(&item.into()).into()

@@ -1,6 +1,6 @@
 //! Types as written: references, `Result`s, streams, states.
 //!
-//! A macro sees tokens, not types, so this works only for the usual names. The compiler checks the rest.
+//! A macro sees tokens, not types, so this works only for the usual names.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens;

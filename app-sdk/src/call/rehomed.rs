@@ -47,8 +47,8 @@ pub struct Rehomed {
 }
 
 impl Rehomed {
-    /// The [instance](crate::ServerHandle::instance) that served the connection before. If only its link was lost,
-    /// this is the current instance, and its [items](crate::Context::items) still exist.
+    /// The [instance](crate::ServerHandle::instance) that served the connection before: the current one if only its
+    /// link was lost, so that its [items](crate::Context::items) still exist.
     #[must_use]
     pub fn from(&self) -> &str {
         &self.from

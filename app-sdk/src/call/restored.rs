@@ -29,8 +29,7 @@ pub struct Restored(RestoredFrom);
 
 impl Restored {
     /// Downtime of the client, during which it may have missed messages. Measured from the last moment at which the
-    /// client was known to be connected: never too short, but possibly too long by the time it takes to detect a lost
-    /// connection.
+    /// client was certainly connected: never too short, but too long by the time it takes to detect the loss.
     #[must_use]
     pub fn gone_for(&self) -> Duration {
         self.0.gone_for

@@ -7,8 +7,7 @@ use crate::error::AskError;
 
 /// Combined result of a query to all proxies, with the time of the query and the proxies that did not reply.
 ///
-/// Each proxy knows only its own clients, so the value lacks the clients of proxies that did not reply in time.
-/// Dereferences to the value.
+/// The value, to which this dereferences, lacks the clients of proxies that did not reply in time.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {

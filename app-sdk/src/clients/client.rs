@@ -77,8 +77,7 @@ impl Client {
     ///
     /// The client may be connected to any proxy and assigned to any app server. While a method waits here, further
     /// calls of its own client may start, because the result could be queued behind them. Dropping the future cancels
-    /// the wait; a late result is ignored. If the client is reassigned to another app server meanwhile, its result
-    /// still arrives.
+    /// the wait; a late result is ignored. The result arrives even if the client is reassigned to another app server.
     ///
     /// # Errors
     /// If the client is not connected or disconnects, does not answer in time, returns an error (from its handler, or

@@ -26,8 +26,8 @@ impl Receivers {
     /// there were any.
     ///
     /// Each client receives the reason (if not empty) in its close message and does not reconnect automatically.
-    /// Messages sent before arrive first. The close cause is `app_closed` if the client's own app server requested
-    /// it, and `ordered` if another one did.
+    /// Messages sent before arrive first. The close cause is `app_closed` for clients of this app server, `ordered` for
+    /// others.
     ///
     /// ```no_run
     /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {

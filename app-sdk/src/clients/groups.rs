@@ -18,8 +18,8 @@ use crate::node::Node;
 
 /// Group membership. A group exists while it has members.
 ///
-/// The proxy that holds the connection stores its membership, so membership survives this app server. A change is
-/// complete when its future returns: subsequent sends reach the new member.
+/// The connection's proxy stores its membership, which therefore survives this app server. A change is complete when
+/// its future returns: subsequent sends reach the new member.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle, id: &str) -> Result<(), Box<dyn std::error::Error>> {
@@ -70,8 +70,7 @@ impl Groups {
         self.change_connection(connection_id.as_ref().into(), None, MembershipChange::Leave).await
     }
 
-    /// Adds all current connections of a user to a group. Later connections are not added; use `on_connected` for
-    /// them.
+    /// Adds all current connections of a user to a group. For later ones, use `on_connected`.
     ///
     /// # Errors
     /// The errors of [`add`](Self::add).
@@ -226,7 +225,7 @@ fn checked_query_name(group: impl AsRef<str>) -> Result<ByteString, AskError> {
     if group.as_ref().is_empty() { Err(AskError::EmptyGroupName) } else { Ok(group.as_ref().into()) }
 }
 
-/// Combined outcome of a change: one proxy that made it is enough. A proxy without the connection has nothing to do.
+/// Combined outcome of a change: one proxy that made it is enough; one without the connection has nothing to do.
 fn outcome(replies: Vec<ProxyReply>) -> Result<(), GroupError> {
     let is_done = |reply: &ProxyReply| reply.as_ref().is_ok_and(|ack| ack.status == AckStatus::Ok);
     if replies.iter().any(is_done) { Ok(()) } else { replies.into_iter().try_for_each(done) }

@@ -25,8 +25,8 @@ pub trait Askable: Target {
 }
 
 impl Receivers {
-    /// Any call fails to compile. It exists so that the compiler explains how to select a single client, instead of
-    /// reporting "no method named `invoke`".
+    /// Fails to compile, so that the compiler explains how to select a single client, instead of reporting "no method
+    /// named `invoke`".
     #[doc(hidden)]
     pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError>
     where

@@ -43,18 +43,16 @@ impl Receivers {
     /// with an open link.
     ///
     /// The arguments are encoded once per hub protocol and sent as one frame per proxy, for any number of receivers.
-    /// Sends that are awaited one after the other arrive in that order. If the queue of a link is full, the send waits.
-    /// If the link ends meanwhile, the send continues with the next link to that proxy; without another link, it skips
-    /// the proxy. A send without receivers is not an error. [`Sent::acknowledged`] waits until the proxies have
-    /// received it.
+    /// Sends that are awaited one after the other arrive in that order. If the queue of a link is full, the send waits;
+    /// if the link ends, it continues with the next link to that proxy, or skips the proxy. A send without receivers is
+    /// not an error. [`Sent::acknowledged`] waits until the proxies have received it.
     ///
     /// A send to **one** client of this app server, the caller or one connection id, also waits while more than 256 KiB
     /// of messages for this client alone are unconfirmed. Results and stream items wait in the same way. So a method
-    /// can send to its caller in a loop, at the speed of the caller, without delaying other clients. A send to several
-    /// connections, groups, users or all never waits for a client. The wait ends when the client disconnects or moves
-    /// to another app server, as if the send had started then. A client that accepts nothing for
-    /// `--slow-client-timeout` is closed. Sends to clients of earlier proxy versions, dialled services and other app
-    /// servers don't wait for the client.
+    /// can send to its caller in a loop, at the speed of the caller, without delaying other clients. The wait ends when
+    /// the client disconnects or moves to another app server, as if the send had started then. A client that accepts
+    /// nothing for `--slow-client-timeout` is closed. Sends to several connections, groups, users or all, and to
+    /// clients of earlier proxy versions, dialled services and other app servers, never wait for a client.
     ///
     /// # Errors
     /// If an argument can't be encoded, a group name is empty, the message is too large for a link or for its single

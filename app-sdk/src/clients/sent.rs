@@ -1,7 +1,7 @@
 //! Result of a send.
 //!
-//! A send only records its proxies and a mark for detecting lost links. Waiting for acknowledgement means waiting until
-//! each proxy has acknowledged everything queued for it so far, which links do anyway.
+//! A send only records its proxies and a mark for detecting lost links. The wait for acknowledgement lasts until each
+//! proxy has acknowledged everything queued for it so far.
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,10 +76,9 @@ impl Sent {
 
     /// Waits up to 15 s until all proxies that accepted the message have acknowledged it. Returns their number.
     ///
-    /// A proxy acknowledges messages that it has read from the link and put into its clients' queues, with a delay of
-    /// at most 100 ms. After that, only a crash of the proxy or a failure of the client connection can lose the
-    /// message. An interrupted link resends the message when it resumes. So an outbox marks a row as sent only after
-    /// this wait:
+    /// Within 100 ms, a proxy acknowledges messages that it has put into its clients' queues. After that, only a crash
+    /// of the proxy or a failure of the client connection can lose the message. An interrupted link resends the message
+    /// when it resumes. So an outbox marks a row as sent only after this wait:
     ///
     /// ```
     /// # trait Outbox { async fn next(&self) -> Option<(u64, String)>; async fn mark_sent(&self, number: u64); }
@@ -91,11 +90,10 @@ impl Sent {
     /// # Ok(()) }
     /// ```
     ///
-    /// If the wait fails, the row is sent again, so clients may receive it twice and should deduplicate by its number.
-    /// With many rows, send them one after the other, keep each `Sent`, and wait afterwards: they are acknowledged
-    /// together. A node embedded in the app accepts messages immediately. [Dialled services](crate::Server::dial) send
-    /// no acknowledgements, so the result is an error for them. The wait does not include clients: a slow or
-    /// disconnected client may still miss a message that its proxy has.
+    /// If the wait fails, the row is sent again, so clients should deduplicate by its number. Send many rows one after
+    /// the other, keep each `Sent`, and wait afterwards: they are acknowledged together. A node embedded in the app
+    /// accepts messages immediately. [Dialled services](crate::Server::dial) send no acknowledgements, which is an
+    /// error here. A slow or disconnected client may still miss a message that its proxy has.
     ///
     /// # Errors
     /// If no proxy accepted the message, or some may not have it; [`NotAcknowledged`] lists these.

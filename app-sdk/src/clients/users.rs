@@ -13,8 +13,8 @@ use super::question::{all_nodes, failure, is_anywhere, query_limited};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
-/// Users of a hub, on all proxies. Each query goes to all proxies, which know exactly their own clients. An
-/// [`Answer`] states its age and which proxies did not reply.
+/// Users of a hub, on all proxies. Each query goes to all proxies. An [`Answer`] states its age and which proxies did
+/// not reply.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,7 +1,7 @@
 //! State of a connection in a hub that restores lost clients: its groups, and the lost connection that it restores.
 //!
-//! Stored among the connection's items, under types that the app cannot name. So connections of other hubs use no
-//! memory for it, and taking the items takes this state too.
+//! Stored among the connection's items, under types that the app cannot name, so that connections of other hubs use no
+//! memory for it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

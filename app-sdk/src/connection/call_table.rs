@@ -6,10 +6,10 @@
 //!                     └─ no, or an earlier call is queued ─► queued ──next_queued──► running ──release──► done
 //! ```
 //!
-//! Calls start in order. A queued call already owns its ID and uploads, so subsequent messages for it find them:
-//! items are queued in the uploads, and a cancellation takes effect when the method starts.
+//! Calls start in order. A queued call already owns its ID and uploads: items are queued in the uploads, and a
+//! cancellation takes effect when the method starts.
 //!
-//! Generic over the handle `C` of a call; the tables need only its [`CallState`].
+//! Generic over the handle `C` of a call: only its [`CallState`] matters.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -164,7 +164,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         wakers
     }
 
-    /// Ends a call and releases its slot.
     pub(crate) fn release(&mut self, call: &CallState) {
         debug_assert!(self.running > 0, "only a call that began ends");
         self.running = self.running.saturating_sub(1);

@@ -1,5 +1,5 @@
 //! Gate for messages to one client: senders wait here for the client's [window](ClientWindow), and marks follow queued
-//! messages. For a node without support for marks, the gate is always open.
+//! messages. Always open for a node without support for marks.
 
 use tokio_util::sync::CancellationToken;
 

@@ -6,15 +6,15 @@
 //!    └─else──► in line ──first, and space┘
 //! ```
 //!
-//! A mark is a number sent in order with the data; its confirmation frees all bytes before it. A single message of any
-//! size fits when nothing is unconfirmed. Marks can be sent again: on the next send link after a lost link, and to the
-//! new node of a moved client. Numbers are unique in the process, so a late confirmation of an older mark never
-//! confirms newer data, and a client without open marks needs no state.
+//! A mark is a number sent in order with the data; its confirmation frees all bytes before it. A message of any size
+//! fits when nothing is unconfirmed. Marks are sent again on the next link after a lost link, and to the new node of a
+//! moved client. Numbers are unique in the process, so a late confirmation never confirms newer data, and a client
+//! without open marks needs no state.
 //!
 //! **Invariant: waits form no cycle.** A sender waits for the window of its client first, then for the end of a move,
 //! then for space on the link. While waiting for the window it holds no lock, no permit to queue a frame (so no move
 //! waits for it), no position in the queue of a link, and no worker of another connection. A window is freed by the
-//! reader of a link, by the end of a connection, or by a dropped sender, and none of these waits.
+//! reader of a link, the end of a connection, or a dropped sender, none of which waits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

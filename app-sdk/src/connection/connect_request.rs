@@ -20,8 +20,8 @@ use crate::telemetry::{READS_HEADERS, TRACEPARENT_HEADER, TRACESTATE_HEADER};
 const PRIVATE_HEADERS: [&str; 6] =
     [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER, RESTORES_HEADER];
 
-/// Connect request, stored encoded and parsed on demand: a browser's headers take a kilobyte encoded but several as a
-/// map, and few methods read them. The frame is one allocation of exactly its size, and IDs are ranges in it.
+/// Connect request, stored encoded and parsed on demand: few methods read the headers, and a browser's take a kilobyte
+/// encoded but several as a map. The frame is one allocation of exactly its size, and IDs are ranges in it.
 #[derive(Debug)]
 pub(crate) struct ConnectRequest {
     /// The connection existed before, on another app server or another link.
@@ -63,8 +63,8 @@ impl FrameRange {
 }
 
 impl ConnectRequest {
-    /// Copies `body`, the frame that `message` was decoded from: the original may be a small part of a large
-    /// WebSocket message, which would otherwise stay in memory with the connection.
+    /// Copies `body`, the frame that `message` was decoded from. Otherwise a large WebSocket message around it might
+    /// stay in memory with the connection.
     pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
         let id = FrameRange::of(message.connection_id.as_bytes(), body);
         debug_assert!(id.is_some(), "the message was read from this frame");

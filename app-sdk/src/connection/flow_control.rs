@@ -7,8 +7,8 @@
 //!           └─────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! While a method waits for the client itself, a pause could last forever: the result is queued behind unread
-//! messages. In that case the budget is larger, and if it is exceeded too, the waits fail.
+//! While a method waits for the client itself, a pause could last forever: the result is queued behind unread messages.
+//! So the budget is then larger; if it is exceeded too, the waits fail.
 
 use trunkline_protocol::service::FlowOperation;
 

@@ -1,7 +1,6 @@
 //! Home of a connection: the link that delivers the client's messages, and the path of frames to the client.
 //!
-//! Most homes are fixed. A movable one is a [`ClientHome`] behind a lock, under which frames are queued, so that they
-//! keep their order.
+//! Most homes are fixed. A movable one is a [`ClientHome`] behind a lock, which keeps queued frames in order.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -137,8 +136,8 @@ impl Home {
         }
     }
 
-    /// Pauses the client at the request of its own node. The acknowledgement is sent once no other frame is in
-    /// flight. Returns the pause if a node must end it.
+    /// Pauses the client at the request of its own node. The acknowledgement is sent once no other frame is in flight.
+    /// Returns the pause if a node must end it.
     pub(crate) fn pause(&self, node: &Arc<Node>, acknowledgement: Bytes) -> Option<(u32, OwnedNotified)> {
         let Self::Movable(home) = self else { return None };
         let mut home = lock(home);

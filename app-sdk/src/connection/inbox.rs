@@ -1,5 +1,4 @@
-//! Inbox of one connection: the queue of its handlers. Pure logic that decides when a worker must be started and when
-//! the client must be paused.
+//! Inbox of one connection: decides when a worker must be started and when the client must be paused. Pure logic.
 //!
 //! ```text
 //!  push ──► waiting bytes ──next──► handshake, message, … ──► input ended ──► close
@@ -7,9 +6,9 @@
 //!                                              └─► calls: running, queued, uploads
 //! ```
 //!
-//! The worker keeps reading while calls are running or queued, because items, completions and cancellations behind them
-//! must get through. Queued calls still count as waiting bytes. If a command such as `push` returns `true`, its caller
-//! must start a worker.
+//! The worker keeps reading while calls are running or queued, for the items, completions and cancellations behind
+//! them. Queued calls count as waiting bytes. If a command such as `push` returns `true`, its caller must start a
+//! worker.
 
 use std::collections::BTreeSet;
 use std::task::Waker;
@@ -240,8 +239,8 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.start_if_due(limits)
     }
 
-    /// Lets a close no longer wait for calls, and drops queued ones. Returns the methods that are still running, and
-    /// whether a worker must be started; `None` if no call is running.
+    /// Lets a close no longer wait for calls, and drops queued ones. Returns the methods still running, and whether a
+    /// worker must be started; `None` without running calls.
     pub(crate) fn give_up_calls(&mut self) -> Option<(BTreeSet<ByteString>, bool)> {
         let rare = self.rare.as_mut().filter(|rare| rare.close.is_some() && !self.calls.is_idle())?;
         rare.gives_up_calls = true;

@@ -100,8 +100,7 @@ impl Input {
     }
 }
 
-/// Copies short, long-lived bytes out of their shared buffer, so that they do not keep the link's whole message in
-/// memory.
+/// Copies short, long-lived bytes out of their shared buffer, which would keep the link's whole message in memory.
 pub(crate) fn detached(bytes: Bytes) -> Bytes {
     if bytes.len() < SLICE_MIN_BYTES { Bytes::copy_from_slice(&bytes) } else { bytes }
 }

@@ -65,7 +65,6 @@ impl TracedPieces {
         self.taken = taken;
     }
 
-    /// Takes the trace of the last message taken, if any.
     pub(super) fn take_last(&mut self) -> Option<Box<MessageTrace>> {
         self.taken.take()
     }

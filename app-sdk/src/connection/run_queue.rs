@@ -5,9 +5,8 @@
 //!                                          └─────take──► another task, if the first is slow
 //! ```
 //!
-//! One task processes everything from a read. Most messages need no waiting, so a task per message would cost more
-//! than the message, and the replies leave in one write. But a method may block its thread, so work behind it must
-//! not depend on it.
+//! One task processes everything from a read, and the replies leave in one write: most messages cost less than a task
+//! of their own. But a method may block its thread, so work behind it must not depend on it.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -37,8 +36,8 @@ impl<T> Default for RunQueue<T> {
 }
 
 impl<T> RunQueue<T> {
-    /// Adds the work from a read. Returns the number of tasks to start: one if there is none; if the running tasks
-    /// are blocked, one per waiting item, because new tasks may block as well.
+    /// Adds the work from a read. Returns the number of tasks to start: one if there is none; if the running tasks are
+    /// blocked, one per waiting item, because new tasks may block as well.
     #[must_use = "tasks must begin"]
     pub(crate) fn push(&self, due: &mut Vec<T>, now: Instant) -> usize {
         let mut state = lock(&self.0);

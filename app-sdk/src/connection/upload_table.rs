@@ -1,8 +1,7 @@
 //! Table of one client's uploads: the items that wait for their methods. Pure logic.
 //!
-//! Items stay encoded until their method takes them, because only the method has their type. Generic over the handle
-//! `C` of a call; only its identity matters. Commands return the wakers of waiting readers, to be woken after
-//! unlocking.
+//! Items stay encoded until their method, which has their type, takes them. Generic over the handle `C` of a call; only
+//! its identity matters. Commands return the wakers of waiting readers, to be woken after unlocking.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

@@ -7,8 +7,8 @@ use crate::connection::Connection;
 
 /// Values of a connection: one per type, dropped when the connection closes.
 ///
-/// A connection without items uses no memory for them. Values are returned as clones; for a value that several calls
-/// change, insert an [`Arc`] of a lock.
+/// Without items, they use no memory. Values are returned as clones; for a value that several calls change, insert an
+/// [`Arc`] of a lock.
 ///
 /// ```
 /// use trunkline::{Context, HubError};
@@ -50,8 +50,8 @@ impl Items {
 
     /// Returns the value of this type. If it is missing, inserts the result of `make`.
     ///
-    /// Concurrent calls get the same value. `make` runs without a lock and may use the items itself. If two calls run
-    /// it concurrently, one result is kept and the other dropped.
+    /// Concurrent calls get the same value. `make` runs without a lock and may use the items itself; of two concurrent
+    /// results, one is dropped.
     ///
     /// ```
     /// # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};

@@ -20,10 +20,10 @@ use crate::hub_core::HubCore;
 
 /// A stream of items that the client uploads: a method parameter, one per stream of the call.
 ///
-/// A call with uploads runs concurrently with the client's other calls. If the method is slower than the client, the
-/// client is paused. The stream yields an error if the client reports one, if an item does not fit `T`, if the
-/// connection closes, or if the app server stops and its [timeout](crate::Server::shutdown_timeout) expires; `?`
-/// makes it the method's error. Unread items are dropped when the method returns.
+/// A call with uploads runs concurrently with the client's other calls. A client faster than the method is paused. The
+/// stream yields an error if the client reports one, an item does not fit `T`, the connection closes, or the app server
+/// stops and its [timeout](crate::Server::shutdown_timeout) expires; `?` makes it the method's error. Unread items are
+/// dropped when the method returns.
 ///
 /// ```
 /// use trunkline::{Hub, HubError, UploadStream};
@@ -73,7 +73,7 @@ impl<T> UploadStream<T> {
         let connection = self.scope.connection();
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
-        // Only the owner of this stream waits for its items, and the owner has just dropped it.
+        // Only the dropped owner of this stream waits for its items.
         let waker = calls.uploads().and_then(|uploads| uploads.close(&self.id, &self.scope, flow));
         calls.shrink();
         self.core.apply_flow_control(connection, &mut inbox);

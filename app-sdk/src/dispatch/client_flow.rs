@@ -25,7 +25,6 @@ const ITEM_BYTES: usize = 16_000;
 const ITEMS: usize = 16;
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// A fake proxy's link.
 struct FakeLink {
     node: Arc<Node>,
     outbox: Arc<LinkOutbox>,

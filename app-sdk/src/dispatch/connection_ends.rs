@@ -118,7 +118,7 @@ impl ConnectionEnds {
     }
 
     /// Removes a connection that another app server has taken over while this one was unreachable. Requests to its
-    /// client stay open, and the other app server forwards the results.
+    /// client stay open: the other app server forwards the results.
     pub(super) fn let_go(&self, connection: &Arc<Connection>) {
         if self.core.remove_reassigned(connection) {
             self.abandon_calls(connection);

@@ -5,8 +5,8 @@
 //!                          └─ id in use                                           └─ it waits: becomes a task
 //! ```
 //!
-//! A call that matches no method takes the same path, so that filters see the error. Most methods complete on the
-//! first poll; these need no task.
+//! A call that matches no method takes the same path, so that filters see the error. Methods that complete on the first
+//! poll, as most do, need no task.
 
 use std::future;
 use std::panic::AssertUnwindSafe;

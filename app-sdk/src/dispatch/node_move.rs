@@ -1,5 +1,5 @@
-//! Moves of connections between nodes, or between server connections of a service. They are invisible to the app: the
-//! connection, its calls, streams and uploads continue.
+//! Moves of connections between nodes, or between server connections of a service, invisible to the app: calls, streams
+//! and uploads continue.
 //!
 //! ```text
 //!  old node ──pause──► hold frames for the client ──acknowledgement──► old node
@@ -53,8 +53,8 @@ impl NodeMoves {
         }
     }
 
-    /// Pauses traffic to one client. If no node ends the pause, the connection ends: the new node was lost after the
-    /// old one had released the client.
+    /// Pauses traffic to one client. If the new node was lost after the old one had released the client, so that no
+    /// node ends the pause, the connection ends.
     pub(super) fn pause(&self, node: &Arc<Node>, connection_id: ByteString) {
         let Some(connection) = self.core.connections.get(&connection_id) else { return };
         let (subject, operation) = (FlowSubject::Client, FlowOperation::PauseAck);

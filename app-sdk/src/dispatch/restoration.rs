@@ -55,8 +55,7 @@ impl Restorations {
         let Some(lost_id) = connection.request().header(RESTORES_HEADER) else { return };
         let user_id = connection.request().user_id();
         if let Some(lost) = self.core.connections.get(&lost_id).filter(|lost| lost.request().user_id() == user_id) {
-            // Its node has crashed or is cut off, which has not been detected yet. The token proves that this is its
-            // client.
+            // Its node has crashed or is cut off, which is not detected yet. The token proves that this is its client.
             self.ends.close(&lost, Close::default(), ConnectionClose::new(Cause::Restored));
         }
         let cancellation = connection.cancellation();

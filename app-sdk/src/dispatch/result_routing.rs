@@ -1,5 +1,5 @@
-//! Routing of client messages to running calls: upload items and ends, cancellations, and results, which go to local
-//! methods or to the app servers that requested them.
+//! Routing of client messages to running calls: upload items and ends, cancellations, and results, for local methods or
+//! other app servers.
 
 use std::sync::Arc;
 use std::task::Waker;

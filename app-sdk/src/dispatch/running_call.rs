@@ -6,8 +6,8 @@
 //!                    └─ cancelled: the stream is dropped
 //! ```
 //!
-//! Its ID is released before the completion is queued, because the client may reuse the ID as soon as it has read the
-//! completion. The call is done only after that, so that sequential calls are answered in order.
+//! Its ID is released before the completion is queued, because the client may reuse the ID once it has read the
+//! completion. The call is done only afterwards, so that sequential calls are answered in order.
 
 use std::mem;
 use std::panic::AssertUnwindSafe;

@@ -21,7 +21,6 @@ use crate::{Cancellation, Hub, UploadStream};
 
 const ID: &str = "c1";
 
-/// Action of the client or event around it.
 #[derive(Debug, Clone)]
 enum ClientAction {
     Call {

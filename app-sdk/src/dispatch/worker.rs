@@ -29,8 +29,8 @@ const MESSAGES_PER_TURN: u32 = 32;
 /// Maximum wait of a disconnected client's `on_disconnected` for the client's methods.
 const LAST_CALLS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Reason why a worker stops for now. Futures are boxed, because few workers have one, while a worker starts for each
-/// message that arrives alone.
+/// Reason why a worker stops for now. Futures are boxed, because few workers have one, while each message that arrives
+/// alone starts a worker.
 enum WorkerPause {
     /// The inbox is empty.
     Done,
@@ -215,7 +215,6 @@ impl Dispatcher {
         }
     }
 
-    /// Methods running for connections in reassignment.
     pub(crate) fn running_methods(&self) -> String {
         let mut methods = BTreeSet::new();
         for connection in self.core.connections.all() {
@@ -250,9 +249,9 @@ impl Dispatcher {
         }
     }
 
-    /// Hands the remaining connections to other app servers, because the time limit of their calls has passed.
-    /// Connections that are moving are left to their nodes. `on_leaving` hooks that have not begun get
-    /// `leaving_timeout`; if a hook does not return, the connection goes without items.
+    /// Hands the remaining connections to other app servers, because the time limit of their calls has passed. Moving
+    /// connections are left to their nodes. `on_leaving` hooks that have not begun get `leaving_timeout`; if a hook
+    /// does not return, the connection goes without items.
     pub(crate) async fn reassign_remaining(self: &Arc<Self>, leaving_timeout: Duration) {
         let remaining = self
             .core

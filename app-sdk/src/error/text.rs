@@ -57,12 +57,10 @@ pub(crate) fn unfit_argument(protocol: HubProtocol, argument: usize) -> HubError
     HubError::invalid_data(text).at(CallStage::Binding)
 }
 
-/// Text for a streaming invocation of a non-streaming method.
 pub(crate) fn not_streaming(target: &str) -> String {
     format!("The client attempted to invoke the non-streaming '{target}' method with a streaming invocation.")
 }
 
-/// Text for a non-streaming invocation of a streaming method.
 pub(crate) fn streaming(target: &str) -> String {
     format!("The client attempted to invoke the streaming '{target}' method with a non-streaming invocation.")
 }
@@ -71,7 +69,6 @@ pub(crate) fn streaming_failed(error: &HubError, detailed: bool) -> String {
     error.describe("An error occurred on the server while streaming results.", detailed)
 }
 
-/// Text for a filter that returned no stream.
 pub(crate) fn no_stream(target: &str) -> String {
     format!("The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>.")
 }

@@ -10,8 +10,8 @@ use trunkline_protocol::service::TaskCandidate;
 /// again by then, and no proxy declares an app server crashed sooner.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 
-/// Time without a socket after which a proxy's list no longer counts against this app server. A live proxy has
-/// dialled again several times by then.
+/// Time without a socket after which a proxy's list no longer counts against this app server: a live proxy has dialled
+/// again several times by then.
 const DISREGARDED_AFTER: Duration = Duration::from_secs(5);
 
 /// Lists of all proxies. `N` identifies a proxy.

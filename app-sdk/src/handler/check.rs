@@ -1,7 +1,7 @@
 //! Checks that `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]` generate next to a function, one per kind of
 //! mistake.
 //!
-//! None of them runs. The compiler prints their names and their type parameters.
+//! None of them runs. The compiler prints their names and type parameters.
 
 use std::future::Future;
 

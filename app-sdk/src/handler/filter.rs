@@ -190,12 +190,12 @@ impl HubCall {
     }
 
     /// Stores a value with this call, for example a transaction. Inner filters and the method extract it as
-    /// [`Extension<T>`](axum::Extension). Dropped with the call.
+    /// [`Extension<T>`](axum::Extension).
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
         self.context.scope().extensions().insert(value);
     }
 
-    /// Creates a reply that replaces the method's own. Streams have no such reply: only an error can replace them.
+    /// Creates a reply that replaces the method's own. A stream can only be replaced by an error.
     ///
     /// # Errors
     /// If the value cannot be encoded in the client's hub protocol.

@@ -10,8 +10,8 @@ use crate::error::{HubError, text};
 /// A condition on the client that restricts access to a [hub](crate::Hub::require), a
 /// [module](crate::Methods::require) or a [method](crate::Hub::guarded).
 ///
-/// A hub's policy is checked when a client negotiates and again when it connects. During negotiation there is no
-/// connection ID yet ([`Context::connection_id`] is empty), and query and headers are those of the negotiate request.
+/// A hub's policy is checked when a client negotiates and again when it connects. During negotiation
+/// [`Context::connection_id`] is empty, and query and headers are those of the negotiate request.
 ///
 /// ```
 /// use trunkline::{Hub, Policy};

@@ -60,7 +60,7 @@ impl<'a> ClientSends<'a> {
             room.note_queued();
             return Ok(is_taken.then_some(node));
         };
-        // Not sent as a multi-connection message: those carry an epoch, while this one follows the client in any epoch.
+        // Not a multi-connection message: those carry an epoch, while this one follows the client in any epoch.
         let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
         let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
         let permit = connection.home().pass().await;
@@ -153,8 +153,7 @@ impl WindowedClient for ClientSends<'_> {
         self.connection.cancellation()
     }
 
-    /// Keeps reading a client that acknowledges messages: the acknowledgements needed by its node may be behind unread
-    /// data.
+    /// Keeps reading a client that acknowledges messages: the acknowledgements may be behind unread data.
     fn note_wait(&self, begins: bool) {
         if !self.connection.home().moves_between_nodes() {
             return;

@@ -22,8 +22,8 @@ impl Connections {
         write(&self.here).insert(connection)
     }
 
-    /// Ends exactly this connection. The notification of its proxy is queued in the same step; otherwise a shutdown,
-    /// which closes the links once no connection is left, could overtake it. Returns `false` if the connection has
+    /// Ends exactly this connection. The notification of its proxy is queued in the same step, so that a shutdown,
+    /// which closes the links once no connection is left, cannot overtake it. Returns `false` if the connection has
     /// already ended.
     pub(super) fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         let mut here = write(&self.here);

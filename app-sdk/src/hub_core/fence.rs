@@ -33,8 +33,8 @@ pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     }
 }
 
-/// Announces the shutdown to proxies that are not in `told`: they stop opening connections here, and request the ones
-/// that they have. Returns whether there were any.
+/// Announces the shutdown to proxies that are not in `told`, which then open no connections here and request theirs.
+/// Returns whether there were any.
 fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
     let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
         connection_id: ByteString::new(),
@@ -61,7 +61,7 @@ fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
 /// Waits until all shards of all proxies have applied everything queued for them before, and until everything that a
 /// proxy had queued when it acknowledged has arrived, on every link.
 ///
-/// Queries a group that no client is in. Proxies of any version acknowledge this after the preceding frames.
+/// Queries an empty group, which proxies of any version acknowledge after the preceding frames.
 pub(crate) async fn fence(outbound: &Outbound, acks: &Acks) {
     let mut waits = Vec::new();
     for node in outbound.nodes().iter().filter(|node| !node.is_of_service()) {

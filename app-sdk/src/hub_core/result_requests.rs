@@ -19,8 +19,8 @@ use trunkline_protocol::limits::FOREIGN_QUESTION_TIMEOUT_MS;
 
 use crate::node::Node;
 
-/// Prefix of our invocation IDs, to distinguish them from a client's stream IDs, which are numbers. The app server's
-/// instance and a number follow, so IDs are unique across app servers.
+/// Prefix of our invocation IDs; a client's stream IDs are numbers. The app server's instance and a number follow, so
+/// IDs are unique across app servers.
 pub(super) const ID_PREFIX: &str = "s";
 
 /// Client result requests of one hub. Pure logic: the caller does the locking.
@@ -112,8 +112,7 @@ impl ClientResults {
     }
 
     /// Registers a request to a local client, or to a client that the requested proxies may have. Its ID is unique in
-    /// the fleet, so that the next app server of a reassigned client cannot mistake the result for one of its own
-    /// requests.
+    /// the fleet, so that the next app server of a reassigned client cannot mistake the result for its own.
     pub(super) fn request(
         &mut self,
         connection_id: &ByteString,
@@ -266,8 +265,7 @@ impl ClientResults {
         }
     }
 
-    /// Removes old requests of other app servers. The client may never answer, and the requesters have long timed
-    /// out.
+    /// Removes old requests of other app servers, which have long timed out: the client may never answer.
     fn evict_expired(&mut self, now: Instant) {
         let timeout = Duration::from_millis(FOREIGN_QUESTION_TIMEOUT_MS);
         while let Some((_, id)) = self.foreign.pop_front_if(|(since, _)| now.duration_since(*since) >= timeout) {

@@ -1,5 +1,5 @@
-//! Client results and the waits of methods for them. During a wait, other calls of the client may run, and the client
-//! is read beyond the usual inbox limit, because the result may be queued behind other messages.
+//! Waits of methods for client results. Meanwhile, other calls of the client may run, and the client is read beyond the
+//! usual inbox limit, because the result may be queued behind other messages.
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ pub(crate) struct Link {
     pub(crate) slots: Arc<Slots>,
 }
 
-/// Permission to be the socket of a session, released on drop, because an upgrade may fail before its socket runs.
+/// Permission to be the socket of a session. Released on drop, because an upgrade may fail before its socket runs.
 pub(crate) struct Attached {
     session: Arc<LinkSession>,
     slots: Arc<Slots>,
@@ -43,8 +43,7 @@ pub(crate) struct Attached {
 }
 
 impl Link {
-    /// Begins or resumes the session in the proxy's offer. Without an offer, begins a session that ends with its
-    /// socket.
+    /// Begins or resumes the session in the proxy's offer; without an offer, begins one that ends with its socket.
     pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
         let Self { terms, slots } = self;
         loop {
@@ -62,7 +61,7 @@ impl Link {
         }
     }
 
-    /// Runs an in-memory link until it ends. It cannot lose data, so its session is not resumable.
+    /// Runs an in-memory link until it ends. It loses no data, so its session is not resumable.
     pub(crate) async fn run(self, socket: LinkSocket) {
         // Dropping the socket signals the refusal.
         if let Ok((attached, _)) = self.attach(None).await {

@@ -1,5 +1,4 @@
-//! Consumer of a link's frames: opens, data, closes, acknowledgements. It never waits for a method, a client or the
-//! writer.
+//! Consumer of a link's frames. It never waits for a method, a client or the writer.
 
 use std::convert::Infallible;
 use std::future;

@@ -123,8 +123,8 @@ impl LinkSession {
         lock(&self.socket).stop(reason, &self.outbox);
     }
 
-    /// Waits until a suspected proxy has had [`patience`](Self::patience) to prove that it is alive, or forever without
-    /// a suspicion.
+    /// Waits until a suspected proxy has had [`patience`](Self::patience) to prove that it is alive; forever without a
+    /// suspicion.
     pub(super) async fn suspicion_elapsed(&self, suspected_at: Option<Instant>) {
         match suspected_at {
             Some(since) => sleep_until(since + self.patience).await,

@@ -11,14 +11,14 @@ use super::proxy_log::end_of_connections;
 use super::session::LinkSession;
 use super::slots::Slots;
 
-/// Time for a proxy reported as crashed to prove that it is alive. By then it has been refused for 2 s, and a live
-/// proxy dials again within 2 s.
+/// Time for a proxy reported as crashed to prove that it is alive. It has been refused for 2 s, and a live proxy dials
+/// again within 2 s.
 const DOUBTED_FOR: Duration = Duration::from_secs(1);
 
 /// Monitors the silence of the proxy, and ends the session when it is silent too long or when the app server stops.
 ///
-/// Only silence distinguishes a restarted proxy from a second proxy with the same name: a live proxy sends several
-/// pings within the default window, and a proxy that was cut off for its window has given up the session.
+/// Only silence distinguishes a restarted proxy from a second one with its name: a live proxy sends several pings
+/// within the default window, and a proxy cut off for its window has given up the session.
 pub(super) async fn keep(session: Arc<LinkSession>, slots: Arc<Slots>) {
     let mut suspected_at = None;
     loop {

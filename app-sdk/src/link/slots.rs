@@ -113,8 +113,8 @@ impl Slots {
         true
     }
 
-    /// Handles the end of a socket. Also ends the session if `over` is given or the proxy does not resume; in one
-    /// step, so that no other socket is attached to a session that is about to end.
+    /// Handles the end of a socket. Also ends the session if `over` is given or the proxy does not resume, in one step,
+    /// so that no other socket is attached to it meanwhile.
     pub(super) fn let_go(&self, session: &Arc<LinkSession>, attachment: Attachment, over: Option<ConnectionClose>) {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
@@ -139,8 +139,8 @@ impl Slots {
         attach(slots, session, offer, true)
     }
 
-    /// Ends the session in the slot, and requires a sign of life from other nodes with the same name, which may be an
-    /// earlier process of this node.
+    /// Ends the session in the slot, and requires a sign of life from other nodes with its name: each may be an earlier
+    /// process of this node.
     fn sweep(&self, slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey) {
         if let Some(session) = slots.get(key).and_then(|slot| slot.live.clone()) {
             session.stop(StopReason::Replaced);

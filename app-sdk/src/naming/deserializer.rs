@@ -1,7 +1,7 @@
 //! Deserializer adapter that matches fields and variants case-insensitively.
 //!
-//! A derived `Deserialize` announces the names that it accepts. Each input name is replaced by the matching accepted
-//! name before serde compares it. Nested values are wrapped as well.
+//! A derived `Deserialize` announces the names that it accepts. Each input name is replaced by the matching one before
+//! serde compares it. Nested values are wrapped, too.
 
 use std::fmt;
 
@@ -36,7 +36,6 @@ impl<D> CaseBlindDeserializer<D> {
 }
 
 impl<T> CaseBlindSeed<T> {
-    /// Seed of a value, not of a name.
     fn of_value(seed: T) -> Self {
         Self { seed, names: &[] }
     }

@@ -1,7 +1,6 @@
 //! Serializer adapter that writes names and enums as .NET does.
 //!
-//! A derived `Serialize` announces its structs, fields and variants. This adapter sits between it and the format, and
-//! wraps nested values.
+//! The adapter sits between a derived `Serialize` and the format, and wraps nested values.
 
 use serde::ser::{
     Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,

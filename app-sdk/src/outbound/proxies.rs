@@ -100,8 +100,7 @@ impl Proxies {
         self.spare.push(Arc::clone(node));
     }
 
-    /// Linked proxies, and one server connection per service: the caller's own, if the caller is a client of that
-    /// service.
+    /// Linked proxies, and one server connection per service: for a client of the service, the caller's own.
     pub(super) fn linked(&self, caller: Option<&Arc<Node>>) -> Arc<[Arc<Node>]> {
         let Some(caller) = caller.filter(|caller| self.spare.iter().any(|spare| Arc::ptr_eq(spare, caller))) else {
             return Arc::clone(&self.linked);

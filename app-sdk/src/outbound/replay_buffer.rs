@@ -1,7 +1,7 @@
 //! Replay buffer for proxies that connect late: after the first proxy is linked, others are still dialling.
 //!
-//! Their clients already exist, on another app server or waiting for this one. So frames to every proxy are recorded
-//! for a short time, and new proxies receive them first. Pure logic.
+//! Their clients already exist, on another app server or waiting for this one, so new proxies first receive the recent
+//! frames for every proxy. Pure logic.
 
 use std::time::Duration;
 

@@ -17,8 +17,7 @@ pub(super) struct Entry {
     pending: Option<Pending>,
     /// A change that reverted before it was reported: its tick, and the app servers that had received the change.
     turned_back: Option<(u64, Arc<[Arc<str>]>)>,
-    /// This app server made the last report. It also reports the reversal, because other app servers may have seen no
-    /// change at all.
+    /// This app server made the last report. It also reports the reversal: other app servers may have seen no change.
     is_mine: bool,
     /// Tick until which the entry is kept although absent, because this app server reported the absence.
     kept_until: Option<u64>,
@@ -50,7 +49,7 @@ pub(super) enum Settled {
     AsBefore,
     /// A new change is pending.
     Begun,
-    /// A pending change was reverted. Its reporter may already have reported it, if its grace period ended earlier.
+    /// A pending change was reverted. If its grace period ended earlier, its reporter may already have reported it.
     TurnedBack(Reporter),
 }
 
@@ -130,7 +129,7 @@ impl Entry {
     }
 
     /// Compares the current state with the last one reported. `reporter` selects the reporter among the given
-    /// instances: an app server that subscribed between a change and its reversal may have seen neither.
+    /// instances: one that subscribed between a change and its reversal may have seen neither.
     pub(super) fn settle(
         &mut self,
         (now, due): (u64, u64),

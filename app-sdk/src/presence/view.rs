@@ -120,7 +120,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Applies an update from a shard of a node.
     pub(super) fn update(&mut self, node: &N, update: PresenceChanges, first: FirstSnapshot) {
         let Some(id) = self.source_of(node, &update, first) else { return };
         let is_baseline =

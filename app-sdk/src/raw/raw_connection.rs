@@ -27,9 +27,8 @@ use crate::outbound::Outbound;
 
 /// Connection of a raw endpoint's client: receives its messages and sends to it. Also a stream.
 ///
-/// While the handler is slower than its client, only this client is paused. After the client has disconnected, its
-/// remaining messages can still be received, then [`recv`](Self::recv) returns `None`. The connection is closed when
-/// the handler returns.
+/// A client faster than its handler is paused. After the client has disconnected, its remaining messages can still be
+/// received, then [`recv`](Self::recv) returns `None`. The connection is closed when the handler returns.
 #[must_use = "the connection is closed when its handler returns"]
 pub struct RawConnection {
     sender: RawSender,
@@ -77,8 +76,8 @@ impl RawConnection {
         self.client().is_leaving()
     }
 
-    /// Cancellation that fires when the connection is about to continue on another app server or closes, for handlers
-    /// that do not only wait for messages. Before such a handler returns, it must [receive](Self::recv) until it gets
+    /// Cancellation that fires when the connection closes or is about to continue on another app server, for handlers
+    /// that do not only wait for messages. Before it returns, such a handler must [receive](Self::recv) until it gets
     /// `None`.
     #[must_use]
     pub fn leaving(&self) -> Cancellation {

@@ -177,8 +177,8 @@ impl RawCore {
         self.acks.fail_node(node);
     }
 
-    /// Sends a due pause or resume request to the proxy. Must be called with the inbox locked, or requests could be
-    /// reordered.
+    /// Sends a due pause or resume request to the proxy. Must be called with the inbox locked, which keeps requests in
+    /// order.
     fn apply_flow_control(&self, client: &RawClient, inbox: &mut RawInbox) {
         // A disconnected client needs no pause.
         if !client.cancellation.is_cancelled()

@@ -12,8 +12,8 @@ use crate::dispatch::Dispatcher;
 use crate::raw::RawDispatcher;
 use crate::sync::read;
 
-/// Time for proxies to request their connections; later ones can't be moved. A service moves its clients one by one, so
-/// the time restarts whenever a client has left or a call has ended.
+/// Time for proxies to request their connections; later ones can't be moved. Because a service moves its clients one by
+/// one, the time restarts whenever a client has left or a call has ended.
 const REQUEST_WINDOW: Duration = Duration::from_secs(1);
 
 /// Time for methods to respond after their wait for clients has failed at the call timeout.
@@ -34,7 +34,7 @@ impl ServerCore {
     }
 
     /// Hands all connections over to other app servers, as far as proxies accept them. Meanwhile, clients with pending
-    /// results or uploads are still read. At the timeout, waits for these clients fail, and shortly afterwards the
+    /// results or uploads are still read. At the timeout, waits for these clients fail; shortly afterwards the
     /// remaining connections are handed over unchanged.
     pub(super) async fn drain(&self, started: Instant) {
         self.draining.cancel();

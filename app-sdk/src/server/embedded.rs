@@ -4,7 +4,7 @@
 //!  client ══ axum's socket ══► shard thread ── memory chunks ──► link tasks on the app's runtime
 //! ```
 //!
-//! Hubs treat it like any other node, with its own send link. Proxies may serve the same hubs in addition.
+//! Hubs treat it like any other node. Proxies may serve the same hubs in addition.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

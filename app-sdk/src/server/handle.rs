@@ -61,9 +61,8 @@ impl ServerHandle {
         Self { core }
     }
 
-    /// Returns the hub with this name or path: `news` or `/news`. Hubs are found as soon as they are added to the
-    /// server. So a hub that sends to another hub keeps the server's handle in its state, and looks up the other hub
-    /// when sending:
+    /// Returns the hub with this name or path: `news` or `/news`. Hubs are found once they are added to the server. So
+    /// a hub that sends to another hub keeps the server's handle in its state, and looks up the other hub when sending:
     ///
     /// ```
     /// use axum::extract::State;
@@ -105,7 +104,7 @@ impl ServerHandle {
     }
 
     /// Waits until at least one proxy is linked, and each linked proxy has a link to all hubs. Before that, about 100
-    /// ms after a start, sends reach no client. Returns immediately if already linked, or if the app has no hubs.
+    /// ms after a start, sends reach no client. Returns immediately without hubs.
     ///
     /// Proxies that have not connected yet are unknown. Messages to several receivers in the first 4 s after the first
     /// link also reach proxies that connect later.
@@ -198,11 +197,10 @@ impl ServerHandle {
 
     /// Drains the server. Another app server takes over each proxied client once its running methods have completed, at
     /// most after 10 s ([`Server::shutdown_timeout`](crate::Server::shutdown_timeout)). Pending client results and
-    /// uploads also complete first: until then, the proxy keeps reading the client, and its further calls run here. At
-    /// the timeout, pending waits for clients fail with [`InvokeError::Leaving`](crate::InvokeError::Leaving). The move
-    /// is transparent to the client; neither `on_disconnected` nor `on_connected` runs, but
-    /// [`Hub::on_leaving`](crate::Hub::on_leaving) and [`Hub::on_rehomed`](crate::Hub::on_rehomed) do. Without another
-    /// app server, the proxy holds the client for a while.
+    /// uploads also complete first: until then, the client's further calls run here. At the timeout, waits for clients
+    /// fail with [`InvokeError::Leaving`](crate::InvokeError::Leaving). Clients don't notice the move;
+    /// [`Hub::on_leaving`](crate::Hub::on_leaving) and [`Hub::on_rehomed`](crate::Hub::on_rehomed) run instead of
+    /// `on_disconnected` and `on_connected`. Without another app server, the proxy holds the client for a while.
     ///
     /// Then all links are closed, after their proxies have acknowledged all queued messages. Remaining clients, such as
     /// clients of raw endpoints that are not [movable](crate::RawEndpoint::movable), are disconnected. Clients without

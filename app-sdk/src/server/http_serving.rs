@@ -1,5 +1,5 @@
-//! HTTP serving of an app's sockets, with limits: incomplete heads time out, and the number of sockets is bounded by
-//! the file descriptors of the process.
+//! HTTP serving of an app's sockets: incomplete heads time out, and the process's file descriptors bound the number of
+//! sockets.
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -127,8 +127,8 @@ pub(super) fn sockets_by_descriptors() -> usize {
     usize::MAX
 }
 
-/// File descriptor number of a socket. The system allocates the lowest free number, so it shows how many are in use for
-/// any purpose; `None` for sockets of other listeners.
+/// File descriptor number of a socket: the lowest free one, so it shows how many are in use for any purpose. `None` for
+/// sockets of other listeners.
 #[cfg(unix)]
 fn number<T: 'static>(socket: &T) -> Option<usize> {
     use std::os::fd::AsRawFd;

@@ -1,8 +1,8 @@
 //! Negotiation decided by the app: the result, and calls of the handler, by proxies over HTTP or by an embedded node in
 //! memory.
 //!
-//! The handler must see the client's request, so additions of the proxy are removed first. The proxy must distinguish
-//! responses of the handler from others, so they are marked.
+//! Additions of the proxy are removed first, so that the handler sees the client's request. Responses of the handler
+//! are marked, to distinguish them from others.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ use crate::supervision::supervise;
 pub struct Negotiation(Decision);
 
 impl Negotiation {
-    /// Admits the client as the user of its access token, with the token's claims. Without a token, the client has no
+    /// Admits the client as the user of its access token, with the token's claims; without a token, the client has no
     /// user. A token that the proxy rejects is refused, as without a handler.
     pub fn new() -> Self {
         Self::default()

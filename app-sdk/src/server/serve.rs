@@ -42,17 +42,17 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// # Ok(()) }
 /// ```
 ///
-/// - Sockets have `TCP_NODELAY`, so small messages are not delayed. Handlers can read the peer's address
-///   ([`ConnectInfo`](axum::extract::ConnectInfo)). Other listeners, such as TLS listeners, set their own options.
-/// - A request head has a timeout of 15 s, an idle socket of 130 s. The number of sockets is limited to seven eighths
-///   of the open files allowed for the process, so idle sockets can't exhaust them.
+/// - Sockets have `TCP_NODELAY`, so small messages are not delayed; other listeners, such as TLS listeners, set their
+///   own options. Handlers can read the peer's address ([`ConnectInfo`](axum::extract::ConnectInfo)).
+/// - A request head has a timeout of 15 s, an idle socket of 130 s. Sockets may use seven eighths of the open files
+///   allowed for the process, so idle ones can't exhaust them.
 /// - The extractor [`User`](crate::User) works in every handler.
 /// - systemd (`Type=notify`, or any supervisor with a `NOTIFY_SOCKET`) is notified when the app is ready and when it
 ///   stops.
 /// - On Ctrl-C, SIGTERM, or completion of the future of [`with_signal`](Serve::with_signal), [`ServerHandle::shutdown`]
-///   runs while requests are still accepted. Then no new requests are accepted, and running requests have 10 s, within
-///   [`shutdown_timeout`](crate::Server::shutdown_timeout) plus 5 s for the whole stop. A second signal stops
-///   immediately.
+///   runs while requests are still accepted. Then running requests have 10 s, within
+///   [`shutdown_timeout`](crate::Server::shutdown_timeout) plus 5 s for the whole stop, and no new ones are accepted. A
+///   second signal stops immediately.
 /// - The development key is only for this machine: without an access key, an address reachable from other machines is
 ///   an error.
 ///
@@ -111,9 +111,9 @@ impl Serve<TcpListener> {
     /// Lets the [embedded node](crate::Server::embedded) accept WebSocket connects to hubs directly from their sockets,
     /// as a proxy does: a connect then costs a third less than through the router.
     ///
-    /// Layers of the router don't see these connects, just as with clients behind a proxy. Tokens, origins and limits
-    /// of a hub still apply. All other requests, including negotiations, go through the router as usual. Connects are
-    /// matched by hub path, so don't nest the hubs below another path. Without an embedded node, this has no effect.
+    /// As with clients behind a proxy, layers of the router don't see these connects. Tokens, origins and limits of a
+    /// hub still apply. All other requests, including negotiations, go through the router. Connects are matched by hub
+    /// path, so don't nest the hubs below another path. Without an embedded node, this has no effect.
     pub fn direct_websockets(self) -> Self {
         let Self { source, router, handle, signal } = self;
         let source = match source {

@@ -39,7 +39,6 @@ pub(super) struct LoopbackClient {
 }
 
 impl LoopbackClients {
-    /// Removes a client and ends its inbox.
     pub(super) fn remove(&mut self, id: &str) {
         if let Some(member) = self.all.remove(id) {
             member.inbox.end();
