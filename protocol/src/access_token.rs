@@ -1,7 +1,7 @@
 //! Access tokens of the fleet: HS256 JWTs for a user, signed with an access key.
 //!
-//! The command line and apps sign tokens here, and apps verify them. A proxy also accepts tokens of other issuers
-//! through its own verifier, but finds the user in the claims with the code here.
+//! The command line and apps sign tokens here, and apps verify them. A proxy has its own verifier for tokens of any
+//! issuer, but finds the user in the claims with the code here.
 //!
 //! The key determines the algorithm: tokens that name another one, including `none`, are rejected.
 
@@ -79,7 +79,7 @@ impl User {
         self.claims.iter().any(|(name, value)| name == "aud" && value.contains(SERVER_AUDIENCE))
     }
 
-    /// Whether every audience that names a part of the service is either the clients of `hub` or listed verbatim in
+    /// Whether every audience that names a part of the service is the clients of `hub` or listed verbatim in
     /// `accepted`. Tokens without such an audience are valid everywhere.
     #[must_use]
     pub fn is_for_hub(&self, hub: Option<&str>, accepted: &[String]) -> bool {

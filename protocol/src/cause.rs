@@ -135,8 +135,8 @@ impl Cause {
         self.row().is_some_and(|(_, _, stage, _)| *stage != Stage::Closes)
     }
 
-    /// Whether the default log shows the cause because it concerns the fleet or an app. Routine connects, disconnects
-    /// and rule violations are excluded: outsiders could flood the log with them.
+    /// Whether the default log shows the cause, because it concerns the fleet or an app. Not routine connects,
+    /// disconnects and rule violations, with which outsiders could flood the log.
     #[must_use]
     pub fn is_notable(self) -> bool {
         use Cause as C;
@@ -155,7 +155,7 @@ impl Cause {
     }
 
     /// Whether the default log shows some occurrences, within a separate budget: mistakes that client developers look
-    /// for but that outsiders can also trigger.
+    /// for, but outsiders can trigger.
     #[must_use]
     pub fn is_mistake(self) -> bool {
         matches!(self, Self::MessageTooLarge)

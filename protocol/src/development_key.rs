@@ -2,7 +2,7 @@
 //!
 //! The first process to start creates the key: 32 random bytes in a file that only the current user can read. A file
 //! that others can read or have created is rejected, because they may know the key. Only this module of the crate
-//! accesses the disk, because two crates need exactly the same file.
+//! accesses the disk, for two crates that need this file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

@@ -7,8 +7,8 @@
 //!         ◄── answers, responses ─────────────────────
 //! ```
 //!
-//! Each node dials every other one, so two node links connect a pair. Each link carries its dialler's requests and the
-//! replies to them. Messages are sent only to nodes that may have recipients, according to [`PeerInterest`].
+//! Each node dials every other one; each link carries its dialler's requests and the replies to them. Messages are sent
+//! only to nodes that may have recipients, according to [`PeerInterest`].
 
 mod ack_tracker;
 mod beat;

@@ -82,7 +82,6 @@ impl<'a> Reader<'a> {
         self.check_count(claimed, claimed.saturating_mul(2))
     }
 
-    /// Reads an integer of any width.
     pub(crate) fn integer(&mut self) -> Result<i64, ReadError> {
         Ok(match self.marker()? {
             Marker::FixPos(value) => i64::from(value),
@@ -138,7 +137,6 @@ impl<'a> Reader<'a> {
         ByteString::try_from(self.bytes.slice_ref(text)).map_err(|_| ReadError::Utf8)
     }
 
-    /// Reads a string or nil.
     pub(crate) fn optional_text(&mut self) -> Result<Option<ByteString>, ReadError> {
         if self.take_nil() { Ok(None) } else { self.shared_text().map(Some) }
     }

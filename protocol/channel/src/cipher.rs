@@ -1,5 +1,5 @@
-//! AES-256-GCM for Noise, from the library that TLS uses here. snow's own implementation sets up its key for each
-//! record: it takes 0.42 µs instead of 0.16 for 200 bytes, and 16 µs instead of 1.2 for 16 KiB.
+//! AES-256-GCM for Noise, from the library that TLS uses here. snow's own implementation, which sets up its key for
+//! each record, takes 0.42 µs instead of 0.16 for 200 bytes, and 16 µs instead of 1.2 for 16 KiB.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use snow::Error;

@@ -1,5 +1,5 @@
-//! Contents of a hello: the minute when it was made, and the name that was dialled. The handshake seals both, so that
-//! only a holder of the key can read or write them.
+//! Contents of a hello: its minute, and the dialled name. The handshake seals both, so that only a holder of the key
+//! can read or write them.
 
 /// Maximum clock difference between two machines in minutes, in either direction.
 pub(crate) const CLOCK_SKEW_MAX_MINUTES: u64 = 5;

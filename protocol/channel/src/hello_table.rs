@@ -5,8 +5,8 @@
 //!                └── no ─► refused           └── yes ─► refused          its minute is valid
 //! ```
 //!
-//! An attacker who replays recorded hellos can't use the channels, but each hello occupies a place while it waits. So a
-//! port accepts each hello only once.
+//! A replayed hello opens no usable channel, but occupies a place while it waits. So a port accepts each hello only
+//! once.
 
 use std::collections::HashSet;
 use std::mem;

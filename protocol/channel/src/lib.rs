@@ -10,15 +10,13 @@
 //!
 //! The handshake is Noise (`NNpsk0`) with a secret derived from the access key for each kind of peer. Each end proves
 //! that it holds the key before the other end trusts it or sends data. A hello for one kind of peer is invalid at
-//! another. Intermediaries can't read or change the bytes, even if they obtain the key later. Without a key, nothing is
-//! reachable: a hello that no key opens costs a few hashes, and a replayed hello is refused or opens a stream that its
-//! sender can't use.
+//! another. Intermediaries can't read or change the bytes, even if they obtain the key later. Without a key, a hello
+//! costs a few hashes; if replayed, it is refused or opens a stream that its sender can't use.
 //!
-//! A hello contains the dialled name, sealed. An end with configured names refuses hellos for other names, so it
-//! detects names that lead to the wrong holder of the key.
+//! A hello contains the dialled name, sealed. An end with configured names refuses other names, and so detects a name
+//! that leads to the wrong holder of the key.
 //!
-//! On the wire, a channel is a WebSocket with binary messages, so it passes any load balancer or mesh that supports
-//! WebSockets.
+//! On the wire, a channel is a WebSocket with binary messages, which passes any load balancer or mesh with WebSockets.
 //!
 //! Modules, lowest first:
 //!

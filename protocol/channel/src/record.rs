@@ -124,7 +124,6 @@ pub(crate) fn open(noise: &mut TransportState, sealed: &[u8], plain: &mut [u8]) 
     noise.read_message(sealed, plain).map_err(|_| RecordError::Forged)
 }
 
-/// Plain length of this many sealed bytes.
 pub(crate) fn plain_length(sealed: usize) -> usize {
     sealed.saturating_sub(TAG_BYTES)
 }

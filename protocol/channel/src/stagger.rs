@@ -1,5 +1,5 @@
-//! Dials the addresses of one server, staggered as in RFC 8305, so that an unreachable address family delays a
-//! connection only briefly.
+//! Dials the addresses of one server, staggered as in RFC 8305: an unreachable address family delays a connection only
+//! briefly.
 
 use std::io;
 use std::net::SocketAddr;

@@ -190,7 +190,7 @@ pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
     KeyTag::parse(text(request.headers(), KEY_TAG_HEADER))
 }
 
-/// Answers a channel request; `None` if it is not an upgrade. A hello with a tag is tried with that key only, a hello
+/// Answers a channel request; `None` if it is not an upgrade. A hello with a tag is tried with that key only, one
 /// without a tag with all keys. `hellos` is the table of the receiving port. Before sending the response, the caller
 /// must check the [dialled](Accepted::dialled) name.
 ///
@@ -236,8 +236,8 @@ pub fn accept<B>(
 }
 
 impl Accepted {
-    /// Returns the response to send, and the stream. The stream is ready after the sender's first record, which a
-    /// replayed hello can't produce.
+    /// Returns the response to send, and the stream, ready after the sender's first record, which a replayed hello
+    /// can't produce.
     pub fn into_parts(
         self,
     ) -> (Response<()>, impl Future<Output = io::Result<ChannelStream<TokioIo<Upgraded>>>> + Send + 'static) {

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Policy stays with the ends: the proxy dials and routes frames to shards; the app server decides about upgrades,
-//! keeps the live session of each slot, and passes frames to its endpoints.
+//! keeps each slot's live session, and passes frames to its endpoints.
 //!
 //! Modules, lowest first:
 //!

@@ -1,5 +1,5 @@
 //! Moves of client connections between nodes, at a sender to many clients: each move waits until all earlier sends are
-//! queued, and no send waits for a move.
+//! queued; no send waits for a move.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -7,11 +7,10 @@
 //! ```
 //!
 //! Frames are encoded directly into the ring, so everything queued since the last write leaves in one message. The lock
-//! is held for an append, never across an await. The two ends apply different policies ([`OutboxPolicy`]): a proxy
-//! queues all data of its clients and then pauses reading them ([`is_full`](LinkOutbox::is_full),
-//! [`room`](LinkOutbox::room)); an app server makes its senders wait. Completions have their own reserve, because a
-//! connection with stuck sends must still answer. Control frames (closes, flow control, handshakes) are few and small,
-//! and never wait.
+//! is never held across an await. By its policy ([`OutboxPolicy`]), a proxy queues all data of its clients and then
+//! pauses reading them ([`is_full`](LinkOutbox::is_full), [`room`](LinkOutbox::room)); an app server makes its senders
+//! wait. Completions have a reserve, because a connection with stuck sends must still answer. Control frames (closes,
+//! flow control, handshakes) are few and small, and never wait.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -76,7 +75,7 @@ pub struct LinkOutbox {
     session: Mutex<Option<Session>>,
     is_full: AtomicBool,
     is_open: AtomicBool,
-    /// Also known to the session, but a proxy checks this on each read of a client, without the lock.
+    /// Also known to the session, but a proxy checks this without the lock on each read of a client.
     is_closed: AtomicBool,
     /// Bytes in the ring as of the last change, for measuring without the lock.
     ring_bytes: AtomicUsize,
@@ -99,7 +98,7 @@ struct DeliveryWatch {
 /// Registration of a caller in a [`DeliveryWatch`], until dropped.
 struct DeliveryWait<'a>(&'a DeliveryWatch);
 
-/// Senders waiting for room, first come, first served: the first waits for a notification, the others for their turn.
+/// Senders waiting for room: the first waits for a notification, the others for their turn.
 #[derive(Debug, Default)]
 struct WaitLine {
     turn: tokio::sync::Mutex<()>,
@@ -190,8 +189,8 @@ impl LinkOutbox {
         self.push_if_room(Class::Ordinary, frame)
     }
 
-    /// Queues a frame if there is room, ignoring waiting senders: for links without waiting senders, so that threads
-    /// sending simultaneously don't block each other.
+    /// Queues a frame if there is room, ignoring waiting senders: for links without such, so that threads sending
+    /// simultaneously don't block each other.
     ///
     /// # Errors
     /// If it is not queued.
@@ -250,7 +249,7 @@ impl LinkOutbox {
         let _wait = DeliveryWait::begin(&self.deliveries);
         loop {
             let mut advanced = pin!(self.deliveries.advanced.notified());
-            // Registered before checking the session. Otherwise an acknowledgement in between would be missed.
+            // Registered before checking the session, so that no acknowledgement in between is missed.
             advanced.as_mut().enable();
             let delivered = self.session().as_ref().map(Session::delivered);
             match delivered {
@@ -445,7 +444,7 @@ impl LinkOutbox {
         Some(done)
     }
 
-    // No code panics while holding the lock. Even then, the queue would still hold whole frames.
+    // No code panics while holding the lock; if it did, the queue would still hold whole frames.
     fn session(&self) -> MutexGuard<'_, Option<Session>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! Reading side of a socket: frames in batches, numbered, and counted as taken once their consumer has them.
 //!
-//! A batch consists of all available frames up to a limit, so that their effects leave together. A started batch is
-//! completed even if the socket fails: delivered frames must be counted as taken, or they would be delivered again.
+//! A batch is all available frames up to a limit, so that their effects leave together. A started batch is completed
+//! even if the socket fails: delivered frames not counted as taken would be delivered again.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -30,7 +30,7 @@ pub trait FrameSink {
     fn handle_frame(&mut self, body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String>;
 
     /// Handles a frame skipped because it is too large, malformed or not allowed. The frame is counted, and only its
-    /// target connections are affected, because all others share the link.
+    /// target connections are affected: all others share the link.
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str);
 
     /// Waits until a batch may begin, after its first bytes have been read.

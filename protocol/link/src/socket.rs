@@ -1,7 +1,7 @@
 //! The two halves of a link, which receive and send chunks of frames.
 //!
-//! Over the network, chunks are WebSocket messages. Between an app and its embedded node, and in tests, they are passed
-//! in memory. Higher layers don't notice the difference.
+//! Chunks are WebSocket messages over the network, and passed in memory between an app and its embedded node, and in
+//! tests.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};

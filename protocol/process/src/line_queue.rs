@@ -62,7 +62,6 @@ struct Shared {
 struct State {
     urgent: VecDeque<Entry>,
     lines: VecDeque<Entry>,
-    /// Total bytes of both queues.
     bytes: usize,
     /// Priority of the line being written.
     current: Option<LinePriority>,
@@ -71,7 +70,6 @@ struct State {
     last_error: String,
     /// Lost lines not yet reported by a notice.
     unreported: u64,
-    /// Whether writing the last line failed.
     is_failing: bool,
     must_reopen: bool,
 }

@@ -1,5 +1,5 @@
-//! Log of the process: lines go through a bounded queue to a standard stream. If the stream's reader hangs, it delays
-//! neither logging threads nor panics nor process exit.
+//! Log of the process: lines go through a bounded queue to a standard stream, whose hanging reader delays neither
+//! logging threads nor panics nor process exit.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Limit of open files: raises the soft limit to the hard one, as Go programs do.
 //!
-//! Container engines set a soft limit of 1024 below a hard limit of half a million. The low soft limit protects only
-//! programs that use `select`.
+//! Container engines set a soft limit of 1024, which protects only programs that use `select`, below a hard limit of
+//! half a million.
 
 use std::io;
 use std::sync::{Once, OnceLock};

@@ -1,7 +1,7 @@
 //! Translation of claim names through a service: names reserved by tokens, and the long forms that a service adds.
 //!
 //! A service forwards each claim of a client's token under its own name and under .NET's URI. The reverse translation
-//! makes sure that an app finds its claim `role` only once.
+//! lets an app find its claim `role` only once.
 
 use crate::wire::PRIVATE_CLAIM_PREFIX;
 
@@ -83,7 +83,7 @@ pub fn app_claim(name: &str) -> Option<&str> {
     Some(short.map_or(name, |(short, ..)| short))
 }
 
-/// .NET's URI of a claim name. App servers look up roles and names by URI or short name, depending on their options;
+/// .NET's URI of a claim name. Depending on their options, app servers look up roles and names by URI or short name;
 /// their SDK does not translate.
 #[must_use]
 pub fn long_claim(name: &str) -> Option<String> {

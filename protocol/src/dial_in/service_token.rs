@@ -127,7 +127,6 @@ fn frame(audience: &str, now_s: u64, expires_s: u64) -> Map<String, Value> {
     claims.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Number of a transport in tokens.
 fn flag(transport: Transport) -> u8 {
     match transport {
         Transport::WebSockets => 1,

@@ -4,9 +4,9 @@
 //!  updates ──► round: sent to all peers, then a beat ──► each peer answers, or its old state expires ──► acknowledged
 //! ```
 //!
-//! A peer relies on its old state for as long as the last beat answered by this node is younger than
-//! [`INTEREST_STALE_MS`](crate::limits::INTEREST_STALE_MS). An unresponsive peer is therefore waited for only that
-//! long: after that it assumes that this node wants everything.
+//! A peer relies on its old state while the last beat answered by this node is younger than
+//! [`INTEREST_STALE_MS`](crate::limits::INTEREST_STALE_MS). An unresponsive peer is waited for only that long; then it
+//! assumes that this node wants everything.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;

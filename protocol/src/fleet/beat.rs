@@ -1,7 +1,7 @@
 //! Beats: periodic pings on a node link that measure how far behind the peer is.
 //!
-//! The reply to a beat is queued behind everything the peer had already queued. It measures the round trip and confirms
-//! that everything sent before the beat was received.
+//! The reply to a beat is queued behind the peer's earlier data. It measures the round trip and confirms the receipt of
+//! everything sent before the beat.
 
 use std::collections::VecDeque;
 

@@ -1,9 +1,9 @@
 //! Home of a client connection in its app server: the link that brings the client's messages, and the route for frames
 //! to this client alone.
 //!
-//! The home changes when a client reconnects to another node, or when a service gracefully drains a server connection:
-//! the peer pauses the client at the old home and resumes it over the new one. Client-only frames wait in between, so
-//! none are lost or reordered.
+//! The home changes when a client reconnects to another node, or a service drains a server connection: the peer pauses
+//! the client at the old home and resumes it over the new one. Client-only frames wait meanwhile, so none are lost or
+//! reordered.
 //!
 //! ```text
 //!  flowing ──pause──► paused ──in-flight frames are queued──► acknowledged ──resume──► flowing, over the new link

@@ -6,8 +6,8 @@
 //!                   sweep: announced, count 0 ──┘
 //! ```
 //!
-//! An announced bucket stays announced until a sweep, so short-lived groups cause no traffic. All threads count without
-//! a lock, and only the first and last member of a group cause work.
+//! An announced bucket stays announced until a sweep, so short-lived groups cause no traffic. Threads count without a
+//! lock, and only the first and last member of a group.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -6,9 +6,8 @@
 //!  a user of it ──────┘
 //! ```
 //!
-//! A superfluous bit costs an unneeded frame, but a missing bit loses a message. So bits are added immediately and
-//! removed later, by a sweep. A node receives everything until it has reported its full interest, and again when that
-//! report is stale.
+//! A superfluous bit costs an unneeded frame, a missing bit a message. So bits are added immediately and removed later,
+//! by a sweep. A node receives everything until it has reported its full interest, and again when that report is stale.
 
 use std::collections::HashMap;
 use std::hash::Hasher;

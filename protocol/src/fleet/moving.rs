@@ -1,7 +1,7 @@
 //! State of a client connection that moves to another node.
 //!
-//! The node where the client reconnected first receives the connection's description ([`MovingConnection`]), so that
-//! sends reach it there, and then takes its state ([`MovedState`]).
+//! The node where the client reconnected receives the connection's description ([`MovingConnection`]), so that sends
+//! reach it there, then its state ([`MovedState`]).
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;

@@ -113,7 +113,7 @@ pub enum NodeMessage {
     Revocation(SharedRevocation),
 }
 
-/// Revocation of access tokens by their claims. Of two for equal tokens the later times win, so nodes may receive them
+/// Revocation of access tokens by their claims. For equal tokens the later times win, so nodes may receive revocations
 /// in any order, repeatedly and from any node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedRevocation {

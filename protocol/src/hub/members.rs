@@ -160,7 +160,6 @@ fn take_value<'a>(rest: &mut &'a [u8], nesting_max: usize) -> Result<&'a [u8], O
     }
 }
 
-/// Takes a string with its quotes.
 fn take_text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], ObjectError> {
     let whole = *rest;
     let mut tail = whole.strip_prefix(b"\"").ok_or(ObjectError::Syntax)?;

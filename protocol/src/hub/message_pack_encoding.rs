@@ -159,7 +159,6 @@ fn put_payload(payload: &Payload, out: &mut Writer<'_>) {
     out.0.put_slice(&payload.0);
 }
 
-/// Unread items of a message.
 struct Items<'a> {
     reader: Reader<'a>,
     left: usize,
