@@ -60,7 +60,7 @@ pub(super) enum AdminTokenError {
 }
 
 impl AdminTokenArgs {
-    /// Returns the token, if one is given. Fails if it can't be read or is not an admin token.
+    /// Returns the token, if one is given. Fails if it can't be read or is invalid.
     pub(super) fn token(&self) -> Result<Option<AdminToken>, AdminTokenError> {
         let text = match (&self.admin_token, &self.admin_token_file) {
             (Some(text), _) => Some(text.clone()),
@@ -102,8 +102,8 @@ impl AdminClient {
         self.token.is_some()
     }
 
-    /// Gets `path` from the node at `address`. Fails if no complete answer of at most `max_bytes` arrives in time. The
-    /// text gives the reason.
+    /// Gets `path` from the node at `address`. Fails, with the reason, without a complete answer of at most `max_bytes`
+    /// in time.
     pub(super) async fn get(
         &self,
         address: &Address,
@@ -114,9 +114,6 @@ impl AdminClient {
     }
 
     /// Posts JSON to `path` at the node at `address`, which may have to query all nodes.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
     pub(super) async fn post(
         &self,
         address: &Address,
@@ -130,9 +127,6 @@ impl AdminClient {
     }
 
     /// Deletes `path` at the node at `address`, which may have to query all nodes.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
     pub(super) async fn delete(
         &self,
         address: &Address,
@@ -142,8 +136,7 @@ impl AdminClient {
         self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
     }
 
-    /// Gets `path` from the node at `address` as a streamed response. Fails if no response begins in time. The text
-    /// gives the reason.
+    /// Gets `path` from the node at `address` as a streamed response. Fails, with the reason, if none begins in time.
     pub(super) async fn open(&self, address: &Address, path: &str) -> Result<Response<Incoming>, String> {
         let request = self.with_token(Request::get(path)).body(Body::empty()).map_err(|error| error.to_string())?;
         let answer = timeout(ANSWER_TIMEOUT, self.client.send(address, request)).await;

@@ -48,12 +48,10 @@ impl<'a> AdminPort<'a> {
         Ok(Self { url, address, client: AdminClient::new(connector, token.token()?), answer_max_bytes })
     }
 
-    /// Gets a resource by path. Fails if no valid answer arrives.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
         self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
     }
 
-    /// Posts JSON to `path`. Fails if no valid answer arrives.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &'static str,
@@ -62,12 +60,11 @@ impl<'a> AdminPort<'a> {
         self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
     }
 
-    /// Deletes a resource by path. Fails if no valid answer arrives.
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
         self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
     }
 
-    /// Gets a resource as a stream of lines, until either end closes it. Fails if no valid answer begins.
+    /// Gets a resource as a stream of lines, until either end closes it.
     pub(super) async fn stream(&self, path: &str) -> Result<LineStream, AdminPortError> {
         let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
         let answer = self.client.open(&self.address, path).await.map_err(silent)?;

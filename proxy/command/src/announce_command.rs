@@ -70,8 +70,7 @@ pub(super) enum AnnounceError {
     Missing(AnnouncementReport),
 }
 
-/// Sends an announcement and returns its reach. Fails if the node refuses or does not answer, or another node did not
-/// answer it.
+/// Sends an announcement and returns its reach. Fails if a node refuses or does not answer.
 pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;

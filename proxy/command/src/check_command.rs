@@ -122,7 +122,7 @@ fn rules_in_force(rules: &Ruleset) -> String {
     rules.lines().map(|rule| format!("# {rule}\n")).collect()
 }
 
-/// Formats each flag that has a value, with its source; values that differ from the defaults first.
+/// Formats each flag that has a value, with its source; values other than the defaults first.
 fn effective_settings(command: &Command, matches: &ArgMatches, sources: &Sources) -> String {
     let (mut given, mut defaults) = (String::new(), String::new());
     for arg in command.get_arguments() {

@@ -1,7 +1,7 @@
 //! `trunkline doctor`: tests a running fleet like a client, and recommends changes.
 //!
-//! Each check first collects facts (I/O with a deadline and a size limit), then judges them in a pure function. Nothing
-//! is sent without verified TLS, so that a token can't leak.
+//! Each check collects facts (I/O with a deadline and a size limit), then judges them in a pure function. Nothing is
+//! sent without verified TLS, so that a token can't leak.
 
 mod clock_check;
 mod condition_check;
@@ -129,7 +129,7 @@ pub(super) enum DoctorError {
     Failed { failed: usize, all: usize },
 }
 
-/// Tests the hub and prints the findings. Fails if a check has failed, or the arguments are invalid.
+/// Tests the hub and prints the findings. A failed check is an error.
 pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     let wrong = |problem| DoctorError::Url { value: args.url.clone(), problem };
     let url: HubUrl = args.url.parse().map_err(wrong)?;

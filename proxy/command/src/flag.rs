@@ -1,7 +1,7 @@
 //! Flags of `trunkline serve`, and their conversion into settings.
 //!
-//! Numeric flags and switches are declared only as fields of the node's settings (`settings_flag`). Flags with parsed
-//! texts are declared here: addresses, files, keys, origins.
+//! Numeric flags and switches are fields of the node's settings (`settings_flag`). Flags with parsed texts are declared
+//! here: addresses, files, keys, origins.
 
 mod access_key_args;
 mod admin_args;

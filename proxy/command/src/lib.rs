@@ -111,7 +111,6 @@ use top_command::TopArgs;
 use trace_command::TraceArgs;
 use version::VERSION;
 
-/// Commands that accept the flags of a node.
 const NODE_COMMANDS: [&str; 2] = ["serve", "connection-string"];
 
 /// An open-source, self-hosted proxy tier for SignalR.

@@ -136,7 +136,6 @@ fn is_name(name: &str) -> bool {
         && !RESERVED.contains(&name.replace('_', "-").as_str())
 }
 
-/// Suggests the nearest valid name.
 fn suggestion(name: &str) -> String {
     let words = name.split(|char: char| !char.is_ascii_alphanumeric() && char != '_').filter(|word| !word.is_empty());
     let words: Vec<_> = words.map(str::to_ascii_lowercase).collect();

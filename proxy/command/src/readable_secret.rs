@@ -1,8 +1,8 @@
 //! Secrets in files that every user of the machine can read.
 //!
-//! Only a warning, because an orchestrator may have mounted the file. Kubernetes and Docker mount secrets readable by
-//! all, in containers without other users. Such files are skipped, as are files in folders that other users can't
-//! access.
+//! Kubernetes and Docker mount secrets readable by all, in containers without other users. Such files are skipped, as
+//! are files in folders that other users can't access. Others cause only a warning, because an orchestrator may have
+//! mounted them.
 
 use std::path::{Path, PathBuf};
 

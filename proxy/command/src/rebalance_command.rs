@@ -78,8 +78,7 @@ pub(super) enum RebalanceCommandError {
     Output(#[from] io::Error),
 }
 
-/// Starts a rebalance and shows its progress until its end. Ctrl-C stops it. Fails if it can't be started, or ends
-/// before its goal.
+/// Starts a rebalance and shows its progress until its end. Ctrl-C stops it. Fails if it ends before its goal.
 pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceCommandError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let mut progress = ProgressLine::default();

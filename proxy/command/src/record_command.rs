@@ -87,8 +87,7 @@ pub(super) struct RecordArgs {
     pub token: AdminTokenArgs,
 }
 
-/// Records until a stop signal, the time limit, or the node's end of the stream. Fails if it can't be started, the file
-/// can't be written, or the node ends it.
+/// Records until a stop signal, the time limit, or the node's end of the stream, which is an error.
 pub(super) async fn record(args: &RecordArgs) -> Result<(), RecordError> {
     let limits = FileLimits { max_bytes: args.max_size, files: args.files };
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;

@@ -87,7 +87,7 @@ pub(super) enum ReplayError {
     Nothing,
 }
 
-/// Plays a recording and prints the result. Fails if it can't be played, or an answer differs.
+/// Plays a recording and prints the result. Fails if an answer differs.
 pub(super) async fn replay(args: &ReplayArgs) -> Result<(), ReplayError> {
     let failed = |source| ReplayError::File { file: args.file.clone(), source };
     let mut reader = RecordingReader::open(&args.file).map_err(failed)?;

@@ -91,8 +91,7 @@ pub(super) enum RevokeError {
     Missing(RevocationReport),
 }
 
-/// Revokes tokens or lists revocations, and returns the text to print. Fails if the node refuses or does not answer, or
-/// another node did not answer it.
+/// Revokes tokens or lists revocations, and returns the text to print. Fails if a node refuses or does not answer.
 pub(super) async fn revoke(args: &RevokeArgs) -> Result<String, RevokeError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     if args.list {

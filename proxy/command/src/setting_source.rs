@@ -1,5 +1,5 @@
 //! Sources of settings: flags, environment variables and the configuration file, with a common value syntax: white
-//! space around values and list items is ignored, and an empty value means unset.
+//! space around values and list items is ignored; an empty value means unset.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

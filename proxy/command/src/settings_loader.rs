@@ -3,7 +3,7 @@
 //!
 //! Values of environment and file become defaults of the flags. So flags take precedence, values are validated like
 //! flags, and a new flag automatically has a variable and a key. Of two mutually exclusive flags, the one from the
-//! stronger source wins. The tables in [`RULE_TABLES`] contain rules, which `routing` parses.
+//! stronger source wins. `routing` parses the tables in [`RULE_TABLES`].
 
 use std::path::{Path, PathBuf};
 
@@ -62,8 +62,7 @@ struct Given {
     at: Source,
 }
 
-/// Loads a command's settings from the environment and a file, unless typed as flags. Fails if a source can't be read,
-/// or contains an invalid value.
+/// Loads a command's settings from the environment and a file, unless typed as flags.
 pub(crate) fn load(
     command: Command,
     typed: Option<&ArgMatches>,
@@ -77,7 +76,7 @@ pub(crate) fn load(
     load_layers(command, typed, [in_environment, in_file])
 }
 
-/// Loads a command's settings only from the text of a file. Fails if it contains an invalid value.
+/// Loads a command's settings only from the text of a file.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn load_text(command: Command, path: &Path, text: &str) -> Result<Loaded, LoadError> {
     let in_file = values_of_file(&command, path, text)?;

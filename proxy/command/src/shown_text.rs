@@ -1,7 +1,7 @@
 //! Sanitises external texts for a terminal: clients, other nodes and servers choose them, so they must not control it.
 //!
-//! Control characters move the cursor, set titles and forge lines; bidi marks change the displayed order. All output of
-//! the command is sanitised here, at the latest before the standard streams.
+//! Control characters move the cursor, set titles and forge lines; bidi marks change the displayed order. All output is
+//! sanitised, at the latest before the standard streams.
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -1,7 +1,7 @@
 //! `trunkline size`: computes the number of nodes for a load, and the resources per node.
 //!
-//! Based on measured costs (`tests/bench/run`, `app_cost`; see the page *Sizing* of the book), independent of this
-//! machine. Unmeasured costs, such as TLS, have to fit into the free share of the processors.
+//! Based on measured costs (`tests/bench/run`, `app_cost`; see the page *Sizing* of the book). Unmeasured costs, such
+//! as TLS, have to fit into the free share of the processors.
 
 use std::num::NonZeroU64;
 

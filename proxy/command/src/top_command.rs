@@ -66,8 +66,7 @@ pub(super) enum TopError {
     Output(#[from] io::Error),
 }
 
-/// Shows the nodes at the given URLs until Ctrl-C. Fails if no node answers the first time, or the output can't be
-/// written.
+/// Shows the nodes at the given URLs until Ctrl-C. Fails if no node answers the first time.
 pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
     let client = FleetClient::new(args)?;
     let first = client.fleet().await;
@@ -159,7 +158,7 @@ impl FleetClient {
         merge(self.nodes.iter().map(Address::to_string).zip(answers))
     }
 
-    /// Queries all nodes concurrently for the last hour and merges the answers. Older nodes don't provide it.
+    /// Queries all nodes concurrently for the last hour, which older nodes don't provide, and merges the answers.
     async fn last_hour(&self) -> FleetTimeline {
         let answers = join_all(self.nodes.iter().map(|node| self.client.get(node, "/api/timeline", ANSWER_MAX_BYTES)));
         let told = answers.await.into_iter().flatten().filter(|answer| answer.status() == StatusCode::OK);

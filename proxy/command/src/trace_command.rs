@@ -107,7 +107,7 @@ pub(super) enum TraceCommandError {
     Output(#[from] io::Error),
 }
 
-/// Shows messages until the time limit or Ctrl-C. Fails if it can't be started, or the node ends it.
+/// Shows messages until the time limit or Ctrl-C. Fails if the node ends it.
 pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
     let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
     let mut signals = StopSignals::new().map_err(TraceCommandError::Signals)?;

@@ -33,12 +33,11 @@ impl EventCarrier {
         Ok(Self { client, id, body: answer.into_body(), parser: EventParser::default() })
     }
 
-    /// Posts text of the hub protocol. Fails if the POST is refused.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
 
-    /// Returns the data of the next event. Fails if the stream has ended.
+    /// Returns the data of the next event.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             if let Some(event) = self.parser.next_event()? {

@@ -75,7 +75,6 @@ pub(super) struct HubConnection {
 
 impl HubConnection {
     /// Opens a connection over a transport. If an intermediary accepts WebSocket compression, opens it again without.
-    /// Fails if the transport can't be opened.
     pub(super) async fn open(client: &ProbeClient, id: &str, transport: Transport) -> Result<Self, ProbeError> {
         let mut is_compressed = false;
         let carrier = match transport {
@@ -100,7 +99,7 @@ impl HubConnection {
         self.is_compressed
     }
 
-    /// Performs the hub handshake and returns its duration. Fails if it is refused or not answered in time.
+    /// Performs the hub handshake and returns its duration.
     pub(super) async fn handshake(&mut self) -> Result<Duration, ProbeError> {
         let begun = Instant::now();
         let (deadline, request) =
@@ -119,7 +118,6 @@ impl HubConnection {
         Ok(begun.elapsed())
     }
 
-    /// Makes a call and waits for its answer. Fails if it is not answered in time.
     pub(super) async fn call(&mut self, call: &ProbeCall) -> Result<CallSeen, ProbeError> {
         self.calls += 1;
         let id = ByteString::from(self.calls.to_string());
@@ -149,13 +147,12 @@ impl HubConnection {
         answered.await.unwrap_or(Err(ProbeError::Late(deadline)))
     }
 
-    /// Sends a keep-alive, as clients do every 15 s. Fails if the transport has ended.
+    /// Sends a keep-alive, as clients do every 15 s.
     pub(super) async fn ping(&mut self) -> Result<(), ProbeError> {
         self.send(&encoded(&HubMessage::Ping)).await
     }
 
-    /// Waits for the next message without a deadline. Cancelling loses at most a poll in flight. Fails if the
-    /// connection has ended.
+    /// Waits for the next message without a deadline. Cancelling loses at most a poll in flight.
     pub(super) async fn message(&mut self) -> Result<HubMessage, ProbeError> {
         loop {
             while let Some(frame) = next_frame(PROTOCOL, &self.rest, ANSWER_MAX_BYTES)? {

@@ -17,19 +17,17 @@ pub(super) struct PollCarrier {
 }
 
 impl PollCarrier {
-    /// Makes the first poll, which opens the connection and is answered immediately. Fails if it is not answered
-    /// successfully.
+    /// Makes the first poll, which opens the connection and is answered immediately.
     pub(super) async fn open(client: &ProbeClient, id: &str) -> Result<Self, ProbeError> {
         client.poll(id, client.deadline).await?.successful()?;
         Ok(Self { client: client.clone(), id: id.to_owned() })
     }
 
-    /// Posts text of the hub protocol. Fails if the POST is refused.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
 
-    /// Polls until data arrives. Fails if a poll is refused or the connection has ended.
+    /// Polls until data arrives.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             let answer = self.client.poll(&self.id, POLL_MAX).await?.successful()?;

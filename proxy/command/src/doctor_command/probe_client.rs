@@ -70,7 +70,7 @@ impl AnswerSeen {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the answer if its status is a success. Fails if it is not.
+    /// Fails unless the status is a success.
     pub(super) fn successful(self) -> Result<Self, ProbeError> {
         match self.status.is_success() {
             true => Ok(self),
@@ -119,13 +119,12 @@ impl ProbeClient {
         Self { cookies, ..self.clone() }
     }
 
-    /// Sends the negotiate request. Fails if no complete answer arrives.
     pub(super) async fn negotiate(&self) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::POST, &self.url.negotiate_target()));
         self.fetch(request.header(CONTENT_TYPE, "text/plain;charset=UTF-8"), Body::empty()).await
     }
 
-    /// Sends a CORS preflight request for the negotiation, like a browser. Fails if no complete answer arrives.
+    /// Sends a CORS preflight request for the negotiation, like a browser.
     pub(super) async fn preflight(&self) -> Result<AnswerSeen, ProbeError> {
         let request = self.request(Method::OPTIONS, &self.url.negotiate_target());
         let request = request
@@ -134,26 +133,23 @@ impl ProbeClient {
         self.fetch(request, Body::empty()).await
     }
 
-    /// Polls for messages of a connection. Fails if no complete answer arrives before `deadline`.
     pub(super) async fn poll(&self, id: &str, deadline: Duration) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::GET, &self.url.connect_target(id, None)));
         self.fetch_within(request, Body::empty(), deadline).await
     }
 
-    /// Posts messages of a connection. Fails if no complete answer arrives.
     pub(super) async fn post(&self, id: &str, messages: Bytes) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::POST, &self.url.connect_target(id, None)));
         self.fetch(request.header(CONTENT_TYPE, "text/plain;charset=UTF-8"), Body::from(messages)).await
     }
 
-    /// Ends a connection with DELETE. Fails if no complete answer arrives.
     pub(super) async fn delete(&self, id: &str) -> Result<AnswerSeen, ProbeError> {
         let request = self.with_token(self.request(Method::DELETE, &self.url.connect_target(id, None)));
         self.fetch(request, Body::empty()).await
     }
 
     /// Opens an event stream or WebSocket as a streamed response. The token is in the query, because pages can't set
-    /// headers here. Fails if no response begins in time.
+    /// headers here.
     pub(super) async fn open(
         &self,
         id: &str,

@@ -25,8 +25,7 @@ pub(super) struct WebSocketCarrier {
 }
 
 impl WebSocketCarrier {
-    /// Opens a WebSocket for a connection, with or without offering compression. Fails if the answer is not a valid
-    /// upgrade.
+    /// Opens a WebSocket for a connection, with or without offering compression.
     pub(super) async fn open(client: &ProbeClient, id: &str, compression: Compression) -> Result<Self, ProbeError> {
         let key = generate_key();
         let mut headers = vec![
@@ -52,13 +51,12 @@ impl WebSocketCarrier {
         Ok(Self { socket })
     }
 
-    /// Sends text of the hub protocol. Fails if the socket has ended.
     pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
         let text = String::from_utf8_lossy(messages).into_owned();
         self.socket.send(Message::text(text)).await.map_err(told)
     }
 
-    /// Returns the next text or binary message. Fails if the socket has ended.
+    /// Returns the next text or binary message.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             match self.socket.next().await {

@@ -49,7 +49,6 @@ pub(crate) struct AppKeyArgs {
 }
 
 impl AppKeyList {
-    /// Returns the configured keys and the key files.
     pub(crate) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         let typed =
             self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
@@ -58,7 +57,6 @@ impl AppKeyList {
 }
 
 impl AppKeyArgs {
-    /// Returns the configured keys and the key files.
     pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         self.keys.sources()
     }

@@ -42,7 +42,6 @@ pub(crate) fn milliseconds(
     move |text| in_range(parse_duration(text, BareUnit::Milliseconds)?, &(least..=most))
 }
 
-/// Parser of a duration in whole seconds.
 pub(crate) fn whole_seconds<T: TryFrom<u64> + 'static>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
@@ -56,7 +55,6 @@ pub(crate) fn whole_seconds<T: TryFrom<u64> + 'static>(
     }
 }
 
-/// Parser of a size in a range of bytes.
 pub(crate) fn bytes<T: TryFrom<u64> + 'static>(
     range: RangeInclusive<u64>,
 ) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {

@@ -13,7 +13,6 @@ use super::log_line::LOG_TARGET;
 #[cfg(unix)]
 use super::syslog_socket::{self, SyslogSocket};
 
-/// Permissions of a new audit log.
 #[cfg(unix)]
 const AUDIT_LOG_MODE: u32 = 0o600;
 

@@ -1,5 +1,5 @@
 //! Lines outside of the log's levels: addresses, a panic, the error that ends the process. They use the log's format,
-//! so that its reader sees a single format. Once the log has started they go through its queue.
+//! and once the log has started, its queue.
 
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
@@ -34,8 +34,7 @@ pub(crate) fn set_format(format: LogFormat) {
     }
 }
 
-/// From now on writes the standard streams in separate threads. Returns the log. Fails if the system can't start a
-/// thread.
+/// From now on writes the standard streams in separate threads. Returns the log.
 pub(super) fn begin_queues() -> io::Result<&'static LogQueue> {
     let notice = |stream: &'static str| {
         move |lost| {
@@ -55,8 +54,7 @@ pub(super) fn begin_queues() -> io::Result<&'static LogQueue> {
     Ok(error)
 }
 
-/// Writes a line to standard output, in a separate thread once the log has started. Fails if it can't be written
-/// directly.
+/// Writes a line to standard output, in a separate thread once the log has started.
 pub(crate) fn write_output(line: &str) -> io::Result<()> {
     let Some([_, output]) = STREAMS.get() else { return writeln!(io::stdout(), "{line}") };
     output.lines().push(format!("{line}\n"), LinePriority::Normal);

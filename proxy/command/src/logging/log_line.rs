@@ -1,7 +1,7 @@
 //! Formatter of log lines: time, level, node, target, message and fields.
 //!
-//! The JSON format of `tracing-subscriber` is not used, because its keys are fixed (`timestamp`, upper-case `level`, no
-//! node), while the documentation guarantees `time`, a lower-case `level` and `node`.
+//! The JSON format of `tracing-subscriber` has other, fixed keys (`timestamp`, upper-case `level`, no node) than the
+//! documentation guarantees (`time`, lower-case `level`, `node`).
 
 use std::fmt;
 use std::sync::OnceLock;

@@ -20,13 +20,12 @@ pub(super) fn is_socket(path: &Path) -> bool {
 }
 
 impl SyslogSocket {
-    /// Connects to the socket at a path. Fails if no process listens there, access is denied, or it is not a datagram
-    /// socket.
+    /// Connects to the socket at a path.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { socket: connected(path)?, path: path.to_owned() })
     }
 
-    /// Sends a line. Fails if syslog is unavailable or its queue is full. The next line tries again.
+    /// Sends a line. Fails if syslog is unavailable or its queue is full; the next line tries again.
     pub(super) fn send_line(&mut self, line: &[u8]) -> io::Result<()> {
         let mut datagram = format!("<{PRIORITY}>trunkline[{}]: ", std::process::id()).into_bytes();
         datagram.extend_from_slice(line.trim_ascii_end());

@@ -27,7 +27,6 @@ pub(super) struct RecordingFile {
     written: u64,
     /// Size of the initial part of every new file.
     preamble: u64,
-    /// Openings of the open connections.
     open: HashMap<String, Box<OpenLine>>,
 }
 

@@ -7,9 +7,8 @@
 //!                     left at the end ───────────────────► surplus
 //! ```
 //!
-//! Messages of one connection are matched by their bytes. Order is compared within the answers to a call and within the
-//! sends to a client, because it is not guaranteed between them. Messages with removed secrets are matched only by
-//! name.
+//! Messages of one connection are matched by their bytes, or with removed secrets, by name. Order is compared within
+//! the answers to a call and within the sends to a client, because it is not guaranteed between them.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -95,7 +94,6 @@ struct Received {
     is_unrecorded: bool,
 }
 
-/// Number of a connection in the ledger.
 pub(super) type AccountNumber = usize;
 
 impl AnswerLedger {

@@ -118,7 +118,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Plays a recording to its end. Fails if it can't be read, or the app server is gone.
+    /// Plays a recording to its end.
     pub(super) async fn play<R: BufRead>(
         mut self,
         reader: &mut RecordingReader<R>,
@@ -188,7 +188,7 @@ impl<'a> Player<'a> {
         }
         let sending = client.send(payload);
         tokio::pin!(sending);
-        // Messages must be received meanwhile. Otherwise the app server and the player would wait for each other.
+        // Receives messages meanwhile: otherwise app server and player would wait for each other.
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent,

@@ -43,8 +43,7 @@ impl RecordingReader<BufReader<File>> {
 }
 
 impl<R: BufRead> RecordingReader<R> {
-    /// Reads the header and checks that the rest can be played. Fails if it is not the header of a replayable
-    /// recording.
+    /// Reads the header and checks that the rest can be played.
     pub(crate) fn new(mut input: R) -> Result<Self, ReadRecordingError> {
         let first = read_line(&mut input, 1)?.ok_or(ReadRecordingError::NoRecording)?;
         let header: Value = serde_json::from_slice(&first).map_err(|_| ReadRecordingError::NoRecording)?;
@@ -63,8 +62,7 @@ impl<R: BufRead> RecordingReader<R> {
         if header.payloads { Ok(Self { input, header, line: 1 }) } else { Err(ReadRecordingError::NoPayloads) }
     }
 
-    /// Reads the next line with its number; `None` at the end. An incomplete last line is ignored. Fails if it is not a
-    /// valid line of a recording.
+    /// Reads the next line with its number; `None` at the end. An incomplete last line is ignored.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, RecordingLine)>, ReadRecordingError> {
         self.line += 1;
         let line = self.line;
@@ -79,7 +77,6 @@ impl<R: BufRead> RecordingReader<R> {
     }
 }
 
-/// Reads a line, including its line break.
 fn read_line(input: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>, ReadRecordingError> {
     let mut line = Vec::new();
     input.take(LINE_MAX_BYTES + 1).read_until(b'\n', &mut line)?;

@@ -47,7 +47,7 @@ pub(super) fn lines(timeline: &FleetTimeline) -> Vec<String> {
 }
 
 /// Newest value of a figure, summed over the nodes that reported it within a minute: new clients count in full, not as
-/// a fraction of the minute.
+/// a fraction.
 fn newest(timeline: &FleetTimeline, of: fn(&NodeTimeline, usize) -> Option<f64>) -> Option<f64> {
     let told = timeline.nodes.iter().filter_map(|node| {
         let (at, ms) = node.at_ms.iter().enumerate().next_back()?;

@@ -35,7 +35,7 @@ impl TracedHops {
         steps.into_iter().filter_map(|(name, us)| Some((name, us?))).collect()
     }
 
-    /// Network time between proxy and app server in both directions: the total measured by the proxy's clock, minus the
+    /// Network time between proxy and app server in both directions: the total by the proxy's clock, minus the
     /// durations measured by each end.
     fn way_us(&self) -> Option<u64> {
         let (total, hub) = (self.answered_us?, self.hub.filter(|hub| hub.ran_us.is_some())?);
@@ -98,7 +98,6 @@ pub(super) fn milliseconds(us: u64) -> String {
     if whole >= 100 { format!("{whole} ms") } else { format!("{whole}.{:02} ms", rest / 10) }
 }
 
-/// Time of day in UTC.
 fn time_of_day(unix_us: u64) -> String {
     let ms = unix_us / 1_000;
     let (hours, minutes, seconds) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1_000 % 60);
