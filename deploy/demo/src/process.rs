@@ -1,7 +1,7 @@
 //! One process: start, log, end.
 //!
 //! Processes of the fleet stay in the demo's process group, so a signal to the group, such as Ctrl-C, also ends them.
-//! All are killed when dropped, so no exit path leaves a process behind.
+//! All are killed when dropped.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};

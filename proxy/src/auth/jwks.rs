@@ -244,7 +244,6 @@ pub(super) struct KeySets {
     sets: ArcSwap<Vec<Arc<KeySet>>>,
     connector: Connector,
     refetch: Duration,
-    /// Changes with each stored set.
     stored: watch::Sender<()>,
     sources: watch::Sender<()>,
     pub(super) read: Counter,

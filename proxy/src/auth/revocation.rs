@@ -214,7 +214,6 @@ impl Revocations {
         })
     }
 
-    /// Mark after all current revocations.
     #[must_use]
     pub(crate) fn mark(&self) -> RevocationMark {
         RevocationMark(self.newest.load(Ordering::Acquire))

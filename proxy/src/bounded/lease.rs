@@ -116,7 +116,6 @@ impl<T> Lease<T> {
         }
     }
 
-    /// Token cancelled when the lease is revoked.
     #[must_use]
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.revoked

@@ -19,13 +19,11 @@ pub(super) enum HandshakeFailure {
     /// The client returned to a connection that no longer exists: it sends messages of this protocol without a
     /// handshake.
     Returned(HubProtocol),
-    /// The hub handshake timed out.
     TimedOut,
     /// The client violated the transport protocol.
     Transport(String),
     /// The client closed its transport.
     ClientClosed,
-    /// The socket ended for this cause.
     SocketEnded(Cause),
 }
 

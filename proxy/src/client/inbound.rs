@@ -397,7 +397,6 @@ impl<'a> HubMessages<'a> {
         run
     }
 
-    /// Takes the run of messages up to here.
     fn take_run(&mut self) -> Option<Upward<'a>> {
         let bytes = self.bytes.get(self.run_start..self.at).unwrap_or_default();
         let count = mem::take(&mut self.run_count);

@@ -55,7 +55,6 @@ struct LinkRequest {
     boot: String,
 }
 
-/// Links that nodes are currently missing.
 #[derive(Debug, Default)]
 struct MissingLinks {
     requested: HashMap<LinkRequest, Urgency>,

@@ -19,7 +19,6 @@ use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
 use crate::upstream::{LinkHandle, ReplyTo};
 
-/// Answer being gathered for one query.
 pub(super) struct GatheredAnswer {
     reply_to: Arc<dyn ReplyTo>,
     terms: AnswerTerms,

@@ -35,7 +35,6 @@ struct FleetParts {
     questions: NodeQuestions,
     presence: AppPresence,
     accepted: AcceptedLinks,
-    /// Runtime of the fleet's thread.
     runtime: OnceLock<Handle>,
 }
 

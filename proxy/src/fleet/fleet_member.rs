@@ -82,7 +82,6 @@ pub(crate) struct FleetMember {
 
 #[derive(Debug, Default)]
 struct MemberStatus {
-    /// State that the node has reported of itself.
     reported: Option<NodeState>,
     /// The last dial was refused.
     is_refused: bool,

@@ -37,7 +37,6 @@ pub(crate) struct NodeQuestions {
     moves: Questions<Option<Bytes>>,
     /// Results of clients at other nodes, which arrive after the first answer.
     results: Questions<ServiceMessage>,
-    /// Admin API of this node, once served.
     api: OnceLock<Router>,
     /// Concurrent requests from other nodes.
     answering: Semaphore,

@@ -23,7 +23,6 @@ fn holds_one(cookies: &HeaderValue) -> bool {
     pairs(cookies).any(is_of_admin)
 }
 
-/// Returns the other cookies of a header, if any.
 fn without(cookies: &HeaderValue) -> Option<HeaderValue> {
     if !holds_one(cookies) {
         return Some(cookies.clone());

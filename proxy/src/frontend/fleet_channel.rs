@@ -65,7 +65,6 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     })
 }
 
-/// Key that a hello names.
 enum HelloKey {
     /// One of the fleet, of another node.
     Node,

@@ -46,7 +46,6 @@ const END_TO_END: [HeaderName; 14] = [
     REAL_IP,
 ];
 
-/// Prefixes of further end-to-end headers.
 const END_TO_END_PREFIXES: [&str; 9] = [
     "accept",
     "access-control-",

@@ -42,7 +42,6 @@ pub(crate) struct DialInClient {
     pub comes_back: bool,
 }
 
-/// Client of a request to a hub.
 pub(crate) enum HubClient {
     New(Box<NewClient>),
     Connecting(Box<ConnectingClient>),
@@ -65,7 +64,6 @@ pub(crate) struct Grant {
     pub headers: HeaderMap,
 }
 
-/// Client with a connection.
 pub(crate) struct ConnectingClient {
     pub connection_id: String,
     pub user: User,

@@ -20,7 +20,6 @@ use crate::limits::{LinkPermit, RelayConnection};
 use crate::net::socket::SocketHandover;
 use crate::shard::DirectUpgrade;
 
-/// Head of a request, and its context.
 pub(crate) type RequestHead = (Parts, Box<RequestContext>);
 
 /// Socket or channel of a request.
@@ -69,7 +68,6 @@ impl RequestSource {
         Self { peer: Some(peer), ..Self::default() }
     }
 
-    /// Adds it to a request.
     pub(crate) fn attach<B>(self, request: &mut http::Request<B>) {
         request.extensions_mut().insert(self);
     }

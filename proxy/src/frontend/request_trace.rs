@@ -144,7 +144,6 @@ fn context_in(headers: &HeaderMap) -> Option<TraceContext> {
     headers.get(TRACEPARENT_HEADER)?.to_str().ok()?.parse().ok()
 }
 
-/// Replaces the trace context in an open frame.
 fn name_in(open: &mut OpenConnection, context: TraceContext) {
     open.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(TRACEPARENT_HEADER));
     let value = ByteString::from(context.to_string());

@@ -34,7 +34,6 @@ pub(crate) struct AnswerBudget {
     unread: Permits<Signer>,
 }
 
-/// Answers of a link.
 #[derive(Debug)]
 pub(crate) struct LinkAnswers {
     budget: AnswerBudget,
@@ -50,7 +49,6 @@ struct UnreadAnswers {
     counted: usize,
 }
 
-/// Reason to refuse a question.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum QuestionRefusal {
     #[error("this connection has {QUESTIONS_PER_LINK_MAX} queries in progress: wait for some answers")]

@@ -111,7 +111,6 @@ impl HeadBudget {
         self.budget.used()
     }
 
-    /// Counts a head that is newer than the plan.
     fn count_in_plan(&self, holder: &HeadHolder, bytes: usize) {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(plan), Some(address)) = (&mut *plan, holder.address) {

@@ -33,7 +33,6 @@ pub(crate) struct LinkPermit {
     _address: Option<AddressPermit>,
 }
 
-/// Limit that refuses a link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LinkRefusal {
     #[error("this node has reached its limit of {limit} links to app servers: see --links-max")]

@@ -98,7 +98,6 @@ fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
     is_refused.then(|| "this hub has a webhook instead of app servers (--upstream-webhook)".to_owned())
 }
 
-/// Finds or creates the pool of an app server's links.
 fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
     let hubs = &shard.shared().hubs;
     let id = hubs.number(instance);

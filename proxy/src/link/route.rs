@@ -149,7 +149,6 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) reply_to: &'a Arc<dyn ReplyTo>,
     /// Origin of sends to several clients.
     pub(crate) origin: SendOrigin,
-    /// Filter for receiving clients.
     pub(crate) filter: Option<&'a Arc<ClientFilter>>,
 }
 
@@ -224,7 +223,6 @@ fn route_stamped(source: FrameSource<'_>, stamped: &Stamped, batch: &mut RoutedB
     }
 }
 
-/// Routes a frame for clients that match a filter.
 fn route_filtered(
     source: FrameSource<'_>,
     filtered: &Filtered,
@@ -441,7 +439,6 @@ fn invoke_client(source: FrameSource<'_>, question: ClientInvocation, batch: &mu
     batch.for_owner(source, id, ConnectionCommand::Invoke { reply_to, request: question, origin });
 }
 
-/// Forwards a client result to its caller.
 fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
     // Without content it is only an acknowledgement of the caller.
     let waiting = match answer.payload.is_empty() {

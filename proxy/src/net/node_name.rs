@@ -37,7 +37,6 @@ pub(crate) struct NodeNames {
 enum KnownAddress {
     /// A connection to this address has succeeded.
     Reached(SocketAddr),
-    /// The name has resolved to this address.
     Resolved(SocketAddr),
     /// Reported by a link.
     Reported(SocketAddr),

@@ -74,7 +74,6 @@ pub(crate) struct AddressFamilies {
 }
 
 impl AddressFamilies {
-    /// Records the currently listed addresses.
     pub(crate) fn note_listed(&self, all: &[SocketAddr]) {
         let are_both = all.iter().any(SocketAddr::is_ipv4) && all.iter().any(SocketAddr::is_ipv6);
         self.are_both_listed.store(are_both, Ordering::Relaxed);

@@ -21,7 +21,6 @@ const FULL_TIME: Duration = Duration::from_secs(5);
 /// Maximum number of app servers, or hubs, of one app that a condition names.
 const APP_SERVERS_MAX: usize = 50;
 
-/// Number of hubs that a detail lists.
 const HUBS_LISTED: usize = 5;
 
 /// App, and app server as shown to people: app servers of different apps may have the same name.

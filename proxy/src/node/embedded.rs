@@ -65,7 +65,6 @@ pub struct Embedded {
 pub struct AppListener {
     shared: Arc<Shared>,
     inbox: ShardSender,
-    /// Message that starts the listener.
     unserved: Option<ShardMessage>,
     sockets: mpsc::Receiver<AppSocket>,
     address: SocketAddr,

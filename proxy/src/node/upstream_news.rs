@@ -49,7 +49,6 @@ impl UpstreamNews {
         self.report_problem(problem, is_expected);
     }
 
-    /// Reports that the upstream answers but is unusable.
     pub(super) fn report_unusable(&mut self, problem: String) {
         let kind = ConditionKind::AppServerIncompatible;
         self.report_problem(UpstreamProblem { text: problem, kind }, false);

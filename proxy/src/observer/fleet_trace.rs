@@ -142,7 +142,6 @@ impl FleetTrace {
         }
     }
 
-    /// Reports the state of another node if it has changed.
     fn report(&mut self, boot: &str, state: TraceNodeState, problem: Option<String>) -> Vec<TraceLine> {
         let Some(node) = self.nodes.get_mut(boot).filter(|node| node.told != Some(state)) else { return Vec::new() };
         node.told = Some(state);

@@ -116,7 +116,6 @@ impl Peers {
         self.fleet.members().agrees()
     }
 
-    /// Snapshot of a member as seen by this node.
     fn shown(&self, member: &Arc<FleetMember>, last: Option<&ReportedSnapshot>) -> NodeSnapshot {
         let now_ms = self.fleet.members().now_ms();
         let age_ms = last.map(ReportedSnapshot::age_ms);

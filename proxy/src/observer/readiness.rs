@@ -24,7 +24,6 @@ impl From<String> for UpstreamProblem {
 }
 
 impl UpstreamProblems {
-    /// Sets or clears the problem of an upstream.
     pub(crate) fn set(&self, address: &str, problem: Option<UpstreamProblem>) {
         let mut problems = self.lock();
         match problem {

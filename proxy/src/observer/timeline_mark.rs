@@ -92,7 +92,6 @@ impl Attendance {
     }
 }
 
-/// Change between two standings, as shown by a mark.
 fn change(before: Option<Standing>, now: Standing) -> Option<PartyChange> {
     match (before, now) {
         (Some(before), now) if before == now => None,

@@ -393,7 +393,6 @@ impl Execution {
 
 type ClaimList = Vec<(ByteString, ByteString)>;
 
-/// Claims in the answer to a sign-in query.
 fn claims_in(FleetAnswer { ack, missing }: FleetAnswer) -> Result<ClaimList, RestError> {
     let problem = ack.message.unwrap_or_default();
     match ack.status {
@@ -514,7 +513,6 @@ struct InvokeAnswer<'a> {
     result: Option<JsonText>,
 }
 
-/// Result in the client's completion.
 fn result_of(protocol: &str, completion: &Bytes) -> Result<Option<JsonText>, RestError> {
     let failed = |problem: &str| RestError::new(StatusCode::BAD_GATEWAY, "Error.Invocation.Failed", problem);
     let unreadable = || failed("the client's completion can't be read");

@@ -25,7 +25,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// Time for which an answer is kept.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// Maximum length of a key.
@@ -56,7 +55,6 @@ struct KeptTable {
 
 #[derive(Debug)]
 struct KeptAnswer {
-    /// Hash of the request.
     request: u64,
     /// `None` while the request is under way.
     answer: Option<AnswerCopy>,

@@ -18,7 +18,6 @@ pub(super) struct NamedLogIn {
     pub(super) claims: Option<Vec<(ByteString, ByteString)>>,
 }
 
-/// Claim in a body.
 #[derive(Deserialize)]
 struct NamedClaim {
     #[serde(alias = "Type")]
@@ -62,7 +61,6 @@ fn take(members: &mut Map<String, Value>, wanted: &str) -> Option<Value> {
     members.remove(&name)
 }
 
-/// Seconds since 1970 of a time.
 fn seconds_of(time: Value) -> Option<i64> {
     let seconds = match time {
         Value::String(text) => DateTime::parse_from_rfc3339(&text).ok()?.timestamp(),

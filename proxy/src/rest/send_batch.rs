@@ -23,7 +23,6 @@ const TARGET_MEMBERS: [&str; 5] = ["all", "groups", "users", "connections", "exc
 /// Targets of a message, with filters.
 type Targets = Vec<(Addressee, Option<String>)>;
 
-/// Message of a batch.
 #[derive(Debug)]
 pub(super) struct BatchMessage {
     /// Targets, each with a filter that leaves out the clients of earlier targets and excluded ones.

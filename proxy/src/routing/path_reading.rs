@@ -5,7 +5,6 @@
 
 use percent_encoding::percent_decode_str;
 
-/// Treatment of a path with conflicting readings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Doubt {
     /// The route matches if any reading matches, as for rejections.

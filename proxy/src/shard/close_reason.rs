@@ -115,7 +115,6 @@ impl CloseReason {
         Self { raw_code, ..Self::error(cause, format!("InvalidDataException: {detail}"), detail) }
     }
 
-    /// A frame from its app server was skipped.
     #[must_use]
     pub(crate) fn app_frame_skipped(problem: &str) -> Self {
         let text = format!("A message of the server could not be delivered: {problem}.");

@@ -183,7 +183,6 @@ impl Connections {
         (shard == self.shard && self.is_in(slot, hub, id)).then_some(slot)
     }
 
-    /// Whether this connection of this hub has this slot.
     #[must_use]
     pub(crate) fn is_in(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
         self.get(slot).is_some_and(|client| **client.id() == *id && client.home().hub() == hub)
@@ -361,7 +360,6 @@ impl Connections {
         epoch
     }
 
-    /// Excludes all clients that don't match a filter.
     #[cold]
     fn exclude_unmatched(&mut self, hub: HubIndex, filter: &ClientFilter, epoch: u64) {
         let members = self.members(hub, SetName::Hub).iter().map(|member| member.slot);

@@ -399,7 +399,6 @@ impl Delivery {
         }
     }
 
-    /// Ends a client's hold, if any, and releases its frames.
     pub(super) fn end_hold(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
         let resumption = client.cold_mut().resumption_mut();
         if resumption.is_some_and(|resumption| resumption.ownership_mut().end_hold()) {
@@ -577,7 +576,6 @@ impl Delivery {
         }
     }
 
-    /// Polls the flush of a client's outbox from its flush task.
     pub(super) fn poll_flush_by_task(&mut self, slot: Slot, client: &mut Client, cx: &mut Context<'_>) -> Poll<()> {
         let before = client.wire().bytes();
         let flushed = self.poll_flush(client, cx);

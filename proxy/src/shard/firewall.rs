@@ -128,7 +128,6 @@ fn refuse_call(
     answer_refused(core, slot, call, text)
 }
 
-/// Answers a refused call; its streams are dropped.
 fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Verdict {
     let Some(client) = core.connections.live_mut(slot) else { return Verdict::Dropped };
     let has_room = client.cold_mut().refused_mut().add(call);

@@ -344,7 +344,6 @@ pub(crate) fn settle(
     Some(home)
 }
 
-/// Gives up an arriving connection that received no state.
 pub(crate) fn give_up_arrival(state: &mut ShardState, (slot, serial): (Slot, Serial)) {
     if state.core.connections.get_current(slot, serial).is_some() {
         state.withdraw(slot);

@@ -73,7 +73,6 @@ pub(crate) struct Connectors {
     pub resolver: Resolver,
 }
 
-/// Announced move of a dial-in connection.
 #[derive(Debug)]
 pub(crate) struct AnnouncedMove {
     /// Boot id of the node that still has the connection.
@@ -137,9 +136,7 @@ struct NodeLife {
     has_begun_drain: AtomicBool,
     /// Whether shards use vectored sends, one system call for many sockets.
     has_vectored_sends: AtomicBool,
-    /// Cancelled when the drain begins.
     drain_begun: CancellationToken,
-    /// Cancelled when new clients are refused.
     clients_refused: CancellationToken,
     started: Instant,
 }

@@ -89,7 +89,6 @@ impl TaskFeeds {
         self.notify(hub);
     }
 
-    /// Removes a stopping app server from the list.
     pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let mut of_app = self.standing.iter_mut().filter(|standing| (standing.hub, standing.app) == (hub, app));
         if let Some(standing) = of_app.next() {

@@ -57,7 +57,6 @@ const COPIED_MAX: usize = 1024;
 pub(crate) struct Watches {
     /// Set if there is a watch, or a client with mirrored data. Without any, no other field is read.
     is_active: bool,
-    /// Set if a watch records times.
     are_timed: bool,
     next: u64,
     next_mark: i64,
@@ -298,7 +297,6 @@ impl Watches {
         Some(Box::new(UpwardTrace { mark, slot, read_at, taken }))
     }
 
-    /// Summaries of messages, if a watch may need any.
     fn summaries(
         &self,
         slot: Slot,

@@ -35,7 +35,6 @@ impl SpanQueue {
         }
     }
 
-    /// Takes the receiver, once.
     pub(crate) fn take_receiver(&self) -> Option<Receiver<Box<SpanRecord>>> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

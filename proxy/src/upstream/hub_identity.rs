@@ -103,7 +103,6 @@ impl HubOrigin {
         }
     }
 
-    /// Name of the hub with this key.
     #[must_use]
     pub(crate) fn name_in(key: &str) -> &str {
         key.strip_prefix(BY_NAME).unwrap_or(key)

@@ -30,7 +30,6 @@ impl ClientFacts {
         }
     }
 
-    /// Adds the data of the client.
     #[must_use]
     pub(super) fn with_data(self, data: Option<&str>) -> Self {
         Self { data: data.map(header_text), ..self }

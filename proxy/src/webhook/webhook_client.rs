@@ -111,7 +111,6 @@ impl WebhookClient {
         self.under_way.is_none() && !self.events.is_empty()
     }
 
-    /// Takes the next event, now that there is a permit.
     pub(super) fn take_next(&mut self) -> Option<WebhookEvent> {
         if !self.has_next() {
             return None;

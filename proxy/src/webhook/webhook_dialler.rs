@@ -79,7 +79,6 @@ fn bound_to_token(mut decision: Decision, head: &HeaderMap) -> Decision {
     decision
 }
 
-/// Serves a link until it ends.
 async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
     let mut socket = LinkSocket::<UpstreamWebSocket>::from(link);
     if let Err(end) = request_handshake(&mut socket).await {

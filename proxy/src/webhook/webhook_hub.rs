@@ -171,7 +171,6 @@ impl WebhookHub {
         &self.terms.backlog
     }
 
-    /// Name and URL template.
     #[must_use]
     pub(super) fn place(&self) -> (&str, &UrlTemplate) {
         (&self.name, &self.template)

@@ -1,9 +1,9 @@
 //! Sends to many sockets with one system call.
 //!
 //! A broadcast is one short frame for each of thousands of sockets, and most of its cost is entering and leaving the
-//! kernel once per socket. [`SendRing::send_many`] passes all sends to the kernel through an `io_uring`: one system
-//! call for several hundred sockets. It is not a second runtime: a call returns when all its sends have completed, no
-//! send waits, and buffers are borrowed only for the call.
+//! kernel once per socket. [`SendRing::send_many`] needs one system call for several hundred sockets, through an
+//! `io_uring`. It is not a second runtime: a call returns when all its sends have completed, no send waits, and buffers
+//! are borrowed only for the call.
 //!
 //! ```text
 //!  (socket, slices)   ┐                                    ┌ bytes sent

@@ -174,8 +174,8 @@ fn head(slices: *const libc::iovec, count: usize) -> libc::msghdr {
 
 /// Has the kernel execute these entries and records their results. Returns whether the ring is still usable.
 fn carry_out(ring: &mut IoUring, entries: &[squeue::Entry], results: &mut [i32]) -> bool {
-    // SAFETY: the caller borrows the buffers, slices and heads that entries point to until this returns, and the kernel
-    // then no longer has any entry: see the head of this file.
+    // SAFETY: the caller borrows the buffers, slices and heads that entries point to until this returns, when the
+    // kernel no longer has any entry: see the head of this file.
     if unsafe { ring.submission().push_multiple(entries) }.is_err() {
         return false;
     }

@@ -40,7 +40,6 @@ pub(crate) struct AdmittedSocket {
     _open: BudgetShare,
 }
 
-/// Limit that refuses a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocketRefusal {
     /// The connection limit of the node is reached.

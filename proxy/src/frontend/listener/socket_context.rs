@@ -11,7 +11,6 @@ pub(super) struct SocketContext {
     pub(super) peer: SocketAddr,
     pub(super) gate: ListenerGate,
     pub(super) admitted: AdmittedSocket,
-    /// Stall limit of the current response.
     pub(super) patience: CurrentStallLimit,
     /// The socket belongs to a trusted load balancer.
     pub(super) is_trusted: bool,

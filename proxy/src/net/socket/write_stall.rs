@@ -42,12 +42,10 @@ impl WriteStallLimit {
         Self::UntilClosed(ConnectionClose { connection, first_stall: Arc::default() })
     }
 
-    /// Sets the limit of a response.
     pub(crate) fn attach<B>(self, response: &mut http::Response<B>) {
         response.extensions_mut().insert(self);
     }
 
-    /// Takes the limit of a response.
     pub(crate) fn take<B>(response: &mut http::Response<B>) -> Option<Self> {
         response.extensions_mut().remove()
     }

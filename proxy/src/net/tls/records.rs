@@ -318,7 +318,6 @@ fn with_joined<T>(slices: &[IoSlice<'_>], most: usize, act: impl FnOnce(&[u8]) -
     })
 }
 
-/// Room needed for the records of this many bytes.
 fn room_for(bytes: usize) -> usize {
     bytes + (bytes / RECORD_BYTES + 1) * RECORD_OVERHEAD_BYTES
 }

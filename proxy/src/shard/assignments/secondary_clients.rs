@@ -130,7 +130,6 @@ impl SecondaryClients {
         }
     }
 
-    /// Clients and roles of the matching secondaries.
     fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SecondaryAssignment) -> bool) -> Vec<(Slot, Role)> {
         let mut found = Vec::new();
         for &slot in &self.all {

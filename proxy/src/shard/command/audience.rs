@@ -39,7 +39,6 @@ impl Audience {
         }
     }
 
-    /// Audience of this kind with these names.
     #[must_use]
     pub(crate) fn with_names(&self, names: &[ByteString]) -> Self {
         match self {

@@ -46,7 +46,6 @@ impl MirrorCopy {
         &self.rule
     }
 
-    /// Server group that receives the copy.
     #[must_use]
     pub(crate) fn group(&self) -> &str {
         &self.rule.group

@@ -144,7 +144,6 @@ impl PendingCalls {
 }
 
 impl CallTable {
-    /// Ends a call's span, if any, with this completion.
     fn end_span(&mut self, id: &str, protocol: HubProtocol, completion: &[u8]) {
         let Some(mut span) = self.spans.swap_remove(id) else { return };
         match protocol.decode(&Bytes::copy_from_slice(completion)) {

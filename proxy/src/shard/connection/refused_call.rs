@@ -27,7 +27,6 @@ pub(crate) struct RefusedCalls(Option<Box<RefusedTable>>);
 
 #[derive(Debug, Default)]
 struct RefusedTable {
-    /// Client streams to refused calls.
     uploads: IndexSet<Box<str>>,
     upload_bytes: usize,
     /// Ids of refused calls that may be cancelled, oldest first.

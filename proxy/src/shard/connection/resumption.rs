@@ -126,7 +126,6 @@ impl Resumption {
         Some(until)
     }
 
-    /// Handles an app server's reply to the move.
     pub(crate) fn move_answered(&mut self, from: AppServerId, epoch: i64) {
         self.ownership.answered(from, epoch);
         self.rest = None;

@@ -125,7 +125,6 @@ impl SecondaryAssignments {
         self.0.iter_mut().find(|side| *side.group == *group)
     }
 
-    /// Secondary at an app server that has the connection.
     #[must_use]
     pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SecondaryAssignment> {
         self.0.iter().find(|side| side.link.app() == app && side.assignment.is_known_there())

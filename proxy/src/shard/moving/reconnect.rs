@@ -180,7 +180,6 @@ pub(crate) fn end_socket(state: &mut ShardState, slot: Slot, serial: Serial, cau
     if let_away(state, slot, cause) { None } else { state.free(slot, cause) }
 }
 
-/// Detached sockets that are due for removal.
 pub(crate) fn take_detached(state: &mut ShardState) -> Vec<Socket> {
     state.moves.detached.take_due(state.core.tick)
 }

@@ -158,7 +158,6 @@ pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
     error_completion((invocation_id, connection_id, caller_server_id), "does not exist")
 }
 
-/// Error for an app server with a refused client invocation.
 #[must_use]
 pub(crate) fn not_asked(request: ClientInvocation, refused: &ResultRefused) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;

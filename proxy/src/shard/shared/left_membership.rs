@@ -32,7 +32,6 @@ impl LeftMemberships {
         self.0.remove(&(user.clone(), group.into()));
     }
 
-    /// Time at which a user left a group, if recorded.
     pub(crate) fn at_ms(&self, user: &UserKey, group: &str) -> Option<i64> {
         self.0.get(&(user.clone(), group.into())).copied()
     }

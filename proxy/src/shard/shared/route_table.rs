@@ -135,7 +135,6 @@ impl RouteTable {
         }
     }
 
-    /// Removes the reservation of a connection that did not open.
     pub(crate) fn remove_reserved(&self, connection_id: &str) {
         if let Some(key) = routing_key(connection_id) {
             self.0.pin().compute(key, |entry| match entry {

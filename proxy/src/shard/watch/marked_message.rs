@@ -7,7 +7,6 @@ use crate::shard::slot::Slot;
 /// Maximum number of messages with pending reports. Those never reported stay until evicted.
 const MARKED_MAX: usize = 4_096;
 
-/// Number of a trace, and of a message within it.
 type TraceEntry = (u64, u64);
 
 /// Messages with pending reports of app servers, by mark.

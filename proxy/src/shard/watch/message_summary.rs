@@ -37,7 +37,6 @@ pub(crate) struct MessageSummary {
 }
 
 impl MessageSummary {
-    /// Whether the message is a call with a reply.
     pub(super) fn is_answered_call(&self) -> bool {
         let is_call = [MessageKind::Invocation, MessageKind::StreamInvocation].map(kind_name).contains(&self.kind);
         is_call && self.invocation_id.is_some()

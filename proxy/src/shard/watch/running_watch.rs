@@ -108,7 +108,6 @@ impl RunningWatch {
         self.order.method().is_some()
     }
 
-    /// Whether the watch follows the method called by a message.
     pub(super) fn follows_method_of(&self, summary: &MessageSummary) -> bool {
         match (self.order.method(), &summary.target) {
             (Some(method), Some(target)) => target.to_lowercase() == method.to_lowercase(),
@@ -287,7 +286,6 @@ impl RunningWatch {
         self.unread.loss.messages += messages;
     }
 
-    /// Whether a message belongs to a call in the watch.
     fn awaits(&self, slot: Slot, summary: &MessageSummary) -> bool {
         let id = summary.invocation_id.as_ref();
         !self.calls.is_empty() && id.is_some_and(|id| self.calls.contains_key(&(slot, id.clone())))

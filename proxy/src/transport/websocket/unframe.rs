@@ -35,7 +35,6 @@ pub fn unframe_whole(frame: &Bytes) -> Option<Unframed> {
     Some(unframed(content, frame.slice(bytes..end)))
 }
 
-/// Whether a frame of ours carries text.
 #[must_use]
 pub(crate) fn is_text(frame: &[u8]) -> bool {
     frame.first().is_some_and(|first| first & !FIN == Opcode::Text.number())
