@@ -70,7 +70,7 @@ struct PresenceState {
     /// Nodes without a socket, with the number of ticks for which they have had none.
     away: Vec<(Arc<Node>, u64)>,
     first_update_at: Option<Instant>,
-    /// A task generates ticks.
+    /// Whether a task generates ticks.
     is_driven: bool,
     workers: usize,
     /// Workers that are running hooks.

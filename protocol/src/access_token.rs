@@ -1,7 +1,7 @@
 //! Access tokens of the fleet: HS256 JWTs for a user, signed with an access key.
 //!
-//! The command line and apps sign tokens here, and apps verify them. A proxy has its own verifier for tokens of any
-//! issuer, but finds the user in the claims with the code here.
+//! The command line and apps sign tokens here, and apps verify them. A proxy verifies tokens of any issuer itself, but
+//! finds the user in the claims with this code.
 //!
 //! The key determines the algorithm: tokens that name another one, including `none`, are rejected.
 

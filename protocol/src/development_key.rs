@@ -1,8 +1,8 @@
 //! The access key of this machine, so that everything on loopback works without configuration.
 //!
 //! The first process to start creates the key: 32 random bytes in a file that only the current user can read. A file
-//! that others can read or have created is rejected, because they may know the key. Only this module of the crate
-//! accesses the disk, for two crates that need this file.
+//! that others can read or have created is rejected, because they may know the key. This is the crate's only disk
+//! access.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};

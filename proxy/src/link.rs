@@ -7,8 +7,8 @@
 //!    └───── next session ◄── notify its client connections ◄───────────────────────────────── over ◄─┘
 //! ```
 //!
-//! Reading never waits for a client or a handler, only for space in another shard's inbox, which that shard always
-//! frees, and up to a second for the answers to many queries.
+//! Reading never waits for a client or a handler, only for another shard's inbox, which always empties, and up to a
+//! second for the answers to many queries.
 
 mod attachment;
 mod dial_in_ping;

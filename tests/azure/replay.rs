@@ -74,7 +74,7 @@ struct Player {
     /// Hub messages that arrived together with others: to the client, and from it.
     due_down: Vec<Vec<u8>>,
     due_up: Vec<Vec<u8>>,
-    /// Whether it sent a close message.
+    /// Whether the client sent a close message.
     has_left: bool,
 }
 

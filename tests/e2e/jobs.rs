@@ -13,7 +13,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// Receives the next seconds, without duplicates.
+    /// Receives `count` times, each later than the one before.
     async fn receives(&mut self, count: usize, when: &str) -> Result<()> {
         for _ in 0..count {
             let message = loop {

@@ -13,7 +13,7 @@ use crate::harness::tools::shipped;
 /// Last line printed when everything is running.
 const INVITATION_END: &str = "Ctrl-C ends all processes.";
 
-/// Running layout, stopped on drop.
+/// Processes of the local layout, stopped on drop.
 #[derive(Debug)]
 pub struct Local {
     /// Process of the script, leader of the group.

@@ -266,7 +266,7 @@ mod tests {
         sent: usize,
         waiting: Vec<(usize, u32)>,
         reserved: Vec<(usize, u32)>,
-        /// Messages and marks received by the node.
+        /// Sizes of messages and numbers of marks that the node has not confirmed.
         line: Vec<Result<u32, i64>>,
         admitted: Vec<usize>,
         /// Mutant: lost marks are not sent again.

@@ -11,7 +11,7 @@ use super::serializer::Renamed;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Naming {
-    /// Names of serde, in both hub protocols.
+    /// Names as serde derives them, in both hub protocols.
     #[default]
     Serde,
     /// Names that .NET clients expect by default: camelCase and enums as numbers in JSON, PascalCase and enums as

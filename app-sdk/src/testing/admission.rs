@@ -34,7 +34,7 @@ pub(super) struct Credentials {
     pub(super) remote: Option<SocketAddr>,
 }
 
-/// Conditions of a hub for its clients.
+/// Conditions on which a hub admits a client.
 #[derive(Debug)]
 pub(super) struct Gate<'a> {
     pub(super) path: &'a str,

@@ -7,7 +7,7 @@ use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient, json_of};
 
 /// Window longer than any of these tests.
 pub(crate) const LONG_MS: u64 = 600_000;
-/// Short window, in milliseconds.
+/// Window that expires within a test.
 pub(crate) const SHORT_MS: u64 = 100;
 
 /// First session of a slot, or its resumption.

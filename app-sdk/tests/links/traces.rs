@@ -6,7 +6,7 @@ use trunkline_protocol::wire::CAPABILITIES_HEADER;
 
 use super::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
 
-/// Wraps messages of a client for a trace; the first one has this mark.
+/// Joins messages of a client into one traced message with this mark.
 fn traced(mark: i64, messages: &[ServiceMessage]) -> ServiceMessage {
     let data = messages.iter().map(|message| match message {
         ServiceMessage::ConnectionData(data) => data.clone(),

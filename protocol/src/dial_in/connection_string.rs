@@ -51,7 +51,7 @@ pub enum ConnectionStringError {
          `Endpoint=https://HOST;Port=PORT;AccessKey=KEY;Version=1.0;`"
     )]
     Missing(&'static str),
-    /// Authentication with Entra ID.
+    /// Key for Entra ID, which only Azure's service supports.
     #[error("'{0}' is for Entra ID, which is not supported: use the AccessKey of the service")]
     Login(&'static str),
     /// Invalid URL of a service.

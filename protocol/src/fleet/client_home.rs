@@ -2,7 +2,7 @@
 //! to this client alone.
 //!
 //! The home changes when a client reconnects to another node, or a service drains a server connection: the peer pauses
-//! the client at the old home and resumes it over the new one. Client-only frames wait meanwhile, so none are lost or
+//! the client at the old home and resumes it over the new one. Meanwhile client-only frames wait, so none are lost or
 //! reordered.
 //!
 //! ```text

@@ -8,8 +8,8 @@
 //!    └──────────── settle ────────── Arriving ◄───────────────────┘ at the other node; without state ──► gone
 //! ```
 //!
-//! Both nodes receive the app servers' sends to many clients. Each app server names the first epoch for the new owner,
-//! and each such send carries its starting epoch. So exactly one of the two owners delivers it.
+//! Both nodes receive the app servers' sends to many clients, each with its epoch. Each app server names the first
+//! epoch for the new owner. So exactly one of the two delivers a send.
 //!
 //! Pure: time is given in ticks of one second. `A` identifies app servers.
 
@@ -76,7 +76,7 @@ pub struct Ownership<A> {
     behind: Option<(A, TransitFrames<A>)>,
 }
 
-/// Outstanding answers to a failed move. Mistaken for answers to another move, they would release the connection too
+/// Outstanding answers to a failed move. Taken for answers to another move, they would release the connection too
 /// early.
 #[derive(Debug, Clone)]
 struct OwedAnswers<A> {

@@ -1,7 +1,7 @@
 //! Sessions of the observer page: random ids, stored by this node, in exchange for the admin token.
 //!
-//! A session exists only in its node's list. It reveals nothing about the token, and ends with log-out, expiry,
-//! replacement of the token, or the node.
+//! A session exists only at its node, reveals nothing about the token, and ends with log-out, expiry, replacement of
+//! the token, or the node.
 //!
 //! The cookie is limited to the page's paths: cookies ignore ports, and an app on the same host has its own paths.
 

@@ -1,8 +1,8 @@
 //! Tokens of app servers that dial in, and of their clients.
 //!
 //! JWTs signed with an access key, or an app key, which covers only some hubs. Of the audience, only path and hub are
-//! checked: the host comes from a connection string and is unknown to a node behind a load balancer; the port is always
-//! missing. The key id, a hash made by another process, is ignored.
+//! checked: a node behind a load balancer does not know the host that clients use, and the port is always missing. The
+//! key id, a hash made by another process, is ignored.
 
 use std::sync::Arc;
 use std::time::Duration;

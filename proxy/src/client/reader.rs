@@ -243,7 +243,7 @@ impl Reader {
         client.pauses_mut().resumed()
     }
 
-    /// Stops reading until the client's debt is paid.
+    /// Stops reading for `owed`; then the client is within its rate again.
     async fn throttle(&self, shard: &Shard, owed: Duration) {
         if let Some(closed) = self.pause(shard, PauseReason::Throttled) {
             // The debt is paid, or the client is closing.

@@ -21,7 +21,7 @@ pub struct TlsListener {
     pub handshake_timeout: Duration,
 }
 
-/// Sharing of the ports for clients and the data plane.
+/// Whether other nodes may share the ports for clients and the data plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortSharing {
     /// Startup fails if another process has the port.

@@ -1,7 +1,7 @@
 //! Reach of an app server's dial-in link: the nodes whose clients get its messages.
 //!
-//! An app server dials one or more addresses (*endpoints*). A broadcast uses one link per endpoint, and each node must
-//! receive it through exactly one endpoint:
+//! An app server dials one or more addresses (*endpoints*). A broadcast uses one link per endpoint, and must reach each
+//! node through exactly one:
 //!
 //! ```text
 //!  the server has links to the node ─► the first endpoint, by name, of these links

@@ -1,8 +1,8 @@
 //! Authorization by the app's negotiate handler, for a client that negotiates or connects without a token.
 //!
 //! The handler gets the client's headers including cookies, path, query, and the user of a verified access token. It
-//! returns a decision (user and headers, or a redirect), or a refusal, which is forwarded unchanged. Without a
-//! response, the client is refused.
+//! returns user and headers, a redirect, or a refusal, which is forwarded unchanged. Without a response, the client is
+//! refused.
 
 use axum::body::Body;
 use axum::response::Response;

@@ -99,7 +99,7 @@ fn asks_for_own_host(hosts: &HostRules, request: &Request) -> bool {
     request.headers().get(HOST).is_none_or(|host| host.to_str().is_ok_and(|host| hosts.allow(host)))
 }
 
-/// Lower bound of a request's head. The server reads in large steps, and checks its limit only in between.
+/// Lower bound of the size of a request's head. The server reads in large steps, and checks its limit only in between.
 fn head_bytes(request: &Request) -> usize {
     let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
     request.headers().iter().fold(uri, |bytes, (name, value)| bytes + name.as_str().len() + value.len())

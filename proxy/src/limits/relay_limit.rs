@@ -9,7 +9,7 @@
 //! When all permits are taken, a new request displaces the request that has waited longest for its client (a stalled
 //! upload, or a response that is not read). If none has waited long enough, it displaces the newest request of the
 //! address with the most requests, unless that is its own address. The displaced request fails. One pass over all
-//! requests serves all new requests of the next milliseconds.
+//! requests serves the new requests of some milliseconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;

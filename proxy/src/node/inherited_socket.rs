@@ -1,7 +1,7 @@
 //! Inherited sockets: listening sockets opened by a supervisor before it started the node (socket activation).
 //!
-//! A socket is matched with the flag that has its address. So rules about flags, such as the requirement of a key,
-//! still apply, and a socket without a flag is an error instead of an unnoticed open port.
+//! A socket is matched with the flag that has its address. So rules about flags, such as the need for a key, still
+//! apply, and a socket without a flag is an error, not an unnoticed open port.
 
 use std::net::{SocketAddr, TcpListener};
 

@@ -20,9 +20,9 @@ const BACKLOG: i32 = 4096;
 /// ```
 ///
 /// With [`PortSharing::WithNodes`], the port is shared from the start with nodes of the same user. All must be
-/// configured for this: an exclusive node binds first, and others are refused. But a sharing node also gets some
-/// connections of an exclusive node with several shards, because the kernel can't distinguish their sockets. Fails if
-/// the address can't be bound, usually because it is in use.
+/// configured for this; an exclusive node that binds first keeps the others out. Only if it has several shards, a
+/// sharing node gets some of its connections, because the kernel can't distinguish their sockets. Fails if the address
+/// can't be bound, usually because it is in use.
 pub(super) fn bind_shared(
     address: SocketAddr,
     count: u16,

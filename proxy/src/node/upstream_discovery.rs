@@ -1,8 +1,8 @@
 //! Discovery of one upstream by DNS, with a watcher for each address of the name. Addresses with the same instance id,
 //! such as IPv4 and IPv6, count as one app server.
 //!
-//! An address that is no longer listed is not dialled again, but keeps its watcher while links are open, so that a
-//! stopping app server can hand over its clients. A temporary DNS failure changes nothing.
+//! A delisted address is not dialled again, but keeps its watcher while links are open, so that a stopping app server
+//! can hand over its clients. A temporary DNS failure changes nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -4,8 +4,8 @@
 //! at an address that never had two at a time, connections are refused for a while and no link is left, or it is silent
 //! and there is a [second sign](super::app_doubt).
 //!
-//! An instance already found by another watcher through another address, such as one of the other family, is linked by
-//! that watcher. This watcher's address is an alternative for those links, and takes over once the pools are retired.
+//! An instance that another watcher found at another address, such as one of the other family, is linked by that
+//! watcher. This watcher's address is an alternative for those links, and takes over once the pools are retired.
 
 use std::sync::Arc;
 use std::time::Duration;

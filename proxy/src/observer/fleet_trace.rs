@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Nodes that join later are added. A node with a broken stream is reported as missing, then retried. Each node limits
-//! its own output, and nothing is buffered here: a slow reader blocks all sources.
+//! its output; nothing is buffered here, so a slow reader blocks all sources.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

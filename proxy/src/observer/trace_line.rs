@@ -9,8 +9,8 @@
 //!  {"event":"end","node":"n1","reason":"time"}
 //! ```
 //!
-//! A message is reported once it has passed the proxy; later details follow, identified by node and number. Times of
-//! day are on the clock of the reporting node, in microseconds since 1970. Durations are measured with one clock.
+//! A message is reported once it has passed the proxy; later details follow, identified by node and number. Times are
+//! in microseconds since 1970 by the reporting node's clock. Durations are measured with one clock.
 
 use serde::{Deserialize, Serialize};
 

@@ -7,9 +7,8 @@ const PLACES: f64 = 4_294_967_296.0;
 
 /// Position of a user or connection between 0 and 1, evenly distributed.
 ///
-/// Computed from the first four bytes, big-endian, of SHA-256 over the salt, a line feed and the key, so that nodes
-/// agree. The algorithm must never change, or an update would give canaries other users. Different salts make canaries
-/// independent of each other.
+/// From the first four bytes, big-endian, of SHA-256 over salt, line feed and key: nodes agree. The algorithm must
+/// never change, or an update would give canaries other users. Different salts make canaries independent of each other.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(crate) struct Share(f64);
 

@@ -6,7 +6,7 @@
 //! | `leaving` | which of them wait for the end of their calls |
 //! | `shed` `server_rebalance` `reroute` | policies: to other nodes, to another app server, by another route |
 //!
-//! A drain asks all clients to reconnect, spread over a period, then refuses new ones.
+//! A drain asks all clients to reconnect over a period, then refuses new ones.
 
 pub(super) mod departure_search;
 pub(super) mod drain_schedule;

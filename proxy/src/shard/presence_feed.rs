@@ -1,4 +1,4 @@
-//! Presence: reports to subscribed app servers which users and group members appear on this shard and leave it.
+//! Presence: reports to subscribed app servers of users and group members that appear on this shard or leave it.
 //!
 //! ```text
 //!  link opens ──► snapshot, in parts ──► listed ──► changes, batched ──► app server

@@ -1,4 +1,4 @@
-//! Exclusive tasks: app servers that are candidates receive the list of all candidates and elect one of them.
+//! Exclusive tasks: candidate app servers receive the list of all candidates and elect one.
 //!
 //! Shard 0 sends the node's whole list on each change, over one link per app server. An app server is listed from its
 //! first link until it announces its shutdown or loses its last link.

@@ -8,7 +8,7 @@
 //! A watch has a subject (a connection, a user, a group, a method or a whole hub) and a detail: a *tap* has the
 //! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. Without a watch, a
 //! shard checks one flag per send and one per client message; clients have no extra state. Bytes are copied unchanged.
-//! Summaries contain payloads only on request, without apparent secrets.
+//! Summaries contain payloads on request only, without apparent secrets.
 
 mod marked_message;
 mod message_summary;

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The client module uses the inner half like any socket. Requests on any thread find the outer half in the
-//! [registry](HttpTransports). The pipe carries hub messages upward, and WebSocket frames, which mark message
-//! boundaries, downward, where the waiting request unframes them.
+//! [registry](HttpTransports). The pipe carries hub messages upward. Downward it carries WebSocket frames, for their
+//! message boundaries; the waiting request removes them.
 
 mod carried_get;
 #[cfg(test)]

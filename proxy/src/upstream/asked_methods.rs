@@ -1,10 +1,10 @@
 //! Client methods that an app server has invoked for a result, which determine how long an invocation is delayed.
 //!
 //! Microsoft's SDK sends an invocation before it registers the pending result. In between, its thread may be preempted,
-//! and the registration code is JIT-compiled once per result type, which takes tens of milliseconds. A result within
-//! that time, unknown with Azure's service, finds no pending entry: the call fails with a `NullReferenceException` that
-//! closes its client, or never completes. So each invocation is delayed briefly, and longer if the SDK may have to
-//! compile code, judged by the method name.
+//! and the registration code is compiled once per result type, which takes tens of milliseconds. An earlier result,
+//! which Azure's service never produces, finds no pending entry: the call fails with a `NullReferenceException` that
+//! closes its client, or never completes. So each invocation is delayed briefly, and longer for a method whose code may
+//! not be compiled yet.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

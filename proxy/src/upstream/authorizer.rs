@@ -21,7 +21,7 @@ const ANSWER_MAX_BYTES: usize = 256 * 1024;
 /// Maximum number of concurrent calls per shard, each a connection to an app server; further calls wait.
 const CALLS_MAX: usize = 256;
 
-/// Divisor of the timeout for the time a call may wait for a permit.
+/// A call may wait for a permit for the timeout divided by this.
 const WAIT_SHARE: u32 = 4;
 
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! Naming of a hub: whether any app server or client names it, when the last one stopped doing so, and whether the
-//! starting node waits for it.
+//! Naming of a hub: whether an app server or client names it, since when none does, and whether the starting node waits
+//! for it.
 //!
 //! ```text
 //!  named ──(no linked app server names it)──► unnamed ──(--hold-timeout)──► removed ──(nothing holds it)──► free index
@@ -9,8 +9,7 @@
 //!
 //! A hub without links and clients is idle, and evicted before the hold timeout if the table is full.
 //!
-//! Lookups by path or name don't find a removed hub. It keeps its index while it is referenced; then the next new hub
-//! takes the index.
+//! Lookups don't find a removed hub. Its index is reused once nothing refers to it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -2,10 +2,10 @@
 //!
 //! **Why no buffer can outlive its borrow.** The kernel reads a buffer while executing its send. All sends of a call
 //! are executed inside it: `MSG_DONTWAIT` prevents waiting for a full socket, so each send completes or fails on
-//! submission. The call does not rely on this: it returns only when each send accepted by the kernel has produced a
-//! completion. Between the first entry and the last completion only code of this file runs, so nothing can unwind or
-//! leak in between. Sends that the kernel has not accepted (for lack of memory) remain in the ring; such a ring is
-//! closed, and they are never executed.
+//! submission. Even so, a call returns only when each send accepted by the kernel has produced a completion. Between
+//! the first entry and the last completion only code of this file runs, so nothing can unwind or leak in between. Sends
+//! that the kernel has not accepted (for lack of memory) remain in the ring; such a ring is closed, and they are never
+//! executed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};

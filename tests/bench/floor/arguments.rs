@@ -6,7 +6,7 @@ use crate::broadcast::{ProtocolMix, To};
 use crate::transport::Transport;
 use crate::work::Work;
 
-/// Server of a crowd.
+/// Server that a crowd connects to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum At {
     Floor,

@@ -41,7 +41,7 @@ pub trait Arrivals {
 #[derive(Debug)]
 pub(crate) struct Visitor<W> {
     pub(crate) socket: Stream,
-    /// Bytes after the last step.
+    /// Bytes received after the last step.
     pub(crate) heard: Vec<u8>,
     welcome: W,
     pub(crate) since: Instant,

@@ -1,5 +1,5 @@
 //! First request on a plain socket: an obvious WebSocket connect to a hub is answered without an HTTP server. Most
-//! sockets carry only that, and the server would be most of its cost.
+//! sockets carry only that, and the server would be most of the cost.
 //!
 //! ```text
 //!  first bytes ─┬─ complete plain upgrade, to a hub ─► response ─┬─ 101 ─► written; the socket is the client's

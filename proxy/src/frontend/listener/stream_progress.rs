@@ -1,7 +1,7 @@
 //! Progress of the response on one HTTP/2 stream: whether it is waiting for its client to read.
 //!
-//! hyper polls a response body only if the stream's window has room. So a body that has produced data and is not polled
-//! again waits for its client; a polled one without data waits for its source.
+//! hyper polls a response body only if the stream's window has room. So a body not polled again after its data waits
+//! for its client; a polled one without data waits for its source.
 
 use std::cell::Cell;
 use std::pin::Pin;

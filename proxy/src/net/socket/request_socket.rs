@@ -66,7 +66,7 @@ impl RequestProgress {
         self.is_stuck.load(Ordering::Relaxed)
     }
 
-    /// Takes the receiver of the socket once all output has been sent.
+    /// Takes the sender that hands over the socket, once all output has been sent.
     #[must_use]
     pub(crate) fn take_taker(&self) -> Option<oneshot::Sender<TcpStream>> {
         if self.waits_for_flush.load(Ordering::Relaxed) { None } else { self.taker().take() }

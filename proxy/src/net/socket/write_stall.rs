@@ -1,7 +1,7 @@
 //! Write stalls: how long a response may wait for the client to read.
 //!
 //! hyper polls a response body only after the socket has accepted earlier output, so a stalled response can't detect
-//! that its client connection has closed. The request handler sets the limit in advance, and the owner of the socket
+//! that its client connection has closed. So the request handler sets the limit in advance, and the socket's owner
 //! enforces it.
 
 use std::future::pending;

@@ -1,7 +1,7 @@
 //! TLS state without a socket: records in and out.
 //!
-//! rustls uses buffers owned by this file: incoming data is decrypted in the thread's scratch buffer, and output
-//! accepted by the socket needs no buffer. With rustls's own buffers, an idle client would use 4 KiB more.
+//! Incoming data is decrypted in the thread's scratch buffer, and output accepted by the socket needs no buffer. With
+//! rustls's own buffers, an idle client would use 4 KiB more.
 //!
 //! ```text
 //!  socket ──► scratch ──records──► rustls ──► reader's buffer          scratch: one per thread

@@ -1,5 +1,5 @@
-//! Reassignment of client connections after the loss of their primary: to another link of the app server if possible,
-//! otherwise to another app server. Until then, clients are not read, and their keep-alives continue.
+//! Reassignment of client connections that lost their primary: to another link of the app server, or else to another
+//! app server. Until then, clients are not read, but get keep-alives.
 //!
 //! ```text
 //!  primary lost ──► pending calls fail ──► another available? ─ yes ──► opened there, reading resumes

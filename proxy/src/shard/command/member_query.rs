@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Members are listed by shard and slot. An open connection keeps its slot, so none is listed twice if others change
-//! between pages, and the delivery path needs no sorted structure.
+//! between pages; no sorted structure is needed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

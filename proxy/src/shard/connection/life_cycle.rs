@@ -24,7 +24,7 @@
 //!
 //! [`Ownership`](trunkline_protocol::fleet::Ownership) tracks whether this node has the client, an
 //! [`Assignment`](super::Assignment) which app server does. An event that is invalid in a stage changes nothing, and
-//! returns `false` where callers need this. No I/O.
+//! returns `false` where callers need it. No I/O.
 
 use std::mem;
 

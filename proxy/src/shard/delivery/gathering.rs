@@ -1,9 +1,8 @@
 //! Gathering of a batch's frames, until its end or window by window.
 //!
 //! Gathered until the end, all frames for one client are written in one system call. But a second pass over thousands
-//! of clients is expensive, because they are no longer in the CPU caches. So if clients get one frame each, frames are
-//! written for a few hundred clients at a time. If windows reach the same clients repeatedly, the next batches are
-//! gathered whole.
+//! of clients finds them no longer in the CPU caches. So if clients get one frame each, a few hundred clients at a time
+//! are written. If windows reach the same clients repeatedly, the next batches are gathered whole.
 //!
 //! ```text
 //!  batch:  send to few │ to few │ … 256 clients: written │ to few │ … 256 clients: written │ … the rest

@@ -12,8 +12,7 @@
 //! An app server sends marks ([`DownMark`]) in its data for one client and waits for their confirmation: when little
 //! data is queued for that client. A client that is not listed costs nothing here.
 //!
-//! Microsoft's SDK does not support marks, but can pause the output of a client's own calls: results and stream
-//! items.
+//! Microsoft's SDK lacks marks, but can pause the output of a client's own calls: results and stream items.
 //!
 //! ```text
 //!  flowing ──256 KiB queued──► asked ──acknowledged──► paused ──less than 128 KiB queued──► flowing

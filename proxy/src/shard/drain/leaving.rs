@@ -8,12 +8,12 @@
 //! ```
 //!
 //! A call that crosses the close message is not started; its client sees the close. Most clients pause after a reply,
-//! which leaves time for the close message to arrive. Only a client that never pauses is closed directly after a reply,
-//! which its next call may follow immediately.
+//! so the close message arrives in time. Only a client that never pauses is closed directly after a reply, and may have
+//! sent its next call.
 //!
 //! A call is a message that its client awaits: an invocation with an id, or a stream, with or without uploads. Calls
 //! are tracked except in embedded nodes, raw endpoints and Blazor circuits. Client results count for dialled-in app
-//! servers; our SDK requests them within calls, or they fail as for a disconnected client.
+//! servers; our SDK requests them within calls, otherwise they fail as for a disconnected client.
 
 use std::time::Duration;
 

@@ -5,8 +5,8 @@
 //!                                             └─ --disconnect-timeout ──► closed
 //! ```
 //!
-//! Meanwhile the client stays in its groups, its app server is not notified, and data for it is kept. Each socket gets
-//! a new serial, so that tasks of an old one detect that they have lost the connection.
+//! Meanwhile the client stays in its groups, its app server is not notified, and data for it is kept. Tasks of an old
+//! socket detect by its serial that they have lost the connection.
 //!
 //! The official JavaScript client starts counting received messages shortly after it has read its handshake response,
 //! and then sends a ping. A message read together with that response would be delivered twice after the next
