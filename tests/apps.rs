@@ -1,12 +1,12 @@
 //! App servers that misbehave, in the process of the test.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | `channel_host` | routes inside channels, for both |
+//! | `channel_host` | routes inside channels, for both modules below |
 //! | [`fake_app`] | an app server that breaks the service protocol |
-//! | [`other_version`] | an app server of another version, as far as proxies can see |
+//! | [`other_version`] | an app server that looks to proxies like one of another version |
 //!
-//! Beside them, a program each: `calls`, `ends`, `members`, `moves`, `roles`, `sends`, `web`.
+//! Each other folder is a program: `calls`, `ends`, `members`, `moves`, `roles`, `sends`, `web`.
 
 mod channel_host;
 pub mod fake_app;

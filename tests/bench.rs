@@ -1,18 +1,18 @@
-//! Policy that the benchmarks share: their processes, their rounds, how they report.
+//! Shared parts of the benchmarks: processes, rounds, reports.
 //!
-//! The clients and what they are measured with are `trunkline-generator`'s.
+//! Clients and measuring tools are in `trunkline-generator`.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`command`] | the end of a benchmark's command: report, error, exit status |
-//! | [`child`] | child processes, which end with their value |
-//! | [`cores`] | the cores of this process, and which of them a process runs on |
-//! | [`echo`] | the bytes of a call of `Echo` and of its answer |
-//! | [`single_caller`] | a client that makes one call after the other |
-//! | [`mover`] | a client that is cut and comes back to its connection |
-//! | [`product`] | proxies before the app server `bench` |
+//! | [`child`] | child processes, which end when they are dropped |
+//! | [`cores`] | the cores of this process, and binding processes to them |
+//! | [`echo`] | the bytes of a call of `Echo` and its answer |
+//! | [`single_caller`] | a client that makes sequential calls |
+//! | [`mover`] | a client whose socket is cut and that resumes its connection |
+//! | [`product`] | proxies in front of the app server `bench` |
 //! | [`rounds`] | the order of the parts of a round |
-//! | [`spread`] | median, smallest and largest of several figures |
+//! | [`spread`] | median, minimum and maximum of several figures |
 
 pub mod child;
 pub mod command;

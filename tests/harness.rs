@@ -1,36 +1,36 @@
-//! Harness of the tests: starts processes, drives clients, looks at sockets and metrics.
+//! Harness of the tests: starts processes, controls clients, reads sockets and metrics.
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
-//! | [`scenario`] | runs one test: its folder, its guard against hanging, the logs when it fails |
-//! | `test_permit` | how many tests run beside each other |
+//! | [`scenario`] | runs one test, with a folder, a time limit, and logs on failure |
+//! | `test_permit` | limit of parallel tests |
 //! | [`process`] | one child process: log, signals, end |
-//! | [`sockets`] | established TCP connections, as the system counts them |
+//! | [`sockets`] | established TCP connections, as counted by the system |
 //! | [`http_client`] | single HTTP requests |
 //! | [`back_end`] | requests to the REST data plane |
-//! | [`metrics`] | what `/metrics` says |
+//! | [`metrics`] | values of `/metrics` |
 //! | [`token`] | access tokens of users |
-//! | [`tools`] | programs that look at files, such as validators |
+//! | [`tools`] | programs that check files, such as validators |
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
 //! | [`fleet`] | app servers and proxies |
-//! | [`test_servers`] | where clients find hubs: behind two proxies, or at the app server itself |
-//! | [`balancer`] | a load balancer without stickiness, request by request |
-//! | [`shipped`] | HAProxy and nginx as `deploy/` configures them |
-//! | [`demo`] | the demo, in a process group of its own |
-//! | [`local`] | the whole layout, as `deploy/local` runs it |
-//! | [`issuer`] | keys of an issuer of access tokens, and a server that publishes them |
-//! | [`tls`] | certificates, TLS by hand, and a TLS end in front of an app server |
-//! | [`relay`] | a relay of TCP connections that cuts, holds and releases them |
-//! | [`prometheus`] | Debian's Prometheus, scraping a fleet |
-//! | [`raw`] | a client that sends just the bytes it is told to |
-//! | [`http_transport`] | a client of Server-Sent Events or long polling, request by request |
+//! | [`test_servers`] | hubs behind two proxies, or directly at the app server |
+//! | [`balancer`] | a stateless load balancer: a rule selects the server of each request |
+//! | [`shipped`] | HAProxy and nginx with the configuration of `deploy/` |
+//! | [`demo`] | the demo, in its own process group |
+//! | [`local`] | the whole layout, as started by `deploy/local` |
+//! | [`issuer`] | issuer of access tokens: keys, and a server that publishes them |
+//! | [`tls`] | certificates, manual TLS connections, and a TLS endpoint in front of an app server |
+//! | [`relay`] | TCP relay that cuts, holds and releases connections |
+//! | [`prometheus`] | Debian's Prometheus, which scrapes a fleet |
+//! | [`raw`] | a client that sends exactly the given bytes |
+//! | [`http_transport`] | a client of Server-Sent Events or long polling, without a library |
 //! | [`collector`] | a scripted OpenTelemetry collector |
-//! | [`message`] | a message of an app server, as a client library hands it to the app |
-//! | [`client`] | clients of the official and other libraries, behind one face |
+//! | [`message`] | a message of an app server, as a client library passes it to the app |
+//! | [`client`] | common API for clients of the official and other libraries |
 //! | [`browser`] | pages in headless Chromium |
-//! | [`dotnet`] | real ASP.NET Core apps and .NET clients on Azure's SDK |
+//! | [`dotnet`] | real ASP.NET Core apps and .NET clients with Azure's SDK |
 //!
-//! No test waits for a time to pass: all waits are for an event, and [`scenario`] bounds them.
+//! Tests wait for events, not for a fixed time; [`scenario`] limits all waits.
 
 pub mod back_end;
 pub mod balancer;

@@ -7,15 +7,15 @@
 //!                    └──► raw clients in this process: bad input, and many idle connections
 //! ```
 //!
-//! | module | what it holds |
+//! | module | contents |
 //! |---|---|
 //! | [`harness`] | processes, clients, balancers, raw sockets |
-//! | [`apps`] | app servers that misbehave; the others in that folder are programs |
-//! | `bench` | what the benchmarks share |
+//! | [`apps`] | app servers that misbehave; the folder's other app servers are programs |
+//! | `bench` | shared parts of the benchmarks |
 //!
-//! `book.rs` has the code of README and book, as doc tests.
+//! `book.rs` runs the code of README and book as doc tests.
 //!
-//! The other folders: `e2e` (the tests), `azure` (those of Azure's door), `chaos`, `load`, `simulation`, `clients`
+//! The other folders: `e2e` (the tests), `azure` (tests of dial-in), `chaos`, `load`, `simulation`, `clients`
 //! (agents of other languages), `tools`.
 
 pub mod apps;

@@ -27,7 +27,7 @@ const YOUNG_FULL: usize = 100;
 /// Delays between the attempts of a client that has lost its connection. The balancer still offers the dead node.
 const RETRIES_MS: [u64; 12] = [0, 50, 50, 100, 100, 200, 200, 500, 500, 1_000, 1_000, 1_000];
 
-/// Time limit for the return of all clients. Without the fix, silent clients were away for 17 s.
+/// Time limit for the return of all clients. If nodes did not query each other, silent clients would be away for 17 s.
 const BACK_WITHIN: Duration = Duration::from_secs(10);
 const BACK_WITHIN_FULL: Duration = Duration::from_secs(30);
 
