@@ -132,8 +132,8 @@ fn a_handshake_comes_up_as_it_was_whatever_its_version() {
     });
 }
 
-/// Collects data from a client until this many bytes have arrived. Each frame must hold whole hub messages, and no
-/// wrong kind.
+/// Collects data from a client until this many bytes have arrived. Each frame must hold whole hub messages; if it names
+/// a kind, a single one of that kind.
 async fn come_up(server: &mut Scripted, id: &str, protocol: &str, bytes: usize) -> Result<Vec<u8>> {
     let mut all = Vec::new();
     while all.len() < bytes {

@@ -32,7 +32,7 @@ pub(crate) struct Calls {
     pub(crate) failed: AtomicU64,
     /// The connection ended first.
     pub(crate) cut_short: AtomicU64,
-    /// Neither an answer nor an end.
+    /// Calls without an answer, on connections that have not ended.
     pub(crate) silent: AtomicU64,
     pub(crate) answered_twice: AtomicU64,
 }

@@ -21,7 +21,7 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AppDoubt {
     Answers,
-    /// Silent for a moment, so that DNS should be queried again.
+    /// Silent for a moment: DNS should be queried again.
     Suspected,
     /// A second sign is sufficient.
     Doubted,

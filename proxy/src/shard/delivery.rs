@@ -326,8 +326,8 @@ impl Delivery {
         self.put_transport(slot, client, frame, mode);
     }
 
-    /// Sends a transport frame, such as a pong. Being below the hub protocol, it postpones no hub ping, ends no hold,
-    /// is not kept for replay, and invisible to watches.
+    /// Sends a transport frame, such as a pong. It is below the hub protocol: it postpones no hub ping, ends no hold,
+    /// is not kept for replay, and is invisible to watches.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {

@@ -176,7 +176,7 @@ impl LoopbackServer {
     }
 
     /// Handles the acknowledgement of a join. A client is accepted once it is in all its groups, so that it misses no
-    /// message sent because of it.
+    /// reaction to its arrival.
     fn joined(&mut self, ack: &Ack) {
         let Some(id) = self.joins.remove(&ack.ack_id) else { return };
         let Some(client) = self.clients.get_mut(&id) else { return };

@@ -72,7 +72,8 @@ pub(super) fn prepare_request(parts: &mut Parts, query: &RequestQuery, client: &
     Some(if begins { client.user.clone() } else { User { id: token.user.clone(), ..User::default() } })
 }
 
-/// Refuses the GET that starts a connection if the user's claims don't fit into the mark. Dial-in clients need none.
+/// Refuses the GET that starts a connection if the user's claims don't fit into the header for the owner. Dial-in
+/// clients need no such claims.
 pub(super) fn check_claims(method: &Method, client: &ConnectingClient) -> Result<(), Response> {
     let begins = method == Method::GET && client.is_fresh;
     let is_bound = client.token.as_ref().is_some_and(|token| token.binding == UserBinding::AccessToken);

@@ -29,7 +29,7 @@ pub(crate) struct SecondaryAssignment {
     pub group: Arc<str>,
     pub link: HomeLink,
     pub assignment: Assignment,
-    /// Client streams to its calls.
+    /// Ids of streams that the client is sending to its calls.
     uploads: IndexSet<Box<str>>,
     upload_bytes: usize,
     /// Invocation ids of the client results that it requested.

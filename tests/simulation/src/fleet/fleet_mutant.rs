@@ -19,7 +19,7 @@ pub enum FleetMutant {
     AnswersBeatsAtOnce,
     /// A group join is confirmed to clients before any node is notified of the member.
     AnswersBeforeTelling,
-    /// It is confirmed as soon as the notification is sent.
+    /// A group join is confirmed once nodes are notified, without waiting for their acknowledgements.
     WaitsForNobody,
     /// Nodes without a socket on their link are not waited for.
     WaitsForSocketsAlone,
