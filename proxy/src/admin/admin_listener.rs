@@ -1,7 +1,7 @@
 //! Listener of the admin port: limits the time for a head, a body, a response and idle periods.
 //!
-//! axum's server has no such limits. A thousand unfinished heads would use up all descriptors, and the probes of a
-//! supervisor would fail.
+//! axum's server has no such limits: a thousand unfinished heads would use up all descriptors, and a supervisor's
+//! probes would fail.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

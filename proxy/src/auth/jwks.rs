@@ -319,7 +319,7 @@ impl KeySets {
     }
 
     /// Refetches these sources in parallel for a token with an unknown key, rate limited. Continues after the caller
-    /// disconnects; otherwise an untrusted client could use up the fetch that a user with a new key needs.
+    /// disconnects; otherwise any client could use up the fetch that a user with a new key needs.
     pub(super) fn read_early(self: &Arc<Self>, sources: Vec<JwksSource>) -> JoinHandle<()> {
         let all = Arc::clone(self);
         tokio::spawn(async move {

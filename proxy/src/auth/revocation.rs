@@ -192,8 +192,8 @@ impl Revocations {
         if users.iter().any(of_user) { Err(TokenError::Revoked) } else { Ok(()) }
     }
 
-    /// Returns whether a refreshed login reported by an app server is revoked: its user or an audience was revoked
-    /// after the app's token was issued. Without an issue time, it counts as issued now.
+    /// Whether a refreshed login reported by an app server is revoked: its user or an audience was revoked after the
+    /// app's token was issued. Without an issue time, it counts as issued now.
     #[must_use]
     pub(crate) fn void_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)], now_s: u64) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {

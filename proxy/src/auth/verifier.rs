@@ -183,8 +183,8 @@ impl Verifier {
         outcome
     }
 
-    /// Refuses a token for another part of the service: these keys also sign tokens for users of all hubs and for data
-    /// plane callers. An audience listed in the policy is always accepted.
+    /// Refuses a token for another part of the service, because these keys sign tokens for all hubs and for the data
+    /// plane. Audiences listed in the policy are always accepted.
     fn ensure_for(&self, hub: &str, user: User) -> Result<User, TokenError> {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }

@@ -76,8 +76,8 @@ pub(super) async fn accept(
     None
 }
 
-/// Publishes the client's subscriptions to other nodes before the app server and client are notified: either may then
-/// cause sends from any node. Only the first client of a hub, user or group waits for this.
+/// Publishes the client's subscriptions to other nodes before app server and client are notified, who may then cause
+/// sends from any node. Only the first client of a hub, user or group waits for this.
 async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
     let shared = shard.shared();
     let (interest, hub) = (shared.fleet.interest.as_ref()?, pending.hub.index());
@@ -92,8 +92,8 @@ async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<Interest
     Some(hold)
 }
 
-/// Whether tokens of the user were revoked after this client's token was verified. The revocation's close does not
-/// cover this connection yet, so the client must present a token again.
+/// Whether tokens of the user were revoked after this client's token was verified. The revocation does not close this
+/// connection yet, so the client must present a token again.
 fn is_revoked(shard: &Shard, pending: &PendingConnection) -> bool {
     let revocations = &shard.shared().admission.revocations;
     pending.verified_at.is_some_and(|mark| revocations.have_come_since(mark, pending.user.as_deref()))

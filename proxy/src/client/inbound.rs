@@ -1,7 +1,7 @@
 //! Inbound data of a client: transport frames, if any, and hub messages, parsed only for their kind.
 //!
 //! Pure: bytes in, [`Piece`]s and [`Upward`]s out. Pings are consumed, a close ends the connection, and other messages
-//! are forwarded unparsed, adjacent ones together, so that new kinds need no new proxy.
+//! are forwarded unparsed, adjacent ones together: new kinds need no new proxy.
 
 use std::borrow::Cow;
 use std::mem;

@@ -198,7 +198,7 @@ impl TakeOvers {
     }
 
     /// Answers an announced take-over, as the current owner or as the node that has just taken the connection from this
-    /// one; then the answer follows all earlier sends of the app server.
+    /// one; in that case, after all earlier sends of the app server.
     pub(super) fn take_announced(&self, owner: ByteString, hub: ByteString, connection_id: ByteString) {
         let shared = self.0.shared();
         let index = shared.hubs.keyed(&hub).map(|hub| hub.index());

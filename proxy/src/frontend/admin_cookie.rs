@@ -1,7 +1,7 @@
 //! Removal of the observer page's cookies from clients' requests.
 //!
-//! Cookies ignore ports: a browser logged in at a node's admin port also sends the cookie to the host's client port,
-//! where neither node nor app server should see it.
+//! Cookies ignore ports: a browser logged in at the admin port also sends the cookie to the client port, where neither
+//! node nor app server should see it.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};

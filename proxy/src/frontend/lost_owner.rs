@@ -1,5 +1,5 @@
-//! Lost owners of forwarded GETs, for instance after a machine failure: their sockets stay open, and a poll or event
-//! stream would wait for its timeout.
+//! Lost owners of forwarded GETs, as after a machine failure: their sockets stay open, and a poll or event stream would
+//! wait for its timeout.
 //!
 //! ```text
 //!  owner alive ──its node links are late or closed──► its client port is dialled ──connecting times out──► its GETs end

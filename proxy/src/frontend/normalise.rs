@@ -1,4 +1,4 @@
-//! Normalisation, the first step of each request: converts it to the form that all later steps expect.
+//! Normalisation, the first step of each request: converts it to the form that later steps expect.
 //!
 //! Afterwards, `Host` is the host requested by the client, the path has no prefix, and only trusted load balancer
 //! headers remain. A request forwarded by another node was normalised there.

@@ -4,7 +4,7 @@
 //!  listener, channel ─► RequestSource ─► normalise ─► RequestContext ─► router ─► stages of a hub's request
 //! ```
 //!
-//! Both are extensions only on the way through hyper and axum's router. All stages get the context as an argument.
+//! Both are extensions only within hyper and axum's router. All stages get the context as an argument.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

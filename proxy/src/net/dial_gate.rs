@@ -1,7 +1,7 @@
 //! Limits dials to servers named by tokens: few concurrent dials per address, and a pause after a failure.
 //!
-//! A token outlives the node in it. Without this gate, each request with such a token would dial the address's current
-//! owner, instead of one per second. Pooled connections bypass the gate.
+//! A token outlives the node in it. Without this gate, each request with such a token, not one per second, would dial
+//! the address's new owner. Pooled connections bypass the gate.
 
 use std::collections::HashMap;
 use std::io;

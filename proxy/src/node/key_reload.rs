@@ -1,5 +1,5 @@
-//! Reload of files with keys, webhook secrets and the admin token when they change, or on SIGHUP. Only links opened
-//! with a removed app key, and sessions of the observer page with a replaced token, are closed.
+//! Reload of files with keys, webhook secrets and the admin token when they change, or on SIGHUP. This closes only
+//! links opened with a removed app key, and page sessions with a replaced token.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,8 +16,8 @@ const FULL_PERCENT: u64 = 90;
 /// Time for which lost lines are reported: longer than two scrapes of Prometheus, so that alerts fire.
 const LOSS_TIME: Duration = Duration::from_secs(150);
 
-/// Number of evaluations without a tick after which a shard counts as stuck. Not a time, because after a pause of the
-/// whole machine, this thread may run before the shards.
+/// Number of evaluations without a tick after which a shard counts as stuck. Not a time: after a pause of the machine,
+/// this thread may run before the shards.
 const STUCK_AFTER: u64 = 5;
 
 pub(super) struct ProcessConditions {

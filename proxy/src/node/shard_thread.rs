@@ -77,7 +77,7 @@ pub(crate) async fn run(
 }
 
 /// Runs the accept loop of a listener. On a port shared with other nodes, the loop ends when new clients are refused,
-/// which other nodes then accept. Connections already queued are accepted first.
+/// and other nodes accept them. Queued connections are accepted first.
 async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
     match shared.settings.port_sharing {
         PortSharing::Alone => accept_loop.await,

@@ -148,8 +148,8 @@ impl RebalancePlan {
         self.moved
     }
 
-    /// Clients shed without progress: they returned, went to a node with enough clients, or did not reconnect. Those of
-    /// recent rounds may still reconnect, and count only at the end.
+    /// Clients shed in vain: they returned, went to a node with enough clients, or did not reconnect. Those of recent
+    /// rounds may still reconnect, and count only at the end.
     pub(super) fn failed(&self, is_over: bool) -> u64 {
         let recent = if is_over { self.recent_sheds.iter().sum() } else { 0 };
         (self.earlier_sheds + recent).saturating_sub(self.moved)

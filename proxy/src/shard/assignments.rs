@@ -64,8 +64,8 @@ impl ShardState {
     pub(crate) fn close_revoked(&mut self, user: &str) -> usize {
         let (hubs, to) = (self.core.context.shared.hubs.all(), Receivers::from(Audience::Users(vec![user.into()])));
         let mut slots: Vec<_> = hubs.iter().flat_map(|hub| self.core.connections.slots_of(hub.index(), &to)).collect();
-        // A connection that was given away is closed by its new owner. If no node has taken it over, it ends here after
-        // a while, and its app server is notified.
+        // A connection that was given away is closed by its new owner. If it has none, it ends here after a while, and
+        // its app server is notified.
         slots.retain(|&slot| !self.core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
         slots.iter().for_each(|&slot| self.close(slot, &CloseReason::token_revoked()));
         slots.len()

@@ -221,7 +221,7 @@ impl ShardState {
     }
 
     /// Requests moving some clients to other nodes, and returns how many. Subtracts clients of earlier sheds that still
-    /// finish their calls: they count as clients of the node, which would otherwise shed too many.
+    /// finish their calls: they count as the node's clients, so it would shed too many.
     pub(crate) fn shed(&mut self, clients: usize) -> usize {
         let others = clients.saturating_sub(self.leaving.count_of(MoveCause::Rebalance));
         if others > 0 {
@@ -233,7 +233,7 @@ impl ShardState {
 
 impl ShardSender {
     /// Runs `act` on the shard after the queued messages, and returns its result; `None` if the shard is gone. `act`
-    /// must be short, because the shard serves no clients meanwhile.
+    /// must be short: the shard serves no clients meanwhile.
     pub(crate) async fn inspect<T: Send + 'static>(
         &self,
         act: impl FnOnce(&mut ShardState) -> T + Send + 'static,

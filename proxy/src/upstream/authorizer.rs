@@ -73,7 +73,7 @@ impl Authorizer {
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
         // A call gets its full timeout even after a long wait, because an abandoned call costs the app as much. So the
-        // wait is limited to what may still help the client.
+        // wait must end while a call may still help the client.
         let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
         let _permit = room.map_err(|_| AuthorizeError::Full)?;
         let authorized = self.authorize_in_turn(apps, node, request);

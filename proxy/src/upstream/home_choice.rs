@@ -4,7 +4,7 @@
 //! small pool is cheap.
 
 /// First usable slot, cyclically from the slot whose turn it is; `None` if all are unusable. A turn covers several
-/// consecutive clients: messages share a write, a read and a wake-up only on the same link, which matters most with few
+/// consecutive clients: only messages on one link share a write, a read and a wake-up, which matters most with few
 /// clients. Many are distributed evenly anyway.
 pub(super) fn choose(usable: &[bool], client: usize, turn: usize) -> Option<usize> {
     let (count, start) = (usable.len(), client / turn.max(1));

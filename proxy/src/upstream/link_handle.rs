@@ -257,8 +257,7 @@ impl LinkHandle {
         self.outbox.room().await;
     }
 
-    /// Waits for an echo from an app server that dials in, which by then has read all earlier messages of this node, as
-    /// this node has its messages from before the echo.
+    /// Waits for an echo from an app server that dials in. Then each end has read all earlier messages of the other.
     pub(crate) async fn fence(&self) {
         let (passed, has_passed) = oneshot::channel();
         {

@@ -207,8 +207,8 @@ impl Pool {
         self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_expected)
     }
 
-    /// Time without any data from the app server, or without a socket. Each end pings every 2.5 s with the default
-    /// window. `None` before the first link, and while the app server is about to stop.
+    /// Time without any data from the app server, or without a socket. With the default window, each end pings every
+    /// 2.5 s. `None` before the first link, and while the app server is about to stop.
     #[must_use]
     pub(crate) fn silence(&self) -> Option<Duration> {
         let links = self.links.load();

@@ -193,7 +193,7 @@ impl WebhookHub {
     }
 
     /// Waits for a permit to send a request. Links of a hub take turns. The limits of the hub and its rule come first,
-    /// so that a hanging back end, perhaps with many hubs by a pattern, leaves permits for other hubs.
+    /// so that a hanging back end, perhaps of many hubs, leaves permits for others.
     pub(super) async fn request_permit(&self) -> RequestPermit<'_> {
         // The semaphores are never closed.
         let of_hub = self.room.acquire().await.ok();

@@ -54,8 +54,8 @@ pub(crate) fn find_owner(endpoint: &Endpoint, request: &HubRequest, client: &Con
 
 /// Forwards a request to the node at `owner`.
 ///
-/// A live owner is dialled for as long as a hop may take; then the client may retry. After any other failure, the
-/// client gets a 404 and negotiates again.
+/// A live owner is dialled for as long as a hop may take; then the client may retry. After other failures it gets a 404
+/// and negotiates again.
 pub(crate) async fn forward(
     endpoint: &Endpoint,
     owner: &Address,

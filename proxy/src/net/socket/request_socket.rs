@@ -1,5 +1,5 @@
-//! Client socket below HTTP/1.1 that tracks whether a byte of the next head has arrived, whether a response is waiting
-//! to be read, and when the beginning of an endless response has been sent, so that the server may release the socket.
+//! Client socket below HTTP/1.1. It tracks whether a byte of the next head has arrived, whether a response waits to be
+//! read, and whether the start of an endless response has been sent, so that the server may release the socket.
 
 use std::io::{self, IoSlice};
 #[cfg(unix)]

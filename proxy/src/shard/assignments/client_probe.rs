@@ -117,8 +117,8 @@ pub(super) fn is_lost_for_too_long(client: &Client) -> bool {
     client.cold().stay().answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS)
 }
 
-/// Whether a reply of its app server requires closing a client, because the app server has two connections with the id,
-/// or has answered a hub handshake over the lost link.
+/// Whether a reply of its app server requires closing a client: the app server has two connections with the id, or has
+/// answered a hub handshake over the lost link.
 pub(crate) fn ends_by_answer(client: &Client, now: u32) -> bool {
     let stay = client.cold().stay();
     match stay.is_probing() {

@@ -166,9 +166,9 @@ impl Client {
         &mut self.life
     }
 
-    /// Whether the client can be opened at an app server other than its own. Not a raw connection, whose new handler
-    /// could not obtain the position of the old one; nor a Blazor circuit, which exists only in its app server and
-    /// whose client reconnects automatically.
+    /// Whether the client can be opened at another app server. Not a raw connection, whose new handler could not obtain
+    /// the position of the old one; nor a Blazor circuit, which exists only in its app server and whose client
+    /// reconnects automatically.
     #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));

@@ -218,7 +218,7 @@ impl SlowClients {
 }
 
 /// Bytes queued for a client. Unacknowledged data counts only while the client is read: the acknowledgement may be
-/// behind messages that its app server, waiting for this client, does not accept.
+/// behind messages that its app server does not accept while it waits for this client.
 fn waiting_bytes(client: &Client) -> usize {
     let is_read = client.pauses().is_empty() || client.is_away();
     let resumption = client.cold().resumption().filter(|_| is_read);

@@ -19,8 +19,8 @@ pub(crate) fn reroute(state: &mut ShardState) {
     reroute_some(state, slots);
 }
 
-/// Schedules a routing evaluation for the next tick, because a link of another group may have opened. Also without any
-/// route: clients of a former one may be waiting for the default group.
+/// Schedules a routing evaluation for the next tick, because a link of another group may have opened. Also without
+/// routes: clients of a former one may wait for the default group.
 pub(crate) fn owe(state: &mut ShardState) {
     let hubs = &state.core.context.shared.hubs;
     state.reroute_due = hubs.has_routes() || hubs.groups().has_named_groups();

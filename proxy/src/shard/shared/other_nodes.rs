@@ -63,7 +63,7 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether any other node accepts clients.
     fn are_ready(&self) -> bool;
 
-    /// Starts a new epoch on all nodes, because a dial-in connection is about to leave. Each node replies after its
+    /// Starts a new epoch on all nodes for a dial-in connection that is about to leave. Each node replies after its
     /// earlier forwarded messages. Returns these nodes; `None` if one can't be reached.
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
 
