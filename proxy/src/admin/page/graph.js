@@ -1,4 +1,5 @@
-// The fleet as a picture: clients on the left, nodes in the middle, app servers on the right.
+// The fleet as a picture: clients on the left, nodes in the middle, app servers on the right. On a narrow screen the
+// clients are above their node.
 //
 // Few clients are drawn one by one, each with its path to its app server. Many are drawn as circles by node and hub,
 // with areas proportional to their numbers, so the picture has the same size for twenty clients and for a million.
@@ -7,14 +8,29 @@ import { draw, keyed, pressed, say, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { isMissed, rowStateOf } from "./nodes.js";
 
-const WIDTH = 1080;
-const NODE = { x: 430, width: 220, height: 84 };
-const APP = { x: 850, width: 210, height: 58 };
+const WIDE = {
+  width: 1080,
+  node: { x: 430, width: 220, height: 84, nameChars: 17, track: 92 },
+  app: { x: 850, width: 210, height: 58, nameChars: 17, detailChars: 14 },
+  circleMax: 40,
+};
+const NARROW = {
+  isNarrow: true,
+  width: 340,
+  node: { x: 1, width: 150, height: 84, nameChars: 11, track: 60 },
+  app: { x: 203, width: 136, height: 58, nameChars: 15, detailChars: 0 },
+  circleMax: 22,
+};
+const narrow = matchMedia("(max-width: 640px)");
 const GAP = 22;
 const TOP = 34;
-const DOT = { radius: 6.5, step: 21, perColumn: 8, column: 62, right: 300, bow: 46 };
-const CIRCLE_MAX = 40;
+const DOT = { radius: 6.5, step: 21, perColumn: 8, column: 62, toNode: 130, bow: 46, perRow: 8, row: 18.5 };
+// Space between the circles of hubs, and between clients and the node below them.
+const SPACE = 12;
 const CIRCLE_MIN = 9;
+// Smallest distance of the nodes from the left edge, and the room of the clients there.
+const NODE_X_MIN = 280;
+const CLIENTS_X = 48;
 // Maximum number of clients of all nodes drawn one by one.
 const DOTS_MAX = 100;
 
@@ -28,23 +44,37 @@ const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…
 export class Graph {
   constructor(place, { openClient, showClients }) {
     this.act = { openClient, showClients };
-    const heading = (x, text) => draw("text", { x, y: 14, class: "column" }, text);
     this.layers = ["links", "edges", "clients", "nodes", "apps"].map((name) => draw("g", { class: name }));
-    const columns = draw("g", { "aria-hidden": "true" }, heading(252, "Clients"), heading(NODE.x, "Nodes"), heading(APP.x, "App servers"));
+    this.columns = ["Clients", "Nodes", "App servers"].map((text) => draw("text", { y: 14, class: "column" }, text));
+    const columns = draw("g", { "aria-hidden": "true" }, ...this.columns);
     this.svg = draw("svg", { role: "group", "aria-labelledby": "graph-title", "aria-describedby": "graph-text" }, columns, ...this.layers);
+    narrow.addEventListener("change", () => this.redraw());
     place.append(this.svg);
     this.legend = document.getElementById("legend");
     this.hubs = [];
   }
 
+  // Boxes have the sizes of a layout, so another layout needs new ones.
+  redraw() {
+    for (const layer of this.layers) {
+      layer.replaceChildren();
+      layer.known?.clear();
+    }
+    if (this.fleet) this.show(this.fleet);
+  }
+
   show(fleet) {
+    this.fleet = fleet;
     const total = fleet.nodes.reduce((all, node) => all + node.clients, 0);
     const isSingle = total <= DOTS_MAX && fleet.nodes.every((node) => node.individuals);
     this.learnHubs(fleet);
+    this.at = narrow.matches ? NARROW : WIDE;
     const nodes = this.placeNodes(fleet, isSingle);
     const apps = this.placeApps(fleet, nodes.height);
     const height = Math.max(nodes.height, apps.height, 120);
-    set(this.svg, "viewBox", `0 0 ${WIDTH} ${height}`);
+    set(this.svg, "viewBox", `0 0 ${this.at.width} ${height}`);
+    [nodes.left, this.at.node.x, this.at.app.x].forEach((x, index) => set(this.columns[index], "x", x));
+    set(this.columns[0], "visibility", this.at.isNarrow ? "hidden" : undefined);
     const [links, edges, clients, nodeLayer, appLayer] = this.layers;
     this.showLinks(links, nodes, apps);
     this.showNodes(nodeLayer, nodes.all);
@@ -66,22 +96,45 @@ export class Graph {
     return `hub${Math.max(0, this.hubs.indexOf(hub)) % 6}`;
   }
 
-  // A node is as high as the clients to its left.
   placeNodes(fleet, isSingle) {
     const largest = Math.max(1, ...fleet.nodes.flatMap((node) => node.hubs.map((hub) => hub.clients)));
+    const marksOf = (node) => (isSingle ? this.dotsOf(node) : this.circlesOf(node, largest));
+    const marked = fleet.nodes.map((node) => ({ node, marks: marksOf(node) }));
+    return this.at.isNarrow ? this.stack(marked) : this.lineUp(marked);
+  }
+
+  // Wide: a node is as high as the clients to its left. Nodes are as far left as the clients permit.
+  lineUp(marked) {
+    const reach = Math.max(0, ...marked.map(({ marks }) => marks.reach));
+    const x = Math.min(WIDE.node.x, Math.max(NODE_X_MIN, CLIENTS_X + reach + DOT.toNode));
+    this.at = { ...WIDE, node: { ...WIDE.node, x } };
+    const right = x - DOT.toNode;
     let y = TOP;
-    const all = fleet.nodes.map((node) => {
-      const marks = isSingle ? this.dotsOf(node) : this.circlesOf(node, largest);
-      const height = Math.max(NODE.height, marks.height);
-      const placed = { node, y, middle: y + height / 2, marks: marks.all, top: y + (height - marks.height) / 2 };
+    const all = marked.map(({ node, marks }) => {
+      const height = Math.max(WIDE.node.height, marks.height);
+      const top = y + (height - marks.height) / 2;
+      const placed = { node, middle: y + height / 2, marks: marks.all.map((mark) => ({ ...mark, x: right + mark.x, cy: top + mark.y })) };
       y += height + GAP;
       return placed;
     });
-    return { all, height: y };
+    return { all, height: y, left: right - reach };
   }
 
-  // Columns curve away from the node, so that no lines overlap.
+  // Narrow: the clients of a node are above it.
+  stack(marked) {
+    let y = TOP;
+    const all = marked.map(({ node, marks }) => {
+      const top = y + marks.height + SPACE;
+      const placed = { node, middle: top + NARROW.node.height / 2, marks: marks.all.map((mark) => ({ ...mark, cy: y + mark.y })) };
+      y = top + NARROW.node.height + GAP;
+      return placed;
+    });
+    return { all, height: y, left: 0 };
+  }
+
   dotsOf(node) {
+    if (this.at.isNarrow) return this.dotRows(node.individuals);
+    // Columns curve away from the node, so that no lines overlap.
     const columns = Math.max(1, Math.ceil(node.individuals.length / DOT.perColumn));
     const perColumn = Math.ceil(node.individuals.length / columns);
     const height = perColumn * DOT.step;
@@ -90,28 +143,39 @@ export class Graph {
       const inColumn = Math.min(perColumn, node.individuals.length - column * perColumn);
       const y = height / 2 + ((index % perColumn) - (inColumn - 1) / 2) * DOT.step;
       const off = (y - height / 2) / Math.max(DOT.step * 4, height / 2);
-      return { client, x: DOT.right - column * DOT.column - DOT.bow * (1 - off * off), y };
+      return { client, x: -column * DOT.column - DOT.bow * (1 - off * off), y };
     });
-    return { all, height };
+    return { all, height, reach: (columns - 1) * DOT.column + DOT.bow };
+  }
+
+  dotRows(clients) {
+    const all = clients.map((client, index) => {
+      const x = NARROW.node.x + 10 + (index % DOT.perRow) * DOT.row;
+      return { client, x, y: 8 + Math.floor(index / DOT.perRow) * DOT.row };
+    });
+    return { all, height: Math.ceil(clients.length / DOT.perRow) * DOT.row };
   }
 
   circlesOf(node, largest) {
     const hubs = node.hubs.filter((hub) => hub.clients > 0).sort((one, other) => other.clients - one.clients);
-    const shown = hubs.slice(0, 4);
-    const others = hubs.slice(4);
+    const most = this.at.isNarrow ? 2 : 4;
+    const shown = hubs.slice(0, most);
+    const others = hubs.slice(most);
     if (others.length > 0) {
       const clients = others.reduce((all, hub) => all + hub.clients, 0);
       shown.push({ name: null, clients, many: others.length });
     }
-    let x = 300;
-    const all = shown.map((hub) => {
-      const radius = Math.max(CIRCLE_MIN, CIRCLE_MAX * Math.sqrt(hub.clients / largest));
-      x -= radius;
-      const mark = { hub, radius, x, y: CIRCLE_MAX };
-      x -= radius + 12;
+    const max = this.at.circleMax;
+    let reach = 0;
+    const marks = shown.map((hub) => {
+      const radius = Math.max(CIRCLE_MIN, max * Math.sqrt(Math.min(1, hub.clients / largest)));
+      const mark = { hub, radius, x: reach + radius, y: max };
+      reach += 2 * radius + SPACE;
       return mark;
     });
-    return { all, height: 2 * CIRCLE_MAX };
+    const all = marks.map((mark) => ({ ...mark, x: this.at.isNarrow ? NARROW.node.x + mark.x : -mark.x }));
+    // The number of a small circle is below it.
+    return { all, height: 2 * max + (this.at.isNarrow && marks.length ? 10 : 0), reach };
   }
 
   placeApps(fleet, height) {
@@ -126,11 +190,12 @@ export class Graph {
       all.set(link.app, app);
     }
     const sorted = [...all.values()].sort((one, other) => one.name.localeCompare(other.name) || one.id.localeCompare(other.id));
-    const needed = sorted.length * (APP.height + GAP);
+    const { height: own } = this.at.app;
+    const needed = sorted.length * (own + GAP);
     let y = Math.max(TOP, TOP + (height - TOP - needed) / 2);
     for (const app of sorted) {
-      Object.assign(app, { y, middle: y + APP.height / 2 });
-      y += APP.height + GAP;
+      Object.assign(app, { y, middle: y + own / 2 });
+      y += own + GAP;
     }
     return { all: new Map(sorted.map((app) => [app.id, app])), height: y };
   }
@@ -148,13 +213,14 @@ export class Graph {
       return [...byApp.values()];
     });
     const most = Math.max(1, ...ways.map((way) => way.clients));
+    const { node, app } = this.at;
     const key = (way) => `${way.node.instance} ${way.app.id}`;
     const create = (way) =>
       draw("g", { class: "way", "data-node": way.node.name, "data-app": way.app.id },
         draw("path", { class: "line" }), draw("path", { class: "flow" }), draw("title"));
     keyed(layer, ways, key, create, (element, way) => {
       const [line, flow, title] = element.children;
-      const path = curve(NODE.x + NODE.width, way.middle, APP.x, way.app.middle);
+      const path = curve(node.x + node.width, way.middle, app.x, way.app.middle);
       set(line, "d", path);
       set(flow, "d", path);
       line.style.strokeWidth = (1.5 + 6 * Math.sqrt(way.clients / most)).toFixed(1);
@@ -168,26 +234,27 @@ export class Graph {
   }
 
   showNodes(layer, placed) {
+    const { x, width, height, nameChars, track } = this.at.node;
     const create = ({ node }) => {
       const box = draw("g", { class: "box node", role: "button", tabindex: 0, "data-name": node.name },
-        draw("rect", { width: NODE.width, height: NODE.height, rx: 10 }),
-        draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: NODE.width - 14, y: 24 }),
-        draw("text", { class: "small", x: 14, y: 43 }), draw("text", { class: "small end", x: NODE.width - 14, y: 43 }),
-        draw("rect", { class: "track", x: 14, y: 55, width: 92, height: 5, rx: 2.5 }),
+        draw("rect", { width, height, rx: 10 }),
+        draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: width - 14, y: 24 }),
+        draw("text", { class: "small", x: 14, y: 43 }), draw("text", { class: "small end", x: width - 14, y: 43 }),
+        draw("rect", { class: "track", x: 14, y: 55, width: track, height: 5, rx: 2.5 }),
         draw("rect", { class: "level", x: 14, y: 55, height: 5, rx: 2.5 }),
-        draw("text", { class: "tiny", x: 14, y: 74 }), draw("text", { class: "tiny end", x: NODE.width - 14, y: 74 }), draw("title"));
+        draw("text", { class: "tiny", x: 14, y: 74 }), draw("text", { class: "tiny end", x: width - 14, y: 74 }), draw("title"));
       return pressed(box, () => this.act.showClients({ node: node.name }));
     };
     keyed(layer, placed, ({ node }) => node.instance, create, (element, { node, middle }) => {
       const [, name, clients, up, down, , level, cpu, memory, title] = element.children;
       const share = Math.min(1, (node.process.cpuPercent ?? 0) / (100 * Math.max(1, node.host.cores)));
-      set(element, "transform", `translate(${NODE.x} ${middle - NODE.height / 2})`);
+      set(element, "transform", `translate(${x} ${middle - height / 2})`);
       set(element, "data-state", rowStateOf(node));
-      say(name, cut(node.name, 17));
+      say(name, cut(node.name, nameChars));
       say(clients, short(node.clients));
       say(up, `↑ ${rate(node.rates?.messagesUp)}`);
       say(down, `↓ ${rate(node.rates?.deliveries)}`);
-      set(level, "width", (92 * share).toFixed(1));
+      set(level, "width", (track * share).toFixed(1));
       say(cpu, `CPU ${percent(node.process.cpuPercent)}`);
       say(memory, `${bytes(node.process.memoryBytes)}`);
       const problem = isMissed(node) ? `. It is ${node.state}` : node.notReady.length ? `. Not ready: ${node.notReady.join("; ")}` : "";
@@ -197,32 +264,36 @@ export class Graph {
   }
 
   showApps(layer, apps) {
+    const { x, width, height, nameChars, detailChars } = this.at.app;
+    // Without room for details, the number of clients is in their place.
+    const bigY = detailChars ? 24 : 44;
     const create = (app) =>
       draw("g", { class: "box app", role: "img", "data-app": app.id },
-        draw("rect", { width: APP.width, height: APP.height, rx: 10 }),
-        draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: APP.width - 14, y: 24 }),
-        draw("text", { class: "small", x: 14, y: 44 }), draw("text", { class: "small end", x: APP.width - 14, y: 44 }), draw("title"));
+        draw("rect", { width, height, rx: 10 }),
+        draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: width - 14, y: bigY }),
+        draw("text", { class: "small", x: 14, y: 44 }), draw("text", { class: "small end", x: width - 14, y: 44 }), draw("title"));
     keyed(layer, apps, (app) => app.id, create, (element, app) => {
       const [, name, clients, links, hubs, title] = element.children;
-      set(element, "transform", `translate(${APP.x} ${app.y})`);
+      set(element, "transform", `translate(${x} ${app.y})`);
       set(element, "data-state", app.isLeaving || app.open < app.size ? "part" : "open");
-      say(name, cut(app.name, 17));
+      say(name, cut(app.name, nameChars));
       say(clients, short(app.clients));
       say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${plural(app.size, "link")}`);
       // With a single group of app servers, the name is unnecessary.
       const isNamed = app.group && app.group !== "default";
-      say(hubs, isNamed ? cut(`${app.group}${app.isMirror ? " (mirror)" : ""}`, 18) : plural(app.hubs.size, "hub"));
+      const detail = isNamed ? `${app.group}${app.isMirror ? " (mirror)" : ""}` : plural(app.hubs.size, "hub");
+      say(hubs, detailChars ? cut(detail, detailChars) : "");
       set(element, "aria-label", `App server ${app.name}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
       say(title, `${app.name}\n${app.address}\n${isNamed ? `group ${app.group}\n` : ""}${[...app.hubs].join(", ")}`);
     });
   }
 
   showDots(edges, layer, placed, isSingle) {
-    const marks = placed.flatMap(({ node, middle, marks, top }) => marks.map((mark) => ({ ...mark, node, middle, cy: top + mark.y })));
+    const marks = placed.flatMap(({ node, middle, marks }) => marks.map((mark) => ({ ...mark, node, middle })));
     const key = ({ client, hub, node }) => (client ? `client ${client.id}` : `hub ${node.instance} ${hub.name}`);
     const create = (mark) => draw("g", { class: "edge" }, draw("path", { class: "line" }));
     keyed(edges, marks, key, create, (element, mark) => {
-      set(element.firstChild, "d", curve(mark.x + (mark.radius ?? DOT.radius), mark.cy, NODE.x, mark.middle));
+      set(element.firstChild, "d", this.edgeOf(mark));
       set(element, "data-client", mark.client?.id);
       set(element, "data-hub", mark.client?.hub ?? mark.hub?.name);
       set(element, "data-node", mark.node.name);
@@ -235,6 +306,11 @@ export class Graph {
       else this.tellCircle(element, mark);
     });
     this.svg.dataset.single = isSingle;
+  }
+
+  edgeOf({ x, cy, radius = DOT.radius, middle }) {
+    const { node } = this.at;
+    return this.at.isNarrow ? `M${x} ${cy + radius}V${middle - node.height / 2}` : curve(x + radius, cy, node.x, middle);
   }
 
   dot({ client }) {

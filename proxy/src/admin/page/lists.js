@@ -60,6 +60,8 @@ export class Lists {
       const tab = byId(`tab-${other}`);
       set(tab, "aria-selected", other === id);
       set(tab, "tabindex", other === id ? 0 : -1);
+      // Only the row of tabs is scrolled, not the page.
+      if (other === id) byId("tabs").scrollLeft = tab.offsetLeft - byId("tabs").offsetLeft - (byId("tabs").clientWidth - tab.offsetWidth) / 2;
     }
     const panel = byId("panel");
     set(panel, "aria-labelledby", `tab-${id}`);

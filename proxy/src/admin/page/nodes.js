@@ -9,9 +9,11 @@ export class Table {
     this.columns = columns;
     this.keyOf = keyOf;
     this.press = press;
-    this.body = make("tbody");
-    const heads = columns.map(([heading, , kind]) => make("th", { scope: "col", class: kind }, heading));
-    const table = make("table", { id }, make("caption", { class: "quiet" }, caption), make("thead", {}, make("tr", {}, ...heads)), this.body);
+    this.body = make("tbody", { role: "rowgroup" });
+    const heads = columns.map(([heading, , kind]) => make("th", { scope: "col", role: "columnheader", class: kind }, heading));
+    // Roles, because rows that are styled as cards on a narrow screen lose theirs in some browsers.
+    const table = make("table", { id, role: "table" }, make("caption", { class: "quiet" }, caption),
+      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), this.body);
     this.element = make("div", { class: "scroll" }, table);
     this.empty = make("p", { class: "empty" }, "Nothing here.");
     this.element.append(this.empty);
@@ -20,10 +22,10 @@ export class Table {
   show(rows) {
     this.empty.hidden = rows.length > 0;
     const create = (row) => {
-      const cells = this.columns.map(([, , kind], index) =>
-        index === 0 ? make("th", { scope: "row", class: kind }) : make("td", { class: kind }));
+      const cells = this.columns.map(([heading, , kind], index) =>
+        index === 0 ? make("th", { scope: "row", role: "rowheader", class: kind }) : make("td", { role: "cell", class: kind, "data-label": heading }));
       if (this.press) cells[0].append(make("button", { type: "button", class: "plain", onclick: () => this.press(row) }));
-      return make("tr", { "data-key": this.keyOf(row) }, ...cells);
+      return make("tr", { role: "row", "data-key": this.keyOf(row) }, ...cells);
     };
     keyed(this.body, rows, this.keyOf, create, (element, row) => {
       this.columns.forEach(([, text], index) => {
