@@ -1,11 +1,11 @@
-// Panel of one client: its details, and its messages while the panel is open.
+// Panel of one client: its details, and its messages while the panel is open; of an ended client, how it ended.
 //
 // The node collects messages only while the panel is open. Payloads stay hidden until a user with permission requests
 // them.
 
 import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
-import { age, bytes, count, protocol, rate, time, transport } from "./format.js";
+import { age, bytes, count, dateTime, protocol, rate, time, transport } from "./format.js";
 import { Life } from "./life.js";
 
 const MESSAGES_MAX = 200;
@@ -15,15 +15,28 @@ const panel = byId("client");
 let shown = null;
 
 export async function openClient(id, state, trace) {
+  const of = { id, state, trace, messages: [], withPayloads: false, amounts: [], isOver: false, life: new Life() };
+  open(of, liveParts(of));
+  await load(of);
+  watch(of);
+}
+
+// Shows the node's record of a connection that has ended or was refused.
+export function openPast(past, state) {
+  const of = { id: past.connectionId, state, isOver: true, life: new Life() };
+  open(of, []);
+  panel.dataset.state = "over";
+  pastFacts(of, past);
+}
+
+function open(of, parts) {
   closeClient();
-  const opener = document.activeElement;
-  shown = { id, state, trace, opener, messages: [], withPayloads: false, amounts: [], isOver: false, life: new Life() };
-  build(shown);
+  shown = of;
+  of.opener = document.activeElement;
+  build(of, parts);
   panel.hidden = false;
   document.body.classList.add("with-client");
   byId("client-close-panel").focus();
-  await load(shown);
-  watch(shown);
 }
 
 export function closeClient() {
@@ -73,8 +86,9 @@ async function explain(of) {
   say(byId("client-note"), `This connection has ended: ${text}${detail ? ` (${detail})` : ""}.`);
 }
 
-function build(of) {
-  const id = (text) => `client-${text}`;
+const id = (text) => `client-${text}`;
+
+function build(of, parts) {
   panel.dataset.state = "open";
   panel.replaceChildren(
     make("div", { class: "title" },
@@ -84,6 +98,14 @@ function build(of) {
     make("p", { id: id("note"), role: "status" }),
     ...Life.elements(),
     make("dl", { id: id("facts") }),
+    ...parts);
+  panel.onkeydown = (event) => {
+    if (event.key === "Escape") closeClient();
+  };
+}
+
+function liveParts(of) {
+  return [
     make("div", { class: "buttons" },
       make("button", { type: "button", id: id("trace"), onclick: () => of.trace(of.id) }, "Trace"),
       make("button", { type: "button", id: id("payloads"), "aria-pressed": "false", onclick: () => togglePayloads(of) }, "Show payloads"),
@@ -93,10 +115,7 @@ function build(of) {
     make("p", { class: "quiet" }, "Messages since this panel was opened, newest first."),
     make("ol", { id: id("messages"), "aria-label": "Messages, newest first", tabindex: 0 }),
     make("p", { id: id("empty"), class: "empty" }, "No messages yet."),
-  );
-  panel.onkeydown = (event) => {
-    if (event.key === "Escape") closeClient();
-  };
+  ];
 }
 
 function facts(of, client) {
@@ -119,11 +138,37 @@ function facts(of, client) {
     ["calls", "Pending calls", count(client.pendingCalls)],
     ["token", "Closes with its token", client.tokenEndsS ? `in ${age(Math.max(0, client.tokenEndsS - Date.now() / 1000))}` : "no"],
   ];
+  showFacts(all);
+  say(byId("client-title"), client.user ?? "Client");
+  of.life.learn(client, Date.now());
+}
+
+function showFacts(all) {
   keyed(byId("client-facts"), all, ([key]) => key,
     ([key, name]) => make("div", {}, make("dt", {}, name), make("dd", { id: `client-fact-${key}` })),
     (element, [, , value]) => say(element.lastChild, value));
-  say(byId("client-title"), client.user ?? "Client");
-  of.life.learn(client, Date.now());
+}
+
+function pastFacts(of, past) {
+  const [begin, end] = [past.openedMs, past.closedMs];
+  const isRefused = past.state === "refused";
+  say(byId("client-title"), past.user ?? "Client");
+  say(byId("client-note"), `This connection ${isRefused ? "was refused" : "has ended"}: ${past.text}${past.detail ? ` (${past.detail})` : ""}.`);
+  showFacts([
+    ["ended", isRefused ? "Refused" : "Ended", `${dateTime(end)}, ${age((Date.now() - end) / 1000)} ago`],
+    ["cause", "Cause", past.cause],
+    ["opened", "Connected", begin ? dateTime(begin) : "no"],
+    ["age", "Was here for", begin ? age((end - begin) / 1000) : "–"],
+    ["user", "User", past.user ?? "none"],
+    ["hub", "Hub", past.hub ?? "not known"],
+    ["node", "Node", past.node],
+    ["app", "App server", past.appServer ?? "none"],
+    ["address", "Address", past.remoteAddress ?? "not known"],
+    ["agent", "User agent", past.userAgent ?? "unknown"],
+    ["transport", "Transport", past.transport ? transport(past.transport) : "–"],
+    ["protocol", "Protocol", past.protocol ? protocol(past.protocol) : "–"],
+  ]);
+  of.life.end(past, Date.now());
 }
 
 function watch(of) {

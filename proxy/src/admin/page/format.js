@@ -41,6 +41,8 @@ export const time = (ms) => {
   return `${at.toLocaleTimeString("en-GB")}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 };
 
+export const dateTime = (ms) => new Date(ms).toLocaleString("en-GB");
+
 const TRANSPORTS = { WebSockets: "WebSocket", ServerSentEvents: "Server-Sent Events", LongPolling: "Long polling" };
 const PROTOCOLS = { json: "JSON", messagepack: "MessagePack", raw: "raw" };
 

@@ -46,7 +46,8 @@ export class Life {
   end(past, nowMs) {
     const endedMs = past?.closedMs ?? nowMs;
     if (past?.openedMs && this.events.length === 0) this.add(past.openedMs, "connected", "good");
-    this.add(endedMs, past?.text ? `ended: ${past.text}` : "ended", "bad");
+    const word = past?.state === "refused" ? "refused" : "ended";
+    this.add(endedMs, past?.text ? `${word}: ${past.text}` : word, "bad");
     this.isOver = true;
     this.show(endedMs);
   }

@@ -2,7 +2,7 @@
 
 import { offerAnnouncing, watchAnnouncing } from "./announce.js";
 import { HOME, read, send } from "./api.js";
-import { closeClient, openClient, refreshClient } from "./client.js";
+import { closeClient, openClient, openPast, refreshClient } from "./client.js";
 import { Conditions } from "./conditions.js";
 import { byId, keyed, make, say, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
@@ -148,11 +148,26 @@ watchAnnouncing(state);
 byId("find").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = byId("find-text").value.trim();
-  if (!text) return;
-  const answer = await read(`/api/clients/${encodeURIComponent(text)}`);
-  if (answer.ok) open(text);
-  else lists.showClients({ user: text });
+  say(byId("find-note"), "");
+  if (text) say(byId("find-note"), (await find(text)) ?? "");
 });
+
+byId("find-text").addEventListener("input", () => say(byId("find-note"), ""));
+
+// Shows the client with this id, the clients of this user, or the end of the connection with this id. Returns the
+// problem, if nothing is found.
+async function find(text) {
+  const id = encodeURIComponent(text);
+  if ((await read(`/api/clients/${id}`)).ok) return void open(text);
+  const clients = await read("/api/clients", { user: text, limit: 1 });
+  if (!clients.ok) return clients.problem;
+  if (clients.value.items.length > 0) return void lists.showClients({ user: text });
+  const past = await read(`/api/why/${id}`);
+  if (past.ok && past.value.closedMs) return void openPast(past.value, state);
+  return past.status === 404
+    ? `No client has the id or the user “${text}”, and no connection with this id ended in the last ten minutes. A user’s ended connections are found by their ids.`
+    : past.problem;
+}
 
 await checkAccess();
 listen();
