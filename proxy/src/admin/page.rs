@@ -23,10 +23,11 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files loaded by the page: path, content type, text.
-const ASSETS: [(&str, &str, &str); 15] = [
+const ASSETS: [(&str, &str, &str); 16] = [
     ("/page/style.css", CSS, include_str!("page/style.css")),
     ("/page/login.js", SCRIPT, include_str!("page/login.js")),
     ("/page/main.js", SCRIPT, include_str!("page/main.js")),
+    ("/page/acts.js", SCRIPT, include_str!("page/acts.js")),
     ("/page/announce.js", SCRIPT, include_str!("page/announce.js")),
     ("/page/api.js", SCRIPT, include_str!("page/api.js")),
     ("/page/conditions.js", SCRIPT, include_str!("page/conditions.js")),

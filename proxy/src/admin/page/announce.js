@@ -1,5 +1,6 @@
 // Sends an operator's message to clients of the whole fleet, if actions are permitted.
 
+import { mayAct } from "./acts.js";
 import { send } from "./api.js";
 import { byId, make, say } from "./dom.js";
 import { plural } from "./format.js";
@@ -11,19 +12,36 @@ export function offerAnnouncing(state) {
   byId("announce").hidden = state.access !== "act";
 }
 
+// Opens the dialog, for a hub, and for a group or user of it.
+export function openAnnouncing(state, { hub, group, user } = {}) {
+  if (!mayAct(state)) return;
+  const names = hubsOf(state.fleet ?? { nodes: [] }).map((one) => one.name);
+  const chosen = hub ?? field("hub").value;
+  field("hub").replaceChildren(...names.map((value) => make("option", { value }, value)));
+  if (names.includes(chosen)) field("hub").value = chosen;
+  if (hub) {
+    field("to").value = group === undefined ? (user === undefined ? "" : "user") : "group";
+    field("name").value = group ?? user ?? "";
+  }
+  tell("", "");
+  describe(state);
+  byId("announcing").showModal();
+}
+
+// Names the receivers before the message is sent.
+function describe(state) {
+  const [hub, to, name] = [field("hub").value, field("to").value, field("name").value];
+  field("named").hidden = to === "";
+  field("name").required = to !== "";
+  const { clients } = hubsOf(state.fleet ?? { nodes: [] }).find((one) => one.name === hub) ?? {};
+  const all = `all clients of the hub ${hub}, now ${plural(clients ?? 0, "client")}`;
+  const receivers = to === "group" ? `the members of the group ${name || "…"} of the hub ${hub}` : `the connections of the user ${name || "…"} at the hub ${hub}`;
+  say(field("effect"), `Calls ${field("target").value || "…"} at ${to ? receivers : all}.`);
+}
+
 export function watchAnnouncing(state) {
-  byId("announce").addEventListener("click", () => {
-    const names = hubsOf(state.fleet ?? { nodes: [] }).map((hub) => hub.name);
-    const chosen = field("hub").value;
-    field("hub").replaceChildren(...names.map((value) => make("option", { value }, value)));
-    if (names.includes(chosen)) field("hub").value = chosen;
-    tell("", "");
-    byId("announcing").showModal();
-  });
-  field("to").addEventListener("change", () => {
-    field("named").hidden = field("to").value === "";
-    field("name").required = field("to").value !== "";
-  });
+  byId("announce").addEventListener("click", () => openAnnouncing(state));
+  field("form").addEventListener("input", () => describe(state));
   field("cancel").addEventListener("click", () => byId("announcing").close());
   field("form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -25,7 +25,7 @@ export const read = (path, parameters = {}) => {
   return ask(query ? `${path}?${query}` : path);
 };
 
-export const send = (path, body = {}) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: JSON.stringify(body) });
+export const send = (path, body = {}, method = "POST") =>
+  ask(path, { method, headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: JSON.stringify(body) });
 
 export const pathOf = (id) => `/api/clients/${encodeURIComponent(id)}`;

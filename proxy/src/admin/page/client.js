@@ -3,6 +3,8 @@
 // The node collects messages only while the panel is open. Payloads stay hidden until a user with permission requests
 // them.
 
+import { mayAct, revokeTokens } from "./acts.js";
+import { openAnnouncing } from "./announce.js";
 import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, dateTime, protocol, rate, time, transport } from "./format.js";
@@ -24,10 +26,13 @@ export async function openClient(id, state, trace) {
 // Shows the node's record of a connection that has ended or was refused.
 export function openPast(past, state) {
   const of = { id: past.connectionId, state, isOver: true, life: new Life() };
-  open(of, []);
+  open(of, past.user ? [make("div", { class: "buttons acts" }, revokeButton(of, past.user))] : []);
   panel.dataset.state = "over";
   pastFacts(of, past);
 }
+
+const revokeButton = ({ state }, user) =>
+  make("button", { type: "button", id: "client-revoke", onclick: () => revokeTokens(state, user) }, "Revoke tokens…");
 
 function open(of, parts) {
   closeClient();
@@ -109,6 +114,7 @@ function liveParts(of) {
     make("div", { class: "buttons" },
       make("button", { type: "button", id: id("trace"), onclick: () => of.trace(of.id) }, "Trace"),
       make("button", { type: "button", id: id("payloads"), "aria-pressed": "false", onclick: () => togglePayloads(of) }, "Show payloads"),
+      make("span", { class: "acts", id: id("user-acts") }),
       make("button", { type: "button", id: id("end"), class: "danger", onclick: () => askToClose(of) }, "Close client…")),
     make("div", { class: "title" }, make("h3", {}, "Messages"), make("p", { id: id("rates"), class: "small" })),
     draw("svg", { id: id("spark"), viewBox: "0 0 300 40", "aria-hidden": "true", preserveAspectRatio: "none" }, draw("path", { class: "up" }), draw("path", { class: "down" })),
@@ -138,9 +144,18 @@ function facts(of, client) {
     ["calls", "Pending calls", count(client.pendingCalls)],
     ["token", "Closes with its token", client.tokenEndsS ? `in ${age(Math.max(0, client.tokenEndsS - Date.now() / 1000))}` : "no"],
   ];
+  of.user = client.user;
   showFacts(all);
+  offerUserActs(of, client);
   say(byId("client-title"), client.user ?? "Client");
   of.life.learn(client, Date.now());
+}
+
+function offerUserActs(of, { hub, user }) {
+  const place = byId("client-user-acts");
+  if (!user || place.childElementCount > 0) return;
+  const announce = () => openAnnouncing(of.state, { hub, user });
+  place.append(make("button", { type: "button", id: id("announce"), onclick: announce }, "Announce…"), revokeButton(of, user));
 }
 
 function showFacts(all) {
@@ -237,13 +252,10 @@ function messages(of) {
   byId("client-empty").hidden = of.messages.length > 0;
 }
 
-function askToLogIn() {
-  if (shown.state.canLogIn) byId("login").showModal();
-  else say(byId("client-note"), "This node was started without --admin-token, so changes are disabled.");
-}
+const isPermitted = (of) => mayAct(of.state, (text) => say(byId("client-note"), text));
 
 function togglePayloads(of) {
-  if (of.state.access !== "act") return askToLogIn();
+  if (!isPermitted(of)) return;
   of.withPayloads = !of.withPayloads;
   const button = byId("client-payloads");
   set(button, "aria-pressed", of.withPayloads);
@@ -256,7 +268,8 @@ function togglePayloads(of) {
 }
 
 function askToClose(of) {
-  if (of.state.access !== "act") return askToLogIn();
+  if (!isPermitted(of)) return;
+  say(byId("closing-title"), of.user ? `Close this client of ${of.user}?` : "Close this client?");
   byId("closing-reason").value = "";
   say(byId("closing-problem"), "");
   byId("closing").showModal();

@@ -1,5 +1,7 @@
 // The lists below the picture. Clients, groups and users are loaded page by page, and only while visible.
 
+import { rebalance, revokeTokens, stopRebalance } from "./acts.js";
+import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
@@ -23,18 +25,23 @@ const TABS = [
 export class Lists {
   constructor({ openClient, state }) {
     this.state = state;
+    const announce = ["Announce…", ({ hub, group, user }) => openAnnouncing(state, { hub, group, user })];
     this.tables = {
-      nodes: nodesTable((node) => this.showClients({ node: node.name })),
+      nodes: nodesTable((node) => this.showClients({ node: node.name }), [["Rebalance…", (node) => rebalance(state, node.name)]]),
       links: linksTable(),
-      hubs: hubsTable((hub) => this.showClients({ hub: hub.name })),
+      hubs: hubsTable((hub) => this.showClients({ hub: hub.name }), [["Announce…", (hub) => openAnnouncing(state, { hub: hub.name })]]),
       rules: rulesTable(),
       differences: differencesTable(),
     };
     this.pages = {
       clients: new Pages("clients", clientsTable((client) => openClient(client.id)), ["node", "hub", "group", "user"], state),
-      groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients({ hub: row.hub, group: row.name })), ["hub"], state),
-      users: new Pages("users", namesTable("User", "users", (row) => this.showClients({ hub: row.hub, user: row.name })), ["hub"], state),
+      groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients(row), [announce]), ["hub"], state),
+      users: new Pages("users", namesTable("User", "users", (row) => this.showClients(row),
+        [announce, ["Revoke tokens…", (row) => revokeTokens(state, row.user)]]), ["hub"], state),
     };
+    const button = (id, text, act) => make("button", { type: "button", id, onclick: () => act(state) }, text);
+    this.stop = button("rebalance-stop", "Stop the rebalance…", stopRebalance);
+    this.tables.nodes.element = make("div", {}, this.tables.nodes.element, make("div", { class: "buttons acts" }, button("rebalance", "Rebalance all nodes…", rebalance), this.stop));
     this.trace = new Trace({ openClient, state });
     this.makeTabs();
     this.choose("nodes");
@@ -73,6 +80,7 @@ export class Lists {
   show(fleet) {
     for (const pages of Object.values(this.pages)) pages.learn(fleet);
     this.trace.learn(fleet);
+    this.stop.hidden = !fleet.nodes.some((node) => node.rebalance?.state === "running");
     if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
     if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
@@ -171,7 +179,7 @@ class Pages {
     if (!answer.ok) return this.tell([], answer.problem);
     this.next = answer.value.next;
     const items = answer.value.items;
-    const rows = this.kind === "clients" ? items : items.map(([name, clients]) => ({ name, clients, hub: values.hub }));
+    const rows = this.kind === "clients" ? items : items.map(([name, clients]) => ({ name, clients, hub: values.hub, [this.kind === "groups" ? "group" : "user"]: name }));
     this.tell(rows, `Page ${this.before.length + 1}, ${count(rows.length)} shown`);
   }
 
@@ -197,8 +205,8 @@ const clientsTable = (press) =>
     ["Here for", (client) => age(client.ageS), "number"],
   ], { id: "clients", press, keyOf: (client) => client.id });
 
-const namesTable = (heading, id, press) =>
+const namesTable = (heading, id, press, acts) =>
   new Table(heading, [
     [heading, (row) => row.name],
     ["Clients", (row) => count(row.clients), "number"],
-  ], { id, press, keyOf: (row) => `${row.hub} ${row.name}` });
+  ], { id, press, acts, keyOf: (row) => `${row.hub} ${row.name}` });

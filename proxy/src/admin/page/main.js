@@ -120,6 +120,7 @@ async function checkAccess() {
   byId("log-in").hidden = mayAct || !state.canLogIn;
   byId("log-out").hidden = !mayAct;
   document.body.dataset.access = state.access;
+  set(document.body, "data-acts", mayAct || state.canLogIn);
   offerAnnouncing(state);
 }
 

@@ -3,14 +3,16 @@
 import { keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, percent, protocol, rate, short, transport } from "./format.js";
 
-// A table that reuses its rows. Columns are [heading, text of a row, kind].
+// A table that reuses its rows. Columns are [heading, text of a row, kind]; acts are [name of a button, function of a row].
 export class Table {
-  constructor(caption, columns, { id, press, keyOf }) {
+  constructor(caption, columns, { id, press, keyOf, acts = [] }) {
     this.columns = columns;
+    this.acts = acts;
     this.keyOf = keyOf;
     this.press = press;
     this.body = make("tbody", { role: "rowgroup" });
     const heads = columns.map(([heading, , kind]) => make("th", { scope: "col", role: "columnheader", class: kind }, heading));
+    if (acts.length) heads.push(make("th", { scope: "col", role: "columnheader", class: "acts" }, make("span", { class: "quiet" }, "Acts")));
     // Roles, because rows that are styled as cards on a narrow screen lose theirs in some browsers.
     const table = make("table", { id, role: "table" }, make("caption", { class: "quiet" }, caption),
       make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), this.body);
@@ -25,6 +27,10 @@ export class Table {
       const cells = this.columns.map(([heading, , kind], index) =>
         index === 0 ? make("th", { scope: "row", role: "rowheader", class: kind }) : make("td", { role: "cell", class: kind, "data-label": heading }));
       if (this.press) cells[0].append(make("button", { type: "button", class: "plain", onclick: () => this.press(row) }));
+      if (this.acts.length) {
+        const buttons = this.acts.map(([name, act]) => make("button", { type: "button", onclick: () => act(row) }, name));
+        cells.push(make("td", { role: "cell", class: "acts" }, ...buttons));
+      }
       return make("tr", { role: "row", "data-key": this.keyOf(row) }, ...cells);
     };
     keyed(this.body, rows, this.keyOf, create, (element, row) => {
@@ -47,7 +53,7 @@ const stateOf = (node) => (isMissed(node) || node.state === "draining" ? node.st
 
 export const rowStateOf = (node) => (isMissed(node) ? "down" : node.state !== "ready" || node.notReady.length || node.warnings.length ? "part" : "open");
 
-export const nodesTable = (press) =>
+export const nodesTable = (press, acts) =>
   new Table("Nodes", [
     ["Node", (node) => node.name],
     ["State", stateOf],
@@ -64,7 +70,7 @@ export const nodesTable = (press) =>
     ["Runs", (node) => age(node.uptimeS), "number"],
     ["Version", (node) => node.version],
     ["Address", (node) => node.address],
-  ], { id: "nodes", press, keyOf: (node) => node.instance });
+  ], { id: "nodes", press, acts, keyOf: (node) => node.instance });
 
 export const linksTable = () =>
   new Table("Links", [
@@ -79,7 +85,7 @@ export const linksTable = () =>
     ["Clients", (link) => count(link.clients), "number"],
   ], { id: "links", keyOf: (link) => `${link.instance} ${link.hub} ${link.app}` });
 
-export const hubsTable = (press) =>
+export const hubsTable = (press, acts) =>
   new Table("Hubs", [
     ["Hub", (hub) => hub.name],
     ["Path", (hub) => hub.path],
@@ -87,7 +93,7 @@ export const hubsTable = (press) =>
     ["Without app server", (hub) => count(hub.homeless), "number"],
     ["Transports", (hub) => counts(hub.transports, transport), "wide"],
     ["Protocols", (hub) => counts(hub.protocols, protocol), "wide"],
-  ], { id: "hubs", press, keyOf: (hub) => hub.name });
+  ], { id: "hubs", press, acts, keyOf: (hub) => hub.name });
 
 export const rulesTable = () =>
   new Table("Rules", [
