@@ -9,6 +9,7 @@ import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, dateTime, protocol, rate, time, transport } from "./format.js";
 import { Life } from "./life.js";
+import { appOfClient, isWebhook } from "./nodes.js";
 
 const MESSAGES_MAX = 200;
 const REFRESH_MS = 900;
@@ -127,12 +128,14 @@ function liveParts(of) {
 function facts(of, client) {
   const holds = { opening: "opening: its app server has not answered yet", held: "held: waiting for an app server", paused: "paused: not read at the moment", away: "away: its socket is lost, and it may reconnect" };
   const groups = client.groups.join(", ") + (client.groupCount > client.groups.length ? `, and ${count(client.groupCount - client.groups.length)} more` : "");
+  const app = appOfClient(of.state.fleet, client);
   const all = [
     ["user", "User", client.user ?? "none"],
     ["hub", "Hub", client.hub],
     ["groups", "Groups", groups || "none"],
     ["node", "Node", client.node],
-    ["app", "App server", client.appName || "none"],
+    ["app", "App server", app],
+    ["instance", "Server instance", isWebhook(client) ? "–" : client.app || "–"],
     ["address", "Address", client.address ?? "not known"],
     ["agent", "User agent", client.userAgent ?? "unknown"],
     ["transport", "Transport", transport(client.transport)],
@@ -148,7 +151,7 @@ function facts(of, client) {
   showFacts(all);
   offerUserActs(of, client);
   say(byId("client-title"), client.user ?? "Client");
-  of.life.learn(client, Date.now());
+  of.life.learn({ ...client, appName: app }, Date.now());
 }
 
 function offerUserActs(of, { hub, user }) {
@@ -177,7 +180,8 @@ function pastFacts(of, past) {
     ["user", "User", past.user ?? "none"],
     ["hub", "Hub", past.hub ?? "not known"],
     ["node", "Node", past.node],
-    ["app", "App server", past.appServer ?? "none"],
+    ["app", "App server", appOfClient(of.state.fleet, { app: past.appServer, hub: past.hub })],
+    ["instance", "Server instance", !past.appServer || isWebhook({ app: past.appServer }) ? "–" : past.appServer],
     ["address", "Address", past.remoteAddress ?? "not known"],
     ["agent", "User agent", past.userAgent ?? "unknown"],
     ["transport", "Transport", past.transport ? transport(past.transport) : "–"],

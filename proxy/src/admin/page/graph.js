@@ -6,19 +6,19 @@
 
 import { draw, keyed, pressed, say, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
-import { isMissed, rowStateOf } from "./nodes.js";
+import { appLabel, appOfClient, isMissed, isWebhook, rowStateOf } from "./nodes.js";
 
 const WIDE = {
   width: 1080,
   node: { x: 430, width: 220, height: 84, nameChars: 17, track: 92 },
-  app: { x: 850, width: 210, height: 58, nameChars: 17, detailChars: 14 },
+  app: { x: 830, width: 236, height: 58, nameChars: 20, longChars: 15, detailChars: 14 },
   circleMax: 40,
 };
 const NARROW = {
   isNarrow: true,
   width: 340,
-  node: { x: 1, width: 150, height: 84, nameChars: 11, track: 60 },
-  app: { x: 203, width: 136, height: 58, nameChars: 15, detailChars: 0 },
+  node: { x: 1, width: 146, height: 84, nameChars: 11, track: 60 },
+  app: { x: 193, width: 146, height: 58, nameChars: 20, longChars: 13, detailChars: 0 },
   circleMax: 22,
 };
 const narrow = matchMedia("(max-width: 640px)");
@@ -33,11 +33,16 @@ const NODE_X_MIN = 280;
 const CLIENTS_X = 48;
 // Maximum number of clients of all nodes drawn one by one.
 const DOTS_MAX = 100;
+// Maximum number of hubs with a webhook that are drawn one by one.
+const WEBHOOKS_MAX = 6;
 
 const curve = (x1, y1, x2, y2) => {
   const bend = (x2 - x1) * 0.45;
   return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
 };
+
+// Room for a name beside a number, in characters.
+const room = (chars, number) => chars - Math.max(0, number.length - 2);
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
@@ -72,7 +77,8 @@ export class Graph {
     const nodes = this.placeNodes(fleet, isSingle);
     const apps = this.placeApps(fleet, nodes.height);
     const height = Math.max(nodes.height, apps.height, 120);
-    set(this.svg, "viewBox", `0 0 ${this.at.width} ${height}`);
+    const left = Math.min(0, nodes.left - SPACE);
+    set(this.svg, "viewBox", `${left} 0 ${this.at.width - left} ${height}`);
     [nodes.left, this.at.node.x, this.at.app.x].forEach((x, index) => set(this.columns[index], "x", x));
     set(this.columns[0], "visibility", this.at.isNarrow ? "hidden" : undefined);
     const [links, edges, clients, nodeLayer, appLayer] = this.layers;
@@ -81,7 +87,8 @@ export class Graph {
     this.showApps(appLayer, [...apps.all.values()]);
     this.showDots(edges, clients, nodes.all, isSingle);
     this.showLegend(fleet);
-    const [ways, many] = [plural(fleet.nodes.length, "node"), plural(apps.all.size, "app server")];
+    const instances = new Set(fleet.nodes.flatMap((node) => node.links.map((link) => link.app)));
+    const [ways, many] = [plural(fleet.nodes.length, "node"), plural(instances.size, "app server")];
     const text = `${plural(total, "client")} at ${ways}, ${many}. The lists below show the same.`;
     say(document.getElementById("graph-text"), text);
   }
@@ -129,7 +136,7 @@ export class Graph {
       y = top + NARROW.node.height + GAP;
       return placed;
     });
-    return { all, height: y, left: 0 };
+    return { all, height: y, left: SPACE };
   }
 
   dotsOf(node) {
@@ -166,11 +173,14 @@ export class Graph {
       shown.push({ name: null, clients, many: others.length });
     }
     const max = this.at.circleMax;
+    // A number below a small circle needs some room, too.
+    const [least, space] = this.at.isNarrow ? [40, 6] : [0, SPACE];
     let reach = 0;
     const marks = shown.map((hub) => {
       const radius = Math.max(CIRCLE_MIN, max * Math.sqrt(Math.min(1, hub.clients / largest)));
-      const mark = { hub, radius, x: reach + radius, y: max };
-      reach += 2 * radius + SPACE;
+      const width = Math.max(least, 2 * radius);
+      const mark = { hub, radius, x: reach + width / 2, y: max };
+      reach += width + space;
       return mark;
     });
     const all = marks.map((mark) => ({ ...mark, x: this.at.isNarrow ? NARROW.node.x + mark.x : -mark.x }));
@@ -178,18 +188,25 @@ export class Graph {
     return { all, height: 2 * max + (this.at.isNarrow && marks.length ? 10 : 0), reach };
   }
 
+  // All webhooks have one instance id, and are drawn by hub if they are few.
+  keyOf(link) {
+    return isWebhook(link) && !this.mergesWebhooks ? `${link.app} ${link.hub}` : link.app;
+  }
+
   placeApps(fleet, height) {
     const all = new Map();
-    for (const link of fleet.nodes.flatMap((node) => node.links)) {
-      const app = all.get(link.app) ?? { id: link.app, name: link.appName, address: link.address, group: link.group, isMirror: link.isMirror, hubs: new Set(), clients: 0, open: 0, size: 0 };
+    const every = fleet.nodes.flatMap((node) => node.links);
+    this.mergesWebhooks = new Set(every.filter(isWebhook).map((link) => link.hub)).size > WEBHOOKS_MAX;
+    for (const link of every) {
+      const app = all.get(this.keyOf(link)) ?? { ...link, id: link.app, key: this.keyOf(link), label: appLabel(link), hubs: new Set(), clients: 0, open: 0, size: 0 };
       app.hubs.add(link.hub);
       app.clients += link.clients;
       app.open += link.open;
       app.size += link.open + link.resuming + link.down;
       app.isLeaving ||= link.isLeaving;
-      all.set(link.app, app);
+      all.set(app.key, app);
     }
-    const sorted = [...all.values()].sort((one, other) => one.name.localeCompare(other.name) || one.id.localeCompare(other.id));
+    const sorted = [...all.values()].sort((one, other) => one.label.localeCompare(other.label) || one.key.localeCompare(other.key));
     const { height: own } = this.at.app;
     const needed = sorted.length * (own + GAP);
     let y = Math.max(TOP, TOP + (height - TOP - needed) / 2);
@@ -197,26 +214,27 @@ export class Graph {
       Object.assign(app, { y, middle: y + own / 2 });
       y += own + GAP;
     }
-    return { all: new Map(sorted.map((app) => [app.id, app])), height: y };
+    return { all: new Map(sorted.map((app) => [app.key, app])), height: y };
   }
 
   showLinks(layer, nodes, apps) {
     const ways = nodes.all.flatMap(({ node, middle }) => {
       const byApp = new Map();
       for (const link of node.links) {
-        const way = byApp.get(link.app) ?? { node, app: apps.all.get(link.app), middle, open: 0, size: 0, clients: 0 };
+        const key = this.keyOf(link);
+        const way = byApp.get(key) ?? { node, app: apps.all.get(key), middle, open: 0, size: 0, clients: 0 };
         way.open += link.open;
         way.size += link.open + link.resuming + link.down;
         way.clients += link.clients;
-        byApp.set(link.app, way);
+        byApp.set(key, way);
       }
       return [...byApp.values()];
     });
     const most = Math.max(1, ...ways.map((way) => way.clients));
     const { node, app } = this.at;
-    const key = (way) => `${way.node.instance} ${way.app.id}`;
+    const key = (way) => `${way.node.instance} ${way.app.key}`;
     const create = (way) =>
-      draw("g", { class: "way", "data-node": way.node.name, "data-app": way.app.id },
+      draw("g", { class: "way", "data-node": way.node.name, "data-app": way.app.id, "data-key": way.app.key },
         draw("path", { class: "line" }), draw("path", { class: "flow" }), draw("title"));
     keyed(layer, ways, key, create, (element, way) => {
       const [line, flow, title] = element.children;
@@ -229,7 +247,7 @@ export class Graph {
       set(element, "data-clients", way.clients);
       set(element, "data-open", way.open);
       set(flow, "data-flow", speed(way.node.rates));
-      say(title, `${way.node.name} → ${way.app.name}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} assigned there`);
+      say(title, `${way.node.name} → ${way.app.label}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} assigned there`);
     });
   }
 
@@ -250,8 +268,8 @@ export class Graph {
       const share = Math.min(1, (node.process.cpuPercent ?? 0) / (100 * Math.max(1, node.host.cores)));
       set(element, "transform", `translate(${x} ${middle - height / 2})`);
       set(element, "data-state", rowStateOf(node));
-      say(name, cut(node.name, nameChars));
       say(clients, short(node.clients));
+      say(name, cut(node.name, room(nameChars, short(node.clients))));
       say(up, `↑ ${rate(node.rates?.messagesUp)}`);
       say(down, `↓ ${rate(node.rates?.deliveries)}`);
       set(level, "width", (track * share).toFixed(1));
@@ -264,7 +282,7 @@ export class Graph {
   }
 
   showApps(layer, apps) {
-    const { x, width, height, nameChars, detailChars } = this.at.app;
+    const { x, width, height, nameChars, longChars, detailChars } = this.at.app;
     // Without room for details, the number of clients is in their place.
     const bigY = detailChars ? 24 : 44;
     const create = (app) =>
@@ -272,19 +290,21 @@ export class Graph {
         draw("rect", { width, height, rx: 10 }),
         draw("text", { class: "name", x: 14, y: 24 }), draw("text", { class: "big", x: width - 14, y: bigY }),
         draw("text", { class: "small", x: 14, y: 44 }), draw("text", { class: "small end", x: width - 14, y: 44 }), draw("title"));
-    keyed(layer, apps, (app) => app.id, create, (element, app) => {
+    keyed(layer, apps, (app) => app.key, create, (element, app) => {
       const [, name, clients, links, hubs, title] = element.children;
       set(element, "transform", `translate(${x} ${app.y})`);
       set(element, "data-state", app.isLeaving || app.open < app.size ? "part" : "open");
-      say(name, cut(app.name, nameChars));
+      const [shown, detail] = textsOf(app, this.mergesWebhooks);
+      // Digits need less room than letters.
+      say(name, cut(shown, /:\d+$/.test(shown) ? nameChars : nameChars - 5));
+      set(name, "data-long", shown.length > longChars);
       say(clients, short(app.clients));
-      say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${plural(app.size, "link")}`);
-      // With a single group of app servers, the name is unnecessary.
-      const isNamed = app.group && app.group !== "default";
-      const detail = isNamed ? `${app.group}${app.isMirror ? " (mirror)" : ""}` : plural(app.hubs.size, "hub");
+      const ofAll = detailChars ? plural(app.size, "link") : count(app.size);
+      say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${ofAll}`);
       say(hubs, detailChars ? cut(detail, detailChars) : "");
-      set(element, "aria-label", `App server ${app.name}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
-      say(title, `${app.name}\n${app.address}\n${isNamed ? `group ${app.group}\n` : ""}${[...app.hubs].join(", ")}`);
+      set(element, "aria-label", `App server ${app.label}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
+      const lines = [app.appName, app.address, isWebhook(app) ? "" : `instance ${app.id}`, isNamed(app) ? `group ${app.group}` : "", [...app.hubs].join(", ")];
+      say(title, lines.filter(Boolean).join("\n"));
     });
   }
 
@@ -324,7 +344,7 @@ export class Graph {
   }
 
   tellDot(element, { client, node }) {
-    const home = client.app ? `assigned to ${client.appName}` : "without an app server";
+    const home = client.app ? `assigned to ${appOfClient(this.fleet, client)}` : "without an app server";
     const text = `Client ${client.user ?? client.id} of ${client.hub} at node ${node.name}, ${home}`;
     set(element, "data-state", client.state);
     set(element, "aria-label", text);
@@ -358,7 +378,7 @@ export class Graph {
     if (!edge) return;
     edge.classList.toggle("lit", isOn);
     for (const way of links.children) {
-      const isIts = way.dataset.node === edge.dataset.node && way.dataset.app === edge.dataset.app;
+      const isIts = way.dataset.node === edge.dataset.node && way.dataset.key === this.keyOf({ app: edge.dataset.app, hub: edge.dataset.hub });
       way.classList.toggle("lit", isOn && isIts);
     }
   }
@@ -373,6 +393,16 @@ export class Graph {
     };
     keyed(this.legend, hubs, ({ name }) => name, create, (element, hub) => say(element, `${hub.name} ${short(hub.clients)}`));
   }
+}
+
+// With a single group of app servers, the name is unnecessary.
+const isNamed = (app) => app.group && app.group !== "default";
+
+// Name and detail of an app server in its box.
+function textsOf(app, mergesWebhooks) {
+  if (isWebhook(app)) return mergesWebhooks ? [plural(app.hubs.size, "hub"), "webhooks"] : [app.hub, "webhook"];
+  if (isNamed(app)) return [app.label, `${app.group}${app.isMirror ? " (mirror)" : ""}`];
+  return [app.label, app.label === app.appName ? app.address : app.appName];
 }
 
 function speed(rates) {

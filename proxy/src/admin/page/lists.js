@@ -5,7 +5,7 @@ import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
-import { Table, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable } from "./nodes.js";
+import { Table, appOfClient, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable } from "./nodes.js";
 import { Trace } from "./trace.js";
 
 const LIMIT = 50;
@@ -34,7 +34,7 @@ export class Lists {
       differences: differencesTable(),
     };
     this.pages = {
-      clients: new Pages("clients", clientsTable((client) => openClient(client.id)), ["node", "hub", "group", "user"], state),
+      clients: new Pages("clients", clientsTable((client) => openClient(client.id), (client) => appOfClient(state.fleet, client)), ["node", "hub", "group", "user"], state),
       groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients(row), [announce]), ["hub"], state),
       users: new Pages("users", namesTable("User", "users", (row) => this.showClients(row),
         [announce, ["Revoke tokens…", (row) => revokeTokens(state, row.user)]]), ["hub"], state),
@@ -191,13 +191,13 @@ class Pages {
   }
 }
 
-const clientsTable = (press) =>
+const clientsTable = (press, appOf) =>
   new Table("Clients", [
     ["Id", (client) => client.id, "mono"],
     ["User", (client) => client.user ?? ""],
     ["Hub", (client) => client.hub],
     ["Node", (client) => client.node],
-    ["App server", (client) => client.appName || "none"],
+    ["App server", appOf],
     ["Transport", (client) => transport(client.transport)],
     ["Protocol", (client) => protocol(client.protocol)],
     ["State", (client) => client.state],

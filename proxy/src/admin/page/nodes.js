@@ -72,13 +72,39 @@ export const nodesTable = (press, acts) =>
     ["Address", (node) => node.address],
   ], { id: "nodes", press, acts, keyOf: (node) => node.instance });
 
+// Instance id of all webhooks.
+const WEBHOOK = "?webhook";
+
+export const isWebhook = ({ app }) => app === WEBHOOK;
+
+// An app server is known by its address; one that dials in by its name, because nodes don't report its address, and a
+// webhook by its hub.
+export function appLabel({ app, hub, appName, address }) {
+  if (isWebhook({ app })) return `webhook of ${hub}`;
+  return /^https?:/.test(address) ? address.replace(/^http:\/\//, "") : appName || app;
+}
+
+// The label, and the name that the operator or the machine has given.
+function appText(link) {
+  const [label, { appName }] = [appLabel(link), link];
+  return !appName || appName === label || isWebhook(link) ? label : `${label} (${appName})`;
+}
+
+// App server of a client. Clients are listed without its address, which its links have.
+export function appOfClient(fleet, { app, hub, appName = "" }) {
+  if (!app) return "none";
+  const links = (fleet?.nodes ?? []).flatMap((node) => node.links);
+  return appText(links.find((link) => link.app === app && link.hub === hub) ?? { app, hub, appName, address: "" });
+}
+
 export const linksTable = () =>
   new Table("Links", [
     ["Node", (link) => link.node],
     ["Hub", (link) => link.hub],
-    ["App server", (link) => (link.isLeaving ? `${link.appName} (leaving)` : link.appName)],
+    ["App server", (link) => (link.isLeaving ? `${appLabel(link)} (leaving)` : appLabel(link))],
+    ["Name", (link) => (isWebhook(link) ? "" : link.appName)],
+    ["Instance", (link) => (isWebhook(link) ? "" : link.app), "mono"],
     ["Group", (link) => (link.isMirror ? `${link.group} (mirror)` : link.group)],
-    ["Address", (link) => link.address],
     ["Open", (link) => count(link.open), "number"],
     ["Resuming", (link) => count(link.resuming), "number"],
     ["Down", (link) => count(link.down), "number"],

@@ -4,6 +4,7 @@
 import { read } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
 import { bytes, count, percent, rate, short } from "./format.js";
+import { isWebhook } from "./nodes.js";
 
 const STEP_MS = 10_000;
 const STEPS = 360;
@@ -42,7 +43,8 @@ const CHANGES = {
 
 const PARTIES = { node: "Node", app: "App server" };
 
-const words = (mark) => [PARTIES[mark.party] ?? "", mark.name, CHANGES[mark.change]?.[0] ?? mark.change];
+// The name of a webhook is a template of URLs.
+const words = (mark) => [PARTIES[mark.party] ?? "", isWebhook({ app: mark.id }) ? "webhook" : mark.name, CHANGES[mark.change]?.[0] ?? mark.change];
 
 const toneOf = (mark) => CHANGES[mark.change]?.[1] ?? "warm";
 
@@ -172,7 +174,7 @@ export class Timeline {
     const newest = [...this.marks].reverse();
     const create = (mark) => {
       const [party, name, change] = words(mark);
-      return make("li", { "data-tone": toneOf(mark) },
+      return make("li", { "data-tone": toneOf(mark), title: `instance ${mark.id}` },
         make("time", {}), make("span", {}, `${party} `, make("strong", {}, name), ` ${change}`));
     };
     keyed(byId("timeline-marks"), newest, (mark) => mark.key, create,
