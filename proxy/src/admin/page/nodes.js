@@ -3,7 +3,7 @@
 import { keyed, make, say, set } from "./dom.js";
 import { age, bytes, count, percent, protocol, rate, short, transport } from "./format.js";
 
-// A table that reuses its rows. Columns are [heading, text of a row, kind]; acts are [name of a button, function of a row].
+// A table that reuses its rows. Columns are [heading, text of a row, kind], acts [name of a button, function of a row].
 export class Table {
   constructor(caption, columns, { id, press, keyOf, acts = [] }) {
     this.columns = columns;
