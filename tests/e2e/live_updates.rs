@@ -100,12 +100,12 @@ impl Place {
     ) -> Result<Self> {
         let Addresses { node, admin, back_end: address } = addresses;
         let mut command = language.command(address)?;
-        command.current_dir(folder).env("CHAT_KEY", CHAT_KEY).env("TRUNKLINE_URL", format!("http://{node}"));
+        command.current_dir(folder).env("CHAT_KEY", CHAT_KEY).env("NODES_URL", format!("http://{node}"));
         let back_end = Process::start(fixture, "back-end", command)?;
         let (webhook, origin) = (format!("chat=http://{address}/hook"), format!("http://{address}"));
         let (app_key, secret) = (format!("chat={CHAT_KEY};chat"), format!("chat={CHAT_KEY}"));
         let arguments = ["--rest", "--require-authentication", "--app-key", &app_key, "--webhook-secret", &secret];
-        let hub = ["--upstream-webhook", &webhook, "--allow-origin", &origin];
+        let hub = ["--upstream-webhook", &webhook, "--webhook-connect", "--allow-origin", &origin];
         let arguments = [&arguments[..], &hub[..], more].concat();
         let node = Fleet::new(fixture).proxy_of(node, admin, &[], &arguments)?;
         let mut place = Self { back_end, address: address.clone(), node };
@@ -177,7 +177,7 @@ async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()>
         |user: &str| anyhow::Ok(agents.client(Kind::JsJson, &url).access_token(&token::of_user(CHAT_KEY, user)?));
     let mut ann = client("ann")?.subscribe(&["Said"]).open().await?;
     let ben = client("ben")?.open().await?;
-    // The back end adds a client to the room at its event `connected`, before the client's calls.
+    // The client is in the room that the back end named at `connect`, and later events carry the room.
     assert_eq!(ann.invoke("Since", json!([0])).await?, json!([]), "{language:?}");
     for (id, number) in [("first", 1), ("second", 2), ("first", 1)] {
         assert_eq!(ben.invoke("Say", json!([id, id])).await?, number, "{language:?}");
@@ -187,6 +187,10 @@ async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()>
     assert_eq!(ann.invoke("Whisper", json!(["nobody", "psst"])).await?, 0, "{language:?}");
     let error = ann.invoke_failing("NoSuchMethod", json!([])).await?;
     ensure!(error.contains("Invocation failed, status code 404."), "{error}");
+    let elsewhere = agents.client(Kind::JsJson, &place.node.url("/chat?room=%20"));
+    let elsewhere = elsewhere.access_token(&token::of_user(CHAT_KEY, "eve")?).open().await;
+    let refused = format!("{:#}", elsewhere.err().context("no client is admitted without a room")?);
+    ensure!(refused.contains("which room?: Status code '403'"), "{language:?}: {refused}");
     // As a path segment, `..` would address all clients of the hub.
     let error = ann.invoke_failing("Whisper", json!(["..", "psst"])).await?;
     ensure!(error.contains("Invocation failed, status code 500."), "{language:?}: {error}");

@@ -27,16 +27,18 @@ const methods = {
 
 app.post("/hook", express.raw({ type: () => true }), async ({ headers, body }, response) => {
   const event = read(headers, body);
-  if (!event) return response.sendStatus(401);
-  const { connection, user, name, query, call } = event;
-  const room = query.get("room");
+  if (!event) return response.status(401).send("the signature is wrong");
+  const { user, name, query, data: room, call } = event;
   if (call) {
     if (!Object.hasOwn(methods, name)) return response.sendStatus(404);
     const result = await methods[name](user, room, ...call.arguments);
     return response.json({ type: 3, invocationId: call.invocationId, result });
   }
+  if (name === "connect") {
+    const room = query.get("room")?.trim(); // check here who may enter the room
+    return room ? response.json({ groups: [room], data: room }) : response.status(403).send("which room?");
+  }
   const [group, now] = [`groups/${encodeURIComponent(room)}`, Date.now()];
-  if (name === "connected") await rest("PUT", `${group}/connections/${connection}`);
   const { value: members } = await rest("GET", `${group}/connections`);
   await send(group, "Present", [...new Set(members.map((member) => member.userId))].sort(), now);
   response.sendStatus(204);

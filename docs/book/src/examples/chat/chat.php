@@ -31,12 +31,12 @@ if ($path === '/login') { // replace this by your own log-in
     return false; // a file of the folder `public`
 } elseif (!$event = read($body)) {
     http_response_code(401);
-    exit;
+    exit('the signature is wrong');
 }
 $database = new PDO('sqlite:' . __DIR__ . '/chat.db', options: [PDO::ATTR_PERSISTENT => true]);
 $database->exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; CREATE TABLE IF NOT EXISTS said
     (room TEXT, number INTEGER, id TEXT, user TEXT, text TEXT, PRIMARY KEY (room, number), UNIQUE (room, id))');
-['connection' => $connection, 'user' => $user, 'name' => $name, 'query' => ['room' => $room], 'call' => $call] = $event;
+['user' => $user, 'name' => $name, 'query' => $query, 'data' => $room, 'call' => $call] = $event;
 if ($call && !isset($methods[$name])) {
     http_response_code(404);
     exit;
@@ -45,10 +45,12 @@ if ($call) {
     $result = $methods[$name]($user, $room, ...$call['arguments']);
     exit(json_encode(['type' => 3, 'invocationId' => $call['invocationId'] ?? null, 'result' => $result]));
 }
-[$group, $now] = ['groups/' . rawurlencode($room), microtime(true)];
-if ($name === 'connected') {
-    rest('PUT', "$group/connections/$connection");
+if ($name === 'connect') { // check here who may enter the room
+    $room = trim($query['room'] ?? '');
+    http_response_code($room === '' ? 403 : 200);
+    exit($room === '' ? 'which room?' : json_encode(['groups' => [$room], 'data' => $room]));
 }
+[$group, $now] = ['groups/' . rawurlencode($room), microtime(true)];
 $names = array_unique(array_column(rest('GET', "$group/connections")['value'], 'userId'));
 sort($names);
 send($group, 'Present', $names, $now);

@@ -42,19 +42,19 @@ METHODS = {"Say": say, "Since": since, "Whisper": whisper}
 async def hook(request: Request):
     event = read(request.headers.raw, await request.body())
     if event is None:
-        return Response(status_code=401)
-    room, call = event["query"]["room"], event["call"]
-    if call and event["name"] not in METHODS:
+        return Response("the signature is wrong", 401)
+    name, room, call = event["name"], event["data"], event["call"]
+    if call and name not in METHODS:
         return Response(status_code=404)
     if call:
-        result = await METHODS[event["name"]](event["user"], room, *call["arguments"])
+        result = await METHODS[name](event["user"], room, *call["arguments"])
         return {"type": 3, "invocationId": call.get("invocationId"), "result": result}
+    if name == "connect":  # check here who may enter the room
+        room = event["query"].get("room", "").strip()
+        return {"groups": [room], "data": room} if room else Response("which room?", 403)
     group, now = f"groups/{quote(room, '')}", time.time()
-    if event["name"] == "connected":
-        await rest("PUT", f"{group}/connections/{event['connection']}")
     members = (await rest("GET", f"{group}/connections"))["value"]
     await send(group, "Present", sorted({member["userId"] for member in members}), now)
-    return Response(status_code=204)
 
 
 app.mount("/", staticfiles.StaticFiles(directory="public", html=True))

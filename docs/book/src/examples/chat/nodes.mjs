@@ -2,12 +2,12 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
 
-const { CHAT_KEY: key, TRUNKLINE_URL = "http://127.0.0.1:8080" } = process.env;
+const { CHAT_KEY: key, NODES_URL = "http://127.0.0.1:8080" } = process.env;
 const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event", "x-trunkline-event-number"];
 signed.push("x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query");
 
 if (!key) throw new Error("CHAT_KEY is not set");
-export const url = TRUNKLINE_URL;
+export const url = NODES_URL;
 const { default: http } = await import(url.startsWith("https:") ? "node:https" : "node:http");
 const agent = new http.Agent({ keepAlive: true }); // keeps its connections open
 
@@ -40,13 +40,16 @@ export const send = async (path, target, ...values) =>
 // Returns the event of a webhook, or nothing if its signature is wrong or older than five minutes.
 export function read(headers, body) {
   const [seconds, ...signatures] = (headers["x-trunkline-signature"] ?? "").replace(/^t=/, "").split(",");
-  const text = [seconds, ...signed.map((name) => headers[name] ?? ""), ""].join("\n");
+  const data = headers["x-trunkline-client-data"]; // of the answer to `connect`; signed if there is any
+  const values = [...signed.map((name) => headers[name] ?? ""), ...(data === undefined ? [] : [data])];
+  const text = [seconds, ...values, ""].join("\n");
   const own = Buffer.from("sha256=" + createHmac("sha256", key).update(text, "latin1").update(body).digest("hex"));
   const given = signatures.map((one) => Buffer.from(one, "latin1"));
   const isOwn = given.some((one) => one.length === own.length && timingSafeEqual(one, own));
   if (!isOwn || Math.abs(Date.now() / 1000 - Number(seconds)) > 300) return undefined;
-  const header = (name) => Buffer.from(headers[`x-asrs-${name}`] ?? "", "latin1").toString(); // UTF-8
+  const utf8 = (text = "") => Buffer.from(text, "latin1").toString();
+  const header = (name) => utf8(headers[`x-asrs-${name}`]);
   const [connection, user, name] = ["connection-id", "user-id", "event"].map(header);
   const call = header("category") === "messages" ? JSON.parse(body) : undefined;
-  return { connection, user, name, query: new URLSearchParams(header("client-query")), call };
+  return { connection, user, name, query: new URLSearchParams(header("client-query")), data: data && utf8(data), call };
 }

@@ -2,7 +2,7 @@
 // The nodes, for a back end in PHP: tokens, REST calls, and signatures of webhooks. Copy this file.
 ini_set('display_errors', '0'); // an error is logged, and answered with status 500
 define('KEY', getenv('CHAT_KEY') ?: throw new RuntimeException('CHAT_KEY is not set'));
-define('URL', getenv('TRUNKLINE_URL') ?: 'http://127.0.0.1:8080');
+define('URL', getenv('NODES_URL') ?: 'http://127.0.0.1:8080');
 const SIGNED = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER',
     'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY'];
 
@@ -47,12 +47,13 @@ function read(string $body): ?array
     $signatures = explode(',', $_SERVER['HTTP_X_TRUNKLINE_SIGNATURE'] ?? '');
     $seconds = substr(array_shift($signatures), 2);
     $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? '', SIGNED);
-    $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, $body]), KEY);
+    $data = $_SERVER['HTTP_X_TRUNKLINE_CLIENT_DATA'] ?? null; // of the answer to `connect`; signed if there is any
+    $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, ...(array) $data, $body]), KEY);
     if (!array_filter($signatures, fn($one) => hash_equals($own, $one)) || abs(time() - (int) $seconds) > 300) {
         return null;
     }
     [$connection, , $category, $name, , $user, , $query] = $values;
     parse_str(ltrim($query, '?'), $query);
     $call = $category === 'messages' ? json_decode($body, true) : null;
-    return ['connection' => $connection, 'user' => $user, 'name' => $name, 'query' => $query, 'call' => $call];
+    return compact('connection', 'user', 'name', 'query', 'data', 'call');
 }

@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 
 import aiohttp, jwt
 
-KEY, URL = os.environ.get("CHAT_KEY"), os.environ.get("TRUNKLINE_URL", "http://127.0.0.1:8080")
+KEY, URL = os.environ.get("CHAT_KEY"), os.environ.get("NODES_URL", "http://127.0.0.1:8080")
 if not KEY:
     raise SystemExit("CHAT_KEY is not set")
 SIGNED = [f"x-asrs-{name}" for name in ("connection-id", "hub", "category", "event")]
@@ -45,7 +45,9 @@ def read(headers, body):
     """Returns the event of a webhook, or None if its signature is wrong or older than five minutes."""
     head = {name.decode(): value.decode(errors="replace") for name, value in headers}
     seconds, *signatures = head.get("x-trunkline-signature", "").removeprefix("t=").split(",")
-    text = "\n".join([seconds, *(head.get(name, "") for name in SIGNED), ""]).encode() + body
+    data = head.get("x-trunkline-client-data")  # of the answer to `connect`; signed if there is any
+    values = [head.get(name, "") for name in SIGNED] + [data] * (data is not None)
+    text = "\n".join([seconds, *values, ""]).encode() + body
     own = b"sha256=" + hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest().encode()
     if not any(hmac.compare_digest(own, one.encode()) for one in signatures) or abs(time.time() - int(seconds)) > 300:
         return None
@@ -53,4 +55,4 @@ def read(headers, body):
         head.get(f"x-asrs-{header}", "") for header in ("connection-id", "user-id", "category", "event", "client-query")
     )
     query, call = dict(parse_qsl(query.lstrip("?"))), json.loads(body) if category == "messages" else None
-    return {"connection": connection, "user": user, "name": name, "query": query, "call": call}
+    return {"connection": connection, "user": user, "name": name, "query": query, "data": data, "call": call}

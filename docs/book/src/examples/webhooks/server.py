@@ -16,6 +16,7 @@ def say(user, text):
 
 SIGNED = [f"X-ASRS-{name}" for name in ("Connection-Id", "Hub", "Category", "Event")]
 SIGNED += ["X-Trunkline-Event-Number", "X-ASRS-User-Id", "X-ASRS-User-Claims", "X-ASRS-Client-Query"]
+DATA = "X-Trunkline-Client-Data"
 
 
 def is_genuine(headers, body, secret):
@@ -24,7 +25,7 @@ def is_genuine(headers, body, secret):
     seconds = at.removeprefix("t=")
     if not seconds.isdecimal() or abs(time.time() - int(seconds)) > 300:
         return False
-    values = [", ".join(headers.get_all(name) or [""]) for name in SIGNED]
+    values = [", ".join(headers.get_all(name) or [""]) for name in SIGNED + [DATA] * (DATA in headers)]
     # http.server reads each byte of a header as a character.
     text = "\n".join([seconds, *values, ""]).encode("latin-1") + body
     own = b"sha256=" + hmac.new(secret.encode(), text, hashlib.sha256).hexdigest().encode()
