@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::{Method, StatusCode};
 use serde_json::json;
+use sha2::Sha256;
 use tokio::process::Command;
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{Fleet, Proxy};
-use trunkline_tests::harness::http_client::get;
+use trunkline_tests::harness::http_client::{exchange, get};
 use trunkline_tests::harness::process::Process;
 use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
@@ -27,6 +31,9 @@ const CHAT_KEY: &str = "q7N4xB1sV8kE2mT6wR9zC3yH5jD0gFaL";
 /// Files that the page shows in full, with the language of their code block.
 const SHOWN: [(&str, &str); 4] =
     [("public/index.html", "html"), ("chat.py", "python"), ("chat.mjs", "js"), ("chat.php", "php")];
+
+/// Call of a client, as a node posts it.
+const CALL: &str = r#"{"type":1,"invocationId":"0","target":"Since","arguments":[0]}"#;
 
 #[derive(Debug, Clone, Copy)]
 enum Language {
@@ -194,6 +201,41 @@ async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()>
     // As a path segment, `..` would address all clients of the hub.
     let error = ann.invoke_failing("Whisper", json!(["..", "psst"])).await?;
     ensure!(error.contains("Invocation failed, status code 500."), "{language:?}: {error}");
+    forged_events_are_refused(&place.address, language).await
+}
+
+/// Signature of [`CALL`] with client data, made some seconds ago.
+fn signature(age_s: u64, data: Option<&str>) -> Result<String> {
+    let at = (token::in_seconds(0)? - age_s).to_string();
+    let values = [at.as_str(), "id", "chat", "messages", "Since", "0", "", "", ""];
+    let lines: Vec<_> = values.into_iter().chain(data).chain([CALL]).collect();
+    let mut mac = Hmac::<Sha256>::new_from_slice(CHAT_KEY.as_bytes()).ok().context("any key will do")?;
+    mac.update(lines.join("\n").as_bytes());
+    let digest = mac.finalize().into_bytes();
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("t={at},sha256={hex}"))
+}
+
+/// Client data can't be changed, added or removed, and an event can't be posted again later.
+async fn forged_events_are_refused(back_end: &str, language: Language) -> Result<()> {
+    let (red, blue) = (Some("red"), Some("blue"));
+    let cases = [
+        (0, red, red, StatusCode::OK),
+        (0, red, blue, StatusCode::UNAUTHORIZED),
+        (0, None, red, StatusCode::UNAUTHORIZED),
+        (0, red, None, StatusCode::UNAUTHORIZED),
+        (301, red, red, StatusCode::UNAUTHORIZED),
+    ];
+    for (age_s, signed, sent, expected) in cases {
+        let signature = signature(age_s, signed)?;
+        let mut headers = vec![("x-trunkline-signature", signature.as_str()), ("x-asrs-connection-id", "id")];
+        headers.extend([("x-asrs-hub", "chat"), ("x-asrs-category", "messages"), ("x-asrs-event", "Since")]);
+        headers.extend([("x-trunkline-event-number", "0"), ("content-type", "application/json")]);
+        headers.extend(sent.map(|data| ("x-trunkline-client-data", data)));
+        let answer = exchange(back_end, Method::POST, "/hook", &headers, Bytes::from_static(CALL.as_bytes())).await?;
+        let case = (age_s, signed, sent);
+        ensure!(answer.status == expected, "{language:?}, {case:?}: {} {}", answer.status, answer.body);
+    }
     Ok(())
 }
 
