@@ -79,6 +79,8 @@ pub struct LinkOutbox {
     is_closed: AtomicBool,
     /// Bytes in the ring as of the last change, for measuring without the lock.
     ring_bytes: AtomicUsize,
+    /// Whether a batch of frames is being applied.
+    has_batch: AtomicBool,
     filled: Notify,
     emptied: Notify,
     deliveries: DeliveryWatch,
@@ -116,6 +118,7 @@ impl LinkOutbox {
             is_full: AtomicBool::new(false),
             is_open: AtomicBool::new(false),
             ring_bytes: AtomicUsize::new(0),
+            has_batch: AtomicBool::new(false),
             filled: Notify::new(),
             emptied: Notify::new(),
             deliveries: DeliveryWatch::default(),
@@ -337,6 +340,11 @@ impl LinkOutbox {
         verdict.flatten()
     }
 
+    /// Sets whether a batch is being applied. Meanwhile further bytes are not read, so the peer is not silent.
+    pub(crate) fn set_batch(&self, has_batch: bool) {
+        self.has_batch.store(has_batch, Ordering::Relaxed);
+    }
+
     /// Records a read batch: the peer was active, and all frames up to `taken` are taken, with `bytes` new bytes.
     pub fn handle_batch(&self, taken: Option<u64>, bytes: usize, now_ms: u64) {
         let is_due_earlier = self.with(|session| {
@@ -365,7 +373,13 @@ impl LinkOutbox {
 
     /// Counts the silence of the peer. Called every [`tick_ms`](Self::tick_ms).
     pub fn handle_timeout(&self, now_ms: u64) -> Option<SessionEvent> {
-        self.with(|session| session.handle_timeout(now_ms)).flatten()
+        let act = |session: &mut Session| {
+            if self.has_batch.load(Ordering::Relaxed) {
+                session.handle_received(now_ms);
+            }
+            session.handle_timeout(now_ms)
+        };
+        self.with(act).flatten()
     }
 
     /// Minimum duration of the peer's silence, counted while there is a socket.

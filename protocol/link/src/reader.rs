@@ -85,6 +85,22 @@ struct Batch {
     ping_bytes: usize,
 }
 
+/// Batch that is being applied, until dropped.
+struct OpenBatch<'a>(&'a LinkOutbox);
+
+impl<'a> OpenBatch<'a> {
+    fn of(outbox: &'a LinkOutbox) -> Self {
+        outbox.set_batch(true);
+        Self(outbox)
+    }
+}
+
+impl Drop for OpenBatch<'_> {
+    fn drop(&mut self) {
+        self.0.set_batch(false);
+    }
+}
+
 impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
     /// Reads batches until the socket ends, and returns the reason. Stops only between batches.
     pub async fn run(&mut self, sink: &mut impl FrameSink, stop: &SocketStop) -> LinkEnd {
@@ -102,6 +118,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
             if let Err(end) = filled {
                 return end;
             }
+            let _open = OpenBatch::of(self.outbox);
             sink.begin_batch().await;
             let mut batch = Batch::default();
             let mut taken = self.take_frames(sink, &mut batch);

@@ -40,6 +40,8 @@ struct TestEnd {
     /// Frames after which its sink ends a batch.
     batch_frames: usize,
     /// Received texts by batch.
+    /// Time that its sink takes for a batch.
+    batch_time: Duration,
     batches: Vec<Vec<String>>,
 }
 
@@ -52,7 +54,8 @@ impl TestEnd {
         };
         let outbox = Arc::new(LinkOutbox::new(policy, Some(session)));
         let (clock, incoming) = (LinkClock::start(), Incoming::default());
-        Self { role, outbox, clock, incoming, batch_frames: usize::MAX, batches: Vec::new() }
+        let (batch_frames, batch_time) = (usize::MAX, Duration::ZERO);
+        Self { role, outbox, clock, incoming, batch_frames, batch_time, batches: Vec::new() }
     }
 
     fn send(&self, text: &str) {
@@ -72,8 +75,8 @@ impl TestEnd {
         let LinkSocket { reader, mut writer } = socket;
         let outbox = Arc::clone(&self.outbox);
         let (outbox, clock) = (&*outbox, self.clock);
-        let batch_frames = self.batch_frames;
-        let mut sink = BatchRecorder { outbox, role: self.role, batch_frames, batches: vec![Vec::new()] };
+        let (batch_frames, batch_time) = (self.batch_frames, self.batch_time);
+        let mut sink = BatchRecorder { outbox, role: self.role, batch_frames, batch_time, batches: vec![Vec::new()] };
         let end = {
             let mut reads = LinkReadLoop { outbox, clock, incoming: &mut self.incoming, reader };
             let mut reading = pin!(reads.run(&mut sink, &stop));
@@ -111,6 +114,7 @@ struct BatchRecorder<'a> {
     role: Role,
     batch_frames: usize,
     batches: Vec<Vec<String>>,
+    batch_time: Duration,
 }
 
 impl FrameSink for BatchRecorder<'_> {
@@ -140,6 +144,10 @@ impl FrameSink for BatchRecorder<'_> {
 
     async fn end_batch(&mut self, _bytes: usize) {
         self.batches.push(Vec::new());
+        if self.batches.last().is_some_and(|batch| !batch.is_empty()) {
+            // sleep: time is paused, and a test is about its passing.
+            sleep(self.batch_time).await;
+        }
     }
 }
 
@@ -359,6 +367,19 @@ async fn a_silent_peer_loses_its_socket_and_after_the_window_its_session() {
 }
 
 #[tokio::test(start_paused = true)]
+#[tokio::test(start_paused = true)]
+async fn a_peer_is_not_silent_while_its_frames_are_applied() {
+    let (proxy, mut app) = new_ends();
+    app.batch_time = Duration::from_millis(3 * WINDOW_MS);
+    proxy.send("long");
+    let running = carry(proxy, app).await;
+    // sleep: time is paused, and the test is about its passing.
+    sleep(Duration::from_millis(4 * WINDOW_MS)).await;
+    assert!(running.outboxes.iter().all(|outbox| outbox.is_open()));
+    let (_, (app, _)) = running.stop(0, StopReason::Failed).await;
+    assert_eq!(app.texts(), ["long"]);
+}
+
 async fn an_idle_link_lives_by_its_pings() {
     let (proxy, app) = new_ends();
     let running = carry(proxy, app).await;
