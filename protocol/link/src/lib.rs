@@ -56,4 +56,4 @@ pub use reader::{FrameSink, LinkReadLoop};
 pub use socket::{LinkReader, LinkSocket, LinkWriter, MemoryLink};
 pub use stop::{SocketStop, StopReason, wait_for_verdict, window_passed};
 pub use websocket::{LinkMessage, LinkWebSocket, ReceivedMessage};
-pub use writer::LinkWriteLoop;
+pub use writer::{LinkWriteLoop, WrittenPiece};

@@ -1,5 +1,6 @@
 //! Both ends of a link against each other, in memory and with paused time.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +40,9 @@ struct TestEnd {
     incoming: Incoming,
     /// Frames after which its sink ends a batch.
     batch_frames: usize,
-    /// Received texts by batch.
     /// Time that its sink takes for a batch.
     batch_time: Duration,
+    /// Received texts by batch.
     batches: Vec<Vec<String>>,
 }
 
@@ -113,8 +114,8 @@ struct BatchRecorder<'a> {
     outbox: &'a LinkOutbox,
     role: Role,
     batch_frames: usize,
-    batches: Vec<Vec<String>>,
     batch_time: Duration,
+    batches: Vec<Vec<String>>,
 }
 
 impl FrameSink for BatchRecorder<'_> {
@@ -143,11 +144,11 @@ impl FrameSink for BatchRecorder<'_> {
     }
 
     async fn end_batch(&mut self, _bytes: usize) {
-        self.batches.push(Vec::new());
         if self.batches.last().is_some_and(|batch| !batch.is_empty()) {
             // sleep: time is paused, and a test is about its passing.
             sleep(self.batch_time).await;
         }
+        self.batches.push(Vec::new());
     }
 }
 
@@ -367,7 +368,6 @@ async fn a_silent_peer_loses_its_socket_and_after_the_window_its_session() {
 }
 
 #[tokio::test(start_paused = true)]
-#[tokio::test(start_paused = true)]
 async fn a_peer_is_not_silent_while_its_frames_are_applied() {
     let (proxy, mut app) = new_ends();
     app.batch_time = Duration::from_millis(3 * WINDOW_MS);
@@ -380,6 +380,7 @@ async fn a_peer_is_not_silent_while_its_frames_are_applied() {
     assert_eq!(app.texts(), ["long"]);
 }
 
+#[tokio::test(start_paused = true)]
 async fn an_idle_link_lives_by_its_pings() {
     let (proxy, app) = new_ends();
     let running = carry(proxy, app).await;
@@ -471,6 +472,26 @@ async fn a_small_frame_is_acknowledged_after_the_delay() {
     // sleep: time is paused, and the test is about its passing.
     sleep(Duration::from_millis(ACKNOWLEDGE_DELAY_MS)).await;
     assert_eq!(running.outboxes[0].ring_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_counts_once_it_is_written() {
+    let (mut near, far) = LinkSocket::<WebSocketStream<DuplexStream>>::memory();
+    let (mut proxy, mut app) = new_ends();
+    let [(of_proxy, _near), _far] = connect(&mut proxy, &mut app).await;
+    while let Ok(sent) = timeout(Duration::ZERO, near.writer.send(Bytes::from_static(b"x"))).await {
+        sent.unwrap();
+    }
+    let written = Cell::new(0);
+    proxy.send("0");
+    let (outbox, clock) = (&proxy.outbox, proxy.clock);
+    let writes = LinkWriteLoop { outbox, clock, attachment: of_proxy, piece_timeout: None };
+    let stop = SocketStop::default();
+    let mut writing = pin!(writes.run(&mut near.writer, &stop, |piece| written.set(written.get() + piece.bytes)));
+    assert!(timeout(Duration::ZERO, &mut writing).await.is_err());
+    drop(far.reader);
+    assert!(matches!(writing.await, Err(LinkEnd::Closed)));
+    assert_eq!(written.get(), 0, "the peer has not read it");
 }
 
 #[tokio::test(start_paused = true)]

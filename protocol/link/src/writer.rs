@@ -5,13 +5,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{sleep_until, timeout};
-use trunkline_protocol::service::{Attachment, Transmit};
+use trunkline_protocol::service::Attachment;
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkWebSocket, LinkWriter, Outgoing, SocketStop, StopReason};
 
 /// After writing at least this many frames, a link lets other tasks run before the next write: calls of many clients
 /// arrive close together, and each write wakes the peer. A single caller's frame leaves immediately.
 const CROWD_FRAMES: u64 = 2;
+
+/// Size of a chunk that was written.
+#[derive(Debug, Clone, Copy)]
+pub struct WrittenPiece {
+    /// Number of its frames; zero for a ping.
+    pub frames: u64,
+    /// Number of its bytes.
+    pub bytes: usize,
+}
 
 /// Writer of a session's data to one socket.
 #[derive(Debug)]
@@ -27,7 +36,7 @@ pub struct LinkWriteLoop<'a> {
 }
 
 impl LinkWriteLoop<'_> {
-    /// Writes until the socket has to stop; before a shutdown, sends all waiting data. Each chunk is first passed to
+    /// Writes until the socket has to stop; before a shutdown, sends all waiting data. Each written chunk is passed to
     /// `count`.
     ///
     /// # Errors
@@ -36,7 +45,7 @@ impl LinkWriteLoop<'_> {
         &self,
         socket: &mut LinkWriter<S>,
         stop: &SocketStop,
-        mut count: impl FnMut(&Transmit),
+        mut count: impl FnMut(WrittenPiece),
     ) -> Result<(), LinkEnd> {
         let mut frames = 0;
         loop {
@@ -46,9 +55,10 @@ impl LinkWriteLoop<'_> {
             }
             match self.outbox.poll(self.attachment, self.clock.now_ms()) {
                 Outgoing::Piece(piece) => {
-                    count(&piece);
-                    frames += piece.frames;
+                    let written = WrittenPiece { frames: piece.frames, bytes: piece.bytes.len() };
                     self.write(socket, stop, piece.bytes).await?;
+                    frames += written.frames;
+                    count(written);
                 }
                 Outgoing::Over => return Ok(()),
                 Outgoing::Idle(_) if reason.is_some() => return Ok(()),

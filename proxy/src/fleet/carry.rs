@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use trunkline_link::SocketStop;
+use trunkline_link::{SocketStop, WrittenPiece};
 use trunkline_protocol::limits::LINK_TIMEOUT_MS;
-use trunkline_protocol::service::{Attachment, Transmit};
+use trunkline_protocol::service::Attachment;
 
 use super::fleet_counters::FleetCounters;
 use super::node_link::NodeLink;
@@ -22,8 +22,8 @@ pub(super) fn node_carrier<'a>(
 }
 
 impl SocketMeter for &FleetCounters {
-    fn count_written(&self, piece: &Transmit) {
+    fn count_written(&self, piece: WrittenPiece) {
         self.sent.add(piece.frames);
-        self.sent_bytes.add(piece.bytes.len() as u64);
+        self.sent_bytes.add(piece.bytes as u64);
     }
 }

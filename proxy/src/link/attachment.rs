@@ -8,10 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{debug, warn};
-use trunkline_link::{FrameSink, LinkClock, LinkSocket, LinkWriter, SocketStop};
-use trunkline_protocol::service::{
-    Attachment, ECHO_KEY, FrameHead, Offer, Ping, Role, ServiceMessage, SessionEvent, Transmit,
-};
+use trunkline_link::{FrameSink, LinkClock, LinkSocket, LinkWriter, SocketStop, WrittenPiece};
+use trunkline_protocol::service::{Attachment, ECHO_KEY, FrameHead, Offer, Ping, Role, ServiceMessage, SessionEvent};
 
 use super::mirror_frame;
 use super::route::{CommandPieces, FrameSource, RoutedBatch, route};
@@ -102,12 +100,12 @@ pub(super) fn link_carrier<'a>(
 }
 
 impl SocketMeter for LinkMeter<'_> {
-    fn count_written(&self, piece: &Transmit) {
+    fn count_written(&self, piece: WrittenPiece) {
         let (kind, count) = match piece.frames {
             0 => (FrameKind::Ping, 1),
             count => (FrameKind::Message, count),
         };
-        self.shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes.len());
+        self.shard.counters().traffic(Direction::Up, kind).count(count, piece.bytes);
         self.link.answers().into_iter().for_each(|answers| answers.trim(self.link.ring_bytes()));
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 use trunkline_link::{
     FrameSink, LinkClock, LinkEnd, LinkOutbox, LinkReadLoop, LinkReader, LinkWriteLoop, LinkWriter, SocketStop,
-    StopReason, wait_for_verdict,
+    StopReason, WrittenPiece, wait_for_verdict,
 };
-use trunkline_protocol::service::{Attachment, Incoming, SessionEvent, Transmit};
+use trunkline_protocol::service::{Attachment, Incoming, SessionEvent};
 
 use crate::upstream::UpstreamWebSocket;
 
@@ -18,7 +18,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Counters and measurements of a socket's traffic.
 pub(crate) trait SocketMeter {
-    fn count_written(&self, piece: &Transmit);
+    fn count_written(&self, piece: WrittenPiece);
 
     /// Called at the interval of the silence check.
     fn tick(&self, _now_ms: u64) {}
