@@ -21,4 +21,4 @@ pub(crate) use partition::Partitions;
 pub(crate) use permit::{Full, Permit, Permits, fair_share};
 pub(crate) use recent::Recent;
 pub(crate) use shrink::{shrink_queue, shrink_slab};
-pub(crate) use turn::{Turn, TurnLine, Turns};
+pub(crate) use turn::{Turn, TurnLine, TurnSource, Turns};

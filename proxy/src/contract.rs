@@ -26,6 +26,7 @@ mod client_messages;
 mod client_pools;
 mod client_results;
 mod client_routes;
+mod client_turns;
 mod closes;
 mod conditions;
 mod connects;

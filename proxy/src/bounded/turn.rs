@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A line is one source of work of a holder, such as its links at one thread. The time of a turn sets the frames of the
-//! next one. A holder that is busy alone takes no turns; only bytes limit its batches.
+//! next one. A holder that is busy alone takes no turns; only bytes limit its batches. Clients share a turn of
+//! their line until its time is used up.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -38,12 +39,23 @@ const LOOK_FRAMES: usize = 32;
 /// Seconds for which holders take turns after two of them had work.
 const CONTENDED_S: u32 = 60;
 
+/// Source of a holder's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum TurnSource {
+    /// Links at a thread.
+    Links(u16),
+    /// Clients at a thread.
+    Clients(u16),
+    /// REST callers of the node.
+    Rest,
+}
+
 /// All lines, and whether several holders are busy.
 #[derive(Debug)]
 pub(crate) struct Turns {
     state: Arc<TurnState>,
     hasher: RandomState,
-    lines: Mutex<HashMap<(u64, u16), Arc<TurnLine>>>,
+    lines: Mutex<HashMap<(u64, TurnSource), Arc<TurnLine>>>,
 }
 
 #[derive(Debug)]
@@ -63,16 +75,24 @@ impl Turns {
         Self { state, hasher: RandomState::new(), lines: Mutex::default() }
     }
 
-    pub(crate) fn line(&self, holder: &impl Hash, thread: u16) -> Arc<TurnLine> {
+    /// Whether holders take turns, because several are busy.
+    #[must_use]
+    #[inline]
+    pub(crate) fn are_taken(&self) -> bool {
+        self.state.are_taken()
+    }
+
+    pub(crate) fn line(&self, holder: &impl Hash, source: TurnSource) -> Arc<TurnLine> {
         // Holders with equal hashes would share their turns, which is harmless.
         let holder = self.hasher.hash_one(holder);
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = lines.entry((holder, thread)).or_insert_with(|| {
+        let line = lines.entry((holder, source)).or_insert_with(|| {
             Arc::new(TurnLine {
                 holder,
                 turns: self.state.clone(),
                 gate: Arc::new(Semaphore::new(1)),
                 frames_max: AtomicU32::new(TURN_FRAMES_FIRST),
+                shared_ns: AtomicU64::new(0),
             })
         });
         line.clone()
@@ -87,12 +107,20 @@ impl Turns {
     }
 }
 
+impl TurnState {
+    fn are_taken(&self) -> bool {
+        self.contended_s.load(Ordering::Relaxed) > 0
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct TurnLine {
     holder: u64,
     turns: Arc<TurnState>,
     gate: Arc<Semaphore>,
     frames_max: AtomicU32,
+    /// Time of the batches that have shared the current turn.
+    shared_ns: AtomicU64,
 }
 
 impl TurnLine {
@@ -109,7 +137,7 @@ impl TurnLine {
 
     /// Waits for a turn. Returns `None` immediately while no other holder is busy.
     pub(crate) async fn begin(self: &Arc<Self>) -> Option<Turn> {
-        if self.turns.contended_s.load(Ordering::Relaxed) == 0 {
+        if !self.turns.are_taken() {
             return None;
         }
         // The gate is never closed.
@@ -147,9 +175,29 @@ impl Turn {
 
     /// Records the frames of the batch and the time of reading them. Each thread that applies a part gets the result.
     pub(crate) fn read(mut self, frames: usize, time: Duration) -> Arc<Self> {
+        self.note_read(frames, time);
+        Arc::new(self)
+    }
+
+    /// Records a batch that was read and applied at this thread, and returns whether the turn is over. Otherwise the
+    /// next batch of the line shares it.
+    pub(crate) fn share(&mut self, frames: usize, time: Duration) -> bool {
+        self.note_read(frames, time);
+        let shared_ns = self.line.shared_ns.load(Ordering::Relaxed).saturating_add(nanos(time));
+        let is_over = self.frames >= self.frames_max || shared_ns >= nanos(self.line.turns.turn_time);
+        self.line.shared_ns.store(if is_over { 0 } else { shared_ns }, Ordering::Relaxed);
+        is_over
+    }
+
+    /// Maximum frames of the batch.
+    #[must_use]
+    pub(crate) fn frames_max(&self) -> usize {
+        self.frames_max as usize
+    }
+
+    fn note_read(&mut self, frames: usize, time: Duration) {
         self.frames = u32::try_from(frames).unwrap_or(u32::MAX);
         self.read_time = time;
-        Arc::new(self)
     }
 
     /// Does one thread's work and records its time.
@@ -196,7 +244,7 @@ mod tests {
     /// Two busy holders, and a line of each at one thread.
     fn busy_pair() -> (Turns, Arc<TurnLine>, Arc<TurnLine>) {
         let turns = Turns::new(1);
-        let (shop, news) = (turns.line(&"shop", 0), turns.line(&"news", 0));
+        let (shop, news) = (turns.line(&"shop", TurnSource::Links(0)), turns.line(&"news", TurnSource::Links(0)));
         shop.note_work();
         news.note_work();
         (turns, shop, news)
@@ -205,17 +253,17 @@ mod tests {
     #[tokio::test]
     async fn a_lone_holder_takes_no_turns() {
         let turns = Turns::new(1);
-        let line = turns.line(&"shop", 0);
+        let line = turns.line(&"shop", TurnSource::Links(0));
         line.note_work();
-        line.note_work();
-        assert!(line.begin().await.is_none());
+        turns.line(&"shop", TurnSource::Clients(0)).note_work();
+        assert!(line.begin().await.is_none() && !turns.are_taken());
     }
 
     #[tokio::test]
     async fn links_of_one_holder_share_a_turn_and_other_holders_do_not_wait() {
         let (turns, shop, news) = busy_pair();
         let first = shop.begin().await.unwrap();
-        let same_line = turns.line(&"shop", 0);
+        let same_line = turns.line(&"shop", TurnSource::Links(0));
         let mut second = Box::pin(same_line.begin());
         assert!(second.as_mut().now_or_never().is_none(), "the holder has its turn already");
         assert!(news.begin().now_or_never().flatten().is_some());
@@ -247,6 +295,16 @@ mod tests {
         assert_eq!(turn_of(8, TURN_TIME / 100).await, 16, "at most twice as many");
         assert_eq!(turn_of(16, TURN_TIME / 100).await, 32);
         assert_eq!(turn_of(1, TURN_TIME / 2).await, 32, "a short batch proves nothing");
+    }
+
+    #[tokio::test]
+    async fn batches_share_a_turn_until_one_is_full_or_the_time_is_used_up() {
+        let (_turns, shop, _) = busy_pair();
+        let is_over = async |frames: usize, time: Duration| shop.begin().await.unwrap().share(frames, time);
+        assert!(!is_over(1, TURN_TIME / 2).await);
+        assert!(is_over(1, TURN_TIME / 2).await, "together they have used the time");
+        assert!(!is_over(1, TURN_TIME / 2).await, "of a new turn");
+        assert!(is_over(TURN_FRAMES_FIRST as usize, Duration::ZERO).await, "there may be more to read");
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  run: wait while paused ──► poll_step: read the socket ──► take: pieces ──► messages ──► home link, or the shard
+//!   └─ while several apps are busy, a client with more than a small read waits for a turn of its app
 //! ```
 
 use std::future::poll_fn;
@@ -37,6 +38,12 @@ use crate::upstream::{HomeLink, Hub};
 
 /// Size from which a read counts as part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
+
+/// Maximum size of a read outside of a turn while several apps are busy. Most messages are smaller.
+const FREE_READ_MAX_BYTES: usize = 2 * 1024;
+
+/// Bytes that count as a frame of a turn, about as many as a small message has.
+const TURN_FRAME_BYTES: usize = 64;
 
 /// Payload bytes per uncounted frame: frames beyond this ratio count as messages. The .NET client splits long messages
 /// into frames of 4 KiB.
@@ -131,8 +138,10 @@ impl Reader {
         }
         let mut step = shard.step(|state| self.take_kept(state));
         let cause = loop {
+            let mut takes_turn = matches!(step, Step::Yield | Step::Throttle(_)) && shard.shared().turns.are_taken();
             match step {
                 Step::Continue => {}
+                Step::Yield if takes_turn => {}
                 // Otherwise a flood would be read for a whole task budget, megabytes, while the link's writer waits.
                 Step::Yield => yield_now().await,
                 Step::Throttle(owed) => Box::pin(self.throttle(shard, owed)).await,
@@ -150,9 +159,12 @@ impl Reader {
             }
             if self.is_paused(shard) {
                 Box::pin(self.wait_while_paused(shard)).await;
+                // Many clients may have waited for the same link.
+                takes_turn = shard.shared().turns.are_taken();
             }
             step = match self.inbound.partial.release() {
                 true => shard.step(|state| self.take_held(state)),
+                false if takes_turn => Box::pin(self.read_in_turn(shard)).await,
                 false => poll_fn(|cx| shard.step(|state| self.poll_step(state, cx))).await,
             };
         };
@@ -262,20 +274,62 @@ impl Reader {
         client.is_none_or(|client| client.life().is_closed() || client.pauses().is_cut())
     }
 
+    /// Reads available data in a turn of the app's clients.
+    async fn read_in_turn(&mut self, shard: &Rc<Shard>) -> Step {
+        let line = shard.state().core.client_line(&self.hub).clone();
+        let Some(mut turn) = line.begin().await else {
+            yield_now().await;
+            return Step::Continue;
+        };
+        let (begun_at, limit_bytes) = (Instant::now(), turn.frames_max() * TURN_FRAME_BYTES);
+        let mut read = |cx: &mut Context<'_>| shard.step(|state| self.poll_read_step(state, cx, limit_bytes));
+        // Without data, the next read waits for the socket.
+        let (step, count) = match poll_fn(|cx| Poll::Ready(read(cx))).await {
+            Poll::Ready(read) => read,
+            Poll::Pending => (Step::Continue, 0),
+        };
+        if turn.share(count.div_ceil(TURN_FRAME_BYTES), begun_at.elapsed()) {
+            // Lets the shard serve others before the app's next turn.
+            yield_now().await;
+        }
+        step
+    }
+
     fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {
+        let takes_turns = state.core.context.shared.turns.are_taken();
+        let limit_bytes = if takes_turns { FREE_READ_MAX_BYTES } else { usize::MAX };
+        self.poll_read_step(state, cx, limit_bytes).map(|(step, _)| step)
+    }
+
+    /// Reads at most this much. Returns the next step and the number of bytes read.
+    fn poll_read_step(
+        &mut self,
+        state: &mut ShardState,
+        cx: &mut Context<'_>,
+        limit_bytes: usize,
+    ) -> Poll<(Step, usize)> {
         // The link may have filled while the client was idle; many clients starting together would far exceed the
         // limit.
         if self.home.is_full() && !self.is_ending(state) {
-            return Poll::Ready(Step::Continue);
+            return Poll::Ready((Step::Continue, 0));
         }
         let mut buffer = state.core.lend_read_buffer();
-        let step = self.poll_read(state, cx, &mut buffer).map(|read| match read {
-            None => Step::Continue,
-            Some(Ok(0)) => Step::Ended(Cause::SocketEnded),
-            Some(Ok(count)) => self.take(state, buffer.get_mut(..count).unwrap_or_default()),
-            Some(Err(error)) => Step::Ended(cause_of(&error)),
+        let limit_bytes = limit_bytes.min(buffer.len());
+        let read = self.poll_read(state, cx, buffer.get_mut(..limit_bytes).unwrap_or_default());
+        let step = read.map(|read| match read {
+            None => (Step::Continue, 0),
+            Some(Ok(0)) => (Step::Ended(Cause::SocketEnded), 0),
+            Some(Ok(count)) => match self.take(state, buffer.get_mut(..count).unwrap_or_default()) {
+                // There may be more.
+                Step::Continue if count == limit_bytes => (Step::Yield, count),
+                step => (step, count),
+            },
+            Some(Err(error)) => (Step::Ended(cause_of(&error)), 0),
         });
         state.core.return_read_buffer(buffer);
+        if matches!(step, Poll::Ready((_, FREE_READ_MAX_BYTES..))) {
+            state.core.client_line(&self.hub).note_work();
+        }
         self.note_rest(state);
         step
     }

@@ -17,7 +17,7 @@ use super::session_over::{CarryEnd, SessionOver};
 use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
 use crate::auth::Signer;
-use crate::bounded::{Turn, TurnLine};
+use crate::bounded::{Turn, TurnLine, TurnSource};
 use crate::limits::LogThrottle;
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
@@ -150,7 +150,7 @@ impl<'a> ShardSink<'a> {
 
     /// Lets the link's batches take turns with those of other apps.
     pub(super) fn in_turns(self, signer: &Signer) -> Self {
-        let line = self.shard.shared().turn_line(signer, self.pool.hub().key(), self.shard.index());
+        let line = self.shard.shared().turn_line(signer, self.pool.hub().key(), TurnSource::Links(self.shard.index()));
         Self { line: Some(line), ..self }
     }
 

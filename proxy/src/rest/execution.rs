@@ -32,15 +32,13 @@ use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_caller::RestCaller;
 use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
+use crate::bounded::TurnSource;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::shard::Shared;
 
 /// Error code for a missing connection, as the target of a change or of a query.
 const NO_TARGET: &str = "Error.Connection.NotExisted";
 const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
-
-/// Turns of REST callers: an app has one for all its callers.
-const REST_TURNS: u16 = u16::MAX;
 
 pub(super) struct Execution {
     shared: Arc<Shared>,
@@ -171,7 +169,7 @@ impl Execution {
     async fn in_turn<T>(&self, hub: &NamedHub, parse: impl FnOnce() -> T) -> T {
         // Unknown hubs share their turns, so that names of a caller fill no table.
         let key = hub.here().map_or("", |hub| hub.key());
-        let line = self.shared.turn_line(&self.caller.signer.signer, key, REST_TURNS);
+        let line = self.shared.turn_line(&self.caller.signer.signer, key, TurnSource::Rest);
         line.note_work();
         let _turn = line.begin().await;
         parse()

@@ -66,6 +66,7 @@ impl ShardState {
     pub(super) fn advance(&mut self) {
         self.core.tick += 1;
         self.core.context.counters.ticks.increment();
+        self.core.end_client_lines();
         check_keep_alives(self);
         cut_silent(self);
         close_stalled(self);

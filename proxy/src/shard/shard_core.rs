@@ -1,5 +1,6 @@
 //! Core of a shard's state: clients, their outgoing data, and shared context.
 
+use std::collections::HashMap;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
 use super::unfinished_message::UnfinishedMessages;
 use super::watch::{UpwardEnd, UpwardTrace};
+use crate::bounded::{TurnLine, TurnSource};
 use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, ReplyTo, ServerGroup};
@@ -56,6 +58,8 @@ pub(crate) struct ShardCore {
     openings: OpeningInterner,
     /// Read buffer of all sockets; empty while lent.
     read_buffer: Box<[u8]>,
+    /// Turns of hubs whose clients have sent much since the last tick.
+    client_lines: HashMap<HubIndex, Arc<TurnLine>>,
 }
 
 impl ShardCore {
@@ -75,6 +79,7 @@ impl ShardCore {
             delivery: Delivery::new(&settings.outbox, budget, counters.clone()),
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),
+            client_lines: HashMap::new(),
             context,
         }
     }
@@ -158,6 +163,19 @@ impl ShardCore {
 
     pub(crate) fn return_read_buffer(&mut self, buffer: Box<[u8]>) {
         self.read_buffer = buffer;
+    }
+
+    /// Turns of a hub's clients. The app of a hub is found by a pass over all keys, so it is kept until the next tick.
+    pub(crate) fn client_line(&mut self, hub: &Hub) -> &Arc<TurnLine> {
+        let ShardContext { shared, index, .. } = &self.context;
+        self.client_lines.entry(hub.index()).or_insert_with(|| {
+            let app = shared.admission.signing_keys.owner_of(hub.name());
+            shared.turn_line(&app, hub.key(), TurnSource::Clients(*index))
+        })
+    }
+
+    pub(super) fn end_client_lines(&mut self) {
+        self.client_lines.clear();
     }
 
     pub(crate) fn send_transport(&mut self, slot: Slot, frame: &Bytes) {

@@ -32,7 +32,7 @@ use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::ShardSender;
 use crate::auth::Signer;
-use crate::bounded::{TurnLine, Turns};
+use crate::bounded::{TurnLine, TurnSource, Turns};
 use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons};
 use crate::config::Settings;
 use crate::limits::LimitCounters;
@@ -275,12 +275,12 @@ impl Shared {
         drop(self.fleet.other_nodes.set(nodes));
     }
 
-    /// Turns of an app at a thread, by the app's key; for the fleet's key, which all apps may use, by hub.
+    /// Turns of an app, by the app's key; for the fleet's key, which all apps may use, by hub.
     #[must_use]
-    pub(crate) fn turn_line(&self, signer: &Signer, hub_key: &str, thread: u16) -> Arc<TurnLine> {
+    pub(crate) fn turn_line(&self, signer: &Signer, hub_key: &str, source: TurnSource) -> Arc<TurnLine> {
         match signer {
-            Signer::App(_) => self.turns.line(signer, thread),
-            Signer::Fleet => self.turns.line(&hub_key, thread),
+            Signer::App(_) => self.turns.line(signer, source),
+            Signer::Fleet => self.turns.line(&hub_key, source),
         }
     }
 

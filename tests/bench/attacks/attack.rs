@@ -12,6 +12,7 @@ use serde::Serialize;
 use trunkline_generator::connect;
 use trunkline_generator::frame::{self, Opcode};
 
+use super::busy_clients::BusyClients;
 use super::busy_links::BusyLinks;
 
 /// Bytes of an unfinished message, below the hub's limit of 32 KiB.
@@ -37,17 +38,26 @@ pub(crate) enum Attack {
     StoppedUploads,
     /// Links of another app that send at full speed.
     BusyLinks,
+    /// Clients of another app that send at full speed.
+    BusyClients,
 }
 
 pub(crate) struct RunningAttack {
     sockets: Vec<TcpStream>,
     links: Option<BusyLinks>,
+    clients: Option<BusyClients>,
     speaker: Option<(Arc<AtomicBool>, JoinHandle<Result<()>>)>,
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::UnfinishedMessages, Self::LargeHeads, Self::Queries, Self::StoppedUploads, Self::BusyLinks];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::UnfinishedMessages,
+        Self::LargeHeads,
+        Self::Queries,
+        Self::StoppedUploads,
+        Self::BusyLinks,
+        Self::BusyClients,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -56,6 +66,7 @@ impl Attack {
             Self::Queries => "queries",
             Self::StoppedUploads => "stopped uploads",
             Self::BusyLinks => "busy links",
+            Self::BusyClients => "busy clients",
         }
     }
 
@@ -67,7 +78,7 @@ impl Attack {
             Self::UnfinishedMessages => (open(unfinished_message)?, None),
             Self::LargeHeads => (open(large_head)?, None),
             Self::StoppedUploads => (open(stopped_upload)?, None),
-            Self::BusyLinks => (Vec::new(), None),
+            Self::BusyLinks | Self::BusyClients => (Vec::new(), None),
             Self::Queries => {
                 let is_over = Arc::new(AtomicBool::new(false));
                 let (socket, told) = (connect::open(proxy)?, is_over.clone());
@@ -75,7 +86,8 @@ impl Attack {
             }
         };
         let links = (self == Self::BusyLinks).then(|| BusyLinks::begin(proxy)).transpose()?;
-        Ok(RunningAttack { sockets, links, speaker })
+        let clients = (self == Self::BusyClients).then(|| BusyClients::begin(proxy)).transpose()?;
+        Ok(RunningAttack { sockets, links, clients, speaker })
     }
 }
 
@@ -84,6 +96,7 @@ impl RunningAttack {
     pub(crate) fn end(self) -> Result<()> {
         drop(self.sockets);
         self.links.map_or(Ok(()), BusyLinks::end)?;
+        self.clients.map_or(Ok(()), BusyClients::end)?;
         let Some((is_over, speaker)) = self.speaker else { return Ok(()) };
         is_over.store(true, Ordering::Relaxed);
         speaker.join().map_err(|_| anyhow!("the attack has panicked"))?

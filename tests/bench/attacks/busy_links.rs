@@ -32,7 +32,7 @@ impl BusyLinks {
         let mut write = Vec::new();
         frame::put(Opcode::Binary, &bodies, &mut write);
         let open = |_| {
-            let link = open_link(proxy)?;
+            let link = open_link(proxy, HUB)?;
             let (mut writer, write) = (link.try_clone()?, write.clone());
             Ok((link, thread::spawn(move || while writer.write_all(&write).is_ok() {})))
         };
@@ -49,10 +49,11 @@ impl BusyLinks {
     }
 }
 
-fn open_link(proxy: SocketAddr) -> Result<TcpStream> {
+/// Opens a link of an app server that dials in for a hub.
+pub(crate) fn open_link(proxy: SocketAddr, hub: &str) -> Result<TcpStream> {
     let mut link = connect::open(proxy)?;
-    let headers = format!("Authorization: Bearer {}\r\nX-ASRS-Server-Id: {HUB}\r\n", app_server_token(HUB)?);
-    link.write_all(upgrade::request(&proxy.to_string(), &format!("/server/?hub={HUB}"), &headers).as_bytes())?;
+    let headers = format!("Authorization: Bearer {}\r\nX-ASRS-Server-Id: {hub}\r\n", app_server_token(hub)?);
+    link.write_all(upgrade::request(&proxy.to_string(), &format!("/server/?hub={hub}"), &headers).as_bytes())?;
     let mut answer = Vec::new();
     while upgrade::accepted(&answer)?.is_none() {
         let mut byte = [0];

@@ -11,6 +11,7 @@
 //! the proxy's limits, to measure its cost while it is allowed.
 
 mod attack;
+mod busy_clients;
 mod busy_links;
 
 use std::io::{Read, Write};
