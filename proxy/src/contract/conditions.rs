@@ -503,7 +503,7 @@ fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_i
         assert_eq!(watched.log, []);
         links[1].iter_mut().for_each(DialInLink::sever);
         let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
-        assert!(line.contains(": crashes: ") && line.contains("1 of 2 are left"), "{line}");
+        assert!(line.contains(": crashes at 192.0.2.1: ") && line.contains("1 of 2 are left"), "{line}");
     });
 }
 

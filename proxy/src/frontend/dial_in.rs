@@ -213,6 +213,7 @@ pub(crate) async fn open_link(
     let incoming = IncomingLink {
         upgrade: hyper::upgrade::on(Request::from_parts(parts, body)),
         instance,
+        from: context.source.peer.map(|peer| peer.ip().to_canonical()).filter(|_| !is_carried),
         endpoint: host,
         is_carried,
         signer,
@@ -276,8 +277,11 @@ const UNKNOWN_HUB: &str = "(unknown hub)";
 pub(crate) fn report_refused(endpoint: &Endpoint, headers: &HeaderMap, context: &RequestContext, refusal: &Response) {
     let shared = &endpoint.shared;
     let hub = context.query.values_of_exactly(HUB_PARAMETER).next();
-    let hub = hub.and_then(|hub| shared.hubs.named(&hub.to_ascii_lowercase()));
-    let hub = hub.map_or_else(|| UNKNOWN_HUB.to_owned(), |hub| hub.name().to_owned());
+    let hub = hub.map(|hub| hub.to_ascii_lowercase()).and_then(|hub| match shared.hubs.named(&hub) {
+        Some(known) => Some(known.name().to_owned()),
+        None => shared.reports.known_hubs.has(&hub).then_some(hub),
+    });
+    let hub = hub.unwrap_or_else(|| UNKNOWN_HUB.to_owned());
     let from = context.source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
     let reason = ResponseNotes::of(refusal).text.unwrap_or_default();
     let status = refusal.status().as_u16();

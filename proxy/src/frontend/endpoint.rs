@@ -114,7 +114,7 @@ impl Endpoint {
             _ if is_of_dial_in && settings.accepts_dial_in => "the query has to name a hub, as ?hub=NAME",
             _ if is_of_dial_in => "this node has --upstream and no --access-key, so no app server may dial in",
             _ if ADMIN_PATHS.into_iter().any(is) => "this is the port for clients, and the path is of the admin port",
-            _ if self.shared.hubs.is_empty() => "no app server has reached this node",
+            _ if self.shared.hubs.living().is_empty() => "no app server has reached this node",
             _ => "no app server of this node has a hub with this path",
         }
     }

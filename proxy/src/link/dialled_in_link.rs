@@ -4,6 +4,7 @@
 //!  upgrade ─► handshake ─► added to the app server's pool ─► carry ─► lost ─► its client connections are notified
 //! ```
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 use trunkline_link::{LinkClock, LinkEnd, LinkSocket, answer_handshake_if};
 use trunkline_protocol::service::{
     Answer, Capabilities, Incoming, LinkKind, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
@@ -56,7 +57,7 @@ const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
-    let IncomingLink { upgrade, hub, instance, endpoint, signer, is_carried, refusal, permit } = *incoming;
+    let IncomingLink { upgrade, hub, instance, from, endpoint, signer, is_carried, refusal, permit } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return debug!(hub = hub.name(), %error, "upgrade of a link failed"),
@@ -77,7 +78,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
             return close(socket, &end).await;
         }
     };
-    let pool = find_pool(&shard, &hub, &instance);
+    let pool = find_pool(&shard, &hub, (&instance, from));
     let (kind, allows_reconnect) = (request.kind, request.allow_stateful_reconnects);
     if kind != LinkKind::Weak {
         hub.note_reconnects(allows_reconnect);
@@ -98,11 +99,11 @@ fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
     is_refused.then(|| "this hub has a webhook instead of app servers (--upstream-webhook)".to_owned())
 }
 
-fn find_pool(shard: &Shard, hub: &Arc<Hub>, instance: &str) -> Arc<Pool> {
+fn find_pool(shard: &Shard, hub: &Arc<Hub>, (instance, from): (&str, Option<IpAddr>)) -> Arc<Pool> {
     let hubs = &shard.shared().hubs;
     let id = hubs.number(instance);
     hub.pool_or_add(id, || {
-        let (name, target, group) = (short_name(instance), AppTarget::DialsIn, hubs.groups().default_one());
+        let (name, target, group) = (short_name(instance), AppTarget::DialsIn(from), hubs.groups().default_one());
         let app = AppServer { id, instance: instance.to_owned(), name, target, group };
         Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default())
     })
@@ -211,7 +212,7 @@ fn close_words(end: &LinkEnd, has_lost_key: bool) -> Option<(u16, String)> {
     }
 }
 
-/// Logs the end of a link. Simultaneous losses are one warning; losing the last link means losing the app server.
+/// Logs the end of a link. Simultaneous losses are one line; losing the last link means losing the app server.
 async fn log_end(
     shard: &Shard,
     pool: &Arc<Pool>,
@@ -230,7 +231,7 @@ async fn log_end(
     let is_last = pool.is_empty() && link.may_carry_clients();
     let may_log = || shard.shared().limits.may_log_link(shard.shared().uptime());
     match pool.may_warn() {
-        Some(suppressed) if may_log() => warn!(relayed, hub, %app, reason, suppressed, "link lost"),
+        Some(_) if may_log() => info!(relayed, hub, %app, reason, "link lost"),
         _ => debug!(relayed, hub, %app, slot, reason, "link lost"),
     }
     if is_last && may_log() {

@@ -65,7 +65,8 @@ mod tests {
         let settings = HubManifest::new("bench", "/client");
         let hub = HubRegistry::default().register_as(HubOrigin::DialIn, settings, &share).unwrap();
         let (id, instance) = (7.into(), "vm_1".into());
-        let app = AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn, group: Arc::default() };
+        let app =
+            AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn(None), group: Arc::default() };
         let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(hub.identity(), id)));
         let pool = Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default());
         for link in &links {

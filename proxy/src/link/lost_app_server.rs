@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::shard::Shared;
+use crate::shard::{ClientSelection, Shared};
 use crate::upstream::Pool;
 
 /// Maximum number of hubs named in a log line.
@@ -28,12 +28,25 @@ pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>]
             "app server lost"
         );
     }
-    let (waiting_clients, hold_s) = (count_clients(shared, &unserved).await, shared.settings.rehoming.hold_timeout_s);
-    let hubs = hub_names(&unserved);
+    let (waiting_clients, hubs) = (count_of_hubs(shared, &unserved).await, hub_names(&unserved));
+    let hold_s = shared.settings.rehoming.hold_timeout_s;
     warn!(
         app = %app.name, at = %app.target, hubs, reason, waiting_clients, hold_s, moved_clients,
         "app server lost: no other app server has these hubs"
     );
+}
+
+/// Number of clients of the hubs of these pools. Those of links lost before are assigned to no app server any more.
+async fn count_of_hubs(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
+    let mut count = 0;
+    for pool in pools {
+        let clients = ClientSelection::Hub(pool.hub().index());
+        for shard in shared.shards() {
+            let clients = clients.clone();
+            count += shard.inspect(move |state| state.inspector().set_size(&clients)).await.unwrap_or_default();
+        }
+    }
+    count
 }
 
 /// Number of clients assigned to these pools, as primary or secondary.

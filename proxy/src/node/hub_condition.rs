@@ -129,7 +129,8 @@ impl HubConditions {
                 let (app, down) = (pool.app(), pool.down() + pool.resuming());
                 let subject = match &app.target {
                     AppTarget::Network(address) => format!("{} at {address}", app.name),
-                    AppTarget::Memory(_) | AppTarget::DialsIn => app.name.clone(),
+                    AppTarget::DialsIn(Some(ip)) => format!("{} at {ip}", app.name),
+                    AppTarget::Memory(_) | AppTarget::DialsIn(None) => app.name.clone(),
                 };
                 let key = (owner.clone(), subject);
                 // App servers without links for clients only send, and may end at any time.

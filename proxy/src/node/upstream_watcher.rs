@@ -188,7 +188,7 @@ impl Standby {
     fn new(pool: Arc<Pool>, address: &Address) -> Self {
         let alternative = match &pool.app().target {
             AppTarget::Network(linked) => linked.also_at(address),
-            AppTarget::Memory(_) | AppTarget::DialsIn => None,
+            AppTarget::Memory(_) | AppTarget::DialsIn(_) => None,
         };
         Self { pool, _alternative: alternative }
     }

@@ -72,7 +72,7 @@ impl Testbed {
             id,
             instance: instance.into(),
             name: String::new(),
-            target: AppTarget::DialsIn,
+            target: AppTarget::DialsIn(None),
             group: Arc::default(),
         };
         let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 0, Arc::default()));

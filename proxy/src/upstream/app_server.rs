@@ -1,5 +1,6 @@
 //! App servers and their locations.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ impl AppServer {
     pub(crate) fn weight(&self) -> u32 {
         match &self.target {
             AppTarget::Network(address) => self.group.weight_of(address),
-            AppTarget::Memory(_) | AppTarget::DialsIn => 1,
+            AppTarget::Memory(_) | AppTarget::DialsIn(_) => 1,
         }
     }
 }
@@ -36,8 +37,8 @@ impl AppServer {
 pub(crate) enum AppTarget {
     Network(Address),
     Memory(Arc<dyn MemoryDialler>),
-    /// Dials in; this node never dials it.
-    DialsIn,
+    /// Dials in, from this address if known; this node never dials it.
+    DialsIn(Option<IpAddr>),
 }
 
 /// Connector to the app that embeds this node.
@@ -64,7 +65,7 @@ impl std::fmt::Display for AppTarget {
         match self {
             Self::Network(address) => write!(f, "{address}"),
             Self::Memory(dialler) => f.write_str(&dialler.place()),
-            Self::DialsIn => f.write_str("dials in"),
+            Self::DialsIn(_) => f.write_str("dials in"),
         }
     }
 }

@@ -107,7 +107,7 @@ impl Authorizer {
     ) -> Result<Response<Bytes>, AuthorizeError> {
         let answer = match &app.target {
             AppTarget::Memory(app) => app.ask(Request::from_parts(request, Body::empty())).await,
-            AppTarget::DialsIn => return Err(AuthorizeError::Body("the app server dials in".into())),
+            AppTarget::DialsIn(_) => return Err(AuthorizeError::Body("the app server dials in".into())),
             AppTarget::Network(address) => {
                 let terms = app.group.terms();
                 terms.caller(node).introduce(&mut request.headers)?;

@@ -91,7 +91,7 @@ impl HubRegistry {
     pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
-        pools.find(|pool| pool.app().instance == instance && !matches!(pool.app().target, AppTarget::DialsIn))
+        pools.find(|pool| pool.app().instance == instance && !matches!(pool.app().target, AppTarget::DialsIn(_)))
     }
 
     /// All hubs by index, including removed hubs.
@@ -439,7 +439,7 @@ mod tests {
         let share = SignerShare::new(Signer::Fleet, false);
         let hub = hubs.register_as(HubOrigin::DialIn, HubManifest::new("chat", "/client"), &share).unwrap();
         for (target, is_known) in
-            [(AppTarget::DialsIn, false), (AppTarget::Network("http://app".parse().unwrap()), true)]
+            [(AppTarget::DialsIn(None), false), (AppTarget::Network("http://app".parse().unwrap()), true)]
         {
             let (id, instance) = (AppServerId(0), "app-1".to_owned());
             let app = AppServer { id, instance, name: String::new(), target, group: Arc::default() };

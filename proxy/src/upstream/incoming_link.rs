@@ -1,5 +1,6 @@
 //! Link requested by an app server through dial-in, before its handshake.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::upgrade::OnUpgrade;
@@ -14,6 +15,8 @@ pub(crate) struct IncomingLink {
     pub hub: Arc<Hub>,
     /// Id of the app server, shared by all its links.
     pub instance: String,
+    /// Address of the app server; `None` if another node carries the link.
+    pub from: Option<IpAddr>,
     /// Host that the app server dialled.
     pub endpoint: String,
     pub signer: TokenSigner,

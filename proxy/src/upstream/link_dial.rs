@@ -80,7 +80,7 @@ pub(crate) async fn dial(
             let capabilities = Capabilities { supports_traces: dialler.supports_traces(), ..Capabilities::plain() };
             (near, Answer { received: 0, capabilities })
         }
-        AppTarget::DialsIn => return Err(DialError::Upgrade("the app server dials in".into())),
+        AppTarget::DialsIn(_) => return Err(DialError::Upgrade("the app server dials in".into())),
     };
     answer_handshake(&mut socket).await?;
     Ok(Dialled { socket, answer })

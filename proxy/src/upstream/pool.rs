@@ -159,13 +159,13 @@ impl Pool {
     /// Number of missing links; none of an app server that dials in, which chooses the number.
     #[must_use]
     pub(crate) fn down(&self) -> usize {
-        let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
+        let is_dialled = !matches!(self.app.target, AppTarget::DialsIn(_));
         self.links.load().iter().filter(|link| is_dialled && link.is_none()).count()
     }
 
     #[must_use]
     pub(crate) fn link_counts(&self) -> LinkCounts {
-        let is_dialled = !matches!(self.app.target, AppTarget::DialsIn);
+        let is_dialled = !matches!(self.app.target, AppTarget::DialsIn(_));
         LinkCounts {
             is_known: !self.is_empty(),
             open: self.open(),
