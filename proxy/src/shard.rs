@@ -24,6 +24,7 @@ mod delivery;
 pub(crate) mod drain;
 mod event;
 pub(crate) mod firewall;
+mod hung_call;
 mod inbox;
 mod inspection;
 pub(crate) mod moving;
@@ -73,6 +74,7 @@ pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use drain::straggler::Stragglers;
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
+pub(crate) use hung_call::{HungCallSearch, HungCalls};
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,

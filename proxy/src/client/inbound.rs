@@ -29,7 +29,7 @@ pub(super) enum Upward<'a> {
     /// A complete hub message at this position, to be checked by rules; `scan` is `None` if unreadable.
     Single { place: Range<usize>, scan: Option<CallScan<'a>> },
     /// Invocation id of a call with an answer, among the messages that follow.
-    Call { id: Cow<'a, str> },
+    Call { id: Cow<'a, str>, kind: MessageKind },
     /// A message of a raw connection.
     Raw { bytes: Cow<'a, [u8]>, kind: RawKind },
     /// A hub ping, which shows that the client is alive and starts its timeout.
@@ -369,7 +369,7 @@ impl<'a> HubMessages<'a> {
                     if let Ok(CallScan { kind, invocation_id: Some(id), .. }) = scan
                         && kind.is_call()
                     {
-                        return Ok(Some(Upward::Call { id }));
+                        return Ok(Some(Upward::Call { id, kind }));
                     }
                     continue;
                 }
@@ -615,7 +615,7 @@ mod tests {
     fn a_call_is_named_before_the_run_of_messages_that_it_is_in() {
         let bytes = b"{\"type\":1}\x1e{\"type\":1,\"invocationId\":\"7\"}\x1e{\"type\":6}\x1e";
         let mut messages = HubMessages::new(bytes, 0, HubProtocol::Json, LIMIT);
-        assert_eq!(messages.next(None), Ok(Some(Upward::Call { id: "7".into() })));
+        assert_eq!(messages.next(None), Ok(Some(Upward::Call { id: "7".into(), kind: MessageKind::Invocation })));
         let run = &bytes[..bytes.len() - 11];
         assert_eq!(messages.next(None), Ok(Some(Upward::Messages { bytes: run, count: 2 })));
         assert_eq!(messages.next(None), Ok(Some(Upward::Ping)));

@@ -725,7 +725,7 @@ impl<'a> Upstream<'a> {
             // Produced only with rules.
             Upward::Single { .. } => {}
             Upward::Raw { bytes, kind } => self.send(None, &bytes, 1, kind.data_type()),
-            Upward::Call { id } => self.state.core.begin_call(self.slot, &id),
+            Upward::Call { id, kind } => self.state.core.begin_call(self.slot, &id, kind),
             Upward::Acknowledgement(sequence_id) => {
                 self.messages += 1;
                 acknowledged(self.state, self.slot, sequence_id);

@@ -119,7 +119,10 @@ catalogue! {
         "see the reason: it names the flag, the token's fault or the origin";
     CallsFail = Warning "calls-fail" after 10:
         "one in five calls of a hub, or more, ends with an error",
-        "find the method and its error in the log of the app server, or in trunkline_app_invocations_total";
+        "find the method and its error in the log of the app server or back end, or in trunkline_app_invocations_total";
+    CallsHang = Warning "calls-hang" after 0:
+        "calls of a hub have no result after --calls-hang-after",
+        "find the method that never ends in the app server; further calls of the same client wait for it";
     SlowClientsClosed = Warning "slow-clients-closed" after 0:
         "clients are closed because they read too slowly",
         "send less, let the hub drop messages to slow clients (Hub::slow_clients), or raise the named budget";

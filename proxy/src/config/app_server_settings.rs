@@ -96,6 +96,12 @@ settings! {
         #[flag("pending-calls-max", Count(1..=1_000_000))]
         pub pending_calls_max: usize = 1_000,
 
+        /// Time without a result after which a call counts as hung, for the condition `calls-hang`. Raise it if calls
+        /// of an app take longer by design; a stream may take any time. 0: calls never count as hung.
+        #[flag("calls-hang-after", WholeSeconds(0..=86_400))]
+        // Far above the time-outs of most callers.
+        pub calls_hang_after_s: u32 = 60,
+
         /// Clients per second that this node reassigns, one by one and between their calls, to a new app server with
         /// less than its share, for example after a restart. 0: clients stay at their app server until it stops.
         #[flag("app-rebalance-rate", Clients(0..=100_000))]

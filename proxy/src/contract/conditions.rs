@@ -514,8 +514,8 @@ fn calls_that_end_with_errors_are_reported_by_their_hub() {
         let mut watched = Watched::new(&fixture.shared);
         watched.pass(START_S).await;
         let mut client = Client::connect(&fixture, &mut link, "/chat").await;
-        let mut call = async |watched: &mut Watched, error: &str| {
-            for id in 0..25 {
+        let mut call = async |watched: &mut Watched, count: u32, error: &str| {
+            for id in 0..count {
                 let invocation = json!({"type": 1, "invocationId": id.to_string(), "target": "Say", "arguments": []});
                 client.send(&format!("{invocation}\u{1e}")).await;
                 link.data().await;
@@ -525,13 +525,53 @@ fn calls_that_end_with_errors_are_reported_by_their_hub() {
                 watched.pass(1).await;
             }
         };
-        call(&mut watched, "").await;
+        call(&mut watched, 25, "").await;
+        watched.pass(40).await;
+        // As many as `trunkline doctor` makes.
+        call(&mut watched, 15, ",\"error\":\"no\"").await;
+        watched.pass(40).await;
         assert_eq!(watched.log, []);
-        call(&mut watched, ",\"error\":\"no\"").await;
+        call(&mut watched, 25, ",\"error\":\"no\"").await;
+        watched.pass(8).await;
         let line = watched.line(ConditionKind::CallsFail).unwrap();
         assert!(line.contains("chat: ") && line.contains("errors"), "{line}");
         watched.pass(40).await;
         watched.ended(ConditionKind::CallsFail).await;
+    });
+}
+
+#[test]
+fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_of_one_client_are_not() {
+    run(async {
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut watched = Watched::new(&fixture.shared);
+        watched.pass(START_S).await;
+        let mut clients = Vec::new();
+        for _ in 0..4 {
+            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
+        }
+        let call = |kind: u8, id: &str| {
+            format!("{}\u{1e}", json!({"type": kind, "invocationId": id, "target": "Hang", "arguments": []}))
+        };
+        for client in &mut clients {
+            client.send(&call(4, "stream")).await;
+            link.data().await;
+        }
+        for client in &mut clients[..2] {
+            client.send(&call(1, "call")).await;
+            link.data().await;
+        }
+        watched.pass(90).await;
+        assert_eq!(watched.log, []);
+        clients[2].send(&call(1, "call")).await;
+        link.data().await;
+        let line = watched.begun(ConditionKind::CallsHang, 80).await;
+        assert!(line.contains("chat: ") && line.contains("3 of 4 clients wait, for up to 1"), "{line}");
+        let completion = "{\"type\":3,\"invocationId\":\"call\",\"result\":1}\u{1e}".to_owned();
+        link.send(data_for(&clients[2].id, completion)).await;
+        clients[2].text().await;
+        watched.pass(10).await;
+        watched.ended(ConditionKind::CallsHang).await;
     });
 }
 

@@ -1,26 +1,30 @@
-//! Conditions of client traffic: refused clients, failed calls, slow clients, reconnect storms, drains, and uneven
-//! nodes.
+//! Conditions of client traffic: refused clients, failed and hung calls, slow clients, reconnect storms, drains, and
+//! uneven nodes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::future::join_all;
+use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{Fleet, PeerRequest};
 use crate::metrics::{Counters, HUBS_MAX, HubCounters};
 use crate::observer::FleetSnapshot;
-use crate::shard::Shared;
-use crate::upstream::Hub;
+use crate::shard::{HungCallSearch, HungCalls, ShardSender, Shared};
+use crate::upstream::{Hub, HubIndex};
 
 /// Number of seconds over which refusals are counted.
 const WINDOW_S: usize = 30;
 
-/// Number of refusals or failed calls within the window from which they are reported, if also one in five clients or
-/// calls is concerned.
+/// Number of refusals within the window from which they are reported, if also one in five clients is refused.
 const REFUSED_MIN: u64 = 10;
+
+/// Number of failed calls within the window from which they are reported, if also one in five calls fails. More than
+/// the calls of one run of `trunkline doctor`, which all fail.
+const FAILED_MIN: u64 = 20;
 
 /// Number of slow clients closed within the window, and their part of all clients, from which they are reported.
 const SLOW_MIN: u64 = 3;
@@ -48,6 +52,16 @@ const COMPARE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Number of clients of all nodes from which they should be even.
 const EVEN_MIN: u64 = 40;
 
+/// Number of evaluations between two searches for calls without a result.
+const HUNG_INTERVAL: u64 = 10;
+
+/// Time for a shard to search all its clients.
+const HUNG_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Number of clients with such calls, and their part of the clients of a hub, from which they are reported.
+const HUNG_MIN: u64 = 3;
+const HUNG_PART: u64 = 100;
+
 /// Causes of refusals that an operator can end. Others are routine, or have conditions of their own.
 fn is_reported(cause: Cause) -> bool {
     use Cause as C;
@@ -64,6 +78,7 @@ pub(super) struct TrafficConditions {
     others_drained: Option<Instant>,
     evaluations: u64,
     uneven: Option<Finding>,
+    hung: Vec<Finding>,
 }
 
 struct TrafficReading {
@@ -113,13 +128,24 @@ fn calls_of(shared: &Shared, hub: &Hub) -> (u64, u64) {
 
 impl TrafficConditions {
     pub(super) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
-        let readings = VecDeque::new();
-        Self { shared, fleet, readings, usual_opened: 0.0, others_drained: None, evaluations: 0, uneven: None }
+        Self {
+            shared,
+            fleet,
+            readings: VecDeque::new(),
+            usual_opened: 0.0,
+            others_drained: None,
+            evaluations: 0,
+            uneven: None,
+            hung: Vec::new(),
+        }
     }
 
     pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
         if self.evaluations.is_multiple_of(COMPARE_INTERVAL) {
             self.uneven = self.compare_nodes().await;
+        }
+        if self.evaluations.is_multiple_of(HUNG_INTERVAL) {
+            self.hung = self.hung_calls().await;
         }
         self.evaluations += 1;
         let reading = TrafficReading::of(&self.shared);
@@ -137,7 +163,7 @@ impl TrafficConditions {
         if self.readings.len() > WINDOW_S {
             self.readings.pop_front();
         }
-        findings.extend(self.uneven.clone());
+        findings.extend(self.uneven.iter().chain(&self.hung).cloned());
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
             findings.push(Finding::new(ConditionKind::DrainSlow, "this node", format!("clients left: {left}")));
@@ -168,10 +194,34 @@ impl TrafficConditions {
             let (old_errors, old_messages) = before.calls.get(hub)?;
             let (errors, messages) = (errors.saturating_sub(*old_errors), messages.saturating_sub(*old_messages));
             let detail = format!("{errors} errors, {messages} messages of clients in {} s", self.readings.len());
-            let are_many = errors >= REFUSED_MIN && errors * 5 >= messages;
+            let are_many = errors >= FAILED_MIN && errors * 5 >= messages;
             are_many.then(|| Finding::new(ConditionKind::CallsFail, hub.as_str(), detail))
         };
         reading.calls.iter().filter_map(of).collect()
+    }
+
+    /// Hubs with many clients whose calls have no result for too long.
+    async fn hung_calls(&self) -> Vec<Finding> {
+        let after_s = self.shared.settings.rehoming.calls_hang_after_s;
+        if after_s == 0 {
+            return Vec::new();
+        }
+        let searches = self.shared.shards().iter().map(|shard| timeout(HUNG_TIMEOUT, search_hung(shard, after_s)));
+        let mut hubs = BTreeMap::<String, (HungCalls, u64)>::new();
+        for (index, calls) in join_all(searches).await.into_iter().filter_map(|found| found.ok().flatten()).flatten() {
+            let Some(hub) = self.shared.hubs.at(index) else { continue };
+            let counters = self.shared.counters().iter();
+            let clients = counters.map(|counters| counters.hub(index.get()).open()).sum();
+            let (sum, most) = hubs.entry(hub.name().to_owned()).or_default();
+            sum.add(calls);
+            *most = clients;
+        }
+        let many = hubs.into_iter().filter(|(_, (hung, clients))| hung.clients >= HUNG_MIN.max(clients / HUNG_PART));
+        many.map(|(hub, (hung, clients))| {
+            let detail = format!("{} of {clients} clients wait, for up to {} s", hung.clients, hung.longest_s);
+            Finding::new(ConditionKind::CallsHang, hub, detail)
+        })
+        .collect()
     }
 
     fn slow_clients(&self, before: &TrafficReading, reading: &TrafficReading) -> Option<Finding> {
@@ -215,6 +265,18 @@ impl TrafficConditions {
         let detail = format!("{own} of {all} clients of {} nodes", others.len() + 1);
         is_uneven.then(|| Finding::new(ConditionKind::ClientsUneven, self.shared.settings.node.as_str(), detail))
     }
+}
+
+async fn search_hung(shard: &ShardSender, after_s: u32) -> Option<HashMap<HubIndex, HungCalls>> {
+    let (mut search, mut is_over) = (HungCallSearch::new(after_s), false);
+    while !is_over {
+        let step = shard.inspect(move |state| {
+            let is_over = search.step(state);
+            (search, is_over)
+        });
+        (search, is_over) = step.await?;
+    }
+    Some(search.found)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates need no more than 52 bits")]

@@ -85,7 +85,7 @@ pub(crate) fn rule(
         )),
         None => {
             if let Some(id) = &message.invocation_id {
-                state.core.begin_call(slot, id);
+                state.core.begin_call(slot, id, message.kind);
             }
             Verdict::Home
         }

@@ -31,7 +31,7 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::{MovedState, MovingConnection, Ownership};
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::hub::{HubProtocol, MessageKind};
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::{FlowOperation, MoveConnection, OpenConnection, ServiceMessage};
 
@@ -321,7 +321,8 @@ pub(crate) fn settle(
         resumption.ownership_mut().keep_behind(shared.fleet.origin);
     }
     state.core.delivery.budget().replay_changed(before, resumption.ownership().bytes());
-    calls.iter().for_each(|call| client.begin_call(call, calls_max));
+    // The kinds of moved calls are not known; a stream may take any time.
+    calls.iter().for_each(|call| client.begin_call((call, MessageKind::StreamInvocation), calls_max));
     client.home().send(&flow(client.id(), FlowOperation::Resume));
     shared.routes.end_move(client.id());
     state.core.context.record_arrival(client);

@@ -10,7 +10,7 @@ use bytestring::ByteString;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 use trunkline_protocol::fleet::Ownership;
-use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
+use trunkline_protocol::hub::{Completion, HubMessage, MessageKind, Outcome};
 use trunkline_protocol::service::{ClientInvocation, FlowOperation, GroupMember, OpenConnection, ServiceMessage};
 
 use super::Resumption;
@@ -125,10 +125,10 @@ impl ShardCore {
     }
 
     /// Records a client's call as pending. Too many pending calls pause the client.
-    pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str) {
+    pub(crate) fn begin_call(&mut self, slot: Slot, invocation_id: &str, kind: MessageKind) {
         let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.connections.get_mut(slot) {
-            client.begin_call(invocation_id, calls_max);
+            client.begin_call((invocation_id, kind), calls_max);
         }
     }
 

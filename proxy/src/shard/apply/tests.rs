@@ -1,7 +1,7 @@
 //! Tests for the application of commands to one shard.
 
 use bytes::Bytes;
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::hub::{HubProtocol, MessageKind};
 use trunkline_protocol::service::{Payloads, RawKind};
 
 use super::*;
@@ -96,7 +96,7 @@ fn an_app_server_pauses_and_resumes_a_client() {
 fn a_client_with_the_maximum_of_pending_calls_is_paused_until_one_is_answered() {
     let mut bed = Testbed::with(|settings| settings.rehoming.pending_calls_max = 1);
     let ann = bed.client("ann");
-    bed.state.core.begin_call(ann, "1");
+    bed.state.core.begin_call(ann, "1", MessageKind::Invocation);
     assert!(bed.state.core.connections.get(ann).unwrap().pauses().contains(PauseReason::PendingCalls));
     let answer = "{\"type\":3,\"invocationId\":\"1\",\"result\":2}\u{1e}";
     bed.apply(vec![one(&bed, "ann", ann, OWN, data(answer))]);

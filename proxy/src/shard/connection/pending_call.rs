@@ -33,7 +33,7 @@ pub(crate) struct PendingCalls(Option<Box<CallTable>>);
 
 #[derive(Debug, Default)]
 struct CallTable {
-    pending: IndexSet<Box<str>>,
+    pending: IndexMap<Box<str>, CallWait>,
     id_bytes: usize,
     /// Calls that this proxy answered with an error; later replies are dropped.
     failed: IndexSet<Box<str>>,
@@ -41,13 +41,24 @@ struct CallTable {
     spans: IndexMap<Box<str>, OpenSpan>,
 }
 
+/// Wait of a call for its result.
+#[derive(Debug, Clone, Copy)]
+enum CallWait {
+    /// A stream may take any time.
+    Unlimited,
+    Unseen,
+    /// Tick of the first search that has seen the call.
+    Since(u32),
+}
+
 impl PendingCalls {
     /// Records a call that is forwarded.
-    pub(crate) fn begin(&mut self, id: &str) {
+    pub(crate) fn begin(&mut self, id: &str, kind: MessageKind) {
         let table = self.0.get_or_insert_default();
         // The client reuses the id, so replies now belong to the new call.
         table.failed.swap_remove(id);
-        if table.pending.insert(id.into()) {
+        let wait = if kind == MessageKind::Invocation { CallWait::Unseen } else { CallWait::Unlimited };
+        if table.pending.insert(id.into(), wait).is_none() {
             table.id_bytes += id.len();
         }
     }
@@ -55,7 +66,7 @@ impl PendingCalls {
     /// Keeps the span of a pending call until the reply, and ends the span of an earlier call with this id. Returns the
     /// span if the call is not pending.
     pub(crate) fn keep_span(&mut self, id: &str, mut span: OpenSpan) -> Option<OpenSpan> {
-        let table = self.0.as_mut().filter(|table| table.pending.contains(id));
+        let table = self.0.as_mut().filter(|table| table.pending.contains_key(id));
         let Some(table) = table else { return Some(span) };
         span.fail(UNANSWERED);
         if let Some(mut earlier) = table.spans.insert(id.into(), span) {
@@ -82,13 +93,19 @@ impl PendingCalls {
         self.0.as_ref().map_or(0, |table| table.pending.len())
     }
 
+    /// Longest wait of a call since a search has first seen it, in ticks.
+    pub(crate) fn longest_wait(&mut self, now: u32) -> u32 {
+        let waits = self.0.iter_mut().flat_map(|table| table.pending.values_mut());
+        waits.map(|wait| wait.at(now)).max().unwrap_or_default()
+    }
+
     #[must_use]
     pub(crate) fn is_pending(&self, id: &str) -> bool {
-        self.0.as_ref().is_some_and(|table| table.pending.contains(id))
+        self.0.as_ref().is_some_and(|table| table.pending.contains_key(id))
     }
 
     pub(crate) fn pending(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flat_map(|table| table.pending.iter().map(|id| &**id))
+        self.0.iter().flat_map(|table| table.pending.keys().map(|id| &**id))
     }
 
     /// Invocation ids of calls that failed here and may still be running.
@@ -137,9 +154,22 @@ impl PendingCalls {
         let pending = std::mem::take(&mut table.pending);
         table.id_bytes = 0;
         table.spans.drain(..).for_each(|(_, mut span)| span.fail(APP_LOST));
-        let ids = pending.iter().map(|id| ByteString::from(&**id)).collect();
-        table.failed.extend(pending);
+        let ids = pending.keys().map(|id| ByteString::from(&**id)).collect();
+        table.failed.extend(pending.into_keys());
         ids
+    }
+}
+
+impl CallWait {
+    fn at(&mut self, now: u32) -> u32 {
+        match *self {
+            Self::Unlimited => 0,
+            Self::Since(since) => now.saturating_sub(since),
+            Self::Unseen => {
+                *self = Self::Since(now);
+                0
+            }
+        }
     }
 }
 
@@ -161,7 +191,7 @@ impl CallTable {
         let Some(id) = scan.invocation_id else { return true };
         match scan.kind {
             MessageKind::Completion => {
-                if self.pending.swap_remove(&*id) {
+                if self.pending.swap_remove(&*id).is_some() {
                     self.id_bytes -= id.len();
                     *errors += u64::from(scan.is_error);
                     if !self.spans.is_empty() {
@@ -184,7 +214,7 @@ mod tests {
 
     fn calls(ids: &[&str]) -> PendingCalls {
         let mut calls = PendingCalls::default();
-        ids.iter().for_each(|id| calls.begin(id));
+        ids.iter().for_each(|id| calls.begin(id, MessageKind::Invocation));
         calls
     }
 
@@ -220,7 +250,7 @@ mod tests {
     fn only_late_answers_to_failed_calls_are_dropped() {
         let mut calls = calls(&["1"]);
         calls.fail();
-        calls.begin("2");
+        calls.begin("2", MessageKind::Invocation);
         let two = ONE.replace("\"1\"", "\"2\"");
         assert_eq!(pass(&mut calls, &format!("{SEND}{ITEM}{ONE}{two}")), format!("{SEND}{two}"));
         assert!(calls.is_empty());
@@ -230,7 +260,7 @@ mod tests {
     fn an_id_that_is_used_again_belongs_to_the_new_call() {
         let mut calls = calls(&["1"]);
         calls.fail();
-        calls.begin("1");
+        calls.begin("1", MessageKind::Invocation);
         assert_eq!(pass(&mut calls, ONE), ONE);
         assert!(calls.is_empty());
     }
@@ -241,7 +271,7 @@ mod tests {
         let mut ended = tracer.queue().take_receiver().unwrap();
         let mut calls = calls(&["0"]);
         for _ in 0..100 {
-            calls.begin("1");
+            calls.begin("1", MessageKind::Invocation);
             assert!(calls.keep_span("1", tracer.begin("call", None, 0).unwrap()).is_none());
         }
         for _ in 0..99 {
@@ -253,6 +283,15 @@ mod tests {
         pass(&mut calls, ONE);
         drop(calls);
         assert!(ended.try_recv().is_err(), "nothing is left");
+    }
+
+    #[test]
+    fn a_call_waits_from_the_first_search_on_and_a_stream_does_not() {
+        let mut calls = calls(&["1"]);
+        calls.begin("2", MessageKind::StreamInvocation);
+        assert_eq!((calls.longest_wait(100), calls.longest_wait(160)), (0, 60));
+        pass(&mut calls, ONE);
+        assert_eq!((calls.count(), calls.longest_wait(200)), (1, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use trunkline_protocol::fleet::Ownership;
-use trunkline_protocol::hub::HubProtocol;
+use trunkline_protocol::hub::{HubProtocol, MessageKind};
 use trunkline_protocol::manifest::Transport;
 
 use super::assignment::Role;
@@ -192,10 +192,10 @@ impl Client {
     }
 
     /// Records a pending call if another app server may have to answer it. Pauses the client at the maximum.
-    pub(crate) fn begin_call(&mut self, invocation_id: &str, calls_max: usize) {
+    pub(crate) fn begin_call(&mut self, (invocation_id, kind): (&str, MessageKind), calls_max: usize) {
         if self.can_move() {
             let calls = self.assignments_mut().home_mut().calls_mut();
-            calls.begin(invocation_id);
+            calls.begin(invocation_id, kind);
             let is_full = calls.is_full(calls_max);
             self.life.called();
             if is_full {

@@ -80,7 +80,7 @@ impl SecondaryAssignment {
     #[must_use]
     pub(crate) fn begin(&mut self, call: &CallScan<'_>) -> bool {
         if let Some(id) = &call.invocation_id {
-            self.assignment.calls_mut().begin(id);
+            self.assignment.calls_mut().begin(id, call.kind);
         }
         for stream in &call.stream_ids {
             if self.uploads.insert((**stream).into()) {

@@ -1,5 +1,6 @@
 //! Tests for handovers of clients of dialled-in app servers.
 
+use trunkline_protocol::hub::MessageKind;
 use trunkline_protocol::service::ServiceMessage;
 
 use trunkline_protocol::cause::Cause;
@@ -22,7 +23,7 @@ fn an_idle_client_goes_to_another_app_server_at_once_and_one_with_a_call_when_th
     let (pool, old) = bed.dialled_in_server("old", 1);
     let (_, next) = bed.dialled_in_server("next", 1);
     let (idle, busy) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
-    bed.state.core.begin_call(busy, "1");
+    bed.state.core.begin_call(busy, "1", MessageKind::Invocation);
     assert!(pool.begin_drain());
     reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     assert!(home(&bed, idle) == next[0].id() && is_read(&bed, idle));
@@ -43,7 +44,7 @@ fn a_call_without_end_is_answered_with_an_error_in_the_end() {
     let (pool, old) = bed.dialled_in_server("old", 1);
     let (_, next) = bed.dialled_in_server("next", 1);
     let slot = bed.client_at("ann", &old[0]);
-    bed.state.core.begin_call(slot, "1");
+    bed.state.core.begin_call(slot, "1", MessageKind::Invocation);
     assert!(pool.begin_drain());
     reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     (1..HAND_OVER_TICKS).for_each(|_| bed.advance());
@@ -60,7 +61,7 @@ fn the_goodbye_of_an_app_server_that_stops_is_not_passed_on_and_what_it_says_lat
     let (pool, old) = bed.dialled_in_server("old", 1);
     let (_, next) = bed.dialled_in_server("next", 1);
     let slot = bed.client_at("ann", &old[0]);
-    bed.state.core.begin_call(slot, "1");
+    bed.state.core.begin_call(slot, "1", MessageKind::Invocation);
     assert!(pool.begin_drain());
     reassign_all(&mut bed.state, old[0].hub(), old[0].app());
     bed.data("ann", slot, old[0].app(), "{\"type\":7,\"allowReconnect\":true}\u{1e}");

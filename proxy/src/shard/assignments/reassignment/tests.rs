@@ -1,6 +1,7 @@
 //! Tests for the reassignment of clients with a lost primary, and for undelivered close notices.
 
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::MessageKind;
 use trunkline_protocol::manifest::{CAUSE_HEADER, ENDED_HEADER};
 use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 use trunkline_protocol::wire::ITEMS_HEADER;
@@ -28,7 +29,7 @@ fn unassigned_client(bed: &mut Testbed) -> Slot {
     let (pool, home) = bed.app_server("old");
     let slot = bed.client_at("ann", &home);
     pool.lost(0);
-    bed.state.core.begin_call(slot, "1");
+    bed.state.core.begin_call(slot, "1", MessageKind::Invocation);
     bed.state.lose_homes(&loss(&home, Vec::new()));
     bed.end_step();
     slot

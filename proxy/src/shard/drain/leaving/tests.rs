@@ -1,5 +1,7 @@
 //! Tests for leaving clients.
 
+use trunkline_protocol::hub::MessageKind;
+
 use super::*;
 use crate::shard::drain::{self, close_leaving};
 use crate::shard::shard_state::ShardTask;
@@ -18,7 +20,7 @@ fn leave(bed: &mut Testbed, slot: Slot, now: Instant) -> Vec<ShardTask> {
 fn a_client_leaves_after_its_answer_and_one_that_does_not_call_after_a_moment() {
     let (mut bed, now) = (Testbed::new(), Instant::now());
     let (quiet, busy) = (bed.client("quiet"), bed.client("busy"));
-    bed.state.core.begin_call(busy, "1");
+    bed.state.core.begin_call(busy, "1", MessageKind::Invocation);
     let twice = |slot| [slot, slot];
     let tasks: Vec<_> = [quiet, busy].into_iter().flat_map(twice).flat_map(|slot| leave(&mut bed, slot, now)).collect();
     assert!(matches!(*tasks, [ShardTask::WatchLeaving]), "{tasks:?}");
@@ -39,7 +41,7 @@ fn a_client_that_calls_when_its_turn_has_come_leaves_after_that_call() {
     leave(&mut bed, ann, now);
     assert!(close_leaving(&mut bed.state, now + LOOK_INTERVAL));
     // Between two checks.
-    bed.state.core.begin_call(ann, "1");
+    bed.state.core.begin_call(ann, "1", MessageKind::Invocation);
     bed.data("ann", ann, AppServerId::from(7), ANSWER);
     bed.received(ann);
     assert!(!close_leaving(&mut bed.state, now + 2 * LOOK_INTERVAL));
@@ -51,7 +53,7 @@ fn a_client_that_is_never_quiet_leaves_behind_an_answer() {
     let (mut bed, now) = (Testbed::new(), Instant::now());
     let busy = bed.client("busy");
     for id in ["1", "2"] {
-        bed.state.core.begin_call(busy, id);
+        bed.state.core.begin_call(busy, id, MessageKind::Invocation);
     }
     leave(&mut bed, busy, now);
     assert!(close_leaving(&mut bed.state, now + LEAVE_WAIT / 2));
@@ -68,7 +70,7 @@ fn a_client_that_is_never_quiet_leaves_behind_an_answer() {
 fn a_call_that_does_not_end_holds_its_client_for_a_bounded_time() {
     let (mut bed, now) = (Testbed::new(), Instant::now());
     let busy = bed.client("busy");
-    bed.state.core.begin_call(busy, "1");
+    bed.state.core.begin_call(busy, "1", MessageKind::Invocation);
     leave(&mut bed, busy, now);
     let just_before = now + LEAVE_WAIT - Duration::from_millis(1);
     assert!(close_leaving(&mut bed.state, just_before) && bed.received(busy).is_empty());

@@ -1,5 +1,7 @@
 //! Tests for rebalancing between app servers.
 
+use trunkline_protocol::hub::MessageKind;
+
 use super::*;
 use crate::shard::connection::{ClientOrigin, PauseReason};
 use crate::shard::drain::rebalance_order::RebalanceCount;
@@ -37,7 +39,7 @@ fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
     let [idle, busy, bound, leaving, paused] =
         ["idle", "busy", "bound", "leaving", "paused"].map(|id| bed.client_at(id, &old));
     bed.client_at("elsewhere", &new);
-    bed.state.core.begin_call(busy, "1");
+    bed.state.core.begin_call(busy, "1", MessageKind::Invocation);
     let origin = ClientOrigin { is_bound: true, ..ClientOrigin::default() };
     bed.state.core.connections.live_mut(bound).unwrap().cold_mut().begin(origin);
     bed.state.core.connections.live_mut(leaving).unwrap().assignments_mut().home_mut().ask_to_hand_over();
@@ -96,7 +98,7 @@ fn by_dial_in_a_silent_client_moves_immediately() {
     let (ann, ben) = (bed.client_at("ann", &old[0]), bed.client_at("ben", &old[0]));
     assert_eq!(found(&bed, (&old[0], &new[0])), [0; 0], "what they have sent may still be worked on");
     (0..SILENT_TICKS).for_each(|_| bed.advance());
-    bed.state.core.begin_call(ben, "1");
+    bed.state.core.begin_call(ben, "1", MessageKind::Invocation);
     rebalance_all(&mut bed, (&old[0], &new[0]));
     let home = |slot| bed.state.core.connections.get(slot).unwrap().home().id();
     assert!(home(ann) == new[0].id() && home(ben) == old[0].id());

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::MessageKind;
 
 use crate::shard::drain::departure_search::DepartureSearch;
 use crate::shard::drain::leaving::LEAVE_WAIT;
@@ -39,7 +40,7 @@ fn a_client_that_is_away_is_not_chosen() {
 fn a_client_whose_call_runs_is_shed_behind_it_and_no_other_in_its_place() {
     let mut bed = Testbed::new();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
-    bed.state.core.begin_call(ann, "1");
+    bed.state.core.begin_call(ann, "1", MessageKind::Invocation);
     leave_shed(&mut bed.state, ann);
     assert!(bed.received(ann).is_empty());
     assert_eq!((bed.state.shed(1), bed.state.shed(3)), (0, 2));
