@@ -267,10 +267,11 @@ impl Dialler {
             member.set_left();
             self.fleet.members().note_gone(member);
         }
-        self.fleet
-            .fleet_relay()
-            .counters()
-            .drop_messages(DropCause::Lost, undelivered.uncertain.count + undelivered.unsent.count);
+        // The clients of a draining node have left.
+        if !member.is_draining() {
+            let lost = undelivered.uncertain.count + undelivered.unsent.count;
+            self.fleet.fleet_relay().counters().drop_messages(DropCause::Lost, lost);
+        }
         member.set_outgoing(None);
         self.fleet.link_over(member);
         // For a draining node, the state change is logged instead.
