@@ -12,6 +12,7 @@ mod client_filter;
 mod client_summary;
 mod client_tap;
 mod condition_list;
+mod connection_events;
 mod fleet_snapshot;
 mod fleet_trace;
 mod hub_part;

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use tower::ServiceExt;
 use trunkline_protocol::manifest::HubManifest;
 
+use super::client::Client;
 use super::fixture::run;
 use super::fleet_nodes::{FleetNode, nodes};
 use crate::fleet::FromNode;
@@ -49,7 +50,9 @@ fn any_node_shows_the_figures_of_all_over_time() {
         for (node, (name, clients)) in of_nodes.iter().zip([("n1", 0), ("n2", 1)]) {
             let samples = node["atMs"].as_array().unwrap().len();
             assert!(samples >= 3, "{node}");
-            for list in ["clients", "messagesUp", "deliveries", "links", "cpuPercent", "memoryBytes", "outboxBytes"] {
+            let levels = ["clients", "messagesUp", "deliveries", "links", "cpuPercent", "memoryBytes", "outboxBytes"];
+            let events = ["opened", "closed", "refused", "callErrors", "roundTripMs"];
+            for list in levels.into_iter().chain(events) {
                 assert_eq!(node[list].as_array().map(Vec::len), Some(samples), "{list}: {node}");
             }
             let last = |list: &str| node[list][samples - 1].clone();
@@ -64,6 +67,28 @@ fn any_node_shows_the_figures_of_all_over_time() {
         );
         let (status, problem) = ask(&nodes[1], "/api/timeline?since=now").await;
         assert_eq!((status, &problem["field"]), (400, &"since".into()), "{problem}");
+    });
+}
+
+#[test]
+fn opens_ends_by_cause_and_refusals_are_in_the_last_hour() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        pass(11).await;
+        nodes[1].client().await.close().await;
+        let refused = Client::upgrade(&nodes[1].fixture, "/nowhere").await;
+        assert_eq!(refused.err(), Some(404));
+        pass(20).await;
+        let (_, told) = ask(&nodes[0], "/api/timeline").await;
+        let node = &told["nodes"][1];
+        let sum = |figure: &str, cause: Option<&str>| {
+            let values = node[figure].as_array().unwrap().iter();
+            values.filter_map(|value| cause.map_or(value, |cause| &value[cause]).as_f64()).sum::<f64>()
+        };
+        assert!(sum("opened", None) > 0.0, "{node}");
+        assert!(sum("closed", Some("client_closed")) > 0.0, "{node}");
+        assert!(sum("refused", Some("path_unknown")) > 0.0, "{node}");
+        assert_eq!(sum("callErrors", None), 0.0);
     });
 }
 

@@ -2,10 +2,11 @@
 //!
 //! Pure and bounded: written by a sampler, read by pages and terminals.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::connection_events::ConnectionEvents;
 use super::timeline_mark::TimelineMark;
 
 /// Sampling interval in milliseconds.
@@ -18,7 +19,7 @@ const SAMPLES_MAX: usize = 360;
 const MARKS_MAX: usize = 256;
 
 /// Figures of a node at one moment. Rates cover the time since the previous sample.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct TimelineSample {
     pub(super) at_ms: u64,
     pub(super) clients: u64,
@@ -28,6 +29,8 @@ pub(super) struct TimelineSample {
     pub(super) cpu_percent: Option<f64>,
     pub(super) memory_bytes: Option<u64>,
     pub(super) outbox_bytes: u64,
+    pub(super) opened: f64,
+    pub(super) events: ConnectionEvents,
 }
 
 /// Samples and marks of a node, oldest first.
@@ -61,6 +64,16 @@ pub struct NodeTimeline {
     pub memory_bytes: Vec<Option<u64>>,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: Vec<u64>,
+    /// Client connections that opened, per second.
+    pub opened: Vec<f64>,
+    /// Client connections that ended, per second, by cause.
+    pub closed: Vec<BTreeMap<String, f64>>,
+    /// Requests, sockets and client connections that were refused, per second, by cause.
+    pub refused: Vec<BTreeMap<String, f64>>,
+    /// Calls that their app server answered with an error, per second.
+    pub call_errors: Vec<f64>,
+    /// Mean round trips of links to app servers, if any was measured.
+    pub round_trip_ms: Vec<Option<f64>>,
     /// Arrivals and departures of nodes and app servers, as seen by this node.
     pub marks: Vec<TimelineMark>,
 }
@@ -102,6 +115,11 @@ impl Timeline {
             part.cpu_percent.push(sample.cpu_percent);
             part.memory_bytes.push(sample.memory_bytes);
             part.outbox_bytes.push(sample.outbox_bytes);
+            part.opened.push(sample.opened);
+            part.closed.push(sample.events.closed.clone());
+            part.refused.push(sample.events.refused.clone());
+            part.call_errors.push(sample.events.call_errors);
+            part.round_trip_ms.push(sample.events.round_trip_ms);
         }
         part.marks = self.marks.iter().filter(|mark| mark.at_ms > ms).cloned().collect();
         part

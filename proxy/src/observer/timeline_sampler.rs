@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use super::connection_events::ConnectionTotals;
 use super::process_stats::{CpuTimes, ProcessStats};
 use super::snapshot::Rates;
 use super::timeline::{NodeTimeline, SAMPLE_INTERVAL_MS, Timeline, TimelineSample};
@@ -53,6 +54,7 @@ struct TimelineSampler {
 struct CounterReading {
     at: Instant,
     totals: Rates,
+    connections: ConnectionTotals,
     cpu: Option<CpuTimes>,
 }
 
@@ -105,10 +107,12 @@ impl TimelineSampler {
 
     fn sample(&mut self) -> TimelineSample {
         let (shared, stats) = (&self.shared, ProcessStats::read());
-        let now = CounterReading { at: Instant::now(), totals: totals(shared), cpu: stats.cpu };
+        let connections = ConnectionTotals::read(shared);
+        let now = CounterReading { at: Instant::now(), totals: totals(shared), connections, cpu: stats.cpu };
         let seconds = (now.at - self.before.at).as_secs_f64();
         let rates = rates(&now.totals, &self.before.totals, seconds);
         let usage = stats.process(self.before.cpu, seconds);
+        let events = now.connections.since(&self.before.connections, seconds);
         self.before = now;
         let sum = |of: fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum();
         let links = |pools: &Vec<Arc<Pool>>| pools.iter().map(|pool| pool.open() as u64).sum::<u64>();
@@ -121,6 +125,8 @@ impl TimelineSampler {
             cpu_percent: usage.cpu_percent,
             memory_bytes: usage.memory_bytes,
             outbox_bytes: sum(|counters| counters.outbox_bytes.get()),
+            opened: rates.opened,
+            events,
         }
     }
 
@@ -187,7 +193,8 @@ impl TimelineSampler {
 
 impl CounterReading {
     fn now(shared: &Shared) -> Self {
-        Self { at: Instant::now(), totals: totals(shared), cpu: ProcessStats::read().cpu }
+        let (totals, connections) = (totals(shared), ConnectionTotals::read(shared));
+        Self { at: Instant::now(), totals, connections, cpu: ProcessStats::read().cpu }
     }
 }
 

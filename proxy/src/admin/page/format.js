@@ -26,6 +26,8 @@ export const bytes = (number) => {
   return `${value >= 100 || unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
 };
 
+export const milliseconds = (us) => `${us >= 100_000 ? Math.round(us / 1000) : (us / 1000).toFixed(2)} ms`;
+
 export const percent = (number) => (number === undefined || number === null ? "–" : `${number.toFixed(0)} %`);
 
 export const age = (seconds) => {

@@ -3,7 +3,7 @@
 
 import { read } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
-import { bytes, count, percent, rate, short } from "./format.js";
+import { bytes, count, milliseconds, percent, rate, short } from "./format.js";
 import { isWebhook } from "./nodes.js";
 
 const STEP_MS = 10_000;
@@ -21,7 +21,12 @@ const MARKS_MAX = 500;
 
 const [KIB, MIB] = [1024, 1024 * 1024];
 
-// Name, key in the response, formatter, minimum height of the chart, base of its steps.
+// Causes of a chart with their own colour.
+const CAUSES_MAX = 4;
+const OTHERS = "other";
+
+// Name, key in the response, formatter, minimum height of the chart, base of its steps; how the values of several nodes
+// become one: a sum by default.
 const FIGURES = [
   { id: "clients", name: "Clients", key: "clients", text: short, least: 10, base: 10 },
   { id: "deliveries", name: "Deliveries", key: "deliveries", text: rate, least: 10, base: 10 },
@@ -30,7 +35,23 @@ const FIGURES = [
   { id: "cpu", name: "CPU of proxies", key: "cpuPercent", text: percent, least: 10, base: 10 },
   { id: "memory", name: "Memory of proxies", key: "memoryBytes", text: bytes, least: 64 * MIB, base: KIB },
   { id: "waiting", name: "Waiting for clients", key: "outboxBytes", text: bytes, least: 64 * KIB, base: KIB },
+  { id: "opened", name: "Clients connected", key: "opened", text: rate, least: 1, base: 10 },
+  { id: "closed", name: "Clients ended", key: "closed", text: rate, least: 1, base: 10, hasCauses: true },
+  { id: "refused", name: "Refused", key: "refused", text: rate, least: 1, base: 10, hasCauses: true },
+  { id: "errors", name: "Calls with an error", key: "callErrors", text: rate, least: 1, base: 10 },
+  { id: "latency", name: "Round trip of links", key: "roundTripMs", text: (ms) => milliseconds(ms * 1000), least: 1, base: 10, isMean: true },
 ];
+
+const total = (causes) => Object.values(causes).reduce((all, one) => all + one, 0);
+
+// Adds up the values of several nodes; causes one by one.
+function merged(values, { hasCauses, isMean }) {
+  if (values.length === 0) return null;
+  if (!hasCauses) return values.reduce((all, value) => all + value, 0) / (isMean ? values.length : 1);
+  const all = {};
+  for (const [cause, value] of values.flatMap(Object.entries)) all[cause] = (all[cause] ?? 0) + value;
+  return all;
+}
 
 const CHANGES = {
   came: ["came", "good"],
@@ -101,7 +122,7 @@ export class Timeline {
       this.nodes.set(part.instance, node);
       node.isHere = true;
       part.atMs.forEach((ms, index) => {
-        node.samples.set(stepOf(ms), Object.fromEntries(FIGURES.map(({ key }) => [key, part[key][index]])));
+        node.samples.set(stepOf(ms), Object.fromEntries(FIGURES.map(({ key }) => [key, part[key]?.[index]])));
         node.last = Math.max(node.last, stepOf(ms));
       });
       part.marks.forEach((mark) => this.learnMark(mark));
@@ -161,11 +182,11 @@ export class Timeline {
     const all = [];
     for (let step = this.end - this.steps; step <= this.end; step += 1) {
       const there = nodes.map((node) => sampleAt(node, step)).filter(Boolean);
-      const of = (key) => {
-        const values = there.map((sample) => sample[key]).filter((value) => value !== null && value !== undefined);
-        return values.length ? values.reduce((total, value) => total + value, 0) : null;
+      const of = (figure) => {
+        const values = there.map((sample) => sample[figure.key]).filter((value) => value !== null && value !== undefined);
+        return merged(values, figure);
       };
-      all.push(Object.fromEntries(FIGURES.map(({ key }) => [key, of(key)])));
+      all.push(Object.fromEntries(FIGURES.map((figure) => [figure.key, of(figure)])));
     }
     return all;
   }
@@ -235,22 +256,24 @@ class Chart {
     this.lines = draw("g", { class: "marks" });
     this.rule = draw("line", { class: "rule", y1: 0, y2: 100 });
     this.grid = draw("path", { class: "grid" });
+    this.layers = draw("g");
     this.svg = draw("svg", { preserveAspectRatio: "none", "aria-hidden": "true" },
-      this.grid, this.area, this.line, this.lines, this.rule);
+      this.grid, this.area, this.layers, this.line, this.lines, this.rule);
+    this.causes = make("ul", { class: "causes", id: `timeline-${figure.id}-causes` });
     const id = (part) => `timeline-${figure.id}-${part}`;
     this.value = make("strong", { id: id("value") }, "–");
     this.most = make("span", { class: "most" });
     this.times = make("p", { class: "times", "aria-hidden": "true" }, make("span"), make("span"), make("span", {}, "now"));
     this.element = make("figure", { id: `timeline-${figure.id}` },
       make("figcaption", {}, make("span", {}, figure.name), this.value),
-      make("div", { class: "plot" }, this.svg, this.most), this.times);
+      make("div", { class: "plot" }, this.svg, this.most), this.times, ...(figure.hasCauses ? [this.causes] : []));
   }
 
   show(known, marks, end, steps) {
     set(this.svg, "viewBox", `0 0 ${steps} 100`);
     set(this.grid, "d", `M0 50H${steps}M0 0H${steps}`);
-    const values = known.map((one) => one[this.figure.key]);
-    const { least, base, text } = this.figure;
+    const { least, base, text, hasCauses, key } = this.figure;
+    const values = known.map((one) => (hasCauses && one[key] ? total(one[key]) : one[key]));
     const largest = Math.max(0, ...values.filter((value) => value !== null));
     // Leaves some room above, so that a line at the top is visible.
     const most = height(largest * 1.04, least, base);
@@ -263,7 +286,8 @@ class Chart {
       area += `M${from} 100L${points.join("L")}L${to - 1} 100Z`;
     }
     set(this.line, "d", line || null);
-    set(this.area, "d", area || null);
+    set(this.area, "d", (!hasCauses && area) || null);
+    if (hasCauses) this.stack(known.map((one) => one[key]), y);
     say(this.most, text(most).replace(/\.0 /, " "));
     const [from, middle] = this.times.children;
     say(from, clock((end - steps) * STEP_MS));
@@ -273,12 +297,54 @@ class Chart {
       (element, mark) => ["x1", "x2"].forEach((side) => set(element, side, mark.x)));
   }
 
+  // Draws the causes of the whole span above each other, the most frequent one lowest.
+  stack(causes, y) {
+    const sums = Object.entries(merged(causes.filter(Boolean), this.figure) ?? {}).sort((one, other) => other[1] - one[1]);
+    const names = sums.map(([cause]) => cause).filter((cause) => cause !== OTHERS);
+    const shown = names.slice(0, CAUSES_MAX);
+    if (names.length > shown.length || sums.length > names.length) shown.push(OTHERS);
+    this.shown = shown;
+    const below = causes.map(() => 0);
+    const paths = shown.map((name) => {
+      const from = [...below];
+      causes.forEach((one, index) => (below[index] += valueOf(one ?? {}, name, shown)));
+      const way = runs(causes).map((run) => {
+        const points = (heights) => heights.slice(run.from, run.to).map((value, index) => `${run.from + index} ${y(value)}`);
+        return `M${points(below).join("L")}L${points(from).reverse().join("L")}Z`;
+      });
+      return { name, d: way.join("") };
+    });
+    keyed(this.layers, paths, ({ name }) => name, () => draw("path"), (element, { name, d }) => {
+      set(element, "class", classOf(name, shown.indexOf(name)));
+      set(element, "d", d || null);
+    });
+  }
+
+  tellCauses(causes) {
+    const rows = (this.shown ?? []).map((name, index) => ({ name, index, value: valueOf(causes ?? {}, name, this.shown) }));
+    keyed(this.causes, rows, ({ name }) => name, ({ name }) => make("li", {}, make("span", {}, name.replaceAll("_", " ")), " ", make("b")),
+      (element, { name, index, value }) => {
+        set(element, "class", classOf(name, index));
+        say(element.lastChild, this.figure.text(value));
+      });
+  }
+
   point(values, pointed) {
-    const value = values?.[this.figure.key];
+    const causes = values?.[this.figure.key];
+    const value = this.figure.hasCauses && causes ? total(causes) : causes;
+    if (this.figure.hasCauses) this.tellCauses(causes);
     say(this.value, value === null || value === undefined ? "–" : this.figure.text(value));
     set(this.rule, "hidden", pointed === null);
     ["x1", "x2"].forEach((side) => set(this.rule, side, pointed ?? 0));
   }
+}
+
+const classOf = (name, index) => `cause${name === OTHERS ? CAUSES_MAX : index}`;
+
+// Value of a cause; of the last one, the sum of all that have no colour.
+function valueOf(causes, name, shown) {
+  if (name !== OTHERS) return causes[name] ?? 0;
+  return total(causes) - shown.reduce((all, one) => all + (one === OTHERS ? 0 : causes[one] ?? 0), 0);
 }
 
 // Ranges of values without a gap, each from its first index to the one after its last.

@@ -5,7 +5,7 @@
 
 import { HOME, read } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
-import { bytes, count, time } from "./format.js";
+import { bytes, count, milliseconds, time } from "./format.js";
 import { hubsOf } from "./nodes.js";
 
 const ROWS_MAX = 200;
@@ -22,8 +22,6 @@ const HOPS = [
   ["way", "way: between proxy and app server, in both directions"],
   ["written", "written: until it was written to the client's socket"],
 ];
-
-const milliseconds = (us) => `${us >= 100_000 ? Math.round(us / 1000) : (us / 1000).toFixed(2)} ms`;
 
 export class Trace {
   constructor({ openClient, state }) {
