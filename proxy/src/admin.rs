@@ -239,6 +239,7 @@ mod tests {
         let sources = [
             include_str!("admin/api.rs"),
             include_str!("admin/api/announcement_api.rs"),
+            include_str!("admin/api/group_api.rs"),
             include_str!("admin/api/log_level_api.rs"),
             include_str!("admin/api/rebalance_api.rs"),
             include_str!("admin/api/revocation_api.rs"),

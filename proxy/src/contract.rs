@@ -36,6 +36,7 @@ mod evicted_hubs;
 mod exclusive_tasks;
 mod fleet_nodes;
 mod fleet_promises;
+mod group_orders;
 mod half_lost_links;
 mod http_transports;
 mod hub_separation;

@@ -15,6 +15,7 @@ mod condition_list;
 mod connection_events;
 mod fleet_snapshot;
 mod fleet_trace;
+mod group_order;
 mod hub_part;
 mod hub_recording;
 mod json_line;
@@ -59,6 +60,7 @@ use crate::clock::unix_ms;
 use crate::fleet::{Fleet, PeerRequest};
 use announcement::Announcer;
 use client_filter::ClientCursor;
+use group_order::GroupEditor;
 use list_page::NameSum;
 use node_inspector::NodeInspector;
 use peer::Peers;
@@ -75,6 +77,7 @@ pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
+pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
 pub use hub_part::{HubPart, take_parts};
 pub(crate) use hub_recording::HubRecording;
 pub use json_line::json_line;
@@ -114,6 +117,7 @@ pub(crate) struct Observer {
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
     announcer: Announcer,
+    groups: GroupEditor,
     rebalancer: Rebalancer,
     revoker: Revoker,
     fleet: SnapshotCache<FleetSnapshot>,
@@ -127,6 +131,7 @@ impl Observer {
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
         let (shared, board) = (readiness.shared().clone(), RebalanceBoard::default());
         let announcer = Announcer::new(fleet.clone());
+        let groups = GroupEditor::new(&fleet, shared.settings.groups.name_max_bytes);
         let timeline = Arc::new(TimelineKeeper::start(shared.clone(), fleet.clone()));
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness, board.clone()));
@@ -137,7 +142,7 @@ impl Observer {
         let revoker = Revoker::new(shared.clone(), node.clone(), peers.clone());
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { node, peers, announcer, rebalancer, revoker, fleet, timeline, streams }
+        Self { node, peers, announcer, groups, rebalancer, revoker, fleet, timeline, streams }
     }
 
     #[must_use]
@@ -289,6 +294,12 @@ impl Observer {
     /// Sends an announcement to its receivers at all nodes. Fails if it was not delivered at all.
     pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         self.announcer.announce(announcement).await
+    }
+
+    /// Adds a client or the connections of a user to a group, or removes them, at all nodes. Fails if no answering node
+    /// has the client, or if a node refuses or gives no answer.
+    pub(crate) async fn change_group(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {
+        self.groups.change(order).await
     }
 
     /// Starts or, for a dry run, only plans a rebalance; returns its plan. Fails if another rebalance is running in the

@@ -1,6 +1,8 @@
 //! Observer page in a browser, and its API: correct contents, and a token is required for changes.
 
+mod acts;
 mod api;
+mod phone;
 mod top;
 mod trace;
 
@@ -187,6 +189,7 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
             ("hub", "bench"),
             ("node", NODES[1]),
             ("app", app),
+            ("instance", me["instance"].as_str().context("an instance")?),
             ("groups", "room-0"),
             ("transport", "Long polling"),
             ("protocol", "JSON"),

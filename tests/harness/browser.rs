@@ -126,6 +126,18 @@ impl Page {
         Ok(name.as_str().context("a text")?.to_owned())
     }
 
+    /// Changes the size of the window.
+    pub async fn resize(&self, (width, height): (u32, u32)) -> Result<()> {
+        self.command("resize", json!({ "width": width, "height": height })).await?;
+        Ok(())
+    }
+
+    /// Pixels by which the page is wider than its window.
+    pub async fn overflow(&self) -> Result<i64> {
+        let pixels = self.command("overflow", json!({})).await?;
+        pixels.as_i64().context("a number")
+    }
+
     /// Saves a screenshot in the `light` or `dark` colour scheme.
     pub async fn picture(&self, path: &Path, scheme: &str, size: (u32, u32)) -> Result<()> {
         let (width, height) = size;

@@ -7,6 +7,7 @@ mod client_api;
 mod condition_api;
 mod event_api;
 mod fleet_api;
+mod group_api;
 mod log_level_api;
 mod node_check;
 mod past_api;
@@ -43,6 +44,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())
+        .merge(group_api::routes())
         .merge(rebalance_api::routes())
         .merge(revocation_api::routes())
         .merge(log_level_api::routes())

@@ -52,11 +52,12 @@ const SHOWN_CHARS: usize = 300;
 const SECRET_WORDS: [&str; 6] = ["token", "key", "secret", "password", "jwt", "sig"];
 
 /// Body fields logged as details of an action. Announced content and tokens are excluded.
-const DETAILS: [&str; 19] = [
+const DETAILS: [&str; 20] = [
     "hub",
     "target",
     "group",
     "user",
+    "client",
     "audience",
     "app",
     "all",
@@ -80,6 +81,8 @@ pub(super) enum OperatorAct {
     LogOut,
     CloseClient,
     Announce,
+    JoinGroup,
+    LeaveGroup,
     Rebalance,
     StopRebalance,
     /// Stop of this node's rebalance, requested by another node.
@@ -96,13 +99,15 @@ pub(super) enum OperatorAct {
     Trace,
 }
 
-const ROUTES: usize = 14;
+const ROUTES: usize = 16;
 
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, "/api/login", OperatorAct::LogIn),
     (Method::POST, "/api/logout", OperatorAct::LogOut),
     (Method::POST, "/api/clients/{id}/close", OperatorAct::CloseClient),
     (Method::POST, "/api/announce", OperatorAct::Announce),
+    (Method::POST, "/api/groups/join", OperatorAct::JoinGroup),
+    (Method::POST, "/api/groups/leave", OperatorAct::LeaveGroup),
     (Method::POST, "/api/rebalance", OperatorAct::Rebalance),
     (Method::DELETE, "/api/rebalance", OperatorAct::StopRebalance),
     (Method::POST, SHED_PATH, OperatorAct::Shed),
@@ -135,6 +140,8 @@ impl OperatorAct {
             Self::LogOut => "log_out",
             Self::CloseClient => "close_client",
             Self::Announce => "announce",
+            Self::JoinGroup => "join_group",
+            Self::LeaveGroup => "leave_group",
             Self::Rebalance => "rebalance",
             Self::StopRebalance => "stop_rebalance",
             Self::StopOwnRebalance => "stop_own_rebalance",

@@ -71,6 +71,27 @@ fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_count
 }
 
 #[test]
+fn an_announcement_to_a_client_reaches_it_alone_at_any_node_and_an_unknown_one_is_refused() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let (mut one, mut other) = (nodes[0].client().await, nodes[1].client().await);
+        linked(&nodes).await;
+        for (place, node) in nodes.iter().enumerate() {
+            let observer = observer_of(&node.fixture, node.fleet.clone());
+            let to = Announcees::Client(other.id.clone());
+            let report = observer.announce(announcement(to, json!([place]))).await.unwrap();
+            assert_eq!((report.clients, &report.missing), (1, &Vec::new()), "{report:?}");
+            assert_eq!(other.text().await, notice(&format!("[{place}]")));
+            let stranger = Announcees::Client("abcdefghijklmnopqrstuv".into());
+            let refused = observer.announce(announcement(stranger, json!([]))).await;
+            assert!(matches!(refused, Err(AnnouncementError::UnknownClient(_))), "{refused:?}");
+        }
+        one.fence(&nodes[0].link).await;
+        other.fence(&nodes[1].link).await;
+    });
+}
+
+#[test]
 fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
     run(async {
         let (fixture, _app, mut link) = Fixture::start().with_chat().await;

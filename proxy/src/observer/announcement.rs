@@ -15,7 +15,9 @@ use tracing::info;
 use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::EndpointKind;
-use trunkline_protocol::service::{BroadcastData, GroupBroadcastData, Payloads, ServiceMessage, UserData};
+use trunkline_protocol::service::{
+    BroadcastData, GroupBroadcastData, MultiConnectionData, Payloads, ServiceMessage, UserData,
+};
 
 use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 
@@ -37,6 +39,8 @@ pub(crate) enum Announcees {
     Everyone,
     Group(String),
     User(String),
+    /// One client, by its connection id.
+    Client(String),
 }
 
 /// Result of an announcement.
@@ -55,6 +59,8 @@ pub struct AnnouncementReport {
 pub(crate) enum AnnouncementError {
     #[error("no reachable node has this hub")]
     UnknownHub,
+    #[error("no reachable node has this client connection")]
+    UnknownClient(String),
     #[error("is a raw endpoint: its clients use no hub protocol, so they have no methods")]
     RawEndpoint,
     #[error("can't be written in a hub protocol: {0}")]
@@ -110,6 +116,9 @@ impl AnnouncerState {
         if !is_known && missing.is_empty() {
             return Err(AnnouncementError::UnknownHub);
         }
+        if let (Announcees::Client(id), 0, true) = (&announcement.to, clients, missing.is_empty()) {
+            return Err(AnnouncementError::UnknownClient(id.clone()));
+        }
         let (hub, method) = (&announcement.hub, &announcement.target);
         let silent = (!missing.is_empty()).then(|| missing.join(", "));
         info!(hub, method, clients, nodes, missing = silent, "announcement of an operator sent");
@@ -126,6 +135,10 @@ impl Announcement {
             Announcees::Group(group) => {
                 let group = group.as_str().into();
                 ServiceMessage::GroupBroadcastData(GroupBroadcastData { group, payloads, ..Default::default() })
+            }
+            Announcees::Client(id) => {
+                let connection_ids = vec![id.as_str().into()];
+                ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
             }
             Announcees::User(user) => ServiceMessage::UserData(UserData { user_id: user.as_str().into(), payloads }),
         })

@@ -72,6 +72,11 @@ async function drag({ page: name, element: id, places }) {
   await mouse.up();
 }
 
+const resize = ({ page, width, height }) => pages.get(page).setViewportSize({ width, height });
+
+// Pixels by which the page is wider than its window.
+const overflow = ({ page }) => pages.get(page).evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+
 async function picture({ page: name, path, scheme, width, height }) {
   const page = pages.get(name);
   await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
@@ -92,6 +97,8 @@ serve(
     attributes,
     focused,
     drag,
+    resize,
+    overflow,
     picture,
     clickIn: (at) => within(at).first().click(),
     focusIn: (at) => within(at).first().focus(),

@@ -10,6 +10,7 @@ use axum::routing::post;
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::client_api::check_id;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
@@ -62,13 +63,19 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
             &format!("are nested too deep: at most {DEPTH_MAX} levels are allowed"),
         ));
     }
-    let to = match (fields.name("group", NAME_MAX_CHARS)?, fields.name("user", NAME_MAX_CHARS)?) {
-        (None, None) => Announcees::Everyone,
-        (Some(group), None) => Announcees::Group(group),
-        (None, Some(user)) => Announcees::User(user),
-        (Some(_), Some(_)) => return Err(ApiError::field("user", "can't be given together with group")),
+    let mut name = |field| fields.name(field, NAME_MAX_CHARS);
+    let to = match (name("group")?, name("user")?, name("client")?) {
+        (None, None, None) => Announcees::Everyone,
+        (Some(group), None, None) => Announcees::Group(group),
+        (None, Some(user), None) => Announcees::User(user),
+        (None, None, Some(id)) => Announcees::Client(id),
+        (Some(_), Some(_), None) => return Err(ApiError::field("user", "can't be given together with group")),
+        (_, _, Some(_)) => return Err(ApiError::field("client", "can't be given together with group or user")),
     };
     fields.end()?;
+    if let Announcees::Client(id) = &to {
+        check_id(id)?;
+    }
     Ok(Announcement { hub, to, target, arguments })
 }
 
@@ -84,6 +91,7 @@ fn is_within(value: &Value, depth: usize) -> bool {
 fn refusal(hub: &str, error: &AnnouncementError) -> ApiError {
     match error {
         AnnouncementError::UnknownHub => ApiError::unknown_hub(Some(hub)),
+        AnnouncementError::UnknownClient(id) => ApiError::unknown_client(id),
         AnnouncementError::RawEndpoint => ApiError::field("hub", &error.to_string()),
         AnnouncementError::Arguments(_) => ApiError::field("arguments", &error.to_string()),
         AnnouncementError::TooMany => ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
@@ -122,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_is_for_all_of_a_hub_for_a_group_or_for_a_user() {
+    fn an_announcement_is_for_all_of_a_hub_a_group_a_user_or_a_client() {
         let read = |more: Value| {
             let mut body = json!({ "hub": "chat", "target": "Notice", "arguments": [1, { "two": null }] });
             body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -135,6 +143,8 @@ mod tests {
         assert!(matches!(all.to, Announcees::Everyone));
         assert!(matches!(read(json!({ "group": "g", "user": null })).to, Announcees::Group(group) if group == "g"));
         assert!(matches!(read(json!({ "user": "u" })).to, Announcees::User(user) if user == "u"));
+        let id = "abcdefghijklmnopqrstuv";
+        assert!(matches!(read(json!({ "client": id })).to, Announcees::Client(client) if client == id));
         assert!(read(json!({ "arguments": [nested(DEPTH_MAX)] })).arguments.len() == 1);
     }
 
@@ -153,6 +163,7 @@ mod tests {
             (json!({ "group": "" }), "group", "must not be empty"),
             (json!({ "user": long }), "user", "1000"),
             (json!({ "group": "g", "user": "u" }), "user", "together with group"),
+            (json!({ "group": "g", "client": "c" }), "client", "together with group or user"),
             (json!({ "colour": "red" }), "colour", "is not a field here"),
         ] {
             let told = problem(change.clone()).await;

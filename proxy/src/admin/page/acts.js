@@ -42,7 +42,7 @@ function labelled({ name, label, choices, value, isShown, ...others }) {
   const id = `acting-${name}`;
   const input = choices
     ? make("select", { id, name }, ...choices.map(([key, text]) => make("option", { value: key }, text)))
-    : make("input", { id, name, required: others.type === "number", ...others });
+    : make("input", { id, name, required: others.type === "number" || others.required, ...others });
   if (value !== undefined) input.value = value;
   const isCheck = others.type === "checkbox";
   const heading = make("label", { for: id }, label);
@@ -115,6 +115,30 @@ export function revokeTokens(state, user) {
       const { nodes, missing, clients } = answer.value;
       const closed = close ? `, and ${plural(clients, "connection")} closed` : "";
       return { answer: `Tokens revoked at ${plural(nodes, "node")}${closed}.`, problem: silent(missing), isDone: true };
+    },
+  });
+}
+
+// ------------------------------------------------------------------------------------------- groups
+
+// Changes the groups of a client, or of the connections of a user.
+export function changeGroups(state, { hub, client, user, group }) {
+  const who = client ? `the client ${client}` : `the connections of the user ${user}`;
+  ask(state, {
+    title: "Change groups",
+    fields: [
+      { name: "step", label: "Change", choices: [["join", "Join a group"], ["leave", "Leave a group"]], value: "join" },
+      { name: "group", label: "Group", type: "text", value: group ?? "", maxlength: 1000, required: true, autocomplete: "off", spellcheck: "false" },
+    ],
+    effect: ({ step, group }) =>
+      step === "join"
+        ? `Adds ${who} to the group ${group || "…"} of the hub ${hub}, at all nodes. ${client ? "" : "Later connections of the user don’t join."}`
+        : `Removes ${who} from the group ${group || "…"} of the hub ${hub}, at all nodes.`,
+    button: ({ step }) => (step === "join" ? "Join" : "Leave"),
+    async run({ step, group }) {
+      const answer = await send(`/api/groups/${step}`, { hub, group, ...(client ? { client } : { user }) });
+      if (!answer.ok) return answer;
+      return { answer: step === "join" ? `Joined ${group}.` : `Left ${group}.`, problem: silent(answer.value.missing), isDone: true };
     },
   });
 }

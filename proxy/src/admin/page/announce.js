@@ -12,16 +12,20 @@ export function offerAnnouncing(state) {
   byId("announce").hidden = state.access !== "act";
 }
 
-// Opens the dialog, for a hub, and for a group or user of it.
-export function openAnnouncing(state, { hub, group, user } = {}) {
+// Names of possible receivers, by their kind.
+let known = {};
+
+// Opens the dialog, for a hub, and for a group, a user or a client of it.
+export function openAnnouncing(state, { hub, ...receivers } = {}) {
   if (!mayAct(state)) return;
   const names = hubsOf(state.fleet ?? { nodes: [] }).map((one) => one.name);
   const chosen = hub ?? field("hub").value;
   field("hub").replaceChildren(...names.map((value) => make("option", { value }, value)));
   if (names.includes(chosen)) field("hub").value = chosen;
+  known = receivers;
   if (hub) {
-    field("to").value = group === undefined ? (user === undefined ? "" : "user") : "group";
-    field("name").value = group ?? user ?? "";
+    field("to").value = ["client", "group", "user"].find((kind) => known[kind]) ?? "";
+    field("name").value = known[field("to").value] ?? "";
   }
   tell("", "");
   describe(state);
@@ -35,13 +39,19 @@ function describe(state) {
   field("name").required = to !== "";
   const { clients } = hubsOf(state.fleet ?? { nodes: [] }).find((one) => one.name === hub) ?? {};
   const all = `all clients of the hub ${hub}, now ${plural(clients ?? 0, "client")}`;
-  const receivers = to === "group" ? `the members of the group ${name || "…"} of the hub ${hub}` : `the connections of the user ${name || "…"} at the hub ${hub}`;
-  say(field("effect"), `Calls ${field("target").value || "…"} at ${to ? receivers : all}.`);
+  const receivers = {
+    group: `the members of the group ${name || "…"} of the hub ${hub}`,
+    user: `the connections of the user ${name || "…"} at the hub ${hub}`,
+    client: `the client ${name || "…"} of the hub ${hub}`,
+  };
+  say(field("effect"), `Calls ${field("target").value || "…"} at ${receivers[to] ?? all}.`);
 }
 
 export function watchAnnouncing(state) {
   byId("announce").addEventListener("click", () => openAnnouncing(state));
+  field("to").addEventListener("change", () => (field("name").value = known[field("to").value] ?? ""));
   field("form").addEventListener("input", () => describe(state));
+  field("form").addEventListener("change", () => describe(state));
   field("cancel").addEventListener("click", () => byId("announcing").close());
   field("form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -3,7 +3,7 @@
 // The node collects messages only while the panel is open. Payloads stay hidden until a user with permission requests
 // them.
 
-import { mayAct, revokeTokens } from "./acts.js";
+import { changeGroups, mayAct, revokeTokens } from "./acts.js";
 import { openAnnouncing } from "./announce.js";
 import { HOME, pathOf, read, send } from "./api.js";
 import { byId, draw, keyed, make, say, set } from "./dom.js";
@@ -115,7 +115,7 @@ function liveParts(of) {
     make("div", { class: "buttons" },
       make("button", { type: "button", id: id("trace"), onclick: () => of.trace(of.id) }, "Trace"),
       make("button", { type: "button", id: id("payloads"), "aria-pressed": "false", onclick: () => togglePayloads(of) }, "Show payloads"),
-      make("span", { class: "acts", id: id("user-acts") }),
+      make("span", { class: "acts", id: id("acts") }),
       make("button", { type: "button", id: id("end"), class: "danger", onclick: () => askToClose(of) }, "Close client…")),
     make("div", { class: "title" }, make("h3", {}, "Messages"), make("p", { id: id("rates"), class: "small" })),
     draw("svg", { id: id("spark"), viewBox: "0 0 300 40", "aria-hidden": "true", preserveAspectRatio: "none" }, draw("path", { class: "up" }), draw("path", { class: "down" })),
@@ -149,16 +149,18 @@ function facts(of, client) {
   ];
   of.user = client.user;
   showFacts(all);
-  offerUserActs(of, client);
+  offerActs(of, client);
   say(byId("client-title"), client.user ?? "Client");
   of.life.learn({ ...client, appName: app }, Date.now());
 }
 
-function offerUserActs(of, { hub, user }) {
-  const place = byId("client-user-acts");
-  if (!user || place.childElementCount > 0) return;
-  const announce = () => openAnnouncing(of.state, { hub, user });
-  place.append(make("button", { type: "button", id: id("announce"), onclick: announce }, "Announce…"), revokeButton(of, user));
+function offerActs(of, { id: client, hub, user }) {
+  const place = byId("client-acts");
+  if (place.childElementCount > 0) return;
+  const announce = () => openAnnouncing(of.state, { hub, client, user });
+  const groups = () => changeGroups(of.state, { hub, client });
+  place.append(make("button", { type: "button", id: id("announce"), onclick: announce }, "Announce…"),
+    make("button", { type: "button", id: id("groups"), onclick: groups }, "Groups…"), ...(user ? [revokeButton(of, user)] : []));
 }
 
 function showFacts(all) {

@@ -1,6 +1,6 @@
 // The lists below the picture. Clients, groups and users are loaded page by page, and only while visible.
 
-import { rebalance, revokeTokens, stopRebalance } from "./acts.js";
+import { changeGroups, rebalance, revokeTokens, stopRebalance } from "./acts.js";
 import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
 import { byId, make, say, set } from "./dom.js";
@@ -37,7 +37,7 @@ export class Lists {
       clients: new Pages("clients", clientsTable((client) => openClient(client.id), (client) => appOfClient(state.fleet, client)), ["node", "hub", "group", "user"], state),
       groups: new Pages("groups", namesTable("Group", "groups", (row) => this.showClients(row), [announce]), ["hub"], state),
       users: new Pages("users", namesTable("User", "users", (row) => this.showClients(row),
-        [announce, ["Revoke tokens…", (row) => revokeTokens(state, row.user)]]), ["hub"], state),
+        [announce, ["Groups…", ({ hub, user }) => changeGroups(state, { hub, user })], ["Revoke tokens…", (row) => revokeTokens(state, row.user)]]), ["hub"], state),
     };
     const button = (id, text, act) => make("button", { type: "button", id, onclick: () => act(state) }, text);
     this.stop = button("rebalance-stop", "Stop the rebalance…", stopRebalance);

@@ -1,0 +1,77 @@
+//! Group orders of operators: a client or a user joins and leaves a group at any node, and unknown ones are refused.
+
+use std::sync::Arc;
+
+use super::app::AppLink;
+use super::client::Client;
+use super::fixture::{Fixture, run, token_of};
+use super::fleet_nodes::{FleetNode, linked, nodes};
+use crate::observer::{
+    Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject, Observer, Readiness,
+};
+
+fn observer_of(node: &FleetNode) -> Observer {
+    Observer::new(Readiness::new(node.fixture.shared.clone(), Arc::default()), node.fleet.clone())
+}
+
+fn order(step: GroupStep, subject: GroupSubject) -> GroupOrder {
+    GroupOrder { hub: "chat".into(), group: "red".into(), subject, step }
+}
+
+fn done() -> GroupReport {
+    GroupReport { hub: "chat".into(), group: "red".into(), missing: Vec::new() }
+}
+
+/// Number of members of the group at a node, by an announcement to them.
+async fn members(node: &FleetNode) -> u64 {
+    let to = Announcees::Group("red".into());
+    let announcement = Announcement { hub: "chat".into(), to, target: "Count".into(), arguments: Vec::new() };
+    observer_of(node).announce(announcement).await.unwrap().clients
+}
+
+async fn connect(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
+    Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
+}
+
+#[test]
+fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node() {
+    run(async {
+        let (_network, mut nodes) = nodes(2).await;
+        let FleetNode { fixture, link, .. } = &mut nodes[1];
+        let one = connect(fixture, link, "ann").await;
+        let _other = connect(fixture, link, "ann").await;
+        linked(&nodes).await;
+        let observer = observer_of(&nodes[0]);
+        let client = || GroupSubject::Client(one.id.clone());
+        let user = || GroupSubject::User("ann".into());
+        for (step, subject, expected) in [
+            (GroupStep::Join, client(), 1),
+            (GroupStep::Join, user(), 2),
+            (GroupStep::Leave, client(), 1),
+            (GroupStep::Leave, user(), 0),
+        ] {
+            let order = order(step, subject);
+            let text = format!("{order:?}");
+            assert_eq!(observer.change_group(order).await.unwrap(), done(), "{text}");
+            assert_eq!(members(&nodes[1]).await, expected, "{text}");
+        }
+    });
+}
+
+#[test]
+fn an_unknown_client_and_too_long_a_name_are_refused_and_an_absent_user_is_not() {
+    run(async {
+        let (_network, nodes) = nodes(2).await;
+        linked(&nodes).await;
+        let observer = observer_of(&nodes[0]);
+        let stranger = GroupSubject::Client("abcdefghijklmnopqrstuv".into());
+        let refused = observer.change_group(order(GroupStep::Join, stranger)).await;
+        assert!(matches!(refused, Err(GroupOrderError::UnknownClient(_))), "{refused:?}");
+        let absent = GroupSubject::User("nobody".into());
+        assert_eq!(observer.change_group(order(GroupStep::Join, absent)).await.unwrap(), done());
+        let group = "x".repeat(nodes[0].fixture.shared.settings.groups.name_max_bytes + 1);
+        let long = GroupOrder { group, ..order(GroupStep::Join, GroupSubject::User("ann".into())) };
+        let refused = observer.change_group(long).await;
+        assert!(matches!(refused, Err(GroupOrderError::NameTooLong(..))), "{refused:?}");
+    });
+}

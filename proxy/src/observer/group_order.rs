@@ -1,0 +1,116 @@
+//! Changes of groups by an operator: a client, or the connections of a user, join or leave a group.
+//!
+//! ```text
+//!  order ──► the question of the REST data plane ─┬─► shards of this node ───────────────► ack
+//!                                                 └─► nodes with the client or the user ─► ack of each
+//! ```
+
+use serde::Serialize;
+use tracing::info;
+use trunkline_protocol::service::{AckStatus, GroupChange, ServiceMessage, UserGroupChange};
+
+use crate::fleet::{Fleet, FleetAnswer, FleetEntry};
+
+#[derive(Debug)]
+pub(crate) struct GroupOrder {
+    pub(crate) hub: String,
+    pub(crate) group: String,
+    pub(crate) subject: GroupSubject,
+    pub(crate) step: GroupStep,
+}
+
+#[derive(Debug)]
+pub(crate) enum GroupSubject {
+    /// One client, by its connection id.
+    Client(String),
+    /// User id. Stands for the current connections; leaving also ends what applies to future ones.
+    User(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupStep {
+    Join,
+    Leave,
+}
+
+/// Result of a change.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct GroupReport {
+    pub(crate) hub: String,
+    pub(crate) group: String,
+    /// Names of nodes without an answer.
+    pub(crate) missing: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GroupOrderError {
+    #[error("no reachable node has this hub")]
+    UnknownHub,
+    #[error("no reachable node has this client connection")]
+    UnknownClient(String),
+    #[error("has {0} bytes, but at most {1} are allowed: see --group-name-max-bytes")]
+    NameTooLong(usize, usize),
+    #[error("these nodes gave no answer: {}", .0.join(", "))]
+    NoAnswer(Vec<String>),
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Changes groups for operators; clones share the fleet.
+#[derive(Debug, Clone)]
+pub(super) struct GroupEditor {
+    fleet: FleetEntry,
+    name_max_bytes: usize,
+}
+
+impl GroupEditor {
+    pub(super) fn new(fleet: &Fleet, name_max_bytes: usize) -> Self {
+        Self { fleet: FleetEntry::of(fleet), name_max_bytes }
+    }
+
+    pub(super) async fn change(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {
+        if order.group.len() > self.name_max_bytes {
+            return Err(GroupOrderError::NameTooLong(order.group.len(), self.name_max_bytes));
+        }
+        let hub = self.fleet.hub_named(&order.hub);
+        if hub.here().is_none() && !self.fleet.has_others() {
+            return Err(GroupOrderError::UnknownHub);
+        }
+        let FleetAnswer { ack, missing } = self.fleet.ask_fleet(&hub, order.message()).await;
+        match (ack.status, order.subject) {
+            // A user without connections is not an error.
+            (AckStatus::Ok, _) | (AckStatus::NotFound, GroupSubject::User(_)) => {}
+            (AckStatus::NotFound, GroupSubject::Client(id)) => return Err(GroupOrderError::UnknownClient(id)),
+            (AckStatus::Timeout, _) => return Err(GroupOrderError::NoAnswer(missing)),
+            _ => return Err(GroupOrderError::Refused(ack.message.unwrap_or_default().to_string())),
+        }
+        let (hub, group, step) = (order.hub, order.group, order.step);
+        info!(hub, group, ?step, "group changed by an operator");
+        Ok(GroupReport { hub, group, missing })
+    }
+}
+
+impl GroupOrder {
+    /// Builds the service message in the form sent by app servers.
+    fn message(&self) -> ServiceMessage {
+        let group = Some(self.group.as_str().into());
+        match (&self.subject, self.step) {
+            (GroupSubject::Client(id), step) => {
+                let change = GroupChange { connection_id: id.as_str().into(), group, ack_id: 0 };
+                match step {
+                    GroupStep::Join => ServiceMessage::JoinGroupWithAck(change),
+                    GroupStep::Leave => ServiceMessage::LeaveGroupWithAck(change),
+                }
+            }
+            (GroupSubject::User(user), step) => {
+                // Current connections join; later ones don't.
+                let ttl_s = (step == GroupStep::Join).then_some(0);
+                let change = UserGroupChange { user_id: user.as_str().into(), group, ack_id: 0, ttl_s };
+                match step {
+                    GroupStep::Join => ServiceMessage::UserJoinGroupWithAck(change),
+                    GroupStep::Leave => ServiceMessage::UserLeaveGroupWithAck(change),
+                }
+            }
+        }
+    }
+}
