@@ -35,7 +35,7 @@ pub trait LineSink: Send + 'static {
     fn write_line(&mut self, line: &[u8]) -> io::Result<()>;
 
     /// Reopens the destination, after a signal.
-    fn reopen(&mut self) {}
+    fn reopen(&mut self);
 }
 
 /// Receiver of reports about lost lines. Its methods run on the writer thread and on pushing threads.

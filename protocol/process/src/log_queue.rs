@@ -175,6 +175,10 @@ impl LineSink for LogStream {
             Self::Stderr => write_all(&mut io::stderr(), line),
         }
     }
+
+    fn reopen(&mut self) {
+        // Standard streams stay open.
+    }
 }
 
 /// Writes a line, also to a stream made non-blocking by another process.

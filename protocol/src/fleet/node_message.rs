@@ -259,21 +259,7 @@ impl NodeMessage {
                     unsigned(writer, *age_ms);
                 });
             }
-            Self::Revocation(SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms }) => {
-                let names = [user, audience, app];
-                let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
-                write(REVOCATION, if *closed_ms == 0 { 6 } else { 7 }, bytes, out, |writer| {
-                    names.into_iter().for_each(|name| match name {
-                        Some(name) => writer.text(name),
-                        None => writer.nil(),
-                    });
-                    unsigned(writer, *issued_before_s);
-                    unsigned(writer, *kept_until_s);
-                    if *closed_ms != 0 {
-                        unsigned(writer, *closed_ms);
-                    }
-                });
-            }
+            Self::Revocation(revocation) => encode_revocation(revocation, out),
         }
     }
 
@@ -340,6 +326,23 @@ pub fn encode_ask(question: u64, hub: &str, frame: &[u8], out: &mut BytesMut) {
         unsigned(writer, question);
         writer.text(hub);
         writer.binary(frame);
+    });
+}
+
+fn encode_revocation(revocation: &SharedRevocation, out: &mut BytesMut) {
+    let SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms } = revocation;
+    let names = [user, audience, app];
+    let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
+    write(REVOCATION, if *closed_ms == 0 { 6 } else { 7 }, bytes, out, |writer| {
+        names.into_iter().for_each(|name| match name {
+            Some(name) => writer.text(name),
+            None => writer.nil(),
+        });
+        unsigned(writer, *issued_before_s);
+        unsigned(writer, *kept_until_s);
+        if *closed_ms != 0 {
+            unsigned(writer, *closed_ms);
+        }
     });
 }
 

@@ -284,17 +284,8 @@ fn open(
     if hub.rules().is_some() {
         shard.step(|state| state.assignments.mirrored.set_mirrors(&mut state.core, slot, &hub));
     }
-    if home.is_closed() {
-        // Lost during the choice, and its other clients were already reassigned.
-        shard.lose_home(slot, Cause::LinkLost);
-    }
-    if evicted.is_some_and(|evicted| evicted.is_cancelled()) {
-        // Evicted before the route to the connection was known.
-        close_with_heads(shard.shared(), vec![ByteString::from(&*id)]);
-    }
+    catch_up(shard, slot, &home, evicted.is_some_and(|evicted| evicted.is_cancelled()).then_some(&id));
     let limits = &shard.shared().settings.limits;
-    let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
-    let limit_bytes = settings.message_max_bytes;
     Box::new(Reader {
         id,
         slot,
@@ -302,14 +293,25 @@ fn open(
         hub,
         home,
         content,
-        limit_bytes,
+        limit_bytes: settings.message_max_bytes,
         inbound,
         is_resumed: false,
         is_traced,
-        quota,
+        quota: Quota::new(limits.messages_per_second, limits.bytes_per_second),
         sides: SideReading::default(),
         is_unfinished: false,
     })
+}
+
+/// Handles a loss of the home and an eviction of the head that came before the route to the connection was known.
+fn catch_up(shard: &Rc<Shard>, slot: Slot, home: &HomeLink, evicted: Option<&Rc<str>>) {
+    if home.is_closed() {
+        // The link's other clients were already reassigned.
+        shard.lose_home(slot, Cause::LinkLost);
+    }
+    if let Some(id) = evicted {
+        close_with_heads(shard.shared(), vec![ByteString::from(&**id)]);
+    }
 }
 
 /// Keeps the client's head for another app server or an observer. An embedded node's app keeps the head anyway.

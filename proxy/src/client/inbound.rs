@@ -317,16 +317,12 @@ impl<'a> HubMessages<'a> {
         while !self.is_done {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
             let searched = mem::take(&mut self.searched);
-            let frame = match next_frame_behind(self.protocol, rest, searched, self.limit_bytes) {
+            let found = next_frame_behind(self.protocol, rest, searched, self.limit_bytes);
+            self.is_done = !matches!(found, Ok(Some(_)));
+            let frame = match found {
                 Ok(Some(frame)) => frame,
-                Ok(None) => {
-                    self.is_done = true;
-                    return Ok(self.take_run());
-                }
-                Err(error) => {
-                    self.is_done = true;
-                    return self.after_run(Err(error.into()));
-                }
+                Ok(None) => return Ok(self.take_run()),
+                Err(error) => return self.after_run(Err(error.into())),
             };
             let after = self.at + frame.length;
             // Unknown messages are forwarded; the app server answers with its own error.
@@ -353,10 +349,10 @@ impl<'a> HubMessages<'a> {
                         && let Some(received) = received.as_deref_mut()
                         && !received.take() =>
                 {
-                    if let Some(run) = self.leave_out(after) {
-                        return Ok(Some(run));
+                    match self.leave_out(after) {
+                        Some(run) => return Ok(Some(run)),
+                        None => continue,
                     }
-                    continue;
                 }
                 scan if self.are_judged => {
                     let place = self.at..after;
@@ -364,8 +360,7 @@ impl<'a> HubMessages<'a> {
                     return Ok(Some(Upward::Single { place, scan: scan.ok() }));
                 }
                 scan => {
-                    self.run_count += 1;
-                    self.at = after;
+                    (self.run_count, self.at) = (self.run_count + 1, after);
                     if let Ok(CallScan { kind, invocation_id: Some(id), .. }) = scan
                         && kind.is_call()
                     {

@@ -186,14 +186,7 @@ pub(crate) async fn open_link(
         ));
     }
     let share = endpoint.shared.admission.share_of(&signer.signer);
-    let room = endpoint
-        .shared
-        .hubs
-        .app_servers()
-        .check_room(&instance, &share)
-        .inspect_err(|refusal| endpoint.shared.limits.refusals.count("app_servers", refusal.label()))
-        .map_err(|refusal| full(&refusal, "app servers"));
-    room.inspect_err(report)?;
+    check_room(endpoint, &instance, &share).inspect_err(report)?;
     let permit = take_permit(endpoint, &context, &share).inspect_err(report)?;
     let is_carried = matches!(context.source.channel, SourceChannel::Node);
     let mut refusal = None;
@@ -223,6 +216,13 @@ pub(crate) async fn open_link(
     };
     endpoint.shard.put(ShardMessage::ServeLink(Box::new(incoming)));
     Ok(switching_protocols(&accept))
+}
+
+fn check_room(endpoint: &Endpoint, instance: &str, share: &SignerShare) -> Result<(), Response> {
+    endpoint.shared.hubs.app_servers().check_room(instance, share).map_err(|refusal| {
+        endpoint.shared.limits.refusals.count("app_servers", refusal.label());
+        full(&refusal, "app servers")
+    })
 }
 
 /// Takes a permit for a link of this signer. A link inside a channel uses the channel's permit. A link carried by

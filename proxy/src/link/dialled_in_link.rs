@@ -190,17 +190,24 @@ async fn carry(
     if !has_lost_key {
         log_end(shard, pool, (&link, slot), &over, is_closed).await;
     }
-    // A dialled-in app server closes a link's clients when it detects the loss.
-    let (may_be_unnoticed, noticed_within_s) = (!is_closed, if is_closed { CLIENTS_ENDED_S } else { LOSS_NOTICED_S });
-    let (cause, pending_closes) = (over.of_connections(), Vec::new());
-    let loss =
-        LinkLoss { link: link.id(), cause, noticed_within_s, may_be_unnoticed, is_goodbye: true, pending_closes };
-    give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss))).await;
+    give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss_of(&link, &over, is_closed)))).await;
     if let Some(words) = close_words(&end, has_lost_key) {
         drop(timeout(CLOSE_TIMEOUT, writer.close(words)).await);
     }
     drop((writer, permit));
     remove_if_gone(shard, pool).await;
+}
+
+/// Loss of a link. A dialled-in app server closes the link's clients when it detects the loss.
+fn loss_of(link: &LinkHandle, over: &SessionOver, is_closed: bool) -> LinkLoss {
+    LinkLoss {
+        link: link.id(),
+        cause: over.of_connections(),
+        noticed_within_s: if is_closed { CLIENTS_ENDED_S } else { LOSS_NOTICED_S },
+        may_be_unnoticed: !is_closed,
+        is_goodbye: true,
+        pending_closes: Vec::new(),
+    }
 }
 
 /// Close frame for the app server. It logs codes other than the normal one as errors.

@@ -11,9 +11,9 @@ use bytestring::ByteString;
 use tracing::debug;
 use trunkline_protocol::service::{
     self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation,
-    CloseConnection, ConnectionFlowControl, ConnectionMoved, DownMark, Exclusions, Filtered, FlowOperation,
-    FlowSubject, GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, ServiceMessage, Stamped, TraceReport,
-    UserGroupChange,
+    CloseConnection, ConnectionFlowControl, ConnectionMoved, DownMark, ErrorCompletion, Exclusions, Filtered,
+    FlowOperation, FlowSubject, GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, RefreshConnection,
+    ServiceMessage, Stamped, TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
@@ -329,11 +329,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
             change_user_group(source, change, GroupOperation::Leave, ack(), batch);
         }
-        M::RefreshConnectionWithAck(refresh) => {
-            let expires_s = refresh.expires_s.try_into().unwrap_or_default();
-            let ack = PendingAck::new(source.reply_to.clone(), refresh.ack_id);
-            batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
-        }
+        M::RefreshConnectionWithAck(refresh) => refresh_connection(source, refresh, batch),
         M::RefreshAuth(refresh) => refresh_auth(source, refresh, batch),
         M::DownMark(mark) => mark_data(source, mark, batch),
         M::GetConnectionClaims(question) => {
@@ -360,12 +356,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         }
         M::ClientInvocation(question) => invoke_client(source, question, batch),
         M::ClientCompletion(answer) => route_result(source, answer),
-        M::ErrorCompletion(mut answer) => {
-            let waiting = waiting_for(source, &answer.invocation_id, &answer.connection_id);
-            waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
-            let caller = answer.caller_server_id.clone();
-            pass_result(source, waiting.as_ref(), &caller, &M::ErrorCompletion(answer));
-        }
+        M::ErrorCompletion(answer) => route_error(source, answer),
         M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.reply_to.answer(&no_access_keys(key_id)),
         M::TraceReport(report) => report_trace(source, report, batch),
         M::RestoreAnswer(answer) => source.shared.admission.restore_queries.answer(source.reply_to.app(), &answer),
@@ -377,6 +368,19 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         _ => {}
     }
     Ok(())
+}
+
+fn route_error(source: FrameSource<'_>, mut answer: ErrorCompletion) {
+    let waiting = waiting_for(source, &answer.invocation_id, &answer.connection_id);
+    waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
+    let caller = answer.caller_server_id.clone();
+    pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
+}
+
+fn refresh_connection(source: FrameSource<'_>, refresh: RefreshConnection, batch: &mut RoutedBatch) {
+    let expires_s = refresh.expires_s.try_into().unwrap_or_default();
+    let ack = PendingAck::new(source.reply_to.clone(), refresh.ack_id);
+    batch.for_owner(source, refresh.connection_id, ConnectionCommand::Refresh { expires_s, ack });
 }
 
 fn refresh_auth(source: FrameSource<'_>, refresh: RefreshAuth, batch: &mut RoutedBatch) {

@@ -94,8 +94,7 @@ pub(super) async fn watch(
     group: Arc<ServerGroup>,
     mut watched: WatchedAddress,
 ) {
-    let address = watched.address.clone();
-    let changed = Arc::new(Notify::new());
+    let (address, changed) = (watched.address.clone(), Arc::new(Notify::new()));
     let mut known = PoolsByInstance::default();
     let mut news = UpstreamNews::new(address.clone(), upstreams);
     let (mut refused_since, mut vanished_since, mut standby) = (None, None::<Instant>, None::<Standby>);
@@ -119,19 +118,13 @@ pub(super) async fn watch(
         news.update(known.values().flatten());
         match read {
             Ok(manifest) => {
-                (refused_since, standby) = (None, None);
-                if let Some(at) = address.resolved() {
-                    watched.families.note_answer(at);
-                }
-                match record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed).await {
-                    Ok(()) => news.report_usable(),
-                    Err(Unusable::Problem(problem)) => news.report_unusable(problem),
-                    Err(Unusable::LinkedBy(pool)) => {
-                        news.report_usable();
-                        let is_listed = *watched.listing.borrow() == Listing::Listed;
-                        standby = is_listed.then(|| Standby::new(pool, &address));
-                    }
-                }
+                // The end of a standby withdraws its address, which the next one adds again.
+                (refused_since, _) = (None, standby.take());
+                address.resolved().into_iter().for_each(|at| watched.families.note_answer(at));
+                let recorded =
+                    record_answer(&shared, (&group, &address), (&mut known, &mut news), manifest, &changed).await;
+                let other = report(&mut news, recorded).filter(|_| *watched.listing.borrow() == Listing::Listed);
+                standby = other.map(|pool| Standby::new(pool, &address));
             }
             Err(error) if is_spare(&error, (&known, standby.as_ref()), &watched) => news.report_usable(),
             Err(error) => {
@@ -163,6 +156,19 @@ pub(super) async fn watch(
         // Several links are lost together; one request is enough.
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Reports whether the manifest is usable. Returns the pool of another watcher that has linked the app server.
+fn report(news: &mut UpstreamNews, recorded: Result<(), Unusable>) -> Option<Arc<Pool>> {
+    match recorded {
+        Err(Unusable::Problem(problem)) => news.report_unusable(problem),
+        Ok(()) => news.report_usable(),
+        Err(Unusable::LinkedBy(pool)) => {
+            news.report_usable();
+            return Some(pool);
+        }
+    }
+    None
 }
 
 /// Waits until the manifest should be read again.

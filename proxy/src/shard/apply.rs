@@ -206,15 +206,25 @@ pub(super) fn apply_to_connection(
         }
         (ConnectionCommand::Moved { from, epoch }, _) => move_answered(state, slot, from, epoch),
         (ConnectionCommand::Traced(report), _) => state.core.delivery.watches.reported(slot, &report),
-        (ConnectionCommand::Flow { operation: FlowOperation::PauseAck, by }, Some(Role::Home)) => match by {
+        (ConnectionCommand::Flow { operation, by }, role) => apply_flow(state, slot, role, (operation, by)),
+    }
+}
+
+/// Applies flow control of an app server with this role.
+fn apply_flow(
+    state: &mut ShardState,
+    slot: Slot,
+    role: Option<Role>,
+    (operation, by): (FlowOperation, Option<LinkId>),
+) {
+    match (operation, role) {
+        (FlowOperation::PauseAck, Some(Role::Home)) => match by {
             Some(by) => state.pause_acknowledged(slot, by),
             None => move_paused(state, slot),
         },
-        (ConnectionCommand::Flow { operation: FlowOperation::ReadOn, .. }, Some(Role::Home)) => {
-            read_on(state, slot);
-        }
-        (ConnectionCommand::Flow { operation, .. }, Some(role)) => state.core.control(slot, &role, operation),
-        (ConnectionCommand::Flow { .. }, None) => {}
+        (FlowOperation::ReadOn, Some(Role::Home)) => read_on(state, slot),
+        (operation, Some(role)) => state.core.control(slot, &role, operation),
+        (_, None) => {}
     }
 }
 

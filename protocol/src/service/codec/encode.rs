@@ -5,12 +5,12 @@ use bytestring::ByteString;
 
 use super::super::claim_list::write_claims;
 use super::super::service_message::{
-    AccessKeyResponse, Ack, AckStatus, BroadcastData, Check, CheckUserInGroup, ClientCompletion, ClientInvocation,
-    CloseConnection, CloseWithAck, ConnectionFlowControl, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
-    GroupBroadcastData, GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind,
-    OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery,
-    ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData,
-    UserConnectionQuery, UserGroupChange,
+    AccessKeyResponse, Ack, AckStatus, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
+    CloseWithAck, ConnectionFlowControl, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData,
+    GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads,
+    Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
+    ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData, UserConnectionQuery,
+    UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -76,9 +76,7 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::MultiConnectionData(it) => data_to_many(out, number, &it.connection_ids, &it.payloads),
         M::UserData(it) => data_to_user(out, number, &it.user_id, &it.payloads),
         M::MultiUserData(it) => data_to_many(out, number, &it.user_ids, &it.payloads),
-        M::BroadcastData(BroadcastData { excluded, payloads }) => {
-            data_to_many(out, number, excluded, payloads);
-        }
+        M::BroadcastData(it) => data_to_many(out, number, &it.excluded, &it.payloads),
         M::GroupBroadcastData(it) => group_broadcast_data(out, it),
         M::MultiGroupBroadcastData(it) => data_to_many(out, number, &it.groups, &it.payloads),
         M::ServiceError(it) => service_error(out, it),

@@ -69,17 +69,14 @@ pub(crate) async fn forward(
     {
         return refusal;
     }
-    let address_permit = match take_hop_permit(endpoint, &context.source) {
-        Ok(permit) => permit,
+    let permits = take_hop_permit(endpoint, &context.source)
+        .and_then(|of_address| Ok((of_address, take_owner_permit(endpoint, client).map_err(refuse)?)));
+    let permits = match permits {
+        Ok(permits) => permits,
         Err(refusal) => return refusal,
     };
-    let permit = match take_owner_permit(endpoint, client) {
-        Ok(permit) => permit,
-        Err(refusal) => return refuse(refusal),
-    };
-    let counters = &endpoint.counters.relay;
+    let (counters, begun) = (&endpoint.counters.relay, Instant::now());
     counters.hops.increment();
-    let begun = Instant::now();
     let settings = &endpoint.shared.settings;
     let limit = settings.relay.hop_timeout + wait_at_owner(settings.http_transports.poll_timeout, &parts);
     let reachability = client.token.as_ref().map(|token| endpoint.shared.other_nodes().reachability(&token.boot));
@@ -104,29 +101,27 @@ pub(crate) async fn forward(
                 counters.hop_misses.increment();
             }
             // Held while the response is being sent.
-            let permits = (address_permit, permit, carried);
+            let held = (permits, carried);
             answer.map(|body| {
                 let body = Body::new(body.map_frame(move |frame| {
-                    let _held = &permits;
+                    let _held = &held;
                     frame
                 }));
                 if is_stream { ended_by(body, lost) } else { body }
             })
         }
-        Err(RelayFailure::ClientLate) => {
-            counters.hop_failures.of(RelayFailure::ClientLate).increment();
-            refuse_slow_body(endpoint)
-        }
-        Err(RelayFailure::ClientBroken) => {
-            counters.hop_failures.of(RelayFailure::ClientBroken).increment();
-            refuse_broken_body()
-        }
         Err(failure) => {
-            tracing::debug!(%owner, %failure, "no answer from the node that owns a connection");
             counters.hop_failures.of(failure).increment();
-            match reachability {
-                Some(Reachability::Alive) => unavailable(Cause::NodeUnreachable, UNREACHED),
-                _ => unknown(),
+            match failure {
+                RelayFailure::ClientLate => refuse_slow_body(endpoint),
+                RelayFailure::ClientBroken => refuse_broken_body(),
+                _ => {
+                    tracing::debug!(%owner, %failure, "no answer from the node that owns a connection");
+                    match reachability {
+                        Some(Reachability::Alive) => unavailable(Cause::NodeUnreachable, UNREACHED),
+                        _ => unknown(),
+                    }
+                }
             }
         }
     }
