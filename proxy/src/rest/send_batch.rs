@@ -17,6 +17,9 @@ use crate::fleet::FleetDelivery;
 const MESSAGES_MAX: usize = 100;
 const TARGETS_MAX: usize = 100;
 
+/// Maximum size of all messages of a batch, each counted once per target and hub protocol: each target gets a copy.
+const COPIES_MAX_BYTES: usize = 16 << 20;
+
 /// Members of a message, in addition to target and arguments.
 const TARGET_MEMBERS: [&str; 5] = ["all", "groups", "users", "connections", "excluded"];
 
@@ -49,6 +52,14 @@ pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
     let targets: usize = messages.iter().map(|message| message.targets.len()).sum();
     if targets > TARGETS_MAX {
         let problem = format!("has {targets} targets, but at most {TARGETS_MAX} are allowed: send it in parts");
+        return Err(RestError::bad_value("body", &problem));
+    }
+    let bytes: usize = messages.iter().map(BatchMessage::copies_bytes).sum();
+    if bytes > COPIES_MAX_BYTES {
+        let problem = format!(
+            "has {bytes} bytes over all targets and hub protocols, but at most {COPIES_MAX_BYTES} are allowed: send it \
+             in parts, or to a group"
+        );
         return Err(RestError::bad_value("body", &problem));
     }
     Ok(messages)
@@ -100,6 +111,10 @@ impl BatchMessage {
             _ => {}
         }
         Ok(Self { targets: disjoint(all, excluded)?, payloads })
+    }
+
+    fn copies_bytes(&self) -> usize {
+        self.targets.len() * self.payloads.0.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
     }
 }
 
@@ -192,11 +207,15 @@ mod tests {
     #[test]
     fn a_batch_above_a_limit_is_refused_whole() {
         let message = r#"{"groups":["a","b"],"target":"Say","arguments":[]}"#;
+        let users: Vec<_> = (0..40).map(|number| format!("\"{number}\"")).collect();
+        let argument = "x".repeat(COPIES_MAX_BYTES / 80);
+        let copied = format!("{{\"users\":[{}],\"target\":\"Say\",\"arguments\":[\"{argument}\"]}}", users.join(","));
         for (body, problem) in [
             ("{}".to_owned(), "is not a list like"),
             ("[]".to_owned(), "has 0 messages, but must have 1 to 100"),
             (format!("[{}]", vec![message; 101].join(",")), "has 101 messages"),
             (format!("[{}]", vec![message; 51].join(",")), "has 102 targets, but at most 100"),
+            (format!("[{copied}]"), "over all targets and hub protocols, but at most 16777216 are allowed"),
         ] {
             let told = read_batch(body.as_bytes()).unwrap_err().to_string();
             assert!(told.contains(problem), "{told}");
