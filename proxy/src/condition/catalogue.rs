@@ -78,7 +78,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    HubWithoutAppServer = Error "hub-without-app-server" after 1 normal at start true:
+    HubWithoutAppServer = Error "hub-without-app-server" after 1:
         "a hub has no app server",
         "start an app server of this hub, or check why none reaches this node";
     AppServerRefusesKey = Error "app-server-refuses-key" after 2:

@@ -99,7 +99,7 @@ settings! {
         /// Time without a result after which a call counts as hung, for the condition `calls-hang`. Raise it if calls
         /// of an app take longer by design; a stream may take any time. 0: calls never count as hung.
         #[flag("calls-hang-after", WholeSeconds(0..=86_400))]
-        // Far above the time-outs of most callers.
+        // Far above the timeouts of most callers.
         pub calls_hang_after_s: u32 = 60,
 
         /// Clients per second that this node reassigns, one by one and between their calls, to a new app server with

@@ -119,6 +119,23 @@ fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_unti
 }
 
 #[test]
+fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_and_misses_no_other() {
+    run(async {
+        let (fixture, app, mut link) = Fixture::start().with_chat().await;
+        let _unlinked = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
+        let mut watched = Watched::new(&fixture.shared);
+        watched.pass(1).await;
+        let _client = Client::connect(&fixture, &mut link, "/chat").await;
+        drop(link);
+        app.retire();
+        let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
+        assert!(line.contains("chat"), "{line}");
+        watched.pass(30).await;
+        assert_eq!(watched.log, [(NoticeKind::Began, ConditionKind::HubWithoutAppServer)]);
+    });
+}
+
+#[test]
 fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
     run(async {
         let (fixture, app, mut link) = Fixture::start().with_chat().await;
@@ -403,14 +420,21 @@ fn a_webhook_that_answers_slowly_is_reported() {
         let mut watched = Watched::new(&fixture.shared);
         let mut client = webhooks::connect(&fixture, "/chat").await;
         server.next().await.answer(204, "");
-        for second in [6, 6, 0] {
+        let mut call = async |watched: &mut Watched, seconds| {
             client.send(&webhooks::cast("Say", "hi")).await;
             let asked = server.next_at("/chat/messages/Say").await;
-            watched.pass(second).await;
+            watched.pass(seconds).await;
             asked.answer(204, "");
             watched.pass(1).await;
+        };
+        // Fast answers between slow ones change nothing.
+        for seconds in [6, 0, 6, 0, 6, 0, 6] {
+            call(&mut watched, seconds).await;
         }
-        assert!(watched.log.contains(&(NoticeKind::Began, ConditionKind::WebhookSlow)), "{:?}", watched.log);
+        assert!(watched.line(ConditionKind::WebhookSlow).is_some(), "{:?}", watched.log);
+        for _ in 0..3 {
+            call(&mut watched, 0).await;
+        }
         watched.ended(ConditionKind::WebhookSlow).await;
     });
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::condition_webhook::{ConditionWebhook, PACE};
-use super::hub_condition::HubConditions;
+use super::hub_condition::{HubConditions, START_TIME};
 use super::node_condition::NodeConditions;
 use super::process_condition::ProcessConditions;
 use super::traffic_condition::TrafficConditions;
@@ -27,9 +27,6 @@ use crate::shard::Shared;
 
 /// Interval between two evaluations of all conditions.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Time after the start of a node in which missing app servers and nodes are normal.
-const START_TIME: Duration = Duration::from_secs(60);
 
 /// Time without an evaluation after which the control thread counts as stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);

@@ -14,6 +14,9 @@ use crate::observer::UpstreamProblems;
 use crate::shard::{Shared, UnassignedClients};
 use crate::upstream::{AppTarget, Hub, HubIndex};
 
+/// Time after the start of a node in which missing app servers and nodes are normal.
+pub(super) const START_TIME: Duration = Duration::from_secs(60);
+
 /// Tolerated time without an app server after a crash, while clients wait.
 const CRASH_TIME: Duration = Duration::from_secs(2);
 
@@ -75,16 +78,19 @@ impl HubConditions {
     async fn unserved(&self, living: &[Arc<Hub>], now: Instant) -> Vec<Finding> {
         let hubs = self.shared.reports.known_hubs.list().into_iter();
         let unserved: Vec<_> = hubs.filter_map(|(name, hub)| Some((name, hub.unserved(now)?, hub))).collect();
-        if unserved.is_empty() {
+        if unserved.is_empty() || self.shared.has_begun_drain() {
             return Vec::new();
         }
         let (waiting_clients, mut findings) = (self.waiting_clients().await, Vec::new());
+        let is_starting = self.shared.uptime() < START_TIME;
         let keys = &self.shared.admission.signing_keys;
         for (name, unserved, hub) in unserved {
             let present = living.iter().filter(|present| present.name() == name);
             let mut waiting = UnassignedClients::default();
             present.filter_map(|hub| waiting_clients.get(&hub.index())).for_each(|clients| waiting.add(*clients));
-            if is_missed(&hub, waiting.count, unserved, self.hold()) {
+            // A hub that this node has served is missed in its first minute, too.
+            let may_be_missed = hub.served_for().is_some() || !is_starting;
+            if may_be_missed && is_missed(&hub, waiting.count, unserved, self.hold()) {
                 let app = app_of(&keys.owner_of(&name));
                 let detail = self.numbers(waiting, unserved);
                 findings.push((app, Finding::new(ConditionKind::HubWithoutAppServer, name, detail)));

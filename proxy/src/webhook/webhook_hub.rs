@@ -43,7 +43,7 @@ struct WebhookTrouble {
     /// Whether any event was accepted.
     has_accepted: bool,
     slow: Option<(Instant, Duration)>,
-    slow_answers: u32,
+    slow_sum: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,9 +62,14 @@ const REFUSALS_MIN: u32 = 3;
 /// clients can cause some of them.
 const ACCEPTED_REFUSALS_MIN: u32 = 20;
 
-/// Time of an answer from which it is slow, and number of slow answers in a row from which they are reported.
+/// Time of an answer from which it is slow.
 const SLOW_ANSWER: Duration = Duration::from_secs(5);
-const SLOW_ANSWERS_MIN: u32 = 2;
+
+/// A slow answer adds to a sum, and a fast one takes one away, so that some fast ones between slow ones don't end the
+/// condition. From the minimum on it is reported.
+const SLOW_ANSWER_WEIGHT: u32 = 2;
+const SLOW_SUM_MIN: u32 = 3;
+const HIGHEST_SLOW_SUM: u32 = 20;
 
 /// Time after the last failure for which it is reported.
 const TROUBLE_TIME: Duration = Duration::from_secs(600);
@@ -214,8 +219,12 @@ impl WebhookHub {
     pub(super) fn note_duration(&self, duration: Duration) {
         let mut trouble = self.trouble();
         let is_slow = duration >= SLOW_ANSWER;
-        trouble.slow = is_slow.then(|| (Instant::now(), duration));
-        trouble.slow_answers = if is_slow { trouble.slow_answers.saturating_add(1) } else { 0 };
+        if is_slow {
+            trouble.slow = Some((Instant::now(), duration));
+            trouble.slow_sum = HIGHEST_SLOW_SUM.min(trouble.slow_sum + SLOW_ANSWER_WEIGHT);
+        } else {
+            trouble.slow_sum = trouble.slow_sum.saturating_sub(1);
+        }
     }
 
     pub(super) fn note_failure(&self, event: &str, problem: &str, failure: WebhookFailure) {
@@ -245,7 +254,7 @@ impl WebhookHub {
         if let (Some(kind), Some((_, problem))) = (kind, trouble.failure.as_ref().filter(|(at, _)| is_recent(at))) {
             findings.push(Finding::new(kind, self.name.as_str(), problem.as_str()));
         }
-        let slow = trouble.slow.filter(|(at, _)| is_recent(at) && trouble.slow_answers >= SLOW_ANSWERS_MIN);
+        let slow = trouble.slow.filter(|(at, _)| is_recent(at) && trouble.slow_sum >= SLOW_SUM_MIN);
         if let Some((_, duration)) = slow {
             let (seconds, waiting) = (duration.as_secs(), self.in_flight());
             let detail = format!("the last answer took {seconds} s, waiting requests: {waiting} ({})", self.template);
