@@ -146,6 +146,8 @@ mod tokens;
 #[cfg(test)]
 mod transcripts;
 #[cfg(test)]
+mod transfers;
+#[cfg(test)]
 mod typescript;
 #[cfg(test)]
 mod values;

@@ -1,12 +1,25 @@
 //! Methods that stream in either direction or both.
 
 use futures_util::{Stream, StreamExt, stream};
-use trunkline::{Hub, HubError, UploadStream};
+use trunkline::{Context, Hub, HubError, UploadStream};
 
 use super::gate::Gate;
 
 async fn count_to(end: u64) -> impl Stream<Item = u64> {
     stream::iter(1..=end)
+}
+
+/// Yields numbers, each with a text of this length.
+async fn count_padded(end: u64, length: usize) -> impl Stream<Item = (u64, String)> {
+    stream::iter(1..=end).map(move |number| (number, "x".repeat(length)))
+}
+
+/// Sends the same to the caller, one message after the other.
+async fn send_padded(ctx: Context, end: u64, length: usize) -> Result<(), HubError> {
+    for number in 1..=end {
+        ctx.clients().caller().send("Announced", ((number, "x".repeat(length)),)).await?;
+    }
+    Ok(())
 }
 
 async fn count_for_ever() -> impl Stream<Item = u64> {
@@ -58,6 +71,8 @@ async fn double(numbers: UploadStream<i64>) -> impl Stream<Item = Result<i64, Hu
 
 pub(crate) fn methods(hub: Hub<Gate>) -> Hub<Gate> {
     hub.method("CountTo", count_to)
+        .method("CountPadded", count_padded)
+        .method("SendPadded", send_padded)
         .method("CountForEver", count_for_ever)
         .method("CountAndRefuse", count_and_refuse)
         .method("CountAndFail", count_and_fail)
