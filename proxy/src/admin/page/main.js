@@ -127,6 +127,8 @@ async function checkAccess() {
 byId("log-in").addEventListener("click", () => byId("login").showModal());
 byId("login-cancel").addEventListener("click", () => byId("login").close());
 byId("login").addEventListener("close", () => {
+  // This event comes late: the dialog may be open again, with a new token.
+  if (byId("login").open) return;
   byId("login-token").value = "";
   say(byId("login-problem"), "");
 });
