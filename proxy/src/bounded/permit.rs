@@ -8,18 +8,6 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::partition::Partitions;
 
-/// Part of a limit, one of this many, of which each key gets little.
-const LAST_PART: usize = 4;
-
-/// Share of the free rest of the last part, one of this many. The part lasts for hundreds of keys.
-const LAST_SHARE: usize = 64;
-
-/// Amount that one key of several may hold: as much as is free, but little of the last quarter.
-#[must_use]
-pub(crate) fn fair_share(limit: usize, free: usize) -> usize {
-    if free > limit / LAST_PART { free } else { (free / LAST_SHARE).max(1) }
-}
-
 /// Permits in use by key. Clones share the permits. There is an entry for each key with a permit.
 #[derive(Debug)]
 pub(crate) struct Permits<K>(Arc<PermitTable<K>>);
@@ -73,10 +61,10 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.take_within(usize::MAX, key)
     }
 
-    /// Takes a permit for a key within its [`fair_share`]. One key alone gets half of all, two keys a third each, and
-    /// 250 keys at least some.
+    /// Takes a permit for a key that holds fewer permits than are free. One key alone gets half of them, two keys a
+    /// third each, so a key with few permits always gets another one.
     pub(crate) fn take_fair(&self, key: K) -> Result<Permit<K>, Full<K>> {
-        self.take_within(fair_share(self.limit(), self.free()), Some(key))
+        self.take_within(self.free(), Some(key))
     }
 
     #[must_use]
@@ -168,21 +156,12 @@ mod tests {
         let permits = Permits::new(12, usize::MAX);
         let take_all = |key: u32| std::iter::from_fn(|| permits.take_fair(key).ok()).collect::<Vec<_>>();
         let (one, two, three) = (take_all(1), take_all(2), take_all(3));
-        assert_eq!((one.len(), two.len(), three.len()), (6, 3, 1));
+        assert_eq!((one.len(), two.len(), three.len()), (6, 3, 2));
         assert_eq!(permits.take_fair(1).unwrap_err(), Full { limit: 1, key: Some(1) });
-        let last = [4, 5].map(|key| permits.take_fair(key).unwrap());
-        assert_eq!((permits.take_fair(6).unwrap_err(), permits.free()), (Full { limit: 12, key: None }, 0));
+        let last = permits.take_fair(4).unwrap();
+        assert_eq!((permits.take_fair(5).unwrap_err(), permits.free()), (Full { limit: 12, key: None }, 0));
         drop((one, two, last));
-        assert_eq!(take_all(3).len(), 5, "half of all, with its own");
-    }
-
-    #[test]
-    fn many_keys_that_take_what_they_can_leave_some_to_further_ones() {
-        let permits = Permits::new(65_536, usize::MAX);
-        let take_all = |key: u32| std::iter::from_fn(|| permits.take_fair(key).ok()).collect::<Vec<_>>();
-        let all: Vec<_> = (0..250).map(take_all).collect();
-        let counts: Vec<_> = [0, 1, 2, 16, 249].map(|key: usize| all[key].len()).to_vec();
-        assert_eq!(counts, [32_768, 16_384, 252, 202, 5]);
+        assert_eq!(take_all(3).len(), 4, "half of what is left, with its own");
     }
 
     #[test]

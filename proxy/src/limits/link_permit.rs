@@ -1,8 +1,7 @@
 //! Permits of links to app servers: of the node, of the address that dials in, and of a key or an upstream.
 //!
 //! Each link takes a file descriptor. Each upstream, and each of several keys, may have as many links as are free: one
-//! app alone gets a half, two apps get a third each. Of the last quarter each gets little, so an app with few links
-//! always gets another one.
+//! app alone gets a half, two apps get a third each. So an app with few links always gets another one.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -39,7 +38,7 @@ pub(crate) enum LinkRefusal {
     #[error("this node has reached its limit of {limit} links to app servers: see --links-max")]
     Node { limit: usize },
     #[error(
-        "{holder} has reached its share of links ({limit} at present): raise --links-max and the limit of open \
+        "{holder} has reached its share of links ({limit} are left for others): raise --links-max and the limit of open \
          files, or move some app servers to another node"
     )]
     Holder { holder: LinkHolder, limit: usize },

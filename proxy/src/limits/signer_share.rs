@@ -1,13 +1,13 @@
 //! Shares of token signers in common tables.
 //!
 //! With app keys, a signer may have at most as many entries as are free: one app alone gets half of a table, two apps a
-//! third each. Of the last quarter each gets little, so an app with few entries always gets another one. With access
-//! keys only, the single signer may fill the table.
+//! third each, so an app with few entries always gets another one. With access keys only, the single signer may fill
+//! the table.
 
 use std::time::Duration;
 
 use crate::auth::Signer;
-use crate::bounded::{Full, Permit, Permits, fair_share};
+use crate::bounded::{Full, Permit, Permits};
 
 /// Minimum idle time before a full table evicts a hub or an app server without links and clients. Pending uses complete
 /// within this time.
@@ -43,7 +43,7 @@ impl SignerShare {
     /// Amount that the signer may have of a total of which this much is used.
     #[must_use]
     pub(crate) fn of(&self, total: usize, used: usize) -> usize {
-        if self.has_others { fair_share(total, total.saturating_sub(used)) } else { total }
+        if self.has_others { total.saturating_sub(used) } else { total }
     }
 
     /// Checks that neither the table nor the signer's share is full.
@@ -107,10 +107,10 @@ mod tests {
         let take = |app: &str| share(app, true).take(&table);
         let all = |app: &str| std::iter::from_fn(|| take(app).ok()).collect::<Vec<_>>();
         let (shop, news, chat) = (all("shop"), all("news"), all("chat"));
-        assert_eq!([shop.len(), news.len(), chat.len()], [8, 4, 1]);
+        assert_eq!([shop.len(), news.len(), chat.len()], [8, 4, 2]);
         assert!(take("mail").is_ok());
         let check = |own| share("mail", true).check(16, 14, own);
-        assert!(check(0).is_ok() && check(1).is_err());
+        assert!(check(1).is_ok() && check(2).is_err());
         assert_eq!(
             share("mail", true).check(16, 16, 0).unwrap_err().describe("places"),
             "16 places, which is the most"
