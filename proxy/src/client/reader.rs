@@ -159,8 +159,8 @@ impl Reader {
             }
             if self.is_paused(shard) {
                 Box::pin(self.wait_while_paused(shard)).await;
-                // Many clients may have waited for the same link.
-                takes_turn = shard.shared().turns.are_taken();
+                // Many clients may have waited for the same link. A closed client waits for its socket.
+                takes_turn = shard.shared().turns.are_taken() && !self.is_paused(shard);
             }
             step = match self.inbound.partial.release() {
                 true => shard.step(|state| self.take_held(state)),
