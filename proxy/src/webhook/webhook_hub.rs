@@ -69,7 +69,7 @@ const SLOW_ANSWER: Duration = Duration::from_secs(5);
 /// condition. From the minimum on it is reported.
 const SLOW_ANSWER_WEIGHT: u32 = 2;
 const SLOW_SUM_MIN: u32 = 3;
-const HIGHEST_SLOW_SUM: u32 = 20;
+const HIGHEST_SLOW_SUM: u32 = 6;
 
 /// Time after the last failure for which it is reported.
 const TROUBLE_TIME: Duration = Duration::from_secs(600);
@@ -219,6 +219,9 @@ impl WebhookHub {
     pub(super) fn note_duration(&self, duration: Duration) {
         let mut trouble = self.trouble();
         let is_slow = duration >= SLOW_ANSWER;
+        if trouble.slow.is_some_and(|(at, _)| at.elapsed() >= TROUBLE_TIME) {
+            trouble.slow_sum = 0;
+        }
         if is_slow {
             trouble.slow = Some((Instant::now(), duration));
             trouble.slow_sum = HIGHEST_SLOW_SUM.min(trouble.slow_sum + SLOW_ANSWER_WEIGHT);
