@@ -150,7 +150,7 @@ impl<'a> ShardSink<'a> {
 
     /// Lets the link's batches take turns with those of other apps.
     pub(super) fn in_turns(self, signer: &Signer) -> Self {
-        let line = self.shard.shared().turn_line(signer, self.pool.hub().key(), TurnSource::Links(self.shard.index()));
+        let line = self.shard.shared().turn_line(signer, Some(self.pool.hub()), TurnSource::Links(self.shard.index()));
         Self { line: Some(line), ..self }
     }
 

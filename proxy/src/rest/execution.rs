@@ -167,9 +167,8 @@ impl Execution {
 
     /// Parses the body in a turn of the caller's app, because a large body takes milliseconds.
     async fn in_turn<T>(&self, hub: &NamedHub, parse: impl FnOnce() -> T) -> T {
-        // Unknown hubs share their turns, so that names of a caller fill no table.
-        let key = hub.here().map_or("", |hub| hub.key());
-        let line = self.shared.turn_line(&self.caller.signer.signer, key, TurnSource::Rest);
+        let hub = hub.here().map(|hub| &**hub.identity());
+        let line = self.shared.turn_line(&self.caller.signer.signer, hub, TurnSource::Rest);
         line.note_work();
         let _turn = line.begin().await;
         parse()

@@ -31,6 +31,7 @@ use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
 use super::unfinished_message::UnfinishedMessages;
 use super::watch::{UpwardEnd, UpwardTrace};
+use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource};
 use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
@@ -168,10 +169,9 @@ impl ShardCore {
     /// Turns of a hub's clients. The app of a hub is found by a pass over all keys, so it is kept until the next tick.
     pub(crate) fn client_line(&mut self, hub: &Hub) -> &Arc<TurnLine> {
         let ShardContext { shared, index, .. } = &self.context;
-        self.client_lines.entry(hub.index()).or_insert_with(|| {
-            let app = shared.admission.signing_keys.owner_of(hub.name());
-            shared.turn_line(&app, hub.key(), TurnSource::Clients(*index))
-        })
+        self.client_lines
+            .entry(hub.index())
+            .or_insert_with(|| shared.turn_line(&Signer::Fleet, Some(hub.identity()), TurnSource::Clients(*index)))
     }
 
     pub(super) fn end_client_lines(&mut self) {

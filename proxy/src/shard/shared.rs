@@ -43,7 +43,7 @@ use crate::net::node_name::NodeNames;
 use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
-use crate::upstream::{AppServerId, GroupTerms, Hub, HubIndex, HubRegistry};
+use crate::upstream::{AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry};
 use crate::webhook::Webhooks;
 use admission::Admission;
 use client_result::ClientResults;
@@ -275,12 +275,15 @@ impl Shared {
         drop(self.fleet.other_nodes.set(nodes));
     }
 
-    /// Turns of an app, by the app's key; for the fleet's key, which all apps may use, by hub.
+    /// Turns of an app: of the signer, or of the hub's owner if all apps may use the signer's key. A hub without an
+    /// owner is an app of its own. Unknown hubs share their turns.
     #[must_use]
-    pub(crate) fn turn_line(&self, signer: &Signer, hub_key: &str, source: TurnSource) -> Arc<TurnLine> {
-        match signer {
-            Signer::App(_) => self.turns.line(signer, source),
-            Signer::Fleet => self.turns.line(&hub_key, source),
+    pub(crate) fn turn_line(&self, signer: &Signer, hub: Option<&HubIdentity>, source: TurnSource) -> Arc<TurnLine> {
+        let owner = |hub: &HubIdentity| self.admission.signing_keys.owner_of(hub.name());
+        match (signer, hub.map(owner)) {
+            (app @ Signer::App(_), _) => self.turns.line(app, source),
+            (Signer::Fleet, Some(app @ Signer::App(_))) => self.turns.line(&app, source),
+            (Signer::Fleet, _) => self.turns.line(&hub.map_or("", HubIdentity::key), source),
         }
     }
 
