@@ -17,7 +17,7 @@ fn transports(kind: Kind) -> &'static [Transport] {
     match kind {
         Kind::JsJson | Kind::NetJson => &[WebSockets, ServerSentEvents, LongPolling],
         Kind::JavaJson | Kind::NetMessagePack => &[WebSockets, LongPolling],
-        // The Go library loses the part of an event that it reads later, so its event streams carry only small messages.
+        // The Go library loses parts of long events, so its event streams carry only small messages.
         _ => &[WebSockets],
     }
 }
