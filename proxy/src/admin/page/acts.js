@@ -2,7 +2,7 @@
 // the problem after it.
 
 import { send } from "./api.js";
-import { byId, make, say } from "./dom.js";
+import { byId, make, setText } from "./dom.js";
 import { count, plural } from "./format.js";
 
 const KEPT_DAYS = 30;
@@ -16,24 +16,24 @@ const part = (name) => byId(`acting-${name}`);
 let shown = null;
 
 // Returns whether acts are permitted; otherwise asks for a log-in, or reports that it is not possible.
-export function mayAct(state, tell = () => {}) {
+export function mayAct(state, report = () => {}) {
   if (state.access === "act") return true;
   if (state.canLogIn) byId("login").showModal();
-  else tell("This node was started without --admin-token, so changes are disabled.");
+  else report("This node was started without --admin-token, so changes are disabled.");
   return false;
 }
 
 // Opens the dialog for an act: `title`, `fields` by name, and functions of their values: `effect`, the text of the
 // `button`, and `run`, which returns an answer or a problem.
-function ask(state, act) {
+function openDialog(state, act) {
   if (!mayAct(state)) return;
   shown = act;
-  say(part("title"), act.title);
+  setText(part("title"), act.title);
   part("fields").replaceChildren(...act.fields.map(labelled));
   part("submit").className = act.isDanger ? "danger" : "main";
   part("submit").hidden = false;
-  say(part("cancel"), "Cancel");
-  tell("", "");
+  setText(part("cancel"), "Cancel");
+  report("", "");
   refresh();
   byId("acting").showModal();
 }
@@ -57,8 +57,8 @@ function values() {
 
 function refresh() {
   const now = values();
-  say(part("effect"), shown.effect(now));
-  say(part("submit"), shown.button(now));
+  setText(part("effect"), shown.effect(now));
+  setText(part("submit"), shown.button(now));
   for (const { name, isShown } of shown.fields) {
     const isUsed = !isShown || isShown(now);
     part(name).parentElement.hidden = !isUsed;
@@ -66,30 +66,30 @@ function refresh() {
   }
 }
 
-function tell(answer, problem) {
-  say(part("answer"), answer);
-  say(part("problem"), problem);
+function report(answer, problem) {
+  setText(part("answer"), answer);
+  setText(part("problem"), problem);
 }
 
 part("fields").addEventListener("input", () => {
   shown.change?.();
-  tell("", "");
+  report("", "");
   refresh();
 });
 part("cancel").addEventListener("click", () => byId("acting").close());
 part("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const act = shown;
-  tell("", "");
+  report("", "");
   part("submit").disabled = true;
   const { answer, problem, isDone } = await act.run(values());
   part("submit").disabled = false;
   if (act !== shown) return;
-  tell(answer ?? "", problem ?? "");
+  report(answer ?? "", problem ?? "");
   refresh();
   if (!isDone) return;
   part("submit").hidden = true;
-  say(part("cancel"), "Close");
+  setText(part("cancel"), "Close");
 });
 
 const silent = (missing) => (missing.length ? ` No answer from ${missing.join(", ")}.` : "");
@@ -97,7 +97,7 @@ const silent = (missing) => (missing.length ? ` No answer from ${missing.join(",
 // ------------------------------------------------------------------------------------------- users
 
 export function revokeTokens(state, user) {
-  ask(state, {
+  openDialog(state, {
     title: `Revoke the tokens of ${user}?`,
     isDanger: true,
     fields: [
@@ -124,7 +124,7 @@ export function revokeTokens(state, user) {
 // Changes the groups of a client, or of the connections of a user.
 export function changeGroups(state, { hub, client, user, group }) {
   const who = client ? `the client ${client}` : `the connections of the user ${user}`;
-  ask(state, {
+  openDialog(state, {
     title: "Change groups",
     fields: [
       { name: "step", label: "Change", choices: [["join", "Join a group"], ["leave", "Leave a group"]], value: "join" },
@@ -157,7 +157,7 @@ export function rebalance(state, node) {
   let planned = null;
   const goal = ({ to, percent, node, per_second }) =>
     ({ to, per_second, ...(to === "percent" ? { percent } : {}), ...(to === "node" ? { node } : {}) });
-  ask(state, {
+  openDialog(state, {
     title: "Rebalance clients",
     fields: [
       { name: "to", label: "Goal", choices: GOALS, value: node ? "node" : "mean" },
@@ -187,7 +187,7 @@ export function rebalance(state, node) {
 }
 
 export function stopRebalance(state) {
-  ask(state, {
+  openDialog(state, {
     title: "Stop the rebalance?",
     fields: [],
     effect: () => "No further clients leave their nodes. Clients that have left stay at their new nodes.",

@@ -2,7 +2,7 @@
 
 import { mayAct } from "./acts.js";
 import { send } from "./api.js";
-import { byId, make, say } from "./dom.js";
+import { byId, make, setText } from "./dom.js";
 import { plural } from "./format.js";
 import { hubsOf } from "./nodes.js";
 
@@ -27,7 +27,7 @@ export function openAnnouncing(state, { hub, ...receivers } = {}) {
     field("to").value = ["client", "group", "user"].find((kind) => known[kind]) ?? "";
     field("name").value = known[field("to").value] ?? "";
   }
-  tell("", "");
+  report("", "");
   describe(state);
   byId("announcing").showModal();
 }
@@ -44,7 +44,7 @@ function describe(state) {
     user: `the connections of the user ${name || "…"} at the hub ${hub}`,
     client: `the client ${name || "…"} of the hub ${hub}`,
   };
-  say(field("effect"), `Calls ${field("target").value || "…"} at ${receivers[to] ?? all}.`);
+  setText(field("effect"), `Calls ${field("target").value || "…"} at ${receivers[to] ?? all}.`);
 }
 
 export function watchAnnouncing(state) {
@@ -60,18 +60,18 @@ export function watchAnnouncing(state) {
 }
 
 async function announce() {
-  tell("", "");
+  report("", "");
   const body = { hub: field("hub").value, target: field("target").value, arguments: argumentsOf(field("arguments").value) };
-  if (!body.arguments) return tell("", "The arguments are not a JSON list, such as [\"We restart in five minutes.\"]");
+  if (!body.arguments) return report("", "The arguments are not a JSON list, such as [\"We restart in five minutes.\"]");
   const to = field("to").value;
   if (to) body[to] = field("name").value;
   field("submit").disabled = true;
   const answer = await send("/api/announce", body);
   field("submit").disabled = false;
-  if (!answer.ok) return tell("", answer.problem);
+  if (!answer.ok) return report("", answer.problem);
   const { nodes, clients, missing } = answer.value;
   const silent = missing.length ? `No answer, so their clients may have missed the message: ${missing.join(", ")}` : "";
-  tell(`Given to ${plural(clients, "client")} at ${plural(nodes, "node")}.`, silent);
+  report(`Given to ${plural(clients, "client")} at ${plural(nodes, "node")}.`, silent);
 }
 
 function argumentsOf(text) {
@@ -83,7 +83,7 @@ function argumentsOf(text) {
   }
 }
 
-function tell(answer, problem) {
-  say(field("answer"), answer);
-  say(field("problem"), problem);
+function report(answer, problem) {
+  setText(field("answer"), answer);
+  setText(field("problem"), problem);
 }

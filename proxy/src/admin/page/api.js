@@ -8,7 +8,7 @@ const PREFIX = new URL("../", import.meta.url).pathname.slice(0, -1).replace(OBS
 // Path of the page and its part of the API, which the session cookie is limited to.
 export const HOME = PREFIX + OBSERVER;
 
-async function ask(path, options) {
+async function request(path, options) {
   try {
     const response = await fetch(HOME + path, { credentials: "same-origin", ...options });
     const value = await response.json().catch(() => ({}));
@@ -22,10 +22,10 @@ async function ask(path, options) {
 export const read = (path, parameters = {}) => {
   const given = Object.entries(parameters).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const query = new URLSearchParams(given).toString();
-  return ask(query ? `${path}?${query}` : path);
+  return request(query ? `${path}?${query}` : path);
 };
 
 export const send = (path, body = {}, method = "POST") =>
-  ask(path, { method, headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: JSON.stringify(body) });
+  request(path, { method, headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: JSON.stringify(body) });
 
 export const pathOf = (id) => `/api/clients/${encodeURIComponent(id)}`;

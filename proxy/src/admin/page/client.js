@@ -6,7 +6,7 @@
 import { changeGroups, mayAct, revokeTokens } from "./acts.js";
 import { openAnnouncing } from "./announce.js";
 import { HOME, pathOf, read, send } from "./api.js";
-import { byId, draw, keyed, make, say, set } from "./dom.js";
+import { byId, draw, keyed, make, setText, set } from "./dom.js";
 import { age, bytes, count, dateTime, protocol, rate, time, transport } from "./format.js";
 import { Life } from "./life.js";
 import { appOfClient, isWebhook } from "./nodes.js";
@@ -67,7 +67,7 @@ async function load(of) {
   const answer = await read(pathOf(of.id));
   if (of !== shown) return;
   if (answer.status === 404) return over(of);
-  if (!answer.ok) return say(byId("client-note"), answer.problem);
+  if (!answer.ok) return setText(byId("client-note"), answer.problem);
   facts(of, answer.value);
 }
 
@@ -75,7 +75,7 @@ function over(of) {
   if (of.isOver) return;
   of.isOver = true;
   of.stream?.close();
-  say(byId("client-note"), "This connection has ended.");
+  setText(byId("client-note"), "This connection has ended.");
   explain(of);
   panel.dataset.state = "over";
   byId("client-end").disabled = true;
@@ -89,7 +89,7 @@ async function explain(of) {
   of.life.end(answer.ok ? answer.value : null, Date.now());
   if (!answer.ok || !answer.value.text) return;
   const { text, detail } = answer.value;
-  say(byId("client-note"), `This connection has ended: ${text}${detail ? ` (${detail})` : ""}.`);
+  setText(byId("client-note"), `This connection has ended: ${text}${detail ? ` (${detail})` : ""}.`);
 }
 
 const id = (text) => `client-${text}`;
@@ -150,8 +150,8 @@ function facts(of, client) {
   of.user = client.user;
   showFacts(all);
   offerActs(of, client);
-  say(byId("client-title"), client.user ?? "Client");
-  of.life.learn({ ...client, appName: app }, Date.now());
+  setText(byId("client-title"), client.user ?? "Client");
+  of.life.update({ ...client, appName: app }, Date.now());
 }
 
 function offerActs(of, { id: client, hub, user }) {
@@ -166,14 +166,14 @@ function offerActs(of, { id: client, hub, user }) {
 function showFacts(all) {
   keyed(byId("client-facts"), all, ([key]) => key,
     ([key, name]) => make("div", {}, make("dt", {}, name), make("dd", { id: `client-fact-${key}` })),
-    (element, [, , value]) => say(element.lastChild, value));
+    (element, [, , value]) => setText(element.lastChild, value));
 }
 
 function pastFacts(of, past) {
   const [begin, end] = [past.openedMs, past.closedMs];
   const isRefused = past.state === "refused";
-  say(byId("client-title"), past.user ?? "Client");
-  say(byId("client-note"), `This connection ${isRefused ? "was refused" : "has ended"}: ${past.text}${past.detail ? ` (${past.detail})` : ""}.`);
+  setText(byId("client-title"), past.user ?? "Client");
+  setText(byId("client-note"), `This connection ${isRefused ? "was refused" : "has ended"}: ${past.text}${past.detail ? ` (${past.detail})` : ""}.`);
   showFacts([
     ["ended", isRefused ? "Refused" : "Ended", `${dateTime(end)}, ${age((Date.now() - end) / 1000)} ago`],
     ["cause", "Cause", past.cause],
@@ -227,7 +227,7 @@ function rates({ amounts }) {
     const speed = per(way, "bytes");
     return `${arrow} ${rate(per(way, "messages"))}, ${speed === undefined ? "–" : `${bytes(speed)}/s`}`;
   };
-  say(byId("client-rates"), `${text("up", "↑")}   ${text("down", "↓")}`);
+  setText(byId("client-rates"), `${text("up", "↑")}   ${text("down", "↓")}`);
   spark(amounts);
 }
 
@@ -258,14 +258,14 @@ function messages(of) {
   byId("client-empty").hidden = of.messages.length > 0;
 }
 
-const isPermitted = (of) => mayAct(of.state, (text) => say(byId("client-note"), text));
+const isPermitted = (of) => mayAct(of.state, (text) => setText(byId("client-note"), text));
 
 function togglePayloads(of) {
   if (!isPermitted(of)) return;
   of.withPayloads = !of.withPayloads;
   const button = byId("client-payloads");
   set(button, "aria-pressed", of.withPayloads);
-  say(button, of.withPayloads ? "Hide payloads" : "Show payloads");
+  setText(button, of.withPayloads ? "Hide payloads" : "Show payloads");
   if (!of.withPayloads) {
     of.messages = of.messages.map(({ payload, ...message }) => ({ ...message, key: `hidden ${message.key}` }));
     messages(of);
@@ -275,9 +275,9 @@ function togglePayloads(of) {
 
 function askToClose(of) {
   if (!isPermitted(of)) return;
-  say(byId("closing-title"), of.user ? `Close this client of ${of.user}?` : "Close this client?");
+  setText(byId("closing-title"), of.user ? `Close this client of ${of.user}?` : "Close this client?");
   byId("closing-reason").value = "";
-  say(byId("closing-problem"), "");
+  setText(byId("closing-problem"), "");
   byId("closing").showModal();
 }
 
@@ -288,7 +288,7 @@ byId("closing-form").addEventListener("submit", async (event) => {
   if (!of) return byId("closing").close();
   const reason = byId("closing-reason").value.trim();
   const answer = await send(`${pathOf(of.id)}/close`, reason ? { reason } : {});
-  if (!answer.ok) return say(byId("closing-problem"), answer.problem);
+  if (!answer.ok) return setText(byId("closing-problem"), answer.problem);
   byId("closing").close();
   if (of === shown) over(of);
 });

@@ -1,7 +1,7 @@
 // What is wrong now: a banner with the active conditions of all nodes, and the history of the last day.
 
 import { read } from "./api.js";
-import { byId, keyed, make, say, set } from "./dom.js";
+import { byId, keyed, make, setText, set } from "./dom.js";
 import { age, plural } from "./format.js";
 
 // List that shows the subject of a condition, by the beginning of the condition's name.
@@ -43,10 +43,10 @@ export class Conditions {
     const errors = rows.filter((row) => row.severity === "error").length;
     byId("wrong").hidden = rows.length === 0;
     set(byId("wrong"), "data-severity", errors > 0 ? "error" : "warning");
-    say(byId("wrong-title"), `What is wrong now: ${plural(errors, "error")}, ${plural(rows.length - errors, "warning")}`);
+    setText(byId("wrong-title"), `What is wrong now: ${plural(errors, "error")}, ${plural(rows.length - errors, "warning")}`);
     keyed(byId("wrong-list"), rows, (row) => row.key, (row) => this.make(row), (element, row) => {
-      say(element.querySelector(".detail"), row.detail);
-      say(element.querySelector(".small"), whereOf(row, fleet.atMs));
+      setText(element.querySelector(".detail"), row.detail);
+      setText(element.querySelector(".small"), whereOf(row, fleet.atMs));
     });
     if (Date.now() - this.historyAt > HISTORY_MS) this.showHistory();
     return rows.length;
@@ -68,10 +68,10 @@ export class Conditions {
     if (!answer.ok) return;
     const ended = answer.value.conditions.filter((one) => one.endedMs);
     byId("history").hidden = ended.length === 0;
-    say(byId("history-count"), `${plural(ended.length, "condition")} ended in the last day`);
+    setText(byId("history-count"), `${plural(ended.length, "condition")} ended in the last day`);
     const textOf = (one) =>
       `${new Date(one.sinceMs).toLocaleTimeString("en-GB")} at ${one.node}, for ${age((one.endedMs - one.sinceMs) / 1000)}: ${one.text}: ${one.subject}: ${one.detail}`;
     const keyOf = (one) => `${one.node} ${one.name} ${one.subject} ${one.sinceMs}`;
-    keyed(byId("history-list"), ended, keyOf, (one) => make("li", { "data-severity": one.severity }), (element, one) => say(element, textOf(one)));
+    keyed(byId("history-list"), ended, keyOf, (one) => make("li", { "data-severity": one.severity }), (element, one) => setText(element, textOf(one)));
   }
 }

@@ -22,7 +22,7 @@ export function set(element, name, value) {
   else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
 }
 
-export function say(element, text) {
+export function setText(element, text) {
   if (element.textContent !== String(text)) element.textContent = text;
 }
 

@@ -4,7 +4,7 @@
 // Few clients are drawn one by one, each with its path to its app server. Many are drawn as circles by node and hub,
 // with areas proportional to their numbers, so the picture has the same size for twenty clients and for a million.
 
-import { draw, keyed, pressed, say, set } from "./dom.js";
+import { draw, keyed, pressed, setText, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { appLabel, appOfClient, isMissed, isWebhook, rowStateOf } from "./nodes.js";
 
@@ -72,7 +72,7 @@ export class Graph {
     this.fleet = fleet;
     const total = fleet.nodes.reduce((all, node) => all + node.clients, 0);
     const isSingle = total <= DOTS_MAX && fleet.nodes.every((node) => node.individuals);
-    this.learnHubs(fleet);
+    this.updateHubs(fleet);
     this.at = narrow.matches ? NARROW : WIDE;
     const nodes = this.placeNodes(fleet, isSingle);
     const apps = this.placeApps(fleet, nodes.height);
@@ -90,10 +90,10 @@ export class Graph {
     const instances = new Set(fleet.nodes.flatMap((node) => node.links.map((link) => link.app)));
     const [ways, many] = [plural(fleet.nodes.length, "node"), plural(instances.size, "app server")];
     const text = `${plural(total, "client")} at ${ways}, ${many}. The lists below show the same.`;
-    say(document.getElementById("graph-text"), text);
+    setText(document.getElementById("graph-text"), text);
   }
 
-  learnHubs(fleet) {
+  updateHubs(fleet) {
     for (const hub of fleet.nodes.flatMap((node) => node.hubs.map((hub) => hub.name))) {
       if (!this.hubs.includes(hub)) this.hubs.push(hub);
     }
@@ -247,7 +247,7 @@ export class Graph {
       set(element, "data-clients", way.clients);
       set(element, "data-open", way.open);
       set(flow, "data-flow", speed(way.node.rates));
-      say(title, `${way.node.name} → ${way.app.label}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} assigned there`);
+      setText(title, `${way.node.name} → ${way.app.label}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} assigned there`);
     });
   }
 
@@ -268,16 +268,16 @@ export class Graph {
       const share = Math.min(1, (node.process.cpuPercent ?? 0) / (100 * Math.max(1, node.host.cores)));
       set(element, "transform", `translate(${x} ${middle - height / 2})`);
       set(element, "data-state", rowStateOf(node));
-      say(clients, short(node.clients));
-      say(name, cut(node.name, room(nameChars, short(node.clients))));
-      say(up, `↑ ${rate(node.rates?.messagesUp)}`);
-      say(down, `↓ ${rate(node.rates?.deliveries)}`);
+      setText(clients, short(node.clients));
+      setText(name, cut(node.name, room(nameChars, short(node.clients))));
+      setText(up, `↑ ${rate(node.rates?.messagesUp)}`);
+      setText(down, `↓ ${rate(node.rates?.deliveries)}`);
       set(level, "width", (track * share).toFixed(1));
-      say(cpu, `CPU ${percent(node.process.cpuPercent)}`);
-      say(memory, `${bytes(node.process.memoryBytes)}`);
+      setText(cpu, `CPU ${percent(node.process.cpuPercent)}`);
+      setText(memory, `${bytes(node.process.memoryBytes)}`);
       const problem = isMissed(node) ? `. It is ${node.state}` : node.notReady.length ? `. Not ready: ${node.notReady.join("; ")}` : "";
       set(element, "aria-label", `Node ${node.name}, ${plural(node.clients, "client")}${problem}. List them`);
-      say(title, `${node.name}\n${node.address}\nversion ${node.version}${problem}`);
+      setText(title, `${node.name}\n${node.address}\nversion ${node.version}${problem}`);
     });
   }
 
@@ -296,15 +296,15 @@ export class Graph {
       set(element, "data-state", app.isLeaving || app.open < app.size ? "part" : "open");
       const [shown, detail] = textsOf(app, this.mergesWebhooks);
       // Digits need less room than letters.
-      say(name, cut(shown, /:\d+$/.test(shown) ? nameChars : nameChars - 5));
+      setText(name, cut(shown, /:\d+$/.test(shown) ? nameChars : nameChars - 5));
       set(name, "data-long", shown.length > longChars);
-      say(clients, short(app.clients));
+      setText(clients, short(app.clients));
       const ofAll = detailChars ? plural(app.size, "link") : count(app.size);
-      say(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${ofAll}`);
-      say(hubs, detailChars ? cut(detail, detailChars) : "");
+      setText(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${ofAll}`);
+      setText(hubs, detailChars ? cut(detail, detailChars) : "");
       set(element, "aria-label", `App server ${app.label}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
       const lines = [app.appName, app.address, isWebhook(app) ? "" : `instance ${app.id}`, isNamed(app) ? `group ${app.group}` : "", [...app.hubs].join(", ")];
-      say(title, lines.filter(Boolean).join("\n"));
+      setText(title, lines.filter(Boolean).join("\n"));
     });
   }
 
@@ -348,7 +348,7 @@ export class Graph {
     const text = `Client ${client.user ?? client.id} of ${client.hub} at node ${node.name}, ${home}`;
     set(element, "data-state", client.state);
     set(element, "aria-label", text);
-    say(element.lastChild, text);
+    setText(element.lastChild, text);
   }
 
   circle({ hub, node }) {
@@ -364,11 +364,11 @@ export class Graph {
     set(circle, "r", radius.toFixed(1));
     set(text, "class", radius < 20 ? "count outside" : "count");
     set(text, "y", radius < 20 ? (radius + 13).toFixed(0) : 4);
-    say(text, short(hub.clients));
+    setText(text, short(hub.clients));
     set(element, "data-clients", hub.clients);
     const told = `${plural(hub.clients, "client")} of ${name} at node ${node.name}`;
     set(element, "aria-label", `${told}. List them`);
-    say(title, told);
+    setText(title, told);
   }
 
   // Path of one client to its app server.
@@ -391,7 +391,7 @@ export class Graph {
       entry.className = this.colour(name);
       return entry;
     };
-    keyed(this.legend, hubs, ({ name }) => name, create, (element, hub) => say(element, `${hub.name} ${short(hub.clients)}`));
+    keyed(this.legend, hubs, ({ name }) => name, create, (element, hub) => setText(element, `${hub.name} ${short(hub.clients)}`));
   }
 }
 

@@ -1,7 +1,7 @@
 // The life of one client as a line: connects, changes of app server or node, disconnects and its end. The node reports
 // the current state; changes are derived from consecutive reports.
 
-import { byId, draw, keyed, make, say, set } from "./dom.js";
+import { byId, draw, keyed, make, setText, set } from "./dom.js";
 import { time } from "./format.js";
 
 // The first event is kept; of the others, the oldest are dropped.
@@ -26,7 +26,7 @@ export class Life {
   }
 
   // Applies a report of the node.
-  learn(client, nowMs) {
+  update(client, nowMs) {
     const { before } = this;
     if (!before) this.add(nowMs - client.ageS * 1000, "connected", "good");
     if (before && before.node !== client.node) this.add(nowMs, `moved from ${before.node} to ${client.node}`, "warm");
@@ -85,6 +85,6 @@ export class Life {
       (element, event) => set(element, "d", `M${x(event.atMs)} ${MIDDLE}h0`));
     keyed(byId("client-events"), this.events, (event) => event.key,
       (event) => make("li", { "data-tone": event.tone }, make("time", {}), make("span", {}, event.text)),
-      (element, event) => say(element.firstChild, time(event.atMs).slice(0, 8)));
+      (element, event) => setText(element.firstChild, time(event.atMs).slice(0, 8)));
   }
 }

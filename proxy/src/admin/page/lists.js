@@ -3,7 +3,7 @@
 import { changeGroups, rebalance, revokeTokens, stopRebalance } from "./acts.js";
 import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
-import { byId, make, say, set } from "./dom.js";
+import { byId, make, setText, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
 import { Table, appOfClient, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable } from "./nodes.js";
 import { Trace } from "./trace.js";
@@ -78,8 +78,8 @@ export class Lists {
   }
 
   show(fleet) {
-    for (const pages of Object.values(this.pages)) pages.learn(fleet);
-    this.trace.learn(fleet);
+    for (const pages of Object.values(this.pages)) pages.update(fleet);
+    this.trace.update(fleet);
     this.stop.hidden = !fleet.nodes.some((node) => node.rebalance?.state === "running");
     if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
@@ -130,7 +130,7 @@ class Pages {
   }
 
   // Updates the choices.
-  learn(fleet) {
+  update(fleet) {
     const choices = { node: fleet.nodes.map((node) => node.name), hub: hubsOf(fleet).map((hub) => hub.name) };
     for (const [name, known] of Object.entries(choices)) {
       const select = this.fields[name];
@@ -168,7 +168,7 @@ class Pages {
   async load() {
     const values = Object.fromEntries(Object.entries(this.fields).map(([name, input]) => [name, input.value.trim()]));
     if (this.kind !== "clients" && !values.hub) return;
-    if (values.group && !values.hub) return this.tell([], "A group belongs to a hub: choose the hub.");
+    if (values.group && !values.hub) return this.report([], "A group belongs to a hub: choose the hub.");
     const number = ++this.number;
     this.isLoading = true;
     const answer = await read(`/api/${this.kind}`, { ...values, limit: LIMIT, after: this.after });
@@ -176,16 +176,16 @@ class Pages {
     this.loadedAt = Date.now();
     // A later request wins.
     if (number !== this.number) return;
-    if (!answer.ok) return this.tell([], answer.problem);
+    if (!answer.ok) return this.report([], answer.problem);
     this.next = answer.value.next;
     const items = answer.value.items;
     const rows = this.kind === "clients" ? items : items.map(([name, clients]) => ({ name, clients, hub: values.hub, [this.kind === "groups" ? "group" : "user"]: name }));
-    this.tell(rows, `Page ${this.before.length + 1}, ${count(rows.length)} shown`);
+    this.report(rows, `Page ${this.before.length + 1}, ${count(rows.length)} shown`);
   }
 
-  tell(rows, note) {
+  report(rows, note) {
     this.table.show(rows);
-    say(this.note, note);
+    setText(this.note, note);
     this.back.disabled = this.before.length === 0;
     this.more.disabled = !this.next;
   }

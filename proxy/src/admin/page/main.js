@@ -4,7 +4,7 @@ import { offerAnnouncing, watchAnnouncing } from "./announce.js";
 import { HOME, read, send } from "./api.js";
 import { closeClient, openClient, openPast, refreshClient } from "./client.js";
 import { Conditions } from "./conditions.js";
-import { byId, keyed, make, say, set } from "./dom.js";
+import { byId, keyed, make, setText, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { Graph } from "./graph.js";
 import { Lists } from "./lists.js";
@@ -51,7 +51,7 @@ setInterval(() => {
 }, 1000);
 
 function tellLive(isLive) {
-  say(byId("live"), isLive ? "live" : "no news: connecting again");
+  setText(byId("live"), isLive ? "live" : "no news: connecting again");
   byId("live").dataset.live = isLive;
 }
 
@@ -92,7 +92,7 @@ function sum(fleet) {
     ([name]) => name,
     ([name, , id]) => make("div", {}, make("dt", {}, name), make("dd", { id: `sum-${id}` })),
     (element, [, value, , isBad]) => {
-      say(element.lastChild, value);
+      setText(element.lastChild, value);
       set(element.lastChild, "data-bad", isBad);
     },
   );
@@ -115,7 +115,7 @@ async function checkAccess() {
   if (!answer.ok) return;
   Object.assign(state, answer.value);
   const mayAct = state.access === "act";
-  say(byId("access"), mayAct ? "may act" : "read-only");
+  setText(byId("access"), mayAct ? "may act" : "read-only");
   byId("access").title = mayAct || state.canLogIn ? "" : "This node was started without --admin-token, so log-in is disabled";
   byId("log-in").hidden = mayAct || !state.canLogIn;
   byId("log-out").hidden = !mayAct;
@@ -130,12 +130,12 @@ byId("login").addEventListener("close", () => {
   // This event comes late: the dialog may be open again, with a new token.
   if (byId("login").open) return;
   byId("login-token").value = "";
-  say(byId("login-problem"), "");
+  setText(byId("login-problem"), "");
 });
 byId("login-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await send("/api/login", { token: byId("login-token").value });
-  if (!answer.ok) return say(byId("login-problem"), answer.problem);
+  if (!answer.ok) return setText(byId("login-problem"), answer.problem);
   byId("login").close();
   await checkAccess();
   refreshClient(state.fleet, true);
@@ -151,11 +151,11 @@ watchAnnouncing(state);
 byId("find").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = byId("find-text").value.trim();
-  say(byId("find-note"), "");
-  if (text) say(byId("find-note"), (await find(text)) ?? "");
+  setText(byId("find-note"), "");
+  if (text) setText(byId("find-note"), (await find(text)) ?? "");
 });
 
-byId("find-text").addEventListener("input", () => say(byId("find-note"), ""));
+byId("find-text").addEventListener("input", () => setText(byId("find-note"), ""));
 
 // Shows the client with this id, the clients of this user, or the end of the connection with this id. Returns the
 // problem, if nothing is found.

@@ -1,6 +1,6 @@
 // Nodes, links and hubs as tables: the numbers behind the picture.
 
-import { keyed, make, say, set } from "./dom.js";
+import { keyed, make, setText, set } from "./dom.js";
 import { age, bytes, count, percent, protocol, rate, short, transport } from "./format.js";
 
 // A table that reuses its rows. Columns are [heading, text of a row, kind], acts [name of a button, function of a row].
@@ -36,7 +36,7 @@ export class Table {
     keyed(this.body, rows, this.keyOf, create, (element, row) => {
       this.columns.forEach(([, text], index) => {
         const cell = element.children[index];
-        say(cell.firstElementChild ?? cell, text(row));
+        setText(cell.firstElementChild ?? cell, text(row));
       });
       set(element, "data-state", row.rowState);
     });

@@ -2,7 +2,7 @@
 // and app servers. Data is kept here for the hour, so that the fleet's history does not change when a node leaves.
 
 import { read } from "./api.js";
-import { byId, draw, keyed, make, say, set } from "./dom.js";
+import { byId, draw, keyed, make, setText, set } from "./dom.js";
 import { bytes, count, milliseconds, percent, rate, short } from "./format.js";
 import { isWebhook } from "./nodes.js";
 
@@ -108,12 +108,12 @@ export class Timeline {
     this.isLoading = true;
     const answer = await read("/api/timeline", { since: Math.max(0, this.atMs - OVERLAP_MS) });
     this.isLoading = false;
-    if (!answer.ok) return say(byId("timeline-note"), answer.problem);
-    this.learn(answer.value);
+    if (!answer.ok) return setText(byId("timeline-note"), answer.problem);
+    this.update(answer.value);
     this.show();
   }
 
-  learn(told) {
+  update(told) {
     this.atMs = told.atMs;
     const oldest = stepOf(told.atMs) - STEPS - 1;
     for (const node of this.nodes.values()) node.isHere = false;
@@ -125,7 +125,7 @@ export class Timeline {
         node.samples.set(stepOf(ms), Object.fromEntries(FIGURES.map(({ key }) => [key, part[key]?.[index]])));
         node.last = Math.max(node.last, stepOf(ms));
       });
-      part.marks.forEach((mark) => this.learnMark(mark));
+      part.marks.forEach((mark) => this.updateMark(mark));
     }
     for (const [instance, node] of this.nodes) {
       for (const step of node.samples.keys()) if (step < oldest) node.samples.delete(step);
@@ -133,10 +133,10 @@ export class Timeline {
     }
     this.marks = this.marks.filter((mark) => stepOf(mark.atMs) >= oldest).slice(-MARKS_MAX);
     const late = told.missing.length ? `No answer from ${told.missing.join(", ")}` : "";
-    say(byId("timeline-note"), late);
+    setText(byId("timeline-note"), late);
   }
 
-  learnMark(mark) {
+  updateMark(mark) {
     const isSame = (known) =>
       known.id === mark.id && known.change === mark.change && Math.abs(known.atMs - mark.atMs) < SAME_MARK_MS;
     const known = this.marks.find(isSame);
@@ -148,7 +148,7 @@ export class Timeline {
   show() {
     this.end = stepOf(this.atMs);
     this.steps = this.span();
-    say(byId("timeline-title"), this.steps === STEPS ? "Last hour" : `Last ${this.steps / 6} minutes`);
+    setText(byId("timeline-title"), this.steps === STEPS ? "Last hour" : `Last ${this.steps / 6} minutes`);
     this.showChoice();
     const chosen = byId("timeline-node").value;
     const nodes = [...this.nodes.values()].filter((node) => !chosen || node.name === chosen);
@@ -199,8 +199,8 @@ export class Timeline {
         make("time", {}), make("span", {}, `${party} `, make("strong", {}, name), ` ${change}`));
     };
     keyed(byId("timeline-marks"), newest, (mark) => mark.key, create,
-      (element, mark) => say(element.firstChild, clock(mark.atMs, true)));
-    say(byId("timeline-count"), newest.length ? `Joined and left (${count(newest.length)})` : "No node or app server joined or left");
+      (element, mark) => setText(element.firstChild, clock(mark.atMs, true)));
+    setText(byId("timeline-count"), newest.length ? `Joined and left (${count(newest.length)})` : "No node or app server joined or left");
     byId("timeline-came").hidden = false;
   }
 
@@ -234,7 +234,7 @@ export class Timeline {
     if (!this.known) return;
     const index = this.pointed ?? this.known.findLastIndex((values) => values.clients !== null);
     for (const chart of this.charts) chart.point(this.known[index], this.pointed);
-    say(byId("timeline-at"), this.pointed === null ? "" : this.momentOf(this.end - this.steps + this.pointed));
+    setText(byId("timeline-at"), this.pointed === null ? "" : this.momentOf(this.end - this.steps + this.pointed));
   }
 }
 
@@ -288,10 +288,10 @@ class Chart {
     set(this.line, "d", line || null);
     set(this.area, "d", (!hasCauses && area) || null);
     if (hasCauses) this.stack(known.map((one) => one[key]), y);
-    say(this.most, text(most).replace(/\.0 /, " "));
+    setText(this.most, text(most).replace(/\.0 /, " "));
     const [from, middle] = this.times.children;
-    say(from, clock((end - steps) * STEP_MS));
-    say(middle, clock((end - steps / 2) * STEP_MS));
+    setText(from, clock((end - steps) * STEP_MS));
+    setText(middle, clock((end - steps / 2) * STEP_MS));
     keyed(this.lines, marks.filter((mark) => mark.x >= 0), (mark) => mark.key,
       (mark) => draw("line", { y1: 0, y2: 100, "data-tone": toneOf(mark), "data-party": mark.party }),
       (element, mark) => ["x1", "x2"].forEach((side) => set(element, side, mark.x)));
@@ -320,20 +320,20 @@ class Chart {
     });
   }
 
-  tellCauses(causes) {
+  showCauses(causes) {
     const rows = (this.shown ?? []).map((name, index) => ({ name, index, value: valueOf(causes ?? {}, name, this.shown) }));
     keyed(this.causes, rows, ({ name }) => name, ({ name }) => make("li", {}, make("span", {}, name.replaceAll("_", " ")), " ", make("b")),
       (element, { name, index, value }) => {
         set(element, "class", classOf(name, index));
-        say(element.lastChild, this.figure.text(value));
+        setText(element.lastChild, this.figure.text(value));
       });
   }
 
   point(values, pointed) {
     const causes = values?.[this.figure.key];
     const value = this.figure.hasCauses && causes ? total(causes) : causes;
-    if (this.figure.hasCauses) this.tellCauses(causes);
-    say(this.value, value === null || value === undefined ? "–" : this.figure.text(value));
+    if (this.figure.hasCauses) this.showCauses(causes);
+    setText(this.value, value === null || value === undefined ? "–" : this.figure.text(value));
     set(this.rule, "hidden", pointed === null);
     ["x1", "x2"].forEach((side) => set(this.rule, side, pointed ?? 0));
   }

@@ -4,7 +4,7 @@
 // a duration on one clock, so a bar can show them side by side.
 
 import { HOME, read } from "./api.js";
-import { byId, draw, keyed, make, say, set } from "./dom.js";
+import { byId, draw, keyed, make, setText, set } from "./dom.js";
 import { bytes, count, milliseconds, time } from "./format.js";
 import { hubsOf } from "./nodes.js";
 
@@ -53,7 +53,7 @@ export class Trace {
   }
 
   // Updates the choices.
-  learn(fleet) {
+  update(fleet) {
     const wanted = ["", ...hubsOf(fleet).map((hub) => hub.name)];
     if (wanted.join("\n") === [...this.hub.options].map((option) => option.value).join("\n")) return;
     const chosen = this.hub.value;
@@ -89,8 +89,8 @@ export class Trace {
     if (this.hub.value) query.hub = this.hub.value;
     const stream = new EventSource(`${HOME}/api/trace?${new URLSearchParams(query)}`);
     this.stream = stream;
-    say(this.button, "Stop");
-    say(this.note, "Asking the nodes…");
+    setText(this.button, "Stop");
+    setText(this.note, "Asking the nodes…");
     stream.addEventListener("trace", (event) => stream === this.stream && this.take(JSON.parse(event.data)));
     stream.addEventListener("error", () => stream === this.stream && this.broken(query));
   }
@@ -99,12 +99,12 @@ export class Trace {
     this.stream?.close();
     this.stream = null;
     clearInterval(this.clock);
-    say(this.button, "Trace");
-    say(this.note, `${text} ${this.sum()}`);
+    setText(this.button, "Trace");
+    setText(this.note, `${text} ${this.sum()}`);
   }
 
   fail(text) {
-    say(this.problem, text);
+    setText(this.problem, text);
   }
 
   // A browser would reconnect automatically, and does not show the reason of a refusal.
@@ -133,9 +133,9 @@ export class Trace {
   begin({ seconds }) {
     const ends = Date.now() + seconds * 1000;
     clearInterval(this.clock);
-    const tell = () => say(this.note, `${Math.max(0, Math.ceil((ends - Date.now()) / 1000))} s left. ${this.sum()}`);
-    this.clock = setInterval(tell, 500);
-    tell();
+    const report = () => setText(this.note, `${Math.max(0, Math.ceil((ends - Date.now()) / 1000))} s left. ${this.sum()}`);
+    this.clock = setInterval(report, 500);
+    report();
   }
 
   takeNode({ node, state, problem }) {
@@ -224,8 +224,8 @@ function update(row, message, longest) {
   const rest = width - at > 0.5 ? [draw("rect", { class: "hop-rest", x: at.toFixed(2), y: 0, width: (width - at).toFixed(2), height: 10 })] : [];
   bar.replaceChildren(...parts, ...rest);
   set(row, "title", text);
-  say(row.querySelector(".total"), total > 0 ? milliseconds(total) : "");
-  say(row.querySelector(".outcome"), [text, outcomeOf(message)].filter(Boolean).join(" · "));
+  setText(row.querySelector(".total"), total > 0 ? milliseconds(total) : "");
+  setText(row.querySelector(".outcome"), [text, outcomeOf(message)].filter(Boolean).join(" · "));
 }
 
 function outcomeOf(message) {
