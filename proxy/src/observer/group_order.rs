@@ -48,6 +48,8 @@ pub(crate) enum GroupOrderError {
     UnknownHub,
     #[error("no reachable node has this client connection")]
     UnknownClient(String),
+    #[error("no reachable node has a connection of this user at this hub")]
+    UnknownUser,
     #[error("has {0} bytes, but at most {1} are allowed: see --group-name-max-bytes")]
     NameTooLong(usize, usize),
     #[error("these nodes gave no answer: {}", .0.join(", "))]
@@ -78,8 +80,10 @@ impl GroupEditor {
         }
         let FleetAnswer { ack, missing } = self.fleet.ask_fleet(&hub, order.message()).await;
         match (ack.status, order.subject) {
-            // A user without connections is not an error.
-            (AckStatus::Ok, _) | (AckStatus::NotFound, GroupSubject::User(_)) => {}
+            // Leaving also ends memberships of a user without connections.
+            (AckStatus::Ok, _) => {}
+            (AckStatus::NotFound, GroupSubject::User(_)) if order.step == GroupStep::Leave => {}
+            (AckStatus::NotFound, GroupSubject::User(_)) => return Err(GroupOrderError::UnknownUser),
             (AckStatus::NotFound, GroupSubject::Client(id)) => return Err(GroupOrderError::UnknownClient(id)),
             (AckStatus::Timeout, _) => return Err(GroupOrderError::NoAnswer(missing)),
             _ => return Err(GroupOrderError::Refused(ack.message.unwrap_or_default().to_string())),

@@ -73,6 +73,7 @@ fn refusal(hub: &str, error: &GroupOrderError) -> ApiError {
     match error {
         GroupOrderError::UnknownHub => ApiError::unknown_hub(Some(hub)),
         GroupOrderError::UnknownClient(id) => ApiError::unknown_client(id),
+        GroupOrderError::UnknownUser => ApiError::new(StatusCode::NOT_FOUND, error.to_string()),
         GroupOrderError::NameTooLong(..) => ApiError::field("group", &error.to_string()),
         GroupOrderError::NoAnswer(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         GroupOrderError::Refused(_) => ApiError::new(StatusCode::CONFLICT, error.to_string()),
