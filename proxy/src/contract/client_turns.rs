@@ -1,14 +1,20 @@
 //! Turns of clients: clients of one app that send much leave time to the clients of other apps.
 
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::app::{App, AppLink};
 use super::client::Client;
-use super::fixture::{Fixture, run};
+use super::fixture::{Fixture, run, settings};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 const MESSAGE: &str = "{\"type\":1,\"target\":\"M\",\"arguments\":[]}\u{1e}";
 
-/// Messages that a busy client sends at once: as many as fit into its pipe.
+/// Number of messages that a busy client sends together: as many as fit into its pipe.
 const MESSAGES: usize = 1_600;
 
 fn flood() -> String {
@@ -81,5 +87,32 @@ fn clients_of_an_app_alone_take_no_turns() {
             busy.push(Client::connect(&fixture, &mut chat, "/chat").await);
         }
         assert_eq!(order_of_reads(&mut chat, &mut busy).await, [0, 1, 2]);
+    });
+}
+
+#[test]
+fn a_closed_client_whose_link_is_full_leaves_its_shard_idle() {
+    run(async {
+        let mut settings = settings();
+        settings.links.outbox_max_bytes = 1024;
+        let fixture = Fixture::with(settings, 1);
+        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
+        let (mut chat, mut news) = (app.link().await, app.link().await);
+        let mut busy = Client::connect(&fixture, &mut chat, "/chat").await;
+        let mut other = Client::connect(&fixture, &mut news, "/news").await;
+        chat.set_reading(false);
+        let flood_of_busy = async {
+            loop {
+                busy.send(&flood()).await;
+            }
+        };
+        other.send(&flood()).await;
+        // Virtual time advances only when all tasks wait.
+        assert!(timeout(SECOND, flood_of_busy).await.is_err());
+        assert!(fixture.shared.turns.are_taken());
+        let close = CloseConnection { connection_id: busy.id.as_str().into(), ..CloseConnection::default() };
+        chat.send(ServiceMessage::CloseConnection(close)).await;
+        // sleep: it ends only if the shard waits for the client's socket.
+        sleep(SECOND).await;
     });
 }
