@@ -338,7 +338,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// that need no client: [`Clients`](crate::Clients), [`Groups`](crate::Groups), [`Users`](crate::Users),
     /// [`HubHandle`](crate::HubHandle), [`State`](axum::extract::State).
     ///
-    /// Called on one of the hub's app servers. If it crashes, others repeat its notices of the last minute, so a notice
+    /// Called on one app server of the hub. If it crashes, others repeat its notices of the last minute, so a notice
     /// may arrive twice; see the page *Presence* of the book. Notices about one user are ordered. Query users who were
     /// online before the app started with [`Users::online`](crate::Users::online).
     ///

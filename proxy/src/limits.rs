@@ -56,8 +56,8 @@ const MISTAKE_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).unwrap();
 /// Maximum rate of log lines about lost links and app servers that dial in. Conditions name lost app servers, too.
 const LINK_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Maximum rate of immediate refusals of lost connections. A refused client negotiates again at once, so after a node
-/// failure all its clients would reconnect in the same moment.
+/// Maximum rate of immediate refusals of lost connections. A refused client negotiates again without a wait, so after a
+/// node failure all its clients would reconnect in the same moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
 /// Maximum rate of untagged hellos tried with all keys. A restart of some hundred app servers takes seconds.

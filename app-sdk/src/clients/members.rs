@@ -44,8 +44,8 @@ pub struct Member {
 
 /// Paged list of a group's members or a user's connections.
 ///
-/// Every connection that is a member throughout appears exactly once. Those that join or leave meanwhile appear at most
-/// once.
+/// Every connection that is a member throughout appears exactly once; connections that join or leave meanwhile appear
+/// at most once.
 ///
 /// ```no_run
 /// # async fn f(handle: trunkline::ServerHandle) -> Result<(), Box<dyn std::error::Error>> {

@@ -14,7 +14,7 @@ pub struct ViaStream<M>(PhantomData<M>);
 /// A stream or a [`HubError`](crate::HubError); `M` is the marker of the items.
 #[derive(Debug)]
 pub struct ViaStreamResult<M>(PhantomData<M>);
-/// A `Result` with a different error than [`HubError`](crate::HubError). Never used: it makes such a `Result`, whose
-/// `Err` would otherwise reach the client as a success, ambiguous.
+/// A `Result` with a different error than [`HubError`](crate::HubError). Never used: it makes such a `Result`
+/// ambiguous. Otherwise its `Err` would reach the client as a success.
 #[derive(Debug)]
 pub enum TheErrorMustBeHubError {}

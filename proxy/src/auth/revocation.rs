@@ -8,8 +8,8 @@
 //! Revocations merge: for the same tokens the later times win, so nodes may receive them in any order. A revocation
 //! cannot be undone; users log in again.
 //!
-//! Nodes close a revoked user's connections at different moments, and could miss one that is just opening, forwarded or
-//! moving. So a connection is checked again in the step that registers it; from then on a close finds it.
+//! Nodes close a revoked user's connections at different moments, and could miss an opening, moving or forwarded one.
+//! So a connection is checked again in the step that registers it; from then on a close finds it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

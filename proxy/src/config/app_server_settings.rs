@@ -97,7 +97,8 @@ settings! {
         pub pending_calls_max: usize = 1_000,
 
         /// Time without a result after which a call counts as hung, for the condition `calls-hang`. Raise it if calls
-        /// of an app take longer by design; a stream may take any time. 0: calls never count as hung.
+        /// of an app take longer by design, such as uploads; a stream to the client may take any time. 0: calls never
+        /// count as hung.
         #[flag("calls-hang-after", WholeSeconds(0..=86_400))]
         // Far above the timeouts of most callers.
         pub calls_hang_after_s: u32 = 60,

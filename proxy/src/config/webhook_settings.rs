@@ -51,8 +51,8 @@ settings! {
         // A hub with a hanging back end leaves capacity for other hubs.
         pub total_in_flight_max: NonZeroUsize = NonZeroUsize::new(512).unwrap(),
 
-        /// Bytes of events that wait for webhooks at this node; beyond it a client with more than 1 KiB of waiting
-        /// events is read no further, and what clients that have gone leave behind is dropped and counted.
+        /// Bytes of events that wait for webhooks at this node. Beyond it, a client with more than 1 KiB of waiting
+        /// events is not read, and unsent events of disconnected clients are dropped and counted.
         #[flag("webhook-waiting-max-bytes", Bytes(64 * 1024..=16 * 1024 * 1024 * 1024))]
         pub waiting_max_bytes: usize = 64 * 1024 * 1024,
     }

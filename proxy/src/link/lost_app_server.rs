@@ -36,7 +36,7 @@ pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>]
     );
 }
 
-/// Number of clients of the hubs of these pools. Those of links lost before are assigned to no app server any more.
+/// Number of clients of the hubs of these pools. After earlier losses of links they have no app server.
 async fn count_of_hubs(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     let mut count = 0;
     for pool in pools {

@@ -26,7 +26,7 @@ const RESTART_TIME: Duration = Duration::from_secs(15);
 /// Time without an app server for a hub without clients.
 const IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// Time for which a hub must be served to be missed without clients; those of tests and previews are shorter-lived.
+/// Time for which a hub must be served to be missed without clients. Tests and previews serve their hubs for less.
 const LASTING_HUB: Duration = Duration::from_secs(600);
 
 /// Time for a shard to answer.

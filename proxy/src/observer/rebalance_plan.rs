@@ -148,7 +148,7 @@ impl RebalancePlan {
         self.moved
     }
 
-    /// Clients shed in vain: they returned, went to a node with enough clients, or did not reconnect. Those of recent
+    /// Clients shed in vain: they returned, went to a node with enough clients, or did not reconnect. Clients of recent
     /// rounds may still reconnect, and count only at the end.
     pub(super) fn failed(&self, is_over: bool) -> u64 {
         let recent = if is_over { self.recent_sheds.iter().sum() } else { 0 };

@@ -71,8 +71,8 @@ impl Pattern {
         })
     }
 
-    /// Whether this pattern matches every text that the other matches. A wildcard of the other can match only one of
-    /// this pattern.
+    /// Whether this pattern matches every text that the other matches. Only a wildcard of this pattern covers a
+    /// wildcard of the other.
     #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text)

@@ -3,8 +3,8 @@
 //! Microsoft's SDK sends an invocation before it registers the pending result. In between, its thread may be preempted,
 //! and the registration code is compiled once per result type, which takes tens of milliseconds. An earlier result,
 //! which Azure's service never produces, finds no pending entry: the call fails with a `NullReferenceException` that
-//! closes its client, or never completes. So each invocation is delayed briefly, and longer for a method whose code may
-//! not be compiled yet.
+//! closes its client, or never completes. So each invocation is delayed briefly, and longer if the code of the method
+//! may not be compiled yet.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -70,7 +70,7 @@ impl Gifts {
     }
 }
 
-/// Reads the body of a 2xx answer. Fails if it is no such answer; the text says what is wrong.
+/// Reads the body of a 2xx answer. Fails with the reason if the body is malformed.
 pub(super) fn read_grant(body: &[u8]) -> Result<Decision, String> {
     let answer: ConnectAnswer = match body.trim_ascii() {
         b"" | b"null" => ConnectAnswer::default(),

@@ -193,7 +193,7 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
             Overdue::TimedOut => state.close(slot, &CloseReason::timed_out()),
             Overdue::NotOpened => state.close(slot, &CloseReason::not_opened()),
             Overdue::KeepAlive => {
-                // A keep-alive would only queue behind the outbox, whose writes detect a dead socket as well.
+                // A keep-alive would only queue behind the outbox. Its writes detect a dead socket as well.
                 let is_idle = |client: &&mut Client| client.wire().is_idle();
                 if let Some(client) = state.core.connections.live_mut(slot).filter(is_idle) {
                     state.core.context.counters.keep_alives.increment();
