@@ -27,7 +27,7 @@ pub use connection_header::{CloseHeaders, HeaderList, OpenHeaders, header, heade
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, OversizedFrame, bytes_of_frame};
 pub use member_page::{GroupMember, MEMBERS_PER_PAGE_MAX, MemberPage, MemberPageError};
-pub use presence_owner::presence_owner;
+pub use presence_owner::{presence_owner, presence_weight};
 pub use purpose::{Audience, Exclusions, MessageClass};
 pub use service_message::*;
 pub use session::{

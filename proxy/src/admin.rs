@@ -93,7 +93,7 @@ fn router(
     let guarded = recorded.layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     let api = guarded.merge(api::open()).layer(middleware::from_fn_with_state(audit, audit::record));
     if !fleet.members().is_alone() {
-        fleet.questions().serve_api(api.clone().with_state(context.clone()));
+        fleet.questions().serve_api(api.clone().merge(api::for_nodes()).with_state(context.clone()));
     }
     // The page uses the API below its own path, which the session cookie is limited to.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
@@ -115,7 +115,7 @@ pub(crate) fn api_for_nodes(observer: Observer) -> Router {
     let settings = AdminSettings::default();
     let guard = Guard::new(Exposure::Network, &settings, "n", Arc::default());
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    guarded.with_state(AdminContext { observer, guard, log: None })
+    guarded.merge(api::for_nodes()).with_state(AdminContext { observer, guard, log: None })
 }
 
 async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {

@@ -61,6 +61,7 @@ mod refreshed_log_ins;
 mod request_guards;
 mod request_heads;
 mod rest_data_plane;
+mod rest_lists;
 mod restored_connections;
 mod revocations;
 mod secret_files;

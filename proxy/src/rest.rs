@@ -13,6 +13,8 @@ mod client_token;
 mod command_batch;
 mod execution;
 mod kept_answer;
+mod listed_part;
+mod lister;
 mod member_list;
 mod message_body;
 mod operation;
@@ -49,6 +51,8 @@ use query::RestQuery;
 use rest_caller::RestCaller;
 use rest_error::RestError;
 
+pub(crate) use listed_part::{ListedPart, PART_PATH, PartQuestion};
+
 /// Path where load balancers and SDKs check the data plane.
 const HEALTH_PATH: &str = "/api/health";
 
@@ -61,6 +65,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Reasons for the refusal of a token without a valid signature.
 const USER_TOKEN: &str = "it is the token of a user, and the data plane needs that of a back end";
 const NO_KEY: &str = "no key of this node has signed it (--access-key, --app-key)";
+
+/// Maximum number of lists and counts in progress, each with a part of every node. If apps have keys, half is for one.
+const LISTS_MAX: usize = 16;
 
 /// Timeout for a request body, which is as small as a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -75,6 +82,7 @@ struct RestState {
     permits: RestPermits,
     /// Client invocations waiting for results.
     calls: Permits<Signer>,
+    lists: Permits<Signer>,
     answers: KeptAnswers,
     hasher: RandomState,
 }
@@ -93,8 +101,8 @@ impl Rest {
         let most = shared.settings.rest.requests_max.get();
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
         let answers = KeptAnswers::new(shared.settings.rest.idempotency_keys_max);
-        let (fleet, hasher) = (FleetEntry::of(&fleet), RandomState::new());
-        Self(Arc::new(RestState { shared, fleet, permits, calls, answers, hasher }))
+        let (fleet, hasher, lists) = (FleetEntry::of(&fleet), RandomState::new(), Permits::new(LISTS_MAX, LISTS_MAX));
+        Self(Arc::new(RestState { shared, fleet, permits, calls, lists, answers, hasher }))
     }
 
     /// Whether a path belongs to the data plane.
@@ -162,6 +170,7 @@ impl Rest {
                 drop(permit);
                 (None, Some(self.call(&signer.signer)?))
             }
+            ref operation if operation.is_list() => (Some(permit), Some(self.list(&signer.signer)?)),
             _ => (Some(permit), None),
         };
         let caller = RestCaller { signer, origin: origin.to_owned() };
@@ -200,6 +209,11 @@ impl Rest {
         let request = self.0.hasher.hash_one((head.method.as_str(), head.uri.to_string(), body));
         let share = self.0.shared.admission.share_of(signer);
         self.0.answers.begin((signer, &share), key, request).map(Some)
+    }
+
+    fn list(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {
+        let taken = self.0.shared.admission.share_of(signer).take(&self.0.lists);
+        taken.map_err(|full| RestError::too_many_lists(&full))
     }
 
     fn call(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {

@@ -79,7 +79,7 @@ pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
-pub(crate) use inspection::{ClientRow, ClientSelection, NameSearch};
+pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames, NameSearch};
 pub(crate) use shard_state::{ShardState, UnassignedClients};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};

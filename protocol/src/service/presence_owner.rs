@@ -10,11 +10,13 @@ use fnv::FnvHasher;
 /// App servers of different versions must agree, so this never changes.
 #[must_use]
 pub fn presence_owner<T: AsRef<str>>(instances: &[T], name: &str) -> Option<usize> {
-    let weights = instances.iter().map(|instance| (weight_of(instance.as_ref(), name), instance.as_ref()));
+    let weights = instances.iter().map(|instance| (presence_weight(instance.as_ref(), name), instance.as_ref()));
     weights.enumerate().max_by_key(|(_, weight)| *weight).map(|(owner, _)| owner)
 }
 
-fn weight_of(instance: &str, name: &str) -> u64 {
+/// Weight of an instance for a name: a hash of both, evenly distributed over 64 bits.
+#[must_use]
+pub fn presence_weight(instance: &str, name: &str) -> u64 {
     let mut hasher = FnvHasher::default();
     hasher.write(instance.as_bytes());
     hasher.write(&[0xff]);

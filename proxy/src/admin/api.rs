@@ -9,6 +9,7 @@ mod event_api;
 mod fleet_api;
 mod group_api;
 mod log_level_api;
+mod node_api;
 mod node_check;
 mod past_api;
 mod rebalance_api;
@@ -25,6 +26,8 @@ use axum::routing::{get, post};
 use super::api_error::ApiError;
 use super::context::AdminContext;
 use super::parameter::BODY_MAX_BYTES;
+
+pub(super) use node_api::for_nodes;
 
 pub(super) fn guarded() -> Router<AdminContext> {
     Router::new()

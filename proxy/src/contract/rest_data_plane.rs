@@ -33,26 +33,26 @@ use crate::rest::Rest;
 
 /// Back end that sends requests to a node.
 #[derive(Clone)]
-struct BackEnd {
+pub(super) struct BackEnd {
     rest: Rest,
     token: String,
 }
 
 #[derive(Debug, PartialEq)]
-struct Answer {
-    status: u16,
-    code: String,
-    missing: String,
-    body: Value,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) missing: String,
+    pub(super) body: Value,
 }
 
 impl BackEnd {
-    fn of(fixture: &Fixture, fleet: Fleet) -> Self {
+    pub(super) fn of(fixture: &Fixture, fleet: Fleet) -> Self {
         let token = sign_rest_token(&AccessKey::new(KEY).unwrap(), None, unix_seconds() + 60);
         Self { rest: Rest::new(fixture.shared.clone(), fleet), token }
     }
 
-    async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+    pub(super) async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
         self.ask_with(method, path, Body::from(body.to_owned())).await
     }
 
@@ -69,7 +69,7 @@ impl BackEnd {
         Answer { status, code, missing, body: serde_json::from_slice(&body).unwrap_or_default() }
     }
 
-    async fn status(&self, method: &str, path: &str) -> u16 {
+    pub(super) async fn status(&self, method: &str, path: &str) -> u16 {
         self.ask(method, path, "").await.status
     }
 
@@ -82,11 +82,11 @@ impl BackEnd {
     }
 }
 
-fn alone(fixture: &Fixture) -> BackEnd {
+pub(super) fn alone(fixture: &Fixture) -> BackEnd {
     BackEnd::of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
-fn served() -> Settings {
+pub(super) fn served() -> Settings {
     Settings { rest: RestSettings { on_client_ports: true, ..RestSettings::default() }, ..settings() }
 }
 
@@ -94,7 +94,7 @@ fn said(text: &str) -> String {
     format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}")
 }
 
-async fn client(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
+pub(super) async fn client(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
     Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
 }
 

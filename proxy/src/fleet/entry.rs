@@ -21,7 +21,9 @@ use super::combined_answer::AnswerTerms;
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
+use super::node_question::{ANSWER_TIMEOUT, Answers};
 use super::own_answer::OwnAnswer;
+use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
 #[cfg(test)]
 use super::relayed_message::relayed;
@@ -82,6 +84,12 @@ impl InvocationOutcome {
 }
 
 impl NamedHub {
+    /// Fleet-wide key of the hub.
+    #[must_use]
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The hub, if this node has it.
     #[must_use]
     pub(crate) fn here(&self) -> Option<&Arc<Hub>> {
@@ -116,6 +124,17 @@ impl FleetEntry {
         !self.0.members().all().is_empty()
     }
 
+    /// Other nodes that may have clients of a hub.
+    #[must_use]
+    pub(crate) fn others_with(&self, hub: &NamedHub) -> Vec<Arc<FleetMember>> {
+        self.0.members().wanting(&hub.key, &[Wanted::Everyone])
+    }
+
+    /// Sends a request to the API of these nodes.
+    pub(crate) async fn request(&self, asked: Vec<Arc<FleetMember>>, request: &PeerRequest) -> Answers<PeerResponse> {
+        self.0.request(asked, request, ANSWER_TIMEOUT).await
+    }
+
     /// Relays a message to members that may want it. Never waits and has no answer.
     #[cfg(test)]
     pub(crate) fn relay(&self, hub: &str, wanted: &[Wanted<'_>], message: &ServiceMessage) {
@@ -132,7 +151,7 @@ impl FleetEntry {
         hub: &str,
         wanted: &[Wanted<'_>],
         message: &ServiceMessage,
-    ) -> impl Future<Output = super::Answers<Option<ServiceMessage>>> + use<> {
+    ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
         self.0.ask(self.0.members().wanting(hub, wanted), hub, &message.to_body())
     }
 

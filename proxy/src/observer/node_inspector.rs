@@ -146,7 +146,7 @@ impl NodeInspector {
         ClientTap::open(shard, (slot, id), payloads).await
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 

@@ -24,6 +24,7 @@ use trunkline_protocol::service::{
 
 use super::client_token;
 use super::command_batch::{Command, read_commands, read_filter};
+use super::lister::Lister;
 use super::member_list;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
@@ -55,8 +56,13 @@ impl Execution {
         Self { shared, fleet, head, query, body, caller }
     }
 
-    fn path(&self) -> &str {
-        self.head.uri.path()
+    /// URL of the request without its query.
+    fn url(&self) -> String {
+        format!("{}{}", self.caller.origin, self.head.uri.path())
+    }
+
+    fn lister<'a>(&'a self, hub: &'a NamedHub) -> Lister<'a> {
+        Lister { shared: &self.shared, fleet: &self.fleet, hub, query: &self.query, url: self.url() }
     }
 
     pub(super) async fn run(self, operation: HubOperation) -> Result<Response, RestError> {
@@ -101,9 +107,12 @@ impl Execution {
                 Ok(claims_answer(&self.claims_of(&hub, self.connection_of(&hub, &named)?).await?))
             }
             Operation::ListMembers { group } => {
-                let url = format!("{}{}", self.caller.origin, self.path());
-                member_list::answer(&self.fleet, (&self.query, &url), (&hub, &group)).await
+                member_list::answer(&self.fleet, (&self.query, &self.url()), (&hub, &group)).await
             }
+            Operation::ListConnections(set) => self.lister(&hub).connections(set).await,
+            Operation::ListNames(names) => self.lister(&hub).names(names).await,
+            Operation::CountConnections(set) => self.lister(&hub).count_connections(set).await,
+            Operation::CountNames(names) => self.lister(&hub).count_names(names).await,
             Operation::Join { group, connection } => {
                 let change = change(connection, Some(group));
                 self.change(&hub, ServiceMessage::JoinGroupWithAck(change)).await

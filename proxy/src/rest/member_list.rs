@@ -11,7 +11,7 @@ use super::rest_error::{RestError, with_missing};
 use crate::fleet::{FleetEntry, NamedHub};
 
 /// Default page size, as in Azure's service.
-const PAGE_SIZE: i64 = 100;
+pub(super) const PAGE_SIZE: i64 = 100;
 
 /// Responds with a page of a group's members and the URL of the next page, based on the request's URL.
 pub(super) async fn answer(

@@ -4,11 +4,14 @@
 //!  /api/hubs/{hub}                       POST :send, :sendBatch, :closeConnections, :generateToken, :execute
 //!        …/connections/{id}              POST :send, :invoke, :refresh · HEAD · DELETE        …/groups         DELETE
 //!        …/connections/{id}/streams/{stream}  POST :send, :complete
-//!        …/connections                   POST :refreshAuth  ·  …/connections/claims  POST
+//!        …/connections                   GET · POST :refreshAuth  ·  …/connections/claims  POST
+//!        …/users, …/groups               GET
+//!        …/users/{user}/connections      GET
+//!        each of these lists, and those below of connections and of a user's groups  GET :count
 //!        …/groups/{group}                POST :send, :closeConnections · HEAD       …/connections    GET
 //!                                                                                   …/connections/{id}, …/users/{user}
 //!                                                                                                    PUT · DELETE
-//!        …/users/{user}                  POST :send, :closeConnections · HEAD       …/groups         DELETE
+//!        …/users/{user}                  POST :send, :closeConnections · HEAD       …/groups         GET · DELETE
 //!                                                                                   …/groups/{group} HEAD · PUT · DELETE
 //! ```
 //!
@@ -20,7 +23,9 @@ use std::borrow::Cow;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::listed_part::ConnectionSet;
 use super::rest_error::RestError;
+use crate::shard::ListedNames;
 
 /// Path prefixes, newer version first.
 const PREFIXES: [(&str, Shape); 2] = [("/api/hubs/", Shape::Verbs), ("/api/v1/hubs/", Shape::First)];
@@ -67,6 +72,10 @@ pub(crate) enum Operation {
     SendItem { connection: String, stream: String },
     CompleteStream { connection: String, stream: String },
     ListMembers { group: String },
+    ListConnections(ConnectionSet),
+    ListNames(ListedNames),
+    CountConnections(ConnectionSet),
+    CountNames(ListedNames),
     Join { group: String, connection: String },
     Leave { group: String, connection: String },
     LeaveAll { connection: String },
@@ -92,6 +101,11 @@ impl Addressee {
 }
 
 impl Operation {
+    /// Whether the operation reads the tables of shards in steps.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self, Self::ListConnections(_) | Self::ListNames(_) | Self::CountConnections(_) | Self::CountNames(_))
+    }
+
     /// Group of the operation. The length limit of joins applies to its name.
     pub(super) fn group(&self) -> Option<&str> {
         match self {
@@ -99,6 +113,7 @@ impl Operation {
             | Self::Close(Addressee::Group(group))
             | Self::Exists(Addressee::Group(group))
             | Self::ListMembers { group }
+            | Self::CountConnections(ConnectionSet::Group(group))
             | Self::Join { group, .. }
             | Self::Leave { group, .. }
             | Self::UserJoin { group, .. }
@@ -149,6 +164,10 @@ impl HubOperation {
             (verb, _) => verb,
         };
         let operation = match verb {
+            Some("count") => match method == Method::GET {
+                true => count_of(&names)?,
+                false => return count_of(&names).and(Err(RestError::not_allowed("GET"))),
+            },
             Some(verb) => {
                 let operation = of_verb(verb, &names)?;
                 if method == Method::POST { Some(operation) } else { None }
@@ -158,6 +177,19 @@ impl HubOperation {
         };
         let is_change = matches!(*method, Method::PUT | Method::DELETE);
         Ok(Self { is_only_accepted: is_change && shape == Shape::First, hub, operation })
+    }
+}
+
+/// Count of a list.
+fn count_of(names: &[&str]) -> Result<Operation, RestError> {
+    match names {
+        ["connections"] => Ok(Operation::CountConnections(ConnectionSet::Hub)),
+        ["groups", name, "connections"] => Ok(Operation::CountConnections(ConnectionSet::Group(group(name)?))),
+        ["users", id, "connections"] => Ok(Operation::CountConnections(ConnectionSet::User(user(id)?))),
+        ["users"] => Ok(Operation::CountNames(ListedNames::Users)),
+        ["groups"] => Ok(Operation::CountNames(ListedNames::Groups)),
+        ["users", id, "groups"] => Ok(Operation::CountNames(ListedNames::GroupsOf(user(id)?))),
+        _ => Err(RestError::no_such_path()),
     }
 }
 
@@ -194,20 +226,27 @@ fn of_verb(verb: &str, names: &[&str]) -> Result<Operation, RestError> {
 /// Operation of a path without a verb.
 fn of_method(method: &Method, names: &[&str]) -> Result<Operation, RestError> {
     use Operation as O;
-    let is_read = method == Method::HEAD || method == Method::GET;
+    let (is_get, is_read) = (method == Method::GET, method == Method::HEAD || method == Method::GET);
     let (is_put, is_delete) = (method == Method::PUT, method == Method::DELETE);
     let allowed = match names {
         ["connections", "claims"] if method == Method::POST => return Ok(O::Claims),
         ["connections", id] if is_read => return Ok(O::Exists(Addressee::Connection(connection(id)?))),
         ["connections", id] if is_delete => return Ok(O::Close(Addressee::Connection(connection(id)?))),
-        ["connections"] => "POST with :refreshAuth behind it",
+        ["connections"] if is_get => return Ok(O::ListConnections(ConnectionSet::Hub)),
+        ["connections"] => "GET, or POST with :refreshAuth behind it",
+        ["users"] if is_get => return Ok(O::ListNames(ListedNames::Users)),
+        ["groups"] if is_get => return Ok(O::ListNames(ListedNames::Groups)),
+        ["users" | "groups"] => "GET",
+        ["users", id, "connections"] if is_get => return Ok(O::ListConnections(ConnectionSet::User(user(id)?))),
+        ["users", id, "groups"] if is_get => return Ok(O::ListNames(ListedNames::GroupsOf(user(id)?))),
+        ["users", _, "groups"] if !is_delete => "GET, DELETE",
         ["connections", _] => "HEAD, GET, DELETE, or POST with :send, :invoke or :refresh behind the id",
         ["connections", id, "groups"] if is_delete => return Ok(O::LeaveAll { connection: connection(id)? }),
-        ["connections" | "users", _, "groups"] if !is_delete => "DELETE",
+        ["connections", _, "groups"] => "DELETE",
         ["groups", name] if is_read => return Ok(O::Exists(Addressee::Group(group(name)?))),
         ["groups", _] => "HEAD, GET, or POST with :send or :closeConnections behind the name",
-        ["groups", name, "connections"] if method == Method::GET => return Ok(O::ListMembers { group: group(name)? }),
-        ["groups", _, "connections"] => "GET",
+        ["groups", name, "connections"] if is_get => return Ok(O::ListMembers { group: group(name)? }),
+        ["groups" | "users", _, "connections"] => "GET",
         ["groups", name, "connections", id] if is_put => {
             return Ok(O::Join { group: group(name)?, connection: connection(id)? });
         }
@@ -305,6 +344,17 @@ mod tests {
             ("POST", "/groups/g/:send", O::Send(to("g"))),
             ("POST", "/groups/g/:closeConnections", O::Close(to("g"))),
             ("GET", "/groups/g/connections", O::ListMembers { group: group() }),
+            ("GET", "/connections", O::ListConnections(ConnectionSet::Hub)),
+            ("GET", "/users/u/connections", O::ListConnections(ConnectionSet::User(user()))),
+            ("GET", "/users", O::ListNames(ListedNames::Users)),
+            ("GET", "/groups", O::ListNames(ListedNames::Groups)),
+            ("GET", "/users/u/groups", O::ListNames(ListedNames::GroupsOf(user()))),
+            ("GET", "/connections/:count", O::CountConnections(ConnectionSet::Hub)),
+            ("GET", "/groups/g/connections/:count", O::CountConnections(ConnectionSet::Group(group()))),
+            ("GET", "/users/u/connections/:count", O::CountConnections(ConnectionSet::User(user()))),
+            ("GET", "/users/:count", O::CountNames(ListedNames::Users)),
+            ("GET", "/groups/:count", O::CountNames(ListedNames::Groups)),
+            ("GET", "/users/u/groups/:count", O::CountNames(ListedNames::GroupsOf(user()))),
             ("PUT", "/groups/g/connections/c", O::Join { group: group(), connection: connection() }),
             ("DELETE", "/groups/g/connections/c", O::Leave { group: group(), connection: connection() }),
             ("HEAD", "/users/u", O::Exists(Addressee::User(user()))),
@@ -341,7 +391,7 @@ mod tests {
                 described += usize::from(is_described);
             }
         }
-        assert_eq!(described, 36);
+        assert_eq!(described, 47);
     }
 
     #[test]
@@ -425,6 +475,8 @@ mod tests {
             ("GET", "/api/hubs/chat/:send", StatusCode::METHOD_NOT_ALLOWED, "POST"),
             ("PUT", "/api/hubs/chat/users/u", StatusCode::METHOD_NOT_ALLOWED, "HEAD"),
             ("GET", "/api/hubs/chat", StatusCode::METHOD_NOT_ALLOWED, ":send"),
+            ("POST", "/api/hubs/chat/users/:count", StatusCode::METHOD_NOT_ALLOWED, "GET"),
+            ("GET", "/api/hubs/chat/users/u/:count", StatusCode::NOT_FOUND, "openapi.json"),
         ] {
             let error = read(method, path).unwrap_err();
             assert_eq!(error.status(), status, "{method} {path}");

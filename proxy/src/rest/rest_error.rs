@@ -130,6 +130,13 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
+    #[must_use]
+    pub(super) fn too_many_lists(full: &TableFull) -> Self {
+        let text = format!("this node has {}: list and count less at a time", full.describe("lists in progress"));
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
     /// Creates the error for a request displaced by another caller while its body was missing.
     #[must_use]
     pub(super) fn displaced() -> Self {
@@ -150,6 +157,16 @@ impl RestError {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    #[must_use]
+    pub(super) fn incomplete_list(missing: &[String]) -> Self {
+        let text = format!(
+            "these nodes did not answer: {}; retry, or accept the answer of the other nodes by partial=true",
+            missing.join(", ")
+        );
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS)).with_missing(missing)
     }
 
     /// Adds the nodes without an answer.

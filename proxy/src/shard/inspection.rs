@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
@@ -109,7 +110,16 @@ impl NameSearch {
     }
 }
 
-/// Read-only view of a shard for the observer.
+/// Names that the data plane lists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ListedNames {
+    Users,
+    Groups,
+    /// Groups of a user's connections.
+    GroupsOf(String),
+}
+
+/// Read-only view of a shard for the observer and the data plane.
 #[derive(Debug)]
 pub(crate) struct Inspector<'a> {
     pub(super) connections: &'a Connections,
@@ -141,12 +151,59 @@ impl Inspector<'_> {
         is_last
     }
 
-    /// Up to `most` clients that match the filter, starting at slot `from`, with the next start slot.
-    #[must_use]
-    pub(crate) fn list(&self, which: &ClientSelection, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
+    /// Passes the names of one step, with their numbers of connections, to `take`. A name may be passed several times.
+    /// Returns the start of the next step.
+    pub(crate) fn walk_names(
+        &self,
+        hub: HubIndex,
+        names: &ListedNames,
+        from: usize,
+        mut take: impl FnMut(&str, usize),
+    ) -> Option<usize> {
         let connections = self.connections;
-        let most = most.min(ROWS_STEP);
-        let (slots, next) = match which {
+        if let ListedNames::GroupsOf(user) = names {
+            let from = Slot::try_from(from).unwrap_or(Slot::MAX);
+            let slots = members(connections, hub, SetName::User(user), from).collect();
+            let (slots, next) = first(slots, ROWS_STEP);
+            for set in
+                slots.into_iter().filter_map(|slot| connections.get(slot)).flat_map(|of| connections.sets().of(of))
+            {
+                if let SetName::Group(name) = set {
+                    take(name, 1);
+                }
+            }
+            return next.map(|slot| slot as usize);
+        }
+        let (step, is_last) = step(from, connections.sets().entries());
+        let next = (!is_last).then_some(step.end);
+        for (_, set, members) in connections.sets().range(step).filter(|(of, ..)| *of == hub) {
+            match (set, names) {
+                (SetName::User(name), ListedNames::Users) | (SetName::Group(name), ListedNames::Groups) => {
+                    take(name, members);
+                }
+                _ => {}
+            }
+        }
+        next
+    }
+
+    /// Ids and users of up to `most` clients that match the filter, starting at slot `from`, with the next start slot.
+    #[must_use]
+    pub(crate) fn ids(
+        &self,
+        which: &ClientSelection,
+        from: Slot,
+        most: usize,
+    ) -> (Vec<(String, Option<String>)>, Option<Slot>) {
+        let (slots, next) = self.select(which, from, most);
+        let clients = slots.into_iter().filter_map(|slot| self.connections.live(slot));
+        let row = |client: &Client| (client.id().to_string(), self.connections.user_of(client).map(str::to_owned));
+        (clients.map(row).collect(), next)
+    }
+
+    fn select(&self, which: &ClientSelection, from: Slot, most: usize) -> (Vec<Slot>, Option<Slot>) {
+        let connections = self.connections;
+        match which {
             ClientSelection::Everyone => stretch(connections, from, most, |_| true),
             ClientSelection::Hub(hub) => stretch(connections, from, most, |client| client.home().hub() == *hub),
             ClientSelection::Group(hub, name) => {
@@ -156,7 +213,14 @@ impl Inspector<'_> {
                 let of = |hub: &HubIndex| members(connections, *hub, SetName::User(name), from);
                 first(hubs.iter().flat_map(of).collect(), most)
             }
-        };
+        }
+    }
+
+    /// Up to `most` clients that match the filter, starting at slot `from`, with the next start slot.
+    #[must_use]
+    pub(crate) fn list(&self, which: &ClientSelection, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
+        let connections = self.connections;
+        let (slots, next) = self.select(which, from, most.min(ROWS_STEP));
         let rows = slots.into_iter().filter_map(|slot| {
             let client = connections.get(slot).filter(|client| !client.life().is_closed())?;
             Some(self.row(client, opening(client).as_ref()))

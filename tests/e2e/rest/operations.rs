@@ -10,6 +10,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::ACCESS_KEY;
 use trunkline_tests::harness::http_client::exchange;
+use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token;
 
@@ -343,5 +344,40 @@ fn clients_are_closed_one_by_one_by_user_by_group_and_all() {
             ensure!(back_end.send("/:send", TARGET, &json!("nobody")).await? == delivered(TWO.len(), 0), "{place}");
         }
         Ok(())
+    });
+}
+
+#[test]
+fn lists_and_counts_cover_both_nodes_and_do_without_a_frozen_one_only_where_the_caller_accepts_it() {
+    run_test(async |fixture| {
+        let agents = Agents::new(fixture);
+        let scene = RestScene::open(fixture, &agents).await?;
+        let get = async |back_end: &BackEnd, path: &str| back_end.ask(Method::GET, path, &Value::Null).await;
+        let row = |name: &str, value: &str| json!({ name: value, "connections": 2 });
+        let users = [row("userId", "user-0"), row("userId", "user-1")];
+        for back_end in scene.back_ends()? {
+            let page = get(&back_end, "/users").await?.json()?;
+            ensure!(page == json!({ "value": users, "nextLink": null }), "{page}");
+            let page = get(&back_end, "/users/user-1/groups").await?.json()?;
+            ensure!(page["value"] == json!([row("group", "group-1")]), "{page}");
+            let page = get(&back_end, "/connections?maxpagesize=3").await?.json()?;
+            ensure!(
+                page["value"].as_array().is_some_and(|rows| rows.len() == 3) && !page["nextLink"].is_null(),
+                "{page}"
+            );
+            for (list, number) in [("/connections", 4), ("/users", 2), ("/groups", 2), ("/users/user-0/connections", 2)]
+            {
+                let count = get(&back_end, &format!("{list}/:count")).await?.json()?;
+                ensure!(count == json!({ "count": number, "isEstimate": false }), "{list}: {count}");
+            }
+        }
+        let [first, _, _] = &scene.back_ends()?[..] else { anyhow::bail!("there are three back ends") };
+        scene.fleet.nodes[1].process.signal(Signal::Freeze).await?;
+        let whole = get(first, "/users").await?;
+        ensure!(whole.status == 503 && whole.header("x-trunkline-missing-nodes") == Some("node-b"), "{whole:?}");
+        let partly = get(first, "/users?partial=true").await?;
+        ensure!(partly.header("x-trunkline-missing-nodes") == Some("node-b"), "{partly:?}");
+        ensure!(partly.json()?["value"] == json!([users[0]]), "{partly:?}");
+        scene.fleet.nodes[1].process.signal(Signal::Thaw).await
     });
 }
