@@ -52,6 +52,7 @@ mod method_firewall;
 mod metrics_text;
 mod mirrors;
 mod moves;
+mod presence_events;
 mod presence_feeds;
 mod reassignments;
 mod rebalanced_clients;

@@ -26,6 +26,7 @@ pub(crate) mod key_reload;
 mod listener_set;
 mod memory_limit;
 mod node_condition;
+pub(crate) mod presence_keeper;
 mod process_condition;
 #[cfg(feature = "tls")]
 mod replay_node;
@@ -158,6 +159,7 @@ impl Node {
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
+        background.spawn(presence_keeper::run(shared.clone(), fleet.clone()));
         let counters = Arc::<AdminCounters>::default();
         #[cfg(feature = "otlp")]
         let export = Export::start(config.otlp, &readiness, &fleet, &counters)?;
@@ -292,6 +294,12 @@ impl Node {
         }
         // Back ends of webhooks are notified of the ends of these clients, too.
         poll_until(|| self.shared.webhooks.clients() == 0).await;
+        // Other nodes would report the users of these clients.
+        if self.fleet.members().all().iter().all(|member| member.is_draining())
+            && let Some(presence) = self.shared.webhooks.presence()
+        {
+            poll_until(|| presence.is_done()).await;
+        }
     }
 
     /// Number of open client sockets, including closing ones, and of disconnected clients that may resume.

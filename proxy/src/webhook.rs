@@ -5,6 +5,8 @@
 //!         ◄═══ completions, closes, pauses ═══ LoopbackServer ◄─────── response ──────────┘
 //! ```
 //!
+//! Presence events are about users, not connections: each node has a [table](user_table) of the users of all nodes.
+//!
 //! To the node, a webhook is an app server at the other end of in-memory links, so assignments, closes and client
 //! results work as usual. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O.
 
@@ -16,10 +18,16 @@ mod connect_question;
 mod event_sender;
 mod loopback_server;
 mod signature;
+mod user_log;
+mod user_table;
 mod webhook_client;
 mod webhook_dialler;
 mod webhook_event;
 mod webhook_hub;
+mod webhook_presence;
 mod webhook_set;
 
+pub(crate) use user_log::LoggedChange;
+pub(crate) use user_table::{UserBatch, UserChange, UserReport};
+pub(crate) use webhook_presence::{PRESENCE_PATH, WebhookPresence};
 pub(crate) use webhook_set::Webhooks;

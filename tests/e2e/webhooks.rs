@@ -14,14 +14,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy, stop};
 use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
+use trunkline_tests::harness::token;
 use trunkline_tests::harness::tools::python;
+
+use crate::fleet::FleetScene;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/examples/webhooks");
 
@@ -302,6 +305,56 @@ fn a_back_end_names_each_client_or_refuses_it_with_a_text_that_the_client_shows(
             client.close().await?;
             ensure!(seen.recv().await.context("an event")?.0 == "disconnected");
         }
+        Ok(())
+    });
+}
+
+/// Next event about a user within this time: the event and the user.
+async fn next_user_event(
+    seen: &mut mpsc::UnboundedReceiver<Seen>,
+    within: Duration,
+) -> Result<Option<(String, Value)>> {
+    let end = Instant::now() + within;
+    while let Ok(event) = timeout_at(end, seen.recv()).await {
+        let (name, _, body) = event.context("the back end runs")?;
+        if name == "online" || name == "offline" {
+            return Ok(Some((name, serde_json::from_slice::<Value>(&body)?["userId"].clone())));
+        }
+    }
+    Ok(None)
+}
+
+#[test]
+fn users_of_two_nodes_are_online_once_and_offline_after_their_last_client_or_the_crash_of_its_node() {
+    run_test(async |fixture| {
+        let (port, mut seen) = deciding_back_end().await?;
+        let webhook = format!("room=http://127.0.0.1:{port}/{{event}}");
+        let flags = ["--upstream-webhook", &webhook, "--webhook-presence", "--webhook-presence-grace", "1"];
+        let names = ["node-a", "node-b"];
+        let mut scene = FleetScene::begin(fixture, &names, &flags).await?;
+        scene.agrees(&names).await?;
+        let agents = Agents::new(fixture);
+        let urls: Vec<String> = scene.nodes.iter().map(|node| node.url("/room")).collect();
+        let enter = async |node: usize, user: &str| {
+            agents.client(Kind::JsJson, &urls[node]).access_token(&token::of_user(ACCESS_KEY, user)?).open().await
+        };
+        let (quiet, long) = (Duration::from_secs(3), Duration::from_secs(30));
+        let event = |name: &str, user: &str| Some((name.to_owned(), json!(user)));
+        let (mut first, mut second) = (enter(0, "ann").await?, enter(1, "ann").await?);
+        ensure!(next_user_event(&mut seen, long).await? == event("online", "ann"));
+        first.close().await?;
+        let _ben = enter(1, "ben").await?;
+        ensure!(next_user_event(&mut seen, long).await? == event("online", "ben"), "ann has another client");
+        ensure!(next_user_event(&mut seen, quiet).await?.is_none());
+        second.close().await?;
+        ensure!(next_user_event(&mut seen, long).await? == event("offline", "ann"));
+        scene.nodes[1].process.kill().await?;
+        // The survivor repeats what the dead node may not have reported.
+        let mut last = next_user_event(&mut seen, long).await?;
+        while last == event("offline", "ann") {
+            last = next_user_event(&mut seen, long).await?;
+        }
+        ensure!(last == event("offline", "ben"), "{last:?}");
         Ok(())
     });
 }

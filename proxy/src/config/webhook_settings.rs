@@ -25,6 +25,14 @@ settings! {
         /// Items of a client's request that the back end receives when it is asked.
         pub connect_items: Vec<ConnectItem> = Vec::new(),
 
+        /// Whether back ends receive events about users who come online and go offline.
+        pub has_presence: bool = false,
+
+        /// How long a user is without connections until a webhook receives `offline`.
+        #[flag("webhook-presence-grace", Seconds(1..=3600))]
+        // Reloading a page, or reconnecting to another node, takes less.
+        pub presence_grace: Duration = Duration::from_secs(5),
+
         /// How long a webhook may take to accept a connection.
         #[flag("webhook-connect-timeout", Seconds(1..=600))]
         // Back ends are nearby. A slower one is unlikely to accept at all.

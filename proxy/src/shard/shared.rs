@@ -210,7 +210,7 @@ impl Shared {
             admission,
             turns: Turns::new(shards.len()),
             fleet: FleetSide::new(&settings, hubs.number(&boot)),
-            webhooks: Webhooks::new(&settings.webhooks, &settings.keys, connectors.fleet.clone()),
+            webhooks: Webhooks::new(&boot, &settings.webhooks, &settings.keys, connectors.fleet.clone()),
             ways: WaysOut {
                 app_channels,
                 node_channels: connectors.fleet.through_channels(&settings.keys, PeerKind::NodeAdmin),

@@ -30,6 +30,8 @@ pub(super) enum ReplyError {
 pub(super) enum WebhookAnswer {
     /// Nothing is sent to the client; the event is accepted.
     Done,
+    /// The back end was not reached or has failed, so the event may be repeated later.
+    Later,
     /// Framed completion of the call.
     Completion(Bytes),
     /// Whether the client may connect.
@@ -49,6 +51,12 @@ pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOu
         EventKind::Connect => {
             let (admission, outcome, problem) = read_verdict(reply);
             (WebhookAnswer::Verdict(admission), outcome, problem)
+        }
+        EventKind::UserOnline | EventKind::UserOffline => {
+            let (outcome, problem) = judge(reply, is_answer);
+            // A request that the back end refuses would be refused again.
+            let is_final = reply.as_ref().is_ok_and(|(status, _)| is_answer(status) || is_lasting(*status));
+            (if is_final { WebhookAnswer::Done } else { WebhookAnswer::Later }, outcome, problem)
         }
         EventKind::Message { invocation_id: None, .. } | EventKind::Connected | EventKind::Disconnected => {
             let (outcome, problem) = judge(reply, is_answer);
@@ -82,6 +90,15 @@ fn read_verdict(reply: &Reply) -> (ConnectVerdict, WebhookOutcome, Option<String
 /// Whether the status is a valid answer. Azure's service counts all others as failures.
 fn is_answer(status: &StatusCode) -> bool {
     matches!(*status, StatusCode::OK | StatusCode::NO_CONTENT)
+}
+
+/// Whether the back end has no use for the event, now or later. A wrong secret may be replaced.
+fn is_lasting(status: StatusCode) -> bool {
+    let is_passing = matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    );
+    status.is_client_error() && !is_passing
 }
 
 /// Outcome of a reply regardless of its body, and its problem, if any.
@@ -260,6 +277,15 @@ mod tests {
             (answer, outcome, problem.as_deref()),
             (WebhookAnswer::Done, WebhookOutcome::Status, Some("status code 400"))
         );
+    }
+
+    #[test]
+    fn an_event_of_a_user_is_repeated_unless_the_back_end_has_no_use_for_it() {
+        let again = |reply: &Reply| read(&EventKind::UserOffline, reply).0 == WebhookAnswer::Later;
+        let answered = |status: u16| again(&Ok((StatusCode::from_u16(status).unwrap(), Bytes::new())));
+        assert_eq!([200, 204, 404, 410].map(answered), [false; 4]);
+        assert_eq!([302, 401, 403, 408, 429, 500, 503].map(answered), [true; 7]);
+        assert!(again(&Err(ReplyError::Timeout(1))) && again(&Err(ReplyError::Unreachable(String::new()))));
     }
 
     #[test]

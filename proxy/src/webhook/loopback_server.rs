@@ -19,6 +19,7 @@ use trunkline_protocol::service::{
     Ack, AckStatus, ClientCompletion, ClientInvocation, CloseConnection, ConnectionData, ConnectionFlowControl,
     ErrorCompletion, FlowSubject, GroupChange, OpenConnection, ServiceMessage,
 };
+use trunkline_protocol::wire::USER_ID_CLAIM;
 
 use super::answer::{WebhookAnswer, completion};
 use super::client_fact::ClientFacts;
@@ -129,8 +130,12 @@ impl LoopbackServer {
         };
         let facts = ClientFacts::of(open).with_data(gifts.data.as_deref());
         let mut client = WebhookClient::new(facts, stage, self.hub.backlog());
-        if stage == WebhookStage::Handshaking {
-            client.groups = gifts.groups;
+        let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
+        // Copied, because a slice would keep the whole received buffer alive.
+        client.user = user.filter(|_| self.hub.has_presence()).map(|(_, user)| ByteString::from(&**user));
+        match stage {
+            WebhookStage::Handshaking => client.groups = gifts.groups,
+            _ => client.stay = self.hub.enter(client.user.as_deref()),
         }
         // Copied, because a slice would keep the whole received buffer alive.
         if self.clients.insert(ByteString::from(&*open.connection_id), client).is_none() {
@@ -202,6 +207,7 @@ impl LoopbackServer {
         self.frames.push(data_for(id, HandshakeResponse::default().encode()));
         if let Some(client) = self.clients.get_mut(id) {
             client.stage = WebhookStage::Open(protocol);
+            client.stay = self.hub.enter(client.user.as_deref());
         }
         self.report(id, EventKind::Connected, None);
     }
@@ -420,7 +426,17 @@ mod tests {
             (Semaphore::new(1), Connector::default(), settings.rule_for("chat").unwrap().template.clone());
         let secrets = arc_swap::ArcSwap::default();
         let rule_rooms = Vec::new();
-        let terms = WebhookTerms { settings, secrets, keys, connector, room, rule_rooms, backlog: backlog.clone() };
+        let backlog_of_hub = backlog.clone();
+        let terms = WebhookTerms {
+            settings,
+            secrets,
+            keys,
+            connector,
+            room,
+            rule_rooms,
+            backlog: backlog_of_hub,
+            presence: None,
+        };
         let hub = WebhookHub::new("chat", template, Arc::new(terms), Arc::default());
         (LoopbackServer::new(Arc::new(hub)), backlog)
     }

@@ -17,6 +17,7 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::backlog::{Backlog, BacklogShare};
 use super::client_fact::ClientFacts;
+use super::user_log::UserStay;
 use super::webhook_event::{EventKind, WebhookEvent};
 
 /// Waiting bytes of a client at which reading is paused. It resumes at half.
@@ -36,6 +37,10 @@ const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
     pub(super) stage: WebhookStage,
+    /// User of the client, for its presence.
+    pub(super) user: Option<ByteString>,
+    /// Set while the client is open and its user counts as online.
+    pub(super) stay: Option<UserStay>,
     /// Groups that the client joins before it is accepted.
     pub(super) groups: Vec<String>,
     /// Bytes received before the client was accepted.
@@ -77,6 +82,8 @@ impl WebhookClient {
         Self {
             facts: Arc::new(facts),
             stage,
+            user: None,
+            stay: None,
             groups: Vec::new(),
             early: Vec::new(),
             events: VecDeque::new(),
@@ -147,6 +154,7 @@ impl WebhookClient {
     /// events, count towards the backlog.
     pub(super) fn end(&mut self) {
         self.stage = WebhookStage::Over;
+        drop(self.stay.take());
         self.share.ended.add(1);
         self.share.bytes.add(self.facts.bytes());
         self.questions = Vec::new();

@@ -34,6 +34,10 @@ pub(super) enum EventKind {
     Connect,
     Connected,
     Disconnected,
+    /// The first connection of a user, over all nodes.
+    UserOnline,
+    /// The end of the last one.
+    UserOffline,
     Message {
         protocol: HubProtocol,
         /// Invocation id; without one, the response is ignored.
@@ -66,6 +70,16 @@ struct ConnectionEventBody<'a> {
     error: Option<&'a str>,
 }
 
+/// Body of an event about a user.
+#[derive(Serialize)]
+struct UserEventBody<'a> {
+    #[serde(rename = "userId")]
+    user: &'a str,
+    /// Time of the state, in milliseconds since 1970.
+    #[serde(rename = "time")]
+    at_ms: u64,
+}
+
 const OPEN_CONNECTION: u8 = 10;
 const CLOSE_CONNECTION: u8 = 11;
 
@@ -74,6 +88,7 @@ impl EventKind {
     pub(super) fn category(&self) -> &'static str {
         match self {
             Self::Connect | Self::Connected | Self::Disconnected => "connections",
+            Self::UserOnline | Self::UserOffline => "users",
             Self::Message { .. } | Self::Stream { .. } => "messages",
         }
     }
@@ -107,6 +122,21 @@ impl WebhookEvent {
         };
         let body = serde_json::to_vec(&ConnectionEventBody { number, error }).unwrap_or_default().into();
         let target = template.expand(TemplateValues { hub, category: kind.category(), event: name })?;
+        Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
+    }
+
+    /// Event about a user. Fails if the URL can't be built from the hub's name.
+    pub(super) fn of_user(
+        (hub, template): (&str, &UrlTemplate),
+        (user, is_online): (&str, bool),
+        at_ms: u64,
+    ) -> Result<Self, EventError> {
+        let (kind, name) = match is_online {
+            true => (EventKind::UserOnline, "online"),
+            false => (EventKind::UserOffline, "offline"),
+        };
+        let target = template.expand(TemplateValues { hub, category: kind.category(), event: name })?;
+        let body = serde_json::to_vec(&UserEventBody { user, at_ms }).unwrap_or_default().into();
         Ok(Self { kind, name: ByteString::from_static(name), target, body, number: 0 })
     }
 

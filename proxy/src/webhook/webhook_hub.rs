@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
+use super::user_log::{HubUser, UserStay};
+use super::webhook_presence::WebhookPresence;
 use crate::condition::{ConditionKind, Finding};
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
 use crate::metrics::WebhookCounters;
@@ -88,6 +90,7 @@ pub(super) struct WebhookTerms {
     /// Permits for the hubs of each rule.
     pub(super) rule_rooms: Vec<Semaphore>,
     pub(super) backlog: Arc<Backlog>,
+    pub(super) presence: Option<WebhookPresence>,
 }
 
 /// Permit for one request, from the hub, its rule and the node.
@@ -145,6 +148,19 @@ impl WebhookHub {
     #[must_use]
     pub(super) fn has_clients(&self) -> bool {
         self.clients.load(Ordering::Relaxed) > 0
+    }
+
+    #[must_use]
+    pub(super) fn has_presence(&self) -> bool {
+        self.terms.presence.is_some()
+    }
+
+    /// Notes a connection of a user, if back ends receive presence events. The returned value ends it.
+    #[must_use]
+    pub(super) fn enter(&self, user: Option<&str>) -> Option<UserStay> {
+        let presence = self.terms.presence.as_ref()?;
+        let (hub, user) = (self.name.as_str().into(), user?.into());
+        Some(presence.log().enter(HubUser { hub, user }))
     }
 
     /// Counts a new client at one of the links.

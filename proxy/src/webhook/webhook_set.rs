@@ -4,12 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
+use bytestring::ByteString;
 use tokio::sync::Semaphore;
 use trunkline_protocol::key::AccessKeys;
 
+use super::answer::WebhookAnswer;
 use super::backlog::Backlog;
+use super::client_fact::{ClientFacts, header_text};
+use super::event_sender::EventSender;
+use super::loopback_server::Post;
+use super::user_table::UserReport;
 use super::webhook_dialler::WebhookDialler;
+use super::webhook_event::WebhookEvent;
 use super::webhook_hub::{WebhookHub, WebhookTerms};
+use super::webhook_presence::WebhookPresence;
+use crate::clock::unix_ms;
 use crate::condition::Finding;
 use crate::config::{WebhookConnecting, WebhookSecret, WebhookSettings};
 use crate::metrics::{LabelledCounters, WebhookCounters};
@@ -26,7 +35,8 @@ pub(crate) struct Webhooks {
 
 impl Webhooks {
     #[must_use]
-    pub(crate) fn new(settings: &WebhookSettings, keys: &AccessKeys, connector: Connector) -> Self {
+    pub(crate) fn new(boot: &str, settings: &WebhookSettings, keys: &AccessKeys, connector: Connector) -> Self {
+        let is_present = settings.has_presence && !settings.rules.is_empty();
         let total = settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS);
         // One rule leaves half of the permits to the others.
         let of_rule = if settings.rules.len() > 1 { total.div_ceil(2) } else { total };
@@ -38,6 +48,7 @@ impl Webhooks {
             settings: settings.clone(),
             keys: keys.clone(),
             connector,
+            presence: is_present.then(|| WebhookPresence::new(boot, settings.presence_grace)),
         };
         Self { terms: Arc::new(terms), hubs: Mutex::default(), counters: LabelledCounters::default() }
     }
@@ -77,6 +88,25 @@ impl Webhooks {
             new
         });
         Some((known.clone(), Arc::new(WebhookDialler(known))))
+    }
+
+    /// Presence of users, if back ends receive events about it.
+    #[must_use]
+    pub(crate) fn presence(&self) -> Option<&WebhookPresence> {
+        self.terms.presence.as_ref()
+    }
+
+    /// Sends an event about a user. Returns `false` if it has to be repeated later.
+    pub(crate) async fn report(&self, report: &UserReport) -> bool {
+        let UserReport { user, is_online } = report;
+        // The node that reports may have no client of the hub, or no longer.
+        let Some((hub, _)) = self.of(&user.hub) else { return true };
+        let Ok(event) = WebhookEvent::of_user(hub.place(), (&*user.user, *is_online), unix_ms()) else { return true };
+        let facts = Arc::new(ClientFacts { user: Some(header_text(&user.user)), ..ClientFacts::default() });
+        let permit = hub.request_permit().await;
+        let post = Post { connection_id: ByteString::new(), facts, event };
+        let (_, answer) = EventSender::new(hub.clone()).deliver(permit, post).await;
+        answer != WebhookAnswer::Later
     }
 
     #[must_use]

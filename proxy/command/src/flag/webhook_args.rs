@@ -60,6 +60,11 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_connect_items: Vec<ConnectItem>,
 
+    /// Send the webhook the events `online` and `offline` of each user, over all nodes: with the first connection of
+    /// the user, and some seconds after the last one has ended. Needs the same setting at all nodes.
+    #[arg(long, env = "TRUNKLINE_WEBHOOK_PRESENCE")]
+    pub webhook_presence: bool,
+
     #[command(flatten)]
     pub settings: Flags<WebhookSettings>,
 }
@@ -84,6 +89,7 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
             secrets: args.secret_sources()?.read_lines()?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
             connect_items: args.webhook_connect_items.clone(),
+            has_presence: args.webhook_presence,
             ..args.settings.0.clone()
         })
     }

@@ -1,0 +1,278 @@
+//! Presence events for back ends: exchanges the users of webhook hubs with the other nodes, and sends the due events.
+//!
+//! ```text
+//!  log of this node ─┬─► own table ──► due reports ──► POST to the back end
+//!                    └─► batches, one at a time per node ──► tables of other nodes
+//! ```
+//!
+//! Woken by changes, by due reports, and once a second to notice nodes that have joined or left.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::StatusCode;
+use tokio::time::{Instant, sleep_until};
+use tracing::warn;
+use trunkline_protocol::service::presence_owner;
+
+use crate::fleet::{Fleet, FleetMember, PeerRequest};
+use crate::shard::Shared;
+use crate::webhook::{LoggedChange, PRESENCE_PATH, UserBatch, UserChange, UserReport, WebhookPresence};
+
+/// Interval at which members are checked.
+const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time until a batch without an answer is sent again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time until a node without presence gets the batch again.
+const ABSENT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Timeout for the answer to a batch.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Maximum number of lists of nodes. Older changes take owners from the oldest list.
+const VIEWS_MAX: usize = 64;
+
+/// Maximum number of events about users in progress, beside the limits of all webhook requests.
+const REPORTS_MAX: usize = 64;
+
+/// Reader of this node's log.
+#[derive(Debug)]
+struct LogReader {
+    member: Arc<FleetMember>,
+    /// Distinguishes the reader from an earlier one of the same node, whose answers may be late.
+    serial: u64,
+    /// Received position; `None` before the first batch.
+    received: Option<u64>,
+    /// Users up to this position were there before the reader.
+    known_until: u64,
+    is_sending: bool,
+    not_before: Instant,
+}
+
+enum KeeperOutcome {
+    Sent(SentBatch),
+    Reported(UserReport, bool),
+}
+
+/// Answer of a node to a batch.
+struct SentBatch {
+    boot: ByteString,
+    /// Serial of the reader.
+    serial: u64,
+    until: u64,
+    /// `None` without an answer.
+    status: Option<StatusCode>,
+}
+
+struct PresenceKeeper<'a> {
+    shared: &'a Arc<Shared>,
+    fleet: &'a Fleet,
+    presence: &'a WebhookPresence,
+    me: ByteString,
+    readers: HashMap<ByteString, LogReader>,
+    next_serial: u64,
+    /// Position of the own table in the log.
+    applied: u64,
+    /// Nodes among which the owners of changes are chosen, each list for the changes after its position.
+    views: VecDeque<(u64, Vec<ByteString>)>,
+    reports: usize,
+    under_way: FuturesUnordered<Pin<Box<dyn Future<Output = KeeperOutcome> + Send + 'a>>>,
+}
+
+/// Keeps the presence of users, if back ends receive events about it.
+pub(crate) async fn run(shared: Arc<Shared>, fleet: Fleet) {
+    let Some(presence) = shared.webhooks.presence() else { return };
+    let mut keeper = PresenceKeeper {
+        shared: &shared,
+        fleet: &fleet,
+        presence,
+        me: ByteString::from(&*shared.boot),
+        readers: HashMap::new(),
+        next_serial: 0,
+        applied: 0,
+        views: VecDeque::from([(0, Vec::new())]),
+        reports: 0,
+        under_way: FuturesUnordered::new(),
+    };
+    loop {
+        let wake_at = keeper.step();
+        tokio::select! {
+            () = presence.has_changed() => {}
+            Some(outcome) = keeper.under_way.next() => keeper.take(outcome),
+            () = sleep_until(wake_at) => {}
+        }
+    }
+}
+
+impl PresenceKeeper<'_> {
+    /// Sends what is to be sent now; returns the time of the next step.
+    fn step(&mut self) -> Instant {
+        let now = Instant::now();
+        let members = self.fleet.members().all();
+        let nodes: Vec<_> = members.iter().map(|member| boot_of(member)).chain([self.me.clone()]).collect();
+        self.presence.table().keep_nodes(&nodes, now);
+        self.readers.retain(|boot, _| nodes.contains(boot));
+        // Before new readers, to which these changes are no news.
+        self.apply_own(now);
+        for member in members.iter() {
+            let (serial, known_until) = (self.next_serial, self.applied);
+            let (received, is_sending, not_before) = (None, false, now);
+            self.readers.entry(boot_of(member)).or_insert_with(|| LogReader {
+                member: member.clone(),
+                serial,
+                received,
+                known_until,
+                is_sending,
+                not_before,
+            });
+            self.next_serial += 1;
+        }
+        let live = self.live();
+        let least = self.readers.values().map(|reader| reader.received.unwrap_or_default()).min();
+        let least = least.unwrap_or(self.applied).min(self.applied);
+        self.note_view(&live, least);
+        self.presence.log().prune(least);
+        self.send_batches(now);
+        self.send_reports(&live, now);
+        let due = self.presence.table().next_due().filter(|_| self.reports < REPORTS_MAX);
+        let next = now + MEMBERS_INTERVAL;
+        due.map_or(next, |due| due.min(next))
+    }
+
+    /// Nodes that may report: all that do not stop and have received the users from before them. Others may be of an
+    /// earlier version, or without presence.
+    fn live(&self) -> Vec<ByteString> {
+        let own = (!self.shared.has_begun_drain()).then(|| self.me.clone());
+        let is_live = |reader: &LogReader| {
+            !reader.member.is_draining() && reader.received.is_some_and(|received| received >= reader.known_until)
+        };
+        let others = self.readers.iter().filter(|(_, reader)| is_live(reader)).map(|(boot, _)| boot.clone());
+        let mut live: Vec<_> = others.chain(own).collect();
+        live.sort();
+        live
+    }
+
+    /// Notes the nodes from which owners of later changes are chosen. Lists that no reader needs are dropped.
+    fn note_view(&mut self, live: &[ByteString], least: u64) {
+        if self.views.back().is_none_or(|(_, view)| view != live) {
+            self.views.push_back((self.applied, live.to_vec()));
+        }
+        while self.views.len() > VIEWS_MAX || self.views.get(1).is_some_and(|(from, _)| *from <= least) {
+            self.views.pop_front();
+        }
+    }
+
+    /// Owner of a change. All nodes get the same, although the nodes of the fleet may change before they get it.
+    fn owner(&self, change: &LoggedChange) -> ByteString {
+        let view = self.views.iter().rev().find(|(from, _)| *from < change.version).or(self.views.front());
+        let view = view.map_or(&[][..], |(_, view)| view);
+        presence_owner(view, &change.user.user).and_then(|owner| view.get(owner)).unwrap_or(&self.me).clone()
+    }
+
+    fn apply_own(&mut self, now: Instant) {
+        let version = self.presence.log().version();
+        while self.applied < version {
+            let batch = self.batch(self.applied, version, false);
+            let until = batch.until;
+            self.applied = if self.presence.table().apply(batch, now).is_ok() { until } else { 0 };
+        }
+    }
+
+    /// Batch of the log up to a position, with the owner of each change.
+    fn batch(&self, since: u64, to: u64, is_known: bool) -> UserBatch {
+        let batch = self.presence.log().batch(since, to);
+        let (since, until) = (batch.since, batch.until);
+        let change = |change: LoggedChange| {
+            let owner = self.owner(&change);
+            UserChange { user: change.user, is_here: change.is_here, owner }
+        };
+        let changes = batch.changes.into_iter().map(change).collect();
+        UserBatch { boot: self.me.clone(), since, until, is_known, is_whole: until >= to, changes }
+    }
+
+    /// Sends each node its next batch, one at a time.
+    fn send_batches(&mut self, now: Instant) {
+        let version = self.presence.log().version();
+        let is_behind = |reader: &LogReader| reader.received.is_none_or(|received| received < version);
+        let behind = self
+            .readers
+            .iter()
+            .filter(|(_, reader)| !reader.is_sending && reader.not_before <= now && is_behind(reader));
+        let behind: Vec<_> = behind.map(|(boot, reader)| (boot.clone(), reader.received, reader.known_until)).collect();
+        for (boot, received, known_until) in behind {
+            let since = received.unwrap_or_default();
+            let is_known = received.is_none() || since < known_until;
+            let batch = self.batch(since, if is_known { known_until } else { version }, is_known);
+            let until = batch.until;
+            let Some(reader) = self.readers.get_mut(&boot) else { continue };
+            reader.is_sending = true;
+            // A batch always has a JSON form.
+            let body = Bytes::from(serde_json::to_vec(&batch).unwrap_or_default());
+            let (fleet, member, serial) = (self.fleet, reader.member.clone(), reader.serial);
+            self.under_way.push(Box::pin(async move {
+                let request = PeerRequest::post(PRESENCE_PATH, body);
+                let answers = fleet.request(vec![member], &request, BATCH_TIMEOUT).await;
+                let status = answers.into_iter().find_map(|(_, answer)| Some(answer.ok()?.status));
+                KeeperOutcome::Sent(SentBatch { boot, serial, until, status })
+            }));
+        }
+    }
+
+    fn send_reports(&mut self, live: &[ByteString], now: Instant) {
+        let room = REPORTS_MAX.saturating_sub(self.reports);
+        let (due, ignored) = {
+            let mut table = self.presence.table();
+            (table.take_due(live, room, now), table.take_ignored())
+        };
+        if ignored > 0 && self.shared.limits.may_log(self.shared.uptime()) {
+            warn!(ignored, "the table of users for --webhook-presence is full: no events for further users");
+        }
+        self.reports += due.len();
+        for report in due {
+            let shared = self.shared;
+            self.under_way.push(Box::pin(async move {
+                let is_accepted = shared.webhooks.report(&report).await;
+                KeeperOutcome::Reported(report, is_accepted)
+            }));
+        }
+    }
+
+    fn take(&mut self, outcome: KeeperOutcome) {
+        match outcome {
+            KeeperOutcome::Reported(report, is_accepted) => {
+                self.reports -= 1;
+                self.presence.table().done(report, is_accepted, Instant::now());
+            }
+            KeeperOutcome::Sent(SentBatch { boot, serial, until, status }) => {
+                let reader = self.readers.get_mut(&boot).filter(|reader| reader.serial == serial);
+                let Some(reader) = reader else { return };
+                reader.is_sending = false;
+                let retry = match status {
+                    Some(StatusCode::OK) => {
+                        reader.received = Some(until);
+                        return;
+                    }
+                    // The node has missed a batch, or had removed this node: it gets all users again.
+                    Some(StatusCode::CONFLICT) => {
+                        reader.received = None;
+                        return;
+                    }
+                    Some(StatusCode::NOT_FOUND) => ABSENT_INTERVAL,
+                    _ => RETRY_INTERVAL,
+                };
+                reader.not_before = Instant::now() + retry;
+            }
+        }
+    }
+}
+
+fn boot_of(member: &FleetMember) -> ByteString {
+    member.boot().into()
+}

@@ -1,0 +1,466 @@
+//! Presence of the users of webhook hubs over the fleet, and the reports that this node sends. Pure: time comes in.
+//!
+//! ```text
+//!  batch of a node ──► entry: nodes that have the user ──► differs from the last report? ──► due, after the grace
+//!  node lost ──────►      │                                       reverted ─► nothing           │
+//!                         └── changes of its last minute ──► reported again ◄── owner? ◄────────┘
+//! ```
+//!
+//! Every node has the whole table. The node that notices a change names its owner, by a rendezvous hash over the live
+//! nodes; the owner reports it. If the owner is lost, the others report its changes of the last minute again.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use trunkline_protocol::service::presence_owner;
+
+use super::user_log::HubUser;
+
+/// Delay of a report that a user is online. Changes that revert within it are not reported.
+const ONLINE_DELAY: Duration = Duration::from_millis(100);
+
+/// Delay of repeated reports of a lost node, after which the others agree on the remaining nodes.
+const TAKE_OVER_DELAY: Duration = Duration::from_secs(2);
+
+/// Time until a report that the back end did not accept is repeated.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time for which changes are kept, to be repeated if their owner is lost.
+const REMEMBERED_FOR: Duration = Duration::from_secs(60);
+
+/// Maximum number of lost nodes whose users are news if the node comes back.
+const LOST_MAX: usize = 1_024;
+
+/// Maximum number of users in the table. Further ones are ignored and counted.
+const USERS_MAX: usize = 4 * 1024 * 1024;
+
+/// Batch of a node's log, sent to another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserBatch {
+    /// Boot id of the sender.
+    pub(crate) boot: ByteString,
+    /// Position of the previous batch; 0 for the first batch with all users.
+    pub(crate) since: u64,
+    pub(crate) until: u64,
+    /// The users were there before the receiver, so they have been reported.
+    pub(crate) is_known: bool,
+    /// The sender has no further users.
+    pub(crate) is_whole: bool,
+    pub(crate) changes: Vec<UserChange>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UserChange {
+    #[serde(flatten)]
+    pub(crate) user: HubUser,
+    pub(crate) is_here: bool,
+    /// Boot id of the node that reports the change.
+    pub(crate) owner: ByteString,
+}
+
+/// Event for the back end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserReport {
+    pub(crate) user: HubUser,
+    pub(crate) is_online: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct UserTable {
+    /// Boot id of this node.
+    me: ByteString,
+    grace: Duration,
+    sources: HashMap<ByteString, UserSource>,
+    users: HashMap<HubUser, UserEntry>,
+    due: BTreeSet<(Instant, HubUser)>,
+    /// Lost nodes, the oldest first.
+    lost: VecDeque<ByteString>,
+    ignored: u64,
+}
+
+#[derive(Debug, Default)]
+struct UserSource {
+    /// Position in the log of the node.
+    version: u64,
+    /// Users from before the current series of batches that are not confirmed yet.
+    stale: HashSet<HubUser>,
+}
+
+#[derive(Debug, Default)]
+struct UserEntry {
+    /// Boot ids of the nodes with connections of the user.
+    at: Vec<ByteString>,
+    /// Whether the user was last reported online.
+    is_reported: bool,
+    pending: Option<PendingReport>,
+    /// The last change, and its owner.
+    changed: Option<(Instant, ByteString)>,
+    /// A report of this node is in progress.
+    is_running: bool,
+}
+
+#[derive(Debug)]
+struct PendingReport {
+    due: Instant,
+    /// Named by the node that has noticed the change; otherwise chosen when the report is due.
+    owner: Option<ByteString>,
+    /// The state is reported even if it has not changed since the last report, which may have been lost.
+    is_doubtful: bool,
+}
+
+impl UserTable {
+    #[must_use]
+    pub(crate) fn new(me: ByteString, grace: Duration) -> Self {
+        Self {
+            me,
+            grace: grace.max(ONLINE_DELAY),
+            sources: HashMap::new(),
+            users: HashMap::new(),
+            due: BTreeSet::new(),
+            lost: VecDeque::new(),
+            ignored: 0,
+        }
+    }
+
+    /// Applies a batch. Fails if earlier batches of the node are missing.
+    pub(crate) fn apply(&mut self, batch: UserBatch, now: Instant) -> Result<(), MissingBatch> {
+        let boot = batch.boot;
+        if batch.since == 0 {
+            let held = self.users.iter().filter(|(_, entry)| entry.at.contains(&boot));
+            let stale = held.map(|(user, _)| user.clone()).collect();
+            self.sources.insert(boot.clone(), UserSource { version: 0, stale });
+        }
+        let source = self.sources.get_mut(&boot).filter(|source| source.version == batch.since);
+        let source = source.ok_or(MissingBatch)?;
+        source.version = batch.until;
+        for change in &batch.changes {
+            source.stale.remove(&change.user);
+        }
+        let stale = if batch.is_whole { std::mem::take(&mut source.stale) } else { HashSet::new() };
+        let is_known = batch.is_known && !self.lost.contains(&boot);
+        for UserChange { user, is_here, owner } in batch.changes {
+            self.change(user, (&boot, is_here), (Some(owner), is_known), now);
+        }
+        for user in stale {
+            self.change(user, (&boot, false), (None, false), now);
+        }
+        if batch.is_whole {
+            self.lost.retain(|lost| *lost != boot);
+        }
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        user: HubUser,
+        (boot, is_here): (&ByteString, bool),
+        (owner, is_known): (Option<ByteString>, bool),
+        now: Instant,
+    ) {
+        if !self.users.contains_key(&user) {
+            if !is_here {
+                return;
+            }
+            if self.users.len() >= USERS_MAX {
+                self.ignored += 1;
+                return;
+            }
+            self.users.insert(user.clone(), UserEntry { is_reported: is_known, ..UserEntry::default() });
+        }
+        let Some(entry) = self.users.get_mut(&user) else { return };
+        entry.at.retain(|at| at != boot);
+        if is_here {
+            entry.at.push(boot.clone());
+        }
+        entry.changed = owner.clone().map(|owner| (now, owner)).or(entry.changed.take());
+        let is_here = entry.is_here();
+        let due = now + if is_here { ONLINE_DELAY } else { self.grace };
+        match &mut entry.pending {
+            // Not before the grace of a user who has left meanwhile.
+            Some(pending) if pending.is_doubtful => {
+                if !is_here {
+                    pending.due = pending.due.max(due);
+                    self.due.insert((pending.due, user.clone()));
+                }
+            }
+            // The user has come back, or has left again.
+            Some(_) if is_here == entry.is_reported => entry.pending = None,
+            None if is_here != entry.is_reported => {
+                entry.pending = Some(PendingReport { due, owner, is_doubtful: false });
+                self.due.insert((due, user.clone()));
+            }
+            Some(_) | None => {}
+        }
+        if entry.pending.is_none() {
+            self.due.insert((now + REMEMBERED_FOR, user));
+        }
+    }
+
+    /// Removes nodes that are no longer in the fleet. Their users are gone, and changes that they may not have reported
+    /// are reported again.
+    pub(crate) fn keep_nodes(&mut self, nodes: &[ByteString], now: Instant) {
+        let lost: Vec<_> = self.sources.keys().filter(|boot| !nodes.contains(*boot)).cloned().collect();
+        if lost.is_empty() {
+            return;
+        }
+        for boot in &lost {
+            self.sources.remove(boot);
+            self.lost.push_back(boot.clone());
+        }
+        self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
+        let held = self.users.iter().filter(|(_, entry)| entry.at.iter().any(|at| lost.contains(at)));
+        let held: Vec<_> = held.map(|(user, _)| user.clone()).collect();
+        for (user, boot) in held.iter().flat_map(|user| lost.iter().map(move |boot| (user, boot))) {
+            self.change(user.clone(), (boot, false), (None, false), now);
+        }
+        for (user, entry) in &mut self.users {
+            let is_recent = |(at, owner): &(Instant, ByteString)| *at + REMEMBERED_FOR > now && lost.contains(owner);
+            if entry.pending.is_none() && entry.changed.as_ref().is_some_and(is_recent) {
+                let due = now + TAKE_OVER_DELAY;
+                entry.pending = Some(PendingReport { due, owner: None, is_doubtful: true });
+                self.due.insert((due, user.clone()));
+            }
+        }
+    }
+
+    /// Time at which [`Self::take_due`] has something to do.
+    #[must_use]
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Takes at most this many due reports of this node. `live` are the nodes that may report; without any, this node
+    /// is the last one, and reports immediately.
+    pub(crate) fn take_due(&mut self, live: &[ByteString], room: usize, now: Instant) -> Vec<UserReport> {
+        let mut reports = Vec::new();
+        while reports.len() < room {
+            let Some((at, user)) = self.due.first().cloned() else { break };
+            if at > now && !live.is_empty() {
+                break;
+            }
+            self.due.pop_first();
+            reports.extend(self.report(user, live, now));
+        }
+        reports
+    }
+
+    fn report(&mut self, user: HubUser, live: &[ByteString], now: Instant) -> Option<UserReport> {
+        let entry = self.users.get_mut(&user)?;
+        let Some(pending) = &entry.pending else {
+            let is_remembered = entry.changed.as_ref().is_some_and(|(at, _)| *at + REMEMBERED_FOR > now);
+            if !(entry.is_here() || entry.is_running || is_remembered) {
+                self.users.remove(&user);
+            }
+            return None;
+        };
+        // A later record of the queue is about this report, or it is taken up again when the current one is done.
+        if entry.is_running || (pending.due > now && !live.is_empty()) {
+            return None;
+        }
+        let named = pending.owner.clone().filter(|owner| live.contains(owner));
+        let chosen = || presence_owner(live, &user.user).and_then(|owner| live.get(owner)).cloned();
+        let owner = named.or_else(chosen).unwrap_or_else(|| self.me.clone());
+        (entry.pending, entry.is_reported) = (None, entry.is_here());
+        let (is_online, is_mine) = (entry.is_here(), owner == self.me);
+        (entry.is_running, entry.changed) = (is_mine, Some((now, owner)));
+        self.due.insert((now + REMEMBERED_FOR, user.clone()));
+        is_mine.then_some(UserReport { user, is_online })
+    }
+
+    /// Ends a report. One that was not accepted is repeated later, with the state at that time.
+    pub(crate) fn done(&mut self, report: UserReport, is_accepted: bool, now: Instant) {
+        let Some(entry) = self.users.get_mut(&report.user) else { return };
+        entry.is_running = false;
+        if !is_accepted {
+            let (due, owner) = (now + RETRY_INTERVAL, Some(self.me.clone()));
+            entry.pending = Some(PendingReport { due, owner, is_doubtful: true });
+        }
+        let due = entry.pending.as_ref().map_or(now + REMEMBERED_FOR, |pending| pending.due);
+        self.due.insert((due, report.user));
+    }
+
+    /// Number of users who were not followed because the table was full.
+    pub(crate) fn take_ignored(&mut self) -> u64 {
+        std::mem::take(&mut self.ignored)
+    }
+
+    /// Whether all changes of this node up to a position are applied and reported.
+    #[must_use]
+    pub(crate) fn is_done(&self, version: u64) -> bool {
+        self.sources.get(&self.me).map_or(0, |own| own.version) >= version && !self.is_busy()
+    }
+
+    fn is_busy(&self) -> bool {
+        self.users.values().any(|entry| entry.is_running || entry.pending.is_some())
+    }
+}
+
+/// Error: the sender has to start again with all users.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MissingBatch;
+
+impl UserEntry {
+    fn is_here(&self) -> bool {
+        !self.at.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    const NONE: [bool; 0] = [];
+
+    struct Node {
+        table: UserTable,
+        version: HashMap<&'static str, u64>,
+    }
+
+    fn boots(names: &[&str]) -> Vec<ByteString> {
+        names.iter().map(|name| ByteString::from(*name)).collect()
+    }
+
+    fn ann() -> HubUser {
+        HubUser { hub: "chat".into(), user: "ann".into() }
+    }
+
+    impl Node {
+        fn new(me: &str) -> Self {
+            Self { table: UserTable::new(me.into(), GRACE), version: HashMap::new() }
+        }
+
+        /// Applies a change that a node reports, with this owner.
+        fn take(&mut self, boot: &'static str, is_here: bool, owner: &str, now: Instant) {
+            let since = *self.version.entry(boot).or_default();
+            let changes = vec![UserChange { user: ann(), is_here, owner: owner.into() }];
+            let batch =
+                UserBatch { boot: boot.into(), since, until: since + 1, is_known: false, is_whole: true, changes };
+            self.table.apply(batch, now).unwrap();
+            self.version.insert(boot, since + 1);
+        }
+
+        /// Events that the node sends at this time; they are accepted.
+        fn sent(&mut self, live: &[&str], now: Instant) -> Vec<bool> {
+            let reports = self.table.take_due(&boots(live), 9, now);
+            reports.iter().for_each(|report| self.table.done(report.clone(), true, now));
+            reports.iter().map(|report| report.is_online).collect()
+        }
+    }
+
+    fn after(now: Instant, seconds: f64) -> Instant {
+        now + Duration::from_secs_f64(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_at_two_nodes_is_online_once_and_offline_after_the_last_connection_and_the_grace() {
+        let (mut a, mut b, now) = (Node::new("a"), Node::new("b"), Instant::now());
+        for node in [&mut a, &mut b] {
+            node.take("a", true, "b", now);
+            node.take("b", true, "b", now);
+        }
+        let later = after(now, 0.2);
+        assert_eq!((a.sent(&["a", "b"], later), b.sent(&["a", "b"], later)), (vec![], vec![true]));
+        for node in [&mut a, &mut b] {
+            node.take("a", false, "b", later);
+            assert_eq!(node.sent(&["a", "b"], after(now, 20.0)), NONE, "there is another connection");
+            node.take("b", false, "b", after(now, 20.0));
+            assert_eq!(node.sent(&["a", "b"], after(now, 24.9)), NONE);
+        }
+        assert_eq!(a.sent(&["a", "b"], after(now, 25.1)), NONE);
+        assert_eq!(b.sent(&["a", "b"], after(now, 25.1)), [false]);
+        for node in [&mut a, &mut b] {
+            assert_eq!(node.sent(&["a", "b"], after(now, 90.0)), NONE);
+            assert_eq!((node.table.users.len(), node.table.next_due()), (0, None), "nothing is kept");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reload_and_a_short_visit_are_no_events() {
+        let (mut a, now) = (Node::new("a"), Instant::now());
+        a.take("a", true, "a", now);
+        a.take("a", false, "a", after(now, 0.05));
+        assert_eq!(a.sent(&["a"], after(now, 9.0)), NONE);
+        a.take("a", true, "a", after(now, 10.0));
+        assert_eq!(a.sent(&["a"], after(now, 10.2)), [true]);
+        a.take("a", false, "a", after(now, 11.0));
+        a.take("a", true, "a", after(now, 15.5));
+        assert_eq!(a.sent(&["a"], after(now, 99.0)), NONE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_users_of_a_lost_node_are_offline_and_its_last_reports_are_repeated() {
+        let (mut b, now) = (Node::new("b"), Instant::now());
+        // Reported by the node that is lost, perhaps.
+        b.take("a", true, "a", now);
+        assert_eq!(b.sent(&["a", "b"], after(now, 0.2)), NONE);
+        b.table.keep_nodes(&boots(&["b"]), after(now, 10.0));
+        assert_eq!(b.sent(&["b"], after(now, 10.2)), NONE, "the clients may come back to another node");
+        assert_eq!(b.sent(&["b"], after(now, 15.1)), [false]);
+        // With a connection at the remaining node, the state is repeated instead.
+        let mut c = Node::new("c");
+        c.take("a", true, "a", now);
+        c.take("c", true, "a", now);
+        assert_eq!(c.sent(&["a", "c"], after(now, 0.2)), NONE);
+        c.table.keep_nodes(&boots(&["c"]), after(now, 10.0));
+        assert_eq!((c.sent(&["c"], after(now, 11.9)), c.sent(&["c"], after(now, 12.1))), (vec![], vec![true]));
+        assert_eq!(c.sent(&["c"], after(now, 99.0)), NONE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn users_from_before_this_node_are_no_news_unless_their_node_was_lost() {
+        let (mut b, now) = (Node::new("b"), Instant::now());
+        let all = |since: u64, until: u64, is_known: bool| UserBatch {
+            boot: "a".into(),
+            since,
+            until,
+            is_known,
+            is_whole: true,
+            changes: vec![UserChange { user: ann(), is_here: true, owner: "b".into() }],
+        };
+        assert_eq!(b.table.apply(all(3, 4, false), now), Err(MissingBatch));
+        b.table.apply(all(0, 4, true), now).unwrap();
+        assert_eq!(b.sent(&["a", "b"], after(now, 9.0)), NONE);
+        b.table.keep_nodes(&boots(&["b"]), after(now, 10.0));
+        assert_eq!(b.sent(&["b"], after(now, 15.1)), [false]);
+        b.table.apply(all(0, 4, true), after(now, 20.0)).unwrap();
+        assert_eq!(b.sent(&["a", "b"], after(now, 20.2)), [true], "after a split");
+        // The node starts again with all users, without her.
+        let none = UserBatch { changes: Vec::new(), ..all(0, 9, true) };
+        b.table.apply(none, after(now, 30.0)).unwrap();
+        assert_eq!(b.sent(&["a", "b"], after(now, 35.1)), [false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_of_a_user_are_sent_one_by_one_and_the_last_state_is_repeated_until_it_is_accepted() {
+        let (mut a, now) = (Node::new("a"), Instant::now());
+        a.take("a", true, "a", now);
+        let online = a.table.take_due(&boots(&["a"]), 9, after(now, 0.2)).remove(0);
+        a.take("a", false, "a", after(now, 1.0));
+        assert_eq!(
+            a.table.take_due(&boots(&["a"]), 9, after(now, 7.0)),
+            [] as [UserReport; 0],
+            "the first one is in progress"
+        );
+        a.table.done(online, true, after(now, 8.0));
+        let offline = a.table.take_due(&boots(&["a"]), 9, after(now, 8.0)).remove(0);
+        assert!(!offline.is_online);
+        a.table.done(offline, false, after(now, 9.0));
+        assert!(a.table.is_busy());
+        assert_eq!((a.sent(&["a"], after(now, 18.0)), a.sent(&["a"], after(now, 19.1))), (vec![], vec![false]));
+        assert_eq!(a.sent(&["a"], after(now, 99.0)), NONE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_node_reports_immediately_when_it_stops() {
+        let (mut a, now) = (Node::new("a"), Instant::now());
+        a.take("a", true, "a", now);
+        assert_eq!(a.sent(&["a"], after(now, 0.2)), [true]);
+        a.take("a", false, "a", after(now, 1.0));
+        assert_eq!(a.sent(&[], after(now, 1.0)), [false]);
+    }
+}
