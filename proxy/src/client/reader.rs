@@ -9,12 +9,14 @@ use std::future::poll_fn;
 use std::io;
 use std::mem;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
@@ -25,6 +27,7 @@ use trunkline_protocol::service::DataType;
 use super::call_trace::{may_name_context, trace_call};
 use super::inbound::{HubMessages, Inbound, InboundError, PartialMessage, Piece, Upward};
 use super::raw_message::take_raw;
+use crate::bounded::Turn;
 use crate::limits::Quota;
 use crate::metrics::Limit;
 use crate::routing::HubRules;
@@ -277,7 +280,7 @@ impl Reader {
     /// Reads available data in a turn of the app's clients.
     async fn read_in_turn(&mut self, shard: &Rc<Shard>) -> Step {
         let line = shard.state().core.client_line(&self.hub).clone();
-        let Some(mut turn) = line.begin().await else {
+        let Some(mut turn) = self.wait_for_turn(shard, line.begin()).await else {
             yield_now().await;
             return Step::Continue;
         };
@@ -293,6 +296,21 @@ impl Reader {
             yield_now().await;
         }
         step
+    }
+
+    /// Waits for a turn, as a pause; `None` without turns, and for a client that is being closed.
+    async fn wait_for_turn(&self, shard: &Shard, turn: impl Future<Output = Option<Turn>>) -> Option<Turn> {
+        let mut turn = pin!(turn);
+        if let Some(turn) = turn.as_mut().now_or_never() {
+            return turn;
+        }
+        let Some(closed) = self.pause(shard, PauseReason::Turn) else { return turn.await };
+        let turn = tokio::select! {
+            turn = turn => turn,
+            () = closed.notified() => None,
+        };
+        self.resume(shard, PauseReason::Turn);
+        turn
     }
 
     fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {

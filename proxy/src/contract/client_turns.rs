@@ -9,6 +9,8 @@ use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 use super::app::{App, AppLink};
 use super::client::Client;
 use super::fixture::{Fixture, run, settings};
+use crate::auth::Signer;
+use crate::bounded::TurnSource;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,25 @@ fn clients_of_an_app_are_read_one_after_the_other() {
         }
         let order = order_of_reads(&mut chat, &mut busy).await;
         assert_eq!(order, [0, 0, 1, 2, 1, 2, 0, 1, 2, 0], "a small read of each, then turns of growing size");
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_its_turn_does_not_time_out() {
+    run(async {
+        let (fixture, _app, [(mut chat, mut busy), _news]) = two_apps().await;
+        let hub = fixture.shared.hubs.find("/chat").unwrap();
+        let line = fixture.shared.turn_line(&Signer::Fleet, Some(hub.identity()), TurnSource::Clients(0));
+        let held = line.begin().await.unwrap();
+        busy.send(&flood()).await;
+        // sleep: the test advances paused time
+        sleep(SECOND * 55).await;
+        drop(held);
+        let mut text = String::new();
+        while text.len() < flood().len() {
+            text += &chat.data().await.0;
+        }
+        assert_eq!(text, flood());
     });
 }
 

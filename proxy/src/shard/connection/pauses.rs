@@ -20,10 +20,12 @@ pub(crate) enum PauseReason {
     FullLink = 16,
     /// The client exceeded its quota.
     Throttled = 32,
+    /// Other clients of its app are being read.
+    Turn = 64,
 }
 
 /// Reasons of the reader itself; a new reader starts without them.
-const READER_REASONS: u8 = PauseReason::FullLink as u8 | PauseReason::Throttled as u8;
+const READER_REASONS: u8 = PauseReason::FullLink as u8 | PauseReason::Throttled as u8 | PauseReason::Turn as u8;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
