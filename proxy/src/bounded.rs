@@ -18,7 +18,7 @@ pub(crate) use deadline::Deadlines;
 pub(crate) use holder::{Holders, pass_interval};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
 pub(crate) use partition::Partitions;
-pub(crate) use permit::{Full, Permit, Permits};
+pub(crate) use permit::{Full, Permit, Permits, fair_share};
 pub(crate) use recent::Recent;
 pub(crate) use shrink::{shrink_queue, shrink_slab};
 pub(crate) use turn::{Turn, TurnLine, TurnSource, Turns};

@@ -20,6 +20,7 @@ mod webhook_server;
 mod acknowledgements;
 mod announcements;
 mod app_keys;
+mod app_rates;
 mod carried_requests;
 mod channel_hellos;
 mod client_messages;

@@ -5,6 +5,7 @@
 
 mod address_key;
 mod answer_budget;
+mod app_rate;
 mod auth_throttle;
 mod group_name_sum;
 mod head_budget;
@@ -27,6 +28,7 @@ use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MA
 
 pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
+pub(crate) use app_rate::{AppHolder, AppRate, AppRates};
 pub(crate) use auth_throttle::AuthThrottle;
 pub(crate) use group_name_sum::GroupNameSums;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
@@ -79,6 +81,7 @@ pub(crate) struct LimitCounters {
     pub heads: HeadBudget,
     pub relays: Arc<RelayLimit>,
     pub links: LinkLimit,
+    pub app_rates: AppRates,
     pub answers: AnswerBudget,
     pub refusals: PermitRefusals,
     /// Bytes of names of groups with members, by the index of their hub.
@@ -116,6 +119,7 @@ impl LimitCounters {
             heads: HeadBudget::new(limits.heads_total_bytes),
             relays: RelayLimit::new(&settings.relay),
             links: LinkLimit::new(&settings.links),
+            app_rates: AppRates::new(&settings.links),
             answers: AnswerBudget::default(),
             refusals: PermitRefusals::default(),
             group_names: Permits::new(settings.groups.names_total_bytes, usize::MAX),

@@ -133,7 +133,7 @@ metric_rows! {
             "trunkline_permits_refused_total",
             "Refusals because of a limit that apps share, by resource and by the key that has reached its share: an \
              app, (fleet) for access keys, the address of a dialled app server, (address) for the limit of an address, \
-             or (node) for the limit of the node.",
+             or (node) for the limit of the node. With `rate`, also waits of links above the app's rate.",
             "what",
             "key"
         );

@@ -8,6 +8,21 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::partition::Partitions;
 
+/// A key with fewer permits than this gets another one while one is free.
+const SMALL_SHARE: usize = 5;
+
+/// Number of permits that a key may hold while this many of `limit` are free. One key alone gets a half, two keys a
+/// third each. The last quarter is for many keys: each gets a 64th of the limit, and of the last eighth a 64th of the
+/// rest.
+#[must_use]
+pub(crate) fn fair_share(limit: usize, free: usize) -> usize {
+    if free > limit / 4 {
+        return free;
+    }
+    let many = if free > limit / 8 { limit / 64 } else { free / 64 };
+    many.max(SMALL_SHARE).min(free)
+}
+
 /// Permits in use by key. Clones share the permits. There is an entry for each key with a permit.
 #[derive(Debug)]
 pub(crate) struct Permits<K>(Arc<PermitTable<K>>);
@@ -61,10 +76,9 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.take_within(usize::MAX, key)
     }
 
-    /// Takes a permit for a key that holds fewer permits than are free. One key alone gets half of them, two keys a
-    /// third each, so a key with few permits always gets another one.
+    /// Takes a permit for a key within its [`fair_share`].
     pub(crate) fn take_fair(&self, key: K) -> Result<Permit<K>, Full<K>> {
-        self.take_within(self.free(), Some(key))
+        self.take_within(fair_share(self.limit(), self.free()), Some(key))
     }
 
     #[must_use]
@@ -162,6 +176,19 @@ mod tests {
         assert_eq!((permits.take_fair(5).unwrap_err(), permits.free()), (Full { limit: 12, key: None }, 0));
         drop((one, two, last));
         assert_eq!(take_all(3).len(), 4, "half of what is left, with its own");
+    }
+
+    #[test]
+    fn hundreds_of_greedy_keys_leave_permits_to_further_ones() {
+        for (limit, last) in [(65_536, 5), (4_096, 1)] {
+            let permits = Permits::new(limit, usize::MAX);
+            let take_all = |key: u32| std::iter::from_fn(|| permits.take_fair(key).ok()).collect::<Vec<_>>();
+            let taken: Vec<_> = (0..if limit > 10_000 { 250 } else { 100 }).map(take_all).collect();
+            let sizes: Vec<_> = taken.iter().map(Vec::len).collect();
+            assert_eq!(sizes[..2], [limit / 2, limit / 4]);
+            assert_eq!(sizes[2..10], [limit / 64; 8], "a 64th of the limit");
+            assert!(sizes.iter().all(|size| *size >= last), "{sizes:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Settings of the connection between this node and app servers: links, clients without an app server, relayed
 //! requests.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_RING_MAX_BYTES, RESUME_WINDOW_MS};
@@ -61,9 +62,9 @@ settings! {
         pub ring_max_bytes: usize = LINK_RING_MAX_BYTES,
 
         /// Maximum number of links to app servers, dialled by either side; above it, an app server that dials in gets
-        /// 503. If apps have keys, one key may have as many links as are free, and so may each app server that the node
-        /// dials: an app with few links always gets another one. 0 for no limit [default: 65536, or as many as fit into
-        /// half of the files that the process may open].
+        /// 503. If apps have keys, each key has a share, and so has each app server that the node dials: one alone gets a
+        /// half, two a third each, and the last quarter is for those with few links. 0 for no limit [default: 65536, or
+        /// as many as fit into half of the files that the process may open].
         #[flag("links-max", Count(ANY_U32))]
         pub links_max: Option<u32> = None,
 
@@ -71,6 +72,17 @@ settings! {
         /// of `--trust` have no limit. 0 for no limit [default: 16384 with `--trust`, else 0].
         #[flag("links-per-address-max", Count(ANY_U32))]
         pub links_per_address_max: Option<u32> = None,
+
+        /// Messages per second that the app servers and REST callers of one app key, or of one hub without a key, may
+        /// send to this node. Above one second's worth, links are read more slowly, and REST gets 429 and
+        /// `Retry-After`. 0 for no limit.
+        #[flag("app-messages-per-second", Count(ANY_U32))]
+        pub app_messages_per_second: Option<NonZeroU32> = None,
+
+        /// Bytes per second that the app servers and REST callers of one app key, or of one hub without a key, may send
+        /// to this node, with the same effect. 0 for no limit.
+        #[flag("app-bytes-per-second", Bytes(ANY_U32))]
+        pub app_bytes_per_second: Option<NonZeroU32> = None,
     }
 }
 

@@ -93,7 +93,7 @@ impl LinkAnswers {
             return Err(QuestionRefusal::Unread(signer.clone()));
         }
         let permit = match self.share.has_others() {
-            true => questions.take_fair(signer.clone()),
+            true => questions.take_within(questions.free(), Some(signer.clone())),
             false => questions.take(Some(signer.clone())),
         };
         let permit = permit.map_err(|_| QuestionRefusal::Questions(signer.clone()))?;

@@ -1,16 +1,25 @@
 //! Permits of links to app servers: of the node, of the address that dials in, and of a key or an upstream.
 //!
-//! Each link takes a file descriptor. Each upstream, and each of several keys, may have as many links as are free: one
-//! app alone gets a half, two apps get a third each. So an app with few links always gets another one.
+//! Each link takes a file descriptor. Each upstream, and each of several keys, has a [fair share](crate::bounded), so an
+//! app with few links gets another one. Shares shrink as others open links, so a holder may open again the links that it
+//! lost within the last minute.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::address_key::{AddressKey, AddressPermit};
 use super::signer_share::SignerShare;
 use crate::auth::Signer;
 use crate::bounded::{Full, Permit, Permits};
 use crate::config::LinkSettings;
+
+/// Time for which a holder may open lost links again beyond its share.
+const REOPEN_TIME: Duration = Duration::from_secs(60);
 
 /// Key or app server that a link counts for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,12 +34,24 @@ pub(crate) enum LinkHolder {
 pub(crate) struct LinkLimit {
     links: Permits<LinkHolder>,
     addresses: Permits<AddressKey>,
+    lost: LostLinks,
 }
 
 #[derive(Debug)]
 pub(crate) struct LinkPermit {
-    _link: Permit<LinkHolder>,
+    link: Permit<LinkHolder>,
     _address: Option<AddressPermit>,
+    lost: LostLinks,
+}
+
+/// Links that holders closed or lost, until they open them again.
+#[derive(Debug, Clone, Default)]
+struct LostLinks(Arc<Mutex<HashMap<LinkHolder, Lost>>>);
+
+#[derive(Debug)]
+struct Lost {
+    links: usize,
+    until: Instant,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +59,8 @@ pub(crate) enum LinkRefusal {
     #[error("this node has reached its limit of {limit} links to app servers: see --links-max")]
     Node { limit: usize },
     #[error(
-        "{holder} has reached its share of links ({limit} are left for others): raise --links-max and the limit of open \
-         files, or move some app servers to another node"
+        "{holder} has reached its share of links, now {limit}: raise --links-max and the limit of open files, or move \
+         some app servers to another node"
     )]
     Holder { holder: LinkHolder, limit: usize },
     #[error("this address has reached its limit of {limit} links: see --links-per-address-max")]
@@ -53,6 +74,7 @@ impl LinkLimit {
         Self {
             links: Permits::new(limit(settings.links_max), usize::MAX),
             addresses: Permits::new(usize::MAX, limit(settings.links_per_address_max)),
+            lost: LostLinks::default(),
         }
     }
 
@@ -65,18 +87,52 @@ impl LinkLimit {
         let address = address.map(|ip| self.addresses.take(Some(ip.into()))).transpose();
         let address = address.map_err(|full| LinkRefusal::Address { limit: full.limit })?;
         let holder = LinkHolder::Signer(share.signer().clone());
-        let link = if share.has_others() { self.links.take_fair(holder) } else { self.links.take(Some(holder)) };
-        Ok(LinkPermit { _link: link?, _address: address })
+        let link = if share.has_others() { self.take_fair(holder) } else { self.links.take(Some(holder)) };
+        Ok(LinkPermit { link: link?, _address: address, lost: self.lost.clone() })
     }
 
     pub(crate) fn take_dialled(&self, upstream: &str) -> Result<LinkPermit, LinkRefusal> {
-        Ok(LinkPermit { _link: self.links.take_fair(LinkHolder::Upstream(upstream.into()))?, _address: None })
+        let link = self.take_fair(LinkHolder::Upstream(upstream.into()))?;
+        Ok(LinkPermit { link, _address: None, lost: self.lost.clone() })
+    }
+
+    fn take_fair(&self, holder: LinkHolder) -> Result<Permit<LinkHolder>, Full<LinkHolder>> {
+        let reopened = self.lost.take(&holder).then(|| self.links.take(Some(holder.clone())));
+        reopened.and_then(Result::ok).map_or_else(|| self.links.take_fair(holder), Ok)
     }
 
     /// Number of links, including opening ones.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.links.len()
+    }
+}
+
+impl LostLinks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkHolder, Lost>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, holder: &LinkHolder) {
+        let (now, mut lost) = (Instant::now(), self.lock());
+        lost.retain(|_, lost| lost.until > now);
+        let entry = lost.entry(holder.clone()).or_insert(Lost { links: 0, until: now });
+        *entry = Lost { links: entry.links + 1, until: now + REOPEN_TIME };
+    }
+
+    /// Takes one of the holder's lost links, if any.
+    fn take(&self, holder: &LinkHolder) -> bool {
+        let mut lost = self.lock();
+        let entry = lost.get_mut(holder).filter(|lost| lost.links > 0 && lost.until > Instant::now());
+        entry.map(|lost| lost.links -= 1).is_some()
+    }
+}
+
+impl Drop for LinkPermit {
+    fn drop(&mut self) {
+        if let Some(holder) = self.link.key() {
+            self.lost.add(holder);
+        }
     }
 }
 
@@ -109,6 +165,8 @@ impl fmt::Display for LinkHolder {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn limit(links_max: u32, links_per_address_max: u32) -> LinkLimit {
@@ -137,6 +195,27 @@ mod tests {
         assert!(links.take_dialled("10.0.0.1:5000").is_ok(), "for an app server that the node dials, too");
         drop((shop, news));
         assert_eq!(links.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_opens_lost_links_again_beyond_its_share() {
+        let links = limit(100, 0);
+        let take = |app: &str| links.take_dialled_in(&share(app), ip(1));
+        let open = |app: &str| std::iter::from_fn(|| take(app).ok()).collect::<Vec<_>>();
+        let (mut shop, _news) = (open("shop"), open("news"));
+        shop.truncate(48);
+        shop.extend([take("shop").unwrap(), take("shop").unwrap()]);
+        assert!(take("shop").is_err(), "two were lost");
+        shop.truncate(48);
+        advance(REOPEN_TIME).await;
+        assert!(take("shop").is_err(), "a minute ago");
+        let mut upstream = vec![links.take_dialled("10.0.0.1:5000").unwrap()];
+        upstream.extend(std::iter::from_fn(|| links.take_dialled("10.0.0.1:5000").ok()));
+        let share = upstream.len();
+        let _others = [open("chat"), open("mail")];
+        upstream.pop();
+        upstream.push(links.take_dialled("10.0.0.1:5000").unwrap());
+        assert!(links.take_dialled("10.0.0.1:5000").is_err() && upstream.len() == share);
     }
 
     #[test]

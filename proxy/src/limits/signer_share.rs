@@ -1,13 +1,12 @@
 //! Shares of token signers in common tables.
 //!
-//! With app keys, a signer may have at most as many entries as are free: one app alone gets half of a table, two apps a
-//! third each, so an app with few entries always gets another one. With access keys only, the single signer may fill
-//! the table.
+//! With app keys, a signer has a fair share: one app alone gets half of a table, two apps a third each, and the last
+//! quarter is for apps with few entries. With access keys only, the single signer may fill the table.
 
 use std::time::Duration;
 
 use crate::auth::Signer;
-use crate::bounded::{Full, Permit, Permits};
+use crate::bounded::{Full, Permit, Permits, fair_share};
 
 /// Minimum idle time before a full table evicts a hub or an app server without links and clients. Pending uses complete
 /// within this time.
@@ -43,7 +42,7 @@ impl SignerShare {
     /// Amount that the signer may have of a total of which this much is used.
     #[must_use]
     pub(crate) fn of(&self, total: usize, used: usize) -> usize {
-        if self.has_others { total.saturating_sub(used) } else { total }
+        if self.has_others { fair_share(total, total.saturating_sub(used)) } else { total }
     }
 
     /// Checks that neither the table nor the signer's share is full.

@@ -18,7 +18,7 @@ use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
 use crate::auth::Signer;
 use crate::bounded::{Turn, TurnLine, TurnSource};
-use crate::limits::LogThrottle;
+use crate::limits::{AppRate, LogThrottle};
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
@@ -135,6 +135,7 @@ pub(super) struct ShardSink<'a> {
     frames: usize,
     /// Turns of the app's links at this shard; `None` for a frame outside of a link's batches.
     line: Option<Arc<TurnLine>>,
+    rate: Option<Arc<AppRate>>,
     /// Turn of this batch with its start, while several apps are busy.
     turn: Option<(Turn, Instant)>,
     /// Turn that ends after other tasks have run.
@@ -145,13 +146,15 @@ pub(super) struct ShardSink<'a> {
 impl<'a> ShardSink<'a> {
     pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
         let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
-        Self { shard, pool, reply_to, group: None, batch, frames: 0, line: None, turn: None, ending: None, skipped }
+        let (line, rate, turn, ending) = (None, None, None, None);
+        Self { shard, pool, reply_to, group: None, batch, frames: 0, line, rate, turn, ending, skipped }
     }
 
-    /// Lets the link's batches take turns with those of other apps.
+    /// Lets the link's batches take turns with those of other apps, within the app's rate.
     pub(super) fn in_turns(self, signer: &Signer) -> Self {
-        let line = self.shard.shared().turn_line(signer, Some(self.pool.hub()), TurnSource::Links(self.shard.index()));
-        Self { line: Some(line), ..self }
+        let (shared, hub) = (self.shard.shared(), Some(&**self.pool.hub()));
+        let line = Some(shared.turn_line(signer, hub, TurnSource::Links(self.shard.index())));
+        Self { line, rate: shared.app_rate(signer, hub), ..self }
     }
 
     /// Sets the group of the app server, which may be a mirror group.
@@ -253,6 +256,11 @@ impl FrameSink for ShardSink<'_> {
     }
 
     async fn begin_batch(&mut self) {
+        if let Some(rate) = &self.rate
+            && rate.wait().await
+        {
+            self.shard.shared().limits.refusals.count("rate", rate.label());
+        }
         if let Some(line) = &self.line {
             self.turn = line.begin().await.map(|turn| (turn, Instant::now()));
         }
@@ -260,11 +268,17 @@ impl FrameSink for ShardSink<'_> {
 
     fn is_batch_full(&mut self, frames: usize) -> bool {
         self.frames = frames + self.batch.names();
+        if self.rate.as_ref().is_some_and(|rate| frames >= rate.messages_max()) {
+            return true;
+        }
         self.turn.as_ref().is_some_and(|(turn, begun_at)| turn.is_full(self.frames, *begun_at))
     }
 
     /// Applies the batch here and sends the other shards their parts. The turn ends when all have applied them.
     async fn end_batch(&mut self, bytes: usize) {
+        if let Some(rate) = &self.rate {
+            rate.charge(self.frames, bytes);
+        }
         if let Some(line) = &self.line
             && (self.batch.has_begun() || self.frames >= BUSY_FRAMES)
         {

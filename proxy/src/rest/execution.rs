@@ -174,9 +174,16 @@ impl Execution {
         Ok(())
     }
 
-    /// Parses the body in a turn of the caller's app, because a large body takes milliseconds.
-    async fn in_turn<T>(&self, hub: &NamedHub, parse: impl FnOnce() -> T) -> T {
+    /// Parses the body in a turn of the caller's app, because a large body takes milliseconds. Fails above the app's
+    /// rate.
+    async fn in_turn<T>(&self, hub: &NamedHub, parse: impl FnOnce() -> Result<T, RestError>) -> Result<T, RestError> {
         let hub = hub.here().map(|hub| &**hub.identity());
+        if let Some(rate) = self.shared.app_rate(&self.caller.signer.signer, hub)
+            && let Err(too_fast) = rate.take(self.body.len())
+        {
+            self.shared.limits.refusals.count("rate", rate.label());
+            return Err(RestError::too_fast(too_fast));
+        }
         let line = self.shared.turn_line(&self.caller.signer.signer, hub, TurnSource::Rest);
         line.note_work();
         let _turn = line.begin().await;

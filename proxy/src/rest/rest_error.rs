@@ -8,7 +8,7 @@ use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
 
-use crate::limits::TableFull;
+use crate::limits::{TableFull, TooFast};
 
 /// Header with an error code, by which an SDK distinguishes a missing resource from a wrong URL.
 const ERROR_CODE: HeaderName = HeaderName::from_static("x-ms-error-code");
@@ -65,6 +65,14 @@ impl RestError {
         let text = format!("this node keeps {kept}, for a minute each: see --rest-idempotency-keys-max");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
+    #[must_use]
+    pub(super) fn too_fast(TooFast { retry_after }: TooFast) -> Self {
+        let text = "the app has used up its rate of messages or bytes: see --app-messages-per-second and \
+                    --app-bytes-per-second";
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "Error.App.TooFast", text);
+        error.with_header(RETRY_AFTER, Some(HeaderValue::from(retry_after.as_secs() + 1)))
     }
 
     #[must_use]

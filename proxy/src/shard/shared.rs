@@ -35,7 +35,7 @@ use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, Turns};
 use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons};
 use crate::config::Settings;
-use crate::limits::LimitCounters;
+use crate::limits::{AppHolder, AppRate, LimitCounters};
 use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
@@ -275,16 +275,25 @@ impl Shared {
         drop(self.fleet.other_nodes.set(nodes));
     }
 
-    /// Turns of an app: of the signer, or of the hub's owner if all apps may use the signer's key. A hub without an
-    /// owner is an app of its own. Unknown hubs share their turns.
-    #[must_use]
-    pub(crate) fn turn_line(&self, signer: &Signer, hub: Option<&HubIdentity>, source: TurnSource) -> Arc<TurnLine> {
+    /// App that work counts for: of the signer, or of the hub's owner if all apps may use the signer's key. A hub
+    /// without an owner is an app of its own; unknown hubs are one app.
+    fn app_of(&self, signer: &Signer, hub: Option<&HubIdentity>) -> AppHolder {
         let owner = |hub: &HubIdentity| self.admission.signing_keys.owner_of(hub.name());
         match (signer, hub.map(owner)) {
-            (app @ Signer::App(_), _) => self.turns.line(app, source),
-            (Signer::Fleet, Some(app @ Signer::App(_))) => self.turns.line(&app, source),
-            (Signer::Fleet, _) => self.turns.line(&hub.map_or("", HubIdentity::key), source),
+            (app @ Signer::App(_), _) => AppHolder::Key(app.clone()),
+            (Signer::Fleet, Some(app @ Signer::App(_))) => AppHolder::Key(app),
+            (Signer::Fleet, _) => AppHolder::Hub(hub.map_or("", HubIdentity::key).into()),
         }
+    }
+
+    #[must_use]
+    pub(crate) fn turn_line(&self, signer: &Signer, hub: Option<&HubIdentity>, source: TurnSource) -> Arc<TurnLine> {
+        self.turns.line(&self.app_of(signer, hub), source)
+    }
+
+    #[must_use]
+    pub(crate) fn app_rate(&self, signer: &Signer, hub: Option<&HubIdentity>) -> Option<Arc<AppRate>> {
+        self.limits.app_rates.of(|| self.app_of(signer, hub))
     }
 
     #[must_use]

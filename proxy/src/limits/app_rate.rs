@@ -1,0 +1,184 @@
+//! Rate of each app: messages and bytes per second of all its app servers and REST callers at this node.
+//!
+//! Above its rate, an app's links are read more slowly, and its REST requests get 429.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::throttle::{Quota, TooFast};
+use crate::auth::Signer;
+use crate::config::LinkSettings;
+
+/// Maximum time for which a link is not read in one go, far below its timeout.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// App that work counts for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum AppHolder {
+    /// App with a key.
+    Key(Signer),
+    /// A hub without a key of its own.
+    Hub(Box<str>),
+}
+
+/// Rates of apps that have used them recently.
+#[derive(Debug)]
+pub(crate) struct AppRates {
+    messages: Option<NonZeroU32>,
+    bytes: Option<NonZeroU32>,
+    started_at: Instant,
+    by_app: Mutex<HashMap<AppHolder, Arc<AppRate>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AppRate {
+    label: Box<str>,
+    messages_max: usize,
+    started_at: Instant,
+    quota: Mutex<Quota>,
+}
+
+impl AppRates {
+    #[must_use]
+    pub(super) fn new(settings: &LinkSettings) -> Self {
+        let LinkSettings { app_messages_per_second: messages, app_bytes_per_second: bytes, .. } = *settings;
+        Self { messages, bytes, started_at: Instant::now(), by_app: Mutex::default() }
+    }
+
+    /// Returns the rate of an app; `None` without limits.
+    pub(crate) fn of(&self, app: impl FnOnce() -> AppHolder) -> Option<Arc<AppRate>> {
+        let quota = *Quota::new(self.messages, self.bytes)?;
+        let (app, mut rates) = (app(), self.by_app.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(rate) = rates.get(&app) {
+            return Some(rate.clone());
+        }
+        rates.retain(|_, rate| Arc::strong_count(rate) > 1 || !rate.debt().is_zero());
+        let rate = Arc::new(AppRate {
+            label: app.label().into(),
+            messages_max: self.messages.map_or(usize::MAX, |messages| messages.get() as usize),
+            started_at: self.started_at,
+            quota: Mutex::new(quota),
+        });
+        rates.insert(app, rate.clone());
+        Some(rate)
+    }
+}
+
+impl AppHolder {
+    fn label(&self) -> &str {
+        match self {
+            Self::Key(signer) => signer.label(),
+            Self::Hub(hub) => hub,
+        }
+    }
+}
+
+impl AppRate {
+    fn quota(&self) -> MutexGuard<'_, Quota> {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// App, as a label of metrics.
+    #[must_use]
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Maximum number of messages to read in one go, so that a debt lasts little more than a second.
+    #[must_use]
+    pub(crate) fn messages_max(&self) -> usize {
+        self.messages_max
+    }
+
+    pub(crate) fn charge(&self, messages: usize, bytes: usize) -> Duration {
+        let debt = self.quota().charge(self.started_at.elapsed(), messages as u64, bytes);
+        debt.messages.max(debt.bytes)
+    }
+
+    fn debt(&self) -> Duration {
+        self.charge(0, 0)
+    }
+
+    /// Waits until earlier work is paid, or for 5 s. Returns whether it waited.
+    pub(crate) async fn wait(&self) -> bool {
+        let debt = self.debt();
+        sleep(debt.min(WAIT_MAX)).await;
+        !debt.is_zero()
+    }
+
+    /// Charges a request, unless earlier work is not paid yet.
+    ///
+    /// # Errors
+    /// Returns the time until the app may send again.
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), TooFast> {
+        let retry_after = self.debt();
+        if !retry_after.is_zero() {
+            return Err(TooFast { retry_after });
+        }
+        self.charge(1, bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rates(messages: u32, bytes: u32) -> AppRates {
+        let (app_messages_per_second, app_bytes_per_second) = (NonZeroU32::new(messages), NonZeroU32::new(bytes));
+        AppRates::new(&LinkSettings { app_messages_per_second, app_bytes_per_second, ..LinkSettings::DEFAULT })
+    }
+
+    fn shop() -> AppHolder {
+        AppHolder::Key(Signer::App("shop".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_waits_for_its_own_rate_only() {
+        let rates = rates(10, 0);
+        let rate = rates.of(shop).unwrap();
+        rate.charge(10, 1_000_000);
+        assert!(!rate.wait().await, "a burst of a second passes");
+        rate.charge(5, 0);
+        assert!(rate.take(1).is_err() && rate.wait().now_or_never().is_none());
+        assert!(rates.of(|| AppHolder::Hub("chat".into())).unwrap().take(1).is_ok());
+        advance(SECOND / 2).await;
+        assert!(!rate.wait().await && rate.take(1).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_charged_and_a_wait_is_bounded() {
+        let rate = rates(0, 1_000).of(shop).unwrap();
+        rate.charge(1, 1_000_000);
+        let begun_at = Instant::now();
+        assert!(rate.wait().await);
+        assert_eq!(begun_at.elapsed(), WAIT_MAX);
+        assert!(rate.take(1).unwrap_err().retry_after > 990 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_until_its_debt_is_paid() {
+        let rates = rates(10, 0);
+        rates.of(shop).unwrap().charge(20, 0);
+        let held = || rates.by_app.lock().unwrap().len();
+        drop(rates.of(|| AppHolder::Hub("chat".into())));
+        assert!(held() == 2 && rates.of(shop).unwrap().take(1).is_err());
+        advance(2 * SECOND).await;
+        drop(rates.of(|| AppHolder::Hub("news".into())));
+        assert_eq!(held(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_limits_there_is_no_rate() {
+        assert!(rates(0, 0).of(|| unreachable!()).is_none());
+    }
+}
