@@ -606,6 +606,19 @@ fn a_refusal_is_the_answer_to_the_negotiation_with_its_status_and_text() {
 }
 
 #[test]
+fn a_server_is_not_asked_about_a_client_with_an_invalid_token() {
+    run(async {
+        let (fixture, mut server) = start_asked();
+        for target in ["/chat/negotiate?negotiateVersion=1&access_token=rubbish", "/chat/negotiate?access_token=a.b.c"]
+        {
+            let (status, text) = exchange(&fixture, "POST", target, "").await;
+            assert!(status == 401 && text.starts_with("the access token is not valid"), "{status} {text}");
+        }
+        assert_eq!(server.waiting(), 0);
+    });
+}
+
+#[test]
 fn a_server_that_is_asked_names_user_groups_claims_and_data() {
     run(async {
         let (fixture, mut server) = start_asked();

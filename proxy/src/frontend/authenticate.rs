@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::Authentication;
 
 use crate::auth::TokenError;
 use crate::frontend::authorize::authorize;
-use crate::frontend::bearer::{find_user, refuse_token, token, verify_token};
+use crate::frontend::bearer::{USER_NEEDED, find_user, refuse_token, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{Grant, HubRequest, NewClient};
 use crate::frontend::plain_response::plain;
@@ -24,9 +24,11 @@ pub(crate) async fn authenticate(
 ) -> Result<Box<NewClient>, Response> {
     let (hub, settings) = (&request.hub, request.hub.settings());
     let verified = verify_token(endpoint, hub, token(&request.parts.headers, &request.context.query)).await;
-    if let Err(revoked @ TokenError::Revoked) = &verified {
-        // Even if the app decides, which may not know about the revocation.
-        return Err(refuse_token(endpoint, revoked));
+    // An app may know a token that the node rejects, but not about its revocation; a webhook receives no token.
+    if let Err(error) = &verified
+        && (*error == TokenError::Revoked || hub.is_of_webhook())
+    {
+        return Err(refuse_token(endpoint, error));
     }
     let grant = if settings.asks_app {
         let user = verified.as_ref().ok().and_then(Option::as_ref);
@@ -47,8 +49,7 @@ pub(crate) async fn authenticate(
     let is_needed =
         endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_needed && !user.is_named() {
-        // No body, like the official server: its clients show the reason phrase.
-        return Err(plain(StatusCode::UNAUTHORIZED, ""));
+        return Err(plain(StatusCode::UNAUTHORIZED, USER_NEEDED));
     }
     Ok(Box::new(NewClient { user, binding, grant, connection_id: None }))
 }

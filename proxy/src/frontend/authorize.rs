@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{
@@ -74,6 +74,10 @@ fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response
         return Err(match RefusalSource::of(parts.status, &parts.headers) {
             RefusalSource::AccessKey => "it refuses this node's access key".into(),
             RefusalSource::DevelopmentKey => "it has only the development key of its machine".into(),
+            // Of a webhook that gave no answer, and of an app server that stops.
+            RefusalSource::Sdk if parts.status == StatusCode::SERVICE_UNAVAILABLE => {
+                String::from_utf8_lossy(&body).into_owned()
+            }
             RefusalSource::Sdk => format!("it answers {}: {}", parts.status, String::from_utf8_lossy(&body)),
             RefusalSource::Middleware => format!("it answers {}, {MIDDLEWARE_HINT}", parts.status),
             RefusalSource::Stranger => format!("it answers {} without a negotiate handler", parts.status),

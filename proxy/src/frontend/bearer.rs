@@ -18,6 +18,9 @@ use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
+/// Refusal of a client without a user.
+pub(crate) const USER_NEEDED: &str = "log in first: this hub requires an access token that names a user";
+
 pub(crate) async fn verify_token(
     endpoint: &Endpoint,
     hub: &Hub,

@@ -9,8 +9,8 @@ use super::Counter;
 pub(crate) trait Buckets {
     /// Upper bounds of all buckets except the last, which is unbounded; in steps.
     const BOUNDS: &'static [u64];
-    /// Size of a step in the displayed unit.
-    const STEP: f64;
+    /// Steps in the displayed unit.
+    const UNIT: f64;
 }
 
 /// Buckets of durations: 100 µs to 30 s, in microseconds.
@@ -22,7 +22,7 @@ impl Buckets for DurationBuckets {
         100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
         5_000_000, 10_000_000, 30_000_000,
     ];
-    const STEP: f64 = 1e-6;
+    const UNIT: f64 = 1e6;
 }
 
 /// Buckets of connection lifetimes: 1 s to 1 day, in milliseconds.
@@ -31,7 +31,7 @@ pub(crate) struct LifetimeBuckets;
 
 impl Buckets for LifetimeBuckets {
     const BOUNDS: &'static [u64] = &[1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 14_400_000, 86_400_000];
-    const STEP: f64 = 1e-3;
+    const UNIT: f64 = 1e3;
 }
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct FanOutBuckets;
 impl Buckets for FanOutBuckets {
     const BOUNDS: &'static [u64] =
         &[0, 1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000];
-    const STEP: f64 = 1.0;
+    const UNIT: f64 = 1.0;
 }
 
 /// Histogram written by one shard.
@@ -88,13 +88,13 @@ impl<B: Buckets> Histogram<B> {
             sum += histogram.sum.get();
         }
         let mut count = 0;
-        let mut upper = B::BOUNDS.iter().map(|bound| *bound as f64 * B::STEP);
+        let mut upper = B::BOUNDS.iter().map(|bound| *bound as f64 / B::UNIT);
         let mut buckets = Vec::new();
         for in_bucket in counts {
             count += in_bucket;
             buckets.extend(upper.next().map(|bound| (bound, count)));
         }
-        Distribution { buckets, count, sum: sum as f64 * B::STEP }
+        Distribution { buckets, count, sum: sum as f64 / B::UNIT }
     }
 }
 
@@ -126,6 +126,13 @@ mod tests {
         let up_to = |bound: f64| all.buckets.iter().find(|(upper, _)| *upper == bound).map(|(_, count)| *count);
         assert_eq!((up_to(0.0), up_to(1.0), up_to(5.0), up_to(10.0)), (Some(1), Some(2), Some(2), Some(3)));
         assert_eq!((up_to(25.0), up_to(50_000.0)), (Some(4), Some(4)));
+    }
+
+    #[test]
+    fn bounds_are_short_numbers() {
+        let bounds = Histogram::sum_up([&Histogram::<DurationBuckets>::default()].into_iter()).buckets;
+        let shown: Vec<_> = bounds.iter().take(8).map(|(bound, _)| bound.to_string()).collect();
+        assert_eq!(shown, ["0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025"]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::{ClientFilter, FilterTarget};
 
-use super::message_body::ClientCall;
+use super::message_body::{CALL_MEMBERS, ClientCall};
 use super::operation::{Addressee, connection, group, user};
 use super::query::REASON_MAX_CHARS;
 use super::rest_error::RestError;
@@ -70,7 +70,7 @@ impl Command {
         match kind.as_str() {
             "sendmessage" => {
                 let call = members.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("type"));
-                ClientCall::of(call.collect()).map(Self::SendMessage)
+                ClientCall::of(call.collect(), CALL_MEMBERS).map(Self::SendMessage)
             }
             "joingroup" => named().map(Self::JoinGroup),
             "leavegroup" => named().map(Self::LeaveGroup),

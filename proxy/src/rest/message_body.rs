@@ -21,6 +21,9 @@ const PROTOCOLS_MAX: usize = 8;
 /// Media type of a pre-encoded body.
 const ENCODED: &str = "application/octet-stream";
 
+/// Members of a call, for errors.
+pub(super) const CALL_MEMBERS: &str = "target, arguments";
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClientCall {
     target: String,
@@ -37,17 +40,17 @@ impl ClientCall {
                 &format!("is not JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
             )
         })?;
-        Self::of(members)
+        Self::of(members, CALL_MEMBERS)
     }
 
-    pub(crate) fn of(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
+    pub(crate) fn of(members: BTreeMap<String, JsonText>, allowed: &str) -> Result<Self, RestError> {
         let (mut target, mut arguments) = (None, None);
         for (name, value) in members {
             match name.to_ascii_lowercase().as_str() {
                 "target" => target = Some(value),
                 "arguments" => arguments = Some(value),
                 // A misspelt member would be missing.
-                _ => return Err(RestError::unknown_member(&name, "target, arguments")),
+                _ => return Err(RestError::unknown_member(&name, allowed)),
             }
         }
         let target = match target.map(JsonText::into_value) {

@@ -23,6 +23,8 @@ const COPIES_MAX_BYTES: usize = 16 << 20;
 /// Members of a message, in addition to target and arguments.
 const TARGET_MEMBERS: [&str; 5] = ["all", "groups", "users", "connections", "excluded"];
 
+const MESSAGE_MEMBERS: &str = "target, arguments, all, groups, users, connections, excluded";
+
 /// Targets of a message, with filters.
 type Targets = Vec<(Addressee, Option<String>)>;
 
@@ -89,7 +91,7 @@ impl BatchMessage {
     fn read(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let is_target = |name: &str| TARGET_MEMBERS.iter().any(|known| name.eq_ignore_ascii_case(known));
         let (targets, call): (BTreeMap<_, _>, _) = members.into_iter().partition(|(name, _)| is_target(name));
-        let payloads = ClientCall::of(call)?.payloads(None)?;
+        let payloads = ClientCall::of(call, MESSAGE_MEMBERS)?.payloads(None)?;
         let names = |wanted: &'static str| names(&targets, wanted);
         let mut all: Vec<Addressee> = Vec::new();
         match member(&targets, "all") {

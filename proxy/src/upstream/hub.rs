@@ -115,6 +115,11 @@ impl Hub {
     }
 
     #[must_use]
+    pub(crate) fn is_of_webhook(&self) -> bool {
+        matches!(self.origin(), HubOrigin::Webhook | HubOrigin::WebhookPattern)
+    }
+
+    #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.identity.origin()
     }
