@@ -1,13 +1,13 @@
 // A chat with Express: see docs/book/src/live-updates.md.
 import express from "express";
-import { read, rest, send, token, url } from "./nodes.mjs";
+import { hub, read, rest, send, token, url } from "./nodes.mjs";
 
 const app = express();
 const rooms = new Map(); // the messages of each room; in production, a table of your database
 
 // Replace this by your own log-in.
 app.post("/login", express.json(), ({ body }, response) => {
-  response.json({ hub: `${url}/chat`, token: token({ sub: body.name }) });
+  response.json({ hub: `${url}/${hub}`, token: token({ sub: body.name }) });
 });
 
 const methods = {

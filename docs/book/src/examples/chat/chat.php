@@ -26,7 +26,7 @@ $methods = [
 $path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
 $body = file_get_contents('php://input');
 if ($path === '/login') { // replace this by your own log-in
-    exit(json_encode(['hub' => URL . '/chat', 'token' => token(['sub' => json_decode($body)->name])]));
+    exit(json_encode(['hub' => URL . '/' . HUB, 'token' => token(['sub' => json_decode($body)->name])]));
 } elseif ($path !== '/hook') {
     return false; // a file of the folder `public`
 } elseif (!$event = read($body)) {

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response, staticfiles
 
-from nodes import URL, read, rest, send, token
+from nodes import HUB, URL, read, rest, send, token
 
 app = FastAPI()
 database = sqlite3.connect("chat.db", isolation_level=None)
@@ -15,7 +15,7 @@ database.executescript("""PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL
 
 @app.post("/login")  # replace this by your own log-in
 async def log_in(form: dict):
-    return {"hub": f"{URL}/chat", "token": token(sub=form["name"])}
+    return {"hub": f"{URL}/{HUB}", "token": token(sub=form["name"])}
 
 
 async def say(user, room, id, text):

@@ -1,13 +1,13 @@
 // The nodes, for a back end in Node: tokens, REST calls, and signatures of webhooks. Copy this file.
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { once } from "node:events";
+import { setTimeout as sleep } from "node:timers/promises";
 
 const { CHAT_KEY: key, NODES_URL = "http://127.0.0.1:8080" } = process.env;
 const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event", "x-trunkline-event-number"];
 signed.push("x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query");
-
 if (!key) throw new Error("CHAT_KEY is not set");
-export const url = NODES_URL;
+export const [hub, url] = ["chat", NODES_URL];
 const { default: http } = await import(url.startsWith("https:") ? "node:https" : "node:http");
 const agent = new http.Agent({ keepAlive: true }); // keeps its connections open
 
@@ -19,23 +19,28 @@ export function token(claims) {
   return `${text}.${createHmac("sha256", key).update(text).digest("base64url")}`;
 }
 
-// Calls the REST API. 404 is no error: it means that the connection has ended.
-export async function rest(method, path, body) {
+// Calls the REST API. It is no error if the connection, group or user does not exist.
+export async function rest(method, path, body, attempt = 1) {
   // "users/.." would address all clients.
   if (/(^|\/)\.\.?(\/|$)/.test(path)) throw new Error(`invalid name in ${path}`);
-  const headers = { authorization: `Bearer ${token({ aud: `${url}/api/hubs/chat/` })}`, "content-type": "application/json" };
-  const options = { agent, method, headers, signal: AbortSignal.timeout(10_000) };
-  const request = http.request(`${url}/api/hubs/chat/${path}`, options);
+  const api = `${url}/api/hubs/${hub}/`;
+  const headers = { authorization: `Bearer ${token({ aud: api })}`, "content-type": "application/json" };
+  const request = http.request(api + path, { agent, method, headers, signal: AbortSignal.timeout(10_000) });
   request.end(body && JSON.stringify(body));
   const [response] = await once(request, "response");
   const text = Buffer.concat(await response.toArray()).toString();
-  if (response.statusCode >= 300 && response.statusCode !== 404) throw new Error(`${method} ${path}: ${text}`);
+  const { statusCode: status, headers: head } = response;
+  const code = head["x-ms-error-code"] ?? "";
+  // Nothing was sent: the node is stopping or busy, or another one has crashed.
+  if (status === 503 && code && attempt <= 8) return sleep(1000).then(() => rest(method, path, body, attempt + 1));
+  const isMissing = /^(Warning|Info|Error\.Connection)/.test(code);
+  if (status >= 300 && !isMissing) throw new Error(`${method} ${api}${path}: ${status} ${text}`);
   return JSON.parse(text || "{}");
 }
 
 // Calls a method of the clients of a path, such as `groups/red`. Returns their number.
 export const send = async (path, target, ...values) =>
-  (await rest("POST", `${path}/:send`, { target, arguments: values })).clients;
+  (await rest("POST", `${path}/:send`, { target, arguments: values })).clients ?? 0;
 
 // Returns the event of a webhook, or nothing if its signature is wrong or older than five minutes.
 export function read(headers, body) {

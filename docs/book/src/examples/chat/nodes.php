@@ -3,6 +3,7 @@
 ini_set('display_errors', '0'); // an error is logged, and answered with status 500
 define('KEY', getenv('CHAT_KEY') ?: throw new RuntimeException('CHAT_KEY is not set'));
 define('URL', getenv('NODES_URL') ?: 'http://127.0.0.1:8080');
+const HUB = 'chat';
 const SIGNED = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER',
     'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY'];
 
@@ -15,30 +16,32 @@ function token(array $claims): string
     return $text . '.' . $base64(hash_hmac('sha256', $text, KEY, true));
 }
 
-// Calls the REST API. 404 is no error: it means that the connection has ended.
+// Calls the REST API. It is no error if the connection, group or user does not exist.
 function rest(string $method, string $path, ?array $body = null): array
 {
-    if (array_intersect(['.', '..'], explode('/', $path))) { // `users/..` would address all clients
-        throw new InvalidArgumentException("invalid name in $path");
-    }
+    // `users/..` would address all clients.
+    array_intersect(['.', '..'], explode('/', $path)) && throw new InvalidArgumentException("invalid name in $path");
     static $curl; // keeps its connection open during a request
     $curl ??= curl_init();
-    $headers = ['Authorization: Bearer ' . token(['aud' => URL . '/api/hubs/chat/']), 'Content-Type: application/json'];
-    curl_setopt_array($curl, [CURLOPT_URL => URL . "/api/hubs/chat/$path", CURLOPT_CUSTOMREQUEST => $method]);
+    [$api, $attempt] = [URL . '/api/hubs/' . HUB . '/', 0];
+    $headers = ['Authorization: Bearer ' . token(['aud' => $api]), 'Content-Type: application/json'];
+    curl_setopt_array($curl, [CURLOPT_URL => $api . $path, CURLOPT_CUSTOMREQUEST => $method]);
     curl_setopt_array($curl, [CURLOPT_HTTPHEADER => $headers, CURLOPT_POSTFIELDS => $body ? json_encode($body) : '']);
     curl_setopt_array($curl, [CURLOPT_RETURNTRANSFER => true, CURLOPT_TIMEOUT => 10]);
-    $answer = curl_exec($curl);
-    $status = curl_getinfo($curl, CURLINFO_RESPONSE_CODE);
-    if ($status !== 404 && ($status < 200 || $status > 299)) {
-        throw new RuntimeException("$method $path: $status " . ($answer ?: curl_error($curl)));
+    do { // after a 503 nothing was sent: the node is stopping or busy, or another one has crashed
+        $text = curl_exec($curl) ?: curl_error($curl);
+        [$answer, $status] = [json_decode($text, true) ?? [], curl_getinfo($curl, CURLINFO_RESPONSE_CODE)];
+    } while ($status === 503 && isset($answer['code']) && $attempt++ < 8 && sleep(1) === 0);
+    if (($status < 200 || $status > 299) && !preg_match('/^(Warning|Info|Error\.Connection)/', $answer['code'] ?? '')) {
+        throw new RuntimeException("$method $api$path: $status $text");
     }
-    return json_decode($answer, true) ?? [];
+    return $answer;
 }
 
 // Calls a method of the clients of a path, such as `groups/red`. Returns their number.
 function send(string $path, string $target, ...$values): int
 {
-    return rest('POST', "$path/:send", ['target' => $target, 'arguments' => $values])['clients'];
+    return rest('POST', "$path/:send", ['target' => $target, 'arguments' => $values])['clients'] ?? 0;
 }
 
 // Returns the event of a webhook, or null if its signature is wrong or older than five minutes.
