@@ -3,6 +3,7 @@
 
 mod command_line;
 mod description;
+mod generated_clients;
 mod interruption;
 mod intruder;
 mod operations;
