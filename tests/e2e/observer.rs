@@ -16,7 +16,7 @@ use trunkline_tests::harness::browser::{Browser, Page};
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy};
 use trunkline_tests::harness::http_client::{Answer, exchange, get};
-use trunkline_tests::harness::scenario::{Fixture, run_heavy_test};
+use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 
@@ -95,6 +95,18 @@ async fn ask_api(proxy: &Proxy, path: &str) -> Result<Value> {
     get(proxy.admin(), path).await?.json()
 }
 
+/// Looks at a page while clients call a method repeatedly.
+async fn with_traffic(clients: &[Client], look: impl Future<Output = Result<()>>) -> Result<()> {
+    let calls = async {
+        loop {
+            for client in clients {
+                client.invoke("Echo", json!(["hello"])).await?;
+            }
+        }
+    };
+    tokio::select! { failed = calls => failed, shown = look => shown }
+}
+
 /// Folder for screenshots: the documentation's, or the test's own.
 fn pictures(fixture: &Fixture) -> PathBuf {
     std::env::var_os(PICTURES).map_or_else(|| fixture.folder().into(), PathBuf::from)
@@ -126,10 +138,13 @@ fn the_page_of_one_node_shows_all_nodes_and_the_way_of_each_client() {
             assert_eq!((&link[2], &link[3]), (&POOL_SIZE.to_string(), &at_home.to_string()), "{link:?}");
         }
         assert_eq!(page.text("sum-clients").await?, CLIENTS.to_string());
-        page.see("sum-up", "/s").await?;
-        for scheme in ["light", "dark"] {
-            page.picture(&pictures(fixture).join(format!("observer-{scheme}.png")), scheme, PICTURE_SIZE).await?;
-        }
+        page.resize(PICTURE_SIZE).await?;
+        assert_eq!(page.hidden_width(".scroll").await?, 0, "the list of nodes is as wide as the window");
+        with_traffic(&clients, async {
+            until(async || Ok((!["–", "0/s"].contains(&&*page.text("sum-up").await?)).then_some(()))).await?;
+            page.picture(&pictures(fixture).join("observer.png"), "light", PICTURE_SIZE).await
+        })
+        .await?;
         clients.pop().context("a client")?.close().await?;
         page.see_count("graph", ".edge[data-client]", CLIENTS - 1).await?;
         browser.end().await
@@ -169,6 +184,10 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
         let agents = Agents::new(fixture);
         let mut client = scene.client(&agents, 4).await?;
         let other = scene.client(&agents, 5).await?;
+        let mut crowd = Vec::new();
+        for number in 6..CLIENTS {
+            crowd.push(scene.client(&agents, number).await?);
+        }
         let browser = Browser::start(fixture)?;
         // Page of a node other than the client's.
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
@@ -218,13 +237,13 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
 /// Checks that the page shows messages of one client in both directions, and none of another client.
 async fn says_what(page: &Page, client: &Client, other: &Client) -> Result<()> {
     let secret = json!({ "text": "the first words", "password": "hush" });
-    // The watch starts with the stream, so earlier messages are not shown.
-    while !page.text("client-messages").await?.contains("completion") {
+    // The watch starts with the stream, so earlier messages may not be shown.
+    let mut told = String::new();
+    while !(told.contains("Echo") && told.contains("completion")) {
         client.invoke("Echo", json!([secret])).await?;
         other.invoke("Echo", json!(["of somebody else"])).await?;
+        told = page.text("client-messages").await?;
     }
-    let told = page.text("client-messages").await?;
-    assert!(told.contains("Echo"), "{told}");
     assert!(!told.contains("first words") && !told.contains("hush"), "payloads are hidden: {told}");
     // A read-only user is asked to log in.
     page.click("client-payloads").await?;

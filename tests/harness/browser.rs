@@ -138,6 +138,12 @@ impl Page {
         pixels.as_i64().context("a number")
     }
 
+    /// Pixels of the widest matching element that are hidden until it is scrolled.
+    pub async fn hidden_width(&self, selector: &str) -> Result<i64> {
+        let pixels = self.command("hiddenWidth", json!({ "selector": selector })).await?;
+        pixels.as_i64().context("a number")
+    }
+
     /// Saves a screenshot in the `light` or `dark` colour scheme.
     pub async fn picture(&self, path: &Path, scheme: &str, size: (u32, u32)) -> Result<()> {
         let (width, height) = size;

@@ -77,6 +77,10 @@ const resize = ({ page, width, height }) => pages.get(page).setViewportSize({ wi
 // Pixels by which the page is wider than its window.
 const overflow = ({ page }) => pages.get(page).evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
 
+// Pixels of the widest matching element that are hidden until it is scrolled.
+const hiddenWidth = ({ page, selector }) =>
+  pages.get(page).evaluate((selector) => Math.max(...[...document.querySelectorAll(selector)].map((one) => one.scrollWidth - one.clientWidth)), selector);
+
 async function picture({ page: name, path, scheme, width, height }) {
   const page = pages.get(name);
   await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
@@ -99,6 +103,7 @@ serve(
     drag,
     resize,
     overflow,
+    hiddenWidth,
     picture,
     clickIn: (at) => within(at).first().click(),
     focusIn: (at) => within(at).first().focus(),

@@ -24,20 +24,21 @@ fn no_part_of_the_page_is_wider_than_a_phone() {
         page.resize(PHONE_SIZE).await?;
         page.see_count("graph", ".edge[data-client]", clients.len()).await?;
         page.see_count("graph", ".box.node", NODES.len()).await?;
+        page.see("sum-up", "/s").await?;
+        page.picture(&pictures(fixture).join("observer-phone.png"), "light", PHONE_SIZE).await?;
         for tab in TABS {
             page.click(&format!("tab-{tab}")).await?;
             if tab == "clients" {
                 page.see_count("clients", "tbody tr", clients.len()).await?;
             }
             assert_eq!(page.overflow().await?, 0, "{tab}");
-        }
-        for scheme in ["light", "dark"] {
-            page.picture(&pictures(fixture).join(format!("observer-phone-{scheme}.png")), scheme, PHONE_SIZE).await?;
+            assert_eq!(page.hidden_width("#tabs, .scroll").await?, 0, "{tab}");
         }
         page.fill("find-text", clients[0].connection_id()?).await?;
         page.press("Enter").await?;
         page.see("client-facts", "user-0").await?;
         assert_eq!(page.overflow().await?, 0, "with the panel of a client");
+        page.picture(&pictures(fixture).join("observer-phone-client.png"), "dark", PHONE_SIZE).await?;
         page.click("client-close-panel").await?;
         page.click("log-in").await?;
         assert_eq!(page.overflow().await?, 0, "with a dialog");

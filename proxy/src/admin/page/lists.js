@@ -197,11 +197,11 @@ const clientsTable = (press, appOf) =>
     ["User", (client) => client.user ?? ""],
     ["Hub", (client) => client.hub],
     ["Node", (client) => client.node],
-    ["App server", appOf],
+    ["App server", appOf, "long"],
     ["Transport", (client) => transport(client.transport)],
     ["Protocol", (client) => protocol(client.protocol)],
     ["State", (client) => client.state],
-    ["Address", (client) => client.address ?? ""],
+    ["Address", (client) => client.address ?? "", "long"],
     ["Here for", (client) => age(client.ageS), "number"],
   ], { id: "clients", press, keyOf: (client) => client.id });
 

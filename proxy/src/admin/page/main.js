@@ -82,8 +82,8 @@ function sum(fleet) {
     ["Links open", `${count(open)} of ${count(links)}`, "links", open < links || isUnserved],
     ["Messages up", perSecond((rates) => rates.messagesUp), "up"],
     ["Deliveries", perSecond((rates) => rates.deliveries), "down"],
-    ["CPU of proxies", percent(isKnown ? total(fleet, (node) => node.process.cpuPercent) : null), "cpu"],
-    ["Memory of proxies", bytes(total(fleet, (node) => node.process.memoryBytes)), "memory"],
+    ["Node CPU", percent(isKnown ? total(fleet, (node) => node.process.cpuPercent) : null), "cpu"],
+    ["Node memory", bytes(total(fleet, (node) => node.process.memoryBytes)), "memory"],
     ...rebalancesOf(fleet),
   ];
   keyed(

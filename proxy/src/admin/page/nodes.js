@@ -43,7 +43,15 @@ export class Table {
   }
 }
 
-const share = (used, all) => (all ? `${bytes(used)} of ${bytes(all)}` : "–");
+// For example 1.8 of 23.5 GiB.
+function share(used, all) {
+  if (!all) return "–";
+  const [part, whole] = [bytes(used), bytes(all)].map((text) => text.replace(" ", "\u00a0"));
+  const [number, unit] = part.split("\u00a0");
+  return `${whole.endsWith(`\u00a0${unit}`) ? number : part} of ${whole}`;
+}
+
+const bare = (url) => url?.replace(/^http:\/\//, "");
 const counts = (pairs, name) => pairs.map(([label, clients]) => `${name(label)} ${short(clients)}`).join(", ");
 
 // For such a node, the last known numbers are shown.
@@ -65,11 +73,11 @@ export const nodesTable = (press, acts) =>
     ["Links ↓", (node) => (node.rates ? `${bytes(node.rates.bytesDown)}/s` : "–"), "number"],
     ["CPU", (node) => percent(node.process.cpuPercent), "number"],
     ["Memory", (node) => bytes(node.process.memoryBytes), "number"],
-    ["Host", (node) => `${percent(node.host.cpuPercent)}, ${share(node.host.memoryUsedBytes, node.host.memoryBytes)}`, "number"],
+    ["Host", (node) => `${percent(node.host.cpuPercent)}, ${share(node.host.memoryUsedBytes, node.host.memoryBytes)}`, "number long"],
     ["Waiting", (node) => bytes(node.outboxBytes), "number"],
     ["Runs", (node) => age(node.uptimeS), "number"],
     ["Version", (node) => node.version],
-    ["Address", (node) => node.address],
+    ["Address", (node) => bare(node.address), "long"],
   ], { id: "nodes", press, acts, keyOf: (node) => node.instance });
 
 // Instance id of all webhooks.
@@ -81,7 +89,7 @@ export const isWebhook = ({ app }) => app === WEBHOOK;
 // webhook by its hub.
 export function appLabel({ app, hub, appName, address }) {
   if (isWebhook({ app })) return `webhook of ${hub}`;
-  return /^https?:/.test(address) ? address.replace(/^http:\/\//, "") : appName || app;
+  return /^https?:/.test(address) ? bare(address) : appName || app;
 }
 
 // The label, and the name that the operator or the machine has given.
@@ -101,9 +109,9 @@ export const linksTable = () =>
   new Table("Links", [
     ["Node", (link) => link.node],
     ["Hub", (link) => link.hub],
-    ["App server", (link) => (link.isLeaving ? `${appLabel(link)} (leaving)` : appLabel(link))],
+    ["App server", (link) => (link.isLeaving ? `${appLabel(link)} (leaving)` : appLabel(link)), "long"],
     ["Name", (link) => (isWebhook(link) ? "" : link.appName)],
-    ["Instance", (link) => (isWebhook(link) ? "" : link.app), "mono"],
+    ["Instance", (link) => (isWebhook(link) ? "" : link.app), "mono long"],
     ["Group", (link) => (link.isMirror ? `${link.group} (mirror)` : link.group)],
     ["Open", (link) => count(link.open), "number"],
     ["Resuming", (link) => count(link.resuming), "number"],
