@@ -34,6 +34,7 @@ use crate::config::AdminSettings;
 use crate::fleet::{self, Fleet};
 use crate::observer::{Observer, Readiness};
 use crate::rest::Rest;
+use crate::webhook::Webhooks;
 
 pub(crate) use admin_counters::AdminCounters;
 pub use audit::AUDIT_TARGET;
@@ -52,11 +53,11 @@ pub(crate) async fn serve(
     address: SocketAddr,
     readiness: Readiness,
     settings: &AdminSettings,
-    (fleet, rest): (Fleet, Option<Rest>),
+    (fleet, rest, webhooks): (Fleet, Option<Rest>, Arc<Webhooks>),
     counters: Arc<AdminCounters>,
 ) {
     let exposure = if address.ip().is_loopback() { Exposure::Loopback } else { Exposure::Network };
-    let router = router(readiness, settings, exposure, counters.clone(), fleet);
+    let router = router(readiness, settings, exposure, counters.clone(), (fleet, webhooks));
     let router = match rest {
         Some(rest) => router.layer(middleware::from_fn_with_state(rest, data_plane)),
         None => router,
@@ -81,13 +82,13 @@ fn router(
     settings: &AdminSettings,
     exposure: Exposure,
     counters: Arc<AdminCounters>,
-    fleet: Fleet,
+    (fleet, webhooks): (Fleet, Arc<Webhooks>),
 ) -> Router {
     let shared = readiness.shared().clone();
     let name = &shared.settings.node;
     let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
     let observer = Observer::new(readiness.clone(), fleet.clone());
-    let context = AdminContext { observer, guard: guard.clone(), log: settings.log };
+    let context = AdminContext { observer, webhooks: webhooks.clone(), guard: guard.clone(), log: settings.log };
     let audit = AuditLog::new(counters.audit.clone(), settings.log);
     let recorded = api::guarded().layer(middleware::from_fn_with_state(audit.clone(), audit::record_first));
     let guarded = recorded.layer(middleware::from_fn_with_state(guard.clone(), guard::check));
@@ -97,7 +98,7 @@ fn router(
     }
     // The page uses the API below its own path, which the session cookie is limited to.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
-    let port = probe::router(readiness, fleet.clone(), guard, counters.clone()).merge(observer);
+    let port = probe::router(readiness, (fleet.clone(), webhooks), guard, counters.clone()).merge(observer);
     let port = match fleet.questions().api() {
         Some(api) => {
             let inside = fleet::routes(fleet.clone()).merge(api);
@@ -111,11 +112,11 @@ fn router(
 }
 
 #[cfg(test)]
-pub(crate) fn api_for_nodes(observer: Observer) -> Router {
+pub(crate) fn api_for_nodes(observer: Observer, webhooks: Arc<Webhooks>) -> Router {
     let settings = AdminSettings::default();
     let guard = Guard::new(Exposure::Network, &settings, "n", Arc::default());
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    guarded.merge(api::for_nodes()).with_state(AdminContext { observer, guard, log: None })
+    guarded.merge(api::for_nodes()).with_state(AdminContext { observer, webhooks, guard, log: None })
 }
 
 async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {
@@ -150,7 +151,8 @@ mod tests {
         problems.set("http://app:5000", Some(problem.to_owned().into()));
         let settings = AdminSettings::default();
         let fleet = Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into());
-        router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default(), fleet)
+        let webhooks = Arc::new(Webhooks::new(&shared));
+        router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default(), (fleet, webhooks))
     }
 
     async fn get(node: Router, path: &str) -> (u16, String) {

@@ -28,10 +28,10 @@
 //! | `limits` | connection permits, throttles and pending negotiations per address |
 //! | `transport` | client transports: WebSocket frames, server-sent events, HTTP transports |
 //! | `upstream` | app servers: manifest, hubs, pools, dialling |
-//! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | service of one client connection |
 //! | `link` | task of each link: routes frames from an app server to the shards |
+//! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
 //! | `rest` | REST data plane: sends, queries and changes by requests of back ends |
 //! | `frontend` | HTTP for clients: negotiate, connect, pass-through, owner hop |

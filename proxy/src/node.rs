@@ -60,11 +60,13 @@ pub use inherited_socket::InheritedSockets;
 pub use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub use start_error::StartError;
 
+use condition_watch::ConditionWatch;
 #[cfg(feature = "otlp")]
 use export::Export;
 use graceful_stop::{close_links, poll_until, stragglers};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
+use shard_thread::ShardServices;
 use upstream_set::UpstreamSet;
 
 use crate::admin::{self, AdminCounters};
@@ -85,12 +87,14 @@ use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
+use crate::webhook::Webhooks;
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
     fleet: Fleet,
+    webhooks: Arc<Webhooks>,
     listen: BoundAddresses,
     admin: SocketAddr,
     drain: DrainSettings,
@@ -128,17 +132,17 @@ impl Node {
         memory_limit::fit_budgets(&mut settings);
         #[cfg(feature = "tls")]
         let upstream_tls = config.upstream_tls;
-        let rules_file = config.rules_file;
-        let (stop, fleet_resolver) = (CancellationToken::new(), resolver.clone());
+        let (stop, fleet_resolver, rules_file) = (CancellationToken::new(), resolver.clone(), config.rules_file);
         let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.of_shards.iter().map(|_| ShardSender::new()).unzip();
         let shared = Shared::new(settings, connectors.clone(), senders);
-        let fleet = Fleet::new(shared.clone(), admin);
+        let (fleet, webhooks) = (Fleet::new(shared.clone(), admin), Arc::new(Webhooks::new(&shared)));
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
-        let threads = start_shards((&shared, &fleet, rest.as_ref()), listeners.of_shards, inboxes, &stop)?;
-        shared.open_webhooks();
+        let services = ShardServices { fleet: fleet.clone(), rest: rest.clone(), webhooks: webhooks.clone() };
+        let threads = start_shards((&shared, &services), listeners.of_shards, inboxes, &stop)?;
+        webhooks.open(&shared);
 
-        let mut background = keep_own_state(&shared, key_sources);
-        let problems = Arc::new(UpstreamProblems::default());
+        let mut background = keep_own_state(&shared, &webhooks, key_sources);
+        let problems = Arc::<UpstreamProblems>::default();
         let rule_set = RuleSet::new(
             shared.clone(),
             upstreams,
@@ -155,15 +159,16 @@ impl Node {
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
-        let watch = condition_watch::ConditionWatch::new(shared.clone(), fleet.clone(), problems.clone());
+        let watch = ConditionWatch::new(shared.clone(), fleet.clone(), webhooks.clone(), problems.clone());
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
-        background.spawn(presence_keeper::run(shared.clone(), fleet.clone()));
+        background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
         let counters = Arc::<AdminCounters>::default();
         #[cfg(feature = "otlp")]
-        let export = Export::start(config.otlp, &readiness, &fleet, &counters)?;
-        let of_admin = (fleet.clone(), rest.filter(|_| shared.settings.rest.listen == Some(configured_admin)));
+        let export = Export::start(config.otlp, &readiness, (&fleet, &webhooks), &counters)?;
+        let rest_of_admin = rest.filter(|_| shared.settings.rest.listen == Some(configured_admin));
+        let of_admin = (fleet.clone(), rest_of_admin, webhooks.clone());
         background
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
 
@@ -172,6 +177,7 @@ impl Node {
         Ok(Self {
             shared,
             fleet,
+            webhooks,
             listen,
             admin,
             drain,
@@ -258,7 +264,7 @@ impl Node {
                 clients,
                 kinds, relayed, ids, "some clients did not leave within --drain-timeout: disconnecting them"
             );
-            let unreported = self.shared.webhooks.clients();
+            let unreported = self.webhooks.clients();
             if unreported > 0 {
                 warn!(clients = unreported, "webhooks were not notified in time of these disconnected clients");
             }
@@ -293,10 +299,10 @@ impl Node {
             () = release_carried(&self.shared, spread - spread / 4) => {}
         }
         // Back ends of webhooks are notified of the ends of these clients, too.
-        poll_until(|| self.shared.webhooks.clients() == 0).await;
+        poll_until(|| self.webhooks.clients() == 0).await;
         // Other nodes would report the users of these clients.
         if self.fleet.members().all().iter().all(|member| member.is_draining())
-            && let Some(presence) = self.shared.webhooks.presence()
+            && let Some(presence) = self.webhooks.presence()
         {
             poll_until(|| presence.is_done()).await;
         }
@@ -309,13 +315,13 @@ impl Node {
 }
 
 /// Starts the background tasks for local state: keys, unserved hubs, and distribution of clients.
-fn keep_own_state(shared: &Arc<Shared>, key_sources: SecretSources) -> JoinSet<()> {
+fn keep_own_state(shared: &Arc<Shared>, webhooks: &Arc<Webhooks>, key_sources: SecretSources) -> JoinSet<()> {
     let mut background = JoinSet::new();
     let for_keys = shared.clone();
     background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });
-    background.spawn(hub_sweep::run(shared.clone()));
+    background.spawn(hub_sweep::run(shared.clone(), webhooks.clone()));
     background.spawn(end_gets_of_lost_owners(shared.clone()));
-    background.spawn(key_reload::run(shared.clone(), key_sources));
+    background.spawn(key_reload::run(shared.clone(), webhooks.clone(), key_sources));
     background.spawn(app_rebalancer::run(shared.clone()));
     background
 }
@@ -395,13 +401,13 @@ fn admin_listener(
 
 /// Starts a thread for each shard, with its listeners and inbox.
 fn start_shards(
-    (shared, fleet, rest): (&Arc<Shared>, &Fleet, Option<&Rest>),
+    (shared, services): (&Arc<Shared>, &ShardServices),
     listeners: Vec<Vec<ShardListener>>,
     inboxes: Vec<Inbox>,
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let start = |(index, (listeners, inbox))| {
-        let state = (shared.clone(), Some((fleet.clone(), rest.cloned())));
+        let state = (shared.clone(), Some(services.clone()));
         shard_thread::start(index, state, listeners, inbox, stop.clone()).map_err(StartError::Thread)
     };
     (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect()

@@ -24,6 +24,7 @@ mod webhook_client;
 mod webhook_dialler;
 mod webhook_event;
 mod webhook_hub;
+mod webhook_pool;
 mod webhook_presence;
 mod webhook_set;
 

@@ -29,6 +29,7 @@ use crate::observer::Readiness;
 use crate::shard::Shared;
 use crate::telemetry::ExportCounters;
 use crate::upstream::Hub;
+use crate::webhook::Webhooks;
 
 /// Label of hubs with shared counters, and of subjects without their own series. Not a valid hub name.
 const OTHERS: &str = "(others)";
@@ -187,11 +188,21 @@ pub struct MetricEntry {
 }
 
 /// Fails only if a family has no name, which a test excludes.
-pub(super) fn render(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> prometheus::Result<String> {
-    TextEncoder::new().encode_to_string(&families(readiness, fleet, admin))
+pub(super) fn render(
+    readiness: &Readiness,
+    fleet: &Fleet,
+    of_webhooks: &Webhooks,
+    admin: &AdminCounters,
+) -> prometheus::Result<String> {
+    TextEncoder::new().encode_to_string(&families(readiness, fleet, of_webhooks, admin))
 }
 
-pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounters) -> Vec<MetricFamily> {
+pub(crate) fn families(
+    readiness: &Readiness,
+    fleet: &Fleet,
+    of_webhooks: &Webhooks,
+    admin: &AdminCounters,
+) -> Vec<MetricFamily> {
     let shared = readiness.shared();
     let mut families = Families::default();
     node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
@@ -202,7 +213,9 @@ pub(crate) fn families(readiness: &Readiness, fleet: &Fleet, admin: &AdminCounte
     nodes(own_phase(shared).into(), fleet, &mut families);
     FleetCounters::show(&[fleet.fleet_relay().counters()], &[], &mut families);
     rules(shared, &mut families);
-    webhooks(shared, &mut families);
+    if !shared.settings.webhooks.rules.is_empty() {
+        webhooks(of_webhooks, &mut families);
+    }
     RestCounters::show(&[&shared.reports.rest_counters], &[], &mut families);
     AdminCounters::show(&[admin], &[], &mut families);
     for (act, count) in admin.audit.done() {
@@ -399,11 +412,7 @@ fn by_rule(row: &MetricRow, counters: &LabelledCounters<Counter>, families: &mut
     }
 }
 
-fn webhooks(shared: &Shared, families: &mut Families) {
-    if shared.settings.webhooks.rules.is_empty() {
-        return;
-    }
-    let webhooks = &shared.webhooks;
+fn webhooks(webhooks: &Webhooks, families: &mut Families) {
     for (hub, counters) in &webhooks.counters() {
         WebhookCounters::show(&[&**counters], &[("hub", &**hub)], families);
     }

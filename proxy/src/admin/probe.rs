@@ -18,6 +18,7 @@ use super::guard::Guard;
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::Fleet;
 use crate::observer::Readiness;
+use crate::webhook::Webhooks;
 
 /// Time for which a refused scrape is reported: somewhat longer than the usual scrape intervals.
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(150);
@@ -26,20 +27,26 @@ const SCRAPE_INTERVAL: Duration = Duration::from_secs(150);
 struct ProbeState {
     readiness: Readiness,
     fleet: Fleet,
+    webhooks: Arc<Webhooks>,
     guard: Guard,
     counters: Arc<AdminCounters>,
     /// Set when the node first became ready.
     was_ready: Arc<AtomicBool>,
 }
 
-pub(super) fn router(readiness: Readiness, fleet: Fleet, guard: Guard, counters: Arc<AdminCounters>) -> Router {
+pub(super) fn router(
+    readiness: Readiness,
+    (fleet, webhooks): (Fleet, Arc<Webhooks>),
+    guard: Guard,
+    counters: Arc<AdminCounters>,
+) -> Router {
     Router::new()
         // Some load balancers use OPTIONS, such as HAProxy by default.
         .route("/healthz", get(|| async { "ok\n" }).options(|| async { "ok\n" }))
         .route("/readyz", get(ready).options(ready))
         .route("/startupz", get(started))
         .route("/metrics", get(metrics))
-        .with_state(ProbeState { readiness, fleet, guard, counters, was_ready: Arc::default() })
+        .with_state(ProbeState { readiness, fleet, webhooks, guard, counters, was_ready: Arc::default() })
 }
 
 async fn ready(State(probes): State<ProbeState>, headers: HeaderMap) -> Result<Response, ApiError> {
@@ -62,7 +69,7 @@ async fn started(probes: State<ProbeState>, headers: HeaderMap) -> Result<Respon
 }
 
 async fn metrics(
-    State(ProbeState { readiness, fleet, guard, counters, .. }): State<ProbeState>,
+    State(ProbeState { readiness, fleet, webhooks, guard, counters, .. }): State<ProbeState>,
     caller: AdminCaller,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -71,7 +78,7 @@ async fn metrics(
         let finding = Finding::new(ConditionKind::ScrapeRefused, "metrics", format!("the latest came from {from}"));
         readiness.shared().reports.conditions.report(finding, Some(SCRAPE_INTERVAL));
     })?;
-    Ok(match render(&readiness, &fleet, &counters) {
+    Ok(match render(&readiness, &fleet, &webhooks, &counters) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     })

@@ -28,6 +28,7 @@ use crate::node::condition_watch::ConditionWatch;
 use crate::node::{hub_sweep, key_reload};
 use crate::observer::{Readiness, UpstreamProblem, UpstreamProblems};
 use crate::shard::{Connectors, ShardSender, Shared};
+use crate::webhook::Webhooks;
 
 /// Time after the start of a node in which missing app servers are normal.
 const START_S: u64 = 61;
@@ -36,23 +37,31 @@ const START_S: u64 = 61;
 struct Watched {
     readiness: Readiness,
     fleet: Fleet,
+    webhooks: Arc<Webhooks>,
     watch: ConditionWatch,
     problems: Arc<UpstreamProblems>,
     /// Changes of conditions, as the log shows them.
     log: Vec<(NoticeKind, ConditionKind)>,
 }
 
+fn fleet_of(shared: &Arc<Shared>) -> Fleet {
+    Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into())
+}
+
 impl Watched {
-    fn new(shared: &Arc<Shared>) -> Self {
-        let fleet = Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into());
-        Self::with(shared, fleet)
+    fn new(fixture: &Fixture) -> Self {
+        Self::with(fixture, fleet_of(&fixture.shared))
     }
 
-    fn with(shared: &Arc<Shared>, fleet: Fleet) -> Self {
+    fn with(fixture: &Fixture, fleet: Fleet) -> Self {
+        Self::of(&fixture.shared, fixture.webhooks.clone(), fleet)
+    }
+
+    fn of(shared: &Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fleet) -> Self {
         let problems = Arc::<UpstreamProblems>::default();
-        let watch = ConditionWatch::new(shared.clone(), fleet.clone(), problems.clone());
+        let watch = ConditionWatch::new(shared.clone(), fleet.clone(), webhooks.clone(), problems.clone());
         let readiness = Readiness::new(shared.clone(), problems.clone());
-        Self { readiness, fleet, watch, problems, log: Vec::new() }
+        Self { readiness, fleet, webhooks, watch, problems, log: Vec::new() }
     }
 
     /// Evaluates once a second for this time.
@@ -67,7 +76,7 @@ impl Watched {
 
     /// Value of a metric of a condition or hub.
     fn metric(&self, name: &str, label: &str) -> Option<u64> {
-        let families = families(&self.readiness, &self.fleet, &Default::default());
+        let families = families(&self.readiness, &self.fleet, &self.webhooks, &Default::default());
         let family = families.iter().find(|family| family.name() == name)?;
         let is_labelled =
             |metric: &&prometheus::proto::Metric| metric.get_label().iter().any(|pair| pair.value() == label);
@@ -103,7 +112,7 @@ impl Watched {
 fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_until_another_one_comes() {
     run(async {
         let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let _client = Client::connect(&fixture, &mut link, "/chat").await;
         assert_eq!(watched.log, []);
@@ -123,7 +132,7 @@ fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_and_mis
     run(async {
         let (fixture, app, mut link) = Fixture::start().with_chat().await;
         let _unlinked = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(1).await;
         let _client = Client::connect(&fixture, &mut link, "/chat").await;
         drop(link);
@@ -139,10 +148,10 @@ fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_and_mis
 fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
     run(async {
         let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        spawn_local(hub_sweep::run(fixture.shared.clone()));
+        spawn_local(hub_sweep::run(fixture.shared.clone(), fixture.webhooks.clone()));
         let mut other = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
         let _other = other.link().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let _client = Client::connect(&fixture, &mut link, "/chat").await;
         watched.pass(1).await;
@@ -160,7 +169,7 @@ fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
 fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
     run(async {
         let fixture = Fixture::start();
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let mut app = fixture.app("app-1", vec![HubManifest::new("preview", "/preview")]);
         let _link = app.link().await;
@@ -175,7 +184,7 @@ fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
 fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
     run(async {
         let (fixture, _app, link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         link.set_reading(false);
@@ -195,7 +204,7 @@ fn lost_links_are_one_condition_of_their_app_server() {
         let fixture = Fixture::with(settings, 1);
         let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let (_one, two, three) = (app.link().await, app.link().await, app.link().await);
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         two.cut();
         three.cut();
@@ -211,7 +220,7 @@ fn lost_links_are_one_condition_of_their_app_server() {
 fn a_refused_key_and_a_silent_app_server_are_distinguished() {
     run(async {
         let (fixture, _app, _link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let problem = |text: &str, kind| Some(UpstreamProblem { text: text.into(), kind });
         watched.problems.set("http://a:5000", problem("refuses our access key", ConditionKind::AppServerRefusesKey));
@@ -232,7 +241,7 @@ fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
         let fixture = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1);
         let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
         let _link = app.link().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let mut upgrade = request("GET", "/server/?hub=chat", "");
         for (name, value) in [
             ("connection", "upgrade"),
@@ -259,7 +268,7 @@ fn a_failing_webhook_and_refused_signatures_are_distinguished() {
         let network = MemoryNetwork::default();
         let fixture = webhooks::fixture(&network, webhooks::plain());
         let mut server = WebhookServer::listen(&network, webhooks::APP);
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let mut client = webhooks::connect(&fixture, "/chat").await;
         server.next().await.answer(204, "");
         let mut answer = async |watched: &mut Watched, status: u16, count: usize| {
@@ -293,7 +302,7 @@ fn a_failing_webhook_and_refused_signatures_are_distinguished() {
 fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
     run(async {
         let fixture = Fixture::start();
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let most = fixture.shared.settings.outbox.total_bytes;
         fixture.shared.counters_of(0).outbox_bytes.set(most);
         let line = watched.begun(ConditionKind::MemoryBudgetHigh, 7).await;
@@ -311,8 +320,12 @@ fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
         let write = |text: &str| std::fs::write(&file, text).unwrap();
         write("the access key of a file of keys");
         let access = GivenKeys { typed: Vec::new(), files: vec![file.clone()] };
-        spawn_local(key_reload::run(fixture.shared.clone(), SecretSources { access, ..SecretSources::default() }));
-        let mut watched = Watched::new(&fixture.shared);
+        spawn_local(key_reload::run(
+            fixture.shared.clone(),
+            fixture.webhooks.clone(),
+            SecretSources { access, ..SecretSources::default() },
+        ));
+        let mut watched = Watched::new(&fixture);
         watched.pass(20).await;
         write("short");
         let line = watched.begun(ConditionKind::FileUnreadable, 20).await;
@@ -328,7 +341,7 @@ fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
 fn a_shard_without_a_tick_makes_the_node_not_ready() {
     run(async {
         let shared = Shared::new(settings(), Connectors::default(), vec![ShardSender::new().0]);
-        let mut watched = Watched::new(&shared);
+        let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared));
         watched.pass(5).await;
         assert_eq!(watched.log, []);
         let line = watched.begun(ConditionKind::ShardStuck, 2).await;
@@ -343,7 +356,7 @@ fn a_shard_without_a_tick_makes_the_node_not_ready() {
 fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
     run(async {
         let (network, nodes) = fleet_nodes::nodes(2).await;
-        let mut watched = Watched::with(&nodes[0].fixture.shared, nodes[0].fleet.clone());
+        let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         nodes[1].kill(&network);
@@ -356,7 +369,7 @@ fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
 fn a_drain_reports_no_missing_app_server() {
     run(async {
         let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let _client = Client::connect(&fixture, &mut link, "/chat").await;
         fixture.shared.begin_drain();
@@ -373,7 +386,7 @@ fn an_app_server_that_is_lost_while_another_one_serves_is_missed_until_it_has_a_
         let (fixture, app, link) = Fixture::start().with_chat().await;
         let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
         let _other = other.link().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         drop(link);
         app.retire();
@@ -392,7 +405,7 @@ fn links_that_are_full_are_reported_by_their_app_server() {
         settings.links.outbox_max_bytes = 1024;
         let fixture = Fixture::with(settings, 1);
         let (fixture, _app, mut link) = fixture.with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
@@ -417,7 +430,7 @@ fn a_webhook_that_answers_slowly_is_reported() {
         let network = MemoryNetwork::default();
         let fixture = webhooks::fixture(&network, webhooks::plain());
         let mut server = WebhookServer::listen(&network, webhooks::APP);
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let mut client = webhooks::connect(&fixture, "/chat").await;
         server.next().await.answer(204, "");
         let mut call = async |watched: &mut Watched, seconds| {
@@ -443,7 +456,7 @@ fn a_webhook_that_answers_slowly_is_reported() {
 fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_reason() {
     run(async {
         let (fixture, _app, _link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         for _ in 0..20 {
             let mut negotiate = request("POST", "/chat/negotiate?negotiateVersion=1", "");
             negotiate.headers_mut().insert("authorization", "Bearer of.no.key".parse().unwrap());
@@ -464,7 +477,7 @@ fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
         let (fixture, _app, _link) = Fixture::start().with_chat().await;
         let shard = fixture.shared.counters_of(0);
         let counters = shard.hub(0);
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         counters.closed.count(Cause::OutboxTotal);
         let line = watched.begun(ConditionKind::SlowClientsClosed, 1).await;
@@ -487,7 +500,7 @@ fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
 fn a_drain_of_more_than_ten_minutes_is_reported() {
     run(async {
         let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let _client = Client::connect(&fixture, &mut link, "/chat").await;
         fixture.shared.begin_drain();
         watched.pass(600).await;
@@ -501,7 +514,7 @@ fn a_drain_of_more_than_ten_minutes_is_reported() {
 fn a_node_that_clients_of_others_can_not_reach_is_reported() {
     run(async {
         let (network, nodes) = fleet_nodes::nodes(2).await;
-        let mut watched = Watched::with(&nodes[0].fixture.shared, nodes[0].fleet.clone());
+        let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
         watched.pass(START_S).await;
         assert_eq!(watched.log, []);
         nodes[1].unplug(&network);
@@ -514,7 +527,7 @@ fn a_node_that_clients_of_others_can_not_reach_is_reported() {
 fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_is() {
     run(async {
         let (_network, nodes) = dial_in_nodes(1).await;
-        let mut watched = Watched::with(&nodes[0].fixture.shared, nodes[0].fleet.clone());
+        let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
         let mut links = Vec::new();
         for app in ["stops", "crashes", "stays"] {
             links.push([DialInLink::open(&nodes[0], app, ONE).await, DialInLink::open(&nodes[0], app, ONE).await]);
@@ -535,7 +548,7 @@ fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_i
 fn calls_that_end_with_errors_are_reported_by_their_hub() {
     run(async {
         let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let mut client = Client::connect(&fixture, &mut link, "/chat").await;
         let mut call = async |watched: &mut Watched, count: u32, error: &str| {
@@ -568,7 +581,7 @@ fn calls_that_end_with_errors_are_reported_by_their_hub() {
 fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_of_one_client_are_not() {
     run(async {
         let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let mut clients = Vec::new();
         for _ in 0..4 {
@@ -603,7 +616,7 @@ fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_of_one
 fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
     run(async {
         let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         watched.pass(START_S).await;
         let _client = Client::connect(&fixture, &mut link, "/chat").await;
         assert!(fixture.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
@@ -621,7 +634,7 @@ fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_
 fn new_subjects_of_a_condition_have_series_of_their_own_however_many_old_ones_remain() {
     run(async {
         let fixture = Fixture::start();
-        let mut watched = Watched::new(&fixture.shared);
+        let mut watched = Watched::new(&fixture);
         let report = |subject: &str| {
             let finding = Finding::new(ConditionKind::FileUnreadable, subject, "no such file");
             fixture.shared.reports.conditions.report(finding, None);

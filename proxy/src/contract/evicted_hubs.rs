@@ -24,7 +24,7 @@ fn fixture() -> Fixture {
 }
 
 fn forgetting(fixture: Fixture) -> Fixture {
-    spawn_local(hub_sweep::run(fixture.shared.clone()));
+    spawn_local(hub_sweep::run(fixture.shared.clone(), fixture.webhooks.clone()));
     fixture
 }
 

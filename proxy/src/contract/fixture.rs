@@ -27,6 +27,7 @@ use crate::node::shard_thread;
 use crate::routing::Ruleset;
 use crate::shard::drain::reroute::reroute;
 use crate::shard::{Connectors, ShardSender, Shared};
+use crate::webhook::Webhooks;
 
 use super::app::{App, AppLink};
 
@@ -42,6 +43,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 
 pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
+    pub(super) webhooks: Arc<Webhooks>,
     routers: Vec<Router>,
     next_shard: Cell<usize>,
 }
@@ -101,17 +103,19 @@ impl Fixture {
         for (index, inbox) in (0..shards).zip(inboxes) {
             spawn_local(shard_thread::run(index, (shared.clone(), None), Vec::new(), inbox));
         }
-        shared.open_webhooks();
+        let webhooks = Arc::new(Webhooks::new(&shared));
+        webhooks.open(&shared);
         // Tests with several nodes create their own fleets.
         let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
         let fleet = is_alone.then(|| Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into()));
         let router = |(index, shard): (u16, &ShardSender)| {
             let endpoint = Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone());
+            let endpoint = endpoint.with_webhooks(&webhooks);
             let endpoint = fleet.iter().fold(endpoint, |endpoint, fleet| endpoint.with_fleet(fleet));
             Arc::new(endpoint).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
-        Self { shared, routers, next_shard: Cell::new(0) }
+        Self { shared, webhooks, routers, next_shard: Cell::new(0) }
     }
 
     /// Adds an app server with these hubs, with links to it.

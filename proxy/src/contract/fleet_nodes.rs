@@ -108,7 +108,7 @@ impl FleetNode {
         let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
         let fleet = Fleet::new(fixture.shared.clone(), ([10, 0, 0, number], 8090).into());
         let observer = Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet.clone());
-        let api = admin::api_for_nodes(observer).route("/name", get(async || name));
+        let api = admin::api_for_nodes(observer, fixture.webhooks.clone()).route("/name", get(async || name));
         fleet.questions().serve_api(layered(api.clone()));
         let admin = Rc::<AdminSockets>::default();
         let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));

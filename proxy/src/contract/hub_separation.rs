@@ -359,7 +359,7 @@ fn keys_of_apps_are_reloaded_without_any_access_key_too() {
             ]
         };
         assert_eq!(statuses().await, [200, 200]);
-        reload(&fixture.shared, &SecretSources::default()).unwrap();
+        reload(&fixture.shared, &fixture.webhooks, &SecretSources::default()).unwrap();
         assert_eq!(statuses().await, [200, 401], "the node's own key stays");
     });
 }

@@ -26,7 +26,7 @@ fn hubs_that_share_counters_are_one_series() {
         }
         let readiness = Readiness::new(fixture.shared.clone(), UpstreamProblems::default().into());
         let fleet = Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into());
-        let families = families(&readiness, &fleet, &Default::default());
+        let families = families(&readiness, &fleet, &fixture.webhooks, &Default::default());
         let named = |name: &str| families.iter().find(|family| family.name() == name).unwrap().get_metric().to_vec();
         let by_hub: Vec<_> = named("trunkline_client_messages_total")
             .iter()

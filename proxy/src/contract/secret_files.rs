@@ -29,7 +29,11 @@ fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
         let write = |text: &str| std::fs::write(&path, text).unwrap();
         write(&format!("chat={APP_KEY}"));
         let apps = GivenKeys { typed: Vec::new(), files: vec![path.clone()] };
-        spawn_local(key_reload::run(fixture.shared.clone(), SecretSources { apps, ..SecretSources::default() }));
+        spawn_local(key_reload::run(
+            fixture.shared.clone(),
+            fixture.webhooks.clone(),
+            SecretSources { apps, ..SecretSources::default() },
+        ));
         let pass = async |seconds: u64| {
             // sleep: the test advances paused time
             sleep(Duration::from_secs(seconds)).await;
@@ -56,7 +60,7 @@ fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_empty_b
         let read = |in_one: &str, in_other: &str| {
             std::fs::write(&one, in_one).unwrap();
             std::fs::write(&other, in_other).unwrap();
-            reload(&fixture.shared, &sources)
+            reload(&fixture.shared, &fixture.webhooks, &sources)
         };
         let (shop, news) = ("shop=the key of the app shop", "news=the key of the app news");
         read(&format!("{shop}\n{news}"), "").unwrap();
@@ -82,7 +86,7 @@ fn keys_in_files_are_reloaded_together_or_not_at_all() {
         let read = |key: &str, line: &str| {
             std::fs::write(&access, key).unwrap();
             std::fs::write(&apps, line).unwrap();
-            reload(&fixture.shared, &sources)
+            reload(&fixture.shared, &fixture.webhooks, &sources)
         };
         let statuses = async || {
             let [old, new, of_app] = [KEY, NEW, APP_KEY].map(|key| user_token(key, None));
@@ -127,7 +131,7 @@ fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
         let read = |of_issuer: &str, of_admin: &str| {
             std::fs::write(&secret, of_issuer).unwrap();
             std::fs::write(&token, of_admin).unwrap();
-            reload(&fixture.shared, &sources)
+            reload(&fixture.shared, &fixture.webhooks, &sources)
         };
         let state = async || {
             let [old, new] = SECRETS.map(|secret| user_token(secret, None));
@@ -160,7 +164,7 @@ fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
         let sources = SecretSources { webhooks: of_webhooks, ..SecretSources::default() };
         let read = |text: &str| {
             std::fs::write(&path, text).unwrap();
-            reload(&fixture.shared, &sources)
+            reload(&fixture.shared, &fixture.webhooks, &sources)
         };
         let mut client = connect(&fixture, "/chat").await;
         let connected = server.next().await;
@@ -186,6 +190,6 @@ fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
         read("# None any more.").unwrap();
         assert_eq!(signature().await, by_access_key);
         std::fs::remove_file(&path).unwrap();
-        assert!(reload(&fixture.shared, &sources).unwrap_err().contains("can't be read"));
+        assert!(reload(&fixture.shared, &fixture.webhooks, &sources).unwrap_err().contains("can't be read"));
     });
 }

@@ -74,7 +74,7 @@ fn error(id: &str, text: &str) -> String {
 }
 
 fn count(fixture: &Fixture, hub: &str, outcome: WebhookOutcome) -> u64 {
-    let all = fixture.shared.webhooks.counters();
+    let all = fixture.webhooks.counters();
     all.iter().filter(|(name, _)| **name == *hub).map(|(_, counters)| counters.requests.of(outcome).get()).sum()
 }
 
@@ -155,10 +155,10 @@ fn a_server_is_told_of_a_client_from_its_beginning_to_its_end() {
         let gone = server.next().await;
         assert_eq!((gone.path(), gone.text()), (DISCONNECTED.into(), "{\"type\":11}"));
         assert_eq!([gone.header("x-asrs-connection-id"), gone.header("x-trunkline-event-number")], [&*id, "2"]);
-        assert_eq!(fixture.shared.webhooks.clients(), 1, "nobody has heard of its end yet");
+        assert_eq!(fixture.webhooks.clients(), 1, "nobody has heard of its end yet");
         gone.answer(204, "");
-        until(|| fixture.shared.webhooks.clients() == 0).await;
-        assert_eq!((fixture.shared.webhooks.waiting_bytes(), fixture.shared.webhooks.in_flight()), (0, 0));
+        until(|| fixture.webhooks.clients() == 0).await;
+        assert_eq!((fixture.webhooks.waiting_bytes(), fixture.webhooks.in_flight()), (0, 0));
     });
 }
 
@@ -262,7 +262,7 @@ fn a_hanging_back_end_fails_only_its_own_calls() {
         other.send(&call("1", "Say")).await;
         server.next().await.answer(200, "");
         assert_eq!(other.text().await, void("1"));
-        assert_eq!((begun.elapsed(), fixture.shared.webhooks.in_flight()), (Duration::ZERO, 1));
+        assert_eq!((begun.elapsed(), fixture.webhooks.in_flight()), (Duration::ZERO, 1));
         assert_eq!(client.text().await, error("1", "Invocation failed: the server has not answered within 30 s."));
         assert_eq!((begun.elapsed().as_secs(), count(&fixture, "chat", WebhookOutcome::Timeout)), (30, 1));
         drop(held);
@@ -334,7 +334,7 @@ fn the_end_of_a_connection_is_told_again_after_a_failure_with_the_same_number() 
         let second = server.next().await;
         assert_eq!((second.path(), second.header("x-trunkline-event-number")), (DISCONNECTED.into(), &*number));
         second.answer(200, "");
-        until(|| fixture.shared.webhooks.clients() == 0).await;
+        until(|| fixture.webhooks.clients() == 0).await;
     });
 }
 
@@ -350,7 +350,7 @@ fn a_client_that_floods_a_slow_server_is_read_no_further() {
             sent += 1;
             assert!(sent < 1000, "the client is read on and on");
         }
-        let waiting = fixture.shared.webhooks.waiting_bytes();
+        let waiting = fixture.webhooks.waiting_bytes();
         assert!((64 * 1024..256 * 1024).contains(&waiting), "{waiting} bytes wait");
         connected.answer(200, "");
         for _ in 0..sent {
@@ -368,25 +368,25 @@ fn a_full_backlog_stops_reading_clients_and_drops_what_the_gone_leave() {
         let mut gone = connect(&fixture, "/chat").await;
         let connected = server.next().await;
         gone.send(&cast("Say", "dropped")).await;
-        until(|| fixture.shared.webhooks.waiting_bytes() > 500).await;
+        until(|| fixture.webhooks.waiting_bytes() > 500).await;
         let mut client = connect(&fixture, "/chat").await;
         let other_connected = server.next().await;
         client.send(&cast("Say", &"x".repeat(5_000))).await;
-        until(|| fixture.shared.webhooks.waiting_bytes() > 5_000).await;
+        until(|| fixture.webhooks.waiting_bytes() > 5_000).await;
         client.send(&cast("Say", "later")).await;
         gone.close().await;
         connected.answer(200, "");
         let next = server.next().await;
         assert_eq!(next.path(), DISCONNECTED, "its message was dropped");
         next.answer(200, "");
-        until(|| fixture.shared.webhooks.clients() == 1).await;
-        assert!(fixture.shared.webhooks.waiting_bytes() < 6_500, "the other one is read no further");
+        until(|| fixture.webhooks.clients() == 1).await;
+        assert!(fixture.webhooks.waiting_bytes() < 6_500, "the other one is read no further");
         other_connected.answer(200, "");
         server.next().await.answer(200, "");
         let said = server.next().await;
         assert!(said.text().contains("later"), "{}", said.text());
         said.answer(200, "");
-        let dropped: u64 = fixture.shared.webhooks.counters().iter().map(|(_, counters)| counters.dropped.get()).sum();
+        let dropped: u64 = fixture.webhooks.counters().iter().map(|(_, counters)| counters.dropped.get()).sum();
         assert_eq!(dropped, 1);
     });
 }
@@ -405,7 +405,7 @@ fn clients_that_come_and_go_while_a_server_hangs_leave_no_more_than_the_bound() 
         for _ in 0..200 {
             drop(connect(&fixture, &target).await);
         }
-        let webhooks = &fixture.shared.webhooks;
+        let webhooks = &fixture.webhooks;
         until(|| webhooks.clients() < 20).await;
         assert!((18_000..24_000).contains(&webhooks.waiting_bytes()), "{} bytes wait", webhooks.waiting_bytes());
         held.answer(200, "");
@@ -437,8 +437,8 @@ fn clients_that_disconnect_before_their_admission_leave_nothing_behind() {
             let gone = timeout(Duration::from_millis(10), Client::upgrade(&fixture, "/chat")).await;
             assert!(gone.is_err(), "the back end has not answered");
         }
-        until(|| fixture.shared.webhooks.in_flight() == 0).await;
-        assert_eq!((fixture.shared.webhooks.clients(), fixture.shared.webhooks.waiting_bytes()), (0, 0));
+        until(|| fixture.webhooks.in_flight() == 0).await;
+        assert_eq!((fixture.webhooks.clients(), fixture.webhooks.waiting_bytes()), (0, 0));
         assert!(server.waiting() <= 50);
     });
 }
@@ -454,14 +454,14 @@ fn the_number_of_requests_under_way_is_bounded() {
         for _ in 0..10 {
             clients.push(connect(&fixture, "/chat").await);
         }
-        until(|| fixture.shared.webhooks.in_flight() == 3).await;
+        until(|| fixture.webhooks.in_flight() == 3).await;
         for left in (0..10).rev() {
-            until(|| fixture.shared.webhooks.in_flight() == 3.min(left + 1)).await;
+            until(|| fixture.webhooks.in_flight() == 3.min(left + 1)).await;
             let asked = server.next().await;
             assert!(server.waiting() < 3);
             asked.answer(200, "");
         }
-        until(|| fixture.shared.webhooks.in_flight() == 0).await;
+        until(|| fixture.webhooks.in_flight() == 0).await;
     });
 }
 
@@ -524,7 +524,7 @@ fn a_client_that_violates_the_protocol_is_closed_and_the_back_end_gets_the_reaso
         assert_eq!(gone.path(), DISCONNECTED);
         assert!(gone.text().starts_with("{\"type\":11,\"error\":\""), "{}", gone.text());
         gone.answer(200, "");
-        until(|| fixture.shared.webhooks.clients() == 0).await;
+        until(|| fixture.webhooks.clients() == 0).await;
     });
 }
 
@@ -586,7 +586,7 @@ fn a_server_that_is_asked_lets_clients_in_or_refuses_them() {
             assert_eq!(begin(&mut server, status, body).await.err(), Some(seen), "{status}");
         }
         assert_eq!(count(&fixture, "chat", WebhookOutcome::Malformed), 1);
-        assert_eq!((server.waiting(), fixture.shared.webhooks.clients()), (0, 1), "the end of the refused is nobody's");
+        assert_eq!((server.waiting(), fixture.webhooks.clients()), (0, 1), "the end of the refused is nobody's");
     });
 }
 
@@ -735,7 +735,7 @@ fn hubs_of_a_pattern_are_removed_without_clients() {
         let rules = ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/{event}"];
         let answer_timeout = Duration::from_secs(600);
         let fixture = fixture(&network, WebhookSettings { answer_timeout, ..webhooks(&rules) });
-        spawn_local(hub_sweep::run(fixture.shared.clone()));
+        spawn_local(hub_sweep::run(fixture.shared.clone(), fixture.webhooks.clone()));
         let mut server = WebhookServer::listen(&network, APP);
         let hold = async || {
             let seconds = u64::from(fixture.shared.settings.rehoming.hold_timeout_s);
@@ -746,7 +746,7 @@ fn hubs_of_a_pattern_are_removed_without_clients() {
         let client = connect(&fixture, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
         server.next().await.answer(200, "");
         assert_eq!(negotiate(&fixture, "room-2").await, 200);
-        assert_eq!((living().join(" "), fixture.shared.webhooks.count()), ("chat room-1 room-2".into(), 3));
+        assert_eq!((living().join(" "), fixture.webhooks.count()), ("chat room-1 room-2".into(), 3));
         hold().await;
         assert_eq!(living(), ["chat", "room-1"], "the operator names one, and a client the other");
         client.close().await;
@@ -761,7 +761,7 @@ fn hubs_of_a_pattern_are_removed_without_clients() {
         server.next().await.answer(200, "");
         again.send(&call("1", "Say")).await;
         server.next().await.answer(200, "");
-        assert_eq!((again.text().await, fixture.shared.webhooks.count()), (void("1"), 2));
+        assert_eq!((again.text().await, fixture.webhooks.count()), (void("1"), 2));
     });
 }
 
@@ -772,7 +772,7 @@ fn a_hub_that_is_one_too_many_leaves_no_webhook_behind() {
         for number in 0..DIAL_IN_HUBS_MAX {
             assert_eq!(negotiate(&fixture, &format!("room-{number}")).await, 200);
         }
-        assert_eq!((negotiate(&fixture, "room").await, fixture.shared.webhooks.count()), (503, DIAL_IN_HUBS_MAX));
+        assert_eq!((negotiate(&fixture, "room").await, fixture.webhooks.count()), (503, DIAL_IN_HUBS_MAX));
     });
 }
 

@@ -76,9 +76,10 @@ pub(crate) fn enter(
     let (visitor, signer) = verify(endpoint, (parts, context), audience, &name)?;
     // Checked after the token: without a key, visitors can't make this node store anything.
     let (shared, share) = (&endpoint.shared, endpoint.shared.admission.share_of(&signer.signer));
-    let hub = match shared.webhooks.serve(&name) {
-        true => shared.serve_by_webhook((&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
-        false => shared.hubs.register_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
+    let webhooks = endpoint.webhooks.as_ref().filter(|webhooks| webhooks.serve(&name));
+    let hub = match webhooks {
+        Some(webhooks) => webhooks.open_hub(shared, (&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
+        None => shared.hubs.register_as(HubOrigin::DialIn, manifest(endpoint, &name), &share),
     };
     let hub = hub.map_err(|refusal| {
         shared.limits.refusals.count("hubs", refusal.label());

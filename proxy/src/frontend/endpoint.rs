@@ -19,6 +19,7 @@ use crate::net::http_client::HttpClient;
 use crate::rest::Rest;
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
+use crate::webhook::Webhooks;
 
 /// Paths of the admin port that are often requested at the port for clients.
 const ADMIN_PATHS: [&str; 4] = ["/metrics", "/readyz", "/healthz", "/api/conditions"];
@@ -34,6 +35,8 @@ pub(crate) struct Endpoint {
     pub(super) proxy_client: ProxyClient,
     /// REST data plane, if served by this endpoint.
     pub(super) rest: Option<Rest>,
+    /// Webhooks of the node, for hubs that clients name; `None` if the node has none.
+    pub(super) webhooks: Option<Arc<Webhooks>>,
     /// Access to connections at any node; `None` if this endpoint only opens connections.
     pub(super) fleet: Option<FleetEntry>,
 }
@@ -46,12 +49,17 @@ impl Endpoint {
         let in_channels = HttpClient::new(Connector::default(), connect_timeout).for_others();
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = ProxyClient::new(&shared, app_servers);
-        Self { shared, counters, shard, authorizer, proxy_client, rest: None, fleet: None }
+        Self { shared, counters, shard, authorizer, proxy_client, rest: None, webhooks: None, fleet: None }
     }
 
     #[must_use]
     pub(crate) fn with_fleet(self, fleet: &Fleet) -> Self {
         Self { fleet: Some(FleetEntry::of(fleet)), ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn with_webhooks(self, webhooks: &Arc<Webhooks>) -> Self {
+        Self { webhooks: Some(webhooks.clone()), ..self }
     }
 
     #[must_use]

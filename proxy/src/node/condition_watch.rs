@@ -24,6 +24,7 @@ use crate::config::ConditionReceiver;
 use crate::fleet::Fleet;
 use crate::observer::UpstreamProblems;
 use crate::shard::Shared;
+use crate::webhook::Webhooks;
 
 /// Interval between two evaluations of all conditions.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,12 +47,17 @@ pub(crate) struct ConditionWatch {
 }
 
 impl ConditionWatch {
-    pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet, problems: Arc<UpstreamProblems>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        fleet: Fleet,
+        webhooks: Arc<Webhooks>,
+        problems: Arc<UpstreamProblems>,
+    ) -> Self {
         Self {
-            hubs: HubConditions::new(shared.clone(), problems),
+            hubs: HubConditions::new(shared.clone(), webhooks.clone(), problems),
             nodes: NodeConditions::new(fleet.clone()),
             traffic: TrafficConditions::new(shared.clone(), fleet),
-            process: ProcessConditions::new(shared.clone()),
+            process: ProcessConditions::new(shared.clone(), webhooks),
             shared,
         }
     }

@@ -36,6 +36,7 @@ use crate::net::socket::RequestSocket;
 use crate::observer::Readiness;
 use crate::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
+use crate::webhook::Webhooks;
 
 /// Time for clients to disconnect when the app stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -105,9 +106,11 @@ impl Embedded {
         let settings = AdminSettings { token: token.map(Into::into), ..AdminSettings::default() };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
         let fleet = Fleet::new(self.shared.clone(), address);
-        let watch = ConditionWatch::new(self.shared.clone(), fleet.clone(), Arc::default());
+        // The settings of an embedded node name none.
+        let webhooks = Arc::new(Webhooks::new(&self.shared));
+        let watch = ConditionWatch::new(self.shared.clone(), fleet.clone(), webhooks.clone(), Arc::default());
         let serving = async move {
-            let admin = admin::serve(listener, address, readiness, &settings, (fleet, None), Arc::default());
+            let admin = admin::serve(listener, address, readiness, &settings, (fleet, None, webhooks), Arc::default());
             tokio::join!(admin, condition_watch::run(watch, None))
         };
         let serving = tokio::spawn(serving).abort_handle();

@@ -13,6 +13,7 @@ use crate::config::OtlpSettings;
 use crate::fleet::Fleet;
 use crate::observer::Readiness;
 use crate::otlp::{Exporter, MetricSource};
+use crate::webhook::Webhooks;
 
 /// Time for the collector to accept the last spans of a stopping node.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,14 +29,15 @@ impl Export {
     pub(super) fn start(
         settings: Option<OtlpSettings>,
         readiness: &Readiness,
-        fleet: &Fleet,
+        (fleet, webhooks): (&Fleet, &Arc<Webhooks>),
         counters: &Arc<AdminCounters>,
     ) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let Some(settings) = settings else { return Ok(Self { task: None, stop }) };
         let shared = Arc::clone(readiness.shared());
-        let (readiness, fleet, counters) = (readiness.clone(), fleet.clone(), Arc::clone(counters));
-        let metrics: MetricSource = Box::new(move || families(&readiness, &fleet, &counters));
+        let (readiness, fleet, webhooks) = (readiness.clone(), fleet.clone(), Arc::clone(webhooks));
+        let counters = Arc::clone(counters);
+        let metrics: MetricSource = Box::new(move || families(&readiness, &fleet, &webhooks, &counters));
         let exporter = Exporter::new(settings, shared, metrics, stop.clone()).map_err(StartError::Otlp)?;
         Ok(Self { task: exporter.map(|exporter| tokio::spawn(exporter.run())), stop })
     }

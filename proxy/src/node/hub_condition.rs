@@ -13,6 +13,7 @@ use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
 use crate::observer::UpstreamProblems;
 use crate::shard::{Shared, UnassignedClients};
 use crate::upstream::{AppTarget, Hub, HubIndex};
+use crate::webhook::Webhooks;
 
 /// Time after the start of a node in which missing app servers and nodes are normal.
 pub(super) const START_TIME: Duration = Duration::from_secs(60);
@@ -34,14 +35,15 @@ const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct HubConditions {
     shared: Arc<Shared>,
+    webhooks: Arc<Webhooks>,
     problems: Arc<UpstreamProblems>,
     /// App servers of the last hour.
     apps: AppSights,
 }
 
 impl HubConditions {
-    pub(super) fn new(shared: Arc<Shared>, problems: Arc<UpstreamProblems>) -> Self {
-        Self { shared, problems, apps: AppSights::default() }
+    pub(super) fn new(shared: Arc<Shared>, webhooks: Arc<Webhooks>, problems: Arc<UpstreamProblems>) -> Self {
+        Self { shared, webhooks, problems, apps: AppSights::default() }
     }
 
     pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
@@ -51,7 +53,7 @@ impl HubConditions {
         findings.extend(limited(self.app_servers(&living, now)));
         let problems = self.problems.list().into_iter();
         findings.extend(problems.map(|(address, problem)| Finding::new(problem.kind, address, problem.text)));
-        findings.extend(self.shared.webhooks.findings());
+        findings.extend(self.webhooks.findings());
         findings
     }
 

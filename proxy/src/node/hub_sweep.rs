@@ -15,22 +15,23 @@ use tracing::{debug, info};
 
 use crate::shard::Shared;
 use crate::upstream::{AppServerId, HubIndex};
+use crate::webhook::Webhooks;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>) {
     let hold = Duration::from_secs(shared.settings.rehoming.hold_timeout_s.into());
     // The link of a live app server may be resumed within the window.
     let limit = hold.max(Duration::from_millis(shared.settings.links.resume_window_ms));
     loop {
         sleep(INTERVAL).await;
-        sweep(&shared, limit).await;
+        sweep(&shared, &webhooks, limit).await;
     }
 }
 
 /// Queries each shard once, and removes unused hubs and app servers.
-async fn sweep(shared: &Shared, limit: Duration) {
-    let unnamed = shared.hubs.unnamed_for(limit, |hub| shared.webhooks.has_clients(hub));
+async fn sweep(shared: &Shared, webhooks: &Webhooks, limit: Duration) {
+    let unnamed = shared.hubs.unnamed_for(limit, |hub| webhooks.has_clients(hub));
     let unheld = shared.hubs.unheld();
     let Some(used) = UsedEntries::of(shared, &unheld).await else { return };
     for hub in unnamed {
@@ -39,7 +40,7 @@ async fn sweep(shared: &Shared, limit: Duration) {
             info!(hub = hub.name(), seconds, "hub removed: not announced by app servers for --hold-timeout");
         }
     }
-    shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || shared.webhooks.has_clients(hub.name()));
+    shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || webhooks.has_clients(hub.name()));
     for index in unheld {
         let is_announced = shared.fleet.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
         if !is_announced && !used.hubs.contains(&index) && !used.ends.contains(&index) {

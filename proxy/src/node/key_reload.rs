@@ -11,13 +11,14 @@ use crate::auth::AppKey;
 use crate::condition::{ConditionKind, Finding};
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
+use crate::webhook::Webhooks;
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Subject of the condition that reports unreadable files.
 const SUBJECT: &str = "keys and secrets";
 
-pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
+pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, sources: SecretSources) {
     let files: Vec<_> = sources.files().cloned().collect();
     if files.is_empty() {
         return;
@@ -28,8 +29,8 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
     off_thread(move || counted.count_lines()).await;
     loop {
         watch.changed().await;
-        let (watched, shared, sources) = (&shared, shared.clone(), sources.clone());
-        match off_thread(move || reload(&shared, &sources)).await {
+        let (watched, shared, webhooks, sources) = (&shared, shared.clone(), webhooks.clone(), sources.clone());
+        match off_thread(move || reload(&shared, &webhooks, &sources)).await {
             Ok(()) => {
                 watched.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
                 info!("keys, webhook secrets and the admin token reloaded");
@@ -45,7 +46,7 @@ pub(crate) async fn run(shared: Arc<Shared>, sources: SecretSources) {
 ///
 /// # Errors
 /// Text of the problem, with its flag.
-pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), String> {
+pub(crate) fn reload(shared: &Shared, webhooks: &Webhooks, sources: &SecretSources) -> Result<(), String> {
     let keys = sources.access.read().map_err(|error| error.to_string())?;
     let of_apps = sources.apps.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
     let of_webhooks = sources.webhooks.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
@@ -60,7 +61,7 @@ pub(crate) fn reload(shared: &Shared, sources: &SecretSources) -> Result<(), Str
         shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
     }
     shared.admission.signing_keys.set_flags(&of_apps).map_err(|error| error.to_string())?;
-    shared.webhooks.set_secrets(of_webhooks);
+    webhooks.set_secrets(of_webhooks);
     if !sources.tokens.is_empty() {
         shared.admission.verifier.set_keys(of_tokens);
     }

@@ -22,7 +22,7 @@ use trunkline_protocol::service::presence_owner;
 
 use crate::fleet::{Fleet, FleetMember, PeerRequest};
 use crate::shard::Shared;
-use crate::webhook::{LoggedChange, PRESENCE_PATH, UserBatch, UserChange, UserReport, WebhookPresence};
+use crate::webhook::{LoggedChange, PRESENCE_PATH, UserBatch, UserChange, UserReport, WebhookPresence, Webhooks};
 
 /// Interval at which members are checked.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,6 +73,7 @@ struct SentBatch {
 
 struct PresenceKeeper<'a> {
     shared: &'a Arc<Shared>,
+    webhooks: &'a Webhooks,
     fleet: &'a Fleet,
     presence: &'a WebhookPresence,
     me: ByteString,
@@ -87,10 +88,11 @@ struct PresenceKeeper<'a> {
 }
 
 /// Keeps the presence of users, if back ends receive events about it.
-pub(crate) async fn run(shared: Arc<Shared>, fleet: Fleet) {
-    let Some(presence) = shared.webhooks.presence() else { return };
+pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fleet) {
+    let Some(presence) = webhooks.presence() else { return };
     let mut keeper = PresenceKeeper {
         shared: &shared,
+        webhooks: &webhooks,
         fleet: &fleet,
         presence,
         me: ByteString::from(&*shared.boot),
@@ -236,9 +238,9 @@ impl PresenceKeeper<'_> {
         }
         self.reports += due.len();
         for report in due {
-            let shared = self.shared;
+            let webhooks = self.webhooks;
             self.under_way.push(Box::pin(async move {
-                let is_accepted = shared.webhooks.report(&report).await;
+                let is_accepted = webhooks.report(&report).await;
                 KeeperOutcome::Reported(report, is_accepted)
             }));
         }

@@ -9,6 +9,7 @@ use trunkline_process::{audit_lines_lost, log_lines_dropped};
 use crate::condition::{ConditionKind, Finding};
 use crate::net::descriptor::DescriptorLimit;
 use crate::shard::Shared;
+use crate::webhook::Webhooks;
 
 /// Part of a budget, in percent, above which it is nearly full.
 const FULL_PERCENT: u64 = 90;
@@ -22,6 +23,7 @@ const STUCK_AFTER: u64 = 5;
 
 pub(super) struct ProcessConditions {
     shared: Arc<Shared>,
+    webhooks: Arc<Webhooks>,
     log: LossCounter,
     audit: LossCounter,
     /// Ticks of each shard, and the number of evaluations without a change.
@@ -46,10 +48,10 @@ impl LossCounter {
 }
 
 impl ProcessConditions {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, webhooks: Arc<Webhooks>) -> Self {
         // Lines lost before this node started are not its own.
         let [log, audit] = [log_lines_dropped(), audit_lines_lost()].map(|total| LossCounter { total, lost_at: None });
-        Self { shared, log, audit, ticks: Vec::new() }
+        Self { shared, webhooks, log, audit, ticks: Vec::new() }
     }
 
     pub(super) fn findings(&mut self, now: Instant) -> Vec<Finding> {
@@ -86,11 +88,7 @@ impl ProcessConditions {
                 shared.limits.group_names.len() as u64,
                 settings.groups.names_total_bytes,
             ),
-            (
-                "--webhook-waiting-max-bytes",
-                shared.webhooks.waiting_bytes() as u64,
-                settings.webhooks.waiting_max_bytes,
-            ),
+            ("--webhook-waiting-max-bytes", self.webhooks.waiting_bytes() as u64, settings.webhooks.waiting_max_bytes),
         ];
         let is_nearly_full = |(_, used, most): &(&str, u64, usize)| is_full(*used, *most as u64);
         let finding = |(flag, used, most): (&str, u64, usize)| {

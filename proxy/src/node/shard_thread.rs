@@ -21,11 +21,20 @@ use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{NAMES_PER_COMMAND_MAX, keep_link, serve_link};
 use crate::rest::Rest;
 use crate::shard::{AppSocket, Inbox, Shard, ShardMessage, Shared};
+use crate::webhook::Webhooks;
+
+/// Parts of a node that the listeners of a shard serve.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardServices {
+    pub(super) fleet: Fleet,
+    pub(super) rest: Option<Rest>,
+    pub(super) webhooks: Arc<Webhooks>,
+}
 
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
     index: u16,
-    (shared, fleet): (Arc<Shared>, Option<(Fleet, Option<Rest>)>),
+    (shared, services): (Arc<Shared>, Option<ShardServices>),
     listeners: Vec<ShardListener>,
     inbox: Inbox,
     stop: CancellationToken,
@@ -39,7 +48,7 @@ pub(super) fn start(
     };
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, fleet), listeners, inbox)));
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, services), listeners, inbox)));
         drop(tasks);
         // A hanging DNS server must not delay the shutdown.
         runtime.shutdown_background();
@@ -48,16 +57,17 @@ pub(super) fn start(
 
 pub(crate) async fn run(
     index: u16,
-    (shared, fleet): (Arc<Shared>, Option<(Fleet, Option<Rest>)>),
+    (shared, services): (Arc<Shared>, Option<ShardServices>),
     listeners: Vec<(TcpListener, Layers, ListenerPurpose)>,
     inbox: Inbox,
 ) {
     let shard = Shard::new(index, shared.clone());
-    if let (Some(own_inbox), Some((fleet, rest))) = (shared.shards().get(usize::from(index)), fleet) {
+    if let (Some(own_inbox), Some(services)) = (shared.shards().get(usize::from(index)), services) {
+        let ShardServices { fleet, rest, webhooks } = services;
         let counters = shared.counters_of(index);
         let endpoint = |rest: Option<Rest>| {
             let endpoint = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone());
-            Arc::new(endpoint.with_fleet(&fleet).with_rest(rest))
+            Arc::new(endpoint.with_fleet(&fleet).with_webhooks(&webhooks).with_rest(rest))
         };
         let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
         let clients = endpoint(of_clients);

@@ -8,7 +8,6 @@ pub(super) mod other_nodes;
 pub(super) mod own_interest;
 pub(super) mod route_table;
 pub(super) mod user_group;
-pub(super) mod webhook_pool;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,7 +29,7 @@ use trunkline_protocol::token::ConnectionToken;
 
 use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
-use super::inbox::ShardSender;
+use super::inbox::{ShardMessage, ShardSender};
 use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, Turns};
 use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons};
@@ -43,8 +42,7 @@ use crate::net::node_name::NodeNames;
 use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
-use crate::upstream::{AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry};
-use crate::webhook::Webhooks;
+use crate::upstream::{AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry, Pool};
 use admission::Admission;
 use client_result::ClientResults;
 use history::{History, PastConnection};
@@ -152,7 +150,6 @@ pub(crate) struct Shared {
     pub admission: Admission,
     pub ways: WaysOut,
     pub fleet: FleetSide,
-    pub webhooks: Webhooks,
     pub client_results: ClientResults,
     pub user_groups: UserGroups,
     pub reports: NodeReports,
@@ -210,7 +207,6 @@ impl Shared {
             admission,
             turns: Turns::new(shards.len()),
             fleet: FleetSide::new(&settings, hubs.number(&boot)),
-            webhooks: Webhooks::new(&boot, &settings.webhooks, &settings.keys, connectors.fleet.clone()),
             ways: WaysOut {
                 app_channels,
                 node_channels: connectors.fleet.through_channels(&settings.keys, PeerKind::NodeAdmin),
@@ -309,6 +305,14 @@ impl Shared {
     #[must_use]
     pub(crate) fn counters_of(&self, shard: u16) -> Arc<Counters> {
         self.shards.counters.get(usize::from(shard)).cloned().unwrap_or_default()
+    }
+
+    /// Assigns the links of a pool to the shards round-robin from `start`.
+    pub(crate) fn keep_links(&self, pool: &Arc<Pool>, start: usize) {
+        let shards = self.shards().iter().cycle().skip(start % self.shards().len().max(1));
+        for (slot, shard) in (0..pool.size()).zip(shards) {
+            shard.put(ShardMessage::KeepLink(pool.clone(), slot));
+        }
     }
 
     /// Records a connection that a shard has closed or refused.

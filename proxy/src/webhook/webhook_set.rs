@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use tokio::sync::Semaphore;
-use trunkline_protocol::key::AccessKeys;
 
 use super::answer::WebhookAnswer;
 use super::backlog::Backlog;
@@ -20,9 +19,9 @@ use super::webhook_hub::{WebhookHub, WebhookTerms};
 use super::webhook_presence::WebhookPresence;
 use crate::clock::unix_ms;
 use crate::condition::Finding;
-use crate::config::{WebhookConnecting, WebhookSecret, WebhookSettings};
+use crate::config::{WebhookConnecting, WebhookSecret};
 use crate::metrics::{LabelledCounters, WebhookCounters};
-use crate::net::connector::Connector;
+use crate::shard::Shared;
 use crate::upstream::MemoryDialler;
 
 #[derive(Debug)]
@@ -35,7 +34,8 @@ pub(crate) struct Webhooks {
 
 impl Webhooks {
     #[must_use]
-    pub(crate) fn new(boot: &str, settings: &WebhookSettings, keys: &AccessKeys, connector: Connector) -> Self {
+    pub(crate) fn new(shared: &Shared) -> Self {
+        let settings = &shared.settings.webhooks;
         let is_present = settings.has_presence && !settings.rules.is_empty();
         let total = settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS);
         // One rule leaves half of the permits to the others.
@@ -46,9 +46,9 @@ impl Webhooks {
             backlog: Arc::new(Backlog::new(settings.waiting_max_bytes)),
             secrets: ArcSwap::from_pointee(settings.secrets.clone()),
             settings: settings.clone(),
-            keys: keys.clone(),
-            connector,
-            presence: is_present.then(|| WebhookPresence::new(boot, settings.presence_grace)),
+            keys: shared.settings.keys.clone(),
+            connector: shared.ways.connector.clone(),
+            presence: is_present.then(|| WebhookPresence::new(&shared.boot, settings.presence_grace)),
         };
         Self { terms: Arc::new(terms), hubs: Mutex::default(), counters: LabelledCounters::default() }
     }

@@ -26,7 +26,7 @@ async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<List
 /// Applies a batch of users of another node. 409 asks for all its users again.
 async fn presence(State(context): State<AdminContext>, body: Bytes) -> Result<StatusCode, ApiError> {
     let absent = || ApiError::new(StatusCode::NOT_FOUND, "this node has no --webhook-presence");
-    let presence = context.observer.node().shared().webhooks.presence().ok_or_else(absent)?;
+    let presence = context.webhooks.presence().ok_or_else(absent)?;
     let batch = serde_json::from_slice(&body);
     let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(match presence.take(batch) {

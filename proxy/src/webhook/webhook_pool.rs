@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tracing::info;
 use trunkline_protocol::manifest::HubManifest;
 
+use super::webhook_set::Webhooks;
 use crate::auth::Signer;
 use crate::limits::{SignerShare, TableFull};
-use crate::shard::inbox::ShardMessage;
-use crate::shard::shared::Shared;
+use crate::shard::Shared;
 use crate::upstream::{AppServer, AppTarget, Hub, HubOrigin, Pool};
 
 /// Instance id of a webhook as an app server. Dial-in refuses ids that start with `?`.
@@ -18,50 +18,43 @@ const INSTANCE: &str = "?webhook";
 /// limit.
 const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 
-impl Shared {
+impl Webhooks {
     /// Opens the webhooks of named hubs at startup.
-    pub(crate) fn open_webhooks(&self) {
-        for hub in self.webhooks.named_hubs() {
+    pub(crate) fn open(&self, shared: &Shared) {
+        for hub in self.named_hubs() {
             // Configured by the operator, so not counted for any app.
             let share = SignerShare::new(Signer::Fleet, false);
-            drop(self.serve_by_webhook((hub, &format!("/{hub}")), HubOrigin::Webhook, &share));
+            drop(self.open_hub(shared, (hub, &format!("/{hub}")), HubOrigin::Webhook, &share));
         }
     }
 
     /// Finds a hub served by a webhook, with its links.
     ///
     /// Path, origin and share apply to a new hub. Fails if there are too many hubs.
-    pub(crate) fn serve_by_webhook(
+    pub(crate) fn open_hub(
         &self,
+        shared: &Shared,
         (name, path): (&str, &str),
         origin: HubOrigin,
         share: &SignerShare,
     ) -> Result<Arc<Hub>, TableFull> {
         let mut settings = HubManifest::new(name, path);
-        settings.message_max_bytes = MESSAGE_MAX_BYTES.min(self.settings.message_max_bytes);
-        settings.asks_app = self.webhooks.are_asked();
-        let hub = self.hubs.register_as(origin, settings, share)?;
+        settings.message_max_bytes = MESSAGE_MAX_BYTES.min(shared.settings.message_max_bytes);
+        settings.asks_app = self.are_asked();
+        let hub = shared.hubs.register_as(origin, settings, share)?;
         // After the limit check, so that a refused hub leaves no state.
-        let Some((webhook, dialler)) = self.webhooks.of(name) else { return Ok(hub) };
-        let (id, mut is_new) = (self.hubs.number(INSTANCE), false);
+        let Some((webhook, dialler)) = self.of(name) else { return Ok(hub) };
+        let (id, mut is_new) = (shared.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
             is_new = true;
-            let (name, group) = (webhook.template().to_string(), self.hubs.groups().default_one());
+            let (name, group) = (webhook.template().to_string(), shared.hubs.groups().default_one());
             let app = AppServer { id, instance: INSTANCE.into(), name, target: AppTarget::Memory(dialler), group };
-            Pool::new(hub.identity().clone(), Arc::new(app), self.shards().len(), Arc::default())
+            Pool::new(hub.identity().clone(), Arc::new(app), shared.shards().len(), Arc::default())
         });
         if is_new {
             info!(hub = name, to = %webhook.template(), "a webhook serves this hub");
-            self.keep_links(&pool, 0);
+            shared.keep_links(&pool, 0);
         }
         Ok(hub)
-    }
-
-    /// Assigns the links of a pool to the shards round-robin from `start`.
-    pub(crate) fn keep_links(&self, pool: &Arc<Pool>, start: usize) {
-        let shards = self.shards().iter().cycle().skip(start % self.shards().len().max(1));
-        for (slot, shard) in (0..pool.size()).zip(shards) {
-            shard.put(ShardMessage::KeepLink(pool.clone(), slot));
-        }
     }
 }
