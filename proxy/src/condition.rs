@@ -12,9 +12,11 @@ mod catalogue;
 mod condition_registry;
 mod known_hub;
 mod refusal_reason;
+mod seen_difference;
 
 pub(crate) use catalogue::ConditionKind;
 pub use catalogue::{CatalogueEntry, Severity, condition_entries};
 pub(crate) use condition_registry::{ActiveCondition, ConditionNotice, ConditionRegistry, Finding, NoticeKind};
 pub(crate) use known_hub::{HubSight, KnownHub, KnownHubs};
 pub(crate) use refusal_reason::RefusalReasons;
+pub(crate) use seen_difference::{SeenDifference, SeenDifferences};

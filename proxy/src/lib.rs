@@ -31,6 +31,7 @@
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | service of one client connection |
 //! | `link` | task of each link: routes frames from an app server to the shards |
+//! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
 //! | `rest` | REST data plane: sends, queries and changes by requests of back ends |
@@ -59,6 +60,7 @@ pub mod fuzzing;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod metrics;
+pub(crate) mod mirror;
 pub(crate) mod net;
 pub(crate) mod node;
 pub(crate) mod observer;

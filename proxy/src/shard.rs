@@ -9,6 +9,7 @@
 //! | `connection` | client connections, their sets, and their assignments to app servers |
 //! | `delivery` `watch` | frames for sockets; live copies of passing messages |
 //! | `shard_core` | the parts above, as passed to each part below |
+//! | `shadow` | seam for features that follow clients |
 //! | `presence_feed` `task_feed` | app servers that subscribe to users and groups, or run exclusive tasks |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
@@ -29,6 +30,7 @@ mod inbox;
 mod inspection;
 pub(crate) mod moving;
 mod presence_feed;
+mod shadow;
 mod shard_context;
 mod shard_core;
 mod shard_state;
@@ -56,16 +58,15 @@ use trunkline_protocol::cause::Cause;
 
 use crate::metrics::Counters;
 
-pub(crate) use assignments::answer_diff::SeenDifference;
 pub(crate) use assignments::reassignment::opening_until;
 pub(crate) use close_reason::CloseReason;
 pub(crate) use command::audience::SendOrigin;
 pub(crate) use command::member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use command::{
-    Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
+    Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShadowOrder, ShardCommand,
 };
 pub(crate) use connection::{
-    Census, Client, ClientKind, ClientOrigin, ClientTraits, Liveness, MirrorOrder, PauseReason, Resumption, Role,
+    Census, Client, ClientKind, ClientOrigin, ClientTraits, Liveness, PauseReason, Resumption, Role, open_over,
 };
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
@@ -80,6 +81,8 @@ pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames, NameSearch};
+pub(crate) use shadow::{Shadow, UpwardMessages};
+pub(crate) use shard_context::ShardContext;
 pub(crate) use shard_state::{ShardState, UnassignedClients};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
@@ -108,7 +111,7 @@ use drain::{
 };
 use moving::reconnect::{end_hold, end_socket, take_detached};
 use presence_feed::FlushOutcome;
-use shard_context::ShardContext;
+use shadow::ShadowSource;
 use shard_state::ShardTask;
 
 /// Interval at which a stopping node asks clients to reconnect, until they have left.
@@ -135,10 +138,10 @@ pub(crate) struct Shard {
 
 impl Shard {
     #[must_use]
-    pub(crate) fn new(index: u16, shared: Arc<Shared>) -> Rc<Self> {
+    pub(crate) fn new(index: u16, shared: Arc<Shared>, shadows: ShadowSource) -> Rc<Self> {
         let counters = shared.counters_of(index);
         let context = ShardContext { index, shared, counters };
-        Rc::new(Self { state: RefCell::new(ShardState::new(context.clone())), context })
+        Rc::new(Self { state: RefCell::new(ShardState::new(context.clone(), shadows)), context })
     }
 
     #[must_use]

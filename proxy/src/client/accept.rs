@@ -282,7 +282,7 @@ fn open(
         home.send_data(&id, &handshake.bytes, DATA_TYPE_HANDSHAKE);
     }
     if hub.rules().is_some() {
-        shard.step(|state| state.assignments.mirrored.set_mirrors(&mut state.core, slot, &hub));
+        shard.step(|state| state.shadows.refresh(&mut state.core, slot));
     }
     catch_up(shard, slot, &home, evicted.is_some_and(|evicted| evicted.is_cancelled()).then_some(&id));
     let limits = &shard.shared().settings.limits;

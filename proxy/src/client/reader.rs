@@ -33,7 +33,8 @@ use crate::metrics::Limit;
 use crate::routing::HubRules;
 use crate::shard::moving::reconnect::{acknowledged, end_hold, owe_acknowledgement};
 use crate::shard::{
-    CloseReason, Content, PauseReason, Resumption, Role, Serial, Shard, ShardState, Slot, UpwardEnd, Verdict,
+    CloseReason, Content, PauseReason, Resumption, Role, Serial, Shard, ShardState, Slot, UpwardEnd, UpwardMessages,
+    Verdict,
 };
 use crate::telemetry::SpanTracer;
 use crate::transport::websocket;
@@ -794,7 +795,7 @@ impl<'a> Upstream<'a> {
                 self.state.core.watched_up(*traced, end(link.app()));
             }
         }
-        self.state.assignments.mirrored.mirror_up(&mut self.state.core, self.slot, (bytes, count), data_type);
+        self.state.shadows.up(&self.state.core, self.slot, UpwardMessages { bytes, count, data_type });
     }
 
     fn answer_ping(&mut self, payload: &[u8]) {

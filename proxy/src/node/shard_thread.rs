@@ -19,6 +19,7 @@ use crate::config::PortSharing;
 use crate::fleet::Fleet;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{NAMES_PER_COMMAND_MAX, keep_link, serve_link};
+use crate::mirror::shadow_of;
 use crate::rest::Rest;
 use crate::shard::{AppSocket, Inbox, Shard, ShardMessage, Shared};
 use crate::webhook::Webhooks;
@@ -61,7 +62,7 @@ pub(crate) async fn run(
     listeners: Vec<(TcpListener, Layers, ListenerPurpose)>,
     inbox: Inbox,
 ) {
-    let shard = Shard::new(index, shared.clone());
+    let shard = Shard::new(index, shared.clone(), shadow_of);
     if let (Some(own_inbox), Some(services)) = (shared.shards().get(usize::from(index)), services) {
         let ShardServices { fleet, rest, webhooks } = services;
         let counters = shared.counters_of(index);

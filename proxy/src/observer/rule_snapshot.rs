@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::condition::SeenDifference;
 use crate::routing::Ruleset;
-use crate::shard::{SeenDifference, Shared};
+use crate::shard::Shared;
 
 /// Maximum number of rules in a snapshot.
 const RULES_MAX: usize = 200;

@@ -9,7 +9,6 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::assignments::auth_refresh::{refresh_auth, report_claims};
 use super::assignments::hand_over::leave_link;
-use super::assignments::mirror::{compare, control_copy};
 use super::close_reason::CloseReason;
 use super::command::audience::SendOrigin;
 use super::command::{Audience, ConnectionCommand, PendingAck, Receivers, ShardCommand};
@@ -155,19 +154,15 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
             state.core.context.counters.unknown_receivers.increment()
         }
-        (ConnectionCommand::Mirrored { payload, kind }, Some(Role::Home)) => {
+        (ConnectionCommand::Shadowed { payload, kind }, Some(Role::Home)) => {
             state.apply_data(slot, &payload, kind, mode)
         }
-        (ConnectionCommand::Mirrored { payload, .. }, _) => {
-            if let Some(client) = state.core.connections.get_mut(slot) {
-                compare(&state.core.context, client, &payload, Some(app));
+        (ConnectionCommand::Shadowed { payload, .. }, _) => {
+            if let Some(client) = state.core.connections.get(slot) {
+                state.shadows.answer(&state.core.context, (slot, client), &payload, Some(app));
             }
         }
-        (ConnectionCommand::Mirror(order), _) => {
-            if let Some(client) = state.core.connections.get_mut(slot) {
-                control_copy(client, app, order);
-            }
-        }
+        (ConnectionCommand::Shadow(order), _) => state.shadows.order(slot, app, order),
         (ConnectionCommand::Group { change, ack }, _) => {
             state.core.change_groups(slot, &change, ack.as_deref());
             if !is_home {

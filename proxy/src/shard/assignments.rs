@@ -4,18 +4,15 @@
 //!  Assignments ─┬─ reassignment   opens, loses, waits, retries: primary and secondary assignments
 //!               ├─ client probe   checks whether an app server still has a client
 //!               ├─ secondary      start and end of secondary assignments, for some methods
-//!               ├─ mirrored       copies for mirrors
 //!               └─ closed ids, token expiries   end of a connection
 //! ```
 //!
 //! Closing (`close`, `free`) is here too, because it ends the assignments.
 
-pub(super) mod answer_diff;
 pub(super) mod auth_refresh;
 pub(super) mod client_probe;
 pub(super) mod closed_id;
 pub(super) mod hand_over;
-pub(super) mod mirror;
 pub(super) mod moved_client;
 pub(super) mod pending_close_notice;
 pub(super) mod reassignment;
@@ -45,7 +42,6 @@ use crate::metrics::Counters;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 use client_probe::is_lost_for_too_long;
-use mirror::copy_down;
 
 /// Ticks within which a client has to answer our close, as in the official server.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -73,13 +69,13 @@ impl ShardState {
 
     /// Closes a client connection. Idempotent.
     ///
-    /// Order: copies and secondary assignments end; the client leaves its sets and route, so that sends no longer reach
+    /// Order: shadow and secondary assignments end; the client leaves its sets and route, so that sends no longer reach
     /// it; app server and client are notified. The slot is freed when the socket has closed.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
         if self.withdraw(slot) {
             return;
         }
-        self.assignments.mirrored.end_mirrors(&mut self.core, slot, reason.cause);
+        self.shadows.end(&mut self.core, slot, reason.cause);
         // A client that never opened has no state at an app server, so no other app server needs the notice.
         let is_known =
             self.core.connections.live(slot).is_some_and(|client| client.life().is_open() && has_successor(client));
@@ -153,7 +149,7 @@ impl ShardState {
     pub(super) fn flush(&mut self) {
         self.core.delivery.flush_deferred(&mut self.core.connections);
         if self.core.delivery.watches.has_copies() {
-            copy_down(&mut self.core.connections, self.core.delivery.watches.take_copies());
+            self.shadows.down(&self.core.connections, self.core.delivery.watches.take_copies());
         }
         self.core.delivery.watches.note_written(&self.core.connections);
         let slow = self.core.delivery.take_slow();
@@ -227,7 +223,7 @@ impl ShardState {
             Err(error) => return self.assignments.secondary_clients.side_refused(&mut self.core, slot, group, &error),
         };
         let Some(client) = self.core.connections.live_mut(slot) else { return };
-        self.assignments.mirrored.compare_down(&self.core.context, client, payload);
+        self.shadows.answer(&self.core.context, (slot, client), payload, None);
         if let Some(frame) =
             client.frame_data(role, payload, RawKind::Binary, calls_max, (mode.now, &*self.core.context.counters))
         {
@@ -237,7 +233,7 @@ impl ShardState {
     }
 
     pub(super) fn remove_silently(&mut self, slot: Slot) {
-        self.assignments.mirrored.end_mirrors(&mut self.core, slot, Cause::ClientClosed);
+        self.shadows.end(&mut self.core, slot, Cause::ClientClosed);
         let Some(client) = self.core.connections.close(slot) else { return };
         self.core.context.record_moved_out(client);
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
@@ -317,7 +313,7 @@ impl ShardState {
         }
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         let is_handshake = client.life_mut().answered();
-        self.assignments.mirrored.compare_down(&self.core.context, client, payload);
+        self.shadows.answer(&self.core.context, (slot, client), payload, None);
         let Some(frame) =
             client.frame_data(&Role::Home, payload, kind, calls_max, (mode.now, &*self.core.context.counters))
         else {

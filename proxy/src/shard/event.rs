@@ -98,8 +98,7 @@ impl ShardState {
         self.core.context.shared.evict_old_closes(self.core.context.index);
         self.core.delivery.watches.tick();
         self.core.context.show_timed(self.core.delivery.watches.are_timed());
-        let ShardCore { context, connections, tick, .. } = &mut self.core;
-        self.assignments.mirrored.report_late_answers(context, connections, *tick);
+        self.shadows.tick(&self.core);
         let (groups, users) = self.core.connections.sets().counts();
         self.core.context.counters.groups.set(groups);
         self.core.context.counters.users.set(users);
@@ -185,7 +184,7 @@ impl ShardState {
     /// Pauses the clients of a stopping app server and requests the handover of each client once its calls
     /// have ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
-        self.assignments.mirrored.leave_mirrors(&mut self.core.connections, hub, app);
+        self.shadows.app_stopping(&self.core.connections, hub, app);
         self.presence.app_stopping(hub, app);
         self.tasks.app_stopping(hub, app);
         if self.core.context.shared.hubs.at(hub).is_some_and(|hub| !hub.capabilities().confirms_hand_over) {

@@ -272,8 +272,18 @@ pub(crate) fn arrive(
         state.assignments.token_expiries.set(slot, expires_s);
     }
     state.moves.keep_alive.schedule(slot, serial, now, until);
-    state.assignments.mirrored.join_rules(&mut state.core, slot);
+    join_rules(state, slot);
     Some((slot, serial))
+}
+
+/// Sets the server group of a client that arrived from another node, and starts its shadow.
+fn join_rules(state: &mut ShardState, slot: Slot) {
+    let ShardCore { connections, context, .. } = &mut state.core;
+    let Some(client) = connections.live_mut(slot) else { return };
+    let (hubs, home) = (&context.shared.hubs, client.home());
+    let group = hubs.at(home.hub()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
+    client.cold_mut().set_group(group);
+    state.shadows.refresh(&mut state.core, slot);
 }
 
 fn arriving(

@@ -113,7 +113,7 @@ impl ShardContext {
     }
 
     /// Whether the log rate permits a line caused by a client. Counts suppressions.
-    pub(super) fn may_log(&self) -> bool {
+    pub(crate) fn may_log(&self) -> bool {
         self.counted(self.shared.limits.may_log(self.shared.uptime()))
     }
 

@@ -466,7 +466,7 @@ impl ShardCore {
             ConnectionCommand::RefreshAuth { .. } | ConnectionCommand::GetClaims { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
             ConnectionCommand::Mark { .. } => {}
-            ConnectionCommand::Mirrored { .. } | ConnectionCommand::Mirror(_) => {}
+            ConnectionCommand::Shadowed { .. } | ConnectionCommand::Shadow(_) => {}
             ConnectionCommand::Data { .. }
             | ConnectionCommand::Close { .. }
             | ConnectionCommand::Skipped { .. }

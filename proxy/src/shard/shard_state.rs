@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!                 ┌ ShardCore      clients with their sets and routes, outgoing data, watches
-//!                 ├ Assignments    app servers of a client: primary, secondaries, mirrors; closing
+//!                 ├ Assignments    app servers of a client: primary, secondaries; closing
+//!                 ├ Shadows        values of a feature that follow clients
 //!                 ├ Moves          resumption over other sockets and nodes; keep-alives
 //!                 ├ LeavingClients, ServerRebalance, handovers   clients that have to move
 //!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that subscribe to changes
@@ -26,7 +27,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::assignments::closed_id::ClosedIds;
-use super::assignments::mirror::MirroredConnections;
 use super::assignments::moved_client::MovedClient;
 use super::assignments::reassignment::Reassignment;
 use super::assignments::secondary_clients::SecondaryClients;
@@ -38,6 +38,7 @@ use super::inbox::{Inspection, ShardMessage, ShardSender};
 use super::inspection::{Inspector, WatchController};
 use super::moving::keep_alive::KeepAlive;
 use super::presence_feed::PresenceFeeds;
+use super::shadow::{ShadowSource, Shadows};
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
@@ -84,6 +85,7 @@ pub(super) enum ShardTask {
 pub(crate) struct ShardState {
     pub(crate) core: ShardCore,
     pub(crate) assignments: Assignments,
+    pub(crate) shadows: Shadows,
     pub(super) moves: Moves,
     /// Set when all clients, including new ones, are asked to leave.
     pub(super) is_drained: bool,
@@ -109,7 +111,6 @@ pub(crate) struct ShardState {
 pub(crate) struct Assignments {
     pub(super) reassignment: Reassignment,
     pub(crate) secondary_clients: SecondaryClients,
-    pub(crate) mirrored: MirroredConnections,
     pub(super) closed_ids: ClosedIds,
     /// Clients that must answer this node's close in time, or their sockets are cut.
     pub(super) closing: Deadlines<(Slot, Serial)>,
@@ -123,7 +124,6 @@ impl Assignments {
         Self {
             reassignment: Reassignment::new(window_ms, hold_s, context.counters.clone()),
             secondary_clients: SecondaryClients::default(),
-            mirrored: MirroredConnections::default(),
             closed_ids: ClosedIds::new(context.shared.routes.clone()),
             closing: Deadlines::default(),
             token_expiries: TokenExpiries::default(),
@@ -145,8 +145,9 @@ pub(super) struct Moves {
 }
 
 impl ShardState {
-    pub(super) fn new(context: ShardContext) -> Self {
+    pub(super) fn new(context: ShardContext, shadows: ShadowSource) -> Self {
         Self {
+            shadows: Shadows::new(shadows),
             assignments: Assignments::new(&context),
             core: ShardCore::new(context),
             moves: Moves::default(),

@@ -27,12 +27,11 @@ use trunkline_protocol::key::PeerKind;
 use trunkline_protocol::service::ServiceMessage;
 use trunkline_protocol::token::ConnectionToken;
 
-use super::assignments::answer_diff::SeenDifferences;
 use super::command::ShardCommand;
 use super::inbox::{ShardMessage, ShardSender};
 use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, Turns};
-use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons};
+use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons, SeenDifferences};
 use crate::config::Settings;
 use crate::limits::{AppHolder, AppRate, LimitCounters};
 use crate::metrics::{Counters, RestCounters};

@@ -49,7 +49,7 @@ impl Testbed {
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &ServerGroup::default());
         let counters = shared.counters_of(0);
-        let state = ShardState::new(ShardContext { index: 0, shared, counters });
+        let state = ShardState::new(ShardContext { index: 0, shared, counters }, |_, _, _, _| None);
         Self { state, hub, clients: Vec::new() }
     }
 

@@ -1,15 +1,12 @@
 //! Cold state of a client connection: its assignments, and the data to open it at another app server.
 
-use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use trunkline_protocol::manifest::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::OpenConnection;
 
-use super::{
-    ClientAssignments, HandshakeBacklog, HomeStay, MirrorCopies, MirrorCopy, Opening, Pauses, RefusedCalls, Resumption,
-};
+use super::{ClientAssignments, HandshakeBacklog, HomeStay, Opening, Pauses, RefusedCalls, Resumption};
 use crate::limits::HeadWeight;
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{RouteChoice, ServerGroup};
@@ -36,7 +33,6 @@ pub(crate) struct ColdState {
     assignments: ClientAssignments,
     pauses: Pauses,
     stay: HomeStay,
-    mirrors: Option<Box<MirrorCopies>>,
     /// Server group; `None` for the default group.
     group: Option<Arc<ServerGroup>>,
     /// Errors and messages queued until the hub handshake response; `None` without any.
@@ -102,25 +98,6 @@ impl ColdState {
 
     pub(crate) fn stay_mut(&mut self) -> &mut HomeStay {
         &mut self.stay
-    }
-
-    #[must_use]
-    pub(crate) fn has_mirrors(&self) -> bool {
-        self.mirrors.is_some()
-    }
-
-    pub(crate) fn mirrors_mut(&mut self) -> impl Iterator<Item = &mut MirrorCopy> {
-        self.mirrors.iter_mut().flat_map(|copies| copies.iter_mut())
-    }
-
-    /// Copies for mirrors, with their opening frame.
-    pub(crate) fn mirrors_with_opening(&mut self) -> (impl Iterator<Item = &mut MirrorCopy>, Option<&Opening>) {
-        (self.mirrors.iter_mut().flat_map(|copies| copies.iter_mut()), self.opening.as_ref())
-    }
-
-    pub(crate) fn replace_mirrors(&mut self, copies: MirrorCopies) -> MirrorCopies {
-        let copies = (!copies.is_empty()).then(|| Box::new(copies));
-        mem::replace(&mut self.mirrors, copies).map(|copies| *copies).unwrap_or_default()
     }
 
     #[must_use]

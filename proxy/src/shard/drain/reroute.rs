@@ -47,7 +47,7 @@ pub(crate) fn reroute_unassigned(state: &mut ShardState) {
 }
 
 pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
-    state.assignments.mirrored.refresh_mirrors(&mut state.core, slot);
+    state.shadows.refresh(&mut state.core, slot);
     let Some((hub, group)) = state.core.route_of(slot) else { return };
     let name = RouteChoice::group_name(group.as_ref()).to_owned();
     let rules = state.core.context.shared.hubs.rules();

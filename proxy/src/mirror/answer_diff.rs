@@ -1,4 +1,4 @@
-//! Comparison of mirror replies with primary replies, and the node's list of differences.
+//! Comparison of mirror replies with primary replies.
 //!
 //! ```text
 //!  call forwarded and copied ──► waits for both ──► both have completed ──► equal, or a difference
@@ -7,9 +7,6 @@
 //!
 //! Only digests are stored: a difference is described by kinds and sizes. JSON replies are compared as values, ignoring
 //! order and whitespace; MessagePack replies as bytes.
-
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -26,59 +23,23 @@ const NAME_MAX_BYTES: usize = 128;
 /// Ticks within which both app servers have to reply.
 const ANSWER_TICKS: u32 = 60;
 
-/// Maximum number of differences kept for the operator.
-const SEEN_MAX: usize = 100;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answerer {
+pub(super) enum Answerer {
     Primary,
     Mirror,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AnswerDifference {
-    pub(crate) target: Box<str>,
-    pub(crate) invocation_id: Box<str>,
-    pub(crate) primary: String,
-    pub(crate) mirror: String,
-}
-
-/// Difference as shown to an operator, without content.
-#[derive(Debug, Clone)]
-pub(crate) struct SeenDifference {
-    /// Time in milliseconds since 1970.
-    pub at_ms: u64,
-    /// Label of the mirror's rule.
-    pub mirror: Arc<str>,
-    pub hub: Box<str>,
-    /// Connection id, or the first 22 characters if the id serves as a token.
-    pub connection: Box<str>,
-    pub target: Box<str>,
-    pub invocation_id: Box<str>,
-    pub primary: String,
-    pub answer: String,
-}
-
-/// Newest differences of a node.
-#[derive(Debug, Default)]
-pub(crate) struct SeenDifferences(Mutex<VecDeque<SeenDifference>>);
-
-impl SeenDifferences {
-    pub(crate) fn add(&self, difference: SeenDifference) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.truncate(SEEN_MAX - 1);
-        seen.push_front(difference);
-    }
-
-    #[must_use]
-    pub(crate) fn newest(&self) -> Vec<SeenDifference> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
-    }
+pub(super) struct AnswerDifference {
+    pub(super) target: Box<str>,
+    pub(super) invocation_id: Box<str>,
+    pub(super) primary: String,
+    pub(super) mirror: String,
 }
 
 /// Compared calls of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
+pub(super) struct AnswerDiff(IndexMap<Box<str>, ComparedCall>);
 
 #[derive(Debug)]
 struct ComparedCall {
@@ -113,7 +74,7 @@ impl PartialEq for AnswerEnd {
 
 impl AnswerDiff {
     /// Records the calls in messages that were forwarded to both.
-    pub(crate) fn begin(&mut self, protocol: HubProtocol, messages: &[u8], now: u32) {
+    pub(super) fn begin(&mut self, protocol: HubProtocol, messages: &[u8], now: u32) {
         for_each_body(protocol, messages, |body| {
             let Ok(scan) = protocol.scan_call(body) else { return };
             let (Some(id), Some(target)) = (scan.invocation_id, scan.target) else { return };
@@ -126,7 +87,7 @@ impl AnswerDiff {
     }
 
     /// Handles messages from an app server to the client. Returns the differences found.
-    pub(crate) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
+    pub(super) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         let mut differences = Vec::new();
         if self.0.is_empty() {
             return differences;
@@ -155,18 +116,18 @@ impl AnswerDiff {
     }
 
     /// Removes timed-out calls. Returns those with a reply from only one app server as differences.
-    pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
+    pub(super) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         let late = self.0.extract_if(.., |_, call| now.saturating_sub(call.begun) >= ANSWER_TICKS);
         late.filter_map(|(id, call)| call.difference(id)).collect()
     }
 
     /// Drops all calls, because the mirror has missed messages, so that its replies can't be compared.
-    pub(crate) fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.0 = IndexMap::new();
     }
 
     #[must_use]
-    pub(crate) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.0.is_empty()
     }
 }

@@ -5,16 +5,13 @@ use trunkline_protocol::hub::{HubProtocol, next_frame};
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, OpenConnection, ServiceMessage};
 
-use super::assignment::open_over;
+use super::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
 use crate::routing::MirrorRule;
-use crate::shard::assignments::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
-use crate::shard::content::Content;
+use crate::shard::{Content, ShadowOrder, UpwardMessages, open_over};
 use crate::upstream::{AppServerId, HomeLink};
 
-pub(crate) type MirrorCopies = Vec<MirrorCopy>;
-
 #[derive(Debug)]
-pub(crate) struct MirrorCopy {
+pub(super) struct MirrorCopy {
     rule: MirrorRule,
     /// Link of the app server that has the copy.
     link: Option<HomeLink>,
@@ -27,54 +24,47 @@ pub(crate) struct MirrorCopy {
     diff: Option<AnswerDiff>,
 }
 
-/// Request of a mirror's app server about a copy.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum MirrorOrder {
-    Flow(FlowOperation),
-    Close,
-}
-
 impl MirrorCopy {
     #[must_use]
-    pub(crate) fn new(rule: MirrorRule) -> Self {
+    pub(super) fn new(rule: MirrorRule) -> Self {
         let diff = rule.is_diff.then(AnswerDiff::default);
         Self { rule, link: None, is_paused: false, is_over: false, tried: None, diff }
     }
 
     #[must_use]
-    pub(crate) fn rule(&self) -> &MirrorRule {
+    pub(super) fn rule(&self) -> &MirrorRule {
         &self.rule
     }
 
     #[must_use]
-    pub(crate) fn group(&self) -> &str {
+    pub(super) fn group(&self) -> &str {
         &self.rule.group
     }
 
     #[must_use]
-    pub(crate) fn is_at(&self, app: AppServerId) -> bool {
+    pub(super) fn is_at(&self, app: AppServerId) -> bool {
         self.link.as_ref().is_some_and(|link| link.app() == app)
     }
 
     /// Whether the copy needs an app server.
     #[must_use]
-    pub(crate) fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         !self.is_over && self.link.as_ref().is_none_or(|link| link.is_closed())
     }
 
     /// Records an attempt at this tick. Returns `false` if it is not the first one in this tick.
-    pub(crate) fn try_again(&mut self, now: u32) -> bool {
+    pub(super) fn try_again(&mut self, now: u32) -> bool {
         self.lose();
         self.tried.replace(now) != Some(now)
     }
 
-    pub(crate) fn lose(&mut self) {
+    pub(super) fn lose(&mut self) {
         (self.link, self.is_paused) = (None, false);
         self.diff.iter_mut().for_each(AnswerDiff::forget);
     }
 
     /// Opens the copy over a link. `from` is the primary app server of a connection that is already open.
-    pub(crate) fn open(
+    pub(super) fn open(
         &mut self,
         link: HomeLink,
         (id, content): (&str, Content),
@@ -86,13 +76,8 @@ impl MirrorCopy {
     }
 
     /// Sends the client's messages, or drops them if the app server can't accept them immediately.
-    pub(crate) fn send(
-        &mut self,
-        (id, content): (&str, Content),
-        (bytes, count): (&[u8], u64),
-        data_type: i64,
-        now: u32,
-    ) {
+    pub(super) fn send(&mut self, (id, content): (&str, Content), messages: UpwardMessages<'_>, now: u32) {
+        let UpwardMessages { bytes, count, data_type } = messages;
         let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
         let Some(link) = link else {
             self.rule.counters.dropped.add(count);
@@ -107,7 +92,7 @@ impl MirrorCopy {
     }
 
     /// Sends the calls among messages to the client to its mirror, if enabled, as if the client had made them.
-    pub(crate) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
+    pub(super) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
         if !self.rule.copies_down {
             return;
         }
@@ -131,24 +116,24 @@ impl MirrorCopy {
         }
     }
 
-    pub(crate) fn compare(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
+    pub(super) fn compare(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
         self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
     }
 
-    pub(crate) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
+    pub(super) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
         self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
-    pub(crate) fn obey(&mut self, order: MirrorOrder) {
+    pub(super) fn obey(&mut self, order: ShadowOrder) {
         match order {
-            MirrorOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
-            MirrorOrder::Flow(FlowOperation::Resume) => self.is_paused = false,
-            MirrorOrder::Flow(_) => {}
-            MirrorOrder::Close => (self.link, self.is_over) = (None, true),
+            ShadowOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
+            ShadowOrder::Flow(FlowOperation::Resume) => self.is_paused = false,
+            ShadowOrder::Flow(_) => {}
+            ShadowOrder::Close => (self.link, self.is_over) = (None, true),
         }
     }
 
-    pub(crate) fn end(&self, id: &str, cause: Cause) {
+    pub(super) fn end(&self, id: &str, cause: Cause) {
         let headers = vec![(CAUSE_HEADER.into(), vec![cause.label().into()])];
         let close = CloseConnection { connection_id: id.into(), error: None, headers };
         self.link.iter().for_each(|link| link.send(&ServiceMessage::CloseConnection(close.clone())));
