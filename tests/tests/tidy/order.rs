@@ -1,4 +1,4 @@
-//! Order of modules, and circles of files.
+//! Order of modules, imports of the engine, and circles of files.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -45,6 +45,42 @@ pub(crate) fn violations(krate: &Crate) -> Vec<Violation> {
         };
         violations.push(Violation::new(file, import.line, format!("imports `{}` {problem}", import.path)));
     }
+    violations
+}
+
+/// Folders of the proxy's engine: the path of a message and the life of a client.
+pub(crate) const ENGINE: [&str; 5] = ["transport", "upstream", "shard", "client", "link"];
+
+/// Other modules that the engine imports: tools, the environment, and rules as plain values. No feature is among them.
+pub(crate) const BELOW_ENGINE: [&str; 10] =
+    ["clock", "bounded", "condition", "metrics", "telemetry", "net", "auth", "routing", "config", "limits"];
+
+/// Checks that the engine, including its tests, imports exactly the modules below it. Other crates have no engine.
+pub(crate) fn engine_imports(krate: &Crate) -> Vec<Violation> {
+    let Some(root) = krate.files.first() else { return Vec::new() };
+    let declares = |name: &&str| root.facts.mods.iter().any(|decl| decl.name == **name);
+    if !ENGINE.iter().all(declares) {
+        return Vec::new();
+    }
+    let module = |file: usize| Some(krate.files.get(file)?.module.first()?.as_str());
+    let is_engine = |name: &str| ENGINE.contains(&name);
+    let (mut violations, mut imported) = (Vec::new(), BTreeSet::new());
+    for import in imports(krate) {
+        let (Some(from), Some(to), Some(file)) = (module(import.from), module(import.to), krate.files.get(import.from))
+        else {
+            continue;
+        };
+        if !is_engine(from) || is_engine(to) {
+            continue;
+        }
+        imported.insert(to);
+        if !BELOW_ENGINE.contains(&to) {
+            let text = format!("imports `{}`, which is not below the engine", import.path);
+            violations.push(Violation::new(file, import.line, text));
+        }
+    }
+    let unused = BELOW_ENGINE.iter().filter(|name| !imported.contains(**name));
+    violations.extend(unused.map(|name| Violation::new(root, 1, format!("the engine imports `{name}` no longer"))));
     violations
 }
 
