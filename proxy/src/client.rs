@@ -8,11 +8,13 @@
 
 mod accept;
 mod call_trace;
+mod gate;
 mod handshake;
 mod handshake_failure;
 mod inbound;
 mod raw_message;
 mod reader;
+mod upward_path;
 
 use std::io;
 use std::rc::Rc;

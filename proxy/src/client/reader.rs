@@ -1,47 +1,34 @@
 //! Reader of an open client connection, until its socket ends.
 //!
 //! ```text
-//!  run: wait while paused ──► poll_step: read the socket ──► take: pieces ──► messages ──► home link, or the shard
+//!  run: wait while paused ──► poll_step: read the socket ──► take: pieces ──► messages ──► UpwardPath
 //!   └─ while several apps are busy, a client with more than a small read waits for a turn of its app
 //! ```
 
 use std::future::poll_fn;
 use std::io;
-use std::mem;
-use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{CallScan, HubProtocol, ReceivedSequence};
-use trunkline_protocol::service::DataType;
+use trunkline_protocol::hub::HubProtocol;
 
-use super::call_trace::{may_name_context, trace_call};
-use super::inbound::{HubMessages, Inbound, InboundError, PartialMessage, Piece, Upward};
+use super::gate::Gate;
+use super::inbound::{Inbound, InboundError, PartialMessage, Piece};
 use super::raw_message::take_raw;
+use super::upward_path::{Step, UpwardPath};
 use crate::bounded::Turn;
 use crate::limits::Quota;
 use crate::metrics::Limit;
-use crate::routing::HubRules;
-use crate::shard::moving::reconnect::{acknowledged, end_hold, owe_acknowledgement};
-use crate::shard::{
-    CloseReason, Content, PauseReason, Resumption, Role, Serial, Shard, ShardState, Slot, UpwardEnd, UpwardMessages,
-    Verdict,
-};
-use crate::telemetry::SpanTracer;
-use crate::transport::websocket;
+use crate::shard::{CloseReason, Content, PauseReason, Role, Serial, Shard, ShardState, Slot};
 use crate::upstream::{HomeLink, Hub};
-
-/// Size from which a read counts as part of a flood.
-const LARGE_READ_BYTES: usize = 16 * 1024;
 
 /// Maximum size of a read outside of a turn while several apps are busy. Most messages are smaller.
 const FREE_READ_MAX_BYTES: usize = 2 * 1024;
@@ -52,12 +39,6 @@ const TURN_FRAME_BYTES: usize = 64;
 /// Payload bytes per uncounted frame: frames beyond this ratio count as messages. The .NET client splits long messages
 /// into frames of 4 KiB.
 const FRAME_WORTH_BYTES: usize = 512;
-
-/// Interval of hub pings to an app server that dials in while a long client message is arriving.
-const UPLOAD_PING_INTERVAL_S: u32 = 10;
-
-/// Error for a client if rules about methods can't be applied to a message.
-const UNREADABLE: &str = "A message is malformed, and the server's rules about methods can't be applied to it.";
 
 /// Open connection, as held by its reading task.
 #[derive(Debug)]
@@ -100,35 +81,11 @@ impl SideReading {
         self.full.as_ref().is_some_and(|link| link.is_full())
     }
 
-    fn note(&mut self, upward: &mut Upstream<'_>) {
+    fn note(&mut self, upward: &mut UpwardPath<'_>) {
         if let Some(link) = upward.side.take() {
             self.has_any = true;
             self.full = Some(link).filter(|link| link.is_full());
         }
-    }
-}
-
-#[derive(Debug)]
-enum Step {
-    Continue,
-    /// Read again after this time: the client has exceeded its quota.
-    Throttle(Duration),
-    /// Read again after yielding: there is more data.
-    Yield,
-    /// Close: the client has sent a hub close; the end of its transport follows.
-    HubClose,
-    /// End: the client has closed its transport, or answered our close. No data follows.
-    TransportClosed,
-    /// Close: the client violated the protocol or a limit.
-    Broken(InboundError),
-    /// End: the socket ended for this cause, or its data is unusable.
-    Ended(Cause),
-}
-
-impl Step {
-    /// Next step after a read of this many bytes within the quota.
-    fn after(bytes: usize) -> Self {
-        if bytes >= LARGE_READ_BYTES { Self::Yield } else { Self::Continue }
     }
 }
 
@@ -394,8 +351,8 @@ impl Reader {
         }
         // Hub messages and parts of them show that a hub's client is alive; transport frames don't.
         let (count, mut is_alive) = (bytes.len(), self.content == Content::Raw);
-        let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
-        upward.is_traced = self.is_traced;
+        let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
+        let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
         let Inbound { transport, partial } = &mut self.inbound;
         let mut pieces = transport.pieces(bytes);
         let mut problem = Ok(());
@@ -463,8 +420,8 @@ impl Reader {
 
     /// Handles complete messages among the stored bytes.
     fn take_partial(&mut self, state: &mut ShardState, protocol: HubProtocol, bytes: usize) -> Step {
-        let mut upward = Upstream::new(state, (&self.home, rules_of(&self.hub, &self.sides)), &self.id, self.slot);
-        upward.is_traced = self.is_traced;
+        let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
+        let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
         let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
         self.sides.note(&mut upward);
         let messages = upward.messages;
@@ -530,289 +487,5 @@ pub(super) fn cause_of(error: &io::Error) -> Cause {
         // rustls reports non-TLS data and decryption failures this way.
         (None, io::ErrorKind::InvalidData) => Cause::TlsFailed,
         (None, _) => Cause::SocketReset,
-    }
-}
-
-/// Rules for single messages, if any. The messages of a client with secondaries are always checked individually.
-fn rules_of(hub: &Hub, sides: &SideReading) -> Option<Arc<HubRules>> {
-    hub.message_rules().or_else(|| sides.has_any.then(Arc::default))
-}
-
-fn ping_of(protocol: HubProtocol) -> &'static [u8] {
-    if protocol.is_binary() { &[2, 0x91, 6] } else { b"{\"type\":6}\x1e" }
-}
-
-/// Destination of one read's messages: the home link, or the shard itself.
-struct Upstream<'a> {
-    state: &'a mut ShardState,
-    home: &'a HomeLink,
-    id: &'a str,
-    slot: Slot,
-    /// Number of messages, pings included.
-    messages: u64,
-    /// Answers to the pings of this read.
-    pongs: BytesMut,
-    /// Rules for each message of this read, if any.
-    rules: Option<Arc<HubRules>>,
-    is_traced: bool,
-    /// Allowed messages to be forwarded together.
-    allowed: Run,
-    /// Link of a secondary used by this read, preferably a full one.
-    side: Option<HomeLink>,
-    /// Time of this read, if its messages are watched.
-    read_at: Option<Instant>,
-    step: Step,
-}
-
-/// Run of adjacent messages for one link.
-#[derive(Debug, Default)]
-struct Run {
-    place: Range<usize>,
-    count: u64,
-    /// Link of a secondary; `None` for the home.
-    side: Option<HomeLink>,
-}
-
-impl<'a> Upstream<'a> {
-    fn new(
-        state: &'a mut ShardState,
-        (home, rules): (&'a HomeLink, Option<Arc<HubRules>>),
-        id: &'a str,
-        slot: Slot,
-    ) -> Self {
-        let (pongs, allowed, step, read_at) =
-            (BytesMut::new(), Run::default(), Step::Continue, state.core.time_for_watches());
-        Self { state, home, id, slot, messages: 0, pongs, rules, is_traced: false, allowed, side: None, read_at, step }
-    }
-
-    /// Handles all complete messages of a piece of payload, and stores the rest.
-    fn take_messages(
-        &mut self,
-        partial: &mut PartialMessage,
-        payload: &[u8],
-        protocol: HubProtocol,
-        limit_bytes: usize,
-    ) -> Result<(), InboundError> {
-        let mut received = self.resumption().map(|resumption| resumption.ownership().received);
-        self.is_traced |= self.trusts_clients() && (partial.has_begun() || may_name_context(payload));
-        let mut messages = partial.join(payload, protocol, limit_bytes);
-        let mut held_from = None;
-        match self.rules.clone().or_else(|| self.is_traced.then(Arc::default)) {
-            None => {
-                while let Some(message) = messages.next(received.as_mut())? {
-                    self.take(message);
-                }
-            }
-            Some(rules) => {
-                messages = messages.one_by_one();
-                let taken = self.take_judged((&rules, protocol), &mut messages, received.as_mut());
-                self.send_allowed(&messages);
-                held_from = taken?;
-            }
-        }
-        let used = messages.used();
-        match held_from {
-            Some(from) => partial.hold(payload, from),
-            None => partial.keep_rest(payload, used),
-        }
-        if let (Some(received), Some(resumption)) = (received, self.resumption()) {
-            resumption.ownership_mut().received = received;
-            let may_end_hold = used > 0 && resumption.ownership().is_on_hold();
-            if received.is_owed() {
-                owe_acknowledgement(self.state, self.slot);
-            }
-            if may_end_hold {
-                end_hold(self.state, self.slot);
-            }
-        }
-        Ok(())
-    }
-
-    /// Handles messages that rules must check first, forwarding adjacent allowed ones together. Returns the position of
-    /// the first message that must wait for an app server.
-    fn take_judged(
-        &mut self,
-        (rules, protocol): (&HubRules, HubProtocol),
-        messages: &mut HubMessages<'_>,
-        mut received: Option<&mut ReceivedSequence>,
-    ) -> Result<Option<usize>, InboundError> {
-        loop {
-            let before = received.as_deref().copied();
-            let Some(message) = messages.next(received.as_deref_mut())? else { return Ok(None) };
-            let Upward::Single { place, scan } = message else {
-                self.send_allowed(messages);
-                self.take(message);
-                continue;
-            };
-            if !matches!(self.step, Step::Continue) {
-                return Ok(None);
-            }
-            if scan.is_none() && rules.judge_methods() {
-                // Some app servers accept malformed messages, and would find a method in this one.
-                return Err(InboundError::Message(UNREADABLE.into()));
-            }
-            let rule =
-                |scan: &CallScan<'_>| crate::shard::firewall::rule(self.state, self.slot, rules, scan, place.len());
-            let verdict = scan.as_ref().map_or(Verdict::Home, rule);
-            let call = scan.as_ref().filter(|scan| self.is_traced && scan.kind.is_call());
-            match verdict {
-                Verdict::Home => self.allow_traced((call, protocol), place, None, messages),
-                Verdict::Side(link) => self.allow_traced((call, protocol), place, Some(link), messages),
-                Verdict::Dropped => self.drop_refused(messages.slice(place)),
-                Verdict::TooMany(problem) => return Err(InboundError::Message(problem)),
-                Verdict::Waits => {
-                    // Counted when it is read again.
-                    if let (Some(received), Some(before)) = (received, before) {
-                        *received = before;
-                    }
-                    return Ok(Some(place.start));
-                }
-            }
-        }
-    }
-
-    /// Whether sampling decisions of clients are respected.
-    fn trusts_clients(&self) -> bool {
-        self.state.core.context.shared.tracer.as_ref().is_some_and(SpanTracer::trusts_clients)
-    }
-
-    /// Adds an allowed message to the run. A sampled call is forwarded alone, with its span.
-    fn allow_traced(
-        &mut self,
-        (call, protocol): (Option<&CallScan<'_>>, HubProtocol),
-        place: Range<usize>,
-        side: Option<HomeLink>,
-        messages: &HubMessages<'_>,
-    ) {
-        let message = messages.slice(place.clone());
-        match call.and_then(|call| trace_call(self.state, self.slot, protocol, call, message)) {
-            None => self.allow(place, side, messages),
-            Some(traced) => {
-                self.send_allowed(messages);
-                self.send_run(side, &traced, 1);
-            }
-        }
-    }
-
-    fn allow(&mut self, place: Range<usize>, side: Option<HomeLink>, messages: &HubMessages<'_>) {
-        let goes_along = self.allowed.side.as_ref().map(|link| link.id()) == side.as_ref().map(|link| link.id());
-        if self.allowed.place.end != place.start || !goes_along {
-            self.send_allowed(messages);
-            (self.allowed.place.start, self.allowed.side) = (place.start, side);
-        }
-        self.allowed.place.end = place.end;
-        self.allowed.count += 1;
-    }
-
-    fn send_allowed(&mut self, messages: &HubMessages<'_>) {
-        let Run { place, count, side } = mem::take(&mut self.allowed);
-        if count == 0 {
-            return;
-        }
-        self.send_run(side, messages.slice(place), count);
-    }
-
-    /// Sends adjacent messages, and records a full secondary.
-    fn send_run(&mut self, side: Option<HomeLink>, bytes: &[u8], count: u64) {
-        self.send(side.as_ref(), bytes, count, 0);
-        if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
-            self.side = side;
-        }
-    }
-
-    /// Drops a refused message. It counts towards the quota and is shown by watches.
-    fn drop_refused(&mut self, message: &[u8]) {
-        self.messages += 1;
-        if let Some(traced) = self.state.core.watch_up(self.slot, message, 0, self.read_at) {
-            self.state.core.watched_up(*traced, UpwardEnd::Refused);
-        }
-    }
-
-    fn resumption(&mut self) -> Option<&mut Resumption> {
-        let client = self.state.core.connections.get_mut(self.slot).filter(|client| client.is_resumable())?;
-        client.cold_mut().resumption_mut()
-    }
-
-    fn take(&mut self, message: Upward<'_>) {
-        // Data after the client's own close is ignored.
-        if !matches!(self.step, Step::Continue) {
-            return;
-        }
-        match message {
-            Upward::Close => self.step = Step::HubClose,
-            Upward::Messages { bytes, count } => self.send(None, bytes, count, 0),
-            // Produced only with rules.
-            Upward::Single { .. } => {}
-            Upward::Raw { bytes, kind } => self.send(None, &bytes, 1, kind.data_type()),
-            Upward::Call { id, kind } => self.state.core.begin_call(self.slot, &id, kind),
-            Upward::Acknowledgement(sequence_id) => {
-                self.messages += 1;
-                acknowledged(self.state, self.slot, sequence_id);
-            }
-            Upward::Ping => {
-                self.messages += 1;
-                let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
-                // From now on, silence leads to a timeout.
-                client.liveness_mut().pinged();
-                let content = client.content();
-                self.relay_ping(content);
-            }
-        }
-    }
-
-    /// Records that the client is alive, from a message or a part of one.
-    fn note_life(&mut self, has_begun: bool) {
-        let now = self.state.core.tick();
-        let Some(client) = self.state.core.connections.get_mut(self.slot) else { return };
-        let (before, content) = (client.liveness_mut().note_received(now), client.content());
-        if has_begun
-            && client.liveness().has_pinged()
-            && before / UPLOAD_PING_INTERVAL_S != now / UPLOAD_PING_INTERVAL_S
-        {
-            self.relay_ping(content);
-        }
-    }
-
-    /// Sends a sign of life to an app server that measures the silence of clients.
-    fn relay_ping(&self, content: Content) {
-        if let (Content::Hub(protocol), true) = (content, self.home.capabilities().measures_silence) {
-            self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
-        }
-    }
-
-    /// Sends messages to an app server: a secondary's or the home's.
-    fn send(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
-        self.messages += count;
-        let counters = self.state.core.context.counters.hub(self.home.hub().get());
-        counters.messages_up.add_alone(count);
-        counters.bytes_up.add_alone(bytes.len() as u64);
-        let link = side.unwrap_or(self.home);
-        match self.state.core.watch_up(self.slot, bytes, data_type, self.read_at) {
-            None => link.send_data(self.id, bytes, data_type),
-            Some(traced) => {
-                let is_marked = link.send_traced(traced.mark, (self.id, bytes), data_type);
-                let end = if is_marked { UpwardEnd::SentMarked } else { UpwardEnd::Sent };
-                self.state.core.watched_up(*traced, end(link.app()));
-            }
-        }
-        self.state.shadows.up(&self.state.core, self.slot, UpwardMessages { bytes, count, data_type });
-    }
-
-    fn answer_ping(&mut self, payload: &[u8]) {
-        if matches!(self.step, Step::Continue) {
-            self.messages += 1;
-            websocket::put_pong(payload, &mut self.pongs);
-        }
-    }
-
-    fn finish(self, taken: Result<(), InboundError>) -> Step {
-        // One write for all pings of a read.
-        if !self.pongs.is_empty() {
-            self.state.core.send_transport(self.slot, &self.pongs.freeze());
-        }
-        match (self.step, taken) {
-            (Step::Continue, Err(error)) => Step::Broken(error),
-            (step, _) => step,
-        }
     }
 }
