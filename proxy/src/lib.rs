@@ -31,6 +31,7 @@
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | service of one client connection |
 //! | `link` | task of each link: routes frames from an app server to the shards |
+//! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
@@ -52,6 +53,7 @@ pub(crate) mod condition;
 pub(crate) mod config;
 #[cfg(test)]
 mod contract;
+pub(crate) mod dialled_in;
 pub(crate) mod fleet;
 pub(crate) mod frontend;
 #[cfg(feature = "fuzzing")]

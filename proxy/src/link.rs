@@ -11,14 +11,8 @@
 //! second for the answers to many queries.
 
 mod attachment;
-mod dial_in_ping;
-mod dial_in_sink;
-mod dialled_in_link;
-mod link_request;
 mod lost_app_server;
-mod lost_key;
 mod mirror_frame;
-mod question_reply;
 mod route;
 mod session_over;
 mod socket_carrier;
@@ -42,12 +36,12 @@ use crate::limits::LinkPermit;
 use crate::metrics::SessionCloseReason;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{AppTarget, DialError, Dialled, LinkHandle, Pool, dial};
-use session_over::{CarryEnd, SessionOver};
+use session_over::CarryEnd;
 
-pub(crate) use dialled_in_link::serve_link;
-pub(crate) use link_request::link_request;
+pub(crate) use attachment::{ShardSink, link_carrier};
 pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
-pub(crate) use route::{FrameSource, NAMES_PER_COMMAND_MAX, RoutedBatch, route, route_counted};
+pub(crate) use route::{FrameSource, NAMES_PER_COMMAND_MAX, RoutedBatch, read_filtered, route, route_counted};
+pub(crate) use session_over::SessionOver;
 pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};
 
 /// Number of dials of a lost link per resume window: a stuck dial times out, because another may get through.
@@ -275,7 +269,7 @@ fn pending_closes(frames: &UndeliveredFrames) -> Vec<ByteString> {
     ids
 }
 
-async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
+pub(crate) async fn give_to_all(shard: &Rc<Shard>, command: &ShardCommand) {
     for (index, other) in shard.shared().shards().iter().enumerate() {
         if index == usize::from(shard.index()) {
             shard.apply(vec![command.clone()]);

@@ -17,7 +17,7 @@ use super::fleet_membership::Membership;
 use super::link_reach::{LinkReach, LinkReaches};
 use super::link_request_schedule::{LinkRequestSchedule, Urgency};
 use super::node_link::NodeLink;
-use crate::link::link_request;
+use crate::dialled_in::link_request;
 use crate::net::address::Address;
 use crate::shard::{ShardCommand, TargetVerdict};
 use crate::upstream::{Hub, LinkHandle};

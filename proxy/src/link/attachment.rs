@@ -82,13 +82,13 @@ impl SlotKeeper<'_> {
     }
 }
 
-pub(super) struct LinkMeter<'a> {
+pub(crate) struct LinkMeter<'a> {
     shard: &'a Shard,
     link: &'a LinkHandle,
     measured_at_ms: Cell<Option<u64>>,
 }
 
-pub(super) fn link_carrier<'a>(
+pub(crate) fn link_carrier<'a>(
     shard: &'a Shard,
     link: &'a LinkHandle,
     clock: LinkClock,
@@ -124,7 +124,7 @@ fn over_with(over: SessionOver, writer: LinkWriter<UpstreamWebSocket>) -> CarryE
 }
 
 /// Routes the frames of a link to the shards concerned, batch by batch.
-pub(super) struct ShardSink<'a> {
+pub(crate) struct ShardSink<'a> {
     shard: &'a Rc<Shard>,
     pool: &'a Pool,
     reply_to: Arc<dyn ReplyTo>,
@@ -144,27 +144,27 @@ pub(super) struct ShardSink<'a> {
 }
 
 impl<'a> ShardSink<'a> {
-    pub(super) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
+    pub(crate) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
         let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
         let (line, rate, turn, ending) = (None, None, None, None);
         Self { shard, pool, reply_to, group: None, batch, frames: 0, line, rate, turn, ending, skipped }
     }
 
     /// Lets the link's batches take turns with those of other apps, within the app's rate.
-    pub(super) fn in_turns(self, signer: &Signer) -> Self {
+    pub(crate) fn in_turns(self, signer: &Signer) -> Self {
         let (shared, hub) = (self.shard.shared(), Some(&**self.pool.hub()));
         let line = Some(shared.turn_line(signer, hub, TurnSource::Links(self.shard.index())));
         Self { line, rate: shared.app_rate(signer, hub), ..self }
     }
 
     /// Sets the group of the app server, which may be a mirror group.
-    pub(super) fn in_group(self, group: Arc<ServerGroup>) -> Self {
+    pub(crate) fn in_group(self, group: Arc<ServerGroup>) -> Self {
         Self { group: Some(group), ..self }
     }
 
     /// Routes a message with this origin. Replies go to the given target, or to the link if `None`. Fails if app
     /// servers must not send such a message.
-    pub(super) fn route(
+    pub(crate) fn route(
         &mut self,
         origin: SendOrigin,
         reply_to: Option<&Arc<dyn ReplyTo>>,
@@ -177,7 +177,7 @@ impl<'a> ShardSink<'a> {
 
 impl ShardSink<'_> {
     /// Notes work of the app other than frames of a batch.
-    pub(super) fn note_work(&self) {
+    pub(crate) fn note_work(&self) {
         self.line.iter().for_each(|line| line.note_work());
     }
 

@@ -235,7 +235,7 @@ fn route_filtered(
 
 /// Parses a filter and the message that it wraps. Fails if the filter is invalid, or the wrapped message can't have
 /// one.
-pub(super) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
+pub(crate) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
     let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
         Ok(Some(ServiceMessage::Filtered(_))) => Err("a filtered message contains a filtered message".into()),

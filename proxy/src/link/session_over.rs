@@ -14,9 +14,9 @@ use crate::upstream::UpstreamWebSocket;
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct SessionOver {
-    pub(super) cause: SessionCloseReason,
-    pub(super) reason: String,
+pub(crate) struct SessionOver {
+    pub(crate) cause: SessionCloseReason,
+    pub(crate) reason: String,
     /// Socket on which the app server can still be notified.
     pub(super) socket: Option<LinkWriter<UpstreamWebSocket>>,
 }
@@ -63,18 +63,18 @@ impl SessionOver {
     }
 
     /// End of a socket and, without resumption, of its session.
-    pub(super) fn of_dialled_in(end: &LinkEnd) -> Self {
+    pub(crate) fn of_dialled_in(end: &LinkEnd) -> Self {
         let over = Self::of(end);
         let is_lost = end.is_resumable();
         Self { cause: if is_lost { SessionCloseReason::NotResumable } else { over.cause }, ..over }
     }
 
     /// Close cause for clients that can't continue at another app server.
-    pub(super) fn of_connections(&self) -> CloseCause {
+    pub(crate) fn of_connections(&self) -> CloseCause {
         if self.is_planned() { CloseCause::AppStopped } else { CloseCause::LinkLost }
     }
 
-    pub(super) fn is_planned(&self) -> bool {
+    pub(crate) fn is_planned(&self) -> bool {
         matches!(self.cause, SessionCloseReason::Retired | SessionCloseReason::Farewell)
     }
 

@@ -17,13 +17,12 @@ use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, FrameHead, MessageClass, Ping, ServiceMessage,
 };
 
-use super::attachment::ShardSink;
 use super::dial_in_ping::{self, Leaving, NodeLoad, PingAction};
 use super::question_reply::QuestionReply;
-use super::route::read_filtered;
 use crate::auth::Signer;
 use crate::clock::unix_seconds;
 use crate::limits::{LinkAnswers, QuestionRefusal};
+use crate::link::{ShardSink, give_to_all, read_filtered};
 use crate::shard::{MEMBERSHIP_S, SendOrigin, Shard, ShardCommand, no_such_connection};
 use crate::upstream::{LinkHandle, Pool, ReplyTo};
 
@@ -350,7 +349,7 @@ impl FrameSink for DialInSink<'_> {
         self.cut_off_unread();
         if std::mem::take(&mut self.is_migrating) {
             let (hub, app) = (self.link.hub(), self.link.app());
-            super::give_to_all(self.shard, &ShardCommand::AppShuttingDown { hub, app }).await;
+            give_to_all(self.shard, &ShardCommand::AppShuttingDown { hub, app }).await;
         }
     }
 

@@ -1,8 +1,14 @@
-//! Task of a link dialled by an app server with Azure's SDK: one session per socket.
+//! Links dialled by app servers with Azure's SDK: one session per socket, without resumption.
 //!
 //! ```text
 //!  upgrade ─► handshake ─► added to the app server's pool ─► carry ─► lost ─► its client connections are notified
 //! ```
+
+mod dial_in_ping;
+mod dial_in_sink;
+mod link_request;
+mod lost_key;
+mod question_reply;
 
 use std::net::IpAddr;
 use std::pin::pin;
@@ -19,20 +25,19 @@ use trunkline_protocol::service::{
     Answer, Capabilities, Incoming, LinkKind, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
 };
 
-use super::attachment::link_carrier;
-use super::dial_in_sink::DialInSink;
-use super::give_to_all;
-use super::link_request::ask_while_full;
-use super::lost_app_server::warn_of_lost_app_server;
-use super::lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
-use super::session_over::SessionOver;
 use crate::auth::Signer;
 use crate::limits::LinkPermit;
+use crate::link::{SessionOver, give_to_all, link_carrier, warn_of_lost_app_server};
 use crate::metrics::SessionCloseReason;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
 };
+use dial_in_sink::DialInSink;
+use link_request::ask_while_full;
+use lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
+
+pub(crate) use link_request::link_request;
 
 /// Seconds within which an app server, which reads continuously, detects a lost socket. An earlier probe could claim a
 /// client that the app server is about to close.
