@@ -32,6 +32,8 @@
 //! | `client` | service of one client connection |
 //! | `link` | task of each link: routes frames from an app server to the shards |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
+//! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
+//! | `task_feed` | candidates for exclusive tasks, reported to app servers |
 //! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
@@ -70,9 +72,11 @@ pub(crate) mod observer;
 pub(crate) mod otlp;
 #[doc(hidden)]
 pub mod parts;
+pub(crate) mod presence_feed;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
+pub(crate) mod task_feed;
 #[cfg_attr(
     not(any(feature = "otlp", test)),
     expect(dead_code, reason = "there are spans only where something can export them")

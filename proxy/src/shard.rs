@@ -9,8 +9,7 @@
 //! | `connection` | client connections, their sets, and their assignments to app servers |
 //! | `delivery` `watch` | frames for sockets; live copies of passing messages |
 //! | `shard_core` | the parts above, as passed to each part below |
-//! | `shadow` | seam for features that follow clients |
-//! | `presence_feed` `task_feed` | app servers that subscribe to users and groups, or run exclusive tasks |
+//! | `shadow` `server_feed` | seams for features that follow clients, or report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
 //! | `event` `apply` | effects of a tick, a link or a command |
@@ -29,7 +28,7 @@ mod hung_call;
 mod inbox;
 mod inspection;
 pub(crate) mod moving;
-mod presence_feed;
+mod server_feed;
 mod shadow;
 mod shard_context;
 mod shard_core;
@@ -37,7 +36,6 @@ mod shard_state;
 mod shared;
 mod slot;
 mod slot_walk;
-mod task_feed;
 #[cfg(test)]
 mod testbed;
 mod unfinished_message;
@@ -52,6 +50,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, sleep, sleep_until};
 use trunkline_protocol::cause::Cause;
@@ -66,7 +65,8 @@ pub(crate) use command::{
     Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShadowOrder, ShardCommand,
 };
 pub(crate) use connection::{
-    Census, Client, ClientKind, ClientOrigin, ClientTraits, Liveness, PauseReason, Resumption, Role, open_over,
+    Census, Client, ClientKind, ClientOrigin, ClientTraits, Connections, Liveness, PauseReason, Presence, Resumption,
+    Role, SetChanges, SetName, open_over,
 };
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
@@ -81,9 +81,10 @@ pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames, NameSearch};
+pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shadow::{Shadow, UpwardMessages};
 pub(crate) use shard_context::ShardContext;
-pub(crate) use shard_state::{ShardState, UnassignedClients};
+pub(crate) use shard_state::{ShardFeatures, ShardState, UnassignedClients};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
@@ -110,22 +111,20 @@ use drain::{
     Departures, close_all_drained, close_leaving, has_clients_left, leave_drained, leave_shed, search_for_shed,
 };
 use moving::reconnect::{end_hold, end_socket, take_detached};
-use presence_feed::FlushOutcome;
-use shadow::ShadowSource;
 use shard_state::ShardTask;
 
 /// Interval at which a stopping node asks clients to reconnect, until they have left.
 const TRY_ELSEWHERE: Duration = Duration::from_millis(500);
 
-/// Time over which presence changes are batched before app servers are notified.
-const PRESENCE_WINDOW: Duration = Duration::from_millis(50);
+/// Time over which changes are batched before a feed sends them to app servers.
+const FEED_WINDOW: Duration = Duration::from_millis(50);
 
 /// Maximum delay of the first message to a client with stateful reconnect, while waiting for the client's first frame.
 /// Official clients send one immediately after the handshake response, so the delay is not noticeable.
 const FIRST_FRAME_WAIT: Duration = Duration::from_millis(50);
 
-/// Pause between two parts of a presence snapshot, during which the shard serves its clients.
-const PRESENCE_STEP: Duration = Duration::from_millis(10);
+/// Pause between two parts of a snapshot, during which the shard serves its clients.
+const FEED_STEP: Duration = Duration::from_millis(10);
 
 /// Driver of one shard: borrows its state for one step at a time, and starts the tasks that a step requests.
 ///
@@ -138,10 +137,10 @@ pub(crate) struct Shard {
 
 impl Shard {
     #[must_use]
-    pub(crate) fn new(index: u16, shared: Arc<Shared>, shadows: ShadowSource) -> Rc<Self> {
+    pub(crate) fn new(index: u16, shared: Arc<Shared>, features: ShardFeatures) -> Rc<Self> {
         let counters = shared.counters_of(index);
         let context = ShardContext { index, shared, counters };
-        Rc::new(Self { state: RefCell::new(ShardState::new(context.clone(), shadows)), context })
+        Rc::new(Self { state: RefCell::new(ShardState::new(context.clone(), features)), context })
     }
 
     #[must_use]
@@ -254,7 +253,7 @@ impl Shard {
             ShardTask::Shed(clients) => drop(spawn_local(shard.shed(clients))),
             ShardTask::Rebalance(order) => drop(spawn_local(shard.rebalance(order))),
             ShardTask::WatchLeaving => drop(spawn_local(shard.watch_leaving())),
-            ShardTask::ReportPresence => drop(spawn_local(shard.notify_presence())),
+            ShardTask::FlushFeed(feed, has_changed) => drop(spawn_local(shard.flush_feed(feed, has_changed))),
         }
     }
 
@@ -267,18 +266,17 @@ impl Shard {
         }
     }
 
-    /// Sends presence changes to app servers while any is subscribed.
-    async fn notify_presence(self: Rc<Self>) {
-        let has_changed = self.state().presence.has_changed();
+    /// Flushes a feed on changes while an app server is subscribed.
+    async fn flush_feed(self: Rc<Self>, feed: usize, has_changed: Rc<Notify>) {
         let mut outcome = FlushOutcome::All;
         while outcome != FlushOutcome::NoSubscribers {
             if outcome == FlushOutcome::All {
                 has_changed.notified().await;
-                sleep(PRESENCE_WINDOW).await;
+                sleep(FEED_WINDOW).await;
             } else {
-                sleep(PRESENCE_STEP).await;
+                sleep(FEED_STEP).await;
             }
-            outcome = self.step(|state| state.presence.send_changes(&mut state.core.connections, &state.core.context));
+            outcome = self.step(|state| state.feeds.flush(&mut state.core, feed));
         }
     }
 

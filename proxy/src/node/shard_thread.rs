@@ -21,8 +21,10 @@ use crate::fleet::Fleet;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{NAMES_PER_COMMAND_MAX, keep_link};
 use crate::mirror::shadow_of;
+use crate::presence_feed::PresenceFeeds;
 use crate::rest::Rest;
-use crate::shard::{AppSocket, Inbox, Shard, ShardMessage, Shared};
+use crate::shard::{AppSocket, Inbox, Shard, ShardFeatures, ShardMessage, Shared};
+use crate::task_feed::TaskFeeds;
 use crate::webhook::Webhooks;
 
 /// Parts of a node that the listeners of a shard serve.
@@ -63,7 +65,11 @@ pub(crate) async fn run(
     listeners: Vec<(TcpListener, Layers, ListenerPurpose)>,
     inbox: Inbox,
 ) {
-    let shard = Shard::new(index, shared.clone(), shadow_of);
+    let features = ShardFeatures {
+        shadows: shadow_of,
+        feeds: vec![Box::new(PresenceFeeds::default()), Box::new(TaskFeeds::default())],
+    };
+    let shard = Shard::new(index, shared.clone(), features);
     if let (Some(own_inbox), Some(services)) = (shared.shards().get(usize::from(index)), services) {
         let ShardServices { fleet, rest, webhooks } = services;
         let counters = shared.counters_of(index);

@@ -19,7 +19,7 @@ use super::drain::server_rebalance::take_rebalance_target;
 use super::moving::reconnect::{check_keep_alives, send_acknowledgements};
 use super::moving::{end_late_moves, move_paused};
 use super::shard_core::{CALL_UNFINISHED, ShardCore};
-use super::shard_state::ShardState;
+use super::shard_state::{ShardState, ShardTask};
 use super::shared::Shared;
 use super::shared::route_table::Location;
 use super::slot::Slot;
@@ -123,8 +123,7 @@ impl ShardState {
     /// Reassigns all clients of a link with a closed session.
     pub(super) fn lose_homes(&mut self, loss: &LinkLoss) {
         self.assignments.reassignment.link_lost(loss);
-        self.presence.link_lost(&mut self.core.connections, &self.core.context, loss);
-        self.tasks.link_lost(&self.core.context, loss);
+        self.feeds.link_lost(&mut self.core, loss);
         self.assignments.secondary_clients.link_lost(&mut self.core, &mut self.assignments.reassignment, loss);
         moving_link_lost(self, loss);
         for slot in self.core.connections.at_home(loss.link) {
@@ -176,8 +175,9 @@ impl ShardState {
         reassign_all_to(self, link);
         rebalance_links(self, link);
         self.assignments.secondary_clients.link_opened(&mut self.core, &mut self.assignments.reassignment, link);
-        self.presence.link_opened(&mut self.core.connections, &self.core.context, link);
-        self.tasks.link_opened(&self.core.context, link);
+        for (feed, has_changed) in self.feeds.link_opened(&mut self.core, link) {
+            self.start(ShardTask::FlushFeed(feed, has_changed));
+        }
         owe(self);
     }
 
@@ -185,8 +185,7 @@ impl ShardState {
     /// have ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
         self.shadows.app_stopping(&self.core.connections, hub, app);
-        self.presence.app_stopping(hub, app);
-        self.tasks.app_stopping(hub, app);
+        self.feeds.app_stopping(hub, app);
         if self.core.context.shared.hubs.at(hub).is_some_and(|hub| !hub.capabilities().confirms_hand_over) {
             return reassign_all(self, hub, app);
         }

@@ -6,7 +6,7 @@
 //!                 ├ Shadows        values of a feature that follow clients
 //!                 ├ Moves          resumption over other sockets and nodes; keep-alives
 //!                 ├ LeavingClients, ServerRebalance, handovers   clients that have to move
-//!  ShardState ────┴ PresenceFeeds, TaskFeeds   app servers that subscribe to changes
+//!  ShardState ────┴ ServerFeeds    features that report to app servers
 //! ```
 //!
 //! A part imports neither this file nor other parts, and receives the core if it inspects clients. Steps that involve
@@ -22,9 +22,10 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::assignments::closed_id::ClosedIds;
 use super::assignments::moved_client::MovedClient;
@@ -37,12 +38,11 @@ use super::drain::rebalance_order::{RebalanceOrder, ServerRebalance};
 use super::inbox::{Inspection, ShardMessage, ShardSender};
 use super::inspection::{Inspector, WatchController};
 use super::moving::keep_alive::KeepAlive;
-use super::presence_feed::PresenceFeeds;
+use super::server_feed::{ServerFeed, ServerFeeds};
 use super::shadow::{ShadowSource, Shadows};
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
-use super::task_feed::TaskFeeds;
 use crate::bounded::Deadlines;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -78,7 +78,15 @@ pub(super) enum ShardTask {
     Rebalance(RebalanceOrder),
     /// Checks leaving clients until none is left.
     WatchLeaving,
-    ReportPresence,
+    /// Flushes this feed, by index, on its signal.
+    FlushFeed(usize, Rc<Notify>),
+}
+
+/// Features of one shard, given at its start.
+#[derive(Debug)]
+pub(crate) struct ShardFeatures {
+    pub shadows: ShadowSource,
+    pub feeds: Vec<Box<dyn ServerFeed>>,
 }
 
 #[derive(Debug)]
@@ -98,8 +106,7 @@ pub(crate) struct ShardState {
     pub(super) hand_overs: Deadlines<(Slot, Serial)>,
     /// Recently moved clients, until their app servers have detected the loss of the old link.
     pub(super) moved: Deadlines<MovedClient>,
-    pub(super) presence: PresenceFeeds,
-    pub(super) tasks: TaskFeeds,
+    pub(super) feeds: ServerFeeds,
     /// Empty list with capacity, for the commands of the next batch.
     pub(super) spare_commands: Vec<ShardCommand>,
     /// Tasks requested by this step.
@@ -145,9 +152,9 @@ pub(super) struct Moves {
 }
 
 impl ShardState {
-    pub(super) fn new(context: ShardContext, shadows: ShadowSource) -> Self {
+    pub(super) fn new(context: ShardContext, features: ShardFeatures) -> Self {
         Self {
-            shadows: Shadows::new(shadows),
+            shadows: Shadows::new(features.shadows),
             assignments: Assignments::new(&context),
             core: ShardCore::new(context),
             moves: Moves::default(),
@@ -158,8 +165,7 @@ impl ShardState {
             server_rebalance: ServerRebalance::default(),
             hand_overs: Deadlines::default(),
             moved: Deadlines::default(),
-            presence: PresenceFeeds::default(),
-            tasks: TaskFeeds::default(),
+            feeds: ServerFeeds::new(features.feeds),
             spare_commands: Vec::new(),
             due: Vec::new(),
         }
@@ -195,9 +201,6 @@ impl ShardState {
     pub(super) fn end_step(&mut self) -> Vec<ShardTask> {
         if self.leaving.take_start() {
             self.due.push(ShardTask::WatchLeaving);
-        }
-        if self.presence.take_start() {
-            self.due.push(ShardTask::ReportPresence);
         }
         if !self.core.delivery.is_idle() {
             self.write_left();

@@ -18,7 +18,7 @@ use super::content::Content;
 use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
-use super::shard_state::{ShardState, ShardTask};
+use super::shard_state::{ShardFeatures, ShardState, ShardTask};
 use super::shared::{Connectors, Shared};
 use super::slot::Slot;
 use crate::config::Settings;
@@ -49,7 +49,8 @@ impl Testbed {
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &ServerGroup::default());
         let counters = shared.counters_of(0);
-        let state = ShardState::new(ShardContext { index: 0, shared, counters }, |_, _, _, _| None);
+        let features = ShardFeatures { shadows: |_, _, _, _| None, feeds: Vec::new() };
+        let state = ShardState::new(ShardContext { index: 0, shared, counters }, features);
         Self { state, hub, clients: Vec::new() }
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
 
 use super::asked_methods::AskedMethods;
-use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, home_choice};
+use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, LinkId, home_choice};
 use crate::limits::LogThrottle;
 
 /// Time within which an app server that stops closes all its links.
@@ -86,6 +86,14 @@ impl Pool {
     #[must_use]
     pub(crate) fn restores(&self) -> bool {
         self.terms.restores
+    }
+
+    /// Another link, preferably with a socket.
+    #[must_use]
+    pub(crate) fn link_beside(&self, lost: LinkId) -> Option<Arc<LinkHandle>> {
+        let links = self.links();
+        let is_other = |link: &&Arc<LinkHandle>| link.id() != lost && !link.is_closed();
+        links.iter().filter(is_other).find(|link| link.is_open()).or_else(|| links.iter().find(is_other)).cloned()
     }
 
     /// Presence changes to report to the app server; none for a mirror.

@@ -13,22 +13,19 @@
 //! All subscribed app servers receive everything; one of them, chosen from the list of subscribers, reports it to the
 //! app. The list is at a consistent position of each stream. An app server is listed when its snapshot is complete.
 
-pub(super) mod presence_batch;
+mod presence_batch;
 
 use std::mem;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytestring::ByteString;
 use tokio::sync::Notify;
 use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::{PresenceChanges, PresencePhase, ServiceMessage};
 
-use super::command::LinkLoss;
-use super::connection::{Connections, Presence, SetChanges, SetName};
-use super::shard_context::ShardContext;
 use crate::metrics::Counters;
-use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, Pool};
+use crate::shard::{Connections, FlushOutcome, LinkLoss, Presence, ServerFeed, SetChanges, SetName, ShardContext};
+use crate::upstream::{AppServerId, HomeLink, HubIndex};
 use presence_batch::PresenceBatch;
 
 /// Maximum number of slots per snapshot step. A full frame ends the step earlier.
@@ -46,21 +43,12 @@ const NEW_WITHIN_US: u64 = 1_000_000;
 const CONNECTIONS_LOOKED_AT: usize = 16;
 
 #[derive(Debug, Default)]
-pub(super) struct PresenceFeeds {
+pub(crate) struct PresenceFeeds {
     feeds: Vec<HubFeed>,
     last_stream: i64,
     has_changed: Rc<Notify>,
     /// Set while a task sends the changes.
     is_sending: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FlushOutcome {
-    All,
-    /// A snapshot is in progress or a link is full.
-    NotYet,
-    /// No subscribers are left.
-    NoSubscribers,
 }
 
 #[derive(Debug)]
@@ -103,16 +91,6 @@ enum FeedState {
 }
 
 impl PresenceFeeds {
-    /// Notified on changes, for the task that sends them.
-    pub(super) fn has_changed(&self) -> Rc<Notify> {
-        self.has_changed.clone()
-    }
-
-    /// Whether a task for sending changes has to be started.
-    pub(super) fn take_start(&mut self) -> bool {
-        !self.feeds.is_empty() && !mem::replace(&mut self.is_sending, true)
-    }
-
     fn feed(&mut self, hub: HubIndex) -> Option<&mut HubFeed> {
         self.feeds.iter_mut().find(|feed| feed.hub == hub)
     }
@@ -241,21 +219,25 @@ impl Subscriber {
     }
 }
 
-impl PresenceFeeds {
-    /// Subscribes an app server with its first link.
-    pub(super) fn link_opened(&mut self, connections: &mut Connections, context: &ShardContext, link: &HomeLink) {
-        let Some(pool) = context.shared.hubs.pool_of(link) else { return };
+impl ServerFeed for PresenceFeeds {
+    fn link_opened(
+        &mut self,
+        connections: &mut Connections,
+        context: &ShardContext,
+        link: &HomeLink,
+    ) -> Option<Rc<Notify>> {
+        let pool = context.shared.hubs.pool_of(link)?;
         let scope = pool.presence();
         if !scope.is_any() || pool.is_draining() {
-            return;
+            return None;
         }
         let (hub, app, now_us) = (link.hub(), link.app(), context.now_us());
         if self.feed(hub).is_none() {
             self.feeds.push(HubFeed { hub, subscribers: Vec::new(), is_list_new: false, lost: Vec::new() });
         }
-        let Some(feed) = self.feed(hub) else { return };
+        let feed = self.feed(hub)?;
         if feed.subscribers.iter().any(|subscriber| subscriber.app == app) {
-            return;
+            return None;
         }
         feed.subscribers.push(Subscriber {
             app,
@@ -270,17 +252,19 @@ impl PresenceFeeds {
             since_us: now_us.saturating_sub(NEW_WITHIN_US),
         });
         self.note_presence(connections, hub);
+        let is_new = !mem::replace(&mut self.is_sending, true);
+        is_new.then(|| self.has_changed.clone())
     }
 
     /// Restarts a stream over another link after its link is lost, or ends it.
-    pub(super) fn link_lost(&mut self, connections: &mut Connections, context: &ShardContext, loss: &LinkLoss) {
+    fn link_lost(&mut self, connections: &mut Connections, context: &ShardContext, loss: &LinkLoss) {
         let hubs = &context.shared.hubs;
         let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
         for feed in self.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
             let Some(place) = feed.subscribers.iter().position(is_its) else { continue };
             let app = feed.subscribers.get(place).map(|subscriber| subscriber.app);
             let pool = hubs.at(feed.hub).zip(app).and_then(|(hub, app)| hub.pool_of(app));
-            let other = pool.as_deref().and_then(|pool| other_link(pool, loss));
+            let other = pool.and_then(|pool| pool.link_beside(loss.link));
             match (feed.subscribers.get_mut(place), other) {
                 (Some(subscriber), Some(link)) => (subscriber.link, subscriber.state) = (link, FeedState::Due),
                 _ => {
@@ -295,7 +279,7 @@ impl PresenceFeeds {
     }
 
     /// Removes a stopping app server from the list, so that others report to the app; it still receives changes.
-    pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
+    fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let Some(feed) = self.feed(hub) else { return };
         for subscriber in feed.subscribers.iter_mut().filter(|subscriber| subscriber.app == app) {
             subscriber.is_leaving = true;
@@ -304,22 +288,7 @@ impl PresenceFeeds {
         self.has_changed.notify_one();
     }
 
-    /// Starts or stops recording a hub's changes, depending on its subscribers.
-    fn note_presence(&mut self, connections: &mut Connections, hub: HubIndex) {
-        let scope = self.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
-        match connections.sets_mut().changes_mut(hub) {
-            Some(changes) if scope.is_any() => changes.set_scope(scope),
-            Some(_) => connections.sets_mut().note_changes(hub, None),
-            None if scope.is_any() => {
-                connections.sets_mut().note_changes(hub, Some(SetChanges::new(scope, self.has_changed())));
-            }
-            None => {}
-        }
-        self.feeds.retain(|feed| !feed.subscribers.is_empty());
-        self.has_changed.notify_one();
-    }
-
-    pub(super) fn send_changes(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
+    fn flush(&mut self, connections: &mut Connections, context: &ShardContext) -> FlushOutcome {
         let Self { feeds, last_stream, is_sending, .. } = self;
         if feeds.is_empty() {
             *is_sending = false;
@@ -342,6 +311,23 @@ impl PresenceFeeds {
             }
         }
         outcome
+    }
+}
+
+impl PresenceFeeds {
+    /// Starts or stops recording a hub's changes, depending on its subscribers.
+    fn note_presence(&mut self, connections: &mut Connections, hub: HubIndex) {
+        let scope = self.feed(hub).map(|feed| feed.scope()).unwrap_or_default();
+        match connections.sets_mut().changes_mut(hub) {
+            Some(changes) if scope.is_any() => changes.set_scope(scope),
+            Some(_) => connections.sets_mut().note_changes(hub, None),
+            None if scope.is_any() => {
+                connections.sets_mut().note_changes(hub, Some(SetChanges::new(scope, self.has_changed.clone())));
+            }
+            None => {}
+        }
+        self.feeds.retain(|feed| !feed.subscribers.is_empty());
+        self.has_changed.notify_one();
     }
 }
 
@@ -372,11 +358,4 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
         }
     }
     batch
-}
-
-/// Another link of an app server, preferably with a socket.
-pub(super) fn other_link(pool: &Pool, loss: &LinkLoss) -> Option<Arc<LinkHandle>> {
-    let links = pool.links();
-    let is_other = |link: &&Arc<LinkHandle>| link.id() != loss.link && !link.is_closed();
-    links.iter().filter(is_other).find(|link| link.is_open()).or_else(|| links.iter().find(is_other)).cloned()
 }

@@ -3,20 +3,20 @@
 //! Shard 0 sends the node's whole list on each change, over one link per app server. An app server is listed from its
 //! first link until it announces its shutdown or loses its last link.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytestring::ByteString;
+use tokio::sync::Notify;
 use trunkline_protocol::limits::{EXCLUSIVE_TASK_NAME_MAX_BYTES, EXCLUSIVE_TASKS_MAX};
 use trunkline_protocol::manifest::ExclusiveTasks;
 use trunkline_protocol::service::{ServiceMessage, TaskCandidate, TaskCandidates};
 
-use super::command::LinkLoss;
-use super::presence_feed::other_link;
-use super::shard_context::ShardContext;
+use crate::shard::{Connections, LinkLoss, ServerFeed, ShardContext};
 use crate::upstream::{AppServerId, HomeLink, HubIndex};
 
 #[derive(Debug, Default)]
-pub(super) struct TaskFeeds {
+pub(crate) struct TaskFeeds {
     standing: Vec<StandingApp>,
 }
 
@@ -57,39 +57,40 @@ impl StandingApp {
     }
 }
 
-impl TaskFeeds {
-    /// Adds a candidate with its first link.
-    pub(super) fn link_opened(&mut self, context: &ShardContext, link: &HomeLink) {
+impl ServerFeed for TaskFeeds {
+    /// Adds a candidate with its first link. The list is sent on each change, so nothing is left to flush.
+    fn link_opened(&mut self, _: &mut Connections, context: &ShardContext, link: &HomeLink) -> Option<Rc<Notify>> {
         if context.index != 0 {
-            return;
+            return None;
         }
-        let Some(pool) = context.shared.hubs.pool_of(link) else { return };
-        let Some(tasks) = pool.exclusive_tasks().filter(|_| !pool.is_draining()).cloned() else { return };
+        let pool = context.shared.hubs.pool_of(link)?;
+        let tasks = pool.exclusive_tasks().filter(|_| !pool.is_draining()).cloned()?;
         let (hub, app) = (link.hub(), link.app());
         if self.standing.iter().any(|standing| (standing.hub, standing.app) == (hub, app)) {
-            return;
+            return None;
         }
         let instance = ByteString::from(&*pool.app().instance);
         self.standing.push(StandingApp { hub, app, instance, tasks, link: link.clone(), is_leaving: false });
         self.notify(hub);
+        None
     }
 
     /// Switches to another link after a loss, or removes the candidate.
-    pub(super) fn link_lost(&mut self, context: &ShardContext, loss: &LinkLoss) {
+    fn link_lost(&mut self, _: &mut Connections, context: &ShardContext, loss: &LinkLoss) {
         let place = self.standing.iter().position(|standing| standing.link.id() == loss.link);
         let Some((place, standing)) = place.and_then(|place| Some((place, self.standing.get_mut(place)?))) else {
             return;
         };
         let hub = standing.hub;
         let pool = context.shared.hubs.at(hub).and_then(|hub| hub.pool_of(standing.app));
-        match pool.as_deref().and_then(|pool| other_link(pool, loss)) {
+        match pool.and_then(|pool| pool.link_beside(loss.link)) {
             Some(link) => standing.link = link,
             None => drop(self.standing.remove(place)),
         }
         self.notify(hub);
     }
 
-    pub(super) fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
+    fn app_stopping(&mut self, hub: HubIndex, app: AppServerId) {
         let mut of_app = self.standing.iter_mut().filter(|standing| (standing.hub, standing.app) == (hub, app));
         if let Some(standing) = of_app.next() {
             standing.is_leaving = true;
