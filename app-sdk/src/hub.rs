@@ -16,7 +16,7 @@ use crate::exclusive::{self, ExclusiveRun, ExclusiveTask};
 use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
-use crate::handler::{self, Bindable, Filter, Handler, Hook, Method, Policy};
+use crate::handler::{self, Bindable, Filter, Handler, Hook, HubCallKind, Method, Policy};
 use crate::naming::Naming;
 use crate::presence::{
     ErasedNoticeHook, GroupChanged, NoticeHook, PresenceHooks, UserOffline, UserOnline, bindable_notice,
@@ -65,11 +65,7 @@ pub struct Hub<S = ()> {
     methods: Methods<S>,
     filters: Vec<BindableFilter<S>>,
     policies: Policies,
-    on_connected: Vec<Bindable<S, ErasedHook>>,
-    on_disconnected: Vec<Bindable<S, ErasedHook>>,
-    on_rehomed: Vec<Bindable<S, ErasedHook>>,
-    on_restored: Vec<Bindable<S, ErasedHook>>,
-    on_refreshed: Vec<Bindable<S, ErasedHook>>,
+    hooks: Vec<(HubCallKind, Bindable<S, ErasedHook>)>,
     on_user_online: Vec<Bindable<S, ErasedNoticeHook<UserOnline>>>,
     on_user_offline: Vec<Bindable<S, ErasedNoticeHook<UserOffline>>>,
     on_group_changed: Vec<Bindable<S, ErasedNoticeHook<GroupChanged>>>,
@@ -122,11 +118,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             methods: Methods::new(),
             filters: Vec::new(),
             policies: Policies::default(),
-            on_connected: Vec::new(),
-            on_disconnected: Vec::new(),
-            on_rehomed: Vec::new(),
-            on_restored: Vec::new(),
-            on_refreshed: Vec::new(),
+            hooks: Vec::new(),
             on_user_online: Vec::new(),
             on_user_offline: Vec::new(),
             on_group_changed: Vec::new(),
@@ -279,7 +271,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// client is closed with an error, without `on_disconnected`. Takes extractors only. Several hooks run in the order
     /// in which they were added, up to the first failure.
     pub fn on_connected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
-        self.on_connected.push(hook::bindable(hook));
+        self.hooks.push((HubCallKind::Connected, hook::bindable(hook)));
         self
     }
 
@@ -290,7 +282,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// [`CloseReason`](crate::call::CloseReason). Several hooks run in the order in which they were added, even if one
     /// fails.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
-        self.on_disconnected.push(hook::bindable(hook));
+        self.hooks.push((HubCallKind::Disconnected, hook::bindable(hook)));
         self
     }
 
@@ -300,7 +292,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// fails, the client is closed with an error and may reconnect. Takes extractors only, including
     /// [`Rehomed`](crate::Rehomed), which provides the client's origin and items from [`on_leaving`](Self::on_leaving).
     pub fn on_rehomed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
-        self.on_rehomed.push(hook::bindable(hook));
+        self.hooks.push((HubCallKind::Rehomed, hook::bindable(hook)));
         self
     }
 
@@ -309,7 +301,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// Takes extractors only, including [`Restored`](crate::Restored), which provides the client's downtime, so that
     /// the app can resend missed messages.
     pub fn on_restored<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
-        self.on_restored.push(hook::bindable(hook));
+        self.hooks.push((HubCallKind::Restored, hook::bindable(hook)));
         self
     }
 
@@ -317,7 +309,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// new claims. Methods of the client may run concurrently. If it fails, the client is closed with an error and
     /// may reconnect. Takes extractors only. See [`authentication_refresh`](Self::authentication_refresh).
     pub fn on_refreshed<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
-        self.on_refreshed.push(hook::bindable(hook));
+        self.hooks.push((HubCallKind::Refreshed, hook::bindable(hook)));
         self
     }
 
@@ -495,18 +487,13 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// Provides the state of the hub.
     pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Hub<S2> {
-        let bind = |hook: Bindable<S, ErasedHook>| hook.bind_early(&state);
         Hub {
             path: self.path,
             name: self.name,
             settings: self.settings,
             filters: self.filters.iter().map(|filter| filter.bind_early(&state)).collect(),
             policies: self.policies,
-            on_connected: self.on_connected.into_iter().map(bind).collect(),
-            on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
-            on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
-            on_restored: self.on_restored.into_iter().map(bind).collect(),
-            on_refreshed: self.on_refreshed.into_iter().map(bind).collect(),
+            hooks: self.hooks.into_iter().map(|(kind, hook)| (kind, hook.bind_early(&state))).collect(),
             on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind_early(&state)).collect(),
@@ -736,15 +723,10 @@ impl Hub<()> {
         if let Some(within) = self.settings.limits.restored_within.filter(|within| !RESTORED_WITHIN.contains(within)) {
             return Err(BuildError::RestoreGroups { hub: name, within });
         }
-        let bind = |hook: Bindable<(), ErasedHook>| hook.bind(&());
         let filters = Filters::bind(&self.filters, &());
         let mut methods = MethodTable {
             policies: self.policies,
-            on_connected: self.on_connected.into_iter().map(bind).collect(),
-            on_disconnected: self.on_disconnected.into_iter().map(bind).collect(),
-            on_rehomed: self.on_rehomed.into_iter().map(bind).collect(),
-            on_restored: self.on_restored.into_iter().map(bind).collect(),
-            on_refreshed: self.on_refreshed.into_iter().map(bind).collect(),
+            hooks: self.hooks.into_iter().map(|(kind, hook)| (kind, hook.bind(&()))).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind(&())),
             filters: filters.clone(),
             ..MethodTable::default()

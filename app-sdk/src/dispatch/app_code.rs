@@ -18,15 +18,15 @@ use crate::telemetry;
 
 /// Runs hooks one after the other. For an incoming connection, stops at the first failure; for a closed one, runs
 /// all.
-pub(super) fn run_in_order(
+pub(super) fn run_in_order<'a>(
     kind: HubCallKind,
-    hooks: &[ErasedHook],
+    hooks: impl Iterator<Item = &'a ErasedHook>,
     context: &Context,
     close: Option<&ConnectionClose>,
 ) -> ReplyFuture {
     let input =
         || CallInput { context: context.clone(), arguments: Vec::new(), stream_ids: Vec::new(), close: close.cloned() };
-    let running: Vec<_> = hooks.iter().map(|hook| hook(input())).collect();
+    let running: Vec<_> = hooks.map(|hook| hook(input())).collect();
     Box::pin(async move {
         let mut ended = Ok(Reply::nothing());
         for hook in running {

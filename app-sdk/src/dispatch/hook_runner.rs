@@ -86,7 +86,7 @@ impl HookRunner {
     /// Runs `on_restored` if the connection restores another one. An error closes the client.
     pub(super) async fn restored(&self, connection: &Arc<Connection>, context: impl FnOnce() -> Context) {
         let is_restored = connection.request().is_restoring && connection.items().get::<RestoredFrom>().is_some();
-        if !is_restored || self.methods.on_restored.is_empty() {
+        if !is_restored || self.methods.hooks(HubCallKind::Restored).next().is_none() {
             return;
         }
         if let Err(error) = self.run(HubCallKind::Restored, connection, context(), None).await {
@@ -95,7 +95,7 @@ impl HookRunner {
     }
 
     pub(super) fn follows_refreshes(&self) -> bool {
-        !self.methods.on_refreshed.is_empty()
+        self.methods.hooks(HubCallKind::Refreshed).next().is_some()
     }
 
     /// Runs `on_refreshed`. An error closes the client.
@@ -155,15 +155,7 @@ impl HookRunner {
         close: Option<ConnectionClose>,
     ) -> Result<(), HubError> {
         let span = call_span(&context, connection, kind.hook_name(), &Headers::new());
-        let hooks = match kind {
-            HubCallKind::Connected => &self.methods.on_connected,
-            HubCallKind::Disconnected => &self.methods.on_disconnected,
-            HubCallKind::Rehomed => &self.methods.on_rehomed,
-            HubCallKind::Restored => &self.methods.on_restored,
-            HubCallKind::Refreshed => &self.methods.on_refreshed,
-            HubCallKind::Method | HubCallKind::Leaving => return Ok(()),
-        };
-        let hooks = run_in_order(kind, hooks, &context, close.as_ref());
+        let hooks = run_in_order(kind, self.methods.hooks(kind), &context, close.as_ref());
         let filters = &self.methods.filters;
         let running: ReplyFuture = match filters.is_empty() {
             true => hooks,

@@ -11,7 +11,7 @@ use crate::error::BuildError;
 use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::ErasedHook;
 use crate::handler::policy::Policies;
-use crate::handler::{self, Bindable, Filter, Handler, Method, Policy};
+use crate::handler::{self, Bindable, Filter, Handler, HubCallKind, Method, Policy};
 #[cfg(feature = "typescript")]
 use crate::typescript::{SignatureFn, TypedHandler};
 
@@ -219,11 +219,7 @@ pub(crate) struct MethodTable {
     pub(crate) filters: Filters,
     /// Policies that clients must meet to connect.
     pub(crate) policies: Policies,
-    pub(crate) on_connected: Vec<ErasedHook>,
-    pub(crate) on_disconnected: Vec<ErasedHook>,
-    pub(crate) on_rehomed: Vec<ErasedHook>,
-    pub(crate) on_restored: Vec<ErasedHook>,
-    pub(crate) on_refreshed: Vec<ErasedHook>,
+    pub(super) hooks: Vec<(HubCallKind, ErasedHook)>,
     pub(crate) on_leaving: Option<Method>,
 }
 
@@ -232,6 +228,11 @@ impl MethodTable {
     pub(crate) fn find(&self, target: &str) -> Option<&Arc<Method>> {
         // Most calls use the exact name, so lower-casing is rarely needed.
         self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
+    }
+
+    /// Hooks of this kind, in the order in which they were added.
+    pub(crate) fn hooks(&self, kind: HubCallKind) -> impl Iterator<Item = &ErasedHook> {
+        self.hooks.iter().filter(move |(of, _)| *of == kind).map(|(_, hook)| hook)
     }
 
     pub(super) fn add(&mut self, hub: &str, method: Method) -> Result<(), BuildError> {
