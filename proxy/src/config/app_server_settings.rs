@@ -62,9 +62,9 @@ settings! {
         pub ring_max_bytes: usize = LINK_RING_MAX_BYTES,
 
         /// Maximum number of links to app servers, dialled by either side; above it, an app server that dials in gets
-        /// 503. If apps have keys, each key has a share, and so has each app server that the node dials: one alone gets a
-        /// half, two a third each, and the last quarter is for those with few links. 0 for no limit [default: 65536, or
-        /// as many as fit into half of the files that the process may open].
+        /// 503. If apps have keys, each key has a share, and so has each app server that the node dials: one alone gets
+        /// a half, two a third each, and the last quarter is for those with few links. 0 for no limit [default: 65536,
+        /// or as many as fit into half of the files that the process may open].
         #[flag("links-max", Count(ANY_U32))]
         pub links_max: Option<u32> = None,
 
