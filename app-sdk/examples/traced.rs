@@ -16,10 +16,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::runtime::Tokio;
 use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
 use opentelemetry_sdk::trace::{BatchConfigBuilder, SdkTracerProvider};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
 use trunkline::{Context, Hub, HubError, Server};
 
 /// Maximum delay between the end of a span and its export.
@@ -57,15 +57,12 @@ fn start_telemetry(otlp: &str) -> anyhow::Result<SdkTracerProvider> {
         .with_span_processor(processor)
         .with_resource(Resource::builder().with_service_name("traced").build())
         .build();
-    let exported = tracing_subscriber::filter::Targets::new()
-        .with_target("trunkline::call", LevelFilter::DEBUG)
-        .with_target("traced", LevelFilter::INFO);
+    let exported =
+        Targets::new().with_target("trunkline::call", LevelFilter::DEBUG).with_target("traced", LevelFilter::INFO);
     let traces = tracing_opentelemetry::layer().with_tracer(provider.tracer("traced")).with_filter(exported);
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = serve::log();
-    let log =
-        tracing_subscriber::fmt::layer().with_writer(log.writer()).with_ansi(log.has_colours()).with_filter(filter);
-    tracing_subscriber::registry().with(traces).with(log).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(log.writer()).with_ansi(log.has_colours());
+    tracing_subscriber::registry().with(traces).with(lines.with_filter(serve::levels())).init();
     Ok(provider)
 }
 

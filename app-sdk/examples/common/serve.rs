@@ -15,7 +15,10 @@ use axum::serve::{Listener, ListenerExt};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use trunkline::{LogQueue, Server};
 
 use tls::TlsListener;
@@ -56,10 +59,17 @@ pub(crate) struct ServeArguments {
 
 /// Parses the command line, which may have further arguments, and starts logging to stderr.
 pub(crate) fn read<A: Parser>() -> A {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = log();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(log.writer()).with_ansi(log.has_colours()).init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(log.writer()).with_ansi(log.has_colours());
+    tracing_subscriber::registry().with(lines.with_filter(levels())).init();
     A::parse()
+}
+
+/// Log levels from `RUST_LOG`; `info` without it.
+pub(crate) fn levels() -> Targets {
+    let given = std::env::var("RUST_LOG").ok().filter(|levels| !levels.is_empty());
+    let levels = given.and_then(|levels| levels.parse().ok());
+    levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 /// Log queue on stderr. Its own threads write the lines, so a reader that hangs does not block the app.

@@ -14,11 +14,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, Targets, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 use trunkline_process::{LinePriority, LineQueue, LogQueue, LogWriter};
 use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
@@ -66,7 +66,7 @@ pub(crate) struct Levels {
     is_audit_required: bool,
     format: LogFormat,
     text: Mutex<String>,
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
@@ -102,7 +102,7 @@ fn places(log: &LogQueue, format: LogFormat, audit: Option<&LineQueue>) -> [Line
 
 /// Writes lines of these levels, and all audit lines regardless of levels, to the shared or to separate destinations.
 fn subscriber(
-    filter: reload::Layer<EnvFilter, Registry>,
+    filter: reload::Layer<Targets, Registry>,
     format: LogFormat,
     [(log, has_colours), (audit, has_audit_colours)]: [LinePlace; 2],
 ) -> impl SubscriberInitExt {
@@ -186,12 +186,13 @@ impl LogLevels for Levels {
     }
 }
 
-pub(crate) fn parse(levels: &str) -> Result<EnvFilter, LevelsError> {
-    match levels.trim() {
-        "" => Err(LevelsError::Empty),
-        long if long.len() > LEVELS_MAX_BYTES => Err(LevelsError::TooLong),
-        levels => Ok(EnvFilter::builder().parse(levels)?),
+pub(crate) fn parse(levels: &str) -> Result<Targets, LevelsError> {
+    if levels.trim().len() > LEVELS_MAX_BYTES {
+        return Err(LevelsError::TooLong);
     }
+    // `Targets` reads an empty text as the level `error`.
+    let given: Vec<_> = levels.split(',').map(str::trim).filter(|level| !level.is_empty()).collect();
+    if given.is_empty() { Err(LevelsError::Empty) } else { Ok(given.join(",").parse()?) }
 }
 
 #[cfg(test)]
@@ -204,9 +205,10 @@ mod tests {
 
     #[test]
     fn levels_that_cannot_be_read_are_refused() {
-        for good in ["info", " debug ", "trunkline_proxy=debug,warn", "off"] {
+        for good in ["info", " debug ", "trunkline_proxy=debug,warn", "off", "trunkline_proxy[{hub}]=debug"] {
             assert!(parse(good).is_ok(), "{good}");
         }
+        assert_eq!(parse(" info, trunkline_proxy=debug,").unwrap(), parse("info,trunkline_proxy=debug").unwrap());
         for bad in ["", "  ", "trunkline_proxy=loud", "a=b=c", &"x".repeat(LEVELS_MAX_BYTES + 1)] {
             assert!(parse(bad).is_err(), "{bad}");
         }
