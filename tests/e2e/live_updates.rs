@@ -305,6 +305,40 @@ fn a_page_that_was_away_shows_what_it_missed_once_and_in_order() {
     });
 }
 
+/// Closes all connections of a user by REST.
+async fn close_user(node: &str, user: &str) -> Result<()> {
+    let token = token::signed(CHAT_KEY, &json!({ "aud": "http://any/api/hubs/chat/" }))?;
+    let authorization = format!("Bearer {token}");
+    let path = format!("/api/hubs/chat/users/{user}/:closeConnections?reason=lunch");
+    let headers = [("authorization", authorization.as_str())];
+    let answer = exchange(node, Method::POST, &path, &headers, Bytes::new()).await?;
+    ensure!(answer.status == StatusCode::NO_CONTENT, "{} {}", answer.status, answer.body);
+    Ok(())
+}
+
+#[test]
+fn a_page_shows_refusals_closes_and_messages_that_are_not_sent() {
+    run_heavy_test(async |fixture| {
+        let folder = copy_example(fixture)?;
+        let addresses = Addresses::free()?;
+        let place = Place::start(fixture, Language::Python, &folder, &addresses, &[]).await?;
+        let browser = Browser::start(fixture)?;
+        let refused = browser.open("cleo", &format!("http://{}/?name=cleo&room=", place.address)).await?;
+        refused.see("state", "Closed: which room?").await?;
+        let anna = place.open(&browser, "anna").await?;
+        send_text(&anna, &"x".repeat(2 * 1024 * 1024)).await?;
+        send_text(&anna, "after it").await?;
+        anna.see("messages", "not sent: xxx").await?;
+        anna.see("messages", "anna: after it").await?;
+        close_user(&addresses.node, "anna").await?;
+        anna.see("state", "Closed: Server returned an error on close: lunch").await?;
+        send_text(&anna, "meanwhile").await?;
+        anna.click("connect").await?;
+        anna.see("messages", "anna: meanwhile").await?;
+        browser.end().await
+    });
+}
+
 /// Blocks of a page in a language, without their fences.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
