@@ -28,7 +28,7 @@ use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MA
 
 pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
-pub(crate) use app_rate::{AppHolder, AppRate, AppRates};
+pub(crate) use app_rate::{AppHolder, AppRate, AppRates, RateTurn};
 pub(crate) use auth_throttle::AuthThrottle;
 pub(crate) use group_name_sum::GroupNameSums;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};

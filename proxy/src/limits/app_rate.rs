@@ -1,20 +1,21 @@
 //! Rate of each app: messages and bytes per second of all its app servers and REST callers at this node.
 //!
-//! Above its rate, an app's links are read more slowly, and its REST requests get 429.
+//! Above its rate, an app's links are read more slowly, one after the other, and its REST requests get 429.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
 use super::throttle::{Quota, TooFast};
 use crate::auth::Signer;
 use crate::config::LinkSettings;
 
-/// Maximum time for which a link is not read in one go, far below its timeout.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Maximum debt, far below the timeout of a link: a frame with more bytes than that is charged as much.
+const DEBT_MAX: Duration = Duration::from_secs(10);
 
 /// App that work counts for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,6 +41,15 @@ pub(crate) struct AppRate {
     messages_max: usize,
     started_at: Instant,
     quota: Mutex<Quota>,
+    /// Held while a link reads a batch, so that each batch is paid before the next one begins.
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Permission to read a batch, and whether the link has waited for it.
+#[derive(Debug)]
+pub(crate) struct RateTurn {
+    pub has_waited: bool,
+    _gate: OwnedMutexGuard<()>,
 }
 
 impl AppRates {
@@ -62,6 +72,7 @@ impl AppRates {
             messages_max: self.messages.map_or(usize::MAX, |messages| messages.get() as usize),
             started_at: self.started_at,
             quota: Mutex::new(quota),
+            gate: Arc::default(),
         });
         rates.insert(app, rate.clone());
         Some(rate)
@@ -95,7 +106,7 @@ impl AppRate {
     }
 
     pub(crate) fn charge(&self, messages: usize, bytes: usize) -> Duration {
-        let debt = self.quota().charge(self.started_at.elapsed(), messages as u64, bytes);
+        let debt = self.quota().charge_within(DEBT_MAX, self.started_at.elapsed(), messages as u64, bytes);
         debt.messages.max(debt.bytes)
     }
 
@@ -103,11 +114,18 @@ impl AppRate {
         self.charge(0, 0)
     }
 
-    /// Waits until earlier work is paid, or for 5 s. Returns whether it waited.
-    pub(crate) async fn wait(&self) -> bool {
-        let debt = self.debt();
-        sleep(debt.min(WAIT_MAX)).await;
-        !debt.is_zero()
+    /// Waits until earlier work is paid. The caller charges the batch before it drops the turn.
+    pub(crate) async fn begin(&self) -> RateTurn {
+        let gate = self.gate.clone().lock_owned().await;
+        let mut has_waited = false;
+        loop {
+            let debt = self.debt();
+            if debt.is_zero() {
+                return RateTurn { has_waited, _gate: gate };
+            }
+            has_waited = true;
+            sleep(debt).await;
+        }
     }
 
     /// Charges a request, unless earlier work is not paid yet.
@@ -147,22 +165,36 @@ mod tests {
         let rates = rates(10, 0);
         let rate = rates.of(shop).unwrap();
         rate.charge(10, 1_000_000);
-        assert!(!rate.wait().await, "a burst of a second passes");
+        assert!(!rate.begin().await.has_waited, "a burst of a second passes");
         rate.charge(5, 0);
-        assert!(rate.take(1).is_err() && rate.wait().now_or_never().is_none());
+        assert!(rate.take(1).is_err() && rate.begin().now_or_never().is_none());
         assert!(rates.of(|| AppHolder::Hub("chat".into())).unwrap().take(1).is_ok());
         advance(SECOND / 2).await;
-        assert!(!rate.wait().await && rate.take(1).is_ok());
+        assert!(!rate.begin().await.has_waited && rate.take(1).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_are_charged_and_a_wait_is_bounded() {
+    async fn all_links_of_an_app_share_its_rate() {
+        let rate = rates(0, 1_000).of(shop).unwrap();
+        let begun_at = Instant::now();
+        let link = async || {
+            for _ in 0..5 {
+                let _turn = rate.begin().await;
+                rate.charge(1, 1_000);
+            }
+        };
+        tokio::join!(link(), link(), link(), link());
+        assert_eq!(begun_at.elapsed().as_secs(), 18, "20 000 bytes, the first of them in a burst");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_debt_is_bounded() {
         let rate = rates(0, 1_000).of(shop).unwrap();
         rate.charge(1, 1_000_000);
+        assert_eq!(rate.take(1).unwrap_err().retry_after, DEBT_MAX);
         let begun_at = Instant::now();
-        assert!(rate.wait().await);
-        assert_eq!(begun_at.elapsed(), WAIT_MAX);
-        assert!(rate.take(1).unwrap_err().retry_after > 990 * SECOND);
+        assert!(rate.begin().await.has_waited);
+        assert_eq!(begun_at.elapsed(), DEBT_MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -97,8 +97,14 @@ impl LinkLimit {
     }
 
     fn take_fair(&self, holder: LinkHolder) -> Result<Permit<LinkHolder>, Full<LinkHolder>> {
-        let reopened = self.lost.take(&holder).then(|| self.links.take(Some(holder.clone())));
-        reopened.and_then(Result::ok).map_or_else(|| self.links.take_fair(holder), Ok)
+        if !self.lost.take(&holder) {
+            return self.links.take_fair(holder);
+        }
+        let reopened = self.links.take(Some(holder.clone()));
+        if reopened.is_err() {
+            self.lost.add(&holder);
+        }
+        reopened
     }
 
     /// Number of links, including opening ones.

@@ -83,10 +83,15 @@ impl Quota {
     }
 
     pub(crate) fn charge(&mut self, now: Duration, messages: u64, bytes: usize) -> Debt {
+        self.charge_within(Duration::MAX, now, messages, bytes)
+    }
+
+    /// Charges messages and bytes, up to a maximum debt.
+    pub(crate) fn charge_within(&mut self, debt_max: Duration, now: Duration, messages: u64, bytes: usize) -> Debt {
         let now = moment(now);
         let owed = |paid_at: &mut u64, amount: u64, per_second: Option<NonZeroU32>| {
             let Some(per_second) = per_second else { return Duration::ZERO };
-            *paid_at = pay(*paid_at, now, amount, per_second);
+            *paid_at = pay(*paid_at, now, amount, per_second).min(now.saturating_add(nanos(debt_max)));
             Duration::from_nanos(paid_at.saturating_sub(now))
         };
         Debt {

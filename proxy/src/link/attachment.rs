@@ -18,7 +18,7 @@ use super::socket_carrier::{SocketCarrier, SocketMeter};
 use super::{SlotKeeper, give_to_all};
 use crate::auth::Signer;
 use crate::bounded::{Turn, TurnLine, TurnSource};
-use crate::limits::{AppRate, LogThrottle};
+use crate::limits::{AppRate, LogThrottle, RateTurn};
 use crate::metrics::{Direction, FrameKind};
 use crate::shard::{ConnectionCommand, SendOrigin, Shard, ShardCommand};
 use crate::upstream::{Dialled, LinkHandle, Pool, ReplyTo, ServerGroup, UpstreamWebSocket};
@@ -136,6 +136,9 @@ pub(crate) struct ShardSink<'a> {
     /// Turns of the app's links at this shard; `None` for a frame outside of a link's batches.
     line: Option<Arc<TurnLine>>,
     rate: Option<Arc<AppRate>>,
+    rate_turn: Option<RateTurn>,
+    /// Messages of the batch, without pings.
+    messages: usize,
     /// Turn of this batch with its start, while several apps are busy.
     turn: Option<(Turn, Instant)>,
     /// Turn that ends after other tasks have run.
@@ -146,8 +149,21 @@ pub(crate) struct ShardSink<'a> {
 impl<'a> ShardSink<'a> {
     pub(crate) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
         let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
-        let (line, rate, turn, ending) = (None, None, None, None);
-        Self { shard, pool, reply_to, group: None, batch, frames: 0, line, rate, turn, ending, skipped }
+        Self {
+            shard,
+            pool,
+            reply_to,
+            group: None,
+            batch,
+            frames: 0,
+            line: None,
+            rate: None,
+            rate_turn: None,
+            messages: 0,
+            turn: None,
+            ending: None,
+            skipped,
+        }
     }
 
     /// Lets the link's batches take turns with those of other apps, within the app's rate.
@@ -206,6 +222,7 @@ fn is_mirror(group: Option<&ServerGroup>) -> bool {
 impl FrameSink for ShardSink<'_> {
     fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
         let is_ping = matches!(message, Some(ServiceMessage::Ping(_)));
+        self.messages += usize::from(!is_ping);
         let kind = if is_ping { FrameKind::Ping } else { FrameKind::Message };
         self.shard.counters().traffic(Direction::Down, kind).count(1, bytes);
     }
@@ -256,10 +273,12 @@ impl FrameSink for ShardSink<'_> {
     }
 
     async fn begin_batch(&mut self) {
-        if let Some(rate) = &self.rate
-            && rate.wait().await
-        {
-            self.shard.shared().limits.refusals.count("rate", rate.label());
+        if let Some(rate) = &self.rate {
+            let turn = rate.begin().await;
+            if turn.has_waited {
+                self.shard.shared().limits.refusals.count("rate", rate.label());
+            }
+            self.rate_turn = Some(turn);
         }
         if let Some(line) = &self.line {
             self.turn = line.begin().await.map(|turn| (turn, Instant::now()));
@@ -268,7 +287,7 @@ impl FrameSink for ShardSink<'_> {
 
     fn is_batch_full(&mut self, frames: usize) -> bool {
         self.frames = frames + self.batch.names();
-        if self.rate.as_ref().is_some_and(|rate| frames >= rate.messages_max()) {
+        if self.rate.as_ref().is_some_and(|rate| self.messages >= rate.messages_max()) {
             return true;
         }
         self.turn.as_ref().is_some_and(|(turn, begun_at)| turn.is_full(self.frames, *begun_at))
@@ -276,8 +295,10 @@ impl FrameSink for ShardSink<'_> {
 
     /// Applies the batch here and sends the other shards their parts. The turn ends when all have applied them.
     async fn end_batch(&mut self, bytes: usize) {
+        let messages = std::mem::take(&mut self.messages);
         if let Some(rate) = &self.rate {
-            rate.charge(self.frames, bytes);
+            rate.charge(messages, bytes);
+            self.rate_turn = None;
         }
         if let Some(line) = &self.line
             && (self.batch.has_begun() || self.frames >= BUSY_FRAMES)

@@ -35,6 +35,7 @@ use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
 use crate::bounded::TurnSource;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
+use crate::limits::AppRate;
 use crate::shard::Shared;
 
 /// Error code for a missing connection, as the target of a change or of a query.
@@ -177,17 +178,22 @@ impl Execution {
     /// Parses the body in a turn of the caller's app, because a large body takes milliseconds. Fails above the app's
     /// rate.
     async fn in_turn<T>(&self, hub: &NamedHub, parse: impl FnOnce() -> Result<T, RestError>) -> Result<T, RestError> {
-        let hub = hub.here().map(|hub| &**hub.identity());
-        if let Some(rate) = self.shared.app_rate(&self.caller.signer.signer, hub)
+        if let Some(rate) = self.app_rate(hub)
             && let Err(too_fast) = rate.take(self.body.len())
         {
             self.shared.limits.refusals.count("rate", rate.label());
             return Err(RestError::too_fast(too_fast));
         }
+        let hub = hub.here().map(|hub| &**hub.identity());
         let line = self.shared.turn_line(&self.caller.signer.signer, hub, TurnSource::Rest);
         line.note_work();
         let _turn = line.begin().await;
         parse()
+    }
+
+    fn app_rate(&self, hub: &NamedHub) -> Option<Arc<AppRate>> {
+        let hub = hub.here().map(|hub| &**hub.identity());
+        self.shared.app_rate(&self.caller.signer.signer, hub)
     }
 
     async fn send(&self, hub: &NamedHub, to: Addressee) -> Result<Response, RestError> {
@@ -261,6 +267,10 @@ impl Execution {
         is_json(&self.head.headers)?;
         self.check_methods(hub)?;
         let messages = self.in_turn(hub, || read_batch(&self.body)).await?;
+        if let Some(rate) = self.app_rate(hub) {
+            let targets: usize = messages.iter().map(|message| message.targets.len()).sum();
+            rate.charge(targets.saturating_sub(1), 0);
+        }
         for (target, _) in messages.iter().flat_map(|message| &message.targets) {
             if let Addressee::Group(group) = target {
                 self.check_group(group)?;
