@@ -191,8 +191,13 @@ impl CallScope {
         self.state.invocation_id()
     }
 
-    pub(crate) fn extensions(&self) -> MutexGuard<'_, Extensions> {
-        lock(&self.extensions)
+    /// Stores a value of a filter, for inner filters and the method.
+    pub(crate) fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
+        lock(&self.extensions).insert(value);
+    }
+
+    pub(crate) fn value<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        lock(&self.extensions).get().cloned()
     }
 
     /// Whether the client cannot answer yet: its messages are read only after `on_connected`.

@@ -4,6 +4,7 @@ mod access;
 mod admin_caller;
 mod admin_counters;
 mod admin_listener;
+mod admitted_caller;
 mod api;
 mod api_error;
 mod audit;
@@ -66,13 +67,17 @@ pub(crate) async fn serve(
 }
 
 /// Middleware for data plane requests, if the data plane shares the admin port.
-async fn data_plane(State(rest): State<Rest>, request: Request, next: Next) -> Response {
+async fn data_plane(
+    State(rest): State<Rest>,
+    AdminCaller(address): AdminCaller,
+    request: Request,
+    next: Next,
+) -> Response {
     if !Rest::takes(request.uri().path()) {
         return next.run(request).await;
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = format!("http://{host}");
-    let AdminCaller(address) = AdminCaller::of(request.extensions());
     rest.answer(request, address, &origin).await
 }
 

@@ -27,8 +27,8 @@ pub(super) fn in_channels(inside: Router) -> Result<Router> {
     Ok(Router::new().route(CHANNEL_PATH, get(host)))
 }
 
-fn host(mut request: Request, (keys, hellos): (&AccessKeys, &HelloTable), inside: Router) -> Response {
-    let Ok(Some(accepted)) = accept(&mut request, keys, PeerKind::AppServer, hellos) else {
+fn host(request: Request, (keys, hellos): (&AccessKeys, &HelloTable), inside: Router) -> Response {
+    let Ok(Some(accepted)) = accept(&request, keys, PeerKind::AppServer, hellos) else {
         return StatusCode::UNAUTHORIZED.into_response();
     };
     let (response, stream) = accepted.into_parts();

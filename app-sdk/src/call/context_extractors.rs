@@ -46,9 +46,8 @@ impl<S: Sync, T: DeserializeOwned> FromContext<S> for Query<T> {
 /// A value that a filter has [inserted into the call](crate::HubCall::insert).
 impl<S: Sync, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> {
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
-        let value = ctx.scope().extensions().get::<T>().cloned();
         let missing =
             || HubError::named("MissingExtension", format!("no filter has inserted a {}", std::any::type_name::<T>()));
-        value.map(Extension).ok_or_else(missing)
+        ctx.scope().value().map(Extension).ok_or_else(missing)
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::AUTHORIZATION;
@@ -27,19 +27,15 @@ pub(super) struct Applicant {
 }
 
 impl Applicant {
-    /// Reads a request from a proxy, which has verified the access token (if any) and the client's address.
-    pub(super) fn of_proxy(request: &Request, verified: Option<TokenUser>) -> Self {
-        Self::at(peer(request), request, verified)
-    }
-
     /// Reads a request to the app's own port, possibly through load balancers. A client may forge the forwarding
     /// header; the service later reports the real address.
-    pub(super) fn of_own_port(request: &Request, verified: Option<TokenUser>) -> Self {
+    pub(super) fn of_own_port(peer: Option<SocketAddr>, request: &Request, verified: Option<TokenUser>) -> Self {
         let forwarded = request.headers().get(FORWARDED_FOR_HEADER).and_then(|list| forwarded_for(list.to_str().ok()?));
-        Self::at(forwarded.or_else(|| peer(request)), request, verified)
+        Self::at(forwarded.or(peer), request, verified)
     }
 
-    fn at(remote: Option<SocketAddr>, request: &Request, verified: Option<TokenUser>) -> Self {
+    /// Reads a request from a client at this address. The access token (if any) has been verified.
+    pub(super) fn at(remote: Option<SocketAddr>, request: &Request, verified: Option<TokenUser>) -> Self {
         let query = request.uri().query().unwrap_or_default();
         let in_header = request.headers().get(AUTHORIZATION).and_then(|value| bearer(value.to_str().ok()?)).is_some();
         let in_query = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == ACCESS_TOKEN_PARAMETER);
@@ -75,9 +71,4 @@ impl Applicant {
         request.claims = id.into_iter().chain(claims.map(|(name, value)| (name.into(), value.into()))).collect();
         hub.refuse(request).map(|body| (StatusCode::FORBIDDEN, body).into_response())
     }
-}
-
-/// Peer address of the request's socket, or as reported by a proxy.
-fn peer(request: &Request) -> Option<SocketAddr> {
-    request.extensions().get().map(|ConnectInfo(address)| *address)
 }

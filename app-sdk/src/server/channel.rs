@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::response::Response;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -34,12 +34,12 @@ pub(super) struct ChannelRoute {
 /// Route `GET /.trunkline/channel`: opens a channel for a holder of a key.
 pub(super) async fn channel(
     State(ChannelRoute { core, hellos, inside }): State<ChannelRoute>,
-    mut request: Request,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    request: Request,
 ) -> Result<Response, RouteRefusal> {
     let access = core.access.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address);
-    access.check_peer(peer)?;
-    let accepted = match accept(&mut request, access.keys(), PeerKind::AppServer, &hellos) {
+    access.check_peer(peer.map(|Extension(ConnectInfo(address))| address))?;
+    let accepted = match accept(&request, access.keys(), PeerKind::AppServer, &hellos) {
         Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
         Err(error @ HandshakeError::NotFresh) => return Err(RouteRefusal::NotFresh(error)),
         other => other.map_err(|_| AccessError::Key)?,

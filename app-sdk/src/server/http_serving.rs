@@ -2,27 +2,23 @@
 //! sockets.
 
 use std::any::Any;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
-use axum::Router;
-use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::serve::Listener;
-use http::Request;
-use hyper::body::Incoming;
+use axum::{Extension, Router};
 use hyper::rt::{Sleep, Timer};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service;
+use tower::Layer;
 
 /// Timeout of the first request head, as for clients of a node.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -64,14 +60,7 @@ async fn serve_socket(
     app: Router,
     closing: CancellationToken,
 ) {
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let mut app = app.clone();
-        async move {
-            poll_fn(|cx| Service::<Request<Body>>::poll_ready(&mut app, cx)).await?;
-            app.call(request.map(Body::new)).await
-        }
-    });
+    let service = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(app));
     let connection = http1::Builder::new()
         .timer(AppTimer::default())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Json;
 use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
+use axum::{Extension, Json};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -118,16 +118,15 @@ impl Negotiation {
         self.0.access_token.as_deref()
     }
 
-    pub(crate) fn into_decision(self) -> Decision {
-        self.0
+    /// Takes the decision of a handler's response; `None` if the handler refuses the client.
+    pub(crate) fn take(answer: &mut Response) -> Option<Decision> {
+        answer.extensions_mut().remove().map(|Self(decision)| decision)
     }
 }
 
 impl IntoResponse for Negotiation {
     fn into_response(self) -> Response {
-        let mut response = Json(self.0.clone()).into_response();
-        response.extensions_mut().insert(self);
-        response
+        (Extension(self.clone()), Json(self.0)).into_response()
     }
 }
 
@@ -161,23 +160,21 @@ impl ServerCore {
         if handler.is_none() && guarded.is_none() {
             return None;
         }
-        let verified = restore(&mut request);
-        let applicant = guarded.map(|hub| (Applicant::of_proxy(&request, verified), hub));
+        let (remote, verified) = restore(&mut request);
+        let applicant = guarded.map(|hub| (Applicant::at(remote, &request, verified), hub));
         let mut answer = match handler {
             Some(handler) => self.decide(hub, handler, request).await,
             None => Negotiation::new().into_response(),
         };
-        let mark = match answer.extensions_mut().remove::<Negotiation>() {
+        let mark = match Negotiation::take(&mut answer) {
             None => REFUSAL,
-            Some(Negotiation(decision)) => {
-                match applicant.and_then(|(applicant, hub)| applicant.refuse(&hub, &decision)) {
-                    None => DECISION,
-                    Some(refusal) => {
-                        answer = refusal;
-                        REFUSAL
-                    }
+            Some(decision) => match applicant.and_then(|(applicant, hub)| applicant.refuse(&hub, &decision)) {
+                None => DECISION,
+                Some(refusal) => {
+                    answer = refusal;
+                    REFUSAL
                 }
-            }
+            },
         };
         answer.headers_mut().insert(HeaderName::from_static(ANSWER_HEADER), HeaderValue::from_static(mark));
         Some(answer)
@@ -197,8 +194,9 @@ impl ServerCore {
     }
 }
 
-/// Restores the client's request. Returns the user of its access token, if the token is valid.
-fn restore(request: &mut Request) -> Option<access_token::User> {
+/// Restores the client's request. Returns the client's address, and the user of its access token, if the token is
+/// valid.
+fn restore(request: &mut Request) -> (Option<SocketAddr>, Option<access_token::User>) {
     let headers = request.headers_mut();
     let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
     let authorization = take(headers, CLIENT_AUTHORIZATION_HEADER);
@@ -213,12 +211,13 @@ fn restore(request: &mut Request) -> Option<access_token::User> {
     if let Some(uri) = uri {
         *request.uri_mut() = uri;
     }
-    request.extensions_mut().insert(ProxyVerified(user.clone().and_then(User::of)));
-    request.extensions_mut().remove::<ConnectInfo<SocketAddr>>();
+    let extensions = request.extensions_mut();
+    extensions.insert(ProxyVerified(user.clone().and_then(User::of)));
+    extensions.remove::<ConnectInfo<SocketAddr>>();
     if let Some(remote) = remote {
-        request.extensions_mut().insert(ConnectInfo(remote));
+        extensions.insert(ConnectInfo(remote));
     }
-    user
+    (remote, user)
 }
 
 fn take(headers: &mut HeaderMap, name: &'static str) -> Option<HeaderValue> {

@@ -1,11 +1,12 @@
 //! Negotiation at the app itself, which redirects each client to a dialled service: the app determines the user, and a
 //! token passes it to the service.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
@@ -60,6 +61,7 @@ pub(super) enum NegotiationRefusal {
 /// Route `POST {hub}/negotiate`: redirects the client to a service.
 pub(super) async fn negotiate(
     State(route): State<NegotiationRoute>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     request: Request,
 ) -> Result<Response, NegotiationRefusal> {
     let path = request.uri().path().strip_suffix(NEGOTIATE_SUFFIX).unwrap_or_default().to_owned();
@@ -67,7 +69,8 @@ pub(super) async fn negotiate(
     let token_user = token_user(&route.core, request.headers());
     let guarded = route.core.hub(&route.hub.name).filter(|hub| hub.has_policies());
     let verified = || token_user.as_ref().ok().cloned().flatten();
-    let applicant = guarded.map(|hub| (Applicant::of_own_port(&request, verified()), hub));
+    let peer = peer.map(|Extension(ConnectInfo(address))| address);
+    let applicant = guarded.map(|hub| (Applicant::of_own_port(peer, &request, verified()), hub));
     let (decision, mut headers) = match route.decision(request, &token_user).await {
         Ok(decided) => decided,
         Err(refusal) => return Ok(refusal),
@@ -108,8 +111,8 @@ impl NegotiationRoute {
         let verified = user.as_ref().ok().cloned().flatten().and_then(User::of);
         request.extensions_mut().insert(ProxyVerified(verified));
         let mut answer = handler.oneshot(request).await.into_response();
-        match answer.extensions_mut().remove::<Negotiation>() {
-            Some(negotiation) => Ok((negotiation.into_decision(), std::mem::take(answer.headers_mut()))),
+        match Negotiation::take(&mut answer) {
+            Some(decision) => Ok((decision, std::mem::take(answer.headers_mut()))),
             None => Err(answer),
         }
     }

@@ -120,11 +120,11 @@ fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> R
 
 async fn negotiate(handler: MethodRouter, request: Request<Body>) -> Result<(Decision, HeaderMap), ConnectError> {
     let Ok(mut answer) = handler.oneshot(request).await;
-    if let Some(negotiation) = answer.extensions_mut().remove::<Negotiation>() {
+    if let Some(decision) = Negotiation::take(&mut answer) {
         let mut headers = std::mem::take(answer.headers_mut());
         headers.remove(CONTENT_TYPE);
         headers.remove(CONTENT_LENGTH);
-        return Ok((negotiation.into_decision(), headers));
+        return Ok((decision, headers));
     }
     let status = answer.status();
     let body = to_bytes(answer.into_body(), BODY_MAX_BYTES).await.unwrap_or_default();

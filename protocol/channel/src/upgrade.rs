@@ -198,7 +198,7 @@ pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
 /// If the sender has none of the keys, the hello is not from the last minutes or was used before, or too many channels
 /// wait for their first record.
 pub fn accept<B>(
-    request: &mut Request<B>,
+    request: &Request<B>,
     keys: &AccessKeys,
     peer_kind: PeerKind,
     hellos: &HelloTable,
@@ -213,16 +213,14 @@ pub fn accept<B>(
         None => respond(keys.channel_secrets(peer_kind), peer_kind, said)?,
     };
     let is_upgrade = text(request.headers(), UPGRADE.as_str()).eq_ignore_ascii_case("websocket");
-    if !is_upgrade || request.extensions().get::<OnUpgrade>().is_none() {
-        return Ok(None);
-    }
+    let upgrade = request.extensions().get::<OnUpgrade>().filter(|_| is_upgrade);
+    let Some(upgrade) = upgrade.cloned() else { return Ok(None) };
     let minute = present_minute();
     if !contents.is_fresh(minute) {
         return Err(HandshakeError::NotFresh);
     }
     let waiting = hellos.enter(said, minute)?;
     let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
-    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else { return Ok(None) };
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     if let (Ok(accept), Ok(hello)) = (HeaderValue::from_str(&accept), HeaderValue::from_str(&hello)) {
@@ -297,8 +295,8 @@ mod tests {
             dials.fetch_add(1, Ordering::Relaxed);
             let (near, far) = duplex(4096);
             let hellos = hellos.clone();
-            let service = service_fn(move |mut request: Request<Incoming>| {
-                let answer = match accept(&mut request, &keys(&[OLD]), PeerKind::NodeAdmin, &hellos) {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = match accept(&request, &keys(&[OLD]), PeerKind::NodeAdmin, &hellos) {
                     Ok(Some(accepted)) if &*accepted.dialled != NODE.name => {
                         Response::builder().status(421).body(Empty::new()).unwrap()
                     }

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::http::{Request, StatusCode};
+use axum::middleware::AddExtension;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use bytes::Bytes;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -21,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 use tracing::{debug, warn};
 
 use super::admin_caller::AdminCaller;
@@ -79,8 +80,8 @@ async fn serve_connection(
     let limit = CurrentStallLimit::default();
     limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
     let (place, guarded) = (Arc::new(place), limit.clone());
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(AdminCaller(Some(peer.ip().to_canonical())));
+    let router = Extension(AdminCaller(Some(peer.ip().to_canonical()))).layer(router);
+    let service = service_fn(|request: Request<Incoming>| {
         place.enter(Phase::Asking);
         let (place, router, limit) = (place.clone(), router.clone(), limit.clone());
         async move {
@@ -141,7 +142,7 @@ impl Drop for AnswerBody {
     }
 }
 
-async fn answer(router: Router, request: Request<Incoming>) -> Response {
+async fn answer(router: AddExtension<Router, AdminCaller>, request: Request<Incoming>) -> Response {
     match timeout(REQUEST_TIMEOUT, router.oneshot(request.map(Body::new))).await {
         Ok(Ok(answer)) => answer,
         Err(_) => (StatusCode::REQUEST_TIMEOUT, LATE).into_response(),

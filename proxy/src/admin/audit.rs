@@ -9,12 +9,12 @@
 //! [`AUDIT_TARGET`], so that programs can write them to a file. Refusals are rate-limited; actions, for which callers
 //! need the token, are not.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -28,7 +28,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::access::Actor;
 use super::admin_caller::AdminCaller;
+use super::admitted_caller::AdmittedCaller;
 use super::api_error::ApiError;
 use super::page_path::PAGE_PATH;
 use crate::config::LogLevels;
@@ -172,30 +174,6 @@ fn is_of_route(path: &str, route: &str) -> bool {
     are_same && segments.next().is_none()
 }
 
-/// Identity of a caller, as far as authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Actor {
-    /// Caller without a valid credential.
-    #[default]
-    Unauthenticated,
-    Token,
-    /// Session of the page, by its number since the node started.
-    Session(u64),
-    /// Another node, authenticated by the access key and acting for its operator.
-    Node,
-}
-
-impl fmt::Display for Actor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unauthenticated => f.write_str("nobody"),
-            Self::Token => f.write_str("admin token"),
-            Self::Session(number) => write!(f, "session {number}"),
-            Self::Node => f.write_str("node of the fleet"),
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct AuditLog(Arc<AuditState>);
 
@@ -241,7 +219,7 @@ impl AuditLog {
 
     fn note(&self, act: Option<OperatorAct>, seen: &SeenRequest, answer: &Response) {
         let state = &*self.0;
-        let actor = answer.extensions().get::<Actor>().copied().unwrap_or_default();
+        let actor = Actor::of(answer);
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
@@ -281,13 +259,18 @@ impl AuditState {
 
 /// Middleware after the guard. If actions must be recorded, it records each before it begins, and refuses it if that
 /// fails. Log-ins, which change nothing, precede the guard.
-pub(super) async fn record_first(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
+pub(super) async fn record_first(
+    State(log): State<AuditLog>,
+    caller: AdminCaller,
+    Extension(AdmittedCaller { actor, .. }): Extension<AdmittedCaller>,
+    request: Request,
+    next: Next,
+) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_logged());
-    let actor = request.extensions().get::<Actor>().copied().unwrap_or_default();
     if let (Some(required), Some(act)) = (log.0.required, act)
         && (actor != Actor::Unauthenticated || log.0.has_room())
     {
-        let seen = SeenRequest::of(&request);
+        let seen = SeenRequest::of(&request, caller);
         let recorded = tokio::task::spawn_blocking(move || {
             required.confirm_audit(&mut || {
                 let (act, from, path) = (act.name(), seen.address(), &seen.path);
@@ -313,9 +296,9 @@ struct SeenRequest {
 
 impl SeenRequest {
     /// Captures a request without its body.
-    fn of(request: &Request) -> Self {
+    fn of(request: &Request, caller: AdminCaller) -> Self {
         Self {
-            caller: AdminCaller::of(request.extensions()),
+            caller,
             has_token: request.headers().contains_key(AUTHORIZATION),
             path: shown_target(request.uri()),
             body: Arc::default(),
@@ -366,13 +349,13 @@ fn short_value(value: Value) -> Value {
 pub(super) struct CallerGone(pub(super) CancellationToken);
 
 /// Middleware that logs each API request and refuses unlisted changes.
-pub(super) async fn record(State(log): State<AuditLog>, request: Request, next: Next) -> Response {
+pub(super) async fn record(State(log): State<AuditLog>, caller: AdminCaller, request: Request, next: Next) -> Response {
     let act = OperatorAct::of(request.method(), request.uri().path());
     if act.is_none() && !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         let text = format!("method {} is not allowed here", request.method());
         return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
     }
-    let seen = SeenRequest::of(&request);
+    let seen = SeenRequest::of(&request, caller);
     let mut request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
     let gone = CallerGone::default();
     request.extensions_mut().insert(gone.clone());
@@ -412,6 +395,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::admin::access::Access;
 
     #[test]
     fn secrets_in_a_query_are_not_shown() {
@@ -588,11 +572,13 @@ mod tests {
         static FULL: RequiredLog = RequiredLog { is_full: true };
         for (log, act) in [(&GOOD, 200), (&FULL, 503)] {
             let log = AuditLog::new(Arc::default(), Some(log));
+            let admitted = AdmittedCaller::new(Access::Read, Actor::Unauthenticated);
             let answer = async || "{\"arguments\":[]}";
             let routes = Router::new()
                 .route("/api/announce", post(answer))
                 .route("/api/groups", get(answer))
-                .layer(from_fn_with_state(log, record_first));
+                .layer(from_fn_with_state(log, record_first))
+                .layer(Extension(admitted));
             assert_eq!(ask(&routes, Method::POST, "/api/announce", None).await, act);
             assert_eq!(ask(&routes, Method::GET, "/api/groups", None).await, 200);
         }

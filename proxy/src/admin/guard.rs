@@ -18,6 +18,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -27,11 +28,12 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 use trunkline_protocol::wire;
 
-use super::access::Access;
+use super::access::{Access, Actor};
 use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
+use super::admitted_caller::AdmittedCaller;
 use super::api_error::ApiError;
-use super::audit::{Actor, CallerGone};
+use super::audit::CallerGone;
 use super::session::{SessionEnd, Sessions};
 use crate::auth::{AdminToken, AdminTokenInForce};
 use crate::config::AdminSettings;
@@ -93,24 +95,20 @@ impl Guard {
 
     /// Fails if the request has no read permission.
     pub(super) async fn access(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<Access, ApiError> {
-        self.access_and_end(headers, caller).await.map(|(access, _)| access)
+        self.admit(headers, caller).await.map(|admitted| admitted.access)
     }
 
-    async fn access_and_end(
-        &self,
-        headers: &HeaderMap,
-        caller: AdminCaller,
-    ) -> Result<(Access, Option<SessionEnd>), ApiError> {
+    async fn admit(&self, headers: &HeaderMap, caller: AdminCaller) -> Result<AdmittedCaller, ApiError> {
         self.check_served()?;
         match (self.credential(headers), &self.0.token) {
-            (Credential::Session(end), _) => Ok((Access::Act, Some(end))),
+            (Credential::Session(end), _) => Ok(AdmittedCaller::of_session(end)),
             (Credential::Token(given), Some(token)) => {
                 self.check_token(given, &[&token.load().token], caller).await?;
-                Ok((Access::Act, None))
+                Ok(AdmittedCaller::new(Access::Act, Actor::Token))
             }
             (Credential::Token(_), None) => Err(unauthorized("this node has no --admin-token, so it accepts no token")),
             (Credential::Nothing, _) if self.0.exposure == Exposure::Loopback && names_this_machine(headers) => {
-                Ok((Access::Read, None))
+                Ok(AdmittedCaller::new(Access::Read, Actor::Unauthenticated))
             }
             (Credential::Nothing, Some(_)) => Err(unauthorized("this needs the admin token, as Authorization: Bearer")),
             (Credential::Nothing, None) => Err(self.foreign_host()),
@@ -175,24 +173,24 @@ impl Guard {
         }
     }
 
-    async fn access_for(
+    async fn admit_for(
         &self,
         method: &Method,
         headers: &HeaderMap,
         caller: AdminCaller,
-    ) -> Result<(Access, Option<SessionEnd>), ApiError> {
-        let (access, end) = self.access_and_end(headers, caller).await?;
+    ) -> Result<AdmittedCaller, ApiError> {
+        let admitted = self.admit(headers, caller).await?;
         if matches!(*method, Method::GET | Method::HEAD) {
-            return Ok((access, end));
+            return Ok(admitted);
         }
-        if access == Access::Read && !self.has_token() {
+        if admitted.access == Access::Read && !self.has_token() {
             let text = "changes are disabled: this node was started without --admin-token";
             return Err(ApiError::new(StatusCode::FORBIDDEN, text));
         }
-        access.to_act()?;
+        admitted.access.to_act()?;
         // Browsers send the cookie with any request from the same site, which includes all ports of the host.
         check_page(headers)?;
-        Ok((access, end))
+        Ok(admitted)
     }
 
     /// Exchanges the admin token for a session cookie. Fails if the token is wrong or not configured, or the request
@@ -228,33 +226,29 @@ impl Guard {
     }
 }
 
-/// Middleware that refuses unauthorized requests and attaches [`Access`], and [`SessionEnd`] for sessions.
-pub(super) async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let caller = AdminCaller::of(request.extensions());
-    let is_node = request.extensions().get::<FromNode>().is_some();
-    let access = match request.extensions().get::<FromNode>() {
+/// Middleware that refuses unauthorized requests and attaches the [`AdmittedCaller`] of others.
+pub(super) async fn check(
+    State(guard): State<Guard>,
+    caller: AdminCaller,
+    from: Option<Extension<FromNode>>,
+    gone: Option<Extension<CallerGone>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let admitted = match from {
         // The other node has authenticated its caller.
-        Some(FromNode) => Ok((Access::Act, None)),
+        Some(_) => Ok(AdmittedCaller::new(Access::Act, Actor::Node)),
         None => {
-            let CallerGone(gone) = request.extensions().get().cloned().unwrap_or_default();
-            let access = guard.access_for(request.method(), request.headers(), caller);
-            gone.run_until_cancelled(access).await.unwrap_or_else(|| Err(unauthorized("the caller has disconnected")))
+            let CallerGone(gone) = gone.map(|Extension(gone)| gone).unwrap_or_default();
+            let admitted = guard.admit_for(request.method(), request.headers(), caller);
+            gone.run_until_cancelled(admitted).await.unwrap_or_else(|| Err(unauthorized("the caller has disconnected")))
         }
     };
-    match access {
-        Ok((access, end)) => {
-            let actor = match (&end, access) {
-                (Some(end), _) => Actor::Session(end.number()),
-                (None, Access::Act) if is_node => Actor::Node,
-                (None, Access::Act) => Actor::Token,
-                (None, Access::Read) => Actor::Unauthenticated,
-            };
-            request.extensions_mut().insert(access);
-            request.extensions_mut().insert(end);
-            request.extensions_mut().insert(actor);
-            let mut answer = next.run(request).await;
-            answer.extensions_mut().insert(actor);
-            answer
+    match admitted {
+        Ok(admitted) => {
+            let actor = admitted.actor;
+            request.extensions_mut().insert(admitted);
+            actor.sign(next.run(request).await)
         }
         Err(error) => error.into_response(),
     }
@@ -341,9 +335,9 @@ mod tests {
         let guard = guard(Exposure::Loopback, Some(TOKEN));
         let local = headers(&[("host", "127.0.0.1:8090")]);
         assert_eq!(guard.access(&local, me()).await.unwrap(), Access::Read);
-        assert_eq!(status(guard.access_for(&Method::POST, &local, me()).await), 401);
+        assert_eq!(status(guard.admit_for(&Method::POST, &local, me()).await), 401);
         let with = headers(&[("host", "localhost"), ("authorization", &bearer_of(TOKEN))]);
-        assert_eq!(guard.access_for(&Method::POST, &with, me()).await.unwrap().0, Access::Act);
+        assert_eq!(guard.admit_for(&Method::POST, &with, me()).await.unwrap().access, Access::Act);
         let wrong = headers(&[("host", "localhost"), ("authorization", &bearer_of("something else"))]);
         assert_eq!(status(guard.access(&wrong, me()).await), 401);
     }
@@ -353,7 +347,7 @@ mod tests {
         let guard = guard(Exposure::Loopback, None);
         let local = headers(&[("host", "[::1]:8090")]);
         assert_eq!(guard.access(&local, me()).await.unwrap(), Access::Read);
-        assert_eq!(status(guard.access_for(&Method::POST, &local, me()).await), 403);
+        assert_eq!(status(guard.admit_for(&Method::POST, &local, me()).await), 403);
         assert_eq!(status(guard.access(&headers(&[("host", "rebound.example:8090")]), me()).await), 403);
         let with = headers(&[("host", "localhost"), ("authorization", &bearer_of(TOKEN))]);
         assert_eq!(status(guard.access(&with, me()).await), 401);
@@ -379,9 +373,12 @@ mod tests {
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
         let pair = cookie.split(';').next().unwrap();
         let with = |origin: &str| headers(&[("host", "proxy-a:8090"), ("origin", origin), ("cookie", pair)]);
-        assert_eq!(guard.access_for(&Method::POST, &with("http://proxy-a:8090"), me()).await.unwrap().0, Access::Act);
+        assert_eq!(
+            guard.admit_for(&Method::POST, &with("http://proxy-a:8090"), me()).await.unwrap().access,
+            Access::Act
+        );
         for other in ["http://proxy-a:3000", "null", "http://evil.example"] {
-            assert_eq!(status(guard.access_for(&Method::POST, &with(other), me()).await), 403, "{other}");
+            assert_eq!(status(guard.admit_for(&Method::POST, &with(other), me()).await), 403, "{other}");
         }
         let forged = headers(&[("host", "proxy-a:8090"), ("cookie", &pair.replace('e', "f"))]);
         assert_eq!(status(guard.access(&forged, me()).await), 401);
@@ -496,7 +493,7 @@ mod tests {
         let cookie = headers(&[("cookie", &cookie)]);
         let with = |token: &AdminToken| headers(&[("authorization", &bearer_of(token.expose()))]);
         in_force.replace(old.clone());
-        let (_, end) = guard.access_and_end(&cookie, me()).await.unwrap();
+        let end = guard.admit(&cookie, me()).await.unwrap().end;
         assert!(guard.access(&with(&old), me()).await.is_ok(), "it is the same one");
         in_force.replace(new.clone());
         timeout(Duration::from_secs(1), end.unwrap().wait()).await.expect("what the session has opened ends");

@@ -6,7 +6,6 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::Extensions;
 use trunkline_channel::HelloTable;
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
@@ -28,12 +27,10 @@ pub(super) fn router(keys: AccessKeys, inside: Router, counters: Arc<AdminCounte
 }
 
 /// Opens a channel for a node that has a matching key. Others get a 404.
-async fn open(State(route): State<NodeChannelRoute>, mut request: Request) -> Response {
+async fn open(State(route): State<NodeChannelRoute>, request: Request) -> Response {
     let NodeChannelRoute { keys, hellos, inside, counters } = route;
-    let mut extensions = Extensions::new();
-    extensions.insert(FromNode);
     let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-    open_channel(&mut request, lock, inside, || Ok(extensions)).unwrap_or_else(|refused| {
+    open_channel(&request, lock, inside, || Ok(FromNode)).unwrap_or_else(|refused| {
         if refused == ChannelRefused::Stranger {
             counters.strangers.increment();
         }

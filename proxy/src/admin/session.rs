@@ -19,8 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::id::random_id;
 
-use super::access::Access;
-use super::audit::Actor;
+use super::access::{Access, Actor};
 use super::page_path::PAGE_PATH;
 use crate::auth::ADMIN_COOKIE;
 
@@ -96,9 +95,7 @@ impl Sessions {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let end = SessionEnd { revoked, expires: Instant::now() + LIFETIME, number };
         open.push(Session { id: id.clone(), end });
-        let mut answer = self.with_cookie(headers, &id, LIFETIME, Access::Act);
-        answer.extensions_mut().insert(Actor::Session(number));
-        answer
+        Actor::Session(number).sign(self.with_cookie(headers, &id, LIFETIME, Access::Act))
     }
 
     pub(super) fn end(&self, headers: &HeaderMap) -> Response {
@@ -111,9 +108,7 @@ impl Sessions {
             }
             !is_meant
         });
-        let mut answer = self.with_cookie(headers, "", Duration::ZERO, Access::Read);
-        answer.extensions_mut().insert(actor);
-        answer
+        actor.sign(self.with_cookie(headers, "", Duration::ZERO, Access::Read))
     }
 
     /// Finds the open session of a request's cookie.

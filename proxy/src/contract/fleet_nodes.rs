@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Extensions, StatusCode};
+use ::http::StatusCode;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -174,11 +174,9 @@ async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: 
         Some(api) => fleet::routes(fleet).merge(api),
         None => fleet::routes(fleet),
     };
-    let open = move |mut request: Request| {
-        let mut extensions = Extensions::new();
-        extensions.insert(FromNode);
+    let open = move |request: Request| {
         let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-        let opened = open_channel(&mut request, lock, inside.clone(), || Ok(extensions));
+        let opened = open_channel(&request, lock, inside.clone(), || Ok(FromNode));
         std::future::ready(opened.unwrap_or_else(|refused| {
             assert_eq!(refused, ChannelRefused::Stranger);
             ::http::Response::builder().status(404).body(Body::empty()).unwrap()
@@ -209,11 +207,11 @@ async fn serve_version(network: MemoryNetwork, address: Address, wire: WireVersi
     let (mut accepted, keys) = (network.listen(&address), settings().keys);
     while let Some(stream) = accepted.recv().await {
         let (keys, inside) = (keys.clone(), inside.clone());
-        let open = move |mut request: Request| {
+        let open = move |request: Request| {
             let hellos = HelloTable::default();
             let lock =
                 ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-            let opened = open_channel(&mut request, lock, inside.clone(), || Ok(Extensions::new()));
+            let opened = open_channel(&request, lock, inside.clone(), || Ok(()));
             std::future::ready(opened.unwrap())
         };
         let service = TowerToHyperService::new(Router::new().route(CHANNEL_PATH, get(open)));

@@ -1,19 +1,18 @@
 //! Accepts channels opened by other nodes and by app servers that dial in.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::middleware::AddExtension;
 use axum::response::Response;
-use http::{Extensions, StatusCode};
-use hyper::body::Incoming;
+use axum::{Extension, Router};
+use http::StatusCode;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tower::ServiceExt;
+use tower::Layer;
 use tracing::{debug, warn};
 use trunkline_channel::{HandshakeError, HelloTable, NOT_FRESH, accept};
 use trunkline_protocol::key::{AccessKeys, PeerKind};
@@ -100,13 +99,13 @@ pub(crate) struct ChannelLock<'a> {
     pub hellos: &'a HelloTable,
 }
 
-/// Opens the requested channel. Requests inside carry the extensions, which are made after the hello was checked. Fails
-/// if the channel is refused.
-pub(crate) fn open_channel(
-    request: &mut Request,
+/// Opens the requested channel. Requests inside carry their source as an extension. It is made after the hello was
+/// checked. Fails if the channel is refused.
+pub(crate) fn open_channel<T: Clone + Send + Sync + 'static>(
+    request: &Request,
     lock: ChannelLock<'_>,
     inside: Router,
-    extensions: impl FnOnce() -> Result<Extensions, ChannelRefused>,
+    source: impl FnOnce() -> Result<T, ChannelRefused>,
 ) -> Result<Response, ChannelRefused> {
     let accepted = match accept(request, lock.keys, lock.peer_kind, lock.hellos) {
         Ok(Some(accepted)) => accepted,
@@ -118,12 +117,12 @@ pub(crate) fn open_channel(
         warn!(dialled = &*accepted.dialled, "channel refused: the dialled name is not a name of this node");
         return Err(refused);
     }
-    let extensions = extensions()?;
+    let inside = Extension(source()?).layer(inside);
     let (response, stream) = accepted.into_parts();
     tokio::spawn(async move {
         // Fails if the peer is gone, or if its hello was a replay.
         if let Ok(stream) = stream.await {
-            serve(stream, inside, extensions).await;
+            serve(stream, inside).await;
         }
     });
     let mut response = response.map(|()| Body::empty());
@@ -132,17 +131,14 @@ pub(crate) fn open_channel(
 }
 
 /// Serves requests inside a channel until it closes or becomes a node link.
-async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, inside: Router, extensions: Extensions) {
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().extend(extensions.clone());
-        let inside = inside.clone();
-        async move { Ok::<_, Infallible>(inside.oneshot(request).await.unwrap_or_else(|never| match never {})) }
-    });
+async fn serve<T: Clone + Send + Sync + 'static>(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    inside: AddExtension<Router, T>,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(inside))
         .with_upgrades();
     if let Err(error) = connection.await {
         debug!(%error, "channel closed in the middle of a request");

@@ -1,10 +1,10 @@
 //! Routes for other nodes inside channels: greeting and node-link upgrade.
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -45,22 +45,21 @@ async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
 }
 
 /// Upgrades to the link of a node that has greeted.
-async fn link(State(fleet): State<Fleet>, mut request: Request) -> Response {
+async fn link(State(fleet): State<Fleet>, upgrade: Option<Extension<OnUpgrade>>, headers: HeaderMap) -> Response {
     let refuse = |status: StatusCode, text: &'static str| (status, text).into_response();
-    let headers = request.headers();
-    if text(headers, INSTANCE_HEADER) != fleet.shared().boot {
+    if text(&headers, INSTANCE_HEADER) != fleet.shared().boot {
         return refuse(StatusCode::CONFLICT, "this is another start of a node");
     }
-    let Some(member) = fleet.members().find(text(headers, BOOT_HEADER)) else {
+    let Some(member) = fleet.members().find(text(&headers, BOOT_HEADER)) else {
         return refuse(StatusCode::GONE, "greet first");
     };
-    let accept = derive_accept_key(text(headers, SEC_WEBSOCKET_KEY.as_str()).as_bytes());
-    let offer = match read_offer(headers) {
+    let accept = derive_accept_key(text(&headers, SEC_WEBSOCKET_KEY.as_str()).as_bytes());
+    let offer = match read_offer(&headers) {
         Ok(Some(offer)) => offer,
         Ok(None) => return refuse(StatusCode::BAD_REQUEST, "node link resumed"),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+    let Some(Extension(upgrade)) = upgrade else {
         return refuse(StatusCode::UPGRADE_REQUIRED, "a node link is a WebSocket");
     };
     let (socket, answer) = match AcceptedSocket::attach(&fleet, &member, &offer).await {

@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use http::Extensions;
 use tracing::warn;
 use trunkline_channel::key_tag;
 use trunkline_protocol::key::{KeyTag, PeerKind};
@@ -43,7 +42,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
                 Duration::ZERO => tokio::task::yield_now().await,
                 wait => tokio::time::sleep(wait).await,
             }
-            let opened = try_key(&endpoint.shared, key, (&mut request, &source), &inside);
+            let opened = try_key(&endpoint.shared, key, (&request, &source), &inside);
             if matches!(opened, Err(ChannelRefused::Stranger)) {
                 let hello = request.headers().get(HELLO_HEADER).and_then(|hello| hello.to_str().ok());
                 throttle.note_wrong(peer, hello.unwrap_or_default(), endpoint.shared.uptime());
@@ -108,7 +107,7 @@ fn may_try_untagged(shared: &Shared, source: &RequestSource) -> bool {
 fn try_key(
     shared: &Shared,
     key: HelloKey,
-    (request, source): (&mut Request, &RequestSource),
+    (request, source): (&Request, &RequestSource),
     inside: &Router,
 ) -> Result<Response, ChannelRefused> {
     let channels = shared.admission.signing_keys.of_channels();
@@ -119,13 +118,13 @@ fn try_key(
             .tagged(tag)
             .map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, (request, source), inside, keys)),
         HelloKey::Untagged => {
-            let mut opened = open_for_node(shared, (&mut *request, source), inside);
+            let mut opened = open_for_node(shared, (request, source), inside);
             let holders = if shared.settings.accepts_dial_in { channels.holders() } else { &[] };
             for keys in holders {
                 if !matches!(opened, Err(ChannelRefused::Stranger)) {
                     break;
                 }
-                opened = open_for_app(shared, (&mut *request, source), inside, keys);
+                opened = open_for_app(shared, (request, source), inside, keys);
             }
             opened
         }
@@ -134,19 +133,19 @@ fn try_key(
 
 fn open_for_node(
     shared: &Shared,
-    (request, source): (&mut Request, &RequestSource),
+    (request, source): (&Request, &RequestSource),
     inside: &Router,
 ) -> Result<Response, ChannelRefused> {
     let hellos = &shared.fleet.client_port_hellos;
     let names = OwnNames::advertised(shared.settings.advertise.as_ref());
     let lock = ChannelLock { keys: &shared.settings.keys, peer_kind: PeerKind::NodeClients, names, hellos };
-    open_channel(request, lock, inside.clone(), || Ok(extensions_inside(source, SourceChannel::Node)))
+    open_channel(request, lock, inside.clone(), || Ok(source_inside(source, SourceChannel::Node)))
 }
 
 /// Opens a channel to an app server that dials in, by the keys of one holder. It counts as a link of the holder.
 fn open_for_app(
     shared: &Shared,
-    (request, source): (&mut Request, &RequestSource),
+    (request, source): (&Request, &RequestSource),
     inside: &Router,
     ChannelKeys { signer, keys, hellos }: &ChannelKeys,
 ) -> Result<Response, ChannelRefused> {
@@ -157,14 +156,11 @@ fn open_for_app(
         let permit = shared.limits.links.take_dialled_in(&shared.admission.share_of(signer), address);
         let permit = permit.inspect_err(|refusal| shared.limits.refusals.count("links", refusal.label()));
         let permit = permit.map_err(ChannelRefused::Full)?.into();
-        Ok(extensions_inside(source, SourceChannel::AppServer(permit)))
+        Ok(source_inside(source, SourceChannel::AppServer(permit)))
     })
 }
 
-/// Extensions of the requests inside a channel that was opened from this source.
-fn extensions_inside(source: &RequestSource, channel: SourceChannel) -> Extensions {
-    let inside = RequestSource { peer: source.peer, is_tls: source.is_tls, channel, ..RequestSource::default() };
-    let mut extensions = Extensions::new();
-    extensions.insert(inside);
-    extensions
+/// Source of the requests inside a channel that was opened from this source.
+fn source_inside(source: &RequestSource, channel: SourceChannel) -> RequestSource {
+    RequestSource { peer: source.peer, is_tls: source.is_tls, channel, ..RequestSource::default() }
 }

@@ -137,7 +137,6 @@ mod tests {
     use axum::Router;
     use axum::extract::Request;
     use axum::routing::get;
-    use http::Extensions;
     use hyper::server::conn::http1;
     use hyper_util::rt::TokioIo;
     use hyper_util::service::TowerToHyperService;
@@ -200,10 +199,10 @@ mod tests {
             let manifest = serde_json::to_string(&manifest).unwrap();
             let inside = Router::new().route(MANIFEST_PATH, get(async move || manifest));
             let (keys, hellos) = (self.keys.clone(), Arc::new(HelloTable::default()));
-            let open = move |mut request: Request| {
+            let open = move |request: Request| {
                 let lock =
                     ChannelLock { keys: &keys, peer_kind: PeerKind::AppServer, names: OwnNames::Any, hellos: &hellos };
-                let opened = open_channel(&mut request, lock, inside.clone(), || Ok(Extensions::new()));
+                let opened = open_channel(&request, lock, inside.clone(), || Ok(()));
                 std::future::ready(opened.unwrap())
             };
             let router = Router::new().route(CHANNEL_PATH, get(open));

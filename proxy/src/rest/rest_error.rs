@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
@@ -214,10 +214,6 @@ impl IntoResponse for RestError {
         let Self { status, code, message, target, mut headers, is_partial } = self;
         headers.insert(ERROR_CODE, HeaderValue::from_static(code));
         let body = json!({ "code": code, "message": message, "target": target, "details": [] });
-        let mut response = (status, headers, Json(body)).into_response();
-        if is_partial {
-            response.extensions_mut().insert(ExecutedInPart);
-        }
-        response
+        (status, headers, is_partial.then_some(Extension(ExecutedInPart)), Json(body)).into_response()
     }
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
 use super::fleet_api::snapshot;
+use crate::admin::admitted_caller::AdmittedCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::QueryParameters;
@@ -27,7 +28,7 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(700);
 
 pub(super) async fn fleet(
     State(context): State<AdminContext>,
-    Extension(end): Extension<Option<SessionEnd>>,
+    Extension(AdmittedCaller { end, .. }): Extension<AdmittedCaller>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let mut parameters = QueryParameters::read(&uri)?;

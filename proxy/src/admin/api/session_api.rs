@@ -7,14 +7,17 @@ use axum::{Extension, Json};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::admin::access::Access;
 use crate::admin::admin_caller::AdminCaller;
+use crate::admin::admitted_caller::AdmittedCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields};
 
-pub(super) async fn session(State(context): State<AdminContext>, Extension(access): Extension<Access>) -> Json<Value> {
-    Json(json!({ "access": access, "canLogIn": context.guard.has_token() }))
+pub(super) async fn session(
+    State(context): State<AdminContext>,
+    Extension(admitted): Extension<AdmittedCaller>,
+) -> Json<Value> {
+    Json(json!({ "access": admitted.access, "canLogIn": context.guard.has_token() }))
 }
 
 pub(super) async fn log_in(

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::client_api::check_id;
 use super::event_api::{event, no_permit, over, too_many};
 use crate::admin::access::Access;
+use crate::admin::admitted_caller::AdmittedCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{NAME_MAX_CHARS, QueryParameters, Scope};
@@ -45,8 +46,7 @@ type WatchStream<L> = BoxStream<'static, Vec<L>>;
 
 pub(super) async fn tap(
     State(context): State<AdminContext>,
-    Extension(access): Extension<Access>,
-    Extension(end): Extension<Option<SessionEnd>>,
+    Extension(AdmittedCaller { access, end, .. }): Extension<AdmittedCaller>,
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
@@ -85,8 +85,7 @@ async fn tap_of_peer(
 
 pub(super) async fn record(
     State(context): State<AdminContext>,
-    Extension(access): Extension<Access>,
-    Extension(end): Extension<Option<SessionEnd>>,
+    Extension(AdmittedCaller { access, end, .. }): Extension<AdmittedCaller>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let choice = recording_choice(&uri)?;
@@ -97,8 +96,7 @@ pub(super) async fn record(
 
 pub(super) async fn trace(
     State(context): State<AdminContext>,
-    Extension(access): Extension<Access>,
-    Extension(end): Extension<Option<SessionEnd>>,
+    Extension(AdmittedCaller { access, end, .. }): Extension<AdmittedCaller>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, ApiError> {
