@@ -1,7 +1,9 @@
 //! Presence events for back ends: `online` and `offline` of users, over one node and a fleet.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytestring::ByteString;
 use serde_json::Value;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -176,6 +178,49 @@ fn over_a_fleet_one_node_reports_each_change_and_a_late_node_repeats_nothing() {
         }
         assert_eq!(sorted(seen(&mut server, LONG).await), all("offline"));
         assert_eq!(seen(&mut server, 2 * LONG).await, [] as [&str; 0]);
+    });
+}
+
+/// Users who are online after these events.
+fn online_after(events: &[String]) -> BTreeSet<&str> {
+    let mut online = BTreeSet::new();
+    for (event, user) in events.iter().filter_map(|event| event.split_once(' ')) {
+        if event == "online" {
+            online.insert(user)
+        } else {
+            online.remove(user)
+        };
+    }
+    online
+}
+
+#[test]
+fn users_of_a_node_that_returns_after_a_split_or_a_pause_are_online_again() {
+    run(async {
+        let network = MemoryNetwork::default();
+        let mut server = WebhookServer::listen(&network, APP);
+        let (one, two) = (node(&network, 1).await, node(&network, 2).await);
+        let nodes = [one.0, two.0];
+        linked(&nodes).await;
+        let mut tabs = Vec::new();
+        for number in 0..20 {
+            tabs.push(enter(&nodes[number % 2].fixture, &format!("user-{number}")).await);
+        }
+        let mut events = seen(&mut server, LONG).await;
+        assert_eq!(online_after(&events).len(), 20, "{events:?}");
+        // Only this node has lost the other one.
+        let lone = &nodes[1].fixture.shared;
+        let now = Instant::now();
+        lone.webhooks.presence().unwrap().table().keep_nodes(&[ByteString::from(&*lone.boot)], now);
+        events.extend(seen(&mut server, LONG).await);
+        assert_eq!(online_after(&events).len(), 20, "after a pause: {events:?}");
+        nodes.iter().for_each(|node| node.cut(true));
+        events.extend(seen(&mut server, 2 * LONG).await);
+        assert!(events.iter().any(|event| event.starts_with("offline")), "{events:?}");
+        nodes.iter().for_each(|node| node.cut(false));
+        linked(&nodes).await;
+        events.extend(seen(&mut server, 2 * LONG).await);
+        assert_eq!(online_after(&events).len(), 20, "after a split: {events:?}");
     });
 }
 

@@ -33,6 +33,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time until a node without presence gets the batch again.
 const ABSENT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Time after which a node without news gets an empty batch, in case it has removed this node and its users.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Timeout for the answer to a batch.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -50,10 +53,14 @@ struct LogReader {
     serial: u64,
     /// Received position; `None` before the first batch.
     received: Option<u64>,
+    /// Position to which the log was evicted when the reader's series of batches began.
+    evicted: u64,
     /// Users up to this position were there before the reader.
     known_until: u64,
     is_sending: bool,
     not_before: Instant,
+    /// Time of the next batch if there is no news.
+    check_at: Instant,
 }
 
 enum KeeperOutcome {
@@ -67,6 +74,7 @@ struct SentBatch {
     /// Serial of the reader.
     serial: u64,
     until: u64,
+    evicted: u64,
     /// `None` without an answer.
     status: Option<StatusCode>,
 }
@@ -81,6 +89,8 @@ struct PresenceKeeper<'a> {
     next_serial: u64,
     /// Position of the own table in the log.
     applied: u64,
+    /// Position to which the log was evicted when that series began.
+    evicted: u64,
     /// Nodes among which the owners of changes are chosen, each list for the changes after its position.
     views: VecDeque<(u64, Vec<ByteString>)>,
     reports: usize,
@@ -99,6 +109,7 @@ pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fle
         readers: HashMap::new(),
         next_serial: 0,
         applied: 0,
+        evicted: 0,
         views: VecDeque::from([(0, Vec::new())]),
         reports: 0,
         under_way: FuturesUnordered::new(),
@@ -130,9 +141,11 @@ impl PresenceKeeper<'_> {
                 member: member.clone(),
                 serial,
                 received,
+                evicted: 0,
                 known_until,
                 is_sending,
                 not_before,
+                check_at: now,
             });
             self.next_serial += 1;
         }
@@ -181,28 +194,32 @@ impl PresenceKeeper<'_> {
     fn apply_own(&mut self, now: Instant) {
         let version = self.presence.log().version();
         while self.applied < version {
-            let batch = self.batch(self.applied, version, false);
+            let (batch, evicted) = self.batch((self.applied, version), self.evicted, false);
             let until = batch.until;
+            self.evicted = evicted;
             self.applied = if self.presence.table().apply(batch, now).is_ok() { until } else { 0 };
         }
     }
 
-    /// Batch of the log up to a position, with the owner of each change.
-    fn batch(&self, since: u64, to: u64, is_known: bool) -> UserBatch {
-        let batch = self.presence.log().batch(since, to);
-        let (since, until) = (batch.since, batch.until);
+    /// Batch of the log between two positions, with the owner of each change, and the evicted position of its series.
+    fn batch(&self, (since, to): (u64, u64), evicted: u64, is_known: bool) -> (UserBatch, u64) {
+        let batch = self.presence.log().batch(since, to, evicted);
+        let (since, until, evicted) = (batch.since, batch.until, batch.evicted);
         let change = |change: LoggedChange| {
             let owner = self.owner(&change);
             UserChange { user: change.user, is_here: change.is_here, owner }
         };
         let changes = batch.changes.into_iter().map(change).collect();
-        UserBatch { boot: self.me.clone(), since, until, is_known, is_whole: until >= to, changes }
+        (UserBatch { boot: self.me.clone(), since, until, is_known, is_whole: until >= to, changes }, evicted)
     }
 
     /// Sends each node its next batch, one at a time.
     fn send_batches(&mut self, now: Instant) {
         let version = self.presence.log().version();
-        let is_behind = |reader: &LogReader| reader.received.is_none_or(|received| received < version);
+        let is_behind = |reader: &LogReader| {
+            let is_unchecked = |received| received > 0 && reader.check_at <= now;
+            reader.received.is_none_or(|received| received < version || is_unchecked(received))
+        };
         let behind = self
             .readers
             .iter()
@@ -211,7 +228,9 @@ impl PresenceKeeper<'_> {
         for (boot, received, known_until) in behind {
             let since = received.unwrap_or_default();
             let is_known = received.is_none() || since < known_until;
-            let batch = self.batch(since, if is_known { known_until } else { version }, is_known);
+            let evicted = self.readers.get(&boot).map_or(0, |reader| reader.evicted);
+            let to = if is_known { known_until } else { version };
+            let (batch, evicted) = self.batch((since, to), evicted, is_known);
             let until = batch.until;
             let Some(reader) = self.readers.get_mut(&boot) else { continue };
             reader.is_sending = true;
@@ -222,7 +241,7 @@ impl PresenceKeeper<'_> {
                 let request = PeerRequest::post(PRESENCE_PATH, body);
                 let answers = fleet.request(vec![member], &request, BATCH_TIMEOUT).await;
                 let status = answers.into_iter().find_map(|(_, answer)| Some(answer.ok()?.status));
-                KeeperOutcome::Sent(SentBatch { boot, serial, until, status })
+                KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status })
             }));
         }
     }
@@ -252,13 +271,14 @@ impl PresenceKeeper<'_> {
                 self.reports -= 1;
                 self.presence.table().done(report, is_accepted, Instant::now());
             }
-            KeeperOutcome::Sent(SentBatch { boot, serial, until, status }) => {
+            KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status }) => {
                 let reader = self.readers.get_mut(&boot).filter(|reader| reader.serial == serial);
                 let Some(reader) = reader else { return };
                 reader.is_sending = false;
                 let retry = match status {
                     Some(StatusCode::OK) => {
-                        reader.received = Some(until);
+                        (reader.received, reader.evicted) = (Some(until), evicted);
+                        reader.check_at = Instant::now() + CHECK_INTERVAL;
                         return;
                     }
                     // The node has missed a batch, or had removed this node: it gets all users again.

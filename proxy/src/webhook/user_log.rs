@@ -54,6 +54,8 @@ struct LoggedUser {
 pub(crate) struct LogBatch {
     pub(crate) since: u64,
     pub(crate) until: u64,
+    /// Position to which the log was evicted when the first batch of the series was read.
+    pub(crate) evicted: u64,
     pub(crate) changes: Vec<LoggedChange>,
 }
 
@@ -114,12 +116,14 @@ impl UserLog {
         self.state().version
     }
 
-    /// First changes after this position, up to another; from the start if the log does not reach back so far.
+    /// First changes after this position, up to another; from the start if departures after it were evicted since the
+    /// first batch of the series. Departures evicted before are no loss, because that batch begins with all users.
     #[must_use]
-    pub(crate) fn batch(&self, since: u64, to: u64) -> LogBatch {
+    pub(crate) fn batch(&self, since: u64, to: u64, evicted: u64) -> LogBatch {
         let state = self.state();
-        let since = if since < state.begins { 0 } else { since };
-        let (mut bytes, mut batch) = (0, LogBatch { since, until: since, changes: Vec::new() });
+        let since = if since < state.begins && evicted < state.begins { 0 } else { since };
+        let evicted = if since == 0 { state.begins } else { evicted };
+        let (mut bytes, mut batch) = (0, LogBatch { since, until: since, evicted, changes: Vec::new() });
         if to <= since {
             return batch;
         }
@@ -173,7 +177,7 @@ mod tests {
     }
 
     fn seen(log: &UserLog, since: u64) -> (Vec<(String, bool)>, u64) {
-        let batch = log.batch(since, log.version());
+        let batch = log.batch(since, log.version(), 0);
         (batch.changes.iter().map(|change| (change.user.user.to_string(), change.is_here)).collect(), batch.until)
     }
 
@@ -189,7 +193,7 @@ mod tests {
         assert_eq!(seen(&log, 2), (vec![("ann".into(), false), ("ben".into(), false)], 4));
         log.prune(3);
         assert_eq!(seen(&log, 3), (vec![("ben".into(), false)], 4));
-        assert_eq!(log.batch(2, 4).since, 0, "the end of ann is missing, so the reader starts again");
+        assert_eq!(log.batch(2, 4, 0).since, 0, "the end of ann is missing, so the reader starts again");
         let again = log.enter(user("ben"));
         log.prune(5);
         assert_eq!(seen(&log, 0), (vec![("ben".into(), true)], 5));
@@ -204,13 +208,32 @@ mod tests {
             drop(log.enter(user(&number.to_string())));
         }
         assert!(log.state().users.len() <= GONE_MAX + 2, "{}", log.state().users.len());
-        let first = log.batch(1, log.version());
+        let first = log.batch(1, log.version(), 0);
         assert_eq!((first.since, &first.changes[0].user), (0, &user("stays")));
         let mut since = first.until;
         while since < log.version() {
-            let next = log.batch(since, log.version());
+            let next = log.batch(since, log.version(), first.evicted);
             assert_eq!(next.since, since);
             since = next.until;
         }
+    }
+
+    #[test]
+    fn a_new_reader_reads_many_users_to_the_end_although_departures_were_evicted() {
+        let log = Arc::new(UserLog::default());
+        let _stays: Vec<_> = (0..3000).map(|number| log.enter(user(&number.to_string()))).collect();
+        drop(log.enter(user("leaves")));
+        log.prune(log.version());
+        let (to, mut since, mut evicted, mut read) = (log.version(), 0, 0, 0);
+        for _ in 0..9 {
+            let batch = log.batch(since, to, evicted);
+            assert_eq!(batch.since, since, "the series goes on");
+            (since, evicted, read) = (batch.until, batch.evicted, read + batch.changes.len());
+        }
+        assert_eq!((since, read), (to, 3000));
+        // A departure that the reader has missed.
+        drop(log.enter(user("leaves")));
+        log.prune(log.version());
+        assert_eq!(log.batch(since, log.version(), evicted).since, 0);
     }
 }

@@ -140,14 +140,18 @@ impl UserTable {
             source.stale.remove(&change.user);
         }
         let stale = if batch.is_whole { std::mem::take(&mut source.stale) } else { HashSet::new() };
-        let is_known = batch.is_known && !self.lost.contains(&boot);
+        let was_lost = self.lost.contains(&boot);
+        let is_known = batch.is_known && !was_lost;
         for UserChange { user, is_here, owner } in batch.changes {
+            // This node has reported the loss, which the sender does not know.
+            let owner = if was_lost { self.me.clone() } else { owner };
             self.change(user, (&boot, is_here), (Some(owner), is_known), now);
         }
         for user in stale {
             self.change(user, (&boot, false), (None, false), now);
         }
-        if batch.is_whole {
+        // After known users others may follow, who were lost, too.
+        if batch.is_whole && !batch.is_known {
             self.lost.retain(|lost| *lost != boot);
         }
         Ok(())
@@ -420,7 +424,7 @@ mod tests {
             until,
             is_known,
             is_whole: true,
-            changes: vec![UserChange { user: ann(), is_here: true, owner: "b".into() }],
+            changes: vec![UserChange { user: ann(), is_here: true, owner: "a".into() }],
         };
         assert_eq!(b.table.apply(all(3, 4, false), now), Err(MissingBatch));
         b.table.apply(all(0, 4, true), now).unwrap();
@@ -428,7 +432,10 @@ mod tests {
         b.table.keep_nodes(&boots(&["b"]), after(now, 10.0));
         assert_eq!(b.sent(&["b"], after(now, 15.1)), [false]);
         b.table.apply(all(0, 4, true), after(now, 20.0)).unwrap();
-        assert_eq!(b.sent(&["a", "b"], after(now, 20.2)), [true], "after a split");
+        assert_eq!(b.sent(&["a", "b"], after(now, 20.2)), [true], "after a split, whoever is named");
+        assert_eq!(b.table.lost.len(), 1, "users from after this node may follow");
+        b.table.apply(all(4, 4, false), after(now, 21.0)).unwrap();
+        assert_eq!(b.table.lost.len(), 0);
         // The node starts again with all users, without her.
         let none = UserBatch { changes: Vec::new(), ..all(0, 9, true) };
         b.table.apply(none, after(now, 30.0)).unwrap();
