@@ -209,9 +209,9 @@ fn users_of_a_node_that_returns_after_a_split_or_a_pause_are_online_again() {
         let mut events = seen(&mut server, LONG).await;
         assert_eq!(online_after(&events).len(), 20, "{events:?}");
         // Only this node has lost the other one.
-        let lone = &nodes[1].fixture.shared;
+        let lone = &nodes[1].fixture;
         let now = Instant::now();
-        lone.webhooks.presence().unwrap().table().keep_nodes(&[ByteString::from(&*lone.boot)], now);
+        lone.webhooks.presence().unwrap().table().keep_nodes(&[ByteString::from(&*lone.shared.boot)], now);
         events.extend(seen(&mut server, LONG).await);
         assert_eq!(online_after(&events).len(), 20, "after a pause: {events:?}");
         nodes.iter().for_each(|node| node.cut(true));
