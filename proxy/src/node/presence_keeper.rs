@@ -42,8 +42,8 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of lists of nodes. Older changes take owners from the oldest list.
 const VIEWS_MAX: usize = 64;
 
-/// Maximum number of events about users in progress, beside the limits of all webhook requests.
-const REPORTS_MAX: usize = 64;
+/// Maximum number of events about users in progress, of all hubs, beside the limits of all webhook requests.
+const REPORTS_MAX: usize = 4_096;
 
 /// Reader of this node's log.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ struct LogReader {
     /// Users up to this position were there before the reader.
     known_until: u64,
     is_sending: bool,
+    /// The node has no presence, as it last answered. Nothing is kept for it.
+    is_absent: bool,
     not_before: Instant,
     /// Time of the next batch if there is no news.
     check_at: Instant,
@@ -144,13 +146,15 @@ impl PresenceKeeper<'_> {
                 evicted: 0,
                 known_until,
                 is_sending,
+                is_absent: false,
                 not_before,
                 check_at: now,
             });
             self.next_serial += 1;
         }
         let live = self.live();
-        let least = self.readers.values().map(|reader| reader.received.unwrap_or_default()).min();
+        let readers = self.readers.values().filter(|reader| !reader.is_absent);
+        let least = readers.map(|reader| reader.received.unwrap_or_default()).min();
         let least = least.unwrap_or(self.applied).min(self.applied);
         self.note_view(&live, least);
         self.presence.log().prune(least);
@@ -253,7 +257,10 @@ impl PresenceKeeper<'_> {
             (table.take_due(live, room, now), table.take_ignored())
         };
         if ignored > 0 && self.shared.limits.may_log(self.shared.uptime()) {
-            warn!(ignored, "the table of users for --webhook-presence is full: no events for further users");
+            warn!(
+                ignored,
+                "no events for further users: the table for --webhook-presence is full, or their ids are too long"
+            );
         }
         self.reports += due.len();
         for report in due {
@@ -275,6 +282,7 @@ impl PresenceKeeper<'_> {
                 let reader = self.readers.get_mut(&boot).filter(|reader| reader.serial == serial);
                 let Some(reader) = reader else { return };
                 reader.is_sending = false;
+                reader.is_absent = status == Some(StatusCode::NOT_FOUND);
                 let retry = match status {
                     Some(StatusCode::OK) => {
                         (reader.received, reader.evicted) = (Some(until), evicted);

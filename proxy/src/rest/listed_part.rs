@@ -23,6 +23,9 @@ pub(crate) const PART_PATH: &str = "/api/rest/part";
 /// Maximum bytes of names of a part. Escaped in JSON, they fit into the answer of a node.
 const PART_MAX_BYTES: usize = 128 * 1024;
 
+/// Maximum number of connections between two checks of the bytes.
+const STEP_MAX: usize = 64;
+
 /// Number of names from which counts are estimates, from the lowest hashes of names.
 const EXACT_MAX: usize = 16_384;
 
@@ -195,7 +198,7 @@ async fn connections(
         if listed.len() >= most || bytes >= PART_MAX_BYTES {
             return Some((listed, Some((at, slot))));
         }
-        let (which, room) = (which.clone(), most - listed.len());
+        let (which, room) = (which.clone(), (most - listed.len()).min(STEP_MAX));
         let (rows, next) = shard.inspect(move |state| state.inspector().ids(&which, slot, room)).await?;
         bytes += rows.iter().map(|(id, user)| id.len() + user.as_deref().map_or(0, str::len)).sum::<usize>();
         listed.extend(rows);

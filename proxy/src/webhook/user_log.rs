@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 /// users again.
 const GONE_MAX: usize = 65_536;
 
+/// Maximum bytes of users without connections in the log.
+const GONE_MAX_BYTES: usize = 16 * 1024 * 1024;
+
 /// Maximum bytes of users in one batch, unless the first alone is larger.
 const BATCH_MAX_BYTES: usize = 64 * 1024;
 
@@ -40,6 +43,8 @@ struct LogState {
     by_version: BTreeMap<u64, HubUser>,
     /// Versions of users without connections.
     gone: BTreeSet<u64>,
+    /// Bytes of these users.
+    gone_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -75,6 +80,12 @@ pub(super) struct UserStay {
     user: HubUser,
 }
 
+impl HubUser {
+    fn bytes(&self) -> usize {
+        self.hub.len() + self.user.len() + OVERHEAD_BYTES
+    }
+}
+
 impl UserLog {
     pub(super) fn enter(self: &Arc<Self>, user: HubUser) -> UserStay {
         self.change(&user, |connections| connections + 1);
@@ -83,7 +94,7 @@ impl UserLog {
 
     fn change(&self, user: &HubUser, change: impl FnOnce(usize) -> usize) {
         let mut state = self.state();
-        let LogState { version, users, by_version, gone, .. } = &mut *state;
+        let LogState { version, users, by_version, gone, gone_bytes, .. } = &mut *state;
         let logged = users.entry(user.clone()).or_default();
         let before = logged.connections;
         logged.connections = change(before);
@@ -91,16 +102,18 @@ impl UserLog {
             return;
         }
         by_version.remove(&logged.version);
-        gone.remove(&logged.version);
+        if gone.remove(&logged.version) {
+            *gone_bytes -= user.bytes();
+        }
         *version += 1;
         logged.version = *version;
         by_version.insert(*version, user.clone());
         if logged.connections == 0 {
             gone.insert(*version);
+            *gone_bytes += user.bytes();
         }
-        if gone.len() > GONE_MAX {
-            let oldest = gone.iter().nth(GONE_MAX / 2).copied();
-            oldest.into_iter().for_each(|until| state.evict(until));
+        if gone.len() > GONE_MAX || *gone_bytes > GONE_MAX_BYTES {
+            state.evict_half();
         }
         drop(state);
         self.changed.notify_one();
@@ -128,7 +141,7 @@ impl UserLog {
             return batch;
         }
         for (version, user) in state.by_version.range(since.saturating_add(1)..=to) {
-            bytes += user.hub.len() + user.user.len() + OVERHEAD_BYTES;
+            bytes += user.bytes();
             if bytes > BATCH_MAX_BYTES && !batch.changes.is_empty() {
                 return batch;
             }
@@ -151,11 +164,19 @@ impl UserLog {
 }
 
 impl LogState {
+    fn evict_half(&mut self) {
+        while self.gone.len() > GONE_MAX / 2 || self.gone_bytes > GONE_MAX_BYTES / 2 {
+            let Some(oldest) = self.gone.first().copied() else { return };
+            self.evict(oldest);
+        }
+    }
+
     fn evict(&mut self, until: u64) {
         while let Some(version) = self.gone.first().copied().filter(|version| *version <= until) {
             self.gone.remove(&version);
             self.begins = version;
             if let Some(user) = self.by_version.remove(&version) {
+                self.gone_bytes -= user.bytes();
                 self.users.remove(&user);
             }
         }
@@ -208,6 +229,9 @@ mod tests {
             drop(log.enter(user(&number.to_string())));
         }
         assert!(log.state().users.len() <= GONE_MAX + 2, "{}", log.state().users.len());
+        let long = user(&"x".repeat(GONE_MAX_BYTES / 2));
+        (0..3).for_each(|_| drop(log.enter(HubUser { hub: log.version().to_string().into(), ..long.clone() })));
+        assert!(log.state().gone_bytes <= GONE_MAX_BYTES);
         let first = log.batch(1, log.version(), 0);
         assert_eq!((first.since, &first.changes[0].user), (0, &user("stays")));
         let mut since = first.until;

@@ -34,6 +34,9 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 /// Maximum number of lost nodes whose users are news if the node comes back.
 const LOST_MAX: usize = 1_024;
 
+/// Maximum number of events in progress per hub, so that a back end that does not answer delays only its own events.
+const HUB_REPORTS_MAX: usize = 32;
+
 /// Maximum number of users in the table. Further ones are ignored and counted.
 const USERS_MAX: usize = 4 * 1024 * 1024;
 
@@ -76,9 +79,19 @@ pub(crate) struct UserTable {
     sources: HashMap<ByteString, UserSource>,
     users: HashMap<HubUser, UserEntry>,
     due: BTreeSet<(Instant, HubUser)>,
+    /// Number of reports in progress of each hub, and its due users who wait for one of them to end.
+    hubs: HashMap<ByteString, HubReports>,
+    /// No node may report, so this one is the last to stop.
+    is_last: bool,
     /// Lost nodes, the oldest first.
     lost: VecDeque<ByteString>,
     ignored: u64,
+}
+
+#[derive(Debug, Default)]
+struct HubReports {
+    running: usize,
+    waiting: VecDeque<HubUser>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +113,8 @@ struct UserEntry {
     changed: Option<(Instant, ByteString)>,
     /// A report of this node is in progress.
     is_running: bool,
+    /// The user waits for a report of the hub to end.
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -120,6 +135,8 @@ impl UserTable {
             sources: HashMap::new(),
             users: HashMap::new(),
             due: BTreeSet::new(),
+            hubs: HashMap::new(),
+            is_last: false,
             lost: VecDeque::new(),
             ignored: 0,
         }
@@ -181,7 +198,8 @@ impl UserTable {
         }
         entry.changed = owner.clone().map(|owner| (now, owner)).or(entry.changed.take());
         let is_here = entry.is_here();
-        let due = now + if is_here { ONLINE_DELAY } else { self.grace };
+        let delay = if is_here { ONLINE_DELAY } else { self.grace };
+        let due = if self.is_last { now } else { now + delay };
         match &mut entry.pending {
             // Not before the grace of a user who has left meanwhile.
             Some(pending) if pending.is_doubtful => {
@@ -239,34 +257,65 @@ impl UserTable {
     /// Takes at most this many due reports of this node. `live` are the nodes that may report; without any, this node
     /// is the last one, and reports immediately.
     pub(crate) fn take_due(&mut self, live: &[ByteString], room: usize, now: Instant) -> Vec<UserReport> {
+        if live.is_empty() && !self.is_last {
+            self.hurry(now);
+        }
+        self.is_last = live.is_empty();
         let mut reports = Vec::new();
-        while reports.len() < room {
-            let Some((at, user)) = self.due.first().cloned() else { break };
-            if at > now && !live.is_empty() {
-                break;
+        let waiting = self.hubs.iter().filter(|(_, hub)| !hub.waiting.is_empty());
+        for hub in waiting.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            while reports.len() < room {
+                let freed = self.hubs.get_mut(&hub).filter(|hub| hub.running < HUB_REPORTS_MAX);
+                let Some(user) = freed.and_then(|hub| hub.waiting.pop_front()) else { break };
+                if let Some(entry) = self.users.get_mut(&user) {
+                    entry.is_waiting = false;
+                    reports.extend(self.report(user, live, now));
+                }
             }
+        }
+        while reports.len() < room {
+            let Some((_, user)) = self.due.first().filter(|(at, _)| *at <= now).cloned() else { break };
             self.due.pop_first();
             reports.extend(self.report(user, live, now));
         }
         reports
     }
 
+    /// Makes all changes due, but not what is repeated.
+    fn hurry(&mut self, now: Instant) {
+        for (user, entry) in &mut self.users {
+            if let Some(pending) = entry.pending.as_mut().filter(|pending| !pending.is_doubtful) {
+                pending.due = pending.due.min(now);
+                self.due.insert((pending.due, user.clone()));
+            }
+        }
+    }
+
     fn report(&mut self, user: HubUser, live: &[ByteString], now: Instant) -> Option<UserReport> {
         let entry = self.users.get_mut(&user)?;
         let Some(pending) = &entry.pending else {
             let is_remembered = entry.changed.as_ref().is_some_and(|(at, _)| *at + REMEMBERED_FOR > now);
-            if !(entry.is_here() || entry.is_running || is_remembered) {
+            if !(entry.is_here() || entry.is_running || entry.is_waiting || is_remembered) {
                 self.users.remove(&user);
             }
             return None;
         };
         // A later record of the queue is about this report, or it is taken up again when the current one is done.
-        if entry.is_running || (pending.due > now && !live.is_empty()) {
+        if entry.is_running || entry.is_waiting || pending.due > now {
             return None;
         }
         let named = pending.owner.clone().filter(|owner| live.contains(owner));
         let chosen = || presence_owner(live, &user.user).and_then(|owner| live.get(owner)).cloned();
         let owner = named.or_else(chosen).unwrap_or_else(|| self.me.clone());
+        if owner == self.me {
+            let hub = self.hubs.entry(user.hub.clone()).or_default();
+            if hub.running >= HUB_REPORTS_MAX {
+                entry.is_waiting = true;
+                hub.waiting.push_back(user);
+                return None;
+            }
+            hub.running += 1;
+        }
         (entry.pending, entry.is_reported) = (None, entry.is_here());
         let (is_online, is_mine) = (entry.is_here(), owner == self.me);
         (entry.is_running, entry.changed) = (is_mine, Some((now, owner)));
@@ -276,17 +325,31 @@ impl UserTable {
 
     /// Ends a report. One that was not accepted is repeated later, with the state at that time.
     pub(crate) fn done(&mut self, report: UserReport, is_accepted: bool, now: Instant) {
+        if let Some(hub) = self.hubs.get_mut(&report.user.hub) {
+            hub.running = hub.running.saturating_sub(1);
+            if hub.running == 0 && hub.waiting.is_empty() {
+                self.hubs.remove(&report.user.hub);
+            }
+        }
         let Some(entry) = self.users.get_mut(&report.user) else { return };
         entry.is_running = false;
         if !is_accepted {
-            let (due, owner) = (now + RETRY_INTERVAL, Some(self.me.clone()));
+            let (retry, owner) = (now + RETRY_INTERVAL, Some(self.me.clone()));
+            // Not before the grace of a user who has left meanwhile.
+            let left = entry.pending.as_ref().filter(|_| !entry.is_here());
+            let due = left.map_or(retry, |pending| pending.due.max(retry));
             entry.pending = Some(PendingReport { due, owner, is_doubtful: true });
         }
         let due = entry.pending.as_ref().map_or(now + REMEMBERED_FOR, |pending| pending.due);
         self.due.insert((due, report.user));
     }
 
-    /// Number of users who were not followed because the table was full.
+    /// Counts a user who is not followed.
+    pub(crate) fn ignore(&mut self) {
+        self.ignored += 1;
+    }
+
+    /// Number of users who were not followed because the table was full, or their ids too long.
     pub(crate) fn take_ignored(&mut self) -> u64 {
         std::mem::take(&mut self.ignored)
     }
@@ -463,11 +526,52 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_user_who_leaves_while_online_is_refused_has_the_whole_grace() {
+        let (mut a, now) = (Node::new("a"), Instant::now());
+        a.table.grace = Duration::from_secs(60);
+        a.take("a", true, "a", now);
+        let online = a.table.take_due(&boots(&["a"]), 9, after(now, 0.2)).remove(0);
+        a.take("a", false, "a", after(now, 1.0));
+        a.table.done(online, false, after(now, 2.0));
+        assert_eq!(a.sent(&["a"], after(now, 60.9)), NONE);
+        assert_eq!(a.sent(&["a"], after(now, 61.1)), [false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hub_whose_back_end_does_not_answer_does_not_delay_the_events_of_others() {
+        let (mut a, now) = (UserTable::new("a".into(), GRACE), Instant::now());
+        let users = |hub: &'static str, count: usize| {
+            let user = move |number: usize| HubUser { hub: hub.into(), user: number.to_string().into() };
+            (0..count).map(move |number| UserChange { user: user(number), is_here: true, owner: "a".into() })
+        };
+        let changes = users("app-1", 1000).chain(users("app-2", 10)).collect();
+        let (since, until, is_known, is_whole) = (0, 1, false, true);
+        a.apply(UserBatch { boot: "a".into(), since, until, is_known, is_whole, changes }, now).unwrap();
+        let live = boots(&["a"]);
+        let taken = a.take_due(&live, 64, after(now, 0.2));
+        let of = |hub: &str, taken: &[UserReport]| taken.iter().filter(|report| report.user.hub == hub).count();
+        assert_eq!((of("app-1", &taken), of("app-2", &taken)), (HUB_REPORTS_MAX, 10));
+        assert_eq!(a.take_due(&live, 64, after(now, 0.3)), [] as [UserReport; 0]);
+        let mut running: VecDeque<_> = taken.into();
+        let mut accepted = 0;
+        while let Some(report) = running.pop_front() {
+            a.done(report, true, after(now, 1.0));
+            accepted += 1;
+            running.extend(a.take_due(&live, 64, after(now, 1.0)));
+        }
+        assert_eq!((accepted, a.is_busy(), a.hubs.len()), (1010, false, 0), "the others have waited");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_last_node_reports_immediately_when_it_stops() {
         let (mut a, now) = (Node::new("a"), Instant::now());
         a.take("a", true, "a", now);
         assert_eq!(a.sent(&["a"], after(now, 0.2)), [true]);
         a.take("a", false, "a", after(now, 1.0));
-        assert_eq!(a.sent(&[], after(now, 1.0)), [false]);
+        let offline = a.table.take_due(&[], 9, after(now, 1.0)).remove(0);
+        assert!(!offline.is_online);
+        a.table.done(offline, false, after(now, 1.0));
+        assert_eq!(a.sent(&[], after(now, 1.1)), NONE, "what was refused is repeated later");
+        assert_eq!(a.sent(&[], after(now, 11.0)), [false]);
     }
 }

@@ -57,6 +57,9 @@ pub(super) enum WebhookFailure {
     Fault,
 }
 
+/// Maximum length of a user id with events about the user, as in REST.
+const USER_MAX_CHARS: usize = 1024;
+
 /// Number of refusals in a row after which they are about the signature and not about clients.
 const REFUSALS_MIN: u32 = 3;
 
@@ -159,7 +162,12 @@ impl WebhookHub {
     #[must_use]
     pub(super) fn enter(&self, user: Option<&str>) -> Option<UserStay> {
         let presence = self.terms.presence.as_ref()?;
-        let (hub, user) = (self.name.as_str().into(), user?.into());
+        let user = user?;
+        if user.chars().count() > USER_MAX_CHARS {
+            presence.table().ignore();
+            return None;
+        }
+        let (hub, user) = (self.name.as_str().into(), user.into());
         Some(presence.log().enter(HubUser { hub, user }))
     }
 
