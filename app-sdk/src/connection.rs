@@ -7,7 +7,6 @@ mod belongings;
 mod call_state;
 mod call_table;
 mod client_gate;
-mod client_window;
 mod connect_request;
 mod connection_close;
 mod flow_control;
@@ -19,6 +18,7 @@ mod message_trace;
 mod reassignment;
 mod run_queue;
 mod upload_table;
+mod window_line;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -36,7 +36,6 @@ use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
 pub(crate) use client_gate::{NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, repeat_mark, room, try_room};
-pub(crate) use client_window::ClientWindow;
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connect_request::{ConnectRequest, forwarded_for};
@@ -50,6 +49,7 @@ pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use run_queue::{RunQueue, TIME_SLICE};
 pub(crate) use trunkline_protocol::id::short;
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
+pub(crate) use window_line::ClientWindow;
 
 #[derive(Debug)]
 pub(crate) struct Connection {

@@ -13,6 +13,7 @@
 mod ack_tracker;
 mod beat;
 mod client_home;
+mod client_window;
 mod greeting;
 mod hub_interest;
 mod interest;
@@ -26,6 +27,7 @@ mod view;
 pub use ack_tracker::{AckTracker, Awaited};
 pub use beat::{BEAT_INTERVAL_MS, BeatPing, Beats, LATE_AFTER_MS, OVERDUE_AFTER_MS};
 pub use client_home::{ClientHome, HomeLoss, ResumeOutcome, Route};
+pub use client_window::{CLIENT_WINDOW_MAX_BYTES, ClientWindow, SenderLine};
 pub use greeting::{Greeting, GreetingError, WireVersions};
 pub use hub_interest::HubInterest;
 pub use interest::{INTEREST_BUCKETS, InterestMap, InterestMapError, InterestUpdate, PeerInterest, Wanted};

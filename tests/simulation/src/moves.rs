@@ -6,15 +6,17 @@
 //!                           └────────► move app ◄───────────────┘   a client's home, epochs of sends
 //! ```
 //!
-//! Runs the real state machines of nodes, app servers and clients: `Ownership`, `ClientHome`, `SendEpoch`, and the
-//! replay at both ends. Sockets are cut, different links deliver in any relative order, app servers and nodes are slow,
-//! nodes die or drain, and clients claim their connection at two nodes simultaneously, give up and start again.
+//! Runs the real state machines of nodes, app servers and clients: `Ownership`, `ClientHome`, `ClientWindow`,
+//! `SendEpoch`, and the replay at both ends. Sockets are cut, links are replaced, different links deliver in any
+//! relative order, app servers and nodes are slow, nodes die or drain, and clients claim their connection at two nodes
+//! simultaneously, give up and start again.
 //!
 //! Checks:
 //! - While a connection lives, each message in both directions arrives once, in the order of its sender.
 //! - No connection has two owners.
 //! - No node or app server keeps a connection forever, and each ends once.
 //! - If only sockets break, no connection ends.
+//! - No more than a window is under way to one client, and no sender waits forever for a window.
 //!
 //! Each [`MoveMutant`] breaks one rule.
 

@@ -21,8 +21,11 @@ pub(crate) struct Numbered {
 }
 
 impl Numbered {
+    /// Length of a frame.
+    pub(crate) const BYTES: usize = 32;
+
     pub(crate) fn to_frame(self) -> Bytes {
-        let mut frame = BytesMut::with_capacity(34);
+        let mut frame = BytesMut::with_capacity(Self::BYTES);
         frame.put_u64(self.app as u64);
         frame.put_u64(self.sender as u64);
         frame.put_u64(self.many);
@@ -38,7 +41,7 @@ impl Numbered {
     }
 }
 
-/// Message about a connection from a node to an app server.
+/// Message about a connection from a node to an app server. Marks and confirmations name the links that carry them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToApp {
     Open,
@@ -47,6 +50,7 @@ pub(crate) enum ToApp {
     Pause,
     Resume,
     Move,
+    Done { number: i64, links: u32 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,7 @@ pub(crate) enum ToNode {
     Close { connection: ConnectionNumber },
     PauseAck { connection: ConnectionNumber },
     Moved { connection: ConnectionNumber, epoch: i64 },
+    Mark { connection: ConnectionNumber, number: i64, links: u32 },
 }
 
 impl ToNode {
@@ -65,7 +70,9 @@ impl ToNode {
         let (tag, connection, rest) = match self {
             Self::Data { connection, frame } => (1, connection, frame.clone()),
             Self::Close { connection } => (2, connection, Bytes::new()),
-            Self::PauseAck { connection } | Self::Moved { connection, .. } => (3, connection, Bytes::new()),
+            Self::PauseAck { connection } | Self::Moved { connection, .. } | Self::Mark { connection, .. } => {
+                (3, connection, Bytes::new())
+            }
             Self::Many { frame, .. } => (4, &0, frame.clone()),
         };
         bytes.put_u8(tag);

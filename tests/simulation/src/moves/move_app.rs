@@ -1,13 +1,36 @@
 //! App server: its connections with their homes, and sequential senders.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use trunkline_protocol::fleet::{ClientHome, SendEpoch};
+use trunkline_protocol::fleet::{ClientHome, ClientWindow, SendEpoch, SenderLine};
 
 use super::letter::{ConnectionNumber, NodeNumber};
 
 pub(crate) const SENDERS: usize = 2;
+
+/// Whether the first sender in line has been woken.
+#[derive(Debug, Default)]
+pub(crate) struct PolledLine(AtomicBool);
+
+impl PolledLine {
+    /// Records that another sender is now the first one.
+    pub(crate) fn note_turn(&self) {
+        self.wake();
+    }
+
+    pub(crate) fn take_wake(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl SenderLine for PolledLine {
+    fn wake(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Connection from its app server's perspective.
 #[derive(Debug)]
@@ -18,6 +41,9 @@ pub(crate) struct AppConnection {
     pub(crate) received: u64,
     /// Number of messages to this client alone, by sender; the last entry counts messages that never wait.
     pub(crate) alone: [u64; SENDERS + 1],
+    pub(crate) window: ClientWindow<PolledLine>,
+    /// Senders that wait for the window.
+    pub(crate) line: VecDeque<(usize, Arc<PolledLine>)>,
 }
 
 /// Current step of a sending task of an app server.
@@ -29,6 +55,11 @@ pub(crate) enum SenderStep {
         epoch: i64,
         frame: Bytes,
         left: Vec<NodeNumber>,
+    },
+    /// A frame for this client alone waits for the client's window; with a mutant, it already has a route.
+    InLine {
+        connection: ConnectionNumber,
+        permit: Option<NodeNumber>,
     },
     /// A frame for this client alone waits until the pause ends.
     Waits {

@@ -63,11 +63,17 @@ pub enum MoveMutant {
     HeedsOldNodes,
     /// The old node closes a moved connection.
     ClosesWhatHasMoved,
+    /// A sender waits for the client's window with a route, so a pause waits for the sender.
+    PassesBeforeTheWindow,
+    /// Marks are not sent again after a move or over new links.
+    ForgetsMarks,
+    /// A node confirms marks of data that it still keeps for the client.
+    ConfirmsUnreadMarks,
 }
 
 impl MoveMutant {
     /// All mutants under test.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::BeginsTooEarly,
         Self::BeginsTooLate,
         Self::ForgetsEpochs,
@@ -98,5 +104,8 @@ impl MoveMutant {
         Self::WaitsForEver,
         Self::HeedsOldNodes,
         Self::ClosesWhatHasMoved,
+        Self::PassesBeforeTheWindow,
+        Self::ForgetsMarks,
+        Self::ConfirmsUnreadMarks,
     ];
 }

@@ -21,6 +21,8 @@ pub(crate) struct HeldConnection {
     pub(crate) check_at: u32,
     /// Nodes and requests waiting for its state; several only with a mutant.
     pub(crate) takers: Vec<(NodeNumber, u64)>,
+    /// Last mark of its app server that is not confirmed.
+    pub(crate) mark: Option<i64>,
     /// State at the start of its departure, for mutants that restore it.
     pub(crate) before: Option<Ownership<usize>>,
 }

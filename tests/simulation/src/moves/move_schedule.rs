@@ -49,6 +49,7 @@ impl MoveWorld {
         match self.random.below(20) {
             0 => self.drain_any(),
             1 if self.harm == Harm::Deadly => self.kill_any(),
+            2 => self.replace_links(),
             _ => self.cut_any(),
         }
         let pause_ms = [100, 600, 2_500][self.random.index(3)];

@@ -3,6 +3,7 @@
 //! ```text
 //!  events by time ──► node_side: sockets, questions of other nodes, ticks
 //!               ├───► app_side: connections, senders, epochs
+//!               ├───► window_side: windows of clients, and marks
 //!               └───► visitor_side: clients
 //! ```
 
@@ -10,6 +11,7 @@ mod app_side;
 mod claim_side;
 mod node_side;
 mod visitor_side;
+mod window_side;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -49,6 +51,8 @@ pub struct MoveOutcome {
     pub up: u64,
     /// Frames that were replayed.
     pub again: u64,
+    /// Messages that waited for the window of their client.
+    pub waited: u64,
 }
 
 impl std::ops::Add for MoveOutcome {
@@ -68,6 +72,7 @@ impl std::ops::Add for MoveOutcome {
             down: self.down + other.down,
             up: self.up + other.up,
             again: self.again + other.again,
+            waited: self.waited + other.waited,
         }
     }
 }
@@ -231,6 +236,10 @@ pub(crate) struct MoveWorld {
     pub(crate) is_calm: bool,
     pub(crate) is_traced: bool,
     pub(crate) limit_bytes: usize,
+    /// Size of a message to one client in the client's window; 0 for nodes without marks.
+    pub(crate) message_bytes: u32,
+    /// Number of times that all links were replaced.
+    pub(crate) links: u32,
     pub(crate) nodes: Vec<MoveNode>,
     /// Running process of each node.
     pub(crate) slots: Vec<NodeNumber>,
@@ -250,6 +259,7 @@ impl MoveWorld {
         let mut random = Random::new(seed);
         let harm = [Harm::Gentle, Harm::Slow, Harm::Deadly][random.index(3)];
         let limit_bytes = [100, 400, 4_000][random.index(3)];
+        let message_bytes = [0, 4_096, 16_384][random.index(3)];
         let apps = (0..1 + random.index(2)).map(|_| MoveApp::new()).collect();
         let visitors = (0..1 + random.index(3)).map(|_| Visitor::new()).collect();
         Self {
@@ -260,6 +270,8 @@ impl MoveWorld {
             is_calm: false,
             is_traced,
             limit_bytes,
+            message_bytes,
+            links: 0,
             nodes: Vec::new(),
             slots: Vec::new(),
             apps,
@@ -359,7 +371,7 @@ impl MoveWorld {
             Event::LinkLost { app, node } => return self.lose_link(app, node),
             Event::GiveUp { app, node, connection } => return self.give_up(app, node, connection),
             Event::GiveUpPause { app, connection, pause } => return self.give_up_pause(app, connection, pause),
-            Event::Send { app, sender } => self.step_sender(app, sender),
+            Event::Send { app, sender } => return self.step_sender(app, sender),
             Event::Visit { visitor } => self.visit(visitor),
             Event::Acknowledge { visitor } => self.acknowledge(visitor),
             Event::Impatient { visitor, attempt } => self.lose_patience(visitor, attempt),

@@ -1,6 +1,8 @@
 //! App servers: accept connections, and send to single clients and to all.
 
-use trunkline_protocol::fleet::{ClientHome, HomeLoss, ResumeOutcome, Route};
+use std::collections::VecDeque;
+
+use trunkline_protocol::fleet::{ClientHome, ClientWindow, HomeLoss, ResumeOutcome, Route};
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 
 use super::{Event, Lane, MoveWorld};
@@ -34,7 +36,8 @@ impl MoveWorld {
         match letter {
             ToApp::Open => {
                 let home = ClientHome::new(node, node, true);
-                let opened = AppConnection { home, received: 0, alone: [0; SENDERS + 1] };
+                let (window, line) = (ClientWindow::default(), VecDeque::new());
+                let opened = AppConnection { home, received: 0, alone: [0; SENDERS + 1], window, line };
                 self.apps[app].connections.insert(connection, opened);
                 self.fates[connection].is_opened = true;
             }
@@ -59,6 +62,12 @@ impl MoveWorld {
                 self.apps[app].waiting.push((node, connection));
                 self.answer_moves(app);
             }
+            ToApp::Done { number, links } if links == self.links => {
+                if let Some(known) = self.apps[app].connections.get_mut(&connection) {
+                    known.window.confirm(number);
+                }
+            }
+            ToApp::Done { .. } => {}
         }
         Ok(())
     }
@@ -96,6 +105,7 @@ impl MoveWorld {
         if !self.is(MoveMutant::DropsWhatWasHeldBack) {
             self.send_home(app, node, frames);
         }
+        self.repeat_mark(app, connection);
     }
 
     /// Answers moves once all earlier sends are queued.
@@ -185,7 +195,7 @@ impl MoveWorld {
         if known.home.give_up_pause(pause) { self.end_at_app(app, connection) } else { Ok(()) }
     }
 
-    pub(super) fn step_sender(&mut self, app: usize, sender: usize) {
+    pub(super) fn step_sender(&mut self, app: usize, sender: usize) -> Check {
         match self.apps[app].senders[sender].step.clone() {
             SenderStep::Idle if self.is_calm => {}
             SenderStep::Idle => self.begin_send(app, sender),
@@ -202,10 +212,13 @@ impl MoveWorld {
                     SenderStep::Many { epoch, frame, left }
                 };
             }
+            SenderStep::InLine { connection, permit } => self.step_line(app, sender, (connection, permit)),
             SenderStep::Waits { connection } => self.try_way(app, sender, connection),
             SenderStep::Passes { connection, node, frame } => {
                 self.send_to_node(app, node, ToNode::Data { connection, frame });
                 self.apps[app].senders[sender].step = SenderStep::Idle;
+                self.note_queued(app, connection);
+                self.check_window(app, connection)?;
                 let known = self.apps[app].connections.get_mut(&connection);
                 let answer = known.and_then(|known| Some((*known.home.node(), known.home.passed()?)));
                 if let Some((node, answer)) = answer {
@@ -218,6 +231,7 @@ impl MoveWorld {
         if !self.is_calm || self.apps[app].senders[sender].step != SenderStep::Idle {
             self.after(1 + wait_ms, Event::Send { app, sender });
         }
+        Ok(())
     }
 
     fn begin_send(&mut self, app: usize, sender: usize) {
@@ -229,7 +243,7 @@ impl MoveWorld {
         if self.random.percent(50) && !open.is_empty() {
             let connection = open[self.random.index(open.len())];
             let waits = self.random.percent(80);
-            return if waits { self.try_way(app, sender, connection) } else { self.control(app, connection) };
+            return if waits { self.enter_window(app, sender, connection) } else { self.control(app, connection) };
         }
         let epoch = state.epoch.current();
         state.epoch.enter(epoch);
@@ -253,24 +267,20 @@ impl MoveWorld {
         self.send_home(app, node, leaves);
     }
 
-    fn try_way(&mut self, app: usize, sender: usize, connection: ConnectionNumber) {
+    /// Sends to a client alone, with room in the client's window.
+    pub(super) fn try_way(&mut self, app: usize, sender: usize, connection: ConnectionNumber) {
         let is_deaf = self.is(MoveMutant::IgnoresThePause);
         let state = &mut self.apps[app];
-        let many = state.senders[sender].many;
         let way = match state.connections.get_mut(&connection) {
             None => Route::Nowhere,
             Some(known) if is_deaf && known.home.is_paused() => Route::To(*known.home.node()),
             Some(known) => known.home.pass(),
         };
-        state.senders[sender].step = match way {
-            Route::Nowhere => SenderStep::Idle,
-            Route::Paused => SenderStep::Waits { connection },
-            Route::To(node) => {
-                let Some(known) = state.connections.get_mut(&connection) else { return };
-                known.alone[sender] += 1;
-                let frame = Numbered { app, sender, many, alone: Some(known.alone[sender]) }.to_frame();
-                SenderStep::Passes { connection, node, frame }
-            }
-        };
+        match way {
+            // A closed client has no window.
+            Route::Nowhere => state.senders[sender].step = SenderStep::Idle,
+            Route::Paused => state.senders[sender].step = SenderStep::Waits { connection },
+            Route::To(node) => self.pass(app, sender, connection, node),
+        }
     }
 }

@@ -217,7 +217,8 @@ impl MoveWorld {
         let (serial, tick) = (self.nodes[node].next_serial(), self.nodes[node].tick);
         let (ownership, check_at) = Ownership::arriving(self.limit_bytes, tick);
         let app = moving.app_server.parse().unwrap_or_default();
-        let held = HeldConnection { ownership, app, socket: None, serial, check_at, takers: Vec::new(), before: None };
+        let (takers, mark, before) = (Vec::new(), None, None);
+        let held = HeldConnection { ownership, app, socket: None, serial, check_at, takers, mark, before };
         self.nodes[node].connections.insert(connection, held);
         let question = self.ask(node, &[owner], MoveStep::Take, connection, TAKE_TIMEOUT_MS);
         let stage = TakeOverStage::Taking;

@@ -99,7 +99,13 @@ impl MoveWorld {
                 }
                 self.let_go_if_ready(node, connection);
             }
-            ToNode::Data { .. } | ToNode::Close { .. } | ToNode::PauseAck { .. } => {}
+            ToNode::Mark { connection, number, links } if self.is_own(node, connection, app) && links == self.links => {
+                if let Some(held) = self.nodes[node].held(connection) {
+                    held.mark = Some(number);
+                }
+                self.confirm_mark(node, connection);
+            }
+            ToNode::Data { .. } | ToNode::Close { .. } | ToNode::PauseAck { .. } | ToNode::Mark { .. } => {}
         }
     }
 
@@ -164,6 +170,7 @@ impl MoveWorld {
             OverSocket::Ack(number) => {
                 held.ownership.acknowledge(number);
                 self.release(node, connection);
+                self.confirm_mark(node, connection);
             }
             OverSocket::Message(message) => {
                 if held.ownership.received.take() || passes_twice {
@@ -196,8 +203,8 @@ impl MoveWorld {
         let app = self.random.index(self.apps.len());
         let serial = self.nodes[node].next_serial();
         let (ownership, check_at) = (Ownership::new(self.limit_bytes), u32::MAX);
-        let held =
-            HeldConnection { ownership, app, socket: Some(socket), serial, check_at, takers: Vec::new(), before: None };
+        let (takers, mark, before) = (Vec::new(), None, None);
+        let held = HeldConnection { ownership, app, socket: Some(socket), serial, check_at, takers, mark, before };
         self.nodes[node].connections.insert(connection, held);
         self.sockets[socket].serves = Some((connection, serial));
         self.outcome.begun += 1;

@@ -14,35 +14,40 @@
 //! **Invariant: waits form no cycle.** A sender waits for the window of its client first, then for the end of a move,
 //! then for space on the link. While waiting for the window it holds no lock, no permit to queue a frame (so no move
 //! waits for it), no position in the queue of a link, and no worker of another connection. A window is freed by the
-//! reader of a link, the end of a connection, or a dropped sender, none of which waits.
+//! reader of a link, the end of a connection, or a dropped sender, none of which waits. `tests/simulation` checks this.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use tokio::sync::Notify;
-
 /// Maximum number of unconfirmed bytes for one client. A single message may be larger.
-const CLIENT_WINDOW_MAX_BYTES: u32 = 256 * 1024;
+pub const CLIENT_WINDOW_MAX_BYTES: u32 = 256 * 1024;
 
 /// Bytes to one client before a mark is sent. Three times as many can be in flight while a mark is confirmed.
 const MARK_INTERVAL_BYTES: u32 = 64 * 1024;
 
+/// Queue of senders waiting for a window: the first waits for free space, the others for their turn.
+pub trait SenderLine: Default {
+    /// Makes the first sender try again. The wake-up is kept if that sender does not wait yet.
+    fn wake(&self);
+}
+
+/// Window of one client, with a line of waiting senders.
 #[derive(Debug, Default)]
-pub(crate) struct ClientWindow {
+pub struct ClientWindow<L> {
     /// Bytes of admitted messages that are not queued for a link yet.
     reserved: u32,
     /// Bytes queued since the last mark.
     unmarked: u32,
     /// Marks and waiting senders, if any.
-    open: Option<Box<OpenWindow>>,
+    open: Option<Box<OpenWindow<L>>>,
 }
 
 #[derive(Debug, Default)]
-struct OpenWindow {
+struct OpenWindow<L> {
     marks: VecDeque<OpenMark>,
     waiting: usize,
-    line: Arc<WindowLine>,
+    line: Arc<L>,
 }
 
 /// Unconfirmed mark, with the number of bytes since the previous mark.
@@ -52,21 +57,14 @@ struct OpenMark {
     bytes: u32,
 }
 
-/// Queue of senders waiting for a window: the first waits for free space, the others for their turn.
-#[derive(Debug, Default)]
-pub(super) struct WindowLine {
-    pub(super) turn: tokio::sync::Mutex<()>,
-    pub(super) freed: Notify,
-}
-
-impl ClientWindow {
+impl<L: SenderLine> ClientWindow<L> {
     /// Reserves space for a message if it fits and no sender is waiting.
-    pub(super) fn reserve(&mut self, bytes: u32) -> bool {
+    pub fn reserve(&mut self, bytes: u32) -> bool {
         self.open.as_ref().is_none_or(|open| open.waiting == 0) && self.reserve_first(bytes)
     }
 
     /// Reserves space for the first waiting sender's message, if it fits.
-    pub(super) fn reserve_first(&mut self, bytes: u32) -> bool {
+    pub fn reserve_first(&mut self, bytes: u32) -> bool {
         let unconfirmed = self.unconfirmed();
         let has_room = unconfirmed == 0 || unconfirmed.saturating_add(bytes) <= CLIENT_WINDOW_MAX_BYTES;
         if has_room {
@@ -76,7 +74,7 @@ impl ClientWindow {
     }
 
     /// Adds a waiting sender; `None` at the limit.
-    pub(super) fn begin_wait(&mut self, waiting_max: usize) -> Option<Arc<WindowLine>> {
+    pub fn begin_wait(&mut self, waiting_max: usize) -> Option<Arc<L>> {
         let open = self.open.get_or_insert_default();
         let has_place = open.waiting < waiting_max;
         open.waiting += usize::from(has_place);
@@ -85,7 +83,8 @@ impl ClientWindow {
         line
     }
 
-    pub(super) fn end_wait(&mut self) {
+    /// Removes a waiting sender.
+    pub fn end_wait(&mut self) {
         if let Some(open) = &mut self.open {
             open.waiting = open.waiting.saturating_sub(1);
         }
@@ -93,7 +92,7 @@ impl ClientWindow {
     }
 
     /// Records that an admitted message was queued. Returns the number of the mark to send, if one is due.
-    pub(super) fn note_queued(&mut self, bytes: u32) -> Option<i64> {
+    pub fn note_queued(&mut self, bytes: u32) -> Option<i64> {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.unmarked = self.unmarked.saturating_add(bytes);
         if self.unmarked >= MARK_INTERVAL_BYTES {
@@ -106,18 +105,19 @@ impl ClientWindow {
         None
     }
 
-    pub(super) fn give_up(&mut self, bytes: u32) {
+    /// Frees the space of an admitted message that was dropped.
+    pub fn give_up(&mut self, bytes: u32) {
         self.reserved = self.reserved.saturating_sub(bytes);
         self.wake();
     }
 
     /// Marks the bytes before the first waiting sender, unless a mark is open. Returns the number of the mark.
-    pub(super) fn mark_rest(&mut self) -> Option<i64> {
+    pub fn mark_rest(&mut self) -> Option<i64> {
         (self.unmarked > 0 && self.last_mark().is_none()).then(|| self.mark())
     }
 
     /// Confirms a mark and all earlier ones.
-    pub(crate) fn confirm(&mut self, number: i64) {
+    pub fn confirm(&mut self, number: i64) {
         let Some(open) = &mut self.open else { return };
         while open.marks.pop_front_if(|mark| mark.number <= number).is_some() {}
         self.wake();
@@ -125,12 +125,12 @@ impl ClientWindow {
     }
 
     /// Number of the last unconfirmed mark. Its confirmation frees all marks.
-    pub(crate) fn last_mark(&self) -> Option<i64> {
+    pub fn last_mark(&self) -> Option<i64> {
         self.open.as_ref()?.marks.back().map(|mark| mark.number)
     }
 
     /// Frees all queued bytes, because no confirmation will arrive.
-    pub(super) fn release(&mut self) {
+    pub fn release(&mut self) {
         self.unmarked = 0;
         self.confirm(i64::MAX);
     }
@@ -150,7 +150,7 @@ impl ClientWindow {
 
     fn wake(&self) {
         if let Some(open) = self.open.as_ref().filter(|open| open.waiting > 0) {
-            open.line.freed.notify_one();
+            open.line.wake();
         }
     }
 
@@ -168,11 +168,21 @@ mod tests {
 
     use super::*;
 
+    type Window = ClientWindow<Unwoken>;
+
+    /// Line of senders that try again by themselves.
+    #[derive(Debug, Default)]
+    struct Unwoken;
+
+    impl SenderLine for Unwoken {
+        fn wake(&self) {}
+    }
+
     const HALF: u32 = CLIENT_WINDOW_MAX_BYTES / 2;
 
     #[test]
     fn a_small_sender_owes_no_mark_and_costs_nothing() {
-        let mut window = ClientWindow::default();
+        let mut window = Window::default();
         for _ in 0..3 {
             assert!(window.reserve(20_000));
             assert_eq!(window.note_queued(20_000), None);
@@ -188,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_confirmation_frees_everything_up_to_its_mark() {
-        let mut window = ClientWindow::default();
-        let send = |window: &mut ClientWindow| {
+        let mut window = Window::default();
+        let send = |window: &mut Window| {
             assert!(window.reserve(MARK_INTERVAL_BYTES));
             window.note_queued(MARK_INTERVAL_BYTES).unwrap()
         };
@@ -205,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_message_of_any_size_has_room_when_nothing_is_unconfirmed() {
-        let mut window = ClientWindow::default();
+        let mut window = Window::default();
         assert!(window.reserve(u32::MAX));
         assert!(!window.reserve(1));
         let number = window.note_queued(u32::MAX).unwrap();
@@ -222,7 +232,7 @@ mod tests {
 
     #[test]
     fn as_many_wait_as_may() {
-        let mut window = ClientWindow::default();
+        let mut window = Window::default();
         assert!(window.reserve(CLIENT_WINDOW_MAX_BYTES));
         assert!(window.begin_wait(2).is_some() && window.begin_wait(2).is_some());
         assert!(window.begin_wait(2).is_none());
@@ -262,7 +272,7 @@ mod tests {
     /// Senders and node of one client, with everything in flight between them.
     #[derive(Debug, Default)]
     struct Peers {
-        window: ClientWindow,
+        window: Window,
         sent: usize,
         waiting: Vec<(usize, u32)>,
         reserved: Vec<(usize, u32)>,
