@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  request ─► token ─► permit ─► operation of the path ─► body, query ─┬─► clients of all nodes ─► 202
+//!                                                                      │     └─ stream item ─► wait for the client
 //!                                                                      ├─► queries to all nodes ─► 200 or 404
 //!                                                                      └─► client invocation, without the permit
 //! ```
@@ -40,8 +41,8 @@ use tokio::time::timeout;
 
 use crate::auth::{RestAudience, Signer, TokenError, TokenSigner};
 use crate::bounded::{Permit, Permits};
-use crate::fleet::{Fleet, FleetEntry, QUESTIONS_MAX};
-use crate::limits::{RestPermit, RestPermits, RestShare};
+use crate::fleet::{Fleet, FleetEntry, NamedHub, QUESTIONS_MAX};
+use crate::limits::{RestPermit, RestPermits, RestShare, SignerShare};
 use crate::metrics::RestCounters;
 use crate::shard::Shared;
 use execution::Execution;
@@ -72,6 +73,12 @@ const LISTS_MAX: usize = 16;
 /// Timeout for a request body, which is as small as a message.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Maximum wait of a response to a stream item for the client, less than a request at the admin port may take.
+const ITEM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Maximum number of responses that wait for clients; further ones don't wait. If apps have keys, half is for one app.
+const ITEM_WAITS_MAX: usize = QUESTIONS_MAX / 4;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Rest(Arc<RestState>);
 
@@ -83,6 +90,8 @@ struct RestState {
     /// Client invocations waiting for results.
     calls: Permits<Signer>,
     lists: Permits<Signer>,
+    /// Responses to stream items waiting for the client.
+    item_waits: Permits<Signer>,
     answers: KeptAnswers,
     hasher: RandomState,
 }
@@ -101,8 +110,9 @@ impl Rest {
         let most = shared.settings.rest.requests_max.get();
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
         let answers = KeptAnswers::new(shared.settings.rest.idempotency_keys_max);
-        let (fleet, hasher, lists) = (FleetEntry::of(&fleet), RandomState::new(), Permits::new(LISTS_MAX, LISTS_MAX));
-        Self(Arc::new(RestState { shared, fleet, permits, calls, lists, answers, hasher }))
+        let (lists, item_waits) = (Permits::new(LISTS_MAX, LISTS_MAX), Permits::new(ITEM_WAITS_MAX, usize::MAX));
+        let (fleet, hasher) = (FleetEntry::of(&fleet), RandomState::new());
+        Self(Arc::new(RestState { shared, fleet, permits, calls, lists, item_waits, answers, hasher }))
     }
 
     /// Whether a path belongs to the data plane.
@@ -173,8 +183,10 @@ impl Rest {
             ref operation if operation.is_list() => (Some(permit), Some(self.list(&signer.signer)?)),
             _ => (Some(permit), None),
         };
+        let share = shared.admission.share_of(&signer.signer);
         let caller = RestCaller { signer, origin: origin.to_owned() };
         let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
+        let streamed = execution.streams_to(&operation);
         // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let executing = tokio::spawn(async move {
             let _permits = (permit, call);
@@ -185,7 +197,19 @@ impl Rest {
                 None => answer,
             }
         });
-        executing.await.unwrap_or_else(|_| Err(RestError::stopping()))
+        let answer = executing.await.unwrap_or_else(|_| Err(RestError::stopping()))?;
+        if let Some((hub, connection)) = streamed.filter(|_| answer.status().is_success()) {
+            self.wait_for_client(&share, &hub, &connection).await;
+        }
+        Ok(answer)
+    }
+
+    /// Waits for the client of a stream item. A back end that waits for each response sends no faster than its client
+    /// reads.
+    async fn wait_for_client(&self, share: &SignerShare, hub: &NamedHub, connection: &str) {
+        if let Ok(_wait) = share.take(&self.0.item_waits) {
+            self.0.fleet.wait_for_client(hub, connection, ITEM_TIMEOUT).await;
+        }
     }
 
     /// Takes a permit for a request, counted by hub, token, signer and address.

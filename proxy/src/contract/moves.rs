@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::Instant;
 use trunkline_protocol::fleet::MovedState;
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
@@ -14,6 +15,7 @@ use super::fixture::run;
 use super::fleet_nodes::{FleetNode, nodes, until};
 use super::http::negotiate;
 use super::hub_message::flow;
+use super::rest_data_plane::BackEnd;
 use crate::shard::moving;
 use crate::shard::{ShardCommand, ShardState};
 
@@ -325,5 +327,25 @@ fn who_gives_up_while_others_are_asked_leaves_nothing_behind() {
         // The connection has moved anyway, and waits there.
         let mut client = come_back(&scene.nodes[1], &target).await.unwrap().unwrap();
         assert_eq!(client.text().await, sequence(1));
+    });
+}
+
+#[test]
+fn a_response_to_a_stream_item_waits_until_its_client_has_moved() {
+    run(async {
+        let (mut scene, id, target) = Scene::with_lost_client().await;
+        let back_end = BackEnd::of(&scene.nodes[0].fixture, scene.nodes[0].fleet.clone());
+        let (path, item) =
+            (format!("/api/hubs/shop/connections/{id}/streams/s1/:send"), format!("\"{}\"", "x".repeat(150_000)));
+        let begun = Instant::now();
+        let sending = spawn_local(async move { back_end.ask("POST", &path, &item).await });
+        scene.old.fence().await;
+        let coming = scene.begin_move(&id, &target).await;
+        assert!(!sending.is_finished());
+        let mut client = scene.end_move(coming, &id, 1).await;
+        assert_eq!(sending.await.unwrap().status, 202);
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(client.text().await, sequence(1));
+        assert!(client.text().await.len() > 150_000);
     });
 }

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::time::timeout;
 use trunkline_protocol::fleet::Wanted;
 use trunkline_protocol::service::{
-    Ack, AckStatus, Audience, ClientInvocation, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
+    Ack, AckStatus, Audience, ClientInvocation, DownMark, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
 use super::combined_answer::AnswerTerms;
@@ -250,6 +251,19 @@ impl FleetEntry {
         let missing = names_of_missing(&others);
         let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
         FleetAnswer { ack: terms.combine(answers.collect()), missing }
+    }
+
+    /// Waits until little data is queued for a client, at most this long, or until the client closes or moves.
+    pub(crate) async fn wait_for_client(&self, hub: &NamedHub, connection_id: &str, within: Duration) {
+        let mark = ServiceMessage::DownMark(DownMark { connection_id: connection_id.into(), number: 0 });
+        if self.0.shared().routes.find(connection_id).is_none() {
+            // Nodes without the client, and those of earlier versions, answer immediately.
+            let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
+            drop(self.0.ask_within(asked, &hub.key, (&mark.to_body(), within)).await);
+        } else if let Some(here) = &hub.here {
+            let own = self.0.fleet_relay().ask_here((here.index(), AppServerId::OTHER_NODE), mark);
+            drop(timeout(within, own).await);
+        }
     }
 
     /// Lists one page of a group's members. Nodes without an answer are added to `missing`, if there is such a list.

@@ -16,7 +16,7 @@ use super::fleet_membership::{Membership, url};
 use super::fleet_relay::FleetRelay;
 use super::member_name::note_address;
 use super::node_link::NodeLink;
-use super::node_question::{Answers, NodeQuestions};
+use super::node_question::{ANSWER_TIMEOUT, Answers, NodeQuestions};
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
 use crate::clock::unix_seconds;
@@ -93,8 +93,18 @@ impl Fleet {
         hub: &str,
         body: &[u8],
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
+        self.ask_within(asked, hub, (body, ANSWER_TIMEOUT))
+    }
+
+    pub(super) fn ask_within(
+        &self,
+        asked: Vec<Arc<FleetMember>>,
+        hub: &str,
+        (body, within): (&[u8], Duration),
+    ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
         let share = self.share_of_hub(hub);
-        self.0.questions.ask((&self.0.fleet_relay, self.0.members.clock()), asked, (hub, &share), body)
+        let clock = self.0.members.clock();
+        self.0.questions.ask((&self.0.fleet_relay, clock), asked, (hub, &share), (body, within))
     }
 
     /// Permit share for queries about connections of this hub.

@@ -66,13 +66,14 @@ impl NodeQuestions {
         self.api.get().cloned()
     }
 
-    /// Sends a query to these members, queued immediately to preserve order, with a permit of the hub's owner.
+    /// Sends a query to these members, queued immediately to preserve order, with a permit of the hub's owner. Members
+    /// have this long to answer.
     pub(super) fn ask(
         &self,
         (fleet_relay, clock): (&FleetRelay, LinkClock),
         asked: Vec<Arc<FleetMember>>,
         (hub, share): (&str, &SignerShare),
-        body: &[u8],
+        (body, within): (&[u8], Duration),
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
         let question = self.open(share);
         let (sent, unsent) = match &question {
@@ -88,7 +89,7 @@ impl NodeQuestions {
         async move {
             let is_overdue = |member: &FleetMember| member.links().is_overdue(clock.now_ms());
             let answers = match question {
-                Some((_permit, question)) => question.answers(sent, ANSWER_TIMEOUT, is_overdue).await,
+                Some((_permit, question)) => question.answers(sent, within, is_overdue).await,
                 None => Vec::new(),
             };
             with_missing(answers, unsent)

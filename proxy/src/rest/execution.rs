@@ -75,15 +75,27 @@ impl Execution {
         Ok(answer)
     }
 
-    async fn operate(self, HubOperation { hub: name, operation, .. }: HubOperation) -> Result<Response, RestError> {
+    /// Client that gets a stream item by this operation.
+    pub(super) fn streams_to(&self, operation: &HubOperation) -> Option<(NamedHub, String)> {
+        let Operation::SendItem { connection, .. } = &operation.operation else { return None };
+        Some((self.hub(&operation.hub).1, connection.clone()))
+    }
+
+    /// Full name of a hub, with the application in the query, and the hub.
+    fn hub(&self, name: &str) -> (String, NamedHub) {
         let name = match self.query.application() {
             Some(application) => format!("{application}_{name}"),
-            None => name,
+            None => name.to_owned(),
         };
         let hub = match self.caller.signer.is_of_app() {
             true => self.fleet.hub_of_name(&name),
             false => self.fleet.hub_named(&name),
         };
+        (name, hub)
+    }
+
+    async fn operate(self, HubOperation { hub: name, operation, .. }: HubOperation) -> Result<Response, RestError> {
+        let (name, hub) = self.hub(&name);
         self.check_known(&hub, &name)?;
         operation.group().map_or(Ok(()), |group| self.check_group(group))?;
         match operation {

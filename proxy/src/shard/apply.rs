@@ -175,14 +175,15 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Skipped { problem }, Some(_)) => {
             state.close(slot, &CloseReason::app_frame_skipped(&problem))
         }
-        (ConnectionCommand::Mark { number, reply_to }, Some(_)) => {
+        // REST callers of any node wait for a client, too.
+        (ConnectionCommand::Mark { number, reply_to }, role) if role.is_some() || app == AppServerId::OTHER_NODE => {
             let ShardCore { delivery, connections, .. } = &mut state.core;
             if let Some(client) = connections.live_mut(slot) {
                 delivery.slow.mark(slot, client, (reply_to, number), mode.now);
             }
         }
         // From a previous app server, which no longer waits for the client.
-        (ConnectionCommand::Mark { .. }, None) => {}
+        (ConnectionCommand::Mark { .. }, _) => {}
         (ConnectionCommand::Refresh { expires_s, ack }, _) => refresh(state, slot, expires_s, &ack),
         (ConnectionCommand::RefreshAuth { refresh, ack }, _) => refresh_auth(state, slot, *refresh, &ack),
         (ConnectionCommand::GetClaims { ack }, _) => report_claims(&state.core, slot, &ack),

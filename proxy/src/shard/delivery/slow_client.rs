@@ -10,7 +10,8 @@
 //! does not close a healthy connection.
 //!
 //! An app server sends marks ([`DownMark`]) in its data for one client and waits for their confirmation: when little
-//! data is queued for that client. A client that is not listed costs nothing here.
+//! data is queued for that client. A client that is not listed costs nothing here. REST requests that send stream items
+//! wait for their client in the same way.
 //!
 //! Microsoft's SDK lacks marks, but can pause the output of a client's own calls: results and stream items.
 //!
@@ -28,7 +29,7 @@ use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use crate::shard::connection::{Client, Connections, flow};
 use crate::shard::slot::Slot;
-use crate::upstream::{LinkId, ReplyTo};
+use crate::upstream::{AppServerId, LinkId, ReplyTo};
 
 /// Queued bytes below which marks are confirmed. An SDK sends up to 256 KiB beyond its confirmed bytes, so the
 /// client has data to read while the confirmation and new data are in flight.
@@ -36,6 +37,9 @@ const CONFIRMED_BELOW_BYTES: usize = 128 * 1024;
 
 /// Queued bytes above which an app server without marks is asked to pause the client.
 pub(super) const PAUSED_ABOVE_BYTES: usize = 256 * 1024;
+
+/// Maximum number of REST requests that wait for one client. A further one ends the longest wait.
+const REST_MARKS_MAX: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct SlowClients {
@@ -49,7 +53,7 @@ struct SlowClient {
     /// Tick of the last progress, or of the listing.
     since: u32,
     has_taken: bool,
-    /// Last mark from each app server of the client.
+    /// Last mark from each app server of the client, and one of each waiting REST request.
     marks: Vec<(Arc<dyn ReplyTo>, i64)>,
     /// Pause at the client's primary.
     pause: Option<Pause>,
@@ -123,14 +127,18 @@ impl SlowClients {
         &mut self,
         slot: Slot,
         client: &mut Client,
-        (reply_to, number): (Arc<dyn ReplyTo>, i64),
+        (reply_to, mut number): (Arc<dyn ReplyTo>, i64),
         now: u32,
     ) {
-        let marks = &mut self.list(slot, client, now).marks;
-        match marks.iter_mut().find(|(other, _)| other.app() == reply_to.app()) {
-            Some(mark) => *mark = (reply_to, number.max(mark.1)),
-            None => marks.push((reply_to, number)),
+        let (marks, app) = (&mut self.list(slot, client, now).marks, reply_to.app());
+        let kept_max = if app == AppServerId::OTHER_NODE { REST_MARKS_MAX } else { 1 };
+        let is_of_same = |(other, _): &(Arc<dyn ReplyTo>, i64)| other.app() == app;
+        if marks.iter().filter(|mark| is_of_same(mark)).count() >= kept_max
+            && let Some(first) = marks.iter().position(is_of_same)
+        {
+            number = number.max(marks.remove(first).1);
         }
+        marks.push((reply_to, number));
         self.marked.push(slot);
     }
 
