@@ -3,9 +3,10 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::run_test;
+use trunkline_tests::harness::scenario::{run_heavy_test, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 /// Items, and characters of each: 11 MB, which fit neither into a client's outbox nor into its window.
@@ -57,5 +58,24 @@ fn a_download_by_stream_and_by_awaited_sends_arrives_whole() {
             }
         }
         Ok(())
+    });
+}
+
+#[test]
+fn a_download_in_a_browser_arrives_whole_and_in_order() {
+    run_heavy_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let test_servers = TestServers::start(&fleet, App::Calls, Setting::TwoProxies).await?;
+        let browser = Browser::start(fixture)?;
+        let url = test_servers.url(0, "/calls");
+        // A GET without a connection is answered by a text: a page of the hub's origin.
+        let page = browser.open_with_client("downloads", &url).await?;
+        let expected = json!((1..=ITEMS).collect::<Vec<_>>());
+        for transport in Transport::ALL {
+            let [streamed, sent] = page.download(&url, transport, (ITEMS, LENGTH)).await?;
+            assert_eq!(streamed, expected, "{transport:?}");
+            assert_eq!(sent, expected, "{transport:?}");
+        }
+        browser.end().await
     });
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use trunkline_protocol::manifest::Transport;
 
 use crate::harness::client::CLIENTS_FOLDER;
 use crate::harness::driver::Driver;
@@ -33,6 +34,13 @@ impl Browser {
     pub async fn open(&self, name: &str, url: &str) -> Result<Page> {
         let page = Page { driver: Arc::clone(&self.driver), name: name.into() };
         page.command("open", json!({ "url": url })).await?;
+        Ok(page)
+    }
+
+    /// Opens a page, and adds the official client to it.
+    pub async fn open_with_client(&self, name: &str, url: &str) -> Result<Page> {
+        let page = Page { driver: Arc::clone(&self.driver), name: name.into() };
+        page.command("openWithClient", json!({ "url": url, "script": OFFICIAL_SCRIPT })).await?;
         Ok(page)
     }
 
@@ -149,6 +157,14 @@ impl Page {
         let (width, height) = size;
         self.command("picture", json!({ "path": path, "scheme": scheme, "width": width, "height": height })).await?;
         Ok(())
+    }
+
+    /// Downloads numbered items of a length from a hub with the official client, first by a stream and then by sends.
+    /// Returns the numbers of both, negative for parts of items.
+    pub async fn download(&self, url: &str, transport: Transport, (items, length): (u64, usize)) -> Result<[Value; 2]> {
+        let options = json!({ "url": url, "transport": transport.name(), "items": items, "length": length });
+        let mut got = self.command("download", options).await?;
+        Ok(["streamed", "sent"].map(|kind| got[kind].take()))
     }
 
     /// Closes the page.

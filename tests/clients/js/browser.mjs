@@ -35,13 +35,41 @@ const browser = await launch().catch((error) => {
 const context = await browser.newContext({ ignoreHTTPSErrors: true });
 const pages = new Map();
 
-async function open({ page: name, url }) {
+async function newPage(name) {
   const page = await context.newPage();
   page.on("console", (message) => console.error(`${name}: ${message.text()}`));
   page.on("pageerror", (error) => console.error(`${name}: ${error.stack}`));
-  await page.goto(url);
   pages.set(name, page);
+  return page;
 }
+
+async function open({ page: name, url }) {
+  await (await newPage(name)).goto(url);
+}
+
+// Opens a page, and adds the official client to it.
+async function openWithClient({ page: name, url, script }) {
+  const page = await newPage(name);
+  await page.goto(url);
+  await page.addScriptTag({ path: script });
+}
+
+// Downloads numbered items, first by a stream and then by sends. Returns the numbers of the whole items of both.
+const download = ({ page, ...options }) =>
+  pages.get(page).evaluate(async ({ url, transport, items, length }) => {
+    const over = { transport: signalR.HttpTransportType[transport] };
+    const connection = new signalR.HubConnectionBuilder().withUrl(url, over).build();
+    const [streamed, sent] = [[], []];
+    const note = (numbers) => ([number, text]) => numbers.push(text.length === length ? number : -number);
+    connection.on("Announced", note(sent));
+    await connection.start();
+    await new Promise((complete, error) => {
+      connection.stream("CountPadded", items, length).subscribe({ next: note(streamed), complete, error });
+    });
+    await connection.invoke("SendPadded", items, length);
+    await connection.stop();
+    return { streamed, sent };
+  }, options);
 
 const exactly = (text) => new RegExp(text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
 const element = ({ page, element }) => pages.get(page).locator(`#${element}`);
@@ -91,6 +119,8 @@ async function picture({ page: name, path, scheme, width, height }) {
 serve(
   {
     open,
+    openWithClient,
+    download,
     fill: (at) => element(at).fill(at.text),
     click: (at) => element(at).click(),
     text: (at) => element(at).innerText(),
