@@ -22,7 +22,7 @@ mod replay_queue;
 mod scan;
 
 pub use call_scan::CallScan;
-pub use framing::{Frame, FramingError, RECORD_SEPARATOR, next_frame, next_frame_behind};
+pub use framing::{Frame, FramingError, RECORD_SEPARATOR, WholeMessage, next_frame, next_frame_behind, whole_messages};
 pub use handshake::{
     CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HUB_PROTOCOL_VERSION_STATEFUL, HandshakeError, HandshakeRequest,
     HandshakeResponse,

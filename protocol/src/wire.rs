@@ -28,8 +28,6 @@ pub const FLEET_LINK_PATH: &str = "/.trunkline/fleet/link";
 pub const HUB_PARAMETER: &str = "hub";
 /// Suffix of a hub's path for negotiate requests.
 pub const NEGOTIATE_SUFFIX: &str = "/negotiate";
-/// Query parameter with the highest version that a negotiating client supports.
-pub const NEGOTIATE_VERSION_PARAMETER: &str = "negotiateVersion";
 /// Query parameter of a client's later requests with its connection token.
 pub const CONNECTION_TOKEN_PARAMETER: &str = "id";
 /// Query parameter with an access token, because browsers can't set headers for WebSockets and event streams.

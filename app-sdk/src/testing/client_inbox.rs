@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 use tokio::sync::{Notify, mpsc};
-use trunkline_protocol::hub::{Completion, HandshakeResponse, HubMessage, Invocation, Outcome, next_frame};
+use trunkline_protocol::hub::{Completion, HandshakeResponse, HubMessage, Invocation, Outcome, whole_messages};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 
 use super::received::Received;
@@ -61,10 +61,9 @@ impl ClientInbox {
             }
         }
         // An unreadable message is a bug in this crate, and results in a timeout.
-        while let Ok(Some(frame)) = next_frame(self.codec.protocol(), &bytes, usize::MAX) {
-            let body = bytes.slice(frame.body);
-            bytes.advance(frame.length);
-            if let Ok(Some(message)) = self.codec.protocol().decode(&body) {
+        let protocol = self.codec.protocol();
+        for message in whole_messages(protocol, &bytes) {
+            if let Ok(Some(message)) = protocol.decode(&bytes.slice_ref(message.body)) {
                 self.take_in(message);
             }
         }

@@ -1,5 +1,6 @@
 //! Framing of hub messages, independent of how the bytes are split.
 
+use std::iter;
 use std::ops::Range;
 
 use bytes::{BufMut, BytesMut};
@@ -38,6 +39,26 @@ pub enum FramingError {
     /// A length prefix has more than five bytes or exceeds 2 GiB.
     #[error("the length prefix of a MessagePack message is malformed")]
     Prefix,
+}
+
+/// Bytes of a complete message.
+#[derive(Debug, Clone, Copy)]
+pub struct WholeMessage<'a> {
+    /// All bytes, framing included.
+    pub whole: &'a [u8],
+    /// The message without framing.
+    pub body: &'a [u8],
+}
+
+/// Splits `buffer` into messages, up to the first incomplete or malformed one.
+pub fn whole_messages(protocol: HubProtocol, buffer: &[u8]) -> impl Iterator<Item = WholeMessage<'_>> {
+    let mut rest = buffer;
+    iter::from_fn(move || {
+        let frame = next_frame(protocol, rest, usize::MAX).ok()??;
+        let (whole, behind) = rest.split_at_checked(frame.length)?;
+        rest = behind;
+        Some(WholeMessage { whole, body: whole.get(frame.body)? })
+    })
 }
 
 /// Finds the first message in `buffer`. Returns `None` if more bytes are needed.

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
-use trunkline_protocol::hub::{CallScan, HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::hub::{CallScan, HubMessage, HubProtocol, whole_messages};
 use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
 
 use crate::shard::{ShardState, Slot, short};
@@ -26,9 +26,9 @@ pub(super) fn trace_call(
 ) -> Option<Bytes> {
     let client = state.core.connections.get(slot)?;
     let tracer = state.core.context.shared.tracer.as_ref()?;
-    let frame = next_frame(protocol, message, usize::MAX).ok()??;
+    let body = Bytes::copy_from_slice(whole_messages(protocol, message).next()?.body);
     // Unreadable messages are forwarded unchanged.
-    let mut decoded = protocol.decode(&Bytes::copy_from_slice(message.get(frame.body)?)).ok()??;
+    let mut decoded = protocol.decode(&body).ok()??;
     let (HubMessage::Invocation(invocation) | HubMessage::StreamInvocation(invocation)) = &mut decoded else {
         return None;
     };

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, whole_messages};
 
 /// Maximum number of calls compared simultaneously per connection. Further calls are not compared.
 const CALLS_MAX: usize = 64;
@@ -75,25 +75,23 @@ impl PartialEq for AnswerEnd {
 impl AnswerDiff {
     /// Records the calls in messages that were forwarded to both.
     pub(super) fn begin(&mut self, protocol: HubProtocol, messages: &[u8], now: u32) {
-        for_each_body(protocol, messages, |body| {
-            let Ok(scan) = protocol.scan_call(body) else { return };
-            let (Some(id), Some(target)) = (scan.invocation_id, scan.target) else { return };
+        for message in whole_messages(protocol, messages) {
+            let Ok(scan) = protocol.scan_call(message.body) else { continue };
+            let (Some(id), Some(target)) = (scan.invocation_id, scan.target) else { continue };
             let fits = id.len() <= NAME_MAX_BYTES && target.len() <= NAME_MAX_BYTES;
             if scan.kind.is_call() && fits && self.0.len() < CALLS_MAX {
                 let (primary, mirror) = Default::default();
                 self.0.insert(id.into(), ComparedCall { target: target.into(), begun: now, primary, mirror });
             }
-        });
+        }
     }
 
     /// Handles messages from an app server to the client. Returns the differences found.
     pub(super) fn take(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
-        let mut differences = Vec::new();
         if self.0.is_empty() {
-            return differences;
+            return Vec::new();
         }
-        for_each_body(protocol, messages, |body| differences.extend(self.take_one(protocol, from, body)));
-        differences
+        whole_messages(protocol, messages).filter_map(|message| self.take_one(protocol, from, message.body)).collect()
     }
 
     fn take_one(&mut self, protocol: HubProtocol, from: Answerer, body: &[u8]) -> Option<AnswerDifference> {
@@ -205,14 +203,6 @@ fn add_value(hash: &mut Sha256, value: &Value) {
             hash.update(plain.to_string());
             hash.update(b",");
         }
-    }
-}
-
-fn for_each_body(protocol: HubProtocol, messages: &[u8], mut act: impl FnMut(&[u8])) {
-    let mut rest = messages;
-    while let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX) {
-        act(rest.get(frame.body).unwrap_or_default());
-        rest = rest.get(frame.length..).unwrap_or_default();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copy of a client connection for a mirror, with its link and state.
 
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::hub::{HubProtocol, whole_messages};
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, OpenConnection, ServiceMessage};
 
@@ -96,14 +96,12 @@ impl MirrorCopy {
         if !self.rule.copies_down {
             return;
         }
-        let (mut rest, mut calls, mut count) = (messages, Vec::new(), 0);
-        while let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX) {
-            let is_call = protocol.scan(rest.get(frame.body).unwrap_or_default()).is_ok_and(|scan| scan.kind.is_call());
-            if is_call {
-                calls.extend_from_slice(rest.get(..frame.length).unwrap_or_default());
+        let (mut calls, mut count) = (Vec::new(), 0);
+        for message in whole_messages(protocol, messages) {
+            if protocol.scan(message.body).is_ok_and(|scan| scan.kind.is_call()) {
+                calls.extend_from_slice(message.whole);
                 count += 1;
             }
-            rest = rest.get(frame.length..).unwrap_or_default();
         }
         let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
         match link {

@@ -1,7 +1,7 @@
 //! Splits a client's transport data into single messages with their names. Pure.
 
 use bytes::Bytes;
-use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, whole_messages};
 
 use crate::shard::kind_name;
 
@@ -26,13 +26,12 @@ pub struct HubPart {
 /// generates itself.
 #[must_use]
 pub fn take_parts(protocol: HubProtocol, bytes: &mut Bytes) -> Vec<HubPart> {
-    let mut parts = Vec::new();
-    while let Ok(Some(frame)) = next_frame(protocol, bytes, usize::MAX) {
-        let whole = bytes.split_to(frame.length.min(bytes.len()));
-        let body = whole.slice(frame.body);
-        parts.extend(part(protocol, whole, &body));
-    }
-    parts
+    let all = bytes.clone();
+    let parts = whole_messages(protocol, &all).filter_map(|message| {
+        let whole = bytes.split_to(message.whole.len());
+        part(protocol, whole, &all.slice_ref(message.body))
+    });
+    parts.collect()
 }
 
 fn part(protocol: HubProtocol, whole: Bytes, body: &Bytes) -> Option<HubPart> {

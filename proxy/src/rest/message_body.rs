@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, PayloadError, StreamItem, next_frame};
+use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, PayloadError, StreamItem, whole_messages};
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::Payloads;
 
@@ -141,8 +141,7 @@ fn read_encoded(body: &Bytes) -> Result<Payloads, RestError> {
 }
 
 fn is_one_message(protocol: HubProtocol, message: &[u8]) -> bool {
-    let frame = next_frame(protocol, message, message.len().saturating_add(1));
-    matches!(frame, Ok(Some(frame)) if frame.length == message.len())
+    whole_messages(protocol, message).next().is_some_and(|first| first.whole.len() == message.len())
 }
 
 #[cfg(test)]

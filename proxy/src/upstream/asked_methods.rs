@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::time::Instant;
-use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::hub::{HubProtocol, whole_messages};
 use trunkline_protocol::service::Payloads;
 
 /// Delay for the first invocation of a method, enough for the SDK on a busy machine.
@@ -46,8 +46,7 @@ impl AskedMethods {
 fn method_of(question: &Payloads) -> Option<ByteString> {
     question.0.iter().find_map(|(name, framed)| {
         let protocol = HubProtocol::from_name(name)?;
-        let frame = next_frame(protocol, framed, usize::MAX).ok()??;
-        let call = protocol.scan_call(framed.get(frame.body)?).ok()?;
+        let call = protocol.scan_call(whole_messages(protocol, framed).next()?.body).ok()?;
         call.target.map(|target| (*target).into())
     })
 }

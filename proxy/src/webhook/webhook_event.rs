@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 use serde::Serialize;
-use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, whole_messages};
 
 use super::connect_question;
 use crate::config::{ConnectItem, ExpandError, TemplateValues, UrlTemplate};
@@ -192,10 +192,7 @@ fn unframed(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut framed = BytesMut::new();
     protocol.encode(message, &mut framed);
     let framed = framed.freeze();
-    match next_frame(protocol, &framed, usize::MAX) {
-        Ok(Some(frame)) => framed.slice(frame.body),
-        Ok(None) | Err(_) => Bytes::new(),
-    }
+    whole_messages(protocol, &framed).next().map(|message| framed.slice_ref(message.body)).unwrap_or_default()
 }
 
 #[cfg(test)]

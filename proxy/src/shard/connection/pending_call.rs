@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use bytestring::ByteString;
 use indexmap::{IndexMap, IndexSet};
-use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, WholeMessage, whole_messages};
 
 use crate::telemetry::{OpenSpan, clipped};
 
@@ -118,16 +118,13 @@ impl PendingCalls {
         let Some(table) = &mut self.0 else { return (Cow::Borrowed(payload), 0) };
         // Messages for the client so far; `None` before the first late reply.
         let (mut at, mut wanted, mut errors) = (0, None::<Vec<u8>>, 0);
-        while let Some(rest) = payload.get(at..)
-            && let Ok(Some(frame)) = next_frame(protocol, rest, usize::MAX)
-        {
-            let message = rest.get(..frame.length).unwrap_or_default();
-            if !table.passes(protocol, rest.get(frame.body).unwrap_or_default(), &mut errors) {
+        for WholeMessage { whole, body } in whole_messages(protocol, payload) {
+            if !table.passes(protocol, body, &mut errors) {
                 wanted.get_or_insert_with(|| payload.get(..at).unwrap_or_default().to_vec());
             } else if let Some(wanted) = &mut wanted {
-                wanted.extend_from_slice(message);
+                wanted.extend_from_slice(whole);
             }
-            at += frame.length;
+            at += whole.len();
         }
         if table.pending.is_empty() && table.failed.is_empty() {
             self.0 = None;

@@ -1,7 +1,7 @@
 //! Transport frames of downstream messages, created once per message and shared by all receivers.
 
 use bytes::{Bytes, BytesMut};
-use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, whole_messages};
 use trunkline_protocol::service::{Payloads, RawKind};
 
 use crate::shard::content::Content;
@@ -92,7 +92,7 @@ pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
 /// Whether the bytes are a close message that permits reconnecting, which app servers send to clients when they
 /// stop.
 pub(crate) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
-    let Ok(Some(frame)) = next_frame(protocol, payload, payload.len()) else { return false };
-    let message = protocol.decode(&Bytes::copy_from_slice(payload.get(frame.body).unwrap_or_default()));
+    let Some(message) = whole_messages(protocol, payload).next() else { return false };
+    let message = protocol.decode(&Bytes::copy_from_slice(message.body));
     matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
 }

@@ -1,7 +1,7 @@
 //! Number of messages in a frame, as counted by stateful reconnect.
 
 use bytes::Bytes;
-use trunkline_protocol::hub::{HubProtocol, next_frame};
+use trunkline_protocol::hub::{HubProtocol, whole_messages};
 
 use crate::shard::content::Content;
 use crate::transport::websocket::{Unframed, unframe_whole};
@@ -39,13 +39,8 @@ impl MessageCounter {
 
 fn count(protocol: HubProtocol, frame: &Bytes) -> u32 {
     let Some(Unframed::Payload(payload)) = unframe_whole(frame) else { return 0 };
-    let (mut rest, mut count) = (&*payload, 0);
-    while let Ok(Some(message)) = next_frame(protocol, rest, usize::MAX) {
-        let body = rest.get(message.body).unwrap_or_default();
-        count += u32::from(protocol.scan(body).is_ok_and(|scan| scan.kind.is_sequenced()));
-        rest = rest.get(message.length..).unwrap_or_default();
-    }
-    count
+    let is_sequenced = |body| protocol.scan(body).is_ok_and(|scan| scan.kind.is_sequenced());
+    whole_messages(protocol, &payload).map(|message| u32::from(is_sequenced(message.body))).sum()
 }
 
 #[cfg(test)]

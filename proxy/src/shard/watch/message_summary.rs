@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, next_frame};
+use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, whole_messages};
 
 use super::redaction;
 use crate::shard::content::Content;
@@ -79,13 +79,9 @@ fn raw(message: &Bytes, with_payloads: bool) -> MessageSummary {
 }
 
 fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
-    let (mut rest, mut read) = (messages.clone(), Vec::new());
-    while let Ok(Some(frame)) = next_frame(protocol, &rest, usize::MAX) {
-        let whole = rest.split_to(frame.length.min(rest.len()));
-        let body = whole.slice(frame.body);
-        read.push(hub_message(protocol, &body, whole.len(), with_payloads));
-    }
-    read
+    let read = whole_messages(protocol, messages)
+        .map(|message| hub_message(protocol, &messages.slice_ref(message.body), message.whole.len(), with_payloads));
+    read.collect()
 }
 
 fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads: bool) -> MessageSummary {
