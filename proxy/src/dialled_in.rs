@@ -39,6 +39,9 @@ use lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
 
 pub(crate) use link_request::link_request;
 
+/// Target of log lines about single links, for links of both directions.
+const LOG_TARGET: &str = "trunkline_proxy::link";
+
 /// Seconds within which an app server, which reads continuously, detects a lost socket. An earlier probe could claim a
 /// client that the app server is about to close.
 const LOSS_NOTICED_S: u32 = 1;
@@ -65,7 +68,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     let IncomingLink { upgrade, hub, instance, from, endpoint, signer, is_carried, refusal, permit } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
-        Err(error) => return debug!(hub = hub.name(), %error, "upgrade of a link failed"),
+        Err(error) => return debug!(target: LOG_TARGET, hub = hub.name(), %error, "upgrade of a link failed"),
     };
     let mut socket = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
     let request = match answer_handshake_if(&mut socket, |request| {
@@ -79,7 +82,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
         Err(end) => {
             shard.counters().dial_in.handshakes_refused.increment();
             let reason = end.reason(Role::Proxy);
-            debug!(hub = hub.name(), app = %instance, reason, "link of an app server refused");
+            debug!(target: LOG_TARGET, hub = hub.name(), app = %instance, reason, "link of an app server refused");
             return close(socket, &end).await;
         }
     };
@@ -148,7 +151,7 @@ async fn carry(
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     match is_first {
         true => info!(hub, %app, "app server dialled in"),
-        false => debug!(hub, %app, slot, "link of an app server opened"),
+        false => debug!(target: LOG_TARGET, hub, %app, slot, "link of an app server opened"),
     }
     give_to_all(shard, &ShardCommand::LinkOpened(link.clone())).await;
 
@@ -237,14 +240,14 @@ async fn log_end(
     if is_closed || over.is_planned() || pool.is_stopping() {
         return match pool.is_empty() {
             true => info!(hub, %app, reason, "app server closed its last link"),
-            false => debug!(hub, %app, slot, reason, "link closed"),
+            false => debug!(target: LOG_TARGET, hub, %app, slot, reason, "link closed"),
         };
     }
     let is_last = pool.is_empty() && link.may_carry_clients();
     let may_log = || shard.shared().limits.may_log_link(shard.shared().uptime());
     match pool.may_warn() {
         Some(_) if may_log() => info!(relayed, hub, %app, reason, "link lost"),
-        _ => debug!(relayed, hub, %app, slot, reason, "link lost"),
+        _ => debug!(target: LOG_TARGET, relayed, hub, %app, slot, reason, "link lost"),
     }
     if is_last && may_log() {
         warn_of_lost_app_server(shard.shared(), std::slice::from_ref(pool), reason).await;

@@ -164,7 +164,7 @@ impl Page {
     pub async fn download(&self, url: &str, transport: Transport, (items, length): (u64, usize)) -> Result<[Value; 2]> {
         let options = json!({ "url": url, "transport": transport.name(), "items": items, "length": length });
         let mut got = self.command("download", options).await?;
-        Ok(["streamed", "sent"].map(|kind| got[kind].take()))
+        Ok(["streamed", "sent"].map(|kind| got.get_mut(kind).map(Value::take).unwrap_or_default()))
     }
 
     /// Closes the page.

@@ -67,8 +67,9 @@ pub(crate) fn read<A: Parser>() -> A {
 
 /// Log levels from `RUST_LOG`; `info` without it.
 pub(crate) fn levels() -> Targets {
-    let given = std::env::var("RUST_LOG").ok().filter(|levels| !levels.is_empty());
-    let levels = given.and_then(|levels| levels.parse().ok());
+    let given = std::env::var("RUST_LOG").unwrap_or_default();
+    let given: Vec<_> = given.split(',').map(str::trim).filter(|level| !level.is_empty()).collect();
+    let levels = given.join(",").parse().ok().filter(|_| !given.is_empty());
     levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 

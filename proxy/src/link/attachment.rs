@@ -273,6 +273,11 @@ impl FrameSink for ShardSink<'_> {
     }
 
     async fn begin_batch(&mut self) {
+        let turn = match &self.line {
+            Some(line) => line.begin().await,
+            None => None,
+        };
+        // Last, so that links of other shards don't wait for this one.
         if let Some(rate) = &self.rate {
             let turn = rate.begin().await;
             if turn.has_waited {
@@ -280,9 +285,7 @@ impl FrameSink for ShardSink<'_> {
             }
             self.rate_turn = Some(turn);
         }
-        if let Some(line) = &self.line {
-            self.turn = line.begin().await.map(|turn| (turn, Instant::now()));
-        }
+        self.turn = turn.map(|turn| (turn, Instant::now()));
     }
 
     fn is_batch_full(&mut self, frames: usize) -> bool {
