@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::Authentication;
 
 use crate::auth::TokenError;
 use crate::frontend::authorize::authorize;
-use crate::frontend::bearer::{USER_NEEDED, find_user, refuse_token, token, verify_token};
+use crate::frontend::bearer::{find_user, refuse_token, refuse_without_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{Grant, HubRequest, NewClient};
 use crate::frontend::plain_response::plain;
@@ -49,7 +49,7 @@ pub(crate) async fn authenticate(
     let is_needed =
         endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_needed && !user.is_named() {
-        return Err(plain(StatusCode::UNAUTHORIZED, USER_NEEDED));
+        return Err(refuse_without_user(hub));
     }
     Ok(Box::new(NewClient { user, binding, grant, connection_id: None }))
 }

@@ -18,8 +18,7 @@ use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_query::RequestQuery;
 use crate::upstream::Hub;
 
-/// Refusal of a client without a user.
-pub(crate) const USER_NEEDED: &str = "log in first: this hub requires an access token that names a user";
+const USER_NEEDED: &str = "log in first: this hub requires an access token that names a user";
 
 pub(crate) async fn verify_token(
     endpoint: &Endpoint,
@@ -53,6 +52,12 @@ pub(crate) fn find_user(
 
 pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
     refuse_token_because(endpoint, error, error.to_string())
+}
+
+/// Creates the refusal of a client without a user. A hub of an app server has no text, like the official server: its
+/// clients show the reason phrase.
+pub(crate) fn refuse_without_user(hub: &Hub) -> Response {
+    plain(StatusCode::UNAUTHORIZED, if hub.is_of_webhook() { USER_NEEDED } else { "" })
 }
 
 /// Creates and counts the refusal of an invalid access token, with a reason that describes the token.

@@ -12,7 +12,7 @@ use trunkline_protocol::token::{ConnectionToken, UserBinding};
 
 use crate::auth::{TokenError, User};
 use crate::clock::unix_seconds;
-use crate::frontend::bearer::{USER_NEEDED, refuse_token, token, verify_token};
+use crate::frontend::bearer::{refuse_token, refuse_without_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{ConnectingClient, HubRequest};
 use crate::frontend::plain_response::plain;
@@ -92,7 +92,7 @@ async fn shown_user(
     let is_required =
         endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_required && !settings.asks_app && id.is_none() {
-        return Err(plain(StatusCode::UNAUTHORIZED, USER_NEEDED));
+        return Err(refuse_without_user(hub));
     }
     let shown = shown.filter(|_| is_bound);
     Ok(if settings.asks_app { shown.map(|shown| with_added(shown, opened)) } else { shown })
