@@ -192,12 +192,13 @@ impl FleetEntry {
     ) -> impl Future<Output = FleetDelivery> + use<> {
         let send = self.0.shared().fleet.moves.begin_send();
         let epoch = send.epoch();
-        // Counted first: a node that ends in the meantime is missing but no longer a member.
-        let members = self.0.members().all().len() as u64;
+        // Read once: a node that ends in the meantime is missing but no longer a member.
+        let members = self.0.members().all();
         let asked = match is_for_this_node_alone(self.0.shared(), &message) {
             true => Vec::new(),
-            false => with_wanted(&message, |wanted| self.0.members().wanting(&hub.key, wanted)),
+            false => with_wanted(&message, |wanted| self.0.members().wanting_of(&members, &hub.key, wanted)),
         };
+        let members = members.len() as u64;
         let body = stamped(&message, epoch);
         let others = self.0.ask(asked, &hub.key, &body);
         let own = match &hub.here {

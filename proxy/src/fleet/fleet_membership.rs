@@ -111,8 +111,16 @@ impl Membership {
     }
 
     pub(super) fn wanting(&self, hub: &str, wanted: &[Wanted<'_>]) -> Vec<Arc<FleetMember>> {
+        self.wanting_of(&self.all(), hub, wanted)
+    }
+
+    pub(super) fn wanting_of(
+        &self,
+        members: &[Arc<FleetMember>],
+        hub: &str,
+        wanted: &[Wanted<'_>],
+    ) -> Vec<Arc<FleetMember>> {
         let now_ms = self.now_ms();
-        let members = self.all();
         members.iter().filter(|member| member.may_want(hub, wanted, now_ms)).cloned().collect()
     }
 
