@@ -4,6 +4,7 @@
 mod budget;
 mod byte_budget;
 mod deadline;
+mod first_names;
 mod holder;
 mod lease;
 mod partition;
@@ -15,6 +16,7 @@ mod turn;
 pub(crate) use budget::{Budget, BudgetShare};
 pub(crate) use byte_budget::{ByteBudget, largest};
 pub(crate) use deadline::Deadlines;
+pub(crate) use first_names::FirstNames;
 pub(crate) use holder::{Holders, pass_interval};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
 pub(crate) use partition::Partitions;

@@ -80,7 +80,7 @@ pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
-pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames, NameSearch};
+pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames};
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shadow::{Shadow, UpwardMessages};
 pub(crate) use shard_context::ShardContext;

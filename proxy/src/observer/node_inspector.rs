@@ -19,8 +19,9 @@ use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
 use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
 use super::snapshot_cache::{Freshness, SnapshotCache};
+use crate::bounded::FirstNames;
 use crate::clock::unix_ms;
-use crate::shard::{ClientSelection, Location, NameSearch, ShardSender, Shared};
+use crate::shard::{ClientSelection, ListedNames, Location, ShardSender, Shared};
 use crate::upstream::HubIndex;
 
 /// Maximum number of lists read concurrently; further requests wait.
@@ -88,22 +89,15 @@ impl NodeInspector {
     ) -> Option<NamePage> {
         let _permit = self.lists.acquire().await.ok()?;
         let hub = self.hub(hub)?;
+        let names = match kind {
+            NameKind::Users => ListedNames::Users,
+            NameKind::Groups => ListedNames::Groups,
+        };
         let mut sum = NameSum::default();
         for shard in self.shared.shards() {
             // One extra row shows whether there is another page.
-            let mut names = match kind {
-                NameKind::Users => NameSearch::users(hub, after.clone(), limit + 1),
-                NameKind::Groups => NameSearch::groups(hub, after.clone(), limit + 1),
-            };
-            let mut is_done = false;
-            while !is_done {
-                let step = shard.inspect(move |state| {
-                    let is_done = state.inspector().search_names(&mut names);
-                    (names, is_done)
-                });
-                (names, is_done) = step.await?;
-            }
-            sum.add(names.found);
+            let first = FirstNames::new(after.clone(), limit + 1, usize::MAX);
+            sum.add(shard.walk_names((&names, hub), first, FirstNames::take).await?.into_names().0);
         }
         Some(sum.into_page(limit))
     }

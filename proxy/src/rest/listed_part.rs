@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use trunkline_protocol::service::presence_weight;
 
+use crate::bounded::FirstNames;
 use crate::fleet::PeerRequest;
 use crate::shard::{ClientSelection, ListedNames, ShardSender, Shared, Slot};
 use crate::upstream::HubIndex;
@@ -90,14 +91,6 @@ pub(super) struct NamePart {
 #[serde(transparent)]
 pub(super) struct DistinctNames(BTreeSet<u64>);
 
-#[derive(Debug)]
-struct NameCollector {
-    after: Option<String>,
-    most: usize,
-    bytes: usize,
-    part: NamePart,
-}
-
 impl PartQuestion {
     pub(super) fn request(&self) -> PeerRequest {
         let mut query = form_urlencoded::Serializer::new(String::new());
@@ -119,23 +112,19 @@ impl PartQuestion {
         let mut part = ListedPart::default();
         match question {
             ListQuestion::Names { names, after, most } => {
-                let mut parts = vec![memberships(shared, &hub, &names).iter().fold(
-                    NameCollector::new(after.clone(), most),
-                    |mut stored, group| {
-                        stored.take(group, 0);
-                        stored
-                    },
-                )];
+                let first = || FirstNames::new(after.clone(), most, PART_MAX_BYTES);
+                let mut stored = first();
+                memberships(shared, &hub, &names).iter().for_each(|group| stored.take(group, 0));
+                let mut parts = vec![NamePart::from(stored)];
                 for shard in shards_with(shared, index) {
-                    let collector = NameCollector::new(after.clone(), most);
-                    parts.push(walk(shard, (&names, index?), collector, NameCollector::take).await?);
+                    parts.push(shard.walk_names((&names, index?), first(), FirstNames::take).await?.into());
                 }
-                part.names = NamePart::merged(parts.into_iter().map(|collector| collector.part), most);
+                part.names = NamePart::merged(parts, most);
             }
             ListQuestion::CountNames(names) => {
                 memberships(shared, &hub, &names).iter().for_each(|group| part.counted.add(group, 0));
                 for shard in shards_with(shared, index) {
-                    let counted = walk(shard, (&names, index?), DistinctNames::default(), DistinctNames::add);
+                    let counted = shard.walk_names((&names, index?), DistinctNames::default(), DistinctNames::add);
                     part.counted.merge(counted.await?);
                 }
             }
@@ -166,24 +155,6 @@ fn memberships(shared: &Shared, hub: &str, names: &ListedNames) -> Vec<String> {
         ListedNames::GroupsOf(user) => shared.user_groups.of(hub, user).iter().map(ToString::to_string).collect(),
         ListedNames::Users | ListedNames::Groups => Vec::new(),
     }
-}
-
-async fn walk<C: Send + 'static>(
-    shard: &ShardSender,
-    (names, hub): (&ListedNames, HubIndex),
-    mut collected: C,
-    take: fn(&mut C, &str, usize),
-) -> Option<C> {
-    let mut from = Some(0);
-    while let Some(start) = from {
-        let names = names.clone();
-        let step = shard.inspect(move |state| {
-            let next = state.inspector().walk_names(hub, &names, start, |name, of| take(&mut collected, name, of));
-            (collected, next)
-        });
-        (collected, from) = step.await?;
-    }
-    Some(collected)
 }
 
 /// Connections from this position on, and the next position.
@@ -217,36 +188,15 @@ impl ConnectionSet {
     }
 }
 
-impl NameCollector {
-    fn new(after: Option<String>, most: usize) -> Self {
-        Self { after, most, bytes: 0, part: NamePart::default() }
-    }
-
-    /// Adds a name, and drops the last ones that don't fit.
-    fn take(&mut self, name: &str, connections: usize) {
-        let NamePart { names, is_cut } = &mut self.part;
-        if self.after.as_deref().is_some_and(|after| name <= after) {
-            return;
-        }
-        if *is_cut && names.last_key_value().is_some_and(|(last, _)| name > last.as_str()) {
-            return;
-        }
-        match names.get_mut(name) {
-            Some(count) => *count += connections as u64,
-            None => {
-                names.insert(name.to_owned(), connections as u64);
-                self.bytes += name.len();
-            }
-        }
-        while names.len() > self.most || (self.bytes > PART_MAX_BYTES && names.len() > 1) {
-            *is_cut = true;
-            self.bytes -= names.pop_last().map_or(0, |(last, _)| last.len());
-        }
+impl From<FirstNames> for NamePart {
+    fn from(first: FirstNames) -> Self {
+        let (names, is_cut) = first.into_names();
+        Self { names, is_cut }
     }
 }
 
 impl NamePart {
-    /// Merges parts into one of at most this many names. A name behind the end of a cut part may be incomplete.
+    /// Merges parts into a part with at most this many names. A name behind the end of a cut part may be incomplete.
     pub(super) fn merged(parts: impl IntoIterator<Item = Self>, most: usize) -> Self {
         let (mut merged, mut end): (BTreeMap<String, u64>, Option<String>) = (BTreeMap::new(), None);
         for Self { names, is_cut } in parts {
@@ -308,9 +258,9 @@ mod tests {
     use super::*;
 
     fn part(names: &[&str], most: usize) -> NamePart {
-        let mut collector = NameCollector::new(None, most);
-        names.iter().for_each(|name| collector.take(name, 1));
-        collector.part
+        let mut first = FirstNames::new(None, most, PART_MAX_BYTES);
+        names.iter().for_each(|name| first.take(name, 1));
+        first.into()
     }
 
     fn names(part: &NamePart) -> Vec<(&str, u64)> {

@@ -1,6 +1,5 @@
 //! Inspection of a shard by the observer, in short steps because the shard serves no clients meanwhile.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +10,7 @@ use trunkline_protocol::service::{OpenConnection, header};
 
 use super::assignments::token_expiry::TokenExpiries;
 use super::connection::{Census, Client, ClientKind, Connections, LifeStage, SetName};
+use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
 use super::slot::Slot;
 use super::slot_walk::SlotWalk;
@@ -68,49 +68,7 @@ pub(crate) struct ClientInspection {
     pub token_ends_s: Option<u64>,
 }
 
-/// Search for the next set names in alphabetical order, with member counts.
-#[derive(Debug)]
-pub(crate) struct NameSearch {
-    pub found: BTreeMap<String, u64>,
-    hub: HubIndex,
-    are_users: bool,
-    after: Option<String>,
-    most: usize,
-    from: usize,
-}
-
-impl NameSearch {
-    /// Searches the first `most` groups of a hub after this name.
-    #[must_use]
-    pub(crate) fn groups(hub: HubIndex, after: Option<String>, most: usize) -> Self {
-        Self { found: BTreeMap::new(), hub, are_users: false, after, most, from: 0 }
-    }
-
-    #[must_use]
-    pub(crate) fn users(hub: HubIndex, after: Option<String>, most: usize) -> Self {
-        Self { are_users: true, ..Self::groups(hub, after, most) }
-    }
-
-    fn take(&mut self, hub: HubIndex, name: SetName<'_>, members: usize) {
-        let name = match name {
-            SetName::Group(name) if !self.are_users => name,
-            SetName::User(name) if self.are_users => name,
-            _ => return,
-        };
-        let is_late = || {
-            self.found.len() >= self.most && self.found.last_key_value().is_some_and(|(last, _)| name > last.as_str())
-        };
-        if hub != self.hub || self.after.as_deref().is_some_and(|after| name <= after) || is_late() {
-            return;
-        }
-        self.found.insert(name.to_owned(), members as u64);
-        if self.found.len() > self.most {
-            self.found.pop_last();
-        }
-    }
-}
-
-/// Names that the data plane lists.
+/// Names listed by the observer and the data plane.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ListedNames {
     Users,
@@ -142,18 +100,9 @@ impl Inspector<'_> {
         self.connections.census().clone()
     }
 
-    /// Runs one step of a name search. Returns `true` after the last one.
-    pub(crate) fn search_names(&self, names: &mut NameSearch) -> bool {
-        let connections = self.connections;
-        let (step, is_last) = step(names.from, connections.sets().entries());
-        names.from = step.end;
-        connections.sets().range(step).for_each(|(hub, name, members)| names.take(hub, name, members));
-        is_last
-    }
-
     /// Passes the names of one step, with their numbers of connections, to `take`. A name may be passed several times.
     /// Returns the start of the next step.
-    pub(crate) fn walk_names(
+    fn walk_names(
         &self,
         hub: HubIndex,
         names: &ListedNames,
@@ -290,6 +239,27 @@ impl Inspector<'_> {
     }
 }
 
+impl ShardSender {
+    /// Passes all names of a hub, with their numbers of connections, to `take` in short steps. `None` during shutdown.
+    pub(crate) async fn walk_names<C: Send + 'static>(
+        &self,
+        (names, hub): (&ListedNames, HubIndex),
+        mut collected: C,
+        take: fn(&mut C, &str, usize),
+    ) -> Option<C> {
+        let mut from = Some(0);
+        while let Some(start) = from {
+            let names = names.clone();
+            let step = self.inspect(move |state| {
+                let next = state.inspector().walk_names(hub, &names, start, |name, of| take(&mut collected, name, of));
+                (collected, next)
+            });
+            (collected, from) = step.await?;
+        }
+        Some(collected)
+    }
+}
+
 impl WatchController<'_> {
     /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns its
     /// number. Fails if too many watches are running.
@@ -408,17 +378,5 @@ mod tests {
         assert_eq!(first(vec![9, 3, 7, 1], 2), (vec![1, 3], Some(7)));
         assert_eq!(first(vec![9, 3], 2), (vec![3, 9], None));
         assert_eq!(first(Vec::new(), 2), (Vec::new(), None));
-    }
-
-    #[test]
-    fn a_search_keeps_the_first_names() {
-        let hub = HubIndex::from(1);
-        let mut names = NameSearch::groups(hub, Some("b".into()), 2);
-        for name in ["f", "a", "d", "b", "c", "e"] {
-            names.take(hub, SetName::Group(name), 3);
-        }
-        names.take(HubIndex::from(0), SetName::Group("bb"), 1);
-        names.take(hub, SetName::User("bc"), 1);
-        assert_eq!(names.found, BTreeMap::from([("c".into(), 3), ("d".into(), 3)]));
     }
 }
