@@ -26,7 +26,7 @@ pub(crate) async fn authenticate(
     let verified = verify_token(endpoint, hub, token(&request.parts.headers, &request.context.query)).await;
     // An app may know a token that the node rejects, but not about its revocation; a webhook receives no token.
     if let Err(error) = &verified
-        && (*error == TokenError::Revoked || hub.is_of_webhook())
+        && (*error == TokenError::Revoked || hub.has_webhook())
     {
         return Err(refuse_token(endpoint, error));
     }

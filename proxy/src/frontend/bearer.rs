@@ -57,7 +57,7 @@ pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response 
 /// Creates the refusal of a client without a user. A hub of an app server has no text, like the official server: its
 /// clients show the reason phrase.
 pub(crate) fn refuse_without_user(hub: &Hub) -> Response {
-    plain(StatusCode::UNAUTHORIZED, if hub.is_of_webhook() { USER_NEEDED } else { "" })
+    plain(StatusCode::UNAUTHORIZED, if hub.has_webhook() { USER_NEEDED } else { "" })
 }
 
 /// Creates and counts the refusal of an invalid access token, with a reason that describes the token.

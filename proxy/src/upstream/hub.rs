@@ -115,11 +115,6 @@ impl Hub {
     }
 
     #[must_use]
-    pub(crate) fn is_of_webhook(&self) -> bool {
-        matches!(self.origin(), HubOrigin::Webhook | HubOrigin::WebhookPattern)
-    }
-
-    #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.identity.origin()
     }
