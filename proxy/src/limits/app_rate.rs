@@ -145,6 +145,7 @@ impl AppRate {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use tokio::task::yield_now;
     use tokio::time::advance;
 
     use super::*;
@@ -180,11 +181,13 @@ mod tests {
         let link = async || {
             for _ in 0..5 {
                 let _turn = rate.begin().await;
-                rate.charge(1, 1_000);
+                // Other links want to begin before this one pays.
+                yield_now().await;
+                rate.charge(1, 9_000);
             }
         };
         tokio::join!(link(), link(), link(), link());
-        assert_eq!(begun_at.elapsed().as_secs(), 18, "20 000 bytes, the first of them in a burst");
+        assert_eq!(begun_at.elapsed().as_secs(), 170, "20 batches of 9 s, less the burst and the last one");
     }
 
     #[tokio::test(start_paused = true)]
