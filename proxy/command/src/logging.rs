@@ -190,7 +190,10 @@ pub(crate) fn parse(levels: &str) -> Result<Targets, LevelsError> {
     if levels.trim().len() > LEVELS_MAX_BYTES {
         return Err(LevelsError::TooLong);
     }
-    // `Targets` reads an empty text as the level `error`.
+    // `Targets` reads an empty text as the level `error`, also after a target.
+    if levels.split(',').any(|level| level.trim_end().ends_with('=')) {
+        return Err(LevelsError::Empty);
+    }
     let given: Vec<_> = levels.split(',').map(str::trim).filter(|level| !level.is_empty()).collect();
     if given.is_empty() { Err(LevelsError::Empty) } else { Ok(given.join(",").parse()?) }
 }
@@ -209,7 +212,7 @@ mod tests {
             assert!(parse(good).is_ok(), "{good}");
         }
         assert_eq!(parse(" info, trunkline_proxy=debug,").unwrap(), parse("info,trunkline_proxy=debug").unwrap());
-        for bad in ["", "  ", "trunkline_proxy=loud", "a=b=c", &"x".repeat(LEVELS_MAX_BYTES + 1)] {
+        for bad in ["", "  ", "trunkline_proxy=", "trunkline_proxy=,info", "trunkline_proxy=loud", "a=b=c", &"x".repeat(LEVELS_MAX_BYTES + 1)] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
