@@ -230,7 +230,7 @@ impl MethodTable {
         self.by_name.get(target).or_else(|| self.by_name.get(target.to_lowercase().as_str()))
     }
 
-    /// Hooks of this kind, in the order in which they were added.
+    /// Hooks of this kind, oldest first.
     pub(crate) fn hooks(&self, kind: HubCallKind) -> impl Iterator<Item = &ErasedHook> {
         self.hooks.iter().filter(move |(of, _)| *of == kind).map(|(_, hook)| hook)
     }

@@ -14,7 +14,7 @@
 //! **Invariant: waits form no cycle.** A sender waits for the window of its client first, then for the end of a move,
 //! then for space on the link. While waiting for the window it holds no lock, no permit to queue a frame (so no move
 //! waits for it), no position in the queue of a link, and no worker of another connection. A window is freed by the
-//! reader of a link, the end of a connection, or a dropped sender, none of which waits. `tests/simulation` checks this.
+//! reader of a link, the end of a connection, or a dropped sender; none of these waits. `tests/simulation` checks this.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

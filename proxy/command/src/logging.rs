@@ -212,7 +212,15 @@ mod tests {
             assert!(parse(good).is_ok(), "{good}");
         }
         assert_eq!(parse(" info, trunkline_proxy=debug,").unwrap(), parse("info,trunkline_proxy=debug").unwrap());
-        for bad in ["", "  ", "trunkline_proxy=", "trunkline_proxy=,info", "trunkline_proxy=loud", "a=b=c", &"x".repeat(LEVELS_MAX_BYTES + 1)] {
+        for bad in [
+            "",
+            "  ",
+            "trunkline_proxy=",
+            "trunkline_proxy=,info",
+            "trunkline_proxy=loud",
+            "a=b=c",
+            &"x".repeat(LEVELS_MAX_BYTES + 1),
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

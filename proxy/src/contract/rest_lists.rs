@@ -60,7 +60,7 @@ fn connections_users_and_groups_of_a_hub_are_listed_in_pages_and_counted() {
         assert_eq!(ids, sorted(clients.iter().map(|client| client.id.clone())));
         assert_eq!(connections.iter().filter(|row| row["userId"] == "ann").count(), 3);
         assert_eq!(rows(&back_end, "/users/ann/connections?maxpagesize=2").await.len(), 3);
-        // Memberships without connections are listed, too, as a query for one of them is answered with yes.
+        // Memberships without connections are listed, too, because a query for such a membership is answered with yes.
         assert_eq!(back_end.status("PUT", "/users/ann/groups/later").await, 200);
         assert_eq!(back_end.status("PUT", "/users/zoe/groups/later").await, 200);
         let of_ann = rows(&back_end, "/users/ann/groups?maxpagesize=2").await;

@@ -126,7 +126,7 @@ impl LostLinks {
         *entry = Lost { links: entry.links + 1, until: now + REOPEN_TIME };
     }
 
-    /// Takes one of the holder's lost links, if any.
+    /// Takes a lost link of the holder, if any.
     fn take(&self, holder: &LinkHolder) -> bool {
         let mut lost = self.lock();
         let entry = lost.get_mut(holder).filter(|lost| lost.links > 0 && lost.until > Instant::now());

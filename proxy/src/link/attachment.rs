@@ -166,7 +166,7 @@ impl<'a> ShardSink<'a> {
         }
     }
 
-    /// Lets the link's batches take turns with those of other apps, within the app's rate.
+    /// Lets the link's batches take turns with other apps, within the app's rate.
     pub(crate) fn in_turns(self, signer: &Signer) -> Self {
         let (shared, hub) = (self.shard.shared(), Some(&**self.pool.hub()));
         let line = Some(shared.turn_line(signer, hub, TurnSource::Links(self.shard.index())));

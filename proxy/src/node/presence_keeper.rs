@@ -49,7 +49,7 @@ const REPORTS_MAX: usize = 4_096;
 #[derive(Debug)]
 struct LogReader {
     member: Arc<FleetMember>,
-    /// Distinguishes the reader from an earlier one of the same node, whose answers may be late.
+    /// Distinguishes the reader from an earlier reader of the same node: late answers to that reader are ignored.
     serial: u64,
     /// Received position; `None` before the first batch.
     received: Option<u64>,
@@ -127,7 +127,7 @@ pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fle
 }
 
 impl PresenceKeeper<'_> {
-    /// Sends what is to be sent now; returns the time of the next step.
+    /// Sends due batches and reports; returns the time of the next step.
     fn step(&mut self) -> Instant {
         let now = Instant::now();
         let members = self.fleet.members().all();

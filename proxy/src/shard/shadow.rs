@@ -48,7 +48,7 @@ pub(crate) trait Shadow: Debug {
     /// Receives data of the client's app servers, or, if `by` is given, of the shadow's own.
     fn answer(&mut self, context: &ShardContext, client: &Client, payload: &[u8], by: Option<AppServerId>);
 
-    /// Receives messages that were queued for the client, whoever sent them.
+    /// Receives messages that were queued for the client, from any sender.
     fn down(&mut self, client: &Client, messages: &Bytes);
 
     fn order(&mut self, by: AppServerId, order: ShadowOrder);

@@ -153,7 +153,7 @@ impl UserLog {
         batch
     }
 
-    /// Evicts users without connections whose change all readers have received.
+    /// Evicts users without connections, up to the change that all readers have received.
     pub(crate) fn prune(&self, received: u64) {
         self.state().evict(received);
     }

@@ -31,7 +31,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for which changes are kept, to be repeated if their owner is lost.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// Maximum number of lost nodes whose users are news if the node comes back.
+/// Maximum number of lost nodes; the users of such a node are news if it comes back.
 const LOST_MAX: usize = 1_024;
 
 /// Maximum number of events in progress per hub, so that a back end that does not answer delays only its own events.
@@ -79,7 +79,7 @@ pub(crate) struct UserTable {
     sources: HashMap<ByteString, UserSource>,
     users: HashMap<HubUser, UserEntry>,
     due: BTreeSet<(Instant, HubUser)>,
-    /// Number of reports in progress of each hub, and its due users who wait for one of them to end.
+    /// Number of reports in progress of each hub, and its due users who wait for the end of a report.
     hubs: HashMap<ByteString, HubReports>,
     /// No node may report, so this one is the last to stop.
     is_last: bool,
@@ -281,7 +281,7 @@ impl UserTable {
         reports
     }
 
-    /// Makes all changes due, but not what is repeated.
+    /// Makes all changes due, except repeated reports.
     fn hurry(&mut self, now: Instant) {
         for (user, entry) in &mut self.users {
             if let Some(pending) = entry.pending.as_mut().filter(|pending| !pending.is_doubtful) {
@@ -323,7 +323,7 @@ impl UserTable {
         is_mine.then_some(UserReport { user, is_online })
     }
 
-    /// Ends a report. One that was not accepted is repeated later, with the state at that time.
+    /// Ends a report. A report that was not accepted is repeated later, with the state at that time.
     pub(crate) fn done(&mut self, report: UserReport, is_accepted: bool, now: Instant) {
         if let Some(hub) = self.hubs.get_mut(&report.user.hub) {
             hub.running = hub.running.saturating_sub(1);

@@ -16,7 +16,7 @@
 //! - No connection has two owners.
 //! - No node or app server keeps a connection forever, and each ends once.
 //! - If only sockets break, no connection ends.
-//! - No more than a window is under way to one client, and no sender waits forever for a window.
+//! - At most a window is under way to one client, and no sender waits forever for a window.
 //!
 //! Each [`MoveMutant`] breaks one rule.
 

@@ -76,7 +76,7 @@ fn a_table_that_is_missing_or_wrong_is_found() {
     assert_eq!(found(Rule::Order, &files(&table)), expected);
 }
 
-/// Violations of an engine whose shard imports these modules.
+/// Violations of an engine with a shard that imports these modules.
 fn engine(of_shard: &[&str], client: &str) -> Vec<String> {
     let names: Vec<_> = ENGINE.iter().chain(&BELOW_ENGINE).chain(&["mirror"]).copied().collect();
     let imports: String = of_shard.iter().map(|name| format!("fn f() {{ crate::{name}::g() }} ")).collect();

@@ -53,7 +53,7 @@ struct SlowClient {
     /// Tick of the last progress, or of the listing.
     since: u32,
     has_taken: bool,
-    /// Last mark from each app server of the client, and one of each waiting REST request.
+    /// Last mark from each app server of the client, and the mark of each waiting REST request.
     marks: Vec<(Arc<dyn ReplyTo>, i64)>,
     /// Pause at the client's primary.
     pause: Option<Pause>,

@@ -1,4 +1,4 @@
-//! Windows of clients: what is sent to one client alone waits while much is unconfirmed, and nodes confirm marks.
+//! Windows of clients: sends to one client wait while much is unconfirmed, and nodes confirm marks.
 
 use trunkline_protocol::fleet::{CLIENT_WINDOW_MAX_BYTES, Route};
 
