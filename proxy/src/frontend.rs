@@ -17,6 +17,7 @@
 mod admin_cookie;
 mod authenticate;
 mod authorize;
+mod authorizer;
 mod bearer;
 mod connect;
 mod dial_in;
@@ -39,6 +40,7 @@ mod plain_response;
 mod proxy_client;
 mod refresh_request;
 mod refusal;
+mod refusal_source;
 mod release;
 mod request;
 mod request_context;
@@ -67,6 +69,7 @@ pub(crate) use listener::serve_pipe;
 pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
 pub(crate) use lost_owner::end_gets_of_lost_owners;
+pub(crate) use refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 pub(crate) use release::release_carried;
 #[cfg(test)]
 pub(crate) use request_context::RequestSource;

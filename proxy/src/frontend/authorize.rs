@@ -23,9 +23,9 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::forwarded_header::FORWARDED_FOR;
 use crate::frontend::hub_request::{Grant, HubRequest};
 use crate::frontend::plain_response::{because, unavailable};
+use crate::frontend::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
 use crate::frontend::request::is_for_the_app;
 use crate::metrics::Limit;
-use crate::upstream::{MIDDLEWARE_HINT, RefusalSource};
 
 /// Queries app servers of a group about a client; `user` is from the client's access token.
 ///

@@ -8,6 +8,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 use trunkline_protocol::manifest::NODE_HEADER;
 
+use super::authorizer::Authorizer;
 use super::path_rule::{is_path, is_private};
 use super::plain_response::{because, plain, unavailable};
 use super::proxy_client::ProxyClient;
@@ -18,7 +19,7 @@ use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
 use crate::rest::Rest;
 use crate::shard::{ShardSender, Shared};
-use crate::upstream::{Authorizer, Hub, RouteChoice, ServerGroup};
+use crate::upstream::{Hub, RouteChoice, ServerGroup};
 use crate::webhook::Webhooks;
 
 /// Paths of the admin port that are often requested at the port for clients.

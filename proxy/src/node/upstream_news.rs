@@ -9,9 +9,10 @@ use tracing::{debug, info, warn};
 use crate::condition::ConditionKind;
 use crate::link::{hub_names, warn_of_lost_app_server};
 use crate::net::address::Address;
+use crate::node::manifest::ReadManifestError;
 use crate::observer::{UpstreamProblem, UpstreamProblems};
 use crate::shard::Shared;
-use crate::upstream::{Pool, ReadManifestError};
+use crate::upstream::Pool;
 
 /// Kind of a problem: its text without digits, which may be times.
 fn kind(problem: &str) -> String {

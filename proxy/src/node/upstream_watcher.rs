@@ -22,9 +22,10 @@ use crate::link::count_clients;
 use crate::net::address::Address;
 use crate::net::endpoints::AlternativeEndpoint;
 use crate::net::resolver::AddressFamilies;
+use crate::node::manifest::{ReadManifestError, read_manifest};
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
-use crate::upstream::{AppServer, AppTarget, Pool, PoolTerms, ReadManifestError, ServerGroup, read_manifest};
+use crate::upstream::{AppServer, AppTarget, Pool, PoolTerms, ServerGroup};
 
 /// Retry interval of the manifest while the app server does not answer or links are missing.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);

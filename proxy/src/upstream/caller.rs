@@ -41,7 +41,7 @@ impl RequestError {
     }
 
     /// Response of a peer that refused the channel, if that is the cause.
-    pub(super) fn refused_channel(&self) -> Option<&RefusedUpgrade> {
+    pub(crate) fn refused_channel(&self) -> Option<&RefusedUpgrade> {
         let Self::Connect { source, .. } = self else { return None };
         match source.get_ref()?.downcast_ref()? {
             OpenChannelError::Refused(refused) => Some(refused),
@@ -66,7 +66,7 @@ pub(crate) struct Caller<'a> {
 impl Caller<'_> {
     /// Sends a request over a new connection, with a header naming this node. Fails if the app server is unreachable,
     /// does not belong to this fleet, or does not respond.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         self,
         address: &Address,
         mut request: Request<Body>,
@@ -81,7 +81,7 @@ impl Caller<'_> {
     }
 
     /// Adds the header that names this node.
-    pub(super) fn introduce(self, headers: &mut HeaderMap) -> Result<(), http::Error> {
+    pub(crate) fn introduce(self, headers: &mut HeaderMap) -> Result<(), http::Error> {
         headers.insert(NODE_HEADER, HeaderValue::from_str(self.node)?);
         Ok(())
     }

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{AppServer, AppTarget};
 use crate::net::http_client::{HttpClient, HttpError};
+use crate::upstream::{AppServer, AppTarget};
 
 /// Maximum response body. A decision is small, and a refusal is at most a page.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;

@@ -6,10 +6,10 @@ use hyper::body::Incoming;
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
 use trunkline_protocol::wire::{CHANNEL_PATH, NODE_HEADER};
 
-use super::caller::{Caller, RequestError};
-use super::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
+use crate::frontend::{MIDDLEWARE_HINT, RefusalSource};
 use crate::net::address::Address;
 use crate::net::http_client::read_whole;
+use crate::upstream::{Caller, RequestError};
 
 /// Maximum size of a manifest. It has some 300 bytes per hub; anything larger is something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
