@@ -89,7 +89,7 @@ use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
-use crate::webhook::Webhooks;
+use crate::webhook::{HubUser, Reported, Webhooks};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Node {
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
-        background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
+        background.spawn(presence_keeper::run::<HubUser>(shared.clone(), webhooks.clone(), fleet.clone()));
         let counters = Arc::<AdminCounters>::default();
         #[cfg(feature = "otlp")]
         let export = Export::start(config.otlp, &readiness, (&fleet, &webhooks), &counters)?;
@@ -304,7 +304,7 @@ impl Node {
         poll_until(|| self.webhooks.clients() == 0).await;
         // Other nodes would report the users of these clients.
         if self.fleet.members().all().iter().all(|member| member.is_draining())
-            && let Some(presence) = self.webhooks.presence()
+            && let Some(presence) = HubUser::presence(&self.webhooks)
         {
             poll_until(|| presence.is_done()).await;
         }

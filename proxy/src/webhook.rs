@@ -5,7 +5,7 @@
 //!         ◄═══ completions, closes, pauses ═══ LoopbackServer ◄─────── response ──────────┘
 //! ```
 //!
-//! Presence events are about users, not connections: each node has a [table](user_table) of the users of all nodes.
+//! Presence events are about users, not connections: each node has a [table](subject_table) of the users of all nodes.
 //!
 //! To the node, a webhook is an app server at the other end of in-memory links, so assignments, closes and client
 //! results work as usual. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O.
@@ -18,8 +18,9 @@ mod connect_question;
 mod event_sender;
 mod loopback_server;
 mod signature;
-mod user_log;
-mod user_table;
+mod subject;
+mod subject_log;
+mod subject_table;
 mod webhook_client;
 mod webhook_dialler;
 mod webhook_event;
@@ -28,7 +29,8 @@ mod webhook_pool;
 mod webhook_presence;
 mod webhook_set;
 
-pub(crate) use user_log::LoggedChange;
-pub(crate) use user_table::{UserBatch, UserChange, UserReport};
-pub(crate) use webhook_presence::{PRESENCE_PATH, WebhookPresence};
-pub(crate) use webhook_set::Webhooks;
+pub(crate) use subject::{HubUser, Subject};
+pub(crate) use subject_log::LoggedChange;
+pub(crate) use subject_table::{SubjectBatch, SubjectChange, SubjectReport};
+pub(crate) use webhook_presence::WebhookPresence;
+pub(crate) use webhook_set::{Reported, Webhooks};

@@ -17,6 +17,7 @@ use crate::config::{Settings, WebhookSettings};
 use crate::fleet::Fleet;
 use crate::net::connector::MemoryNetwork;
 use crate::node::presence_keeper;
+use crate::webhook::{HubUser, Reported};
 
 /// Time after which a pending event must have been sent.
 const LONG: Duration = Duration::from_secs(40);
@@ -27,7 +28,8 @@ fn present() -> WebhookSettings {
 }
 
 fn keep(fixture: &Fixture, fleet: &Fleet) -> AbortHandle {
-    tokio::spawn(presence_keeper::run(fixture.shared.clone(), fixture.webhooks.clone(), fleet.clone())).abort_handle()
+    tokio::spawn(presence_keeper::run::<HubUser>(fixture.shared.clone(), fixture.webhooks.clone(), fleet.clone()))
+        .abort_handle()
 }
 
 fn alone() -> (Fixture, WebhookServer) {
@@ -211,7 +213,7 @@ fn users_of_a_node_that_returns_after_a_split_or_a_pause_are_online_again() {
         // Only this node has lost the other one.
         let lone = &nodes[1].fixture;
         let now = Instant::now();
-        lone.webhooks.presence().unwrap().table().keep_nodes(&[ByteString::from(&*lone.shared.boot)], now);
+        HubUser::presence(&lone.webhooks).unwrap().table().keep_nodes(&[ByteString::from(&*lone.shared.boot)], now);
         events.extend(seen(&mut server, LONG).await);
         assert_eq!(online_after(&events).len(), 20, "after a pause: {events:?}");
         nodes.iter().for_each(|node| node.cut(true));

@@ -22,7 +22,7 @@ use trunkline_protocol::service::presence_owner;
 
 use crate::fleet::{Fleet, FleetMember, PeerRequest};
 use crate::shard::Shared;
-use crate::webhook::{LoggedChange, PRESENCE_PATH, UserBatch, UserChange, UserReport, WebhookPresence, Webhooks};
+use crate::webhook::{LoggedChange, Reported, SubjectBatch, SubjectChange, SubjectReport, WebhookPresence, Webhooks};
 
 /// Interval at which members are checked.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,9 +65,9 @@ struct LogReader {
     check_at: Instant,
 }
 
-enum KeeperOutcome {
+enum KeeperOutcome<S> {
     Sent(SentBatch),
-    Reported(UserReport, bool),
+    Reported(SubjectReport<S>, bool),
 }
 
 /// Answer of a node to a batch.
@@ -81,11 +81,11 @@ struct SentBatch {
     status: Option<StatusCode>,
 }
 
-struct PresenceKeeper<'a> {
+struct PresenceKeeper<'a, S> {
     shared: &'a Arc<Shared>,
     webhooks: &'a Webhooks,
     fleet: &'a Fleet,
-    presence: &'a WebhookPresence,
+    presence: &'a WebhookPresence<S>,
     me: ByteString,
     readers: HashMap<ByteString, LogReader>,
     next_serial: u64,
@@ -96,12 +96,12 @@ struct PresenceKeeper<'a> {
     /// Nodes among which the owners of changes are chosen, each list for the changes after its position.
     views: VecDeque<(u64, Vec<ByteString>)>,
     reports: usize,
-    under_way: FuturesUnordered<Pin<Box<dyn Future<Output = KeeperOutcome> + Send + 'a>>>,
+    under_way: FuturesUnordered<Pin<Box<dyn Future<Output = KeeperOutcome<S>> + Send + 'a>>>,
 }
 
-/// Keeps the presence of users, if back ends receive events about it.
-pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fleet) {
-    let Some(presence) = webhooks.presence() else { return };
+/// Keeps the presence of subjects, if back ends receive events about it.
+pub(crate) async fn run<S: Reported>(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fleet) {
+    let Some(presence) = S::presence(&webhooks) else { return };
     let mut keeper = PresenceKeeper {
         shared: &shared,
         webhooks: &webhooks,
@@ -126,7 +126,7 @@ pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fle
     }
 }
 
-impl PresenceKeeper<'_> {
+impl<S: Reported> PresenceKeeper<'_, S> {
     /// Sends due batches and reports; returns the time of the next step.
     fn step(&mut self) -> Instant {
         let now = Instant::now();
@@ -189,10 +189,10 @@ impl PresenceKeeper<'_> {
     }
 
     /// Owner of a change. All nodes get the same, although the nodes of the fleet may change before they get it.
-    fn owner(&self, change: &LoggedChange) -> ByteString {
+    fn owner(&self, change: &LoggedChange<S>) -> ByteString {
         let view = self.views.iter().rev().find(|(from, _)| *from < change.version).or(self.views.front());
         let view = view.map_or(&[][..], |(_, view)| view);
-        presence_owner(view, &change.user.user).and_then(|owner| view.get(owner)).unwrap_or(&self.me).clone()
+        presence_owner(view, change.subject.name()).and_then(|owner| view.get(owner)).unwrap_or(&self.me).clone()
     }
 
     fn apply_own(&mut self, now: Instant) {
@@ -206,15 +206,15 @@ impl PresenceKeeper<'_> {
     }
 
     /// Batch of the log between two positions, with the owner of each change, and the evicted position of its series.
-    fn batch(&self, (since, to): (u64, u64), evicted: u64, is_known: bool) -> (UserBatch, u64) {
+    fn batch(&self, (since, to): (u64, u64), evicted: u64, is_known: bool) -> (SubjectBatch<S>, u64) {
         let batch = self.presence.log().batch(since, to, evicted);
         let (since, until, evicted) = (batch.since, batch.until, batch.evicted);
-        let change = |change: LoggedChange| {
+        let change = |change: LoggedChange<S>| {
             let owner = self.owner(&change);
-            UserChange { user: change.user, is_here: change.is_here, owner }
+            SubjectChange { subject: change.subject, is_here: change.is_here, owner }
         };
         let changes = batch.changes.into_iter().map(change).collect();
-        (UserBatch { boot: self.me.clone(), since, until, is_known, is_whole: until >= to, changes }, evicted)
+        (SubjectBatch { boot: self.me.clone(), since, until, is_known, is_whole: until >= to, changes }, evicted)
     }
 
     /// Sends each node its next batch, one at a time.
@@ -242,7 +242,7 @@ impl PresenceKeeper<'_> {
             let body = Bytes::from(serde_json::to_vec(&batch).unwrap_or_default());
             let (fleet, member, serial) = (self.fleet, reader.member.clone(), reader.serial);
             self.under_way.push(Box::pin(async move {
-                let request = PeerRequest::post(PRESENCE_PATH, body);
+                let request = PeerRequest::post(S::PATH, body);
                 let answers = fleet.request(vec![member], &request, BATCH_TIMEOUT).await;
                 let status = answers.into_iter().find_map(|(_, answer)| Some(answer.ok()?.status));
                 KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status })
@@ -259,7 +259,8 @@ impl PresenceKeeper<'_> {
         if ignored > 0 && self.shared.limits.may_log(self.shared.uptime()) {
             warn!(
                 ignored,
-                "no events for further users: the table for --webhook-presence is full, or their ids are too long"
+                flag = S::FLAG,
+                "no events for further users or connections: the table is full, or their ids are too long"
             );
         }
         self.reports += due.len();
@@ -272,7 +273,7 @@ impl PresenceKeeper<'_> {
         }
     }
 
-    fn take(&mut self, outcome: KeeperOutcome) {
+    fn take(&mut self, outcome: KeeperOutcome<S>) {
         match outcome {
             KeeperOutcome::Reported(report, is_accepted) => {
                 self.reports -= 1;

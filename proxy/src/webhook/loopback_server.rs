@@ -45,7 +45,7 @@ pub(super) struct LoopbackServer {
 
 /// Request to send to the back end.
 #[derive(Debug)]
-pub(super) struct Post {
+pub(crate) struct Post {
     pub(super) connection_id: ByteString,
     pub(super) facts: Arc<ClientFacts>,
     pub(super) event: WebhookEvent,

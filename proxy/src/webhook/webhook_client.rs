@@ -17,7 +17,8 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::backlog::{Backlog, BacklogShare};
 use super::client_fact::ClientFacts;
-use super::user_log::UserStay;
+use super::subject::HubUser;
+use super::subject_log::SubjectStay;
 use super::webhook_event::{EventKind, WebhookEvent};
 
 /// Waiting bytes of a client at which reading is paused. It resumes at half.
@@ -40,7 +41,7 @@ pub(super) struct WebhookClient {
     /// User of the client, for its presence.
     pub(super) user: Option<ByteString>,
     /// Set while the client is open and its user counts as online.
-    pub(super) stay: Option<UserStay>,
+    pub(super) stay: Option<SubjectStay<HubUser>>,
     /// Groups that the client joins before it is accepted.
     pub(super) groups: Vec<String>,
     /// Bytes received before the client was accepted.

@@ -52,7 +52,7 @@ pub(super) enum EventKind {
 
 /// Error of a call that a webhook can't handle; the text is for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum EventError {
+pub(crate) enum EventError {
     #[error("Streams of the client are not supported: the methods of this hub are served by a webhook.")]
     Stream,
     #[error("The name of the method has {0} bytes, at most {TARGET_MAX_BYTES} are allowed.")]

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
-use super::user_log::{HubUser, UserStay};
+use super::subject::HubUser;
+use super::subject_log::SubjectStay;
 use super::webhook_presence::WebhookPresence;
 use crate::condition::{ConditionKind, Finding};
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
@@ -93,7 +94,7 @@ pub(super) struct WebhookTerms {
     /// Permits for the hubs of each rule.
     pub(super) rule_rooms: Vec<Semaphore>,
     pub(super) backlog: Arc<Backlog>,
-    pub(super) presence: Option<WebhookPresence>,
+    pub(super) presence: Option<WebhookPresence<HubUser>>,
 }
 
 /// Permit for one request, from the hub, its rule and the node.
@@ -160,7 +161,7 @@ impl WebhookHub {
 
     /// Notes a connection of a user, if back ends receive presence events. The returned value ends it.
     #[must_use]
-    pub(super) fn enter(&self, user: Option<&str>) -> Option<UserStay> {
+    pub(super) fn enter(&self, user: Option<&str>) -> Option<SubjectStay<HubUser>> {
         let presence = self.terms.presence.as_ref()?;
         let user = user?;
         if user.chars().count() > USER_MAX_CHARS {

@@ -1,4 +1,4 @@
-//! Presence for back ends: the users of this node's webhook hubs, and the table of all nodes.
+//! Presence for back ends: the subjects of this node's webhook hubs, and the table of all nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,43 +6,41 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::user_log::UserLog;
-use super::user_table::{MissingBatch, UserBatch, UserTable};
-
-/// Path at which nodes receive the batches of other nodes.
-pub(crate) const PRESENCE_PATH: &str = "/api/webhooks/presence";
+use super::subject::Subject;
+use super::subject_log::SubjectLog;
+use super::subject_table::{MissingBatch, SubjectBatch, SubjectTable};
 
 #[derive(Debug)]
-pub(crate) struct WebhookPresence {
-    log: Arc<UserLog>,
-    table: Mutex<UserTable>,
+pub(crate) struct WebhookPresence<S> {
+    log: Arc<SubjectLog<S>>,
+    table: Mutex<SubjectTable<S>>,
     changed: Notify,
 }
 
-impl WebhookPresence {
+impl<S: Subject> WebhookPresence<S> {
     #[must_use]
     pub(super) fn new(boot: &str, grace: Duration) -> Self {
-        let table = Mutex::new(UserTable::new(boot.into(), grace));
+        let table = Mutex::new(SubjectTable::new(boot.into(), grace));
         Self { log: Arc::default(), table, changed: Notify::new() }
     }
 
     #[must_use]
-    pub(crate) fn log(&self) -> &Arc<UserLog> {
+    pub(crate) fn log(&self) -> &Arc<SubjectLog<S>> {
         &self.log
     }
 
-    pub(crate) fn table(&self) -> MutexGuard<'_, UserTable> {
+    pub(crate) fn table(&self) -> MutexGuard<'_, SubjectTable<S>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a batch of another node. Fails if the node has to start again with all users.
-    pub(crate) fn take(&self, batch: UserBatch) -> Result<(), MissingBatch> {
+    /// Applies a batch of another node. Fails if the node has to start again with all its subjects.
+    pub(crate) fn take(&self, batch: SubjectBatch<S>) -> Result<(), MissingBatch> {
         self.table().apply(batch, Instant::now())?;
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Whether the back ends have received all events about this node's users.
+    /// Whether the back ends have received all events about this node's subjects.
     #[must_use]
     pub(crate) fn is_done(&self) -> bool {
         let version = self.log.version();

@@ -12,9 +12,10 @@ use super::backlog::Backlog;
 use super::client_fact::{ClientFacts, header_text};
 use super::event_sender::EventSender;
 use super::loopback_server::Post;
-use super::user_table::UserReport;
+use super::subject::{HubUser, Subject};
+use super::subject_table::SubjectReport;
 use super::webhook_dialler::WebhookDialler;
-use super::webhook_event::WebhookEvent;
+use super::webhook_event::{EventError, WebhookEvent};
 use super::webhook_hub::{WebhookHub, WebhookTerms};
 use super::webhook_presence::WebhookPresence;
 use crate::clock::unix_ms;
@@ -23,6 +24,15 @@ use crate::config::{WebhookConnecting, WebhookSecret};
 use crate::metrics::{LabelledCounters, WebhookCounters};
 use crate::shard::Shared;
 use crate::upstream::MemoryDialler;
+
+/// Subject whose events back ends receive.
+pub(crate) trait Reported: Subject {
+    /// Presence of these subjects, if back ends receive events about it.
+    fn presence(webhooks: &Webhooks) -> Option<&WebhookPresence<Self>>;
+
+    /// Event of a report. Fails if the URL can't be built from the hub's name.
+    fn post(&self, hub: &WebhookHub, is_online: bool) -> Result<Post, EventError>;
+}
 
 #[derive(Debug)]
 pub(crate) struct Webhooks {
@@ -90,21 +100,12 @@ impl Webhooks {
         Some((known.clone(), Arc::new(WebhookDialler(known))))
     }
 
-    /// Presence of users, if back ends receive events about it.
-    #[must_use]
-    pub(crate) fn presence(&self) -> Option<&WebhookPresence> {
-        self.terms.presence.as_ref()
-    }
-
-    /// Sends an event about a user. Returns `false` if it has to be repeated later.
-    pub(crate) async fn report(&self, report: &UserReport) -> bool {
-        let UserReport { user, is_online } = report;
+    /// Sends an event about a subject. Returns `false` if it has to be repeated later.
+    pub(crate) async fn report<S: Reported>(&self, SubjectReport { subject, is_online }: &SubjectReport<S>) -> bool {
         // The node that reports may have no client of the hub, or no longer.
-        let Some((hub, _)) = self.of(&user.hub) else { return true };
-        let Ok(event) = WebhookEvent::of_user(hub.place(), (&*user.user, *is_online), unix_ms()) else { return true };
-        let facts = Arc::new(ClientFacts { user: Some(header_text(&user.user)), ..ClientFacts::default() });
+        let Some((hub, _)) = self.of(subject.hub()) else { return true };
+        let Ok(post) = subject.post(&hub, *is_online) else { return true };
         let permit = hub.request_permit().await;
-        let post = Post { connection_id: ByteString::new(), facts, event };
         let (_, answer) = EventSender::new(hub.clone()).deliver(permit, post).await;
         answer != WebhookAnswer::Later
     }
@@ -148,5 +149,17 @@ impl Webhooks {
 
     fn hubs(&self) -> MutexGuard<'_, HashMap<String, Weak<WebhookHub>>> {
         self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reported for HubUser {
+    fn presence(webhooks: &Webhooks) -> Option<&WebhookPresence<Self>> {
+        webhooks.terms.presence.as_ref()
+    }
+
+    fn post(&self, hub: &WebhookHub, is_online: bool) -> Result<Post, EventError> {
+        let event = WebhookEvent::of_user(hub.place(), (&*self.user, is_online), unix_ms())?;
+        let facts = Arc::new(ClientFacts { user: Some(header_text(&self.user)), ..ClientFacts::default() });
+        Ok(Post { connection_id: ByteString::new(), facts, event })
     }
 }

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::rest::{ListedPart, PART_PATH, PartQuestion};
-use crate::webhook::PRESENCE_PATH;
+use crate::webhook::{HubUser, Reported, Subject};
 
 pub(crate) fn for_nodes() -> Router<AdminContext> {
-    Router::new().route(PART_PATH, get(part)).route(PRESENCE_PATH, post(presence))
+    Router::new().route(PART_PATH, get(part)).route(HubUser::PATH, post(presence::<HubUser>))
 }
 
 async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
@@ -23,10 +23,10 @@ async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<List
     question.answer(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
 }
 
-/// Applies a batch of users of another node. 409 asks for all its users again.
-async fn presence(State(context): State<AdminContext>, body: Bytes) -> Result<StatusCode, ApiError> {
-    let absent = || ApiError::new(StatusCode::NOT_FOUND, "this node has no --webhook-presence");
-    let presence = context.webhooks.presence().ok_or_else(absent)?;
+/// Applies a batch of another node. 409 asks for all its subjects again.
+async fn presence<S: Reported>(State(context): State<AdminContext>, body: Bytes) -> Result<StatusCode, ApiError> {
+    let absent = || ApiError::new(StatusCode::NOT_FOUND, format!("this node has no {}", S::FLAG));
+    let presence = S::presence(&context.webhooks).ok_or_else(absent)?;
     let batch = serde_json::from_slice(&body);
     let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(match presence.take(batch) {

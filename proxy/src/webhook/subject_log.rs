@@ -1,54 +1,44 @@
-//! Users with connections of webhook hubs at this node: a log of changes, which other nodes read from their position
-//! on.
+//! Subjects with connections to webhook hubs at this node, such as users: a log of changes, which other nodes read from
+//! their position on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytestring::ByteString;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-/// Maximum number of users without connections in the log. Nodes that have not received the oldest of them get all
-/// users again.
+use super::subject::Subject;
+
+/// Maximum number of subjects without connections in the log. Nodes that have not received the oldest of them get
+/// all subjects again.
 const GONE_MAX: usize = 65_536;
 
-/// Maximum bytes of users without connections in the log.
+/// Maximum bytes of subjects without connections in the log.
 const GONE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// Maximum bytes of users in one batch, unless the first alone is larger.
+/// Maximum bytes of subjects in one batch, unless the first alone is larger.
 const BATCH_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes of a user in a batch in addition to its names.
-const OVERHEAD_BYTES: usize = 64;
-
-/// User of a hub.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) struct HubUser {
-    pub(crate) hub: ByteString,
-    pub(crate) user: ByteString,
-}
-
 #[derive(Debug, Default)]
-pub(crate) struct UserLog {
-    state: Mutex<LogState>,
+pub(crate) struct SubjectLog<S> {
+    state: Mutex<LogState<S>>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct LogState {
+struct LogState<S> {
     version: u64,
     /// Oldest position from which the log is complete.
     begins: u64,
-    users: HashMap<HubUser, LoggedUser>,
-    by_version: BTreeMap<u64, HubUser>,
-    /// Versions of users without connections.
+    subjects: HashMap<S, LoggedSubject>,
+    by_version: BTreeMap<u64, S>,
+    /// Versions of subjects without connections.
     gone: BTreeSet<u64>,
-    /// Bytes of these users.
+    /// Bytes of these subjects.
     gone_bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct LoggedUser {
+struct LoggedSubject {
     connections: usize,
     /// Version of the last change between none and some connections.
     version: u64,
@@ -56,46 +46,40 @@ struct LoggedUser {
 
 /// Changes of a log, from one position to another.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LogBatch {
+pub(crate) struct LogBatch<S> {
     pub(crate) since: u64,
     pub(crate) until: u64,
     /// Position to which the log was evicted when the first batch of the series was read.
     pub(crate) evicted: u64,
-    pub(crate) changes: Vec<LoggedChange>,
+    pub(crate) changes: Vec<LoggedChange<S>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct LoggedChange {
+pub(crate) struct LoggedChange<S> {
     /// Position of the change.
     pub(crate) version: u64,
-    pub(crate) user: HubUser,
-    /// Whether the user has connections now.
+    pub(crate) subject: S,
+    /// Whether the subject has connections now.
     pub(crate) is_here: bool,
 }
 
-/// Connection of a user. Dropped at the end of the connection.
+/// Connection of a subject. Dropped at the end of the connection.
 #[derive(Debug)]
-pub(super) struct UserStay {
-    log: Arc<UserLog>,
-    user: HubUser,
+pub(super) struct SubjectStay<S: Subject> {
+    log: Arc<SubjectLog<S>>,
+    subject: S,
 }
 
-impl HubUser {
-    fn bytes(&self) -> usize {
-        self.hub.len() + self.user.len() + OVERHEAD_BYTES
-    }
-}
-
-impl UserLog {
-    pub(super) fn enter(self: &Arc<Self>, user: HubUser) -> UserStay {
-        self.change(&user, |connections| connections + 1);
-        UserStay { log: self.clone(), user }
+impl<S: Subject> SubjectLog<S> {
+    pub(super) fn enter(self: &Arc<Self>, subject: S) -> SubjectStay<S> {
+        self.change(&subject, |connections| connections + 1);
+        SubjectStay { log: self.clone(), subject }
     }
 
-    fn change(&self, user: &HubUser, change: impl FnOnce(usize) -> usize) {
+    fn change(&self, subject: &S, change: impl FnOnce(usize) -> usize) {
         let mut state = self.state();
-        let LogState { version, users, by_version, gone, gone_bytes, .. } = &mut *state;
-        let logged = users.entry(user.clone()).or_default();
+        let LogState { version, subjects, by_version, gone, gone_bytes, .. } = &mut *state;
+        let logged = subjects.entry(subject.clone()).or_default();
         let before = logged.connections;
         logged.connections = change(before);
         if (before == 0) == (logged.connections == 0) {
@@ -103,14 +87,14 @@ impl UserLog {
         }
         by_version.remove(&logged.version);
         if gone.remove(&logged.version) {
-            *gone_bytes -= user.bytes();
+            *gone_bytes -= subject.bytes();
         }
         *version += 1;
         logged.version = *version;
-        by_version.insert(*version, user.clone());
+        by_version.insert(*version, subject.clone());
         if logged.connections == 0 {
             gone.insert(*version);
-            *gone_bytes += user.bytes();
+            *gone_bytes += subject.bytes();
         }
         if gone.len() > GONE_MAX || *gone_bytes > GONE_MAX_BYTES {
             state.evict_half();
@@ -130,9 +114,9 @@ impl UserLog {
     }
 
     /// First changes after this position, up to another; from the start if departures after it were evicted since the
-    /// first batch of the series. Departures evicted before are no loss, because that batch begins with all users.
+    /// first batch of the series. Departures evicted before are no loss, because that batch begins with all of them.
     #[must_use]
-    pub(crate) fn batch(&self, since: u64, to: u64, evicted: u64) -> LogBatch {
+    pub(crate) fn batch(&self, since: u64, to: u64, evicted: u64) -> LogBatch<S> {
         let state = self.state();
         let since = if since < state.begins && evicted < state.begins { 0 } else { since };
         let evicted = if since == 0 { state.begins } else { evicted };
@@ -140,30 +124,30 @@ impl UserLog {
         if to <= since {
             return batch;
         }
-        for (version, user) in state.by_version.range(since.saturating_add(1)..=to) {
-            bytes += user.bytes();
+        for (version, subject) in state.by_version.range(since.saturating_add(1)..=to) {
+            bytes += subject.bytes();
             if bytes > BATCH_MAX_BYTES && !batch.changes.is_empty() {
                 return batch;
             }
             batch.until = *version;
             let is_here = !state.gone.contains(version);
-            batch.changes.push(LoggedChange { version: *version, user: user.clone(), is_here });
+            batch.changes.push(LoggedChange { version: *version, subject: subject.clone(), is_here });
         }
         batch.until = to;
         batch
     }
 
-    /// Evicts users without connections, up to the change that all readers have received.
+    /// Evicts subjects without connections, up to the change that all readers have received.
     pub(crate) fn prune(&self, received: u64) {
         self.state().evict(received);
     }
 
-    fn state(&self) -> MutexGuard<'_, LogState> {
+    fn state(&self) -> MutexGuard<'_, LogState<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl LogState {
+impl<S: Subject> LogState<S> {
     fn evict_half(&mut self) {
         while self.gone.len() > GONE_MAX / 2 || self.gone_bytes > GONE_MAX_BYTES / 2 {
             let Some(oldest) = self.gone.first().copied() else { return };
@@ -175,36 +159,37 @@ impl LogState {
         while let Some(version) = self.gone.first().copied().filter(|version| *version <= until) {
             self.gone.remove(&version);
             self.begins = version;
-            if let Some(user) = self.by_version.remove(&version) {
-                self.gone_bytes -= user.bytes();
-                self.users.remove(&user);
+            if let Some(subject) = self.by_version.remove(&version) {
+                self.gone_bytes -= subject.bytes();
+                self.subjects.remove(&subject);
             }
         }
     }
 }
 
-impl Drop for UserStay {
+impl<S: Subject> Drop for SubjectStay<S> {
     fn drop(&mut self) {
-        self.log.change(&self.user, |connections| connections - 1);
+        self.log.change(&self.subject, |connections| connections - 1);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhook::subject::HubUser;
 
     fn user(name: &str) -> HubUser {
         HubUser { hub: "chat".into(), user: name.into() }
     }
 
-    fn seen(log: &UserLog, since: u64) -> (Vec<(String, bool)>, u64) {
+    fn seen(log: &SubjectLog<HubUser>, since: u64) -> (Vec<(String, bool)>, u64) {
         let batch = log.batch(since, log.version(), 0);
-        (batch.changes.iter().map(|change| (change.user.user.to_string(), change.is_here)).collect(), batch.until)
+        (batch.changes.iter().map(|change| (change.subject.user.to_string(), change.is_here)).collect(), batch.until)
     }
 
     #[test]
     fn only_the_first_and_the_last_connection_of_a_user_are_changes() {
-        let log = Arc::new(UserLog::default());
+        let log = Arc::new(SubjectLog::default());
         let tabs = (log.enter(user("ann")), log.enter(user("ann")));
         let ben = log.enter(user("ben"));
         assert_eq!(seen(&log, 0), (vec![("ann".into(), true), ("ben".into(), true)], 2));
@@ -223,17 +208,17 @@ mod tests {
 
     #[test]
     fn a_reader_that_stays_behind_costs_a_limited_number_of_entries() {
-        let log = Arc::new(UserLog::default());
+        let log = Arc::new(SubjectLog::default());
         let _stay = log.enter(user("stays"));
         for number in 0..2 * GONE_MAX {
             drop(log.enter(user(&number.to_string())));
         }
-        assert!(log.state().users.len() <= GONE_MAX + 2, "{}", log.state().users.len());
+        assert!(log.state().subjects.len() <= GONE_MAX + 2, "{}", log.state().subjects.len());
         let long = user(&"x".repeat(GONE_MAX_BYTES / 2));
         (0..3).for_each(|_| drop(log.enter(HubUser { hub: log.version().to_string().into(), ..long.clone() })));
         assert!(log.state().gone_bytes <= GONE_MAX_BYTES);
         let first = log.batch(1, log.version(), 0);
-        assert_eq!((first.since, &first.changes[0].user), (0, &user("stays")));
+        assert_eq!((first.since, &first.changes[0].subject), (0, &user("stays")));
         let mut since = first.until;
         while since < log.version() {
             let next = log.batch(since, log.version(), first.evicted);
@@ -244,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_new_reader_reads_many_users_to_the_end_although_departures_were_evicted() {
-        let log = Arc::new(UserLog::default());
+        let log = Arc::new(SubjectLog::default());
         let _stays: Vec<_> = (0..3000).map(|number| log.enter(user(&number.to_string()))).collect();
         drop(log.enter(user("leaves")));
         log.prune(log.version());

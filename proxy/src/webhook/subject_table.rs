@@ -1,7 +1,7 @@
-//! Presence of the users of webhook hubs over the fleet, and the reports that this node sends. Pure: time comes in.
+//! Subjects of webhook hubs over the fleet, such as users, and the reports that this node sends. Pure: time comes in.
 //!
 //! ```text
-//!  batch of a node ──► entry: nodes that have the user ──► differs from the last report? ──► due, after the grace
+//!  batch of a node ──► entry: nodes that have the subject ─► differs from the last report? ──► due, after the grace
 //!  node lost ──────►      │                                       reverted ─► nothing           │
 //!                         └── changes of its last minute ──► reported again ◄── owner? ◄────────┘
 //! ```
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use trunkline_protocol::service::presence_owner;
 
-use super::user_log::HubUser;
+use super::subject::Subject;
 
 /// Delay of a report that a user is online. Changes that revert within it are not reported.
 const ONLINE_DELAY: Duration = Duration::from_millis(100);
@@ -31,34 +31,34 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for which changes are kept, to be repeated if their owner is lost.
 const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
-/// Maximum number of lost nodes; the users of such a node are news if it comes back.
+/// Maximum number of lost nodes; the subjects of such a node are news if it comes back.
 const LOST_MAX: usize = 1_024;
 
 /// Maximum number of events in progress per hub, so that a back end that does not answer delays only its own events.
 const HUB_REPORTS_MAX: usize = 32;
 
-/// Maximum number of users in the table. Further ones are ignored and counted.
-const USERS_MAX: usize = 4 * 1024 * 1024;
+/// Maximum number of subjects in the table. Further ones are ignored and counted.
+const SUBJECTS_MAX: usize = 4 * 1024 * 1024;
 
 /// Batch of a node's log, sent to another node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct UserBatch {
+pub(crate) struct SubjectBatch<S> {
     /// Boot id of the sender.
     pub(crate) boot: ByteString,
-    /// Position of the previous batch; 0 for the first batch with all users.
+    /// Position of the previous batch; 0 for the first batch with all subjects.
     pub(crate) since: u64,
     pub(crate) until: u64,
-    /// The users were there before the receiver, so they have been reported.
+    /// The subjects were there before the receiver, so they have been reported.
     pub(crate) is_known: bool,
-    /// The sender has no further users.
+    /// The sender has no further subjects.
     pub(crate) is_whole: bool,
-    pub(crate) changes: Vec<UserChange>,
+    pub(crate) changes: Vec<SubjectChange<S>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct UserChange {
+pub(crate) struct SubjectChange<S> {
     #[serde(flatten)]
-    pub(crate) user: HubUser,
+    pub(crate) subject: S,
     pub(crate) is_here: bool,
     /// Boot id of the node that reports the change.
     pub(crate) owner: ByteString,
@@ -66,21 +66,21 @@ pub(crate) struct UserChange {
 
 /// Event for the back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct UserReport {
-    pub(crate) user: HubUser,
+pub(crate) struct SubjectReport<S> {
+    pub(crate) subject: S,
     pub(crate) is_online: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct UserTable {
+pub(crate) struct SubjectTable<S> {
     /// Boot id of this node.
     me: ByteString,
     grace: Duration,
-    sources: HashMap<ByteString, UserSource>,
-    users: HashMap<HubUser, UserEntry>,
-    due: BTreeSet<(Instant, HubUser)>,
-    /// Number of reports in progress of each hub, and its due users who wait for the end of a report.
-    hubs: HashMap<ByteString, HubReports>,
+    sources: HashMap<ByteString, SubjectSource<S>>,
+    subjects: HashMap<S, SubjectEntry>,
+    due: BTreeSet<(Instant, S)>,
+    /// Number of reports in progress of each hub, and its due subjects that wait for the end of a report.
+    hubs: HashMap<ByteString, HubReports<S>>,
     /// No node may report, so this one is the last to stop.
     is_last: bool,
     /// Lost nodes, the oldest first.
@@ -89,31 +89,31 @@ pub(crate) struct UserTable {
 }
 
 #[derive(Debug, Default)]
-struct HubReports {
+struct HubReports<S> {
     running: usize,
-    waiting: VecDeque<HubUser>,
+    waiting: VecDeque<S>,
 }
 
 #[derive(Debug, Default)]
-struct UserSource {
+struct SubjectSource<S> {
     /// Position in the log of the node.
     version: u64,
     /// Users from before the current series of batches that are not confirmed yet.
-    stale: HashSet<HubUser>,
+    stale: HashSet<S>,
 }
 
 #[derive(Debug, Default)]
-struct UserEntry {
-    /// Boot ids of the nodes with connections of the user.
+struct SubjectEntry {
+    /// Boot ids of the nodes with connections of the subject.
     at: Vec<ByteString>,
-    /// Whether the user was last reported online.
+    /// Whether the subject was last reported online.
     is_reported: bool,
     pending: Option<PendingReport>,
     /// The last change, and its owner.
     changed: Option<(Instant, ByteString)>,
     /// A report of this node is in progress.
     is_running: bool,
-    /// The user waits for a report of the hub to end.
+    /// The subject waits for a report of the hub to end.
     is_waiting: bool,
 }
 
@@ -126,14 +126,14 @@ struct PendingReport {
     is_doubtful: bool,
 }
 
-impl UserTable {
+impl<S: Subject> SubjectTable<S> {
     #[must_use]
     pub(crate) fn new(me: ByteString, grace: Duration) -> Self {
         Self {
             me,
             grace: grace.max(ONLINE_DELAY),
             sources: HashMap::new(),
-            users: HashMap::new(),
+            subjects: HashMap::new(),
             due: BTreeSet::new(),
             hubs: HashMap::new(),
             is_last: false,
@@ -143,31 +143,31 @@ impl UserTable {
     }
 
     /// Applies a batch. Fails if earlier batches of the node are missing.
-    pub(crate) fn apply(&mut self, batch: UserBatch, now: Instant) -> Result<(), MissingBatch> {
+    pub(crate) fn apply(&mut self, batch: SubjectBatch<S>, now: Instant) -> Result<(), MissingBatch> {
         let boot = batch.boot;
         if batch.since == 0 {
-            let held = self.users.iter().filter(|(_, entry)| entry.at.contains(&boot));
-            let stale = held.map(|(user, _)| user.clone()).collect();
-            self.sources.insert(boot.clone(), UserSource { version: 0, stale });
+            let held = self.subjects.iter().filter(|(_, entry)| entry.at.contains(&boot));
+            let stale = held.map(|(subject, _)| subject.clone()).collect();
+            self.sources.insert(boot.clone(), SubjectSource { version: 0, stale });
         }
         let source = self.sources.get_mut(&boot).filter(|source| source.version == batch.since);
         let source = source.ok_or(MissingBatch)?;
         source.version = batch.until;
         for change in &batch.changes {
-            source.stale.remove(&change.user);
+            source.stale.remove(&change.subject);
         }
         let stale = if batch.is_whole { std::mem::take(&mut source.stale) } else { HashSet::new() };
         let was_lost = self.lost.contains(&boot);
         let is_known = batch.is_known && !was_lost;
-        for UserChange { user, is_here, owner } in batch.changes {
+        for SubjectChange { subject, is_here, owner } in batch.changes {
             // This node has reported the loss, which the sender does not know.
             let owner = if was_lost { self.me.clone() } else { owner };
-            self.change(user, (&boot, is_here), (Some(owner), is_known), now);
+            self.change(subject, (&boot, is_here), (Some(owner), is_known), now);
         }
-        for user in stale {
-            self.change(user, (&boot, false), (None, false), now);
+        for subject in stale {
+            self.change(subject, (&boot, false), (None, false), now);
         }
-        // After known users others may follow, who were lost, too.
+        // After known subjects others may follow, which were lost, too.
         if batch.is_whole && !batch.is_known {
             self.lost.retain(|lost| *lost != boot);
         }
@@ -176,22 +176,22 @@ impl UserTable {
 
     fn change(
         &mut self,
-        user: HubUser,
+        subject: S,
         (boot, is_here): (&ByteString, bool),
         (owner, is_known): (Option<ByteString>, bool),
         now: Instant,
     ) {
-        if !self.users.contains_key(&user) {
+        if !self.subjects.contains_key(&subject) {
             if !is_here {
                 return;
             }
-            if self.users.len() >= USERS_MAX {
+            if self.subjects.len() >= SUBJECTS_MAX {
                 self.ignored += 1;
                 return;
             }
-            self.users.insert(user.clone(), UserEntry { is_reported: is_known, ..UserEntry::default() });
+            self.subjects.insert(subject.clone(), SubjectEntry { is_reported: is_known, ..SubjectEntry::default() });
         }
-        let Some(entry) = self.users.get_mut(&user) else { return };
+        let Some(entry) = self.subjects.get_mut(&subject) else { return };
         entry.at.retain(|at| at != boot);
         if is_here {
             entry.at.push(boot.clone());
@@ -205,24 +205,24 @@ impl UserTable {
             Some(pending) if pending.is_doubtful => {
                 if !is_here {
                     pending.due = pending.due.max(due);
-                    self.due.insert((pending.due, user.clone()));
+                    self.due.insert((pending.due, subject.clone()));
                 }
             }
             // The user has come back, or has left again.
             Some(_) if is_here == entry.is_reported => entry.pending = None,
             None if is_here != entry.is_reported => {
                 entry.pending = Some(PendingReport { due, owner, is_doubtful: false });
-                self.due.insert((due, user.clone()));
+                self.due.insert((due, subject.clone()));
             }
             Some(_) | None => {}
         }
         if entry.pending.is_none() {
-            self.due.insert((now + REMEMBERED_FOR, user));
+            self.due.insert((now + REMEMBERED_FOR, subject));
         }
     }
 
-    /// Removes nodes that are no longer in the fleet. Their users are gone, and changes that they may not have reported
-    /// are reported again.
+    /// Removes nodes that are no longer in the fleet. Their subjects are gone, and changes that they may not have
+    /// reported are reported again.
     pub(crate) fn keep_nodes(&mut self, nodes: &[ByteString], now: Instant) {
         let lost: Vec<_> = self.sources.keys().filter(|boot| !nodes.contains(*boot)).cloned().collect();
         if lost.is_empty() {
@@ -233,17 +233,17 @@ impl UserTable {
             self.lost.push_back(boot.clone());
         }
         self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
-        let held = self.users.iter().filter(|(_, entry)| entry.at.iter().any(|at| lost.contains(at)));
-        let held: Vec<_> = held.map(|(user, _)| user.clone()).collect();
-        for (user, boot) in held.iter().flat_map(|user| lost.iter().map(move |boot| (user, boot))) {
-            self.change(user.clone(), (boot, false), (None, false), now);
+        let held = self.subjects.iter().filter(|(_, entry)| entry.at.iter().any(|at| lost.contains(at)));
+        let held: Vec<_> = held.map(|(subject, _)| subject.clone()).collect();
+        for (subject, boot) in held.iter().flat_map(|subject| lost.iter().map(move |boot| (subject, boot))) {
+            self.change(subject.clone(), (boot, false), (None, false), now);
         }
-        for (user, entry) in &mut self.users {
+        for (subject, entry) in &mut self.subjects {
             let is_recent = |(at, owner): &(Instant, ByteString)| *at + REMEMBERED_FOR > now && lost.contains(owner);
             if entry.pending.is_none() && entry.changed.as_ref().is_some_and(is_recent) {
                 let due = now + TAKE_OVER_DELAY;
                 entry.pending = Some(PendingReport { due, owner: None, is_doubtful: true });
-                self.due.insert((due, user.clone()));
+                self.due.insert((due, subject.clone()));
             }
         }
     }
@@ -256,7 +256,7 @@ impl UserTable {
 
     /// Takes at most this many due reports of this node. `live` are the nodes that may report; without any, this node
     /// is the last one, and reports immediately.
-    pub(crate) fn take_due(&mut self, live: &[ByteString], room: usize, now: Instant) -> Vec<UserReport> {
+    pub(crate) fn take_due(&mut self, live: &[ByteString], room: usize, now: Instant) -> Vec<SubjectReport<S>> {
         if live.is_empty() && !self.is_last {
             self.hurry(now);
         }
@@ -266,37 +266,37 @@ impl UserTable {
         for hub in waiting.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             while reports.len() < room {
                 let freed = self.hubs.get_mut(&hub).filter(|hub| hub.running < HUB_REPORTS_MAX);
-                let Some(user) = freed.and_then(|hub| hub.waiting.pop_front()) else { break };
-                if let Some(entry) = self.users.get_mut(&user) {
+                let Some(subject) = freed.and_then(|hub| hub.waiting.pop_front()) else { break };
+                if let Some(entry) = self.subjects.get_mut(&subject) {
                     entry.is_waiting = false;
-                    reports.extend(self.report(user, live, now));
+                    reports.extend(self.report(subject, live, now));
                 }
             }
         }
         while reports.len() < room {
-            let Some((_, user)) = self.due.first().filter(|(at, _)| *at <= now).cloned() else { break };
+            let Some((_, subject)) = self.due.first().filter(|(at, _)| *at <= now).cloned() else { break };
             self.due.pop_first();
-            reports.extend(self.report(user, live, now));
+            reports.extend(self.report(subject, live, now));
         }
         reports
     }
 
     /// Makes all changes due, except repeated reports.
     fn hurry(&mut self, now: Instant) {
-        for (user, entry) in &mut self.users {
+        for (subject, entry) in &mut self.subjects {
             if let Some(pending) = entry.pending.as_mut().filter(|pending| !pending.is_doubtful) {
                 pending.due = pending.due.min(now);
-                self.due.insert((pending.due, user.clone()));
+                self.due.insert((pending.due, subject.clone()));
             }
         }
     }
 
-    fn report(&mut self, user: HubUser, live: &[ByteString], now: Instant) -> Option<UserReport> {
-        let entry = self.users.get_mut(&user)?;
+    fn report(&mut self, subject: S, live: &[ByteString], now: Instant) -> Option<SubjectReport<S>> {
+        let entry = self.subjects.get_mut(&subject)?;
         let Some(pending) = &entry.pending else {
             let is_remembered = entry.changed.as_ref().is_some_and(|(at, _)| *at + REMEMBERED_FOR > now);
             if !(entry.is_here() || entry.is_running || entry.is_waiting || is_remembered) {
-                self.users.remove(&user);
+                self.subjects.remove(&subject);
             }
             return None;
         };
@@ -305,13 +305,13 @@ impl UserTable {
             return None;
         }
         let named = pending.owner.clone().filter(|owner| live.contains(owner));
-        let chosen = || presence_owner(live, &user.user).and_then(|owner| live.get(owner)).cloned();
+        let chosen = || presence_owner(live, subject.name()).and_then(|owner| live.get(owner)).cloned();
         let owner = named.or_else(chosen).unwrap_or_else(|| self.me.clone());
         if owner == self.me {
-            let hub = self.hubs.entry(user.hub.clone()).or_default();
+            let hub = self.hubs.entry(subject.hub().clone()).or_default();
             if hub.running >= HUB_REPORTS_MAX {
                 entry.is_waiting = true;
-                hub.waiting.push_back(user);
+                hub.waiting.push_back(subject);
                 return None;
             }
             hub.running += 1;
@@ -319,19 +319,19 @@ impl UserTable {
         (entry.pending, entry.is_reported) = (None, entry.is_here());
         let (is_online, is_mine) = (entry.is_here(), owner == self.me);
         (entry.is_running, entry.changed) = (is_mine, Some((now, owner)));
-        self.due.insert((now + REMEMBERED_FOR, user.clone()));
-        is_mine.then_some(UserReport { user, is_online })
+        self.due.insert((now + REMEMBERED_FOR, subject.clone()));
+        is_mine.then_some(SubjectReport { subject, is_online })
     }
 
     /// Ends a report. A report that was not accepted is repeated later, with the state at that time.
-    pub(crate) fn done(&mut self, report: UserReport, is_accepted: bool, now: Instant) {
-        if let Some(hub) = self.hubs.get_mut(&report.user.hub) {
+    pub(crate) fn done(&mut self, report: SubjectReport<S>, is_accepted: bool, now: Instant) {
+        if let Some(hub) = self.hubs.get_mut(report.subject.hub()) {
             hub.running = hub.running.saturating_sub(1);
             if hub.running == 0 && hub.waiting.is_empty() {
-                self.hubs.remove(&report.user.hub);
+                self.hubs.remove(report.subject.hub());
             }
         }
-        let Some(entry) = self.users.get_mut(&report.user) else { return };
+        let Some(entry) = self.subjects.get_mut(&report.subject) else { return };
         entry.is_running = false;
         if !is_accepted {
             let (retry, owner) = (now + RETRY_INTERVAL, Some(self.me.clone()));
@@ -341,15 +341,15 @@ impl UserTable {
             entry.pending = Some(PendingReport { due, owner, is_doubtful: true });
         }
         let due = entry.pending.as_ref().map_or(now + REMEMBERED_FOR, |pending| pending.due);
-        self.due.insert((due, report.user));
+        self.due.insert((due, report.subject));
     }
 
-    /// Counts a user who is not followed.
+    /// Counts a subject that is not followed.
     pub(crate) fn ignore(&mut self) {
         self.ignored += 1;
     }
 
-    /// Number of users who were not followed because the table was full, or their ids too long.
+    /// Number of subjects that were not followed because the table was full, or their ids too long.
     pub(crate) fn take_ignored(&mut self) -> u64 {
         std::mem::take(&mut self.ignored)
     }
@@ -361,15 +361,15 @@ impl UserTable {
     }
 
     fn is_busy(&self) -> bool {
-        self.users.values().any(|entry| entry.is_running || entry.pending.is_some())
+        self.subjects.values().any(|entry| entry.is_running || entry.pending.is_some())
     }
 }
 
-/// Error: the sender has to start again with all users.
+/// Error: the sender has to start again with all its subjects.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct MissingBatch;
 
-impl UserEntry {
+impl SubjectEntry {
     fn is_here(&self) -> bool {
         !self.at.is_empty()
     }
@@ -378,13 +378,14 @@ impl UserEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhook::subject::HubUser;
 
     const GRACE: Duration = Duration::from_secs(5);
 
     const NONE: [bool; 0] = [];
 
     struct Node {
-        table: UserTable,
+        table: SubjectTable<HubUser>,
         version: HashMap<&'static str, u64>,
     }
 
@@ -398,15 +399,15 @@ mod tests {
 
     impl Node {
         fn new(me: &str) -> Self {
-            Self { table: UserTable::new(me.into(), GRACE), version: HashMap::new() }
+            Self { table: SubjectTable::new(me.into(), GRACE), version: HashMap::new() }
         }
 
         /// Applies a change that a node reports, with this owner.
         fn take(&mut self, boot: &'static str, is_here: bool, owner: &str, now: Instant) {
             let since = *self.version.entry(boot).or_default();
-            let changes = vec![UserChange { user: ann(), is_here, owner: owner.into() }];
+            let changes = vec![SubjectChange { subject: ann(), is_here, owner: owner.into() }];
             let batch =
-                UserBatch { boot: boot.into(), since, until: since + 1, is_known: false, is_whole: true, changes };
+                SubjectBatch { boot: boot.into(), since, until: since + 1, is_known: false, is_whole: true, changes };
             self.table.apply(batch, now).unwrap();
             self.version.insert(boot, since + 1);
         }
@@ -442,7 +443,7 @@ mod tests {
         assert_eq!(b.sent(&["a", "b"], after(now, 25.1)), [false]);
         for node in [&mut a, &mut b] {
             assert_eq!(node.sent(&["a", "b"], after(now, 90.0)), NONE);
-            assert_eq!((node.table.users.len(), node.table.next_due()), (0, None), "nothing is kept");
+            assert_eq!((node.table.subjects.len(), node.table.next_due()), (0, None), "nothing is kept");
         }
     }
 
@@ -481,13 +482,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn users_from_before_this_node_are_no_news_unless_their_node_was_lost() {
         let (mut b, now) = (Node::new("b"), Instant::now());
-        let all = |since: u64, until: u64, is_known: bool| UserBatch {
+        let all = |since: u64, until: u64, is_known: bool| SubjectBatch {
             boot: "a".into(),
             since,
             until,
             is_known,
             is_whole: true,
-            changes: vec![UserChange { user: ann(), is_here: true, owner: "a".into() }],
+            changes: vec![SubjectChange { subject: ann(), is_here: true, owner: "a".into() }],
         };
         assert_eq!(b.table.apply(all(3, 4, false), now), Err(MissingBatch));
         b.table.apply(all(0, 4, true), now).unwrap();
@@ -500,7 +501,7 @@ mod tests {
         b.table.apply(all(4, 4, false), after(now, 21.0)).unwrap();
         assert_eq!(b.table.lost.len(), 0);
         // The node starts again with all users, without her.
-        let none = UserBatch { changes: Vec::new(), ..all(0, 9, true) };
+        let none = SubjectBatch { changes: Vec::new(), ..all(0, 9, true) };
         b.table.apply(none, after(now, 30.0)).unwrap();
         assert_eq!(b.sent(&["a", "b"], after(now, 35.1)), [false]);
     }
@@ -513,7 +514,7 @@ mod tests {
         a.take("a", false, "a", after(now, 1.0));
         assert_eq!(
             a.table.take_due(&boots(&["a"]), 9, after(now, 7.0)),
-            [] as [UserReport; 0],
+            [] as [SubjectReport<HubUser>; 0],
             "the first one is in progress"
         );
         a.table.done(online, true, after(now, 8.0));
@@ -539,19 +540,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_hub_whose_back_end_does_not_answer_does_not_delay_the_events_of_others() {
-        let (mut a, now) = (UserTable::new("a".into(), GRACE), Instant::now());
+        let (mut a, now) = (SubjectTable::new("a".into(), GRACE), Instant::now());
         let users = |hub: &'static str, count: usize| {
             let user = move |number: usize| HubUser { hub: hub.into(), user: number.to_string().into() };
-            (0..count).map(move |number| UserChange { user: user(number), is_here: true, owner: "a".into() })
+            (0..count).map(move |number| SubjectChange { subject: user(number), is_here: true, owner: "a".into() })
         };
         let changes = users("app-1", 1000).chain(users("app-2", 10)).collect();
         let (since, until, is_known, is_whole) = (0, 1, false, true);
-        a.apply(UserBatch { boot: "a".into(), since, until, is_known, is_whole, changes }, now).unwrap();
+        a.apply(SubjectBatch { boot: "a".into(), since, until, is_known, is_whole, changes }, now).unwrap();
         let live = boots(&["a"]);
         let taken = a.take_due(&live, 64, after(now, 0.2));
-        let of = |hub: &str, taken: &[UserReport]| taken.iter().filter(|report| report.user.hub == hub).count();
+        let of = |hub: &str, taken: &[SubjectReport<HubUser>]| {
+            taken.iter().filter(|report| report.subject.hub == hub).count()
+        };
         assert_eq!((of("app-1", &taken), of("app-2", &taken)), (HUB_REPORTS_MAX, 10));
-        assert_eq!(a.take_due(&live, 64, after(now, 0.3)), [] as [UserReport; 0]);
+        assert_eq!(a.take_due(&live, 64, after(now, 0.3)), [] as [SubjectReport<HubUser>; 0]);
         let mut running: VecDeque<_> = taken.into();
         let mut accepted = 0;
         while let Some(report) = running.pop_front() {
