@@ -11,7 +11,7 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 
 use super::client::{Client, Received};
-use super::fixture::{Fixture, run, settings, token_of};
+use super::fixture::{Fixture, paused, settings, token_of};
 use super::fleet_nodes::{linked, nodes};
 use crate::fleet::{ANSWER_TIMEOUT, Fleet};
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};
@@ -37,206 +37,187 @@ fn told(clients: u64) -> AnnouncementReport {
     AnnouncementReport { nodes: 1, missing: Vec::new(), clients }
 }
 
-#[test]
-fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_counts_them() {
-    run(async {
-        let fixture = Fixture::with(settings(), 2);
-        let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
-        let mut app = fixture.app("app-1", hubs);
-        let (mut chat, mut news) = (app.link().await, app.link().await);
-        let mut chatters = Vec::new();
-        for _ in 0..3 {
-            chatters.push(Client::connect(&fixture, &mut chat, "/chat").await);
+#[tokio::test(crate = "paused")]
+async fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_counts_them() {
+    let fixture = Fixture::with(settings(), 2);
+    let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
+    let mut app = fixture.app("app-1", hubs);
+    let (mut chat, mut news) = (app.link().await, app.link().await);
+    let mut chatters = Vec::new();
+    for _ in 0..3 {
+        chatters.push(Client::connect(&fixture, &mut chat, "/chat").await);
+    }
+    let target = format!("/chat?access_token={}", token_of("ann"));
+    chatters.push(Client::connect(&fixture, &mut chat, &target).await);
+    let mut reader = Client::connect(&fixture, &mut news, "/news").await;
+    chat.join(&chatters[0].id, "red").await;
+    chat.join(&chatters[1].id, "red").await;
+    let observer = observer(&fixture);
+    let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
+    assert_eq!(announce(Announcees::Everyone, "all").await, told(4));
+    assert_eq!(announce(Announcees::Group("red".into()), "red").await, told(2));
+    assert_eq!(announce(Announcees::Group("blue".into()), "blue").await, told(0));
+    assert_eq!(announce(Announcees::User("ann".into()), "ann").await, told(1));
+    for (place, client) in chatters.iter_mut().enumerate() {
+        let more = if place < 2 { Some("red") } else { (place == 3).then_some("ann") };
+        for text in ["all"].into_iter().chain(more) {
+            assert_eq!(client.text().await, notice(&format!("[\"{text}\"]")));
         }
-        let target = format!("/chat?access_token={}", token_of("ann"));
-        chatters.push(Client::connect(&fixture, &mut chat, &target).await);
-        let mut reader = Client::connect(&fixture, &mut news, "/news").await;
-        chat.join(&chatters[0].id, "red").await;
-        chat.join(&chatters[1].id, "red").await;
-        let observer = observer(&fixture);
-        let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
-        assert_eq!(announce(Announcees::Everyone, "all").await, told(4));
-        assert_eq!(announce(Announcees::Group("red".into()), "red").await, told(2));
-        assert_eq!(announce(Announcees::Group("blue".into()), "blue").await, told(0));
-        assert_eq!(announce(Announcees::User("ann".into()), "ann").await, told(1));
-        for (place, client) in chatters.iter_mut().enumerate() {
-            let more = if place < 2 { Some("red") } else { (place == 3).then_some("ann") };
-            for text in ["all"].into_iter().chain(more) {
-                assert_eq!(client.text().await, notice(&format!("[\"{text}\"]")));
+        client.fence(&chat).await;
+    }
+    reader.fence(&news).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_announcement_to_a_client_reaches_it_alone_at_any_node_and_an_unknown_one_is_refused() {
+    let (_network, mut nodes) = nodes(2).await;
+    let (mut one, mut other) = (nodes[0].client().await, nodes[1].client().await);
+    linked(&nodes).await;
+    for (place, node) in nodes.iter().enumerate() {
+        let observer = observer_of(&node.fixture, node.fleet.clone());
+        let to = Announcees::Client(other.id.clone());
+        let report = observer.announce(announcement(to, json!([place]))).await.unwrap();
+        assert_eq!((report.clients, &report.missing), (1, &Vec::new()), "{report:?}");
+        assert_eq!(other.text().await, notice(&format!("[{place}]")));
+        let stranger = Announcees::Client("abcdefghijklmnopqrstuv".into());
+        let refused = observer.announce(announcement(stranger, json!([]))).await;
+        assert!(matches!(refused, Err(AnnouncementError::UnknownClient(_))), "{refused:?}");
+    }
+    one.fence(&nodes[0].link).await;
+    other.fence(&nodes[1].link).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
+    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let mut plain = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
+    packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
+    packed.id = link.opening().await.connection_id.to_string();
+    link.data().await;
+    link.write(&packed.id, "{}\u{1e}").await;
+    assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
+    let arguments = json!(["grüße", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
+    let report = observer(&fixture).announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
+    assert_eq!(report, told(2));
+    assert_eq!(plain.text().await, notice(&arguments.to_string()));
+    let Received::Binary(bytes) = packed.next().await else { panic!("no MessagePack") };
+    let frame = next_frame(HubProtocol::MessagePack, &bytes, usize::MAX).unwrap().unwrap();
+    let Ok(Some(HubMessage::Invocation(call))) = HubProtocol::MessagePack.decode(&bytes.slice(frame.body)) else {
+        panic!("no invocation");
+    };
+    let values = call.arguments.iter().map(|argument| HubProtocol::MessagePack.value::<Value>(argument).unwrap());
+    assert_eq!((&*call.target, values.collect::<Value>()), ("Notice", arguments));
+}
+
+#[tokio::test(crate = "paused")]
+async fn simultaneous_announcements_arrive_in_one_order_everywhere() {
+    let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
+    }
+    let observer = observer(&fixture);
+    let all = (0..32).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
+    let reports = join_all(all).await;
+    assert!(reports.into_iter().all(|report| report.unwrap() == told(4)));
+    for client in &mut clients {
+        for number in 0..32 {
+            assert_eq!(client.text().await, notice(&format!("[{number}]")));
+        }
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn announcements_above_the_limit_of_a_node_are_refused() {
+    let fixture = Fixture::start();
+    let _app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let observer = observer(&fixture);
+    let all = (0..33).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
+    let reports = join_all(all).await;
+    let refused = reports.iter().filter(|report| matches!(report, Err(AnnouncementError::TooMany)));
+    assert_eq!((refused.count(), reports.iter().flatten().count()), (1, 32));
+    assert_eq!(observer.announce(announcement(Announcees::Everyone, json!([]))).await.unwrap(), told(0));
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_unknown_hub_and_a_raw_endpoint_take_no_announcements() {
+    let fixture = Fixture::start();
+    let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };
+    let _app = fixture.app("app-1", vec![raw]);
+    let observer = observer(&fixture);
+    let to_raw = observer.announce(announcement(Announcees::Everyone, json!([]))).await;
+    assert!(matches!(to_raw, Err(AnnouncementError::RawEndpoint)), "{to_raw:?}");
+    let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
+    let to_unknown = observer.announce(unknown).await;
+    assert!(matches!(to_unknown, Err(AnnouncementError::UnknownHub)), "{to_unknown:?}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_announcement_at_one_node_reaches_the_clients_of_all_once_and_in_order() {
+    let (_network, mut nodes) = nodes(3).await;
+    let mut clients = Vec::new();
+    for node in &mut nodes {
+        clients.push(node.client().await);
+    }
+    nodes[2].link.join(&clients[2].id, "red").await;
+    linked(&nodes).await;
+    let told = |clients| AnnouncementReport { nodes: 3, missing: Vec::new(), clients };
+    for (place, node) in nodes.iter().enumerate() {
+        let observer = observer_of(&node.fixture, node.fleet.clone());
+        let all = (0..20).map(|number| observer.announce(announcement(Announcees::Everyone, json!([place, number]))));
+        assert!(join_all(all).await.into_iter().all(|report| report.unwrap() == told(3)));
+        let red = observer.announce(announcement(Announcees::Group("red".into()), json!([place])));
+        assert_eq!(red.await.unwrap(), told(1));
+        let nobody = observer.announce(announcement(Announcees::User("nobody".into()), json!([])));
+        assert_eq!(nobody.await.unwrap(), told(0));
+    }
+    for (at, (client, node)) in clients.iter_mut().zip(&nodes).enumerate() {
+        for place in 0..3 {
+            for number in 0..20 {
+                assert_eq!(client.text().await, notice(&format!("[{place},{number}]")));
             }
-            client.fence(&chat).await;
-        }
-        reader.fence(&news).await;
-    });
-}
-
-#[test]
-fn an_announcement_to_a_client_reaches_it_alone_at_any_node_and_an_unknown_one_is_refused() {
-    run(async {
-        let (_network, mut nodes) = nodes(2).await;
-        let (mut one, mut other) = (nodes[0].client().await, nodes[1].client().await);
-        linked(&nodes).await;
-        for (place, node) in nodes.iter().enumerate() {
-            let observer = observer_of(&node.fixture, node.fleet.clone());
-            let to = Announcees::Client(other.id.clone());
-            let report = observer.announce(announcement(to, json!([place]))).await.unwrap();
-            assert_eq!((report.clients, &report.missing), (1, &Vec::new()), "{report:?}");
-            assert_eq!(other.text().await, notice(&format!("[{place}]")));
-            let stranger = Announcees::Client("abcdefghijklmnopqrstuv".into());
-            let refused = observer.announce(announcement(stranger, json!([]))).await;
-            assert!(matches!(refused, Err(AnnouncementError::UnknownClient(_))), "{refused:?}");
-        }
-        one.fence(&nodes[0].link).await;
-        other.fence(&nodes[1].link).await;
-    });
-}
-
-#[test]
-fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut plain = Client::connect(&fixture, &mut link, "/chat").await;
-        let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
-        packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
-        packed.id = link.opening().await.connection_id.to_string();
-        link.data().await;
-        link.write(&packed.id, "{}\u{1e}").await;
-        assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
-        let arguments = json!(["grüße", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
-        let report = observer(&fixture).announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
-        assert_eq!(report, told(2));
-        assert_eq!(plain.text().await, notice(&arguments.to_string()));
-        let Received::Binary(bytes) = packed.next().await else { panic!("no MessagePack") };
-        let frame = next_frame(HubProtocol::MessagePack, &bytes, usize::MAX).unwrap().unwrap();
-        let Ok(Some(HubMessage::Invocation(call))) = HubProtocol::MessagePack.decode(&bytes.slice(frame.body)) else {
-            panic!("no invocation");
-        };
-        let values = call.arguments.iter().map(|argument| HubProtocol::MessagePack.value::<Value>(argument).unwrap());
-        assert_eq!((&*call.target, values.collect::<Value>()), ("Notice", arguments));
-    });
-}
-
-#[test]
-fn simultaneous_announcements_arrive_in_one_order_everywhere() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
-        let mut clients = Vec::new();
-        for _ in 0..4 {
-            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-        }
-        let observer = observer(&fixture);
-        let all = (0..32).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
-        let reports = join_all(all).await;
-        assert!(reports.into_iter().all(|report| report.unwrap() == told(4)));
-        for client in &mut clients {
-            for number in 0..32 {
-                assert_eq!(client.text().await, notice(&format!("[{number}]")));
+            if at == 2 {
+                assert_eq!(client.text().await, notice(&format!("[{place}]")));
             }
         }
-    });
+        client.fence(&node.link).await;
+    }
 }
 
-#[test]
-fn announcements_above_the_limit_of_a_node_are_refused() {
-    run(async {
-        let fixture = Fixture::start();
-        let _app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let observer = observer(&fixture);
-        let all = (0..33).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
-        let reports = join_all(all).await;
-        let refused = reports.iter().filter(|report| matches!(report, Err(AnnouncementError::TooMany)));
-        assert_eq!((refused.count(), reports.iter().flatten().count()), (1, 32));
-        assert_eq!(observer.announce(announcement(Announcees::Everyone, json!([]))).await.unwrap(), told(0));
-    });
+#[tokio::test(crate = "paused")]
+async fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
+    let (_network, mut nodes) = nodes(3).await;
+    let (_lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
+    linked(&nodes).await;
+    nodes[1].cut(true);
+    let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let announcing = observer.announce(announcement(Announcees::Everyone, json!(["text"])));
+    let reached = async {
+        assert_eq!(other.text().await, notice("[\"text\"]"));
+        Instant::now()
+    };
+    let begun = Instant::now();
+    let (report, reached) = tokio::join!(announcing, reached);
+    assert!(reached - begun < Duration::from_millis(100), "{:?}", reached - begun);
+    assert!(begun.elapsed() <= ANSWER_TIMEOUT + Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert_eq!(report.unwrap(), AnnouncementReport { nodes: 2, missing: vec!["n2".into()], clients: 1 });
 }
 
-#[test]
-fn an_unknown_hub_and_a_raw_endpoint_take_no_announcements() {
-    run(async {
-        let fixture = Fixture::start();
-        let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };
-        let _app = fixture.app("app-1", vec![raw]);
-        let observer = observer(&fixture);
-        let to_raw = observer.announce(announcement(Announcees::Everyone, json!([]))).await;
-        assert!(matches!(to_raw, Err(AnnouncementError::RawEndpoint)), "{to_raw:?}");
-        let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
-        let to_unknown = observer.announce(unknown).await;
-        assert!(matches!(to_unknown, Err(AnnouncementError::UnknownHub)), "{to_unknown:?}");
-    });
-}
-
-#[test]
-fn an_announcement_at_one_node_reaches_the_clients_of_all_once_and_in_order() {
-    run(async {
-        let (_network, mut nodes) = nodes(3).await;
-        let mut clients = Vec::new();
-        for node in &mut nodes {
-            clients.push(node.client().await);
-        }
-        nodes[2].link.join(&clients[2].id, "red").await;
-        linked(&nodes).await;
-        let told = |clients| AnnouncementReport { nodes: 3, missing: Vec::new(), clients };
-        for (place, node) in nodes.iter().enumerate() {
-            let observer = observer_of(&node.fixture, node.fleet.clone());
-            let all =
-                (0..20).map(|number| observer.announce(announcement(Announcees::Everyone, json!([place, number]))));
-            assert!(join_all(all).await.into_iter().all(|report| report.unwrap() == told(3)));
-            let red = observer.announce(announcement(Announcees::Group("red".into()), json!([place])));
-            assert_eq!(red.await.unwrap(), told(1));
-            let nobody = observer.announce(announcement(Announcees::User("nobody".into()), json!([])));
-            assert_eq!(nobody.await.unwrap(), told(0));
-        }
-        for (at, (client, node)) in clients.iter_mut().zip(&nodes).enumerate() {
-            for place in 0..3 {
-                for number in 0..20 {
-                    assert_eq!(client.text().await, notice(&format!("[{place},{number}]")));
-                }
-                if at == 2 {
-                    assert_eq!(client.text().await, notice(&format!("[{place}]")));
-                }
-            }
-            client.fence(&node.link).await;
-        }
-    });
-}
-
-#[test]
-fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
-    run(async {
-        let (_network, mut nodes) = nodes(3).await;
-        let (_lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
-        linked(&nodes).await;
-        nodes[1].cut(true);
-        let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
-        let announcing = observer.announce(announcement(Announcees::Everyone, json!(["text"])));
-        let reached = async {
-            assert_eq!(other.text().await, notice("[\"text\"]"));
-            Instant::now()
-        };
-        let begun = Instant::now();
-        let (report, reached) = tokio::join!(announcing, reached);
-        assert!(reached - begun < Duration::from_millis(100), "{:?}", reached - begun);
-        assert!(begun.elapsed() <= ANSWER_TIMEOUT + Duration::from_millis(100), "{:?}", begun.elapsed());
-        assert_eq!(report.unwrap(), AnnouncementReport { nodes: 2, missing: vec!["n2".into()], clients: 1 });
-    });
-}
-
-#[test]
-fn a_hub_that_only_another_node_has_is_announced_to_there() {
-    run(async {
-        let (_network, nodes) = nodes(2).await;
-        let mut app = nodes[1].fixture.app("app-news", vec![HubManifest::new("news", "/news")]);
-        let mut link = app.link().await;
-        let mut reader = Client::connect(&nodes[1].fixture, &mut link, "/news").await;
-        linked(&nodes).await;
-        let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
-        let announce = async |hub: &str| {
-            let announcement = announcement(Announcees::Everyone, json!(["text"]));
-            observer.announce(Announcement { hub: hub.into(), ..announcement }).await
-        };
-        let told = AnnouncementReport { nodes: 2, missing: Vec::new(), clients: 1 };
-        assert_eq!(announce("news").await.unwrap(), told);
-        assert_eq!(reader.text().await, notice("[\"text\"]"));
-        assert!(matches!(announce("nowhere").await, Err(AnnouncementError::UnknownHub)));
-    });
+#[tokio::test(crate = "paused")]
+async fn a_hub_that_only_another_node_has_is_announced_to_there() {
+    let (_network, nodes) = nodes(2).await;
+    let mut app = nodes[1].fixture.app("app-news", vec![HubManifest::new("news", "/news")]);
+    let mut link = app.link().await;
+    let mut reader = Client::connect(&nodes[1].fixture, &mut link, "/news").await;
+    linked(&nodes).await;
+    let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let announce = async |hub: &str| {
+        let announcement = announcement(Announcees::Everyone, json!(["text"]));
+        observer.announce(Announcement { hub: hub.into(), ..announcement }).await
+    };
+    let told = AnnouncementReport { nodes: 2, missing: Vec::new(), clients: 1 };
+    assert_eq!(announce("news").await.unwrap(), told);
+    assert_eq!(reader.text().await, notice("[\"text\"]"));
+    assert!(matches!(announce("nowhere").await, Err(AnnouncementError::UnknownHub)));
 }

@@ -8,7 +8,7 @@ use trunkline_protocol::service::{AckStatus, ServiceMessage};
 
 use super::app::membership;
 use super::client::{Client, JSON_HANDSHAKE};
-use super::fixture::{KEY, run};
+use super::fixture::{KEY, paused};
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, settle};
@@ -44,59 +44,55 @@ async fn is_alive(link: &mut DialInLink, client: &Client) -> bool {
     link.ack().await.status == AckStatus::Ok
 }
 
-#[test]
-fn links_of_a_removed_key_end_and_links_of_other_keys_stay() {
-    run(async {
-        let node = node_with(keys(&format!("bench={OLD}"))).await;
-        let (mut first, mut second) =
-            (DialInLink::open_by(OLD, &node, "home_1").await, DialInLink::open_by(OLD, &node, "home_1").await);
-        let (mut one, mut two) = (first.client(&node, "ann").await, second.client(&node, "ben").await);
-        read_anew(&node, &format!("bench={OLD}\nbench={NEW}"));
-        assert!(is_alive(&mut first, &one).await && is_alive(&mut second, &two).await, "while both keys are good");
-        let mut third = DialInLink::open_by(NEW, &node, "home_2").await;
-        read_anew(&node, &format!("bench={NEW}"));
-        for link in [&mut first, &mut second] {
-            let ServiceMessage::ServiceError(reason) = link.next().await else { panic!("no reason") };
-            assert!(reason.error.contains("was removed"), "{}", reason.error);
-            link.ended().await;
-        }
-        // As after the shutdown of an app server: another one takes over the clients.
-        let mut opened = Vec::new();
-        for _ in 0..2 {
-            let ServiceMessage::OpenConnection(open) = third.next().await else { panic!("no opening") };
-            opened.push(open.connection_id.to_string());
-        }
-        opened.sort_unstable();
-        let mut clients = [one.id.clone(), two.id.clone()];
-        clients.sort_unstable();
-        assert_eq!(opened, clients);
-        assert!(is_alive(&mut third, &one).await && is_alive(&mut third, &two).await);
-        read_anew(&node, "");
-        third.ended().await;
-        for client in [&mut one, &mut two] {
-            let words = client.text().await;
-            assert!(words.contains("\"type\":7") && words.contains("\"allowReconnect\":true"), "{words}");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn links_of_a_removed_key_end_and_links_of_other_keys_stay() {
+    let node = node_with(keys(&format!("bench={OLD}"))).await;
+    let (mut first, mut second) =
+        (DialInLink::open_by(OLD, &node, "home_1").await, DialInLink::open_by(OLD, &node, "home_1").await);
+    let (mut one, mut two) = (first.client(&node, "ann").await, second.client(&node, "ben").await);
+    read_anew(&node, &format!("bench={OLD}\nbench={NEW}"));
+    assert!(is_alive(&mut first, &one).await && is_alive(&mut second, &two).await, "while both keys are good");
+    let mut third = DialInLink::open_by(NEW, &node, "home_2").await;
+    read_anew(&node, &format!("bench={NEW}"));
+    for link in [&mut first, &mut second] {
+        let ServiceMessage::ServiceError(reason) = link.next().await else { panic!("no reason") };
+        assert!(reason.error.contains("was removed"), "{}", reason.error);
+        link.ended().await;
+    }
+    // As after the shutdown of an app server: another one takes over the clients.
+    let mut opened = Vec::new();
+    for _ in 0..2 {
+        let ServiceMessage::OpenConnection(open) = third.next().await else { panic!("no opening") };
+        opened.push(open.connection_id.to_string());
+    }
+    opened.sort_unstable();
+    let mut clients = [one.id.clone(), two.id.clone()];
+    clients.sort_unstable();
+    assert_eq!(opened, clients);
+    assert!(is_alive(&mut third, &one).await && is_alive(&mut third, &two).await);
+    read_anew(&node, "");
+    third.ended().await;
+    for client in [&mut one, &mut two] {
+        let words = client.text().await;
+        assert!(words.contains("\"type\":7") && words.contains("\"allowReconnect\":true"), "{words}");
+    }
 }
 
-#[test]
-fn links_end_when_their_key_no_longer_covers_the_hub_and_never_with_the_access_key() {
-    run(async {
-        let node = node_with(keys(&format!("shop={OLD};bench;shop"))).await;
-        let mut of_app = DialInLink::open_by(OLD, &node, "home_1").await;
-        let mut of_fleet = DialInLink::open(&node, "home_2", ONE).await;
-        read_anew(&node, &format!("other={OLD};bench"));
-        settle().await;
-        let hub = node.fixture.shared.hubs.keyed(HUB).unwrap();
-        let open = || hub.pools().iter().map(|pool| pool.open()).sum::<usize>();
-        assert_eq!(open(), 2, "the key is good for the hub as before");
-        read_anew(&node, &format!("shop={OLD};shop"));
-        until(SOON, "the hub is none of the key's", || open() == 1).await;
-        of_app.ended().await;
-        let client = of_fleet.client(&node, "ann").await;
-        assert!(is_alive(&mut of_fleet, &client).await);
-    });
+#[tokio::test(crate = "paused")]
+async fn links_end_when_their_key_no_longer_covers_the_hub_and_never_with_the_access_key() {
+    let node = node_with(keys(&format!("shop={OLD};bench;shop"))).await;
+    let mut of_app = DialInLink::open_by(OLD, &node, "home_1").await;
+    let mut of_fleet = DialInLink::open(&node, "home_2", ONE).await;
+    read_anew(&node, &format!("other={OLD};bench"));
+    settle().await;
+    let hub = node.fixture.shared.hubs.keyed(HUB).unwrap();
+    let open = || hub.pools().iter().map(|pool| pool.open()).sum::<usize>();
+    assert_eq!(open(), 2, "the key is good for the hub as before");
+    read_anew(&node, &format!("shop={OLD};shop"));
+    until(SOON, "the hub is none of the key's", || open() == 1).await;
+    of_app.ended().await;
+    let client = of_fleet.client(&node, "ann").await;
+    assert!(is_alive(&mut of_fleet, &client).await);
 }
 
 /// Sends a request for a missing connection of a dial-in hub, with a token signed by this key.
@@ -107,46 +103,41 @@ async fn name_hub(node: &FleetNode, key: &str, hub: &str) -> String {
     exchange(&node.fixture, "GET", &target, "").await.1
 }
 
-#[test]
-fn hubs_that_tokens_of_one_key_name_leave_a_half_to_those_of_others() {
-    run(async {
-        let node = node_with(keys(&format!("shop={OLD};shop*\nnews={NEW};news*"))).await;
-        let is_known = |hub: &str| node.fixture.shared.hubs.keyed(&format!("?hub={hub}")).is_some();
-        for number in 0..DIAL_IN_HUBS_MAX {
-            name_hub(&node, OLD, &format!("shop{number}")).await;
-        }
-        name_hub(&node, NEW, "news1").await;
-        assert!(is_known("news1"), "the other key has its places");
-        assert!(is_known("shop499") && !is_known("shop500"));
-        let refusal = name_hub(&node, OLD, "shop1000").await;
-        let text = "500 hubs named by app servers and clients by the key of app shop, which is the most for one key";
-        assert!(refusal.contains(text), "{refusal}");
-        read_anew(&node, "");
-        name_hub(&node, KEY, "any").await;
-        assert!(is_known("any"));
-    });
+#[tokio::test(crate = "paused")]
+async fn hubs_that_tokens_of_one_key_name_leave_a_half_to_those_of_others() {
+    let node = node_with(keys(&format!("shop={OLD};shop*\nnews={NEW};news*"))).await;
+    let is_known = |hub: &str| node.fixture.shared.hubs.keyed(&format!("?hub={hub}")).is_some();
+    for number in 0..DIAL_IN_HUBS_MAX {
+        name_hub(&node, OLD, &format!("shop{number}")).await;
+    }
+    name_hub(&node, NEW, "news1").await;
+    assert!(is_known("news1"), "the other key has its places");
+    assert!(is_known("shop499") && !is_known("shop500"));
+    let refusal = name_hub(&node, OLD, "shop1000").await;
+    let text = "500 hubs named by app servers and clients by the key of app shop, which is the most for one key";
+    assert!(refusal.contains(text), "{refusal}");
+    read_anew(&node, "");
+    name_hub(&node, KEY, "any").await;
+    assert!(is_known("any"));
 }
 
-#[test]
-fn app_servers_of_which_tokens_only_speak_take_no_place() {
-    run(async {
-        let node = node_with(keys(&format!("bench={OLD}"))).await;
-        let mut home = DialInLink::open_by(OLD, &node, "home_1").await;
-        let known = || node.fixture.shared.hubs.app_servers().ids().len();
-        let (before, mut clients) = (known(), Vec::new());
-        for ghost in 0..3 {
-            let claims = [
-                ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned()),
-                ("asrs.s.sn".to_owned(), format!("ghost_{ghost}")),
-                ("asrs.s.ssticky".to_owned(), "Preferred".to_owned()),
-            ];
-            let token = access_token::sign(&AccessKey::new(OLD).unwrap(), "ann", &claims, unix_seconds() + 60);
-            let mut client =
-                Client::upgrade(&node.fixture, &format!("/client/{HUB}&access_token={token}")).await.unwrap();
-            client.send(JSON_HANDSHAKE).await;
-            let ServiceMessage::OpenConnection(_) = home.next().await else { panic!("no opening") };
-            clients.push(client);
-        }
-        assert_eq!(known(), before);
-    });
+#[tokio::test(crate = "paused")]
+async fn app_servers_of_which_tokens_only_speak_take_no_place() {
+    let node = node_with(keys(&format!("bench={OLD}"))).await;
+    let mut home = DialInLink::open_by(OLD, &node, "home_1").await;
+    let known = || node.fixture.shared.hubs.app_servers().ids().len();
+    let (before, mut clients) = (known(), Vec::new());
+    for ghost in 0..3 {
+        let claims = [
+            ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned()),
+            ("asrs.s.sn".to_owned(), format!("ghost_{ghost}")),
+            ("asrs.s.ssticky".to_owned(), "Preferred".to_owned()),
+        ];
+        let token = access_token::sign(&AccessKey::new(OLD).unwrap(), "ann", &claims, unix_seconds() + 60);
+        let mut client = Client::upgrade(&node.fixture, &format!("/client/{HUB}&access_token={token}")).await.unwrap();
+        client.send(JSON_HANDSHAKE).await;
+        let ServiceMessage::OpenConnection(_) = home.next().await else { panic!("no opening") };
+        clients.push(client);
+    }
+    assert_eq!(known(), before);
 }

@@ -7,34 +7,32 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::broadcast;
 use super::client::Client;
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 
 const MESSAGES: u32 = 1_000;
 
-#[test]
-fn an_app_above_its_rate_sends_more_slowly_and_loses_nothing() {
-    run(async {
-        let mut settings = settings();
-        settings.links.app_messages_per_second = NonZeroU32::new(100);
-        let fixture = Fixture::with(settings, 1);
-        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
-        let (mut chat, mut news) = (app.link().await, app.link().await);
-        let mut reader = Client::connect(&fixture, &mut chat, "/chat").await;
-        let mut other = Client::connect(&fixture, &mut news, "/news").await;
-        let begun_at = Instant::now();
-        chat.send_together((0..MESSAGES).map(|number| broadcast(&number.to_string()))).await;
-        for number in 0..200 {
-            assert_eq!(reader.text().await, number.to_string());
-        }
-        let before = begun_at.elapsed();
-        news.send(broadcast("\"hi\"")).await;
-        assert_eq!(other.text().await, "\"hi\"");
-        assert_eq!(begun_at.elapsed(), before, "another app does not wait");
-        for number in 200..MESSAGES {
-            assert_eq!(reader.text().await, number.to_string());
-        }
-        let seconds = begun_at.elapsed().as_secs();
-        assert!((8..=10).contains(&seconds), "{seconds} s of paused time for {MESSAGES} messages");
-        assert!(fixture.shared.limits.refusals.all()[0].0 == "rate");
-    });
+#[tokio::test(crate = "paused")]
+async fn an_app_above_its_rate_sends_more_slowly_and_loses_nothing() {
+    let mut settings = settings();
+    settings.links.app_messages_per_second = NonZeroU32::new(100);
+    let fixture = Fixture::with(settings, 1);
+    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
+    let (mut chat, mut news) = (app.link().await, app.link().await);
+    let mut reader = Client::connect(&fixture, &mut chat, "/chat").await;
+    let mut other = Client::connect(&fixture, &mut news, "/news").await;
+    let begun_at = Instant::now();
+    chat.send_together((0..MESSAGES).map(|number| broadcast(&number.to_string()))).await;
+    for number in 0..200 {
+        assert_eq!(reader.text().await, number.to_string());
+    }
+    let before = begun_at.elapsed();
+    news.send(broadcast("\"hi\"")).await;
+    assert_eq!(other.text().await, "\"hi\"");
+    assert_eq!(begun_at.elapsed(), before, "another app does not wait");
+    for number in 200..MESSAGES {
+        assert_eq!(reader.text().await, number.to_string());
+    }
+    let seconds = begun_at.elapsed().as_secs();
+    assert!((8..=10).contains(&seconds), "{seconds} s of paused time for {MESSAGES} messages");
+    assert!(fixture.shared.limits.refusals.all()[0].0 == "rate");
 }

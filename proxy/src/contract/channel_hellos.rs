@@ -10,7 +10,7 @@ use trunkline_channel::{Dialled, open};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
-use super::fixture::{Fixture, KEY, run};
+use super::fixture::{Fixture, KEY, paused};
 use super::http::HttpConnection;
 use super::hub_separation::{APP_KEY, two_hubs};
 use super::inbound_links::ONE;
@@ -61,81 +61,73 @@ fn of_many_apps(takes_untagged_hellos: bool) -> Fixture {
     Fixture::with(Settings { app_keys, takes_untagged_hellos, ..two_hubs() }, 1)
 }
 
-#[test]
-fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
-    run(async {
-        let fixture = of_many_apps(false);
-        for (key, peer_kind) in [(KEY, PeerKind::NodeClients), (KEY, PeerKind::DialIn), (APP_KEY, PeerKind::DialIn)] {
-            let (good, tag) = hello(key, peer_kind).await;
-            let (_, other) = hello("the key of app 7 of many", PeerKind::DialIn).await;
-            assert_eq!(ask(&fixture, &good, None).await, 404, "without a tag");
-            assert_eq!(ask(&fixture, &good, Some("nonsense")).await, 404);
-            assert_eq!(ask(&fixture, &good, Some(&other)).await, 404, "with the tag of another key");
-            assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "{peer_kind:?}");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
+    let fixture = of_many_apps(false);
+    for (key, peer_kind) in [(KEY, PeerKind::NodeClients), (KEY, PeerKind::DialIn), (APP_KEY, PeerKind::DialIn)] {
+        let (good, tag) = hello(key, peer_kind).await;
+        let (_, other) = hello("the key of app 7 of many", PeerKind::DialIn).await;
+        assert_eq!(ask(&fixture, &good, None).await, 404, "without a tag");
+        assert_eq!(ask(&fixture, &good, Some("nonsense")).await, 404);
+        assert_eq!(ask(&fixture, &good, Some(&other)).await, 404, "with the tag of another key");
+        assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "{peer_kind:?}");
+    }
 }
 
-#[test]
-fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
-    run(async {
-        let fixture = of_many_apps(true);
-        let mut statuses = Vec::new();
-        for _ in 0..60 {
-            let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
-            statuses.push(ask(&fixture, &good, None).await);
-        }
-        let taken = statuses.iter().filter(|status| **status == 101).count();
-        assert!(taken == 50 && statuses[..50].iter().all(|status| *status == 101), "{taken}");
-        let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
-        assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
-    });
+#[tokio::test(crate = "paused")]
+async fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
+    let fixture = of_many_apps(true);
+    let mut statuses = Vec::new();
+    for _ in 0..60 {
+        let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
+        statuses.push(ask(&fixture, &good, None).await);
+    }
+    let taken = statuses.iter().filter(|status| **status == 101).count();
+    assert!(taken == 50 && statuses[..50].iter().all(|status| *status == 101), "{taken}");
+    let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
+    assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
 }
 
 /// Ten failed hellos of an address are answered immediately, and each further one after this time.
 const SLOW_ANSWER: Duration = Duration::from_secs(3);
 
-#[test]
-fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
-    run(async {
-        let fixture = of_many_apps(false);
-        let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, PeerKind::DialIn).await);
-        let named = |number: u32| format!("{number:0>3}{}", "A".repeat(69));
-        let timed = async |last: u8, hello: &str, tag: Option<&str>| {
-            let begun = Instant::now();
-            (ask_from(&fixture, last, (hello, tag)).await, begun.elapsed())
-        };
-        for number in 0..10 {
-            let (status, took) = timed(1, &named(number), Some(&tag)).await;
-            assert!(status == 404 && took < SLOW_ANSWER, "{number}: {status} {took:?}");
-        }
-        for number in 10..15 {
-            let (status, took) = timed(1, &named(number), Some(&tag)).await;
-            assert!(status == 404 && took >= SLOW_ANSWER, "{number}: {status} {took:?}");
-        }
-        for unnamed in [None, Some("A".repeat(16))] {
-            let (status, took) = timed(1, &rubbish, unnamed.as_deref()).await;
-            assert!(status == 404 && took < SLOW_ANSWER, "no key is tried: {status} {took:?}");
-        }
-        let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
-        assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "nobody is locked out");
-        let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
-        let (status, took) = timed(2, &good, Some(&tag)).await;
-        assert!(status == 101 && took < SLOW_ANSWER, "another address: {status} {took:?}");
-    });
+#[tokio::test(crate = "paused")]
+async fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
+    let fixture = of_many_apps(false);
+    let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, PeerKind::DialIn).await);
+    let named = |number: u32| format!("{number:0>3}{}", "A".repeat(69));
+    let timed = async |last: u8, hello: &str, tag: Option<&str>| {
+        let begun = Instant::now();
+        (ask_from(&fixture, last, (hello, tag)).await, begun.elapsed())
+    };
+    for number in 0..10 {
+        let (status, took) = timed(1, &named(number), Some(&tag)).await;
+        assert!(status == 404 && took < SLOW_ANSWER, "{number}: {status} {took:?}");
+    }
+    for number in 10..15 {
+        let (status, took) = timed(1, &named(number), Some(&tag)).await;
+        assert!(status == 404 && took >= SLOW_ANSWER, "{number}: {status} {took:?}");
+    }
+    for unnamed in [None, Some("A".repeat(16))] {
+        let (status, took) = timed(1, &rubbish, unnamed.as_deref()).await;
+        assert!(status == 404 && took < SLOW_ANSWER, "no key is tried: {status} {took:?}");
+    }
+    let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
+    assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "nobody is locked out");
+    let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
+    let (status, took) = timed(2, &good, Some(&tag)).await;
+    assert!(status == 101 && took < SLOW_ANSWER, "another address: {status} {took:?}");
 }
 
-#[test]
-fn rubbish_without_tags_leaves_the_rate_of_untagged_hellos_to_others() {
-    run(async {
-        let fixture = of_many_apps(true);
-        for number in 0..100 {
-            let rubbish = format!("{number:0>3}{}", "A".repeat(69));
-            assert_eq!(ask(&fixture, &rubbish, None).await, 404);
-        }
-        for _ in 0..30 {
-            let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
-            assert_eq!(ask_from(&fixture, 2, (&good, None)).await, 101);
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn rubbish_without_tags_leaves_the_rate_of_untagged_hellos_to_others() {
+    let fixture = of_many_apps(true);
+    for number in 0..100 {
+        let rubbish = format!("{number:0>3}{}", "A".repeat(69));
+        assert_eq!(ask(&fixture, &rubbish, None).await, 404);
+    }
+    for _ in 0..30 {
+        let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
+        assert_eq!(ask_from(&fixture, 2, (&good, None)).await, 101);
+    }
 }

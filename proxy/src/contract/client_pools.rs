@@ -13,7 +13,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app::AppLink;
 use super::client::{JSON_HANDSHAKE, PING};
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use super::http::{HttpConnection, negotiate, request};
 
 /// Network latency. Without it, no request can cross a close.
@@ -184,12 +184,12 @@ async fn broken_with(keep_alive: Option<Duration>) -> u64 {
     broken_clients(fixture, &mut link).await
 }
 
-#[test]
-fn pooled_clients_that_are_left_alone_for_two_minutes_all_stay() {
-    assert_eq!(run(broken_with(None)), 0);
+#[tokio::test(crate = "paused")]
+async fn pooled_clients_that_are_left_alone_for_two_minutes_all_stay() {
+    assert_eq!(broken_with(None).await, 0);
 }
 
-#[test]
-fn an_idle_time_out_of_the_ping_interval_breaks_pooled_clients_so_the_test_above_bites() {
-    assert!(run(broken_with(Some(PING_INTERVAL))) > 0);
+#[tokio::test(crate = "paused")]
+async fn an_idle_time_out_of_the_ping_interval_breaks_pooled_clients_so_the_test_above_bites() {
+    assert!(broken_with(Some(PING_INTERVAL)).await > 0);
 }

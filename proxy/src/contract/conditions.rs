@@ -12,7 +12,7 @@ use trunkline_protocol::manifest::{HubManifest, Transport};
 
 use super::app::data_for;
 use super::client::Client;
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes;
 use super::http::{HttpConnection, request};
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
@@ -108,546 +108,494 @@ impl Watched {
     }
 }
 
-#[test]
-fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_until_another_one_comes() {
-    run(async {
-        let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let _client = Client::connect(&fixture, &mut link, "/chat").await;
-        assert_eq!(watched.log, []);
-        drop(link);
-        app.retire();
-        let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
-        assert!(line.contains("chat") && line.contains("waiting clients: 1, closed in 5"), "{line}");
-        assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
-        let mut again = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
-        let _link = again.link().await;
-        watched.ended(ConditionKind::HubWithoutAppServer).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_until_another_one_comes() {
+    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    assert_eq!(watched.log, []);
+    drop(link);
+    app.retire();
+    let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
+    assert!(line.contains("chat") && line.contains("waiting clients: 1, closed in 5"), "{line}");
+    assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
+    let mut again = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+    let _link = again.link().await;
+    watched.ended(ConditionKind::HubWithoutAppServer).await;
 }
 
-#[test]
-fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_and_misses_no_other() {
-    run(async {
-        let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let _unlinked = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
-        let mut watched = Watched::new(&fixture);
-        watched.pass(1).await;
-        let _client = Client::connect(&fixture, &mut link, "/chat").await;
-        drop(link);
-        app.retire();
-        let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
-        assert!(line.contains("chat"), "{line}");
-        watched.pass(30).await;
-        assert_eq!(watched.log, [(NoticeKind::Began, ConditionKind::HubWithoutAppServer)]);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_and_misses_no_other() {
+    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    let _unlinked = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
+    let mut watched = Watched::new(&fixture);
+    watched.pass(1).await;
+    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    drop(link);
+    app.retire();
+    let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
+    assert!(line.contains("chat"), "{line}");
+    watched.pass(30).await;
+    assert_eq!(watched.log, [(NoticeKind::Began, ConditionKind::HubWithoutAppServer)]);
 }
 
-#[test]
-fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
-    run(async {
-        let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        spawn_local(hub_sweep::run(fixture.shared.clone(), fixture.webhooks.clone()));
-        let mut other = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
-        let _other = other.link().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let _client = Client::connect(&fixture, &mut link, "/chat").await;
-        watched.pass(1).await;
-        drop(link);
-        app.retire();
-        watched.pass(180).await;
-        assert!(fixture.shared.hubs.find("/chat").is_none(), "the hub is removed");
-        assert!(watched.line(ConditionKind::HubWithoutAppServer).unwrap().contains("no client waits"));
-        assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
-        assert_eq!(watched.metric("trunkline_client_connections", "chat"), Some(0));
-    });
+#[tokio::test(crate = "paused")]
+async fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
+    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    spawn_local(hub_sweep::run(fixture.shared.clone(), fixture.webhooks.clone()));
+    let mut other = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
+    let _other = other.link().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    watched.pass(1).await;
+    drop(link);
+    app.retire();
+    watched.pass(180).await;
+    assert!(fixture.shared.hubs.find("/chat").is_none(), "the hub is removed");
+    assert!(watched.line(ConditionKind::HubWithoutAppServer).unwrap().contains("no client waits"));
+    assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
+    assert_eq!(watched.metric("trunkline_client_connections", "chat"), Some(0));
 }
 
-#[test]
-fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
-    run(async {
-        let fixture = Fixture::start();
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let mut app = fixture.app("app-1", vec![HubManifest::new("preview", "/preview")]);
-        let _link = app.link().await;
-        watched.pass(20).await;
-        app.retire();
-        watched.pass(20).await;
-        assert_eq!(watched.log, []);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
+    let fixture = Fixture::start();
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let mut app = fixture.app("app-1", vec![HubManifest::new("preview", "/preview")]);
+    let _link = app.link().await;
+    watched.pass(20).await;
+    app.retire();
+    watched.pass(20).await;
+    assert_eq!(watched.log, []);
 }
 
-#[test]
-fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
-    run(async {
-        let (fixture, _app, link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        assert_eq!(watched.log, []);
-        link.set_reading(false);
-        watched.pass(8).await;
-        assert_eq!(watched.log, []);
-        let line = watched.begun(ConditionKind::AppServerSilent, 3).await;
-        assert!(line.contains("app-1") && line.contains("hubs: chat"), "{line}");
-        link.set_reading(true);
-        watched.ended(ConditionKind::AppServerSilent).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
+    let (fixture, _app, link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    assert_eq!(watched.log, []);
+    link.set_reading(false);
+    watched.pass(8).await;
+    assert_eq!(watched.log, []);
+    let line = watched.begun(ConditionKind::AppServerSilent, 3).await;
+    assert!(line.contains("app-1") && line.contains("hubs: chat"), "{line}");
+    link.set_reading(true);
+    watched.ended(ConditionKind::AppServerSilent).await;
 }
 
-#[test]
-fn lost_links_are_one_condition_of_their_app_server() {
-    run(async {
-        let settings = Settings { pool_size: 3, ..settings() };
-        let fixture = Fixture::with(settings, 1);
-        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let (_one, two, three) = (app.link().await, app.link().await, app.link().await);
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        two.cut();
-        three.cut();
-        let line = watched.begun(ConditionKind::AppServerLinksLost, 7).await;
-        assert!(line.contains("app-1") && line.contains("1 of 3 links are open"), "{line}");
-        assert_eq!(watched.metric("trunkline_condition_subjects", "app-server-links-lost"), Some(1));
-        let _links = (app.link_anew().await, app.link().await);
-        watched.ended(ConditionKind::AppServerLinksLost).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn lost_links_are_one_condition_of_their_app_server() {
+    let settings = Settings { pool_size: 3, ..settings() };
+    let fixture = Fixture::with(settings, 1);
+    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let (_one, two, three) = (app.link().await, app.link().await, app.link().await);
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    two.cut();
+    three.cut();
+    let line = watched.begun(ConditionKind::AppServerLinksLost, 7).await;
+    assert!(line.contains("app-1") && line.contains("1 of 3 links are open"), "{line}");
+    assert_eq!(watched.metric("trunkline_condition_subjects", "app-server-links-lost"), Some(1));
+    let _links = (app.link_anew().await, app.link().await);
+    watched.ended(ConditionKind::AppServerLinksLost).await;
 }
 
-#[test]
-fn a_refused_key_and_a_silent_app_server_are_distinguished() {
-    run(async {
-        let (fixture, _app, _link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let problem = |text: &str, kind| Some(UpstreamProblem { text: text.into(), kind });
-        watched.problems.set("http://a:5000", problem("refuses our access key", ConditionKind::AppServerRefusesKey));
-        watched.problems.set("http://b:5000", problem("connection refused", ConditionKind::AppServerUnreachable));
-        let line = watched.begun(ConditionKind::AppServerRefusesKey, 4).await;
-        assert!(line.contains("http://a:5000") && line.contains("--access-key"), "{line}");
-        assert_eq!(watched.line(ConditionKind::AppServerUnreachable), None, "it may be restarting");
-        let line = watched.begun(ConditionKind::AppServerUnreachable, 30).await;
-        assert!(line.contains("http://b:5000: "), "{line}");
-        watched.problems.set("http://a:5000", None);
-        watched.ended(ConditionKind::AppServerRefusesKey).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_refused_key_and_a_silent_app_server_are_distinguished() {
+    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let problem = |text: &str, kind| Some(UpstreamProblem { text: text.into(), kind });
+    watched.problems.set("http://a:5000", problem("refuses our access key", ConditionKind::AppServerRefusesKey));
+    watched.problems.set("http://b:5000", problem("connection refused", ConditionKind::AppServerUnreachable));
+    let line = watched.begun(ConditionKind::AppServerRefusesKey, 4).await;
+    assert!(line.contains("http://a:5000") && line.contains("--access-key"), "{line}");
+    assert_eq!(watched.line(ConditionKind::AppServerUnreachable), None, "it may be restarting");
+    let line = watched.begun(ConditionKind::AppServerUnreachable, 30).await;
+    assert!(line.contains("http://b:5000: "), "{line}");
+    watched.problems.set("http://a:5000", None);
+    watched.ended(ConditionKind::AppServerRefusesKey).await;
 }
 
-#[test]
-fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
-    run(async {
-        let fixture = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1);
-        let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-        let _link = app.link().await;
-        let mut watched = Watched::new(&fixture);
-        let mut upgrade = request("GET", "/server/?hub=chat", "");
-        for (name, value) in [
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-            ("authorization", "Bearer of.no.key"),
-        ] {
-            upgrade.headers_mut().insert(name, value.parse().unwrap());
-        }
-        let status = HttpConnection::open(&fixture).await.exchange(upgrade).await.0;
-        assert_eq!(status, StatusCode::UNAUTHORIZED);
-        let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
-        assert!(line.contains(": chat: ") && line.contains("from 192.0.2.1, status 401"), "{line}");
-        assert!(line.contains("AccessKey"), "{line}");
-        watched.pass(90).await;
-        watched.ended(ConditionKind::AppServerRefused).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
+    let fixture = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1);
+    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
+    let _link = app.link().await;
+    let mut watched = Watched::new(&fixture);
+    let mut upgrade = request("GET", "/server/?hub=chat", "");
+    for (name, value) in [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("authorization", "Bearer of.no.key"),
+    ] {
+        upgrade.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let status = HttpConnection::open(&fixture).await.exchange(upgrade).await.0;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
+    assert!(line.contains(": chat: ") && line.contains("from 192.0.2.1, status 401"), "{line}");
+    assert!(line.contains("AccessKey"), "{line}");
+    watched.pass(90).await;
+    watched.ended(ConditionKind::AppServerRefused).await;
 }
 
-#[test]
-fn a_failing_webhook_and_refused_signatures_are_distinguished() {
-    run(async {
-        let network = MemoryNetwork::default();
-        let fixture = webhooks::fixture(&network, webhooks::plain());
-        let mut server = WebhookServer::listen(&network, webhooks::APP);
-        let mut watched = Watched::new(&fixture);
-        let mut client = webhooks::connect(&fixture, "/chat").await;
-        server.next().await.answer(204, "");
-        let mut answer = async |watched: &mut Watched, status: u16, count: usize| {
-            for _ in 0..count {
-                client.send(&webhooks::cast("Say", "hi")).await;
-                server.next_at("/chat/messages/Say").await.answer(status, "");
-            }
-            watched.pass(4).await;
-        };
-        answer(&mut watched, 500, 1).await;
-        let line = watched.line(ConditionKind::WebhookFails).unwrap();
-        assert!(line.contains("chat") && line.contains("status code 500"), "{line}");
-        answer(&mut watched, 204, 1).await;
-        // Clients can cause some: calls of unknown methods, and calls without permission.
-        answer(&mut watched, 404, 19).await;
-        answer(&mut watched, 401, 19).await;
-        assert_eq!(watched.line(ConditionKind::WebhookFails), None);
-        assert_eq!(watched.line(ConditionKind::WebhookRefusesSignature), None);
-        answer(&mut watched, 404, 1).await;
-        assert!(watched.line(ConditionKind::WebhookFails).is_some());
-        answer(&mut watched, 204, 1).await;
-        answer(&mut watched, 401, 20).await;
-        let line = watched.line(ConditionKind::WebhookRefusesSignature).unwrap();
-        assert!(line.contains("--webhook-secret"), "{line}");
-        answer(&mut watched, 204, 1).await;
-        watched.ended(ConditionKind::WebhookRefusesSignature).await;
-    });
-}
-
-#[test]
-fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
-    run(async {
-        let fixture = Fixture::start();
-        let mut watched = Watched::new(&fixture);
-        let most = fixture.shared.settings.outbox.total_bytes;
-        fixture.shared.counters_of(0).outbox_bytes.set(most);
-        let line = watched.begun(ConditionKind::MemoryBudgetHigh, 7).await;
-        assert!(line.contains("--outbox-total-max-bytes"), "{line}");
-        fixture.shared.counters_of(0).outbox_bytes.set(0);
-        watched.ended(ConditionKind::MemoryBudgetHigh).await;
-    });
-}
-
-#[test]
-fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
-    run(async {
-        let fixture = Fixture::start();
-        let file = std::env::temp_dir().join(format!("trunkline-condition-keys-{}", std::process::id()));
-        let write = |text: &str| std::fs::write(&file, text).unwrap();
-        write("the access key of a file of keys");
-        let access = GivenKeys { typed: Vec::new(), files: vec![file.clone()] };
-        spawn_local(key_reload::run(
-            fixture.shared.clone(),
-            fixture.webhooks.clone(),
-            SecretSources { access, ..SecretSources::default() },
-        ));
-        let mut watched = Watched::new(&fixture);
-        watched.pass(20).await;
-        write("short");
-        let line = watched.begun(ConditionKind::FileUnreadable, 20).await;
-        assert!(line.contains("keys and secrets"), "{line}");
-        write("another access key of a file of keys");
-        watched.pass(20).await;
-        watched.ended(ConditionKind::FileUnreadable).await;
-        std::fs::remove_file(&file).unwrap();
-    });
-}
-
-#[test]
-fn a_shard_without_a_tick_makes_the_node_not_ready() {
-    run(async {
-        let shared = Shared::new(settings(), Connectors::default(), vec![ShardSender::new().0]);
-        let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared));
-        watched.pass(5).await;
-        assert_eq!(watched.log, []);
-        let line = watched.begun(ConditionKind::ShardStuck, 2).await;
-        assert!(line.contains("shard-0"), "{line}");
-        assert!(watched.readiness.reasons_not_ready()[0].contains("shard-0"));
-        shared.counters_of(0).ticks.increment();
-        watched.ended(ConditionKind::ShardStuck).await;
-    });
-}
-
-#[test]
-fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
-    run(async {
-        let (network, nodes) = fleet_nodes::nodes(2).await;
-        let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
-        watched.pass(START_S).await;
-        assert_eq!(watched.log, []);
-        nodes[1].kill(&network);
-        let line = watched.begun(ConditionKind::NodeMissing, 18).await;
-        assert!(line.contains("n2"), "{line}");
-    });
-}
-
-#[test]
-fn a_drain_reports_no_missing_app_server() {
-    run(async {
-        let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let _client = Client::connect(&fixture, &mut link, "/chat").await;
-        fixture.shared.begin_drain();
-        drop(link);
-        app.retire();
-        watched.pass(30).await;
-        assert_eq!(watched.log, []);
-    });
-}
-
-#[test]
-fn an_app_server_that_is_lost_while_another_one_serves_is_missed_until_it_has_a_successor() {
-    run(async {
-        let (fixture, app, link) = Fixture::start().with_chat().await;
-        let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
-        let _other = other.link().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        drop(link);
-        app.retire();
-        let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
-        assert!(line.contains("app-1") && line.contains("1 of 2 are left (hubs: chat)"), "{line}");
-        let mut again = fixture.app("app-3", vec![HubManifest::new("chat", "/chat")]);
-        let _link = again.link().await;
-        watched.ended(ConditionKind::AppServerMissing).await;
-    });
-}
-
-#[test]
-fn links_that_are_full_are_reported_by_their_app_server() {
-    run(async {
-        let mut settings = settings();
-        settings.links.outbox_max_bytes = 1024;
-        let fixture = Fixture::with(settings, 1);
-        let (fixture, _app, mut link) = fixture.with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
-        watched.pass(START_S).await;
-        assert_eq!(watched.log, []);
-        link.set_reading(false);
-        let flood = async {
-            loop {
-                client.send(&webhooks::cast("Say", &"x".repeat(10_000))).await;
-            }
-        };
-        assert!(timeout(Duration::from_secs(1), flood).await.is_err(), "the client is not read any more");
-        let line = watched.begun(ConditionKind::LinksFull, 12).await;
-        assert!(line.contains("app-1") && line.contains("chat"), "{line}");
-        link.set_reading(true);
-        watched.pass(10).await;
-        assert_eq!(watched.line(ConditionKind::LinksFull), None);
-    });
-}
-
-#[test]
-fn a_webhook_that_answers_slowly_is_reported() {
-    run(async {
-        let network = MemoryNetwork::default();
-        let fixture = webhooks::fixture(&network, webhooks::plain());
-        let mut server = WebhookServer::listen(&network, webhooks::APP);
-        let mut watched = Watched::new(&fixture);
-        let mut client = webhooks::connect(&fixture, "/chat").await;
-        server.next().await.answer(204, "");
-        let mut call = async |watched: &mut Watched, seconds| {
+#[tokio::test(crate = "paused")]
+async fn a_failing_webhook_and_refused_signatures_are_distinguished() {
+    let network = MemoryNetwork::default();
+    let fixture = webhooks::fixture(&network, webhooks::plain());
+    let mut server = WebhookServer::listen(&network, webhooks::APP);
+    let mut watched = Watched::new(&fixture);
+    let mut client = webhooks::connect(&fixture, "/chat").await;
+    server.next().await.answer(204, "");
+    let mut answer = async |watched: &mut Watched, status: u16, count: usize| {
+        for _ in 0..count {
             client.send(&webhooks::cast("Say", "hi")).await;
-            let asked = server.next_at("/chat/messages/Say").await;
-            watched.pass(seconds).await;
-            asked.answer(204, "");
-            watched.pass(1).await;
-        };
-        // Fast answers between slow ones change nothing.
-        for seconds in [6, 0, 6, 0, 6, 0, 6] {
-            call(&mut watched, seconds).await;
+            server.next_at("/chat/messages/Say").await.answer(status, "");
         }
-        assert!(watched.line(ConditionKind::WebhookSlow).is_some(), "{:?}", watched.log);
-        for _ in 0..3 {
-            call(&mut watched, 0).await;
+        watched.pass(4).await;
+    };
+    answer(&mut watched, 500, 1).await;
+    let line = watched.line(ConditionKind::WebhookFails).unwrap();
+    assert!(line.contains("chat") && line.contains("status code 500"), "{line}");
+    answer(&mut watched, 204, 1).await;
+    // Clients can cause some: calls of unknown methods, and calls without permission.
+    answer(&mut watched, 404, 19).await;
+    answer(&mut watched, 401, 19).await;
+    assert_eq!(watched.line(ConditionKind::WebhookFails), None);
+    assert_eq!(watched.line(ConditionKind::WebhookRefusesSignature), None);
+    answer(&mut watched, 404, 1).await;
+    assert!(watched.line(ConditionKind::WebhookFails).is_some());
+    answer(&mut watched, 204, 1).await;
+    answer(&mut watched, 401, 20).await;
+    let line = watched.line(ConditionKind::WebhookRefusesSignature).unwrap();
+    assert!(line.contains("--webhook-secret"), "{line}");
+    answer(&mut watched, 204, 1).await;
+    watched.ended(ConditionKind::WebhookRefusesSignature).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
+    let fixture = Fixture::start();
+    let mut watched = Watched::new(&fixture);
+    let most = fixture.shared.settings.outbox.total_bytes;
+    fixture.shared.counters_of(0).outbox_bytes.set(most);
+    let line = watched.begun(ConditionKind::MemoryBudgetHigh, 7).await;
+    assert!(line.contains("--outbox-total-max-bytes"), "{line}");
+    fixture.shared.counters_of(0).outbox_bytes.set(0);
+    watched.ended(ConditionKind::MemoryBudgetHigh).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
+    let fixture = Fixture::start();
+    let file = std::env::temp_dir().join(format!("trunkline-condition-keys-{}", std::process::id()));
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("the access key of a file of keys");
+    let access = GivenKeys { typed: Vec::new(), files: vec![file.clone()] };
+    spawn_local(key_reload::run(
+        fixture.shared.clone(),
+        fixture.webhooks.clone(),
+        SecretSources { access, ..SecretSources::default() },
+    ));
+    let mut watched = Watched::new(&fixture);
+    watched.pass(20).await;
+    write("short");
+    let line = watched.begun(ConditionKind::FileUnreadable, 20).await;
+    assert!(line.contains("keys and secrets"), "{line}");
+    write("another access key of a file of keys");
+    watched.pass(20).await;
+    watched.ended(ConditionKind::FileUnreadable).await;
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_shard_without_a_tick_makes_the_node_not_ready() {
+    let shared = Shared::new(settings(), Connectors::default(), vec![ShardSender::new().0]);
+    let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared));
+    watched.pass(5).await;
+    assert_eq!(watched.log, []);
+    let line = watched.begun(ConditionKind::ShardStuck, 2).await;
+    assert!(line.contains("shard-0"), "{line}");
+    assert!(watched.readiness.reasons_not_ready()[0].contains("shard-0"));
+    shared.counters_of(0).ticks.increment();
+    watched.ended(ConditionKind::ShardStuck).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
+    let (network, nodes) = fleet_nodes::nodes(2).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    watched.pass(START_S).await;
+    assert_eq!(watched.log, []);
+    nodes[1].kill(&network);
+    let line = watched.begun(ConditionKind::NodeMissing, 18).await;
+    assert!(line.contains("n2"), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_drain_reports_no_missing_app_server() {
+    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    fixture.shared.begin_drain();
+    drop(link);
+    app.retire();
+    watched.pass(30).await;
+    assert_eq!(watched.log, []);
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_is_lost_while_another_one_serves_is_missed_until_it_has_a_successor() {
+    let (fixture, app, link) = Fixture::start().with_chat().await;
+    let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+    let _other = other.link().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    drop(link);
+    app.retire();
+    let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
+    assert!(line.contains("app-1") && line.contains("1 of 2 are left (hubs: chat)"), "{line}");
+    let mut again = fixture.app("app-3", vec![HubManifest::new("chat", "/chat")]);
+    let _link = again.link().await;
+    watched.ended(ConditionKind::AppServerMissing).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn links_that_are_full_are_reported_by_their_app_server() {
+    let mut settings = settings();
+    settings.links.outbox_max_bytes = 1024;
+    let fixture = Fixture::with(settings, 1);
+    let (fixture, _app, mut link) = fixture.with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    watched.pass(START_S).await;
+    assert_eq!(watched.log, []);
+    link.set_reading(false);
+    let flood = async {
+        loop {
+            client.send(&webhooks::cast("Say", &"x".repeat(10_000))).await;
         }
-        watched.ended(ConditionKind::WebhookSlow).await;
-    });
+    };
+    assert!(timeout(Duration::from_secs(1), flood).await.is_err(), "the client is not read any more");
+    let line = watched.begun(ConditionKind::LinksFull, 12).await;
+    assert!(line.contains("app-1") && line.contains("chat"), "{line}");
+    link.set_reading(true);
+    watched.pass(10).await;
+    assert_eq!(watched.line(ConditionKind::LinksFull), None);
 }
 
-#[test]
-fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_reason() {
-    run(async {
-        let (fixture, _app, _link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        for _ in 0..20 {
-            let mut negotiate = request("POST", "/chat/negotiate?negotiateVersion=1", "");
-            negotiate.headers_mut().insert("authorization", "Bearer of.no.key".parse().unwrap());
-            let status = HttpConnection::open(&fixture).await.exchange(negotiate).await.0;
-            assert_eq!(status, StatusCode::UNAUTHORIZED);
-            watched.pass(1).await;
-        }
-        let line = watched.line(ConditionKind::ClientsRefused).unwrap();
-        assert!(line.contains("token_refused") && line.contains("the access token is not valid"), "{line}");
-        watched.pass(30).await;
-        watched.ended(ConditionKind::ClientsRefused).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_webhook_that_answers_slowly_is_reported() {
+    let network = MemoryNetwork::default();
+    let fixture = webhooks::fixture(&network, webhooks::plain());
+    let mut server = WebhookServer::listen(&network, webhooks::APP);
+    let mut watched = Watched::new(&fixture);
+    let mut client = webhooks::connect(&fixture, "/chat").await;
+    server.next().await.answer(204, "");
+    let mut call = async |watched: &mut Watched, seconds| {
+        client.send(&webhooks::cast("Say", "hi")).await;
+        let asked = server.next_at("/chat/messages/Say").await;
+        watched.pass(seconds).await;
+        asked.answer(204, "");
+        watched.pass(1).await;
+    };
+    // Fast answers between slow ones change nothing.
+    for seconds in [6, 0, 6, 0, 6, 0, 6] {
+        call(&mut watched, seconds).await;
+    }
+    assert!(watched.line(ConditionKind::WebhookSlow).is_some(), "{:?}", watched.log);
+    for _ in 0..3 {
+        call(&mut watched, 0).await;
+    }
+    watched.ended(ConditionKind::WebhookSlow).await;
 }
 
-#[test]
-fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
-    run(async {
-        let (fixture, _app, _link) = Fixture::start().with_chat().await;
-        let shard = fixture.shared.counters_of(0);
-        let counters = shard.hub(0);
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        counters.closed.count(Cause::OutboxTotal);
-        let line = watched.begun(ConditionKind::SlowClientsClosed, 1).await;
-        assert!(line.contains("--outbox-total-max-bytes"), "{line}");
-        for _ in 0..12 {
-            counters.connections(Transport::WebSockets, ClientProtocol::Json).opened.add(150);
-            watched.pass(1).await;
-        }
-        let line = watched.line(ConditionKind::ReconnectStorm).unwrap();
-        assert!(line.contains("150 per second"), "{line}");
-        watched.pass(200).await;
-        assert_eq!(
-            (watched.line(ConditionKind::ReconnectStorm), watched.line(ConditionKind::SlowClientsClosed)),
-            (None, None)
-        );
-    });
+#[tokio::test(crate = "paused")]
+async fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_reason() {
+    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    for _ in 0..20 {
+        let mut negotiate = request("POST", "/chat/negotiate?negotiateVersion=1", "");
+        negotiate.headers_mut().insert("authorization", "Bearer of.no.key".parse().unwrap());
+        let status = HttpConnection::open(&fixture).await.exchange(negotiate).await.0;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        watched.pass(1).await;
+    }
+    let line = watched.line(ConditionKind::ClientsRefused).unwrap();
+    assert!(line.contains("token_refused") && line.contains("the access token is not valid"), "{line}");
+    watched.pass(30).await;
+    watched.ended(ConditionKind::ClientsRefused).await;
 }
 
-#[test]
-fn a_drain_of_more_than_ten_minutes_is_reported() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        let _client = Client::connect(&fixture, &mut link, "/chat").await;
-        fixture.shared.begin_drain();
-        watched.pass(600).await;
-        assert_eq!(watched.log, []);
-        let line = watched.begun(ConditionKind::DrainSlow, 2).await;
-        assert!(line.contains("clients left: 1"), "{line}");
-    });
+#[tokio::test(crate = "paused")]
+async fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
+    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let shard = fixture.shared.counters_of(0);
+    let counters = shard.hub(0);
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    counters.closed.count(Cause::OutboxTotal);
+    let line = watched.begun(ConditionKind::SlowClientsClosed, 1).await;
+    assert!(line.contains("--outbox-total-max-bytes"), "{line}");
+    for _ in 0..12 {
+        counters.connections(Transport::WebSockets, ClientProtocol::Json).opened.add(150);
+        watched.pass(1).await;
+    }
+    let line = watched.line(ConditionKind::ReconnectStorm).unwrap();
+    assert!(line.contains("150 per second"), "{line}");
+    watched.pass(200).await;
+    assert_eq!(
+        (watched.line(ConditionKind::ReconnectStorm), watched.line(ConditionKind::SlowClientsClosed)),
+        (None, None)
+    );
 }
 
-#[test]
-fn a_node_that_clients_of_others_can_not_reach_is_reported() {
-    run(async {
-        let (network, nodes) = fleet_nodes::nodes(2).await;
-        let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
-        watched.pass(START_S).await;
-        assert_eq!(watched.log, []);
-        nodes[1].unplug(&network);
-        let line = watched.begun(ConditionKind::NodeAddressUnreachable, 38).await;
-        assert!(line.contains("n2: ") && line.contains("http://10.0.0.2:8080"), "{line}");
-    });
+#[tokio::test(crate = "paused")]
+async fn a_drain_of_more_than_ten_minutes_is_reported() {
+    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    fixture.shared.begin_drain();
+    watched.pass(600).await;
+    assert_eq!(watched.log, []);
+    let line = watched.begun(ConditionKind::DrainSlow, 2).await;
+    assert!(line.contains("clients left: 1"), "{line}");
 }
 
-#[test]
-fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_is() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
-        let mut links = Vec::new();
-        for app in ["stops", "crashes", "stays"] {
-            links.push([DialInLink::open(&nodes[0], app, ONE).await, DialInLink::open(&nodes[0], app, ONE).await]);
-        }
-        watched.pass(START_S).await;
-        // One of its sockets is reset, as in .NET without GracefulShutdown.
-        links[0][0].close();
-        links[0][1].sever();
-        watched.pass(90).await;
-        assert_eq!(watched.log, []);
-        links[1].iter_mut().for_each(DialInLink::sever);
-        let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
-        assert!(line.contains(": crashes at 192.0.2.1: ") && line.contains("1 of 2 are left"), "{line}");
-    });
+#[tokio::test(crate = "paused")]
+async fn a_node_that_clients_of_others_can_not_reach_is_reported() {
+    let (network, nodes) = fleet_nodes::nodes(2).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    watched.pass(START_S).await;
+    assert_eq!(watched.log, []);
+    nodes[1].unplug(&network);
+    let line = watched.begun(ConditionKind::NodeAddressUnreachable, 38).await;
+    assert!(line.contains("n2: ") && line.contains("http://10.0.0.2:8080"), "{line}");
 }
 
-#[test]
-fn calls_that_end_with_errors_are_reported_by_their_hub() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
-        let mut call = async |watched: &mut Watched, count: u32, error: &str| {
-            for id in 0..count {
-                let invocation = json!({"type": 1, "invocationId": id.to_string(), "target": "Say", "arguments": []});
-                client.send(&format!("{invocation}\u{1e}")).await;
-                link.data().await;
-                let completion = format!("{{\"type\":3,\"invocationId\":\"{id}\"{error}}}\u{1e}");
-                link.send(data_for(&client.id, completion)).await;
-                client.text().await;
-                watched.pass(1).await;
-            }
-        };
-        call(&mut watched, 25, "").await;
-        watched.pass(40).await;
-        // As many as `trunkline doctor` makes.
-        call(&mut watched, 15, ",\"error\":\"no\"").await;
-        watched.pass(40).await;
-        assert_eq!(watched.log, []);
-        call(&mut watched, 25, ",\"error\":\"no\"").await;
-        watched.pass(8).await;
-        let line = watched.line(ConditionKind::CallsFail).unwrap();
-        assert!(line.contains("chat: ") && line.contains("errors"), "{line}");
-        watched.pass(40).await;
-        watched.ended(ConditionKind::CallsFail).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_is() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    let mut links = Vec::new();
+    for app in ["stops", "crashes", "stays"] {
+        links.push([DialInLink::open(&nodes[0], app, ONE).await, DialInLink::open(&nodes[0], app, ONE).await]);
+    }
+    watched.pass(START_S).await;
+    // One of its sockets is reset, as in .NET without GracefulShutdown.
+    links[0][0].close();
+    links[0][1].sever();
+    watched.pass(90).await;
+    assert_eq!(watched.log, []);
+    links[1].iter_mut().for_each(DialInLink::sever);
+    let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
+    assert!(line.contains(": crashes at 192.0.2.1: ") && line.contains("1 of 2 are left"), "{line}");
 }
 
-#[test]
-fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_of_one_client_are_not() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let mut clients = Vec::new();
-        for _ in 0..4 {
-            clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-        }
-        let call = |kind: u8, id: &str| {
-            format!("{}\u{1e}", json!({"type": kind, "invocationId": id, "target": "Hang", "arguments": []}))
-        };
-        for client in &mut clients {
-            client.send(&call(4, "stream")).await;
+#[tokio::test(crate = "paused")]
+async fn calls_that_end_with_errors_are_reported_by_their_hub() {
+    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut call = async |watched: &mut Watched, count: u32, error: &str| {
+        for id in 0..count {
+            let invocation = json!({"type": 1, "invocationId": id.to_string(), "target": "Say", "arguments": []});
+            client.send(&format!("{invocation}\u{1e}")).await;
             link.data().await;
+            let completion = format!("{{\"type\":3,\"invocationId\":\"{id}\"{error}}}\u{1e}");
+            link.send(data_for(&client.id, completion)).await;
+            client.text().await;
+            watched.pass(1).await;
         }
-        for client in &mut clients[..2] {
-            client.send(&call(1, "call")).await;
-            link.data().await;
-        }
-        watched.pass(90).await;
-        assert_eq!(watched.log, []);
-        clients[2].send(&call(1, "call")).await;
+    };
+    call(&mut watched, 25, "").await;
+    watched.pass(40).await;
+    // As many as `trunkline doctor` makes.
+    call(&mut watched, 15, ",\"error\":\"no\"").await;
+    watched.pass(40).await;
+    assert_eq!(watched.log, []);
+    call(&mut watched, 25, ",\"error\":\"no\"").await;
+    watched.pass(8).await;
+    let line = watched.line(ConditionKind::CallsFail).unwrap();
+    assert!(line.contains("chat: ") && line.contains("errors"), "{line}");
+    watched.pass(40).await;
+    watched.ended(ConditionKind::CallsFail).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_of_one_client_are_not() {
+    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
+    }
+    let call = |kind: u8, id: &str| {
+        format!("{}\u{1e}", json!({"type": kind, "invocationId": id, "target": "Hang", "arguments": []}))
+    };
+    for client in &mut clients {
+        client.send(&call(4, "stream")).await;
         link.data().await;
-        let line = watched.begun(ConditionKind::CallsHang, 80).await;
-        assert!(line.contains("chat: ") && line.contains("3 of 4 clients wait, for up to 1"), "{line}");
-        let completion = "{\"type\":3,\"invocationId\":\"call\",\"result\":1}\u{1e}".to_owned();
-        link.send(data_for(&clients[2].id, completion)).await;
-        clients[2].text().await;
-        watched.pass(10).await;
-        watched.ended(ConditionKind::CallsHang).await;
-    });
+    }
+    for client in &mut clients[..2] {
+        client.send(&call(1, "call")).await;
+        link.data().await;
+    }
+    watched.pass(90).await;
+    assert_eq!(watched.log, []);
+    clients[2].send(&call(1, "call")).await;
+    link.data().await;
+    let line = watched.begun(ConditionKind::CallsHang, 80).await;
+    assert!(line.contains("chat: ") && line.contains("3 of 4 clients wait, for up to 1"), "{line}");
+    let completion = "{\"type\":3,\"invocationId\":\"call\",\"result\":1}\u{1e}".to_owned();
+    link.send(data_for(&clients[2].id, completion)).await;
+    clients[2].text().await;
+    watched.pass(10).await;
+    watched.ended(ConditionKind::CallsHang).await;
 }
 
-#[test]
-fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
-    run(async {
-        let (fixture, app, mut link) = Fixture::start().with_chat().await;
-        let mut watched = Watched::new(&fixture);
-        watched.pass(START_S).await;
-        let _client = Client::connect(&fixture, &mut link, "/chat").await;
-        assert!(fixture.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
-        // Longer than the hold timeout of 60 s.
-        watched.pass(100).await;
-        assert_eq!(watched.log, [], "it still serves its clients");
-        drop(link);
-        app.retire();
-        let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
-        assert!(line.contains("waiting clients: 1, closed in 5"), "{line}");
-    });
+#[tokio::test(crate = "paused")]
+async fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
+    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    watched.pass(START_S).await;
+    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    assert!(fixture.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
+    // Longer than the hold timeout of 60 s.
+    watched.pass(100).await;
+    assert_eq!(watched.log, [], "it still serves its clients");
+    drop(link);
+    app.retire();
+    let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
+    assert!(line.contains("waiting clients: 1, closed in 5"), "{line}");
 }
 
-#[test]
-fn new_subjects_of_a_condition_have_series_of_their_own_however_many_old_ones_remain() {
-    run(async {
-        let fixture = Fixture::start();
-        let mut watched = Watched::new(&fixture);
-        let report = |subject: &str| {
-            let finding = Finding::new(ConditionKind::FileUnreadable, subject, "no such file");
-            fixture.shared.reports.conditions.report(finding, None);
-        };
-        (0..30).for_each(|number| report(&format!("old-{number}")));
-        watched.pass(1).await;
-        assert_eq!(watched.metric("trunkline_condition_active", "(others)"), Some(10));
-        // sleep: the time of the beginning is one of the wall clock, in milliseconds.
-        std::thread::sleep(Duration::from_millis(2));
-        report("new");
-        watched.pass(1).await;
-        assert_eq!(watched.metric("trunkline_condition_active", "new"), Some(1));
-        assert_eq!(watched.metric("trunkline_condition_active", "(others)"), Some(11));
-        assert_eq!(watched.metric("trunkline_condition_subjects", "file-unreadable"), Some(31));
-    });
+#[tokio::test(crate = "paused")]
+async fn new_subjects_of_a_condition_have_series_of_their_own_however_many_old_ones_remain() {
+    let fixture = Fixture::start();
+    let mut watched = Watched::new(&fixture);
+    let report = |subject: &str| {
+        let finding = Finding::new(ConditionKind::FileUnreadable, subject, "no such file");
+        fixture.shared.reports.conditions.report(finding, None);
+    };
+    (0..30).for_each(|number| report(&format!("old-{number}")));
+    watched.pass(1).await;
+    assert_eq!(watched.metric("trunkline_condition_active", "(others)"), Some(10));
+    // sleep: the time of the beginning is one of the wall clock, in milliseconds.
+    std::thread::sleep(Duration::from_millis(2));
+    report("new");
+    watched.pass(1).await;
+    assert_eq!(watched.metric("trunkline_condition_active", "new"), Some(1));
+    assert_eq!(watched.metric("trunkline_condition_active", "(others)"), Some(11));
+    assert_eq!(watched.metric("trunkline_condition_subjects", "file-unreadable"), Some(31));
 }

@@ -13,7 +13,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, data_for, json, to_group, to_user};
 use super::client::{Client, Received};
-use super::fixture::{Fixture, run, settings, token_of};
+use super::fixture::{Fixture, paused, settings, token_of};
 
 async fn chat(shards: u16) -> (Fixture, App, AppLink) {
     Fixture::with(settings(), shards).with_chat().await
@@ -27,270 +27,247 @@ async fn clients<const N: usize>(fixture: &Fixture, link: &mut AppLink) -> [Clie
     clients.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
 }
 
-#[test]
-fn a_broadcast_reaches_all_clients_of_its_hub_on_all_shards_but_those_left_out() {
-    run(async {
-        let fixture = Fixture::with(settings(), 2);
-        let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
-        let mut app = fixture.app("app-1", hubs);
-        let (mut chat, mut news) = (app.link().await, app.link().await);
-        let mut chatters: [Client; 4] = clients(&fixture, &mut chat).await;
-        let mut reader = Client::connect(&fixture, &mut news, "/news").await;
-        let excluded = vec![chatters[1].id.as_str().into()];
-        chat.send(ServiceMessage::BroadcastData(BroadcastData { excluded, payloads: json("\"hi\"") })).await;
-        for (place, client) in chatters.iter_mut().enumerate() {
-            if place != 1 {
-                assert_eq!(client.text().await, "\"hi\"");
-            }
-            client.fence(&chat).await;
+#[tokio::test(crate = "paused")]
+async fn a_broadcast_reaches_all_clients_of_its_hub_on_all_shards_but_those_left_out() {
+    let fixture = Fixture::with(settings(), 2);
+    let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
+    let mut app = fixture.app("app-1", hubs);
+    let (mut chat, mut news) = (app.link().await, app.link().await);
+    let mut chatters: [Client; 4] = clients(&fixture, &mut chat).await;
+    let mut reader = Client::connect(&fixture, &mut news, "/news").await;
+    let excluded = vec![chatters[1].id.as_str().into()];
+    chat.send(ServiceMessage::BroadcastData(BroadcastData { excluded, payloads: json("\"hi\"") })).await;
+    for (place, client) in chatters.iter_mut().enumerate() {
+        if place != 1 {
+            assert_eq!(client.text().await, "\"hi\"");
         }
-        reader.fence(&news).await;
-    });
+        client.fence(&chat).await;
+    }
+    reader.fence(&news).await;
 }
 
-#[test]
-fn a_group_is_those_who_joined_and_have_not_left() {
-    run(async {
-        let (fixture, _app, mut link) = chat(2).await;
-        let [mut ann, mut bob, mut eve]: [Client; 3] = clients(&fixture, &mut link).await;
-        link.join(&ann.id, "red").await;
-        link.join(&bob.id, "red").await;
-        link.join(&bob.id, "red").await;
-        link.send(to_group("red", "1")).await;
-        for client in [&mut ann, &mut bob] {
-            assert_eq!(client.text().await, "1");
-            client.fence(&link).await;
-        }
-        eve.fence(&link).await;
-        let leaving = GroupChange { connection_id: ann.id.as_str().into(), group: Some("red".into()), ack_id: 9 };
-        link.send(ServiceMessage::LeaveGroupWithAck(leaving)).await;
-        assert_eq!(link.ack().await, (9, AckStatus::Ok));
-        link.send(to_group("red", "2")).await;
-        ann.fence(&link).await;
-        assert_eq!(bob.text().await, "2");
-    });
+#[tokio::test(crate = "paused")]
+async fn a_group_is_those_who_joined_and_have_not_left() {
+    let (fixture, _app, mut link) = chat(2).await;
+    let [mut ann, mut bob, mut eve]: [Client; 3] = clients(&fixture, &mut link).await;
+    link.join(&ann.id, "red").await;
+    link.join(&bob.id, "red").await;
+    link.join(&bob.id, "red").await;
+    link.send(to_group("red", "1")).await;
+    for client in [&mut ann, &mut bob] {
+        assert_eq!(client.text().await, "1");
+        client.fence(&link).await;
+    }
+    eve.fence(&link).await;
+    let leaving = GroupChange { connection_id: ann.id.as_str().into(), group: Some("red".into()), ack_id: 9 };
+    link.send(ServiceMessage::LeaveGroupWithAck(leaving)).await;
+    assert_eq!(link.ack().await, (9, AckStatus::Ok));
+    link.send(to_group("red", "2")).await;
+    ann.fence(&link).await;
+    assert_eq!(bob.text().await, "2");
 }
 
-#[test]
-fn several_groups_at_once_and_a_group_without_some_of_its_members() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
+#[tokio::test(crate = "paused")]
+async fn several_groups_at_once_and_a_group_without_some_of_its_members() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
+    link.join(&ann.id, "red").await;
+    link.join(&bob.id, "blue").await;
+    let groups = vec!["red".into(), "blue".into(), "none".into()];
+    link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads: json("1") })).await;
+    assert_eq!((ann.text().await, bob.text().await), ("1".into(), "1".into()));
+    link.join(&bob.id, "red").await;
+    link.send(ServiceMessage::GroupBroadcastData(GroupBroadcastData {
+        group: "red".into(),
+        excluded: vec![ann.id.as_str().into()],
+        payloads: json("2"),
+        ..GroupBroadcastData::default()
+    }))
+    .await;
+    ann.fence(&link).await;
+    assert_eq!(bob.text().await, "2");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections_to_come() {
+    let (fixture, _app, mut link) = chat(2).await;
+    let target = format!("/chat?access_token={}", token_of("ann"));
+    let mut first = Client::connect(&fixture, &mut link, &target).await;
+    let mut second = Client::connect(&fixture, &mut link, &target).await;
+    let mut stranger = Client::connect(&fixture, &mut link, "/chat").await;
+    link.send(to_user("ann", "1")).await;
+    assert_eq!((first.text().await, second.text().await), ("1".into(), "1".into()));
+    let change = UserGroupChange { user_id: "ann".into(), group: Some("red".into()), ack_id: 5, ttl_s: None };
+    link.send(ServiceMessage::UserJoinGroupWithAck(change)).await;
+    assert_eq!(link.ack().await, (5, AckStatus::Ok));
+    link.send(to_group("red", "2")).await;
+    assert_eq!((first.text().await, second.text().await), ("2".into(), "2".into()));
+    stranger.fence(&link).await;
+    let user_ids = vec!["nobody".into(), "ann".into()];
+    link.send(ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads: json("3") })).await;
+    assert_eq!((first.text().await, second.text().await), ("3".into(), "3".into()));
+}
+
+#[tokio::test(crate = "paused")]
+async fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_batched() {
+    let (fixture, _app, mut link) = chat(2).await;
+    let target = format!("/chat?access_token={}", token_of("ann"));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let client = Client::connect(&fixture, &mut link, &target).await;
+        link.join(&client.id, "red").await;
+        clients.push(client);
+    }
+    let ids: Vec<_> = clients.iter().map(|client| client.id.as_str().into()).collect();
+    let round = |n: u32| {
+        let text = |kind: &str| format!("\"{kind}{n}\"");
+        let mut messages =
+            vec![broadcast(&text("all")), to_group("red", &text("group")), to_user("ann", &text("user"))];
+        let connection_ids = ids.clone();
+        let payloads = json(&text("list"));
+        messages.push(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
+        messages.extend(clients.iter().map(|client| data_for(&client.id, format!("{}\u{1e}", text("one")))));
+        messages
+    };
+    for n in 0..3 {
+        for message in round(n) {
+            link.send(message).await;
+        }
+    }
+    link.send_together((3..6).flat_map(round)).await;
+    let expected: Vec<String> =
+        (0..6).flat_map(|n| ["all", "group", "user", "list", "one"].map(|kind| format!("\"{kind}{n}\""))).collect();
+    for client in &mut clients {
+        for text in &expected {
+            assert_eq!(&client.text().await, text);
+        }
+        client.fence(&link).await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn each_client_gets_the_payload_of_its_own_protocol_and_nothing_without_one() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let mut json_client = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
+    packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
+    packed.id = link.opening().await.connection_id.to_string();
+    link.data().await;
+    link.write(&packed.id, "{}\u{1e}").await;
+    assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
+    let mut payloads = json("1");
+    payloads.0.extend(Payloads::single(HubProtocol::MessagePack, Bytes::from_static(b"packed")).0);
+    link.send(ServiceMessage::BroadcastData(BroadcastData { payloads, ..BroadcastData::default() })).await;
+    link.send(broadcast("2")).await;
+    assert_eq!((json_client.text().await, json_client.text().await), ("1".into(), "2".into()));
+    assert_eq!(packed.next().await, Received::Binary("packed".into()));
+    link.write(&packed.id, "fence").await;
+    assert_eq!(packed.next().await, Received::Binary("fence".into()));
+}
+
+#[tokio::test(crate = "paused")]
+async fn data_is_taken_from_a_connections_own_app_server_only_and_sends_from_any() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
+    let mut stranger = other.link().await;
+    stranger.write(&client.id, "\"forged\"\u{1e}").await;
+    stranger.send(broadcast("\"from afar\"")).await;
+    assert_eq!(client.text().await, "\"from afar\"");
+    stranger.fence().await;
+    client.fence(&link).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_reads_nothing_is_closed_and_delays_no_other_client() {
+    let mut settings = settings();
+    settings.outbox.client_bytes = 10_000;
+    let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+    let mut reader = Client::connect(&fixture, &mut link, "/chat").await;
+    let slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
+    let text = format!("\"{}\"", "x".repeat(1000));
+    for _ in 0..20 {
+        link.send(broadcast(&text)).await;
+        assert_eq!(reader.text().await, text);
+    }
+    let end = link.close().await;
+    assert_eq!(end.connection_id, slow.id);
+    reader.fence(&link).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
+    let mut settings = settings();
+    settings.outbox.client_bytes = 10_000;
+    let fixture = Fixture::with(settings, 1);
+    let hub = HubManifest { slow_clients: SlowClients::Drop, ..HubManifest::new("chat", "/chat") };
+    let mut app = fixture.app("app-1", vec![hub]);
+    let mut link = app.link().await;
+    let mut slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
+    let text = |n: u32| format!("\"{n:04}{}\"", "x".repeat(1000));
+    for n in 0..50 {
+        link.send(broadcast(&text(n))).await;
+    }
+    link.fence().await;
+    link.write(&slow.id, "\"for one alone\"\u{1e}").await;
+    link.fence().await;
+    let mut numbers = Vec::new();
+    loop {
+        let text = slow.text().await;
+        match text[1..5].parse::<u32>() {
+            Ok(number) => numbers.push(number),
+            Err(_) => break assert_eq!(text, "\"for one alone\""),
+        }
+    }
+    assert!(numbers.is_sorted(), "{numbers:?}");
+    assert_eq!(numbers.last(), Some(&49), "the newest stay");
+    assert!(numbers.len() < 50, "some were dropped");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_served() {
+    for shards in [1, 2] {
+        let (fixture, _app, mut link) = chat(shards).await;
         let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
         link.join(&ann.id, "red").await;
-        link.join(&bob.id, "blue").await;
-        let groups = vec!["red".into(), "blue".into(), "none".into()];
-        link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads: json("1") }))
-            .await;
-        assert_eq!((ann.text().await, bob.text().await), ("1".into(), "1".into()));
         link.join(&bob.id, "red").await;
-        link.send(ServiceMessage::GroupBroadcastData(GroupBroadcastData {
-            group: "red".into(),
-            excluded: vec![ann.id.as_str().into()],
-            payloads: json("2"),
-            ..GroupBroadcastData::default()
-        }))
-        .await;
-        ann.fence(&link).await;
-        assert_eq!(bob.text().await, "2");
-    });
-}
-
-#[test]
-fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections_to_come() {
-    run(async {
-        let (fixture, _app, mut link) = chat(2).await;
-        let target = format!("/chat?access_token={}", token_of("ann"));
-        let mut first = Client::connect(&fixture, &mut link, &target).await;
-        let mut second = Client::connect(&fixture, &mut link, &target).await;
-        let mut stranger = Client::connect(&fixture, &mut link, "/chat").await;
-        link.send(to_user("ann", "1")).await;
-        assert_eq!((first.text().await, second.text().await), ("1".into(), "1".into()));
-        let change = UserGroupChange { user_id: "ann".into(), group: Some("red".into()), ack_id: 5, ttl_s: None };
-        link.send(ServiceMessage::UserJoinGroupWithAck(change)).await;
-        assert_eq!(link.ack().await, (5, AckStatus::Ok));
-        link.send(to_group("red", "2")).await;
-        assert_eq!((first.text().await, second.text().await), ("2".into(), "2".into()));
-        stranger.fence(&link).await;
-        let user_ids = vec!["nobody".into(), "ann".into()];
-        link.send(ServiceMessage::MultiUserData(MultiUserData { user_ids, payloads: json("3") })).await;
-        assert_eq!((first.text().await, second.text().await), ("3".into(), "3".into()));
-    });
-}
-
-#[test]
-fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_batched() {
-    run(async {
-        let (fixture, _app, mut link) = chat(2).await;
-        let target = format!("/chat?access_token={}", token_of("ann"));
-        let mut clients = Vec::new();
-        for _ in 0..4 {
-            let client = Client::connect(&fixture, &mut link, &target).await;
-            link.join(&client.id, "red").await;
-            clients.push(client);
-        }
-        let ids: Vec<_> = clients.iter().map(|client| client.id.as_str().into()).collect();
-        let round = |n: u32| {
-            let text = |kind: &str| format!("\"{kind}{n}\"");
-            let mut messages =
-                vec![broadcast(&text("all")), to_group("red", &text("group")), to_user("ann", &text("user"))];
-            let connection_ids = ids.clone();
-            let payloads = json(&text("list"));
-            messages.push(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
-            messages.extend(clients.iter().map(|client| data_for(&client.id, format!("{}\u{1e}", text("one")))));
-            messages
-        };
-        for n in 0..3 {
-            for message in round(n) {
-                link.send(message).await;
+        let steps = Rc::new(Cell::new(0));
+        let counted = steps.clone();
+        let others = spawn_local(async move {
+            loop {
+                counted.set(counted.get() + 1);
+                yield_now().await;
             }
+        });
+        let mut groups: Vec<ByteString> = (0..20_000).map(|number| number.to_string().into()).collect();
+        groups.extend(["red".into(), "red".into()]);
+        let payloads = json("\"hi\"");
+        link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })).await;
+        for client in [&mut ann, &mut bob] {
+            assert_eq!(client.text().await, "\"hi\"");
         }
-        link.send_together((3..6).flat_map(round)).await;
-        let expected: Vec<String> =
-            (0..6).flat_map(|n| ["all", "group", "user", "list", "one"].map(|kind| format!("\"{kind}{n}\""))).collect();
-        for client in &mut clients {
-            for text in &expected {
-                assert_eq!(&client.text().await, text);
-            }
+        assert!(steps.get() > 500, "{} steps of others, {shards} shards", steps.get());
+        others.abort();
+        for client in [&mut ann, &mut bob] {
             client.fence(&link).await;
         }
-    });
+    }
 }
 
-#[test]
-fn each_client_gets_the_payload_of_its_own_protocol_and_nothing_without_one() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let mut json_client = Client::connect(&fixture, &mut link, "/chat").await;
-        let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
-        packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
-        packed.id = link.opening().await.connection_id.to_string();
-        link.data().await;
-        link.write(&packed.id, "{}\u{1e}").await;
-        assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
-        let mut payloads = json("1");
-        payloads.0.extend(Payloads::single(HubProtocol::MessagePack, Bytes::from_static(b"packed")).0);
-        link.send(ServiceMessage::BroadcastData(BroadcastData { payloads, ..BroadcastData::default() })).await;
-        link.send(broadcast("2")).await;
-        assert_eq!((json_client.text().await, json_client.text().await), ("1".into(), "2".into()));
-        assert_eq!(packed.next().await, Received::Binary("packed".into()));
-        link.write(&packed.id, "fence").await;
-        assert_eq!(packed.next().await, Received::Binary("fence".into()));
-    });
-}
-
-#[test]
-fn data_is_taken_from_a_connections_own_app_server_only_and_sends_from_any() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
-        let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
-        let mut stranger = other.link().await;
-        stranger.write(&client.id, "\"forged\"\u{1e}").await;
-        stranger.send(broadcast("\"from afar\"")).await;
-        assert_eq!(client.text().await, "\"from afar\"");
-        stranger.fence().await;
-        client.fence(&link).await;
-    });
-}
-
-#[test]
-fn a_client_that_reads_nothing_is_closed_and_delays_no_other_client() {
-    run(async {
-        let mut settings = settings();
-        settings.outbox.client_bytes = 10_000;
-        let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
-        let mut reader = Client::connect(&fixture, &mut link, "/chat").await;
-        let slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
-        let text = format!("\"{}\"", "x".repeat(1000));
-        for _ in 0..20 {
-            link.send(broadcast(&text)).await;
-            assert_eq!(reader.text().await, text);
-        }
-        let end = link.close().await;
-        assert_eq!(end.connection_id, slow.id);
-        reader.fence(&link).await;
-    });
-}
-
-#[test]
-fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
-    run(async {
-        let mut settings = settings();
-        settings.outbox.client_bytes = 10_000;
-        let fixture = Fixture::with(settings, 1);
-        let hub = HubManifest { slow_clients: SlowClients::Drop, ..HubManifest::new("chat", "/chat") };
-        let mut app = fixture.app("app-1", vec![hub]);
-        let mut link = app.link().await;
-        let mut slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
-        let text = |n: u32| format!("\"{n:04}{}\"", "x".repeat(1000));
-        for n in 0..50 {
-            link.send(broadcast(&text(n))).await;
-        }
-        link.fence().await;
-        link.write(&slow.id, "\"for one alone\"\u{1e}").await;
-        link.fence().await;
-        let mut numbers = Vec::new();
-        loop {
-            let text = slow.text().await;
-            match text[1..5].parse::<u32>() {
-                Ok(number) => numbers.push(number),
-                Err(_) => break assert_eq!(text, "\"for one alone\""),
-            }
-        }
-        assert!(numbers.is_sorted(), "{numbers:?}");
-        assert_eq!(numbers.last(), Some(&49), "the newest stay");
-        assert!(numbers.len() < 50, "some were dropped");
-    });
-}
-
-#[test]
-fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_served() {
-    run(async {
-        for shards in [1, 2] {
-            let (fixture, _app, mut link) = chat(shards).await;
-            let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
-            link.join(&ann.id, "red").await;
-            link.join(&bob.id, "red").await;
-            let steps = Rc::new(Cell::new(0));
-            let counted = steps.clone();
-            let others = spawn_local(async move {
-                loop {
-                    counted.set(counted.get() + 1);
-                    yield_now().await;
-                }
-            });
-            let mut groups: Vec<ByteString> = (0..20_000).map(|number| number.to_string().into()).collect();
-            groups.extend(["red".into(), "red".into()]);
-            let payloads = json("\"hi\"");
-            link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })).await;
-            for client in [&mut ann, &mut bob] {
-                assert_eq!(client.text().await, "\"hi\"");
-            }
-            assert!(steps.get() > 500, "{} steps of others, {shards} shards", steps.get());
-            others.abort();
-            for client in [&mut ann, &mut bob] {
-                client.fence(&link).await;
-            }
-        }
-    });
-}
-
-#[test]
-fn names_that_a_long_list_repeats_count_once() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let [mut ann]: [Client; 1] = clients(&fixture, &mut link).await;
-        link.join(&ann.id, "red").await;
-        link.join(&ann.id, "blue").await;
-        let groups = [["red"; 20], ["blue"; 20]].concat().into_iter().map(ByteString::from).collect();
-        let payloads = json("\"groups\"");
-        link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })).await;
-        let connection_ids = vec![ann.id.as_str().into(); 40];
-        let payloads = json("\"connections\"");
-        link.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })).await;
-        for word in ["\"groups\"", "\"groups\"", "\"connections\""] {
-            assert_eq!(ann.text().await, word, "once for each group");
-        }
-        ann.fence(&link).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn names_that_a_long_list_repeats_count_once() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let [mut ann]: [Client; 1] = clients(&fixture, &mut link).await;
+    link.join(&ann.id, "red").await;
+    link.join(&ann.id, "blue").await;
+    let groups = [["red"; 20], ["blue"; 20]].concat().into_iter().map(ByteString::from).collect();
+    let payloads = json("\"groups\"");
+    link.send(ServiceMessage::MultiGroupBroadcastData(MultiGroupBroadcastData { groups, payloads })).await;
+    let connection_ids = vec![ann.id.as_str().into(); 40];
+    let payloads = json("\"connections\"");
+    link.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })).await;
+    for word in ["\"groups\"", "\"groups\"", "\"connections\""] {
+        assert_eq!(ann.text().await, word, "once for each group");
+    }
+    ann.fence(&link).await;
 }

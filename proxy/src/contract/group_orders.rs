@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::app::AppLink;
 use super::client::Client;
-use super::fixture::{Fixture, run, token_of};
+use super::fixture::{Fixture, paused, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes};
 use crate::observer::{
     Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject, Observer, Readiness,
@@ -33,48 +33,44 @@ async fn connect(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
     Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
 }
 
-#[test]
-fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node() {
-    run(async {
-        let (_network, mut nodes) = nodes(2).await;
-        let FleetNode { fixture, link, .. } = &mut nodes[1];
-        let one = connect(fixture, link, "ann").await;
-        let _other = connect(fixture, link, "ann").await;
-        linked(&nodes).await;
-        let observer = observer_of(&nodes[0]);
-        let client = || GroupSubject::Client(one.id.clone());
-        let user = || GroupSubject::User("ann".into());
-        for (step, subject, expected) in [
-            (GroupStep::Join, client(), 1),
-            (GroupStep::Join, user(), 2),
-            (GroupStep::Leave, client(), 1),
-            (GroupStep::Leave, user(), 0),
-        ] {
-            let order = order(step, subject);
-            let text = format!("{order:?}");
-            assert_eq!(observer.change_group(order).await.unwrap(), done(), "{text}");
-            assert_eq!(members(&nodes[1]).await, expected, "{text}");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node() {
+    let (_network, mut nodes) = nodes(2).await;
+    let FleetNode { fixture, link, .. } = &mut nodes[1];
+    let one = connect(fixture, link, "ann").await;
+    let _other = connect(fixture, link, "ann").await;
+    linked(&nodes).await;
+    let observer = observer_of(&nodes[0]);
+    let client = || GroupSubject::Client(one.id.clone());
+    let user = || GroupSubject::User("ann".into());
+    for (step, subject, expected) in [
+        (GroupStep::Join, client(), 1),
+        (GroupStep::Join, user(), 2),
+        (GroupStep::Leave, client(), 1),
+        (GroupStep::Leave, user(), 0),
+    ] {
+        let order = order(step, subject);
+        let text = format!("{order:?}");
+        assert_eq!(observer.change_group(order).await.unwrap(), done(), "{text}");
+        assert_eq!(members(&nodes[1]).await, expected, "{text}");
+    }
 }
 
-#[test]
-fn an_unknown_client_and_user_and_too_long_a_name_are_refused() {
-    run(async {
-        let (_network, nodes) = nodes(2).await;
-        linked(&nodes).await;
-        let observer = observer_of(&nodes[0]);
-        let stranger = GroupSubject::Client("abcdefghijklmnopqrstuv".into());
-        let refused = observer.change_group(order(GroupStep::Join, stranger)).await;
-        assert!(matches!(refused, Err(GroupOrderError::UnknownClient(_))), "{refused:?}");
-        let absent = || GroupSubject::User("absent".into());
-        let refused = observer.change_group(order(GroupStep::Join, absent())).await;
-        assert!(matches!(refused, Err(GroupOrderError::UnknownUser)), "{refused:?}");
-        // It may have memberships for later connections.
-        assert_eq!(observer.change_group(order(GroupStep::Leave, absent())).await.unwrap(), done());
-        let group = "x".repeat(nodes[0].fixture.shared.settings.groups.name_max_bytes + 1);
-        let long = GroupOrder { group, ..order(GroupStep::Join, GroupSubject::User("ann".into())) };
-        let refused = observer.change_group(long).await;
-        assert!(matches!(refused, Err(GroupOrderError::NameTooLong(..))), "{refused:?}");
-    });
+#[tokio::test(crate = "paused")]
+async fn an_unknown_client_and_user_and_too_long_a_name_are_refused() {
+    let (_network, nodes) = nodes(2).await;
+    linked(&nodes).await;
+    let observer = observer_of(&nodes[0]);
+    let stranger = GroupSubject::Client("abcdefghijklmnopqrstuv".into());
+    let refused = observer.change_group(order(GroupStep::Join, stranger)).await;
+    assert!(matches!(refused, Err(GroupOrderError::UnknownClient(_))), "{refused:?}");
+    let absent = || GroupSubject::User("absent".into());
+    let refused = observer.change_group(order(GroupStep::Join, absent())).await;
+    assert!(matches!(refused, Err(GroupOrderError::UnknownUser)), "{refused:?}");
+    // It may have memberships for later connections.
+    assert_eq!(observer.change_group(order(GroupStep::Leave, absent())).await.unwrap(), done());
+    let group = "x".repeat(nodes[0].fixture.shared.settings.groups.name_max_bytes + 1);
+    let long = GroupOrder { group, ..order(GroupStep::Join, GroupSubject::User("ann".into())) };
+    let refused = observer.change_group(long).await;
+    assert!(matches!(refused, Err(GroupOrderError::NameTooLong(..))), "{refused:?}");
 }

@@ -14,7 +14,7 @@ use trunkline_protocol::service::*;
 
 use super::app::data_for;
 use super::client::{Client, JSON_HANDSHAKE, PING, Received};
-use super::fixture::run;
+use super::fixture::{paused, run};
 use super::fleet_nodes::FleetNode;
 use super::hub_message::{call, flow, header, received, result};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
@@ -116,204 +116,180 @@ impl LinkScene {
     }
 }
 
-#[test]
-fn a_client_continues_over_another_link_if_its_app_server_has_not_noticed_the_loss() {
-    run(async {
-        let mut scene = LinkScene::with_lost_link().await;
-        scene.acknowledge();
-        assert_eq!(scene.data().await, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}");
-        scene.comes(FlowOperation::Resume).await;
-        let late = data_for(&scene.client.id, result("1", "1"));
-        scene.other().send(late);
-        scene.calls("2").await;
-        pause(Duration::from_secs(30)).await;
-        assert_eq!(scene.other().try_next(), None, "it is not opened again");
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_continues_over_another_link_if_its_app_server_has_not_noticed_the_loss() {
+    let mut scene = LinkScene::with_lost_link().await;
+    scene.acknowledge();
+    assert_eq!(scene.data().await, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}");
+    scene.comes(FlowOperation::Resume).await;
+    let late = data_for(&scene.client.id, result("1", "1"));
+    scene.other().send(late);
+    scene.calls("2").await;
+    pause(Duration::from_secs(30)).await;
+    assert_eq!(scene.other().try_next(), None, "it is not opened again");
 }
 
-#[test]
-fn a_client_is_opened_again_if_its_app_server_does_not_answer_for_it() {
-    run(async {
-        let mut scene = LinkScene::with_lost_link().await;
-        scene.comes(FlowOperation::Pause).await;
-        assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
-        scene.calls("2").await;
-        // By then an acknowledgement can only belong to a new pause.
-        pause(Duration::from_secs(11)).await;
-        scene.acknowledge();
-        scene.comes(FlowOperation::Resume).await;
-        scene.calls("3").await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_is_opened_again_if_its_app_server_does_not_answer_for_it() {
+    let mut scene = LinkScene::with_lost_link().await;
+    scene.comes(FlowOperation::Pause).await;
+    assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
+    scene.calls("2").await;
+    // By then an acknowledgement can only belong to a new pause.
+    pause(Duration::from_secs(11)).await;
+    scene.acknowledge();
+    scene.comes(FlowOperation::Resume).await;
+    scene.calls("3").await;
 }
 
-#[test]
-fn a_client_reconnects_whose_app_server_answers_when_it_was_opened_again() {
-    run(async {
-        let mut scene = LinkScene::with_lost_link().await;
-        scene.comes(FlowOperation::Pause).await;
-        scene.opening().await;
-        scene.acknowledge();
-        let close = scene.client.text().await;
-        assert!(close.contains("\"type\":7") && close.contains("\"allowReconnect\":true"), "{close}");
-        let ServiceMessage::CloseConnection(close) = scene.other().next().await else { panic!("no close") };
-        assert_eq!(close.connection_id, scene.client.id);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_reconnects_whose_app_server_answers_when_it_was_opened_again() {
+    let mut scene = LinkScene::with_lost_link().await;
+    scene.comes(FlowOperation::Pause).await;
+    scene.opening().await;
+    scene.acknowledge();
+    let close = scene.client.text().await;
+    assert!(close.contains("\"type\":7") && close.contains("\"allowReconnect\":true"), "{close}");
+    let ServiceMessage::CloseConnection(close) = scene.other().next().await else { panic!("no close") };
+    assert_eq!(close.connection_id, scene.client.id);
 }
 
-#[test]
-fn a_client_is_asked_for_over_one_link_after_the_other_while_they_are_lost() {
-    run(async {
-        let mut scene = LinkScene::open().await;
-        let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
-        scene.links.push(third);
-        drop(scene.links.remove(0));
-        let mut asked = Vec::new();
-        while asked.len() < 2 {
-            pause(STEP).await;
-            let number = scene.links.iter_mut().position(|link| link.try_next().is_some());
-            if let Some(number) = number {
-                asked.push(number);
-                scene.links.swap(0, number);
-                if asked.len() == 1 {
-                    drop(scene.links.remove(0));
-                }
+#[tokio::test(crate = "paused")]
+async fn a_client_is_asked_for_over_one_link_after_the_other_while_they_are_lost() {
+    let mut scene = LinkScene::open().await;
+    let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
+    scene.links.push(third);
+    drop(scene.links.remove(0));
+    let mut asked = Vec::new();
+    while asked.len() < 2 {
+        pause(STEP).await;
+        let number = scene.links.iter_mut().position(|link| link.try_next().is_some());
+        if let Some(number) = number {
+            asked.push(number);
+            scene.links.swap(0, number);
+            if asked.len() == 1 {
+                drop(scene.links.remove(0));
             }
         }
-        scene.comes(FlowOperation::Pause).await;
-        scene.acknowledge();
-        scene.data().await;
-        scene.comes(FlowOperation::Resume).await;
-        assert!(scene.client.text().await.contains("\"error\""));
-        scene.calls("2").await;
-    });
+    }
+    scene.comes(FlowOperation::Pause).await;
+    scene.acknowledge();
+    scene.data().await;
+    scene.comes(FlowOperation::Resume).await;
+    assert!(scene.client.text().await.contains("\"error\""));
+    scene.calls("2").await;
 }
 
-#[test]
-fn a_client_whose_app_server_has_closed_the_link_is_opened_again_without_being_asked_for() {
-    run(async {
-        let mut scene = LinkScene::open().await;
-        scene.links[0].close();
-        scene.opening().await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_whose_app_server_has_closed_the_link_is_opened_again_without_being_asked_for() {
+    let mut scene = LinkScene::open().await;
+    scene.links[0].close();
+    scene.opening().await;
 }
 
-#[test]
-fn a_client_that_has_left_a_lost_link_is_opened_again_if_it_has_ended_with_that() {
-    run(async {
-        let (mut scene, _rest) = LinkScene::with_moved_client().await;
-        drop(scene.links.remove(0));
-        for operation in [FlowOperation::Resume, FlowOperation::Pause, FlowOperation::Pause] {
-            scene.comes(operation).await;
+#[tokio::test(crate = "paused")]
+async fn a_client_that_has_left_a_lost_link_is_opened_again_if_it_has_ended_with_that() {
+    let (mut scene, _rest) = LinkScene::with_moved_client().await;
+    drop(scene.links.remove(0));
+    for operation in [FlowOperation::Resume, FlowOperation::Pause, FlowOperation::Pause] {
+        scene.comes(operation).await;
+    }
+    assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
+    scene.calls("2").await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_has_left_a_lost_link_in_time_keeps_its_calls() {
+    let (mut scene, _rest) = LinkScene::with_moved_client().await;
+    scene.client.send(&call("1", "Slow")).await;
+    assert_eq!(scene.data().await, call("1", "Slow"));
+    // The timeout of the move expires while the move is requested.
+    pause(Duration::from_secs(8)).await;
+    drop(scene.links.remove(0));
+    scene.comes(FlowOperation::Resume).await;
+    scene.comes(FlowOperation::Pause).await;
+    pause(Duration::from_millis(1_500)).await;
+    scene.acknowledge();
+    scene.comes(FlowOperation::Resume).await;
+    pause(Duration::from_secs(5)).await;
+    let answer = data_for(&scene.client.id, result("1", "1"));
+    scene.other().send(answer);
+    assert_eq!(scene.client.text().await, received(&result("1", "1")));
+    scene.calls("2").await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_has_moved_to_a_link_which_its_app_server_closes_may_be_at_the_old_one() {
+    let (mut scene, _rest) = LinkScene::with_moved_client().await;
+    scene.links.pop().unwrap().close();
+    for operation in [FlowOperation::Resume, FlowOperation::Pause] {
+        scene.comes(operation).await;
+    }
+    scene.acknowledge();
+    scene.comes(FlowOperation::Resume).await;
+    scene.calls("2").await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_was_asked_for_over_a_link_which_its_app_server_closes_is_asked_for_again() {
+    let mut scene = LinkScene::with_lost_link().await;
+    let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
+    scene.other().close();
+    scene.links.push(third);
+    for operation in [FlowOperation::Resume, FlowOperation::Pause] {
+        scene.comes(operation).await;
+    }
+    scene.acknowledge();
+    scene.data().await;
+    scene.comes(FlowOperation::Resume).await;
+    scene.calls("2").await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_pause_that_is_read_late_is_ended() {
+    let mut scene = LinkScene::open().await;
+    let late = flow(&scene.client.id, FlowOperation::PauseAck);
+    scene.links[0].send(late);
+    assert_eq!(scene.links[0].next().await, flow(&scene.client.id, FlowOperation::Resume));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_whose_links_are_lost_one_after_the_other_reconnects_in_time() {
+    let mut scene = LinkScene::open().await;
+    for _ in 0..4 {
+        let link = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
+        scene.links.push(link);
+    }
+    drop(scene.links.remove(0));
+    assert!(scene.client.text().await.contains("\"error\""));
+    let lost_at = Instant::now();
+    let close = loop {
+        if let Ok(close) = timeout(STEP, scene.client.text()).await {
+            break close;
         }
-        assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
-        scene.calls("2").await;
-    });
-}
-
-#[test]
-fn a_client_that_has_left_a_lost_link_in_time_keeps_its_calls() {
-    run(async {
-        let (mut scene, _rest) = LinkScene::with_moved_client().await;
-        scene.client.send(&call("1", "Slow")).await;
-        assert_eq!(scene.data().await, call("1", "Slow"));
-        // The timeout of the move expires while the move is requested.
-        pause(Duration::from_secs(8)).await;
-        drop(scene.links.remove(0));
-        scene.comes(FlowOperation::Resume).await;
-        scene.comes(FlowOperation::Pause).await;
-        pause(Duration::from_millis(1_500)).await;
-        scene.acknowledge();
-        scene.comes(FlowOperation::Resume).await;
-        pause(Duration::from_secs(5)).await;
-        let answer = data_for(&scene.client.id, result("1", "1"));
-        scene.other().send(answer);
-        assert_eq!(scene.client.text().await, received(&result("1", "1")));
-        scene.calls("2").await;
-    });
-}
-
-#[test]
-fn a_client_that_has_moved_to_a_link_which_its_app_server_closes_may_be_at_the_old_one() {
-    run(async {
-        let (mut scene, _rest) = LinkScene::with_moved_client().await;
-        scene.links.pop().unwrap().close();
-        for operation in [FlowOperation::Resume, FlowOperation::Pause] {
-            scene.comes(operation).await;
+        if let Some(asked) = scene.links.iter_mut().position(|link| link.try_next().is_some()) {
+            pause(Duration::from_millis(1_500)).await;
+            drop(scene.links.remove(asked));
         }
-        scene.acknowledge();
-        scene.comes(FlowOperation::Resume).await;
-        scene.calls("2").await;
-    });
+    };
+    assert!(close.contains("\"type\":7") && close.contains("\"allowReconnect\":true"), "{close}");
+    assert!(lost_at.elapsed() < PATIENCE && !scene.links.is_empty(), "{:?}", lost_at.elapsed());
 }
 
-#[test]
-fn a_client_that_was_asked_for_over_a_link_which_its_app_server_closes_is_asked_for_again() {
-    run(async {
-        let mut scene = LinkScene::with_lost_link().await;
-        let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
-        scene.other().close();
-        scene.links.push(third);
-        for operation in [FlowOperation::Resume, FlowOperation::Pause] {
-            scene.comes(operation).await;
-        }
-        scene.acknowledge();
-        scene.data().await;
-        scene.comes(FlowOperation::Resume).await;
-        scene.calls("2").await;
-    });
-}
-
-#[test]
-fn a_pause_that_is_read_late_is_ended() {
-    run(async {
-        let mut scene = LinkScene::open().await;
-        let late = flow(&scene.client.id, FlowOperation::PauseAck);
-        scene.links[0].send(late);
-        assert_eq!(scene.links[0].next().await, flow(&scene.client.id, FlowOperation::Resume));
-    });
-}
-
-#[test]
-fn a_client_whose_links_are_lost_one_after_the_other_reconnects_in_time() {
-    run(async {
-        let mut scene = LinkScene::open().await;
-        for _ in 0..4 {
-            let link = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
-            scene.links.push(link);
-        }
-        drop(scene.links.remove(0));
-        assert!(scene.client.text().await.contains("\"error\""));
-        let lost_at = Instant::now();
-        let close = loop {
-            if let Ok(close) = timeout(STEP, scene.client.text()).await {
-                break close;
-            }
-            if let Some(asked) = scene.links.iter_mut().position(|link| link.try_next().is_some()) {
-                pause(Duration::from_millis(1_500)).await;
-                drop(scene.links.remove(asked));
-            }
-        };
-        assert!(close.contains("\"type\":7") && close.contains("\"allowReconnect\":true"), "{close}");
-        assert!(lost_at.elapsed() < PATIENCE && !scene.links.is_empty(), "{:?}", lost_at.elapsed());
-    });
-}
-
-#[test]
-fn a_client_that_has_no_answer_to_its_handshake_ends_where_its_app_server_has_given_one() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut first = DialInLink::open(&nodes[0], "silent_1", ONE).await;
-        let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-        let mut client = Client::upgrade(&nodes[0].fixture, &target).await.unwrap();
-        client.send(JSON_HANDSHAKE).await;
-        let ServiceMessage::OpenConnection(open) = first.next().await else { panic!("no opening") };
-        let mut other = DialInLink::open(&nodes[0], "silent_1", ONE).await;
-        drop(first);
-        assert_eq!(other.next().await, flow(&open.connection_id, FlowOperation::Resume));
-        other.send(flow(&open.connection_id, FlowOperation::PauseAck));
-        assert!(matches!(client.next().await, Received::Text(_)));
-        assert_eq!(client.next().await, Received::End(Some(1000)));
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_that_has_no_answer_to_its_handshake_ends_where_its_app_server_has_given_one() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut first = DialInLink::open(&nodes[0], "silent_1", ONE).await;
+    let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+    let mut client = Client::upgrade(&nodes[0].fixture, &target).await.unwrap();
+    client.send(JSON_HANDSHAKE).await;
+    let ServiceMessage::OpenConnection(open) = first.next().await else { panic!("no opening") };
+    let mut other = DialInLink::open(&nodes[0], "silent_1", ONE).await;
+    drop(first);
+    assert_eq!(other.next().await, flow(&open.connection_id, FlowOperation::Resume));
+    other.send(flow(&open.connection_id, FlowOperation::PauseAck));
+    assert!(matches!(client.next().await, Received::Text(_)));
+    assert_eq!(client.next().await, Received::End(Some(1000)));
 }
 
 /// Event of a schedule. Links and clients are selected by number, modulo their count.

@@ -13,7 +13,7 @@ use trunkline_protocol::service::ServiceMessage;
 
 use super::app::{App, AppLink, broadcast};
 use super::client::{Client, JSON_HANDSHAKE, PING};
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use super::http::{HttpConnection, exchange, negotiate, request};
 use super::hub_message::cast;
 
@@ -38,20 +38,18 @@ async fn event(body: &mut Incoming, read: &mut String) -> String {
     }
 }
 
-#[test]
-fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard() {
-    run(async {
-        let (fixture, _app, mut link) = chat(2).await;
-        let mut client = EventClient::connect(&fixture, &mut link).await;
-        link.send(broadcast("\"news\"")).await;
-        assert_eq!(client.event().await, "\"news\"\u{1e}");
-        let call = &*cast("M");
-        assert_eq!(exchange(&fixture, "POST", &client.target, call).await.0, StatusCode::OK);
-        assert_eq!(link.data().await.0, call);
-        let id = client.id.clone();
-        drop(client);
-        assert_eq!(link.close().await.connection_id, id);
-    });
+#[tokio::test(crate = "paused")]
+async fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard() {
+    let (fixture, _app, mut link) = chat(2).await;
+    let mut client = EventClient::connect(&fixture, &mut link).await;
+    link.send(broadcast("\"news\"")).await;
+    assert_eq!(client.event().await, "\"news\"\u{1e}");
+    let call = &*cast("M");
+    assert_eq!(exchange(&fixture, "POST", &client.target, call).await.0, StatusCode::OK);
+    assert_eq!(link.data().await.0, call);
+    let id = client.id.clone();
+    drop(client);
+    assert_eq!(link.close().await.connection_id, id);
 }
 
 /// Connects a long polling client, accepted by its app server. Returns its connection id and request target.
@@ -126,168 +124,150 @@ async fn poll(fixture: &Fixture, target: &str) -> (StatusCode, String) {
     exchange(fixture, "GET", target, "").await
 }
 
-#[test]
-fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
-    run(async {
-        let (fixture, _app, mut link) = chat(2).await;
-        let (id, target) = poller(&fixture, &mut link).await;
-        link.send_together([broadcast("1"), broadcast("2")]).await;
-        link.fence().await;
-        assert_eq!(poll(&fixture, &target).await, (StatusCode::OK, "1\u{1e}2\u{1e}".into()));
-        let call = &*cast("M");
-        assert_eq!(exchange(&fixture, "POST", &target, call).await.0, StatusCode::OK);
-        assert_eq!(link.data().await.0, call);
-        assert_eq!(exchange(&fixture, "DELETE", &target, "").await.0, StatusCode::ACCEPTED);
-        assert_eq!(link.close().await.connection_id, id);
-        assert_eq!(poll(&fixture, &target).await.0, StatusCode::NOT_FOUND);
-    });
+#[tokio::test(crate = "paused")]
+async fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
+    let (fixture, _app, mut link) = chat(2).await;
+    let (id, target) = poller(&fixture, &mut link).await;
+    link.send_together([broadcast("1"), broadcast("2")]).await;
+    link.fence().await;
+    assert_eq!(poll(&fixture, &target).await, (StatusCode::OK, "1\u{1e}2\u{1e}".into()));
+    let call = &*cast("M");
+    assert_eq!(exchange(&fixture, "POST", &target, call).await.0, StatusCode::OK);
+    assert_eq!(link.data().await.0, call);
+    assert_eq!(exchange(&fixture, "DELETE", &target, "").await.0, StatusCode::ACCEPTED);
+    assert_eq!(link.close().await.connection_id, id);
+    assert_eq!(poll(&fixture, &target).await.0, StatusCode::NOT_FOUND);
 }
 
-#[test]
-fn a_poll_that_brings_nothing_ends_after_its_time_out() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let (_, target) = poller(&fixture, &mut link).await;
-        let begun = Instant::now();
-        assert_eq!(poll(&fixture, &target).await, (StatusCode::OK, String::new()));
-        assert_eq!(begun.elapsed().as_secs(), fixture.shared.settings.http_transports.poll_timeout.as_secs());
-    });
+#[tokio::test(crate = "paused")]
+async fn a_poll_that_brings_nothing_ends_after_its_time_out() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let (_, target) = poller(&fixture, &mut link).await;
+    let begun = Instant::now();
+    assert_eq!(poll(&fixture, &target).await, (StatusCode::OK, String::new()));
+    assert_eq!(begun.elapsed().as_secs(), fixture.shared.settings.http_transports.poll_timeout.as_secs());
 }
 
-#[test]
-fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
-    run(async {
-        let (fixture, _app, mut link) = chat(2).await;
-        let (id, target) = poller(&fixture, &mut link).await;
-        let begun = Instant::now();
-        assert_eq!(link.close().await.connection_id, id);
-        let most = Duration::from_secs(u64::from(fixture.shared.settings.http_transports.disconnect_timeout_s) + 2);
-        assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
-        assert!(matches!(poll(&fixture, &target).await.0, StatusCode::NOT_FOUND | StatusCode::NO_CONTENT));
-        assert!(fixture.shared.admission.http_transports.is_empty());
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
+    let (fixture, _app, mut link) = chat(2).await;
+    let (id, target) = poller(&fixture, &mut link).await;
+    let begun = Instant::now();
+    assert_eq!(link.close().await.connection_id, id);
+    let most = Duration::from_secs(u64::from(fixture.shared.settings.http_transports.disconnect_timeout_s) + 2);
+    assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
+    assert!(matches!(poll(&fixture, &target).await.0, StatusCode::NOT_FOUND | StatusCode::NO_CONTENT));
+    assert!(fixture.shared.admission.http_transports.is_empty());
 }
 
-#[test]
-fn a_hub_with_one_transport_refuses_the_others() {
-    run(async {
-        let fixture = Fixture::start();
-        let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
-        let hub = HubManifest { transports, ..HubManifest::new("chat", "/chat") };
-        let mut app = fixture.app("app-1", vec![hub]);
-        let mut link = app.link().await;
-        let (_, token) = negotiate(&fixture, "/chat", "").await;
-        let target = format!("/chat?id={token}");
-        let get: Request<String> = request("GET", &target, "");
-        let (status, body) = HttpConnection::open(&fixture).await.exchange(get).await;
-        assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
-        link.fence().await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_hub_with_one_transport_refuses_the_others() {
+    let fixture = Fixture::start();
+    let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
+    let hub = HubManifest { transports, ..HubManifest::new("chat", "/chat") };
+    let mut app = fixture.app("app-1", vec![hub]);
+    let mut link = app.link().await;
+    let (_, token) = negotiate(&fixture, "/chat", "").await;
+    let target = format!("/chat?id={token}");
+    let get: Request<String> = request("GET", &target, "");
+    let (status, body) = HttpConnection::open(&fixture).await.exchange(get).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    link.fence().await;
 }
 
-#[test]
-fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
+#[tokio::test(crate = "paused")]
+async fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
     // The number of tokens for which one HTTP connection once allocated 64 KiB each within a second.
     const TOKENS: usize = 4_500;
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let mut connection = HttpConnection::open(&fixture).await;
-        let (mut taken, mut full) = (Vec::new(), 0);
-        for _ in 0..TOKENS {
-            let (_, body) = connection.exchange(request("POST", "/chat/negotiate?negotiateVersion=1", "")).await;
-            let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
-            let target = format!("/chat?id={}", answer["connectionToken"].as_str().unwrap());
-            match connection.exchange(request("POST", &target, &"x".repeat(60_000))).await.0 {
-                StatusCode::OK => taken.push(target),
-                StatusCode::SERVICE_UNAVAILABLE => full += 1,
-                other => panic!("{other}"),
-            }
+    let (fixture, _app, mut link) = chat(1).await;
+    let mut connection = HttpConnection::open(&fixture).await;
+    let (mut taken, mut full) = (Vec::new(), 0);
+    for _ in 0..TOKENS {
+        let (_, body) = connection.exchange(request("POST", "/chat/negotiate?negotiateVersion=1", "")).await;
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let target = format!("/chat?id={}", answer["connectionToken"].as_str().unwrap());
+        match connection.exchange(request("POST", &target, &"x".repeat(60_000))).await.0 {
+            StatusCode::OK => taken.push(target),
+            StatusCode::SERVICE_UNAVAILABLE => full += 1,
+            other => panic!("{other}"),
         }
-        let pipes = &fixture.shared.limits.pipes;
-        assert_eq!((taken.len(), full), (PENDING_PIPES_PER_ADDRESS_MAX, TOKENS - taken.len()));
-        assert_eq!(pipes.len(), PENDING_PIPES_PER_ADDRESS_MAX);
-        // A connection with a GET is no longer pending and frees its permit.
-        let begun = taken.pop().unwrap();
-        assert_eq!(poll(&fixture, &begun).await.0, StatusCode::OK);
-        assert_eq!(pipes.len(), PENDING_PIPES_PER_ADDRESS_MAX - 1);
-        // sleep: the test advances paused time
-        sleep(Duration::from_secs(u64::from(FIRST_GET_TIMEOUT_S) + 2)).await;
-        assert_eq!(pipes.len(), 0);
-        assert_eq!(poll(&fixture, &taken[0]).await.0, StatusCode::NOT_FOUND);
-        link.fence().await;
-    });
+    }
+    let pipes = &fixture.shared.limits.pipes;
+    assert_eq!((taken.len(), full), (PENDING_PIPES_PER_ADDRESS_MAX, TOKENS - taken.len()));
+    assert_eq!(pipes.len(), PENDING_PIPES_PER_ADDRESS_MAX);
+    // A connection with a GET is no longer pending and frees its permit.
+    let begun = taken.pop().unwrap();
+    assert_eq!(poll(&fixture, &begun).await.0, StatusCode::OK);
+    assert_eq!(pipes.len(), PENDING_PIPES_PER_ADDRESS_MAX - 1);
+    // sleep: the test advances paused time
+    sleep(Duration::from_secs(u64::from(FIRST_GET_TIMEOUT_S) + 2)).await;
+    assert_eq!(pipes.len(), 0);
+    assert_eq!(poll(&fixture, &taken[0]).await.0, StatusCode::NOT_FOUND);
+    link.fence().await;
 }
 
-#[test]
-fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_node() {
-    run(async {
-        let mut settings = settings();
-        settings.limits.connections_per_address = Some(2);
-        let (fixture, _app, _link) = Fixture::with(settings, 1).with_chat().await;
-        let mut connection = HttpConnection::open(&fixture).await;
-        let mut statuses = Vec::new();
-        for _ in 0..3 {
-            let (_, body) = connection.exchange(request("POST", "/chat/negotiate?negotiateVersion=1", "")).await;
-            let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
-            let target = format!("/chat?id={}", answer["connectionToken"].as_str().unwrap());
-            statuses.push(connection.exchange(request("POST", &target, JSON_HANDSHAKE)).await.0.as_u16());
+#[tokio::test(crate = "paused")]
+async fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_node() {
+    let mut settings = settings();
+    settings.limits.connections_per_address = Some(2);
+    let (fixture, _app, _link) = Fixture::with(settings, 1).with_chat().await;
+    let mut connection = HttpConnection::open(&fixture).await;
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        let (_, body) = connection.exchange(request("POST", "/chat/negotiate?negotiateVersion=1", "")).await;
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let target = format!("/chat?id={}", answer["connectionToken"].as_str().unwrap());
+        statuses.push(connection.exchange(request("POST", &target, JSON_HANDSHAKE)).await.0.as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
+    let fixture = Fixture::start();
+    let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
+    let mut app = fixture.app("app-1", vec![HubManifest { transports, ..HubManifest::new("chat", "/chat") }]);
+    let _link = app.link().await;
+    let (_, token) = negotiate(&fixture, "/chat", "").await;
+    let (status, body) = exchange(&fixture, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    assert!(body.contains("not supported"), "{body}");
+    assert!(fixture.shared.admission.http_transports.is_empty());
+    // The token remains valid for the offered transports.
+    assert!(Client::upgrade(&fixture, &format!("/chat?id={token}")).await.is_ok());
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_post_that_comes_a_byte_a_minute_is_ended() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let (_, target) = poller(&fixture, &mut link).await;
+    let (mut socket, began) = (fixture.dial(), Instant::now());
+    let head = format!("POST {target} HTTP/1.1\r\nHost: node.example\r\nContent-Length: 1000\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    // The connection must stay open, or the POST would end with it.
+    let polls = async { while poll(&fixture, &target).await.0 == StatusCode::OK {} };
+    let (mut reader, mut writer) = tokio::io::split(socket);
+    let bytes = async {
+        // Complete messages: a partial hub message this slow would time out.
+        while writer.write_all(b"{\"type\":6}\x1e").await.is_ok() {
+            // sleep: the test advances paused time
+            sleep(Duration::from_secs(50)).await;
         }
-        assert_eq!(statuses, [200, 200, 429]);
-    });
+    };
+    let mut answer = String::new();
+    tokio::select! {
+        read = reader.read_to_string(&mut answer) => drop(read.unwrap()),
+        () = async { tokio::join!(polls, bytes); } => panic!("nobody ends it"),
+    }
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("--body-timeout"), "{answer}");
+    assert_eq!(began.elapsed().as_secs(), 60);
 }
 
-#[test]
-fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
-    run(async {
-        let fixture = Fixture::start();
-        let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
-        let mut app = fixture.app("app-1", vec![HubManifest { transports, ..HubManifest::new("chat", "/chat") }]);
-        let _link = app.link().await;
-        let (_, token) = negotiate(&fixture, "/chat", "").await;
-        let (status, body) = exchange(&fixture, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
-        assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
-        assert!(body.contains("not supported"), "{body}");
-        assert!(fixture.shared.admission.http_transports.is_empty());
-        // The token remains valid for the offered transports.
-        assert!(Client::upgrade(&fixture, &format!("/chat?id={token}")).await.is_ok());
-    });
-}
-
-#[test]
-fn a_post_that_comes_a_byte_a_minute_is_ended() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let (_, target) = poller(&fixture, &mut link).await;
-        let (mut socket, began) = (fixture.dial(), Instant::now());
-        let head = format!("POST {target} HTTP/1.1\r\nHost: node.example\r\nContent-Length: 1000\r\n\r\n");
-        socket.write_all(head.as_bytes()).await.unwrap();
-        // The connection must stay open, or the POST would end with it.
-        let polls = async { while poll(&fixture, &target).await.0 == StatusCode::OK {} };
-        let (mut reader, mut writer) = tokio::io::split(socket);
-        let bytes = async {
-            // Complete messages: a partial hub message this slow would time out.
-            while writer.write_all(b"{\"type\":6}\x1e").await.is_ok() {
-                // sleep: the test advances paused time
-                sleep(Duration::from_secs(50)).await;
-            }
-        };
-        let mut answer = String::new();
-        tokio::select! {
-            read = reader.read_to_string(&mut answer) => drop(read.unwrap()),
-            () = async { tokio::join!(polls, bytes); } => panic!("nobody ends it"),
-        }
-        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("--body-timeout"), "{answer}");
-        assert_eq!(began.elapsed().as_secs(), 60);
-    });
-}
-
-#[test]
-fn messages_of_one_batch_are_one_event() {
-    run(async {
-        let (fixture, _app, mut link) = chat(1).await;
-        let mut client = EventClient::connect(&fixture, &mut link).await;
-        let messages: Vec<ServiceMessage> = (0..3).map(|n| broadcast(&n.to_string())).collect();
-        link.send_together(messages).await;
-        assert_eq!(client.event().await, "0\u{1e}1\u{1e}2\u{1e}");
-    });
+#[tokio::test(crate = "paused")]
+async fn messages_of_one_batch_are_one_event() {
+    let (fixture, _app, mut link) = chat(1).await;
+    let mut client = EventClient::connect(&fixture, &mut link).await;
+    let messages: Vec<ServiceMessage> = (0..3).map(|n| broadcast(&n.to_string())).collect();
+    link.send_together(messages).await;
+    assert_eq!(client.event().await, "0\u{1e}1\u{1e}2\u{1e}");
 }

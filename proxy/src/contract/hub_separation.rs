@@ -16,7 +16,7 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::fixture::{Fixture, KEY, run, settings};
+use super::fixture::{Fixture, KEY, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
@@ -47,24 +47,22 @@ async fn opened(node: &FleetNode, link: &mut DialInLink, headers: &[(&'static st
     open
 }
 
-#[test]
-fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visitors_credentials() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        for (origin, keeps) in [
-            (Some("https://evil.example"), false),
-            (Some("null"), false),
-            (Some("http://node.example"), true),
-            (None, true),
-        ] {
-            let headers: Vec<_> = VICTIM.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
-            let open = opened(&nodes[0], &mut link, &headers).await;
-            let has = |wanted: &str| open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
-            assert_eq!([has("cookie"), has("authorization")], [keeps; 2], "{origin:?}");
-            assert!(has("x-app") && !has("x-asrs-user-id"), "{origin:?}: {:?}", open.headers);
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visitors_credentials() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    for (origin, keeps) in [
+        (Some("https://evil.example"), false),
+        (Some("null"), false),
+        (Some("http://node.example"), true),
+        (None, true),
+    ] {
+        let headers: Vec<_> = VICTIM.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
+        let open = opened(&nodes[0], &mut link, &headers).await;
+        let has = |wanted: &str| open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        assert_eq!([has("cookie"), has("authorization")], [keeps; 2], "{origin:?}");
+        assert!(has("x-app") && !has("x-asrs-user-id"), "{origin:?}: {:?}", open.headers);
+    }
 }
 
 /// Settings of a node with two dialled hubs, and an app key for the hub `chat`.
@@ -92,136 +90,124 @@ pub(super) fn user_token(key: &str, audience: Option<&str>) -> String {
     access_token::sign(&AccessKey::new(key).unwrap(), "ann", &audience, unix_seconds() + 60)
 }
 
-#[test]
-fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() {
-    run(async {
-        let fixture = Fixture::with(two_hubs(), 1);
-        let mut app = fixture.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        for (audience, statuses) in [
-            (None, [200, 200]),
-            (Some("an audience of the app"), [200, 200]),
-            (Some("http://node.example/client/?hub=chat"), [200, 401]),
-            (Some("http://node.example/client/?hub=shop"), [401, 401]),
-            (Some("http://node.example/api/"), [401, 401]),
-            (Some("http://node.example/server?hub=chat"), [401, 401]),
-        ] {
-            let token = user_token(KEY, audience);
-            let found = [enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await];
-            assert_eq!(found, statuses, "{audience:?}");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() {
+    let fixture = Fixture::with(two_hubs(), 1);
+    let mut app = fixture.app("app-1", hubs());
+    let _links = [app.link().await, app.link().await];
+    for (audience, statuses) in [
+        (None, [200, 200]),
+        (Some("an audience of the app"), [200, 200]),
+        (Some("http://node.example/client/?hub=chat"), [200, 401]),
+        (Some("http://node.example/client/?hub=shop"), [401, 401]),
+        (Some("http://node.example/api/"), [401, 401]),
+        (Some("http://node.example/server?hub=chat"), [401, 401]),
+    ] {
+        let token = user_token(KEY, audience);
+        let found = [enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await];
+        assert_eq!(found, statuses, "{audience:?}");
+    }
 }
 
-#[test]
-fn the_key_of_an_app_opens_its_hub_and_no_other() {
-    run(async {
-        let fixture = Fixture::with(two_hubs(), 1);
-        let mut app = fixture.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        let token = user_token(APP_KEY, None);
-        assert_eq!([enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await], [200, 401]);
-        for (hub, is_in) in [("chat", true), ("chat_room", true), ("admin", false)] {
-            let audience = format!("http://node.example/client/?hub={hub}");
-            let target = format!("/client/negotiate?hub={hub}&access_token={}", user_token(APP_KEY, Some(&audience)));
-            // An admitted client gets no further without an app server of the hub.
-            assert_eq!(exchange(&fixture, "POST", &target, "").await.0 != 401, is_in, "{hub}");
-        }
-        fixture.shared.admission.signing_keys.set_flags(&[]).unwrap();
-        assert_eq!(enter(&fixture, "/chat", &token).await, 401, "it was taken away");
-    });
+#[tokio::test(crate = "paused")]
+async fn the_key_of_an_app_opens_its_hub_and_no_other() {
+    let fixture = Fixture::with(two_hubs(), 1);
+    let mut app = fixture.app("app-1", hubs());
+    let _links = [app.link().await, app.link().await];
+    let token = user_token(APP_KEY, None);
+    assert_eq!([enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await], [200, 401]);
+    for (hub, is_in) in [("chat", true), ("chat_room", true), ("admin", false)] {
+        let audience = format!("http://node.example/client/?hub={hub}");
+        let target = format!("/client/negotiate?hub={hub}&access_token={}", user_token(APP_KEY, Some(&audience)));
+        // An admitted client gets no further without an app server of the hub.
+        assert_eq!(exchange(&fixture, "POST", &target, "").await.0 != 401, is_in, "{hub}");
+    }
+    fixture.shared.admission.signing_keys.set_flags(&[]).unwrap();
+    assert_eq!(enter(&fixture, "/chat", &token).await, 401, "it was taken away");
 }
 
-#[test]
-fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
+#[tokio::test(crate = "paused")]
+async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     const NEW: &str = "the new key of one app of several";
-    run(async {
-        let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
-        let mut app = fixture.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-named-{}", std::process::id()));
-        let (rules, key) = (file("rules"), file("key"));
-        std::fs::write(&key, APP_KEY).unwrap();
-        std::fs::write(&rules, format!("[app-keys.chat]\nkey-file = {key:?}\n")).unwrap();
-        let set = RuleSet::new(
-            fixture.shared.clone(),
-            Vec::new(),
-            #[cfg(feature = "tls")]
-            ClientTls::default(),
-        );
-        set.apply(&Arc::new(Ruleset::read(&rules).unwrap())).unwrap();
-        spawn_local(rule_reload::run(fixture.shared.clone(), set, rules.clone()));
-        let statuses = async || {
-            // sleep: the test advances paused time
-            sleep(Duration::from_secs(3)).await;
-            let [old, new] = [APP_KEY, NEW].map(|key| user_token(key, None));
-            [enter(&fixture, "/chat", &old).await, enter(&fixture, "/chat", &new).await]
-        };
-        assert_eq!(statuses().await, [200, 401]);
-        std::fs::write(&key, NEW).unwrap();
-        assert_eq!(statuses().await, [401, 200]);
-        std::fs::write(&key, "short").unwrap();
-        assert_eq!(statuses().await, [401, 200], "a bad file keeps the keys in force");
-        assert_eq!(fixture.shared.reports.conditions.update(Vec::new(), false, Instant::now()).len(), 1);
-        std::fs::write(&key, APP_KEY).unwrap();
-        assert_eq!(statuses().await, [200, 401]);
-        [rules, key].iter().for_each(|path| std::fs::remove_file(path).unwrap());
-    });
+    let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+    let mut app = fixture.app("app-1", hubs());
+    let _links = [app.link().await, app.link().await];
+    let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-named-{}", std::process::id()));
+    let (rules, key) = (file("rules"), file("key"));
+    std::fs::write(&key, APP_KEY).unwrap();
+    std::fs::write(&rules, format!("[app-keys.chat]\nkey-file = {key:?}\n")).unwrap();
+    let set = RuleSet::new(
+        fixture.shared.clone(),
+        Vec::new(),
+        #[cfg(feature = "tls")]
+        ClientTls::default(),
+    );
+    set.apply(&Arc::new(Ruleset::read(&rules).unwrap())).unwrap();
+    spawn_local(rule_reload::run(fixture.shared.clone(), set, rules.clone()));
+    let statuses = async || {
+        // sleep: the test advances paused time
+        sleep(Duration::from_secs(3)).await;
+        let [old, new] = [APP_KEY, NEW].map(|key| user_token(key, None));
+        [enter(&fixture, "/chat", &old).await, enter(&fixture, "/chat", &new).await]
+    };
+    assert_eq!(statuses().await, [200, 401]);
+    std::fs::write(&key, NEW).unwrap();
+    assert_eq!(statuses().await, [401, 200]);
+    std::fs::write(&key, "short").unwrap();
+    assert_eq!(statuses().await, [401, 200], "a bad file keeps the keys in force");
+    assert_eq!(fixture.shared.reports.conditions.update(Vec::new(), false, Instant::now()).len(), 1);
+    std::fs::write(&key, APP_KEY).unwrap();
+    assert_eq!(statuses().await, [200, 401]);
+    [rules, key].iter().for_each(|path| std::fs::remove_file(path).unwrap());
 }
 
-#[test]
-fn a_table_with_the_issuer_of_the_flags_is_refused() {
-    run(async {
-        let tokens = TokenPolicy { issuer: Some("https://a".into()), ..TokenPolicy::default() };
-        let fixture = Fixture::with(Settings { tokens, ..two_hubs() }, 1);
-        let set = RuleSet::new(
-            fixture.shared.clone(),
-            Vec::new(),
-            #[cfg(feature = "tls")]
-            ClientTls::default(),
-        );
-        let apply = |issuer: &str| {
-            let rules = format!("[issuers.staff]\nissuer = ['b', '{issuer}']\njwks = 'https://staff.example/keys'");
-            set.apply(&Arc::new(Ruleset::parse(&rules).unwrap()))
-        };
-        let problem = apply("https://a").unwrap_err().to_string();
-        assert!(problem.contains("[issuers.staff]") && problem.contains("--jwt-issuer"), "{problem}");
-        apply("https://b").unwrap();
-    });
+#[tokio::test(crate = "paused")]
+async fn a_table_with_the_issuer_of_the_flags_is_refused() {
+    let tokens = TokenPolicy { issuer: Some("https://a".into()), ..TokenPolicy::default() };
+    let fixture = Fixture::with(Settings { tokens, ..two_hubs() }, 1);
+    let set = RuleSet::new(
+        fixture.shared.clone(),
+        Vec::new(),
+        #[cfg(feature = "tls")]
+        ClientTls::default(),
+    );
+    let apply = |issuer: &str| {
+        let rules = format!("[issuers.staff]\nissuer = ['b', '{issuer}']\njwks = 'https://staff.example/keys'");
+        set.apply(&Arc::new(Ruleset::parse(&rules).unwrap()))
+    };
+    let problem = apply("https://a").unwrap_err().to_string();
+    assert!(problem.contains("[issuers.staff]") && problem.contains("--jwt-issuer"), "{problem}");
+    apply("https://b").unwrap();
 }
 
-#[test]
-fn tables_of_issuers_are_in_force_before_the_first_request() {
-    run(async {
-        let file = std::env::temp_dir().join(format!("trunkline-issuer-at-start-{}", std::process::id()));
-        std::fs::write(&file, "\u{feff}a secret of an issuer, long enough").unwrap();
-        let rules = Ruleset::parse(&format!("[issuers.staff]\nissuer = 'https://staff'\nkeys = {file:?}")).unwrap();
-        std::fs::remove_file(&file).unwrap();
-        let fixture = Fixture::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
-        let claims = [("iss".to_owned(), "https://staff".to_owned())];
-        let by = |key: &str| access_token::sign(&AccessKey::new(key).unwrap(), "ann", &claims, unix_seconds() + 60);
-        let verifier = &fixture.shared.admission.verifier;
-        assert!(verifier.verify_now(&by("a secret of an issuer, long enough"), "chat").is_ok());
-        assert!(verifier.verify_now(&by(KEY), "chat").is_err(), "a key of the fleet does not vouch for the issuer");
-    });
+#[tokio::test(crate = "paused")]
+async fn tables_of_issuers_are_in_force_before_the_first_request() {
+    let file = std::env::temp_dir().join(format!("trunkline-issuer-at-start-{}", std::process::id()));
+    std::fs::write(&file, "\u{feff}a secret of an issuer, long enough").unwrap();
+    let rules = Ruleset::parse(&format!("[issuers.staff]\nissuer = 'https://staff'\nkeys = {file:?}")).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let fixture = Fixture::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
+    let claims = [("iss".to_owned(), "https://staff".to_owned())];
+    let by = |key: &str| access_token::sign(&AccessKey::new(key).unwrap(), "ann", &claims, unix_seconds() + 60);
+    let verifier = &fixture.shared.admission.verifier;
+    assert!(verifier.verify_now(&by("a secret of an issuer, long enough"), "chat").is_ok());
+    assert!(verifier.verify_now(&by(KEY), "chat").is_err(), "a key of the fleet does not vouch for the issuer");
 }
 
-#[test]
-fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
-    run(async {
-        let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
-        let keys = &fixture.shared.admission.signing_keys;
-        let apps = |text: &str| AppKey::lines(text).unwrap();
-        keys.set_rules(&apps(&format!("shop={APP_KEY}"))).unwrap();
-        let count = || keys.load().len();
-        assert_eq!(count(), 2);
-        let eu = apps("shop_eu=the key of another app of several");
-        assert!(keys.set_flags(&eu).is_err() && count() == 2);
-        keys.set_rules(&apps(&format!("shop={APP_KEY};shop"))).unwrap();
-        keys.set_flags(&eu).unwrap();
-        assert_eq!(count(), 3);
-        assert!(keys.set_rules(&apps(&format!("shop={APP_KEY}"))).is_err() && count() == 3);
-    });
+#[tokio::test(crate = "paused")]
+async fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
+    let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+    let keys = &fixture.shared.admission.signing_keys;
+    let apps = |text: &str| AppKey::lines(text).unwrap();
+    keys.set_rules(&apps(&format!("shop={APP_KEY}"))).unwrap();
+    let count = || keys.load().len();
+    assert_eq!(count(), 2);
+    let eu = apps("shop_eu=the key of another app of several");
+    assert!(keys.set_flags(&eu).is_err() && count() == 2);
+    keys.set_rules(&apps(&format!("shop={APP_KEY};shop"))).unwrap();
+    keys.set_flags(&eu).unwrap();
+    assert_eq!(count(), 3);
+    assert!(keys.set_rules(&apps(&format!("shop={APP_KEY}"))).is_err() && count() == 3);
 }
 
 /// Requests an app server link over a stream and returns the status.
@@ -252,114 +238,102 @@ async fn channel(fixture: &Fixture, key: &str, dialled: Dialled<'_>) -> Result<C
     })
 }
 
-#[test]
-fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
-    run(async {
-        let fixture = Fixture::with(two_hubs(), 1);
-        for (id, status) in [("?webhook", 400), ("?", 400), ("home_1?", 101)] {
-            assert_eq!(ask_as(id, fixture.dial(), "chat", KEY).await, status, "{id}");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
+    let fixture = Fixture::with(two_hubs(), 1);
+    for (id, status) in [("?webhook", 400), ("?", 400), ("home_1?", 101)] {
+        assert_eq!(ask_as(id, fixture.dial(), "chat", KEY).await, status, "{id}");
+    }
 }
 
-#[test]
-fn a_client_without_a_key_does_not_use_up_the_warning_about_plain_text() {
-    run(async {
-        let fixture = Fixture::with(two_hubs(), 1);
-        let has_warned = || fixture.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
-        assert_eq!(ask_for_link(fixture.dial(), "chat", "a key of somebody else").await, 401);
-        assert!(!has_warned());
-        assert_eq!((ask_for_link(fixture.dial(), "chat", KEY).await, has_warned()), (101, true));
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_without_a_key_does_not_use_up_the_warning_about_plain_text() {
+    let fixture = Fixture::with(two_hubs(), 1);
+    let has_warned = || fixture.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
+    assert_eq!(ask_for_link(fixture.dial(), "chat", "a key of somebody else").await, 401);
+    assert!(!has_warned());
+    assert_eq!((ask_for_link(fixture.dial(), "chat", KEY).await, has_warned()), (101, true));
 }
 
-#[test]
-fn only_an_app_server_with_the_key_dials_in_through_its_channel() {
-    run(async {
-        let fixture = Fixture::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
-        assert_eq!(ask_for_link(fixture.dial(), "chat", APP_KEY).await, 403, "in plain text");
-        let channel = async |key: &str, peer_kind| channel(&fixture, key, Dialled { peer_kind, name: ONE }).await;
-        for key in [KEY, APP_KEY] {
-            let stream = channel(key, PeerKind::DialIn).await.unwrap();
-            assert_eq!(ask_for_link(stream, "chat", key).await, 101);
-        }
-        let stream = channel(APP_KEY, PeerKind::DialIn).await.unwrap();
-        assert_eq!(ask_for_link(stream, "admin", APP_KEY).await, 401, "a hub of others");
-        for (key, peer_kind) in [
-            ("a key of somebody else", PeerKind::DialIn),
-            (APP_KEY, PeerKind::NodeClients),
-            (APP_KEY, PeerKind::AppServer),
-            // The fleet's key opens no other kind of channel at this port.
-            (KEY, PeerKind::NodeAdmin),
-            (KEY, PeerKind::AppServer),
-        ] {
-            assert_eq!(channel(key, peer_kind).await.err(), Some(404), "{key} {peer_kind:?}");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn only_an_app_server_with_the_key_dials_in_through_its_channel() {
+    let fixture = Fixture::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
+    assert_eq!(ask_for_link(fixture.dial(), "chat", APP_KEY).await, 403, "in plain text");
+    let channel = async |key: &str, peer_kind| channel(&fixture, key, Dialled { peer_kind, name: ONE }).await;
+    for key in [KEY, APP_KEY] {
+        let stream = channel(key, PeerKind::DialIn).await.unwrap();
+        assert_eq!(ask_for_link(stream, "chat", key).await, 101);
+    }
+    let stream = channel(APP_KEY, PeerKind::DialIn).await.unwrap();
+    assert_eq!(ask_for_link(stream, "admin", APP_KEY).await, 401, "a hub of others");
+    for (key, peer_kind) in [
+        ("a key of somebody else", PeerKind::DialIn),
+        (APP_KEY, PeerKind::NodeClients),
+        (APP_KEY, PeerKind::AppServer),
+        // The fleet's key opens no other kind of channel at this port.
+        (KEY, PeerKind::NodeAdmin),
+        (KEY, PeerKind::AppServer),
+    ] {
+        assert_eq!(channel(key, peer_kind).await.err(), Some(404), "{key} {peer_kind:?}");
+    }
 }
 
-#[test]
-fn silent_channels_of_one_key_do_not_block_other_keys() {
+#[tokio::test(crate = "paused")]
+async fn silent_channels_of_one_key_do_not_block_other_keys() {
     const OTHER_KEY: &str = "the key of another app of several";
-    run(async {
-        let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
-        let fixture = Fixture::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
-        let dialled = || Dialled { peer_kind: PeerKind::DialIn, name: ONE };
-        let mut silent = Vec::new();
-        let refused = loop {
-            match channel(&fixture, APP_KEY, dialled()).await {
-                Ok(stream) => silent.push(stream),
-                Err(status) => break status,
-            }
-        };
-        assert_eq!((silent.len(), refused), (1024, 503));
-        for key in [OTHER_KEY, KEY] {
-            assert_eq!(channel(&fixture, key, dialled()).await.err(), None, "{key}");
+    let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
+    let fixture = Fixture::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
+    let dialled = || Dialled { peer_kind: PeerKind::DialIn, name: ONE };
+    let mut silent = Vec::new();
+    let refused = loop {
+        match channel(&fixture, APP_KEY, dialled()).await {
+            Ok(stream) => silent.push(stream),
+            Err(status) => break status,
         }
-        fixture.shared.admission.signing_keys.set_flags(&app_keys).unwrap();
-        assert_eq!(channel(&fixture, APP_KEY, dialled()).await.err(), Some(503), "as long as its channels wait");
-        silent.pop();
-    });
+    };
+    assert_eq!((silent.len(), refused), (1024, 503));
+    for key in [OTHER_KEY, KEY] {
+        assert_eq!(channel(&fixture, key, dialled()).await.err(), None, "{key}");
+    }
+    fixture.shared.admission.signing_keys.set_flags(&app_keys).unwrap();
+    assert_eq!(channel(&fixture, APP_KEY, dialled()).await.err(), Some(503), "as long as its channels wait");
+    silent.pop();
 }
 
-#[test]
-fn a_channel_for_the_name_of_another_node_is_not_opened() {
-    run(async {
-        let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };
-        let advertise = Some("http://node-1.internal:8080".parse().unwrap());
-        let fixture = Fixture::with(Settings { hosts, advertise, ..two_hubs() }, 1);
-        for (peer_kind, name, refusal) in [
-            (PeerKind::NodeClients, "node-1.internal:8080", None),
-            (PeerKind::NodeClients, "node-2.internal:8080", Some(421)),
-            (PeerKind::NodeClients, "node-1.internal:8090", Some(421)),
-            (PeerKind::DialIn, "one.example:80", None),
-            (PeerKind::DialIn, "two.example:80", Some(421)),
-        ] {
-            let opened = channel(&fixture, KEY, Dialled { peer_kind, name }).await;
-            assert_eq!(opened.err(), refusal, "{peer_kind:?} {name}");
-        }
-        let without = Fixture::with(two_hubs(), 1);
-        for peer_kind in [PeerKind::NodeClients, PeerKind::DialIn] {
-            let any = Dialled { peer_kind, name: "any.example:80" };
-            assert!(channel(&without, KEY, any).await.is_ok(), "a node that knows no name of its own takes all");
-        }
-    });
+#[tokio::test(crate = "paused")]
+async fn a_channel_for_the_name_of_another_node_is_not_opened() {
+    let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };
+    let advertise = Some("http://node-1.internal:8080".parse().unwrap());
+    let fixture = Fixture::with(Settings { hosts, advertise, ..two_hubs() }, 1);
+    for (peer_kind, name, refusal) in [
+        (PeerKind::NodeClients, "node-1.internal:8080", None),
+        (PeerKind::NodeClients, "node-2.internal:8080", Some(421)),
+        (PeerKind::NodeClients, "node-1.internal:8090", Some(421)),
+        (PeerKind::DialIn, "one.example:80", None),
+        (PeerKind::DialIn, "two.example:80", Some(421)),
+    ] {
+        let opened = channel(&fixture, KEY, Dialled { peer_kind, name }).await;
+        assert_eq!(opened.err(), refusal, "{peer_kind:?} {name}");
+    }
+    let without = Fixture::with(two_hubs(), 1);
+    for peer_kind in [PeerKind::NodeClients, PeerKind::DialIn] {
+        let any = Dialled { peer_kind, name: "any.example:80" };
+        assert!(channel(&without, KEY, any).await.is_ok(), "a node that knows no name of its own takes all");
+    }
 }
 
-#[test]
-fn keys_of_apps_are_reloaded_without_any_access_key_too() {
-    run(async {
-        let fixture = Fixture::with(two_hubs(), 1);
-        let mut app = fixture.app("app-1", hubs());
-        let _links = [app.link().await, app.link().await];
-        let statuses = async || {
-            [
-                enter(&fixture, "/chat", &user_token(KEY, None)).await,
-                enter(&fixture, "/chat", &user_token(APP_KEY, None)).await,
-            ]
-        };
-        assert_eq!(statuses().await, [200, 200]);
-        reload(&fixture.shared, &fixture.webhooks, &SecretSources::default()).unwrap();
-        assert_eq!(statuses().await, [200, 401], "the node's own key stays");
-    });
+#[tokio::test(crate = "paused")]
+async fn keys_of_apps_are_reloaded_without_any_access_key_too() {
+    let fixture = Fixture::with(two_hubs(), 1);
+    let mut app = fixture.app("app-1", hubs());
+    let _links = [app.link().await, app.link().await];
+    let statuses = async || {
+        [
+            enter(&fixture, "/chat", &user_token(KEY, None)).await,
+            enter(&fixture, "/chat", &user_token(APP_KEY, None)).await,
+        ]
+    };
+    assert_eq!(statuses().await, [200, 200]);
+    reload(&fixture.shared, &fixture.webhooks, &SecretSources::default()).unwrap();
+    assert_eq!(statuses().await, [200, 401], "the node's own key stays");
 }

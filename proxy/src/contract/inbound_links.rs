@@ -22,7 +22,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_connection, to_group, to_user};
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::fixture::{KEY, run};
+use super::fixture::{KEY, paused};
 use super::fleet_nodes::{FleetNode, linked, peers, until};
 use super::hub_message::header;
 use crate::clock::unix_seconds;
@@ -286,206 +286,188 @@ pub(super) async fn settle() {
     tokio::time::sleep(NEWS).await; // sleep: virtual time; no event signals the state of another node
 }
 
-#[test]
-fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(3).await;
-        let (mut homes, mut clients) = (Vec::new(), Vec::new());
-        for node in &nodes {
-            let mut home = DialInLink::open(node, "home_1", ONE).await;
-            clients.push(home.client(node, "ann").await);
-            homes.push(home);
+#[tokio::test(crate = "paused")]
+async fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
+    let (_network, nodes) = dial_in_nodes(3).await;
+    let (mut homes, mut clients) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let mut home = DialInLink::open(node, "home_1", ONE).await;
+        clients.push(home.client(node, "ann").await);
+        homes.push(home);
+    }
+    let first = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+    for (home, client) in homes.iter_mut().zip(&clients) {
+        home.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+        assert_eq!(home.ack().await.status, AckStatus::Ok);
+    }
+    let messages = || [broadcast("all"), to_group("red", "red"), to_user("ann", "ann")];
+    messages().into_iter().for_each(|message| first.send(message));
+    let second = DialInLink::open(&nodes[1], "sender_1", ONE).await;
+    for client in &mut clients {
+        for word in ["all", "red", "ann"] {
+            assert_eq!(client.text().await, word);
         }
-        let first = DialInLink::open(&nodes[0], "sender_1", ONE).await;
-        for (home, client) in homes.iter_mut().zip(&clients) {
-            home.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
-            assert_eq!(home.ack().await.status, AckStatus::Ok);
-        }
-        let messages = || [broadcast("all"), to_group("red", "red"), to_user("ann", "ann")];
-        messages().into_iter().for_each(|message| first.send(message));
-        let second = DialInLink::open(&nodes[1], "sender_1", ONE).await;
-        for client in &mut clients {
-            for word in ["all", "red", "ann"] {
-                assert_eq!(client.text().await, word);
-            }
-        }
-        settle().await;
-        // Two nodes now have links of the app server; it still sends over one link.
-        messages().into_iter().for_each(|message| second.send(message));
-        for (client, home) in clients.iter_mut().zip(&homes) {
-            for word in ["all", "red", "ann"] {
-                assert_eq!(client.text().await, word);
-            }
-            settle().await;
-            home.fence(client).await;
-        }
-    });
-}
-
-#[test]
-fn a_filtered_send_reaches_matching_clients_at_all_nodes_and_none_if_it_is_malformed() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(2).await;
-        let (mut homes, mut clients) = (Vec::new(), Vec::new());
-        for node in &nodes {
-            let mut home = DialInLink::open(node, "home_1", ONE).await;
-            for user in ["ann", "bob"] {
-                clients.push((homes.len(), user, home.client(node, user).await));
-            }
-            homes.push(home);
-        }
-        for (home, user, client) in clients.iter().filter(|(_, user, _)| *user == "bob") {
-            homes[*home].send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
-            assert_eq!(homes[*home].ack().await.status, AckStatus::Ok, "{user}");
+    }
+    settle().await;
+    // Two nodes now have links of the app server; it still sends over one link.
+    messages().into_iter().for_each(|message| second.send(message));
+    for (client, home) in clients.iter_mut().zip(&homes) {
+        for word in ["all", "red", "ann"] {
+            assert_eq!(client.text().await, word);
         }
         settle().await;
-        let sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
-        let filtered = |filter: &str, message: ServiceMessage| {
-            sender.send(ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() }));
-        };
-        let all_ids: Vec<_> = clients.iter().map(|(_, _, client)| client.id.as_str().into()).collect();
-        filtered("userId eq", broadcast("malformed"));
-        filtered("", broadcast("empty"));
-        filtered("userId eq 'ann'", ServiceMessage::CloseConnectionsWithAck(CloseWithAck::default()));
-        filtered("userId ne 'bob' and not ('red' in groups)", broadcast("all"));
-        filtered("userId in ('ann')", to_group("red", "group"));
-        filtered(
-            "startswith(userId, 'a')",
-            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: all_ids, payloads: json("ids") }),
-        );
-        filtered("'red' in groups", to_user("bob", "user"));
-        sender.send(broadcast("end"));
-        for (home, user, client) in &mut clients {
-            let words: &[&str] = if *user == "ann" { &["all", "ids", "end"] } else { &["user", "end"] };
-            for word in words {
-                assert_eq!(client.text().await, *word, "{user}");
-            }
-            settle().await;
-            homes[*home].fence(client).await;
-        }
-    });
+        home.fence(client).await;
+    }
 }
 
-#[test]
-fn a_client_whose_token_allows_details_reads_the_limit_of_messages() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let text = format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{}\"]}}\u{1e}", "x".repeat(1024 * 1024));
-        for (details, expected) in [("True", true), ("False", false)] {
-            let claims = [
-                ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned()),
-                ("asrs.s.derror".to_owned(), details.to_owned()),
-            ];
-            let key = AccessKey::new(KEY).unwrap();
-            let token = access_token::sign(&key, "ann", &claims, unix_seconds() + 3600);
-            let mut client = home.client_by(&nodes[0], &token).await;
-            client.send(&text).await;
-            let close = client.text().await;
-            let names_limit = close.contains("1048576B") && close.contains("--dial-in-message-max-bytes");
-            assert!(close.starts_with("{\"type\":7") && names_limit == expected, "{close}");
-            assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
-        }
-    });
-}
-
-#[test]
-fn an_app_server_that_asks_for_a_key_by_entra_id_reads_what_to_use() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let key_id: Option<ByteString> = Some("k1".into());
-        home.send(ServiceMessage::AccessKeyRequest(AccessKeyRequest { token: None, key_id: key_id.clone() }));
-        let ServiceMessage::AccessKeyResponse(answer) = home.next().await else { panic!("no answer") };
-        assert_eq!((answer.key_id, answer.access_key), (key_id, None));
-        assert!(answer.error.is_some_and(|error| error.contains("AccessKey=")));
-    });
-}
-
-#[test]
-fn clients_of_one_turn_share_a_link_of_an_app_server_that_dials_in() {
-    run(async {
-        let settings = Settings { accepts_dial_in: true, pool_turn: 2, ..peers(&[1]) };
-        let node = FleetNode::start(&MemoryNetwork::default(), 1, settings).await;
-        let (mut one, mut other) =
-            (DialInLink::open(&node, "home_1", ONE).await, DialInLink::open(&node, "home_1", ONE).await);
-        let mut clients = Vec::new();
+#[tokio::test(crate = "paused")]
+async fn a_filtered_send_reaches_matching_clients_at_all_nodes_and_none_if_it_is_malformed() {
+    let (_network, nodes) = dial_in_nodes(2).await;
+    let (mut homes, mut clients) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let mut home = DialInLink::open(node, "home_1", ONE).await;
         for user in ["ann", "bob"] {
-            clients.push(one.client(&node, user).await);
+            clients.push((homes.len(), user, home.client(node, user).await));
         }
-        clients.push(other.client(&node, "eve").await);
-    });
-}
-
-#[test]
-fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
-    run(async {
-        let settings = Settings { accepts_dial_in: true, ..peers(&[1]) };
-        let node = FleetNode::start(&MemoryNetwork::default(), 1, settings).await;
-        let mut link = DialInLink::open(&node, "home_1", ONE).await;
-        let (mut ann, mut bob, mut eve) =
-            (link.client(&node, "ann").await, link.client(&node, "bob").await, link.client(&node, "eve").await);
-        let large = || Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
-        let connection_ids = vec![ann.id.as_str().into(), bob.id.as_str().into()];
-        link.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads: large() }));
-        let limit = format!("over the limit of {LINK_FRAME_MAX_BYTES}");
-        for client in [&mut ann, &mut bob] {
-            assert!(client.text().await.contains(&limit));
-            let ServiceMessage::CloseConnection(close) = link.next().await else {
-                panic!("the app server is not told")
-            };
-            assert!(close.error.is_some_and(|error| error.contains(&limit)));
+        homes.push(home);
+    }
+    for (home, user, client) in clients.iter().filter(|(_, user, _)| *user == "bob") {
+        homes[*home].send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+        assert_eq!(homes[*home].ack().await.status, AckStatus::Ok, "{user}");
+    }
+    settle().await;
+    let sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+    let filtered = |filter: &str, message: ServiceMessage| {
+        sender.send(ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() }));
+    };
+    let all_ids: Vec<_> = clients.iter().map(|(_, _, client)| client.id.as_str().into()).collect();
+    filtered("userId eq", broadcast("malformed"));
+    filtered("", broadcast("empty"));
+    filtered("userId eq 'ann'", ServiceMessage::CloseConnectionsWithAck(CloseWithAck::default()));
+    filtered("userId ne 'bob' and not ('red' in groups)", broadcast("all"));
+    filtered("userId in ('ann')", to_group("red", "group"));
+    filtered(
+        "startswith(userId, 'a')",
+        ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: all_ids, payloads: json("ids") }),
+    );
+    filtered("'red' in groups", to_user("bob", "user"));
+    sender.send(broadcast("end"));
+    for (home, user, client) in &mut clients {
+        let words: &[&str] = if *user == "ann" { &["all", "ids", "end"] } else { &["user", "end"] };
+        for word in words {
+            assert_eq!(client.text().await, *word, "{user}");
         }
-        // An oversized broadcast closes no client, and app servers don't send acknowledgements.
-        link.send(ServiceMessage::BroadcastData(BroadcastData { payloads: large(), ..BroadcastData::default() }));
-        link.send(ServiceMessage::Ack(Ack::default()));
-        link.fence(&mut eve).await;
-        assert_eq!(node.fixture.shared.counters_of(0).dial_in.malformed.get(), 3);
-    });
-}
-
-#[test]
-fn a_frame_that_cannot_be_used_ends_no_client_of_another_app_server() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let mut ann = home.client(&nodes[0], "ann").await;
-        let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
-        let mut bob = other.client(&nodes[0], "bob").await;
-        let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
-        let connection_ids = vec![bob.id.as_str().into(), ann.id.as_str().into()];
-        home.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
-        assert!(ann.text().await.contains("over the limit"));
-        other.fence(&mut bob).await;
-        assert_eq!(nodes[0].fixture.shared.counters_of(0).dial_in.malformed.get(), 1);
-    });
-}
-
-#[test]
-fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(3).await;
-        let (mut homes, mut clients) = (Vec::new(), Vec::new());
-        for node in &nodes {
-            let mut home = DialInLink::open(node, "home_1", ONE).await;
-            clients.push(home.client(node, "ann").await);
-            homes.push(home);
-        }
-        // The third node has no link of the sender, under either endpoint.
-        let senders =
-            [DialInLink::open(&nodes[0], "sender_1", TWO).await, DialInLink::open(&nodes[1], "sender_1", ONE).await];
         settle().await;
-        let known = nodes[2].fixture.shared.other_nodes().app_servers(HUB);
-        assert_eq!(known, ["home_1"], "who only sends gets no clients");
-        for word in ["first", "second"] {
-            said_once(senders.iter(), word, &homes, &mut clients).await;
-        }
-        // The first node now has links under both endpoints, and the second node is notified.
-        let both = DialInLink::open(&nodes[0], "sender_1", ONE).await;
-        settle().await;
-        said_once(senders.iter(), "third", &homes, &mut clients).await;
-        said_once([&both, &senders[0]].into_iter(), "fourth", &homes, &mut clients).await;
-    });
+        homes[*home].fence(client).await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_whose_token_allows_details_reads_the_limit_of_messages() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let text = format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{}\"]}}\u{1e}", "x".repeat(1024 * 1024));
+    for (details, expected) in [("True", true), ("False", false)] {
+        let claims = [
+            ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned()),
+            ("asrs.s.derror".to_owned(), details.to_owned()),
+        ];
+        let key = AccessKey::new(KEY).unwrap();
+        let token = access_token::sign(&key, "ann", &claims, unix_seconds() + 3600);
+        let mut client = home.client_by(&nodes[0], &token).await;
+        client.send(&text).await;
+        let close = client.text().await;
+        let names_limit = close.contains("1048576B") && close.contains("--dial-in-message-max-bytes");
+        assert!(close.starts_with("{\"type\":7") && names_limit == expected, "{close}");
+        assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_asks_for_a_key_by_entra_id_reads_what_to_use() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let key_id: Option<ByteString> = Some("k1".into());
+    home.send(ServiceMessage::AccessKeyRequest(AccessKeyRequest { token: None, key_id: key_id.clone() }));
+    let ServiceMessage::AccessKeyResponse(answer) = home.next().await else { panic!("no answer") };
+    assert_eq!((answer.key_id, answer.access_key), (key_id, None));
+    assert!(answer.error.is_some_and(|error| error.contains("AccessKey=")));
+}
+
+#[tokio::test(crate = "paused")]
+async fn clients_of_one_turn_share_a_link_of_an_app_server_that_dials_in() {
+    let settings = Settings { accepts_dial_in: true, pool_turn: 2, ..peers(&[1]) };
+    let node = FleetNode::start(&MemoryNetwork::default(), 1, settings).await;
+    let (mut one, mut other) =
+        (DialInLink::open(&node, "home_1", ONE).await, DialInLink::open(&node, "home_1", ONE).await);
+    let mut clients = Vec::new();
+    for user in ["ann", "bob"] {
+        clients.push(one.client(&node, user).await);
+    }
+    clients.push(other.client(&node, "eve").await);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
+    let settings = Settings { accepts_dial_in: true, ..peers(&[1]) };
+    let node = FleetNode::start(&MemoryNetwork::default(), 1, settings).await;
+    let mut link = DialInLink::open(&node, "home_1", ONE).await;
+    let (mut ann, mut bob, mut eve) =
+        (link.client(&node, "ann").await, link.client(&node, "bob").await, link.client(&node, "eve").await);
+    let large = || Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
+    let connection_ids = vec![ann.id.as_str().into(), bob.id.as_str().into()];
+    link.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads: large() }));
+    let limit = format!("over the limit of {LINK_FRAME_MAX_BYTES}");
+    for client in [&mut ann, &mut bob] {
+        assert!(client.text().await.contains(&limit));
+        let ServiceMessage::CloseConnection(close) = link.next().await else { panic!("the app server is not told") };
+        assert!(close.error.is_some_and(|error| error.contains(&limit)));
+    }
+    // An oversized broadcast closes no client, and app servers don't send acknowledgements.
+    link.send(ServiceMessage::BroadcastData(BroadcastData { payloads: large(), ..BroadcastData::default() }));
+    link.send(ServiceMessage::Ack(Ack::default()));
+    link.fence(&mut eve).await;
+    assert_eq!(node.fixture.shared.counters_of(0).dial_in.malformed.get(), 3);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_frame_that_cannot_be_used_ends_no_client_of_another_app_server() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let mut ann = home.client(&nodes[0], "ann").await;
+    let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
+    let mut bob = other.client(&nodes[0], "bob").await;
+    let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
+    let connection_ids = vec![bob.id.as_str().into(), ann.id.as_str().into()];
+    home.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
+    assert!(ann.text().await.contains("over the limit"));
+    other.fence(&mut bob).await;
+    assert_eq!(nodes[0].fixture.shared.counters_of(0).dial_in.malformed.get(), 1);
+}
+
+#[tokio::test(crate = "paused")]
+async fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
+    let (_network, nodes) = dial_in_nodes(3).await;
+    let (mut homes, mut clients) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let mut home = DialInLink::open(node, "home_1", ONE).await;
+        clients.push(home.client(node, "ann").await);
+        homes.push(home);
+    }
+    // The third node has no link of the sender, under either endpoint.
+    let senders =
+        [DialInLink::open(&nodes[0], "sender_1", TWO).await, DialInLink::open(&nodes[1], "sender_1", ONE).await];
+    settle().await;
+    let known = nodes[2].fixture.shared.other_nodes().app_servers(HUB);
+    assert_eq!(known, ["home_1"], "who only sends gets no clients");
+    for word in ["first", "second"] {
+        said_once(senders.iter(), word, &homes, &mut clients).await;
+    }
+    // The first node now has links under both endpoints, and the second node is notified.
+    let both = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+    settle().await;
+    said_once(senders.iter(), "third", &homes, &mut clients).await;
+    said_once([&both, &senders[0]].into_iter(), "fourth", &homes, &mut clients).await;
 }
 
 /// Sends a text from an app server over these links. Each client must receive it once.
@@ -503,44 +485,42 @@ async fn said_once<'a>(
     }
 }
 
-#[test]
-fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(3).await;
-        let (mut homes, mut clients) = (Vec::new(), Vec::new());
-        for node in &nodes {
-            let mut home = DialInLink::open(node, "home_1", ONE).await;
-            clients.push(home.client(node, "ann").await);
-            homes.push(home);
+#[tokio::test(crate = "paused")]
+async fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() {
+    let (_network, nodes) = dial_in_nodes(3).await;
+    let (mut homes, mut clients) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let mut home = DialInLink::open(node, "home_1", ONE).await;
+        clients.push(home.client(node, "ann").await);
+        homes.push(home);
+    }
+    let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+    let other = DialInLink::open(&nodes[1], "sender_1", ONE).await;
+    settle().await;
+    for (number, client) in (0..).zip(&clients) {
+        sender.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "blue", number)));
+        let ack = sender.ack().await;
+        assert_eq!((ack.ack_id, ack.status), (number, AckStatus::Ok));
+        // Send immediately over any link of the app server.
+        other.send(to_group("blue", &number.to_string()));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        for heard in number..3 {
+            assert_eq!(client.text().await, heard.to_string());
         }
-        let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
-        let other = DialInLink::open(&nodes[1], "sender_1", ONE).await;
-        settle().await;
-        for (number, client) in (0..).zip(&clients) {
-            sender.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "blue", number)));
-            let ack = sender.ack().await;
-            assert_eq!((ack.ack_id, ack.status), (number, AckStatus::Ok));
-            // Send immediately over any link of the app server.
-            other.send(to_group("blue", &number.to_string()));
-        }
-        for (number, client) in clients.iter_mut().enumerate() {
-            for heard in number..3 {
-                assert_eq!(client.text().await, heard.to_string());
-            }
-        }
-        let check = |subject: &str, ack_id| Check { subject: subject.into(), ack_id };
-        sender.send(ServiceMessage::CheckGroupExistenceWithAck(check("blue", 10)));
-        sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check(&clients[2].id, 11)));
-        sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check("nobody at all, and long enough", 12)));
-        let mut acks = [sender.ack().await, sender.ack().await, sender.ack().await].map(|ack| (ack.ack_id, ack.status));
-        acks.sort_by_key(|(id, _)| *id);
-        assert_eq!(acks, [(10, AckStatus::Ok), (11, AckStatus::Ok), (12, AckStatus::NotFound)]);
-        assert_eq!(list(&mut sender, "blue", 2).await, [2, 1]);
-        assert_eq!(list(&mut sender, "nobody's", 2).await, [0]);
-        nodes[2].cut(true);
-        sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check("nobody at all, and long enough", 13)));
-        assert_eq!(sender.ack().await.status, AckStatus::Timeout, "one node may have it");
-    });
+    }
+    let check = |subject: &str, ack_id| Check { subject: subject.into(), ack_id };
+    sender.send(ServiceMessage::CheckGroupExistenceWithAck(check("blue", 10)));
+    sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check(&clients[2].id, 11)));
+    sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check("nobody at all, and long enough", 12)));
+    let mut acks = [sender.ack().await, sender.ack().await, sender.ack().await].map(|ack| (ack.ack_id, ack.status));
+    acks.sort_by_key(|(id, _)| *id);
+    assert_eq!(acks, [(10, AckStatus::Ok), (11, AckStatus::Ok), (12, AckStatus::NotFound)]);
+    assert_eq!(list(&mut sender, "blue", 2).await, [2, 1]);
+    assert_eq!(list(&mut sender, "nobody's", 2).await, [0]);
+    nodes[2].cut(true);
+    sender.send(ServiceMessage::CheckConnectionExistenceWithAck(check("nobody at all, and long enough", 13)));
+    assert_eq!(sender.ack().await.status, AckStatus::Timeout, "one node may have it");
 }
 
 /// Lists the members of a group in pages; returns the page sizes.
@@ -566,64 +546,60 @@ async fn list(sender: &mut DialInLink, group: &'static str, page_size: i64) -> V
     sizes
 }
 
-#[test]
-fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(3).await;
-        let mut home = DialInLink::open(&nodes[2], "home_1", ONE).await;
-        let mut client = home.client(&nodes[2], "ann").await;
-        let elsewhere = DialInLink::open(&nodes[1], "home_1", ONE).await;
-        let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
-        settle().await;
-        let question = |invocation: &str, connection: &str| {
-            ServiceMessage::ClientInvocation(ClientInvocation {
-                invocation_id: invocation.into(),
-                connection_id: connection.into(),
-                caller_server_id: "sender_1".into(),
-                payloads: json("question"),
-            })
-        };
-        for (number, link) in [("1", &home.to_node.clone()), ("2", &elsewhere.to_node)] {
-            sender.send(question(number, &client.id));
-            assert_eq!(client.text().await, "question");
-            let ServiceMessage::ClientInvocation(told) = home.next().await else {
-                panic!("its app server is not told")
-            };
-            assert_eq!(told.invocation_id, number);
-            // The client's own app server identifies itself as the caller.
-            let answer = ServiceMessage::ClientCompletion(ClientCompletion {
-                invocation_id: told.invocation_id,
-                connection_id: told.connection_id,
-                caller_server_id: "home_1".into(),
-                protocol: "json".into(),
-                payload: Bytes::from_static(b"42"),
-            });
-            link.send(Message::Binary(answer.to_frame())).unwrap();
-            let ServiceMessage::ClientCompletion(answer) = sender.next().await else { panic!("no answer") };
-            assert_eq!(
-                (&*answer.invocation_id, &*answer.caller_server_id, &*answer.payload),
-                (number, "sender_1", &b"42"[..])
-            );
-        }
-        let failed = |message| match message {
-            ServiceMessage::ErrorCompletion(error) => error.invocation_id.to_string(),
-            other => panic!("{other:?} instead of an error"),
-        };
-        sender.send(question("3", "nobody at all, and long enough"));
-        assert_eq!(failed(sender.next().await), "3");
-        sender.send(question("4", &client.id));
+#[tokio::test(crate = "paused")]
+async fn a_client_at_another_node_is_asked_for_a_result_and_its_answer_finds_back() {
+    let (_network, nodes) = dial_in_nodes(3).await;
+    let mut home = DialInLink::open(&nodes[2], "home_1", ONE).await;
+    let mut client = home.client(&nodes[2], "ann").await;
+    let elsewhere = DialInLink::open(&nodes[1], "home_1", ONE).await;
+    let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
+    settle().await;
+    let question = |invocation: &str, connection: &str| {
+        ServiceMessage::ClientInvocation(ClientInvocation {
+            invocation_id: invocation.into(),
+            connection_id: connection.into(),
+            caller_server_id: "sender_1".into(),
+            payloads: json("question"),
+        })
+    };
+    for (number, link) in [("1", &home.to_node.clone()), ("2", &elsewhere.to_node)] {
+        sender.send(question(number, &client.id));
         assert_eq!(client.text().await, "question");
-        assert!(matches!(home.next().await, ServiceMessage::ClientInvocation(told) if told.invocation_id == "4"));
-        client.close().await;
-        assert_eq!(failed(sender.next().await), "4");
-        assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
-        let mut client = home.client(&nodes[2], "ben").await;
-        settle().await;
-        sender.send(question("5", &client.id));
-        assert_eq!(client.text().await, "question");
-        nodes[2].fleet.members().leave().await;
-        assert_eq!(failed(sender.next().await), "5");
-    });
+        let ServiceMessage::ClientInvocation(told) = home.next().await else { panic!("its app server is not told") };
+        assert_eq!(told.invocation_id, number);
+        // The client's own app server identifies itself as the caller.
+        let answer = ServiceMessage::ClientCompletion(ClientCompletion {
+            invocation_id: told.invocation_id,
+            connection_id: told.connection_id,
+            caller_server_id: "home_1".into(),
+            protocol: "json".into(),
+            payload: Bytes::from_static(b"42"),
+        });
+        link.send(Message::Binary(answer.to_frame())).unwrap();
+        let ServiceMessage::ClientCompletion(answer) = sender.next().await else { panic!("no answer") };
+        assert_eq!(
+            (&*answer.invocation_id, &*answer.caller_server_id, &*answer.payload),
+            (number, "sender_1", &b"42"[..])
+        );
+    }
+    let failed = |message| match message {
+        ServiceMessage::ErrorCompletion(error) => error.invocation_id.to_string(),
+        other => panic!("{other:?} instead of an error"),
+    };
+    sender.send(question("3", "nobody at all, and long enough"));
+    assert_eq!(failed(sender.next().await), "3");
+    sender.send(question("4", &client.id));
+    assert_eq!(client.text().await, "question");
+    assert!(matches!(home.next().await, ServiceMessage::ClientInvocation(told) if told.invocation_id == "4"));
+    client.close().await;
+    assert_eq!(failed(sender.next().await), "4");
+    assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
+    let mut client = home.client(&nodes[2], "ben").await;
+    settle().await;
+    sender.send(question("5", &client.id));
+    assert_eq!(client.text().await, "question");
+    nodes[2].fleet.members().leave().await;
+    assert_eq!(failed(sender.next().await), "5");
 }
 
 /// Receives the next node for which a link is requested, over either link: a single node asks.
@@ -644,112 +620,103 @@ fn links_at(node: &FleetNode, instance: &str) -> usize {
     pools.iter().find(|pool| pool.app().instance == instance).map_or(0, |pool| pool.open())
 }
 
-#[test]
-fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(3).await;
-        let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let target = first.targets.recv().await.unwrap();
-        let other = first.targets.recv().await.unwrap();
-        let mut asked = [target, other];
-        asked.sort_unstable();
-        assert_eq!(asked, ["n2", "n3"]);
-        // The load balancer connects one link to the right node, and the other link to a wrong node.
-        let mut second = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n2")).await.unwrap();
-        let refused = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.err().unwrap();
-        assert!(refused.contains("another node"), "{refused}");
-        settle().await;
-        forget_targets(&mut first, &mut second);
-        for _ in 0..3 {
-            assert_eq!(next_target(&mut first, &mut second).await, "n3", "the other one has a link");
-        }
-        let mut carried = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.unwrap();
-        until(NEWS, "it has come to its node", || links_at(&nodes[2], "home_1") == 1).await;
-        assert_eq!(links_at(&nodes[1], "home_1"), 1, "a carried link is none of the node that carries it");
-        settle().await;
-        let mut client = carried.client(&nodes[2], "ann").await;
-        settle().await;
-        first.send(broadcast("hello"));
-        assert_eq!(client.text().await, "hello");
-        settle().await;
-        carried.fence(&mut client).await;
-        // A direct link is preferred.
-        forget_targets(&mut first, &mut second);
-        assert_eq!(next_target(&mut first, &mut second).await, "n3");
-        let mut direct = DialInLink::dial(&nodes[2], "home_1", ONE, Some("n3")).await.unwrap();
-        until(Duration::from_secs(2), "the carried one gets no more clients", || links_at(&nodes[2], "home_1") == 1)
-            .await;
-        // The client moves to the direct link without losing messages, as when a second link is closed.
-        carried.pass_client_on(&mut direct).await;
-        carried.ended().await;
-        direct.fence(&mut client).await;
-        forget_targets(&mut first, &mut second);
-        tokio::time::sleep(Duration::from_secs(200)).await; // sleep: longer than any request interval
-        assert_eq!([first.targets(), second.targets()].concat(), [""; 0]);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_node_without_links_gets_one_for_the_asking_or_carried_by_another() {
+    let (_network, nodes) = dial_in_nodes(3).await;
+    let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let target = first.targets.recv().await.unwrap();
+    let other = first.targets.recv().await.unwrap();
+    let mut asked = [target, other];
+    asked.sort_unstable();
+    assert_eq!(asked, ["n2", "n3"]);
+    // The load balancer connects one link to the right node, and the other link to a wrong node.
+    let mut second = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n2")).await.unwrap();
+    let refused = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.err().unwrap();
+    assert!(refused.contains("another node"), "{refused}");
+    settle().await;
+    forget_targets(&mut first, &mut second);
+    for _ in 0..3 {
+        assert_eq!(next_target(&mut first, &mut second).await, "n3", "the other one has a link");
+    }
+    let mut carried = DialInLink::dial(&nodes[1], "home_1", ONE, Some("n3")).await.unwrap();
+    until(NEWS, "it has come to its node", || links_at(&nodes[2], "home_1") == 1).await;
+    assert_eq!(links_at(&nodes[1], "home_1"), 1, "a carried link is none of the node that carries it");
+    settle().await;
+    let mut client = carried.client(&nodes[2], "ann").await;
+    settle().await;
+    first.send(broadcast("hello"));
+    assert_eq!(client.text().await, "hello");
+    settle().await;
+    carried.fence(&mut client).await;
+    // A direct link is preferred.
+    forget_targets(&mut first, &mut second);
+    assert_eq!(next_target(&mut first, &mut second).await, "n3");
+    let mut direct = DialInLink::dial(&nodes[2], "home_1", ONE, Some("n3")).await.unwrap();
+    until(Duration::from_secs(2), "the carried one gets no more clients", || links_at(&nodes[2], "home_1") == 1).await;
+    // The client moves to the direct link without losing messages, as when a second link is closed.
+    carried.pass_client_on(&mut direct).await;
+    carried.ended().await;
+    direct.fence(&mut client).await;
+    forget_targets(&mut first, &mut second);
+    tokio::time::sleep(Duration::from_secs(200)).await; // sleep: longer than any request interval
+    assert_eq!([first.targets(), second.targets()].concat(), [""; 0]);
 }
 
-#[test]
-fn proxies_with_endpoints_of_their_own_dont_ask_for_each_others_links() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(3).await;
-        let mut one = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let mut two = DialInLink::open(&nodes[1], "home_1", TWO).await;
-        // Another app server connects to both, then loses one link.
-        let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
-        let lost = DialInLink::open(&nodes[1], "home_2", TWO).await;
-        let third = DialInLink::open(&nodes[2], "home_1", TWO).await;
-        let third_too = DialInLink::open(&nodes[2], "home_2", TWO).await;
-        settle().await;
-        drop(lost);
-        tokio::time::sleep(Duration::from_secs(25)).await; // sleep: longer than it takes to request a link
-        assert_eq!([one.targets(), two.targets(), other.targets()].concat(), [""; 0]);
-        let mut asked = third_too;
-        assert!(asked.targets().iter().all(|name| name == "n2"));
-        drop(third);
-    });
+#[tokio::test(crate = "paused")]
+async fn proxies_with_endpoints_of_their_own_dont_ask_for_each_others_links() {
+    let (_network, nodes) = dial_in_nodes(3).await;
+    let mut one = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let mut two = DialInLink::open(&nodes[1], "home_1", TWO).await;
+    // Another app server connects to both, then loses one link.
+    let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
+    let lost = DialInLink::open(&nodes[1], "home_2", TWO).await;
+    let third = DialInLink::open(&nodes[2], "home_1", TWO).await;
+    let third_too = DialInLink::open(&nodes[2], "home_2", TWO).await;
+    settle().await;
+    drop(lost);
+    tokio::time::sleep(Duration::from_secs(25)).await; // sleep: longer than it takes to request a link
+    assert_eq!([one.targets(), two.targets(), other.targets()].concat(), [""; 0]);
+    let mut asked = third_too;
+    assert!(asked.targets().iter().all(|name| name == "n2"));
+    drop(third);
 }
 
-#[test]
-fn app_servers_of_all_nodes_are_told() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(2).await;
-        let _one = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let two = DialInLink::open(&nodes[1], "home_2", ONE).await;
-        settle().await;
-        let known = |node: &FleetNode| node.fixture.shared.other_nodes().app_servers(HUB);
-        assert_eq!((known(&nodes[0]), known(&nodes[1])), (vec!["home_2".to_owned()], vec!["home_1".to_owned()]));
-        drop(two);
-        settle().await;
-        assert!(known(&nodes[0]).is_empty());
-        let status = super::http::exchange(&nodes[0].fixture, "GET", "/server/?hub=bench", "").await.0;
-        assert_eq!(status, StatusCode::BAD_REQUEST);
-    });
+#[tokio::test(crate = "paused")]
+async fn app_servers_of_all_nodes_are_told() {
+    let (_network, nodes) = dial_in_nodes(2).await;
+    let _one = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let two = DialInLink::open(&nodes[1], "home_2", ONE).await;
+    settle().await;
+    let known = |node: &FleetNode| node.fixture.shared.other_nodes().app_servers(HUB);
+    assert_eq!((known(&nodes[0]), known(&nodes[1])), (vec!["home_2".to_owned()], vec!["home_1".to_owned()]));
+    drop(two);
+    settle().await;
+    assert!(known(&nodes[0]).is_empty());
+    let status = super::http::exchange(&nodes[0].fixture, "GET", "/server/?hub=bench", "").await.0;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-#[test]
-fn sends_that_overtake_the_answer_to_the_hub_handshake_arrive_once_behind_it() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut link = DialInLink::open(&nodes[0], "silent_1", ONE).await;
-        let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
-        let mut client = Client::upgrade(&nodes[0].fixture, &target).await.unwrap();
-        client.send(JSON_HANDSHAKE).await;
-        let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
-        client.id = open.connection_id.to_string();
-        let ServiceMessage::ConnectionData(handshake) = link.next().await else { panic!("no handshake") };
-        // `OnConnectedAsync` runs concurrently with the response.
-        link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
-        link.send(to_group("red", "red"));
-        link.send(to_user("ann", "ann"));
-        link.send(broadcast("all"));
-        link.send(to_connection(&client.id, "own"));
-        assert_eq!(link.ack().await.status, AckStatus::Ok);
-        let answer = ConnectionData { payload: Bytes::from_static(b"{}\x1e"), ..handshake };
-        link.send(ServiceMessage::ConnectionData(answer));
-        for text in ["{}", "red", "ann", "all", "own"] {
-            assert_eq!(client.text().await, text);
-        }
-        link.fence(&mut client).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn sends_that_overtake_the_answer_to_the_hub_handshake_arrive_once_behind_it() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut link = DialInLink::open(&nodes[0], "silent_1", ONE).await;
+    let target = format!("/client/{HUB}&access_token={}", token("client", "ann"));
+    let mut client = Client::upgrade(&nodes[0].fixture, &target).await.unwrap();
+    client.send(JSON_HANDSHAKE).await;
+    let ServiceMessage::OpenConnection(open) = link.next().await else { panic!("no opening") };
+    client.id = open.connection_id.to_string();
+    let ServiceMessage::ConnectionData(handshake) = link.next().await else { panic!("no handshake") };
+    // `OnConnectedAsync` runs concurrently with the response.
+    link.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
+    link.send(to_group("red", "red"));
+    link.send(to_user("ann", "ann"));
+    link.send(broadcast("all"));
+    link.send(to_connection(&client.id, "own"));
+    assert_eq!(link.ack().await.status, AckStatus::Ok);
+    let answer = ConnectionData { payload: Bytes::from_static(b"{}\x1e"), ..handshake };
+    link.send(ServiceMessage::ConnectionData(answer));
+    for text in ["{}", "red", "ann", "all", "own"] {
+        assert_eq!(client.text().await, text);
+    }
+    link.fence(&mut client).await;
 }

@@ -5,7 +5,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, membership, to_group};
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::fixture::{Fixture, run};
+use super::fixture::{Fixture, paused};
 use super::hub_message::flow;
 
 const RULES: &str = "[groups.audit]\nupstream = \"http://audit\"\n[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\n";
@@ -46,178 +46,160 @@ fn result(value: &str) -> String {
     format!("{{\"type\":3,\"invocationId\":\"1\",\"result\":{value}}}\u{1e}")
 }
 
-#[test]
-fn a_mirror_gets_what_a_client_sends_and_the_end_and_nothing_that_it_sends_arrives() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        scene.client.send(CALL).await;
-        assert!(scene.primary.data().await.0.contains("Sum"));
-        assert!(scene.mirror.data().await.0.contains("Sum"));
-        let id = scene.client.id.clone();
-        scene.mirror.write(&id, "{}\u{1e}").await;
-        scene.mirror.write(&id, result("7")).await;
-        scene.mirror.send(broadcast("from the mirror")).await;
-        scene.mirror.join(&id, "red").await;
-        scene.mirror.send(ServiceMessage::JoinGroup(membership(&id, "red", 0))).await;
-        scene.mirror.fence().await;
-        scene.primary.send(to_group("red", "to the group")).await;
-        scene.client.fence(&scene.primary).await;
-        assert_eq!(scene.counted(), (1, 0, 0));
-        scene.client.close().await;
-        assert_eq!(scene.primary.close().await.connection_id, id);
-        assert_eq!(scene.mirror.close().await.connection_id, id);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_mirror_gets_what_a_client_sends_and_the_end_and_nothing_that_it_sends_arrives() {
+    let mut scene = Scene::with(RULES).await;
+    scene.client.send(CALL).await;
+    assert!(scene.primary.data().await.0.contains("Sum"));
+    assert!(scene.mirror.data().await.0.contains("Sum"));
+    let id = scene.client.id.clone();
+    scene.mirror.write(&id, "{}\u{1e}").await;
+    scene.mirror.write(&id, result("7")).await;
+    scene.mirror.send(broadcast("from the mirror")).await;
+    scene.mirror.join(&id, "red").await;
+    scene.mirror.send(ServiceMessage::JoinGroup(membership(&id, "red", 0))).await;
+    scene.mirror.fence().await;
+    scene.primary.send(to_group("red", "to the group")).await;
+    scene.client.fence(&scene.primary).await;
+    assert_eq!(scene.counted(), (1, 0, 0));
+    scene.client.close().await;
+    assert_eq!(scene.primary.close().await.connection_id, id);
+    assert_eq!(scene.mirror.close().await.connection_id, id);
 }
 
-#[test]
-fn a_mirror_that_invokes_a_client_gets_an_error_and_the_client_gets_nothing() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        let request = ClientInvocation {
-            invocation_id: "9".into(),
-            connection_id: scene.client.id.as_str().into(),
-            ..ClientInvocation::default()
-        };
-        scene.mirror.send(ServiceMessage::ClientInvocation(request)).await;
-        match scene.mirror.next().await {
-            ServiceMessage::ErrorCompletion(error) => assert!(error.error.contains("copies"), "{}", error.error),
-            other => panic!("{other:?}"),
-        }
-        scene.client.fence(&scene.primary).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_mirror_that_invokes_a_client_gets_an_error_and_the_client_gets_nothing() {
+    let mut scene = Scene::with(RULES).await;
+    let request = ClientInvocation {
+        invocation_id: "9".into(),
+        connection_id: scene.client.id.as_str().into(),
+        ..ClientInvocation::default()
+    };
+    scene.mirror.send(ServiceMessage::ClientInvocation(request)).await;
+    match scene.mirror.next().await {
+        ServiceMessage::ErrorCompletion(error) => assert!(error.error.contains("copies"), "{}", error.error),
+        other => panic!("{other:?}"),
+    }
+    scene.client.fence(&scene.primary).await;
 }
 
-#[test]
-fn a_mirror_that_closes_a_connection_ends_its_copy_alone() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        let close = CloseConnection { connection_id: scene.client.id.as_str().into(), ..CloseConnection::default() };
-        scene.mirror.send(ServiceMessage::CloseConnection(close)).await;
-        scene.mirror.fence().await;
-        scene.client.send(CALL).await;
+#[tokio::test(crate = "paused")]
+async fn a_mirror_that_closes_a_connection_ends_its_copy_alone() {
+    let mut scene = Scene::with(RULES).await;
+    let close = CloseConnection { connection_id: scene.client.id.as_str().into(), ..CloseConnection::default() };
+    scene.mirror.send(ServiceMessage::CloseConnection(close)).await;
+    scene.mirror.fence().await;
+    scene.client.send(CALL).await;
+    scene.primary.data().await;
+    scene.client.fence(&scene.primary).await;
+    scene.mirror.fence().await;
+    assert_eq!(scene.counted(), (0, 1, 0));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_mirror_that_sends_a_frame_which_it_must_not_send_closes_no_client() {
+    let mut scene = Scene::with(RULES).await;
+    let open = OpenConnection { connection_id: scene.client.id.as_str().into(), ..OpenConnection::default() };
+    scene.mirror.send(ServiceMessage::OpenConnection(open)).await;
+    scene.mirror.fence().await;
+    scene.client.fence(&scene.primary).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
+    let mut scene = Scene::with(RULES).await;
+    let id = scene.client.id.clone();
+    scene.mirror.send(flow(&id, FlowOperation::Pause)).await;
+    scene.mirror.fence().await;
+    scene.client.send(CALL).await;
+    scene.primary.data().await;
+    scene.mirror.send(flow(&id, FlowOperation::Resume)).await;
+    scene.mirror.fence().await;
+    scene.client.send(&CALL.replace("Sum", "Second")).await;
+    assert!(scene.mirror.data().await.0.contains("Second"));
+    scene.primary.data().await;
+    scene.mirror_app.retire();
+    scene.mirror.ended().await;
+    scene.client.send(&CALL.replace("Sum", "Third")).await;
+    assert!(scene.primary.data().await.0.contains("Third"));
+    assert_eq!(scene.counted(), (1, 2, 0));
+    let mut next = scene.fixture.app_in("audit", "next");
+    let mut next = next.link().await;
+    // sleep: paused time; the node searches for an app server once per tick
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    scene.client.send(&CALL.replace("Sum", "Fourth")).await;
+    let open = next.opening().await;
+    let (_, from) = open.headers.iter().find(|(name, _)| name == MIGRATE_FROM_HEADER).unwrap();
+    assert_eq!((&*open.connection_id, &*from[0]), (&*scene.client.id, "app"));
+    next.data().await;
+    assert!(next.data().await.0.contains("Fourth"));
+    assert_eq!(scene.counted(), (2, 2, 0));
+    assert!(scene.primary.data().await.0.contains("Fourth"));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_frozen_mirror_delays_no_client() {
+    let mut scene = Scene::with(RULES).await;
+    scene.mirror.set_reading(false);
+    let long = CALL.replace("[]", &format!("[\"{}\"]", "x".repeat(30_000)));
+    for _ in 0..400 {
+        scene.client.send(&long).await;
         scene.primary.data().await;
-        scene.client.fence(&scene.primary).await;
-        scene.mirror.fence().await;
-        assert_eq!(scene.counted(), (0, 1, 0));
-    });
+    }
+    scene.client.fence(&scene.primary).await;
+    let (sent, dropped, _) = scene.counted();
+    assert!(sent + dropped == 400 && dropped > 100, "{sent} sent, {dropped} dropped");
 }
 
-#[test]
-fn a_mirror_that_sends_a_frame_which_it_must_not_send_closes_no_client() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        let open = OpenConnection { connection_id: scene.client.id.as_str().into(), ..OpenConnection::default() };
-        scene.mirror.send(ServiceMessage::OpenConnection(open)).await;
-        scene.mirror.fence().await;
-        scene.client.fence(&scene.primary).await;
-    });
-}
-
-#[test]
-fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        let id = scene.client.id.clone();
-        scene.mirror.send(flow(&id, FlowOperation::Pause)).await;
-        scene.mirror.fence().await;
-        scene.client.send(CALL).await;
-        scene.primary.data().await;
-        scene.mirror.send(flow(&id, FlowOperation::Resume)).await;
-        scene.mirror.fence().await;
-        scene.client.send(&CALL.replace("Sum", "Second")).await;
-        assert!(scene.mirror.data().await.0.contains("Second"));
-        scene.primary.data().await;
-        scene.mirror_app.retire();
-        scene.mirror.ended().await;
-        scene.client.send(&CALL.replace("Sum", "Third")).await;
-        assert!(scene.primary.data().await.0.contains("Third"));
-        assert_eq!(scene.counted(), (1, 2, 0));
-        let mut next = scene.fixture.app_in("audit", "next");
-        let mut next = next.link().await;
-        // sleep: paused time; the node searches for an app server once per tick
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        scene.client.send(&CALL.replace("Sum", "Fourth")).await;
-        let open = next.opening().await;
-        let (_, from) = open.headers.iter().find(|(name, _)| name == MIGRATE_FROM_HEADER).unwrap();
-        assert_eq!((&*open.connection_id, &*from[0]), (&*scene.client.id, "app"));
-        next.data().await;
-        assert!(next.data().await.0.contains("Fourth"));
-        assert_eq!(scene.counted(), (2, 2, 0));
-        assert!(scene.primary.data().await.0.contains("Fourth"));
-    });
-}
-
-#[test]
-fn a_frozen_mirror_delays_no_client() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        scene.mirror.set_reading(false);
-        let long = CALL.replace("[]", &format!("[\"{}\"]", "x".repeat(30_000)));
-        for _ in 0..400 {
-            scene.client.send(&long).await;
-            scene.primary.data().await;
-        }
-        scene.client.fence(&scene.primary).await;
-        let (sent, dropped, _) = scene.counted();
-        assert!(sent + dropped == 400 && dropped > 100, "{sent} sent, {dropped} dropped");
-    });
-}
-
-#[test]
-fn differing_answers_are_counted_and_reported_without_their_content() {
-    run(async {
-        let mut scene = Scene::with(&format!("{RULES}diff = true\n")).await;
-        let id = scene.client.id.clone();
-        for (primary, mirror, differences) in [("[1,2]", "[1, 2]", 0), ("\"secret\"", "\"other\"", 1)] {
-            scene.client.send(CALL).await;
-            scene.primary.data().await;
-            scene.mirror.data().await;
-            scene.mirror.write(&id, result(mirror)).await;
-            scene.mirror.fence().await;
-            scene.primary.write(&id, result(primary)).await;
-            assert_eq!(scene.client.next().await, Received::Text(result(primary).trim_end_matches('\u{1e}').into()));
-            scene.primary.fence().await;
-            assert_eq!(scene.counted().2, differences);
-        }
-        let seen = scene.fixture.shared.reports.differences.newest();
-        assert_eq!(seen.len(), 1);
-        assert_eq!((&*seen[0].target, &*seen[0].hub, &*seen[0].mirror), ("Sum", "chat", "1"));
-        assert!(!format!("{seen:?}").contains("secret"));
-    });
-}
-
-#[test]
-fn a_mirror_gets_what_app_servers_call_at_the_client_if_it_is_told_to() {
-    run(async {
-        let mut scene = Scene::with(&format!("{RULES}down = true\n")).await;
-        let id = scene.client.id.clone();
-        scene.mirror.write(&id, "{}\u{1e}").await;
-        let call = "{\"type\":1,\"target\":\"newMessage\",\"arguments\":[]}";
-        scene.primary.send(broadcast(call)).await;
-        assert_eq!(scene.client.text().await, call);
-        assert!(scene.mirror.data().await.0.contains("newMessage"));
-        scene.primary.write(&id, format!("{}\u{1e}", call.replace("new", "own"))).await;
-        assert!(scene.mirror.data().await.0.contains("ownMessage"));
-        scene.primary.write(&id, result("1")).await;
-        scene.primary.fence().await;
-        scene.mirror.fence().await;
-        assert_eq!(scene.counted(), (2, 0, 0), "an answer is no call");
-    });
-}
-
-#[test]
-fn a_mirror_begins_and_ends_with_the_rules() {
-    run(async {
-        let mut scene = Scene::with(RULES).await;
-        scene.fixture.apply("[groups.audit]\nupstream = \"http://audit\"\n");
-        assert_eq!(scene.mirror.close().await.connection_id, scene.client.id);
+#[tokio::test(crate = "paused")]
+async fn differing_answers_are_counted_and_reported_without_their_content() {
+    let mut scene = Scene::with(&format!("{RULES}diff = true\n")).await;
+    let id = scene.client.id.clone();
+    for (primary, mirror, differences) in [("[1,2]", "[1, 2]", 0), ("\"secret\"", "\"other\"", 1)] {
         scene.client.send(CALL).await;
         scene.primary.data().await;
-        scene.fixture.apply(RULES);
-        let open = scene.mirror.opening().await;
-        assert_eq!(open.connection_id, scene.client.id);
         scene.mirror.data().await;
-        scene.client.send(CALL).await;
-        assert!(scene.mirror.data().await.0.contains("Sum"));
-    });
+        scene.mirror.write(&id, result(mirror)).await;
+        scene.mirror.fence().await;
+        scene.primary.write(&id, result(primary)).await;
+        assert_eq!(scene.client.next().await, Received::Text(result(primary).trim_end_matches('\u{1e}').into()));
+        scene.primary.fence().await;
+        assert_eq!(scene.counted().2, differences);
+    }
+    let seen = scene.fixture.shared.reports.differences.newest();
+    assert_eq!(seen.len(), 1);
+    assert_eq!((&*seen[0].target, &*seen[0].hub, &*seen[0].mirror), ("Sum", "chat", "1"));
+    assert!(!format!("{seen:?}").contains("secret"));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_mirror_gets_what_app_servers_call_at_the_client_if_it_is_told_to() {
+    let mut scene = Scene::with(&format!("{RULES}down = true\n")).await;
+    let id = scene.client.id.clone();
+    scene.mirror.write(&id, "{}\u{1e}").await;
+    let call = "{\"type\":1,\"target\":\"newMessage\",\"arguments\":[]}";
+    scene.primary.send(broadcast(call)).await;
+    assert_eq!(scene.client.text().await, call);
+    assert!(scene.mirror.data().await.0.contains("newMessage"));
+    scene.primary.write(&id, format!("{}\u{1e}", call.replace("new", "own"))).await;
+    assert!(scene.mirror.data().await.0.contains("ownMessage"));
+    scene.primary.write(&id, result("1")).await;
+    scene.primary.fence().await;
+    scene.mirror.fence().await;
+    assert_eq!(scene.counted(), (2, 0, 0), "an answer is no call");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_mirror_begins_and_ends_with_the_rules() {
+    let mut scene = Scene::with(RULES).await;
+    scene.fixture.apply("[groups.audit]\nupstream = \"http://audit\"\n");
+    assert_eq!(scene.mirror.close().await.connection_id, scene.client.id);
+    scene.client.send(CALL).await;
+    scene.primary.data().await;
+    scene.fixture.apply(RULES);
+    let open = scene.mirror.opening().await;
+    assert_eq!(open.connection_id, scene.client.id);
+    scene.mirror.data().await;
+    scene.client.send(CALL).await;
+    assert!(scene.mirror.data().await.0.contains("Sum"));
 }

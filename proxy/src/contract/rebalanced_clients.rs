@@ -10,7 +10,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink};
 use super::client::Client;
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use super::hub_message::{call, cast, flow, header, result};
 use crate::node::app_rebalancer;
 
@@ -58,179 +58,165 @@ fn rebalanced(fixture: &Fixture) -> u64 {
     fixture.shared.counters().iter().map(|counters| counters.app_rebalanced.get()).sum()
 }
 
-#[test]
-fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
-    run(async {
-        let fixture = fixture(100, 2);
-        let mut one = app(&fixture, "app-1");
-        let mut first = one.link().await;
-        let mut all = clients(&fixture, &mut first, 6).await;
-        let mut second = app(&fixture, "app-2").link().await;
-        let came_at = Instant::now();
-        let mut moved = BTreeSet::new();
-        for _ in 0..3 {
-            let id = asked(&mut first).await;
-            hand_over(&first, &id).await;
-            let open = second.opening().await;
-            assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
-            assert_eq!(header(&open.headers, ITEMS_HEADER), Some(&*format!("items of {id}")));
-            second.data().await;
-            moved.insert(id);
-        }
-        assert_eq!(moved.len(), 3);
-        let took = came_at.elapsed();
-        assert!(took > Duration::from_secs(5) && took < BEGUN_WITHIN, "{took:?}: it is to settle first");
-        for client in &mut all {
-            let at = if moved.contains(&client.id) { &mut second } else { &mut first };
-            client.send(&call("7", "M")).await;
-            assert!(at.data().await.0.contains("\"M\""));
-            at.write(&client.id, result("7", "1")).await;
-            assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}");
-        }
-        // sleep: virtual time, to prove that nothing arrives
-        sleep(Duration::from_secs(300)).await;
-        first.fence().await;
-        second.fence().await;
-        assert_eq!(rebalanced(&fixture), 3);
-    });
-}
-
-#[test]
-fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
-    run(async {
-        let fixture = fixture(2, 1);
-        let mut one = app(&fixture, "app-1");
-        let mut first = one.link().await;
-        let _all = clients(&fixture, &mut first, 12).await;
-        let mut second = app(&fixture, "app-2").link().await;
-        let asked_for = [asked(&mut first).await, asked(&mut first).await];
-        // sleep: time is virtual, and no further client is requested while these are pending
-        sleep(Duration::from_secs(30)).await;
-        first.fence().await;
-        for id in &asked_for {
-            hand_over(&first, id).await;
-            second.opening().await;
-            second.data().await;
-        }
-        let begun = Instant::now();
-        for _ in 0..4 {
-            let id = asked(&mut first).await;
-            hand_over(&first, &id).await;
-            second.opening().await;
-            second.data().await;
-        }
-        let took = begun.elapsed();
-        assert!(took > Duration::from_millis(1000) && took < Duration::from_secs(4), "{took:?}");
-        // sleep: as above
-        sleep(Duration::from_secs(300)).await;
-        first.fence().await;
-        assert_eq!(rebalanced(&fixture), 6);
-    });
-}
-
-#[test]
-fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
-    run(async {
-        let fixture = fixture(100, 1);
-        let mut one = app(&fixture, "app-1");
-        let mut first = one.link().await;
-        let mut all = clients(&fixture, &mut first, 2).await;
-        for client in &mut all {
-            client.send(&call("1", "Slow")).await;
-            first.data().await;
-        }
-        let mut second = app(&fixture, "app-2").link().await;
-        // sleep: as above
-        sleep(Duration::from_secs(30)).await;
-        first.fence().await;
-        first.write(&all[1].id, result("1", "1")).await;
-        assert_eq!(asked(&mut first).await, all[1].id);
-        hand_over(&first, &all[1].id).await;
-        assert_eq!(*second.opening().await.connection_id, *all[1].id);
-    });
-}
-
-#[test]
-fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
-    run(async {
-        let fixture = fixture(100, 1);
-        let mut one = app(&fixture, "app-1");
-        let mut first = one.link().await;
-        let mut all = clients(&fixture, &mut first, 2).await;
-        let mut second = app(&fixture, "app-2").link().await;
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
+    let fixture = fixture(100, 2);
+    let mut one = app(&fixture, "app-1");
+    let mut first = one.link().await;
+    let mut all = clients(&fixture, &mut first, 6).await;
+    let mut second = app(&fixture, "app-2").link().await;
+    let came_at = Instant::now();
+    let mut moved = BTreeSet::new();
+    for _ in 0..3 {
         let id = asked(&mut first).await;
-        let client = all.iter_mut().find(|client| client.id == id).unwrap();
-        client.send(&cast("Next")).await;
-        first.fence().await;
-        first.send(flow(&id, FlowOperation::ReadOn)).await;
-        assert!(first.data().await.0.contains("Next"));
-        // No request is pending, so this hands over no client.
-        first.send(flow(&id, FlowOperation::EndInput)).await;
-        second.fence().await;
-        // The next round may request the other client, or this one again.
-        let next = asked(&mut first).await;
-        hand_over(&first, &next).await;
-        assert_eq!(*second.opening().await.connection_id, *next);
-        assert_eq!(rebalanced(&fixture), 1);
-    });
-}
-
-#[test]
-fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept() {
-    run(async {
-        let fixture = fixture(100, 1);
-        let mut one = app(&fixture, "app-1");
-        let mut first = one.link().await;
-        let all = clients(&fixture, &mut first, 2).await;
-        let mut second = app(&fixture, "app-2").link().await;
-        let busy = asked(&mut first).await;
-        first.send(flow("", FlowOperation::Offline)).await;
-        let other = all.iter().find(|client| client.id != busy).unwrap();
-        let plain = first.close().await;
-        assert_eq!((&*plain.connection_id, header(&plain.headers, IF_IDLE_HEADER)), (&*other.id, None));
-        first.send(flow(&busy, FlowOperation::ReadOn)).await;
-        let plain = first.close().await;
-        assert_eq!((&*plain.connection_id, header(&plain.headers, IF_IDLE_HEADER)), (&*busy, None));
-        for id in [&*other.id, &*busy] {
-            hand_over(&first, id).await;
-            assert_eq!(*second.opening().await.connection_id, *id);
-            second.data().await;
-        }
-    });
-}
-
-#[test]
-fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arrives() {
-    run(async {
-        let fixture = fixture(100, 1);
-        let mut one = app(&fixture, "app-1");
-        let mut first = one.link().await;
-        let mut all = clients(&fixture, &mut first, 2).await;
-        let mut two = app(&fixture, "app-2");
-        let mut second = two.link().await;
-        let id = asked(&mut first).await;
-        two.retire();
-        second.ended().await;
         hand_over(&first, &id).await;
-        let open = first.opening().await;
+        let open = second.opening().await;
         assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
-        first.data().await;
-        let client = all.iter_mut().find(|client| client.id == id).unwrap();
-        client.send(&cast("Next")).await;
-        assert!(first.data().await.0.contains("Next"));
-    });
+        assert_eq!(header(&open.headers, ITEMS_HEADER), Some(&*format!("items of {id}")));
+        second.data().await;
+        moved.insert(id);
+    }
+    assert_eq!(moved.len(), 3);
+    let took = came_at.elapsed();
+    assert!(took > Duration::from_secs(5) && took < BEGUN_WITHIN, "{took:?}: it is to settle first");
+    for client in &mut all {
+        let at = if moved.contains(&client.id) { &mut second } else { &mut first };
+        client.send(&call("7", "M")).await;
+        assert!(at.data().await.0.contains("\"M\""));
+        at.write(&client.id, result("7", "1")).await;
+        assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"7\",\"result\":1}");
+    }
+    // sleep: virtual time, to prove that nothing arrives
+    sleep(Duration::from_secs(300)).await;
+    first.fence().await;
+    second.fence().await;
+    assert_eq!(rebalanced(&fixture), 3);
 }
 
-#[test]
-fn with_a_rate_of_zero_clients_stay() {
-    run(async {
-        let off = fixture(0, 1);
-        let mut first = app(&off, "app-1").link().await;
-        let _all = clients(&off, &mut first, 4).await;
-        let mut second = app(&off, "app-2").link().await;
-        // sleep: as above
-        sleep(Duration::from_secs(300)).await;
-        first.fence().await;
-        second.fence().await;
-    });
+#[tokio::test(crate = "paused")]
+async fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
+    let fixture = fixture(2, 1);
+    let mut one = app(&fixture, "app-1");
+    let mut first = one.link().await;
+    let _all = clients(&fixture, &mut first, 12).await;
+    let mut second = app(&fixture, "app-2").link().await;
+    let asked_for = [asked(&mut first).await, asked(&mut first).await];
+    // sleep: time is virtual, and no further client is requested while these are pending
+    sleep(Duration::from_secs(30)).await;
+    first.fence().await;
+    for id in &asked_for {
+        hand_over(&first, id).await;
+        second.opening().await;
+        second.data().await;
+    }
+    let begun = Instant::now();
+    for _ in 0..4 {
+        let id = asked(&mut first).await;
+        hand_over(&first, &id).await;
+        second.opening().await;
+        second.data().await;
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(1000) && took < Duration::from_secs(4), "{took:?}");
+    // sleep: as above
+    sleep(Duration::from_secs(300)).await;
+    first.fence().await;
+    assert_eq!(rebalanced(&fixture), 6);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
+    let fixture = fixture(100, 1);
+    let mut one = app(&fixture, "app-1");
+    let mut first = one.link().await;
+    let mut all = clients(&fixture, &mut first, 2).await;
+    for client in &mut all {
+        client.send(&call("1", "Slow")).await;
+        first.data().await;
+    }
+    let mut second = app(&fixture, "app-2").link().await;
+    // sleep: as above
+    sleep(Duration::from_secs(30)).await;
+    first.fence().await;
+    first.write(&all[1].id, result("1", "1")).await;
+    assert_eq!(asked(&mut first).await, all[1].id);
+    hand_over(&first, &all[1].id).await;
+    assert_eq!(*second.opening().await.connection_id, *all[1].id);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
+    let fixture = fixture(100, 1);
+    let mut one = app(&fixture, "app-1");
+    let mut first = one.link().await;
+    let mut all = clients(&fixture, &mut first, 2).await;
+    let mut second = app(&fixture, "app-2").link().await;
+    let id = asked(&mut first).await;
+    let client = all.iter_mut().find(|client| client.id == id).unwrap();
+    client.send(&cast("Next")).await;
+    first.fence().await;
+    first.send(flow(&id, FlowOperation::ReadOn)).await;
+    assert!(first.data().await.0.contains("Next"));
+    // No request is pending, so this hands over no client.
+    first.send(flow(&id, FlowOperation::EndInput)).await;
+    second.fence().await;
+    // The next round may request the other client, or this one again.
+    let next = asked(&mut first).await;
+    hand_over(&first, &next).await;
+    assert_eq!(*second.opening().await.connection_id, *next);
+    assert_eq!(rebalanced(&fixture), 1);
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept() {
+    let fixture = fixture(100, 1);
+    let mut one = app(&fixture, "app-1");
+    let mut first = one.link().await;
+    let all = clients(&fixture, &mut first, 2).await;
+    let mut second = app(&fixture, "app-2").link().await;
+    let busy = asked(&mut first).await;
+    first.send(flow("", FlowOperation::Offline)).await;
+    let other = all.iter().find(|client| client.id != busy).unwrap();
+    let plain = first.close().await;
+    assert_eq!((&*plain.connection_id, header(&plain.headers, IF_IDLE_HEADER)), (&*other.id, None));
+    first.send(flow(&busy, FlowOperation::ReadOn)).await;
+    let plain = first.close().await;
+    assert_eq!((&*plain.connection_id, header(&plain.headers, IF_IDLE_HEADER)), (&*busy, None));
+    for id in [&*other.id, &*busy] {
+        hand_over(&first, id).await;
+        assert_eq!(*second.opening().await.connection_id, *id);
+        second.data().await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arrives() {
+    let fixture = fixture(100, 1);
+    let mut one = app(&fixture, "app-1");
+    let mut first = one.link().await;
+    let mut all = clients(&fixture, &mut first, 2).await;
+    let mut two = app(&fixture, "app-2");
+    let mut second = two.link().await;
+    let id = asked(&mut first).await;
+    two.retire();
+    second.ended().await;
+    hand_over(&first, &id).await;
+    let open = first.opening().await;
+    assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
+    first.data().await;
+    let client = all.iter_mut().find(|client| client.id == id).unwrap();
+    client.send(&cast("Next")).await;
+    assert!(first.data().await.0.contains("Next"));
+}
+
+#[tokio::test(crate = "paused")]
+async fn with_a_rate_of_zero_clients_stay() {
+    let off = fixture(0, 1);
+    let mut first = app(&off, "app-1").link().await;
+    let _all = clients(&off, &mut first, 4).await;
+    let mut second = app(&off, "app-2").link().await;
+    // sleep: as above
+    sleep(Duration::from_secs(300)).await;
+    first.fence().await;
+    second.fence().await;
 }

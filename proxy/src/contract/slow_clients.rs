@@ -7,7 +7,7 @@ use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use super::app::{AppLink, broadcast, data_for};
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::hub_message::flow;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
@@ -41,96 +41,88 @@ async fn read(client: &mut Client, messages: std::ops::Range<usize>) {
     }
 }
 
-#[test]
-fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
-        let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        let other = Client::connect(&fixture, &mut link, "/chat").await;
-        send_marked(&link, &client, 0..WINDOW / 2, 1).await;
-        send_marked(&link, &client, WINDOW / 2..WINDOW, 2).await;
-        // A fast client's mark is confirmed while the slow client's is pending.
-        send_marked(&link, &other, 0..1, 3).await;
-        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&other, 3)));
-        link.fence().await;
-        read(&mut client, 0..WINDOW / 2 - 10).await;
-        link.fence().await;
-        read(&mut client, WINDOW / 2 - 10..WINDOW).await;
-        // The last mark confirms all earlier ones.
-        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
-        // A repeated mark is confirmed again.
-        link.send(ServiceMessage::DownMark(mark(&client, 2))).await;
-        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
-        link.send(ServiceMessage::DownMark(DownMark { connection_id: "gone".into(), number: 4 })).await;
-        client.fence(&link).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
+    let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
+    let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+    let other = Client::connect(&fixture, &mut link, "/chat").await;
+    send_marked(&link, &client, 0..WINDOW / 2, 1).await;
+    send_marked(&link, &client, WINDOW / 2..WINDOW, 2).await;
+    // A fast client's mark is confirmed while the slow client's is pending.
+    send_marked(&link, &other, 0..1, 3).await;
+    assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&other, 3)));
+    link.fence().await;
+    read(&mut client, 0..WINDOW / 2 - 10).await;
+    link.fence().await;
+    read(&mut client, WINDOW / 2 - 10..WINDOW).await;
+    // The last mark confirms all earlier ones.
+    assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
+    // A repeated mark is confirmed again.
+    link.send(ServiceMessage::DownMark(mark(&client, 2))).await;
+    assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&client, 2)));
+    link.send(ServiceMessage::DownMark(DownMark { connection_id: "gone".into(), number: 4 })).await;
+    client.fence(&link).await;
 }
 
-#[test]
-fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
-        let mut steady = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        let deaf = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        send_marked(&link, &steady, 0..WINDOW, 1).await;
-        send_marked(&link, &deaf, 0..WINDOW, 2).await;
-        let (begun, mut at) = (Instant::now(), 0);
-        // The client reads a message occasionally.
-        let close = loop {
-            match tokio::time::timeout(Duration::from_secs(12), link.next()).await {
-                Err(_) => read(&mut steady, at..at + 1).await,
-                Ok(ServiceMessage::CloseConnection(close)) => break close,
-                Ok(other) => panic!("{other:?} instead of a close"),
-            }
-            at += 1;
-        };
-        assert_eq!(close.connection_id, deaf.id);
-        assert!(close.error.unwrap().contains("--slow-client-timeout"));
-        assert!((30..33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-        read(&mut steady, at..WINDOW).await;
-        assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&steady, 1)));
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
+    let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
+    let mut steady = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+    let deaf = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+    send_marked(&link, &steady, 0..WINDOW, 1).await;
+    send_marked(&link, &deaf, 0..WINDOW, 2).await;
+    let (begun, mut at) = (Instant::now(), 0);
+    // The client reads a message occasionally.
+    let close = loop {
+        match tokio::time::timeout(Duration::from_secs(12), link.next()).await {
+            Err(_) => read(&mut steady, at..at + 1).await,
+            Ok(ServiceMessage::CloseConnection(close)) => break close,
+            Ok(other) => panic!("{other:?} instead of a close"),
+        }
+        at += 1;
+    };
+    assert_eq!(close.connection_id, deaf.id);
+    assert!(close.error.unwrap().contains("--slow-client-timeout"));
+    assert!((30..33).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    read(&mut steady, at..WINDOW).await;
+    assert_eq!(link.next().await, ServiceMessage::DownDone(mark(&steady, 1)));
 }
 
-#[test]
-fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
-    run(async {
-        let outbox = OutboxLimits { client_bytes: 10_000, ..OutboxLimits::default() };
-        let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
-        let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        for at in 0..WINDOW {
-            let text = message(at);
-            let send = if at % 2 == 0 { broadcast(&text) } else { data_for(&client.id, text + "\u{1e}") };
-            link.send(send).await;
-        }
-        for at in 0..WINDOW {
-            // sleep: paused time; the client reads something every second for minutes
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            read(&mut client, at..at + 1).await;
-        }
-        client.fence(&link).await;
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
+    let outbox = OutboxLimits { client_bytes: 10_000, ..OutboxLimits::default() };
+    let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+    let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+    for at in 0..WINDOW {
+        let text = message(at);
+        let send = if at % 2 == 0 { broadcast(&text) } else { data_for(&client.id, text + "\u{1e}") };
+        link.send(send).await;
+    }
+    for at in 0..WINDOW {
+        // sleep: paused time; the client reads something every second for minutes
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        read(&mut client, at..at + 1).await;
+    }
+    client.fence(&link).await;
 }
 
-#[test]
-fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
-    run(async {
-        let outbox = OutboxLimits { client_bytes: 10_000, total_bytes: 100_000, ..OutboxLimits::default() };
-        let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
-        let mut small = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        let mut large = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-        for at in 0..30 {
-            link.send(data_for(&small.id, message(at) + "\u{1e}")).await;
-        }
-        for at in 0..100 {
-            link.send(data_for(&large.id, message(at) + "\u{1e}")).await;
-        }
-        let close = link.close().await;
-        assert_eq!(close.connection_id, large.id);
-        assert!(close.error.unwrap().contains("--outbox-total-max-bytes"));
-        read(&mut small, 0..30).await;
-        while !matches!(large.next().await, Received::End(_)) {}
-    });
+#[tokio::test(crate = "paused")]
+async fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
+    let outbox = OutboxLimits { client_bytes: 10_000, total_bytes: 100_000, ..OutboxLimits::default() };
+    let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+    let mut small = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+    let mut large = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
+    for at in 0..30 {
+        link.send(data_for(&small.id, message(at) + "\u{1e}")).await;
+    }
+    for at in 0..100 {
+        link.send(data_for(&large.id, message(at) + "\u{1e}")).await;
+    }
+    let close = link.close().await;
+    assert_eq!(close.connection_id, large.id);
+    assert!(close.error.unwrap().contains("--outbox-total-max-bytes"));
+    read(&mut small, 0..30).await;
+    while !matches!(large.next().await, Received::End(_)) {}
 }
 
 /// Connects a slow client with more data waiting than an app server that dials in may send.
@@ -148,45 +140,41 @@ async fn paused_client(node: &FleetNode, link: &mut DialInLink) -> Client {
     client
 }
 
-#[test]
-fn an_app_server_without_marks_pauses_the_client_until_the_client_has_read() {
-    run(async {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let mut client = paused_client(&nodes[0], &mut link).await;
-        // Messages sent before the pause is acknowledged still arrive, and cause no further pause.
-        link.send(data_for(&client.id, message(WINDOW + 20) + "\u{1e}"));
-        read(&mut client, 0..WINDOW + 10).await;
-        link.send(flow(&client.id, FlowOperation::PauseAck));
-        assert_eq!(link.next().await, flow(&client.id, FlowOperation::Resume));
-        read(&mut client, WINDOW + 10..WINDOW + 21).await;
-        link.fence(&mut client).await;
-        assert_eq!(link.try_next(), None);
-    });
+#[tokio::test(crate = "paused")]
+async fn an_app_server_without_marks_pauses_the_client_until_the_client_has_read() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let mut client = paused_client(&nodes[0], &mut link).await;
+    // Messages sent before the pause is acknowledged still arrive, and cause no further pause.
+    link.send(data_for(&client.id, message(WINDOW + 20) + "\u{1e}"));
+    read(&mut client, 0..WINDOW + 10).await;
+    link.send(flow(&client.id, FlowOperation::PauseAck));
+    assert_eq!(link.next().await, flow(&client.id, FlowOperation::Resume));
+    read(&mut client, WINDOW + 10..WINDOW + 21).await;
+    link.fence(&mut client).await;
+    assert_eq!(link.try_next(), None);
 }
 
-#[test]
-fn a_paused_client_moves_to_another_link_without_a_second_pause() {
-    run(async {
-        for is_acknowledged_first in [true, false] {
-            let (_network, nodes) = dial_in_nodes(1).await;
-            let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
-            let mut client = paused_client(&nodes[0], &mut first).await;
-            let mut others = vec![first.client(&nodes[0], "bob").await, first.client(&nodes[0], "eve").await];
-            if is_acknowledged_first {
-                first.send(flow(&client.id, FlowOperation::PauseAck));
-                // Later messages on this link are processed later.
-                others.push(first.client(&nodes[0], "amy").await);
-            }
-            let mut second = DialInLink::open(&nodes[0], "home_1", ONE).await;
-            if !is_acknowledged_first {
-                super::inbound_links::settle().await;
-                first.send(flow(&client.id, FlowOperation::PauseAck));
-            }
-            assert_eq!(second.next().await, flow(&client.id, FlowOperation::Resume));
-            assert_eq!(first.try_next(), None);
-            read(&mut client, 0..WINDOW + 20).await;
-            second.fence(&mut client).await;
+#[tokio::test(crate = "paused")]
+async fn a_paused_client_moves_to_another_link_without_a_second_pause() {
+    for is_acknowledged_first in [true, false] {
+        let (_network, nodes) = dial_in_nodes(1).await;
+        let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut client = paused_client(&nodes[0], &mut first).await;
+        let mut others = vec![first.client(&nodes[0], "bob").await, first.client(&nodes[0], "eve").await];
+        if is_acknowledged_first {
+            first.send(flow(&client.id, FlowOperation::PauseAck));
+            // Later messages on this link are processed later.
+            others.push(first.client(&nodes[0], "amy").await);
         }
-    });
+        let mut second = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        if !is_acknowledged_first {
+            super::inbound_links::settle().await;
+            first.send(flow(&client.id, FlowOperation::PauseAck));
+        }
+        assert_eq!(second.next().await, flow(&client.id, FlowOperation::Resume));
+        assert_eq!(first.try_next(), None);
+        read(&mut client, 0..WINDOW + 20).await;
+        second.fence(&mut client).await;
+    }
 }

@@ -12,7 +12,7 @@ use trunkline_protocol::service::*;
 use super::app::{App, AppLink};
 use super::client::{Client, PING};
 use super::closes::cause_of;
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use crate::config::{FrontendLimits, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,127 +69,115 @@ async fn fixture_with_small_links() -> (Fixture, App, AppLink) {
     Fixture::with(settings, 1).with_chat().await
 }
 
-#[test]
-fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
-    run(async {
-        let (fixture, _app, mut link) = fixture_with_budget(256 * 1024 * 1024).await;
-        let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
-        begin(&mut phone).await;
-        for second in 0..120 {
-            send_for_a_second(&mut phone, 8 * 1024).await;
-            if second % 40 == 20 {
-                sleep(10 * SECOND).await; // sleep: as above
-            }
+#[tokio::test(crate = "paused")]
+async fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
+    let (fixture, _app, mut link) = fixture_with_budget(256 * 1024 * 1024).await;
+    let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
+    begin(&mut phone).await;
+    for second in 0..120 {
+        send_for_a_second(&mut phone, 8 * 1024).await;
+        if second % 40 == 20 {
+            sleep(10 * SECOND).await; // sleep: as above
         }
-        phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
-        let (text, data) = link.data().await;
-        assert_eq!((text.len() > 900_000, data.connection_id.as_ref()), (true, phone.id.as_str()));
-    });
+    }
+    phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
+    let (text, data) = link.data().await;
+    assert_eq!((text.len() > 900_000, data.connection_id.as_ref()), (true, phone.id.as_str()));
 }
 
-#[test]
-fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_through() {
-    run(async {
-        let (fixture, _app, mut link) = fixture_with_budget(12 * 1024 * 1024).await;
-        let mut holders = Vec::new();
-        for _ in 0..32 {
-            let mut holder = Client::connect(&fixture, &mut link, "/chat").await;
-            begin(&mut holder).await;
-            holder.write(piece(vec![b'x'; 100_000], Data::Continue, false)).await;
-            holders.push(holder);
+#[tokio::test(crate = "paused")]
+async fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_through() {
+    let (fixture, _app, mut link) = fixture_with_budget(12 * 1024 * 1024).await;
+    let mut holders = Vec::new();
+    for _ in 0..32 {
+        let mut holder = Client::connect(&fixture, &mut link, "/chat").await;
+        begin(&mut holder).await;
+        holder.write(piece(vec![b'x'; 100_000], Data::Continue, false)).await;
+        holders.push(holder);
+    }
+    let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
+    begin(&mut phone).await;
+    for _ in 0..80 {
+        for holder in &mut holders {
+            // Some clients are closed during the test.
+            holder.try_write(piece(vec![b'x'; 1024], Data::Continue, false)).await;
         }
-        let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
-        begin(&mut phone).await;
-        for _ in 0..80 {
-            for holder in &mut holders {
-                // Some clients are closed during the test.
-                holder.try_write(piece(vec![b'x'; 1024], Data::Continue, false)).await;
+        send_for_a_second(&mut phone, 8 * 1024).await;
+    }
+    phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
+    let mut ended = 0;
+    loop {
+        match link.next().await {
+            ServiceMessage::CloseConnection(close) => {
+                assert_eq!(cause_of(&close).as_deref(), Some("message_timeout"));
+                ended += 1;
             }
-            send_for_a_second(&mut phone, 8 * 1024).await;
+            ServiceMessage::ConnectionData(data) => break assert_eq!(data.connection_id, phone.id),
+            other => panic!("{other:?}"),
         }
-        phone.write(piece(&b"\"}\x1e"[..], Data::Continue, true)).await;
-        let mut ended = 0;
-        loop {
-            match link.next().await {
-                ServiceMessage::CloseConnection(close) => {
-                    assert_eq!(cause_of(&close).as_deref(), Some("message_timeout"));
-                    ended += 1;
-                }
-                ServiceMessage::ConnectionData(data) => break assert_eq!(data.connection_id, phone.id),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert!((8..16).contains(&ended), "{ended}");
-    });
+    }
+    assert!((8..16).contains(&ended), "{ended}");
 }
 
-#[test]
-fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
-    run(async {
-        let (fixture, _app, mut link) = fixture_with_small_links().await;
-        let mut pinging = Client::connect(&fixture, &mut link, "/chat").await;
-        let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
+#[tokio::test(crate = "paused")]
+async fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
+    let (fixture, _app, mut link) = fixture_with_small_links().await;
+    let mut pinging = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
+    pinging.send(&format!("{PING}\u{1e}")).await;
+    fill(&link, &mut flooding).await;
+    for _ in 0..9 {
         pinging.send(&format!("{PING}\u{1e}")).await;
-        fill(&link, &mut flooding).await;
-        for _ in 0..9 {
-            pinging.send(&format!("{PING}\u{1e}")).await;
-            // sleep: the test advances paused time
-            sleep(10 * SECOND).await;
-            // The link is alive.
-            link.send(ServiceMessage::Ping(Ping::default())).await;
-        }
-        link.set_reading(true);
-        pinging.fence(&link).await;
-        assert_eq!(connection_count(&fixture).await, 2);
-    });
-}
-
-#[test]
-fn a_client_that_does_not_answer_a_close_has_five_seconds() {
-    run(async {
-        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let client = Client::connect(&fixture, &mut link, "/chat").await;
         // sleep: the test advances paused time
-        sleep(2 * SECOND).await;
-        close_by_app(&link, &client).await;
-        link.fence().await;
-        let closed = Instant::now();
-        while connection_count(&fixture).await > 0 {
-            sleep(SECOND / 2).await; // sleep: as above
-        }
-        assert!((4..=6).contains(&closed.elapsed().as_secs()), "{:?}", closed.elapsed());
-    });
+        sleep(10 * SECOND).await;
+        // The link is alive.
+        link.send(ServiceMessage::Ping(Ping::default())).await;
+    }
+    link.set_reading(true);
+    pinging.fence(&link).await;
+    assert_eq!(connection_count(&fixture).await, 2);
 }
 
-#[test]
-fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
-    run(async {
-        let (fixture, _app, mut link) = fixture_with_small_links().await;
-        let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
-        fill(&link, &mut flooding).await;
-        close_by_app(&link, &flooding).await;
-        // sleep: the test advances paused time
-        sleep(7 * SECOND).await;
-        assert_eq!(connection_count(&fixture).await, 0);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_client_that_does_not_answer_a_close_has_five_seconds() {
+    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let client = Client::connect(&fixture, &mut link, "/chat").await;
+    // sleep: the test advances paused time
+    sleep(2 * SECOND).await;
+    close_by_app(&link, &client).await;
+    link.fence().await;
+    let closed = Instant::now();
+    while connection_count(&fixture).await > 0 {
+        sleep(SECOND / 2).await; // sleep: as above
+    }
+    assert!((4..=6).contains(&closed.elapsed().as_secs()), "{:?}", closed.elapsed());
 }
 
-#[test]
-fn what_has_begun_of_a_message_goes_with_the_close_of_its_client() {
+#[tokio::test(crate = "paused")]
+async fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
+    let (fixture, _app, mut link) = fixture_with_small_links().await;
+    let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
+    fill(&link, &mut flooding).await;
+    close_by_app(&link, &flooding).await;
+    // sleep: the test advances paused time
+    sleep(7 * SECOND).await;
+    assert_eq!(connection_count(&fixture).await, 0);
+}
+
+#[tokio::test(crate = "paused")]
+async fn what_has_begun_of_a_message_goes_with_the_close_of_its_client() {
     let too_large = || piece(vec![b'x'; 40_000], Data::Continue, false);
     let no_frame = || Message::Frame(Frame::message(&b"x"[..], OpCode::Data(Data::Reserved(3)), true));
     for (name, bad) in [("too large", too_large()), ("no frame", no_frame())] {
-        run(async {
-            let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-            let mut client = Client::connect(&fixture, &mut link, "/chat").await;
-            begin(&mut client).await;
-            client.write(piece(vec![b'x'; 20_000], Data::Continue, false)).await;
-            link.fence().await;
-            let unfinished = || fixture.shared.counters_of(0).unfinished_bytes.get();
-            assert!(unfinished() >= 20_000, "{name}");
-            client.write(bad).await;
-            assert_eq!(link.close().await.connection_id, client.id);
-            assert_eq!(unfinished(), 0, "{name}");
-        });
+        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        begin(&mut client).await;
+        client.write(piece(vec![b'x'; 20_000], Data::Continue, false)).await;
+        link.fence().await;
+        let unfinished = || fixture.shared.counters_of(0).unfinished_bytes.get();
+        assert!(unfinished() >= 20_000, "{name}");
+        client.write(bad).await;
+        assert_eq!(link.close().await.connection_id, client.id);
+        assert_eq!(unfinished(), 0, "{name}");
     }
 }

@@ -9,7 +9,7 @@ use trunkline_protocol::service::*;
 
 use super::app::{App, AppLink, broadcast, data_for, to_group};
 use super::client::{Client, JSON_HANDSHAKE, PING, Received};
-use super::fixture::{Fixture, run, settings};
+use super::fixture::{Fixture, paused, settings};
 use super::http::negotiate;
 use crate::config::{OutboxLimits, Settings};
 
@@ -80,321 +80,290 @@ fn acknowledgement(number: u64) -> String {
     format!("{{\"type\":8,\"sequenceId\":{number}}}")
 }
 
-#[test]
-fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notified() {
-    run(async {
-        let mut scene = scene_with(Fixture::with(settings(), 2)).await;
-        let (mut client, target) = scene.connect().await;
-        let id = client.id.clone();
-        scene.link.join(&id, "red").await;
-        scene.link.write(&id, sent("a")).await;
-        scene.link.send(to_group("red", &call("b"))).await;
-        assert_eq!([client.text().await, client.text().await], ["a", "b"].map(call));
-        client.send(&(sent("1") + &sent("2"))).await;
-        assert_eq!(scene.link.data().await.0, sent("1") + &sent("2"));
-        client.send(&(acknowledgement(1) + "\u{1e}")).await;
-        assert_eq!(client.text().await, acknowledgement(2), "within a second");
-        drop(client);
-        scene.link.write(&id, sent("c")).await;
-        scene.link.send(broadcast(&call("d"))).await;
-        scene.link.fence().await;
-        assert_eq!(scene.state(&id).await, "away");
+#[tokio::test(crate = "paused")]
+async fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notified() {
+    let mut scene = scene_with(Fixture::with(settings(), 2)).await;
+    let (mut client, target) = scene.connect().await;
+    let id = client.id.clone();
+    scene.link.join(&id, "red").await;
+    scene.link.write(&id, sent("a")).await;
+    scene.link.send(to_group("red", &call("b"))).await;
+    assert_eq!([client.text().await, client.text().await], ["a", "b"].map(call));
+    client.send(&(sent("1") + &sent("2"))).await;
+    assert_eq!(scene.link.data().await.0, sent("1") + &sent("2"));
+    client.send(&(acknowledgement(1) + "\u{1e}")).await;
+    assert_eq!(client.text().await, acknowledgement(2), "within a second");
+    drop(client);
+    scene.link.write(&id, sent("c")).await;
+    scene.link.send(broadcast(&call("d"))).await;
+    scene.link.fence().await;
+    assert_eq!(scene.state(&id).await, "away");
 
-        let (mut client, begin) = scene.come_back(&target).await;
-        assert_eq!(begin, sequence(2));
-        client.send(&(sequence(2) + "\u{1e}" + &sent("2") + &sent("3"))).await;
-        assert_eq!([client.text().await, client.text().await, client.text().await], ["b", "c", "d"].map(call));
-        assert_eq!(scene.link.data().await.0, sent("3"), "what was sent again is left out");
-        assert_eq!(client.text().await, acknowledgement(3));
-        scene.link.send(to_group("red", &call("e"))).await;
-        assert_eq!(client.text().await, call("e"), "the group is what it was");
-        assert_eq!(scene.state(&id).await, "open");
-        scene.link.fence().await;
-        assert_eq!(scene.fixture.shared.counters().iter().map(|counters| counters.resumed.get()).sum::<u64>(), 1);
-    });
+    let (mut client, begin) = scene.come_back(&target).await;
+    assert_eq!(begin, sequence(2));
+    client.send(&(sequence(2) + "\u{1e}" + &sent("2") + &sent("3"))).await;
+    assert_eq!([client.text().await, client.text().await, client.text().await], ["b", "c", "d"].map(call));
+    assert_eq!(scene.link.data().await.0, sent("3"), "what was sent again is left out");
+    assert_eq!(client.text().await, acknowledgement(3));
+    scene.link.send(to_group("red", &call("e"))).await;
+    assert_eq!(client.text().await, call("e"), "the group is what it was");
+    assert_eq!(scene.state(&id).await, "open");
+    scene.link.fence().await;
+    assert_eq!(scene.fixture.shared.counters().iter().map(|counters| counters.resumed.get()).sum::<u64>(), 1);
 }
 
-#[test]
-fn an_acknowledgement_that_was_lost_with_its_socket_comes_again() {
-    run(async {
-        let mut scene = scene().await;
+#[tokio::test(crate = "paused")]
+async fn an_acknowledgement_that_was_lost_with_its_socket_comes_again() {
+    let mut scene = scene().await;
+    let (mut client, target) = scene.connect().await;
+    client.send(&sent("1")).await;
+    assert_eq!((scene.link.data().await.0, client.text().await), (sent("1"), acknowledgement(1)));
+    drop(client);
+    let (mut client, _) = scene.come_back(&target).await;
+    client.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
+    assert_eq!(client.text().await, acknowledgement(1), "a client whose buffer is full sends nothing before");
+    scene.link.fence().await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_does_not_come_back_in_time_is_gone() {
+    let mut scene = scene().await;
+    let (client, target) = scene.connect().await;
+    let id = client.id.clone();
+    drop(client);
+    let begun = Instant::now();
+    let close = scene.link.close().await;
+    assert!((14..=16).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    let cause = close.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
+    assert_eq!((close.connection_id.as_ref(), cause.as_deref()), (id.as_str(), Some("socket_ended")));
+    assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
+    assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_newer_socket_takes_the_place_of_an_older_one() {
+    let mut scene = scene().await;
+    let (mut first, target) = scene.connect().await;
+    let id = first.id.clone();
+    let (mut second, begin) = scene.come_back(&target).await;
+    assert_eq!((begin, first.next().await), (sequence(1), Received::End(None)));
+    let (mut third, begin) = scene.come_back(&target).await;
+    assert_eq!((begin, second.next().await), (sequence(1), Received::End(None)));
+    third.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
+    assert_eq!(scene.link.data().await.0, sent("1"));
+    scene.link.write(&id, sent("a")).await;
+    assert!([third.text().await, third.text().await].contains(&call("a")));
+    scene.link.fence().await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_goodbye_ends_the_connection_immediately() {
+    let mut scene = scene().await;
+    for is_hub_close in [true, false] {
         let (mut client, target) = scene.connect().await;
+        if is_hub_close {
+            client.send("{\"type\":7}\u{1e}").await;
+        }
+        client.close().await;
+        scene.link.close().await;
+        assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn no_client_resumes_a_connection_closed_by_its_app_server() {
+    let mut scene = scene().await;
+    for is_away in [false, true] {
+        let (client, target) = scene.connect().await;
+        let connection_id = client.id.as_str().into();
+        let kept = (!is_away).then_some(client);
+        scene.link.fence().await;
+        let close = CloseConnection { connection_id, ..CloseConnection::default() };
+        scene.link.send(ServiceMessage::CloseConnection(close)).await;
+        scene.link.fence().await;
+        assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404), "{}", kept.is_some());
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
+    let mut scene = scene().await;
+    let (_, token) = negotiate(&scene.fixture, "/chat", "").await;
+    let asked = scene.target().await;
+    // Requested in one place only: by the handshake version, or by negotiate.
+    for (target, handshake) in [(format!("/chat?id={token}"), STATEFUL_HANDSHAKE), (asked, JSON_HANDSHAKE)] {
+        let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
+        client.send(handshake).await;
+        client.accept(&mut scene.link).await;
         client.send(&sent("1")).await;
-        assert_eq!((scene.link.data().await.0, client.text().await), (sent("1"), acknowledgement(1)));
+        assert_eq!(scene.link.data().await.0, sent("1"));
+        drop(client);
+        scene.link.close().await;
+        assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_whose_sequence_number_is_impossible_is_closed_with_an_error() {
+    let mut scene = scene().await;
+    for (number, error) in [
+        ("2", "Sequence ID greater than amount of messages we've received."),
+        ("0", "Sequence ID 0 is not allowed"),
+        ("-1", "Expected 'sequenceId' to be of type Number."),
+    ] {
+        let (client, target) = scene.connect().await;
         drop(client);
         let (mut client, _) = scene.come_back(&target).await;
-        client.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
-        assert_eq!(client.text().await, acknowledgement(1), "a client whose buffer is full sends nothing before");
-        scene.link.fence().await;
-    });
-}
-
-#[test]
-fn a_client_that_does_not_come_back_in_time_is_gone() {
-    run(async {
-        let mut scene = scene().await;
-        let (client, target) = scene.connect().await;
-        let id = client.id.clone();
-        drop(client);
-        let begun = Instant::now();
+        client.send(&format!("{{\"type\":9,\"sequenceId\":{number}}}\u{1e}")).await;
+        assert!(client.text().await.starts_with("{\"type\":7,\"error\":"));
         let close = scene.link.close().await;
-        assert!((14..=16).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-        let cause =
-            close.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
-        assert_eq!((close.connection_id.as_ref(), cause.as_deref()), (id.as_str(), Some("socket_ended")));
+        assert!(close.error.as_ref().unwrap().contains(error), "{close:?}");
         assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
-        assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);
-    });
+    }
 }
 
-#[test]
-fn a_newer_socket_takes_the_place_of_an_older_one() {
-    run(async {
-        let mut scene = scene().await;
-        let (mut first, target) = scene.connect().await;
-        let id = first.id.clone();
-        let (mut second, begin) = scene.come_back(&target).await;
-        assert_eq!((begin, first.next().await), (sequence(1), Received::End(None)));
-        let (mut third, begin) = scene.come_back(&target).await;
-        assert_eq!((begin, second.next().await), (sequence(1), Received::End(None)));
-        third.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
-        assert_eq!(scene.link.data().await.0, sent("1"));
+#[tokio::test(crate = "paused")]
+async fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
+    let mut scene = scene().await;
+    let (mut client, _) = scene.connect().await;
+    let large = call(&"x".repeat(BUFFER_BYTES));
+    for text in [&large, &call("1"), &call("2")] {
+        scene.link.write(&client.id, format!("{text}\u{1e}")).await;
+    }
+    scene.link.fence().await;
+    assert_eq!(client.text().await, large);
+    // sleep: advances paused time to prove that nothing else arrives
+    let early = tokio::time::timeout(Duration::from_secs(10), client.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    client.send(&(acknowledgement(1) + "\u{1e}")).await;
+    assert_eq!([client.text().await, client.text().await], ["1", "2"].map(call));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_disconnected_client_with_too_many_pending_bytes_is_closed_and_delays_no_other() {
+    let outbox = OutboxLimits { client_bytes: 2_000, ..OutboxLimits::default() };
+    let mut scene = scene_with(Fixture::with(Settings { outbox, ..settings() }, 1)).await;
+    let (gone, target) = scene.connect().await;
+    let (mut other, _) = scene.connect().await;
+    let gone_id = gone.id.clone();
+    drop(gone);
+    scene.link.fence().await;
+    let text = call(&"y".repeat(400));
+    for _ in 0..9 {
+        scene.link.send(broadcast(&text)).await;
+        assert_eq!(other.text().await, text);
+        other.send(&(acknowledgement(u64::MAX) + "\u{1e}")).await;
+    }
+    let close = scene.link.close().await;
+    assert_eq!(close.connection_id, gone_id);
+    assert!(close.error.unwrap().contains("--outbox-max-bytes"));
+    assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
+}
+
+#[tokio::test(crate = "paused")]
+async fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
+    let mut scene = scene().await;
+    for (is_stateful, pings, waits_ms) in [(true, false, 50), (true, true, 20), (false, false, 0)] {
+        let (mut client, target) = match is_stateful {
+            true => scene.connect().await,
+            false => (Client::connect(&scene.fixture, &mut scene.link, "/chat").await, String::new()),
+        };
+        let (id, begun) = (client.id.clone(), Instant::now());
         scene.link.write(&id, sent("a")).await;
-        assert!([third.text().await, third.text().await].contains(&call("a")));
-        scene.link.fence().await;
-    });
-}
-
-#[test]
-fn a_goodbye_ends_the_connection_immediately() {
-    run(async {
-        let mut scene = scene().await;
-        for is_hub_close in [true, false] {
-            let (mut client, target) = scene.connect().await;
-            if is_hub_close {
-                client.send("{\"type\":7}\u{1e}").await;
-            }
-            client.close().await;
-            scene.link.close().await;
-            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
-        }
-    });
-}
-
-#[test]
-fn no_client_resumes_a_connection_closed_by_its_app_server() {
-    run(async {
-        let mut scene = scene().await;
-        for is_away in [false, true] {
-            let (client, target) = scene.connect().await;
-            let connection_id = client.id.as_str().into();
-            let kept = (!is_away).then_some(client);
-            scene.link.fence().await;
-            let close = CloseConnection { connection_id, ..CloseConnection::default() };
-            scene.link.send(ServiceMessage::CloseConnection(close)).await;
-            scene.link.fence().await;
-            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404), "{}", kept.is_some());
-        }
-    });
-}
-
-#[test]
-fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
-    run(async {
-        let mut scene = scene().await;
-        let (_, token) = negotiate(&scene.fixture, "/chat", "").await;
-        let asked = scene.target().await;
-        // Requested in one place only: by the handshake version, or by negotiate.
-        for (target, handshake) in [(format!("/chat?id={token}"), STATEFUL_HANDSHAKE), (asked, JSON_HANDSHAKE)] {
-            let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
-            client.send(handshake).await;
-            client.accept(&mut scene.link).await;
-            client.send(&sent("1")).await;
-            assert_eq!(scene.link.data().await.0, sent("1"));
-            drop(client);
-            scene.link.close().await;
-            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
-        }
-    });
-}
-
-#[test]
-fn a_client_whose_sequence_number_is_impossible_is_closed_with_an_error() {
-    run(async {
-        let mut scene = scene().await;
-        for (number, error) in [
-            ("2", "Sequence ID greater than amount of messages we've received."),
-            ("0", "Sequence ID 0 is not allowed"),
-            ("-1", "Expected 'sequenceId' to be of type Number."),
-        ] {
-            let (client, target) = scene.connect().await;
-            drop(client);
-            let (mut client, _) = scene.come_back(&target).await;
-            client.send(&format!("{{\"type\":9,\"sequenceId\":{number}}}\u{1e}")).await;
-            assert!(client.text().await.starts_with("{\"type\":7,\"error\":"));
-            let close = scene.link.close().await;
-            assert!(close.error.as_ref().unwrap().contains(error), "{close:?}");
-            assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
-        }
-    });
-}
-
-#[test]
-fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
-    run(async {
-        let mut scene = scene().await;
-        let (mut client, _) = scene.connect().await;
-        let large = call(&"x".repeat(BUFFER_BYTES));
-        for text in [&large, &call("1"), &call("2")] {
-            scene.link.write(&client.id, format!("{text}\u{1e}")).await;
-        }
-        scene.link.fence().await;
-        assert_eq!(client.text().await, large);
-        // sleep: advances paused time to prove that nothing else arrives
-        let early = tokio::time::timeout(Duration::from_secs(10), client.next()).await;
-        assert!(early.is_err(), "{early:?}");
-        client.send(&(acknowledgement(1) + "\u{1e}")).await;
-        assert_eq!([client.text().await, client.text().await], ["1", "2"].map(call));
-    });
-}
-
-#[test]
-fn a_disconnected_client_with_too_many_pending_bytes_is_closed_and_delays_no_other() {
-    run(async {
-        let outbox = OutboxLimits { client_bytes: 2_000, ..OutboxLimits::default() };
-        let mut scene = scene_with(Fixture::with(Settings { outbox, ..settings() }, 1)).await;
-        let (gone, target) = scene.connect().await;
-        let (mut other, _) = scene.connect().await;
-        let gone_id = gone.id.clone();
-        drop(gone);
-        scene.link.fence().await;
-        let text = call(&"y".repeat(400));
-        for _ in 0..9 {
-            scene.link.send(broadcast(&text)).await;
-            assert_eq!(other.text().await, text);
-            other.send(&(acknowledgement(u64::MAX) + "\u{1e}")).await;
-        }
-        let close = scene.link.close().await;
-        assert_eq!(close.connection_id, gone_id);
-        assert!(close.error.unwrap().contains("--outbox-max-bytes"));
-        assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
-    });
-}
-
-#[test]
-fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment() {
-    run(async {
-        let mut scene = scene().await;
-        for (is_stateful, pings, waits_ms) in [(true, false, 50), (true, true, 20), (false, false, 0)] {
-            let (mut client, target) = match is_stateful {
-                true => scene.connect().await,
-                false => (Client::connect(&scene.fixture, &mut scene.link, "/chat").await, String::new()),
-            };
-            let (id, begun) = (client.id.clone(), Instant::now());
-            scene.link.write(&id, sent("a")).await;
-            scene.link.send(broadcast(&call("b"))).await;
-            scene.link.write(&id, sent("c")).await;
-            if pings {
-                // sleep: advances paused time to prove that nothing arrives unprompted
-                let early = tokio::time::timeout(Duration::from_millis(20), client.next()).await;
-                assert!(early.is_err(), "{early:?}");
-                client.send(&format!("{PING}\u{1e}")).await;
-            }
-            for text in ["a", "b", "c"] {
-                assert_eq!(client.text().await, call(text));
-            }
-            // Timers have millisecond resolution.
-            let waited_ms = begun.elapsed().as_millis();
-            assert!((waits_ms..=waits_ms + 1).contains(&waited_ms), "{waited_ms} {target}");
-            scene.link.write(&id, sent("d")).await;
-            assert_eq!(client.text().await, call("d"));
-            assert_eq!(begun.elapsed().as_millis(), waited_ms, "once only");
-            client.close().await;
-            scene.link.close().await;
-        }
-        assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);
-    });
-}
-
-#[test]
-fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_after_a_lost_socket() {
-    run(async {
-        let mut scene = scene().await;
-        let (mut client, _) = scene.connect().await;
-        scene.link.write(&client.id, sent("a")).await;
-        scene.link.write(&client.id, "{\"type\":7}\u{1e}").await;
-        let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
-        scene.link.send(ServiceMessage::CloseConnection(close)).await;
-        assert_eq!([client.text().await, client.text().await], [call("a"), "{\"type\":7}".into()]);
-        let (mut client, _) = scene.connect().await;
-        scene.link.write(&client.id, sent("b")).await;
-        scene.link.fence().await;
-        let state = &scene.fixture.shared;
-        state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
-        assert_eq!(client.text().await, call("b"), "before the node has closed the link");
-        let mut scene = scene_with(Fixture::start()).await;
-        let (client, target) = scene.connect().await;
-        scene.link.write(&client.id, sent("c")).await;
-        scene.link.fence().await;
-        drop(client);
-        let (mut client, begin) = scene.come_back(&target).await;
-        assert_eq!((begin, client.text().await), (sequence(1), call("c")));
-    });
-}
-
-#[test]
-fn bytes_of_several_messages_in_one_frame_are_counted_one_by_one() {
-    run(async {
-        let mut scene = scene().await;
-        let (mut client, target) = scene.connect().await;
-        let id = client.id.clone();
-        scene.link.send(data_for(&id, sent("a") + "{\"type\":6}\u{1e}" + &sent("b"))).await;
+        scene.link.send(broadcast(&call("b"))).await;
         scene.link.write(&id, sent("c")).await;
-        assert_eq!([client.text().await, client.text().await, client.text().await], ["a", "b", "c"].map(call));
-        client.send(&(acknowledgement(2) + "\u{1e}" + &sent("1"))).await;
-        scene.link.data().await;
-        drop(client);
-        let (mut client, begin) = scene.come_back(&target).await;
-        assert_eq!((begin, client.text().await), (sequence(3), call("c")));
-    });
+        if pings {
+            // sleep: advances paused time to prove that nothing arrives unprompted
+            let early = tokio::time::timeout(Duration::from_millis(20), client.next()).await;
+            assert!(early.is_err(), "{early:?}");
+            client.send(&format!("{PING}\u{1e}")).await;
+        }
+        for text in ["a", "b", "c"] {
+            assert_eq!(client.text().await, call(text));
+        }
+        // Timers have millisecond resolution.
+        let waited_ms = begun.elapsed().as_millis();
+        assert!((waits_ms..=waits_ms + 1).contains(&waited_ms), "{waited_ms} {target}");
+        scene.link.write(&id, sent("d")).await;
+        assert_eq!(client.text().await, call("d"));
+        assert_eq!(begun.elapsed().as_millis(), waited_ms, "once only");
+        client.close().await;
+        scene.link.close().await;
+    }
+    assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);
 }
 
-#[test]
-fn a_websocket_ping_is_answered_immediately_and_ends_no_hold() {
-    run(async {
-        let mut scene = scene().await;
-        let (mut client, _) = scene.connect().await;
-        let begun = Instant::now();
-        scene.link.write(&client.id, sent("a")).await;
-        client.write(Message::Ping("p".into())).await;
-        assert_eq!(client.frames(1).await, [Message::Pong("p".into())]);
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert_eq!(client.text().await, call("a"));
-        assert!((50..=51).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
-    });
+#[tokio::test(crate = "paused")]
+async fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_after_a_lost_socket() {
+    let mut scene = scene().await;
+    let (mut client, _) = scene.connect().await;
+    scene.link.write(&client.id, sent("a")).await;
+    scene.link.write(&client.id, "{\"type\":7}\u{1e}").await;
+    let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
+    scene.link.send(ServiceMessage::CloseConnection(close)).await;
+    assert_eq!([client.text().await, client.text().await], [call("a"), "{\"type\":7}".into()]);
+    let (mut client, _) = scene.connect().await;
+    scene.link.write(&client.id, sent("b")).await;
+    scene.link.fence().await;
+    let state = &scene.fixture.shared;
+    state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
+    assert_eq!(client.text().await, call("b"), "before the node has closed the link");
+    let mut scene = scene_with(Fixture::start()).await;
+    let (client, target) = scene.connect().await;
+    scene.link.write(&client.id, sent("c")).await;
+    scene.link.fence().await;
+    drop(client);
+    let (mut client, begin) = scene.come_back(&target).await;
+    assert_eq!((begin, client.text().await), (sequence(1), call("c")));
 }
 
-#[test]
-fn a_mark_is_confirmed_over_a_later_socket() {
-    run(async {
-        const TEXTS: usize = 200;
-        let mut scene = scene().await;
-        let (client, target) = scene.connect().await;
-        let (id, text) = (client.id.clone(), call(&"y".repeat(1000)));
-        for _ in 0..TEXTS {
-            scene.link.write(&id, text.clone() + "\u{1e}").await;
-        }
-        let mark = DownMark { connection_id: id.as_str().into(), number: 1 };
-        scene.link.send(ServiceMessage::DownMark(mark.clone())).await;
-        scene.link.fence().await;
-        drop(client);
-        scene.link.fence().await;
-        let (mut client, begin) = scene.come_back(&target).await;
-        client.send(&(begin.clone() + "\u{1e}")).await;
-        for number in 1..=TEXTS as u64 {
-            assert_eq!(client.text().await, text);
-            client.send(&(acknowledgement(number) + "\u{1e}")).await;
-        }
-        assert_eq!(scene.link.next().await, ServiceMessage::DownDone(mark));
-    });
+#[tokio::test(crate = "paused")]
+async fn bytes_of_several_messages_in_one_frame_are_counted_one_by_one() {
+    let mut scene = scene().await;
+    let (mut client, target) = scene.connect().await;
+    let id = client.id.clone();
+    scene.link.send(data_for(&id, sent("a") + "{\"type\":6}\u{1e}" + &sent("b"))).await;
+    scene.link.write(&id, sent("c")).await;
+    assert_eq!([client.text().await, client.text().await, client.text().await], ["a", "b", "c"].map(call));
+    client.send(&(acknowledgement(2) + "\u{1e}" + &sent("1"))).await;
+    scene.link.data().await;
+    drop(client);
+    let (mut client, begin) = scene.come_back(&target).await;
+    assert_eq!((begin, client.text().await), (sequence(3), call("c")));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_websocket_ping_is_answered_immediately_and_ends_no_hold() {
+    let mut scene = scene().await;
+    let (mut client, _) = scene.connect().await;
+    let begun = Instant::now();
+    scene.link.write(&client.id, sent("a")).await;
+    client.write(Message::Ping("p".into())).await;
+    assert_eq!(client.frames(1).await, [Message::Pong("p".into())]);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(client.text().await, call("a"));
+    assert!((50..=51).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_mark_is_confirmed_over_a_later_socket() {
+    const TEXTS: usize = 200;
+    let mut scene = scene().await;
+    let (client, target) = scene.connect().await;
+    let (id, text) = (client.id.clone(), call(&"y".repeat(1000)));
+    for _ in 0..TEXTS {
+        scene.link.write(&id, text.clone() + "\u{1e}").await;
+    }
+    let mark = DownMark { connection_id: id.as_str().into(), number: 1 };
+    scene.link.send(ServiceMessage::DownMark(mark.clone())).await;
+    scene.link.fence().await;
+    drop(client);
+    scene.link.fence().await;
+    let (mut client, begin) = scene.come_back(&target).await;
+    client.send(&(begin.clone() + "\u{1e}")).await;
+    for number in 1..=TEXTS as u64 {
+        assert_eq!(client.text().await, text);
+        client.send(&(acknowledgement(number) + "\u{1e}")).await;
+    }
+    assert_eq!(scene.link.next().await, ServiceMessage::DownDone(mark));
 }

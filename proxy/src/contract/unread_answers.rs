@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::service::*;
 
 use super::app_keys::{keys, node_with};
-use super::fixture::{KEY, run};
+use super::fixture::{KEY, paused};
 use super::fleet_nodes::{FleetNode, until};
 use super::inbound_links::{DialInLink, ONE, dial_socket};
 use crate::auth::Signer;
@@ -55,80 +55,68 @@ fn decoded(body: Bytes) -> ServiceMessage {
     ServiceMessage::decode(&body).unwrap().unwrap()
 }
 
-#[test]
-fn pings_that_ask_for_the_same_in_one_batch_are_answered_once() {
-    run(async {
-        let node = node_with(Vec::new()).await;
-        let mut socket = open_socket(&node).await;
-        let ping = |key: &'static str| ServiceMessage::Ping(Ping { pairs: vec![(key.into(), "".into())] });
-        socket.send(piece((0..250).flat_map(|_| [ping("servers"), ping("status")]))).await.unwrap();
-        let answers = read_all(&mut socket).await;
-        let count = |key: &str| {
-            answers.iter().filter(|it| matches!(it, ServiceMessage::Ping(ping) if ping.get(key).is_some())).count()
-        };
-        assert_eq!((count("servers"), count("status")), (1, 1));
-    });
+#[tokio::test(crate = "paused")]
+async fn pings_that_ask_for_the_same_in_one_batch_are_answered_once() {
+    let node = node_with(Vec::new()).await;
+    let mut socket = open_socket(&node).await;
+    let ping = |key: &'static str| ServiceMessage::Ping(Ping { pairs: vec![(key.into(), "".into())] });
+    socket.send(piece((0..250).flat_map(|_| [ping("servers"), ping("status")]))).await.unwrap();
+    let answers = read_all(&mut socket).await;
+    let count = |key: &str| {
+        answers.iter().filter(|it| matches!(it, ServiceMessage::Ping(ping) if ping.get(key).is_some())).count()
+    };
+    assert_eq!((count("servers"), count("status")), (1, 1));
 }
 
-#[test]
-fn an_app_server_that_asks_much_gets_all_answers_if_it_reads() {
-    run(async {
-        let node = node_with(Vec::new()).await;
-        let mut socket = open_socket(&node).await;
-        socket.send(piece((0..500).map(members))).await.unwrap();
-        let answers = read_all(&mut socket).await;
-        let ids = answers.iter().filter_map(|it| match it {
-            ServiceMessage::Ack(ack) if ack.status == AckStatus::Ok => Some(ack.ack_id),
-            _ => None,
-        });
-        assert_eq!(ids.collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_asks_much_gets_all_answers_if_it_reads() {
+    let node = node_with(Vec::new()).await;
+    let mut socket = open_socket(&node).await;
+    socket.send(piece((0..500).map(members))).await.unwrap();
+    let answers = read_all(&mut socket).await;
+    let ids = answers.iter().filter_map(|it| match it {
+        ServiceMessage::Ack(ack) if ack.status == AckStatus::Ok => Some(ack.ack_id),
+        _ => None,
     });
+    assert_eq!(ids.collect::<Vec<_>>(), (0..500).collect::<Vec<_>>());
 }
 
-#[test]
-fn answers_of_an_app_server_that_does_not_read_are_bounded_within_a_batch() {
-    run(async {
-        let node = node_with(Vec::new()).await;
-        let mut home = DialInLink::open(&node, "home_1", ONE).await;
-        let user = "a".repeat(1000);
-        let mut clients = Vec::new();
-        for _ in 0..64 {
-            clients.push(home.client(&node, &user).await);
-        }
-        let (user_id, group) = (user.into(), Some("red".into()));
-        home.send(ServiceMessage::UserJoinGroupWithAck(UserGroupChange {
-            user_id,
-            group,
-            ..UserGroupChange::default()
-        }));
-        assert_eq!(home.ack().await.status, AckStatus::Ok);
-        let mut socket = open_socket(&node).await;
-        socket.send(piece((0..2000).map(members))).await.unwrap();
-        let lost = || node.fixture.shared.counters()[0].sessions.frames_lost.get();
-        until(Duration::from_secs(10), "the link is closed", || lost() > 0).await;
-        assert!((200..320).contains(&lost()), "{} answers of 64 KiB", lost());
-    });
+#[tokio::test(crate = "paused")]
+async fn answers_of_an_app_server_that_does_not_read_are_bounded_within_a_batch() {
+    let node = node_with(Vec::new()).await;
+    let mut home = DialInLink::open(&node, "home_1", ONE).await;
+    let user = "a".repeat(1000);
+    let mut clients = Vec::new();
+    for _ in 0..64 {
+        clients.push(home.client(&node, &user).await);
+    }
+    let (user_id, group) = (user.into(), Some("red".into()));
+    home.send(ServiceMessage::UserJoinGroupWithAck(UserGroupChange { user_id, group, ..UserGroupChange::default() }));
+    assert_eq!(home.ack().await.status, AckStatus::Ok);
+    let mut socket = open_socket(&node).await;
+    socket.send(piece((0..2000).map(members))).await.unwrap();
+    let lost = || node.fixture.shared.counters()[0].sessions.frames_lost.get();
+    until(Duration::from_secs(10), "the link is closed", || lost() > 0).await;
+    assert!((200..320).contains(&lost()), "{} answers of 64 KiB", lost());
 }
 
-#[test]
-fn a_key_with_many_unread_answers_gets_no_further_ones_and_other_keys_get_theirs() {
-    run(async {
-        let node = node_with(keys(&format!("shop={SHOP};bench"))).await;
-        let (mut shop, mut other) =
-            (DialInLink::open_by(SHOP, &node, "shop_1").await, DialInLink::open(&node, "home_1", ONE).await);
-        shop.send(members(1));
-        assert_eq!(shop.ack().await.status, AckStatus::Ok);
-        let shared = &node.fixture.shared;
-        let unread = shared.limits.answers.of_link(shared.admission.share_of(&Signer::App("shop".into())));
-        unread.add(200 * 1024 * 1024);
-        shop.send(members(2));
-        let refused = shop.ack().await;
-        assert_eq!((refused.ack_id, refused.status), (2, AckStatus::InternalServerError));
-        assert!(refused.message.unwrap().contains("do not read"));
-        other.send(members(3));
-        assert_eq!(other.ack().await.status, AckStatus::Ok);
-        drop(unread);
-        shop.send(members(4));
-        assert_eq!(shop.ack().await.status, AckStatus::Ok);
-    });
+#[tokio::test(crate = "paused")]
+async fn a_key_with_many_unread_answers_gets_no_further_ones_and_other_keys_get_theirs() {
+    let node = node_with(keys(&format!("shop={SHOP};bench"))).await;
+    let (mut shop, mut other) =
+        (DialInLink::open_by(SHOP, &node, "shop_1").await, DialInLink::open(&node, "home_1", ONE).await);
+    shop.send(members(1));
+    assert_eq!(shop.ack().await.status, AckStatus::Ok);
+    let shared = &node.fixture.shared;
+    let unread = shared.limits.answers.of_link(shared.admission.share_of(&Signer::App("shop".into())));
+    unread.add(200 * 1024 * 1024);
+    shop.send(members(2));
+    let refused = shop.ack().await;
+    assert_eq!((refused.ack_id, refused.status), (2, AckStatus::InternalServerError));
+    assert!(refused.message.unwrap().contains("do not read"));
+    other.send(members(3));
+    assert_eq!(other.ack().await.status, AckStatus::Ok);
+    drop(unread);
+    shop.send(members(4));
+    assert_eq!(shop.ack().await.status, AckStatus::Ok);
 }
