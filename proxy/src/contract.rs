@@ -8,6 +8,9 @@
 //!  Client ══ pipe ══ hyper ── frontend ── shards ── in-memory links ══ AppLink (scripted)
 //! ```
 //!
+//! Tests are marked `#[tokio::test(crate = "paused")]`. They begin with a scene of `scene.rs`: a node, its app servers,
+//! and their clients.
+//!
 //! No test sleeps to prove that a message is absent: it sends a fence behind it on the same ordered path.
 
 mod app;
@@ -15,6 +18,7 @@ mod client;
 mod fixture;
 mod http;
 mod hub_message;
+mod scene;
 mod webhook_server;
 
 mod acknowledgements;

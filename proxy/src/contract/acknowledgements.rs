@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::*;
-use trunkline_protocol::wire::CAUSE_HEADER;
 
-use super::app::{App, AppLink, membership};
+use super::app::{AppLink, membership};
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::closes::cause_of;
+use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::until;
+use super::scene::LinkedApp;
 use crate::metrics::Limit;
 
-async fn chat() -> (Fixture, App, AppLink) {
+async fn chat() -> (Fixture, LinkedApp) {
     Fixture::with(settings(), 2).with_chat().await
 }
 
@@ -23,10 +24,8 @@ fn check(subject: &str, ack_id: i64) -> Check {
 
 #[tokio::test(crate = "paused")]
 async fn existence_of_connections_users_and_groups_is_known_on_all_shards() {
-    let (fixture, _app, mut link) = chat().await;
-    let target = format!("/chat?access_token={}", token_of("ann"));
-    let clients =
-        [Client::connect(&fixture, &mut link, &target).await, Client::connect(&fixture, &mut link, &target).await];
+    let (_, mut link) = chat().await;
+    let clients = [link.client_of("ann").await, link.client_of("ann").await];
     link.join(&clients[1].id, "red").await;
     let questions = [
         (ServiceMessage::CheckConnectionExistenceWithAck(check(&clients[0].id, 1)), AckStatus::Ok),
@@ -50,8 +49,8 @@ async fn existence_of_connections_users_and_groups_is_known_on_all_shards() {
 
 #[tokio::test(crate = "paused")]
 async fn joining_with_an_unknown_id_is_not_found_and_leaving_a_group_of_others_succeeds() {
-    let (fixture, _app, mut link) = chat().await;
-    let client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat().await;
+    let client = link.client().await;
     link.send(ServiceMessage::JoinGroupWithAck(membership("nobody", "red", 1))).await;
     assert_eq!(link.ack().await, (1, AckStatus::NotFound));
     link.send(ServiceMessage::LeaveGroupWithAck(membership(&client.id, "red", 2))).await;
@@ -62,11 +61,8 @@ async fn joining_with_an_unknown_id_is_not_found_and_leaving_a_group_of_others_s
 async fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
     let mut settings = settings();
     settings.groups.names_total_bytes = 1024 * 1024;
-    let (fixture, _app, mut link) = Fixture::with(settings, 2).with_chat().await;
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-    }
+    let (fixture, mut link) = Fixture::with(settings, 2).with_chat().await;
+    let clients: [Client; 4] = link.clients().await;
     let mut join = async |client: usize, number: i64| {
         let name = format!("{client}-{number:0>1000}");
         link.send(ServiceMessage::JoinGroupWithAck(membership(&clients[client].id, &name, number))).await;
@@ -98,9 +94,8 @@ async fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
 async fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_why() {
     let mut settings = settings();
     settings.groups.per_client = 100;
-    let (fixture, _app, mut link) = Fixture::with(settings, 2).with_chat().await;
-    let target = format!("/chat?access_token={}", token_of("ann"));
-    let client = Client::connect(&fixture, &mut link, &target).await;
+    let (fixture, mut link) = Fixture::with(settings, 2).with_chat().await;
+    let client = link.client_of("ann").await;
     let (mut refused, mut text) = (0, String::new());
     for number in 0..3_000 {
         let name = format!("{number:0>32000}");
@@ -139,8 +134,7 @@ async fn groups_of_a_client_are_bounded_in_number_and_name_and_the_app_learns_wh
 
 #[tokio::test(crate = "paused")]
 async fn closes_that_want_an_acknowledgement_close_one_many_a_user_or_a_group() {
-    let (fixture, _app, mut link) = chat().await;
-    let target = format!("/chat?access_token={}", token_of("ann"));
+    let (_, mut link) = chat().await;
     let kinds: [fn(CloseWithAck) -> ServiceMessage; 4] = [
         ServiceMessage::CloseConnectionWithAck,
         ServiceMessage::CloseConnectionsWithAck,
@@ -148,7 +142,7 @@ async fn closes_that_want_an_acknowledgement_close_one_many_a_user_or_a_group() 
         ServiceMessage::CloseGroupConnectionsWithAck,
     ];
     for (place, kind) in kinds.into_iter().enumerate() {
-        let mut client = Client::connect(&fixture, &mut link, &target).await;
+        let mut client = link.client_of("ann").await;
         link.join(&client.id, "red").await;
         let subject = [client.id.as_str(), "", "ann", "red"][place].into();
         let reason = Some("because".into());
@@ -200,17 +194,17 @@ async fn pages(link: &mut AppLink, page_size: i64) -> (Vec<usize>, Vec<GroupMemb
 
 #[tokio::test(crate = "paused")]
 async fn members_of_a_group_are_counted_and_listed_a_page_at_a_time_over_all_shards() {
-    let (fixture, _app, mut link) = chat().await;
+    let (_, mut link) = chat().await;
     assert_eq!(page(&mut link, query(0, None)).await, MemberPage::counted(0));
     assert_eq!(page(&mut link, query(10, None)).await, MemberPage::default());
     let mut clients = Vec::new();
     for number in 0..7 {
-        let target = format!("/chat?access_token={}", token_of(&format!("user-{}", number % 2)));
-        let client = Client::connect(&fixture, &mut link, if number == 6 { "/chat" } else { &target }).await;
+        let user = format!("user-{}", number % 2);
+        let client = if number == 6 { link.client().await } else { link.client_of(&user).await };
         link.join(&client.id, "red").await;
         clients.push(client);
     }
-    let _outsider = Client::connect(&fixture, &mut link, "/chat").await;
+    let _outsider = link.client().await;
     assert_eq!(page(&mut link, query(0, None)).await, MemberPage::counted(7));
     let expected: BTreeSet<_> = clients.iter().map(|client| client.id.clone()).collect();
     for (page_size, sizes) in [(100, vec![7]), (3, vec![3, 3, 1])] {
@@ -225,13 +219,9 @@ async fn members_of_a_group_are_counted_and_listed_a_page_at_a_time_over_all_sha
 
 #[tokio::test(crate = "paused")]
 async fn no_member_is_listed_twice_while_members_join_and_leave_between_two_pages() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut clients = Vec::new();
-    for _ in 0..8 {
-        let client = Client::connect(&fixture, &mut link, "/chat").await;
-        link.join(&client.id, "red").await;
-        clients.push(client);
-    }
+    let (_, mut link) = chat().await;
+    let clients: [Client; 8] = link.clients().await;
+    link.join_all(&clients, "red").await;
     let first = page(&mut link, query(3, None)).await;
     // The member list is dense: the last member fills the gap of a leaving one, so paging has already passed its
     // position.
@@ -248,13 +238,9 @@ async fn no_member_is_listed_twice_while_members_join_and_leave_between_two_page
 
 #[tokio::test(crate = "paused")]
 async fn the_later_layout_of_a_member_query_ends_with_as_many_as_are_wanted() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        let client = Client::connect(&fixture, &mut link, "/chat").await;
-        link.join(&client.id, "red").await;
-        clients.push(client);
-    }
+    let (_, mut link) = chat().await;
+    let clients: [Client; 4] = link.clients().await;
+    link.join_all(&clients, "red").await;
     let listed = page(&mut link, GroupMemberQuery { top: Some(2), ..query(100, None) }).await;
     assert_eq!((listed.members.len(), listed.continuation_token), (2, None));
     let listed = page(&mut link, GroupMemberQuery { page_size: None, ..query(1, None) }).await;
@@ -265,7 +251,7 @@ async fn the_later_layout_of_a_member_query_ends_with_as_many_as_are_wanted() {
 
 #[tokio::test(crate = "paused")]
 async fn a_token_of_another_process_is_refused_and_one_behind_the_end_has_no_members() {
-    let (fixture, _app, mut link) = chat().await;
+    let (fixture, mut link) = chat().await;
     for token in ["", "rubbish", "other.0.0"] {
         let ack = answer(&mut link, query(1, Some(token))).await;
         assert_eq!((ack.ack_id, ack.status, ack.payload), (9, AckStatus::InternalServerError, None), "{token}");
@@ -276,14 +262,13 @@ async fn a_token_of_another_process_is_refused_and_one_behind_the_end_has_no_mem
 
 #[tokio::test(crate = "paused")]
 async fn a_close_by_the_own_app_server_has_its_cause_and_the_client_reads_the_reason() {
-    let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::with(settings(), 2).with_client().await;
     let reason = Some("banned".into());
     let close = CloseWithAck { subject: client.id.as_str().into(), reason, ack_id: 7, excluded: Vec::new() };
     link.send(ServiceMessage::CloseConnectionWithAck(close)).await;
     assert_eq!(client.text().await, "{\"type\":7,\"error\":\"banned\"}");
     let notice = link.close().await;
-    let cause = notice.headers.iter().find(|(name, _)| *name == CAUSE_HEADER).map(|(_, values)| values[0].clone());
+    let cause = cause_of(&notice);
     assert!(cause.is_none_or(|cause| cause == Cause::AppClosed.label()), "{:?}", notice.headers);
     assert_eq!(link.ack().await, (7, AckStatus::Ok));
 }

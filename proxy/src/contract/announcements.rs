@@ -1,6 +1,5 @@
 //! Announcements: receivers, format, order, missing nodes, and invalid announcements.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -13,16 +12,8 @@ use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, settings, token_of};
 use super::fleet_nodes::{linked, nodes};
-use crate::fleet::{ANSWER_TIMEOUT, Fleet};
-use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport, Observer, Readiness};
-
-fn observer(fixture: &Fixture) -> Observer {
-    observer_of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
-}
-
-fn observer_of(fixture: &Fixture, fleet: Fleet) -> Observer {
-    Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet)
-}
+use crate::fleet::ANSWER_TIMEOUT;
+use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 
 fn announcement(to: Announcees, arguments: Value) -> Announcement {
     let arguments = serde_json::from_value(arguments).unwrap();
@@ -52,7 +43,7 @@ async fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and
     let mut reader = Client::connect(&fixture, &mut news, "/news").await;
     chat.join(&chatters[0].id, "red").await;
     chat.join(&chatters[1].id, "red").await;
-    let observer = observer(&fixture);
+    let observer = fixture.observer();
     let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
     assert_eq!(announce(Announcees::Everyone, "all").await, told(4));
     assert_eq!(announce(Announcees::Group("red".into()), "red").await, told(2));
@@ -74,7 +65,7 @@ async fn an_announcement_to_a_client_reaches_it_alone_at_any_node_and_an_unknown
     let (mut one, mut other) = (nodes[0].client().await, nodes[1].client().await);
     linked(&nodes).await;
     for (place, node) in nodes.iter().enumerate() {
-        let observer = observer_of(&node.fixture, node.fleet.clone());
+        let observer = node.observer();
         let to = Announcees::Client(other.id.clone());
         let report = observer.announce(announcement(to, json!([place]))).await.unwrap();
         assert_eq!((report.clients, &report.missing), (1, &Vec::new()), "{report:?}");
@@ -89,8 +80,8 @@ async fn an_announcement_to_a_client_reaches_it_alone_at_any_node_and_an_unknown
 
 #[tokio::test(crate = "paused")]
 async fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut plain = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut plain = link.client().await;
     let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
     packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
     packed.id = link.opening().await.connection_id.to_string();
@@ -98,7 +89,7 @@ async fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
     link.write(&packed.id, "{}\u{1e}").await;
     assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
     let arguments = json!(["grüße", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
-    let report = observer(&fixture).announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
+    let report = fixture.observer().announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
     assert_eq!(report, told(2));
     assert_eq!(plain.text().await, notice(&arguments.to_string()));
     let Received::Binary(bytes) = packed.next().await else { panic!("no MessagePack") };
@@ -112,12 +103,9 @@ async fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
 
 #[tokio::test(crate = "paused")]
 async fn simultaneous_announcements_arrive_in_one_order_everywhere() {
-    let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-    }
-    let observer = observer(&fixture);
+    let (fixture, mut link) = Fixture::with(settings(), 2).with_chat().await;
+    let mut clients: [Client; 4] = link.clients().await;
+    let observer = fixture.observer();
     let all = (0..32).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
     let reports = join_all(all).await;
     assert!(reports.into_iter().all(|report| report.unwrap() == told(4)));
@@ -132,7 +120,7 @@ async fn simultaneous_announcements_arrive_in_one_order_everywhere() {
 async fn announcements_above_the_limit_of_a_node_are_refused() {
     let fixture = Fixture::start();
     let _app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let observer = observer(&fixture);
+    let observer = fixture.observer();
     let all = (0..33).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
     let reports = join_all(all).await;
     let refused = reports.iter().filter(|report| matches!(report, Err(AnnouncementError::TooMany)));
@@ -145,7 +133,7 @@ async fn an_unknown_hub_and_a_raw_endpoint_take_no_announcements() {
     let fixture = Fixture::start();
     let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };
     let _app = fixture.app("app-1", vec![raw]);
-    let observer = observer(&fixture);
+    let observer = fixture.observer();
     let to_raw = observer.announce(announcement(Announcees::Everyone, json!([]))).await;
     assert!(matches!(to_raw, Err(AnnouncementError::RawEndpoint)), "{to_raw:?}");
     let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
@@ -164,7 +152,7 @@ async fn an_announcement_at_one_node_reaches_the_clients_of_all_once_and_in_orde
     linked(&nodes).await;
     let told = |clients| AnnouncementReport { nodes: 3, missing: Vec::new(), clients };
     for (place, node) in nodes.iter().enumerate() {
-        let observer = observer_of(&node.fixture, node.fleet.clone());
+        let observer = node.observer();
         let all = (0..20).map(|number| observer.announce(announcement(Announcees::Everyone, json!([place, number]))));
         assert!(join_all(all).await.into_iter().all(|report| report.unwrap() == told(3)));
         let red = observer.announce(announcement(Announcees::Group("red".into()), json!([place])));
@@ -191,7 +179,7 @@ async fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
     let (_lost, mut other) = (nodes[1].client().await, nodes[2].client().await);
     linked(&nodes).await;
     nodes[1].cut(true);
-    let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let observer = nodes[0].observer();
     let announcing = observer.announce(announcement(Announcees::Everyone, json!(["text"])));
     let reached = async {
         assert_eq!(other.text().await, notice("[\"text\"]"));
@@ -207,11 +195,10 @@ async fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
 #[tokio::test(crate = "paused")]
 async fn a_hub_that_only_another_node_has_is_announced_to_there() {
     let (_network, nodes) = nodes(2).await;
-    let mut app = nodes[1].fixture.app("app-news", vec![HubManifest::new("news", "/news")]);
-    let mut link = app.link().await;
+    let mut link = nodes[1].fixture.server_with("app-news", HubManifest::new("news", "/news")).await;
     let mut reader = Client::connect(&nodes[1].fixture, &mut link, "/news").await;
     linked(&nodes).await;
-    let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let observer = nodes[0].observer();
     let announce = async |hub: &str| {
         let announcement = announcement(Announcees::Everyone, json!(["text"]));
         observer.announce(Announcement { hub: hub.into(), ..announcement }).await

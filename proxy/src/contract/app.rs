@@ -107,6 +107,12 @@ impl App {
         self.link().await
     }
 
+    /// Sets the user that the app returns from now on, if any.
+    pub(super) fn decide(&self, user: Option<&str>) {
+        let decision = Decision { user: user.map(Into::into), ..Decision::default() };
+        *self.dialler.decision.lock().unwrap() = Some(decision);
+    }
+
     pub(super) fn retire(&self) {
         for pool in &self.pools {
             self.shared.hubs.of_pool(pool).unwrap().remove_pool(pool);

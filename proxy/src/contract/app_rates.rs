@@ -3,21 +3,18 @@
 use std::num::NonZeroU32;
 
 use tokio::time::Instant;
-use trunkline_protocol::manifest::HubManifest;
 
 use super::app::broadcast;
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings};
+use super::fixture::{Fixture, paused};
+use super::scene::chat_and_news;
 
 const MESSAGES: u32 = 1_000;
 
 #[tokio::test(crate = "paused")]
 async fn an_app_above_its_rate_sends_more_slowly_and_loses_nothing() {
-    let mut settings = settings();
-    settings.links.app_messages_per_second = NonZeroU32::new(100);
-    let fixture = Fixture::with(settings, 1);
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
-    let (mut chat, mut news) = (app.link().await, app.link().await);
+    let fixture = Fixture::set(|settings| settings.links.app_messages_per_second = NonZeroU32::new(100));
+    let (_app, [mut chat, mut news]) = fixture.app_of(chat_and_news()).await;
     let mut reader = Client::connect(&fixture, &mut chat, "/chat").await;
     let mut other = Client::connect(&fixture, &mut news, "/news").await;
     let begun_at = Instant::now();

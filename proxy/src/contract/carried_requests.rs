@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ::http::{Request, StatusCode};
+use ::http::StatusCode;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +22,7 @@ use super::client::{Client, JSON_HANDSHAKE};
 use super::drains::{ANSWER, CALL, LEAVE};
 use super::fixture::{Fixture, KEY, paused, settings, token_of, token_of_roles};
 use super::fleet_nodes::{FleetNode as LinkedNode, linked, peers};
-use super::http::{HttpConnection, exchange, negotiate, request};
+use super::http::{HttpConnection, exchange, negotiate, request, request_with};
 use super::http_transports::{EventClient, poller_by};
 use crate::clock::unix_seconds;
 use crate::config::{RelaySettings, Settings};
@@ -81,6 +81,13 @@ impl FleetNode {
     }
 }
 
+/// Network with two nodes.
+async fn owner_and_other() -> (MemoryNetwork, FleetNode, FleetNode) {
+    let network = MemoryNetwork::default();
+    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    (network, owner, other)
+}
+
 fn at(address: &str) -> Address {
     address.parse().unwrap()
 }
@@ -95,8 +102,7 @@ fn unplug(network: &MemoryNetwork, address: &str) {
 
 #[tokio::test(crate = "paused")]
 async fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
-    let network = MemoryNetwork::default();
-    let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, mut owner, other) = owner_and_other().await;
     let (_, token) = negotiate(&owner.fixture, "/chat", &format!("&access_token={}", token_of("ann"))).await;
     let bare = format!("/chat?room=7&id={token}");
     let good = format!("{bare}&access_token={}", token_of("ann"));
@@ -108,13 +114,11 @@ async fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
     for method in ["PUT", "HEAD"] {
         assert_eq!(other.status(method, &good).await, 405);
     }
-    let mut foreign = request("POST", &good, "");
-    foreign.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
+    let foreign = request_with("POST", &good, &[("origin", "https://evil.example")]);
     assert_eq!(HttpConnection::open(&other.fixture).await.exchange(foreign).await.0, StatusCode::FORBIDDEN);
     assert_eq!((network.dials(&at(OWNER)), other.hops()), (0, 0), "refused before anybody is dialled");
 
-    let mut first: Request<String> = request("GET", &good, "");
-    first.headers_mut().insert("cookie", "a=1".parse().unwrap());
+    let first = request_with("GET", &good, &[("cookie", "a=1")]);
     assert_eq!(HttpConnection::open(&other.fixture).await.exchange(first).await.0, StatusCode::OK);
     assert_eq!(exchange(&other.fixture, "POST", &good, JSON_HANDSHAKE).await.0, StatusCode::OK);
     let open = owner.links[0].opening().await;
@@ -126,8 +130,7 @@ async fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
 
 #[tokio::test(crate = "paused")]
 async fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, other) = owner_and_other().await;
     let mut targets = Vec::new();
     for _ in 0..100 {
         targets.push(format!("/chat?id={}", negotiate(&owner.fixture, "/chat", "").await.1));
@@ -148,8 +151,7 @@ async fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
 
 #[tokio::test(crate = "paused")]
 async fn an_owner_that_another_node_has_replaced_is_asked_once() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, other) = owner_and_other().await;
     let mut targets = Vec::new();
     for _ in 0..100 {
         targets.push(format!("/chat?id={}", negotiate(&owner.fixture, "/chat", "").await.1));
@@ -168,8 +170,7 @@ async fn an_owner_that_another_node_has_replaced_is_asked_once() {
 
 #[tokio::test(crate = "paused")]
 async fn another_server_at_an_owners_address_gets_no_secrets_and_passes_nothing_to_the_client() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, other) = owner_and_other().await;
     let access = token_of("ann");
     let (_, token) = negotiate(&owner.fixture, "/chat", &format!("&access_token={access}")).await;
     let heard = Arc::new(Mutex::new(String::new()));
@@ -184,11 +185,10 @@ async fn another_server_at_an_owners_address_gets_no_secrets_and_passes_nothing_
             drop(stream.write_all(format!("{answer}\r\n\r\n{page}").as_bytes()).await);
         }
     });
-    let mut send = request("POST", &format!("/chat?id={token}&x=1&access_token={access}"), "");
-    for (name, value) in [("cookie", "session=ann"), ("x-own", "1")] {
-        send.headers_mut().insert(name, value.parse().unwrap());
-    }
-    send.headers_mut().insert("authorization", format!("Bearer {access}").parse().unwrap());
+    let target = format!("/chat?id={token}&x=1&access_token={access}");
+    let bearer = format!("Bearer {access}");
+    let secrets = [("cookie", "session=ann"), ("x-own", "1"), ("authorization", &bearer)];
+    let send = request_with("POST", &target, &secrets);
     let answer = HttpConnection::open(&other.fixture).await.begin(send).await;
     assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     assert!(!answer.headers().contains_key("set-cookie"));
@@ -201,8 +201,7 @@ async fn another_server_at_an_owners_address_gets_no_secrets_and_passes_nothing_
 
 #[tokio::test(crate = "paused")]
 async fn a_token_that_is_older_than_any_carried_connection_leads_nowhere() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (_, owner, other) = owner_and_other().await;
     let keys = &owner.fixture.shared.settings.keys;
     let (_, token) = negotiate(&owner.fixture, "/chat", "").await;
     let mut old = ConnectionToken::open(&token, keys).unwrap();
@@ -219,8 +218,7 @@ async fn a_token_that_is_older_than_any_carried_connection_leads_nowhere() {
 
 #[tokio::test(crate = "paused")]
 async fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fleet() {
-    let network = MemoryNetwork::default();
-    let (owner, mut other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, mut other) = owner_and_other().await;
     let third = FleetNode::start(THIRD, &network).await;
     owner.decide(Some("bob"));
     // The token alone does not identify the user to the app.
@@ -249,8 +247,7 @@ async fn a_token_of_a_user_that_the_app_has_named_opens_one_connection_in_the_fl
 
 #[tokio::test(crate = "paused")]
 async fn where_the_owner_can_not_be_asked_the_app_names_the_same_user_again() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, other) = owner_and_other().await;
     owner.decide(Some("bob"));
     let (_, token) = negotiate(&owner.fixture, "/asked", "").await;
     let target = format!("/asked?id={token}");
@@ -267,8 +264,7 @@ async fn where_the_owner_can_not_be_asked_the_app_names_the_same_user_again() {
 
 #[tokio::test(crate = "paused")]
 async fn tokens_without_a_user_and_users_who_show_themselves_need_no_owner() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, other) = owner_and_other().await;
     let ann = format!("&access_token={}", token_of("ann"));
     for query in ["", ann.as_str()] {
         let (_, token) = negotiate(&owner.fixture, "/chat", query).await;
@@ -290,8 +286,7 @@ async fn only_a_node_may_request_an_id() {
 
 #[tokio::test(crate = "paused")]
 async fn the_failures_of_a_start_are_none_of_the_next_one_at_its_address() {
-    let network = MemoryNetwork::default();
-    let (owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (network, owner, other) = owner_and_other().await;
     let (_, old) = negotiate(&owner.fixture, "/chat", "").await;
     unplug(&network, OWNER);
     assert_eq!(other.status("GET", &format!("/chat?id={old}")).await, 404);
@@ -325,8 +320,7 @@ async fn an_owner_is_reached_when_its_name_no_longer_resolves() {
 
 #[tokio::test(crate = "paused")]
 async fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss() {
-    let network = MemoryNetwork::default();
-    let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (_, mut owner, other) = owner_and_other().await;
     let events = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
     let mut quiet = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
     let (poller, target) = poller_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
@@ -362,8 +356,7 @@ async fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss(
 
 #[tokio::test(crate = "paused")]
 async fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size() {
-    let network = MemoryNetwork::default();
-    let (mut owner, other) = (FleetNode::start(OWNER, &network).await, FleetNode::start(OTHER, &network).await);
+    let (_, mut owner, other) = owner_and_other().await;
     let ann = token_of_roles("ann", 400);
     for hub in ["/chat", "/asked"] {
         *owner.app.dialler.decision.lock().unwrap() = Some(Decision::default());
@@ -387,8 +380,7 @@ async fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size()
 }
 
 async fn event_stream(fixture: &Fixture, target: &str) -> StatusCode {
-    let mut get: Request<String> = request("GET", target, "");
-    get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    let get = request_with("GET", target, &[("accept", "text/event-stream")]);
     HttpConnection::open(fixture).await.begin(get).await.status()
 }
 

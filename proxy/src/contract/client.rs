@@ -12,8 +12,11 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::app::AppLink;
 use super::fixture::Fixture;
+use super::http::negotiate;
 
 pub(super) const JSON_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":1}\u{1e}";
+
+pub(super) const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
 /// Message received by a client, or the end of its socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,25 @@ impl Client {
     pub(super) async fn connect_over(pipe: DuplexStream, link: &mut AppLink, target: &str) -> Self {
         let mut client = Self::upgrade_over(pipe, target).await.unwrap();
         client.send(JSON_HANDSHAKE).await;
+        client.accept(link).await;
+        client
+    }
+
+    /// Negotiates stateful reconnect, and connects with it at this path. Returns the client and its reconnect target.
+    pub(super) async fn connect_stateful(fixture: &Fixture, link: &mut AppLink, path: &str) -> (Self, String) {
+        let target = Self::stateful_target(fixture, path).await;
+        (Self::connect_at(fixture, link, &target).await, target)
+    }
+
+    /// Negotiates stateful reconnect; returns the target of the upgrade.
+    pub(super) async fn stateful_target(fixture: &Fixture, path: &str) -> String {
+        format!("{path}?id={}", negotiate(fixture, path, "&useStatefulReconnect=true").await.1)
+    }
+
+    /// Connects at the target of a negotiation with stateful reconnect.
+    pub(super) async fn connect_at(fixture: &Fixture, link: &mut AppLink, target: &str) -> Self {
+        let mut client = Self::upgrade(fixture, target).await.unwrap();
+        client.send(STATEFUL_HANDSHAKE).await;
         client.accept(link).await;
         client
     }

@@ -9,12 +9,14 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
 use super::client::{Client, PING, Received};
+use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::hub_message::{flow, result};
+use super::scene::chat;
 use crate::config::{FrontendLimits, Settings};
 use crate::metrics::Limit;
 
@@ -24,8 +26,7 @@ fn call(id: u32) -> String {
 
 #[tokio::test(crate = "paused")]
 async fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     client.send(&format!("{PING}\u{1e}{}{}", call(1), call(2))).await;
     client.send(&format!("{PING}\u{1e}")).await;
     client.send(&call(3)).await;
@@ -41,8 +42,7 @@ async fn pings_end_at_the_node_and_all_else_goes_up_in_order() {
 
 #[tokio::test(crate = "paused")]
 async fn a_message_in_pieces_goes_up_when_it_is_whole() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     let whole = call(1);
     let (head, tail) = whole.split_at(20);
     client.send(head).await;
@@ -54,28 +54,22 @@ async fn a_message_in_pieces_goes_up_when_it_is_whole() {
 #[tokio::test(crate = "paused")]
 async fn a_message_over_the_hubs_limit_closes_its_client_and_both_sides_get_the_reason() {
     let hub = HubManifest { message_max_bytes: 100, detailed_errors: true, ..HubManifest::new("chat", "/chat") };
-    let (fixture, _app, mut link) = Fixture::start().with_app(hub).await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = Fixture::start().with_app(hub).await;
+    let mut client = link.client().await;
     client.send(&format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "x".repeat(200))).await;
     let Received::Text(close) = client.next().await else { panic!("no close message") };
     assert!(close.starts_with("{\"type\":7,\"error\":\"Connection closed with an error."), "{close}");
     assert!(close.contains("100"), "{close}");
     let end = link.close().await;
     assert_eq!(end.connection_id, client.id);
-    let cause = end.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
+    let cause = cause_of(&end);
     assert_eq!(cause.as_deref(), Some("message_too_large"));
-}
-
-fn cause_of(end: &CloseConnection) -> Option<String> {
-    let cause = end.headers.iter().find(|(name, _)| name == CAUSE_HEADER);
-    cause.map(|(_, values)| values[0].to_string())
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_message_that_does_not_end_closes_only_its_client() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let (mut late, mut idle) =
-        (Client::connect(&fixture, &mut link, "/chat").await, Client::connect(&fixture, &mut link, "/chat").await);
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let (mut late, mut idle) = (link.client().await, link.client().await);
     idle.send(&call(1)).await;
     assert_eq!(link.data().await.0, call(1));
     late.send("{\"type\":1,\"target\":").await;
@@ -87,8 +81,7 @@ async fn a_message_that_does_not_end_closes_only_its_client() {
 
 #[tokio::test(crate = "paused")]
 async fn a_message_whose_client_is_not_read_has_its_time_for_later() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link, mut client) = Fixture::start().with_client().await;
     let whole = call(1);
     let (head, tail) = whole.split_at(20);
     client.send(head).await;
@@ -105,14 +98,9 @@ async fn a_message_whose_client_is_not_read_has_its_time_for_later() {
 #[tokio::test(crate = "paused")]
 async fn of_many_unfinished_messages_the_largest_goes_when_all_are_over_their_budget() {
     let limits = FrontendLimits { unfinished_total_bytes: 1024 * 1024, ..FrontendLimits::default() };
-    let fixture = Fixture::with(Settings { limits, ..settings() }, 1);
     let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let mut link = app.link().await;
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-    }
+    let (_, mut link) = Fixture::with(Settings { limits, ..settings() }, 1).with_app(hub).await;
+    let mut clients: [Client; 3] = link.clients().await;
     for (client, bytes) in clients.iter_mut().zip([100_000, 700_000, 400_000]) {
         client.send(&format!("{{\"type\":1,\"target\":\"{}", "x".repeat(bytes))).await;
     }
@@ -125,8 +113,7 @@ async fn of_many_unfinished_messages_the_largest_goes_when_all_are_over_their_bu
 
 #[tokio::test(crate = "paused")]
 async fn a_close_message_of_a_client_is_its_end_and_no_error() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     client.send("{\"type\":7}\u{1e}").await;
     let end = link.close().await;
     assert_eq!((end.connection_id, end.error), (client.id.as_str().into(), None));
@@ -135,8 +122,7 @@ async fn a_close_message_of_a_client_is_its_end_and_no_error() {
 
 #[tokio::test(crate = "paused")]
 async fn a_paused_client_is_not_read_until_it_is_resumed() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     link.send(flow(&client.id, FlowOperation::Pause)).await;
     link.fence().await;
     client.send(&call(1)).await;
@@ -149,10 +135,8 @@ async fn a_paused_client_is_not_read_until_it_is_resumed() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_answered() {
-    let mut settings = settings();
-    settings.rehoming.pending_calls_max = 2;
-    let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let fixture = Fixture::set(|settings| settings.rehoming.pending_calls_max = 2);
+    let (_, mut link, mut client) = fixture.with_client().await;
     for id in 1..=2 {
         client.send(&call(id)).await;
         assert_eq!(link.data().await.0, call(id));
@@ -165,7 +149,7 @@ async fn a_client_with_as_many_calls_as_may_be_pending_is_read_on_when_one_is_an
 
 #[tokio::test(crate = "paused")]
 async fn a_raw_endpoint_forwards_complete_messages_marked_as_text_or_binary() {
-    let (fixture, _app, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
+    let (fixture, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
     let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
     let open = link.opening().await;
     client.write(Message::text("hello")).await;
@@ -190,7 +174,7 @@ async fn a_raw_endpoint_forwards_complete_messages_marked_as_text_or_binary() {
 #[tokio::test(crate = "paused")]
 async fn a_raw_text_that_is_not_utf8_is_closed_with_1007_and_one_too_large_with_1009() {
     let hub = HubManifest { message_max_bytes: 64, ..HubManifest::raw("echo", "/echo") };
-    let (fixture, _app, mut link) = Fixture::start().with_app(hub).await;
+    let (fixture, mut link) = Fixture::start().with_app(hub).await;
     for (bytes, code) in [(vec![0xff, 0xfe], 1007), (vec![b'x'; 65], 1009)] {
         let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
         let open = link.opening().await;
@@ -215,10 +199,8 @@ async fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
         ("tiny fragments", [begin()].into_iter().chain((0..200).map(|_| piece(b" ", false))).collect()),
     ];
     for (name, flood) in floods {
-        let mut settings = settings();
-        settings.limits.messages_per_second = NonZeroU32::new(10);
-        let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let (fixture, mut link, mut client) =
+            Fixture::set(|settings| settings.limits.messages_per_second = NonZeroU32::new(10)).with_client().await;
         let in_message = name != "pongs";
         let begun = tokio::time::Instant::now();
         for message in flood {
@@ -240,13 +222,9 @@ async fn frames_that_bring_no_message_count_against_the_rate_of_messages() {
 
 #[tokio::test(crate = "paused")]
 async fn large_fragments_of_an_honest_client_are_no_messages() {
-    let mut settings = settings();
-    settings.limits.messages_per_second = NonZeroU32::new(10);
-    let fixture = Fixture::with(settings, 1);
-    let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let mut link = app.link().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let fixture = Fixture::set(|settings| settings.limits.messages_per_second = NonZeroU32::new(10));
+    let (fixture, mut link) = fixture.with_app(chat(|hub| hub.message_max_bytes = 1024 * 1024)).await;
+    let mut client = link.client().await;
     let begun = tokio::time::Instant::now();
     client.write(frame(&b"{\"type\":1,\"target\":\""[..], OpCode::Data(Data::Text), false)).await;
     for _ in 0..100 {
@@ -260,8 +238,7 @@ async fn large_fragments_of_an_honest_client_are_no_messages() {
 
 #[tokio::test(crate = "paused")]
 async fn a_message_that_never_gets_longer_is_closed_with_1002() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     client.write(frame(&b"{"[..], OpCode::Data(Data::Text), false)).await;
     for _ in 0..1001 {
         client.write(frame(&b""[..], OpCode::Data(Data::Continue), false)).await;
@@ -273,8 +250,7 @@ async fn a_message_that_never_gets_longer_is_closed_with_1002() {
 
 #[tokio::test(crate = "paused")]
 async fn each_ping_of_a_read_is_answered_in_order() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     for number in 0..100_u8 {
         client.write(Message::Ping(vec![number].into())).await;
     }
@@ -285,7 +261,7 @@ async fn each_ping_of_a_read_is_answered_in_order() {
 
 #[tokio::test(crate = "paused")]
 async fn pings_without_a_handshake_end_before_its_time_out() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     let begun = tokio::time::Instant::now();
     for _ in 0..1500 {
@@ -297,7 +273,7 @@ async fn pings_without_a_handshake_end_before_its_time_out() {
 
 #[tokio::test(crate = "paused")]
 async fn message_pack_clients_are_read_by_the_same_rules() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     client.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
     let open = link.opening().await;
@@ -315,10 +291,8 @@ async fn message_pack_clients_are_read_by_the_same_rules() {
 
 #[tokio::test(crate = "paused")]
 async fn a_link_that_takes_nothing_stops_its_clients_from_being_read_and_loses_nothing() {
-    let mut settings = settings();
-    settings.links.outbox_max_bytes = 1024;
-    let (fixture, _app, mut link) = Fixture::with(Settings { ..settings }, 1).with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let fixture = Fixture::set(|settings| settings.links.outbox_max_bytes = 1024);
+    let (_, mut link, mut client) = fixture.with_client().await;
     // Calls without a response: the number of pending calls with a response is limited.
     let calls: Vec<String> = (0..4000).map(|n| format!("{{\"type\":1,\"target\":\"{n:0>200}\"}}\u{1e}")).collect();
     let all = calls.concat();

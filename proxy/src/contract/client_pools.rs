@@ -9,7 +9,6 @@ use ::http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
-use trunkline_protocol::manifest::HubManifest;
 
 use super::app::AppLink;
 use super::client::{JSON_HANDSHAKE, PING};
@@ -179,8 +178,7 @@ async fn broken_with(keep_alive: Option<Duration>) -> u64 {
     }
     // Test tasks are local and can't borrow.
     let fixture: &'static Fixture = Box::leak(Box::new(Fixture::with(settings, 2)));
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let mut link = app.link().await;
+    let mut link = fixture.server("app-1").await;
     broken_clients(fixture, &mut link).await
 }
 

@@ -1,10 +1,8 @@
 //! Client results: a method of an app server invokes a client and receives its result.
 
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
 use super::app::json;
-use super::client::Client;
 use super::fixture::{Fixture, paused};
 
 fn question(id: &str, number: &str) -> ServiceMessage {
@@ -19,11 +17,8 @@ fn question(id: &str, number: &str) -> ServiceMessage {
 
 #[tokio::test(crate = "paused")]
 async fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_home_is() {
-    let fixture = Fixture::start();
-    let chat = || vec![HubManifest::new("chat", "/chat")];
-    let (mut one, mut two) = (fixture.app("app-1", chat()), fixture.app("app-2", chat()));
-    let (mut home, mut reply_to) = (one.link().await, two.link().await);
-    let mut client = Client::connect(&fixture, &mut home, "/chat").await;
+    let (fixture, mut home, mut client) = Fixture::start().with_client().await;
+    let mut reply_to = fixture.server("app-2").await;
     reply_to.send(question(&client.id, "q-1")).await;
     assert!(client.text().await.contains("\"q-1\""));
     // The client's app server must be notified of the invocation, or it would treat the result as a protocol
@@ -50,7 +45,7 @@ async fn the_answer_of_a_client_goes_to_the_app_server_that_asked_wherever_its_h
 
 #[tokio::test(crate = "paused")]
 async fn an_invocation_of_an_unknown_client_is_answered_with_an_error() {
-    let (_stage, _app, mut link) = Fixture::start().with_chat().await;
+    let (_, mut link) = Fixture::start().with_chat().await;
     link.send(question("nobody", "q-1")).await;
     let ServiceMessage::ErrorCompletion(completion) = link.next().await else { panic!("no completion") };
     assert_eq!(completion.invocation_id, "q-1");

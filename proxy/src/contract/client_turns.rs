@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
 use super::app::{App, AppLink};
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings};
+use super::fixture::{Fixture, paused};
+use super::scene::chat_and_news;
 use crate::auth::Signer;
 use crate::bounded::TurnSource;
 
@@ -26,8 +26,7 @@ fn flood() -> String {
 /// Starts a node with the hubs of two apps, and a client of each. Both apps have sent to their clients.
 async fn two_apps() -> (Fixture, App, [(AppLink, Client); 2]) {
     let fixture = Fixture::start();
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
-    let (mut chat, mut news) = (app.link().await, app.link().await);
+    let (app, [mut chat, mut news]) = fixture.app_of(chat_and_news()).await;
     let busy = Client::connect(&fixture, &mut chat, "/chat").await;
     let other = Client::connect(&fixture, &mut news, "/news").await;
     (fixture, app, [(chat, busy), (news, other)])
@@ -95,7 +94,7 @@ async fn a_client_that_waits_for_its_turn_does_not_time_out() {
 
 #[tokio::test(crate = "paused")]
 async fn clients_of_an_app_alone_take_no_turns() {
-    let (fixture, _app, mut chat) = Fixture::start().with_chat().await;
+    let (fixture, mut chat) = Fixture::start().with_chat().await;
     let mut busy = Vec::new();
     for _ in 0..3 {
         busy.push(Client::connect(&fixture, &mut chat, "/chat").await);
@@ -105,11 +104,8 @@ async fn clients_of_an_app_alone_take_no_turns() {
 
 #[tokio::test(crate = "paused")]
 async fn a_closed_client_whose_link_is_full_leaves_its_shard_idle() {
-    let mut settings = settings();
-    settings.links.outbox_max_bytes = 1024;
-    let fixture = Fixture::with(settings, 1);
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
-    let (mut chat, mut news) = (app.link().await, app.link().await);
+    let fixture = Fixture::set(|settings| settings.links.outbox_max_bytes = 1024);
+    let (_app, [mut chat, mut news]) = fixture.app_of(chat_and_news()).await;
     let mut busy = Client::connect(&fixture, &mut chat, "/chat").await;
     let mut other = Client::connect(&fixture, &mut news, "/news").await;
     chat.set_reading(false);

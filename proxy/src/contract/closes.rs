@@ -1,11 +1,12 @@
 //! Closed connections: notifications to clients and app servers.
 
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::CAUSE_HEADER;
 use trunkline_protocol::service::*;
 
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, token_until};
 use super::http::negotiate;
+use super::scene::chat;
 use crate::clock::unix_seconds;
 
 pub(super) fn cause_of(close: &CloseConnection) -> Option<String> {
@@ -15,8 +16,7 @@ pub(super) fn cause_of(close: &CloseConnection) -> Option<String> {
 
 #[tokio::test(crate = "paused")]
 async fn a_close_of_the_app_server_reaches_the_client_behind_what_was_sent_to_it() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     link.write(&client.id, "\"last\"\u{1e}").await;
     let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
     link.send(ServiceMessage::CloseConnection(close)).await;
@@ -31,8 +31,7 @@ async fn a_close_of_the_app_server_reaches_the_client_behind_what_was_sent_to_it
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_closes_is_gone_once_with_its_cause() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link, client) = Fixture::start().with_client().await;
     let id = client.id.clone();
     client.close().await;
     let close = link.close().await;
@@ -44,8 +43,7 @@ async fn a_client_that_closes_is_gone_once_with_its_cause() {
 
 #[tokio::test(crate = "paused")]
 async fn a_socket_that_ends_without_a_goodbye_is_an_end_too_and_gets_none() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     link.write(&client.id, "\"last\"\u{1e}").await;
     link.fence().await;
     client.stop_sending().await;
@@ -58,8 +56,7 @@ async fn a_socket_that_ends_without_a_goodbye_is_an_end_too_and_gets_none() {
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_that_wants_it_closes_a_client_with_its_token() {
-    let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
-    let (fixture, _app, mut link) = Fixture::start().with_app(hub).await;
+    let (fixture, mut link) = Fixture::start().with_app(chat(|hub| hub.close_on_token_expiry = true)).await;
     // Token expiry uses the system clock, which tests can't advance. This token has expired, but within the
     // tolerated clock skew.
     let target = format!("/chat?access_token={}", token_until("ann", unix_seconds() - 1));
@@ -70,7 +67,7 @@ async fn a_hub_that_wants_it_closes_a_client_with_its_token() {
 
 #[tokio::test(crate = "paused")]
 async fn why_a_connection_ended_is_remembered_by_its_id() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let (id, token) = negotiate(&fixture, "/chat", "").await;
     let client = Client::connect(&fixture, &mut link, &format!("/chat?id={token}")).await;
     assert!(fixture.shared.past(&id).is_none());

@@ -14,7 +14,7 @@ use super::app::data_for;
 use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes;
-use super::http::{HttpConnection, request};
+use super::http::{HttpConnection, request_with};
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::webhook_server::WebhookServer;
 use super::webhooks;
@@ -50,7 +50,14 @@ fn fleet_of(shared: &Arc<Shared>) -> Fleet {
 
 impl Watched {
     fn new(fixture: &Fixture) -> Self {
-        Self::with(fixture, fleet_of(&fixture.shared))
+        Self::with(fixture, fixture.fleet())
+    }
+
+    /// Watches a node that has started long ago.
+    async fn after_start(fixture: &Fixture) -> Self {
+        let mut watched = Self::new(fixture);
+        watched.pass(START_S).await;
+        watched
     }
 
     fn with(fixture: &Fixture, fleet: Fleet) -> Self {
@@ -110,30 +117,26 @@ impl Watched {
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_whose_last_app_server_crashes_is_reported_with_its_waiting_clients_until_another_one_comes() {
-    let (fixture, app, mut link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let _client = link.client().await;
     assert_eq!(watched.log, []);
-    drop(link);
-    app.retire();
+    link.retire().await;
     let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
     assert!(line.contains("chat") && line.contains("waiting clients: 1, closed in 5"), "{line}");
     assert_eq!(watched.metric("trunkline_hub_served", "chat"), Some(0));
-    let mut again = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
-    let _link = again.link().await;
+    let _again = fixture.server("app-2").await;
     watched.ended(ConditionKind::HubWithoutAppServer).await;
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_and_misses_no_other() {
-    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let _unlinked = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
     let mut watched = Watched::new(&fixture);
     watched.pass(1).await;
-    let _client = Client::connect(&fixture, &mut link, "/chat").await;
-    drop(link);
-    app.retire();
+    let _client = link.client().await;
+    link.retire().await;
     let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
     assert!(line.contains("chat"), "{line}");
     watched.pass(30).await;
@@ -142,16 +145,13 @@ async fn a_node_that_has_just_started_reports_the_loss_of_a_hub_that_it_served_a
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal() {
-    let (fixture, app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     spawn_local(hub_sweep::run(fixture.shared.clone(), fixture.webhooks.clone()));
-    let mut other = fixture.app("other", vec![HubManifest::new("auction", "/auction")]);
-    let _other = other.link().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    let _other = fixture.server_with("other", HubManifest::new("auction", "/auction")).await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let _client = link.client().await;
     watched.pass(1).await;
-    drop(link);
-    app.retire();
+    link.retire().await;
     watched.pass(180).await;
     assert!(fixture.shared.hubs.find("/chat").is_none(), "the hub is removed");
     assert!(watched.line(ConditionKind::HubWithoutAppServer).unwrap().contains("no client waits"));
@@ -162,21 +162,18 @@ async fn a_hub_that_had_clients_keeps_its_condition_and_series_after_its_removal
 #[tokio::test(crate = "paused")]
 async fn a_starting_node_and_a_short_lived_hub_without_clients_are_no_condition() {
     let fixture = Fixture::start();
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let mut app = fixture.app("app-1", vec![HubManifest::new("preview", "/preview")]);
-    let _link = app.link().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let mut app = fixture.server_with("app-1", HubManifest::new("preview", "/preview")).await;
     watched.pass(20).await;
-    app.retire();
+    app.retire().await;
     watched.pass(20).await;
     assert_eq!(watched.log, []);
 }
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_does_not_respond_is_reported_after_ten_seconds() {
-    let (fixture, _app, link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
+    let (fixture, link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
     assert_eq!(watched.log, []);
     link.set_reading(false);
     watched.pass(8).await;
@@ -193,8 +190,7 @@ async fn lost_links_are_one_condition_of_their_app_server() {
     let fixture = Fixture::with(settings, 1);
     let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
     let (_one, two, three) = (app.link().await, app.link().await, app.link().await);
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
+    let mut watched = Watched::after_start(&fixture).await;
     two.cut();
     three.cut();
     let line = watched.begun(ConditionKind::AppServerLinksLost, 7).await;
@@ -206,9 +202,8 @@ async fn lost_links_are_one_condition_of_their_app_server() {
 
 #[tokio::test(crate = "paused")]
 async fn a_refused_key_and_a_silent_app_server_are_distinguished() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
     let problem = |text: &str, kind| Some(UpstreamProblem { text: text.into(), kind });
     watched.problems.set("http://a:5000", problem("refuses our access key", ConditionKind::AppServerRefusesKey));
     watched.problems.set("http://b:5000", problem("connection refused", ConditionKind::AppServerUnreachable));
@@ -223,20 +218,16 @@ async fn a_refused_key_and_a_silent_app_server_are_distinguished() {
 
 #[tokio::test(crate = "paused")]
 async fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
-    let fixture = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1);
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let _link = app.link().await;
+    let (fixture, _link) = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1).with_chat().await;
     let mut watched = Watched::new(&fixture);
-    let mut upgrade = request("GET", "/server/?hub=chat", "");
-    for (name, value) in [
+    let headers = [
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("authorization", "Bearer of.no.key"),
-    ] {
-        upgrade.headers_mut().insert(name, value.parse().unwrap());
-    }
+    ];
+    let upgrade = request_with("GET", "/server/?hub=chat", &headers);
     let status = HttpConnection::open(&fixture).await.exchange(upgrade).await.0;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
@@ -341,41 +332,33 @@ async fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
 
 #[tokio::test(crate = "paused")]
 async fn a_drain_reports_no_missing_app_server() {
-    let (fixture, app, mut link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let _client = link.client().await;
     fixture.shared.begin_drain();
-    drop(link);
-    app.retire();
+    link.retire().await;
     watched.pass(30).await;
     assert_eq!(watched.log, []);
 }
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_is_lost_while_another_one_serves_is_missed_until_it_has_a_successor() {
-    let (fixture, app, link) = Fixture::start().with_chat().await;
-    let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
-    let _other = other.link().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    drop(link);
-    app.retire();
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let _other = fixture.server("app-2").await;
+    let mut watched = Watched::after_start(&fixture).await;
+    link.retire().await;
     let line = watched.begun(ConditionKind::AppServerMissing, 33).await;
     assert!(line.contains("app-1") && line.contains("1 of 2 are left (hubs: chat)"), "{line}");
-    let mut again = fixture.app("app-3", vec![HubManifest::new("chat", "/chat")]);
-    let _link = again.link().await;
+    let _again = fixture.server("app-3").await;
     watched.ended(ConditionKind::AppServerMissing).await;
 }
 
 #[tokio::test(crate = "paused")]
 async fn links_that_are_full_are_reported_by_their_app_server() {
-    let mut settings = settings();
-    settings.links.outbox_max_bytes = 1024;
-    let fixture = Fixture::with(settings, 1);
-    let (fixture, _app, mut link) = fixture.with_chat().await;
+    let fixture = Fixture::set(|settings| settings.links.outbox_max_bytes = 1024);
+    let (fixture, mut link) = fixture.with_chat().await;
     let mut watched = Watched::new(&fixture);
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut client = link.client().await;
     watched.pass(START_S).await;
     assert_eq!(watched.log, []);
     link.set_reading(false);
@@ -420,11 +403,11 @@ async fn a_webhook_that_answers_slowly_is_reported() {
 
 #[tokio::test(crate = "paused")]
 async fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_and_reason() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
     let mut watched = Watched::new(&fixture);
     for _ in 0..20 {
-        let mut negotiate = request("POST", "/chat/negotiate?negotiateVersion=1", "");
-        negotiate.headers_mut().insert("authorization", "Bearer of.no.key".parse().unwrap());
+        let bad_token = [("authorization", "Bearer of.no.key")];
+        let negotiate = request_with("POST", "/chat/negotiate?negotiateVersion=1", &bad_token);
         let status = HttpConnection::open(&fixture).await.exchange(negotiate).await.0;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         watched.pass(1).await;
@@ -437,11 +420,10 @@ async fn clients_that_are_refused_at_a_high_rate_are_reported_with_their_cause_a
 
 #[tokio::test(crate = "paused")]
 async fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
     let shard = fixture.shared.counters_of(0);
     let counters = shard.hub(0);
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
+    let mut watched = Watched::after_start(&fixture).await;
     counters.closed.count(Cause::OutboxTotal);
     let line = watched.begun(ConditionKind::SlowClientsClosed, 1).await;
     assert!(line.contains("--outbox-total-max-bytes"), "{line}");
@@ -460,9 +442,9 @@ async fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported(
 
 #[tokio::test(crate = "paused")]
 async fn a_drain_of_more_than_ten_minutes_is_reported() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut watched = Watched::new(&fixture);
-    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    let _client = link.client().await;
     fixture.shared.begin_drain();
     watched.pass(600).await;
     assert_eq!(watched.log, []);
@@ -502,10 +484,9 @@ async fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_
 
 #[tokio::test(crate = "paused")]
 async fn calls_that_end_with_errors_are_reported_by_their_hub() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let mut client = link.client().await;
     let mut call = async |watched: &mut Watched, count: u32, error: &str| {
         for id in 0..count {
             let invocation = json!({"type": 1, "invocationId": id.to_string(), "target": "Say", "arguments": []});
@@ -533,13 +514,9 @@ async fn calls_that_end_with_errors_are_reported_by_their_hub() {
 
 #[tokio::test(crate = "paused")]
 async fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_of_one_client_are_not() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-    }
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let mut clients: [Client; 4] = link.clients().await;
     let call = |kind: u8, id: &str| {
         format!("{}\u{1e}", json!({"type": kind, "invocationId": id, "target": "Hang", "arguments": []}))
     };
@@ -566,16 +543,14 @@ async fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_
 
 #[tokio::test(crate = "paused")]
 async fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
-    let (fixture, app, mut link) = Fixture::start().with_chat().await;
-    let mut watched = Watched::new(&fixture);
-    watched.pass(START_S).await;
-    let _client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let _client = link.client().await;
     assert!(fixture.shared.hubs.find("/chat").unwrap().pools()[0].begin_drain());
     // Longer than the hold timeout of 60 s.
     watched.pass(100).await;
     assert_eq!(watched.log, [], "it still serves its clients");
-    drop(link);
-    app.retire();
+    link.retire().await;
     let line = watched.begun(ConditionKind::HubWithoutAppServer, 5).await;
     assert!(line.contains("waiting clients: 1, closed in 5"), "{line}");
 }

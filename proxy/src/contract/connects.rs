@@ -4,28 +4,23 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{Authentication, HubManifest, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM};
-use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::wire::USER_HEADER;
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings, token_of};
 use super::fleet_nodes::until;
-use super::http::{HttpConnection, exchange, negotiate, request};
+use super::http::{HttpConnection, exchange, negotiate, request, request_with};
 use super::hub_message::cast;
+use super::scene::chat;
 use crate::auth::User;
 use crate::config::{FrontendLimits, Settings};
 use crate::metrics::Limit;
 
-fn chat() -> Vec<HubManifest> {
-    vec![HubManifest::new("chat", "/chat")]
-}
-
 #[tokio::test(crate = "paused")]
 async fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concerned() {
     let limits = FrontendLimits { heads_total_bytes: 10_000, ..FrontendLimits::default() };
-    let fixture = Fixture::with(Settings { limits, ..settings() }, 1);
-    let mut link = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+    let (fixture, mut link) = Fixture::with(Settings { limits, ..settings() }, 1).with_chat().await;
     let large = format!("/chat?x={}", "x".repeat(6_000));
     // The head counts from the upgrade on; otherwise many clients with late handshakes would exceed the budget.
     let pending = Client::upgrade(&fixture, &large).await.unwrap();
@@ -35,7 +30,7 @@ async fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_c
     let client = Client::connect(&fixture, &mut link, &large).await;
     assert_eq!(Client::upgrade(&fixture, &large).await.err(), Some(431));
     assert_eq!(fixture.shared.counters_of(0).limit(Limit::HeadTotal).get(), 2);
-    let _small = Client::connect(&fixture, &mut link, "/chat").await;
+    let _small = link.client().await;
     // Headers that only the node reads are not stored.
     let not_kept = ("x-trunkline-odd", &*"x".repeat(6_000));
     assert!(Client::upgrade_with(fixture.dial(), "/chat", &[not_kept]).await.is_ok());
@@ -48,8 +43,7 @@ async fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_c
 #[tokio::test(crate = "paused")]
 async fn the_address_with_the_most_heads_makes_room_for_others_whether_its_clients_are_open_or_not() {
     let limits = FrontendLimits { heads_total_bytes: 40_000, ..FrontendLimits::default() };
-    let fixture = Fixture::with(Settings { limits, ..settings() }, 1);
-    let mut link = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]).link().await;
+    let (fixture, mut link) = Fixture::with(Settings { limits, ..settings() }, 1).with_chat().await;
     let large = format!("/chat?x={}", "x".repeat(6_000));
     let _open = Client::connect(&fixture, &mut link, &large).await;
     let mut pending = Vec::new();
@@ -88,8 +82,7 @@ async fn a_client_over_the_limit_of_its_address_takes_no_room_of_other_heads() {
     let mut settings = settings();
     settings.limits = FrontendLimits { heads_total_bytes: 13_000, ..settings.limits };
     settings.limits.connections_per_address = Some(2);
-    let fixture = Fixture::with(settings, 1);
-    let _link = fixture.app("app-1", chat()).link().await;
+    let (fixture, _link) = Fixture::with(settings, 1).with_chat().await;
     let large = format!("/chat?x={}", "x".repeat(6_000));
     let mut own = Vec::new();
     for _ in 0..2 {
@@ -108,7 +101,7 @@ async fn a_client_over_the_limit_of_its_address_takes_no_room_of_other_heads() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_is_announced_once_with_query_headers_address_and_its_handshake() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let target = format!("/chat?room=7&access_token={}", token_of("ann"));
     let mut client = Client::upgrade(&fixture, &target).await.unwrap();
     link.fence().await;
@@ -132,7 +125,7 @@ async fn a_client_is_announced_once_with_query_headers_address_and_its_handshake
 
 #[tokio::test(crate = "paused")]
 async fn data_directly_after_the_handshake_is_forwarded_after_it() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     let call = &*cast("Hi");
     client.send(&format!("{JSON_HANDSHAKE}{call}")).await;
@@ -142,7 +135,7 @@ async fn data_directly_after_the_handshake_is_forwarded_after_it() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_without_a_handshake_is_refused_in_time_without_a_notice() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     assert_eq!(client.next().await, Received::Text("{\"error\":\"Handshake was canceled.\"}".into()));
     assert_eq!(client.next().await, Received::End(Some(1000)));
@@ -151,7 +144,7 @@ async fn a_client_without_a_handshake_is_refused_in_time_without_a_notice() {
 
 #[tokio::test(crate = "paused")]
 async fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     client.send("{\"protocol\":\"xml\",\"version\":1}\u{1e}").await;
     let Received::Text(refusal) = client.next().await else { panic!("no answer") };
@@ -162,7 +155,7 @@ async fn a_handshake_for_an_unknown_protocol_is_refused_by_name() {
 
 #[tokio::test(crate = "paused")]
 async fn a_broken_rule_of_websockets_before_the_handshake_is_closed_with_1002() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     // A continuation frame without a first frame.
     let frame = tokio_tungstenite::tungstenite::protocol::frame::Frame::message(
@@ -185,7 +178,7 @@ async fn without_an_app_server_negotiation_and_upgrade_are_503() {
 
 #[tokio::test(crate = "paused")]
 async fn a_connection_token_opens_one_connection_with_the_id_of_its_negotiation() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let (id, token) = negotiate(&fixture, "/chat", "").await;
     let target = format!("/chat?id={token}");
     let client = Client::connect(&fixture, &mut link, &target).await;
@@ -199,10 +192,8 @@ async fn a_connection_token_opens_one_connection_with_the_id_of_its_negotiation(
 
 #[tokio::test(crate = "paused")]
 async fn the_user_of_an_access_token_is_a_claim_of_the_opening() {
-    let fixture = Fixture::start();
     let hub = HubManifest { authentication: Authentication::Required, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let mut link = app.link().await;
+    let (fixture, mut link) = Fixture::start().with_app(hub).await;
     assert_eq!(Client::upgrade(&fixture, "/chat").await.err(), Some(401));
     assert_eq!(Client::upgrade(&fixture, "/chat?access_token=rubbish").await.err(), Some(401));
     let target = format!("/chat?access_token={}", token_of("ann"));
@@ -215,14 +206,10 @@ async fn the_user_of_an_access_token_is_a_claim_of_the_opening() {
 
 #[tokio::test(crate = "paused")]
 async fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_on() {
-    let fixture = Fixture::start();
-    let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let mut link = app.link().await;
-    let decision = Decision { user: Some("bob".into()), ..Decision::default() };
-    *app.dialler.decision.lock().unwrap() = Some(decision);
+    let (fixture, mut link) = Fixture::start().with_app(chat(|hub| hub.asks_app = true)).await;
+    link.app.decide(Some("bob"));
     let (_, token) = negotiate(&fixture, "/chat", "").await;
-    *app.dialler.decision.lock().unwrap() = None;
+    *link.app.dialler.decision.lock().unwrap() = None;
     let (status, body) = exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
     assert_eq!((status.as_u16(), body.as_str()), (418, "not today"));
     // The token seals the decision: the app is not queried again.
@@ -234,24 +221,20 @@ async fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_o
 
 #[tokio::test(crate = "paused")]
 async fn the_app_gets_only_the_user_verified_by_the_node() {
-    let fixture = Fixture::start();
-    let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let _link = app.link().await;
+    let (fixture, link) = Fixture::start().with_app(chat(|hub| hub.asks_app = true)).await;
     let mallory = User { id: Some("mallory".into()), ..User::default() }.to_header();
     let ask = async |query: &str| {
-        let mut asked = request("POST", &format!("/chat/negotiate?negotiateVersion=1{query}"), "");
-        asked.headers_mut().insert(USER_HEADER, mallory.parse().unwrap());
+        let target = format!("/chat/negotiate?negotiateVersion=1{query}");
+        let asked = request_with("POST", &target, &[(USER_HEADER, &mallory)]);
         HttpConnection::open(&fixture).await.exchange(asked).await.0.as_u16()
     };
     assert_eq!(ask(&format!("&access_token={}", token_of("ann"))).await, 200);
     assert_eq!(ask("").await, 200);
-    // A rejected token may be issued by the app, so the app decides. The client needs a user from the app.
+    // A rejected token may be issued by the app, so the app decides. The client needs a user from the link.app.
     assert_eq!(ask("&access_token=rubbish").await, 401);
-    let bob = Decision { user: Some("bob".into()), ..Decision::default() };
-    *app.dialler.decision.lock().unwrap() = Some(bob);
+    link.app.decide(Some("bob"));
     assert_eq!(ask("&access_token=rubbish").await, 200);
-    let known = app.dialler.known.lock().unwrap();
+    let known = link.app.dialler.known.lock().unwrap();
     let ids: Vec<_> = known.iter().map(|user| user.as_ref().and_then(|user| user.id.as_deref())).collect();
     assert_eq!(ids, [Some("ann"), None, None, None]);
     let ann = known[0].as_ref().unwrap();
@@ -261,12 +244,11 @@ async fn the_app_gets_only_the_user_verified_by_the_node() {
 #[tokio::test(crate = "paused")]
 async fn new_clients_alternate_between_app_servers() {
     let fixture = Fixture::start();
-    let (mut one, mut two) = (fixture.app("app-1", chat()), fixture.app("app-2", chat()));
-    let (mut first, mut second) = (one.link().await, two.link().await);
+    let (mut first, mut second) = (fixture.server("app-1").await, fixture.server("app-2").await);
     let mut clients = Vec::new();
     for _ in 0..2 {
-        clients.push(Client::connect(&fixture, &mut first, "/chat").await);
-        clients.push(Client::connect(&fixture, &mut second, "/chat").await);
+        clients.push(first.client().await);
+        clients.push(second.client().await);
     }
     first.fence().await;
     second.fence().await;
@@ -275,7 +257,7 @@ async fn new_clients_alternate_between_app_servers() {
 #[tokio::test(crate = "paused")]
 async fn new_clients_alternate_between_the_links_of_a_pool() {
     let fixture = Fixture::with(Settings { pool_size: 2, ..settings() }, 2);
-    let mut app = fixture.app("app-1", chat());
+    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
     let mut links = [app.link().await, app.link().await];
     links.sort_by_key(|link| link.slot);
     for _ in 0..2 {
@@ -288,7 +270,7 @@ async fn new_clients_alternate_between_the_links_of_a_pool() {
 
 #[tokio::test(crate = "paused")]
 async fn a_path_without_a_hub_and_paths_of_the_fleet_are_404() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
     assert_eq!(exchange(&fixture, "GET", "/.trunkline/manifest", "").await.0, 404);
     assert_eq!(exchange(&fixture, "POST", "/.trunkline/link/negotiate", "").await.0, 404);
     assert_eq!(exchange(&fixture, "PUT", "/chat", "").await.0, 405);
@@ -302,7 +284,7 @@ async fn a_path_without_a_hub_is_refused_with_what_is_missing() {
         assert_eq!(status, 404, "{path}");
         body
     };
-    let _link = fixture.app("app-1", chat()).link().await;
+    let _app = fixture.server("app-1").await;
     for (path, words) in [
         ("/news/negotiate", "no app server of this node has a hub with this path"),
         ("/api/hubs/chat/:send", "the REST data plane is off at this port (see --rest"),

@@ -11,30 +11,20 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients};
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, broadcast, data_for, json, to_group, to_user};
+use super::app::{broadcast, data_for, json, to_group, to_user};
 use super::client::{Client, Received};
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::fixture::{Fixture, paused, settings};
+use super::scene::LinkedApp;
 
-async fn chat(shards: u16) -> (Fixture, App, AppLink) {
+async fn chat(shards: u16) -> (Fixture, LinkedApp) {
     Fixture::with(settings(), shards).with_chat().await
-}
-
-async fn clients<const N: usize>(fixture: &Fixture, link: &mut AppLink) -> [Client; N] {
-    let mut clients = Vec::new();
-    for _ in 0..N {
-        clients.push(Client::connect(fixture, link, "/chat").await);
-    }
-    clients.try_into().unwrap_or_else(|_| unreachable!("as many as asked for"))
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_broadcast_reaches_all_clients_of_its_hub_on_all_shards_but_those_left_out() {
-    let fixture = Fixture::with(settings(), 2);
-    let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
-    let mut app = fixture.app("app-1", hubs);
-    let (mut chat, mut news) = (app.link().await, app.link().await);
-    let mut chatters: [Client; 4] = clients(&fixture, &mut chat).await;
-    let mut reader = Client::connect(&fixture, &mut news, "/news").await;
+    let (fixture, mut chat) = chat(2).await;
+    let mut news = fixture.server_with("app-2", HubManifest::new("news", "/news")).await;
+    let (mut chatters, mut reader): ([Client; 4], _) = (chat.clients().await, news.client().await);
     let excluded = vec![chatters[1].id.as_str().into()];
     chat.send(ServiceMessage::BroadcastData(BroadcastData { excluded, payloads: json("\"hi\"") })).await;
     for (place, client) in chatters.iter_mut().enumerate() {
@@ -48,8 +38,8 @@ async fn a_broadcast_reaches_all_clients_of_its_hub_on_all_shards_but_those_left
 
 #[tokio::test(crate = "paused")]
 async fn a_group_is_those_who_joined_and_have_not_left() {
-    let (fixture, _app, mut link) = chat(2).await;
-    let [mut ann, mut bob, mut eve]: [Client; 3] = clients(&fixture, &mut link).await;
+    let (_, mut link) = chat(2).await;
+    let [mut ann, mut bob, mut eve]: [Client; 3] = link.clients().await;
     link.join(&ann.id, "red").await;
     link.join(&bob.id, "red").await;
     link.join(&bob.id, "red").await;
@@ -69,8 +59,8 @@ async fn a_group_is_those_who_joined_and_have_not_left() {
 
 #[tokio::test(crate = "paused")]
 async fn several_groups_at_once_and_a_group_without_some_of_its_members() {
-    let (fixture, _app, mut link) = chat(1).await;
-    let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
+    let (_, mut link) = chat(1).await;
+    let [mut ann, mut bob]: [Client; 2] = link.clients().await;
     link.join(&ann.id, "red").await;
     link.join(&bob.id, "blue").await;
     let groups = vec!["red".into(), "blue".into(), "none".into()];
@@ -90,11 +80,9 @@ async fn several_groups_at_once_and_a_group_without_some_of_its_members() {
 
 #[tokio::test(crate = "paused")]
 async fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections_to_come() {
-    let (fixture, _app, mut link) = chat(2).await;
-    let target = format!("/chat?access_token={}", token_of("ann"));
-    let mut first = Client::connect(&fixture, &mut link, &target).await;
-    let mut second = Client::connect(&fixture, &mut link, &target).await;
-    let mut stranger = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat(2).await;
+    let (mut first, mut second) = (link.client_of("ann").await, link.client_of("ann").await);
+    let mut stranger = link.client().await;
     link.send(to_user("ann", "1")).await;
     assert_eq!((first.text().await, second.text().await), ("1".into(), "1".into()));
     let change = UserGroupChange { user_id: "ann".into(), group: Some("red".into()), ack_id: 5, ttl_s: None };
@@ -110,11 +98,10 @@ async fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections
 
 #[tokio::test(crate = "paused")]
 async fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_batched() {
-    let (fixture, _app, mut link) = chat(2).await;
-    let target = format!("/chat?access_token={}", token_of("ann"));
+    let (_, mut link) = chat(2).await;
     let mut clients = Vec::new();
     for _ in 0..4 {
-        let client = Client::connect(&fixture, &mut link, &target).await;
+        let client = link.client_of("ann").await;
         link.join(&client.id, "red").await;
         clients.push(client);
     }
@@ -147,8 +134,8 @@ async fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_ba
 
 #[tokio::test(crate = "paused")]
 async fn each_client_gets_the_payload_of_its_own_protocol_and_nothing_without_one() {
-    let (fixture, _app, mut link) = chat(1).await;
-    let mut json_client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = chat(1).await;
+    let mut json_client = link.client().await;
     let mut packed = Client::upgrade(&fixture, "/chat").await.unwrap();
     packed.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
     packed.id = link.opening().await.connection_id.to_string();
@@ -167,10 +154,9 @@ async fn each_client_gets_the_payload_of_its_own_protocol_and_nothing_without_on
 
 #[tokio::test(crate = "paused")]
 async fn data_is_taken_from_a_connections_own_app_server_only_and_sends_from_any() {
-    let (fixture, _app, mut link) = chat(1).await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
-    let mut other = fixture.app("app-2", vec![HubManifest::new("chat", "/chat")]);
-    let mut stranger = other.link().await;
+    let (fixture, mut link) = chat(1).await;
+    let mut client = link.client().await;
+    let mut stranger = fixture.server("app-2").await;
     stranger.write(&client.id, "\"forged\"\u{1e}").await;
     stranger.send(broadcast("\"from afar\"")).await;
     assert_eq!(client.text().await, "\"from afar\"");
@@ -180,10 +166,8 @@ async fn data_is_taken_from_a_connections_own_app_server_only_and_sends_from_any
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_reads_nothing_is_closed_and_delays_no_other_client() {
-    let mut settings = settings();
-    settings.outbox.client_bytes = 10_000;
-    let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
-    let mut reader = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::set(|settings| settings.outbox.client_bytes = 10_000).with_chat().await;
+    let mut reader = link.client().await;
     let slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
     let text = format!("\"{}\"", "x".repeat(1000));
     for _ in 0..20 {
@@ -197,12 +181,9 @@ async fn a_client_that_reads_nothing_is_closed_and_delays_no_other_client() {
 
 #[tokio::test(crate = "paused")]
 async fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
-    let mut settings = settings();
-    settings.outbox.client_bytes = 10_000;
-    let fixture = Fixture::with(settings, 1);
+    let fixture = Fixture::set(|settings| settings.outbox.client_bytes = 10_000);
     let hub = HubManifest { slow_clients: SlowClients::Drop, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let mut link = app.link().await;
+    let (fixture, mut link) = fixture.with_app(hub).await;
     let mut slow = Client::connect_over(fixture.dial_with(1024), &mut link, "/chat").await;
     let text = |n: u32| format!("\"{n:04}{}\"", "x".repeat(1000));
     for n in 0..50 {
@@ -227,8 +208,8 @@ async fn in_a_hub_that_may_drop_a_slow_client_misses_broadcasts_and_stays() {
 #[tokio::test(crate = "paused")]
 async fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_served() {
     for shards in [1, 2] {
-        let (fixture, _app, mut link) = chat(shards).await;
-        let [mut ann, mut bob]: [Client; 2] = clients(&fixture, &mut link).await;
+        let (_, mut link) = chat(shards).await;
+        let [mut ann, mut bob]: [Client; 2] = link.clients().await;
         link.join(&ann.id, "red").await;
         link.join(&bob.id, "red").await;
         let steps = Rc::new(Cell::new(0));
@@ -256,8 +237,8 @@ async fn a_frame_with_many_names_is_sent_in_pieces_between_which_others_are_serv
 
 #[tokio::test(crate = "paused")]
 async fn names_that_a_long_list_repeats_count_once() {
-    let (fixture, _app, mut link) = chat(1).await;
-    let [mut ann]: [Client; 1] = clients(&fixture, &mut link).await;
+    let (_, mut link) = chat(1).await;
+    let [mut ann] = link.clients().await;
     link.join(&ann.id, "red").await;
     link.join(&ann.id, "blue").await;
     let groups = [["red"; 20], ["blue"; 20]].concat().into_iter().map(ByteString::from).collect();

@@ -33,11 +33,8 @@ async fn closed_as_drained(link: &mut AppLink) -> String {
 
 #[tokio::test(crate = "paused")]
 async fn clients_are_asked_to_reconnect_one_by_one_and_their_app_server_is_notified_of_each() {
-    let (fixture, _app, mut link) = Fixture::with(settings(), 2).with_chat().await;
-    let mut clients = Vec::new();
-    for _ in 0..40 {
-        clients.push(Client::connect(&fixture, &mut link, "/chat").await);
-    }
+    let (fixture, mut link) = Fixture::with(settings(), 2).with_chat().await;
+    let mut clients: [Client; 40] = link.clients().await;
     let begun = Instant::now();
     fixture.shared.refuse_clients();
     drain(&fixture, Duration::from_secs(10)).await;
@@ -56,7 +53,7 @@ async fn clients_are_asked_to_reconnect_one_by_one_and_their_app_server_is_notif
 
 #[tokio::test(crate = "paused")]
 async fn a_stopping_node_accepts_no_clients() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut late = Client::upgrade(&fixture, "/chat").await.unwrap();
     fixture.shared.refuse_clients();
     fixture.shared.shards()[0].give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
@@ -72,9 +69,9 @@ async fn a_stopping_node_accepts_no_clients() {
 
 #[tokio::test(crate = "paused")]
 async fn by_each_transport_a_client_is_asked_to_reconnect_after_the_answers_to_its_calls() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let quiet = Client::connect(&fixture, &mut link, "/chat").await;
-    let mut socket = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let quiet = link.client().await;
+    let mut socket = link.client().await;
     let events = EventClient::connect(&fixture, &mut link).await;
     let (poller, target) = poller(&fixture, &mut link).await;
     socket.send(CALL).await;
@@ -112,7 +109,7 @@ async fn a_message_pack_client_is_asked_to_reconnect_after_the_last_item_of_its_
     const STREAM: &[u8] = &[9, 0x96, 4, 0x80, 0xa1, b'1', 0xa1, b'M', 0x90, 0x90];
     const ITEM: &[u8] = &[6, 0x94, 2, 0x80, 0xa1, b'1', 5];
     const END: &[u8] = &[6, 0x94, 3, 0x80, 0xa1, b'1', 2];
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     client.write(Message::binary(HANDSHAKE)).await;
     let id = link.opening().await.connection_id;
@@ -134,8 +131,7 @@ async fn a_message_pack_client_is_asked_to_reconnect_after_the_last_item_of_its_
 
 #[tokio::test(crate = "paused")]
 async fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longer() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link, mut client) = Fixture::start().with_client().await;
     client.send(CALL).await;
     link.data().await;
     let begun = Instant::now();
@@ -144,7 +140,7 @@ async fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longe
     assert!((5..7).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     assert_eq!(client.text().await, LEAVE.trim_end_matches('\u{1e}'));
     // The wait is part of the drain timeout.
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut client = link.client().await;
     client.send(CALL).await;
     link.data().await;
     let begun = Instant::now();
@@ -155,7 +151,7 @@ async fn a_call_that_does_not_end_holds_its_client_for_some_seconds_and_no_longe
 
 #[tokio::test(crate = "paused")]
 async fn from_the_signal_on_each_answer_ends_its_connection() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
+    let (fixture, _link) = Fixture::start().with_chat().await;
     let ask = async |http: &mut HttpConnection, target: &str| {
         let answer = http.begin(request("POST", target, "")).await;
         (answer.status().as_u16(), answer.headers()["connection"].clone())

@@ -53,10 +53,8 @@ async fn app_servers_get_the_candidates_of_a_task_from_the_first_link_to_the_las
 #[tokio::test(crate = "paused")]
 async fn a_stopping_app_server_is_removed_from_the_list_immediately() {
     let fixture = Fixture::with(settings(), 1);
-    let mut first = fixture.app("app-1", vec![hub(7, &["clock"])]);
-    let link = first.link().await;
-    let mut second = fixture.app("app-2", vec![hub(9, &["clock"])]);
-    let mut later = second.link().await;
+    let link = fixture.server_with("app-1", hub(7, &["clock"])).await;
+    let mut later = fixture.server_with("app-2", hub(9, &["clock"])).await;
     assert_eq!(listed(&mut later).await.len(), 2);
     link.send(stopping()).await;
     assert_eq!(listed(&mut later).await, [entry("clock", "app-2", 9)]);

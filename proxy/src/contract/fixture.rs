@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,13 @@ use crate::frontend::{Endpoint, ListenerGate, RequestSource, serve_pipe};
 use crate::net::connector::{Connector, MemoryNetwork};
 use crate::net::resolver::Resolver;
 use crate::node::shard_thread;
+use crate::observer::{Observer, Readiness};
 use crate::routing::Ruleset;
 use crate::shard::drain::reroute::reroute;
 use crate::shard::{Connectors, ShardSender, Shared};
 use crate::webhook::Webhooks;
 
-use super::app::{App, AppLink};
+use super::app::App;
 
 pub(super) const KEY: &str = "the access key of the contract tests";
 
@@ -41,11 +43,12 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// Capacity of a client pipe in each direction.
 const PIPE_BYTES: usize = 64 * 1024;
 
+#[derive(Clone)]
 pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
     pub(super) webhooks: Arc<Webhooks>,
     routers: Vec<Router>,
-    next_shard: Cell<usize>,
+    next_shard: Rc<Cell<usize>>,
 }
 
 /// Runs a test on a single-threaded runtime with local tasks and paused time.
@@ -93,6 +96,13 @@ pub(super) fn settings() -> Settings {
 impl Fixture {
     pub(super) fn start() -> Self {
         Self::with(settings(), 1)
+    }
+
+    /// Starts a node with one shard and changed settings.
+    pub(super) fn set(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        Self::with(settings, 1)
     }
 
     pub(super) fn with(settings: Settings, shards: u16) -> Self {
@@ -145,29 +155,26 @@ impl Fixture {
             Arc::new(endpoint).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
-        Self { shared, webhooks, routers, next_shard: Cell::new(0) }
+        Self { shared, webhooks, routers, next_shard: Rc::default() }
+    }
+
+    /// Fleet of this node alone.
+    pub(super) fn fleet(&self) -> Fleet {
+        Fleet::new(self.shared.clone(), ([127, 0, 0, 1], 8090).into())
+    }
+
+    /// Observer of this node alone.
+    pub(super) fn observer(&self) -> Observer {
+        self.observer_in(self.fleet())
+    }
+
+    pub(super) fn observer_in(&self, fleet: Fleet) -> Observer {
+        Observer::new(Readiness::new(self.shared.clone(), Arc::default()), fleet)
     }
 
     /// Adds an app server with these hubs, with links to it.
     pub(super) fn app(&self, instance: &str, hubs: Vec<HubManifest>) -> App {
         App::start(&self.shared, instance, hubs)
-    }
-
-    /// Adds an app server with this hub and its first link: the fixture of most tests.
-    pub(super) async fn with_app(self, hub: HubManifest) -> (Self, App, AppLink) {
-        let mut app = self.app("app-1", vec![hub]);
-        let link = app.link().await;
-        (self, app, link)
-    }
-
-    /// Adds an app server with the hub `chat` and its first link.
-    pub(super) async fn with_chat(self) -> (Self, App, AppLink) {
-        self.with_app(HubManifest::new("chat", "/chat")).await
-    }
-
-    /// Adds an app server of a group with the hub `chat`, with links to it.
-    pub(super) fn app_in(&self, group: &str, instance: &str) -> App {
-        App::start_in(&self.shared, group, instance, vec![HubManifest::new("chat", "/chat")])
     }
 
     pub(super) fn ruled(rules: &str) -> Self {

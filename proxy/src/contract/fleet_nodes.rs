@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -19,15 +18,14 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 use trunkline_channel::HelloTable;
 use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
-use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
 
-use super::app::{App, AppLink};
+use super::app::{broadcast, json, to_group};
 use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
+use super::scene::LinkedApp;
 use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
@@ -37,7 +35,7 @@ use crate::fleet::{
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
 use crate::net::resolver::Resolver;
-use crate::observer::{Observer, Readiness};
+use crate::observer::Observer;
 
 /// Time until reachable nodes are linked and agree.
 const SOON: Duration = Duration::from_secs(20);
@@ -47,8 +45,7 @@ pub(super) struct FleetNode {
     pub(super) fixture: Fixture,
     pub(super) fleet: Fleet,
     pub(super) api: Router,
-    pub(super) link: AppLink,
-    _app: App,
+    pub(super) link: LinkedApp,
     address: Address,
     admin: Rc<AdminSockets>,
     serving: AbortHandle,
@@ -107,20 +104,23 @@ impl FleetNode {
         let settings = Settings { node: name.clone(), ..settings };
         let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
         let fleet = Fleet::new(fixture.shared.clone(), ([10, 0, 0, number], 8090).into());
-        let observer = Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet.clone());
-        let api = admin::api_for_nodes(observer, fixture.webhooks.clone()).route("/name", get(async || name));
+        let api = admin::api_for_nodes(fixture.observer_in(fleet.clone()), fixture.webhooks.clone())
+            .route("/name", get(async || name));
         fleet.questions().serve_api(layered(api.clone()));
         let admin = Rc::<AdminSockets>::default();
         let serving = spawn_local(serve(network.clone(), address(number), fleet.clone(), admin.clone()));
         let serving = serving.abort_handle();
         let running = tokio::spawn(fleet::keep_fleet(fleet.clone(), resolver)).abort_handle();
-        let mut app = fixture.app(&format!("app-{number}"), vec![HubManifest::new("chat", "/chat")]);
-        let link = app.link().await;
-        Self { fixture, fleet, api, link, _app: app, address: address(number), admin, serving, running }
+        let link = fixture.server(&format!("app-{number}")).await;
+        Self { fixture, fleet, api, link, address: address(number), admin, serving, running }
+    }
+
+    pub(super) fn observer(&self) -> Observer {
+        self.fixture.observer_in(self.fleet.clone())
     }
 
     pub(super) async fn client(&mut self) -> Client {
-        Client::connect(&self.fixture, &mut self.link, "/chat").await
+        self.link.client().await
     }
 
     /// Members with their state as seen by this node.
@@ -254,31 +254,6 @@ pub(super) async fn linked(nodes: &[FleetNode]) {
     sleep(Duration::from_secs(2)).await; // sleep: as above
 }
 
-fn text(text: &str) -> Payloads {
-    let message = format!("{{\"type\":1,\"target\":\"{text}\",\"arguments\":[]}}\u{1e}");
-    Payloads::single(HubProtocol::Json, Bytes::from(message))
-}
-
-fn to_all(word: &str) -> ServiceMessage {
-    ServiceMessage::BroadcastData(BroadcastData { excluded: Vec::new(), payloads: text(word) })
-}
-
-fn to_group(group: &str, word: &str) -> ServiceMessage {
-    ServiceMessage::GroupBroadcastData(GroupBroadcastData {
-        group: group.into(),
-        excluded: Vec::new(),
-        excluded_users: Vec::new(),
-        payloads: text(word),
-        caller_user: None,
-    })
-}
-
-async fn word(client: &mut Client) -> String {
-    let text = client.text().await;
-    let message: serde_json::Value = serde_json::from_str(&text).unwrap();
-    message["target"].as_str().unwrap_or(&text).to_owned()
-}
-
 #[tokio::test(crate = "paused")]
 async fn what_enters_at_one_node_reaches_the_clients_of_all_others_once_and_in_order() {
     let (_network, mut nodes) = nodes(3).await;
@@ -288,11 +263,11 @@ async fn what_enters_at_one_node_reaches_the_clients_of_all_others_once_and_in_o
     }
     linked(&nodes).await;
     for number in 0..100 {
-        nodes[0].send(&[Wanted::Everyone], &to_all(&number.to_string()));
+        nodes[0].send(&[Wanted::Everyone], &broadcast(&number.to_string()));
     }
     for client in &mut clients[1..] {
         for number in 0..100 {
-            assert_eq!(word(client).await, number.to_string());
+            assert_eq!(client.text().await, number.to_string());
         }
     }
     // A node relays only to other nodes; its own clients are served locally.
@@ -316,7 +291,7 @@ async fn a_message_is_relayed_only_to_nodes_with_receivers() {
         nodes[0].send(&[Wanted::Group("red")], &to_group("red", "hello"));
     }
     for _ in 0..50 {
-        assert_eq!(word(&mut member).await, "hello");
+        assert_eq!(member.text().await, "hello");
     }
     let crossed = received(&nodes[1]) - before[0];
     assert!((50..60).contains(&crossed), "{crossed}");
@@ -331,7 +306,7 @@ async fn new_subscriptions_apply_immediately_and_ended_ones_are_removed() {
     linked(&nodes).await;
     nodes[1].link.join(&client.id, "late").await;
     nodes[0].send(&[Wanted::Group("late")], &to_group("late", "first"));
-    assert_eq!(word(&mut client).await, "first");
+    assert_eq!(client.text().await, "first");
     client.close().await;
     let sent = |nodes: &[FleetNode]| nodes[0].fleet.fleet_relay().counters().sent.get();
     // The sweep runs every ten seconds.
@@ -350,7 +325,7 @@ async fn links_that_are_cut_resume_and_lose_nothing() {
     let mut client = nodes[1].client().await;
     linked(&nodes).await;
     for number in 0..40 {
-        nodes[0].send(&[Wanted::Everyone], &to_all(&number.to_string()));
+        nodes[0].send(&[Wanted::Everyone], &broadcast(&number.to_string()));
         if number % 10 == 5 {
             nodes[1].cut(number == 15);
         }
@@ -358,7 +333,7 @@ async fn links_that_are_cut_resume_and_lose_nothing() {
         sleep(Duration::from_millis(700)).await;
     }
     for number in 0..40 {
-        assert_eq!(word(&mut client).await, number.to_string());
+        assert_eq!(client.text().await, number.to_string());
     }
     client.fence(&nodes[1].link).await;
     assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause) == 0));
@@ -372,8 +347,8 @@ async fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
     nodes[1].cut(true);
     until(SOON, "it is late", || nodes[0].members()[0].1 == MemberState::Late).await;
     for number in 0..60 {
-        nodes[0].send(&[Wanted::Everyone], &to_all(&number.to_string()));
-        assert_eq!(word(&mut other).await, number.to_string());
+        nodes[0].send(&[Wanted::Everyone], &broadcast(&number.to_string()));
+        assert_eq!(other.text().await, number.to_string());
         // sleep: in total longer than a link survives without a socket
         sleep(Duration::from_secs(1)).await;
     }
@@ -381,11 +356,11 @@ async fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
     assert!(dropped > 0);
     nodes[1].cut(false);
     linked(&nodes).await;
-    nodes[0].send(&[Wanted::Everyone], &to_all("back"));
+    nodes[0].send(&[Wanted::Everyone], &broadcast("back"));
     // Messages received before the link ended may arrive, in order and once.
     let mut heard = Vec::new();
     loop {
-        let next = word(&mut lost).await;
+        let next = lost.text().await;
         if next == "back" {
             break;
         }
@@ -403,9 +378,9 @@ async fn messages_for_a_node_that_reads_nothing_are_dropped_and_delay_no_other_n
     nodes[1].cut(true);
     let long = "x".repeat(64 * 1024);
     for number in 0..200 {
-        let message = to_all(&format!("{number} {long}"));
+        let message = broadcast(&format!("{number} {long}"));
         nodes[0].send(&[Wanted::Everyone], &message);
-        assert_eq!(word(&mut other).await.len(), number.to_string().len() + 1 + long.len());
+        assert_eq!(other.text().await.len(), number.to_string().len() + 1 + long.len());
     }
     assert!(nodes[0].fleet.fleet_relay().counters().dropped(DropCause::Full) > 100);
 }
@@ -451,11 +426,11 @@ async fn a_client_at_another_node_is_asked_for_a_result() {
     let invoke = async |fleet: Fleet, hub: &str, id: &str| {
         let fleet = FleetEntry::of(&fleet);
         let hub = fleet.hub_named(hub);
-        fleet.invoke_client(&hub, id, |_| text("Name"), Duration::from_secs(30)).await
+        fleet.invoke_client(&hub, id, |_| json("Name"), Duration::from_secs(30)).await
     };
     let (fleet, id) = (nodes[0].fleet.clone(), client.id.clone());
     let asking = spawn_local(async move { invoke(fleet, "chat", &id).await });
-    assert_eq!(word(&mut client).await, "Name");
+    assert_eq!(client.text().await, "Name");
     // Its app server is notified, and forwards the client's result.
     let ServiceMessage::ClientInvocation(told) = nodes[2].link.next().await else { panic!("the app is not told") };
     let answer = ServiceMessage::ClientCompletion(ClientCompletion {
@@ -521,8 +496,8 @@ async fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
     network.set_cut(&address(1), true);
     nodes[0].cut(false);
     for number in 0..60 {
-        nodes[1].send(&[Wanted::Everyone], &to_all(&number.to_string()));
-        assert_eq!(word(&mut client).await, number.to_string());
+        nodes[1].send(&[Wanted::Everyone], &broadcast(&number.to_string()));
+        assert_eq!(client.text().await, number.to_string());
         assert_eq!(nodes[1].members(), [("n1".into(), MemberState::Ready)]);
         // sleep: in total longer than a link survives without a socket
         sleep(Duration::from_secs(1)).await;

@@ -1,18 +1,10 @@
 //! Group orders of operators: a client or a user joins and leaves a group at any node, and unknown ones are refused.
 
-use std::sync::Arc;
-
 use super::app::AppLink;
 use super::client::Client;
 use super::fixture::{Fixture, paused, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes};
-use crate::observer::{
-    Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject, Observer, Readiness,
-};
-
-fn observer_of(node: &FleetNode) -> Observer {
-    Observer::new(Readiness::new(node.fixture.shared.clone(), Arc::default()), node.fleet.clone())
-}
+use crate::observer::{Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
 
 fn order(step: GroupStep, subject: GroupSubject) -> GroupOrder {
     GroupOrder { hub: "chat".into(), group: "red".into(), subject, step }
@@ -26,7 +18,7 @@ fn done() -> GroupReport {
 async fn members(node: &FleetNode) -> u64 {
     let to = Announcees::Group("red".into());
     let announcement = Announcement { hub: "chat".into(), to, target: "Count".into(), arguments: Vec::new() };
-    observer_of(node).announce(announcement).await.unwrap().clients
+    node.observer().announce(announcement).await.unwrap().clients
 }
 
 async fn connect(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
@@ -40,7 +32,7 @@ async fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node()
     let one = connect(fixture, link, "ann").await;
     let _other = connect(fixture, link, "ann").await;
     linked(&nodes).await;
-    let observer = observer_of(&nodes[0]);
+    let observer = nodes[0].observer();
     let client = || GroupSubject::Client(one.id.clone());
     let user = || GroupSubject::User("ann".into());
     for (step, subject, expected) in [
@@ -60,7 +52,7 @@ async fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node()
 async fn an_unknown_client_and_user_and_too_long_a_name_are_refused() {
     let (_network, nodes) = nodes(2).await;
     linked(&nodes).await;
-    let observer = observer_of(&nodes[0]);
+    let observer = nodes[0].observer();
     let stranger = GroupSubject::Client("abcdefghijklmnopqrstuv".into());
     let refused = observer.change_group(order(GroupStep::Join, stranger)).await;
     assert!(matches!(refused, Err(GroupOrderError::UnknownClient(_))), "{refused:?}");

@@ -56,6 +56,15 @@ pub(super) fn request(method: &str, target: &str, body: &str) -> Request<String>
     Request::builder().method(method).uri(target).header("host", "node.example").body(body.to_owned()).unwrap()
 }
 
+/// Request without a body, with these headers.
+pub(super) fn request_with(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Request<String> {
+    let mut request = request(method, target, "");
+    for (name, value) in headers {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    request
+}
+
 /// Sends one request over a new connection.
 pub(super) async fn exchange(fixture: &Fixture, method: &str, target: &str, body: &str) -> (StatusCode, String) {
     HttpConnection::open(fixture).await.exchange(request(method, target, body)).await

@@ -2,22 +2,28 @@
 
 use std::time::Duration;
 
-use ::http::{Request, StatusCode};
+use ::http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep};
 use trunkline_protocol::limits::{FIRST_GET_TIMEOUT_S, PENDING_PIPES_PER_ADDRESS_MAX};
-use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::manifest::{HubManifest, Transport};
 use trunkline_protocol::service::ServiceMessage;
 
-use super::app::{App, AppLink, broadcast};
+use super::app::{AppLink, broadcast};
 use super::client::{Client, JSON_HANDSHAKE, PING};
 use super::fixture::{Fixture, paused, settings};
-use super::http::{HttpConnection, exchange, negotiate, request};
+use super::http::{HttpConnection, exchange, negotiate, request, request_with};
 use super::hub_message::cast;
+use super::scene::LinkedApp;
 
-async fn chat(shards: u16) -> (Fixture, App, AppLink) {
+/// Manifest of the hub `chat` with a single transport.
+fn chat_by(transport: Transport) -> HubManifest {
+    HubManifest { transports: vec![transport], ..HubManifest::new("chat", "/chat") }
+}
+
+async fn chat(shards: u16) -> (Fixture, LinkedApp) {
     Fixture::with(settings(), shards).with_chat().await
 }
 
@@ -40,7 +46,7 @@ async fn event(body: &mut Incoming, read: &mut String) -> String {
 
 #[tokio::test(crate = "paused")]
 async fn an_event_stream_carries_messages_down_and_posts_carry_them_up_from_any_shard() {
-    let (fixture, _app, mut link) = chat(2).await;
+    let (fixture, mut link) = chat(2).await;
     let mut client = EventClient::connect(&fixture, &mut link).await;
     link.send(broadcast("\"news\"")).await;
     assert_eq!(client.event().await, "\"news\"\u{1e}");
@@ -87,8 +93,7 @@ impl EventClient {
         let (id, token) = negotiate(owner, "/chat", "").await;
         let target = format!("/chat?id={token}");
         let mut connection = HttpConnection::open(by).await;
-        let mut get = request("GET", &target, "");
-        get.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+        let get = request_with("GET", &target, &[("accept", "text/event-stream")]);
         let answer = connection.begin(get).await;
         assert_eq!(answer.status(), StatusCode::OK);
         let mut client = Self { id, target, body: answer.into_body(), read: String::new(), _connection: connection };
@@ -126,7 +131,7 @@ async fn poll(fixture: &Fixture, target: &str) -> (StatusCode, String) {
 
 #[tokio::test(crate = "paused")]
 async fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
-    let (fixture, _app, mut link) = chat(2).await;
+    let (fixture, mut link) = chat(2).await;
     let (id, target) = poller(&fixture, &mut link).await;
     link.send_together([broadcast("1"), broadcast("2")]).await;
     link.fence().await;
@@ -141,7 +146,7 @@ async fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
 
 #[tokio::test(crate = "paused")]
 async fn a_poll_that_brings_nothing_ends_after_its_time_out() {
-    let (fixture, _app, mut link) = chat(1).await;
+    let (fixture, mut link) = chat(1).await;
     let (_, target) = poller(&fixture, &mut link).await;
     let begun = Instant::now();
     assert_eq!(poll(&fixture, &target).await, (StatusCode::OK, String::new()));
@@ -150,7 +155,7 @@ async fn a_poll_that_brings_nothing_ends_after_its_time_out() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out() {
-    let (fixture, _app, mut link) = chat(2).await;
+    let (fixture, mut link) = chat(2).await;
     let (id, target) = poller(&fixture, &mut link).await;
     let begun = Instant::now();
     assert_eq!(link.close().await.connection_id, id);
@@ -162,15 +167,10 @@ async fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out(
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_with_one_transport_refuses_the_others() {
-    let fixture = Fixture::start();
-    let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
-    let hub = HubManifest { transports, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let mut link = app.link().await;
+    let (fixture, mut link) = Fixture::start().with_app(chat_by(Transport::WebSockets)).await;
     let (_, token) = negotiate(&fixture, "/chat", "").await;
     let target = format!("/chat?id={token}");
-    let get: Request<String> = request("GET", &target, "");
-    let (status, body) = HttpConnection::open(&fixture).await.exchange(get).await;
+    let (status, body) = exchange(&fixture, "GET", &target, "").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
     link.fence().await;
 }
@@ -179,7 +179,7 @@ async fn a_hub_with_one_transport_refuses_the_others() {
 async fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
     // The number of tokens for which one HTTP connection once allocated 64 KiB each within a second.
     const TOKENS: usize = 4_500;
-    let (fixture, _app, mut link) = chat(1).await;
+    let (fixture, mut link) = chat(1).await;
     let mut connection = HttpConnection::open(&fixture).await;
     let (mut taken, mut full) = (Vec::new(), 0);
     for _ in 0..TOKENS {
@@ -208,9 +208,7 @@ async fn posts_without_a_get_hold_few_pipes_and_none_for_long() {
 
 #[tokio::test(crate = "paused")]
 async fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_node() {
-    let mut settings = settings();
-    settings.limits.connections_per_address = Some(2);
-    let (fixture, _app, _link) = Fixture::with(settings, 1).with_chat().await;
+    let (fixture, _link) = Fixture::set(|settings| settings.limits.connections_per_address = Some(2)).with_chat().await;
     let mut connection = HttpConnection::open(&fixture).await;
     let mut statuses = Vec::new();
     for _ in 0..3 {
@@ -224,10 +222,7 @@ async fn a_post_before_the_first_get_counts_as_a_connection_of_its_address_and_n
 
 #[tokio::test(crate = "paused")]
 async fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
-    let fixture = Fixture::start();
-    let transports = vec![trunkline_protocol::manifest::Transport::WebSockets];
-    let mut app = fixture.app("app-1", vec![HubManifest { transports, ..HubManifest::new("chat", "/chat") }]);
-    let _link = app.link().await;
+    let (fixture, _link) = Fixture::start().with_app(chat_by(Transport::WebSockets)).await;
     let (_, token) = negotiate(&fixture, "/chat", "").await;
     let (status, body) = exchange(&fixture, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
@@ -239,7 +234,7 @@ async fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
 
 #[tokio::test(crate = "paused")]
 async fn a_post_that_comes_a_byte_a_minute_is_ended() {
-    let (fixture, _app, mut link) = chat(1).await;
+    let (fixture, mut link) = chat(1).await;
     let (_, target) = poller(&fixture, &mut link).await;
     let (mut socket, began) = (fixture.dial(), Instant::now());
     let head = format!("POST {target} HTTP/1.1\r\nHost: node.example\r\nContent-Length: 1000\r\n\r\n");
@@ -265,7 +260,7 @@ async fn a_post_that_comes_a_byte_a_minute_is_ended() {
 
 #[tokio::test(crate = "paused")]
 async fn messages_of_one_batch_are_one_event() {
-    let (fixture, _app, mut link) = chat(1).await;
+    let (fixture, mut link) = chat(1).await;
     let mut client = EventClient::connect(&fixture, &mut link).await;
     let messages: Vec<ServiceMessage> = (0..3).map(|n| broadcast(&n.to_string())).collect();
     link.send_together(messages).await;

@@ -19,7 +19,7 @@ use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fixture::{Fixture, KEY, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::http::exchange;
-use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
+use super::inbound_links::{DialInLink, HUB, ONE, node_with_link, token};
 use crate::auth::{AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
 use crate::config::{HostRules, SecretLine, SecretSources, Settings};
@@ -49,8 +49,7 @@ async fn opened(node: &FleetNode, link: &mut DialInLink, headers: &[(&'static st
 
 #[tokio::test(crate = "paused")]
 async fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visitors_credentials() {
-    let (_network, nodes) = dial_in_nodes(1).await;
-    let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let (node, mut link) = node_with_link().await;
     for (origin, keeps) in [
         (Some("https://evil.example"), false),
         (Some("null"), false),
@@ -58,7 +57,7 @@ async fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visi
         (None, true),
     ] {
         let headers: Vec<_> = VICTIM.into_iter().chain(origin.map(|origin| ("origin", origin))).collect();
-        let open = opened(&nodes[0], &mut link, &headers).await;
+        let open = opened(&node, &mut link, &headers).await;
         let has = |wanted: &str| open.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
         assert_eq!([has("cookie"), has("authorization")], [keeps; 2], "{origin:?}");
         assert!(has("x-app") && !has("x-asrs-user-id"), "{origin:?}: {:?}", open.headers);
@@ -75,8 +74,8 @@ pub(super) fn two_hubs() -> Settings {
     }
 }
 
-pub(super) fn hubs() -> Vec<HubManifest> {
-    vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]
+pub(super) fn hubs() -> [HubManifest; 2] {
+    [HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]
 }
 
 /// Negotiates with an access token and returns the status.
@@ -93,8 +92,7 @@ pub(super) fn user_token(key: &str, audience: Option<&str>) -> String {
 #[tokio::test(crate = "paused")]
 async fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_hub() {
     let fixture = Fixture::with(two_hubs(), 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     for (audience, statuses) in [
         (None, [200, 200]),
         (Some("an audience of the app"), [200, 200]),
@@ -112,8 +110,7 @@ async fn a_token_for_the_clients_of_one_hub_or_for_rest_is_no_log_in_at_another_
 #[tokio::test(crate = "paused")]
 async fn the_key_of_an_app_opens_its_hub_and_no_other() {
     let fixture = Fixture::with(two_hubs(), 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let token = user_token(APP_KEY, None);
     assert_eq!([enter(&fixture, "/chat", &token).await, enter(&fixture, "/admin", &token).await], [200, 401]);
     for (hub, is_in) in [("chat", true), ("chat_room", true), ("admin", false)] {
@@ -130,8 +127,7 @@ async fn the_key_of_an_app_opens_its_hub_and_no_other() {
 async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     const NEW: &str = "the new key of one app of several";
     let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-named-{}", std::process::id()));
     let (rules, key) = (file("rules"), file("key"));
     std::fs::write(&key, APP_KEY).unwrap();
@@ -325,8 +321,7 @@ async fn a_channel_for_the_name_of_another_node_is_not_opened() {
 #[tokio::test(crate = "paused")]
 async fn keys_of_apps_are_reloaded_without_any_access_key_too() {
     let fixture = Fixture::with(two_hubs(), 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let statuses = async || {
         [
             enter(&fixture, "/chat", &user_token(KEY, None)).await,

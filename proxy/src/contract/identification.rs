@@ -6,19 +6,18 @@ use trunkline_protocol::negotiate::Decision;
 
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fixture::{Fixture, paused, token_of, token_of_roles, token_until};
-use super::http::{HttpConnection, exchange, negotiate, request};
+use super::http::{HttpConnection, exchange, negotiate, request_with};
 use crate::clock::unix_seconds;
 
 /// Hubs with and without a negotiate handler. Neither requires authentication.
-fn hubs() -> Vec<HubManifest> {
-    vec![HubManifest::new("chat", "/chat"), HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") }]
+fn hubs() -> [HubManifest; 2] {
+    [HubManifest::new("chat", "/chat"), HubManifest { asks_app: true, ..HubManifest::new("asked", "/asked") }]
 }
 
 #[tokio::test(crate = "paused")]
 async fn each_request_of_a_connection_shows_the_user_of_its_access_token() {
     let fixture = Fixture::start();
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let (ann, bob, ended) = (token_of("ann"), token_of("bob"), token_until("ann", unix_seconds() - 60));
     for hub in ["/chat", "/asked"] {
         let (_, token) = negotiate(&fixture, hub, &format!("&access_token={ann}")).await;
@@ -41,8 +40,7 @@ async fn each_request_of_a_connection_shows_the_user_of_its_access_token() {
         refused("before the first poll").await;
         // Any valid token of the user is accepted, in the header or the query.
         let again = token_until("ann", unix_seconds() + 60);
-        let mut poll = request("GET", &bare, "");
-        poll.headers_mut().insert("authorization", format!("Bearer {again}").parse().unwrap());
+        let poll = request_with("GET", &bare, &[("authorization", &format!("Bearer {again}"))]);
         assert_eq!(HttpConnection::open(&fixture).await.exchange(poll).await.0, StatusCode::OK);
         refused("while it lives").await;
         let good = format!("{bare}&access_token={ann}");
@@ -54,8 +52,7 @@ async fn each_request_of_a_connection_shows_the_user_of_its_access_token() {
 #[tokio::test(crate = "paused")]
 async fn a_token_with_many_claims_negotiates_and_each_transport_brings_all_of_them() {
     let fixture = Fixture::start();
-    let mut app = fixture.app("app-1", hubs());
-    let mut links = [app.link().await, app.link().await];
+    let (app, mut links) = fixture.app_of(hubs()).await;
     let added = Decision { claims: vec![("added".into(), "by the app".into())], ..Decision::default() };
     *app.dialler.decision.lock().unwrap() = Some(added);
     for (index, hub, roles) in [(0, "/chat", 10), (0, "/chat", 300), (1, "/asked", 10), (1, "/asked", 300)] {
@@ -91,10 +88,8 @@ async fn a_token_with_many_claims_negotiates_and_each_transport_brings_all_of_th
 #[tokio::test(crate = "paused")]
 async fn a_user_that_the_app_has_named_and_nobody_at_all_are_bound_by_the_connection_token() {
     let fixture = Fixture::start();
-    let mut app = fixture.app("app-1", hubs());
-    let mut links = [app.link().await, app.link().await];
-    let bob = Decision { user: Some("bob".into()), ..Decision::default() };
-    *app.dialler.decision.lock().unwrap() = Some(bob);
+    let (app, mut links) = fixture.app_of(hubs()).await;
+    app.decide(Some("bob"));
     // The app admits Ann under another name: her own token is then up to the app.
     let ann = format!("&access_token={}", token_of("ann"));
     for (index, hub, query) in [(1, "/asked", ""), (1, "/asked", ann.as_str()), (0, "/chat", "")] {
@@ -112,16 +107,14 @@ async fn a_user_that_the_app_has_named_and_nobody_at_all_are_bound_by_the_connec
 #[tokio::test(crate = "paused")]
 async fn requests_of_methods_and_pages_that_may_not_connect_are_refused_whatever_the_transport() {
     let fixture = Fixture::start();
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let (_, token) = negotiate(&fixture, "/chat", "").await;
     let target = format!("/chat?id={token}");
     for method in ["PUT", "PATCH", "HEAD"] {
         assert_eq!(exchange(&fixture, method, &target, "").await.0, StatusCode::METHOD_NOT_ALLOWED, "{method}");
     }
     for method in ["GET", "POST", "DELETE"] {
-        let mut foreign = request(method, &target, "");
-        foreign.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
+        let foreign = request_with(method, &target, &[("origin", "https://evil.example")]);
         let answer = HttpConnection::open(&fixture).await.exchange(foreign).await;
         assert_eq!(answer.0, StatusCode::FORBIDDEN, "{method}");
     }

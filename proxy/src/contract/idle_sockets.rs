@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep};
 
-use super::fixture::{Fixture, paused, settings};
+use super::fixture::{Fixture, paused};
 
 const REQUEST: &str = "GET /chat HTTP/1.1\r\nHost: node.example\r\n\r\n";
 const HALF: &str = "GET /chat HTTP/1.1\r\nHost: node.exa";
@@ -148,9 +148,7 @@ async fn line_ends_behind_a_request_are_no_head() {
 
 #[tokio::test(crate = "paused")]
 async fn a_keep_alive_time_out_below_that_of_a_head_cuts_no_head() {
-    let mut settings = settings();
-    settings.limits.keep_alive_timeout = 5 * SECOND;
-    let fixture = Fixture::with(settings, 1);
+    let fixture = Fixture::set(|settings| settings.limits.keep_alive_timeout = 5 * SECOND);
     let mut socket = RawSocket::dial(&fixture);
     socket.write(&format!("{REQUEST}{HALF}")).await;
     socket.answer().await;
@@ -193,9 +191,8 @@ async fn a_response_states_how_long_its_connection_is_kept_unless_it_is_the_last
 
 #[tokio::test(crate = "paused")]
 async fn a_load_balancer_gets_no_keep_alive_header() {
-    let mut settings = settings();
-    settings.trusted = crate::config::TrustedNetworks::parse(["192.0.2.1"]).unwrap();
-    let fixture = Fixture::with(settings, 1);
+    let fixture =
+        Fixture::set(|settings| settings.trusted = crate::config::TrustedNetworks::parse(["192.0.2.1"]).unwrap());
     let answer = RawSocket::dial(&fixture).exchange().await.to_ascii_lowercase();
     assert!(!answer.contains("keep-alive"), "{answer}");
 }

@@ -49,6 +49,25 @@ pub(super) async fn dial_in_nodes(count: u8) -> (MemoryNetwork, Vec<FleetNode>) 
     (network, nodes)
 }
 
+/// Starts three nodes, with a link of an app server to each, and a client of it.
+async fn nodes_with_clients() -> (Vec<FleetNode>, Vec<DialInLink>, Vec<Client>) {
+    let (_, nodes) = dial_in_nodes(3).await;
+    let (mut homes, mut clients) = (Vec::new(), Vec::new());
+    for node in &nodes {
+        let mut home = DialInLink::open(node, "home_1", ONE).await;
+        clients.push(home.client(node, "ann").await);
+        homes.push(home);
+    }
+    (nodes, homes, clients)
+}
+
+/// Starts a node with a link of an app server.
+pub(super) async fn node_with_link() -> (FleetNode, DialInLink) {
+    let node = dial_in_nodes(1).await.1.remove(0);
+    let link = DialInLink::open(&node, "home_1", ONE).await;
+    (node, link)
+}
+
 pub(super) fn token(path: &str, user: &str) -> String {
     token_until(path, user, unix_seconds() + 3600)
 }
@@ -288,13 +307,7 @@ pub(super) async fn settle() {
 
 #[tokio::test(crate = "paused")]
 async fn over_one_endpoint_a_message_reaches_the_clients_of_all_nodes_once() {
-    let (_network, nodes) = dial_in_nodes(3).await;
-    let (mut homes, mut clients) = (Vec::new(), Vec::new());
-    for node in &nodes {
-        let mut home = DialInLink::open(node, "home_1", ONE).await;
-        clients.push(home.client(node, "ann").await);
-        homes.push(home);
-    }
+    let (nodes, mut homes, mut clients) = nodes_with_clients().await;
     let first = DialInLink::open(&nodes[0], "sender_1", ONE).await;
     for (home, client) in homes.iter_mut().zip(&clients) {
         home.send(ServiceMessage::JoinGroupWithAck(membership(&client.id, "red", 7)));
@@ -364,8 +377,7 @@ async fn a_filtered_send_reaches_matching_clients_at_all_nodes_and_none_if_it_is
 
 #[tokio::test(crate = "paused")]
 async fn a_client_whose_token_allows_details_reads_the_limit_of_messages() {
-    let (_network, nodes) = dial_in_nodes(1).await;
-    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let (node, mut home) = node_with_link().await;
     let text = format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{}\"]}}\u{1e}", "x".repeat(1024 * 1024));
     for (details, expected) in [("True", true), ("False", false)] {
         let claims = [
@@ -374,7 +386,7 @@ async fn a_client_whose_token_allows_details_reads_the_limit_of_messages() {
         ];
         let key = AccessKey::new(KEY).unwrap();
         let token = access_token::sign(&key, "ann", &claims, unix_seconds() + 3600);
-        let mut client = home.client_by(&nodes[0], &token).await;
+        let mut client = home.client_by(&node, &token).await;
         client.send(&text).await;
         let close = client.text().await;
         let names_limit = close.contains("1048576B") && close.contains("--dial-in-message-max-bytes");
@@ -385,8 +397,7 @@ async fn a_client_whose_token_allows_details_reads_the_limit_of_messages() {
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_asks_for_a_key_by_entra_id_reads_what_to_use() {
-    let (_network, nodes) = dial_in_nodes(1).await;
-    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let (_node, mut home) = node_with_link().await;
     let key_id: Option<ByteString> = Some("k1".into());
     home.send(ServiceMessage::AccessKeyRequest(AccessKeyRequest { token: None, key_id: key_id.clone() }));
     let ServiceMessage::AccessKeyResponse(answer) = home.next().await else { panic!("no answer") };
@@ -432,28 +443,21 @@ async fn a_frame_that_cannot_be_used_ends_only_the_clients_that_it_was_for() {
 
 #[tokio::test(crate = "paused")]
 async fn a_frame_that_cannot_be_used_ends_no_client_of_another_app_server() {
-    let (_network, nodes) = dial_in_nodes(1).await;
-    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
-    let mut ann = home.client(&nodes[0], "ann").await;
-    let mut other = DialInLink::open(&nodes[0], "home_2", ONE).await;
-    let mut bob = other.client(&nodes[0], "bob").await;
+    let (node, mut home) = node_with_link().await;
+    let mut ann = home.client(&node, "ann").await;
+    let mut other = DialInLink::open(&node, "home_2", ONE).await;
+    let mut bob = other.client(&node, "bob").await;
     let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b' '; LINK_FRAME_MAX_BYTES]));
     let connection_ids = vec![bob.id.as_str().into(), ann.id.as_str().into()];
     home.send(ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads }));
     assert!(ann.text().await.contains("over the limit"));
     other.fence(&mut bob).await;
-    assert_eq!(nodes[0].fixture.shared.counters_of(0).dial_in.malformed.get(), 1);
+    assert_eq!(node.fixture.shared.counters_of(0).dial_in.malformed.get(), 1);
 }
 
 #[tokio::test(crate = "paused")]
 async fn over_two_endpoints_a_message_comes_once_wherever_the_links_are() {
-    let (_network, nodes) = dial_in_nodes(3).await;
-    let (mut homes, mut clients) = (Vec::new(), Vec::new());
-    for node in &nodes {
-        let mut home = DialInLink::open(node, "home_1", ONE).await;
-        clients.push(home.client(node, "ann").await);
-        homes.push(home);
-    }
+    let (nodes, homes, mut clients) = nodes_with_clients().await;
     // The third node has no link of the sender, under either endpoint.
     let senders =
         [DialInLink::open(&nodes[0], "sender_1", TWO).await, DialInLink::open(&nodes[1], "sender_1", ONE).await];
@@ -487,13 +491,7 @@ async fn said_once<'a>(
 
 #[tokio::test(crate = "paused")]
 async fn a_question_has_one_answer_for_all_nodes_and_a_join_is_seen_by_what_follows() {
-    let (_network, nodes) = dial_in_nodes(3).await;
-    let (mut homes, mut clients) = (Vec::new(), Vec::new());
-    for node in &nodes {
-        let mut home = DialInLink::open(node, "home_1", ONE).await;
-        clients.push(home.client(node, "ann").await);
-        homes.push(home);
-    }
+    let (nodes, _homes, mut clients) = nodes_with_clients().await;
     let mut sender = DialInLink::open(&nodes[0], "sender_1", ONE).await;
     let other = DialInLink::open(&nodes[1], "sender_1", ONE).await;
     settle().await;

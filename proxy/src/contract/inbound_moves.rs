@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 use trunkline_protocol::service::*;
 
 use super::app::{broadcast, json, membership, to_group, to_user};
-use super::client::{Client, Received};
+use super::client::{Client, Received, STATEFUL_HANDSHAKE};
 use super::fixture::paused;
 use super::fleet_nodes::FleetNode;
 use super::http::negotiate;
 use super::hub_message::flow;
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, expired_token, settle, token};
-use super::moves::{ComingClient, STATEFUL_HANDSHAKE, call, come_back, sent, sequence};
+use super::moves::{ComingClient, call, come_back, sent, sequence};
 use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
 use crate::shard::moving;

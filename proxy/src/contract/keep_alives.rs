@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{FlowOperation, ServiceMessage};
 
 use super::client::{Client, PING, Received};
@@ -15,7 +15,7 @@ use super::closes::cause_of;
 use super::fixture::{Fixture, paused};
 use super::http_transports::poller;
 use super::hub_message::flow;
-use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
+use super::inbound_links::node_with_link;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,8 +39,7 @@ async fn begin_message(client: &mut Client) {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     let begun = Instant::now();
     for interval in 1..=4 {
         assert_eq!(client.next().await, Received::Text(PING.into()));
@@ -52,14 +51,14 @@ async fn a_client_that_is_sent_nothing_is_pinged_once_an_interval() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut quiet = Client::connect(&fixture, &mut link, "/chat").await;
-    let mut pinging = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = Fixture::start().with_chat().await;
+    let mut quiet = link.client().await;
+    let mut pinging = link.client().await;
     pinging.send(&format!("{PING}\u{1e}")).await;
     let begun = Instant::now();
     let closed = link.close().await;
     assert_eq!(closed.connection_id, pinging.id);
-    let cause = closed.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
+    let cause = cause_of(&closed);
     assert_eq!(cause.as_deref(), Some("keep_alive_timeout"));
     assert!((30..=32).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     // sleep: the test advances paused time
@@ -69,8 +68,7 @@ async fn a_client_that_never_pinged_may_be_silent_and_one_that_did_is_given_up()
 
 #[tokio::test(crate = "paused")]
 async fn the_end_of_a_client_that_is_paused_is_noticed() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link, mut client) = Fixture::start().with_client().await;
     let (polling, _) = poller(&fixture, &mut link).await;
     for id in [&client.id, &polling] {
         link.send(flow(id, FlowOperation::Pause)).await;
@@ -88,7 +86,7 @@ async fn the_end_of_a_client_that_is_paused_is_noticed() {
 
 #[tokio::test(crate = "paused")]
 async fn the_end_of_a_raw_connection_that_is_paused_is_noticed() {
-    let (fixture, _app, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
+    let (fixture, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
     let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
     let id = link.opening().await.connection_id;
     link.send(flow(&id, FlowOperation::Pause)).await;
@@ -101,8 +99,7 @@ async fn the_end_of_a_raw_connection_that_is_paused_is_noticed() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_keeps_pinging_stays() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link, mut client) = Fixture::start().with_client().await;
     for _ in 0..10 {
         client.send(&format!("{PING}\u{1e}")).await;
         // sleep: the test advances paused time
@@ -114,9 +111,9 @@ async fn a_client_that_keeps_pinging_stays() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_sends_websocket_pings_is_sent_hub_pings_all_the_same() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (_, mut link) = Fixture::start().with_chat().await;
     for every in PING_INTERVALS_S {
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut client = link.client().await;
         let (begun, mut last) = (Instant::now(), Instant::now());
         for beat in 1.. {
             let next = begun + every * beat * SECOND;
@@ -138,9 +135,9 @@ async fn a_client_that_sends_websocket_pings_is_sent_hub_pings_all_the_same() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_hangs_is_given_up_though_its_websocket_library_lives() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (_, mut link) = Fixture::start().with_chat().await;
     for (every, frame) in PING_INTERVALS_S.into_iter().flat_map(|every| transport_frames().map(|it| (every, it))) {
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut client = link.client().await;
         client.send(&format!("{PING}\u{1e}")).await;
         client.write(fragment(Bytes::new(), Data::Text, false)).await;
         let begun = Instant::now();
@@ -162,10 +159,10 @@ async fn a_client_that_hangs_is_given_up_though_its_websocket_library_lives() {
 
 #[tokio::test(crate = "paused")]
 async fn a_message_that_arrives_slowly_shows_that_its_client_lives() {
-    let (fixture, _app, mut link) = Fixture::start()
+    let (_, mut link) = Fixture::start()
         .with_app(HubManifest { message_max_bytes: 1 << 20, ..HubManifest::new("chat", "/chat") })
         .await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut client = link.client().await;
     client.send(&format!("{PING}\u{1e}")).await;
     begin_message(&mut client).await;
     for _ in 0..7 {
@@ -179,9 +176,8 @@ async fn a_message_that_arrives_slowly_shows_that_its_client_lives() {
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_dials_in_is_pinged_while_a_message_of_its_client_arrives() {
-    let (_network, nodes) = dial_in_nodes(1).await;
-    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
-    let mut client = home.client(&nodes[0], "ann").await;
+    let (node, mut home) = node_with_link().await;
+    let mut client = home.client(&node, "ann").await;
     client.send(&format!("{PING}\u{1e}")).await;
     begin_message(&mut client).await;
     for _ in 0..8 {
@@ -202,9 +198,9 @@ async fn an_app_server_that_dials_in_is_pinged_while_a_message_of_its_client_arr
 
 #[tokio::test(crate = "paused")]
 async fn half_a_message_shows_life_once_whatever_its_websocket_library_sends() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (_, mut link) = Fixture::start().with_chat().await;
     for (pings, is_beating) in [(false, false), (false, true), (true, false), (true, true)] {
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut client = link.client().await;
         if pings {
             client.send(&format!("{PING}\u{1e}")).await;
         }
@@ -229,7 +225,7 @@ async fn half_a_message_shows_life_once_whatever_its_websocket_library_sends() {
 
 #[tokio::test(crate = "paused")]
 async fn any_frame_shows_that_the_client_of_a_raw_endpoint_lives() {
-    let (fixture, _app, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
+    let (fixture, mut link) = Fixture::start().with_app(HubManifest::raw("echo", "/echo")).await;
     let mut client = Client::upgrade(&fixture, "/echo").await.unwrap();
     client.id = link.opening().await.connection_id.to_string();
     for _ in 0..10 {

@@ -1,32 +1,23 @@
 //! Live traces: order of hops, followed clients, limits, and other nodes of a fleet.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 use trunkline_protocol::service::{ServiceMessage, TraceReport, TracedData};
 
-use super::app::{App, AppLink, broadcast, data_for};
+use super::app::{AppLink, broadcast, data_for};
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::{FleetNode, nodes};
-use crate::fleet::Fleet;
-use crate::observer::{Observer, PayloadView, Readiness, TraceLine, WatchChoice, WatchError, WatchLines};
-use crate::shard::{MessageDirection, Shared, WatchSubject};
+use super::scene::LinkedApp;
+use crate::observer::{PayloadView, TraceLine, WatchChoice, WatchError, WatchLines};
+use crate::shard::{MessageDirection, WatchSubject};
 
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"1\",\"arguments\":[\"hush\"]}\u{1e}";
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":7}\u{1e}";
 
-async fn chat() -> (Fixture, App, AppLink) {
+async fn chat() -> (Fixture, LinkedApp) {
     Fixture::with(settings(), 2).with_chat().await
-}
-
-fn observer(shared: &Arc<Shared>, fleet: Fleet) -> Observer {
-    Observer::new(Readiness::new(shared.clone(), Arc::default()), fleet)
-}
-
-fn alone(fixture: &Fixture) -> Observer {
-    observer(&fixture.shared, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
 }
 
 fn choice(subject: WatchSubject) -> WatchChoice {
@@ -86,10 +77,10 @@ fn report(client: &Client, mark: i64, ran_us: Option<i64>) -> ServiceMessage {
 
 #[tokio::test(crate = "paused")]
 async fn a_call_is_traced_hop_by_hop_with_the_clock_of_each_end() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = chat().await;
+    let mut client = link.client().await;
     let subject = WatchSubject::Connection(client.id.clone());
-    let (mut trace, _permit) = alone(&fixture).trace_node(&choice(subject)).await.unwrap();
+    let (mut trace, _permit) = fixture.observer().trace_node(&choice(subject)).await.unwrap();
     client.send(SAY).await;
     let (mark, payload) = traced(&mut link).await;
     assert_eq!(payload, SAY);
@@ -112,12 +103,11 @@ async fn a_call_is_traced_hop_by_hop_with_the_clock_of_each_end() {
 
 #[tokio::test(crate = "paused")]
 async fn payloads_are_hidden_unless_they_are_wanted_and_nothing_is_marked_without_a_trace() {
-    let (fixture, _app, mut link) = chat().await;
-    let target = format!("/chat?access_token={}", token_of("ann"));
-    let mut client = Client::connect(&fixture, &mut link, &target).await;
+    let (fixture, mut link) = chat().await;
+    let mut client = link.client_of("ann").await;
     client.send(SAY).await;
     assert_eq!(link.data().await.0, SAY, "plain data");
-    let observer = alone(&fixture);
+    let observer = fixture.observer();
     for (payloads, expected) in [(PayloadView::Hidden, None), (PayloadView::Shown, Some("[\"hush\"]"))] {
         let choice = WatchChoice { payloads, ..choice(WatchSubject::User("ann".into())) };
         let (mut trace, _permit) = observer.trace_node(&choice).await.unwrap();
@@ -143,11 +133,11 @@ async fn payloads_are_hidden_unless_they_are_wanted_and_nothing_is_marked_withou
 
 #[tokio::test(crate = "paused")]
 async fn a_trace_follows_a_method_for_all_callers_and_a_group_while_it_has_members() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut ann = Client::connect(&fixture, &mut link, "/chat").await;
-    let mut ben = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = chat().await;
+    let mut ann = link.client().await;
+    let mut ben = link.client().await;
     link.join(&ben.id, "room").await;
-    let observer = alone(&fixture);
+    let observer = fixture.observer();
     let (mut method, _first) = observer.trace_node(&choice(WatchSubject::Method("say".into()))).await.unwrap();
     let (mut group, _second) = observer.trace_node(&choice(WatchSubject::Group("room".into()))).await.unwrap();
     ann.send(SAY).await;
@@ -165,8 +155,8 @@ async fn a_trace_follows_a_method_for_all_callers_and_a_group_while_it_has_membe
 
 #[tokio::test(crate = "paused")]
 async fn a_trace_ends_with_its_time_and_unknown_hubs_and_too_many_traces_are_refused() {
-    let (fixture, _app, mut link) = chat().await;
-    let observer = alone(&fixture);
+    let (fixture, mut link) = chat().await;
+    let observer = fixture.observer();
     let user = || WatchSubject::User("ann".into());
     let unknown = WatchChoice { hub: Some("/talk".into()), ..choice(user()) };
     assert!(matches!(observer.trace_node(&unknown).await, Err(WatchError::UnknownHub)));
@@ -195,7 +185,7 @@ async fn a_trace_ends_with_its_time_and_unknown_hubs_and_too_many_traces_are_ref
 #[tokio::test(crate = "paused")]
 async fn another_node_of_the_fleet_takes_part_and_one_that_is_cut_off_is_missing() {
     let (_network, mut nodes) = nodes(2).await;
-    let asked = |node: &FleetNode| observer(&node.fixture.shared, node.fleet.clone());
+    let asked = |node: &FleetNode| node.observer();
     let subject = WatchSubject::Method("Say".into());
     let (mut trace, _permit) = asked(&nodes[0]).trace(choice(subject)).await.unwrap();
     assert_eq!(told!(trace, 2), ["n1 Following", "n2 Following"]);

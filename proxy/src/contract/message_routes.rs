@@ -3,11 +3,11 @@
 use trunkline_protocol::manifest::{HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, broadcast, json, to_group};
+use super::app::{AppLink, broadcast, json, to_group};
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused};
-use super::http::negotiate;
 use super::hub_message::{call, cast, flow, handed_over, header, received, result, stopping};
+use super::scene::{LinkedApp, took_about};
 
 const RULES: &str = "
     [groups.admin]
@@ -26,8 +26,7 @@ const RULES: &str = "
 
 struct Scene {
     fixture: Fixture,
-    home: AppLink,
-    _home_app: App,
+    home: LinkedApp,
 }
 
 fn manifest() -> HubManifest {
@@ -36,24 +35,17 @@ fn manifest() -> HubManifest {
 
 async fn scene() -> Scene {
     let fixture = Fixture::ruled(RULES);
-    let mut app = fixture.app("home", vec![manifest()]);
-    let home = app.link().await;
-    Scene { fixture, home, _home_app: app }
+    let home = fixture.server_with("home", manifest()).await;
+    Scene { fixture, home }
 }
 
 impl Scene {
-    fn app_in(&self, group: &str, instance: &str) -> App {
-        App::start_in(&self.fixture.shared, group, instance, vec![manifest()])
-    }
-
-    async fn side(&self, group: &str, instance: &str) -> (App, AppLink) {
-        let mut app = self.app_in(group, instance);
-        let link = app.link().await;
-        (app, link)
+    async fn side(&self, group: &str, instance: &str) -> LinkedApp {
+        self.fixture.server_of(group, instance, manifest()).await
     }
 
     async fn client(&mut self) -> Client {
-        Client::connect(&self.fixture, &mut self.home, "/chat").await
+        self.home.client().await
     }
 }
 
@@ -68,19 +60,11 @@ async fn accept(link: &mut AppLink, client: &Client) {
     link.write(&client.id, "{}\u{1e}").await;
 }
 
-/// Receives the opening of a client taken over from another app server of the group.
-async fn take_over(link: &mut AppLink, client: &Client, from: &str) -> OpenConnection {
-    let open = link.opening().await;
-    assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (client.id.as_str(), Some(from)));
-    assert_eq!(link.data().await.1.data_type, 1);
-    open
-}
-
 #[tokio::test(crate = "paused")]
 async fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
     let mut scene = scene().await;
-    let (_admin_app, mut admin) = scene.side("admin", "admin-1").await;
-    let (_math_app, mut math) = scene.side("math", "math-1").await;
+    let mut admin = scene.side("admin", "admin-1").await;
+    let mut math = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     // The connection is opened at all app servers before the first call.
     accept(&mut math, &client).await;
@@ -114,7 +98,7 @@ async fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
 #[tokio::test(crate = "paused")]
 async fn what_belongs_to_a_call_goes_where_the_call_went() {
     let mut scene = scene().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     let upload = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Sum\",\"arguments\":[],\"streamIds\":[\"s\"]}\u{1e}";
     let item = |id: &str| format!("{{\"type\":2,\"invocationId\":\"{id}\",\"item\":1}}\u{1e}");
@@ -133,7 +117,7 @@ async fn what_belongs_to_a_call_goes_where_the_call_went() {
 #[tokio::test(crate = "paused")]
 async fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
     let mut scene = scene().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -161,17 +145,16 @@ async fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
 #[tokio::test(crate = "paused")]
 async fn a_lost_side_home_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
     let mut scene = scene().await;
-    let (one, mut first) = scene.side("math", "math-1").await;
+    let mut first = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     client.send(&(call("1", "Sum") + &call("2", "A"))).await;
     accept(&mut first, &client).await;
     first.data().await;
     scene.home.data().await;
     first.fence().await;
-    let (_two, mut second) = scene.side("math", "math-2").await;
-    one.retire();
-    first.ended().await;
-    take_over(&mut second, &client, "math-1").await;
+    let mut second = scene.side("math", "math-2").await;
+    first.retire().await;
+    second.takes_over(&client, "math-1").await;
     let failed = client.text().await;
     assert!(
         failed.contains("\"invocationId\":\"1\",\"error\":\"The app server that ran this call is gone"),
@@ -195,7 +178,7 @@ async fn while_a_group_has_no_app_server_its_messages_wait_in_order_and_the_home
     scene.home.fence().await;
     scene.home.write(&client.id, "\"down\"\u{1e}").await;
     assert_eq!(client.text().await, "\"down\"");
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     accept(&mut math, &client).await;
     assert_eq!(math.data().await.0, cast("Sum") + &call("1", "Sum"));
     assert_eq!(scene.home.data().await.0, cast("B") + &cast("C"));
@@ -213,7 +196,7 @@ async fn messages_that_wait_arrive_though_their_client_has_closed_behind_them() 
     closing.send(&cast("Sum")).await;
     let closed = tokio::task::spawn_local(closing.close());
     scene.home.fence().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     math.opening().await;
     math.data().await;
     assert_eq!(math.data().await.0, cast("Sum"));
@@ -232,13 +215,12 @@ async fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_whe
     let failed = client.text().await;
     let text = "No app server of the group 'math' could be reached in time: the method was not called.";
     assert_eq!(failed, format!("{{\"type\":3,\"invocationId\":\"1\",\"error\":\"{text}\"}}"));
-    let waited = begun.elapsed().as_secs();
-    assert!((hold_s - 1..=hold_s + 2).contains(&waited), "{waited} s of {hold_s} s");
+    took_about(begun, hold_s);
     assert_eq!(scene.home.data().await.0, cast("A"));
     client.send(&call("2", "Sum")).await;
     assert!(client.text().await.contains(text));
     assert!(begun.elapsed().as_secs() <= hold_s + 2, "the next one does not wait");
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     accept(&mut math, &client).await;
     client.send(&call("3", "Sum")).await;
     assert_eq!(math.data().await.0, call("3", "Sum"));
@@ -247,12 +229,12 @@ async fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_whe
 #[tokio::test(crate = "paused")]
 async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing_is_lost() {
     let mut scene = scene().await;
-    let (_one, mut first) = scene.side("math", "math-1").await;
+    let mut first = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     client.send(&call("1", "Sum")).await;
     accept(&mut first, &client).await;
     first.data().await;
-    let (_two, mut second) = scene.side("math", "math-2").await;
+    let mut second = scene.side("math", "math-2").await;
     first.send(stopping()).await;
     assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
     client.send(&(call("2", "Sum") + &cast("A"))).await;
@@ -267,7 +249,7 @@ async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing
     first.fence().await;
     first.write(&client.id, result("1", "1") + &result("2", "2")).await;
     first.send(handed_over(&client.id, Some("the items"))).await;
-    let open = take_over(&mut second, &client, "math-1").await;
+    let open = second.takes_over(&client, "math-1").await;
     assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
     assert_eq!(second.data().await.0, cast("Sum"));
     assert_eq!([client.text().await, client.text().await], ["1", "2"].map(|id| received(&result(id, id))));
@@ -277,7 +259,7 @@ async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing
 #[tokio::test(crate = "paused")]
 async fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
     let mut scene = scene().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -296,8 +278,8 @@ async fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
 #[tokio::test(crate = "paused")]
 async fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
     let mut scene = scene().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
-    let (_admin_app, mut admin) = scene.side("admin", "admin-1").await;
+    let mut math = scene.side("math", "math-1").await;
+    let mut admin = scene.side("admin", "admin-1").await;
     let mut client = scene.client().await;
     client.send(&(cast("Sum") + &cast("Admin"))).await;
     accept(&mut math, &client).await;
@@ -321,7 +303,7 @@ async fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
 #[tokio::test(crate = "paused")]
 async fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
     let mut scene = scene().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     client.send(&(call("1", "Sum") + &cast("A"))).await;
     math.opening().await;
@@ -340,7 +322,7 @@ async fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_go
 #[tokio::test(crate = "paused")]
 async fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
     let mut scene = scene().await;
-    let (_app, mut math) = scene.side("math", "math-1").await;
+    let mut math = scene.side("math", "math-1").await;
     let mut client = scene.client().await;
     client.send(&call("1", "Sum")).await;
     accept(&mut math, &client).await;
@@ -364,18 +346,13 @@ async fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended()
 #[tokio::test(crate = "paused")]
 async fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited() {
     let mut scene = scene().await;
-    let (one, mut math) = scene.side("math", "math-1").await;
-    let (_, token) = negotiate(&scene.fixture, "/chat", "&useStatefulReconnect=true").await;
-    let target = format!("/chat?id={token}");
-    let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
-    client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
-    client.accept(&mut scene.home).await;
+    let mut math = scene.side("math", "math-1").await;
+    let (mut client, target) = Client::connect_stateful(&scene.fixture, &mut scene.home, "/chat").await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
     math.data().await;
     math.fence().await;
-    one.retire();
-    math.ended().await;
+    math.retire().await;
     client.send(&(cast("A") + &cast("Sum") + &cast("B"))).await;
     assert_eq!(scene.home.data().await.0, cast("A"));
     scene.home.fence().await;
@@ -392,8 +369,8 @@ async fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_
     };
     assert_eq!(acknowledged, "{\"type\":8,\"sequenceId\":2}");
     client.send(&("{\"type\":9,\"sequenceId\":3}\u{1e}".to_owned() + &cast("Sum") + &cast("B"))).await;
-    let (_two, mut math) = scene.side("math", "math-2").await;
-    take_over(&mut math, &client, "math-1").await;
+    let mut math = scene.side("math", "math-2").await;
+    math.takes_over(&client, "math-1").await;
     assert_eq!(math.data().await.0, cast("Sum"));
     assert_eq!(scene.home.data().await.0, cast("B"));
 }

@@ -8,11 +8,12 @@ use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, Invocation, Payload, StreamItem, next_frame};
 use trunkline_protocol::manifest::HubManifest;
 
-use super::app::{App, AppLink, broadcast};
+use super::app::broadcast;
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, settings, token_of};
 use super::http::negotiate;
 use super::hub_message::{call, cast};
+use super::scene::LinkedApp;
 use crate::config::Settings;
 use crate::routing::Ruleset;
 
@@ -26,12 +27,12 @@ const RULES: &str = "
 
 const DEBUG_REFUSED: &str = "The method 'Debug' can't be called: the server's rules refuse it.";
 
-async fn scene(rules: &str, shards: u16, hub: HubManifest) -> (Fixture, App, AppLink) {
+async fn scene(rules: &str, shards: u16, hub: HubManifest) -> (Fixture, LinkedApp) {
     let rules = Arc::new(Ruleset::parse(rules).unwrap());
     Fixture::with(Settings { rules, ..settings() }, shards).with_app(hub).await
 }
 
-async fn chat() -> (Fixture, App, AppLink) {
+async fn chat() -> (Fixture, LinkedApp) {
     scene(RULES, 1, HubManifest::new("chat", "/chat")).await
 }
 
@@ -41,8 +42,8 @@ fn error(id: &str, text: &str) -> String {
 
 #[tokio::test(crate = "paused")]
 async fn a_refused_call_is_answered_with_an_error_and_others_go_up_together_in_order() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = chat().await;
+    let mut client = link.client().await;
     let messages = [cast("A"), call("1", "B"), call("2", "Debug"), cast("DebugAll"), cast("C"), cast("D")];
     client.send(&messages.concat()).await;
     assert_eq!(link.data().await.0, cast("A") + &call("1", "B"));
@@ -55,8 +56,8 @@ async fn a_refused_call_is_answered_with_an_error_and_others_go_up_together_in_o
 
 #[tokio::test(crate = "paused")]
 async fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat().await;
+    let mut client = link.client().await;
     let result = "{\"type\":3,\"invocationId\":\"q\"}\u{1e}";
     // A lenient app server might parse a method from this message.
     client.send(&format!("{result}{}x\u{1e}", call("1", "Debug").trim_end_matches('\u{1e}'))).await;
@@ -66,8 +67,8 @@ async fn what_is_no_call_goes_up_and_what_cannot_be_read_ends_the_connection() {
 
 #[tokio::test(crate = "paused")]
 async fn a_call_that_is_nested_too_deeply_is_judged_by_its_method() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat().await;
+    let mut client = link.client().await;
     let deep =
         |id: &str, target: &str| call(id, target).replace("[]", &format!("{}{}", "[".repeat(600), "]".repeat(600)));
     client.send(&(deep("1", "Debug") + &deep("2", "Other"))).await;
@@ -78,8 +79,8 @@ async fn a_call_that_is_nested_too_deeply_is_judged_by_its_method() {
 
 #[tokio::test(crate = "paused")]
 async fn a_message_may_be_as_large_as_its_method_allows() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat().await;
+    let mut client = link.client().await;
     let note = |bytes: usize| {
         let rest = call("7", "Note").len();
         call("7", "Note").replace("[]", &format!("[\"{}\"]", "x".repeat(bytes - rest - 2)))
@@ -95,7 +96,7 @@ async fn a_message_may_be_as_large_as_its_method_allows() {
 
 #[tokio::test(crate = "paused")]
 async fn a_user_has_one_rate_over_all_connections_and_shards_and_others_have_theirs() {
-    let (fixture, _app, mut link) = scene(RULES, 2, HubManifest::new("chat", "/chat")).await;
+    let (fixture, mut link) = scene(RULES, 2, HubManifest::new("chat", "/chat")).await;
     let target = |user: &str| format!("/chat?access_token={}", token_of(user));
     let mut one = Client::connect(&fixture, &mut link, &target("ann")).await;
     let mut two = Client::connect(&fixture, &mut link, &target("ann")).await;
@@ -120,8 +121,8 @@ async fn a_user_has_one_rate_over_all_connections_and_shards_and_others_have_the
 
 #[tokio::test(crate = "paused")]
 async fn what_belongs_to_a_refused_call_is_dropped_until_its_streams_end() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat().await;
+    let mut client = link.client().await;
     let upload =
         "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Debug\",\"arguments\":[],\"streamIds\":[\"s\"]}\u{1e}";
     let item = |id: &str| format!("{{\"type\":2,\"invocationId\":\"{id}\",\"item\":1}}\u{1e}");
@@ -136,8 +137,8 @@ async fn what_belongs_to_a_refused_call_is_dropped_until_its_streams_end() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_goes_on_sending_to_refused_calls_is_closed_at_a_bound() {
-    let (fixture, _app, mut link) = chat().await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = chat().await;
+    let mut client = link.client().await;
     for number in 0..=256 {
         let stream = format!("{{\"type\":1,\"target\":\"Debug\",\"arguments\":[],\"streamIds\":[\"{number}\"]}}\u{1e}");
         client.send(&stream).await;
@@ -149,7 +150,7 @@ async fn a_client_that_goes_on_sending_to_refused_calls_is_closed_at_a_bound() {
 
 #[tokio::test(crate = "paused")]
 async fn a_refusal_waits_for_the_answer_to_the_hub_handshake() {
-    let (fixture, _app, mut link) = chat().await;
+    let (fixture, mut link) = chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     client.send(&(super::client::JSON_HANDSHAKE.to_owned() + &call("1", "Debug") + &cast("A"))).await;
     client.id = link.opening().await.connection_id.to_string();
@@ -163,7 +164,7 @@ async fn a_refusal_waits_for_the_answer_to_the_hub_handshake() {
 #[tokio::test(crate = "paused")]
 async fn refusals_are_kept_and_counted_for_a_client_that_may_come_back() {
     let hub = HubManifest { stateful_reconnect_buffer_bytes: Some(1000), ..HubManifest::new("chat", "/chat") };
-    let (fixture, _app, mut link) = scene(RULES, 1, hub).await;
+    let (fixture, mut link) = scene(RULES, 1, hub).await;
     let (_, token) = negotiate(&fixture, "/chat", "&useStatefulReconnect=true").await;
     let target = format!("/chat?id={token}");
     let mut client = Client::upgrade(&fixture, &target).await.unwrap();
@@ -185,7 +186,7 @@ async fn refusals_are_kept_and_counted_for_a_client_that_may_come_back() {
 
 #[tokio::test(crate = "paused")]
 async fn message_pack_is_judged_alike() {
-    let (fixture, _app, mut link) = chat().await;
+    let (fixture, mut link) = chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     client.write(Message::binary("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}")).await;
     client.id = link.opening().await.connection_id.to_string();
@@ -223,8 +224,8 @@ async fn message_pack_is_judged_alike() {
 
 #[tokio::test(crate = "paused")]
 async fn rules_that_change_judge_the_next_message_of_a_client_that_is_there() {
-    let (fixture, _app, mut link) = scene("", 1, HubManifest::new("chat", "/chat")).await;
-    let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = scene("", 1, HubManifest::new("chat", "/chat")).await;
+    let mut client = link.client().await;
     client.send(&call("1", "Debug")).await;
     assert_eq!(link.data().await.0, call("1", "Debug"));
     fixture.shared.hubs.apply_rules(&Ruleset::parse(RULES).unwrap());

@@ -5,7 +5,6 @@ use trunkline_protocol::manifest::HubManifest;
 use super::fixture::{Fixture, paused};
 use crate::admin::families;
 use crate::auth::Signer;
-use crate::fleet::Fleet;
 use crate::limits::SignerShare;
 use crate::metrics::HUBS_MAX;
 use crate::observer::{Readiness, UpstreamProblems};
@@ -24,7 +23,7 @@ async fn hubs_that_share_counters_are_one_series() {
         fixture.shared.counters_of(0).hub(hub.index().get()).messages_up.increment();
     }
     let readiness = Readiness::new(fixture.shared.clone(), UpstreamProblems::default().into());
-    let fleet = Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into());
+    let fleet = fixture.fleet();
     let families = families(&readiness, &fleet, &fixture.webhooks, &Default::default());
     let named = |name: &str| families.iter().find(|family| family.name() == name).unwrap().get_metric().to_vec();
     let by_hub: Vec<_> = named("trunkline_client_messages_total")

@@ -3,10 +3,11 @@
 use trunkline_protocol::manifest::MIGRATE_FROM_HEADER;
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, broadcast, membership, to_group};
-use super::client::{Client, JSON_HANDSHAKE, Received};
+use super::app::{broadcast, membership, to_group};
+use super::client::{Client, Received};
 use super::fixture::{Fixture, paused};
 use super::hub_message::flow;
+use super::scene::LinkedApp;
 
 const RULES: &str = "[groups.audit]\nupstream = \"http://audit\"\n[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\n";
 
@@ -14,26 +15,22 @@ const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"Sum\",\"argu
 
 struct Scene {
     fixture: Fixture,
-    primary: AppLink,
-    mirror: AppLink,
-    mirror_app: App,
+    primary: LinkedApp,
+    mirror: LinkedApp,
     client: Client,
 }
 
 impl Scene {
     async fn with(rules: &str) -> Self {
         let fixture = Fixture::ruled(rules);
-        let (mut app, mut mirror_app) = (fixture.app_in("default", "app"), fixture.app_in("audit", "audit"));
-        let (mut primary, mut mirror) = (app.link().await, mirror_app.link().await);
-        let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
-        client.send(JSON_HANDSHAKE).await;
-        client.accept(&mut primary).await;
+        let (mut primary, mut mirror) = (fixture.server("app").await, fixture.server_in("audit", "audit").await);
+        let client = primary.client().await;
         let open = mirror.opening().await;
         assert_eq!(open.connection_id, client.id);
         assert!(open.headers.iter().all(|(name, _)| name != MIGRATE_FROM_HEADER));
         let (_, handshake) = mirror.data().await;
         assert_eq!(handshake.data_type, 1);
-        Self { fixture, primary, mirror, mirror_app, client }
+        Self { fixture, primary, mirror, client }
     }
 
     fn counted(&self) -> (u64, u64, u64) {
@@ -118,20 +115,15 @@ async fn a_mirror_that_pauses_or_is_gone_misses_messages_and_gets_the_later_ones
     scene.client.send(&CALL.replace("Sum", "Second")).await;
     assert!(scene.mirror.data().await.0.contains("Second"));
     scene.primary.data().await;
-    scene.mirror_app.retire();
-    scene.mirror.ended().await;
+    scene.mirror.retire().await;
     scene.client.send(&CALL.replace("Sum", "Third")).await;
     assert!(scene.primary.data().await.0.contains("Third"));
     assert_eq!(scene.counted(), (1, 2, 0));
-    let mut next = scene.fixture.app_in("audit", "next");
-    let mut next = next.link().await;
+    let mut next = scene.fixture.server_in("audit", "next").await;
     // sleep: paused time; the node searches for an app server once per tick
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     scene.client.send(&CALL.replace("Sum", "Fourth")).await;
-    let open = next.opening().await;
-    let (_, from) = open.headers.iter().find(|(name, _)| name == MIGRATE_FROM_HEADER).unwrap();
-    assert_eq!((&*open.connection_id, &*from[0]), (&*scene.client.id, "app"));
-    next.data().await;
+    next.takes_over(&scene.client, "app").await;
     assert!(next.data().await.0.contains("Fourth"));
     assert_eq!(scene.counted(), (2, 2, 0));
     assert!(scene.primary.data().await.0.contains("Fourth"));

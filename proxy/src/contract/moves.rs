@@ -6,49 +6,38 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Instant;
 use trunkline_protocol::fleet::MovedState;
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, membership, to_group};
+use super::app::{membership, to_group};
 use super::client::{Client, PING, Received};
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, nodes, until};
-use super::http::negotiate;
 use super::hub_message::flow;
 use super::rest_data_plane::BackEnd;
+use super::scene::{LinkedApp, shop};
 use crate::shard::moving;
 use crate::shard::{ShardCommand, ShardState};
-
-pub(super) const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
 /// Two nodes, and one app server with a link to each.
 struct Scene {
     nodes: Vec<FleetNode>,
     /// Links to the client's first node, and to the second node.
-    old: AppLink,
-    new: AppLink,
-    _apps: Vec<App>,
+    old: LinkedApp,
+    new: LinkedApp,
 }
 
 impl Scene {
     async fn open() -> Self {
         let (_, nodes) = nodes(2).await;
-        let hub =
-            || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
-        let (old, new) = (apps[0].link().await, apps[1].link().await);
-        Self { nodes, old, new, _apps: apps }
+        let old = nodes[0].fixture.server_with("shop-1", shop()).await;
+        let new = nodes[1].fixture.server_with("shop-1", shop()).await;
+        Self { nodes, old, new }
     }
 
     /// Connects at the first node as a member of a group.
     async fn connect(&mut self) -> (Client, String) {
-        let (_, token) = negotiate(&self.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
-        let target = format!("/shop?id={token}");
-        let mut client = Client::upgrade(&self.nodes[0].fixture, &target).await.unwrap();
-        client.send(STATEFUL_HANDSHAKE).await;
-        client.accept(&mut self.old).await;
-        let id = client.id.clone();
-        self.old.join(&id, "red").await;
+        let (client, target) = Client::connect_stateful(&self.nodes[0].fixture, &mut self.old, "/shop").await;
+        self.old.join(&client.id, "red").await;
         (client, target)
     }
 
@@ -235,10 +224,8 @@ async fn a_late_answer_to_a_move_that_has_failed_is_not_taken_for_one_to_the_nex
 #[tokio::test(crate = "paused")]
 async fn a_token_that_was_never_used_opens_a_connection_at_any_node() {
     let mut scene = Scene::open().await;
-    let (_, token) = negotiate(&scene.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
-    let mut client = Client::upgrade(&scene.nodes[1].fixture, &format!("/shop?id={token}")).await.unwrap();
-    client.send(STATEFUL_HANDSHAKE).await;
-    client.accept(&mut scene.new).await;
+    let target = Client::stateful_target(&scene.nodes[0].fixture, "/shop").await;
+    Client::connect_at(&scene.nodes[1].fixture, &mut scene.new, &target).await;
     scene.old.fence().await;
 }
 

@@ -35,7 +35,7 @@ fn keep(fixture: &Fixture, fleet: &Fleet) -> AbortHandle {
 fn alone() -> (Fixture, WebhookServer) {
     let network = MemoryNetwork::default();
     let fixture = fixture(&network, present());
-    keep(&fixture, &Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()));
+    keep(&fixture, &fixture.fleet());
     (fixture, WebhookServer::listen(&network, APP))
 }
 

@@ -8,10 +8,11 @@ use tokio::time::sleep;
 use trunkline_protocol::manifest::{HubManifest, PresenceScope};
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, membership};
+use super::app::{AppLink, membership};
 use super::client::Client;
 use super::fixture::{Fixture, paused, settings, token_of};
 use super::hub_message::stopping;
+use super::scene::LinkedApp;
 
 const BOTH: PresenceScope = PresenceScope { users: true, groups: true };
 
@@ -84,7 +85,7 @@ fn hub(presence: PresenceScope) -> HubManifest {
     HubManifest { presence, ..HubManifest::new("chat", "/chat") }
 }
 
-async fn scene(shards: u16, presence: PresenceScope) -> (Fixture, App, AppLink) {
+async fn scene(shards: u16, presence: PresenceScope) -> (Fixture, LinkedApp) {
     Fixture::with(settings(), shards).with_app(hub(presence)).await
 }
 
@@ -99,7 +100,7 @@ async fn leave(client: Client, link: &mut AppLink) {
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_without_a_subscription_gets_no_updates() {
-    let (fixture, _app, mut link) = scene(2, PresenceScope::default()).await;
+    let (fixture, mut link) = scene(2, PresenceScope::default()).await;
     let client = connect(&fixture, &mut link, "ann").await;
     link.join(&client.id, "red").await;
     leave(client, &mut link).await;
@@ -110,7 +111,7 @@ async fn a_hub_without_a_subscription_gets_no_updates() {
 
 #[tokio::test(crate = "paused")]
 async fn only_the_first_and_the_last_connection_of_a_user_are_reported() {
-    let (fixture, _app, mut link) = scene(1, PresenceScope { users: true, groups: false }).await;
+    let (fixture, mut link) = scene(1, PresenceScope { users: true, groups: false }).await;
     let mut belief = Belief::default();
     belief.until(&mut link, |belief| belief.names(1, &["app-1"])).await;
     let first = connect(&fixture, &mut link, "ann").await;
@@ -129,7 +130,7 @@ async fn only_the_first_and_the_last_connection_of_a_user_are_reported() {
 
 #[tokio::test(crate = "paused")]
 async fn a_user_that_comes_and_leaves_between_two_updates_is_not_reported() {
-    let (fixture, _app, mut link) = scene(1, BOTH).await;
+    let (fixture, mut link) = scene(1, BOTH).await;
     let client = connect(&fixture, &mut link, "ann").await;
     let mut belief = Belief::default();
     belief.until(&mut link, |belief| belief.users().contains("ann")).await;
@@ -146,7 +147,7 @@ async fn a_user_that_comes_and_leaves_between_two_updates_is_not_reported() {
 
 #[tokio::test(crate = "paused")]
 async fn a_later_app_server_gets_a_snapshot_and_is_listed_after_it() {
-    let (fixture, _app, mut link) = scene(2, BOTH).await;
+    let (fixture, mut link) = scene(2, BOTH).await;
     let mut clients = Vec::new();
     for user in ["ann", "bob", "ann", "cid"] {
         let client = connect(&fixture, &mut link, user).await;
@@ -155,8 +156,7 @@ async fn a_later_app_server_gets_a_snapshot_and_is_listed_after_it() {
     }
     let mut before = Belief::default();
     before.until(&mut link, |belief| belief.names(2, &["app-1"])).await;
-    let mut later = fixture.app("app-2", vec![hub(BOTH)]);
-    let mut later_link = later.link().await;
+    let mut later_link = fixture.server_with("app-2", hub(BOTH)).await;
     let first = later_link.update().await;
     assert_eq!(first.app_servers.as_deref(), Some(&["app-1".into()][..]));
     let mut belief = Belief::default();
@@ -170,14 +170,12 @@ async fn a_later_app_server_gets_a_snapshot_and_is_listed_after_it() {
 
 #[tokio::test(crate = "paused")]
 async fn who_came_before_an_app_server_is_a_part_of_the_snapshot_and_who_comes_with_it_a_change() {
-    let (fixture, app, mut link) = scene(1, BOTH).await;
+    let (fixture, mut link) = scene(1, BOTH).await;
     let old = connect(&fixture, &mut link, "ann").await;
     // sleep: longer than clients count as new
     sleep(Duration::from_secs(5)).await;
-    app.retire();
-    link.ended().await;
-    let mut next = fixture.app("app-2", vec![hub(BOTH)]);
-    let mut link = next.link().await;
+    link.retire().await;
+    let mut link = fixture.server_with("app-2", hub(BOTH)).await;
     old.accept_again(&mut link).await;
     let new = connect(&fixture, &mut link, "bob").await;
     let (mut changes, mut snapshot) = (Vec::new(), Vec::new());
@@ -198,7 +196,7 @@ async fn who_came_before_an_app_server_is_a_part_of_the_snapshot_and_who_comes_w
 
 #[tokio::test(crate = "paused")]
 async fn a_lost_app_server_is_named_and_one_that_stops_is_only_taken_off_the_list() {
-    let (fixture, _app, mut link) = scene(1, BOTH).await;
+    let (fixture, mut link) = scene(1, BOTH).await;
     let (mut second, mut third) = (fixture.app("app-2", vec![hub(BOTH)]), fixture.app("app-3", vec![hub(BOTH)]));
     let (_lost, mut leaving) = (second.link().await, third.link().await);
     let mut belief = Belief::default();
@@ -218,12 +216,12 @@ async fn a_lost_app_server_is_named_and_one_that_stops_is_only_taken_off_the_lis
 
 #[tokio::test(crate = "paused")]
 async fn a_lost_link_is_followed_by_a_new_stream_with_all_that_is_there() {
-    let (fixture, mut app, mut link) = scene(1, BOTH).await;
+    let (fixture, mut link) = scene(1, BOTH).await;
     let (ann, mut belief) = (connect(&fixture, &mut link, "ann").await, Belief::default());
     link.join(&ann.id, "red").await;
     belief.until(&mut link, |belief| belief.members().len() == 1 && belief.names(1, &["app-1"])).await;
     let stream = belief.shards[&0].stream;
-    link.cut();
+    let mut app = link.cut();
     let mut link = app.link().await;
     belief.until(&mut link, |belief| belief.shards[&0].stream > stream && belief.names(1, &["app-1"])).await;
     assert_eq!((belief.users(), belief.members().len()), (BTreeSet::from(["ann"]), 1));
@@ -234,10 +232,9 @@ async fn an_app_server_that_does_not_read_is_told_anew_later_and_others_are_told
     let mut slow = settings();
     slow.links.outbox_max_bytes = 4096;
     slow.groups.name_max_bytes = 64 * 1024;
-    let (fixture, _app, mut link) = Fixture::with(slow, 1).with_app(hub(BOTH)).await;
+    let (fixture, mut link) = Fixture::with(slow, 1).with_app(hub(BOTH)).await;
     let client = connect(&fixture, &mut link, "ann").await;
-    let mut other_app = fixture.app("app-2", vec![hub(BOTH)]);
-    let mut other = other_app.link().await;
+    let mut other = fixture.server_with("app-2", hub(BOTH)).await;
     let (mut belief, mut late) = (Belief::default(), Belief::default());
     belief.until(&mut link, |belief| belief.names(1, &["app-1", "app-2"])).await;
     late.until(&mut other, |belief| belief.names(1, &["app-1", "app-2"])).await;
@@ -270,8 +267,7 @@ async fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
             // sleep: longer than clients count as new
             sleep(Duration::from_secs(5)).await;
         }
-        let mut later = fixture.app("app-2", vec![hub(BOTH)]);
-        let mut later_link = later.link().await;
+        let mut later_link = fixture.server_with("app-2", hub(BOTH)).await;
         later_link.set_reading(false);
         // sleep: time for the snapshot to fill the link
         sleep(Duration::from_secs(5)).await;
@@ -291,7 +287,7 @@ async fn a_snapshot_that_fills_its_link_continues_where_it_stopped() {
 
 #[tokio::test(crate = "paused")]
 async fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
-    let (fixture, _app, mut link) = scene(2, PresenceScope::default()).await;
+    let (fixture, mut link) = scene(2, PresenceScope::default()).await;
     let mut ids = BTreeSet::new();
     let mut clients = Vec::new();
     for user in ["ann", "bob", "ann", "ann"] {
@@ -325,7 +321,9 @@ async fn the_connections_of_a_user_are_listed_and_counted_on_all_shards() {
 /// Compares random joins and leaves on two shards, with cut links, against plain sets.
 #[tokio::test(crate = "paused")]
 async fn an_app_server_has_the_actual_state_after_random_changes() {
-    let (fixture, mut app, mut link) = scene(2, BOTH).await;
+    let fixture = Fixture::with(settings(), 2);
+    let mut app = fixture.app("app-1", vec![hub(BOTH)]);
+    let mut link = app.link().await;
     let mut clients = Vec::new();
     for number in 0..12 {
         clients.push(connect(&fixture, &mut link, &format!("u{}", number % 5)).await);

@@ -4,34 +4,26 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use trunkline_protocol::manifest::{ENDED_HEADER, HubManifest, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::manifest::{ENDED_HEADER, HubManifest, ITEMS_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, to_group};
-use super::client::{Client, Received};
+use super::app::to_group;
+use super::client::Received;
 use super::fixture::{Fixture, paused};
 use super::hub_message::{call, cast, flow, handed_over, header, result, stopping};
+use super::scene::took_about;
 
-fn app(fixture: &Fixture, instance: &str) -> App {
-    fixture.app(instance, vec![HubManifest::new("chat", "/chat")])
-}
+const ITEMS: Option<&str> = Some("the items");
 
 #[tokio::test(crate = "paused")]
 async fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
-    let fixture = Fixture::start();
-    let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
-    let (mut first, mut second) = (one.link().await, two.link().await);
-    let mut client = Client::connect(&fixture, &mut first, "/chat").await;
+    let (fixture, mut first, mut client) = Fixture::start().with_client().await;
+    let mut second = fixture.server("app-2").await;
     first.join(&client.id, "red").await;
     client.send(&call("7", "M")).await;
     first.data().await;
-    one.retire();
-    first.ended().await;
-    let open = second.opening().await;
-    assert_eq!(open.connection_id, client.id);
-    assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
-    let (_, handshake) = second.data().await;
-    assert_eq!(handshake.data_type, 1);
+    first.retire().await;
+    second.takes_over(&client, "app-1").await;
     let failed = client.text().await;
     assert!(failed.starts_with("{\"type\":3,\"invocationId\":\"7\",\"error\":"), "{failed}");
     second.send(to_group("red", "1")).await;
@@ -43,78 +35,57 @@ async fn a_lost_home_is_replaced_pending_calls_fail_once_and_groups_stay() {
 
 #[tokio::test(crate = "paused")]
 async fn while_no_app_server_is_there_a_client_is_kept_unread_and_goes_on_when_one_comes() {
-    let fixture = Fixture::start();
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut client = Client::connect(&fixture, &mut first, "/chat").await;
-    one.retire();
-    first.ended().await;
+    let (fixture, mut first, mut client) = Fixture::start().with_client().await;
+    first.retire().await;
     client.send(&cast("Late")).await;
-    let mut two = app(&fixture, "app-2");
-    let mut second = two.link().await;
-    assert_eq!(second.opening().await.connection_id, client.id);
-    second.data().await;
+    let mut second = fixture.server("app-2").await;
+    second.takes_over(&client, "app-1").await;
     assert!(second.data().await.0.contains("Late"));
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_client_is_held_for_the_hold_timeout_and_then_asked_to_reconnect() {
-    let fixture = Fixture::start();
+    let (fixture, mut first, mut client) = Fixture::start().with_client().await;
     let hold_s = u64::from(fixture.shared.settings.rehoming.hold_timeout_s);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut client = Client::connect(&fixture, &mut first, "/chat").await;
-    one.retire();
-    first.ended().await;
+    first.retire().await;
     let begun = Instant::now();
     assert_eq!(client.text().await, "{\"type\":7,\"allowReconnect\":true}");
-    let waited = begun.elapsed().as_secs();
-    assert!((hold_s - 1..=hold_s + 2).contains(&waited), "{waited} s of {hold_s} s");
+    took_about(begun, hold_s);
     assert_eq!(client.next().await, Received::End(Some(1000)));
 }
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_leaves_hands_each_connection_over_with_its_items() {
-    let fixture = Fixture::start();
-    let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
-    let (mut first, mut second) = (one.link().await, two.link().await);
-    let mut client = Client::connect(&fixture, &mut first, "/chat").await;
+    let (fixture, mut first, mut client) = Fixture::start().with_client().await;
+    let mut second = fixture.server("app-2").await;
     client.send(&call("1", "Slow")).await;
     first.data().await;
     first.send(stopping()).await;
-    let asked = first.close().await;
-    assert_eq!(asked.connection_id, client.id);
-    assert_eq!(header(&asked.headers, MIGRATE_TO_HEADER), Some(""));
+    first.is_asked_to_hand_over(&client).await;
     // The running call completes at the old app server; further messages of the client wait.
     client.send(&cast("Next")).await;
     first.fence().await;
     first.write(&client.id, result("1", "42")).await;
-    first.send(handed_over(&client.id, Some("the items"))).await;
-    let open = second.opening().await;
-    assert_eq!(open.connection_id, client.id);
-    assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
-    assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
-    second.data().await;
+    first.send(handed_over(&client.id, ITEMS)).await;
+    let open = second.takes_over(&client, "app-1").await;
+    assert_eq!(header(&open.headers, ITEMS_HEADER), ITEMS);
     assert!(second.data().await.0.contains("Next"));
     assert_eq!(client.text().await, "{\"type\":3,\"invocationId\":\"1\",\"result\":42}");
     client.fence(&second).await;
     // New clients are not assigned to the stopping app server.
     for _ in 0..3 {
-        Client::connect(&fixture, &mut second, "/chat").await;
+        second.client().await;
         assert!(matches!(second.next().await, ServiceMessage::CloseConnection(_)));
     }
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_returning_app_server_is_notified_of_clients_moved_meanwhile() {
-    let fixture = Fixture::start();
-    let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
-    let (mut first, mut second) = (one.link().await, two.link().await);
-    let client = Client::connect(&fixture, &mut first, "/chat").await;
+    let (fixture, first, client) = Fixture::start().with_client().await;
+    let mut second = fixture.server("app-2").await;
     // The link is lost, but the app server is alive.
-    first.cut();
-    assert_eq!(second.opening().await.connection_id, client.id);
-    second.data().await;
+    let mut one = first.cut();
+    second.takes_over(&client, "app-1").await;
     let mut again = one.link().await;
     let told = again.close().await;
     assert_eq!(told.connection_id, client.id);
@@ -124,50 +95,41 @@ async fn a_returning_app_server_is_notified_of_clients_moved_meanwhile() {
 
 #[tokio::test(crate = "paused")]
 async fn the_close_of_a_client_without_an_app_server_is_sent_to_the_next_one_once() {
-    let fixture = Fixture::start();
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut client = Client::connect(&fixture, &mut first, "/chat").await;
-    one.retire();
-    first.ended().await;
+    let (fixture, mut first, mut client) = Fixture::start().with_client().await;
+    first.retire().await;
     assert_eq!(client.text().await, "{\"type\":7,\"allowReconnect\":true}");
-    let (mut two, mut three) = (app(&fixture, "app-2"), app(&fixture, "app-3"));
-    let mut second = two.link().await;
-    let told = second.opening().await;
-    assert_eq!(told.connection_id, client.id);
+    let mut second = fixture.server("app-2").await;
+    let told = second.is_given(&client, "app-1").await;
     assert_eq!(header(&told.headers, ENDED_HEADER), Some("no_app_server"));
-    assert_eq!(header(&told.headers, MIGRATE_FROM_HEADER), Some("app-1"));
     assert_eq!(header(&told.headers, "x-app"), Some("kept"));
-    let mut third = three.link().await;
+    let mut third = fixture.server("app-3").await;
     second.fence().await;
     third.fence().await;
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_leaves_is_read_on_while_its_app_server_asks_for_it() {
-    let fixture = Fixture::start();
-    let (mut one, mut two) = (app(&fixture, "app-1"), app(&fixture, "app-2"));
-    let (mut first, mut second) = (one.link().await, two.link().await);
-    let mut client = Client::connect(&fixture, &mut first, "/chat").await;
+    let (fixture, mut first, mut client) = Fixture::start().with_client().await;
+    let mut second = fixture.server("app-2").await;
     first.send(stopping()).await;
-    assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
+    first.is_asked_to_hand_over(&client).await;
     client.send(&result("s1", "1")).await;
     first.fence().await;
     first.send(flow(&client.id, FlowOperation::ReadOn)).await;
     assert!(first.data().await.0.contains("\"s1\""), "the answer comes");
     first.send(flow(&client.id, FlowOperation::EndInput)).await;
-    assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""), "behind all that was sent");
+    // The request comes behind everything that the client has sent.
+    first.is_asked_to_hand_over(&client).await;
     client.send(&cast("Next")).await;
     first.fence().await;
     first.send(handed_over(&client.id, None)).await;
-    assert_eq!(second.opening().await.connection_id, client.id);
-    second.data().await;
+    second.takes_over(&client, "app-1").await;
     assert!(second.data().await.0.contains("Next"));
 }
 
-/// Starts an app server with a movable raw endpoint.
-fn raw_app(fixture: &Fixture, instance: &str) -> App {
-    fixture.app(instance, vec![HubManifest { is_movable: true, ..HubManifest::raw("feed", "/feed") }])
+/// Raw endpoint with or without permission to move its clients.
+fn feed(is_movable: bool) -> HubManifest {
+    HubManifest { is_movable, ..HubManifest::raw("feed", "/feed") }
 }
 
 fn raw_data(id: &str, kind: RawKind, payload: &'static str) -> ServiceMessage {
@@ -179,37 +141,27 @@ fn raw_data(id: &str, kind: RawKind, payload: &'static str) -> ServiceMessage {
     })
 }
 
-async fn raw_client(fixture: &Fixture, link: &mut AppLink) -> Client {
-    let mut client = Client::upgrade(fixture, "/feed").await.unwrap();
-    client.id = link.opening().await.connection_id.to_string();
-    client
-}
-
 fn fragment(text: &'static str, code: Data, is_final: bool) -> Message {
     Message::Frame(Frame::message(text, OpCode::Data(code), is_final))
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_raw_client_continues_elsewhere_with_complete_messages_in_order() {
-    let fixture = Fixture::start();
-    let (mut one, mut two) = (raw_app(&fixture, "app-1"), raw_app(&fixture, "app-2"));
-    let (mut first, mut second) = (one.link().await, two.link().await);
-    let mut client = raw_client(&fixture, &mut first).await;
+    let (fixture, mut first) = Fixture::start().with_app(feed(true)).await;
+    let mut second = fixture.server_with("app-2", feed(true)).await;
+    let mut client = first.client().await;
     client.send("up 1").await;
     client.write(fragment("up", Data::Text, false)).await;
     assert_eq!(first.data().await.0, "up 1");
     first.send(stopping()).await;
-    let asked = first.close().await;
-    assert_eq!((&*asked.connection_id, header(&asked.headers, MIGRATE_TO_HEADER)), (&*client.id, Some("")));
+    first.is_asked_to_hand_over(&client).await;
     client.write(fragment(" 2", Data::Continue, true)).await;
     client.write(Message::binary("up 3")).await;
     first.fence().await;
     first.send(raw_data(&client.id, RawKind::Text, "down 1")).await;
-    first.send(handed_over(&client.id, Some("the items"))).await;
-    let open = second.opening().await;
-    assert_eq!(open.connection_id, client.id);
-    assert_eq!(header(&open.headers, MIGRATE_FROM_HEADER), Some("app-1"));
-    assert_eq!(header(&open.headers, ITEMS_HEADER), Some("the items"));
+    first.send(handed_over(&client.id, ITEMS)).await;
+    let open = second.is_given(&client, "app-1").await;
+    assert_eq!(header(&open.headers, ITEMS_HEADER), ITEMS);
     let (text, data) = second.data().await;
     assert_eq!((text.as_str(), data.data_type), ("up 2", RawKind::Text.data_type()), "cut in two, it is one");
     let (text, data) = second.data().await;
@@ -220,45 +172,37 @@ async fn a_raw_client_continues_elsewhere_with_complete_messages_in_order() {
     assert_eq!(client.next().await, Received::Text("down 1".into()));
     assert_eq!(client.next().await, Received::Binary("down 2".into()));
     // The end of its former app server does not affect the client.
-    one.retire();
-    first.ended().await;
+    first.retire().await;
     client.send("up 4").await;
     assert_eq!(second.data().await.0, "up 4");
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_raw_client_that_was_handed_over_waits_for_an_app_server() {
-    let fixture = Fixture::start();
-    let mut one = raw_app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut client = raw_client(&fixture, &mut first).await;
+    let (fixture, mut first) = Fixture::start().with_app(feed(true)).await;
+    let mut client = first.client().await;
     first.send(stopping()).await;
     first.close().await;
-    first.send(handed_over(&client.id, Some("the items"))).await;
+    first.send(handed_over(&client.id, ITEMS)).await;
     first.fence().await;
-    one.retire();
-    first.ended().await;
+    first.retire().await;
     client.send("up").await;
-    let mut two = raw_app(&fixture, "app-2");
-    let mut second = two.link().await;
-    assert_eq!(header(&second.opening().await.headers, ITEMS_HEADER), Some("the items"));
+    let mut second = fixture.server_with("app-2", feed(true)).await;
+    assert_eq!(header(&second.opening().await.headers, ITEMS_HEADER), ITEMS);
     assert_eq!(second.data().await.0, "up");
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over() {
     for is_movable in [false, true] {
-        let fixture = Fixture::start();
-        let feed = || vec![HubManifest { is_movable, ..HubManifest::raw("feed", "/feed") }];
-        let (mut one, mut two) = (fixture.app("app-1", feed()), fixture.app("app-2", feed()));
-        let (mut first, mut second) = (one.link().await, two.link().await);
-        let mut client = raw_client(&fixture, &mut first).await;
+        let (fixture, mut first) = Fixture::start().with_app(feed(is_movable)).await;
+        let mut second = fixture.server_with("app-2", feed(is_movable)).await;
+        let mut client = first.client().await;
         if !is_movable {
             first.send(stopping()).await;
             first.fence().await;
         }
-        one.retire();
-        first.ended().await;
+        first.retire().await;
         assert_eq!(client.next().await, Received::End(Some(1001)));
         second.fence().await;
     }
@@ -266,22 +210,17 @@ async fn a_raw_client_is_closed_when_its_app_server_ends_without_handing_it_over
 
 #[tokio::test(crate = "paused")]
 async fn the_close_of_a_raw_client_between_two_app_servers_is_sent_to_the_next_one() {
-    let fixture = Fixture::start();
-    let mut one = raw_app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut client = raw_client(&fixture, &mut first).await;
+    let (fixture, mut first) = Fixture::start().with_app(feed(true)).await;
+    let mut client = first.client().await;
     first.send(stopping()).await;
     first.close().await;
-    first.send(handed_over(&client.id, Some("the items"))).await;
+    first.send(handed_over(&client.id, ITEMS)).await;
     first.fence().await;
-    one.retire();
-    first.ended().await;
+    first.retire().await;
     // No app server connects in time.
     assert_eq!(client.next().await, Received::End(Some(1001)));
-    let mut two = raw_app(&fixture, "app-2");
-    let mut second = two.link().await;
-    let told = second.opening().await;
-    assert_eq!((&*told.connection_id, header(&told.headers, ENDED_HEADER)), (&*client.id, Some("no_app_server")));
-    assert_eq!(header(&told.headers, MIGRATE_FROM_HEADER), Some("app-1"));
+    let mut second = fixture.server_with("app-2", feed(true)).await;
+    let told = second.is_given(&client, "app-1").await;
+    assert_eq!(header(&told.headers, ENDED_HEADER), Some("no_app_server"));
     second.fence().await;
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
-use trunkline_protocol::manifest::{HubManifest, IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::manifest::{IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink};
+use super::app::AppLink;
 use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
-use super::hub_message::{call, cast, flow, header, result};
+use super::hub_message::{call, cast, flow, handed_over, header, result};
 use crate::node::app_rebalancer;
 
 /// Time within which the rebalance to a new app server starts.
@@ -25,10 +25,6 @@ fn fixture(clients_per_s: u32, shards: u16) -> Fixture {
     fixture
 }
 
-fn app(fixture: &Fixture, instance: &str) -> App {
-    fixture.app(instance, vec![HubManifest::new("chat", "/chat")])
-}
-
 /// Receives a request to hand over a client if idle; returns the client's id.
 async fn asked(link: &mut AppLink) -> String {
     let close = link.close().await;
@@ -40,18 +36,7 @@ async fn asked(link: &mut AppLink) -> String {
 }
 
 async fn hand_over(link: &AppLink, id: &str) {
-    let headers =
-        vec![(MIGRATE_TO_HEADER.into(), vec!["".into()]), (ITEMS_HEADER.into(), vec![format!("items of {id}").into()])];
-    link.send(ServiceMessage::CloseConnection(CloseConnection { connection_id: id.into(), error: None, headers }))
-        .await;
-}
-
-async fn clients(fixture: &Fixture, link: &mut AppLink, count: usize) -> Vec<Client> {
-    let mut clients = Vec::new();
-    for _ in 0..count {
-        clients.push(Client::connect(fixture, link, "/chat").await);
-    }
-    clients
+    link.send(handed_over(id, Some(&format!("items of {id}")))).await;
 }
 
 fn rebalanced(fixture: &Fixture) -> u64 {
@@ -61,10 +46,9 @@ fn rebalanced(fixture: &Fixture) -> u64 {
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there() {
     let fixture = fixture(100, 2);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut all = clients(&fixture, &mut first, 6).await;
-    let mut second = app(&fixture, "app-2").link().await;
+    let mut first = fixture.server("app-1").await;
+    let mut all: [Client; 6] = first.clients().await;
+    let mut second = fixture.server("app-2").await;
     let came_at = Instant::now();
     let mut moved = BTreeSet::new();
     for _ in 0..3 {
@@ -96,10 +80,9 @@ async fn an_app_server_that_comes_gets_its_share_and_each_client_goes_on_there()
 #[tokio::test(crate = "paused")]
 async fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
     let fixture = fixture(2, 1);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let _all = clients(&fixture, &mut first, 12).await;
-    let mut second = app(&fixture, "app-2").link().await;
+    let mut first = fixture.server("app-1").await;
+    let _all: [Client; 12] = first.clients().await;
+    let mut second = fixture.server("app-2").await;
     let asked_for = [asked(&mut first).await, asked(&mut first).await];
     // sleep: time is virtual, and no further client is requested while these are pending
     sleep(Duration::from_secs(30)).await;
@@ -127,14 +110,13 @@ async fn clients_go_at_the_rate_and_no_more_are_asked_for_than_that() {
 #[tokio::test(crate = "paused")]
 async fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
     let fixture = fixture(100, 1);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut all = clients(&fixture, &mut first, 2).await;
+    let mut first = fixture.server("app-1").await;
+    let mut all: [Client; 2] = first.clients().await;
     for client in &mut all {
         client.send(&call("1", "Slow")).await;
         first.data().await;
     }
-    let mut second = app(&fixture, "app-2").link().await;
+    let mut second = fixture.server("app-2").await;
     // sleep: as above
     sleep(Duration::from_secs(30)).await;
     first.fence().await;
@@ -147,10 +129,9 @@ async fn a_client_in_a_call_is_not_asked_for_until_that_has_ended() {
 #[tokio::test(crate = "paused")]
 async fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
     let fixture = fixture(100, 1);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut all = clients(&fixture, &mut first, 2).await;
-    let mut second = app(&fixture, "app-2").link().await;
+    let mut first = fixture.server("app-1").await;
+    let mut all: [Client; 2] = first.clients().await;
+    let mut second = fixture.server("app-2").await;
     let id = asked(&mut first).await;
     let client = all.iter_mut().find(|client| client.id == id).unwrap();
     client.send(&cast("Next")).await;
@@ -170,10 +151,9 @@ async fn a_client_of_which_something_runs_there_stays_and_is_read_on() {
 #[tokio::test(crate = "paused")]
 async fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has_kept() {
     let fixture = fixture(100, 1);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let all = clients(&fixture, &mut first, 2).await;
-    let mut second = app(&fixture, "app-2").link().await;
+    let mut first = fixture.server("app-1").await;
+    let all: [Client; 2] = first.clients().await;
+    let mut second = fixture.server("app-2").await;
     let busy = asked(&mut first).await;
     first.send(flow("", FlowOperation::Offline)).await;
     let other = all.iter().find(|client| client.id != busy).unwrap();
@@ -192,14 +172,11 @@ async fn an_app_server_that_stops_meanwhile_is_asked_for_the_clients_that_it_has
 #[tokio::test(crate = "paused")]
 async fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arrives() {
     let fixture = fixture(100, 1);
-    let mut one = app(&fixture, "app-1");
-    let mut first = one.link().await;
-    let mut all = clients(&fixture, &mut first, 2).await;
-    let mut two = app(&fixture, "app-2");
-    let mut second = two.link().await;
+    let mut first = fixture.server("app-1").await;
+    let mut all: [Client; 2] = first.clients().await;
+    let mut second = fixture.server("app-2").await;
     let id = asked(&mut first).await;
-    two.retire();
-    second.ended().await;
+    second.retire().await;
     hand_over(&first, &id).await;
     let open = first.opening().await;
     assert_eq!((&*open.connection_id, header(&open.headers, MIGRATE_FROM_HEADER)), (&*id, Some("app-1")));
@@ -212,9 +189,9 @@ async fn a_client_goes_to_another_app_server_if_the_new_one_stops_before_it_arri
 #[tokio::test(crate = "paused")]
 async fn with_a_rate_of_zero_clients_stay() {
     let off = fixture(0, 1);
-    let mut first = app(&off, "app-1").link().await;
-    let _all = clients(&off, &mut first, 4).await;
-    let mut second = app(&off, "app-2").link().await;
+    let mut first = off.server("app-1").await;
+    let _all: [Client; 4] = first.clients().await;
+    let mut second = off.server("app-2").await;
     // sleep: as above
     sleep(Duration::from_secs(300)).await;
     first.fence().await;

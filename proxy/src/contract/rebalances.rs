@@ -13,12 +13,12 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::CAUSE_HEADER;
 
 use super::client::{Client, PING, Received};
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, nodes, peers};
-use super::http::negotiate;
+use super::scene::shop;
 use crate::fleet::FromNode;
 use crate::metrics::MoveCause;
 use crate::net::connector::MemoryNetwork;
@@ -205,16 +205,11 @@ async fn a_client_that_comes_back_to_its_node_is_sent_elsewhere_again() {
 async fn stateful_clients_leave_first_and_without_a_goodbye() {
     let (_network, mut nodes) = nodes(2).await;
     let _plain = clients_of(&mut nodes[0], 2).await;
-    let hub = || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
-    let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
-    let (mut old, _new) = (apps[0].link().await, apps[1].link().await);
+    let mut old = nodes[0].fixture.server_with("shop-1", shop()).await;
+    let _new = nodes[1].fixture.server_with("shop-1", shop()).await;
     let mut stateful = Vec::new();
     for _ in 0..2 {
-        let (_, token) = negotiate(&nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
-        let mut client = Client::upgrade(&nodes[0].fixture, &format!("/shop?id={token}")).await.unwrap();
-        client.send("{\"protocol\":\"json\",\"version\":2}\u{1e}").await;
-        client.accept(&mut old).await;
-        stateful.push(client);
+        stateful.push(Client::connect_stateful(&nodes[0].fixture, &mut old, "/shop").await.0);
     }
     begin(&nodes[0], json!({ "to": "node", "node": "n1", "per_second": 2 })).await;
     for client in &mut stateful {

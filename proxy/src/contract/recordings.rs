@@ -5,17 +5,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::app::{App, AppLink};
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::fixture::{Fixture, paused, settings};
+use super::scene::LinkedApp;
 use crate::observer::{HubRecording, PayloadView, RecordingLine, WatchChoice, WatchError, WatchLines};
 use crate::shard::WatchSubject;
 
-async fn chat() -> (Fixture, App, AppLink) {
-    let fixture = Fixture::with(settings(), 2);
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
-    let link = app.link().await;
-    (fixture, app, link)
+async fn chat() -> (Fixture, LinkedApp) {
+    Fixture::with(settings(), 2).with_chat().await
 }
 
 fn choice(hub: &str) -> WatchChoice {
@@ -45,7 +42,7 @@ const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"arguments\":[]}\u{1e}";
 
 #[tokio::test(crate = "paused")]
 async fn a_connection_is_recorded_from_opening_to_close_without_keep_alives() {
-    let (fixture, _app, mut link) = chat().await;
+    let (fixture, mut link) = chat().await;
     let mut recording = HubRecording::open(&fixture.shared, &choice("/chat")).await.unwrap();
     let mut client = Client::connect(&fixture, &mut link, "/chat?room=1").await;
     let id = client.id.clone();
@@ -70,10 +67,9 @@ async fn a_connection_is_recorded_from_opening_to_close_without_keep_alives() {
 
 #[tokio::test(crate = "paused")]
 async fn clients_of_two_shards_are_recorded_in_the_order_of_time() {
-    let (fixture, _app, mut link) = chat().await;
+    let (fixture, mut link) = chat().await;
     let mut recording = HubRecording::open(&fixture.shared, &choice("chat")).await.unwrap();
-    let mut clients =
-        [Client::connect(&fixture, &mut link, "/chat").await, Client::connect(&fixture, &mut link, "/chat").await];
+    let mut clients = [link.client().await, link.client().await];
     let mut ids = Vec::new();
     // Start with the second shard: if ordered by shard, its lines would come last.
     for number in [1, 0, 1, 0, 0, 1] {
@@ -90,16 +86,13 @@ async fn clients_of_two_shards_are_recorded_in_the_order_of_time() {
 
 #[tokio::test(crate = "paused")]
 async fn present_clients_are_recorded_and_clients_of_other_hubs_and_users_are_not() {
-    let (fixture, mut app, mut link) = chat().await;
-    let mut news = app.link().await;
-    let of_ann = format!("?access_token={}", token_of("ann"));
-    let ann = Client::connect(&fixture, &mut link, &format!("/chat{of_ann}")).await;
-    let _ben = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = chat().await;
+    let mut news = fixture.server_with("app-2", HubManifest::new("news", "/news")).await;
+    let (ann, _ben) = (link.client_of("ann").await, link.client().await);
     let of_user = WatchChoice { subjects: vec![WatchSubject::User("ann".into())], ..choice("chat") };
     let mut recording = HubRecording::open(&fixture.shared, &of_user).await.unwrap();
-    let _other = Client::connect(&fixture, &mut news, &format!("/news{of_ann}")).await;
-    let _late = Client::connect(&fixture, &mut link, "/chat").await;
-    let again = Client::connect(&fixture, &mut link, &format!("/chat{of_ann}")).await;
+    let (_other, _late) = (news.client_of("ann").await, link.client().await);
+    let again = link.client_of("ann").await;
     let lines = told(&mut recording, 4).await;
     let named: Vec<_> = lines.iter().map(|(event, id, _)| (*event, id.as_str())).collect();
     let again = again.id.as_str();
@@ -108,7 +101,7 @@ async fn present_clients_are_recorded_and_clients_of_other_hubs_and_users_are_no
 
 #[tokio::test(crate = "paused")]
 async fn recordings_are_bounded_and_one_that_is_dropped_makes_room() {
-    let (fixture, _app, _link) = chat().await;
+    let (fixture, _link) = chat().await;
     let mut running = Vec::new();
     let refused = loop {
         match HubRecording::open(&fixture.shared, &choice("chat")).await {
@@ -129,9 +122,9 @@ async fn a_recording_that_is_not_read_loses_messages_and_tells_how_many() {
     let mut settings = settings();
     // The client does not read either, and is not closed.
     settings.outbox.client_bytes = usize::MAX;
-    let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+    let (fixture, mut link) = Fixture::with(settings, 1).with_chat().await;
     let mut recording = HubRecording::open(&fixture.shared, &choice("chat")).await.unwrap();
-    let client = Client::connect(&fixture, &mut link, "/chat").await;
+    let client = link.client().await;
     let large = format!("{{\"type\":1,\"target\":\"{}\",\"arguments\":[]}}\u{1e}", "x".repeat(500_000));
     let mut lost = 0;
     for _ in 0..20 {

@@ -179,7 +179,7 @@ fn refreshing() -> HubManifest {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_shows_a_newer_token_to_the_node_and_its_app_server_gets_the_claims() {
-    let (fixture, _app, mut link) = Fixture::start().with_app(refreshing()).await;
+    let (fixture, mut link) = Fixture::start().with_app(refreshing()).await;
     let target = format!("/chat/negotiate?negotiateVersion=1&access_token={}", token_of("ann"));
     let answer: serde_json::Value = serde_json::from_str(&exchange(&fixture, "POST", &target, "").await.1).unwrap();
     assert!((3590..=3600).contains(&answer["tokenLifetimeSeconds"].as_u64().unwrap()), "{answer}");

@@ -6,7 +6,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::client::JSON_HANDSHAKE;
 use super::fixture::{Fixture, paused, settings, token_of};
-use super::http::{HttpConnection, exchange, negotiate, request};
+use super::http::{HttpConnection, exchange, negotiate, request_with};
 use crate::auth::TokenPolicy;
 use crate::config::{HostRules, Settings};
 
@@ -18,17 +18,14 @@ fn chat() -> Vec<HubManifest> {
 
 /// Negotiates like a page from this host and returns the status.
 async fn ask_for(fixture: &Fixture, host: &str) -> u16 {
-    let mut request = request("POST", NEGOTIATE, "");
-    request.headers_mut().insert("host", host.parse().unwrap());
-    request.headers_mut().insert("origin", format!("http://{host}").parse().unwrap());
+    let request = request_with("POST", NEGOTIATE, &[("host", host), ("origin", &format!("http://{host}"))]);
     HttpConnection::open(fixture).await.exchange(request).await.0.as_u16()
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_node_with_the_development_key_answers_no_page_whose_name_was_made_to_lead_there() {
     let hosts = HostRules { named: Vec::new(), is_development: true };
-    let (fixture, _app, _link) =
-        Fixture::with(Settings { is_development: true, hosts, ..settings() }, 1).with_chat().await;
+    let (fixture, _link) = Fixture::with(Settings { is_development: true, hosts, ..settings() }, 1).with_chat().await;
     for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "app.localhost"] {
         assert_eq!(ask_for(&fixture, host).await, 200, "{host}");
     }
@@ -40,7 +37,7 @@ async fn a_node_with_the_development_key_answers_no_page_whose_name_was_made_to_
 #[tokio::test(crate = "paused")]
 async fn a_list_of_hosts_keeps_others_out_and_without_one_all_may_ask() {
     let hosts = HostRules { named: vec!["chat.example".parse().unwrap()], is_development: false };
-    let (fixture, _app, _link) = Fixture::with(Settings { hosts, ..settings() }, 1).with_chat().await;
+    let (fixture, _link) = Fixture::with(Settings { hosts, ..settings() }, 1).with_chat().await;
     assert_eq!(ask_for(&fixture, "chat.example").await, 200);
     assert_eq!(ask_for(&fixture, "rebound.example").await, 421);
     let open = Fixture::start();
@@ -51,11 +48,10 @@ async fn a_list_of_hosts_keeps_others_out_and_without_one_all_may_ask() {
 
 #[tokio::test(crate = "paused")]
 async fn the_cookie_of_an_admin_session_reaches_no_app_server() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let (_, token) = negotiate(&fixture, "/chat", "").await;
-    let mut poll = request("GET", &format!("/chat?id={token}"), "");
-    poll.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
-    poll.headers_mut().insert("cookie", "a=1; trunkline_admin_n1=secret; b=2".parse().unwrap());
+    let headers = [("accept", "text/event-stream"), ("cookie", "a=1; trunkline_admin_n1=secret; b=2")];
+    let poll = request_with("GET", &format!("/chat?id={token}"), &headers);
     let mut connection = HttpConnection::open(&fixture).await;
     let mut events = connection.begin(poll).await;
     assert_eq!(events.status(), StatusCode::OK);
@@ -70,7 +66,7 @@ async fn the_cookie_of_an_admin_session_reaches_no_app_server() {
 #[tokio::test(crate = "paused")]
 async fn a_token_without_a_user_is_not_sufficient_where_a_user_is_required() {
     let tokens = TokenPolicy { is_required: true, ..TokenPolicy::default() };
-    let (fixture, _app, _link) = Fixture::with(Settings { tokens, ..settings() }, 1).with_chat().await;
+    let (fixture, _link) = Fixture::with(Settings { tokens, ..settings() }, 1).with_chat().await;
     for (user, status) in [("ann", 200), ("", 401)] {
         let target = format!("{NEGOTIATE}&access_token={}", token_of(user));
         assert_eq!(exchange(&fixture, "POST", &target, "").await.0, status, "{user:?}");

@@ -9,10 +9,10 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trunkline_protocol::manifest::HubManifest;
 
-use super::app::{App, AppLink};
 use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
 use super::http::exchange;
+use super::scene::LinkedApp;
 use crate::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
 use crate::frontend::HEADERS_MAX;
 
@@ -20,7 +20,7 @@ const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
 
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
 
-async fn served(settings: Settings) -> (Fixture, App, AppLink) {
+async fn served(settings: Settings) -> (Fixture, LinkedApp) {
     Fixture::with(settings, 1).with_chat().await
 }
 
@@ -47,7 +47,7 @@ fn negotiate(headers: &str) -> String {
 
 #[tokio::test(crate = "paused")]
 async fn heads_that_can_be_read_in_two_ways_are_refused() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let host = "Host: node.example\r\n";
     let with = |more: &str| negotiate(&format!("{host}{more}\r\n"));
     let line = |line: &str| format!("{line} HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n");
@@ -102,7 +102,7 @@ async fn heads_that_can_be_read_in_two_ways_are_refused() {
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_refuses_a_query_of_more_than_256_pairs() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let with = async |pairs: usize| {
         let target = format!("{NEGOTIATE}{}", "&a".repeat(pairs - 1));
         exchange(&fixture, "POST", &target, "").await
@@ -115,7 +115,7 @@ async fn a_hub_refuses_a_query_of_more_than_256_pairs() {
 
 #[tokio::test(crate = "paused")]
 async fn requests_of_http2_meet_the_same_checks() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let status = async |authority: &str, headers: &[(&str, &str)]| {
         let request = Request::post(format!("https://{authority}{NEGOTIATE}")).version(Version::HTTP_2);
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
@@ -131,7 +131,7 @@ async fn requests_of_http2_meet_the_same_checks() {
 
 #[tokio::test(crate = "paused")]
 async fn a_head_that_would_be_too_large_with_what_a_node_adds_is_refused_first() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let with = |count: usize| {
         let mut headers = "Host: node.example\r\nConnection: close\r\n".to_owned();
         (0..count).for_each(|number| write!(headers, "X-{number}: 1\r\n").unwrap());
@@ -157,10 +157,10 @@ async fn headers_of_a_balancer_that_are_not_named_are_not_believed() {
         let path = format!("POST /public{NEGOTIATE} HTTP/1.1\r\nHost: node.example\r\n");
         format!("{path}{headers}Origin: http://chat.example\r\nContent-Length: 0\r\n\r\n")
     };
-    let (fixture, _app, _link) = served(behind(&[TrustedHeader::For, TrustedHeader::Proto])).await;
+    let (fixture, _link) = served(behind(&[TrustedHeader::For, TrustedHeader::Proto])).await;
     assert_eq!(answer_to(&fixture, &request("chat.example")).await.0, 404);
     let named = [TrustedHeader::Prefix, TrustedHeader::Host];
-    let (fixture, _app, _link) = served(behind(&named)).await;
+    let (fixture, _link) = served(behind(&named)).await;
     let (status, answer) = answer_to(&fixture, &request("chat.example")).await;
     assert_eq!(status, 200);
     assert!(answer.contains("access-control-allow-credentials: true"), "{answer}");
@@ -170,7 +170,7 @@ async fn headers_of_a_balancer_that_are_not_named_are_not_believed() {
 
 #[tokio::test(crate = "paused")]
 async fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let status = async |is_tls, origin: &str| {
         let request = Request::get("/chat")
             .header("host", "node.example")
@@ -194,7 +194,7 @@ async fn a_page_of_http_is_no_page_of_the_node_behind_tls() {
 
 #[tokio::test(crate = "paused")]
 async fn an_upgrade_that_has_lost_a_part_is_refused_and_uses_no_token() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let (_, token) = super::http::negotiate(&fixture, "/chat", "").await;
     let answer = async |version: Version, headers: &[&str]| {
         let request = Request::get(format!("/chat?id={token}")).version(version).header("host", "node.example");
@@ -224,7 +224,7 @@ async fn an_upgrade_that_has_lost_a_part_is_refused_and_uses_no_token() {
 #[tokio::test(crate = "paused")]
 async fn a_page_whose_host_was_changed_on_the_way_is_refused_at_negotiate_with_both() {
     let allow_origins = vec!["capacitor://localhost".parse().unwrap()];
-    let (fixture, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+    let (fixture, _link) = served(Settings { allow_origins, ..settings() }).await;
     for (origin, status) in [
         ("https://chat.example:8443", 403),
         ("null", 403),
@@ -246,7 +246,7 @@ async fn a_page_whose_host_was_changed_on_the_way_is_refused_at_negotiate_with_b
 #[tokio::test(crate = "paused")]
 async fn a_page_reads_that_its_head_is_too_large() {
     let allow_origins = vec!["https://app.example".parse().unwrap()];
-    let (fixture, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+    let (fixture, _link) = served(Settings { allow_origins, ..settings() }).await;
     for (origin, is_shown) in [("https://app.example", true), ("https://evil.example", false)] {
         let request = Request::post(NEGOTIATE).header("host", "node.example").header("origin", origin);
         let request = (0..HEADERS_MAX).fold(request, |request, number| request.header(format!("x-{number}"), "1"));
@@ -260,7 +260,7 @@ async fn a_page_reads_that_its_head_is_too_large() {
 async fn an_endpoint_chooses_a_sub_protocol_that_its_client_asks_for() {
     let sub_protocols = vec!["v1.chat".to_owned(), "v2.chat".to_owned()];
     let hub = HubManifest { sub_protocols, ..HubManifest::new("chat", "/chat") };
-    let (fixture, _app, _link) = Fixture::start().with_app(hub).await;
+    let (fixture, _link) = Fixture::start().with_app(hub).await;
     for (asked, chosen) in [(Some("v3.chat, v2.chat"), Some("v2.chat")), (Some("v3.chat"), None), (None, None)] {
         let request = Request::get("/chat").header("host", "node.example").header("connection", "Upgrade");
         let request = request.header("upgrade", "websocket").header("sec-websocket-version", "13");
@@ -274,7 +274,7 @@ async fn an_endpoint_chooses_a_sub_protocol_that_its_client_asks_for() {
 
 #[tokio::test(crate = "paused")]
 async fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
-    let (fixture, _app, _link) = served(settings()).await;
+    let (fixture, _link) = served(settings()).await;
     let mut socket = fixture.dial();
     socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
     socket.shutdown().await.unwrap();
@@ -297,7 +297,7 @@ async fn http2_without_tls_is_refused_by_a_frame_that_names_the_cause() {
 
 #[tokio::test(crate = "paused")]
 async fn the_path_of_a_hub_may_have_escapes() {
-    let (fixture, _app, mut link) = served(settings()).await;
+    let (fixture, mut link) = served(settings()).await;
     let (_, token) = super::http::negotiate(&fixture, "/ch%61t", "").await;
     let _client = Client::connect(&fixture, &mut link, &format!("/%63hat?id={token}")).await;
     assert_eq!(exchange(&fixture, "POST", "/chat/n%65gotiate?negotiateVersion=1", "").await.0, StatusCode::OK);
@@ -308,7 +308,7 @@ async fn the_path_of_a_hub_may_have_escapes() {
 #[tokio::test(crate = "paused")]
 async fn preflights_allow_credentials_to_trusted_pages_only_and_vary_by_origin() {
     let allow_origins = vec![OriginPattern::Any, "https://app.example".parse().unwrap()];
-    let (fixture, _app, _link) = served(Settings { allow_origins, ..settings() }).await;
+    let (fixture, _link) = served(Settings { allow_origins, ..settings() }).await;
     for (origin, has_credentials) in [("https://app.example", true), ("https://evil.example", false), ("null", false)] {
         let request = Request::options(NEGOTIATE)
             .header("host", "node.example")

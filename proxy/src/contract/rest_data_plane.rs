@@ -23,6 +23,7 @@ use super::fixture::{Fixture, KEY, paused, settings, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::http::negotiate;
 use super::inbound_links::dial_in_nodes;
+use super::scene::{LinkedApp, chat};
 use super::webhook_server::WebhookServer;
 use crate::auth::{ServiceAudience, TokenPolicy, VerifyingKey};
 use crate::clock::unix_seconds;
@@ -83,7 +84,7 @@ impl BackEnd {
 }
 
 pub(super) fn alone(fixture: &Fixture) -> BackEnd {
-    BackEnd::of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
+    BackEnd::of(fixture, fixture.fleet())
 }
 
 pub(super) fn served() -> Settings {
@@ -94,15 +95,16 @@ fn said(text: &str) -> String {
     format!("{{\"type\":1,\"target\":\"Say\",\"arguments\":[\"{text}\"]}}")
 }
 
-pub(super) async fn client(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
-    Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
+/// Starts a node with these settings and the hub `chat`, and a back end of it.
+pub(super) async fn start(settings: Settings, shards: u16) -> (BackEnd, LinkedApp) {
+    let (fixture, link) = Fixture::with(settings, shards).with_chat().await;
+    (alone(&fixture), link)
 }
 
 #[tokio::test(crate = "paused")]
 async fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let (mut ann, mut ben) = (client(&fixture, &mut link, "ann").await, client(&fixture, &mut link, "ben").await);
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
+    let (mut ann, mut ben) = (link.client_of("ann").await, link.client_of("ben").await);
     link.join(&ann.id, "red & blue/å?").await;
     link.join(&ben.id, "red & blue/å?").await;
     assert_eq!(back_end.publish("/:send", "all").await, 2);
@@ -125,12 +127,10 @@ async fn sends_reach_all_a_group_a_user_or_a_connection_and_count_their_clients(
 
 #[tokio::test(crate = "paused")]
 async fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
-    let fixture = Fixture::with(served(), 2);
-    let hub = HubManifest { close_on_token_expiry: true, ..HubManifest::new("chat", "/chat") };
-    let mut link = fixture.app("app-1", vec![hub]).link().await;
-    let (mut ann, ben) = (client(&fixture, &mut link, "ann").await, client(&fixture, &mut link, "ben").await);
-    let mut free = Client::connect(&fixture, &mut link, "/chat").await;
-    let back_end = alone(&fixture);
+    let hub = chat(|hub| hub.close_on_token_expiry = true);
+    let (fixture, mut link) = Fixture::with(served(), 2).with_app(hub).await;
+    let (mut ann, ben) = (link.client_of("ann").await, link.client_of("ben").await);
+    let (mut free, back_end) = (link.client().await, alone(&fixture));
     let refresh = async |id: &str, at: &str| {
         let body = format!("{{\"expireTime\":\"{at}\"}}");
         back_end.ask("POST", &format!("/connections/{id}/:refresh"), &body).await
@@ -149,11 +149,10 @@ async fn a_connection_that_closes_with_its_token_gets_another_time_for_that() {
 
 #[tokio::test(crate = "paused")]
 async fn a_back_end_asks_for_the_claims_of_a_connection_and_gives_it_newer_ones() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+    let (back_end, mut link) = start(served(), 2).await;
     let query = format!("&access_token={}", token_of("ann"));
-    let (_, token) = negotiate(&fixture, "/chat", &query).await;
-    let ann = Client::connect(&fixture, &mut link, &format!("/chat?id={token}{query}")).await;
-    let back_end = alone(&fixture);
+    let (_, token) = negotiate(&link.fixture, "/chat", &query).await;
+    let ann = Client::connect_over(link.fixture.dial(), &mut link, &format!("/chat?id={token}{query}")).await;
     let ask = async |path: &str, body: Value| back_end.ask("POST", path, &body.to_string()).await;
     let claims = async || ask("/connections/claims", json!({ "connectionToken": token })).await.body["claims"].clone();
     assert!(claims().await.to_string().contains("ann"));
@@ -183,12 +182,8 @@ async fn a_back_end_asks_for_the_claims_of_a_connection_and_gives_it_newer_ones(
 
 #[tokio::test(crate = "paused")]
 async fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let mut clients = Vec::new();
-    for user in ["ann", "ann", "ben"] {
-        clients.push(client(&fixture, &mut link, user).await);
-    }
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
+    let mut clients = link.clients_of(["ann", "ann", "ben"]).await;
     let gone = ("HEAD", "/groups/red");
     assert_eq!(back_end.ask(gone.0, gone.1, "").await.code, "Warning.Group.NotExisted");
     for client in &clients {
@@ -225,9 +220,8 @@ async fn groups_are_changed_and_asked_about_and_their_members_listed_in_pages() 
 
 #[tokio::test(crate = "paused")]
 async fn changes_are_answered_by_202_in_the_first_version_and_confirmed_in_the_newer_one() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let ann = client(&fixture, &mut link, "ann").await;
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
+    let ann = link.client_of("ann").await;
     let (join, alias) = (format!("/groups/red/connections/{}", ann.id), format!("/connections/{}/groups/red", ann.id));
     for (prefix, column) in [("/api/v1/hubs/chat", 0), ("/api/hubs/chat", 1)] {
         for (method, path, statuses) in [
@@ -253,9 +247,8 @@ async fn changes_are_answered_by_202_in_the_first_version_and_confirmed_in_the_n
 
 #[tokio::test(crate = "paused")]
 async fn odd_but_clear_requests_are_taken_and_names_have_the_limit_of_joins() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 1).with_chat().await;
-    let back_end = alone(&fixture);
-    let mut ann = client(&fixture, &mut link, "ann").await;
+    let (back_end, mut link) = start(served(), 1).await;
+    let mut ann = link.client_of("ann").await;
     let marked = format!("\u{feff}{}", r#"{"target":"Said","arguments":["marked"]}"#);
     assert_eq!(back_end.ask("POST", "/users/ann/:send", &marked).await.status, 202);
     assert!(ann.text().await.contains("marked"));
@@ -276,51 +269,50 @@ async fn odd_but_clear_requests_are_taken_and_names_have_the_limit_of_joins() {
 
 #[tokio::test(crate = "paused")]
 async fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
     let (blue, now) = ("/users/ann/groups/blue", "/users/ann/groups/now?ttl=0");
     assert_eq!(back_end.ask("HEAD", blue, "").await.code, "Info.User.NotInGroup");
     assert_eq!(back_end.status("PUT", &format!("{blue}?ttl=60")).await, 200);
     assert_eq!(back_end.status("PUT", now).await, 200);
     assert_eq!((back_end.status("HEAD", blue).await, back_end.status("HEAD", now).await), (200, 404));
-    let mut ann = client(&fixture, &mut link, "ann").await;
-    let _ben = client(&fixture, &mut link, "ben").await;
+    let mut ann = link.client_of("ann").await;
+    let _ben = link.client_of("ben").await;
     assert_eq!(back_end.publish("/groups/blue/:send", "hello").await, 1);
     assert_eq!(ann.text().await, said("hello"));
     assert_eq!(back_end.status("PUT", now).await, 200);
-    assert_eq!((back_end.publish("/groups/now/:send", "now").await, fixture.shared.user_groups.len()), (1, 1));
+    assert_eq!((back_end.publish("/groups/now/:send", "now").await, link.fixture.shared.user_groups.len()), (1, 1));
     advance(Duration::from_secs(62)).await;
     // sleep: virtual time, for a shard to remove expired memberships
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((back_end.publish("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
     assert_eq!(back_end.status("PUT", blue).await, 200);
     assert_eq!(back_end.status("DELETE", "/users/ann/groups").await, 204);
-    assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, fixture.shared.user_groups.len()), (0, 0));
+    assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, link.fixture.shared.user_groups.len()), (0, 0));
     assert_eq!(back_end.status("DELETE", "/users/nobody/groups/blue").await, 204);
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that_are_there() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let (_ann, back_end) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
+    let (back_end, mut link) = start(served(), 2).await;
+    let _ann = link.client_of("ann").await;
     assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
-    let groups = &fixture.shared.user_groups;
+    let groups = &link.fixture.shared.user_groups;
     // The membership has expired, and is renewed before a shard is notified.
     groups.join("chat", "ann", "blue", 0).unwrap();
-    fixture.shared.expire_user_groups();
+    link.fixture.shared.expire_user_groups();
     assert!(groups.is_empty());
     groups.join("chat", "ann", "blue", 60).unwrap();
     assert_eq!(back_end.publish("/groups/blue/:send", "still here").await, 1);
     groups.join("chat", "ann", "blue", 0).unwrap();
-    fixture.shared.expire_user_groups();
+    link.fixture.shared.expire_user_groups();
     assert_eq!(back_end.publish("/groups/blue/:send", "gone").await, 0);
 }
 
 #[tokio::test(crate = "paused")]
 async fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told_that_later_ones_will_not() {
     let rest = RestSettings { user_groups_max: 1, ..served().rest };
-    let (fixture, _app, mut link) = Fixture::with(Settings { rest, ..settings() }, 2).with_chat().await;
-    let (mut ann, back_end) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
+    let (back_end, mut link) = start(Settings { rest, ..settings() }, 2).await;
+    let mut ann = link.client_of("ann").await;
     assert_eq!(back_end.status("PUT", "/users/zoe/groups/red").await, 200);
     let full = back_end.ask("PUT", "/users/ann/groups/red", "").await;
     assert_eq!((full.status, &*full.code), (409, "Error.Request.Refused"));
@@ -330,17 +322,13 @@ async fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told
     link.send(ServiceMessage::UserJoinGroup(UserGroupChange { user_id, group, ack_id: 0, ttl_s })).await;
     ann.fence(&link).await;
     assert_eq!(back_end.publish("/groups/blue/:send", "blue").await, 1);
-    assert_eq!((fixture.shared.user_groups.len(), fixture.shared.user_groups.refused.get()), (1, 2));
+    assert_eq!((link.fixture.shared.user_groups.len(), link.fixture.shared.user_groups.refused.get()), (1, 2));
 }
 
 #[tokio::test(crate = "paused")]
 async fn connections_are_closed_one_by_one_or_many_with_a_reason() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let mut clients = Vec::new();
-    for user in ["ann", "ben", "cat", "dan"] {
-        clients.push(client(&fixture, &mut link, user).await);
-    }
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
+    let mut clients = link.clients_of(["ann", "ben", "cat", "dan"]).await;
     let path = format!("/connections/{}", clients[0].id);
     assert_eq!(back_end.status("HEAD", &path).await, 200);
     assert_eq!(back_end.status("DELETE", &format!("{path}?reason=time%20to%20go")).await, 200);
@@ -373,8 +361,8 @@ async fn answer_invocation(link: &mut AppLink, completion: &'static str) {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_is_invoked_and_its_result_is_the_answer() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 1).with_chat().await;
-    let (mut ann, back_end) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
+    let (back_end, mut link) = start(served(), 1).await;
+    let mut ann = link.client_of("ann").await;
     for (completion, status, expected) in [
         (
             "{\"type\":3,\"invocationId\":\"ID\",\"result\":{\"is\":7}}\u{1e}",
@@ -456,9 +444,8 @@ async fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
 
 #[tokio::test(crate = "paused")]
 async fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let (mut ann, mut ben) = (client(&fixture, &mut link, "ann").await, client(&fixture, &mut link, "ben").await);
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
+    let (mut ann, mut ben) = (link.client_of("ann").await, link.client_of("ben").await);
     let execute = async |filter: &str, commands: Value| {
         let filter = form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>();
         back_end.ask("POST", &format!("/:execute?filter={filter}"), &commands.to_string()).await
@@ -494,13 +481,8 @@ async fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter()
 
 #[tokio::test(crate = "paused")]
 async fn a_filter_with_operators_selects_clients_for_all_commands() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
-    let mut clients = Vec::new();
-    for user in ["ann", "anton", "ben"] {
-        clients.push(client(&fixture, &mut link, user).await);
-    }
-    let [ann, anton, ben] = &mut clients[..] else { panic!("three clients") };
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(served(), 2).await;
+    let [mut ann, mut anton, mut ben] = link.clients_of(["ann", "anton", "ben"]).await;
     let execute = async |filter: &str, commands: Value| {
         let filter = form_urlencoded::byte_serialize(filter.as_bytes()).collect::<String>();
         back_end.ask("POST", &format!("/:execute?filter={filter}"), &commands.to_string()).await.status
@@ -585,9 +567,8 @@ async fn a_host_that_is_demanded_of_the_audience_is_named_in_the_refusal() {
 #[tokio::test(crate = "paused")]
 async fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
     let rest = RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
-    let (fixture, _app, mut link) = Fixture::with(Settings { rest, ..settings() }, 1).with_chat().await;
-    let _ann = client(&fixture, &mut link, "ann").await;
-    let back_end = alone(&fixture);
+    let (back_end, mut link) = start(Settings { rest, ..settings() }, 1).await;
+    let _ann = link.client_of("ann").await;
     let hub = AccessKey::new(KEY).unwrap();
     for (token, status) in [
         (sign_rest_token(&hub, Some("chat"), unix_seconds() + 60), 202),
@@ -617,8 +598,7 @@ async fn a_request_without_a_good_token_or_beyond_a_limit_is_refused_by_name() {
 
 #[tokio::test(crate = "paused")]
 async fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
-    let (fixture, _app, _link) = Fixture::with(Settings { accepts_dial_in: true, ..served() }, 1).with_chat().await;
-    let back_end = alone(&fixture);
+    let (back_end, link) = start(Settings { accepts_dial_in: true, ..served() }, 1).await;
     let of_chat = BackEnd {
         token: sign_rest_token(&AccessKey::new(KEY).unwrap(), Some("chat"), unix_seconds() + 60),
         ..back_end.clone()
@@ -634,7 +614,11 @@ async fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
     let made = back_end.ask("POST", "/api/hubs/a%26hub=admin/:generateToken?userId=root", "").await.body;
     assert_eq!(made["url"], "https://node.example/client/?hub=a%26hub%3Dadmin");
     let verify = |hub: &str| {
-        fixture.shared.admission.service_verifier.verify(made["token"].as_str().unwrap(), ServiceAudience::Client, hub)
+        link.fixture.shared.admission.service_verifier.verify(
+            made["token"].as_str().unwrap(),
+            ServiceAudience::Client,
+            hub,
+        )
     };
     assert_eq!(verify("a&hub=admin").unwrap().0.id.as_deref(), Some("root"));
     assert!(verify("admin").is_err() && verify("a").is_err());
@@ -671,8 +655,7 @@ async fn the_key_of_an_app_finds_no_hub_of_others_by_its_path() {
     const APP_KEY: &str = "the key of one app of several";
     let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
     let fixture = Fixture::with(Settings { app_keys, ..served() }, 1);
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/shop_admin/chat")]);
-    let mut link = app.link().await;
+    let mut link = fixture.server_with("app-1", HubManifest::new("chat", "/shop_admin/chat")).await;
     let mut ann =
         Client::connect(&fixture, &mut link, &format!("/shop_admin/chat?access_token={}", token_of("ann"))).await;
     let path = "/api/hubs/shop_admin%2Fchat/:send";
@@ -689,8 +672,7 @@ async fn the_key_of_an_app_finds_no_hub_of_others_by_its_path() {
 #[tokio::test(crate = "paused")]
 async fn a_body_that_stops_or_has_no_end_is_refused_and_takes_no_place() {
     let rest = RestSettings { body_max_bytes: 1024, requests_max: 1.try_into().unwrap(), ..RestSettings::default() };
-    let (fixture, _app, _link) = Fixture::with(Settings { rest, ..settings() }, 1).with_chat().await;
-    let back_end = alone(&fixture);
+    let (back_end, _link) = start(Settings { rest, ..settings() }, 1).await;
     let chunk = || Ok::<_, std::io::Error>(Bytes::from_static(b"{\"target\""));
     let begun = Instant::now();
     let stopping = Body::from_stream(stream::iter([chunk()]).chain(stream::pending()));
@@ -738,8 +720,8 @@ async fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_a
     const APP_KEY: &str = "the key of one app of several";
     let rest = RestSettings { requests_max: 2.try_into().unwrap(), ..served().rest };
     let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
-    let (fixture, _app, mut link) = Fixture::with(Settings { rest, app_keys, ..settings() }, 1).with_chat().await;
-    let (mut ann, of_fleet) = (client(&fixture, &mut link, "ann").await, alone(&fixture));
+    let (back_end, mut link) = start(Settings { rest, app_keys, ..settings() }, 1).await;
+    let (mut ann, of_fleet) = (link.client_of("ann").await, back_end);
     let of_chat = sign_rest_token(&AccessKey::new(APP_KEY).unwrap(), Some("chat"), unix_seconds() + 60);
     let of_app = BackEnd { token: of_chat, ..of_fleet.clone() };
     let path = format!("/connections/{}/:invoke", ann.id);
@@ -780,7 +762,7 @@ async fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
     let (network, mut nodes) = nodes(3).await;
     let mut clients = Vec::new();
     for node in &mut nodes {
-        clients.push(client(&node.fixture, &mut node.link, "ann").await);
+        clients.push(node.link.client_of("ann").await);
     }
     linked(&nodes).await;
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
@@ -793,13 +775,13 @@ async fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
     );
     assert_eq!(back_end.status("PUT", "/users/zoe/groups/later").await, 200);
     let node = &mut nodes[1];
-    let mut zoe = client(&node.fixture, &mut node.link, "zoe").await;
+    let mut zoe = node.link.client_of("zoe").await;
     assert_eq!(back_end.status("DELETE", &format!("/connections/{}?reason=bye", clients[1].id)).await, 200);
     // A node that joins later receives all group memberships.
     nodes.push(FleetNode::start(&network, 4, peers(&[1])).await);
     linked(&nodes).await;
     let node = &mut nodes[3];
-    let mut other_zoe = client(&node.fixture, &mut node.link, "zoe").await;
+    let mut other_zoe = node.link.client_of("zoe").await;
     linked(&nodes).await;
     assert_eq!(back_end.publish("/groups/later/:send", "later").await, 2);
     assert_eq!((zoe.text().await, other_zoe.text().await), (said("later"), said("later")));
@@ -828,8 +810,7 @@ async fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
 #[tokio::test(crate = "paused")]
 async fn a_client_of_a_hub_that_only_another_node_has_is_invoked() {
     let (_network, nodes) = nodes(2).await;
-    let mut app = nodes[1].fixture.app("app-news", vec![HubManifest::new("news", "/news")]);
-    let mut link = app.link().await;
+    let mut link = nodes[1].fixture.server_with("app-news", HubManifest::new("news", "/news")).await;
     let mut ann = Client::connect(&nodes[1].fixture, &mut link, "/news").await;
     linked(&nodes).await;
     let (back_end, path) = (
@@ -851,10 +832,10 @@ async fn a_membership_that_one_node_of_a_fleet_does_not_keep_is_refused() {
         FleetNode::start(&network, 1, peers(&[1, 2])).await,
         FleetNode::start(&network, 2, Settings { rest, ..peers(&[1, 2]) }).await,
     ];
-    let _app = nodes[0].fixture.app("app-news", vec![HubManifest::new("news", "/news")]).link().await;
+    let _app = nodes[0].fixture.server_with("app-news", HubManifest::new("news", "/news")).await;
     linked(&nodes).await;
     let node = &mut nodes[0];
-    let _ann = client(&node.fixture, &mut node.link, "ann").await;
+    let _ann = node.link.client_of("ann").await;
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
     // The second node does not have the hub `news`.
     for path in ["/users/ann/groups/red", "/api/hubs/news/users/ann/groups/red"] {
@@ -891,7 +872,7 @@ async fn a_new_node_learns_more_memberships_than_a_link_holds_and_what_changes_m
 async fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywhere() {
     let (_network, mut nodes) = nodes(2).await;
     let node = &mut nodes[1];
-    let _zoe = client(&node.fixture, &mut node.link, "zoe").await;
+    let _zoe = node.link.client_of("zoe").await;
     linked(&nodes).await;
     let back_ends: Vec<_> = nodes.iter().map(|node| BackEnd::of(&node.fixture, node.fleet.clone())).collect();
     let red = "/users/zoe/groups/red";

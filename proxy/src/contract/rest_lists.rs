@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{Fixture, paused};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers};
-use super::rest_data_plane::{BackEnd, alone, client, served};
+use super::rest_data_plane::{BackEnd, alone, served};
 use crate::net::connector::MemoryNetwork;
 
 /// Follows the links of a list, and returns its rows.
@@ -39,13 +39,10 @@ fn sorted(ids: impl Iterator<Item = String>) -> Vec<String> {
 
 #[tokio::test(crate = "paused")]
 async fn connections_users_and_groups_of_a_hub_are_listed_in_pages_and_counted() {
-    let (fixture, _app, mut link) = Fixture::with(served(), 2).with_chat().await;
+    let (fixture, mut link) = Fixture::with(served(), 2).with_chat().await;
     let back_end = alone(&fixture);
     assert_eq!((rows(&back_end, "/users").await, count(&back_end, "/connections").await), (vec![], json!(0)));
-    let mut clients = Vec::new();
-    for user in ["ann", "ben", "ann", "cid", "ann"] {
-        clients.push(client(&fixture, &mut link, user).await);
-    }
+    let clients = link.clients_of(["ann", "ben", "ann", "cid", "ann"]).await;
     for (of, group) in [(0, "blue"), (1, "blue"), (2, "red & green"), (4, "blue")] {
         link.join(&clients[of].id, group).await;
     }
@@ -90,7 +87,7 @@ async fn lists_cover_all_nodes_count_each_user_once_and_name_the_nodes_without_a
     let mut clients = Vec::new();
     for (node, user) in [(0, "ann"), (1, "ann"), (1, "ben"), (2, "cid"), (2, "ann")] {
         let node = &mut nodes[node];
-        clients.push(client(&node.fixture, &mut node.link, user).await);
+        clients.push(node.link.client_of(user).await);
     }
     nodes[2].link.join(&clients[4].id, "red").await;
     linked(&nodes).await;
@@ -121,7 +118,7 @@ async fn a_node_of_an_earlier_version_is_named_instead_of_left_out() {
     let network = MemoryNetwork::default();
     let new = FleetNode::start(&network, 1, peers(&[1, 2])).await;
     let mut old = FleetNode::start_with(&network, 2, peers(&[1, 2]), |_| Router::new()).await;
-    let _ann = client(&old.fixture, &mut old.link, "ann").await;
+    let _ann = old.link.client_of("ann").await;
     let nodes = [new, old];
     linked(&nodes).await;
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
@@ -135,7 +132,7 @@ async fn a_node_of_an_earlier_version_is_named_instead_of_left_out() {
 async fn lists_in_progress_have_a_limit() {
     let (_network, mut nodes) = nodes(2).await;
     let node = &mut nodes[1];
-    let _ann = client(&node.fixture, &mut node.link, "ann").await;
+    let _ann = node.link.client_of("ann").await;
     linked(&nodes).await;
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
     nodes[1].cut(true);

@@ -7,11 +7,11 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 use trunkline_protocol::service::{CloseConnection, ServiceMessage};
 
-use super::app::{App, AppLink};
 use super::client::Client;
 use super::fixture::{Fixture, paused};
 use super::fleet_nodes::{linked, nodes};
 use super::rest_data_plane::{Answer, BackEnd, alone, served};
+use super::scene::LinkedApp;
 use crate::config::{RestSettings, Settings};
 use crate::shard::ShardCommand;
 
@@ -26,18 +26,17 @@ const WAITS: (usize, usize) = (64, 256);
 
 struct SlowReader {
     fixture: Fixture,
-    _app: App,
-    link: AppLink,
+    link: LinkedApp,
     client: Client,
     back_end: BackEnd,
 }
 
 impl SlowReader {
     async fn connect(settings: Settings) -> Self {
-        let (fixture, _app, mut link) = Fixture::with(settings, 1).with_chat().await;
+        let (fixture, mut link) = Fixture::with(settings, 1).with_chat().await;
         let client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
         let back_end = alone(&fixture);
-        Self { fixture, _app, link, client, back_end }
+        Self { fixture, link, client, back_end }
     }
 
     fn send(&self, bytes: usize) -> JoinHandle<Answer> {
@@ -112,7 +111,7 @@ async fn a_wait_ends_with_its_time_and_a_client_that_reads_nothing_is_closed() {
 #[tokio::test(crate = "paused")]
 async fn each_end_of_the_client_ends_the_wait() {
     for end in ["socket", "app server", "drain"] {
-        let SlowReader { fixture, _app, link, client, back_end } = SlowReader::connect(served()).await;
+        let SlowReader { fixture, link, client, back_end } = SlowReader::connect(served()).await;
         let (begun, sending) = (Instant::now(), send(&back_end, &client, LARGE));
         pass(2).await;
         assert!(!sending.is_finished());

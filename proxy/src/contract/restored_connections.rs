@@ -9,16 +9,17 @@ use trunkline_protocol::service::*;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::{RESTORES_HEADER, USER_ID_CLAIM};
 
-use super::app::{App, AppLink, membership};
+use super::app::{AppLink, membership};
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fixture::{Fixture, KEY, paused, token_of};
 use super::http::negotiate;
+use super::scene::LinkedApp;
 use crate::clock::unix_seconds;
 use crate::metrics::RestoreOutcome;
 
 struct Scene {
     fixture: Fixture,
-    apps: Vec<(App, AppLink)>,
+    apps: Vec<LinkedApp>,
 }
 
 fn hub(name: &str, restores_clients: bool) -> HubManifest {
@@ -30,16 +31,14 @@ async fn scene(restoring: &[bool]) -> Scene {
     let fixture = Fixture::start();
     let mut apps = Vec::new();
     for (number, restores) in (1..).zip(restoring) {
-        let mut app = fixture.app(&format!("app-{number}"), vec![hub("chat", *restores)]);
-        let link = app.link().await;
-        apps.push((app, link));
+        apps.push(fixture.server_with(&format!("app-{number}"), hub("chat", *restores)).await);
     }
     Scene { fixture, apps }
 }
 
 impl Scene {
     fn link(&mut self, app: usize) -> &mut AppLink {
-        &mut self.apps[app].1
+        &mut self.apps[app]
     }
 
     fn counted(&self, outcome: RestoreOutcome) -> u64 {
@@ -123,7 +122,7 @@ async fn a_client_for_which_nothing_is_kept_begins_with_nothing() {
 #[tokio::test(crate = "paused")]
 async fn an_invalid_proof_restores_nothing_and_refuses_no_client() {
     let mut scene = scene(&[true]).await;
-    let _other = scene.fixture.app("app-2", vec![hub("other", true)]).link().await;
+    let _other = scene.fixture.server_with("app-2", hub("other", true)).await;
     let (ann, bob) = (format!("&access_token={}", token_of("ann")), format!("&access_token={}", token_of("bob")));
     let (_, of_nobody) = negotiate(&scene.fixture, "/chat", "").await;
     let (_, of_ann) = negotiate(&scene.fixture, "/chat", &ann).await;
@@ -147,16 +146,14 @@ async fn an_invalid_proof_restores_nothing_and_refuses_no_client() {
 
 #[tokio::test(crate = "paused")]
 async fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
-    let fixture = Fixture::start();
     let manifest = HubManifest { asks_app: true, ..hub("chat", true) };
-    let mut app = fixture.app("app-1", vec![manifest]);
-    let link = app.link().await;
-    let decide = |decision: Decision| *app.dialler.decision.lock().unwrap() = Some(decision);
+    let (fixture, link) = Fixture::start().with_app(manifest).await;
+    let decide = |decision: Decision| *link.app.dialler.decision.lock().unwrap() = Some(decision);
     let claims = vec![("role".to_owned(), "cook".to_owned())];
     decide(Decision { user: Some("ann".into()), claims, ..Decision::default() });
     let (_, lost) = negotiate(&fixture, "/chat", "").await;
     decide(Decision::default());
-    let mut scene = Scene { fixture, apps: vec![(app, link)] };
+    let mut scene = Scene { fixture, apps: vec![link] };
     let mut clients = Vec::new();
     for is_kept in [false, true] {
         clients.push(scene.begin_anew(&lost, "").await);
@@ -176,14 +173,11 @@ async fn a_user_that_the_app_had_named_is_given_back_with_the_rest() {
 
 #[tokio::test(crate = "paused")]
 async fn a_user_whose_log_ins_were_revoked_is_not_given_back() {
-    let fixture = Fixture::start();
     let manifest = HubManifest { asks_app: true, ..hub("chat", true) };
-    let mut app = fixture.app("app-1", vec![manifest]);
-    let _link = app.link().await;
-    let decide = |decision: Decision| *app.dialler.decision.lock().unwrap() = Some(decision);
-    decide(Decision { user: Some("ann".into()), ..Decision::default() });
+    let (fixture, link) = Fixture::start().with_app(manifest).await;
+    link.app.decide(Some("ann"));
     let (_, lost) = negotiate(&fixture, "/chat", "").await;
-    decide(Decision::default());
+    link.app.decide(None);
     let (_, claimed_before) = negotiate(&fixture, "/chat", &format!("&restore={lost}")).await;
     let now_s = unix_seconds();
     let (user, kept_until_s) = (Some("ann".into()), now_s + 60);
@@ -211,10 +205,8 @@ async fn a_claim_stands_in_the_token_only_where_it_was_proved() {
 #[tokio::test(crate = "paused")]
 async fn an_app_server_is_notified_of_groups_that_others_add_its_clients_to() {
     let mut scene = scene(&[true]).await;
-    let Scene { fixture, apps } = &mut scene;
-    let client = Client::connect(fixture, &mut apps[0].1, &format!("/chat?access_token={}", token_of("ann"))).await;
-    let mut other = fixture.app("app-2", vec![hub("chat", true)]);
-    let mut other_link = other.link().await;
+    let client = scene.apps[0].client_of("ann").await;
+    let mut other_link = scene.fixture.server_with("app-2", hub("chat", true)).await;
     scene.link(0).join(&client.id, "own").await;
     other_link.join(&client.id, "red").await;
     assert_eq!(scene.link(0).next().await, ServiceMessage::JoinGroup(membership(&client.id, "red", 0)));
@@ -233,10 +225,8 @@ async fn an_app_server_is_notified_of_groups_that_others_add_its_clients_to() {
     assert_eq!(scene.link(0).next().await, ServiceMessage::LeaveGroupWithAck(all));
     other_link.join(&client.id, "green").await;
     assert_eq!(scene.link(0).next().await, ServiceMessage::JoinGroup(membership(&client.id, "green", 0)));
-    scene.apps[0].0.retire();
-    let open = other_link.opening().await;
-    assert_eq!(open.connection_id, client.id);
-    other_link.data().await;
+    scene.apps[0].app.retire();
+    other_link.takes_over(&client, "app-1").await;
     assert_eq!(other_link.next().await, ServiceMessage::JoinGroup(membership(&client.id, "green", 0)));
 }
 
@@ -244,7 +234,7 @@ async fn an_app_server_is_notified_of_groups_that_others_add_its_clients_to() {
 async fn clients_whose_connection_is_gone_learn_that_one_after_the_other() {
     let fixture = Fixture::start();
     let manifest = HubManifest { stateful_reconnect_buffer_bytes: Some(1000), ..hub("chat", false) };
-    let mut link = fixture.app("app-1", vec![manifest]).link().await;
+    let mut link = fixture.server_with("app-1", manifest).await;
     let (_, stateful) = negotiate(&fixture, "/chat", "&useStatefulReconnect=true").await;
     let (_, plain) = negotiate(&fixture, "/chat", "").await;
     for token in [&stateful, &plain] {

@@ -1,6 +1,5 @@
 //! Revocations: invalidated access tokens, closed connections, and distribution to other nodes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -10,20 +9,19 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::NodePhase;
 use trunkline_protocol::key::AccessKey;
 use trunkline_protocol::manifest::HubManifest;
-use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::service::{ConnectionMoved, FlowOperation, MoveConnection, ServiceMessage};
 
-use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::closes::cause_of;
 use super::fixture::{Fixture, KEY, paused, settings, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::http::{exchange, negotiate};
 use super::hub_message::flow;
-use super::moves::{STATEFUL_HANDSHAKE, come_back};
+use super::moves::come_back;
+use super::scene::{LinkedApp, chat, chat_and_news, shop};
 use crate::clock::unix_seconds;
-use crate::fleet::{Fleet, own_phase};
-use crate::observer::{Observer, Readiness, RevocationOrder, RevocationReport, RevokedTokens};
+use crate::fleet::own_phase;
+use crate::observer::{RevocationOrder, RevocationReport, RevokedTokens};
 
 /// Time for reachable nodes to exchange changes.
 const SOON: Duration = Duration::from_secs(20);
@@ -31,14 +29,6 @@ const SOON: Duration = Duration::from_secs(20);
 /// Ages in seconds: of the tokens to revoke, and of the newest revoked token.
 const OLD_S: u64 = 100;
 const VOID_S: u64 = 50;
-
-fn observer_of(fixture: &Fixture, fleet: Fleet) -> Observer {
-    Observer::new(Readiness::new(fixture.shared.clone(), Arc::default()), fleet)
-}
-
-fn observer(fixture: &Fixture) -> Observer {
-    observer_of(fixture, Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()))
-}
 
 /// Builds a query with an access token of this age in seconds.
 fn issued(user: &str, ago_s: u64) -> String {
@@ -71,8 +61,8 @@ async fn may_connect(fixture: &Fixture, query: &str) -> bool {
 
 #[tokio::test(crate = "paused")]
 async fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
-    let observer = observer(&fixture);
+    let (fixture, _link) = Fixture::start().with_chat().await;
+    let observer = fixture.observer();
     let (old, new) = (issued("ann", OLD_S), issued("ann", 0));
     // The client has negotiated, but not connected.
     let (_, token) = negotiate(&fixture, "/chat", &format!("&{old}")).await;
@@ -103,13 +93,9 @@ async fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
 
 #[tokio::test(crate = "paused")]
 async fn an_app_that_decides_about_clients_is_not_asked_about_a_revoked_token() {
-    let fixture = Fixture::start();
-    let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let _link = app.link().await;
-    let bob = Decision { user: Some("bob".into()), ..Decision::default() };
-    *app.dialler.decision.lock().unwrap() = Some(bob);
-    observer(&fixture).revoke(order(Some("ann"))).await.unwrap();
+    let (fixture, link) = Fixture::start().with_app(chat(|hub| hub.asks_app = true)).await;
+    link.app.decide(Some("bob"));
+    fixture.observer().revoke(order(Some("ann"))).await.unwrap();
     assert!(!may_connect(&fixture, &issued("ann", OLD_S)).await, "it would have let her in as bob");
     assert!(may_connect(&fixture, &issued("ann", 0)).await);
 }
@@ -117,9 +103,8 @@ async fn an_app_that_decides_about_clients_is_not_asked_about_a_revoked_token() 
 #[tokio::test(crate = "paused")]
 async fn the_connections_of_the_user_close_if_the_operator_wants_that_and_no_others() {
     let fixture = Fixture::with(settings(), 2);
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")]);
-    let (mut chat, mut news) = (app.link().await, app.link().await);
-    let observer = observer(&fixture);
+    let (_app, [mut chat, mut news]) = fixture.app_of(chat_and_news()).await;
+    let observer = fixture.observer();
     let target = |hub: &str, user: &str| format!("/{hub}?{}", issued(user, OLD_S));
     let mut hers = Vec::new();
     for _ in 0..3 {
@@ -149,11 +134,11 @@ async fn the_connections_of_the_user_close_if_the_operator_wants_that_and_no_oth
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut ann = Client::upgrade(&fixture, &format!("/chat?{}", issued("ann", OLD_S))).await.unwrap();
     let mut bob = Client::upgrade(&fixture, &format!("/chat?{}", issued("bob", OLD_S))).await.unwrap();
     // There is no connection to close yet.
-    assert_eq!(observer(&fixture).revoke(order(Some("ann"))).await.unwrap().clients, 0);
+    assert_eq!(fixture.observer().revoke(order(Some("ann"))).await.unwrap().clients, 0);
     ann.send(JSON_HANDSHAKE).await;
     assert_eq!(ann.next().await, Received::Text("{}".into()));
     assert_eq!(ann.next().await, Received::Text("{\"type\":7,\"allowReconnect\":true}".into()));
@@ -165,8 +150,8 @@ async fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again
 
 #[tokio::test(crate = "paused")]
 async fn a_revocation_without_a_user_voids_all_tokens_immediately() {
-    let (fixture, _app, _link) = Fixture::start().with_chat().await;
-    observer(&fixture).revoke(order(None)).await.unwrap();
+    let (fixture, _link) = Fixture::start().with_chat().await;
+    fixture.observer().revoke(order(None)).await.unwrap();
     for user in ["ann", "bob"] {
         assert!(!may_connect(&fixture, &issued(user, OLD_S)).await);
         assert!(may_connect(&fixture, &issued(user, 0)).await);
@@ -182,7 +167,7 @@ async fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_every
     for node in &mut nodes {
         clients.push(Client::connect(&node.fixture, &mut node.link, &target).await);
     }
-    let observer = observer_of(&nodes[1].fixture, nodes[1].fleet.clone());
+    let observer = nodes[1].observer();
     let order = order(Some("ann"));
     let tokens = order.tokens.clone();
     let report = observer.revoke(order).await.unwrap();
@@ -198,7 +183,7 @@ async fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_every
 #[tokio::test(crate = "paused")]
 async fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     let (network, mut nodes) = nodes(2).await;
-    observer_of(&nodes[0].fixture, nodes[0].fleet.clone()).revoke(order(Some("ann"))).await.unwrap();
+    nodes[0].observer().revoke(order(Some("ann"))).await.unwrap();
     let late = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
     let is_ready = || own_phase(&late.fixture.shared) == NodePhase::Ready;
     until(SOON, "the third node takes clients", is_ready).await;
@@ -206,7 +191,7 @@ async fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     assert_eq!(late.fixture.shared.admission.revocations.all(unix_seconds()).len(), 1);
     nodes.push(late);
     linked(&nodes).await;
-    let observer = observer_of(&nodes[2].fixture, nodes[2].fleet.clone());
+    let observer = nodes[2].observer();
     assert_eq!(observer.revoke(order(Some("bob"))).await.unwrap().nodes, 3);
 }
 
@@ -214,7 +199,7 @@ async fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
 async fn a_disconnected_node_is_missing_and_gets_revocations_on_its_return() {
     let (_network, nodes) = nodes(2).await;
     nodes[1].cut(true);
-    let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let observer = nodes[0].observer();
     let report = observer.revoke(order(Some("ann"))).await.unwrap();
     assert_eq!((report.nodes, report.missing), (1, vec!["n2".to_owned()]));
     assert!(may_connect(&nodes[1].fixture, &issued("ann", OLD_S)).await, "it can't know yet");
@@ -231,7 +216,7 @@ async fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it
     let away = &mut nodes[1];
     let mut old = Client::connect(&away.fixture, &mut away.link, &target(OLD_S)).await;
     away.cut(true);
-    let observer = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let observer = nodes[0].observer();
     assert_eq!(observer.revoke(order(Some("ann"))).await.unwrap().clients, 0);
     // sleep: link sessions end, together with their unsent messages
     sleep(Duration::from_secs(120)).await;
@@ -256,12 +241,8 @@ async fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it
 
 #[tokio::test(crate = "paused")]
 async fn a_client_whose_user_the_app_has_named_before_the_revocation_has_to_negotiate_again() {
-    let fixture = Fixture::start();
-    let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let _link = app.link().await;
-    let ann = Decision { user: Some("ann".into()), ..Decision::default() };
-    *app.dialler.decision.lock().unwrap() = Some(ann);
+    let (fixture, link) = Fixture::start().with_app(chat(|hub| hub.asks_app = true)).await;
+    link.app.decide(Some("ann"));
     let (_, token) = negotiate(&fixture, "/chat", "").await;
     let (_, of_before) = negotiate(&fixture, "/chat", "").await;
     let revoked = |issued_before| {
@@ -269,40 +250,32 @@ async fn a_client_whose_user_the_app_has_named_before_the_revocation_has_to_nego
         order.tokens.issued_before = issued_before;
         order
     };
-    observer(&fixture).revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
+    fixture.observer().revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
     assert!(Client::upgrade(&fixture, &format!("/chat?id={token}")).await.is_ok());
-    observer(&fixture).revoke(revoked(unix_seconds() + 1)).await.unwrap();
+    fixture.observer().revoke(revoked(unix_seconds() + 1)).await.unwrap();
     assert_eq!(Client::upgrade(&fixture, &format!("/chat?id={of_before}")).await.err(), Some(401));
 }
 
 /// Two nodes, and an app server with a link to each. It names all clients ann, and allows moves.
 struct Movers {
     nodes: Vec<FleetNode>,
-    old: AppLink,
-    new: AppLink,
-    _apps: Vec<App>,
+    old: LinkedApp,
+    new: LinkedApp,
 }
 
 impl Movers {
     async fn open() -> Self {
         let (_, nodes) = nodes(2).await;
-        let stateful_reconnect_buffer_bytes = Some(100_000);
-        let hub =
-            || HubManifest { asks_app: true, stateful_reconnect_buffer_bytes, ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
-        let ann = Decision { user: Some("ann".into()), ..Decision::default() };
-        apps.iter().for_each(|app| *app.dialler.decision.lock().unwrap() = Some(ann.clone()));
-        let (old, new) = (apps[0].link().await, apps[1].link().await);
-        Self { nodes, old, new, _apps: apps }
+        let hub = || HubManifest { asks_app: true, ..shop() };
+        let old = nodes[0].fixture.server_with("shop-1", hub()).await;
+        let new = nodes[1].fixture.server_with("shop-1", hub()).await;
+        [&old, &new].iter().for_each(|link| link.app.decide(Some("ann")));
+        Self { nodes, old, new }
     }
 
     /// Connects at the first node and loses the socket. Returns the connection id and the client's reconnect target.
     async fn lost_client(&mut self) -> (String, String) {
-        let (_, token) = negotiate(&self.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
-        let target = format!("/shop?id={token}");
-        let mut client = Client::upgrade(&self.nodes[0].fixture, &target).await.unwrap();
-        client.send(STATEFUL_HANDSHAKE).await;
-        client.accept(&mut self.old).await;
+        let (client, target) = Client::connect_stateful(&self.nodes[0].fixture, &mut self.old, "/shop").await;
         (client.id.clone(), target)
     }
 
@@ -310,7 +283,7 @@ impl Movers {
     /// connections.
     async fn close_at(&self, node: usize) -> u64 {
         let FleetNode { fixture, fleet, .. } = &self.nodes[node];
-        observer_of(fixture, fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
+        fixture.observer_in(fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
     }
 }
 
@@ -353,7 +326,7 @@ async fn a_request_forwarded_by_a_node_without_the_revocation_gets_a_reconnect()
     let old = issued("ann", OLD_S);
     let (_, token) = negotiate(&nodes[0].fixture, "/chat", &format!("&{old}")).await;
     let target = format!("/chat?id={token}&{old}");
-    let owner = observer_of(&nodes[0].fixture, nodes[0].fleet.clone());
+    let owner = nodes[0].observer();
     owner.revoke_own(&order(Some("ann"))).await.unwrap();
     let by = &nodes[1].fixture;
     assert_eq!(exchange(by, "GET", &target, "").await.0, StatusCode::OK);

@@ -22,8 +22,7 @@ fn file(name: &str) -> PathBuf {
 #[tokio::test(crate = "paused")]
 async fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
     let fixture = Fixture::with(two_hubs(), 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let path = file("half-written");
     let write = |text: &str| std::fs::write(&path, text).unwrap();
     write(&format!("chat={APP_KEY}"));
@@ -72,8 +71,7 @@ async fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_e
 async fn keys_in_files_are_reloaded_together_or_not_at_all() {
     const NEW: &str = "the new key of these tests";
     let fixture = Fixture::with(two_hubs(), 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let (access, apps) = (file("access"), file("apps"));
     let of_access = GivenKeys { typed: Vec::new(), files: vec![access.clone()] };
     let of_apps = GivenKeys { typed: Vec::new(), files: vec![apps.clone()] };
@@ -112,8 +110,7 @@ async fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
     const SECRETS: [&str; 2] = ["the secret of an issuer", "its secret from tomorrow on"];
     const TOKENS: [&str; 2] = ["the-token-of-monday", "the-token-of-tuesday"];
     let fixture = Fixture::with(two_hubs(), 1);
-    let mut app = fixture.app("app-1", hubs());
-    let _links = [app.link().await, app.link().await];
+    let (_app, _links) = fixture.app_of(hubs()).await;
     let (secret, token) = (file("jwt-secret"), file("admin-token"));
     let in_force = AdminTokenInForce::from(AdminToken::new(TOKENS[0]).unwrap());
     let sources = SecretSources {

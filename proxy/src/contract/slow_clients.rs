@@ -10,7 +10,7 @@ use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::hub_message::flow;
-use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
+use super::inbound_links::{DialInLink, HUB, ONE, node_with_link, token};
 use crate::config::{OutboxLimits, Settings};
 
 /// Pipe capacity of a client.
@@ -43,9 +43,9 @@ async fn read(client: &mut Client, messages: std::ops::Range<usize>) {
 
 #[tokio::test(crate = "paused")]
 async fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_it() {
-    let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
+    let (fixture, mut link) = Fixture::with(settings(), 1).with_chat().await;
     let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
-    let other = Client::connect(&fixture, &mut link, "/chat").await;
+    let other = link.client().await;
     send_marked(&link, &client, 0..WINDOW / 2, 1).await;
     send_marked(&link, &client, WINDOW / 2..WINDOW, 2).await;
     // A fast client's mark is confirmed while the slow client's is pending.
@@ -66,7 +66,7 @@ async fn a_mark_is_confirmed_when_its_client_has_taken_most_of_the_data_before_i
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
-    let (fixture, _app, mut link) = Fixture::with(settings(), 1).with_chat().await;
+    let (fixture, mut link) = Fixture::with(settings(), 1).with_chat().await;
     let mut steady = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
     let deaf = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
     send_marked(&link, &steady, 0..WINDOW, 1).await;
@@ -91,7 +91,7 @@ async fn a_client_that_takes_nothing_while_an_app_server_waits_is_closed() {
 #[tokio::test(crate = "paused")]
 async fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
     let outbox = OutboxLimits { client_bytes: 10_000, ..OutboxLimits::default() };
-    let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+    let (fixture, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
     let mut client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
     for at in 0..WINDOW {
         let text = message(at);
@@ -109,7 +109,7 @@ async fn a_client_that_reads_may_exceed_the_limit_of_its_outbox() {
 #[tokio::test(crate = "paused")]
 async fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
     let outbox = OutboxLimits { client_bytes: 10_000, total_bytes: 100_000, ..OutboxLimits::default() };
-    let (fixture, _app, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
+    let (fixture, mut link) = Fixture::with(Settings { outbox, ..settings() }, 1).with_chat().await;
     let mut small = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
     let mut large = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut link, "/chat").await;
     for at in 0..30 {
@@ -142,9 +142,8 @@ async fn paused_client(node: &FleetNode, link: &mut DialInLink) -> Client {
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_without_marks_pauses_the_client_until_the_client_has_read() {
-    let (_network, nodes) = dial_in_nodes(1).await;
-    let mut link = DialInLink::open(&nodes[0], "home_1", ONE).await;
-    let mut client = paused_client(&nodes[0], &mut link).await;
+    let (node, mut link) = node_with_link().await;
+    let mut client = paused_client(&node, &mut link).await;
     // Messages sent before the pause is acknowledged still arrive, and cause no further pause.
     link.send(data_for(&client.id, message(WINDOW + 20) + "\u{1e}"));
     read(&mut client, 0..WINDOW + 10).await;
@@ -158,16 +157,15 @@ async fn an_app_server_without_marks_pauses_the_client_until_the_client_has_read
 #[tokio::test(crate = "paused")]
 async fn a_paused_client_moves_to_another_link_without_a_second_pause() {
     for is_acknowledged_first in [true, false] {
-        let (_network, nodes) = dial_in_nodes(1).await;
-        let mut first = DialInLink::open(&nodes[0], "home_1", ONE).await;
-        let mut client = paused_client(&nodes[0], &mut first).await;
-        let mut others = vec![first.client(&nodes[0], "bob").await, first.client(&nodes[0], "eve").await];
+        let (node, mut first) = node_with_link().await;
+        let mut client = paused_client(&node, &mut first).await;
+        let mut others = vec![first.client(&node, "bob").await, first.client(&node, "eve").await];
         if is_acknowledged_first {
             first.send(flow(&client.id, FlowOperation::PauseAck));
             // Later messages on this link are processed later.
-            others.push(first.client(&nodes[0], "amy").await);
+            others.push(first.client(&node, "amy").await);
         }
-        let mut second = DialInLink::open(&nodes[0], "home_1", ONE).await;
+        let mut second = DialInLink::open(&node, "home_1", ONE).await;
         if !is_acknowledged_first {
             super::inbound_links::settle().await;
             first.send(flow(&client.id, FlowOperation::PauseAck));

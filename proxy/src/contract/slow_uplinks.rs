@@ -9,10 +9,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink};
+use super::app::AppLink;
 use super::client::{Client, PING};
 use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
+use super::scene::LinkedApp;
 use crate::config::{FrontendLimits, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ async fn send_for_a_second(client: &mut Client, bytes: usize) {
 }
 
 /// Starts a node with a budget for unfinished messages, and a hub that accepts large messages.
-async fn fixture_with_budget(unfinished_total_bytes: usize) -> (Fixture, App, AppLink) {
+async fn fixture_with_budget(unfinished_total_bytes: usize) -> (Fixture, LinkedApp) {
     let limits = FrontendLimits { unfinished_total_bytes, ..FrontendLimits::default() };
     let hub = HubManifest { message_max_bytes: 1024 * 1024, ..HubManifest::new("chat", "/chat") };
     Fixture::with(Settings { limits, ..settings() }, 1).with_app(hub).await
@@ -63,16 +64,14 @@ async fn fill(link: &AppLink, client: &mut Client) {
     assert!(timeout(SECOND, flood).await.is_err());
 }
 
-async fn fixture_with_small_links() -> (Fixture, App, AppLink) {
-    let mut settings = settings();
-    settings.links.outbox_max_bytes = 1024;
-    Fixture::with(settings, 1).with_chat().await
+async fn fixture_with_small_links() -> (Fixture, LinkedApp) {
+    Fixture::set(|settings| settings.links.outbox_max_bytes = 1024).with_chat().await
 }
 
 #[tokio::test(crate = "paused")]
 async fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
-    let (fixture, _app, mut link) = fixture_with_budget(256 * 1024 * 1024).await;
-    let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
+    let (_, mut link) = fixture_with_budget(256 * 1024 * 1024).await;
+    let mut phone = link.client().await;
     begin(&mut phone).await;
     for second in 0..120 {
         send_for_a_second(&mut phone, 8 * 1024).await;
@@ -87,15 +86,15 @@ async fn an_upload_over_a_slow_uplink_gets_through_though_its_radio_pauses() {
 
 #[tokio::test(crate = "paused")]
 async fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_gets_through() {
-    let (fixture, _app, mut link) = fixture_with_budget(12 * 1024 * 1024).await;
+    let (_, mut link) = fixture_with_budget(12 * 1024 * 1024).await;
     let mut holders = Vec::new();
     for _ in 0..32 {
-        let mut holder = Client::connect(&fixture, &mut link, "/chat").await;
+        let mut holder = link.client().await;
         begin(&mut holder).await;
         holder.write(piece(vec![b'x'; 100_000], Data::Continue, false)).await;
         holders.push(holder);
     }
-    let mut phone = Client::connect(&fixture, &mut link, "/chat").await;
+    let mut phone = link.client().await;
     begin(&mut phone).await;
     for _ in 0..80 {
         for holder in &mut holders {
@@ -121,9 +120,9 @@ async fn where_unfinished_messages_take_much_the_slowest_go_and_a_slow_uplink_ge
 
 #[tokio::test(crate = "paused")]
 async fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unread() {
-    let (fixture, _app, mut link) = fixture_with_small_links().await;
-    let mut pinging = Client::connect(&fixture, &mut link, "/chat").await;
-    let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = fixture_with_small_links().await;
+    let mut pinging = link.client().await;
+    let mut flooding = link.client().await;
     pinging.send(&format!("{PING}\u{1e}")).await;
     fill(&link, &mut flooding).await;
     for _ in 0..9 {
@@ -140,8 +139,7 @@ async fn a_client_whose_link_is_full_is_not_timed_out_while_its_pings_wait_unrea
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_does_not_answer_a_close_has_five_seconds() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-    let client = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link, client) = Fixture::start().with_client().await;
     // sleep: the test advances paused time
     sleep(2 * SECOND).await;
     close_by_app(&link, &client).await;
@@ -155,8 +153,8 @@ async fn a_client_that_does_not_answer_a_close_has_five_seconds() {
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_is_closed_while_its_link_is_full_does_not_wait_for_the_link() {
-    let (fixture, _app, mut link) = fixture_with_small_links().await;
-    let mut flooding = Client::connect(&fixture, &mut link, "/chat").await;
+    let (fixture, mut link) = fixture_with_small_links().await;
+    let mut flooding = link.client().await;
     fill(&link, &mut flooding).await;
     close_by_app(&link, &flooding).await;
     // sleep: the test advances paused time
@@ -169,8 +167,7 @@ async fn what_has_begun_of_a_message_goes_with_the_close_of_its_client() {
     let too_large = || piece(vec![b'x'; 40_000], Data::Continue, false);
     let no_frame = || Message::Frame(Frame::message(&b"x"[..], OpCode::Data(Data::Reserved(3)), true));
     for (name, bad) in [("too large", too_large()), ("no frame", no_frame())] {
-        let (fixture, _app, mut link) = Fixture::start().with_chat().await;
-        let mut client = Client::connect(&fixture, &mut link, "/chat").await;
+        let (fixture, mut link, mut client) = Fixture::start().with_client().await;
         begin(&mut client).await;
         client.write(piece(vec![b'x'; 20_000], Data::Continue, false)).await;
         link.fence().await;

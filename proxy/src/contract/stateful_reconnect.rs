@@ -4,30 +4,29 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_protocol::manifest::{CAUSE_HEADER, HubManifest};
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::*;
 
-use super::app::{App, AppLink, broadcast, data_for, to_group};
-use super::client::{Client, JSON_HANDSHAKE, PING, Received};
+use super::app::{broadcast, data_for, to_group};
+use super::client::{Client, JSON_HANDSHAKE, PING, Received, STATEFUL_HANDSHAKE};
+use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::http::negotiate;
+use super::moves::{call, sent, sequence};
+use super::scene::LinkedApp;
 use crate::config::{OutboxLimits, Settings};
-
-const STATEFUL_HANDSHAKE: &str = "{\"protocol\":\"json\",\"version\":2}\u{1e}";
 
 const BUFFER_BYTES: usize = 1_000;
 
 struct Scene {
     fixture: Fixture,
-    link: AppLink,
-    _app: App,
+    link: LinkedApp,
 }
 
 async fn scene_with(fixture: Fixture) -> Scene {
     let hub = HubManifest { stateful_reconnect_buffer_bytes: Some(BUFFER_BYTES), ..HubManifest::new("chat", "/chat") };
-    let mut app = fixture.app("app-1", vec![hub]);
-    let link = app.link().await;
-    Scene { fixture, link, _app: app }
+    let (fixture, link) = fixture.with_app(hub).await;
+    Scene { fixture, link }
 }
 
 async fn scene() -> Scene {
@@ -44,16 +43,11 @@ impl Scene {
 
     /// Negotiates stateful reconnect; returns the target of the upgrade.
     async fn target(&self) -> String {
-        let (_, token) = negotiate(&self.fixture, "/chat", "&useStatefulReconnect=true").await;
-        format!("/chat?id={token}")
+        Client::stateful_target(&self.fixture, "/chat").await
     }
 
     async fn connect(&mut self) -> (Client, String) {
-        let target = self.target().await;
-        let mut client = Client::upgrade(&self.fixture, &target).await.unwrap();
-        client.send(STATEFUL_HANDSHAKE).await;
-        client.accept(&mut self.link).await;
-        (client, target)
+        Client::connect_stateful(&self.fixture, &mut self.link, "/chat").await
     }
 
     /// Reconnects; returns the new socket and its first sequence message.
@@ -62,18 +56,6 @@ impl Scene {
         let sequence = client.text().await;
         (client, sequence)
     }
-}
-
-fn call(name: &str) -> String {
-    format!("{{\"type\":1,\"target\":\"{name}\",\"arguments\":[]}}")
-}
-
-fn sent(name: &str) -> String {
-    call(name) + "\u{1e}"
-}
-
-fn sequence(number: u64) -> String {
-    format!("{{\"type\":9,\"sequenceId\":{number}}}")
 }
 
 fn acknowledgement(number: u64) -> String {
@@ -134,7 +116,7 @@ async fn a_client_that_does_not_come_back_in_time_is_gone() {
     let begun = Instant::now();
     let close = scene.link.close().await;
     assert!((14..=16).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
-    let cause = close.headers.iter().find(|(name, _)| name == CAUSE_HEADER).map(|(_, values)| values[0].to_string());
+    let cause = cause_of(&close);
     assert_eq!((close.connection_id.as_ref(), cause.as_deref()), (id.as_str(), Some("socket_ended")));
     assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
     assert_eq!(scene.fixture.shared.counters()[0].replay_bytes.get(), 0);

@@ -5,15 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ConnectionFlowControl, ConnectionMoved, FlowOperation, ServiceMessage};
 
-use super::app::{App, AppLink};
 use super::client::{Client, Received};
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, peers};
-use super::http::negotiate;
-use super::moves::{STATEFUL_HANDSHAKE, sequence};
+use super::moves::sequence;
+use super::scene::{LinkedApp, shop};
 use crate::config::{RelaySettings, Settings};
 use crate::metrics::ReservationOutcome;
 use crate::net::connector::MemoryNetwork;
@@ -25,8 +23,7 @@ const AT_ONCE: Duration = Duration::from_millis(350);
 struct Scene {
     network: MemoryNetwork,
     nodes: Vec<FleetNode>,
-    links: Vec<AppLink>,
-    _apps: Vec<App>,
+    links: Vec<LinkedApp>,
 }
 
 impl Scene {
@@ -40,28 +37,21 @@ impl Scene {
             nodes.push(FleetNode::start(&network, number, change(peers(&[1, 2, 3]))).await);
         }
         linked(&nodes).await;
-        let hub =
-            || HubManifest { stateful_reconnect_buffer_bytes: Some(100_000), ..HubManifest::new("shop", "/shop") };
-        let mut apps: Vec<_> = nodes.iter().map(|node| node.fixture.app("shop-1", vec![hub()])).collect();
         let mut links = Vec::new();
-        for app in &mut apps {
-            links.push(app.link().await);
+        for node in &nodes {
+            links.push(node.fixture.server_with("shop-1", shop()).await);
         }
-        Self { network, nodes, links, _apps: apps }
+        Self { network, nodes, links }
     }
 
     async fn negotiate(&self) -> String {
-        let (_, token) = negotiate(&self.nodes[0].fixture, "/shop", "&useStatefulReconnect=true").await;
-        format!("/shop?id={token}")
+        Client::stateful_target(&self.nodes[0].fixture, "/shop").await
     }
 
     /// Negotiates at the first node and connects at another.
     async fn connect(&mut self, node: usize) -> (Client, String) {
         let target = self.negotiate().await;
-        let mut client = Client::upgrade(&self.nodes[node].fixture, &target).await.unwrap();
-        client.send(STATEFUL_HANDSHAKE).await;
-        client.accept(&mut self.links[node]).await;
-        (client, target)
+        (Client::connect_at(&self.nodes[node].fixture, &mut self.links[node], &target).await, target)
     }
 
     /// Status of a refused upgrade at this node, if refused, and the time until the response.

@@ -6,23 +6,24 @@ use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::trace_context::{TRACEPARENT_HEADER, TraceContext};
 
-use super::app::{App, AppLink};
+use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fixture::{Fixture, paused, settings};
-use super::http::{HttpConnection, request};
+use super::http::{HttpConnection, request_with};
 use super::hub_message::result;
+use super::scene::LinkedApp;
 use crate::config::Settings;
 use crate::telemetry::{SamplingTerms, SpanKind, SpanRecord};
 
 const CLIENTS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Starts a node that samples this share, with an app server and its link.
-async fn traced(ratio: f64, trusts_clients: bool) -> (Fixture, App, AppLink) {
+async fn traced(ratio: f64, trusts_clients: bool) -> (Fixture, LinkedApp) {
     let sampling = Some(SamplingTerms { ratio, trusts_clients, spans_per_second: 1_000 });
     with(Settings { sampling, ..settings() }).await
 }
 
-async fn with(settings: Settings) -> (Fixture, App, AppLink) {
+async fn with(settings: Settings) -> (Fixture, LinkedApp) {
     Fixture::with(settings, 1).with_chat().await
 }
 
@@ -31,10 +32,7 @@ fn spans_of(fixture: &Fixture) -> Receiver<Box<SpanRecord>> {
 }
 
 async fn negotiate(fixture: &Fixture, headers: &[(&'static str, &str)]) -> String {
-    let mut request = request("POST", "/chat/negotiate?negotiateVersion=1", "");
-    for (name, value) in headers {
-        request.headers_mut().insert(*name, value.parse().unwrap());
-    }
+    let request = request_with("POST", "/chat/negotiate?negotiateVersion=1", headers);
     let (status, body) = HttpConnection::open(fixture).await.exchange(request).await;
     assert_eq!(status, 200, "{body}");
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -82,7 +80,7 @@ fn attribute<'a>(span: &'a SpanRecord, name: &str) -> &'a str {
 
 #[tokio::test(crate = "paused")]
 async fn the_trace_of_a_negotiation_reaches_the_app_though_the_node_traces_nothing() {
-    let (fixture, _app, mut link) = with(settings()).await;
+    let (fixture, mut link) = with(settings()).await;
     let token = negotiate(&fixture, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
     let (mut client, named) = connect(&fixture, &mut link, &format!("/chat?id={token}"), &[]).await;
     assert_eq!(named, CLIENTS.parse().ok());
@@ -96,7 +94,7 @@ async fn the_trace_of_a_negotiation_reaches_the_app_though_the_node_traces_nothi
 
 #[tokio::test(crate = "paused")]
 async fn the_trace_of_a_connect_request_overrides_its_negotiation() {
-    let (fixture, _app, mut link) = with(settings()).await;
+    let (fixture, mut link) = with(settings()).await;
     let token = negotiate(&fixture, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
     let own = TraceContext::root();
     let headers = [(TRACEPARENT_HEADER, &*own.to_string())];
@@ -106,7 +104,7 @@ async fn the_trace_of_a_connect_request_overrides_its_negotiation() {
 
 #[tokio::test(crate = "paused")]
 async fn the_steps_of_a_sampled_client_and_its_calls_are_one_trace_if_the_client_began_it() {
-    let (fixture, _app, mut link) = traced(1.0, false).await;
+    let (fixture, mut link) = traced(1.0, false).await;
     let mut spans = spans_of(&fixture);
     let token = negotiate(&fixture, &[(TRACEPARENT_HEADER, CLIENTS)]).await;
     let (mut client, named) = connect(&fixture, &mut link, &format!("/chat?id={token}"), &[]).await;
@@ -137,7 +135,7 @@ async fn the_steps_of_a_sampled_client_and_its_calls_are_one_trace_if_the_client
 
 #[tokio::test(crate = "paused")]
 async fn calls_of_a_connection_that_the_node_has_chosen_have_traces_of_their_own() {
-    let (fixture, _app, mut link) = traced(1.0, false).await;
+    let (fixture, mut link) = traced(1.0, false).await;
     let (mut client, connected) = connect(&fixture, &mut link, "/chat", &[]).await;
     client.send(&format!("{}{}", call("1", ""), call("2", ""))).await;
     let (one, two) = (context_of(&link.data().await.0), context_of(&link.data().await.0));
@@ -151,7 +149,7 @@ async fn calls_of_a_connection_that_the_node_has_chosen_have_traces_of_their_own
 
 #[tokio::test(crate = "paused")]
 async fn the_end_of_a_call_is_the_end_of_its_span() {
-    let (fixture, app, mut link) = traced(1.0, false).await;
+    let (fixture, mut link) = traced(1.0, false).await;
     let mut spans = spans_of(&fixture);
     let (mut client, _) = connect(&fixture, &mut link, "/chat", &[]).await;
     for _ in 0..2 {
@@ -169,7 +167,7 @@ async fn the_end_of_a_call_is_the_end_of_its_span() {
     assert_eq!(spans.recv().await.unwrap().error, None, "nobody waits for an answer");
     client.send(&call("3", "")).await;
     link.data().await;
-    app.retire();
+    link.app.retire();
     link.cut();
     let lost = spans.recv().await.unwrap();
     assert!(lost.error.unwrap().contains("app server was lost"));
@@ -178,7 +176,7 @@ async fn the_end_of_a_call_is_the_end_of_its_span() {
 
 #[tokio::test(crate = "paused")]
 async fn a_call_that_its_client_does_not_wait_for_ends_with_the_connection() {
-    let (fixture, _app, mut link) = traced(1.0, false).await;
+    let (fixture, mut link) = traced(1.0, false).await;
     let mut spans = spans_of(&fixture);
     let (mut client, _) = connect(&fixture, &mut link, "/chat", &[]).await;
     client.send(&call("1", "")).await;
@@ -192,7 +190,7 @@ async fn a_call_that_its_client_does_not_wait_for_ends_with_the_connection() {
 #[tokio::test(crate = "paused")]
 async fn sampling_decisions_of_clients_count_only_if_the_operator_trusts_them() {
     for trusts_clients in [false, true] {
-        let (fixture, _app, mut link) = traced(0.0, trusts_clients).await;
+        let (fixture, mut link) = traced(0.0, trusts_clients).await;
         let (mut client, named) = connect(&fixture, &mut link, "/chat", &[]).await;
         assert_eq!(named, None);
         let of_client = call("2", "\"headers\":{\"traceparent\":\"CLIENTS\"},").replace("CLIENTS", CLIENTS);
@@ -211,7 +209,7 @@ async fn sampling_decisions_of_clients_count_only_if_the_operator_trusts_them() 
 
 #[tokio::test(crate = "paused")]
 async fn a_call_in_message_pack_names_its_span_too() {
-    let (fixture, _app, mut link) = traced(1.0, false).await;
+    let (fixture, mut link) = traced(1.0, false).await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
     client.send("{\"protocol\":\"messagepack\",\"version\":1}\u{1e}").await;
     let id = link.opening().await.connection_id.to_string();
@@ -232,7 +230,7 @@ async fn a_call_in_message_pack_names_its_span_too() {
 
 #[tokio::test(crate = "paused")]
 async fn messages_other_than_calls_are_forwarded_unchanged() {
-    let (fixture, _app, mut link) = traced(1.0, true).await;
+    let (fixture, mut link) = traced(1.0, true).await;
     let (mut client, _) = connect(&fixture, &mut link, "/chat", &[]).await;
     let item =
         format!("{{\"type\":2,\"headers\":{{\"traceparent\":\"{CLIENTS}\"}},\"invocationId\":\"s\",\"item\":1}}\u{1e}");

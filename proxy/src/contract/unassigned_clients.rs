@@ -10,9 +10,10 @@ use trunkline_protocol::negotiate::Decision;
 
 use super::app::{App, AppLink};
 use super::client::{Client, JSON_HANDSHAKE};
-use super::fixture::{Fixture, paused, settings};
-use super::http::{HttpConnection, exchange, negotiate, request};
+use super::fixture::{Fixture, paused};
+use super::http::{HttpConnection, exchange, negotiate, request_with};
 use super::hub_message::cast;
+use super::scene::{LinkedApp, chat};
 use crate::config::Settings;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -27,19 +28,16 @@ struct LostLink {
 
 impl LostLink {
     async fn with(change: impl FnOnce(&mut Settings), hub: HubManifest) -> Self {
-        let mut settings = settings();
-        change(&mut settings);
+        let (fixture, link) = Fixture::set(change).with_app(hub).await;
         // Test tasks are local and can't borrow.
-        let fixture: &'static Fixture = Box::leak(Box::new(Fixture::with(settings, 1)));
-        let mut app = fixture.app("app-1", vec![hub]);
-        let link = app.link().await;
+        let fixture: &'static Fixture = Box::leak(Box::new(fixture));
         let (_, token) = negotiate(fixture, "/chat", "").await;
-        lose(fixture, link).await;
+        let app = lose(fixture, link).await;
         Self { fixture, app, target: format!("/chat?id={token}"), began: Instant::now() }
     }
 
     async fn new() -> Self {
-        Self::with(|_| {}, HubManifest::new("chat", "/chat")).await
+        Self::with(|_| {}, chat(|_| {})).await
     }
 
     async fn link_after_a_second(&mut self) -> AppLink {
@@ -54,12 +52,13 @@ impl LostLink {
 }
 
 /// Cuts a link, and waits until the node has noticed.
-async fn lose(fixture: &Fixture, link: AppLink) {
-    link.cut();
+async fn lose(fixture: &Fixture, link: LinkedApp) -> App {
+    let app = link.cut();
     let hub = fixture.shared.hubs.find("/chat").unwrap();
     while hub.is_served() {
         tokio::task::yield_now().await;
     }
+    app
 }
 
 #[tokio::test(crate = "paused")]
@@ -83,7 +82,7 @@ async fn negotiation_waits_for_the_link_that_returns() {
 
 #[tokio::test(crate = "paused")]
 async fn the_app_is_asked_when_its_link_has_returned() {
-    let hub = HubManifest { asks_app: true, ..HubManifest::new("chat", "/chat") };
+    let hub = chat(|hub| hub.asks_app = true);
     let mut lost = LostLink::with(|_| {}, hub).await;
     *lost.app.dialler.decision.lock().unwrap() = Some(Decision::default());
     let (_, _link) = tokio::join!(negotiate(lost.fixture, "/chat", ""), lost.link_after_a_second());
@@ -95,8 +94,7 @@ async fn event_streams_and_polls_wait_for_the_link_that_returns() {
     for accept in ["text/event-stream", "*/*"] {
         let mut lost = LostLink::new().await;
         let mut connection = HttpConnection::open(lost.fixture).await;
-        let mut get = request("GET", &lost.target, "");
-        get.headers_mut().insert("accept", accept.parse().unwrap());
+        let get = request_with("GET", &lost.target, &[("accept", accept)]);
         let (answer, mut link) = tokio::join!(connection.begin(get), lost.link_after_a_second());
         assert_eq!((answer.status(), lost.elapsed_s()), (StatusCode::OK, 1), "{accept}");
         let target = lost.target.clone();
@@ -110,8 +108,7 @@ async fn an_event_stream_that_can_not_begin_gets_a_status_that_no_client_library
     let relay = |settings: &mut Settings| settings.relay.pass_through = true;
     let lost = LostLink::with(relay, HubManifest::new("chat", "/chat")).await;
     let status = async |method: &str, target: &str, accept: &str| {
-        let mut request = request(method, target, "");
-        request.headers_mut().insert("accept", accept.parse().unwrap());
+        let request = request_with(method, target, &[("accept", accept)]);
         HttpConnection::open(lost.fixture).await.begin(request).await.status().as_u16()
     };
     let of_unknown_hub = lost.target.replace("/chat", "/forgotten");
@@ -125,9 +122,9 @@ async fn an_event_stream_that_can_not_begin_gets_a_status_that_no_client_library
 
 #[tokio::test(crate = "paused")]
 async fn a_client_whose_link_is_lost_during_its_handshake_waits_too() {
-    let (fixture, mut app, link) = Fixture::start().with_chat().await;
+    let (fixture, link) = Fixture::start().with_chat().await;
     let mut client = Client::upgrade(&fixture, "/chat").await.unwrap();
-    lose(&fixture, link).await;
+    let mut app = lose(&fixture, link).await;
     client.send(JSON_HANDSHAKE).await;
     // sleep: the test advances paused time
     sleep(SECOND).await;
@@ -147,7 +144,7 @@ async fn a_link_that_does_not_return_is_waited_for_during_its_window_and_then_th
 
 #[tokio::test(crate = "paused")]
 async fn a_new_client_waits_at_most_for_the_handshake_or_hold_timeout() {
-    let hub = HubManifest { handshake_timeout_ms: 4_000, ..HubManifest::new("chat", "/chat") };
+    let hub = chat(|hub| hub.handshake_timeout_ms = 4_000);
     let lost = LostLink::with(|settings| settings.links.resume_window_ms = 60_000, hub.clone()).await;
     assert_eq!(exchange(lost.fixture, "POST", "/chat/negotiate", "").await.0, 503);
     assert_eq!(lost.elapsed_s(), 4);
@@ -180,13 +177,13 @@ async fn a_stopping_node_lets_no_client_wait() {
 
 #[tokio::test(crate = "paused")]
 async fn requests_of_a_connection_that_has_begun_wait_for_no_link() {
-    let (fixture, _app, mut link) = Fixture::start().with_chat().await;
+    let (fixture, mut link) = Fixture::start().with_chat().await;
     let (_, token) = negotiate(&fixture, "/chat", "").await;
     let target = format!("/chat?id={token}");
     assert_eq!(exchange(&fixture, "GET", &target, "").await.0, StatusCode::OK);
     assert_eq!(exchange(&fixture, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);
     link.opening().await;
-    lose(&fixture, link).await;
+    let _app = lose(&fixture, link).await;
     let began = Instant::now();
     let ping = "{\"type\":6}\u{1e}";
     assert_eq!(exchange(&fixture, "POST", &target, ping).await.0, StatusCode::OK);

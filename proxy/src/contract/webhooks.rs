@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::AccessKey;
-use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{GroupBroadcastData, ServiceMessage};
 
 use super::app::json;
@@ -20,7 +19,7 @@ use super::hub_message::call;
 use super::webhook_server::{Asked, WebhookServer};
 use crate::clock::unix_seconds;
 use crate::config::{Settings, WebhookConnecting, WebhookSettings};
-use crate::fleet::{Fleet, FleetEntry, InvocationOutcome};
+use crate::fleet::{FleetEntry, InvocationOutcome};
 use crate::metrics::WebhookOutcome;
 use crate::net::connector::MemoryNetwork;
 use crate::node::hub_sweep;
@@ -50,14 +49,25 @@ pub(super) fn fixture(network: &MemoryNetwork, webhooks: WebhookSettings) -> Fix
 
 /// Starts a node with a webhook for the hub `chat`, and its back end.
 fn start() -> (Fixture, WebhookServer) {
+    start_with(plain())
+}
+
+fn start_with(webhooks: WebhookSettings) -> (Fixture, WebhookServer) {
     let network = MemoryNetwork::default();
-    (fixture(&network, plain()), WebhookServer::listen(&network, APP))
+    (fixture(&network, webhooks), WebhookServer::listen(&network, APP))
 }
 
 pub(super) async fn connect(fixture: &Fixture, target: &str) -> Client {
     let mut client = Client::upgrade(fixture, target).await.unwrap();
     client.send(JSON_HANDSHAKE).await;
     assert_eq!(client.next().await, Received::Text("{}".into()));
+    client
+}
+
+/// Connects a client, and the server is notified of it.
+async fn connected(fixture: &Fixture, server: &mut WebhookServer, target: &str) -> Client {
+    let client = connect(fixture, target).await;
+    server.next().await.answer(200, "");
     client
 }
 
@@ -84,11 +94,9 @@ async fn until(is_so: impl Fn() -> bool) {
 
 #[tokio::test(crate = "paused")]
 async fn a_hub_with_secrets_of_its_own_signs_with_them_and_not_with_the_access_key() {
-    let network = MemoryNetwork::default();
     let secrets = ["chat=the first secret of a hub", "other=a secret of other hubs", "ch*=the second secret of a hub"];
     let secrets = secrets.map(|text| text.parse().unwrap()).into();
-    let secret = fixture(&network, WebhookSettings { secrets, ..plain() });
-    let mut server = WebhookServer::listen(&network, APP);
+    let (secret, mut server) = start_with(WebhookSettings { secrets, ..plain() });
     let client = connect(&secret, "/chat").await;
     let connected = server.next().await;
     // The header includes the time, but no signatures with the access key or the secrets of other hubs.
@@ -182,8 +190,7 @@ async fn events_of_a_connection_come_one_after_the_other_and_those_of_others_bes
     }
     let first = server.next().await;
     assert_eq!(first.path(), CONNECTED);
-    let mut other = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let mut other = connected(&fixture, &mut server, "/chat").await;
     other.send(&call("1", "Say")).await;
     server.next().await.answer(200, "");
     assert_eq!(other.text().await, void("1"), "another client does not wait for it");
@@ -199,11 +206,8 @@ async fn events_of_a_connection_come_one_after_the_other_and_those_of_others_bes
 
 #[tokio::test(crate = "paused")]
 async fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
-    let network = MemoryNetwork::default();
-    let fixture = fixture(&network, WebhookSettings { answer_max_bytes: 1024, ..plain() });
-    let mut server = WebhookServer::listen(&network, APP);
-    let mut client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let (fixture, mut server) = start_with(WebhookSettings { answer_max_bytes: 1024, ..plain() });
+    let mut client = connected(&fixture, &mut server, "/chat").await;
     let garbage = "Invocation failed: the server's answer is not a completion of this invocation in the protocol \
                        of its client.";
     let large = "x".repeat(1025);
@@ -238,8 +242,7 @@ async fn a_hanging_back_end_fails_only_its_own_calls() {
     let begun = Instant::now();
     client.send(&call("1", "Say")).await;
     let held = hanging.next().await;
-    let mut other = connect(&fixture, "/other").await;
-    server.next().await.answer(200, "");
+    let mut other = connected(&fixture, &mut server, "/other").await;
     other.send(&call("1", "Say")).await;
     server.next().await.answer(200, "");
     assert_eq!(other.text().await, void("1"));
@@ -274,8 +277,7 @@ async fn hubs_of_a_pattern_with_a_server_that_hangs_leave_requests_for_other_rul
             held.push(hanging.next().await);
         }
     }
-    let mut other = connect(&fixture, "/other").await;
-    server.next().await.answer(200, "");
+    let mut other = connected(&fixture, &mut server, "/other").await;
     other.send(&call("1", "Say")).await;
     server.next().await.answer(200, "");
     assert_eq!((other.text().await, begun.elapsed()), (void("1"), Duration::ZERO));
@@ -300,8 +302,7 @@ async fn a_call_is_retried_while_the_connection_is_refused_and_then_fails() {
 #[tokio::test(crate = "paused")]
 async fn the_end_of_a_connection_is_told_again_after_a_failure_with_the_same_number() {
     let (fixture, mut server) = start();
-    let client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let client = connected(&fixture, &mut server, "/chat").await;
     client.close().await;
     let first = server.next().await;
     let number = first.header("x-trunkline-event-number").to_owned();
@@ -333,9 +334,7 @@ async fn a_client_that_floods_a_slow_server_is_read_no_further() {
 
 #[tokio::test(crate = "paused")]
 async fn a_full_backlog_stops_reading_clients_and_drops_what_the_gone_leave() {
-    let network = MemoryNetwork::default();
-    let fixture = fixture(&network, WebhookSettings { waiting_max_bytes: 5_000, ..plain() });
-    let mut server = WebhookServer::listen(&network, APP);
+    let (fixture, mut server) = start_with(WebhookSettings { waiting_max_bytes: 5_000, ..plain() });
     let mut gone = connect(&fixture, "/chat").await;
     let connected = server.next().await;
     gone.send(&cast("Say", "dropped")).await;
@@ -363,11 +362,9 @@ async fn a_full_backlog_stops_reading_clients_and_drops_what_the_gone_leave() {
 
 #[tokio::test(crate = "paused")]
 async fn clients_that_come_and_go_while_a_server_hangs_leave_no_more_than_the_bound() {
-    let network = MemoryNetwork::default();
     let (in_flight_max, answer_timeout) = (std::num::NonZeroUsize::MIN, Duration::from_secs(600));
     let bounds = WebhookSettings { in_flight_max, answer_timeout, waiting_max_bytes: 20_000, ..plain() };
-    let fixture = fixture(&network, bounds);
-    let mut server = WebhookServer::listen(&network, APP);
+    let (fixture, mut server) = start_with(bounds);
     let _stays = connect(&fixture, "/chat").await;
     let held = server.next().await;
     let target = format!("/chat?text={}", "x".repeat(1_000));
@@ -396,10 +393,8 @@ async fn clients_that_come_and_go_while_a_server_hangs_leave_no_more_than_the_bo
 
 #[tokio::test(crate = "paused")]
 async fn clients_that_disconnect_before_their_admission_leave_nothing_behind() {
-    let network = MemoryNetwork::default();
     let (connecting, in_flight_max) = (WebhookConnecting::Asked, std::num::NonZeroUsize::MIN);
-    let fixture = fixture(&network, WebhookSettings { connecting, in_flight_max, ..plain() });
-    let mut server = WebhookServer::listen(&network, APP);
+    let (fixture, mut server) = start_with(WebhookSettings { connecting, in_flight_max, ..plain() });
     for _ in 0..50 {
         let gone = timeout(Duration::from_millis(10), Client::upgrade(&fixture, "/chat")).await;
         assert!(gone.is_err(), "the back end has not answered");
@@ -411,10 +406,8 @@ async fn clients_that_disconnect_before_their_admission_leave_nothing_behind() {
 
 #[tokio::test(crate = "paused")]
 async fn the_number_of_requests_under_way_is_bounded() {
-    let network = MemoryNetwork::default();
     let most = std::num::NonZeroUsize::new(3).unwrap();
-    let fixture = fixture(&network, WebhookSettings { in_flight_max: most, ..plain() });
-    let mut server = WebhookServer::listen(&network, APP);
+    let (fixture, mut server) = start_with(WebhookSettings { in_flight_max: most, ..plain() });
     let mut clients = Vec::new();
     for _ in 0..10 {
         clients.push(connect(&fixture, "/chat").await);
@@ -432,8 +425,7 @@ async fn the_number_of_requests_under_way_is_bounded() {
 #[tokio::test(crate = "paused")]
 async fn a_name_that_would_escape_its_placeholder_in_the_url_is_not_sent() {
     let (fixture, mut server) = start();
-    let mut client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let mut client = connected(&fixture, &mut server, "/chat").await;
     for name in ["..", "../../admin", "a\\\\..\\\\b"] {
         client.send(&call("1", name)).await;
         let refused = client.text().await;
@@ -449,8 +441,7 @@ async fn a_name_that_would_escape_its_placeholder_in_the_url_is_not_sent() {
 #[tokio::test(crate = "paused")]
 async fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_servers() {
     let (fixture, mut server) = start();
-    let mut client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let mut client = connected(&fixture, &mut server, "/chat").await;
     let refused =
         error("1", "Streams of the client are not supported: the methods of this hub are served by a webhook.");
     let stream =
@@ -475,8 +466,7 @@ async fn uploads_are_refused_by_name_and_a_stream_ends_by_the_answer_or_is_the_s
 #[tokio::test(crate = "paused")]
 async fn a_client_that_violates_the_protocol_is_closed_and_the_back_end_gets_the_reason() {
     let (fixture, mut server) = start();
-    let mut client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let mut client = connected(&fixture, &mut server, "/chat").await;
     client.send("{\"type\":1}\u{1e}").await;
     assert_eq!(client.text().await, "{\"type\":7,\"error\":\"Connection closed with an error.\"}");
     let gone = server.next().await;
@@ -489,8 +479,7 @@ async fn a_client_that_violates_the_protocol_is_closed_and_the_back_end_gets_the
 #[tokio::test(crate = "paused")]
 async fn a_call_that_can_not_be_decoded_fails_alone() {
     let (fixture, mut server) = start();
-    let mut client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let mut client = connected(&fixture, &mut server, "/chat").await;
     let deep = format!("\"Say\",\"arguments\":{}{}", "[".repeat(600), "]".repeat(600));
     for target in ["\"\",\"arguments\":[]", "\"Say\"", "\"Say\",\"arguments\":[x]", &deep] {
         client.send(&format!("{{\"type\":1,\"invocationId\":\"7\",\"target\":{target}}}\u{1e}")).await;
@@ -511,10 +500,9 @@ fn value(text: &str) -> serde_json::Value {
 
 /// Starts a node whose back end decides about each client.
 fn start_asked() -> (Fixture, WebhookServer) {
-    let network = MemoryNetwork::default();
     let connect_items = ["address", "header:x-app", "cookie:sid"].map(|item| item.parse().unwrap()).into();
     let settings = WebhookSettings { connecting: WebhookConnecting::Asked, connect_items, ..plain() };
-    (fixture(&network, settings), WebhookServer::listen(&network, APP))
+    start_with(settings)
 }
 
 #[tokio::test(crate = "paused")]
@@ -595,7 +583,7 @@ async fn a_server_that_is_asked_names_user_groups_claims_and_data() {
     assert_eq!([header("x-asrs-user-id"), header("x-asrs-user-claims")], ["Ann 7", "role: cook"]);
     assert_eq!(header("x-trunkline-client-data"), "{\"a\": 1}");
     connected.answer(200, "");
-    let entry = FleetEntry::of(&Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()));
+    let entry = FleetEntry::of(&fixture.fleet());
     let payloads = json("{\"type\":1,\"target\":\"Said\",\"arguments\":[]}");
     let to_group = GroupBroadcastData { group: "red".into(), payloads, ..GroupBroadcastData::default() };
     let sent = ServiceMessage::GroupBroadcastData(to_group);
@@ -629,13 +617,10 @@ async fn a_server_that_is_asked_decides_about_clients_of_dial_in_whom_their_toke
 
 #[tokio::test(crate = "paused")]
 async fn clients_come_to_the_same_hub_by_its_path_and_by_the_door() {
-    let network = MemoryNetwork::default();
     let rules =
         ["chat=http://app.example:5000/{hub}/{category}/{event}", "room-*=http://app.example:5000/rooms?r={hub}"];
-    let fixture = fixture(&network, webhooks(&rules));
-    let mut server = WebhookServer::listen(&network, APP);
-    let of_path = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let (fixture, mut server) = start_with(webhooks(&rules));
+    let of_path = connected(&fixture, &mut server, "/chat").await;
     let token = |hub: &str| {
         let audience = ("aud".to_owned(), format!("http://any.example/client/?hub={hub}"));
         let claims = [audience, ("role".to_owned(), "cook".to_owned())];
@@ -682,8 +667,9 @@ async fn hubs_of_a_pattern_are_removed_without_clients() {
         sleep(Duration::from_secs(seconds + 2)).await;
     };
     let living = || fixture.shared.hubs.living().iter().map(|hub| hub.name().to_owned()).collect::<Vec<_>>();
-    let client = connect(&fixture, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
-    server.next().await.answer(200, "");
+    let client =
+        connected(&fixture, &mut server, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1")))
+            .await;
     assert_eq!(negotiate(&fixture, "room-2").await, 200);
     assert_eq!((living().join(" "), fixture.webhooks.count()), ("chat room-1 room-2".into(), 3));
     hold().await;
@@ -695,8 +681,9 @@ async fn hubs_of_a_pattern_are_removed_without_clients() {
     gone.answer(200, "");
     hold().await;
     assert_eq!(living(), ["chat"]);
-    let mut again = connect(&fixture, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1"))).await;
-    server.next().await.answer(200, "");
+    let mut again =
+        connected(&fixture, &mut server, &format!("/client/?hub=room-1&access_token={}", dial_in_token("room-1")))
+            .await;
     again.send(&call("1", "Say")).await;
     server.next().await.answer(200, "");
     assert_eq!((again.text().await, fixture.webhooks.count()), (void("1"), 2));
@@ -714,8 +701,7 @@ async fn a_hub_that_is_one_too_many_leaves_no_webhook_behind() {
 #[tokio::test(crate = "paused")]
 async fn a_link_to_a_webhook_lives_while_nothing_happens() {
     let (fixture, mut server) = start();
-    let mut client = connect(&fixture, "/chat").await;
-    server.next().await.answer(200, "");
+    let mut client = connected(&fixture, &mut server, "/chat").await;
     for _ in 0..20 {
         // sleep: virtual time without any activity
         sleep(Duration::from_secs(14)).await;
@@ -735,7 +721,7 @@ async fn an_invoked_client_answers_the_caller_and_not_the_back_end() {
     let connected = server.next().await;
     let id = connected.header("x-asrs-connection-id").to_owned();
     connected.answer(200, "");
-    let entry = FleetEntry::of(&Fleet::new(fixture.shared.clone(), ([127, 0, 0, 1], 8090).into()));
+    let entry = FleetEntry::of(&fixture.fleet());
     let invoke = async |connection: &str| {
         let question = |id: &str| json(call(id, "Ask").trim_end_matches('\u{1e}'));
         entry.invoke_client(&entry.hub_named("chat"), connection, question, Duration::from_secs(5)).await
@@ -758,8 +744,7 @@ async fn an_invoked_client_answers_the_caller_and_not_the_back_end() {
 #[tokio::test(crate = "paused")]
 async fn a_path_that_an_app_server_names_too_is_the_webhooks() {
     let (fixture, mut server) = start();
-    let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
-    let _link = app.link().await;
+    let _app = fixture.server("app-1").await;
     let client = connect(&fixture, "/chat").await;
     let connected = server.next().await;
     assert_eq!(connected.path(), CONNECTED);
