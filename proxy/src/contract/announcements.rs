@@ -10,7 +10,7 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, next_frame};
 use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 
 use super::client::{Client, Received};
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::{linked, nodes};
 use crate::fleet::ANSWER_TIMEOUT;
 use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
@@ -30,19 +30,11 @@ fn told(clients: u64) -> AnnouncementReport {
 
 #[tokio::test(crate = "paused")]
 async fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and_counts_them() {
-    let fixture = Fixture::with(settings(), 2);
-    let hubs = vec![HubManifest::new("chat", "/chat"), HubManifest::new("news", "/news")];
-    let mut app = fixture.app("app-1", hubs);
-    let (mut chat, mut news) = (app.link().await, app.link().await);
-    let mut chatters = Vec::new();
-    for _ in 0..3 {
-        chatters.push(Client::connect(&fixture, &mut chat, "/chat").await);
-    }
-    let target = format!("/chat?access_token={}", token_of("ann"));
-    chatters.push(Client::connect(&fixture, &mut chat, &target).await);
-    let mut reader = Client::connect(&fixture, &mut news, "/news").await;
-    chat.join(&chatters[0].id, "red").await;
-    chat.join(&chatters[1].id, "red").await;
+    let (fixture, mut chat) = Fixture::with(settings(), 2).with_chat().await;
+    let mut news = fixture.server_with("app-2", HubManifest::new("news", "/news")).await;
+    let mut chatters = chat.clients_of(["bob", "cid", "dan", "ann"]).await;
+    let mut reader = news.client().await;
+    chat.join_all(&chatters[..2], "red").await;
     let observer = fixture.observer();
     let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
     assert_eq!(announce(Announcees::Everyone, "all").await, told(4));

@@ -64,6 +64,15 @@ impl FleetNode {
         *self.app.dialler.decision.lock().unwrap() = decision;
     }
 
+    /// Negotiates this many connections; returns the targets of their upgrades.
+    async fn targets(&self, count: usize) -> Vec<String> {
+        let mut targets = Vec::new();
+        while targets.len() < count {
+            targets.push(format!("/chat?id={}", negotiate(&self.fixture, "/chat", "").await.1));
+        }
+        targets
+    }
+
     fn hops(&self) -> u64 {
         self.fixture.shared.counters_of(0).relay.hops.get()
     }
@@ -131,10 +140,7 @@ async fn the_owner_takes_the_word_of_the_node_that_has_seen_the_user() {
 #[tokio::test(crate = "paused")]
 async fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
     let (network, owner, other) = owner_and_other().await;
-    let mut targets = Vec::new();
-    for _ in 0..100 {
-        targets.push(format!("/chat?id={}", negotiate(&owner.fixture, "/chat", "").await.1));
-    }
+    let targets = owner.targets(100).await;
     unplug(&network, OWNER);
     let begun = Instant::now();
     for _ in 0..3 {
@@ -152,10 +158,7 @@ async fn a_dead_owner_is_dialled_once_a_second_whatever_clients_ask_for() {
 #[tokio::test(crate = "paused")]
 async fn an_owner_that_another_node_has_replaced_is_asked_once() {
     let (network, owner, other) = owner_and_other().await;
-    let mut targets = Vec::new();
-    for _ in 0..100 {
-        targets.push(format!("/chat?id={}", negotiate(&owner.fixture, "/chat", "").await.1));
-    }
+    let targets = owner.targets(100).await;
     let successor = FleetNode::start(OWNER, &network).await;
     for target in &targets {
         assert_eq!(other.status("GET", target).await, 404);

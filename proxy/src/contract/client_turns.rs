@@ -94,11 +94,8 @@ async fn a_client_that_waits_for_its_turn_does_not_time_out() {
 
 #[tokio::test(crate = "paused")]
 async fn clients_of_an_app_alone_take_no_turns() {
-    let (fixture, mut chat) = Fixture::start().with_chat().await;
-    let mut busy = Vec::new();
-    for _ in 0..3 {
-        busy.push(Client::connect(&fixture, &mut chat, "/chat").await);
-    }
+    let (_, mut chat) = Fixture::start().with_chat().await;
+    let mut busy: [Client; 3] = chat.clients().await;
     assert_eq!(order_of_reads(&mut chat, &mut busy).await, [0, 1, 2]);
 }
 

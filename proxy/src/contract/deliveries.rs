@@ -99,12 +99,8 @@ async fn a_user_is_reached_on_every_connection_and_their_groups_hold_connections
 #[tokio::test(crate = "paused")]
 async fn sends_of_every_kind_keep_their_order_at_each_client_however_they_are_batched() {
     let (_, mut link) = chat(2).await;
-    let mut clients = Vec::new();
-    for _ in 0..4 {
-        let client = link.client_of("ann").await;
-        link.join(&client.id, "red").await;
-        clients.push(client);
-    }
+    let mut clients = link.clients_of(["ann"; 4]).await;
+    link.join_all(&clients, "red").await;
     let ids: Vec<_> = clients.iter().map(|client| client.id.as_str().into()).collect();
     let round = |n: u32| {
         let text = |kind: &str| format!("\"{kind}{n}\"");

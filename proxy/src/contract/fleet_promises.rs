@@ -8,8 +8,7 @@ use trunkline_protocol::limits::INTEREST_STALE_MS;
 use trunkline_protocol::service::ServiceMessage;
 
 use super::app::{broadcast, membership, to_group, to_user};
-use super::client::Client;
-use super::fixture::{paused, token_of};
+use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, nodes};
 use crate::fleet::FleetEntry;
 
@@ -54,8 +53,7 @@ async fn the_first_client_of_a_hub_and_each_user_who_has_just_connected_are_foun
     let ((_network, mut nodes), mut clients) = (nodes(2).await, Vec::new());
     for number in 0..10 {
         let user = format!("user {number}");
-        let FleetNode { fixture, link, .. } = &mut nodes[1];
-        let mut client = Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(&user))).await;
+        let mut client = nodes[1].link.client_of(&user).await;
         if number == 0 {
             FleetEntry::of(&nodes[0].fleet).relay("chat", &[Wanted::Everyone], &broadcast("first"));
             assert_eq!(client.text().await, "first");

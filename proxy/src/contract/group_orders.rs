@@ -1,8 +1,6 @@
 //! Group orders of operators: a client or a user joins and leaves a group at any node, and unknown ones are refused.
 
-use super::app::AppLink;
-use super::client::Client;
-use super::fixture::{Fixture, paused, token_of};
+use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, nodes};
 use crate::observer::{Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
 
@@ -21,16 +19,10 @@ async fn members(node: &FleetNode) -> u64 {
     node.observer().announce(announcement).await.unwrap().clients
 }
 
-async fn connect(fixture: &Fixture, link: &mut AppLink, user: &str) -> Client {
-    Client::connect(fixture, link, &format!("/chat?access_token={}", token_of(user))).await
-}
-
 #[tokio::test(crate = "paused")]
 async fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node() {
     let (_network, mut nodes) = nodes(2).await;
-    let FleetNode { fixture, link, .. } = &mut nodes[1];
-    let one = connect(fixture, link, "ann").await;
-    let _other = connect(fixture, link, "ann").await;
+    let [one, _other] = nodes[1].link.clients_of(["ann", "ann"]).await;
     linked(&nodes).await;
     let observer = nodes[0].observer();
     let client = || GroupSubject::Client(one.id.clone());

@@ -48,9 +48,7 @@ impl LinkScene {
         drop(scene.links.remove(0));
         let failed = scene.client.text().await;
         assert!(failed.contains("\"invocationId\":\"1\",\"error\""), "{failed}");
-        for operation in [FlowOperation::Resume, FlowOperation::Pause] {
-            scene.comes(operation).await;
-        }
+        scene.comes([FlowOperation::Resume, FlowOperation::Pause]).await;
         scene
     }
 
@@ -81,8 +79,10 @@ impl LinkScene {
     }
 
     /// Receives flow control of the client over the other link.
-    async fn comes(&mut self, operation: FlowOperation) {
-        assert_eq!(self.next().await, flow(&self.client.id, operation));
+    async fn comes<const N: usize>(&mut self, operations: [FlowOperation; N]) {
+        for operation in operations {
+            assert_eq!(self.next().await, flow(&self.client.id, operation));
+        }
     }
 
     fn other(&mut self) -> &mut DialInLink {
@@ -121,7 +121,7 @@ async fn a_client_continues_over_another_link_if_its_app_server_has_not_noticed_
     let mut scene = LinkScene::with_lost_link().await;
     scene.acknowledge();
     assert_eq!(scene.data().await, "{\"type\":5,\"invocationId\":\"1\"}\u{1e}");
-    scene.comes(FlowOperation::Resume).await;
+    scene.comes([FlowOperation::Resume]).await;
     let late = data_for(&scene.client.id, result("1", "1"));
     scene.other().send(late);
     scene.calls("2").await;
@@ -132,20 +132,20 @@ async fn a_client_continues_over_another_link_if_its_app_server_has_not_noticed_
 #[tokio::test(crate = "paused")]
 async fn a_client_is_opened_again_if_its_app_server_does_not_answer_for_it() {
     let mut scene = LinkScene::with_lost_link().await;
-    scene.comes(FlowOperation::Pause).await;
+    scene.comes([FlowOperation::Pause]).await;
     assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
     scene.calls("2").await;
     // By then an acknowledgement can only belong to a new pause.
     pause(Duration::from_secs(11)).await;
     scene.acknowledge();
-    scene.comes(FlowOperation::Resume).await;
+    scene.comes([FlowOperation::Resume]).await;
     scene.calls("3").await;
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_client_reconnects_whose_app_server_answers_when_it_was_opened_again() {
     let mut scene = LinkScene::with_lost_link().await;
-    scene.comes(FlowOperation::Pause).await;
+    scene.comes([FlowOperation::Pause]).await;
     scene.opening().await;
     scene.acknowledge();
     let close = scene.client.text().await;
@@ -172,10 +172,10 @@ async fn a_client_is_asked_for_over_one_link_after_the_other_while_they_are_lost
             }
         }
     }
-    scene.comes(FlowOperation::Pause).await;
+    scene.comes([FlowOperation::Pause]).await;
     scene.acknowledge();
     scene.data().await;
-    scene.comes(FlowOperation::Resume).await;
+    scene.comes([FlowOperation::Resume]).await;
     assert!(scene.client.text().await.contains("\"error\""));
     scene.calls("2").await;
 }
@@ -191,9 +191,7 @@ async fn a_client_whose_app_server_has_closed_the_link_is_opened_again_without_b
 async fn a_client_that_has_left_a_lost_link_is_opened_again_if_it_has_ended_with_that() {
     let (mut scene, _rest) = LinkScene::with_moved_client().await;
     drop(scene.links.remove(0));
-    for operation in [FlowOperation::Resume, FlowOperation::Pause, FlowOperation::Pause] {
-        scene.comes(operation).await;
-    }
+    scene.comes([FlowOperation::Resume, FlowOperation::Pause, FlowOperation::Pause]).await;
     assert_eq!(header(&scene.opening().await.headers, MIGRATE_FROM_HEADER), Some("home_1"));
     scene.calls("2").await;
 }
@@ -206,11 +204,10 @@ async fn a_client_that_has_left_a_lost_link_in_time_keeps_its_calls() {
     // The timeout of the move expires while the move is requested.
     pause(Duration::from_secs(8)).await;
     drop(scene.links.remove(0));
-    scene.comes(FlowOperation::Resume).await;
-    scene.comes(FlowOperation::Pause).await;
+    scene.comes([FlowOperation::Resume, FlowOperation::Pause]).await;
     pause(Duration::from_millis(1_500)).await;
     scene.acknowledge();
-    scene.comes(FlowOperation::Resume).await;
+    scene.comes([FlowOperation::Resume]).await;
     pause(Duration::from_secs(5)).await;
     let answer = data_for(&scene.client.id, result("1", "1"));
     scene.other().send(answer);
@@ -222,11 +219,9 @@ async fn a_client_that_has_left_a_lost_link_in_time_keeps_its_calls() {
 async fn a_client_that_has_moved_to_a_link_which_its_app_server_closes_may_be_at_the_old_one() {
     let (mut scene, _rest) = LinkScene::with_moved_client().await;
     scene.links.pop().unwrap().close();
-    for operation in [FlowOperation::Resume, FlowOperation::Pause] {
-        scene.comes(operation).await;
-    }
+    scene.comes([FlowOperation::Resume, FlowOperation::Pause]).await;
     scene.acknowledge();
-    scene.comes(FlowOperation::Resume).await;
+    scene.comes([FlowOperation::Resume]).await;
     scene.calls("2").await;
 }
 
@@ -236,12 +231,10 @@ async fn a_client_that_was_asked_for_over_a_link_which_its_app_server_closes_is_
     let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
     scene.other().close();
     scene.links.push(third);
-    for operation in [FlowOperation::Resume, FlowOperation::Pause] {
-        scene.comes(operation).await;
-    }
+    scene.comes([FlowOperation::Resume, FlowOperation::Pause]).await;
     scene.acknowledge();
     scene.data().await;
-    scene.comes(FlowOperation::Resume).await;
+    scene.comes([FlowOperation::Resume]).await;
     scene.calls("2").await;
 }
 

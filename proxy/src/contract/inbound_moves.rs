@@ -11,9 +11,9 @@ use super::client::{Client, Received, STATEFUL_HANDSHAKE};
 use super::fixture::paused;
 use super::fleet_nodes::FleetNode;
 use super::http::negotiate;
-use super::hub_message::flow;
+use super::hub_message::{cast, flow};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, expired_token, settle, token};
-use super::moves::{ComingClient, call, come_back, sent, sequence};
+use super::moves::{ComingClient, call, come_back, sequence};
 use crate::net::connector::MemoryNetwork;
 use crate::shard::ShardCommand;
 use crate::shard::moving;
@@ -83,7 +83,7 @@ impl DialInScene {
     }
 
     fn send(&self, node: usize, id: &str, text: &str) {
-        let (connection_id, payload) = (id.into(), Bytes::from(sent(text)));
+        let (connection_id, payload) = (id.into(), Bytes::from(cast(text)));
         self.homes[node].send(ServiceMessage::ConnectionData(ConnectionData {
             connection_id,
             payload,
@@ -132,8 +132,8 @@ async fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
     let id = client.id.clone();
     scene.send(0, &id, "a");
     assert_eq!(client.text().await, call("a"));
-    client.send(&sent("1")).await;
-    assert_eq!(scene.data(0).await, sent("1"));
+    client.send(&cast("1")).await;
+    assert_eq!(scene.data(0).await, cast("1"));
     drop(client);
 
     let mut expected: Vec<Vec<String>> = vec![Vec::new(); 3];
@@ -175,8 +175,8 @@ async fn what_enters_the_fleet_anywhere_during_a_move_comes_once() {
         let heard: Vec<_> = heard.iter().filter(|text| text.contains(&of_node)).collect();
         assert_eq!(heard, expected.iter().collect::<Vec<_>>(), "in the order of its node");
     }
-    client.send(&(sequence(1) + "\u{1e}" + &sent("1") + &sent("2"))).await;
-    assert_eq!(scene.data(1).await, sent("2"), "the first one had come before");
+    client.send(&(sequence(1) + "\u{1e}" + &cast("1") + &cast("2"))).await;
+    assert_eq!(scene.data(1).await, cast("2"), "the first one had come before");
 }
 
 #[tokio::test(crate = "paused")]

@@ -49,6 +49,14 @@ impl Scene {
     }
 }
 
+/// Creates the scene with an app server of the group `math`, and a client.
+async fn scene_with_math() -> (Scene, LinkedApp, Client) {
+    let mut scene = scene().await;
+    let math = scene.side("math", "math-1").await;
+    let client = scene.client().await;
+    (scene, math, client)
+}
+
 /// Accepts the first opening of a client at an app server of a group. The client does not see this handshake response.
 async fn accept(link: &mut AppLink, client: &Client) {
     let open = link.opening().await;
@@ -97,9 +105,7 @@ async fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
 
 #[tokio::test(crate = "paused")]
 async fn what_belongs_to_a_call_goes_where_the_call_went() {
-    let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut math, mut client) = scene_with_math().await;
     let upload = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Sum\",\"arguments\":[],\"streamIds\":[\"s\"]}\u{1e}";
     let item = |id: &str| format!("{{\"type\":2,\"invocationId\":\"{id}\",\"item\":1}}\u{1e}");
     let end = |id: &str| format!("{{\"type\":3,\"invocationId\":\"{id}\"}}\u{1e}");
@@ -116,9 +122,7 @@ async fn what_belongs_to_a_call_goes_where_the_call_went() {
 
 #[tokio::test(crate = "paused")]
 async fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
-    let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
     math.data().await;
@@ -144,9 +148,7 @@ async fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
 
 #[tokio::test(crate = "paused")]
 async fn a_lost_side_home_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
-    let mut scene = scene().await;
-    let mut first = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut first, mut client) = scene_with_math().await;
     client.send(&(call("1", "Sum") + &call("2", "A"))).await;
     accept(&mut first, &client).await;
     first.data().await;
@@ -228,9 +230,7 @@ async fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_whe
 
 #[tokio::test(crate = "paused")]
 async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing_is_lost() {
-    let mut scene = scene().await;
-    let mut first = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut first, mut client) = scene_with_math().await;
     client.send(&call("1", "Sum")).await;
     accept(&mut first, &client).await;
     first.data().await;
@@ -258,9 +258,7 @@ async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing
 
 #[tokio::test(crate = "paused")]
 async fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
-    let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
     math.data().await;
@@ -302,9 +300,7 @@ async fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
 
 #[tokio::test(crate = "paused")]
 async fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
-    let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&(call("1", "Sum") + &cast("A"))).await;
     math.opening().await;
     math.data().await;
@@ -321,9 +317,7 @@ async fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_go
 
 #[tokio::test(crate = "paused")]
 async fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended() {
-    let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
-    let mut client = scene.client().await;
+    let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&call("1", "Sum")).await;
     accept(&mut math, &client).await;
     math.data().await;

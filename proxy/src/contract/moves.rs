@@ -12,7 +12,7 @@ use super::app::{membership, to_group};
 use super::client::{Client, PING, Received};
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, nodes, until};
-use super::hub_message::flow;
+use super::hub_message::{cast, flow};
 use super::rest_data_plane::BackEnd;
 use super::scene::{LinkedApp, shop};
 use crate::shard::moving;
@@ -94,10 +94,6 @@ pub(super) fn call(name: &str) -> String {
     format!("{{\"type\":1,\"target\":\"{name}\",\"arguments\":[]}}")
 }
 
-pub(super) fn sent(name: &str) -> String {
-    call(name) + "\u{1e}"
-}
-
 pub(super) fn sequence(number: u64) -> String {
     format!("{{\"type\":9,\"sequenceId\":{number}}}")
 }
@@ -107,10 +103,10 @@ async fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
     let mut scene = Scene::open().await;
     let (mut client, target) = scene.connect().await;
     let id = client.id.clone();
-    scene.old.write(&id, sent("a")).await;
+    scene.old.write(&id, cast("a")).await;
     assert_eq!(client.text().await, call("a"));
-    client.send(&sent("1")).await;
-    assert_eq!(scene.old.data().await.0, sent("1"));
+    client.send(&cast("1")).await;
+    assert_eq!(scene.old.data().await.0, cast("1"));
     drop(client);
     scene.old.send(to_group("red", &call("b"))).await;
 
@@ -128,15 +124,15 @@ async fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
     }
     scene.new.fence().await;
     let mut client = scene.end_move(coming, &id, 1).await;
-    scene.new.write(&id, sent("g")).await;
+    scene.new.write(&id, cast("g")).await;
     scene.new.send(to_group("red", &call("late, of before"))).await;
     scene.new.send(stamped(2, &to_group("red", &call("h")))).await;
     assert_eq!(client.text().await, sequence(1));
     for text in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         assert_eq!(client.text().await, call(text));
     }
-    client.send(&(sequence(1) + "\u{1e}" + &sent("1") + &sent("2"))).await;
-    assert_eq!(scene.new.data().await.0, sent("2"));
+    client.send(&(sequence(1) + "\u{1e}" + &cast("1") + &cast("2"))).await;
+    assert_eq!(scene.new.data().await.0, cast("2"));
     scene.old.fence().await;
     scene.new.fence().await;
     let moved = |node: usize| &scene.nodes[node].fixture.shared.counters()[0];
@@ -245,7 +241,7 @@ async fn a_stopping_node_moves_its_clients_to_another_node_unnoticed() {
     let coming = scene.begin_move(&id, &target).await;
     let mut client = scene.end_move(coming, &id, 1).await;
     assert_eq!(client.text().await, sequence(1));
-    scene.new.write(&id, sent("a")).await;
+    scene.new.write(&id, cast("a")).await;
     assert_eq!(client.text().await, call("a"));
     scene.old.fence().await;
     until(Duration::from_secs(5), "nobody is left", || shared.sockets() == 0 && shared.counters()[0].away.get() == 0)

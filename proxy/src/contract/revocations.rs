@@ -282,8 +282,7 @@ impl Movers {
     /// Closes the user's connections at one node, before the other node is notified. Returns the number of closed
     /// connections.
     async fn close_at(&self, node: usize) -> u64 {
-        let FleetNode { fixture, fleet, .. } = &self.nodes[node];
-        fixture.observer_in(fleet.clone()).revoke_own(&order(Some("ann"))).await.unwrap().clients
+        self.nodes[node].observer().revoke_own(&order(Some("ann"))).await.unwrap().clients
     }
 }
 

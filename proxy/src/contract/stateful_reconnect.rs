@@ -12,7 +12,8 @@ use super::client::{Client, JSON_HANDSHAKE, PING, Received, STATEFUL_HANDSHAKE};
 use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::http::negotiate;
-use super::moves::{call, sent, sequence};
+use super::hub_message::cast;
+use super::moves::{call, sequence};
 use super::scene::LinkedApp;
 use crate::config::{OutboxLimits, Settings};
 
@@ -31,6 +32,13 @@ async fn scene_with(fixture: Fixture) -> Scene {
 
 async fn scene() -> Scene {
     scene_with(Fixture::start()).await
+}
+
+/// Creates the scene with a client that uses stateful reconnect. Returns its reconnect target as well.
+async fn scene_with_client() -> (Scene, Client, String) {
+    let mut scene = scene().await;
+    let (client, target) = scene.connect().await;
+    (scene, client, target)
 }
 
 impl Scene {
@@ -68,24 +76,24 @@ async fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notif
     let (mut client, target) = scene.connect().await;
     let id = client.id.clone();
     scene.link.join(&id, "red").await;
-    scene.link.write(&id, sent("a")).await;
+    scene.link.write(&id, cast("a")).await;
     scene.link.send(to_group("red", &call("b"))).await;
     assert_eq!([client.text().await, client.text().await], ["a", "b"].map(call));
-    client.send(&(sent("1") + &sent("2"))).await;
-    assert_eq!(scene.link.data().await.0, sent("1") + &sent("2"));
+    client.send(&(cast("1") + &cast("2"))).await;
+    assert_eq!(scene.link.data().await.0, cast("1") + &cast("2"));
     client.send(&(acknowledgement(1) + "\u{1e}")).await;
     assert_eq!(client.text().await, acknowledgement(2), "within a second");
     drop(client);
-    scene.link.write(&id, sent("c")).await;
+    scene.link.write(&id, cast("c")).await;
     scene.link.send(broadcast(&call("d"))).await;
     scene.link.fence().await;
     assert_eq!(scene.state(&id).await, "away");
 
     let (mut client, begin) = scene.come_back(&target).await;
     assert_eq!(begin, sequence(2));
-    client.send(&(sequence(2) + "\u{1e}" + &sent("2") + &sent("3"))).await;
+    client.send(&(sequence(2) + "\u{1e}" + &cast("2") + &cast("3"))).await;
     assert_eq!([client.text().await, client.text().await, client.text().await], ["b", "c", "d"].map(call));
-    assert_eq!(scene.link.data().await.0, sent("3"), "what was sent again is left out");
+    assert_eq!(scene.link.data().await.0, cast("3"), "what was sent again is left out");
     assert_eq!(client.text().await, acknowledgement(3));
     scene.link.send(to_group("red", &call("e"))).await;
     assert_eq!(client.text().await, call("e"), "the group is what it was");
@@ -96,21 +104,19 @@ async fn a_lost_socket_loses_and_doubles_nothing_and_the_app_server_is_not_notif
 
 #[tokio::test(crate = "paused")]
 async fn an_acknowledgement_that_was_lost_with_its_socket_comes_again() {
-    let mut scene = scene().await;
-    let (mut client, target) = scene.connect().await;
-    client.send(&sent("1")).await;
-    assert_eq!((scene.link.data().await.0, client.text().await), (sent("1"), acknowledgement(1)));
+    let (mut scene, mut client, target) = scene_with_client().await;
+    client.send(&cast("1")).await;
+    assert_eq!((scene.link.data().await.0, client.text().await), (cast("1"), acknowledgement(1)));
     drop(client);
     let (mut client, _) = scene.come_back(&target).await;
-    client.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
+    client.send(&(sequence(1) + "\u{1e}" + &cast("1"))).await;
     assert_eq!(client.text().await, acknowledgement(1), "a client whose buffer is full sends nothing before");
     scene.link.fence().await;
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_client_that_does_not_come_back_in_time_is_gone() {
-    let mut scene = scene().await;
-    let (client, target) = scene.connect().await;
+    let (mut scene, client, target) = scene_with_client().await;
     let id = client.id.clone();
     drop(client);
     let begun = Instant::now();
@@ -124,16 +130,15 @@ async fn a_client_that_does_not_come_back_in_time_is_gone() {
 
 #[tokio::test(crate = "paused")]
 async fn a_newer_socket_takes_the_place_of_an_older_one() {
-    let mut scene = scene().await;
-    let (mut first, target) = scene.connect().await;
+    let (mut scene, mut first, target) = scene_with_client().await;
     let id = first.id.clone();
     let (mut second, begin) = scene.come_back(&target).await;
     assert_eq!((begin, first.next().await), (sequence(1), Received::End(None)));
     let (mut third, begin) = scene.come_back(&target).await;
     assert_eq!((begin, second.next().await), (sequence(1), Received::End(None)));
-    third.send(&(sequence(1) + "\u{1e}" + &sent("1"))).await;
-    assert_eq!(scene.link.data().await.0, sent("1"));
-    scene.link.write(&id, sent("a")).await;
+    third.send(&(sequence(1) + "\u{1e}" + &cast("1"))).await;
+    assert_eq!(scene.link.data().await.0, cast("1"));
+    scene.link.write(&id, cast("a")).await;
     assert!([third.text().await, third.text().await].contains(&call("a")));
     scene.link.fence().await;
 }
@@ -177,8 +182,8 @@ async fn a_client_that_does_not_ask_for_it_is_an_ordinary_one() {
         let mut client = Client::upgrade(&scene.fixture, &target).await.unwrap();
         client.send(handshake).await;
         client.accept(&mut scene.link).await;
-        client.send(&sent("1")).await;
-        assert_eq!(scene.link.data().await.0, sent("1"));
+        client.send(&cast("1")).await;
+        assert_eq!(scene.link.data().await.0, cast("1"));
         drop(client);
         scene.link.close().await;
         assert_eq!(Client::upgrade(&scene.fixture, &target).await.err(), Some(404));
@@ -206,8 +211,7 @@ async fn a_client_whose_sequence_number_is_impossible_is_closed_with_an_error() 
 
 #[tokio::test(crate = "paused")]
 async fn what_a_client_does_not_acknowledge_waits_and_then_flows() {
-    let mut scene = scene().await;
-    let (mut client, _) = scene.connect().await;
+    let (mut scene, mut client, _) = scene_with_client().await;
     let large = call(&"x".repeat(BUFFER_BYTES));
     for text in [&large, &call("1"), &call("2")] {
         scene.link.write(&client.id, format!("{text}\u{1e}")).await;
@@ -251,9 +255,9 @@ async fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment()
             false => (Client::connect(&scene.fixture, &mut scene.link, "/chat").await, String::new()),
         };
         let (id, begun) = (client.id.clone(), Instant::now());
-        scene.link.write(&id, sent("a")).await;
+        scene.link.write(&id, cast("a")).await;
         scene.link.send(broadcast(&call("b"))).await;
-        scene.link.write(&id, sent("c")).await;
+        scene.link.write(&id, cast("c")).await;
         if pings {
             // sleep: advances paused time to prove that nothing arrives unprompted
             let early = tokio::time::timeout(Duration::from_millis(20), client.next()).await;
@@ -266,7 +270,7 @@ async fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment()
         // Timers have millisecond resolution.
         let waited_ms = begun.elapsed().as_millis();
         assert!((waits_ms..=waits_ms + 1).contains(&waited_ms), "{waited_ms} {target}");
-        scene.link.write(&id, sent("d")).await;
+        scene.link.write(&id, cast("d")).await;
         assert_eq!(client.text().await, call("d"));
         assert_eq!(begun.elapsed().as_millis(), waited_ms, "once only");
         client.close().await;
@@ -277,22 +281,21 @@ async fn the_first_messages_wait_for_the_first_frame_of_the_client_or_a_moment()
 
 #[tokio::test(crate = "paused")]
 async fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_after_a_lost_socket() {
-    let mut scene = scene().await;
-    let (mut client, _) = scene.connect().await;
-    scene.link.write(&client.id, sent("a")).await;
+    let (mut scene, mut client, _) = scene_with_client().await;
+    scene.link.write(&client.id, cast("a")).await;
     scene.link.write(&client.id, "{\"type\":7}\u{1e}").await;
     let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
     scene.link.send(ServiceMessage::CloseConnection(close)).await;
     assert_eq!([client.text().await, client.text().await], [call("a"), "{\"type\":7}".into()]);
     let (mut client, _) = scene.connect().await;
-    scene.link.write(&client.id, sent("b")).await;
+    scene.link.write(&client.id, cast("b")).await;
     scene.link.fence().await;
     let state = &scene.fixture.shared;
     state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
     assert_eq!(client.text().await, call("b"), "before the node has closed the link");
     let mut scene = scene_with(Fixture::start()).await;
     let (client, target) = scene.connect().await;
-    scene.link.write(&client.id, sent("c")).await;
+    scene.link.write(&client.id, cast("c")).await;
     scene.link.fence().await;
     drop(client);
     let (mut client, begin) = scene.come_back(&target).await;
@@ -301,13 +304,12 @@ async fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_a
 
 #[tokio::test(crate = "paused")]
 async fn bytes_of_several_messages_in_one_frame_are_counted_one_by_one() {
-    let mut scene = scene().await;
-    let (mut client, target) = scene.connect().await;
+    let (mut scene, mut client, target) = scene_with_client().await;
     let id = client.id.clone();
-    scene.link.send(data_for(&id, sent("a") + "{\"type\":6}\u{1e}" + &sent("b"))).await;
-    scene.link.write(&id, sent("c")).await;
+    scene.link.send(data_for(&id, cast("a") + "{\"type\":6}\u{1e}" + &cast("b"))).await;
+    scene.link.write(&id, cast("c")).await;
     assert_eq!([client.text().await, client.text().await, client.text().await], ["a", "b", "c"].map(call));
-    client.send(&(acknowledgement(2) + "\u{1e}" + &sent("1"))).await;
+    client.send(&(acknowledgement(2) + "\u{1e}" + &cast("1"))).await;
     scene.link.data().await;
     drop(client);
     let (mut client, begin) = scene.come_back(&target).await;
@@ -316,10 +318,9 @@ async fn bytes_of_several_messages_in_one_frame_are_counted_one_by_one() {
 
 #[tokio::test(crate = "paused")]
 async fn a_websocket_ping_is_answered_immediately_and_ends_no_hold() {
-    let mut scene = scene().await;
-    let (mut client, _) = scene.connect().await;
+    let (scene, mut client, _) = scene_with_client().await;
     let begun = Instant::now();
-    scene.link.write(&client.id, sent("a")).await;
+    scene.link.write(&client.id, cast("a")).await;
     client.write(Message::Ping("p".into())).await;
     assert_eq!(client.frames(1).await, [Message::Pong("p".into())]);
     assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -330,8 +331,7 @@ async fn a_websocket_ping_is_answered_immediately_and_ends_no_hold() {
 #[tokio::test(crate = "paused")]
 async fn a_mark_is_confirmed_over_a_later_socket() {
     const TEXTS: usize = 200;
-    let mut scene = scene().await;
-    let (client, target) = scene.connect().await;
+    let (mut scene, client, target) = scene_with_client().await;
     let (id, text) = (client.id.clone(), call(&"y".repeat(1000)));
     for _ in 0..TEXTS {
         scene.link.write(&id, text.clone() + "\u{1e}").await;
