@@ -61,18 +61,15 @@ fn rehomed(client: &ScriptedClient, from: &str, headers: &[(&'static str, &str)]
 
 /// Begins a shutdown, and requests the client as a proxy does.
 async fn stop(app: &App, link: &mut ProxyLink, client: &ScriptedClient) -> JoinHandle<()> {
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
-    let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
-    assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
+    let stopping = app.begin_shutdown();
+    link.stop_of_app().await;
     link.send(reassign_request(client, "")).await;
     stopping
 }
 
 /// Begins a shutdown of an app server with one link, and confirms that no new connections are opened.
 async fn announce_stop(app: &App, link: &mut ProxyLink) -> JoinHandle<()> {
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    let stopping = app.begin_shutdown();
     link.answers_fences = false;
     assert!(matches!(link.next().await, ServiceMessage::ConnectionFlowControl(_)));
     for _ in 0..2 {
@@ -155,8 +152,7 @@ async fn an_upload_completes_before_a_stop() {
 async fn a_question_from_outside_holds_the_client_too() {
     let app = start(60_000).await;
     let (mut link, client) = open(&app).await;
-    let receiver = app.handle.hub("test").unwrap().clients().client("c1");
-    let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
+    let asking = app.ask("c1");
     let question = link.called("c1").await.invocation_id.unwrap();
     let stopping = stop(&app, &mut link, &client).await;
     assert_eq!(link.flow("c1").await, FlowOperation::ReadOn);
@@ -171,8 +167,7 @@ async fn a_question_from_outside_holds_the_client_too() {
 async fn when_the_time_is_up_a_question_fails_by_name_for_the_method_its_caller_and_another_app_server() {
     let app = start(200).await;
     let (mut link, client) = open(&app).await;
-    let receiver = app.handle.hub("test").unwrap().clients().client("c1");
-    let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
+    let asking = app.ask("c1");
     link.called("c1").await;
     link.send(client.call(Some("1"), "AskCaller", "[]")).await;
     link.called("c1").await;
@@ -292,8 +287,7 @@ async fn a_connection_that_is_opened_while_a_stop_is_announced_is_reassigned_wit
     let mut app = start(60_000).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.answers_fences = false;
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    let stopping = app.begin_shutdown();
     assert!(matches!(link.next().await, ServiceMessage::ConnectionFlowControl(_)));
     let announced = link.fence_of_app().await;
     // Another shard has just chosen this app server.
@@ -355,7 +349,7 @@ async fn a_request_during_on_leaving_is_answered_before_the_reassignment() {
         let held = Arc::clone(&held);
         async move { held.acquire().await.map(SemaphorePermit::forget).is_ok() }
     };
-    let app = App::start_with(|hub| hub.on_leaving(leaving), |server| server).await;
+    let app = App::start_hub(|hub| hub.on_leaving(leaving)).await;
     let (mut link, client) = open(&app).await;
     let stopping = announce_stop(&app, &mut link).await;
     link.send_all(&[reassign_request(&client, ""), request_of_another(&client)]).await;

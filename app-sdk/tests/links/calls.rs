@@ -13,8 +13,7 @@ use crate::harness::{App, ProxyLink};
 
 #[tokio::test]
 async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (app, mut link, client) = App::start_with_client().await;
     let calls: Vec<_> = (0..4).map(|n| client.call(Some(&n.to_string()), "Block", &format!("[{n},\"\"]"))).collect();
     link.send_all(&calls).await;
     link.send(client.call(Some("4"), "Add", "[1,1]")).await;
@@ -27,7 +26,7 @@ async fn calls_run_one_after_the_other_and_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn more_slots_run_more_parallel_calls() {
-    let app = App::start_with(|hub| hub.parallel_invocations(2), |server| server).await;
+    let app = App::start_hub(|hub| hub.parallel_invocations(2)).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let blocked = |id: &str| client.call(Some(id), "Block", "[0,\"\"]");
     link.send_all(&[blocked("1"), client.call(Some("2"), "Add", "[1,1]"), blocked("3")]).await;
@@ -52,7 +51,7 @@ async fn methods_that_block_their_threads_hold_up_no_other_client() {
             tokio::task::block_in_place(|| all.wait());
         }
     };
-    let app = App::start_with(|hub| hub.method("Meet", meet), |server| server).await;
+    let app = App::start_hub(|hub| hub.method("Meet", meet)).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let mut calls = Vec::new();
     for id in CLIENTS {
@@ -76,19 +75,16 @@ async fn methods_that_block_their_threads_hold_up_no_other_client() {
 
 #[tokio::test]
 async fn items_and_cancellations_get_through_behind_a_blocked_call() {
-    let app = App::start_with(
-        |hub| {
-            hub.method("Sum", async |mut numbers: trunkline::UploadStream<i64>| {
-                let mut sum = 0;
-                while let Some(number) = numbers.next().await {
-                    sum += number?;
-                }
-                Ok::<_, HubError>(sum)
-            })
-            .method("Endless", async || futures_util::stream::pending::<u8>())
-        },
-        |server| server,
-    )
+    let app = App::start_hub(|hub| {
+        hub.method("Sum", async |mut numbers: trunkline::UploadStream<i64>| {
+            let mut sum = 0;
+            while let Some(number) = numbers.next().await {
+                sum += number?;
+            }
+            Ok::<_, HubError>(sum)
+        })
+        .method("Endless", async || futures_util::stream::pending::<u8>())
+    })
     .await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let upload = |id: &str, stream: &str| json!({"type": 1, "invocationId": id, "target": "Sum", "arguments": [], "streamIds": [stream]});
@@ -121,15 +117,12 @@ async fn items_and_cancellations_get_through_behind_a_blocked_call() {
 
 #[tokio::test]
 async fn a_cancelled_call_sees_it_and_is_answered() {
-    let app = App::start_with(
-        |hub| {
-            hub.method("Wait", async |_: Context, cancelled: Cancellation, n: u32| {
-                cancelled.cancelled().await;
-                n
-            })
-        },
-        |server| server,
-    )
+    let app = App::start_hub(|hub| {
+        hub.method("Wait", async |_: Context, cancelled: Cancellation, n: u32| {
+            cancelled.cancelled().await;
+            n
+        })
+    })
     .await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send_all(&[client.call(Some("1"), "Wait", "[1]"), client.call(Some("2"), "Wait", "[2]")]).await;
@@ -143,7 +136,7 @@ async fn a_cancelled_call_sees_it_and_is_answered() {
 
 #[tokio::test]
 async fn the_last_hook_waits_for_calls_that_run() {
-    let mut app = App::start_with(|hub| hub.parallel_invocations(3), |server| server).await;
+    let mut app = App::start_hub(|hub| hub.parallel_invocations(3)).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert_eq!(app.event().await, "connected c1");
     for n in 0..3 {
@@ -174,7 +167,7 @@ async fn inner(call: HubCall, next: Next) -> Result<Reply, HubError> {
 
 #[tokio::test]
 async fn filters_go_around_methods_the_first_outermost() {
-    let app = App::start_with(|hub| hub.filter(outer).filter(inner), |server| server).await;
+    let app = App::start_hub(|hub| hub.filter(outer).filter(inner)).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     assert!(link.call(&client, "add", "[1,1]").await.contains("\"result\":2"));
     assert!(link.call(&client, "nothing", "[]").await.contains("\"result\":\"0 arguments\""));
@@ -187,13 +180,10 @@ async fn filters_go_around_methods_the_first_outermost() {
 
 #[tokio::test]
 async fn a_filter_can_not_give_a_value_for_a_stream() {
-    let app = App::start_with(
-        |hub| {
-            hub.method("Endless", async || futures_util::stream::pending::<u8>())
-                .filter(async |call: HubCall, _| call.reply(&call.is_streaming()))
-        },
-        |server| server,
-    )
+    let app = App::start_hub(|hub| {
+        hub.method("Endless", async || futures_util::stream::pending::<u8>())
+            .filter(async |call: HubCall, _| call.reply(&call.is_streaming()))
+    })
     .await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     link.send(client.json(&json!({"type": 4, "invocationId": "1", "target": "Endless", "arguments": []}))).await;
@@ -203,14 +193,11 @@ async fn a_filter_can_not_give_a_value_for_a_stream() {
 
 #[tokio::test]
 async fn items_belong_to_their_connection() {
-    let app = App::start_with(
-        |hub| {
-            hub.method("Remember", async |ctx: Context, n: u32| ctx.items().insert(n))
-                .method("Recall", async |ctx: Context| ctx.items().get::<u32>())
-                .method("Forget", async |ctx: Context| ctx.items().remove::<u32>())
-        },
-        |server| server,
-    )
+    let app = App::start_hub(|hub| {
+        hub.method("Remember", async |ctx: Context, n: u32| ctx.items().insert(n))
+            .method("Recall", async |ctx: Context| ctx.items().get::<u32>())
+            .method("Forget", async |ctx: Context| ctx.items().remove::<u32>())
+    })
     .await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (one, two) = (link.client("c1", Json).await, link.client("c2", Json).await);
@@ -225,7 +212,7 @@ async fn items_belong_to_their_connection() {
 
 #[tokio::test]
 async fn a_call_that_can_not_be_decoded_fails_alone() {
-    let app = App::start_with(|hub| hub.detailed_errors(), |server| server).await;
+    let app = App::start_hub(|hub| hub.detailed_errors()).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (text, packed) = (link.client("c1", Json).await, link.client("c2", MessagePack).await);
     let deep = format!("\"Add\",\"arguments\":{}{}", "[".repeat(600), "]".repeat(600));
@@ -265,13 +252,10 @@ async fn a_call_that_can_not_be_decoded_fails_alone() {
 
 #[tokio::test]
 async fn hooks_run_in_their_order_up_to_the_first_that_fails() {
-    let mut app = App::start_with(
-        |hub| {
-            hub.on_connected(async || Err::<(), _>(HubError::new("closed today")))
-                .on_connected(async |_: Context| -> Result<(), HubError> { panic!("never called") })
-        },
-        |server| server,
-    )
+    let mut app = App::start_hub(|hub| {
+        hub.on_connected(async || Err::<(), _>(HubError::new("closed today")))
+            .on_connected(async |_: Context| -> Result<(), HubError> { panic!("never called") })
+    })
     .await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;

@@ -12,11 +12,12 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, Response};
-use trunkline::{CloseReason, Context, Hub, HubError, Server, ServerHandle};
+use trunkline::{CloseReason, Context, Hub, HubError, InvokeError, Server, ServerHandle};
 use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, RefusedUpgrade};
 use trunkline_link::{LinkEnd, LinkSocket, answer_handshake};
 use trunkline_protocol::hub::{HandshakeRequest, HubMessage, HubProtocol, Invocation, next_frame};
@@ -143,7 +144,19 @@ impl Probe {
 
 impl App {
     pub(crate) async fn start() -> Self {
-        Self::start_with(|hub| hub, |server| server).await
+        Self::start_hub(|hub| hub).await
+    }
+
+    /// Starts an app server with an extended hub.
+    pub(crate) async fn start_hub(hub_with: impl FnOnce(Hub) -> Hub) -> Self {
+        Self::start_with(hub_with, |server| server).await
+    }
+
+    /// Starts an app server, with the first link of proxy `a` and a JSON client `c1` on it.
+    pub(crate) async fn start_with_client() -> (Self, ProxyLink, ScriptedClient) {
+        let app = Self::start().await;
+        let (link, client) = ProxyLink::open_with_client(&app).await;
+        (app, link, client)
     }
 
     pub(crate) async fn start_with(
@@ -162,6 +175,18 @@ impl App {
         let service = app.into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
         Self { address, handle, gate, events }
+    }
+
+    /// Begins a shutdown of the app server.
+    pub(crate) fn begin_shutdown(&self) -> JoinHandle<()> {
+        let handle = self.handle.clone();
+        tokio::spawn(async move { handle.shutdown().await })
+    }
+
+    /// Invokes the method `Ask` of a client, from outside any method of the hub.
+    pub(crate) fn ask(&self, id: &str) -> JoinHandle<Result<u32, InvokeError>> {
+        let receiver = self.handle.hub("test").unwrap().clients().client(id);
+        tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await })
     }
 
     /// Waits for the next event reported by the hub's hooks and methods.
@@ -396,6 +421,12 @@ impl ProxyLink {
                 other => return other,
             }
         }
+    }
+
+    /// Reads the next frame, which must announce that the app server stops.
+    pub(crate) async fn stop_of_app(&mut self) {
+        let ServiceMessage::ConnectionFlowControl(leaving) = self.next().await else { panic!() };
+        assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
     }
 
     /// Reads the next frame, which must be a fence, for the test to answer.

@@ -30,7 +30,7 @@ async fn members_only(user: User) -> Negotiation {
 }
 
 async fn start(hub: fn(Hub) -> Hub) -> App {
-    App::start_with(hub, |server| server).await
+    App::start_hub(hub).await
 }
 
 /// Negotiates for a client as a proxy that has verified this user.

@@ -79,8 +79,7 @@ async fn the_app_server_speaks_first_and_a_refusal_ends_the_link() {
 
 #[tokio::test]
 async fn a_client_connects_calls_and_is_answered() {
-    let mut app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (mut app, mut link, client) = App::start_with_client().await;
     assert_eq!(app.event().await, "connected c1");
     let answers = [
         ("Add", "[40,2]", r#"{"type":3,"invocationId":"7","result":42}"#),
@@ -112,8 +111,7 @@ async fn clients_of_both_protocols_are_answered_in_theirs() {
 
 #[tokio::test]
 async fn errors_read_as_the_official_ones() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     let failed = "Failed to invoke";
     let unexpected = "An unexpected error occurred invoking";
     let calls = [
@@ -133,7 +131,7 @@ async fn errors_read_as_the_official_ones() {
 
 #[tokio::test]
 async fn detailed_errors_show_more() {
-    let app = App::start_with(|hub| hub.detailed_errors(), |server| server).await;
+    let app = App::start_hub(|hub| hub.detailed_errors()).await;
     let (mut link, client) = ProxyLink::open_with_client(&app).await;
     let calls = [
         ("Add", "[1]", "InvalidDataException: Invocation provides 1 argument(s) but target expects 2."),
@@ -153,8 +151,7 @@ async fn detailed_errors_show_more() {
 
 #[tokio::test]
 async fn streaming_invocations_of_plain_methods_are_refused() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     let stream = "{\"type\":4,\"invocationId\":\"1\",\"target\":\"Add\",\"arguments\":[1,2]}\x1e";
     link.send(client.bytes(stream.into())).await;
     let text = "The client attempted to invoke the non-streaming 'Add' method with a streaming invocation.";
@@ -173,8 +170,7 @@ async fn streaming_invocations_of_plain_methods_are_refused() {
 
 #[tokio::test]
 async fn calls_without_an_id_and_unexpected_messages_are_never_answered() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     for target in ["Add", "nope", "Panic", "Fail"] {
         link.send(client.call(None, target, "[1]")).await;
     }
@@ -256,8 +252,7 @@ fn check_send(kind: &str, message: &ServiceMessage) {
 
 #[tokio::test]
 async fn sends_of_all_kinds_arrive_in_order() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     link.send(client.call(Some("1"), "Mixed", "[]")).await;
     for n in 0..3_u8 {
         let payloads = [
@@ -346,7 +341,7 @@ async fn a_join_fails_when_the_proxy_is_lost() {
 
 #[tokio::test]
 async fn too_much_for_a_slow_method_pauses_that_client_alone() {
-    let mut app = App::start_with(|hub| hub.inbox_max_bytes(1000), |server| server).await;
+    let mut app = App::start_hub(|hub| hub.inbox_max_bytes(1000)).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (slow, quick) = (link.client("slow", Json).await, link.client("quick", Json).await);
     let padding = "x".repeat(300);
@@ -377,8 +372,7 @@ async fn too_much_for_a_slow_method_pauses_that_client_alone() {
 
 #[tokio::test]
 async fn abort_closes_the_client_and_ends_the_connection_once() {
-    let mut app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (mut app, mut link, client) = App::start_with_client().await;
     link.send_all(&[client.call(Some("1"), "Abort", "[]"), client.call(Some("2"), "Add", "[1,1]")]).await;
     let close = link.data("c1").await;
     assert_eq!((close.data_type, &close.payload[..]), (4, &b"{\"type\":7}\x1e"[..]));
@@ -392,7 +386,7 @@ async fn abort_closes_the_client_and_ends_the_connection_once() {
 
 #[tokio::test]
 async fn a_client_that_breaks_the_protocol_is_closed_and_may_reconnect() {
-    let mut app = App::start_with(|hub| hub.message_max_bytes(200), |server| server).await;
+    let mut app = App::start_hub(|hub| hub.message_max_bytes(200)).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let bystander = link.client("bystander", Json).await;
     for (id, bad) in [("c1", "{\"no\":\"type\"}\x1e".to_owned()), ("c2", "x".repeat(201))] {
@@ -429,8 +423,7 @@ async fn a_refused_connection_is_closed_without_a_close_message() {
 
 #[tokio::test]
 async fn messages_of_a_client_that_leaves_are_handled_before_one_on_disconnected() {
-    let mut app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (mut app, mut link, client) = App::start_with_client().await;
     assert_eq!(app.event().await, "connected c1");
     link.send(client.call(None, "WaitForEnd", "[]")).await;
     assert_eq!(app.event().await, "waiting");
@@ -545,8 +538,7 @@ async fn a_shutdown_closes_links_and_refuses_new_ones() {
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
     assert_eq!(app.event().await, "connected c1");
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
+    let stopping = app.begin_shutdown();
     link.closed().await;
     stopping.await.unwrap();
     assert_eq!(app.event().await, "disconnected c1 ");

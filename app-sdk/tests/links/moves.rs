@@ -19,7 +19,7 @@ fn stateful(hub: Hub) -> Hub {
 }
 
 async fn start() -> App {
-    App::start_with(stateful, |server| server).await
+    App::start_hub(stateful).await
 }
 
 async fn open(app: &App, node: &'static str, slot: u32) -> ProxyLink {
@@ -176,7 +176,7 @@ async fn uploads_streams_and_client_results_continue_at_the_new_node() {
         let count = move || count(Arc::clone(&counting));
         stateful(hub).method("Sum", sum).method("Count", count)
     };
-    let mut app = App::start_with(hub, |server| server).await;
+    let mut app = App::start_hub(hub).await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
     let upload = json!({"type": 1, "invocationId": "1", "target": "Sum", "arguments": [], "streamIds": ["u"]});
     let item = |n: u32| json!({"type": 2, "invocationId": "u", "item": n});
@@ -276,7 +276,7 @@ async fn a_client_is_not_lost_with_the_links_of_the_node_that_it_leaves() {
 
 #[tokio::test]
 async fn the_new_node_is_asked_to_pause_a_paused_client() {
-    let mut app = App::start_with(|hub| stateful(hub).inbox_max_bytes(1000), |server| server).await;
+    let mut app = App::start_hub(|hub| stateful(hub).inbox_max_bytes(1000)).await;
     let (mut a, mut b, client) = start_with_client(&mut app).await;
     a.block(&client, 5).await;
     assert_eq!(a.flow("c1").await, FlowOperation::Pause);

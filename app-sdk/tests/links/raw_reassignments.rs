@@ -71,10 +71,8 @@ fn reassign_request() -> ServiceMessage {
 
 /// Begins a shutdown, and requests the client behind these messages as a proxy does.
 async fn stop(app: &App, link: &mut ProxyLink, last: &[ServiceMessage]) -> JoinHandle<()> {
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
-    let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
-    assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
+    let stopping = app.begin_shutdown();
+    link.stop_of_app().await;
     link.send_all(&[last, &[reassign_request()]].concat()).await;
     stopping
 }
@@ -169,10 +167,7 @@ async fn without_leave_to_move_a_raw_endpoint_announces_no_stop() {
     let (app, mut link) = start(false).await;
     link.send_all(&[opening(&[]), text("a")]).await;
     assert_eq!(received(&mut link).await, "a");
-    let stopping = tokio::spawn({
-        let handle = app.handle.clone();
-        async move { handle.shutdown().await }
-    });
+    let stopping = app.begin_shutdown();
     link.closed().await;
     stopping.await.unwrap();
 }

@@ -31,7 +31,7 @@ fn hub(hub: Hub) -> Hub {
 }
 
 async fn start() -> App {
-    App::start_with(hub, |server| server).await
+    App::start_hub(hub).await
 }
 
 fn with_headers(client: &ScriptedClient, headers: &[(&'static str, &str)]) -> ServiceMessage {
@@ -106,7 +106,7 @@ async fn items_have_serdes_names_for_any_naming_of_clients() {
         let leaving = async || Place::Room { room_name: "kitchen".into() };
         hub.naming(Naming::DotNet).on_leaving(leaving).on_rehomed(rehomed)
     };
-    let app = App::start_with(hub, |server| server).await;
+    let app = App::start_hub(hub).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     link.send(moved_to(&client, "")).await;
@@ -172,10 +172,8 @@ async fn a_shutdown_hands_clients_to_proxies_and_waits_for_calls_until_its_deadl
     assert_eq!((app.event().await, app.event().await), ("connected c1".into(), "connected c2".into()));
     link.send(busy.call(Some("1"), "Block", "[1,\"\"]")).await;
     link.fence().await;
-    let handle = app.handle.clone();
-    let stopping = tokio::spawn(async move { handle.shutdown().await });
-    let ServiceMessage::ConnectionFlowControl(leaving) = link.next().await else { panic!() };
-    assert_eq!((leaving.subject, leaving.operation), (FlowSubject::Server, FlowOperation::Offline));
+    let stopping = app.begin_shutdown();
+    link.stop_of_app().await;
     let (status, _) = app.get(MANIFEST_PATH, KEY).await;
     assert_eq!(status, 503, "no proxy begins with it any more");
     link.send_all(&[moved_to(&idle, ""), moved_to(&busy, "")]).await;

@@ -25,7 +25,7 @@ fn newer(id: &str, claims: &[(&str, &str)]) -> ServiceMessage {
 #[tokio::test]
 async fn a_method_sees_the_claims_of_the_newest_log_in_and_the_hook_may_refuse_it() {
     let hub = |hub: Hub| hub.method("Role", role).on_refreshed(refreshed).authentication_refresh();
-    let app = App::start_with(hub, |server| server).await;
+    let app = App::start_hub(hub).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", Json).await;
     assert!(link.call(&client, "Role", "[]").await.contains("\"result\":null"));

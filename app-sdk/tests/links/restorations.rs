@@ -37,7 +37,7 @@ fn hub(hub: Hub) -> Hub {
 }
 
 async fn start() -> App {
-    App::start_with(|it| hub(it).restore_groups(Duration::from_secs(60)), |server| server).await
+    App::start_hub(|it| hub(it).restore_groups(Duration::from_secs(60))).await
 }
 
 fn opening(client: &ScriptedClient, restores: &str) -> ServiceMessage {
@@ -209,7 +209,7 @@ async fn nothing_is_kept_after_a_goodbye_for_another_user_or_without_the_opt_in(
     assert_eq!(app.event().await, "disconnected old ");
     assert!(!is_kept(&mut link, "old").await);
 
-    let mut app = App::start_with(hub, |server| server).await;
+    let mut app = App::start_hub(hub).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     open_named(&mut app, &mut link).await;
     assert!(!is_kept(&mut link, "old").await);
@@ -220,7 +220,7 @@ async fn nothing_is_kept_after_a_goodbye_for_another_user_or_without_the_opt_in(
 
 #[tokio::test]
 async fn the_state_of_a_lost_client_is_dropped_after_its_retention() {
-    let mut app = App::start_with(|it| hub(it).restore_groups(Duration::from_secs(1)), |server| server).await;
+    let mut app = App::start_hub(|it| hub(it).restore_groups(Duration::from_secs(1))).await;
     let mut link = ProxyLink::open_as(&app, LinkRequest::of("a", 0)).await.0;
     link.fence().await;
     open_named(&mut app, &mut link).await;

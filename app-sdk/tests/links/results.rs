@@ -23,7 +23,7 @@ fn asking(hub: Hub) -> Hub {
 }
 
 async fn start() -> App {
-    App::start_with(asking, |server| server).await
+    App::start_hub(asking).await
 }
 
 fn answer(id: &str, result: Value) -> Value {
@@ -103,8 +103,7 @@ async fn a_client_that_leaves_fails_its_requests() {
     let app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (asked, _) = (client(&mut link, "c1").await, client(&mut link, "c2").await);
-    let clients = app.handle.hub("test").unwrap().clients();
-    let asking = tokio::spawn(async move { clients.client("c1").invoke::<u32>("Ask", ()).await });
+    let asking = app.ask("c1");
     link.called("c1").await;
     link.send(asked.left(None)).await;
     let error = asking.await.unwrap().unwrap_err();
@@ -117,8 +116,7 @@ async fn a_result_before_the_close_counts() {
     let app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;
-    let clients = app.handle.hub("test").unwrap().clients();
-    let asking = tokio::spawn(async move { clients.client("c1").invoke::<u32>("Ask", ()).await });
+    let asking = app.ask("c1");
     let id = link.called("c1").await.invocation_id.unwrap();
     link.send_all(&[asked.json(&answer(&id, json!(1))), asked.left(None)]).await;
     assert_eq!(asking.await.unwrap().unwrap(), 1);
@@ -126,12 +124,10 @@ async fn a_result_before_the_close_counts() {
 
 #[tokio::test]
 async fn a_result_after_the_timeout_is_ignored() {
-    let app =
-        App::start_with(|hub| asking(hub).client_result_timeout(Duration::from_millis(50)), |server| server).await;
+    let app = App::start_hub(|hub| asking(hub).client_result_timeout(Duration::from_millis(50))).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let asked = client(&mut link, "c1").await;
-    let receiver = app.handle.hub("test").unwrap().clients().client("c1");
-    let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
+    let asking = app.ask("c1");
     let first = link.called("c1").await.invocation_id.unwrap();
     assert!(matches!(asking.await.unwrap(), Err(InvokeError::Timeout(_))));
     let receiver = app.handle.hub("test").unwrap().clients().client("c1").timeout(Duration::from_secs(60));
@@ -151,8 +147,7 @@ async fn a_result_from_another_client_is_ignored() {
     let app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let (asked, liar) = (client(&mut link, "c1").await, client(&mut link, "c2").await);
-    let receiver = app.handle.hub("test").unwrap().clients().client("c1");
-    let asking = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
+    let asking = app.ask("c1");
     let id = link.called("c1").await.invocation_id.unwrap();
     link.send(liar.json(&answer(&id, json!(666)))).await;
     assert!(link.call(&liar, "Add", "[1,1]").await.contains("\"result\":2"), "it stays");
@@ -163,16 +158,13 @@ async fn a_result_from_another_client_is_ignored() {
 
 #[tokio::test]
 async fn no_result_can_be_requested_before_the_caller_is_connected() {
-    let app = App::start_with(
-        |hub| {
-            hub.on_connected(async |ctx: Context| {
-                ctx.clients().caller().invoke::<u32>("Ask", ()).await?;
-                Ok::<_, HubError>(())
-            })
-            .detailed_errors()
-        },
-        |server| server,
-    )
+    let app = App::start_hub(|hub| {
+        hub.on_connected(async |ctx: Context| {
+            ctx.clients().caller().invoke::<u32>("Ask", ()).await?;
+            Ok::<_, HubError>(())
+        })
+        .detailed_errors()
+    })
     .await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     link.client("c1", Json).await;
@@ -182,7 +174,7 @@ async fn no_result_can_be_requested_before_the_caller_is_connected() {
 
 #[tokio::test]
 async fn awaited_results_are_bounded() {
-    let app = App::start_with(|hub| asking(hub).client_results_max(1), |server| server).await;
+    let app = App::start_hub(|hub| asking(hub).client_results_max(1)).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     client(&mut link, "c1").await;
     let receiver = app.handle.hub("test").unwrap().clients().client("c1");
@@ -322,7 +314,7 @@ async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
         let hub = hub.inbox_max_bytes(1000).waiting_inbox_max_bytes(4000).detailed_errors();
         hub.method("AskBeside", beside)
     };
-    let app = App::start_with(hub_with, |server| server).await;
+    let app = App::start_hub(hub_with).await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = client(&mut link, "c1").await;
     (app, link, client)
@@ -370,8 +362,7 @@ async fn earlier_messages_of_a_paused_client_are_still_read() {
     let (app, mut link, client) = with_budgets().await;
     link.block(&client, 4).await;
     assert_eq!(link.flow("c1").await, FlowOperation::Pause);
-    let receiver = app.handle.hub("test").unwrap().clients().client("c1");
-    let outside = tokio::spawn(async move { receiver.invoke::<u32>("Ask", ()).await });
+    let outside = app.ask("c1");
     let id = link.called("c1").await.invocation_id.unwrap();
     link.send(client.json(&answer(&id, json!(1)))).await;
     assert_eq!(outside.await.unwrap().unwrap(), 1, "what is in flight is still read");

@@ -56,7 +56,7 @@ fn with_streams(hub: Hub) -> Hub {
 }
 
 async fn start() -> App {
-    App::start_with(with_streams, |server| server).await
+    App::start_hub(with_streams).await
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn endless() -> (App, mpsc::UnboundedReceiver<&'static str>) {
             })
         }
     };
-    (App::start_with(|hub| hub.method("Endless", endless), |server| server).await, dropped)
+    (App::start_hub(|hub| hub.method("Endless", endless)).await, dropped)
 }
 
 #[tokio::test]

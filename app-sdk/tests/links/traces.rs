@@ -38,8 +38,7 @@ async fn the_capability_is_announced() {
 
 #[tokio::test]
 async fn a_marked_call_is_reported_behind_its_answer_and_others_are_not() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     let id = client.id;
     link.send(client.call(Some("0"), "Add", "[1,1]")).await;
     assert_eq!(link.json(id).await["result"], 2);
@@ -59,8 +58,7 @@ async fn a_marked_call_is_reported_behind_its_answer_and_others_are_not() {
 
 #[tokio::test]
 async fn a_waiting_call_is_reported_when_it_begins_and_a_send_has_no_answer_time() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     link.send(traced(1, &[client.call(Some("1"), "WaitForEnd", "[]")])).await;
     let begun = report(&mut link).await;
     assert_eq!((begun.mark, known(&begun)), (1, (true, false, false)));
@@ -72,8 +70,7 @@ async fn a_waiting_call_is_reported_when_it_begins_and_a_send_has_no_answer_time
 
 #[tokio::test]
 async fn a_call_of_no_method_and_a_message_that_is_no_call_are_reported_too() {
-    let app = App::start().await;
-    let (mut link, client) = ProxyLink::open_with_client(&app).await;
+    let (_app, mut link, client) = App::start_with_client().await;
     let cancel = client.json(&serde_json::json!({ "type": 5, "invocationId": "nobody" }));
     link.send(traced(1, &[cancel, client.call(Some("1"), "NoSuchMethod", "[]")])).await;
     let taken = report(&mut link).await;

@@ -69,7 +69,7 @@ async fn send_all(link: &mut ProxyLink, client: &ScriptedClient, messages: &[Val
 
 #[tokio::test]
 async fn an_upload_goes_beside_the_arguments() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     let call = upload("Sum", json!([10]), json!(["0"]));
     let items = [item("0", json!(1)), item("0", json!(2)), item("0", json!(3))];
@@ -84,7 +84,7 @@ async fn an_upload_goes_beside_the_arguments() {
 
 #[tokio::test]
 async fn several_uploads_interleave_in_any_order() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     let messages = [
         upload("Zip", json!([]), json!(["l", "r"])),
@@ -101,7 +101,7 @@ async fn several_uploads_interleave_in_any_order() {
 
 #[tokio::test]
 async fn an_upload_that_the_client_fails_ends_with_its_error() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     let broken = json!({"type": 3, "invocationId": "0", "error": "Something bad"});
     send_all(&mut link, &client, &[upload("Sum", json!([1]), json!(["0"])), item("0", json!(1)), broken]).await;
@@ -110,7 +110,7 @@ async fn an_upload_that_the_client_fails_ends_with_its_error() {
 
 #[tokio::test]
 async fn an_item_that_does_not_fit_ends_its_upload() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     let messages = [upload("Sum", json!([1]), json!(["0"])), item("0", json!("one")), item("0", json!(1)), end("0")];
     send_all(&mut link, &client, &messages).await;
@@ -120,7 +120,7 @@ async fn an_item_that_does_not_fit_ends_its_upload() {
 
 #[tokio::test]
 async fn unread_items_are_dropped_and_their_ids_are_free_again() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     for n in 1..=3 {
         let items = [item("0", json!(n)), item("0", json!(7)), item("0", json!(8))];
@@ -134,7 +134,7 @@ async fn unread_items_are_dropped_and_their_ids_are_free_again() {
 
 #[tokio::test]
 async fn the_number_of_uploads_is_exact() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     for (target, ids, sent, expected) in [("Sum", json!([]), 0, 1), ("Zip", json!(["0"]), 1, 2)] {
         let arguments = if target == "Sum" { json!([1]) } else { json!([]) };
@@ -146,7 +146,7 @@ async fn the_number_of_uploads_is_exact() {
 
 #[tokio::test]
 async fn uploads_of_one_id_are_refused() {
-    let app = App::start_with(with_uploads, |server| server).await;
+    let app = App::start_hub(with_uploads).await;
     let (mut link, client) = open(&app).await;
     send_all(&mut link, &client, &[upload("Zip", json!([]), json!(["0", "0"]))]).await;
     let in_use = |id: &str| json!({"type": 3, "invocationId": "1", "error": "Invocation ID '0' is already in use.".replace('0', id)});
@@ -161,20 +161,17 @@ async fn uploads_of_one_id_are_refused() {
 #[tokio::test]
 async fn an_upload_is_cut_off_when_its_client_leaves() {
     let (told, mut events) = mpsc::unbounded_channel();
-    let app = App::start_with(
-        |hub| {
-            hub.method("Watch", move |mut numbers: UploadStream<i64>| {
-                let told = told.clone();
-                async move {
-                    while let Some(number) = numbers.next().await {
-                        told.send(format!("{number:?}")).unwrap();
-                    }
-                    told.send("over".to_owned()).unwrap();
+    let app = App::start_hub(|hub| {
+        hub.method("Watch", move |mut numbers: UploadStream<i64>| {
+            let told = told.clone();
+            async move {
+                while let Some(number) = numbers.next().await {
+                    told.send(format!("{number:?}")).unwrap();
                 }
-            })
-        },
-        |server| server,
-    )
+                told.send("over".to_owned()).unwrap();
+            }
+        })
+    })
     .await;
     let (mut link, client) = open(&app).await;
     send_all(&mut link, &client, &[upload("Watch", json!([]), json!(["0"])), item("0", json!(1))]).await;
@@ -190,7 +187,7 @@ async fn too_many_items_pause_the_client_until_they_are_taken() {
     let pause_was_seen = Arc::new(Notify::new());
     let gate = Arc::clone(&pause_was_seen);
     let late = move |numbers| sum_after(Arc::clone(&gate), numbers);
-    let mut app = App::start_with(|hub| hub.upload_max_items(4).method("Late", late), |server| server).await;
+    let mut app = App::start_hub(|hub| hub.upload_max_items(4).method("Late", late)).await;
     let (mut link, client) = open(&app).await;
     assert_eq!(app.event().await, "connected c1");
     send_all(&mut link, &client, &[upload("Late", json!([]), json!(["0"]))]).await;
@@ -216,7 +213,7 @@ async fn sum_after(gate: Arc<Notify>, mut numbers: UploadStream<i64>) -> Result<
 
 async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
     let hub_with = |hub| with_uploads(hub).inbox_max_bytes(1000).waiting_inbox_max_bytes(4000).detailed_errors();
-    let app = App::start_with(hub_with, |server| server).await;
+    let app = App::start_hub(hub_with).await;
     let (mut link, client) = open(&app).await;
     send_all(&mut link, &client, &[upload("Sum", json!([1]), json!(["0"]))]).await;
     link.fence().await;

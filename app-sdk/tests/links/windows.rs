@@ -12,7 +12,7 @@ const ITEMS: usize = 40;
 
 async fn start() -> App {
     let items = async || stream::iter(vec!["x".repeat(16_000); ITEMS]);
-    App::start_with(|hub| hub.method("Items", items), |server| server).await
+    App::start_hub(|hub| hub.method("Items", items)).await
 }
 
 /// Calls the stream, and reads it to its end. Returns the number of items and of marks, which are reported.
