@@ -10,6 +10,7 @@
 //! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod behaviour;
 mod dialect;
 mod document;
 mod figure;
@@ -196,6 +197,12 @@ fn the_page_of_limits_is_what_flags_and_constants_say() {
 fn every_limit_has_a_row_in_the_table_of_resources() {
     let problems = resource::problems();
     assert!(problems.is_empty(), "{} problems in SECURITY.md:\n{}\n", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn every_test_in_the_table_of_behaviours_exists() {
+    let problems = behaviour::problems();
+    assert!(problems.is_empty(), "{} problems in CONTRIBUTING.md:\n{}\n", problems.len(), problems.join("\n"));
 }
 
 #[test]

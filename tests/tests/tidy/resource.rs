@@ -75,7 +75,7 @@ fn uses_table(text: &str) -> bool {
 }
 
 /// Names of the tests in a source file.
-fn test_names(text: &str) -> Vec<String> {
+pub(crate) fn test_names(text: &str) -> Vec<String> {
     let marked = ["#[test]", "#[tokio::test"].into_iter().flat_map(|mark| text.split(mark).skip(1));
     let names = marked.filter_map(|rest| rest.split_once("fn ")?.1.split_once('('));
     names.map(|(name, _)| name.to_owned()).collect()
