@@ -328,7 +328,7 @@ mod tests {
     /// Runs a plan with a round-robin load balancer. Returns the end state, client numbers and rounds.
     fn run(plan: &mut RebalancePlan, present: &[u64]) -> (RebalanceState, Vec<u64>, u32) {
         let (mut present, mut turn) = (present.to_vec(), 0);
-        for rounds in 0..10_000 {
+        for rounds in 0..100_000 {
             let Round::Shed(orders) = plan.round(&loads(&present)) else {
                 let Round::End(state, _) = plan.round(&loads(&present)) else { panic!("it goes on behind its end") };
                 return (state, present, rounds);
