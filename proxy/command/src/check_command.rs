@@ -203,6 +203,18 @@ mod tests {
     }
 
     #[test]
+    fn settings_of_webhooks_without_an_effect_are_warnings() {
+        let file = std::env::temp_dir().join(format!("trunkline-check-webhooks-{}.toml", std::process::id()));
+        std::fs::write(&file, "access-key = 'a key that is long enough'\nwebhook-connect = true\n").unwrap();
+        let args = CheckArgs { file: file.clone(), samples: Vec::new() };
+        let report = check(args, &Environment::default(), &Command::new("trunkline"));
+        std::fs::remove_file(&file).unwrap();
+        let warnings = report.unwrap().warnings;
+        let is_named = |warning: &String| warning.contains("--webhook-connect: no effect");
+        assert_eq!(warnings.iter().filter(|warning| is_named(warning)).count(), 1, "{warnings:?}");
+    }
+
+    #[test]
     fn each_value_is_shown_with_its_source_and_secrets_are_redacted() {
         assert_eq!(
             shown(&Arg::new("url"), "https://issuer.example/keys?key=hush"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::UrlTemplate;
 use super::connect_item::ConnectItem;
-use super::option_group::settings;
+use super::option_group::{OptionGroup, settings};
 use super::webhook_secret::WebhookSecret;
 use crate::routing::Pattern;
 
@@ -104,6 +104,53 @@ impl WebhookSettings {
         self.rules.iter().find(|rule| rule.hubs.matches(hub))
     }
 
+    /// Warnings about settings without an effect: no hub has a webhook, or none that a secret names.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let given = self.given_without_rules().join(", ");
+        match self.rules.is_empty() {
+            true if given.is_empty() => Vec::new(),
+            true => vec![format!(
+                "{given}: no effect, because no hub has a webhook; give --upstream-webhook HUB=URL, or remove the \
+                 option"
+            )],
+            false => self.partial_warnings(),
+        }
+    }
+
+    /// Options that differ from their defaults, rules left out.
+    fn given_without_rules(&self) -> Vec<String> {
+        let flags = [
+            ("webhook-secret", !self.secrets.is_empty()),
+            ("webhook-connect", self.connecting == WebhookConnecting::Asked),
+            ("webhook-connect-item", !self.connect_items.is_empty()),
+            ("webhook-presence", self.has_presence),
+        ];
+        let flags = flags.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag));
+        let changed = Self::options().filter(|option| (option.get)(self) != (option.get)(&Self::DEFAULT));
+        flags.chain(changed.map(|option| option.flag)).map(|flag| format!("--{flag}")).collect()
+    }
+
+    fn partial_warnings(&self) -> Vec<String> {
+        let hubs: Vec<_> = self.rules.iter().map(|rule| &**rule.hubs.text()).collect();
+        let unused =
+            self.secrets.iter().filter(|secret| !self.rules.iter().any(|rule| secret.may_sign_for(&rule.hubs)));
+        let mut warnings: Vec<_> = unused
+            .map(|secret| {
+                format!(
+                    "--webhook-secret {}=…: signs nothing, because no such hub has a webhook; hubs of \
+                     --upstream-webhook: {}",
+                    secret.hubs(),
+                    hubs.join(", ")
+                )
+            })
+            .collect();
+        if self.connecting == WebhookConnecting::Open && !self.connect_items.is_empty() {
+            warnings.push("--webhook-connect-item: no effect without --webhook-connect".to_owned());
+        }
+        warnings
+    }
+
     /// Names of hubs served from startup at their own paths.
     pub(crate) fn named_hubs(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().filter_map(|rule| rule.hubs.exact())
@@ -142,6 +189,35 @@ mod tests {
             ["http://a:80/x", "http://b:80/", "http://c:80/"]
         );
         assert_eq!(settings.named_hubs().collect::<Vec<_>>(), ["chat"], "patterns name no path");
+    }
+
+    #[test]
+    fn settings_without_an_effect_are_named() {
+        let with = |rules: &[&str], secrets: &[&str]| WebhookSettings {
+            rules: rules.iter().map(|text| rule(text).unwrap()).collect(),
+            secrets: secrets.iter().map(|text| text.parse().unwrap()).collect(),
+            ..WebhookSettings::DEFAULT
+        };
+        let none: &[&str] = &[];
+        assert_eq!(WebhookSettings::DEFAULT.warnings(), none);
+        let alone = WebhookSettings {
+            connecting: WebhookConnecting::Asked,
+            has_presence: true,
+            answer_timeout: Duration::from_secs(1),
+            ..with(&[], &["chat=0123456789abcdef"])
+        };
+        let warned = alone.warnings();
+        let flags = "--webhook-secret, --webhook-connect, --webhook-presence, --webhook-timeout: no effect";
+        assert!(warned.len() == 1 && warned[0].starts_with(flags), "{warned:?}");
+        let secrets = ["Chat=0123456789abcdef", "shop*=0123456789abcdef", "news=0123456789abcdef"];
+        let warned = with(&["chat=http://a/", "shop_*=http://b/"], &secrets).warnings();
+        let expected = "--webhook-secret news=…: signs nothing, because no such hub has a webhook; hubs of \
+                        --upstream-webhook: chat, shop_*";
+        assert_eq!(warned, [expected]);
+        assert_eq!(with(&["*=http://a/"], &secrets).warnings(), none);
+        let items =
+            WebhookSettings { connect_items: vec!["address".parse().unwrap()], ..with(&["chat=http://a/"], &[]) };
+        assert_eq!(items.warnings(), ["--webhook-connect-item: no effect without --webhook-connect"]);
     }
 
     #[test]

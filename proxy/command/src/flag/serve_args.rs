@@ -317,6 +317,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
     warn_of_typed(&keys, app_keys.iter().chain(addresses.rules.app_keys()));
+    addresses.webhooks.warnings().iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();
     Ok(Settings {
