@@ -23,7 +23,7 @@ const INTRODUCTION: &str = "\
 const RULES: &str = "
 # Rules come last, because they are tables: other groups of app servers, routes, mirrors, a method firewall. See the chapter
 # \"Groups, routes and mirrors\" of the book.
-# Rules are reloaded when this file changes, and on SIGHUP; all settings above need a restart.
+# Tables are reloaded when this file changes, and on SIGHUP; all settings above need a restart.
 #[groups.canary]
 #upstream = [\"http://127.0.0.1:5001\"]
 #
@@ -31,6 +31,17 @@ const RULES: &str = "
 #hub = \"/chat\"
 #percent = 10
 #group = \"canary\"
+#
+# Keys of apps, and further issuers of access tokens. See the chapter \"Keys, tokens and pages\" of the book.
+#[app-keys.shop]
+#key-file = \"/etc/trunkline/shop-key\"
+#hubs = [\"shop\", \"orders*\"]
+#
+#[issuers.shop]
+#issuer = \"https://login.shop.example\"
+#jwks = \"https://login.shop.example/jwks.json\"
+#audiences = [\"shop\"]
+#hubs = [\"shop\", \"orders*\"]
 ";
 
 /// Maximum length of comment lines.
@@ -125,6 +136,8 @@ fn value(arg: &Arg) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
+    use trunkline_proxy::parts::Ruleset;
+
     use super::*;
     use crate::settings_loader::load_text;
 
@@ -171,6 +184,20 @@ mod tests {
         ] {
             assert!(written.contains(lines), "{lines} is missing in\n{written}");
         }
+    }
+
+    #[test]
+    fn the_tables_of_the_file_are_valid_once_uncommented() {
+        let lines = RULES.lines().filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' '));
+        let tables = lines.collect::<Vec<_>>().join("\n");
+        let folder = std::env::temp_dir().join(format!("trunkline-init-tables-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let (key, file) = (folder.join("key"), folder.join("trunkline.toml"));
+        std::fs::write(&key, "a key of one app, long enough").unwrap();
+        std::fs::write(&file, tables.replace("/etc/trunkline/shop-key", key.to_str().unwrap())).unwrap();
+        let rules = Ruleset::read(&file).map(|rules| (rules.app_keys().len(), rules.issuers().len()));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(rules.unwrap(), (1, 1));
     }
 
     #[test]

@@ -66,12 +66,21 @@ pub(super) enum TokenCommand {
         id: String,
         #[command(flatten)]
         access_keys: AccessKeyArgs,
-        /// The configuration file of the nodes, with the table of `--issuer`.
+        #[command(flatten)]
+        app_keys: AppKeyList,
+        /// Sign with the key of this app. [default: the access key; without one, the only app, or that of `--hub`]
+        #[arg(long, value_name = "NAME")]
+        app: Option<String>,
+        /// The configuration file of the nodes, with their keys, and the table of `--issuer`.
         #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Limit the token to this hub, by its audience; `/client/?hub=HUB` needs this. [default: all with a path of
+        /// their own]
+        #[arg(long, value_name = "HUB")]
+        hub: Option<String>,
         /// Issuer `[issuers.NAME]` with a secret. The token is signed with its first secret, and has its `iss` and
         /// audiences. [default: an access key signs]
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["app", "hub"])]
         issuer: Option<String>,
         /// A further claim; may be given several times, also with the same name.
         #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = parse_claim)]
@@ -95,22 +104,22 @@ pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
         TokenCommand::Key { app: Some(app), hubs, .. } => print(&app_key(&app, &hubs)?),
         TokenCommand::Key { file: None, .. } => print(AccessKey::random().expose()),
         TokenCommand::Key { file: Some(file), .. } => make_key_file(&file)?,
-        TokenCommand::User { id, access_keys, config, issuer, mut claims, lifetime } => {
+        TokenCommand::User { id, access_keys, app_keys, app, config, hub, issuer, mut claims, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
             let key = match issuer {
                 Some(name) => issuer_key(config.as_deref(), &name, &mut claims)?,
-                None => signing_key(&access_keys)?,
+                None => {
+                    let apps = apps(&app_keys, config.as_deref())?;
+                    fleet_or_app_key(&access_keys, &apps, (app.as_deref(), hub.as_deref()))?
+                }
             };
+            claims.extend(hub.map(|hub| ("aud".to_owned(), client_audience(&hub))));
             print(&access_token::sign(&key, &id, &claims, times));
         }
         TokenCommand::Rest { access_keys, app_keys, app, config, hub, audience, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
             let apps = apps(&app_keys, config.as_deref())?;
-            let has_access_key = access_keys.keys()?.is_some();
-            let key = match app_of_token(&apps, app.as_deref(), hub.as_deref(), has_access_key)? {
-                Some(app) => app.key().clone(),
-                None => signing_key(&access_keys)?,
-            };
+            let key = fleet_or_app_key(&access_keys, &apps, (app.as_deref(), hub.as_deref()))?;
             let host = audience_host(audience.split(',').next().unwrap_or_default()).map_err(anyhow::Error::msg)?;
             print(&sign_rest_token_for(&key, &host, hub.as_deref(), times));
         }
@@ -149,7 +158,26 @@ fn apps(list: &AppKeyList, config: Option<&Path>) -> anyhow::Result<Vec<AppKey>>
     Ok(apps)
 }
 
-/// App whose key signs a REST token; `None` for the access key.
+/// Key that signs a token: of an app, or the access key.
+fn fleet_or_app_key(
+    access_keys: &AccessKeyArgs,
+    apps: &[AppKey],
+    (app, hub): (Option<&str>, Option<&str>),
+) -> anyhow::Result<AccessKey> {
+    let has_access_key = access_keys.keys()?.is_some();
+    match app_of_token(apps, app, hub, has_access_key)? {
+        Some(app) => Ok(app.key().clone()),
+        None => signing_key(access_keys),
+    }
+}
+
+/// Audience of the clients of a hub. Nodes ignore its host.
+fn client_audience(hub: &str) -> String {
+    let hub: String = form_urlencoded::byte_serialize(hub.as_bytes()).collect();
+    format!("http://trunkline/client/?hub={hub}")
+}
+
+/// App whose key signs a token; `None` for the access key.
 fn app_of_token<'a>(
     apps: &'a [AppKey],
     name: Option<&str>,
@@ -217,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_token_is_signed_by_the_app_that_is_named_or_the_only_one_for_its_hub() {
+    fn a_token_is_signed_by_the_app_that_is_named_or_the_only_one_for_its_hub() {
         let key = |text: &str| text.parse::<AppKey>().unwrap();
         let apps = [key("shop=0123456789abcdefgh;cart"), key("news=hgfedcba9876543210"), key("news=hgfedcba98765432")];
         let app = |apps: &[AppKey], name, hub, has_access_key| {
@@ -239,6 +267,12 @@ mod tests {
             let told = app(&apps, name, hub, false).unwrap_err();
             assert!(told.contains(problem) && !told.contains("0123"), "{told}");
         }
+    }
+
+    #[test]
+    fn the_audience_of_a_user_s_token_names_its_hub() {
+        let part = trunkline_protocol::audience::ServicePart::of(&client_audience("a b&c"));
+        assert_eq!(part, Some(trunkline_protocol::audience::ServicePart::Client("a b&c".into())));
     }
 
     #[test]

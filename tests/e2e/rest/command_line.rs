@@ -34,6 +34,14 @@ async fn curl(token: &str, arguments: &[&str]) -> Result<(u16, Value)> {
     Ok((status.parse()?, body))
 }
 
+/// Status of a POST without a body, for responses of any format.
+async fn status_of_post(token: &str, url: &str) -> Result<String> {
+    let authorization = format!("Authorization: Bearer {token}");
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--max-time", "60", "--output", "/dev/null", "--write-out", "%{http_code}"]);
+    run(command.args(["--request", "POST", "--header", &authorization, url])).await
+}
+
 #[test]
 fn curl_and_a_printed_token_are_all_that_it_takes() {
     run_test(async |fixture| {
@@ -99,6 +107,15 @@ fn a_token_is_signed_by_the_key_of_an_app_from_a_file_or_the_configuration() {
                 for (hub, status) in [("orders", 202), ("other", 401)] {
                     let sent = curl(&token, &["--json", &body, &node.url(&format!("/api/hubs/{hub}/:send"))]).await?;
                     ensure!(sent.0 == status, "{source:?} {more:?} {hub}: {sent:?}");
+                }
+                let mut command = Command::new(trunkline()?);
+                let of_hub = if more.contains(&"--hub") { &[][..] } else { &["--hub", "orders"] };
+                let command = command.args(["token", "user", "ann"]).args(of_hub).args(source).args(more);
+                let token = run(command.env_remove("TRUNKLINE_ACCESS_KEY")).await?.trim().to_owned();
+                for (hub, is_refused) in [("orders", false), ("other", true)] {
+                    let target = node.url(&format!("/client/negotiate?hub={hub}&negotiateVersion=1"));
+                    let status = status_of_post(&token, &target).await?;
+                    ensure!((status == "401") == is_refused, "{source:?} {more:?} {hub}: {status}");
                 }
             }
         }
