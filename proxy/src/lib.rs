@@ -92,4 +92,4 @@ pub use net::resolver::Resolver;
 pub use node::{AppListener, Embedded, Node};
 #[doc(hidden)]
 pub use transport::websocket;
-pub use upstream::{MemoryDialler, MemoryLink};
+pub use upstream::{BackEndState, MemoryDialler, MemoryLink};

@@ -82,6 +82,7 @@ pub use hub_part::{HubPart, take_parts};
 pub(crate) use hub_recording::HubRecording;
 pub use json_line::json_line;
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
+pub(crate) use node_snapshot::unassigned_clients;
 pub(crate) use node_trace::NodeTrace;
 pub use node_trace::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
 pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
@@ -97,7 +98,7 @@ pub use revoker::{RevocationList, RevocationReport, RevokedTokens};
 pub(crate) use snapshot::{ClientDetails, ClientSummary};
 pub use snapshot::{
     FleetSnapshot, HubSnapshot, MissingCount, NodeSnapshot, PoolSnapshot, Rates, RebalanceReport, RebalanceState,
-    UnreachablePeer,
+    UnreachablePeer, WebhookSnapshot,
 };
 pub(crate) use snapshot_cache::Freshness;
 pub use timeline::{FleetTimeline, NodeTimeline};

@@ -38,7 +38,7 @@ pub use crate::observer::{
     RECORDING_FORMAT, RECORDING_VERSION, Rates, RebalanceReport, RebalanceState, RecordedPayload, RecordingHeader,
     RecordingLine, RevocationList, RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX,
     TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine,
-    TraceNodeLine, TraceNodeState, UnreachablePeer, json_line, take_parts,
+    TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line, take_parts,
 };
 pub use crate::routing::{NamedFiles, RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
 pub use crate::shard::HubTimes;

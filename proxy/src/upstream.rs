@@ -29,8 +29,8 @@ mod restore_query;
 mod route_choice;
 mod server_group;
 
-pub use app_server::MemoryDialler;
 pub(crate) use app_server::{AppServer, AppTarget};
+pub use app_server::{BackEndState, MemoryDialler};
 #[cfg(test)]
 pub(crate) use app_server_register::APP_SERVERS_MAX;
 pub(crate) use caller::{Caller, RequestError};

@@ -5,6 +5,7 @@ mod api;
 mod phone;
 mod top;
 mod trace;
+mod webhook;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -170,6 +171,7 @@ fn the_last_hour_is_drawn_for_all_nodes_and_tells_who_was_lost() {
         page.see("timeline-memory-value", "MiB").await?;
         scene.apps[1].process.kill().await?;
         page.see("timeline-marks", "App server app-2 is").await?;
+        page.see("graph", "lost ").await?;
         page.focus_in("timeline", "#timeline-charts").await?;
         page.press("ArrowLeft").await?;
         page.see("timeline-at", "at ").await?;
@@ -192,6 +194,7 @@ fn details_of_a_client_are_shown_payloads_only_on_request_and_it_can_be_closed()
         // Page of a node other than the client's.
         let page = browser.open("observer", &format!("http://{}/", scene.proxies[0].admin())).await?;
         page.see("access", "read-only").await?;
+        page.see("log-in", "Log in to act").await?;
         let dot = format!(".dot[data-id=\"{}\"]", client.connection_id()?);
         page.see_count("graph", &dot, 1).await?;
         page.focus_in("graph", &dot).await?;

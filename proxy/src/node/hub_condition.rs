@@ -1,18 +1,17 @@
 //! Conditions of hubs: their app servers, links and webhooks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::app_server_condition::{AppLinks, AppServerSubject, AppSights, limited};
 use crate::auth::Signer;
 use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
-use crate::observer::UpstreamProblems;
+use crate::observer::{UpstreamProblems, unassigned_clients};
 use crate::shard::{Shared, UnassignedClients};
-use crate::upstream::{AppTarget, Hub, HubIndex};
+use crate::upstream::{AppTarget, Hub};
 use crate::webhook::Webhooks;
 
 /// Time after the start of a node in which missing app servers and nodes are normal.
@@ -29,9 +28,6 @@ const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// Time for which a hub must be served to be missed without clients. Tests and previews serve their hubs for less.
 const LASTING_HUB: Duration = Duration::from_secs(600);
-
-/// Time for a shard to answer.
-const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct HubConditions {
     shared: Arc<Shared>,
@@ -83,7 +79,7 @@ impl HubConditions {
         if unserved.is_empty() || self.shared.has_begun_drain() {
             return Vec::new();
         }
-        let (waiting_clients, mut findings) = (self.waiting_clients().await, Vec::new());
+        let (waiting_clients, mut findings) = (unassigned_clients(&self.shared).await, Vec::new());
         let is_starting = self.shared.uptime() < START_TIME;
         let keys = &self.shared.admission.signing_keys;
         for (name, unserved, hub) in unserved {
@@ -115,18 +111,6 @@ impl HubConditions {
                 format!("for {unserved_s} s, waiting clients: {count}, closed in {left_s} s")
             }
         }
-    }
-
-    /// Clients that wait for an app server, by hub. All shards with such clients are asked together.
-    async fn waiting_clients(&self) -> HashMap<HubIndex, UnassignedClients> {
-        let shards = self.shared.shards().iter().zip(self.shared.counters());
-        let asked = shards.filter(|(_, counters)| counters.homeless.get() > 0);
-        let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| state.unassigned_by_hub())));
-        let mut sums = HashMap::<_, UnassignedClients>::new();
-        for (hub, clients) in join_all(counts).await.into_iter().filter_map(|counts| counts.ok().flatten()).flatten() {
-            sums.entry(hub).or_default().add(clients);
-        }
-        sums
     }
 
     fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<(Arc<str>, Finding)> {

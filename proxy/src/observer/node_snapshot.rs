@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::client_summary::summary;
 use super::condition_list::ConditionSnapshot;
@@ -13,21 +13,24 @@ use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
 use super::rule_snapshot::{self, RuleCounts};
-use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates};
+use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates, WebhookSnapshot};
 use super::traffic::{rates, totals};
 use crate::clock::unix_ms;
 use crate::fleet::own_phase;
 use crate::metrics::Counters;
 use crate::net::address::Address;
 use crate::shard::{Census, ClientKind};
-use crate::shard::{ClientSelection, ShardSender, Shared};
-use crate::upstream::{AppServerId, Hub, HubIndex};
+use crate::shard::{ClientSelection, ShardSender, Shared, UnassignedClients};
+use crate::upstream::{AppServerId, AppTarget, Hub, HubIndex};
 
 /// Maximum number of clients for which a snapshot lists each one.
 const INDIVIDUALS_MAX: u64 = 64;
 
 /// Maximum age of the previous sample for computing rates.
 const COMPARED_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// Time for a shard to count its waiting clients.
+const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum number of pools in a snapshot.
 const POOLS_MAX: usize = 500;
@@ -82,7 +85,7 @@ impl NodeSampler {
             away: level(|counters| counters.away.get()),
             rebalance: self.rebalance.shown(),
             outbox_bytes: level(|counters| counters.outbox_bytes.get()),
-            hubs: hubs(&shared, &kinds),
+            hubs: hubs(&shared, &kinds, &unassigned_clients(&shared).await),
             links: pools(&shared, &kinds),
             rules: rule_snapshot::rules(&shared.hubs.rules()),
             differences: rule_snapshot::differences(&shared),
@@ -133,7 +136,19 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
     all
 }
 
-fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubSnapshot> {
+/// Clients that wait for an app server, by hub. All shards with such clients are asked together.
+pub(crate) async fn unassigned_clients(shared: &Shared) -> HashMap<HubIndex, UnassignedClients> {
+    let shards = shared.shards().iter().zip(shared.counters());
+    let asked = shards.filter(|(_, counters)| counters.homeless.get() > 0);
+    let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| state.unassigned_by_hub())));
+    let mut sums = HashMap::<_, UnassignedClients>::new();
+    for (hub, clients) in join_all(counts).await.into_iter().filter_map(|counts| counts.ok().flatten()).flatten() {
+        sums.entry(hub).or_default().add(clients);
+    }
+    sums
+}
+
+fn hubs(shared: &Shared, kinds: &Census, unassigned: &HashMap<HubIndex, UnassignedClients>) -> Vec<HubSnapshot> {
     let snapshot = |hub: &Arc<Hub>| {
         let of_hub = || kinds.iter().filter(|(kind, _)| kind.hub == hub.index());
         let by = |label: fn(&ClientKind) -> &'static str| {
@@ -145,12 +160,26 @@ fn hubs(shared: &Shared, kinds: &Census) -> Vec<HubSnapshot> {
             name: hub.name().into(),
             path: hub.settings().path.clone(),
             clients: of_hub().map(|(_, clients)| clients).sum(),
-            homeless: of_hub().filter(|(kind, _)| kind.app == AppServerId::NONE).map(|(_, clients)| clients).sum(),
+            homeless: unassigned.get(&hub.index()).map_or(0, |clients| clients.count as u64),
             transports: by(|kind| kind.transport),
             protocols: by(|kind| kind.protocol),
         }
     };
     shared.hubs.living().iter().take(HUBS_MAX).map(snapshot).collect()
+}
+
+fn webhook(target: &AppTarget) -> Option<WebhookSnapshot> {
+    let AppTarget::Memory(dialler) = target else { return None };
+    let state = dialler.back_end()?;
+    let (failing_since_ms, problem) = state.failing.unzip();
+    Some(WebhookSnapshot {
+        requests: state.requests,
+        failures: state.failures,
+        in_flight: state.in_flight,
+        latency_us: u64::try_from(state.latency.as_micros()).unwrap_or(u64::MAX),
+        failing_since_ms,
+        problem,
+    })
 }
 
 fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
@@ -173,6 +202,7 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
                 resuming: resuming as u64,
                 down: pool.down() as u64,
                 clients: at_home.get(&(hub.index(), app.id)).copied().unwrap_or_default(),
+                webhook: webhook(&app.target),
             });
         }
     }

@@ -258,6 +258,26 @@ pub struct PoolSnapshot {
     pub down: u64,
     /// Clients with their home link in this pool.
     pub clients: u64,
+    /// Back end of a webhook, which has requests instead of links; `None` for app servers.
+    pub webhook: Option<WebhookSnapshot>,
+}
+
+/// Snapshot of a webhook's back end, as seen by one node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WebhookSnapshot {
+    /// Requests since the start of the node, each attempt counted.
+    pub requests: u64,
+    /// Requests without a valid answer.
+    pub failures: u64,
+    /// Number of requests in flight.
+    pub in_flight: u64,
+    /// Time until the end of an answer, smoothed over the last requests.
+    pub latency_us: u64,
+    /// First failure since the last valid answer, in milliseconds since 1970; `None` while the back end answers.
+    pub failing_since_ms: Option<u64>,
+    /// Latest problem, with the event and the URL.
+    pub problem: Option<String>,
 }
 
 /// Client connection in a list.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -41,6 +42,21 @@ pub(crate) enum AppTarget {
     DialsIn(Option<IpAddr>),
 }
 
+/// Requests to a back end, and their outcomes.
+#[derive(Debug, Clone, Default)]
+pub struct BackEndState {
+    /// Requests since the start, each attempt counted.
+    pub requests: u64,
+    /// Requests without a valid answer.
+    pub failures: u64,
+    /// Number of requests in flight.
+    pub in_flight: u64,
+    /// Time until the end of an answer, smoothed over the last requests.
+    pub latency: Duration,
+    /// Unix time of the first failure since the last valid answer, in milliseconds, and the latest problem.
+    pub failing: Option<(u64, String)>,
+}
+
 /// Connector to the app that embeds this node.
 pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
     /// Passes the app its end of a link. The other arguments are sent as headers over the network.
@@ -52,6 +68,11 @@ pub trait MemoryDialler: std::fmt::Debug + Send + Sync {
     /// Location of the app, for people.
     fn place(&self) -> String {
         "this process".into()
+    }
+
+    /// State of the back end to which the app's ends of links send requests; `None` for an app in this process.
+    fn back_end(&self) -> Option<BackEndState> {
+        None
     }
 
     /// Whether the app's ends of links report on traced messages.

@@ -23,7 +23,7 @@ use super::event_sender::EventSender;
 use super::loopback_server::{LoopbackServer, Post};
 use super::webhook_event::WebhookEvent;
 use super::webhook_hub::WebhookHub;
-use crate::upstream::{MemoryDialler, MemoryLink, UpstreamWebSocket};
+use crate::upstream::{BackEndState, MemoryDialler, MemoryLink, UpstreamWebSocket};
 
 /// Interval of keep-alives. The node drops a link after 30 s of silence.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,6 +49,10 @@ impl MemoryDialler for WebhookDialler {
 
     fn place(&self) -> String {
         format!("webhook {}", self.0.template())
+    }
+
+    fn back_end(&self) -> Option<BackEndState> {
+        Some(self.0.state())
     }
 }
 

@@ -15,11 +15,13 @@ use super::backlog::Backlog;
 use super::subject::HubUser;
 use super::subject_log::SubjectStay;
 use super::webhook_presence::WebhookPresence;
+use crate::clock::unix_ms;
 use crate::condition::{ConditionKind, Finding};
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
+use crate::upstream::BackEndState;
 
 #[derive(Debug)]
 pub(crate) struct WebhookHub {
@@ -47,6 +49,12 @@ struct WebhookTrouble {
     has_accepted: bool,
     slow: Option<(Instant, Duration)>,
     slow_sum: u32,
+    requests: u64,
+    failures: u64,
+    /// Smoothed duration of a request.
+    latency: Duration,
+    /// Unix time of the first failure since the last valid answer, in milliseconds.
+    failing_since_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +65,9 @@ pub(super) enum WebhookFailure {
     Rejection,
     Fault,
 }
+
+/// Weight of a new duration in the smoothed one: a part of this size.
+const LATENCY_PART: u32 = 8;
 
 /// Maximum length of a user id with events about the user, as in REST.
 const USER_MAX_CHARS: usize = 1024;
@@ -237,12 +248,18 @@ impl WebhookHub {
 
     pub(super) fn note_answer(&self) {
         let mut trouble = self.trouble();
-        (trouble.failure, trouble.refusals, trouble.rejections) = (None, 0, 0);
+        (trouble.failure, trouble.failing_since_ms) = (None, None);
+        (trouble.refusals, trouble.rejections) = (0, 0);
         (trouble.has_failed, trouble.has_accepted) = (false, true);
     }
 
     pub(super) fn note_duration(&self, duration: Duration) {
         let mut trouble = self.trouble();
+        trouble.latency = match trouble.requests {
+            0 => duration,
+            _ => trouble.latency - trouble.latency / LATENCY_PART + duration / LATENCY_PART,
+        };
+        trouble.requests += 1;
         let is_slow = duration >= SLOW_ANSWER;
         if trouble.slow.is_some_and(|(at, _)| at.elapsed() >= TROUBLE_TIME) {
             trouble.slow_sum = 0;
@@ -258,10 +275,26 @@ impl WebhookHub {
     pub(super) fn note_failure(&self, event: &str, problem: &str, failure: WebhookFailure) {
         let mut trouble = self.trouble();
         trouble.failure = Some((Instant::now(), format!("{event}: {problem} ({})", self.template)));
+        trouble.failing_since_ms.get_or_insert_with(unix_ms);
+        trouble.failures += 1;
         match failure {
             WebhookFailure::Refusal => trouble.refusals = trouble.refusals.saturating_add(1),
             WebhookFailure::Rejection => trouble.rejections = trouble.rejections.saturating_add(1),
             WebhookFailure::Fault => trouble.has_failed = true,
+        }
+    }
+
+    /// State of the back end, for the observer.
+    #[must_use]
+    pub(super) fn state(&self) -> BackEndState {
+        let trouble = self.trouble();
+        let problem = trouble.failure.as_ref().map(|(_, problem)| problem.clone());
+        BackEndState {
+            requests: trouble.requests,
+            failures: trouble.failures,
+            in_flight: self.in_flight() as u64,
+            latency: trouble.latency,
+            failing: trouble.failing_since_ms.zip(problem),
         }
     }
 

@@ -116,7 +116,7 @@ function liveParts(of) {
       make("button", { type: "button", id: id("trace"), onclick: () => of.trace(of.id) }, "Trace"),
       make("button", { type: "button", id: id("payloads"), "aria-pressed": "false", onclick: () => togglePayloads(of) }, "Show payloads"),
       make("span", { class: "acts", id: id("acts") }),
-      make("button", { type: "button", id: id("end"), class: "danger", onclick: () => askToClose(of) }, "Close client…")),
+      make("button", { type: "button", id: id("end"), class: "danger acts", onclick: () => askToClose(of) }, "Close client…")),
     make("div", { class: "title" }, make("h3", {}, "Messages"), make("p", { id: id("rates"), class: "small" })),
     draw("svg", { id: id("spark"), viewBox: "0 0 300 40", "aria-hidden": "true", preserveAspectRatio: "none" }, draw("path", { class: "up" }), draw("path", { class: "down" })),
     make("p", { class: "quiet" }, "Messages since this panel was opened, newest first."),

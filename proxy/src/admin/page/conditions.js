@@ -7,7 +7,7 @@ import { age, plural } from "./format.js";
 // List that shows the subject of a condition, by the beginning of the condition's name.
 const LISTS = [
   ["hub-", "hubs"],
-  ["webhook-", "hubs"],
+  ["webhook-", "webhooks"],
   ["app-server-", "links"],
   ["links-", "links"],
   ["clients-", "clients"],

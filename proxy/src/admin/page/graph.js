@@ -5,8 +5,8 @@
 // with areas proportional to their numbers, so the picture has the same size for twenty clients and for a million.
 
 import { draw, keyed, pressed, setText, set } from "./dom.js";
-import { bytes, count, percent, plural, rate, short } from "./format.js";
-import { appLabel, appOfClient, isMissed, isWebhook, rowStateOf } from "./nodes.js";
+import { age, bytes, count, percent, plural, rate, short } from "./format.js";
+import { appLabel, appOfClient, isMissed, isWebhook, rowStateOf, webhookLatency, webhookState } from "./nodes.js";
 
 const WIDE = {
   width: 1080,
@@ -36,6 +36,10 @@ const DOTS_MAX = 100;
 // Maximum number of hubs with a webhook that are drawn one by one.
 const WEBHOOKS_MAX = 6;
 
+// Time and number of lost app servers that are shown.
+const LOST_SHOWN_MS = 600_000;
+const LOST_MAX = 5;
+
 const curve = (x1, y1, x2, y2) => {
   const bend = (x2 - x1) * 0.45;
   return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
@@ -54,9 +58,10 @@ export class Graph {
     const columns = draw("g", { "aria-hidden": "true" }, ...this.columns);
     this.svg = draw("svg", { role: "group", "aria-labelledby": "graph-title", "aria-describedby": "graph-text" }, columns, ...this.layers);
     narrow.addEventListener("change", () => this.redraw());
-    place.append(this.svg);
+    this.place = place;
     this.legend = document.getElementById("legend");
     this.hubs = [];
+    this.lost = new Map();
   }
 
   // Boxes have the sizes of a layout, so another layout needs new ones.
@@ -69,6 +74,8 @@ export class Graph {
   }
 
   show(fleet) {
+    // Before the first data there is nothing to place.
+    if (!this.svg.isConnected) this.place.append(this.svg);
     this.fleet = fleet;
     const total = fleet.nodes.reduce((all, node) => all + node.clients, 0);
     const isSingle = total <= DOTS_MAX && fleet.nodes.every((node) => node.individuals);
@@ -87,9 +94,11 @@ export class Graph {
     this.showApps(appLayer, [...apps.all.values()]);
     this.showDots(edges, clients, nodes.all, isSingle);
     this.showLegend(fleet);
-    const instances = new Set(fleet.nodes.flatMap((node) => node.links.map((link) => link.app)));
-    const [ways, many] = [plural(fleet.nodes.length, "node"), plural(instances.size, "app server")];
-    const text = `${plural(total, "client")} at ${ways}, ${many}. The lists below show the same.`;
+    const every = fleet.nodes.flatMap((node) => node.links);
+    const instances = new Set(every.filter((link) => !isWebhook(link)).map((link) => link.app));
+    const webhooks = new Set(every.filter(isWebhook).map((link) => link.hub));
+    const parts = [plural(fleet.nodes.length, "node"), plural(instances.size, "app server"), ...(webhooks.size ? [plural(webhooks.size, "webhook")] : [])];
+    const text = `${plural(total, "client")} at ${parts.join(", ")}. The lists below show the same.`;
     setText(document.getElementById("graph-text"), text);
   }
 
@@ -204,9 +213,10 @@ export class Graph {
       app.open += link.open;
       app.size += link.open + link.resuming + link.down;
       app.isLeaving ||= link.isLeaving;
+      app.webhook = worse(app.webhook, link.webhook);
       all.set(app.key, app);
     }
-    const sorted = [...all.values()].sort((one, other) => one.label.localeCompare(other.label) || one.key.localeCompare(other.key));
+    const sorted = [...all.values(), ...this.lostApps(all)].sort((one, other) => one.label.localeCompare(other.label) || one.key.localeCompare(other.key));
     const { height: own } = this.at.app;
     const needed = sorted.length * (own + GAP);
     let y = Math.max(TOP, TOP + (height - TOP - needed) / 2);
@@ -226,6 +236,7 @@ export class Graph {
         way.open += link.open;
         way.size += link.open + link.resuming + link.down;
         way.clients += link.clients;
+        way.webhook = worse(way.webhook, link.webhook);
         byApp.set(key, way);
       }
       return [...byApp.values()];
@@ -242,12 +253,14 @@ export class Graph {
       set(line, "d", path);
       set(flow, "d", path);
       line.style.strokeWidth = (1.5 + 6 * Math.sqrt(way.clients / most)).toFixed(1);
-      set(element, "data-state", way.open === way.size ? "open" : way.open > 0 ? "part" : "down");
+      const ofLinks = way.open === way.size ? "open" : way.open > 0 ? "part" : "down";
+      set(element, "data-state", isWebhook(way.app) ? (way.webhook?.failingSinceMs ? "down" : "open") : ofLinks);
       set(element, "data-mirror", way.app.isMirror || undefined);
       set(element, "data-clients", way.clients);
       set(element, "data-open", way.open);
       set(flow, "data-flow", speed(way.node.rates));
-      setText(title, `${way.node.name} → ${way.app.label}: ${way.open} of ${plural(way.size, "link")} open, ${plural(way.clients, "client")} assigned there`);
+      const state = isWebhook(way.app) ? webhookState(way.webhook, this.fleet.atMs) : `${way.open} of ${plural(way.size, "link")} open`;
+      setText(title, `${way.node.name} → ${way.app.label}: ${state}, ${plural(way.clients, "client")} assigned there`);
     });
   }
 
@@ -293,19 +306,46 @@ export class Graph {
     keyed(layer, apps, (app) => app.key, create, (element, app) => {
       const [, name, clients, links, hubs, title] = element.children;
       set(element, "transform", `translate(${x} ${app.y})`);
-      set(element, "data-state", app.isLeaving || app.open < app.size ? "part" : "open");
+      const isFailing = app.lostAt || (isWebhook(app) && app.webhook?.failingSinceMs);
+      set(element, "data-state", isFailing ? "down" : app.isLeaving || app.open < app.size ? "part" : "open");
       const [shown, detail] = textsOf(app, this.mergesWebhooks);
       // Digits need less room than letters.
       setText(name, cut(shown, /:\d+$/.test(shown) ? nameChars : nameChars - 5));
       set(name, "data-long", shown.length > longChars);
       setText(clients, short(app.clients));
-      const ofAll = detailChars ? plural(app.size, "link") : count(app.size);
-      setText(links, app.isLeaving ? "leaving" : `${count(app.open)} of ${ofAll}`);
+      const state = this.stateOfApp(app, detailChars ? plural(app.size, "link") : count(app.size));
+      setText(links, state);
       setText(hubs, detailChars ? cut(detail, detailChars) : "");
-      set(element, "aria-label", `App server ${app.label}, ${plural(app.clients, "client")}, ${app.open} of ${plural(app.size, "link")} open`);
+      const told = isWebhook(app) || app.lostAt ? state : `${app.open} of ${plural(app.size, "link")} open`;
+      set(element, "aria-label", `${isWebhook(app) ? "Webhook" : "App server"} ${app.label}, ${plural(app.clients, "client")}, ${told}`);
       const lines = [app.appName, app.address, isWebhook(app) ? "" : `instance ${app.id}`, isNamed(app) ? `group ${app.group}` : "", [...app.hubs].join(", ")];
       setText(title, lines.filter(Boolean).join("\n"));
     });
+  }
+
+  stateOfApp(app, ofAll) {
+    const isShort = this.at.isNarrow;
+    if (app.lostAt) return isShort ? "lost" : `lost ${age((Date.now() - app.lostAt) / 1000)} ago`;
+    if (app.isLeaving) return "leaving";
+    if (!isWebhook(app)) return `${count(app.open)} of ${ofAll}`;
+    if (isShort && app.webhook?.failingSinceMs) return "fails";
+    const state = webhookState(app.webhook, this.fleet.atMs);
+    return state === "answers" && !isShort ? `answers, ${webhookLatency(app.webhook)}` : state;
+  }
+
+  // App servers that this page has seen, and that have disappeared without a graceful stop, for ten minutes or until a
+  // successor with the same label appears.
+  lostApps(all) {
+    for (const app of this.seen?.values() ?? []) {
+      const isGone = !all.has(app.key) && !app.isLeaving && !isWebhook(app);
+      if (isGone && !this.lost.has(app.key)) this.lost.set(app.key, { ...app, clients: 0, open: 0, size: 0, lostAt: Date.now() });
+    }
+    const labels = new Set([...all.values()].map((app) => app.label));
+    for (const [key, app] of this.lost) {
+      if (all.has(key) || labels.has(app.label) || Date.now() - app.lostAt > LOST_SHOWN_MS) this.lost.delete(key);
+    }
+    this.seen = new Map(all);
+    return [...this.lost.values()].slice(0, LOST_MAX);
   }
 
   showDots(edges, layer, placed, isSingle) {
@@ -393,6 +433,13 @@ export class Graph {
     };
     keyed(this.legend, hubs, ({ name }) => name, create, (element, hub) => setText(element, `${hub.name} ${short(hub.clients)}`));
   }
+}
+
+// Of the states of a webhook at several nodes or hubs, the failing one, or else the slower one.
+function worse(one, other) {
+  if (!one || !other) return one ?? other;
+  const rank = (webhook) => (webhook.failingSinceMs ? Number.MAX_SAFE_INTEGER : webhook.latencyUs);
+  return rank(other) > rank(one) ? other : one;
 }
 
 // With a single group of app servers, the name is unnecessary.

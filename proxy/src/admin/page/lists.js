@@ -5,7 +5,7 @@ import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
 import { byId, make, setText, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
-import { Table, appOfClient, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable } from "./nodes.js";
+import { Table, appOfClient, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable, webhooksOf, webhooksTable } from "./nodes.js";
 import { Trace } from "./trace.js";
 
 const LIMIT = 50;
@@ -13,6 +13,7 @@ const LIMIT = 50;
 const TABS = [
   ["nodes", "Nodes"],
   ["links", "Links"],
+  ["webhooks", "Webhooks"],
   ["hubs", "Hubs"],
   ["clients", "Clients"],
   ["groups", "Groups"],
@@ -22,6 +23,9 @@ const TABS = [
   ["trace", "Trace"],
 ];
 
+// Tabs that are shown only if they have rows.
+const OPTIONAL = ["webhooks", "rules", "differences"];
+
 export class Lists {
   constructor({ openClient, state }) {
     this.state = state;
@@ -29,6 +33,7 @@ export class Lists {
     this.tables = {
       nodes: nodesTable((node) => this.showClients({ node: node.name }), [["Rebalance…", (node) => rebalance(state, node.name)]]),
       links: linksTable(),
+      webhooks: webhooksTable(),
       hubs: hubsTable((hub) => this.showClients({ hub: hub.name }), [["Announce…", (hub) => openAnnouncing(state, { hub: hub.name })]]),
       rules: rulesTable(),
       differences: differencesTable(),
@@ -48,11 +53,12 @@ export class Lists {
   }
 
   makeTabs() {
-    const tabs = TABS.map(([id, name]) =>
-      make("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "panel", onclick: () => this.choose(id) }, name));
-    byId("tabs").append(...tabs);
+    const all = TABS.map(([id, name]) =>
+      make("button", { type: "button", role: "tab", id: `tab-${id}`, "aria-controls": "panel", hidden: OPTIONAL.includes(id), onclick: () => this.choose(id) }, name));
+    byId("tabs").append(...all);
     byId("tabs").addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const tabs = all.filter((tab) => !tab.hidden);
       const at = tabs.indexOf(document.activeElement);
       if (step === undefined || at < 0) return;
       const next = tabs[(at + step + tabs.length) % tabs.length];
@@ -84,12 +90,11 @@ export class Lists {
     if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
     if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
-    const [rules, differences] = [rulesOf(fleet), differencesOf(fleet)];
-    if (this.chosen === "rules") this.tables.rules.show(rules);
-    if (this.chosen === "differences") this.tables.differences.show(differences);
-    // Hidden for fleets without rules.
-    byId("tab-rules").hidden = rules.length === 0 && this.chosen !== "rules";
-    byId("tab-differences").hidden = differences.length === 0 && this.chosen !== "differences";
+    const rows = { webhooks: webhooksOf(fleet), rules: rulesOf(fleet), differences: differencesOf(fleet) };
+    for (const id of OPTIONAL) {
+      if (this.chosen === id) this.tables[id].show(rows[id]);
+      byId(`tab-${id}`).hidden = rows[id].length === 0 && this.chosen !== id;
+    }
     this.pages[this.chosen]?.refresh();
   }
 

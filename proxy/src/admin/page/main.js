@@ -8,6 +8,7 @@ import { byId, keyed, make, setText, set } from "./dom.js";
 import { bytes, count, percent, plural, rate, short } from "./format.js";
 import { Graph } from "./graph.js";
 import { Lists } from "./lists.js";
+import { linksOf, webhooksOf } from "./nodes.js";
 import { Timeline } from "./timeline.js";
 
 // Restarts a silent stream.
@@ -57,6 +58,7 @@ function tellLive(isLive) {
 
 function show(fleet) {
   tellLive(true);
+  byId("loading").hidden = true;
   conditions.show(fleet);
   sum(fleet);
   graph.show(fleet);
@@ -69,17 +71,19 @@ function total(fleet, of) {
 }
 
 function sum(fleet) {
-  const apps = new Set(fleet.nodes.flatMap((node) => node.links.map((link) => link.app)));
-  const open = total(fleet, (node) => node.links.reduce((all, link) => all + link.open, 0));
-  const links = total(fleet, (node) => node.links.reduce((all, link) => all + link.open + link.resuming + link.down, 0));
+  const all = linksOf(fleet);
+  const apps = new Set(all.map((link) => link.app));
+  const open = all.reduce((sum, link) => sum + link.open, 0);
+  const links = all.reduce((sum, link) => sum + link.open + link.resuming + link.down, 0);
   const isUnserved = fleet.nodes.some((node) => node.conditions?.some((one) => one.name === "hub-without-app-server"));
   const isKnown = fleet.nodes.some((node) => node.rates);
   const perSecond = (of) => (isKnown ? rate(total(fleet, (node) => node.rates && of(node.rates))) : "–");
   const facts = [
     ["Clients", short(total(fleet, (node) => node.clients)), "clients"],
     ["Nodes", count(fleet.nodes.length), "nodes"],
-    ["App servers", count(apps.size), "apps", isUnserved && apps.size === 0],
-    ["Links open", `${count(open)} of ${count(links)}`, "links", open < links || isUnserved],
+    ["App servers", count(apps.size), "apps", isUnserved],
+    ["Links open", `${count(open)} of ${count(links)}`, "links", open < links || (isUnserved && links === 0)],
+    ...webhookFacts(fleet),
     ["Messages up", perSecond((rates) => rates.messagesUp), "up"],
     ["Deliveries", perSecond((rates) => rates.deliveries), "down"],
     ["Node CPU", percent(isKnown ? total(fleet, (node) => node.process.cpuPercent) : null), "cpu"],
@@ -97,6 +101,15 @@ function sum(fleet) {
     },
   );
   document.title = `${plural(total(fleet, (node) => node.clients), "client")} · Trunkline`;
+}
+
+// Webhooks whose back ends answer, by hub.
+function webhookFacts(fleet) {
+  const webhooks = webhooksOf(fleet);
+  if (webhooks.length === 0) return [];
+  const hubs = new Set(webhooks.map((link) => link.hub));
+  const failing = new Set(webhooks.filter((link) => link.webhook?.failingSinceMs).map((link) => link.hub));
+  return [["Webhooks answering", `${count(hubs.size - failing.size)} of ${count(hubs.size)}`, "webhooks", failing.size > 0]];
 }
 
 // Clients moved by a rebalance, while it runs and for a minute afterwards.
@@ -120,7 +133,7 @@ async function checkAccess() {
   byId("log-in").hidden = mayAct || !state.canLogIn;
   byId("log-out").hidden = !mayAct;
   document.body.dataset.access = state.access;
-  set(document.body, "data-acts", mayAct || state.canLogIn);
+  set(document.body, "data-acts", mayAct);
   offerAnnouncing(state);
 }
 

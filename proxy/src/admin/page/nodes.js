@@ -1,7 +1,7 @@
 // Nodes, links and hubs as tables: the numbers behind the picture.
 
 import { keyed, make, setText, set } from "./dom.js";
-import { age, bytes, count, percent, protocol, rate, short, transport } from "./format.js";
+import { age, bytes, count, milliseconds, percent, protocol, rate, short, transport } from "./format.js";
 
 // A table that reuses its rows. Columns are [heading, text of a row, kind], acts [name of a button, function of a row].
 export class Table {
@@ -17,12 +17,13 @@ export class Table {
     const table = make("table", { id, role: "table" }, make("caption", { class: "quiet" }, caption),
       make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), this.body);
     this.element = make("div", { class: "scroll" }, table);
-    this.empty = make("p", { class: "empty" }, "Nothing here.");
+    this.empty = make("p", { class: "empty" }, "Loading…");
     this.element.append(this.empty);
   }
 
   show(rows) {
     this.empty.hidden = rows.length > 0;
+    setText(this.empty, "Nothing here.");
     const create = (row) => {
       const cells = this.columns.map(([heading, , kind], index) =>
         index === 0 ? make("th", { scope: "row", role: "rowheader", class: kind }) : make("td", { role: "cell", class: kind, "data-label": heading }));
@@ -119,6 +120,29 @@ export const linksTable = () =>
     ["Clients", (link) => count(link.clients), "number"],
   ], { id: "links", keyOf: (link) => `${link.instance} ${link.hub} ${link.app}` });
 
+// State of a webhook's back end, in words.
+export const webhookState = (webhook, atMs) => {
+  if (!webhook) return "unknown";
+  if (webhook.failingSinceMs) return `fails for ${age((atMs - webhook.failingSinceMs) / 1000)}`;
+  return webhook.requests > 0 ? "answers" : "no request yet";
+};
+
+export const webhookLatency = (webhook) => (webhook?.requests > 0 ? milliseconds(webhook.latencyUs) : "–");
+
+export const webhooksTable = () =>
+  new Table("Webhooks", [
+    ["Node", (link) => link.node],
+    ["Hub", (link) => link.hub],
+    ["State", (link) => link.stateText],
+    ["Latency", (link) => webhookLatency(link.webhook), "number"],
+    ["Requests", (link) => count(link.webhook?.requests), "number"],
+    ["Failed", (link) => count(link.webhook?.failures), "number"],
+    ["In flight", (link) => count(link.webhook?.inFlight), "number"],
+    ["Clients", (link) => count(link.clients), "number"],
+    ["URL", (link) => link.address.replace(/^webhook /, ""), "long"],
+    ["Last problem", (link) => link.webhook?.problem ?? "", "wide"],
+  ], { id: "webhooks", keyOf: (link) => `${link.instance} ${link.hub}` });
+
 export const hubsTable = (press, acts) =>
   new Table("Hubs", [
     ["Hub", (hub) => hub.name],
@@ -160,9 +184,17 @@ export const rulesOf = (fleet) =>
 
 export const differencesOf = (fleet) => ofNodes(fleet, (node) => node.differences).sort((one, other) => other.atMs - one.atMs);
 
+export const webhooksOf = (fleet) =>
+  ofNodes(fleet, (node) => node.links.filter(isWebhook)).map((link) => ({
+    ...link,
+    stateText: webhookState(link.webhook, fleet.atMs),
+    rowState: link.webhook?.failingSinceMs ? "down" : "open",
+  }));
+
+// Webhooks have requests instead of links.
 export const linksOf = (fleet) =>
   fleet.nodes.flatMap((node) =>
-    node.links.map((link) => ({ ...link, node: node.name, instance: node.instance, rowState: link.open === 0 ? "down" : link.down + link.resuming > 0 ? "part" : "open" })),
+    node.links.filter((link) => !isWebhook(link)).map((link) => ({ ...link, node: node.name, instance: node.instance, rowState: link.open === 0 ? "down" : link.down + link.resuming > 0 ? "part" : "open" })),
   );
 
 // A hub is one row, regardless of the number of nodes.
