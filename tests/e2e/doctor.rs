@@ -3,12 +3,14 @@
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::response::Html;
+use http::StatusCode;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_heavy_test, run_test};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
+use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, TlsEnd, text};
 use trunkline_tests::harness::token;
 
@@ -84,9 +86,12 @@ async fn behind(fixture: &Fixture, nodes: &[Proxy; 2], shipped: Shipped) -> Resu
 
 /// Server that answers every request with a page.
 async fn site() -> Result<String> {
+    served(Router::new().fallback(async || Html("<!doctype html><title>Home</title>"))).await
+}
+
+async fn served(router: Router) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let router = Router::new().fallback(async || Html("<!doctype html><title>Home</title>"));
     tokio::spawn(async { axum::serve(listener, router).await });
     Ok(address)
 }
@@ -150,6 +155,34 @@ fn a_wrong_token_a_wrong_path_and_an_origin_that_is_not_allowed_are_told_apart()
         assert!(report.advice("cors")?.contains("--allow-origin"), "{report:#?}");
         assert!(report.advice("websockets")?.contains("--allow-origin") && !report.has("nodes"), "{report:#?}");
         assert_eq!(doctor(&url, &["--token", &good]).await?.all("failed"), Vec::<&str>::new());
+        Ok(())
+    });
+}
+
+#[test]
+fn rest_and_the_back_end_of_a_webhook_are_checked() {
+    run_test(async |fixture| {
+        let back_end = Router::new().fallback(async || StatusCode::UNAUTHORIZED);
+        let webhook = format!("bench=http://{}/{{event}}", served(back_end).await?);
+        let arguments = ["--rest", "--upstream-webhook", &webhook];
+        let mut node = Fleet::new(fixture).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
+        node.ready().await?;
+        let (url, key) = (node.url("/bench"), trunkline_protocol::key::AccessKey::new(ACCESS_KEY)?);
+        let good = trunkline_protocol::dial_in::sign_rest_token(&key, Some("bench"), u64::MAX >> 12);
+        let admin = format!("http://{}", node.admin());
+        let report = doctor(&url, &["--rest-token", &good, "--admin", &admin]).await?;
+        assert_eq!(report.verdict("rest")?, "ok", "{report:#?}");
+        assert!(report.of("webhook")?.1.starts_with("no valid answer at "), "{report:#?}");
+        assert!(report.advice("webhook")?.contains("--upstream-webhook"), "{report:#?}");
+        let other = trunkline_protocol::dial_in::sign_rest_token(&key, Some("other"), u64::MAX >> 12);
+        let report = doctor(&url, &["--rest-token", &other]).await?;
+        assert!(
+            report.of("rest")?.1.starts_with("401: ") && report.advice("rest")?.contains("token rest"),
+            "{report:#?}"
+        );
+        let off = doctor(&url, &["--rest", &admin]).await?;
+        assert!(off.verdict("rest")? == "failed" && off.advice("rest")?.contains("--rest-listen"), "{off:#?}");
+        assert!(!doctor(&url, &[]).await?.has("rest"));
         Ok(())
     });
 }

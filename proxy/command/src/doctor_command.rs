@@ -16,12 +16,14 @@ mod node_check;
 mod poll_carrier;
 mod probe_client;
 mod reach_check;
+mod rest_check;
 mod tls_check;
 mod transport_check;
+mod webhook_check;
 mod websocket_carrier;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -36,7 +38,7 @@ use super::admin_client::AdminTokenArgs;
 use super::flag::value_parser::{json_list, seconds};
 use super::output::print;
 use clock_check::check_clock;
-use condition_check::check_conditions;
+use condition_check::{ReportingNode, check_conditions};
 use finding::{Finding, Verdict};
 use header_check::{check_cors, check_host, judge_headers};
 use hub_connection::ProbeCall;
@@ -46,8 +48,10 @@ use negotiate_check::{Negotiated, check_negotiate};
 use node_check::{check_nodes, judge_node_name};
 use probe_client::ProbeClient;
 use reach_check::check_reach;
+use rest_check::{RestTarget, check_rest};
 use tls_check::check_tls;
 use transport_check::{judge_transport, not_offered, try_transport};
+use webhook_check::check_webhooks;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,6 +94,19 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     pub admin_token: AdminTokenArgs,
 
+    /// URL of the REST data plane, such as `http://127.0.0.1:8091` with `--rest-listen`: checks it, too.
+    /// [default: the server of the hub, with a REST token]
+    #[arg(long, value_name = "URL", value_parser = rest_url)]
+    rest: Option<HubUrl>,
+
+    /// Token for the REST data plane, from `trunkline token rest`.
+    #[arg(long, env = "TRUNKLINE_REST_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub rest_token: Option<String>,
+
+    /// File with the token for the REST data plane.
+    #[arg(long, env = "TRUNKLINE_REST_TOKEN_FILE", value_name = "FILE", conflicts_with = "rest_token")]
+    pub rest_token_file: Option<PathBuf>,
+
     /// Origin of the connecting page, such as `https://app.example`: checks CORS, too.
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Option<HeaderValue>,
@@ -119,10 +136,10 @@ pub(super) struct DoctorArgs {
 pub(super) enum DoctorError {
     #[error("{value:?} {problem}")]
     Url { value: String, problem: String },
-    #[error("--token-file {path} can't be read ({source})", path = path.display())]
-    Token { path: PathBuf, source: io::Error },
-    #[error("the token is invalid: it must be one line of printable text")]
-    TokenText,
+    #[error("--{flag}-file {path} can't be read ({source})", path = path.display())]
+    Token { flag: &'static str, path: PathBuf, source: io::Error },
+    #[error("the text of --{0} is no token: it must be one line of printable text")]
+    TokenText(&'static str),
     #[error("--ca-file: {0}")]
     Tls(#[from] TlsError),
     #[error("{failed} of {all} checks failed")]
@@ -134,12 +151,22 @@ pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     let wrong = |problem| DoctorError::Url { value: args.url.clone(), problem };
     let url: HubUrl = args.url.parse().map_err(wrong)?;
     let tls = ClientTls { roots: args.ca_files.clone(), identity: None };
-    let token = token(args)?;
+    let token = token("token", args.token.as_deref(), args.token_file.as_deref())?;
+    let rest = rest_target(args, &url)?;
+    let admin = ReportingNode::new(args.admin.as_deref(), url.address.is_loopback(), &args.admin_token);
     let mut report = DoctorReport { findings: Vec::new(), is_json: args.json };
-    report.add_all(check_conditions(args.admin.as_deref(), url.address.is_loopback(), &args.admin_token).await);
+    if let Some(port) = &admin {
+        report.add_all(check_conditions(port).await);
+    }
     if let Some(connector) = reach(&url, tls, args.timeout, &mut report).await? {
-        let client = ProbeClient::new(connector, url.clone(), token, args.origin.clone(), args.timeout);
+        let client = ProbeClient::new(connector.clone(), url.clone(), token, args.origin.clone(), args.timeout);
         speak(&client, args, &mut report).await;
+        if let Some(target) = rest {
+            report.add(check_rest(&target, connector, args.timeout).await);
+        }
+    }
+    if let Some(port) = &admin {
+        report.add_all(check_webhooks(port, &url.hub()).await);
     }
     report.end(&url)
 }
@@ -217,18 +244,30 @@ const AGAIN: &str = "the first negotiation succeeded, but this one failed";
 const AGAIN_ADVICE: &str =
     "check that all nodes behind the load balancer are ready and reach app servers: `trunkline health`";
 
-fn token(args: &DoctorArgs) -> Result<Option<String>, DoctorError> {
-    let text = match (&args.token, &args.token_file) {
-        (Some(text), _) => Some(text.clone()),
+fn rest_url(text: &str) -> Result<HubUrl, &'static str> {
+    text.parse().map_err(|_| "must be the URL above /api/, such as http://127.0.0.1:8091 or https://chat.example/live")
+}
+
+/// Data plane to check, if a flag asks for it.
+fn rest_target(args: &DoctorArgs, url: &HubUrl) -> Result<Option<RestTarget>, DoctorError> {
+    let token = token("rest-token", args.rest_token.as_deref(), args.rest_token_file.as_deref())?;
+    let base = args.rest.clone().or_else(|| token.as_ref().map(|_| url.root()));
+    Ok(base.map(|base| RestTarget { base, hub: url.hub(), token }))
+}
+
+/// Token from its flag, or the flag of its file.
+fn token(flag: &'static str, text: Option<&str>, file: Option<&Path>) -> Result<Option<String>, DoctorError> {
+    let text = match (text, file) {
+        (Some(text), _) => Some(text.to_owned()),
         (None, Some(path)) => {
-            let unread = |source| DoctorError::Token { path: path.clone(), source };
+            let unread = |source| DoctorError::Token { flag, path: path.into(), source };
             Some(std::fs::read_to_string(path).map_err(unread)?)
         }
         (None, None) => None,
     };
     let text = text.map(|text| without_mark(&text).trim().to_owned()).filter(|text| !text.is_empty());
     match text {
-        Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(DoctorError::TokenText),
+        Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(DoctorError::TokenText(flag)),
         text => Ok(text),
     }
 }
@@ -295,12 +334,22 @@ mod tests {
 
     #[test]
     fn a_token_is_one_printable_text_and_an_empty_text_is_absent() {
-        let of = |text: &str| token(&parse(&["--token", text]).unwrap());
+        let of = |text: &str| token("token", Some(text), None);
         assert_eq!(of("abc\n").unwrap().as_deref(), Some("abc"));
         assert_eq!(of("").unwrap(), None);
         assert!(of("a b").is_err());
-        let missing = token(&parse(&["--token-file", "no-such-file"]).unwrap()).unwrap_err().to_string();
+        let missing = token("token", None, Some(Path::new("no-such-file"))).unwrap_err().to_string();
         assert!(missing.starts_with("--token-file no-such-file can't be read"), "{missing}");
+    }
+
+    #[test]
+    fn rest_is_checked_with_a_token_or_a_url_of_its_own() {
+        let target = |typed: &[&str]| rest_target(&parse(typed).unwrap(), &"http://x:1/chat".parse().unwrap()).unwrap();
+        let shown = |typed: &[&str]| target(typed).map(|rest| (rest.base.to_string(), rest.hub, rest.token));
+        assert_eq!(shown(&[]), None);
+        assert_eq!(shown(&["--rest-token", "t"]), Some(("http://x:1".into(), "chat".into(), Some("t".into()))));
+        assert_eq!(shown(&["--rest", "http://y:2"]), Some(("http://y:2/".into(), "chat".into(), None)));
+        assert!(parse(&["--rest", "y"]).unwrap_err().contains("--rest"));
     }
 
     #[tokio::test]

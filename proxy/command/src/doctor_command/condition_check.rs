@@ -1,6 +1,7 @@
 //! Checks the conditions that the nodes report themselves, before any symptom.
 
 use http::StatusCode;
+use serde::de::DeserializeOwned;
 use trunkline_proxy::parts::{ConditionSnapshot, Connector, FleetConditions};
 
 use super::finding::{Finding, Verdict};
@@ -11,28 +12,39 @@ const CONDITIONS: &str = "conditions";
 /// Maximum answer size: a thousand conditions of several nodes.
 const ANSWER_MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Reads the conditions from an admin port. Without `--admin`, only a hub on this machine has a known one, and a
-/// missing answer is no finding.
-pub(super) async fn check_conditions(admin: Option<&str>, is_local: bool, token: &AdminTokenArgs) -> Vec<Finding> {
-    let url = match admin {
-        Some(url) => url,
-        None if is_local => ADMIN_DEFAULT,
-        None => return Vec::new(),
-    };
-    match (read(url, token).await, admin.is_some()) {
-        (Ok(conditions), _) => judge_conditions(&conditions),
-        (Err(problem), true) => {
-            let advice = "give the admin port of a node by --admin, and its token by --admin-token";
-            vec![Finding::warning(CONDITIONS, format!("no list from {url}: {problem}"), advice)]
-        }
-        (Err(_), false) => Vec::new(),
+/// Node that reports its state at its admin port.
+#[derive(Debug)]
+pub(super) struct ReportingNode<'a> {
+    url: &'a str,
+    is_given: bool,
+    token: &'a AdminTokenArgs,
+}
+
+impl<'a> ReportingNode<'a> {
+    /// The given port. Without `--admin`, only a hub on this machine has a known one.
+    pub(super) fn new(admin: Option<&'a str>, is_local: bool, token: &'a AdminTokenArgs) -> Option<Self> {
+        let url = admin.or(is_local.then_some(ADMIN_DEFAULT))?;
+        Some(Self { url, is_given: admin.is_some(), token })
     }
 }
 
-async fn read(url: &str, token: &AdminTokenArgs) -> Result<FleetConditions, String> {
-    let address = admin_address(url)?;
-    let client = AdminClient::new(Connector::default(), token.token().map_err(|error| error.to_string())?);
-    let answer = client.get(&address, "/api/conditions", ANSWER_MAX_BYTES).await?;
+/// Reads the conditions from an admin port. A missing answer is a finding only if the port is given.
+pub(super) async fn check_conditions(port: &ReportingNode<'_>) -> Vec<Finding> {
+    match read(port, "/api/conditions").await {
+        Ok(conditions) => judge_conditions(&conditions),
+        Err(problem) if port.is_given => {
+            let advice = "give the admin port of a node by --admin, and its token by --admin-token";
+            vec![Finding::warning(CONDITIONS, format!("no list from {}: {problem}", port.url), advice)]
+        }
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Reads an answer of the admin port's API.
+pub(super) async fn read<T: DeserializeOwned>(port: &ReportingNode<'_>, path: &'static str) -> Result<T, String> {
+    let address = admin_address(port.url)?;
+    let client = AdminClient::new(Connector::default(), port.token.token().map_err(|error| error.to_string())?);
+    let answer = client.get(&address, path, ANSWER_MAX_BYTES).await?;
     match answer.status() {
         StatusCode::OK => serde_json::from_slice(answer.body()).map_err(|error| error.to_string()),
         status => Err(format!("the response is {status}")),

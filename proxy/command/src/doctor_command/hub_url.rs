@@ -30,6 +30,24 @@ impl HubUrl {
         self.target(&self.path, &pairs.finish())
     }
 
+    /// Target below this URL, without its query.
+    pub(super) fn below(&self, path: &str) -> String {
+        format!("{}{path}", self.path.trim_end_matches('/'))
+    }
+
+    /// URL of the server alone.
+    pub(super) fn root(&self) -> Self {
+        Self { address: self.address.clone(), path: String::new(), query: None }
+    }
+
+    /// Name of the hub in REST: from the query of a dial-in path, or the path without its first slash.
+    pub(super) fn hub(&self) -> String {
+        let named = self.query.as_deref().filter(|_| self.path.trim_matches('/') == "client");
+        let pairs = named.map(|query| form_urlencoded::parse(query.as_bytes()));
+        let named = pairs.into_iter().flatten().find_map(|(name, hub)| (name == "hub").then(|| hub.into_owned()));
+        named.unwrap_or_else(|| self.path.trim_matches('/').to_owned())
+    }
+
     fn target(&self, path: &str, more: &str) -> String {
         match &self.query {
             Some(query) => format!("{path}?{query}&{more}"),
@@ -83,6 +101,19 @@ mod tests {
         assert_eq!(url("https://x/chat/?a=b").negotiate_target(), "/chat/negotiate?a=b&negotiateVersion=1");
         assert_eq!(url("wss://x/chat?a=b").connect_target("i+d", Some("t/")), "/chat?a=b&id=i%2Bd&access_token=t%2F");
         assert_eq!(url("http://x").connect_target("id", None), "/?id=id");
+    }
+
+    #[test]
+    fn the_hub_of_rest_is_the_path_or_named_in_the_query() {
+        for (text, hub) in [
+            ("http://x/chat?room=1", "chat"),
+            ("http://x/client/?hub=a%20b", "a b"),
+            ("http://x/live/chat/", "live/chat"),
+        ] {
+            assert_eq!(url(text).hub(), hub, "{text}");
+        }
+        assert_eq!(url("http://x/chat?a=b").root().below("/api/health"), "/api/health");
+        assert_eq!(url("http://x/live/").below("/api/health"), "/live/api/health");
     }
 
     #[test]
