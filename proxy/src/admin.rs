@@ -107,7 +107,7 @@ fn router(
     let port = match fleet.questions().api() {
         Some(api) => {
             let inside = fleet::routes(fleet.clone()).merge(api);
-            port.merge(node_channel::router(fleet.members().keys().clone(), inside, counters))
+            port.merge(node_channel::router(shared, inside, counters))
         }
         None => port,
     };

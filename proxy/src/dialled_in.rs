@@ -71,21 +71,31 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
         Err(error) => return debug!(target: LOG_TARGET, hub = hub.name(), %error, "upgrade of a link failed"),
     };
     let mut socket = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
+    // A refusal that repeats until the operator changes something.
+    let mut lasting = None;
     let request = match answer_handshake_if(&mut socket, |request| {
-        refusal
-            .or_else(|| too_many(&shard, &hub, (&instance, &signer.signer)))
-            .or_else(|| for_senders_only(&hub, request.kind))
+        refusal.or_else(|| {
+            lasting = too_many(&shard, &hub, (&instance, &signer.signer));
+            lasting = lasting.take().or_else(|| for_senders_only(&hub, request.kind));
+            lasting.clone()
+        })
     })
     .await
     {
         Ok(request) => request,
         Err(end) => {
+            if let Some(reason) = lasting {
+                let from = from.map(|from| format!(" from {from}")).unwrap_or_default();
+                let detail = format!("{}{from}: {reason}", short_name(&instance));
+                shard.shared().reports.conditions.report_refused_app(hub.name(), detail);
+            }
             shard.counters().dial_in.handshakes_refused.increment();
             let reason = end.reason(Role::Proxy);
             debug!(target: LOG_TARGET, hub = hub.name(), app = %instance, reason, "link of an app server refused");
             return close(socket, &end).await;
         }
     };
+    shard.shared().reports.conditions.clear_refused_app(hub.name());
     let pool = find_pool(&shard, &hub, (&instance, from));
     let (kind, allows_reconnect) = (request.kind, request.allow_stateful_reconnects);
     if kind != LinkKind::Weak {
@@ -104,7 +114,10 @@ fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Op
 /// Refusal reason for a client-carrying link to a hub that has a webhook.
 fn for_senders_only(hub: &Hub, kind: LinkKind) -> Option<String> {
     let is_refused = hub.has_webhook() && kind != LinkKind::Weak;
-    is_refused.then(|| "this hub has a webhook instead of app servers (--upstream-webhook)".to_owned())
+    is_refused.then(|| {
+        "this hub has a webhook instead of app servers: remove the hub from --upstream-webhook, or from the app"
+            .to_owned()
+    })
 }
 
 fn find_pool(shard: &Shard, hub: &Arc<Hub>, (instance, from): (&str, Option<IpAddr>)) -> Arc<Pool> {

@@ -41,7 +41,7 @@ pub(super) async fn channel(
     access.check_peer(peer.map(|Extension(ConnectInfo(address))| address))?;
     let accepted = match accept(&request, access.keys(), PeerKind::AppServer, &hellos) {
         Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
-        Err(error @ HandshakeError::NotFresh) => return Err(RouteRefusal::NotFresh(error)),
+        Err(error @ HandshakeError::NotFresh { .. }) => return Err(RouteRefusal::NotFresh(error)),
         other => other.map_err(|_| AccessError::Key)?,
     };
     let accepted = accepted.ok_or(RouteRefusal::NoUpgrade)?;

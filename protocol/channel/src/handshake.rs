@@ -33,16 +33,27 @@ pub enum HandshakeError {
     Unproven,
     /// The hello is not from the last minutes: it was recorded, or the clocks differ.
     #[error(
-        "the time in the hello is not within the last {CLOCK_SKEW_MAX_MINUTES} minutes: compare the clocks of both \
-         machines"
+        "the clocks differ by {} minutes, and at most {CLOCK_SKEW_MAX_MINUTES} are allowed: compare the clocks of both \
+         machines",
+        .ahead_min.unsigned_abs()
     )]
-    NotFresh,
+    NotFresh {
+        /// Minutes by which the sender's clock is ahead of this machine's.
+        ahead_min: i64,
+    },
     /// The hello was used before: it may have been recorded and replayed.
     #[error("the hello was used before")]
     Replayed,
     /// Too many channels wait for their first record.
     #[error("too many channels of this key wait for their first request")]
     Busy,
+}
+
+/// Describes by how much another clock differs from this machine's.
+#[must_use]
+pub fn clock_difference(ahead_min: i64) -> String {
+    let side = if ahead_min < 0 { "behind" } else { "ahead" };
+    format!("{} minutes {side}", ahead_min.unsigned_abs())
 }
 
 /// End that has sent its hello and waits for the response.

@@ -37,6 +37,12 @@ impl HelloContents {
     pub(crate) fn is_fresh(&self, minute: u64) -> bool {
         self.minute.abs_diff(minute) <= CLOCK_SKEW_MAX_MINUTES
     }
+
+    /// Minutes by which the sender's clock is ahead.
+    pub(crate) fn ahead_min(&self, minute: u64) -> i64 {
+        let difference = i64::try_from(self.minute.abs_diff(minute)).unwrap_or(i64::MAX);
+        if self.minute < minute { -difference } else { difference }
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +60,7 @@ mod tests {
         let fresh = |minute| made(minute).is_fresh(NOW);
         assert_eq!([NOW, NOW - 5, NOW + 5].map(fresh), [true; 3]);
         assert_eq!([NOW - 6, NOW + 6, 0, u64::MAX].map(fresh), [false; 4]);
+        assert_eq!([NOW - 6, NOW + 6, u64::MAX].map(|minute| made(minute).ahead_min(NOW)), [-6, 6, i64::MAX]);
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod stagger;
 mod stream;
 mod upgrade;
 
-pub use handshake::HandshakeError;
+pub use handshake::{HandshakeError, clock_difference};
 pub use hello_table::HelloTable;
 pub use stagger::dial_staggered;
 pub use stream::ChannelStream;

@@ -217,7 +217,7 @@ pub fn accept<B>(
     let Some(upgrade) = upgrade.cloned() else { return Ok(None) };
     let minute = present_minute();
     if !contents.is_fresh(minute) {
-        return Err(HandshakeError::NotFresh);
+        return Err(HandshakeError::NotFresh { ahead_min: contents.ahead_min(minute) });
     }
     let waiting = hellos.enter(said, minute)?;
     let accept = derive_accept_key(text(request.headers(), SEC_WEBSOCKET_KEY.as_str()).as_bytes());
@@ -310,7 +310,9 @@ mod tests {
                         });
                         response.map(|()| Empty::<Bytes>::new())
                     }
-                    Err(HandshakeError::NotFresh) => Response::builder().status(NOT_FRESH).body(Empty::new()).unwrap(),
+                    Err(HandshakeError::NotFresh { .. }) => {
+                        Response::builder().status(NOT_FRESH).body(Empty::new()).unwrap()
+                    }
                     _ => Response::builder().status(refusal).body(Empty::new()).unwrap(),
                 };
                 std::future::ready(Ok::<_, http::Error>(answer))

@@ -10,8 +10,10 @@ use trunkline_channel::HelloTable;
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use crate::fleet::{ChannelLock, ChannelRefused, FromNode, OwnNames, open_channel};
+use crate::shard::Shared;
 
 #[derive(Debug, Clone)]
 struct NodeChannelRoute {
@@ -19,20 +21,26 @@ struct NodeChannelRoute {
     hellos: HelloTable,
     inside: Router,
     counters: Arc<AdminCounters>,
+    shared: Arc<Shared>,
 }
 
-pub(super) fn router(keys: AccessKeys, inside: Router, counters: Arc<AdminCounters>) -> Router {
-    let route = NodeChannelRoute { keys, hellos: HelloTable::default(), inside, counters };
+pub(super) fn router(shared: Arc<Shared>, inside: Router, counters: Arc<AdminCounters>) -> Router {
+    let keys = shared.settings.keys.clone();
+    let route = NodeChannelRoute { keys, hellos: HelloTable::default(), inside, counters, shared };
     Router::new().route(CHANNEL_PATH, get(open)).with_state(route)
 }
 
 /// Opens a channel for a node that has a matching key. Others get a 404.
-async fn open(State(route): State<NodeChannelRoute>, request: Request) -> Response {
-    let NodeChannelRoute { keys, hellos, inside, counters } = route;
+async fn open(State(route): State<NodeChannelRoute>, AdminCaller(from): AdminCaller, request: Request) -> Response {
+    let NodeChannelRoute { keys, hellos, inside, counters, shared } = route;
     let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
     open_channel(&request, lock, inside, || Ok(FromNode)).unwrap_or_else(|refused| {
-        if refused == ChannelRefused::Stranger {
-            counters.strangers.increment();
+        match (&refused, from) {
+            (ChannelRefused::Stranger, _) => counters.strangers.increment(),
+            (ChannelRefused::NotFresh { ahead_min }, Some(from)) => {
+                shared.reports.clocks.note(from.to_canonical(), *ahead_min);
+            }
+            _ => {}
         }
         refused.answer().into_response()
     })

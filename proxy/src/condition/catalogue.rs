@@ -89,7 +89,7 @@ catalogue! {
         "check that --upstream names an app server with the Trunkline SDK, and upgrade the older program";
     AppServerRefused = Warning "app-server-refused" after 0:
         "this node refuses an app server that dials in",
-        "compare the AccessKey of its connection string with --access-key and --app-key, and compare the clocks";
+        "see the reason and the advice behind it; the app server itself logs only the status";
     AppServerUnreachable = Warning "app-server-unreachable" after 30 normal at start true:
         "an upstream has no usable app server",
         "check that the app server runs and that its address is correct (--upstream)";

@@ -74,6 +74,18 @@ async fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
     }
 }
 
+/// Hello and tag of a node with [`KEY`], recorded at 03:40 on 28 November 2026.
+const RECORDED: (&str, &str) =
+    ("PcpLGDRxLX3HdEw2Des8Uz0CAlnH0f-_MqDWeG1b-nOFmDSYHN-wnPoAGk_wbBRpzObDbYtYsNB1zay4O8QCoUFQvg", "BxficWEdwTn5k4ay");
+
+#[tokio::test(crate = "paused")]
+async fn a_hello_of_another_time_is_refused_and_the_difference_of_the_clocks_noted() {
+    let fixture = of_many_apps(false);
+    assert_eq!(ask(&fixture, RECORDED.0, Some(RECORDED.1)).await, 425);
+    let seen = fixture.shared.reports.clocks.recent(Instant::now());
+    assert!(matches!(seen[..], [(from, ahead)] if from.to_string() == "192.0.2.1" && ahead.abs() > 5), "{seen:?}");
+}
+
 #[tokio::test(crate = "paused")]
 async fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
     let fixture = of_many_apps(true);

@@ -12,7 +12,7 @@ use trunkline_protocol::manifest::{HubManifest, Transport};
 
 use super::app::data_for;
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings};
+use super::fixture::{Fixture, KEY, paused, settings};
 use super::fleet_nodes;
 use super::http::{HttpConnection, request_with};
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
@@ -26,7 +26,7 @@ use crate::metrics::ClientProtocol;
 use crate::net::connector::MemoryNetwork;
 use crate::node::condition_watch::ConditionWatch;
 use crate::node::{hub_sweep, key_reload};
-use crate::observer::{Readiness, UpstreamProblem, UpstreamProblems};
+use crate::observer::{Observer, Readiness, UpstreamProblem, UpstreamProblems};
 use crate::shard::{Connectors, ShardSender, Shared};
 use crate::webhook::Webhooks;
 
@@ -216,10 +216,8 @@ async fn a_refused_key_and_a_silent_app_server_are_distinguished() {
     watched.ended(ConditionKind::AppServerRefusesKey).await;
 }
 
-#[tokio::test(crate = "paused")]
-async fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
-    let (fixture, _link) = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1).with_chat().await;
-    let mut watched = Watched::new(&fixture);
+/// Status of an app server's upgrade with a token of no key.
+async fn dial_in_with_wrong_token(fixture: &Fixture, hub: &str) -> StatusCode {
     let headers = [
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
@@ -227,14 +225,90 @@ async fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("authorization", "Bearer of.no.key"),
     ];
-    let upgrade = request_with("GET", "/server/?hub=chat", &headers);
-    let status = HttpConnection::open(&fixture).await.exchange(upgrade).await.0;
+    let upgrade = request_with("GET", &format!("/server/?hub={hub}"), &headers);
+    HttpConnection::open(fixture).await.exchange(upgrade).await.0
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_refused_app_server_that_dials_in_is_reported_with_hub_and_address() {
+    let (fixture, _link) = Fixture::with(Settings { accepts_dial_in: true, ..settings() }, 1).with_chat().await;
+    let mut watched = Watched::new(&fixture);
+    let status = dial_in_with_wrong_token(&fixture, "chat").await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     let line = watched.begun(ConditionKind::AppServerRefused, 1).await;
     assert!(line.contains(": chat: ") && line.contains("from 192.0.2.1, status 401"), "{line}");
-    assert!(line.contains("AccessKey"), "{line}");
+    assert_eq!(line.matches("AccessKey").count(), 1, "{line}");
     watched.pass(90).await;
     watched.ended(ConditionKind::AppServerRefused).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn refused_app_servers_of_an_unknown_hub_are_reported_with_its_name_and_count_as_no_clients() {
+    let fixture = Fixture::set(|settings| settings.accepts_dial_in = true);
+    let mut watched = Watched::new(&fixture);
+    for _ in 0..20 {
+        assert_eq!(dial_in_with_wrong_token(&fixture, "strange").await, StatusCode::UNAUTHORIZED);
+        watched.pass(1).await;
+    }
+    assert_eq!(watched.line(ConditionKind::ClientsRefused), None);
+    let line = watched.line(ConditionKind::AppServerRefused).unwrap();
+    assert!(line.contains(": (unknown hub): ") && line.contains("hub \"strange\""), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_refused_app_server_is_reported_until_one_of_its_hub_is_accepted() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    DialInLink::dial_by("another key, long enough", &nodes[0], "app", (ONE, None)).await.map(drop).unwrap_err();
+    watched.begun(ConditionKind::AppServerRefused, 2).await;
+    let _link = DialInLink::open(&nodes[0], "app", ONE).await;
+    watched.ended(ConditionKind::AppServerRefused).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_dials_in_to_the_hub_of_a_webhook_is_reported() {
+    let network = MemoryNetwork::default();
+    let webhooks = webhooks::webhooks(&["bench=http://app.example:5000/{event}"]);
+    let settings = Settings { accepts_dial_in: true, webhooks, ..fleet_nodes::peers(&[1]) };
+    let node = fleet_nodes::FleetNode::start(&network, 1, settings).await;
+    let mut watched = Watched::with(&node.fixture, node.fleet.clone());
+    DialInLink::dial_by(KEY, &node, "app", (ONE, None)).await.map(drop).unwrap_err();
+    let line = watched.begun(ConditionKind::AppServerRefused, 2).await;
+    assert!(line.contains("bench: ") && line.contains("app from 192.0.2.1: "), "{line}");
+    assert!(line.contains("--upstream-webhook"), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_with_another_clock_is_reported_by_the_node_that_refuses_it() {
+    let (_network, nodes) = fleet_nodes::nodes(2).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    let clocks = &nodes[0].fixture.shared.reports.clocks;
+    clocks.note([10, 0, 0, 2].into(), -7);
+    let line = watched.begun(ConditionKind::NodeClockDiffers, 4).await;
+    assert!(line.contains(": n2: ") && line.contains("the node at 10.0.0.2 is 7 minutes behind"), "{line}");
+    watched.pass(28).await;
+    watched.ended(ConditionKind::NodeClockDiffers).await;
+    clocks.note([10, 0, 0, 9].into(), 12);
+    let line = watched.begun(ConditionKind::NodeClockDiffers, 4).await;
+    assert!(line.contains(": 10.0.0.9: ") && line.contains("12 minutes ahead"), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn waiting_clients_of_lost_app_servers_that_dial_in_are_in_the_snapshot() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let readiness = Readiness::new(nodes[0].fixture.shared.clone(), Arc::default());
+    let observer = Observer::new(readiness, nodes[0].fleet.clone());
+    let mut link = DialInLink::open(&nodes[0], "app", ONE).await;
+    let _client = link.client(&nodes[0], "ann").await;
+    let waiting = async || {
+        // sleep: snapshots are kept for a moment.
+        sleep(Duration::from_secs(3)).await;
+        let fleet = observer.fleet().await.unwrap();
+        fleet.nodes[0].hubs.iter().map(|hub| hub.homeless).sum::<u64>()
+    };
+    assert_eq!(waiting().await, 0);
+    link.sever();
+    assert_eq!(waiting().await, 1);
 }
 
 #[tokio::test(crate = "paused")]

@@ -169,7 +169,7 @@ impl FleetNode {
 /// Serves the admin port routes for nodes.
 async fn serve(network: MemoryNetwork, address: Address, fleet: Fleet, sockets: Rc<AdminSockets>) {
     let mut accepted = network.listen(&address);
-    let (keys, hellos) = (fleet.members().keys().clone(), HelloTable::default());
+    let (keys, hellos) = (fleet.shared().settings.keys.clone(), HelloTable::default());
     let inside = match fleet.questions().api() {
         Some(api) => fleet::routes(fleet).merge(api),
         None => fleet::routes(fleet),

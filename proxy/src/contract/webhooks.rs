@@ -30,7 +30,7 @@ const CONNECTED: &str = "/chat/connections/connected";
 const DISCONNECTED: &str = "/chat/connections/disconnected";
 const SAY: &str = "/chat/messages/Say";
 
-fn webhooks(rules: &[&str]) -> WebhookSettings {
+pub(super) fn webhooks(rules: &[&str]) -> WebhookSettings {
     let rules = rules.iter().map(|rule| rule.parse().unwrap()).collect();
     WebhookSettings { rules, ..WebhookSettings::DEFAULT }
 }

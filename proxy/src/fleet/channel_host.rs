@@ -34,8 +34,11 @@ pub(crate) enum ChannelRefused {
     Busy,
     /// The holder of the key, or its address, has no link left.
     Full(LinkRefusal),
-    /// The hello is more than a few minutes old.
-    NotFresh,
+    /// The clocks differ by more than a few minutes.
+    NotFresh {
+        /// Minutes by which the sender's clock is ahead.
+        ahead_min: i64,
+    },
     /// Not an upgrade, or not from a holder of our key.
     Stranger,
     /// The key matches, but the peer dialled a name that is not ours.
@@ -52,7 +55,7 @@ impl ChannelRefused {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
             Self::Full(refusal @ LinkRefusal::Address { .. }) => (StatusCode::TOO_MANY_REQUESTS, refusal.to_string()),
             Self::Full(refusal) => (StatusCode::SERVICE_UNAVAILABLE, refusal.to_string()),
-            Self::NotFresh => (NOT_FRESH, HandshakeError::NotFresh.to_string()),
+            Self::NotFresh { ahead_min } => (NOT_FRESH, HandshakeError::NotFresh { ahead_min }.to_string()),
             Self::Stranger => (StatusCode::NOT_FOUND, "not found".into()),
             Self::Misdirected { option } => {
                 let text = format!("the dialled name is not a name of this node: see its {option}");
@@ -110,7 +113,7 @@ pub(crate) fn open_channel<T: Clone + Send + Sync + 'static>(
     let accepted = match accept(request, lock.keys, lock.peer_kind, lock.hellos) {
         Ok(Some(accepted)) => accepted,
         Err(HandshakeError::Busy) => return Err(ChannelRefused::Busy),
-        Err(HandshakeError::NotFresh) => return Err(ChannelRefused::NotFresh),
+        Err(HandshakeError::NotFresh { ahead_min }) => return Err(ChannelRefused::NotFresh { ahead_min }),
         Ok(None) | Err(_) => return Err(ChannelRefused::Stranger),
     };
     if let Err(refused) = lock.names.check(&accepted.dialled) {

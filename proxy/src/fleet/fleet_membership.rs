@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_link::LinkClock;
 use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, NodePhase, NodeState, Wanted, WireVersions};
-use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::GREETING_MEMBERS_MAX;
 use trunkline_protocol::service::SessionId;
 
@@ -81,11 +80,6 @@ impl Membership {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    #[must_use]
-    pub(crate) fn keys(&self) -> &AccessKeys {
-        &self.shared.settings.keys
     }
 
     /// Connector for unbounded responses from other nodes.

@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
@@ -26,7 +25,7 @@ use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
 use crate::auth::{ServiceAudience, TokenError, TokenSigner};
-use crate::condition::{ConditionKind, Finding};
+use crate::condition::UNKNOWN_HUB;
 use crate::frontend::bearer::{mark_revocations, refuse_token, refuse_token_because, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
@@ -268,26 +267,25 @@ fn warn_of_plain(endpoint: &Endpoint, headers: &HeaderMap) {
     }
 }
 
-/// Time for which a refusal is reported; an app server retries more often.
-const REFUSED_FOR: Duration = Duration::from_secs(90);
-
-/// Subject of a refusal at a hub that this node does not know: strangers choose these names.
-const UNKNOWN_HUB: &str = "(unknown hub)";
+/// Maximum length of an unknown hub's name in a report.
+const SHOWN_CHARS: usize = 64;
 
 /// Reports the refusal of an app server as a condition.
 pub(crate) fn report_refused(endpoint: &Endpoint, headers: &HeaderMap, context: &RequestContext, refusal: &Response) {
     let shared = &endpoint.shared;
-    let hub = context.query.values_of_exactly(HUB_PARAMETER).next();
-    let hub = hub.map(|hub| hub.to_ascii_lowercase()).and_then(|hub| match shared.hubs.named(&hub) {
-        Some(known) => Some(known.name().to_owned()),
-        None => shared.reports.known_hubs.has(&hub).then_some(hub),
-    });
-    let hub = hub.unwrap_or_else(|| UNKNOWN_HUB.to_owned());
+    let named = context.query.values_of_exactly(HUB_PARAMETER).next().unwrap_or_default().to_ascii_lowercase();
+    let (hub, which) = match shared.hubs.named(&named) {
+        Some(known) => (known.name().to_owned(), String::new()),
+        None if shared.reports.known_hubs.has(&named) => (named, String::new()),
+        // A channel names no hub.
+        None if named.is_empty() => (UNKNOWN_HUB.to_owned(), String::new()),
+        None => (UNKNOWN_HUB.to_owned(), format!("hub {:?}, ", named.chars().take(SHOWN_CHARS).collect::<String>())),
+    };
     let from = context.source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
     let reason = ResponseNotes::of(refusal).text.unwrap_or_default();
     let status = refusal.status().as_u16();
-    let detail = format!("from {from}, status {status}: {reason}; {}", hint(refusal.status()));
-    shared.reports.conditions.report(Finding::new(ConditionKind::AppServerRefused, hub, detail), Some(REFUSED_FOR));
+    let detail = format!("{which}from {from}, status {status}: {reason}; {}", hint(refusal.status()));
+    shared.reports.conditions.report_refused_app(&hub, detail);
     debug!(app = shown_id(headers), status, from, "app server refused");
 }
 
@@ -305,6 +303,7 @@ fn hint(status: StatusCode) -> &'static str {
         StatusCode::TOO_MANY_REQUESTS => "its address has too many links: see --links-per-address-max and --trust",
         StatusCode::FORBIDDEN => "use https:// in its connection string, or remove --require-encrypted-dial-in",
         StatusCode::PAYLOAD_TOO_LARGE => "its token is too large: use fewer claims",
+        StatusCode::TOO_EARLY => "synchronise the clocks of both machines (NTP)",
         _ => {
             "its request does not name a hub and an app server like Azure's SDK: a proxy in between may have changed \
               it"
@@ -333,6 +332,7 @@ mod tests {
             (503, "--links-max"),
             (429, "--links-per-address-max"),
             (413, "claims"),
+            (425, "NTP"),
             (403, "https://"),
             (400, "not name a hub"),
         ] {

@@ -32,9 +32,11 @@ pub(crate) struct FleetChannelRoute {
 pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
     let source = RequestSource::take(&mut request);
+    let mut is_of_node = false;
     let opened = match key_of(&endpoint.shared, &request, &source) {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
         key => {
+            is_of_node = matches!(key, HelloKey::Node);
             let throttle = &endpoint.shared.limits.failed_hellos;
             let peer = source.peer.map(|peer| peer.ip());
             match throttle.wait(peer, endpoint.shared.uptime()) {
@@ -52,10 +54,16 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     };
     opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
-        let is_full = matches!(refused, ChannelRefused::Full(_));
+        let is_reported = match (&refused, source.peer.map(|peer| peer.ip().to_canonical())) {
+            (ChannelRefused::NotFresh { ahead_min }, Some(from)) if is_of_node => {
+                endpoint.shared.reports.clocks.note(from, *ahead_min);
+                false
+            }
+            (refused, _) => matches!(refused, ChannelRefused::Full(_) | ChannelRefused::NotFresh { .. }),
+        };
         let (status, text) = refused.answer();
         let mut answer = plain(status, text);
-        if is_full {
+        if is_reported {
             let query = RequestQuery::parse(request.uri());
             report_refused(&endpoint, request.headers(), &RequestContext::new(source, query), &answer);
         }

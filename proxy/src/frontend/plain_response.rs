@@ -20,6 +20,8 @@ pub(crate) struct ResponseNotes {
     pub text: Option<Cow<'static, str>>,
     /// Set for responses of an app server or the data plane, which are not counted as refusals here.
     pub is_counted_elsewhere: bool,
+    /// Whether an app server is refused, and no client.
+    pub is_for_app_server: bool,
 }
 
 impl ResponseNotes {

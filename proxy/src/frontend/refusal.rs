@@ -41,8 +41,11 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
 pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
-    if let Some(text) = ResponseNotes::of(answer).text {
-        endpoint.shared.reports.refusals.note(cause, &text);
+    let (notes, refusals) = (ResponseNotes::of(answer), &endpoint.shared.reports.refusals);
+    match notes.text {
+        _ if notes.is_for_app_server => refusals.count_app_server(cause),
+        Some(text) => refusals.note(cause, &text),
+        None => {}
     }
     let id = connection_id(endpoint, uri);
     let connection = id.as_deref().map(short);

@@ -194,7 +194,11 @@ async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) 
     let ((hub, is_negotiate), dial_in) = match visitor(endpoint, parts.uri.path(), &context.query) {
         Some(Visitor::AppServer) => {
             refuse_incomplete_upgrade(endpoint, &parts, &context)?;
-            return Box::pin(dial_in::open_link(endpoint, (parts, context), body)).await;
+            let opened = Box::pin(dial_in::open_link(endpoint, (parts, context), body)).await;
+            return opened.map_err(|mut refusal| {
+                ResponseNotes::edit(&mut refusal).is_for_app_server = true;
+                refusal
+            });
         }
         Some(Visitor::Client { is_negotiate }) => {
             let (hub, client, _) = dial_in::enter(endpoint, (&parts, &context), ServiceAudience::Client)?;

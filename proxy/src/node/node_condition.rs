@@ -4,14 +4,17 @@
 //! all with its name as the subject.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
+use trunkline_channel::clock_difference;
 
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{AddressProblem, AddressProblemKind, Fleet, FleetMember, MemberState};
+use crate::net::address::Address;
 
 /// Time after a graceful stop in which the address of a node may not answer; longer than a restart.
 const RESTART_TIME: Duration = Duration::from_secs(120);
@@ -73,6 +76,7 @@ impl NodeConditions {
                 findings.push(missing(sight.member.name(), format!("lost {gone_s} s ago, without a graceful stop")));
             }
         }
+        findings.extend(self.clocks(&members, &problems, now));
         findings.extend(problems.into_iter().filter_map(|problem| self.of_address(problem, now)));
         let names = self.fleet.members().shared_names().into_iter();
         let is_shared = |name| Finding::new(ConditionKind::NodeNameShared, name, "several nodes have this name");
@@ -83,6 +87,29 @@ impl NodeConditions {
             findings.push(Finding::new(ConditionKind::FleetDisagrees, "fleet", detail));
         }
         findings
+    }
+
+    /// Nodes that this node refuses because of their clocks, unless they refuse this node, too.
+    fn clocks(&self, members: &[Arc<FleetMember>], problems: &[AddressProblem], now: Instant) -> Vec<Finding> {
+        let seen = self.fleet.shared().reports.clocks.recent(now).into_iter();
+        let finding = |(from, ahead_min): (IpAddr, i64)| {
+            let is_at = |address: &Address| {
+                address.resolved().map(|at| at.ip()) == Some(from) || address.host().parse() == Ok(from)
+            };
+            let is_same = |problem: &&AddressProblem| {
+                let address = problem.address.parse::<Address>();
+                problem.kind == AddressProblemKind::ClockDiffers && address.is_ok_and(|address| is_at(&address))
+            };
+            if problems.iter().any(|problem| is_same(&problem)) {
+                return None;
+            }
+            let mut there = members.iter().filter(|member| member.address().is_some_and(|address| is_at(&address)));
+            let (first, second) = (there.next(), there.next());
+            let name = first.filter(|_| second.is_none()).map_or_else(|| from.to_string(), |one| one.name().to_owned());
+            let detail = format!("the clock of the node at {from} is {}", clock_difference(ahead_min));
+            Some(Finding::new(ConditionKind::NodeClockDiffers, name, detail))
+        };
+        seen.filter_map(finding).collect()
     }
 
     /// Records the present nodes. A lost node is removed once another node has its name or its place.

@@ -94,7 +94,10 @@ impl TrafficReading {
     fn of(shared: &Shared) -> Self {
         let sum = |of: &dyn Fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum::<u64>();
         let hubs = |of: &dyn Fn(&HubCounters) -> u64| sum(&|counters| counters.hubs().map(of).sum());
-        let refused = |cause| sum(&|counters| counters.requests_refused.of(cause) + counters.sockets_refused.of(cause));
+        let refused = |cause| {
+            let all = sum(&|counters| counters.requests_refused.of(cause) + counters.sockets_refused.of(cause));
+            all.saturating_sub(shared.reports.refusals.app_servers(cause))
+        };
         Self {
             opened: hubs(&HubCounters::opened),
             slow: hubs(&|hub| hub.closed.of(Cause::SlowClient)),

@@ -31,7 +31,7 @@ use super::command::ShardCommand;
 use super::inbox::{ShardMessage, ShardSender};
 use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, Turns};
-use crate::condition::{ConditionRegistry, KnownHubs, RefusalReasons, SeenDifferences};
+use crate::condition::{ClockSightings, ConditionRegistry, KnownHubs, RefusalReasons, SeenDifferences};
 use crate::config::Settings;
 use crate::limits::{AppHolder, AppRate, LimitCounters};
 use crate::metrics::{Counters, RestCounters};
@@ -114,6 +114,7 @@ pub(crate) struct NodeReports {
     pub conditions: ConditionRegistry,
     pub known_hubs: KnownHubs,
     pub refusals: RefusalReasons,
+    pub clocks: ClockSightings,
     /// Ends of the presented certificates in seconds since 1970, by file and role.
     pub certificate_ends: ArcSwap<BTreeMap<(String, &'static str), u64>>,
 }

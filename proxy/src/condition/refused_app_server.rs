@@ -1,0 +1,23 @@
+//! Reports of refused app servers that dial in, by hub.
+
+use std::time::Duration;
+
+use super::catalogue::ConditionKind;
+use super::condition_registry::{ConditionRegistry, Finding};
+
+/// Time for which a refusal is reported; an app server retries more often.
+const REFUSED_FOR: Duration = Duration::from_secs(90);
+
+/// Subject of a refusal at a hub that this node does not know: strangers choose these names.
+pub(crate) const UNKNOWN_HUB: &str = "(unknown hub)";
+
+impl ConditionRegistry {
+    pub(crate) fn report_refused_app(&self, hub: &str, detail: String) {
+        self.report(Finding::new(ConditionKind::AppServerRefused, hub, detail), Some(REFUSED_FOR));
+    }
+
+    /// Ends the report of a hub, because an app server of the hub was accepted. A hub may have been unknown before.
+    pub(crate) fn clear_refused_app(&self, hub: &str) {
+        [hub, UNKNOWN_HUB].into_iter().for_each(|subject| self.clear(ConditionKind::AppServerRefused, subject));
+    }
+}
