@@ -52,6 +52,7 @@ mod inbound_moves;
 mod keep_alives;
 mod link_permits;
 mod live_traces;
+mod lost_clients;
 mod message_routes;
 mod method_firewall;
 mod metrics_text;

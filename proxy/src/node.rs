@@ -65,7 +65,7 @@ pub use start_error::StartError;
 use condition_watch::ConditionWatch;
 #[cfg(feature = "otlp")]
 use export::Export;
-use graceful_stop::{close_links, poll_until, stragglers};
+use graceful_stop::{close_links, poll_until, share_ends, stragglers};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
 use shard_thread::ShardServices;
@@ -89,7 +89,7 @@ use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
-use crate::webhook::{HubUser, Reported, Webhooks};
+use crate::webhook::{HubConnection, HubUser, Reported, Webhooks};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Node {
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
-        background.spawn(presence_keeper::run::<HubUser>(shared.clone(), webhooks.clone(), fleet.clone()));
+        background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
         let counters = Arc::<AdminCounters>::default();
         #[cfg(feature = "otlp")]
         let export = Export::start(config.otlp, &readiness, (&fleet, &webhooks), &counters)?;
@@ -271,6 +271,10 @@ impl Node {
                 warn!(clients = unreported, "webhooks were not notified in time of these disconnected clients");
             }
         }
+        // Clients whose ends were not reported in time are left to other nodes.
+        if let Some(connections) = HubConnection::presence(&self.webhooks) {
+            connections.log().close();
+        }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         // Links that may carry messages for clients of other nodes.
         let relayed = pools.iter().filter(|pool| !pool.hub().capabilities().sends_to_all_nodes);
@@ -302,6 +306,7 @@ impl Node {
         }
         // Back ends of webhooks are notified of the ends of these clients, too.
         poll_until(|| self.webhooks.clients() == 0).await;
+        share_ends(&self.webhooks).await;
         // Other nodes would report the users of these clients.
         if self.fleet.members().all().iter().all(|member| member.is_draining())
             && let Some(presence) = HubUser::presence(&self.webhooks)

@@ -5,7 +5,8 @@
 //!         ◄═══ completions, closes, pauses ═══ LoopbackServer ◄─────── response ──────────┘
 //! ```
 //!
-//! Presence events are about users, not connections: each node has a [table](subject_table) of the users of all nodes.
+//! Some events are sent by another node than the client's: each node has a [table](subject_table) of the users and the
+//! connections of all nodes.
 //!
 //! To the node, a webhook is an app server at the other end of in-memory links, so assignments, closes and client
 //! results work as usual. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O.
@@ -29,8 +30,8 @@ mod webhook_pool;
 mod webhook_presence;
 mod webhook_set;
 
-pub(crate) use subject::{HubUser, Subject};
+pub(crate) use subject::{HubConnection, HubUser, Subject};
 pub(crate) use subject_log::LoggedChange;
-pub(crate) use subject_table::{SubjectBatch, SubjectChange, SubjectReport};
+pub(crate) use subject_table::{BatchAnswer, SubjectBatch, SubjectChange, SubjectReport};
 pub(crate) use webhook_presence::WebhookPresence;
 pub(crate) use webhook_set::{Reported, Webhooks};

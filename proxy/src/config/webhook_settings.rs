@@ -28,6 +28,9 @@ settings! {
         /// Whether back ends receive events about users who come online and go offline.
         pub has_presence: bool = false,
 
+        /// Whether another node reports the end of the clients of a lost node.
+        pub reports_lost_clients: bool = false,
+
         /// How long a user is without connections until a webhook receives `offline`.
         #[flag("webhook-presence-grace", Seconds(1..=3600))]
         // Reloading a page, or reconnecting to another node, takes less.

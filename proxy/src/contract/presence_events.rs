@@ -28,8 +28,7 @@ fn present() -> WebhookSettings {
 }
 
 fn keep(fixture: &Fixture, fleet: &Fleet) -> AbortHandle {
-    tokio::spawn(presence_keeper::run::<HubUser>(fixture.shared.clone(), fixture.webhooks.clone(), fleet.clone()))
-        .abort_handle()
+    tokio::spawn(presence_keeper::run(fixture.shared.clone(), fixture.webhooks.clone(), fleet.clone())).abort_handle()
 }
 
 fn alone() -> (Fixture, WebhookServer) {

@@ -7,9 +7,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::shard::{Shared, Stragglers};
 use crate::upstream::Pool;
+use crate::webhook::{HubConnection, Reported, Webhooks};
 
 /// Time for links to send queued frames during shutdown.
 const LINKS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time for other nodes to receive the ends that this node has reported to back ends.
+const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time for a shard to report its remaining clients.
 const STRAGGLERS_TIMEOUT: Duration = Duration::from_millis(200);
@@ -21,6 +25,14 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 pub(super) async fn poll_until(is_done: impl Fn() -> bool) {
     while !is_done() {
         sleep(STOP_POLL).await;
+    }
+}
+
+/// Waits until other nodes have received the ends that this node has reported to back ends. Otherwise they would report
+/// them again.
+pub(super) async fn share_ends(webhooks: &Webhooks) {
+    if let Some(connections) = HubConnection::presence(webhooks) {
+        drop(timeout(ENDS_TIMEOUT, poll_until(|| connections.log().has_sent_ends())).await);
     }
 }
 

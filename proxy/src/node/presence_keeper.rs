@@ -22,7 +22,10 @@ use trunkline_protocol::service::presence_owner;
 
 use crate::fleet::{Fleet, FleetMember, PeerRequest};
 use crate::shard::Shared;
-use crate::webhook::{LoggedChange, Reported, SubjectBatch, SubjectChange, SubjectReport, WebhookPresence, Webhooks};
+use crate::webhook::{
+    BatchAnswer, HubConnection, HubUser, LoggedChange, Reported, SubjectBatch, SubjectChange, SubjectReport,
+    WebhookPresence, Webhooks,
+};
 
 /// Interval at which members are checked.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +41,10 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Timeout for the answer to a batch.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time from which a node that has received this node's connections has those of nodes that are lost now, too. Before,
+/// both it and the next node report them.
+const SETTLING_TIME: Duration = Duration::from_secs(30);
 
 /// Maximum number of lists of nodes. Older changes take owners from the oldest list.
 const VIEWS_MAX: usize = 64;
@@ -57,6 +64,8 @@ struct LogReader {
     evicted: u64,
     /// Users up to this position were there before the reader.
     known_until: u64,
+    /// Since when the node has all subjects from before it.
+    current_since: Option<Instant>,
     is_sending: bool,
     /// The node has no presence, as it last answered. Nothing is kept for it.
     is_absent: bool,
@@ -79,6 +88,7 @@ struct SentBatch {
     evicted: u64,
     /// `None` without an answer.
     status: Option<StatusCode>,
+    answer: BatchAnswer,
 }
 
 struct PresenceKeeper<'a, S> {
@@ -99,13 +109,17 @@ struct PresenceKeeper<'a, S> {
     under_way: FuturesUnordered<Pin<Box<dyn Future<Output = KeeperOutcome<S>> + Send + 'a>>>,
 }
 
-/// Keeps the presence of subjects, if back ends receive events about it.
-pub(crate) async fn run<S: Reported>(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fleet) {
-    let Some(presence) = S::presence(&webhooks) else { return };
+/// Keeps the presence of users and connections, if back ends receive events about it.
+pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, fleet: Fleet) {
+    tokio::join!(keep::<HubUser>(&shared, &webhooks, &fleet), keep::<HubConnection>(&shared, &webhooks, &fleet));
+}
+
+async fn keep<S: Reported>(shared: &Arc<Shared>, webhooks: &Webhooks, fleet: &Fleet) {
+    let Some(presence) = S::presence(webhooks) else { return };
     let mut keeper = PresenceKeeper {
-        shared: &shared,
-        webhooks: &webhooks,
-        fleet: &fleet,
+        shared,
+        webhooks,
+        fleet,
         presence,
         me: ByteString::from(&*shared.boot),
         readers: HashMap::new(),
@@ -145,6 +159,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
                 received,
                 evicted: 0,
                 known_until,
+                current_since: None,
                 is_sending,
                 is_absent: false,
                 not_before,
@@ -152,7 +167,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
             });
             self.next_serial += 1;
         }
-        let live = self.live();
+        let live = self.live(now);
         let readers = self.readers.values().filter(|reader| !reader.is_absent);
         let least = readers.map(|reader| reader.received.unwrap_or_default()).min();
         let least = least.unwrap_or(self.applied).min(self.applied);
@@ -167,10 +182,13 @@ impl<S: Reported> PresenceKeeper<'_, S> {
 
     /// Nodes that may report: all that do not stop and have received the users from before them. Others may be of an
     /// earlier version, or without presence.
-    fn live(&self) -> Vec<ByteString> {
+    fn live(&self, now: Instant) -> Vec<ByteString> {
         let own = (!self.shared.has_begun_drain()).then(|| self.me.clone());
         let is_live = |reader: &LogReader| {
-            !reader.member.is_draining() && reader.received.is_some_and(|received| received >= reader.known_until)
+            let settling = if S::ONLY_LOSSES { SETTLING_TIME } else { Duration::ZERO };
+            let is_current = reader.received.is_some_and(|received| received >= reader.known_until);
+            let is_settled = reader.current_since.is_some_and(|since| since + settling <= now);
+            !reader.member.is_draining() && is_current && is_settled
         };
         let others = self.readers.iter().filter(|(_, reader)| is_live(reader)).map(|(boot, _)| boot.clone());
         let mut live: Vec<_> = others.chain(own).collect();
@@ -244,8 +262,11 @@ impl<S: Reported> PresenceKeeper<'_, S> {
             self.under_way.push(Box::pin(async move {
                 let request = PeerRequest::post(S::PATH, body);
                 let answers = fleet.request(vec![member], &request, BATCH_TIMEOUT).await;
-                let status = answers.into_iter().find_map(|(_, answer)| Some(answer.ok()?.status));
-                KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status })
+                let answer = answers.into_iter().find_map(|(_, answer)| answer.ok());
+                let status = answer.as_ref().map(|answer| answer.status);
+                // Nodes of earlier versions answer without a body.
+                let answer = answer.and_then(|answer| answer.read().ok()).unwrap_or_default();
+                KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status, answer })
             }));
         }
     }
@@ -279,15 +300,23 @@ impl<S: Reported> PresenceKeeper<'_, S> {
                 self.reports -= 1;
                 self.presence.table().done(report, is_accepted, Instant::now());
             }
-            KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status }) => {
+            KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status, answer }) => {
                 let reader = self.readers.get_mut(&boot).filter(|reader| reader.serial == serial);
                 let Some(reader) = reader else { return };
                 reader.is_sending = false;
                 reader.is_absent = status == Some(StatusCode::NOT_FOUND);
                 let retry = match status {
                     Some(StatusCode::OK) => {
+                        let now = Instant::now();
                         (reader.received, reader.evicted) = (Some(until), evicted);
-                        reader.check_at = Instant::now() + CHECK_INTERVAL;
+                        reader.check_at = now + CHECK_INTERVAL;
+                        if until >= reader.known_until {
+                            reader.current_since.get_or_insert(now);
+                        }
+                        let peer = reader.member.name();
+                        if answer.lost_until.is_some_and(|until| self.presence.note_reported(until)) {
+                            warn!(peer, "this node was lost to another, which has reported its clients: closing them");
+                        }
                         return;
                     }
                     // The node has missed a batch, or had removed this node: it gets all users again.

@@ -52,7 +52,7 @@ pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOu
             let (admission, outcome, problem) = read_verdict(reply);
             (WebhookAnswer::Verdict(admission), outcome, problem)
         }
-        EventKind::UserOnline | EventKind::UserOffline => {
+        EventKind::Lost | EventKind::UserOnline | EventKind::UserOffline => {
             let (outcome, problem) = judge(reply, is_answer);
             // A request that the back end refuses would be refused again.
             let is_final = reply.as_ref().is_ok_and(|(status, _)| is_answer(status) || is_lasting(*status));

@@ -29,6 +29,9 @@ use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
 
+/// Reason for closing a client of a node that was lost to others.
+const REPORTED_TEXT: &str = "other nodes have reported the client as disconnected";
+
 #[derive(Debug)]
 pub(super) struct LoopbackServer {
     hub: Arc<WebhookHub>,
@@ -132,10 +135,10 @@ impl LoopbackServer {
         let mut client = WebhookClient::new(facts, stage, self.hub.backlog());
         let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
         // Copied, because a slice would keep the whole received buffer alive.
-        client.user = user.filter(|_| self.hub.has_presence()).map(|(_, user)| ByteString::from(&**user));
+        client.user = user.filter(|_| self.hub.shares_users()).map(|(_, user)| ByteString::from(&**user));
         match stage {
             WebhookStage::Handshaking => client.groups = gifts.groups,
-            _ => client.stay = self.hub.enter(client.user.as_deref()),
+            _ => enter(&self.hub, &open.connection_id, &mut client),
         }
         // Copied, because a slice would keep the whole received buffer alive.
         if self.clients.insert(ByteString::from(&*open.connection_id), client).is_none() {
@@ -207,7 +210,7 @@ impl LoopbackServer {
         self.frames.push(data_for(id, HandshakeResponse::default().encode()));
         if let Some(client) = self.clients.get_mut(id) {
             client.stage = WebhookStage::Open(protocol);
-            client.stay = self.hub.enter(client.user.as_deref());
+            enter(&self.hub, id, client);
         }
         self.report(id, EventKind::Connected, None);
     }
@@ -303,10 +306,27 @@ impl LoopbackServer {
         }
     }
 
+    /// Closes clients whose end other nodes have reported up to a position of the log. They may connect again.
+    #[must_use]
+    pub(super) fn close_reported(&mut self, until: u64) -> Vec<ServiceMessage> {
+        let is_reported = |client: &WebhookClient| client.record.as_ref().is_some_and(|stay| stay.version() <= until);
+        let clients = self.clients.iter().filter(|(_, client)| is_reported(client));
+        let open: Vec<_> = clients.filter_map(|(id, client)| Some((id.clone(), client.protocol()?))).collect();
+        for (id, protocol) in open {
+            self.close(&id, protocol, Close { error: None, allow_reconnect: true }, REPORTED_TEXT);
+            self.go_on(&id);
+        }
+        std::mem::take(&mut self.frames)
+    }
+
     /// Closes a client after a protocol violation.
     fn break_off(&mut self, id: &ByteString, protocol: HubProtocol, problem: &str) {
-        let mut bytes = BytesMut::new();
         let close = Close { error: Some(CLOSED_WITH_ERROR.into()), allow_reconnect: false };
+        self.close(id, protocol, close, problem);
+    }
+
+    fn close(&mut self, id: &ByteString, protocol: HubProtocol, close: Close, problem: &str) {
+        let mut bytes = BytesMut::new();
         protocol.encode(&HubMessage::Close(close), &mut bytes);
         self.frames.push(data_for(id, bytes.freeze()));
         self.frames.push(close_of(id, problem));
@@ -378,6 +398,12 @@ impl LoopbackServer {
     }
 }
 
+/// Notes an open client for the events that this or another node sends.
+fn enter(hub: &WebhookHub, id: &str, client: &mut WebhookClient) {
+    client.stay = hub.enter(client.user.as_deref());
+    client.record = hub.record(id, client.user.as_deref());
+}
+
 impl Drop for LoopbackServer {
     fn drop(&mut self) {
         self.hub.clients_left(self.clients.len());
@@ -408,7 +434,10 @@ mod tests {
     use crate::net::connector::Connector;
     use crate::webhook::backlog::Backlog;
     use crate::webhook::connect_answer::CONNECT_CLAIM;
+    use crate::webhook::subject::HubConnection;
+    use crate::webhook::webhook_event::LAST_NUMBER;
     use crate::webhook::webhook_hub::WebhookTerms;
+    use crate::webhook::webhook_presence::WebhookPresence;
 
     const HANDSHAKE: &[u8] = b"{\"protocol\":\"json\",\"version\":1}\x1e";
     const SAY: &[u8] = b"{\"type\":1,\"invocationId\":\"1\",\"target\":\"Say\",\"arguments\":[]}\x1e";
@@ -418,6 +447,14 @@ mod tests {
     }
 
     fn bounded(connecting: WebhookConnecting, waiting_max_bytes: usize) -> (LoopbackServer, Arc<Backlog>) {
+        server_with(connecting, waiting_max_bytes, None)
+    }
+
+    fn server_with(
+        connecting: WebhookConnecting,
+        waiting_max_bytes: usize,
+        connections: Option<WebhookPresence<HubConnection>>,
+    ) -> (LoopbackServer, Arc<Backlog>) {
         let rules = vec!["chat=http://app/{category}/{event}".parse().unwrap()];
         let keys = AccessKeys::new(vec![AccessKey::new("a key that is long enough").unwrap()]).unwrap();
         let settings = WebhookSettings { rules, connecting, waiting_max_bytes, ..WebhookSettings::DEFAULT };
@@ -436,6 +473,7 @@ mod tests {
             rule_rooms,
             backlog: backlog_of_hub,
             presence: None,
+            connections,
         };
         let hub = WebhookHub::new("chat", template, Arc::new(terms), Arc::default());
         (LoopbackServer::new(Arc::new(hub)), backlog)
@@ -497,6 +535,31 @@ mod tests {
         let late = answered(&mut end, &"c".into(), WebhookAnswer::Completion(Bytes::new()));
         assert!(late.frames.is_empty() && late.posts.is_empty());
         assert_eq!((backlog.clients.used(), backlog.bytes.used()), (0, 0));
+    }
+
+    #[test]
+    fn clients_that_other_nodes_have_reported_are_closed_and_may_connect_again() {
+        let connections = WebhookPresence::new("node", Duration::from_secs(2));
+        let log = connections.log().clone();
+        let (mut end, _backlog) = server_with(WebhookConnecting::Open, usize::MAX, Some(connections));
+        for id in ["a", "b"] {
+            drop(take(&mut end, open(id, None)));
+            drop(take(&mut end, data(id, HANDSHAKE)));
+        }
+        drop(answered(&mut end, &"a".into(), WebhookAnswer::Done));
+        let frames = end.close_reported(1);
+        let [ServiceMessage::ConnectionData(close), ServiceMessage::CloseConnection(order)] = &frames[..] else {
+            panic!("{frames:?}")
+        };
+        assert_eq!((&*close.connection_id, &*order.connection_id), ("a", "a"));
+        assert_eq!(close.payload, "{\"type\":7,\"allowReconnect\":true}\u{1e}");
+        let posts = posts(&mut end);
+        assert_eq!((posts.len(), &*posts[0].event.name, posts[0].event.number), (1, "disconnected", LAST_NUMBER));
+        assert_eq!(log.batch(0, log.version(), 0).changes.len(), 2, "the end is not reported yet");
+        drop(end.answered(&"a".into(), WebhookAnswer::Done));
+        let left: Vec<_> = log.batch(2, log.version(), 0).changes;
+        assert_eq!(left.iter().map(|left| (&*left.subject.id, left.is_here)).collect::<Vec<_>>(), [("a", false)]);
+        assert!(end.close_reported(1).is_empty());
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub(crate) trait Subject:
     /// Flag that switches the events on.
     const FLAG: &'static str;
 
+    /// Only the loss of a node causes an event, because each node reports the other changes of its clients itself.
+    const ONLY_LOSSES: bool;
+
     fn hub(&self) -> &ByteString;
 
     /// Name by which the node that reports is chosen.
@@ -39,6 +42,7 @@ pub(crate) struct HubUser {
 impl Subject for HubUser {
     const PATH: &'static str = "/api/webhooks/presence";
     const FLAG: &'static str = "--webhook-presence";
+    const ONLY_LOSSES: bool = false;
 
     fn hub(&self) -> &ByteString {
         &self.hub
@@ -50,5 +54,33 @@ impl Subject for HubUser {
 
     fn bytes(&self) -> usize {
         self.hub.len() + self.user.len() + OVERHEAD_BYTES
+    }
+}
+
+/// Client connection to a hub.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct HubConnection {
+    pub(crate) hub: ByteString,
+    #[serde(rename = "connection")]
+    pub(crate) id: ByteString,
+    /// Empty for an anonymous client.
+    pub(crate) user: ByteString,
+}
+
+impl Subject for HubConnection {
+    const PATH: &'static str = "/api/webhooks/connections";
+    const FLAG: &'static str = "--webhook-lost-clients";
+    const ONLY_LOSSES: bool = true;
+
+    fn hub(&self) -> &ByteString {
+        &self.hub
+    }
+
+    fn name(&self) -> &str {
+        &self.id
+    }
+
+    fn bytes(&self) -> usize {
+        self.hub.len() + self.id.len() + self.user.len() + OVERHEAD_BYTES
     }
 }

@@ -29,6 +29,8 @@ struct LogState<S> {
     version: u64,
     /// Oldest position from which the log is complete.
     begins: u64,
+    /// The node stops, so later ends are not in the log.
+    is_closed: bool,
     subjects: HashMap<S, LoggedSubject>,
     by_version: BTreeMap<u64, S>,
     /// Versions of subjects without connections.
@@ -68,32 +70,38 @@ pub(crate) struct LoggedChange<S> {
 pub(super) struct SubjectStay<S: Subject> {
     log: Arc<SubjectLog<S>>,
     subject: S,
+    /// Position of the subject in the log.
+    version: u64,
 }
 
 impl<S: Subject> SubjectLog<S> {
     pub(super) fn enter(self: &Arc<Self>, subject: S) -> SubjectStay<S> {
-        self.change(&subject, |connections| connections + 1);
-        SubjectStay { log: self.clone(), subject }
+        let version = self.change(&subject, |connections| connections + 1);
+        SubjectStay { log: self.clone(), subject, version }
     }
 
-    fn change(&self, subject: &S, change: impl FnOnce(usize) -> usize) {
+    fn change(&self, subject: &S, change: impl FnOnce(usize) -> usize) -> u64 {
         let mut state = self.state();
+        if state.is_closed {
+            return state.version;
+        }
         let LogState { version, subjects, by_version, gone, gone_bytes, .. } = &mut *state;
         let logged = subjects.entry(subject.clone()).or_default();
         let before = logged.connections;
         logged.connections = change(before);
         if (before == 0) == (logged.connections == 0) {
-            return;
+            return logged.version;
         }
         by_version.remove(&logged.version);
         if gone.remove(&logged.version) {
             *gone_bytes -= subject.bytes();
         }
         *version += 1;
-        logged.version = *version;
-        by_version.insert(*version, subject.clone());
+        let changed = *version;
+        logged.version = changed;
+        by_version.insert(changed, subject.clone());
         if logged.connections == 0 {
-            gone.insert(*version);
+            gone.insert(changed);
             *gone_bytes += subject.bytes();
         }
         if gone.len() > GONE_MAX || *gone_bytes > GONE_MAX_BYTES {
@@ -101,6 +109,7 @@ impl<S: Subject> SubjectLog<S> {
         }
         drop(state);
         self.changed.notify_one();
+        changed
     }
 
     pub(crate) async fn has_changed(&self) {
@@ -142,6 +151,17 @@ impl<S: Subject> SubjectLog<S> {
         self.state().evict(received);
     }
 
+    /// Whether all readers have received all ends.
+    #[must_use]
+    pub(crate) fn has_sent_ends(&self) -> bool {
+        self.state().gone.is_empty()
+    }
+
+    /// Ends the log: other nodes report the remaining subjects when this node has left.
+    pub(crate) fn close(&self) {
+        self.state().is_closed = true;
+    }
+
     fn state(&self) -> MutexGuard<'_, LogState<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,9 +187,16 @@ impl<S: Subject> LogState<S> {
     }
 }
 
+impl<S: Subject> SubjectStay<S> {
+    #[must_use]
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+}
+
 impl<S: Subject> Drop for SubjectStay<S> {
     fn drop(&mut self) {
-        self.log.change(&self.subject, |connections| connections - 1);
+        self.log.change(&self.subject, |connections| connections.saturating_sub(1));
     }
 }
 
@@ -204,6 +231,20 @@ mod tests {
         log.prune(5);
         assert_eq!(seen(&log, 0), (vec![("ben".into(), true)], 5));
         drop(again);
+    }
+
+    #[test]
+    fn a_closed_log_keeps_the_subjects_whose_ends_were_not_reported() {
+        let log = Arc::new(SubjectLog::default());
+        let (ann, ben) = (log.enter(user("ann")), log.enter(user("ben")));
+        assert_eq!((ann.version(), ben.version()), (1, 2));
+        drop(ann);
+        assert!(!log.has_sent_ends());
+        log.prune(3);
+        assert!(log.has_sent_ends());
+        log.close();
+        drop(ben);
+        assert_eq!(seen(&log, 0), (vec![("ben".into(), true)], 3));
     }
 
     #[test]

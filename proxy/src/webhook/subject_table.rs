@@ -22,8 +22,8 @@ use super::subject::Subject;
 /// Delay of a report that a user is online. Changes that revert within it are not reported.
 const ONLINE_DELAY: Duration = Duration::from_millis(100);
 
-/// Delay of repeated reports of a lost node, after which the others agree on the remaining nodes.
-const TAKE_OVER_DELAY: Duration = Duration::from_secs(2);
+/// Delay of reports about a lost node, after which the others agree on the remaining nodes.
+pub(super) const TAKE_OVER_DELAY: Duration = Duration::from_secs(2);
 
 /// Time until a report that the back end did not accept is repeated.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -64,6 +64,13 @@ pub(crate) struct SubjectChange<S> {
     pub(crate) owner: ByteString,
 }
 
+/// Answer to a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BatchAnswer {
+    /// Set if the sender was lost to the receiver: subjects up to this position were reported as gone.
+    pub(crate) lost_until: Option<u64>,
+}
+
 /// Event for the back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SubjectReport<S> {
@@ -84,8 +91,28 @@ pub(crate) struct SubjectTable<S> {
     /// No node may report, so this one is the last to stop.
     is_last: bool,
     /// Lost nodes, the oldest first.
-    lost: VecDeque<ByteString>,
+    lost: VecDeque<LostNode>,
     ignored: u64,
+}
+
+#[derive(Debug)]
+struct LostNode {
+    boot: ByteString,
+    /// Last received position in its log.
+    until: u64,
+    /// Time from which its subjects are reported as gone.
+    due: Instant,
+}
+
+/// Cause of a change in the table.
+enum ChangeCause {
+    Batch {
+        owner: ByteString,
+        is_known: bool,
+    },
+    /// The subject is missing in a new series of batches.
+    Missing,
+    NodeLost,
 }
 
 #[derive(Debug, Default)]
@@ -143,7 +170,7 @@ impl<S: Subject> SubjectTable<S> {
     }
 
     /// Applies a batch. Fails if earlier batches of the node are missing.
-    pub(crate) fn apply(&mut self, batch: SubjectBatch<S>, now: Instant) -> Result<(), MissingBatch> {
+    pub(crate) fn apply(&mut self, batch: SubjectBatch<S>, now: Instant) -> Result<BatchAnswer, MissingBatch> {
         let boot = batch.boot;
         if batch.since == 0 {
             let held = self.subjects.iter().filter(|(_, entry)| entry.at.contains(&boot));
@@ -157,30 +184,31 @@ impl<S: Subject> SubjectTable<S> {
             source.stale.remove(&change.subject);
         }
         let stale = if batch.is_whole { std::mem::take(&mut source.stale) } else { HashSet::new() };
-        let was_lost = self.lost.contains(&boot);
+        let lost = self.lost.iter().find(|lost| lost.boot == boot);
+        let was_lost = lost.is_some();
+        let lost_until = lost.filter(|lost| S::ONLY_LOSSES && lost.due <= now).map(|lost| lost.until);
         let is_known = batch.is_known && !was_lost;
         for SubjectChange { subject, is_here, owner } in batch.changes {
             // This node has reported the loss, which the sender does not know.
             let owner = if was_lost { self.me.clone() } else { owner };
-            self.change(subject, (&boot, is_here), (Some(owner), is_known), now);
+            self.change(subject, (&boot, is_here), ChangeCause::Batch { owner, is_known }, now);
         }
         for subject in stale {
-            self.change(subject, (&boot, false), (None, false), now);
+            self.change(subject, (&boot, false), ChangeCause::Missing, now);
         }
         // After known subjects others may follow, which were lost, too.
         if batch.is_whole && !batch.is_known {
-            self.lost.retain(|lost| *lost != boot);
+            self.lost.retain(|lost| lost.boot != boot);
         }
-        Ok(())
+        Ok(BatchAnswer { lost_until })
     }
 
-    fn change(
-        &mut self,
-        subject: S,
-        (boot, is_here): (&ByteString, bool),
-        (owner, is_known): (Option<ByteString>, bool),
-        now: Instant,
-    ) {
+    fn change(&mut self, subject: S, (boot, is_here): (&ByteString, bool), cause: ChangeCause, now: Instant) {
+        let is_loss = matches!(cause, ChangeCause::NodeLost);
+        let (owner, is_known) = match cause {
+            ChangeCause::Batch { owner, is_known } => (Some(owner), is_known),
+            ChangeCause::Missing | ChangeCause::NodeLost => (None, false),
+        };
         if !self.subjects.contains_key(&subject) {
             if !is_here {
                 return;
@@ -195,6 +223,13 @@ impl<S: Subject> SubjectTable<S> {
         entry.at.retain(|at| at != boot);
         if is_here {
             entry.at.push(boot.clone());
+        }
+        if S::ONLY_LOSSES && !is_loss {
+            (entry.is_reported, entry.pending, entry.changed) = (entry.is_here(), None, None);
+            if !entry.is_here() {
+                self.due.insert((now, subject));
+            }
+            return;
         }
         entry.changed = owner.clone().map(|owner| (now, owner)).or(entry.changed.take());
         let is_here = entry.is_here();
@@ -229,14 +264,14 @@ impl<S: Subject> SubjectTable<S> {
             return;
         }
         for boot in &lost {
-            self.sources.remove(boot);
-            self.lost.push_back(boot.clone());
+            let until = self.sources.remove(boot).map_or(0, |source| source.version);
+            self.lost.push_back(LostNode { boot: boot.clone(), until, due: now + self.grace });
         }
         self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
         let held = self.subjects.iter().filter(|(_, entry)| entry.at.iter().any(|at| lost.contains(at)));
         let held: Vec<_> = held.map(|(subject, _)| subject.clone()).collect();
         for (subject, boot) in held.iter().flat_map(|subject| lost.iter().map(move |boot| (subject, boot))) {
-            self.change(subject.clone(), (boot, false), (None, false), now);
+            self.change(subject.clone(), (boot, false), ChangeCause::NodeLost, now);
         }
         for (subject, entry) in &mut self.subjects {
             let is_recent = |(at, owner): &(Instant, ByteString)| *at + REMEMBERED_FOR > now && lost.contains(owner);
@@ -302,6 +337,11 @@ impl<S: Subject> SubjectTable<S> {
         };
         // A later record of the queue is about this report, or it is taken up again when the current one is done.
         if entry.is_running || entry.is_waiting || pending.due > now {
+            return None;
+        }
+        // The lost node has returned.
+        if S::ONLY_LOSSES && entry.is_here() {
+            entry.pending = None;
             return None;
         }
         let named = pending.owner.clone().filter(|owner| live.contains(owner));
@@ -377,8 +417,12 @@ impl SubjectEntry {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::webhook::subject::HubUser;
+    use crate::webhook::subject::{HubConnection, HubUser};
 
     const GRACE: Duration = Duration::from_secs(5);
 
@@ -576,5 +620,152 @@ mod tests {
         a.table.done(offline, false, after(now, 1.0));
         assert_eq!(a.sent(&[], after(now, 1.1)), NONE, "what was refused is repeated later");
         assert_eq!(a.sent(&[], after(now, 11.0)), [false]);
+    }
+
+    fn connection(number: usize) -> HubConnection {
+        HubConnection { hub: "chat".into(), id: number.to_string().into(), user: "".into() }
+    }
+
+    /// Nodes `a` and `b`, which follow the connections of node `x`.
+    struct Followers {
+        tables: [SubjectTable<HubConnection>; 2],
+        version: u64,
+    }
+
+    impl Followers {
+        fn new() -> Self {
+            let table = |me: &'static str| SubjectTable::new(me.into(), TAKE_OVER_DELAY);
+            Self { tables: [table("a"), table("b")], version: 0 }
+        }
+
+        fn batch(&mut self, since: u64, changes: &[(usize, bool)], now: Instant) -> Option<u64> {
+            let change = |&(number, is_here): &(usize, bool)| SubjectChange {
+                subject: connection(number),
+                is_here,
+                owner: "a".into(),
+            };
+            self.version += 1;
+            let batch = SubjectBatch {
+                boot: "x".into(),
+                since,
+                until: self.version,
+                is_known: false,
+                is_whole: true,
+                changes: changes.iter().map(change).collect(),
+            };
+            let answers = self.tables.each_mut().map(|table| table.apply(batch.clone(), now).unwrap());
+            assert_eq!(answers[0], answers[1]);
+            answers[0].lost_until
+        }
+
+        fn change(&mut self, number: usize, is_here: bool, now: Instant) {
+            self.batch(self.version, &[(number, is_here)], now);
+        }
+
+        fn lose(&mut self, now: Instant) {
+            self.tables.iter_mut().for_each(|table| table.keep_nodes(&boots(&["a", "b"]), now));
+        }
+
+        /// Connections that the nodes report at this time, by their id. The back end answers each report.
+        fn reported(&mut self, is_accepted: bool, now: Instant) -> Vec<String> {
+            let mut reported = Vec::new();
+            for table in &mut self.tables {
+                for report in table.take_due(&boots(&["a", "b"]), 99, now) {
+                    reported.push(report.subject.id.to_string());
+                    table.done(report, is_accepted, now);
+                }
+            }
+            reported.sort();
+            reported
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_connections_of_a_lost_node_are_reported_until_they_are_accepted_or_the_node_returns() {
+        let (mut both, now) = (Followers::new(), Instant::now());
+        (0..3).for_each(|number| both.change(number, true, now));
+        both.change(0, false, now);
+        assert_eq!(both.reported(true, after(now, 9.0)), [] as [&str; 0], "their node reports them");
+        assert_eq!(both.tables[0].subjects.len(), 2, "an ended connection is removed");
+        both.lose(after(now, 10.0));
+        assert_eq!(both.reported(true, after(now, 11.9)), [] as [&str; 0], "the others agree on the nodes first");
+        assert_eq!(both.reported(false, after(now, 12.1)), ["1", "2"]);
+        assert_eq!(both.reported(false, after(now, 22.2)), ["1", "2"]);
+        assert_eq!(both.batch(0, &[(1, true)], after(now, 25.0)), Some(4), "1 is still connected");
+        assert_eq!(both.reported(true, after(now, 32.3)), ["2"]);
+        assert_eq!(both.reported(true, after(now, 200.0)), [] as [&str; 0]);
+        assert_eq!(both.tables.each_ref().map(|table| table.subjects.len()), [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_a_lost_node_has_reported_for_another_are_reported_again() {
+        let (mut both, now) = (Followers::new(), Instant::now());
+        (0..20).for_each(|number| both.change(number, true, now));
+        let [a, b] = &mut both.tables;
+        for table in [&mut *a, &mut *b] {
+            let batch = |changes| SubjectBatch {
+                boot: if table.me == "a" { "b".into() } else { "a".into() },
+                since: 0,
+                until: 1,
+                is_known: true,
+                is_whole: true,
+                changes,
+            };
+            table.apply(batch(Vec::new()), now).unwrap();
+        }
+        both.lose(now);
+        let [a, b] = &mut both.tables;
+        let of = |table: &mut SubjectTable<HubConnection>, live: &[&str], at: f64| {
+            let reports = table.take_due(&boots(live), 99, after(now, at));
+            reports.iter().for_each(|report| table.done(report.clone(), true, after(now, at)));
+            reports.into_iter().map(|report| report.subject.id).collect::<BTreeSet<_>>()
+        };
+        let (by_a, by_b) = (of(a, &["a", "b"], 2.1), of(b, &["a", "b"], 2.1));
+        assert_eq!((by_a.len() + by_b.len(), by_a.is_disjoint(&by_b), by_b.is_empty()), (20, true, false));
+        a.keep_nodes(&boots(&["a"]), after(now, 20.0));
+        assert_eq!(of(a, &["a"], 22.1), by_b);
+        assert_eq!(of(a, &["a"], 200.0), BTreeSet::new());
+        assert_eq!(a.subjects.len(), 0, "nothing is kept");
+    }
+
+    proptest! {
+        /// For any changes of a node, only its connections at its loss are reported for it, each once.
+        #[test]
+        fn only_the_connections_of_a_lost_node_are_reported_and_each_by_one_of_the_others(
+            steps in proptest::collection::vec((0u8..5, 0usize..4), 0..40),
+        ) {
+            let (mut both, mut now) = (Followers::new(), Instant::now());
+            let mut here = BTreeSet::new();
+            both.batch(0, &[], now);
+            for (action, number) in steps {
+                now += Duration::from_millis(700);
+                match action {
+                    0 | 1 => {
+                        here.insert(number);
+                        both.change(number, true, now);
+                    }
+                    2 => {
+                        here.remove(&number);
+                        both.change(number, false, now);
+                    }
+                    _ => {
+                        let lost_at = both.version;
+                        both.lose(now);
+                        now += TAKE_OVER_DELAY;
+                        let is_back_early = action == 3;
+                        if !is_back_early {
+                            let lost: Vec<_> = here.iter().map(ToString::to_string).collect();
+                            prop_assert_eq!(both.reported(true, now), lost);
+                        }
+                        let all: Vec<_> = here.iter().map(|number| (*number, true)).collect();
+                        prop_assert_eq!(both.batch(0, &all, now), Some(lost_at));
+                    }
+                }
+                prop_assert_eq!(both.reported(true, now), Vec::<String>::new());
+            }
+            now += 2 * REMEMBERED_FOR;
+            prop_assert_eq!(both.reported(true, now), Vec::<String>::new());
+            prop_assert_eq!(both.tables.each_ref().map(|table| table.subjects.len()), [here.len(); 2]);
+        }
     }
 }

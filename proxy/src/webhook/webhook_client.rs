@@ -17,9 +17,9 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::backlog::{Backlog, BacklogShare};
 use super::client_fact::ClientFacts;
-use super::subject::HubUser;
+use super::subject::{HubConnection, HubUser};
 use super::subject_log::SubjectStay;
-use super::webhook_event::{EventKind, WebhookEvent};
+use super::webhook_event::{EventKind, LAST_NUMBER, WebhookEvent};
 
 /// Waiting bytes of a client at which reading is paused. It resumes at half.
 const WAITING_MAX_BYTES: usize = 64 * 1024;
@@ -38,10 +38,12 @@ const QUESTION_KEPT_FOR: Duration = Duration::from_millis(CLIENT_RESULT_TIMEOUT_
 pub(super) struct WebhookClient {
     pub(super) facts: Arc<ClientFacts>,
     pub(super) stage: WebhookStage,
-    /// User of the client, for its presence.
+    /// User of the client, for other nodes.
     pub(super) user: Option<ByteString>,
     /// Set while the client is open and its user counts as online.
     pub(super) stay: Option<SubjectStay<HubUser>>,
+    /// Set until the end is reported, if another node would report it for this one.
+    pub(super) record: Option<SubjectStay<HubConnection>>,
     /// Groups that the client joins before it is accepted.
     pub(super) groups: Vec<String>,
     /// Bytes received before the client was accepted.
@@ -85,6 +87,7 @@ impl WebhookClient {
             stage,
             user: None,
             stay: None,
+            record: None,
             groups: Vec::new(),
             early: Vec::new(),
             events: VecDeque::new(),
@@ -107,7 +110,8 @@ impl WebhookClient {
 
     /// Queues an event behind the waiting ones.
     pub(super) fn push(&mut self, event: WebhookEvent) {
-        let event = WebhookEvent { number: self.next_number, ..event };
+        let is_last = event.kind == EventKind::Disconnected && self.record.is_some();
+        let event = WebhookEvent { number: if is_last { LAST_NUMBER } else { self.next_number }, ..event };
         self.next_number += 1;
         self.share.bytes.add(event.bytes());
         self.events.push_back(event);

@@ -8,6 +8,7 @@ use axum::body::Body;
 use bytestring::ByteString;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{HeaderMap, Request, Response};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 use trunkline_link::{LinkEnd, LinkSocket, request_handshake};
@@ -94,6 +95,7 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
     let (mut permits, mut requests) = (FuturesUnordered::new(), FuturesUnordered::new());
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reported = hub.reported();
     loop {
         if !server.has_next_post() {
             // Otherwise the link would hold an unused permit.
@@ -112,6 +114,7 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
                 Vec::new()
             }
             Some((id, answer)) = requests.next() => server.answered(&id, answer),
+            until = next_reported(&mut reported) => server.close_reported(until),
             _ = pings.tick() => vec![ServiceMessage::Ping(Ping::default())],
         };
         // Reading a link never waits for an app server, so this wait is short.
@@ -121,4 +124,14 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
             return end;
         }
     }
+}
+
+/// Next position up to which other nodes have reported the ends of clients; never, if they report none.
+async fn next_reported(reported: &mut Option<watch::Receiver<u64>>) -> u64 {
+    if let Some(positions) = reported
+        && positions.changed().await.is_ok()
+    {
+        return *positions.borrow_and_update();
+    }
+    std::future::pending().await
 }

@@ -16,6 +16,10 @@ const OVERHEAD_BYTES: usize = 256;
 /// Maximum length of a method name, which is part of the URL and a header.
 const TARGET_MAX_BYTES: usize = 512;
 
+/// Number of `disconnected` if other nodes report it for a lost node, because they don't know the number of earlier
+/// events: the largest integer of JavaScript.
+pub(super) const LAST_NUMBER: u64 = (1 << 53) - 1;
+
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WebhookEvent {
     pub(super) kind: EventKind,
@@ -34,6 +38,8 @@ pub(super) enum EventKind {
     Connect,
     Connected,
     Disconnected,
+    /// The end of a connection whose node was lost.
+    Lost,
     /// The first connection of a user, over all nodes.
     UserOnline,
     /// The end of the last one.
@@ -87,7 +93,7 @@ impl EventKind {
     #[must_use]
     pub(super) fn category(&self) -> &'static str {
         match self {
-            Self::Connect | Self::Connected | Self::Disconnected => "connections",
+            Self::Connect | Self::Connected | Self::Disconnected | Self::Lost => "connections",
             Self::UserOnline | Self::UserOffline => "users",
             Self::Message { .. } | Self::Stream { .. } => "messages",
         }
@@ -117,7 +123,7 @@ impl WebhookEvent {
         error: Option<&str>,
     ) -> Result<Self, EventError> {
         let (name, number) = match &kind {
-            EventKind::Disconnected => ("disconnected", CLOSE_CONNECTION),
+            EventKind::Disconnected | EventKind::Lost => ("disconnected", CLOSE_CONNECTION),
             _ => ("connected", OPEN_CONNECTION),
         };
         let body = serde_json::to_vec(&ConnectionEventBody { number, error }).unwrap_or_default().into();

@@ -7,12 +7,12 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::backlog::Backlog;
-use super::subject::HubUser;
+use super::subject::{HubConnection, HubUser};
 use super::subject_log::SubjectStay;
 use super::webhook_presence::WebhookPresence;
 use crate::clock::unix_ms;
@@ -106,6 +106,7 @@ pub(super) struct WebhookTerms {
     pub(super) rule_rooms: Vec<Semaphore>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) presence: Option<WebhookPresence<HubUser>>,
+    pub(super) connections: Option<WebhookPresence<HubConnection>>,
 }
 
 /// Permit for one request, from the hub, its rule and the node.
@@ -165,9 +166,10 @@ impl WebhookHub {
         self.clients.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether other nodes receive the users of clients.
     #[must_use]
-    pub(super) fn has_presence(&self) -> bool {
-        self.terms.presence.is_some()
+    pub(super) fn shares_users(&self) -> bool {
+        self.terms.presence.is_some() || self.terms.connections.is_some()
     }
 
     /// Notes a connection of a user, if back ends receive presence events. The returned value ends it.
@@ -181,6 +183,21 @@ impl WebhookHub {
         }
         let (hub, user) = (self.name.as_str().into(), user.into());
         Some(presence.log().enter(HubUser { hub, user }))
+    }
+
+    /// Notes a connection, if other nodes report its end when this node is lost. The returned value ends it.
+    #[must_use]
+    pub(super) fn record(&self, id: &str, user: Option<&str>) -> Option<SubjectStay<HubConnection>> {
+        let connections = self.terms.connections.as_ref()?;
+        let user = user.filter(|user| user.chars().count() <= USER_MAX_CHARS).unwrap_or_default();
+        let (hub, id, user) = (self.name.as_str().into(), id.into(), user.into());
+        Some(connections.log().enter(HubConnection { hub, id, user }))
+    }
+
+    /// Position in the log of connections up to which other nodes have reported the ends, whenever it changes.
+    #[must_use]
+    pub(super) fn reported(&self) -> Option<watch::Receiver<u64>> {
+        self.terms.connections.as_ref().map(WebhookPresence::reported)
     }
 
     /// Counts a new client at one of the links.

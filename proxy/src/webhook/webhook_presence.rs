@@ -3,25 +3,27 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::subject::Subject;
 use super::subject_log::SubjectLog;
-use super::subject_table::{MissingBatch, SubjectBatch, SubjectTable};
+use super::subject_table::{BatchAnswer, MissingBatch, SubjectBatch, SubjectTable};
 
 #[derive(Debug)]
 pub(crate) struct WebhookPresence<S> {
     log: Arc<SubjectLog<S>>,
     table: Mutex<SubjectTable<S>>,
     changed: Notify,
+    /// Position in the log up to which other nodes have reported the subjects of this node as gone.
+    reported: watch::Sender<u64>,
 }
 
 impl<S: Subject> WebhookPresence<S> {
     #[must_use]
     pub(super) fn new(boot: &str, grace: Duration) -> Self {
         let table = Mutex::new(SubjectTable::new(boot.into(), grace));
-        Self { log: Arc::default(), table, changed: Notify::new() }
+        Self { log: Arc::default(), table, changed: Notify::new(), reported: watch::Sender::default() }
     }
 
     #[must_use]
@@ -34,10 +36,24 @@ impl<S: Subject> WebhookPresence<S> {
     }
 
     /// Applies a batch of another node. Fails if the node has to start again with all its subjects.
-    pub(crate) fn take(&self, batch: SubjectBatch<S>) -> Result<(), MissingBatch> {
-        self.table().apply(batch, Instant::now())?;
+    pub(crate) fn take(&self, batch: SubjectBatch<S>) -> Result<BatchAnswer, MissingBatch> {
+        let answer = self.table().apply(batch, Instant::now())?;
         self.changed.notify_one();
-        Ok(())
+        Ok(answer)
+    }
+
+    /// Notes that other nodes have reported the subjects up to this position as gone. Returns `false` if it was noted.
+    pub(crate) fn note_reported(&self, until: u64) -> bool {
+        self.reported.send_if_modified(|noted| {
+            let is_later = until > *noted;
+            *noted = until.max(*noted);
+            is_later
+        })
+    }
+
+    #[must_use]
+    pub(super) fn reported(&self) -> watch::Receiver<u64> {
+        self.reported.subscribe()
     }
 
     /// Whether the back ends have received all events about this node's subjects.

@@ -12,10 +12,10 @@ use super::backlog::Backlog;
 use super::client_fact::{ClientFacts, header_text};
 use super::event_sender::EventSender;
 use super::loopback_server::Post;
-use super::subject::{HubUser, Subject};
-use super::subject_table::SubjectReport;
+use super::subject::{HubConnection, HubUser, Subject};
+use super::subject_table::{SubjectReport, TAKE_OVER_DELAY};
 use super::webhook_dialler::WebhookDialler;
-use super::webhook_event::{EventError, WebhookEvent};
+use super::webhook_event::{EventError, EventKind, LAST_NUMBER, WebhookEvent};
 use super::webhook_hub::{WebhookHub, WebhookTerms};
 use super::webhook_presence::WebhookPresence;
 use crate::clock::unix_ms;
@@ -24,6 +24,9 @@ use crate::config::{WebhookConnecting, WebhookSecret};
 use crate::metrics::{LabelledCounters, WebhookCounters};
 use crate::shard::Shared;
 use crate::upstream::MemoryDialler;
+
+/// Reason in `disconnected` for a client whose node was lost.
+const LOST_TEXT: &str = "The node of the client was lost.";
 
 /// Subject whose events back ends receive.
 pub(crate) trait Reported: Subject {
@@ -46,7 +49,7 @@ impl Webhooks {
     #[must_use]
     pub(crate) fn new(shared: &Shared) -> Self {
         let settings = &shared.settings.webhooks;
-        let is_present = settings.has_presence && !settings.rules.is_empty();
+        let (has_rules, boot) = (!settings.rules.is_empty(), &shared.boot);
         let total = settings.total_in_flight_max.get().min(Semaphore::MAX_PERMITS);
         // One rule leaves half of the permits to the others.
         let of_rule = if settings.rules.len() > 1 { total.div_ceil(2) } else { total };
@@ -58,7 +61,9 @@ impl Webhooks {
             settings: settings.clone(),
             keys: shared.settings.keys.clone(),
             connector: shared.ways.connector.clone(),
-            presence: is_present.then(|| WebhookPresence::new(&shared.boot, settings.presence_grace)),
+            presence: (has_rules && settings.has_presence).then(|| WebhookPresence::new(boot, settings.presence_grace)),
+            connections: (has_rules && settings.reports_lost_clients)
+                .then(|| WebhookPresence::new(boot, TAKE_OVER_DELAY)),
         };
         Self { terms: Arc::new(terms), hubs: Mutex::default(), counters: LabelledCounters::default() }
     }
@@ -161,5 +166,19 @@ impl Reported for HubUser {
         let event = WebhookEvent::of_user(hub.place(), (&*self.user, is_online), unix_ms())?;
         let facts = Arc::new(ClientFacts { user: Some(header_text(&self.user)), ..ClientFacts::default() });
         Ok(Post { connection_id: ByteString::new(), facts, event })
+    }
+}
+
+impl Reported for HubConnection {
+    fn presence(webhooks: &Webhooks) -> Option<&WebhookPresence<Self>> {
+        webhooks.terms.connections.as_ref()
+    }
+
+    fn post(&self, hub: &WebhookHub, _is_online: bool) -> Result<Post, EventError> {
+        let event = WebhookEvent::of_connection(hub.place(), EventKind::Lost, Some(LOST_TEXT))?;
+        let event = WebhookEvent { number: LAST_NUMBER, ..event };
+        let user = (!self.user.is_empty()).then(|| header_text(&self.user));
+        let facts = Arc::new(ClientFacts { user, ..ClientFacts::default() });
+        Ok(Post { connection_id: self.id.clone(), facts, event })
     }
 }

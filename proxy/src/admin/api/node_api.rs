@@ -11,10 +11,13 @@ use bytes::Bytes;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::rest::{ListedPart, PART_PATH, PartQuestion};
-use crate::webhook::{HubUser, Reported, Subject};
+use crate::webhook::{BatchAnswer, HubConnection, HubUser, Reported, Subject};
 
 pub(crate) fn for_nodes() -> Router<AdminContext> {
-    Router::new().route(PART_PATH, get(part)).route(HubUser::PATH, post(presence::<HubUser>))
+    Router::new()
+        .route(PART_PATH, get(part))
+        .route(HubUser::PATH, post(presence::<HubUser>))
+        .route(HubConnection::PATH, post(presence::<HubConnection>))
 }
 
 async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
@@ -24,13 +27,16 @@ async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<List
 }
 
 /// Applies a batch of another node. 409 asks for all its subjects again.
-async fn presence<S: Reported>(State(context): State<AdminContext>, body: Bytes) -> Result<StatusCode, ApiError> {
+async fn presence<S: Reported>(
+    State(context): State<AdminContext>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<BatchAnswer>), ApiError> {
     let absent = || ApiError::new(StatusCode::NOT_FOUND, format!("this node has no {}", S::FLAG));
     let presence = S::presence(&context.webhooks).ok_or_else(absent)?;
     let batch = serde_json::from_slice(&body);
     let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(match presence.take(batch) {
-        Ok(()) => StatusCode::OK,
-        Err(_) => StatusCode::CONFLICT,
+        Ok(answer) => (StatusCode::OK, Json(answer)),
+        Err(_) => (StatusCode::CONFLICT, Json(BatchAnswer::default())),
     })
 }
