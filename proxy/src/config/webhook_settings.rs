@@ -128,6 +128,7 @@ impl WebhookSettings {
             ("webhook-connect", self.connecting == WebhookConnecting::Asked),
             ("webhook-connect-item", !self.connect_items.is_empty()),
             ("webhook-presence", self.has_presence),
+            ("webhook-lost-clients", self.reports_lost_clients),
         ];
         let flags = flags.into_iter().filter_map(|(flag, is_given)| is_given.then_some(flag));
         let changed = Self::options().filter(|option| (option.get)(self) != (option.get)(&Self::DEFAULT));
@@ -206,11 +207,13 @@ mod tests {
         let alone = WebhookSettings {
             connecting: WebhookConnecting::Asked,
             has_presence: true,
+            reports_lost_clients: true,
             answer_timeout: Duration::from_secs(1),
             ..with(&[], &["chat=0123456789abcdef"])
         };
         let warned = alone.warnings();
-        let flags = "--webhook-secret, --webhook-connect, --webhook-presence, --webhook-timeout: no effect";
+        let flags = "--webhook-secret, --webhook-connect, --webhook-presence, --webhook-lost-clients, \
+                     --webhook-timeout: no effect";
         assert!(warned.len() == 1 && warned[0].starts_with(flags), "{warned:?}");
         let secrets = ["Chat=0123456789abcdef", "shop*=0123456789abcdef", "news=0123456789abcdef"];
         let warned = with(&["chat=http://a/", "shop_*=http://b/"], &secrets).warnings();
