@@ -1,5 +1,6 @@
 //! Hubs behind webhooks: the documented back ends with official clients, and misbehaving back ends.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 use trunkline_tests::harness::tools::python;
 
-use crate::fleet::FleetScene;
+use crate::fleet::{FleetScene, NAMES};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/examples/webhooks");
 
@@ -355,6 +356,67 @@ fn users_of_two_nodes_are_online_once_and_offline_after_their_last_client_or_the
             last = next_user_event(&mut seen, long).await?;
         }
         ensure!(last == event("offline", "ben"), "{last:?}");
+        Ok(())
+    });
+}
+
+/// Ends that a back end received: the numbers of the events of each connection.
+type Ends = BTreeMap<String, Vec<String>>;
+
+/// Notes the received events about connections until this holds: connected users and ends.
+async fn until_seen(
+    seen: &mut mpsc::UnboundedReceiver<Seen>,
+    (begun, ended): (&mut BTreeMap<String, String>, &mut Ends),
+    within: Duration,
+    is_so: impl Fn(&BTreeMap<String, String>, &Ends) -> bool,
+) -> Result<bool> {
+    let end = Instant::now() + within;
+    while !is_so(begun, ended) {
+        let Ok(event) = timeout_at(end, seen.recv()).await else { return Ok(false) };
+        let (name, head, _) = event.context("the back end runs")?;
+        let header = |name: &str| -> Result<String> { Ok(head.get(name).context("a header")?.to_str()?.to_owned()) };
+        let id = header("x-asrs-connection-id")?;
+        match &*name {
+            "connected" => drop(begun.insert(header("x-asrs-user-id")?, id)),
+            _ => ended.entry(id).or_default().push(header("x-trunkline-event-number")?),
+        }
+    }
+    Ok(true)
+}
+
+#[test]
+fn the_clients_of_a_killed_node_are_reported_as_disconnected_and_those_of_living_nodes_are_not() {
+    run_test(async |fixture| {
+        let (port, mut seen) = deciding_back_end().await?;
+        let webhook = format!("room=http://127.0.0.1:{port}/{{event}}");
+        let mut scene =
+            FleetScene::begin(fixture, &NAMES, &["--upstream-webhook", &webhook, "--webhook-lost-clients"]).await?;
+        scene.agrees(&NAMES).await?;
+        let (agents, mut clients) = (Agents::new(fixture), Vec::new());
+        let (mut begun, mut ended) = (BTreeMap::new(), Ends::new());
+        let long = Duration::from_secs(40);
+        for (node, count) in [(0, 2), (1, 1), (2, 8)] {
+            for number in 0..count {
+                let user = token::of_user(ACCESS_KEY, &format!("{node}-{number}"))?;
+                let url = scene.nodes[node].url("/room");
+                clients.push(agents.client(Kind::JsJson, &url).access_token(&user).open().await?);
+            }
+        }
+        ensure!(until_seen(&mut seen, (&mut begun, &mut ended), long, |begun, _| begun.len() == 11).await?);
+        // sleep: the nodes exchange the last connections, which nothing shows
+        sleep(Duration::from_secs(2)).await;
+        scene.nodes[2].process.kill().await?;
+        ensure!(until_seen(&mut seen, (&mut begun, &mut ended), long, |_, ended| ended.len() == 8).await?, "{ended:?}");
+        // Repetitions, if there are any.
+        until_seen(&mut seen, (&mut begun, &mut ended), Duration::from_secs(5), |_, _| false).await?;
+        for (user, id) in &begun {
+            ensure!(ended.contains_key(id) == user.starts_with("2-"), "{user}: {ended:?}");
+        }
+        // A node that stops reports its client itself, and the remaining node does not repeat that.
+        stop(&mut scene.nodes[1].process, Signal::Terminate).await?;
+        until_seen(&mut seen, (&mut begun, &mut ended), Duration::from_secs(15), |_, _| false).await?;
+        ensure!(ended.get(&begun["1-0"]).is_some_and(|numbers| numbers.len() == 1), "{ended:?}");
+        ensure!(ended.len() == 9 && ended.values().flatten().all(|number| number == "9007199254740991"), "{ended:?}");
         Ok(())
     });
 }
