@@ -291,6 +291,11 @@ impl<A: Copy + PartialEq> Ownership<A> {
         if self.absence.is_some() { None } else { self.queue.release() }
     }
 
+    /// Next frame that waited for acknowledgements, regardless of the room, if there is a socket: a close follows.
+    pub fn release_last(&mut self) -> Option<Bytes> {
+        if self.absence.is_some() { None } else { self.queue.release_last() }
+    }
+
     /// Removes frames acknowledged by the client.
     pub fn acknowledge(&mut self, sequence_id: u64) {
         self.queue.acknowledge(sequence_id);

@@ -71,9 +71,11 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
 
     /// Next held frame with room, which is kept from now on.
     pub fn release(&mut self) -> Option<F> {
-        if self.is_on_hold || !self.is_below_limit() {
-            return None;
-        }
+        if self.is_on_hold || !self.is_below_limit() { None } else { self.release_last() }
+    }
+
+    /// Next held frame, regardless of the limit, because a close follows.
+    pub fn release_last(&mut self) -> Option<F> {
         let (frame, messages) = self.held.pop_front()?;
         self.held_bytes -= frame.as_ref().len();
         self.sent.push(frame.clone(), messages);

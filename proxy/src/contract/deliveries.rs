@@ -248,3 +248,18 @@ async fn names_that_a_long_list_repeats_count_once() {
     }
     ann.fence(&link).await;
 }
+
+#[tokio::test(crate = "paused")]
+async fn stamps_and_filters_around_each_other_are_skipped() {
+    let (_, mut link) = chat(1).await;
+    let mut client = link.client().await;
+    let mut nested = broadcast("never");
+    for _ in 0..2_000 {
+        let filtered = Filtered { filter: "userId eq 'ann'".into(), body: nested.to_body() };
+        let body = ServiceMessage::Filtered(filtered).to_body();
+        nested = ServiceMessage::Stamped(Stamped { epoch: 1, body });
+    }
+    link.send(nested).await;
+    link.send(broadcast("still here")).await;
+    assert_eq!(client.text().await, "still here");
+}

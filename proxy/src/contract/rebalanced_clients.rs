@@ -1,11 +1,11 @@
 //! A new app server receives its share of the clients: gradually, rate limited, and never during a call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
-use trunkline_protocol::manifest::{IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::manifest::{HubManifest, IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER, MIGRATE_TO_HEADER};
 use trunkline_protocol::service::*;
 
 use super::app::AppLink;
@@ -196,4 +196,52 @@ async fn with_a_rate_of_zero_clients_stay() {
     sleep(Duration::from_secs(300)).await;
     first.fence().await;
     second.fence().await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_whose_calls_failed_with_their_link_is_asked_for() {
+    let fixture = fixture(100, 1);
+    let mut first = fixture.server("app-1").await;
+    let mut all: [Client; 2] = first.clients().await;
+    for client in &mut all {
+        client.send(&call("1", "Slow")).await;
+        first.data().await;
+    }
+    let mut app = first.cut();
+    let mut first = app.link_anew().await;
+    for client in &mut all {
+        first.opening().await;
+        first.data().await;
+        assert!(client.text().await.starts_with("{\"type\":3,\"invocationId\":\"1\",\"error\":"));
+    }
+    let mut second = fixture.server("app-2").await;
+    let id = asked(&mut first).await;
+    hand_over(&first, &id).await;
+    assert_eq!(*second.opening().await.connection_id, *id);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_that_is_asked_for_and_comes_back_over_another_socket_is_read_on() {
+    let fixture = fixture(100, 1);
+    let hub = HubManifest { stateful_reconnect_buffer_bytes: Some(1_000), ..HubManifest::new("chat", "/chat") };
+    let mut first = fixture.server_with("app-1", hub.clone()).await;
+    let mut all = BTreeMap::new();
+    for _ in 0..2 {
+        let (client, target) = Client::connect_stateful(&fixture, &mut first, "/chat").await;
+        all.insert(client.id.clone(), (client, target));
+    }
+    let mut second = fixture.server_with("app-2", hub).await;
+    for _ in 0..3 {
+        let id = asked(&mut first).await;
+        let (client, target) = all.remove(&id).unwrap();
+        drop(client);
+        first.fence().await;
+        let client = Client::upgrade(&fixture, &target).await.unwrap();
+        first.send(flow(&id, FlowOperation::ReadOn)).await;
+        first.fence().await;
+        all.insert(id, (client, target));
+    }
+    let id = asked(&mut first).await;
+    hand_over(&first, &id).await;
+    assert_eq!(*second.opening().await.connection_id, *id);
 }

@@ -10,12 +10,14 @@ use trunkline_protocol::service::*;
 use super::app::{broadcast, data_for, to_group};
 use super::client::{Client, JSON_HANDSHAKE, PING, Received, STATEFUL_HANDSHAKE};
 use super::closes::cause_of;
+use super::drains::{ANSWER, CALL, LEAVE};
 use super::fixture::{Fixture, paused, settings};
 use super::http::negotiate;
 use super::hub_message::cast;
 use super::moves::{call, sequence};
 use super::scene::LinkedApp;
 use crate::config::{OutboxLimits, Settings};
+use crate::shard::ShardCommand;
 
 const BUFFER_BYTES: usize = 1_000;
 
@@ -291,7 +293,7 @@ async fn what_waits_for_the_first_frame_of_a_client_comes_before_a_goodbye_and_a
     scene.link.write(&client.id, cast("b")).await;
     scene.link.fence().await;
     let state = &scene.fixture.shared;
-    state.shards()[0].give(vec![crate::shard::ShardCommand::Drain(Duration::ZERO)], 0).await;
+    state.shards()[0].give(vec![ShardCommand::Drain(Duration::ZERO)], 0).await;
     assert_eq!(client.text().await, call("b"), "before the node has closed the link");
     let mut scene = scene_with(Fixture::start()).await;
     let (client, target) = scene.connect().await;
@@ -348,4 +350,44 @@ async fn a_mark_is_confirmed_over_a_later_socket() {
         client.send(&(acknowledgement(number) + "\u{1e}")).await;
     }
     assert_eq!(scene.link.next().await, ServiceMessage::DownDone(mark));
+}
+
+#[tokio::test(crate = "paused")]
+async fn what_waits_for_an_acknowledgement_comes_before_a_close() {
+    for closes in ["message", "order"] {
+        let (scene, mut client, _) = scene_with_client().await;
+        let large = call(&"x".repeat(BUFFER_BYTES));
+        for text in [&large, &call("1"), &call("2")] {
+            scene.link.write(&client.id, format!("{text}\u{1e}")).await;
+        }
+        if closes == "message" {
+            scene.link.write(&client.id, "{\"type\":7}\u{1e}").await;
+        } else {
+            let close = CloseConnection { connection_id: client.id.as_str().into(), ..CloseConnection::default() };
+            scene.link.send(ServiceMessage::CloseConnection(close)).await;
+        }
+        for text in [large, call("1"), call("2")] {
+            assert_eq!(client.text().await, text, "{closes}");
+        }
+        match closes {
+            "message" => assert_eq!(client.text().await, "{\"type\":7}"),
+            _ => assert_eq!(client.next().await, Received::End(Some(1000))),
+        }
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn without_other_nodes_a_drain_cuts_no_client_in_a_call() {
+    let (mut scene, mut client, _) = scene_with_client().await;
+    client.send(CALL).await;
+    scene.link.data().await;
+    assert_eq!(client.text().await, acknowledgement(1));
+    scene.fixture.shared.shards()[0].give(vec![ShardCommand::Drain(Duration::from_secs(25))], 0).await;
+    // sleep: advances paused time until the drain has reached the client
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    scene.link.write(&client.id, ANSWER).await;
+    for text in [ANSWER, LEAVE] {
+        assert_eq!(client.text().await, text.trim_end_matches('\u{1e}'));
+    }
+    assert_eq!(client.next().await, Received::End(Some(1000)));
 }

@@ -238,7 +238,10 @@ fn route_filtered(
 pub(crate) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
     let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
-        Ok(Some(ServiceMessage::Filtered(_))) => Err("a filtered message contains a filtered message".into()),
+        // Otherwise stamps and filters could alternate up to the end of the stack.
+        Ok(Some(inner @ (ServiceMessage::Filtered(_) | ServiceMessage::Stamped(_)))) => {
+            Err(format!("a filtered message contains {}", inner.name()))
+        }
         Ok(Some(inner)) => Ok((filter, inner)),
         Ok(None) => Err("a filter is around a message of an unknown type".into()),
         Err(error) => Err(error.to_string()),

@@ -98,7 +98,7 @@ impl ShardState {
             self.core.context.shared.client_results.connection_ended(client.id());
         }
         self.assignments.closed_ids.close(client.id(), client.traits().is_negotiated, self.core.tick);
-        self.core.delivery.end_hold(slot, client, mode);
+        self.core.delivery.release_all(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
             let let_go = client.assignments().home().released();
             let is_notified = let_go.is_none() && client.home().queue(&notice);
@@ -274,7 +274,7 @@ impl ShardState {
         let results = &self.core.context.shared.client_results;
         let is_idle = || {
             !client.cold().stay().is_moving()
-                && client.assignments().home().calls().is_empty()
+                && !client.assignments().home().calls().are_pending()
                 && !results.is_waiting_for(client.id())
         };
         if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over && is_idle() {

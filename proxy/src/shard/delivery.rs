@@ -36,7 +36,7 @@ use crate::transport::websocket;
 use crate::upstream::HubIndex;
 use framed::Framed;
 use gathering::{Gathering, WINDOW};
-use message_counter::MessageCounter;
+use message_counter::{MessageCounter, is_close};
 use outbox_budget::OutboxBudget;
 use send_run::{ReceiverTally, SendRun};
 use slow_client::{PAUSED_ABOVE_BYTES, SlowClients};
@@ -344,9 +344,8 @@ impl Delivery {
     #[inline(never)]
     fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
         let messages = self.messages.count(client.content(), frame);
-        if messages == 0 {
-            // The frame may be a close message, which must be the last one.
-            self.end_hold(slot, client, mode);
+        if messages == 0 && is_close(client.content(), frame) {
+            self.release_all(slot, client, mode);
         }
         let (waiting, serial, may_miss) = (client.wire().bytes(), client.serial(), client.traits().may_miss);
         let mut is_over = false;
@@ -410,6 +409,15 @@ impl Delivery {
     fn release(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
         while let Some(resumption) = client.cold_mut().resumption_mut()
             && let Some(frame) = resumption.ownership_mut().release()
+        {
+            self.put_now(slot, client, &frame, mode);
+        }
+    }
+
+    /// Writes all held-back frames ahead of a close, regardless of limits.
+    pub(super) fn release_all(&mut self, slot: Slot, client: &mut Client, mode: BatchMode) {
+        while let Some(resumption) = client.cold_mut().resumption_mut()
+            && let Some(frame) = resumption.ownership_mut().release_last()
         {
             self.put_now(slot, client, &frame, mode);
         }

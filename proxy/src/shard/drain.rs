@@ -117,8 +117,10 @@ pub(super) fn close_all_drained(state: &mut ShardState) {
 /// for a call to end.
 pub(super) fn has_clients_left(state: &mut ShardState) -> bool {
     let mut are_left = !state.leaving.is_empty();
-    for (slot, _) in state.core.connections.everyone() {
-        are_left |= send_elsewhere(state, slot, MoveCause::Drain);
+    if state.core.context.shared.other_nodes().are_ready() {
+        for (slot, _) in state.core.connections.everyone() {
+            are_left |= send_elsewhere(state, slot, MoveCause::Drain);
+        }
     }
     are_left
 }

@@ -313,7 +313,7 @@ impl ShardCore {
                 && self.context.shared.client_results.is_waiting_for(client.id())
         };
         !client.life().is_open()
-            || client.assignments().home().calls().count() > 0
+            || client.assignments().home().calls().are_pending()
             || sides().any(|side| !side.is_idle())
             || asks_it()
     }

@@ -47,7 +47,7 @@ pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServer
         }
         client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
         if !client.cold().stay().is_moving()
-            && client.assignments().home().calls().is_empty()
+            && !client.assignments().home().calls().are_pending()
             && !state.core.context.shared.client_results.is_waiting_for(client.id())
         {
             state.reassign_elsewhere(slot);

@@ -82,10 +82,16 @@ impl PendingCalls {
         })
     }
 
-    /// Whether messages to the client need no filter.
+    /// Whether messages to the client need no filter, because no call is pending and no failed one may still be
+    /// answered.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    #[must_use]
+    pub(crate) fn are_pending(&self) -> bool {
+        self.count() > 0
     }
 
     #[must_use]

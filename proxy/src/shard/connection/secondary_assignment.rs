@@ -73,7 +73,7 @@ impl SecondaryAssignment {
     /// Whether no calls are running there and no uploads are open.
     #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
-        self.assignment.calls().count() == 0 && self.uploads.is_empty() && self.assignment.waits_since().is_none()
+        !self.assignment.calls().are_pending() && self.uploads.is_empty() && self.assignment.waits_since().is_none()
     }
 
     /// Records a call forwarded there. Returns `false` if the client has too many open uploads.

@@ -1,7 +1,7 @@
 //! Number of messages in a frame, as counted by stateful reconnect.
 
 use bytes::Bytes;
-use trunkline_protocol::hub::{HubProtocol, whole_messages};
+use trunkline_protocol::hub::{HubProtocol, MessageKind, whole_messages};
 
 use crate::shard::content::Content;
 use crate::transport::websocket::{Unframed, unframe_whole};
@@ -35,6 +35,15 @@ impl MessageCounter {
     pub(crate) fn forget(&mut self) {
         self.last = None;
     }
+}
+
+/// Whether a frame holds a close message.
+pub(super) fn is_close(content: Content, frame: &Bytes) -> bool {
+    let (Content::Hub(protocol), Some(Unframed::Payload(payload))) = (content, unframe_whole(frame)) else {
+        return false;
+    };
+    let mut messages = whole_messages(protocol, &payload);
+    messages.any(|message| protocol.scan(message.body).is_ok_and(|scan| scan.kind == MessageKind::Close))
 }
 
 fn count(protocol: HubProtocol, frame: &Bytes) -> u32 {

@@ -1,9 +1,10 @@
 //! Rebalancing orders between two app servers, and the clients with a requested handover.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use crate::shard::connection::{Census, Connections};
-use crate::shard::slot::{Serial, Slot};
+use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +31,17 @@ pub(crate) struct ServerRebalance {
     asked: HashMap<Slot, AskedClient>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct AskedClient {
-    pub serial: Serial,
+    /// Unlike a serial, the id stays when a client with stateful reconnect loses its socket.
+    pub id: Rc<str>,
     pub order: RebalanceOrder,
 }
 
 impl ServerRebalance {
     /// Records that a client's handover was requested.
-    pub(crate) fn ask(&mut self, slot: Slot, serial: Serial, order: RebalanceOrder) {
-        self.asked.insert(slot, AskedClient { serial, order });
+    pub(crate) fn ask(&mut self, slot: Slot, id: Rc<str>, order: RebalanceOrder) {
+        self.asked.insert(slot, AskedClient { id, order });
     }
 
     /// Takes the order for which a client's handover was requested.
@@ -63,7 +65,7 @@ impl ServerRebalance {
     /// Removes clients that have left or have lost the app server in question.
     pub(crate) fn remove_departed(&mut self, connections: &mut Connections) {
         self.asked.retain(|&slot, asked| {
-            let client = connections.get_current(slot, asked.serial);
+            let client = connections.get(slot).filter(|client| *client.id() == asked.id);
             client.is_some_and(|client| {
                 client.assignments().home().is_leaving() && client.home().app() == asked.order.from
             })

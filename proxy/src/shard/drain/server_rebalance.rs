@@ -51,9 +51,9 @@ fn rebalance(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let Some(to) = new_server(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
     if client.home().capabilities().confirms_hand_over {
-        let (serial, request) = (client.serial(), ask_if_idle(client.id()));
+        let (id, request) = (client.id().clone(), ask_if_idle(client.id()));
         state.core.ask_to_hand_over(slot, &Role::Home, &request);
-        state.server_rebalance.ask(slot, serial, *order);
+        state.server_rebalance.ask(slot, id, *order);
     } else if !state.core.context.shared.client_results.is_waiting_for(client.id()) {
         let instance = state.core.context.shared.hubs.instance(to.app());
         client.home().send(&moved_to(client.id(), &instance));
@@ -65,7 +65,7 @@ fn rebalance(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
 /// Takes the new server's link for a client handed over for it.
 pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
     let asked = state.server_rebalance.take(slot)?;
-    state.core.connections.get_current(slot, asked.serial)?;
+    state.core.connections.get(slot).filter(|client| *client.id() == asked.id)?;
     state.core.refresh_group(slot);
     let home = new_server(&state.core, slot, &asked.order)?.choose_home()?;
     state.core.context.counters.app_rebalanced.increment();
@@ -77,7 +77,7 @@ pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Optio
 pub(crate) fn stay_assigned(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
     let Some(asked) = state.server_rebalance.take(slot) else { return false };
-    let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.serial() == asked.serial) else {
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| *client.id() == asked.id) else {
         return false;
     };
     client.change_assignment(&Role::Home, now, Assignment::stay);
@@ -112,7 +112,7 @@ fn may_be_rebalanced(core: &ShardCore, client: &Client, order: &RebalanceOrder) 
     let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
     let is_at_rest = || {
         let stays = client.cold().origin().is_bound || assignment.is_leaving() || client.cold().stay().is_moving();
-        !stays && client.pauses().is_empty() && assignment.calls().is_empty()
+        !stays && client.pauses().is_empty() && !assignment.calls().are_pending()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.capabilities().confirms_hand_over {
