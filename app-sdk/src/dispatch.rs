@@ -38,9 +38,8 @@ use trunkline_protocol::hub::{
     FramingError, HandshakeError, HandshakeRequest, HandshakeResponse, HubMessage, HubMessageError, HubProtocol,
 };
 use trunkline_protocol::service::{
-    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl,
-    DownMark, ErrorCompletion, FlowOperation, FlowSubject, GroupChange, MoveConnection, OpenConnection,
-    PresenceChanges, RestoreQuery, TaskCandidates,
+    CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl, FlowOperation, FlowSubject,
+    OpenConnection, ServiceMessage,
 };
 
 use crate::connection::{
@@ -48,7 +47,7 @@ use crate::connection::{
     RunQueue, StartWorker, repeat_mark, short,
 };
 use crate::context::Context;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ignore};
 use crate::error::{HubError, text};
 use crate::exclusive::TaskRunner;
 use crate::hub::{BuiltHub, HubSettings};
@@ -283,7 +282,9 @@ impl Endpoint for Arc<Dispatcher> {
     }
 
     fn start_workers(&self, due: &Arc<RunQueue<Arc<Connection>>>, tasks: usize) {
-        self.spawn_workers(due, tasks);
+        for _ in 0..tasks {
+            self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
+        }
     }
 
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection) {
@@ -335,62 +336,46 @@ impl Endpoint for Arc<Dispatcher> {
         }
     }
 
-    fn handle_flow_control(&self, link: LinkId, node: &Arc<Node>, control: ConnectionFlowControl) {
-        let ConnectionFlowControl { connection_id, subject, operation } = control;
-        if subject == FlowSubject::Server {
-            // The service retires this server connection.
-            return self.core.outbound.retire(node);
-        }
-        match operation {
-            FlowOperation::Pause => self.moves.pause(node, connection_id),
-            FlowOperation::Resume => self.moves.resume(link, node, connection_id),
-            _ => {}
-        }
-    }
-
-    fn handle_down_done(&self, report: &DownMark) {
-        if let Some(connection) = self.core.connections.get(&report.connection_id) {
-            connection.inbox().window.confirm(report.number);
-        }
-    }
-
-    fn handle_move(&self, node: &Arc<Node>, request: MoveConnection) {
-        self.moves.answer_move(node, request.connection_id);
-    }
-
-    fn handle_restore_query(&self, node: &Arc<Node>, query: RestoreQuery) {
-        self.restorations.answer_query(node, query);
-    }
-
-    fn handle_joined(&self, change: GroupChange) {
-        let connection = self.core.connections.get(&change.connection_id).filter(|_| self.core.lost.are_kept());
-        if let (Some(connection), Some(group)) = (connection, change.group) {
-            connection.note_joined(group);
-        }
-    }
-
-    fn handle_left(&self, change: GroupChange) {
-        if let Some(connection) = self.core.connections.get(&change.connection_id) {
-            connection.note_left(change.group.as_deref());
-        }
-    }
-
-    fn handle_claims(&self, update: ConnectionClaims) {
-        let Some(connection) = self.core.connections.get(&update.connection_id) else { return };
-        connection.refresh_claims(update.claims);
-        // If `on_connected` has not run yet, it will see the new claims.
-        if self.hooks.follows_refreshes() && connection.inbox().is_connected() {
-            let hub = Arc::clone(self);
-            self.tasks.spawn(async move {
-                let context = hub.context(&connection, CallKind::ConnectHook);
-                hub.hooks.refreshed(&connection, context).await;
-            });
-        }
-    }
-
-    fn handle_presence(&self, node: &Arc<Node>, update: PresenceChanges) {
-        if let Some(presence) = &self.presence {
-            presence.handle_update(node, update);
+    fn handle(&self, link: LinkId, node: &Arc<Node>, message: ServiceMessage) {
+        use ServiceMessage as M;
+        match message {
+            M::ConnectionFlowControl(control) => self.handle_flow_control(link, node, control),
+            M::DownDone(report) => {
+                if let Some(connection) = self.core.connections.get(&report.connection_id) {
+                    connection.inbox().window.confirm(report.number);
+                }
+            }
+            M::MoveConnection(request) => self.moves.answer_move(node, request.connection_id),
+            M::RestoreQuery(query) => self.restorations.answer_query(node, query),
+            M::PresenceChanges(update) => {
+                if let Some(presence) = &self.presence {
+                    presence.handle_update(node, update);
+                }
+            }
+            M::TaskCandidates(told) => {
+                if let Some(exclusive) = &self.exclusive {
+                    exclusive.handle_candidates(node, told);
+                }
+            }
+            M::JoinGroup(change) if self.core.lost.are_kept() => {
+                if let (Some(connection), Some(group)) =
+                    (self.core.connections.get(&change.connection_id), change.group)
+                {
+                    connection.note_joined(group);
+                }
+            }
+            M::JoinGroup(_) => {}
+            M::LeaveGroup(change) | M::LeaveGroupWithAck(change) => {
+                if let Some(connection) = self.core.connections.get(&change.connection_id) {
+                    connection.note_left(change.group.as_deref());
+                }
+            }
+            M::UpdateConnectionClaims(update) => self.update_claims(update),
+            M::Ack(ack) => self.core.acks.acknowledge(ack),
+            M::ClientInvocation(request) => self.results.register_request(node, request),
+            M::ClientCompletion(completion) => self.results.route_remote_result(completion),
+            M::ErrorCompletion(refusal) => self.results.route_refusal(node, refusal),
+            other => ignore(self.outbound(), &other),
         }
     }
 
@@ -412,27 +397,35 @@ impl Endpoint for Arc<Dispatcher> {
             exclusive.handle_node_lost(node);
         }
     }
+}
 
-    fn handle_task_candidates(&self, node: &Arc<Node>, told: TaskCandidates) {
-        if let Some(exclusive) = &self.exclusive {
-            exclusive.handle_candidates(node, told);
+impl Dispatcher {
+    /// Pauses or resumes traffic to a client over this link.
+    fn handle_flow_control(&self, link: LinkId, node: &Arc<Node>, control: ConnectionFlowControl) {
+        let ConnectionFlowControl { connection_id, subject, operation } = control;
+        if subject == FlowSubject::Server {
+            // The service retires this server connection.
+            return self.core.outbound.retire(node);
+        }
+        match operation {
+            FlowOperation::Pause => self.moves.pause(node, connection_id),
+            FlowOperation::Resume => self.moves.resume(link, node, connection_id),
+            _ => {}
         }
     }
 
-    fn handle_ack(&self, ack: Ack) {
-        self.core.acks.acknowledge(ack);
-    }
-
-    fn handle_client_invocation(&self, node: &Arc<Node>, request: ClientInvocation) {
-        self.results.register_request(node, request);
-    }
-
-    fn handle_client_completion(&self, completion: ClientCompletion) {
-        self.results.route_remote_result(completion);
-    }
-
-    fn handle_error_completion(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
-        self.results.route_refusal(node, refusal);
+    /// Updates the claims of a client that has refreshed its authentication.
+    fn update_claims(self: &Arc<Self>, update: ConnectionClaims) {
+        let Some(connection) = self.core.connections.get(&update.connection_id) else { return };
+        connection.refresh_claims(update.claims);
+        // If `on_connected` has not run yet, it will see the new claims.
+        if self.hooks.follows_refreshes() && connection.inbox().is_connected() {
+            let hub = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let context = hub.context(&connection, CallKind::ConnectHook);
+                hub.hooks.refreshed(&connection, context).await;
+            });
+        }
     }
 }
 

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use trunkline_protocol::service::{
-    Ack, ClientCompletion, ClientInvocation, CloseConnection, ConnectionClaims, ConnectionData, ConnectionFlowControl,
-    DownMark, ErrorCompletion, GroupChange, MoveConnection, OpenConnection, PresenceChanges, RestoreQuery,
-    TaskCandidates,
-};
+use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, ServiceMessage};
 
 use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue};
 use crate::node::Node;
@@ -44,44 +40,19 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Closes the clients of a lost service instance.
     fn handle_instance_lost(&self, _instance: &str) {}
 
-    /// Pauses or resumes traffic to a client over this link.
-    fn handle_flow_control(&self, _link: LinkId, _node: &Arc<Node>, _control: ConnectionFlowControl) {}
-
-    /// Handles the report that a client has received everything sent before a mark.
-    fn handle_down_done(&self, _report: &DownMark) {}
-
-    /// Answers a node that is about to move a client connection to another node, behind everything sent before.
-    fn handle_move(&self, _node: &Arc<Node>, _request: MoveConnection) {}
-
-    /// Answers a node about its client's lost connection, which may have been on this app server.
-    fn handle_restore_query(&self, _node: &Arc<Node>, _query: RestoreQuery) {}
-
-    /// Records that another party added a client connection to a group.
-    fn handle_joined(&self, _change: GroupChange) {}
-
-    /// Records that another party removed a client connection from one or all groups.
-    fn handle_left(&self, _change: GroupChange) {}
-
-    /// Updates the claims of a client that has refreshed its authentication.
-    fn handle_claims(&self, _update: ConnectionClaims) {}
-
-    fn handle_presence(&self, _node: &Arc<Node>, _update: PresenceChanges) {}
-
-    fn handle_task_candidates(&self, _node: &Arc<Node>, _told: TaskCandidates) {}
+    /// Handles any other frame.
+    fn handle(&self, _link: LinkId, _node: &Arc<Node>, message: ServiceMessage) {
+        ignore(self.outbound(), &message);
+    }
 
     /// Handles the end of a node's socket. Its session may continue.
     fn handle_socket_ended(&self, _node: &Arc<Node>) {}
 
     /// Fails everything that is pending at a proxy without links.
     fn handle_node_lost(&self, _node: &Arc<Node>) {}
+}
 
-    fn handle_ack(&self, _ack: Ack) {}
-
-    /// Handles another app server's request for a result of a local client.
-    fn handle_client_invocation(&self, _node: &Arc<Node>, _request: ClientInvocation) {}
-
-    /// Handles the result of a client of another app server.
-    fn handle_client_completion(&self, _completion: ClientCompletion) {}
-
-    fn handle_error_completion(&self, _node: &Arc<Node>, _refusal: ErrorCompletion) {}
+/// Logs a frame that its endpoint does not handle.
+pub(crate) fn ignore(outbound: &Outbound, message: &ServiceMessage) {
+    tracing::debug!(hub = %outbound.name, kind = message.name(), "frame is ignored");
 }

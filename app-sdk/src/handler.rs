@@ -119,23 +119,21 @@ impl Method {
 
     /// Calls the method within its filters. Nothing runs before the future is polled.
     pub(crate) fn call(&self, input: CallInput) -> ReplyFuture {
-        if self.filters.is_empty() {
-            return self.call_inner(input);
+        let filtered = || HubCall::of_method(&self.name, self.uploads, self.is_streaming, &input);
+        let filtered = (!self.filters.is_empty()).then(filtered);
+        let reply = match self.policies.check(&input.context) {
+            Ok(()) => (self.call)(input),
+            Err(error) => Box::pin(future::ready(Err(error))),
+        };
+        match filtered {
+            Some(call) => self.filters.wrap(call, reply),
+            None => reply,
         }
-        let call = HubCall::of_method(&self.name, self.uploads, self.is_streaming, &input);
-        self.filters.wrap(call, self.call_inner(input))
     }
 
     /// Whether it runs concurrently with the client's other calls.
     pub(crate) fn has_streams(&self) -> bool {
         self.is_streaming || self.uploads > 0
-    }
-
-    fn call_inner(&self, input: CallInput) -> ReplyFuture {
-        match self.policies.check(&input.context) {
-            Ok(()) => (self.call)(input),
-            Err(error) => Box::pin(future::ready(Err(error))),
-        }
     }
 }
 

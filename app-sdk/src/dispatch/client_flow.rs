@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use trunkline_link::LinkOutbox;
 use trunkline_protocol::hub::{Close, HandshakeRequest};
-use trunkline_protocol::service::{Attachment, Capabilities, FrameBuffer, ServiceMessage};
+use trunkline_protocol::service::{Attachment, Capabilities, DownMark, FrameBuffer};
 
 use super::*;
 use crate::clients::{Clients, Sent};
@@ -141,12 +141,14 @@ impl Bench {
     }
 
     fn report(&self, number: i64) {
-        self.hub.handle_down_done(&DownMark { connection_id: "c1".into(), number });
+        let report = DownMark { connection_id: "c1".into(), number };
+        self.hub.handle(LinkId(1), &Arc::new(Node::unlinked()), ServiceMessage::DownDone(report));
     }
 
     fn flow(&self, link: LinkId, node: &Arc<Node>, operation: FlowOperation) {
         let (connection_id, subject) = ("c1".into(), FlowSubject::Client);
-        self.hub.handle_flow_control(link, node, ConnectionFlowControl { connection_id, subject, operation });
+        let control = ConnectionFlowControl { connection_id, subject, operation };
+        self.hub.handle(link, node, ServiceMessage::ConnectionFlowControl(control));
     }
 }
 

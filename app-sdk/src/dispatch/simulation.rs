@@ -324,7 +324,7 @@ impl Simulation {
                         caller_server_id: request.caller_server_id,
                         error: "Connection 'stranger' does not exist.".into(),
                     };
-                    self.hub.handle_error_completion(&self.node, refusal);
+                    self.hub.handle(LinkId(1), &self.node, ServiceMessage::ErrorCompletion(refusal));
                 }
                 _ => {}
             }

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::{Dispatcher, cause_of, framing_error};
 use crate::connection::{CallKind, CallScope, Connection, MessageTrace, RunQueue, TIME_SLICE, WorkItem, short};
+use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
@@ -47,14 +48,8 @@ impl Dispatcher {
         self.tasks.spawn(Arc::clone(self).work(Arc::clone(connection)));
     }
 
-    pub(super) fn spawn_workers(self: &Arc<Self>, due: &Arc<RunQueue<Arc<Connection>>>, tasks: usize) {
-        for _ in 0..tasks {
-            self.tasks.spawn(Arc::clone(self).work_off(Arc::clone(due)));
-        }
-    }
-
     /// Processes connections from the queue until it is empty. Starts another task if this takes long.
-    async fn work_off(self: Arc<Self>, due: Arc<RunQueue<Arc<Connection>>>) {
+    pub(super) async fn work_off(self: Arc<Self>, due: Arc<RunQueue<Arc<Connection>>>) {
         let mut since = Instant::now();
         let mut now = since;
         due.enter();
@@ -67,7 +62,7 @@ impl Dispatcher {
             }
             now = Instant::now();
             if now.saturating_duration_since(since) > TIME_SLICE {
-                self.spawn_workers(&due, due.begin_help(Handle::current().metrics().num_workers(), now));
+                self.start_workers(&due, due.begin_help(Handle::current().metrics().num_workers(), now));
                 tokio::task::yield_now().await;
                 since = Instant::now();
                 now = since;

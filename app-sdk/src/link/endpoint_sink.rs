@@ -132,25 +132,10 @@ fn handle(session: &LinkSession, body: &Bytes, message: ServiceMessage) -> Optio
         ServiceMessage::ConnectionData(data) => return endpoint.handle_data(data, None),
         ServiceMessage::TracedData(traced) => return handle_traced(session, &traced),
         ServiceMessage::CloseConnection(close) => endpoint.handle_close(node, close),
-        ServiceMessage::ConnectionFlowControl(control) => endpoint.handle_flow_control(*id, node, control),
-        ServiceMessage::DownDone(report) => endpoint.handle_down_done(&report),
-        ServiceMessage::MoveConnection(request) => endpoint.handle_move(node, request),
-        ServiceMessage::PresenceChanges(update) => endpoint.handle_presence(node, update),
-        ServiceMessage::TaskCandidates(told) => endpoint.handle_task_candidates(node, told),
-        ServiceMessage::RestoreQuery(query) => endpoint.handle_restore_query(node, query),
-        ServiceMessage::JoinGroup(change) => endpoint.handle_joined(change),
-        ServiceMessage::LeaveGroup(change) | ServiceMessage::LeaveGroupWithAck(change) => endpoint.handle_left(change),
-        ServiceMessage::UpdateConnectionClaims(update) => endpoint.handle_claims(update),
-        ServiceMessage::Ack(ack) => endpoint.handle_ack(ack),
-        ServiceMessage::ClientInvocation(question) => endpoint.handle_client_invocation(node, question),
-        ServiceMessage::ClientCompletion(answer) => endpoint.handle_client_completion(answer),
-        ServiceMessage::ErrorCompletion(refusal) => endpoint.handle_error_completion(node, refusal),
         ServiceMessage::ServiceError(error) => {
             tracing::warn!(hub = %endpoint.outbound().name, error = %error.error, "the proxy reports an error");
         }
-        other => {
-            tracing::debug!(hub = %endpoint.outbound().name, kind = other.name(), "frame is ignored");
-        }
+        other => endpoint.handle(*id, node, other),
     }
     None
 }

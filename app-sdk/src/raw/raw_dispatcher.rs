@@ -10,14 +10,14 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::HubManifest;
-use trunkline_protocol::service::{Ack, CloseConnection, ConnectionData, DownMark, OpenConnection, RawKind};
+use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnection, RawKind, ServiceMessage};
 
 use super::raw_connection::RawConnection;
 use super::raw_core::{RawClient, RawCore};
 use super::raw_handler::ServeFuture;
 use super::raw_message::RawMessage;
 use crate::connection::{ConnectRequest, Connection, ConnectionClose, Limits, LinkId, short};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ignore};
 use crate::error::HubError;
 use crate::log_limit::LinePermit;
 use crate::node::Node;
@@ -139,16 +139,16 @@ impl Endpoint for Arc<RawDispatcher> {
         self.core.repeat_marks();
     }
 
-    fn handle_down_done(&self, report: &DownMark) {
-        self.core.handle_down_done(report);
+    fn handle(&self, _link: LinkId, _node: &Arc<Node>, message: ServiceMessage) {
+        match message {
+            ServiceMessage::DownDone(report) => self.core.handle_down_done(&report),
+            ServiceMessage::Ack(ack) => self.core.handle_ack(ack),
+            other => ignore(self.outbound(), &other),
+        }
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {
         self.core.handle_node_lost(node);
-    }
-
-    fn handle_ack(&self, ack: Ack) {
-        self.core.handle_ack(ack);
     }
 }
 
@@ -156,7 +156,7 @@ impl Endpoint for Arc<RawDispatcher> {
 mod tests {
     use futures_util::FutureExt;
     use tokio::sync::mpsc;
-    use trunkline_protocol::service::{Capabilities, FrameBuffer, ServiceMessage};
+    use trunkline_protocol::service::{Capabilities, FrameBuffer};
 
     use super::*;
     use crate::error::RawSendError;
@@ -200,7 +200,7 @@ mod tests {
         let mut sending = Box::pin(sender.send(vec![0; 50_000]));
         assert!((&mut sending).now_or_never().is_none());
         let [.., ServiceMessage::DownMark(mark), _] = &frames[..] else { panic!("{frames:?}") };
-        hub.handle_down_done(mark);
+        hub.handle(LinkId(1), &node, ServiceMessage::DownDone(mark.clone()));
         sending.await.unwrap();
         assert!(matches!(&received()[..], [ServiceMessage::ConnectionData(_), ServiceMessage::DownMark(_)]));
         let mut sending = Box::pin(sender.send(vec![0; 900_000]));
