@@ -101,7 +101,7 @@ pub(crate) use watch::{
     WatchedOpening, kind_name, redaction,
 };
 
-use apply::apply_read;
+use apply::apply;
 use drain::departure_search::DepartureSearch;
 use drain::drain_schedule::longest_spread;
 use drain::leaving::{LOOK_INTERVAL, wait_within};
@@ -191,16 +191,16 @@ impl Shard {
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         self.step(|state| {
             let read_at = state.core.time_for_watches();
-            apply_read(state, commands, read_at);
+            apply(state, commands, read_at);
         });
     }
 
     pub(crate) fn apply_batch(self: &Rc<Self>, batch: CommandBatch) {
         let CommandBatch { commands, read_at, turn, _room } = batch;
-        let apply = || self.step(|state| apply_read(state, commands, read_at));
+        let act = || self.step(|state| apply(state, commands, read_at));
         match turn {
-            Some(turn) => turn.work(apply),
-            None => apply(),
+            Some(turn) => turn.work(act),
+            None => act(),
         }
     }
 

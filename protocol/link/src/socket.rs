@@ -95,11 +95,15 @@ impl<S: LinkWebSocket> LinkReader<S> {
     pub async fn fill(&mut self) -> Result<(), LinkEnd> {
         let piece = match &mut self.pieces {
             PieceSource::Memory(pieces) => pieces.recv().await.ok_or(LinkEnd::Closed)?,
-            PieceSource::Network(stream) => match stream.next().await {
-                Some(Ok(message)) => piece_of(message)?,
-                Some(Err(error)) => return Err(LinkEnd::Socket(error.into())),
-                None => return Err(LinkEnd::Closed),
-            },
+            PieceSource::Network(stream) => {
+                let message = stream.next().await.ok_or(LinkEnd::Closed)?;
+                match message.map_err(|error| LinkEnd::Socket(error.into()))?.into_received() {
+                    ReceivedMessage::Piece(piece) => piece,
+                    ReceivedMessage::Close(Some((SESSION_OVER_CODE, words))) => return Err(LinkEnd::Goodbye(words)),
+                    ReceivedMessage::Close(_) => return Err(LinkEnd::Closed),
+                    ReceivedMessage::Text => return Err(LinkEnd::Text),
+                }
+            }
         };
         // A ping has no bytes.
         if !piece.is_empty() {
@@ -133,15 +137,6 @@ impl<S: LinkWebSocket> LinkReader<S> {
             }
             self.fill().await?;
         }
-    }
-}
-
-fn piece_of(message: impl LinkMessage) -> Result<Bytes, LinkEnd> {
-    match message.into_received() {
-        ReceivedMessage::Piece(piece) => Ok(piece),
-        ReceivedMessage::Close(Some((SESSION_OVER_CODE, words))) => Err(LinkEnd::Goodbye(words)),
-        ReceivedMessage::Close(_) => Err(LinkEnd::Closed),
-        ReceivedMessage::Text => Err(LinkEnd::Text),
     }
 }
 

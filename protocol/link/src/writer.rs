@@ -82,7 +82,12 @@ impl LinkWriteLoop<'_> {
         stop: &SocketStop,
         piece: Bytes,
     ) -> Result<(), LinkEnd> {
-        let mut writing = pin!(self.write_in_time(socket, piece));
+        let mut writing = pin!(async {
+            match self.piece_timeout {
+                None => socket.send(piece).await,
+                Some(limit) => timeout(limit, socket.send(piece)).await.unwrap_or(Err(LinkEnd::Stuck)),
+            }
+        });
         tokio::select! {
             biased;
             written = &mut writing => written,
@@ -91,13 +96,6 @@ impl LinkWriteLoop<'_> {
                 // A blocked socket must not delay the next one.
                 _ => Err(stop.end()),
             },
-        }
-    }
-
-    async fn write_in_time<S: LinkWebSocket>(&self, socket: &mut LinkWriter<S>, piece: Bytes) -> Result<(), LinkEnd> {
-        match self.piece_timeout {
-            None => socket.send(piece).await,
-            Some(limit) => timeout(limit, socket.send(piece)).await.unwrap_or(Err(LinkEnd::Stuck)),
         }
     }
 }

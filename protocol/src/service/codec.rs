@@ -16,6 +16,7 @@ mod name;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use fields::Fields;
 pub use frame_head::FrameHead;
 use name::name_of;
 
@@ -56,7 +57,12 @@ impl ServiceMessage {
     /// # Errors
     /// If a field is missing or has another type; names the message and field.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, ServiceMessageError> {
-        decode::body(body)
+        let (number, mut fields) = Fields::new(body)
+            .map_err(|error| ServiceMessageError { kind: "of no type".into(), problem: error.to_string() })?;
+        decode::message(number, &mut fields).map_err(|error| ServiceMessageError {
+            kind: format!("{} ({number})", name_of(number)),
+            problem: error.to_string(),
+        })
     }
 
     /// Name of this kind of message in the service protocol, for logs and metrics.

@@ -196,22 +196,6 @@ impl ShardSink<'_> {
     pub(crate) fn note_work(&self) {
         self.line.iter().for_each(|line| line.note_work());
     }
-
-    /// Applies commands to this shard, which serves its clients between two pieces of a long frame.
-    async fn apply_here(&self, mut pieces: CommandPieces, turn: Option<&Turn>) {
-        let mut time = Duration::ZERO;
-        while let Some(commands) = pieces.next() {
-            let begun_at = turn.map(|_| Instant::now());
-            self.shard.apply(commands);
-            if let Some((turn, begun_at)) = turn.zip(begun_at) {
-                time += begun_at.elapsed();
-                turn.note_work(time);
-            }
-            if matches!(pieces, CommandPieces::Cut(_)) {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
 }
 
 /// Whether the group is a mirror, which receives copies and sends nothing to clients.
@@ -310,9 +294,21 @@ impl FrameSink for ShardSink<'_> {
         }
         let turn = self.turn.take().map(|(turn, begun_at)| turn.read(self.frames, begun_at.elapsed()));
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
-        for (index, pieces) in batch.into_commands().enumerate() {
+        for (index, mut pieces) in batch.into_commands().enumerate() {
             if index == usize::from(self.shard.index()) {
-                self.apply_here(pieces, turn.as_deref()).await;
+                let mut time = Duration::ZERO;
+                while let Some(commands) = pieces.next() {
+                    let begun_at = turn.as_ref().map(|_| Instant::now());
+                    self.shard.apply(commands);
+                    if let Some((turn, begun_at)) = turn.as_ref().zip(begun_at) {
+                        time += begun_at.elapsed();
+                        turn.note_work(time);
+                    }
+                    // The shard serves its clients between two pieces of a long frame.
+                    if matches!(pieces, CommandPieces::Cut(_)) {
+                        tokio::task::yield_now().await;
+                    }
+                }
             } else if let Some(other) = self.shard.shared().shards().get(index) {
                 for (commands, bytes) in pieces.with_bytes(bytes) {
                     other.give_in_turn(commands, bytes, turn.clone()).await;

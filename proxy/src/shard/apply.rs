@@ -28,15 +28,10 @@ use crate::upstream::{AppServerId, HubIndex, LinkId};
 /// Capacity above which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
 
-/// Applies a batch from a link or another thread. `read_at` is set if a watch needs it.
-pub(super) fn apply_read(state: &mut ShardState, commands: Vec<ShardCommand>, read_at: Option<Instant>) {
+/// Applies the commands of one batch in order. Deferred writes are flushed at the end of the step. `read_at` is the time
+/// of the batch's read, if a watch needs it.
+pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>, read_at: Option<Instant>) {
     state.core.delivery.read_at = read_at;
-    apply(state, commands);
-    state.core.delivery.read_at = None;
-}
-
-/// Applies the commands of one batch in order. Deferred writes are flushed at the end of the step.
-pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
     // A single frame is written immediately; frames of a longer batch are flushed together.
     let mode = state.core.mode(if commands.len() == 1 { Flush::Now } else { Flush::Deferred });
     let mut batch = AppliedBatch { length: commands.len(), rest: commands.drain(..), mode };
@@ -46,6 +41,7 @@ pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>) {
         state.core.delivery.flush_window(&mut state.core.connections, before);
     }
     drop(batch);
+    state.core.delivery.read_at = None;
     if (state.spare_commands.capacity()..=COMMANDS_KEPT_MAX).contains(&commands.capacity()) {
         state.spare_commands = commands;
     }

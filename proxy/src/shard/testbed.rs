@@ -92,7 +92,7 @@ impl Testbed {
 
     /// Applies commands as one batch.
     pub(super) fn apply(&mut self, commands: Vec<ShardCommand>) {
-        apply(&mut self.state, commands);
+        apply(&mut self.state, commands, None);
         self.end_step();
     }
 

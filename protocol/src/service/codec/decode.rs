@@ -3,7 +3,6 @@
 //! Names and payloads share the memory of the frame. Allocations are bounded by the frame's length: each list item has
 //! at least a byte there and takes at most about 64 bytes of memory.
 
-use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::super::service_message::{
@@ -17,19 +16,9 @@ use super::super::service_message::{
     UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
-use super::{ServiceMessageError, name_of};
 use crate::message_pack::Reader;
 
-pub(super) fn body(body: &Bytes) -> Result<Option<ServiceMessage>, ServiceMessageError> {
-    let (number, mut fields) = Fields::new(body)
-        .map_err(|error| ServiceMessageError { kind: "of no type".into(), problem: error.to_string() })?;
-    message(number, &mut fields).map_err(|error| ServiceMessageError {
-        kind: format!("{} ({number})", name_of(number)),
-        problem: error.to_string(),
-    })
-}
-
-fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessage>> {
+pub(super) fn message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMessage>> {
     use ServiceMessage as M;
     Ok(Some(match number {
         1 => M::HandshakeRequest(handshake_request(fields)?),
