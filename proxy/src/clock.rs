@@ -11,13 +11,11 @@ pub fn unix_seconds() -> u64 {
 }
 
 /// Returns whole milliseconds since 1970, for display.
-#[must_use]
 pub(crate) fn unix_ms() -> u64 {
     unix_time::unix_ms(SystemTime::now())
 }
 
 /// Returns whole nanoseconds since 1970, for spans.
-#[must_use]
 pub(crate) fn unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

@@ -105,7 +105,6 @@ pub(crate) struct LimitCounters {
 }
 
 impl LimitCounters {
-    #[must_use]
     pub(crate) fn new(settings: &Settings) -> Self {
         let limits = &settings.limits;
         let addresses = |most: Option<NonZeroU32>| most.map(|most| Permits::new(usize::MAX, most.get() as usize));

@@ -128,7 +128,6 @@ pub(crate) struct Observer {
 
 impl Observer {
     /// Starts the snapshot caches and the timeline. Needs a runtime.
-    #[must_use]
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
         let (shared, board) = (readiness.shared().clone(), RebalanceBoard::default());
         let announcer = Announcer::new(fleet.clone());
@@ -146,7 +145,6 @@ impl Observer {
         Self { node, peers, announcer, groups, rebalancer, revoker, fleet, timeline, streams }
     }
 
-    #[must_use]
     pub(crate) fn node(&self) -> &NodeInspector {
         &self.node
     }
@@ -175,7 +173,6 @@ impl Observer {
         all
     }
 
-    #[must_use]
     pub(crate) fn own_conditions(&self) -> FleetConditions {
         let shared = self.node.shared();
         FleetConditions::of_node(&shared.settings.node, &shared.reports.conditions)
@@ -195,7 +192,6 @@ impl Observer {
         all
     }
 
-    #[must_use]
     pub(crate) fn own_timeline(&self, since_ms: u64) -> FleetTimeline {
         let nodes = vec![self.timeline.since(since_ms)];
         FleetTimeline { at_ms: unix_ms(), step_ms: SAMPLE_INTERVAL_MS, nodes, missing: Vec::new() }
@@ -313,7 +309,6 @@ impl Observer {
         self.rebalancer.report().await
     }
 
-    #[must_use]
     pub(crate) fn own_rebalance(&self) -> RebalanceReport {
         self.rebalancer.own()
     }
@@ -371,7 +366,6 @@ impl Observer {
     }
 
     /// Lists the newest revocations of this node, optionally of one user.
-    #[must_use]
     pub(crate) fn revocations(&self, user: Option<&str>, limit: usize) -> RevocationList {
         self.revoker.list(user, limit)
     }

@@ -105,7 +105,6 @@ fn without_mark(mut body: Bytes) -> Bytes {
 }
 
 impl Rest {
-    #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
         let most = shared.settings.rest.requests_max.get();
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));

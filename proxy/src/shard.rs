@@ -136,14 +136,12 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    #[must_use]
     pub(crate) fn new(index: u16, shared: Arc<Shared>, features: ShardFeatures) -> Rc<Self> {
         let counters = shared.counters_of(index);
         let context = ShardContext { index, shared, counters };
         Rc::new(Self { state: RefCell::new(ShardState::new(context.clone(), features)), context })
     }
 
-    #[must_use]
     pub(crate) fn index(&self) -> u16 {
         self.context.index
     }
@@ -153,19 +151,16 @@ impl Shard {
         &self.context.shared
     }
 
-    #[must_use]
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.context.counters
     }
 
     /// Returns whether the drain has asked all clients to leave. New clients are asked, too.
-    #[must_use]
     pub(crate) fn is_drained(&self) -> bool {
         self.state().is_drained
     }
 
     /// Microseconds since the node started.
-    #[must_use]
     pub(crate) fn now_us(&self) -> u64 {
         self.context.now_us()
     }
@@ -206,7 +201,6 @@ impl Shard {
 
     /// Returns an empty, allocated list for commands, whose allocation would be the largest cost of a batch of small
     /// frames.
-    #[must_use]
     pub(crate) fn spare_commands(&self) -> Vec<ShardCommand> {
         mem::take(&mut self.state().spare_commands)
     }

@@ -143,7 +143,6 @@ pub(crate) fn reopen() {
 }
 
 /// Levels of the log, or `None` if the app owns the log.
-#[must_use]
 pub(crate) fn levels() -> Option<&'static dyn LogLevels> {
     LEVELS.get().map(|levels| levels as &dyn LogLevels)
 }

@@ -19,20 +19,17 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    #[must_use]
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), field: None, header: None }
     }
 
     /// Error of one field; the text is worded to follow its name.
-    #[must_use]
     pub(super) fn field(field: &str, problem: &str) -> Self {
         let text = format!("{field} {problem}");
         Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, text) }
     }
 
     /// Error of a body that is too large or incomplete.
-    #[must_use]
     pub(super) fn unread_body(rejection: &BytesRejection, max_bytes: usize) -> Self {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
@@ -43,18 +40,15 @@ impl ApiError {
         }
     }
 
-    #[must_use]
     pub(super) fn stopping() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "this node is stopping")
     }
 
-    #[must_use]
     pub(super) fn unknown_client(id: &str) -> Self {
         let shown: String = id.chars().take(ID_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a client connection {shown:?}"))
     }
 
-    #[must_use]
     pub(super) fn unknown_hub(hub: Option<&str>) -> Self {
         let shown: String = hub.unwrap_or_default().chars().take(HUB_MAX_CHARS).collect();
         Self::new(StatusCode::NOT_FOUND, format!("no reachable node has a hub {shown:?}"))
@@ -70,7 +64,6 @@ impl ApiError {
         Self { header: Some((name, value)), ..self }
     }
 
-    #[must_use]
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }

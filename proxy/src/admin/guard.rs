@@ -70,14 +70,12 @@ enum Credential<'a> {
 }
 
 impl Guard {
-    #[must_use]
     pub(super) fn new(exposure: Exposure, settings: &AdminSettings, node: &str, counters: Arc<AdminCounters>) -> Self {
         let (token, metrics_token) = (settings.token.clone(), settings.metrics_token.clone());
         let (sessions, throttle, began) = (Sessions::new(node), AuthThrottle::default(), Instant::now());
         Self(Arc::new(GuardRules { exposure, token, metrics_token, sessions, throttle, began, counters }))
     }
 
-    #[must_use]
     pub(super) fn has_token(&self) -> bool {
         self.0.token.is_some()
     }

@@ -68,7 +68,6 @@ pub(crate) struct TokenInForce {
 }
 
 impl AdminTokenInForce {
-    #[must_use]
     pub(crate) fn load(&self) -> Arc<TokenInForce> {
         self.0.load_full()
     }

@@ -118,7 +118,6 @@ impl HubScope {
     }
 
     /// Length of the matching prefix, or `usize::MAX` for an exact match; `None` without a match.
-    #[must_use]
     pub(crate) fn closeness(&self, hub: &str) -> Option<usize> {
         let hub = hub.to_ascii_lowercase();
         let closeness = |name: &str| match name.strip_suffix(STAR) {

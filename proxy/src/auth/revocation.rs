@@ -126,7 +126,6 @@ impl RevocationTable {
 }
 
 impl Revocations {
-    #[must_use]
     pub(crate) fn new(clock_skew_s: u64) -> Self {
         let (count, newest) = (AtomicUsize::new(0), AtomicU64::new(0));
         Self { clock_skew_s, count, newest, refused: Counter::default(), kept: Mutex::default() }
@@ -214,14 +213,12 @@ impl Revocations {
         })
     }
 
-    #[must_use]
     pub(crate) fn mark(&self) -> RevocationMark {
         RevocationMark(self.newest.load(Ordering::Acquire))
     }
 
     /// Mark for a request forwarded by another node, which verified the token at most `within_s` seconds ago. Newer
     /// revocations may not have reached that node.
-    #[must_use]
     pub(crate) fn mark_of_carried(&self, within_s: u64, now_s: u64) -> RevocationMark {
         let newest = self.mark();
         let table = self.table();
@@ -253,7 +250,6 @@ impl Revocations {
 
     /// Returns whether this node closed the connections of a user after another node opened one. The other node may not
     /// have received the revocation yet.
-    #[must_use]
     pub(crate) fn have_closed(&self, user: Option<&str>, opened_ms: u64) -> bool {
         if user.is_none() || self.count.load(Ordering::Acquire) == 0 {
             return false;
@@ -265,7 +261,6 @@ impl Revocations {
         self.table().by_tokens.iter().any(is_closed)
     }
 
-    #[must_use]
     pub(crate) fn have_come_since(&self, mark: RevocationMark, user: Option<&str>) -> bool {
         if self.mark() == mark {
             return false;
@@ -275,7 +270,6 @@ impl Revocations {
         newer.any(|(tokens, _)| tokens.user.as_deref().is_none_or(|revoked| user == Some(revoked)))
     }
 
-    #[must_use]
     pub(crate) fn len(&self, now_s: u64) -> usize {
         let mut table = self.table();
         table.forget(now_s);

@@ -97,7 +97,6 @@ struct OpenedToken {
 }
 
 impl ServiceVerifier {
-    #[must_use]
     pub(crate) fn new(
         keys: Arc<SigningKeys>,
         revocations: Arc<Revocations>,
@@ -147,7 +146,6 @@ impl ServiceVerifier {
         if audiences(&opened.claims).any(is_own) { Ok(opened.by) } else { Err(TokenError::Audience) }
     }
 
-    #[must_use]
     pub(crate) fn max_bytes(&self) -> usize {
         self.max_bytes
     }
@@ -264,7 +262,6 @@ fn hub_place(segments: &[Vec<u8>]) -> Option<usize> {
 }
 
 /// Returns the user id in claims that an app server sends outside of a token.
-#[must_use]
 pub(crate) fn user_in_claims(claims: &[(ByteString, ByteString)]) -> Option<&str> {
     let [id, name_id, subject] = USER_CLAIMS;
     let value = |wanted: &str| claims.iter().find(|(name, value)| name == wanted && !value.is_empty());
@@ -299,7 +296,6 @@ pub(crate) struct StickyServer {
 
 impl ClientTerms {
     /// Reads the settings from the claims of a token. Invalid values are ignored.
-    #[must_use]
     pub(crate) fn of(claims: &[(impl AsRef<str>, impl AsRef<str>)]) -> Self {
         let named = |wanted: &str| claims.iter().find(|(name, _)| name.as_ref() == wanted);
         let text = |wanted: &str| named(wanted).map(|(_, value)| value.as_ref());
@@ -322,7 +318,6 @@ impl ClientTerms {
         }
     }
 
-    #[must_use]
     pub(crate) fn allow(&self, transport: Transport) -> bool {
         let bit = match transport {
             Transport::WebSockets => 1,

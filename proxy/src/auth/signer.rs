@@ -14,7 +14,6 @@ pub(crate) enum Signer {
 }
 
 impl Signer {
-    #[must_use]
     pub(crate) fn label(&self) -> &str {
         match self {
             Self::Fleet => "(fleet)",
@@ -40,7 +39,6 @@ pub(crate) struct TokenSigner {
 
 impl TokenSigner {
     /// Returns whether an app's key signed the token. Such a key covers only the app's hubs.
-    #[must_use]
     pub(crate) fn is_of_app(&self) -> bool {
         self.signer != Signer::Fleet
     }

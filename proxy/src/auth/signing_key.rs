@@ -36,13 +36,11 @@ impl SigningKey {
         Some(Self { key: key.clone(), app: name, hubs, of_users, of_service })
     }
 
-    #[must_use]
     pub(super) fn as_signer(&self) -> TokenSigner {
         TokenSigner { key: self.key.clone(), signer: self.app.clone().map_or(Signer::Fleet, Signer::App) }
     }
 
     /// Returns whether the key covers a hub. Without a name, the key must cover all hubs.
-    #[must_use]
     pub(crate) fn is_for(&self, hub: Option<&str>) -> bool {
         self.hubs.as_ref().is_none_or(|hubs| hub.is_some_and(|hub| hubs.holds(hub)))
     }
@@ -75,7 +73,6 @@ pub(crate) struct SigningKeys {
 
 impl SigningKeys {
     /// Creates the table with the fleet's keys and the keys from flags. The caller has checked them.
-    #[must_use]
     pub(crate) fn new(fleet: &AccessKeys, of_flags: &[AppKey]) -> Arc<Self> {
         let sources = KeySources { fleet: fleet.clone(), of_flags: of_flags.to_vec(), of_rules: Vec::new() };
         let (in_force, of_channels) = (sources.keys(), sources.of_channels(&[]));
@@ -103,13 +100,11 @@ impl SigningKeys {
         self.in_force.load()
     }
 
-    #[must_use]
     pub(crate) fn has_apps(&self) -> bool {
         self.load().last().is_some_and(|key| key.app.is_some())
     }
 
     /// Owner of a hub: the app with the most specific match.
-    #[must_use]
     pub(crate) fn owner_of(&self, hub: &str) -> Signer {
         let keys = self.load();
         let of_apps = keys.iter().filter_map(|key| Some((key.hubs.as_ref()?.closeness(hub)?, key)));
@@ -118,7 +113,6 @@ impl SigningKeys {
         closest.map_or(Signer::Fleet, |(_, key)| key.as_signer().signer)
     }
 
-    #[must_use]
     pub(crate) fn of_channels(&self) -> Arc<ChannelKeyTable> {
         self.of_channels.load_full()
     }

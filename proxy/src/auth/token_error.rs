@@ -69,7 +69,6 @@ impl TokenError {
     ];
 
     /// Reason with the numbers of the refused token, for its holder: times by the clock of this node, both audiences.
-    #[must_use]
     pub(crate) fn describe(&self, token: &str, wanted_audience: &str) -> String {
         let claims = token.split('.').nth(1).and_then(object).unwrap_or_default();
         let (seconds, now_s) = (|name: &str| claims.get(name).and_then(numeric_date), unix_seconds());

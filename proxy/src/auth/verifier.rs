@@ -38,7 +38,6 @@ pub(crate) struct Verifier {
 
 impl Verifier {
     /// `connector` fetches key sets from URLs.
-    #[must_use]
     pub(crate) fn new(
         policy: TokenPolicy,
         own: Arc<SigningKeys>,
@@ -63,7 +62,6 @@ impl Verifier {
         self.issuers.store(Arc::new(issuers.to_vec()));
     }
 
-    #[must_use]
     pub(crate) fn is_required(&self) -> bool {
         self.policy.is_required
     }
@@ -107,7 +105,6 @@ impl Verifier {
         TokenError::LABELS.into_iter().zip(self.refused.iter().map(Counter::get))
     }
 
-    #[must_use]
     pub(crate) fn key_set_failures(&self) -> Vec<(String, String)> {
         self.sets.failures()
     }

@@ -17,22 +17,18 @@ pub(crate) struct BudgetShare {
 
 impl Budget {
     /// Creates an unused budget; `usize::MAX` for no limit.
-    #[must_use]
     pub(crate) const fn new(limit: usize) -> Self {
         Self { limit, used: AtomicUsize::new(0) }
     }
 
-    #[must_use]
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn is_exceeded(&self) -> bool {
         self.used() > self.limit
     }
 
-    #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
@@ -66,7 +62,6 @@ impl Budget {
 }
 
 impl BudgetShare {
-    #[must_use]
     pub(crate) fn amount(&self) -> usize {
         self.amount
     }

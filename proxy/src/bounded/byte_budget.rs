@@ -10,18 +10,15 @@ pub(crate) struct ByteBudget {
 
 impl ByteBudget {
     /// Equal share of a budget for each of several users, such as shards, so that they need no coordination.
-    #[must_use]
     pub(crate) fn share_of(total: usize, users: usize) -> Self {
         Self { limit: total / users.max(1) }
     }
 
-    #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
     /// Number of bytes to free, down to well below the limit; 0 within the limit.
-    #[must_use]
     pub(crate) fn excess(&self, used: u64) -> usize {
         let used = usize::try_from(used).unwrap_or(usize::MAX);
         if used > self.limit { used - (self.limit - self.limit / FREED_PART) } else { 0 }
@@ -29,7 +26,6 @@ impl ByteBudget {
 }
 
 /// Smallest number of holders that have these bytes in total, largest first.
-#[must_use]
 pub(crate) fn largest<H: Ord>(mut holders: Vec<(usize, H)>, mut excess: usize) -> Vec<H> {
     holders.sort_unstable_by(|one, other| other.cmp(one));
     let chosen = holders.into_iter().take_while(|(bytes, _)| {

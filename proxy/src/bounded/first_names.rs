@@ -15,7 +15,6 @@ pub(crate) struct FirstNames {
 
 impl FirstNames {
     /// Collects up to `most` names after this one. One name may have more than `bytes_max`.
-    #[must_use]
     pub(crate) fn new(after: Option<String>, most: usize, bytes_max: usize) -> Self {
         Self { after, most, bytes_max, bytes: 0, names: BTreeMap::new(), is_cut: false }
     }

@@ -39,7 +39,6 @@ impl<K> Default for Holders<K> {
 
 impl<K: Clone + Eq + Hash + Ord> Holders<K> {
     /// Collects the holders of entries. Each entry has a number, a holder and a weight; later entries are newer.
-    #[must_use]
     pub(crate) fn of(entries: impl Iterator<Item = (u64, K, usize)>) -> Self {
         let (mut by_key, mut sum) = (HashMap::<K, Holding>::new(), 0);
         for (number, holder, weight) in entries {
@@ -52,7 +51,6 @@ impl<K: Clone + Eq + Hash + Ord> Holders<K> {
         Self { by_key, by_weight, weight: sum }
     }
 
-    #[must_use]
     pub(crate) fn weight(&self) -> usize {
         self.weight
     }

@@ -73,7 +73,6 @@ impl<T> Leases<T> {
 }
 
 impl<T> LeaseTable<T> {
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -87,7 +86,6 @@ impl<T> LeaseTable<T> {
         self.entries.values_mut().map(|(entry, _)| entry)
     }
 
-    #[must_use]
     pub(crate) fn get(&self, number: u64) -> Option<&T> {
         self.entries.get(&number).map(|(entry, _)| entry)
     }
@@ -104,7 +102,6 @@ impl<T> LeaseTable<T> {
 }
 
 impl<T> Lease<T> {
-    #[must_use]
     pub(crate) fn number(&self) -> u64 {
         self.number
     }
@@ -116,7 +113,6 @@ impl<T> Lease<T> {
         }
     }
 
-    #[must_use]
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.revoked
     }

@@ -20,7 +20,6 @@ impl<T: Default> Default for Partitions<T> {
 }
 
 impl<T> Partitions<T> {
-    #[must_use]
     pub(crate) fn hash(&self, key: &impl Hash) -> u64 {
         self.hasher.hash_one(key)
     }

@@ -14,7 +14,6 @@ const SMALL_SHARE: usize = 5;
 /// Number of permits that a key may hold while this many of `limit` are free. One key alone gets a half, two keys a
 /// third each. The last quarter is for many keys: each gets a 64th of the limit, and of the last eighth a 64th of the
 /// rest.
-#[must_use]
 pub(crate) fn fair_share(limit: usize, free: usize) -> usize {
     if free > limit / 4 {
         return free;
@@ -56,17 +55,14 @@ impl<K> Clone for Permits<K> {
 
 impl<K: Clone + Eq + Hash> Permits<K> {
     /// Creates `limit` permits, up to `share` per key; `usize::MAX` for no limit.
-    #[must_use]
     pub(crate) fn new(limit: usize, share: usize) -> Self {
         Self(Arc::new(PermitTable { all: Budget::new(limit), share, by_key: Partitions::default() }))
     }
 
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.0.all.used()
     }
 
-    #[must_use]
     pub(crate) fn limit(&self) -> usize {
         self.0.all.limit()
     }
@@ -81,7 +77,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.take_within(fair_share(self.limit(), self.free()), Some(key))
     }
 
-    #[must_use]
     pub(crate) fn free(&self) -> usize {
         self.limit().saturating_sub(self.len())
     }
@@ -93,7 +88,6 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         *by_key.of(key).entry(key.clone()).or_default() += amount;
     }
 
-    #[must_use]
     pub(crate) fn held(&self, key: &K) -> usize {
         self.0.by_key.of(key).get(key).copied().unwrap_or_default()
     }
@@ -132,7 +126,6 @@ impl<K: Eq + Hash> Permits<K> {
 }
 
 impl<K: Eq + Hash> Permit<K> {
-    #[must_use]
     pub(crate) fn key(&self) -> Option<&K> {
         self.key.as_ref()
     }

@@ -14,7 +14,6 @@ pub(crate) struct Recent<K, V, T> {
 
 impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
     /// Creates a cache of this many insertions. Beyond it, the oldest are evicted.
-    #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, by_key: BTreeMap::new(), order: VecDeque::new() }
     }
@@ -42,7 +41,6 @@ impl<K: Clone + Ord, V, T: Copy + Ord> Recent<K, V, T> {
         }
     }
 
-    #[must_use]
     pub(crate) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,

@@ -76,7 +76,6 @@ impl Turns {
     }
 
     /// Whether holders take turns, because several are busy.
-    #[must_use]
     #[inline]
     pub(crate) fn are_taken(&self) -> bool {
         self.state.are_taken()
@@ -190,7 +189,6 @@ impl Turn {
     }
 
     /// Maximum frames of the batch.
-    #[must_use]
     pub(crate) fn frames_max(&self) -> usize {
         self.frames_max as usize
     }

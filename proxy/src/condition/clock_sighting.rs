@@ -27,7 +27,6 @@ impl ClockSightings {
     }
 
     /// Returns the recent differences, and removes older ones.
-    #[must_use]
     pub(crate) fn recent(&self, now: Instant) -> Vec<(IpAddr, i64)> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.retain(|_, (at, _)| now.saturating_duration_since(*at) < SEEN_FOR);

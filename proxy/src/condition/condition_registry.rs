@@ -157,7 +157,6 @@ impl ConditionRegistry {
     }
 
     /// Lists the active conditions, in the order of the catalogue.
-    #[must_use]
     pub(crate) fn list(&self) -> Vec<ActiveCondition> {
         let (state, now) = (self.lock(), Instant::now());
         let begun = state.entries.iter().filter(|(_, entry)| entry.begun.is_some());
@@ -165,7 +164,6 @@ impl ConditionRegistry {
     }
 
     /// Lists the conditions that have ended in the last day, newest first.
-    #[must_use]
     pub(crate) fn history(&self) -> Vec<ActiveCondition> {
         self.lock().history.iter().rev().map(|(_, condition)| condition.clone()).collect()
     }

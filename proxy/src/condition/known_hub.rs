@@ -49,7 +49,6 @@ impl KnownHub {
     }
 
     /// Time without an app server; `None` while served.
-    #[must_use]
     pub(crate) fn unserved(&self, now: Instant) -> Option<Duration> {
         self.unserved_since.map(|since| now.saturating_duration_since(since))
     }
@@ -102,12 +101,10 @@ impl KnownHubs {
         hubs.retain(|_, hub| hub.is_present || (is_recent(hub) && hub.first_served.is_some()));
     }
 
-    #[must_use]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.lock().contains_key(name)
     }
 
-    #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, KnownHub)> {
         self.lock().iter().map(|(name, hub)| (name.clone(), hub.clone())).collect()
     }

@@ -26,7 +26,6 @@ impl RefusalReasons {
         stored.push_str(reason.get(..reason.floor_char_boundary(REASON_MAX_BYTES)).unwrap_or_default());
     }
 
-    #[must_use]
     pub(crate) fn reason(&self, cause: Cause) -> Option<String> {
         self.lock().get(&cause).map(|note| note.reason.clone()).filter(|reason| !reason.is_empty())
     }
@@ -35,7 +34,6 @@ impl RefusalReasons {
         self.lock().entry(cause).or_default().app_servers += 1;
     }
 
-    #[must_use]
     pub(crate) fn app_servers(&self, cause: Cause) -> u64 {
         self.lock().get(&cause).map_or(0, |note| note.app_servers)
     }

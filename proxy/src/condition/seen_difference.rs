@@ -33,7 +33,6 @@ impl SeenDifferences {
         seen.push_front(difference);
     }
 
-    #[must_use]
     pub(crate) fn newest(&self) -> Vec<SeenDifference> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }

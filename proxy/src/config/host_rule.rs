@@ -23,7 +23,6 @@ pub struct HostRules {
 impl HostRules {
     /// Returns whether a request with this `Host` is accepted. IP addresses always are, because DNS rebinding needs a
     /// name.
-    #[must_use]
     pub(crate) fn allow(&self, authority: &str) -> bool {
         if self.named.is_empty() && !self.is_development {
             return true;

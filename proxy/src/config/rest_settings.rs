@@ -48,7 +48,6 @@ settings! {
 }
 
 impl RestSettings {
-    #[must_use]
     pub(crate) fn is_on(&self) -> bool {
         self.on_client_ports || self.listen.is_some()
     }

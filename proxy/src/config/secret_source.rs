@@ -148,7 +148,6 @@ impl TokenKeySources {
         secrets.chain(self.public_keys.iter().map(|path| read_secret("--jwt-public-key", path, public))).collect()
     }
 
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.public_keys.is_empty()
     }

@@ -26,19 +26,16 @@ pub enum WebhookSecretError {
 
 impl WebhookSecret {
     /// Returns the secret if it applies to this hub. The hub name must be in lower case.
-    #[must_use]
     pub(crate) fn of(&self, hub: &str) -> Option<&AccessKey> {
         self.hubs.matches(hub).then_some(&self.secret)
     }
 
     /// Hubs as in the setting.
-    #[must_use]
     pub(crate) fn hubs(&self) -> &str {
         self.hubs.text()
     }
 
     /// Whether a hub of this pattern may have this secret. Two overlapping patterns are assumed to share a hub.
-    #[must_use]
     pub(crate) fn may_sign_for(&self, hubs: &Pattern) -> bool {
         let is_exact = self.hubs.exact().is_some() || hubs.exact().is_some();
         !is_exact || self.hubs.covers(hubs) || hubs.covers(&self.hubs)

@@ -161,7 +161,6 @@ impl AddressBook {
         self.entries().remove(&address.to_string());
     }
 
-    #[must_use]
     pub(super) fn problems(&self) -> Vec<AddressProblem> {
         let problem = |address: &String, kind, text: &String| AddressProblem {
             address: address.clone(),

@@ -49,7 +49,6 @@ impl Refusals {
         *self = Self::default();
     }
 
-    #[must_use]
     pub(super) fn longest_wait(&self) -> Duration {
         if self.since.is_some() && !self.is_reported { REFUSED_LOOK } else { Duration::MAX }
     }

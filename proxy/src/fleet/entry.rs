@@ -86,13 +86,11 @@ impl InvocationOutcome {
 
 impl NamedHub {
     /// Fleet-wide key of the hub.
-    #[must_use]
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
     /// The hub, if this node has it.
-    #[must_use]
     pub(crate) fn here(&self) -> Option<&Arc<Hub>> {
         self.here.as_ref()
     }
@@ -115,18 +113,15 @@ impl NamedHub {
 pub(crate) struct FleetEntry(Fleet);
 
 impl FleetEntry {
-    #[must_use]
     pub(crate) fn of(fleet: &Fleet) -> Self {
         Self(fleet.clone())
     }
 
-    #[must_use]
     pub(crate) fn has_others(&self) -> bool {
         !self.0.members().all().is_empty()
     }
 
     /// Other nodes that may have clients of a hub.
-    #[must_use]
     pub(crate) fn others_with(&self, hub: &NamedHub) -> Vec<Arc<FleetMember>> {
         self.0.members().wanting(&hub.key, &[Wanted::Everyone])
     }
@@ -157,7 +152,6 @@ impl FleetEntry {
     }
 
     /// Finds a hub by its configured name, or by its path without the slash.
-    #[must_use]
     pub(crate) fn hub_named(&self, name: &str) -> NamedHub {
         let hubs = &self.0.shared().hubs;
         match hubs.named(name).or_else(|| hubs.find(&format!("/{name}"))) {
@@ -167,7 +161,6 @@ impl FleetEntry {
     }
 
     /// Finds a hub by name only. Paths are not unique to one owner.
-    #[must_use]
     pub(crate) fn hub_of_name(&self, name: &str) -> NamedHub {
         let (hubs, lower) = (&self.0.shared().hubs, name.to_ascii_lowercase());
         if let Some(hub) = hubs.named(name).or_else(|| hubs.named(&lower)) {

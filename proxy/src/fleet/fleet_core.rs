@@ -39,7 +39,6 @@ struct FleetParts {
 }
 
 impl Fleet {
-    #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
         let fleet = Self(Arc::new(FleetParts {
             members: Membership::new(shared.clone(), admin),
@@ -55,17 +54,14 @@ impl Fleet {
         fleet
     }
 
-    #[must_use]
     pub(crate) fn members(&self) -> &Membership {
         &self.0.members
     }
 
-    #[must_use]
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {
         &self.0.fleet_relay
     }
 
-    #[must_use]
     pub(crate) fn questions(&self) -> &NodeQuestions {
         &self.0.questions
     }

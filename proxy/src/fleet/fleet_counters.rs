@@ -39,7 +39,6 @@ impl FleetCounters {
     }
 
     #[cfg(test)]
-    #[must_use]
     pub(crate) fn dropped(&self, cause: DropCause) -> u64 {
         self.dropped.of(cause).get()
     }

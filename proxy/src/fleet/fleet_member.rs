@@ -113,12 +113,10 @@ impl FleetMember {
         }
     }
 
-    #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    #[must_use]
     pub(crate) fn boot(&self) -> &str {
         &self.boot
     }
@@ -127,13 +125,11 @@ impl FleetMember {
         &self.boot
     }
 
-    #[must_use]
     pub(crate) fn version(&self) -> &str {
         &self.version
     }
 
     /// Admin port for other nodes; `None` until this node has reached the port.
-    #[must_use]
     pub(crate) fn address(&self) -> Option<Arc<Address>> {
         self.address.load_full()
     }
@@ -142,7 +138,6 @@ impl FleetMember {
         self.address.store(Some(Arc::new(address.clone())));
     }
 
-    #[must_use]
     pub(crate) fn links(&self) -> &MemberLinks {
         &self.links
     }
@@ -165,13 +160,11 @@ impl FleetMember {
     }
 
     /// Whether any client of the node may want a message.
-    #[must_use]
     pub(super) fn may_want(&self, hub: &str, wanted: &[Wanted<'_>], now_ms: u64) -> bool {
         self.interest.load().may_want(hub, wanted, now_ms)
     }
 
     /// Whether the node has ever reported clients of a hub.
-    #[must_use]
     pub(super) fn has_announced(&self, hub: &str) -> bool {
         self.interest.load().has_announced(hub)
     }
@@ -194,7 +187,6 @@ impl FleetMember {
         self.presence.store(Arc::new(presence));
     }
 
-    #[must_use]
     pub(crate) fn client_port(&self) -> Option<&Address> {
         self.client_port.as_ref()
     }
@@ -237,7 +229,6 @@ impl FleetMember {
     }
 
     /// Whether missing links are expected: the node has just greeted, or is about to stop.
-    #[must_use]
     pub(crate) fn may_be_away(&self) -> bool {
         let is_new = self.status().noted.is_none() && self.age() < SETTLING_MAX;
         is_new || self.is_leaving()
@@ -253,7 +244,6 @@ impl FleetMember {
         status.has_left || status.reported.as_ref().is_some_and(|reported| reported.phase == NodePhase::Draining)
     }
 
-    #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
         self.status().reported.as_ref().is_some_and(|reported| reported.phase == NodePhase::Draining)
     }
@@ -296,7 +286,6 @@ impl FleetMember {
         std::mem::take(&mut self.status().dropped)
     }
 
-    #[must_use]
     pub(crate) fn state(&self, now_ms: u64) -> MemberState {
         let are_open = self.links.are_open();
         let status = self.status();

@@ -83,23 +83,19 @@ impl Membership {
     }
 
     /// Connector for unbounded responses from other nodes.
-    #[must_use]
     pub(crate) fn channels(&self) -> Connector {
         self.shared.ways.node_channels.clone()
     }
 
-    #[must_use]
     pub(crate) fn is_alone(&self) -> bool {
         !self.shared.settings.fleet.has_peers()
     }
 
     /// Other members, by name.
-    #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.table.all()
     }
 
-    #[must_use]
     pub(crate) fn find(&self, boot: &str) -> Option<Arc<FleetMember>> {
         self.table.find(boot)
     }
@@ -185,13 +181,11 @@ impl Membership {
         self.is_finding_others() || self.all().iter().any(|member| is_new(member) && is_on_its_way(member))
     }
 
-    #[must_use]
     pub(crate) fn unreachable(&self) -> Vec<AddressProblem> {
         self.addresses.problems()
     }
 
     /// Whether all nodes see the same members, according to this node.
-    #[must_use]
     pub(crate) fn agrees(&self) -> bool {
         self.agrees.load(Ordering::Relaxed)
     }
@@ -206,7 +200,6 @@ impl Membership {
     }
 
     /// Time on the clock of node links, for states and lags.
-    #[must_use]
     pub(crate) fn now_ms(&self) -> u64 {
         self.clock.now_ms()
     }
@@ -328,7 +321,6 @@ impl Membership {
     }
 }
 
-#[must_use]
 pub(crate) fn own_phase(shared: &Shared) -> NodePhase {
     match () {
         () if shared.has_begun_drain() => NodePhase::Draining,

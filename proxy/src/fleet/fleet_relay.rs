@@ -26,7 +26,6 @@ impl FleetRelay {
         Self { shared, counters: FleetCounters::default(), relayed: Arc::default() }
     }
 
-    #[must_use]
     pub(crate) fn counters(&self) -> &FleetCounters {
         &self.counters
     }

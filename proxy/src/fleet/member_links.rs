@@ -37,7 +37,6 @@ impl MemberLinks {
     }
 
     /// Whether both links live. Both nodes then count each other as members.
-    #[must_use]
     pub(crate) fn are_complete(&self) -> bool {
         self.outgoing.load().is_some() && self.incoming.load().is_some()
     }
@@ -52,13 +51,11 @@ impl MemberLinks {
     }
 
     /// Lag of the slower link in milliseconds.
-    #[must_use]
     pub(crate) fn lag_ms(&self, now_ms: u64) -> u64 {
         self.living().map(|link| link.beats().lag_ms(now_ms)).max().unwrap_or_default()
     }
 
     /// Whether the outgoing link is missing, or silent for too long to wait for an answer.
-    #[must_use]
     pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
         self.outgoing.load().as_ref().is_none_or(|link| link.is_overdue(now_ms))
     }

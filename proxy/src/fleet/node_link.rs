@@ -59,12 +59,10 @@ impl NodeLink {
     }
 
     /// Whether a socket is attached.
-    #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.outbox.is_open()
     }
 
-    #[must_use]
     pub(super) fn is_full(&self) -> bool {
         self.outbox.is_full()
     }

@@ -61,7 +61,6 @@ impl NodeQuestions {
         drop(self.api.set(api));
     }
 
-    #[must_use]
     pub(crate) fn api(&self) -> Option<Router> {
         self.api.get().cloned()
     }

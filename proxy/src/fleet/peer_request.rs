@@ -34,7 +34,6 @@ pub(crate) struct PeerResponse {
 
 impl PeerRequest {
     /// Creates a read request; `target` is a path with query.
-    #[must_use]
     pub(crate) fn get(target: impl Into<ByteString>) -> Self {
         Self { method: RequestMethod::Get, target: target.into(), body: Bytes::new() }
     }
@@ -67,7 +66,6 @@ impl PeerRequest {
 }
 
 impl PeerResponse {
-    #[must_use]
     pub(crate) fn new(status: u16, body: Bytes) -> Self {
         Self { status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY), body }
     }

@@ -56,7 +56,6 @@ pub(crate) struct Authorizer {
 
 impl Authorizer {
     /// Uses this HTTP client, with a timeout per call.
-    #[must_use]
     pub(crate) fn new(client: HttpClient, timeout: Duration) -> Self {
         Self { client, timeout, room: Arc::new(Semaphore::new(CALLS_MAX)) }
     }

@@ -43,7 +43,6 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
         let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout).for_others();

@@ -30,7 +30,6 @@ pub(crate) struct HandoverBody {
 pub(crate) struct HandsOver;
 
 impl HandoverBody {
-    #[must_use]
     pub(crate) fn new(first: Bytes, handover: SocketHandover, taker: oneshot::Sender<TcpStream>) -> Self {
         Self { first: Some(first), handover, taker: Some(taker) }
     }

@@ -70,7 +70,6 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    #[must_use]
     pub(crate) fn plain(proxy_protocol: Option<ProxyProtocolSettings>) -> Self {
         Self {
             proxy_protocol,

@@ -28,7 +28,6 @@ impl Default for Routed {
 
 impl Routed {
     /// Group of a request; `None` for the default group.
-    #[must_use]
     pub(crate) fn group(&self) -> Option<Arc<ServerGroup>> {
         match &self.choice {
             RouteChoice::Group(group) => group.clone(),
@@ -36,7 +35,6 @@ impl Routed {
         }
     }
 
-    #[must_use]
     pub(crate) fn refusal(&self) -> Option<Response> {
         let RouteChoice::Rejected(rejection) = &self.choice else { return None };
         self.count();

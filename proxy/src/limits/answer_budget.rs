@@ -67,7 +67,6 @@ impl Default for AnswerBudget {
 }
 
 impl AnswerBudget {
-    #[must_use]
     pub(crate) fn of_link(&self, share: SignerShare) -> LinkAnswers {
         let (in_progress, unread) = (AtomicUsize::new(0), Mutex::default());
         LinkAnswers { budget: self.clone(), share, in_progress, unread }
@@ -105,13 +104,11 @@ impl LinkAnswers {
         self.in_progress.fetch_sub(1, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub(crate) fn in_progress(&self) -> usize {
         self.in_progress.load(Ordering::Relaxed)
     }
 
     /// Whether half of the link's questions are in progress, so its further frames should wait.
-    #[must_use]
     pub(crate) fn are_many(&self) -> bool {
         self.in_progress() >= QUESTIONS_PER_LINK_MAX / 2
     }
@@ -132,7 +129,6 @@ impl LinkAnswers {
     }
 
     /// Whether the link has unread answers that count while the app servers of its key have more than their share.
-    #[must_use]
     pub(crate) fn are_over(&self) -> bool {
         self.unread().counted > 0 && self.budget.is_over(&self.share)
     }

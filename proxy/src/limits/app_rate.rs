@@ -53,7 +53,6 @@ pub(crate) struct RateTurn {
 }
 
 impl AppRates {
-    #[must_use]
     pub(super) fn new(settings: &LinkSettings) -> Self {
         let LinkSettings { app_messages_per_second: messages, app_bytes_per_second: bytes, .. } = *settings;
         Self { messages, bytes, started_at: Instant::now(), by_app: Mutex::default() }
@@ -94,13 +93,11 @@ impl AppRate {
     }
 
     /// App, as a label of metrics.
-    #[must_use]
     pub(crate) fn label(&self) -> &str {
         &self.label
     }
 
     /// Maximum number of messages to read in one go, so that a debt lasts little more than a second.
-    #[must_use]
     pub(crate) fn messages_max(&self) -> usize {
         self.messages_max
     }

@@ -68,7 +68,6 @@ impl SpanCount {
 
 impl AuthThrottle {
     /// Delay before a token of this address is compared; zero for an address without recent guesses.
-    #[must_use]
     pub(crate) fn wait(&self, ip: Option<IpAddr>, now: Duration) -> Duration {
         let (span, guesses) = (span(now), self.guesses());
         let is_remembered = ip.is_some_and(|ip| guesses.by_address.contains_key(&ip.into()));

@@ -69,12 +69,10 @@ struct EvictionPlan {
 
 impl HeadBudget {
     /// Creates a budget of this many bytes; `usize::MAX` for no limit.
-    #[must_use]
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self { budget: Arc::new(Budget::new(max_bytes)), kept: Leases::default(), plan: Mutex::default() }
     }
 
-    #[must_use]
     pub(crate) fn is_free(bytes: usize) -> bool {
         bytes <= FREE_BYTES
     }
@@ -106,7 +104,6 @@ impl HeadBudget {
         (!Self::is_free(bytes)).then(|| self.kept.add(KeptHead { holder, share: self.budget.charge(bytes) }))
     }
 
-    #[must_use]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.budget.used()
     }

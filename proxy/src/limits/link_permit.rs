@@ -68,7 +68,6 @@ pub(crate) enum LinkRefusal {
 }
 
 impl LinkLimit {
-    #[must_use]
     pub(super) fn new(settings: &LinkSettings) -> Self {
         let limit = |most: Option<u32>| most.filter(|most| *most > 0).map_or(usize::MAX, |most| most as usize);
         Self {
@@ -108,7 +107,6 @@ impl LinkLimit {
     }
 
     /// Number of links, including opening ones.
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.links.len()
     }
@@ -143,7 +141,6 @@ impl Drop for LinkPermit {
 }
 
 impl LinkRefusal {
-    #[must_use]
     pub(crate) fn label(&self) -> &str {
         match self {
             Self::Node { .. } => "(node)",

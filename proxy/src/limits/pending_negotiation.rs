@@ -42,7 +42,6 @@ impl Count {
 }
 
 impl PendingNegotiations {
-    #[must_use]
     pub(crate) fn new(most: NonZeroU32) -> Self {
         Self { most, counts: Partitions::default() }
     }

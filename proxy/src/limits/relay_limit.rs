@@ -110,7 +110,6 @@ pub(crate) enum FullUpstream {
 }
 
 impl RelayLimit {
-    #[must_use]
     pub(super) fn new(settings: &RelaySettings) -> Arc<Self> {
         let limit = |most: Option<u32>| most.filter(|most| *most > 0).map_or(usize::MAX, |most| most as usize);
         let (node_max, upstream_max) = (limit(settings.requests_max), limit(settings.requests_per_upstream_max));
@@ -126,12 +125,10 @@ impl RelayLimit {
         })
     }
 
-    #[must_use]
     pub(crate) fn connection(&self) -> RelayConnection {
         RelayConnection(Arc::new(Budget::new(self.connection_max)))
     }
 
-    #[must_use]
     pub(crate) fn displaced(&self) -> u64 {
         self.displaced.load(Ordering::Relaxed)
     }
@@ -251,13 +248,11 @@ impl RelayPermit {
         is_taken
     }
 
-    #[must_use]
     pub(crate) fn progress(&self) -> &RelayProgress {
         &self.progress
     }
 
     /// Token that is cancelled when a newer request displaces this one.
-    #[must_use]
     pub(crate) fn displacement(&self) -> CancellationToken {
         self.request.token().clone()
     }

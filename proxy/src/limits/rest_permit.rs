@@ -44,7 +44,6 @@ pub(crate) struct RestRequest {
 pub(crate) type RestPermit = Lease<RestRequest>;
 
 impl RestPermits {
-    #[must_use]
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, requests: Leases::default() }
     }

@@ -23,24 +23,20 @@ pub(crate) struct SignerShare {
 pub(crate) type TableFull = Full<Signer>;
 
 impl SignerShare {
-    #[must_use]
     pub(crate) const fn new(signer: Signer, has_others: bool) -> Self {
         Self { signer, has_others }
     }
 
-    #[must_use]
     pub(crate) fn signer(&self) -> &Signer {
         &self.signer
     }
 
     /// Whether other apps use the same tables.
-    #[must_use]
     pub(crate) fn has_others(&self) -> bool {
         self.has_others
     }
 
     /// Amount that the signer may have of a total of which this much is used.
-    #[must_use]
     pub(crate) fn of(&self, total: usize, used: usize) -> usize {
         if self.has_others { fair_share(total, total.saturating_sub(used)) } else { total }
     }
@@ -60,13 +56,11 @@ impl SignerShare {
 }
 
 impl Full<Signer> {
-    #[must_use]
     pub(crate) fn label(&self) -> &str {
         self.key.as_ref().map_or("(node)", Signer::label)
     }
 
     /// Describes the limit, as in `500 hubs by the key of app shop, which is the most for one key`.
-    #[must_use]
     pub(crate) fn describe(&self, places: &str) -> String {
         let limit = self.limit;
         match &self.key {

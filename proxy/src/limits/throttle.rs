@@ -36,7 +36,6 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    #[must_use]
     pub(crate) fn new(per_second: NonZeroU32) -> Self {
         Self { per_second, paid_at: AtomicU64::new(0) }
     }
@@ -76,7 +75,6 @@ pub(crate) struct Debt {
 
 impl Quota {
     /// Creates a full quota; `None` without limits.
-    #[must_use]
     pub(crate) fn new(messages: Option<NonZeroU32>, bytes: Option<NonZeroU32>) -> Option<Box<Self>> {
         let is_limited = messages.is_some() || bytes.is_some();
         is_limited.then(|| Box::new(Self { messages, bytes, messages_paid_at: 0, bytes_paid_at: 0 }))
@@ -101,7 +99,6 @@ impl Quota {
     }
 
     /// Maximum number of bytes to read in one go, so that a debt lasts little more than a second.
-    #[must_use]
     pub(crate) fn read_max_bytes(&self) -> usize {
         self.bytes.map_or(usize::MAX, |bytes| usize::try_from(bytes.get()).unwrap_or(usize::MAX))
     }

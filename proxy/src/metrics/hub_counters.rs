@@ -16,12 +16,10 @@ impl CauseCounters {
         }
     }
 
-    #[must_use]
     pub(crate) fn of(&self, cause: Cause) -> u64 {
         self.0.get(cause.index()).map_or(0, Counter::get)
     }
 
-    #[must_use]
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(Counter::get).sum()
     }
@@ -110,17 +108,14 @@ metered! {
 }
 
 impl HubCounters {
-    #[must_use]
     pub(crate) fn opened(&self) -> u64 {
         self.connections.as_flattened().iter().map(|connections| connections.opened.get()).sum()
     }
 
-    #[must_use]
     pub(crate) fn open(&self) -> u64 {
         self.connections.as_flattened().iter().map(|connections| connections.open.get()).sum()
     }
 
-    #[must_use]
     pub(crate) fn connections(&self, transport: Transport, protocol: ClientProtocol) -> &ConnectionCounters {
         let [web_sockets, events, polling] = &self.connections;
         let [json, message_pack, blazor_pack, raw] = match transport {

@@ -290,7 +290,6 @@ macro_rules! label {
         }
 
         impl $counters {
-            #[must_use]
             pub(crate) fn of(&self, value: $name) -> &$crate::metrics::Counter {
                 match value {
                     $($name::$value => &self.$value,)*

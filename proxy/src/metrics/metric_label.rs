@@ -120,7 +120,6 @@ label! {
 
 impl MoveCause {
     /// Parses the cause sent by another node. Unknown causes of later versions count as a reconnect.
-    #[must_use]
     pub(crate) fn from_label(label: &str) -> Self {
         Self::ALL.into_iter().find(|cause| cause.label() == label).unwrap_or_default()
     }

@@ -20,7 +20,6 @@ impl PermitRefusals {
         *counts.entry((what, if is_room { key } else { OTHERS }.into())).or_default() += 1;
     }
 
-    #[must_use]
     pub(crate) fn all(&self) -> Vec<(&'static str, Box<str>, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counts.iter().map(|((what, key), count)| (*what, key.clone(), *count)).collect()

@@ -19,7 +19,6 @@ pub(crate) struct LabelledCounters<C>(Mutex<BTreeMap<Arc<str>, Arc<C>>>);
 
 impl<C: Default> LabelledCounters<C> {
     /// Returns the counters of a label, creating them if necessary.
-    #[must_use]
     pub(crate) fn of(&self, label: &Arc<str>) -> Arc<C> {
         let mut by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = by_label.get(label) {
@@ -29,7 +28,6 @@ impl<C: Default> LabelledCounters<C> {
         by_label.entry(label).or_default().clone()
     }
 
-    #[must_use]
     pub(crate) fn all(&self) -> Vec<(Arc<str>, Arc<C>)> {
         let by_label = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         by_label.iter().map(|(label, counters)| (label.clone(), counters.clone())).collect()

@@ -310,7 +310,6 @@ impl LinkTraffic {
 }
 
 impl Counters {
-    #[must_use]
     pub(crate) fn hub(&self, index: usize) -> &HubCounters {
         let HubTable { counted, others } = &self.hubs;
         counted.get(index).unwrap_or(others)
@@ -321,12 +320,10 @@ impl Counters {
         counted.iter().chain(std::iter::once(&**others))
     }
 
-    #[must_use]
     pub(crate) fn limit(&self, limit: Limit) -> &Counter {
         self.limits.of(limit)
     }
 
-    #[must_use]
     pub(crate) fn traffic(&self, direction: Direction, kind: FrameKind) -> &LinkTraffic {
         match (direction, kind) {
             (Direction::Up, FrameKind::Ping) => &self.up_pings,

@@ -124,7 +124,6 @@ impl AnswerDiff {
         self.0 = IndexMap::new();
     }
 
-    #[must_use]
     pub(super) fn is_idle(&self) -> bool {
         self.0.is_empty()
     }

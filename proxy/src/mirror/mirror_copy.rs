@@ -25,29 +25,24 @@ pub(super) struct MirrorCopy {
 }
 
 impl MirrorCopy {
-    #[must_use]
     pub(super) fn new(rule: MirrorRule) -> Self {
         let diff = rule.is_diff.then(AnswerDiff::default);
         Self { rule, link: None, is_paused: false, is_over: false, tried: None, diff }
     }
 
-    #[must_use]
     pub(super) fn rule(&self) -> &MirrorRule {
         &self.rule
     }
 
-    #[must_use]
     pub(super) fn group(&self) -> &str {
         &self.rule.group
     }
 
-    #[must_use]
     pub(super) fn is_at(&self, app: AppServerId) -> bool {
         self.link.as_ref().is_some_and(|link| link.app() == app)
     }
 
     /// Whether the copy needs an app server.
-    #[must_use]
     pub(super) fn is_lost(&self) -> bool {
         !self.is_over && self.link.as_ref().is_none_or(|link| link.is_closed())
     }

@@ -41,7 +41,6 @@ impl Address {
     }
 
     /// Sets the boot id of the expected node. Pooled connections and failures of another start are then not shared.
-    #[must_use]
     pub(crate) fn of_start(&self, boot: &str) -> Self {
         Self { start: Some(boot.into()), ..self.clone() }
     }
@@ -53,19 +52,16 @@ impl Address {
     }
 
     /// Returns the pinned socket addresses to dial, if any. One that accepts is enough.
-    #[must_use]
     pub(crate) fn endpoints(&self) -> Option<Vec<SocketAddr>> {
         self.at.as_ref().map(Endpoints::dialled)
     }
 
     /// Whether another socket address also leads to the server.
-    #[must_use]
     pub(crate) fn has_alternative(&self) -> bool {
         self.at.as_ref().is_some_and(Endpoints::has_alternative)
     }
 
     /// Adds another socket address of the same server, until the returned guard is dropped.
-    #[must_use]
     pub(crate) fn also_at(&self, other: &Self) -> Option<AlternativeEndpoint> {
         self.at.as_ref()?.add(other.resolved()?)
     }
@@ -91,7 +87,6 @@ impl Address {
     }
 
     /// Port of the server, present in every address.
-    #[must_use]
     pub(crate) fn port(&self) -> Option<u16> {
         self.authority.rsplit_once(':')?.1.parse().ok()
     }
@@ -180,7 +175,6 @@ pub fn is_loopback_host(authority: &str) -> bool {
 }
 
 /// Parses a network such as `10.0.0.0/8`, or a single address.
-#[must_use]
 pub(crate) fn parse_network(text: &str) -> Option<IpNet> {
     let alone = || text.parse::<IpAddr>().map(|ip| IpNet::from(ip.to_canonical()));
     text.parse().or_else(|_| alone()).ok()

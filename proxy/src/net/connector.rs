@@ -75,7 +75,6 @@ impl Connector {
         Ok(Self { tls, ..Self::default() })
     }
 
-    #[must_use]
     pub(crate) fn can_tls(&self) -> bool {
         self.tls.config.load().is_some()
     }
@@ -141,13 +140,11 @@ impl Connector {
 
 impl Connector {
     /// Connector to holders of one of the keys; each connection is a channel.
-    #[must_use]
     pub(crate) fn through_channels(&self, keys: &AccessKeys, peer_kind: PeerKind) -> Self {
         Self { channel: Some(Arc::new(FleetChannel { keys: keys.clone(), peer_kind })), ..self.clone() }
     }
 
     /// Connector for connections caused by clients, which can't use the process's last file descriptors.
-    #[must_use]
     pub(crate) fn for_clients(&self) -> Self {
         let mut connector = self.clone();
         connector.descriptors = Some(DescriptorLimit::for_clients());
@@ -155,7 +152,6 @@ impl Connector {
     }
 
     /// Connector that can reach nodes whose DNS names are gone.
-    #[must_use]
     pub(crate) fn by_names(&self, names: Arc<NodeNames>) -> Self {
         Self { names: Some(names), ..self.clone() }
     }
@@ -221,7 +217,6 @@ async fn connect_tcp(address: &Address) -> io::Result<TcpStream> {
 }
 
 /// Returns the innermost cause of an error, such as a rejected certificate, without its wrappers.
-#[must_use]
 pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }

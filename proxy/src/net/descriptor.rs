@@ -18,7 +18,6 @@ pub(crate) struct DescriptorLimit {
 
 impl DescriptorLimit {
     /// Limit for clients: the system's limit minus the reserve.
-    #[must_use]
     pub(crate) fn for_clients() -> Self {
         // Queried once, because connectors are also created for single requests.
         static LIMIT: OnceLock<DescriptorLimit> = OnceLock::new();

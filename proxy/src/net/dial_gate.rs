@@ -53,7 +53,6 @@ impl DialGate {
     }
 
     /// Remaining pause of an address; `None` if it may be dialled.
-    #[must_use]
     pub(crate) fn rest_left(&self, address: &Address) -> Option<Duration> {
         let failed_at = self.lock().get(address)?.last_failure()?;
         REST.checked_sub(failed_at.elapsed()).filter(|left| !left.is_zero())

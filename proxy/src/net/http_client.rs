@@ -53,12 +53,10 @@ pub enum HttpError {
 
 impl HttpError {
     /// Whether nothing was sent, so that another server may be tried.
-    #[must_use]
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(self, Self::Request(_) | Self::Connect(_))
     }
 
-    #[must_use]
     pub(crate) fn is_connect_timeout(&self) -> bool {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::TimedOut)
     }
@@ -106,7 +104,6 @@ impl HttpClient {
     }
 
     /// Copy of this client, with its pool, using another connector.
-    #[must_use]
     pub(crate) fn through(&self, connector: Connector) -> Self {
         Self { connector, ..self.clone() }
     }

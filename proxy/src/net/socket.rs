@@ -47,7 +47,6 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    #[must_use]
     pub(crate) fn boxed(stream: impl SocketStream + 'static) -> Self {
         Socket::Boxed(Box::new(RefCell::new(BoxedSocket::new(stream))))
     }
@@ -91,7 +90,6 @@ impl Socket {
     }
 
     /// Whether bytes accepted by [`try_write`](Self::try_write), encrypted or translated, are still pending.
-    #[must_use]
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
             #[cfg(feature = "tls")]
@@ -102,7 +100,6 @@ impl Socket {
     }
 
     /// Descriptor of a socket with direct writes.
-    #[must_use]
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Socket::Tcp(stream) => Some(stream.as_fd()),
@@ -114,7 +111,6 @@ impl Socket {
     }
 
     /// Whether the descriptor accepts only output of [`seal`](Self::seal).
-    #[must_use]
     pub(crate) fn is_sealed(&self) -> bool {
         match self {
             #[cfg(feature = "tls")]

@@ -48,7 +48,6 @@ pub struct ClientTls {
 
 impl ClientTls {
     /// Reads the chain of the client certificate; `None` without one, or if the file is unreadable.
-    #[must_use]
     pub(crate) fn presented_chain(&self) -> Option<PresentedChain> {
         let file = self.identity.as_ref()?.certificate.clone();
         let certificates = pem::certificates(&file).ok()?;

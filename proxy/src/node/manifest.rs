@@ -53,12 +53,10 @@ pub(crate) enum ReadManifestError {
 
 impl ReadManifestError {
     /// Whether the SDK can't accept links because it is about to stop.
-    #[must_use]
     pub(crate) fn is_stopping(&self) -> bool {
         matches!(self, Self::Refused { status: StatusCode::SERVICE_UNAVAILABLE, .. })
     }
 
-    #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Request(error) if error.is_refused())
     }

@@ -41,7 +41,6 @@ pub(crate) struct SharePlan {
 }
 
 impl SharePlan {
-    #[must_use]
     pub(crate) fn new(loads: &[ShareLoad]) -> Self {
         let shares = shares(loads);
         let pairs = || loads.iter().zip(&shares);
@@ -53,13 +52,11 @@ impl SharePlan {
         Self { missing, excess }
     }
 
-    #[must_use]
     pub(crate) fn missing(&self, app: AppServerId) -> u64 {
         self.missing.iter().find(|(new_server, ..)| *new_server == app).map_or(0, |(_, missing, _)| *missing)
     }
 
     /// Whether the deficit of a new app server is within the tolerance.
-    #[must_use]
     pub(crate) fn is_tolerable(&self, app: AppServerId) -> bool {
         let found = self.missing.iter().find(|(new_server, ..)| *new_server == app);
         found.is_none_or(|(_, missing, share)| *missing <= share / TOLERANCE_DIVISOR)

@@ -43,7 +43,6 @@ impl NodeInspector {
         Self { shared, snapshots, lists: Semaphore::new(LISTS_MAX) }
     }
 
-    #[must_use]
     pub(crate) fn instance(&self) -> &str {
         &self.shared.boot
     }

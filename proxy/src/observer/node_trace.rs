@@ -43,7 +43,6 @@ impl NodeTrace {
         Ok(Self { shared: shared.clone(), watch, node, header: Some(header), ends_at, is_over: false })
     }
 
-    #[must_use]
     pub(super) fn node(&self) -> &str {
         &self.node
     }

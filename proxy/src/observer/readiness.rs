@@ -32,7 +32,6 @@ impl UpstreamProblems {
         };
     }
 
-    #[must_use]
     pub(crate) fn list(&self) -> Vec<(String, UpstreamProblem)> {
         self.lock().iter().map(|(address, problem)| (address.clone(), problem.clone())).collect()
     }
@@ -60,7 +59,6 @@ impl Readiness {
     }
 
     /// Reasons for refusing clients; empty if the node is ready.
-    #[must_use]
     pub(crate) fn reasons_not_ready(&self) -> Vec<String> {
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
@@ -88,13 +86,11 @@ impl Readiness {
     }
 
     /// Warnings: the active conditions, and hubs without an app server while other hubs have one.
-    #[must_use]
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.conditions().iter().map(describe).chain(self.unserved_warning()).collect()
     }
 
     /// Warning about hubs without an app server that are not, or not yet, a condition.
-    #[must_use]
     pub(super) fn unserved_warning(&self) -> Option<String> {
         let conditions = self.conditions();
         let is_new = |hub: &&Arc<Hub>| {
@@ -109,7 +105,6 @@ impl Readiness {
         is_worth_it.then(|| format!("no app server serves these hubs: {}", unserved.join(", ")))
     }
 
-    #[must_use]
     pub(crate) fn conditions(&self) -> Vec<ActiveCondition> {
         self.shared.reports.conditions.list()
     }

@@ -62,13 +62,11 @@ impl RebalanceBoard {
         Some(entry.report.clone())
     }
 
-    #[must_use]
     pub(super) fn report(&self) -> Option<RebalanceReport> {
         self.entry().as_ref().map(|entry| entry.report.clone())
     }
 
     /// Progress of a running or recently finished rebalance.
-    #[must_use]
     pub(super) fn shown(&self) -> Option<RebalanceReport> {
         let entry = self.entry();
         let is_recent = |entry: &&RebalanceEntry| entry.ended.is_none_or(|ended| ended.elapsed() < SHOWN_AFTER_END);

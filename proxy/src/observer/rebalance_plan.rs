@@ -35,7 +35,6 @@ pub(crate) enum RebalanceGoal {
 
 impl RebalanceGoal {
     /// Name in requests and reports.
-    #[must_use]
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Mean => "mean",

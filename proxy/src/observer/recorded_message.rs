@@ -40,7 +40,6 @@ struct Lines<'a> {
 
 /// Returns the lines of a piece. Pings, acknowledgements and close messages are skipped, because each side generates
 /// them itself.
-#[must_use]
 pub(super) fn lines(piece: &WatchPiece, payloads: PayloadView) -> Vec<RecordingLine> {
     let at_us = micros(piece.at);
     let of = |connection| Lines { at_us, connection, payloads };

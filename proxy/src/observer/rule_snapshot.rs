@@ -55,7 +55,6 @@ pub struct DifferenceSnapshot {
 /// Counts of the previous snapshot, by kind and label of the rule.
 pub(super) type RuleCounts = HashMap<(String, String), u64>;
 
-#[must_use]
 pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     let row = |kind: &str, label: &str, text: String, count: Option<u64>| RuleSnapshot {
         kind: kind.into(),
@@ -76,7 +75,6 @@ pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     routes.chain(messages).chain(mirrors).chain(methods).take(RULES_MAX).collect()
 }
 
-#[must_use]
 pub(super) fn differences(shared: &Shared) -> Vec<DifferenceSnapshot> {
     let snapshot = |seen: SeenDifference| DifferenceSnapshot {
         at_ms: seen.at_ms,

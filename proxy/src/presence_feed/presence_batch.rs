@@ -40,7 +40,6 @@ impl PresenceBatch {
     }
 
     /// Frames for an app server with this scope; none without matching updates.
-    #[must_use]
     pub(crate) fn frames(&self, scope: PresenceScope) -> Vec<PresenceChanges> {
         let all = self.full.iter().chain([&self.open]);
         all.map(|update| narrowed(update, scope)).filter(|update| !is_empty(update)).collect()
@@ -55,7 +54,6 @@ impl PresenceBatch {
     }
 
     /// Whether a frame is full, so that further updates start another one.
-    #[must_use]
     pub(crate) fn has_full_frame(&self) -> bool {
         !self.full.is_empty()
     }

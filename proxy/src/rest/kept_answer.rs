@@ -99,7 +99,6 @@ pub(super) fn key_of(head: &HeaderMap) -> Result<Option<String>, RestError> {
 }
 
 impl KeptAnswers {
-    #[must_use]
     pub(super) fn new(max: usize) -> Self {
         Self(Arc::new(KeptState { permits: Permits::new(max, max), table: Mutex::default() }))
     }

@@ -239,7 +239,6 @@ impl DistinctNames {
     }
 
     /// Number of names, and whether it is an estimate.
-    #[must_use]
     pub(super) fn count(&self) -> (u64, bool) {
         let exact = self.0.len() as u64;
         match self.0.last() {

@@ -87,7 +87,6 @@ pub(crate) enum Operation {
 
 impl Addressee {
     /// Filter that matches these clients.
-    #[must_use]
     pub(super) fn filter(&self) -> Cow<'_, str> {
         let quoted = |name: &str| name.replace('\'', "''");
         match self {
@@ -132,7 +131,6 @@ pub(crate) struct HubOperation {
     pub(crate) operation: Operation,
 }
 
-#[must_use]
 pub(crate) fn is_of_data_plane(path: &str) -> bool {
     PREFIXES.iter().any(|(prefix, _)| path.starts_with(prefix))
 }

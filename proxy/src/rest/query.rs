@@ -21,7 +21,6 @@ const TOKEN_MINUTES: u64 = 60;
 pub(crate) struct RestQuery(Vec<(String, String)>);
 
 impl RestQuery {
-    #[must_use]
     pub(crate) fn of(uri: &Uri) -> Self {
         Self(parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect())
     }
@@ -44,7 +43,6 @@ impl RestQuery {
     }
 
     /// App that owns the hub. Hubs of named apps are private to them.
-    #[must_use]
     pub(crate) fn application(&self) -> Option<&str> {
         self.text("application").filter(|name| !name.is_empty())
     }
@@ -58,7 +56,6 @@ impl RestQuery {
         Ok(reason.map(str::to_owned))
     }
 
-    #[must_use]
     pub(crate) fn filter(&self) -> Option<&str> {
         self.text("filter")
     }
@@ -112,13 +109,11 @@ impl RestQuery {
         self.number("top", 1, u32::MAX.into())
     }
 
-    #[must_use]
     pub(crate) fn continuation_token(&self) -> Option<&str> {
         self.text("continuationToken").filter(|token| !token.is_empty())
     }
 
     /// Query of the next page: this one with a new token and the remaining total.
-    #[must_use]
     pub(crate) fn of_next_page(&self, token: &str, top: Option<u64>) -> String {
         let mut next = form_urlencoded::Serializer::new(String::new());
         let replaced = ["continuationToken", "top"];

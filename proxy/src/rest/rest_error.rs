@@ -36,13 +36,11 @@ pub(crate) struct RestError {
 pub(super) struct ExecutedInPart;
 
 impl RestError {
-    #[must_use]
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), target: None, headers: HeaderMap::new(), is_partial: false }
     }
 
     /// Creates the error of one value; the text is worded to follow its name.
-    #[must_use]
     pub(crate) fn bad_value(name: &'static str, problem: &str) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", format!("the {name} {problem}"));
         Self { target: Some(name), ..error }
@@ -53,13 +51,11 @@ impl RestError {
         Self { is_partial: true, ..self }
     }
 
-    #[must_use]
     pub(super) fn unknown_member(name: &str, allowed: &str) -> Self {
         let name: String = name.chars().take(100).collect();
         Self::bad_value("body", &format!("has an unknown member {name:?}; its members are {allowed}"))
     }
 
-    #[must_use]
     pub(super) fn too_many_keys(full: &TableFull) -> Self {
         let kept = full.describe("answers for requests with an Idempotency-Key");
         let text = format!("this node keeps {kept}, for a minute each: see --rest-idempotency-keys-max");
@@ -67,7 +63,6 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    #[must_use]
     pub(super) fn too_fast(TooFast { retry_after }: TooFast) -> Self {
         let text = "the app has used up its rate of messages or bytes: see --app-messages-per-second and \
                     --app-bytes-per-second";
@@ -75,14 +70,12 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(HeaderValue::from(retry_after.as_secs() + 1)))
     }
 
-    #[must_use]
     pub(super) fn other_request() -> Self {
         let text = "the Idempotency-Key was sent with another method, path, query or body within the last minute: use \
                     a new key for each operation";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Idempotency.OtherRequest", text)
     }
 
-    #[must_use]
     pub(super) fn under_way() -> Self {
         let text = "the first request with this Idempotency-Key is still under way: repeat it later";
         let error = Self::new(StatusCode::CONFLICT, "Error.Idempotency.UnderWay", text);
@@ -90,20 +83,17 @@ impl RestError {
     }
 
     /// Creates the error for a repeated request with an answer too large to be kept.
-    #[must_use]
     pub(super) fn large_answer(max: usize) -> Self {
         let text =
             format!("the request was executed, and its answer is not kept, because it has more than {max} bytes");
         Self::new(StatusCode::CONFLICT, "Error.Idempotency.LargeAnswer", text)
     }
 
-    #[must_use]
     pub(super) fn no_such_path() -> Self {
         let text = "there is no such operation: /api/openapi.json lists all";
         Self::new(StatusCode::NOT_FOUND, "Error.Path.NotExisted", text)
     }
 
-    #[must_use]
     pub(super) fn not_allowed(allowed: &'static str) -> Self {
         let text = format!("this path takes {allowed}");
         let methods = allowed.split([',', ' ']).filter(|word| word.bytes().all(|byte| byte.is_ascii_uppercase()));
@@ -112,7 +102,6 @@ impl RestError {
         error.with_header(ALLOW, HeaderValue::from_str(&methods.join(", ")).ok())
     }
 
-    #[must_use]
     pub(super) fn unauthorized(problem: &str) -> Self {
         let text = format!(
             "{problem}: send 'Authorization: Bearer TOKEN' with a token by `trunkline token rest`, or a JWT that an \
@@ -123,14 +112,12 @@ impl RestError {
         error.with_header(WWW_AUTHENTICATE, Some(HeaderValue::from_static("Bearer")))
     }
 
-    #[must_use]
     pub(super) fn busy(max: usize) -> Self {
         let text = format!("this node has reached its limit of {max} concurrent requests: see --rest-requests-max");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    #[must_use]
     pub(super) fn too_many_calls(full: &TableFull) -> Self {
         let waiting = full.describe("pending client results");
         let text = format!("this node has {waiting}: invoke fewer clients at a time, or see --rest-requests-max");
@@ -138,7 +125,6 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    #[must_use]
     pub(super) fn too_many_lists(full: &TableFull) -> Self {
         let text = format!("this node has {}: list and count less at a time", full.describe("lists in progress"));
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
@@ -146,7 +132,6 @@ impl RestError {
     }
 
     /// Creates the error for a request displaced by another caller while its body was missing.
-    #[must_use]
     pub(super) fn displaced() -> Self {
         let text = "the request was displaced: its body had not arrived, all permits were in use, and this caller had \
                     more than a quarter of them: send bodies immediately, or see --rest-requests-max";
@@ -154,20 +139,17 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    #[must_use]
     pub(super) fn stopping() -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Stopping", "this node is stopping");
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    #[must_use]
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
-    #[must_use]
     pub(super) fn incomplete_list(missing: &[String]) -> Self {
         let text = format!(
             "these nodes did not answer: {}; retry, or accept the answer of the other nodes by partial=true",

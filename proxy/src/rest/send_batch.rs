@@ -68,13 +68,11 @@ pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
 }
 
 /// Result of one message, as JSON.
-#[must_use]
 pub(super) fn result(FleetDelivery { nodes, missing, clients, .. }: &FleetDelivery) -> Value {
     json!({ "nodes": nodes, "clients": clients, "missing": missing })
 }
 
 /// Sum of the deliveries to the targets of one message.
-#[must_use]
 pub(super) fn total(deliveries: Vec<FleetDelivery>) -> FleetDelivery {
     let mut all = FleetDelivery { nodes: u64::MAX, ..FleetDelivery::default() };
     for mut one in deliveries {

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 /// The SDK compares methods by lower case, ASP.NET Core by upper case. Names equal under either must be equal here, or
 /// a denied method could be called by another spelling, such as with the Kelvin sign for `k`. So the name is converted
 /// to lower, upper and again lower case.
-#[must_use]
 pub(crate) fn fold(name: &str) -> Cow<'_, str> {
     if !name.is_ascii() {
         let upper = name.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase);

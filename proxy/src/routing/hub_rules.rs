@@ -116,25 +116,21 @@ impl HubRules {
         }
     }
 
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.groups.is_empty() && self.gates.is_empty() && self.mirrors.is_empty()
     }
 
     /// Whether any rule needs individual messages. Otherwise they are forwarded unread, in runs.
-    #[must_use]
     pub(crate) fn read_messages(&self) -> bool {
         !self.groups.is_empty() || !self.gates.is_empty()
     }
 
     /// Whether any rule allows or refuses methods.
-    #[must_use]
     pub(crate) fn judge_methods(&self) -> bool {
         !self.gates.is_empty()
     }
 
     /// Group for invocations of this method; `None` for the connection's home.
-    #[must_use]
     pub(crate) fn group_of(&self, target: &str) -> Option<&Arc<str>> {
         let is_asked = !self.groups.is_empty() && target.len() <= TARGET_MAX_BYTES;
         if is_asked { self.groups.find(&fold(target)) } else { None }
@@ -147,7 +143,6 @@ impl HubRules {
 
     /// Checks an invocation of this method with a message of this size in bytes. One refusing rule is enough; the
     /// lowest rate applies.
-    #[must_use]
     pub(crate) fn judge(&self, target: &str, bytes: usize) -> MethodVerdict {
         if self.gates.is_empty() {
             return MethodVerdict::Allowed;

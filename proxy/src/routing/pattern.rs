@@ -42,13 +42,11 @@ impl Pattern {
         }
     }
 
-    #[must_use]
     pub(crate) fn text(&self) -> &Arc<str> {
         &self.text
     }
 
     /// The only matching text; `None` if there is a wildcard.
-    #[must_use]
     pub(crate) fn exact(&self) -> Option<&str> {
         match &*self.pieces {
             [only] => Some(only),
@@ -56,7 +54,6 @@ impl Pattern {
         }
     }
 
-    #[must_use]
     pub(crate) fn matches(&self, text: &str) -> bool {
         let (first, middle, last) = match &*self.pieces {
             [first, middle @ .., last] => (first, middle, last),
@@ -73,7 +70,6 @@ impl Pattern {
 
     /// Whether this pattern matches every text that the other matches. Only a wildcard of this pattern covers a
     /// wildcard of the other.
-    #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text)
     }

@@ -41,12 +41,10 @@ impl PathPattern {
         Pattern::new(&format!("{slash}{}", fold(without_last_slash(&text)))).map(Self)
     }
 
-    #[must_use]
     pub(crate) fn matches(&self, path: &str) -> bool {
         self.0.matches(&fold(without_last_slash(path)))
     }
 
-    #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.0.covers(&other.0)
     }
@@ -155,7 +153,6 @@ impl Condition {
     }
 
     /// Whether all facts that meet the other condition also meet this one, as far as can be determined.
-    #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hub(wide), Self::Hub(narrow)) | (Self::Path(wide), Self::Path(narrow)) => {

@@ -93,7 +93,6 @@ impl RouteRule {
     }
 
     /// First condition that fails; `None` if all hold.
-    #[must_use]
     pub(crate) fn first_failing(&self, facts: &RouteFacts<'_>) -> Option<&Condition> {
         // Otherwise an odd spelling of a path could bypass a rejection, or match another route.
         let doubt = match &self.action {
@@ -104,7 +103,6 @@ impl RouteRule {
     }
 
     /// Whether the search ends if its conditions hold. `is_up` returns whether a group has a reachable app server.
-    #[must_use]
     pub(crate) fn decides(&self, is_up: impl Fn(&str) -> bool) -> bool {
         match (&self.action, self.on_down) {
             (RouteAction::Next, _) => false,
@@ -141,14 +139,12 @@ pub(crate) struct MirrorRule {
 
 impl MirrorRule {
     /// Whether both are readings of one rule, so that copies can continue.
-    #[must_use]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let is_same = |one: &Self| (one.label.clone(), one.group.clone(), one.is_diff, one.copies_down);
         is_same(self) == is_same(other)
     }
 
     /// Whether to copy the messages of this connection, equally at every node and after restarts.
-    #[must_use]
     pub(crate) fn samples(&self, connection_id: &str) -> bool {
         Share::of(&self.group, connection_id).is_in_first(self.sample)
     }

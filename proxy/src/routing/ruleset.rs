@@ -24,7 +24,6 @@ pub struct Ruleset {
 }
 
 impl Ruleset {
-    #[must_use]
     pub(crate) fn has_group(&self, name: &str) -> bool {
         name == DEFAULT_GROUP || self.groups.iter().any(|group| *group.name == *name)
     }
@@ -66,7 +65,6 @@ impl Ruleset {
     }
 
     /// Whether a group gets copies only.
-    #[must_use]
     pub(crate) fn is_mirror(&self, group: &str) -> bool {
         self.mirrors.iter().any(|rule| *rule.group == *group)
     }
@@ -85,7 +83,6 @@ impl Ruleset {
     }
 
     /// Copy of the rules with counters for their labels.
-    #[must_use]
     pub(crate) fn counted(&self, counters: &RuleCounters) -> Self {
         let mut rules = self.clone();
         rules.routes.iter_mut().for_each(|rule| rule.matches = counters.routes.of(&rule.label));
@@ -94,7 +91,6 @@ impl Ruleset {
         rules
     }
 
-    #[must_use]
     pub(crate) fn of_hub(&self, path: &str) -> Option<Arc<HubRules>> {
         let rules = HubRules::new(
             self.messages.iter().filter(|rule| rule.hub.matches(path)),

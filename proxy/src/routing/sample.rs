@@ -60,7 +60,6 @@ pub struct RuleSample {
 }
 
 impl RuleSample {
-    #[must_use]
     pub(crate) fn facts(&self) -> RouteFacts<'_> {
         RouteFacts {
             hub: self.hub.as_deref(),

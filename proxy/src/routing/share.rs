@@ -13,7 +13,6 @@ const PLACES: f64 = 4_294_967_296.0;
 pub(crate) struct Share(f64);
 
 impl Share {
-    #[must_use]
     pub(crate) fn of(salt: &str, key: &str) -> Self {
         let hash = Sha256::new().chain_update(salt).chain_update(b"\n").chain_update(key).finalize();
         let place = hash.first_chunk().map_or(0, |head| u32::from_be_bytes(*head));

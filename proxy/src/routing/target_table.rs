@@ -21,18 +21,15 @@ impl TargetPattern {
         Ok(Self { text, folded })
     }
 
-    #[must_use]
     pub(crate) fn matches(&self, target: &str) -> bool {
         self.folded.matches(&fold(target))
     }
 
-    #[must_use]
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.folded.covers(&other.folded)
     }
 
     /// Whether the pattern has no wildcards.
-    #[must_use]
     pub(crate) fn is_exact(&self) -> bool {
         self.folded.exact().is_some()
     }
@@ -61,13 +58,11 @@ impl<T> Default for TargetTable<T> {
 }
 
 impl<T> TargetTable<T> {
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
     /// Value of the first pattern that matches a folded name.
-    #[must_use]
     pub(crate) fn find(&self, folded: &str) -> Option<&T> {
         let exact = self.exact.get(folded).copied();
         let before = self.patterns.iter().take_while(|(place, _)| exact.is_none_or(|exact| *place < exact));

@@ -53,14 +53,12 @@ pub(crate) enum AppNotice {
 
 impl CloseReason {
     /// The client closed or its socket ended, depending on `cause`.
-    #[must_use]
     pub(crate) fn by_client(cause: Cause) -> Self {
         Self { cause, detail: None, message: None, notice: AppNotice::Clean, raw_code: CLOSE_NORMAL }
     }
 
     /// The app server closed the connection and notified a hub client. It may name a more exact cause than the
     /// default.
-    #[must_use]
     pub(crate) fn by_app(error: Option<&str>, cause: Option<Cause>) -> Self {
         let (plain, raw_code) = match error {
             Some(_) => (Cause::AppError, CLOSE_APP_FAILED),
@@ -71,20 +69,17 @@ impl CloseReason {
     }
 
     /// A secondary closed the connection and notified the client; the primary still has to be notified.
-    #[must_use]
     pub(crate) fn by_secondary(error: Option<&str>, cause: Option<Cause>) -> Self {
         let notice = error.map_or(AppNotice::Clean, |error| AppNotice::Error(error.into()));
         Self { notice, ..Self::by_app(error, cause) }
     }
 
     /// An app server other than the client's own closed the connection, perhaps with an error.
-    #[must_use]
     pub(crate) fn ordered(reason: Option<&str>) -> Self {
         Self::on_request(Cause::Ordered, reason)
     }
 
     /// Any app server requested the close. The reason is always shown to the client, which is not asked to reconnect.
-    #[must_use]
     pub(crate) fn requested_by_app(cause: Cause, reason: Option<&str>) -> Self {
         let detail: Option<String> = reason.filter(|reason| !reason.is_empty()).map(Into::into);
         let message = Some(CloseMessage { detail: None, reason: detail.clone(), allow_reconnect: false });
@@ -92,13 +87,11 @@ impl CloseReason {
     }
 
     /// Closed by an operator, perhaps with a reason. The client is not asked to reconnect.
-    #[must_use]
     pub(crate) fn by_operator(reason: Option<&str>) -> Self {
         Self::on_request(Cause::Operator, reason)
     }
 
     /// An operator revoked the user's tokens. The client is not asked to reconnect.
-    #[must_use]
     pub(crate) fn token_revoked() -> Self {
         Self::on_request(Cause::TokenRevoked, Some("its access token was revoked"))
     }
@@ -110,12 +103,10 @@ impl CloseReason {
     }
 
     /// The client violated a rule or a limit; `raw_code` reports the violation to a raw client.
-    #[must_use]
     pub(crate) fn broken_rule(cause: Cause, detail: &str, raw_code: u16) -> Self {
         Self { raw_code, ..Self::error(cause, format!("InvalidDataException: {detail}"), detail) }
     }
 
-    #[must_use]
     pub(crate) fn app_frame_skipped(problem: &str) -> Self {
         let text = format!("A message of the server could not be delivered: {problem}.");
         // Always shown, because it reveals nothing about the app.
@@ -125,7 +116,6 @@ impl CloseReason {
     }
 
     /// The client read too slowly, without a socket or before it was open.
-    #[must_use]
     pub(crate) fn slow_client() -> Self {
         // No close message: it would queue behind data that the client doesn't read.
         let notice = AppNotice::Error("the client reads too slowly: its queue is over --outbox-max-bytes".into());
@@ -133,21 +123,18 @@ impl CloseReason {
     }
 
     /// The client read nothing for too long while data was waiting.
-    #[must_use]
     pub(crate) fn stalled_client() -> Self {
         let text = "the client reads too slowly: it took nothing for --slow-client-timeout while messages waited";
         Self { notice: AppNotice::Error(text.into()), ..Self::slow_client() }
     }
 
     /// The client read slowly while the total of all outboxes exceeded the node's budget.
-    #[must_use]
     pub(crate) fn outbox_total() -> Self {
         let text = "the client reads too slowly: all queues of its node together are over --outbox-total-max-bytes";
         Self { cause: Cause::OutboxTotal, notice: AppNotice::Error(text.into()), ..Self::slow_client() }
     }
 
     /// The rest of a client message arrived too slowly.
-    #[must_use]
     pub(crate) fn message_timeout() -> Self {
         let [pace, pressed] = [BYTES_PER_SECOND, PRESSED_BYTES_PER_SECOND].map(|bytes| bytes / 1024);
         let text = format!(
@@ -158,7 +145,6 @@ impl CloseReason {
     }
 
     /// Unfinished messages exceeded the node's budget, and this client had the most.
-    #[must_use]
     pub(crate) fn unfinished_total() -> Self {
         let text = "The unfinished messages of all clients of this node are over --unfinished-total-max-bytes, and this \
                     client has one of the largest.";
@@ -166,7 +152,6 @@ impl CloseReason {
     }
 
     /// The heads of all clients exceeded the node's budget, and this client's app or address had the most.
-    #[must_use]
     pub(crate) fn heads_total() -> Self {
         let text = "The request heads of all clients of this node exceed --heads-total-max-bytes, and this client's app or \
                     address has the most.";
@@ -174,33 +159,28 @@ impl CloseReason {
     }
 
     /// The client was silent for too long. Text of the official server.
-    #[must_use]
     pub(crate) fn timed_out() -> Self {
         let text = "Client hasn't sent a message/ping within the configured ClientTimeoutInterval.";
         Self::error(Cause::KeepAliveTimeout, format!("OperationCanceledException: {text}"), text)
     }
 
     /// The app server accepted a connection but never answered its hub handshake.
-    #[must_use]
     pub(crate) fn not_opened() -> Self {
         let notice = AppNotice::Error("the hub handshake was not answered in time".into());
         Self { cause: Cause::AppHandshakeTimeout, detail: None, message: None, notice, raw_code: CLOSE_GOING_AWAY }
     }
 
     /// The primary link or its app server is lost, and the client can't be reassigned.
-    #[must_use]
     pub(crate) fn home_lost(cause: Cause) -> Self {
         Self::reconnect(cause, AppNotice::None)
     }
 
     /// The app server has two connections with this id, and only one can be used.
-    #[must_use]
     pub(crate) fn duplicate_id() -> Self {
         Self::reconnect(Cause::LinkLost, AppNotice::Clean)
     }
 
     /// No app server became available in time.
-    #[must_use]
     pub(crate) fn no_app_server() -> Self {
         Self::reconnect(Cause::NoAppServer, AppNotice::Clean)
     }
@@ -219,7 +199,6 @@ impl CloseReason {
     }
 
     /// The node has more clients than others, and a rebalance evens out the load.
-    #[must_use]
     pub(crate) fn rebalanced() -> Self {
         Self::reconnect(Cause::Rebalanced, AppNotice::Clean)
     }
@@ -230,7 +209,6 @@ impl CloseReason {
     }
 
     /// The access token has expired. As in the official server, the client is asked to reconnect.
-    #[must_use]
     pub(crate) fn token_expired() -> Self {
         Self::reconnect(Cause::TokenExpired, AppNotice::Clean)
     }
@@ -244,13 +222,11 @@ impl CloseReason {
 
 impl CloseReason {
     /// Whether the client gets no further frames, because it does not read those already queued.
-    #[must_use]
     pub(super) fn is_slow_client(&self) -> bool {
         matches!(self.cause, Cause::SlowClient | Cause::OutboxTotal)
     }
 
     /// Whether the socket has already ended. Writing a close then would only cause a reset.
-    #[must_use]
     pub(super) fn is_end_of_socket(&self) -> bool {
         matches!(self.cause, Cause::SocketEnded | Cause::SocketReset)
     }

@@ -83,7 +83,6 @@ pub(crate) enum ShardCommand {
 
 impl ShardCommand {
     /// Number of receiving groups, users or connections that a send names; 1 for any other command.
-    #[must_use]
     pub(crate) fn names(&self) -> usize {
         match self {
             Self::Send { to, .. } => to.who.names().len().max(1),
@@ -225,14 +224,12 @@ struct JoinedGroup {
 
 impl PendingAck {
     /// Ack for this caller: `NotFound`, unless a shard finds a receiver.
-    #[must_use]
     pub(crate) fn new(reply_to: Arc<dyn ReplyTo>, ack_id: i64) -> Arc<Self> {
         Arc::new(Self::of(reply_to, ack_id, None))
     }
 
     /// Ack for joining a group. The join permits sends to the group through any node, so the ack waits until the other
     /// nodes have confirmed that the group has members here.
-    #[must_use]
     pub(crate) fn of_join(
         reply_to: Arc<dyn ReplyTo>,
         ack_id: i64,

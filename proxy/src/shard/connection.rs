@@ -141,12 +141,10 @@ impl Connections {
         self.census.add(after);
     }
 
-    #[must_use]
     pub(crate) fn census(&self) -> &Census {
         &self.census
     }
 
-    #[must_use]
     pub(crate) fn get(&self, slot: Slot) -> Option<&Client> {
         self.clients.get(slot as usize)
     }
@@ -165,7 +163,6 @@ impl Connections {
     }
 
     /// Client connection in this slot, unless it is closing.
-    #[must_use]
     pub(crate) fn live(&self, slot: Slot) -> Option<&Client> {
         self.get(slot).filter(|client| !client.life().is_closed())
     }
@@ -175,26 +172,22 @@ impl Connections {
     }
 
     /// Slot of a connection of this hub, if it is on this shard.
-    #[must_use]
     pub(crate) fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
         let Location { shard, slot } = self.routes.find(id)?;
         (shard == self.shard && self.is_in(slot, hub, id)).then_some(slot)
     }
 
-    #[must_use]
     pub(crate) fn is_in(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
         self.get(slot).is_some_and(|client| **client.id() == *id && client.home().hub() == hub)
     }
 
     /// Live client connection in this slot, if its id starts with this prefix. User interfaces show only the
     /// first part of an id.
-    #[must_use]
     pub(crate) fn find_shown(&self, slot: Slot, shown_id: &str) -> Option<&Client> {
         let client = self.live(slot)?;
         (shown_id.len() >= ID_CHARS && client.id().starts_with(shown_id)).then_some(client)
     }
 
-    #[must_use]
     pub(crate) fn slots_of(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
         let set = |name| self.members(hub, name).iter().map(|member| member.slot);
         let mut slots: Vec<Slot> = match &to.who {
@@ -211,7 +204,6 @@ impl Connections {
         slots
     }
 
-    #[must_use]
     pub(crate) fn count_of(&self, hub: HubIndex, to: &Receivers) -> usize {
         match (&to.who, &*to.excluded) {
             _ if to.filter.is_some() => self.slots_of(hub, to).len(),
@@ -293,7 +285,6 @@ impl Connections {
         self.sets.leave_groups(&mut self.clients, slot);
     }
 
-    #[must_use]
     pub(crate) fn sets(&self) -> &MembershipSets {
         &self.sets
     }
@@ -303,13 +294,11 @@ impl Connections {
     }
 
     /// Members of a set; empty if the set doesn't exist.
-    #[must_use]
     pub(crate) fn members(&self, hub: HubIndex, name: SetName<'_>) -> &[Member] {
         self.sets.members(hub, name)
     }
 
     /// Lowest slots of a set's members from `from` on, at most `max`, sorted.
-    #[must_use]
     pub(crate) fn members_from(&self, hub: HubIndex, name: SetName<'_>, from: Slot, max: usize) -> Vec<Slot> {
         let mut lowest = BinaryHeap::new();
         for member in self.members(hub, name).iter().filter(|member| member.slot >= from) {
@@ -322,7 +311,6 @@ impl Connections {
         lowest.into_sorted_vec()
     }
 
-    #[must_use]
     pub(crate) fn user_of<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
         self.sets.of(client).find_map(|set| match set {
             SetName::User(user) => Some(user),
@@ -370,7 +358,6 @@ impl Connections {
     }
 
     /// Number of slots, including empty ones.
-    #[must_use]
     pub(crate) fn slot_count(&self) -> usize {
         self.clients.capacity()
     }
@@ -381,19 +368,16 @@ impl Connections {
         clients.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client))
     }
 
-    #[must_use]
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Slot> {
         self.slots(|client| client.home().id() == link)
     }
 
-    #[must_use]
     pub(crate) fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
         self.slots(|client| client.home().app() == app && client.home().hub() == hub)
     }
 
     /// Number of clients assigned to an app server at a hub, as primary or secondary. Excludes clients that
     /// wait for another primary.
-    #[must_use]
     pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
         let is_there = |client: &Client| match client.role_of(app) {
             Some(Role::Home) => !client.is_unassigned(),
@@ -403,14 +387,12 @@ impl Connections {
         self.slots(|client| client.home().hub() == hub && is_there(client)).len()
     }
 
-    #[must_use]
     pub(crate) fn everyone(&self) -> Vec<(Slot, Serial)> {
         let all = self.clients.iter();
         all.map(|(slot, client)| (Slot::try_from(slot).unwrap_or(Slot::MAX), client.serial())).collect()
     }
 
     /// Bytes queued because a socket is full or a client does not acknowledge, with the clients' slots.
-    #[must_use]
     pub(crate) fn waiting(&self) -> Vec<(usize, Slot)> {
         let waiting = self.clients.iter().filter(|(_, client)| client.wire().is_flushing() || client.is_resumable());
         waiting.map(|(slot, client)| (waiting_bytes(client), Slot::try_from(slot).unwrap_or(Slot::MAX))).collect()

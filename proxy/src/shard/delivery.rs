@@ -133,7 +133,6 @@ impl Delivery {
         }
     }
 
-    #[must_use]
     pub(super) fn budget(&self) -> &OutboxBudget {
         &self.budget
     }

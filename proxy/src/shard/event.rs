@@ -194,7 +194,6 @@ impl ShardState {
     }
 
     /// Primary app servers of all clients here, and hubs with unreported closes.
-    #[must_use]
     pub(crate) fn used_entries(&self, hubs: &[HubIndex]) -> (HashSet<(HubIndex, AppServerId)>, Vec<HubIndex>) {
         let has_ends = |hub: &HubIndex| self.assignments.reassignment.has_ends_of(*hub);
         (self.core.homes_of_clients().collect(), hubs.iter().copied().filter(has_ends).collect())

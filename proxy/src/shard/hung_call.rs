@@ -31,7 +31,6 @@ pub(crate) struct HungCallSearch {
 }
 
 impl HungCallSearch {
-    #[must_use]
     pub(crate) fn new(after_s: u32) -> Self {
         Self { found: HashMap::new(), after_s, walk: SlotWalk::onward(0) }
     }

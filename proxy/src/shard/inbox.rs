@@ -152,7 +152,6 @@ pub(crate) struct ShardSender {
 pub(crate) type Inbox = mpsc::UnboundedReceiver<ShardMessage>;
 
 impl ShardSender {
-    #[must_use]
     pub(crate) fn new() -> (Self, Inbox) {
         let (parcels, inbox) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(INBOX_MAX_BYTES as usize));

@@ -95,7 +95,6 @@ pub(crate) struct WatchController<'a> {
 }
 
 impl Inspector<'_> {
-    #[must_use]
     pub(crate) fn census(&self) -> Census {
         self.connections.census().clone()
     }
@@ -137,7 +136,6 @@ impl Inspector<'_> {
     }
 
     /// Ids and users of up to `most` clients that match the filter, starting at slot `from`, with the next start slot.
-    #[must_use]
     pub(crate) fn ids(
         &self,
         which: &ClientSelection,
@@ -166,7 +164,6 @@ impl Inspector<'_> {
     }
 
     /// Up to `most` clients that match the filter, starting at slot `from`, with the next start slot.
-    #[must_use]
     pub(crate) fn list(&self, which: &ClientSelection, from: Slot, most: usize) -> (Vec<ClientRow>, Option<Slot>) {
         let connections = self.connections;
         let (slots, next) = self.select(which, from, most.min(ROWS_STEP));
@@ -191,7 +188,6 @@ impl Inspector<'_> {
         }
     }
 
-    #[must_use]
     pub(crate) fn details(&self, slot: Slot, id: &str) -> Option<ClientInspection> {
         let connections = self.connections;
         let client = connections.find_shown(slot, id)?;

@@ -46,7 +46,6 @@ pub(crate) trait ServerFeed: Debug {
 pub(super) struct ServerFeeds(Vec<Box<dyn ServerFeed>>);
 
 impl ServerFeeds {
-    #[must_use]
     pub(super) fn new(feeds: Vec<Box<dyn ServerFeed>>) -> Self {
         Self(feeds)
     }

@@ -70,7 +70,6 @@ pub(crate) struct Shadows {
 }
 
 impl Shadows {
-    #[must_use]
     pub(super) fn new(source: ShadowSource) -> Self {
         Self { source, by_slot: IndexMap::new() }
     }

@@ -23,7 +23,6 @@ pub(crate) struct ShardContext {
 }
 
 impl ShardContext {
-    #[must_use]
     pub(crate) fn now_us(&self) -> u64 {
         u64::try_from(self.shared.uptime().as_micros()).unwrap_or(u64::MAX)
     }

@@ -171,14 +171,12 @@ impl ShardState {
         }
     }
 
-    #[must_use]
     pub(crate) fn inspector(&self) -> Inspector<'_> {
         let (core, token_expiries) = (&self.core, &self.assignments.token_expiries);
         Inspector { connections: &core.connections, token_expiries, tick: core.tick, now_us: core.context.now_us() }
     }
 
     /// Clients that wait for an app server, by hub.
-    #[must_use]
     pub(crate) fn unassigned_by_hub(&self) -> HashMap<HubIndex, UnassignedClients> {
         let mut hubs = HashMap::<_, UnassignedClients>::new();
         for slot in self.assignments.reassignment.unassigned() {

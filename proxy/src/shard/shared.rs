@@ -162,19 +162,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    #[must_use]
     pub(crate) fn new(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
         Arc::new(Self::with(settings, connectors, shards, Sockets::Own))
     }
 
     /// Creates the shared state of an embedded node, which takes its sockets from the app's runtime.
-    #[must_use]
     pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
         Arc::new(Self::with(settings, Connectors::default(), vec![shard], Sockets::Adopted))
     }
 
     /// Returns the connection id in a connection token, if the token belongs to this hub.
-    #[must_use]
     pub(crate) fn connection_of_token(&self, hub: &Hub, token: &str) -> Option<ByteString> {
         let opened = ConnectionToken::open(token, &self.settings.keys).ok()?;
         let is_own = opened.hub.eq_ignore_ascii_case(&hub.settings().path);
@@ -233,24 +230,20 @@ impl Shared {
         self.life.has_vectored_sends.store(true, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub(crate) fn has_vectored_sends(&self) -> bool {
         self.life.has_vectored_sends.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn whose_sockets(&self) -> Sockets {
         self.life.whose_sockets
     }
 
     /// Whether all hubs that require app servers are served.
-    #[must_use]
     pub(crate) fn hubs_are_served(&self) -> bool {
         // Without upstreams app servers dial in, and load balancers send them to ready nodes only.
         self.hubs.are_served(self.settings.has_upstreams)
     }
 
-    #[must_use]
     pub(crate) fn default_terms(&self) -> GroupTerms {
         GroupTerms {
             pool_size: self.settings.pool_size,
@@ -261,7 +254,6 @@ impl Shared {
         }
     }
 
-    #[must_use]
     pub(crate) fn other_nodes(&self) -> &dyn OtherNodes {
         self.fleet.other_nodes.get().map_or(&NoOtherNodes, |nodes| &**nodes)
     }
@@ -287,22 +279,18 @@ impl Shared {
         self.turns.line(&self.app_of(signer, hub), source)
     }
 
-    #[must_use]
     pub(crate) fn app_rate(&self, signer: &Signer, hub: Option<&HubIdentity>) -> Option<Arc<AppRate>> {
         self.limits.app_rates.of(|| self.app_of(signer, hub))
     }
 
-    #[must_use]
     pub(crate) fn shards(&self) -> &[ShardSender] {
         &self.shards.senders
     }
 
-    #[must_use]
     pub(crate) fn counters(&self) -> &[Arc<Counters>] {
         &self.shards.counters
     }
 
-    #[must_use]
     pub(crate) fn counters_of(&self, shard: u16) -> Arc<Counters> {
         self.shards.counters.get(usize::from(shard)).cloned().unwrap_or_default()
     }
@@ -328,19 +316,16 @@ impl Shared {
         }
     }
 
-    #[must_use]
     pub(crate) fn past(&self, id: &str) -> Option<PastConnection<'static>> {
         self.shards.history.iter().filter_map(|ring| ring.find(id)).max_by_key(|past| past.closed_ms)
     }
 
     /// Number of client connections without a socket that wait for their clients.
-    #[must_use]
     pub(crate) fn clients_away(&self) -> u64 {
         self.shards.counters.iter().map(|counters| counters.away.get()).sum()
     }
 
     /// Number of sockets of current, future and former client connections.
-    #[must_use]
     pub(crate) fn sockets(&self) -> u64 {
         self.life.sockets.load(Ordering::Relaxed)
     }
@@ -353,25 +338,21 @@ impl Shared {
         self.life.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub(crate) fn uptime(&self) -> Duration {
         self.life.started.elapsed()
     }
 
     /// Milliseconds since the node started, the clock of link sessions.
-    #[must_use]
     pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.life.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Instant of a time in milliseconds since the node started.
-    #[must_use]
     pub(crate) fn instant(&self, at_ms: u64) -> Instant {
         self.life.started + Duration::from_millis(at_ms)
     }
 
     /// Whether the node is about to stop, and therefore not ready.
-    #[must_use]
     pub(crate) fn has_begun_drain(&self) -> bool {
         self.life.has_begun_drain.load(Ordering::Relaxed)
     }
@@ -388,7 +369,6 @@ impl Shared {
     }
 
     /// Whether the node is stopping and refuses new clients.
-    #[must_use]
     pub(crate) fn refuses_clients(&self) -> bool {
         self.life.clients_refused.is_cancelled()
     }
@@ -407,14 +387,12 @@ impl Shared {
     }
 
     /// Groups that a new connection of a user joins immediately.
-    #[must_use]
     pub(crate) fn kept_groups_of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
         self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
     }
 
     /// Owner of a hub, and the remaining bytes for names of groups in the owner's hubs. If other apps have keys, at
     /// most as many bytes as are free, so one app alone gets half.
-    #[must_use]
     pub(crate) fn group_names_left(&self, hub: HubIndex) -> (Signer, usize) {
         let (names, keys) = (&self.limits.group_names, &self.admission.signing_keys);
         let owner = self.hubs.at(hub).map(|hub| keys.owner_of(hub.name())).unwrap_or_default();

@@ -104,13 +104,11 @@ pub(super) enum Reach {
 }
 
 impl Watches {
-    #[must_use]
     pub(super) fn is_active(&self) -> bool {
         self.is_active
     }
 
     /// Whether a watch records times, so that read times of batches are needed.
-    #[must_use]
     pub(super) fn are_timed(&self) -> bool {
         self.are_timed
     }
@@ -190,13 +188,11 @@ impl Watches {
     }
 
     /// Whether copies have to be sent, or written frames reported.
-    #[must_use]
     pub(super) fn has_unsettled(&self) -> bool {
         self.has_copies() || !self.unwritten.is_empty()
     }
 
     /// Whether data was copied since the last batch.
-    #[must_use]
     pub(super) fn has_copies(&self) -> bool {
         !self.copies.is_empty()
     }
@@ -239,7 +235,6 @@ impl Watches {
     }
 
     /// Slots of the followed clients, without duplicates.
-    #[must_use]
     pub(super) fn slots(&self) -> Vec<Slot> {
         let mut slots: Vec<_> =
             self.all.iter().flat_map(RunningWatch::slots).chain(self.copied.iter().copied()).collect();
@@ -249,7 +244,6 @@ impl Watches {
     }
 
     /// Whether sends to all clients are inspected, for a watch of a method.
-    #[must_use]
     pub(super) fn follow_methods(&self) -> bool {
         self.all.iter().any(RunningWatch::follows_a_method)
     }

@@ -22,7 +22,6 @@ impl OpenSpan {
         Self { span: Some(Box::new(span)), queue }
     }
 
-    #[must_use]
     pub(crate) fn context(&self) -> Option<TraceContext> {
         self.span.as_ref().map(|span| span.context)
     }

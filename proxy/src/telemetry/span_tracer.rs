@@ -41,7 +41,6 @@ pub(crate) struct SpanTracer {
 }
 
 impl SpanTracer {
-    #[must_use]
     pub(crate) fn new(terms: SamplingTerms) -> Self {
         let random = AtomicU64::new(u64::from_ne_bytes(random_bytes()));
         let sampled_below = threshold(terms.ratio);
@@ -54,13 +53,11 @@ impl SpanTracer {
     }
 
     /// Whether messages are checked for sampling decisions by clients.
-    #[must_use]
     pub(crate) fn trusts_clients(&self) -> bool {
         self.terms.trusts_clients
     }
 
     /// Whether a connection is traced: the client's decision if it is respected, or else random.
-    #[must_use]
     pub(crate) fn samples(&self, client: Option<&TraceContext>) -> bool {
         match client {
             Some(client) if self.terms.trusts_clients => client.is_sampled,

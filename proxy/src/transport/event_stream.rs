@@ -20,7 +20,6 @@ const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Encodes one event. Each line of the payload becomes a `data` line, received with `\n` as its end. Receivers split
 /// lines at `\r\n`, `\n` or `\r`; an unescaped line end would let the payload inject fields.
-#[must_use]
 pub(crate) fn encode_event(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(payload.len() + FIELD.len() + EVENT_END.len());
     out.put_slice(FIELD);

@@ -24,7 +24,6 @@ pub(crate) struct AppServer {
 }
 
 impl AppServer {
-    #[must_use]
     pub(crate) fn weight(&self) -> u32 {
         match &self.target {
             AppTarget::Network(address) => self.group.weight_of(address),

@@ -59,7 +59,6 @@ impl AppServerRegister {
     }
 
     /// Number of a known instance. An unknown instance gets none.
-    #[must_use]
     pub(crate) fn known(&self, instance: &str) -> Option<AppServerId> {
         self.table().numbers.get(instance).copied()
     }
@@ -79,7 +78,6 @@ impl AppServerRegister {
     }
 
     /// Instance id of a number; empty for removed instances and unassigned numbers.
-    #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         self.table().entries.get(&app).map(|entry| entry.instance.clone()).unwrap_or_default()
     }

@@ -49,7 +49,6 @@ impl RequestError {
         }
     }
 
-    #[must_use]
     pub(crate) fn is_refused(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused)
     }

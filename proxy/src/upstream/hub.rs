@@ -50,51 +50,42 @@ impl Hub {
         }
     }
 
-    #[must_use]
     pub(crate) fn identity(&self) -> &Arc<HubIdentity> {
         &self.identity
     }
 
-    #[must_use]
     pub(crate) fn index(&self) -> HubIndex {
         self.identity.index()
     }
 
     /// Name in links, logs and metrics.
-    #[must_use]
     pub(crate) fn name(&self) -> &str {
         self.identity.name()
     }
 
     /// Unique name in the fleet: hubs of different origins may share a name.
-    #[must_use]
     pub(crate) fn key(&self) -> &str {
         self.identity.key()
     }
 
-    #[must_use]
     pub(crate) fn capabilities(&self) -> &'static HubCapabilities {
         self.identity.capabilities()
     }
 
-    #[must_use]
     pub(crate) fn has_webhook(&self) -> bool {
         matches!(self.origin(), HubOrigin::Webhook | HubOrigin::WebhookPattern)
     }
 
     /// Settings of the newest manifest.
-    #[must_use]
     pub(crate) fn settings(&self) -> Arc<HubManifest> {
         self.settings.load_full()
     }
 
-    #[must_use]
     pub(crate) fn rules(&self) -> Option<Arc<HubRules>> {
         self.rules.load_full()
     }
 
     /// Rules of the operator, if the rules inspect each message.
-    #[must_use]
     pub(crate) fn message_rules(&self) -> Option<Arc<HubRules>> {
         if self.reads_messages.load(Ordering::Relaxed) { self.rules() } else { None }
     }
@@ -106,7 +97,6 @@ impl Hub {
     }
 
     /// Path for matching rules: the path of the hub, or for dial-in a slash and its name.
-    #[must_use]
     pub(crate) fn rule_path(&self) -> String {
         match self.origin() {
             HubOrigin::Manifest => self.settings.load().path.clone(),
@@ -114,7 +104,6 @@ impl Hub {
         }
     }
 
-    #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.identity.origin()
     }
@@ -128,14 +117,12 @@ impl Hub {
     }
 
     /// Whether the hub was removed. Lookups by path or name then fail.
-    #[must_use]
     pub(crate) fn is_removed(&self) -> bool {
         self.naming().is_removed()
     }
 
     /// Whether any app server that names the hub has a link, even if disconnected. A webhook does not count, because it
     /// names no hubs.
-    #[must_use]
     pub(super) fn is_linked(&self) -> bool {
         let is_webhook = |pool: &Pool| self.has_webhook() && matches!(pool.app().target, AppTarget::Memory(_));
         self.pools.load().iter().any(|pool| !pool.is_empty() && !is_webhook(pool))
@@ -151,7 +138,6 @@ impl Hub {
     }
 
     /// Whether the starting node waits for the first links of the hub.
-    #[must_use]
     pub(super) fn is_awaited(&self) -> bool {
         self.naming().is_awaited() && !self.is_served() && !self.pools.load().is_empty()
     }
@@ -166,33 +152,28 @@ impl Hub {
         }
     }
 
-    #[must_use]
     pub(crate) fn pools(&self) -> Arc<Vec<Arc<Pool>>> {
         self.pools.load_full()
     }
 
     /// Whether any app server is up that takes clients.
-    #[must_use]
     pub(crate) fn is_served(&self) -> bool {
         self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
     }
 
     /// Whether the hub needs an app server: the default group has named it, or an app server that accepts clients has a
     /// pool. A mirror's hub needs none.
-    #[must_use]
     pub(crate) fn is_expected(&self) -> bool {
         let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
         self.naming().is_of_default() || self.pools.load().iter().any(is_for_clients)
     }
 
     /// Whether any app server of a group is up.
-    #[must_use]
     pub(crate) fn is_served_by(&self, group: &str) -> bool {
         self.pools_of(group).iter().any(|pool| pool.is_up())
     }
 
     /// Whether another app server in the group of a pool is up.
-    #[must_use]
     pub(crate) fn is_served_beside(&self, pool: &Pool) -> bool {
         let app = pool.app();
         self.pools_of(app.group.name()).iter().any(|other| other.app().id != app.id && other.is_up())
@@ -251,7 +232,6 @@ impl Hub {
     }
 
     /// Group of an app server; the default group for an unknown app server.
-    #[must_use]
     pub(crate) fn group_of(&self, app: AppServerId) -> Arc<str> {
         self.pool_of(app).map_or_else(|| DEFAULT_GROUP.into(), |pool| pool.app().group.name().clone())
     }
@@ -261,13 +241,11 @@ impl Hub {
         self.pool_of(app)?.choose_home()
     }
 
-    #[must_use]
     pub(crate) fn pool_of(&self, app: AppServerId) -> Option<Arc<Pool>> {
         self.pools.load().iter().find(|pool| pool.app().id == app).cloned()
     }
 
     /// App servers of a group that are up, in the order to try for an authorization. They take turns.
-    #[must_use]
     pub(crate) fn apps_in_turn(&self, group: &str) -> Vec<Arc<AppServer>> {
         let mut up = self.pools_of(group);
         up.retain(|pool| pool.is_up());

@@ -37,22 +37,18 @@ impl HubIdentity {
         Self { index, name, origin, key, naming: HubNaming::new(), waiters: LinkWaiters::default() }
     }
 
-    #[must_use]
     pub(crate) fn index(&self) -> HubIndex {
         self.index
     }
 
-    #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    #[must_use]
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
-    #[must_use]
     pub(crate) fn capabilities(&self) -> &'static HubCapabilities {
         match self.origin {
             HubOrigin::Manifest => &HubCapabilities::MANIFEST,
@@ -61,7 +57,6 @@ impl HubIdentity {
         }
     }
 
-    #[must_use]
     pub(super) fn origin(&self) -> HubOrigin {
         self.origin
     }
@@ -103,7 +98,6 @@ impl HubOrigin {
         }
     }
 
-    #[must_use]
     pub(crate) fn name_in(key: &str) -> &str {
         key.strip_prefix(BY_NAME).unwrap_or(key)
     }

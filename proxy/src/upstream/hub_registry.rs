@@ -37,35 +37,29 @@ pub(crate) struct HubRegistry {
 
 impl HubRegistry {
     /// Whether the app server of a home link keeps the state of its lost clients.
-    #[must_use]
     pub(crate) fn restores(&self, home: &HomeLink) -> bool {
         self.pool_of(home).is_some_and(|pool| pool.restores())
     }
 
     /// Finds a hub by index, including removed hubs.
-    #[must_use]
     pub(crate) fn at(&self, index: HubIndex) -> Option<Arc<Hub>> {
         self.all.load().get(index.get()).cloned()
     }
 
     /// Finds the pool of a link; `None` if its app server is gone.
-    #[must_use]
     pub(crate) fn pool_of(&self, link: &LinkHandle) -> Option<Arc<Pool>> {
         self.at(link.hub())?.pool_of(link.app())
     }
 
     /// Hub of a pool; `None` if another hub has its index.
-    #[must_use]
     pub(crate) fn of_pool(&self, pool: &Pool) -> Option<Arc<Hub>> {
         self.all.load().get(pool.hub().index().get()).filter(|hub| Arc::ptr_eq(hub.identity(), pool.hub())).cloned()
     }
 
-    #[must_use]
     pub(crate) fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
     }
 
-    #[must_use]
     pub(crate) fn rule_counters(&self) -> &RuleCounters {
         &self.rule_counters
     }
@@ -80,14 +74,12 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
-    #[must_use]
     pub(crate) fn groups(&self) -> &ServerGroups {
         &self.groups
     }
 
     /// Finds a pool of an app server instance that this node dials. Instances that dial in choose their ids, and so
     /// must not block others.
-    #[must_use]
     pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
@@ -95,20 +87,17 @@ impl HubRegistry {
     }
 
     /// All hubs by index, including removed hubs.
-    #[must_use]
     pub(crate) fn all(&self) -> Arc<Vec<Arc<Hub>>> {
         self.all.load_full()
     }
 
     /// All hubs except removed hubs.
-    #[must_use]
     pub(crate) fn living(&self) -> Vec<Arc<Hub>> {
         self.all.load().iter().filter(|hub| !hub.is_removed()).cloned().collect()
     }
 
     /// Finds the hub of a path, ignoring case, preferably a served one: after a release, a second hub may have the same
     /// path.
-    #[must_use]
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
         let (path, all) = (hub_path::decode(path.strip_suffix('/').unwrap_or(path)), self.all.load());
         let with_paths = all.iter().filter(|hub| !hub.is_removed() && hub.origin() != HubOrigin::DialIn);
@@ -123,7 +112,6 @@ impl HubRegistry {
 
     /// Whether any expected hub is served, and none is still awaited at the start. Without an expected hub, `true`
     /// unless one `must_be` served. One served hub is enough, and dial-in hubs are dynamic.
-    #[must_use]
     pub(crate) fn are_served(&self, must_be: bool) -> bool {
         let expected = self.expected();
         match expected.is_empty() {
@@ -133,7 +121,6 @@ impl HubRegistry {
     }
 
     /// Expected hubs of manifests without an app server that takes clients.
-    #[must_use]
     pub(crate) fn unserved(&self) -> Vec<Arc<Hub>> {
         self.expected().into_iter().filter(|hub| !hub.is_served()).collect()
     }
@@ -143,7 +130,6 @@ impl HubRegistry {
     }
 
     /// Finds a present hub by its key.
-    #[must_use]
     pub(crate) fn keyed(&self, key: &str) -> Option<Arc<Hub>> {
         self.known(key).filter(|hub| !hub.is_removed())
     }
@@ -157,7 +143,6 @@ impl HubRegistry {
     ///
     /// A hub of manifests stays named while no app server of its groups is linked: all may be restarting. A hub of a
     /// pattern webhook is named by its clients; `has_clients` returns whether its webhook has any.
-    #[must_use]
     pub(crate) fn unnamed_for(&self, limit: Duration, has_clients: impl Fn(&str) -> bool) -> Vec<Arc<Hub>> {
         for hub in self.all.load().iter().filter(|hub| hub.is_removed() && hub.is_linked()) {
             // A link opened after the removal.
@@ -219,7 +204,6 @@ impl HubRegistry {
     }
 
     /// Indices of removed hubs that only this registry holds. No client can reach such a hub.
-    #[must_use]
     pub(crate) fn unheld(&self) -> Vec<HubIndex> {
         let (free, all) = (self.free(), self.all.load());
         let is_unheld =
@@ -237,14 +221,12 @@ impl HubRegistry {
     }
 
     /// Finds a hub by name. A hub of a manifest is preferred to a hub of dial-in.
-    #[must_use]
     pub(crate) fn named(&self, name: &str) -> Option<Arc<Hub>> {
         self.keyed(name).or_else(|| self.keyed(&HubOrigin::DialIn.key(name)))
     }
 
     /// Distinct remote app servers of a group with an open link. Draining ones are included only if there are no
     /// others.
-    #[must_use]
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
         let all = self.all.load();
         let is_linked = |pool: &Arc<Pool>| pool.open() > 0 && matches!(pool.app().target, AppTarget::Network(_));
@@ -257,7 +239,6 @@ impl HubRegistry {
     }
 
     /// Whether no manifest was read yet.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.all.load().iter().all(|hub| hub.origin() != HubOrigin::Manifest)
     }
@@ -350,17 +331,14 @@ impl HubRegistry {
         hub
     }
 
-    #[must_use]
     pub(crate) fn app_servers(&self) -> &AppServerRegister {
         &self.app_servers
     }
 
-    #[must_use]
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
         self.app_servers.number(instance, &Signer::Fleet)
     }
 
-    #[must_use]
     pub(crate) fn instance(&self, app: AppServerId) -> Arc<str> {
         self.app_servers.instance(app)
     }

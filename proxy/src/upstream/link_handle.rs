@@ -66,13 +66,11 @@ pub(crate) struct DialledIn {
 impl LinkHandle {
     /// Link with a new session. Its clients are paused while more than `unsent_max_bytes` wait for the socket; the ring
     /// bounds the total.
-    #[must_use]
     pub(crate) fn new(hub: Arc<HubIdentity>, app: AppServerId, unsent_max_bytes: usize, session: Session) -> Self {
         Self::beginning(hub, app, unsent_max_bytes, Some(session))
     }
 
     /// Link dialled by an app server. Its session ends with its socket, or when the pool is retired.
-    #[must_use]
     pub(crate) fn dialled_in(
         hub: Arc<HubIdentity>,
         app: AppServerId,
@@ -92,7 +90,6 @@ impl LinkHandle {
         Self { answers: Some(answers), ..self }
     }
 
-    #[must_use]
     pub(crate) fn answers(&self) -> Option<&LinkAnswers> {
         self.answers.as_ref()
     }
@@ -118,107 +115,88 @@ impl LinkHandle {
     }
 
     /// Placeholder home of a client connection that waits for its first link.
-    #[must_use]
     pub(crate) fn nowhere(hub: Arc<HubIdentity>) -> Self {
         Self::beginning(hub, AppServerId::NONE, 0, None)
     }
 
-    #[must_use]
     pub(crate) fn id(&self) -> LinkId {
         self.id
     }
 
-    #[must_use]
     pub(crate) fn hub(&self) -> HubIndex {
         self.hub.index()
     }
 
-    #[must_use]
     pub(crate) fn hub_identity(&self) -> &Arc<HubIdentity> {
         &self.hub
     }
 
-    #[must_use]
     pub(crate) fn app(&self) -> AppServerId {
         self.app
     }
 
-    #[must_use]
     pub(crate) fn outbox(&self) -> &LinkOutbox {
         &self.outbox
     }
 
     /// Whether its clients must be paused, because too much is queued or unacknowledged.
-    #[must_use]
     pub(crate) fn is_full(&self) -> bool {
         self.outbox.is_full()
     }
 
     /// Whether a socket is attached.
-    #[must_use]
     pub(crate) fn is_open(&self) -> bool {
         self.outbox.is_open()
     }
 
-    #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         self.outbox.is_closed()
     }
 
-    #[must_use]
     pub(crate) fn supports_causes(&self) -> bool {
         self.supports_causes.load(Ordering::Relaxed)
     }
 
     /// Whether the app server accepts the ends of connections handed over from another one.
-    #[must_use]
     pub(crate) fn supports_handovers(&self) -> bool {
         self.supports_handovers.load(Ordering::Relaxed)
     }
 
     /// Whether the app server can hand over a connection only if it is idle.
-    #[must_use]
     pub(crate) fn supports_idle_handovers(&self) -> bool {
         self.supports_idle_handovers.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn supports_moves(&self) -> bool {
         self.supports_moves.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn capabilities(&self) -> &'static LinkCapabilities {
         self.capabilities
     }
 
     /// Whether its clients may move to another node. By dial-in, only resumable clients: app servers support a pause
     /// and a resume over another node's link.
-    #[must_use]
     pub(crate) fn lets_clients_move(&self) -> bool {
         self.dialled_in.as_ref().map_or_else(|| self.supports_moves(), |dialled_in| dialled_in.allows_reconnect)
     }
 
     /// Host dialled by the app server; `None` for a link dialled by this node.
-    #[must_use]
     pub(crate) fn endpoint(&self) -> Option<&str> {
         self.dialled_in.as_ref().map(|dialled_in| &*dialled_in.endpoint)
     }
 
     /// Signer of the token that admitted the link; `None` for a link dialled by this node.
-    #[must_use]
     pub(crate) fn token_signer(&self) -> Option<&TokenSigner> {
         self.dialled_in.as_ref().map(|dialled_in| &dialled_in.signer)
     }
 
     /// Whether another node carries the link, which ends with the link to that node.
-    #[must_use]
     pub(crate) fn is_carried(&self) -> bool {
         self.dialled_in.as_ref().is_some_and(|dialled_in| dialled_in.is_carried)
     }
 
     /// Whether the link may be a client's home.
-    #[must_use]
     pub(crate) fn may_carry_clients(&self) -> bool {
         let is_weak = self.dialled_in.as_ref().is_some_and(|dialled_in| dialled_in.kind == LinkKind::Weak);
         !is_weak && !self.is_leaving.load(Ordering::Relaxed)
@@ -234,20 +212,17 @@ impl LinkHandle {
         self.given_up.cancel();
     }
 
-    #[must_use]
     pub(crate) fn given_up(&self) -> &CancellationToken {
         &self.given_up
     }
 
     /// Whether the app server has acknowledged everything sent.
-    #[must_use]
     pub(crate) fn has_delivered_all(&self) -> bool {
         // In this order, because an ending session empties the ring last.
         self.outbox.ring_bytes() == 0 && !self.is_closed()
     }
 
     /// Bytes queued or not yet acknowledged.
-    #[must_use]
     pub(crate) fn ring_bytes(&self) -> usize {
         self.outbox.ring_bytes()
     }
@@ -292,7 +267,6 @@ impl LinkHandle {
     }
 
     /// Like [`send`](Self::send); returns `false` if the session has ended.
-    #[must_use]
     pub(crate) fn queue(&self, message: &ServiceMessage) -> bool {
         self.outbox.push(Class::Reserved, |buffer| message.encode(buffer)).is_ok()
     }

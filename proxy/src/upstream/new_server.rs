@@ -74,7 +74,6 @@ impl NewServer {
     }
 
     /// Whether the app server may have fewer clients than its share.
-    #[must_use]
     pub(crate) fn is_short(&self) -> bool {
         matches!(self.stage, NewServerStage::Short { .. })
     }

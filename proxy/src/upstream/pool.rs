@@ -56,7 +56,6 @@ pub(crate) struct PoolTerms {
 pub(crate) type HomeLink = Arc<LinkHandle>;
 
 impl Pool {
-    #[must_use]
     pub(crate) fn new(hub: Arc<HubIdentity>, app: Arc<AppServer>, size: usize, changed: Arc<Notify>) -> Self {
         Self {
             hub,
@@ -83,13 +82,11 @@ impl Pool {
     }
 
     /// Whether the app server keeps the state of lost clients and answers queries for it.
-    #[must_use]
     pub(crate) fn restores(&self) -> bool {
         self.terms.restores
     }
 
     /// Another link, preferably with a socket.
-    #[must_use]
     pub(crate) fn link_beside(&self, lost: LinkId) -> Option<Arc<LinkHandle>> {
         let links = self.links();
         let is_other = |link: &&Arc<LinkHandle>| link.id() != lost && !link.is_closed();
@@ -97,59 +94,49 @@ impl Pool {
     }
 
     /// Presence changes to report to the app server; none for a mirror.
-    #[must_use]
     pub(crate) fn presence(&self) -> PresenceScope {
         if self.app.group.is_mirror() { PresenceScope::default() } else { self.terms.presence }
     }
 
     /// Exclusive tasks for which the app server is a candidate; none for a mirror.
-    #[must_use]
     pub(crate) fn exclusive_tasks(&self) -> Option<&Arc<ExclusiveTasks>> {
         self.terms.exclusive_tasks.as_ref().filter(|_| !self.app.group.is_mirror())
     }
 
-    #[must_use]
     pub(crate) fn hub(&self) -> &Arc<HubIdentity> {
         &self.hub
     }
 
-    #[must_use]
     pub(crate) fn app(&self) -> &Arc<AppServer> {
         &self.app
     }
 
-    #[must_use]
     pub(crate) fn size(&self) -> usize {
         self.links.load().len()
     }
 
     /// Number of open links that may carry clients.
-    #[must_use]
     pub(crate) fn open(&self) -> usize {
         self.count(|link| link.is_open() && link.may_carry_clients())
     }
 
     /// Whether the app server has an open link that may carry clients, and is not about to stop.
-    #[must_use]
     pub(crate) fn is_up(&self) -> bool {
         self.open() > 0 && !self.is_draining()
     }
 
     /// Open links that may carry clients.
-    #[must_use]
     pub(crate) fn homes(&self) -> Vec<HomeLink> {
         let links = self.links.load();
         links.iter().flatten().filter(|link| link.is_open() && link.may_carry_clients()).cloned().collect()
     }
 
     /// All links, whether they may carry clients or not.
-    #[must_use]
     pub(crate) fn links(&self) -> Vec<Arc<LinkHandle>> {
         self.links.load().iter().flatten().cloned().collect()
     }
 
     /// Whether the pool has no link, open or not.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.links.load().iter().all(Option::is_none)
     }
@@ -159,19 +146,16 @@ impl Pool {
     }
 
     /// Number of disconnected links waiting to be resumed.
-    #[must_use]
     pub(crate) fn resuming(&self) -> usize {
         self.count(|link| !link.is_open())
     }
 
     /// Number of missing links; none of an app server that dials in, which chooses the number.
-    #[must_use]
     pub(crate) fn down(&self) -> usize {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn(_));
         self.links.load().iter().filter(|link| is_dialled && link.is_none()).count()
     }
 
-    #[must_use]
     pub(crate) fn link_counts(&self) -> LinkCounts {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn(_));
         LinkCounts {
@@ -183,13 +167,11 @@ impl Pool {
     }
 
     /// Bytes that the links keep until the app server acknowledges them.
-    #[must_use]
     pub(crate) fn ring_bytes(&self) -> usize {
         self.links.load().iter().flatten().map(|link| link.ring_bytes()).sum()
     }
 
     /// A link for a message that may arrive late: an open link if any, or else a disconnected one.
-    #[must_use]
     pub(crate) fn any_link(&self) -> Option<Arc<LinkHandle>> {
         self.choose_home().or_else(|| self.links.load().iter().flatten().next().cloned())
     }
@@ -209,7 +191,6 @@ impl Pool {
     }
 
     /// Time of the last loss of a link, if the app server may return soon: it is neither stopping nor retired.
-    #[must_use]
     pub(crate) fn lost_at(&self) -> Option<Instant> {
         let is_expected = !self.is_draining() && !self.retired.is_cancelled();
         self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| is_expected)
@@ -217,7 +198,6 @@ impl Pool {
 
     /// Time without any data from the app server, or without a socket. With the default window, each end pings every
     /// 2.5 s. `None` before the first link, and while the app server is about to stop.
-    #[must_use]
     pub(crate) fn silence(&self) -> Option<Duration> {
         let links = self.links.load();
         let open = links.iter().flatten().filter(|link| link.is_open());
@@ -289,7 +269,6 @@ impl Pool {
 
     /// Whether the app server has announced its stop, or has closed all its links, of which some sockets may have been
     /// reset.
-    #[must_use]
     pub(crate) fn is_stopping(&self) -> bool {
         let [lost_at, closed_at] =
             [&self.lost_at, &self.closed_at].map(|time| *time.lock().unwrap_or_else(PoisonError::into_inner));
@@ -312,7 +291,6 @@ impl Pool {
     }
 
     /// Receiver that changes when the app server has left gracefully, so that a disconnected link will not return.
-    #[must_use]
     pub(crate) fn left(&self) -> watch::Receiver<()> {
         self.left.subscribe()
     }
@@ -342,18 +320,15 @@ impl Pool {
         !self.is_reassigning.swap(true, Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn is_reassigning(&self) -> bool {
         self.is_reassigning.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Relaxed)
     }
 
     /// Permission to log a warning about a link, with the number of suppressed ones; `None` to suppress it.
-    #[must_use]
     pub(crate) fn may_warn(&self) -> Option<u64> {
         self.warnings.pass(Instant::now())
     }
@@ -368,7 +343,6 @@ impl Pool {
         self.hub.wake_waiters();
     }
 
-    #[must_use]
     pub(crate) fn retired(&self) -> &CancellationToken {
         &self.retired
     }

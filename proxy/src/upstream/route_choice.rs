@@ -18,14 +18,12 @@ pub(crate) enum RouteChoice {
 }
 
 impl RouteChoice {
-    #[must_use]
     pub(crate) fn group_name(group: Option<&Arc<ServerGroup>>) -> &str {
         group.map_or(DEFAULT_GROUP, |group| group.name())
     }
 }
 
 impl HubRegistry {
-    #[must_use]
     pub(crate) fn has_routes(&self) -> bool {
         !self.rules().routes.is_empty()
     }
@@ -47,7 +45,6 @@ impl HubRegistry {
 
     /// Applies the routes to an open client connection, based on its open frame. `None` if they would now reject the
     /// connection, which stays open.
-    #[must_use]
     pub(crate) fn route_of(
         &self,
         hub: &Hub,
@@ -62,7 +59,6 @@ impl HubRegistry {
     }
 }
 
-#[must_use]
 pub(crate) fn facts_of<'a>(path: &'a str, open: &'a OpenConnection, user: Option<&'a str>) -> RouteFacts<'a> {
     let remote = header(&open.headers, REMOTE_HEADER).and_then(|remote| remote.parse::<SocketAddr>().ok());
     RouteFacts {

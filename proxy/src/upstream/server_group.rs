@@ -49,28 +49,23 @@ impl Default for ServerGroup {
 }
 
 impl ServerGroup {
-    #[must_use]
     pub(crate) fn new(name: Arc<str>, terms: GroupTerms) -> Self {
         Self { name, is_mirror: AtomicBool::new(false), terms: ArcSwap::from_pointee(terms) }
     }
 
-    #[must_use]
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
     /// Whether this is the default group, used without a matching rule.
-    #[must_use]
     pub(crate) fn is_default(&self) -> bool {
         *self.name == *DEFAULT_GROUP
     }
 
-    #[must_use]
     pub(crate) fn is_mirror(&self) -> bool {
         self.is_mirror.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn terms(&self) -> Arc<GroupTerms> {
         self.terms.load_full()
     }
@@ -81,7 +76,6 @@ impl ServerGroup {
         self.terms.store(Arc::new(terms));
     }
 
-    #[must_use]
     pub(crate) fn weight_of(&self, address: &Address) -> u32 {
         self.terms.load().weights.get(address.authority()).copied().unwrap_or(1)
     }
@@ -89,7 +83,6 @@ impl ServerGroup {
 
 impl GroupTerms {
     /// Identity and connector with which this node calls the app servers.
-    #[must_use]
     pub(crate) fn caller<'a>(&'a self, node: &'a str) -> Caller<'a> {
         Caller { node, connector: &self.channels }
     }
@@ -97,18 +90,15 @@ impl GroupTerms {
 
 impl ServerGroups {
     /// Whether there is any group other than the default group, present or former.
-    #[must_use]
     pub(crate) fn has_named_groups(&self) -> bool {
         self.all.load().iter().any(|group| !group.is_default())
     }
 
     /// Group of this name; `None` for the default group.
-    #[must_use]
     pub(crate) fn find(&self, name: &str) -> Option<Arc<ServerGroup>> {
         self.all.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
     }
 
-    #[must_use]
     pub(crate) fn default_one(&self) -> Arc<ServerGroup> {
         self.all.load().iter().find(|group| group.is_default()).cloned().unwrap_or_default()
     }

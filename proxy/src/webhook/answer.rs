@@ -39,7 +39,6 @@ pub(super) enum WebhookAnswer {
 }
 
 /// Interprets a reply: its effect, its outcome and a problem to log.
-#[must_use]
 pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
     match kind {
         EventKind::Message { protocol, invocation_id: Some(id) } => read_result(*protocol, id, reply),

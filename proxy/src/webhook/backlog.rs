@@ -26,7 +26,6 @@ pub(super) struct BacklogShare {
 }
 
 impl Backlog {
-    #[must_use]
     pub(super) fn new(max_bytes: usize) -> Self {
         let [bytes, clients, ended] = [max_bytes, usize::MAX, ENDED_MAX].map(|limit| Arc::new(Budget::new(limit)));
         Self { bytes, clients, ended }

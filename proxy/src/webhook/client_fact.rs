@@ -19,7 +19,6 @@ pub(super) struct ClientFacts {
 }
 
 impl ClientFacts {
-    #[must_use]
     pub(super) fn of(open: &OpenConnection) -> Self {
         let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
         Self {
@@ -36,7 +35,6 @@ impl ClientFacts {
     }
 
     /// Copy with the claims of a refreshed sign-in.
-    #[must_use]
     pub(super) fn refreshed(&self, claims: &[(ByteString, ByteString)]) -> Self {
         Self {
             user: self.user.clone(),
@@ -46,7 +44,6 @@ impl ClientFacts {
         }
     }
 
-    #[must_use]
     pub(super) fn bytes(&self) -> usize {
         let texts = [&self.user, &self.claims, &self.query, &self.data].into_iter().flatten();
         texts.map(|text| size_of::<HeaderValue>() + text.len()).sum()
@@ -73,7 +70,6 @@ fn claim_text(name: &str, value: &str) -> String {
 
 /// Converts a client's text to a header value. Control characters are escaped, so that a text can't start another
 /// header; otherwise UTF-8 is unchanged.
-#[must_use]
 pub(super) fn header_text(text: &str) -> HeaderValue {
     let plain = HeaderValue::from_bytes(text.as_bytes());
     let escaped = || HeaderValue::from_str(&utf8_percent_encode(text, CONTROLS).to_string());

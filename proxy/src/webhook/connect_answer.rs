@@ -63,7 +63,6 @@ struct GrantedClaim {
 
 impl Gifts {
     /// Gifts in the claims of a connection.
-    #[must_use]
     pub(super) fn of<'c>(claims: impl DoubleEndedIterator<Item = (&'c str, &'c str)>) -> Self {
         let claim = claims.rev().find(|(name, _)| *name == CONNECT_CLAIM);
         claim.and_then(|(_, text)| serde_json::from_str(text).ok()).unwrap_or_default()

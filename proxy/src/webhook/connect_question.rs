@@ -32,7 +32,6 @@ struct ConnectBody {
 }
 
 /// Facts about the client of a request that a node sends to an app.
-#[must_use]
 pub(super) fn facts(head: &HeaderMap) -> ClientFacts {
     let user = text(head, USER_HEADER).and_then(User::from_header).unwrap_or_default();
     let id = user.id.into_iter().map(|id| (ByteString::from_static(USER_ID_CLAIM), id.into()));
@@ -45,7 +44,6 @@ pub(super) fn facts(head: &HeaderMap) -> ClientFacts {
 }
 
 /// Body with the listed items of the client's request.
-#[must_use]
 pub(super) fn body(number: u8, head: &HeaderMap, items: &[ConnectItem]) -> Bytes {
     let mut body = ConnectBody { number, ..ConnectBody::default() };
     for item in items {

@@ -54,7 +54,6 @@ pub(super) struct EventSender {
 }
 
 impl EventSender {
-    #[must_use]
     pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
         Self { client: hub.http_client(), hub }
     }

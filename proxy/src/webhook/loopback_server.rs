@@ -55,7 +55,6 @@ pub(crate) struct Post {
 }
 
 impl LoopbackServer {
-    #[must_use]
     pub(super) fn new(hub: Arc<WebhookHub>) -> Self {
         Self {
             hub,
@@ -91,7 +90,6 @@ impl LoopbackServer {
         std::mem::take(&mut self.frames)
     }
 
-    #[must_use]
     pub(super) fn has_next_post(&self) -> bool {
         !self.line.is_empty()
     }

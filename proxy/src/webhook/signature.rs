@@ -10,14 +10,12 @@ use sha2::Sha256;
 use trunkline_protocol::key::AccessKey;
 
 /// Signs a text with each key, so that a back end with any of them can verify it.
-#[must_use]
 pub(super) fn signatures(keys: &[AccessKey], text: &[u8]) -> String {
     let all: Vec<_> = keys.iter().map(|key| signature(key, text)).collect();
     all.join(",")
 }
 
 /// Signs a request at a time: the time, these headers' values and the body, separated by line feeds.
-#[must_use]
 pub(super) fn signed_request(
     keys: &[AccessKey],
     now_s: u64,

@@ -117,14 +117,12 @@ impl<S: Subject> SubjectLog<S> {
     }
 
     /// Position of the last change.
-    #[must_use]
     pub(crate) fn version(&self) -> u64 {
         self.state().version
     }
 
     /// First changes after this position, up to another; from the start if departures after it were evicted since the
     /// first batch of the series. Departures evicted before are no loss, because that batch begins with all of them.
-    #[must_use]
     pub(crate) fn batch(&self, since: u64, to: u64, evicted: u64) -> LogBatch<S> {
         let state = self.state();
         let since = if since < state.begins && evicted < state.begins { 0 } else { since };
@@ -152,7 +150,6 @@ impl<S: Subject> SubjectLog<S> {
     }
 
     /// Whether all readers have received all ends.
-    #[must_use]
     pub(crate) fn has_sent_ends(&self) -> bool {
         self.state().gone.is_empty()
     }
@@ -188,7 +185,6 @@ impl<S: Subject> LogState<S> {
 }
 
 impl<S: Subject> SubjectStay<S> {
-    #[must_use]
     pub(super) fn version(&self) -> u64 {
         self.version
     }

@@ -154,7 +154,6 @@ struct PendingReport {
 }
 
 impl<S: Subject> SubjectTable<S> {
-    #[must_use]
     pub(crate) fn new(me: ByteString, grace: Duration) -> Self {
         Self {
             me,
@@ -284,7 +283,6 @@ impl<S: Subject> SubjectTable<S> {
     }
 
     /// Time at which [`Self::take_due`] has something to do.
-    #[must_use]
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -395,7 +393,6 @@ impl<S: Subject> SubjectTable<S> {
     }
 
     /// Whether all changes of this node up to a position are applied and reported.
-    #[must_use]
     pub(crate) fn is_done(&self, version: u64) -> bool {
         self.sources.get(&self.me).map_or(0, |own| own.version) >= version && !self.is_busy()
     }

@@ -80,7 +80,6 @@ pub(super) enum WebhookStage {
 }
 
 impl WebhookClient {
-    #[must_use]
     pub(super) fn new(facts: ClientFacts, stage: WebhookStage, backlog: &Arc<Backlog>) -> Self {
         Self {
             facts: Arc::new(facts),
@@ -100,7 +99,6 @@ impl WebhookClient {
         }
     }
 
-    #[must_use]
     pub(super) fn protocol(&self) -> Option<HubProtocol> {
         match self.stage {
             WebhookStage::Open(protocol) => Some(protocol),
@@ -118,7 +116,6 @@ impl WebhookClient {
     }
 
     /// Whether an event can be sent now; not while another is in flight.
-    #[must_use]
     pub(super) fn has_next(&self) -> bool {
         self.under_way.is_none() && !self.events.is_empty()
     }
@@ -150,7 +147,6 @@ impl WebhookClient {
     }
 
     /// Whether the connected event has not been sent yet.
-    #[must_use]
     pub(super) fn is_unreported(&self) -> bool {
         self.events.front().is_some_and(|event| event.kind == EventKind::Connected)
     }
@@ -174,7 +170,6 @@ impl WebhookClient {
     }
 
     /// Whether the client has ended and all events are answered.
-    #[must_use]
     pub(super) fn is_finished(&self) -> bool {
         self.stage == WebhookStage::Over && self.events.is_empty() && self.under_way.is_none()
     }

@@ -90,7 +90,6 @@ const OPEN_CONNECTION: u8 = 10;
 const CLOSE_CONNECTION: u8 = 11;
 
 impl EventKind {
-    #[must_use]
     pub(super) fn category(&self) -> &'static str {
         match self {
             Self::Connect | Self::Connected | Self::Disconnected | Self::Lost => "connections",
@@ -99,12 +98,10 @@ impl EventKind {
         }
     }
 
-    #[must_use]
     pub(super) fn is_message(&self) -> bool {
         matches!(self, Self::Message { .. } | Self::Stream { .. })
     }
 
-    #[must_use]
     pub(super) fn content_type(&self) -> &'static str {
         match self {
             Self::Message { protocol, .. } | Self::Stream { protocol, .. } if protocol.is_binary() => {
@@ -187,7 +184,6 @@ impl WebhookEvent {
     }
 
     /// Bytes charged while the event waits.
-    #[must_use]
     pub(super) fn bytes(&self) -> usize {
         OVERHEAD_BYTES + self.body.len() + self.name.len() + self.target.as_str().len()
     }

@@ -125,7 +125,6 @@ impl WebhookTerms {
 }
 
 impl WebhookHub {
-    #[must_use]
     pub(super) fn new(
         name: &str,
         template: UrlTemplate,
@@ -145,29 +144,24 @@ impl WebhookHub {
         }
     }
 
-    #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    #[must_use]
     pub(crate) fn template(&self) -> &UrlTemplate {
         &self.template
     }
 
-    #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
     }
 
     /// Whether the hub has clients, or ends still to be reported.
-    #[must_use]
     pub(super) fn has_clients(&self) -> bool {
         self.clients.load(Ordering::Relaxed) > 0
     }
 
     /// Whether other nodes receive the users of clients.
-    #[must_use]
     pub(super) fn shares_users(&self) -> bool {
         self.terms.presence.is_some() || self.terms.connections.is_some()
     }
@@ -186,7 +180,6 @@ impl WebhookHub {
     }
 
     /// Notes a connection, if other nodes report its end when this node is lost. The returned value ends it.
-    #[must_use]
     pub(super) fn record(&self, id: &str, user: Option<&str>) -> Option<SubjectStay<HubConnection>> {
         let connections = self.terms.connections.as_ref()?;
         let user = user.filter(|user| user.chars().count() <= USER_MAX_CHARS).unwrap_or_default();
@@ -195,7 +188,6 @@ impl WebhookHub {
     }
 
     /// Position in the log of connections up to which other nodes have reported the ends, whenever it changes.
-    #[must_use]
     pub(super) fn reported(&self) -> Option<watch::Receiver<u64>> {
         self.terms.connections.as_ref().map(WebhookPresence::reported)
     }
@@ -209,33 +201,27 @@ impl WebhookHub {
         self.clients.fetch_sub(count, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub(super) fn counters(&self) -> &WebhookCounters {
         &self.counters
     }
 
-    #[must_use]
     pub(super) fn settings(&self) -> &WebhookSettings {
         &self.terms.settings
     }
 
-    #[must_use]
     pub(super) fn connecting(&self) -> WebhookConnecting {
         self.terms.settings.connecting
     }
 
-    #[must_use]
     pub(super) fn backlog(&self) -> &Arc<Backlog> {
         &self.terms.backlog
     }
 
-    #[must_use]
     pub(super) fn place(&self) -> (&str, &UrlTemplate) {
         (&self.name, &self.template)
     }
 
     /// HTTP client of this thread, to which its connections are bound.
-    #[must_use]
     pub(super) fn http_client(&self) -> HttpClient {
         let new = || HttpClient::new(self.terms.connector.for_clients(), self.settings().connect_timeout);
         let mut clients = self.http_clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -243,7 +229,6 @@ impl WebhookHub {
     }
 
     /// Current signing secrets: the hub's own, or the access keys.
-    #[must_use]
     pub(super) fn secrets(&self) -> Vec<AccessKey> {
         let in_force = self.terms.secrets.load();
         let own: Vec<_> = in_force.iter().filter_map(|secret| secret.of(&self.name)).cloned().collect();
@@ -302,7 +287,6 @@ impl WebhookHub {
     }
 
     /// State of the back end, for the observer.
-    #[must_use]
     pub(super) fn state(&self) -> BackEndState {
         let trouble = self.trouble();
         let problem = trouble.failure.as_ref().map(|(_, problem)| problem.clone());
@@ -316,7 +300,6 @@ impl WebhookHub {
     }
 
     /// Conditions of the back end: it fails, or it is slow.
-    #[must_use]
     pub(super) fn findings(&self) -> Vec<Finding> {
         let (trouble, mut findings) = (self.trouble(), Vec::new());
         let is_recent = |at: &Instant| at.elapsed() < TROUBLE_TIME;

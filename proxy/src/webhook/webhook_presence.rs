@@ -20,13 +20,11 @@ pub(crate) struct WebhookPresence<S> {
 }
 
 impl<S: Subject> WebhookPresence<S> {
-    #[must_use]
     pub(super) fn new(boot: &str, grace: Duration) -> Self {
         let table = Mutex::new(SubjectTable::new(boot.into(), grace));
         Self { log: Arc::default(), table, changed: Notify::new(), reported: watch::Sender::default() }
     }
 
-    #[must_use]
     pub(crate) fn log(&self) -> &Arc<SubjectLog<S>> {
         &self.log
     }
@@ -51,13 +49,11 @@ impl<S: Subject> WebhookPresence<S> {
         })
     }
 
-    #[must_use]
     pub(super) fn reported(&self) -> watch::Receiver<u64> {
         self.reported.subscribe()
     }
 
     /// Whether the back ends have received all events about this node's subjects.
-    #[must_use]
     pub(crate) fn is_done(&self) -> bool {
         let version = self.log.version();
         self.table().is_done(version)

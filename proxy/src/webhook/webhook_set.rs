@@ -46,7 +46,6 @@ pub(crate) struct Webhooks {
 }
 
 impl Webhooks {
-    #[must_use]
     pub(crate) fn new(shared: &Shared) -> Self {
         let settings = &shared.settings.webhooks;
         let (has_rules, boot) = (!settings.rules.is_empty(), &shared.boot);
@@ -80,7 +79,6 @@ impl Webhooks {
     }
 
     /// Whether back ends decide about each client.
-    #[must_use]
     pub(crate) fn are_asked(&self) -> bool {
         self.terms.settings.connecting == WebhookConnecting::Asked
     }
@@ -91,7 +89,6 @@ impl Webhooks {
     }
 
     /// Finds the webhook of a discovered hub, and its dialler for the node.
-    #[must_use]
     pub(crate) fn of(&self, hub: &str) -> Option<(Arc<WebhookHub>, Arc<dyn MemoryDialler>)> {
         let rule = self.terms.settings.rule_for(hub)?;
         let mut hubs = self.hubs();
@@ -115,12 +112,10 @@ impl Webhooks {
         answer != WebhookAnswer::Later
     }
 
-    #[must_use]
     pub(crate) fn has_clients(&self, hub: &str) -> bool {
         self.hubs().get(hub).and_then(Weak::upgrade).is_some_and(|hub| hub.has_clients())
     }
 
-    #[must_use]
     pub(crate) fn findings(&self) -> Vec<Finding> {
         let hubs: Vec<_> = self.hubs().values().filter_map(Weak::upgrade).collect();
         hubs.iter().flat_map(|hub| hub.findings()).collect()
@@ -132,22 +127,18 @@ impl Webhooks {
     }
 
     /// Counters of each hub seen so far.
-    #[must_use]
     pub(crate) fn counters(&self) -> Vec<(Arc<str>, Arc<WebhookCounters>)> {
         self.counters.all()
     }
 
-    #[must_use]
     pub(crate) fn in_flight(&self) -> usize {
         self.hubs().values().filter_map(Weak::upgrade).map(|hub| hub.in_flight()).sum()
     }
 
-    #[must_use]
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.terms.backlog.bytes.used()
     }
 
-    #[must_use]
     pub(crate) fn clients(&self) -> usize {
         self.terms.backlog.clients.used()
     }

@@ -78,12 +78,10 @@ pub(super) fn flush(deadline: Instant) {
 }
 
 /// Formats a line in JSON mode; `None` if the text is printed as is.
-#[must_use]
 pub(crate) fn formatted(level: Level, text: &str) -> Option<String> {
     IS_JSON.load(Ordering::Relaxed).then(|| json_line(level, text))
 }
 
-#[must_use]
 pub(super) fn line(level: Level, text: &str) -> String {
     let format = if IS_JSON.load(Ordering::Relaxed) { LogFormat::Json } else { LogFormat::Human };
     line_of(format, level, text)

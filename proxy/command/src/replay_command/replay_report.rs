@@ -16,7 +16,6 @@ pub(super) enum Values {
     Shown,
 }
 
-#[must_use]
 pub(super) fn report(outcome: &ReplayOutcome, values: Values) -> String {
     let ReplayOutcome { tally, differences, .. } = outcome;
     let mut text = counts(outcome);

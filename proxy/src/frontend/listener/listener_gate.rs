@@ -49,7 +49,6 @@ pub(crate) enum SocketRefusal {
 }
 
 impl ListenerGate {
-    #[must_use]
     pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>) -> Self {
         Self { shared, counters }
     }

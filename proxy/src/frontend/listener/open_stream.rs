@@ -64,7 +64,6 @@ impl OpenStreams {
         }
     }
 
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.0.open.get() == 0
     }

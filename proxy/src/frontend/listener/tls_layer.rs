@@ -20,7 +20,6 @@ pub(crate) struct TlsLayer {
 }
 
 impl TlsLayer {
-    #[must_use]
     pub(crate) fn new(config: Arc<ServerConfig>, timeout: Duration) -> Self {
         Self { config, timeout }
     }

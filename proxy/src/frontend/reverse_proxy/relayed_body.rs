@@ -57,13 +57,11 @@ impl SilenceTimer {
     }
 
     /// Whether the exchange ended because the client stalled while sending its body.
-    #[must_use]
     pub(crate) fn is_client_late(&self) -> bool {
         self.is_client_late.load(Ordering::Relaxed)
     }
 
     /// Whether the exchange ended because the client's body was malformed or broke off.
-    #[must_use]
     pub(crate) fn is_client_broken(&self) -> bool {
         self.is_client_broken.load(Ordering::Relaxed)
     }

@@ -139,7 +139,6 @@ impl AnswerSocket {
         !self.answer.borrow().unsent.is_empty()
     }
 
-    #[must_use]
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

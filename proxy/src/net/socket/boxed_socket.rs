@@ -32,7 +32,6 @@ pub(crate) struct BoxedSocket {
 }
 
 impl BoxedSocket {
-    #[must_use]
     pub(super) fn new(stream: impl SocketStream + 'static) -> Self {
         Self { stream: Some(Box::new(stream)), reader: None }
     }

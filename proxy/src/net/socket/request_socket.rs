@@ -43,7 +43,6 @@ pub struct RequestSocket<S> {
 }
 
 impl RequestProgress {
-    #[must_use]
     pub(crate) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Relaxed)
     }
@@ -52,7 +51,6 @@ impl RequestProgress {
         self.has_served.store(true, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub(crate) fn has_read(&self) -> bool {
         self.has_read.load(Ordering::Relaxed)
     }
@@ -61,7 +59,6 @@ impl RequestProgress {
         self.has_read.store(false, Ordering::Relaxed);
     }
 
-    #[must_use]
     pub(crate) fn is_stuck(&self) -> bool {
         self.is_stuck.load(Ordering::Relaxed)
     }
@@ -83,7 +80,6 @@ impl RequestProgress {
 }
 
 impl SocketHandover {
-    #[must_use]
     pub(crate) fn of(progress: &Arc<RequestProgress>) -> Self {
         Self(Arc::clone(progress))
     }
@@ -96,26 +92,22 @@ impl SocketHandover {
     }
 
     /// Whether all output since `begin` has been sent.
-    #[must_use]
     pub(crate) fn is_due(&self) -> bool {
         !self.0.waits_for_flush.load(Ordering::Relaxed)
     }
 }
 
 impl<S> RequestSocket<S> {
-    #[must_use]
     #[cfg(test)]
     pub(crate) fn new(stream: S) -> Self {
         Self::continued(stream, Bytes::new())
     }
 
     /// Wraps a stream after these bytes of the next head were read.
-    #[must_use]
     pub(crate) fn continued(stream: S, early: Bytes) -> Self {
         Self { stream, early, progress: Arc::default() }
     }
 
-    #[must_use]
     pub(crate) fn progress(&self) -> &Arc<RequestProgress> {
         &self.progress
     }

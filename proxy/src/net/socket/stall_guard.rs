@@ -22,12 +22,10 @@ pub(crate) struct StallGuard {
 
 impl StallGuard {
     /// Applies the limit that is current when a stall begins.
-    #[must_use]
     pub(crate) fn new(stream: TcpStream, limit: CurrentStallLimit) -> Self {
         Self { stream, limit, deadline: None }
     }
 
-    #[must_use]
     #[cfg(test)]
     pub(crate) fn get_ref(&self) -> &TcpStream {
         &self.stream

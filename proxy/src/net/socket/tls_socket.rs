@@ -21,7 +21,6 @@ pub(crate) struct TlsSocket {
 
 impl TlsSocket {
     /// Continues after a handshake and a request.
-    #[must_use]
     pub(crate) fn new(stream: TcpStream, records: Records) -> Self {
         Self { stream, records: RefCell::new(records) }
     }
@@ -78,7 +77,6 @@ impl TlsSocket {
         self.records.borrow().has_unsent()
     }
 
-    #[must_use]
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }

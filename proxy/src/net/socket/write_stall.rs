@@ -37,7 +37,6 @@ pub(crate) struct ConnectionClose {
 
 impl WriteStallLimit {
     /// Limits the responses of a client connection; closing it cancels this token.
-    #[must_use]
     pub(crate) fn until_closed(connection: CancellationToken) -> Self {
         Self::UntilClosed(ConnectionClose { connection, first_stall: Arc::default() })
     }
@@ -73,7 +72,6 @@ impl CurrentStallLimit {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = limit;
     }
 
-    #[must_use]
     pub(crate) fn get(&self) -> WriteStallLimit {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -9,7 +9,6 @@ const AUTHORITY: &str = "its certificate is a CA certificate (CA:TRUE), which se
                          `-addext basicConstraints=critical,CA:FALSE`";
 
 /// Returns a constant text for a certificate error; `None` if the library's text is good enough.
-#[must_use]
 pub(crate) fn refusal_words(error: &Error) -> Option<String> {
     match error {
         Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {

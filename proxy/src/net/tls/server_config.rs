@@ -41,7 +41,6 @@ impl Certificates {
     }
 
     /// Chains of the certificates in use.
-    #[must_use]
     pub(crate) fn chains(&self) -> Vec<PresentedChain> {
         let identities = self.identities.load();
         let chain = |(files, identity): (&IdentityFiles, &Arc<CertifiedKey>)| PresentedChain {

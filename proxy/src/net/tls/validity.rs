@@ -43,14 +43,12 @@ pub(crate) struct PresentedChain {
 
 impl PresentedChain {
     /// Earliest end of its certificates, in seconds since 1970.
-    #[must_use]
     pub(crate) fn ends_s(&self) -> Option<u64> {
         let ends = self.certificates.iter().filter_map(|certificate| Some(read(certificate)?.not_after.timestamp()));
         ends.min().and_then(|ends_s| u64::try_from(ends_s).ok())
     }
 
     /// Problem of the first certificate that is invalid or expires soon, and a text with its end.
-    #[must_use]
     pub(crate) fn problem(&self) -> Option<(ValidityProblem, String)> {
         let of = |certificate: &CertificateDer<'_>| {
             let validity = read(certificate)?;

@@ -308,7 +308,6 @@ fn moved_remembered_s(resume_window_ms: u64) -> u32 {
 }
 
 /// Tick at which a client connection closes if it has no hub handshake response by then.
-#[must_use]
 pub(crate) fn opening_until(now: u32, handshake_timeout_ms: u64) -> u32 {
     let timeout_s = u32::try_from(handshake_timeout_ms.div_ceil(1000)).unwrap_or(u32::MAX);
     now.saturating_add(timeout_s).saturating_add(1)

@@ -31,7 +31,6 @@ pub(crate) enum Audience {
 
 impl Audience {
     /// Names of the sets or connections; none for everyone.
-    #[must_use]
     pub(crate) fn names(&self) -> &[ByteString] {
         match self {
             Self::Everyone => &[],
@@ -39,7 +38,6 @@ impl Audience {
         }
     }
 
-    #[must_use]
     pub(crate) fn with_names(&self, names: &[ByteString]) -> Self {
         match self {
             Self::Everyone => Self::Everyone,
@@ -50,7 +48,6 @@ impl Audience {
     }
 
     /// Whether the audience is a single set, so that no client occurs twice.
-    #[must_use]
     pub(crate) fn is_one_set(&self) -> bool {
         match self {
             Self::Everyone => true,
@@ -75,7 +72,6 @@ pub(crate) enum MembershipChange {
 
 impl MembershipChange {
     /// Notice of the change for the connection's app server.
-    #[must_use]
     pub(crate) fn notice(&self, id: &str) -> ServiceMessage {
         let change = |group: Option<&ByteString>| GroupChange {
             connection_id: id.into(),

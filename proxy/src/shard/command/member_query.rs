@@ -52,7 +52,6 @@ pub(crate) struct ListQuery {
 
 impl ListQuery {
     /// Whether only the number is requested.
-    #[must_use]
     pub(crate) fn is_count(&self) -> bool {
         self.page_size == Some(0)
     }
@@ -150,7 +149,6 @@ impl MemberListing {
         self.next.slot
     }
 
-    #[must_use]
     pub(crate) fn room(&self) -> usize {
         if self.bytes >= PAGE_MAX_BYTES { 0 } else { self.max - self.page.len() }
     }
@@ -196,7 +194,6 @@ impl MemberPosition {
 }
 
 impl MemberTally {
-    #[must_use]
     pub(crate) fn new(reply_to: Arc<dyn ReplyTo>, ack_id: i64) -> Arc<Self> {
         Arc::new(Self { reply_to, ack_id, members: AtomicU64::new(0) })
     }

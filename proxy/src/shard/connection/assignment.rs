@@ -94,14 +94,12 @@ pub(crate) struct Assignment {
 impl Role {
     /// Whether the client waits for an app server as soon as it has none, and closes if none becomes available. True
     /// for the primary; for a secondary, only messages wait.
-    #[must_use]
     pub(crate) fn is_needed_always(&self) -> bool {
         matches!(self, Self::Home)
     }
 
     /// First stage after opening. A primary's handshake response goes to the client; a secondary's goes to the
     /// node, unless it takes over an open connection.
-    #[must_use]
     pub(crate) fn stage_at_first(&self, is_taken_over: bool) -> AssignmentStage {
         match self {
             Self::Side(_) if !is_taken_over => AssignmentStage::Opening,
@@ -110,7 +108,6 @@ impl Role {
     }
 
     /// Whether the app server restores the state of a lost connection.
-    #[must_use]
     pub(crate) fn restores(&self) -> bool {
         matches!(self, Self::Home)
     }
@@ -118,23 +115,19 @@ impl Role {
 
 impl Assignment {
     /// Unassigned, with no client waiting.
-    #[must_use]
     pub(crate) fn unassigned() -> Self {
         Self { stage: AssignmentStage::Unassigned { waits_since: None }, ..Self::default() }
     }
 
     /// Whether the app server has the connection.
-    #[must_use]
     pub(crate) fn is_known_there(&self) -> bool {
         matches!(self.stage, AssignmentStage::Opening | AssignmentStage::Open) && self.released.is_none()
     }
 
-    #[must_use]
     pub(crate) fn stage(&self) -> AssignmentStage {
         self.stage
     }
 
-    #[must_use]
     pub(crate) fn calls(&self) -> &PendingCalls {
         &self.calls
     }
@@ -143,34 +136,28 @@ impl Assignment {
         &mut self.calls
     }
 
-    #[must_use]
     pub(crate) fn was_at(&self) -> Option<AppServerId> {
         Some(self.was_at).filter(|app| *app != AppServerId::NONE)
     }
 
     /// Whether any app server has run code for the connection.
-    #[must_use]
     pub(crate) fn was_open(&self) -> bool {
         self.stage == AssignmentStage::Open || self.was_at != AppServerId::NONE
     }
 
-    #[must_use]
     pub(crate) fn items(&self) -> Option<&str> {
         self.items.as_deref()
     }
 
-    #[must_use]
     pub(crate) fn released(&self) -> Option<ReleaseReason> {
         self.released
     }
 
-    #[must_use]
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
     /// Whether a handover was requested.
-    #[must_use]
     pub(crate) fn is_leaving(&self) -> bool {
         matches!(self.departure, Departure::Leaving | Departure::LeavingReadOn)
     }
@@ -182,7 +169,6 @@ impl Assignment {
     }
 
     /// Tick since which the client waits for an app server, if it does.
-    #[must_use]
     pub(crate) fn waits_since(&self) -> Option<u32> {
         match self.stage {
             AssignmentStage::Unassigned { waits_since } => waits_since,
@@ -191,7 +177,6 @@ impl Assignment {
     }
 
     /// Whether the assignment needs an app server.
-    #[must_use]
     pub(crate) fn wants_link(&self) -> bool {
         matches!(self.stage, AssignmentStage::Unassigned { .. } | AssignmentStage::GivenUp)
     }
@@ -299,7 +284,6 @@ impl Assignment {
 
 /// Opens a connection over a link, with the client's hub handshake. Returns `false` if the link's session has
 /// ended.
-#[must_use]
 pub(crate) fn open_over(link: &LinkHandle, open: OpenConnection, (id, content): (&str, Content)) -> bool {
     let is_queued = link.queue(&ServiceMessage::OpenConnection(open));
     if let Content::Hub(protocol) = content {

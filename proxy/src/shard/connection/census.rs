@@ -16,7 +16,6 @@ pub(crate) struct ClientKind {
 }
 
 impl ClientKind {
-    #[must_use]
     pub(crate) fn of(client: &Client) -> Self {
         let (hub, app) = (client.home().hub(), client.home().app());
         Self { hub, app, transport: client.traits().transport.name(), protocol: client.content().protocol().label() }
@@ -49,7 +48,6 @@ impl Census {
         self.0.iter().map(|(kind, count)| (kind, *count))
     }
 
-    #[must_use]
     pub(crate) fn total(&self) -> u64 {
         self.0.values().sum()
     }

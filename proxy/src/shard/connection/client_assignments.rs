@@ -13,7 +13,6 @@ pub(crate) struct ClientAssignments {
 }
 
 impl ClientAssignments {
-    #[must_use]
     pub(crate) fn home(&self) -> &Assignment {
         &self.home
     }
@@ -22,7 +21,6 @@ impl ClientAssignments {
         &mut self.home
     }
 
-    #[must_use]
     pub(crate) fn sides(&self) -> Option<&SecondaryAssignments> {
         self.sides.as_deref()
     }
@@ -40,7 +38,6 @@ impl ClientAssignments {
         self.sides.take()
     }
 
-    #[must_use]
     pub(crate) fn of(&self, role: &Role) -> Option<&Assignment> {
         match role {
             Role::Home => Some(&self.home),
@@ -61,7 +58,6 @@ impl ClientAssignments {
     }
 
     /// Whether the client has the maximum number of pending calls at any app server.
-    #[must_use]
     pub(crate) fn have_too_many_calls(&self, calls_max: usize) -> bool {
         self.all().any(|assignment| assignment.calls().is_full(calls_max))
     }

@@ -48,7 +48,6 @@ impl ColdState {
         self.origin = origin;
     }
 
-    #[must_use]
     pub(crate) fn origin(&self) -> &ClientOrigin {
         &self.origin
     }
@@ -58,12 +57,10 @@ impl ColdState {
         (self.opening, self.head) = (opening, head);
     }
 
-    #[must_use]
     pub(crate) fn opening(&self) -> Option<&Opening> {
         self.opening.as_ref()
     }
 
-    #[must_use]
     pub(crate) fn read_opening(&self) -> Option<OpenConnection> {
         self.opening.as_ref()?.read()
     }
@@ -73,7 +70,6 @@ impl ColdState {
         self.head.clone()
     }
 
-    #[must_use]
     pub(super) fn assignments(&self) -> &ClientAssignments {
         &self.assignments
     }
@@ -82,7 +78,6 @@ impl ColdState {
         &mut self.assignments
     }
 
-    #[must_use]
     pub(super) fn pauses(&self) -> &Pauses {
         &self.pauses
     }
@@ -91,7 +86,6 @@ impl ColdState {
         &mut self.pauses
     }
 
-    #[must_use]
     pub(crate) fn stay(&self) -> &HomeStay {
         &self.stay
     }
@@ -100,7 +94,6 @@ impl ColdState {
         &mut self.stay
     }
 
-    #[must_use]
     pub(crate) fn group(&self) -> Option<&Arc<ServerGroup>> {
         self.group.as_ref()
     }
@@ -109,7 +102,6 @@ impl ColdState {
         self.group = group;
     }
 
-    #[must_use]
     pub(crate) fn group_name(&self) -> &str {
         RouteChoice::group_name(self.group.as_ref())
     }
@@ -126,7 +118,6 @@ impl ColdState {
         &mut self.refused
     }
 
-    #[must_use]
     pub(crate) fn resumption(&self) -> Option<&Resumption> {
         self.resumption.as_deref()
     }

@@ -75,13 +75,11 @@ impl OpeningInterner {
 
 impl Opening {
     /// Bytes of its individual part.
-    #[must_use]
     pub(crate) fn own_bytes(&self) -> usize {
         self.own.len()
     }
 
     /// Complete opening frame; the order of headers may differ.
-    #[must_use]
     pub(crate) fn read(&self) -> Option<OpenConnection> {
         let (mut open, shared) = (decode(&self.own)?, decode(&self.shared)?);
         open.headers.extend(shared.headers);

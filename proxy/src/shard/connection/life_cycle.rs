@@ -195,61 +195,51 @@ pub(crate) struct HomeStay {
 
 impl HomeStay {
     /// Whether the client waits for its app server's reply to continue over another link.
-    #[must_use]
     pub(crate) fn is_moving(&self) -> bool {
         matches!(self.stage, StayStage::Moving { .. } | StayStage::MovingLost { .. } | StayStage::Probing { .. })
     }
 
     /// Whether a move was given up, so that a late answer to the pause of that move may come.
-    #[must_use]
     pub(crate) fn is_fixed(&self) -> bool {
         self.is_fixed
     }
 
-    #[must_use]
     pub(crate) fn is_probing(&self) -> bool {
         matches!(self.stage, StayStage::Probing { .. })
     }
 
     /// Whether the app server may still have the connection over a lost link, and was not probed yet.
-    #[must_use]
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.stage, StayStage::Lost { .. } | StayStage::MovingLost { .. })
     }
 
     /// Whether it is uncertain if the app server has the connection.
-    #[must_use]
     pub(crate) fn is_uncertain(&self, now: u32) -> bool {
         self.is_lost() || self.is_probing() || self.may_be_duplicated(now)
     }
 
     /// Whether the reply to a probe, which takes `answer_ticks`, would arrive later than `timeout_ticks` after
     /// the loss.
-    #[must_use]
     pub(crate) fn answers_after(&self, answer_ticks: u32, timeout_ticks: u32) -> bool {
         let StayStage::Lost { since } = self.stage else { return false };
         self.held_until.saturating_add(answer_ticks) > since.saturating_add(timeout_ticks)
     }
 
-    #[must_use]
     pub(crate) fn is_reopened(&self) -> bool {
         matches!(self.stage, StayStage::Reopened { .. })
     }
 
     /// Whether the app server may have two connections with this id, and may still reply for the old one.
-    #[must_use]
     pub(crate) fn may_be_duplicated(&self, now: u32) -> bool {
         matches!(self.stage, StayStage::Reopened { until } if now < until)
     }
 
     /// Whether the app server accepts the client again at this tick.
-    #[must_use]
     pub(crate) fn is_accepted_again(&self, now: u32) -> bool {
         now >= self.held_until
     }
 
     /// Whether this dialled-in app server was the previous primary.
-    #[must_use]
     pub(crate) fn was_at(&self, app: AppServerId) -> bool {
         self.previous == Some(app)
     }

@@ -14,27 +14,22 @@ pub(crate) struct Liveness {
 
 impl Liveness {
     /// Liveness of a new connection; `is_inherent` as in the field.
-    #[must_use]
     pub(crate) fn new(now: u32, is_inherent: bool) -> Self {
         Self { last_sent: now, last_received: now, has_pinged: false, is_inherent }
     }
 
-    #[must_use]
     pub(crate) fn last_sent(&self) -> u32 {
         self.last_sent
     }
 
-    #[must_use]
     pub(crate) fn last_received(&self) -> u32 {
         self.last_received
     }
 
-    #[must_use]
     pub(crate) fn has_pinged(&self) -> bool {
         self.has_pinged
     }
 
-    #[must_use]
     pub(crate) fn is_inherent(&self) -> bool {
         self.is_inherent
     }

@@ -159,14 +159,12 @@ impl MembershipSets {
     }
 
     /// Number of groups and of users over all hubs.
-    #[must_use]
     pub(crate) fn counts(&self) -> (usize, usize) {
         let both = self.hubs.iter().map(|hub| (hub.groups.len(), hub.users.len()));
         both.fold((0, 0), |(groups, users), (more_groups, more_users)| (groups + more_groups, users + more_users))
     }
 
     /// Number of entries in the list of sets, including empty ones.
-    #[must_use]
     pub(crate) fn entries(&self) -> usize {
         self.all.capacity()
     }
@@ -182,7 +180,6 @@ impl MembershipSets {
         sets.map(|set| set.key.name())
     }
 
-    #[must_use]
     pub(crate) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
         let set = self.find(hub, name);
         set.is_some_and(|set| client.memberships().iter().any(|membership| membership.set == set))

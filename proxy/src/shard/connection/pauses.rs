@@ -36,19 +36,16 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    #[must_use]
     pub(crate) fn contains(&self, reason: PauseReason) -> bool {
         self.reasons & reason as u8 != 0
     }
 
     /// Whether the client is not paused.
-    #[must_use]
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.reasons == 0
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut

@@ -75,7 +75,6 @@ impl PendingCalls {
         None
     }
 
-    #[must_use]
     pub(crate) fn is_full(&self, most: usize) -> bool {
         self.0.as_ref().is_some_and(|table| {
             table.pending.len() >= most || table.id_bytes >= most.saturating_mul(ID_BYTES_PER_CALL)
@@ -84,17 +83,14 @@ impl PendingCalls {
 
     /// Whether messages to the client need no filter, because no call is pending and no failed one may still be
     /// answered.
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    #[must_use]
     pub(crate) fn are_pending(&self) -> bool {
         self.count() > 0
     }
 
-    #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.0.as_ref().map_or(0, |table| table.pending.len())
     }
@@ -105,7 +101,6 @@ impl PendingCalls {
         waits.map(|wait| wait.at(now)).max().unwrap_or_default()
     }
 
-    #[must_use]
     pub(crate) fn is_pending(&self, id: &str) -> bool {
         self.0.as_ref().is_some_and(|table| table.pending.contains_key(id))
     }

@@ -60,7 +60,6 @@ pub(super) struct MembershipEntry {
 }
 
 impl Client {
-    #[must_use]
     pub(crate) fn new(id: Rc<str>, serial: Serial, home: HomeLink, content: Content, socket: Socket) -> Self {
         Self {
             id,
@@ -82,13 +81,11 @@ impl Client {
         (self.traits, self.liveness) = (traits, liveness);
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn id(&self) -> &Rc<str> {
         &self.id
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn home(&self) -> &HomeLink {
         &self.home
@@ -98,7 +95,6 @@ impl Client {
         self.home = HomeLink::clone(home);
     }
 
-    #[must_use]
     pub(super) fn memberships(&self) -> &[MembershipEntry] {
         &self.memberships
     }
@@ -107,24 +103,20 @@ impl Client {
         &mut self.memberships
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn content(&self) -> Content {
         self.content
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn serial(&self) -> Serial {
         self.serial
     }
 
-    #[must_use]
     pub(crate) fn traits(&self) -> ClientTraits {
         self.traits
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn wire(&self) -> &Wire {
         &self.wire
@@ -135,7 +127,6 @@ impl Client {
         &mut self.wire
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn liveness(&self) -> Liveness {
         self.liveness
@@ -146,7 +137,6 @@ impl Client {
         &mut self.liveness
     }
 
-    #[must_use]
     pub(crate) fn cold(&self) -> &ColdState {
         &self.cold
     }
@@ -155,7 +145,6 @@ impl Client {
         &mut self.cold
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn life(&self) -> LifeCycle {
         self.life
@@ -169,7 +158,6 @@ impl Client {
     /// Whether the client can be opened at another app server. Not a raw connection, whose new handler could not obtain
     /// the position of the old one; nor a Blazor circuit, which exists only in its app server and whose client
     /// reconnects automatically.
-    #[must_use]
     pub(crate) fn can_move(&self) -> bool {
         let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
         !is_mute && self.cold.opening().is_some()
@@ -177,7 +165,6 @@ impl Client {
 
     /// Whether the client can resume at another node without noticing. Not with secondaries, which that node would not
     /// have.
-    #[must_use]
     pub(crate) fn moves_unnoticed(&self) -> bool {
         let comes_back = self.cold.resumption().is_some() && self.assignments().sides().is_none();
         comes_back && self.can_move() && self.home.lets_clients_move()
@@ -185,7 +172,6 @@ impl Client {
 
     /// Whether the app server can hand the client over. For a raw endpoint the app may permit this, since the old
     /// handler has read all earlier data.
-    #[must_use]
     pub(crate) fn can_be_handed_over(&self) -> bool {
         let is_raw = self.content == Content::Raw && self.cold.origin().is_movable && self.cold.opening().is_some();
         is_raw || self.can_move()
@@ -205,7 +191,6 @@ impl Client {
     }
 
     /// Role of an app server for this client; `None` if not assigned.
-    #[must_use]
     pub(crate) fn role_of(&self, app: AppServerId) -> Option<Role> {
         if self.home.app() == app {
             return Some(Role::Home);
@@ -214,7 +199,6 @@ impl Client {
         Some(Role::Side(side.group.clone()))
     }
 
-    #[must_use]
     pub(crate) fn link_of(&self, role: &Role) -> Option<&HomeLink> {
         match role {
             Role::Home => Some(&self.home),
@@ -222,7 +206,6 @@ impl Client {
         }
     }
 
-    #[must_use]
     pub(crate) fn is_unassigned(&self) -> bool {
         !self.life.is_closed() && self.assignments().home().waits_since().is_some()
     }
@@ -235,7 +218,6 @@ impl Client {
         self.refresh_pauses(now);
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn pauses(&self) -> &Pauses {
         self.cold.pauses()
@@ -246,7 +228,6 @@ impl Client {
         self.cold.pauses_mut()
     }
 
-    #[must_use]
     pub(crate) fn assignments(&self) -> &ClientAssignments {
         self.cold.assignments()
     }
@@ -289,20 +270,17 @@ impl Client {
         self.cold.set_resumption(Resumption::new(ownership));
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn is_resumable(&self) -> bool {
         self.is_resumable
     }
 
     /// Whether the client has no socket but may return.
-    #[must_use]
     pub(crate) fn is_away(&self) -> bool {
         self.is_resumable && self.cold.resumption().is_some_and(Resumption::is_away)
     }
 
     /// Whether the client is moving to or from another node.
-    #[must_use]
     pub(crate) fn is_in_transit(&self) -> bool {
         self.is_resumable && self.cold.resumption().is_some_and(|resumption| !resumption.ownership().is_owned())
     }
@@ -312,7 +290,6 @@ impl Client {
         self.exclusion_epoch = epoch;
     }
 
-    #[must_use]
     pub(crate) fn is_excluded(&self, epoch: u64) -> bool {
         self.exclusion_epoch == epoch
     }

@@ -53,7 +53,6 @@ pub(crate) struct DepartingState {
 }
 
 impl Resumption {
-    #[must_use]
     pub(crate) fn new(ownership: Ownership<AppServerId>) -> Self {
         let arrival = ownership.is_arriving().then(Box::default);
         let (permit, move_cause, reported_app, refreshed) = (None, MoveCause::default(), None, None);
@@ -61,7 +60,6 @@ impl Resumption {
         Self { ownership, owes_acknowledgement, permit, move_cause, reported_app, refreshed, taker, rest, arrival }
     }
 
-    #[must_use]
     pub(crate) fn ownership(&self) -> &Ownership<AppServerId> {
         &self.ownership
     }
@@ -70,7 +68,6 @@ impl Resumption {
         &mut self.ownership
     }
 
-    #[must_use]
     pub(crate) fn is_away(&self) -> bool {
         self.ownership.absence().is_some()
     }
@@ -90,7 +87,6 @@ impl Resumption {
         self.permit = permit;
     }
 
-    #[must_use]
     pub(crate) fn move_cause(&self) -> MoveCause {
         self.move_cause
     }

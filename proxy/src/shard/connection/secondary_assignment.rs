@@ -58,7 +58,6 @@ impl SecondaryAssignment {
         }
     }
 
-    #[must_use]
     pub(crate) fn new(group: Arc<str>, link: HomeLink) -> Self {
         Self {
             group,
@@ -71,7 +70,6 @@ impl SecondaryAssignment {
     }
 
     /// Whether no calls are running there and no uploads are open.
-    #[must_use]
     pub(crate) fn is_idle(&self) -> bool {
         !self.assignment.calls().are_pending() && self.uploads.is_empty() && self.assignment.waits_since().is_none()
     }
@@ -115,7 +113,6 @@ impl SecondaryAssignment {
 }
 
 impl SecondaryAssignments {
-    #[must_use]
     pub(crate) fn find(&self, group: &str) -> Option<&SecondaryAssignment> {
         self.0.iter().find(|side| *side.group == *group)
     }
@@ -125,7 +122,6 @@ impl SecondaryAssignments {
         self.0.iter_mut().find(|side| *side.group == *group)
     }
 
-    #[must_use]
     pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SecondaryAssignment> {
         self.0.iter().find(|side| side.link.app() == app && side.assignment.is_known_there())
     }
@@ -153,7 +149,6 @@ impl SecondaryAssignments {
         self.0.iter()
     }
 
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -31,50 +31,42 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    #[must_use]
     pub(crate) fn new(socket: Socket) -> Self {
         Self { outbox: Outbox::Empty, socket, written_in: 0, is_dirty: false, is_flushing: false, is_slow: false }
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
     /// Whether there is a socket and so a task that serves it.
-    #[must_use]
     pub(crate) fn has_socket(&self) -> bool {
         !matches!(self.socket, Socket::Away)
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.outbox.bytes()
     }
 
     /// Whether a frame may be written immediately, without queued frames or TLS records ahead of it.
-    #[must_use]
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         !self.is_flushing && self.outbox.is_empty()
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn is_flushing(&self) -> bool {
         self.is_flushing
     }
 
     /// Whether the client is slow, so that its progress is tracked.
-    #[must_use]
     #[inline]
     pub(crate) fn is_slow(&self) -> bool {
         self.is_slow

@@ -17,7 +17,6 @@ pub(crate) struct Framed {
 }
 
 impl Framed {
-    #[must_use]
     pub(crate) fn new(payloads: &Payloads) -> Self {
         let frame = |protocol, kind| {
             let payload = payloads.get(protocol).or_else(|| payloads.get_raw(kind));
@@ -44,19 +43,16 @@ impl Framed {
     }
 
     /// Whether both messages have frames for the same contents.
-    #[must_use]
     pub(crate) fn is_like(&self, other: &Framed) -> bool {
         let shape = |message: &Framed| [&message.text, &message.binary, &message.blazor].map(Option::is_some);
         shape(self) == shape(other)
     }
 
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         [&self.text, &self.binary, &self.blazor].into_iter().flatten().map(Bytes::len).sum()
     }
 
     /// Frame for clients with this content; `None` skips them.
-    #[must_use]
     pub(crate) fn get(&self, content: Content) -> Option<&Bytes> {
         match content {
             Content::Hub(HubProtocol::Json) => self.text.as_ref(),
@@ -68,19 +64,16 @@ impl Framed {
 }
 
 /// Transport frame of encoded hub messages in this protocol.
-#[must_use]
 pub(crate) fn frame_for(protocol: HubProtocol, payload: &[u8]) -> Bytes {
     websocket::frame(if protocol.is_binary() { Opcode::Binary } else { Opcode::Text }, payload)
 }
 
-#[must_use]
 pub(crate) fn message_frame(protocol: HubProtocol, message: &HubMessage) -> Bytes {
     let mut encoded = BytesMut::new();
     protocol.encode(message, &mut encoded);
     frame_for(protocol, &encoded)
 }
 
-#[must_use]
 pub(crate) fn raw_frame(kind: RawKind, payload: &[u8]) -> Bytes {
     let opcode = match kind {
         RawKind::Text => Opcode::Text,

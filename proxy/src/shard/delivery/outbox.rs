@@ -27,12 +27,10 @@ pub(crate) enum Outbox {
 }
 
 impl Outbox {
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Outbox::Empty)
     }
 
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Outbox::Empty => 0,

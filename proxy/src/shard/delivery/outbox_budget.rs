@@ -27,7 +27,6 @@ impl OutboxBudget {
         Self { limit_bytes: limits.client_bytes, budget, counters }
     }
 
-    #[must_use]
     #[inline]
     pub(crate) fn limit_bytes(&self) -> usize {
         self.limit_bytes

@@ -31,7 +31,6 @@ pub(crate) struct SendRun {
 }
 
 impl SendRun {
-    #[must_use]
     pub(crate) fn new(first: (Framed, SendOrigin)) -> Self {
         Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None }
     }
@@ -54,12 +53,10 @@ impl SendRun {
         }
     }
 
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         1 + self.more.len()
     }
 
-    #[must_use]
     pub(crate) fn is_single(&self) -> bool {
         self.more.is_empty()
     }
@@ -69,7 +66,6 @@ impl SendRun {
     }
 
     /// All frames for this content as one; `None` skips its clients.
-    #[must_use]
     pub(crate) fn frames(&self, content: Content) -> Option<&Bytes> {
         self.joined.as_ref().unwrap_or(&self.first.0).get(content)
     }
@@ -86,13 +82,11 @@ impl ReceiverTally {
         }
     }
 
-    #[must_use]
     pub(crate) fn receivers(&self) -> u64 {
         self.0.iter().sum()
     }
 
     /// Payload bytes received by all receivers.
-    #[must_use]
     pub(crate) fn bytes(&self, run: &SendRun) -> u64 {
         let of_all = |content| run.messages().filter_map(move |(message, _)| message.get(content));
         let bytes = |content| of_all(content).map(|frame| websocket::payload_bytes(frame) as u64).sum::<u64>();

@@ -55,13 +55,11 @@ struct LeavingClient {
 }
 
 impl LeavingClients {
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Number of clients waiting for this cause.
-    #[must_use]
     pub(crate) fn count_of(&self, cause: MoveCause) -> usize {
         self.waiting.iter().filter(|client| client.cause == cause).count()
     }
@@ -73,7 +71,6 @@ impl LeavingClients {
 }
 
 /// Wait for a client's calls that is appropriate for a drain of this duration.
-#[must_use]
 pub(crate) fn wait_within(spread: Duration) -> Duration {
     LEAVE_WAIT.min(spread / 4)
 }

@@ -49,7 +49,6 @@ impl ServerRebalance {
         self.asked.remove(&slot)
     }
 
-    #[must_use]
     pub(crate) fn rebalance_counts(&self, census: &Census) -> HashMap<(HubIndex, AppServerId), RebalanceCount> {
         let mut counts: HashMap<_, RebalanceCount> = HashMap::new();
         for (kind, clients) in census.iter() {

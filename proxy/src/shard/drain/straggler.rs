@@ -42,7 +42,6 @@ impl Stragglers {
     }
 
     /// Counts by hub and transport as text.
-    #[must_use]
     pub(crate) fn kinds(&self) -> String {
         let mut text = String::new();
         for ((hub, transport), count) in self.by_kind.iter().take(KINDS_MAX) {
@@ -57,7 +56,6 @@ impl Stragglers {
     }
 
     /// Some client ids, as shown by the observer.
-    #[must_use]
     pub(crate) fn ids(&self) -> String {
         self.ids.join(" ")
     }

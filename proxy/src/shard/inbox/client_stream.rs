@@ -36,7 +36,6 @@ pub(crate) struct DirectUpgrade(Arc<Mutex<Option<oneshot::Receiver<UpgradedSocke
 pub(crate) struct DirectUpgraded(oneshot::Sender<UpgradedSocket>);
 
 impl DirectUpgrade {
-    #[must_use]
     pub(crate) fn new() -> (Self, DirectUpgraded) {
         let (sender, receiver) = oneshot::channel();
         (Self(Arc::new(Mutex::new(Some(receiver)))), DirectUpgraded(sender))

@@ -87,7 +87,6 @@ impl ClientResults {
         if question.connection_id == connection_id && is_from_owner { waiting.remove(invocation_id) } else { None }
     }
 
-    #[must_use]
     pub(crate) fn is_waiting_for(&self, connection_id: &str) -> bool {
         self.waiting().values().any(|question| question.connection_id == connection_id)
     }
@@ -135,12 +134,10 @@ impl ClientResults {
 }
 
 impl WaitingResult {
-    #[must_use]
     pub(crate) fn caller(&self) -> &ByteString {
         &self.caller
     }
 
-    #[must_use]
     pub(crate) fn reply_to(&self) -> &Arc<dyn ReplyTo> {
         &self.reply_to
     }
@@ -152,13 +149,11 @@ impl WaitingResult {
 }
 
 /// Error for an app server that invokes a client which is not here. Text of the official server.
-#[must_use]
 pub(crate) fn no_such_connection(request: ClientInvocation) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
     error_completion((invocation_id, connection_id, caller_server_id), "does not exist")
 }
 
-#[must_use]
 pub(crate) fn not_asked(request: ClientInvocation, refused: &ResultRefused) -> ServiceMessage {
     let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
     error_completion((invocation_id, connection_id, caller_server_id), &format!("is not asked: {refused}"))

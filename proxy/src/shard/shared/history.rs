@@ -88,7 +88,6 @@ struct HistoryRecord {
 
 impl<'a> PastConnection<'a> {
     /// Record of a connection that closes now.
-    #[must_use]
     pub(crate) fn new(id: &'a str, cause: Cause, detail: Option<&'a str>) -> Self {
         Self {
             id: short(id).into(),
@@ -116,7 +115,6 @@ impl<'a> PastConnection<'a> {
 }
 
 impl History {
-    #[must_use]
     pub(crate) fn new(shards: usize) -> Self {
         let shards = shards.max(1);
         Self::with_room((REMEMBERED_MAX / shards).max(1), REMEMBERED_MAX_BYTES / shards)

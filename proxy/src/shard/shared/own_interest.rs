@@ -170,13 +170,11 @@ impl OwnInterest {
         waiting.into_values().flatten().for_each(|act| act());
     }
 
-    #[must_use]
     pub(crate) fn map(&self, hub: HubIndex) -> InterestMap {
         self.hubs.load().get(hub.get()).map(|hub| hub.map()).unwrap_or_default()
     }
 
     /// Removes subscriptions without members. Returns the hubs with removals.
-    #[must_use]
     pub(crate) fn sweep(&self) -> Vec<HubIndex> {
         let hubs = self.hubs.load();
         let swept = hubs.iter().enumerate().filter(|(_, hub)| hub.sweep());

@@ -69,7 +69,6 @@ impl RouteTable {
     }
 
     /// Location of a connection, matched by its first 128 bits.
-    #[must_use]
     pub(crate) fn find(&self, connection_id: &str) -> Option<Location> {
         match self.0.pin().get(&routing_key(connection_id)?)? {
             Route::Live(place) | Route::Moving(place) => Some(*place),
@@ -78,12 +77,10 @@ impl RouteTable {
     }
 
     /// Whether a connection is open here, or closed with a token that could reopen it.
-    #[must_use]
     pub(crate) fn knows(&self, connection_id: &str) -> bool {
         routing_key(connection_id).is_some_and(|key| self.0.pin().contains_key(&key))
     }
 
-    #[must_use]
     pub(crate) fn is_here_alone(&self, connection_id: &str) -> bool {
         routing_key(connection_id).is_some_and(|key| matches!(self.0.pin().get(&key), Some(Route::Live(_))))
     }

@@ -120,7 +120,6 @@ pub(crate) enum MembershipRefused {
 }
 
 impl UserGroups {
-    #[must_use]
     pub(crate) fn new(limits: UserGroupLimits, keys: Arc<SigningKeys>) -> Self {
         let (count, refused, begun) = (AtomicUsize::new(0), Counter::default(), Instant::now());
         Self { limits, keys, count, refused, begun, kept: Mutex::default() }
@@ -201,13 +200,11 @@ impl UserGroups {
         Ok(share.signer().clone())
     }
 
-    #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.kept().bytes()
     }
 
     /// Whether a message may change stored memberships.
-    #[must_use]
     pub(crate) fn are_changed_by(&self, message: &ServiceMessage) -> bool {
         let ends_some = matches!(message, ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_));
         message.outlasts_connections() && !(ends_some && self.is_empty())
@@ -279,7 +276,6 @@ impl UserGroups {
     }
 
     /// Users with memberships that another node needs.
-    #[must_use]
     pub(crate) fn users(&self) -> Vec<UserKey> {
         let kept = self.kept();
         let mut gone: Vec<_> = kept.left.users().filter(|user| !kept.users.contains_key(*user)).collect();
@@ -309,7 +305,6 @@ impl UserGroups {
         }
     }
 
-    #[must_use]
     pub(crate) fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
         if self.is_empty() {
             return Vec::new();
@@ -320,7 +315,6 @@ impl UserGroups {
     }
 
     /// Whether a user is in a group, with or without connections.
-    #[must_use]
     pub(crate) fn contain(&self, hub: &str, user: &str, group: &str) -> bool {
         self.of(hub, user).iter().any(|kept| kept == group)
     }
@@ -353,12 +347,10 @@ impl UserGroups {
         expired
     }
 
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -103,7 +103,6 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
     }
 }
 
-#[must_use]
 pub(crate) fn kind_name(kind: MessageKind) -> &'static str {
     match kind {
         MessageKind::Invocation => "invocation",

@@ -41,7 +41,6 @@ type SettledFrame = (Instant, Vec<(u64, u64)>, bool);
 pub(super) struct UnwrittenFrames(VecDeque<UnwrittenFrame>);
 
 impl UnwrittenFrames {
-    #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -53,7 +53,6 @@ impl CarriedGets {
     }
 
     /// Distinct owners of the GETs in flight: address and boot id.
-    #[must_use]
     pub(crate) fn owners(&self) -> HashSet<(Address, Arc<str>)> {
         self.0.lock().iter().map(|(_, get)| (get.owner.clone(), get.boot.clone())).collect()
     }
@@ -64,7 +63,6 @@ impl CarriedGets {
         lost.into_iter().filter_map(|number| gets.revoke(number)).count()
     }
 
-    #[must_use]
     pub(crate) fn count(&self) -> usize {
         self.0.lock().len()
     }

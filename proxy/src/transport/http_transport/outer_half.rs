@@ -96,7 +96,6 @@ impl OuterHalf {
         }
     }
 
-    #[must_use]
     pub(crate) fn id(&self) -> &Arc<str> {
         &self.id
     }
@@ -107,7 +106,6 @@ impl OuterHalf {
     }
 
     /// Transport of the connection; `None` before the first GET.
-    #[must_use]
     pub(crate) fn transport(&self) -> Option<Transport> {
         self.transport.get().copied()
     }
@@ -125,13 +123,11 @@ impl OuterHalf {
     }
 
     /// Whether the inner half was handed over.
-    #[must_use]
     pub(crate) fn has_begun(&self) -> bool {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     /// Cancelled when the inner half closes. Earlier messages may still be unread by the client.
-    #[must_use]
     pub(crate) fn inner_closed(&self) -> CancellationToken {
         self.inner_closed.clone()
     }

@@ -28,7 +28,6 @@ impl Default for HttpTransports {
 }
 
 impl HttpTransports {
-    #[must_use]
     pub(crate) fn find(&self, id: &str) -> Option<Arc<OuterHalf>> {
         self.part(id)?.get(id).cloned()
     }
@@ -54,7 +53,6 @@ impl HttpTransports {
         Ok(inserted)
     }
 
-    #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.iter().all(|part| part.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
     }

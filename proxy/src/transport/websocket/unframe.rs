@@ -35,7 +35,6 @@ pub fn unframe_whole(frame: &Bytes) -> Option<Unframed> {
     Some(unframed(content, frame.slice(bytes..end)))
 }
 
-#[must_use]
 pub(crate) fn is_text(frame: &[u8]) -> bool {
     frame.first().is_some_and(|first| first & !FIN == Opcode::Text.number())
 }
@@ -68,7 +67,6 @@ impl FrameHead {
     pub(crate) const BYTES_MAX: usize = 10;
 
     /// Parses the head at the start of these bytes; `None` if incomplete.
-    #[must_use]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (&[first, second], rest) = bytes.split_first_chunk()?;
         let content = match first & !FIN {
