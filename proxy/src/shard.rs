@@ -1,17 +1,21 @@
 //! One thread of a node: its client connections, and the inbox through which other threads reach them.
 //!
 //! [`ShardState`] owns the state and never waits; [`Shard`] drives it on the same thread and never waits for another
-//! thread. Others send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes.
+//! thread. Others send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes. `node/shard_thread.rs` empties
+//! the inbox and ticks; `frontend` claims connections of returning clients, and `fleet` moves them between nodes.
 //!
 //! | file and folder | contents, lowest first |
 //! |---|---|
 //! | `shared` `command` `inbox` | state shared between shards; commands from links and other threads |
+//! | `slot` `content` `close_reason` | place of a client, its protocol, and why it ends |
 //! | `connection` | client connections, their sets, and their assignments to app servers |
 //! | `delivery` `watch` | frames for sockets; live copies of passing messages |
 //! | `shard_core` | the parts above, as passed to each part below |
+//! | `firewall` `unfinished_message` | rules for client messages; budget of incomplete ones |
 //! | `shadow` `server_feed` | seams for features that follow clients, or report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
+//! | `inspection` `slot_walk` `hung_call` | snapshots for the observer, REST and conditions |
 //! | `event` `apply` | effects of a tick, a link or a command |
 
 mod apply;

@@ -28,8 +28,8 @@ use crate::upstream::{AppServerId, HubIndex, LinkId};
 /// Capacity above which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
 
-/// Applies the commands of one batch in order. Deferred writes are flushed at the end of the step. `read_at` is the time
-/// of the batch's read, if a watch needs it.
+/// Applies the commands of one batch in order. Deferred writes are flushed at the end of the step. `read_at` is the
+/// time of the batch's read, if a watch needs it.
 pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>, read_at: Option<Instant>) {
     state.core.delivery.read_at = read_at;
     // A single frame is written immediately; frames of a longer batch are flushed together.
