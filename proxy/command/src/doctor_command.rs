@@ -138,7 +138,7 @@ pub(super) enum DoctorError {
     Url { value: String, problem: String },
     #[error("--{flag}-file {path} can't be read ({source})", path = path.display())]
     Token { flag: &'static str, path: PathBuf, source: io::Error },
-    #[error("the text of --{0} is no token: it must be one line of printable text")]
+    #[error("--{0} is invalid: expected one line of printable text")]
     TokenText(&'static str),
     #[error("--ca-file: {0}")]
     Tls(#[from] TlsError),
@@ -252,7 +252,8 @@ fn rest_url(text: &str) -> Result<HubUrl, &'static str> {
 fn rest_target(args: &DoctorArgs, url: &HubUrl) -> Result<Option<RestTarget>, DoctorError> {
     let token = token("rest-token", args.rest_token.as_deref(), args.rest_token_file.as_deref())?;
     let base = args.rest.clone().or_else(|| token.as_ref().map(|_| url.root()));
-    Ok(base.map(|base| RestTarget { base, hub: url.hub(), token }))
+    let is_given = args.rest.is_some();
+    Ok(base.map(|base| RestTarget { base, hub: url.hub(), token, is_given }))
 }
 
 /// Token from its flag, or the flag of its file.

@@ -193,8 +193,10 @@ async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) 
     }
     let ((hub, is_negotiate), dial_in) = match visitor(endpoint, parts.uri.path(), &context.query) {
         Some(Visitor::AppServer) => {
-            refuse_incomplete_upgrade(endpoint, &parts, &context)?;
-            let opened = Box::pin(dial_in::open_link(endpoint, (parts, context), body)).await;
+            let opened = match refuse_incomplete_upgrade(endpoint, &parts, &context) {
+                Ok(()) => Box::pin(dial_in::open_link(endpoint, (parts, context), body)).await,
+                Err(refusal) => Err(refusal),
+            };
             return opened.map_err(|mut refusal| {
                 ResponseNotes::edit(&mut refusal).is_for_app_server = true;
                 refusal

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::close_reason::CloseReason;
+use super::connection::{Client, Resumption};
 use super::moving::reconnect::send_elsewhere;
 use super::shard_state::ShardState;
 use super::slot::{Serial, Slot};
@@ -117,12 +118,21 @@ pub(super) fn close_all_drained(state: &mut ShardState) {
 /// for a call to end.
 pub(super) fn has_clients_left(state: &mut ShardState) -> bool {
     let mut are_left = !state.leaving.is_empty();
-    if state.core.context.shared.other_nodes().are_ready() {
-        for (slot, _) in state.core.connections.everyone() {
-            are_left |= send_elsewhere(state, slot, MoveCause::Drain);
-        }
+    let may_move = state.core.context.shared.other_nodes().are_ready();
+    for (slot, _) in state.core.connections.everyone() {
+        are_left |= match may_move {
+            true => send_elsewhere(state, slot, MoveCause::Drain),
+            // The other nodes may be late for a moment.
+            false => state.core.connections.live(slot).is_some_and(is_sent_elsewhere),
+        };
     }
     are_left
+}
+
+/// Whether a client was told by this drain to resume at another node, and has not yet.
+fn is_sent_elsewhere(client: &Client) -> bool {
+    let cause = client.cold().resumption().map(Resumption::move_cause);
+    client.is_away() && cause == Some(MoveCause::Drain)
 }
 
 #[cfg(test)]

@@ -124,6 +124,23 @@ impl WebhookTerms {
     }
 }
 
+impl WebhookTrouble {
+    /// Recent failures of the back end that are a condition, with the last problem.
+    fn finding(&self) -> Option<(ConditionKind, &str)> {
+        let (refusals_min, rejections_min) = match self.has_accepted {
+            true => (ACCEPTED_REFUSALS_MIN, ACCEPTED_REFUSALS_MIN),
+            false => (REFUSALS_MIN, 1),
+        };
+        let has_failed = self.has_failed || self.rejections >= rejections_min;
+        let kind = match self.refusals >= refusals_min {
+            true => Some(ConditionKind::WebhookRefusesSignature),
+            false => has_failed.then_some(ConditionKind::WebhookFails),
+        };
+        let recent = self.failure.as_ref().filter(|(at, _)| at.elapsed() < TROUBLE_TIME);
+        kind.zip(recent.map(|(_, problem)| problem.as_str()))
+    }
+}
+
 impl WebhookHub {
     pub(super) fn new(
         name: &str,
@@ -289,7 +306,7 @@ impl WebhookHub {
     /// State of the back end, for the observer.
     pub(super) fn state(&self) -> BackEndState {
         let trouble = self.trouble();
-        let problem = trouble.failure.as_ref().map(|(_, problem)| problem.clone());
+        let problem = trouble.finding().map(|(_, problem)| problem.to_owned());
         BackEndState {
             requests: trouble.requests,
             failures: trouble.failures,
@@ -302,20 +319,8 @@ impl WebhookHub {
     /// Conditions of the back end: it fails, or it is slow.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let (trouble, mut findings) = (self.trouble(), Vec::new());
-        let is_recent = |at: &Instant| at.elapsed() < TROUBLE_TIME;
-        let (refusals_min, rejections_min) = match trouble.has_accepted {
-            true => (ACCEPTED_REFUSALS_MIN, ACCEPTED_REFUSALS_MIN),
-            false => (REFUSALS_MIN, 1),
-        };
-        let has_failed = trouble.has_failed || trouble.rejections >= rejections_min;
-        let kind = match trouble.refusals >= refusals_min {
-            true => Some(ConditionKind::WebhookRefusesSignature),
-            false => has_failed.then_some(ConditionKind::WebhookFails),
-        };
-        if let (Some(kind), Some((_, problem))) = (kind, trouble.failure.as_ref().filter(|(at, _)| is_recent(at))) {
-            findings.push(Finding::new(kind, self.name.as_str(), problem.as_str()));
-        }
-        let slow = trouble.slow.filter(|(at, _)| is_recent(at) && trouble.slow_sum >= SLOW_SUM_MIN);
+        findings.extend(trouble.finding().map(|(kind, problem)| Finding::new(kind, self.name.as_str(), problem)));
+        let slow = trouble.slow.filter(|(at, _)| at.elapsed() < TROUBLE_TIME && trouble.slow_sum >= SLOW_SUM_MIN);
         if let Some((_, duration)) = slow {
             let (seconds, waiting) = (duration.as_secs(), self.in_flight());
             let detail = format!("the last answer took {seconds} s, waiting requests: {waiting} ({})", self.template);
@@ -326,5 +331,19 @@ impl WebhookHub {
 
     fn trouble(&self) -> MutexGuard<'_, WebhookTrouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_refused_event_of_a_client_is_no_failure_of_a_back_end_that_answers() {
+        let failure = Some((Instant::now(), "messages: status code 404".to_owned()));
+        let mut trouble = WebhookTrouble { has_accepted: true, rejections: 1, failure, ..WebhookTrouble::default() };
+        assert_eq!(trouble.finding(), None);
+        trouble.has_accepted = false;
+        assert_eq!(trouble.finding(), Some((ConditionKind::WebhookFails, "messages: status code 404")));
     }
 }

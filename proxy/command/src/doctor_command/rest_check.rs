@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
 use serde::Deserialize;
+use trunkline_protocol::manifest::NODE_HEADER;
 use trunkline_proxy::parts::{Connector, HttpClient, HttpError};
 
 use super::finding::{Finding, excerpt};
@@ -33,26 +34,33 @@ pub(super) struct RestTarget {
     pub(super) base: HubUrl,
     pub(super) hub: String,
     pub(super) token: Option<String>,
+    /// Named by `--rest`. The URL of the client may be an app's.
+    pub(super) is_given: bool,
 }
 
 /// Requests the health of the data plane, and with a token a user of the hub. Changes nothing.
 pub(super) async fn check_rest(target: &RestTarget, connector: Connector, deadline: Duration) -> Finding {
     let client = HttpClient::without_pool(connector);
-    let get = async |path: &str| {
+    let get = async |path: &str, token: Option<&str>| {
         let mut request = Request::get(target.base.below(path));
-        if let Some(token) = &target.token {
+        if let Some(token) = token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Body::empty()).map_err(HttpError::from)?;
         let answer = client.fetch(&target.base.address, request, ANSWER_MAX_BYTES, deadline).await?;
-        Ok((answer.status(), answer.into_body().to_vec()))
+        let is_node = answer.headers().contains_key(NODE_HEADER);
+        Ok((answer.status(), answer.into_body().to_vec(), is_node))
     };
-    match (get("/api/health").await, &target.token) {
-        (Ok((StatusCode::OK, _)), Some(_)) => {
-            let user = format!("/api/hubs/{}/users/{PROBED_USER}", target.hub);
-            judge_token(target, get(&user).await)
+    let of_answer = |(status, body, _)| (status, body);
+    match (get("/api/health", None).await, target.token.as_deref()) {
+        // An app must not get the token.
+        (Ok((StatusCode::OK, _, is_node)), Some(token)) if is_node || target.is_given => {
+            let hub: String = form_urlencoded::byte_serialize(target.hub.as_bytes()).collect();
+            let user = format!("/api/hubs/{}/users/{PROBED_USER}", hub.replace('+', "%20"));
+            judge_token(target, get(&user, Some(token)).await.map(of_answer))
         }
-        (health, _) => judge_health(target, health),
+        (Ok((StatusCode::OK, body, _)), Some(_)) => judge_health(target, Ok((StatusCode::NOT_FOUND, body))),
+        (health, _) => judge_health(target, health.map(of_answer)),
     }
 }
 
@@ -77,7 +85,8 @@ fn judge_token(RestTarget { base, hub, .. }: &RestTarget, looked_up: Answered) -
     let (status, body) = match looked_up {
         Ok(answer) => answer,
         Err(problem) => {
-            return judge_health(&RestTarget { base: base.clone(), hub: hub.clone(), token: None }, Err(problem));
+            let (base, hub) = (base.clone(), hub.clone());
+            return judge_health(&RestTarget { base, hub, token: None, is_given: false }, Err(problem));
         }
     };
     let answer: RestAnswer = serde_json::from_slice(&body).unwrap_or_default();
@@ -115,7 +124,8 @@ mod tests {
     use super::*;
 
     fn target() -> RestTarget {
-        RestTarget { base: "http://node:8080".parse().unwrap(), hub: "chat".into(), token: Some("t".into()) }
+        let base = "http://node:8080".parse().unwrap();
+        RestTarget { base, hub: "chat".into(), token: Some("t".into()), is_given: true }
     }
 
     fn judged(status: u16, body: &str) -> (Verdict, String) {
