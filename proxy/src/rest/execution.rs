@@ -95,6 +95,7 @@ impl Execution {
     }
 
     async fn operate(self, HubOperation { hub: name, operation, .. }: HubOperation) -> Result<Response, RestError> {
+        self.query.check()?;
         let (name, hub) = self.hub(&name);
         self.check_known(&hub, &name)?;
         operation.group().map_or(Ok(()), |group| self.check_group(group))?;

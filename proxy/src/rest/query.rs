@@ -17,12 +17,48 @@ const TOKEN_MAX_MINUTES: u64 = 24 * 60;
 /// Default lifetime of a client token, in minutes.
 const TOKEN_MINUTES: u64 = 60;
 
+/// Parameters of all operations.
+const PARAMETERS: [&str; 13] = [
+    "api-version",
+    "application",
+    "completed",
+    "continuationToken",
+    "excluded",
+    "filter",
+    "maxpagesize",
+    "minutesToExpire",
+    "partial",
+    "reason",
+    "top",
+    "ttl",
+    "userId",
+];
+
+/// Length of the longest parameter.
+const LONGEST_PARAMETER: usize = 17;
+
+/// Maximum number of edits that turn a parameter into a misspelt one.
+const MISSPELT_EDITS_MAX: usize = 2;
+
 #[derive(Debug)]
 pub(crate) struct RestQuery(Vec<(String, String)>);
 
 impl RestQuery {
     pub(crate) fn of(uri: &Uri) -> Self {
         Self(parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect())
+    }
+
+    /// Fails for a misspelt parameter, because an operation without its filter or exclusions reaches other clients.
+    /// Parameters of others, such as proxies on the way, are ignored.
+    pub(crate) fn check(&self) -> Result<(), RestError> {
+        for (name, _) in self.0.iter().filter(|(name, _)| name.len() <= LONGEST_PARAMETER + MISSPELT_EDITS_MAX) {
+            let edits = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
+            let nearest = PARAMETERS.into_iter().map(|known| (edits(known), known)).min();
+            if let Some((1..=MISSPELT_EDITS_MAX, known)) = nearest.filter(|(edits, _)| edits * 3 <= name.len()) {
+                return Err(RestError::bad_value("query", &format!("has the parameter {name:?}; is {known:?} meant?")));
+            }
+        }
+        Ok(())
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -148,6 +184,19 @@ mod tests {
         assert_eq!((read.top().unwrap(), read.page_size().unwrap(), read.reason().unwrap()), (Some(7), None, None));
         let none = query("");
         assert_eq!((none.membership_s().unwrap(), none.token_minutes().unwrap()), (MEMBERSHIP_S, 60));
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_refused_and_one_of_others_is_not() {
+        for (text, meant) in [("filters=userId", "filter"), ("exclude=a", "excluded"), ("maxpagsize=3", "maxpagesize")]
+        {
+            let problem = query(text).check().unwrap_err().to_string();
+            assert!(problem.contains(&format!("is \"{meant}\" meant?")), "{problem}");
+        }
+        let good = PARAMETERS.map(|name| format!("{name}=1")).join("&");
+        for text in [&*good, "", "TTL=1&api-Version=2", "traceparent=00-1&utm_source=x&to=1&_=5&groupname=a"] {
+            assert!(query(text).check().is_ok(), "{text}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ app.post("/hook", express.raw({ type: () => true }), async ({ headers, body }, r
     const room = query.get("room")?.trim(); // check here who may enter the room
     return room ? response.json({ groups: [room], data: room }) : response.status(403).send("which room?");
   }
+  if (!room) return response.sendStatus(204); // `disconnected` of a client whose node was lost
   const [group, now] = [`groups/${encodeURIComponent(room)}`, Date.now()];
   const { value: members } = await rest("GET", `${group}/connections`);
   await send(group, "Present", [...new Set(members.map((member) => member.userId))].sort(), now);

@@ -50,6 +50,9 @@ if ($name === 'connect') { // check here who may enter the room
     http_response_code($room === '' ? 403 : 200);
     exit($room === '' ? 'which room?' : json_encode(['groups' => [$room], 'data' => $room]));
 }
+if (!$room) { // `disconnected` of a client whose node was lost
+    exit;
+}
 [$group, $now] = ['groups/' . rawurlencode($room), microtime(true)];
 $names = array_unique(array_column(rest('GET', "$group/connections")['value'], 'userId'));
 sort($names);

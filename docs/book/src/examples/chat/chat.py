@@ -40,8 +40,7 @@ METHODS = {"Say": say, "Since": since, "Whisper": whisper}
 
 @app.post("/hook")
 async def hook(request: Request):
-    event = read(request.headers.raw, await request.body())
-    if event is None:
+    if not (event := read(request.headers.raw, await request.body())):
         return Response("the signature is wrong", 401)
     name, room, call = event["name"], event["data"], event["call"]
     if call and name not in METHODS:
@@ -52,9 +51,10 @@ async def hook(request: Request):
     if name == "connect":  # check here who may enter the room
         room = event["query"].get("room", "").strip()
         return {"groups": [room], "data": room} if room else Response("which room?", 403)
-    group, now = f"groups/{quote(room, '')}", time.time()
-    members = (await rest("GET", f"{group}/connections"))["value"]
-    await send(group, "Present", sorted({member["userId"] for member in members}), now)
+    if room:  # missing if the node of the client was lost
+        group, now = f"groups/{quote(room, '')}", time.time()
+        members = (await rest("GET", f"{group}/connections"))["value"]
+        await send(group, "Present", sorted({member["userId"] for member in members}), now)
 
 
 app.mount("/", staticfiles.StaticFiles(directory="public", html=True))
