@@ -1,8 +1,9 @@
 //! One thread of a node: its client connections, and the inbox through which other threads reach them.
 //!
 //! [`ShardState`] owns the state and never waits; [`Shard`] drives it on the same thread and never waits for another
-//! thread. Others send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes. `node/shard_thread.rs` empties
-//! the inbox and ticks; `frontend` claims connections of returning clients, and `fleet` moves them between nodes.
+//! thread. Others send [`ShardMessage`]s to the shard's inbox, which is bounded in bytes. `node/shard_thread.rs`
+//! empties the inbox and ticks; `frontend` claims connections of returning clients, and `fleet` moves them between
+//! nodes.
 //!
 //! | file and folder | contents, lowest first |
 //! |---|---|

@@ -308,8 +308,8 @@ impl Delivery {
         self.put(slot, client, frame, mode);
     }
 
-    /// Sends a frame to one client. Over the limit the frame waits, and the client is listed as slow: it is closed if it
-    /// reads nothing for a time, or if all outboxes together are too large.
+    /// Sends a frame to one client. Over the limit the frame waits, and the client is listed as slow: it is closed if
+    /// it reads nothing for a time, or if all outboxes together are too large.
     pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.watches.is_active() {
             self.watches.down(slot, client, (frame, Reach::One), self.read_at);
