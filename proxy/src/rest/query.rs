@@ -38,7 +38,7 @@ const PARAMETERS: [&str; 13] = [
 const LONGEST_PARAMETER: usize = 17;
 
 /// Maximum number of edits that turn a parameter into a misspelt one.
-const MISSPELT_EDITS_MAX: usize = 2;
+const MISSPELT_EDITS: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct RestQuery(Vec<(String, String)>);
@@ -51,10 +51,10 @@ impl RestQuery {
     /// Fails for a misspelt parameter, because an operation without its filter or exclusions reaches other clients.
     /// Parameters of others, such as proxies on the way, are ignored.
     pub(crate) fn check(&self) -> Result<(), RestError> {
-        for (name, _) in self.0.iter().filter(|(name, _)| name.len() <= LONGEST_PARAMETER + MISSPELT_EDITS_MAX) {
+        for (name, _) in self.0.iter().filter(|(name, _)| name.len() <= LONGEST_PARAMETER + MISSPELT_EDITS) {
             let edits = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
             let nearest = PARAMETERS.into_iter().map(|known| (edits(known), known)).min();
-            if let Some((1..=MISSPELT_EDITS_MAX, known)) = nearest.filter(|(edits, _)| edits * 3 <= name.len()) {
+            if let Some((1..=MISSPELT_EDITS, known)) = nearest.filter(|(edits, _)| edits * 3 <= name.len()) {
                 return Err(RestError::bad_value("query", &format!("has the parameter {name:?}; is {known:?} meant?")));
             }
         }
