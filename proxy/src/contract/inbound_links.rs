@@ -718,3 +718,14 @@ async fn sends_that_overtake_the_answer_to_the_hub_handshake_arrive_once_behind_
     }
     link.fence(&mut client).await;
 }
+
+#[tokio::test(crate = "paused")]
+async fn the_user_of_a_closed_client_is_remembered() {
+    let (_network, nodes) = dial_in_nodes(1).await;
+    let mut home = DialInLink::open(&nodes[0], "home_1", ONE).await;
+    let client = home.client(&nodes[0], "ann").await;
+    let id = client.id.clone();
+    client.close().await;
+    assert!(matches!(home.next().await, ServiceMessage::CloseConnection(_)));
+    assert_eq!(nodes[0].fixture.shared.past(&id).unwrap().user.as_deref(), Some("ann"));
+}

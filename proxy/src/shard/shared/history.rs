@@ -11,9 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use trunkline_protocol::cause::Cause;
 pub(crate) use trunkline_protocol::id::short;
-use trunkline_protocol::manifest::{REMOTE_HEADER, Transport, USER_ID_CLAIM};
+use trunkline_protocol::manifest::{REMOTE_HEADER, Transport};
 use trunkline_protocol::service::{OpenConnection, header};
 
+use crate::auth::user_in_claims;
 use crate::clock::unix_ms;
 use crate::metrics::ClientProtocol;
 
@@ -109,7 +110,7 @@ impl<'a> PastConnection<'a> {
     #[must_use]
     pub(crate) fn of(self, open: &'a OpenConnection) -> Self {
         let header = |wanted: &str| header(&open.headers, wanted).map(|value| cut_text(value));
-        let user = open.claims.iter().find(|(name, _)| name == USER_ID_CLAIM).map(|(_, user)| cut_text(user));
+        let user = user_in_claims(&open.claims).map(cut_text);
         Self { user, remote: header(REMOTE_HEADER), user_agent: header("user-agent"), ..self }
     }
 }
