@@ -307,6 +307,10 @@ impl Node {
         // Back ends of webhooks are notified of the ends of these clients, too.
         poll_until(|| self.webhooks.clients() == 0).await;
         share_ends(&self.webhooks).await;
+        // Other nodes don't know which clients of lost nodes this one has not reported yet.
+        if let Some(connections) = HubConnection::presence(&self.webhooks) {
+            poll_until(|| connections.is_done()).await;
+        }
         // Other nodes would report the users of these clients.
         if self.fleet.members().all().iter().all(|member| member.is_draining())
             && let Some(presence) = HubUser::presence(&self.webhooks)

@@ -183,6 +183,8 @@ impl<S: Subject> SubjectTable<S> {
             source.stale.remove(&change.subject);
         }
         let stale = if batch.is_whole { std::mem::take(&mut source.stale) } else { HashSet::new() };
+        // The node has returned with all its connections before any of them was reported.
+        self.lost.retain(|lost| !(S::ONLY_LOSSES && lost.boot == boot && lost.due > now && batch.until >= lost.until));
         let lost = self.lost.iter().find(|lost| lost.boot == boot);
         let was_lost = lost.is_some();
         let lost_until = lost.filter(|lost| S::ONLY_LOSSES && lost.due <= now).map(|lost| lost.until);
@@ -264,6 +266,7 @@ impl<S: Subject> SubjectTable<S> {
         }
         for boot in &lost {
             let until = self.sources.remove(boot).map_or(0, |source| source.version);
+            self.lost.retain(|lost| lost.boot != *boot);
             self.lost.push_back(LostNode { boot: boot.clone(), until, due: now + self.grace });
         }
         self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
@@ -342,12 +345,17 @@ impl<S: Subject> SubjectTable<S> {
             entry.pending = None;
             return None;
         }
-        let named = pending.owner.clone().filter(|owner| live.contains(owner));
+        // Only this node knows of its own retries, so it keeps them when it stops.
+        let is_own_retry = |owner: &ByteString| pending.is_doubtful && *owner == self.me;
+        let named = pending.owner.clone().filter(|owner| live.contains(owner) || is_own_retry(owner));
         let chosen = || presence_owner(live, subject.name()).and_then(|owner| live.get(owner)).cloned();
         let owner = named.or_else(chosen).unwrap_or_else(|| self.me.clone());
         if owner == self.me {
             let hub = self.hubs.entry(subject.hub().clone()).or_default();
             if hub.running >= HUB_REPORTS_MAX {
+                if S::ONLY_LOSSES {
+                    entry.pending = Some(PendingReport { due: now, owner: Some(self.me.clone()), is_doubtful: true });
+                }
                 entry.is_waiting = true;
                 hub.waiting.push_back(subject);
                 return None;
@@ -627,12 +635,13 @@ mod tests {
     struct Followers {
         tables: [SubjectTable<HubConnection>; 2],
         version: u64,
+        is_known: bool,
     }
 
     impl Followers {
         fn new() -> Self {
             let table = |me: &'static str| SubjectTable::new(me.into(), TAKE_OVER_DELAY);
-            Self { tables: [table("a"), table("b")], version: 0 }
+            Self { tables: [table("a"), table("b")], version: 0, is_known: false }
         }
 
         fn batch(&mut self, since: u64, changes: &[(usize, bool)], now: Instant) -> Option<u64> {
@@ -646,7 +655,7 @@ mod tests {
                 boot: "x".into(),
                 since,
                 until: self.version,
-                is_known: false,
+                is_known: self.is_known,
                 is_whole: true,
                 changes: changes.iter().map(change).collect(),
             };
@@ -764,5 +773,45 @@ mod tests {
             prop_assert_eq!(both.reported(true, now), Vec::<String>::new());
             prop_assert_eq!(both.tables.each_ref().map(|table| table.subjects.len()), [here.len(); 2]);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_returns_before_its_clients_were_reported_closes_none_of_them() {
+        let (mut all, now) = (Followers::new(), Instant::now());
+        all.change(1, true, now);
+        all.lose(after(now, 10.0));
+        all.is_known = true;
+        assert_eq!(all.batch(0, &[(1, true)], after(now, 11.0)), None);
+        all.is_known = false;
+        assert_eq!(all.batch(2, &[], after(now, 16.0)), None);
+        assert_eq!(all.reported(true, after(now, 20.0)), Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_lost_twice_closes_the_clients_of_both_losses() {
+        let (mut all, now) = (Followers::new(), Instant::now());
+        all.change(1, true, now);
+        all.lose(after(now, 10.0));
+        assert_eq!(all.reported(true, after(now, 12.1)), ["1"]);
+        all.is_known = true;
+        assert_eq!(all.batch(0, &[(1, true), (2, true)], after(now, 13.0)), Some(1));
+        all.lose(after(now, 14.0));
+        assert_eq!(all.reported(true, after(now, 16.1)), ["1", "2"]);
+        all.is_known = false;
+        assert_eq!(all.batch(0, &[(1, true), (2, true)], after(now, 17.0)), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_stops_keeps_the_reports_that_only_it_knows_of() {
+        let (mut all, now) = (Followers::new(), Instant::now());
+        all.change(1, true, now);
+        all.lose(after(now, 10.0));
+        assert_eq!(all.reported(false, after(now, 12.1)), ["1"]);
+        let due = |table: &mut SubjectTable<HubConnection>| {
+            let reports = table.take_due(&boots(&["c"]), 9, after(now, 23.0));
+            reports.iter().map(|report| report.subject.id.to_string()).collect::<Vec<_>>()
+        };
+        let [a, b] = &mut all.tables;
+        assert_eq!([due(a), due(b)].concat(), ["1"], "neither a nor b is live any more");
     }
 }
