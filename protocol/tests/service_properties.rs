@@ -105,8 +105,9 @@ fn link_kind() -> impl Strategy<Value = LinkKind> {
 }
 
 fn ack_status() -> impl Strategy<Value = AckStatus> {
-    let unknown = number().prop_filter("known", |status| !(1..=4).contains(status)).prop_map(AckStatus::Unknown);
-    let known = [AckStatus::Ok, AckStatus::NotFound, AckStatus::Timeout, AckStatus::InternalServerError];
+    let unknown = number().prop_filter("known", |status| !(1..=5).contains(status)).prop_map(AckStatus::Unknown);
+    let known =
+        [AckStatus::Ok, AckStatus::NotFound, AckStatus::Timeout, AckStatus::InternalServerError, AckStatus::Forbidden];
     prop_oneof![proptest::sample::select(known.to_vec()), unknown]
 }
 
