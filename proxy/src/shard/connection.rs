@@ -162,6 +162,12 @@ impl Connections {
         self.get_mut(slot).filter(|client| client.serial() == serial)
     }
 
+    /// Client connection in this slot, if it has this id. Unlike a serial, an id stays when a client with stateful
+    /// reconnect loses its socket.
+    pub(crate) fn get_named(&mut self, slot: Slot, id: &str) -> Option<&mut Client> {
+        self.get_mut(slot).filter(|client| **client.id() == *id)
+    }
+
     /// Client connection in this slot, unless it is closing.
     pub(crate) fn live(&self, slot: Slot) -> Option<&Client> {
         self.get(slot).filter(|client| !client.life().is_closed())

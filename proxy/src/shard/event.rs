@@ -223,12 +223,11 @@ impl ShardState {
         }
         cancel_failed_calls(client);
         let Some(to) = client.cold_mut().stay_mut().acknowledged() else { return };
-        let serial = client.serial();
         // If the new link is lost already, the client stays at the old one.
         let to = if to.is_open() { to } else { client.home().clone() };
         to.send(&flow(client.id(), FlowOperation::Resume));
         if to.id() != by {
-            note_move(self, slot, serial, by);
+            note_move(self, slot, by);
         }
         self.core.connections.set_home(slot, &to);
         self.core.context.counters.dial_in.moved.increment();

@@ -103,7 +103,7 @@ pub(crate) struct ShardState {
     /// Set if the routes of all clients have to be evaluated again at the next tick.
     pub(super) reroute_due: bool,
     pub(crate) server_rebalance: ServerRebalance,
-    pub(super) hand_overs: Deadlines<(Slot, Serial)>,
+    pub(super) hand_overs: Deadlines<(Slot, Rc<str>)>,
     /// Recently moved clients, until their app servers have detected the loss of the old link.
     pub(super) moved: Deadlines<MovedClient>,
     pub(super) feeds: ServerFeeds,

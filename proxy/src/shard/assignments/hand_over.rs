@@ -17,7 +17,7 @@ use crate::shard::command::LinkLoss;
 use crate::shard::connection::{Assignment, Role, flow};
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
-use crate::shard::slot::{Serial, Slot};
+use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
 /// Maximum ticks of a handover: until the client's calls end or its app server replies.
@@ -52,8 +52,8 @@ pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServer
         {
             state.reassign_elsewhere(slot);
         } else {
-            let serial = client.serial();
-            state.hand_overs.push((slot, serial), until);
+            let id = client.id().clone();
+            state.hand_overs.push((slot, id), until);
         }
     }
 }
@@ -107,25 +107,27 @@ fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
         return;
     }
     client.change_assignment(&Role::Home, now, |home| home.hold_input());
-    let (serial, home) = (client.serial(), client.home().id());
-    state.hand_overs.push((slot, serial), until);
+    let (id, home) = (client.id().clone(), client.home().id());
+    state.hand_overs.push((slot, id), until);
     if state.core.pause_for_move(slot) {
         state.pause_acknowledged(slot, home);
     }
 }
 
 /// Records that a client has moved from this link to another.
-pub(crate) fn note_move(state: &mut ShardState, slot: Slot, serial: Serial, from: LinkId) {
+pub(crate) fn note_move(state: &mut ShardState, slot: Slot, from: LinkId) {
     let until = state.core.tick.saturating_add(MOVED_TICKS);
-    state.moved.push(MovedClient { slot, serial, from }, until);
+    if let Some(client) = state.core.connections.get(slot) {
+        state.moved.push(MovedClient { slot, id: client.id().clone(), from }, until);
+    }
 }
 
 /// Probes clients that were moving or had moved when a link was lost: the old link, where the app server may have
 /// closed them before their resume, or the new one, before the resume was read.
 pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
-    for (until, &(slot, serial)) in state.hand_overs.iter() {
-        if let Some(client) = state.core.connections.get_current(slot, serial)
+    for (until, (slot, id)) in state.hand_overs.iter() {
+        if let Some(client) = state.core.connections.get_named(*slot, id)
             && client.home().id() == loss.link
             && client.cold().stay().is_moving()
             && !client.cold().stay().is_uncertain(now)
@@ -134,13 +136,14 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
             client.cold_mut().stay_mut().mark_lost(until.saturating_sub(HAND_OVER_TICKS));
         }
     }
-    for (_, &MovedClient { slot, serial, from }) in state.moved.iter() {
-        if let Some(client) = state.core.connections.get_current(slot, serial)
-            && (from == loss.link || client.home().id() == loss.link)
+    for (_, MovedClient { slot, id, from }) in state.moved.iter() {
+        if let Some(client) = state.core.connections.get_named(*slot, id)
+            && (*from == loss.link || client.home().id() == loss.link)
             && !client.cold().stay().is_uncertain(now)
         {
             client.cold_mut().stay_mut().mark_lost(now);
-            state.assignments.reassignment.ask_at(at, slot, serial);
+            let serial = client.serial();
+            state.assignments.reassignment.ask_at(at, *slot, serial);
         }
     }
 }
@@ -159,8 +162,8 @@ pub(crate) fn end_move(state: &mut ShardState, slot: Slot) {
 pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
     let now = state.core.tick;
     drop(state.moved.take_due(now));
-    for (until, (slot, serial)) in state.hand_overs.iter() {
-        let client = state.core.connections.get_current(*slot, *serial);
+    for (until, (slot, id)) in state.hand_overs.iter() {
+        let client = state.core.connections.get_named(*slot, id);
         if until.saturating_sub(HAND_OVER_TICKS - READ_ON_TICKS) <= now
             && let Some(client) =
                 client.filter(|client| client.assignments().home().is_leaving() && !client.cold().stay().is_moving())
@@ -169,14 +172,14 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
         }
     }
     // Client results don't arrive with the replies to calls.
-    let waiting: Vec<_> = state.hand_overs.iter().map(|(_, client)| *client).collect();
-    for (slot, serial) in waiting {
-        if state.core.connections.get_current(slot, serial).is_some() {
+    let waiting: Vec<_> = state.hand_overs.iter().map(|(_, client)| client.clone()).collect();
+    for (slot, id) in waiting {
+        if state.core.connections.get_named(slot, &id).is_some() {
             state.reassign_if_ready(slot);
         }
     }
-    for (slot, serial) in state.hand_overs.take_due(now) {
-        let Some(client) = state.core.connections.get_current(slot, serial) else { continue };
+    for (slot, id) in state.hand_overs.take_due(now) {
+        let Some(client) = state.core.connections.get_named(slot, &id) else { continue };
         if client.cold().stay().is_probing() {
             // The move has ended, and its app server is being probed.
         } else if client.cold_mut().stay_mut().give_up_move() {

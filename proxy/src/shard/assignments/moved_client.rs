@@ -1,11 +1,13 @@
 //! Clients that have moved to another link of their app server.
 
-use crate::shard::slot::{Serial, Slot};
+use std::rc::Rc;
+
+use crate::shard::slot::Slot;
 use crate::upstream::LinkId;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct MovedClient {
     pub slot: Slot,
-    pub serial: Serial,
+    pub id: Rc<str>,
     pub from: LinkId,
 }

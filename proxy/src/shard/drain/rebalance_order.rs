@@ -33,7 +33,6 @@ pub(crate) struct ServerRebalance {
 
 #[derive(Debug)]
 pub(crate) struct AskedClient {
-    /// Unlike a serial, the id stays when a client with stateful reconnect loses its socket.
     pub id: Rc<str>,
     pub order: RebalanceOrder,
 }

@@ -7,6 +7,7 @@ use trunkline_protocol::cause::Cause;
 
 use super::*;
 use crate::shard::command::LinkLoss;
+use crate::shard::moving::reconnect::sever;
 use crate::shard::testbed::{Testbed, sent_over};
 
 fn is_read(bed: &Testbed, slot: Slot) -> bool {
@@ -53,6 +54,21 @@ fn a_call_without_end_is_answered_with_an_error_in_the_end() {
     bed.advance();
     assert_eq!(home(&bed, slot), next[0].id());
     assert!(bed.received(slot)[0].contains("was stopped before the call had ended"));
+}
+
+#[test]
+fn a_client_that_loses_its_socket_meanwhile_is_handed_over_in_time() {
+    let mut bed = Testbed::new();
+    let (pool, old) = bed.dialled_in_server("old", 1);
+    let (_, next) = bed.dialled_in_server("next", 1);
+    let slot = bed.client_at("ann", &old[0]);
+    bed.make_resumable(slot);
+    bed.state.core.begin_call(slot, "1", MessageKind::Invocation);
+    assert!(pool.begin_drain());
+    reassign_all(&mut bed.state, old[0].hub(), old[0].app());
+    sever(&mut bed.state, slot, Cause::SocketEnded);
+    (0..HAND_OVER_TICKS).for_each(|_| bed.advance());
+    assert_eq!(home(&bed, slot), next[0].id());
 }
 
 #[test]
