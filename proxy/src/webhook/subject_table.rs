@@ -90,7 +90,7 @@ pub(crate) struct SubjectTable<S> {
     hubs: HashMap<ByteString, HubReports<S>>,
     /// No node may report, so this one is the last to stop.
     is_last: bool,
-    /// Lost nodes, the oldest first.
+    /// Losses of nodes, the oldest first.
     lost: VecDeque<LostNode>,
     ignored: u64,
 }
@@ -185,9 +185,9 @@ impl<S: Subject> SubjectTable<S> {
         let stale = if batch.is_whole { std::mem::take(&mut source.stale) } else { HashSet::new() };
         // The node has returned with all its connections before any of them was reported.
         self.lost.retain(|lost| !(S::ONLY_LOSSES && lost.boot == boot && lost.due > now && batch.until >= lost.until));
-        let lost = self.lost.iter().find(|lost| lost.boot == boot);
-        let was_lost = lost.is_some();
-        let lost_until = lost.filter(|lost| S::ONLY_LOSSES && lost.due <= now).map(|lost| lost.until);
+        let was_lost = self.lost.iter().any(|lost| lost.boot == boot);
+        let reported = self.lost.iter().filter(|lost| S::ONLY_LOSSES && lost.boot == boot && lost.due <= now);
+        let lost_until = reported.map(|lost| lost.until).max();
         let is_known = batch.is_known && !was_lost;
         for SubjectChange { subject, is_here, owner } in batch.changes {
             // This node has reported the loss, which the sender does not know.
@@ -266,7 +266,7 @@ impl<S: Subject> SubjectTable<S> {
         }
         for boot in &lost {
             let until = self.sources.remove(boot).map_or(0, |source| source.version);
-            self.lost.retain(|lost| lost.boot != *boot);
+            // Earlier losses stay: the node may have been lost again before it sent all its subjects.
             self.lost.push_back(LostNode { boot: boot.clone(), until, due: now + self.grace });
         }
         self.lost.drain(..self.lost.len().saturating_sub(LOST_MAX));
@@ -406,7 +406,9 @@ impl<S: Subject> SubjectTable<S> {
     }
 
     fn is_busy(&self) -> bool {
-        self.subjects.values().any(|entry| entry.is_running || entry.pending.is_some())
+        let is_pending = |subject| self.subjects.get(subject).is_some_and(|entry| entry.pending.is_some());
+        self.hubs.values().any(|hub| hub.running > 0 || !hub.waiting.is_empty())
+            || self.due.iter().any(|(_, subject)| is_pending(subject))
     }
 }
 
@@ -799,6 +801,39 @@ mod tests {
         assert_eq!(all.reported(true, after(now, 16.1)), ["1", "2"]);
         all.is_known = false;
         assert_eq!(all.batch(0, &[(1, true), (2, true)], after(now, 17.0)), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_lost_again_before_it_sent_all_its_clients_closes_the_reported_ones() {
+        let (mut all, now) = (Followers::new(), Instant::now());
+        (1..4).for_each(|number| all.change(number, true, now));
+        all.lose(after(now, 10.0));
+        assert_eq!(all.reported(true, after(now, 12.1)), ["1", "2", "3"]);
+        all.is_known = true;
+        all.version = 0;
+        assert_eq!(all.batch(0, &[(1, true)], after(now, 13.0)), Some(3));
+        all.lose(after(now, 14.0));
+        all.version = 3;
+        assert_eq!(all.batch(0, &[(1, true), (2, true), (3, true)], after(now, 15.0)), Some(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_stops_is_busy_until_the_waiting_reports_are_accepted() {
+        let (mut all, now) = (Followers::new(), Instant::now());
+        (0..200).for_each(|number| all.change(number, true, now));
+        all.lose(now);
+        let [a, _] = &mut all.tables;
+        let mut running: VecDeque<_> = a.take_due(&boots(&["a"]), 999, after(now, 2.1)).into();
+        assert_eq!((running.len(), a.is_busy()), (HUB_REPORTS_MAX, true));
+        let mut accepted = 0;
+        while let Some(report) = running.pop_front() {
+            a.done(report, true, after(now, 3.0));
+            accepted += 1;
+            // Only another node may report now: this one stops, and keeps what waits for its turn.
+            running.extend(a.take_due(&boots(&["b"]), 999, after(now, 3.0)));
+            assert_eq!(a.is_busy(), accepted < 200);
+        }
+        assert_eq!(accepted, 200);
     }
 
     #[tokio::test(start_paused = true)]
