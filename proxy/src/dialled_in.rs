@@ -95,10 +95,11 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
             return close(socket, &end).await;
         }
     };
-    shard.shared().reports.conditions.clear_refused_app(hub.name());
     let pool = find_pool(&shard, &hub, (&instance, from));
     let (kind, allows_reconnect) = (request.kind, request.allow_stateful_reconnects);
+    // A hub with a webhook refuses app servers, but accepts links for sends only.
     if kind != LinkKind::Weak {
+        shard.shared().reports.conditions.clear_refused_app(hub.name());
         hub.note_reconnects(allows_reconnect);
     }
     let endpoint = endpoint.into();

@@ -34,14 +34,12 @@ pub(super) fn router(shared: Arc<Shared>, inside: Router, counters: Arc<AdminCou
 async fn open(State(route): State<NodeChannelRoute>, AdminCaller(from): AdminCaller, request: Request) -> Response {
     let NodeChannelRoute { keys, hellos, inside, counters, shared } = route;
     let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
-    open_channel(&request, lock, inside, || Ok(FromNode)).unwrap_or_else(|refused| {
-        match (&refused, from) {
-            (ChannelRefused::Stranger, _) => counters.strangers.increment(),
-            (ChannelRefused::NotFresh { ahead_min }, Some(from)) => {
-                shared.reports.clocks.note(from.to_canonical(), *ahead_min);
-            }
-            _ => {}
-        }
-        refused.answer().into_response()
-    })
+    let (opened, clocks) = (open_channel(&request, lock, inside, || Ok(FromNode)), &shared.reports.clocks);
+    match (&opened, from.map(|from| from.to_canonical())) {
+        (Ok(_), Some(from)) => clocks.agree(from),
+        (Err(ChannelRefused::Stranger), _) => counters.strangers.increment(),
+        (Err(ChannelRefused::NotFresh { ahead_min }), Some(from)) => clocks.note(from, *ahead_min),
+        _ => {}
+    }
+    opened.unwrap_or_else(|refused| refused.answer().into_response())
 }

@@ -26,6 +26,12 @@ impl ClockSightings {
         }
     }
 
+    /// Removes the difference of a node that has opened a channel. A refused hello may be answered later than the
+    /// first hello after a repair.
+    pub(crate) fn agree(&self, from: IpAddr) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&from);
+    }
+
     /// Returns the recent differences, and removes older ones.
     pub(crate) fn recent(&self, now: Instant) -> Vec<(IpAddr, i64)> {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);

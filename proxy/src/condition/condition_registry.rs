@@ -5,6 +5,7 @@
 //!                └──not found──► removed
 //! ```
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -116,7 +117,16 @@ impl ConditionRegistry {
     }
 
     pub(crate) fn clear(&self, kind: ConditionKind, subject: &str) {
-        self.lock().events.remove(&(kind, subject.to_owned()));
+        self.clear_if(kind, subject, |_| true);
+    }
+
+    /// Clears an event if it has such a detail.
+    pub(super) fn clear_if(&self, kind: ConditionKind, subject: &str, is_over: impl FnOnce(&str) -> bool) {
+        if let Entry::Occupied(event) = self.lock().events.entry((kind, subject.to_owned()))
+            && is_over(&event.get().detail)
+        {
+            event.remove();
+        }
     }
 
     /// Replaces all findings by those of a new evaluation; returns the changes. In a `quiet` time, such as a drain,

@@ -16,8 +16,11 @@ impl ConditionRegistry {
         self.report(Finding::new(ConditionKind::AppServerRefused, hub, detail), Some(REFUSED_FOR));
     }
 
-    /// Ends the report of a hub, because an app server of the hub was accepted. A hub may have been unknown before.
+    /// Ends the report of a hub, because an app server of the hub was accepted. The hub may have been unknown before.
     pub(crate) fn clear_refused_app(&self, hub: &str) {
-        [hub, UNKNOWN_HUB].into_iter().for_each(|subject| self.clear(ConditionKind::AppServerRefused, subject));
+        self.clear(ConditionKind::AppServerRefused, hub);
+        let named = format!("hub {:?}, ", hub.to_ascii_lowercase());
+        let is_of_hub = |detail: &str| !detail.starts_with("hub ") || detail.starts_with(&named);
+        self.clear_if(ConditionKind::AppServerRefused, UNKNOWN_HUB, is_of_hub);
     }
 }

@@ -253,6 +253,13 @@ async fn refused_app_servers_of_an_unknown_hub_are_reported_with_its_name_and_co
     assert_eq!(watched.line(ConditionKind::ClientsRefused), None);
     let line = watched.line(ConditionKind::AppServerRefused).unwrap();
     assert!(line.contains(": (unknown hub): ") && line.contains("hub \"strange\""), "{line}");
+    let conditions = &fixture.shared.reports.conditions;
+    let is_listed = || conditions.list().iter().any(|it| it.kind == ConditionKind::AppServerRefused);
+    conditions.clear_refused_app("other");
+    watched.pass(60).await;
+    assert!(is_listed(), "an app server of another hub was accepted");
+    conditions.clear_refused_app("Strange");
+    watched.ended(ConditionKind::AppServerRefused).await;
 }
 
 #[tokio::test(crate = "paused")]
@@ -291,6 +298,10 @@ async fn a_node_with_another_clock_is_reported_by_the_node_that_refuses_it() {
     clocks.note([10, 0, 0, 9].into(), 12);
     let line = watched.begun(ConditionKind::NodeClockDiffers, 4).await;
     assert!(line.contains(": 10.0.0.9: ") && line.contains("12 minutes ahead"), "{line}");
+    // A refused hello is noted again while the repaired node opens its channel.
+    clocks.note([10, 0, 0, 9].into(), 12);
+    clocks.agree([10, 0, 0, 9].into());
+    watched.ended(ConditionKind::NodeClockDiffers).await;
 }
 
 #[tokio::test(crate = "paused")]

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::warn;
 use trunkline_protocol::service::{CRASHED_NODE_KEY, Ping};
 
 use super::fleet_member::FleetMember;
@@ -61,18 +61,17 @@ fn report_crash(shared: &Shared, member: &FleetMember) -> bool {
         return false;
     }
     let ping = Ping { pairs: vec![(CRASHED_NODE_KEY.into(), member.boot().into())] };
-    let mut told = HashSet::new();
+    let mut notified = HashSet::new();
     let hubs = shared.hubs.all();
     // Azure's SDK would end all clients of that node, even those already at another node.
     let pools = hubs.iter().filter(|hub| hub.capabilities().takes_crash_notices).flat_map(|hub| hub.pools().to_vec());
     for pool in pools {
         let links = pool.links();
-        if let Some(link) = links.iter().find(|link| link.is_open() && !told.contains(&pool.app().id)) {
+        if let Some(link) = links.iter().find(|link| link.is_open() && !notified.contains(&pool.app().id)) {
             link.outbox().echo(&ping);
-            told.insert(pool.app().id);
+            notified.insert(pool.app().id);
         }
     }
-    let (peer, app_servers) = (member.name(), told.len());
-    info!(peer, boot = member.boot(), app_servers, "node crashed: notifying app servers");
+    warn!(peer = member.name(), boot = member.boot(), notified_app_servers = notified.len(), "node crashed");
     true
 }

@@ -279,7 +279,11 @@ pub(crate) fn report_refused(endpoint: &Endpoint, headers: &HeaderMap, context: 
         None if shared.reports.known_hubs.has(&named) => (named, String::new()),
         // A channel names no hub.
         None if named.is_empty() => (UNKNOWN_HUB.to_owned(), String::new()),
-        None => (UNKNOWN_HUB.to_owned(), format!("hub {:?}, ", named.chars().take(SHOWN_CHARS).collect::<String>())),
+        None => {
+            // Without quotes, which limit the part of a report that does not make it new.
+            let shown = named.chars().filter(|c| *c != '"').take(SHOWN_CHARS).collect::<String>();
+            (UNKNOWN_HUB.to_owned(), format!("hub {shown:?}, "))
+        }
     };
     let from = context.source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
     let reason = ResponseNotes::of(refusal).text.unwrap_or_default();

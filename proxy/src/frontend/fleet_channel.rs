@@ -52,6 +52,12 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
             opened
         }
     };
+    if opened.is_ok()
+        && is_of_node
+        && let Some(peer) = source.peer
+    {
+        endpoint.shared.reports.clocks.agree(peer.ip().to_canonical());
+    }
     opened.unwrap_or_else(|refused| {
         endpoint.counters.relay.private_paths.increment();
         let is_reported = match (&refused, source.peer.map(|peer| peer.ip().to_canonical())) {

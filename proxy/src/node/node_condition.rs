@@ -148,7 +148,7 @@ impl NodeConditions {
 
     fn of_address(&self, AddressProblem { address, kind, text }: AddressProblem, now: Instant) -> Option<Finding> {
         let known = self.nodes.values().find(|sight| sight.address().as_ref() == Some(&address));
-        if known.is_some_and(|sight| sight.is_restarting(now)) {
+        if kind == AddressProblemKind::Unreachable && known.is_some_and(|sight| sight.is_restarting(now)) {
             return None;
         }
         let name = known.map_or(address.as_str(), |sight| sight.member.name());
