@@ -18,6 +18,8 @@ const REST: &str = "rest";
 /// User that is looked up. A response that there is none is a success.
 const PROBED_USER: &str = "trunkline-doctor";
 
+const START_REST: &str = "start the nodes with --rest, or give the port of --rest-listen by --rest URL";
+
 /// Error of the data plane. An app behind a node without REST answers otherwise.
 #[derive(Debug, Default, Deserialize)]
 struct RestAnswer {
@@ -51,23 +53,27 @@ pub(super) async fn check_rest(target: &RestTarget, connector: Connector, deadli
         let is_node = answer.headers().contains_key(NODE_HEADER);
         Ok((answer.status(), answer.into_body().to_vec(), is_node))
     };
+    let health = get("/api/health", None).await;
+    // An app must not get the token.
+    let is_of_app = matches!(health, Ok((StatusCode::OK, _, is_node)) if !is_node && !target.is_given);
     let of_answer = |(status, body, _)| (status, body);
-    match (get("/api/health", None).await, target.token.as_deref()) {
-        // An app must not get the token.
-        (Ok((StatusCode::OK, _, is_node)), Some(token)) if is_node || target.is_given => {
+    match target.token.as_deref() {
+        _ if is_of_app => {
+            let seen = format!("{} does not serve it: an app answers /api/health", target.base);
+            Finding::failed(REST, seen, START_REST)
+        }
+        Some(token) if matches!(health, Ok((StatusCode::OK, ..))) => {
             let hub: String = form_urlencoded::byte_serialize(target.hub.as_bytes()).collect();
             let user = format!("/api/hubs/{}/users/{PROBED_USER}", hub.replace('+', "%20"));
             judge_token(target, get(&user, Some(token)).await.map(of_answer))
         }
-        (Ok((StatusCode::OK, body, _)), Some(_)) => judge_health(target, Ok((StatusCode::NOT_FOUND, body))),
-        (health, _) => judge_health(target, health.map(of_answer)),
+        _ => judge_health(target, health.map(of_answer)),
     }
 }
 
 type Answered = Result<(StatusCode, Vec<u8>), HttpError>;
 
 fn judge_health(RestTarget { base, .. }: &RestTarget, health: Answered) -> Finding {
-    let is_off = "start the nodes with --rest, or give the port of --rest-listen by --rest URL";
     match health {
         Ok((StatusCode::OK, _)) => Finding::ok(REST, format!("{base} serves it; --rest-token also checks a token")),
         Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => {
@@ -75,9 +81,9 @@ fn judge_health(RestTarget { base, .. }: &RestTarget, health: Answered) -> Findi
         }
         Ok((status, body)) => {
             let seen = format!("{base} does not serve it: /api/health is {status} with {}", excerpt(&body));
-            Finding::failed(REST, seen, is_off)
+            Finding::failed(REST, seen, START_REST)
         }
-        Err(problem) => Finding::failed(REST, format!("no answer from {base}: {problem}"), is_off),
+        Err(problem) => Finding::failed(REST, format!("no answer from {base}: {problem}"), START_REST),
     }
 }
 
@@ -112,7 +118,7 @@ fn judge_token(RestTarget { base, hub, .. }: &RestTarget, looked_up: Answered) -
         ),
         _ if code.is_empty() => {
             let seen = format!("an app answers {status} with {}", excerpt(&body));
-            Finding::failed(REST, seen, "start the nodes with --rest, or give the port of --rest-listen by --rest URL")
+            Finding::failed(REST, seen, START_REST)
         }
         _ => Finding::warning(REST, format!("{status}: {message}"), "try again, and follow the reason in the response"),
     }
