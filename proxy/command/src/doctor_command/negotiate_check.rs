@@ -179,8 +179,8 @@ fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
              keys (--jwt-*) that signed it, and that the load balancer forwards Authorization"
         }
         (403, _) => {
-            "the origin or the user is refused: check --allow-origin, rules with `reject`, the app's `on_negotiate`, \
-             and firewalls in between"
+            "the origin or the user is refused: check --allow-origin, rules with `reject`, the app's `on_negotiate` \
+             or the back end's answer to `connect`, and firewalls in between"
         }
         (404, _) => {
             "no hub is served at this path: give the URL of a hub, such as http://127.0.0.1:8080/chat; compare its \
@@ -189,7 +189,8 @@ fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
         }
         (405, _) => "let the load balancer forward POST to the nodes: this looks like a static file server",
         (408 | 504, _) => {
-            "the app server or the node does not answer: check `trunkline health`, and timeouts of the load balancer"
+            "the app server, the back end of the webhook or the node does not answer: check `trunkline health`, and \
+             timeouts of the load balancer"
         }
         (413 | 431, _) => {
             "the request head is too large for a proxy in between: shorten token and cookies, or raise the limit there"
@@ -203,8 +204,9 @@ fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
              with TLS"
         }
         (503, _) => {
-            "no app server is linked, the node is draining, or a limit is reached: see `trunkline health`, and \
-             --upstream; HAProxy answers 503 if all its servers are down"
+            "no app server is linked, the node is draining, or a limit is reached: see `trunkline health`; --upstream \
+             names app servers, --upstream-webhook the URL of a back end; HAProxy answers 503 if all its servers are \
+             down"
         }
         _ => "see the logs of the node and of proxies in between",
     };

@@ -100,8 +100,8 @@ pub(super) fn judge_transport(
             TransportStep::Handshake => ("the hub handshake fails", handshake_advice(transport, error)),
             TransportStep::Call => (
                 "calls get no answer",
-                "check that the app server answers (`trunkline trace`), and that no proxy in between holds messages \
-                 back",
+                "check that the app server or the back end answers (`trunkline trace`), and that no proxy in between \
+                 holds messages back",
             ),
         };
         return Finding::failed(check, format!("{what}: {error}"), advice);
@@ -188,7 +188,9 @@ fn handshake_advice(transport: Transport, error: &ProbeError) -> &'static str {
             "the POST did not reach the node of its connection: check that nodes reach each other (--advertise), or \
              give them --no-forward; let the load balancer forward POST"
         }
-        (_, ProbeError::Refused(_) | ProbeError::Closed(_)) => "see the logs of the node and the app server",
+        (_, ProbeError::Refused(_) | ProbeError::Closed(_)) => {
+            "see the logs of the node and of the app server or back end"
+        }
         _ => {
             "check that a hub is served at this path (a raw endpoint has no handshake), and look at proxies in \
               between"
