@@ -27,7 +27,6 @@ pub const USER_CLAIMS: [&str; 3] =
 /// Part of the audience of Azure-style link tokens. User tokens never contain it.
 const SERVER_AUDIENCE: &str = "/server/";
 
-/// Signature algorithm of the tokens.
 const ALGORITHM: &str = "HS256";
 
 /// Claims of a token. Numbers keep their original digits.
@@ -180,7 +179,6 @@ pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, Access
     }
 }
 
-/// Checks the signature and returns the claims.
 fn open(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
     let malformed = AccessTokenError::Malformed;
     if token.len() > ACCESS_TOKEN_MAX_BYTES {

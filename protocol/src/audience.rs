@@ -4,10 +4,7 @@
 
 use percent_encoding::percent_decode_str;
 
-/// Path of link audiences.
 const SERVER: &str = "/server";
-
-/// Path of a hub's client audience.
 const CLIENT: &str = "/client";
 
 /// Path prefix of the REST data plane.
@@ -43,7 +40,6 @@ impl ServicePart {
     }
 }
 
-/// Returns the hub in a query, if it is unambiguous.
 fn hub(query: &str) -> Option<String> {
     let mut hubs = query.split('&').filter_map(|pair| pair.strip_prefix("hub="));
     // With several `hub=`, one may be part of an unescaped name.

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use crate::key::{AccessKey, AccessKeyError};
 
-/// Maximum size of a key file.
 const FILE_MAX_BYTES: u64 = 4 * 1024;
 
 /// Error reading or creating the development key.
@@ -56,10 +55,8 @@ pub enum DevelopmentKeyError {
     },
 }
 
-/// Path of the key file: `trunkline/development.key` in the user's state folder.
-///
-/// # Errors
-/// If the environment names no state folder.
+/// Path of the key file: `trunkline/development.key` in the user's state folder. Fails if the environment names no
+/// state folder.
 pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_STATE_HOME")
@@ -70,10 +67,7 @@ pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
 }
 
 /// Reads the key at `path`, or creates it if the file doesn't exist. Processes that start simultaneously get the same
-/// key.
-///
-/// # Errors
-/// If the file can't be read or created, or holds no valid key.
+/// key. Fails if the file can't be read or created, or holds no valid key.
 pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     let failed = |source| DevelopmentKeyError::File { path: path.into(), source };
     let text = match read(path) {
@@ -102,7 +96,6 @@ impl From<io::Error> for KeyFileError {
     }
 }
 
-/// Reads the file if only this user can access it.
 fn read(path: &Path) -> Result<String, KeyFileError> {
     // Checked before opening, because opening a pipe would block.
     let entry = fs::symlink_metadata(path)?;

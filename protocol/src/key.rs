@@ -99,7 +99,6 @@ pub enum PeerKind {
     DialIn,
 }
 
-/// Bytes of a tag.
 const KEY_TAG_BYTES: usize = 12;
 
 /// Public tag of a key for channels to one kind of peer. A hello is sent with the tag of its key, so that the peer
@@ -166,10 +165,8 @@ impl PeerKind {
 pub struct AccessKey(Box<str>);
 
 impl AccessKey {
-    /// Parses a key. Surrounding white space and a leading byte order mark are removed.
-    ///
-    /// # Errors
-    /// If it is shorter than 16 bytes or contains more than a key.
+    /// Parses a key. Surrounding white space and a leading byte order mark are removed. Fails if it is shorter than 16
+    /// bytes or contains more than a key.
     pub fn new(text: &str) -> Result<Self, AccessKeyError> {
         let text = without_mark(text).trim();
         if !is_one_key(text) {
@@ -231,18 +228,13 @@ struct KeyRing {
 }
 
 impl AccessKeys {
-    /// Derives the subkeys of each key.
-    ///
-    /// # Errors
-    /// If the list is empty.
+    /// Derives the subkeys of each key. Fails if the list is empty.
     pub fn new(keys: Vec<AccessKey>) -> Result<Self, AccessKeyError> {
         Ok(Self(Arc::new(RwLock::new(Arc::new(KeyRing::new(keys)?)))))
     }
 
-    /// Replaces the keys here and in all clones. Open channels are unaffected.
-    ///
-    /// # Errors
-    /// If the list is empty; the old keys then stay.
+    /// Replaces the keys here and in all clones. Open channels are unaffected. Fails if the list is empty; the old keys
+    /// then stay.
     pub fn replace(&self, keys: Vec<AccessKey>) -> Result<(), AccessKeyError> {
         let ring = Arc::new(KeyRing::new(keys)?);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = ring;
@@ -287,10 +279,8 @@ impl AccessKeys {
         URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Opens the output of [`seal`](Self::seal) with any of the keys.
-    ///
-    /// # Errors
-    /// If no key opens it, or it exceeds the maximum size of a token.
+    /// Opens the output of [`seal`](Self::seal) with any of the keys. Fails if no key opens it, or it exceeds the
+    /// maximum size of a token.
     pub fn open(&self, purpose: Purpose, sealed: &str) -> Result<Vec<u8>, OpenError> {
         if sealed.len() > purpose.max_chars() {
             return Err(OpenError);

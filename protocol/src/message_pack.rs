@@ -10,7 +10,6 @@ use rmp::Marker;
 
 use crate::limits::NESTING_MAX;
 
-/// Extension type of timestamps.
 const TIMESTAMP: i8 = -1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,16 +20,13 @@ pub(crate) enum ReadError {
     /// The value has another type.
     #[error("{wanted} was expected, not {found}")]
     Kind { wanted: &'static str, found: &'static str },
-    /// A list or map announces more items than there are bytes left.
     #[error("the header announces {claimed} items, but only {left} bytes follow")]
     Count { claimed: usize, left: usize },
     /// A number exceeds the range of `i64`.
     #[error("a number is too large")]
     Integer,
-    /// A string is not UTF-8.
     #[error("a text is not UTF-8")]
     Utf8,
-    /// Lists and maps are nested too deeply.
     #[error("values are nested over {NESTING_MAX} deep")]
     Nesting,
 }
@@ -168,7 +164,6 @@ impl<'a> Reader<'a> {
         self.skip_nested(0)
     }
 
-    /// Returns the bytes of a value of any type.
     pub(crate) fn value(&mut self) -> Result<Bytes, ReadError> {
         let before = self.rest;
         self.skip()?;
@@ -286,7 +281,6 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes an integer: unsigned forms from 0, signed ones below.
     pub(crate) fn integer(&mut self, value: i64) {
         match u64::try_from(value) {
             Ok(value) => self.unsigned(value),

@@ -96,10 +96,8 @@ impl ConnectionToken {
         seal(self, keys, Purpose::ConnectionToken)
     }
 
-    /// Opens a token of any age: `connect_before` limits only the first attach.
-    ///
-    /// # Errors
-    /// If it was not sealed by this fleet.
+    /// Opens a token of any age: `connect_before` limits only the first attach. Fails if it was not sealed by this
+    /// fleet.
     pub fn open(sealed: &str, keys: &AccessKeys) -> Result<Self, TokenError> {
         open(sealed, keys, Purpose::ConnectionToken)
     }
@@ -178,10 +176,8 @@ impl ForwardMark {
         seal(self, keys, Purpose::ForwardMark)
     }
 
-    /// Opens the mark of a request and checks that it was made for this request recently.
-    ///
-    /// # Errors
-    /// If it was not sealed by this fleet, is for another request, or is too old.
+    /// Opens the mark of a request and checks that it was made for this request recently. Fails if it was not sealed by
+    /// this fleet, is for another request, or is too old.
     pub fn open(sealed: &str, keys: &AccessKeys, method: &str, target: &str, now_s: u64) -> Result<Self, TokenError> {
         let mark: Self = open(sealed, keys, Purpose::ForwardMark)?;
         if mark.request != digest(method, target) {

@@ -14,7 +14,6 @@ pub const TRACESTATE_HEADER: &str = "tracestate";
 /// Length of a version 0 `traceparent`. Later versions may be longer.
 const LENGTH: usize = 55;
 
-/// Flag of a recorded trace.
 const SAMPLED: u8 = 1;
 
 /// Position in a trace: the parent of a new span.
@@ -72,7 +71,6 @@ impl FromStr for TraceContext {
 }
 
 impl fmt::Display for TraceContext {
-    /// Formats a version 0 `traceparent`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("00-")?;
         self.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;

@@ -5,10 +5,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use snow::Error;
 use snow::types::Cipher;
 
-/// Length of a key.
 const KEY_BYTES: usize = 32;
-
-/// Number of bytes that sealing adds.
 pub(crate) const TAG_BYTES: usize = 16;
 
 /// Cipher with its key, which is set up once. It has no key until Noise has agreed on one.

@@ -72,7 +72,6 @@ impl Initiator {
         Ok((Self(state), hello))
     }
 
-    /// Verifies the peer's response.
     pub(crate) fn finish(mut self, answer: &str) -> Result<TransportState, HandshakeError> {
         let mut nothing = [0; CONTENTS_MAX_BYTES];
         match read(&mut self.0, answer, &mut nothing)? {

@@ -7,10 +7,7 @@ pub(crate) const CLOCK_SKEW_MAX_MINUTES: u64 = 5;
 /// Maximum length of a dialled name: a host of 253 characters and a port.
 pub(crate) const DIALLED_MAX_BYTES: usize = 259;
 
-/// Bytes of a minute.
 const MINUTE_BYTES: usize = 8;
-
-/// Maximum length of the contents.
 pub(crate) const CONTENTS_MAX_BYTES: usize = MINUTE_BYTES + DIALLED_MAX_BYTES;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,12 +30,10 @@ impl HelloContents {
         Some(Self { minute: u64::from_be_bytes(*minute), dialled: dialled.into() })
     }
 
-    /// Whether the hello was made recently.
     pub(crate) fn is_fresh(&self, minute: u64) -> bool {
         self.minute.abs_diff(minute) <= CLOCK_SKEW_MAX_MINUTES
     }
 
-    /// Minutes by which the sender's clock is ahead.
     pub(crate) fn ahead_min(&self, minute: u64) -> i64 {
         let difference = i64::try_from(self.minute.abs_diff(minute)).unwrap_or(i64::MAX);
         if self.minute < minute { -difference } else { difference }

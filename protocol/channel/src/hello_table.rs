@@ -30,11 +30,9 @@ pub struct HelloTable(Arc<Mutex<Hellos>>);
 
 #[derive(Debug, Default)]
 struct Hellos {
-    /// Channels that wait for their first record.
     waiting: usize,
     known: HashSet<Box<str>>,
     known_before: HashSet<Box<str>>,
-    /// Minute when `known` was started.
     begun: u64,
 }
 
@@ -62,7 +60,6 @@ impl Hellos {
 }
 
 impl HelloTable {
-    /// Whether a hello was already accepted.
     pub(crate) fn knows(&self, hello: &str) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).knows(hello)
     }

@@ -25,18 +25,14 @@ const LONG: u8 = 126;
 pub(crate) enum Side {
     /// The end that dialled; it masks its frames with zeros, because they already look random.
     Client,
-    /// The end that answered.
     Server,
 }
 
 /// Content at the front of the received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Front {
-    /// Record with this many sealed bytes; its head is removed.
     Record { sealed: usize },
-    /// Close frame: nothing follows.
     Close,
-    /// Incomplete record so far.
     Incomplete,
 }
 

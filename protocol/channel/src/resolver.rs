@@ -36,7 +36,6 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// Random bytes for fresh keys.
 struct SystemRandom;
 
 impl Random for SystemRandom {
@@ -105,7 +104,6 @@ impl Dh for KeyPair {
     }
 }
 
-/// Hash of the input so far.
 struct Sha256(Context);
 
 impl Default for Sha256 {

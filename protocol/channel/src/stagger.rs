@@ -13,10 +13,8 @@ use tokio::time::sleep;
 const STAGGER_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Connects to the first of these addresses that accepts; returns the connection and its address. Addresses of both
-/// families alternate, starting with the preferred family.
-///
-/// # Errors
-/// When no address accepts. Reports refusal if every reachable address refuses.
+/// families alternate, starting with the preferred family. Fails when no address accepts. Reports refusal if every
+/// reachable address refuses.
 pub async fn dial_staggered<T, D>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     dial: impl Fn(SocketAddr) -> D,

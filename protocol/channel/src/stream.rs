@@ -34,7 +34,6 @@ pub struct ChannelStream<S> {
     read_bytes: usize,
     /// Opened bytes, still unread.
     plain: BytesMut,
-    /// Sealed bytes to be sent.
     output: BytesMut,
     is_over: bool,
 }
@@ -49,7 +48,6 @@ impl<S> ChannelStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> ChannelStream<S> {
-    /// Writes sealed bytes until the socket is full.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.output.is_empty() {
             if ready!(poll_write_buf(Pin::new(&mut self.socket), cx, &mut self.output))? == 0 {
@@ -80,7 +78,6 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
         .await
     }
 
-    /// Reads at most about this many bytes from the socket.
     fn poll_fill(&mut self, cx: &mut Context<'_>, max_bytes: usize) -> Poll<io::Result<()>> {
         let bytes = self.read_bytes.min(max_bytes);
         self.input.reserve(bytes);
@@ -126,7 +123,6 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
         Ok(true)
     }
 
-    /// Copies bytes that were opened earlier.
     fn read_plain(&mut self, buffer: &mut ReadBuf<'_>) {
         let length = self.plain.len().min(buffer.remaining());
         buffer.put_slice(self.plain.get(..length).unwrap_or_default());

@@ -86,10 +86,8 @@ pub struct RefusedUpgrade {
 }
 
 /// Opens a channel to the dialled peer over connections from `dial`. Tries the keys in order, each over a separate
-/// connection, until the peer accepts one.
-///
-/// # Errors
-/// If there is no connection, the peer has none of the keys, or it is not the dialled peer.
+/// connection, until the peer accepts one. Fails if there is no connection, the peer has none of the keys, or it is not
+/// the dialled peer.
 pub async fn open<S, D>(
     mut dial: impl FnMut() -> D,
     dialled: Dialled<'_>,
@@ -192,11 +190,8 @@ pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
 
 /// Answers a channel request; `None` if it is not an upgrade. A hello with a tag is tried with that key only, one
 /// without a tag with all keys. `hellos` is the table of the receiving port. Before sending the response, the caller
-/// must check the [dialled](Accepted::dialled) name.
-///
-/// # Errors
-/// If the sender has none of the keys, the hello is not from the last minutes or was used before, or too many channels
-/// wait for their first record.
+/// must check the [dialled](Accepted::dialled) name. Fails if the sender has none of the keys, the hello is not from
+/// the last minutes or was used before, or too many channels wait for their first record.
 pub fn accept<B>(
     request: &Request<B>,
     keys: &AccessKeys,

@@ -39,18 +39,14 @@ pub enum StatefulReconnects {
     Allowed,
 }
 
-/// Performs the app server's part: sends the request and waits for the answer.
-///
-/// # Errors
-/// If the proxy refuses or does not answer in time.
+/// Performs the app server's part: sends the request and waits for the answer. Fails if the proxy refuses or does not
+/// answer in time.
 pub async fn request_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
     request_handshake_for(socket, LinkKind::Default, MigrationLevel::Off, StatefulReconnects::Refused).await
 }
 
-/// Performs the part of an app server that dialled a service: requests a server connection of this kind.
-///
-/// # Errors
-/// As [`request_handshake`].
+/// Performs the part of an app server that dialled a service: requests a server connection of this kind. Fails as
+/// [`request_handshake`] does.
 pub async fn request_handshake_for<S: LinkWebSocket>(
     socket: &mut LinkSocket<S>,
     kind: LinkKind,
@@ -79,18 +75,14 @@ pub async fn request_handshake_for<S: LinkWebSocket>(
     .await
 }
 
-/// Performs the proxy's part: waits for the request and answers it.
-///
-/// # Errors
-/// If the request is unacceptable or does not arrive in time.
+/// Performs the proxy's part: waits for the request and answers it. Fails if the request is unacceptable or does not
+/// arrive in time.
 pub async fn answer_handshake<S: LinkWebSocket>(socket: &mut LinkSocket<S>) -> Result<(), LinkEnd> {
     answer_handshake_if(socket, |_| None).await.map(|_| ())
 }
 
-/// Like [`answer_handshake`], with an additional check of the request, which it returns.
-///
-/// # Errors
-/// As [`answer_handshake`].
+/// Like [`answer_handshake`], with an additional check of the request, which it returns. Fails as [`answer_handshake`]
+/// does.
 pub async fn answer_handshake_if<S: LinkWebSocket>(
     socket: &mut LinkSocket<S>,
     further_refusal: impl FnOnce(&LinkHandshakeRequest) -> Option<String>,

@@ -23,10 +23,7 @@ pub fn write_offer(offer: &Offer, headers: &mut HeaderMap) {
     }
 }
 
-/// Reads the proxy's offer; `None` if the proxy does not resume sessions.
-///
-/// # Errors
-/// If a header is missing or malformed.
+/// Reads the proxy's offer; `None` if the proxy does not resume sessions. Fails if a header is missing or malformed.
 pub fn read_offer(headers: &HeaderMap) -> Result<Option<Offer>, MalformedHeader> {
     let capabilities = read_capabilities(headers)?;
     if capabilities.resume_ring_bytes.is_none() {
@@ -43,10 +40,7 @@ pub fn write_answer(answer: &Answer, headers: &mut HeaderMap) {
     insert(headers, CAPABILITIES_HEADER, &answer.capabilities.to_string());
 }
 
-/// Reads the app server's answer to an offer. Resuming requires support at both ends.
-///
-/// # Errors
-/// If a header is malformed.
+/// Reads the app server's answer to an offer. Resuming requires support at both ends. Fails if a header is malformed.
 pub fn read_answer(headers: &HeaderMap, offer: &Offer) -> Result<Answer, MalformedHeader> {
     let received = read_received(headers)?.unwrap_or_default();
     let capabilities = read_capabilities(headers)?;
@@ -57,10 +51,7 @@ pub fn read_answer(headers: &HeaderMap, offer: &Offer) -> Result<Answer, Malform
     Ok(Answer { received, capabilities })
 }
 
-/// Reads the peer's capabilities; empty without the header.
-///
-/// # Errors
-/// If the header is malformed.
+/// Reads the peer's capabilities; empty without the header. Fails if the header is malformed.
 pub fn read_capabilities(headers: &HeaderMap) -> Result<Capabilities, MalformedHeader> {
     let capabilities = text(headers, CAPABILITIES_HEADER).map(str::parse).transpose();
     capabilities.map(Option::unwrap_or_default).map_err(malformed(CAPABILITIES_HEADER))

@@ -22,7 +22,6 @@ pub struct MoveQueue<M> {
 #[derive(Debug)]
 struct QueueState<M> {
     waiting: Vec<M>,
-    /// A task is answering the waiting moves.
     is_answered: bool,
 }
 
@@ -59,10 +58,8 @@ impl<M> MoveQueue<M> {
         }
     }
 
-    /// Adds a move. Returns whether the caller must [answer](Self::next_moves) it and later ones.
-    ///
-    /// # Errors
-    /// If too many moves wait.
+    /// Adds a move. Returns whether the caller must [answer](Self::next_moves) it and later ones. Fails if too many
+    /// moves wait.
     pub fn push(&self, requested: M) -> Result<bool, TooManyMoves> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.waiting.len() >= WAITING_MAX {

@@ -165,38 +165,26 @@ impl LinkOutbox {
         }
     }
 
-    /// Queues a frame even if there is no room.
-    ///
-    /// # Errors
-    /// If the session has ended.
+    /// Queues a frame even if there is no room. Fails if the session has ended.
     pub fn push(&self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<(), OutboxClosed> {
         self.with(|session| session.push(class, encode)).ok_or(OutboxClosed)?;
         self.filled.notify_one();
         Ok(())
     }
 
-    /// Queues a small frame that must not wait.
-    ///
-    /// # Errors
-    /// If the session has ended.
+    /// Queues a small frame that must not wait. Fails if the session has ended.
     pub fn control(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
         self.push(Class::Reserved, |out| out.extend_from_slice(frame))
     }
 
-    /// Queues a send if there is room and no sender is waiting.
-    ///
-    /// # Errors
-    /// If it is not queued.
+    /// Queues a send if there is room and no sender is waiting. Fails if it is not queued.
     pub fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
         let Ok(_turn) = self.sends.turn.try_lock() else { return Err(TrySendError::Full) };
         self.push_if_room(Class::Ordinary, frame)
     }
 
     /// Queues a frame if there is room, ignoring waiting senders: for links without such, so that threads sending
-    /// simultaneously don't block each other.
-    ///
-    /// # Errors
-    /// If it is not queued.
+    /// simultaneously don't block each other. Fails if it is not queued.
     pub fn push_if_room(&self, class: Class, frame: &[u8]) -> Result<(), TrySendError> {
         let pushed = self.with(|session| session.try_push(class, |out| out.extend_from_slice(frame)));
         pushed.ok_or(TrySendError::Closed)?.map_err(|_| TrySendError::Full)?;
@@ -204,18 +192,12 @@ impl LinkOutbox {
         Ok(())
     }
 
-    /// Queues a send, waiting for room.
-    ///
-    /// # Errors
-    /// If the session has ended.
+    /// Queues a send, waiting for room. Fails if the session has ended.
     pub async fn send(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
         self.push_in_line(&self.sends, Class::Ordinary, frame).await
     }
 
-    /// Queues a completion. Waits only if the reserve is used up, too.
-    ///
-    /// # Errors
-    /// If the session has ended.
+    /// Queues a completion. Waits only if the reserve is used up, too. Fails if the session has ended.
     pub async fn complete(&self, frame: &[u8]) -> Result<(), OutboxClosed> {
         match self.try_send(frame) {
             Ok(()) => Ok(()),
@@ -244,10 +226,7 @@ impl LinkOutbox {
     }
 
     /// Waits until the peer has all frames up to this one. For a peer that can't resume, frames written to its socket
-    /// count. Cancel-safe.
-    ///
-    /// # Errors
-    /// If the session has ended and the peer may not have the frame.
+    /// count. Cancel-safe. Fails if the session has ended and the peer may not have the frame.
     pub async fn delivered(&self, number: u64) -> Result<(), OutboxClosed> {
         let _wait = DeliveryWait::begin(&self.deliveries);
         loop {
@@ -292,10 +271,8 @@ impl LinkOutbox {
         self.with(|session| session.offer())
     }
 
-    /// Attaches the socket of a successful dial. Also returns how many frames are replayed.
-    ///
-    /// # Errors
-    /// If the answer is inconsistent; the session has to be ended.
+    /// Attaches the socket of a successful dial. Also returns how many frames are replayed. Fails if the answer is
+    /// inconsistent; the session has to be ended.
     pub fn attach_answer(
         &self,
         offer: &Offer,
@@ -361,10 +338,7 @@ impl LinkOutbox {
         }
     }
 
-    /// Handles an acknowledgement in a ping, if any.
-    ///
-    /// # Errors
-    /// If it is inconsistent; the session has to be ended.
+    /// Handles an acknowledgement in a ping, if any. Fails if it is inconsistent; the session has to be ended.
     pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
         let handled = self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()));
         self.deliveries.note();

@@ -11,7 +11,7 @@ use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, Service
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
 
-/// Maximum size of a batch, so that other tasks of the thread can run.
+/// Lets other tasks of the thread run.
 pub(super) const BATCH_MAX_BYTES: usize = 256 * 1024;
 
 /// Bytes that a shorter ping counts as in a batch, because it takes as much time as a small message.
@@ -73,13 +73,11 @@ pub struct LinkReadLoop<'a, S: LinkWebSocket> {
 /// Number and bytes of the frames read since the last batch.
 #[derive(Debug, Default)]
 struct Batch {
-    /// Frames of all kinds.
     frames: usize,
     /// Whether the batch ended before the frames that have been read.
     is_cut: bool,
     /// Number of the last new frame.
     taken: Option<u64>,
-    /// Total bytes of new frames.
     bytes: usize,
     /// Total bytes of pings, which are not acknowledged.
     ping_bytes: usize,

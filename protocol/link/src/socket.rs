@@ -88,10 +88,7 @@ impl<S: LinkWebSocket> From<MemoryLink> for LinkSocket<S> {
 }
 
 impl<S: LinkWebSocket> LinkReader<S> {
-    /// Waits for more data. Cancel-safe.
-    ///
-    /// # Errors
-    /// If the socket has ended.
+    /// Waits for more data. Cancel-safe. Fails if the socket has ended.
     pub async fn fill(&mut self) -> Result<(), LinkEnd> {
         let piece = match &mut self.pieces {
             PieceSource::Memory(pieces) => pieces.recv().await.ok_or(LinkEnd::Closed)?,
@@ -117,19 +114,14 @@ impl<S: LinkWebSocket> LinkReader<S> {
         self.fill().now_or_never()
     }
 
-    /// Body of the next complete frame, if any.
-    ///
-    /// # Errors
-    /// If the data is invalid.
+    /// Body of the next complete frame, if any. Fails if the data is invalid.
     #[inline]
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         self.frames.next_body()
     }
 
-    /// Waits for the next message; `None` if its type is unknown. Cancel-safe.
-    ///
-    /// # Errors
-    /// If the socket has ended or the data is invalid.
+    /// Waits for the next message; `None` if its type is unknown. Cancel-safe. Fails if the socket has ended or the
+    /// data is invalid.
     pub async fn next_message(&mut self) -> Result<Option<ServiceMessage>, LinkEnd> {
         loop {
             if let Some(body) = self.next_body()? {
@@ -141,10 +133,7 @@ impl<S: LinkWebSocket> LinkReader<S> {
 }
 
 impl<S: LinkWebSocket> LinkWriter<S> {
-    /// Sends a chunk.
-    ///
-    /// # Errors
-    /// If the peer is gone.
+    /// Sends a chunk. Fails if the peer is gone.
     pub async fn send(&mut self, piece: Bytes) -> Result<(), LinkEnd> {
         match &mut self.pieces {
             PieceTarget::Memory(pieces) => pieces.send(piece).await.map_err(|_| LinkEnd::Closed),
@@ -154,10 +143,7 @@ impl<S: LinkWebSocket> LinkWriter<S> {
         }
     }
 
-    /// Sends messages in one chunk.
-    ///
-    /// # Errors
-    /// If the peer is gone.
+    /// Sends messages in one chunk. Fails if the peer is gone.
     pub async fn send_messages(&mut self, messages: &[ServiceMessage]) -> Result<(), LinkEnd> {
         let mut piece = BytesMut::new();
         messages.iter().for_each(|message| message.encode(&mut piece));

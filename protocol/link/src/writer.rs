@@ -37,10 +37,7 @@ pub struct LinkWriteLoop<'a> {
 
 impl LinkWriteLoop<'_> {
     /// Writes until the socket has to stop; before a shutdown, sends all waiting data. Each written chunk is passed to
-    /// `count`.
-    ///
-    /// # Errors
-    /// If the socket fails or hangs.
+    /// `count`. Fails if the socket fails or hangs.
     pub async fn run<S: LinkWebSocket>(
         &self,
         socket: &mut LinkWriter<S>,

@@ -63,12 +63,10 @@ struct State {
     urgent: VecDeque<Entry>,
     lines: VecDeque<Entry>,
     bytes: usize,
-    /// Priority of the line being written.
     current: Option<LinePriority>,
     /// Lines lost so far, and the reason of the last loss.
     lost: u64,
     last_error: String,
-    /// Lost lines not yet reported by a notice.
     unreported: u64,
     is_failing: bool,
     must_reopen: bool,
@@ -88,10 +86,7 @@ enum Step {
 }
 
 impl LineQueue {
-    /// Starts a thread of this name that writes to the sink.
-    ///
-    /// # Errors
-    /// If the system can't start a thread.
+    /// Starts a thread of this name that writes to the sink. Fails if the system can't start a thread.
     pub fn start(name: &str, mut sink: impl LineSink, losses: impl LineLosses) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -153,10 +148,8 @@ impl LineQueue {
         self.0.wait_until(timeout, is_done);
     }
 
-    /// Runs `push`, which pushes lines, and waits until they are written, up to a time limit.
-    ///
-    /// # Errors
-    /// If a line was lost meanwhile or the time limit has passed, with the reason.
+    /// Runs `push`, which pushes lines, and waits until they are written, up to a time limit. Fails if a line was lost
+    /// meanwhile or the time limit has passed, with the reason.
     pub fn confirm(&self, timeout: Duration, push: &mut dyn FnMut()) -> Result<(), String> {
         let lost_before = self.0.lock().lost;
         push();

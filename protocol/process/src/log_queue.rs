@@ -62,18 +62,12 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
-    /// Starts a log on standard error that also receives panic messages.
-    ///
-    /// # Errors
-    /// If the system can't start a thread.
+    /// Starts a log on standard error that also receives panic messages. Fails if the system can't start a thread.
     pub fn stderr() -> io::Result<Self> {
         Self::with_panics(LogStream::Stderr)
     }
 
-    /// Starts a log on standard output that also receives panic messages.
-    ///
-    /// # Errors
-    /// If the system can't start a thread.
+    /// Starts a log on standard output that also receives panic messages. Fails if the system can't start a thread.
     pub fn stdout() -> io::Result<Self> {
         Self::with_panics(LogStream::Stdout)
     }
@@ -90,10 +84,7 @@ impl LogQueue {
         Ok(log)
     }
 
-    /// Starts a log. `notice` returns the line that reports dropped lines.
-    ///
-    /// # Errors
-    /// If the system can't start a thread.
+    /// Starts a log. `notice` returns the line that reports dropped lines. Fails if the system can't start a thread.
     pub fn start(stream: LogStream, notice: impl Fn(u64) -> String + Send + Sync + 'static) -> io::Result<Self> {
         let name = if stream == LogStream::Stdout { "log-stdout" } else { "log-stderr" };
         Ok(Self { stream, queue: LineQueue::start(name, stream, LogLosses(notice))? })

@@ -56,10 +56,7 @@ fn raise() -> OpenFiles {
 }
 
 /// Sets a child's soft limit of open files back to the one at this process's start. On systems other than Linux the
-/// child keeps the raised limit.
-///
-/// # Errors
-/// If the process does not exist or belongs to another user.
+/// child keeps the raised limit. Fails if the process does not exist or belongs to another user.
 pub fn restore_open_files(child: u32) -> io::Result<()> {
     restore(child, open_files().soft_at_start)
 }

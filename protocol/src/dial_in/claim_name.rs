@@ -65,7 +65,6 @@ pub fn is_reserved_claim(name: &str) -> bool {
     RESERVED.contains(&name)
 }
 
-/// Name of an app's claim in a token.
 pub(super) fn token_claim(name: &str) -> String {
     if is_reserved_claim(name) { format!("{APP_PREFIX}{name}") } else { name.to_owned() }
 }

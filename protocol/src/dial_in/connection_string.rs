@@ -133,7 +133,6 @@ impl FromStr for ConnectionString {
 }
 
 impl fmt::Display for ConnectionString {
-    /// Formats everything except the access key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ENDPOINT}={}", self.endpoint)?;
         for (key, url) in [(SERVER_ENDPOINT, &self.server_endpoint), (CLIENT_ENDPOINT, &self.client_endpoint)] {

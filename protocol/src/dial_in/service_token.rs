@@ -115,7 +115,6 @@ pub fn sign_client_token(key: &AccessKey, audience: &str, ticket: &ClientTicket,
     sign_claims(key, body)
 }
 
-/// Standard claims of a token.
 fn frame(audience: &str, now_s: u64, expires_s: u64) -> Map<String, Value> {
     let claims = [
         ("nbf", json!(now_s)),

@@ -22,7 +22,6 @@ pub struct Awaited<P> {
     pub until_ms: u64,
 }
 
-/// Updates sent at one moment.
 #[derive(Debug)]
 struct Round<K, P> {
     number: u64,

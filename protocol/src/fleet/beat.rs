@@ -50,7 +50,6 @@ impl BeatPing {
 #[derive(Debug, Default)]
 pub struct Beats {
     next: u64,
-    /// Unanswered beats with the times they were sent.
     waiting: VecDeque<(u64, u64)>,
     round_trip_ms: u64,
 }

@@ -39,7 +39,6 @@ pub struct ClientWindow<L> {
     reserved: u32,
     /// Bytes queued since the last mark.
     unmarked: u32,
-    /// Marks and waiting senders, if any.
     open: Option<Box<OpenWindow<L>>>,
 }
 

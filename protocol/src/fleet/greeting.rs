@@ -85,10 +85,8 @@ impl Greeting {
         serde_json::to_vec(&greeting).expect("a greeting can be written")
     }
 
-    /// Decodes a greeting of any version.
-    ///
-    /// # Errors
-    /// If it is too long, not JSON, has no boot id, or a field exceeds its limit.
+    /// Decodes a greeting of any version. Fails if it is too long, not JSON, has no boot id, or a field exceeds its
+    /// limit.
     pub fn read(json: &[u8]) -> Result<Self, GreetingError> {
         if json.len() > GREETING_MAX_BYTES {
             return Err(GreetingError::Size(json.len()));

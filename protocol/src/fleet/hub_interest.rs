@@ -82,7 +82,6 @@ impl HubInterest {
         self.counts.get(usize::from(bucket)).is_none_or(|count| count.load(Ordering::SeqCst) == 0)
     }
 
-    /// Skips 64 buckets at a time if none is announced.
     fn announced_buckets(&self) -> impl Iterator<Item = u16> {
         let words = (0..=u16::MAX).step_by(64).zip(&self.announced);
         words.flat_map(|(first, announced)| {

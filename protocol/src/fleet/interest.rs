@@ -22,7 +22,6 @@ use crate::limits::{INTEREST_HUBS_MAX, INTEREST_STALE_MS};
 /// Number of hash buckets per hub.
 pub const INTEREST_BUCKETS: u32 = 65_536;
 
-/// Size of the bitmap of all buckets.
 const BITMAP_BYTES: usize = 8_192;
 
 /// Maximum number of buckets stored and sent as a list. A longer list would be as large as the bitmap.
@@ -120,10 +119,7 @@ impl InterestMap {
         }
     }
 
-    /// Decodes a set. Lists may be in any order.
-    ///
-    /// # Errors
-    /// If the length is invalid.
+    /// Decodes a set. Lists may be in any order. Fails if the length is invalid.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InterestMapError> {
         if let Ok(bitmap) = <[u8; BITMAP_BYTES]>::try_from(bytes) {
             let bits: u32 = bitmap.iter().map(|byte| byte.count_ones()).sum();

@@ -92,10 +92,8 @@ impl MovingConnection {
         })
     }
 
-    /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted.
-    ///
-    /// # Errors
-    /// If a field is missing or has the wrong type.
+    /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted. Fails if a field is missing or has
+    /// the wrong type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
         let mut reader = Reader::new(bytes);
         fields(&mut reader, 8)?;
@@ -138,10 +136,8 @@ impl MovedState {
         })
     }
 
-    /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted.
-    ///
-    /// # Errors
-    /// If a field is missing or has the wrong type.
+    /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted. Fails if a field is missing or has
+    /// the wrong type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
         let mut reader = Reader::new(bytes);
         let items = fields(&mut reader, 7)?;

@@ -272,10 +272,7 @@ impl NodeMessage {
     }
 
     /// Decodes a frame body without its length prefix, sharing its memory. Returns `None` for unknown messages, which
-    /// are skipped. Longer arrays are accepted.
-    ///
-    /// # Errors
-    /// If a field is missing, out of range, or has the wrong type.
+    /// are skipped. Longer arrays are accepted. Fails if a field is missing, out of range, or has the wrong type.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, NodeMessageError> {
         let mut reader = Reader::new(body);
         let (items, number) = head(&mut reader).map_err(|error| FieldProblem::Read(error).of("of no type"))?;

@@ -88,7 +88,6 @@ struct OwedAnswers<A> {
 
 #[derive(Debug, Clone)]
 enum Phase<A> {
-    /// This node owns the connection.
     Owned,
     /// This node still owns it, and another node waits for it.
     Departing(Box<Departure<A>>),
@@ -104,11 +103,9 @@ struct Departure<A> {
     frames: TransitFrames<A>,
     /// Its own app server has not acknowledged the pause.
     waits_for_pause: bool,
-    /// App servers that have not answered.
     waits_for: Vec<A>,
     /// Epochs of the app servers that have answered.
     epochs: Vec<(A, i64)>,
-    /// Tick at which the move fails.
     until: u32,
 }
 

@@ -22,10 +22,8 @@ impl HubProtocol {
     }
 
     /// Decodes the body of one frame (see [`next_frame`](super::next_frame)). Returns `None` for unknown types, which
-    /// are skipped. Payloads and texts share the memory of `body`.
-    ///
-    /// # Errors
-    /// If the body is not a hub message. The text is suitable for logs and detailed errors.
+    /// are skipped. Payloads and texts share the memory of `body`. Fails if the body is not a hub message. The text is
+    /// suitable for logs and detailed errors.
     pub fn decode(self, body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
         let decoded = match self {
             HubProtocol::Json => json_encoding::decode(body),
@@ -48,10 +46,7 @@ impl HubProtocol {
         }
     }
 
-    /// Scans a frame body for the kind and invocation id, all that a proxy needs.
-    ///
-    /// # Errors
-    /// If the body is malformed.
+    /// Scans a frame body for the kind and invocation id, all that a proxy needs. Fails if the body is malformed.
     pub fn scan(self, body: &[u8]) -> Result<Scan<'_>, ScanError> {
         match self {
             HubProtocol::Json => scan::json(body),
@@ -59,10 +54,8 @@ impl HubProtocol {
         }
     }
 
-    /// Scans a frame body for call rules, including method and streams.
-    ///
-    /// # Errors
-    /// If the body is malformed. Some app servers may still find a method in it.
+    /// Scans a frame body for call rules, including method and streams. Fails if the body is malformed. Some app
+    /// servers may still find a method in it.
     pub fn scan_call(self, body: &[u8]) -> Result<CallScan<'_>, ScanError> {
         match self {
             HubProtocol::Json => call_scan::json(body),
@@ -70,10 +63,8 @@ impl HubProtocol {
         }
     }
 
-    /// Encodes a value. Structs become maps of their fields.
-    ///
-    /// # Errors
-    /// If the value can't be represented, such as a map with non-string keys in JSON.
+    /// Encodes a value. Structs become maps of their fields. Fails if the value can't be represented, such as a map
+    /// with non-string keys in JSON.
     pub fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {
         match self {
             HubProtocol::Json => json_encoding::payload(value),
@@ -81,10 +72,7 @@ impl HubProtocol {
         }
     }
 
-    /// Decodes an encoded value.
-    ///
-    /// # Errors
-    /// If it has another type.
+    /// Decodes an encoded value. Fails if it has another type.
     pub fn value<T: DeserializeOwned>(self, payload: &Payload) -> Result<T, PayloadError> {
         match self {
             HubProtocol::Json => json_encoding::value(payload),

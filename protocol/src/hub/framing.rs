@@ -63,20 +63,16 @@ pub fn whole_messages(protocol: HubProtocol, buffer: &[u8]) -> impl Iterator<Ite
 
 /// Finds the first message in `buffer`. Returns `None` if more bytes are needed.
 ///
-/// `limit` is the maximum message size, including the separator or length prefix.
-///
-/// # Errors
-/// As soon as the message must exceed the limit or its prefix is malformed.
+/// `limit` is the maximum message size, including the separator or length prefix. Fails as soon as the message must
+/// exceed the limit or its prefix is malformed.
 pub fn next_frame(protocol: HubProtocol, buffer: &[u8], limit: usize) -> Result<Option<Frame>, FramingError> {
     next_frame_behind(protocol, buffer, 0, limit)
 }
 
 /// Like [`next_frame`], for a buffer that has grown since no message was found in its first `searched` bytes.
 ///
-/// Each byte is searched only once. Otherwise a message that arrives in `n` pieces would be searched `n` times.
-///
-/// # Errors
-/// As [`next_frame`].
+/// Each byte is searched only once. Otherwise a message that arrives in `n` pieces would be searched `n` times. Fails
+/// as [`next_frame`] does.
 pub fn next_frame_behind(
     protocol: HubProtocol,
     buffer: &[u8],

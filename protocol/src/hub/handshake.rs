@@ -68,20 +68,15 @@ pub struct HandshakeResponse {
 
 impl HandshakeRequest {
     /// Reads the handshake at the start of `buffer`. Returns the request and its size including the separator, or
-    /// `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// If it is refused; [`Canceled`](HandshakeError::Canceled) if it exceeds `limit`.
+    /// `None` if more bytes are needed. Fails if it is refused; [`Canceled`](HandshakeError::Canceled) if it exceeds
+    /// `limit`.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         let read = Self::read_behind(buffer, 0, limit)?;
         read.map(|(request, used)| request.check_version().map(|()| (request, used))).transpose()
     }
 
     /// Like [`read`](Self::read), but accepts any version, and `buffer` has grown since no handshake ended in its first
-    /// `searched` bytes.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
+    /// `searched` bytes. Fails as [`read`](Self::read) does.
     pub fn read_behind(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         read_with(buffer, searched, limit, Self::parse)
     }
@@ -119,10 +114,7 @@ impl HandshakeRequest {
         Ok(Self { protocol, version })
     }
 
-    /// Checks that the version is supported.
-    ///
-    /// # Errors
-    /// If it is too high.
+    /// Checks that the version is supported. Fails if it is too high.
     pub fn check_version(&self) -> Result<(), HandshakeError> {
         let (version, protocol) = (i64::from(self.version), self.protocol.name().to_owned());
         if self.version > VERSION_MAX { Err(HandshakeError::Version { version, protocol }) } else { Ok(()) }
@@ -143,10 +135,8 @@ impl HandshakeResponse {
         text.freeze()
     }
 
-    /// Reads the response at the start of `buffer`, with its size. Returns `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// If it is not a handshake response.
+    /// Reads the response at the start of `buffer`, with its size. Returns `None` if more bytes are needed. Fails if it
+    /// is not a handshake response.
     pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         read_with(buffer, 0, limit, Self::parse)
     }

@@ -69,7 +69,6 @@ pub(super) fn value<T: DeserializeOwned>(payload: &Payload) -> Result<T, Payload
     serde_json::from_slice(&payload.0).map_err(|error| PayloadError(error.to_string()))
 }
 
-/// Appends a string or number.
 #[expect(clippy::expect_used, reason = "texts and numbers always have a JSON form, and a buffer refuses no bytes")]
 pub(super) fn put<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) {
     serde_json::to_writer(out.writer(), value).expect("texts and numbers can be written to a buffer");

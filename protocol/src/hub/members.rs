@@ -30,11 +30,9 @@ pub(super) enum ObjectError {
 pub(super) struct Member<'a> {
     /// Key, owned only if it contains escapes.
     pub(super) key: Cow<'a, str>,
-    /// Text of the value without surrounding white space.
     pub(super) value: &'a [u8],
 }
 
-/// Iterator over the members of an object, in order.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
     rest: &'a [u8],
@@ -54,7 +52,6 @@ enum Place {
 }
 
 impl<'a> Members<'a> {
-    /// Starts reading the object that makes up all of `text`.
     pub(super) fn of(text: &'a [u8]) -> Result<Self, ObjectError> {
         Self::nested(text, NESTING_MAX)
     }

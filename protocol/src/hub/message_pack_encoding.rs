@@ -15,12 +15,9 @@ use super::{
 };
 use crate::message_pack::{ReadError, Reader, Writer};
 
-/// Result kinds of a completion.
 const KIND_ERROR: i64 = 1;
 const KIND_VOID: i64 = 2;
 const KIND_VALUE: i64 = 3;
-
-/// MessagePack encoding of true.
 const TRUE: u8 = 0xc3;
 
 pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {

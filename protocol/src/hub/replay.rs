@@ -38,7 +38,6 @@ pub struct ReplayBuffer<F> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ReplayFrame<F> {
     frame: F,
-    /// Number of its last message.
     last: u64,
     messages: u32,
 }
@@ -146,10 +145,7 @@ impl ReceivedSequence {
         is_new
     }
 
-    /// Sets the number of the next message on this socket.
-    ///
-    /// # Errors
-    /// If the number is 0, or earlier messages never arrived.
+    /// Sets the number of the next message on this socket. Fails if the number is 0, or earlier messages never arrived.
     pub fn begin_at(&mut self, sequence_id: u64) -> Result<(), SequenceError> {
         if sequence_id == 0 {
             return Err(SequenceError::Zero);

@@ -10,7 +10,6 @@ use rmp::decode::{read_array_len, read_int, read_map_len, read_str_from_slice};
 use super::members::{self, Members, ObjectError};
 use crate::message_pack::skip_value;
 
-/// MessagePack encoding of nil.
 pub(super) const NIL: u8 = 0xc0;
 
 /// Kind of result of a MessagePack completion with an error.

@@ -109,10 +109,7 @@ enum TextChange {
 }
 
 impl ClientFilter {
-    /// Parses a filter.
-    ///
-    /// # Errors
-    /// If the syntax is invalid or a limit is exceeded.
+    /// Parses a filter. Fails if the syntax is invalid or a limit is exceeded.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         if text.len() > FILTER_MAX_BYTES {
             return Err(FilterError::TooLong);
@@ -203,7 +200,6 @@ impl Operand {
     }
 }
 
-/// Position in the text of a filter.
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -223,7 +219,6 @@ impl<'a> Parser<'a> {
         FilterError::Unexpected { at: self.at, expected }
     }
 
-    /// Consumes a punctuation mark if it is next.
     fn takes(&mut self, mark: char) -> bool {
         let is_next = self.rest().starts_with(mark);
         self.at += if is_next { mark.len_utf8() } else { 0 };
@@ -234,7 +229,6 @@ impl<'a> Parser<'a> {
         if self.takes(mark) { Ok(()) } else { Err(self.expected(name)) }
     }
 
-    /// Returns the next word without consuming it; empty at any other character.
     fn word(&mut self) -> &'a str {
         let rest = self.rest();
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());

@@ -52,10 +52,8 @@ impl ServiceMessage {
     }
 
     /// Decodes a frame body without its length prefix, sharing its memory. Returns `None` for unknown types, which are
-    /// skipped. Longer arrays, and the shorter ones of older SDKs, are accepted.
-    ///
-    /// # Errors
-    /// If a field is missing or has another type; names the message and field.
+    /// skipped. Longer arrays, and the shorter ones of older SDKs, are accepted. Fails if a field is missing or has
+    /// another type; names the message and field.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, ServiceMessageError> {
         let (number, mut fields) = Fields::new(body)
             .map_err(|error| ServiceMessageError { kind: "of no type".into(), problem: error.to_string() })?;

@@ -68,10 +68,8 @@ impl FrameBuffer {
         self.pending = message;
     }
 
-    /// Returns the body of the next complete frame without its length prefix, or `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// Once for each skipped frame over the limit (`limits::LINK_FRAME_MAX_BYTES`). After a malformed prefix, each call
+    /// Returns the body of the next complete frame without its length prefix, or `None` if more bytes are needed. Fails
+    /// once for each skipped frame over the limit (`limits::LINK_FRAME_MAX_BYTES`). After a malformed prefix, each call
     /// fails.
     pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
         if self.skipping.is_some() {

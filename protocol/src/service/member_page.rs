@@ -64,10 +64,8 @@ impl MemberPage {
         out.freeze()
     }
 
-    /// Decodes the payload of an ack, sharing its memory. Longer lists are accepted.
-    ///
-    /// # Errors
-    /// If a field is missing or has another type.
+    /// Decodes the payload of an ack, sharing its memory. Longer lists are accepted. Fails if a field is missing or has
+    /// another type.
     pub fn from_payload(payload: &Bytes) -> Result<Self, MemberPageError> {
         let mut reader = Reader::new(payload);
         let items = reader.array_len().map_err(unreadable)?;

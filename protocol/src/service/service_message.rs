@@ -191,10 +191,8 @@ impl Payloads {
         Self(vec![(ByteString::from_static(protocol.name()), bytes)])
     }
 
-    /// Creates an invocation of clients, once per hub protocol. With an id, clients return a result.
-    ///
-    /// # Errors
-    /// If an argument can't be encoded in a protocol.
+    /// Creates an invocation of clients, once per hub protocol. With an id, clients return a result. Fails if an
+    /// argument can't be encoded in a protocol.
     pub fn invocation<T: Serialize>(id: Option<&str>, target: &str, arguments: &[T]) -> Result<Self, PayloadError> {
         Self::encode(|protocol| {
             let arguments = arguments.iter().map(|argument| protocol.payload(argument));
@@ -221,10 +219,8 @@ impl Payloads {
         Ok(payloads)
     }
 
-    /// Decodes a MessagePack map from at most `max` hub protocol names to framed messages, sharing its memory.
-    ///
-    /// # Errors
-    /// If the bytes are invalid.
+    /// Decodes a MessagePack map from at most `max` hub protocol names to framed messages, sharing its memory. Fails if
+    /// the bytes are invalid.
     pub fn from_message_pack(body: &Bytes, max: usize) -> Result<Self, PayloadsError> {
         let (mut reader, unreadable) = (Reader::new(body), |error: ReadError| PayloadsError(error.to_string()));
         let count = reader.map_len().map_err(unreadable)?;

@@ -111,10 +111,7 @@ impl Session {
     }
 
     /// Attaches the socket of a proxy's successful dial. `None` means that the session of the offer has ended: close
-    /// the socket.
-    ///
-    /// # Errors
-    /// If the answer is inconsistent; the driver has to end the session.
+    /// the socket. Fails if the answer is inconsistent; the driver has to end the session.
     pub fn handle_answer(
         &mut self,
         offer: &Offer,
@@ -128,10 +125,8 @@ impl Session {
         self.attach(told, answer.received, answer.capabilities, now_ms).map(Some)
     }
 
-    /// Attaches the socket of an upgrade that starts or resumes this session at the app server.
-    ///
-    /// # Errors
-    /// If the offer is inconsistent; the driver has to end the session.
+    /// Attaches the socket of an upgrade that starts or resumes this session at the app server. Fails if the offer is
+    /// inconsistent; the driver has to end the session.
     pub fn handle_offer(&mut self, offer: &Offer, now_ms: u64) -> Result<(Attachment, Answer), SessionError> {
         let answer = self.answer();
         let received = offer.received.unwrap_or_default();

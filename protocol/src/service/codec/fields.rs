@@ -29,7 +29,6 @@ pub(super) struct FieldError {
 }
 
 impl FieldError {
-    /// Creates the error for an undefined number.
     pub(super) fn value(field: &'static str, value: i64) -> Self {
         Self { field, problem: Problem::Value(value) }
     }
@@ -66,7 +65,6 @@ impl<'a> Fields<'a> {
         Ok((number, Self { reader, items, left: items.saturating_sub(1) }))
     }
 
-    /// Whether the message has at least this many items, including its number.
     pub(super) fn has(&self, items: usize) -> bool {
         self.items >= items
     }

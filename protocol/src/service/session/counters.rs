@@ -42,13 +42,10 @@ pub struct Counters {
     acknowledged: u64,
     /// Number of frames received, which is the number of the last one.
     received: u64,
-    /// Pending acknowledgement to the peer.
     owed: Owed,
-    /// Bytes of the unacknowledged frames.
     owed_bytes: usize,
 }
 
-/// Acknowledgement owed to the peer.
 #[derive(Debug, Default)]
 enum Owed {
     #[default]
@@ -120,10 +117,8 @@ impl Counters {
         Ok(())
     }
 
-    /// Handles an acknowledgement in a ping, if any.
-    ///
-    /// # Errors
-    /// If the acknowledgement is inconsistent; the driver has to drop the link.
+    /// Handles an acknowledgement in a ping, if any. Fails if the acknowledgement is inconsistent; the driver has to
+    /// drop the link.
     pub fn handle_ping(&mut self, ping: &Ping) -> Result<(), SessionError> {
         let Some(value) = ping.get(ACKNOWLEDGE_KEY) else {
             return Ok(());

@@ -25,22 +25,17 @@ const RESUME: &str = "resume";
 /// Resume window of the proxy, sent with the capability to resume.
 const WINDOW: &str = "window";
 
-/// Capability to read causes of closes.
 const CAUSES: &str = "causes";
-
-/// Capability to answer group member queries.
 const MEMBERS: &str = "members";
 /// Capability to keep reading from a client during its reassignment, and to accept the end of another app server's
 /// connection.
 const HANDOVERS: &str = "handovers";
 
-/// Capability to move client connections to other nodes.
 const MOVES: &str = "moves";
 
 /// Capability to report presence of users and group members, and to list a user's connections.
 const PRESENCE: &str = "presence";
 
-/// Capability to report on messages in a live trace.
 const TRACES: &str = "traces";
 
 /// Capability to hand over a connection only if it is idle.
@@ -202,10 +197,7 @@ impl FromStr for Capabilities {
     }
 }
 
-/// Parses the header with the number of the last frame taken.
-///
-/// # Errors
-/// If it is not a number.
+/// Parses the header with the number of the last frame taken. Fails if it is not a number.
 pub fn parse_received(text: &str) -> Result<u64, HeaderError> {
     number(text).map_err(|_| HeaderError(text.into()))
 }

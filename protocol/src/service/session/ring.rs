@@ -73,7 +73,6 @@ pub(super) struct Ring {
     open_load: Load,
     /// Number of the last trimmed frame.
     trimmed: u64,
-    /// Number of the last frame.
     last: u64,
     load: Load,
     /// Part of the load already written to the current socket.

@@ -21,7 +21,6 @@ impl Silence {
         *self = Self::new(self.tick_ms, now_ms);
     }
 
-    /// Counts a tick if one is due.
     pub(super) fn handle_timeout(&mut self, now_ms: u64) {
         if now_ms >= self.next_ms {
             self.ticks += 1;
@@ -29,7 +28,6 @@ impl Silence {
         }
     }
 
-    /// Time at which the next tick is due.
     pub(super) fn poll_timeout(&self) -> u64 {
         self.next_ms
     }

@@ -15,10 +15,7 @@ impl Session {
         self.ring.push(class, encode)
     }
 
-    /// Queues a frame if there is room.
-    ///
-    /// # Errors
-    /// If there is no room.
+    /// Queues a frame if there is room. Fails if there is no room.
     pub fn try_push(&mut self, class: Class, encode: impl FnOnce(&mut BytesMut)) -> Result<u64, RingFull> {
         if self.ring.has_place(class) { Ok(self.ring.push(class, encode)) } else { Err(RingFull) }
     }
@@ -52,10 +49,8 @@ impl Session {
         self.silence.note_received(now_ms);
     }
 
-    /// Handles an acknowledgement in a ping, if any, and returns the freed room.
-    ///
-    /// # Errors
-    /// If the acknowledgement is inconsistent; the driver has to end the session.
+    /// Handles an acknowledgement in a ping, if any, and returns the freed room. Fails if the acknowledgement is
+    /// inconsistent; the driver has to end the session.
     pub fn handle_ping(&mut self, ping: &Ping) -> Result<Load, SessionError> {
         self.counters.handle_ping(ping)?;
         Ok(self.ring.trim(self.counters.acknowledged()))
