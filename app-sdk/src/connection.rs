@@ -96,7 +96,6 @@ impl Connection {
         self.cancellation().cancel();
     }
 
-    /// Cancelled when the connection closes.
     pub(crate) fn cancellation(&self) -> &CancellationToken {
         self.cancellation.get_or_init(CancellationToken::new)
     }
@@ -118,7 +117,6 @@ impl Connection {
         belongings::leave(&mut self.items(), group);
     }
 
-    /// Takes groups and items for a later restoration.
     pub(crate) fn take_belongings(&self) -> (Vec<ByteString>, Extensions) {
         let mut items = std::mem::take(&mut *self.items());
         items.remove::<RestoredFrom>();
@@ -152,7 +150,6 @@ impl Connection {
         self.protocol
     }
 
-    /// Link that carries frames from the client, and the path of frames to the client.
     pub(crate) fn home(&self) -> &Home {
         &self.home
     }

@@ -400,7 +400,6 @@ impl Endpoint for Arc<Dispatcher> {
 }
 
 impl Dispatcher {
-    /// Pauses or resumes traffic to a client over this link.
     fn handle_flow_control(&self, link: LinkId, node: &Arc<Node>, control: ConnectionFlowControl) {
         let ConnectionFlowControl { connection_id, subject, operation } = control;
         if subject == FlowSubject::Server {

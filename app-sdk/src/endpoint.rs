@@ -40,7 +40,6 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Closes the clients of a lost service instance.
     fn handle_instance_lost(&self, _instance: &str) {}
 
-    /// Handles any other frame.
     fn handle(&self, _link: LinkId, _node: &Arc<Node>, message: ServiceMessage) {
         ignore(self.outbound(), &message);
     }

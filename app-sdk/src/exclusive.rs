@@ -56,7 +56,6 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 /// Delay of a check after which the process counts as suspended: another app server may have been selected.
 const FROZEN_AFTER: Duration = Duration::from_secs(2);
 
-/// Pause before a failed task is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// Time after the first link within which a proxy that supports exclusive tasks has sent its list.
@@ -166,7 +165,6 @@ impl TaskRunner {
         self.changed.send_replace(());
     }
 
-    /// Stops all tasks on this app server permanently.
     pub(crate) fn stop(&self) {
         self.stopped.cancel();
     }
@@ -251,7 +249,6 @@ impl TaskRunner {
         }
     }
 
-    /// Waits until this app server must stop the task.
     async fn deselected(&self, task: &str) {
         let mut changes = self.changed.subscribe();
         loop {

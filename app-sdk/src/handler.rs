@@ -107,12 +107,10 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    /// Adds the filters around the method and the policies that its callers must meet.
     pub(crate) fn within(self, filters: Filters, policies: Policies) -> Self {
         Self { filters, policies, ..self }
     }
 
-    /// Identifier of the method for the watchdog.
     pub(crate) fn code(&self, hub: &str) -> CodeId {
         *self.code.get_or_init(|| CodeId::of(hub, &self.name))
     }
@@ -131,7 +129,6 @@ impl Method {
         }
     }
 
-    /// Whether it runs concurrently with the client's other calls.
     pub(crate) fn has_streams(&self) -> bool {
         self.is_streaming || self.uploads > 0
     }

@@ -122,7 +122,6 @@ impl HubCore {
     }
 }
 
-/// Ends of client connections, by either side.
 impl HubCore {
     /// Closes a connection from this side, once: sends a hub close message, then the close. Discards its inbox.
     #[must_use = "a worker must be started"]
@@ -173,7 +172,6 @@ impl HubCore {
         was_here
     }
 
-    /// Cancels the calls of a connection that was taken over.
     #[must_use = "a worker must be started"]
     pub(crate) fn abandon_calls(&self, connection: &Arc<Connection>) -> bool {
         // Before the cancellation: a send woken by it continues to the next app server.
@@ -220,7 +218,6 @@ impl HubCore {
     }
 }
 
-/// Frames to connections and proxies.
 impl HubCore {
     pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
         self.to(connection).apply_flow_control(inbox);
@@ -270,7 +267,6 @@ impl HubCore {
     }
 }
 
-/// Acknowledgements and client results.
 impl HubCore {
     fn register_request(
         &self,

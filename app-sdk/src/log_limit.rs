@@ -13,7 +13,6 @@ pub(crate) struct LogLimit(Mutex<LineCount>);
 /// Lines in the current period, and lines suppressed since the last one. Pure logic: time is an argument.
 #[derive(Debug)]
 struct LineCount {
-    /// Length of a period and maximum number of lines in it.
     span: Duration,
     lines_max: u32,
     span_begun: Option<Instant>,

@@ -17,9 +17,7 @@ pub(crate) struct Metrics(Arc<Families>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallOutcome {
     Ok,
-    /// The method returned an error or panicked.
     Failed,
-    /// No such method, or arguments that do not fit.
     Unbound,
     Cancelled,
 }
@@ -44,7 +42,6 @@ pub(crate) const UNKNOWN_METHOD: &str = "unknown";
 const DURATIONS: [f64; 17] =
     [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Lines of the process log that were dropped.
 struct DroppedLines(IntCounter);
 
 impl DroppedLines {

@@ -119,17 +119,14 @@ impl Node {
         self.service.as_deref().map_or((&self.name, &self.boot), |service| (service, ""))
     }
 
-    /// Whether it is a server connection to a service.
     pub(crate) fn is_of_service(&self) -> bool {
         self.service.is_some()
     }
 
-    /// Whether it is a server connection to this service.
     pub(crate) fn is_of(&self, service: &str) -> bool {
         self.service.as_deref() == Some(service)
     }
 
-    /// Whether both are server connections to the same service.
     pub(crate) fn shares_service(&self, other: &Self) -> bool {
         self.is_of_service() && self.service == other.service
     }
@@ -175,12 +172,10 @@ impl Node {
         self.capabilities.tells_presence
     }
 
-    /// Whether the proxy can continue reading from a client during its reassignment.
     pub(crate) fn reads_on(&self) -> bool {
         self.capabilities.supports_handovers
     }
 
-    /// Whether client connections can move between this proxy and others.
     pub(crate) fn supports_moves(&self) -> bool {
         self.capabilities.supports_moves
     }

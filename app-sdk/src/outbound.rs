@@ -55,7 +55,6 @@ pub(crate) struct Outbound {
     has_sent_marks: AtomicBool,
 }
 
-/// Move of a client connection away from a node.
 #[derive(Debug)]
 struct RequestedMove {
     node: Arc<Node>,
@@ -108,7 +107,6 @@ impl Outbound {
         write(&self.proxies).retire(node);
     }
 
-    /// Receiver that is notified when a proxy is linked or unlinked.
     pub(crate) fn link_changes(&self) -> watch::Receiver<()> {
         self.linked.subscribe()
     }
@@ -268,7 +266,6 @@ impl Outbound {
         self.control(node, &Self::close_of(node, connection_id, cause, error));
     }
 
-    /// Builds the message that closes a connection at this node.
     pub(crate) fn close_of(
         node: &Node,
         connection_id: ByteString,

@@ -47,7 +47,6 @@ const LOST_NODE_TICKS_MIN: u64 = 30;
 /// server started.
 const STARTING: Duration = Duration::from_secs(10);
 
-/// Maximum number of concurrent hooks of one hub.
 const RUNNING_MAX: usize = 64;
 
 #[derive(Default)]
@@ -70,17 +69,14 @@ struct PresenceState {
     /// Nodes without a socket, with the number of ticks for which they have had none.
     away: Vec<(Arc<Node>, u64)>,
     first_update_at: Option<Instant>,
-    /// Whether a task generates ticks.
     is_driven: bool,
     workers: usize,
-    /// Workers that are running hooks.
     busy: usize,
     /// Remaining ticks if this app server is about to stop; otherwise `None`.
     last_ticks: Option<u64>,
 }
 
 impl PresenceHooks {
-    /// Scope of the updates that these hooks need from proxies.
     pub(crate) fn scope(&self) -> PresenceScope {
         PresenceScope {
             users: !self.on_user_online.is_empty() || !self.on_user_offline.is_empty(),
@@ -219,13 +215,11 @@ impl Presence {
 }
 
 impl PresenceState {
-    /// Whether ticks are needed.
     fn is_busy(&self) -> bool {
         let is_waiting = self.view.is_waiting() || !self.away.is_empty();
         is_waiting && self.last_ticks != Some(0)
     }
 
-    /// Number of workers to start for ready notices.
     fn missing_workers(&self) -> usize {
         (self.busy + self.view.ready()).min(RUNNING_MAX).saturating_sub(self.workers)
     }

@@ -62,7 +62,6 @@ pub(crate) use user_extractor::ProxyVerified;
 pub use user_extractor::UserRejection;
 pub use user_token::UserToken;
 
-/// Time limit for running methods when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of bytes that wait for one link, or for an acknowledgement, before sends wait. Enough for a burst
@@ -109,7 +108,6 @@ pub struct Server {
 pub(crate) struct LinkedHub {
     pub(crate) instance: String,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    /// Handler of the hub's `on_negotiate`.
     pub(crate) negotiator: Option<MethodRouter>,
 }
 

@@ -97,7 +97,6 @@ pub struct TestServer {
     handles: Vec<ServerHandle>,
     /// Hubs by lower-case path.
     hubs: BTreeMap<String, Arc<TestHub>>,
-    /// Default timeout of an answer.
     answer_timeout: Duration,
 }
 

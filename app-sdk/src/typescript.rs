@@ -96,7 +96,6 @@ struct ConnectionType {
     handlers: Vec<ClientMethod>,
 }
 
-/// Types of the SignalR client package that a file may use.
 const IMPORTS: [&str; 3] = ["HubConnection", "IStreamResult", "Subject"];
 
 /// Function type for an untyped method.
@@ -226,7 +225,6 @@ impl ConnectionType {
         self.functions(|signature| !signature.is_streaming())
     }
 
-    /// Streaming methods as functions that return an item.
     fn streams(&self) -> Vec<(&str, String)> {
         self.functions(Signature::is_streaming)
     }

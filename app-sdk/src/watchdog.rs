@@ -23,7 +23,6 @@ use crate::log_limit::{LinePermit, LogLimit};
 use crate::outbound::Outbound;
 use crate::sync::{lock, read, write};
 
-/// Interval between checks of the turns.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Idle time after which the watchdog sleeps until the next turn.
@@ -67,14 +66,12 @@ struct WatchedThread {
     runtime: Option<Handle>,
 }
 
-/// All threads that run app code, and the thread that checks them.
 struct Watchdog {
     threads: Mutex<Vec<Weak<WatchedThread>>>,
     is_parked: AtomicBool,
     thread: OnceLock<Option<Thread>>,
 }
 
-/// Last observation of a thread.
 #[derive(Debug, Clone, Copy)]
 struct Sighting {
     turn: u64,
@@ -192,7 +189,6 @@ impl Watchdog {
         }
     }
 
-    /// Checks all threads. Returns whether any has changed or is running code.
     fn check(&self, seen: &mut Vec<(Weak<WatchedThread>, Sighting)>, limit: &LogLimit) -> bool {
         let now = Instant::now();
         let arrived = lock(&self.threads).drain(..).collect::<Vec<_>>();
@@ -239,7 +235,6 @@ fn log_hung(code: CodeId, blocked: Duration, limit: &LogLimit) {
     }
 }
 
-/// Advice about code that blocks.
 const REMEDY: &str = "run blocking code in tokio::task::spawn_blocking or trunkline::block_in_place";
 
 /// Runs app code under the watchdog, and logs a poll that blocked its thread.

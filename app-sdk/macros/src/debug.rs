@@ -11,7 +11,6 @@ use crate::{assertion, shape, signature};
 #[derive(Default)]
 struct DebugArguments {
     state: Option<Type>,
-    /// Whether the function needs TypeScript types.
     is_typed: bool,
 }
 

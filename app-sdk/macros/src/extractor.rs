@@ -9,7 +9,6 @@ use syn::{Attribute, Data, DeriveInput, Error, Field, Fields, Ident, LitStr, Met
 
 use crate::shape;
 
-/// Attributes that name the source of a field.
 const SOURCES: &str = "`#[user]`, `#[claim(\"…\")]`, `#[header(\"…\")]`, `#[query(\"…\")]`, `#[state]` or `#[extract]`";
 
 enum FieldSource {

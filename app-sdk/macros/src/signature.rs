@@ -133,7 +133,6 @@ fn parameter(kind: FunctionKind, input: &FnArg) -> Option<Error> {
     shape::is_borrowed(ty).then(|| Error::new_spanned(ty, borrowed(ty)))
 }
 
-/// Error text for a parameter that is, or contains, a borrowed type.
 fn borrowed(ty: &Type) -> String {
     let Type::Reference(reference) = ty else {
         return "parameters are owned: take `String` instead of `&str` and `Cow<str>`, and `Vec<T>` instead of `&[T]`"
@@ -148,7 +147,6 @@ fn borrowed(ty: &Type) -> String {
     }
 }
 
-/// Formats a type without spaces between its tokens.
 fn readable(tokens: TokenStream) -> String {
     tokens.to_string().replace(' ', "").replace(',', ", ")
 }

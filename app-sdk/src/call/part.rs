@@ -97,7 +97,6 @@ impl Part {
         }
     }
 
-    /// Formats the error for a client that lacks the part.
     fn missing(self) -> String {
         match self {
             Self::User => "log in first".to_owned(),

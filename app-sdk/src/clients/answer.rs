@@ -50,10 +50,7 @@ impl Missing {
 }
 
 impl<T> Answer<T> {
-    /// Combines the replies of `answered` proxies.
-    ///
-    /// # Errors
-    /// The error of a proxy, if no proxy replied.
+    /// Combines the replies of `answered` proxies. Fails with the error of a proxy if no proxy replied.
     pub(super) fn of_any(
         value: T,
         as_of: SystemTime,

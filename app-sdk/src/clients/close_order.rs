@@ -9,7 +9,6 @@ use super::receivers::{Receivers, SendTarget};
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
-/// Maximum number of close requests in flight.
 const ORDERS_AT_ONCE: usize = 64;
 
 /// Connections that one frame can close.

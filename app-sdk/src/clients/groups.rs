@@ -159,7 +159,6 @@ impl Groups {
     }
 }
 
-/// Queries about groups, sent to all proxies of the hub. The replies are combined.
 impl Groups {
     /// Whether a group has members.
     ///

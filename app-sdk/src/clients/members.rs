@@ -17,7 +17,6 @@ use crate::error::AskError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
 
-/// Default number of members per page.
 const PAGE_SIZE: usize = 100;
 
 /// Maximum number of queries per page, because proxies may return short pages.

@@ -14,14 +14,12 @@ use crate::outbound::checked_frame;
 
 pub(super) type ProxyReply = Result<Ack, NoReply>;
 
-/// Reason why a proxy did not reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoReply {
     /// It had no link when the request was sent.
     NotAsked,
     /// Its last link was lost before the reply.
     LinkLost,
-    /// It did not reply in time.
     Timeout,
 }
 
@@ -51,10 +49,7 @@ pub(super) async fn query_all(
     Ok(join_all(nodes.iter().map(|node| query_one(core, node, &message))).await)
 }
 
-/// Like [`query_all`], for read-only queries, which have limited concurrency.
-///
-/// # Errors
-/// The errors of [`query_all`], and if too many queries are pending.
+/// Like [`query_all`], for read-only queries, which have limited concurrency. Fails also if too many are pending.
 pub(super) async fn query_limited(
     core: &HubCore,
     nodes: &[Arc<Node>],

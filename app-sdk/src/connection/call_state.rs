@@ -9,7 +9,6 @@ use bytestring::ByteString;
 pub(crate) enum CallKind {
     /// The hook `on_connected` or `on_rehomed`.
     ConnectHook,
-    /// A method that the client invoked.
     Method(Concurrency),
     /// The hook `on_disconnected` or `on_leaving`.
     DisconnectHook,

@@ -47,7 +47,6 @@ pub(crate) struct IncomingCall<C> {
 pub(crate) enum Admission<C> {
     Start(IncomingCall<C>),
     Queued,
-    /// The ID of the call or of one of its streams is in use.
     IdInUse(ByteString),
     /// The call has this number of streams, more than any method may have.
     TooManyStreams(usize),
@@ -64,7 +63,6 @@ pub(crate) struct CallTable<C> {
 
 #[derive(Debug)]
 struct PendingCalls<C> {
-    /// Cancellable calls by invocation ID.
     active: HashMap<ByteString, Arc<C>>,
     /// Waiting calls without an invocation ID.
     unanswered: Vec<Arc<C>>,
@@ -83,7 +81,6 @@ pub(crate) struct OverfullWaits {
 }
 
 impl<C: AsRef<CallState>> CallTable<C> {
-    /// Decides when a new call starts.
     pub(crate) fn admit(&mut self, mut call: IncomingCall<C>, limits: &Limits, flow: &mut FlowControl) -> Admission<C> {
         let concurrency = (*call.call).as_ref().concurrency();
         if concurrency != Concurrency::Rejected {
@@ -113,7 +110,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         Admission::Queued
     }
 
-    /// Takes the next queued call that can start now.
     pub(crate) fn next_queued(&mut self, limits: &Limits, flow: &mut FlowControl) -> Option<IncomingCall<C>> {
         if !self.has_startable(limits) {
             return None;
@@ -183,7 +179,6 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.pending.as_ref()?.active.get(invocation_id).map(Arc::clone)
     }
 
-    /// Whether no call is running or queued.
     pub(crate) fn is_idle(&self) -> bool {
         self.running == 0 && self.first_queued().is_none()
     }

@@ -18,7 +18,6 @@ pub(crate) trait WindowedClient: Sync {
     /// Queues a mark for the client's node without waiting. Returns `false` if the node does not confirm marks.
     fn send_mark(&self, number: i64) -> bool;
 
-    /// Token cancelled when the connection closes.
     fn closed(&self) -> &CancellationToken;
 
     /// Records that a sender starts or stops waiting for the client.
@@ -98,7 +97,6 @@ fn reserve_first<C: WindowedClient>(client: &C, window: &mut ClientWindow, bytes
 }
 
 impl<C: WindowedClient> WindowRoom<'_, C> {
-    /// Records that the message is queued, and sends a mark if due.
     pub(crate) fn note_queued(mut self) {
         if let Some(client) = self.client.take() {
             client.with_window(|window| {

@@ -117,7 +117,6 @@ impl ConnectRequest {
         headers.filter_map(|(name, values)| Some((name, values.into_iter().next()?))).collect()
     }
 
-    /// Claims of the user, without private ones.
     pub(crate) fn claims(&self) -> Vec<(String, String)> {
         self.claims_of_user(&self.message().claims)
     }
@@ -136,7 +135,6 @@ impl ConnectRequest {
         named.collect()
     }
 
-    /// Headers of the connect request, without private ones.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (ByteString, Vec<ByteString>)> {
         self.message().headers.into_iter().filter(|(name, _)| !is_private_header(name))
     }
@@ -164,7 +162,6 @@ impl ConnectRequest {
         named.unwrap_or(Transport::WebSockets)
     }
 
-    /// First value of a header, private or not.
     pub(crate) fn header(&self, wanted: &str) -> Option<ByteString> {
         header(&self.message().headers, wanted).cloned()
     }

@@ -58,7 +58,6 @@ impl FlowControl {
         self.waiting_bytes as usize > limits.waiting_inbox_max_bytes.max(limits.inbox_max_bytes)
     }
 
-    /// Returns the next request to the proxy, if one is due.
     pub(crate) fn poll(&mut self, limits: &Limits) -> Option<FlowOperation> {
         if !self.is_paused && self.must_pause(limits) {
             self.is_paused = true;
@@ -71,7 +70,6 @@ impl FlowControl {
         None
     }
 
-    /// Whether the last request was to pause.
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused
     }

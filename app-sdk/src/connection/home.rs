@@ -23,7 +23,6 @@ pub(crate) enum Home {
 #[derive(Debug)]
 pub(crate) struct MovableHome {
     state: ClientHome<LinkId, Arc<Node>>,
-    /// Wakes tasks that wait for the end of a pause, if any.
     resumed: Option<Arc<Notify>>,
 }
 
@@ -95,7 +94,6 @@ impl Home {
         self.moves_between_nodes() && self.is_paused()
     }
 
-    /// Waits until the client is not paused.
     pub(crate) async fn pass(&self) -> SendPermit<'_> {
         loop {
             match self.pass_or_resumed() {
@@ -105,7 +103,6 @@ impl Home {
         }
     }
 
-    /// Permission to send to the client, unless it is paused.
     pub(crate) fn try_pass(&self) -> Option<SendPermit<'_>> {
         self.pass_or_resumed().ok()
     }

@@ -42,7 +42,6 @@ pub(crate) struct Inbox<C> {
     /// Rarely used parts, boxed to keep other connections small.
     rare: Option<Box<RareParts>>,
     stage: ReadStage,
-    /// The close is known: further input is refused.
     is_closing: bool,
     pub(crate) reassignment: Reassignment,
     /// A worker is running or about to start.
@@ -66,7 +65,6 @@ enum ReadStage {
     #[default]
     Handshake,
     Messages,
-    /// All messages have been read.
     Ended,
 }
 
@@ -85,12 +83,10 @@ pub(crate) enum WorkItem<C> {
     Close(ConnectionClose, bool),
     /// All messages are read, and no call is running: the connection can be reassigned.
     Reassign,
-    /// Nothing to do: the worker must end.
     Idle,
 }
 
 impl<C: AsRef<CallState>> Inbox<C> {
-    /// Adds bytes from the client.
     #[must_use = "a worker must be started"]
     pub(crate) fn push(&mut self, bytes: Bytes) -> bool {
         if self.is_closing || bytes.is_empty() {
@@ -117,7 +113,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         taken
     }
 
-    /// Closes the connection after all waiting messages.
     #[must_use = "a worker must be started"]
     pub(crate) fn close(&mut self, close: ConnectionClose) -> bool {
         debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
@@ -153,7 +148,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.reassignment.poll(has_pending_result || self.calls.has_open_uploads())
     }
 
-    /// Starts the worker if the connection can be reassigned.
     #[must_use = "a worker must be started"]
     pub(crate) fn start_reassignment(&mut self, has_pending_result: bool) -> bool {
         self.can_be_reassigned(has_pending_result) && self.start_worker()
@@ -163,7 +157,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         !self.calls.is_idle()
     }
 
-    /// Whether input has ended because this app server is stopping.
     pub(crate) fn ends_with_app_server(&self) -> bool {
         self.reassignment.is_elsewhere() || self.known_close().is_some_and(|close| close.cause == Cause::AppStopped)
     }
@@ -177,7 +170,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         if self.is_closing { false } else { self.close(ConnectionClose::new(Cause::Superseded)) }
     }
 
-    /// Drops the waiting bytes and the queued calls.
     pub(crate) fn discard(&mut self) {
         self.flow.remove_bytes(self.input.clear());
         if let Some(rare) = &mut self.rare {
@@ -232,7 +224,6 @@ impl<C: AsRef<CallState>> Inbox<C> {
         self.calls.uploads()?.end(id, end, &mut self.flow).ok()
     }
 
-    /// Ends a running call.
     #[must_use = "a worker must be started"]
     pub(crate) fn release(&mut self, call: &CallState, limits: &Limits) -> bool {
         self.calls.release(call);

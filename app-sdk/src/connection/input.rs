@@ -10,7 +10,6 @@ use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 /// proportionate.
 pub(crate) const SLICE_MIN_BYTES: usize = 4 * 1024;
 
-/// Unread bytes, in pieces as received.
 #[derive(Debug, Default)]
 pub(super) struct Input(VecDeque<Bytes>);
 

@@ -7,12 +7,10 @@ use trunkline_protocol::limits::{
     INBOX_MAX_BYTES, PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
-/// Default time limit of a hook, after which it is cancelled.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Maximum size of a client message, including framing.
     pub(crate) message_max_bytes: usize,
     /// Queued bytes above which the client is paused.
     pub(crate) inbox_max_bytes: usize,
@@ -20,16 +18,11 @@ pub(crate) struct Limits {
     pub(crate) waiting_inbox_max_bytes: usize,
     /// Queued items of an upload above which the client is paused.
     pub(crate) upload_max_items: usize,
-    /// Maximum number of parallel calls, not counting those with streams.
     pub(crate) parallel_invocations: usize,
     pub(crate) client_result_timeout: Duration,
-    /// Maximum number of pending client results of the hub.
     pub(crate) client_results_max: usize,
-    /// Maximum length of a group name, in bytes.
     pub(crate) group_name_max_bytes: usize,
-    /// Silence after which a client counts as disconnected.
     pub(crate) client_timeout: Duration,
-    /// Time limit of a hook, after which it is cancelled.
     pub(crate) hook_timeout: Duration,
     /// Time limit for restoring a lost client; `None` to disable restoring.
     pub(crate) restored_within: Option<Duration>,

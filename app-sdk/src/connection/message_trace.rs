@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use trunkline_protocol::service::TraceReport;
 
-/// A traced message, from the moment it is read from the link.
 #[derive(Debug)]
 pub(crate) struct MessageTrace {
     mark: i64,

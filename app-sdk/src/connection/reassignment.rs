@@ -15,7 +15,6 @@ pub(crate) struct Reassignment {
     /// This app server is stopping, and another one has the connection.
     is_elsewhere: bool,
     goes_on: bool,
-    /// The hook `on_leaving` is running.
     is_leaving: bool,
 }
 
@@ -45,12 +44,10 @@ impl Reassignment {
         (self.stage, self.goes_on) = (ReassignmentStage::None, true);
     }
 
-    /// Whether the connection is being reassigned to another app server.
     pub(crate) fn has_begun(&self) -> bool {
         self.stage != ReassignmentStage::None
     }
 
-    /// Whether all input of the client has arrived.
     pub(super) fn is_at_boundary(&self) -> bool {
         self.stage == ReassignmentStage::Boundary
     }

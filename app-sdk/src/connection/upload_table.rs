@@ -12,7 +12,6 @@ use trunkline_protocol::hub::Payload;
 
 use super::flow_control::FlowControl;
 
-/// Open uploads by the client's stream IDs.
 #[derive(Debug)]
 pub(crate) struct UploadTable<C>(HashMap<ByteString, Upload<C>>);
 
@@ -34,7 +33,6 @@ struct UploadItem {
 /// End of an upload, after its items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UploadEnd {
-    /// The client has sent all items.
     Complete,
     /// The client aborted the upload with this error.
     Failed(ByteString),

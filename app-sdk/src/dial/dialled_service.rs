@@ -95,7 +95,6 @@ impl fmt::Debug for DialledService {
     }
 }
 
-/// Start and expiry time of a token that is signed now.
 fn lifetime() -> (u64, u64) {
     let now_s = unix_seconds(SystemTime::now());
     (now_s, now_s.saturating_add(TOKEN_LIFETIME.as_secs()))

@@ -18,7 +18,6 @@ use crate::sync::lock;
 /// Minimum interval between reports of client counts, as in Azure's SDK.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Requests of a service to the pool of its server connections.
 pub(super) trait PoolRequests: Send + Sync {
     /// Opens a server connection to the service instance that requests one, up to the limit.
     fn open_on_demand(self: Arc<Self>, instance: &str);

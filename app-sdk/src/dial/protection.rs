@@ -14,7 +14,6 @@ use crate::link::DialledStream;
 /// Environment variable that allows plain HTTP to other machines.
 const PLAIN_HTTP_VARIABLE: &str = "TRUNKLINE_DIAL_PLAIN_HTTP";
 
-/// Destinations to which plain HTTP is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlainHttp {
     /// Only addresses of this machine.

@@ -27,7 +27,6 @@ const ON_DEMAND_MAX: usize = 256;
 /// Maximum number of concurrent on-demand dials. A service repeats its request.
 const ON_DEMAND_DIALS_MAX: usize = 16;
 
-/// Interval of status queries, one per hub.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A server connection that ends sooner counts as a failure, to prevent a tight dial loop.
@@ -52,14 +51,12 @@ pub(crate) struct PoolParts {
     /// Whether the service offers stateful reconnect to clients of the hub.
     pub(crate) reconnects: StatefulReconnects,
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when no new connections may be dialled.
     pub(crate) draining: CancellationToken,
     pub(crate) shutdown: CancellationToken,
 }
 
 pub(crate) struct ServerPool {
     parts: PoolParts,
-    /// Name of the hub at the service.
     service_hub: String,
     state: Mutex<PoolState>,
     /// Held by the slot that retries while the service is unreachable.
@@ -69,7 +66,6 @@ pub(crate) struct ServerPool {
 #[derive(Debug, Default)]
 struct PoolState {
     live: BTreeMap<u32, LiveConnection>,
-    /// The last attempt has failed.
     is_down: bool,
     /// Number of on-demand connections, including those being dialled.
     on_demand: usize,
@@ -80,7 +76,6 @@ struct PoolState {
 #[derive(Debug)]
 struct LiveConnection {
     outbox: Arc<LinkOutbox>,
-    /// The service has acknowledged the shutdown.
     is_finished: bool,
 }
 
@@ -209,7 +204,6 @@ impl ServerPool {
         lock(&self.state).live.remove(&slot);
     }
 
-    /// Queries the status of the service periodically over any connection.
     async fn ask_status(self: Arc<Self>) {
         let mut ticks = ticks(STATUS_INTERVAL);
         while self.parts.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -293,7 +287,6 @@ fn random_number() -> u16 {
 /// Maximum exponent of the back-off: 32 s. After that, it is a minute.
 const DOUBLINGS_MAX: u32 = 5;
 
-/// Wait after many failures.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Maximum random addition to each wait, so that app servers which lost a service together do not reconnect together.
@@ -317,7 +310,6 @@ impl BackOff {
     }
 }
 
-/// Scales a time by a random number.
 fn share(time: Duration, chance: u16) -> Duration {
     time.mul_f64(f64::from(chance) / f64::from(u16::MAX))
 }

@@ -22,7 +22,6 @@ pub(super) struct Encryption {
 
 #[cfg(feature = "tls")]
 impl Encryption {
-    /// Loads the system's root certificates.
     pub(super) fn new(host: &str) -> Result<Self, TlsError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();

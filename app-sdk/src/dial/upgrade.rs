@@ -29,7 +29,6 @@ const MESSAGE_MAX_BYTES: usize = LINK_FRAME_MAX_BYTES + 1024 * 1024;
 /// Size of a server connection's read buffer. There are a few connections per hub.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
 
-/// Kind of server connection to open.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wanted<'a> {
     /// A regular one, which carries clients while the app server runs.

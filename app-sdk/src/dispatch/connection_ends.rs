@@ -18,7 +18,6 @@ use crate::node::Node;
 pub(super) struct ConnectionEnds {
     core: Arc<HubCore>,
     workers: Weak<dyn StartWorker>,
-    /// Whether clients see detailed errors.
     is_detailed: bool,
 }
 

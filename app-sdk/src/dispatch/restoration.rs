@@ -94,7 +94,6 @@ impl Restorations {
     }
 }
 
-/// Drops expired lost clients until none are left.
 async fn drop_old_lost(core: Weak<HubCore>) {
     while let Some(until) = core.upgrade().and_then(|core| core.lost.drop_old(Instant::now())) {
         sleep_until(until).await;

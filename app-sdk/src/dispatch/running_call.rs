@@ -82,11 +82,9 @@ pub(super) struct RunningCall {
 /// A running method. Panics are caught.
 pub(super) type Replying = CatchUnwind<AssertUnwindSafe<Instrumented<ReplyFuture>>>;
 
-/// Remaining work of a call after its method has returned, if any.
 pub(super) enum Rest {
     /// Its answer waits for space in the queue.
     Answer(BoxFuture<'static, ()>),
-    /// Its stream items must be sent.
     Stream(RunningStream),
 }
 

@@ -33,7 +33,6 @@ const LAST_CALLS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Reason why a worker stops for now. Futures are boxed, because few workers have one, while each message that arrives
 /// alone starts a worker.
 enum WorkerPause {
-    /// The inbox is empty.
     Done,
     /// Its time slice is used up.
     Unfinished,
@@ -75,7 +74,6 @@ impl Dispatcher {
         self.work(connection).await;
     }
 
-    /// Processes one connection until its inbox is empty.
     async fn work(self: Arc<Self>, connection: Arc<Connection>) {
         loop {
             match self.run(&connection) {

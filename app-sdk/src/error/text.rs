@@ -5,7 +5,6 @@ use trunkline_protocol::limits::STREAMS_MAX;
 
 use crate::error::{CallStage, HubError, InvokeError, UploadCutOff};
 
-/// Text for a failed call, depending on the step that failed.
 pub(crate) fn call_failed(target: &str, error: &HubError, detailed: bool) -> String {
     match error.stage() {
         CallStage::Invoking => invoking_failed(target, error, detailed),
@@ -73,7 +72,6 @@ pub(crate) fn no_stream(target: &str) -> String {
     format!("The value returned by the streaming method '{target}' is not a ChannelReader<> or IAsyncEnumerable<>.")
 }
 
-/// Text for a call if its ID or its stream's ID is in use.
 pub(crate) fn id_in_use(id: &str) -> String {
     format!("Invocation ID '{id}' is already in use.")
 }

@@ -17,7 +17,6 @@ const DISREGARDED_AFTER: Duration = Duration::from_secs(5);
 /// Lists of all proxies. `N` identifies a proxy.
 #[derive(Debug)]
 pub(super) struct Election<N> {
-    /// Instance of this app server.
     me: Arc<str>,
     lists: Vec<CandidateList<N>>,
 }
@@ -60,7 +59,6 @@ impl<N: PartialEq + Clone> Election<N> {
         is_listed && self.is_chosen(task, now)
     }
 
-    /// Whether this app server is still selected.
     pub(super) fn may_go_on(&self, task: &str, now: Instant) -> bool {
         let is_listed = self.lists.iter().any(|list| list.away_for(now) <= AWAY_MAX && list.names(task, &self.me));
         is_listed && self.is_chosen(task, now)

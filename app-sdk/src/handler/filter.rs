@@ -205,7 +205,6 @@ impl HubCall {
 }
 
 impl HubCallKind {
-    /// Name of the hook, or `method`.
     pub(crate) fn hook_name(self) -> &'static str {
         match self {
             Self::Method => "method",

@@ -22,11 +22,9 @@ pub(crate) type ItemStream = Pin<Box<dyn Stream<Item = Result<Payload, HubError>
 pub(crate) enum ReplyBody {
     Value(Payload),
     Stream(ItemStream),
-    /// Success of a hook.
     Nothing,
 }
 
-/// Text of an error that cannot occur.
 const WRONG_ERROR: &str = "the method's error is not a HubError";
 
 /// A result of a hub method: a serializable value, a [`Stream`] of such values, or a `Result` of either with

@@ -14,11 +14,9 @@ use trunkline_protocol::service::Ack;
 use crate::node::Node;
 use crate::sync::lock;
 
-/// Requests to proxies that have not been acknowledged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Acks(Mutex<AwaitedAcks>);
 
-/// Pending requests by ID. Pure logic.
 #[derive(Debug, Default)]
 struct AwaitedAcks {
     latest: u32,
@@ -59,7 +57,6 @@ impl Acks {
 }
 
 impl AwaitedAcks {
-    /// Registers a request to a node. Returns its ID and the receiver of the acknowledgement.
     fn expect(&mut self, node: &Arc<Node>) -> (i64, oneshot::Receiver<Ack>) {
         // Azure's IDs are positive int32. When they wrap around after two billion requests, old ones are long
         // finished.
@@ -108,7 +105,6 @@ pub(crate) struct QueryLimit {
     waiting: AtomicUsize,
 }
 
-/// Guard that counts a queued query.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl QueryLimit {

@@ -13,7 +13,6 @@ use crate::sync::lock;
 /// Size of one generation of IDs. At least this many of the newest IDs are kept, at most twice as many.
 const GENERATION: usize = 8192;
 
-/// Set of IDs that evicts the oldest ones.
 #[derive(Debug, Default)]
 pub(crate) struct RecentIds(Mutex<IdGenerations>);
 

@@ -28,7 +28,6 @@ impl Restorables {
         Self { clients, client_timeout: limits.client_timeout }
     }
 
-    /// Whether the hub restores groups and items.
     pub(crate) fn are_kept(&self) -> bool {
         self.clients.is_some()
     }

@@ -26,7 +26,6 @@ pub(super) const ID_PREFIX: &str = "s";
 /// Client result requests of one hub. Pure logic: the caller does the locking.
 #[derive(Debug)]
 pub(crate) struct ClientResults {
-    /// Prefix of all IDs created by this app server.
     id_prefix: String,
     latest: u64,
     by_id: HashMap<ByteString, ResultRequest>,
@@ -53,9 +52,7 @@ enum Requester {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ClientResult {
     Completed(HubProtocol, Outcome),
-    /// No proxy has the client.
     DoesNotExist,
-    /// The connection was closed.
     Disconnected,
     /// The client's app server is stopping and can no longer wait.
     Leaving,
@@ -63,10 +60,8 @@ pub(crate) enum ClientResult {
     Refused(ByteString),
 }
 
-/// Reason why a client cannot send results here any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoResultReason {
-    /// It disconnected or was closed.
     Disconnected,
     /// This app server is stopping; the client continues elsewhere.
     Leaving,
@@ -83,7 +78,6 @@ impl NoResultReason {
 
 #[derive(Debug)]
 pub(crate) enum Addressee {
-    /// A waiting local method.
     Local(oneshot::Sender<ClientResult>),
     AppServer(ByteString),
     /// No addressee: the completion is late, or there was no request.
@@ -142,7 +136,6 @@ impl ClientResults {
         self.insert(id, ResultRequest { connection_id, requester }, max)
     }
 
-    /// Removes the request that a client's completion answers.
     pub(super) fn complete(&mut self, id: &str, connection_id: &str) -> Addressee {
         match self.by_id.get(id) {
             None => return Addressee::Unknown,
@@ -219,7 +212,6 @@ impl ClientResults {
         ids.iter().for_each(|id| self.remove_asked(id, node, ClientResult::Disconnected));
     }
 
-    /// Removes a request when its caller no longer waits.
     pub(super) fn forget(&mut self, id: &str) {
         self.remove(id);
     }

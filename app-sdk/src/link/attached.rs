@@ -20,10 +20,7 @@ use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
 
-/// Time limit for flushing queued data when a link ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Close code of a normal end.
 const CLOSE_NORMAL: u16 = 1000;
 
 /// A link requested by a proxy or dialled by this app server.
@@ -75,7 +72,6 @@ impl Attached {
         &self.session.outbox
     }
 
-    /// Runs the socket from its handshake until it ends.
     pub(crate) async fn run(self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;

@@ -29,9 +29,7 @@ pub(super) struct EndpointSink<'a> {
     slots: &'a Slots,
     /// Connections with workers that start at the end of the batch.
     due: Vec<Arc<Connection>>,
-    /// Timer of the check for blocked workers.
     blocked_check: Pin<Box<Sleep>>,
-    /// Time of the last log line about a skipped frame.
     skipped: Option<Instant>,
 }
 
@@ -102,7 +100,6 @@ impl FrameSink for EndpointSink<'_> {
         self.session.node.note_received();
     }
 
-    /// Checks for blocked workers while no frames arrive.
     async fn idle(&mut self) -> Infallible {
         while self.session.due.is_waiting() {
             self.blocked_check.as_mut().reset(Instant::now() + HELD_UP_MAX);

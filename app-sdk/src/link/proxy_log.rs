@@ -24,7 +24,6 @@ use crate::sync::lock;
 /// Delay between a proxy's first link and its log line. Meanwhile its other links open.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// Maximum number of hubs in a log line.
 const HUBS_SHOWN_MAX: usize = 20;
 
 /// Name and boot ID of a proxy, or the name of a service.
@@ -44,12 +43,10 @@ struct ProxyLinks {
     is_leaving: bool,
 }
 
-/// Last log line about a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum LoggedState {
     #[default]
     Nothing,
-    /// A log line is pending.
     Settling,
     Linked,
     Lost,

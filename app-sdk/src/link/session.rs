@@ -49,7 +49,6 @@ pub(crate) struct LinkSession {
     pub(super) outbox: Arc<LinkOutbox>,
     /// Numbering of incoming frames, while no socket owns it.
     pub(super) incoming: Mutex<Incoming>,
-    /// Connections with work from this link.
     pub(super) due: Arc<RunQueue<Arc<Connection>>>,
     pub(super) shutdown: CancellationToken,
     pub(super) socket: Mutex<SocketStop>,
@@ -60,7 +59,6 @@ pub(crate) struct LinkSession {
     pub(super) patience: Duration,
     /// Notified when another proxy reports that this one has crashed.
     pub(super) reported_crashed: Notify,
-    /// Cancelled when the session ends.
     pub(super) over: CancellationToken,
     pub(super) clock: LinkClock,
     pub(super) log: Arc<ProxyLog>,

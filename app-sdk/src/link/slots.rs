@@ -59,7 +59,6 @@ pub(crate) enum Refused {
 }
 
 impl Slots {
-    /// Assigns a new or existing session to an upgrade.
     pub(super) fn take(&self, terms: &SessionTerms, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
         let slot = slots.entry(terms.key.clone()).or_default();
@@ -154,7 +153,6 @@ impl Slots {
         lock(&self.shared_names).retain(|name| has_two_nodes(slots, name));
     }
 
-    /// Warns once if two live nodes share a name.
     pub(super) fn note_shared_name(&self, key: &SlotKey) {
         let slots = lock(&self.slots);
         if has_two_nodes(&slots, &key.node) && lock(&self.shared_names).insert(Arc::clone(&key.node)) {
@@ -198,7 +196,6 @@ fn attach(
     }
 }
 
-/// Live sessions of one node process.
 fn sessions_of(slots: &HashMap<SlotKey, Slot>, boot: &str) -> Vec<Arc<LinkSession>> {
     let of_node = slots.iter().filter(|(key, _)| *key.boot == *boot);
     of_node.filter_map(|(_, slot)| slot.live.clone()).collect()

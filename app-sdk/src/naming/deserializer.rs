@@ -13,10 +13,8 @@ use serde::de::{
 
 use super::letter_case::canonical;
 
-/// A value decoded case-insensitively.
 pub(super) struct CaseBlind<T>(pub(super) T);
 
-/// Seed of a value decoded case-insensitively.
 struct CaseBlindSeed<T> {
     seed: T,
     /// Accepted names, if the seed is for a name.
@@ -233,7 +231,6 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for CaseBlindAccess<A> {
     }
 }
 
-/// Visitor that builds an enum from a text, a number or a map.
 struct EnumVisitor<V> {
     inner: V,
     variants: &'static [&'static str],

@@ -21,7 +21,6 @@ impl LetterCase {
         scratch
     }
 
-    /// Whether a name stays unchanged.
     fn fits(self, name: &str) -> bool {
         let Some(first) = name.bytes().next().filter(u8::is_ascii_alphabetic) else { return true };
         let has_this_case = match self {

@@ -14,7 +14,6 @@ const EXTENSION_STRUCT: &str = "_ExtStruct";
 /// Prefix of the names that mark `serde_json`'s own structs.
 const JSON_PRIVATE: &str = "$serde_json::private::";
 
-/// A value encoded with .NET names.
 pub(super) struct Renamed<'a, T: ?Sized>(pub(super) &'a T);
 
 /// Key of a map. Texts stay unchanged, and enums are texts here even in JSON.
@@ -22,7 +21,6 @@ struct RenamedKey<'a, T: ?Sized>(&'a T);
 
 struct RenamingSerializer<S>(S);
 
-/// A sequence, map or variant being encoded.
 struct RenamingCompound<C>(C);
 
 enum RenamingStruct<S: Serializer> {

@@ -23,14 +23,12 @@ pub(super) struct Proxies {
 #[derive(Debug)]
 pub(super) struct SessionBegin {
     pub(super) node: Arc<Node>,
-    /// Number of frames replayed to the node.
     pub(super) replayed_frames: usize,
     pub(super) replayed_bytes: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionEnd {
-    /// It was the node's last session, and the node was removed.
     pub(super) node_is_lost: bool,
     pub(super) lost_frames: u64,
 }
@@ -109,7 +107,6 @@ impl Proxies {
         self.linked.iter().map(by_caller).collect()
     }
 
-    /// Whether frames to every proxy must be [recorded](Self::record).
     pub(super) fn is_recording(&self) -> bool {
         self.replay.is_open()
     }

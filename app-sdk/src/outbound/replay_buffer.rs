@@ -25,7 +25,6 @@ pub(super) struct ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    /// Opens the window when the first proxy is linked.
     pub(super) fn open(&mut self, now: Instant) {
         *self = Self { until: Some(now + REPLAY_WINDOW), ..Self::default() };
     }

@@ -26,7 +26,6 @@ pub(super) struct Entry {
 /// Ticks after which all app servers that receive changes have received a reverted one.
 const TURNED_BACK_TICKS: u64 = 20;
 
-/// Change to be reported to the app.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) due: u64,
@@ -43,7 +42,6 @@ pub(super) struct Reporter {
     pub(super) is_inherited: bool,
 }
 
-/// Result of comparing the current state with the last one reported.
 #[derive(Debug)]
 pub(super) enum Settled {
     AsBefore,
@@ -116,7 +114,6 @@ impl Entry {
         turned_back.max(self.kept_until).filter(|_| self.is_idle())
     }
 
-    /// Whether the entry needs processing at this tick.
     pub(super) fn is_ready(&self, now: u64) -> bool {
         match &self.pending {
             Some(pending) => pending.due <= now,
@@ -194,7 +191,6 @@ pub(super) enum Held {
 }
 
 impl Held {
-    /// Name used to select the reporting app server.
     pub(super) fn name(&self) -> &str {
         match self {
             Self::User(name) | Self::Member(name, _) => name,

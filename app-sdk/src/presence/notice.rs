@@ -67,7 +67,6 @@ impl Notice {
     }
 }
 
-/// User or group of a notice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Subject {
     User(Arc<str>),

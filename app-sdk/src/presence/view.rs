@@ -45,7 +45,6 @@ const REMEMBERED_MAX: usize = 65_536;
 /// Maximum number of tracked users and memberships. Further ones are ignored and counted.
 const FOLLOWED_MAX: usize = 4 * 1024 * 1024;
 
-/// How to treat the first snapshot of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FirstSnapshot {
     /// Presence from before this app server started: reported by others, or long ago.
@@ -56,7 +55,6 @@ pub(super) enum FirstSnapshot {
 /// Users and groups of one hub. `N` identifies a node.
 #[derive(Debug)]
 pub(super) struct PresenceView<N> {
-    /// Instance of this app server.
     me: Arc<str>,
     /// Ticks until a user is reported offline.
     grace: u64,
@@ -77,7 +75,6 @@ pub(super) struct PresenceView<N> {
 #[derive(Debug, Default)]
 struct Group {
     members: HashMap<Arc<str>, Entry>,
-    /// Number of present members.
     count: u64,
     /// IDs of members with pending reports.
     pending: HashSet<Arc<str>>,
@@ -183,17 +180,14 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         }
     }
 
-    /// Whether further ticks are needed.
     pub(super) fn is_waiting(&self) -> bool {
         !self.due.is_empty() || self.has_ready()
     }
 
-    /// Whether there may be a notice now.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Number of users and groups that may have a notice now.
     pub(super) fn ready(&self) -> usize {
         self.ready.len()
     }
@@ -222,7 +216,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
         None
     }
 
-    /// Marks a notice as handled.
     pub(super) fn done(&mut self, subject: Subject) {
         self.running.remove(&subject);
         let now = self.now;
@@ -313,7 +306,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 }
 
-/// Sources: streams of shards, and their entries.
 impl<N: PartialEq + Clone> PresenceView<N> {
     fn source(&self, id: SourceId) -> Option<&Source<N>> {
         self.sources.get(id)?.as_ref()
@@ -492,7 +484,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 }
 
-/// Entries: presence of users and members.
 impl<N: PartialEq + Clone> PresenceView<N> {
     fn user_here(&mut self, id: SourceId, user: &ByteString, is_baseline: bool) {
         let user = text(user);
@@ -608,7 +599,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 }
 
-/// Looks up which sources are unreachable.
 struct Suspended<'a, N>(&'a [Option<Source<N>>]);
 
 impl<N> Suspended<'_, N> {

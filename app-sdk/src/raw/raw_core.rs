@@ -20,12 +20,10 @@ use crate::node::Node;
 use crate::outbound::Outbound;
 use crate::sync::lock;
 
-/// One raw connection, as seen by its endpoint.
 #[derive(Debug)]
 pub(super) struct RawClient {
     pub(super) request: ConnectRequest,
     pub(super) node: Arc<Node>,
-    /// Cancelled when the connection closes.
     pub(super) cancellation: CancellationToken,
     /// State for a reassignment; `None` if the endpoint's connections cannot move.
     pub(super) reassignment: Option<Box<RawReassignment>>,
@@ -131,7 +129,6 @@ impl RawCore {
         self.is_movable
     }
 
-    /// Announces the shutdown to the proxies, if clients can move.
     pub(super) async fn announce_shutdown(&self) {
         if self.is_movable {
             announce_shutdown(&self.outbound, &self.acks).await;
@@ -145,7 +142,6 @@ impl RawCore {
         }
     }
 
-    /// Counts the movable connections, and those in reassignment.
     pub(super) fn count_movable(&self) -> (usize, usize) {
         let clients = lock(&self.clients);
         match self.is_movable {

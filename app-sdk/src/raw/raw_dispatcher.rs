@@ -24,7 +24,6 @@ use crate::node::Node;
 use crate::outbound::{ID_IN_USE, Outbound};
 use crate::watchdog::{CodeId, watch};
 
-/// A type-erased handler with its state bound.
 pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
 
 pub(crate) struct BuiltRaw {

@@ -22,7 +22,6 @@ pub(super) struct RawInbox {
     reassignment: ReaderNotice,
 }
 
-/// Progress of a reassignment, if one is planned.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ReaderNotice {
     #[default]

@@ -44,7 +44,6 @@ impl RawMessage {
         }
     }
 
-    /// Copies a short message out of its shared buffer.
     pub(super) fn detached(self) -> Self {
         match self {
             RawMessage::Text(text) if text.len() < SLICE_MIN_BYTES => Self::Text(text.as_str().into()),

@@ -122,7 +122,6 @@ impl ServerHandle {
         }
     }
 
-    /// Keys after loading, for the test kit.
     pub(crate) fn keys(&self) -> Option<&AccessKeys> {
         self.core.access.get().map(Access::keys)
     }
@@ -140,7 +139,6 @@ impl ServerHandle {
         self.core.embedded.get()?.admin()
     }
 
-    /// Embedded node, once the router is created.
     #[cfg(feature = "embedded")]
     pub(super) fn node(&self) -> Option<&trunkline_proxy::Embedded> {
         self.core.embedded.get()

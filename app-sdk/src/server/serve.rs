@@ -189,7 +189,6 @@ async fn serve_from<L: Listener<Addr = SocketAddr>>(
     Ok(())
 }
 
-/// Refuses an address that other machines can reach.
 fn refuse_open(address: SocketAddr) -> io::Result<()> {
     if address.ip().to_canonical().is_loopback() {
         return Ok(());

@@ -40,7 +40,6 @@ pub(crate) struct ServerCore {
     pub(super) embedded: OnceLock<trunkline_proxy::Embedded>,
 }
 
-/// Parts that exist once the router is created.
 pub(super) struct ReadyServer {
     pub(super) manifest: Manifest,
     pub(super) negotiators: BTreeMap<String, MethodRouter>,

@@ -117,7 +117,6 @@ impl NegotiationRoute {
         }
     }
 
-    /// Builds the client description for the service.
     fn ticket(
         &self,
         decision: Decision,

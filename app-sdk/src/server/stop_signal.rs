@@ -5,10 +5,12 @@ use std::io;
 use std::pin::Pin;
 
 pub(super) enum StopSignal {
-    /// Future of the app, until it completes.
     Future(Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
     #[cfg(unix)]
-    Process { interrupt: tokio::signal::unix::Signal, terminate: tokio::signal::unix::Signal },
+    Process {
+        interrupt: tokio::signal::unix::Signal,
+        terminate: tokio::signal::unix::Signal,
+    },
     /// Ctrl-C on systems without SIGTERM.
     #[cfg(not(unix))]
     Process,

@@ -19,10 +19,8 @@ use trunkline_protocol::unix_time::unix_seconds;
 use super::call_error::ConnectError;
 use crate::server::{Negotiation, ProxyVerified, User};
 
-/// Maximum size of a refusal's body.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
-/// Credentials and other parts of a client's connect request.
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     /// User and claims that the test sets as verified.
@@ -47,7 +45,6 @@ pub(super) struct Gate<'a> {
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) user: access_token::User,
-    /// Headers of the negotiate response.
     pub(super) headers: HeaderMap,
 }
 

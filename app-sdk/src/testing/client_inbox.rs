@@ -31,19 +31,16 @@ pub(super) struct ClientInbox {
 
 #[derive(Default)]
 struct InboxState {
-    /// Response to the handshake, until it is read.
     handshake: Option<Result<(), String>>,
     is_shaken: bool,
     messages: VecDeque<HubMessage>,
     answers: BTreeMap<String, PreparedAnswer>,
-    /// Invocations without a completion.
     pending: BTreeSet<ByteString>,
     close_error: Option<String>,
     is_over: bool,
 }
 
 impl ClientInbox {
-    /// Creates an inbox, and the receiver of the completions to send to the hub.
     pub(super) fn new(codec: Codec) -> (Arc<Self>, mpsc::UnboundedReceiver<Completion>) {
         let (replies, to_send) = mpsc::unbounded_channel();
         let inbox = Self { codec, state: Mutex::default(), arrived: Notify::new(), replies };
@@ -123,7 +120,6 @@ impl ClientInbox {
         self.wait(|state| state.is_over.then(|| state.close_error.clone())).await
     }
 
-    /// Takes the oldest matching message, if any.
     pub(super) fn take(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
         lock(&self.state).take(&is_wanted)
     }
@@ -185,7 +181,6 @@ impl InboxState {
     }
 }
 
-/// Reads the response to the handshake and leaves the rest.
 fn read_handshake(bytes: &mut Bytes) -> Result<(), String> {
     match HandshakeResponse::read(bytes, HANDSHAKE_MAX_BYTES) {
         Ok(Some((HandshakeResponse { error }, length))) => {

@@ -23,7 +23,6 @@ use crate::naming::{Codec, Naming};
 use crate::server::LinkedHub;
 use crate::sync::lock;
 
-/// Proxy side of the links of one hub.
 #[derive(Debug)]
 pub(super) struct FakeProxy {
     /// Naming of the hub, which its clients use as well.
@@ -32,13 +31,11 @@ pub(super) struct FakeProxy {
     members: Mutex<LoopbackClients>,
     /// Presence last reported to app servers; `None` if the hub has no presence hooks.
     presence: Option<Mutex<LoopbackPresence>>,
-    /// Notified when clients connect, disconnect or change groups.
     has_changed: Notify,
 }
 
 #[derive(Debug)]
 struct FarLink {
-    /// Index of the app server in the fleet.
     server: usize,
     instance: String,
     tasks: Option<ExclusiveTasks>,

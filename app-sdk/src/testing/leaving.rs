@@ -56,7 +56,6 @@ pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leavin
     }
 }
 
-/// Waits until `on_rehomed` of this connection has run.
 async fn is_kept(mut taken_over: broadcast::Receiver<TakenOver>, connection_id: &str) -> bool {
     loop {
         match taken_over.recv().await {

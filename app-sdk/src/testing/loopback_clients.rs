@@ -18,7 +18,6 @@ use crate::encode;
 /// Connections closed by a frame, each with the index of its app server, and the response to the frame's sender.
 type Closed = (Vec<(usize, ByteString)>, Option<ServiceMessage>);
 
-/// Connected clients in a fixed order.
 #[derive(Debug, Default)]
 pub(super) struct LoopbackClients {
     pub(super) all: BTreeMap<ByteString, LoopbackClient>,
@@ -31,7 +30,6 @@ pub(super) struct LoopbackClient {
     pub(super) protocol: HubProtocol,
     pub(super) user: Option<ByteString>,
     pub(super) groups: BTreeSet<ByteString>,
-    /// Index of its app server.
     pub(super) home: usize,
     /// Receives the frame that hands the client over during a move.
     pub(super) moving: Option<oneshot::Sender<CloseConnection>>,
@@ -45,7 +43,6 @@ impl LoopbackClients {
         }
     }
 
-    /// Removes the clients of an app server after its link has closed.
     pub(super) fn end(&mut self, server: usize) {
         self.over.insert(server);
         let gone: Vec<_> =

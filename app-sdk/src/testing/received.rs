@@ -76,7 +76,6 @@ impl fmt::Debug for Received {
     }
 }
 
-/// An argument as JSON, shortened.
 fn shown(codec: Codec, payload: &Payload) -> String {
     let plain = |protocol| Codec::new(protocol, Naming::Serde);
     let json = match codec.protocol() {

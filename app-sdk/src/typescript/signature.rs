@@ -185,12 +185,10 @@ impl Signature {
         matches!(self.reply, MethodReply::Stream(_))
     }
 
-    /// Whether the client uploads a stream to the method.
     pub(super) fn takes_upload(&self) -> bool {
         self.arguments.iter().any(|argument| argument.starts_with("Subject<"))
     }
 
-    /// Type of the method as a function.
     pub(super) fn function(&self) -> String {
         let arguments = self.arguments.iter().enumerate().map(|(at, name)| format!("argument{}: {name}", at + 1));
         let arguments: Vec<_> = arguments.collect();

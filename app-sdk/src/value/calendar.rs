@@ -59,7 +59,6 @@ pub(super) fn read(text: &str) -> Option<(i64, u32)> {
     text.0.is_empty().then_some((seconds, nanos))
 }
 
-/// Year, month and day from a day number relative to 1 January 1970.
 fn date(day: i64) -> (i64, i64, i64) {
     let day = day + DAYS_TO_1970;
     let (era, day) = (day.div_euclid(ERA_DAYS), day.rem_euclid(ERA_DAYS));
@@ -81,7 +80,6 @@ fn day_number(year: i64, month: i64, day: i64) -> Option<i64> {
     (date(number) == (year, month, day)).then_some(number)
 }
 
-/// Parser over the rest of a text.
 struct Text<'a>(&'a [u8]);
 
 impl Text<'_> {

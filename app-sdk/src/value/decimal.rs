@@ -7,9 +7,7 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-/// Maximum mantissa: 96 bits.
 const MANTISSA_MAX: u128 = (1 << 96) - 1;
-/// Maximum number of decimal places.
 const SCALE_MAX: u32 = 28;
 /// Limit of the mantissa while parsing. Further digits only affect rounding.
 const READ_MAX: u128 = 10_u128.pow(36);
@@ -131,7 +129,6 @@ struct Digits {
     mantissa: u128,
     /// Number of decimal places; negative if digits before the point were dropped.
     scale: i64,
-    /// Whether a non-zero digit was dropped.
     is_inexact: bool,
 }
 

@@ -10,7 +10,6 @@ use serde::ser::{Serialize, Serializer};
 const TICKS_PER_SECOND: u64 = 10_000_000;
 const NANOS_PER_TICK: u64 = 100;
 const DAY_SECONDS: u64 = 86_400;
-/// Maximum number of digits in a fraction.
 const FRACTION: usize = 7;
 
 /// Duration in ticks of 100 ns, like .NET's `TimeSpan`: a text such as `1.02:03:04.5000000` in JSON, the number of
@@ -60,7 +59,6 @@ impl TryFrom<Duration> for TimeSpan {
 impl TryFrom<TimeSpan> for Duration {
     type Error = TimeSpanError;
 
-    /// Converts a non-negative duration.
     fn try_from(span: TimeSpan) -> Result<Self, TimeSpanError> {
         let ticks = u64::try_from(span.0).map_err(|_| TimeSpanError)?;
         let fraction = Duration::from_nanos(ticks % TICKS_PER_SECOND * NANOS_PER_TICK);
