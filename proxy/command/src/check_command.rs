@@ -21,7 +21,6 @@ use super::runtime::runtime;
 use super::setting_source::{Environment, Source, Sources};
 use super::settings_loader::{Loaded, file_value, load};
 
-/// Placeholder for a secret value.
 const REDACTED: &str = "(secret)";
 
 /// Arguments of `trunkline check`.
@@ -70,7 +69,6 @@ pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command)
     Ok(CheckReport { text, warnings })
 }
 
-/// Settings of the node that `serve` would start.
 fn checked(serve: ServeArgs) -> anyhow::Result<Config> {
     logging::parse(&serve.log.log).map_err(LogError::Levels)?;
     if let Some(file) = serve.log.audit_log.as_deref() {

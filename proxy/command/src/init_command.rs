@@ -44,7 +44,6 @@ const RULES: &str = "
 #hubs = [\"shop\", \"orders*\"]
 ";
 
-/// Maximum length of comment lines.
 const LINE_BYTES: usize = 120;
 
 /// Arguments of `trunkline init`.

@@ -265,7 +265,6 @@ fn without_environment(command: Command) -> Command {
     command.mut_args(|arg| arg.env(None)).mut_subcommands(without_environment)
 }
 
-/// Loads the settings of the given subcommand.
 fn with_settings(
     command: Command,
     typed: &ArgMatches,

@@ -56,7 +56,6 @@ pub(crate) enum LogError {
     Thread(std::io::Error),
 }
 
-/// Time limit for writing a required audit line.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Levels of the log, and the audit log; a single value, because a process has one log.
@@ -89,7 +88,6 @@ pub(crate) fn begin(
     Ok(())
 }
 
-/// Destination of lines, and whether they are coloured there.
 type LinePlace = (BoxMakeWriter, bool);
 
 fn places(log: &LogQueue, format: LogFormat, audit: Option<&LineQueue>) -> [LinePlace; 2] {
@@ -123,7 +121,6 @@ fn audit_queue(path: &Path) -> Result<LineQueue, LogError> {
     LineQueue::start("log-audit", place, AuditLosses(path.to_owned())).map_err(LogError::Thread)
 }
 
-/// Queue of a separate audit log, if any.
 fn audit_lines() -> Option<&'static LineQueue> {
     LEVELS.get()?.audit.as_ref()
 }

@@ -157,7 +157,6 @@ impl SdkSource {
         clone.map(Self::Clone).ok_or_else(|| NewError::NoClone { path: path.to_owned() })
     }
 
-    /// Dependency line in `Cargo.toml`.
     fn dependency(&self) -> String {
         let (key, value) = match self {
             Self::Published => ("version", env!("CARGO_PKG_VERSION").to_owned()),

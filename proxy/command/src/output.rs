@@ -20,7 +20,6 @@ pub(super) fn print_warning(text: &str) {
     eprintln!("warning: {}", shown_text::lines(text));
 }
 
-/// Prints advice on standard error.
 #[expect(clippy::print_stderr, reason = "scripts read the output alone")]
 pub(super) fn print_hint(text: &str) {
     eprintln!("hint: {}", shown_text::lines(text));

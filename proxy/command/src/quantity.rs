@@ -26,7 +26,6 @@ pub(crate) enum QuantityError {
     Size,
 }
 
-/// Parses a duration with an optional unit.
 pub(crate) fn parse_duration(text: &str, bare: BareUnit) -> Result<Duration, QuantityError> {
     let (of_bare, name): (fn(u64) -> Duration, _) = match bare {
         BareUnit::Seconds => (Duration::from_secs, "seconds"),
@@ -38,7 +37,6 @@ pub(crate) fn parse_duration(text: &str, bare: BareUnit) -> Result<Duration, Qua
     }
 }
 
-/// Parses a size in bytes with an optional unit.
 pub(crate) fn parse_size(text: &str) -> Result<u64, QuantityError> {
     text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| QuantityError::Size)
 }

@@ -13,16 +13,12 @@ use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
 use super::admin_port::{AdminPort, AdminPortError};
 use crate::shown_text::one_line;
 
-/// Path of the API.
 const PATH: &str = "/api/rebalance";
 
 /// Maximum answer size: a few numbers and a reason.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
-/// Interval of progress updates.
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// Maximum number of consecutive missing answers.
 const MISSING_MAX: u32 = 5;
 
 const EXAMPLES: &str = "\
@@ -116,7 +112,6 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
     }
 }
 
-/// Request body of the API.
 fn order(args: &RebalanceArgs) -> Value {
     let RebalanceArgs { percent, node, per_second, dry_run, .. } = args;
     let to = match (percent, node) {

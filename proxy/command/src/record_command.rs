@@ -21,16 +21,12 @@ use crate::quantity::size_text;
 use crate::shown_text::one_line;
 pub(super) use record_error::RecordError;
 
-/// Maximum size of a refusal's body.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
-
-/// Interval of progress updates.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time to continue reading after a stop request: the node reports events with a delay of tenths of a second.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-/// Default size limit of one file.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 const EXAMPLES: &str = "\
@@ -131,7 +127,6 @@ pub(super) async fn record(args: &RecordArgs) -> Result<(), RecordError> {
     if is_ending { Ok(()) } else { outcome }
 }
 
-/// Path and query of the API request.
 fn target(args: &RecordArgs) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("hub", &args.hub);

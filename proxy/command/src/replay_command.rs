@@ -20,7 +20,6 @@ use player::{PlayError, Player, ReplayPace};
 use recording_reader::{ReadRecordingError, RecordingReader};
 use replay_report::{Values, report};
 
-/// Time limit for linking the app server's hub.
 const LINK_TIMEOUT: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "\

@@ -12,10 +12,7 @@ use super::flag::value_parser::whole_seconds;
 use super::text_table::columns;
 use crate::shown_text::one_line;
 
-/// Path of the API.
 const PATH: &str = "/api/revocations";
-
-/// Path of the list with the maximum length.
 const LIST_PATH: &str = "/api/revocations?limit=1000";
 
 /// Maximum answer size: a list of a thousand revocations with long names.
@@ -117,7 +114,6 @@ fn summary(report: &RevocationReport) -> String {
     format!("tokens {of} issued up to {} are void at {nodes} until {until}{closed}", time_text(tokens.issued_before))
 }
 
-/// Description of the tokens in a revocation.
 fn whose(tokens: &RevokedTokens) -> String {
     let named = [("of user", &tokens.user), ("for audience", &tokens.audience), ("signed by app", &tokens.app)];
     let named = named.into_iter().filter_map(|(word, name)| Some(format!("{word} {:?}", name.as_ref()?)));
@@ -150,7 +146,6 @@ fn moment(text: &str) -> Result<u64, String> {
 
 /// Formats a time as RFC 3339, or as seconds since 1970 if it is out of range.
 fn time_text(seconds: u64) -> String {
-    /// End of the year 9999.
     const LAST_S: u64 = 253_402_300_799;
     match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= LAST_S) {
         Some(time) => humantime::format_rfc3339_seconds(time).to_string(),

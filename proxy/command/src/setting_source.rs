@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use clap::{Arg, Command};
 use trunkline_proxy::parts::{TextPlace, nearest};
 
-/// Prefix of all Trunkline variables.
 const PREFIX: &str = "TRUNKLINE_";
 
 /// Variables of the SDK and of the shipped Compose and Swarm files, which may share the environment.

@@ -24,14 +24,7 @@ pub(crate) enum LoadError {
     #[error("{path}, {place}: invalid TOML: {problem}")]
     Syntax { path: PathBuf, place: TextPlace, problem: String },
     #[error("{path}, {place}: unknown key {key:?}{}", suggestion(nearest))]
-    UnknownKey {
-        path: PathBuf,
-        place: TextPlace,
-        key: String,
-        /// Most similar existing key.
-        nearest: Option<String>,
-    },
-    /// Value of the wrong type for its flag.
+    UnknownKey { path: PathBuf, place: TextPlace, key: String, nearest: Option<String> },
     #[error("{path}, {place}: {key} is {found}, but must be {wanted}")]
     Kind { path: PathBuf, place: TextPlace, key: String, found: &'static str, wanted: &'static str },
     #[error("{0} is not UTF-8")]
@@ -54,7 +47,6 @@ pub(crate) struct Loaded {
     pub(crate) sources: Sources,
 }
 
-/// Values of a setting from one source.
 struct Given {
     id: Id,
     flag: String,
@@ -83,7 +75,6 @@ pub(crate) fn load_text(command: Command, path: &Path, text: &str) -> Result<Loa
     load_layers(command, None, [Vec::new(), in_file])
 }
 
-/// Path of the configuration file from flag or environment.
 pub(crate) fn config_file(command: &Command, typed: &ArgMatches, environment: &Environment) -> Option<PathBuf> {
     let arg = command.get_arguments().find(|arg| arg.get_id() == "config")?;
     let in_environment = || cleaned(arg, environment.0.get(&variable(arg)?)?.to_str()?).pop().map(PathBuf::from);
@@ -117,7 +108,6 @@ fn load_layers(command: Command, typed: Option<&ArgMatches>, layers: [Vec<Given>
     Ok(loaded)
 }
 
-/// Pairs of mutually exclusive settings.
 fn rivals(command: &Command) -> Vec<(Id, Id)> {
     let settings = command.get_arguments().filter(|arg| arg.get_env().is_some());
     let pairs = settings.flat_map(|arg| {
@@ -145,7 +135,6 @@ impl Loaded {
     }
 }
 
-/// Parses the value of a switch.
 fn truth(text: &str) -> Result<bool, &'static str> {
     match &*text.to_ascii_lowercase() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -204,7 +193,6 @@ fn values_of_file(command: &Command, path: &Path, text: &str) -> Result<Vec<Give
     Ok(all)
 }
 
-/// Name of a flag, or of the setting for an argument without a flag.
 fn flag_name(arg: &Arg) -> String {
     let of_variable = || Some(variable(arg)?.strip_prefix("TRUNKLINE_")?.to_lowercase().replace('_', "-"));
     arg.get_long().map(str::to_owned).or_else(of_variable).unwrap_or_default()

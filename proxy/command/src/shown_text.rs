@@ -8,7 +8,6 @@ use std::fmt::Write;
 
 pub(super) use trunkline_process::is_steering;
 
-/// Replacement for a control character.
 const REPLACEMENT: char = '\u{fffd}';
 
 /// Sanitises a line or a part of one. Line breaks and tabs become spaces.

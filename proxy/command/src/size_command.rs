@@ -89,7 +89,6 @@ pub(super) struct TooLittleMemory {
     pub links: u64,
 }
 
-/// Number of nodes required by each resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NodeCounts {
     by_processors: u64,

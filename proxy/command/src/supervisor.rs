@@ -29,9 +29,7 @@ pub(super) fn inherited_sockets() -> io::Result<InheritedSockets> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NodeState {
-    /// The node accepts clients.
     Ready,
-    /// The node is stopping and drains its clients.
     Stopping,
 }
 

@@ -2,7 +2,6 @@
 
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Spaces between two columns.
 const GAP: u16 = 2;
 
 /// Formats rows under their headings, with texts left-aligned and numbers right-aligned. Returns the lines.

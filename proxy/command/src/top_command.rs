@@ -152,7 +152,6 @@ impl FleetClient {
         Ok(Self { nodes, client: AdminClient::new(connector, args.token.token()?) })
     }
 
-    /// Queries all nodes concurrently and merges their answers.
     async fn fleet(&self) -> FleetSnapshot {
         let answers = join_all(self.nodes.iter().map(|node| self.fleet_of(node))).await;
         merge(self.nodes.iter().map(Address::to_string).zip(answers))

@@ -19,7 +19,6 @@ use trace_view::TraceView;
 use crate::quantity::duration_text;
 use crate::shown_text::{json, one_line};
 
-/// Maximum size of a refusal's body.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 /// Interval for printing messages with missing hops.
@@ -149,7 +148,6 @@ fn show(args: &TraceArgs, messages: Vec<String>) -> io::Result<()> {
     put((messages.join("\n") + "\n").as_bytes())
 }
 
-/// Path and query of the API request.
 fn target(args: &TraceArgs) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     let TraceArgs { connection, user, group, method, hub, .. } = args;

@@ -40,7 +40,6 @@ pub(super) async fn check_conditions(port: &ReportingNode<'_>) -> Vec<Finding> {
     }
 }
 
-/// Reads an answer of the admin port's API.
 pub(super) async fn read<T: DeserializeOwned>(port: &ReportingNode<'_>, path: &'static str) -> Result<T, String> {
     let address = admin_address(port.url)?;
     let client = AdminClient::new(Connector::default(), port.token.token().map_err(|error| error.to_string())?);

@@ -37,7 +37,6 @@ impl EventCarrier {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
 
-    /// Returns the data of the next event.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             if let Some(event) = self.parser.next_event()? {

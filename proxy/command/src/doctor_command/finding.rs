@@ -10,7 +10,6 @@ use crate::shown_text::one_line;
 /// Maximum length of a finding's text, because parts come from a server.
 const TEXT_MAX_CHARS: usize = 900;
 
-/// Maximum length of an excerpt from an answer.
 const EXCERPT_MAX_CHARS: usize = 160;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -62,7 +61,6 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Quotes the beginning of a server's text.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     match printable(String::from_utf8_lossy(bytes).trim(), EXCERPT_MAX_CHARS) {
         text if text.is_empty() => "nothing".into(),

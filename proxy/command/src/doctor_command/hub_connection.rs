@@ -41,7 +41,6 @@ impl ProbeCall {
         Self { target: method.into(), arguments: encoded, is_real: true }
     }
 
-    /// Whether the hub should have the method.
     pub(super) fn is_real(&self) -> bool {
         self.is_real
     }
@@ -53,7 +52,6 @@ pub(super) struct CallSeen {
     pub(super) took: Duration,
     /// Time until the call was sent; for transports with POSTs, until the POST was answered.
     pub(super) sent: Duration,
-    /// Error text from the method, if any.
     pub(super) error: Option<String>,
 }
 
@@ -94,7 +92,6 @@ impl HubConnection {
         Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0, is_compressed })
     }
 
-    /// Whether an intermediary accepted compression.
     pub(super) fn is_compressed(&self) -> bool {
         self.is_compressed
     }

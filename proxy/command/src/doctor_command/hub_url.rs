@@ -35,7 +35,6 @@ impl HubUrl {
         format!("{}{path}", self.path.trim_end_matches('/'))
     }
 
-    /// URL of the server alone.
     pub(super) fn root(&self) -> Self {
         Self { address: self.address.clone(), path: String::new(), query: None }
     }

@@ -14,8 +14,6 @@ use super::transport_check::check_name;
 use crate::quantity::duration_text;
 
 const IDLE: &str = "idle";
-
-/// Keep-alive interval of the official clients.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]

@@ -10,8 +10,6 @@ use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
 use super::probe_client::{AnswerSeen, ProbeClient};
 
 const NODES: &str = "nodes";
-
-/// Number of pairs of negotiation and connect.
 const PAIRS: usize = 8;
 
 /// Maximum number of listed nodes; more are only counted.

@@ -27,7 +27,6 @@ impl PollCarrier {
         self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
     }
 
-    /// Polls until data arrives.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             let answer = self.client.poll(&self.id, POLL_MAX).await?.successful()?;

@@ -56,7 +56,6 @@ impl From<HttpError> for ProbeError {
     }
 }
 
-/// Complete answer to one request.
 #[derive(Debug, Clone)]
 pub(super) struct AnswerSeen {
     pub(super) status: StatusCode,
@@ -70,7 +69,6 @@ impl AnswerSeen {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Fails unless the status is a success.
     pub(super) fn successful(self) -> Result<Self, ProbeError> {
         match self.status.is_success() {
             true => Ok(self),
@@ -163,7 +161,6 @@ impl ProbeClient {
         Ok(within(self.deadline, self.http.send(&self.url.address, request)).await?)
     }
 
-    /// Reads the rest of an unexpected answer.
     pub(super) async fn refusal(&self, answer: Response<Incoming>) -> ProbeError {
         let status = answer.status();
         let read = within(self.deadline, read_whole(answer, ANSWER_MAX_BYTES)).await;

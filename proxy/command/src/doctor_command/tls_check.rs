@@ -10,7 +10,6 @@ use trunkline_proxy::parts::{Address, CertificateFault, ClientTls, TlsProbeError
 use super::finding::Finding;
 
 const TLS: &str = "tls";
-
 const DAY_S: u64 = 24 * 3600;
 
 /// A certificate should have been renewed this many days before its expiry.

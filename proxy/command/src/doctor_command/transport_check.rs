@@ -10,7 +10,6 @@ use super::hub_connection::{CallSeen, HubConnection, ProbeCall};
 use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
 use super::probe_client::{ProbeClient, ProbeError};
 
-/// Number of calls over each transport.
 const CALLS: usize = 5;
 
 /// Delay of an event that indicates a buffering intermediary. HAProxy without `http-no-delay` waits about 200 ms.
@@ -20,7 +19,6 @@ const COLLECTED: &str = "a proxy in between buffers the response: HAProxy needs 
                          `proxy_buffering off`, unless it respects the nodes' `X-Accel-Buffering: no` (without \
                          `proxy_ignore_headers`); use no compression and no cache for text/event-stream";
 
-/// Step at which a connection failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TransportStep {
     Open,
@@ -47,7 +45,6 @@ impl TransportSeen {
         matches!(&self.failure, Some((_, ProbeError::Status { status, .. })) if refusals.contains(status))
     }
 
-    /// Whether all calls were answered.
     pub(super) fn works(&self) -> bool {
         self.failure.is_none()
     }

@@ -16,7 +16,6 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::finding::excerpt;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
 
-/// Compression offer of browsers.
 const COMPRESSION: &str = "permessage-deflate; client_max_window_bits";
 
 #[derive(Debug)]
@@ -56,7 +55,6 @@ impl WebSocketCarrier {
         self.socket.send(Message::text(text)).await.map_err(told)
     }
 
-    /// Returns the next text or binary message.
     pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
         loop {
             match self.socket.next().await {

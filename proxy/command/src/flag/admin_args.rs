@@ -11,7 +11,6 @@ use trunkline_proxy::parts::{
 
 use crate::logging::levels;
 
-/// Maximum number of nodes in `--peers`.
 const PEERS_MAX: usize = 64;
 
 #[derive(Debug, Clone, Args)]

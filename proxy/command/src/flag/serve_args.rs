@@ -41,10 +41,7 @@ use crate::quantity::duration_text;
 /// Room in a link frame around a client message.
 const ENVELOPE_BYTES: usize = 1024 * 1024;
 
-/// Allowed values of `--message-max-bytes`.
 const MESSAGE_BYTES: RangeInclusive<u64> = 1024..=(LINK_FRAME_MAX_BYTES - ENVELOPE_BYTES) as u64;
-
-/// Maximum length of `--node-name`.
 const NODE_NAME_MAX_BYTES: usize = 64;
 
 /// Syntax of values, shown at the end of `trunkline serve --help`.

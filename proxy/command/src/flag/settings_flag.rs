@@ -8,7 +8,6 @@ use trunkline_proxy::parts::{OptionGroup, OptionKind, OptionRow};
 use super::value_parser::{ValueError, bytes, bytes_limit, count, milliseconds, seconds, whole_seconds};
 use crate::quantity::{duration_text, size_text};
 
-/// Group of settings of the node, parsed from flags.
 #[derive(Debug, Clone)]
 pub(crate) struct Flags<S>(pub S);
 

@@ -74,7 +74,6 @@ impl TlsArgs {
 impl TryFrom<&TlsArgs> for ClientTls {
     type Error = TlsArgsError;
 
-    /// Returns the settings for connections to app servers and other nodes.
     fn try_from(args: &TlsArgs) -> Result<Self, TlsArgsError> {
         let (certificate_flag, key_flag) = ("--upstream-cert", "--upstream-key");
         let half = |given, missing| Err(TlsArgsError::Half { given, missing });

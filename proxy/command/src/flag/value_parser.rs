@@ -96,7 +96,6 @@ pub(crate) fn json_list(text: &str) -> Result<JsonText, String> {
     }
 }
 
-/// Formats the default of a size flag.
 pub(crate) fn bytes_text(bytes: usize) -> String {
     size_text(u64::try_from(bytes).unwrap_or(u64::MAX))
 }

@@ -81,7 +81,6 @@ impl LineSink for AuditPlace {
     }
 }
 
-/// Loss reports of the audit log at this path.
 pub(super) struct AuditLosses(pub(super) PathBuf);
 
 impl LineLosses for AuditLosses {

@@ -15,7 +15,6 @@ use trunkline_process::{LinePriority, LogQueue, LogStream, log_lines_dropped, pa
 use super::log_format::LogFormat;
 use super::log_line::plain_line;
 
-/// Target of these lines.
 const TARGET: &str = "trunkline";
 
 /// Whether these lines are JSON; a single value, because a process has one log.
@@ -24,7 +23,6 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 /// Standard error and standard output, once the log has started.
 static STREAMS: OnceLock<[LogQueue; 2]> = OnceLock::new();
 
-/// Sets the format of these lines and of future panics.
 pub(crate) fn set_format(format: LogFormat) {
     if format == LogFormat::Json && !IS_JSON.swap(true, Ordering::Relaxed) {
         std::panic::set_hook(Box::new(|panic| {
@@ -70,7 +68,6 @@ pub(crate) fn write_error(line: &str) {
     }
 }
 
-/// Waits until a deadline for the remaining lines of both streams.
 pub(super) fn flush(deadline: Instant) {
     for stream in STREAMS.get().into_iter().flatten() {
         stream.lines().flush(deadline.saturating_duration_since(Instant::now()));

@@ -20,7 +20,6 @@ use crate::shown_text::{is_steering, one_line};
 /// Target of the command's own log lines, covered by `--log trunkline_proxy=debug` like the node's.
 pub(crate) const LOG_TARGET: &str = "trunkline_proxy::cli";
 
-/// Name of the field with an event's text.
 const MESSAGE: &str = "message";
 
 /// Keys of every line. Event fields with these names are omitted, because keys must be unique.
@@ -107,7 +106,6 @@ fn json(writer: &mut Writer<'_>, time: &str, level: Level, target: &str, fields:
     writeln!(writer, "}}")
 }
 
-/// Formats a text as a line without fields and line break.
 pub(super) fn plain_line(format: LogFormat, time: &str, level: Level, target: &str, text: &str) -> String {
     let fields = EventFields { message: Some(text.into()), others: Vec::new() };
     let mut line = String::new();

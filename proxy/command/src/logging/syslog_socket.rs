@@ -14,13 +14,11 @@ pub(super) struct SyslogSocket {
     socket: UnixDatagram,
 }
 
-/// Whether a path is a socket or a link to one.
 pub(super) fn is_socket(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.file_type().is_socket())
 }
 
 impl SyslogSocket {
-    /// Connects to the socket at a path.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { socket: connected(path)?, path: path.to_owned() })
     }

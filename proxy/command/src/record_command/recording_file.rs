@@ -47,7 +47,6 @@ impl RecordingFile {
         Ok(file)
     }
 
-    /// Writes a line, to a new file if this one is full.
     pub(super) fn write(&mut self, line: RecordingLine) -> io::Result<()> {
         let text = json_line(&line);
         let is_full = self.written + text.len() as u64 > self.limits.max_bytes;
@@ -71,7 +70,6 @@ impl RecordingFile {
         self.out.flush()
     }
 
-    /// Renames all files to the next number and deletes the oldest.
     fn rotate(&mut self) -> io::Result<()> {
         self.flush()?;
         for number in (1..self.limits.files).rev() {
@@ -104,7 +102,6 @@ impl RecordingFile {
     }
 }
 
-/// Path of a rotated file by its age.
 fn older(path: &Path, number: u32) -> PathBuf {
     if number == 0 {
         return path.into();
@@ -114,7 +111,6 @@ fn older(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// Creates a file that only its owner can read.
 fn create(path: &Path) -> io::Result<BufWriter<File>> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);

@@ -14,10 +14,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-/// Answer name for a connection closed by the app.
 pub(super) const CLOSED: &str = "close";
-
-/// Kind of the message that ends a call.
 const COMPLETION: &str = "completion";
 
 /// Message for a client, expected or received.
@@ -43,7 +40,6 @@ pub(super) struct Difference {
     pub(super) connection: String,
     pub(super) expected: Option<Answer>,
     pub(super) received: Option<Answer>,
-    /// Method of the answered call, if any.
     pub(super) method: Option<String>,
 }
 
@@ -59,23 +55,19 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Number of answers that differ from the recording.
     pub(super) fn wrong(&self) -> u64 {
         self.different + self.missing + self.surplus
     }
 }
 
-/// Expected and received messages of all connections in a replay.
 #[derive(Debug)]
 pub(super) struct AnswerLedger {
     accounts: Vec<Account>,
     tally: Tally,
-    /// First differences, up to the limit.
     differences: Vec<Difference>,
     differences_max: usize,
 }
 
-/// Ledger of one connection.
 #[derive(Debug)]
 struct Account {
     connection: String,
@@ -122,7 +114,6 @@ impl AnswerLedger {
         }
     }
 
-    /// Adds a message from the recording.
     pub(super) fn expect(&mut self, number: AccountNumber, answer: Answer) {
         let Some(account) = self.accounts.get_mut(number) else { return };
         match account.received.iter().position(|received| answer.is_met_by(&received.answer)) {
@@ -135,7 +126,6 @@ impl AnswerLedger {
         }
     }
 
-    /// Adds a message from an app server.
     pub(super) fn receive(&mut self, number: AccountNumber, answer: Answer) {
         let Some(account) = self.accounts.get_mut(number) else { return };
         let exact = account.expected.iter().position(|expected| expected.bytes == answer.bytes);
@@ -152,7 +142,6 @@ impl AnswerLedger {
         }
     }
 
-    /// Whether all expected messages have arrived.
     pub(super) fn is_settled(&self) -> bool {
         self.accounts.iter().all(|account| account.expected.is_empty())
     }

@@ -25,7 +25,6 @@ use super::answer_ledger::{AccountNumber, Answer, AnswerLedger, AnswerName, CLOS
 use super::recording_reader::{ReadRecordingError, RecordingReader};
 use super::replayed_client::{ARRIVALS_MAX, ReplayArrival, ReplayedClient, closed};
 
-/// Kind of a hub handshake line.
 const HANDSHAKE: &str = "handshake";
 
 /// Silence that ends waiting if each missing answer has a counterpart.
@@ -82,7 +81,6 @@ pub(super) struct Player<'a> {
     outcome: ReplayOutcome,
     /// Start of the replay, and the corresponding time in the recording.
     begun: Option<(Instant, u64)>,
-    /// Recorded time of the last step.
     last_us: u64,
     vain_waits: u32,
 }
@@ -118,7 +116,6 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Plays a recording to its end.
     pub(super) async fn play<R: BufRead>(
         mut self,
         reader: &mut RecordingReader<R>,
@@ -236,7 +233,6 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Waits until the next step may start.
     async fn step(&mut self, line: u64, at_us: u64) -> Result<(), PlayError> {
         let (begun, begun_us) = *self.begun.get_or_insert_with(|| (Instant::now(), at_us));
         let mut more = Duration::ZERO;
@@ -260,7 +256,6 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Waits for all expected messages, or until they are overdue.
     async fn wait_for_answers(&mut self, line: u64, more: Duration) -> Result<(), PlayError> {
         let until = Instant::now() + self.patience + more;
         let mut quiet_at = Instant::now() + QUIET;

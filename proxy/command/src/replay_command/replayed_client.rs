@@ -16,7 +16,6 @@ use trunkline_proxy::parts::{HubPart, RecordedPayload, take_parts};
 
 use super::answer_ledger::{AccountNumber, Answer, AnswerName, CLOSED};
 
-/// Maximum size of an app server's message.
 const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// Maximum number of messages of all clients waiting for the player; beyond it, readers wait.
@@ -30,7 +29,6 @@ pub(super) struct ReplayArrival {
 
 type ClientSocket = WebSocketStream<DuplexStream>;
 
-/// Sending half of one client.
 #[derive(Debug)]
 pub(super) struct ReplayedClient {
     pub(super) account: AccountNumber,
@@ -69,7 +67,6 @@ impl ReplayedClient {
         drop(self.sink.close().await);
     }
 
-    /// Drops the connection without closing it.
     pub(super) fn cut(self) {
         // Dropping both halves ends the pipe.
         self.reader.abort();
@@ -102,7 +99,6 @@ pub(super) fn closed() -> Answer {
     Answer { name, bytes: Some(Bytes::new()), line: 0 }
 }
 
-/// Decoder that splits received bytes into messages.
 #[derive(Debug)]
 struct AnswerDecoder {
     /// Hub protocol; `None` at a raw endpoint.

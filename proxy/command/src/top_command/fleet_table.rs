@@ -10,10 +10,8 @@ use crate::text_table;
 /// Maximum length of a cell: names may be long, and each node has one line.
 const CELL_MAX_CHARS: usize = 40;
 
-/// Number of seconds in a day.
 const DAY_S: u64 = 86_400;
 
-/// Links and clients of an app server, summed over all nodes.
 #[derive(Default)]
 struct AppRow {
     name: String,
@@ -23,7 +21,6 @@ struct AppRow {
     size: u64,
 }
 
-/// Lines of the summary and all tables, with the last hour in between.
 pub(super) fn lines(fleet: &FleetSnapshot, last_hour: Vec<String>) -> Vec<String> {
     let (apps, hubs) = (apps(fleet), hubs(fleet));
     let mut lines = vec![summary(fleet, &apps), String::new()];
@@ -172,7 +169,6 @@ fn hubs(fleet: &FleetSnapshot) -> BTreeMap<String, u64> {
     hubs
 }
 
-/// Formats a table of texts and numbers, with sanitised cells.
 fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
     text_table::columns(texts, numbers, rows.map(|row| row.iter().map(|cell| clean(cell)).collect()))
 }

@@ -4,7 +4,6 @@ use trunkline_proxy::parts::{HubTimes, TraceMessageLine};
 
 use crate::shown_text::one_line;
 
-/// Message with its known hops.
 #[derive(Debug)]
 pub(super) struct TracedHops {
     pub(super) message: TraceMessageLine,

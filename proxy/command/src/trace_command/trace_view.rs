@@ -14,7 +14,6 @@ use crate::shown_text::one_line;
 /// Time that a message waits for its hops. A longer call is shown incomplete, and again after its end.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Maximum number of messages waiting for hops.
 const AWAITED_MAX: usize = 4_096;
 
 /// Message with hops that are not known yet.
@@ -155,7 +154,6 @@ impl TraceView {
         complete.iter().map(|message| message.hops.text()).collect()
     }
 
-    /// Returns all messages still waiting for a hop.
     pub(super) fn rest(&mut self) -> Vec<String> {
         let mut told = self.take_late();
         for (_, message) in std::mem::take(&mut self.waiting) {
