@@ -28,7 +28,6 @@ impl App {
         }
     }
 
-    /// Instructions for its page.
     pub(crate) const fn invitation(self) -> &'static str {
         match self {
             Self::Chat => "Chat: open one tab for each proxy, and they see each other's messages.",
@@ -49,7 +48,6 @@ impl App {
         }
     }
 
-    /// Additional flags of its app server.
     pub(crate) const fn flags(self) -> &'static [&'static str] {
         match self {
             Self::Canvas => &["--supervised"],

@@ -14,7 +14,6 @@ use crate::signals::StopSignals;
 #[derive(Debug)]
 pub(crate) struct Programs {
     pub(crate) app: PathBuf,
-    /// Path of the `trunkline` command.
     pub(crate) proxy: PathBuf,
 }
 

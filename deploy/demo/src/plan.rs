@@ -9,7 +9,6 @@ use clap::Parser;
 
 use crate::app::App;
 
-/// Simulated clients at each proxy.
 pub(crate) const CLIENTS_PER_PROXY: usize = 3;
 
 /// Builds and runs an example app on this machine: one app server, and proxies before it.
@@ -54,7 +53,6 @@ pub(crate) struct Plan {
 
 #[derive(Debug)]
 pub(crate) struct ProxyPlan {
-    /// Name in its log and on its page.
     pub(crate) name: String,
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
@@ -116,7 +114,6 @@ impl Plan {
         words(own).into_iter().chain(peers).collect()
     }
 
-    /// Text that explains what to open.
     pub(crate) fn invitation(&self) -> String {
         let mut text = format!("\n{}\n", self.app.invitation());
         for proxy in &self.proxies {

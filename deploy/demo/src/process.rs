@@ -114,7 +114,6 @@ impl Group {
         Ok(Self(command.kill_on_drop(true).spawn()?))
     }
 
-    /// Waits until the leader has ended. Cancel-safe.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         self.0.wait().await
     }

@@ -8,15 +8,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::http_request::get;
 
-/// Interval between two requests.
 const POLL: Duration = Duration::from_millis(50);
-
-/// Time limit for one response.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits until `path` at `address` returns 200.
 pub(crate) async fn until_ready(name: &str, address: SocketAddr, path: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     loop {

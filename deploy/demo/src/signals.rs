@@ -44,7 +44,6 @@ impl StopSignals {
         .await;
     }
 
-    /// Waits for Ctrl-C. Cancel-safe.
     #[cfg(not(unix))]
     pub(crate) async fn received(&mut self) {
         let _ = tokio::signal::ctrl_c().await;
@@ -81,7 +80,6 @@ pub(crate) struct EndingGroup {
 }
 
 impl EndingGroup {
-    /// Whether any process of the group remains.
     #[cfg(unix)]
     pub(crate) fn is_alive(&self) -> bool {
         test_kill_process_group(self.leader).is_ok()

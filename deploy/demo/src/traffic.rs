@@ -34,7 +34,6 @@ const LINES: [&str; 8] = [
 const ROOM: &str = "kitchen";
 
 const CANVAS_ROOM: &str = "lobby";
-
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time between two connections.
