@@ -12,12 +12,12 @@ mod sent;
 mod users;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use bytestring::ByteString;
 
+use crate::brief_debug::brief_debug;
 use crate::connection::CallScope;
 use crate::error::AskError;
 use crate::hub_core::HubCore;
@@ -162,17 +162,9 @@ impl Deref for CallerClients {
     }
 }
 
-impl fmt::Debug for Clients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clients of {}", self.core.name())
-    }
-}
+brief_debug!(Clients, |it| "Clients of {}", it.core.name());
 
-impl fmt::Debug for CallerClients {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} seen by {}", self.clients, self.scope.connection().id())
-    }
-}
+brief_debug!(CallerClients, |it| "{:?} seen by {}", it.clients, it.scope.connection().id());
 
 fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Vec<ByteString> {
     texts.into_iter().map(|text| text.as_ref().into()).collect()

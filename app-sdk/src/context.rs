@@ -4,7 +4,6 @@ pub(crate) mod items;
 pub(crate) mod request;
 pub(crate) mod upload_stream;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubProtocol};
 use trunkline_protocol::manifest::Transport;
 
+use crate::brief_debug::brief_debug;
 use crate::clients::{CallerClients, Groups, Users};
 use crate::connection::{CallKind, CallScope, Connection, ConnectionClose};
 use crate::error::GroupError;
@@ -228,15 +228,7 @@ impl Context {
     }
 }
 
-impl fmt::Debug for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("hub", &self.hub())
-            .field("connection_id", &self.connection_id())
-            .field("user_id", &self.user_id())
-            .finish_non_exhaustive()
-    }
-}
+brief_debug!(Context, |it| { hub: it.hub(), connection_id: it.connection_id(), user_id: it.user_id() });
 
 impl Cancellation {
     pub(crate) fn new(token: CancellationToken) -> Self {

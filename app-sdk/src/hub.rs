@@ -3,7 +3,6 @@
 mod hub_settings;
 mod methods;
 
-use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +10,7 @@ use axum::routing::MethodRouter;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
 
+use crate::brief_debug::brief_debug;
 use crate::error::BuildError;
 use crate::exclusive::{self, ExclusiveRun, ExclusiveTask};
 use crate::handler::filter::{BindableFilter, Filters};
@@ -761,11 +761,7 @@ impl<S: Clone + Send + Sync + 'static> TypedMethods for Hub<S> {
     }
 }
 
-impl<S> fmt::Debug for Hub<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("path", &self.path).field("methods", &self.methods).finish_non_exhaustive()
-    }
-}
+brief_debug!(Hub<S>, |it| { path: it.path, methods: it.methods });
 
 #[cfg(test)]
 mod tests {

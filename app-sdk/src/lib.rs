@@ -255,6 +255,7 @@
 //! | `server` | server builder, routes, handles and drain |
 //! | [`testing`] | test clients, and an in-memory proxy |
 
+mod brief_debug;
 pub mod call;
 mod client_interface;
 mod clients;

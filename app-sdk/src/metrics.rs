@@ -11,6 +11,8 @@ use prometheus::{
 };
 use trunkline_protocol::cause::Cause;
 
+use crate::brief_debug::brief_debug;
+
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Families>);
 
@@ -321,11 +323,7 @@ impl Metrics {
     }
 }
 
-impl std::fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Metrics").finish_non_exhaustive()
-    }
-}
+brief_debug!(Metrics, |_it| {});
 
 /// Registers the process metrics (CPU, memory, descriptors), unless the app has done so.
 fn measure_process(_registry: &Registry) {

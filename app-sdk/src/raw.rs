@@ -16,12 +16,12 @@ mod raw_inbox;
 mod raw_message;
 mod raw_reassignment;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_protocol::manifest::HubManifest;
 
+use crate::brief_debug::brief_debug;
 use crate::connection::Limits;
 use crate::error::BuildError;
 use crate::hub::{check_sub_protocols, checked_name, millis};
@@ -209,8 +209,4 @@ impl RawEndpoint<()> {
     }
 }
 
-impl<S> fmt::Debug for RawEndpoint<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawEndpoint").field("path", &self.path).finish_non_exhaustive()
-    }
-}
+brief_debug!(RawEndpoint<S>, |it| { path: it.path });

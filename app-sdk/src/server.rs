@@ -23,7 +23,6 @@ mod user_extractor;
 mod user_token;
 
 use std::collections::BTreeMap;
-use std::fmt;
 #[cfg(feature = "embedded")]
 use std::io;
 #[cfg(feature = "embedded")]
@@ -39,6 +38,7 @@ use trunkline_protocol::id::random_id;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, Manifest};
 use trunkline_protocol::wire::{CHANNEL_PATH, LINK_PATH, MANIFEST_PATH, NEGOTIATE_PATH};
 
+use crate::brief_debug::brief_debug;
 use crate::dial::PlainHttp;
 use crate::dispatch::Dispatcher;
 use crate::error::BuildError;
@@ -515,17 +515,9 @@ impl Default for Server {
     }
 }
 
-impl fmt::Debug for LinkedHub {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkedHub").field("instance", &self.instance).finish_non_exhaustive()
-    }
-}
+brief_debug!(LinkedHub, |it| { instance: it.instance });
 
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("manifest", &self.manifest).finish_non_exhaustive()
-    }
-}
+brief_debug!(Server, |it| { manifest: it.manifest });
 
 #[cfg(test)]
 mod tests {

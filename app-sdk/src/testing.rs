@@ -61,7 +61,6 @@ mod test_call;
 mod test_client;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,6 +74,7 @@ use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, REMOTE_HEADER, USER_ID_CLAIM};
 
+use crate::brief_debug::brief_debug;
 use crate::error::BuildError;
 use crate::hub::Hub;
 use crate::server::{Server, ServerHandle};
@@ -397,11 +397,7 @@ impl From<Hub> for Server {
     }
 }
 
-impl fmt::Debug for Connect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect").field("protocol", &self.protocol).field("hub", &self.hub).finish_non_exhaustive()
-    }
-}
+brief_debug!(Connect, |it| { protocol: it.protocol, hub: it.hub });
 
 #[cfg(test)]
 mod scenario;

@@ -1,6 +1,5 @@
 //! Parts of a connection, for `#[derive(FromContext)]`.
 
-use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
@@ -51,27 +50,18 @@ impl<T: FromStr<Err: Display>> FromText for T {
 }
 
 impl Part {
-    /// Returns the first value.
-    ///
-    /// # Errors
-    /// If there is no value (the client sees `refusal`), or if it cannot be parsed.
+    /// Returns the first value. Fails if there is none (the client sees `refusal`), or if it cannot be parsed.
     pub fn one<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<T, HubError> {
         let value = self.maybe(ctx, refusal)?;
         value.ok_or_else(|| HubError::new(refusal.map_or_else(|| self.missing(), str::to_owned)))
     }
 
-    /// Returns the first value, if any.
-    ///
-    /// # Errors
-    /// If the value cannot be parsed.
+    /// Returns the first value, if any. Fails if the value cannot be parsed.
     pub fn maybe<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Option<T>, HubError> {
         self.texts(ctx).first().map(|text| self.read(text, refusal)).transpose()
     }
 
-    /// Returns all values in their order.
-    ///
-    /// # Errors
-    /// If a value cannot be parsed.
+    /// Returns all values in their order. Fails if a value cannot be parsed.
     pub fn all<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Vec<T>, HubError> {
         self.texts(ctx).iter().map(|text| self.read(text, refusal)).collect()
     }
@@ -88,11 +78,8 @@ impl Part {
             Self::Query(name) => ctx.query().get_all(name).map(str::to_owned).collect(),
             Self::Header(name) => {
                 let headers = ctx.headers();
-                headers
-                    .get_all(name)
-                    .iter()
-                    .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-                    .collect()
+                let values = headers.get_all(name).iter();
+                values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
             }
         }
     }
@@ -108,12 +95,11 @@ impl Part {
 
 impl Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text: Cow<'_, str> = match self {
-            Self::User => "the user id".into(),
-            Self::Claim(name) => format!("the claim `{name}`").into(),
-            Self::Header(name) => format!("the header `{name}`").into(),
-            Self::Query(name) => format!("`{name}` in the query").into(),
-        };
-        f.write_str(&text)
+        match self {
+            Self::User => f.write_str("the user id"),
+            Self::Claim(name) => write!(f, "the claim `{name}`"),
+            Self::Header(name) => write!(f, "the header `{name}`"),
+            Self::Query(name) => write!(f, "`{name}` in the query"),
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Changes and queries of group membership.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 
 use bytestring::ByteString;
@@ -12,6 +11,7 @@ use trunkline_protocol::service::{
 use super::answer::Answer;
 use super::members::{ListedSet, Members, count};
 use super::question::{NoReply, ProxyReply, all_nodes, is_anywhere, query_all, query_limited};
+use crate::brief_debug::brief_debug;
 use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -210,11 +210,7 @@ impl Groups {
     }
 }
 
-impl fmt::Debug for Groups {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Groups of {}", self.core.name())
-    }
-}
+brief_debug!(Groups, |it| "Groups of {}", it.core.name());
 
 fn named(group: impl AsRef<str>) -> Result<ByteString, GroupError> {
     if group.as_ref().is_empty() { Err(GroupError::EmptyGroupName) } else { Ok(group.as_ref().into()) }

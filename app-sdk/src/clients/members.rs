@@ -1,6 +1,5 @@
 //! Members of a group, or connections of a user, listed page by page and proxy by proxy.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +12,7 @@ use trunkline_protocol::service::{
 
 use super::answer::{Answer, Missing};
 use super::question::{self, all_nodes, query_limited};
+use crate::brief_debug::brief_debug;
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -325,11 +325,7 @@ impl From<GroupMember> for Member {
     }
 }
 
-impl fmt::Debug for Members {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Members of {:?} of {}", self.set, self.core.name())
-    }
-}
+brief_debug!(Members, |it| "Members of {:?} of {}", it.set, it.core.name());
 
 #[cfg(test)]
 mod tests {

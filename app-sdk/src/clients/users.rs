@@ -1,6 +1,5 @@
 //! Users of a hub.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,6 +9,7 @@ use trunkline_protocol::service::{AckStatus, Check, ServiceMessage};
 use super::answer::{Answer, Missing};
 use super::members::{ListedSet, Members, count};
 use super::question::{all_nodes, failure, is_anywhere, query_limited};
+use crate::brief_debug::brief_debug;
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
@@ -97,8 +97,4 @@ fn check(user_id: &str) -> impl Fn(i64) -> ServiceMessage {
     move |ack_id| ServiceMessage::CheckUserExistenceWithAck(Check { subject: subject.clone(), ack_id })
 }
 
-impl fmt::Debug for Users {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Users of {}", self.core.name())
-    }
-}
+brief_debug!(Users, |it| "Users of {}", it.core.name());

@@ -1,8 +1,8 @@
 //! Items: values that the app stores with a connection, one per type.
 
-use std::fmt;
 use std::sync::Arc;
 
+use crate::brief_debug::brief_debug;
 use crate::connection::Connection;
 
 /// Values of a connection: one per type, dropped when the connection closes.
@@ -89,8 +89,4 @@ impl Items {
     }
 }
 
-impl fmt::Debug for Items {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Items of {}", self.connection.id())
-    }
-}
+brief_debug!(Items, |it| "Items of {}", it.connection.id());

@@ -1,6 +1,5 @@
 //! Method's side of a stream that a client uploads.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -12,6 +11,7 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::Payload;
 
+use crate::brief_debug::brief_debug;
 use crate::connection::{CallScope, UploadEnd, UploadEvent};
 use crate::context::Context;
 use crate::error::text;
@@ -138,8 +138,4 @@ impl<T> Drop for UploadStream<T> {
     }
 }
 
-impl<T> fmt::Debug for UploadStream<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UploadStream").field("id", &self.id).field("is_over", &self.is_over).finish_non_exhaustive()
-    }
-}
+brief_debug!(UploadStream<T>, |it| { id: it.id, is_over: it.is_over });

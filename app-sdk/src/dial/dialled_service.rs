@@ -1,7 +1,6 @@
 //! One dialled service: its address, tokens for it, and its current problems.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use trunkline_protocol::unix_time::unix_seconds;
 
 use super::dial_error::{DialError, TlsError};
 use super::protection::{PlainHttp, Protection};
+use crate::brief_debug::brief_debug;
 use crate::sync::lock;
 
 /// Lifetime of a token, as in Azure's SDK. Clients use it immediately, so this only has to cover clock differences.
@@ -89,11 +89,7 @@ impl DialledService {
     }
 }
 
-impl fmt::Debug for DialledService {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DialledService").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+brief_debug!(DialledService, |it| { name: it.name });
 
 fn lifetime() -> (u64, u64) {
     let now_s = unix_seconds(SystemTime::now());

@@ -1,7 +1,6 @@
 //! Server connections of one hub to one service: dialling, keeping and graceful shutdown.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::dial_error::DialError;
 use super::dialled_service::DialledService;
 use super::pool_pings::{PoolPings, PoolRequests};
 use super::upgrade::Wanted;
+use crate::brief_debug::brief_debug;
 use crate::endpoint::Endpoint;
 use crate::link::{Link, LinkSocket, Service, SessionTerms, SlotKey, Slots};
 use crate::sync::lock;
@@ -263,11 +263,7 @@ impl PoolRequests for ServerPool {
     }
 }
 
-impl fmt::Debug for ServerPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerPool").field("hub", &self.parts.hub).finish_non_exhaustive()
-    }
-}
+brief_debug!(ServerPool, |it| { hub: it.parts.hub });
 
 /// Interval timer. The first tick comes after one interval.
 fn ticks(period: Duration) -> Interval {

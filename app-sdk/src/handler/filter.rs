@@ -1,6 +1,5 @@
 //! Filters: app code around the methods and hooks of a hub.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::Payload;
 
+use crate::brief_debug::brief_debug;
 use crate::call::marker::OfExtractor;
 use crate::call::{Call, CallInput, FromCall, read_argument};
 use crate::connection::ConnectionClose;
@@ -232,11 +232,7 @@ impl Next {
     }
 }
 
-impl fmt::Debug for Next {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").field("filters", &self.filters.len()).finish_non_exhaustive()
-    }
-}
+brief_debug!(Next, |it| { filters: it.filters.len() });
 
 macro_rules! function_as_filter {
     ($(($marker:ident, $parameter:ident, $name:ident)),*) => {

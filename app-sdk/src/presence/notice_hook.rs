@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::extract::{FromRef, State};
 
 use super::notice::{GroupChanged, UserOffline, UserOnline};
+use crate::brief_debug::brief_debug;
 use crate::clients::{Clients, Groups, Users};
 use crate::error::HubError;
 use crate::handler::arity::for_each_arity;
@@ -119,8 +120,4 @@ impl<S, N> FromNotice<S, N> for Users {
     }
 }
 
-impl std::fmt::Debug for NoticeHub {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "NoticeHub({})", self.0.name())
-    }
-}
+brief_debug!(NoticeHub, |it| "NoticeHub({})", it.0.name());

@@ -1,6 +1,5 @@
 //! Raw connections, as used by handlers.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -18,6 +17,7 @@ use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage,
 use super::raw_core::{RawClient, RawCore, RawSends};
 use super::raw_message::RawMessage;
 use super::raw_reassignment::ITEMS_ENCODING;
+use crate::brief_debug::brief_debug;
 use crate::call::rehomed::Rehomed;
 use crate::connection::{NoRoom, WAITING_SENDS_MAX, room};
 use crate::context::Cancellation;
@@ -253,20 +253,8 @@ fn check(length: usize, limit: usize) -> Result<(), RawSendError> {
     if length > limit { Err(RawSendError::TooLarge { length, limit }) } else { Ok(()) }
 }
 
-impl fmt::Debug for RawConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RawConnection({})", self.connection_id())
-    }
-}
+brief_debug!(RawConnection, |it| "RawConnection({})", it.connection_id());
 
-impl fmt::Debug for RawSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RawSender({})", self.connection_id())
-    }
-}
+brief_debug!(RawSender, |it| "RawSender({})", it.connection_id());
 
-impl fmt::Debug for RawHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RawHandle({})", self.name())
-    }
-}
+brief_debug!(RawHandle, |it| "RawHandle({})", it.name());

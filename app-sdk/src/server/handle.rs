@@ -1,7 +1,6 @@
 //! Handles to a server and its hubs, for use outside of hub methods.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::access::Access;
 use super::server_core::ServerCore;
 use super::user::{TokenError, User};
 use super::user_token::UserToken;
+use crate::brief_debug::brief_debug;
 use crate::clients::{Clients, Groups, Users};
 use crate::error::UnknownHub;
 use crate::hub_core::HubCore;
@@ -301,14 +301,6 @@ impl<S, N> FromNotice<S, N> for HubHandle {
     }
 }
 
-impl fmt::Debug for ServerHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerHandle").field("instance", &self.instance()).finish_non_exhaustive()
-    }
-}
+brief_debug!(ServerHandle, |it| { instance: it.instance() });
 
-impl fmt::Debug for HubHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "HubHandle({})", self.name())
-    }
-}
+brief_debug!(HubHandle, |it| "HubHandle({})", it.name());

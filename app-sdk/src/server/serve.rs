@@ -19,6 +19,7 @@ use super::handle::ServerHandle;
 use super::http_serving::{serve_http, sockets_by_descriptors};
 use super::own_port::lead_to_proxies;
 use super::stop_signal::StopSignal;
+use crate::brief_debug::brief_debug;
 
 /// Time for running HTTP requests after the hubs have stopped.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -147,11 +148,7 @@ impl<L: Listener<Addr = SocketAddr>> IntoFuture for Serve<L> {
     }
 }
 
-impl<L> fmt::Debug for Serve<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serve").field("handle", &self.handle).finish_non_exhaustive()
-    }
-}
+brief_debug!(Serve<L>, |it| { handle: it.handle });
 
 async fn serve_from<L: Listener<Addr = SocketAddr>>(
     listener: L,

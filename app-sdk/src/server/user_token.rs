@@ -1,6 +1,5 @@
 //! Access tokens that the app creates for its users.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +9,7 @@ use trunkline_protocol::unix_time::unix_seconds;
 
 use super::server_core::ServerCore;
 use super::user::TokenError;
+use crate::brief_debug::brief_debug;
 
 /// Default lifetime of a token, like that of `trunkline token user`.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -52,11 +52,4 @@ impl UserToken {
     }
 }
 
-impl fmt::Debug for UserToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserToken")
-            .field("user_id", &self.user_id)
-            .field("claims", &self.claims)
-            .finish_non_exhaustive()
-    }
-}
+brief_debug!(UserToken, |it| { user_id: it.user_id, claims: it.claims });

@@ -4,7 +4,6 @@
 //! this client and all others have received everything sent before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +14,7 @@ use trunkline_protocol::hub::{Completion, HandshakeResponse, HubMessage, Invocat
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 
 use super::received::Received;
+use crate::brief_debug::brief_debug;
 use crate::naming::Codec;
 use crate::sync::lock;
 
@@ -192,8 +192,4 @@ fn read_handshake(bytes: &mut Bytes) -> Result<(), String> {
     }
 }
 
-impl fmt::Debug for ClientInbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientInbox").field("protocol", &self.codec.protocol()).finish_non_exhaustive()
-    }
-}
+brief_debug!(ClientInbox, |it| { protocol: it.codec.protocol() });

@@ -1,6 +1,5 @@
 //! Running calls of a test client: a single result or a stream.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -10,6 +9,7 @@ use trunkline_protocol::hub::{Completion, HubMessage, Outcome};
 
 use super::call_error::CallError;
 use super::client_wire::ClientWire;
+use crate::brief_debug::brief_debug;
 
 /// A running call, created by [`TestClient::begin`](super::TestClient::begin).
 #[derive(Debug)]
@@ -87,8 +87,4 @@ impl<T: DeserializeOwned> TestStream<T> {
     }
 }
 
-impl<T> fmt::Debug for TestStream<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TestStream").field("invocation_id", &self.invocation_id).finish_non_exhaustive()
-    }
-}
+brief_debug!(TestStream<T>, |it| { invocation_id: it.invocation_id });
