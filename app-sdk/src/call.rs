@@ -37,7 +37,7 @@ pub mod marker {
     /// An extractor that may refuse, as an `Option`.
     #[derive(Debug)]
     pub enum ViaOption {}
-    /// An extractor whose error the method handles.
+    /// An extractor with an error that the method handles.
     #[derive(Debug)]
     pub enum ViaFallible {}
     /// An argument, deserialized from the client's next argument.

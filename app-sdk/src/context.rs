@@ -202,8 +202,7 @@ impl Context {
         Cancellation(self.connection().cancellation().clone())
     }
 
-    /// Encoding of arguments and results. Results of hooks go to the next app server, not to a client, so they use
-    /// serde's own names.
+    /// Encoding of arguments and results. Results of hooks go to the next app server, with serde's own names.
     pub(crate) fn codec(&self) -> Codec {
         match self.scope.state().kind() {
             CallKind::Method(_) => self.core.codec(self.protocol()),

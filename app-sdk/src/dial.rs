@@ -6,9 +6,8 @@
 //!                                       └─ URL and token for each client that negotiates
 //! ```
 //!
-//! After its handshake a server connection is a link whose session ends with its socket, because a service cannot
-//! resume one and moves clients itself. While the service is unreachable, one slot per hub keeps trying and the others
-//! wait.
+//! After its handshake a server connection is a link. Its session ends with its socket, because a service cannot resume
+//! it and moves clients itself. While the service is unreachable, one slot per hub keeps trying and the others wait.
 
 mod dial_error;
 mod dialled_service;

@@ -16,8 +16,8 @@ pub(crate) trait Endpoint: Send + Sync {
     /// Opens a client connection. `message` was decoded from the frame `body`.
     fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection);
 
-    /// Handles bytes from a client; drops those of unknown clients. `mark` is the mark of the first message if a live
-    /// trace follows it. Returns a connection if its worker must be started together with others of the same read.
+    /// Handles bytes from a client; drops the bytes of unknown clients. `mark` is the mark of the first message if a
+    /// live trace follows it. Returns a connection if its worker must be started together with others of the same read.
     #[must_use = "a worker must be started"]
     fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>>;
 

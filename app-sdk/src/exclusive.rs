@@ -169,8 +169,7 @@ impl TaskRunner {
         self.stopped.cancel();
     }
 
-    /// Warns if no proxy has sent a list of candidates some seconds after the first link, because no task can run
-    /// then.
+    /// Warns if no proxy has sent a list of candidates some seconds after the first link: no task can run then.
     pub(crate) async fn warn_if_unheard(self: Arc<Self>) {
         let unheard = async {
             self.core.outbound.linked().await;

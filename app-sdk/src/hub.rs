@@ -269,7 +269,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
 
     /// Called when a client has connected and can receive messages, before any of its own messages. If it fails, the
     /// client is closed with an error, without `on_disconnected`. Takes extractors only. Several hooks run in the order
-    /// in which they were added, up to the first failure.
+    /// of their addition, up to the first failure.
     pub fn on_connected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.hooks.push((HubCallKind::Connected, hook::bindable(hook)));
         self
@@ -279,15 +279,14 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// no app server has it, for example after a crash, the hook runs on the next app server, without
     /// [`on_connected`](Self::on_connected) or [`on_rehomed`](Self::on_rehomed): all data that the hook needs must be
     /// in the connect request, the claims or a store. Takes extractors only, including
-    /// [`CloseReason`](crate::call::CloseReason). Several hooks run in the order in which they were added, even if one
-    /// fails.
+    /// [`CloseReason`](crate::call::CloseReason). Several hooks run in the order of their addition, even if one fails.
     pub fn on_disconnected<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
         self.hooks.push((HubCallKind::Disconnected, hook::bindable(hook)));
         self
     }
 
-    /// Called instead of `on_connected` when this app server takes over a client whose app server or link was lost; the
-    /// previous app server has not called `on_disconnected`. Groups and user are unchanged.
+    /// Called instead of `on_connected` when this app server takes over a client after the loss of its app server or
+    /// link; the previous app server has not called `on_disconnected`. Groups and user are unchanged.
     /// [Items](crate::Context::items), which were in the memory of the previous app server, are empty. If the hook
     /// fails, the client is closed with an error and may reconnect. Takes extractors only, including
     /// [`Rehomed`](crate::Rehomed), which provides the client's origin and items from [`on_leaving`](Self::on_leaving).

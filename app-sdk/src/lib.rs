@@ -54,7 +54,7 @@
 //! - Lifetime of a connection: handshake, [`on_connected`](Hub::on_connected), messages, and
 //!   [`on_disconnected`](Hub::on_disconnected) once the connection has closed and its methods have returned. If its
 //!   app server stops or crashes, another one takes over and calls [`on_rehomed`](Hub::on_rehomed) instead. A client
-//!   whose connection was lost can get [its groups and items](Hub::restore_groups) back on a new one.
+//!   that has lost its connection can get [its groups and items](Hub::restore_groups) back on a new one.
 //!
 //! ```
 //! # #[cfg(feature = "macros")] {

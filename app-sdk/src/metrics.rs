@@ -230,8 +230,7 @@ families! {
 }
 
 impl Families {
-    /// Counter of connections closed with this cause. Causes that only refuse are counted by proxies and are not
-    /// shown here.
+    /// Counter of connections closed with this cause. Proxies count the causes that only refuse.
     fn closed_by(&self, hub: &str, cause: Cause) -> IntCounter {
         let label = if cause.closes() { cause.label() } else { Cause::Unnamed.label() };
         self.closed.with_label_values(&[hub, label])

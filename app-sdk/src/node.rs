@@ -18,7 +18,7 @@ use crate::sync::{lock, read, write};
 pub(crate) use tests::{next_piece, open_outbox};
 
 tokio::task_local! {
-    /// Node of the client whose call is running. Broadcasts of the call take the same path, which preserves their
+    /// Node of the calling client. Broadcasts of the call take the same path, which preserves their
     /// order.
     static CALLER: Arc<Node>;
 }
@@ -55,8 +55,7 @@ impl<'a> NodeName<'a> {
         Self { name, boot, service: None }
     }
 
-    /// Name and boot ID for replaying earlier frames, shared by all connections of a service, so that it gets each
-    /// frame once.
+    /// Name and boot ID for replays. All connections of a service share them, so that it gets each frame once.
     pub(crate) fn replay_key(self) -> (&'a str, &'a str) {
         self.service.map_or((self.name, self.boot), |service| (service, ""))
     }
@@ -135,7 +134,7 @@ impl Node {
         CALLER.scope(self, call).await
     }
 
-    /// Node of the client whose call runs in this task, if any.
+    /// Node of the calling client in this task, if any.
     pub(crate) fn of_caller() -> Option<Arc<Self>> {
         CALLER.try_with(Arc::clone).ok()
     }
@@ -252,8 +251,7 @@ impl Node {
         }
     }
 
-    /// Queues a send. If the send link ends during the wait, continues with the next one. Returns `false` if no live
-    /// link is left.
+    /// Queues a send, with the next send link if one ends. Returns `false` if no live link is left.
     pub(crate) async fn send(&self, frame: &Bytes) -> bool {
         while let Some(link) = self.send_link() {
             if link.send(frame).await.is_ok() {

@@ -129,8 +129,7 @@ impl Outbound {
         read(&self.proxies).linked(Node::of_caller().as_ref())
     }
 
-    /// Returns the proxies to send a frame to now. The frame is also recorded for proxies that connect late; `frame`
-    /// is called only in that case.
+    /// Returns the proxies for a frame. Calls `frame` only if it must be recorded for proxies that connect late.
     pub(crate) fn nodes_for(&self, frame: impl FnOnce() -> Bytes) -> Arc<[Arc<Node>]> {
         let caller = Node::of_caller();
         {
@@ -145,8 +144,7 @@ impl Outbound {
         proxies.linked(caller.as_ref())
     }
 
-    /// Begins a send to many clients, before its proxies are looked up. The send ends when the return value is
-    /// dropped.
+    /// Begins a send to many clients, before its proxies are looked up. Ends when the result is dropped.
     pub(crate) fn begin_send(&self) -> ManySend<'_> {
         self.moves.begin_send()
     }
@@ -176,8 +174,7 @@ impl Outbound {
         (nodes, taken)
     }
 
-    /// Handles a node's request to move a connection to another node. Returns whether the caller must
-    /// [answer](Self::answer_moves).
+    /// Handles a request to move a connection. Returns whether the caller must [answer](Self::answer_moves).
     pub(crate) fn request_move(&self, node: &Arc<Node>, connection_id: ByteString) -> bool {
         self.moves.push(RequestedMove { node: Arc::clone(node), connection_id }).unwrap_or_else(|error| {
             tracing::debug!(node = node.name(), %error, "a connection cannot be moved");

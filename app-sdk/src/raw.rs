@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The handler runs once per connection. When it returns, the connection is closed, or handed over to another app
-//! server, whose handler continues.
+//! server, where a handler continues.
 
 mod raw_connection;
 mod raw_core;

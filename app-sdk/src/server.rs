@@ -135,7 +135,7 @@ impl Server {
         }
     }
 
-    /// Adds a hub. A hub whose state is missing does not compile: see [`Hub::with_state`](crate::Hub::with_state).
+    /// Adds a hub. A hub without its state does not compile: see [`Hub::with_state`](crate::Hub::with_state).
     pub fn hub(mut self, hub: impl CompleteHub) -> Self {
         match hub.complete().build() {
             Ok(hub) => self.add(hub),
@@ -454,8 +454,7 @@ impl Server {
         Ok(router.with_state(()))
     }
 
-    /// Opens an in-memory link to each hub for a test that acts as the proxy. Needs a runtime. Uses the given keys, or
-    /// a random one.
+    /// Opens an in-memory link to each hub for a test that acts as the proxy, with the given or random keys.
     pub(crate) fn into_links(
         mut self,
         mut socket_of: impl FnMut(&HubManifest, LinkedHub) -> LinkSocket,

@@ -101,7 +101,7 @@ pub mod timestamp;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 pub use binary::Binary;
 pub use date_time_offset::DateTimeOffset;
@@ -203,13 +203,7 @@ impl Serialize for Value {
             Value::Binary(value) => value.serialize(serializer),
             Value::Timestamp(value) => value.serialize(serializer),
             Value::Array(values) => serializer.collect_seq(values),
-            Value::Map(entries) => {
-                let mut map = serializer.serialize_map(Some(entries.len()))?;
-                for (key, value) in entries {
-                    map.serialize_entry(key, value)?;
-                }
-                map.end()
-            }
+            Value::Map(entries) => serializer.collect_map(entries.iter().map(|(key, value)| (key, value))),
         }
     }
 }

@@ -264,7 +264,7 @@ pub(crate) fn note_turn(outbound: &Outbound, code: CodeId, took: Duration) {
 /// Runs blocking code, such as a calculation or file access, inside a method or hook. Other workers of the runtime
 /// take over this thread's other tasks meanwhile; on a single-threaded runtime everything else waits.
 ///
-/// The method itself waits for the code. Slow work whose result is not needed soon belongs in
+/// The method itself waits for the code. Slow work without an urgent result belongs in
 /// [`tokio::task::spawn_blocking`].
 ///
 /// ```

@@ -94,15 +94,13 @@ impl Groups {
         self.change_user(user_id.as_ref().into(), None, MembershipChange::Leave).await
     }
 
-    /// Validates the name of a group to join. It is stored while the group has members, and is often chosen by a
-    /// client.
+    /// Validates the name of a group to join, which is stored while the group has members.
     fn joined(&self, group: impl AsRef<str>) -> Result<ByteString, GroupError> {
         let (name, limit) = (named(group)?, self.core.limits.group_name_max_bytes);
         if name.len() > limit { Err(GroupError::NameTooLong { length: name.len(), limit }) } else { Ok(name) }
     }
 
-    /// Sends the change to the proxy that holds the connection, or to all proxies if another app server has the
-    /// connection.
+    /// Sends the change to the proxy of the connection, or to all proxies if the connection is not here.
     async fn change_connection(
         &self,
         connection_id: ByteString,

@@ -274,8 +274,7 @@ fn key_of(node: &Node) -> (&str, &str) {
 }
 
 impl Place {
-    /// Returns the proxy to query next, or `None` at the end. If the proxy being read has disconnected, counts it as
-    /// missing.
+    /// Returns the proxy to query next, or `None` at the end. Counts a disconnected proxy as missing.
     fn next_node(&mut self, nodes: &[Arc<Node>], missing: &mut Missing) -> Option<Arc<Node>> {
         let Some((name, boot)) = &self.node else { return nodes.first().cloned() };
         let key = (name.as_str(), boot.as_str());

@@ -25,7 +25,7 @@ pub struct Sent {
     since: LossMark,
 }
 
-/// Proxies of a send, in the form in which the send selected them.
+/// Proxies of a send, as selected by the send.
 #[derive(Debug, Clone)]
 pub(super) enum Carriers {
     None,

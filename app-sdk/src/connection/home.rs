@@ -121,8 +121,7 @@ impl Home {
         }
     }
 
-    /// Queues a control frame for the client, or holds it while the client is paused. Returns whether a link accepted
-    /// it.
+    /// Queues a control frame, or holds it while the client is paused. Returns whether a link accepted it.
     pub(crate) fn control(&self, frame: Bytes) -> bool {
         match self {
             Self::Fixed { node, .. } => node.control(&frame),

@@ -33,8 +33,7 @@ use super::window_line::ClientWindow;
 #[derive(Debug)]
 pub(crate) struct Inbox<C> {
     input: Input,
-    /// Length of the message being handled. Counts as waiting until the worker takes the next one or the call is
-    /// queued.
+    /// Length of the message being handled. Counts as waiting until the worker takes the next message.
     handled_bytes: u32,
     flow: FlowControl,
     calls: CallTable<C>,

@@ -6,8 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use trunkline_protocol::hub::{FramingError, HandshakeError, HandshakeRequest, HubProtocol, next_frame};
 use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
 
-/// Minimum length of bytes that remain slices: a copy would cost more, and the memory that a slice pins is
-/// proportionate.
+/// Minimum length of bytes that remain slices: copying them would cost more than the memory pinned by the slice.
 pub(crate) const SLICE_MIN_BYTES: usize = 4 * 1024;
 
 #[derive(Debug, Default)]

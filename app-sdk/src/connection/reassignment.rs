@@ -80,8 +80,7 @@ impl Reassignment {
         self.goes_on
     }
 
-    /// Returns the next request to the proxy: to read from the client while something from the client is pending, and
-    /// to stop afterwards.
+    /// Returns the next request to the proxy: to read while something from the client is pending, then to stop.
     pub(super) fn poll(&mut self, is_waited_for: bool) -> Option<FlowOperation> {
         let (next, operation) = match (self.stage, is_waited_for) {
             (ReassignmentStage::Boundary, true) => (ReassignmentStage::Reading, FlowOperation::ReadOn),

@@ -16,8 +16,7 @@ use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 use crate::telemetry;
 
-/// Runs hooks one after the other. For an incoming connection, stops at the first failure; for a closed one, runs
-/// all.
+/// Runs hooks sequentially: for an incoming connection up to the first failure, for a closed one all.
 pub(super) fn run_in_order<'a>(
     kind: HubCallKind,
     hooks: impl Iterator<Item = &'a ErasedHook>,

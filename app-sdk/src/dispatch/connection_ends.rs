@@ -106,8 +106,7 @@ impl ConnectionEnds {
         }
     }
 
-    /// Replaces a connection with the client's new one over another link of its proxy: cancels the old calls and
-    /// transfers the items.
+    /// Replaces a connection with the client's new one over another link: cancels the calls, transfers the items.
     pub(super) fn supersede(&self, present: &Arc<Connection>, next: &Arc<Connection>) {
         // The proxy reports the groups again.
         *next.items() = present.take_belongings().1;

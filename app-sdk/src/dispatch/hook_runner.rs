@@ -145,8 +145,7 @@ impl HookRunner {
         self.ends.close(connection, close, ConnectionClose::with_error(Cause::AppError, error.to_string()));
     }
 
-    /// Runs the hooks of one kind within the hub's filters. A panic becomes an error, so that it affects only this
-    /// connection.
+    /// Runs the hooks of one kind within the hub's filters. A panic becomes an error of this connection.
     async fn run(
         &self,
         kind: HubCallKind,

@@ -48,8 +48,7 @@ impl MethodCalls {
         Self { setup: Arc::new(CallSetup::new(core, is_detailed)), methods, tasks }
     }
 
-    /// Handles an invocation from a frame of `bytes`, with its trace if it is traced. Returns a future if the worker
-    /// must wait.
+    /// Handles an invocation from a frame of `bytes`. Returns a future if the worker must wait.
     pub(super) fn invoke(
         &self,
         connection: &Arc<Connection>,

@@ -105,8 +105,7 @@ impl NodeMoves {
         repeat_mark(&self.core.to(&connection));
     }
 
-    /// Waits for the new node of a moving connection after its old home link has closed. If none resumes it, the
-    /// connection ends.
+    /// Waits for the new node of a moving connection after its old home link has closed, or ends the connection.
     pub(super) fn await_move(
         &self,
         connection: Arc<Connection>,

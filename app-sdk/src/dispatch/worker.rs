@@ -219,7 +219,7 @@ impl Dispatcher {
         listed(&methods)
     }
 
-    /// Hands a connection whose calls have ended to another app server. If a client result was requested during
+    /// Hands a connection without running calls to another app server. If a client result was requested during
     /// `on_leaving`, the connection stays until the client has answered.
     pub(super) async fn reassign(self: &Arc<Self>, connection: &Arc<Connection>) {
         let context = || self.context(connection, CallKind::DisconnectHook);

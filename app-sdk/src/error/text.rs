@@ -18,8 +18,7 @@ pub(crate) fn invoking_failed(target: &str, error: &HubError, detailed: bool) ->
     error.describe(&format!("An unexpected error occurred invoking '{target}' on the server."), detailed)
 }
 
-/// Text for a call that cannot be bound to a method and its arguments. With detailed errors, it names the argument
-/// and the problem, unlike the official server.
+/// With detailed errors, names the argument and the problem, unlike the official server.
 fn binding_failed(target: &str, error: &HubError, detailed: bool) -> String {
     let text = error.describe(&format!("Failed to invoke '{target}' due to an error on the server."), detailed);
     match error.source() {

@@ -59,8 +59,7 @@ pub(crate) fn check_sub_protocols(endpoint: &str, names: &[String]) -> Result<()
 }
 
 impl HubSettings {
-    /// Size of the buffer for each client with stateful reconnect; `None` if it is not available. It requires
-    /// WebSockets.
+    /// Size of the buffer per client for stateful reconnect; `None` if off or without WebSockets.
     pub(crate) fn reconnect_buffer_bytes(&self) -> Option<usize> {
         let is_possible = self.stateful_reconnect && self.transports.contains(&Transport::WebSockets);
         is_possible.then_some(self.stateful_reconnect_buffer_bytes)

@@ -108,8 +108,7 @@ pub(crate) struct QueryLimit {
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl QueryLimit {
-    /// Waits for a permit, at most for the timeout of a proxy's reply. Returns `None` on timeout or if too many
-    /// queries are queued.
+    /// Waits for a permit, at most as long as for a proxy's reply. `None` on timeout or if too many are queued.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         if let Ok(turn) = self.turns.try_acquire() {
             return Some(turn);

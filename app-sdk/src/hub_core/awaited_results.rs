@@ -54,8 +54,7 @@ impl AwaitedResults {
         lock(&self.requests).requester_of(id)
     }
 
-    /// Delivers a client's completion to the local method that waits for it. Returns any other addressee for the
-    /// caller to handle.
+    /// Delivers a completion to the local method that waits for it. Returns any other addressee to the caller.
     pub(crate) fn complete(
         &self,
         connection_id: &str,

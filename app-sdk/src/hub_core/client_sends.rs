@@ -96,8 +96,7 @@ impl<'a> ClientSends<'a> {
         }
     }
 
-    /// Queues the frame of a completion. Waits for the client, for a move, and while sends and results have filled all
-    /// queues.
+    /// Queues the frame of a completion. Waits for the client, for a move, and while all queues are full.
     pub(crate) async fn complete(&self, frame: &Bytes) {
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return };
         let permit = self.connection.home().pass().await;

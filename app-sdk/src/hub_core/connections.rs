@@ -67,8 +67,7 @@ impl Connections {
     }
 }
 
-/// Closed connections with last frames for the node that has them now, oldest first. Expired ones are removed
-/// when the next one is added.
+/// Closed connections with last frames for their next node, oldest first. The next push removes expired ones.
 #[derive(Debug, Default)]
 struct Tombstones(VecDeque<(Instant, Arc<Connection>)>);
 

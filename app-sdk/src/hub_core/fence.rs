@@ -20,8 +20,7 @@ const RETURN_WINDOW: Duration = Duration::from_secs(1);
 /// Interval between checks whether a link has closed.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Announces to all proxies that this app server is about to stop, and waits until they have requested their
-/// connections and open no new ones here.
+/// Announces the stop to all proxies, and waits until they open no connections here and have requested theirs.
 pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     let mut told = Vec::new();
     // A proxy may have connected at the last moment.
@@ -33,8 +32,7 @@ pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     }
 }
 
-/// Announces the shutdown to proxies that are not in `told`, which then open no connections here and request theirs.
-/// Returns whether there were any.
+/// Announces the stop to proxies that are not in `told`. Returns whether there were any.
 fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
     let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
         connection_id: ByteString::new(),

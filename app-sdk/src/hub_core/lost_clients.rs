@@ -102,8 +102,7 @@ impl LostClients {
         matches!(self.clients.get(id), Some(LostState::Ending(..)))
     }
 
-    /// Stores groups and items of a recorded client, or nothing for `None`. Returns how many other clients were
-    /// dropped for it.
+    /// Stores groups and items of a recorded client, if any. Returns how many other clients were dropped for it.
     pub(crate) fn end(&mut self, id: &str, had: Option<(Vec<ByteString>, Extensions)>, now: Instant) -> usize {
         self.drop_old(now);
         if !self.is_ending(id) {

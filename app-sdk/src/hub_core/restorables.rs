@@ -58,8 +58,7 @@ impl Restorables {
         now.checked_sub(unnoticed_for).unwrap_or(now)
     }
 
-    /// Stores the state of a connection that has ended, if its end was recorded as a loss. Returns whether the caller
-    /// must start [dropping](Self::drop_old) expired entries.
+    /// Stores the state of a lost connection. Returns whether the caller must start [dropping](Self::drop_old).
     pub(crate) fn end(&self, connection: &Connection, was_connected: bool, metrics: &HubMetrics) -> bool {
         let Some(lost) = &self.clients else { return false };
         if !lock(lost).is_ending(connection.id()) {

@@ -149,8 +149,7 @@ impl ClientResults {
         }
     }
 
-    /// Records that a proxy does not have the client. If all requested proxies report this, the client does not
-    /// exist.
+    /// Records that a proxy does not have the client. If none of the requested proxies does, it does not exist.
     pub(super) fn deny(&mut self, id: &str, node: &Arc<Node>) {
         self.remove_asked(id, node, ClientResult::DoesNotExist);
     }
@@ -167,8 +166,7 @@ impl ClientResults {
         }
     }
 
-    /// Fails the requests to a connection that cannot send results here any longer. Returns the requests of other app
-    /// servers, which must be notified.
+    /// Fails the requests to a connection that can't send results here. Returns those of other app servers.
     pub(super) fn fail_connection(&mut self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
         let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();

@@ -89,8 +89,7 @@ impl fmt::Debug for AppSocket {
     }
 }
 
-/// Converts a received message to axum's type without copying its bytes. The contents of text messages are dropped,
-/// because links refuse them anyway.
+/// Converts a message to axum's type without copying its bytes. Links refuse text, so its contents are dropped.
 fn received(message: tungstenite::Message) -> Message {
     match LinkMessage::into_received(message) {
         ReceivedMessage::Piece(piece) => Message::Binary(piece),

@@ -161,8 +161,7 @@ impl ProxyLinks {
         (before == LoggedState::Linked || last == LinkEnding::Lost).then_some(last)
     }
 
-    /// Records the end of a session. Returns `true` if it is the first since the proxy linked that has lost its
-    /// connections.
+    /// Records the end of a session. Returns `true` for the first one that has lost connections since the link.
     fn session_over(&mut self, ending: LinkEnding) -> bool {
         self.sessions = self.sessions.saturating_sub(1);
         let is_news = ending == LinkEnding::Lost && self.logged != LoggedState::Missed;
@@ -184,8 +183,7 @@ pub(super) fn is_planned(end: &LinkEnd) -> bool {
     matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_) | LinkEnd::Shutdown)
 }
 
-/// Returns the close that `on_disconnected` receives if the session ends with this link. A planned stop is not an
-/// error.
+/// Returns the close for `on_disconnected` if the session ends with this link. A planned stop is no error.
 pub(super) fn end_of_connections(end: &LinkEnd) -> ConnectionClose {
     match end {
         LinkEnd::Shutdown => ConnectionClose::new(Cause::AppStopped),

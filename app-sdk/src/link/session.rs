@@ -121,8 +121,7 @@ impl LinkSession {
         lock(&self.socket).stop(reason, &self.outbox);
     }
 
-    /// Waits until a suspected proxy has had [`patience`](Self::patience) to prove that it is alive; forever without a
-    /// suspicion.
+    /// Waits until a suspected proxy has had [`patience`](Self::patience) to answer; forever without suspicion.
     pub(super) async fn suspicion_elapsed(&self, suspected_at: Option<Instant>) {
         match suspected_at {
             Some(since) => sleep_until(since + self.patience).await,
@@ -140,8 +139,7 @@ impl LinkSession {
         }
     }
 
-    /// Handles the end of a socket. Returns the reason if the session ends with it. Only
-    /// [`Slots`](super::slots::Slots) may call this.
+    /// Returns the reason if the session ends with the socket. For [`Slots`](super::slots::Slots) only.
     pub(super) fn detach(&self, attachment: Attachment) -> Option<SessionEndReason> {
         let verdict = self.outbox.detach(attachment, self.clock.now_ms());
         self.detached.notify_waiters();

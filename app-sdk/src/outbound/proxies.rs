@@ -12,8 +12,7 @@ use crate::node::{Node, NodeName};
 
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
-    /// The proxies, and one server connection per service. Replaced as a whole on each change, so that a send only
-    /// clones a reference.
+    /// The proxies, and one server connection per service. Replaced as a whole, so that sends only clone a reference.
     linked: Arc<[Arc<Node>]>,
     /// Other server connections of services, oldest first.
     spare: Vec<Arc<Node>>,

@@ -92,8 +92,7 @@ impl Entry {
         self.pending.as_ref()
     }
 
-    /// Assigns a pending change to another app server, if there is an heir. `is_doubtful` forces the report even if
-    /// the change reverts.
+    /// Assigns a pending change to the heir, if any. `is_doubtful` forces the report even if the change reverts.
     pub(super) fn pass_on(&mut self, heir: Option<Arc<str>>, is_doubtful: bool) {
         let Some(pending) = &mut self.pending else { return };
         pending.reporter.is_inherited |= heir.is_some() || is_doubtful;
@@ -126,7 +125,7 @@ impl Entry {
     }
 
     /// Compares the current state with the last one reported. `reporter` selects the reporter among the given
-    /// instances: one that subscribed between a change and its reversal may have seen neither.
+    /// instances: an instance that subscribed between a change and its reversal may have seen neither.
     pub(super) fn settle(
         &mut self,
         (now, due): (u64, u64),
@@ -162,8 +161,7 @@ impl Entry {
         self.pending = Some(Pending { due, reporter: heir });
     }
 
-    /// Takes a due change. Returns whether it is present, and the app server that reports it, or `None` if this one
-    /// does.
+    /// Takes a due change: whether it is present, and the app server that reports it (`None` for this one).
     pub(super) fn take_due(
         &mut self,
         (now, kept_until): (u64, u64),
@@ -204,8 +202,7 @@ pub(super) struct Source<N> {
     pub(super) node: N,
     pub(super) shard: i64,
     pub(super) stream: i64,
-    /// Its first snapshot is in progress (possibly on a later stream), and describes presence that was reported
-    /// before.
+    /// Its first snapshot is in progress, possibly on a later stream, with presence that was already reported.
     pub(super) is_known: bool,
     /// Unreachable, and possibly lost.
     pub(super) is_suspended: bool,

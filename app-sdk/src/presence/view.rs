@@ -128,12 +128,14 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             self.member_here(id, (&join.group, &join.connection_id), join.user_id.as_ref(), is_baseline);
         }
         for user in &update.offline {
-            self.unstale(id, &Held::User(text(user)));
-            self.user_gone(id, user, self.grace);
+            let held = Held::User(text(user));
+            self.unstale(id, &held);
+            self.gone(id, &held, self.grace);
         }
         for (group, connection_id) in &update.left {
-            self.unstale(id, &Held::Member(text(group), text(connection_id)));
-            self.member_gone(id, group, connection_id, LEAVE_TICKS.min(self.grace));
+            let held = Held::Member(text(group), text(connection_id));
+            self.unstale(id, &held);
+            self.gone(id, &held, LEAVE_TICKS.min(self.grace));
         }
         if update.phase == PresencePhase::SnapshotEnd {
             self.end_snapshot(id);
@@ -525,14 +527,6 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             self.ignored += 1
         }
         has_room
-    }
-
-    fn user_gone(&mut self, id: SourceId, user: &ByteString, ticks: u64) {
-        self.gone(id, &Held::User(text(user)), ticks);
-    }
-
-    fn member_gone(&mut self, id: SourceId, group: &ByteString, connection_id: &ByteString, ticks: u64) {
-        self.gone(id, &Held::Member(text(group), text(connection_id)), ticks);
     }
 
     fn gone(&mut self, id: SourceId, held: &Held, ticks: u64) {

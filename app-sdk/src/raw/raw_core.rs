@@ -116,8 +116,7 @@ impl RawCore {
         }
     }
 
-    /// Ends a connection after its client disconnected while no app server had it. Returns whether its handler must
-    /// run to clean up after an earlier app server.
+    /// Ends a connection without an app server. Returns whether its handler must clean up after an earlier one.
     pub(super) fn end_unserved(&self, client: &Arc<RawClient>, close: &ConnectionClose) -> bool {
         // Its last link was lost while it was being handed over.
         if let Some(present) = self.get(client.request.id()) {
@@ -173,8 +172,7 @@ impl RawCore {
         self.acks.fail_node(node);
     }
 
-    /// Sends a due pause or resume request to the proxy. Must be called with the inbox locked, which keeps requests in
-    /// order.
+    /// Sends a due pause or resume request. Must be called with the inbox locked, which keeps requests in order.
     fn apply_flow_control(&self, client: &RawClient, inbox: &mut RawInbox) {
         // A disconnected client needs no pause.
         if !client.cancellation.is_cancelled()
@@ -188,8 +186,7 @@ impl RawCore {
         lock(&self.clients).get(id).map(Arc::clone)
     }
 
-    /// Ends exactly this connection, and queues the notification of its proxy in the same step, so that a shutdown
-    /// can't overtake it. Returns `false` if the connection has already ended.
+    /// Ends exactly this connection, and queues its notification in the same step: a shutdown can't overtake it.
     fn end(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));

@@ -194,8 +194,7 @@ impl ServerCore {
     }
 }
 
-/// Restores the client's request. Returns the client's address, and the user of its access token, if the token is
-/// valid.
+/// Restores the client's request. Returns the client's address, and the user of a valid access token.
 fn restore(request: &mut Request) -> (Option<SocketAddr>, Option<access_token::User>) {
     let headers = request.headers_mut();
     let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -113,8 +113,7 @@ impl FakeProxy {
         }
     }
 
-    /// Receiver of the frame with which the app server hands the client over. The sender is dropped if the client is
-    /// closed instead.
+    /// Receives the frame that hands the client over. The sender is dropped if the client is closed instead.
     pub(super) fn expect_reassignment(&self, id: &str) -> oneshot::Receiver<CloseConnection> {
         let (sender, receiver) = oneshot::channel();
         if let Some(member) = lock(&self.members).all.get_mut(id) {
@@ -242,8 +241,7 @@ impl FakeProxy {
         }
     }
 
-    /// Invokes a client. If another app server makes the request, the client's own app server is notified before the
-    /// answer arrives.
+    /// Invokes a client. Its app server is notified before the answer, if another app server makes the request.
     async fn ask(&self, from: usize, question: ClientInvocation) -> Vec<(usize, ServiceMessage)> {
         let Some(home) = self.home(&question.connection_id) else {
             let refusal = ErrorCompletion {

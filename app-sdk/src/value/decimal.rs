@@ -110,8 +110,7 @@ impl fmt::Display for Decimal {
 impl FromStr for Decimal {
     type Err = DecimalError;
 
-    /// Parses digits with an optional decimal point and exponent. Digits beyond the 28th place are rounded, half to
-    /// even.
+    /// Parses digits with an optional point and exponent. Rounds after the 28th place, half to even.
     fn from_str(text: &str) -> Result<Self, DecimalError> {
         let unsigned = text.strip_prefix('-');
         let (number, exponent) = match unsigned.unwrap_or(text).split_once(['e', 'E']) {
