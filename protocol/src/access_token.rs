@@ -156,11 +156,8 @@ pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
     format!("{signed}.{signature}")
 }
 
-/// Verifies a token with the access keys of the fleet and returns its user.
-///
-/// # Errors
-/// Returns why the token is rejected. Tokens for a part of the service, such as a hub's clients, are not accepted as an
-/// app's log-in.
+/// Verifies a token with the access keys of the fleet and returns its user. Tokens for a part of the service, such as a
+/// hub's clients, are not accepted as an app's log-in.
 pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
     let claims = open(token, keys)?;
     let expires_s = claims.get("exp").and_then(|end| numeric_date(end.value())).ok_or(AccessTokenError::NoExpiry)?;

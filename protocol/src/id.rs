@@ -12,19 +12,15 @@ pub fn short(connection_id: &str) -> &str {
     connection_id.get(..ID_CHARS).unwrap_or(connection_id)
 }
 
-/// Returns a new id of 128 random bits, 22 URL-safe characters.
-///
-/// # Panics
-/// If the operating system provides no randomness, because no id or key would be secure.
+/// Returns a new id of 128 random bits, 22 URL-safe characters. Panics if the operating system provides no randomness,
+/// because no id or key would be secure.
 #[must_use]
 pub fn random_id() -> String {
     URL_SAFE_NO_PAD.encode(random_bytes::<16>())
 }
 
-/// Returns `N` random bytes from the operating system.
-///
-/// # Panics
-/// If the operating system provides no randomness, because no id or key would be secure.
+/// Returns `N` random bytes from the operating system. Panics if the operating system provides no randomness, because
+/// no id or key would be secure.
 #[must_use]
 #[expect(clippy::expect_used, reason = "without randomness nothing may go on, and no socket can cause it")]
 pub fn random_bytes<const N: usize>() -> [u8; N] {

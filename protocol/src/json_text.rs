@@ -1,8 +1,8 @@
 //! JSON values that pass through unchanged.
 //!
 //! Converting a number to a float loses digits (`79228162514264337593543950335`) or its notation (`1e5`). A
-//! [`JsonText`] keeps the original text beside the value and writes it to JSON. Other formats get the value, in which
-//! 64-bit integers are exact and other numbers become the nearest float.
+//! [`JsonText`] keeps the original text beside the value and writes it to JSON. Other formats get the value: 64-bit
+//! integers are exact, and other numbers become the nearest float.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

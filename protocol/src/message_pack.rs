@@ -261,8 +261,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends values, each in its shortest form. Unlike `rmp::encode` it returns no errors, because appending to a
-/// `BytesMut` can't fail.
+/// Appends values, each in its shortest form. Returns no errors: appending to a `BytesMut` can't fail.
 #[derive(Debug)]
 pub(crate) struct Writer<'a>(pub(crate) &'a mut BytesMut);
 

@@ -21,10 +21,7 @@ pub enum NegotiateVersion {
 
 impl NegotiateVersion {
     /// Parses the `negotiateVersion` query parameter. The default is 0, and higher versions are reduced to the
-    /// supported one.
-    ///
-    /// # Errors
-    /// The text for [`NegotiateAnswer::error`], if it is not an integer or is negative.
+    /// supported one. Fails with the text for [`NegotiateAnswer::error`] if it is not an integer or is negative.
     pub fn from_query(value: Option<&str>) -> Result<Self, String> {
         let Some(text) = value else { return Ok(Self::Zero) };
         match text.trim().parse::<i32>() {

@@ -38,7 +38,7 @@ pub enum HandshakeError {
         .ahead_min.unsigned_abs()
     )]
     NotFresh {
-        /// Minutes by which the sender's clock is ahead of this machine's.
+        /// Lead of the sender's clock over this machine's, in minutes.
         ahead_min: i64,
     },
     /// The hello was used before: it may have been recorded and replayed.

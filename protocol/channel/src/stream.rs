@@ -15,8 +15,7 @@ use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, pla
 /// Maximum number of bytes per read: several records.
 const READ_MAX_BYTES: usize = 64 * 1024;
 
-/// Bytes per read at low load, and before the first record. That is a request head, and its sender may not have the
-/// key.
+/// Bytes per read at low load, and before the first record, when the sender may not have the key.
 const READ_MIN_BYTES: usize = 4 * 1024;
 
 /// Maximum number of sealed bytes waiting for the socket before writers must wait.

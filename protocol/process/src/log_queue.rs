@@ -1,4 +1,4 @@
-//! Log of the process: lines go through a bounded queue to a standard stream, whose hanging reader delays neither
+//! Log of the process: lines go through a bounded queue to a standard stream. A hanging reader delays neither
 //! logging threads nor panics nor process exit.
 
 use std::backtrace::{Backtrace, BacktraceStatus};

@@ -200,10 +200,7 @@ pub struct NodeMessageError {
 }
 
 impl NodeMessage {
-    /// Appends the message with its length prefix.
-    ///
-    /// # Panics
-    /// If the message exceeds 2 GiB, the limit of the length prefix.
+    /// Appends the message with its length prefix. Panics if the message exceeds 2 GiB, the limit of the length prefix.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::Relay { hub, frame } => encode_relay(hub, frame, out),
@@ -303,10 +300,7 @@ impl NodeMessage {
     }
 }
 
-/// Appends an encoded [`NodeMessage::Relay`] directly from a frame body.
-///
-/// # Panics
-/// As [`NodeMessage::encode`].
+/// Appends an encoded [`NodeMessage::Relay`] directly from a frame body. Panics as [`NodeMessage::encode`] does.
 pub fn encode_relay(hub: &str, frame: &[u8], out: &mut BytesMut) {
     write(RELAY, 3, hub.len() + frame.len(), out, |writer| {
         writer.text(hub);
@@ -314,10 +308,7 @@ pub fn encode_relay(hub: &str, frame: &[u8], out: &mut BytesMut) {
     });
 }
 
-/// Appends an encoded [`NodeMessage::Ask`] directly from a frame body.
-///
-/// # Panics
-/// As [`NodeMessage::encode`].
+/// Appends an encoded [`NodeMessage::Ask`] directly from a frame body. Panics as [`NodeMessage::encode`] does.
 pub fn encode_ask(question: u64, hub: &str, frame: &[u8], out: &mut BytesMut) {
     write(ASK, 4, hub.len() + frame.len(), out, |writer| {
         unsigned(writer, question);

@@ -19,8 +19,7 @@ use super::{CountedFrame, MovedState};
 use crate::cause::Cause;
 use crate::hub::{ReceivedSequence, ReplayQueue};
 
-/// Ticks until a move fails because app servers have not answered, or because the new owner has not confirmed the
-/// arrival.
+/// Ticks until a move fails without the answers of app servers or the new owner's confirmation.
 const MOVE_TICKS: u32 = 4;
 
 /// Ticks to wait for answers to a failed move. After that, their link is lost.
@@ -76,8 +75,7 @@ pub struct Ownership<A> {
     behind: Option<(A, TransitFrames<A>)>,
 }
 
-/// Outstanding answers to a failed move. Taken for answers to another move, they would release the connection too
-/// early.
+/// Outstanding answers to a failed move. As answers to another move they would release the connection too early.
 #[derive(Debug, Clone)]
 struct OwedAnswers<A> {
     has_pause: bool,

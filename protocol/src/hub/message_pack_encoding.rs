@@ -222,8 +222,7 @@ impl<'a> Items<'a> {
         Ok(Completion { headers, invocation_id, outcome })
     }
 
-    /// Fails only if it is not MessagePack: the client wants to disconnect, and some clients omit items or send errors
-    /// that are not strings.
+    /// Fails only if it is not MessagePack: some clients omit items or send errors that are not strings.
     fn close(&mut self) -> Result<Close, HubMessageError> {
         let mut close = Close::default();
         if self.left > 0 {

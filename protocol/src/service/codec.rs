@@ -24,10 +24,8 @@ use super::{ServiceMessage, ServiceMessageError, TracedData};
 use crate::message_pack::Writer;
 
 impl ServiceMessage {
-    /// Appends the message with its length prefix, byte for byte like Azure's SDK of 2025.
-    ///
-    /// # Panics
-    /// If the message exceeds 2 GiB, the limit of the length prefix. Links allow much less
+    /// Appends the message with its length prefix, byte for byte like Azure's SDK of 2025. Panics if the message
+    /// exceeds 2 GiB, the limit of the length prefix. Links allow much less
     /// ([`LINK_FRAME_MAX_BYTES`](crate::limits::LINK_FRAME_MAX_BYTES)).
     pub fn encode(&self, out: &mut BytesMut) {
         write_frame(encode::expected_bytes(self), out, |writer| {
@@ -135,10 +133,7 @@ impl ServiceMessage {
 }
 
 /// Appends an encoded [`ServiceMessage::ConnectionData`] directly from borrowed bytes, so that a client's bytes are
-/// copied only once, from its read buffer to the link's buffer.
-///
-/// # Panics
-/// As [`ServiceMessage::encode`].
+/// copied only once, from its read buffer to the link's buffer. Panics as [`ServiceMessage::encode`] does.
 pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i64, out: &mut BytesMut) {
     let expected_bytes = encode::ENVELOPE_BYTES + connection_id.len() + payload.len();
     write_frame(expected_bytes, out, |writer| {
@@ -146,10 +141,8 @@ pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i6
     });
 }
 
-/// Appends a [`ServiceMessage::TracedData`] that wraps the output of [`encode_connection_data`].
-///
-/// # Panics
-/// As [`ServiceMessage::encode`].
+/// Appends a [`ServiceMessage::TracedData`] that wraps the output of [`encode_connection_data`]. Panics as
+/// [`ServiceMessage::encode`] does.
 pub fn encode_traced_data(mark: i64, connection_id: &str, payload: &[u8], data_type: i64, out: &mut BytesMut) {
     let mut body = BytesMut::with_capacity(encode::ENVELOPE_BYTES + connection_id.len() + payload.len());
     encode::connection_data(&mut Writer(&mut body), connection_id, payload, data_type, encode::Ends::WithMessage);

@@ -205,10 +205,7 @@ impl Payloads {
         })
     }
 
-    /// Encodes a message once per hub protocol.
-    ///
-    /// # Errors
-    /// Any error of `message`.
+    /// Encodes a message once per hub protocol. Fails with any error of `message`.
     pub fn encode(message: impl Fn(HubProtocol) -> Result<HubMessage, PayloadError>) -> Result<Self, PayloadError> {
         let mut payloads = Self::default();
         for protocol in HubProtocol::ALL {

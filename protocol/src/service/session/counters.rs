@@ -81,8 +81,7 @@ impl Counters {
         self.sent = self.sent.max(number);
     }
 
-    /// Records that frames up to `number` are taken, with `bytes` new bytes. From `prompt_bytes` on, the
-    /// acknowledgement is due immediately.
+    /// Records that frames up to `number` are taken. From `prompt_bytes` on, the acknowledgement is due immediately.
     pub(super) fn received_up_to(&mut self, number: u64, bytes: usize, prompt_bytes: usize, now_ms: u64) {
         if number <= self.received {
             return;

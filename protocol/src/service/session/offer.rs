@@ -27,8 +27,7 @@ const WINDOW: &str = "window";
 
 const CAUSES: &str = "causes";
 const MEMBERS: &str = "members";
-/// Capability to keep reading from a client during its reassignment, and to accept the end of another app server's
-/// connection.
+/// Keeps reading from a client during its reassignment, and accepts the end of another app server's connection.
 const HANDOVERS: &str = "handovers";
 
 const MOVES: &str = "moves";
