@@ -74,8 +74,7 @@ impl AdminTokenArgs {
     }
 }
 
-/// Parses the address of an admin port, with or without scheme. A wildcard address is replaced by loopback. Fails if it
-/// is not a server's URL. The text continues the URL.
+/// Parses an admin URL, with or without scheme. Loopback replaces a wildcard. The error text continues the URL.
 pub(super) fn admin_address(url: &str) -> Result<Address, &'static str> {
     let (scheme, authority) = url.split_once("://").unwrap_or(("http", url));
     let authority =
@@ -102,8 +101,7 @@ impl AdminClient {
         self.token.is_some()
     }
 
-    /// Gets `path` from the node at `address`. Fails, with the reason, without a complete answer of at most `max_bytes`
-    /// in time.
+    /// Gets `path` from a node. Fails, with the reason, without a whole answer of at most `max_bytes` in time.
     pub(super) async fn get(
         &self,
         address: &Address,

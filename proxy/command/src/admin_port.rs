@@ -32,8 +32,7 @@ pub(crate) enum AdminPortError {
 }
 
 impl<'a> AdminPort<'a> {
-    /// Creates the client of the admin port at a URL, with a size limit for answers. Fails if URL or token are invalid,
-    /// or TLS can't be set up.
+    /// Fails if URL or token are invalid, or TLS can't be set up.
     pub(super) fn new(
         AdminAddressArgs { admin: url, .. }: &'a AdminAddressArgs,
         token: &AdminTokenArgs,

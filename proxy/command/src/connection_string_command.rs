@@ -126,8 +126,7 @@ impl FromArgMatches for NodeFlags {
     }
 }
 
-/// Prints the connection string; for a person, also instructions and warnings. Fails if the flags are invalid, or the
-/// app is unknown.
+/// Prints the connection string; for a person, also instructions and warnings.
 pub(super) fn connection_string(args: ConnectionStringArgs) -> Result<(), ConnectionStringCommandError> {
     let format = args.format;
     let config = Config::try_from(args.node.0)?;

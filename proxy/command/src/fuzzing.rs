@@ -11,9 +11,7 @@ use crate::replay_command::recording_reader::RecordingReader;
 use crate::settings_loader::load_text;
 
 /// Parses a configuration file as flags of `trunkline serve`, and returns the flags that it sets.
-///
-/// # Errors
-/// If it is not TOML, or contains an invalid value.
+/// Fails if it is not TOML, or contains an invalid value.
 pub fn config_file(text: &str) -> Result<Vec<String>, String> {
     static COMMAND: LazyLock<Command> = LazyLock::new(|| ServeArgs::augment_args(Command::new("serve")));
     let read = load_text(COMMAND.clone(), Path::new("trunkline.toml"), text).map_err(|error| error.to_string())?;
@@ -21,10 +19,7 @@ pub fn config_file(text: &str) -> Result<Vec<String>, String> {
     Ok(read.sources.0.into_keys().collect())
 }
 
-/// Reads a recording with payloads, and writes it again.
-///
-/// # Errors
-/// If it can't be replayed.
+/// Reads a recording with payloads, and writes it again. Fails if it can't be replayed.
 pub fn recording(bytes: &[u8]) -> Result<String, String> {
     let mut reader = RecordingReader::new(bytes).map_err(|error| error.to_string())?;
     let mut text = json_line(&RecordingLine::Header(reader.header.clone()));

@@ -31,8 +31,7 @@ pub(super) enum HealthError {
     NotReady { url: String, status: StatusCode, reasons: String },
 }
 
-/// Requests `/readyz` or `/startupz` from the admin port and returns the answer's text. Fails if the node is not ready
-/// or does not answer.
+/// Returns the text of `/readyz` or `/startupz`. Fails if the node is not ready or does not answer.
 pub(super) async fn health(args: &HealthArgs) -> Result<String, HealthError> {
     let url = &args.admin.admin;
     let address = address(url).ok_or_else(|| HealthError::Url(url.into()))?;

@@ -225,8 +225,7 @@ fn execute(cli: Cli, warnings: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Parses the command line and returns it with warnings. Environment and configuration file are read first, because
-/// their values are the flags' defaults.
+/// Returns the command line with warnings. Environment and file come first: they set the flags' defaults.
 fn parse() -> anyhow::Result<(Cli, Vec<String>, Sources)> {
     let (plain, environment) = (Cli::command(), Environment::of_process());
     let line = cleaned_line(&plain, std::env::args_os());

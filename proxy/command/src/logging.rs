@@ -70,8 +70,7 @@ pub(crate) struct Levels {
 
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
-/// Starts logging to standard error, and the audit log to its file or syslog, if configured, in separate threads. Fails
-/// if the levels are invalid, or the file or socket can't be opened.
+/// Starts logging to standard error, and the audit log, if configured, in separate threads.
 pub(crate) fn begin(
     levels: &str,
     format: LogFormat,

@@ -22,8 +22,7 @@ const SECRET_FILES: [&str; 7] = [
     "upstream_key",
 ];
 
-/// Id of the flag for the configuration file. Its flags and rules may contain secrets, and rules may name files with
-/// secrets.
+/// The configuration file may contain secrets, and its rules may name files with secrets.
 const CONFIG_FILE: &str = "config";
 
 /// Folders where orchestrators and supervisors mount secrets.
@@ -84,8 +83,7 @@ fn can_be_read_by_others(_: &Path) -> bool {
     false
 }
 
-/// Whether an orchestrator has mounted this file. Kubernetes uses links to folders such as `..2026_11_23_21_05_59.1`,
-/// which it swaps.
+/// Kubernetes mounts links to folders such as `..2026_11_23_21_05_59.1`, which it swaps.
 #[cfg(unix)]
 fn is_mounted(path: &Path) -> bool {
     let is_of_kubernetes = path.iter().any(|part| part.to_string_lossy().starts_with(".."));

@@ -177,7 +177,7 @@ fn client_audience(hub: &str) -> String {
     format!("http://trunkline/client/?hub={hub}")
 }
 
-/// App whose key signs a token; `None` for the access key.
+/// App with the key that signs a token; `None` for the access key.
 fn app_of_token<'a>(
     apps: &'a [AppKey],
     name: Option<&str>,

@@ -146,8 +146,7 @@ impl ProbeClient {
         self.fetch(request, Body::empty()).await
     }
 
-    /// Opens an event stream or WebSocket as a streamed response. The token is in the query, because pages can't set
-    /// headers here.
+    /// Opens an event stream or WebSocket. The token is in the query, because pages can't set headers here.
     pub(super) async fn open(
         &self,
         id: &str,

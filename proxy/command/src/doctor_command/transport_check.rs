@@ -50,8 +50,7 @@ impl TransportSeen {
     }
 }
 
-/// Negotiates, connects over the transport, performs the handshake and makes some calls. `None` if the negotiation
-/// failed.
+/// Negotiates, opens the transport and makes some calls. `None` if the negotiation failed.
 pub(super) async fn try_transport(
     client: &ProbeClient,
     transport: Transport,

@@ -11,8 +11,7 @@ const WEBHOOK: &str = "webhook";
 const ADVICE: &str = "check that the back end runs, that its URL is correct (--upstream-webhook), and what it \
                       answers; a 401 is about --webhook-secret";
 
-/// Reads the state of the hub's webhook at each node; nothing for a hub of app servers. Called last, because the checks
-/// of clients send events.
+/// Reads the state of the hub's webhook at each node. Called last, because the checks of clients send events.
 pub(super) async fn check_webhooks(port: &ReportingNode<'_>, hub: &str) -> Vec<Finding> {
     let fleet = read::<FleetSnapshot>(port, "/api/fleet?fresh=1").await.unwrap_or_default();
     judge_webhooks(&fleet, hub)

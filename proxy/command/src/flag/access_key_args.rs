@@ -43,8 +43,7 @@ impl AccessKeyArgs {
         Ok(GivenKeys { typed, files: self.access_key_files.clone() })
     }
 
-    /// Returns the configured access keys, or this machine's development key and `true`. `remote` lists peers on other
-    /// machines, for which the development key is refused.
+    /// Returns the access keys, or the development key and `true`; an error if `remote` then lists any peer.
     pub(crate) fn keys_or_development(&self, remote: &[String]) -> Result<(AccessKeys, bool), ConfigError> {
         match self.keys()? {
             Some(keys) => Ok((keys, false)),

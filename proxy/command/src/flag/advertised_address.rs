@@ -18,8 +18,7 @@ pub struct AdvertiseError {
     pub problem: &'static str,
 }
 
-/// Returns the configured address, or else the listen address. A wildcard is replaced by the local address that faces
-/// an upstream.
+/// Returns the configured or the listen address. A local address that faces an upstream replaces a wildcard.
 pub(super) fn advertised_address(
     given: Option<String>,
     listen: SocketAddr,

@@ -58,8 +58,7 @@ pub enum TlsArgsError {
 }
 
 impl TlsArgs {
-    /// Returns the listener at the address of `--tls-listen`. Fails if a certificate has no key. The text names the
-    /// flags.
+    /// Returns the listener at the address of `--tls-listen`. Fails if a certificate has no key.
     pub(super) fn listener(&self, address: SocketAddr) -> Result<TlsListener, TlsArgsError> {
         let (certificates, keys) = (self.tls_certs.len(), self.tls_keys.len());
         if certificates != keys || certificates == 0 {

@@ -25,8 +25,7 @@ pub(super) enum AuditPlace {
 }
 
 impl AuditPlace {
-    /// Opens a syslog socket or a file. A new file is readable only by its owner. Fails if no syslog listens there, or
-    /// this process may not append to the file.
+    /// Opens a syslog socket or a file. A new file is readable only by its owner.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         #[cfg(unix)]
         if syslog_socket::is_socket(path) {
