@@ -20,8 +20,7 @@ pub(crate) struct Programs {
 /// Build profile of the demo, and the name of its folder.
 const PROFILE: &str = "demo";
 
-/// Builds both programs in the demo's profile, with cargo's progress on stderr. Returns `None` if a signal stops the
-/// build.
+/// Builds both programs in the demo's profile. Returns `None` if a signal stops the build.
 pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Option<Programs>> {
     let folder = profile_folder()?.with_file_name(PROFILE);
     let started = Instant::now();

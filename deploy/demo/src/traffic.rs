@@ -138,8 +138,7 @@ impl Robot {
         Ok(())
     }
 
-    /// Time until the next step. Differs per client and step, and stays below the 15 s after which a silent client has
-    /// to ping.
+    /// Differs per client and step. Stays below 15 s, when a silent client has to ping.
     fn pause(&self, step: usize) -> Duration {
         let spread = (self.index * 7 + step * 5) % 6;
         Duration::from_secs(3) + Duration::from_millis(700) * u32::try_from(spread).unwrap_or_default()
