@@ -224,6 +224,7 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | `brief_debug` | short `Debug` texts |
 //! | `sync` | locks that ignore poisoning |
 //! | `log_limit` | rate limit for log lines caused by clients |
 //! | `telemetry` | call spans, and W3C trace contexts with the feature `opentelemetry` |

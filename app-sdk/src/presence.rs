@@ -47,6 +47,7 @@ const LOST_NODE_TICKS_MIN: u64 = 30;
 /// server started.
 const STARTING: Duration = Duration::from_secs(10);
 
+/// Maximum number of concurrent hooks of one hub.
 const RUNNING_MAX: usize = 64;
 
 #[derive(Default)]

@@ -62,6 +62,7 @@ pub(crate) use user_extractor::ProxyVerified;
 pub use user_extractor::UserRejection;
 pub use user_token::UserToken;
 
+/// Time limit for running methods when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum number of bytes that wait for one link, or for an acknowledgement, before sends wait. Enough for a burst

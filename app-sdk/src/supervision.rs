@@ -12,6 +12,7 @@ use crate::log_limit::LinePermit;
 use crate::outbound::Outbound;
 use crate::watchdog::{CodeId, watch};
 
+/// Time after which a running hook is reported.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]

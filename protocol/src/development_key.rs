@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::key::{AccessKey, AccessKeyError};
 
+/// Maximum size of a key file.
 const FILE_MAX_BYTES: u64 = 4 * 1024;
 
 /// Error reading or creating the development key.

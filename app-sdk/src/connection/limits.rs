@@ -7,6 +7,7 @@ use trunkline_protocol::limits::{
     INBOX_MAX_BYTES, PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
 };
 
+/// Default time limit of a hook, after which it is cancelled.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]

@@ -23,7 +23,8 @@ use crate::connection::{Connection, ConnectionClose, RestoredFrom, short};
 use crate::hub_core::{HubCore, LostClient};
 use crate::node::Node;
 
-/// Maximum wait of a new connection for `on_disconnected` of the lost one. Then it starts without its state.
+/// Maximum wait of a new connection for the `on_disconnected` of the lost one. After that, it starts without restored
+/// state.
 const DISCONNECT_HOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Restorations {

@@ -20,7 +20,9 @@ use crate::connection::ConnectionClose;
 use crate::metrics::Counted;
 use crate::sync::lock;
 
+/// Time limit for flushing queued data when a link ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
 const CLOSE_NORMAL: u16 = 1000;
 
 /// A link requested by a proxy or dialled by this app server.

@@ -24,6 +24,7 @@ use crate::sync::lock;
 /// Delay between a proxy's first link and its log line. Meanwhile its other links open.
 const SETTLING: Duration = Duration::from_millis(500);
 
+/// Maximum number of hubs in a log line.
 const HUBS_SHOWN_MAX: usize = 20;
 
 /// Name and boot ID of a proxy, or the name of a service.

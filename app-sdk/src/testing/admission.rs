@@ -19,6 +19,7 @@ use trunkline_protocol::unix_time::unix_seconds;
 use super::call_error::ConnectError;
 use crate::server::{Negotiation, ProxyVerified, User};
 
+/// Maximum size of a refusal's body.
 const BODY_MAX_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug, Default)]

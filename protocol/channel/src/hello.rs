@@ -8,6 +8,8 @@ pub(crate) const CLOCK_SKEW_MAX_MINUTES: u64 = 5;
 pub(crate) const DIALLED_MAX_BYTES: usize = 259;
 
 const MINUTE_BYTES: usize = 8;
+
+/// Maximum length of the contents.
 pub(crate) const CONTENTS_MAX_BYTES: usize = MINUTE_BYTES + DIALLED_MAX_BYTES;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 use trunkline_protocol::fleet::SendEpoch;
 
-/// Maximum number of waiting moves. Further requests are dropped, and given up by the requesting node.
+/// Maximum number of waiting moves. Beyond it requests are dropped, and the requesting node gives the move up after a
+/// while.
 const WAITING_MAX: usize = 64 * 1024;
 
 /// Queue of moves (`M`) that wait for earlier sends, with the epochs of sends.

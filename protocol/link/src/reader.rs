@@ -11,7 +11,7 @@ use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, Service
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
 
-/// Lets other tasks of the thread run.
+/// Maximum size of a batch, so that other tasks of the thread can run.
 pub(super) const BATCH_MAX_BYTES: usize = 256 * 1024;
 
 /// Bytes that a shorter ping counts as in a batch, because it takes as much time as a small message.

@@ -21,7 +21,9 @@ use crate::quantity::size_text;
 use crate::shown_text::one_line;
 pub(super) use record_error::RecordError;
 
+/// Maximum size of a refusal's body.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
+
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time to continue reading after a stop request: the node reports events with a delay of tenths of a second.

@@ -19,6 +19,7 @@ use trace_view::TraceView;
 use crate::quantity::duration_text;
 use crate::shown_text::{json, one_line};
 
+/// Maximum size of a refusal's body.
 const ANSWER_MAX_BYTES: usize = 64 * 1024;
 
 /// Interval for printing messages with missing hops.

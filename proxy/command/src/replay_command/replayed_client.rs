@@ -16,6 +16,7 @@ use trunkline_proxy::parts::{HubPart, RecordedPayload, take_parts};
 
 use super::answer_ledger::{AccountNumber, Answer, AnswerName, CLOSED};
 
+/// Maximum size of an app server's message.
 const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// Maximum number of messages of all clients waiting for the player; beyond it, readers wait.
