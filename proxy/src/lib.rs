@@ -35,6 +35,7 @@
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `task_feed` | candidates for exclusive tasks, reported to app servers |
 //! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
+//! | `watch` | live copies of client messages for the observer: taps, recordings, traces |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
 //! | `rest` | REST data plane: sends, queries and changes by requests of back ends |
@@ -84,6 +85,7 @@ pub(crate) mod task_feed;
 pub(crate) mod telemetry;
 pub(crate) mod transport;
 pub(crate) mod upstream;
+pub(crate) mod watch;
 pub(crate) mod webhook;
 
 pub use auth::AdminToken;

@@ -41,6 +41,6 @@ pub use crate::observer::{
     TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line, take_parts,
 };
 pub use crate::routing::{NamedFiles, RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
-pub use crate::shard::HubTimes;
 pub use crate::telemetry::SamplingTerms;
 pub use crate::upstream::Hub;
+pub use crate::watch::HubTimes;

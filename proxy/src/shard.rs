@@ -10,10 +10,10 @@
 //! | `shared` `command` `inbox` | state shared between shards; commands from links and other threads |
 //! | `slot` `content` `close_reason` | place of a client, its protocol, and why it ends |
 //! | `connection` | client connections, their sets, and their assignments to app servers |
-//! | `delivery` `watch` | frames for sockets; live copies of passing messages |
+//! | `tap` `delivery` | seam for features that follow messages; frames for sockets |
 //! | `shard_core` | the parts above, as passed to each part below |
 //! | `firewall` `unfinished_message` | rules for client messages; budget of incomplete ones |
-//! | `shadow` `server_feed` | seams for features that follow clients, or report to app servers |
+//! | `server_feed` | seam for features that report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
 //! | `inspection` `slot_walk` `hung_call` | snapshots for the observer, REST and conditions |
@@ -34,17 +34,16 @@ mod inbox;
 mod inspection;
 pub(crate) mod moving;
 mod server_feed;
-mod shadow;
 mod shard_context;
 mod shard_core;
 mod shard_state;
 mod shared;
 mod slot;
 mod slot_walk;
+mod tap;
 #[cfg(test)]
-mod testbed;
+pub(crate) mod testbed;
 mod unfinished_message;
-mod watch;
 
 use shard_core::ShardCore;
 use std::cell::{RefCell, RefMut};
@@ -67,7 +66,7 @@ pub(crate) use close_reason::CloseReason;
 pub(crate) use command::audience::SendOrigin;
 pub(crate) use command::member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use command::{
-    Audience, ConnectionCommand, LinkLoss, MembershipChange, PendingAck, Receivers, ShadowOrder, ShardCommand,
+    Audience, ConnectionCommand, CopyOrder, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
 pub(crate) use connection::{
     Census, Client, ClientKind, ClientOrigin, ClientTraits, Connections, Liveness, PauseReason, Presence, Resumption,
@@ -87,7 +86,6 @@ pub(crate) use inbox::{
 };
 pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames};
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
-pub(crate) use shadow::{Shadow, UpwardMessages};
 pub(crate) use shard_context::ShardContext;
 pub(crate) use shard_state::{ShardFeatures, ShardState, UnassignedClients};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
@@ -98,13 +96,8 @@ pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
 pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, MembershipRefused};
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
+pub(crate) use tap::{Recipients, Tap, TapEvent, TapView, UpwardMessages};
 pub(crate) use unfinished_message::MessageRest;
-pub use watch::HubTimes;
-pub(crate) use watch::{
-    ConnectionChange, MessageDirection, MessageSummary, TraceHop, UpwardEnd, WatchDetail, WatchEvent, WatchLoss,
-    WatchOrder, WatchPiece, WatchRefused, WatchSubject, WatchVolume, WatchedBytes, WatchedConnection, WatchedMessage,
-    WatchedOpening, kind_name, redaction,
-};
 
 use apply::apply;
 use drain::departure_search::DepartureSearch;
@@ -190,7 +183,7 @@ impl Shard {
 
     pub(crate) fn apply(self: &Rc<Self>, commands: Vec<ShardCommand>) {
         self.step(|state| {
-            let read_at = state.core.time_for_watches();
+            let read_at = state.core.time_for_taps();
             apply(state, commands, read_at);
         });
     }
@@ -296,7 +289,7 @@ impl Shard {
         match connections.get_current(slot, serial) {
             Some(client) => {
                 let flushed = delivery.poll_flush_by_task(slot, client, cx);
-                delivery.watches.note_written(connections);
+                delivery.taps.settle(connections);
                 flushed
             }
             None => Poll::Ready(()),

@@ -27,8 +27,8 @@ use crate::net::socket::Socket;
 use crate::shard::moving::reconnect::come_back;
 use crate::shard::{
     Client, ClientOrigin, ClientTraits, Content, DATA_TYPE_HANDSHAKE, InterestHold, Liveness, LostConnection,
-    PastConnection, PendingConnection, Serial, Shard, ShardState, Slot, Sockets, close_with_heads, opening_until,
-    short,
+    PastConnection, PendingConnection, Serial, Shard, ShardState, Slot, Sockets, TapEvent, close_with_heads,
+    opening_until, short,
 };
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
@@ -274,15 +274,12 @@ fn open(
         // Opened here first, because the app server's answer may arrive before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
         let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
-        state.core.watch_opening(slot, &open, handshake);
+        state.core.tap_event(slot, &TapEvent::Opened(&open, handshake));
         (slot, serial)
     });
     home.send(&ServiceMessage::OpenConnection(open));
     if let Some(handshake) = handshake {
         home.send_data(&id, &handshake.bytes, DATA_TYPE_HANDSHAKE);
-    }
-    if hub.rules().is_some() {
-        shard.step(|state| state.shadows.refresh(&mut state.core, slot));
     }
     catch_up(shard, slot, &home, evicted.is_some_and(|evicted| evicted.is_cancelled()).then_some(&id));
     let limits = &shard.shared().settings.limits;

@@ -1,7 +1,7 @@
 //! Way of one read's messages up: to the home link, a secondary, or the shard itself.
 //!
 //! ```text
-//!  HubMessages ─┬─ gate open: runs of messages ─────────────────────────┬─► watches ─► home link ─► shadow
+//!  HubMessages ─┬─ gate open: runs of messages ─────────────────────────┬─► taps ─► home link
 //!               └─ one by one ─► Gate ─ admitted ─► joined runs, by link ┘
 //! ```
 
@@ -18,7 +18,7 @@ use trunkline_protocol::service::DataType;
 use super::gate::{Gate, GateDecision};
 use super::inbound::{HubMessages, InboundError, PartialMessage, Upward};
 use crate::shard::moving::reconnect::{acknowledged, end_hold, owe_acknowledgement};
-use crate::shard::{Content, Resumption, ShardState, Slot, UpwardEnd, UpwardMessages};
+use crate::shard::{Content, Resumption, ShardState, Slot, UpwardMessages};
 use crate::transport::websocket;
 use crate::upstream::HomeLink;
 
@@ -72,7 +72,7 @@ pub(super) struct UpwardPath<'a> {
     allowed: Run,
     /// Link of a secondary used by this read, preferably a full one.
     pub(super) side: Option<HomeLink>,
-    /// Time of this read, if its messages are watched.
+    /// Time of this read, if a tap is active.
     read_at: Option<Instant>,
     pub(super) step: Step,
 }
@@ -89,7 +89,7 @@ struct Run {
 impl<'a> UpwardPath<'a> {
     pub(super) fn new(state: &'a mut ShardState, (home, id, slot): (&'a HomeLink, &'a str, Slot), gate: Gate) -> Self {
         let (pongs, allowed, step, read_at) =
-            (BytesMut::new(), Run::default(), Step::Continue, state.core.time_for_watches());
+            (BytesMut::new(), Run::default(), Step::Continue, state.core.time_for_taps());
         Self { state, home, id, slot, messages: 0, pongs, gate, allowed, side: None, read_at, step }
     }
 
@@ -196,12 +196,11 @@ impl<'a> UpwardPath<'a> {
         }
     }
 
-    /// Drops a refused message. It counts towards the quota and is shown by watches.
-    fn drop_refused(&mut self, message: &[u8]) {
+    /// Drops a refused message. It counts towards the quota and is shown to the taps.
+    fn drop_refused(&mut self, bytes: &[u8]) {
         self.messages += 1;
-        if let Some(traced) = self.state.core.watch_up(self.slot, message, 0, self.read_at) {
-            self.state.core.watched_up(*traced, UpwardEnd::Refused);
-        }
+        let refused = UpwardMessages { bytes, count: 1, data_type: 0, read_at: self.read_at, to: None };
+        self.state.core.tap_up(self.slot, &refused);
     }
 
     fn resumption(&mut self) -> Option<&mut Resumption> {
@@ -263,15 +262,11 @@ impl<'a> UpwardPath<'a> {
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
         let link = side.unwrap_or(self.home);
-        match self.state.core.watch_up(self.slot, bytes, data_type, self.read_at) {
+        let shown = UpwardMessages { bytes, count, data_type, read_at: self.read_at, to: Some(link) };
+        match self.state.core.tap_up(self.slot, &shown) {
             None => link.send_data(self.id, bytes, data_type),
-            Some(traced) => {
-                let is_marked = link.send_traced(traced.mark, (self.id, bytes), data_type);
-                let end = if is_marked { UpwardEnd::SentMarked } else { UpwardEnd::Sent };
-                self.state.core.watched_up(*traced, end(link.app()));
-            }
+            Some(mark) => link.send_marked(mark, (self.id, bytes), data_type),
         }
-        self.state.shadows.up(&self.state.core, self.slot, UpwardMessages { bytes, count, data_type });
     }
 
     pub(super) fn answer_ping(&mut self, payload: &[u8]) {

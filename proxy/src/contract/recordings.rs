@@ -9,7 +9,7 @@ use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
 use super::scene::LinkedApp;
 use crate::observer::{HubRecording, PayloadView, RecordingLine, WatchChoice, WatchError, WatchLines};
-use crate::shard::WatchSubject;
+use crate::watch::WatchSubject;
 
 async fn chat() -> (Fixture, LinkedApp) {
     Fixture::with(settings(), 2).with_chat().await

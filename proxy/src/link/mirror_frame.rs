@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, RawKind, ServiceMessage};
 
 use super::route::{FrameSource, RoutedBatch, control_flow, route};
-use crate::shard::{ConnectionCommand, PendingAck, ShadowOrder};
+use crate::shard::{ConnectionCommand, CopyOrder, PendingAck};
 
 /// Error for a mirror's app server that invokes a client.
 const NO_RESULTS: &str = "This app server gets copies of a connection, so its client can't be asked for a result.";
@@ -18,16 +18,16 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
     match message {
         M::ConnectionData(data) => {
             let kind = RawKind::from_data_type(data.data_type);
-            let command = ConnectionCommand::Shadowed { payload: data.payload, kind };
-            batch.for_owner(source, data.connection_id, command);
+            let data_of_copy = CopyOrder::Data { payload: data.payload, kind };
+            batch.for_owner(source, data.connection_id, ConnectionCommand::Copied(data_of_copy));
         }
         // From clients that were assigned to this app server until a moment ago.
         M::CloseConnection(close) if close.is_reassignment() => return route(source, M::CloseConnection(close), batch),
         M::CloseConnection(close) => {
-            batch.for_owner(source, close.connection_id, ConnectionCommand::Shadow(ShadowOrder::Close));
+            batch.for_owner(source, close.connection_id, ConnectionCommand::Copied(CopyOrder::Close));
         }
         M::ConnectionFlowControl(flow) if flow.subject == FlowSubject::Client => {
-            let order = ConnectionCommand::Shadow(ShadowOrder::Flow(flow.operation));
+            let order = ConnectionCommand::Copied(CopyOrder::Flow(flow.operation));
             batch.for_owner(source, flow.connection_id, order);
         }
         M::ConnectionFlowControl(flow) => control_flow(source, flow, batch),

@@ -7,7 +7,7 @@ use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, Open
 
 use super::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
 use crate::routing::MirrorRule;
-use crate::shard::{Content, ShadowOrder, UpwardMessages, open_over};
+use crate::shard::{Content, CopyOrder, UpwardMessages, open_over};
 use crate::upstream::{AppServerId, HomeLink};
 
 #[derive(Debug)]
@@ -71,8 +71,8 @@ impl MirrorCopy {
     }
 
     /// Sends the client's messages, or drops them if the app server can't accept them immediately.
-    pub(super) fn send(&mut self, (id, content): (&str, Content), messages: UpwardMessages<'_>, now: u32) {
-        let UpwardMessages { bytes, count, data_type } = messages;
+    pub(super) fn send(&mut self, (id, content): (&str, Content), messages: &UpwardMessages<'_>, now: u32) {
+        let &UpwardMessages { bytes, count, data_type, .. } = messages;
         let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
         let Some(link) = link else {
             self.rule.counters.dropped.add(count);
@@ -117,12 +117,12 @@ impl MirrorCopy {
         self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
-    pub(super) fn obey(&mut self, order: ShadowOrder) {
+    pub(super) fn obey(&mut self, order: &CopyOrder) {
         match order {
-            ShadowOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
-            ShadowOrder::Flow(FlowOperation::Resume) => self.is_paused = false,
-            ShadowOrder::Flow(_) => {}
-            ShadowOrder::Close => (self.link, self.is_over) = (None, true),
+            CopyOrder::Flow(FlowOperation::Pause) => self.is_paused = true,
+            CopyOrder::Flow(FlowOperation::Resume) => self.is_paused = false,
+            CopyOrder::Flow(_) | CopyOrder::Data { .. } => {}
+            CopyOrder::Close => (self.link, self.is_over) = (None, true),
         }
     }
 

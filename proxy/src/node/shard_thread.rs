@@ -20,11 +20,12 @@ use crate::dialled_in::serve_link;
 use crate::fleet::Fleet;
 use crate::frontend::{self, Endpoint, Layers, ListenerService};
 use crate::link::{NAMES_PER_COMMAND_MAX, keep_link};
-use crate::mirror::shadow_of;
+use crate::mirror::Mirrors;
 use crate::presence_feed::PresenceFeeds;
 use crate::rest::Rest;
 use crate::shard::{AppSocket, Inbox, Shard, ShardFeatures, ShardMessage, Shared};
 use crate::task_feed::TaskFeeds;
+use crate::watch::Watches;
 use crate::webhook::Webhooks;
 
 /// Parts of a node that the listeners of a shard serve.
@@ -66,7 +67,7 @@ pub(crate) async fn run(
     inbox: Inbox,
 ) {
     let features = ShardFeatures {
-        shadows: shadow_of,
+        taps: vec![Box::new(Mirrors::default()), Box::new(Watches::default())],
         feeds: vec![Box::new(PresenceFeeds::default()), Box::new(TaskFeeds::default())],
     };
     let shard = Shard::new(index, shared.clone(), features);

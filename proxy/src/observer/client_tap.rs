@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::node_watch::{NodeWatch, PayloadView, WatchError, WatchLines, WatchNews};
-use crate::shard::{
-    ConnectionChange, MessageDirection, MessageSummary, ShardSender, Slot, WatchEvent, WatchPiece, WatchVolume,
-    WatchedMessage,
+use crate::shard::{ShardSender, Slot};
+use crate::watch::{
+    ConnectionChange, MessageDirection, MessageSummary, WatchEvent, WatchPiece, WatchVolume, WatchedMessage,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ use super::peer::Peers;
 use super::trace_line::{TraceLine, TraceNodeLine, TraceNodeState};
 use crate::fleet::{ANSWER_TIMEOUT, AddressProblem, FleetMember};
 use crate::net::line_stream::LineStream;
-use crate::shard::WatchSubject;
+use crate::watch::WatchSubject;
 
 /// Interval between checks for new members.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

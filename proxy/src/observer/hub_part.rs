@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, whole_messages};
 
-use crate::shard::kind_name;
+use crate::watch::kind_name;
 
 /// Maximum size of a message that is parsed.
 const READ_MAX_BYTES: usize = 1024 * 1024;

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use super::node_watch::{NodeWatch, PayloadView, WatchChoice, WatchError, WatchLines};
 use super::recorded_message::lines;
 use super::recording_line::{FORMAT, LossLine, RecordingHeader, RecordingLine, VERSION};
-use crate::shard::{Shared, WatchDetail, WatchLoss, WatchPiece};
+use crate::shard::Shared;
+use crate::watch::{WatchDetail, WatchLoss, WatchPiece};
 
 /// Maximum number of pieces decoded before yielding to other tasks.
 const PIECES_MAX: usize = 256;

@@ -10,8 +10,9 @@ use super::node_watch::{NodeWatch, PayloadView, WatchChoice, WatchEnd, WatchErro
 use super::trace_line::{
     TraceConnectionLine, TraceEndLine, TraceHeader, TraceHopLine, TraceLine, TraceLossLine, TraceMessageLine,
 };
-use crate::shard::{
-    MessageSummary, Shared, TraceHop, WatchDetail, WatchEvent, WatchLoss, WatchPiece, WatchedConnection, WatchedMessage,
+use crate::shard::Shared;
+use crate::watch::{
+    MessageSummary, TraceHop, WatchDetail, WatchEvent, WatchLoss, WatchPiece, WatchedConnection, WatchedMessage,
 };
 
 /// Maximum duration of a trace, in seconds.

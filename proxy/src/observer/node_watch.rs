@@ -18,11 +18,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::time_order::TimeOrder;
 use crate::clock::unix_ms;
-use crate::shard::{
-    ConnectionChange, ShardSender, Shared, Slot, WatchDetail, WatchLoss, WatchOrder, WatchPiece, WatchRefused,
-    WatchSubject, WatchVolume, redaction,
-};
+use crate::shard::{ShardSender, Shared, Slot};
 use crate::upstream::Hub;
+use crate::watch::{
+    ConnectionChange, WatchDetail, WatchLoss, WatchOrder, WatchPiece, WatchRefused, WatchSubject, WatchVolume, Watches,
+    inspect_watches, redaction,
+};
 
 /// Poll interval of shards, short enough for their buffers to absorb hundreds of megabits per second.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -124,7 +125,7 @@ impl NodeWatch {
         let started = watch.started;
         for shard in shared.shards() {
             let order = order.clone();
-            let begun = shard.inspect(move |state| state.watch_desk().begin(order, started)).await;
+            let begun = inspect_watches(shard, move |watches, _| watches.begin(order, started)).await;
             watch.shards.push((shard.clone(), begun.ok_or(WatchError::Stopping)??));
         }
         try_join_all(watch.shards.iter().map(|(shard, number)| find_present(shard, *number))).await?;
@@ -141,7 +142,9 @@ impl NodeWatch {
         let order = WatchOrder { hub: None, subjects: Vec::new(), detail, with_payloads };
         let mut watch = Self::new(None, TAP_INTERVAL);
         let (id, started) = (id.to_owned(), watch.started);
-        let begun = shard.inspect(move |state| state.watch_desk().begin_at((slot, &id), order, started)).await;
+        let begun =
+            inspect_watches(shard, move |watches, of| watches.begin_at(of.connections, (slot, &id), order, started))
+                .await;
         watch.shards.push((shard.clone(), begun.ok_or(WatchError::UnknownClient)??));
         Ok(watch)
     }
@@ -185,7 +188,7 @@ impl NodeWatch {
         let mut news = WatchNews::default();
         for (index, (shard, number)) in self.shards.iter().enumerate() {
             let number = *number;
-            let Some(Some(batch)) = shard.inspect(move |state| state.watch_desk().read(number)).await else {
+            let Some(Some(batch)) = inspect_watches(shard, move |watches, of| watches.read(of, number)).await else {
                 return WatchNews { end: Some(WatchEnd::Stopping), ..WatchNews::default() };
             };
             news.loss.messages += batch.loss.messages;
@@ -201,7 +204,9 @@ impl NodeWatch {
 impl Drop for NodeWatch {
     fn drop(&mut self) {
         for (shard, number) in self.shards.drain(..) {
-            shard.post(move |state| state.watch_desk().end(number));
+            shard.post(move |state| {
+                state.core.run_tap(|watches: &mut Watches, _| watches.end(number));
+            });
         }
     }
 }
@@ -209,7 +214,7 @@ impl Drop for NodeWatch {
 async fn find_present(shard: &ShardSender, number: u64) -> Result<(), WatchError> {
     let mut next = Some(0);
     while let Some(from) = next {
-        let step = shard.inspect(move |state| state.watch_desk().find_present(number, from)).await;
+        let step = inspect_watches(shard, move |watches, of| watches.find_present(of.connections, number, from)).await;
         next = step.ok_or(WatchError::Stopping)?;
     }
     Ok(())

@@ -13,9 +13,10 @@ use super::hub_part::{HubPart, take_parts};
 use super::lenient_value::LenientValue;
 use super::node_watch::{PayloadView, change_words, micros};
 use super::recording_line::{CloseLine, MessageLine, OpenLine, RecordedPayload, RecordingLine};
-use crate::shard::{
-    ConnectionChange, Content, MessageDirection, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection,
-    WatchedOpening, redaction,
+use crate::shard::Content;
+use crate::watch::{
+    ConnectionChange, MessageDirection, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedOpening,
+    redaction,
 };
 
 /// Larger messages are recorded by size only: searching them for secrets would block the observer.

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shard::{HubTimes, MessageDirection};
+use crate::watch::{HubTimes, MessageDirection};
 
 /// One line of a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use super::assignments::auth_refresh::{refresh_auth, report_claims};
 use super::assignments::hand_over::leave_link;
 use super::close_reason::CloseReason;
 use super::command::audience::SendOrigin;
-use super::command::{Audience, ConnectionCommand, PendingAck, Receivers, ShardCommand};
+use super::command::{Audience, ConnectionCommand, CopyOrder, PendingAck, Receivers, ShardCommand};
 use super::connection::Role;
 use super::delivery::framed::Framed;
 use super::delivery::send_run::SendRun;
@@ -23,13 +23,14 @@ use super::moving::{move_answered, move_paused};
 use super::shard_core::ShardCore;
 use super::shard_state::{ShardState, ShardTask};
 use super::slot::Slot;
+use super::tap::TapEvent;
 use crate::upstream::{AppServerId, HubIndex, LinkId};
 
 /// Capacity above which a list of commands is not kept.
 const COMMANDS_KEPT_MAX: usize = 2048;
 
 /// Applies the commands of one batch in order. Deferred writes are flushed at the end of the step. `read_at` is the
-/// time of the batch's read, if a watch needs it.
+/// time of the batch's read, if a tap is active.
 pub(super) fn apply(state: &mut ShardState, mut commands: Vec<ShardCommand>, read_at: Option<Instant>) {
     state.core.delivery.read_at = read_at;
     // A single frame is written immediately; frames of a longer batch are flushed together.
@@ -150,15 +151,10 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
             state.core.context.counters.unknown_receivers.increment()
         }
-        (ConnectionCommand::Shadowed { payload, kind }, Some(Role::Home)) => {
+        (ConnectionCommand::Copied(CopyOrder::Data { payload, kind }), Some(Role::Home)) => {
             state.apply_data(slot, &payload, kind, mode)
         }
-        (ConnectionCommand::Shadowed { payload, .. }, _) => {
-            if let Some(client) = state.core.connections.get(slot) {
-                state.shadows.answer(&state.core.context, (slot, client), &payload, Some(app));
-            }
-        }
-        (ConnectionCommand::Shadow(order), _) => state.shadows.order(slot, app, order),
+        (ConnectionCommand::Copied(order), _) => state.core.tap_event(slot, &TapEvent::Copied(app, &order)),
         (ConnectionCommand::Group { change, ack }, _) => {
             state.core.change_groups(slot, &change, ack.as_deref());
             if !is_home {
@@ -197,7 +193,7 @@ pub(super) fn apply_to_connection(
             state.core.apply_invoke(slot, role.is_some(), reply_to, request, (origin, mode));
         }
         (ConnectionCommand::Moved { from, epoch }, _) => move_answered(state, slot, from, epoch),
-        (ConnectionCommand::Traced(report), _) => state.core.delivery.watches.reported(slot, &report),
+        (ConnectionCommand::Traced(report), _) => state.core.tap_event(slot, &TapEvent::Reported(&report)),
         (ConnectionCommand::Flow { operation, by }, role) => apply_flow(state, slot, role, (operation, by)),
     }
 }

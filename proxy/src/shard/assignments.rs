@@ -37,6 +37,7 @@ use super::delivery::{BatchMode, Flush};
 use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::shard_state::ShardState;
 use super::slot::Slot;
+use super::tap::TapEvent;
 use crate::bounded::largest;
 use crate::metrics::Counters;
 use crate::transport::websocket::{Unframed, unframe_whole};
@@ -69,13 +70,12 @@ impl ShardState {
 
     /// Closes a client connection. Idempotent.
     ///
-    /// Order: shadow and secondary assignments end; the client leaves its sets and route, so that sends no longer reach
+    /// Order: secondary assignments and taps end; the client leaves its sets and route, so that sends no longer reach
     /// it; app server and client are notified. The slot is freed when the socket has closed.
     pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
         if self.withdraw(slot) {
             return;
         }
-        self.shadows.end(&mut self.core, slot, reason.cause);
         // A client that never opened has no state at an app server, so no other app server needs the notice.
         let is_known =
             self.core.connections.live(slot).is_some_and(|client| client.life().is_open() && has_successor(client));
@@ -90,10 +90,10 @@ impl ShardState {
                 reason,
             );
         }
+        self.core.tap_event(slot, &TapEvent::Closed(reason.cause, reason.detail.as_deref()));
         let mode = self.core.mode(Flush::Deferred);
         let Some(client) = self.core.connections.close(slot) else { return };
         self.core.context.record_close(client, reason);
-        self.core.delivery.watches.closed(slot, Some(reason.cause), reason.detail.as_deref());
         if !client.home().capabilities().names_callers {
             self.core.context.shared.client_results.connection_ended(client.id());
         }
@@ -148,10 +148,7 @@ impl ShardState {
     /// Writes deferred frames, closes slow clients, and enforces the total outbox budget.
     pub(super) fn flush(&mut self) {
         self.core.delivery.flush_deferred(&mut self.core.connections);
-        if self.core.delivery.watches.has_copies() {
-            self.shadows.down(&self.core.connections, self.core.delivery.watches.take_copies());
-        }
-        self.core.delivery.watches.note_written(&self.core.connections);
+        self.core.delivery.taps.settle(&self.core.connections);
         let slow = self.core.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
         self.core.delivery.reuse(slow);
@@ -222,8 +219,8 @@ impl ShardState {
             Ok(rest) => rest,
             Err(error) => return self.assignments.secondary_clients.side_refused(&mut self.core, slot, group, &error),
         };
+        self.core.tap_event(slot, &TapEvent::Answer(payload));
         let Some(client) = self.core.connections.live_mut(slot) else { return };
-        self.shadows.answer(&self.core.context, (slot, client), payload, None);
         if let Some(frame) =
             client.frame_data(role, payload, RawKind::Binary, calls_max, (mode.now, &*self.core.context.counters))
         {
@@ -233,11 +230,10 @@ impl ShardState {
     }
 
     pub(super) fn remove_silently(&mut self, slot: Slot) {
-        self.shadows.end(&mut self.core, slot, Cause::ClientClosed);
+        self.core.tap_event(slot, &TapEvent::Moved);
         let Some(client) = self.core.connections.close(slot) else { return };
         self.core.context.record_moved_out(client);
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
-        self.core.delivery.watches.closed(slot, None, None);
         self.core.delivery.drop_kept(client);
         // The client's token must not open another connection here, nor elsewhere with this node's permission.
         let age_us = self.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
@@ -311,9 +307,9 @@ impl ShardState {
         if client.assignments().home().is_leaving() && take_goodbye(self, slot, payload) {
             return;
         }
+        self.core.tap_event(slot, &TapEvent::Answer(payload));
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         let is_handshake = client.life_mut().answered();
-        self.shadows.answer(&self.core.context, (slot, client), payload, None);
         let Some(frame) =
             client.frame_data(&Role::Home, payload, kind, calls_max, (mode.now, &*self.core.context.counters))
         else {

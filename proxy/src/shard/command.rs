@@ -119,9 +119,10 @@ pub(crate) struct LinkLoss {
     pub pending_closes: Vec<ByteString>,
 }
 
-/// Request of an app server of a client's shadow.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum ShadowOrder {
+/// Data or request of an app server that has a copy of a connection.
+#[derive(Debug, Clone)]
+pub(crate) enum CopyOrder {
+    Data { payload: Bytes, kind: RawKind },
     Flow(FlowOperation),
     Close,
 }
@@ -134,17 +135,10 @@ pub(crate) enum ConnectionCommand {
         /// Message kind for a raw client.
         kind: RawKind,
     },
-    /// Bytes from an app server of the client's shadow.
-    Shadowed {
-        payload: Bytes,
-        kind: RawKind,
-    },
-    Shadow(ShadowOrder),
+    /// From an app server that has a copy of the connection.
+    Copied(CopyOrder),
     /// Joins or leaves groups.
-    Group {
-        change: MembershipChange,
-        ack: Option<Arc<PendingAck>>,
-    },
+    Group { change: MembershipChange, ack: Option<Arc<PendingAck>> },
     /// Closes the connection after the data that its app server sent before.
     Close {
         error: Option<ByteString>,
@@ -154,43 +148,21 @@ pub(crate) enum ConnectionCommand {
         by: Option<LinkId>,
     },
     /// Closes the connection if the app server is assigned to it, because a frame for it was skipped.
-    Skipped {
-        problem: String,
-    },
+    Skipped { problem: String },
     /// Mark of an app server in its data for the client, confirmed once the client has read up to it.
-    Mark {
-        number: i64,
-        reply_to: Arc<dyn ReplyTo>,
-    },
+    Mark { number: i64, reply_to: Arc<dyn ReplyTo> },
     /// Sets the close time, in seconds since 1970, of a connection that closes with its token.
-    Refresh {
-        expires_s: u64,
-        ack: Arc<PendingAck>,
-    },
+    Refresh { expires_s: u64, ack: Arc<PendingAck> },
     /// Newer authentication of the connection's user.
-    RefreshAuth {
-        refresh: Box<RefreshAuth>,
-        ack: Arc<PendingAck>,
-    },
+    RefreshAuth { refresh: Box<RefreshAuth>, ack: Arc<PendingAck> },
     /// Requests the connection's claims.
-    GetClaims {
-        ack: Arc<PendingAck>,
-    },
+    GetClaims { ack: Arc<PendingAck> },
     /// Hands the connection over from its app server to another.
-    HandOver {
-        headers: Vec<(ByteString, Vec<ByteString>)>,
-    },
+    HandOver { headers: Vec<(ByteString, Vec<ByteString>)> },
     /// Requests a client result, for any app server or another node.
-    Invoke {
-        reply_to: Arc<dyn ReplyTo>,
-        request: ClientInvocation,
-        origin: SendOrigin,
-    },
+    Invoke { reply_to: Arc<dyn ReplyTo>, request: ClientInvocation, origin: SendOrigin },
     /// From this epoch on, an app server sends data for the connection to another node.
-    Moved {
-        from: AppServerId,
-        epoch: i64,
-    },
+    Moved { from: AppServerId, epoch: i64 },
     /// Report on a traced message of the connection.
     Traced(Box<TraceReport>),
     /// Pauses or resumes reading from the client.

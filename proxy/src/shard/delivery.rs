@@ -29,12 +29,11 @@ use super::command::audience::SendOrigin;
 use super::command::{Audience, Receivers};
 use super::connection::{Client, Connections, SetName};
 use super::slot::{Serial, Slot};
-use super::watch::{Reach, Watches};
+use super::tap::{Recipients, Tap, Taps};
 use crate::config::OutboxLimits;
 use crate::metrics::Counters;
 use crate::transport::websocket;
 use crate::upstream::HubIndex;
-use framed::Framed;
 use gathering::{Gathering, WINDOW};
 use message_counter::{MessageCounter, is_close};
 use outbox_budget::OutboxBudget;
@@ -111,13 +110,18 @@ pub(crate) struct Delivery {
     pub(super) slow: SlowClients,
     /// Tasks waiting for writable sockets.
     flushing: HashMap<Slot, Waker>,
-    /// Read time of the current batch, if a watch needs it.
+    /// Read time of the current batch, if a tap is active.
     pub(super) read_at: Option<Instant>,
-    pub(super) watches: Watches,
+    pub(super) taps: Taps,
 }
 
 impl Delivery {
-    pub(super) fn new(limits: &OutboxLimits, budget: OutboxBudget, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        limits: &OutboxLimits,
+        budget: OutboxBudget,
+        counters: Arc<Counters>,
+        taps: Vec<Box<dyn Tap>>,
+    ) -> Self {
         Self {
             counters,
             budget,
@@ -129,7 +133,7 @@ impl Delivery {
             slow: SlowClients::default(),
             flushing: HashMap::new(),
             read_at: None,
-            watches: Watches::default(),
+            taps: Taps::new(taps),
         }
     }
 
@@ -171,9 +175,9 @@ impl Delivery {
         send: SetSend<'_>,
         tally: &mut ReceiverTally,
     ) {
-        // Checked once for all recipients, so unwatched clients cost nothing.
-        if self.watches.is_active() {
-            self.watch_set(connections, name, send);
+        // Checked once for all recipients.
+        if self.taps.is_active() {
+            self.tap_set(connections, name, send);
         }
         let SetSend { hub, epoch, run, mut mode } = send;
         let (members, clients) = connections.members_and_clients(hub, name);
@@ -221,33 +225,12 @@ impl Delivery {
         }
     }
 
-    /// Shows a send to the watches of its recipients.
+    /// Shows a send to the taps.
     #[cold]
-    fn watch_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
-        send.run.messages().for_each(|(message, _)| self.watch_message(connections, name, send, message));
-    }
-
-    fn watch_message(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>, message: &Framed) {
-        let SetSend { hub, epoch, .. } = send;
-        let frame_of = |client: &Client| {
-            let is_recipient = client.life().is_open() && !client.is_excluded(epoch);
-            if is_recipient { message.get(client.content()) } else { None }
-        };
-        for slot in self.watches.slots() {
-            if let Some(client) = connections.get(slot)
-                && connections.sets().has(client, hub, name)
-                && let Some(frame) = frame_of(client)
-            {
-                self.watches.down(slot, client, (frame, Reach::Many), self.read_at);
-            }
-        }
-        if self.watches.follow_methods() {
-            let members = connections.members(hub, name).iter();
-            let recipients = members.filter_map(|member| {
-                let client = connections.get(member.slot)?;
-                Some((member.slot, client, frame_of(client)?))
-            });
-            self.watches.down_to_many(recipients, self.read_at);
+    fn tap_set(&mut self, connections: &Connections, name: SetName<'_>, send: SetSend<'_>) {
+        let SetSend { hub, epoch, run, .. } = send;
+        for (message, _) in run.messages() {
+            self.taps.down_to_set(&Recipients { connections, hub, name, epoch, message }, self.read_at);
         }
     }
 
@@ -311,8 +294,8 @@ impl Delivery {
     /// Sends a frame to one client. Over the limit the frame waits, and the client is listed as slow: it is closed if
     /// it reads nothing for a time, or if all outboxes together are too large.
     pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        if self.watches.is_active() {
-            self.watches.down(slot, client, (frame, Reach::One), self.read_at);
+        if self.taps.is_active() {
+            self.taps.down(slot, client, frame, self.read_at);
         }
         if client.is_resumable() {
             self.put_resumable(slot, client, frame, mode, false);
@@ -327,7 +310,7 @@ impl Delivery {
     }
 
     /// Sends a transport frame, such as a pong. It is below the hub protocol: it postpones no hub ping, ends no hold,
-    /// is not kept for replay, and is invisible to watches.
+    /// is not kept for replay, and is invisible to taps.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if self.has_to_wait(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {
@@ -545,7 +528,7 @@ impl Delivery {
     pub(super) fn is_idle(&self) -> bool {
         let Effects { dirty, blocked, slow, flush_tasks, holds } = &self.effects;
         let are_empty = dirty.is_empty() && blocked.is_empty() && slow.is_empty() && flush_tasks.is_empty();
-        let has_batch = self.gathering.has_begun() || self.messages.has_frame() || self.watches.has_unsettled();
+        let has_batch = self.gathering.has_begun() || self.messages.has_frame() || self.taps.is_active();
         are_empty && holds.is_empty() && !has_batch && !self.slow.has_marked() && self.budget.excess_bytes() == 0
     }
 

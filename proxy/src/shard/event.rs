@@ -23,6 +23,7 @@ use super::shard_state::{ShardState, ShardTask};
 use super::shared::Shared;
 use super::shared::route_table::Location;
 use super::slot::Slot;
+use super::tap::TapView;
 use crate::bounded::largest;
 use crate::clock::unix_seconds;
 use crate::metrics::Limit;
@@ -96,9 +97,8 @@ impl ShardState {
         self.assignments.closed_ids.evict_expired(self.core.tick);
         self.core.connections.give_back_room();
         self.core.context.shared.evict_old_closes(self.core.context.index);
-        self.core.delivery.watches.tick();
-        self.core.context.show_timed(self.core.delivery.watches.are_timed());
-        self.shadows.tick(&self.core);
+        let ShardCore { context, connections, delivery, tick, .. } = &mut self.core;
+        delivery.taps.tick(&TapView { context, connections, now: *tick });
         let (groups, users) = self.core.connections.sets().counts();
         self.core.context.counters.groups.set(groups);
         self.core.context.counters.users.set(users);
@@ -184,7 +184,8 @@ impl ShardState {
     /// Pauses the clients of a stopping app server and requests the handover of each client once its calls
     /// have ended.
     pub(super) fn app_shutting_down(&mut self, hub: HubIndex, app: AppServerId) {
-        self.shadows.app_stopping(&self.core.connections, hub, app);
+        let ShardCore { context, connections, delivery, tick, .. } = &mut self.core;
+        delivery.taps.app_stopping(&TapView { context, connections, now: *tick }, hub, app);
         self.feeds.app_stopping(hub, app);
         if self.core.context.shared.hubs.at(hub).is_some_and(|hub| !hub.capabilities().confirms_hand_over) {
             return reassign_all(self, hub, app);

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::{OpenConnection, header};
@@ -11,10 +10,8 @@ use trunkline_protocol::service::{OpenConnection, header};
 use super::assignments::token_expiry::TokenExpiries;
 use super::connection::{Census, Client, ClientKind, Connections, LifeStage, SetName};
 use super::inbox::ShardSender;
-use super::shard_context::ShardContext;
 use super::slot::Slot;
 use super::slot_walk::SlotWalk;
-use super::watch::{WatchBatch, WatchOrder, WatchRefused, WatchSubject, Watches};
 use crate::upstream::{AppServerId, HubIndex};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
@@ -84,14 +81,6 @@ pub(crate) struct Inspector<'a> {
     pub(super) token_expiries: &'a TokenExpiries,
     pub(super) tick: u32,
     pub(super) now_us: u64,
-}
-
-/// Watches of a shard for the observer, with the state that they inspect.
-#[derive(Debug)]
-pub(crate) struct WatchController<'a> {
-    pub(super) watches: &'a mut Watches,
-    pub(super) connections: &'a Connections,
-    pub(super) context: &'a ShardContext,
 }
 
 impl Inspector<'_> {
@@ -253,49 +242,6 @@ impl ShardSender {
             (collected, from) = step.await?;
         }
         Some(collected)
-    }
-}
-
-impl WatchController<'_> {
-    /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns its
-    /// number. Fails if too many watches are running.
-    pub(crate) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
-        let begun = self.watches.begin(order, started);
-        self.context.show_timed(self.watches.are_timed());
-        begun
-    }
-
-    /// Starts a watch of one client on this shard. Fails if the client is not here, or too many watches are running.
-    pub(crate) fn begin_at(
-        &mut self,
-        (slot, id): (Slot, &str),
-        order: WatchOrder,
-        started: Instant,
-    ) -> Result<u64, WatchRefused> {
-        let client = self.connections.find_shown(slot, id).ok_or(WatchRefused::Unknown)?;
-        let subjects = vec![WatchSubject::Connection(client.id().to_string())];
-        let number = self.begin(WatchOrder { subjects, ..order }, started)?;
-        self.watches.find(self.connections, number, &[slot]);
-        Ok(number)
-    }
-
-    /// Adds clients that were already open to a watch, one range of slots at a time. Returns the start of the
-    /// next range.
-    pub(crate) fn find_present(&mut self, number: u64, from: Slot) -> Option<Slot> {
-        let (slots, next) = stretch(self.connections, from, ROWS_STEP, |_| true);
-        self.watches.find(self.connections, number, &slots);
-        next
-    }
-
-    /// Events of a watch since the last read; `None` after its end.
-    #[must_use]
-    pub(crate) fn read(&mut self, number: u64) -> Option<WatchBatch> {
-        self.watches.read(self.connections, number, self.context)
-    }
-
-    pub(crate) fn end(&mut self, number: u64) {
-        self.watches.end(number);
-        self.context.show_timed(self.watches.are_timed());
     }
 }
 

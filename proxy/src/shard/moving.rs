@@ -42,6 +42,7 @@ use super::delivery::Flush;
 use super::shard_core::ShardCore;
 use super::shard_state::ShardState;
 use super::slot::{Serial, Slot};
+use super::tap::TapEvent;
 use crate::clock::unix_ms;
 use crate::limits::HeadHolder;
 use crate::metrics::MoveCause;
@@ -267,7 +268,6 @@ pub(crate) fn arrive(
     let slot = state.core.connections.insert(client, moving.user.as_deref());
     shared.routes.begin_move(id);
     moving.groups.iter().for_each(|group| state.core.connections.join(slot, hub, SetName::Group(group)));
-    state.core.delivery.watches.arrived(&state.core.connections, slot);
     if let Some(expires_s) = moving.expires_s {
         state.assignments.token_expiries.set(slot, expires_s);
     }
@@ -276,14 +276,14 @@ pub(crate) fn arrive(
     Some((slot, serial))
 }
 
-/// Sets the server group of a client that arrived from another node, and starts its shadow.
+/// Sets the server group of a client that arrived from another node, and shows it to the taps.
 fn join_rules(state: &mut ShardState, slot: Slot) {
     let ShardCore { connections, context, .. } = &mut state.core;
     let Some(client) = connections.live_mut(slot) else { return };
     let (hubs, home) = (&context.shared.hubs, client.home());
     let group = hubs.at(home.hub()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
     client.cold_mut().set_group(group);
-    state.shadows.refresh(&mut state.core, slot);
+    state.core.tap_event(slot, &TapEvent::Arrived);
 }
 
 fn arriving(

@@ -29,8 +29,8 @@ use super::shard_context::ShardContext;
 use super::shared::client_result::{no_such_connection, not_asked};
 use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
+use super::tap::{Tap, TapEvent, TapView, UpwardMessages};
 use super::unfinished_message::UnfinishedMessages;
-use super::watch::{UpwardEnd, UpwardTrace};
 use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource};
 use crate::limits::HeadWeight;
@@ -64,7 +64,7 @@ pub(crate) struct ShardCore {
 }
 
 impl ShardCore {
-    pub(super) fn new(context: ShardContext) -> Self {
+    pub(super) fn new(context: ShardContext, taps: Vec<Box<dyn Tap>>) -> Self {
         let (shared, counters) = (&context.shared, &context.counters);
         let settings = &shared.settings;
         let sets = MembershipSets::counted(shared.fleet.interest.clone(), shared.limits.group_names.clone());
@@ -77,7 +77,7 @@ impl ShardCore {
                 shared.shards().len(),
                 counters.clone(),
             ),
-            delivery: Delivery::new(&settings.outbox, budget, counters.clone()),
+            delivery: Delivery::new(&settings.outbox, budget, counters.clone(), taps),
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),
             client_lines: HashMap::new(),
@@ -90,39 +90,34 @@ impl ShardCore {
         self.openings.intern_opening(open, weight)
     }
 
-    /// Shows complete client messages to watches. Returns them if a watch needs to see where they were
-    /// forwarded.
+    /// Shows complete client messages to the taps before they are forwarded. Returns the mark of the first message if
+    /// the app server has to report on them.
     #[inline]
-    pub(crate) fn watch_up(
-        &mut self,
-        slot: Slot,
-        messages: &[u8],
-        data_type: i64,
-        read_at: Option<Instant>,
-    ) -> Option<Box<UpwardTrace>> {
-        if !self.delivery.watches.is_active() {
+    pub(crate) fn tap_up(&mut self, slot: Slot, messages: &UpwardMessages<'_>) -> Option<i64> {
+        if !self.delivery.taps.is_active() {
             return None;
         }
-        self.delivery.watches.up(&self.connections, slot, (messages, data_type), read_at)
+        let Self { context, connections, delivery, tick, .. } = self;
+        delivery.taps.up(&TapView { context, connections, now: *tick }, slot, messages)
     }
 
-    /// Reports to watches whether the messages were forwarded.
-    #[cold]
-    pub(crate) fn watched_up(&mut self, upward: UpwardTrace, end: UpwardEnd) {
-        self.delivery.watches.went_up(upward, end);
-    }
-
-    /// Shows watches a client that opens, with its opening frame for the app server.
-    pub(crate) fn watch_opening(&mut self, slot: Slot, open: &OpenConnection, handshake: &[u8]) {
-        if self.delivery.watches.is_active() {
-            self.delivery.watches.opened(&self.connections, slot, open, handshake);
-        }
-    }
-
-    /// Current time, if a watch needs it.
     #[inline]
-    pub(crate) fn time_for_watches(&self) -> Option<Instant> {
-        self.delivery.watches.are_timed().then(Instant::now)
+    pub(crate) fn tap_event(&mut self, slot: Slot, event: &TapEvent<'_>) {
+        let Self { context, connections, delivery, tick, .. } = self;
+        delivery.taps.event(&TapView { context, connections, now: *tick }, slot, event);
+    }
+
+    /// Runs `act` on the tap of this type; `None` if the shard has none.
+    pub(crate) fn run_tap<T: Tap, R>(&mut self, act: impl FnOnce(&mut T, &TapView<'_>) -> R) -> Option<R> {
+        let Self { context, connections, delivery, tick, .. } = self;
+        let shard = TapView { context, connections, now: *tick };
+        delivery.taps.run(&shard, |tap| act(tap, &shard))
+    }
+
+    /// Current time, if a tap is active.
+    #[inline]
+    pub(crate) fn time_for_taps(&self) -> Option<Instant> {
+        self.delivery.taps.is_active().then(Instant::now)
     }
 
     /// Records a client's call as pending. Too many pending calls pause the client.
@@ -404,7 +399,7 @@ impl ShardCore {
         let shared = &context.shared;
         let left = |hub| shared.group_names_left(hub);
         let refusal = self.connections.change_groups(slot, change, &shared.settings.groups, left).err();
-        self.delivery.watches.regrouped(&self.connections, slot);
+        self.tap_event(slot, &TapEvent::GroupsChanged);
         if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
             arrival.group_changes.push(change.clone());
         }
@@ -466,7 +461,7 @@ impl ShardCore {
             ConnectionCommand::RefreshAuth { .. } | ConnectionCommand::GetClaims { .. } => {}
             ConnectionCommand::HandOver { .. } | ConnectionCommand::Moved { .. } | ConnectionCommand::Traced(_) => {}
             ConnectionCommand::Mark { .. } => {}
-            ConnectionCommand::Shadowed { .. } | ConnectionCommand::Shadow(_) => {}
+            ConnectionCommand::Copied(_) => {}
             ConnectionCommand::Data { .. }
             | ConnectionCommand::Close { .. }
             | ConnectionCommand::Skipped { .. }

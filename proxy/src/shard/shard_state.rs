@@ -1,9 +1,8 @@
 //! State of one shard, divided into parts that each own their state.
 //!
 //! ```text
-//!                 ┌ ShardCore      clients with their sets and routes, outgoing data, watches
+//!                 ┌ ShardCore      clients with their sets and routes, outgoing data, taps
 //!                 ├ Assignments    app servers of a client: primary, secondaries; closing
-//!                 ├ Shadows        values of a feature that follow clients
 //!                 ├ Moves          resumption over other sockets and nodes; keep-alives
 //!                 ├ LeavingClients, ServerRebalance, handovers   clients that have to move
 //!  ShardState ────┴ ServerFeeds    features that report to app servers
@@ -36,13 +35,13 @@ use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;
 use super::drain::rebalance_order::{RebalanceOrder, ServerRebalance};
 use super::inbox::{Inspection, ShardMessage, ShardSender};
-use super::inspection::{Inspector, WatchController};
+use super::inspection::Inspector;
 use super::moving::keep_alive::KeepAlive;
 use super::server_feed::{ServerFeed, ServerFeeds};
-use super::shadow::{ShadowSource, Shadows};
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
+use super::tap::Tap;
 use crate::bounded::Deadlines;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
@@ -85,7 +84,7 @@ pub(super) enum ShardTask {
 /// Features of one shard, given at its start.
 #[derive(Debug)]
 pub(crate) struct ShardFeatures {
-    pub shadows: ShadowSource,
+    pub taps: Vec<Box<dyn Tap>>,
     pub feeds: Vec<Box<dyn ServerFeed>>,
 }
 
@@ -93,7 +92,6 @@ pub(crate) struct ShardFeatures {
 pub(crate) struct ShardState {
     pub(crate) core: ShardCore,
     pub(crate) assignments: Assignments,
-    pub(crate) shadows: Shadows,
     pub(super) moves: Moves,
     /// Set when all clients, including new ones, are asked to leave.
     pub(super) is_drained: bool,
@@ -154,9 +152,8 @@ pub(super) struct Moves {
 impl ShardState {
     pub(super) fn new(context: ShardContext, features: ShardFeatures) -> Self {
         Self {
-            shadows: Shadows::new(features.shadows),
             assignments: Assignments::new(&context),
-            core: ShardCore::new(context),
+            core: ShardCore::new(context, features.taps),
             moves: Moves::default(),
             is_drained: false,
             leaving: LeavingClients::default(),
@@ -187,11 +184,6 @@ impl ShardState {
             }
         }
         hubs
-    }
-
-    pub(crate) fn watch_desk(&mut self) -> WatchController<'_> {
-        let ShardCore { delivery, connections, context, .. } = &mut self.core;
-        WatchController { watches: &mut delivery.watches, connections, context }
     }
 
     /// Ends a step: flushes its output and returns the tasks to start.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
@@ -12,6 +13,7 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, RawKind, ServiceMessage};
 
 use super::apply::apply;
+use super::close_reason::CloseReason;
 use super::command::{ConnectionCommand, ShardCommand};
 use super::connection::{Client, ClientTraits, Liveness, OpeningInterner};
 use super::content::Content;
@@ -21,6 +23,7 @@ use super::shard_core::ShardCore;
 use super::shard_state::{ShardFeatures, ShardState, ShardTask};
 use super::shared::{Connectors, Shared};
 use super::slot::Slot;
+use super::tap::{Tap, TapEvent};
 use crate::config::Settings;
 use crate::net::socket::Socket;
 use crate::transport::websocket::{Unframed, unframe};
@@ -30,32 +33,41 @@ use crate::upstream::{AppServer, AppServerId, AppTarget, HomeLink, Hub, LinkHand
 const SOCKET_BYTES: usize = 1024;
 
 /// Shard 0 of a node with one hub.
-pub(super) struct Testbed {
-    pub(super) state: ShardState,
-    pub(super) hub: Arc<Hub>,
+pub(crate) struct Testbed {
+    pub(crate) state: ShardState,
+    pub(crate) hub: Arc<Hub>,
     clients: Vec<(Slot, DuplexStream)>,
 }
 
 impl Testbed {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
     /// Test bed with changed settings.
-    pub(super) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::with_features(change, Vec::new())
+    }
+
+    /// Test bed with a feature that follows its clients.
+    pub(crate) fn tapped(tap: impl Tap) -> Self {
+        Self::with_features(|_| {}, vec![Box::new(tap)])
+    }
+
+    fn with_features(change: impl FnOnce(&mut Settings), taps: Vec<Box<dyn Tap>>) -> Self {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let mut settings = Settings::embedded(keys, Vec::new(), true);
         change(&mut settings);
         let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
         let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &ServerGroup::default());
         let counters = shared.counters_of(0);
-        let features = ShardFeatures { shadows: |_, _, _, _| None, feeds: Vec::new() };
+        let features = ShardFeatures { taps, feeds: Vec::new() };
         let state = ShardState::new(ShardContext { index: 0, shared, counters }, features);
         Self { state, hub, clients: Vec::new() }
     }
 
     /// Adds an app server with one open link.
-    pub(super) fn app_server(&self, instance: &str) -> (Arc<Pool>, HomeLink) {
+    pub(crate) fn app_server(&self, instance: &str) -> (Arc<Pool>, HomeLink) {
         let id = self.state.core.context.shared.hubs.number(instance);
         let target = AppTarget::Network("http://app".parse().unwrap());
         let server = AppServer { id, instance: instance.into(), name: String::new(), target, group: Arc::default() };
@@ -67,7 +79,7 @@ impl Testbed {
     }
 
     /// Adds an app server that has dialled in with several links.
-    pub(super) fn dialled_in_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
+    pub(crate) fn dialled_in_server(&self, instance: &str, links: usize) -> (Arc<Pool>, Vec<HomeLink>) {
         let id = self.state.core.context.shared.hubs.number(instance);
         let server = AppServer {
             id,
@@ -83,7 +95,7 @@ impl Testbed {
     }
 
     /// Adds a link of a dialled-in app server.
-    pub(super) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
+    pub(crate) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
         let id = self.state.core.context.shared.hubs.number(instance);
         let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.identity(), id));
         pool.add(&link);
@@ -91,13 +103,13 @@ impl Testbed {
     }
 
     /// Applies commands as one batch.
-    pub(super) fn apply(&mut self, commands: Vec<ShardCommand>) {
+    pub(crate) fn apply(&mut self, commands: Vec<ShardCommand>) {
         apply(&mut self.state, commands, None);
         self.end_step();
     }
 
     /// Advances the shard by one second.
-    pub(super) fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         self.state.advance();
         self.end_step();
     }
@@ -108,32 +120,37 @@ impl Testbed {
     }
 
     /// Applies bytes from an app server to a client.
-    pub(super) fn data(&mut self, id: &str, slot: Slot, app: AppServerId, payload: &'static str) {
+    pub(crate) fn data(&mut self, id: &str, slot: Slot, app: AppServerId, payload: &'static str) {
         let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
         self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }
 
     /// Applies an app server's request to close a client.
-    pub(super) fn close(&mut self, id: &str, slot: Slot, app: AppServerId) {
+    pub(crate) fn close(&mut self, id: &str, slot: Slot, app: AppServerId) {
         let command = ConnectionCommand::Close { error: None, cause: None, by: None };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
         self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }
 
+    /// Closes a client connection for this cause.
+    pub(crate) fn end(&mut self, slot: Slot, cause: Cause) {
+        self.state.close(slot, &CloseReason::by_client(cause));
+    }
+
     /// Adds an open client of an app server without links.
-    pub(super) fn client(&mut self, id: &str) -> Slot {
+    pub(crate) fn client(&mut self, id: &str) -> Slot {
         let home = Arc::new(LinkHandle::opened(self.hub.identity(), AppServerId::from(7)));
         self.client_at(id, &home)
     }
 
     /// Adds an open client with this primary link.
-    pub(super) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
+    pub(crate) fn client_at(&mut self, id: &str, home: &HomeLink) -> Slot {
         self.client_of(id, home, Content::Hub(HubProtocol::Json))
     }
 
     /// Adds an open client with this primary link, for a hub or a raw endpoint.
-    pub(super) fn client_of(&mut self, id: &str, home: &HomeLink, content: Content) -> Slot {
+    pub(crate) fn client_of(&mut self, id: &str, home: &HomeLink, content: Content) -> Slot {
         let (socket, peer_kind) = duplex(SOCKET_BYTES);
         let serial = self.state.core.connections.next_serial();
         let mut client = Client::new(whole_id(id).into(), serial, home.clone(), content, Socket::boxed(socket));
@@ -142,19 +159,19 @@ impl Testbed {
         client.cold_mut().keep_opening(Some(OpeningInterner::default().intern_opening(&open, None)), None);
         client.begin(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
         let slot = self.state.open(client, Some("ann"), None);
-        self.state.core.watch_opening(slot, &open, &[]);
+        self.state.core.tap_event(slot, &TapEvent::Opened(&open, &[]));
         self.clients.push((slot, peer_kind));
         slot
     }
 
     /// Makes a client's connection resumable over another socket.
-    pub(super) fn make_resumable(&mut self, slot: Slot) {
+    pub(crate) fn make_resumable(&mut self, slot: Slot) {
         let client = self.state.core.connections.live_mut(slot).unwrap();
         client.make_resumable(Ownership::new(1000));
     }
 
     /// Payloads received by a client, with `close` for the end of its transport.
-    pub(super) fn received(&mut self, slot: Slot) -> Vec<String> {
+    pub(crate) fn received(&mut self, slot: Slot) -> Vec<String> {
         let mut cx = Context::from_waker(Waker::noop());
         self.poll_flushes(&mut cx);
         let (_, peer_kind) = self.clients.iter_mut().find(|(client, _)| *client == slot).unwrap();
@@ -178,7 +195,7 @@ impl Testbed {
     }
 
     /// Writes all outboxes until the sockets are full.
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.poll_flushes(&mut Context::from_waker(Waker::noop()));
     }
 
@@ -195,12 +212,12 @@ impl Testbed {
 }
 
 /// Full-length id that starts with this text.
-pub(super) fn whole_id(id: &str) -> String {
+pub(crate) fn whole_id(id: &str) -> String {
     format!("{id:A<22}")
 }
 
 /// Frames queued on a link. Closes the link.
-pub(super) fn sent_over(link: &HomeLink) -> Vec<ServiceMessage> {
+pub(crate) fn sent_over(link: &HomeLink) -> Vec<ServiceMessage> {
     let mut frames = FrameBuffer::default();
     let rest = link.outbox().close();
     rest.uncertain.chunks.into_iter().chain(rest.unsent.chunks).for_each(|chunk| frames.push(chunk));

@@ -171,6 +171,11 @@ impl LinkHandle {
         self.supports_moves.load(Ordering::Relaxed)
     }
 
+    /// Whether the app server reports on marked messages.
+    pub(crate) fn supports_traces(&self) -> bool {
+        self.supports_traces.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn capabilities(&self) -> &'static LinkCapabilities {
         self.capabilities
     }
@@ -275,15 +280,9 @@ impl LinkHandle {
         self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
     }
 
-    /// Queues data of a traced client connection, if possible with a mark for the first message. Returns whether the
-    /// app server will report on it.
-    pub(crate) fn send_traced(&self, mark: Option<i64>, (id, payload): (&str, &[u8]), data_type: i64) -> bool {
-        let mark = mark.filter(|_| self.supports_traces.load(Ordering::Relaxed));
-        match mark {
-            Some(mark) => self.append(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out)),
-            None => self.send_data(id, payload, data_type),
-        }
-        mark.is_some()
+    /// Queues data whose messages the app server has to report on. The mark is that of the first message.
+    pub(crate) fn send_marked(&self, mark: i64, (id, payload): (&str, &[u8]), data_type: i64) {
+        self.append(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out));
     }
 
     fn append(&self, class: Class, encode: impl FnOnce(&mut bytes::BytesMut)) {
@@ -361,6 +360,11 @@ mod tests {
         /// Open link for tests of its writers.
         pub(crate) fn opened(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
             Self::opened_with(hub, app, Capabilities::plain())
+        }
+
+        /// Open link to an app server that reports on marked messages.
+        pub(crate) fn opened_traced(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
+            Self::opened_with(hub, app, Capabilities { supports_traces: true, ..Capabilities::plain() })
         }
 
         /// Open link to an app server of an older version.

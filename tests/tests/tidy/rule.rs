@@ -43,7 +43,7 @@ impl Rule {
             }
             Self::Engine => {
                 "the engine imports only the modules in `BELOW_ENGINE`, which lists no feature: hang a feature at a seam, such \
-                 as `Shadow` or `OtherNodes`, and remove a module that is no longer imported from the list"
+                 as `Tap` or `OtherNodes`, and remove a module that is no longer imported from the list"
             }
             Self::Cycle => {
                 "files of a crate must not import each other in a circle: move what both need into a file below both"

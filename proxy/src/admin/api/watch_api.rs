@@ -33,7 +33,7 @@ use crate::admin::session::SessionEnd;
 use crate::observer::{
     PayloadView, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, WatchChoice, WatchError, WatchLines, json_line,
 };
-use crate::shard::WatchSubject;
+use crate::watch::WatchSubject;
 
 /// Interval of empty lines in a silent stream, by which both ends detect a lost peer.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);

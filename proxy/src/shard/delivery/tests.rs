@@ -8,6 +8,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::Payloads;
 
+use super::framed::Framed;
 use super::*;
 use crate::net::socket::Socket;
 #[cfg(feature = "tls")]

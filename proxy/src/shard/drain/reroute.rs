@@ -7,6 +7,7 @@ use crate::shard::command::ShardCommand;
 use crate::shard::connection::Role;
 use crate::shard::shard_state::ShardState;
 use crate::shard::slot::Slot;
+use crate::shard::tap::TapEvent;
 use crate::upstream::{AppServerId, RouteChoice};
 
 /// Maximum number of clients routed per step. The shard serves others in between.
@@ -47,7 +48,7 @@ pub(crate) fn reroute_unassigned(state: &mut ShardState) {
 }
 
 pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
-    state.shadows.refresh(&mut state.core, slot);
+    state.core.tap_event(slot, &TapEvent::RulesChanged);
     let Some((hub, group)) = state.core.route_of(slot) else { return };
     let name = RouteChoice::group_name(group.as_ref()).to_owned();
     let rules = state.core.context.shared.hubs.rules();

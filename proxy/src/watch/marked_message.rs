@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::shard::slot::Slot;
+use crate::shard::Slot;
 
 /// Maximum number of messages with pending reports. Those never reported stay until evicted.
 const MARKED_MAX: usize = 4_096;

@@ -1,17 +1,16 @@
 //! Tests of watches with every detail, on a shard with in-memory clients.
 
+use std::sync::Arc;
+
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::Payloads;
+use trunkline_protocol::service::{OpenConnection, Payloads};
 
 use super::running_watch::IDLE_TICKS;
 use super::*;
-use crate::shard::CloseReason;
-use crate::shard::command::audience::SendOrigin;
-use crate::shard::command::{Audience, ConnectionCommand, MembershipChange, Receivers, ShardCommand};
-use crate::shard::connection::LifeCycle;
-use crate::shard::delivery::framed::Framed;
 use crate::shard::testbed::{Testbed, whole_id};
-use crate::upstream::{HubIndex, LinkHandle};
+use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, Receivers, SendOrigin, ShardCommand};
+use crate::upstream::{AppServerId, HubIndex};
 
 const OWN: u32 = 7;
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"5\",\"arguments\":[{\"token\":\"x\"}]}\u{1e}";
@@ -22,8 +21,17 @@ fn order(subjects: Vec<WatchSubject>, detail: WatchDetail) -> WatchOrder {
     WatchOrder { hub: None, subjects, detail, with_payloads: false }
 }
 
+fn watched_bed() -> Testbed {
+    Testbed::tapped(Watches::default())
+}
+
+/// Runs `act` on the watches of the test bed.
+fn watches<R>(bed: &mut Testbed, act: impl FnOnce(&mut Watches, &TapView<'_>) -> R) -> R {
+    bed.state.core.run_tap(act).unwrap()
+}
+
 fn begin(bed: &mut Testbed, order: WatchOrder) -> u64 {
-    bed.state.watch_desk().begin(order, Instant::now()).unwrap()
+    watches(bed, |watches, _| watches.begin(order, Instant::now())).unwrap()
 }
 
 fn trace(bed: &mut Testbed, subject: WatchSubject) -> u64 {
@@ -36,22 +44,31 @@ fn recording(bed: &mut Testbed) -> u64 {
 
 fn tap(bed: &mut Testbed, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, WatchRefused> {
     let order = WatchOrder { with_payloads, ..order(Vec::new(), WatchDetail::Summaries) };
-    bed.state.watch_desk().begin_at((slot, &whole_id(id)), order, Instant::now())
+    watches(bed, |watches, shard| watches.begin_at(shard.connections, (slot, &whole_id(id)), order, Instant::now()))
 }
 
 fn find(bed: &mut Testbed, watch: u64) {
-    assert_eq!(bed.state.watch_desk().find_present(watch, 0), None, "one stretch is enough");
+    let next = watches(bed, |watches, shard| watches.find_present(shard.connections, watch, 0));
+    assert_eq!(next, None, "one step is enough");
 }
 
 fn read_all(bed: &mut Testbed, watch: u64) -> WatchBatch {
-    bed.state.watch_desk().read(watch).unwrap()
+    read(bed, watch).unwrap()
 }
 
-fn send_text(bed: &mut Testbed, slot: Slot, text: &str, is_marked: bool) -> Option<i64> {
-    let traced = bed.state.core.watch_up(slot, text.as_bytes(), 0, Some(Instant::now()))?;
-    let (mark, app) = (traced.mark?, AppServerId::from(OWN));
-    bed.state.core.watched_up(*traced, if is_marked { UpwardEnd::SentMarked(app) } else { UpwardEnd::Sent(app) });
-    Some(mark)
+fn read(bed: &mut Testbed, watch: u64) -> Option<WatchBatch> {
+    watches(bed, |watches, shard| watches.read(shard, watch))
+}
+
+/// Shows bytes of a client to the watches, with its app server. Returns the mark.
+fn send_bytes(bed: &mut Testbed, slot: Slot, bytes: &[u8], data_type: i64) -> Option<i64> {
+    let link = LinkHandle::opened_traced(bed.hub.identity(), AppServerId::from(OWN));
+    let messages = UpwardMessages { bytes, count: 1, data_type, read_at: Some(Instant::now()), to: Some(&link) };
+    bed.state.core.tap_up(slot, &messages)
+}
+
+fn send_text(bed: &mut Testbed, slot: Slot, text: &str) -> Option<i64> {
+    send_bytes(bed, slot, text.as_bytes(), 0)
 }
 
 fn report(bed: &mut Testbed, id: &str, slot: Slot, report: TraceReport) {
@@ -103,11 +120,11 @@ fn word(change: &ConnectionChange) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_is_reported_with_its_hops_and_its_answer_refers_to_it() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let ann = bed.client("ann");
     let number = trace(&mut bed, WatchSubject::Connection(whole_id("ann")));
     find(&mut bed, number);
-    let mark = send_text(&mut bed, ann, SAY, true).unwrap();
+    let mark = send_text(&mut bed, ann, SAY).unwrap();
     bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
     let ended = TraceReport { mark, queued_us: Some(0), ran_us: Some(9), ..TraceReport::default() };
     report(&mut bed, "ann", ann, TraceReport { ran_us: None, ..ended.clone() });
@@ -127,7 +144,7 @@ async fn a_call_is_reported_with_its_hops_and_its_answer_refers_to_it() {
 
 #[tokio::test(start_paused = true)]
 async fn other_clients_are_not_traced_and_payloads_are_included_only_on_request() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let subject = WatchSubject::Connection(whole_id("ann"));
     let hidden = trace(&mut bed, subject.clone());
@@ -136,8 +153,8 @@ async fn other_clients_are_not_traced_and_payloads_are_included_only_on_request(
     for number in [hidden, shown] {
         find(&mut bed, number);
     }
-    assert_eq!(send_text(&mut bed, ben, SAY, true), None);
-    assert!(send_text(&mut bed, ann, SAY, true).is_some());
+    assert_eq!(send_text(&mut bed, ben, SAY), None);
+    assert!(send_text(&mut bed, ann, SAY).is_some());
     let payload = |bed: &mut Testbed, trace| {
         let pieces = read_all(bed, trace).pieces;
         pieces.into_iter().find_map(|piece| match piece.event {
@@ -151,11 +168,11 @@ async fn other_clients_are_not_traced_and_payloads_are_included_only_on_request(
 
 #[tokio::test(start_paused = true)]
 async fn a_method_is_followed_at_all_clients_in_both_directions() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let (calls, sends) =
         (trace(&mut bed, WatchSubject::Method("sAy".into())), trace(&mut bed, WatchSubject::Method("Said".into())));
-    send_text(&mut bed, ann, &format!("{}{SAY}", SAID.replace("Said", "Other")), true);
+    send_text(&mut bed, ann, &format!("{}{SAY}", SAID.replace("Said", "Other")));
     bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
     bed.data("ben", ben, AppServerId::from(OWN), ANSWER);
     send(&mut bed, Audience::Everyone.into(), SAID);
@@ -165,7 +182,7 @@ async fn a_method_is_followed_at_all_clients_in_both_directions() {
 
 #[tokio::test(start_paused = true)]
 async fn members_of_a_group_are_followed_while_they_are() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     join(&mut bed, "ann", ann, MembershipChange::Join("room".into()));
     let number = trace(&mut bed, WatchSubject::Group("room".into()));
@@ -175,7 +192,7 @@ async fn members_of_a_group_are_followed_while_they_are() {
     join(&mut bed, "ann", ann, MembershipChange::LeaveAll);
     send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
     bed.flush();
-    bed.state.close(ben, &CloseReason::by_client(Cause::ClientClosed));
+    bed.end(ben, Cause::ClientClosed);
     let told = told(&mut bed, number);
     let of = |wanted: &str| told.iter().filter(|event| event.contains(wanted)).count();
     assert_eq!((of("ann down Said"), of("ben down Said"), of("written")), (1, 2, 3));
@@ -185,25 +202,25 @@ async fn members_of_a_group_are_followed_while_they_are() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_above_the_rate_of_a_trace_are_counted() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let ann = bed.client("ann");
     let number = trace(&mut bed, WatchSubject::User("ann".into()));
     find(&mut bed, number);
     let most = u64::from(WatchDetail::Times.bounds().per_second);
     for _ in 0..most + 7 {
-        send_text(&mut bed, ann, SAID, false);
+        send_text(&mut bed, ann, SAID);
     }
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.messages, batch.loss.messages), (most, 7));
     let counters = &bed.state.core.context.counters;
     assert_eq!((counters.traced_messages.get(), counters.untraced_messages.get()), (most, 7));
     bed.advance();
-    assert!(send_text(&mut bed, ann, SAID, false).is_some(), "a new second");
+    assert!(send_text(&mut bed, ann, SAID).is_some(), "a new second");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_send_to_many_clients_is_traced_for_some_of_them() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let number = trace(&mut bed, WatchSubject::Method("Said".into()));
     for index in 0..RECIPIENTS_MAX + 9 {
         bed.client(&format!("client{index}"));
@@ -220,27 +237,27 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
         (WatchDetail::Bytes, "4 recordings are already running"),
         (WatchDetail::Times, "4 traces are already running"),
     ] {
-        let mut bed = Testbed::new();
+        let mut bed = watched_bed();
         let order = order(vec![WatchSubject::User("ann".into())], detail);
         let all: Vec<_> = (0..detail.bounds().watches).map(|_| begin(&mut bed, order.clone())).collect();
-        assert_eq!(bed.state.core.time_for_watches().is_some(), detail == WatchDetail::Times);
-        let refused = bed.state.watch_desk().begin(order, Instant::now()).unwrap_err();
+        assert!(bed.state.core.time_for_taps().is_some());
+        let refused = watches(&mut bed, |watches, _| watches.begin(order, Instant::now())).unwrap_err();
         assert!(refused.to_string().starts_with(refusal), "{refused}");
         for _ in 0..=IDLE_TICKS {
-            assert!(bed.state.watch_desk().read(all[0]).is_some());
+            assert!(read(&mut bed, all[0]).is_some());
             bed.advance();
         }
-        assert!(bed.state.watch_desk().read(all[0]).is_some() && bed.state.watch_desk().read(all[1]).is_none());
-        bed.state.watch_desk().end(all[0]);
-        assert!(!bed.state.core.delivery.watches.is_active() && bed.state.core.time_for_watches().is_none());
+        assert!(read(&mut bed, all[0]).is_some() && read(&mut bed, all[1]).is_none());
+        watches(&mut bed, |watches, _| watches.end(all[0]));
+        assert!(bed.state.core.time_for_taps().is_none());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn without_a_trace_nothing_is_marked_and_a_report_is_ignored() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let ann = bed.client("ann");
-    assert_eq!(send_text(&mut bed, ann, SAY, true), None);
+    assert_eq!(send_text(&mut bed, ann, SAY), None);
     report(&mut bed, "ann", ann, TraceReport::default());
     let number = trace(&mut bed, WatchSubject::User("ann".into()));
     find(&mut bed, number);
@@ -262,14 +279,14 @@ fn messages(batch: &WatchBatch) -> Vec<&WatchedMessage> {
 
 #[test]
 fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
-    let mut bed = Testbed::new();
-    assert!(!bed.state.core.delivery.watches.is_active());
+    let mut bed = watched_bed();
+    assert!(bed.state.core.time_for_taps().is_none());
     let (ann, ben) = (bed.client("ann"), bed.client("ben"));
     let (plain, full) = (tap(&mut bed, ann, "ann", false).unwrap(), tap(&mut bed, ann, "ann", true).unwrap());
     assert_eq!(tap(&mut bed, ann, "ben", true), Err(WatchRefused::Unknown));
-    assert_eq!(bed.state.core.delivery.watches.slots(), [ann]);
-    assert!(bed.state.core.watch_up(ann, [SAY, SAY].concat().as_bytes(), 0, None).is_none(), "its fate is no matter");
-    send_text(&mut bed, ben, SAY, true);
+    assert_eq!(watches(&mut bed, |watches, _| watches.slots()), [ann]);
+    assert!(send_text(&mut bed, ann, &[SAY, SAY].concat()).is_none(), "no report is needed");
+    send_text(&mut bed, ben, SAY);
     bed.data("ann", ann, AppServerId::from(OWN), SAY);
     let batch = read_all(&mut bed, plain);
     assert_eq!((batch.up.messages, batch.up.bytes), (2, 2 * SAY.len() as u64));
@@ -286,12 +303,12 @@ fn only_tapped_clients_are_summed_up_and_payloads_are_there_only_on_request() {
 
 #[test]
 fn a_tap_keeps_the_newest_messages_and_counts_the_others() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let ann = bed.client("ann");
     let number = tap(&mut bed, ann, "ann", false).unwrap();
     let most = WatchDetail::Summaries.bounds().newest.unwrap();
     for _ in 0..most + 7 {
-        send_text(&mut bed, ann, SAY, false);
+        send_text(&mut bed, ann, SAY);
     }
     let batch = read_all(&mut bed, number);
     assert_eq!((messages(&batch).len(), batch.loss.messages, messages(&batch)[0].number), (most, 7, 7));
@@ -300,12 +317,12 @@ fn a_tap_keeps_the_newest_messages_and_counts_the_others() {
 
 #[test]
 fn a_tap_ends_with_its_connection() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let ann = bed.client("ann");
     let number = tap(&mut bed, ann, "ann", false).unwrap();
-    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
-    assert!(bed.state.core.delivery.watches.slots().is_empty());
-    send_text(&mut bed, ann, SAY, false);
+    bed.end(ann, Cause::ClientClosed);
+    assert!(watches(&mut bed, |watches, _| watches.slots()).is_empty());
+    send_text(&mut bed, ann, SAY);
     assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
 }
 
@@ -337,15 +354,15 @@ fn data(bed: &mut Testbed, id: &str, slot: Slot, text: &'static str) {
 
 #[test]
 fn those_who_open_while_it_runs_are_recorded_from_their_opening_to_their_close() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let early = bed.client("ben");
     let number = recording(&mut bed);
     let ann = bed.client("ann");
-    bed.state.core.watch_up(ann, b"hello", 0, None);
+    send_bytes(&mut bed, ann, b"hello", 0);
     data(&mut bed, "ann", ann, "welcome");
     data(&mut bed, "ben", early, "not followed");
-    bed.state.close(ann, &CloseReason::by_client(Cause::ClientClosed));
-    bed.state.core.watch_up(ann, b"late", 0, None);
+    bed.end(ann, Cause::ClientClosed);
+    send_bytes(&mut bed, ann, b"late", 0);
     let expected = ["ann opened", "ann up hello", "ann down welcome", "ann client_closed"];
     assert_eq!(events(&mut bed, number), expected);
     assert!(events(&mut bed, number).is_empty(), "each is told once");
@@ -353,7 +370,7 @@ fn those_who_open_while_it_runs_are_recorded_from_their_opening_to_their_close()
 
 #[test]
 fn those_who_were_there_before_are_followed_once_as_such() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let ann = bed.client("ann");
     let number = recording(&mut bed);
     find(&mut bed, number);
@@ -364,7 +381,7 @@ fn those_who_were_there_before_are_followed_once_as_such() {
 
 #[test]
 fn sends_to_many_are_recorded_for_each_recipient_that_is_followed() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let only_ann = vec![WatchSubject::Connection(whole_id("ann"))];
     let number = begin(&mut bed, order(only_ann, WatchDetail::Bytes));
     let clients = [bed.client("ann"), bed.client("ben")];
@@ -379,7 +396,7 @@ fn sends_to_many_are_recorded_for_each_recipient_that_is_followed() {
 
 #[test]
 fn only_clients_that_match_hub_user_and_connection_are_followed() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let base = WatchOrder { hub: Some(bed.hub.index()), ..order(Vec::new(), WatchDetail::Bytes) };
     let of = |subject| WatchOrder { subjects: vec![subject], ..base.clone() };
     let orders = [
@@ -400,15 +417,15 @@ fn only_clients_that_match_hub_user_and_connection_are_followed() {
 
 #[test]
 fn a_hub_handshake_response_is_distinguished_from_messages() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let number = recording(&mut bed);
     let ann = bed.client("ann");
     // As if its handshake were still unanswered.
-    *bed.state.core.connections.get_mut(ann).unwrap().life_mut() = LifeCycle::default();
-    bed.state.watch_desk().end(number);
+    *bed.state.core.connections.get_mut(ann).unwrap().life_mut() = Default::default();
+    watches(&mut bed, |watches, _| watches.end(number));
     let number = recording(&mut bed);
     find(&mut bed, number);
-    bed.state.core.watch_opening(ann, &OpenConnection::default(), b"request");
+    bed.state.core.tap_event(ann, &TapEvent::Opened(&OpenConnection::default(), b"request"));
     data(&mut bed, "ann", ann, "{}");
     data(&mut bed, "ann", ann, "{}");
     assert_eq!(events(&mut bed, number), ["ann present", "ann request", "ann {}", "ann down {}"]);
@@ -416,12 +433,14 @@ fn a_hub_handshake_response_is_distinguished_from_messages() {
 
 #[test]
 fn dropped_events_are_counted_and_the_close_is_reported_anyway() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let number = recording(&mut bed);
     let ann = bed.client("ann");
     let large = vec![b'x'; WatchDetail::Bytes.bounds().unread_bytes / 2];
-    (0..3).for_each(|_| drop(bed.state.core.watch_up(ann, &large, 0, None)));
-    bed.state.close(ann, &CloseReason::by_client(Cause::SocketEnded));
+    for _ in 0..3 {
+        send_bytes(&mut bed, ann, &large, 0);
+    }
+    bed.end(ann, Cause::SocketEnded);
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.pieces.len(), batch.loss.messages, batch.loss.connections), (3, 2, 0));
     let closed = ConnectionChange::Closed(Cause::SocketEnded, None);
@@ -433,7 +452,7 @@ fn dropped_events_are_counted_and_the_close_is_reported_anyway() {
 
 #[test]
 fn recordings_are_bounded_in_clients() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let (number, most) = (recording(&mut bed), WatchDetail::Bytes.bounds().followed);
     for client in 0..most + 3 {
         bed.client(&format!("{client}"));
@@ -444,13 +463,13 @@ fn recordings_are_bounded_in_clients() {
 
 #[test]
 fn messages_of_raw_endpoints_keep_their_kind() {
-    let mut bed = Testbed::new();
+    let mut bed = watched_bed();
     let home = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(OWN)));
     let ann = bed.client_of("ann", &home, Content::Raw);
     let number = recording(&mut bed);
     find(&mut bed, number);
     for kind in [RawKind::Text, RawKind::Binary] {
-        bed.state.core.watch_up(ann, b"x", kind.data_type(), None);
+        send_bytes(&mut bed, ann, b"x", kind.data_type());
         let command = ConnectionCommand::Data { payload: "y".into(), kind };
         let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id("ann").into());
         bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::OpenConnection;
 
 use super::message_summary::{MessageDirection, MessageSummary};
@@ -18,9 +17,7 @@ use super::watch_piece::{
     ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedMessage,
     WatchedOpening, micros,
 };
-use crate::shard::connection::{Client, Connections, SetName};
-use crate::shard::content::Content;
-use crate::shard::slot::Slot;
+use crate::shard::{Client, Connections, Content, SetName, Slot};
 
 /// Ticks without a read after which a watch ends, because its reader has gone silently.
 pub(super) const IDLE_TICKS: u32 = 10;
@@ -175,12 +172,8 @@ impl RunningWatch {
     }
 
     /// Stops following a client with a closed or moved connection.
-    pub(super) fn close(&mut self, slot: Slot, cause: Option<Cause>, detail: Option<&str>) {
+    pub(super) fn close(&mut self, slot: Slot, change: ConnectionChange) {
         self.calls.retain(|(of, _), _| *of != slot);
-        let change = match cause {
-            Some(cause) => ConnectionChange::Closed(cause, detail.map(Into::into)),
-            None => ConnectionChange::Moved,
-        };
         self.lose(slot, change);
     }
 

@@ -12,9 +12,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{OpenConnection, RawKind, TraceReport};
 
 use super::message_summary::{MessageDirection, MessageSummary};
-use crate::shard::connection::Client;
-use crate::shard::content::Content;
-use crate::shard::slot::Slot;
+use crate::shard::{Client, Content, Slot};
 use crate::upstream::{AppServerId, HubIndex};
 
 /// Watched connection, as identified in events.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use trunkline_protocol::hub::{HubMessage, HubProtocol, MessageKind, Outcome, Payload, whole_messages};
 
 use super::redaction;
-use crate::shard::content::Content;
+use crate::shard::Content;
 
 /// Maximum size of a parsed message. Parsing larger ones would delay the shard, so they show only their size.
 const READ_MAX_BYTES: usize = 64 * 1024;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use crate::shard::slot::{Serial, Slot};
+use crate::shard::{Serial, Slot};
 
 /// Maximum number of tracked frames. The write times of older frames are not reported.
 const UNWRITTEN_MAX: usize = 2_048;
