@@ -26,8 +26,9 @@ use trunkline_protocol::service::{
 };
 
 use crate::auth::Signer;
+use crate::inspection::warn_of_lost_app_server;
 use crate::limits::LinkPermit;
-use crate::link::{SessionOver, give_to_all, link_carrier, warn_of_lost_app_server};
+use crate::link::{SessionOver, give_to_all, link_carrier};
 use crate::metrics::SessionCloseReason;
 use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{

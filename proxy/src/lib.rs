@@ -31,6 +31,7 @@
 //! | `shard` | state of one thread: client connections, groups, delivery |
 //! | `client` | service of one client connection |
 //! | `link` | task of each link: routes frames from an app server to the shards |
+//! | `inspection` | reading of clients and sets of shards, in short steps |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `task_feed` | candidates for exclusive tasks, reported to app servers |
@@ -62,6 +63,7 @@ pub(crate) mod frontend;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub(crate) mod inspection;
 pub(crate) mod limits;
 pub(crate) mod link;
 pub(crate) mod metrics;

@@ -11,7 +11,6 @@
 //! second for the answers to many queries.
 
 mod attachment;
-mod lost_app_server;
 mod mirror_frame;
 mod route;
 mod session_over;
@@ -39,7 +38,6 @@ use crate::upstream::{AppTarget, DialError, Dialled, LinkHandle, Pool, dial};
 use session_over::CarryEnd;
 
 pub(crate) use attachment::{ShardSink, link_carrier};
-pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
 pub(crate) use route::{FrameSource, NAMES_PER_COMMAND_MAX, RoutedBatch, read_filtered, route, route_counted};
 pub(crate) use session_over::SessionOver;
 pub(crate) use socket_carrier::{SocketCarrier, SocketMeter};

@@ -8,7 +8,7 @@
 //! | file and folder | contents, lowest first |
 //! |---|---|
 //! | `shared` `command` `inbox` | state shared between shards; commands from links and other threads |
-//! | `slot` `content` `close_reason` | place of a client, its protocol, and why it ends |
+//! | `slot` `slot_walk` `content` `close_reason` | place of a client, its protocol, and why it ends |
 //! | `connection` | client connections, their sets, and their assignments to app servers |
 //! | `tap` `delivery` | seam for features that follow messages; frames for sockets |
 //! | `shard_core` | the parts above, as passed to each part below |
@@ -16,7 +16,6 @@
 //! | `server_feed` | seam for features that report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
-//! | `inspection` `slot_walk` `hung_call` | snapshots for the observer, REST and conditions |
 //! | `event` `apply` | effects of a tick, a link or a command |
 
 mod apply;
@@ -29,9 +28,7 @@ mod delivery;
 pub(crate) mod drain;
 mod event;
 pub(crate) mod firewall;
-mod hung_call;
 mod inbox;
-mod inspection;
 pub(crate) mod moving;
 mod server_feed;
 mod shard_context;
@@ -69,25 +66,22 @@ pub(crate) use command::{
     Audience, ConnectionCommand, CopyOrder, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
 };
 pub(crate) use connection::{
-    Census, Client, ClientKind, ClientOrigin, ClientTraits, Connections, Liveness, PauseReason, Presence, Resumption,
-    Role, SetChanges, SetName, open_over,
+    Census, Client, ClientKind, ClientOrigin, ClientTraits, Connections, LifeStage, Liveness, PauseReason, Presence,
+    Resumption, Role, SetChanges, SetName, open_over,
 };
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
 pub(crate) use delivery::outbox::Outbox;
 pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
-pub(crate) use drain::straggler::Stragglers;
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
-pub(crate) use hung_call::{HungCallSearch, HungCalls};
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
 pub(crate) use inbox::{
     AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
 };
-pub(crate) use inspection::{ClientRow, ClientSelection, ListedNames};
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shard_context::ShardContext;
-pub(crate) use shard_state::{ShardFeatures, ShardState, UnassignedClients};
+pub(crate) use shard_state::{ShardFeatures, ShardState};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
@@ -96,6 +90,7 @@ pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
 pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, MembershipRefused};
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
+pub(crate) use slot_walk::SlotWalk;
 pub(crate) use tap::{Recipients, Tap, TapEvent, TapView, UpwardMessages};
 pub(crate) use unfinished_message::MessageRest;
 

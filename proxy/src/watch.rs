@@ -6,9 +6,9 @@
 //! ```
 //!
 //! A watch has a subject (a connection, a user, a group, a method or a whole hub) and a detail: a *tap* has the
-//! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. The
-//! watches of a shard are a [`Tap`]. Bytes are copied unchanged.
-//! Summaries contain payloads on request only, without apparent secrets.
+//! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. The watches of a
+//! shard are a [`Tap`]. Bytes are copied unchanged. Summaries contain payloads on request only, without apparent
+//! secrets.
 
 mod marked_message;
 mod message_summary;
@@ -256,8 +256,8 @@ impl Watches {
         }
     }
 
-    /// Adds client messages about to be forwarded. Returns the mark of the first message if the app server has to report
-    /// on them.
+    /// Adds client messages about to be forwarded. Returns the mark of the first message if the app server has to
+    /// report on them.
     fn add_up(
         &mut self,
         slot: Slot,

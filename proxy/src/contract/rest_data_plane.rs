@@ -29,6 +29,7 @@ use crate::auth::{ServiceAudience, TokenPolicy, VerifyingKey};
 use crate::clock::unix_seconds;
 use crate::config::{RestSettings, Settings, WebhookSettings};
 use crate::fleet::Fleet;
+use crate::inspection::Inspector;
 use crate::net::connector::MemoryNetwork;
 use crate::rest::Rest;
 
@@ -432,7 +433,7 @@ async fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
     let (shard, place) = (&fixture.shared.shards()[0], fixture.shared.routes.find(&id).unwrap());
     let ann_id = id.clone();
     let pending =
-        shard.inspect(move |state| state.inspector().details(place.slot, &ann_id).map(|ann| ann.pending_calls));
+        shard.inspect(move |state| Inspector::of(state).details(place.slot, &ann_id).map(|ann| ann.pending_calls));
     assert_eq!(pending.await, Some(Some(0)), "the calls are over");
     for (path, body, text) in [(&first, "", "not a stream item"), (&wrong, "1", "true or false")] {
         let answer = back_end.ask("POST", path, body).await;

@@ -17,6 +17,7 @@ use super::hub_message::cast;
 use super::moves::{call, sequence};
 use super::scene::LinkedApp;
 use crate::config::{OutboxLimits, Settings};
+use crate::inspection::Inspector;
 use crate::shard::ShardCommand;
 
 const BUFFER_BYTES: usize = 1_000;
@@ -48,7 +49,7 @@ impl Scene {
     async fn state(&self, id: &str) -> &'static str {
         let place = self.fixture.shared.routes.find(id).unwrap();
         let (shard, id) = (&self.fixture.shared.shards()[usize::from(place.shard)], id.to_owned());
-        shard.inspect(move |state| state.inspector().details(place.slot, &id)).await.flatten().unwrap().row.state
+        shard.inspect(move |state| Inspector::of(state).details(place.slot, &id)).await.flatten().unwrap().row.state
     }
 
     /// Negotiates stateful reconnect; returns the target of the upgrade.

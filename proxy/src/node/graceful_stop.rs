@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::shard::{Shared, Stragglers};
+use crate::inspection::Stragglers;
+use crate::shard::Shared;
 use crate::upstream::Pool;
 use crate::webhook::{HubConnection, Reported, Webhooks};
 
@@ -40,7 +41,7 @@ pub(super) async fn share_ends(webhooks: &Webhooks) {
 pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
     let mut all = Stragglers::default();
     for shard in shared.shards() {
-        if let Ok(Some(found)) = timeout(STRAGGLERS_TIMEOUT, shard.inspect(|state| Stragglers::of(&state.core))).await {
+        if let Ok(Some(found)) = timeout(STRAGGLERS_TIMEOUT, shard.inspect(|state| Stragglers::of(state))).await {
             all.merge(found);
         }
     }

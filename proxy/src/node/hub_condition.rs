@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use super::app_server_condition::{AppLinks, AppServerSubject, AppSights, limited};
 use crate::auth::Signer;
 use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
+use crate::inspection::UnassignedClients;
 use crate::observer::{UpstreamProblems, unassigned_clients};
-use crate::shard::{Shared, UnassignedClients};
+use crate::shard::Shared;
 use crate::upstream::{AppTarget, Hub};
 use crate::webhook::Webhooks;
 

@@ -11,9 +11,10 @@ use trunkline_protocol::cause::Cause;
 
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{Fleet, PeerRequest};
+use crate::inspection::{HungCallSearch, HungCalls};
 use crate::metrics::{Counters, HUBS_MAX, HubCounters};
 use crate::observer::FleetSnapshot;
-use crate::shard::{HungCallSearch, HungCalls, ShardSender, Shared};
+use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Hub, HubIndex};
 
 /// Number of seconds over which refusals are counted.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracing::{debug, info, warn};
 
 use crate::condition::ConditionKind;
-use crate::link::{hub_names, warn_of_lost_app_server};
+use crate::inspection::{hub_names, warn_of_lost_app_server};
 use crate::net::address::Address;
 use crate::node::manifest::ReadManifestError;
 use crate::observer::{UpstreamProblem, UpstreamProblems};

@@ -18,7 +18,7 @@ use trunkline_protocol::manifest::Manifest;
 use super::app_doubt::AppDoubt;
 use super::app_instance::{AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
-use crate::link::count_clients;
+use crate::inspection::count_clients;
 use crate::net::address::Address;
 use crate::net::endpoints::AlternativeEndpoint;
 use crate::net::resolver::AddressFamilies;

@@ -1,7 +1,8 @@
 //! Summary of one client connection, for lists.
 
 use super::snapshot::ClientSummary;
-use crate::shard::{ClientRow, Shared};
+use crate::inspection::ClientRow;
+use crate::shard::Shared;
 use crate::upstream::{AppServerId, HubIndex};
 
 pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {

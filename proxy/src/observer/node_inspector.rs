@@ -21,7 +21,8 @@ use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
 use super::snapshot_cache::{Freshness, SnapshotCache};
 use crate::bounded::FirstNames;
 use crate::clock::unix_ms;
-use crate::shard::{ClientSelection, ListedNames, Location, ShardSender, Shared};
+use crate::inspection::{ClientSelection, Inspector, ListedNames};
+use crate::shard::{Location, ShardSender, Shared};
 use crate::upstream::HubIndex;
 
 /// Maximum number of lists read concurrently; further requests wait.
@@ -67,7 +68,7 @@ impl NodeInspector {
         let shards = self.shared.shards();
         while let Some(shard) = shards.get(usize::from(at.shard)) {
             let (wanted, from, most) = (which.clone(), at.slot, filter.limit - page.items.len());
-            let (rows, next) = shard.inspect(move |state| state.inspector().list(&wanted, from, most)).await?;
+            let (rows, next) = shard.inspect(move |state| Inspector::of(state).list(&wanted, from, most)).await?;
             page.items.extend(rows.iter().map(|row| summary(&self.shared, row)));
             at = next.map_or_else(|| at.at(at.shard.saturating_add(1), 0), |slot| at.at(at.shard, slot));
             if page.items.len() >= filter.limit {
@@ -105,7 +106,7 @@ impl NodeInspector {
     pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
         let (shard, Location { slot, .. }) = self.find(id)?;
         let wanted = id.to_owned();
-        let details = shard.inspect(move |state| state.inspector().details(slot, &wanted)).await??;
+        let details = shard.inspect(move |state| Inspector::of(state).details(slot, &wanted)).await??;
         Some(ClientDetails {
             client: summary(&self.shared, &details.row),
             user_agent: details.user_agent,
@@ -178,7 +179,7 @@ impl NodeInspector {
     async fn count(&self, which: &ClientSelection) -> Option<u64> {
         let sizes = self.shared.shards().iter().map(|shard| {
             let which = which.clone();
-            shard.inspect(move |state| state.inspector().set_size(&which) as u64)
+            shard.inspect(move |state| Inspector::of(state).set_size(&which) as u64)
         });
         match which {
             ClientSelection::Everyone => Some(self.snapshot(Freshness::Recent).await?.clients),

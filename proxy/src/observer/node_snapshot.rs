@@ -17,10 +17,11 @@ use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Ra
 use super::traffic::{rates, totals};
 use crate::clock::unix_ms;
 use crate::fleet::own_phase;
+use crate::inspection::{ClientSelection, Inspector, UnassignedClients, unassigned_by_hub};
 use crate::metrics::Counters;
 use crate::net::address::Address;
 use crate::shard::{Census, ClientKind};
-use crate::shard::{ClientSelection, ShardSender, Shared, UnassignedClients};
+use crate::shard::{ShardSender, Shared};
 use crate::upstream::{AppServerId, AppTarget, Hub, HubIndex};
 
 /// Maximum number of clients for which a snapshot lists each one.
@@ -111,7 +112,7 @@ impl NodeSampler {
 }
 
 async fn census(shards: &[ShardSender]) -> Census {
-    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| state.inspector().census()))).await;
+    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| Inspector::of(state).census()))).await;
     let mut all = Census::default();
     counts.iter().flatten().for_each(|counted| all.merge(counted));
     all
@@ -124,7 +125,7 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
         let mut from = Some(0);
         while let Some(at) = from {
             let Some((rows, next)) =
-                shard.inspect(move |state| state.inspector().list(&ClientSelection::Everyone, at, most)).await
+                shard.inspect(move |state| Inspector::of(state).list(&ClientSelection::Everyone, at, most)).await
             else {
                 break;
             };
@@ -140,7 +141,7 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
 pub(crate) async fn unassigned_clients(shared: &Shared) -> HashMap<HubIndex, UnassignedClients> {
     let shards = shared.shards().iter().zip(shared.counters());
     let asked = shards.filter(|(_, counters)| counters.homeless.get() > 0);
-    let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| state.unassigned_by_hub())));
+    let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| unassigned_by_hub(state))));
     let mut sums = HashMap::<_, UnassignedClients>::new();
     for (hub, clients) in join_all(counts).await.into_iter().filter_map(|counts| counts.ok().flatten()).flatten() {
         sums.entry(hub).or_default().add(clients);

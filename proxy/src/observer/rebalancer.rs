@@ -29,6 +29,7 @@ use super::snapshot::{FleetSnapshot, MissingCount, NodeSnapshot, RebalanceReport
 use super::snapshot_cache::{Freshness, SnapshotCache};
 use crate::clock::unix_ms;
 use crate::fleet::{MemberState, PeerRequest};
+use crate::inspection::Inspector;
 use crate::shard::Shared;
 
 /// Interval between rounds. A round's sheds finish earlier.
@@ -310,7 +311,7 @@ fn load(node: &NodeSnapshot) -> RebalanceLoad {
 /// Makes the shards of this node shed clients in proportion to their numbers; returns the total.
 async fn shed(shared: &Shared, clients: u64) -> u64 {
     let shards = shared.shards();
-    let counts = shards.iter().map(|shard| shard.inspect(|state| state.inspector().census().total()));
+    let counts = shards.iter().map(|shard| shard.inspect(|state| Inspector::of(state).census().total()));
     let counts: Vec<u64> = join_all(counts).await.into_iter().map(Option::unwrap_or_default).collect();
     let begun = shards.iter().zip(portions(clients, &counts)).map(|(shard, portion)| {
         let portion = usize::try_from(portion).unwrap_or(usize::MAX);

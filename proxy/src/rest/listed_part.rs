@@ -15,7 +15,8 @@ use trunkline_protocol::service::presence_weight;
 
 use crate::bounded::FirstNames;
 use crate::fleet::PeerRequest;
-use crate::shard::{ClientSelection, ListedNames, ShardSender, Shared, Slot};
+use crate::inspection::{ClientSelection, Inspector, ListedNames};
+use crate::shard::{ShardSender, Shared, Slot};
 use crate::upstream::HubIndex;
 
 /// Path at which nodes answer other nodes.
@@ -136,7 +137,7 @@ impl PartQuestion {
             ListQuestion::CountConnections(set) => {
                 for shard in shards_with(shared, index) {
                     let which = set.selection(index?);
-                    part.count += shard.inspect(move |state| state.inspector().set_size(&which) as u64).await?;
+                    part.count += shard.inspect(move |state| Inspector::of(state).set_size(&which) as u64).await?;
                 }
             }
         }
@@ -170,7 +171,7 @@ async fn connections(
             return Some((listed, Some((at, slot))));
         }
         let (which, room) = (which.clone(), (most - listed.len()).min(STEP_MAX));
-        let (rows, next) = shard.inspect(move |state| state.inspector().ids(&which, slot, room)).await?;
+        let (rows, next) = shard.inspect(move |state| Inspector::of(state).ids(&which, slot, room)).await?;
         bytes += rows.iter().map(|(id, user)| id.len() + user.as_deref().map_or(0, str::len)).sum::<usize>();
         listed.extend(rows);
         (at, slot) = next.map_or((at.saturating_add(1), 0), |next| (at, next));

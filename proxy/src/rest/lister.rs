@@ -14,7 +14,8 @@ use super::member_list::PAGE_SIZE;
 use super::query::RestQuery;
 use super::rest_error::{RestError, with_missing};
 use crate::fleet::{FleetEntry, FleetMember, NamedHub};
-use crate::shard::{ListedNames, Shared};
+use crate::inspection::ListedNames;
+use crate::shard::Shared;
 
 pub(super) struct Lister<'a> {
     pub(super) shared: &'a Shared,

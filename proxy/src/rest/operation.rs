@@ -25,7 +25,7 @@ use percent_encoding::percent_decode_str;
 
 use super::listed_part::ConnectionSet;
 use super::rest_error::RestError;
-use crate::shard::ListedNames;
+use crate::inspection::ListedNames;
 
 /// Path prefixes, newer version first.
 const PREFIXES: [(&str, Shape); 2] = [("/api/hubs/", Shape::Verbs), ("/api/v1/hubs/", Shape::First)];

@@ -15,7 +15,6 @@ pub(super) mod rebalance_order;
 pub(crate) mod reroute;
 pub(super) mod server_rebalance;
 pub(super) mod shed;
-pub(super) mod straggler;
 
 use std::time::Duration;
 

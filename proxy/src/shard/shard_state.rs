@@ -19,7 +19,6 @@
 //! tasks. [`end_step`](ShardState::end_step) flushes the output of a step and returns tasks for the driver,
 //! [`Shard`](super::Shard).
 
-use std::collections::HashMap;
 use std::mem;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,7 +34,6 @@ use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;
 use super::drain::rebalance_order::{RebalanceOrder, ServerRebalance};
 use super::inbox::{Inspection, ShardMessage, ShardSender};
-use super::inspection::Inspector;
 use super::moving::keep_alive::KeepAlive;
 use super::server_feed::{ServerFeed, ServerFeeds};
 use super::shard_context::ShardContext;
@@ -45,22 +43,6 @@ use super::tap::Tap;
 use crate::bounded::Deadlines;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
-use crate::upstream::HubIndex;
-
-/// Clients of a hub that wait for an app server.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct UnassignedClients {
-    pub count: usize,
-    /// Longest wait, in seconds.
-    pub waited_s: u32,
-}
-
-impl UnassignedClients {
-    pub(crate) fn add(&mut self, others: Self) {
-        self.count += others.count;
-        self.waited_s = self.waited_s.max(others.waited_s);
-    }
-}
 
 /// Task that a step requests from the driver.
 #[derive(Debug)]
@@ -114,12 +96,12 @@ pub(crate) struct ShardState {
 /// App servers of the client connections of one shard, and closing connections.
 #[derive(Debug)]
 pub(crate) struct Assignments {
-    pub(super) reassignment: Reassignment,
+    pub(crate) reassignment: Reassignment,
     pub(crate) secondary_clients: SecondaryClients,
     pub(super) closed_ids: ClosedIds,
     /// Clients that must answer this node's close in time, or their sockets are cut.
     pub(super) closing: Deadlines<(Slot, Serial)>,
-    pub(super) token_expiries: TokenExpiries,
+    pub(crate) token_expiries: TokenExpiries,
 }
 
 impl Assignments {
@@ -166,24 +148,6 @@ impl ShardState {
             spare_commands: Vec::new(),
             due: Vec::new(),
         }
-    }
-
-    pub(crate) fn inspector(&self) -> Inspector<'_> {
-        let (core, token_expiries) = (&self.core, &self.assignments.token_expiries);
-        Inspector { connections: &core.connections, token_expiries, tick: core.tick, now_us: core.context.now_us() }
-    }
-
-    /// Clients that wait for an app server, by hub.
-    pub(crate) fn unassigned_by_hub(&self) -> HashMap<HubIndex, UnassignedClients> {
-        let mut hubs = HashMap::<_, UnassignedClients>::new();
-        for slot in self.assignments.reassignment.unassigned() {
-            if let Some(client) = self.core.connections.live(slot) {
-                let since = client.assignments().home().waits_since().unwrap_or(self.core.tick());
-                let waited_s = self.core.tick().saturating_sub(since);
-                hubs.entry(client.home().hub()).or_default().add(UnassignedClients { count: 1, waited_s });
-            }
-        }
-        hubs
     }
 
     /// Ends a step: flushes its output and returns the tasks to start.

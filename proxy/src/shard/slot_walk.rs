@@ -6,23 +6,23 @@ use std::ops::Range;
 const STEP: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SlotWalk {
+pub(crate) struct SlotWalk {
     at: usize,
     visited: usize,
 }
 
 impl SlotWalk {
     /// Walk over all slots once, starting here and wrapping around.
-    pub(super) fn around(from: usize) -> Self {
+    pub(crate) fn around(from: usize) -> Self {
         Self { at: from, visited: 0 }
     }
 
     /// Walk over the slots from here to the end.
-    pub(super) fn onward(from: usize) -> Self {
+    pub(crate) fn onward(from: usize) -> Self {
         Self { at: from, visited: from }
     }
 
-    pub(super) fn step(&mut self, slots: usize) -> Range<usize> {
+    pub(crate) fn step(&mut self, slots: usize) -> Range<usize> {
         if self.at >= slots {
             self.at = self.at.checked_rem(slots).unwrap_or_default();
         }
@@ -32,11 +32,11 @@ impl SlotWalk {
         range
     }
 
-    pub(super) fn is_over(&self, slots: usize) -> bool {
+    pub(crate) fn is_over(&self, slots: usize) -> bool {
         self.visited >= slots
     }
 
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
     }
 }

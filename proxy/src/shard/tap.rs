@@ -27,7 +27,7 @@ use crate::upstream::{AppServerId, HubIndex, LinkHandle};
 pub(crate) struct TapView<'a> {
     pub context: &'a ShardContext,
     pub connections: &'a Connections,
-    /// Current tick.
+    /// Whole seconds since the shard started.
     pub now: u32,
 }
 

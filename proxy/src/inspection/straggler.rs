@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::shard::shard_core::ShardCore;
-use crate::shard::shared::history::short;
+use crate::shard::{ShardState, short};
 
 /// Maximum number of logged client ids.
 const IDS_MAX: usize = 10;
@@ -21,9 +20,10 @@ pub(crate) struct Stragglers {
 
 impl Stragglers {
     /// Collects the remaining clients, including closed ones with an open socket.
-    pub(crate) fn of(core: &ShardCore) -> Self {
+    pub(crate) fn of(state: &ShardState) -> Self {
         let mut stragglers = Stragglers::default();
-        for (_, client) in core.connections.range(0..core.connections.slot_count()) {
+        let connections = &state.core.connections;
+        for (_, client) in connections.range(0..connections.slot_count()) {
             let hub = client.home().hub_identity().name().to_owned();
             *stragglers.by_kind.entry((hub, client.traits().transport.name())).or_default() += 1;
             if stragglers.ids.len() < IDS_MAX {

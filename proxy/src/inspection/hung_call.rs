@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::shard_state::ShardState;
-use super::slot::Slot;
-use super::slot_walk::SlotWalk;
+use crate::shard::{ShardState, Slot, SlotWalk};
 use crate::upstream::HubIndex;
 
 /// Clients of a hub with calls that have waited for too long.
@@ -37,7 +35,7 @@ impl HungCallSearch {
 
     /// Searches the next clients. Returns `true` after the last ones.
     pub(crate) fn step(&mut self, state: &mut ShardState) -> bool {
-        let (slots, now) = (state.core.connections.slot_count(), state.core.tick);
+        let (slots, now) = (state.core.connections.slot_count(), state.core.tick());
         for slot in self.walk.step(slots).filter_map(|slot| Slot::try_from(slot).ok()) {
             let Some(client) = state.core.connections.live_mut(slot) else { continue };
             let longest_s = client.assignments_mut().longest_call(now);

@@ -1,4 +1,10 @@
-//! Inspection of a shard by the observer, in short steps because the shard serves no clients meanwhile.
+//! Inspection of shards by the observer, REST and conditions, in short steps because a shard serves no clients
+//! meanwhile.
+
+mod hung_call;
+mod lost_app_server;
+mod straggler;
+mod unassigned_client;
 
 use std::ops::Range;
 
@@ -7,12 +13,15 @@ use trunkline_protocol::id::ID_CHARS;
 use trunkline_protocol::manifest::REMOTE_HEADER;
 use trunkline_protocol::service::{OpenConnection, header};
 
-use super::assignments::token_expiry::TokenExpiries;
-use super::connection::{Census, Client, ClientKind, Connections, LifeStage, SetName};
-use super::inbox::ShardSender;
-use super::slot::Slot;
-use super::slot_walk::SlotWalk;
+use crate::shard::{
+    Census, Client, ClientKind, Connections, LifeStage, SetName, ShardSender, ShardState, Slot, SlotWalk,
+};
 use crate::upstream::{AppServerId, HubIndex};
+
+pub(crate) use hung_call::{HungCallSearch, HungCalls};
+pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
+pub(crate) use straggler::Stragglers;
+pub(crate) use unassigned_client::{UnassignedClients, unassigned_by_hub};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
@@ -77,13 +86,15 @@ pub(crate) enum ListedNames {
 /// Read-only view of a shard for the observer and the data plane.
 #[derive(Debug)]
 pub(crate) struct Inspector<'a> {
-    pub(super) connections: &'a Connections,
-    pub(super) token_expiries: &'a TokenExpiries,
-    pub(super) tick: u32,
-    pub(super) now_us: u64,
+    shard: &'a ShardState,
+    connections: &'a Connections,
 }
 
-impl Inspector<'_> {
+impl<'a> Inspector<'a> {
+    pub(crate) fn of(shard: &'a ShardState) -> Self {
+        Self { shard, connections: &shard.core.connections }
+    }
+
     pub(crate) fn census(&self) -> Census {
         self.connections.census().clone()
     }
@@ -189,7 +200,7 @@ impl Inspector<'_> {
         let group_count = groups.len();
         groups.sort_unstable();
         groups.truncate(GROUPS_MAX);
-        let ago = |tick: u32| self.tick.saturating_sub(tick);
+        let ago = |tick: u32| self.shard.core.tick().saturating_sub(tick);
         Some(ClientInspection {
             row: self.row(client, open.as_ref()),
             user_agent: open.as_ref().and_then(|open| cut_header(open, "user-agent")),
@@ -199,7 +210,7 @@ impl Inspector<'_> {
             pending_calls: client.assignments().home().calls().count(),
             heard_s: ago(client.liveness().last_received()),
             sent_s: ago(client.liveness().last_sent()),
-            token_ends_s: self.token_expiries.of(slot),
+            token_ends_s: self.shard.assignments.token_expiries.of(slot),
         })
     }
 
@@ -209,6 +220,7 @@ impl Inspector<'_> {
             SetName::Hub | SetName::Group(_) => None,
         });
         let ClientKind { hub, app, transport, protocol } = ClientKind::of(client);
+        let age_us = self.shard.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
         ClientRow {
             id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
             hub,
@@ -217,8 +229,7 @@ impl Inspector<'_> {
             transport,
             protocol,
             state: state(client),
-            age_s: u32::try_from(self.now_us.saturating_sub(client.cold().origin().opened_us) / MICROS_PER_SECOND)
-                .unwrap_or(u32::MAX),
+            age_s: u32::try_from(age_us / MICROS_PER_SECOND).unwrap_or(u32::MAX),
             address: open.and_then(|open| cut_header(open, REMOTE_HEADER)),
         }
     }
@@ -236,7 +247,8 @@ impl ShardSender {
         while let Some(start) = from {
             let names = names.clone();
             let step = self.inspect(move |state| {
-                let next = state.inspector().walk_names(hub, &names, start, |name, of| take(&mut collected, name, of));
+                let next =
+                    Inspector::of(state).walk_names(hub, &names, start, |name, of| take(&mut collected, name, of));
                 (collected, next)
             });
             (collected, from) = step.await?;

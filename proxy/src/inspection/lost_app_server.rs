@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::shard::{ClientSelection, Shared};
+use crate::shard::{SetName, Shared};
 use crate::upstream::Pool;
 
 /// Maximum number of hubs named in a log line.
@@ -40,10 +40,10 @@ pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>]
 async fn count_of_hubs(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     let mut count = 0;
     for pool in pools {
-        let clients = ClientSelection::Hub(pool.hub().index());
+        let hub = pool.hub().index();
         for shard in shared.shards() {
-            let clients = clients.clone();
-            count += shard.inspect(move |state| state.inspector().set_size(&clients)).await.unwrap_or_default();
+            let clients = shard.inspect(move |state| state.core.connections.members(hub, SetName::Hub).len());
+            count += clients.await.unwrap_or_default();
         }
     }
     count
