@@ -71,7 +71,7 @@ pub(crate) use connection::{
 };
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
 pub(crate) use delivery::framed::{Framed, message_frame};
-pub(crate) use delivery::outbox::Outbox;
+pub(crate) use delivery::outbox::{Need, Outbox};
 pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::future::ready;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use trunkline_protocol::service::{FrameError, FrameHead, Incoming, Ping, ServiceMessage, bytes_of_frame};
 
 use super::{LinkClock, LinkEnd, LinkOutbox, LinkReader, LinkWebSocket, SocketStop};
@@ -126,7 +127,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
                 && !has_frames
                 && !batch.is_cut
                 && batch.bytes < BATCH_MAX_BYTES
-                && let Some(filled) = self.reader.fill_now()
+                && let Some(filled) = self.reader.fill().now_or_never()
             {
                 taken = filled.and_then(|()| self.take_frames(sink, &mut batch));
             }
@@ -148,7 +149,7 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
             if batch.is_cut {
                 return Ok(());
             }
-            let body = match self.reader.next_body() {
+            let body = match self.reader.frames.next_body() {
                 Ok(Some(body)) => body,
                 Ok(None) => return Ok(()),
                 Err(FrameError::TooLarge(frame)) => {

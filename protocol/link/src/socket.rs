@@ -5,9 +5,9 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use trunkline_protocol::service::{FrameBuffer, FrameError, ServiceMessage};
+use trunkline_protocol::service::{FrameBuffer, ServiceMessage};
 use trunkline_protocol::wire::SESSION_OVER_CODE;
 
 use super::{LinkEnd, LinkMessage, LinkWebSocket, ReceivedMessage};
@@ -29,7 +29,7 @@ pub struct LinkSocket<S: LinkWebSocket> {
 pub struct LinkReader<S: LinkWebSocket> {
     pieces: PieceSource<S>,
     /// Bytes that were read but not delivered: frames may follow the handshake immediately.
-    frames: FrameBuffer,
+    pub(super) frames: FrameBuffer,
 }
 
 /// The writing half of a link.
@@ -109,22 +109,11 @@ impl<S: LinkWebSocket> LinkReader<S> {
         Ok(())
     }
 
-    /// Reads more data if available.
-    pub fn fill_now(&mut self) -> Option<Result<(), LinkEnd>> {
-        self.fill().now_or_never()
-    }
-
-    /// Body of the next complete frame, if any. Fails if the data is invalid.
-    #[inline]
-    pub fn next_body(&mut self) -> Result<Option<Bytes>, FrameError> {
-        self.frames.next_body()
-    }
-
     /// Waits for the next message; `None` if its type is unknown. Cancel-safe. Fails if the socket has ended or the
     /// data is invalid.
     pub async fn next_message(&mut self) -> Result<Option<ServiceMessage>, LinkEnd> {
         loop {
-            if let Some(body) = self.next_body()? {
+            if let Some(body) = self.frames.next_body()? {
                 return Ok(ServiceMessage::decode(&body)?);
             }
             self.fill().await?;

@@ -15,7 +15,7 @@ use super::handshake_failure::HandshakeFailure;
 use super::inbound::{Inbound, Piece};
 use super::reader::cause_of;
 use crate::net::socket::Socket;
-use crate::shard::{Content, Shard};
+use crate::shard::{Content, Need, Outbox, Shard};
 use crate::transport::websocket;
 
 /// Maximum transport bytes before the handshake is complete, about two full reads. Includes pings and empty frames,
@@ -96,8 +96,9 @@ impl PendingSocket {
     /// Sends the client the reason for the refusal, and waits for its close. Dropping the socket earlier could lose the
     /// last frames.
     pub(super) async fn refuse(mut self, shard: &Shard, failure: &HandshakeFailure, settings: &HubManifest) {
-        let mut frames = failure.frames(settings);
-        if poll_fn(|cx| frames.poll_flush(cx, &self.socket)).await.is_err() || failure.is_closed() {
+        let mut outbox = Outbox::Empty;
+        failure.frames(settings).into_iter().for_each(|frame| outbox.push(frame, Need::Must));
+        if poll_fn(|cx| outbox.poll_flush(cx, &self.socket)).await.is_err() || failure.is_closed() {
             return;
         }
         self.left(shard).await;
@@ -138,7 +139,7 @@ impl PendingSocket {
     fn take(&mut self, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<(), HandshakeFailure> {
         let Self { socket, inbound, .. } = self;
         let (mut is_closed, mut pongs) = (false, BytesMut::new());
-        let mut pieces = inbound.pieces(bytes);
+        let (mut pieces, _) = inbound.pieces(bytes);
         while let Some(piece) = pieces.next().map_err(|error| HandshakeFailure::Transport(error.to_string()))? {
             match piece {
                 Piece::Payload(piece, _) => payload.extend_from_slice(piece),

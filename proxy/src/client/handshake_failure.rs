@@ -5,7 +5,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HandshakeError, HandshakeResponse, HubMessage, HubProtocol};
 use trunkline_protocol::manifest::HubManifest;
 
-use crate::shard::{Content, Outbox, message_frame};
+use crate::shard::{Content, message_frame};
 use crate::transport::websocket::{self, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Opcode};
 
 #[derive(Debug)]
@@ -61,8 +61,8 @@ impl HandshakeFailure {
     }
 
     /// Last frames for the client: the handshake answer, if a request was read, and the transport's close.
-    pub(super) fn frames(&self, settings: &HubManifest) -> Outbox {
-        let mut frames = Outbox::Empty;
+    pub(super) fn frames(&self, settings: &HubManifest) -> Vec<Bytes> {
+        let mut frames = Vec::new();
         match self {
             Self::SocketEnded(_) => return frames,
             Self::ClientClosed => {}
@@ -119,16 +119,7 @@ mod tests {
     use super::*;
 
     fn frames(failure: &HandshakeFailure) -> Vec<u8> {
-        let mut written = Vec::new();
-        let mut outbox = failure.frames(&HubManifest::new("chat", "/chat"));
-        while !outbox.is_empty() {
-            let write = outbox.write_with(|slices| {
-                slices.iter().for_each(|slice| written.extend_from_slice(slice));
-                Ok::<_, ()>(slices.iter().map(|slice| slice.len()).sum())
-            });
-            assert_eq!(write, Ok(()));
-        }
-        written
+        failure.frames(&HubManifest::new("chat", "/chat")).concat()
     }
 
     #[test]

@@ -87,13 +87,10 @@ impl InboundError {
 /// Data of one client between socket and messages; small, except within a frame or message.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    pub(super) transport: InboundTransport,
+    /// Decoder of a transport with frames.
+    pub(super) decoder: Option<Decoder>,
     pub(super) partial: PartialMessage,
 }
-
-/// Transport of a client: `None` without frames.
-#[derive(Debug)]
-pub(super) struct InboundTransport(Option<Decoder>);
 
 /// Beginning of an incomplete message.
 #[derive(Debug, Default)]
@@ -110,7 +107,7 @@ pub(super) struct PartialMessage {
 impl Inbound {
     pub(super) fn new(transport: Transport) -> Self {
         let decoder = (transport == Transport::WebSockets).then(Decoder::default);
-        Self { transport: InboundTransport(decoder), partial: PartialMessage::default() }
+        Self { decoder, partial: PartialMessage::default() }
     }
 
     /// Stores payload read along with the hub handshake, or, at a raw endpoint, along with the connect request.
@@ -123,15 +120,9 @@ impl Inbound {
         mem::take(&mut self.partial.bytes)
     }
 
-    pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
-        self.transport.pieces(bytes)
-    }
-}
-
-impl InboundTransport {
-    /// Splits these bytes into pieces of the transport's stream.
-    pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
-        Pieces { decoder: self.0.as_mut(), bytes, at: 0, frames: 0 }
+    /// Splits these bytes into pieces of the transport's stream, beside the incomplete message.
+    pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> (Pieces<'a>, &'a mut PartialMessage) {
+        (Pieces { decoder: self.decoder.as_mut(), bytes, at: 0, frames: 0 }, &mut self.partial)
     }
 }
 
@@ -450,8 +441,7 @@ mod tests {
 
     /// Results of one read, in order.
     fn take(inbound: &mut Inbound, bytes: &mut [u8], protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut seen, Inbound { transport, partial }) = (Vec::new(), inbound);
-        let mut pieces = transport.pieces(bytes);
+        let (mut seen, (mut pieces, partial)) = (Vec::new(), inbound.pieces(bytes));
         while let Some(piece) = pieces.next()? {
             let Piece::Payload(payload, _) = piece else {
                 seen.push(format!("{piece:?}"));
@@ -535,7 +525,7 @@ mod tests {
         let frames = |first: u8, count| {
             let mut bytes = [first, 0x80, 0, 0, 0, 0].repeat(count);
             let mut inbound = Inbound::new(Transport::WebSockets);
-            let mut pieces = inbound.pieces(&mut bytes);
+            let (mut pieces, _) = inbound.pieces(&mut bytes);
             while pieces.next().unwrap().is_some() {}
             pieces.frames()
         };
@@ -543,7 +533,7 @@ mod tests {
         let mut inbound = Inbound::new(Transport::WebSockets);
         let mut ended = 0;
         for part in frame(&[b'x'; 90]).chunks_mut(10) {
-            let mut pieces = inbound.pieces(part);
+            let (mut pieces, _) = inbound.pieces(part);
             while pieces.next().unwrap().is_some() {}
             ended += pieces.frames();
         }

@@ -63,8 +63,8 @@ mod tests {
     fn read(frames: &[Vec<u8>], chunk: usize) -> Result<Vec<(RawKind, Vec<u8>)>, InboundError> {
         let (mut inbound, mut messages) = (Inbound::new(Transport::WebSockets), Vec::new());
         for piece in frames.concat().chunks(chunk) {
-            let (mut bytes, Inbound { transport, partial }) = (piece.to_vec(), &mut inbound);
-            let mut pieces = transport.pieces(&mut bytes);
+            let mut bytes = piece.to_vec();
+            let (mut pieces, partial) = inbound.pieces(&mut bytes);
             while let Some(piece) = pieces.next()? {
                 match piece {
                     Piece::Payload(payload, place) => match take_raw(partial, payload, place, LIMIT)? {

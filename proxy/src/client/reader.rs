@@ -126,7 +126,7 @@ impl Reader {
             step = match self.inbound.partial.release() {
                 true => shard.step(|state| self.take_held(state)),
                 false if takes_turn => Box::pin(self.read_in_turn(shard)).await,
-                false => poll_fn(|cx| shard.step(|state| self.poll_step(state, cx))).await,
+                false => poll_fn(|cx| shard.step(|state| self.poll_step(state, cx, None))).await.0,
             };
         };
         if self.is_unfinished {
@@ -243,7 +243,7 @@ impl Reader {
             return Step::Continue;
         };
         let (begun_at, limit_bytes) = (Instant::now(), turn.frames_max() * TURN_FRAME_BYTES);
-        let mut read = |cx: &mut Context<'_>| shard.step(|state| self.poll_read_step(state, cx, limit_bytes));
+        let mut read = |cx: &mut Context<'_>| shard.step(|state| self.poll_step(state, cx, Some(limit_bytes)));
         // Without data, the next read waits for the socket.
         let (step, count) = match poll_fn(|cx| Poll::Ready(read(cx))).await {
             Poll::Ready(read) => read,
@@ -271,18 +271,12 @@ impl Reader {
         turn
     }
 
-    fn poll_step(&mut self, state: &mut ShardState, cx: &mut Context<'_>) -> Poll<Step> {
-        let takes_turns = state.core.context.shared.turns.are_taken();
-        let limit_bytes = if takes_turns { FREE_READ_MAX_BYTES } else { usize::MAX };
-        self.poll_read_step(state, cx, limit_bytes).map(|(step, _)| step)
-    }
-
-    /// Reads at most this much. Returns the next step and the number of bytes read.
-    fn poll_read_step(
+    /// Reads the socket, in a turn at most this much. Returns the next step and the number of bytes read.
+    fn poll_step(
         &mut self,
         state: &mut ShardState,
         cx: &mut Context<'_>,
-        limit_bytes: usize,
+        turn_bytes: Option<usize>,
     ) -> Poll<(Step, usize)> {
         // The link may have filled while the client was idle; many clients starting together would far exceed the
         // limit.
@@ -290,6 +284,8 @@ impl Reader {
             return Poll::Ready((Step::Continue, 0));
         }
         let mut buffer = state.core.lend_read_buffer();
+        let are_busy = state.core.context.shared.turns.are_taken();
+        let limit_bytes = turn_bytes.unwrap_or(if are_busy { FREE_READ_MAX_BYTES } else { usize::MAX });
         let limit_bytes = limit_bytes.min(buffer.len());
         let read = self.poll_read(state, cx, buffer.get_mut(..limit_bytes).unwrap_or_default());
         let step = read.map(|read| match read {
@@ -353,8 +349,7 @@ impl Reader {
         let (count, mut is_alive) = (bytes.len(), self.content == Content::Raw);
         let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
         let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
-        let Inbound { transport, partial } = &mut self.inbound;
-        let mut pieces = transport.pieces(bytes);
+        let (mut pieces, partial) = self.inbound.pieces(bytes);
         let mut problem = Ok(());
         let taken = loop {
             match pieces.next() {
@@ -449,7 +444,7 @@ impl Reader {
         // An incomplete message is dropped.
         self.inbound.partial = PartialMessage::default();
         let step = Step::after(bytes.len());
-        let (mut pieces, mut step) = (self.inbound.pieces(bytes), step);
+        let ((mut pieces, _), mut step) = (self.inbound.pieces(bytes), step);
         loop {
             match pieces.next() {
                 Err(_) => return Step::Ended(Cause::WebsocketProtocol),

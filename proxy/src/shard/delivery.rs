@@ -36,6 +36,7 @@ use crate::transport::websocket;
 use crate::upstream::HubIndex;
 use gathering::{Gathering, WINDOW};
 use message_counter::{MessageCounter, is_close};
+use outbox::Need;
 use outbox_budget::OutboxBudget;
 use send_run::{ReceiverTally, SendRun};
 use slow_client::{PAUSED_ABOVE_BYTES, SlowClients};
@@ -312,11 +313,11 @@ impl Delivery {
     /// Sends a transport frame, such as a pong. It is below the hub protocol: it postpones no hub ping, ends no hold,
     /// is not kept for replay, and is invisible to taps.
     pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        if self.has_to_wait(slot, client, frame, mode) {
+        if !self.write_now(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {
                 self.slow.exceed(slot, client, mode.now);
             }
-            client.wire_mut().queue(frame.clone());
+            client.wire_mut().queue(frame.clone(), Need::Must);
             self.queued(slot, client, frame.len(), mode.now);
         }
     }
@@ -424,27 +425,41 @@ impl Delivery {
             return self.put_resumable(slot, client, frame, mode, true);
         }
         client.liveness_mut().sent(mode.now);
-        if self.has_to_wait(slot, client, frame, mode) {
+        if !self.write_now(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {
                 if client.traits().may_miss {
                     return self.counters.dropped.increment();
                 }
                 self.slow.exceed(slot, client, mode.now);
             }
-            client.wire_mut().queue_droppable(frame.clone());
+            client.wire_mut().queue(frame.clone(), Need::May);
             self.queued(slot, client, frame.len(), mode.now);
         }
     }
 
-    /// Writes a frame if the mode and an empty outbox permit. Returns whether the frame has to be queued
-    /// instead.
-    fn has_to_wait(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
+    /// Writes a frame if the mode and an empty outbox permit, and queues what the socket refuses. Returns `false` if
+    /// the whole frame has to be queued.
+    fn write_now(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) -> bool {
         // TLS records may be pending below the outbox.
-        let has_to_wait = mode.flush == Flush::Deferred || !client.wire().is_idle();
-        if !has_to_wait {
-            self.write(slot, client, frame);
+        if mode.flush == Flush::Deferred || !client.wire().is_idle() {
+            return false;
         }
-        has_to_wait
+        let written = match client.wire().socket().try_write(&[io::IoSlice::new(frame)]) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // The reader detects the end and cleans up.
+            Err(_) => {
+                client.cut();
+                return true;
+            }
+        };
+        if written < frame.len() {
+            client.wire_mut().queue(frame.slice(written..), Need::Must);
+            self.effects.blocked.push(slot);
+        } else if client.wire().socket().has_unsent() {
+            self.effects.blocked.push(slot);
+        }
+        true
     }
 
     /// Accounts for a queued frame, written at the end of the batch or when the socket is writable.
@@ -457,21 +472,6 @@ impl Delivery {
         } else if let Some(written_in) = client.wire_mut().defer() {
             self.gathering.note(written_in);
             self.effects.dirty.push(slot);
-        }
-    }
-
-    fn write(&mut self, slot: Slot, client: &mut Client, frame: &Bytes) {
-        let written = match client.wire().socket().try_write(&[io::IoSlice::new(frame)]) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // The reader detects the end and cleans up.
-            Err(_) => return client.cut(),
-        };
-        if written < frame.len() {
-            client.wire_mut().queue(frame.slice(written..));
-            self.effects.blocked.push(slot);
-        } else if client.wire().socket().has_unsent() {
-            self.effects.blocked.push(slot);
         }
     }
 
@@ -601,7 +601,7 @@ impl Delivery {
     /// Writes a client's last frames after its outbox, regardless of limits.
     pub(super) fn put_last(&mut self, slot: Slot, client: &mut Client, frames: impl IntoIterator<Item = Bytes>) {
         let before = client.wire().bytes();
-        frames.into_iter().for_each(|frame| client.wire_mut().queue(frame));
+        frames.into_iter().for_each(|frame| client.wire_mut().queue(frame, Need::Must));
         self.budget.outbox_changed(client, before);
         self.flush(slot, client);
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::BytesMut;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkOutbox, OutboxPolicy};
@@ -268,7 +269,8 @@ impl LinkHandle {
 
     /// Queues a message. Never refused: [`room`](Self::room) stops the sources instead.
     pub(crate) fn send(&self, message: &ServiceMessage) {
-        self.append(Class::Reserved, |buffer| message.encode(buffer));
+        // Ignored after the end of the session: there is no receiver.
+        let _ = self.outbox.push(Class::Reserved, |buffer| message.encode(buffer));
     }
 
     /// Like [`send`](Self::send); returns `false` if the session has ended.
@@ -277,17 +279,13 @@ impl LinkHandle {
     }
 
     pub(crate) fn send_data(&self, connection_id: &str, payload: &[u8], data_type: i64) {
-        self.append(Class::Ordinary, |buffer| encode_connection_data(connection_id, payload, data_type, buffer));
+        let encode = |buffer: &mut BytesMut| encode_connection_data(connection_id, payload, data_type, buffer);
+        let _ = self.outbox.push(Class::Ordinary, encode);
     }
 
     /// Queues data whose messages the app server has to report on. The mark is that of the first message.
     pub(crate) fn send_marked(&self, mark: i64, (id, payload): (&str, &[u8]), data_type: i64) {
-        self.append(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out));
-    }
-
-    fn append(&self, class: Class, encode: impl FnOnce(&mut bytes::BytesMut)) {
-        // Ignored after the end of the session: there is no receiver.
-        let _ = self.outbox.push(class, encode);
+        let _ = self.outbox.push(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out));
     }
 
     /// Attaches the socket of a successful dial; also returns the number of frames to repeat. Fails if the answer is
@@ -326,7 +324,7 @@ impl ReplyTo for LinkHandle {
 
     fn answer(&self, message: &ServiceMessage) {
         let mut bytes = 0;
-        self.append(Class::Reserved, |buffer| {
+        let _ = self.outbox.push(Class::Reserved, |buffer| {
             let before = buffer.len();
             message.encode(buffer);
             bytes = buffer.len() - before;

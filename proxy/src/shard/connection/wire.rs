@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 use crate::net::socket::Socket;
-use crate::shard::delivery::outbox::{Dropped, Outbox};
+use crate::shard::delivery::outbox::{Dropped, Need, Outbox};
 
 #[derive(Debug)]
 #[repr(C)]
@@ -76,15 +76,9 @@ impl Wire {
         self.is_slow = is_slow;
     }
 
-    /// Queues a mandatory frame.
     #[inline]
-    pub(crate) fn queue(&mut self, frame: Bytes) {
-        self.outbox.push(frame);
-    }
-
-    #[inline]
-    pub(crate) fn queue_droppable(&mut self, frame: Bytes) {
-        self.outbox.push_droppable(frame);
+    pub(crate) fn queue(&mut self, frame: Bytes, need: Need) {
+        self.outbox.push(frame, need);
     }
 
     pub(crate) fn drop_oldest(&mut self, bytes: usize) -> Dropped {
@@ -171,7 +165,7 @@ mod tests {
     fn deferred_frames_are_noted_once_in_a_batch_and_taken_once() {
         let mut wire = wire();
         wire.note_batch(3);
-        wire.queue(Bytes::from_static(b"one"));
+        wire.queue(Bytes::from_static(b"one"), Need::Must);
         assert_eq!((wire.defer(), wire.defer()), (Some(3), None));
         assert!(wire.take_deferred() && !wire.take_deferred());
         assert!(!wire.is_idle() && wire.bytes() == 3);

@@ -96,9 +96,7 @@ impl Decoder {
                 return Ok((used, Event::NeedMore));
             }
         }
-        let rest = input.get_mut(used..).unwrap_or_default();
-        let (taken, event) = self.read_payload(rest)?;
-        Ok((used + taken, event.shifted(used)))
+        self.read_payload(input, used)
     }
 
     /// Position of the data last returned by [`decode`](Self::decode).
@@ -125,14 +123,15 @@ impl Decoder {
                 && let Some(payload) = parse_header(header, self.in_message)?
             {
                 self.header_have = 0;
-                self.enter(payload, header_byte(&self.header))?;
+                self.enter(payload)?;
                 break;
             }
         }
         Ok(used)
     }
 
-    fn enter(&mut self, payload: FramePayload, first: u8) -> Result<(), ProtocolError> {
+    fn enter(&mut self, payload: FramePayload) -> Result<(), ProtocolError> {
+        let [first, ..] = self.header;
         if payload.kind == FrameType::Data {
             self.in_message = first & 0x80 == 0;
             self.empty_fragments = if self.in_message && payload.left == 0 { self.empty_fragments + 1 } else { 0 };
@@ -150,10 +149,12 @@ impl Decoder {
         Ok(())
     }
 
-    fn read_payload(&mut self, input: &mut [u8]) -> Result<(usize, Event), ProtocolError> {
-        let Some(payload) = &mut self.payload else { return Ok((0, Event::NeedMore)) };
-        let take = usize::try_from(payload.left).unwrap_or(usize::MAX).min(input.len());
-        let piece = input.get_mut(..take).unwrap_or_default();
+    /// Reads payload from this position of the input. Returns the position of the rest.
+    fn read_payload(&mut self, input: &mut [u8], from: usize) -> Result<(usize, Event), ProtocolError> {
+        let Some(payload) = &mut self.payload else { return Ok((from, Event::NeedMore)) };
+        let take = usize::try_from(payload.left).unwrap_or(usize::MAX).min(input.len().saturating_sub(from));
+        let end = from + take;
+        let piece = input.get_mut(from..end).unwrap_or_default();
         unmask(piece, payload.mask);
         payload.mask.rotate_left(take % 4);
         payload.left -= take as u64;
@@ -162,10 +163,10 @@ impl Decoder {
             self.payload = None;
         }
         if kind == FrameType::Data {
-            let event = if take == 0 && !done { Event::NeedMore } else { Event::Data(0..take) };
-            return Ok((take, event));
+            let event = if take == 0 && !done { Event::NeedMore } else { Event::Data(from..end) };
+            return Ok((end, event));
         }
-        Ok((take, self.read_control(kind, piece, done)?))
+        Ok((end, self.read_control(kind, piece, done)?))
     }
 
     fn read_control(&mut self, kind: FrameType, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
@@ -186,20 +187,6 @@ impl Decoder {
             FrameType::Pong | FrameType::Data => Event::Pong,
         })
     }
-}
-
-impl Event {
-    fn shifted(self, by: usize) -> Self {
-        match self {
-            Event::Data(range) => Event::Data(range.start + by..range.end + by),
-            other => other,
-        }
-    }
-}
-
-fn header_byte(header: &[u8; HEADER_MAX_BYTES]) -> u8 {
-    let [first, ..] = *header;
-    first
 }
 
 /// Parses a complete header; validates its bytes as soon as they are available.
