@@ -201,3 +201,6 @@ impl Taps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

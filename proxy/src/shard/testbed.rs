@@ -4,19 +4,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, duplex};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet::Ownership;
 use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
-use trunkline_protocol::service::{FrameBuffer, OpenConnection, RawKind, ServiceMessage};
+use trunkline_protocol::service::{FrameBuffer, OpenConnection, Payloads, RawKind, ServiceMessage};
 
 use super::apply::apply;
 use super::close_reason::CloseReason;
-use super::command::{ConnectionCommand, ShardCommand};
+use super::command::audience::SendOrigin;
+use super::command::{Audience, ConnectionCommand, ShardCommand};
 use super::connection::{Client, ClientTraits, Liveness, OpeningInterner};
 use super::content::Content;
+use super::delivery::framed::Framed;
 use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
@@ -124,6 +127,13 @@ impl Testbed {
         let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
         self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
+    }
+
+    /// Sends a text message to these clients.
+    pub(crate) fn send(&mut self, to: Audience, text: &'static str) {
+        let message = Framed::new(&Payloads::single(HubProtocol::Json, Bytes::from_static(text.as_bytes())));
+        let (hub, origin) = (self.hub.index(), SendOrigin::Sender(AppServerId::from(7), 0));
+        self.apply(vec![ShardCommand::Send { hub, to: to.into(), message, origin }]);
     }
 
     /// Applies an app server's request to close a client.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::{OpenConnection, Payloads};
+use trunkline_protocol::service::OpenConnection;
 
 use super::running_watch::IDLE_TICKS;
 use super::*;
 use crate::shard::testbed::{Testbed, whole_id};
-use crate::shard::{Audience, ConnectionCommand, Framed, MembershipChange, Receivers, SendOrigin, ShardCommand};
+use crate::shard::{Audience, ConnectionCommand, MembershipChange, ShardCommand};
 use crate::upstream::{AppServerId, HubIndex};
 
 const OWN: u32 = 7;
@@ -81,12 +81,6 @@ fn join(bed: &mut Testbed, id: &str, slot: Slot, change: MembershipChange) {
     let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id(id).into());
     let command = ConnectionCommand::Group { change, ack: None };
     bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
-}
-
-fn send(bed: &mut Testbed, to: Receivers, text: &'static str) {
-    let message = Framed::new(&Payloads::single(HubProtocol::Json, Bytes::from_static(text.as_bytes())));
-    let (hub, origin) = (bed.hub.index(), SendOrigin::Sender(AppServerId::from(OWN), 0));
-    bed.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
 }
 
 /// Events since the last batch, abbreviated.
@@ -175,7 +169,7 @@ async fn a_method_is_followed_at_all_clients_in_both_directions() {
     send_text(&mut bed, ann, &format!("{}{SAY}", SAID.replace("Said", "Other")));
     bed.data("ann", ann, AppServerId::from(OWN), ANSWER);
     bed.data("ben", ben, AppServerId::from(OWN), ANSWER);
-    send(&mut bed, Audience::Everyone.into(), SAID);
+    bed.send(Audience::Everyone, SAID);
     assert_eq!(told(&mut bed, calls), ["ann up Say 0", "0 answered", "ann down completion 1 answers 0", "1 written"]);
     assert_eq!(told(&mut bed, sends), ["ann down Said 0", "ben down Said 1", "0 written", "1 written"]);
 }
@@ -188,9 +182,9 @@ async fn members_of_a_group_are_followed_while_they_are() {
     let number = trace(&mut bed, WatchSubject::Group("room".into()));
     find(&mut bed, number);
     join(&mut bed, "ben", ben, MembershipChange::Join("room".into()));
-    send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
+    bed.send(Audience::Groups(vec!["room".into()]), SAID);
     join(&mut bed, "ann", ann, MembershipChange::LeaveAll);
-    send(&mut bed, Audience::Groups(vec!["room".into()]).into(), SAID);
+    bed.send(Audience::Groups(vec!["room".into()]), SAID);
     bed.flush();
     bed.end(ben, Cause::ClientClosed);
     let told = told(&mut bed, number);
@@ -225,7 +219,7 @@ async fn a_send_to_many_clients_is_traced_for_some_of_them() {
     for index in 0..RECIPIENTS_MAX + 9 {
         bed.client(&format!("client{index}"));
     }
-    send(&mut bed, Audience::Everyone.into(), SAID);
+    bed.send(Audience::Everyone, SAID);
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.messages, batch.loss.messages), (RECIPIENTS_MAX as u64, 9));
 }
@@ -385,11 +379,7 @@ fn sends_to_many_are_recorded_for_each_recipient_that_is_followed() {
     let only_ann = vec![WatchSubject::Connection(whole_id("ann"))];
     let number = begin(&mut bed, order(only_ann, WatchDetail::Bytes));
     let clients = [bed.client("ann"), bed.client("ben")];
-    let payloads =
-        trunkline_protocol::service::Payloads::single(trunkline_protocol::hub::HubProtocol::Json, "hi".into());
-    let (hub, origin) = (bed.hub.index(), crate::shard::SendOrigin::Sender(AppServerId::from(OWN), 0));
-    let (to, message) = (crate::shard::Audience::Everyone.into(), crate::shard::Framed::new(&payloads));
-    bed.apply(vec![ShardCommand::Send { hub, to, message, origin }]);
+    bed.send(Audience::Everyone, "hi");
     assert_eq!(events(&mut bed, number), ["ann opened", "ann down hi"]);
     assert_eq!(clients.map(|client| bed.received(client)), [["hi"], ["hi"]]);
 }
