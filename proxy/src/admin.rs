@@ -144,18 +144,21 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
+    use crate::admission::Admission;
     use crate::config::Settings;
+    use crate::net::connector::Connector;
     use crate::observer::{FleetSnapshot, UpstreamProblems};
     use crate::shard::{Connectors, ShardSender, Shared};
 
     fn node(problem: &str) -> Router {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
-        let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+        let admission = Admission::new(&settings, Connector::default());
+        let shared = Shared::new(settings, admission.clone(), Connectors::default(), vec![ShardSender::new().0]);
         let problems = Arc::new(UpstreamProblems::default());
         problems.set("http://app:5000", Some(problem.to_owned().into()));
         let settings = AdminSettings::default();
-        let fleet = Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into());
+        let fleet = Fleet::new(shared.clone(), admission, ([127, 0, 0, 1], 8090).into());
         let webhooks = Arc::new(Webhooks::new(&shared));
         router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default(), (fleet, webhooks))
     }

@@ -25,6 +25,7 @@ use trunkline_protocol::service::{
     Answer, Capabilities, Incoming, LinkKind, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
 };
 
+use crate::admission::SigningKeys;
 use crate::auth::Signer;
 use crate::inspection::warn_of_lost_app_server;
 use crate::limits::LinkPermit;
@@ -65,7 +66,7 @@ const CLOSE_NORMAL: u16 = 1000;
 /// Timeout for closing a link to an app server that may be gone.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
+pub(crate) async fn serve_link(shard: Rc<Shard>, keys: Arc<SigningKeys>, incoming: Box<IncomingLink>) {
     let IncomingLink { upgrade, hub, instance, from, endpoint, signer, is_carried, refusal, permit } = *incoming;
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
@@ -105,7 +106,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, incoming: Box<IncomingLink>) {
     }
     let endpoint = endpoint.into();
     let link = make_link(&shard, &pool, DialledIn { kind, endpoint, signer, is_carried, allows_reconnect });
-    carry(&shard, &pool, link, (socket, permit)).await;
+    carry((&shard, &keys), &pool, link, (socket, permit)).await;
 }
 
 fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Option<String> {
@@ -144,14 +145,14 @@ fn make_link(shard: &Shard, pool: &Pool, dialled_in: DialledIn) -> Arc<LinkHandl
     let settings: SessionSettings = links.session();
     let session = Session::new(SessionId::FIRST, Role::Proxy, settings, shard.shared().now_ms());
     let (hub, app) = (pool.hub().clone(), pool.app().id);
-    let share = shard.shared().admission.share_of(&dialled_in.signer.signer);
+    let share = shard.shared().share_of(&dialled_in.signer.signer);
     let answers = shard.shared().limits.answers.of_link(share);
     let link = LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, pool.retired());
     Arc::new(link.with_answers(answers))
 }
 
 async fn carry(
-    shard: &Rc<Shard>,
+    (shard, keys): (&Rc<Shard>, &SigningKeys),
     pool: &Arc<Pool>,
     link: Arc<LinkHandle>,
     (socket, permit): (LinkSocket<UpstreamWebSocket>, Arc<LinkPermit>),
@@ -184,7 +185,7 @@ async fn carry(
                 ended.cancel();
                 carrying.await
             }
-            () = lose_key(shard, pool, &link) => {
+            () = lose_key(shard, keys, pool, &link) => {
                 has_lost_key = true;
                 ended.cancel();
                 carrying.await

@@ -7,7 +7,8 @@ use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::{Revocations, SigningKeys, TokenPolicy, Verifier, jwks};
+use crate::admission::{Revocations, SigningKeys, Verifier};
+use crate::auth::{TokenPolicy, jwks};
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
 use crate::net::connector::Connector;

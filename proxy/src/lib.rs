@@ -22,7 +22,7 @@
 //! | `metrics` | counters and histograms of each shard |
 //! | `telemetry` | spans of this node: sampling, open spans, export queue |
 //! | `net` | addresses, outgoing connections, client sockets, TLS |
-//! | `auth` | access tokens, their keys, users; the admin token |
+//! | `auth` | keys and policies of access tokens, users, and the admin token, as plain values |
 //! | `routing` | rules of the operator: groups, routes, mirrors, methods |
 //! | `config` | settings of a node, validated |
 //! | `limits` | connection permits, throttles and pending negotiations per address |
@@ -32,6 +32,7 @@
 //! | `client` | service of one client connection |
 //! | `link` | task of each link: routes frames from an app server to the shards |
 //! | `inspection` | reading of clients and sets of shards, in short steps |
+//! | `admission` | verification of tokens, their keys, revocations |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `task_feed` | candidates for exclusive tasks, reported to app servers |
@@ -49,6 +50,7 @@
 //! | `fuzzing` | entry points of the parsers, for fuzz targets |
 
 pub(crate) mod admin;
+pub(crate) mod admission;
 pub(crate) mod auth;
 pub(crate) mod bounded;
 pub(crate) mod client;

@@ -72,6 +72,7 @@ use shard_thread::ShardServices;
 use upstream_set::UpstreamSet;
 
 use crate::admin::{self, AdminCounters};
+use crate::admission::Admission;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings, SecretSources};
@@ -79,7 +80,6 @@ use crate::fleet::{Fleet, keep_fleet};
 use crate::frontend::{end_gets_of_lost_owners, release_carried};
 #[cfg(feature = "tls")]
 use crate::net::address::Address;
-#[cfg(feature = "tls")]
 use crate::net::connector::Connector;
 #[cfg(feature = "tls")]
 use crate::net::tls::{Certificates, ClientTls, server_config};
@@ -123,7 +123,7 @@ impl Node {
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
         log_open_files();
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
-        let connectors = connectors(&config)?;
+        let (connectors, issuers) = connectors(&config)?;
         let configured_admin = config.admin;
         let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets)?;
         sockets.ensure_all_taken()?;
@@ -136,17 +136,20 @@ impl Node {
         let upstream_tls = config.upstream_tls;
         let (stop, fleet_resolver, rules_file) = (CancellationToken::new(), resolver.clone(), config.rules_file);
         let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.of_shards.iter().map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, connectors.clone(), senders);
-        let (fleet, webhooks) = (Fleet::new(shared.clone(), admin), Arc::new(Webhooks::new(&shared)));
+        let admission = Admission::new(&settings, issuers.clone());
+        let shared = Shared::new(settings, admission.clone(), connectors.clone(), senders);
+        let fleet = Fleet::new(shared.clone(), admission.clone(), admin);
+        let webhooks = Arc::new(Webhooks::new(&shared));
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
         let services = ShardServices { fleet: fleet.clone(), rest: rest.clone(), webhooks: webhooks.clone() };
         let threads = start_shards((&shared, &services), listeners.of_shards, inboxes, &stop)?;
         webhooks.open(&shared);
 
-        let mut background = keep_own_state(&shared, &webhooks, key_sources);
+        let mut background = keep_own_state((&shared, &admission), &webhooks, key_sources);
         let problems = Arc::<UpstreamProblems>::default();
         let rule_set = RuleSet::new(
             shared.clone(),
+            admission,
             upstreams,
             #[cfg(feature = "tls")]
             upstream_tls,
@@ -157,7 +160,15 @@ impl Node {
         #[cfg(feature = "tls")]
         let has_rules_file = rules_file.is_some();
         #[cfg(feature = "tls")]
-        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
+        {
+            let connectors = [connectors.fleet, issuers];
+            background.spawn(certificate_reload::run(
+                shared.clone(),
+                connectors,
+                listeners.certificates,
+                has_rules_file,
+            ));
+        }
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
@@ -196,7 +207,7 @@ impl Node {
     /// # Errors
     /// As for a start.
     pub fn check(config: Config) -> Result<(), StartError> {
-        let connectors = connectors(&config)?;
+        let (connectors, issuers) = connectors(&config)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = config.tls_listen {
             server_config(Certificates::read(tls.identities)?)?;
@@ -204,9 +215,11 @@ impl Node {
         #[cfg(feature = "otlp")]
         config.otlp.map_or(Ok(()), otlp::check).map_err(StartError::Otlp)?;
         let (sender, _inbox) = ShardSender::new();
-        let shared = Shared::new(config.settings, connectors, vec![sender]);
+        let admission = Admission::new(&config.settings, issuers);
+        let shared = Shared::new(config.settings, admission.clone(), connectors, vec![sender]);
         let rules = RuleSet::new(
             shared.clone(),
+            admission,
             config.upstreams,
             #[cfg(feature = "tls")]
             config.upstream_tls,
@@ -259,7 +272,7 @@ impl Node {
         self.shared.refuse_clients();
         info!(clients = self.clients(), "draining: refusing new clients, asking connected clients to reconnect");
         if timeout(drain_timeout, self.drain_clients()).await.is_err() {
-            let (clients, relayed) = (self.clients(), self.shared.admission.carried_gets.count());
+            let (clients, relayed) = (self.clients(), self.shared.carried_gets.count());
             let left = stragglers(&self.shared).await;
             let (kinds, ids) = (left.kinds(), left.ids());
             warn!(
@@ -300,7 +313,7 @@ impl Node {
             shard.give(vec![ShardCommand::Drain(spread)], 0).await;
         }
         tokio::select! {
-            () = poll_until(|| self.clients() == 0 && self.shared.admission.http_transports.is_empty()) => {}
+            () = poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()) => {}
             // Leaves the last quarter for calls of the remaining clients.
             () = release_carried(&self.shared, spread - spread / 4) => {}
         }
@@ -326,13 +339,17 @@ impl Node {
 }
 
 /// Starts the background tasks for local state: keys, unserved hubs, and distribution of clients.
-fn keep_own_state(shared: &Arc<Shared>, webhooks: &Arc<Webhooks>, key_sources: SecretSources) -> JoinSet<()> {
+fn keep_own_state(
+    (shared, admission): (&Arc<Shared>, &Arc<Admission>),
+    webhooks: &Arc<Webhooks>,
+    key_sources: SecretSources,
+) -> JoinSet<()> {
     let mut background = JoinSet::new();
-    let for_keys = shared.clone();
-    background.spawn(async move { for_keys.admission.verifier.keep_fresh().await });
+    let for_keys = admission.clone();
+    background.spawn(async move { for_keys.verifier.keep_fresh().await });
     background.spawn(hub_sweep::run(shared.clone(), webhooks.clone()));
     background.spawn(end_gets_of_lost_owners(shared.clone()));
-    background.spawn(key_reload::run(shared.clone(), webhooks.clone(), key_sources));
+    background.spawn(key_reload::run((shared.clone(), admission.clone()), webhooks.clone(), key_sources));
     background.spawn(app_rebalancer::run(shared.clone()));
     background
 }
@@ -368,9 +385,9 @@ fn note_ways_out(shared: &Shared) {
     }
 }
 
-/// Creates the outgoing connectors. TLS files are read only if a configured address uses TLS.
+/// Creates the outgoing connectors, and the one to key servers of token issuers. TLS files are read only if a configured address uses TLS.
 #[cfg(feature = "tls")]
-fn connectors(config: &Config) -> Result<Connectors, StartError> {
+fn connectors(config: &Config) -> Result<(Connectors, Connector), StartError> {
     let connector = |is_tls: bool, settings: &ClientTls| match is_tls {
         true => Connector::with_tls(settings.clone()),
         false => Ok(Connector::default()),
@@ -383,16 +400,13 @@ fn connectors(config: &Config) -> Result<Connectors, StartError> {
     // A reload of the configuration file may bring the first https:// key set.
     let issuers = connector(issuers_speak_tls || config.rules_file.is_some(), &config.issuer_tls);
     let issuers = if issuers_speak_tls { issuers? } else { issuers.unwrap_or_default() };
-    Ok(Connectors {
-        fleet: connector(fleet_speaks_tls, &config.upstream_tls)?,
-        issuers,
-        resolver: config.resolver.clone(),
-    })
+    let fleet = connector(fleet_speaks_tls, &config.upstream_tls)?;
+    Ok((Connectors { fleet, resolver: config.resolver.clone() }, issuers))
 }
 
 #[cfg(not(feature = "tls"))]
-fn connectors(config: &Config) -> Result<Connectors, StartError> {
-    Ok(Connectors { resolver: config.resolver.clone(), ..Connectors::default() })
+fn connectors(config: &Config) -> Result<(Connectors, Connector), StartError> {
+    Ok((Connectors { resolver: config.resolver.clone(), ..Connectors::default() }, Connector::default()))
 }
 
 /// Binds the admin port, or takes its inherited socket.
@@ -418,7 +432,7 @@ fn start_shards(
     stop: &CancellationToken,
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let start = |(index, (listeners, inbox))| {
-        let state = (shared.clone(), Some(services.clone()));
+        let state = (shared.clone(), services.fleet.admission().clone(), Some(services.clone()));
         shard_thread::start(index, state, listeners, inbox, stop.clone()).map_err(StartError::Thread)
     };
     (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect()

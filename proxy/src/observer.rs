@@ -133,13 +133,14 @@ impl Observer {
         let announcer = Announcer::new(fleet.clone());
         let groups = GroupEditor::new(&fleet, shared.settings.groups.name_max_bytes);
         let timeline = Arc::new(TimelineKeeper::start(shared.clone(), fleet.clone()));
+        let revocations = fleet.admission().revocations.clone();
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness, board.clone()));
         let sources = (node.clone(), peers.clone());
         let fleet = SnapshotCache::new(sources, |(node, peers)| {
             Box::pin(fleet_snapshot::gather(node, peers, Freshness::Recent))
         });
-        let revoker = Revoker::new(shared.clone(), node.clone(), peers.clone());
+        let revoker = Revoker::new(revocations, node.clone(), peers.clone());
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
         Self { node, peers, announcer, groups, rebalancer, revoker, fleet, timeline, streams }

@@ -1,10 +1,11 @@
 //! Parts of a node used by the `trunkline` command. Not part of the public API.
 
 pub use crate::admin::{AUDIT_TARGET, MetricEntry, metric_entries};
+pub use crate::admission::host_of_url;
 pub use crate::auth::jwks::{JwksError, JwksSourceError};
 pub use crate::auth::key::KeyError;
 pub use crate::auth::{
-    AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, Issuer, JwksSource, TokenPolicy, VerifyingKey, host_of_url,
+    AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, Issuer, JwksSource, TokenPolicy, VerifyingKey,
 };
 pub use crate::clock::unix_seconds;
 pub use crate::condition::{CatalogueEntry, Severity, condition_entries};

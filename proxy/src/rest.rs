@@ -39,7 +39,8 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-use crate::auth::{RestAudience, Signer, TokenError, TokenSigner};
+use crate::admission::{Admission, RestAudience, TokenError};
+use crate::auth::{Signer, TokenSigner};
 use crate::bounded::{Permit, Permits};
 use crate::fleet::{Fleet, FleetEntry, NamedHub, QUESTIONS_MAX};
 use crate::limits::{RestPermit, RestPermits, RestShare, SignerShare};
@@ -85,6 +86,7 @@ pub(crate) struct Rest(Arc<RestState>);
 #[derive(Debug)]
 struct RestState {
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     fleet: FleetEntry,
     permits: RestPermits,
     /// Client invocations waiting for results.
@@ -110,8 +112,8 @@ impl Rest {
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
         let answers = KeptAnswers::new(shared.settings.rest.idempotency_keys_max);
         let (lists, item_waits) = (Permits::new(LISTS_MAX, LISTS_MAX), Permits::new(ITEM_WAITS_MAX, usize::MAX));
-        let (fleet, hasher) = (FleetEntry::of(&fleet), RandomState::new());
-        Self(Arc::new(RestState { shared, fleet, permits, calls, lists, item_waits, answers, hasher }))
+        let (admission, fleet, hasher) = (fleet.admission().clone(), FleetEntry::of(&fleet), RandomState::new());
+        Self(Arc::new(RestState { shared, admission, fleet, permits, calls, lists, item_waits, answers, hasher }))
     }
 
     /// Whether a path belongs to the data plane.
@@ -182,7 +184,7 @@ impl Rest {
             ref operation if operation.is_list() => (Some(permit), Some(self.list(&signer.signer)?)),
             _ => (Some(permit), None),
         };
-        let share = shared.admission.share_of(&signer.signer);
+        let share = shared.share_of(&signer.signer);
         let caller = RestCaller { signer, origin: origin.to_owned() };
         let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
         let streamed = execution.streams_to(&operation);
@@ -230,17 +232,17 @@ impl Rest {
     fn keyed(&self, head: &Parts, signer: &Signer, body: &Bytes) -> Result<Option<Keyed>, RestError> {
         let Some(key) = key_of(&head.headers)? else { return Ok(None) };
         let request = self.0.hasher.hash_one((head.method.as_str(), head.uri.to_string(), body));
-        let share = self.0.shared.admission.share_of(signer);
+        let share = self.0.shared.share_of(signer);
         self.0.answers.begin((signer, &share), key, request).map(Some)
     }
 
     fn list(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {
-        let taken = self.0.shared.admission.share_of(signer).take(&self.0.lists);
+        let taken = self.0.shared.share_of(signer).take(&self.0.lists);
         taken.map_err(|full| RestError::too_many_lists(&full))
     }
 
     fn call(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {
-        let taken = self.0.shared.admission.share_of(signer).take(&self.0.calls);
+        let taken = self.0.shared.share_of(signer).take(&self.0.calls);
         taken.map_err(|full| RestError::too_many_calls(&full))
     }
 
@@ -251,14 +253,14 @@ impl Rest {
             return Err(RestError::unauthorized("there is no access token"));
         }
         let query = RestQuery::of(&head.uri);
-        let verifier = &self.0.shared.admission.service_verifier;
+        let verifier = &self.0.admission.service_verifier;
         let settings = &self.0.shared.settings;
         let hosts = &settings.rest.audience_hosts;
         let audience = RestAudience { hosts, without_prefix: &|path| settings.path_prefix.strip(path) };
         let verified = verifier.verify_rest(token.trim(), (head.uri.path(), query.application()), audience);
         verified.map_err(|error| {
             if error == TokenError::Revoked {
-                self.0.shared.admission.verifier.count_refused(&error);
+                self.0.admission.verifier.count_refused(&error);
             }
             let demanded = match hosts.is_empty() {
                 true => String::new(),
@@ -279,7 +281,7 @@ impl Rest {
     /// Whether a refused token is one of a user. The keys of its issuer are not fetched.
     fn is_of_user(&self, token: &str, head: &Parts) -> bool {
         let hub = HubOperation::read(&head.method, head.uri.path()).map(|operation| operation.hub).unwrap_or_default();
-        let verified = self.0.shared.admission.verifier.verify_now(token, &hub);
+        let verified = self.0.admission.verifier.verify_now(token, &hub);
         !matches!(verified, Err(TokenError::Signature | TokenError::UnknownKey | TokenError::Malformed))
     }
 

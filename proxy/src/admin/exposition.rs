@@ -17,7 +17,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{EndpointKind, Transport};
 
 use super::admin_counters::AdminCounters;
-use crate::auth::TokenError;
+use crate::admission::{Admission, TokenError};
 use crate::clock::unix_seconds;
 use crate::condition::ConditionKind;
 use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
@@ -206,6 +206,7 @@ pub(crate) fn families(
     let shared = readiness.shared();
     let mut families = Families::default();
     node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
+    admission(fleet.admission(), &mut families);
     Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
     conditions(shared, &mut families);
     clients(shared, &mut families);
@@ -262,21 +263,24 @@ pub fn metric_entries() -> Vec<MetricEntry> {
     families.entries().map(|(name, help, labels)| MetricEntry { name, help, labels }).collect()
 }
 
+fn admission(admission: &Admission, families: &mut Families) {
+    for (reason, count) in admission.verifier.refused() {
+        families.add(&TOKENS_REFUSED, &[reason], count);
+    }
+    families.add(&REVOCATIONS, &[], admission.revocations.len(unix_seconds()) as u64);
+    families.add(&REVOCATIONS_REFUSED, &[], admission.revocations.refused.get());
+    for (outcome, count) in admission.verifier.reads() {
+        families.add(&JWKS_READS, &[outcome], count);
+    }
+}
+
 fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     families.add(&BUILD, &[env!("CARGO_PKG_VERSION"), &shared.settings.node], 1);
     families.add(&READY, &[], u64::from(is_ready));
     families.add(&DRAINING, &[], u64::from(shared.has_begun_drain()));
     families.add(&VECTORED_SENDS, &[], u64::from(shared.has_vectored_sends()));
-    for (reason, count) in shared.admission.verifier.refused() {
-        families.add(&TOKENS_REFUSED, &[reason], count);
-    }
     for ((file, role), ends_s) in &**shared.reports.certificate_ends.load() {
         families.add(&CERTIFICATE_ENDS, &[file, role], *ends_s);
-    }
-    families.add(&REVOCATIONS, &[], shared.admission.revocations.len(unix_seconds()) as u64);
-    families.add(&REVOCATIONS_REFUSED, &[], shared.admission.revocations.refused.get());
-    for (outcome, count) in shared.admission.verifier.reads() {
-        families.add(&JWKS_READS, &[outcome], count);
     }
     families.add(&USER_GROUPS_KEPT, &[], shared.user_groups.len() as u64);
     families.add(&USER_GROUPS_KEPT_BYTES, &[], shared.user_groups.bytes() as u64);

@@ -46,7 +46,7 @@ impl Issuer {
         self.issuers.iter().any(|named| named == issuer)
     }
 
-    pub(super) fn is_for(&self, hub: &str) -> bool {
+    pub(crate) fn is_for(&self, hub: &str) -> bool {
         self.hubs.as_ref().is_none_or(|hubs| hubs.holds(hub))
     }
 }

@@ -69,7 +69,7 @@ impl VerifyingKey {
 
     /// Converts a key of a JWKS. Returns `None` if the key is not for RS256 or ES256 (a published symmetric key is no
     /// secret), and an error if it can't verify any signature.
-    pub(super) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
+    pub(crate) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
         let (algorithm, name) = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
             AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => {
@@ -86,19 +86,19 @@ impl VerifyingKey {
     }
 
     /// Returns whether this key may have signed a token with this algorithm and key id.
-    pub(super) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
+    pub(crate) fn fits(&self, algorithm: Algorithm, id: Option<&str>) -> bool {
         self.algorithm == algorithm && (self.id.is_none() || id.is_none() || self.has_id(id))
     }
 
-    pub(super) fn has_id(&self, id: Option<&str>) -> bool {
+    pub(crate) fn has_id(&self, id: Option<&str>) -> bool {
         id.is_some() && self.id.as_deref() == id
     }
 
-    pub(super) fn algorithm(&self) -> Algorithm {
+    pub(crate) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    pub(super) fn decoding_key(&self) -> &DecodingKey {
+    pub(crate) fn decoding_key(&self) -> &DecodingKey {
         &self.key
     }
 }

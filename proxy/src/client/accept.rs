@@ -95,8 +95,8 @@ async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<Interest
 /// Whether tokens of the user were revoked after this client's token was verified. The revocation does not close this
 /// connection yet, so the client must present a token again.
 fn is_revoked(shard: &Shard, pending: &PendingConnection) -> bool {
-    let revocations = &shard.shared().admission.revocations;
-    pending.verified_at.is_some_and(|mark| revocations.have_come_since(mark, pending.user.as_deref()))
+    let access = &shard.shared().access;
+    pending.verified_at.is_some_and(|mark| access.has_revoked_since(mark, pending.user.as_deref()))
 }
 
 fn handshake_span(shard: &Shard, pending: &PendingConnection) -> Option<OpenSpan> {
@@ -169,7 +169,7 @@ async fn find_restoring_home(
 ) -> Option<HomeLink> {
     let restores = &shard.counters().restores;
     let user_id = user.as_ref().map_or(pending.user.as_deref(), |user| user.id.as_deref());
-    let found = shard.shared().admission.restore_queries.find(&pending.hub, &id, user_id).await;
+    let found = shard.shared().restore_queries.find(&pending.hub, &id, user_id).await;
     let Some(home) = found.and_then(|app| pending.hub.choose_home_at(app)) else {
         restores.of(RestoreOutcome::Nothing).increment();
         return None;

@@ -35,7 +35,7 @@ pub(super) async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
 
 /// Replaces the app keys, as a reload of the key files does.
 fn read_anew(node: &FleetNode, text: &str) {
-    node.fixture.shared.admission.signing_keys.set_flags(&keys(text)).unwrap();
+    node.fixture.admission.signing_keys.set_flags(&keys(text)).unwrap();
 }
 
 /// Proves that a link is alive by a request with a response.

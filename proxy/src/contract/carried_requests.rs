@@ -346,7 +346,7 @@ async fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss(
     assert_eq!(owner.links[0].close().await.connection_id, events.id);
     assert_eq!(events.rest().await, format!("\"news\"\u{1e}{ANSWER}{LEAVE}"));
     let shared = &other.fixture.shared;
-    assert_eq!((shared.sockets(), shared.admission.carried_gets.count()), (0, 0), "nothing holds the node");
+    assert_eq!((shared.sockets(), shared.carried_gets.count()), (0, 0), "nothing holds the node");
 
     // Over an existing HTTP connection, a client may still open a stream at the draining node.
     let late = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;

@@ -19,11 +19,12 @@ use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::webhook_server::WebhookServer;
 use super::webhooks;
 use crate::admin::families;
+use crate::admission::Admission;
 use crate::condition::{ConditionKind, Finding, NoticeKind};
 use crate::config::{GivenKeys, SecretSources, Settings};
 use crate::fleet::Fleet;
 use crate::metrics::ClientProtocol;
-use crate::net::connector::MemoryNetwork;
+use crate::net::connector::{Connector, MemoryNetwork};
 use crate::node::condition_watch::ConditionWatch;
 use crate::node::{hub_sweep, key_reload};
 use crate::observer::{Observer, Readiness, UpstreamProblem, UpstreamProblems};
@@ -44,8 +45,8 @@ struct Watched {
     log: Vec<(NoticeKind, ConditionKind)>,
 }
 
-fn fleet_of(shared: &Arc<Shared>) -> Fleet {
-    Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into())
+fn fleet_of(shared: &Arc<Shared>, admission: Arc<Admission>) -> Fleet {
+    Fleet::new(shared.clone(), admission, ([127, 0, 0, 1], 8090).into())
 }
 
 impl Watched {
@@ -376,7 +377,7 @@ async fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
     write("the access key of a file of keys");
     let access = GivenKeys { typed: Vec::new(), files: vec![file.clone()] };
     spawn_local(key_reload::run(
-        fixture.shared.clone(),
+        (fixture.shared.clone(), fixture.admission.clone()),
         fixture.webhooks.clone(),
         SecretSources { access, ..SecretSources::default() },
     ));
@@ -393,8 +394,9 @@ async fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
 
 #[tokio::test(crate = "paused")]
 async fn a_shard_without_a_tick_makes_the_node_not_ready() {
-    let shared = Shared::new(settings(), Connectors::default(), vec![ShardSender::new().0]);
-    let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared));
+    let admission = Admission::new(&settings(), Connector::default());
+    let shared = Shared::new(settings(), admission.clone(), Connectors::default(), vec![ShardSender::new().0]);
+    let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared, admission));
     watched.pass(5).await;
     assert_eq!(watched.log, []);
     let line = watched.begun(ConditionKind::ShardStuck, 2).await;

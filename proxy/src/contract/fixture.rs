@@ -18,6 +18,7 @@ use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
+use crate::admission::Admission;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::fleet::Fleet;
@@ -46,6 +47,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 #[derive(Clone)]
 pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
+    pub(super) admission: Arc<Admission>,
     pub(super) webhooks: Arc<Webhooks>,
     routers: Vec<Router>,
     next_shard: Rc<Cell<usize>>,
@@ -139,28 +141,29 @@ impl Fixture {
 
     fn connected(settings: Settings, shards: u16, connectors: Connectors) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let shared = Shared::new(settings, connectors, senders);
+        let admission = Admission::new(&settings, Connector::default());
+        let shared = Shared::new(settings, admission.clone(), connectors, senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
-            spawn_local(shard_thread::run(index, (shared.clone(), None), Vec::new(), inbox));
+            spawn_local(shard_thread::run(index, (shared.clone(), admission.clone(), None), Vec::new(), inbox));
         }
         let webhooks = Arc::new(Webhooks::new(&shared));
         webhooks.open(&shared);
         // Tests with several nodes create their own fleets.
         let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
-        let fleet = is_alone.then(|| Fleet::new(shared.clone(), ([127, 0, 0, 1], 8090).into()));
+        let fleet = is_alone.then(|| Fleet::new(shared.clone(), admission.clone(), ([127, 0, 0, 1], 8090).into()));
         let router = |(index, shard): (u16, &ShardSender)| {
-            let endpoint = Endpoint::new(shared.clone(), shared.counters_of(index), shard.clone());
+            let endpoint = Endpoint::new(shared.clone(), admission.clone(), shared.counters_of(index), shard.clone());
             let endpoint = endpoint.with_webhooks(&webhooks);
             let endpoint = fleet.iter().fold(endpoint, |endpoint, fleet| endpoint.with_fleet(fleet));
             Arc::new(endpoint).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
-        Self { shared, webhooks, routers, next_shard: Rc::default() }
+        Self { shared, admission, webhooks, routers, next_shard: Rc::default() }
     }
 
     /// Fleet of this node alone.
     pub(super) fn fleet(&self) -> Fleet {
-        Fleet::new(self.shared.clone(), ([127, 0, 0, 1], 8090).into())
+        Fleet::new(self.shared.clone(), self.admission.clone(), ([127, 0, 0, 1], 8090).into())
     }
 
     /// Observer of this node alone.

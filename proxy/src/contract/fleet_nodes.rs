@@ -103,7 +103,7 @@ impl FleetNode {
         let name = format!("n{number}");
         let settings = Settings { node: name.clone(), ..settings };
         let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
-        let fleet = Fleet::new(fixture.shared.clone(), ([10, 0, 0, number], 8090).into());
+        let fleet = Fleet::new(fixture.shared.clone(), fixture.admission.clone(), ([10, 0, 0, number], 8090).into());
         let api = admin::api_for_nodes(fixture.observer_in(fleet.clone()), fixture.webhooks.clone())
             .route("/name", get(async || name));
         fleet.questions().serve_api(layered(api.clone()));

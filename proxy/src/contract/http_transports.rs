@@ -162,7 +162,7 @@ async fn a_client_that_stops_polling_is_taken_out_after_the_disconnect_time_out(
     let most = Duration::from_secs(u64::from(fixture.shared.settings.http_transports.disconnect_timeout_s) + 2);
     assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
     assert!(matches!(poll(&fixture, &target).await.0, StatusCode::NOT_FOUND | StatusCode::NO_CONTENT));
-    assert!(fixture.shared.admission.http_transports.is_empty());
+    assert!(fixture.shared.http_transports.is_empty());
 }
 
 #[tokio::test(crate = "paused")]
@@ -227,7 +227,7 @@ async fn a_post_to_a_hub_without_http_transports_makes_no_pipe() {
     let (status, body) = exchange(&fixture, "POST", &format!("/chat?id={token}"), JSON_HANDSHAKE).await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
     assert!(body.contains("not supported"), "{body}");
-    assert!(fixture.shared.admission.http_transports.is_empty());
+    assert!(fixture.shared.http_transports.is_empty());
     // The token remains valid for the offered transports.
     assert!(Client::upgrade(&fixture, &format!("/chat?id={token}")).await.is_ok());
 }

@@ -119,7 +119,7 @@ async fn the_key_of_an_app_opens_its_hub_and_no_other() {
         // An admitted client gets no further without an app server of the hub.
         assert_eq!(exchange(&fixture, "POST", &target, "").await.0 != 401, is_in, "{hub}");
     }
-    fixture.shared.admission.signing_keys.set_flags(&[]).unwrap();
+    fixture.admission.signing_keys.set_flags(&[]).unwrap();
     assert_eq!(enter(&fixture, "/chat", &token).await, 401, "it was taken away");
 }
 
@@ -134,6 +134,7 @@ async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     std::fs::write(&rules, format!("[app-keys.chat]\nkey-file = {key:?}\n")).unwrap();
     let set = RuleSet::new(
         fixture.shared.clone(),
+        fixture.admission.clone(),
         Vec::new(),
         #[cfg(feature = "tls")]
         ClientTls::default(),
@@ -163,6 +164,7 @@ async fn a_table_with_the_issuer_of_the_flags_is_refused() {
     let fixture = Fixture::with(Settings { tokens, ..two_hubs() }, 1);
     let set = RuleSet::new(
         fixture.shared.clone(),
+        fixture.admission.clone(),
         Vec::new(),
         #[cfg(feature = "tls")]
         ClientTls::default(),
@@ -185,7 +187,7 @@ async fn tables_of_issuers_are_in_force_before_the_first_request() {
     let fixture = Fixture::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
     let claims = [("iss".to_owned(), "https://staff".to_owned())];
     let by = |key: &str| access_token::sign(&AccessKey::new(key).unwrap(), "ann", &claims, unix_seconds() + 60);
-    let verifier = &fixture.shared.admission.verifier;
+    let verifier = &fixture.admission.verifier;
     assert!(verifier.verify_now(&by("a secret of an issuer, long enough"), "chat").is_ok());
     assert!(verifier.verify_now(&by(KEY), "chat").is_err(), "a key of the fleet does not vouch for the issuer");
 }
@@ -193,7 +195,7 @@ async fn tables_of_issuers_are_in_force_before_the_first_request() {
 #[tokio::test(crate = "paused")]
 async fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
     let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
-    let keys = &fixture.shared.admission.signing_keys;
+    let keys = &fixture.admission.signing_keys;
     let apps = |text: &str| AppKey::lines(text).unwrap();
     keys.set_rules(&apps(&format!("shop={APP_KEY}"))).unwrap();
     let count = || keys.load().len();
@@ -245,7 +247,7 @@ async fn an_app_server_that_dials_in_has_no_id_that_the_node_gives_itself() {
 #[tokio::test(crate = "paused")]
 async fn a_client_without_a_key_does_not_use_up_the_warning_about_plain_text() {
     let fixture = Fixture::with(two_hubs(), 1);
-    let has_warned = || fixture.shared.admission.has_warned_of_plain.load(Ordering::Relaxed);
+    let has_warned = || fixture.admission.has_warned_of_plain.load(Ordering::Relaxed);
     assert_eq!(ask_for_link(fixture.dial(), "chat", "a key of somebody else").await, 401);
     assert!(!has_warned());
     assert_eq!((ask_for_link(fixture.dial(), "chat", KEY).await, has_warned()), (101, true));
@@ -291,7 +293,7 @@ async fn silent_channels_of_one_key_do_not_block_other_keys() {
     for key in [OTHER_KEY, KEY] {
         assert_eq!(channel(&fixture, key, dialled()).await.err(), None, "{key}");
     }
-    fixture.shared.admission.signing_keys.set_flags(&app_keys).unwrap();
+    fixture.admission.signing_keys.set_flags(&app_keys).unwrap();
     assert_eq!(channel(&fixture, APP_KEY, dialled()).await.err(), Some(503), "as long as its channels wait");
     silent.pop();
 }
@@ -329,6 +331,6 @@ async fn keys_of_apps_are_reloaded_without_any_access_key_too() {
         ]
     };
     assert_eq!(statuses().await, [200, 200]);
-    reload(&fixture.shared, &fixture.webhooks, &SecretSources::default()).unwrap();
+    reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &SecretSources::default()).unwrap();
     assert_eq!(statuses().await, [200, 401], "the node's own key stays");
 }

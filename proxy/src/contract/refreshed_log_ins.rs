@@ -103,7 +103,7 @@ async fn a_revoked_log_in_is_refused_and_a_newer_one_is_taken() {
     let (name, now_s) = (connection_token(&target), unix_seconds());
     let (user, kept_until_s) = (Some("ann".into()), now_s + 3600);
     let told = SharedRevocation { user, audience: None, app: None, issued_before_s: now_s, kept_until_s, closed_ms: 0 };
-    scene.nodes[0].fixture.shared.admission.revocations.revoke(&told, now_s).unwrap();
+    scene.nodes[0].fixture.admission.revocations.revoke(&told, now_s).unwrap();
     for (issued_s, status) in [(now_s - 5, AckStatus::Forbidden), (now_s + 1, AckStatus::Ok)] {
         let log_in = claims(&[("sub", "ann"), ("asrs.u.iat", &issued_s.to_string())]);
         let ack = refresh(&mut scene.senders[0], &name, &log_in, in_an_hour()).await;

@@ -25,7 +25,8 @@ use super::http::negotiate;
 use super::inbound_links::dial_in_nodes;
 use super::scene::{LinkedApp, chat};
 use super::webhook_server::WebhookServer;
-use crate::auth::{ServiceAudience, TokenPolicy, VerifyingKey};
+use crate::admission::ServiceAudience;
+use crate::auth::{TokenPolicy, VerifyingKey};
 use crate::clock::unix_seconds;
 use crate::config::{RestSettings, Settings, WebhookSettings};
 use crate::fleet::Fleet;
@@ -615,11 +616,7 @@ async fn a_token_of_one_hub_opens_no_other_and_makes_no_token_for_one() {
     let made = back_end.ask("POST", "/api/hubs/a%26hub=admin/:generateToken?userId=root", "").await.body;
     assert_eq!(made["url"], "https://node.example/client/?hub=a%26hub%3Dadmin");
     let verify = |hub: &str| {
-        link.fixture.shared.admission.service_verifier.verify(
-            made["token"].as_str().unwrap(),
-            ServiceAudience::Client,
-            hub,
-        )
+        link.fixture.admission.service_verifier.verify(made["token"].as_str().unwrap(), ServiceAudience::Client, hub)
     };
     assert_eq!(verify("a&hub=admin").unwrap().0.id.as_deref(), Some("root"));
     assert!(verify("admin").is_err() && verify("a").is_err());

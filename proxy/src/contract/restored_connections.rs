@@ -183,7 +183,7 @@ async fn a_user_whose_log_ins_were_revoked_is_not_given_back() {
     let (user, kept_until_s) = (Some("ann".into()), now_s + 60);
     let told =
         SharedRevocation { user, audience: None, app: None, issued_before_s: now_s + 1, kept_until_s, closed_ms: 0 };
-    fixture.shared.admission.revocations.revoke(&told, now_s).unwrap();
+    fixture.admission.revocations.revoke(&told, now_s).unwrap();
     assert_eq!(Client::upgrade(&fixture, &format!("/chat?id={claimed_before}")).await.err(), Some(401));
     let (_, token) = negotiate(&fixture, "/chat", &format!("&restore={lost}")).await;
     let keys = AccessKeys::new(vec![trunkline_protocol::key::AccessKey::new(KEY).unwrap()]).unwrap();

@@ -84,7 +84,7 @@ async fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
     }
     let (_, token) = negotiate(&fixture, "/chat", &format!("&{new}")).await;
     assert!(Client::upgrade(&fixture, &format!("/chat?id={token}&{new}")).await.is_ok());
-    let refused: Vec<_> = fixture.shared.admission.verifier.refused().filter(|(_, count)| *count > 0).collect();
+    let refused: Vec<_> = fixture.admission.verifier.refused().filter(|(_, count)| *count > 0).collect();
     assert_eq!(refused, [("revoked", 4)]);
     assert_eq!(fixture.shared.counters_of(0).requests_refused.of(Cause::TokenRevoked), 4);
     let kept = observer.revocations(Some("ann"), 10);
@@ -188,7 +188,7 @@ async fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     let is_ready = || own_phase(&late.fixture.shared) == NodePhase::Ready;
     until(SOON, "the third node takes clients", is_ready).await;
     assert!(!may_connect(&late.fixture, &issued("ann", OLD_S)).await);
-    assert_eq!(late.fixture.shared.admission.revocations.all(unix_seconds()).len(), 1);
+    assert_eq!(late.fixture.admission.revocations.all(unix_seconds()).len(), 1);
     nodes.push(late);
     linked(&nodes).await;
     let observer = nodes[2].observer();
@@ -204,7 +204,7 @@ async fn a_disconnected_node_is_missing_and_gets_revocations_on_its_return() {
     assert_eq!((report.nodes, report.missing), (1, vec!["n2".to_owned()]));
     assert!(may_connect(&nodes[1].fixture, &issued("ann", OLD_S)).await, "it can't know yet");
     nodes[1].cut(false);
-    let kept = || nodes[1].fixture.shared.admission.revocations.all(unix_seconds()).len() == 1;
+    let kept = || nodes[1].fixture.admission.revocations.all(unix_seconds()).len() == 1;
     until(SOON, "it has learnt it", kept).await;
     assert!(!may_connect(&nodes[1].fixture, &issued("ann", OLD_S)).await);
 }

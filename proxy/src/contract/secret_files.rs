@@ -28,7 +28,7 @@ async fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
     write(&format!("chat={APP_KEY}"));
     let apps = GivenKeys { typed: Vec::new(), files: vec![path.clone()] };
     spawn_local(key_reload::run(
-        fixture.shared.clone(),
+        (fixture.shared.clone(), fixture.admission.clone()),
         fixture.webhooks.clone(),
         SecretSources { apps, ..SecretSources::default() },
     ));
@@ -56,7 +56,7 @@ async fn an_emptied_file_is_refused_whatever_other_files_gain_and_one_that_was_e
     let read = |in_one: &str, in_other: &str| {
         std::fs::write(&one, in_one).unwrap();
         std::fs::write(&other, in_other).unwrap();
-        reload(&fixture.shared, &fixture.webhooks, &sources)
+        reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &sources)
     };
     let (shop, news) = ("shop=the key of the app shop", "news=the key of the app news");
     read(&format!("{shop}\n{news}"), "").unwrap();
@@ -79,7 +79,7 @@ async fn keys_in_files_are_reloaded_together_or_not_at_all() {
     let read = |key: &str, line: &str| {
         std::fs::write(&access, key).unwrap();
         std::fs::write(&apps, line).unwrap();
-        reload(&fixture.shared, &fixture.webhooks, &sources)
+        reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &sources)
     };
     let statuses = async || {
         let [old, new, of_app] = [KEY, NEW, APP_KEY].map(|key| user_token(key, None));
@@ -121,7 +121,7 @@ async fn keys_of_issuers_and_the_admin_token_are_reloaded_with_the_others() {
     let read = |of_issuer: &str, of_admin: &str| {
         std::fs::write(&secret, of_issuer).unwrap();
         std::fs::write(&token, of_admin).unwrap();
-        reload(&fixture.shared, &fixture.webhooks, &sources)
+        reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &sources)
     };
     let state = async || {
         let [old, new] = SECRETS.map(|secret| user_token(secret, None));
@@ -152,7 +152,7 @@ async fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
     let sources = SecretSources { webhooks: of_webhooks, ..SecretSources::default() };
     let read = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        reload(&fixture.shared, &fixture.webhooks, &sources)
+        reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &sources)
     };
     let mut client = connect(&fixture, "/chat").await;
     let connected = server.next().await;
@@ -178,5 +178,9 @@ async fn secrets_in_files_are_all_reloaded_for_the_next_request_or_none() {
     read("# None any more.").unwrap();
     assert_eq!(signature().await, by_access_key);
     std::fs::remove_file(&path).unwrap();
-    assert!(reload(&fixture.shared, &fixture.webhooks, &sources).unwrap_err().contains("can't be read"));
+    assert!(
+        reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &sources)
+            .unwrap_err()
+            .contains("can't be read")
+    );
 }

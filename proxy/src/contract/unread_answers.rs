@@ -108,7 +108,7 @@ async fn a_key_with_many_unread_answers_gets_no_further_ones_and_other_keys_get_
     shop.send(members(1));
     assert_eq!(shop.ack().await.status, AckStatus::Ok);
     let shared = &node.fixture.shared;
-    let unread = shared.limits.answers.of_link(shared.admission.share_of(&Signer::App("shop".into())));
+    let unread = shared.limits.answers.of_link(shared.share_of(&Signer::App("shop".into())));
     unread.add(200 * 1024 * 1024);
     shop.send(members(2));
     let refused = shop.ack().await;

@@ -10,6 +10,7 @@
 use tracing::warn;
 use trunkline_protocol::service::{ServiceError, ServiceMessage};
 
+use crate::admission::SigningKeys;
 use crate::auth::TokenSigner;
 use crate::shard::Shard;
 use crate::upstream::{LinkHandle, Pool};
@@ -22,11 +23,11 @@ pub(super) const CLOSE_POLICY: u16 = 1008;
 
 /// Waits until the key of a link is removed, and sends the reason to its app server. Never returns for fleet
 /// links.
-pub(super) async fn lose_key(shard: &Shard, pool: &Pool, link: &LinkHandle) {
+pub(super) async fn lose_key(shard: &Shard, keys: &SigningKeys, pool: &Pool, link: &LinkHandle) {
     let Some(signer) = link.token_signer() else {
         return std::future::pending().await;
     };
-    shard.shared().admission.signing_keys.taken_away(signer, pool.hub().name()).await;
+    keys.taken_away(signer, pool.hub().name()).await;
     take_from_homes(shard, pool, signer);
     link.send(&ServiceMessage::ServiceError(ServiceError { error: KEY_GONE.into() }));
 }

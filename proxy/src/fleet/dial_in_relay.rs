@@ -101,7 +101,7 @@ impl OtherNodes for Fleet {
         if asked.is_empty() {
             return false;
         }
-        let share = self.shared().admission.share_of_asker(&**link, hub.name());
+        let share = self.shared().share_of_asker(&**link, hub.name());
         let begun = self.shared().client_results.begin(&(link.clone() as Arc<dyn ReplyTo>), request, None, &share);
         if let Err(refused) = begun {
             link.send(&not_asked(request.clone(), &refused));

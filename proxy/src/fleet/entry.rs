@@ -350,7 +350,7 @@ impl FleetEntry {
         let is_awaited = hub.here.as_ref().is_none_or(|hub| !hub.capabilities().names_callers);
         if is_awaited {
             let name = hub.here.as_ref().map_or("", |hub| hub.name());
-            let share = self.0.shared().admission.share_of_asker(&**reply_to, name);
+            let share = self.0.shared().share_of_asker(&**reply_to, name);
             if let Err(refused) = results.begin(reply_to, &request, None, &share) {
                 reply_to.answer(&not_asked(request, &refused));
                 return Ok(());

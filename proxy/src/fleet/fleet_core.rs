@@ -19,6 +19,7 @@ use super::node_link::NodeLink;
 use super::node_question::{ANSWER_TIMEOUT, Answers, NodeQuestions};
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
+use crate::admission::Admission;
 use crate::clock::unix_seconds;
 use crate::limits::SignerShare;
 use crate::net::address::Address;
@@ -30,6 +31,7 @@ pub(crate) struct Fleet(Arc<FleetParts>);
 
 #[derive(Debug)]
 struct FleetParts {
+    admission: Arc<Admission>,
     members: Membership,
     fleet_relay: FleetRelay,
     questions: NodeQuestions,
@@ -39,8 +41,9 @@ struct FleetParts {
 }
 
 impl Fleet {
-    pub(crate) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, admission: Arc<Admission>, admin: SocketAddr) -> Self {
         let fleet = Self(Arc::new(FleetParts {
+            admission,
             members: Membership::new(shared.clone(), admin),
             fleet_relay: FleetRelay::new(shared.clone()),
             questions: NodeQuestions::default(),
@@ -56,6 +59,10 @@ impl Fleet {
 
     pub(crate) fn members(&self) -> &Membership {
         &self.0.members
+    }
+
+    pub(crate) fn admission(&self) -> &Arc<Admission> {
+        &self.0.admission
     }
 
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {
@@ -105,8 +112,8 @@ impl Fleet {
 
     /// Permit share for queries about connections of this hub.
     fn share_of_hub(&self, key: &str) -> SignerShare {
-        let admission = &self.shared().admission;
-        admission.share_of(&admission.signing_keys.owner_of(HubOrigin::name_in(key)))
+        let shared = self.shared();
+        shared.share_of(&shared.access.owner_of(HubOrigin::name_in(key)))
     }
 
     pub(crate) async fn request_all(&self, request: &PeerRequest, within: Duration) -> Answers<PeerResponse> {
@@ -134,7 +141,7 @@ impl Fleet {
     /// Sets the outgoing link of a member. Token revocations are sent first: a starting node is ready once it has the
     /// state, and so the revocations, of all others.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
-        for told in self.shared().admission.revocations.all(unix_seconds()) {
+        for told in self.0.admission.revocations.all(unix_seconds()) {
             link.notify(&NodeMessage::Revocation(told));
         }
         member.set_outgoing(Some(link.clone()));

@@ -125,7 +125,7 @@ impl<'a> NodeSink<'a> {
 
     fn merge_revocation(&self, told: &SharedRevocation) {
         let shared = self.fleet.shared();
-        let revocations = &shared.admission.revocations;
+        let revocations = &self.fleet.admission().revocations;
         if let Err(problem) = revocations.revoke(told, unix_seconds()) {
             revocations.refused.increment();
             if shared.limits.may_log(shared.uptime()) {

@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 
-use crate::auth::TokenError;
+use crate::admission::TokenError;
 use crate::frontend::authorize::authorize;
 use crate::frontend::bearer::{find_user, refuse_token, refuse_without_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
@@ -46,8 +46,7 @@ pub(crate) async fn authenticate(
         };
     }
     let (user, binding) = find_user(endpoint, verified, &grant.decision)?;
-    let is_needed =
-        endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
+    let is_needed = endpoint.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_needed && !user.is_named() {
         return Err(refuse_without_user(hub));
     }

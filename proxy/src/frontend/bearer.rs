@@ -9,13 +9,15 @@ use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::token::{Claim, UserBinding};
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, PRIVATE_CLAIM_PREFIX};
 
-use crate::auth::{RevocationMark, TokenError, User};
+use crate::admission::TokenError;
+use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::bearer;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_query::RequestQuery;
+use crate::shard::RevocationMark;
 use crate::upstream::Hub;
 
 const USER_NEEDED: &str = "log in first: this hub requires an access token that names a user";
@@ -26,7 +28,7 @@ pub(crate) async fn verify_token(
     token: Option<String>,
 ) -> Result<Option<User>, TokenError> {
     match token {
-        Some(token) => endpoint.shared.admission.verifier.verify(&token, hub.name()).await.map(Some),
+        Some(token) => endpoint.admission.verifier.verify(&token, hub.name()).await.map(Some),
         None => Ok(None),
     }
 }
@@ -62,14 +64,14 @@ pub(crate) fn refuse_without_user(hub: &Hub) -> Response {
 
 /// Creates and counts the refusal of an invalid access token, with a reason that describes the token.
 pub(crate) fn refuse_token_because(endpoint: &Endpoint, error: &TokenError, reason: String) -> Response {
-    endpoint.shared.admission.verifier.count_refused(error);
+    endpoint.admission.verifier.count_refused(error);
     let answer = plain(StatusCode::UNAUTHORIZED, reason);
     if *error == TokenError::Revoked { because(Cause::TokenRevoked, answer) } else { answer }
 }
 
 /// Revocations known before a token is verified. The verification may miss later ones.
 pub(crate) fn mark_revocations(endpoint: &Endpoint, context: &RequestContext) -> RevocationMark {
-    let revocations = &endpoint.shared.admission.revocations;
+    let revocations = &endpoint.admission.revocations;
     if context.forwarded_user.is_none() {
         return revocations.mark();
     }

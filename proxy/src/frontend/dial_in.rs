@@ -24,7 +24,8 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
-use crate::auth::{ServiceAudience, TokenError, TokenSigner};
+use crate::admission::{ServiceAudience, TokenError};
+use crate::auth::TokenSigner;
 use crate::condition::UNKNOWN_HUB;
 use crate::frontend::bearer::{mark_revocations, refuse_token, refuse_token_because, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
@@ -74,7 +75,7 @@ pub(crate) fn enter(
     let name = hub_name(&context.query)?;
     let (visitor, signer) = verify(endpoint, (parts, context), audience, &name)?;
     // Checked after the token: without a key, visitors can't make this node store anything.
-    let (shared, share) = (&endpoint.shared, endpoint.shared.admission.share_of(&signer.signer));
+    let (shared, share) = (&endpoint.shared, endpoint.shared.share_of(&signer.signer));
     let webhooks = endpoint.webhooks.as_ref().filter(|webhooks| webhooks.serve(&name));
     let hub = match webhooks {
         Some(webhooks) => webhooks.open_hub(shared, (&name, &client_path(&name)), HubOrigin::WebhookPattern, &share),
@@ -104,7 +105,7 @@ fn verify(
         return Err(plain(StatusCode::UNAUTHORIZED, "an access token is needed: as 'Authorization: Bearer'"));
     };
     let verified_at = mark_revocations(endpoint, context);
-    let verifier = &endpoint.shared.admission.service_verifier;
+    let verifier = &endpoint.admission.service_verifier;
     let mut comes_back = false;
     let verified = match verifier.verify(&token, audience, hub) {
         // The token is from the negotiation, and clients of open connections can't get another.
@@ -185,7 +186,7 @@ pub(crate) async fn open_link(
             "X-ASRS-Server-Id has to name the app server, in 1 to 256 bytes, and not begin with '?'",
         ));
     }
-    let share = endpoint.shared.admission.share_of(&signer.signer);
+    let share = endpoint.shared.share_of(&signer.signer);
     check_room(endpoint, &instance, &share).inspect_err(report)?;
     let permit = take_permit(endpoint, &context, &share).inspect_err(report)?;
     let is_carried = matches!(context.source.channel, SourceChannel::Node);
@@ -258,7 +259,7 @@ fn is_open_to_others(context: &RequestContext) -> bool {
 /// Logs a warning about plain text, once. The caller has checked the token, so strangers can't trigger it or choose its
 /// text.
 fn warn_of_plain(endpoint: &Endpoint, headers: &HeaderMap) {
-    if !endpoint.shared.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
+    if !endpoint.admission.has_warned_of_plain.swap(true, Ordering::Relaxed) {
         warn!(
             app = shown_id(headers),
             "an app server dials in from another machine by plain HTTP: anyone on the network path can read and forge \

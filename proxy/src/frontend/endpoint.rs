@@ -13,6 +13,7 @@ use super::path_rule::{is_path, is_private};
 use super::plain_response::{because, plain, unavailable};
 use super::proxy_client::ProxyClient;
 use super::routed::Routed;
+use crate::admission::Admission;
 use crate::fleet::{Fleet, FleetEntry};
 use crate::metrics::Counters;
 use crate::net::connector::Connector;
@@ -30,6 +31,7 @@ pub(super) const STOPPING: &str = "this node is stopping: connect again, to anot
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(super) shared: Arc<Shared>,
+    pub(super) admission: Arc<Admission>,
     pub(super) counters: Arc<Counters>,
     pub(super) shard: ShardSender,
     pub(super) authorizer: Authorizer,
@@ -43,13 +45,18 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    pub(crate) fn new(shared: Arc<Shared>, counters: Arc<Counters>, shard: ShardSender) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        admission: Arc<Admission>,
+        counters: Arc<Counters>,
+        shard: ShardSender,
+    ) -> Self {
         let connect_timeout = shared.settings.relay.upstream_connect_timeout;
         let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout).for_others();
         let in_channels = HttpClient::new(Connector::default(), connect_timeout).for_others();
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
         let proxy_client = ProxyClient::new(&shared, app_servers);
-        Self { shared, counters, shard, authorizer, proxy_client, rest: None, webhooks: None, fleet: None }
+        Self { shared, admission, counters, shard, authorizer, proxy_client, rest: None, webhooks: None, fleet: None }
     }
 
     #[must_use]

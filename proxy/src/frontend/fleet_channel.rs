@@ -12,7 +12,7 @@ use trunkline_channel::key_tag;
 use trunkline_protocol::key::{KeyTag, PeerKind};
 use trunkline_protocol::wire::HELLO_HEADER;
 
-use crate::auth::ChannelKeys;
+use crate::admission::ChannelKeys;
 use crate::fleet::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 use crate::frontend::dial_in::report_refused;
 use crate::frontend::endpoint::Endpoint;
@@ -33,7 +33,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     let FleetChannelRoute { endpoint, inside } = route;
     let source = RequestSource::take(&mut request);
     let mut is_of_node = false;
-    let opened = match key_of(&endpoint.shared, &request, &source) {
+    let opened = match key_of(&endpoint, &request, &source) {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
         key => {
             is_of_node = matches!(key, HelloKey::Node);
@@ -44,7 +44,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
                 Duration::ZERO => tokio::task::yield_now().await,
                 wait => tokio::time::sleep(wait).await,
             }
-            let opened = try_key(&endpoint.shared, key, (&request, &source), &inside);
+            let opened = try_key(&endpoint, key, (&request, &source), &inside);
             if matches!(opened, Err(ChannelRefused::Stranger)) {
                 let hello = request.headers().get(HELLO_HEADER).and_then(|hello| hello.to_str().ok());
                 throttle.note_wrong(peer, hello.unwrap_or_default(), endpoint.shared.uptime());
@@ -89,13 +89,12 @@ enum HelloKey {
     Unknown,
 }
 
-fn key_of(shared: &Shared, request: &Request, source: &RequestSource) -> HelloKey {
+fn key_of(endpoint: &Endpoint, request: &Request, source: &RequestSource) -> HelloKey {
+    let (shared, keys) = (&endpoint.shared, &endpoint.admission.signing_keys);
     let settings = &shared.settings;
     match key_tag(request) {
         Some(tag) if settings.keys.tagged_secret(PeerKind::NodeClients, tag).is_some() => HelloKey::Node,
-        Some(tag) if settings.accepts_dial_in && shared.admission.signing_keys.of_channels().tagged(tag).is_some() => {
-            HelloKey::App(tag)
-        }
+        Some(tag) if settings.accepts_dial_in && keys.of_channels().tagged(tag).is_some() => HelloKey::App(tag),
         None if settings.takes_untagged_hellos && may_try_untagged(shared, source) => HelloKey::Untagged,
         None => {
             if !settings.takes_untagged_hellos && shared.limits.may_log_mistake(shared.uptime()) {
@@ -119,12 +118,12 @@ fn may_try_untagged(shared: &Shared, source: &RequestSource) -> bool {
 }
 
 fn try_key(
-    shared: &Shared,
+    endpoint: &Endpoint,
     key: HelloKey,
     (request, source): (&Request, &RequestSource),
     inside: &Router,
 ) -> Result<Response, ChannelRefused> {
-    let channels = shared.admission.signing_keys.of_channels();
+    let (shared, channels) = (&endpoint.shared, endpoint.admission.signing_keys.of_channels());
     match key {
         HelloKey::Unknown => Err(ChannelRefused::Stranger),
         HelloKey::Node => open_for_node(shared, (request, source), inside),
@@ -167,7 +166,7 @@ fn open_for_app(
     let lock = ChannelLock { keys, peer_kind: PeerKind::DialIn, names, hellos };
     let address = source.counted_ip(&shared.settings);
     open_channel(request, lock, inside.clone(), || {
-        let permit = shared.limits.links.take_dialled_in(&shared.admission.share_of(signer), address);
+        let permit = shared.limits.links.take_dialled_in(&shared.share_of(signer), address);
         let permit = permit.inspect_err(|refusal| shared.limits.refusals.count("links", refusal.label()));
         let permit = permit.map_err(ChannelRefused::Full)?.into();
         Ok(source_inside(source, SourceChannel::AppServer(permit)))

@@ -11,9 +11,10 @@ use http::request::Parts;
 use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
 
-use crate::auth::{RevocationMark, User};
+use crate::auth::User;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::routed::Routed;
+use crate::shard::RevocationMark;
 use crate::upstream::Hub;
 
 /// Request to a hub without its body.

@@ -10,7 +10,8 @@ use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
 use trunkline_protocol::token::{ConnectionToken, UserBinding};
 
-use crate::auth::{TokenError, User};
+use crate::admission::TokenError;
+use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::frontend::bearer::{refuse_token, refuse_without_user, token, verify_token};
 use crate::frontend::endpoint::Endpoint;
@@ -65,7 +66,7 @@ pub(crate) async fn identify(
 fn is_void(endpoint: &Endpoint, opened: &ConnectionToken) -> bool {
     let restored = opened.restores.as_ref().and_then(|claim| claim.user.as_ref()?.id.as_deref());
     let named = opened.user.as_deref().or(restored).filter(|_| opened.binding != UserBinding::AccessToken);
-    endpoint.shared.admission.revocations.void_log_in(named, opened.made_s(), unix_seconds())
+    endpoint.admission.revocations.void_log_in(named, opened.made_s(), unix_seconds())
 }
 
 /// Returns the user of the request's access token where it applies; its claims may be newer than at negotiation.
@@ -89,8 +90,7 @@ async fn shown_user(
     if is_bound && shown.is_none() {
         return Err(plain(StatusCode::UNAUTHORIZED, TOKEN_NEEDED));
     }
-    let is_required =
-        endpoint.shared.admission.verifier.is_required() || settings.authentication == Authentication::Required;
+    let is_required = endpoint.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_required && !settings.asks_app && id.is_none() {
         return Err(refuse_without_user(hub));
     }

@@ -28,7 +28,7 @@ const DIALLED_AT_ONCE: usize = 32;
 pub(crate) async fn end_gets_of_lost_owners(shared: Arc<Shared>) {
     loop {
         sleep(CHECK_INTERVAL).await;
-        let gets = &shared.admission.carried_gets;
+        let gets = &shared.carried_gets;
         if gets.count() > 0 {
             stream::iter(gets.owners()).for_each_concurrent(DIALLED_AT_ONCE, |owner| check(&shared, owner)).await;
         }
@@ -45,7 +45,7 @@ async fn check(shared: &Shared, (owner, boot): (Address, Arc<str>)) {
         }
     };
     if is_lost {
-        let ended = shared.admission.carried_gets.end_of_lost(&boot);
+        let ended = shared.carried_gets.end_of_lost(&boot);
         info!(%owner, boot = &*boot, ended, "node lost: ending relayed polls and event streams");
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn answer(endpoint: &Endpoint, method: &Method, query: &RequestQuery)
         let token = ConnectionToken::open(sealed, &shared.settings.keys).ok()?;
         (token.boot == shared.boot).then(|| token.connection_id.unwrap_or_else(|| sealed.to_owned()))
     };
-    let found = own_id().and_then(|id| shared.admission.http_transports.find(&id));
+    let found = own_id().and_then(|id| shared.http_transports.find(&id));
     let Some(outer) = found else { return plain(StatusCode::NOT_FOUND, UNKNOWN_ID) };
     match (outer.transport(), shared.routes.find(outer.id())) {
         (Some(Transport::ServerSentEvents), Some(at)) => {
@@ -73,7 +73,7 @@ pub(crate) async fn release_carried(shared: &Arc<Shared>, spread: Duration) {
     loop {
         let now = Instant::now();
         let steps = last.saturating_duration_since(now).as_millis() / STEP.as_millis();
-        let due = shared.admission.carried_gets.take_due(now, usize::try_from(steps).unwrap_or(usize::MAX));
+        let due = shared.carried_gets.take_due(now, usize::try_from(steps).unwrap_or(usize::MAX));
         stream::iter(due).for_each_concurrent(ASKED_AT_ONCE, |get| release(shared, &nodes, get)).await;
         sleep(STEP).await;
     }

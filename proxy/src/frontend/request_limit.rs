@@ -111,7 +111,7 @@ pub(crate) fn take_head_room(
     }
     // Excludes the access token and node-only data.
     let (shared, opening) = (&endpoint.shared, opening());
-    let (connection_id, app) = (opening.connection_id.clone(), shared.admission.signing_keys.owner_of(hub.name()));
+    let (connection_id, app) = (opening.connection_id.clone(), shared.access.owner_of(hub.name()));
     let address = context.source.counted_ip(&shared.settings).map(Into::into);
     let bytes = ServiceMessage::OpenConnection(opening).to_body().len();
     let holder = HeadHolder { connection_id, app, address };
@@ -122,7 +122,7 @@ pub(crate) fn take_head_room(
     }
     weight.map_err(|_full| {
         endpoint.counters.limit(Limit::HeadTotal).increment();
-        shared.limits.refusals.count("heads", shared.admission.signing_keys.owner_of(hub.name()).label());
+        shared.limits.refusals.count("heads", shared.access.owner_of(hub.name()).label());
         let text = format!(
             "this request has {bytes} bytes of headers, claims and query, and the memory for heads over 4 KiB is used \
              up: see --heads-total-max-bytes"

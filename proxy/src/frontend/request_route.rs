@@ -30,7 +30,7 @@ pub(crate) fn route(endpoint: &Endpoint, request: &HubRequest, client: &mut HubC
     match client {
         HubClient::Connecting(client) => {
             // Routes ignore messages of an existing HTTP transport connection.
-            let outer = endpoint.shared.admission.http_transports.find(&client.connection_id);
+            let outer = endpoint.shared.http_transports.find(&client.connection_id);
             if outer.is_some_and(|outer| outer.has_begun()) {
                 return Routed::default();
             }

@@ -54,7 +54,7 @@ fn judge(
     let of_lost = named.or_else(|| restores.and_then(|claim| claim.user)).unwrap_or_default();
     let now_s = unix_seconds();
     let is_over = of_lost.expires_s.is_some_and(|expires_s| expires_s <= now_s);
-    let is_revoked = || endpoint.shared.admission.revocations.void_log_in(of_lost.id.as_deref(), made_s, now_s);
+    let is_revoked = || endpoint.admission.revocations.void_log_in(of_lost.id.as_deref(), made_s, now_s);
     let needs_access_token = lost.binding == UserBinding::AccessToken;
     let user = match &user.id {
         None if needs_access_token && *binding != UserBinding::AccessToken => {

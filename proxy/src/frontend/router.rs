@@ -19,7 +19,7 @@ use trunkline_protocol::manifest::BOOT_HEADER;
 use trunkline_protocol::token::UserBinding;
 use trunkline_protocol::wire::{CHANNEL_PATH, RELEASE_PATH, RESERVE_PATH};
 
-use crate::auth::ServiceAudience;
+use crate::admission::ServiceAudience;
 use crate::clock::unix_ns;
 use crate::frontend::bearer::mark_revocations;
 use crate::frontend::connect::http_transport_request::ID_REQUIRED;

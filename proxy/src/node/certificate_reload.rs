@@ -11,7 +11,7 @@ use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, PresentedChain, TlsError, ValidityProblem};
-use crate::shard::{Connectors, Shared};
+use crate::shard::Shared;
 
 /// Interval of file checks. They are cheap, and symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ const SUBJECT: &str = "certificates";
 struct CertificateUsers {
     certificates: Option<Arc<Certificates>>,
     /// Connectors with client certificates and trusted root certificates.
-    connectors: Connectors,
+    connectors: [Connector; 2],
     /// Groups of app servers, which may have their own.
     shared: Arc<Shared>,
 }
@@ -31,7 +31,7 @@ impl CertificateUsers {
     fn stamps(&self) -> Vec<FileVersion> {
         let own = self.certificates.iter().flat_map(|certificates| certificates.files());
         let stamp = |path: &Path| version(path.to_owned());
-        let of_node = self.connectors.fleet.files().chain(self.connectors.issuers.files());
+        let of_node = self.connectors.iter().flat_map(Connector::files);
         let mut stamps: Vec<_> = own.chain(of_node).map(stamp).collect();
         for group in self.groups() {
             stamps.extend(group.files().map(stamp));
@@ -42,7 +42,7 @@ impl CertificateUsers {
     /// Chains that this node presents, as listener and as client.
     fn chains(&self) -> Vec<PresentedChain> {
         let own = self.certificates.iter().flat_map(|certificates| certificates.chains());
-        let connectors = [self.connectors.fleet.clone(), self.connectors.issuers.clone()].into_iter();
+        let connectors = self.connectors.clone().into_iter();
         let mut chains: Vec<_> = own.collect();
         chains.extend(connectors.chain(self.groups()).filter_map(|connector| connector.presented_chain()));
         chains
@@ -65,9 +65,9 @@ impl CertificateUsers {
     fn reload(&self) -> Result<(), TlsError> {
         // An unreadable file does not keep the others from being reloaded.
         let own = self.certificates.as_ref().map_or(Ok(()), |certificates| certificates.read_again());
-        let of_node = [own, self.connectors.fleet.read_again(), self.connectors.issuers.read_again()];
-        let of_groups: Vec<_> = self.groups().iter().map(Connector::read_again).collect();
-        of_node.into_iter().chain(of_groups).collect()
+        let groups = self.groups();
+        let outcomes: Vec<_> = self.connectors.iter().chain(&groups).map(Connector::read_again).collect();
+        std::iter::once(own).chain(outcomes).collect()
     }
 
     /// Connectors to the app servers of groups. Groups without their own settings share the node's files.
@@ -84,7 +84,7 @@ fn shown(file: &Path) -> String {
 
 pub(super) async fn run(
     shared: Arc<Shared>,
-    connectors: Connectors,
+    connectors: [Connector; 2],
     certificates: Option<Arc<Certificates>>,
     has_rules_file: bool,
 ) {

@@ -56,8 +56,8 @@ impl ConditionWatch {
         Self {
             hubs: HubConditions::new(shared.clone(), webhooks.clone(), problems),
             nodes: NodeConditions::new(fleet.clone()),
+            process: ProcessConditions::new(shared.clone(), fleet.admission().clone(), webhooks),
             traffic: TrafficConditions::new(shared.clone(), fleet),
-            process: ProcessConditions::new(shared.clone(), webhooks),
             shared,
         }
     }

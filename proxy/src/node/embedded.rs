@@ -28,10 +28,12 @@ use super::graceful_stop::{close_links, poll_until};
 use super::shard_thread;
 use super::upstream_watcher::open_pools;
 use crate::admin;
+use crate::admission::Admission;
 use crate::auth::AdminToken;
 use crate::config::{AdminSettings, Settings};
 use crate::fleet::Fleet;
 use crate::frontend::Endpoint;
+use crate::net::connector::Connector;
 use crate::net::socket::RequestSocket;
 use crate::observer::Readiness;
 use crate::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
@@ -54,6 +56,7 @@ const WAITING_SOCKETS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Embedded {
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     pools: Vec<Arc<Pool>>,
     inbox: ShardSender,
     stop: CancellationToken,
@@ -84,14 +87,15 @@ impl Embedded {
     /// If a thread can't be created.
     pub fn start(settings: Settings, manifest: Manifest, dialler: Arc<dyn MemoryDialler>) -> io::Result<Self> {
         let (sender, inbox) = ShardSender::new();
-        let shared = Shared::embedded(settings, sender.clone());
+        let admission = Admission::new(&settings, Connector::default());
+        let shared = Shared::embedded(settings, admission.clone(), sender.clone());
         let stop = CancellationToken::new();
-        drop(shard_thread::start(0, (shared.clone(), None), Vec::new(), inbox, stop.clone())?);
+        drop(shard_thread::start(0, (shared.clone(), admission.clone(), None), Vec::new(), inbox, stop.clone())?);
         // An in-memory link can't reach another instance, so changes need not be awaited.
         let changed = Arc::new(Notify::new());
         let pools =
             open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.groups().default_one()), manifest, &changed);
-        Ok(Self { shared, pools, inbox: sender, stop, admin: OnceLock::new() })
+        Ok(Self { shared, admission, pools, inbox: sender, stop, admin: OnceLock::new() })
     }
 
     /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded like a
@@ -105,7 +109,7 @@ impl Embedded {
         let address = listener.local_addr()?;
         let settings = AdminSettings { token: token.map(Into::into), ..AdminSettings::default() };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
-        let fleet = Fleet::new(self.shared.clone(), address);
+        let fleet = Fleet::new(self.shared.clone(), self.admission.clone(), address);
         // The settings of an embedded node name none.
         let webhooks = Arc::new(Webhooks::new(&self.shared));
         let watch = ConditionWatch::new(self.shared.clone(), fleet.clone(), webhooks.clone(), Arc::default());
@@ -140,9 +144,11 @@ impl Embedded {
     /// Negotiate and connect routes of all hubs, for the app's router. Paths are case-sensitive, like all paths of the
     /// router.
     pub fn router(&self) -> Router {
-        let endpoint = Endpoint::new(self.shared.clone(), self.shared.counters_of(0), self.inbox.clone());
+        let (shared, admission) = (&self.shared, &self.admission);
+        let endpoint = Endpoint::new(shared.clone(), admission.clone(), shared.counters_of(0), self.inbox.clone());
         // An embedded node is a fleet of one and needs no address.
-        let endpoint = Arc::new(endpoint.with_fleet(&Fleet::new(self.shared.clone(), ([127, 0, 0, 1], 0).into())));
+        let fleet = Fleet::new(shared.clone(), admission.clone(), ([127, 0, 0, 1], 0).into());
+        let endpoint = Arc::new(endpoint.with_fleet(&fleet));
         let hubs = self.shared.hubs.all();
         let routes = endpoint.into_routes(hubs.iter().map(|hub| hub.settings().path.clone()));
         routes.layer(middleware::from_fn_with_state(self.shared.clone(), await_links))

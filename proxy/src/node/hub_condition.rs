@@ -82,7 +82,6 @@ impl HubConditions {
         }
         let (waiting_clients, mut findings) = (unassigned_clients(&self.shared).await, Vec::new());
         let is_starting = self.shared.uptime() < START_TIME;
-        let keys = &self.shared.admission.signing_keys;
         for (name, unserved, hub) in unserved {
             let present = living.iter().filter(|present| present.name() == name);
             let mut waiting = UnassignedClients::default();
@@ -90,7 +89,7 @@ impl HubConditions {
             // A hub that this node has served is missed in its first minute, too.
             let may_be_missed = hub.served_for().is_some() || !is_starting;
             if may_be_missed && is_missed(&hub, waiting.count, unserved, self.hold()) {
-                let app = app_of(&keys.owner_of(&name));
+                let app = app_of(&self.shared.access.owner_of(&name));
                 let detail = self.numbers(waiting, unserved);
                 findings.push((app, Finding::new(ConditionKind::HubWithoutAppServer, name, detail)));
             }
@@ -117,7 +116,7 @@ impl HubConditions {
     fn app_servers(&mut self, living: &[Arc<Hub>], now: Instant) -> Vec<(Arc<str>, Finding)> {
         let mut apps = BTreeMap::<AppServerSubject, AppLinks>::new();
         for hub in living.iter().filter(|hub| !hub.has_webhook()) {
-            let owner = app_of(&self.shared.admission.signing_keys.owner_of(hub.name()));
+            let owner = app_of(&self.shared.access.owner_of(hub.name()));
             for pool in hub.pools().iter() {
                 let (app, down) = (pool.app(), pool.down() + pool.resuming());
                 let subject = match &app.target {

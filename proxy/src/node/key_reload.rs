@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::file_check::{FileWatch, off_thread};
+use crate::admission::Admission;
 use crate::auth::AppKey;
 use crate::condition::{ConditionKind, Finding};
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
@@ -18,7 +19,11 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Subject of the condition that reports unreadable files.
 const SUBJECT: &str = "keys and secrets";
 
-pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, sources: SecretSources) {
+pub(crate) async fn run(
+    (shared, admission): (Arc<Shared>, Arc<Admission>),
+    webhooks: Arc<Webhooks>,
+    sources: SecretSources,
+) {
     let files: Vec<_> = sources.files().cloned().collect();
     if files.is_empty() {
         return;
@@ -29,8 +34,9 @@ pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, sources: S
     off_thread(move || counted.count_lines()).await;
     loop {
         watch.changed().await;
-        let (watched, shared, webhooks, sources) = (&shared, shared.clone(), webhooks.clone(), sources.clone());
-        match off_thread(move || reload(&shared, &webhooks, &sources)).await {
+        let (watched, shared, admission) = (&shared, shared.clone(), admission.clone());
+        let (webhooks, sources) = (webhooks.clone(), sources.clone());
+        match off_thread(move || reload((&shared, &admission), &webhooks, &sources)).await {
             Ok(()) => {
                 watched.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
                 info!("keys, webhook secrets and the admin token reloaded");
@@ -46,7 +52,11 @@ pub(crate) async fn run(shared: Arc<Shared>, webhooks: Arc<Webhooks>, sources: S
 ///
 /// # Errors
 /// Text of the problem, with its flag.
-pub(crate) fn reload(shared: &Shared, webhooks: &Webhooks, sources: &SecretSources) -> Result<(), String> {
+pub(crate) fn reload(
+    (shared, admission): (&Shared, &Admission),
+    webhooks: &Webhooks,
+    sources: &SecretSources,
+) -> Result<(), String> {
     let keys = sources.access.read().map_err(|error| error.to_string())?;
     let of_apps = sources.apps.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
     let of_webhooks = sources.webhooks.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
@@ -60,10 +70,10 @@ pub(crate) fn reload(shared: &Shared, webhooks: &Webhooks, sources: &SecretSourc
     if !sources.access.is_empty() {
         shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;
     }
-    shared.admission.signing_keys.set_flags(&of_apps).map_err(|error| error.to_string())?;
+    admission.signing_keys.set_flags(&of_apps).map_err(|error| error.to_string())?;
     webhooks.set_secrets(of_webhooks);
     if !sources.tokens.is_empty() {
-        shared.admission.verifier.set_keys(of_tokens);
+        admission.verifier.set_keys(of_tokens);
     }
     if let Some((admin, token)) = of_admin {
         admin.in_force.replace(token);

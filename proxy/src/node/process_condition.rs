@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_process::{audit_lines_lost, log_lines_dropped};
 
+use crate::admission::Admission;
 use crate::condition::{ConditionKind, Finding};
 use crate::net::descriptor::DescriptorLimit;
 use crate::shard::Shared;
@@ -23,6 +24,7 @@ const STUCK_AFTER: u64 = 5;
 
 pub(super) struct ProcessConditions {
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     webhooks: Arc<Webhooks>,
     log: LossCounter,
     audit: LossCounter,
@@ -48,10 +50,10 @@ impl LossCounter {
 }
 
 impl ProcessConditions {
-    pub(super) fn new(shared: Arc<Shared>, webhooks: Arc<Webhooks>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, admission: Arc<Admission>, webhooks: Arc<Webhooks>) -> Self {
         // Lines lost before this node started are not its own.
         let [log, audit] = [log_lines_dropped(), audit_lines_lost()].map(|total| LossCounter { total, lost_at: None });
-        Self { shared, webhooks, log, audit, ticks: Vec::new() }
+        Self { shared, admission, webhooks, log, audit, ticks: Vec::new() }
     }
 
     pub(super) fn findings(&mut self, now: Instant) -> Vec<Finding> {
@@ -68,7 +70,7 @@ impl ProcessConditions {
             let detail = format!("{used} of {most}");
             findings.push(Finding::new(ConditionKind::OpenFilesHigh, "open files", detail));
         }
-        let failures = self.shared.admission.verifier.key_set_failures().into_iter();
+        let failures = self.admission.verifier.key_set_failures().into_iter();
         findings.extend(failures.map(|(source, why)| Finding::new(ConditionKind::TokenKeysUnreachable, source, why)));
         findings.extend(self.stuck_shards());
         findings

@@ -18,6 +18,7 @@ use super::graceful_stop::close_links;
 use super::shard_thread;
 use super::start_error::StartError;
 use super::upstream_set::UpstreamSet;
+use crate::admission::Admission;
 use crate::auth::ClientTerms;
 use crate::config::Settings;
 use crate::net::address::Address;
@@ -95,10 +96,12 @@ impl ReplayNode {
         };
         let (shard, inbox) = ShardSender::new();
         let connectors = Connectors { fleet, ..Connectors::default() };
-        let shared = Shared::new(Settings { pool_size: 1, ..settings }, connectors, vec![shard.clone()]);
+        let admission = Admission::new(&settings, Connector::default());
+        let shared =
+            Shared::new(Settings { pool_size: 1, ..settings }, admission.clone(), connectors, vec![shard.clone()]);
         let stop = CancellationToken::new();
         drop(
-            shard_thread::start(0, (shared.clone(), None), Vec::new(), inbox, stop.clone())
+            shard_thread::start(0, (shared.clone(), admission, None), Vec::new(), inbox, stop.clone())
                 .map_err(StartError::Thread)?,
         );
         let problems = Arc::new(UpstreamProblems::default());

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::start_error::GroupError;
 use super::upstream_set::UpstreamSet;
+use crate::admission::Admission;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 #[cfg(feature = "tls")]
@@ -23,6 +24,7 @@ use trunkline_protocol::key::PeerKind;
 #[derive(Debug)]
 pub(crate) struct RuleSet {
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     /// Addresses of the default group.
     upstreams: Vec<Address>,
     /// TLS settings for groups without their own.
@@ -33,10 +35,16 @@ pub(crate) struct RuleSet {
 }
 
 impl RuleSet {
-    pub(crate) fn new(shared: Arc<Shared>, upstreams: Vec<Address>, #[cfg(feature = "tls")] tls: ClientTls) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        admission: Arc<Admission>,
+        upstreams: Vec<Address>,
+        #[cfg(feature = "tls")] tls: ClientTls,
+    ) -> Self {
         let wanted = watch::Sender::new(Vec::new());
         Self {
             shared,
+            admission,
             upstreams,
             #[cfg(feature = "tls")]
             tls,
@@ -51,8 +59,8 @@ impl RuleSet {
         self.ensure_roles(rules)?;
         self.ensure_issuers_differ(rules)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
-        self.shared.admission.signing_keys.set_rules(&rules.app_keys)?;
-        self.shared.admission.verifier.set_issuers(&rules.issuers);
+        self.admission.signing_keys.set_rules(&rules.app_keys)?;
+        self.admission.verifier.set_issuers(&rules.issuers);
         let hubs = &self.shared.hubs;
         let default = hubs.groups().set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();

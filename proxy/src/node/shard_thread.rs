@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::listener_set::{ListenerPurpose, ShardListener};
+use crate::admission::Admission;
 use crate::client;
 use crate::config::PortSharing;
 use crate::dialled_in::serve_link;
@@ -39,7 +40,7 @@ pub(crate) struct ShardServices {
 /// Starts the thread of one shard. Without listeners, as in an embedded node, its sockets come from another runtime.
 pub(super) fn start(
     index: u16,
-    (shared, services): (Arc<Shared>, Option<ShardServices>),
+    (shared, admission, services): (Arc<Shared>, Arc<Admission>, Option<ShardServices>),
     listeners: Vec<ShardListener>,
     inbox: Inbox,
     stop: CancellationToken,
@@ -53,7 +54,7 @@ pub(super) fn start(
     };
     Builder::new().name(format!("shard-{index}")).spawn(move || {
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, services), listeners, inbox)));
+        tasks.block_on(&runtime, stop.run_until_cancelled(run(index, (shared, admission, services), listeners, inbox)));
         drop(tasks);
         // A hanging DNS server must not delay the shutdown.
         runtime.shutdown_background();
@@ -62,7 +63,7 @@ pub(super) fn start(
 
 pub(crate) async fn run(
     index: u16,
-    (shared, services): (Arc<Shared>, Option<ShardServices>),
+    (shared, admission, services): (Arc<Shared>, Arc<Admission>, Option<ShardServices>),
     listeners: Vec<(TcpListener, Layers, ListenerPurpose)>,
     inbox: Inbox,
 ) {
@@ -75,7 +76,7 @@ pub(crate) async fn run(
         let ShardServices { fleet, rest, webhooks } = services;
         let counters = shared.counters_of(index);
         let endpoint = |rest: Option<Rest>| {
-            let endpoint = Endpoint::new(shared.clone(), counters.clone(), own_inbox.clone());
+            let endpoint = Endpoint::new(shared.clone(), admission.clone(), counters.clone(), own_inbox.clone());
             Arc::new(endpoint.with_fleet(&fleet).with_webhooks(&webhooks).with_rest(rest))
         };
         let of_clients = rest.clone().filter(|_| shared.settings.rest.on_client_ports);
@@ -92,7 +93,7 @@ pub(crate) async fn run(
         }
     }
     spawn_local(tick(shard.clone()));
-    take_parcels(shard, inbox).await;
+    take_parcels(shard, admission, inbox).await;
 }
 
 /// Runs the accept loop of a listener. On a port shared with other nodes, the loop ends when new clients are refused,
@@ -118,7 +119,7 @@ async fn tick(shard: Rc<Shard>) {
     }
 }
 
-async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
+async fn take_parcels(shard: Rc<Shard>, admission: Arc<Admission>, mut inbox: Inbox) {
     while let Some(parcel) = inbox.recv().await {
         match parcel {
             ShardMessage::Batch(batch) => {
@@ -132,21 +133,30 @@ async fn take_parcels(shard: Rc<Shard>, mut inbox: Inbox) {
             }
             ShardMessage::Accept(pending) => drop(spawn_local(client::serve(shard.clone(), pending))),
             ShardMessage::Inspect(inspection) => shard.inspect(inspection),
-            ShardMessage::ServeLink(incoming) => drop(spawn_local(serve_link(shard.clone(), incoming))),
+            ShardMessage::ServeLink(incoming) => {
+                drop(spawn_local(serve_link(shard.clone(), admission.signing_keys.clone(), incoming)))
+            }
             ShardMessage::KeepLink(pool, slot) => drop(spawn_local(keep_link(shard.clone(), pool, slot))),
-            ShardMessage::Listen(listener, app) => drop(spawn_local(listen(shard.clone(), listener, app))),
+            ShardMessage::Listen(listener, app) => {
+                drop(spawn_local(listen(shard.clone(), admission.clone(), listener, app)))
+            }
         }
     }
 }
 
 /// Serves clients from a listener of the embedding app, until the app stops taking the other sockets.
-async fn listen(shard: Rc<Shard>, listener: std::net::TcpListener, app: mpsc::Sender<AppSocket>) {
+async fn listen(
+    shard: Rc<Shard>,
+    admission: Arc<Admission>,
+    listener: std::net::TcpListener,
+    app: mpsc::Sender<AppSocket>,
+) {
     let (shared, index) = (shard.shared().clone(), shard.index());
     let (Ok(listener), Some(inbox)) = (TcpListener::from_std(listener), shared.shards().get(usize::from(index))) else {
         return;
     };
     let counters = shared.counters_of(index);
-    let connects = Some(Arc::new(Endpoint::new(shared.clone(), counters.clone(), inbox.clone())));
+    let connects = Some(Arc::new(Endpoint::new(shared.clone(), admission, counters.clone(), inbox.clone())));
     let gate = frontend::ListenerGate::new(shared.clone(), counters);
     let service = ListenerService { router: Router::new(), connects, app: Some(app.clone()) };
     tokio::select! {
@@ -162,14 +172,19 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
-    use crate::shard::{Connectors, ShardSender};
+    use crate::shard::{Connectors, OpenAccess, ShardSender};
 
     #[tokio::test]
     async fn on_a_shared_port_a_node_accepts_until_it_refuses_clients() {
         for (port_sharing, ends) in [(PortSharing::Alone, false), (PortSharing::WithNodes, true)] {
             let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
             let settings = Settings { port_sharing, ..Settings::embedded(keys, Vec::new(), true) };
-            let shared = Shared::new(settings, Connectors::default(), vec![ShardSender::new().0]);
+            let shared = Shared::new(
+                settings,
+                Arc::new(OpenAccess::default()),
+                Connectors::default(),
+                vec![ShardSender::new().0],
+            );
             shared.begin_drain();
             assert!(accept(shared.clone(), std::future::pending()).now_or_never().is_none(), "it drains, and serves");
             shared.refuse_clients();

@@ -148,6 +148,7 @@ mod tests {
     use trunkline_protocol::wire::CHANNEL_PATH;
 
     use super::*;
+    use crate::admission::Admission;
     use crate::config::Settings;
     use crate::fleet::{ChannelLock, OwnNames, open_channel};
     use crate::net::connector::{Connector, MemoryNetwork};
@@ -174,7 +175,8 @@ mod tests {
             let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
             let connectors = Connectors { fleet: Connector::in_memory(network.clone()), ..Connectors::default() };
             let settings = Settings { pool_size: 1, ..Settings::embedded(keys.clone(), Vec::new(), false) };
-            let shared = Shared::new(settings, connectors, vec![sender]);
+            let admission = Admission::new(&settings, Connector::default());
+            let shared = Shared::new(settings, admission.clone(), connectors, vec![sender]);
             let addresses = Arc::new(Mutex::new(addresses.iter().map(|address| at(address)).collect::<Vec<_>>()));
             let ((listed, listing), asked) = (watch::channel(Listing::Listed), addresses.clone());
             let problems = Arc::<UpstreamProblems>::default();
@@ -187,7 +189,7 @@ mod tests {
                 interval: Duration::from_secs(5),
                 listing,
             };
-            spawn_local(shard_thread::run(0, (shared.clone(), None), Vec::new(), inbox));
+            spawn_local(shard_thread::run(0, (shared.clone(), admission, None), Vec::new(), inbox));
             tokio::spawn(discovery.run());
             Self { network, keys, shared, problems, addresses, _listing: listed }
         }

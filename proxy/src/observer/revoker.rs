@@ -18,10 +18,9 @@ use trunkline_protocol::fleet::SharedRevocation;
 
 use super::node_inspector::NodeInspector;
 use super::peer::Peers;
-use crate::auth::RevocationRefused;
+use crate::admission::{RevocationRefused, Revocations};
 use crate::clock::{unix_ms, unix_seconds};
 use crate::fleet::PeerRequest;
-use crate::shard::Shared;
 
 /// Path of requests between nodes.
 pub(crate) const REVOKE_OWN_PATH: &str = "/api/revocations/own";
@@ -125,16 +124,16 @@ pub(super) struct Revoker(Arc<RevokerState>);
 
 #[derive(Debug)]
 struct RevokerState {
-    shared: Arc<Shared>,
+    revocations: Arc<Revocations>,
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
     under_way: Arc<Semaphore>,
 }
 
 impl Revoker {
-    pub(super) fn new(shared: Arc<Shared>, node: Arc<NodeInspector>, peers: Arc<Peers>) -> Self {
+    pub(super) fn new(revocations: Arc<Revocations>, node: Arc<NodeInspector>, peers: Arc<Peers>) -> Self {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self(Arc::new(RevokerState { shared, node, peers, under_way }))
+        Self(Arc::new(RevokerState { revocations, node, peers, under_way }))
     }
 
     pub(super) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
@@ -153,7 +152,7 @@ impl Revoker {
     }
 
     pub(super) fn list(&self, user: Option<&str>, limit: usize) -> RevocationList {
-        let mut kept = self.0.shared.admission.revocations.all(unix_seconds());
+        let mut kept = self.0.revocations.all(unix_seconds());
         let total = kept.len() as u64;
         kept.retain(|told| user.is_none_or(|user| told.user.as_deref() == Some(user)));
         RevocationList { revocations: kept.into_iter().take(limit).map(Into::into).collect(), total }
@@ -163,7 +162,7 @@ impl Revoker {
 impl RevokerState {
     async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         let order = RevocationOrder { closed_ms: unix_ms(), ..order };
-        self.shared.admission.revocations.revoke(&order.tokens.told(), unix_seconds())?;
+        self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
         self.peers.spread_revocation(&order.tokens.told());
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
         let (own, answers) = tokio::join!(self.close(&order), self.peers.ask_all(&request));
@@ -194,7 +193,7 @@ impl RevokerState {
     }
 
     async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
-        self.shared.admission.revocations.revoke(&order.tokens.told(), unix_seconds())?;
+        self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
         Ok(RevokedAnswer { clients: self.close(order).await })
     }
 
@@ -204,7 +203,7 @@ impl RevokerState {
             Some(user) => {
                 // Recorded before closing, so that connections that arrive in the meantime find it.
                 let at_ms = if order.closed_ms > 0 { order.closed_ms } else { unix_ms() };
-                self.shared.admission.revocations.note_close(&order.tokens.told(), at_ms);
+                self.revocations.note_close(&order.tokens.told(), at_ms);
                 self.node.close_revoked(user).await
             }
             None => 0,

@@ -254,7 +254,7 @@ fn close_absent(state: &mut ShardState) {
         return;
     }
     let shared = state.core.context.shared.clone();
-    for outer in shared.admission.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
+    for outer in shared.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
         // The others end with their pipes.
         if outer.take_inner_half().is_some() {
             state.close_id(&Rc::from(&**outer.id()), true);

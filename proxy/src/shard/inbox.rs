@@ -18,8 +18,9 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use super::command::ShardCommand;
+use super::shared::access_rules::RevocationMark;
 use super::slot::{Serial, Slot};
-use crate::auth::{ClientTerms, RevocationMark};
+use crate::auth::ClientTerms;
 use crate::bounded::Turn;
 use crate::limits::{AddressPermit, HeadWeight};
 use crate::telemetry::ConnectionTrace;

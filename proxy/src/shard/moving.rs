@@ -249,7 +249,7 @@ pub(crate) fn arrive(
         // From an earlier attempt over another socket, since abandoned.
         return None;
     }
-    if shared.admission.revocations.have_closed(moving.user.as_deref(), moving.opened_ms) {
+    if shared.access.has_closed(moving.user.as_deref(), moving.opened_ms) {
         // The other node is about to be asked to close the connection.
         return None;
     }
@@ -302,7 +302,7 @@ fn arriving(
     client.cold_mut().begin(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
     let shared = &state.core.context.shared;
     // The address of the client is known to the other node only.
-    let app = shared.admission.signing_keys.owner_of(home.hub_identity().name());
+    let app = shared.access.owner_of(home.hub_identity().name());
     let holder = HeadHolder { connection_id: id.into(), app, address: None };
     let head = shared.limits.heads.weigh(moving.opening.len(), holder).map(Rc::new);
     client.cold_mut().keep_opening(Some(state.core.intern_opening(opening, head.clone())), head);

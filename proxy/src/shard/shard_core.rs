@@ -497,7 +497,7 @@ impl ShardCore {
         let shared = &self.context.shared;
         let note = |home: &HomeLink| match home.hub_identity() {
             hub if !is_own && !hub.capabilities().names_callers => {
-                let share = shared.admission.share_of_asker(&*reply_to, hub.name());
+                let share = shared.share_of_asker(&*reply_to, hub.name());
                 shared.client_results.begin(&reply_to, &request, Some(home.app()), &share)
             }
             _ => Ok(()),

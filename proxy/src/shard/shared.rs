@@ -1,6 +1,6 @@
-//! State shared by all shards of a node: settings, keys, hubs, routes and the shards' inboxes.
+//! State shared by all shards of a node: settings, hubs, routes and the shards' inboxes.
 
-mod admission;
+pub(super) mod access_rules;
 pub(super) mod client_result;
 pub(super) mod history;
 pub(super) mod left_membership;
@@ -33,7 +33,7 @@ use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, Turns};
 use crate::condition::{ClockSightings, ConditionRegistry, KnownHubs, RefusalReasons, SeenDifferences};
 use crate::config::Settings;
-use crate::limits::{AppHolder, AppRate, LimitCounters};
+use crate::limits::{AppHolder, AppRate, LimitCounters, SignerShare};
 use crate::metrics::{Counters, RestCounters};
 use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
@@ -41,8 +41,11 @@ use crate::net::node_name::NodeNames;
 use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
-use crate::upstream::{AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry, Pool};
-use admission::Admission;
+use crate::transport::http_transport::{CarriedGets, HttpTransports};
+use crate::upstream::{
+    AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry, Pool, ReplyTo, RestoreQueries,
+};
+use access_rules::AccessRules;
 use client_result::ClientResults;
 use history::{History, PastConnection};
 use other_nodes::{NoOtherNodes, OtherNodes};
@@ -64,8 +67,6 @@ pub(crate) enum Sockets {
 pub(crate) struct Connectors {
     /// For app servers and other nodes.
     pub fleet: Connector,
-    /// For key servers of access-token issuers.
-    pub issuers: Connector,
     /// Resolver for the names of other nodes.
     pub resolver: Resolver,
 }
@@ -147,7 +148,11 @@ pub(crate) struct Shared {
     pub hubs: HubRegistry,
     pub routes: Arc<RouteTable>,
     pub turns: Turns,
-    pub admission: Admission,
+    /// Owners of hubs, and revocations.
+    pub access: Arc<dyn AccessRules>,
+    pub http_transports: HttpTransports,
+    pub carried_gets: CarriedGets,
+    pub restore_queries: RestoreQueries,
     pub ways: WaysOut,
     pub fleet: FleetSide,
     pub client_results: ClientResults,
@@ -162,13 +167,18 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
-        Arc::new(Self::with(settings, connectors, shards, Sockets::Own))
+    pub(crate) fn new(
+        settings: Settings,
+        access: Arc<dyn AccessRules>,
+        connectors: Connectors,
+        shards: Vec<ShardSender>,
+    ) -> Arc<Self> {
+        Arc::new(Self::with(settings, access, (connectors, shards), Sockets::Own))
     }
 
     /// Creates the shared state of an embedded node, which takes its sockets from the app's runtime.
-    pub(crate) fn embedded(settings: Settings, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, Connectors::default(), vec![shard], Sockets::Adopted))
+    pub(crate) fn embedded(settings: Settings, access: Arc<dyn AccessRules>, shard: ShardSender) -> Arc<Self> {
+        Arc::new(Self::with(settings, access, (Connectors::default(), vec![shard]), Sockets::Adopted))
     }
 
     /// Returns the connection id in a connection token, if the token belongs to this hub.
@@ -178,7 +188,12 @@ impl Shared {
         opened.connection_id.filter(|_| is_own).map(ByteString::from)
     }
 
-    fn with(settings: Settings, connectors: Connectors, shards: Vec<ShardSender>, whose_sockets: Sockets) -> Self {
+    fn with(
+        settings: Settings,
+        access: Arc<dyn AccessRules>,
+        (connectors, shards): (Connectors, Vec<ShardSender>),
+        whose_sockets: Sockets,
+    ) -> Self {
         let (boot, hubs) = (random_id(), HubRegistry::default());
         let app_channels = connectors.fleet.through_channels(&settings.keys, PeerKind::AppServer);
         let terms = GroupTerms {
@@ -193,15 +208,17 @@ impl Shared {
             hubs.groups().set(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&settings.rules);
-        let admission = Admission::new(&settings, connectors.issuers);
         let user_groups = UserGroupLimits {
             count: settings.rest.user_groups_max,
             total_bytes: settings.rest.user_groups_max_bytes,
             name_max_bytes: settings.groups.name_max_bytes,
         };
         Self {
-            user_groups: UserGroups::new(user_groups, admission.signing_keys.clone()),
-            admission,
+            user_groups: UserGroups::new(user_groups, access.clone()),
+            access,
+            http_transports: HttpTransports::default(),
+            carried_gets: CarriedGets::default(),
+            restore_queries: RestoreQueries::default(),
             turns: Turns::new(shards.len()),
             fleet: FleetSide::new(&settings, hubs.number(&boot)),
             ways: WaysOut {
@@ -263,10 +280,23 @@ impl Shared {
         drop(self.fleet.other_nodes.set(nodes));
     }
 
+    #[must_use]
+    pub(crate) fn share_of(&self, signer: &Signer) -> SignerShare {
+        SignerShare::new(signer.clone(), self.access.has_apps())
+    }
+
+    /// Permit share of the caller that invokes a client of this hub. Calls relayed by other nodes, or without a token,
+    /// count for the app that owns the hub.
+    #[must_use]
+    pub(crate) fn share_of_asker(&self, reply_to: &dyn ReplyTo, hub: &str) -> SignerShare {
+        let signer = reply_to.signer().cloned().unwrap_or_else(|| self.access.owner_of(hub));
+        self.share_of(&signer)
+    }
+
     /// App that work counts for: of the signer, or of the hub's owner if all apps may use the signer's key. A hub
     /// without an owner is an app of its own; unknown hubs are one app.
     fn app_of(&self, signer: &Signer, hub: Option<&HubIdentity>) -> AppHolder {
-        let owner = |hub: &HubIdentity| self.admission.signing_keys.owner_of(hub.name());
+        let owner = |hub: &HubIdentity| self.access.owner_of(hub.name());
         match (signer, hub.map(owner)) {
             (app @ Signer::App(_), _) => AppHolder::Key(app.clone()),
             (Signer::Fleet, Some(app @ Signer::App(_))) => AppHolder::Key(app),
@@ -394,9 +424,9 @@ impl Shared {
     /// Owner of a hub, and the remaining bytes for names of groups in the owner's hubs. If other apps have keys, at
     /// most as many bytes as are free, so one app alone gets half.
     pub(crate) fn group_names_left(&self, hub: HubIndex) -> (Signer, usize) {
-        let (names, keys) = (&self.limits.group_names, &self.admission.signing_keys);
-        let owner = self.hubs.at(hub).map(|hub| keys.owner_of(hub.name())).unwrap_or_default();
-        if !keys.has_apps() {
+        let (names, access) = (&self.limits.group_names, &self.access);
+        let owner = self.hubs.at(hub).map(|hub| access.owner_of(hub.name())).unwrap_or_default();
+        if !access.has_apps() {
             return (owner, names.free());
         }
         let own = self.limits.group_name_sums.of(&owner, self.uptime(), || {
@@ -404,7 +434,7 @@ impl Shared {
             for hub in self.hubs.all().iter() {
                 let held = names.held(&hub.index().get());
                 if held > 0 {
-                    *by_app.entry(keys.owner_of(hub.name())).or_default() += held;
+                    *by_app.entry(access.owner_of(hub.name())).or_default() += held;
                 }
             }
             by_app

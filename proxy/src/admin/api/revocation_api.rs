@@ -14,7 +14,7 @@ use super::node_check::check_node;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
-use crate::auth::REVOCATION_KEPT_MAX_S;
+use crate::admission::REVOCATION_KEPT_MAX_S;
 use crate::clock::unix_seconds;
 use crate::fleet::FromNode;
 use crate::observer::{

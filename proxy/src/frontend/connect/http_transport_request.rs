@@ -67,7 +67,7 @@ fn attach(
     let transport =
         if wants_event_stream(&request.parts.headers) { Transport::ServerSentEvents } else { Transport::LongPolling };
     let is_offered = may_use(hub, &client.user, transport);
-    let outer = endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
+    let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
         let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
         let connection = begin(endpoint, &request, &client, (!is_offered).then_some(transport), taken)?;
         Ok(TransportPermits { connection, pipe: None })
@@ -86,7 +86,7 @@ fn attach(
         let refusal = endpoint.refuse_new_client(hub, &request.routed);
         let head = refusal.map_or_else(|| take_head_room(endpoint, &request, kept), Err).inspect_err(|_| {
             // A POST started it while new clients were still accepted. No shard has it yet.
-            endpoint.shared.admission.http_transports.remove(&outer);
+            endpoint.shared.http_transports.remove(&outer);
             endpoint.shared.routes.remove(outer.id());
         })?;
         count_connected(endpoint, request.context.source.peer);
@@ -135,7 +135,7 @@ pub(crate) async fn post(
     if may_begin(endpoint, &request, &client) {
         endpoint.wait_for_link(&request.hub, request.routed.group()).await;
     }
-    let found = endpoint.shared.admission.http_transports.find_or_insert(&client.connection_id, || {
+    let found = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
         let refused = (!offers_http_transports(&request.hub)).then_some(Transport::LongPolling);
         let connection = begin(endpoint, &request, &client, refused, || {
             plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
@@ -159,7 +159,7 @@ pub(crate) async fn post(
 }
 
 pub(crate) fn delete(endpoint: &Endpoint, client: &ConnectingClient) -> Response {
-    let outer = endpoint.shared.admission.http_transports.find(&client.connection_id);
+    let outer = endpoint.shared.http_transports.find(&client.connection_id);
     let is_here = outer.is_some() || endpoint.shared.routes.find(&client.connection_id).is_some();
     match outer.filter(|outer| outer.transport() == Some(Transport::LongPolling)) {
         Some(outer) => {
@@ -177,12 +177,12 @@ pub(crate) fn delete(endpoint: &Endpoint, client: &ConnectingClient) -> Response
 /// Closes a connection at its client's request; later requests don't find it.
 fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
     endpoint.shared.routes.retire(outer.id());
-    endpoint.shared.admission.http_transports.remove(outer);
+    endpoint.shared.http_transports.remove(outer);
 }
 
 /// Whether a request would start a connection, and so should wait for an app server.
 fn may_begin(endpoint: &Endpoint, request: &HubRequest, client: &ConnectingClient) -> bool {
-    let found = endpoint.shared.admission.http_transports.find(&client.connection_id);
+    let found = endpoint.shared.http_transports.find(&client.connection_id);
     !request.hub.is_served_by(RouteChoice::group_name(request.routed.group().as_ref()))
         && !found.is_some_and(|outer| outer.has_begun())
 }

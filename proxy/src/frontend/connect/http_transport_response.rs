@@ -46,7 +46,7 @@ impl Drop for EventStream {
     fn drop(&mut self) {
         self.outer.set_close_cause(Cause::SocketEnded);
         self.shared.routes.retire(self.outer.id());
-        self.shared.admission.http_transports.remove(&self.outer);
+        self.shared.http_transports.remove(&self.outer);
     }
 }
 

@@ -85,7 +85,7 @@ async fn attach(
     client.user = reservation::confirm(endpoint, &request, (&client, asked)).await?;
     let id = &client.connection_id;
     endpoint.shared.routes.reserve(id).map_err(|error| match error {
-        ReserveError::Taken if endpoint.shared.admission.http_transports.find(id).is_some() => changed_transport(),
+        ReserveError::Taken if endpoint.shared.http_transports.find(id).is_some() => changed_transport(),
         ReserveError::Taken => plain(StatusCode::CONFLICT, ""),
         ReserveError::Unknown => plain(StatusCode::NOT_FOUND, UNKNOWN_ID),
     })?;

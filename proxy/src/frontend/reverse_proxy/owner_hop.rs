@@ -149,7 +149,7 @@ fn begin_get(
     let token = context.query.connection_token().filter(|_| parts.method == Method::GET)?;
     let kind = if wants_event_stream(&parts.headers) { GetKind::EventStream } else { GetKind::Poll };
     let boot = client.token.as_ref().map_or("", |token| token.boot.as_str());
-    Some(endpoint.shared.admission.carried_gets.begin((owner, boot), token, kind))
+    Some(endpoint.shared.carried_gets.begin((owner, boot), token, kind))
 }
 
 fn refuse(refusal: HopRefusal) -> Response {

@@ -205,9 +205,11 @@ mod tests {
     use trunkline_protocol::manifest::HubManifest;
 
     use super::*;
+    use crate::admission::Admission;
     use crate::config::{RelaySettings, Settings};
     use crate::frontend::request_context::RequestSource;
     use crate::metrics::Limit;
+    use crate::net::connector::Connector;
     use crate::shard::{Connectors, ShardSender, Shared};
     use crate::upstream::{LinkHandle, Pool};
 
@@ -242,8 +244,8 @@ mod tests {
             ..relay
         };
         let settings = Settings { relay, ..Settings::embedded(keys, Vec::new(), true) };
-        let shard = ShardSender::new().0;
-        let shared = Shared::new(settings, Connectors::default(), vec![shard.clone()]);
+        let (shard, admission) = (ShardSender::new().0, Admission::new(&settings, Connector::default()));
+        let shared = Shared::new(settings, admission.clone(), Connectors::default(), vec![shard.clone()]);
         let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &crate::upstream::ServerGroup::default());
         for app in apps {
             let id = shared.hubs.number(&app.to_string());
@@ -254,7 +256,7 @@ mod tests {
             pool.opened(0, Arc::new(LinkHandle::opened(hub.identity(), id)));
             hub.add_pool(pool);
         }
-        let router = Arc::new(Endpoint::new(shared.clone(), shared.counters_of(0), shard)).into_router();
+        let router = Arc::new(Endpoint::new(shared.clone(), admission, shared.counters_of(0), shard)).into_router();
         (shared, router)
     }
 

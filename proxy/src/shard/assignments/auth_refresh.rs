@@ -13,12 +13,12 @@ use trunkline_protocol::service::{
     AckStatus, ConnectionClaims, OpenConnection, RefreshAuth, ServiceMessage, claims_to_payload,
 };
 
-use crate::auth::{ClientTerms, user_in_claims};
-use crate::clock::unix_seconds;
+use crate::auth::ClientTerms;
 use crate::metrics::RefreshOutcome;
 use crate::shard::command::PendingAck;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::shard_state::ShardState;
+use crate::shard::shared::access_rules::RefreshRefused;
 use crate::shard::slot::Slot;
 
 /// Applies the claims and expiry of a newer authentication, if it is for the same user.
@@ -31,9 +31,14 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     let Some(hub) = state.core.hub_of(client) else { return };
     let (id, user) = (ByteString::from(&**client.id()), state.core.connections.user_of(client));
     let counters = &state.core.context.counters.refreshes;
-    if let Some((outcome, status, problem)) = refusal(&state.core, user, &refresh.claims) {
+    if let Err(refused) = state.core.context.shared.access.check_refresh(user, &refresh.claims) {
+        let (outcome, status) = match refused {
+            RefreshRefused::TooLarge { .. } => (RefreshOutcome::TooLarge, AckStatus::InternalServerError),
+            RefreshRefused::OtherUser => (RefreshOutcome::OtherUser, AckStatus::Forbidden),
+            RefreshRefused::Revoked => (RefreshOutcome::Revoked, AckStatus::Forbidden),
+        };
         counters.of(outcome).increment();
-        return ack.refused(status, problem);
+        return ack.refused(status, refused.to_string());
     }
     counters.of(RefreshOutcome::Refreshed).increment();
     let terms = ClientTerms::of(&refresh.claims);
@@ -79,27 +84,4 @@ pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedL
 pub(crate) fn report_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
     let opening = core.connections.live(slot).and_then(|client| client.cold().read_opening());
     opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
-}
-
-/// Reason to refuse an authentication for this user's connection.
-fn refusal(
-    core: &ShardCore,
-    user: Option<&str>,
-    claims: &[(ByteString, ByteString)],
-) -> Option<(RefreshOutcome, AckStatus, String)> {
-    let admission = &core.context.shared.admission;
-    let (bytes, max) = (
-        claims.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>(),
-        admission.service_verifier.max_bytes(),
-    );
-    if bytes > max {
-        let problem = format!("the claims have {bytes} bytes, at most {max} are allowed: see --jwt-max-bytes");
-        return Some((RefreshOutcome::TooLarge, AckStatus::InternalServerError, problem));
-    }
-    if user != user_in_claims(claims) {
-        let problem = "the claims are of another user than the connection: only the same user can refresh it";
-        return Some((RefreshOutcome::OtherUser, AckStatus::Forbidden, problem.into()));
-    }
-    let is_void = admission.revocations.void_refresh(user, claims, unix_seconds());
-    is_void.then(|| (RefreshOutcome::Revoked, AckStatus::Forbidden, "the log-in was revoked: log in again".into()))
 }

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use trunkline_protocol::fleet::SharedMembership;
 use trunkline_protocol::service::ServiceMessage;
 
-use crate::auth::{Signer, SigningKeys};
+use super::access_rules::AccessRules;
+use crate::auth::Signer;
 use crate::limits::SignerShare;
 use crate::metrics::Counter;
 use crate::shard::shared::left_membership::{LeftMemberships, UserKey};
@@ -53,7 +54,7 @@ pub(crate) struct UserGroupLimits {
 pub(crate) struct UserGroups {
     limits: UserGroupLimits,
     /// Keys, which determine the owner of a hub.
-    keys: Arc<SigningKeys>,
+    access: Arc<dyn AccessRules>,
     /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
     pub(crate) refused: Counter,
@@ -120,9 +121,9 @@ pub(crate) enum MembershipRefused {
 }
 
 impl UserGroups {
-    pub(crate) fn new(limits: UserGroupLimits, keys: Arc<SigningKeys>) -> Self {
+    pub(crate) fn new(limits: UserGroupLimits, access: Arc<dyn AccessRules>) -> Self {
         let (count, refused, begun) = (AtomicUsize::new(0), Counter::default(), Instant::now());
-        Self { limits, keys, count, refused, begun, kept: Mutex::default() }
+        Self { limits, access, count, refused, begun, kept: Mutex::default() }
     }
 
     /// Stores a membership for `seconds`, or renews an existing one. Fails if too many are stored, or a name is too
@@ -182,9 +183,9 @@ impl UserGroups {
         let UserGroupLimits { count, total_bytes, .. } = self.limits;
         let (signer, of_hub) = match kept.hubs.get(&user.0) {
             Some((signer, of_hub)) => (signer.clone(), *of_hub),
-            None => (self.keys.owner_of(HubOrigin::name_in(&user.0)), KeptUse::default()),
+            None => (self.access.owner_of(HubOrigin::name_in(&user.0)), KeptUse::default()),
         };
-        let share = SignerShare::new(signer, self.keys.has_apps());
+        let share = SignerShare::new(signer, self.access.has_apps());
         let own = kept.signers.get(share.signer()).copied().unwrap_or_default();
         share
             .check(count, self.count.load(Ordering::Relaxed), own.count)
@@ -416,21 +417,19 @@ fn copy(name: &str) -> ByteString {
 #[cfg(test)]
 mod tests {
     use tokio::time::advance;
-    use trunkline_protocol::key::{AccessKey, AccessKeys};
     use trunkline_protocol::service::UserGroupChange;
 
+    use super::super::access_rules::OpenAccess;
     use super::*;
-    use crate::auth::AppKey;
-    use crate::config::SecretLine;
 
     fn groups_of(count: usize) -> UserGroups {
         of_apps(count, &[])
     }
 
-    fn of_apps(count: usize, apps: &[AppKey]) -> UserGroups {
-        let fleet = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+    /// Groups of a node where these apps own the hubs whose names begin with theirs.
+    fn of_apps(count: usize, apps: &'static [&'static str]) -> UserGroups {
         let limits = UserGroupLimits { count, total_bytes: 1024 * 1024, name_max_bytes: 1024 };
-        UserGroups::new(limits, SigningKeys::new(&fleet, apps))
+        UserGroups::new(limits, Arc::new(OpenAccess::with_apps(apps)))
     }
 
     fn name(text: &str) -> ByteString {
@@ -456,8 +455,7 @@ mod tests {
 
     #[test]
     fn memberships_of_one_apps_hubs_leave_a_half_of_the_places_to_others() {
-        let keys = AppKey::lines("shop=the key of the shop;shop*\nnews=the key of the news").unwrap();
-        let groups = of_apps(10, &keys);
+        let groups = of_apps(10, &["shop", "news"]);
         let join = |hub: &str, user: u8| groups.join(hub, &user.to_string(), "red", 10);
         assert!((0..3).all(|user| join("?hub=shop1", user).is_ok()));
         assert!((0..2).all(|user| join("?hub=shop2", user).is_ok()));

@@ -18,9 +18,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytestring::ByteString;
 use trunkline_protocol::fleet::SharedRevocation;
 
-use super::TokenError;
 use super::signed_token::SignedToken;
+use super::token_error::TokenError;
 use crate::metrics::Counter;
+use crate::shard::RevocationMark;
 
 /// Maximum number of revocations on a node. A single one for an audience, or for all tokens, replaces many.
 const REVOCATIONS_MAX: usize = 10_000;
@@ -295,10 +296,6 @@ impl Revocations {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Position in the order of revocations of a node. A request takes a mark before its token is verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RevocationMark(u64);
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,12 @@ use serde_json::{Map, Value};
 use trunkline_protocol::access_token::Claims;
 use trunkline_protocol::json_text::JsonText;
 
-use super::jwks::KeySets;
+use super::key_set::KeySets;
 use super::revocation::Revocations;
 use super::signed_token::SignedToken;
-use super::{Issuer, JwksSource, SigningKeys, TokenError, TokenPolicy, User, VerifyingKey};
+use super::signing_key::SigningKeys;
+use super::token_error::TokenError;
+use crate::auth::{Issuer, JwksSource, TokenPolicy, User, VerifyingKey};
 use crate::clock::unix_seconds;
 use crate::metrics::Counter;
 use crate::net::connector::Connector;

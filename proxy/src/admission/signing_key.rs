@@ -10,10 +10,8 @@ use jsonwebtoken::DecodingKey;
 use tokio::sync::watch;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::app_key::{AppKey, AppKeySetError, HubScope};
 use super::channel_key::{ChannelKeyTable, ChannelKeys};
-use super::key::VerifyingKey;
-use super::signer::{Signer, TokenSigner};
+use crate::auth::{AppKey, AppKeySetError, HubScope, Signer, TokenSigner, VerifyingKey};
 
 /// Signing secret, in the forms needed for verification.
 pub(crate) struct SigningKey {

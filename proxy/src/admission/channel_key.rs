@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use trunkline_channel::HelloTable;
 use trunkline_protocol::key::{AccessKeys, KeyTag, PeerKind};
 
-use super::signer::Signer;
+use crate::auth::Signer;
 
 /// Keys of one holder, with a separate table of opened hellos: an app can't evict the hellos of others.
 #[derive(Debug, Clone)]

@@ -5,34 +5,19 @@
 //! key id, a hash made by another process, is ignored.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytestring::ByteString;
 use http::Uri;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::access_token::{Claims, User};
 use trunkline_protocol::dial_in::long_claims;
-use trunkline_protocol::manifest::Transport;
 
 use super::revocation::Revocations;
 use super::signed_token::{SignedToken, audiences};
-use super::signer::{Signer, TokenSigner};
-use super::signing_key::SigningKey;
-use super::{SigningKeys, TokenError};
+use super::signing_key::{SigningKey, SigningKeys};
+use super::token_error::TokenError;
+use crate::auth::{SERVICE_USER_CLAIMS, Signer, TokenSigner};
 use crate::clock::unix_seconds;
-
-/// Claims with the user id. The first claim present is used.
-const USER_CLAIMS: [&str; 3] = ["asrs.s.uid", "nameid", "sub"];
-
-/// Long form of `nameid`, which app servers may use outside of tokens.
-const LONG_USER_CLAIM: &str = "http://schemas.xmlsoap.org/ws/2005/05/identity/claims/nameidentifier";
-
-/// Range of the hub handshake timeout that a claim may set, in seconds.
-const HANDSHAKE_SECONDS: std::ops::RangeInclusive<u64> = 1..=30;
-
-/// Range of the poll timeout that a claim may set, in seconds.
-const POLL_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
 /// Maximum number of keys of other hubs that an invalid signature is compared with, to name the app.
 const EXPLAINED_KEYS_MAX: usize = 16;
@@ -139,7 +124,7 @@ impl ServiceVerifier {
         let target = rest_segments(path, application);
         let hub = hub_place(&target).and_then(|at| target.get(at)).and_then(|name| std::str::from_utf8(name).ok());
         let opened = self.checked(token, hub, true)?;
-        self.ensure_in_force(&opened, User::from_claims(&opened.claims, &USER_CLAIMS).id.as_deref())?;
+        self.ensure_in_force(&opened, User::from_claims(&opened.claims, &SERVICE_USER_CLAIMS).id.as_deref())?;
         let RestAudience { hosts, without_prefix } = audience;
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
         let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
@@ -161,7 +146,7 @@ impl ServiceVerifier {
         if !audiences(&opened.claims).any(|one| audience.is(one, hub)) {
             return Err(TokenError::Audience);
         }
-        let mut user = User::from_claims(&opened.claims, &USER_CLAIMS);
+        let mut user = User::from_claims(&opened.claims, &SERVICE_USER_CLAIMS);
         // The id in a token of an app server is not a user id.
         let is_user = audience == ServiceAudience::Client;
         self.ensure_in_force(&opened, user.id.as_deref().filter(|_| is_user))?;
@@ -259,73 +244,6 @@ fn rest_segments(path: &str, application: Option<&str>) -> Vec<Vec<u8>> {
 /// Index of the hub segment: after `hubs/` or `v1/hubs/`.
 fn hub_place(segments: &[Vec<u8>]) -> Option<usize> {
     segments.iter().take(2).position(|segment| segment == b"hubs").map(|at| at + 1)
-}
-
-/// Returns the user id in claims that an app server sends outside of a token.
-pub(crate) fn user_in_claims(claims: &[(ByteString, ByteString)]) -> Option<&str> {
-    let [id, name_id, subject] = USER_CLAIMS;
-    let value = |wanted: &str| claims.iter().find(|(name, value)| name == wanted && !value.is_empty());
-    let found = [id, name_id, LONG_USER_CLAIM, subject].into_iter().find_map(value);
-    found.map(|(_, value)| &**value)
-}
-
-/// Connection settings in a client's token, apart from the user.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct ClientTerms {
-    /// Timeout of the hub handshake.
-    pub handshake_timeout: Option<Duration>,
-    /// Timeout of a poll.
-    pub poll_timeout: Option<Duration>,
-    /// Allowed transports as a bit mask; `None` for all.
-    transports: Option<u64>,
-    /// Whether the connection closes when its authentication expires.
-    pub closes_on_expiry: bool,
-    /// Expiry of the authentication in seconds since 1970, if it differs from the token's expiry.
-    pub authentication_ends_s: Option<u64>,
-    /// Required or preferred app server.
-    pub server: Option<StickyServer>,
-}
-
-/// App server that a client is bound to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StickyServer {
-    pub instance: String,
-    /// Whether no other app server is allowed.
-    pub is_required: bool,
-}
-
-impl ClientTerms {
-    /// Reads the settings from the claims of a token. Invalid values are ignored.
-    pub(crate) fn of(claims: &[(impl AsRef<str>, impl AsRef<str>)]) -> Self {
-        let named = |wanted: &str| claims.iter().find(|(name, _)| name.as_ref() == wanted);
-        let text = |wanted: &str| named(wanted).map(|(_, value)| value.as_ref());
-        let number = |wanted| text(wanted).and_then(|value| value.parse::<u64>().ok());
-        let is = |wanted| text(wanted).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let seconds = |wanted, range: std::ops::RangeInclusive<u64>| {
-            number(wanted).filter(|seconds| range.contains(seconds)).map(Duration::from_secs)
-        };
-        let sticky = text("asrs.s.ssticky").zip(text("asrs.s.sn"));
-        Self {
-            handshake_timeout: seconds("asrs.s.cht", HANDSHAKE_SECONDS),
-            poll_timeout: seconds("asrs.s.ttl", POLL_SECONDS),
-            transports: number("asrs.s.htt"),
-            closes_on_expiry: is("asrs.s.coae"),
-            authentication_ends_s: number("asrs.s.aeo"),
-            server: sticky.map(|(mode, instance)| StickyServer {
-                instance: instance.to_owned(),
-                is_required: mode.eq_ignore_ascii_case("required"),
-            }),
-        }
-    }
-
-    pub(crate) fn allow(&self, transport: Transport) -> bool {
-        let bit = match transport {
-            Transport::WebSockets => 1,
-            Transport::ServerSentEvents => 2,
-            Transport::LongPolling => 4,
-        };
-        self.transports.is_none_or(|allowed| allowed & bit != 0)
-    }
 }
 
 #[cfg(test)]
@@ -531,31 +449,6 @@ mod tests {
             assert_eq!(roles.map(|(_, role)| role.as_str()).collect::<Vec<_>>(), ["cook", "guest"], "{name}");
         }
         assert!(user.claims.iter().any(|(name, _)| name == "aud"));
-    }
-
-    #[test]
-    fn terms_are_read_and_those_without_sense_are_left_out() {
-        let claims = |pairs: &[(&str, &str)]| {
-            ClientTerms::of(
-                &pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Vec<(String, String)>>(),
-            )
-        };
-        let terms = claims(&[
-            ("asrs.s.cht", "20"),
-            ("asrs.s.ttl", "5"),
-            ("asrs.s.htt", "5"),
-            ("asrs.s.coae", "True"),
-            ("asrs.s.aeo", "77"),
-            ("asrs.s.sn", "vm_1"),
-            ("asrs.s.ssticky", "Required"),
-        ]);
-        assert_eq!(terms.handshake_timeout, Some(Duration::from_secs(20)));
-        assert_eq!(terms.poll_timeout, Some(Duration::from_secs(5)));
-        assert_eq!(Transport::ALL.map(|transport| terms.allow(transport)), [true, false, true]);
-        assert!(terms.closes_on_expiry && terms.server.unwrap().is_required);
-        let none = claims(&[("asrs.s.cht", "31"), ("asrs.s.ttl", "0"), ("asrs.s.sn", "vm_1")]);
-        assert_eq!(none, ClientTerms::default());
-        assert!(Transport::ALL.iter().all(|transport| none.allow(*transport)));
     }
 
     #[test]
