@@ -6,6 +6,7 @@ pub(crate) mod descriptor;
 pub(crate) mod dial_gate;
 pub(crate) mod endpoints;
 pub(crate) mod http_client;
+pub(crate) mod http_exchange;
 pub(crate) mod line_stream;
 pub(crate) mod node_name;
 pub(crate) mod resolver;

@@ -4,15 +4,16 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::header::HOST;
+use http::header::{HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use trunkline_channel::{OpenChannelError, RefusedUpgrade};
 use trunkline_protocol::manifest::NODE_HEADER;
+use trunkline_protocol::wire::AGENT;
 
 use crate::net::address::Address;
 use crate::net::connector::Connector;
-use crate::net::http_client::{HttpClient, HttpError, within};
+use crate::net::http_exchange::{HttpError, open, to_origin_form, within};
 
 /// Timeout for a response after the connection was accepted.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -74,9 +75,13 @@ impl Caller<'_> {
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_str(authority).map_err(http::Error::from)?);
         self.introduce(headers)?;
-        let client = HttpClient::without_pool(self.connector.clone());
-        let answer = within(ANSWER_TIMEOUT, client.send(address, request)).await;
-        answer.map_err(|error| RequestError::new(authority, error))
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let exchange = async {
+            to_origin_form(address, &mut request)?;
+            let stream = Box::pin(self.connector.connect(address)).await.map_err(HttpError::Connect)?;
+            open(stream).await?.send_request(request).await.map_err(HttpError::Broken)
+        };
+        within(ANSWER_TIMEOUT, exchange).await.map_err(|error| RequestError::new(authority, error))
     }
 
     /// Adds the header that names this node.
