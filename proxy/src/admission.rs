@@ -24,11 +24,12 @@ use std::sync::atomic::AtomicBool;
 
 use bytestring::ByteString;
 use tracing::warn;
+use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::{Signer, user_in_claims};
+use crate::auth::{AccessSettings, Signer, user_in_claims};
 use crate::clock::unix_seconds;
-use crate::config::Settings;
 use crate::net::connector::Connector;
+use crate::net::dial_gate::DialGate;
 use crate::shard::{AccessRules, RefreshRefused, RevocationMark};
 
 pub(crate) use channel_key::ChannelKeys;
@@ -48,26 +49,30 @@ pub(crate) struct Admission {
     pub revocations: Arc<Revocations>,
     /// Set after the warning about an app server that dials in over plain HTTP.
     pub has_warned_of_plain: AtomicBool,
+    /// Gate of dials to nodes that tokens name.
+    pub node_dials: Arc<DialGate>,
 }
 
 impl Admission {
     /// `issuers` fetches published keys.
-    pub(crate) fn new(settings: &Settings, issuers: Connector) -> Arc<Self> {
-        let (keys, tokens) = (SigningKeys::new(&settings.keys, &settings.app_keys), &settings.tokens);
+    pub(crate) fn new(keys: &AccessKeys, settings: AccessSettings, issuers: Connector) -> Arc<Self> {
+        let AccessSettings { app_keys, tokens, tables } = settings;
+        let keys = SigningKeys::new(keys, &app_keys);
         // Applied again at node startup, where a failure is fatal.
-        if let Err(error) = keys.set_rules(&settings.rules.app_keys) {
+        if let Err(error) = keys.set_rules(&tables.app_keys) {
             warn!(%error, "keys of apps can't be used");
         }
         let revocations = Arc::new(Revocations::new(tokens.clock_skew_s));
         let (skew_s, max_bytes) = (tokens.clock_skew_s, tokens.max_bytes);
-        let verifier = Verifier::new(tokens.clone(), keys.clone(), revocations.clone(), issuers);
-        verifier.set_issuers(settings.rules.issuers());
+        let verifier = Verifier::new(tokens, keys.clone(), revocations.clone(), issuers);
+        verifier.set_issuers(&tables.issuers);
         Arc::new(Self {
             verifier,
             service_verifier: ServiceVerifier::new(keys.clone(), revocations.clone(), skew_s, max_bytes),
             revocations,
             signing_keys: keys,
             has_warned_of_plain: AtomicBool::new(false),
+            node_dials: Arc::default(),
         })
     }
 }

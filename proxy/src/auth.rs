@@ -4,6 +4,7 @@
 //! The type of a key determines its algorithm. A token selects only the key: `none` selects no key, and a public key is
 //! never used as a secret. Module `admission` verifies tokens with these values.
 
+mod access_settings;
 mod admin_token;
 mod app_key;
 mod client_terms;
@@ -13,6 +14,7 @@ pub(crate) mod key;
 mod policy;
 mod signer;
 
+pub use access_settings::{AccessSettings, AccessTables};
 pub(crate) use admin_token::ADMIN_COOKIE;
 pub use admin_token::{AdminToken, AdminTokenInForce};
 pub(crate) use app_key::{APPS_MAX, HubScope};

@@ -7,6 +7,7 @@ mod connect_item;
 mod drain_settings;
 mod host_rule;
 mod listener_settings;
+mod node_config;
 mod option_group;
 mod origin_pattern;
 #[cfg(feature = "otlp")]
@@ -21,19 +22,13 @@ mod url_template;
 mod webhook_secret;
 mod webhook_settings;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::auth::{AppKey, TokenPolicy};
 use crate::net::address::Address;
-use crate::net::resolver::Resolver;
-#[cfg(feature = "tls")]
-use crate::net::tls::ClientTls;
 use crate::routing::Ruleset;
 use crate::telemetry::SamplingTerms;
 
@@ -46,6 +41,7 @@ pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
 pub use listener_settings::{HttpTransportSettings, PortSharing, ProxyProtocolSettings};
+pub use node_config::Config;
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
 pub(crate) use origin_pattern::Origin;
@@ -70,45 +66,6 @@ pub const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 const RANDOM_NAME_CHARS: usize = 6;
 
-/// Configuration of a node that runs as its own process.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Address of the plain client listener.
-    pub listen: SocketAddr,
-    /// Client listener with TLS.
-    #[cfg(feature = "tls")]
-    pub tls_listen: Option<TlsListener>,
-    /// Address of the admin port: health, metrics and the observer page.
-    pub admin: SocketAddr,
-    /// Access to the admin port, and the other nodes that it shows.
-    pub observer: AdminSettings,
-    /// Addresses of app servers, or DNS names that resolve to them.
-    pub upstreams: Vec<Address>,
-    /// Interval between DNS lookups of app servers; zero disables them.
-    pub resolve_interval: Duration,
-    /// Resolver of upstream names.
-    pub resolver: Resolver,
-    /// TLS towards app servers and other nodes.
-    #[cfg(feature = "tls")]
-    pub upstream_tls: ClientTls,
-    /// TLS towards token issuers. They are third parties, so this node sends no client certificate.
-    #[cfg(feature = "tls")]
-    pub issuer_tls: ClientTls,
-    /// Number of shards: threads that serve clients.
-    pub shards: u16,
-    /// Timing of a graceful stop.
-    pub drain: DrainSettings,
-    /// Export to an OpenTelemetry collector; `None` if disabled.
-    #[cfg(feature = "otlp")]
-    pub otlp: Option<OtlpSettings>,
-    /// File with rules, reloaded on change.
-    pub rules_file: Option<PathBuf>,
-    /// Keys and secrets outside that file. Their own files are also reloaded.
-    pub key_sources: SecretSources,
-    /// Settings shared by all threads.
-    pub settings: Settings,
-}
-
 /// Settings shared by all threads of a node.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -116,8 +73,6 @@ pub struct Settings {
     pub node: String,
     /// Access keys shared by all nodes and app servers.
     pub keys: AccessKeys,
-    /// Keys of apps, each valid only for its hubs. The configuration file may add more.
-    pub app_keys: Vec<AppKey>,
     /// Development mode: no access key is configured, so only loopback is trusted.
     pub is_development: bool,
     /// Whether app servers may dial in, and clients may connect through dial-in.
@@ -130,8 +85,6 @@ pub struct Settings {
     pub has_upstreams: bool,
     /// Address at which other nodes reach this node; `None` if unreachable.
     pub advertise: Option<Address>,
-    /// Requirements on access tokens of users.
-    pub tokens: TokenPolicy,
     /// Timeout of an app's client authorization.
     pub negotiate_timeout: Duration,
     /// Origins whose pages may connect.
@@ -187,14 +140,12 @@ impl Settings {
         Self {
             node: random_node_name(),
             keys,
-            app_keys: Vec::new(),
             is_development,
             accepts_dial_in: false,
             needs_encrypted_dial_in: false,
             takes_untagged_hellos: false,
             has_upstreams: true,
             advertise: None,
-            tokens: TokenPolicy::default(),
             negotiate_timeout: NEGOTIATE_TIMEOUT,
             allow_origins,
             hosts: HostRules { named: Vec::new(), is_development },

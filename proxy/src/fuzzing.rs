@@ -12,7 +12,7 @@ use crate::auth::{TokenPolicy, jwks};
 use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
 use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
 use crate::net::connector::Connector;
-use crate::routing::Ruleset;
+use crate::routing::{RuleFile, Ruleset};
 
 /// Start of a connection behind a load balancer with the PROXY protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub fn key_set(text: &[u8]) -> Option<usize> {
 /// # Errors
 /// Returns an error for invalid TOML or an invalid rule.
 pub fn rules(text: &str) -> Result<[usize; 5], String> {
-    let rules = Ruleset::parse(text).map_err(|error| error.to_string())?;
+    let rules = RuleFile::parse(text).map_err(|error| error.to_string())?.rules;
     let Ruleset { groups, routes, messages, mirrors, methods, .. } = &rules;
     Ok([groups.len(), routes.len(), messages.len(), mirrors.len(), methods.len()])
 }

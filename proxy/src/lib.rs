@@ -33,6 +33,7 @@
 //! | `link` | task of each link: routes frames from an app server to the shards |
 //! | `inspection` | reading of clients and sets of shards, in short steps |
 //! | `admission` | verification of tokens, their keys, revocations |
+//! | `user_group` | time-limited memberships of users in groups, for later connections too |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `task_feed` | candidates for exclusive tasks, reported to app servers |
@@ -89,6 +90,7 @@ pub(crate) mod task_feed;
 pub(crate) mod telemetry;
 pub(crate) mod transport;
 pub(crate) mod upstream;
+pub(crate) mod user_group;
 pub(crate) mod watch;
 pub(crate) mod webhook;
 

@@ -73,9 +73,10 @@ use upstream_set::UpstreamSet;
 
 use crate::admin::{self, AdminCounters};
 use crate::admission::Admission;
+use crate::auth::AccessSettings;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
-use crate::config::{Config, DrainSettings, SecretSources};
+use crate::config::{Config, DrainSettings, SecretSources, Settings};
 use crate::fleet::{Fleet, keep_fleet};
 use crate::frontend::{end_gets_of_lost_owners, release_carried};
 #[cfg(feature = "tls")]
@@ -89,6 +90,7 @@ use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
+use crate::user_group::UserGroups;
 use crate::webhook::{HubConnection, HubUser, Reported, Webhooks};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
@@ -123,7 +125,7 @@ impl Node {
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
         log_open_files();
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
-        let (connectors, issuers) = connectors(&config)?;
+        let connectors = connectors(&config)?;
         let configured_admin = config.admin;
         let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets)?;
         sockets.ensure_all_taken()?;
@@ -136,39 +138,30 @@ impl Node {
         let upstream_tls = config.upstream_tls;
         let (stop, fleet_resolver, rules_file) = (CancellationToken::new(), resolver.clone(), config.rules_file);
         let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.of_shards.iter().map(|_| ShardSender::new()).unzip();
-        let admission = Admission::new(&settings, issuers.clone());
-        let shared = Shared::new(settings, admission.clone(), connectors.clone(), senders);
-        let fleet = Fleet::new(shared.clone(), admission.clone(), admin);
-        let webhooks = Arc::new(Webhooks::new(&shared));
+        let (tables, connected) = (config.access.tables.clone(), connectors.clone());
+        let (shared, above) = shared_state(settings, config.access, connected, senders);
+        let (fleet, webhooks) = (Fleet::new(shared.clone(), above, admin), Arc::new(Webhooks::new(&shared)));
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
         let services = ShardServices { fleet: fleet.clone(), rest: rest.clone(), webhooks: webhooks.clone() };
         let threads = start_shards((&shared, &services), listeners.of_shards, inboxes, &stop)?;
         webhooks.open(&shared);
 
-        let mut background = keep_own_state((&shared, &admission), &webhooks, key_sources);
+        let mut background = keep_own_state(&shared, fleet.admission(), &webhooks, key_sources);
         let problems = Arc::<UpstreamProblems>::default();
         let rule_set = RuleSet::new(
             shared.clone(),
-            admission,
+            fleet.admission().clone(),
             upstreams,
             #[cfg(feature = "tls")]
             upstream_tls,
         );
-        rule_set.apply(&shared.settings.rules)?;
+        rule_set.apply(&shared.settings.rules, &tables)?;
         let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
         background.spawn(rule_set.watch(upstreams));
         #[cfg(feature = "tls")]
         let has_rules_file = rules_file.is_some();
         #[cfg(feature = "tls")]
-        {
-            let connectors = [connectors.fleet, issuers];
-            background.spawn(certificate_reload::run(
-                shared.clone(),
-                connectors,
-                listeners.certificates,
-                has_rules_file,
-            ));
-        }
+        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
@@ -207,7 +200,7 @@ impl Node {
     /// # Errors
     /// As for a start.
     pub fn check(config: Config) -> Result<(), StartError> {
-        let (connectors, issuers) = connectors(&config)?;
+        let connectors = connectors(&config)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = config.tls_listen {
             server_config(Certificates::read(tls.identities)?)?;
@@ -215,8 +208,8 @@ impl Node {
         #[cfg(feature = "otlp")]
         config.otlp.map_or(Ok(()), otlp::check).map_err(StartError::Otlp)?;
         let (sender, _inbox) = ShardSender::new();
-        let admission = Admission::new(&config.settings, issuers);
-        let shared = Shared::new(config.settings, admission.clone(), connectors, vec![sender]);
+        let tables = config.access.tables.clone();
+        let (shared, (admission, _)) = shared_state(config.settings, config.access, connectors, vec![sender]);
         let rules = RuleSet::new(
             shared.clone(),
             admission,
@@ -224,7 +217,7 @@ impl Node {
             #[cfg(feature = "tls")]
             config.upstream_tls,
         );
-        Ok(rules.apply(&shared.settings.rules)?)
+        Ok(rules.apply(&shared.settings.rules, &tables)?)
     }
 
     /// Address of the plain client listener.
@@ -315,7 +308,7 @@ impl Node {
         tokio::select! {
             () = poll_until(|| self.clients() == 0 && self.shared.http_transports.is_empty()) => {}
             // Leaves the last quarter for calls of the remaining clients.
-            () = release_carried(&self.shared, spread - spread / 4) => {}
+            () = release_carried(&self.shared, self.fleet.admission(), spread - spread / 4) => {}
         }
         // Back ends of webhooks are notified of the ends of these clients, too.
         poll_until(|| self.webhooks.clients() == 0).await;
@@ -340,7 +333,8 @@ impl Node {
 
 /// Starts the background tasks for local state: keys, unserved hubs, and distribution of clients.
 fn keep_own_state(
-    (shared, admission): (&Arc<Shared>, &Arc<Admission>),
+    shared: &Arc<Shared>,
+    admission: &Arc<Admission>,
     webhooks: &Arc<Webhooks>,
     key_sources: SecretSources,
 ) -> JoinSet<()> {
@@ -352,6 +346,19 @@ fn keep_own_state(
     background.spawn(key_reload::run((shared.clone(), admission.clone()), webhooks.clone(), key_sources));
     background.spawn(app_rebalancer::run(shared.clone()));
     background
+}
+
+/// Creates the state shared by all shards, and the state above the engine. The second connector fetches keys of issuers.
+fn shared_state(
+    settings: Settings,
+    access: AccessSettings,
+    (connectors, issuers): (Connectors, Connector),
+    senders: Vec<ShardSender>,
+) -> (Arc<Shared>, (Arc<Admission>, Arc<UserGroups>)) {
+    let admission = Admission::new(&settings.keys, access, issuers);
+    let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
+    let above = (admission.clone(), user_groups.clone());
+    (Shared::new(settings, (admission, user_groups), connectors, senders), above)
 }
 
 fn log_start(shared: &Shared, listen: &BoundAddresses, admin: SocketAddr, shards: u16) {
@@ -395,8 +402,8 @@ fn connectors(config: &Config) -> Result<(Connectors, Connector), StartError> {
     let webhooks = config.settings.webhooks.rules.iter().map(|rule| rule.template.address());
     let fleet_speaks_tls =
         config.settings.advertise.iter().chain(&config.upstreams).chain(webhooks).any(Address::is_tls);
-    let of_tables = config.settings.rules.issuers().iter().flat_map(|issuer| &issuer.jwks);
-    let issuers_speak_tls = config.settings.tokens.jwks.iter().chain(of_tables).any(JwksSource::is_tls);
+    let of_tables = config.access.tables.issuers.iter().flat_map(|issuer| &issuer.jwks);
+    let issuers_speak_tls = config.access.tokens.jwks.iter().chain(of_tables).any(JwksSource::is_tls);
     // A reload of the configuration file may bring the first https:// key set.
     let issuers = connector(issuers_speak_tls || config.rules_file.is_some(), &config.issuer_tls);
     let issuers = if issuers_speak_tls { issuers? } else { issuers.unwrap_or_default() };

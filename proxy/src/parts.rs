@@ -5,7 +5,8 @@ pub use crate::admission::host_of_url;
 pub use crate::auth::jwks::{JwksError, JwksSourceError};
 pub use crate::auth::key::KeyError;
 pub use crate::auth::{
-    AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, Issuer, JwksSource, TokenPolicy, VerifyingKey,
+    AccessSettings, AccessTables, AdminTokenInForce, AppKey, AppKeyError, AppKeySetError, Issuer, JwksSource,
+    TokenPolicy, VerifyingKey,
 };
 pub use crate::clock::unix_seconds;
 pub use crate::condition::{CatalogueEntry, Severity, condition_entries};
@@ -41,7 +42,7 @@ pub use crate::observer::{
     TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine,
     TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line, take_parts,
 };
-pub use crate::routing::{NamedFiles, RULE_TABLES, RuleSample, Ruleset, TextPlace, nearest};
+pub use crate::routing::{NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, nearest};
 pub use crate::telemetry::SamplingTerms;
 pub use crate::upstream::Hub;
 pub use crate::watch::HubTimes;

@@ -186,7 +186,8 @@ impl Rest {
         };
         let share = shared.share_of(&signer.signer);
         let caller = RestCaller { signer, origin: origin.to_owned() };
-        let execution = Execution::new(shared.clone(), self.0.fleet.clone(), head, body, caller);
+        let execution =
+            Execution::new((shared.clone(), self.0.admission.clone()), self.0.fleet.clone(), head, body, caller);
         let streamed = execution.streams_to(&operation);
         // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let executing = tokio::spawn(async move {

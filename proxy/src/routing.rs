@@ -30,7 +30,7 @@ pub(crate) use pattern::Pattern;
 pub(crate) use route_condition::RouteFacts;
 pub(crate) use rule::{DEFAULT_GROUP, GroupRule, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream};
 pub use rule_error::{TextPlace, nearest};
-pub use rule_file::{NamedFiles, RULE_TABLES};
+pub use rule_file::{NamedFiles, RULE_TABLES, RuleFile};
 pub use ruleset::Ruleset;
 pub use sample::RuleSample;
 #[cfg(test)]

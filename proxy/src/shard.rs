@@ -82,15 +82,13 @@ pub(crate) use inbox::{
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shard_context::ShardContext;
 pub(crate) use shard_state::{ShardFeatures, ShardState};
-#[cfg(test)]
-pub(crate) use shared::access_rules::OpenAccess;
 pub(crate) use shared::access_rules::{AccessRules, RefreshRefused, RevocationMark};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
+pub(crate) use shared::kept_membership::{ExpiredMembership, KeptMemberships, MEMBERSHIP_S, MembershipRefused};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use shared::own_interest::{InterestHold, OwnInterest};
 pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
-pub(crate) use shared::user_group::{MEMBERSHIP_S, MembershipNews, MembershipRefused};
 pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use slot_walk::SlotWalk;

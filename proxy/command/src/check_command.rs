@@ -10,7 +10,7 @@ use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
-use trunkline_proxy::parts::{RuleSample, Ruleset, client_files_max};
+use trunkline_proxy::parts::{RuleSample, client_files_max};
 use trunkline_proxy::{Config, Node};
 
 use super::flag::ServeArgs;
@@ -65,7 +65,7 @@ pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command)
     }
     warnings.extend(logged.take());
     warnings.extend(rules.warnings(&config.upstreams));
-    let text = effective_settings(&command, &matches, &sources) + &rules_in_force(rules);
+    let text = effective_settings(&command, &matches, &sources) + &rules_in_force(&config);
     Ok(CheckReport { text, warnings })
 }
 
@@ -116,8 +116,8 @@ impl<S: Subscriber> Layer<S> for LoggedWarnings {
 }
 
 /// Formats each rule as a comment line.
-fn rules_in_force(rules: &Ruleset) -> String {
-    rules.lines().map(|rule| format!("# {rule}\n")).collect()
+fn rules_in_force(config: &Config) -> String {
+    config.settings.rules.lines().chain(config.access.tables.lines()).map(|rule| format!("# {rule}\n")).collect()
 }
 
 /// Formats each flag that has a value, with its source; values other than the defaults first.

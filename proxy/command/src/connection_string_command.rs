@@ -201,7 +201,7 @@ fn key(config: &Config, app: Option<&str>) -> Result<AccessKey, ConnectionString
     let Some(app) = app else {
         return config.settings.keys.iter().next().ok_or(ConfigError::Key(AccessKeyError::None).into());
     };
-    let of_apps = || config.settings.app_keys.iter().chain(config.settings.rules.app_keys());
+    let of_apps = || config.access.app_keys.iter().chain(&config.access.tables.app_keys);
     let found = of_apps().find(|known| known.name() == app);
     found.map(|known| known.key().clone()).ok_or_else(|| {
         let mut names: Vec<_> = of_apps().map(|known| known.name().to_owned()).collect();

@@ -135,7 +135,7 @@ fn value(arg: &Arg) -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use trunkline_proxy::parts::Ruleset;
+    use trunkline_proxy::parts::RuleFile;
 
     use super::*;
     use crate::settings_loader::load_text;
@@ -194,7 +194,7 @@ mod tests {
         let (key, file) = (folder.join("key"), folder.join("trunkline.toml"));
         std::fs::write(&key, "a key of one app, long enough").unwrap();
         std::fs::write(&file, tables.replace("/etc/trunkline/shop-key", key.to_str().unwrap())).unwrap();
-        let rules = Ruleset::read(&file).map(|rules| (rules.app_keys().len(), rules.issuers().len()));
+        let rules = RuleFile::read(&file).map(|file| (file.access.app_keys.len(), file.access.issuers.len()));
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(rules.unwrap(), (1, 1));
     }

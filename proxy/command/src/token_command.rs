@@ -10,7 +10,7 @@ use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::dial_in::sign_rest_token_for;
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
-use trunkline_proxy::parts::{AppKey, Ruleset, unix_seconds};
+use trunkline_proxy::parts::{AppKey, RuleFile, unix_seconds};
 
 use super::flag::value_parser::whole_seconds;
 use super::flag::{AccessKeyArgs, AppKeyList, audience_host};
@@ -138,8 +138,8 @@ fn app_key(app: &str, hubs: &[String]) -> anyhow::Result<String> {
 /// Key that signs for an issuer with a table, and adds the claims that its tokens need.
 fn issuer_key(config: Option<&Path>, name: &str, claims: &mut Vec<(String, String)>) -> anyhow::Result<AccessKey> {
     let config = config.context("--issuer needs a file with the issuer's table: give --config FILE")?;
-    let rules = Ruleset::read(config)?;
-    let issuer = rules.issuers().iter().find(|issuer| issuer.name() == name);
+    let tables = RuleFile::read(config)?.access;
+    let issuer = tables.issuers.iter().find(|issuer| issuer.name() == name);
     let issuer = issuer.with_context(|| format!("{} has no table [issuers.{name}]", config.display()))?;
     let (secret, iss, audiences) = issuer.signing().with_context(|| {
         format!("issuer {name:?} has no secret among its `keys`: only the issuer itself can sign with its private key")
@@ -153,7 +153,7 @@ fn issuer_key(config: Option<&Path>, name: &str, claims: &mut Vec<(String, Strin
 fn apps(list: &AppKeyList, config: Option<&Path>) -> anyhow::Result<Vec<AppKey>> {
     let mut apps = list.sources()?.read_lines()?;
     if let Some(config) = config {
-        apps.extend_from_slice(Ruleset::read(config)?.app_keys());
+        apps.extend(RuleFile::read(config)?.access.app_keys);
     }
     Ok(apps)
 }

@@ -207,6 +207,8 @@ pub(crate) fn families(
     let mut families = Families::default();
     node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
     admission(fleet.admission(), &mut families);
+    families.add(&USER_GROUPS_KEPT, &[], fleet.user_groups().len() as u64);
+    families.add(&USER_GROUPS_KEPT_BYTES, &[], fleet.user_groups().bytes() as u64);
     Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
     conditions(shared, &mut families);
     clients(shared, &mut families);
@@ -282,9 +284,7 @@ fn node(shared: &Shared, is_ready: bool, families: &mut Families) {
     for ((file, role), ends_s) in &**shared.reports.certificate_ends.load() {
         families.add(&CERTIFICATE_ENDS, &[file, role], *ends_s);
     }
-    families.add(&USER_GROUPS_KEPT, &[], shared.user_groups.len() as u64);
-    families.add(&USER_GROUPS_KEPT_BYTES, &[], shared.user_groups.bytes() as u64);
-    families.add(&USER_GROUPS_REFUSED, &[], shared.user_groups.refused.get());
+    families.add(&USER_GROUPS_REFUSED, &[], shared.reports.memberships_refused.get());
     for (what, key, count) in shared.limits.refusals.all() {
         families.add(&PERMITS_REFUSED, &[what, &key], count);
     }

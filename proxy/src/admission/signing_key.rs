@@ -92,6 +92,12 @@ impl SigningKeys {
         self.change(|sources| sources.of_flags = keys.to_vec())
     }
 
+    /// Checks that keys from flags would not conflict with those of the configuration file and these fleet keys.
+    pub(crate) fn check_flags(&self, keys: &[AppKey], fleet: &[AccessKey]) -> Result<(), AppKeySetError> {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        AppKey::check_all(keys.iter().chain(&sources.of_rules), fleet)
+    }
+
     /// Current keys, starting with the fleet's keys.
     #[must_use]
     pub(crate) fn load(&self) -> Guard<Arc<Vec<SigningKey>>> {

@@ -64,6 +64,10 @@ impl Verifier {
         self.issuers.store(Arc::new(issuers.to_vec()));
     }
 
+    pub(crate) fn policy(&self) -> &TokenPolicy {
+        &self.policy
+    }
+
     pub(crate) fn is_required(&self) -> bool {
         self.policy.is_required
     }

@@ -12,7 +12,7 @@ use super::fixture::{KEY, paused};
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, settle};
-use crate::auth::AppKey;
+use crate::auth::{AccessSettings, AppKey};
 use crate::clock::unix_seconds;
 use crate::config::{SecretLine, Settings};
 use crate::net::connector::MemoryNetwork;
@@ -29,8 +29,9 @@ pub(super) fn keys(text: &str) -> Vec<AppKey> {
 }
 
 pub(super) async fn node_with(app_keys: Vec<AppKey>) -> FleetNode {
-    let settings = Settings { accepts_dial_in: true, app_keys, ..peers(&[1]) };
-    FleetNode::start(&MemoryNetwork::default(), 1, settings).await
+    let settings = Settings { accepts_dial_in: true, ..peers(&[1]) };
+    let access = AccessSettings { app_keys, ..AccessSettings::default() };
+    FleetNode::start(&MemoryNetwork::default(), 1, (settings, access)).await
 }
 
 /// Replaces the app keys, as a reload of the key files does.

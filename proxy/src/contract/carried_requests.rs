@@ -330,9 +330,9 @@ async fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss(
     assert_eq!(exchange(&other.fixture, "POST", &events.target, CALL).await.0, StatusCode::OK);
     owner.links[0].data().await;
 
-    let (begun, shared) = (Instant::now(), other.fixture.shared.clone());
+    let (begun, shared, admission) = (Instant::now(), other.fixture.shared.clone(), other.fixture.admission.clone());
     shared.begin_drain();
-    let releasing = spawn_local(async move { release_carried(&shared, Duration::from_secs(10)).await });
+    let releasing = spawn_local(async move { release_carried(&shared, &admission, Duration::from_secs(10)).await });
     assert_eq!(exchange(&other.fixture, "GET", &target, "").await, (StatusCode::OK, String::new()));
     assert!(begun.elapsed() <= Duration::from_secs(1), "a poll ends soon: {:?}", begun.elapsed());
     owner.links[0].send(broadcast("\"news\"")).await;

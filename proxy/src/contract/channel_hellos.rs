@@ -14,7 +14,7 @@ use super::fixture::{Fixture, KEY, paused};
 use super::http::HttpConnection;
 use super::hub_separation::{APP_KEY, two_hubs};
 use super::inbound_links::ONE;
-use crate::auth::AppKey;
+use crate::auth::{AccessSettings, AppKey};
 use crate::config::{SecretLine, Settings};
 
 /// Creates the hello and the tag of a sender with this key.
@@ -58,7 +58,9 @@ fn of_many_apps(takes_untagged_hellos: bool) -> Fixture {
     let others: String =
         (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();
     let app_keys = AppKey::lines(&format!("chat={APP_KEY}\n{others}")).unwrap();
-    Fixture::with(Settings { app_keys, takes_untagged_hellos, ..two_hubs() }, 1)
+    let (settings, access) = two_hubs();
+    let settings = Settings { takes_untagged_hellos, ..settings };
+    Fixture::with((settings, AccessSettings { app_keys, ..access }), 1)
 }
 
 #[tokio::test(crate = "paused")]

@@ -20,6 +20,7 @@ use super::webhook_server::WebhookServer;
 use super::webhooks;
 use crate::admin::families;
 use crate::admission::Admission;
+use crate::auth::AccessSettings;
 use crate::condition::{ConditionKind, Finding, NoticeKind};
 use crate::config::{GivenKeys, SecretSources, Settings};
 use crate::fleet::Fleet;
@@ -28,7 +29,8 @@ use crate::net::connector::{Connector, MemoryNetwork};
 use crate::node::condition_watch::ConditionWatch;
 use crate::node::{hub_sweep, key_reload};
 use crate::observer::{Observer, Readiness, UpstreamProblem, UpstreamProblems};
-use crate::shard::{Connectors, ShardSender, Shared};
+use crate::shard::{ShardSender, Shared};
+use crate::user_group::UserGroups;
 use crate::webhook::Webhooks;
 
 /// Time after the start of a node in which missing app servers are normal.
@@ -45,8 +47,11 @@ struct Watched {
     log: Vec<(NoticeKind, ConditionKind)>,
 }
 
-fn fleet_of(shared: &Arc<Shared>, admission: Arc<Admission>) -> Fleet {
-    Fleet::new(shared.clone(), admission, ([127, 0, 0, 1], 8090).into())
+fn fleet_of(shared: &Arc<Shared>) -> Fleet {
+    let settings = &shared.settings;
+    let admission = Admission::new(&settings.keys, AccessSettings::default(), Connector::default());
+    let user_groups = UserGroups::of_node(settings, &admission.signing_keys);
+    Fleet::new(shared.clone(), (admission, user_groups), ([127, 0, 0, 1], 8090).into())
 }
 
 impl Watched {
@@ -394,9 +399,8 @@ async fn keys_that_can_not_be_read_again_are_reported_until_they_can() {
 
 #[tokio::test(crate = "paused")]
 async fn a_shard_without_a_tick_makes_the_node_not_ready() {
-    let admission = Admission::new(&settings(), Connector::default());
-    let shared = Shared::new(settings(), admission.clone(), Connectors::default(), vec![ShardSender::new().0]);
-    let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared, admission));
+    let shared = Shared::alone(settings(), vec![ShardSender::new().0]);
+    let mut watched = Watched::of(&shared, Arc::new(Webhooks::new(&shared)), fleet_of(&shared));
     watched.pass(5).await;
     assert_eq!(watched.log, []);
     let line = watched.begun(ConditionKind::ShardStuck, 2).await;

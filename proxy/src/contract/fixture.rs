@@ -19,6 +19,7 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
 use crate::admission::Admission;
+use crate::auth::AccessSettings;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
 use crate::fleet::Fleet;
@@ -30,6 +31,7 @@ use crate::observer::{Observer, Readiness};
 use crate::routing::Ruleset;
 use crate::shard::drain::reroute::reroute;
 use crate::shard::{Connectors, ShardSender, Shared};
+use crate::user_group::UserGroups;
 use crate::webhook::Webhooks;
 
 use super::app::App;
@@ -48,6 +50,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
     pub(super) admission: Arc<Admission>,
+    pub(super) user_groups: Arc<UserGroups>,
     pub(super) webhooks: Arc<Webhooks>,
     routers: Vec<Router>,
     next_shard: Rc<Cell<usize>>,
@@ -90,6 +93,15 @@ pub(super) mod paused {
     }
 }
 
+/// Settings of a node, with its keys and tokens.
+pub(super) type NodeSettings = (Settings, AccessSettings);
+
+impl From<Settings> for NodeSettings {
+    fn from(settings: Settings) -> Self {
+        (settings, AccessSettings::default())
+    }
+}
+
 pub(super) fn settings() -> Settings {
     let keys = AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap();
     Settings { node: "n1".into(), ..Settings::embedded(keys, Vec::new(), false) }
@@ -107,12 +119,12 @@ impl Fixture {
         Self::with(settings, 1)
     }
 
-    pub(super) fn with(settings: Settings, shards: u16) -> Self {
-        Self::connected(settings, shards, Connectors::default())
+    pub(super) fn with(settings: impl Into<NodeSettings>, shards: u16) -> Self {
+        Self::connected(settings.into(), shards, Connectors::default())
     }
 
     /// Starts a node with one shard, reachable by other nodes at this address of an in-memory network.
-    pub(super) fn at(address: &str, network: &MemoryNetwork, settings: Settings) -> Self {
+    pub(super) fn at(address: &str, network: &MemoryNetwork, settings: impl Into<NodeSettings>) -> Self {
         Self::named(address, (address, Resolver::default()), network, settings)
     }
 
@@ -122,13 +134,14 @@ impl Fixture {
         name: &str,
         (address, resolver): (&str, Resolver),
         network: &MemoryNetwork,
-        settings: Settings,
+        settings: impl Into<NodeSettings>,
     ) -> Self {
+        let (settings, access) = settings.into();
         let mut accepted = network.listen(&address.parse().unwrap());
         let fleet = Connector::in_memory(network.clone());
-        let connectors = Connectors { fleet, resolver, ..Connectors::default() };
+        let connectors = Connectors { fleet, resolver };
         let advertise = Some(name.parse().unwrap());
-        let fixture = Self::connected(Settings { advertise, ..settings }, 1, connectors);
+        let fixture = Self::connected((Settings { advertise, ..settings }, access), 1, connectors);
         let (shared, router) = (fixture.shared.clone(), fixture.routers[0].clone());
         spawn_local(async move {
             while let Some(stream) = accepted.recv().await {
@@ -139,10 +152,12 @@ impl Fixture {
         fixture
     }
 
-    fn connected(settings: Settings, shards: u16, connectors: Connectors) -> Self {
+    fn connected((settings, access): NodeSettings, shards: u16, connectors: Connectors) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let admission = Admission::new(&settings, Connector::default());
-        let shared = Shared::new(settings, admission.clone(), connectors, senders);
+        let admission = Admission::new(&settings.keys, access, Connector::default());
+        let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
+        let above = (admission.clone(), user_groups.clone());
+        let shared = Shared::new(settings, (admission.clone(), user_groups.clone()), connectors, senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
             spawn_local(shard_thread::run(index, (shared.clone(), admission.clone(), None), Vec::new(), inbox));
         }
@@ -150,7 +165,7 @@ impl Fixture {
         webhooks.open(&shared);
         // Tests with several nodes create their own fleets.
         let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
-        let fleet = is_alone.then(|| Fleet::new(shared.clone(), admission.clone(), ([127, 0, 0, 1], 8090).into()));
+        let fleet = is_alone.then(|| Fleet::new(shared.clone(), above, ([127, 0, 0, 1], 8090).into()));
         let router = |(index, shard): (u16, &ShardSender)| {
             let endpoint = Endpoint::new(shared.clone(), admission.clone(), shared.counters_of(index), shard.clone());
             let endpoint = endpoint.with_webhooks(&webhooks);
@@ -158,12 +173,17 @@ impl Fixture {
             Arc::new(endpoint).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
-        Self { shared, admission, webhooks, routers, next_shard: Rc::default() }
+        Self { shared, admission, user_groups, webhooks, routers, next_shard: Rc::default() }
+    }
+
+    /// State above the engine, for a fleet.
+    pub(super) fn above(&self) -> (Arc<Admission>, Arc<UserGroups>) {
+        (self.admission.clone(), self.user_groups.clone())
     }
 
     /// Fleet of this node alone.
     pub(super) fn fleet(&self) -> Fleet {
-        Fleet::new(self.shared.clone(), self.admission.clone(), ([127, 0, 0, 1], 8090).into())
+        Fleet::new(self.shared.clone(), self.above(), ([127, 0, 0, 1], 8090).into())
     }
 
     /// Observer of this node alone.

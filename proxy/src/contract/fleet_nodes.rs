@@ -24,7 +24,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, FLEET_GREET_PATH};
 
 use super::app::{broadcast, json, to_group};
 use super::client::Client;
-use super::fixture::{Fixture, paused, settings};
+use super::fixture::{Fixture, NodeSettings, paused, settings};
 use super::scene::LinkedApp;
 use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
@@ -71,7 +71,7 @@ pub(super) fn peers(numbers: &[u8]) -> Settings {
 }
 
 impl FleetNode {
-    pub(super) async fn start(network: &MemoryNetwork, number: u8, settings: Settings) -> Self {
+    pub(super) async fn start(network: &MemoryNetwork, number: u8, settings: impl Into<NodeSettings>) -> Self {
         Self::start_with(network, number, settings, |api| api).await
     }
 
@@ -87,7 +87,7 @@ impl FleetNode {
     pub(super) async fn start_with(
         network: &MemoryNetwork,
         number: u8,
-        settings: Settings,
+        settings: impl Into<NodeSettings>,
         layered: impl FnOnce(Router) -> Router,
     ) -> Self {
         Self::start_by(Resolver::default(), network, number, settings, layered).await
@@ -97,13 +97,14 @@ impl FleetNode {
         resolver: Resolver,
         network: &MemoryNetwork,
         number: u8,
-        settings: Settings,
+        settings: impl Into<NodeSettings>,
         layered: impl FnOnce(Router) -> Router,
     ) -> Self {
         let name = format!("n{number}");
-        let settings = Settings { node: name.clone(), ..settings };
+        let (settings, access) = settings.into();
+        let settings = (Settings { node: name.clone(), ..settings }, access);
         let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
-        let fleet = Fleet::new(fixture.shared.clone(), fixture.admission.clone(), ([10, 0, 0, number], 8090).into());
+        let fleet = Fleet::new(fixture.shared.clone(), fixture.above(), ([10, 0, 0, number], 8090).into());
         let api = admin::api_for_nodes(fixture.observer_in(fleet.clone()), fixture.webhooks.clone())
             .route("/name", get(async || name));
         fleet.questions().serve_api(layered(api.clone()));

@@ -1,6 +1,5 @@
 //! Separation of hubs: cookies of a page, tokens and keys of one app are not valid for another app.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,11 +15,11 @@ use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::client::{Client, JSON_HANDSHAKE, Received};
-use super::fixture::{Fixture, KEY, paused, settings};
+use super::fixture::{Fixture, KEY, NodeSettings, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, node_with_link, token};
-use crate::auth::{AppKey, TokenPolicy};
+use crate::auth::{AccessSettings, AppKey, TokenPolicy};
 use crate::clock::unix_seconds;
 use crate::config::{HostRules, SecretLine, SecretSources, Settings};
 #[cfg(feature = "tls")]
@@ -28,7 +27,7 @@ use crate::net::tls::ClientTls;
 use crate::node::key_reload::reload;
 use crate::node::rule_reload;
 use crate::node::rule_set::RuleSet;
-use crate::routing::Ruleset;
+use crate::routing::RuleFile;
 
 pub(super) const APP_KEY: &str = "the key of one app of several";
 
@@ -65,13 +64,17 @@ async fn a_page_that_may_not_connect_elsewhere_comes_to_dial_in_without_the_visi
 }
 
 /// Settings of a node with two dialled hubs, and an app key for the hub `chat`.
-pub(super) fn two_hubs() -> Settings {
-    Settings {
-        app_keys: vec![format!("chat={APP_KEY}").parse().unwrap()],
-        tokens: TokenPolicy { is_required: true, ..TokenPolicy::default() },
-        accepts_dial_in: true,
-        ..settings()
-    }
+pub(super) fn two_hubs() -> NodeSettings {
+    let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
+    let tokens = TokenPolicy { is_required: true, ..TokenPolicy::default() };
+    let access = AccessSettings { app_keys, tokens, ..AccessSettings::default() };
+    (Settings { accepts_dial_in: true, ..settings() }, access)
+}
+
+/// Like [`two_hubs`], with other settings of access.
+fn two_hubs_with(change: impl FnOnce(AccessSettings) -> AccessSettings) -> NodeSettings {
+    let (settings, access) = two_hubs();
+    (settings, change(access))
 }
 
 pub(super) fn hubs() -> [HubManifest; 2] {
@@ -126,7 +129,7 @@ async fn the_key_of_an_app_opens_its_hub_and_no_other() {
 #[tokio::test(crate = "paused")]
 async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     const NEW: &str = "the new key of one app of several";
-    let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+    let fixture = Fixture::with(two_hubs_with(|access| AccessSettings { app_keys: Vec::new(), ..access }), 1);
     let (_app, _links) = fixture.app_of(hubs()).await;
     let file = |name: &str| std::env::temp_dir().join(format!("trunkline-{name}-named-{}", std::process::id()));
     let (rules, key) = (file("rules"), file("key"));
@@ -139,7 +142,8 @@ async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
         #[cfg(feature = "tls")]
         ClientTls::default(),
     );
-    set.apply(&Arc::new(Ruleset::read(&rules).unwrap())).unwrap();
+    let RuleFile { rules: read, access } = RuleFile::read(&rules).unwrap();
+    set.apply(&read, &access).unwrap();
     spawn_local(rule_reload::run(fixture.shared.clone(), set, rules.clone()));
     let statuses = async || {
         // sleep: the test advances paused time
@@ -161,7 +165,7 @@ async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
 #[tokio::test(crate = "paused")]
 async fn a_table_with_the_issuer_of_the_flags_is_refused() {
     let tokens = TokenPolicy { issuer: Some("https://a".into()), ..TokenPolicy::default() };
-    let fixture = Fixture::with(Settings { tokens, ..two_hubs() }, 1);
+    let fixture = Fixture::with(two_hubs_with(|access| AccessSettings { tokens, ..access }), 1);
     let set = RuleSet::new(
         fixture.shared.clone(),
         fixture.admission.clone(),
@@ -171,7 +175,8 @@ async fn a_table_with_the_issuer_of_the_flags_is_refused() {
     );
     let apply = |issuer: &str| {
         let rules = format!("[issuers.staff]\nissuer = ['b', '{issuer}']\njwks = 'https://staff.example/keys'");
-        set.apply(&Arc::new(Ruleset::parse(&rules).unwrap()))
+        let RuleFile { rules, access } = RuleFile::parse(&rules).unwrap();
+        set.apply(&rules, &access)
     };
     let problem = apply("https://a").unwrap_err().to_string();
     assert!(problem.contains("[issuers.staff]") && problem.contains("--jwt-issuer"), "{problem}");
@@ -182,9 +187,10 @@ async fn a_table_with_the_issuer_of_the_flags_is_refused() {
 async fn tables_of_issuers_are_in_force_before_the_first_request() {
     let file = std::env::temp_dir().join(format!("trunkline-issuer-at-start-{}", std::process::id()));
     std::fs::write(&file, "\u{feff}a secret of an issuer, long enough").unwrap();
-    let rules = Ruleset::parse(&format!("[issuers.staff]\nissuer = 'https://staff'\nkeys = {file:?}")).unwrap();
+    let tables = RuleFile::parse(&format!("[issuers.staff]\nissuer = 'https://staff'\nkeys = {file:?}"));
+    let tables = tables.unwrap().access;
     std::fs::remove_file(&file).unwrap();
-    let fixture = Fixture::with(Settings { rules: Arc::new(rules), ..two_hubs() }, 1);
+    let fixture = Fixture::with(two_hubs_with(|access| AccessSettings { tables, ..access }), 1);
     let claims = [("iss".to_owned(), "https://staff".to_owned())];
     let by = |key: &str| access_token::sign(&AccessKey::new(key).unwrap(), "ann", &claims, unix_seconds() + 60);
     let verifier = &fixture.admission.verifier;
@@ -194,7 +200,7 @@ async fn tables_of_issuers_are_in_force_before_the_first_request() {
 
 #[tokio::test(crate = "paused")]
 async fn keys_of_files_and_rules_that_overlap_stay_out_of_force() {
-    let fixture = Fixture::with(Settings { app_keys: Vec::new(), ..two_hubs() }, 1);
+    let fixture = Fixture::with(two_hubs_with(|access| AccessSettings { app_keys: Vec::new(), ..access }), 1);
     let keys = &fixture.admission.signing_keys;
     let apps = |text: &str| AppKey::lines(text).unwrap();
     keys.set_rules(&apps(&format!("shop={APP_KEY}"))).unwrap();
@@ -255,7 +261,8 @@ async fn a_client_without_a_key_does_not_use_up_the_warning_about_plain_text() {
 
 #[tokio::test(crate = "paused")]
 async fn only_an_app_server_with_the_key_dials_in_through_its_channel() {
-    let fixture = Fixture::with(Settings { needs_encrypted_dial_in: true, ..two_hubs() }, 1);
+    let (settings, access) = two_hubs();
+    let fixture = Fixture::with((Settings { needs_encrypted_dial_in: true, ..settings }, access), 1);
     assert_eq!(ask_for_link(fixture.dial(), "chat", APP_KEY).await, 403, "in plain text");
     let channel = async |key: &str, peer_kind| channel(&fixture, key, Dialled { peer_kind, name: ONE }).await;
     for key in [KEY, APP_KEY] {
@@ -280,7 +287,7 @@ async fn only_an_app_server_with_the_key_dials_in_through_its_channel() {
 async fn silent_channels_of_one_key_do_not_block_other_keys() {
     const OTHER_KEY: &str = "the key of another app of several";
     let app_keys: Vec<AppKey> = AppKey::lines(&format!("chat={APP_KEY}\nshop={OTHER_KEY}")).unwrap();
-    let fixture = Fixture::with(Settings { app_keys: app_keys.clone(), ..two_hubs() }, 1);
+    let fixture = Fixture::with(two_hubs_with(|access| AccessSettings { app_keys: app_keys.clone(), ..access }), 1);
     let dialled = || Dialled { peer_kind: PeerKind::DialIn, name: ONE };
     let mut silent = Vec::new();
     let refused = loop {
@@ -302,7 +309,8 @@ async fn silent_channels_of_one_key_do_not_block_other_keys() {
 async fn a_channel_for_the_name_of_another_node_is_not_opened() {
     let hosts = HostRules { named: vec![ONE.parse().unwrap()], is_development: false };
     let advertise = Some("http://node-1.internal:8080".parse().unwrap());
-    let fixture = Fixture::with(Settings { hosts, advertise, ..two_hubs() }, 1);
+    let (settings, access) = two_hubs();
+    let fixture = Fixture::with((Settings { hosts, advertise, ..settings }, access), 1);
     for (peer_kind, name, refusal) in [
         (PeerKind::NodeClients, "node-1.internal:8080", None),
         (PeerKind::NodeClients, "node-2.internal:8080", Some(421)),

@@ -10,7 +10,7 @@ use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, ONE};
-use crate::auth::AppKey;
+use crate::auth::{AccessSettings, AppKey};
 use crate::config::{LinkSettings, SecretLine, Settings};
 use crate::net::connector::MemoryNetwork;
 
@@ -23,7 +23,8 @@ const SOON: Duration = Duration::from_secs(2);
 /// Starts a node with two apps that share a hub.
 async fn node_with(links: LinkSettings) -> FleetNode {
     let app_keys = AppKey::lines(&format!("shop={SHOP};bench;shared=true\nnews={NEWS};bench;shared=true")).unwrap();
-    let settings = Settings { accepts_dial_in: true, app_keys, links, ..peers(&[1]) };
+    let access = AccessSettings { app_keys, ..AccessSettings::default() };
+    let settings = (Settings { accepts_dial_in: true, links, ..peers(&[1]) }, access);
     FleetNode::start(&MemoryNetwork::default(), 1, settings).await
 }
 

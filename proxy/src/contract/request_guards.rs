@@ -7,7 +7,7 @@ use trunkline_protocol::manifest::HubManifest;
 use super::client::JSON_HANDSHAKE;
 use super::fixture::{Fixture, paused, settings, token_of};
 use super::http::{HttpConnection, exchange, negotiate, request_with};
-use crate::auth::TokenPolicy;
+use crate::auth::{AccessSettings, TokenPolicy};
 use crate::config::{HostRules, Settings};
 
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
@@ -66,7 +66,8 @@ async fn the_cookie_of_an_admin_session_reaches_no_app_server() {
 #[tokio::test(crate = "paused")]
 async fn a_token_without_a_user_is_not_sufficient_where_a_user_is_required() {
     let tokens = TokenPolicy { is_required: true, ..TokenPolicy::default() };
-    let (fixture, _link) = Fixture::with(Settings { tokens, ..settings() }, 1).with_chat().await;
+    let (fixture, _link) =
+        Fixture::with((settings(), AccessSettings { tokens, ..AccessSettings::default() }), 1).with_chat().await;
     for (user, status) in [("ann", 200), ("", 401)] {
         let target = format!("{NEGOTIATE}&access_token={}", token_of(user));
         assert_eq!(exchange(&fixture, "POST", &target, "").await.0, status, "{user:?}");

@@ -19,14 +19,14 @@ use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupCha
 
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
-use super::fixture::{Fixture, KEY, paused, settings, token_of};
+use super::fixture::{Fixture, KEY, NodeSettings, paused, settings, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
 use super::http::negotiate;
 use super::inbound_links::dial_in_nodes;
 use super::scene::{LinkedApp, chat};
 use super::webhook_server::WebhookServer;
 use crate::admission::ServiceAudience;
-use crate::auth::{TokenPolicy, VerifyingKey};
+use crate::auth::{AccessSettings, TokenPolicy, VerifyingKey};
 use crate::clock::unix_seconds;
 use crate::config::{RestSettings, Settings, WebhookSettings};
 use crate::fleet::Fleet;
@@ -98,7 +98,7 @@ fn said(text: &str) -> String {
 }
 
 /// Starts a node with these settings and the hub `chat`, and a back end of it.
-pub(super) async fn start(settings: Settings, shards: u16) -> (BackEnd, LinkedApp) {
+pub(super) async fn start(settings: impl Into<NodeSettings>, shards: u16) -> (BackEnd, LinkedApp) {
     let (fixture, link) = Fixture::with(settings, shards).with_chat().await;
     (alone(&fixture), link)
 }
@@ -282,14 +282,14 @@ async fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
     assert_eq!(back_end.publish("/groups/blue/:send", "hello").await, 1);
     assert_eq!(ann.text().await, said("hello"));
     assert_eq!(back_end.status("PUT", now).await, 200);
-    assert_eq!((back_end.publish("/groups/now/:send", "now").await, link.fixture.shared.user_groups.len()), (1, 1));
+    assert_eq!((back_end.publish("/groups/now/:send", "now").await, link.fixture.user_groups.len()), (1, 1));
     advance(Duration::from_secs(62)).await;
     // sleep: virtual time, for a shard to remove expired memberships
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((back_end.publish("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
     assert_eq!(back_end.status("PUT", blue).await, 200);
     assert_eq!(back_end.status("DELETE", "/users/ann/groups").await, 204);
-    assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, link.fixture.shared.user_groups.len()), (0, 0));
+    assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, link.fixture.user_groups.len()), (0, 0));
     assert_eq!(back_end.status("DELETE", "/users/nobody/groups/blue").await, 204);
 }
 
@@ -298,11 +298,11 @@ async fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that
     let (back_end, mut link) = start(served(), 2).await;
     let _ann = link.client_of("ann").await;
     assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
-    let groups = &link.fixture.shared.user_groups;
+    let groups = &link.fixture.user_groups;
     // The membership has expired, and is renewed before a shard is notified.
     groups.join("chat", "ann", "blue", 0).unwrap();
     link.fixture.shared.expire_user_groups();
-    assert!(groups.is_empty());
+    assert_eq!(groups.len(), 0);
     groups.join("chat", "ann", "blue", 60).unwrap();
     assert_eq!(back_end.publish("/groups/blue/:send", "still here").await, 1);
     groups.join("chat", "ann", "blue", 0).unwrap();
@@ -324,7 +324,7 @@ async fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told
     link.send(ServiceMessage::UserJoinGroup(UserGroupChange { user_id, group, ack_id: 0, ttl_s })).await;
     ann.fence(&link).await;
     assert_eq!(back_end.publish("/groups/blue/:send", "blue").await, 1);
-    assert_eq!((link.fixture.shared.user_groups.len(), link.fixture.shared.user_groups.refused.get()), (1, 2));
+    assert_eq!((link.fixture.user_groups.len(), link.fixture.shared.reports.memberships_refused.get()), (1, 2));
 }
 
 #[tokio::test(crate = "paused")]
@@ -525,7 +525,7 @@ async fn the_refusal_of_a_token_says_why() {
     const USER_KEY: &str = "the secret of tokens of users";
     let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
     let tokens = TokenPolicy { keys: vec![VerifyingKey::from_secret(USER_KEY).unwrap()], ..TokenPolicy::default() };
-    let fixture = Fixture::with(Settings { app_keys, tokens, ..served() }, 1);
+    let fixture = Fixture::with((served(), AccessSettings { app_keys, tokens, ..AccessSettings::default() }), 1);
     let back_end = alone(&fixture);
     let now_s = unix_seconds();
     let refused = async |token: String| {
@@ -627,7 +627,7 @@ async fn a_generated_token_is_good_at_its_hub_alone_and_signed_with_the_key_of_i
     const APP_KEY: &str = "the key of one app of several";
     let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
     let tokens = TokenPolicy { is_required: true, audiences: vec!["ours".into()], ..TokenPolicy::default() };
-    let fixture = Fixture::with(Settings { app_keys, tokens, ..served() }, 1);
+    let fixture = Fixture::with((served(), AccessSettings { app_keys, tokens, ..AccessSettings::default() }), 1);
     let mut app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat"), HubManifest::new("admin", "/admin")]);
     let _links = [app.link().await, app.link().await];
     let back_end = alone(&fixture);
@@ -652,7 +652,7 @@ async fn a_generated_token_is_good_at_its_hub_alone_and_signed_with_the_key_of_i
 async fn the_key_of_an_app_finds_no_hub_of_others_by_its_path() {
     const APP_KEY: &str = "the key of one app of several";
     let app_keys = vec![format!("shop={APP_KEY}").parse().unwrap()];
-    let fixture = Fixture::with(Settings { app_keys, ..served() }, 1);
+    let fixture = Fixture::with((served(), AccessSettings { app_keys, ..AccessSettings::default() }), 1);
     let mut link = fixture.server_with("app-1", HubManifest::new("chat", "/shop_admin/chat")).await;
     let mut ann =
         Client::connect(&fixture, &mut link, &format!("/shop_admin/chat?access_token={}", token_of("ann"))).await;
@@ -718,7 +718,8 @@ async fn calls_that_wait_for_their_clients_hold_no_place_of_short_requests_and_a
     const APP_KEY: &str = "the key of one app of several";
     let rest = RestSettings { requests_max: 2.try_into().unwrap(), ..served().rest };
     let app_keys = vec![format!("chat={APP_KEY}").parse().unwrap()];
-    let (back_end, mut link) = start(Settings { rest, app_keys, ..settings() }, 1).await;
+    let (back_end, mut link) =
+        start((Settings { rest, ..settings() }, AccessSettings { app_keys, ..AccessSettings::default() }), 1).await;
     let (mut ann, of_fleet) = (link.client_of("ann").await, back_end);
     let of_chat = sign_rest_token(&AccessKey::new(APP_KEY).unwrap(), Some("chat"), unix_seconds() + 60);
     let of_app = BackEnd { token: of_chat, ..of_fleet.clone() };
@@ -840,7 +841,7 @@ async fn a_membership_that_one_node_of_a_fleet_does_not_keep_is_refused() {
         let refused = back_end.ask("PUT", path, "").await;
         assert_eq!((refused.status, &*refused.code), (409, "Error.Request.Refused"), "{path}");
     }
-    assert_eq!(nodes[1].fixture.shared.user_groups.refused.get(), 2);
+    assert_eq!(nodes[1].fixture.shared.reports.memberships_refused.get(), 2);
 }
 
 #[tokio::test(crate = "paused")]
@@ -848,22 +849,25 @@ async fn a_new_node_learns_more_memberships_than_a_link_holds_and_what_changes_m
     const COUNT: usize = 6_500;
     let network = MemoryNetwork::default();
     let mut nodes = vec![FleetNode::start(&network, 1, peers(&[1, 2])).await];
-    let (kept, user) = (nodes[0].fixture.shared.clone(), |number: usize| format!("{number:0>1000}"));
-    (0..COUNT).for_each(|number| kept.user_groups.join("chat", &user(number), "red", 3_600).unwrap());
+    let (kept, user) = (nodes[0].fixture.user_groups.clone(), |number: usize| format!("{number:0>1000}"));
+    (0..COUNT).for_each(|number| kept.join("chat", &user(number), "red", 3_600).unwrap());
     nodes.push(FleetNode::start(&network, 2, peers(&[1, 2])).await);
-    let copy = nodes[1].fixture.shared.clone();
-    until(Duration::from_secs(5), "the copy has begun", || !copy.user_groups.is_empty()).await;
-    assert!(copy.user_groups.len() < COUNT / 2, "it is under way");
+    let copy = nodes[1].fixture.user_groups.clone();
+    until(Duration::from_secs(5), "the copy has begun", || copy.len() > 0).await;
+    assert!(copy.len() < COUNT / 2, "it is under way");
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
     for number in (0..COUNT).step_by(500) {
         let path = format!("/users/{}/groups/red", user(number));
         assert_eq!(back_end.status("DELETE", &path).await, 204);
     }
     linked(&nodes).await;
-    until(Duration::from_secs(20), "all are there", || copy.user_groups.len() == kept.user_groups.len()).await;
-    assert_eq!(kept.user_groups.len(), COUNT - COUNT / 500);
+    until(Duration::from_secs(20), "all are there", || copy.len() == kept.len()).await;
+    assert_eq!(kept.len(), COUNT - COUNT / 500);
     let is_left = |number: usize| number.is_multiple_of(500);
-    assert!((0..COUNT).all(|number| copy.user_groups.contain("chat", &user(number), "red") != is_left(number)));
+    assert!(
+        (0..COUNT)
+            .all(|number| nodes[1].fixture.shared.user_groups.contain("chat", &user(number), "red") != is_left(number))
+    );
 }
 
 #[tokio::test(crate = "paused")]
@@ -882,7 +886,7 @@ async fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywher
     assert_eq!(back_ends[0].status("DELETE", red).await, 204);
     nodes.iter().for_each(|node| node.cut(false));
     linked(&nodes).await;
-    assert!(nodes.iter().all(|node| node.fixture.shared.user_groups.is_empty()));
+    assert!(nodes.iter().all(|node| node.fixture.user_groups.len() == 0));
     assert_eq!(back_ends[1].publish("/groups/red/:send", "out").await, 0);
 }
 

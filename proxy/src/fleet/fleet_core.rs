@@ -25,6 +25,7 @@ use crate::limits::SignerShare;
 use crate::net::address::Address;
 use crate::shard::Shared;
 use crate::upstream::HubOrigin;
+use crate::user_group::UserGroups;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet(Arc<FleetParts>);
@@ -32,6 +33,7 @@ pub(crate) struct Fleet(Arc<FleetParts>);
 #[derive(Debug)]
 struct FleetParts {
     admission: Arc<Admission>,
+    user_groups: Arc<UserGroups>,
     members: Membership,
     fleet_relay: FleetRelay,
     questions: NodeQuestions,
@@ -41,9 +43,14 @@ struct FleetParts {
 }
 
 impl Fleet {
-    pub(crate) fn new(shared: Arc<Shared>, admission: Arc<Admission>, admin: SocketAddr) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        (admission, user_groups): (Arc<Admission>, Arc<UserGroups>),
+        admin: SocketAddr,
+    ) -> Self {
         let fleet = Self(Arc::new(FleetParts {
             admission,
+            user_groups,
             members: Membership::new(shared.clone(), admin),
             fleet_relay: FleetRelay::new(shared.clone()),
             questions: NodeQuestions::default(),
@@ -63,6 +70,10 @@ impl Fleet {
 
     pub(crate) fn admission(&self) -> &Arc<Admission> {
         &self.0.admission
+    }
+
+    pub(crate) fn user_groups(&self) -> &Arc<UserGroups> {
+        &self.0.user_groups
     }
 
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {
@@ -158,7 +169,7 @@ impl Fleet {
             link.notify(&NodeMessage::Interest(members.interest_in(hub)));
         }
         link.notify(&NodeMessage::Interest(InterestUpdate::Complete));
-        introduce_user_groups(self.shared(), link);
+        introduce_user_groups(self.user_groups(), link);
         let address = member.address().map(|address| url(&address));
         info!(peer = member.name(), address, "linked to a node of the fleet");
         members.state_changed();

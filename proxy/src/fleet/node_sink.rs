@@ -23,8 +23,9 @@ use super::take_over::{MoveRequest, TakeOvers};
 use crate::clock::unix_seconds;
 use crate::limits::LogThrottle;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::shard::{Audience, MembershipChange, MembershipNews, SendOrigin, ShardCommand, no_such_connection};
+use crate::shard::{Audience, MembershipChange, SendOrigin, ShardCommand, no_such_connection};
 use crate::upstream::{AppServerId, HubIndex, ReplyTo};
+use crate::user_group::MembershipNews;
 
 /// Minimum interval between log lines about skipped frames of a link.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);
@@ -112,7 +113,9 @@ impl<'a> NodeSink<'a> {
     /// Stores a membership of a user, and adds or removes the user's connections here.
     fn merge_membership(&mut self, told: &SharedMembership) {
         let shared = self.fleet.shared();
-        let change = match shared.merge_user_group(told) {
+        let merged = self.fleet.user_groups().merge(told);
+        let merged = merged.inspect_err(|problem| shared.count_refused_membership(&told.hub, problem));
+        let change = match merged.unwrap_or(MembershipNews::Nothing) {
             MembershipNews::Begun => MembershipChange::Join(told.group.clone()),
             MembershipNews::Ended => MembershipChange::Leave(told.group.clone()),
             MembershipNews::Nothing => return,

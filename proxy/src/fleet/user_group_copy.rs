@@ -18,6 +18,7 @@ use trunkline_protocol::service::ServiceMessage;
 
 use super::node_link::NodeLink;
 use crate::shard::Shared;
+use crate::user_group::UserGroups;
 
 /// Maximum queued and unacknowledged bytes at which more of the copy is queued: twice the bytes sent per
 /// acknowledgement.
@@ -27,12 +28,12 @@ const COPY_RING_BYTES: usize = LINK_RING_MAX_BYTES / 2;
 const ROOM_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Sends all memberships stored here to a new member, whose clients need them too.
-pub(super) fn introduce_user_groups(shared: &Arc<Shared>, link: &Arc<NodeLink>) {
-    let users = shared.user_groups.users();
+pub(super) fn introduce_user_groups(user_groups: &Arc<UserGroups>, link: &Arc<NodeLink>) {
+    let users = user_groups.users();
     if users.is_empty() {
         return;
     }
-    let (shared, link) = (shared.clone(), link.clone());
+    let (user_groups, link) = (user_groups.clone(), link.clone());
     tokio::spawn(async move {
         for user in users {
             while link.ring_bytes() > COPY_RING_BYTES && !link.is_over() {
@@ -41,7 +42,7 @@ pub(super) fn introduce_user_groups(shared: &Arc<Shared>, link: &Arc<NodeLink>) 
             if link.is_over() {
                 return;
             }
-            shared.user_groups.report(&user, |told| link.notify(&NodeMessage::Membership(told)));
+            user_groups.report(&user, |told| link.notify(&NodeMessage::Membership(told)));
         }
     });
 }

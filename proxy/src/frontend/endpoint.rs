@@ -55,7 +55,7 @@ impl Endpoint {
         let app_servers = HttpClient::new(shared.ways.connector.for_clients(), connect_timeout).for_others();
         let in_channels = HttpClient::new(Connector::default(), connect_timeout).for_others();
         let authorizer = Authorizer::new(in_channels, shared.settings.negotiate_timeout);
-        let proxy_client = ProxyClient::new(&shared, app_servers);
+        let proxy_client = ProxyClient::new(&shared, &admission, app_servers);
         Self { shared, admission, counters, shard, authorizer, proxy_client, rest: None, webhooks: None, fleet: None }
     }
 

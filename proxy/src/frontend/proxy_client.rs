@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::admission::Admission;
 use crate::net::http_client::HttpClient;
 use crate::shard::Shared;
 use crate::upstream::AppServer;
@@ -21,15 +22,15 @@ pub(crate) struct ProxyClient {
 }
 
 /// Client for requests to other nodes about connections.
-pub(crate) fn client_of_nodes(shared: &Shared) -> HttpClient {
+pub(crate) fn client_of_nodes(shared: &Shared, admission: &Admission) -> HttpClient {
     let connect_timeout = HOP_CONNECT_TIMEOUT.min(shared.settings.relay.hop_timeout);
     let channels = shared.ways.client_port_channels.for_clients().by_names(shared.ways.node_names.clone());
-    HttpClient::new(channels, connect_timeout).for_others().behind(shared.ways.node_dials.clone())
+    HttpClient::new(channels, connect_timeout).for_others().behind(admission.node_dials.clone())
 }
 
 impl ProxyClient {
-    pub(crate) fn new(shared: &Shared, app_servers: HttpClient) -> Self {
-        Self { app_servers, nodes: client_of_nodes(shared), next: AtomicUsize::new(0) }
+    pub(crate) fn new(shared: &Shared, admission: &Admission, app_servers: HttpClient) -> Self {
+        Self { app_servers, nodes: client_of_nodes(shared, admission), next: AtomicUsize::new(0) }
     }
 
     /// Returns the app servers in the order of attempts.

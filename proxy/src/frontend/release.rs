@@ -7,7 +7,6 @@
 //!
 //! Only the owner can do this without losing messages: it knows about running calls and written data.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -21,6 +20,7 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RELEASE_PATH};
 
+use crate::admission::Admission;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
@@ -68,8 +68,8 @@ pub(crate) fn answer(endpoint: &Endpoint, method: &Method, query: &RequestQuery)
 
 /// Asks the owners to end GETs forwarded by this node, event streams spread over this time. Never returns, because more
 /// may arrive over kept-alive connections.
-pub(crate) async fn release_carried(shared: &Arc<Shared>, spread: Duration) {
-    let (nodes, last) = (client_of_nodes(shared), Instant::now() + spread);
+pub(crate) async fn release_carried(shared: &Shared, admission: &Admission, spread: Duration) {
+    let (nodes, last) = (client_of_nodes(shared, admission), Instant::now() + spread);
     loop {
         let now = Instant::now();
         let steps = last.saturating_duration_since(now).as_millis() / STEP.as_millis();

@@ -163,14 +163,14 @@ mod tests {
     use super::*;
     use crate::condition::ActiveCondition;
     use crate::config::Settings;
-    use crate::shard::{Connectors, OpenAccess, ShardSender};
+    use crate::shard::ShardSender;
 
     const QUICK: PostPace = PostPace { timeout: Duration::from_secs(2), pause: Duration::from_millis(50) };
 
     fn node() -> Arc<Shared> {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let settings = Settings::embedded(keys, Vec::new(), false);
-        Shared::new(settings, Arc::new(OpenAccess::default()), Connectors::default(), vec![ShardSender::new().0])
+        Shared::alone(settings, vec![ShardSender::new().0])
     }
 
     fn start(address: SocketAddr, shared: &Arc<Shared>) -> ConditionWebhook {

@@ -22,18 +22,13 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
-    use crate::shard::{Connectors, OpenAccess, ShardSender};
+    use crate::shard::ShardSender;
 
     #[test]
     fn one_hanging_shard_stops_the_heartbeat() {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let senders = (0..2).map(|_| ShardSender::new().0).collect();
-        let shared = Shared::new(
-            Settings::embedded(keys, Vec::new(), true),
-            Arc::new(OpenAccess::default()),
-            Connectors::default(),
-            senders,
-        );
+        let shared = Shared::alone(Settings::embedded(keys, Vec::new(), true), senders);
         let heartbeat = Heartbeat(shared.clone());
         let tick = |shard| shared.counters_of(shard).ticks.increment();
         (0..2).for_each(tick);

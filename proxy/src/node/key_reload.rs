@@ -8,7 +8,6 @@ use tracing::info;
 
 use super::file_check::{FileWatch, off_thread};
 use crate::admission::Admission;
-use crate::auth::AppKey;
 use crate::condition::{ConditionKind, Finding};
 use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
 use crate::shard::Shared;
@@ -64,8 +63,7 @@ pub(crate) fn reload(
     let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
     let of_admin = of_admin.map_err(|error: SecretFileError| error.to_string())?;
     // All or nothing, so the checks come first.
-    let rules = shared.hubs.rules();
-    AppKey::check_all(of_apps.iter().chain(&rules.app_keys), &keys).map_err(|error| error.to_string())?;
+    admission.signing_keys.check_flags(&of_apps, &keys).map_err(|error| error.to_string())?;
     // Without sources, the node keeps its generated key.
     if !sources.access.is_empty() {
         shared.settings.keys.replace(keys).map_err(|error| error.to_string())?;

@@ -11,7 +11,7 @@ use super::file_check::{FileWatch, off_thread};
 use super::rule_set::RuleSet;
 use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
-use crate::routing::{NamedFiles, Ruleset};
+use crate::routing::{NamedFiles, RuleFile};
 use crate::shard::Shared;
 
 /// Interval of file checks: symbolic links swapped by deployment tools can't be watched reliably.
@@ -30,8 +30,8 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
         }
         let (rules, file) = (rules.clone(), path.clone());
         let outcome = off_thread(move || {
-            let read = Ruleset::read(&file).map(Arc::new).map_err(|error| error.to_string());
-            read.and_then(|read| rules.apply(&read).map(|()| read).map_err(|error| error.to_string()))
+            let RuleFile { rules: read, access } = RuleFile::read(&file).map_err(|error| error.to_string())?;
+            rules.apply(&read, &access).map(|()| read).map_err(|error| error.to_string())
         });
         let outcome = outcome.await;
         let outcomes = &shared.counters_of(0).rule_reads;

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::start_error::GroupError;
 use super::upstream_set::UpstreamSet;
 use crate::admission::Admission;
+use crate::auth::AccessTables;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 #[cfg(feature = "tls")]
@@ -54,13 +55,13 @@ impl RuleSet {
 
     /// Applies rules: groups, upstreams, then routes. Changes nothing if a group's files are unreadable. Fails if a TLS
     /// file is missing or unusable, two groups share an address, or an app would get another app's hubs.
-    pub(crate) fn apply(&self, rules: &Arc<Ruleset>) -> Result<(), GroupError> {
+    pub(crate) fn apply(&self, rules: &Ruleset, access: &AccessTables) -> Result<(), GroupError> {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
-        self.ensure_issuers_differ(rules)?;
+        self.ensure_issuers_differ(access)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
-        self.admission.signing_keys.set_rules(&rules.app_keys)?;
-        self.admission.verifier.set_issuers(&rules.issuers);
+        self.admission.signing_keys.set_rules(&access.app_keys)?;
+        self.admission.verifier.set_issuers(&access.issuers);
         let hubs = &self.shared.hubs;
         let default = hubs.groups().set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();
@@ -111,9 +112,9 @@ impl RuleSet {
     }
 
     /// Checks that no table has the `iss` of the flags: only the table's keys would then be used.
-    fn ensure_issuers_differ(&self, rules: &Ruleset) -> Result<(), GroupError> {
-        let Some(issuer) = &self.shared.settings.tokens.issuer else { return Ok(()) };
-        let table = rules.issuers.iter().find(|table| table.is_named(issuer));
+    fn ensure_issuers_differ(&self, access: &AccessTables) -> Result<(), GroupError> {
+        let Some(issuer) = &self.admission.verifier.policy().issuer else { return Ok(()) };
+        let table = access.issuers.iter().find(|table| table.is_named(issuer));
         table.map_or(Ok(()), |table| {
             Err(GroupError::IssuerTwice { table: table.name().to_owned(), issuer: issuer.clone() })
         })

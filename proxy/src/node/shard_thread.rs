@@ -172,19 +172,14 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
-    use crate::shard::{Connectors, OpenAccess, ShardSender};
+    use crate::shard::ShardSender;
 
     #[tokio::test]
     async fn on_a_shared_port_a_node_accepts_until_it_refuses_clients() {
         for (port_sharing, ends) in [(PortSharing::Alone, false), (PortSharing::WithNodes, true)] {
             let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
             let settings = Settings { port_sharing, ..Settings::embedded(keys, Vec::new(), true) };
-            let shared = Shared::new(
-                settings,
-                Arc::new(OpenAccess::default()),
-                Connectors::default(),
-                vec![ShardSender::new().0],
-            );
+            let shared = Shared::alone(settings, vec![ShardSender::new().0]);
             shared.begin_drain();
             assert!(accept(shared.clone(), std::future::pending()).now_or_never().is_none(), "it drains, and serves");
             shared.refuse_clients();

@@ -10,13 +10,13 @@ use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_clien
 use super::query::RestQuery;
 use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
-use crate::auth::TokenSigner;
+use crate::auth::{TokenPolicy, TokenSigner};
 use crate::clock::unix_seconds;
 use crate::fleet::NamedHub;
 use crate::shard::Shared;
 
 pub(super) fn answer(
-    shared: &Shared,
+    (shared, policy): (&Shared, &TokenPolicy),
     (query, caller): (&RestQuery, &RestCaller),
     (hub, name): (&NamedHub, &str),
 ) -> Result<Response, RestError> {
@@ -30,10 +30,10 @@ pub(super) fn answer(
                 RestError::bad_value("userId", "is missing: clients of this hub without a user need no token")
             })?;
             let of_hub = client_url(origin, hub.name());
-            let audiences = shared.settings.tokens.audiences.iter().chain([&of_hub]);
+            let audiences = policy.audiences.iter().chain([&of_hub]);
             let audiences = audiences.map(|one| ("aud".to_owned(), one.clone()));
-            let issuer = shared.settings.tokens.issuer.as_ref().map(|one| ("iss".to_owned(), one.clone()));
-            let names = shared.settings.tokens.user_claims.first().filter(|name| *name != "nameid");
+            let issuer = policy.issuer.as_ref().map(|one| ("iss".to_owned(), one.clone()));
+            let names = policy.user_claims.first().filter(|name| *name != "nameid");
             let named = names.map(|name| (name.clone(), user.to_owned()));
             let claims: Vec<_> = audiences.chain(issuer).chain(named).collect();
             let token = access_token::sign(key, user, &claims, times);

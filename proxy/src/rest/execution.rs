@@ -33,6 +33,7 @@ use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_caller::RestCaller;
 use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
+use crate::admission::Admission;
 use crate::bounded::TurnSource;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::limits::AppRate;
@@ -44,6 +45,7 @@ const NO_CONNECTION: &str = "Warning.Connection.NotExisted";
 
 pub(super) struct Execution {
     shared: Arc<Shared>,
+    admission: Arc<Admission>,
     fleet: FleetEntry,
     head: Parts,
     query: RestQuery,
@@ -52,9 +54,15 @@ pub(super) struct Execution {
 }
 
 impl Execution {
-    pub(super) fn new(shared: Arc<Shared>, fleet: FleetEntry, head: Parts, body: Bytes, caller: RestCaller) -> Self {
+    pub(super) fn new(
+        (shared, admission): (Arc<Shared>, Arc<Admission>),
+        fleet: FleetEntry,
+        head: Parts,
+        body: Bytes,
+        caller: RestCaller,
+    ) -> Self {
         let query = RestQuery::of(&head.uri);
-        Self { shared, fleet, head, query, body, caller }
+        Self { shared, admission, fleet, head, query, body, caller }
     }
 
     /// URL of the request without its query.
@@ -104,7 +112,11 @@ impl Execution {
             Operation::SendBatch => self.send_batch(&hub).await,
             Operation::Close(to) => self.close(&hub, to).await,
             Operation::Exists(who) => self.exists(&hub, who).await,
-            Operation::GenerateToken => client_token::answer(&self.shared, (&self.query, &self.caller), (&hub, &name)),
+            Operation::GenerateToken => client_token::answer(
+                (&self.shared, self.admission.verifier.policy()),
+                (&self.query, &self.caller),
+                (&hub, &name),
+            ),
             Operation::Invoke { connection } => self.invoke(&hub, &connection).await,
             Operation::Execute => self.execute(&hub).await,
             Operation::SendItem { connection, stream } => self.send_item(&hub, &connection, &stream).await,

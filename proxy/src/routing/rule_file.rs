@@ -19,6 +19,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
 use super::ruleset::Ruleset;
+use crate::auth::AccessTables;
 use group_entry::Labels;
 use named_file::FILE_MAX_BYTES;
 pub use named_file::{NamedFiles, RULE_TABLES};
@@ -27,13 +28,29 @@ use toml_value::{TomlValue, read_beyond};
 /// Maximum number of rules per kind. They are tried one by one.
 const RULES_MAX: usize = 1000;
 
+/// Tables of a configuration file.
+#[derive(Debug, Clone, Default)]
+pub struct RuleFile {
+    /// Rules for connections and messages.
+    pub rules: Ruleset,
+    /// Keys of apps, and issuers of access tokens.
+    pub access: AccessTables,
+}
+
+#[cfg(test)]
 impl Ruleset {
+    pub(crate) fn parse(text: &str) -> Result<Self, RuleError> {
+        RuleFile::parse(text).map(|file| file.rules)
+    }
+}
+
+impl RuleFile {
     /// Reads the rules of a configuration file, and the files they reference.
     ///
     /// # Errors
     /// If the text is not TOML or a rule is invalid. The error has the position and the allowed values.
     pub fn parse(text: &str) -> Result<Self, RuleError> {
-        ruleset(text).map_err(|fault| RuleError::new(text, fault))
+        rule_file(text).map_err(|fault| RuleError::new(text, fault))
     }
 
     /// Reads the rules of the configuration file at a path.
@@ -47,7 +64,7 @@ impl Ruleset {
     }
 }
 
-fn ruleset(text: &str) -> Result<Ruleset, Fault> {
+fn rule_file(text: &str) -> Result<RuleFile, Fault> {
     if text.len() > FILE_MAX_BYTES {
         return Err(RuleProblem::FileTooLarge { most: FILE_MAX_BYTES }.at(0));
     }
@@ -64,16 +81,16 @@ fn ruleset(text: &str) -> Result<Ruleset, Fault> {
     let groups = group_entry::groups(value("groups"))?;
     let mut known = groups.known;
     // Mirrors are read after the other rules, because their groups must not serve clients.
-    Ok(Ruleset {
+    let rules = Ruleset {
         groups: groups.groups,
         default_group: groups.default_group,
         routes: rules(value("routes"), |value, labels| route_entry::route(value, labels, &mut known))?,
         messages: rules(value("messages"), |value, labels| message_entry::message(value, labels, &mut known))?,
         mirrors: rules(value("mirrors"), |value, labels| message_entry::mirror(value, labels, &known))?,
         methods: rules(value("methods"), message_entry::method)?,
-        app_keys: app_key_entry::app_keys(value("app-keys"))?,
-        issuers: issuer_entry::issuers(value("issuers"))?,
-    })
+    };
+    let app_keys = app_key_entry::app_keys(value("app-keys"))?;
+    Ok(RuleFile { rules, access: AccessTables { app_keys, issuers: issuer_entry::issuers(value("issuers"))? } })
 }
 
 /// Rejects unknown tables. A flag is never a table, so such a name is a typo, and a reload would disable its rules.

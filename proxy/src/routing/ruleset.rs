@@ -1,11 +1,10 @@
-//! All rules of a configuration file.
+//! Rules of a configuration file for connections and messages.
 
 use std::sync::Arc;
 
 use super::hub_rules::HubRules;
 use super::route_condition::RouteFacts;
 use super::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, MessageRule, MethodRule, MirrorRule, RouteRule};
-use crate::auth::{AppKey, Issuer};
 use crate::metrics::RuleCounters;
 use crate::net::address::Address;
 
@@ -19,8 +18,6 @@ pub struct Ruleset {
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
-    pub(crate) app_keys: Vec<AppKey>,
-    pub(crate) issuers: Vec<Issuer>,
 }
 
 impl Ruleset {
@@ -34,10 +31,8 @@ impl Ruleset {
         let routes = self.routes.iter().map(ToString::to_string);
         let messages = self.messages.iter().map(ToString::to_string);
         let mirrors = self.mirrors.iter().map(ToString::to_string);
-        let app_keys = self.app_keys.iter().map(ToString::to_string);
         let methods = self.methods.iter().map(ToString::to_string);
-        let issuers = self.issuers.iter().map(ToString::to_string);
-        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(app_keys).chain(issuers)
+        groups.chain(routes).chain(messages).chain(mirrors).chain(methods)
     }
 
     /// Whether there are upstreams that may serve clients.
@@ -50,18 +45,6 @@ impl Ruleset {
     pub fn keyless_upstreams(&self) -> impl Iterator<Item = (&str, &Address)> {
         let keyless = self.groups.iter().filter(|group| group.keys.is_none());
         keyless.flat_map(|group| group.upstreams.iter().map(|upstream| (&*group.name, &upstream.address)))
-    }
-
-    /// App keys in the file.
-    #[must_use]
-    pub fn app_keys(&self) -> &[AppKey] {
-        &self.app_keys
-    }
-
-    /// Issuers of access tokens that the file describes.
-    #[must_use]
-    pub fn issuers(&self) -> &[Issuer] {
-        &self.issuers
     }
 
     /// Whether a group gets copies only.

@@ -16,8 +16,8 @@ use trunkline_protocol::service::{
 };
 
 use super::delivery::framed::Framed;
+use super::shared::kept_membership::ExpiredMembership;
 use super::shared::own_interest::OwnInterest;
-use super::shared::user_group::ExpiredMembership;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId, ReplyTo};
 use audience::SendOrigin;

@@ -27,7 +27,7 @@ use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::{BatchMode, Delivery, Flush, may_receive};
 use super::shard_context::ShardContext;
 use super::shared::client_result::{no_such_connection, not_asked};
-use super::shared::user_group::ExpiredMembership;
+use super::shared::kept_membership::ExpiredMembership;
 use super::slot::Slot;
 use super::tap::{Tap, TapEvent, TapView, UpwardMessages};
 use super::unfinished_message::UnfinishedMessages;

@@ -3,11 +3,10 @@
 pub(super) mod access_rules;
 pub(super) mod client_result;
 pub(super) mod history;
-pub(super) mod left_membership;
+pub(super) mod kept_membership;
 pub(super) mod other_nodes;
 pub(super) mod own_interest;
 pub(super) mod route_table;
-pub(super) mod user_group;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use trunkline_channel::HelloTable;
 use trunkline_link::MoveQueue;
-use trunkline_protocol::fleet::SharedMembership;
 use trunkline_protocol::id::random_id;
 use trunkline_protocol::key::PeerKind;
 use trunkline_protocol::service::ServiceMessage;
@@ -34,9 +32,8 @@ use crate::bounded::{TurnLine, TurnSource, Turns};
 use crate::condition::{ClockSightings, ConditionRegistry, KnownHubs, RefusalReasons, SeenDifferences};
 use crate::config::Settings;
 use crate::limits::{AppHolder, AppRate, LimitCounters, SignerShare};
-use crate::metrics::{Counters, RestCounters};
+use crate::metrics::{Counter, Counters, RestCounters};
 use crate::net::connector::Connector;
-use crate::net::dial_gate::DialGate;
 use crate::net::node_name::NodeNames;
 use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
@@ -46,12 +43,16 @@ use crate::upstream::{
     AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry, Pool, ReplyTo, RestoreQueries,
 };
 use access_rules::AccessRules;
+#[cfg(test)]
+use access_rules::OpenAccess;
 use client_result::ClientResults;
 use history::{History, PastConnection};
+#[cfg(test)]
+use kept_membership::NoMemberships;
+use kept_membership::{KeptMemberships, MembershipRefused};
 use other_nodes::{NoOtherNodes, OtherNodes};
 use own_interest::OwnInterest;
 use route_table::RouteTable;
-use user_group::{MembershipNews, MembershipRefused, UserGroupLimits, UserGroups};
 
 /// Origin of client sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +92,6 @@ pub(crate) struct WaysOut {
     /// Connector to the client ports of authenticated nodes, for requests of their connections.
     pub client_port_channels: Connector,
     pub node_names: Arc<NodeNames>,
-    pub node_dials: Arc<DialGate>,
 }
 
 #[derive(Debug)]
@@ -110,6 +110,7 @@ pub(crate) struct FleetSide {
 /// Operator reports that belong to no shard and no link.
 #[derive(Debug, Default)]
 pub(crate) struct NodeReports {
+    pub memberships_refused: Counter,
     pub differences: SeenDifferences,
     pub rest_counters: RestCounters,
     pub conditions: ConditionRegistry,
@@ -156,7 +157,8 @@ pub(crate) struct Shared {
     pub ways: WaysOut,
     pub fleet: FleetSide,
     pub client_results: ClientResults,
-    pub user_groups: UserGroups,
+    /// Memberships of users for later connections.
+    pub user_groups: Arc<dyn KeptMemberships>,
     pub reports: NodeReports,
     /// Tracer of calls and connections; `None` if tracing is off.
     pub tracer: Option<SpanTracer>,
@@ -169,16 +171,27 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         settings: Settings,
-        access: Arc<dyn AccessRules>,
+        above: (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>),
         connectors: Connectors,
         shards: Vec<ShardSender>,
     ) -> Arc<Self> {
-        Arc::new(Self::with(settings, access, (connectors, shards), Sockets::Own))
+        Arc::new(Self::with(settings, above, (connectors, shards), Sockets::Own))
+    }
+
+    /// Creates the shared state of a node without keys of apps, revocations and memberships of users.
+    #[cfg(test)]
+    pub(crate) fn alone(settings: Settings, shards: Vec<ShardSender>) -> Arc<Self> {
+        let above: (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>) = (Arc::new(OpenAccess), Arc::new(NoMemberships));
+        Self::new(settings, above, Connectors::default(), shards)
     }
 
     /// Creates the shared state of an embedded node, which takes its sockets from the app's runtime.
-    pub(crate) fn embedded(settings: Settings, access: Arc<dyn AccessRules>, shard: ShardSender) -> Arc<Self> {
-        Arc::new(Self::with(settings, access, (Connectors::default(), vec![shard]), Sockets::Adopted))
+    pub(crate) fn embedded(
+        settings: Settings,
+        above: (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>),
+        shard: ShardSender,
+    ) -> Arc<Self> {
+        Arc::new(Self::with(settings, above, (Connectors::default(), vec![shard]), Sockets::Adopted))
     }
 
     /// Returns the connection id in a connection token, if the token belongs to this hub.
@@ -190,7 +203,7 @@ impl Shared {
 
     fn with(
         settings: Settings,
-        access: Arc<dyn AccessRules>,
+        (access, user_groups): (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>),
         (connectors, shards): (Connectors, Vec<ShardSender>),
         whose_sockets: Sockets,
     ) -> Self {
@@ -208,13 +221,8 @@ impl Shared {
             hubs.groups().set(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&settings.rules);
-        let user_groups = UserGroupLimits {
-            count: settings.rest.user_groups_max,
-            total_bytes: settings.rest.user_groups_max_bytes,
-            name_max_bytes: settings.groups.name_max_bytes,
-        };
         Self {
-            user_groups: UserGroups::new(user_groups, access.clone()),
+            user_groups,
             access,
             http_transports: HttpTransports::default(),
             carried_gets: CarriedGets::default(),
@@ -227,7 +235,6 @@ impl Shared {
                 client_port_channels: connectors.fleet.through_channels(&settings.keys, PeerKind::NodeClients),
                 connector: connectors.fleet,
                 node_names: Arc::new(NodeNames::new(connectors.resolver)),
-                node_dials: Arc::default(),
             },
             client_results: ClientResults::default(),
             reports: NodeReports::default(),
@@ -445,20 +452,14 @@ impl Shared {
     /// Stores or removes a user's memberships in a hub, given its fleet-wide name. Fails if too many memberships are
     /// stored.
     pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
-        self.count_refused(hub, self.user_groups.note(hub, message))
+        self.user_groups.note(hub, message).inspect_err(|problem| self.count_refused_membership(hub, problem))
     }
 
-    pub(crate) fn merge_user_group(&self, told: &SharedMembership) -> MembershipNews {
-        self.count_refused(&told.hub, self.user_groups.merge(told)).unwrap_or(MembershipNews::Nothing)
-    }
-
-    fn count_refused<T>(&self, hub: &str, kept: Result<T, MembershipRefused>) -> Result<T, MembershipRefused> {
-        kept.inspect_err(|problem| {
-            self.user_groups.refused.increment();
-            if self.limits.may_log(self.uptime()) {
-                warn!(hub, %problem, "group membership of a user can't be stored");
-            }
-        })
+    pub(crate) fn count_refused_membership(&self, hub: &str, problem: &MembershipRefused) {
+        self.reports.memberships_refused.increment();
+        if self.limits.may_log(self.uptime()) {
+            warn!(hub, %problem, "group membership of a user can't be stored");
+        }
     }
 
     pub(crate) fn expire_user_groups(&self) {

@@ -24,8 +24,7 @@ use super::inbox::ShardSender;
 use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::shard_state::{ShardFeatures, ShardState, ShardTask};
-use super::shared::access_rules::OpenAccess;
-use super::shared::{Connectors, Shared};
+use super::shared::Shared;
 use super::slot::Slot;
 use super::tap::{Tap, TapEvent};
 use crate::config::Settings;
@@ -62,8 +61,7 @@ impl Testbed {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let mut settings = Settings::embedded(keys, Vec::new(), true);
         change(&mut settings);
-        let shared =
-            Shared::new(settings, Arc::new(OpenAccess::default()), Connectors::default(), vec![ShardSender::new().0]);
+        let shared = Shared::alone(settings, vec![ShardSender::new().0]);
         let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &ServerGroup::default());
         let counters = shared.counters_of(0);
         let features = ShardFeatures { taps, feeds: Vec::new() };

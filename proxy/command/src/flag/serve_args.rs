@@ -12,10 +12,10 @@ use tracing::warn;
 use trunkline_protocol::key::AccessKeys;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
-    Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits, HostPattern,
-    HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, OutboxLimits,
-    PathPrefix, PortSharing, RehomeSettings, RelaySettings, RestSettings, Ruleset, SecretSources, TlsListener,
-    TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
+    AccessSettings, Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits,
+    HostPattern, HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
+    OutboxLimits, PathPrefix, PortSharing, RehomeSettings, RelaySettings, RestSettings, RuleFile, SecretSources,
+    TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
@@ -209,7 +209,7 @@ struct NodeAddresses {
     rest_listen: Option<SocketAddr>,
     upstreams: Vec<Address>,
     webhooks: WebhookSettings,
-    rules: Arc<Ruleset>,
+    file: RuleFile,
 }
 
 impl TryFrom<&ServeArgs> for NodeAddresses {
@@ -222,10 +222,10 @@ impl TryFrom<&ServeArgs> for NodeAddresses {
         let tls_listen = tls_listen.map(|text| socket_address("--tls-listen", text)).transpose()?;
         let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
         let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
-        let rules = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
+        let file = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
         let rest_listen = RestSettings::try_from(&args.rest)?.listen;
         let webhooks = WebhookSettings::try_from(&args.webhooks)?;
-        Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, webhooks, rules })
+        Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, webhooks, file })
     }
 }
 
@@ -255,12 +255,12 @@ impl NodeAddresses {
 
     /// Returns the app servers on other machines in groups without their own keys.
     fn remote_in_groups(&self) -> impl Iterator<Item = String> {
-        let remote = self.rules.keyless_upstreams().filter(|(_, address)| !address.is_loopback());
+        let remote = self.file.rules.keyless_upstreams().filter(|(_, address)| !address.is_loopback());
         remote.map(|(group, address)| format!("upstream {address} of group {group}"))
     }
 
     fn has_upstreams(&self) -> bool {
-        !self.upstreams.is_empty() || self.rules.has_upstreams()
+        !self.upstreams.is_empty() || self.file.rules.has_upstreams()
     }
 }
 
@@ -283,7 +283,7 @@ impl TryFrom<ServeArgs> for Config {
             admin: in_force.map(|(file, in_force)| AdminTokenSource { file, in_force }),
             counts: LineCounts::default(),
         };
-        let settings = settings(args, &addresses)?;
+        let (settings, access) = settings(args, &addresses)?;
         Ok(Self {
             listen: addresses.listen,
             tls_listen: addresses.tls_listen,
@@ -299,28 +299,29 @@ impl TryFrom<ServeArgs> for Config {
             otlp,
             rules_file,
             key_sources,
+            access,
             settings,
         })
     }
 }
 
-fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, ConfigError> {
+fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, AccessSettings), ConfigError> {
     let app_keys = args.app_keys.sources()?.read_lines()?;
     let access_keys = args.access_keys.sources()?.read()?;
-    AppKey::check_all(app_keys.iter().chain(addresses.rules.app_keys()), &access_keys)?;
-    let has_app_keys = !app_keys.is_empty() || !addresses.rules.app_keys().is_empty();
+    AppKey::check_all(app_keys.iter().chain(&addresses.file.access.app_keys), &access_keys)?;
+    let has_app_keys = !app_keys.is_empty() || !addresses.file.access.app_keys.is_empty();
     if has_app_keys && access_keys.is_empty() {
         return Err(ConfigError::AppKeysAlone);
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
-    warn_of_typed(&keys, app_keys.iter().chain(addresses.rules.app_keys()));
+    warn_of_typed(&keys, app_keys.iter().chain(&addresses.file.access.app_keys));
     addresses.webhooks.warnings().iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();
-    Ok(Settings {
+    let access = AccessSettings { app_keys, tokens: args.tokens.try_into()?, tables: addresses.file.access.clone() };
+    let settings = Settings {
         node: node_name(args.node_name)?,
         keys,
-        app_keys,
         is_development,
         // A node without its own key leaves the dial-in paths to its upstreams.
         accepts_dial_in: !is_development || !addresses.has_upstreams(),
@@ -334,7 +335,6 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         trusted,
         trusted_headers: TrustedHeaders::try_from(&args.trust)?,
         negotiate_timeout: args.negotiate_timeout,
-        tokens: args.tokens.try_into()?,
         allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
         hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
         port_sharing: port_sharing(args.share_port)?,
@@ -351,8 +351,9 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<Settings, Conf
         fleet: (&args.admin).try_into()?,
         rest: args.rest.settings(is_development && !addresses.has_upstreams())?,
         sampling: args.otlp.sampling()?,
-        rules: addresses.rules.clone(),
-    })
+        rules: Arc::new(addresses.file.rules.clone()),
+    };
+    Ok((settings, access))
 }
 
 /// Warns about keys that look typed: any holder of a client token can try guesses against it.
@@ -388,8 +389,8 @@ fn upstream(url: &str) -> Result<Address, ConfigError> {
     url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
 }
 
-fn rules(file: &Path) -> Result<Arc<Ruleset>, ConfigError> {
-    Ruleset::read(file).map(Arc::new).map_err(|error| ConfigError::Rules(error.into()))
+fn rules(file: &Path) -> Result<RuleFile, ConfigError> {
+    RuleFile::read(file).map_err(|error| ConfigError::Rules(error.into()))
 }
 
 fn origin(value: String) -> Result<OriginPattern, ConfigError> {

@@ -230,14 +230,14 @@ mod tests {
     use super::super::listener_gate::ListenerGate;
     use super::*;
     use crate::config::Settings;
-    use crate::shard::{Connectors, OpenAccess, ShardSender, Shared};
+    use crate::shard::{ShardSender, Shared};
 
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Node with timeouts of 15 s, 130 s and 60 s.
     fn node() -> Arc<Shared> {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
-        Shared::new(settings, Arc::new(OpenAccess::default()), Connectors::default(), vec![ShardSender::new().0])
+        Shared::alone(settings, vec![ShardSender::new().0])
     }
 
     /// Client end of a connection to a node that uses this router.

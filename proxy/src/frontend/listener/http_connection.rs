@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::frontend::handover_body::HandoverBody;
-    use crate::shard::{Connectors, OpenAccess, ShardSender, Shared};
+    use crate::shard::{ShardSender, Shared};
 
     const HEAD: Duration = Duration::from_secs(15);
 
@@ -239,8 +239,7 @@ mod tests {
     /// socket was handed over.
     async fn begin_answer(accept: &str, version: &str) -> (String, bool) {
         let settings = Settings::embedded(AccessKeys::new(vec![AccessKey::random()]).unwrap(), Vec::new(), true);
-        let shared =
-            Shared::new(settings, Arc::new(OpenAccess::default()), Connectors::default(), vec![ShardSender::new().0]);
+        let shared = Shared::alone(settings, vec![ShardSender::new().0]);
         let (taker, socket) = oneshot::channel();
         let taker = Arc::new(std::sync::Mutex::new(Some(taker)));
         let answer = async move |Extension(source): Extension<RequestSource>| match source.handover {

@@ -206,11 +206,12 @@ mod tests {
 
     use super::*;
     use crate::admission::Admission;
+    use crate::auth::AccessSettings;
     use crate::config::{RelaySettings, Settings};
     use crate::frontend::request_context::RequestSource;
     use crate::metrics::Limit;
     use crate::net::connector::Connector;
-    use crate::shard::{Connectors, ShardSender, Shared};
+    use crate::shard::{ShardSender, Shared};
     use crate::upstream::{LinkHandle, Pool};
 
     /// Four connections of 256 requests each, the number one address could once hold at an app server.
@@ -244,8 +245,9 @@ mod tests {
             ..relay
         };
         let settings = Settings { relay, ..Settings::embedded(keys, Vec::new(), true) };
-        let (shard, admission) = (ShardSender::new().0, Admission::new(&settings, Connector::default()));
-        let shared = Shared::new(settings, admission.clone(), Connectors::default(), vec![shard.clone()]);
+        let (shard, admission) =
+            (ShardSender::new().0, Admission::new(&settings.keys, AccessSettings::default(), Connector::default()));
+        let shared = Shared::alone(settings, vec![shard.clone()]);
         let hub = shared.hubs.register(HubManifest::new("chat", "/chat"), &crate::upstream::ServerGroup::default());
         for app in apps {
             let id = shared.hubs.number(&app.to_string());

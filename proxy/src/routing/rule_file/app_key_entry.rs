@@ -32,12 +32,12 @@ pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Faul
 
 #[cfg(test)]
 mod tests {
-    use crate::routing::Ruleset;
+    use crate::routing::RuleFile;
 
     const KEY: &str = "0123456789abcdef";
 
     fn problem(text: &str) -> String {
-        Ruleset::parse(text).unwrap_err().to_string()
+        RuleFile::parse(text).unwrap_err().to_string()
     }
 
     #[test]
@@ -47,7 +47,7 @@ mod tests {
         let text = format!(
             "[app-keys.shop]\nkey-file = {path:?}\nkey = \"{KEY}-old\"\nhubs = [\"shop\", \"orders*\"]\nshared = true\n[app-keys.news]\nkey = \"{KEY}\""
         );
-        let keys = Ruleset::parse(&text).unwrap().app_keys;
+        let keys = RuleFile::parse(&text).unwrap().access.app_keys;
         std::fs::remove_file(&path).unwrap();
         let shown: Vec<_> = keys.iter().map(|key| format!("{key} {}", key.key().expose())).collect();
         assert_eq!(

@@ -62,7 +62,7 @@ fn texts(value: Option<TomlValue<'_>>, most: usize) -> Result<Vec<String>, Fault
 
 #[cfg(test)]
 mod tests {
-    use crate::routing::Ruleset;
+    use crate::routing::RuleFile;
 
     #[test]
     fn an_issuer_has_keys_audiences_and_hubs_and_shows_no_secret() {
@@ -72,12 +72,12 @@ mod tests {
             "[issuers.shop]\nkeys = {file:?}\nissuer = 'https://shop'\naudiences = 'shop'\nhubs = ['shop', 'Orders*']\n
              [issuers.staff]\njwks = 'https://staff.example/keys?secret'\nissuer = ['https://staff', 'staff']"
         );
-        let rules = Ruleset::parse(&text).unwrap();
+        let tables = RuleFile::parse(&text).unwrap().access;
         std::fs::remove_file(&file).unwrap();
-        let signing = rules.issuers[0].signing().unwrap();
+        let signing = tables.issuers[0].signing().unwrap();
         assert_eq!((signing.0, signing.1), ("a secret that is long enough", "https://shop"));
-        assert!(rules.issuers[1].signing().is_none());
-        let lines: Vec<_> = rules.lines().collect();
+        assert!(tables.issuers[1].signing().is_none());
+        let lines: Vec<_> = tables.lines().collect();
         assert_eq!(
             lines,
             [
@@ -99,7 +99,7 @@ mod tests {
             ("issuer = 'a'\njwks = 'https://a/k'\nhub = 'a'", "is \"hubs\" meant?"),
             ("issuer = 'a'\njwks = 'https://a/k'\nhubs = []", "hubs is an empty list"),
         ] {
-            let found = Ruleset::parse(&format!("[issuers.a]\n{rest}")).unwrap_err().to_string();
+            let found = RuleFile::parse(&format!("[issuers.a]\n{rest}")).unwrap_err().to_string();
             assert!(found.contains(words), "{found}");
         }
     }

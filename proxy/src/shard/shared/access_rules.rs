@@ -42,26 +42,19 @@ pub(crate) trait AccessRules: fmt::Debug + Send + Sync {
     fn check_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)]) -> Result<(), RefreshRefused>;
 }
 
-/// Rules without tokens: nothing is revoked, and each of some apps owns the hubs whose names begin with its own.
+/// Rules without tokens: all hubs belong to the fleet, and nothing is revoked.
 #[cfg(test)]
-#[derive(Debug, Default)]
-pub(crate) struct OpenAccess(&'static [&'static str]);
-
-#[cfg(test)]
-impl OpenAccess {
-    pub(crate) fn with_apps(apps: &'static [&'static str]) -> Self {
-        Self(apps)
-    }
-}
+#[derive(Debug)]
+pub(crate) struct OpenAccess;
 
 #[cfg(test)]
 impl AccessRules for OpenAccess {
     fn has_apps(&self) -> bool {
-        !self.0.is_empty()
+        false
     }
 
-    fn owner_of(&self, hub: &str) -> Signer {
-        self.0.iter().find(|app| hub.starts_with(**app)).map_or(Signer::Fleet, |app| Signer::App((*app).into()))
+    fn owner_of(&self, _hub: &str) -> Signer {
+        Signer::Fleet
     }
 
     fn has_revoked_since(&self, _mark: RevocationMark, _user: Option<&str>) -> bool {

@@ -7,6 +7,8 @@
 //!
 //! Each node stores all of them, because clients may connect to any node.
 
+mod left_membership;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,15 +19,13 @@ use tokio::time::Instant;
 use trunkline_protocol::fleet::SharedMembership;
 use trunkline_protocol::service::ServiceMessage;
 
-use super::access_rules::AccessRules;
+use crate::admission::SigningKeys;
 use crate::auth::Signer;
+use crate::config::Settings;
 use crate::limits::SignerShare;
-use crate::metrics::Counter;
-use crate::shard::shared::left_membership::{LeftMemberships, UserKey};
+use crate::shard::{ExpiredMembership, KeptMemberships, MEMBERSHIP_S, MembershipRefused};
 use crate::upstream::HubOrigin;
-
-/// Default and maximum lifetime of a membership in seconds: one year, as in Azure's service.
-pub(crate) const MEMBERSHIP_S: i64 = 365 * 24 * 3600;
+use left_membership::{LeftMemberships, UserKey};
 
 /// Maximum number of groups per user, as in Azure's service. The oldest memberships are evicted.
 const GROUPS_PER_USER_MAX: usize = 100;
@@ -54,10 +54,9 @@ pub(crate) struct UserGroupLimits {
 pub(crate) struct UserGroups {
     limits: UserGroupLimits,
     /// Keys, which determine the owner of a hub.
-    access: Arc<dyn AccessRules>,
+    keys: Arc<SigningKeys>,
     /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
-    pub(crate) refused: Counter,
     begun: Instant,
     kept: Mutex<KeptGroups>,
 }
@@ -89,14 +88,6 @@ struct UserGroup {
     changed_ms: i64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ExpiredMembership {
-    /// Fleet-wide name of the hub.
-    pub(crate) hub: ByteString,
-    pub(crate) user: ByteString,
-    pub(crate) group: ByteString,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MembershipNews {
     Begun,
@@ -105,25 +96,19 @@ pub(crate) enum MembershipNews {
     Nothing,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MembershipRefused {
-    #[error("a node stores at most {0}: see --rest-user-groups-max")]
-    TooMany(String),
-    #[error(
-        "a node stores at most {0} bytes of memberships of users, half of it per hub, and per app key as \
-         much as is free: see --rest-user-groups-max-bytes"
-    )]
-    TooLarge(usize),
-    #[error("the user id has {0} characters, but at most {USER_MAX_CHARS} are allowed")]
-    UserTooLong(usize),
-    #[error("the group name has {length} bytes, but at most {limit} are allowed: see --group-name-max-bytes")]
-    GroupTooLong { length: usize, limit: usize },
-}
-
 impl UserGroups {
-    pub(crate) fn new(limits: UserGroupLimits, access: Arc<dyn AccessRules>) -> Self {
-        let (count, refused, begun) = (AtomicUsize::new(0), Counter::default(), Instant::now());
-        Self { limits, access, count, refused, begun, kept: Mutex::default() }
+    pub(crate) fn new(limits: UserGroupLimits, keys: Arc<SigningKeys>) -> Self {
+        Self { limits, keys, count: AtomicUsize::new(0), begun: Instant::now(), kept: Mutex::default() }
+    }
+
+    /// Creates an empty table with the limits of a node.
+    pub(crate) fn of_node(settings: &Settings, keys: &Arc<SigningKeys>) -> Arc<Self> {
+        let limits = UserGroupLimits {
+            count: settings.rest.user_groups_max,
+            total_bytes: settings.rest.user_groups_max_bytes,
+            name_max_bytes: settings.groups.name_max_bytes,
+        };
+        Arc::new(Self::new(limits, keys.clone()))
     }
 
     /// Stores a membership for `seconds`, or renews an existing one. Fails if too many are stored, or a name is too
@@ -141,7 +126,7 @@ impl UserGroups {
             return Err(MembershipRefused::GroupTooLong { length, limit });
         }
         match user.chars().count() {
-            chars if chars > USER_MAX_CHARS => Err(MembershipRefused::UserTooLong(chars)),
+            length if length > USER_MAX_CHARS => Err(MembershipRefused::UserTooLong { length, limit: USER_MAX_CHARS }),
             _ => Ok(()),
         }
     }
@@ -183,9 +168,9 @@ impl UserGroups {
         let UserGroupLimits { count, total_bytes, .. } = self.limits;
         let (signer, of_hub) = match kept.hubs.get(&user.0) {
             Some((signer, of_hub)) => (signer.clone(), *of_hub),
-            None => (self.access.owner_of(HubOrigin::name_in(&user.0)), KeptUse::default()),
+            None => (self.keys.owner_of(HubOrigin::name_in(&user.0)), KeptUse::default()),
         };
-        let share = SignerShare::new(signer, self.access.has_apps());
+        let share = SignerShare::new(signer, self.keys.has_apps());
         let own = kept.signers.get(share.signer()).copied().unwrap_or_default();
         share
             .check(count, self.count.load(Ordering::Relaxed), own.count)
@@ -203,31 +188,6 @@ impl UserGroups {
 
     pub(crate) fn bytes(&self) -> usize {
         self.kept().bytes()
-    }
-
-    /// Whether a message may change stored memberships.
-    pub(crate) fn are_changed_by(&self, message: &ServiceMessage) -> bool {
-        let ends_some = matches!(message, ServiceMessage::UserLeaveGroup(_) | ServiceMessage::UserLeaveGroupWithAck(_));
-        message.outlasts_connections() && !(ends_some && self.is_empty())
-    }
-
-    /// Stores or removes a user's memberships as requested by a message; other messages have no effect. Fails if too
-    /// many are stored.
-    pub(crate) fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
-        use ServiceMessage as M;
-        match message {
-            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match (&change.group, change.ttl_s) {
-                (Some(group), Some(seconds)) if seconds > 0 => {
-                    self.join(hub, &change.user_id, group, seconds.unsigned_abs())?;
-                }
-                _ => {}
-            },
-            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
-                self.leave(hub, &change.user_id, change.group.as_deref());
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Ends one membership of a user, or all.
@@ -306,7 +266,25 @@ impl UserGroups {
         }
     }
 
-    pub(crate) fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> i64 {
+        i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, KeptGroups> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeptMemberships for UserGroups {
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -315,12 +293,24 @@ impl UserGroups {
         groups.map(|kept| kept.group.clone()).collect()
     }
 
-    /// Whether a user is in a group, with or without connections.
-    pub(crate) fn contain(&self, hub: &str, user: &str, group: &str) -> bool {
-        self.of(hub, user).iter().any(|kept| kept == group)
+    fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
+        use ServiceMessage as M;
+        match message {
+            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match (&change.group, change.ttl_s) {
+                (Some(group), Some(seconds)) if seconds > 0 => {
+                    self.join(hub, &change.user_id, group, seconds.unsigned_abs())?;
+                }
+                _ => {}
+            },
+            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => {
+                self.leave(hub, &change.user_id, change.group.as_deref());
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
-    pub(crate) fn take_expired(&self) -> Vec<ExpiredMembership> {
+    fn take_expired(&self) -> Vec<ExpiredMembership> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -346,22 +336,6 @@ impl UserGroups {
         }
         self.count.fetch_sub(expired.len(), Ordering::Relaxed);
         expired
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn now_ms(&self) -> i64 {
-        i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX)
-    }
-
-    fn kept(&self) -> MutexGuard<'_, KeptGroups> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -417,19 +391,21 @@ fn copy(name: &str) -> ByteString {
 #[cfg(test)]
 mod tests {
     use tokio::time::advance;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
     use trunkline_protocol::service::UserGroupChange;
 
-    use super::super::access_rules::OpenAccess;
     use super::*;
+    use crate::auth::AppKey;
+    use crate::config::SecretLine;
 
     fn groups_of(count: usize) -> UserGroups {
         of_apps(count, &[])
     }
 
-    /// Groups of a node where these apps own the hubs whose names begin with theirs.
-    fn of_apps(count: usize, apps: &'static [&'static str]) -> UserGroups {
+    fn of_apps(count: usize, apps: &[AppKey]) -> UserGroups {
+        let fleet = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let limits = UserGroupLimits { count, total_bytes: 1024 * 1024, name_max_bytes: 1024 };
-        UserGroups::new(limits, Arc::new(OpenAccess::with_apps(apps)))
+        UserGroups::new(limits, SigningKeys::new(&fleet, apps))
     }
 
     fn name(text: &str) -> ByteString {
@@ -455,7 +431,8 @@ mod tests {
 
     #[test]
     fn memberships_of_one_apps_hubs_leave_a_half_of_the_places_to_others() {
-        let groups = of_apps(10, &["shop", "news"]);
+        let keys = AppKey::lines("shop=the key of the shop;shop*\nnews=the key of the news").unwrap();
+        let groups = of_apps(10, &keys);
         let join = |hub: &str, user: u8| groups.join(hub, &user.to_string(), "red", 10);
         assert!((0..3).all(|user| join("?hub=shop1", user).is_ok()));
         assert!((0..2).all(|user| join("?hub=shop2", user).is_ok()));
@@ -552,7 +529,7 @@ mod tests {
         let groups = groups_of(10);
         let change = |ttl_s| UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
         let (join, leave) = (ServiceMessage::UserJoinGroup, ServiceMessage::UserLeaveGroupWithAck(change(None)));
-        let are = |message: &ServiceMessage| groups.are_changed_by(message);
+        let are = |message: &ServiceMessage| (&groups as &dyn KeptMemberships).are_changed_by(message);
         assert!(!are(&join(change(None))) && !are(&join(change(Some(0)))) && !are(&leave));
         assert!(are(&join(change(Some(1)))));
         groups.join("chat", "ben", "red", 10).unwrap();
