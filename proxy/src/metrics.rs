@@ -9,6 +9,7 @@ mod histogram;
 mod hub_counters;
 mod metric_family;
 mod metric_label;
+mod metric_proto;
 mod permit_refusal;
 mod rule_counters;
 mod shard_counters;
