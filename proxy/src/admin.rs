@@ -144,24 +144,20 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
-    use crate::admission::Admission;
-    use crate::auth::AccessSettings;
     use crate::config::Settings;
-    use crate::net::connector::Connector;
+    use crate::fleet::NodeStores;
     use crate::observer::{FleetSnapshot, UpstreamProblems};
     use crate::shard::{ShardSender, Shared};
-    use crate::user_group::UserGroups;
 
     fn node(problem: &str) -> Router {
         let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
         let settings = Settings { node: "proxy-a".into(), ..Settings::embedded(keys, Vec::new(), true) };
-        let admission = Admission::new(&settings.keys, AccessSettings::default(), Connector::default());
-        let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
+        let stores = NodeStores::with_keys_alone(&settings);
         let shared = Shared::alone(settings, vec![ShardSender::new().0]);
         let problems = Arc::new(UpstreamProblems::default());
         problems.set("http://app:5000", Some(problem.to_owned().into()));
         let settings = AdminSettings::default();
-        let fleet = Fleet::new(shared.clone(), (admission, user_groups), ([127, 0, 0, 1], 8090).into());
+        let fleet = Fleet::new(shared.clone(), stores, ([127, 0, 0, 1], 8090).into());
         let webhooks = Arc::new(Webhooks::new(&shared));
         router(Readiness::new(shared, problems), &settings, Exposure::Loopback, Arc::default(), (fleet, webhooks))
     }

@@ -39,7 +39,9 @@ mod member_table;
 mod node_link;
 mod node_question;
 mod node_sink;
+mod node_stores;
 mod own_answer;
+mod own_interest;
 mod peer_request;
 mod question;
 mod relayed_message;
@@ -59,6 +61,7 @@ pub(crate) use fleet_membership::own_phase;
 pub(crate) use fleet_route::routes;
 pub(crate) use housekeeping::keep_fleet;
 pub(crate) use node_question::{ANSWER_TIMEOUT, Answers};
+pub(crate) use node_stores::NodeStores;
 pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
 #[cfg(test)]
 pub(crate) use question::NoAnswer;

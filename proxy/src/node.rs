@@ -77,7 +77,7 @@ use crate::auth::AccessSettings;
 #[cfg(feature = "tls")]
 use crate::auth::JwksSource;
 use crate::config::{Config, DrainSettings, SecretSources, Settings};
-use crate::fleet::{Fleet, keep_fleet};
+use crate::fleet::{Fleet, NodeStores, keep_fleet};
 use crate::frontend::{end_gets_of_lost_owners, release_carried};
 #[cfg(feature = "tls")]
 use crate::net::address::Address;
@@ -90,7 +90,6 @@ use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
-use crate::user_group::UserGroups;
 use crate::webhook::{HubConnection, HubUser, Reported, Webhooks};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
@@ -125,9 +124,8 @@ impl Node {
     pub async fn start_on(mut sockets: InheritedSockets, config: Config) -> Result<Self, StartError> {
         log_open_files();
         let (listeners, listen) = ListenerSet::open(&config, &mut sockets)?;
-        let connectors = connectors(&config)?;
-        let configured_admin = config.admin;
-        let (admin_listener, admin) = admin_listener(configured_admin, &mut sockets)?;
+        let (connectors, issuers) = connectors(&config)?;
+        let (admin_listener, admin) = admin_listener(config.admin, &mut sockets)?;
         sockets.ensure_all_taken()?;
 
         let Config {
@@ -138,16 +136,16 @@ impl Node {
         let upstream_tls = config.upstream_tls;
         let (stop, fleet_resolver, rules_file) = (CancellationToken::new(), resolver.clone(), config.rules_file);
         let (senders, inboxes): (Vec<_>, Vec<_>) = listeners.of_shards.iter().map(|_| ShardSender::new()).unzip();
-        let (tables, connected) = (config.access.tables.clone(), connectors.clone());
-        let (shared, above) = shared_state(settings, config.access, connected, senders);
-        let (fleet, webhooks) = (Fleet::new(shared.clone(), above, admin), Arc::new(Webhooks::new(&shared)));
+        let tables = config.access.tables.clone();
+        let (shared, stores) = shared_state(settings, config.access, (&connectors, &issuers), senders);
+        let (fleet, webhooks) = (Fleet::new(shared.clone(), stores, admin), Arc::new(Webhooks::new(&shared)));
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
         let services = ShardServices { fleet: fleet.clone(), rest: rest.clone(), webhooks: webhooks.clone() };
         let threads = start_shards((&shared, &services), listeners.of_shards, inboxes, &stop)?;
         webhooks.open(&shared);
 
         let mut background = keep_own_state(&shared, fleet.admission(), &webhooks, key_sources);
-        let problems = Arc::<UpstreamProblems>::default();
+        let (problems, counters) = (Arc::<UpstreamProblems>::default(), Arc::<AdminCounters>::default());
         let rule_set = RuleSet::new(
             shared.clone(),
             fleet.admission().clone(),
@@ -159,9 +157,9 @@ impl Node {
         let upstreams = UpstreamSet::new(shared.clone(), problems.clone(), resolver, resolve_interval);
         background.spawn(rule_set.watch(upstreams));
         #[cfg(feature = "tls")]
-        let has_rules_file = rules_file.is_some();
+        let (certificates, has_rules) = (listeners.certificates, rules_file.is_some());
         #[cfg(feature = "tls")]
-        background.spawn(certificate_reload::run(shared.clone(), connectors, listeners.certificates, has_rules_file));
+        background.spawn(certificate_reload::run(shared.clone(), [connectors.fleet, issuers], certificates, has_rules));
         if let Some(file) = rules_file {
             background.spawn(rule_reload::run(shared.clone(), rule_set, file));
         }
@@ -170,10 +168,9 @@ impl Node {
         let readiness = Readiness::new(shared.clone(), problems);
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
         background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
-        let counters = Arc::<AdminCounters>::default();
         #[cfg(feature = "otlp")]
         let export = Export::start(config.otlp, &readiness, (&fleet, &webhooks), &counters)?;
-        let rest_of_admin = rest.filter(|_| shared.settings.rest.listen == Some(configured_admin));
+        let rest_of_admin = rest.filter(|_| shared.settings.rest.listen == Some(config.admin));
         let of_admin = (fleet.clone(), rest_of_admin, webhooks.clone());
         background
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
@@ -200,7 +197,7 @@ impl Node {
     /// # Errors
     /// As for a start.
     pub fn check(config: Config) -> Result<(), StartError> {
-        let connectors = connectors(&config)?;
+        let (connectors, issuers) = connectors(&config)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = config.tls_listen {
             server_config(Certificates::read(tls.identities)?)?;
@@ -209,10 +206,10 @@ impl Node {
         config.otlp.map_or(Ok(()), otlp::check).map_err(StartError::Otlp)?;
         let (sender, _inbox) = ShardSender::new();
         let tables = config.access.tables.clone();
-        let (shared, (admission, _)) = shared_state(config.settings, config.access, connectors, vec![sender]);
+        let (shared, stores) = shared_state(config.settings, config.access, (&connectors, &issuers), vec![sender]);
         let rules = RuleSet::new(
             shared.clone(),
-            admission,
+            stores.admission,
             config.upstreams,
             #[cfg(feature = "tls")]
             config.upstream_tls,
@@ -348,17 +345,15 @@ fn keep_own_state(
     background
 }
 
-/// Creates the state shared by all shards, and the state above the engine. The second connector fetches keys of issuers.
+/// Creates the state of all shards, and the state behind its seams. The second connector fetches keys of token issuers.
 fn shared_state(
     settings: Settings,
     access: AccessSettings,
-    (connectors, issuers): (Connectors, Connector),
+    (connectors, issuers): (&Connectors, &Connector),
     senders: Vec<ShardSender>,
-) -> (Arc<Shared>, (Arc<Admission>, Arc<UserGroups>)) {
-    let admission = Admission::new(&settings.keys, access, issuers);
-    let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-    let above = (admission.clone(), user_groups.clone());
-    (Shared::new(settings, (admission, user_groups), connectors, senders), above)
+) -> (Arc<Shared>, NodeStores) {
+    let stores = NodeStores::new(&settings, access, issuers.clone());
+    (Shared::new(settings, stores.seams(), connectors.clone(), senders), stores)
 }
 
 fn log_start(shared: &Shared, listen: &BoundAddresses, admin: SocketAddr, shards: u16) {

@@ -87,9 +87,9 @@ pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_as
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
 pub(crate) use shared::kept_membership::{ExpiredMembership, KeptMemberships, MEMBERSHIP_S, MembershipRefused};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
-pub(crate) use shared::own_interest::{InterestHold, OwnInterest};
 pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
-pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
+pub(crate) use shared::set_interest::{InterestHold, SetInterest};
+pub(crate) use shared::{AnnouncedMove, Connectors, Seams, Shared, Sockets};
 pub(crate) use slot::{Serial, Slot};
 pub(crate) use slot_walk::SlotWalk;
 pub(crate) use tap::{Recipients, Tap, TapEvent, TapView, UpwardMessages};

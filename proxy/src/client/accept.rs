@@ -78,18 +78,17 @@ pub(super) async fn accept(
 
 /// Publishes the client's subscriptions to other nodes before app server and client are notified, who may then cause
 /// sends from any node. Only the first client of a hub, user or group waits for this.
-async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<InterestHold> {
+async fn announce(shard: &Shard, pending: &PendingConnection) -> Option<Box<dyn InterestHold>> {
     let shared = shard.shared();
-    let (interest, hub) = (shared.fleet.interest.as_ref()?, pending.hub.index());
+    let (interest, hub) = (shared.interest.as_ref()?, pending.hub.index());
     let groups = match pending.user.as_deref() {
         Some(user) if !shared.user_groups.is_empty() => shared.kept_groups_of(hub, user),
         _ => Vec::new(),
     };
     let user = pending.user.as_deref().map(Wanted::User);
     let groups = groups.iter().map(|group| Wanted::Group(group));
-    let hold = interest.hold(hub, std::iter::once(Wanted::Everyone).chain(user).chain(groups));
-    hold.acknowledged().await;
-    Some(hold)
+    let sets: Vec<_> = std::iter::once(Wanted::Everyone).chain(user).chain(groups).collect();
+    Some(interest.clone().announce(hub, &sets).await)
 }
 
 /// Whether tokens of the user were revoked after this client's token was verified. The revocation does not close this

@@ -19,18 +19,15 @@ use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::webhook_server::WebhookServer;
 use super::webhooks;
 use crate::admin::families;
-use crate::admission::Admission;
-use crate::auth::AccessSettings;
 use crate::condition::{ConditionKind, Finding, NoticeKind};
 use crate::config::{GivenKeys, SecretSources, Settings};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NodeStores};
 use crate::metrics::ClientProtocol;
-use crate::net::connector::{Connector, MemoryNetwork};
+use crate::net::connector::MemoryNetwork;
 use crate::node::condition_watch::ConditionWatch;
 use crate::node::{hub_sweep, key_reload};
 use crate::observer::{Observer, Readiness, UpstreamProblem, UpstreamProblems};
 use crate::shard::{ShardSender, Shared};
-use crate::user_group::UserGroups;
 use crate::webhook::Webhooks;
 
 /// Time after the start of a node in which missing app servers are normal.
@@ -48,10 +45,7 @@ struct Watched {
 }
 
 fn fleet_of(shared: &Arc<Shared>) -> Fleet {
-    let settings = &shared.settings;
-    let admission = Admission::new(&settings.keys, AccessSettings::default(), Connector::default());
-    let user_groups = UserGroups::of_node(settings, &admission.signing_keys);
-    Fleet::new(shared.clone(), (admission, user_groups), ([127, 0, 0, 1], 8090).into())
+    Fleet::new(shared.clone(), NodeStores::with_keys_alone(&shared.settings), ([127, 0, 0, 1], 8090).into())
 }
 
 impl Watched {

@@ -22,7 +22,7 @@ use crate::admission::Admission;
 use crate::auth::AccessSettings;
 use crate::clock::unix_seconds;
 use crate::config::Settings;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NodeStores};
 use crate::frontend::{Endpoint, ListenerGate, RequestSource, serve_pipe};
 use crate::net::connector::{Connector, MemoryNetwork};
 use crate::net::resolver::Resolver;
@@ -31,7 +31,6 @@ use crate::observer::{Observer, Readiness};
 use crate::routing::Ruleset;
 use crate::shard::drain::reroute::reroute;
 use crate::shard::{Connectors, ShardSender, Shared};
-use crate::user_group::UserGroups;
 use crate::webhook::Webhooks;
 
 use super::app::App;
@@ -50,7 +49,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 pub(super) struct Fixture {
     pub(super) shared: Arc<Shared>,
     pub(super) admission: Arc<Admission>,
-    pub(super) user_groups: Arc<UserGroups>,
+    pub(super) stores: NodeStores,
     pub(super) webhooks: Arc<Webhooks>,
     routers: Vec<Router>,
     next_shard: Rc<Cell<usize>>,
@@ -154,10 +153,9 @@ impl Fixture {
 
     fn connected((settings, access): NodeSettings, shards: u16, connectors: Connectors) -> Self {
         let (senders, inboxes): (Vec<_>, Vec<_>) = (0..shards).map(|_| ShardSender::new()).unzip();
-        let admission = Admission::new(&settings.keys, access, Connector::default());
-        let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-        let above = (admission.clone(), user_groups.clone());
-        let shared = Shared::new(settings, (admission.clone(), user_groups.clone()), connectors, senders);
+        let stores = NodeStores::new(&settings, access, Connector::default());
+        let admission = stores.admission.clone();
+        let shared = Shared::new(settings, stores.seams(), connectors, senders);
         for (index, inbox) in (0..shards).zip(inboxes) {
             spawn_local(shard_thread::run(index, (shared.clone(), admission.clone(), None), Vec::new(), inbox));
         }
@@ -165,7 +163,7 @@ impl Fixture {
         webhooks.open(&shared);
         // Tests with several nodes create their own fleets.
         let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
-        let fleet = is_alone.then(|| Fleet::new(shared.clone(), above, ([127, 0, 0, 1], 8090).into()));
+        let fleet = is_alone.then(|| Fleet::new(shared.clone(), stores.clone(), ([127, 0, 0, 1], 8090).into()));
         let router = |(index, shard): (u16, &ShardSender)| {
             let endpoint = Endpoint::new(shared.clone(), admission.clone(), shared.counters_of(index), shard.clone());
             let endpoint = endpoint.with_webhooks(&webhooks);
@@ -173,17 +171,12 @@ impl Fixture {
             Arc::new(endpoint).into_router()
         };
         let routers = (0..).zip(shared.shards()).map(router).collect();
-        Self { shared, admission, user_groups, webhooks, routers, next_shard: Rc::default() }
-    }
-
-    /// State above the engine, for a fleet.
-    pub(super) fn above(&self) -> (Arc<Admission>, Arc<UserGroups>) {
-        (self.admission.clone(), self.user_groups.clone())
+        Self { shared, admission, stores, webhooks, routers, next_shard: Rc::default() }
     }
 
     /// Fleet of this node alone.
     pub(super) fn fleet(&self) -> Fleet {
-        Fleet::new(self.shared.clone(), self.above(), ([127, 0, 0, 1], 8090).into())
+        Fleet::new(self.shared.clone(), self.stores.clone(), ([127, 0, 0, 1], 8090).into())
     }
 
     /// Observer of this node alone.

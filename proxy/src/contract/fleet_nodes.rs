@@ -104,7 +104,7 @@ impl FleetNode {
         let (settings, access) = settings.into();
         let settings = (Settings { node: name.clone(), ..settings }, access);
         let fixture = Fixture::at(&format!("http://10.0.0.{number}:8080"), network, settings);
-        let fleet = Fleet::new(fixture.shared.clone(), fixture.above(), ([10, 0, 0, number], 8090).into());
+        let fleet = Fleet::new(fixture.shared.clone(), fixture.stores.clone(), ([10, 0, 0, number], 8090).into());
         let api = admin::api_for_nodes(fixture.observer_in(fleet.clone()), fixture.webhooks.clone())
             .route("/name", get(async || name));
         fleet.questions().serve_api(layered(api.clone()));

@@ -282,14 +282,14 @@ async fn a_user_is_in_a_group_for_its_time_with_connections_that_come_later() {
     assert_eq!(back_end.publish("/groups/blue/:send", "hello").await, 1);
     assert_eq!(ann.text().await, said("hello"));
     assert_eq!(back_end.status("PUT", now).await, 200);
-    assert_eq!((back_end.publish("/groups/now/:send", "now").await, link.fixture.user_groups.len()), (1, 1));
+    assert_eq!((back_end.publish("/groups/now/:send", "now").await, link.fixture.stores.user_groups.len()), (1, 1));
     advance(Duration::from_secs(62)).await;
     // sleep: virtual time, for a shard to remove expired memberships
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((back_end.publish("/groups/blue/:send", "late").await, back_end.status("GET", blue).await), (0, 404));
     assert_eq!(back_end.status("PUT", blue).await, 200);
     assert_eq!(back_end.status("DELETE", "/users/ann/groups").await, 204);
-    assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, link.fixture.user_groups.len()), (0, 0));
+    assert_eq!((back_end.publish("/groups/blue/:send", "gone").await, link.fixture.stores.user_groups.len()), (0, 0));
     assert_eq!(back_end.status("DELETE", "/users/nobody/groups/blue").await, 204);
 }
 
@@ -298,7 +298,7 @@ async fn a_membership_that_is_renewed_as_it_ends_is_kept_by_the_connections_that
     let (back_end, mut link) = start(served(), 2).await;
     let _ann = link.client_of("ann").await;
     assert_eq!(back_end.status("PUT", "/users/ann/groups/blue").await, 200);
-    let groups = &link.fixture.user_groups;
+    let groups = &link.fixture.stores.user_groups;
     // The membership has expired, and is renewed before a shard is notified.
     groups.join("chat", "ann", "blue", 0).unwrap();
     link.fixture.shared.expire_user_groups();
@@ -324,7 +324,7 @@ async fn beyond_the_limit_connections_that_are_there_join_and_the_caller_is_told
     link.send(ServiceMessage::UserJoinGroup(UserGroupChange { user_id, group, ack_id: 0, ttl_s })).await;
     ann.fence(&link).await;
     assert_eq!(back_end.publish("/groups/blue/:send", "blue").await, 1);
-    assert_eq!((link.fixture.user_groups.len(), link.fixture.shared.reports.memberships_refused.get()), (1, 2));
+    assert_eq!((link.fixture.stores.user_groups.len(), link.fixture.shared.reports.memberships_refused.get()), (1, 2));
 }
 
 #[tokio::test(crate = "paused")]
@@ -849,10 +849,10 @@ async fn a_new_node_learns_more_memberships_than_a_link_holds_and_what_changes_m
     const COUNT: usize = 6_500;
     let network = MemoryNetwork::default();
     let mut nodes = vec![FleetNode::start(&network, 1, peers(&[1, 2])).await];
-    let (kept, user) = (nodes[0].fixture.user_groups.clone(), |number: usize| format!("{number:0>1000}"));
+    let (kept, user) = (nodes[0].fixture.stores.user_groups.clone(), |number: usize| format!("{number:0>1000}"));
     (0..COUNT).for_each(|number| kept.join("chat", &user(number), "red", 3_600).unwrap());
     nodes.push(FleetNode::start(&network, 2, peers(&[1, 2])).await);
-    let copy = nodes[1].fixture.user_groups.clone();
+    let copy = nodes[1].fixture.stores.user_groups.clone();
     until(Duration::from_secs(5), "the copy has begun", || copy.len() > 0).await;
     assert!(copy.len() < COUNT / 2, "it is under way");
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
@@ -886,7 +886,7 @@ async fn a_membership_that_ends_while_nodes_do_not_see_each_other_ends_everywher
     assert_eq!(back_ends[0].status("DELETE", red).await, 204);
     nodes.iter().for_each(|node| node.cut(false));
     linked(&nodes).await;
-    assert!(nodes.iter().all(|node| node.fixture.user_groups.len() == 0));
+    assert!(nodes.iter().all(|node| node.fixture.stores.user_groups.len() == 0));
     assert_eq!(back_ends[1].publish("/groups/red/:send", "out").await, 0);
 }
 

@@ -17,6 +17,7 @@ use super::fleet_relay::FleetRelay;
 use super::member_name::note_address;
 use super::node_link::NodeLink;
 use super::node_question::{ANSWER_TIMEOUT, Answers, NodeQuestions};
+use super::node_stores::NodeStores;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
 use crate::admission::Admission;
@@ -32,8 +33,7 @@ pub(crate) struct Fleet(Arc<FleetParts>);
 
 #[derive(Debug)]
 struct FleetParts {
-    admission: Arc<Admission>,
-    user_groups: Arc<UserGroups>,
+    stores: NodeStores,
     members: Membership,
     fleet_relay: FleetRelay,
     questions: NodeQuestions,
@@ -43,15 +43,10 @@ struct FleetParts {
 }
 
 impl Fleet {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        (admission, user_groups): (Arc<Admission>, Arc<UserGroups>),
-        admin: SocketAddr,
-    ) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, stores: NodeStores, admin: SocketAddr) -> Self {
         let fleet = Self(Arc::new(FleetParts {
-            admission,
-            user_groups,
-            members: Membership::new(shared.clone(), admin),
+            members: Membership::new(shared.clone(), stores.interest.clone(), admin),
+            stores,
             fleet_relay: FleetRelay::new(shared.clone()),
             questions: NodeQuestions::default(),
             presence: AppPresence::default(),
@@ -69,11 +64,11 @@ impl Fleet {
     }
 
     pub(crate) fn admission(&self) -> &Arc<Admission> {
-        &self.0.admission
+        &self.0.stores.admission
     }
 
     pub(crate) fn user_groups(&self) -> &Arc<UserGroups> {
-        &self.0.user_groups
+        &self.0.stores.user_groups
     }
 
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {
@@ -152,7 +147,7 @@ impl Fleet {
     /// Sets the outgoing link of a member. Token revocations are sent first: a starting node is ready once it has the
     /// state, and so the revocations, of all others.
     pub(super) fn begin_outgoing(&self, member: &FleetMember, link: &Arc<NodeLink>) {
-        for told in self.0.admission.revocations.all(unix_seconds()) {
+        for told in self.admission().revocations.all(unix_seconds()) {
             link.notify(&NodeMessage::Revocation(told));
         }
         member.set_outgoing(Some(link.clone()));

@@ -19,6 +19,7 @@ use trunkline_protocol::service::SessionId;
 use super::address_book::{AddressBook, AddressProblem};
 use super::fleet_member::{FleetMember, MemberState};
 use super::member_table::MemberTable;
+use super::own_interest::OwnInterest;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::shard::Shared;
@@ -39,6 +40,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Membership {
     shared: Arc<Shared>,
+    /// Subscriptions of this node at other nodes; `None` for a node without peers.
+    interest: Option<Arc<OwnInterest>>,
     /// Admin address of this node for other nodes; `None` if unreachable.
     address: Option<Address>,
     clock: LinkClock,
@@ -58,7 +61,7 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    pub(super) fn new(shared: Arc<Shared>, admin: SocketAddr) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, interest: Option<Arc<OwnInterest>>, admin: SocketAddr) -> Self {
         let (new_addresses, learnt) = unbounded_channel();
         Self {
             address: own_address(admin, shared.settings.advertise.as_ref()),
@@ -74,6 +77,7 @@ impl Membership {
             new_addresses,
             learnt: Mutex::new(Some(learnt)),
             left: CancellationToken::new(),
+            interest,
             shared,
         }
     }
@@ -259,20 +263,24 @@ impl Membership {
         self.learnt.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    pub(super) fn interest(&self) -> Option<&Arc<OwnInterest>> {
+        self.interest.as_ref()
+    }
+
     /// Full interest update of a hub.
     pub(super) fn interest_in(&self, hub: &Hub) -> InterestUpdate {
-        let map = self.shared.fleet.interest.as_ref().map(|interest| interest.map(hub.index())).unwrap_or_default();
+        let map = self.interest.as_ref().map(|interest| interest.map(hub.index())).unwrap_or_default();
         InterestUpdate::Whole { hub: hub.key().into(), map }
     }
 
     /// Records that a member has received everything sent before a beat.
     pub(super) fn note_beat(&self, member: &FleetMember, beat: u64) {
-        self.shared.fleet.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
+        self.interest.iter().for_each(|interest| interest.answered(member.boot_id(), beat, self.now_ms()));
     }
 
     /// Records that a member is gone. Waits for it end.
     pub(super) fn note_gone(&self, member: &FleetMember) {
-        self.shared.fleet.interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
+        self.interest.iter().for_each(|interest| interest.gone(member.boot_id(), self.now_ms()));
     }
 
     /// State of this node as reported to the others.
@@ -309,7 +317,7 @@ impl Membership {
         // A node without clients stops between two beats. Without a goodbye, it would count as lost.
         self.send_to_members(&NodeMessage::State(self.state()));
         self.left.cancel();
-        self.shared.fleet.interest.iter().for_each(|interest| interest.end());
+        self.interest.iter().for_each(|interest| interest.end());
         let links: Vec<_> = self.all().iter().flat_map(|member| member.links().living()).collect();
         links.iter().for_each(|link| link.give_up());
         let all_gone = async {

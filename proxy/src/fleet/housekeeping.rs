@@ -15,9 +15,9 @@ use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
 use super::member_name::keep_names;
+use super::own_interest::OwnInterest;
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;
-use crate::shard::OwnInterest;
 
 /// Minimum interval between interest updates. Each is a message to every node, many in a connection storm.
 const NEWS_INTERVAL: Duration = Duration::from_millis(2);
@@ -142,7 +142,7 @@ impl Housekeeper<'_> {
 
     /// Publishes this node's subscriptions: additions immediately, removals in batches.
     async fn keep_interest(&self) {
-        let Some(interest) = self.members.shared().fleet.interest.clone() else { return };
+        let Some(interest) = self.members.interest().cloned() else { return };
         let mut sweeps = interval(SWEEP_INTERVAL);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -192,7 +192,7 @@ impl TakeOvers {
     async fn be_known(&self) {
         let (known, is_known) = oneshot::channel();
         // Fails when the client stops waiting.
-        let Some(interest) = &self.0.shared().fleet.interest else { return };
+        let Some(interest) = self.0.members().interest() else { return };
         interest.when_all_acknowledged(move || known.send(()).unwrap_or_default());
         drop(is_known.await);
     }

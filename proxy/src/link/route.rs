@@ -311,7 +311,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
     let ack_id = message.ack_id();
     let ack = || ack_id.map(|ack_id| PendingAck::new(source.reply_to.clone(), ack_id));
     let ack_of_join = |group: Option<&ByteString>| {
-        let interest = source.shared.fleet.interest.as_ref();
+        let interest = source.shared.interest.as_ref();
         ack_id.map(|ack_id| PendingAck::of_join(source.reply_to.clone(), ack_id, interest, group))
     };
     let refusal = note_user_groups(source, &message).err();

@@ -11,7 +11,7 @@ use crate::condition::{ConditionKind, Finding};
 use crate::metrics::Outcome;
 use crate::net::connector::Connector;
 use crate::net::tls::{Certificates, PresentedChain, TlsError, ValidityProblem};
-use crate::shard::{Connectors, Shared};
+use crate::shard::Shared;
 
 /// Interval of file checks. They are cheap, and symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -84,12 +84,11 @@ fn shown(file: &Path) -> String {
 
 pub(super) async fn run(
     shared: Arc<Shared>,
-    (connectors, issuers): (Connectors, Connector),
+    connectors: [Connector; 2],
     certificates: Option<Arc<Certificates>>,
     has_rules_file: bool,
 ) {
-    let users =
-        Arc::new(CertificateUsers { certificates, connectors: [connectors.fleet, issuers], shared: shared.clone() });
+    let users = Arc::new(CertificateUsers { certificates, connectors, shared: shared.clone() });
     let stamps = || {
         let users = users.clone();
         off_thread(move || users.stamps())

@@ -28,17 +28,14 @@ use super::graceful_stop::{close_links, poll_until};
 use super::shard_thread;
 use super::upstream_watcher::open_pools;
 use crate::admin;
-use crate::admission::Admission;
-use crate::auth::{AccessSettings, AdminToken};
+use crate::auth::AdminToken;
 use crate::config::{AdminSettings, Settings};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, NodeStores};
 use crate::frontend::Endpoint;
-use crate::net::connector::Connector;
 use crate::net::socket::RequestSocket;
 use crate::observer::Readiness;
 use crate::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
 use crate::upstream::{AppTarget, MemoryDialler, Pool};
-use crate::user_group::UserGroups;
 use crate::webhook::Webhooks;
 
 /// Time for clients to disconnect when the app stops.
@@ -57,7 +54,7 @@ const WAITING_SOCKETS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Embedded {
     shared: Arc<Shared>,
-    above: (Arc<Admission>, Arc<UserGroups>),
+    stores: NodeStores,
     pools: Vec<Arc<Pool>>,
     inbox: ShardSender,
     stop: CancellationToken,
@@ -88,17 +85,21 @@ impl Embedded {
     /// If a thread can't be created.
     pub fn start(settings: Settings, manifest: Manifest, dialler: Arc<dyn MemoryDialler>) -> io::Result<Self> {
         let (sender, inbox) = ShardSender::new();
-        let admission = Admission::new(&settings.keys, AccessSettings::default(), Connector::default());
-        let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-        let above = (admission.clone(), user_groups.clone());
-        let shared = Shared::embedded(settings, (admission.clone(), user_groups), sender.clone());
+        let stores = NodeStores::with_keys_alone(&settings);
+        let shared = Shared::embedded(settings, stores.seams(), sender.clone());
         let stop = CancellationToken::new();
-        drop(shard_thread::start(0, (shared.clone(), admission, None), Vec::new(), inbox, stop.clone())?);
+        drop(shard_thread::start(
+            0,
+            (shared.clone(), stores.admission.clone(), None),
+            Vec::new(),
+            inbox,
+            stop.clone(),
+        )?);
         // An in-memory link can't reach another instance, so changes need not be awaited.
         let changed = Arc::new(Notify::new());
         let pools =
             open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.groups().default_one()), manifest, &changed);
-        Ok(Self { shared, above, pools, inbox: sender, stop, admin: OnceLock::new() })
+        Ok(Self { shared, stores, pools, inbox: sender, stop, admin: OnceLock::new() })
     }
 
     /// Serves the admin port on a listener, once: health, metrics, the observer page and its API, guarded like a
@@ -112,7 +113,7 @@ impl Embedded {
         let address = listener.local_addr()?;
         let settings = AdminSettings { token: token.map(Into::into), ..AdminSettings::default() };
         let readiness = Readiness::new(self.shared.clone(), Arc::default());
-        let fleet = Fleet::new(self.shared.clone(), self.above.clone(), address);
+        let fleet = Fleet::new(self.shared.clone(), self.stores.clone(), address);
         // The settings of an embedded node name none.
         let webhooks = Arc::new(Webhooks::new(&self.shared));
         let watch = ConditionWatch::new(self.shared.clone(), fleet.clone(), webhooks.clone(), Arc::default());
@@ -147,10 +148,11 @@ impl Embedded {
     /// Negotiate and connect routes of all hubs, for the app's router. Paths are case-sensitive, like all paths of the
     /// router.
     pub fn router(&self) -> Router {
-        let (shared, above) = (&self.shared, &self.above);
-        let endpoint = Endpoint::new(shared.clone(), above.0.clone(), shared.counters_of(0), self.inbox.clone());
+        let (shared, stores) = (&self.shared, &self.stores);
+        let endpoint =
+            Endpoint::new(shared.clone(), stores.admission.clone(), shared.counters_of(0), self.inbox.clone());
         // An embedded node is a fleet of one and needs no address.
-        let fleet = Fleet::new(shared.clone(), above.clone(), ([127, 0, 0, 1], 0).into());
+        let fleet = Fleet::new(shared.clone(), stores.clone(), ([127, 0, 0, 1], 0).into());
         let endpoint = Arc::new(endpoint.with_fleet(&fleet));
         let hubs = self.shared.hubs.all();
         let routes = endpoint.into_routes(hubs.iter().map(|hub| hub.settings().path.clone()));

@@ -42,7 +42,7 @@ async fn sweep(shared: &Shared, webhooks: &Webhooks, limit: Duration) {
     }
     shared.hubs.note_use(|hub| used.hubs.contains(&hub.index()) || webhooks.has_clients(hub.name()));
     for index in unheld {
-        let is_announced = shared.fleet.interest.as_ref().is_some_and(|interest| !interest.map(index).is_empty());
+        let is_announced = shared.interest.as_ref().is_some_and(|interest| interest.has_sets(index));
         if !is_announced && !used.hubs.contains(&index) && !used.ends.contains(&index) {
             shared.hubs.release(index);
         }

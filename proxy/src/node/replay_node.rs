@@ -18,9 +18,9 @@ use super::graceful_stop::close_links;
 use super::shard_thread;
 use super::start_error::StartError;
 use super::upstream_set::UpstreamSet;
-use crate::admission::Admission;
-use crate::auth::{AccessSettings, ClientTerms};
+use crate::auth::ClientTerms;
 use crate::config::Settings;
+use crate::fleet::NodeStores;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 use crate::net::resolver::Resolver;
@@ -28,7 +28,6 @@ use crate::net::tls::ClientTls;
 use crate::observer::UpstreamProblems;
 use crate::shard::{ClientStream, Connectors, PendingConnection, ShardMessage, ShardSender, Shared};
 use crate::upstream::Hub;
-use crate::user_group::UserGroups;
 
 /// Buffer of a client's pipe in each direction, in bytes.
 const PIPE_BYTES: usize = 256 * 1024;
@@ -97,12 +96,12 @@ impl ReplayNode {
         };
         let (shard, inbox) = ShardSender::new();
         let connectors = Connectors { fleet, ..Connectors::default() };
-        let admission = Admission::new(&settings.keys, AccessSettings::default(), Connector::default());
-        let above = (admission.clone() as _, UserGroups::of_node(&settings, &admission.signing_keys) as _);
-        let shared = Shared::new(Settings { pool_size: 1, ..settings }, above, connectors, vec![shard.clone()]);
+        let stores = NodeStores::with_keys_alone(&settings);
+        let shared =
+            Shared::new(Settings { pool_size: 1, ..settings }, stores.seams(), connectors, vec![shard.clone()]);
         let stop = CancellationToken::new();
         drop(
-            shard_thread::start(0, (shared.clone(), admission, None), Vec::new(), inbox, stop.clone())
+            shard_thread::start(0, (shared.clone(), stores.admission, None), Vec::new(), inbox, stop.clone())
                 .map_err(StartError::Thread)?,
         );
         let problems = Arc::new(UpstreamProblems::default());

@@ -148,15 +148,13 @@ mod tests {
     use trunkline_protocol::wire::CHANNEL_PATH;
 
     use super::*;
-    use crate::admission::Admission;
-    use crate::auth::AccessSettings;
     use crate::config::Settings;
+    use crate::fleet::NodeStores;
     use crate::fleet::{ChannelLock, OwnNames, open_channel};
     use crate::net::connector::{Connector, MemoryNetwork};
     use crate::node::shard_thread;
     use crate::shard::{Connectors, ShardSender};
     use crate::upstream::{AppTarget, Pool};
-    use crate::user_group::UserGroups;
 
     const V4: &str = "10.0.0.1:5000";
     const V6: &str = "[2001:db8::1]:5000";
@@ -177,9 +175,8 @@ mod tests {
             let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
             let connectors = Connectors { fleet: Connector::in_memory(network.clone()), ..Connectors::default() };
             let settings = Settings { pool_size: 1, ..Settings::embedded(keys.clone(), Vec::new(), false) };
-            let admission = Admission::new(&settings.keys, AccessSettings::default(), Connector::default());
-            let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-            let shared = Shared::new(settings, (admission.clone(), user_groups), connectors, vec![sender]);
+            let stores = NodeStores::with_keys_alone(&settings);
+            let shared = Shared::new(settings, stores.seams(), connectors, vec![sender]);
             let addresses = Arc::new(Mutex::new(addresses.iter().map(|address| at(address)).collect::<Vec<_>>()));
             let ((listed, listing), asked) = (watch::channel(Listing::Listed), addresses.clone());
             let problems = Arc::<UpstreamProblems>::default();
@@ -192,7 +189,7 @@ mod tests {
                 interval: Duration::from_secs(5),
                 listing,
             };
-            spawn_local(shard_thread::run(0, (shared.clone(), admission, None), Vec::new(), inbox));
+            spawn_local(shard_thread::run(0, (shared.clone(), stores.admission, None), Vec::new(), inbox));
             tokio::spawn(discovery.run());
             Self { network, keys, shared, problems, addresses, _listing: listed }
         }

@@ -17,7 +17,7 @@ use trunkline_protocol::service::{
 
 use super::delivery::framed::Framed;
 use super::shared::kept_membership::ExpiredMembership;
-use super::shared::own_interest::OwnInterest;
+use super::shared::set_interest::SetInterest;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId, ReplyTo};
 use audience::SendOrigin;
@@ -189,7 +189,7 @@ pub(crate) struct PendingAck {
 
 #[derive(Debug)]
 struct JoinedGroup {
-    interest: Arc<OwnInterest>,
+    interest: Arc<dyn SetInterest>,
     hub: HubIndex,
     group: ByteString,
 }
@@ -205,7 +205,7 @@ impl PendingAck {
     pub(crate) fn of_join(
         reply_to: Arc<dyn ReplyTo>,
         ack_id: i64,
-        interest: Option<&Arc<OwnInterest>>,
+        interest: Option<&Arc<dyn SetInterest>>,
         group: Option<&ByteString>,
     ) -> Arc<Self> {
         let hub = reply_to.hub();
@@ -261,7 +261,7 @@ impl Drop for PendingAck {
         match self.joined.take() {
             Some(JoinedGroup { interest, hub, group }) => {
                 let reply_to = self.reply_to.clone();
-                interest.when_acknowledged(hub, Wanted::Group(&group), move || reply_to.answer(&ack));
+                interest.when_confirmed(hub, Wanted::Group(&group), Box::new(move || reply_to.answer(&ack)));
             }
             None => self.reply_to.answer(&ack),
         }

@@ -67,7 +67,7 @@ impl ShardCore {
     pub(super) fn new(context: ShardContext, taps: Vec<Box<dyn Tap>>) -> Self {
         let (shared, counters) = (&context.shared, &context.counters);
         let settings = &shared.settings;
-        let sets = MembershipSets::counted(shared.fleet.interest.clone(), shared.limits.group_names.clone());
+        let sets = MembershipSets::counted(shared.interest.clone(), shared.limits.group_names.clone());
         let budget = OutboxBudget::new(&settings.outbox, shared.shards().len(), counters.clone());
         Self {
             tick: 1,

@@ -5,8 +5,8 @@ pub(super) mod client_result;
 pub(super) mod history;
 pub(super) mod kept_membership;
 pub(super) mod other_nodes;
-pub(super) mod own_interest;
 pub(super) mod route_table;
+pub(super) mod set_interest;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,8 +51,8 @@ use history::{History, PastConnection};
 use kept_membership::NoMemberships;
 use kept_membership::{KeptMemberships, MembershipRefused};
 use other_nodes::{NoOtherNodes, OtherNodes};
-use own_interest::OwnInterest;
 use route_table::RouteTable;
+use set_interest::SetInterest;
 
 /// Origin of client sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +96,6 @@ pub(crate) struct WaysOut {
 
 #[derive(Debug)]
 pub(crate) struct FleetSide {
-    /// Subscriptions of this node at other nodes; `None` for a node without peers.
-    pub interest: Option<Arc<OwnInterest>>,
     /// Number of this node as the origin of sends that enter the fleet here.
     pub origin: AppServerId,
     /// Hellos received at the client port, for channels opened by other nodes.
@@ -141,6 +139,15 @@ struct NodeLife {
     started: Instant,
 }
 
+/// State above the engine, which the engine queries through traits.
+#[derive(Debug, Clone)]
+pub(crate) struct Seams {
+    pub access: Arc<dyn AccessRules>,
+    pub user_groups: Arc<dyn KeptMemberships>,
+    /// `None` for a node without peers.
+    pub interest: Option<Arc<dyn SetInterest>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub settings: Settings,
@@ -159,6 +166,8 @@ pub(crate) struct Shared {
     pub client_results: ClientResults,
     /// Memberships of users for later connections.
     pub user_groups: Arc<dyn KeptMemberships>,
+    /// Interest of this node in messages of other nodes; `None` for a node without peers.
+    pub interest: Option<Arc<dyn SetInterest>>,
     pub reports: NodeReports,
     /// Tracer of calls and connections; `None` if tracing is off.
     pub tracer: Option<SpanTracer>,
@@ -169,29 +178,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        settings: Settings,
-        above: (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>),
-        connectors: Connectors,
-        shards: Vec<ShardSender>,
-    ) -> Arc<Self> {
-        Arc::new(Self::with(settings, above, (connectors, shards), Sockets::Own))
+    pub(crate) fn new(settings: Settings, seams: Seams, connectors: Connectors, shards: Vec<ShardSender>) -> Arc<Self> {
+        Arc::new(Self::with(settings, seams, (connectors, shards), Sockets::Own))
     }
 
     /// Creates the shared state of a node without keys of apps, revocations and memberships of users.
     #[cfg(test)]
     pub(crate) fn alone(settings: Settings, shards: Vec<ShardSender>) -> Arc<Self> {
-        let above: (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>) = (Arc::new(OpenAccess), Arc::new(NoMemberships));
-        Self::new(settings, above, Connectors::default(), shards)
+        let seams = Seams { access: Arc::new(OpenAccess), user_groups: Arc::new(NoMemberships), interest: None };
+        Self::new(settings, seams, Connectors::default(), shards)
     }
 
     /// Creates the shared state of an embedded node, which takes its sockets from the app's runtime.
-    pub(crate) fn embedded(
-        settings: Settings,
-        above: (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>),
-        shard: ShardSender,
-    ) -> Arc<Self> {
-        Arc::new(Self::with(settings, above, (Connectors::default(), vec![shard]), Sockets::Adopted))
+    pub(crate) fn embedded(settings: Settings, seams: Seams, shard: ShardSender) -> Arc<Self> {
+        Arc::new(Self::with(settings, seams, (Connectors::default(), vec![shard]), Sockets::Adopted))
     }
 
     /// Returns the connection id in a connection token, if the token belongs to this hub.
@@ -203,7 +203,7 @@ impl Shared {
 
     fn with(
         settings: Settings,
-        (access, user_groups): (Arc<dyn AccessRules>, Arc<dyn KeptMemberships>),
+        Seams { access, user_groups, interest }: Seams,
         (connectors, shards): (Connectors, Vec<ShardSender>),
         whose_sockets: Sockets,
     ) -> Self {
@@ -223,12 +223,13 @@ impl Shared {
         hubs.apply_rules(&settings.rules);
         Self {
             user_groups,
+            interest,
             access,
             http_transports: HttpTransports::default(),
             carried_gets: CarriedGets::default(),
             restore_queries: RestoreQueries::default(),
             turns: Turns::new(shards.len()),
-            fleet: FleetSide::new(&settings, hubs.number(&boot)),
+            fleet: FleetSide::new(hubs.number(&boot)),
             ways: WaysOut {
                 app_channels,
                 node_channels: connectors.fleet.through_channels(&settings.keys, PeerKind::NodeAdmin),
@@ -487,10 +488,9 @@ impl Shared {
 }
 
 impl FleetSide {
-    fn new(settings: &Settings, origin: AppServerId) -> Self {
-        let interest = settings.fleet.has_peers().then(Arc::default);
+    fn new(origin: AppServerId) -> Self {
         let client_port_hellos = HelloTable::default();
-        Self { interest, origin, client_port_hellos, moves: MoveQueue::default(), other_nodes: OnceLock::new() }
+        Self { origin, client_port_hellos, moves: MoveQueue::default(), other_nodes: OnceLock::new() }
     }
 }
 

@@ -17,7 +17,7 @@ use super::set_changes::{Presence, SetChanges, SharedName};
 use crate::auth::Signer;
 use crate::bounded::Permits;
 use crate::metrics::Limit;
-use crate::shard::shared::own_interest::OwnInterest;
+use crate::shard::shared::set_interest::SetInterest;
 use crate::shard::slot::Slot;
 use crate::upstream::HubIndex;
 
@@ -68,7 +68,7 @@ pub(crate) struct MembershipSets {
     all: Slab<MemberSet>,
     hubs: Vec<HubSets>,
     /// Subscriptions reported to other nodes, if there are any.
-    interest: Option<Arc<OwnInterest>>,
+    interest: Option<Arc<dyn SetInterest>>,
     /// Bytes of names of groups of all shards, by the index of their hub.
     names: Option<Permits<usize>>,
 }
@@ -125,7 +125,7 @@ impl HubSets {
 impl MembershipSets {
     /// Creates the sets of a shard. Other nodes receive their subscriptions, and names of groups count towards the
     /// node's limit.
-    pub(crate) fn counted(interest: Option<Arc<OwnInterest>>, names: Permits<usize>) -> Self {
+    pub(crate) fn counted(interest: Option<Arc<dyn SetInterest>>, names: Permits<usize>) -> Self {
         Self { interest, names: Some(names), ..Self::default() }
     }
 

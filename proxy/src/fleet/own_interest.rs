@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 use trunkline_protocol::fleet::{AckTracker, Awaited, HubInterest, InterestMap, Wanted};
 
+use crate::shard::{InterestHold, SetInterest};
 use crate::upstream::HubIndex;
 
 #[derive(Debug, Default)]
@@ -46,18 +48,13 @@ impl fmt::Debug for ReportedInterest {
 
 /// Sets that count as having a member until this is dropped.
 #[derive(Debug)]
-pub(crate) struct InterestHold {
+struct HeldSets {
     interest: Arc<OwnInterest>,
     hub: HubIndex,
     buckets: Vec<u16>,
 }
 
 impl OwnInterest {
-    /// Records the first member of a set on a shard.
-    pub(crate) fn enter(&self, hub: HubIndex, set: Wanted<'_>) {
-        self.enter_bucket(hub, set.bucket());
-    }
-
     fn enter_bucket(&self, hub: HubIndex, bucket: u16) {
         let counts = self.hub(hub);
         // Under the lock, so that a caller that finds the bucket present also finds it unconfirmed.
@@ -69,30 +66,10 @@ impl OwnInterest {
         }
     }
 
-    /// Records that a set lost its last member on a shard.
-    pub(crate) fn leave(&self, hub: HubIndex, set: Wanted<'_>) {
-        self.hub(hub).leave(set.bucket());
-    }
-
-    /// Makes these sets count as having a member in advance.
-    #[must_use]
-    pub(crate) fn hold<'a>(
-        self: &Arc<Self>,
-        hub: HubIndex,
-        sets: impl IntoIterator<Item = Wanted<'a>>,
-    ) -> InterestHold {
-        let buckets: Vec<_> = sets.into_iter().map(|set| set.bucket()).collect();
+    fn hold(self: &Arc<Self>, hub: HubIndex, sets: &[Wanted<'_>]) -> HeldSets {
+        let buckets: Vec<_> = sets.iter().map(|set| set.bucket()).collect();
         buckets.iter().for_each(|&bucket| self.enter_bucket(hub, bucket));
-        InterestHold { interest: self.clone(), hub, buckets }
-    }
-
-    /// Runs an action when the other nodes have confirmed that a set has members here: immediately, unless its first
-    /// member is new.
-    pub(crate) fn when_acknowledged(&self, hub: HubIndex, set: Wanted<'_>, act: impl FnOnce() + Send + 'static) {
-        if self.unacknowledged.load(Ordering::Acquire) == 0 {
-            return act();
-        }
-        self.when(|ack_tracker| ack_tracker.round_of(&(hub, set.bucket())), act);
+        HeldSets { interest: self.clone(), hub, buckets }
     }
 
     /// Runs an action when the other nodes have confirmed all current changes.
@@ -199,9 +176,42 @@ impl OwnInterest {
     }
 }
 
-impl InterestHold {
+impl SetInterest for OwnInterest {
+    fn enter(&self, hub: HubIndex, set: Wanted<'_>) {
+        self.enter_bucket(hub, set.bucket());
+    }
+
+    fn leave(&self, hub: HubIndex, set: Wanted<'_>) {
+        self.hub(hub).leave(set.bucket());
+    }
+
+    fn announce(
+        self: Arc<Self>,
+        hub: HubIndex,
+        sets: &[Wanted<'_>],
+    ) -> Pin<Box<dyn Future<Output = Box<dyn InterestHold>> + Send>> {
+        let held = self.hold(hub, sets);
+        Box::pin(async move {
+            held.acknowledged().await;
+            Box::new(held) as Box<dyn InterestHold>
+        })
+    }
+
+    fn when_confirmed(&self, hub: HubIndex, set: Wanted<'_>, act: Box<dyn FnOnce() + Send>) {
+        if self.unacknowledged.load(Ordering::Acquire) == 0 {
+            return act();
+        }
+        self.when(|ack_tracker| ack_tracker.round_of(&(hub, set.bucket())), act);
+    }
+
+    fn has_sets(&self, hub: HubIndex) -> bool {
+        !self.map(hub).is_empty()
+    }
+}
+
+impl HeldSets {
     /// Waits until the other nodes have confirmed the sets.
-    pub(crate) async fn acknowledged(&self) {
+    async fn acknowledged(&self) {
         if self.interest.unacknowledged.load(Ordering::Acquire) == 0 {
             return;
         }
@@ -215,7 +225,9 @@ impl InterestHold {
     }
 }
 
-impl Drop for InterestHold {
+impl InterestHold for HeldSets {}
+
+impl Drop for HeldSets {
     fn drop(&mut self) {
         let counts = self.interest.hub(self.hub);
         self.buckets.iter().for_each(|&bucket| counts.leave(bucket));
@@ -268,8 +280,8 @@ mod tests {
             let said = said[at].clone();
             move || said.store(true, Ordering::Relaxed)
         };
-        interest.when_acknowledged(hub, old, say(0));
-        interest.when_acknowledged(hub, new, say(1));
+        interest.when_confirmed(hub, old, Box::new(say(0)));
+        interest.when_confirmed(hub, new, Box::new(say(1)));
         interest.when_all_acknowledged(say(2));
         let what = || [0, 1, 2].map(|at: usize| said[at].load(Ordering::Relaxed));
         assert_eq!(what(), [true, false, false]);
@@ -287,7 +299,7 @@ mod tests {
     async fn a_hold_keeps_subscriptions_until_a_member_joins() {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
         let ann = Wanted::User("ann");
-        let hold = interest.hold(hub, [Wanted::Everyone, ann]);
+        let hold = interest.hold(hub, &[Wanted::Everyone, ann]);
         assert_eq!(news(&interest).len(), 2);
         hold.acknowledged().await;
         interest.enter(hub, ann);
@@ -299,10 +311,10 @@ mod tests {
     #[tokio::test]
     async fn no_action_waits_after_the_node_has_left_the_fleet() {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
-        let hold = interest.hold(hub, [Wanted::Everyone]);
+        let hold = interest.hold(hub, &[Wanted::Everyone]);
         let waiting = hold.acknowledged();
         interest.end();
         waiting.await;
-        interest.hold(hub, [Wanted::Group("later")]).acknowledged().await;
+        interest.hold(hub, &[Wanted::Group("later")]).acknowledged().await;
     }
 }
