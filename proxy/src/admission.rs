@@ -6,8 +6,8 @@
 //!         file or URL ── JWKS ────┘   (refreshed periodically, refetched early for an unknown key)
 //! ```
 //!
-//! `SigningKeys` holds the fleet's keys, and the apps' keys, which cover only some hubs. Operators can revoke a verified
-//! token early. The engine queries all this through `AccessRules`.
+//! `SigningKeys` holds the fleet's keys, and the apps' keys, which cover only some hubs. Operators can revoke a
+//! verified token early. The engine queries all this through `AccessRules`.
 
 mod channel_key;
 mod fetch;

@@ -387,7 +387,8 @@ fn note_ways_out(shared: &Shared) {
     }
 }
 
-/// Creates the outgoing connectors, and the one to key servers of token issuers. TLS files are read only if a configured address uses TLS.
+/// Creates the outgoing connectors, and the one to key servers of token issuers. TLS files are read only if a
+/// configured address uses TLS.
 #[cfg(feature = "tls")]
 fn connectors(config: &Config) -> Result<(Connectors, Connector), StartError> {
     let connector = |is_tls: bool, settings: &ClientTls| match is_tls {

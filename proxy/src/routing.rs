@@ -19,6 +19,7 @@ mod route_condition;
 mod rule;
 mod rule_error;
 mod rule_file;
+mod rule_tables;
 mod rule_warning;
 mod ruleset;
 mod sample;
@@ -30,7 +31,8 @@ pub(crate) use pattern::Pattern;
 pub(crate) use route_condition::RouteFacts;
 pub(crate) use rule::{DEFAULT_GROUP, GroupRule, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream};
 pub use rule_error::{TextPlace, nearest};
-pub use rule_file::{NamedFiles, RULE_TABLES, RuleFile};
+pub use rule_file::{NamedFiles, RULE_TABLES};
+pub use rule_tables::RuleFile;
 pub use ruleset::Ruleset;
 pub use sample::RuleSample;
 #[cfg(test)]

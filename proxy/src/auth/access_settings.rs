@@ -16,9 +16,9 @@ pub struct AccessSettings {
 /// Tables `[app-keys.NAME]` and `[issuers.NAME]` of the configuration file.
 #[derive(Debug, Clone, Default)]
 pub struct AccessTables {
-    /// Keys of apps.
+    /// Keys of apps, beside those from flags.
     pub app_keys: Vec<AppKey>,
-    /// Issuers of access tokens.
+    /// Issuers of access tokens, beside the one from flags.
     pub issuers: Vec<Issuer>,
 }
 

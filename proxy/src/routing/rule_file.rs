@@ -18,6 +18,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
+use super::rule_tables::RuleFile;
 use super::ruleset::Ruleset;
 use crate::auth::AccessTables;
 use group_entry::Labels;
@@ -27,15 +28,6 @@ use toml_value::{TomlValue, read_beyond};
 
 /// Maximum number of rules per kind. They are tried one by one.
 const RULES_MAX: usize = 1000;
-
-/// Tables of a configuration file.
-#[derive(Debug, Clone, Default)]
-pub struct RuleFile {
-    /// Rules for connections and messages.
-    pub rules: Ruleset,
-    /// Keys of apps, and issuers of access tokens.
-    pub access: AccessTables,
-}
 
 #[cfg(test)]
 impl Ruleset {

@@ -1,5 +1,5 @@
-//! Time-limited memberships of users in groups, as the engine queries them: new connections of a user join those groups,
-//! current ones leave them at their end.
+//! Time-limited memberships of users in groups, as the engine queries them: new connections of a user join those
+//! groups, current ones leave them at their end.
 //!
 //! The memberships are in a layer above, which implements [`KeptMemberships`].
 

@@ -1,7 +1,7 @@
 //! Interest of this node in messages of other nodes, as the engine reports it: which sets have members here.
 //!
-//! Anything that reveals the presence of a set's first member (an ack, a handshake response) waits until the other nodes
-//! have confirmed the interest. The confirmations are in a layer above, which implements [`SetInterest`].
+//! Anything that reveals the presence of a set's first member (an ack, a handshake response) waits until the other
+//! nodes have confirmed the interest. The confirmations are in a layer above, which implements [`SetInterest`].
 
 use std::fmt;
 use std::pin::Pin;
