@@ -2,11 +2,14 @@
 
 use bytestring::ByteString;
 use http::HeaderValue;
-use percent_encoding::{CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use trunkline_protocol::service::OpenConnection;
 use trunkline_protocol::wire::{PRIVATE_CLAIM_PREFIX, USER_ID_CLAIM};
 
 use super::connect_answer::CONNECT_CLAIM;
+
+/// Escaped characters of a text with a blank at an end.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ClientFacts {
@@ -54,10 +57,10 @@ impl ClientFacts {
 fn claims_line(claims: &[(ByteString, ByteString)]) -> Option<HeaderValue> {
     let is_users =
         |(name, _): &&(ByteString, ByteString)| !name.starts_with(PRIVATE_CLAIM_PREFIX) && *name != CONNECT_CLAIM;
-    let claims = claims.iter().filter(is_users).map(|(name, value)| header_text(&claim_text(name, value)));
-    let claims: Vec<_> = claims.collect();
+    let claims = claims.iter().filter(is_users).map(|(name, value)| claim_text(name, value));
+    let claims: Vec<_> = claims.map(|text| header_value(&text).unwrap_or_else(|| escaped(&text, CONTROLS))).collect();
     let line = claims.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(b", ".as_slice());
-    HeaderValue::from_bytes(&line).ok().filter(|line| !line.is_empty())
+    HeaderValue::from_bytes(line.trim_ascii()).ok().filter(|line| !line.is_empty())
 }
 
 /// Writes a claim as Azure's service does, but escapes a comma where the rest would read as another claim. Azure's
@@ -68,12 +71,23 @@ fn claim_text(name: &str, value: &str) -> String {
     if is_forged { text.replace(',', "%2C") } else { text }
 }
 
-/// Converts a client's text to a header value. Control characters are escaped, so that a text can't start another
-/// header; otherwise UTF-8 is unchanged.
+/// Converts a client's text to a header value. A text with control characters, which could start another header, or
+/// with a blank at an end, which servers remove, is escaped. Otherwise UTF-8 is unchanged.
 pub(super) fn header_text(text: &str) -> HeaderValue {
-    let plain = HeaderValue::from_bytes(text.as_bytes());
-    let escaped = || HeaderValue::from_str(&utf8_percent_encode(text, CONTROLS).to_string());
-    plain.or_else(|_| escaped()).unwrap_or(HeaderValue::from_static(""))
+    let is_whole = text.trim_ascii() == text;
+    match header_value(text).filter(|_| is_whole) {
+        Some(plain) => plain,
+        None => escaped(text, if is_whole { CONTROLS } else { ESCAPED }),
+    }
+}
+
+fn header_value(text: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(text.as_bytes()).ok()
+}
+
+fn escaped(text: &str, characters: &'static AsciiSet) -> HeaderValue {
+    let escaped = utf8_percent_encode(text, characters).to_string();
+    HeaderValue::from_str(&escaped).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
@@ -136,5 +150,7 @@ mod tests {
     fn no_text_of_a_client_begins_another_header() {
         assert_eq!(header_text("a\r\nX-Evil: 1"), "a%0D%0AX-Evil: 1");
         assert_eq!(header_text("\u{7f}\0"), "%7F%00");
+        // Servers remove blanks at the ends, so another user would be named, and the signature would not match.
+        assert_eq!([" ann", "ann ", "a b", "\tx%"].map(header_text), ["%20ann", "ann%20", "a b", "%09x%25"]);
     }
 }

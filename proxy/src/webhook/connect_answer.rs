@@ -49,8 +49,9 @@ pub(super) struct Gifts {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct ConnectAnswer {
     user_id: Option<String>,
-    groups: Vec<String>,
-    claims: Vec<GrantedClaim>,
+    // Serializers of typed languages write `null` for members without a value.
+    groups: Option<Vec<String>>,
+    claims: Option<Vec<GrantedClaim>>,
     data: Option<String>,
 }
 
@@ -80,6 +81,7 @@ pub(super) fn read_grant(body: &[u8]) -> Result<Decision, String> {
         })?,
     };
     let ConnectAnswer { user_id, groups, claims, data } = answer;
+    let (groups, claims) = (groups.unwrap_or_default(), claims.unwrap_or_default());
     if groups.len() > CONNECT_GROUPS_MAX || groups.iter().any(String::is_empty) {
         let count = groups.len();
         return Err(format!("the answer names {count} groups: at most {CONNECT_GROUPS_MAX} are allowed, none empty"));
@@ -160,7 +162,13 @@ mod tests {
         let decision = read_grant(body).unwrap();
         assert_eq!((decision.user.as_deref(), &decision.claims[0]), (Some("ann"), &("role".into(), "cook".into())));
         assert_eq!(gifts(&decision), Gifts { groups: vec!["red".into(), "a b".into()], data: Some("{1}".into()) });
-        for empty in [&b""[..], b" \n", b"{}", b"{\"userId\":\"\"}"] {
+        for empty in [
+            &b""[..],
+            b" \n",
+            b"{}",
+            b"{\"userId\":\"\"}",
+            b"{\"userId\":null,\"groups\":null,\"claims\":null,\"data\":null}",
+        ] {
             let decision = read_grant(empty).unwrap();
             assert_eq!((decision.user.as_deref(), gifts(&decision)), (None, Gifts::default()));
         }

@@ -87,7 +87,7 @@ fn query_without_tokens(uri: &str) -> Option<ByteString> {
 }
 
 fn text<'h>(head: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    head.get(name).and_then(|value| value.to_str().ok())
+    head.get(name).and_then(|value| str::from_utf8(value.as_bytes()).ok())
 }
 
 #[cfg(test)]
@@ -132,5 +132,7 @@ mod tests {
         );
         assert_eq!(facts.query.unwrap(), "?room=1&negotiateVersion=1");
         assert_eq!(query_without_tokens("/chat?access_token=x"), None);
+        let raw = self::head(&[("x-trunkline-uri", "/chat?room=ü&plain=1")]);
+        assert_eq!(self::facts(&raw).query.unwrap(), "?room=ü&plain=1");
     }
 }
