@@ -111,7 +111,10 @@ impl HttpClient {
             request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
         }
         loop {
-            let kept = self.pool.as_ref().and_then(|pool| pool.take(address));
+            let kept = match &self.pool {
+                Some(pool) => pool.take(address).await,
+                None => None,
+            };
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
@@ -119,7 +122,8 @@ impl HttpClient {
             };
             let mut error = match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
-                    if let Some(pool) = &self.pool {
+                    // After an error, some servers (uvicorn) close the connection without having said so.
+                    if let Some(pool) = self.pool.as_ref().filter(|_| !answer.status().is_server_error()) {
                         pool.put(address, connection);
                     }
                     return Ok(answer);
@@ -276,6 +280,27 @@ mod tests {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let _ = stream.read(&mut [0; 1024]).await;
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        for _ in 0..10 {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            client.fetch(&address, request, 100, Duration::from_secs(5)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_not_used_again_after_an_error_of_its_server() {
+        let client = HttpClient::new(Connector::default(), Duration::from_secs(5));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move {
+            // Like uvicorn, the server closes after an error. It does so only after the next request.
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let _ = stream.read(&mut [0; 1024]).await;
+                    let _ = stream.write_all(b"HTTP/1.1 500 Error\r\nContent-Length: 0\r\n\r\n").await;
+                    let _ = stream.read(&mut [0; 1024]).await;
+                });
             }
         });
         for _ in 0..10 {

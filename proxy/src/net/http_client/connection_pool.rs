@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::client::conn::http1::SendRequest;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use crate::net::address::Address;
@@ -39,9 +40,15 @@ pub(super) struct ConnectionPool(Arc<Mutex<IdleConnections<PooledConnection>>>);
 
 impl ConnectionPool {
     /// Takes the most recently used open connection to `address`.
-    pub(super) fn take(&self, address: &Address) -> Option<PooledConnection> {
-        let (mut idle, now) = (self.lock(), Instant::now());
-        std::iter::from_fn(|| idle.take(address, now)).find(|kept| kept.sender.is_ready())
+    pub(super) async fn take(&self, address: &Address) -> Option<PooledConnection> {
+        loop {
+            let kept = self.lock().take(address, Instant::now())?;
+            // Meanwhile the runtime reads the sockets, so that a connection closed by its server is recognised.
+            yield_now().await;
+            if kept.sender.is_ready() {
+                return Some(kept);
+            }
+        }
     }
 
     /// Returns a connection to the pool once its response has been read completely.
@@ -170,7 +177,7 @@ mod tests {
         while let Some(connection) = kept {
             tokio::time::advance(IDLE_TIMEOUT / 2).await;
             pool.put(&address, connection);
-            kept = pool.take(&address);
+            kept = pool.take(&address).await;
         }
         assert_eq!(begun.elapsed(), AGE_MAX);
     }
