@@ -265,10 +265,14 @@ impl Node {
             let (clients, relayed) = (self.clients(), self.shared.carried_gets.count());
             let left = stragglers(&self.shared).await;
             let (kinds, ids) = (left.kinds(), left.ids());
-            warn!(
-                clients,
-                kinds, relayed, ids, "some clients did not leave within --drain-timeout: disconnecting them"
-            );
+            if clients > 0 || relayed > 0 {
+                warn!(
+                    clients,
+                    kinds, relayed, ids, "some clients did not leave within --drain-timeout: disconnecting them"
+                );
+            } else {
+                warn!("webhooks did not accept all events within --drain-timeout: see earlier warnings about them");
+            }
             let unreported = self.webhooks.clients();
             if unreported > 0 {
                 warn!(clients = unreported, "webhooks were not notified in time of these disconnected clients");

@@ -289,14 +289,18 @@ pub(crate) fn report_refused(endpoint: &Endpoint, headers: &HeaderMap, context: 
     let from = context.source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
     let reason = ResponseNotes::of(refusal).text.unwrap_or_default();
     let status = refusal.status().as_u16();
-    let detail = format!("{which}from {from}, status {status}: {reason}; {}", hint(refusal.status()));
+    let detail = format!("{which}from {from}, status {status}: {reason}; {}", hint(refusal.status(), &reason));
     shared.reports.conditions.report_refused_app(&hub, detail);
     debug!(app = shown_id(headers), status, from, "app server refused");
 }
 
 /// Advice for the log of a refusal; an app server shows its user only the status.
-fn hint(status: StatusCode) -> &'static str {
+fn hint(status: StatusCode, reason: &str) -> &'static str {
     match status {
+        StatusCode::UNAUTHORIZED if reason.contains("does not open this hub") => {
+            "add the hub to the key of this app (--app-key, --app-key-file), or give the app server the key of an app \
+             with this hub"
+        }
         StatusCode::UNAUTHORIZED => {
             "compare the AccessKey of its connection string with --access-key, or with the --app-key of this hub, and \
              the clocks"
@@ -341,7 +345,7 @@ mod tests {
             (403, "https://"),
             (400, "not name a hub"),
         ] {
-            assert!(hint(StatusCode::from_u16(status).unwrap()).contains(word), "{status}");
+            assert!(hint(StatusCode::from_u16(status).unwrap(), "").contains(word), "{status}");
         }
     }
 

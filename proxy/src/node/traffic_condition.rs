@@ -191,10 +191,14 @@ impl TrafficConditions {
         .collect()
     }
 
-    /// Hubs with many calls that end with an error.
+    /// Hubs with many calls that end with an error. Webhooks have conditions of their own: they distinguish a failed
+    /// request from an error that the back end returns.
     fn failed_calls(&self, reading: &TrafficReading) -> Vec<Finding> {
         let Some(before) = self.readings.front() else { return Vec::new() };
         let of = |(hub, (errors, messages)): (&String, &(u64, u64))| {
+            if self.shared.hubs.named(hub).is_some_and(|hub| hub.has_webhook()) {
+                return None;
+            }
             let (old_errors, old_messages) = before.calls.get(hub)?;
             let (errors, messages) = (errors.saturating_sub(*old_errors), messages.saturating_sub(*old_messages));
             let detail = format!("{errors} errors, {messages} messages of clients in {} s", self.readings.len());

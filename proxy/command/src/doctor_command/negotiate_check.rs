@@ -176,7 +176,8 @@ fn judge_status(answer: &AnswerSeen, has_token: bool) -> Finding {
         (401, false) => "give an access token by --token-file; `trunkline token user ID` makes one",
         (401, true) => {
             "the token is refused: check its expiry and audience, that the nodes have the --access-key or the issuer's \
-             keys (--jwt-*) that signed it, and that the load balancer forwards Authorization"
+             keys (--jwt-*) that signed it, and that the load balancer forwards Authorization; the back end of a webhook may \
+             have refused the client itself, or the nodes' --webhook-secret"
         }
         (403, _) => {
             "the origin or the user is refused: check --allow-origin, rules with `reject`, the app's `on_negotiate` \

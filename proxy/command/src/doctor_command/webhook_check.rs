@@ -37,7 +37,10 @@ fn judge(node: &str, address: &str, webhook: &WebhookSnapshot, at_ms: u64) -> Fi
         None => {
             let latency = super::finding::milliseconds_text(std::time::Duration::from_micros(*latency_us));
             let seen = format!("the back end answers {node} in {latency}: {requests} requests, {failures} failed");
-            Finding::ok(WEBHOOK, seen)
+            match failures < requests {
+                true => Finding::ok(WEBHOOK, seen),
+                false => Finding::warning(WEBHOOK, seen, ADVICE),
+            }
         }
     }
 }
@@ -58,12 +61,20 @@ mod tests {
             ..WebhookSnapshot::default()
         };
         let answers = WebhookSnapshot { requests: 7, latency_us: 12_000, ..WebhookSnapshot::default() };
-        let links =
-            vec![pool("chat", Some(fails)), pool("Chat", Some(answers)), pool("chat", None), pool("news", None)];
+        let refuses = WebhookSnapshot { requests: 1, failures: 1, ..WebhookSnapshot::default() };
+        let links = vec![
+            pool("chat", Some(fails)),
+            pool("Chat", Some(answers)),
+            pool("chat", Some(refuses)),
+            pool("news", None),
+        ];
         let node = NodeSnapshot { name: "n1".into(), links, ..NodeSnapshot::default() };
         let found =
             judge_webhooks(&FleetSnapshot { at_ms: 65_000, nodes: vec![node], ..FleetSnapshot::default() }, "chat");
-        assert_eq!(found.iter().map(|one| one.verdict).collect::<Vec<_>>(), [Verdict::Failed, Verdict::Ok]);
+        assert_eq!(
+            found.iter().map(|one| one.verdict).collect::<Vec<_>>(),
+            [Verdict::Failed, Verdict::Ok, Verdict::Warning]
+        );
         assert_eq!(found[0].seen, "no valid answer at n1 for 1m: connected: connection refused");
         assert_eq!(found[1].seen, "the back end answers n1 in 12 ms: 7 requests, 0 failed");
     }
