@@ -50,7 +50,7 @@ impl<T: FromStr<Err: Display>> FromText for T {
 }
 
 impl Part {
-    /// Returns the first value. Fails if there is none (the client sees `refusal`), or if it cannot be parsed.
+    /// Returns the first value. Fails without a value (the client sees `refusal`), or if it cannot be parsed.
     pub fn one<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<T, HubError> {
         let value = self.maybe(ctx, refusal)?;
         value.ok_or_else(|| HubError::new(refusal.map_or_else(|| self.missing(), str::to_owned)))

@@ -22,9 +22,9 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Announces the stop to all proxies, and waits until they open no connections here and have requested theirs.
 pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
-    let mut told = Vec::new();
+    let mut notified = Vec::new();
     // A proxy may have connected at the last moment.
-    while announce_to_new(outbound, &mut told) {
+    while announce_to_new(outbound, &mut notified) {
         // After the first fence, no shard opens new connections; after the second one, all connections opened before
         // have arrived.
         fence(outbound, acks).await;
@@ -32,28 +32,28 @@ pub(crate) async fn announce_shutdown(outbound: &Outbound, acks: &Acks) {
     }
 }
 
-/// Announces the stop to proxies that are not in `told`. Returns whether there were any.
-fn announce_to_new(outbound: &Outbound, told: &mut Vec<Arc<Node>>) -> bool {
+/// Announces the stop to proxies that are not in `notified`. Returns whether there were any.
+fn announce_to_new(outbound: &Outbound, notified: &mut Vec<Arc<Node>>) -> bool {
     let message = ServiceMessage::ConnectionFlowControl(ConnectionFlowControl {
         connection_id: ByteString::new(),
         subject: FlowSubject::Server,
         operation: FlowOperation::Offline,
     });
     let nodes = outbound.nodes();
-    let is_announced = |told: &[Arc<Node>], node| told.iter().any(|other| Arc::ptr_eq(other, node));
-    let told_before = told.len();
+    let is_announced = |notified: &[Arc<Node>], node| notified.iter().any(|other| Arc::ptr_eq(other, node));
+    let notified_before = notified.len();
     // Services are notified with a ping on each of their connections.
     for node in nodes.iter().filter(|node| !node.is_of_service()) {
-        if !is_announced(told, node) {
+        if !is_announced(notified, node) {
             // Over each link, because a link without a socket would hold the message back.
             for link in node.links() {
                 // A closed link needs no notification.
                 let _ = link.control(&message.to_frame());
             }
-            told.push(Arc::clone(node));
+            notified.push(Arc::clone(node));
         }
     }
-    told.len() > told_before
+    notified.len() > notified_before
 }
 
 /// Waits until all shards of all proxies have applied everything queued for them before, and until everything that a

@@ -166,7 +166,7 @@ impl ClientResults {
         }
     }
 
-    /// Fails the requests to a connection that can't send results here. Returns those of other app servers.
+    /// Fails the requests to a connection that can't send results here. Returns the requests of other app servers.
     pub(super) fn fail_connection(&mut self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
         let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();

@@ -357,6 +357,26 @@ async fn a_failing_webhook_and_refused_signatures_are_distinguished() {
 }
 
 #[tokio::test(crate = "paused")]
+async fn errors_that_a_back_end_returns_are_no_condition() {
+    let network = MemoryNetwork::default();
+    let fixture = webhooks::fixture(&network, webhooks::plain());
+    let mut server = WebhookServer::listen(&network, webhooks::APP);
+    let mut watched = Watched::new(&fixture);
+    let mut client = webhooks::connect(&fixture, "/chat").await;
+    server.next().await.answer(204, "");
+    for id in 0..40 {
+        client
+            .send(&format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"Bid\",\"arguments\":[]}}\u{1e}"))
+            .await;
+        let error = format!("{{\"type\":3,\"invocationId\":\"{id}\",\"error\":\"too low\"}}");
+        server.next_at("/chat/messages/Bid").await.answer(200, error);
+        assert!(client.text().await.contains("too low"));
+        watched.pass(1).await;
+    }
+    assert_eq!(watched.log, []);
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_memory_budget_above_nine_tenths_is_reported_by_its_flag() {
     let fixture = Fixture::start();
     let mut watched = Watched::new(&fixture);

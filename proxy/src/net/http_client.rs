@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::USER_AGENT;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http1::SendRequest;
@@ -122,8 +122,10 @@ impl HttpClient {
             };
             let mut error = match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
-                    // After an error, some servers (uvicorn) close the connection without having said so.
-                    if let Some(pool) = self.pool.as_ref().filter(|_| !answer.status().is_server_error()) {
+                    // After an exception, some servers (uvicorn) close the connection without having said so.
+                    if let Some(pool) =
+                        self.pool.as_ref().filter(|_| answer.status() != StatusCode::INTERNAL_SERVER_ERROR)
+                    {
                         pool.put(address, connection);
                     }
                     return Ok(answer);

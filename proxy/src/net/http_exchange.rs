@@ -18,7 +18,7 @@ use super::connector::{OutgoingStream, root_cause};
 /// Maximum buffer for a slowly read body, and maximum size of a response head.
 const BUFFER_MAX_BYTES: usize = 64 * 1024;
 
-/// Reason for a missing response. It shows whose fault it is, and whether another server may be tried.
+/// Reason for a missing response. It shows which side failed, and whether another server may be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The request can't be encoded: the caller's fault; nothing was sent.

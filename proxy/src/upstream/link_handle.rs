@@ -283,7 +283,7 @@ impl LinkHandle {
         let _ = self.outbox.push(Class::Ordinary, encode);
     }
 
-    /// Queues data whose messages the app server has to report on. The mark is that of the first message.
+    /// Queues messages that the app server has to report on, with the mark of the first one.
     pub(crate) fn send_marked(&self, mark: i64, (id, payload): (&str, &[u8]), data_type: i64) {
         let _ = self.outbox.push(Class::Ordinary, |out| encode_traced_data(mark, id, payload, data_type, out));
     }

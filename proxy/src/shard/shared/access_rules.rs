@@ -1,4 +1,4 @@
-//! Access to hubs, as the engine queries it: whose hubs they are, and which log-ins are revoked.
+//! Access to hubs, as the engine queries it: owners of hubs, and revoked log-ins.
 //!
 //! Tokens, keys and revocations are in a layer above, which implements [`AccessRules`].
 
