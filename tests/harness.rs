@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`scenario`] | runs one test, with a folder, a time limit, and logs on failure |
 //! | `test_permit` | limit of parallel tests |
+//! | [`command`] | output and end of a command of the tests |
 //! | [`process`] | one child process: log, signals, end |
 //! | [`sockets`] | established TCP connections, as counted by the system |
 //! | [`http_client`] | single HTTP requests |
@@ -37,6 +38,7 @@ pub mod balancer;
 pub mod browser;
 pub mod client;
 pub mod collector;
+pub mod command;
 pub mod demo;
 pub mod dotnet;
 pub mod driver;

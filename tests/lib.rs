@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Library of the end-to-end tests and the benchmarks: real processes, clients and sockets, all on loopback.
+//! Library of the end-to-end tests: real processes, clients and sockets, all on loopback.
 //!
 //! ```text
 //!  scenario ── starts ──► fleet: app servers and proxies, one process each
@@ -11,15 +11,13 @@
 //! |---|---|
 //! | [`harness`] | processes, clients, balancers, raw sockets |
 //! | [`apps`] | app servers that misbehave; the folder's other app servers are programs |
-//! | `bench` | shared parts of the benchmarks |
 //!
 //! `book.rs` runs the code of README and book as doc tests.
 //!
-//! The other folders: `e2e` (the tests), `azure` (tests of dial-in), `chaos`, `load`, `simulation`, `clients`
-//! (agents of other languages), `tools`.
+//! The other folders: `e2e` (the tests), `azure` (tests of dial-in), `chaos`, `clients` (agents of other languages),
+//! `tools`; `bench`, `load`, `simulation` and others are crates.
 
 pub mod apps;
-pub mod bench;
 #[cfg(doctest)]
 mod book;
 pub mod harness;

@@ -1,13 +1,13 @@
 //! Child processes, ended on drop.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::harness::process::{Signal, stands_still};
+use trunkline_tests::harness::process::{Signal, stands_still};
 
 /// Line printed by a benchmark process when it is ready.
 pub const READY: &str = "ready";
@@ -17,11 +17,6 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 const END_GUARD: Duration = Duration::from_secs(5);
-
-/// Prints results for a person, or an expected line for another process of the run.
-pub fn print_line(text: &str) {
-    drop(writeln!(io::stdout(), "{text}"));
-}
 
 /// Child process that ends on drop.
 #[derive(Debug)]

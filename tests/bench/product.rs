@@ -11,11 +11,11 @@ use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::key::AccessKey;
 
 use super::child::ChildProcess;
-use crate::harness::fleet::ACCESS_KEY;
-use crate::harness::metrics::Metrics;
-use crate::harness::process::Signal;
-use crate::harness::scenario::profile_folder;
-use crate::harness::sockets::free_address;
+use trunkline_tests::harness::fleet::ACCESS_KEY;
+use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::profile_folder;
+use trunkline_tests::harness::sockets::free_address;
 
 /// Default number of links between a proxy and its app server, as in both programs.
 pub const LINKS: u16 = 5;

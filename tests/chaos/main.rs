@@ -40,8 +40,8 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 use trunkline_tests::harness::fleet::POOL_SIZE;
 use trunkline_tests::harness::scenario::Fixture;
 

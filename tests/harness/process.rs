@@ -52,7 +52,8 @@ impl Signal {
 
     /// Arguments of `sh` that send the signal to a process, or with `-` before its id to its group. The shell's
     /// built-in `kill` requires no other program and no unsafe call.
-    pub(crate) fn shell_arguments(self, target: &str) -> [String; 2] {
+    #[must_use]
+    pub fn shell_arguments(self, target: &str) -> [String; 2] {
         ["-c".to_owned(), format!("kill -s {} -- {target}", self.name())]
     }
 }
@@ -203,7 +204,8 @@ async fn send_signal(signal: Signal, target: &str) -> Result<()> {
 }
 
 /// Whether all threads of a process are stopped, which takes some time after the signal.
-pub(crate) fn stands_still(id: u32) -> bool {
+#[must_use]
+pub fn stands_still(id: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     let mut states = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
     // The state follows the name in parentheses.

@@ -1,10 +1,11 @@
 //! Runs one test with a folder and a time limit, and shows its processes' logs on failure.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -79,12 +80,28 @@ impl Drop for ShowLogs<'_> {
     }
 }
 
+/// Appends the duration of a test to the file that `tests/run` names.
+struct Seconds<'a> {
+    kind: &'a str,
+    started: Instant,
+}
+
+impl Drop for Seconds<'_> {
+    fn drop(&mut self) {
+        let Some(file) = std::env::var_os("TRUNKLINE_TEST_SECONDS") else { return };
+        let name = thread::current().name().unwrap_or("unnamed").to_owned();
+        let line = format!("{:.1} {name} {}\n", self.started.elapsed().as_secs_f64(), self.kind);
+        let file = fs::File::options().create(true).append(true).open(file);
+        drop(file.and_then(|mut file| file.write_all(line.as_bytes())));
+    }
+}
+
 /// Runs a test, in parallel with a few others. Its processes end when its values are dropped.
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.
 pub fn run_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
-    run_test_at(&test_permit::light(), body);
+    run_test_at(&test_permit::light(), "light", body);
 }
 
 /// Like [`run_test`], but never in parallel with another heavy test: two cores suffice for only one.
@@ -92,10 +109,11 @@ pub fn run_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
 /// # Panics
 /// If the test fails or exceeds its time limit.
 pub fn run_heavy_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
-    run_test_at(&test_permit::heavy(), body);
+    run_test_at(&test_permit::heavy(), "heavy", body);
 }
 
-fn run_test_at(_permit: &TestPermit, body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+fn run_test_at(_permit: &TestPermit, kind: &str, body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+    let _seconds = Seconds { kind, started: Instant::now() };
     let outcome = Fixture::new().and_then(|fixture| {
         let logs = ShowLogs(&fixture);
         let outcome = run_body(&fixture, body);

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use trunkline_tests::bench::child::{READY, print_line};
+use trunkline_bench::child::READY;
+use trunkline_tests::harness::command::print_line;
 
 const RECORD_SEPARATOR: char = '\u{1e}';
 const INVOCATION: u8 = 1;
@@ -112,7 +113,7 @@ fn answer(record: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trunkline_tests::bench::echo;
+    use trunkline_bench::echo;
 
     #[test]
     fn the_answer_is_the_one_that_is_due() {

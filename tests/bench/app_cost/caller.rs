@@ -11,7 +11,7 @@ use trunkline_generator::crowd::Crowd;
 use trunkline_generator::frame;
 use trunkline_generator::frame_protocol::Hub;
 
-use trunkline_tests::bench::echo;
+use trunkline_bench::echo;
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const FULL_NAP: Duration = Duration::from_micros(50);

@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use trunkline_bench::child::{READY, Speaker};
+use trunkline_bench::product::{self, Product};
 use trunkline_generator::connect;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::crowd::{Crowd, NAP};
-use trunkline_tests::bench::child::{READY, Speaker, print_line};
-use trunkline_tests::bench::product::{self, Product};
+use trunkline_tests::harness::command::print_line;
 
 use crate::caller::Caller;
 

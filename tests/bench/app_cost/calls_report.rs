@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::spread::Spread;
 
 use crate::callers::Window;
 use crate::settings::{Load, Settings};

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use trunkline_bench::child::READY;
+use trunkline_bench::product::Product;
 use trunkline_generator::connect;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::child::{READY, print_line};
-use trunkline_tests::bench::product::Product;
+use trunkline_tests::harness::command::print_line;
 
 use crate::browser::Dress;
 

@@ -40,7 +40,7 @@
 //! | [`idle`] | process with idle clients: connects, reads the memory |
 //! | [`calls_report`], [`memory_report`] | ratios, tables |
 //!
-//! Processes, CPU time, frames and medians are [`trunkline_tests::bench`].
+//! Processes, CPU time, frames and medians are [`trunkline_bench`].
 
 mod bare;
 mod browser;
@@ -58,8 +58,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 use bare::BareArguments;
 use callers::CallersArguments;

@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use trunkline_bench::child::Speaker;
+use trunkline_bench::spread::Spread;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::child::Speaker;
-use trunkline_tests::bench::spread::Spread;
 
 use crate::browser::Dress;
 use crate::idle::{MemoryReading, Waves};

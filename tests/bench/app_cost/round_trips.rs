@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
-use trunkline_tests::bench::child::Speaker;
-use trunkline_tests::bench::product::{self, Product};
-use trunkline_tests::bench::rounds::in_turn;
-use trunkline_tests::bench::single_caller::SingleCaller;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::child::Speaker;
+use trunkline_bench::product::{self, Product};
+use trunkline_bench::rounds::in_turn;
+use trunkline_bench::single_caller::SingleCaller;
+use trunkline_bench::spread::Spread;
 
 use crate::settings::Settings;
 use crate::windows::Part;

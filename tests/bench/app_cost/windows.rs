@@ -4,8 +4,8 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use trunkline_tests::bench::child::Speaker;
-use trunkline_tests::bench::rounds::in_turn;
+use trunkline_bench::child::Speaker;
+use trunkline_bench::rounds::in_turn;
 
 use crate::callers::{At, Window};
 use crate::settings::{Load, Settings};

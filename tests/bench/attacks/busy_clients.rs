@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bytes::{Bytes, BytesMut};
+use trunkline_bench::product::dial_in_target;
 use trunkline_generator::connect;
 use trunkline_generator::frame::{self, Frame, Frames, Opcode};
 use trunkline_protocol::service::{ConnectionData, FrameBuffer, Ping, ServiceMessage};
-use trunkline_tests::bench::product::dial_in_target;
 
 use super::busy_links::open_link;
 

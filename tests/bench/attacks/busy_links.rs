@@ -6,10 +6,10 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, ensure};
 use bytes::BytesMut;
+use trunkline_bench::product::app_server_token;
 use trunkline_generator::frame::{self, Opcode};
 use trunkline_generator::{connect, upgrade};
 use trunkline_protocol::service::{GroupBroadcastData, LinkHandshakeRequest, ServiceMessage};
-use trunkline_tests::bench::product::app_server_token;
 
 const LINKS: usize = 16;
 

@@ -23,15 +23,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
+use trunkline_bench::product::Product;
+use trunkline_bench::spread::Spread;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::histogram::Histogram;
 use trunkline_generator::memory::Memory;
 use trunkline_generator::{connect, frame};
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::product::Product;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 use attack::Attack;
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use trunkline_bench::spread::Spread;
 use trunkline_generator::chart::{Chart, Line};
-use trunkline_tests::bench::spread::Spread;
 
 /// Maximum number of labels under a chart, to avoid overlaps.
 const MARKS_MAX: usize = 8;

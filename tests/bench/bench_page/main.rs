@@ -16,10 +16,10 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use history::Entry;
 use serde_json::Value;
+use trunkline_bench::spread::Spread;
 use trunkline_generator::chart::{Chart, Line};
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 const ALL: &str = "bench.json";
 const PAGE: &str = "index.html";

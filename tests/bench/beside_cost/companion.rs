@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use trunkline_tests::bench::product::Product;
+use trunkline_bench::product::Product;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -36,7 +36,7 @@
 //! | [`scene`] | the proxy, its crowd and the companion, and a window of them |
 //! | [`report`] | ratios, the table |
 //!
-//! Processes, the probe and medians are [`trunkline_tests::bench`], CPU time is [`trunkline_generator`].
+//! Processes, the probe and medians are [`trunkline_bench`], CPU time is [`trunkline_generator`].
 
 mod admin_stream;
 mod companion;
@@ -53,9 +53,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::rounds::in_turn;
+use trunkline_bench::rounds::in_turn;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 use report::Report;
 use scene::Scene;

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use trunkline_tests::bench::product::{LINKS, MeasuredApp, Product};
+use trunkline_bench::product::{LINKS, MeasuredApp, Product};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::Fixture;
 

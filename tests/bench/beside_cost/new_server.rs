@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use trunkline_tests::bench::product::{LINKS, MeasuredApp, Product, address};
+use trunkline_bench::product::{LINKS, MeasuredApp, Product, address};
 
 use crate::companion::{Companion, counter, open_links, wait_for, wait_until};
 

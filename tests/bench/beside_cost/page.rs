@@ -8,7 +8,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use trunkline_tests::bench::product::Product;
+use trunkline_bench::product::Product;
 
 use crate::admin_stream::{AdminStream, ask};
 use crate::companion::Companion;

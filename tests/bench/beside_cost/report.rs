@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde::Serialize;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::spread::Spread;
 
 use crate::settings::Settings;
 use crate::window::{Round, Window};

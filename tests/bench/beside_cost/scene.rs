@@ -5,10 +5,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use trunkline_bench::child::ChildProcess;
+use trunkline_bench::product::{Product, Wanted, program};
+use trunkline_bench::single_caller::SingleCaller;
 use trunkline_generator::cpu::CpuTime;
-use trunkline_tests::bench::child::ChildProcess;
-use trunkline_tests::bench::product::{Product, Wanted, program};
-use trunkline_tests::bench::single_caller::SingleCaller;
 
 use crate::companion::Companion;
 use crate::mirror::Mirror;

@@ -1,7 +1,7 @@
 //! Live trace of a method.
 
 use anyhow::Result;
-use trunkline_tests::bench::product::Product;
+use trunkline_bench::product::Product;
 
 use crate::admin_stream::AdminStream;
 use crate::companion::Companion;

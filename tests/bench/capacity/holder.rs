@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
+use trunkline_bench::child::READY;
 use trunkline_generator::client::Client;
 use trunkline_generator::connect;
 use trunkline_generator::crowd::Crowd;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::idlers::{KEEP_ALIVE_TURN, KeepAlives};
 use trunkline_generator::receivers::numbered_text;
-use trunkline_tests::bench::child::{READY, print_line};
+use trunkline_tests::harness::command::print_line;
 
 use crate::machine;
 

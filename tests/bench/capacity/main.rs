@@ -26,11 +26,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use trunkline_bench::child::Speaker;
+use trunkline_bench::product::{MeasuredApp, MeasuredProxy};
 use trunkline_generator::memory::Memory;
 use trunkline_generator::{connect, frame};
-use trunkline_tests::bench::child::{Speaker, print_line};
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 use holder::{Came, HolderArguments};
 

@@ -15,7 +15,8 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
-use trunkline_tests::bench::child::{READY, print_line};
+use trunkline_bench::child::READY;
+use trunkline_tests::harness::command::print_line;
 
 /// Maximum number of queued messages per client; slower clients are closed.
 const WAITING_MAX: usize = 1024;

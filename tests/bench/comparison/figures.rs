@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::spread::Spread;
 
 use crate::peer::Peer;
 use crate::slice::{Slice, Window};

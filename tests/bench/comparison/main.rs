@@ -52,9 +52,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use trunkline_tests::bench::child::{Speaker, print_line};
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::rounds::in_turn;
+use trunkline_bench::child::Speaker;
+use trunkline_bench::rounds::in_turn;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 use trunkline_tests::harness::dotnet::DotNet;
 
 use fan_out::FanOutArguments;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::spread::Spread;
 
 use crate::figures::{Figures, Work};
 use crate::table::thousands;

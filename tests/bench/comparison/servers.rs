@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use trunkline_bench::child::Speaker;
+use trunkline_bench::product::{self, MeasuredApp, MeasuredProxy};
 use trunkline_generator::upgrade;
-use trunkline_tests::bench::child::Speaker;
-use trunkline_tests::bench::product::{self, MeasuredApp, MeasuredProxy};
 
 use crate::certificate::Certificate;
 use crate::dialect::Dialect;

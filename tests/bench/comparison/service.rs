@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::bench::child::ChildProcess;
-use trunkline_tests::bench::product;
+use trunkline_bench::child::ChildProcess;
+use trunkline_bench::product;
 use trunkline_tests::harness::dotnet::{APP, DotNet};
 use trunkline_tests::harness::scenario::target_folder;
 

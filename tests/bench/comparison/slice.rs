@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use trunkline_bench::child::READY;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::child::{READY, print_line};
+use trunkline_tests::harness::command::print_line;
 
 use trunkline_generator::workload::{Workload, settle};
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result};
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::spread::Spread;
 
 use crate::figures::{Done, Figures, GENERATOR, Work};
 

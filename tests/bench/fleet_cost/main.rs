@@ -37,7 +37,7 @@
 //! | [`scene`] | nodes, their clients, and a window of work |
 //! | [`report`] | ratios, the table |
 //!
-//! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_tests::bench`].
+//! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_bench`].
 
 mod between;
 mod entry;
@@ -51,9 +51,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::rounds::in_turn;
+use trunkline_bench::rounds::in_turn;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 use figures::{Part, Round};
 use report::Report;

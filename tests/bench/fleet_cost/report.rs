@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_bench::spread::Spread;
 
 use crate::figures::{Part, Round, Window};
 use crate::settings::{Settings, Work};

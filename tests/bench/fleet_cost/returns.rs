@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use trunkline_bench::mover::Mover;
 use trunkline_generator::done::Done;
 use trunkline_generator::workload::Workload;
-use trunkline_tests::bench::mover::Mover;
 
 /// Node to which clients reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,13 +8,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use trunkline_bench::product::{MeasuredProxy, Product, Wanted};
 use trunkline_generator::callers::Callers;
 use trunkline_generator::connect;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::receivers::Receivers;
 use trunkline_generator::workload::{Workload, settle};
-use trunkline_tests::bench::product::{MeasuredProxy, Product, Wanted};
 
 use crate::entry::{ADMIN_TOKEN, Announcer, Entry, EntryPublisher, GROUP, HUB};
 use crate::figures::{Part, Window};

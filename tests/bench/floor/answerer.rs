@@ -13,10 +13,11 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 use socket2::{Domain, Type};
+use trunkline_bench::child::READY;
 use trunkline_generator::frame;
 use trunkline_generator::frame_protocol::PING;
 use trunkline_generator::idlers::{KEEP_ALIVE_SHARES, KEEP_ALIVE_TURN};
-use trunkline_tests::bench::child::{READY, print_line};
+use trunkline_tests::harness::command::print_line;
 
 use crate::work::{self, Exchange, Work};
 use crate::writer::{EVENTS, READ_BYTES, WriterArguments};

@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use trunkline_bench::child::READY;
+use trunkline_bench::cores;
 use trunkline_generator::cpu::CpuTime;
 use trunkline_generator::workload::{Workload, settle};
-use trunkline_tests::bench::child::{READY, print_line};
-use trunkline_tests::bench::cores;
+use trunkline_tests::harness::command::print_line;
 
 use crate::arguments::{At, CrowdArguments};
 use crate::peak::Peak;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use trunkline_tests::bench::child::Speaker;
+use trunkline_bench::child::Speaker;
 
 use crate::arguments::At;
 use crate::crowd::Window;

@@ -54,7 +54,7 @@
 //! | [`rounds`] | order of the windows |
 //! | [`report`] | ratios, the table, the JSON file |
 //!
-//! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_tests::bench`].
+//! Clients, frames and CPU time are [`trunkline_generator`], processes and medians [`trunkline_bench`].
 
 mod answerer;
 mod arguments;
@@ -84,8 +84,8 @@ use report::Report;
 use settings::Settings;
 use stalled::StalledArguments;
 use transport::Transport;
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 use work::Work;
 use writer::WriterArguments;
 

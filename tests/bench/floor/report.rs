@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
+use trunkline_bench::spread::Spread;
 use trunkline_generator::frame;
-use trunkline_tests::bench::spread::Spread;
 
 use crate::broadcast;
 use crate::crowd::Window;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use trunkline_tests::bench::rounds::in_turn;
+use trunkline_bench::rounds::in_turn;
 
 use crate::fleet::Fleet;
 use crate::part::{Measured, Part};

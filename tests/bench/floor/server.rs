@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use trunkline_bench::child::Speaker;
+use trunkline_bench::cores;
+use trunkline_bench::product::{self, MeasuredProxy, Product, Wanted};
 use trunkline_generator::memory::Memory;
-use trunkline_tests::bench::child::Speaker;
-use trunkline_tests::bench::cores;
-use trunkline_tests::bench::product::{self, MeasuredProxy, Product, Wanted};
 
 use crate::arguments::CrowdArguments;
 use crate::work::Work;

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use socket2::{Domain, Socket, Type};
+use trunkline_bench::child::{READY, Speaker};
 use trunkline_generator::connect;
 use trunkline_generator::frame_protocol::Hub;
-use trunkline_tests::bench::child::{READY, Speaker, print_line};
+use trunkline_tests::harness::command::print_line;
 
 /// The system doubles this for its own overhead.
 const RECEIVE_BUFFER_BYTES: usize = 4 * 1024;

@@ -11,7 +11,8 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
-use trunkline_tests::bench::child::{READY, print_line};
+use trunkline_bench::child::READY;
+use trunkline_tests::harness::command::print_line;
 
 use crate::work::Work;
 

@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
-use trunkline_tests::bench::child::{READY, Speaker, print_line};
-use trunkline_tests::bench::cores;
-use trunkline_tests::bench::product::{MeasuredApp, MeasuredProxy};
+use trunkline_bench::child::{READY, Speaker};
+use trunkline_bench::cores;
+use trunkline_bench::product::{MeasuredApp, MeasuredProxy};
+use trunkline_tests::harness::command::print_line;
 
 const PROXIES: usize = 2;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::product::program;
+use trunkline_bench::product::program;
+use trunkline_tests::harness::command::print_line;
 
 use crate::fleet::Fleet;
 use crate::report::Report;

@@ -30,8 +30,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 use fleet::Fleet;
 use slice::{Length, Slice};

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use clap::Parser;
 use serde::Serialize;
+use trunkline_bench::product::Product;
+use trunkline_bench::spread::Spread;
 use trunkline_generator::connect;
 use trunkline_generator::frame_protocol::Hub;
 use trunkline_generator::memory::Memory;
@@ -25,10 +27,8 @@ use trunkline_generator::upgrade;
 use trunkline_generator::visitors::Arrivals;
 use trunkline_generator::welcome::HubWelcome;
 use trunkline_generator::workload::settle;
-use trunkline_tests::bench::child::print_line;
-use trunkline_tests::bench::command;
-use trunkline_tests::bench::product::Product;
-use trunkline_tests::bench::spread::Spread;
+use trunkline_tests::harness::command;
+use trunkline_tests::harness::command::print_line;
 
 const MEBIBYTE: f64 = 1_048_576.0;
 

@@ -7,7 +7,7 @@
 //! *Crate* has the meaning of rustc: a library, a program, an example or an integration test, each with all files that
 //! its root reaches. The rules are in [`rule`]; each is a test here, and has planted violations in its own tests.
 //!
-//! `cargo test -p trunkline-tests --test tidy -- --nocapture` also prints a row of figures for each crate.
+//! `cargo test --workspace --test tidy -- --nocapture` also prints a row of figures for each crate.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod behaviour;
@@ -26,6 +26,7 @@ mod resource;
 mod rule;
 mod source;
 mod spelling;
+mod test_list;
 mod text;
 mod token;
 mod violation;
@@ -197,6 +198,11 @@ fn the_page_of_limits_is_what_flags_and_constants_say() {
 fn every_limit_has_a_row_in_the_table_of_resources() {
     let problems = resource::problems();
     assert!(problems.is_empty(), "{} problems in SECURITY.md:\n{}\n", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn the_test_command_runs_every_test_program() {
+    assert_eq!(test_list::listed(), test_list::existing());
 }
 
 #[test]

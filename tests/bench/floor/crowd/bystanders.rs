@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
+use trunkline_bench::child::{READY, Speaker};
 use trunkline_generator::workload::Workload;
-use trunkline_tests::bench::child::{READY, Speaker, print_line};
+use trunkline_tests::harness::command::print_line;
 
 use super::hub_crowds::idlers;
 use crate::arguments::At;

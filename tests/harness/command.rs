@@ -1,10 +1,16 @@
-//! End of a benchmark command: its JSON report, error and exit status.
+//! Output and end of a command of the tests: lines, JSON report, error and exit status.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+/// Prints results for a person, or an expected line for another process of the run.
+pub fn print_line(text: &str) {
+    drop(writeln!(io::stdout(), "{text}"));
+}
 
 /// Returns the exit status and prints any error.
 pub fn finish(name: &str, done: Result<()>) -> ExitCode {

@@ -1,10 +1,10 @@
+#![forbid(unsafe_code)]
 //! Shared parts of the benchmarks: processes, rounds, reports.
 //!
 //! Clients and measuring tools are in `trunkline-generator`.
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`command`] | the end of a benchmark's command: report, error, exit status |
 //! | [`child`] | child processes, which end when they are dropped |
 //! | [`cores`] | the cores of this process, and binding processes to them |
 //! | [`echo`] | the bytes of a call of `Echo` and its answer |
@@ -15,7 +15,6 @@
 //! | [`spread`] | median, minimum and maximum of several figures |
 
 pub mod child;
-pub mod command;
 pub mod cores;
 pub mod echo;
 pub mod mover;
