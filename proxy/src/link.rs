@@ -53,7 +53,7 @@ const PERMIT_RETRY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let Ok(_permit) = take_permit(&shard, &pool, slot).await else { return };
-    let mut id = SessionId::FIRST;
+    let mut id = pool.first_session();
     let mut backoff = Backoff::default();
     while !pool.retired().is_cancelled() {
         let mut keeper = SlotKeeper::new(&shard, &pool, slot, id);

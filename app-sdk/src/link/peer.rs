@@ -17,6 +17,11 @@ pub(crate) struct SlotKey {
 }
 
 impl SlotKey {
+    /// Whether both are slots of one node process for one hub.
+    pub(super) fn shares_pool(&self, other: &Self) -> bool {
+        self.hub == other.hub && self.boot == other.boot && self.node == other.node
+    }
+
     /// Whether both belong to different node processes with the same name.
     pub(super) fn shares_name(&self, other: &Self) -> bool {
         self.node == other.node && self.boot != other.boot

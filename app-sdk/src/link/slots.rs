@@ -61,11 +61,13 @@ pub(crate) enum Refused {
 impl Slots {
     pub(super) fn take(&self, terms: &SessionTerms, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
+        let outdated = newest(&slots, &terms.key).map(SessionId::before_pool);
         let slot = slots.entry(terms.key.clone()).or_default();
-        let offer = offer.cloned().unwrap_or_else(|| plain_offer(slot.newest));
+        let newest = slot.newest.max(outdated);
+        let offer = offer.cloned().unwrap_or_else(|| plain_offer(newest));
         let judgement = match &slot.live {
-            Some(live) => live.outbox.decide_upgrade(&offer, slot.newest),
-            None => decide_upgrade(&offer, None, slot.newest),
+            Some(live) => live.outbox.decide_upgrade(&offer, newest),
+            None => decide_upgrade(&offer, None, newest),
         };
         match (judgement, &slot.live) {
             (UpgradeDecision::Refuse(refusal), _) => Err(refusal.into()),
@@ -135,7 +137,9 @@ impl Slots {
         if let Some(slot) = slots.get_mut(&terms.key) {
             *slot = Slot { live: Some(Arc::clone(&session)), newest: Some(offer.session), empty_since: None };
         }
-        attach(slots, session, offer, true)
+        let attached = attach(slots, session, offer, true);
+        end_earlier_pools(slots, &terms.key, offer.session);
+        attached
     }
 
     /// Ends the session in the slot, and requires a sign of life from other nodes with its name: each may be an earlier
@@ -168,6 +172,23 @@ impl Slots {
 fn has_two_nodes(slots: &HashMap<SlotKey, Slot>, name: &Arc<str>) -> bool {
     let mut live = slots.iter().filter(|(key, slot)| key.node == *name && slot.live.is_some());
     live.next().is_some_and(|(first, _)| live.any(|(key, _)| key.shares_name(first)))
+}
+
+/// Newest session of a node for a hub, in any slot.
+fn newest(slots: &HashMap<SlotKey, Slot>, key: &SlotKey) -> Option<SessionId> {
+    slots.iter().filter(|(other, _)| other.shares_pool(key)).filter_map(|(_, slot)| slot.newest).max()
+}
+
+/// Ends what is left of earlier pools of the node: it has given them up, and without a socket they would hold back
+/// sends. Their unsent frames move to the new session.
+fn end_earlier_pools(slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey, session: SessionId) {
+    let earlier = |slot: &Slot| slot.newest.is_some_and(|newest| newest.is_of_earlier_pool(session));
+    let of_pool = slots.iter().filter(|(other, slot)| other.shares_pool(key) && earlier(slot));
+    let left: Vec<_> = of_pool.filter_map(|(_, slot)| slot.live.clone()).collect();
+    for session in left {
+        session.stop(StopReason::Replaced);
+        end_session(slots, &session, &end_of_connections(&LinkEnd::Replaced));
+    }
 }
 
 /// Offer for a proxy that does not resume: the slot's next session, which ends with its socket.

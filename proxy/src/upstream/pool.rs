@@ -1,6 +1,6 @@
 //! Pool: the links of one hub to one app server instance, in slots. An app server that dials in chooses their number.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
+use trunkline_protocol::service::SessionId;
 
 use super::asked_methods::AskedMethods;
 use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, LinkId, home_choice};
@@ -17,10 +18,14 @@ use crate::limits::LogThrottle;
 /// Time within which an app server that stops closes all its links.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
+/// Number of pools opened by this process.
+static OPENED: AtomicU32 = AtomicU32::new(0);
+
 #[derive(Debug)]
 pub(crate) struct Pool {
     hub: Arc<HubIdentity>,
     app: Arc<AppServer>,
+    number: u32,
     links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
     retired: CancellationToken,
@@ -60,6 +65,7 @@ impl Pool {
         Self {
             hub,
             app,
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
             links: ArcSwap::from_pointee(vec![None; size]),
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
@@ -109,6 +115,11 @@ impl Pool {
 
     pub(crate) fn app(&self) -> &Arc<AppServer> {
         &self.app
+    }
+
+    /// First session of each slot: newer than the sessions of an earlier pool to the same app server.
+    pub(crate) fn first_session(&self) -> SessionId {
+        SessionId::first_of(self.number)
     }
 
     pub(crate) fn size(&self) -> usize {

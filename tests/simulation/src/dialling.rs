@@ -1,8 +1,8 @@
 //! Upgrades: the proxy dials, the app server decides and answers; each step may be late or lost.
 
 use trunkline_protocol::service::{
-    LinkHandshakeRequest, LinkHandshakeResponse, Role, ServiceMessage, Session, UpgradeDecision, UpgradeRefusal,
-    decide_upgrade,
+    LinkHandshakeRequest, LinkHandshakeResponse, Role, ServiceMessage, Session, SessionId, UpgradeDecision,
+    UpgradeRefusal, decide_upgrade,
 };
 
 use crate::end::Held;
@@ -47,13 +47,18 @@ impl World {
     fn dial(&mut self, index: usize) {
         let (now_ms, boot, mutant) = (self.now_ms, self.boot, self.mutant);
         let (latency_ms, chance) = (self.latency_ms(), self.random.chance());
-        let Slot { held, sockets, dials, pending, backoff, dial_at_ms, instance, .. } = &mut self.slots[index];
+        let Slot { held, sockets, dials, pending, backoff, dial_at_ms, refused_until_ms, instance, .. } =
+            &mut self.slots[index];
         let Some(held) = &held[PROXY] else { return };
         if pending.is_some_and(|(_, give_up_ms)| give_up_ms <= now_ms) {
             *pending = None;
             *dial_at_ms = now_ms + backoff.next_wait_ms(chance);
         }
         if pending.is_some() || held.session.is_attached() || *dial_at_ms > now_ms {
+            return;
+        }
+        if *refused_until_ms > now_ms {
+            *dial_at_ms = now_ms + backoff.next_wait_ms(chance);
             return;
         }
         let mut offer = held.session.offer();
@@ -80,6 +85,7 @@ impl World {
     fn judge(&mut self, index: usize, dial: usize) -> Check {
         let latency_ms = self.latency_ms();
         let reply = self.judged(index, dial)?;
+        self.check_pools()?;
         self.note(|| format!("slot {index}: {:?} is answered: {reply:?}", self.slots[index].dials[dial].offer));
         let arrives_ms = self.now_ms.saturating_add(latency_ms);
         let dial = &mut self.slots[index].dials[dial];
@@ -100,9 +106,12 @@ impl World {
             self.end_session(index, APP, Reason::NewBoot)?;
             (self.slots[index].boot, self.slots[index].newest) = (boot, None);
         }
+        let of_pool = self.slots.iter().filter(|slot| slot.boot == boot);
+        let outdated = of_pool.filter_map(|slot| slot.newest).max().map(SessionId::before_pool);
         loop {
             let slot = &self.slots[index];
-            let mut judgement = decide_upgrade(&offer, slot.held[APP].as_ref().map(|held| &held.session), slot.newest);
+            let live = slot.held[APP].as_ref().map(|held| &held.session);
+            let mut judgement = decide_upgrade(&offer, live, slot.newest.max(outdated));
             if self.mutant == Some(Mutant::BeginsUnknownSessions)
                 && judgement == UpgradeDecision::Refuse(UpgradeRefusal::Unknown)
                 && slot.held[APP].is_none()
@@ -121,6 +130,7 @@ impl World {
                     let session = Session::new(offer.session, Role::AppServer, settings(APP, self.mutant), self.now_ms);
                     self.slots[index].held[APP] = Some(Held::new(session, ledger, self.now_ms, self.frozen[APP]));
                     self.slots[index].newest = Some(offer.session);
+                    self.end_earlier_pools(offer.session, boot)?;
                     break;
                 }
             }
@@ -137,6 +147,30 @@ impl World {
         held.attached(attachment, socket, answer.received, &around)?;
         slot.sockets[socket].write(APP, &ServiceMessage::HandshakeRequest(LinkHandshakeRequest::default()).to_frame());
         Ok(Reply::Accepted(answer))
+    }
+
+    /// Ends what the app server has of earlier pools of the proxy. Later, none may be left: a session without a socket
+    /// would hold back sends.
+    fn end_earlier_pools(&mut self, session: SessionId, boot: u64) -> Check {
+        for index in 0..self.slots.len() {
+            let slot = &self.slots[index];
+            let is_earlier = slot.newest.is_some_and(|newest| newest.is_of_earlier_pool(session));
+            if slot.boot != boot || !is_earlier || slot.held[APP].is_none() {
+                continue;
+            }
+            if self.mutant == Some(Mutant::KeepsEarlierPools) {
+                continue;
+            }
+            self.end_session(index, APP, Reason::Superseded)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the app server has a session of an earlier pool than its newest one of the same proxy process.
+    fn check_pools(&self) -> Check {
+        let live = || self.slots.iter().filter_map(|slot| Some((slot.boot, slot.held[APP].as_ref()?.session.id())));
+        let is_left = live().any(|(boot, id)| live().any(|(at, other)| at == boot && id.is_of_earlier_pool(other)));
+        if is_left { broken("the app server has sessions of two pools") } else { Ok(()) }
     }
 
     /// Handles an answer that has reached the proxy.

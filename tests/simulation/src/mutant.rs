@@ -47,13 +47,17 @@ pub enum Mutant {
     ForgetsUnsent,
     /// A dead socket is never detected.
     TrustsTheDead,
+    /// A pool to an app server that was given up numbers its sessions like the one before.
+    RestartsNumbers,
+    /// The app server keeps sessions of an earlier pool without a socket.
+    KeepsEarlierPools,
     /// A thawed process catches up on missed ticks before it reads.
     MakesUpForTicks,
 }
 
 impl Mutant {
     /// All mutants under test.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::AcknowledgesOneTooMany,
         Self::AcknowledgesBeforeTaken,
         Self::NeverAcknowledges,
@@ -76,6 +80,8 @@ impl Mutant {
         Self::OverfillsTheRing,
         Self::ForgetsUnsent,
         Self::TrustsTheDead,
+        Self::RestartsNumbers,
+        Self::KeepsEarlierPools,
         Self::MakesUpForTicks,
     ];
 }

@@ -120,7 +120,9 @@ impl World {
 
     fn harm(&mut self) {
         let slot = self.random.index(self.slots.len());
-        match self.random.below(12) {
+        match self.random.below(15) {
+            12 => self.begin_pool(),
+            13..15 => self.refuse(slot),
             0..6 => self.cut(slot),
             6..8 => self.stall(slot),
             8 => self.freeze(PROXY),
@@ -155,13 +157,37 @@ impl World {
     fn restart_proxy(&mut self) {
         self.note(|| "the proxy restarts".into());
         self.boot += 1;
+        self.pool = 0;
         self.restart(PROXY);
+        self.begin_sessions();
+    }
+
+    /// Begins a session of the proxy's pool in each slot.
+    fn begin_sessions(&mut self) {
+        let first = SessionId::first_of(self.pool);
         for index in 0..self.slots.len() {
             let instance = self.instance;
             let (slot, mut around) = self.parts(index, PROXY);
             (slot.pending, slot.dial_at_ms, slot.instance) = (None, around.now_ms, instance);
-            slot.begin(SessionId::FIRST, &mut around);
+            slot.begin(first, &mut around);
         }
+    }
+
+    /// The proxy gives up the app server, whose process goes on, and finds it again.
+    fn begin_pool(&mut self) {
+        self.note(|| "the proxy begins a new pool".into());
+        if self.mutant != Some(Mutant::RestartsNumbers) {
+            self.pool += 1;
+        }
+        self.kill_sessions(PROXY);
+        self.begin_sessions();
+    }
+
+    /// The way to the app server refuses dials of a slot.
+    fn refuse(&mut self, slot: usize) {
+        let until_ms = self.now_ms + self.random.below(6 * WINDOW_MS);
+        self.note(|| format!("slot {slot}: dials are refused until {until_ms}"));
+        self.slots[slot].refused_until_ms = until_ms;
     }
 
     fn restart_app(&mut self) {
@@ -175,6 +201,11 @@ impl World {
     fn restart(&mut self, end: usize) {
         let now_ms = self.now_ms;
         (self.frozen_until_ms[end], self.thawed_ms[end]) = (now_ms, now_ms);
+        self.kill_sessions(end);
+    }
+
+    fn kill_sessions(&mut self, end: usize) {
+        let now_ms = self.now_ms;
         for slot in &mut self.slots {
             if let Some(link) = slot.held[end].take().and_then(|held| held.link) {
                 slot.sockets[link.socket].close(end, now_ms, &mut self.random);
@@ -185,6 +216,7 @@ impl World {
     /// Stops the faults: within limited time both ends of each slot must share a session, with nothing in flight.
     fn calm(&mut self) -> Check {
         self.is_calm = true;
+        self.slots.iter_mut().for_each(|slot| slot.refused_until_ms = 0);
         for end in [PROXY, APP] {
             self.frozen_until_ms[end] = self.frozen_until_ms[end].min(self.now_ms + 1);
         }

@@ -44,6 +44,8 @@ pub(crate) struct Slot {
     pub(crate) pending: Option<(usize, u64)>,
     pub(crate) backoff: Backoff,
     pub(crate) dial_at_ms: u64,
+    /// Time until which the way to the app server refuses this slot's dials.
+    pub(crate) refused_until_ms: u64,
     /// Instance at the other end of the proxy's session.
     pub(crate) instance: u64,
     /// Boot id of the sessions held by the app server, and the newest session.
@@ -60,6 +62,7 @@ impl Slot {
             pending: None,
             backoff: Backoff::default(),
             dial_at_ms: 0,
+            refused_until_ms: 0,
             instance: 0,
             boot: 0,
             newest: None,

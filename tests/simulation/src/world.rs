@@ -32,6 +32,8 @@ pub(crate) struct World {
     /// Number of starts of the proxy and the app server.
     pub(crate) boot: u64,
     pub(crate) instance: u64,
+    /// Number of the proxy's pool.
+    pub(crate) pool: u32,
     pub(crate) frozen_until_ms: [u64; 2],
     pub(crate) thawed_ms: [u64; 2],
     /// Total frozen time of each end, and the number of freezes.
@@ -54,6 +56,7 @@ impl World {
             ledgers: Vec::new(),
             boot: 1,
             instance: 0,
+            pool: 0,
             frozen_until_ms: [0, 0],
             thawed_ms: [0, 0],
             frozen: [Frozen::default(); 2],
@@ -215,6 +218,12 @@ impl World {
             && self.now_ms > (held.heard_ms + WINDOW_MS).max(full_ms).max(self.thawed_ms[APP] + WINDOW_MS) + SLACK_MS
         {
             return broken("the app server keeps a full session for longer than the window");
+        }
+        if let Some(Held { lost_ms: Some(_), heard_ms, .. }) = &self.slots[slot].held[APP]
+            && self.is_awake(APP)
+            && self.now_ms > heard_ms.max(&self.thawed_ms[APP]) + 2 * WINDOW_MS + SLACK_MS
+        {
+            return broken("the app server keeps a session without a socket for longer than two windows");
         }
         Ok(())
     }

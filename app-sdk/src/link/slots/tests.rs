@@ -1,4 +1,4 @@
-//! Tests of sessions of proxies that are reported as crashed.
+//! Tests of sessions of proxies that are reported as crashed, or that have given up their pool.
 
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,15 @@ impl Scene {
 
     /// Attaches a socket to the session of a slot, until the value is dropped.
     async fn attach(&self, boot: &str, slot: u32, received: Option<u64>) -> Attached {
+        self.attach_session(boot, slot, (SessionId::FIRST, received)).await.unwrap()
+    }
+
+    async fn attach_session(
+        &self,
+        boot: &str,
+        slot: u32,
+        (session, received): (SessionId, Option<u64>),
+    ) -> Result<Attached, Refused> {
         let (hub, node) = ("test".into(), "proxy".into());
         let resuming =
             Capabilities { resume_ring_bytes: Some(10_000), window_ms: Some(10_000), ..Capabilities::plain() };
@@ -42,9 +51,12 @@ impl Scene {
             tasks: TaskTracker::new(),
         };
         let link = Link { terms, slots: Arc::clone(&self.slots) };
-        let offer = Offer { session: SessionId::FIRST, received, capabilities: resuming };
-        let (attached, _) = link.attach(Some(offer)).await.unwrap();
-        attached
+        let offer = Offer { session, received, capabilities: resuming };
+        link.attach(Some(offer)).await.map(|(attached, _)| attached)
+    }
+
+    fn sessions(&self, boot: &str) -> Vec<Arc<LinkSession>> {
+        sessions_of(&lock(&self.slots.slots), boot)
     }
 
     /// Number of remaining sessions of a proxy process some seconds after another proxy reported its crash.
@@ -52,7 +64,7 @@ impl Scene {
         self.slots.suspect_node(boot);
         // sleep: time is virtual, and the test shows that nothing happens
         sleep(Duration::from_secs(5)).await;
-        sessions_of(&lock(&self.slots.slots), boot).len()
+        self.sessions(boot).len()
     }
 }
 
@@ -65,7 +77,7 @@ async fn only_the_sessions_of_a_crashed_proxy_end_immediately() {
     }
     drop(other);
     assert_eq!(scene.left_when_doubted("boot").await, 0);
-    assert_eq!(sessions_of(&lock(&scene.slots.slots), "other").len(), 1);
+    assert_eq!(scene.sessions("other").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,5 +99,31 @@ async fn a_suspected_proxy_that_returns_in_time_has_lost_nothing() {
     let _socket = scene.attach("boot", 0, Some(0)).await;
     // sleep: as above
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(sessions_of(&lock(&scene.slots.slots), "boot").len(), 2);
+    assert_eq!(scene.sessions("boot").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_link_of_a_new_pool_ends_the_former_pool_and_takes_over_its_unsent_frames() {
+    let (scene, next_pool) = (Scene::new(), (SessionId::first_of(1), None));
+    for slot in [0, 1, 2] {
+        drop(scene.attach("boot", slot, None).await);
+    }
+    let node = scene.sessions("boot")[0].node.clone();
+    assert!(node.control(b"\x01a"), "it waits for a socket of the former pool");
+    let _link = scene.attach_session("boot", 1, next_pool).await.unwrap();
+    let [session] = <[_; 1]>::try_from(scene.sessions("boot")).unwrap_or_else(|left| panic!("{} are left", left.len()));
+    assert_eq!(session.key.slot, 1);
+    assert!(session.outbox.is_open() && session.outbox.queued() == Some(1), "{:?}", session.outbox.queued());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_upgrade_of_a_former_pool_is_refused_in_every_slot() {
+    let (scene, next_pool) = (Scene::new(), (SessionId::first_of(1), None));
+    drop(scene.attach("boot", 0, None).await);
+    let _link = scene.attach_session("boot", 0, next_pool).await.unwrap();
+    for (slot, late) in [(0, Some(0)), (0, None), (1, None)] {
+        let refused = scene.attach_session("boot", slot, (SessionId::FIRST, late)).await.err();
+        assert!(matches!(refused, Some(Refused::Judged(UpgradeRefusal::Unknown))), "{slot}: {refused:?}");
+    }
+    assert_eq!(scene.sessions("boot").len(), 1);
 }

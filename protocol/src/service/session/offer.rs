@@ -43,8 +43,11 @@ const IDLE_HANDOVERS: &str = "idle-handovers";
 /// Capability of flow control for messages to single clients. The value is the maximum size of such a message.
 const CLIENT_FLOW: &str = "client-flow";
 
-/// Number of a session in its slot, increasing from 1 while the node runs. Boot id, hub, slot and this number identify
-/// a session, and of two sessions the newer one is evident, in whatever order upgrades arrive.
+/// Number of a session in its slot, increasing while the node runs. Boot id, hub, slot and this number identify a
+/// session, and of two sessions the newer one is evident, in whatever order upgrades arrive.
+///
+/// The upper half is the number of the pool: a node that has given up an app server and finds it again opens a new
+/// pool, and the app server ends all sessions of the former one with the first upgrade of the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(u64);
 
@@ -128,8 +131,26 @@ impl Capabilities {
 }
 
 impl SessionId {
-    /// First session of a slot.
+    /// First session of a slot in the first pool.
     pub const FIRST: Self = Self(1);
+
+    /// First session of a slot in a pool. Pools are numbered from 0.
+    #[must_use]
+    pub fn first_of(pool: u32) -> Self {
+        Self(u64::from(pool) << 32 | Self::FIRST.0)
+    }
+
+    /// Id before all sessions of this one's pool. Once a node has used a pool, everything up to here is outdated.
+    #[must_use]
+    pub fn before_pool(self) -> Self {
+        Self(self.0 >> 32 << 32)
+    }
+
+    /// Whether the session belongs to an earlier pool than another one of the same node.
+    #[must_use]
+    pub fn is_of_earlier_pool(self, other: Self) -> bool {
+        self.before_pool() < other.before_pool()
+    }
 
     /// Returns the session id after this one.
     #[must_use]
