@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::process::Command;
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
@@ -17,7 +17,7 @@ use trunkline_tests::harness::process::Process;
 use trunkline_tests::harness::scenario::{Fixture, run_heavy_test, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
-use trunkline_tests::harness::tools::python;
+use trunkline_tests::harness::tools::{python, run};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src/examples/chat");
 const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/book/src");
@@ -29,11 +29,10 @@ const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/js/node_mod
 const CHAT_KEY: &str = "q7N4xB1sV8kE2mT6wR9zC3yH5jD0gFaL";
 
 /// Files that the page shows in full, with the language of their code block.
-const SHOWN: [(&str, &str); 4] =
-    [("public/index.html", "html"), ("chat.py", "python"), ("chat.mjs", "js"), ("chat.php", "php")];
+const SHOWN: [(&str, &str); 3] = [("public/index.html", "html"), ("chat.py", "python"), ("chat.mjs", "js")];
 
 /// Call of a client, as a node posts it.
-const CALL: &str = r#"{"type":1,"invocationId":"0","target":"Since","arguments":[0]}"#;
+const CALL: &str = r#"{"type":1,"invocationId":"0","target":"Since","arguments":["red",0]}"#;
 
 #[derive(Debug, Clone, Copy)]
 enum Language {
@@ -185,29 +184,148 @@ async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()>
     let mut ann = client("ann")?.subscribe(&["Said"]).open().await?;
     let ben = client("ben")?.open().await?;
     // The client is in the room that the back end named at `connect`, and later events carry the room.
-    assert_eq!(ann.invoke("Since", json!([0])).await?, json!([]), "{language:?}");
+    let room = "red/blue";
+    assert_eq!(ann.invoke("Since", json!([room, 0])).await?, json!([]), "{language:?}");
     for (id, number) in [("first", 1), ("second", 2), ("first", 1)] {
-        assert_eq!(ben.invoke("Say", json!([id, id])).await?, number, "{language:?}");
-        assert_eq!(ann.expect("Said").await?, [json!(number), json!("ben"), json!(id)], "{language:?}");
+        assert_eq!(ben.invoke("Say", json!([room, id, id])).await?, number, "{language:?}");
+        assert_eq!(ann.expect("Said").await?, [json!(room), json!(number), json!("ben"), json!(id)], "{language:?}");
     }
-    assert_eq!(ann.invoke("Since", json!([1])).await?, json!([[2, "ben", "second"]]), "{language:?}");
+    assert_eq!(ann.invoke("Since", json!([room, 1])).await?, json!([[2, "ben", "second"]]), "{language:?}");
     assert_eq!(ann.invoke("Whisper", json!(["nobody", "psst"])).await?, 0, "{language:?}");
     let error = ann.invoke_failing("NoSuchMethod", json!([])).await?;
     ensure!(error.contains("Invocation failed, status code 404."), "{error}");
-    let elsewhere = agents.client(Kind::JsJson, &place.node.url("/chat?room=%20"));
-    let elsewhere = elsewhere.access_token(&token::of_user(CHAT_KEY, "eve")?).open().await;
-    let refused = format!("{:#}", elsewhere.err().context("no client is admitted without a room")?);
-    ensure!(refused.contains("which room?: Status code '403'"), "{language:?}: {refused}");
-    // As a path segment, `..` would address all clients of the hub.
-    let error = ann.invoke_failing("Whisper", json!(["..", "psst"])).await?;
-    ensure!(error.contains("Invocation failed, status code 500."), "{language:?}: {error}");
+    for query in ["", "?room=%20", "?room=red,", "?room=..", "?room=a%0Ab"] {
+        let elsewhere = agents.client(Kind::JsJson, &place.node.url(&format!("/chat{query}")));
+        let elsewhere = elsewhere.access_token(&token::of_user(CHAT_KEY, "eve")?).open().await;
+        let refused = format!("{:#}", elsewhere.err().context("no client is admitted without a room")?);
+        ensure!(refused.contains("which room?: Status code '400'"), "{language:?}, {query}: {refused}");
+    }
+    for (method, arguments) in wrong_arguments() {
+        let error = ann.invoke_failing(method, arguments.clone()).await?;
+        ensure!(error.contains(&format!("wrong arguments of {method}")), "{language:?}, {method} {arguments}: {error}");
+    }
+    assert_eq!(ann.invoke("Since", json!([room, 2])).await?, json!([]), "{language:?}: nothing of these was stored");
     forged_events_are_refused(&place.address, language).await
 }
 
-/// Signature of [`CALL`] with client data, made some seconds ago.
-fn signature(age_s: u64, data: Option<&str>) -> Result<String> {
+/// Calls that a client in the room `red/blue` may not make. As a path segment, `..` would address all clients of the hub.
+fn wrong_arguments() -> Vec<(&'static str, Value)> {
+    let say = [json!(["red/blue", "id"]), json!(["red/blue", "id", 1]), json!(["red/blue", ["id"], "text"])];
+    let rooms = [json!(["green", "id", "text"]), json!([["red/blue"], "id", "text"]), json!([null, "id", "text"])];
+    let since = [json!([]), json!(["red/blue", "0"]), json!(["red/blue", -1]), json!(["red/blue", 0.5])];
+    let more = [json!(["red/blue", true]), json!(["red/blue", null]), json!(["red/blue", 0, 0])];
+    let whisper = [json!(["..", "psst"]), json!([["ann"], "psst"]), json!(["ann", { "a": 1 }]), json!(["", "psst"])];
+    let say = say.into_iter().chain(rooms).map(|arguments| ("Say", arguments));
+    let since = since.into_iter().chain(more).map(|arguments| ("Since", arguments));
+    say.chain(since).chain(whisper.into_iter().map(|arguments| ("Whisper", arguments))).collect()
+}
+
+/// Only texts of 1 to 64 characters without control characters are names.
+async fn names_are_checked(back_end: &str, language: Language) -> Result<()> {
+    let long = "x".repeat(65);
+    let texts = ["", " ", "ann\n", "a\u{7}b", "a\u{85}b", ".", "..", &long];
+    let values = texts.map(|text| json!({ "name": text })).into_iter();
+    let others = [json!(1), json!(null), json!(true), json!(["ann"]), json!({ "a": "b" })];
+    let bodies = values.chain(others.map(|name| json!({ "name": name }))).chain([json!({}), json!([]), json!(["ann"])]);
+    let log_in = async |body: &Value| {
+        let headers = [("content-type", "application/json")];
+        exchange(back_end, Method::POST, "/login", &headers, Bytes::from(body.to_string())).await
+    };
+    for body in bodies {
+        let answer = log_in(&body).await?;
+        ensure!(answer.status == StatusCode::BAD_REQUEST, "{language:?}, {body}: {} {}", answer.status, answer.body);
+    }
+    for name in ["ann", "Zoë", "Doe, John", "👩‍💻", &long[1..]] {
+        let answer = log_in(&json!({ "name": name })).await?;
+        ensure!(answer.status == StatusCode::OK, "{language:?}, {name}: {} {}", answer.status, answer.body);
+    }
+    Ok(())
+}
+
+/// Prints the claims of an event in each language, whose headers are in the environment.
+impl Language {
+    fn claims_of(self, folder: &Path, headers: &[(&str, String)]) -> Result<Command> {
+        let mut command = match self {
+            Self::Python => python("python")?,
+            Self::Node => Command::new("node"),
+            Self::Php => Command::new("php"),
+        };
+        match self {
+            Self::Python => command.args(["-B", "-c", CLAIMS_IN_PYTHON]),
+            Self::Node => command.args(["--input-type=module", "-e", CLAIMS_IN_NODE]),
+            Self::Php => command.args(["-r", CLAIMS_IN_PHP]),
+        };
+        let headers: serde_json::Map<_, _> =
+            headers.iter().map(|(name, value)| ((*name).into(), json!(value))).collect();
+        command.current_dir(folder).env("CHAT_KEY", CHAT_KEY).env("BODY", CALL);
+        command.env("HEADERS", json!(headers).to_string());
+        Ok(command)
+    }
+}
+
+const CLAIMS_IN_PYTHON: &str = "import json, os, nodes
+headers = [(name.encode(), value.encode()) for name, value in json.loads(os.environ['HEADERS']).items()]
+event = nodes.read(headers, os.environ['BODY'].encode())
+print(json.dumps([event['claims'], event['category'], event['body']['target']]))";
+
+const CLAIMS_IN_NODE: &str = "import { read } from './nodes.mjs';
+const headers = Object.entries(JSON.parse(process.env.HEADERS));
+const bytes = headers.map(([name, value]) => [name, Buffer.from(value).toString('latin1')]);
+const { claims, category, body } = read(Object.fromEntries(bytes), Buffer.from(process.env.BODY));
+console.log(JSON.stringify([claims, category, body.target]));";
+
+const CLAIMS_IN_PHP: &str = "require 'nodes.php';
+foreach (json_decode(getenv('HEADERS'), true) as $name => $value) {
+    $key = strtoupper(strtr($name, '-', '_'));
+    $_SERVER[$key === 'CONTENT_TYPE' ? $key : \"HTTP_$key\"] = $value;
+}
+['claims' => $claims, 'category' => $category, 'body' => $body] = read(getenv('BODY'));
+echo json_encode([$claims, $category, $body['target']]);";
+
+#[test]
+fn claims_are_pairs_in_each_language() {
+    run_test(async |fixture| {
+        let folder = copy_example(fixture)?;
+        let text = "role: cook, name: Doe, John, nick: x%2C role: admin, city: Zürich, empty: ";
+        let pairs = json!([
+            ["role", "cook"],
+            ["name", "Doe, John"],
+            ["nick", "x, role: admin"],
+            ["city", "Zürich"],
+            ["empty", ""]
+        ]);
+        for (text, pairs) in [(text, pairs), ("", json!([]))] {
+            let headers = signed_call(0, Some("red"), text)?;
+            for language in [Language::Python, Language::Node, Language::Php] {
+                let printed = run(&mut language.claims_of(&folder, &headers)?).await?;
+                let printed: Value = serde_json::from_str(&printed)?;
+                assert_eq!(printed, json!([pairs, "messages", "Since"]), "{language:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Headers of [`CALL`], with client data and claims, signed some seconds ago.
+fn signed_call(age_s: u64, data: Option<&str>, claims: &str) -> Result<Vec<(&'static str, String)>> {
+    let mut headers = vec![
+        ("x-trunkline-signature", signature(age_s, data, claims)?),
+        ("x-asrs-connection-id", "id".into()),
+        ("x-asrs-hub", "chat".into()),
+        ("x-asrs-category", "messages".into()),
+        ("x-asrs-event", "Since".into()),
+        ("x-trunkline-event-number", "0".into()),
+        ("content-type", "application/json".into()),
+        ("x-asrs-user-claims", claims.into()),
+    ];
+    headers.extend(data.map(|data| ("x-trunkline-client-data", data.into())));
+    Ok(headers)
+}
+
+/// Signature of [`CALL`] with client data and claims, made some seconds ago.
+fn signature(age_s: u64, data: Option<&str>, claims: &str) -> Result<String> {
     let at = (token::in_seconds(0)? - age_s).to_string();
-    let values = [at.as_str(), "id", "chat", "messages", "Since", "0", "", "", ""];
+    let values = [at.as_str(), "id", "chat", "messages", "Since", "0", "", claims, ""];
     let lines: Vec<_> = values.into_iter().chain(data).chain([CALL]).collect();
     let mut mac = Hmac::<Sha256>::new_from_slice(CHAT_KEY.as_bytes()).ok().context("any key will do")?;
     mac.update(lines.join("\n").as_bytes());
@@ -220,23 +338,23 @@ fn signature(age_s: u64, data: Option<&str>) -> Result<String> {
 async fn forged_events_are_refused(back_end: &str, language: Language) -> Result<()> {
     let (red, blue) = (Some("red"), Some("blue"));
     let cases = [
-        (0, red, red, StatusCode::OK),
-        (0, red, blue, StatusCode::UNAUTHORIZED),
-        (0, None, red, StatusCode::UNAUTHORIZED),
-        (0, red, None, StatusCode::UNAUTHORIZED),
-        (301, red, red, StatusCode::UNAUTHORIZED),
+        (0, red, red, StatusCode::OK, ""),
+        (0, red, blue, StatusCode::UNAUTHORIZED, "the signature is wrong"),
+        (0, None, red, StatusCode::UNAUTHORIZED, "the signature is wrong"),
+        (0, red, None, StatusCode::UNAUTHORIZED, "the signature is wrong"),
+        (301, red, red, StatusCode::UNAUTHORIZED, "the time is off: the node signed at 20"),
     ];
-    for (age_s, signed, sent, expected) in cases {
-        let signature = signature(age_s, signed)?;
-        let mut headers = vec![("x-trunkline-signature", signature.as_str()), ("x-asrs-connection-id", "id")];
-        headers.extend([("x-asrs-hub", "chat"), ("x-asrs-category", "messages"), ("x-asrs-event", "Since")]);
-        headers.extend([("x-trunkline-event-number", "0"), ("content-type", "application/json")]);
-        headers.extend(sent.map(|data| ("x-trunkline-client-data", data)));
+    for (age_s, signed, sent, expected, text) in cases {
+        let mut headers = signed_call(age_s, signed, "")?;
+        headers.retain(|(name, _)| *name != "x-trunkline-client-data");
+        headers.extend(sent.map(|data| ("x-trunkline-client-data", data.to_string())));
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let answer = exchange(back_end, Method::POST, "/hook", &headers, Bytes::from_static(CALL.as_bytes())).await?;
         let case = (age_s, signed, sent);
         ensure!(answer.status == expected, "{language:?}, {case:?}: {} {}", answer.status, answer.body);
+        ensure!(answer.body.starts_with(text) || text.is_empty(), "{language:?}, {case:?}: {}", answer.body);
     }
-    Ok(())
+    names_are_checked(back_end, language).await
 }
 
 #[test]
@@ -335,6 +453,104 @@ fn a_page_shows_refusals_closes_and_messages_that_are_not_sent() {
         send_text(&anna, "meanwhile").await?;
         anna.click("connect").await?;
         anna.see("messages", "anna: meanwhile").await?;
+        browser.end().await
+    });
+}
+
+/// Appends code of the page's section about the stop button to the files of a copy, as readers do.
+fn add_stop_button(folder: &Path) -> Result<()> {
+    let page = std::fs::read_to_string(Path::new(BOOK).join("live-updates.md"))?;
+    let (_, section) = page.split_once("### A stop button\n").context("the section of the stop button")?;
+    let (section, _) = section.split_once("\n### ").context("the next section")?;
+    let [python] = blocks(section, "python")[..] else { bail!("one block in Python") };
+    let [node, browser] = blocks(section, "js")[..] else { bail!("two blocks in JavaScript") };
+    for (name, code, end) in
+        [("chat.py", python, ""), ("chat.mjs", node, ""), ("public/index.html", browser, "</script>\n")]
+    {
+        let path = folder.join(name);
+        let mut text = std::fs::read_to_string(&path)?;
+        text.insert_str(text.rfind(end).context("the end of the code")?, code);
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// A page in two rooms; in one of them an answer of many pieces is stopped.
+async fn a_second_room_and_a_stop_button(fixture: &Fixture, language: Language) -> Result<()> {
+    let folder = copy_example(fixture)?;
+    add_stop_button(&folder)?;
+    let place = Place::start(fixture, language, &folder, &Addresses::free()?, &[]).await?;
+    let browser = Browser::start(fixture)?;
+    let open = async |name: &str, rooms: &str| {
+        let page = browser.open(name, &format!("http://{}/?name={name}&room={rooms}", place.address)).await?;
+        page.see("state", "Connected").await?;
+        anyhow::Ok(page)
+    };
+    let (anna, ben) = (open("anna", "kitchen,garden").await?, open("ben", "garden").await?);
+    shows(&ben, "people", "anna, ben").await?;
+    shows(&anna, "people", "anna").await?;
+    send_text(&ben, "hi").await?;
+    anna.see("messages", "garden – ben: hi").await?;
+    anna.fill("text", &"word ".repeat(200)).await?;
+    anna.click("Ask").await?;
+    anna.see("messages", "kitchen – assistant: word").await?;
+    anna.click("Stop").await?;
+    send_text(&anna, "stopped").await?;
+    anna.see("messages", "kitchen – anna: stopped").await?;
+    ben.fill("text", "why").await?;
+    ben.click("Ask").await?;
+    anna.see("messages", "garden – assistant: why").await?;
+    let text = anna.text("messages").await?;
+    let (_, after) = text.split_once("kitchen – anna: stopped").context("the message")?;
+    ensure!(!after.contains("kitchen – assistant"), "{language:?}: the answer went on:\n{text}");
+    shows(&ben, "messages", "ben: hi\nassistant: You\nassistant: asked:\nassistant: why").await?;
+    browser.end().await
+}
+
+#[test]
+fn a_second_room_and_a_stop_button_in_python() {
+    run_heavy_test(async |fixture| a_second_room_and_a_stop_button(fixture, Language::Python).await);
+}
+
+#[test]
+fn a_second_room_and_a_stop_button_in_node() {
+    run_heavy_test(async |fixture| a_second_room_and_a_stop_button(fixture, Language::Node).await);
+}
+
+/// Makes `Since` of the back end in Python fail while a file exists.
+const FAILING_SINCE: &str = "
+import os
+
+async def since_or_failure(*values):
+    if os.path.exists('broken'):
+        raise RuntimeError('the table is broken')
+    return await since(*values)
+
+METHODS['Since'] = since_or_failure
+";
+
+/// Stores a message as a back end does that stops before it sends.
+const STORE: &str = "import sqlite3
+with sqlite3.connect('chat.db') as database:
+    database.execute('INSERT INTO said VALUES (?, 2, ?, ?, ?)', ('the kitchen', 'id', 'ben', 'the last one'))";
+
+#[test]
+fn a_page_shows_that_messages_can_not_be_loaded_and_finds_a_last_one_that_was_not_sent() {
+    run_heavy_test(async |fixture| {
+        let folder = copy_example(fixture)?;
+        let chat = std::fs::read_to_string(folder.join("chat.py"))?;
+        std::fs::write(folder.join("chat.py"), chat + FAILING_SINCE)?;
+        std::fs::write(folder.join("broken"), "")?;
+        let place = Place::start(fixture, Language::Python, &folder, &Addresses::free()?, &[]).await?;
+        let browser = Browser::start(fixture)?;
+        let anna = place.open(&browser, "anna").await?;
+        anna.see("state", "Connected, but messages are missing: Invocation failed, status code 500.").await?;
+        std::fs::remove_file(folder.join("broken"))?;
+        shows(&anna, "state", "Connected").await?;
+        send_text(&anna, "first").await?;
+        shows(&anna, "messages", "anna: first").await?;
+        run(python("python")?.args(["-c", STORE]).current_dir(&folder)).await?;
+        shows(&anna, "messages", "anna: first\nben: the last one").await?;
         browser.end().await
     });
 }

@@ -1,50 +1,67 @@
 // A chat with Express: see docs/book/src/live-updates.md.
 import express from "express";
-import { hub, read, rest, send, token, url } from "./nodes.mjs";
+import { hub, read, Refused, rest, send, token, url } from "./nodes.mjs";
 
 const app = express();
-const rooms = new Map(); // the messages of each room; in production, a table of your database
+const stored = new Map(); // the messages of each room; in production, a table of your database
+const group = (room) => `groups/${encodeURIComponent(room)}`;
 
-// Replace this by your own log-in.
-app.post("/login", express.json(), ({ body }, response) => {
-  response.json({ hub: `${url}/${hub}`, token: token({ sub: body.name }) });
-});
+// Names and arguments come from strangers, so each is checked.
+const isName = (value) => typeof value === "string" && /^(?!\s|\.\.?$)[^\p{Cc}\p{Cs}]{1,64}(?<!\s)$/u.test(value);
+const isRoom = (value, rooms) => rooms.includes(value);
+const isText = (value) => typeof value === "string" && !/\p{Cs}/u.test(value);
+const isNumber = (value) => Number.isSafeInteger(value) && value >= 0;
+const takes = { Say: [isRoom, isName, isText], Since: [isRoom, isNumber], Whisper: [isName, isText] };
 
 const methods = {
   async Say(user, room, id, text) {
-    const said = rooms.get(room) ?? rooms.set(room, []).get(room);
+    const said = stored.get(room) ?? stored.set(room, []).get(room);
     if (!said.some((message) => message.id === id)) said.push({ number: said.length + 1, id, user, text });
-    const { number, ...message } = said.find((message) => message.id === id);
-    await send(`groups/${encodeURIComponent(room)}`, "Said", number, message.user, message.text);
-    return number;
+    const message = said.find((message) => message.id === id);
+    await send(group(room), "Said", room, message.number, message.user, message.text);
+    return message.number;
   },
   Since(user, room, last) {
-    const missed = (rooms.get(room) ?? []).slice(last, last + 100);
+    const missed = (stored.get(room) ?? []).slice(last, last + 100);
     return missed.map(({ number, user, text }) => [number, user, text]);
   },
-  Whisper: (user, room, to, text) => send(`users/${encodeURIComponent(to)}`, "Whispered", user, text),
+  Whisper: (user, to, text) => send(`users/${encodeURIComponent(to)}`, "Whispered", user, text),
 };
 
-app.post("/hook", express.raw({ type: () => true }), async ({ headers, body }, response) => {
-  const event = read(headers, body);
-  if (!event) return response.status(401).send("the signature is wrong");
-  const { user, name, query, data: room, call } = event;
-  if (call) {
-    if (!Object.hasOwn(methods, name)) return response.sendStatus(404);
-    const result = await methods[name](user, room, ...call.arguments);
-    return response.json({ type: 3, invocationId: call.invocationId, result });
+// Replace this by your own log-in.
+app.post("/login", express.json(), ({ body }, response) => {
+  if (!isName(body?.name)) throw new Refused(400, "a name has 1 to 64 characters, and no control characters");
+  response.json({ hub: `${url}/${hub}`, token: token({ sub: body.name }) });
+});
+
+app.post("/hook", express.raw({ type: () => true }), async ({ headers, body: bytes }, response) => {
+  const { user, category, name, query, data, body } = read(headers, bytes);
+  if (name === "connect" && category === "connections") {
+    const text = query.get("room") ?? "";
+    const rooms = text.split(",").map((room) => room.trim()); // check here who may enter these rooms
+    if (text.length > 250 || !rooms.every(isName)) throw new Refused(400, "which room?");
+    return response.json({ groups: rooms, data: rooms.join(",") });
   }
-  if (name === "connect") {
-    const room = query.get("room")?.trim(); // check here who may enter the room
-    return room ? response.json({ groups: [room], data: room }) : response.status(403).send("which room?");
+  const rooms = data?.split(",") ?? []; // none at `disconnected` of a client whose node was lost
+  if (category === "messages") {
+    if (!Object.hasOwn(methods, name)) throw new Refused(404, "there is no such method");
+    const { invocationId, arguments: given } = body;
+    const isRight = given.length === takes[name].length && takes[name].every((is, index) => is(given[index], rooms));
+    if (!isRight) return response.json({ type: 3, invocationId, error: `wrong arguments of ${name}` });
+    return response.json({ type: 3, invocationId, result: await methods[name](user, ...given) });
   }
-  if (!room) return response.sendStatus(204); // `disconnected` of a client whose node was lost
-  const [group, now] = [`groups/${encodeURIComponent(room)}`, Date.now()];
-  const { value: members } = await rest("GET", `${group}/connections`);
-  await send(group, "Present", [...new Set(members.map((member) => member.userId))].sort(), now);
+  for (const room of rooms) {
+    const now = Date.now();
+    const { value: members } = await rest("GET", `${group(room)}/connections`);
+    await send(group(room), "Present", room, [...new Set(members.map((member) => member.userId))].sort(), now);
+  }
   response.sendStatus(204);
 });
 
 app.use(express.static("public"));
+app.use((error, request, response, next) => {
+  if (!error.status) console.error(error);
+  response.status(error.status ?? 500).type("text").send(error.status ? error.message : "failed");
+});
 const { PORT = 7071 } = process.env;
 app.listen(PORT, "127.0.0.1", () => console.log(`listening on http://127.0.0.1:${PORT}`));

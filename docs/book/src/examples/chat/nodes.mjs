@@ -42,7 +42,26 @@ export async function rest(method, path, body, attempt = 1) {
 export const send = async (path, target, ...values) =>
   (await rest("POST", `${path}/:send`, { target, arguments: values })).clients ?? 0;
 
-// Returns the event of a webhook, or nothing if its signature is wrong or older than five minutes.
+// An error whose text is the answer, with this status.
+export class Refused extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+}
+
+// Returns the claims of a user as pairs of type and value. A search in the text would find what users write into other claims.
+function readClaims(text) {
+  const pairs = [];
+  for (const part of text ? text.split(", ") : []) {
+    const colon = part.indexOf(": ");
+    if (colon >= 0) pairs.push([part.slice(0, colon), part.slice(colon + 2)]);
+    else if (pairs.length > 0) pairs.at(-1)[1] += `, ${part}`; // a comma inside a value
+  }
+  return pairs.map((pair) => pair.map((one) => one.replaceAll("%2C", ",")));
+}
+
+// Returns the event of a webhook. Throws if its signature is wrong or older than five minutes.
 export function read(headers, body) {
   const [seconds, ...signatures] = (headers["x-trunkline-signature"] ?? "").replace(/^t=/, "").split(",");
   const data = headers["x-trunkline-client-data"]; // of the answer to `connect`; signed if there is any
@@ -51,10 +70,15 @@ export function read(headers, body) {
   const own = Buffer.from("sha256=" + createHmac("sha256", key).update(text, "latin1").update(body).digest("hex"));
   const given = signatures.map((one) => Buffer.from(one, "latin1"));
   const isOwn = given.some((one) => one.length === own.length && timingSafeEqual(one, own));
-  if (!isOwn || Math.abs(Date.now() / 1000 - Number(seconds)) > 300) return undefined;
+  if (!isOwn) throw new Refused(401, "the signature is wrong: compare CHAT_KEY with the node's webhook secret");
+  const [there, here] = [Number(seconds) * 1000, Date.now()].map((time) => new Date(time));
+  const clocks = `the node signed at ${there.toISOString()}, and the clock here shows ${here.toISOString()}`;
+  if (Math.abs(here - there) > 300_000) throw new Refused(401, `the time is off: ${clocks}`);
+  const isJson = headers["content-type"]?.startsWith("application/json");
+  if (!isJson) throw new Refused(415, "this back end reads JSON, and no MessagePack");
   const utf8 = (text = "") => Buffer.from(text, "latin1").toString();
   const header = (name) => utf8(headers[`x-asrs-${name}`]);
-  const [connection, user, name] = ["connection-id", "user-id", "event"].map(header);
-  const call = header("category") === "messages" ? JSON.parse(body) : undefined;
-  return { connection, user, name, query: new URLSearchParams(header("client-query")), data: data && utf8(data), call };
+  const [connection, user, category, name] = ["connection-id", "user-id", "category", "event"].map(header);
+  const [claims, query] = [readClaims(header("user-claims")), new URLSearchParams(header("client-query"))];
+  return { connection, user, category, name, claims, query, data: data && utf8(data), body: JSON.parse(body) };
 }

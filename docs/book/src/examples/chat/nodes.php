@@ -44,19 +44,45 @@ function send(string $path, string $target, ...$values): int
     return rest('POST', "$path/:send", ['target' => $target, 'arguments' => $values])['clients'] ?? 0;
 }
 
-// Returns the event of a webhook, or null if its signature is wrong or older than five minutes.
-function read(string $body): ?array
+// An error whose text is the answer, with its code as status.
+class Refused extends Exception
+{
+}
+
+// Returns the claims of a user as pairs of type and value. A search in the text would find what users write into other claims.
+function read_claims(string $text): array
+{
+    $pairs = [];
+    foreach ($text === '' ? [] : explode(', ', $text) as $part) {
+        if (str_contains($part, ': ')) {
+            $pairs[] = explode(': ', $part, 2);
+        } elseif ($pairs) {
+            $pairs[array_key_last($pairs)][1] .= ", $part"; // a comma inside a value
+        }
+    }
+    return array_map(fn($pair) => str_replace('%2C', ',', $pair), $pairs);
+}
+
+// Returns the event of a webhook. Throws if its signature is wrong or older than five minutes.
+function read(string $body): array
 {
     $signatures = explode(',', $_SERVER['HTTP_X_TRUNKLINE_SIGNATURE'] ?? '');
     $seconds = substr(array_shift($signatures), 2);
     $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? '', SIGNED);
     $data = $_SERVER['HTTP_X_TRUNKLINE_CLIENT_DATA'] ?? null; // of the answer to `connect`; signed if there is any
     $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, ...(array) $data, $body]), KEY);
-    if (!array_filter($signatures, fn($one) => hash_equals($own, $one)) || abs(time() - (int) $seconds) > 300) {
-        return null;
+    if (!array_filter($signatures, fn($one) => hash_equals($own, $one))) {
+        throw new Refused("the signature is wrong: compare CHAT_KEY with the node's webhook secret", 401);
     }
-    [$connection, , $category, $name, , $user, , $query] = $values;
+    if (abs(time() - (int) $seconds) > 300) {
+        [$there, $here] = [gmdate(DATE_ATOM, (int) $seconds), gmdate(DATE_ATOM)];
+        throw new Refused("the time is off: the node signed at $there, and the clock here shows $here", 401);
+    }
+    if (!str_starts_with($_SERVER['CONTENT_TYPE'] ?? '', 'application/json')) {
+        throw new Refused('this back end reads JSON, and no MessagePack', 415);
+    }
+    [$connection, , $category, $name, , $user, $claims, $query] = $values;
     parse_str(ltrim($query, '?'), $query);
-    $call = $category === 'messages' ? json_decode($body, true) : null;
-    return compact('connection', 'user', 'name', 'query', 'data', 'call');
+    [$claims, $body] = [read_claims($claims), json_decode($body, true)];
+    return compact('connection', 'user', 'category', 'name', 'claims', 'query', 'data', 'body');
 }

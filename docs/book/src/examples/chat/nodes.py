@@ -1,6 +1,6 @@
 """The nodes, for a back end in Python: tokens, REST calls, and signatures of webhooks. Copy this file."""
 
-import asyncio, functools, hashlib, hmac, json, os, re, sys, time
+import asyncio, datetime, functools, hashlib, hmac, json, os, re, sys, time
 from urllib.parse import parse_qsl
 
 import aiohttp, jwt
@@ -45,16 +45,41 @@ async def send(path, target, *arguments):
     return (await rest("POST", f"{path}/:send", {"target": target, "arguments": arguments})).get("clients", 0)
 
 
+class Refused(Exception):
+    """An error whose text is the answer, with this status."""
+
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status = status
+
+
+def read_claims(text):
+    """Returns the claims of a user as pairs of type and value. A search in the text would find what users write into other claims."""
+    pairs = []
+    for part in text.split(", ") if text else []:
+        name, colon, value = part.partition(": ")
+        if colon:
+            pairs.append([name, value])
+        elif pairs:
+            pairs[-1][1] += ", " + part  # a comma inside a value
+    return [(name.replace("%2C", ","), value.replace("%2C", ",")) for name, value in pairs]
+
+
 def read(headers, body):
-    """Returns the event of a webhook, or None if its signature is wrong or older than five minutes."""
+    """Returns the event of a webhook. Raises an error if its signature is wrong or older than five minutes."""
     head = {name.decode(): value.decode(errors="replace") for name, value in headers}
     seconds, *signatures = head.get("x-trunkline-signature", "").removeprefix("t=").split(",")
     data = head.get("x-trunkline-client-data")  # of the answer to `connect`; signed if there is any
     values = [head.get(name, "") for name in SIGNED] + [data] * (data is not None)
     text = "\n".join([seconds, *values, ""]).encode() + body
     own = b"sha256=" + hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest().encode()
-    if not any(hmac.compare_digest(own, one.encode()) for one in signatures) or abs(time.time() - int(seconds)) > 300:
-        return None
-    connection, _, category, name, _, user, _, query = values[:8]
-    query, call = dict(parse_qsl(query.lstrip("?"))), json.loads(body) if category == "messages" else None
-    return {"connection": connection, "user": user, "name": name, "query": query, "data": data, "call": call}
+    if not any(hmac.compare_digest(own, one.encode()) for one in signatures):
+        raise Refused(401, "the signature is wrong: compare CHAT_KEY with the node's webhook secret")
+    there, here = (datetime.datetime.fromtimestamp(int(at), datetime.timezone.utc) for at in (seconds, time.time()))
+    if abs((here - there).total_seconds()) > 300:
+        raise Refused(401, f"the time is off: the node signed at {there}, and the clock here shows {here}")
+    if not head.get("content-type", "").startswith("application/json"):
+        raise Refused(415, "this back end reads JSON, and no MessagePack")
+    connection, _, category, name, _, user, claims, query = values[:8]
+    event = {"connection": connection, "user": user, "category": category, "name": name, "claims": read_claims(claims)}
+    return {**event, "query": dict(parse_qsl(query.lstrip("?"))), "data": data, "body": json.loads(body)}
