@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
@@ -45,6 +45,7 @@ use crate::bounded::{Permit, Permits};
 use crate::fleet::{Fleet, FleetEntry, NamedHub, QUESTIONS_MAX};
 use crate::limits::{RestPermit, RestPermits, RestShare, SignerShare};
 use crate::metrics::RestCounters;
+use crate::net::http_client::without_byte_order_mark;
 use crate::shard::Shared;
 use execution::Execution;
 use kept_answer::{KeptAnswers, Keyed, key_of};
@@ -61,8 +62,6 @@ const HEALTH_PATH: &str = "/api/health";
 const OPENAPI_PATH: &str = "/api/openapi.json";
 
 const OPENAPI: &str = include_str!("rest/openapi.json");
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Reasons for the refusal of a token without a valid signature.
 const USER_TOKEN: &str = "it is the token of a user, and the data plane needs that of a back end";
@@ -96,14 +95,6 @@ struct RestState {
     item_waits: Permits<Signer>,
     answers: KeptAnswers,
     hasher: RandomState,
-}
-
-/// Body without a byte order mark, which some back ends write before JSON.
-fn without_mark(mut body: Bytes) -> Bytes {
-    if body.starts_with(BYTE_ORDER_MARK) {
-        body.advance(BYTE_ORDER_MARK.len());
-    }
-    body
 }
 
 impl Rest {
@@ -297,7 +288,7 @@ impl Rest {
             return Err(too_large());
         }
         match timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await {
-            Ok(Ok(body)) => Ok(without_mark(body.to_bytes())),
+            Ok(Ok(body)) => Ok(without_byte_order_mark(body.to_bytes())),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
             Ok(Err(_)) => Err(RestError::bad_value("body", "broke off")),
             Err(_) => {

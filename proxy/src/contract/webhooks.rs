@@ -229,6 +229,18 @@ async fn each_failure_of_a_server_is_an_error_for_its_call_alone() {
     assert_eq!(client.text().await, void("2"));
 }
 
+/// Editors and PHP files write the mark, and a server may compress what it is not asked to send plainly.
+#[tokio::test(crate = "paused")]
+async fn an_answer_behind_a_byte_order_mark_is_read_and_an_encoded_one_is_not_asked_for() {
+    let (fixture, mut server) = start();
+    let mut client = connected(&fixture, &mut server, "/chat").await;
+    client.send(&call("1", "Say")).await;
+    let asked = server.next().await;
+    assert_eq!(asked.header("accept-encoding"), "identity");
+    asked.answer(200, format!("\u{feff}{}", void("1")));
+    assert_eq!(client.text().await, void("1"));
+}
+
 #[tokio::test(crate = "paused")]
 async fn a_hanging_back_end_fails_only_its_own_calls() {
     let network = MemoryNetwork::default();

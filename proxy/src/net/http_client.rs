@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
-use http::header::USER_AGENT;
+use bytes::{Buf, Bytes};
+use http::header::{ACCEPT_ENCODING, USER_AGENT};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
@@ -31,6 +31,16 @@ pub use crate::net::http_exchange::{HttpError, within};
 
 /// Retry interval for a server known to be alive.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Body without a byte order mark, which some back ends write before JSON.
+pub(crate) fn without_byte_order_mark(mut body: Bytes) -> Bytes {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        body.advance(BYTE_ORDER_MARK.len());
+    }
+    body
+}
 
 /// How long a request waits for an unreachable server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +119,8 @@ impl HttpClient {
         to_origin_form(address, &mut request)?;
         if let Some(agent) = &self.agent {
             request.headers_mut().entry(USER_AGENT).or_insert_with(|| agent.clone());
+            // Without this header, servers may choose any encoding.
+            request.headers_mut().entry(ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         }
         loop {
             let kept = match &self.pool {
@@ -312,9 +324,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_without_an_agent_gets_ours_unless_it_is_of_another() {
+    async fn a_request_without_an_agent_gets_ours_and_no_encoding_unless_it_is_of_another() {
         let agent = async |headers: HeaderMap| {
-            headers.get(USER_AGENT).map_or("none", |agent| agent.to_str().unwrap()).to_owned()
+            let encoding = headers.get(ACCEPT_ENCODING).map_or("none", |encoding| encoding.to_str().unwrap());
+            let agent = headers.get(USER_AGENT).map_or("none", |agent| agent.to_str().unwrap());
+            format!("{agent}, {encoding}")
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: Address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -326,10 +340,10 @@ mod tests {
         };
         let kept = HttpClient::new(Connector::default(), Duration::from_secs(5));
         for client in [kept.clone(), HttpClient::without_pool(Connector::default())] {
-            assert_eq!(fetched(&client, Request::get("/")).await, AGENT);
-            assert_eq!(fetched(&client, Request::get("/").header(USER_AGENT, "mine")).await, "mine");
+            assert_eq!(fetched(&client, Request::get("/")).await, format!("{AGENT}, identity"));
+            assert_eq!(fetched(&client, Request::get("/").header(USER_AGENT, "mine")).await, "mine, identity");
         }
-        assert_eq!(fetched(&kept.for_others(), Request::get("/")).await, "none");
+        assert_eq!(fetched(&kept.for_others(), Request::get("/")).await, "none, none");
     }
 
     #[tokio::test]

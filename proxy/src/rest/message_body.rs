@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use trunkline_protocol::hub::{Completion, HubMessage, HubProtocol, Outcome, PayloadError, StreamItem, whole_messages};
@@ -102,6 +102,7 @@ pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Paylo
 }
 
 pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads, RestError> {
+    is_plain(headers)?;
     if media_type(headers).eq_ignore_ascii_case(ENCODED) {
         return read_encoded(body);
     }
@@ -111,11 +112,21 @@ pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads
 
 /// Fails if a body is declared as another type than JSON.
 pub(crate) fn is_json(headers: &HeaderMap) -> Result<(), RestError> {
+    is_plain(headers)?;
     let media_type = media_type(headers);
     if media_type.is_empty() || media_type.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
     let text = format!("the body has to be application/json, or {ENCODED} with a MessagePack map of hub protocols");
+    Err(RestError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Error.Request.Invalid", text))
+}
+
+/// Fails if a body is declared as compressed.
+fn is_plain(headers: &HeaderMap) -> Result<(), RestError> {
+    if headers.get_all(CONTENT_ENCODING).iter().all(|encoding| encoding == "identity") {
+        return Ok(());
+    }
+    let text = "the body has to come without compression, and so without Content-Encoding";
     Err(RestError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Error.Request.Invalid", text))
 }
 
@@ -206,6 +217,20 @@ mod tests {
         assert!(read_message(&HeaderMap::new(), &Bytes::from(deep)).is_err());
         let form = read_message(&headers("text/plain"), &Bytes::new()).unwrap_err();
         assert_eq!(form.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+
+    #[test]
+    fn a_compressed_body_is_refused_by_name() {
+        for media_type in ["application/json", ENCODED] {
+            let mut headers = headers(media_type);
+            headers.insert(CONTENT_ENCODING, "gzip".parse().unwrap());
+            let refused = read_message(&headers, &Bytes::from_static(b"\x1f\x8b")).unwrap_err();
+            assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+            assert!(refused.to_string().contains("Content-Encoding"), "{refused}");
+        }
+        let mut plain = headers("application/json");
+        plain.insert(CONTENT_ENCODING, "identity".parse().unwrap());
+        read_message(&plain, &Bytes::from_static(b"{\"target\":\"Said\",\"arguments\":[]}")).unwrap();
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::signature::{signatures, signed_request};
 use super::webhook_event::EventKind;
 use super::webhook_hub::{RequestPermit, WebhookFailure, WebhookHub};
 use crate::clock::unix_seconds;
-use crate::net::http_client::{HttpClient, HttpError};
+use crate::net::http_client::{HttpClient, HttpError, without_byte_order_mark};
 
 /// Pauses between attempts. All attempts share one deadline.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(1000)];
@@ -103,7 +103,7 @@ impl EventSender {
         let duration = begun.elapsed();
         self.hub.counters().durations.observe_duration(duration);
         self.hub.note_duration(duration);
-        let reply = fetched.map(|answer| (answer.status(), answer.into_body()));
+        let reply = fetched.map(|answer| (answer.status(), without_byte_order_mark(answer.into_body())));
         (reply.map_err(|error| reply_error(error, max_bytes, limit)), until)
     }
 
