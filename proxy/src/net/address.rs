@@ -66,6 +66,11 @@ impl Address {
         self.at.as_ref()?.add(other.resolved()?)
     }
 
+    /// Whether the server is still listed: its pinned address, or an alternative. An address that is not pinned always is.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.at.as_ref().is_none_or(Endpoints::is_listed)
+    }
+
     /// Sets whether the pinned address is still listed for the server. If not, only alternatives are dialled.
     pub(crate) fn set_listed(&self, is_listed: bool) {
         if let Some(endpoints) = &self.at {

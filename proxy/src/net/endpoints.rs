@@ -46,6 +46,12 @@ impl Endpoints {
         !self.lock().alternatives.is_empty()
     }
 
+    /// Whether any address of the server is still listed.
+    pub(super) fn is_listed(&self) -> bool {
+        let known = self.lock();
+        known.is_listed || !known.alternatives.is_empty()
+    }
+
     pub(super) fn set_listed(&self, is_listed: bool) {
         self.lock().is_listed = is_listed;
     }
@@ -99,7 +105,9 @@ mod tests {
         assert_eq!(endpoints.dialled(), [v4, v6]);
         endpoints.set_listed(false);
         assert_eq!(endpoints.dialled(), [v6]);
+        assert!(endpoints.is_listed());
         drop(alternative);
+        assert!(!endpoints.is_listed());
         assert!(!endpoints.has_alternative());
         assert_eq!(endpoints.dialled(), [v4], "there is nothing better");
         assert_eq!(endpoints, Endpoints::new(v4));

@@ -91,7 +91,8 @@ impl AppRebalancer {
             on_their_way += total.coming;
             let is_new = self.new_servers.get(&place).is_some_and(|(_, new_server)| new_server.is_short());
             let clients = (total.present + total.coming).saturating_sub(total.going);
-            let weight = u64::from(pool.app().weight());
+            // An app server that is no longer listed only gives clients.
+            let weight = if pool.app().is_listed() { u64::from(pool.app().weight()) } else { 0 };
             loads.push(ShareLoad { app: pool.app().id, weight, clients, is_new });
         }
         let mut plan = SharePlan::new(&loads);

@@ -1,8 +1,9 @@
 //! Discovery of one upstream by DNS, with a watcher for each address of the name. Addresses with the same instance id,
 //! such as IPv4 and IPv6, count as one app server.
 //!
-//! A delisted address is not dialled again, but keeps its watcher while links are open, so that a stopping app server
-//! can hand over its clients. A temporary DNS failure changes nothing.
+//! A delisted address keeps its watcher and its clients while links are open, so that a stopping app server can hand
+//! them over. It gets nothing new while a listed one is up, until it is listed again. A DNS failure and an empty answer
+//! change nothing.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ const DOUBTED_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Addresses of a name, each with a channel that informs its watcher whether it is still listed.
 #[derive(Debug, Default)]
-struct ListedAddresses(HashMap<SocketAddr, watch::Sender<Listing>>);
+struct ListedAddresses(HashMap<SocketAddr, (Address, watch::Sender<Listing>)>);
 
 pub(super) struct UpstreamDiscovery {
     pub(super) shared: Arc<Shared>,
@@ -54,14 +55,16 @@ impl UpstreamDiscovery {
         loop {
             match self.resolver.resolve(&self.address).await {
                 Ok(found) => {
-                    is_resolved = true;
+                    let had_any = std::mem::replace(&mut is_resolved, !found.is_empty());
+                    if had_any && found.is_empty() {
+                        warn!(upstream = %self.address, "DNS lists no address: keeping the last known ones");
+                    }
                     families.note_listed(&found);
                     if listed.0.is_empty() {
                         self.problems.set(&name, None);
                     }
-                    for (at, listing) in listed.update(&found) {
-                        info!(upstream = %self.address, %at, "address added to DNS");
-                        let (address, resolve, families) = (self.address.at(at), resolve.clone(), families.clone());
+                    for (address, listing) in listed.update(&self.address, &found) {
+                        let (resolve, families) = (resolve.clone(), families.clone());
                         watchers.spawn(self.watch(WatchedAddress { address, listing, resolve, families }));
                     }
                 }
@@ -102,28 +105,38 @@ impl UpstreamDiscovery {
 impl ListedAddresses {
     /// Removes all addresses: the upstream is no longer configured.
     fn remove_all(&self) {
-        for listing in self.0.values() {
+        for (_, listing) in self.0.values() {
             listing.send_replace(Listing::Removed);
         }
     }
 
     /// Updates the list; returns new addresses, which need a watcher. An empty list changes nothing.
-    fn update(&mut self, found: &[SocketAddr]) -> Vec<(SocketAddr, watch::Receiver<Listing>)> {
+    fn update(&mut self, name: &Address, found: &[SocketAddr]) -> Vec<(Address, watch::Receiver<Listing>)> {
         // Removes addresses of ended watchers.
-        self.0.retain(|_, is_listed| !is_listed.is_closed());
+        self.0.retain(|_, (_, listing)| !listing.is_closed());
         if found.is_empty() {
             return Vec::new();
         }
-        for (at, listing) in &self.0 {
-            let now = if found.contains(at) { Listing::Listed } else { Listing::Vanished };
-            listing.send_if_modified(|was| std::mem::replace(was, now) != now);
+        for (at, (address, listing)) in &self.0 {
+            let is_listed = found.contains(at);
+            let now = if is_listed { Listing::Listed } else { Listing::Vanished };
+            address.set_listed(is_listed);
+            if listing.send_if_modified(|was| std::mem::replace(was, now) != now) {
+                match is_listed {
+                    true => info!(upstream = %name, %at, "address listed in DNS again"),
+                    false => {
+                        info!(upstream = %name, %at, "address left DNS: new clients and requests go to listed ones")
+                    }
+                }
+            }
         }
         let mut new = Vec::new();
         for at in found {
             if !self.0.contains_key(at) {
-                let (sender, is_listed) = watch::channel(Listing::Listed);
-                self.0.insert(*at, sender);
-                new.push((*at, is_listed));
+                info!(upstream = %name, %at, "address added to DNS");
+                let (address, (sender, listing)) = (name.at(*at), watch::channel(Listing::Listed));
+                self.0.insert(*at, (address.clone(), sender));
+                new.push((address, listing));
             }
         }
         new
@@ -322,17 +335,21 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn name() -> Address {
+        "http://app:5000".parse().unwrap()
+    }
+
     #[test]
     fn a_new_address_is_returned_and_a_missing_one_is_marked_as_not_listed() {
         let mut listed = ListedAddresses::default();
         let (a, b) = (at("10.0.0.1:80"), at("10.0.0.2:80"));
-        let [(first, of_a)] = listed.update(&[a]).try_into().unwrap();
-        assert!(first == a && *of_a.borrow() == Listing::Listed);
-        let [(second, of_b)] = listed.update(&[a, b]).try_into().unwrap();
-        assert_eq!(second, b);
-        assert!(listed.update(&[b]).is_empty());
+        let [(first, of_a)] = listed.update(&name(), &[a]).try_into().unwrap();
+        assert!(first.resolved() == Some(a) && *of_a.borrow() == Listing::Listed);
+        let [(second, of_b)] = listed.update(&name(), &[a, b]).try_into().unwrap();
+        assert_eq!(second.resolved(), Some(b));
+        assert!(listed.update(&name(), &[b]).is_empty());
         assert_eq!((*of_a.borrow(), *of_b.borrow()), (Listing::Vanished, Listing::Listed));
-        assert!(listed.update(&[a, b]).is_empty(), "it is watched still");
+        assert!(listed.update(&name(), &[a, b]).is_empty(), "it is watched still");
         assert_eq!(*of_a.borrow(), Listing::Listed);
     }
 
@@ -340,10 +357,10 @@ mod tests {
     fn an_address_without_a_watcher_is_new_again_and_an_empty_answer_changes_nothing() {
         let mut listed = ListedAddresses::default();
         let a = at("10.0.0.1:80");
-        let of_a = listed.update(&[a]);
-        assert!(listed.update(&[]).is_empty());
+        let of_a = listed.update(&name(), &[a]);
+        assert!(listed.update(&name(), &[]).is_empty());
         assert_eq!(*of_a[0].1.borrow(), Listing::Listed);
         drop(of_a);
-        assert_eq!(listed.update(&[a]).len(), 1);
+        assert_eq!(listed.update(&name(), &[a]).len(), 1);
     }
 }

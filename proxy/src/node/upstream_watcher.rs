@@ -100,7 +100,6 @@ pub(super) async fn watch(
     let mut news = UpstreamNews::new(address.clone(), upstreams);
     let (mut refused_since, mut vanished_since, mut standby) = (None, None::<Instant>, None::<Standby>);
     loop {
-        address.set_listed(*watched.listing.borrow() == Listing::Listed);
         let (terms, mut listing) = (group.terms(), watched.listing.clone());
         let read = tokio::select! {
             biased;

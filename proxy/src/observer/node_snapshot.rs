@@ -198,7 +198,7 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
                 address: app.target.to_string(),
                 group: app.group.name().to_string(),
                 is_mirror: app.group.is_mirror(),
-                is_leaving: pool.is_draining(),
+                is_leaving: pool.is_draining() || !app.is_listed(),
                 open: open as u64,
                 resuming: resuming as u64,
                 down: pool.down() as u64,

@@ -30,6 +30,15 @@ impl AppServer {
             AppTarget::Memory(_) | AppTarget::DialsIn(_) => 1,
         }
     }
+
+    /// Whether the source of its address still lists the app server. While listed ones of its group are up, an app
+    /// server that has left gets no new clients and requests, and keeps the clients it has.
+    pub(crate) fn is_listed(&self) -> bool {
+        match &self.target {
+            AppTarget::Network(address) => address.is_listed(),
+            AppTarget::Memory(_) | AppTarget::DialsIn(_) => true,
+        }
+    }
 }
 
 /// Location of an app server: a network address, or this process.

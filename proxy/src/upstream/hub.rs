@@ -183,6 +183,14 @@ impl Hub {
         self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()
     }
 
+    /// App servers of a group that are up, for new clients and requests: the listed ones, or all if none of these is up.
+    fn candidates(&self, group: &str) -> Vec<Arc<Pool>> {
+        let mut up = self.pools_of(group);
+        up.retain(|pool| pool.is_up());
+        prefer(&mut up, |pool| pool.app().is_listed());
+        up
+    }
+
     /// Waits until an app server of a group is up, while a lost link may still return within the window. `limit` bounds
     /// the wait, and `is_over` ends it.
     pub(crate) async fn wait_until_served(
@@ -220,7 +228,7 @@ impl Hub {
     #[must_use]
     pub(crate) fn choose_home_in(&self, group: &str) -> Option<HomeLink> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        in_turn(self.pools_of(group), turn).iter().find_map(|pool| pool.choose_home())
+        in_turn(self.candidates(group), turn).iter().find_map(|pool| pool.choose_home())
     }
 
     /// New home link for a client connection of a group after a lost link, preferably at the same app server if it
@@ -247,8 +255,7 @@ impl Hub {
 
     /// App servers of a group that are up, in the order to try for an authorization. They take turns.
     pub(crate) fn apps_in_turn(&self, group: &str) -> Vec<Arc<AppServer>> {
-        let mut up = self.pools_of(group);
-        up.retain(|pool| pool.is_up());
+        let up = self.candidates(group);
         let turn = self.next_authorizing.fetch_add(1, Ordering::Relaxed);
         in_turn(up, turn).iter().map(|pool| pool.app().clone()).collect()
     }
@@ -280,6 +287,13 @@ impl Hub {
     pub(crate) fn remove_pool(&self, pool: &Arc<Pool>) {
         self.pools.rcu(|pools| pools.iter().filter(|known| !Arc::ptr_eq(known, pool)).cloned().collect::<Vec<_>>());
         self.identity.wake_waiters();
+    }
+}
+
+/// Keeps only the preferred pools, if there are any.
+pub(super) fn prefer(pools: &mut Vec<Arc<Pool>>, is_preferred: impl Fn(&Pool) -> bool) {
+    if pools.iter().any(|pool| is_preferred(pool)) {
+        pools.retain(|pool| is_preferred(pool));
     }
 }
 

@@ -10,7 +10,7 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::app_server::{AppServer, AppTarget};
 use super::app_server_register::AppServerRegister;
-use super::hub::Hub;
+use super::hub::{Hub, prefer};
 use super::hub_identity::HubOrigin;
 use super::hub_path;
 use super::number::{AppServerId, HubIndex};
@@ -225,15 +225,14 @@ impl HubRegistry {
         self.keyed(name).or_else(|| self.keyed(&HubOrigin::DialIn.key(name)))
     }
 
-    /// Distinct remote app servers of a group with an open link. Draining ones are included only if there are no
-    /// others.
+    /// Distinct remote app servers of a group with an open link. Draining ones, and those that are no longer listed, are
+    /// included only if there are no others.
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
         let all = self.all.load();
         let is_linked = |pool: &Arc<Pool>| pool.open() > 0 && matches!(pool.app().target, AppTarget::Network(_));
         let mut linked: Vec<_> = all.iter().flat_map(|hub| hub.pools_of(group)).filter(is_linked).collect();
-        if linked.iter().any(|pool| !pool.is_draining()) {
-            linked.retain(|pool| !pool.is_draining());
-        }
+        prefer(&mut linked, |pool| !pool.is_draining());
+        prefer(&mut linked, |pool| pool.app().is_listed());
         let mut seen = HashSet::new();
         linked.iter().map(|pool| pool.app().clone()).filter(|app| seen.insert(app.id)).collect()
     }
@@ -358,7 +357,15 @@ impl HubRegistry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::address::Address;
     use crate::routing::DEFAULT_GROUP;
+
+    /// Sets whether the address of an app server is listed.
+    fn list(hub: &Hub, app: usize, is_listed: bool) {
+        let pool = hub.pools()[app].clone();
+        let AppTarget::Network(address) = &pool.app().target else { panic!("it is dialled") };
+        address.set_listed(is_listed);
+    }
 
     fn hub_with(apps: u32) -> Arc<Hub> {
         hub_of(&HubRegistry::default(), "chat", apps)
@@ -371,7 +378,7 @@ mod tests {
                 id: AppServerId(app),
                 instance: app.to_string(),
                 name: String::new(),
-                target: AppTarget::Network("http://app".parse().unwrap()),
+                target: AppTarget::Network("http://app".parse::<Address>().unwrap().at(([10, 0, 0, 1], 80).into())),
                 group: Arc::default(),
             };
             let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 2, Arc::default()));
@@ -447,6 +454,34 @@ mod tests {
         hub.pools()[1].lost(0);
         hub.pools()[1].lost(1);
         assert!(order(&hub).is_empty());
+    }
+
+    #[test]
+    fn an_app_server_that_left_its_name_gets_nothing_new_while_a_listed_one_is_up() {
+        let hubs = HubRegistry::default();
+        let hub = hub_of(&hubs, "chat", 3);
+        let chosen = || {
+            let clients: HashSet<_> = (0..6).map(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0).collect();
+            let questions: HashSet<_> = (0..6).map(|_| hub.apps_in_turn(DEFAULT_GROUP)[0].id.0).collect();
+            let requests: HashSet<_> = hubs.linked_app_servers(DEFAULT_GROUP).iter().map(|app| app.id.0).collect();
+            assert_eq!((&clients, &questions), (&requests, &requests), "one rule for all");
+            let mut chosen: Vec<_> = clients.into_iter().collect();
+            chosen.sort_unstable();
+            chosen
+        };
+        list(&hub, 0, false);
+        assert_eq!(chosen(), [1, 2]);
+        let near = |app| hub.choose_home_near(AppServerId(app), DEFAULT_GROUP).unwrap().app().0;
+        assert_eq!(near(0), 0, "a client that is there may stay");
+        assert!(hub.pools()[1].begin_drain());
+        assert_ne!(near(1), 0);
+        hub.pools()[2].lost(0);
+        hub.pools()[2].lost(1);
+        assert_eq!(chosen(), [0], "it is better than none");
+        hub.pools()[2].opened(0, Arc::new(LinkHandle::opened(hub.identity(), AppServerId(2))));
+        assert_eq!(chosen(), [2]);
+        list(&hub, 0, true);
+        assert_eq!(chosen(), [0, 2], "it is listed again");
     }
 
     #[test]
