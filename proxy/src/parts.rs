@@ -24,7 +24,7 @@ pub use crate::config::{
     WebhookSettings, random_node_name,
 };
 pub use crate::fleet::MemberState;
-pub use crate::net::address::{Address, is_loopback_host};
+pub use crate::net::address::{Address, is_loopback_host, shown_url};
 pub use crate::net::connector::Connector;
 pub use crate::net::descriptor::client_files_max;
 pub use crate::net::http_client::{HttpClient, HttpError, read_whole, within};

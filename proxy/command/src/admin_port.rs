@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError};
+use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError, shown_url};
 
 use super::admin_client::{AdminAddressArgs, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
 
@@ -19,7 +19,7 @@ pub(super) struct AdminPort<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AdminPortError {
-    #[error("--admin {value:?} {problem}")]
+    #[error("--admin {:?} {problem}", shown_url(value))]
     Url { value: String, problem: &'static str },
     #[error(transparent)]
     Token(#[from] AdminTokenError),

@@ -11,7 +11,7 @@ use trunkline_protocol::dial_in::{
 };
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 use trunkline_proxy::Config;
-use trunkline_proxy::parts::is_loopback_host;
+use trunkline_proxy::parts::{is_loopback_host, shown_url};
 
 use super::flag::{ConfigError, ServeArgs};
 use super::output::{print, print_hint, print_warning};
@@ -74,7 +74,7 @@ pub(super) enum ConnectionStringCommandError {
         known(.names)
     )]
     NoApp { app: String, names: Vec<String> },
-    #[error("--endpoint {value:?} can't be used: {problem}")]
+    #[error("--endpoint {:?} can't be used: {problem}", shown_url(value))]
     Endpoint { value: String, problem: ServiceUrlError },
     #[error(
         "without an access key a node with --upstream does not accept app servers that dial in: make a key by \

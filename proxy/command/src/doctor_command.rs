@@ -32,7 +32,7 @@ use serde_json::json;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::key::without_mark;
 use trunkline_protocol::manifest::Transport;
-use trunkline_proxy::parts::{ClientTls, Connector, TlsError};
+use trunkline_proxy::parts::{ClientTls, Connector, TlsError, shown_url};
 
 use super::admin_client::AdminTokenArgs;
 use super::flag::value_parser::{json_list, seconds};
@@ -134,7 +134,7 @@ pub(super) struct DoctorArgs {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DoctorError {
-    #[error("{value:?} {problem}")]
+    #[error("{:?} {problem}", shown_url(value))]
     Url { value: String, problem: String },
     #[error("--{flag}-file {path} can't be read ({source})", path = path.display())]
     Token { flag: &'static str, path: PathBuf, source: io::Error },

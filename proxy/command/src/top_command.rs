@@ -13,7 +13,7 @@ use http::StatusCode;
 use tokio::signal::ctrl_c;
 use tokio::time::{Instant, sleep};
 use trunkline_proxy::parts::{
-    Address, ClientTls, Connector, FleetSnapshot, FleetTimeline, NodeSnapshot, TlsError, UnreachablePeer,
+    Address, ClientTls, Connector, FleetSnapshot, FleetTimeline, NodeSnapshot, TlsError, UnreachablePeer, shown_url,
 };
 
 use super::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
@@ -54,7 +54,7 @@ pub(super) struct TopArgs {
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TopError {
-    #[error("{value:?} {problem}")]
+    #[error("{:?} {problem}", shown_url(value))]
     Url { value: String, problem: &'static str },
     #[error(transparent)]
     Token(#[from] AdminTokenError),

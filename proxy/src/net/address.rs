@@ -116,6 +116,18 @@ impl Address {
     }
 }
 
+/// Returns a URL, or a setting with one, as texts and logs may show it: what stands before an `@` may be a password, and
+/// a query a key.
+#[must_use]
+pub fn shown_url(text: &str) -> String {
+    let (before, rest) = text.split_once("://").map_or(("", text), |(before, rest)| (&text[..before.len() + 3], rest));
+    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("…@", rest));
+    match rest.split_once(['?', '#']) {
+        Some((rest, _)) => format!("{before}{hidden}{rest}?…"),
+        None => format!("{before}{hidden}{rest}"),
+    }
+}
+
 impl FromStr for Address {
     type Err = &'static str;
 
@@ -139,7 +151,7 @@ impl TryFrom<&Uri> for Address {
     fn try_from(uri: &Uri) -> Result<Self, &'static str> {
         let (security, usual_port) = security_of(uri).ok_or(EXAMPLE)?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("has a user name: give only scheme, host and port");
+            return Err("has a user name, which would not be sent: leave out what stands before the `@`");
         }
         let host = uri.host().filter(|host| !host.is_empty()).ok_or("has no host")?;
         let authority: Arc<str> = format!("{host}:{}", uri.port_u16().unwrap_or(usual_port)).into();
@@ -228,6 +240,19 @@ mod tests {
         }
         for host in ["example.org", "10.0.0.1:80", "localhost.example.org"] {
             assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_passwords_and_keys() {
+        for (text, shown) in [
+            ("http://me:secret@a:1/x", "http://…@a:1/x"),
+            ("chat=https://me:se/cr@et@a/x?code=secret", "chat=https://…@a/x?…"),
+            ("https://a/keys#secret", "https://a/keys?…"),
+            ("me:secret@a", "…@a"),
+            ("http://a:1/{hub}", "http://a:1/{hub}"),
+        ] {
+            assert_eq!(shown_url(text), shown);
         }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use http::Uri;
 use trunkline_proxy::AdminToken;
 use trunkline_proxy::parts::{
-    Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings, SecretFileError,
+    Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings, SecretFileError, shown_url,
 };
 
 use crate::logging::levels;
@@ -58,7 +58,7 @@ pub enum AdminArgsError {
     /// The text is not shown: webhook URLs of chat services are secrets.
     #[error("--condition-webhook {0}")]
     ConditionWebhook(&'static str),
-    #[error("--peers {value:?} {problem}")]
+    #[error("--peers {:?} {problem}", shown_url(value))]
     Peer { value: String, problem: &'static str },
     #[error("--peers names {0} nodes, but at most {PEERS_MAX} are allowed: give one name that resolves to all of them")]
     TooManyPeers(usize),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use trunkline_proxy::parts::Address;
+use trunkline_proxy::parts::{Address, shown_url};
 
 /// Unassigned address (TEST-NET-1), reached by the default route.
 const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
@@ -10,8 +10,9 @@ const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 /// Error for an address that other nodes can't use.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--advertise {value:?} {problem}: give an address at which other nodes reach this node, such as 10.0.0.7:8080, \
-     [fd00::7]:8080 or https://node-1:8443"
+    "--advertise {:?} {problem}: give an address at which other nodes reach this node, such as 10.0.0.7:8080, \
+     [fd00::7]:8080 or https://node-1:8443",
+    shown_url(value)
 )]
 pub struct AdvertiseError {
     pub value: String,

@@ -5,6 +5,7 @@ use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
     AmbiguousHeaders, AppKeyError, AppKeySetError, NetworkError, PathPrefixError, SecretFileError, WebhookSecretError,
+    shown_url,
 };
 
 use super::admin_args::AdminArgsError;
@@ -19,15 +20,16 @@ use super::token_args::TokenArgsError;
 #[non_exhaustive]
 pub enum ConfigError {
     #[error(
-        "{flag} {value:?} is not an address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for \
-         every address of this machine"
+        "{flag} {:?} is not an address ({reason}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for \
+         every address of this machine",
+        shown_url(value)
     )]
     Address { flag: &'static str, value: String, reason: std::io::Error },
     #[error("--share-port works only on Unix; omit it, or use a load balancer")]
     SharePort,
-    #[error("--upstream {value:?} {problem}")]
+    #[error("--upstream {:?} {problem}", shown_url(value))]
     Upstream { value: String, problem: &'static str },
-    #[error("--upstream-webhook {value:?}: {problem}")]
+    #[error("--upstream-webhook {:?}: {problem}", shown_url(value))]
     Webhook { value: String, problem: String },
     #[error("--webhook-secret: {0}")]
     WebhookSecret(WebhookSecretError),

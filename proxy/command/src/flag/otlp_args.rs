@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use http::{HeaderName, HeaderValue, Uri};
-use trunkline_proxy::parts::{Address, ClientTls, OtlpSettings, SamplingTerms};
+use trunkline_proxy::parts::{Address, ClientTls, OtlpSettings, SamplingTerms, shown_url};
 
 use super::value_parser::seconds;
 
@@ -57,7 +57,7 @@ pub(crate) struct OtlpArgs {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtlpArgsError {
-    #[error("--otlp {value:?} {problem}")]
+    #[error("--otlp {:?} {problem}", shown_url(value))]
     Url { value: String, problem: &'static str },
     #[error("--otlp-sample is {0}, but must be from 0 to 1")]
     Ratio(f64),

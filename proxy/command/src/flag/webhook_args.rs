@@ -102,7 +102,6 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
 }
 
 fn rule(value: &str) -> Result<WebhookRule, ConfigError> {
-    let shown = value.split('?').next().unwrap_or_default().to_owned();
     let rule = value.parse::<WebhookRule>();
-    rule.map_err(|problem| ConfigError::Webhook { value: shown, problem: problem.to_string() })
+    rule.map_err(|problem| ConfigError::Webhook { value: value.to_owned(), problem: problem.to_string() })
 }

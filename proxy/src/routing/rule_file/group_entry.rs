@@ -8,7 +8,7 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 
 use super::secret_entry::secrets;
 use super::toml_value::{TomlTable, TomlValue};
-use crate::net::address::Address;
+use crate::net::address::{Address, shown_url};
 use crate::routing::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};
 use crate::routing::rule_error::{Fault, RuleProblem, nearest};
 
@@ -139,7 +139,7 @@ fn upstreams(table: &mut TomlTable<'_>) -> Result<Vec<WeightedUpstream>, Fault> 
 }
 
 fn address(text: &str) -> Result<Address, RuleProblem> {
-    text.parse().map_err(|problem| RuleProblem::Address { key: "upstream", text: text.into(), problem })
+    text.parse().map_err(|problem| RuleProblem::Address { key: "upstream", text: shown_url(text), problem })
 }
 
 /// Reads weights, each with the fault to report if the group has no such upstream.
