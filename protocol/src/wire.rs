@@ -135,6 +135,9 @@ pub const FORWARDED_PREFIX_HEADER: &str = "x-forwarded-prefix";
 pub const USER_ID_CLAIM: &str = "asrs.s.uid";
 /// Prefix of claims that only the service sets, as in Azure's service. Hidden from apps.
 pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
+
+/// Claim with the time at which REST set the claims of a connection, in seconds since 1970.
+pub const SET_AT_CLAIM: &str = "asrs.s.iat";
 /// Claim of a connection token with the connection's trace. The prefix hides it from apps, even at older nodes.
 pub const TRACE_CLAIM: &str = "asrs.s.trace";
 

@@ -112,6 +112,28 @@ async fn a_revoked_log_in_is_refused_and_a_newer_one_is_taken() {
 }
 
 #[tokio::test(crate = "paused")]
+async fn an_older_log_in_undoes_neither_a_newer_one_nor_claims_of_rest() {
+    let mut scene = DialInScene::open().await;
+    let (_client, target) = scene.connect().await;
+    let (name, now_s) = (connection_token(&target), unix_seconds());
+    let rest = ("asrs.s.iat", now_s);
+    for (claim, status) in [
+        (("iat", now_s - 20), AckStatus::Ok),
+        (("iat", now_s - 30), AckStatus::Forbidden),
+        (rest, AckStatus::Ok),
+        (("iat", now_s - 20), AckStatus::Forbidden),
+        (("role", 1), AckStatus::Forbidden),
+        (rest, AckStatus::Ok),
+        (("iat", now_s + 1), AckStatus::Ok),
+    ] {
+        let log_in = claims(&[("sub", "ann"), (claim.0, &claim.1.to_string())]);
+        let ack = refresh(&mut scene.senders[1], &name, &log_in, in_an_hour()).await;
+        assert_eq!(ack.status, status, "{claim:?}");
+        assert_eq!(ack.message.is_some_and(|text| text.contains("issued before")), status == AckStatus::Forbidden);
+    }
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_client_that_closes_with_its_log_in_closes_at_the_end_of_the_newest_one() {
     let mut scene = DialInScene::open().await;
     let audience = ("aud".to_owned(), "http://any.example/client/?hub=bench".to_owned());

@@ -147,6 +147,8 @@ label! {
         Revoked = "revoked",
         /// The claims are too large.
         TooLarge = "too_large",
+        /// The token was issued before the claims in force.
+        Older = "older",
     }
 }
 

@@ -21,6 +21,7 @@ use trunkline_protocol::service::{
     MultiConnectionData, Payloads, RefreshAuth, RefreshConnection, ServiceMessage, UserData, UserGroupChange,
     claims_from_payload,
 };
+use trunkline_protocol::wire::SET_AT_CLAIM;
 
 use super::client_token;
 use super::command_batch::{Command, read_commands, read_filter};
@@ -35,6 +36,7 @@ use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
 use crate::admission::Admission;
 use crate::bounded::TurnSource;
+use crate::clock::unix_seconds;
 use crate::fleet::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 use crate::limits::AppRate;
 use crate::shard::Shared;
@@ -355,7 +357,11 @@ impl Execution {
         let expires_s = named.expires_s.ok_or_else(missing)?;
         let connection = self.connection_of(hub, &named)?;
         let claims = match named.claims {
-            Some(claims) => claims,
+            Some(mut claims) => {
+                claims.retain(|(name, _)| name != SET_AT_CLAIM);
+                claims.push((SET_AT_CLAIM.into(), unix_seconds().to_string().into()));
+                claims
+            }
             None => self.claims_of(hub, connection.clone()).await?,
         };
         let refresh = RefreshAuth { connection, claims, expires_s, ack_id: 0 };
@@ -453,7 +459,8 @@ fn claims_in(FleetAnswer { ack, missing }: FleetAnswer) -> Result<ClaimList, Res
 }
 
 fn claims_answer(claims: &ClaimList) -> Response {
-    let claims: Vec<_> = claims.iter().map(|(name, value)| json!({ "type": &**name, "value": &**value })).collect();
+    let claims = claims.iter().filter(|(name, _)| name != SET_AT_CLAIM);
+    let claims: Vec<_> = claims.map(|(name, value)| json!({ "type": &**name, "value": &**value })).collect();
     Json(json!({ "claims": claims })).into_response()
 }
 

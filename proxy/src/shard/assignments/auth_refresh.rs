@@ -12,6 +12,7 @@ use trunkline_protocol::fleet::RefreshedLogIn;
 use trunkline_protocol::service::{
     AckStatus, ConnectionClaims, OpenConnection, RefreshAuth, ServiceMessage, claims_to_payload,
 };
+use trunkline_protocol::wire::SET_AT_CLAIM;
 
 use crate::auth::ClientTerms;
 use crate::metrics::RefreshOutcome;
@@ -31,10 +32,15 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     let Some(hub) = state.core.hub_of(client) else { return };
     let (id, user) = (ByteString::from(&**client.id()), state.core.connections.user_of(client));
     let counters = &state.core.context.counters.refreshes;
-    if let Err(refused) = state.core.context.shared.access.check_refresh(user, &refresh.claims) {
+    let in_force = client.cold().read_opening().map(|open| open.claims).unwrap_or_default();
+    let checked = state.core.context.shared.access.check_refresh(user, &refresh.claims);
+    let checked =
+        checked.and_then(|()| if is_older(&refresh.claims, &in_force) { Err(RefreshRefused::Older) } else { Ok(()) });
+    if let Err(refused) = checked {
         let (outcome, status) = match refused {
             RefreshRefused::TooLarge { .. } => (RefreshOutcome::TooLarge, AckStatus::InternalServerError),
             RefreshRefused::OtherUser => (RefreshOutcome::OtherUser, AckStatus::Forbidden),
+            RefreshRefused::Older => (RefreshOutcome::Older, AckStatus::Forbidden),
             RefreshRefused::Revoked => (RefreshOutcome::Revoked, AckStatus::Forbidden),
         };
         counters.of(outcome).increment();
@@ -65,6 +71,20 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     keep_log_in(state, slot, log_in);
 }
 
+/// Whether claims are of a log-in issued before the one in force. Claims that REST has set hold until a token issued
+/// after them; times of tokens are in whole seconds, so one of the same second may have been issued earlier.
+fn is_older(newer: &[(ByteString, ByteString)], in_force: &[(ByteString, ByteString)]) -> bool {
+    let time = |claims: &[(ByteString, ByteString)], wanted: &str| {
+        claims.iter().find(|(name, _)| name == wanted).and_then(|(_, time)| time.parse::<f64>().ok())
+    };
+    let issued = |claims: &_| time(claims, "asrs.u.iat").or_else(|| time(claims, "iat"));
+    match (time(newer, SET_AT_CLAIM), time(in_force, SET_AT_CLAIM)) {
+        (Some(_), _) => false,
+        (None, Some(set_s)) => issued(newer).is_none_or(|issued_s| issued_s <= set_s),
+        (None, None) => issued(newer).zip(issued(in_force)).is_some_and(|(newer_s, former_s)| newer_s < former_s),
+    }
+}
+
 /// Stores the claims for the next app server, and sets the expiry, if any.
 pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedLogIn) {
     let RefreshedLogIn { claims, expires_s } = log_in;
@@ -84,4 +104,28 @@ pub(crate) fn keep_log_in(state: &mut ShardState, slot: Slot, log_in: RefreshedL
 pub(crate) fn report_claims(core: &ShardCore, slot: Slot, ack: &PendingAck) {
     let opening = core.connections.live(slot).and_then(|client| client.cold().read_opening());
     opening.iter().for_each(|opening| ack.found_with(claims_to_payload(&opening.claims)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_token_is_refused_and_claims_of_rest_hold_until_a_token_issued_after_them() {
+        let of = |list: &[(&'static str, u32)]| -> Vec<_> {
+            list.iter().map(|(name, time)| (ByteString::from(*name), ByteString::from(time.to_string()))).collect()
+        };
+        let (first, second, by_rest) = (of(&[("iat", 100)]), of(&[("iat", 200)]), of(&[(SET_AT_CLAIM, 150)]));
+        let (unknown, of_app) = (of(&[("role", 1)]), of(&[("iat", 300), ("asrs.u.iat", 100)]));
+        for (newer, in_force) in [(&first, &second), (&of_app, &second), (&first, &by_rest), (&unknown, &by_rest)] {
+            assert!(is_older(newer, in_force), "{newer:?} {in_force:?}");
+        }
+        assert!(is_older(&of(&[("iat", 150)]), &by_rest), "perhaps issued earlier in the same second");
+        for (newer, in_force) in [(&second, &first), (&first, &first), (&second, &by_rest), (&unknown, &second)] {
+            assert!(!is_older(newer, in_force), "{newer:?} {in_force:?}");
+        }
+        for in_force in [&first, &second, &by_rest, &of(&[(SET_AT_CLAIM, 900)])] {
+            assert!(!is_older(&by_rest, in_force), "REST itself always counts: {in_force:?}");
+        }
+    }
 }

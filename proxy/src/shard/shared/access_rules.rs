@@ -19,6 +19,8 @@ pub(crate) enum RefreshRefused {
     TooLarge { bytes: usize, max: usize },
     #[error("the claims are of another user than the connection: only the same user can refresh it")]
     OtherUser,
+    #[error("the log-in was issued before the claims in force: log in again for a newer one")]
+    Older,
     #[error("the log-in was revoked: log in again")]
     Revoked,
 }
