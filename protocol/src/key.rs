@@ -15,6 +15,7 @@ use sha2::Sha256;
 
 use crate::id::random_bytes;
 use crate::limits::{ACCESS_KEY_MIN_BYTES, MARK_MAX_CHARS, TOKEN_MAX_CHARS};
+use crate::public_text::public_text;
 
 /// Environment variable with comma-separated access keys.
 pub const ACCESS_KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
@@ -48,6 +49,9 @@ pub enum AccessKeyError {
          comments"
     )]
     NotOneKey,
+    /// The text is published, or belongs elsewhere.
+    #[error("access key is {0}")]
+    Public(&'static str),
     /// No key was given.
     #[error("no access key was given: `trunkline token key` makes one")]
     None,
@@ -166,9 +170,12 @@ pub struct AccessKey(Box<str>);
 
 impl AccessKey {
     /// Parses a key. Surrounding white space and a leading byte order mark are removed. Fails if it is shorter than 16
-    /// bytes or contains more than a key.
+    /// bytes, contains more than a key, or is a [public text](public_text).
     pub fn new(text: &str) -> Result<Self, AccessKeyError> {
         let text = without_mark(text).trim();
+        if let Some(found) = public_text(text) {
+            return Err(AccessKeyError::Public(found));
+        }
         if !is_one_key(text) {
             return Err(AccessKeyError::NotOneKey);
         }

@@ -49,6 +49,7 @@ pub mod limits;
 pub mod manifest;
 mod message_pack;
 pub mod negotiate;
+pub mod public_text;
 pub mod service;
 pub mod token;
 pub mod trace_context;

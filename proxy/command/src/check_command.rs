@@ -10,7 +10,7 @@ use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
-use trunkline_proxy::parts::{RuleSample, client_files_max};
+use trunkline_proxy::parts::{RuleSample, client_files_max, shown_url};
 use trunkline_proxy::{Config, Node};
 
 use super::flag::ServeArgs;
@@ -117,7 +117,15 @@ impl<S: Subscriber> Layer<S> for LoggedWarnings {
 
 /// Formats each rule as a comment line.
 fn rules_in_force(config: &Config) -> String {
-    config.settings.rules.lines().chain(config.access.tables.lines()).map(|rule| format!("# {rule}\n")).collect()
+    let keys = config.key_sources.tokens.lines();
+    config
+        .settings
+        .rules
+        .lines()
+        .chain(config.access.tables.lines())
+        .chain(keys)
+        .map(|rule| format!("# {rule}\n"))
+        .collect()
 }
 
 /// Formats each flag that has a value, with its source; values other than the defaults first.
@@ -154,12 +162,7 @@ fn shown(arg: &Arg, value: &str) -> String {
     if arg.is_hide_env_values_set() {
         return serde_json::Value::from(REDACTED).to_string();
     }
-    // A URL's query may contain a key.
-    let value = match value.split_once('?') {
-        Some((url, _)) if url.contains("://") => &format!("{url}?…"),
-        _ => value,
-    };
-    file_value(value)
+    file_value(&if value.contains("://") { shown_url(value) } else { value.to_owned() })
 }
 
 #[cfg(test)]

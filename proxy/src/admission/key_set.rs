@@ -86,6 +86,11 @@ impl KeySets {
             }
         }
         self.sets.store(Arc::new(sets));
+        self.read_soon();
+    }
+
+    /// Reads all sets soon, because sources or files have changed, or an operator has requested it.
+    pub(super) fn read_soon(&self) {
         self.sources.send_replace(());
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 use trunkline_protocol::access_token::Claims;
 use trunkline_protocol::json_text::JsonText;
@@ -62,6 +62,11 @@ impl Verifier {
         let sources = self.policy.jwks.iter().chain(issuers.iter().flat_map(|issuer| &issuer.jwks));
         self.sets.set_sources(sources);
         self.issuers.store(Arc::new(issuers.to_vec()));
+    }
+
+    /// Reads all key sets soon.
+    pub(crate) fn read_sets(&self) {
+        self.sets.read_soon();
     }
 
     pub(crate) fn policy(&self) -> &TokenPolicy {
@@ -151,7 +156,7 @@ impl Verifier {
         let fits = |key: &VerifyingKey| key.fits(header.alg, header.kid.as_deref());
         for key in own.iter().filter(|key| key.is_for(Some(hub)) && fits(&key.of_users)).take(tries) {
             tries -= 1;
-            outcome = self.verify_with(token, &key.of_users, None, key.app.as_deref());
+            outcome = self.verify_with((token, header.alg), &key.of_users, None, key.app.as_deref());
             if outcome != Err(TokenError::Signature) {
                 return outcome.and_then(|user| self.ensure_for(hub, user));
             }
@@ -176,7 +181,7 @@ impl Verifier {
         for keys in std::iter::once(keys).chain(published.iter().map(|set| &*set.keys)) {
             for key in keys.iter().filter(|key| key.fits(header.alg, header.kid.as_deref())).take(*tries) {
                 *tries -= 1;
-                outcome = self.verify_with(token, key, issuer, None);
+                outcome = self.verify_with((token, header.alg), key, issuer, None);
                 if outcome != Err(TokenError::Signature) {
                     // After a valid signature, no other key can change the result.
                     return outcome;
@@ -192,15 +197,15 @@ impl Verifier {
         if user.is_for_hub(Some(hub), &self.policy.audiences) { Ok(user) } else { Err(TokenError::Audience) }
     }
 
-    /// Verifies a token with one key, of a table's issuer or of an app if given.
+    /// Verifies a token with one key that fits its algorithm, of a table's issuer or of an app if given.
     fn verify_with(
         &self,
-        token: &str,
+        (token, algorithm): (&str, Algorithm),
         key: &VerifyingKey,
         issuer: Option<&Issuer>,
         app: Option<&str>,
     ) -> Result<User, TokenError> {
-        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(key.algorithm(), issuer))?;
+        let data = decode::<Claims>(token, key.decoding_key(), &self.validation(algorithm, issuer))?;
         let claimed = data.claims.get("iss").map_or(&Value::Null, JsonText::value);
         if !claimed.is_null() && !claimed.is_string() {
             return Err(TokenError::Claim("its claim \"iss\" has to be a text".into()));
@@ -243,7 +248,8 @@ impl Verifier {
 
     /// Sources of published keys that may have signed the token.
     fn sources_of(&self, token: &str) -> Vec<JwksSource> {
-        if !matches!(decode_header(token), Ok(Header { alg: Algorithm::RS256 | Algorithm::ES256, .. })) {
+        let is_public = |header: Header| !AlgorithmFamily::Hmac.algorithms().contains(&header.alg);
+        if !decode_header(token).is_ok_and(is_public) {
             return Vec::new();
         }
         let issuers = self.issuers.load();
@@ -475,6 +481,32 @@ mod tests {
             assert_eq!(verifier.verify(&token(&keys[0]), HUB).await, Err(TokenError::Signature), "{id:?}");
         }
         std::fs::remove_file(&file).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_token_is_verified_with_each_algorithm_of_its_key_and_no_other() {
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let ed = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let ec = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let verifier = verifier(|policy| {
+            let keys = [&rsa, &ed, &ec].map(|key| VerifyingKey::from_pem(&key.public_key_pem()).unwrap());
+            policy.keys = keys.into();
+        });
+        let token = |algorithm, key: &EncodingKey| {
+            encode(&Header::new(algorithm), &json!({ "sub": "ann", "exp": unix_seconds() + 60 }), key).unwrap()
+        };
+        let of_rsa = EncodingKey::from_rsa_pem(rsa.serialize_pem().as_bytes()).unwrap();
+        for algorithm in AlgorithmFamily::Rsa.algorithms() {
+            assert!(verifier.verify(&token(*algorithm, &of_rsa), HUB).await.is_ok(), "{algorithm:?}");
+        }
+        let of_ed = EncodingKey::from_ed_pem(ed.serialize_pem().as_bytes()).unwrap();
+        assert!(verifier.verify(&token(Algorithm::EdDSA, &of_ed), HUB).await.is_ok());
+        let of_ec = EncodingKey::from_ec_pem(ec.serialize_pem().as_bytes()).unwrap();
+        assert!(verifier.verify(&token(Algorithm::ES384, &of_ec), HUB).await.is_ok());
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let forged = token(algorithm, &EncodingKey::from_secret(rsa.public_key_pem().as_bytes()));
+            assert!(verifier.verify(&forged, HUB).await.is_err(), "{algorithm:?} with the public text");
+        }
     }
 
     /// Issuer that publishes its key in a file.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use subtle::ConstantTimeEq;
 use tokio_util::sync::CancellationToken;
+use trunkline_protocol::public_text::public_text;
 
 /// Prefix of cookie names that carry the token, followed by the name of the node.
 pub(crate) const ADMIN_COOKIE: &str = "trunkline_admin";
@@ -27,6 +28,9 @@ impl AdminToken {
     /// Returns the reason, phrased to follow the name of the flag.
     pub fn new(text: &str) -> Result<Self, &'static str> {
         let text = text.trim();
+        if public_text(text).is_some() {
+            return Err("is a public key or a key set, and no secret: `trunkline token key` makes one");
+        }
         if !(TOKEN_MIN_BYTES..=TOKEN_MAX_BYTES).contains(&text.len()) {
             return Err("must have from 16 to 1024 characters: `trunkline token key` makes one");
         }
@@ -110,5 +114,6 @@ mod tests {
     fn a_token_that_could_be_guessed_or_not_be_sent_is_refused() {
         assert!(AdminToken::new("short").unwrap_err().contains("16"));
         assert!(AdminToken::new("0123456789 abcdef").unwrap_err().contains("ASCII"));
+        assert!(AdminToken::new(r#"{"keys":[{"kty":"RSA"}]}"#).unwrap_err().contains("no secret"));
     }
 }

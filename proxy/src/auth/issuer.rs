@@ -19,6 +19,8 @@ pub struct Issuer {
     /// Hubs that accept tokens of the issuer; `None` for all hubs.
     pub(crate) hubs: Option<HubScope>,
     pub(crate) keys: Vec<VerifyingKey>,
+    /// Files of the keys, in the same order.
+    pub(crate) files: Vec<String>,
     pub(crate) jwks: Vec<JwksSource>,
     /// First shared secret, used by `trunkline token user --issuer`.
     pub(crate) secret: Option<String>,
@@ -60,6 +62,7 @@ impl fmt::Display for Issuer {
             None => f.write_str("all hubs, ")?,
         }
         write!(f, "keys in {} files", self.keys.len())?;
+        self.files.iter().zip(&self.keys).try_for_each(|(file, key)| write!(f, ", {file}: {key}"))?;
         self.jwks.iter().try_for_each(|set| write!(f, ", jwks {set}"))
     }
 }

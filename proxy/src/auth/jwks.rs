@@ -1,5 +1,6 @@
 //! Published key sets (JWKS): where they are, and how they are read.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,7 +12,20 @@ use serde_json::Value;
 use trunkline_protocol::key::without_mark;
 
 use super::VerifyingKey;
-use crate::net::address::is_loopback_host;
+use super::key::{KeyError, SUPPORTED};
+use crate::net::address::{is_loopback_host, shown_url};
+
+/// Maximum number of keys of a set. Further keys are ignored, and named as unusable.
+const KEYS_MAX: usize = 256;
+
+/// Maximum number of keys with one id in a set: each costs a check of a signature for every token with this id.
+const SAME_ID_MAX: usize = 4;
+
+/// Maximum number of unusable keys that are named.
+const NAMED_MAX: usize = 16;
+
+/// Maximum length of the id of an unusable key.
+const NAMED_MAX_CHARS: usize = 64;
 
 /// Error of reading a key set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,13 +38,10 @@ pub enum JwksError {
     #[error("is not a JWKS: {0}")]
     Format(String),
     /// The set has no key of a supported kind.
-    #[error("contains no key for RS256 (RSA) or ES256 (P-256)")]
+    #[error("contains no key for signatures")]
     NoKey,
     /// All keys of supported kinds are unusable. The error lists their ids.
-    #[error(
-        "contains no usable key: RSA needs 2048 to 8192 bits, and EC a point on P-256, unlike the keys {}",
-        .0.join(", ")
-    )]
+    #[error("contains no usable key: {SUPPORTED}, unlike the keys {}", .0.join(", "))]
     NoUsableKey(Vec<String>),
 }
 
@@ -103,7 +114,7 @@ impl FromStr for JwksSource {
     /// Parses a path or a URL. A file must be valid now; a URL may become available later.
     fn from_str(text: &str) -> Result<Self, JwksSourceError> {
         if names_issuer(text) {
-            return Err(JwksSourceError::Issuer { shown: shown(text) });
+            return Err(JwksSourceError::Issuer { shown: shown_url(text) });
         }
         if !text.contains("://") {
             let path = PathBuf::from(text);
@@ -117,9 +128,9 @@ impl FromStr for JwksSource {
         // The user name of a URL would not be sent, and its password would be logged.
         let host = url.as_ref().and_then(Uri::authority);
         let host = host.filter(|host| !host.host().is_empty() && !host.as_str().contains('@')).map(ToString::to_string);
-        let Some((url, host)) = url.zip(host) else { return Err(JwksSourceError::Url { shown: shown(text) }) };
+        let Some((url, host)) = url.zip(host) else { return Err(JwksSourceError::Url { shown: shown_url(text) }) };
         if url.scheme_str() == Some("http") && !is_loopback_host(&host) {
-            return Err(JwksSourceError::Plain { shown: shown(text) });
+            return Err(JwksSourceError::Plain { shown: shown_url(text) });
         }
         Ok(Self::Url(url))
     }
@@ -133,14 +144,6 @@ fn names_issuer(text: &str) -> bool {
     host.contains('=') || address.split_once("://").is_some_and(|(before, _)| before.contains('='))
 }
 
-/// Returns the part of a refused URL that may be shown: a query may hold a key, and what stands before an `@` a
-/// password.
-fn shown(value: &str) -> String {
-    let (scheme, rest) = value.split_once("://").unwrap_or(("", value));
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default())
-}
-
 impl fmt::Debug for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "JwksSource({self})")
@@ -151,17 +154,12 @@ impl fmt::Display for JwksSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
-            // The query may hold a key.
-            Self::Url(url) => {
-                let (scheme, host) =
-                    (url.scheme_str().unwrap_or_default(), url.authority().map_or("", |host| host.as_str()));
-                write!(f, "{scheme}://{host}{}{}", url.path(), if url.query().is_some() { "?…" } else { "" })
-            }
+            Self::Url(url) => f.write_str(&shown_url(&url.to_string())),
         }
     }
 }
 
-/// Keys of a set for RS256 and ES256, with the ids of unusable keys.
+/// Keys of a set that can verify tokens, with the ids of unusable keys.
 #[derive(Debug, Default)]
 pub(crate) struct PublishedKeys {
     pub(crate) keys: Vec<VerifyingKey>,
@@ -170,6 +168,12 @@ pub(crate) struct PublishedKeys {
 
 pub(crate) fn parse_file(path: &Path) -> Result<PublishedKeys, JwksError> {
     parse(&std::fs::read(path).map_err(|error| JwksError::Read(error.to_string()))?)
+}
+
+/// Key id for logs: a text of the set, without control characters.
+fn shown_id(id: &str) -> String {
+    let shown: String = id.chars().filter(|c| !c.is_control()).take(NAMED_MAX_CHARS).collect();
+    if shown.is_empty() { "without kid".into() } else { shown }
 }
 
 pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
@@ -181,13 +185,22 @@ pub(crate) fn parse(text: &[u8]) -> Result<PublishedKeys, JwksError> {
     let text = std::str::from_utf8(text).map_err(|error| JwksError::Format(error.to_string()))?;
     let document: JwksDocument =
         serde_json::from_str(without_mark(text)).map_err(|error| JwksError::Format(error.to_string()))?;
-    let jwks = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-    let mut published = PublishedKeys::default();
-    for jwk in jwks {
-        match VerifyingKey::from_jwk(&jwk) {
-            Some(Ok(key)) => published.keys.push(key),
-            Some(Err(_)) => published.unusable.push(jwk.common.key_id.unwrap_or_else(|| "without kid".into())),
-            None => {}
+    let (mut published, mut same_id) = (PublishedKeys::default(), HashMap::<String, usize>::new());
+    for value in document.keys {
+        let id = value.get("kid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let is_for_encryption = value.get("use").is_some_and(|usage| usage == "enc");
+        let read = match serde_json::from_value::<Jwk>(value) {
+            Ok(jwk) => VerifyingKey::from_jwk(&jwk),
+            Err(_) => (!is_for_encryption).then_some(Err(KeyError::Unusable)),
+        };
+        let known = same_id.entry(id.clone()).or_default();
+        match read {
+            Some(Ok(key)) if published.keys.len() < KEYS_MAX && (id.is_empty() || *known < SAME_ID_MAX) => {
+                *known += 1;
+                published.keys.push(key);
+            }
+            Some(_) if published.unusable.len() < NAMED_MAX => published.unusable.push(shown_id(&id)),
+            _ => {}
         }
     }
     match (published.keys.is_empty(), published.unusable.is_empty()) {
@@ -295,6 +308,24 @@ mod tests {
         assert_eq!(parsed(&json!({ "keys": [x, y, empty, small] })), Err(named));
         let published = parse(json!({ "keys": [ec_key(), change("y", "AQ")] }).to_string().as_bytes()).unwrap();
         assert_eq!((published.keys.len(), published.unusable), (1, vec!["y".to_owned()]));
+    }
+
+    #[test]
+    fn keys_of_kinds_that_can_not_verify_are_named_and_those_of_one_id_bounded() {
+        let mut keys = vec![ec_key()];
+        for (kty, crv) in [("EC", "P-521"), ("EC", "secp256k1"), ("OKP", "X25519"), ("AKP", "x")] {
+            keys.push(json!({ "kty": kty, "crv": crv, "kid": format!("{crv}\n"), "x": "AQ", "y": "AQ" }));
+        }
+        let mut of_other_algorithm = ec_key();
+        of_other_algorithm["alg"] = json!("ES384");
+        of_other_algorithm["kid"] = json!("other");
+        keys.push(of_other_algorithm);
+        keys.push(json!({ "kty": "EC", "crv": "P-521", "kid": "enc", "use": "enc", "x": "AQ", "y": "AQ" }));
+        let published = parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        assert_eq!(published.keys.len(), 1);
+        assert_eq!(published.unusable, ["P-521", "secp256k1", "X25519", "x", "other"]);
+        let same = parse(json!({ "keys": vec![ec_key(); 1200] }).to_string().as_bytes()).unwrap();
+        assert_eq!((same.keys.len(), same.unusable.len()), (SAME_ID_MAX, NAMED_MAX));
     }
 
     #[test]

@@ -58,19 +58,22 @@ pub(super) fn read_secret<T>(
     parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
 }
 
-/// Reads the secrets on the lines of a file; `None` if the file is empty. A file with only comments is valid.
+/// Reads the secrets on the lines of a file; `None` if the file has no secret, and no line `# none` that says so.
 pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>, SecretFileError> {
     let parse = |text: &str| {
         let lines = T::lines(text).map_err(|(line, cause)| format!(", line {line}: {cause}"))?;
-        Ok((!text.trim().is_empty()).then_some(lines))
+        let is_none = |line: &str| line.trim_start_matches(['#', ' ']).to_ascii_lowercase().starts_with("none");
+        let says_none = text.lines().any(|line| line.starts_with('#') && is_none(line));
+        Ok((says_none || !lines.is_empty()).then_some(lines))
     };
     read_secret(T::FLAG, path, parse)
 }
 
 /// Error for a file that was emptied, perhaps while it is being rewritten.
 pub(super) fn emptied<T: SecretLine>(path: &Path) -> SecretFileError {
-    let problem = " is empty, but had keys before: to remove all keys write a comment (`# none`) into the \
-                   file"
-        .to_owned();
+    let problem =
+        " is empty, but had keys before (comments are none): to remove all keys write the line `# none` into \
+                   the file"
+            .to_owned();
     SecretFileError::Content { flag: T::FLAG, path: path.to_owned(), problem }
 }

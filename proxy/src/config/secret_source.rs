@@ -45,8 +45,10 @@ pub struct GivenKeys<K> {
 pub struct TokenKeySources {
     /// Files with secrets for HS256.
     pub secrets: Vec<PathBuf>,
-    /// PEM files with public keys for RS256 and ES256.
+    /// PEM files with public keys.
     pub public_keys: Vec<PathBuf>,
+    /// Files with key sets, which the token verifier reads.
+    pub key_sets: Vec<PathBuf>,
 }
 
 /// File of the admin token, and the token that a reload replaces.
@@ -74,7 +76,8 @@ impl SecretSources {
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let keys = self.access.files.iter().chain(&self.apps.files).chain(&self.webhooks.files);
-        let of_tokens = self.tokens.secrets.iter().chain(&self.tokens.public_keys);
+        let TokenKeySources { secrets, public_keys, key_sets } = &self.tokens;
+        let of_tokens = secrets.iter().chain(public_keys).chain(key_sets);
         keys.chain(of_tokens).chain(self.admin.as_ref().map(|admin| &admin.file))
     }
 }
@@ -150,6 +153,15 @@ impl TokenKeySources {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.secrets.is_empty() && self.public_keys.is_empty()
+    }
+
+    /// Returns a line per file with the kind of its key, for people.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let (secrets, public) = (self.secrets.iter().map(|file| ("--jwt-secret-file", file)), self.public_keys.iter());
+        let files = secrets.chain(public.map(|file| ("--jwt-public-key", file)));
+        files
+            .zip(self.read().unwrap_or_default())
+            .map(|((flag, file), key)| format!("{flag} {}: {key}", file.display()))
     }
 }
 

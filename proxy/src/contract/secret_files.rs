@@ -42,7 +42,9 @@ async fn a_file_of_keys_that_is_half_written_takes_no_key_away() {
     assert_eq!(pass(5).await, 200, "a check has seen a half of it");
     write(&format!("# Keys of apps.\nchat={APP_KEY}"));
     assert_eq!(pass(5).await, 200);
-    write("# Nobody's.\n");
+    write("# Nobody's.\n\n");
+    assert_eq!(pass(20).await, 200, "a file that has lost its keys is not one that has none");
+    write("# Nobody's.\n# none\n");
     assert_eq!(pass(20).await, 401);
     std::fs::remove_file(&path).unwrap();
 }

@@ -73,6 +73,7 @@ pub(crate) fn reload(
     if !sources.tokens.is_empty() {
         admission.verifier.set_keys(of_tokens);
     }
+    admission.verifier.read_sets();
     if let Some((admin, token)) = of_admin {
         admin.in_force.replace(token);
     }

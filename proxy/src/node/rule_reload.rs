@@ -55,8 +55,9 @@ pub(crate) async fn run(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
 async fn files(path: &Path) -> Option<Vec<PathBuf>> {
     let path = path.to_owned();
     off_thread(move || {
-        let named = NamedFiles::of(&path)?;
-        Some([path].into_iter().chain(named.secrets).chain(named.issuer_keys).chain(named.pages).collect())
+        let NamedFiles { secrets, issuer_keys, key_sets, pages, .. } = NamedFiles::of(&path)?;
+        let keys = secrets.into_iter().chain(issuer_keys).chain(key_sets);
+        Some([path].into_iter().chain(keys).chain(pages).collect())
     })
     .await
 }

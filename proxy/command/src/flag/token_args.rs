@@ -17,13 +17,14 @@ pub(crate) struct TokenArgs {
     #[arg(long = "jwt-secret-file", env = "TRUNKLINE_JWT_SECRET_FILE", value_name = "FILE", value_delimiter = ',')]
     pub jwt_secret_files: Vec<PathBuf>,
 
-    /// PEM file with a public key that verifies access tokens: RS256 for an RSA key, ES256 for a key on the curve
-    /// P-256. May be given several times. Reloaded when it changes, and on SIGHUP.
+    /// PEM file with a public key that verifies access tokens: RSA (RS256 to PS512), P-256 (ES256), P-384 (ES384) or
+    /// Ed25519 (EdDSA). May be given several times. Reloaded when it changes, and on SIGHUP.
     #[arg(long = "jwt-public-key", env = "TRUNKLINE_JWT_PUBLIC_KEY", value_name = "FILE", value_delimiter = ',')]
     pub jwt_public_keys: Vec<PathBuf>,
 
-    /// File or https:// URL with the public keys of the issuer (JWKS), for RS256 and ES256. May be given several times.
-    /// A second issuer needs a table `[issuers.NAME]` in the configuration file.
+    /// File or https:// URL with the public keys of the issuer (JWKS). May be given several times. Files are reloaded
+    /// when they change, and all sets on SIGHUP. A second issuer needs a table `[issuers.NAME]` in the configuration
+    /// file.
     #[arg(long = "jwt-jwks", env = "TRUNKLINE_JWT_JWKS", value_name = "FILE|URL", value_delimiter = ',')]
     pub jwt_jwks: Vec<String>,
 
@@ -95,7 +96,8 @@ pub enum TokenArgsError {
 
 impl TokenArgs {
     pub(super) fn sources(&self) -> TokenKeySources {
-        TokenKeySources { secrets: self.jwt_secret_files.clone(), public_keys: self.jwt_public_keys.clone() }
+        let key_sets = self.jwt_jwks.iter().filter(|source| !source.contains("://")).map(PathBuf::from).collect();
+        TokenKeySources { secrets: self.jwt_secret_files.clone(), public_keys: self.jwt_public_keys.clone(), key_sets }
     }
 
     pub(super) fn issuer_tls(&self) -> ClientTls {

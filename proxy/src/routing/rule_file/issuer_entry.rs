@@ -30,13 +30,13 @@ fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
         issuer.set_hubs(names.iter().map(String::as_str)).map_err(refused)?;
     }
     for (item, text) in secret_files(&mut table, "keys")? {
-        let is_public = is_public_key(&text);
-        let key = if is_public { VerifyingKey::from_pem(&text) } else { VerifyingKey::from_secret(&text) };
+        let key = VerifyingKey::from_text(&text);
         let key = key.map_err(|source| item.fault(RuleProblem::IssuerKey { issuer: name.to_owned(), source }))?;
-        issuer.keys.push(key);
-        if !is_public && issuer.secret.is_none() {
+        if key.is_secret() && issuer.secret.is_none() {
             issuer.secret = Some(text.trim().to_owned());
         }
+        issuer.keys.push(key);
+        issuer.files.push(item.text()?.to_owned());
     }
     for item in table.take("jwks").map(|value| value.items(SETS_MAX)).transpose()?.unwrap_or_default() {
         let refused = |source| item.fault(RuleProblem::IssuerJwks { issuer: name.to_owned(), source });
@@ -48,11 +48,6 @@ fn issuer(name: &str, value: &TomlValue<'_>) -> Result<Issuer, Fault> {
     }
     table.finish()?;
     Ok(issuer)
-}
-
-/// Whether a file has a public key in PEM format, and no secret.
-pub(super) fn is_public_key(text: &str) -> bool {
-    text.contains("-----BEGIN ") && !text.contains("PRIVATE KEY")
 }
 
 fn texts(value: Option<TomlValue<'_>>, most: usize) -> Result<Vec<String>, Fault> {
@@ -81,7 +76,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "issuer shop: iss https://shop, audiences shop, hubs shop, orders*, keys in 1 files",
+                &*format!(
+                    "issuer shop: iss https://shop, audiences shop, hubs shop, orders*, keys in 1 files, {}: secret (HS256)",
+                    file.display()
+                ),
                 "issuer staff: iss https://staff, staff, audiences any, all hubs, keys in 0 files, \
                  jwks https://staff.example/keys?…",
             ]

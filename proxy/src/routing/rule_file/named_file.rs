@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::issuer_entry::is_public_key;
 use super::toml_value::read_beyond;
+use crate::auth::key::is_pem;
 
 /// Keys of the file that contain rules.
 pub const RULE_TABLES: [&str; 7] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys", "issuers"];
@@ -23,6 +23,8 @@ pub struct NamedFiles {
     pub secrets: Vec<PathBuf>,
     /// Files with keys of issuers: secrets, or public keys.
     pub issuer_keys: Vec<PathBuf>,
+    /// Files with key sets of issuers.
+    pub key_sets: Vec<PathBuf>,
     /// Files with private TLS keys.
     pub private_keys: Vec<PathBuf>,
     /// Files with rejection pages.
@@ -38,7 +40,7 @@ impl NamedFiles {
 
     /// Files with secrets. A key of an issuer is a secret unless its file has a public key.
     pub fn secret_files(&self) -> impl Iterator<Item = &PathBuf> {
-        let is_secret = |path: &&PathBuf| !read_beyond(path, FILE_MAX_BYTES).is_ok_and(|text| is_public_key(&text));
+        let is_secret = |path: &&PathBuf| !read_beyond(path, FILE_MAX_BYTES).is_ok_and(|text| is_pem(&text));
         self.secrets.iter().chain(&self.private_keys).chain(self.issuer_keys.iter().filter(is_secret))
     }
 
@@ -68,6 +70,7 @@ impl NamedFiles {
             "key" | "access-key" => self.has_secrets = true,
             "key-file" | "access-key-file" => self.secrets.push(text.into()),
             "keys" => self.issuer_keys.push(text.into()),
+            "jwks" if !text.contains("://") => self.key_sets.push(text.into()),
             "upstream-key" => self.private_keys.push(text.into()),
             "page" => self.pages.push(text.into()),
             _ => {}
@@ -93,6 +96,7 @@ mod tests {
             key-file = 'e'
             [issuers.staff]
             keys = ['f']
+            jwks = ['g', 'https://issuer.example/keys']
         ";
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let mut found = NamedFiles::parse(text).unwrap();
@@ -101,6 +105,7 @@ mod tests {
             has_secrets: false,
             secrets: paths(&["a", "b", "e"]),
             issuer_keys: paths(&["f"]),
+            key_sets: paths(&["g"]),
             private_keys: paths(&["c"]),
             pages: paths(&["d"]),
         };
