@@ -19,7 +19,7 @@ mod seen_difference;
 pub(crate) use catalogue::ConditionKind;
 pub use catalogue::{CatalogueEntry, Severity, condition_entries};
 pub(crate) use clock_sighting::ClockSightings;
-pub(crate) use condition_registry::{ActiveCondition, ConditionNotice, ConditionRegistry, Finding, NoticeKind};
+pub(crate) use condition_registry::{ActiveCondition, ConditionNotice, ConditionRegistry, Finding, NoticeKind, quoted};
 pub(crate) use known_hub::{HubSight, KnownHub, KnownHubs};
 pub(crate) use refusal_reason::RefusalReasons;
 pub(crate) use refused_app_server::UNKNOWN_HUB;

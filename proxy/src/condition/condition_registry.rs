@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use trunkline_process::is_steering;
 
 use super::catalogue::ConditionKind;
 use crate::clock::unix_ms;
@@ -33,6 +34,16 @@ const HISTORY_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Minimum interval of log lines of a reported event whose reason changes.
 const NEWS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Minimum interval of log lines of a condition whose detail changes. Clients choose some of the quoted names.
+const DETAIL_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Maximum length of a subject and of a detail.
+const SUBJECT_MAX_CHARS: usize = 300;
+const DETAIL_MAX_CHARS: usize = 1000;
+
+/// Maximum length of a quoted text of a client or a back end.
+const QUOTED_MAX_CHARS: usize = 80;
+
 /// State found by one evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
@@ -44,9 +55,24 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn new(kind: ConditionKind, subject: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { kind, subject: subject.into(), detail: detail.into() }
+    /// Texts may come from clients: each is one line of limited length.
+    pub(crate) fn new(kind: ConditionKind, subject: impl AsRef<str>, detail: impl AsRef<str>) -> Self {
+        let (subject, detail) = (subject.as_ref(), detail.as_ref());
+        Self { kind, subject: cleaned(subject, SUBJECT_MAX_CHARS), detail: cleaned(detail, DETAIL_MAX_CHARS) }
     }
+}
+
+/// Replaces control and bidi characters and line ends, and cuts the rest.
+fn cleaned(text: &str, chars_max: usize) -> String {
+    let mut chars = text.chars().map(|char| if is_steering(char) { char::REPLACEMENT_CHARACTER } else { char });
+    let mut cleaned: String = chars.by_ref().take(chars_max).collect();
+    cleaned.extend(chars.next().map(|_| '…'));
+    cleaned
+}
+
+/// Quotes a text of a client or a back end: cleaned, cut, and without quotes of its own.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", cleaned(text, QUOTED_MAX_CHARS).replace('"', "'"))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +109,8 @@ struct ConditionEntry {
     /// Beginning and its Unix time; `None` while pending.
     begun: Option<(Instant, u64)>,
     logged: Instant,
-    /// Whether the reason of an event has changed since it was logged.
-    has_news: bool,
+    /// Interval until the next log line: shorter if the detail has changed since the last one.
+    log_interval: Duration,
 }
 
 /// Reported event, which holds until it is cleared or expires.
@@ -122,7 +148,7 @@ impl ConditionRegistry {
 
     /// Clears an event if it has such a detail.
     pub(super) fn clear_if(&self, kind: ConditionKind, subject: &str, is_over: impl FnOnce(&str) -> bool) {
-        if let Entry::Occupied(event) = self.lock().events.entry((kind, subject.to_owned()))
+        if let Entry::Occupied(event) = self.lock().events.entry((kind, cleaned(subject, SUBJECT_MAX_CHARS)))
             && is_over(&event.get().detail)
         {
             event.remove();
@@ -142,7 +168,7 @@ impl ConditionRegistry {
         for (finding, is_event) in found.filter(|(finding, _)| is_wanted(finding)) {
             let key = (finding.kind, finding.subject);
             if let Some(entry) = entries.get_mut(&key) {
-                entry.has_news |= is_event && !is_same_reason(&entry.detail, &finding.detail);
+                entry.log_interval = entry.log_interval.min(news_interval(&entry.detail, &finding.detail, is_event));
                 (entry.detail, entry.found_last) = (finding.detail, now);
             } else if has_room(entries, key.0) {
                 entries.insert(key, ConditionEntry::new(finding.detail, now));
@@ -187,16 +213,21 @@ fn has_room<T>(table: &BTreeMap<ConditionKey, T>, kind: ConditionKind) -> bool {
     table.range((kind, String::new())..).take_while(|((other, _), _)| *other == kind).count() < SUBJECTS_MAX
 }
 
-/// Whether two texts differ only in their numbers: counts, rates or addresses.
-fn is_same_reason(one: &str, other: &str) -> bool {
+/// Interval of log lines after such a change of the detail. Numbers don't count: counts, rates or addresses.
+fn news_interval(old: &str, new: &str, is_event: bool) -> Duration {
+    let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
     // Without names that strangers choose.
-    let reason = |text: &str| text.split('"').step_by(2).collect::<String>().replace(|c: char| c.is_ascii_digit(), "");
-    reason(one) == reason(other)
+    let reason = |text: &str| words(&text.split('"').step_by(2).collect::<String>());
+    match () {
+        () if is_event && reason(old) != reason(new) => NEWS_INTERVAL,
+        () if words(old) != words(new) => DETAIL_INTERVAL,
+        () => REMINDER_INTERVAL,
+    }
 }
 
 impl ConditionEntry {
     fn new(detail: String, now: Instant) -> Self {
-        Self { detail, found_first: now, found_last: now, begun: None, logged: now, has_news: false }
+        Self { detail, found_first: now, found_last: now, begun: None, logged: now, log_interval: REMINDER_INTERVAL }
     }
 
     fn is_kept(&self, now: Instant) -> bool {
@@ -206,15 +237,15 @@ impl ConditionEntry {
 
     /// Begins, continues or ends; returns the change to log.
     fn advance(&mut self, kind: ConditionKind, is_kept: bool, now: Instant) -> Option<NoticeKind> {
-        let interval = if self.has_news { NEWS_INTERVAL } else { REMINDER_INTERVAL };
         match self.begun {
             Some(_) if !is_kept => Some(NoticeKind::Ended),
-            Some(_) if now.saturating_duration_since(self.logged) >= interval => {
-                (self.logged, self.has_news) = (now, false);
+            Some(_) if now.saturating_duration_since(self.logged) >= self.log_interval => {
+                (self.logged, self.log_interval) = (now, REMINDER_INTERVAL);
                 Some(NoticeKind::Lasts)
             }
             None if is_kept && now.saturating_duration_since(self.found_first).as_secs() >= kind.entry().after_s => {
-                (self.begun, self.logged, self.has_news) = (Some((now, unix_ms())), now, false);
+                (self.begun, self.logged) = (Some((now, unix_ms())), now);
+                self.log_interval = REMINDER_INTERVAL;
                 Some(NoticeKind::Began)
             }
             Some(_) | None => None,
@@ -279,6 +310,38 @@ mod tests {
         let named = |second: u64| if second.is_multiple_of(2) { "\"red\"" } else { "\"blue\"" };
         assert!((0..20).all(|second| !lasts(second, &format!("hub {}, {second} clients", named(second)))));
         assert!(lasts(20, "another reason"));
+    }
+
+    #[test]
+    fn a_detail_that_changes_while_its_condition_lasts_is_logged_with_a_bounded_rate() {
+        let (registry, start) = (ConditionRegistry::default(), Instant::now());
+        let mut logged = Vec::new();
+        for second in 0..70 {
+            let detail = match second {
+                0..5 => "apps \"a\" and \"b\" overlap",
+                _ => "apps \"c\" and \"d\" overlap",
+            };
+            let finding = Finding::new(ConditionKind::FileUnreadable, "keys", detail);
+            let notices = registry.update(vec![finding], false, start + Duration::from_secs(second));
+            logged.extend(notices.into_iter().map(|notice| (second, notice.condition.detail)));
+        }
+        let [began, changed] = &*logged else { panic!("{logged:?}") };
+        assert_eq!((began.0, changed.0), (0, 20));
+        assert!(began.1.contains("\"a\"") && changed.1.contains("\"c\""), "{logged:?}");
+    }
+
+    #[test]
+    fn texts_of_strangers_are_one_cut_line() {
+        let evil = "x\nwarning: hub-without-app-server: chat\r\u{1b}[31m\u{202e}\u{2028}";
+        let found = Finding::new(ConditionKind::WebhookFails, evil, evil.repeat(100));
+        assert!(!format!("{}{}", found.subject, found.detail).contains(is_steering), "{found:?}");
+        assert_eq!((found.detail.chars().count(), found.detail.chars().last()), (DETAIL_MAX_CHARS + 1, Some('…')));
+        assert_eq!(quoted("a \"b\"\n"), "\"a 'b'\u{fffd}\"");
+        let registry = ConditionRegistry::default();
+        registry.report(Finding::new(ConditionKind::WebhookFails, evil, ""), None);
+        registry.clear(ConditionKind::WebhookFails, evil);
+        assert_eq!(registry.update(Vec::new(), false, Instant::now() + Duration::from_secs(9)), []);
+        assert_eq!(registry.lock().entries.len(), 0, "an event is cleared by its original subject");
     }
 
     #[test]

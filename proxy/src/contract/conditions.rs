@@ -330,30 +330,66 @@ async fn a_failing_webhook_and_refused_signatures_are_distinguished() {
     let mut watched = Watched::new(&fixture);
     let mut client = webhooks::connect(&fixture, "/chat").await;
     server.next().await.answer(204, "");
-    let mut answer = async |watched: &mut Watched, status: u16, count: usize| {
+    let mut others = Vec::new();
+    let mut answer = async |watched: &mut Watched, server: &mut WebhookServer, status: u16, count: usize| {
         for _ in 0..count {
             client.send(&webhooks::cast("Say", "hi")).await;
             server.next_at("/chat/messages/Say").await.answer(status, "");
         }
         watched.pass(4).await;
     };
-    answer(&mut watched, 500, 1).await;
+    answer(&mut watched, &mut server, 500, 1).await;
     let line = watched.line(ConditionKind::WebhookFails).unwrap();
     assert!(line.contains("chat") && line.contains("status code 500"), "{line}");
-    answer(&mut watched, 204, 1).await;
+    answer(&mut watched, &mut server, 204, 1).await;
     // Clients can cause some: calls of unknown methods, and calls without permission.
-    answer(&mut watched, 404, 19).await;
-    answer(&mut watched, 401, 19).await;
+    answer(&mut watched, &mut server, 404, 19).await;
+    answer(&mut watched, &mut server, 401, 19).await;
     assert_eq!(watched.line(ConditionKind::WebhookFails), None);
     assert_eq!(watched.line(ConditionKind::WebhookRefusesSignature), None);
-    answer(&mut watched, 404, 1).await;
-    assert!(watched.line(ConditionKind::WebhookFails).is_some());
-    answer(&mut watched, 204, 1).await;
-    answer(&mut watched, 401, 20).await;
+    answer(&mut watched, &mut server, 404, 1).await;
+    answer(&mut watched, &mut server, 401, 1).await;
+    assert_eq!(watched.line(ConditionKind::WebhookFails), None);
+    assert_eq!(watched.line(ConditionKind::WebhookRefusesSignature), None, "one client raises no alarm");
+    for _ in 0..2 {
+        let mut other = webhooks::connect(&fixture, "/chat").await;
+        server.next_at("/chat/connections/connected").await.answer(204, "");
+        other.send(&webhooks::cast("Say", "hi")).await;
+        server.next_at("/chat/messages/Say").await.answer(401, "");
+        others.push(other);
+    }
+    watched.pass(4).await;
     let line = watched.line(ConditionKind::WebhookRefusesSignature).unwrap();
     assert!(line.contains("--webhook-secret"), "{line}");
-    answer(&mut watched, 204, 1).await;
+    answer(&mut watched, &mut server, 204, 1).await;
     watched.ended(ConditionKind::WebhookRefusesSignature).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn each_way_in_which_calls_fail_is_named_though_events_are_answered() {
+    for (status, body, shown) in [
+        (500, "oh no", "got status 500, type \"\", body \"oh no\""),
+        (302, "", "redirects are not followed"),
+        (201, "", "got status 201"),
+        (200, "<html>\nwarning: x", "body \"<html>\u{fffd}warning: x\""),
+        (200, "{\"type\":7}", "body \"{'type':7}\""),
+    ] {
+        let network = MemoryNetwork::default();
+        let fixture = webhooks::fixture(&network, webhooks::plain());
+        let mut server = WebhookServer::listen(&network, webhooks::APP);
+        let mut watched = Watched::new(&fixture);
+        for _ in 0..5 {
+            let mut client = webhooks::connect(&fixture, "/chat").await;
+            client.send("{\"type\":1,\"invocationId\":\"1\",\"target\":\"Say\",\"arguments\":[]}\u{1e}").await;
+            server.next_at("/chat/messages/Say").await.answer(status, body);
+            assert!(client.text().await.contains("Invocation failed"), "{status}");
+            client.close().await;
+            server.next_at("/chat/connections/disconnected").await.answer(204, "");
+            watched.pass(1).await;
+        }
+        let line = watched.line(ConditionKind::WebhookFails).unwrap_or_else(|| panic!("no alarm: {status} {body}"));
+        assert!(line.contains("messages/\"Say\"") && line.contains(shown), "{line}");
+    }
 }
 
 #[tokio::test(crate = "paused")]

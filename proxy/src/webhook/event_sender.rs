@@ -18,6 +18,7 @@ use super::signature::{signatures, signed_request};
 use super::webhook_event::EventKind;
 use super::webhook_hub::{RequestPermit, WebhookFailure, WebhookHub};
 use crate::clock::unix_seconds;
+use crate::condition::quoted;
 use crate::net::http_client::{HttpClient, HttpError, without_byte_order_mark};
 
 /// Pauses between attempts. All attempts share one deadline.
@@ -25,6 +26,9 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis
 
 /// Timeout for asking whether a client may connect. Official clients wait 15 s for the handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a reply that operators see if it is a problem.
+const SHOWN_BYTES: usize = 80;
 
 const CONNECTION_ID: HeaderName = HeaderName::from_static("x-asrs-connection-id");
 const HUB: HeaderName = HeaderName::from_static("x-asrs-hub");
@@ -64,7 +68,7 @@ impl EventSender {
         let mut pauses = PAUSES.iter();
         let (mut permit, mut deadline) = (permit, None);
         loop {
-            let (reply, until) = self.attempt(permit, &post, &mut deadline).await;
+            let (reply, media_type, until) = self.attempt(permit, &post, &mut deadline).await;
             let (answer, outcome, problem) = answer::read(&event.kind, &reply);
             let counters = self.hub.counters();
             counters.requests.of(outcome).increment();
@@ -74,8 +78,12 @@ impl EventSender {
             let is_refusal =
                 matches!(answer, WebhookAnswer::Verdict(ConnectVerdict::Refused(StatusCode::FORBIDDEN, _)));
             match problem.filter(|_| !is_refusal) {
-                Some(problem) => self.hub.note_failure(&event.name, &problem, failure(&reply)),
-                None => self.hub.note_answer(),
+                Some(problem) => {
+                    let problem = format!("{problem}{}", described(&reply, &media_type));
+                    let failure = failure(&event.kind, &reply);
+                    self.hub.note_failure(&post.connection_id, event, &problem, failure);
+                }
+                None => self.hub.note_answer(&event.kind),
             }
             let Some(pause) = pause else { return (post.connection_id, answer) };
             counters.retries.increment();
@@ -84,13 +92,14 @@ impl EventSender {
         }
     }
 
-    /// Makes one attempt, holding its permit to the end. The first attempt starts the common deadline.
+    /// Makes one attempt, holding its permit to the end. Returns the reply, the `Content-Type` of its body, and the
+    /// deadline of all attempts, which the first one starts.
     async fn attempt(
         &self,
         _permit: RequestPermit<'_>,
         post: &Post,
         deadline: &mut Option<Instant>,
-    ) -> (Reply, Instant) {
+    ) -> (Reply, String, Instant) {
         let event = &post.event;
         let begun = Instant::now();
         let limit = self.time_limit(&event.kind);
@@ -103,8 +112,11 @@ impl EventSender {
         let duration = begun.elapsed();
         self.hub.counters().durations.observe_duration(duration);
         self.hub.note_duration(duration);
+        let media_type = fetched.as_ref().ok().and_then(|answer| answer.headers().get(CONTENT_TYPE));
+        let media_type = media_type.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         let reply = fetched.map(|answer| (answer.status(), without_byte_order_mark(answer.into_body())));
-        (reply.map_err(|error| reply_error(error, max_bytes, limit)), until)
+        let reply = reply.map_err(|error| reply_error(error, max_bytes, limit));
+        (reply, media_type.unwrap_or_default(), until)
     }
 
     fn time_limit(&self, kind: &EventKind) -> Duration {
@@ -171,9 +183,18 @@ fn reply_error(error: HttpError, max_bytes: usize, limit: Duration) -> ReplyErro
     }
 }
 
-fn failure(reply: &Reply) -> WebhookFailure {
+/// Type and first bytes of a reply, for the operator.
+fn described(reply: &Reply, media_type: &str) -> String {
+    let Ok((status, body)) = reply else { return String::new() };
+    let body = String::from_utf8_lossy(body.get(..SHOWN_BYTES).unwrap_or(body));
+    format!(", got status {}, type {}, body {}", status.as_u16(), quoted(media_type), quoted(&body))
+}
+
+fn failure(kind: &EventKind, reply: &Reply) -> WebhookFailure {
     match reply {
-        Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)) => WebhookFailure::Refusal,
+        Ok((StatusCode::UNAUTHORIZED, _)) => WebhookFailure::Refusal,
+        Ok((status, _)) if status.is_client_error() && kind.is_message() => WebhookFailure::OfClient,
+        Ok((StatusCode::FORBIDDEN, _)) => WebhookFailure::Refusal,
         Ok((status, _)) if status.is_client_error() => WebhookFailure::Rejection,
         _ => WebhookFailure::Fault,
     }

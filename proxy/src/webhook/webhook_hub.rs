@@ -7,6 +7,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytestring::ByteString;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
@@ -14,9 +15,10 @@ use trunkline_protocol::key::{AccessKey, AccessKeys};
 use super::backlog::Backlog;
 use super::subject::{HubConnection, HubUser};
 use super::subject_log::SubjectStay;
+use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_presence::WebhookPresence;
 use crate::clock::unix_ms;
-use crate::condition::{ConditionKind, Finding};
+use crate::condition::{ConditionKind, Finding, quoted};
 use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettings};
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
@@ -38,13 +40,12 @@ pub(crate) struct WebhookHub {
     http_clients: Mutex<HashMap<ThreadId, HttpClient>>,
 }
 
-/// Failures of requests since the last valid answer, and slow answers since the last fast one.
+/// Failures of requests, and slow answers since the last fast one.
 #[derive(Debug, Default)]
 struct WebhookTrouble {
-    failure: Option<(Instant, String)>,
-    refusals: u32,
-    rejections: u32,
-    has_failed: bool,
+    /// Failures of calls. Answers to other events don't end them.
+    calls: FailureRun,
+    events: FailureRun,
     /// Whether any event was accepted.
     has_accepted: bool,
     slow: Option<(Instant, Duration)>,
@@ -53,16 +54,31 @@ struct WebhookTrouble {
     failures: u64,
     /// Smoothed duration of a request.
     latency: Duration,
-    /// Unix time of the first failure since the last valid answer, in milliseconds.
-    failing_since_ms: Option<u64>,
+}
+
+/// Failures of requests of one class.
+#[derive(Debug, Default)]
+struct FailureRun {
+    /// The latest failure, with its problem.
+    last: Option<(Instant, String)>,
+    refusals: u32,
+    rejections: u32,
+    /// A fault adds to this sum, and a valid answer takes one away, so that a part of the requests may fail.
+    fault_sum: u32,
+    /// The first clients whose calls were refused in a row.
+    refused: Vec<ByteString>,
+    /// Unix time of the first failure since the requests were last without faults, in milliseconds.
+    since_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WebhookFailure {
     /// Status 401 or 403: the signature is refused, or the client.
     Refusal,
-    /// Another status of the class 4xx: the URL is wrong, or the request of the client.
+    /// Another status of the class 4xx to an event: the URL is wrong, or the request of the client.
     Rejection,
+    /// Such a status to a call: the answer of the app to a client, such as to an unknown method.
+    OfClient,
     Fault,
 }
 
@@ -74,6 +90,14 @@ const USER_MAX_CHARS: usize = 1024;
 
 /// Number of refusals in a row after which they are about the signature and not about clients.
 const REFUSALS_MIN: u32 = 3;
+
+/// Weight of a fault, and limit of the sum: one in five requests that fails is reported, and five valid answers in a row
+/// end each trouble.
+const FAULT_WEIGHT: u32 = 4;
+const HIGHEST_FAULT_SUM: u32 = 8;
+
+/// Number of clients whose calls are refused from which the refusals are about the signature.
+const REFUSED_CLIENTS_MIN: usize = 3;
 
 /// Number of refusals or rejections in a row after which they are about the back end, although it has accepted events:
 /// clients can cause some of them.
@@ -125,19 +149,65 @@ impl WebhookTerms {
 }
 
 impl WebhookTrouble {
-    /// Recent failures of the back end that are a condition, with the last problem.
-    fn finding(&self) -> Option<(ConditionKind, &str)> {
-        let (refusals_min, rejections_min) = match self.has_accepted {
+    fn run(&mut self, kind: &EventKind) -> &mut FailureRun {
+        if kind.is_message() { &mut self.calls } else { &mut self.events }
+    }
+
+    /// The class of requests whose failures are a condition, with the last problem.
+    fn finding(&self) -> Option<(ConditionKind, &FailureRun, &str)> {
+        let runs = [&self.calls, &self.events].into_iter();
+        let found = runs.filter_map(|run| {
+            let (at, problem) = run.last.as_ref().filter(|(at, _)| at.elapsed() < TROUBLE_TIME)?;
+            Some((*at, (run.condition(self.has_accepted)?, run, &**problem)))
+        });
+        found.max_by_key(|(at, _)| *at).map(|(_, found)| found)
+    }
+
+    fn accept(&mut self, kind: &EventKind) {
+        self.has_accepted = true;
+        self.run(kind).accept();
+    }
+
+    fn fail(&mut self, kind: &EventKind, (client, problem): (&ByteString, String), failure: WebhookFailure) {
+        self.failures += 1;
+        let run = self.run(kind);
+        match failure {
+            WebhookFailure::OfClient => return,
+            WebhookFailure::Refusal => {
+                run.refusals = run.refusals.saturating_add(1);
+                if run.refused.len() < REFUSED_CLIENTS_MIN && !run.refused.contains(client) {
+                    run.refused.push(client.clone());
+                }
+            }
+            WebhookFailure::Rejection => run.rejections = run.rejections.saturating_add(1),
+            WebhookFailure::Fault => run.fault_sum = HIGHEST_FAULT_SUM.min(run.fault_sum + FAULT_WEIGHT),
+        }
+        run.last = Some((Instant::now(), problem));
+        run.since_ms.get_or_insert_with(unix_ms);
+    }
+}
+
+impl FailureRun {
+    fn condition(&self, has_accepted: bool) -> Option<ConditionKind> {
+        let (refusals_min, rejections_min) = match has_accepted {
             true => (ACCEPTED_REFUSALS_MIN, ACCEPTED_REFUSALS_MIN),
             false => (REFUSALS_MIN, 1),
         };
-        let has_failed = self.has_failed || self.rejections >= rejections_min;
-        let kind = match self.refusals >= refusals_min {
-            true => Some(ConditionKind::WebhookRefusesSignature),
-            false => has_failed.then_some(ConditionKind::WebhookFails),
-        };
-        let recent = self.failure.as_ref().filter(|(at, _)| at.elapsed() < TROUBLE_TIME);
-        kind.zip(recent.map(|(_, problem)| problem.as_str()))
+        // Events about connections have one client each.
+        if self.refusals >= refusals_min && self.refused.len() >= REFUSED_CLIENTS_MIN {
+            return Some(ConditionKind::WebhookRefusesSignature);
+        }
+        let has_failed = self.fault_sum >= FAULT_WEIGHT || self.rejections >= rejections_min;
+        has_failed.then_some(ConditionKind::WebhookFails)
+    }
+
+    fn accept(&mut self) {
+        (self.refusals, self.rejections) = (0, 0);
+        self.refused.clear();
+        self.fault_sum = self.fault_sum.saturating_sub(1);
+        if self.fault_sum < FAULT_WEIGHT {
+            self.since_ms = None;
+        }
     }
 }
 
@@ -265,11 +335,8 @@ impl WebhookHub {
         RequestPermit { _of_hub: of_hub, _of_rule: of_rule, _of_node: of_node }
     }
 
-    pub(super) fn note_answer(&self) {
-        let mut trouble = self.trouble();
-        (trouble.failure, trouble.failing_since_ms) = (None, None);
-        (trouble.refusals, trouble.rejections) = (0, 0);
-        (trouble.has_failed, trouble.has_accepted) = (false, true);
+    pub(super) fn note_answer(&self, kind: &EventKind) {
+        self.trouble().accept(kind);
     }
 
     pub(super) fn note_duration(&self, duration: Duration) {
@@ -291,35 +358,36 @@ impl WebhookHub {
         }
     }
 
-    pub(super) fn note_failure(&self, event: &str, problem: &str, failure: WebhookFailure) {
-        let mut trouble = self.trouble();
-        trouble.failure = Some((Instant::now(), format!("{event}: {problem} ({})", self.template)));
-        trouble.failing_since_ms.get_or_insert_with(unix_ms);
-        trouble.failures += 1;
-        match failure {
-            WebhookFailure::Refusal => trouble.refusals = trouble.refusals.saturating_add(1),
-            WebhookFailure::Rejection => trouble.rejections = trouble.rejections.saturating_add(1),
-            WebhookFailure::Fault => trouble.has_failed = true,
-        }
+    /// Notes a failed request of a client, with the problem in words.
+    pub(super) fn note_failure(
+        &self,
+        client: &ByteString,
+        event: &WebhookEvent,
+        problem: &str,
+        failure: WebhookFailure,
+    ) {
+        let name = quoted(&event.name);
+        let problem = format!("{}/{name}: {problem} ({})", event.kind.category(), self.template);
+        self.trouble().fail(&event.kind, (client, problem), failure);
     }
 
     /// State of the back end, for the observer.
     pub(super) fn state(&self) -> BackEndState {
         let trouble = self.trouble();
-        let problem = trouble.finding().map(|(_, problem)| problem.to_owned());
+        let failing = trouble.finding().and_then(|(_, run, problem)| Some((run.since_ms?, problem.to_owned())));
         BackEndState {
             requests: trouble.requests,
             failures: trouble.failures,
             in_flight: self.in_flight() as u64,
             latency: trouble.latency,
-            failing: trouble.failing_since_ms.zip(problem),
+            failing,
         }
     }
 
     /// Conditions of the back end: it fails, or it is slow.
     pub(super) fn findings(&self) -> Vec<Finding> {
         let (trouble, mut findings) = (self.trouble(), Vec::new());
-        findings.extend(trouble.finding().map(|(kind, problem)| Finding::new(kind, self.name.as_str(), problem)));
+        findings.extend(trouble.finding().map(|(kind, _, problem)| Finding::new(kind, self.name.as_str(), problem)));
         let slow = trouble.slow.filter(|(at, _)| at.elapsed() < TROUBLE_TIME && trouble.slow_sum >= SLOW_SUM_MIN);
         if let Some((_, duration)) = slow {
             let (seconds, waiting) = (duration.as_secs(), self.in_flight());
@@ -336,14 +404,51 @@ impl WebhookHub {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::hub::HubProtocol;
+
     use super::*;
+
+    const CALL: EventKind = EventKind::Message { protocol: HubProtocol::Json, invocation_id: None };
+
+    fn fail(trouble: &mut WebhookTrouble, kind: &EventKind, client: u32, failure: WebhookFailure) {
+        trouble.fail(kind, (&client.to_string().into(), "status code".to_owned()), failure);
+    }
+
+    fn condition(trouble: &WebhookTrouble) -> Option<ConditionKind> {
+        trouble.finding().map(|(kind, ..)| kind)
+    }
 
     #[test]
     fn a_single_refused_event_of_a_client_is_no_failure_of_a_back_end_that_answers() {
-        let failure = Some((Instant::now(), "messages: status code 404".to_owned()));
-        let mut trouble = WebhookTrouble { has_accepted: true, rejections: 1, failure, ..WebhookTrouble::default() };
-        assert_eq!(trouble.finding(), None);
-        trouble.has_accepted = false;
-        assert_eq!(trouble.finding(), Some((ConditionKind::WebhookFails, "messages: status code 404")));
+        let mut trouble = WebhookTrouble::default();
+        fail(&mut trouble, &EventKind::Connected, 1, WebhookFailure::Rejection);
+        assert_eq!(condition(&trouble), Some(ConditionKind::WebhookFails));
+        trouble.has_accepted = true;
+        assert_eq!(condition(&trouble), None);
+    }
+
+    #[test]
+    fn failing_calls_are_a_condition_beside_events_that_are_answered_and_if_a_part_fails() {
+        let mut trouble = WebhookTrouble::default();
+        for client in 0..20 {
+            (0..10).for_each(|_| trouble.accept(&EventKind::Connected));
+            fail(&mut trouble, &CALL, client, WebhookFailure::Fault);
+            assert_eq!(condition(&trouble), Some(ConditionKind::WebhookFails), "{client}");
+            trouble.accept(&CALL);
+        }
+        (0..5).for_each(|_| trouble.accept(&CALL));
+        assert_eq!((condition(&trouble), trouble.calls.since_ms), (None, None));
+    }
+
+    #[test]
+    fn answers_to_calls_of_one_client_raise_no_alarm() {
+        let mut trouble = WebhookTrouble { has_accepted: true, ..WebhookTrouble::default() };
+        for _ in 0..100 {
+            fail(&mut trouble, &CALL, 1, WebhookFailure::OfClient);
+            fail(&mut trouble, &CALL, 1, WebhookFailure::Refusal);
+        }
+        assert_eq!((condition(&trouble), trouble.failures), (None, 200));
+        (2..4).for_each(|client| fail(&mut trouble, &CALL, client, WebhookFailure::Refusal));
+        assert_eq!(condition(&trouble), Some(ConditionKind::WebhookRefusesSignature));
     }
 }
