@@ -65,7 +65,7 @@ pub use start_error::StartError;
 use condition_watch::ConditionWatch;
 #[cfg(feature = "otlp")]
 use export::Export;
-use graceful_stop::{close_links, poll_until, share_ends, stragglers};
+use graceful_stop::{close_links, finish_requests, poll_until, share_ends, stragglers};
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
 use shard_thread::ShardServices;
@@ -101,6 +101,7 @@ pub struct Node {
     listen: BoundAddresses,
     admin: SocketAddr,
     drain: DrainSettings,
+    rest: Option<Rest>,
     threads: Vec<JoinHandle<()>>,
     background: JoinSet<()>,
     stop: CancellationToken,
@@ -170,7 +171,7 @@ impl Node {
         background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
         #[cfg(feature = "otlp")]
         let export = Export::start(config.otlp, &readiness, (&fleet, &webhooks), &counters)?;
-        let rest_of_admin = rest.filter(|_| shared.settings.rest.listen == Some(config.admin));
+        let rest_of_admin = rest.clone().filter(|_| shared.settings.rest.listen == Some(config.admin));
         let of_admin = (fleet.clone(), rest_of_admin, webhooks.clone());
         background
             .spawn(async move { admin::serve(admin_listener, admin, readiness, &observer, of_admin, counters).await });
@@ -184,6 +185,7 @@ impl Node {
             listen,
             admin,
             drain,
+            rest,
             threads,
             background,
             stop,
@@ -278,6 +280,9 @@ impl Node {
                 warn!(clients = unreported, "webhooks were not notified in time of these disconnected clients");
             }
         }
+        // Back ends are served until here, because a balancer may not repeat their sends at another node.
+        self.shared.end_requests();
+        finish_requests(self.rest.as_ref()).await;
         // Clients whose ends were not reported in time are left to other nodes.
         if let Some(connections) = HubConnection::presence(&self.webhooks) {
             connections.log().close();

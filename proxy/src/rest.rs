@@ -127,6 +127,11 @@ impl Rest {
         answer
     }
 
+    /// Whether no request is in progress, except invocations that wait for their clients.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.0.permits.is_empty()
+    }
+
     fn counters(&self) -> &RestCounters {
         &self.0.shared.reports.rest_counters
     }
@@ -147,7 +152,7 @@ impl Rest {
         let shared = &self.0.shared;
         let (head, body) = request.into_parts();
         let signer = self.authorize(&head)?;
-        if shared.refuses_clients() {
+        if shared.have_requests_ended() {
             return Err(RestError::stopping());
         }
         let operation = HubOperation::read(&head.method, head.uri.path())?;

@@ -171,6 +171,9 @@ catalogue! {
     NodeClockDiffers = Error "node-clock-differs" after 2:
         "the clock of another node differs by more than 5 minutes",
         "compare the clocks of both machines, and synchronise them (NTP)";
+    OwnClockRefused = Error "own-clock-refused" after 2 local true:
+        "all other nodes refuse this one because its clock differs by more than 5 minutes",
+        "synchronise the clock of this machine (NTP)";
     NodeNameShared = Warning "node-name-shared" after 10:
         "several nodes of the fleet have the same name",
         "give each node its own --node-name";

@@ -16,12 +16,13 @@ use trunkline_protocol::dial_in::{sign_rest_token, sign_rest_token_for};
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{ClientCompletion, ServiceMessage, UserGroupChange};
+use trunkline_protocol::token::ConnectionToken;
 
 use super::app::AppLink;
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fixture::{Fixture, KEY, NodeSettings, paused, settings, token_of};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers, until};
-use super::http::negotiate;
+use super::http::{exchange, negotiate};
 use super::inbound_links::dial_in_nodes;
 use super::scene::{LinkedApp, chat};
 use super::webhook_server::WebhookServer;
@@ -804,6 +805,35 @@ async fn any_node_of_a_fleet_answers_and_names_the_nodes_without_an_answer() {
     let partly = back_end.ask("GET", "/groups/red/connections?partial=TRUE", "").await;
     assert_eq!((partly.status, &*partly.missing, &partly.body["value"]), (200, "n3", &json!([])));
     assert_eq!(back_end.status("GET", "/groups/red/connections?partial=1").await, 400);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_draining_node_serves_back_ends_until_it_leaves_and_negotiates_for_another_node() {
+    let (_network, mut nodes) = nodes(2).await;
+    let mut clients = Vec::new();
+    for node in &mut nodes {
+        clients.push(node.link.client_of("ann").await);
+    }
+    linked(&nodes).await;
+    let shared = nodes[0].fixture.shared.clone();
+    let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
+    shared.refuse_clients();
+    assert_eq!(back_end.publish("/:send", "all").await, 2);
+    for client in &mut clients {
+        assert_eq!(client.text().await, said("all"));
+    }
+    let ask = async || exchange(&nodes[0].fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
+    let (status, body) = ask().await;
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let token = ConnectionToken::open(answer["connectionToken"].as_str().unwrap(), &shared.settings.keys).unwrap();
+    assert_eq!(token.boot, nodes[1].fixture.shared.boot, "the other node owns the connection");
+    shared.end_requests();
+    let refused = back_end.ask("POST", "/:send", "{\"target\":\"Say\",\"arguments\":[]}").await;
+    assert_eq!((refused.status, &*refused.code), (503, "Error.Node.Stopping"));
+    nodes[1].cut(true);
+    until(Duration::from_secs(60), "the other one is gone", || !shared.other_nodes().are_ready()).await;
+    assert_eq!(ask().await.0, 503, "no other node accepts clients");
 }
 
 #[tokio::test(crate = "paused")]

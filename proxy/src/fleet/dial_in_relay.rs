@@ -148,6 +148,12 @@ impl OtherNodes for Fleet {
         self.members().all().iter().any(|member| member.state(now_ms) == MemberState::Ready)
     }
 
+    fn successor(&self) -> Option<(String, String)> {
+        let (members, now_ms) = (self.members().all(), self.members().now_ms());
+        let mut ready = members.iter().filter(|member| member.state(now_ms) == MemberState::Ready);
+        ready.find_map(|member| Some((member.boot().to_owned(), member.client_port()?.to_string())))
+    }
+
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>> {
         let hub = self.shared().hubs.at(hub)?;
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });

@@ -18,7 +18,13 @@ use crate::frontend::{request_trace, restore};
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
 
 pub(crate) fn answer(endpoint: &Endpoint, request: &HubRequest, mut client: NewClient) -> Response {
-    if let Some(refusal) = endpoint.refuse_new_client(&request.hub, &request.routed) {
+    // A stopping node negotiates for another one, which any node then relays to: the client may not be able to retry.
+    let successor = endpoint.shared.refuses_clients().then(|| endpoint.shared.other_nodes().successor()).flatten();
+    let refusal = match successor {
+        Some(_) => request.routed.refusal(),
+        None => endpoint.refuse_new_client(&request.hub, &request.routed),
+    };
+    if let Some(refusal) = refusal {
         return refusal;
     }
     let answer = match client.grant.decision.url.take() {
@@ -26,13 +32,18 @@ pub(crate) fn answer(endpoint: &Endpoint, request: &HubRequest, mut client: NewC
             let access_token = client.grant.decision.access_token.take();
             json(&NegotiateAnswer::Redirect { url, access_token })
         }
-        None => offer_connection(endpoint, request, &client),
+        None => offer_connection(endpoint, request, &client, successor),
     };
     // Includes the app's own headers and cookies.
     (client.grant.headers, answer).into_response()
 }
 
-fn offer_connection(endpoint: &Endpoint, request: &HubRequest, client: &NewClient) -> Response {
+fn offer_connection(
+    endpoint: &Endpoint,
+    request: &HubRequest,
+    client: &NewClient,
+    successor: Option<(String, String)>,
+) -> Response {
     let (hub, query) = (&*request.hub, &request.context.query);
     let NewClient { user, binding, grant, .. } = client;
     let version = match NegotiateVersion::from_query(query.value("negotiateVersion")) {
@@ -54,10 +65,15 @@ fn offer_connection(endpoint: &Endpoint, request: &HubRequest, client: &NewClien
     let is_wanted = query.value(STATEFUL_PARAMETER).is_some_and(|wanted| wanted.trim().eq_ignore_ascii_case("true"));
     let is_stateful = is_wanted && settings.stateful_reconnect_buffer_bytes.is_some();
     let id = random_id();
+    let own = || {
+        let address = endpoint.shared.settings.advertise.as_ref().map(ToString::to_string).unwrap_or_default();
+        (endpoint.shared.boot.clone(), address)
+    };
+    let (boot, address) = successor.unwrap_or_else(own);
     let token = ConnectionToken {
         connection_id: (version == NegotiateVersion::One).then(|| id.clone()),
-        boot: endpoint.shared.boot.clone(),
-        address: endpoint.shared.settings.advertise.as_ref().map(ToString::to_string).unwrap_or_default(),
+        boot,
+        address,
         hub: settings.path.to_ascii_lowercase(),
         user: user.id.clone(),
         claims,

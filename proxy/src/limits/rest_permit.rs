@@ -48,6 +48,10 @@ impl RestPermits {
         Self { limit, requests: Leases::default() }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.requests.lock().len() == 0
+    }
+
     /// Takes a permit for a request with these shares, if necessary by displacing another request. `None` if all are in
     /// use.
     pub(crate) fn take(&self, shares: impl IntoIterator<Item = RestShare>) -> Option<RestPermit> {

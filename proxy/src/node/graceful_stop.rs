@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::inspection::Stragglers;
+use crate::rest::Rest;
 use crate::shard::Shared;
 use crate::upstream::Pool;
 use crate::webhook::{HubConnection, Reported, Webhooks};
@@ -18,6 +19,9 @@ const ENDS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time for a shard to report its remaining clients.
 const STRAGGLERS_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Time for requests of back ends in progress.
+const REQUESTS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Poll interval of a stopping node.
 const STOP_POLL: Duration = Duration::from_millis(20);
@@ -35,6 +39,11 @@ pub(super) async fn share_ends(webhooks: &Webhooks) {
     if let Some(connections) = HubConnection::presence(webhooks) {
         drop(timeout(ENDS_TIMEOUT, poll_until(|| connections.log().has_sent_ends())).await);
     }
+}
+
+/// Waits for requests of back ends in progress.
+pub(super) async fn finish_requests(rest: Option<&Rest>) {
+    drop(timeout(REQUESTS_TIMEOUT, poll_until(|| rest.is_none_or(Rest::is_idle))).await);
 }
 
 /// Collects the remaining clients; a hanging shard reports none.

@@ -25,6 +25,9 @@ const LOST_TIME: Duration = Duration::from_secs(600);
 /// Number of evaluations between two checks of advertised addresses. The condition begins after two failed ones.
 const PROBE_INTERVAL: u64 = 15;
 
+/// Number of nodes that have to refuse this one because of its clock. Of two nodes, either may be wrong.
+const CLOCK_REFUSALS_MIN: usize = 2;
+
 /// Time for a node to accept a connection at its advertised address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,7 @@ impl NodeConditions {
             }
         }
         findings.extend(self.clocks(&members, &problems, now));
+        findings.extend(own_clock(&members, &problems));
         findings.extend(problems.into_iter().filter_map(|problem| self.of_address(problem, now)));
         let names = self.fleet.members().shared_names().into_iter();
         let is_shared = |name| Finding::new(ConditionKind::NodeNameShared, name, "several nodes have this name");
@@ -176,6 +180,39 @@ impl NodeConditions {
     }
 }
 
+/// The clock of this node, if all other nodes refuse it and none is linked.
+fn own_clock(members: &[Arc<FleetMember>], problems: &[AddressProblem]) -> Option<Finding> {
+    let is_refused = problems.len() >= CLOCK_REFUSALS_MIN
+        && problems.iter().all(|problem| problem.kind == AddressProblemKind::ClockDiffers)
+        && !members.iter().any(|member| member.links().are_open());
+    let nodes = || problems.iter().map(|problem| problem.address.as_str()).collect::<Vec<_>>().join(", ");
+    is_refused.then(|| Finding::new(ConditionKind::OwnClockRefused, "this node", format!("refused by {}", nodes())))
+}
+
 fn missing(name: &str, detail: String) -> Finding {
     Finding::new(ConditionKind::NodeMissing, name, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_all_other_nodes_refuse_is_this_nodes_and_makes_it_not_ready() {
+        let problems = |kinds: &[AddressProblemKind]| {
+            let problem = |(number, kind): (usize, &AddressProblemKind)| AddressProblem {
+                address: format!("http://node-{number}:8090"),
+                kind: *kind,
+                text: String::new(),
+            };
+            kinds.iter().enumerate().map(problem).collect::<Vec<_>>()
+        };
+        use AddressProblemKind::{ClockDiffers, Unreachable};
+        let finding = own_clock(&[], &problems(&[ClockDiffers, ClockDiffers])).unwrap();
+        assert!(finding.kind.entry().is_local, "not ready");
+        assert!(finding.detail.contains("node-0") && finding.detail.contains("node-1"), "{}", finding.detail);
+        for kinds in [&[ClockDiffers][..], &[ClockDiffers, ClockDiffers, Unreachable], &[]] {
+            assert!(own_clock(&[], &problems(kinds)).is_none(), "{kinds:?}");
+        }
+    }
 }

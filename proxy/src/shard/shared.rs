@@ -136,6 +136,7 @@ struct NodeLife {
     has_vectored_sends: AtomicBool,
     drain_begun: CancellationToken,
     clients_refused: CancellationToken,
+    have_requests_ended: AtomicBool,
     started: Instant,
 }
 
@@ -411,6 +412,16 @@ impl Shared {
         self.life.clients_refused.is_cancelled()
     }
 
+    /// Whether the drain is over, and back ends are refused, too. Until then they are served.
+    pub(crate) fn have_requests_ended(&self) -> bool {
+        self.life.have_requests_ended.load(Ordering::Relaxed)
+    }
+
+    /// Refuses back ends from now on, before this node leaves the fleet.
+    pub(crate) fn end_requests(&self) {
+        self.life.have_requests_ended.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) async fn clients_refused(&self) {
         self.life.clients_refused.cancelled().await;
     }
@@ -510,6 +521,7 @@ impl NodeLife {
             has_vectored_sends: AtomicBool::new(false),
             drain_begun: CancellationToken::new(),
             clients_refused: CancellationToken::new(),
+            have_requests_ended: AtomicBool::new(false),
             started: Instant::now(),
         }
     }

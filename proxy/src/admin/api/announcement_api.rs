@@ -148,6 +148,15 @@ mod tests {
         assert!(read(json!({ "arguments": [nested(DEPTH_MAX)] })).arguments.len() == 1);
     }
 
+    #[test]
+    fn arguments_have_every_digit_as_typed() {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let (long, body) = ("12345678901234567890123456789", r#"{"hub":"chat","target":"Notice","arguments":"#);
+        let read = announcement(&headers, format!("{body}[9007199254740993, {long},1.10]}}").as_bytes()).unwrap();
+        let arguments: Vec<_> = read.arguments.iter().map(JsonText::get).collect();
+        assert_eq!(arguments, ["9007199254740993", long, "1.10"]);
+    }
+
     #[tokio::test]
     async fn a_field_that_does_not_fit_is_named_with_what_is_taken() {
         let long = "x".repeat(NAME_MAX_CHARS + 1);

@@ -61,12 +61,14 @@ export function watchAnnouncing(state) {
 
 async function announce() {
   report("", "");
-  const body = { hub: field("hub").value, target: field("target").value, arguments: argumentsOf(field("arguments").value) };
-  if (!body.arguments) return report("", "The arguments are not a JSON list, such as [\"We restart in five minutes.\"]");
+  const body = { hub: field("hub").value, target: field("target").value };
+  const list = field("arguments").value;
+  if (!isList(list)) return report("", "The arguments are not a JSON list, such as [\"We restart in five minutes.\"]");
   const to = field("to").value;
   if (to) body[to] = field("name").value;
   field("submit").disabled = true;
-  const answer = await send("/api/announce", body);
+  // As typed: JavaScript would round long numbers.
+  const answer = await send("/api/announce", `${JSON.stringify(body).slice(0, -1)},"arguments":${list}}`);
   field("submit").disabled = false;
   if (!answer.ok) return report("", answer.problem);
   const { nodes, clients, missing } = answer.value;
@@ -74,12 +76,11 @@ async function announce() {
   report(`Given to ${plural(clients, "client")} at ${plural(nodes, "node")}.`, silent);
 }
 
-function argumentsOf(text) {
+function isList(text) {
   try {
-    const list = JSON.parse(text);
-    return Array.isArray(list) ? list : null;
+    return Array.isArray(JSON.parse(text));
   } catch {
-    return null;
+    return false;
   }
 }
 

@@ -26,6 +26,6 @@ export const read = (path, parameters = {}) => {
 };
 
 export const send = (path, body = {}, method = "POST") =>
-  request(path, { method, headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: JSON.stringify(body) });
+  request(path, { method, headers: { "Content-Type": "application/json", "X-Forwarded-Prefix": PREFIX }, body: typeof body === "string" ? body : JSON.stringify(body) });
 
 export const pathOf = (id) => `/api/clients/${encodeURIComponent(id)}`;

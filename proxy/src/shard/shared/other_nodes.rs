@@ -63,6 +63,9 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// Whether any other node accepts clients.
     fn are_ready(&self) -> bool;
 
+    /// Another node that accepts clients, by its boot id and its address for them.
+    fn successor(&self) -> Option<(String, String)>;
+
     /// Starts a new epoch on all nodes for a dial-in connection that is about to leave. Each node replies after its
     /// earlier forwarded messages. Returns these nodes; `None` if one can't be reached.
     fn announce_move(&self, hub: HubIndex, connection_id: &ByteString) -> Option<Vec<AppServerId>>;
@@ -163,6 +166,10 @@ impl OtherNodes for NoOtherNodes {
 
     fn are_ready(&self) -> bool {
         false
+    }
+
+    fn successor(&self) -> Option<(String, String)> {
+        None
     }
 
     fn announce_move(&self, _hub: HubIndex, _connection_id: &ByteString) -> Option<Vec<AppServerId>> {
