@@ -189,16 +189,16 @@ impl Node {
         self.is(&other.name, &other.boot) || self.shares_service(other)
     }
 
-    pub(crate) fn open(&self, slot: u32, outbox: Arc<LinkOutbox>) {
-        write(&self.pool).open(slot, outbox);
+    pub(crate) fn open(&self, link: u64, outbox: Arc<LinkOutbox>) {
+        write(&self.pool).open(link, outbox);
     }
 
-    /// Ends the slot's session and moves unsent frames to the next send link, or without a link to the `successor`,
+    /// Ends a link's session and moves unsent frames to the next send link, or without a link to the `successor`,
     /// ahead of newer ones. All under one lock, because a caller that finds an outbox closed looks up the [send
     /// link](Self::send_link) again.
-    pub(crate) fn end(&self, slot: u32, successor: Option<&Self>) -> LinkSessionEnd {
+    pub(crate) fn end(&self, link: u64, successor: Option<&Self>) -> LinkSessionEnd {
         let mut pool = write(&self.pool);
-        let ended = pool.end(slot, |outbox| outbox.is_open());
+        let ended = pool.end(link, |outbox| outbox.is_open());
         let rest = ended.map(|outbox| outbox.close()).unwrap_or_default();
         let mut lost_frames = rest.uncertain.count;
         match pool.send_link() {
@@ -288,14 +288,14 @@ impl Node {
     }
 }
 
-/// Live link sessions of one node, and its send link, which carries all outgoing frames. Pure logic.
+/// Live link sessions of one node, by number, and its send link, which carries all outgoing frames. Pure logic.
 ///
-/// The send link is the open slot with the lowest number when selected. It stays selected while its session lives, even
-/// if its socket is interrupted or a lower slot opens, because switching would reorder frames in flight.
+/// The send link is the oldest open session when selected. It stays selected while its session lives, even if its socket
+/// is interrupted, because switching would reorder frames in flight.
 #[derive(Debug)]
 struct LinkPool<L> {
-    live: BTreeMap<u32, L>,
-    chosen: Option<u32>,
+    live: BTreeMap<u64, L>,
+    chosen: Option<u64>,
 }
 
 impl<L> Default for LinkPool<L> {
@@ -305,17 +305,17 @@ impl<L> Default for LinkPool<L> {
 }
 
 impl<L> LinkPool<L> {
-    fn open(&mut self, slot: u32, link: L) {
-        self.live.insert(slot, link);
-        self.chosen = self.chosen.or(Some(slot));
+    fn open(&mut self, id: u64, link: L) {
+        self.live.insert(id, link);
+        self.chosen = self.chosen.or(Some(id));
     }
 
-    /// Removes the session of a slot. If it was the send link, selects the next one, preferring links with a socket.
-    fn end(&mut self, slot: u32, is_open: impl Fn(&L) -> bool) -> Option<L> {
-        let ended = self.live.remove(&slot);
-        if self.chosen == Some(slot) {
+    /// Removes a session. If it was the send link, selects the next one, preferring links with a socket.
+    fn end(&mut self, id: u64, is_open: impl Fn(&L) -> bool) -> Option<L> {
+        let ended = self.live.remove(&id);
+        if self.chosen == Some(id) {
             let open = self.live.iter().find(|(_, link)| is_open(link));
-            self.chosen = open.or_else(|| self.live.iter().next()).map(|(slot, _)| *slot);
+            self.chosen = open.or_else(|| self.live.iter().next()).map(|(id, _)| *id);
         }
         ended
     }
@@ -380,13 +380,13 @@ mod tests {
     }
 
     /// Opens a link of a proxy that resumes and acknowledges.
-    fn open_acknowledging(node: &Node, slot: u32) -> (Arc<LinkOutbox>, Attachment) {
+    fn open_acknowledging(node: &Node, link: u64) -> (Arc<LinkOutbox>, Attachment) {
         let session = Session::new(SessionId::FIRST, Role::AppServer, SessionSettings::new(1_000, 1_000), 0);
         let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
         let capabilities = Capabilities { resume_ring_bytes: Some(1_000), ..Capabilities::plain() };
         let offer = Offer { session: SessionId::FIRST, received: None, capabilities };
         let (attachment, _) = outbox.attach_offer(&offer, 0).unwrap().unwrap();
-        node.open(slot, Arc::clone(&outbox));
+        node.open(link, Arc::clone(&outbox));
         (outbox, attachment)
     }
 
@@ -420,7 +420,7 @@ mod tests {
     #[test]
     fn a_frame_that_was_never_written_is_delivered_over_the_next_link() {
         let node = proxy();
-        let [(first, _), (second, socket)] = [0, 1].map(|slot| open_acknowledging(&node, slot));
+        let [(first, _), (second, socket)] = [0, 1].map(|link| open_acknowledging(&node, link));
         let since = LossMark::now();
         assert!(node.control(b"\x01a"));
         let mut waiting = pin!(node.delivered(since));
@@ -436,7 +436,7 @@ mod tests {
     #[test]
     fn a_frame_written_to_a_lost_link_stays_lost() {
         let (node, other) = (proxy(), proxy());
-        let [(first, socket), (_second, _)] = [0, 1].map(|slot| open_acknowledging(&node, slot));
+        let [(first, socket), (_second, _)] = [0, 1].map(|link| open_acknowledging(&node, link));
         let (theirs, their_socket) = open_acknowledging(&other, 0);
         let before = LossMark::now();
         assert!(node.control(b"\x01a") && other.control(b"\x01a"));
@@ -494,10 +494,10 @@ mod tests {
         assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(false));
     }
 
-    fn pool(slots: &[u32]) -> LinkPool<u32> {
+    fn pool(links: &[u64]) -> LinkPool<u64> {
         let mut pool = LinkPool::default();
-        for &slot in slots {
-            pool.open(slot, slot);
+        for &link in links {
+            pool.open(link, link);
         }
         pool
     }
@@ -509,18 +509,18 @@ mod tests {
     }
 
     #[test]
-    fn when_the_send_link_ends_the_lowest_open_slot_is_next() {
+    fn when_the_send_link_ends_the_oldest_open_one_is_next() {
         let mut pool = pool(&[3, 4, 1, 2]);
         assert_eq!(pool.end(3, |_| true), Some(3));
         assert_eq!(pool.send_link(), Some(&1));
         pool.open(0, 0);
-        assert_eq!(pool.send_link(), Some(&1), "a lower slot that opens later changes nothing");
+        assert_eq!(pool.send_link(), Some(&1), "a link that opens later changes nothing");
     }
 
     #[test]
     fn a_link_without_a_socket_is_chosen_only_when_all_are() {
         let mut some = pool(&[0, 1, 2]);
-        some.end(0, |&slot| slot == 2);
+        some.end(0, |&link| link == 2);
         assert_eq!(some.send_link(), Some(&2));
         let mut none = pool(&[0, 1, 2]);
         none.end(0, |_| false);

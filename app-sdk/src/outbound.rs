@@ -84,11 +84,11 @@ impl Outbound {
         &self,
         name: NodeName<'_>,
         capabilities: Capabilities,
-        slot: u32,
+        link: u64,
         outbox: Arc<LinkOutbox>,
     ) -> Arc<Node> {
         let now = Instant::now();
-        let begun = write(&self.proxies).begin_session(name, capabilities, slot, outbox, now);
+        let begun = write(&self.proxies).begin_session(name, capabilities, link, outbox, now);
         self.metrics.frames_down.inc_by(begun.replayed_frames as u64);
         self.metrics.bytes_down.inc_by(begun.replayed_bytes as u64);
         self.linked.send_replace(());
@@ -96,8 +96,8 @@ impl Outbound {
     }
 
     /// Ends a link session. Returns whether its node has no links left.
-    pub(crate) fn end_session(&self, node: &Arc<Node>, slot: u32) -> bool {
-        let ended = write(&self.proxies).end_session(node, slot);
+    pub(crate) fn end_session(&self, node: &Arc<Node>, link: u64) -> bool {
+        let ended = write(&self.proxies).end_session(node, link);
         self.metrics.frames_lost.inc_by(ended.lost_frames);
         self.linked.send_replace(());
         ended.node_is_lost

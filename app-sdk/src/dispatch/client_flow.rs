@@ -156,7 +156,8 @@ fn begin(hub: &Arc<Dispatcher>, name: &str, slot: u32, limit: Option<usize>) -> 
     let (outbox, socket) = open_outbox(100 * 1024 * 1024);
     let outbox = Arc::new(outbox);
     let capabilities = Capabilities { client_message_max_bytes: limit, ..Capabilities::plain() };
-    let node = hub.core.outbound.begin_session(NodeName::proxy(name, "boot"), capabilities, slot, Arc::clone(&outbox));
+    let node =
+        hub.core.outbound.begin_session(NodeName::proxy(name, "boot"), capabilities, slot.into(), Arc::clone(&outbox));
     FakeLink { node, outbox, socket }
 }
 

@@ -75,7 +75,7 @@ pub(super) struct SessionSocket {
 impl LinkSession {
     pub(super) fn new(terms: &SessionTerms, offer: &Offer, log: &Arc<ProxyLog>) -> Self {
         static LATEST: AtomicU64 = AtomicU64::new(0);
-        let SlotKey { node, boot, slot, .. } = &terms.key;
+        let SlotKey { node, boot, .. } = &terms.key;
         let window_ms = offer.capabilities.window_ms.unwrap_or(RESUME_WINDOW_MS).clamp(1, WINDOW_MAX_MS);
         let client_message_max_bytes = Some(SEND_FRAME_MAX_BYTES);
         let settings =
@@ -84,10 +84,11 @@ impl LinkSession {
         let outbox = Arc::new(LinkOutbox::new(OutboxPolicy::waiting(), Some(session)));
         let service = terms.service.as_ref().map(|service| &*service.name);
         let name = NodeName { name: node, boot, service };
+        let id = LinkId(LATEST.fetch_add(1, Ordering::Relaxed));
         Self {
-            id: LinkId(LATEST.fetch_add(1, Ordering::Relaxed)),
+            id,
             key: terms.key.clone(),
-            node: terms.endpoint.outbound().begin_session(name, terms.capabilities, *slot, Arc::clone(&outbox)),
+            node: terms.endpoint.outbound().begin_session(name, terms.capabilities, id.0, Arc::clone(&outbox)),
             service: terms.service.clone(),
             endpoint: Arc::clone(&terms.endpoint),
             outbox,
@@ -169,7 +170,7 @@ impl LinkSession {
     /// Notifies all parties of the end, once. Only [`Slots`](super::slots::Slots) may call this, because it ensures
     /// that the session has not ended before.
     pub(super) fn end(&self, close: &ConnectionClose) {
-        if self.endpoint.outbound().end_session(&self.node, self.key.slot) {
+        if self.endpoint.outbound().end_session(&self.node, self.id.0) {
             self.endpoint.handle_node_lost(&self.node);
         }
         self.endpoint.handle_link_ended(self.id, close);

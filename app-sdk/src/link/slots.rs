@@ -120,7 +120,8 @@ impl Slots {
         let mut slots = lock(&self.slots);
         let cause = session.detach(attachment);
         session.endpoint.handle_socket_ended(&session.node);
-        if let Some(end) = over.or_else(|| cause.map(|cause| end_of_connections(&LinkEnd::Over(cause)))) {
+        let end = cause.map(LinkEnd::Over).or_else(|| is_of_earlier_pool(&slots, session).then_some(LinkEnd::Replaced));
+        if let Some(end) = over.or_else(|| end.as_ref().map(end_of_connections)) {
             end_session(&mut slots, session, &end);
         }
     }
@@ -131,8 +132,9 @@ impl Slots {
         terms: &SessionTerms,
         offer: &Offer,
     ) -> Result<TakenSlot, Refused> {
-        self.sweep(slots, &terms.key);
+        // First, so that unsent frames of the sessions that it replaces move to it.
         let session = Arc::new(LinkSession::new(terms, offer, &self.log));
+        self.sweep(slots, &terms.key);
         self.log.session_begun(&session.key, session.service_name());
         if let Some(slot) = slots.get_mut(&terms.key) {
             *slot = Slot { live: Some(Arc::clone(&session)), newest: Some(offer.session), empty_since: None };
@@ -179,6 +181,12 @@ fn newest(slots: &HashMap<SlotKey, Slot>, key: &SlotKey) -> Option<SessionId> {
     slots.iter().filter(|(other, _)| other.shares_pool(key)).filter_map(|(_, slot)| slot.newest).max()
 }
 
+/// Whether the node has opened a newer pool than that of the session, which is the newest of its slot.
+fn is_of_earlier_pool(slots: &HashMap<SlotKey, Slot>, session: &LinkSession) -> bool {
+    let own = slots.get(&session.key).and_then(|slot| slot.newest);
+    own.zip(newest(slots, &session.key)).is_some_and(|(own, newest)| own.is_of_earlier_pool(newest))
+}
+
 /// Ends what is left of earlier pools of the node: it has given them up, and without a socket they would hold back
 /// sends. Their unsent frames move to the new session.
 fn end_earlier_pools(slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey, session: SessionId) {
@@ -187,7 +195,10 @@ fn end_earlier_pools(slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey, session:
     let left: Vec<_> = of_pool.filter_map(|(_, slot)| slot.live.clone()).collect();
     for session in left {
         session.stop(StopReason::Replaced);
-        end_session(slots, &session, &end_of_connections(&LinkEnd::Replaced));
+        // An open socket finishes its batch first, and ends the session in `let_go`.
+        if !session.outbox.is_open() {
+            end_session(slots, &session, &end_of_connections(&LinkEnd::Replaced));
+        }
     }
 }
 

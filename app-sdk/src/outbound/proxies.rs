@@ -38,16 +38,16 @@ impl Proxies {
         &mut self,
         name: NodeName<'_>,
         capabilities: Capabilities,
-        slot: u32,
+        link: u64,
         outbox: Arc<LinkOutbox>,
         now: Instant,
     ) -> SessionBegin {
         if let Some(node) = self.linked.iter().chain(&self.spare).find(|node| node.is(name.name, name.boot)) {
-            node.open(slot, outbox);
+            node.open(link, outbox);
             return SessionBegin { node: Arc::clone(node), replayed_frames: 0, replayed_bytes: 0 };
         }
         let node = Arc::new(Node::new(name, capabilities));
-        node.open(slot, outbox);
+        node.open(link, outbox);
         if self.linked.iter().any(|linked| linked.shares_service(&node)) {
             self.spare.push(Arc::clone(&node));
             return SessionBegin { node, replayed_frames: 0, replayed_bytes: 0 };
@@ -66,10 +66,10 @@ impl Proxies {
 
     /// Removes a link session and moves its unsent frames to the node's next send link. A node without links is
     /// removed; another server connection of the same service takes its place.
-    pub(super) fn end_session(&mut self, node: &Arc<Node>, slot: u32) -> SessionEnd {
+    pub(super) fn end_session(&mut self, node: &Arc<Node>, link: u64) -> SessionEnd {
         let is_other = |other: &&Arc<Node>| !Arc::ptr_eq(other, node) && other.shares_service(node);
         let successor = self.linked.iter().chain(&self.spare).find(is_other).cloned();
-        let ended = node.end(slot, successor.as_deref());
+        let ended = node.end(link, successor.as_deref());
         if ended.was_last {
             let was_linked = self.linked.iter().any(|other| Arc::ptr_eq(other, node));
             let next = successor.filter(|_| was_linked);
@@ -164,13 +164,13 @@ mod tests {
     fn begin(
         proxies: &mut Proxies,
         name: &str,
-        slot: u32,
+        link: u64,
         now: Instant,
     ) -> (SessionBegin, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
         (
-            proxies.begin_session(NodeName::proxy(name, "boot"), Capabilities::plain(), slot, Arc::clone(&outbox), now),
+            proxies.begin_session(NodeName::proxy(name, "boot"), Capabilities::plain(), link, Arc::clone(&outbox), now),
             outbox,
             socket,
         )
@@ -197,11 +197,11 @@ mod tests {
         assert_eq!(end, SessionEnd { node_is_lost: true, lost_frames: 1 });
     }
 
-    fn begin_server_connection(proxies: &mut Proxies, slot: u32) -> (Arc<Node>, Arc<LinkOutbox>, Attachment) {
+    fn begin_server_connection(proxies: &mut Proxies, link: u64) -> (Arc<Node>, Arc<LinkOutbox>, Attachment) {
         let (outbox, socket) = open_outbox(1_000);
-        let (outbox, name) = (Arc::new(outbox), format!("service#{slot}"));
+        let (outbox, name) = (Arc::new(outbox), format!("service#{link}"));
         let name = NodeName { name: &name, boot: "", service: Some("service") };
-        let begun = proxies.begin_session(name, Capabilities::default(), slot, Arc::clone(&outbox), Instant::now());
+        let begun = proxies.begin_session(name, Capabilities::default(), link, Arc::clone(&outbox), Instant::now());
         (begun.node, outbox, socket)
     }
 
@@ -209,7 +209,7 @@ mod tests {
     fn a_service_is_sent_to_over_one_connection_or_the_callers() {
         let mut proxies = Proxies::default();
         let (proxy, ..) = begin(&mut proxies, "a", 0, Instant::now());
-        let [first, second, third] = [0, 1, 2].map(|slot| begin_server_connection(&mut proxies, slot));
+        let [first, second, third] = [0, 1, 2].map(|link| begin_server_connection(&mut proxies, link));
         let linked = |proxies: &Proxies, caller: Option<&Arc<Node>>| -> Vec<String> {
             proxies.linked(caller).iter().map(|node| node.name().to_owned()).collect()
         };

@@ -224,11 +224,13 @@ impl Hub {
     }
 
     /// Home link for a new client connection of a group. App servers take turns by weight, then the links of the chosen
-    /// pool.
+    /// pool. App servers with a disconnected link come last: their answers may wait for that link.
     #[must_use]
     pub(crate) fn choose_home_in(&self, group: &str) -> Option<HomeLink> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        in_turn(self.candidates(group), turn).iter().find_map(|pool| pool.choose_home())
+        let mut pools = in_turn(self.candidates(group), turn);
+        pools.sort_by_key(|pool| pool.resuming() > 0);
+        pools.iter().find_map(|pool| pool.choose_home())
     }
 
     /// New home link for a client connection of a group after a lost link, preferably at the same app server if it

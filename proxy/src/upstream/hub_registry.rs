@@ -356,6 +356,8 @@ impl HubRegistry {
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::service::{Role, Session, SessionId, SessionSettings};
+
     use super::*;
     use crate::net::address::Address;
     use crate::routing::DEFAULT_GROUP;
@@ -408,6 +410,18 @@ mod tests {
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
         assert!(hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).is_none() && !hub.is_served());
+    }
+
+    #[test]
+    fn an_app_server_with_a_disconnected_link_gets_clients_only_if_no_other_is_whole() {
+        let hub = hub_with(2);
+        let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(1_000, 1_000), 0);
+        let waiting = LinkHandle::new(hub.identity().clone(), AppServerId(0), usize::MAX, session);
+        hub.pools()[0].opened(0, Arc::new(waiting));
+        assert_eq!((hub.pools()[0].open(), hub.pools()[0].resuming()), (1, 1));
+        assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 1));
+        assert!(hub.pools()[1].begin_drain());
+        assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 0));
     }
 
     #[test]

@@ -127,3 +127,26 @@ async fn a_late_upgrade_of_a_former_pool_is_refused_in_every_slot() {
     }
     assert_eq!(scene.sessions("boot").len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_next_session_of_a_lone_slot_takes_over_the_unsent_frames() {
+    let scene = Scene::new();
+    drop(scene.attach("boot", 0, None).await);
+    let node = scene.sessions("boot")[0].node.clone();
+    assert!(node.control(b"\x01a"), "it waits for a socket of the former session");
+    let _link = scene.attach_session("boot", 0, (SessionId::FIRST.next(), None)).await.unwrap();
+    let session = scene.sessions("boot").remove(0);
+    assert!(Arc::ptr_eq(&session.node, &node), "the node was never without a link");
+    assert_eq!(session.outbox.queued(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_link_of_a_former_pool_ends_with_its_socket() {
+    let scene = Scene::new();
+    let former = scene.attach("boot", 0, None).await;
+    let _link = scene.attach_session("boot", 1, (SessionId::first_of(1), None)).await.unwrap();
+    assert_eq!(scene.sessions("boot").len(), 2, "its socket may still be applying a batch");
+    drop(former);
+    let [session] = <[_; 1]>::try_from(scene.sessions("boot")).unwrap_or_else(|left| panic!("{} are left", left.len()));
+    assert_eq!(session.key.slot, 1);
+}
