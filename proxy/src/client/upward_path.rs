@@ -25,6 +25,9 @@ use crate::upstream::HomeLink;
 /// Size from which a read counts as part of a flood.
 const LARGE_READ_BYTES: usize = 16 * 1024;
 
+/// Maximum bytes of pongs for one read; the newest ones are sent.
+const PONGS_MAX_BYTES: usize = 2 * 1024;
+
 /// Interval of hub pings to an app server that dials in while a long client message is arriving.
 const UPLOAD_PING_INTERVAL_S: u32 = 10;
 
@@ -272,6 +275,9 @@ impl<'a> UpwardPath<'a> {
     pub(super) fn answer_ping(&mut self, payload: &[u8]) {
         if matches!(self.step, Step::Continue) {
             self.messages += 1;
+            if self.pongs.len() + payload.len() > PONGS_MAX_BYTES {
+                self.pongs.clear();
+            }
             websocket::put_pong(payload, &mut self.pongs);
         }
     }

@@ -27,7 +27,8 @@ use trunkline_protocol::fleet::Placement;
 
 use super::command::audience::SendOrigin;
 use super::command::{Audience, Receivers};
-use super::connection::{Client, Connections, SetName};
+use super::connection::{Client, Connections, PauseReason, SetName};
+use super::shard_context::FIRST_TICK;
 use super::slot::{Serial, Slot};
 use super::tap::{Recipients, Tap, Taps};
 use crate::config::OutboxLimits;
@@ -131,7 +132,7 @@ impl Delivery {
             vectored: VectoredSends::new(limits.vectored_sends),
             origin: None,
             effects: Effects::default(),
-            slow: SlowClients::default(),
+            slow: SlowClients::new(FIRST_TICK),
             flushing: HashMap::new(),
             read_at: None,
             taps: Taps::new(taps),
@@ -307,18 +308,31 @@ impl Delivery {
 
     fn put_now(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         client.liveness_mut().sent(mode.now);
-        self.put_transport(slot, client, frame, mode);
-    }
-
-    /// Sends a transport frame, such as a pong. It is below the hub protocol: it postpones no hub ping, ends no hold,
-    /// is not kept for replay, and is invisible to taps.
-    pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
         if !self.write_now(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {
                 self.slow.exceed(slot, client, mode.now);
             }
             client.wire_mut().queue(frame.clone(), Need::Must);
             self.queued(slot, client, frame.len(), mode.now);
+        }
+    }
+
+    /// Sends a transport frame, such as the pongs of a read. It is below the hub protocol: it postpones no hub ping,
+    /// ends no hold, is not kept for replay, and is invisible to taps. Only the newest waits (RFC 6455, 5.5.3).
+    pub(super) fn put_transport(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+        if !self.write_now(slot, client, frame, mode) {
+            let before = client.wire().bytes();
+            client.wire_mut().queue(frame.clone(), Need::Control);
+            self.budget.outbox_changed(client, before);
+            self.queued(slot, client, 0, mode.now);
+        }
+    }
+
+    /// Stops reading from a client while more than its limit is queued: each of its calls queues an answer.
+    pub(super) fn pause_unread(&mut self, slot: Slot, client: &mut Client, now: u32) {
+        if client.wire().bytes() > self.budget.limit_bytes() {
+            self.slow.exceed(slot, client, now);
+            client.pauses_mut().add(PauseReason::UnreadAnswers);
         }
     }
 
@@ -563,6 +577,7 @@ impl Delivery {
     fn flush_by_task(&mut self, slot: Slot, client: &mut Client) {
         if client.wire_mut().begin_flush() {
             self.budget.queued(client.wire().bytes());
+            self.slow.block(slot, client);
             self.effects.flush_tasks.push((slot, client.serial()));
         }
     }

@@ -15,6 +15,9 @@ use crate::metrics::{ConnectionCounters, Counters, HubCounters, Limit};
 /// App token claim that lets its client see error details.
 const DETAILED_ERRORS_CLAIM: &str = "asrs.s.derror";
 
+/// Tick of a new shard.
+pub(super) const FIRST_TICK: u32 = 1;
+
 #[derive(Debug, Clone)]
 pub(crate) struct ShardContext {
     pub index: u16,

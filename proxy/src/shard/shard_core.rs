@@ -25,7 +25,7 @@ use super::content::Content;
 use super::delivery::framed::{frame_for, message_frame};
 use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::{BatchMode, Delivery, Flush, may_receive};
-use super::shard_context::ShardContext;
+use super::shard_context::{FIRST_TICK, ShardContext};
 use super::shared::client_result::{no_such_connection, not_asked};
 use super::shared::kept_membership::ExpiredMembership;
 use super::slot::Slot;
@@ -70,7 +70,7 @@ impl ShardCore {
         let sets = MembershipSets::counted(shared.interest.clone(), shared.limits.group_names.clone());
         let budget = OutboxBudget::new(&settings.outbox, shared.shards().len(), counters.clone());
         Self {
-            tick: 1,
+            tick: FIRST_TICK,
             connections: Connections::new(context.index, shared.routes.clone(), sets),
             unfinished: UnfinishedMessages::new(
                 settings.limits.unfinished_total_bytes,
@@ -125,6 +125,7 @@ impl ShardCore {
         let calls_max = self.context.shared.settings.rehoming.pending_calls_max;
         if let Some(client) = self.connections.get_mut(slot) {
             client.begin_call((invocation_id, kind), calls_max);
+            self.delivery.pause_unread(slot, client, self.tick);
         }
     }
 
@@ -241,11 +242,15 @@ impl ShardCore {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
         let failed = client.cold_mut().backlog_mut().add_errors([(invocation_id.into(), text.into())]);
-        if !client.life().is_opening() {
-            return self.send_backlog(slot, mode);
+        if client.life().is_opening() {
+            if failed >= calls_max {
+                client.pauses_mut().add(PauseReason::PendingCalls);
+            }
+            return;
         }
-        if failed >= calls_max {
-            client.pauses_mut().add(PauseReason::PendingCalls);
+        self.send_backlog(slot, mode);
+        if let Some(client) = self.connections.live_mut(slot) {
+            self.delivery.pause_unread(slot, client, self.tick);
         }
     }
 

@@ -215,7 +215,7 @@ impl Testbed {
         drop(delivery.take_tasks());
         for (slot, _) in connections.everyone() {
             if let Some(client) = connections.get_mut(slot).filter(|client| client.wire().is_flushing()) {
-                let _: Poll<()> = delivery.poll_flush(client, cx);
+                let _: Poll<()> = delivery.poll_flush_by_task(slot, client, cx);
             }
         }
     }

@@ -22,6 +22,8 @@ pub(crate) enum PauseReason {
     Throttled = 32,
     /// Other clients of its app are being read.
     Turn = 64,
+    /// More than its limit is queued for the client.
+    UnreadAnswers = 128,
 }
 
 /// Reasons of the reader itself; a new reader starts without them.

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -39,9 +40,7 @@ impl Outbox {
         match self {
             // The first frame counts as partly written.
             Outbox::Empty => *self = Outbox::One(frame),
-            Outbox::One(first) => {
-                *self = Outbox::Many(Box::new(FrameQueue::of_two(std::mem::take(first), frame, need)))
-            }
+            Outbox::One(first) => *self = Outbox::Many(Box::new(FrameQueue::of_two(mem::take(first), frame, need))),
             Outbox::Many(queue) => queue.push(frame, need),
         }
     }
@@ -146,6 +145,8 @@ pub(crate) enum Need {
     Must,
     /// Droppable when the client is too slow.
     May,
+    /// Control frame, or the pongs of one read. The next ones replace it.
+    Control,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +165,12 @@ impl FrameQueue {
 
     fn push(&mut self, frame: Bytes, need: Need) {
         self.bytes += frame.len();
-        self.frames.push_back(QueuedFrame { frame, need });
+        match self.frames.iter_mut().take(2).find(|queued| need == Need::Control && queued.need == Need::Control) {
+            Some(last) => self.bytes -= mem::replace(&mut last.frame, frame).len(),
+            // Behind the frame that may be partly written, so that it is found at once.
+            None if need == Need::Control => self.frames.insert(1.min(self.frames.len()), QueuedFrame { frame, need }),
+            None => self.frames.push_back(QueuedFrame { frame, need }),
+        }
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -276,6 +282,21 @@ mod tests {
         assert_eq!(queue.drop_oldest(100), Dropped { frames: 1, bytes: 2 });
         assert_eq!(queue.drop_oldest(100), Dropped::default());
         assert_eq!((text_of(&queue).as_str(), queue.bytes()), ("B", 1));
+    }
+
+    #[test]
+    fn the_newest_pong_replaces_one_that_was_not_begun_and_is_next() {
+        let mut queue =
+            queue(&[("abc", Need::Must), ("def", Need::May), ("one", Need::Control), ("two!", Need::Control)]);
+        assert_eq!((text_of(&queue).as_str(), queue.bytes()), ("abctwo!def", 10));
+        queue.advance(4);
+        queue.push(Bytes::from_static(b"three"), Need::Control);
+        queue.push(Bytes::from_static(b"four"), Need::Control);
+        assert_eq!((text_of(&queue).as_str(), queue.bytes()), ("wo!fourdef", 10), "a pong that was begun is finished");
+        queue.advance(7);
+        assert_eq!(queue.drop_oldest(9).frames, 1);
+        queue.push(Bytes::from_static(b"five"), Need::Control);
+        assert_eq!(text_of(&queue), "five");
     }
 
     #[test]

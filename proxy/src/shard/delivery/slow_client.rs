@@ -1,13 +1,14 @@
 //! Slow clients: clients with an outbox over its limit, and clients for which an app server waits or is paused.
 //!
 //! ```text
+//!  socket full ──► listed ──outbox empty──► not listed
 //!  frame ──over --outbox-max-bytes──► listed ──reads enough──► not listed
 //!  mark  ──more than a little queued──►  │
 //!                                        └──reads nothing for --slow-client-timeout──► closed
 //! ```
 //!
 //! A client that keeps reading may exceed its outbox limit within the total budget, so that a large reply or a burst
-//! does not close a healthy connection.
+//! does not close a healthy connection. Its calls are not read meanwhile: their answers would be queued, too.
 //!
 //! An app server sends marks ([`DownMark`]) in its data for one client and waits for their confirmation: when little
 //! data is queued for that client. A client that is not listed costs nothing here. REST requests that send stream items
@@ -27,7 +28,7 @@ use std::sync::Arc;
 
 use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
-use crate::shard::connection::{Client, Connections, flow};
+use crate::shard::connection::{Client, Connections, PauseReason, flow};
 use crate::shard::slot::Slot;
 use crate::upstream::{AppServerId, LinkId, ReplyTo};
 
@@ -46,6 +47,8 @@ pub(crate) struct SlowClients {
     clients: HashMap<Slot, SlowClient>,
     /// Clients with new marks since the last [`settle_marked`](Self::settle_marked).
     marked: Vec<Slot>,
+    /// Tick of the last check.
+    now: u32,
 }
 
 #[derive(Debug)]
@@ -67,9 +70,18 @@ struct Pause {
 }
 
 impl SlowClients {
+    pub(super) fn new(now: u32) -> Self {
+        Self { now, ..Self::default() }
+    }
+
     #[inline]
     pub(crate) fn has_marked(&self) -> bool {
         !self.marked.is_empty()
+    }
+
+    /// Lists a client with a full socket.
+    pub(super) fn block(&mut self, slot: Slot, client: &mut Client) {
+        self.exceed(slot, client, self.now);
     }
 
     /// Lists a client with an outbox over its limit.
@@ -177,6 +189,7 @@ impl SlowClients {
     /// Confirms a client's marks if little data is queued. Removes the client from the list if it is no longer
     /// slow.
     fn settle(&mut self, slot: Slot, client: &mut Client, limit_bytes: usize) {
+        let now = self.now;
         let Some(entry) = self.entry(slot, client) else { return };
         let waiting = waiting_bytes(client);
         // A pause over an earlier link has ended with that link.
@@ -190,7 +203,11 @@ impl SlowClients {
                 client.home().send(&flow(client.id(), FlowOperation::Resume));
             }
         }
-        if entry.marks.is_empty() && entry.pause.is_none() && waiting <= limit_bytes {
+        if client.wire().bytes() <= limit_bytes {
+            client.resume(PauseReason::UnreadAnswers, now);
+        }
+        let is_blocked = client.wire().is_flushing() || waiting > limit_bytes;
+        if entry.marks.is_empty() && entry.pause.is_none() && !is_blocked {
             self.clients.remove(&slot);
             client.wire_mut().set_slow(false);
         }
@@ -204,6 +221,7 @@ impl SlowClients {
         limit_bytes: usize,
         (now, timeout): (u32, u32),
     ) -> Vec<Slot> {
+        self.now = now;
         let listed: Vec<_> = self.clients.keys().copied().collect();
         let mut stalled = Vec::new();
         for slot in listed {
@@ -213,7 +231,8 @@ impl SlowClients {
             };
             self.settle(slot, client, limit_bytes);
             // A client without a socket has a deadline of its own, and one between two polls, too.
-            let may_wait = client.is_away() || client.liveness().is_inherent() || waiting_bytes(client) == 0;
+            let has_nothing = waiting_bytes(client) == 0 && !client.wire().is_flushing();
+            let may_wait = client.is_away() || client.liveness().is_inherent() || has_nothing;
             let Some(entry) = self.clients.get_mut(&slot) else { continue };
             if std::mem::take(&mut entry.has_taken) || may_wait {
                 entry.since = now;

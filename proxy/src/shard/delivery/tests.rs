@@ -115,6 +115,45 @@ fn a_client_over_its_limit_that_takes_nothing_is_closed_and_its_outbox_does_not_
 }
 
 #[test]
+fn of_pongs_only_the_newest_wait_for_a_client_that_does_not_read_and_its_time_is_bounded() {
+    let mut bed = Testbed::new();
+    let [deaf, reader] = ["deaf", "reader"].map(|name| bed.client(name));
+    let timeout = bed.state.core.context.shared.settings.outbox.slow_client_timeout_s;
+    for second in 0..=timeout + 1 {
+        for _ in 0..50 {
+            bed.state.core.send_transport(deaf, &Bytes::from_static(&[b'p'; 2000]));
+        }
+        bed.state.core.send_transport(reader, &Bytes::from_static(&[b'p'; 2000]));
+        bed.end_step();
+        bed.received(reader);
+        let is_here = |slot| bed.state.core.connections.live(slot).is_some();
+        assert_eq!([deaf, reader].map(is_here), [second <= timeout, true], "{second}");
+        assert!(bed.state.core.context.counters.outbox_bytes.get() <= 6000);
+        // The client goes on sending.
+        let now = bed.state.core.tick();
+        bed.state.core.connections.get_mut(deaf).unwrap().liveness_mut().note_received(now);
+        bed.advance();
+    }
+}
+
+#[test]
+fn a_client_over_its_limit_makes_no_further_calls_until_it_has_read() {
+    let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
+    let ann = bed.client("ann");
+    let is_paused =
+        |bed: &Testbed| bed.state.core.connections.get(ann).unwrap().pauses().contains(PauseReason::UnreadAnswers);
+    let mut refused = 0;
+    while !is_paused(&bed) && refused < 1000 {
+        bed.state.core.answer_with_error(ann, "1", "refused");
+        bed.end_step();
+        refused += 1;
+    }
+    assert!((40..400).contains(&refused), "{refused}");
+    while !bed.received(ann).is_empty() {}
+    assert!(!is_paused(&bed));
+}
+
+#[test]
 fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
     let mut bed = Testbed::with(|settings| settings.outbox.client_bytes = 4000);
     let ann = bed.client("ann");
