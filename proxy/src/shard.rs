@@ -16,10 +16,11 @@
 //! | `server_feed` | seam for features that report to app servers |
 //! | `shard_state` | all parts together; parts of the folders below are in their own files |
 //! | `assignments` `moving` `drain` | app servers of a client; moves to other sockets and nodes; clients asked to reconnect |
-//! | `event` `apply` | effects of a tick, a link or a command |
+//! | `event` `apply` `client_step` | effects of a tick, a link or a command; long commands in steps |
 
 mod apply;
 mod assignments;
+mod client_step;
 mod close_reason;
 mod command;
 mod connection;
@@ -64,6 +65,7 @@ pub(crate) use command::audience::SendOrigin;
 pub(crate) use command::member_query::{ListQuery, MemberListing, MemberTally};
 pub(crate) use command::{
     Audience, ConnectionCommand, CopyOrder, LinkLoss, MembershipChange, PendingAck, Receivers, ShardCommand,
+    SteppedFilter,
 };
 pub(crate) use connection::{
     Census, Client, ClientKind, ClientOrigin, ClientTraits, Connections, LifeStage, Liveness, PauseReason, Presence,

@@ -10,8 +10,11 @@
 //! ```
 //!
 //! The user id of an anonymous client is `null`, which equals only `null`. Orderings and functions of `null` are false.
+//!
+//! The parser applies functions to constants and merges equal functions, so a name is converted once for a client.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::cmp::Ordering;
 
 /// Maximum length of a filter in bytes.
@@ -20,9 +23,18 @@ pub const FILTER_MAX_BYTES: usize = 4096;
 /// Maximum depth of parentheses, functions and `not` in a filter.
 const FILTER_DEPTH_MAX: usize = 16;
 
+/// Maximum number of functions that read a whole name: different changes of names, and `contains`. Together with the
+/// length of a name they limit the work for a client.
+const FILTER_FUNCTIONS_MAX: usize = 32;
+
 /// Filter of the clients of a hub.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientFilter(Condition);
+pub struct ClientFilter {
+    condition: Condition,
+    changes: Vec<(TextChange, Operand)>,
+    /// Bytes of the text, and number of functions.
+    size: (usize, usize),
+}
 
 /// Client for which a filter is evaluated.
 pub trait FilterSubject {
@@ -54,6 +66,12 @@ pub enum FilterError {
     /// Parentheses, functions or `not` are nested too deeply.
     #[error("is nested deeper than {FILTER_DEPTH_MAX} levels")]
     TooDeep,
+    /// Too many functions of names.
+    #[error(
+        "has more than {FILTER_FUNCTIONS_MAX} functions (contains, and different tolower, toupper, trim of a name): \
+         send several requests"
+    )]
+    TooManyFunctions,
     /// A syntax error at this byte.
     #[error("is wrong at byte {at}: expected {expected}")]
     Unexpected {
@@ -98,7 +116,8 @@ enum Operand {
     ConnectionId,
     Null,
     Text(String),
-    Changed(TextChange, Box<Operand>),
+    /// Change with this number in the filter.
+    Changed(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,21 +133,31 @@ impl ClientFilter {
         if text.len() > FILTER_MAX_BYTES {
             return Err(FilterError::TooLong);
         }
-        let mut parser = Parser { text, at: 0, depth: 0 };
+        let mut parser = Parser { text, at: 0, depth: 0, changes: Vec::new(), scans: 0 };
         let condition = parser.filter()?;
-        if parser.rest().is_empty() { Ok(Self(condition)) } else { Err(parser.expected("and, or, or the end")) }
+        if !parser.rest().is_empty() {
+            return Err(parser.expected("and, or, or the end"));
+        }
+        let size = (text.len(), parser.functions());
+        Ok(Self { condition, changes: parser.changes, size })
     }
 
     /// Whether a client matches the filter.
     #[must_use]
     pub fn matches(&self, client: &impl FilterSubject) -> bool {
-        self.0.holds(client)
+        self.condition.holds(&Evaluation { client, changes: &self.changes, values: Default::default() })
+    }
+
+    /// Estimated work for a client with names of this length, in bytes read.
+    #[must_use]
+    pub fn cost(&self, name_bytes: usize) -> usize {
+        self.size.0 + (1 + self.size.1) * name_bytes
     }
 
     /// Returns the target of a filter that is a single comparison with a name.
     #[must_use]
     pub fn target(&self) -> Option<FilterTarget<'_>> {
-        match &self.0 {
+        match &self.condition {
             Condition::Compare(Operand::UserId, Comparison::Equal, Operand::Text(id)) => Some(FilterTarget::User(id)),
             Condition::Compare(Operand::ConnectionId, Comparison::Equal, Operand::Text(id)) => {
                 Some(FilterTarget::Connection(id))
@@ -139,8 +168,15 @@ impl ClientFilter {
     }
 }
 
+/// Evaluation for one client. Each change of a name is made once.
+struct Evaluation<'a, C> {
+    client: &'a C,
+    changes: &'a [(TextChange, Operand)],
+    values: [OnceCell<Option<String>>; FILTER_FUNCTIONS_MAX],
+}
+
 impl Condition {
-    fn holds(&self, client: &impl FilterSubject) -> bool {
+    fn holds(&self, client: &Evaluation<'_, impl FilterSubject>) -> bool {
         match self {
             Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(client)),
             Self::All(conditions) => conditions.iter().all(|condition| condition.holds(client)),
@@ -150,7 +186,7 @@ impl Condition {
                 let value = operand.value(client);
                 list.iter().any(|item| item.value(client) == value)
             }
-            Self::InGroups(operand) => operand.value(client).is_some_and(|group| client.is_in_group(&group)),
+            Self::InGroups(operand) => operand.value(client).is_some_and(|group| client.client.is_in_group(&group)),
             Self::Function(test, text, part) => match (text.value(client), part.value(client)) {
                 (Some(text), Some(part)) => test.holds(&text, &part),
                 _ => false,
@@ -185,17 +221,26 @@ impl TextTest {
 
 impl Operand {
     /// Value for a client; `None` is `null`.
-    fn value<'a>(&'a self, client: &'a impl FilterSubject) -> Option<Cow<'a, str>> {
+    fn value<'a>(&'a self, of: &'a Evaluation<'_, impl FilterSubject>) -> Option<Cow<'a, str>> {
         match self {
-            Self::UserId => client.user_id().map(Cow::Borrowed),
-            Self::ConnectionId => Some(Cow::Borrowed(client.connection_id())),
+            Self::UserId => of.client.user_id().map(Cow::Borrowed),
+            Self::ConnectionId => Some(Cow::Borrowed(of.client.connection_id())),
             Self::Null => None,
             Self::Text(text) => Some(Cow::Borrowed(text)),
-            Self::Changed(change, operand) => operand.value(client).map(|text| match change {
-                TextChange::Lower => Cow::Owned(text.to_lowercase()),
-                TextChange::Upper => Cow::Owned(text.to_uppercase()),
-                TextChange::Trim => Cow::Owned(text.trim().to_owned()),
-            }),
+            Self::Changed(number) => {
+                let (value, (change, operand)) = (of.values.get(*number)?, of.changes.get(*number)?);
+                value.get_or_init(|| operand.value(of).map(|text| change.apply(&text))).as_deref().map(Cow::Borrowed)
+            }
+        }
+    }
+}
+
+impl TextChange {
+    fn apply(self, text: &str) -> String {
+        match self {
+            Self::Lower => text.to_lowercase(),
+            Self::Upper => text.to_uppercase(),
+            Self::Trim => text.trim().to_owned(),
         }
     }
 }
@@ -204,9 +249,37 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    changes: Vec<(TextChange, Operand)>,
+    /// Number of `contains`.
+    scans: usize,
 }
 
 impl<'a> Parser<'a> {
+    fn functions(&self) -> usize {
+        self.changes.len() + self.scans
+    }
+
+    /// Changed operand. A change of a constant is made here; equal changes share a number, and repeating one has no
+    /// effect.
+    fn changed(&mut self, change: TextChange, inner: Operand) -> Operand {
+        match inner {
+            Operand::Null => Operand::Null,
+            Operand::Text(text) => Operand::Text(change.apply(&text)),
+            Operand::Changed(number) if self.changes.get(number).is_some_and(|(last, _)| *last == change) => inner,
+            inner => {
+                let made = (change, inner);
+                Operand::Changed(self.changes.iter().position(|known| *known == made).unwrap_or_else(|| {
+                    self.changes.push(made);
+                    self.changes.len() - 1
+                }))
+            }
+        }
+    }
+
+    fn check_functions(&self) -> Result<(), FilterError> {
+        if self.functions() > FILTER_FUNCTIONS_MAX { Err(FilterError::TooManyFunctions) } else { Ok(()) }
+    }
+
     /// Text from the next non-space character.
     fn rest(&mut self) -> &'a str {
         let rest = self.text.get(self.at..).unwrap_or_default();
@@ -296,6 +369,8 @@ impl<'a> Parser<'a> {
             self.demand(',', "a comma")?;
             let part = self.operand()?;
             self.demand(')', ")")?;
+            self.scans += usize::from(test == TextTest::Contains);
+            self.check_functions()?;
             return Ok(Condition::Function(test, text, part));
         }
         let operand = self.operand()?;
@@ -336,7 +411,8 @@ impl<'a> Parser<'a> {
             self.demand('(', "(")?;
             let inner = self.nested(Self::operand)?;
             self.demand(')', ")")?;
-            return Ok(Operand::Changed(change, Box::new(inner)));
+            let operand = self.changed(change, inner);
+            return self.check_functions().map(|()| operand);
         }
         if self.takes_keyword("userId") {
             Ok(Operand::UserId)
@@ -462,5 +538,28 @@ mod tests {
         }
         let long = format!("userId eq '{}'", "a".repeat(FILTER_MAX_BYTES));
         assert_eq!(ClientFilter::parse(&long), Err(FilterError::TooLong));
+    }
+
+    #[test]
+    fn a_name_is_converted_once_however_often_a_filter_names_the_function() {
+        let many = vec!["tolower(userId) eq 'a'"; 150].join(" or ");
+        let deep = format!("{}userId{} eq 'a'", "tolower(".repeat(15), ")".repeat(15));
+        for text in [many, vec![deep; 25].join(" or ")] {
+            let filter = ClientFilter::parse(&text).unwrap();
+            assert_eq!(filter.changes, [(TextChange::Lower, Operand::UserId)]);
+            assert_eq!(filter.cost(1_000), text.len() + 2 * 1_000);
+        }
+        let constant = ClientFilter::parse("userId eq toupper(trim(' ben '))").unwrap();
+        assert_eq!(constant.target(), Some(FilterTarget::User("BEN")));
+        assert_eq!(included("toupper(tolower(userId)) eq 'BEN' or tolower(trim(userId)) eq 'ann'"), ["c1", "c2"]);
+    }
+
+    #[test]
+    fn too_many_functions_are_refused_with_the_limit() {
+        let contains = |count: usize| vec!["contains(userId,'a')"; count].join(" or ");
+        assert!(ClientFilter::parse(&contains(FILTER_FUNCTIONS_MAX)).is_ok());
+        let error = ClientFilter::parse(&contains(FILTER_FUNCTIONS_MAX + 1)).unwrap_err();
+        assert_eq!(error, FilterError::TooManyFunctions);
+        assert!(error.to_string().starts_with("has more than 32 functions"), "{error}");
     }
 }

@@ -48,6 +48,8 @@ pub(crate) enum TurnSource {
     Clients(u16),
     /// REST callers of the node.
     Rest,
+    /// Steps of long commands for many clients.
+    Steps,
 }
 
 /// All lines, and whether several holders are busy.

@@ -471,6 +471,7 @@ async fn commands_are_executed_one_after_the_other_for_the_clients_of_a_filter()
     for (filter, commands, text) in [
         ("userId eq 'ben'", json!([say("x"), { "type": "Dance" }]), "wrong command 2"),
         ("startswith(userId)", json!([say("x")]), "wrong at byte 17: expected a comma"),
+        (&*vec!["contains(userId,'a')"; 33].join(" or "), json!([say("x")]), "more than 32 functions"),
     ] {
         let answer = execute(filter, commands).await;
         assert!(answer.status == 400 && answer.body["message"].as_str().unwrap().contains(text), "{answer:?}");

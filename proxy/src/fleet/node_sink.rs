@@ -322,6 +322,7 @@ impl FrameSink for NodeSink<'_> {
         let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(shared));
         for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
             for (commands, bytes) in pieces.with_bytes(bytes) {
+                let commands = shard.take_steps(shared, commands).await;
                 shard.give(commands, bytes).await;
             }
         }

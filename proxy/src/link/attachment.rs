@@ -297,7 +297,10 @@ impl FrameSink for ShardSink<'_> {
         for (index, mut pieces) in batch.into_commands().enumerate() {
             if index == usize::from(self.shard.index()) {
                 let mut time = Duration::ZERO;
-                while let Some(commands) = pieces.next() {
+                while let Some(mut commands) = pieces.next() {
+                    if let Some(own) = self.shard.shared().shards().get(index) {
+                        commands = own.take_steps(self.shard.shared(), commands).await;
+                    }
                     let begun_at = turn.as_ref().map(|_| Instant::now());
                     self.shard.apply(commands);
                     if let Some((turn, begun_at)) = turn.as_ref().zip(begun_at) {
@@ -311,6 +314,7 @@ impl FrameSink for ShardSink<'_> {
                 }
             } else if let Some(other) = self.shard.shared().shards().get(index) {
                 for (commands, bytes) in pieces.with_bytes(bytes) {
+                    let commands = other.take_steps(self.shard.shared(), commands).await;
                     other.give_in_turn(commands, bytes, turn.clone()).await;
                 }
             }

@@ -10,15 +10,16 @@ use std::vec::IntoIter;
 use bytestring::ByteString;
 use tracing::debug;
 use trunkline_protocol::service::{
-    self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientFilter, ClientInvocation,
-    CloseConnection, ConnectionFlowControl, ConnectionMoved, DownMark, ErrorCompletion, Exclusions, Filtered,
-    FlowOperation, FlowSubject, GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, RefreshConnection,
-    ServiceMessage, Stamped, TraceReport, UserGroupChange,
+    self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
+    ConnectionFlowControl, ConnectionMoved, DownMark, ErrorCompletion, Exclusions, Filtered, FlowOperation,
+    FlowSubject, GroupChange, MessageClass, Payloads, RawKind, RefreshAuth, RefreshConnection, ServiceMessage, Stamped,
+    TraceReport, UserGroupChange,
 };
 
 use crate::metrics::{Counters, SendKind};
 use crate::shard::{
     Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
+    SteppedFilter,
 };
 use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
 use crate::shard::{Location, MembershipRefused, Shared};
@@ -38,6 +39,8 @@ pub(crate) struct RoutedBatch {
     has_begun: bool,
     /// Names in frames with so many that they were cut into several commands.
     names: usize,
+    /// Set if the batch has such a frame or long work for many clients.
+    is_cut: bool,
 }
 
 /// Commands for one shard, to be applied one list at a time: all together, or cut at commands with many names.
@@ -70,6 +73,7 @@ impl Iterator for CommandPieces {
             Self::Cut(rest) => {
                 let (mut names, mut piece) = (0, Vec::new());
                 while names < NAMES_PER_COMMAND_MAX
+                    && rest.as_slice().first().is_some_and(|next| piece.is_empty() || next.stepped().is_none())
                     && let Some(command) = rest.next()
                 {
                     names += command.names();
@@ -85,7 +89,7 @@ impl Iterator for CommandPieces {
 impl RoutedBatch {
     /// Creates an empty batch. It allocates nothing while its link waits for frames.
     pub(crate) fn of(shared: &Shared) -> Self {
-        Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false, names: 0 }
+        Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false, names: 0, is_cut: false }
     }
 
     /// Starts the batch with the first frame that this shard reads, reusing the shard's spare list.
@@ -109,14 +113,14 @@ impl RoutedBatch {
 
     /// Commands by shard, each list to be applied in a step of its own.
     pub(crate) fn into_commands(self) -> impl Iterator<Item = CommandPieces> {
-        let is_cut = self.names > 0;
-        self.commands.into_iter().map(move |commands| match is_cut {
+        self.commands.into_iter().map(move |commands| match self.is_cut {
             true => CommandPieces::Cut(commands.into_iter()),
             false => CommandPieces::Whole(commands),
         })
     }
 
     pub(crate) fn for_all(&mut self, command: ShardCommand) {
+        self.is_cut |= command.stepped().is_some();
         let Some((last, others)) = self.commands.split_last_mut() else { return };
         others.iter_mut().for_each(|commands| commands.push(command.clone()));
         last.push(command);
@@ -149,7 +153,7 @@ pub(crate) struct FrameSource<'a> {
     pub(crate) reply_to: &'a Arc<dyn ReplyTo>,
     /// Origin of sends to several clients.
     pub(crate) origin: SendOrigin,
-    pub(crate) filter: Option<&'a Arc<ClientFilter>>,
+    pub(crate) filter: Option<&'a Arc<SteppedFilter>>,
 }
 
 impl<'a> FrameSource<'a> {
@@ -230,13 +234,13 @@ fn route_filtered(
     route: fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
 ) -> Result<(), String> {
     let (filter, inner) = read_filtered(filtered)?;
-    route(FrameSource { filter: Some(&Arc::new(filter)), ..source }, inner, batch)
+    route(FrameSource { filter: Some(&SteppedFilter::new(filter)), ..source }, inner, batch)
 }
 
 /// Parses a filter and the message that it wraps. Fails if the filter is invalid, or the wrapped message can't have
 /// one.
-pub(crate) fn read_filtered(filtered: &Filtered) -> Result<(ClientFilter, ServiceMessage), String> {
-    let filter = ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
+pub(crate) fn read_filtered(filtered: &Filtered) -> Result<(service::ClientFilter, ServiceMessage), String> {
+    let filter = service::ClientFilter::parse(&filtered.filter).map_err(|error| format!("the filter {error}"))?;
     match ServiceMessage::decode(&filtered.body) {
         // Otherwise stamps and filters could alternate up to the end of the stack.
         Ok(Some(inner @ (ServiceMessage::Filtered(_) | ServiceMessage::Stamped(_)))) => {
@@ -263,6 +267,7 @@ fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, bat
         return batch.for_all(ShardCommand::Send { hub, to, message, origin });
     }
     batch.names += to.who.names().len();
+    batch.is_cut = true;
     for names in to.who.names().chunks(NAMES_PER_COMMAND_MAX) {
         // Frames with many names exclude nobody.
         let to = Receivers { filter: to.filter.clone(), ..to.who.with_names(names).into() };
@@ -499,6 +504,7 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
         }
     }
     let message = Framed::new(payloads);
+    batch.is_cut |= source.filter.is_some();
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard) {
         let mut send = |ids| {
             let to = Receivers { filter: source.filter.cloned(), ..Audience::Connections(ids).into() };

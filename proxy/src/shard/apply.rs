@@ -12,7 +12,7 @@ use super::assignments::hand_over::leave_link;
 use super::close_reason::CloseReason;
 use super::command::audience::SendOrigin;
 use super::command::{Audience, ConnectionCommand, CopyOrder, PendingAck, Receivers, ShardCommand};
-use super::connection::Role;
+use super::connection::{Role, SetName};
 use super::delivery::framed::Framed;
 use super::delivery::send_run::SendRun;
 use super::delivery::{BatchMode, Flush};
@@ -98,8 +98,9 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
         ShardCommand::Check { hub, who, within_group, ack } => {
             let mut slots = state.core.connections.slots_of(hub, &who.into());
             if let Some(group) = within_group {
-                let members = state.core.connections.slots_of(hub, &Audience::Groups(vec![group]).into());
-                slots.retain(|slot| members.contains(slot));
+                let connections = &state.core.connections;
+                let is_member = |client| connections.sets().has(client, hub, SetName::Group(&group));
+                slots.retain(|slot| connections.get(*slot).is_some_and(is_member));
             }
             if !slots.is_empty() {
                 ack.found();

@@ -21,7 +21,7 @@ use super::shared::set_interest::SetInterest;
 use super::slot::Slot;
 use crate::upstream::{AppServerId, HubIndex, LinkHandle, LinkId, ReplyTo};
 use audience::SendOrigin;
-pub(crate) use audience::{Audience, MembershipChange, Receivers};
+pub(crate) use audience::{Audience, MembershipChange, Receivers, SteppedFilter};
 use member_query::{ListedSet, MemberListing, MemberTally};
 
 /// Command for a shard. Commands from one link are applied in the order of its frames.
@@ -87,6 +87,22 @@ impl ShardCommand {
         match self {
             Self::Send { to, .. } => to.who.names().len().max(1),
             _ => 1,
+        }
+    }
+
+    /// Receivers of a command with much work for each of many clients: a filter, a close or a change of groups. The sender
+    /// lets the shard do this work in steps.
+    #[must_use]
+    pub(crate) fn stepped(&self) -> Option<(HubIndex, &Receivers)> {
+        match self {
+            Self::CloseMany { hub, to, .. } if matches!(to.who, Audience::Everyone | Audience::Groups(_)) => {
+                Some((*hub, to))
+            }
+            Self::Send { hub, to, .. }
+            | Self::CountReceivers { hub, to, .. }
+            | Self::ChangeGroups { hub, to, .. }
+            | Self::CloseMany { hub, to, .. } => to.filter.is_some().then_some((*hub, to)),
+            _ => None,
         }
     }
 

@@ -20,15 +20,15 @@ mod secondary_assignment;
 mod set_changes;
 mod wire;
 
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use slab::Slab;
 use trunkline_protocol::id::ID_CHARS;
-use trunkline_protocol::service::{ClientFilter, FilterSubject};
+use trunkline_protocol::service::FilterSubject;
 
-use super::command::audience::{Audience, MembershipChange, Receivers};
+use super::command::audience::{Audience, FilterResults, MembershipChange, Receivers, SteppedFilter};
 use super::shared::route_table::{Location, RouteTable};
 use super::slot::{Serial, Slot};
 use crate::auth::Signer;
@@ -195,6 +195,16 @@ impl Connections {
     }
 
     pub(crate) fn slots_of(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
+        let mut slots = self.addressed(hub, to);
+        if let Some(filter) = &to.filter {
+            let results = filter.results();
+            slots.retain(|slot| self.matches(*slot, filter, &results));
+        }
+        slots
+    }
+
+    /// Receivers before the filter.
+    pub(super) fn addressed(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
         let set = |name| self.members(hub, name).iter().map(|member| member.slot);
         let mut slots: Vec<Slot> = match &to.who {
             Audience::Everyone => set(SetName::Hub).collect(),
@@ -202,11 +212,8 @@ impl Connections {
             Audience::Groups(names) => names.iter().flat_map(|name| set(SetName::Group(name))).collect(),
             Audience::Users(names) => names.iter().flat_map(|name| set(SetName::User(name))).collect(),
         };
-        let excluded: Vec<Slot> = to.excluded.iter().filter_map(|id| self.find(hub, id)).collect();
+        let excluded: HashSet<Slot> = to.excluded.iter().filter_map(|id| self.find(hub, id)).collect();
         slots.retain(|slot| !excluded.contains(slot));
-        if let Some(filter) = &to.filter {
-            slots.retain(|slot| matches(self, *slot, filter));
-        }
         slots
     }
 
@@ -347,20 +354,39 @@ impl Connections {
             }
         }
         if let Some(filter) = &to.filter {
-            self.exclude_unmatched(hub, filter, epoch);
+            self.exclude_unmatched(hub, (to, filter), epoch);
         }
         epoch
     }
 
     #[cold]
-    fn exclude_unmatched(&mut self, hub: HubIndex, filter: &ClientFilter, epoch: u64) {
-        let members = self.members(hub, SetName::Hub).iter().map(|member| member.slot);
-        let unmatched: Vec<Slot> = members.filter(|slot| !matches(self, *slot, filter)).collect();
+    fn exclude_unmatched(&mut self, hub: HubIndex, (to, filter): (&Receivers, &SteppedFilter), epoch: u64) {
+        let (mut unmatched, results) = (self.addressed(hub, to), filter.results());
+        unmatched.retain(|slot| !self.matches(*slot, filter, &results));
         for slot in unmatched {
             if let Some(client) = self.get_mut(slot) {
                 client.exclude(epoch);
             }
         }
+    }
+
+    /// Whether a client matches, by the result of a step unless the client is new.
+    fn matches(&self, slot: Slot, filter: &SteppedFilter, results: &FilterResults) -> bool {
+        let Some(client) = self.live(slot) else { return false };
+        match results.get(&(self.shard, slot)) {
+            Some((serial, is_match)) if *serial == client.serial() => *is_match,
+            _ => filter.filter.matches(&FilteredClient { connections: self, client }),
+        }
+    }
+
+    /// Evaluates the filter of receivers for a client, and keeps the result. Returns it with the cost in bytes.
+    pub(super) fn evaluate(&self, slot: Slot, to: &Receivers) -> (bool, usize) {
+        let Some(client) = self.live(slot) else { return (false, 0) };
+        let Some(filter) = &to.filter else { return (true, 0) };
+        let mut results = filter.results();
+        let is_match = self.matches(slot, filter, &results);
+        results.insert((self.shard, slot), (client.serial(), is_match));
+        (is_match, filter.filter.cost(self.user_of(client).map_or(0, str::len).max(ID_CHARS)))
     }
 
     /// Number of slots, including empty ones.
@@ -408,10 +434,6 @@ impl Connections {
         let chosen = self.clients.iter().filter(|(_, client)| wanted(client));
         chosen.map(|(slot, _)| Slot::try_from(slot).unwrap_or(Slot::MAX)).collect()
     }
-}
-
-fn matches(connections: &Connections, slot: Slot, filter: &ClientFilter) -> bool {
-    connections.live(slot).is_some_and(|client| filter.matches(&FilteredClient { connections, client }))
 }
 
 fn waiting_bytes(client: &Client) -> usize {

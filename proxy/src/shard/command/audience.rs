@@ -1,11 +1,13 @@
 //! Audience of a message: the receiving connections of a hub, group changes, and the origin of sends.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
 use trunkline_protocol::fleet;
 use trunkline_protocol::service::{ClientFilter, GroupChange, ServiceMessage};
 
+use crate::shard::slot::{Serial, Slot};
 use crate::upstream::AppServerId;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +18,36 @@ pub(crate) struct Receivers {
     /// Users with excluded connections.
     pub excluded_users: Vec<ByteString>,
     /// Filter that receivers must also match.
-    pub filter: Option<Arc<ClientFilter>>,
+    pub filter: Option<Arc<SteppedFilter>>,
 }
+
+/// Filter of a frame, with its results for the clients that were evaluated in steps.
+#[derive(Debug)]
+pub(crate) struct SteppedFilter {
+    pub filter: ClientFilter,
+    results: Mutex<FilterResults>,
+}
+
+/// Whether clients match, by shard and slot.
+pub(crate) type FilterResults = HashMap<(u16, Slot), (Serial, bool)>;
+
+impl SteppedFilter {
+    pub(crate) fn new(filter: ClientFilter) -> Arc<Self> {
+        Arc::new(Self { filter, results: Mutex::default() })
+    }
+
+    pub(crate) fn results(&self) -> MutexGuard<'_, FilterResults> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PartialEq for SteppedFilter {
+    fn eq(&self, other: &Self) -> bool {
+        self.filter == other.filter
+    }
+}
+
+impl Eq for SteppedFilter {}
 
 /// Receivers of a message before exclusions.
 #[derive(Debug, Clone, PartialEq, Eq)]
