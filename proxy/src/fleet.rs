@@ -38,6 +38,7 @@ mod member_name;
 mod member_table;
 mod node_link;
 mod node_question;
+mod node_queue;
 mod node_sink;
 mod node_stores;
 mod own_answer;

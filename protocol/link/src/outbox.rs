@@ -225,6 +225,12 @@ impl LinkOutbox {
         self.session().as_ref().map(Session::queued)
     }
 
+    /// Number of the last frame that the peer has; after the end, that it had by then.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.session().as_ref().map_or_else(|| self.deliveries.last(), Session::delivered)
+    }
+
     /// Waits until the peer has all frames up to this one. For a peer that can't resume, frames written to its socket
     /// count. Cancel-safe. Fails if the session has ended and the peer may not have the frame.
     pub async fn delivered(&self, number: u64) -> Result<(), OutboxClosed> {

@@ -165,6 +165,9 @@ catalogue! {
     NodeMissing = Warning "node-missing" after 5 normal at start true:
         "a node of the fleet is missing",
         "check that the node runs, and that --peers names its admin port";
+    NodeMissesMessages = Warning "node-misses-messages" after 0:
+        "messages for clients of another node were dropped: it was lost, or took none for 5 seconds",
+        "check the load of that node and the network between the nodes";
     NodeNotOfFleet = Error "node-not-of-fleet" after 2:
         "an address of --peers answers, but not as a node of this fleet",
         "give all nodes the same access key, compatible versions, and the admin ports of each other (--peers)";

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use trunkline_channel::HelloTable;
 use trunkline_protocol::fleet::{Greeting, Wanted, WireVersions};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
@@ -29,8 +29,8 @@ use super::scene::LinkedApp;
 use crate::admin;
 use crate::config::{FleetSettings, RelaySettings, Settings};
 use crate::fleet::{
-    self, ChannelLock, ChannelRefused, DropCause, Fleet, FleetEntry, FromNode, InvocationOutcome, MemberState,
-    NoAnswer, OwnNames, PeerRequest, open_channel,
+    self, ChannelLock, ChannelRefused, DropCause, Fleet, FleetDelivery, FleetEntry, FromNode, InvocationOutcome,
+    MemberState, NoAnswer, OwnNames, PeerRequest, open_channel,
 };
 use crate::net::address::Address;
 use crate::net::connector::MemoryNetwork;
@@ -134,6 +134,12 @@ impl FleetNode {
         let members = self.members();
         members.iter().map(|(name, _)| name.as_str()).eq(names.iter().copied())
             && members.iter().all(|(_, state)| *state == MemberState::Ready)
+    }
+
+    /// Delivers a message as a REST request does. The inner future waits for all answers.
+    async fn deliver(&self, message: ServiceMessage) -> impl Future<Output = FleetDelivery> + use<> {
+        let entry = FleetEntry::of(&self.fleet);
+        entry.begin_delivery(&entry.hub_named("chat"), message).await
     }
 
     fn send(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
@@ -372,7 +378,7 @@ async fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn messages_for_a_node_that_reads_nothing_are_dropped_and_delay_no_other_node() {
+async fn messages_for_a_node_that_reads_nothing_are_dropped_after_some_seconds_and_delay_no_other_node() {
     let (_network, mut nodes) = nodes(3).await;
     let (_stuck, mut other) = (nodes[1].client().await, nodes[2].client().await);
     linked(&nodes).await;
@@ -380,10 +386,43 @@ async fn messages_for_a_node_that_reads_nothing_are_dropped_and_delay_no_other_n
     let long = "x".repeat(64 * 1024);
     for number in 0..200 {
         let message = broadcast(&format!("{number} {long}"));
-        nodes[0].send(&[Wanted::Everyone], &message);
+        drop(nodes[0].deliver(message).await);
         assert_eq!(other.text().await.len(), number.to_string().len() + 1 + long.len());
     }
     assert!(nodes[0].fleet.fleet_relay().counters().dropped(DropCause::Full) > 100);
+    let missed: Vec<_> = nodes[0].fleet.members().all().iter().map(|member| member.missed().is_some()).collect();
+    assert_eq!(missed, [true, false], "a condition names the node");
+    assert_eq!(nodes[0].deliver(broadcast("last")).await.await.missing, ["n2"]);
+}
+
+#[tokio::test(crate = "paused")]
+async fn messages_beyond_the_queue_of_a_node_wait_for_it_and_none_is_lost() {
+    let (_network, mut nodes) = nodes(3).await;
+    let (mut away, mut other) = (nodes[1].client().await, nodes[2].client().await);
+    linked(&nodes).await;
+    nodes[1].cut(true);
+    let [sender, back] = [Duration::ZERO, Duration::from_secs(3)].map(|wait| Instant::now() + wait);
+    let long = "x".repeat(64 * 1024);
+    let sending = async {
+        for number in 0..200 {
+            drop(nodes[0].deliver(broadcast(&format!("{number} {long}"))).await);
+        }
+        sender.elapsed()
+    };
+    let returning = async {
+        sleep_until(back).await;
+        nodes[1].cut(false);
+    };
+    let reading = async {
+        for number in 0..200 {
+            for client in [&mut away, &mut other] {
+                assert!(client.text().await.starts_with(&format!("{number} ")), "{number}");
+            }
+        }
+    };
+    let (waited, (), ()) = tokio::join!(sending, returning, reading);
+    assert!(waited >= Duration::from_secs(3), "the sender waits: {waited:?}");
+    assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause) == 0));
 }
 
 #[tokio::test(crate = "paused")]

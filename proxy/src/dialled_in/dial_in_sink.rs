@@ -331,6 +331,9 @@ impl FrameSink for DialInSink<'_> {
     }
 
     async fn begin_batch(&mut self) {
+        if let Some(room) = self.shard.shared().other_nodes().room(&self.link) {
+            let _ = self.link.given_up().run_until_cancelled(room).await;
+        }
         self.inner.begin_batch().await;
     }
 

@@ -1,5 +1,6 @@
 //! Messages and queries from app servers that dial in, for clients of other nodes.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::own_answer::NoReply;
 use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
 use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;
+use crate::auth::Signer;
+use crate::limits::SignerShare;
 use crate::shard::{
     OtherNodes, Reachability, SendOrigin, ShardSender, SoughtConnection, TakeOver, TargetVerdict, no_such_connection,
     not_asked,
@@ -33,12 +36,13 @@ impl OtherNodes for Fleet {
                 self.questions().results().answer(number, caller, answer.clone());
             }
         } else if let Some(member) = self.members().find(caller) {
-            self.fleet_relay().pass_to(&member, &relayed(hub, answer, 0));
+            let signer = self.fleet_relay().owner_of(hub);
+            self.fleet_relay().pass_to(&member, &signer, &relayed(hub, answer, 0));
         } else {
             // An app server that dials in uses its own ids, so only the waiting node can match the answer.
-            let frame = relayed(hub, answer, 0);
+            let (frame, signer) = (relayed(hub, answer, 0), self.fleet_relay().owner_of(hub));
             for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
-                self.fleet_relay().pass_to(member, &frame);
+                self.fleet_relay().pass_to(member, &signer, &frame);
             }
         }
     }
@@ -48,11 +52,20 @@ impl OtherNodes for Fleet {
         keep_first(self.shared(), key, message);
         let wanting = wanting_of(self, link, message);
         if !wanting.is_empty() {
-            let frame = relayed(key, message, epoch);
+            let (frame, share) = (relayed(key, message, epoch), share_of_link(self, link));
             for member in wanting {
-                self.fleet_relay().pass_to(&member, &frame);
+                self.fleet_relay().pass_to(&member, share.signer(), &frame);
             }
         }
+    }
+
+    fn room(&self, link: &LinkHandle) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let share = share_of_link(self, link);
+        if !self.is_crowded(&share) {
+            return None;
+        }
+        let fleet = self.clone();
+        Some(Box::pin(async move { fleet.room(&share, || fleet.members().all().to_vec()).await }))
     }
 
     fn are_sought(&self) -> bool {
@@ -160,7 +173,7 @@ impl OtherNodes for Fleet {
         let frame = relayed(hub.key(), &order, 0);
         let mut asked = vec![self.shared().fleet.origin];
         for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
-            if !self.fleet_relay().pass_to(member, &frame) {
+            if !self.fleet_relay().pass_to(member, &Signer::Fleet, &frame) {
                 return None;
             }
             asked.push(self.shared().hubs.number(member.boot()));
@@ -231,6 +244,11 @@ fn has_one_endpoint(members: &Membership, hub: &Hub) -> bool {
     let told: Vec<_> = members.all().iter().map(|member| member.presence()).collect();
     endpoints.extend(told.iter().flat_map(|told| told.servers(hub.key())).map(|server| &*server.endpoint));
     endpoints.windows(2).all(|two| matches!(two, [one, other] if one == other))
+}
+
+/// Share of the app that sends over a link.
+fn share_of_link(fleet: &Fleet, link: &LinkHandle) -> SignerShare {
+    fleet.shared().share_of_asker(link, link.hub_identity().name())
 }
 
 /// Reachable members that may want a message.

@@ -30,6 +30,8 @@ use super::question::NoAnswer;
 use super::relayed_message::relayed;
 use super::relayed_message::{is_about_own, stamped, with_wanted};
 use super::user_group_copy::keep_first;
+#[cfg(test)]
+use crate::auth::Signer;
 use crate::shard::{SendOrigin, Shared, not_asked};
 use crate::upstream::{AppServerId, Hub, HubIndex, HubOrigin, ReplyTo};
 
@@ -136,7 +138,7 @@ impl FleetEntry {
     pub(crate) fn relay(&self, hub: &str, wanted: &[Wanted<'_>], message: &ServiceMessage) {
         let frame = relayed(hub, message, 0);
         for member in self.0.members().wanting(hub, wanted) {
-            self.0.fleet_relay().pass_to(&member, &frame);
+            self.0.fleet_relay().pass_to(&member, &Signer::Fleet, &frame);
         }
     }
 
@@ -183,6 +185,7 @@ impl FleetEntry {
         hub: &NamedHub,
         message: ServiceMessage,
     ) -> impl Future<Output = FleetDelivery> + use<> {
+        self.room(hub, &message).await;
         let send = self.0.shared().fleet.moves.begin_send();
         let epoch = send.epoch();
         // Read once: a node that ends in the meantime is missing but no longer a member.
@@ -227,8 +230,15 @@ impl FleetEntry {
         }
     }
 
+    /// Waits until the hub's app has room at the members that may want a message.
+    async fn room(&self, hub: &NamedHub, message: &ServiceMessage) {
+        let wanting = || with_wanted(message, |wanted| self.0.members().wanting(&hub.key, wanted));
+        self.0.room(&self.0.share_of_hub(&hub.key), wanting).await;
+    }
+
     /// Queries this node and all others concerned. One positive answer decides; a negative one needs all nodes.
     pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
+        self.room(hub, &question).await;
         let asked = match &question {
             question if is_about_own(self.0.shared(), question) => Vec::new(),
             question if question.outlasts_connections() => self.0.members().all().to_vec(),
@@ -356,8 +366,9 @@ impl FleetEntry {
                 return Ok(());
             }
         }
-        let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
         let message = ServiceMessage::ClientInvocation(request);
+        self.room(hub, &message).await;
+        let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
         let answers = {
             let send = self.0.shared().fleet.moves.begin_send();
             self.0.ask(asked, &hub.key, &stamped(&message, send.epoch()))

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tracing::info;
 use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, SharedRevocation};
 use trunkline_protocol::service::ServiceMessage;
@@ -17,6 +18,7 @@ use super::fleet_relay::FleetRelay;
 use super::member_name::note_address;
 use super::node_link::NodeLink;
 use super::node_question::{ANSWER_TIMEOUT, Answers, NodeQuestions};
+use super::node_queue::ROOM_TIMEOUT;
 use super::node_stores::NodeStores;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
@@ -25,7 +27,6 @@ use crate::clock::unix_seconds;
 use crate::limits::SignerShare;
 use crate::net::address::Address;
 use crate::shard::Shared;
-use crate::upstream::HubOrigin;
 use crate::user_group::UserGroups;
 
 #[derive(Debug, Clone)]
@@ -117,9 +118,25 @@ impl Fleet {
     }
 
     /// Permit share for queries about connections of this hub.
-    fn share_of_hub(&self, key: &str) -> SignerShare {
+    pub(super) fn share_of_hub(&self, key: &str) -> SignerShare {
         let shared = self.shared();
-        shared.share_of(&shared.access.owner_of(HubOrigin::name_in(key)))
+        shared.share_of(&self.0.fleet_relay.owner_of(key))
+    }
+
+    /// Waits until an app has room at these members, so that its senders are slowed down and lose nothing.
+    pub(super) async fn room(&self, share: &SignerShare, asked: impl FnOnce() -> Vec<Arc<FleetMember>>) {
+        if !self.is_crowded(share) {
+            return;
+        }
+        let until = Instant::now() + ROOM_TIMEOUT;
+        for member in asked() {
+            member.links().room(share, until).await;
+        }
+    }
+
+    /// Whether an app has used up its share of the queue for any member.
+    pub(super) fn is_crowded(&self, share: &SignerShare) -> bool {
+        self.0.members.all().iter().any(|member| member.links().are_crowded(share))
     }
 
     pub(crate) async fn request_all(&self, request: &PeerRequest, within: Duration) -> Answers<PeerResponse> {

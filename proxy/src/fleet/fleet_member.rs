@@ -89,6 +89,8 @@ struct MemberStatus {
     has_left: bool,
     /// Number of messages dropped since the node last accepted one.
     dropped: u64,
+    /// Number of messages that it has missed since its start, and the time of the last one.
+    missed: Option<(u64, Instant)>,
     /// State that was logged last.
     noted: Option<MemberState>,
     /// Start of the time without a link.
@@ -279,7 +281,14 @@ impl FleetMember {
         let mut status = self.status();
         let is_first = status.dropped == 0;
         status.dropped += count;
+        let before = status.missed.map_or(0, |(missed, _)| missed);
+        status.missed = Some((before + count, Instant::now()));
         is_first
+    }
+
+    /// Number of messages that the node has missed, and the time of the last one.
+    pub(crate) fn missed(&self) -> Option<(u64, Instant)> {
+        self.status().missed
     }
 
     pub(super) fn take_dropped(&self) -> u64 {

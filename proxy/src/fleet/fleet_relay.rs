@@ -8,10 +8,11 @@ use trunkline_protocol::service::ServiceMessage;
 use super::fleet_counters::{DropCause, FleetCounters};
 use super::fleet_member::FleetMember;
 use super::own_answer::OwnAnswer;
+use crate::auth::Signer;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::metrics::Counters;
 use crate::shard::{SendOrigin, Shared};
-use crate::upstream::{AppServerId, HubIndex, ReplyTo};
+use crate::upstream::{AppServerId, HubIndex, HubOrigin, ReplyTo};
 
 #[derive(Debug)]
 pub(crate) struct FleetRelay {
@@ -34,9 +35,14 @@ impl FleetRelay {
         &self.relayed
     }
 
-    /// Queues a message for a member. If it is dropped, counts it and returns `false`.
-    pub(super) fn pass_to(&self, member: &FleetMember, frame: &[u8]) -> bool {
-        let sent = member.links().send(frame);
+    /// App that messages for a hub count for.
+    pub(super) fn owner_of(&self, hub: &str) -> Signer {
+        self.shared.access.owner_of(HubOrigin::name_in(hub))
+    }
+
+    /// Queues a message of an app for a member. If it is dropped, counts it and returns `false`.
+    pub(super) fn pass_to(&self, member: &FleetMember, signer: &Signer, frame: &[u8]) -> bool {
+        let sent = member.links().send(signer, frame);
         if let Err(cause) = sent {
             self.counters.drop_messages(cause, 1);
             if member.note_dropped(1) {
@@ -95,6 +101,7 @@ impl FleetRelay {
         )?;
         for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
             for (commands, bytes) in pieces.with_bytes(bytes) {
+                let commands = shard.take_steps(shared, commands).await;
                 shard.give(commands, bytes).await;
             }
         }

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use tokio::time::Instant;
 use trunkline_link::TrySendError;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::fleet_counters::DropCause;
 use super::node_link::NodeLink;
+use crate::auth::Signer;
+use crate::limits::SignerShare;
 
 #[derive(Debug, Default)]
 pub(crate) struct MemberLinks {
@@ -41,7 +44,7 @@ impl MemberLinks {
         self.outgoing.load().is_some() && self.incoming.load().is_some()
     }
 
-    pub(super) fn are_open(&self) -> bool {
+    pub(crate) fn are_open(&self) -> bool {
         self.outgoing.load().as_ref().is_some_and(|link| link.is_open()) && self.has_incoming_socket()
     }
 
@@ -60,14 +63,26 @@ impl MemberLinks {
         self.outgoing.load().as_ref().is_none_or(|link| link.is_overdue(now_ms))
     }
 
-    /// Queues a frame. The caller of a query needs the error, because an unqueued query gets no answer.
-    pub(super) fn send(&self, frame: &[u8]) -> Result<(), DropCause> {
+    /// Whether an app has used up its share of the queue for the node.
+    pub(super) fn are_crowded(&self, share: &SignerShare) -> bool {
+        self.outgoing.load().as_ref().is_some_and(|link| link.is_crowded(share))
+    }
+
+    /// Waits until an app has room in the queue for the node.
+    pub(super) async fn room(&self, share: &SignerShare, until: Instant) {
+        if let Some(link) = self.outgoing() {
+            link.room(share, until).await;
+        }
+    }
+
+    /// Queues a frame of an app. The caller of a query needs the error, because an unqueued query gets no answer.
+    pub(super) fn send(&self, signer: &Signer, frame: &[u8]) -> Result<(), DropCause> {
         // The length prefix takes five bytes at most.
         if frame.len() > LINK_FRAME_MAX_BYTES + 5 {
             return Err(DropCause::TooLarge);
         }
         let link = self.outgoing().ok_or(DropCause::Unlinked)?;
-        link.try_send(frame).map_err(|error| match error {
+        link.try_send(signer, frame).map_err(|error| match error {
             TrySendError::Full => DropCause::Full,
             TrySendError::Closed => DropCause::Unlinked,
         })
@@ -114,12 +129,15 @@ mod tests {
     fn a_frame_needs_an_outgoing_link_that_lives() {
         let links = MemberLinks::default();
         links.set_incoming(link(Role::AppServer));
-        assert!(matches!(links.send(b"frame"), Err(DropCause::Unlinked)), "the incoming link takes no frame");
+        assert!(
+            matches!(links.send(&Signer::Fleet, b"frame"), Err(DropCause::Unlinked)),
+            "the incoming link takes no frame"
+        );
         let outgoing = link(Role::Proxy);
         links.set_outgoing(outgoing.clone());
-        assert!(links.send(b"frame").is_ok());
-        assert!(matches!(links.send(&vec![0; LINK_FRAME_MAX_BYTES + 6]), Err(DropCause::TooLarge)));
+        assert!(links.send(&Signer::Fleet, b"frame").is_ok());
+        assert!(matches!(links.send(&Signer::Fleet, &vec![0; LINK_FRAME_MAX_BYTES + 6]), Err(DropCause::TooLarge)));
         outgoing.unwrap().end();
-        assert!(matches!(links.send(b"frame"), Err(DropCause::Unlinked)));
+        assert!(matches!(links.send(&Signer::Fleet, b"frame"), Err(DropCause::Unlinked)));
     }
 }

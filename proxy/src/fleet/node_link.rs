@@ -2,24 +2,32 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trunkline_link::{LinkClock, LinkOutbox, OutboxPolicy, SocketStop, StopReason, TrySendError};
 use trunkline_protocol::fleet::{Beats, NodeMessage, OVERDUE_AFTER_MS};
-use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
+use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_RING_MAX_BYTES};
 use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, SessionSettings, UndeliveredFrames};
+
+use super::node_queue::{NODE_QUEUE_MAX_BYTES, NodeQueue};
+use crate::auth::Signer;
+use crate::limits::SignerShare;
 
 /// Time that a node link survives without a socket. A node frozen for less than this loses no message.
 pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;
 
-/// Maximum bytes queued for a node: the ring plus a quarter in reserve.
-const TOLD_MAX_BYTES: usize = 5 * LINK_RING_MAX_BYTES / 4;
+/// Maximum bytes queued for a node: its messages, the last of which may be large, and a reserve.
+const TOLD_MAX_BYTES: usize = NODE_QUEUE_MAX_BYTES + LINK_FRAME_MAX_BYTES + LINK_RING_MAX_BYTES;
 
 #[derive(Debug)]
 pub(crate) struct NodeLink {
     outbox: LinkOutbox,
+    /// Apps' messages in the outbox.
+    queue: NodeQueue,
     clock: LinkClock,
     /// Incoming frame numbering, while no socket owns it.
     incoming: Mutex<Incoming>,
@@ -39,6 +47,7 @@ impl NodeLink {
         let session = Session::new(id, role, settings, clock.now_ms());
         Self {
             outbox: LinkOutbox::new(OutboxPolicy::waiting(), Some(session)),
+            queue: NodeQueue::default(),
             clock,
             incoming: Mutex::default(),
             beats: Mutex::default(),
@@ -77,9 +86,19 @@ impl NodeLink {
         self.is_given_up() || self.outbox.is_closed()
     }
 
-    /// Queues a frame if there is room; never waits.
-    pub(super) fn try_send(&self, frame: &[u8]) -> Result<(), TrySendError> {
-        self.outbox.push_if_room(Class::Ordinary, frame)
+    /// Queues a frame of an app unless the node counts as lost; never waits.
+    pub(super) fn try_send(&self, signer: &Signer, frame: &[u8]) -> Result<(), TrySendError> {
+        self.queue.push(&self.outbox, signer, frame)
+    }
+
+    /// Whether an app has used up its share of the queue.
+    pub(super) fn is_crowded(&self, share: &SignerShare) -> bool {
+        self.queue.is_crowded(share)
+    }
+
+    /// Waits until an app has room in the queue, as long as the node takes messages.
+    pub(super) async fn room(&self, share: &SignerShare, until: Instant) {
+        self.queue.room(&self.outbox, share, until).await;
     }
 
     /// Queues a control message (state, interest, answer) even if the queue is full. A peer that accepts none for long
@@ -113,7 +132,9 @@ impl NodeLink {
     /// Whether the peer has been silent or disconnected too long to wait for.
     pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
         let closed_ms = now_ms.saturating_sub(self.closed_ms.load(Ordering::Relaxed));
-        closed_ms.max(self.beats().owed_ms(now_ms)) > OVERDUE_AFTER_MS
+        let is_silent = closed_ms.max(self.beats().owed_ms(now_ms)) > OVERDUE_AFTER_MS;
+        // A beat waits behind all queued messages.
+        is_silent && !self.queue.has_progress(&self.outbox, Duration::from_millis(OVERDUE_AFTER_MS))
     }
 
     /// Handles the answer to a beat; returns when the beat was sent.

@@ -79,7 +79,9 @@ impl NodeQuestions {
             Some((_, question)) => {
                 let mut frame = BytesMut::new();
                 encode_ask(question.number(), hub, body, &mut frame);
-                let sent = asked.into_iter().partition::<Vec<_>, _>(|member| fleet_relay.pass_to(member, &frame));
+                let sent = asked
+                    .into_iter()
+                    .partition::<Vec<_>, _>(|member| fleet_relay.pass_to(member, share.signer(), &frame));
                 watch(&sent.0);
                 sent
             }
@@ -112,7 +114,8 @@ impl NodeQuestions {
         let PeerRequest { method, target, body } = request.clone();
         let message = NodeMessage::Request { question: question.number(), method, target, body };
         let frame = message.to_frame();
-        let (sent, unsent): (Vec<_>, _) = asked.into_iter().partition(|member| member.links().send(&frame).is_ok());
+        let (sent, unsent): (Vec<_>, _) =
+            asked.into_iter().partition(|member| member.links().send(&Signer::Fleet, &frame).is_ok());
         watch(&sent);
         let is_overdue = |member: &FleetMember| member.links().is_overdue(clock.now_ms());
         with_missing(question.answers(sent, within, is_overdue).await, unsent)

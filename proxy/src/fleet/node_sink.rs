@@ -399,7 +399,8 @@ impl ReplyTo for ResultReplyTo {
     fn answer(&self, message: &ServiceMessage) {
         let mut frame = BytesMut::new();
         encode_relay(&self.key, &message.to_body(), &mut frame);
-        self.fleet.fleet_relay().pass_to(&self.member, &frame);
+        let relay = self.fleet.fleet_relay();
+        relay.pass_to(&self.member, &relay.owner_of(&self.key), &frame);
     }
 }
 

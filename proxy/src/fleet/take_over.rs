@@ -18,6 +18,7 @@ use super::node_link::NodeLink;
 use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
 use super::relayed_message::relayed;
+use crate::auth::Signer;
 use crate::shard::moving;
 use crate::shard::{AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short};
 use crate::upstream::{Hub, LinkHandle};
@@ -183,7 +184,7 @@ impl TakeOvers {
         let (rest, has_come) = oneshot::channel();
         shard.post(move |state| moving::await_rest(state, slot, rest));
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: id.into() });
-        self.0.fleet_relay().pass_to(owner, &relayed(hub.key(), &order, 0));
+        self.0.fleet_relay().pass_to(owner, &Signer::Fleet, &relayed(hub.key(), &order, 0));
         drop(has_come.await);
     }
 
@@ -238,7 +239,7 @@ impl TakeOvers {
                     let answer = ServiceMessage::ConnectionMoved(ConnectionMoved { connection_id, epoch });
                     let mut frame = BytesMut::new();
                     encode_relay(&hub, &answer.to_body(), &mut frame);
-                    self.0.fleet_relay().pass_to(&member, &frame);
+                    self.0.fleet_relay().pass_to(&member, &Signer::Fleet, &frame);
                 } else if let Some(location) = shared.routes.find(&connection_id)
                     && let Some(shard) = shared.shards().get(usize::from(location.shard))
                     && let Some(hub) = shared.hubs.keyed(&hub).map(|hub| hub.index())
@@ -262,7 +263,8 @@ impl TakeOvers {
         let Some(question) = self.0.questions().moves().open() else { return FirstAnswer::Unclear };
         let frame = move_frame(question.number(), step, hub, id);
         let total = asked.len();
-        let is_asked = |member: &Arc<FleetMember>| !time(member).is_zero() && member.links().send(&frame).is_ok();
+        let is_asked =
+            |member: &Arc<FleetMember>| !time(member).is_zero() && member.links().send(&Signer::Fleet, &frame).is_ok();
         let sent: Vec<_> = asked.into_iter().filter(is_asked).collect();
         let are_all_asked = sent.len() == total;
         match question.first_some(sent, time).await {

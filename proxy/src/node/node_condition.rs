@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use trunkline_channel::clock_difference;
 
+use super::process_condition::LOSS_TIME;
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{AddressProblem, AddressProblemKind, Fleet, FleetMember, MemberState};
 use crate::net::address::Address;
@@ -142,6 +143,12 @@ impl NodeConditions {
         if matches!(state, MemberState::Late | MemberState::Unreachable) && !member.may_be_away() {
             let detail = format!("{}, last message {} s ago", state.label(), member.links().lag_ms(now_ms) / 1000);
             findings.push(missing(member.name(), detail));
+        }
+        if let Some((missed, at)) = member.missed()
+            && at.elapsed() < LOSS_TIME
+        {
+            let detail = format!("{missed} messages, the last one {} s ago", at.elapsed().as_secs());
+            findings.push(Finding::new(ConditionKind::NodeMissesMessages, member.name(), detail));
         }
         if member.version() != own_version {
             let detail = format!("version {}, this node has {own_version}", member.version());

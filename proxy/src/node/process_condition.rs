@@ -15,8 +15,8 @@ use crate::webhook::Webhooks;
 /// Part of a budget, in percent, above which it is nearly full.
 const FULL_PERCENT: u64 = 90;
 
-/// Time for which lost lines are reported: longer than two scrapes of Prometheus, so that alerts fire.
-const LOSS_TIME: Duration = Duration::from_secs(150);
+/// Time for which losses are reported: longer than two scrapes of Prometheus, so that alerts fire.
+pub(super) const LOSS_TIME: Duration = Duration::from_secs(150);
 
 /// Number of evaluations without a tick after which a shard counts as stuck. Not a time: after a pause of the machine,
 /// this thread may run before the shards.

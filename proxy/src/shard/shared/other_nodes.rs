@@ -30,6 +30,9 @@ pub(crate) trait OtherNodes: fmt::Debug + Send + Sync {
     /// epoch at its arrival.
     fn pass_on(&self, link: &LinkHandle, message: &ServiceMessage, epoch: i64);
 
+    /// Wait for room for further messages of this link at other nodes; `None` with room. Reads of the link wait.
+    fn room(&self, link: &LinkHandle) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
+
     /// Whether messages of this link are for this node's clients: the app server sends each here only once.
     fn is_for_us(&self, link: &LinkHandle) -> bool;
 
@@ -128,6 +131,10 @@ impl OtherNodes for NoOtherNodes {
     fn pass_result(&self, _hub: &str, _caller: &str, _answer: &ServiceMessage) {}
 
     fn pass_on(&self, _link: &LinkHandle, _message: &ServiceMessage, _epoch: i64) {}
+
+    fn room(&self, _link: &LinkHandle) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        None
+    }
 
     fn is_for_us(&self, _link: &LinkHandle) -> bool {
         true
