@@ -290,8 +290,8 @@ impl Node {
 
 /// Live link sessions of one node, by number, and its send link, which carries all outgoing frames. Pure logic.
 ///
-/// The send link is the oldest open session when selected. It stays selected while its session lives, even if its socket
-/// is interrupted, because switching would reorder frames in flight.
+/// The send link is the oldest open session when selected. It stays selected while its session lives, even if its
+/// socket is interrupted, because switching would reorder frames in flight.
 #[derive(Debug)]
 struct LinkPool<L> {
     live: BTreeMap<u64, L>,

@@ -21,6 +21,7 @@
 //! | [`host_pattern`] | host patterns of operators |
 //! | [`json_text`] | JSON values that pass through without loss |
 //! | [`trace_context`] | W3C trace context of a request or message |
+//! | [`public_text`] | texts that must not be secrets: public keys, key sets, JSON |
 //! | [`key`] | access keys and the subkeys derived from them |
 //! | [`development_key`] | the key of this machine, for use without configuration |
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |

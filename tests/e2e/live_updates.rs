@@ -208,7 +208,7 @@ async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()>
     forged_events_are_refused(&place.address, language).await
 }
 
-/// Calls that a client in the room `red/blue` may not make. As a path segment, `..` would address all clients of the hub.
+/// Calls that a client in the room `red/blue` may not make. As a path segment, `..` would address all clients.
 fn wrong_arguments() -> Vec<(&'static str, Value)> {
     let say = [json!(["red/blue", "id"]), json!(["red/blue", "id", 1]), json!(["red/blue", ["id"], "text"])];
     let rooms = [json!(["green", "id", "text"]), json!([["red/blue"], "id", "text"]), json!([null, "id", "text"])];

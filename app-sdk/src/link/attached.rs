@@ -42,7 +42,8 @@ pub(crate) struct Attached {
 }
 
 impl Link {
-    /// Begins or resumes the session in the proxy's offer; without an offer, begins one that ends with its socket.
+    /// Begins or resumes the session in the proxy's offer. Without an offer, begins a session that ends with its
+    /// socket.
     pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
         let Self { terms, slots } = self;
         loop {

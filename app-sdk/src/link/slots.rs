@@ -187,8 +187,8 @@ fn is_of_earlier_pool(slots: &HashMap<SlotKey, Slot>, session: &LinkSession) -> 
     own.zip(newest(slots, &session.key)).is_some_and(|(own, newest)| own.is_of_earlier_pool(newest))
 }
 
-/// Ends what is left of earlier pools of the node: it has given them up, and without a socket they would hold back
-/// sends. Their unsent frames move to the new session.
+/// Ends the remaining sessions of earlier pools of the node: it has given them up, and without a socket they would
+/// hold back sends. Their unsent frames move to the new session.
 fn end_earlier_pools(slots: &mut HashMap<SlotKey, Slot>, key: &SlotKey, session: SessionId) {
     let earlier = |slot: &Slot| slot.newest.is_some_and(|newest| newest.is_of_earlier_pool(session));
     let of_pool = slots.iter().filter(|(other, slot)| other.shares_pool(key) && earlier(slot));

@@ -250,7 +250,7 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     changes: Vec<(TextChange, Operand)>,
-    /// Number of `contains`.
+    /// Number of `contains` functions so far.
     scans: usize,
 }
 

@@ -86,7 +86,7 @@ impl VerifyingKey {
         Self::of_public(None, key.ok_or(KeyError::Unusable)?, None)
     }
 
-    /// Converts a key of a JWKS. Returns `None` if the key is not for signatures, and an error if it can't verify tokens.
+    /// Converts a key of a JWKS. Returns `None` if it is not for signatures, and an error if it can't verify tokens.
     pub(crate) fn from_jwk(jwk: &Jwk) -> Option<Result<Self, KeyError>> {
         let common = &jwk.common;
         let named = common.key_algorithm.map(|named| named.to_string().parse::<Algorithm>()).transpose().ok()?;

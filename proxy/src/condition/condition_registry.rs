@@ -31,10 +31,10 @@ const HISTORY_MAX: usize = 200;
 /// Time for which ended conditions stay in the history.
 const HISTORY_TIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Minimum interval of log lines of a reported event whose reason changes.
+/// Minimum interval of log lines about a new reason of a reported event.
 const NEWS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Minimum interval of log lines of a condition whose detail changes. Clients choose some of the quoted names.
+/// Minimum interval of log lines about a new detail of a condition. Clients choose some of the quoted names.
 const DETAIL_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Maximum length of a subject and of a detail.
@@ -155,7 +155,7 @@ impl ConditionRegistry {
         }
     }
 
-    /// Replaces all findings by those of a new evaluation; returns the changes. In a `quiet` time, such as a drain,
+    /// Replaces all findings by the ones of a new evaluation; returns the changes. In a `quiet` time, such as a drain,
     /// states that are normal then are ignored.
     pub(crate) fn update(&self, findings: Vec<Finding>, is_quiet: bool, now: Instant) -> Vec<ConditionNotice> {
         let mut state = self.lock();

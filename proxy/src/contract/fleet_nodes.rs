@@ -410,6 +410,7 @@ async fn messages_beyond_the_queue_of_a_node_wait_for_it_and_none_is_lost() {
         sender.elapsed()
     };
     let returning = async {
+        // sleep: virtual time, in which the node is away
         sleep_until(back).await;
         nodes[1].cut(false);
     };

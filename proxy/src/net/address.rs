@@ -66,7 +66,7 @@ impl Address {
         self.at.as_ref()?.add(other.resolved()?)
     }
 
-    /// Whether the server is still listed: its pinned address, or an alternative. An address that is not pinned always is.
+    /// Whether the server is still listed: its pinned address, or an alternative. An address without one always is.
     pub(crate) fn is_listed(&self) -> bool {
         self.at.as_ref().is_none_or(Endpoints::is_listed)
     }
@@ -116,8 +116,8 @@ impl Address {
     }
 }
 
-/// Returns a URL, or a setting with one, as texts and logs may show it: what stands before an `@` may be a password, and
-/// a query a key.
+/// Returns a URL, or a setting with one, as texts and logs may show it: the part before an `@` may be a password, and a
+/// query a key.
 #[must_use]
 pub fn shown_url(text: &str) -> String {
     let (before, rest) = text.split_once("://").map_or(("", text), |(before, rest)| (&text[..before.len() + 3], rest));

@@ -90,8 +90,8 @@ impl ShardCommand {
         }
     }
 
-    /// Receivers of a command with much work for each of many clients: a filter, a close or a change of groups. The sender
-    /// lets the shard do this work in steps.
+    /// Receivers of a command with much work for each of many clients: a filter, a close or a change of groups. The
+    /// sender lets the shard do this work in steps.
     #[must_use]
     pub(crate) fn stepped(&self) -> Option<(HubIndex, &Receivers)> {
         match self {

@@ -183,7 +183,7 @@ impl Hub {
         self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()
     }
 
-    /// App servers of a group that are up, for new clients and requests: the listed ones, or all if none of these is up.
+    /// App servers of a group that are up, for new clients and requests: the listed ones, or all if none of them is up.
     fn candidates(&self, group: &str) -> Vec<Arc<Pool>> {
         let mut up = self.pools_of(group);
         up.retain(|pool| pool.is_up());

@@ -225,8 +225,8 @@ impl HubRegistry {
         self.keyed(name).or_else(|| self.keyed(&HubOrigin::DialIn.key(name)))
     }
 
-    /// Distinct remote app servers of a group with an open link. Draining ones, and those that are no longer listed, are
-    /// included only if there are no others.
+    /// Distinct remote app servers of a group with an open link. Draining and delisted ones are included only if there
+    /// are no others.
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
         let all = self.all.load();
         let is_linked = |pool: &Arc<Pool>| pool.open() > 0 && matches!(pool.app().target, AppTarget::Network(_));

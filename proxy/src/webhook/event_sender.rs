@@ -48,7 +48,7 @@ const SIGNED_REQUEST: HeaderName = HeaderName::from_static("x-trunkline-signatur
 /// Data that the back end gave the client in its answer to `connect`.
 const CLIENT_DATA: HeaderName = HeaderName::from_static("x-trunkline-client-data");
 
-/// Headers whose values are signed, in this order. The client's data follows, if there is any.
+/// Headers with signed values, in this order. The client's data follows, if there is any.
 const SIGNED: [HeaderName; 8] = [CONNECTION_ID, HUB, CATEGORY, EVENT, EVENT_NUMBER, USER_ID, USER_CLAIMS, CLIENT_QUERY];
 
 #[derive(Debug, Clone)]
@@ -150,8 +150,8 @@ impl EventSender {
     }
 }
 
-/// Headers of a request that are signed. Without data of the client, they are those of earlier versions, for verifiers
-/// that don't know the header.
+/// Headers of a request that are signed. Without data of the client, its header is left out, for
+/// verifiers without support for it.
 fn signed_headers(head: &HeaderMap) -> Vec<HeaderName> {
     SIGNED.into_iter().chain(head.contains_key(CLIENT_DATA).then_some(CLIENT_DATA)).collect()
 }

@@ -65,7 +65,7 @@ struct FailureRun {
     rejections: u32,
     /// A fault adds to this sum, and a valid answer takes one away, so that a part of the requests may fail.
     fault_sum: u32,
-    /// The first clients whose calls were refused in a row.
+    /// First clients with calls that were refused in a row.
     refused: Vec<ByteString>,
     /// Unix time of the first failure since the requests were last without faults, in milliseconds.
     since_ms: Option<u64>,
@@ -91,12 +91,12 @@ const USER_MAX_CHARS: usize = 1024;
 /// Number of refusals in a row after which they are about the signature and not about clients.
 const REFUSALS_MIN: u32 = 3;
 
-/// Weight of a fault, and limit of the sum: one in five requests that fails is reported, and five valid answers in a row
-/// end each trouble.
+/// Weight of a fault, and limit of the sum: one failure in five requests is reported, and five valid answers in a row
+/// end it.
 const FAULT_WEIGHT: u32 = 4;
 const HIGHEST_FAULT_SUM: u32 = 8;
 
-/// Number of clients whose calls are refused from which the refusals are about the signature.
+/// Number of clients with refused calls from which the refusals are about the signature.
 const REFUSED_CLIENTS_MIN: usize = 3;
 
 /// Number of refusals or rejections in a row after which they are about the back end, although it has accepted events:
@@ -153,7 +153,7 @@ impl WebhookTrouble {
         if kind.is_message() { &mut self.calls } else { &mut self.events }
     }
 
-    /// The class of requests whose failures are a condition, with the last problem.
+    /// Failing class of requests that is a condition, with the last problem.
     fn finding(&self) -> Option<(ConditionKind, &FailureRun, &str)> {
         let runs = [&self.calls, &self.events].into_iter();
         let found = runs.filter_map(|run| {
