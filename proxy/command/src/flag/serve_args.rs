@@ -536,7 +536,7 @@ mod tests {
         let config = config(&[&webhook[..], &["--access-key", KEY]].concat()).unwrap();
         assert!(!config.settings.has_upstreams && config.settings.webhooks.rule_for("chat").is_some());
         let wrong = problem(&["--upstream-webhook", "chat=http://localhost/{hub?code=secret"]);
-        assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub\": the URL has {hub"), "{wrong}");
+        assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub?…\": the URL has {hub"), "{wrong}");
     }
 
     #[test]
