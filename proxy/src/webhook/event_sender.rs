@@ -150,8 +150,8 @@ impl EventSender {
     }
 }
 
-/// Headers of a request that are signed. Without data of the client, its header is left out, for
-/// verifiers without support for it.
+/// Headers of a request that are signed. Without data of the client, its header is left out, for verifiers without
+/// support for it.
 fn signed_headers(head: &HeaderMap) -> Vec<HeaderName> {
     SIGNED.into_iter().chain(head.contains_key(CLIENT_DATA).then_some(CLIENT_DATA)).collect()
 }

@@ -175,7 +175,9 @@ impl WebhookTrouble {
             WebhookFailure::OfClient => return,
             WebhookFailure::Refusal => {
                 run.refusals = run.refusals.saturating_add(1);
-                if run.refused.len() < REFUSED_CLIENTS_MIN && !run.refused.contains(client) {
+                // `connect` and events of users have no connection id: each counts.
+                let is_new = client.is_empty() || !run.refused.contains(client);
+                if is_new && run.refused.len() < REFUSED_CLIENTS_MIN {
                     run.refused.push(client.clone());
                 }
             }
@@ -193,7 +195,7 @@ impl FailureRun {
             true => (ACCEPTED_REFUSALS_MIN, ACCEPTED_REFUSALS_MIN),
             false => (REFUSALS_MIN, 1),
         };
-        // Events about connections have one client each.
+        // Calls of one client prove nothing about the signature.
         if self.refusals >= refusals_min && self.refused.len() >= REFUSED_CLIENTS_MIN {
             return Some(ConditionKind::WebhookRefusesSignature);
         }
@@ -450,5 +452,15 @@ mod tests {
         assert_eq!((condition(&trouble), trouble.failures), (None, 200));
         (2..4).for_each(|client| fail(&mut trouble, &CALL, client, WebhookFailure::Refusal));
         assert_eq!(condition(&trouble), Some(ConditionKind::WebhookRefusesSignature));
+    }
+
+    #[test]
+    fn refused_events_without_a_connection_are_about_the_signature() {
+        let mut trouble = WebhookTrouble::default();
+        for count in 1..=REFUSALS_MIN {
+            trouble.fail(&EventKind::Connect, (&"".into(), "status code 401".to_owned()), WebhookFailure::Refusal);
+            let is_reported = condition(&trouble) == Some(ConditionKind::WebhookRefusesSignature);
+            assert_eq!(is_reported, count == REFUSALS_MIN, "{count}");
+        }
     }
 }
