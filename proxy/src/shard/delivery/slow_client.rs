@@ -230,9 +230,12 @@ impl SlowClients {
                 continue;
             };
             self.settle(slot, client, limit_bytes);
-            // A client without a socket has a deadline of its own, and one between two polls, too.
-            let has_nothing = waiting_bytes(client) == 0 && !client.wire().is_flushing();
-            let may_wait = client.is_away() || client.liveness().is_inherent() || has_nothing;
+            // A client without a socket has a deadline of its own, and one between two polls, too. One that may miss
+            // messages stays open.
+            let waiting = waiting_bytes(client);
+            let has_nothing = waiting == 0 && !client.wire().is_flushing();
+            let misses = client.traits().may_miss && waiting <= limit_bytes;
+            let may_wait = client.is_away() || client.liveness().is_inherent() || has_nothing || misses;
             let Some(entry) = self.clients.get_mut(&slot) else { continue };
             if std::mem::take(&mut entry.has_taken) || may_wait {
                 entry.since = now;
