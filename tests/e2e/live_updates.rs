@@ -326,7 +326,7 @@ fn signed_call(age_s: u64, data: Option<&str>, claims: &str) -> Result<Vec<(&'st
 fn signature(age_s: u64, data: Option<&str>, claims: &str) -> Result<String> {
     let at = (token::in_seconds(0)? - age_s).to_string();
     let values = [at.as_str(), "id", "chat", "messages", "Since", "0", "", claims, ""];
-    let lines: Vec<_> = values.into_iter().chain(data).chain([CALL]).collect();
+    let lines: Vec<_> = values.into_iter().chain([data.unwrap_or_default(), "application/json", CALL]).collect();
     let mut mac = Hmac::<Sha256>::new_from_slice(CHAT_KEY.as_bytes()).ok().context("any key will do")?;
     mac.update(lines.join("\n").as_bytes());
     let digest = mac.finalize().into_bytes();

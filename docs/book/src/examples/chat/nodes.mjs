@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 const { CHAT_KEY: key, NODES_URL = "http://127.0.0.1:8080" } = process.env;
 const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event", "x-trunkline-event-number"];
-signed.push("x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query");
+signed.push("x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query", "x-trunkline-client-data", "content-type");
 if (!key) throw new Error("CHAT_KEY is not set");
 export const [hub, url] = ["chat", NODES_URL];
 const { default: http } = await import(url.startsWith("https:") ? "node:https" : "node:http");
@@ -64,9 +64,8 @@ function readClaims(text) {
 // Returns the event of a webhook. Throws if its signature is wrong or older than five minutes.
 export function read(headers, body) {
   const [seconds, ...signatures] = (headers["x-trunkline-signature"] ?? "").replace(/^t=/, "").split(",");
-  const data = headers["x-trunkline-client-data"]; // of the answer to `connect`; signed if there is any
-  const values = [...signed.map((name) => headers[name] ?? ""), ...(data === undefined ? [] : [data])];
-  const text = [seconds, ...values, ""].join("\n");
+  const data = headers["x-trunkline-client-data"]; // of the answer to `connect`
+  const text = [seconds, ...signed.map((name) => headers[name] ?? ""), ""].join("\n");
   const own = Buffer.from("sha256=" + createHmac("sha256", key).update(text, "latin1").update(body).digest("hex"));
   const given = signatures.map((one) => Buffer.from(one, "latin1"));
   const isOwn = given.some((one) => one.length === own.length && timingSafeEqual(one, own));

@@ -5,7 +5,7 @@ define('KEY', getenv('CHAT_KEY') ?: throw new RuntimeException('CHAT_KEY is not 
 define('URL', getenv('NODES_URL') ?: 'http://127.0.0.1:8080');
 const HUB = 'chat';
 const SIGNED = ['X_ASRS_CONNECTION_ID', 'X_ASRS_HUB', 'X_ASRS_CATEGORY', 'X_ASRS_EVENT', 'X_TRUNKLINE_EVENT_NUMBER',
-    'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY'];
+    'X_ASRS_USER_ID', 'X_ASRS_USER_CLAIMS', 'X_ASRS_CLIENT_QUERY', 'X_TRUNKLINE_CLIENT_DATA', 'CONTENT_TYPE'];
 
 // Signs a token that is valid for an hour.
 function token(array $claims): string
@@ -68,9 +68,9 @@ function read(string $body): array
 {
     $signatures = explode(',', $_SERVER['HTTP_X_TRUNKLINE_SIGNATURE'] ?? '');
     $seconds = substr(array_shift($signatures), 2);
-    $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? '', SIGNED);
-    $data = $_SERVER['HTTP_X_TRUNKLINE_CLIENT_DATA'] ?? null; // of the answer to `connect`; signed if there is any
-    $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, ...(array) $data, $body]), KEY);
+    $values = array_map(fn($name) => $_SERVER["HTTP_$name"] ?? $_SERVER[$name] ?? '', SIGNED);
+    $data = $_SERVER['HTTP_X_TRUNKLINE_CLIENT_DATA'] ?? null; // of the answer to `connect`
+    $own = 'sha256=' . hash_hmac('sha256', implode("\n", [$seconds, ...$values, $body]), KEY);
     if (!array_filter($signatures, fn($one) => hash_equals($own, $one))) {
         throw new Refused("the signature is wrong: compare CHAT_KEY with the node's webhook secret", 401);
     }

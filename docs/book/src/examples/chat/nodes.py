@@ -9,6 +9,7 @@ HUB, URL = "chat", os.environ.get("NODES_URL", "http://127.0.0.1:8080")
 KEY = os.environ.get("CHAT_KEY") or sys.exit("CHAT_KEY is not set")
 SIGNED = [f"x-asrs-{name}" for name in ("connection-id", "hub", "category", "event")]
 SIGNED += ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query"]
+SIGNED += ["x-trunkline-client-data", "content-type"]
 
 
 @functools.cache
@@ -69,9 +70,8 @@ def read(headers, body):
     """Returns the event of a webhook. Raises an error if its signature is wrong or older than five minutes."""
     head = {name.decode(): value.decode(errors="replace") for name, value in headers}
     seconds, *signatures = head.get("x-trunkline-signature", "").removeprefix("t=").split(",")
-    data = head.get("x-trunkline-client-data")  # of the answer to `connect`; signed if there is any
-    values = [head.get(name, "") for name in SIGNED] + [data] * (data is not None)
-    text = "\n".join([seconds, *values, ""]).encode() + body
+    data = head.get("x-trunkline-client-data")  # of the answer to `connect`
+    text = "\n".join([seconds, *(head.get(name, "") for name in SIGNED), ""]).encode() + body
     own = b"sha256=" + hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest().encode()
     if not any(hmac.compare_digest(own, one.encode()) for one in signatures):
         raise Refused(401, "the signature is wrong: compare CHAT_KEY with the node's webhook secret")

@@ -17,6 +17,7 @@ const methods = {
 
 const signed = ["x-asrs-connection-id", "x-asrs-hub", "x-asrs-category", "x-asrs-event"].concat(
   ["x-trunkline-event-number", "x-asrs-user-id", "x-asrs-user-claims", "x-asrs-client-query"],
+  ["x-trunkline-client-data", "content-type"],
 );
 
 // Returns whether the request was signed with the secret within the last five minutes.
@@ -24,9 +25,7 @@ function isGenuine(headers, body) {
   const [time, ...signatures] = (headers["x-trunkline-signature"] ?? "").split(",");
   const seconds = time.replace(/^t=/, "");
   if (!(Math.abs(Date.now() / 1000 - Number(seconds)) < 300)) return false;
-  const data = headers["x-trunkline-client-data"];
-  const values = signed.map((name) => headers[name] ?? "").concat(data === undefined ? [] : [data]);
-  const head = [seconds, ...values, ""].join("\n");
+  const head = [seconds, ...signed.map((name) => headers[name] ?? ""), ""].join("\n");
   // Node reads each byte of a header as a character.
   const text = Buffer.concat([Buffer.from(head, "latin1"), body]);
   const own = Buffer.from("sha256=" + createHmac("sha256", WEBHOOK_SECRET).update(text).digest("hex"));

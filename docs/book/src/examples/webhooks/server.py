@@ -16,7 +16,7 @@ def say(user, text):
 
 SIGNED = [f"X-ASRS-{name}" for name in ("Connection-Id", "Hub", "Category", "Event")]
 SIGNED += ["X-Trunkline-Event-Number", "X-ASRS-User-Id", "X-ASRS-User-Claims", "X-ASRS-Client-Query"]
-DATA = "X-Trunkline-Client-Data"
+SIGNED += ["X-Trunkline-Client-Data", "Content-Type"]
 
 
 def is_genuine(headers, body, secret):
@@ -25,7 +25,7 @@ def is_genuine(headers, body, secret):
     seconds = at.removeprefix("t=")
     if not seconds.isdecimal() or abs(time.time() - int(seconds)) > 300:
         return False
-    values = [", ".join(headers.get_all(name) or [""]) for name in SIGNED + [DATA] * (DATA in headers)]
+    values = [", ".join(headers.get_all(name) or [""]) for name in SIGNED]
     # http.server reads each byte of a header as a character.
     text = "\n".join([seconds, *values, ""]).encode("latin-1") + body
     own = b"sha256=" + hmac.new(secret.encode(), text, hashlib.sha256).hexdigest().encode()
