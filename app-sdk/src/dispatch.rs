@@ -196,6 +196,9 @@ impl Dispatcher {
             // These are handled by the proxy, which counts messages for stateful reconnect.
             Ok(Some(HubMessage::Ping | HubMessage::Ack { .. } | HubMessage::Sequence { .. })) => {}
             Ok(None) => tracing::debug!(hub = %self.core.name(), "message of a newer type is skipped"),
+            Err(error) if error.is_dropped_call() => {
+                tracing::debug!(hub = %self.core.name(), %error, "call without an id is dropped");
+            }
             Err(error) => return self.handle_undecodable(connection, error, trace),
         }
         None

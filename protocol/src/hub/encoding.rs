@@ -117,6 +117,7 @@ mod tests {
             assert_eq!(seen, (kind, id, target), "{}", String::from_utf8_lossy(body));
             let is_call = kind.is_some_and(MessageKind::is_call);
             assert_eq!(error.call_id().map(|id| &**id), id.filter(|_| is_call));
+            assert_eq!(error.is_dropped_call(), protocol == pack && is_call && id.is_none());
             assert_eq!(error.failed_end().map(|end| end.invocation_id.to_string()).as_deref(), id.filter(|_| !is_call));
         }
     }

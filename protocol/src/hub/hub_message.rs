@@ -43,12 +43,14 @@ pub enum HubMessage {
 
 /// Error decoding a frame, with the readable parts of its message.
 ///
-/// If the message belongs to a call, upload or result with a known id, only that fails. Otherwise the connection has to
-/// be closed.
+/// If the message belongs to a call, upload or result with a known id, only that fails. A call without an id is dropped
+/// if only its arguments are unreadable. Otherwise the connection has to be closed.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}")]
 pub struct HubMessageError {
     pub(super) problem: String,
+    /// Whether the arguments of a MessagePack call are unreadable. The official server finds that when it binds them.
+    pub(super) is_of_arguments: bool,
     /// Kind of the message.
     pub kind: Option<MessageKind>,
     /// Id of the invocation or stream.
@@ -59,13 +61,19 @@ pub struct HubMessageError {
 
 impl HubMessageError {
     pub(super) fn new(problem: impl Into<String>) -> Self {
-        Self { problem: problem.into(), kind: None, invocation_id: None, target: None }
+        Self { problem: problem.into(), is_of_arguments: false, kind: None, invocation_id: None, target: None }
     }
 
     /// Invocation id of a call, which can be answered with this error.
     #[must_use]
     pub fn call_id(&self) -> Option<&ByteString> {
         self.invocation_id.as_ref().filter(|_| self.kind.is_some_and(MessageKind::is_call))
+    }
+
+    /// Whether the message is a call that expects no answer, with unreadable arguments. It is dropped.
+    #[must_use]
+    pub fn is_dropped_call(&self) -> bool {
+        self.is_of_arguments && self.kind == Some(MessageKind::Invocation) && self.invocation_id.is_none()
     }
 
     /// Failed completion for the upload or result that the message belongs to.

@@ -192,7 +192,9 @@ impl<'a> Items<'a> {
             headers: self.headers()?,
             invocation_id: self.id()?,
             target: self.target()?,
-            arguments: self.next("arguments", |reader| list(reader, |reader| reader.value().map(Payload)))?,
+            arguments: self
+                .next("arguments", |reader| list(reader, |reader| reader.value().map(Payload)))
+                .map_err(|error| HubMessageError { is_of_arguments: true, ..error })?,
             stream_ids: self.stream_ids()?,
         })
     }

@@ -241,6 +241,7 @@ impl LoopbackServer {
             match protocol.decode(&body) {
                 Ok(Some(message)) => self.take_message(id, protocol, message),
                 Ok(None) => {}
+                Err(error) if error.is_dropped_call() => self.refuse_call(id, protocol, None, &error),
                 Err(error) => match (error.call_id(), error.failed_end()) {
                     (Some(call), _) => self.refuse_call(id, protocol, Some(call), &error),
                     (None, Some(end)) => self.pass_result(id, protocol, end),
