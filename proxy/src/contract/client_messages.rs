@@ -245,6 +245,7 @@ async fn a_message_that_never_gets_longer_is_closed_with_1002() {
     }
     let close = client.text().await;
     assert!(close.starts_with("{\"type\":7,\"error\""), "{close}");
+    assert_eq!(client.next().await, Received::End(Some(1002)));
     assert_eq!(link.close().await.connection_id, client.id);
 }
 

@@ -24,7 +24,7 @@ use crate::frontend::request_context::{RequestContext, RequestSource};
 use crate::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::forward_mark;
-use crate::frontend::upgrade_answer::is_upgrade;
+use crate::frontend::upgrade_answer::has_upgrade_words;
 use crate::metrics::Limit;
 
 /// Response to a request for a foreign host.
@@ -60,7 +60,7 @@ pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<Bo
 
 fn check(request: &Request) -> Result<(), HeadProblem> {
     request_head::check(request)?;
-    if is_upgrade(request.headers()) && !request.body().is_end_stream() {
+    if has_upgrade_words(request.headers()) && !request.body().is_end_stream() {
         return Err(HeadProblem::UpgradeBody);
     }
     if hop_header::has_too_many_nominations(request.headers()) {

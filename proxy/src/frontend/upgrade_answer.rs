@@ -20,7 +20,14 @@ pub(crate) fn is_upgrade_of(parts: &Parts) -> bool {
     parts.method == Method::GET && parts.version >= Version::HTTP_11 && is_upgrade(&parts.headers)
 }
 
+/// Whether a client asks for a WebSocket. A load balancer may [add](has_upgrade_words) the words of an upgrade to any
+/// request; a client that wants one also sends a key or a version.
 pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
+    let is_of_client = [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION].iter().any(|name| headers.contains_key(name));
+    is_of_client && has_upgrade_words(headers)
+}
+
+pub(crate) fn has_upgrade_words(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
 }
 
@@ -139,6 +146,8 @@ mod tests {
         for other in polls.iter().chain([&whole]) {
             assert_eq!(lost_part(other), None, "{other:?}");
         }
+        let decorated = request(Version::HTTP_11, &[UPGRADED, NAMED]);
+        assert!(is_upgrade_of(&whole) && !is_upgrade_of(&decorated), "a load balancer added the headers of an upgrade");
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub(crate) struct CloseReason {
     /// reading.
     pub message: Option<CloseMessage>,
     pub notice: AppNotice,
-    /// Close code for a raw client, which gets no other reason. The transport of a hub client always closes
-    /// normally, after a close message.
+    /// Close code for a raw client, which gets no other reason. The transport of a hub client closes normally after a
+    /// close message, unless the client broke a rule of WebSockets.
     pub raw_code: u16,
 }
 
@@ -237,7 +237,9 @@ impl CloseReason {
             Content::Raw => (None, self.raw_code),
             Content::Hub(protocol) => {
                 let message = self.message.as_ref().map(|message| message.to_hub_message(with_details));
-                (message.map(|message| message_frame(protocol, &message)), CLOSE_NORMAL)
+                let is_of_transport = self.cause == Cause::WebsocketProtocol;
+                let code = if is_of_transport { self.raw_code } else { CLOSE_NORMAL };
+                (message.map(|message| message_frame(protocol, &message)), code)
             }
         };
         message.into_iter().chain([websocket::close(code)])

@@ -158,7 +158,7 @@ mod tests {
 
     fn upgrade(more: &str) -> Bytes {
         let head = "GET /chat?id=1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
-        format!("{head}{more}\r\n").into()
+        format!("{head}Sec-WebSocket-Version: 13\r\n{more}\r\n").into()
     }
 
     #[test]
