@@ -268,8 +268,10 @@ impl Rest {
                     USER_TOKEN.into()
                 }
                 TokenError::Signature => format!("{error}: {NO_KEY}"),
-                _ => error
-                    .describe(token.trim(), &format!("https://HOST{}, or a part that ends with /", head.uri.path())),
+                _ => {
+                    let audience = format!("https://HOST{}, or a part that ends with /", head.uri.path());
+                    error.describe(token.trim(), (&audience, "none"))
+                }
             };
             RestError::unauthorized(&format!("the access token is refused: {reason}{demanded}"))
         })

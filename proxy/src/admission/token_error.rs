@@ -11,8 +11,8 @@ use crate::clock::unix_seconds;
 /// Advice for a token refused because of its times.
 const CLOCKS: &str = "compare the clock of its issuer with that of this node";
 
-/// Maximum length of the audience of a token in a refusal.
-const AUDIENCE_SHOWN_MAX_BYTES: usize = 300;
+/// Maximum length of a part of a token in a refusal.
+const SHOWN_MAX_BYTES: usize = 300;
 
 /// Claims that hold a single value.
 const SINGLE_CLAIMS: [&str; 3] = ["sub", "exp", "nbf"];
@@ -68,9 +68,11 @@ impl TokenError {
         "revoked",
     ];
 
-    /// Reason with the numbers of the refused token, for its holder: times by the clock of this node, both audiences.
-    pub(crate) fn describe(&self, token: &str, wanted_audience: &str) -> String {
-        let claims = token.split('.').nth(1).and_then(object).unwrap_or_default();
+    /// Reason with the values of the refused token and the expected ones: times by the clock of this node, audiences,
+    /// issuers, and what a key is found by.
+    pub(crate) fn describe(&self, token: &str, (audience, issuer): (&str, &str)) -> String {
+        let mut parts = token.split('.').map(|part| object(part).unwrap_or_default());
+        let (header, claims) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let (seconds, now_s) = (|name: &str| claims.get(name).and_then(numeric_date), unix_seconds());
         match self {
             Self::Expired => {
@@ -78,11 +80,13 @@ impl TokenError {
             }
             Self::Immature => seconds("nbf")
                 .map(|begin_s| format!("{self}; it begins in {} s: {CLOCKS}", begin_s.saturating_sub(now_s))),
-            Self::Audience => {
-                let own = claims.get("aud").map_or_else(|| "none".to_owned(), ToString::to_string);
-                let own = own.get(..own.floor_char_boundary(AUDIENCE_SHOWN_MAX_BYTES)).unwrap_or_default();
-                Some(format!("{self}: {own} instead of {wanted_audience}"))
-            }
+            Self::Audience => Some(format!("{self}: {} instead of {audience}", shown(&claims, "aud"))),
+            Self::Issuer => Some(format!("{self}: {} instead of {issuer}", shown(&claims, "iss"))),
+            Self::UnknownKey | Self::Malformed if !header.is_empty() => Some(format!(
+                "{self}; its algorithm is {}, its key id {}",
+                shown(&header, "alg"),
+                shown(&header, "kid")
+            )),
             _ => None,
         }
         .unwrap_or_else(|| self.to_string())
@@ -120,6 +124,12 @@ fn wrong_type(token: &str) -> Option<TokenError> {
     let is_nested = |name: &&str| claims.get(*name).is_some_and(|value| value.is_array() || value.is_object());
     let name = SINGLE_CLAIMS.into_iter().find(is_nested)?;
     Some(TokenError::Claim(format!("its claim {name:?} has to be a single value, but is a list or an object")))
+}
+
+fn shown(object: &Map<String, Value>, name: &str) -> String {
+    let mut text = object.get(name).map_or_else(|| "none".to_owned(), ToString::to_string);
+    text.truncate(text.floor_char_boundary(SHOWN_MAX_BYTES));
+    text
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {
@@ -164,7 +174,7 @@ mod tests {
     fn times_and_audiences_are_described_with_those_of_the_token() {
         let described = |error: TokenError, claims: &Value| {
             let token = format!("x.{}.x", URL_SAFE_NO_PAD.encode(claims.to_string()));
-            error.describe(&token, "a URL below http://a/api/")
+            error.describe(&token, ("a URL below http://a/api/", "\"shop\""))
         };
         let now_s = unix_seconds();
         let expired = described(TokenError::Expired, &json!({ "exp": now_s - 300 }));
@@ -175,6 +185,13 @@ mod tests {
         assert!(other.ends_with("another audience: [\"http://b/\"] instead of a URL below http://a/api/"), "{other}");
         assert!(described(TokenError::Audience, &json!({})).contains("audience: none instead"));
         assert_eq!(described(TokenError::Expired, &json!("x")), TokenError::Expired.to_string());
+        let foreign = described(TokenError::Issuer, &json!({ "iss": "news" }));
+        assert!(foreign.ends_with(r#"not allowed here: "news" instead of "shop""#), "{foreign}");
+        let token = format!("{}.x.x", URL_SAFE_NO_PAD.encode(r#"{"alg":"ES512","kid":"k\u202e7"}"#));
+        for error in [TokenError::UnknownKey, TokenError::Malformed] {
+            let text = error.describe(&token, ("", ""));
+            assert!(text.contains(r#"its algorithm is "ES512", its key id "k"#), "{text}");
+        }
     }
 
     #[test]

@@ -106,6 +106,16 @@ impl Verifier {
         }
     }
 
+    /// Describes a refusal for operators: the check that failed, what the token has, and what is allowed.
+    pub(crate) fn describe(&self, error: &TokenError, token: &str) -> String {
+        let issuers = self.issuers.load();
+        let named = issuers.iter().flat_map(|issuer| &issuer.issuers).chain(&self.policy.issuer);
+        let quoted = |text: &String| format!("{text:?}");
+        let issuer = named.map(quoted).collect::<Vec<_>>().join(" or ");
+        let audience = self.policy.audiences.iter().map(quoted).collect::<Vec<_>>().join(" or ");
+        error.describe(token, (if audience.is_empty() { "one of this hub" } else { &audience }, &issuer))
+    }
+
     pub(crate) fn count_refused(&self, error: &TokenError) {
         if let Some(count) = self.refused.get(error.index()) {
             count.increment();

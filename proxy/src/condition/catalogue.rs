@@ -107,7 +107,7 @@ catalogue! {
         "check that the back end runs, that its URL is correct (--upstream-webhook), and what it answers";
     WebhookRefusesSignature = Error "webhook-refuses-signature" after 2:
         "the back end of a webhook refuses the requests of this node",
-        "compare --webhook-secret, or without it the access key, with the secret of the back end";
+        "compare --webhook-secret, or without it the access key, with the secret of the back end, and both clocks";
     WebhookSlow = Warning "webhook-slow" after 0:
         "the back end of a webhook answers slowly",
         "check the load of the back end; calls of one client wait for each other";

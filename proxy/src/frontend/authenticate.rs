@@ -6,6 +6,7 @@
 use axum::response::Response;
 use http::StatusCode;
 use trunkline_protocol::manifest::Authentication;
+use trunkline_protocol::token::UserBinding;
 
 use crate::admission::TokenError;
 use crate::frontend::authorize::authorize;
@@ -26,7 +27,7 @@ pub(crate) async fn authenticate(
     let verified = verify_token(endpoint, hub, token(&request.parts.headers, &request.context.query)).await;
     // An app may know a token that the node rejects, but not about its revocation; a webhook receives no token.
     if let Err(error) = &verified
-        && (*error == TokenError::Revoked || hub.has_webhook())
+        && (error.error == TokenError::Revoked || hub.has_webhook())
     {
         return Err(refuse_token(endpoint, error));
     }
@@ -48,7 +49,7 @@ pub(crate) async fn authenticate(
     let (user, binding) = find_user(endpoint, verified, &grant.decision)?;
     let is_needed = endpoint.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_needed && !user.is_named() {
-        return Err(refuse_without_user(hub));
+        return Err(refuse_without_user(endpoint, hub, binding == UserBinding::AccessToken));
     }
     Ok(Box::new(NewClient { user, binding, grant, connection_id: None }))
 }

@@ -13,7 +13,7 @@ use crate::admission::TokenError;
 use crate::auth::User;
 use crate::clock::unix_seconds;
 use crate::frontend::endpoint::Endpoint;
-use crate::frontend::plain_response::{because, plain};
+use crate::frontend::plain_response::{ResponseNotes, because, plain};
 use crate::frontend::request::bearer;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_query::RequestQuery;
@@ -22,21 +22,33 @@ use crate::upstream::Hub;
 
 const USER_NEEDED: &str = "log in first: this hub requires an access token that names a user";
 
+/// Refused access token: the reason for its holder, and the detail for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedToken {
+    pub error: TokenError,
+    detail: String,
+}
+
+impl From<TokenError> for RefusedToken {
+    fn from(error: TokenError) -> Self {
+        Self { detail: error.to_string(), error }
+    }
+}
+
 pub(crate) async fn verify_token(
     endpoint: &Endpoint,
     hub: &Hub,
     token: Option<String>,
-) -> Result<Option<User>, TokenError> {
-    match token {
-        Some(token) => endpoint.admission.verifier.verify(&token, hub.name()).await.map(Some),
-        None => Ok(None),
-    }
+) -> Result<Option<User>, RefusedToken> {
+    let (verifier, Some(token)) = (&endpoint.admission.verifier, token) else { return Ok(None) };
+    let verified = verifier.verify(&token, hub.name()).await;
+    verified.map(Some).map_err(|error| RefusedToken { detail: verifier.describe(&error, &token), error })
 }
 
 /// Returns the user chosen by the app, or the access token's, and how the connection is bound to it.
 pub(crate) fn find_user(
     endpoint: &Endpoint,
-    verified: Result<Option<User>, TokenError>,
+    verified: Result<Option<User>, RefusedToken>,
     decision: &Decision,
 ) -> Result<(User, UserBinding), Response> {
     let Decision { user, claims, expires_s, .. } = decision.clone();
@@ -52,14 +64,22 @@ pub(crate) fn find_user(
     Ok((user, binding))
 }
 
-pub(crate) fn refuse_token(endpoint: &Endpoint, error: &TokenError) -> Response {
-    refuse_token_because(endpoint, error, error.to_string())
+pub(crate) fn refuse_token(endpoint: &Endpoint, RefusedToken { error, detail }: &RefusedToken) -> Response {
+    let mut answer = refuse_token_because(endpoint, error, error.to_string());
+    ResponseNotes::edit(&mut answer).text = Some(detail.clone().into());
+    answer
 }
 
 /// Creates the refusal of a client without a user. A hub of an app server has no text, like the official server: its
 /// clients show the reason phrase.
-pub(crate) fn refuse_without_user(hub: &Hub) -> Response {
-    plain(StatusCode::UNAUTHORIZED, if hub.has_webhook() { USER_NEEDED } else { "" })
+pub(crate) fn refuse_without_user(endpoint: &Endpoint, hub: &Hub, has_token: bool) -> Response {
+    let mut answer = plain(StatusCode::UNAUTHORIZED, if hub.has_webhook() { USER_NEEDED } else { "" });
+    if has_token {
+        let claims = endpoint.admission.verifier.policy().user_claims.join(", ");
+        let detail = format!("the access token names no user: it has none of the claims {claims} (--user-claim)");
+        ResponseNotes::edit(&mut answer).text = Some(detail.into());
+    }
+    answer
 }
 
 /// Creates and counts the refusal of an invalid access token, with a reason that describes the token.

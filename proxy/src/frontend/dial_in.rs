@@ -27,7 +27,7 @@ use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 use crate::admission::{ServiceAudience, TokenError};
 use crate::auth::TokenSigner;
 use crate::condition::UNKNOWN_HUB;
-use crate::frontend::bearer::{mark_revocations, refuse_token, refuse_token_because, token};
+use crate::frontend::bearer::{mark_revocations, refuse_token_because, token};
 use crate::frontend::endpoint::{Endpoint, STOPPING};
 use crate::frontend::forwarded_header::ForwardedScheme;
 use crate::frontend::hub_request::DialInClient;
@@ -118,10 +118,10 @@ fn verify(
     let verified = verified.map(|(user, signer)| (DialInClient { user, verified_at, comes_back }, signer));
     verified.map_err(|error| match error {
         TokenError::TooLarge { .. } => {
-            refuse_token(endpoint, &error);
+            endpoint.admission.verifier.count_refused(&error);
             because(Cause::TokenRefused, plain(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))
         }
-        _ => refuse_token_because(endpoint, &error, error.describe(&token, &audience.describe(hub))),
+        _ => refuse_token_because(endpoint, &error, error.describe(&token, (&audience.describe(hub), "none"))),
     })
 }
 

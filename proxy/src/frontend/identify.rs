@@ -48,7 +48,7 @@ pub(crate) async fn identify(
         (None, None) => shown_user(endpoint, hub, &opened, token(&parts.headers, &context.query)).await?,
     };
     if shown.is_none() && is_void(endpoint, &opened) {
-        return Err(refuse_token(endpoint, &TokenError::Revoked));
+        return Err(refuse_token(endpoint, &TokenError::Revoked.into()));
     }
     let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
     Ok(Box::new(ConnectingClient {
@@ -92,7 +92,7 @@ async fn shown_user(
     }
     let is_required = endpoint.admission.verifier.is_required() || settings.authentication == Authentication::Required;
     if is_required && !settings.asks_app && id.is_none() {
-        return Err(refuse_without_user(hub));
+        return Err(refuse_without_user(endpoint, hub, shown.is_some()));
     }
     let shown = shown.filter(|_| is_bound);
     Ok(if settings.asks_app { shown.map(|shown| with_added(shown, opened)) } else { shown })

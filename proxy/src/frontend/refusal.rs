@@ -42,14 +42,15 @@ pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
     let (notes, refusals) = (ResponseNotes::of(answer), &endpoint.shared.reports.refusals);
-    match notes.text {
+    match &notes.text {
         _ if notes.is_for_app_server => refusals.count_app_server(cause),
-        Some(text) => refusals.note(cause, &text),
+        Some(text) => refusals.note(cause, text),
         None => {}
     }
     let id = connection_id(endpoint, uri);
     let connection = id.as_deref().map(short);
-    debug!(path = uri.path(), connection, status = answer.status().as_u16(), %cause, "request refused");
+    let reason = notes.text.as_deref();
+    debug!(path = uri.path(), connection, status = answer.status().as_u16(), %cause, reason, "request refused");
     let shared = &endpoint.shared;
     if let Some(id) = id.filter(|id| shared.routes.find(id).is_none() && shared.past(id).is_none()) {
         let hub = shared.hubs.find(uri.path());
