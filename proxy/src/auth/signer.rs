@@ -6,7 +6,7 @@ use std::sync::Arc;
 use trunkline_protocol::key::AccessKey;
 
 /// Holder of signing keys. Shares count all keys of a holder together.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Signer {
     #[default]
     Fleet,

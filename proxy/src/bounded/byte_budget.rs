@@ -1,4 +1,9 @@
-//! Byte budgets. When one is exceeded, the largest holders are closed.
+//! Byte budgets. When one is exceeded, the largest holders of the largest group are closed.
+
+use std::hash::Hash;
+use std::iter;
+
+use super::holder::Holders;
 
 /// Fraction of the limit freed at a time: finding the largest holders visits all of them.
 const FREED_PART: usize = 8;
@@ -25,15 +30,18 @@ impl ByteBudget {
     }
 }
 
-/// Smallest number of holders that have these bytes in total, largest first.
-pub(crate) fn largest<H: Ord>(mut holders: Vec<(usize, H)>, mut excess: usize) -> Vec<H> {
-    holders.sort_unstable_by(|one, other| other.cmp(one));
-    let chosen = holders.into_iter().take_while(|(bytes, _)| {
-        let is_needed = excess > 0;
-        excess = excess.saturating_sub(*bytes);
-        is_needed
-    });
-    chosen.map(|(_, holder)| holder).collect()
+/// Holders that have these bytes in total. Each is the largest of the group that has most of the remaining bytes.
+pub(crate) fn largest<H: Copy + Ord, G: Clone + Eq + Hash + Ord>(
+    mut holders: Vec<(usize, H)>,
+    mut group_of: impl FnMut(H) -> G,
+    excess: usize,
+) -> Vec<H> {
+    holders.sort_unstable();
+    let mut groups =
+        Holders::of((0..).zip(&holders).map(|(number, &(bytes, holder))| (number, group_of(holder), bytes)));
+    let kept = groups.weight().saturating_sub(excess);
+    let next = || if groups.weight() > kept { groups.newest_of_largest((None, 0)) } else { None };
+    iter::from_fn(next).filter_map(|number| Some(holders.get(usize::try_from(number).ok()?)?.1)).collect()
 }
 
 #[cfg(test)]
@@ -42,12 +50,21 @@ mod tests {
 
     #[test]
     fn the_largest_holders_go_first_and_no_more_than_needed() {
-        let holders = || vec![(10, 1), (500, 2), (30, 3), (400, 4)];
-        assert_eq!(largest(holders(), 0), [0; 0]);
-        assert_eq!(largest(holders(), 1), [2]);
-        assert_eq!(largest(holders(), 900), [2, 4]);
-        assert_eq!(largest(holders(), 901), [2, 4, 3]);
-        assert_eq!(largest(holders(), usize::MAX), [2, 4, 3, 1]);
+        let freed = |excess| largest(vec![(10, 1), (500, 2), (30, 3), (400, 4)], |_| (), excess);
+        assert_eq!(freed(0), [0; 0]);
+        assert_eq!(freed(1), [2]);
+        assert_eq!(freed(900), [2, 4]);
+        assert_eq!(freed(901), [2, 4, 3]);
+        assert_eq!(freed(usize::MAX), [2, 4, 3, 1]);
+    }
+
+    #[test]
+    fn the_group_with_most_bytes_gives_way_first() {
+        let group_of = |holder: &str| holder.as_bytes()[0];
+        let freed = |excess| largest(vec![(50, "a1"), (60, "a2"), (40, "a3"), (80, "b1")], group_of, excess);
+        assert_eq!(freed(60), ["a2"]);
+        assert_eq!(freed(61), ["a2", "a1"], "a has 90 bytes left, b has 80");
+        assert_eq!(freed(111), ["a2", "a1", "b1"]);
     }
 
     #[test]

@@ -84,8 +84,8 @@ settings! {
         #[flag("bytes-per-second", Bytes(ANY_U32))]
         pub bytes_per_second: Option<NonZeroU32> = None,
 
-        /// Maximum memory for incomplete messages of all clients on this node; beyond it the clients with the largest
-        /// ones are closed. Each shard has an equal share. 0 for no limit.
+        /// Maximum memory for incomplete messages of all clients on this node; beyond it the largest ones close
+        /// their clients, of the app key with the most bytes first. Each shard has an equal share. 0 for no limit.
         #[flag("unfinished-total-max-bytes", BytesLimit(1024 * 1024))]
         // Some 250 messages of 1 MiB.
         pub unfinished_total_bytes: usize = 256 * 1024 * 1024,
@@ -133,8 +133,8 @@ settings! {
         #[flag(
             "outbox-total-max-bytes",
             BytesLimit(4096),
-            "Maximum bytes queued for all clients of this node; beyond it the clients with the largest queues are \
-             closed. Each shard has an equal share. 0 for no limit"
+            "Maximum bytes queued for all clients of this node; beyond it the largest queues are closed, of the app \
+             key with the most bytes first. Each shard has an equal share. 0 for no limit"
         )]
         // A few hundred clients that stopped reading. A shared frame counts once per waiting client, so actual memory
         // use is lower.

@@ -35,6 +35,8 @@ pub(super) struct Dialler {
     links: mpsc::UnboundedSender<(String, usize, MemoryLink)>,
     /// Decision for each client; `None` refuses the client.
     pub(super) decision: Mutex<Option<Decision>>,
+    /// Hub whose clients get no decision.
+    pub(super) hanging: Mutex<Option<&'static str>>,
     /// Verified user of each handler call.
     pub(super) known: Mutex<Vec<Option<User>>>,
 }
@@ -63,6 +65,11 @@ impl MemoryDialler for Dialler {
 
     fn ask(&self, request: Request<Body>) -> Pin<Box<dyn Future<Output = Response<Body>> + Send>> {
         let decision = self.decision.lock().unwrap().clone();
+        let is_hanging =
+            self.hanging.lock().unwrap().is_some_and(|hub| request.uri().query() == Some(&format!("hub={hub}")));
+        if is_hanging {
+            return Box::pin(std::future::pending());
+        }
         let mut known = request.headers().get_all(USER_HEADER).iter();
         let user = known.next().map(|user| User::from_header(user.to_str().unwrap()).unwrap());
         assert_eq!(known.next(), None);
@@ -88,6 +95,7 @@ impl App {
         let dialler = Arc::new(Dialler {
             links: sender,
             decision: Mutex::new(Some(Decision::default())),
+            hanging: Mutex::default(),
             known: Mutex::default(),
         });
         let manifest = Manifest { instance: instance.into(), name: instance.into(), version: String::new(), hubs };

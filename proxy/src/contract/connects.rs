@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::spawn_local;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::manifest::{Authentication, HubManifest, REMOTE_HEADER, TRANSPORT_HEADER, USER_ID_CLAIM};
 use trunkline_protocol::wire::USER_HEADER;
@@ -12,7 +14,7 @@ use super::fixture::{Fixture, paused, settings, token_of};
 use super::fleet_nodes::until;
 use super::http::{HttpConnection, exchange, negotiate, request, request_with};
 use super::hub_message::cast;
-use super::scene::chat;
+use super::scene::{chat, chat_and_news};
 use crate::auth::User;
 use crate::config::{FrontendLimits, Settings};
 use crate::metrics::Limit;
@@ -217,6 +219,27 @@ async fn the_app_decides_about_a_client_at_negotiate_and_its_refusal_is_passed_o
     client.send(JSON_HANDSHAKE).await;
     let open = link.opening().await;
     assert!(open.claims.iter().any(|(name, value)| name == USER_ID_CLAIM && value == "bob"), "{:?}", open.claims);
+}
+
+#[tokio::test(crate = "paused")]
+async fn clients_of_a_hub_whose_app_does_not_decide_leave_calls_to_other_hubs() {
+    let fixture = Fixture::start();
+    let hubs = chat_and_news().map(|hub| HubManifest { asks_app: true, ..hub });
+    let (app, _links) = fixture.app_of(hubs).await;
+    *app.dialler.hanging.lock().unwrap() = Some("chat");
+    for _ in 0..600 {
+        let fixture = fixture.clone();
+        spawn_local(async move { exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await });
+    }
+    // sleep: paused time; the calls begin
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    negotiate(&fixture, "/news", "").await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    *app.dialler.hanging.lock().unwrap() = None;
+    // sleep: paused time; the calls in flight end
+    tokio::time::sleep(fixture.shared.settings.negotiate_timeout).await;
+    negotiate(&fixture, "/chat", "").await;
 }
 
 #[tokio::test(crate = "paused")]

@@ -6,11 +6,14 @@ use tokio::time::Instant;
 use trunkline_protocol::service::{DownMark, FlowOperation, ServiceMessage};
 
 use super::app::{AppLink, broadcast, data_for};
+use super::app_keys::keys;
 use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::hub_message::flow;
 use super::inbound_links::{DialInLink, HUB, ONE, node_with_link, token};
+use super::scene::chat_and_news;
+use crate::auth::AccessSettings;
 use crate::config::{OutboxLimits, Settings};
 
 /// Pipe capacity of a client.
@@ -123,6 +126,31 @@ async fn the_budget_of_all_outboxes_closes_the_largest_before_its_time() {
     assert!(close.error.unwrap().contains("--outbox-total-max-bytes"));
     read(&mut small, 0..30).await;
     while !matches!(large.next().await, Received::End(_)) {}
+}
+
+#[tokio::test(crate = "paused")]
+async fn the_app_with_most_of_the_outboxes_gives_way_before_a_larger_outbox_of_another() {
+    let outbox = OutboxLimits { total_bytes: 200_000, ..OutboxLimits::default() };
+    let app_keys = keys("many=the key of the app with many;chat\nfew=the key of the app with few;news");
+    let access = AccessSettings { app_keys, ..AccessSettings::default() };
+    let fixture = Fixture::with((Settings { outbox, ..settings() }, access), 1);
+    let (_app, [mut many, mut few]) = fixture.app_of(chat_and_news()).await;
+    let mut slow = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut few, "/news").await;
+    send_marked(&few, &slow, 0..80, 1).await;
+    few.fence().await;
+    let mut deaf = Vec::new();
+    for count in [30, 40, 60] {
+        let client = Client::connect_over(fixture.dial_with(PIPE_BYTES), &mut many, "/chat").await;
+        for at in 0..count {
+            many.send(data_for(&client.id, message(at) + "\u{1e}")).await;
+        }
+        deaf.push(client);
+    }
+    let close = many.close().await;
+    assert_eq!(close.connection_id, deaf[2].id, "the largest of the app");
+    assert!(close.error.unwrap().contains("--outbox-total-max-bytes"));
+    read(&mut slow, 0..80).await;
+    slow.fence(&few).await;
 }
 
 /// Connects a slow client with more data waiting than an app server that dials in may send.

@@ -38,13 +38,17 @@ pub(crate) fn authorize<'a>(
     user: Option<&User>,
 ) -> impl Future<Output = Result<Grant, Response>> + Send + use<'a> {
     let (apps, name) = (request.hub.apps_in_turn(group), request.hub.name().to_owned());
+    let (hub, app) = (request.hub.index(), endpoint.shared.share_of_hub(request.hub.name()));
     let question = authorize_request(request, user);
     async move {
         let Some(first) = apps.first() else {
             return Err(unavailable(Cause::NoAppServer, "no app server serves this hub at the moment"));
         };
         let outcome = match question {
-            Ok(question) => endpoint.authorizer.authorize(&apps, &endpoint.shared.settings.node, question).await,
+            Ok(question) => {
+                let node = &endpoint.shared.settings.node;
+                endpoint.authorizer.authorize((hub, &app), &apps, node, question).await
+            }
             Err(error) => Err(error.into()),
         };
         let problem = match outcome.map(read_decision) {

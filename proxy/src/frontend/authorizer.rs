@@ -1,6 +1,10 @@
 //! Authorizes clients by calling app servers, in turn until one is reachable.
+//!
+//! Calls of a hub, and of an app key, have a [fair share](crate::bounded), so app servers that don't answer leave calls to
+//! other hubs. Clients of a hub wait in order.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -8,18 +12,22 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::auth::Signer;
+use crate::bounded::{Permit, Permits};
+use crate::limits::SignerShare;
 use crate::net::http_client::{HttpClient, HttpError};
-use crate::upstream::{AppServer, AppTarget};
+use crate::upstream::{AppServer, AppTarget, HubIndex};
 
 /// Maximum response body. A decision is small, and a refusal is at most a page.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
 
-/// Maximum number of concurrent calls per shard, each a connection to an app server; further calls wait.
-const CALLS_MAX: usize = 256;
+/// Maximum number of concurrent calls per shard, each a connection to an app server; further calls wait. One hub alone
+/// may have half.
+const CALLS_MAX: usize = 512;
 
 /// A call may wait for a permit for the timeout divided by this.
 const WAIT_SHARE: u32 = 4;
@@ -30,8 +38,11 @@ pub(crate) enum AuthorizeError {
     #[error("no app server is linked")]
     NoAppServer,
     /// No permit became available in time.
-    #[error("{CALLS_MAX} calls are in flight, and none ended in time")]
-    Full,
+    #[error(
+        "the {CALLS_MAX} calls of a shard, or the share of this hub or its app key, are in flight, and none ended within \
+         {} ms, a quarter of --negotiate-timeout", .0.as_millis()
+    )]
+    Full(Duration),
     #[error("no answer within {} s (--negotiate-timeout)", .0.as_secs())]
     Timeout(Duration),
     #[error("no answer from {target}: {source}")]
@@ -51,30 +62,86 @@ pub(crate) enum AuthorizeError {
 pub(crate) struct Authorizer {
     client: HttpClient,
     timeout: Duration,
-    room: Arc<Semaphore>,
+    calls: Arc<Calls>,
+}
+
+/// Calls in flight.
+#[derive(Debug)]
+struct Calls {
+    of_apps: Permits<Signer>,
+    of_hubs: Permits<HubIndex>,
+    /// Only the first waiting call of a hub competes for a permit. Indices of hubs are reused, so there are few.
+    lines: Mutex<HashMap<HubIndex, Arc<Semaphore>>>,
+    ended: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct CallPermit {
+    _of_app: Permit<Signer>,
+    _of_hub: Permit<HubIndex>,
+    /// Dropped last.
+    _end: CallEnd,
+}
+
+#[derive(Debug)]
+struct CallEnd(Arc<Notify>);
+
+impl Drop for CallEnd {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let (of_apps, of_hubs) = (Permits::new(CALLS_MAX, usize::MAX), Permits::new(CALLS_MAX, usize::MAX));
+        Self { of_apps, of_hubs, lines: Mutex::default(), ended: Arc::default() }
+    }
+}
+
+impl Calls {
+    /// Waits for a permit.
+    async fn permit(&self, hub: HubIndex, app: &SignerShare) -> CallPermit {
+        let line = self
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(hub)
+            .or_insert_with(|| Arc::new(Semaphore::new(1)))
+            .clone();
+        let _first = line.acquire().await;
+        loop {
+            let ended = self.ended.notified();
+            if let (Ok(of_app), Ok(of_hub)) = (app.take(&self.of_apps), self.of_hubs.take_fair(hub)) {
+                return CallPermit { _of_app: of_app, _of_hub: of_hub, _end: CallEnd(self.ended.clone()) };
+            }
+            ended.await;
+        }
+    }
 }
 
 impl Authorizer {
     /// Uses this HTTP client, with a timeout per call.
     pub(crate) fn new(client: HttpClient, timeout: Duration) -> Self {
-        Self { client, timeout, room: Arc::new(Semaphore::new(CALLS_MAX)) }
+        Self { client, timeout, calls: Arc::default() }
     }
 
-    /// Calls the first reachable app server. The request has a path and no body. Over the network it is signed, so that
+    /// Calls the first reachable app server of a hub, whose app has this share. The request has a path and no body. Over the network it is signed, so that
     /// the app can recognise a node of the fleet.
     ///
     /// # Errors
     /// Without a complete response in time.
     pub(crate) async fn authorize(
         &self,
+        (hub, app): (HubIndex, &SignerShare),
         apps: &[Arc<AppServer>],
         node: &str,
         request: Parts,
     ) -> Result<Response<Bytes>, AuthorizeError> {
         // A call gets its full timeout even after a long wait, because an abandoned call costs the app as much. So the
         // wait must end while a call may still help the client.
-        let room = timeout(self.timeout / WAIT_SHARE, self.room.acquire()).await;
-        let _permit = room.map_err(|_| AuthorizeError::Full)?;
+        let wait = self.timeout / WAIT_SHARE;
+        let _permit = timeout(wait, self.calls.permit(hub, app)).await.map_err(|_| AuthorizeError::Full(wait))?;
         let authorized = self.authorize_in_turn(apps, node, request);
         timeout(self.timeout, authorized).await.unwrap_or(Err(AuthorizeError::Timeout(self.timeout)))
     }
@@ -128,6 +195,7 @@ mod tests {
     use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use futures_util::FutureExt;
     use futures_util::future::join_all;
 
     use super::*;
@@ -162,15 +230,43 @@ mod tests {
         let apps = [Arc::new(server)];
         let authorizer = Authorizer::new(HttpClient::without_pool(Connector::default()), Duration::from_secs(10));
         let request = || Request::new(()).into_parts().0;
-        let mut storm = Box::pin(join_all((0..10 * CALLS_MAX).map(|_| authorizer.authorize(&apps, "n1", request()))));
+        let share = SignerShare::new(Signer::Fleet, false);
+        let calls =
+            (0..10 * CALLS_MAX).map(|_| authorizer.authorize((HubIndex::from(0), &share), &apps, "n1", request()));
+        let mut storm = Box::pin(join_all(calls));
         assert!(timeout(Duration::from_secs(1), &mut storm).await.is_err(), "the app decides nothing");
-        assert_eq!(app.calls.load(Ordering::Relaxed), CALLS_MAX);
+        assert_eq!(app.calls.load(Ordering::Relaxed), CALLS_MAX / 2, "the share of a hub");
         let outcomes = storm.await;
         let count = |is: fn(&AuthorizeError) -> bool| {
             outcomes.iter().filter_map(|one| one.as_ref().err()).filter(|e| is(e)).count()
         };
         // Started calls get the full timeout; the others fail after a quarter of it.
-        assert_eq!(count(|error| matches!(error, AuthorizeError::Timeout(_))), CALLS_MAX);
-        assert_eq!(count(|error| matches!(error, AuthorizeError::Full)), 9 * CALLS_MAX);
+        assert_eq!(count(|error| matches!(error, AuthorizeError::Timeout(_))), CALLS_MAX / 2);
+        assert_eq!(count(|error| matches!(error, AuthorizeError::Full(_))), 10 * CALLS_MAX - CALLS_MAX / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_with_many_hubs_leaves_calls_to_others_and_the_waiting_calls_of_a_hub_begin_in_order() {
+        let (calls, shop) = (Calls::default(), SignerShare::new(Signer::App("shop".into()), true));
+        let news = SignerShare::new(Signer::App("news".into()), true);
+        let permit =
+            async |hub, app| timeout(Duration::from_secs(1), calls.permit(HubIndex::from(hub), app)).await.ok();
+        let mut taken = Vec::new();
+        for hub in 0..100 {
+            for _ in 0..CALLS_MAX {
+                let Some(permit) = permit(hub, &shop).await else { break };
+                taken.push(permit);
+            }
+        }
+        assert_eq!(taken.len(), CALLS_MAX / 2, "the share of an app");
+        let other = permit(200, &news).await.unwrap();
+        let (mut first, mut second) = (Box::pin(permit(3, &shop)), Box::pin(permit(3, &shop)));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        drop(taken.pop());
+        let _begun = first.await.unwrap();
+        assert!(second.as_mut().now_or_never().is_none());
+        drop((other, taken));
+        assert!(second.await.is_some());
+        assert_eq!((calls.of_hubs.len(), calls.of_apps.len()), (1, 1));
     }
 }

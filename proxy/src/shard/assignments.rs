@@ -38,7 +38,6 @@ use super::shard_core::{CALL_LOST, CALL_UNFINISHED, ShardCore};
 use super::shard_state::ShardState;
 use super::slot::Slot;
 use super::tap::TapEvent;
-use crate::bounded::largest;
 use crate::metrics::Counters;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
@@ -377,9 +376,9 @@ fn has_successor(client: &Client) -> bool {
     client.can_move() || (client.can_be_handed_over() && client.assignments().home().is_leaving())
 }
 
-/// Closes the clients with the largest outboxes until the total is within the budget.
+/// Closes clients until the outboxes are within the budget: of the app with the most bytes, the largest.
 fn free_outboxes(state: &mut ShardState, excess: usize) {
-    for slot in largest(state.core.connections.waiting(), excess) {
+    for slot in state.core.largest(state.core.connections.waiting(), excess) {
         match state.core.connections.get_mut(slot) {
             // Already closed, but the client does not read the close either.
             Some(client) if client.life().is_closed() => state.core.delivery.cut(client),

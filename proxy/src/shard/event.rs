@@ -24,7 +24,6 @@ use super::shared::Shared;
 use super::shared::route_table::Location;
 use super::slot::Slot;
 use super::tap::TapView;
-use crate::bounded::largest;
 use crate::clock::unix_seconds;
 use crate::metrics::Limit;
 use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
@@ -105,13 +104,13 @@ impl ShardState {
         self.core.context.counters.homeless.set(self.assignments.reassignment.unassigned().count());
     }
 
-    /// Closes the clients with the largest unfinished messages while the total is over the budget.
+    /// Closes clients while unfinished messages are over the budget: of the app with the most bytes, the largest.
     pub(crate) fn keep_unfinished_budget(&mut self) {
         let excess = self.core.unfinished.excess_bytes();
         if excess == 0 {
             return;
         }
-        for slot in largest(self.core.unfinished.sizes(&self.core.connections), excess) {
+        for slot in self.core.largest(self.core.unfinished.sizes(&self.core.connections), excess) {
             match self.core.connections.get_mut(slot) {
                 // Already closed, but its socket is still open; cutting the socket frees the memory.
                 Some(client) if client.life().is_closed() => client.wire().socket().cut(),

@@ -32,7 +32,7 @@ use super::slot::Slot;
 use super::tap::{Tap, TapEvent, TapView, UpwardMessages};
 use super::unfinished_message::UnfinishedMessages;
 use crate::auth::Signer;
-use crate::bounded::{TurnLine, TurnSource};
+use crate::bounded::{TurnLine, TurnSource, largest};
 use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
 use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, ReplyTo, ServerGroup};
@@ -83,6 +83,17 @@ impl ShardCore {
             client_lines: HashMap::new(),
             context,
         }
+    }
+
+    /// Clients with this many bytes in total: of the app with the most bytes, those with the most.
+    pub(super) fn largest(&self, held: Vec<(usize, Slot)>, excess: usize) -> Vec<Slot> {
+        let mut owners = HashMap::new();
+        let app_of = |slot| {
+            let hub = self.connections.get(slot)?.home().hub_identity();
+            let owner = || self.context.shared.access.owner_of(hub.name());
+            Some(owners.entry(hub.index()).or_insert_with(owner).clone())
+        };
+        largest(held, app_of, excess)
     }
 
     /// Interned opening frame, kept for reopening the connection at another app server.

@@ -294,6 +294,12 @@ impl Shared {
         SignerShare::new(signer.clone(), self.access.has_apps())
     }
 
+    /// Permit share of the app that owns a hub, given the hub's name.
+    #[must_use]
+    pub(crate) fn share_of_hub(&self, hub: &str) -> SignerShare {
+        self.share_of(&self.access.owner_of(hub))
+    }
+
     /// Permit share of the caller that invokes a client of this hub. Calls relayed by other nodes, or without a token,
     /// count for the app that owns the hub.
     #[must_use]
