@@ -126,8 +126,8 @@ impl Authorizer {
         Self { client, timeout, calls: Arc::default() }
     }
 
-    /// Calls the first reachable app server of a hub, whose app has this share. The request has a path and no body. Over the network it is signed, so that
-    /// the app can recognise a node of the fleet.
+    /// Calls the first reachable app server of a hub, whose app has this share. The request has a path and no body.
+    /// Over the network it is signed, so that the app can recognise a node of the fleet.
     ///
     /// # Errors
     /// Without a complete response in time.
