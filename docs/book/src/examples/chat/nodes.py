@@ -71,7 +71,8 @@ def read(headers, body):
     head = {name.decode(): value.decode(errors="replace") for name, value in headers}
     seconds, *signatures = head.get("x-trunkline-signature", "").removeprefix("t=").split(",")
     data = head.get("x-trunkline-client-data")  # of the answer to `connect`
-    text = "\n".join([seconds, *(head.get(name, "") for name in SIGNED), ""]).encode() + body
+    values = [head.get(name, "") for name in SIGNED]
+    text = "\n".join([seconds, *values, ""]).encode() + body
     own = b"sha256=" + hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest().encode()
     if not any(hmac.compare_digest(own, one.encode()) for one in signatures):
         raise Refused(401, "the signature is wrong: compare CHAT_KEY with the node's webhook secret")
