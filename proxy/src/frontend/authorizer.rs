@@ -1,7 +1,7 @@
 //! Authorizes clients by calling app servers, in turn until one is reachable.
 //!
-//! Calls of a hub, and of an app key, have a [fair share](crate::bounded), so app servers that don't answer leave calls to
-//! other hubs. Clients of a hub wait in order.
+//! Calls of a hub, and of an app key, have a [fair share](crate::bounded), so app servers that don't answer leave
+//! calls to other hubs. Clients of a hub wait in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,7 +65,7 @@ pub(crate) struct Authorizer {
     calls: Arc<Calls>,
 }
 
-/// Calls in flight.
+/// Calls in flight, by app key and by hub.
 #[derive(Debug)]
 struct Calls {
     of_apps: Permits<Signer>,
@@ -79,7 +79,7 @@ struct Calls {
 struct CallPermit {
     _of_app: Permit<Signer>,
     _of_hub: Permit<HubIndex>,
-    /// Dropped last.
+    /// Dropped last, so that a waiting call finds the permits.
     _end: CallEnd,
 }
 
