@@ -210,6 +210,29 @@ fn malformed_message_pack_closes_its_sender() {
 }
 
 #[test]
+fn message_pack_sends_with_unreadable_arguments_are_dropped() {
+    run_undisturbed(async |scene| {
+        let mut client = RawClient::open(scene.proxy.address(), "/sends").await?;
+        client.send_text(MESSAGE_PACK_HANDSHAKE).await?;
+        let unreadable: [&[u8]; 2] = [
+            &[0x08, 0x96, 0x01, 0x80, 0xc0, 0xa1, 0x78, 0xc0, 0x90], // nil
+            &[0x0a, 0x95, 0x01, 0x80, 0xc0, 0xa1, 0x78, 0xdd, 0xff, 0xff, 0xff], // an array beyond the message
+        ];
+        for bytes in unreadable {
+            client.send_binary(bytes.to_vec()).await?;
+        }
+        let call = [&[0x0d, 0x96, 0x01, 0x80, 0xa1], &b"1\xa3Add"[..], &[0x92, 0x01, 0x02, 0x90]].concat();
+        client.send_binary(call).await?;
+        let mut read = Vec::new();
+        let completion = [0x07, 0x95, 0x03, 0x80, 0xa1, b'1', 0x03, 0x03];
+        while !read.ends_with(&completion) {
+            read.extend_from_slice(&client.next_message().await?.into_data());
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn messages_of_a_newer_protocol_are_skipped() {
     run_undisturbed(async |scene| {
         let mut client = RawClient::join(scene.proxy.address(), "/sends").await?;

@@ -106,14 +106,12 @@ impl Verifier {
         }
     }
 
-    /// Describes a refusal for operators: the check that failed, what the token has, and what is allowed.
-    pub(crate) fn describe(&self, error: &TokenError, token: &str) -> String {
+    /// Describes a refusal at a hub for operators: the failed check, the value of the token and the allowed ones.
+    pub(crate) fn describe(&self, error: &TokenError, token: &str, hub: &str) -> String {
         let issuers = self.issuers.load();
-        let named = issuers.iter().flat_map(|issuer| &issuer.issuers).chain(&self.policy.issuer);
-        let quoted = |text: &String| format!("{text:?}");
-        let issuer = named.map(quoted).collect::<Vec<_>>().join(" or ");
-        let audience = self.policy.audiences.iter().map(quoted).collect::<Vec<_>>().join(" or ");
-        error.describe(token, (if audience.is_empty() { "one of this hub" } else { &audience }, &issuer))
+        let of_hub = issuers.iter().filter(|issuer| issuer.is_for(hub)).flat_map(|issuer| &*issuer.issuers);
+        let issuers = alternatives(of_hub.chain(&self.policy.issuer), "an issuer without a table");
+        error.describe(token, (&alternatives(&self.policy.audiences, "one of this hub"), &issuers))
     }
 
     pub(crate) fn count_refused(&self, error: &TokenError) {
@@ -269,6 +267,11 @@ impl Verifier {
             false => named.into_iter().flat_map(|issuer| issuer.jwks.iter().cloned()).collect(),
         }
     }
+}
+
+fn alternatives<'t>(texts: impl IntoIterator<Item = &'t String>, without: &str) -> String {
+    let quoted: Vec<_> = texts.into_iter().map(|text| format!("{text:?}")).collect();
+    if quoted.is_empty() { without.to_owned() } else { quoted.join(" or ") }
 }
 
 /// Issuers named by the claims of an unverified token.

@@ -123,8 +123,8 @@ settings! {
         // Some seconds of traffic on a busy hub, and small enough for thousands of slow clients.
         pub client_bytes: usize = 4 * 1024 * 1024,
 
-        /// Time for which a slow client may read nothing before it is closed: a client over `--outbox-max-bytes`, or a
-        /// client that a method of its app server waits for.
+        /// Time for which a client may read nothing while data waits for it, before it is closed. A client of a hub
+        /// that drops sends to slow clients is closed only over `--outbox-max-bytes`.
         #[flag("slow-client-timeout", WholeSeconds(1..=3600))]
         // A phone changes networks within seconds.
         pub slow_client_timeout_s: u32 = 30,

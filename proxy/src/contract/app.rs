@@ -35,7 +35,7 @@ pub(super) struct Dialler {
     links: mpsc::UnboundedSender<(String, usize, MemoryLink)>,
     /// Decision for each client; `None` refuses the client.
     pub(super) decision: Mutex<Option<Decision>>,
-    /// Hub whose clients get no decision.
+    /// Hub for which the app never answers.
     pub(super) hanging: Mutex<Option<&'static str>>,
     /// Verified user of each handler call.
     pub(super) known: Mutex<Vec<Option<User>>>,

@@ -145,6 +145,17 @@ async fn polls_bring_whole_messages_and_a_delete_ends_the_connection() {
 }
 
 #[tokio::test(crate = "paused")]
+async fn requests_that_a_load_balancer_decorated_as_upgrades_are_served() {
+    let (fixture, _link) = chat(1).await;
+    for accept in ["text/event-stream", "*/*"] {
+        let (_, token) = negotiate(&fixture, "/chat", "").await;
+        let headers = [("accept", accept), ("connection", "upgrade"), ("upgrade", "websocket")];
+        let get = request_with("GET", &format!("/chat?id={token}"), &headers);
+        assert_eq!(HttpConnection::open(&fixture).await.begin(get).await.status(), StatusCode::OK, "{accept}");
+    }
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_poll_that_brings_nothing_ends_after_its_time_out() {
     let (fixture, mut link) = chat(1).await;
     let (_, target) = poller(&fixture, &mut link).await;

@@ -2,12 +2,14 @@
 
 use ::http::StatusCode;
 use http_body_util::BodyExt;
+use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::client::JSON_HANDSHAKE;
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::fixture::{Fixture, paused, settings, token_of, token_until};
 use super::http::{HttpConnection, exchange, negotiate, request_with};
 use crate::auth::{AccessSettings, TokenPolicy};
+use crate::clock::unix_seconds;
 use crate::config::{HostRules, Settings};
 
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
@@ -72,4 +74,16 @@ async fn a_token_without_a_user_is_not_sufficient_where_a_user_is_required() {
         let target = format!("{NEGOTIATE}&access_token={}", token_of(user));
         assert_eq!(exchange(&fixture, "POST", &target, "").await.0, status, "{user:?}");
     }
+    let reason = fixture.shared.reports.refusals.reason(Cause::TokenRefused).unwrap();
+    assert!(reason.contains("none of the claims nameid, sub") && reason.contains("--user-claim"), "{reason}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn operators_see_the_values_of_a_refused_token_and_its_holder_only_the_failed_check() {
+    let (fixture, _link) = Fixture::start().with_chat().await;
+    let target = format!("{NEGOTIATE}&access_token={}", token_until("ann", unix_seconds() - 600));
+    let (status, text) = exchange(&fixture, "POST", &target, "").await;
+    assert_eq!((status, &*text), (StatusCode::UNAUTHORIZED, "the access token is not valid: it has expired"));
+    let reason = fixture.shared.reports.refusals.reason(Cause::TokenRefused).unwrap();
+    assert!(reason.contains("it has expired 60") && reason.contains("clock"), "{reason}");
 }

@@ -1,7 +1,7 @@
 //! Authorizes clients by calling app servers, in turn until one is reachable.
 //!
-//! Calls of a hub, and of an app key, have a [fair share](crate::bounded), so app servers that don't answer leave
-//! calls to other hubs. Clients of a hub wait in order.
+//! Calls of a hub, and of an app key, have a [fair share](crate::bounded), so app servers that don't answer leave calls
+//! to other hubs. Clients of a hub wait in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,55 +65,44 @@ pub(crate) struct Authorizer {
     calls: Arc<Calls>,
 }
 
-/// Calls in flight, by app key and by hub.
+/// Calls in flight, by app and by hub.
 #[derive(Debug)]
 struct Calls {
     of_apps: Permits<Signer>,
     of_hubs: Permits<HubIndex>,
-    /// Only the first waiting call of a hub competes for a permit. Indices of hubs are reused, so there are few.
+    /// Only the first waiting call of a hub competes for permits. Indices of hubs are reused, so there are few lines.
     lines: Mutex<HashMap<HubIndex, Arc<Semaphore>>>,
-    ended: Arc<Notify>,
+    ended: Notify,
 }
 
 #[derive(Debug)]
-struct CallPermit {
-    _of_app: Permit<Signer>,
-    _of_hub: Permit<HubIndex>,
-    /// Dropped last, so that a waiting call finds the permits.
-    _end: CallEnd,
+struct CallPermit<'a> {
+    permits: Option<(Permit<Signer>, Permit<HubIndex>)>,
+    ended: &'a Notify,
 }
 
-#[derive(Debug)]
-struct CallEnd(Arc<Notify>);
-
-impl Drop for CallEnd {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
-        self.0.notify_waiters();
-    }
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        let (of_apps, of_hubs) = (Permits::new(CALLS_MAX, usize::MAX), Permits::new(CALLS_MAX, usize::MAX));
-        Self { of_apps, of_hubs, lines: Mutex::default(), ended: Arc::default() }
+        drop(self.permits.take());
+        self.ended.notify_waiters();
     }
 }
 
 impl Calls {
+    fn new() -> Self {
+        let (of_apps, of_hubs) = (Permits::new(CALLS_MAX, usize::MAX), Permits::new(CALLS_MAX, usize::MAX));
+        Self { of_apps, of_hubs, lines: Mutex::default(), ended: Notify::new() }
+    }
+
     /// Waits for a permit.
-    async fn permit(&self, hub: HubIndex, app: &SignerShare) -> CallPermit {
-        let line = self
-            .lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(hub)
-            .or_insert_with(|| Arc::new(Semaphore::new(1)))
-            .clone();
+    async fn permit(&self, hub: HubIndex, app: &SignerShare) -> CallPermit<'_> {
+        let lines = || self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = lines().entry(hub).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
         let _first = line.acquire().await;
         loop {
             let ended = self.ended.notified();
             if let (Ok(of_app), Ok(of_hub)) = (app.take(&self.of_apps), self.of_hubs.take_fair(hub)) {
-                return CallPermit { _of_app: of_app, _of_hub: of_hub, _end: CallEnd(self.ended.clone()) };
+                return CallPermit { permits: Some((of_app, of_hub)), ended: &self.ended };
             }
             ended.await;
         }
@@ -123,10 +112,10 @@ impl Calls {
 impl Authorizer {
     /// Uses this HTTP client, with a timeout per call.
     pub(crate) fn new(client: HttpClient, timeout: Duration) -> Self {
-        Self { client, timeout, calls: Arc::default() }
+        Self { client, timeout, calls: Arc::new(Calls::new()) }
     }
 
-    /// Calls the first reachable app server of a hub, whose app has this share. The request has a path and no body.
+    /// Calls the first reachable app server of a hub, within the share of the hub and its app. The request has no body.
     /// Over the network it is signed, so that the app can recognise a node of the fleet.
     ///
     /// # Errors
@@ -247,7 +236,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_app_with_many_hubs_leaves_calls_to_others_and_the_waiting_calls_of_a_hub_begin_in_order() {
-        let (calls, shop) = (Calls::default(), SignerShare::new(Signer::App("shop".into()), true));
+        let (calls, shop) = (Calls::new(), SignerShare::new(Signer::App("shop".into()), true));
         let news = SignerShare::new(Signer::App("news".into()), true);
         let permit =
             async |hub, app| timeout(Duration::from_secs(1), calls.permit(HubIndex::from(hub), app)).await.ok();

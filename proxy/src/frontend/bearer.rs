@@ -22,16 +22,16 @@ use crate::upstream::Hub;
 
 const USER_NEEDED: &str = "log in first: this hub requires an access token that names a user";
 
-/// Refused access token: the reason for its holder, and the detail for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Refused access token of a client. The client gets the error; operators get it with the values of the token.
 pub(crate) struct RefusedToken {
     pub error: TokenError,
-    detail: String,
+    token: String,
+    hub: String,
 }
 
 impl From<TokenError> for RefusedToken {
     fn from(error: TokenError) -> Self {
-        Self { detail: error.to_string(), error }
+        Self { error, token: String::new(), hub: String::new() }
     }
 }
 
@@ -40,9 +40,9 @@ pub(crate) async fn verify_token(
     hub: &Hub,
     token: Option<String>,
 ) -> Result<Option<User>, RefusedToken> {
-    let (verifier, Some(token)) = (&endpoint.admission.verifier, token) else { return Ok(None) };
-    let verified = verifier.verify(&token, hub.name()).await;
-    verified.map(Some).map_err(|error| RefusedToken { detail: verifier.describe(&error, &token), error })
+    let Some(token) = token else { return Ok(None) };
+    let verified = endpoint.admission.verifier.verify(&token, hub.name()).await;
+    verified.map(Some).map_err(|error| RefusedToken { error, token, hub: hub.name().to_owned() })
 }
 
 /// Returns the user chosen by the app, or the access token's, and how the connection is bound to it.
@@ -64,9 +64,10 @@ pub(crate) fn find_user(
     Ok((user, binding))
 }
 
-pub(crate) fn refuse_token(endpoint: &Endpoint, RefusedToken { error, detail }: &RefusedToken) -> Response {
+pub(crate) fn refuse_token(endpoint: &Endpoint, RefusedToken { error, token, hub }: &RefusedToken) -> Response {
     let mut answer = refuse_token_because(endpoint, error, error.to_string());
-    ResponseNotes::edit(&mut answer).text = Some(detail.clone().into());
+    let detail = endpoint.admission.verifier.describe(error, token, hub);
+    ResponseNotes::edit(&mut answer).text = Some(detail.into());
     answer
 }
 

@@ -170,9 +170,15 @@ mod tests {
         assert_eq!(request.headers().get_all("cookie").iter().count(), 2);
     }
 
+    /// Upgrade with another request line.
+    fn with_line(line: &str) -> Bytes {
+        let head = String::from_utf8(upgrade("").into()).unwrap();
+        head.replacen("GET /chat?id=1 HTTP/1.1", line, 1).into()
+    }
+
     #[test]
     fn whatever_is_odd_is_left_to_the_server() {
-        assert!(parse(&upgrade("")).is_some());
+        assert!(parse(&upgrade("")).is_some() && parse(&with_line("GET /chat HTTP/1.1")).is_some());
         for head in [
             upgrade("Content-Length: 0\r\n"),
             upgrade("Transfer-Encoding: chunked\r\n"),
@@ -182,9 +188,10 @@ mod tests {
             upgrade(&"x: y\r\n".repeat(HEADERS)),
             upgrade("").slice(..20),
             Bytes::from_static(b"GET /chat HTTP/1.1\r\nHost: a\r\n\r\n"),
-            Bytes::from_static(b"GET /chat HTTP/1.0\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
-            Bytes::from_static(b"POST /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
-            Bytes::from_static(b"GET http://a/chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+            Bytes::from_static(b"GET /chat HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"),
+            with_line("GET /chat HTTP/1.0"),
+            with_line("POST /chat HTTP/1.1"),
+            with_line("GET http://a/chat HTTP/1.1"),
         ] {
             assert!(parse(&head).is_none(), "{head:?}");
         }

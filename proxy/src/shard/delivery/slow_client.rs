@@ -230,12 +230,12 @@ impl SlowClients {
                 continue;
             };
             self.settle(slot, client, limit_bytes);
-            // A client without a socket has a deadline of its own, and one between two polls, too. One that may miss
-            // messages stays open.
+            // Clients without a socket, and clients between two polls, have other deadlines. Clients that may miss
+            // messages are closed only over the limit.
             let waiting = waiting_bytes(client);
             let has_nothing = waiting == 0 && !client.wire().is_flushing();
-            let misses = client.traits().may_miss && waiting <= limit_bytes;
-            let may_wait = client.is_away() || client.liveness().is_inherent() || has_nothing || misses;
+            let is_lossy = client.traits().may_miss && waiting <= limit_bytes;
+            let may_wait = client.is_away() || client.liveness().is_inherent() || has_nothing || is_lossy;
             let Some(entry) = self.clients.get_mut(&slot) else { continue };
             if std::mem::take(&mut entry.has_taken) || may_wait {
                 entry.since = now;
