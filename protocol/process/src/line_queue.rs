@@ -178,9 +178,6 @@ impl Shared {
             if std::mem::take(&mut state.must_reopen) {
                 return Step::Reopen;
             }
-            if state.lines.is_empty() && !state.is_failing {
-                state.report(&*self.losses);
-            }
             if let Some(entry) = state.urgent.pop_front().or_else(|| state.lines.pop_front()) {
                 state.bytes = state.bytes.saturating_sub(entry.text.len());
                 state.current = Some(entry.priority);
@@ -199,6 +196,10 @@ impl Shared {
             Err(_) if entry.reports > 0 => state.unreported += entry.reports,
             Err(error) => state.note_loss(error),
             Ok(()) => {}
+        }
+        // Before a waiting flush finds the queue empty.
+        if state.lines.is_empty() && !state.is_failing {
+            state.report(&*self.losses);
         }
         drop(state);
         if let (Err(error), 0) = (&outcome, entry.reports) {
