@@ -43,9 +43,11 @@ pub(crate) use setup_fault::{SetupFault, SetupFaults};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
-use crate::bounded::{Budget, Permits};
-use crate::config::Settings;
+use crate::auth::Signer;
+use crate::bounded::{Budget, Permit, Permits};
+use crate::config::{FrontendLimits, Settings};
 use crate::metrics::PermitRefusals;
+use crate::net::descriptor::client_files_max;
 
 /// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the
 /// connection history cover all clients.
@@ -68,12 +70,21 @@ const UNTAGGED_HELLOS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
 /// Maximum delay of such a refusal. Socket limits bound the number of waiting clients.
 const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
+/// Permit of a client connection, held with and without a socket.
+#[derive(Debug)]
+pub(crate) struct ClientPermit {
+    pub _address: Option<AddressPermit>,
+    pub _app: Option<Permit<Signer>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct LimitCounters {
     pub connects: Option<Bucket>,
     /// Sockets without a client connection (so far), by address.
     pub sockets: Option<Permits<AddressKey>>,
     pub clients: Option<Permits<AddressKey>>,
+    /// Client connections by app, if apps have keys.
+    pub connections: Permits<Signer>,
     /// Negotiates without a connection so far, by address.
     pub pending: Option<PendingNegotiations>,
     /// Pipes created by a POST before the first GET.
@@ -104,6 +115,12 @@ pub(crate) struct LimitCounters {
     pub open: Arc<Budget>,
 }
 
+/// Maximum number of client connections, of which apps have shares: the limit of the node, or fewer open files.
+fn connections_max(limits: &FrontendLimits) -> usize {
+    let most = limits.connections.map_or(u64::MAX, |most| most.get().into());
+    usize::try_from(most.min(client_files_max().unwrap_or(u64::MAX))).unwrap_or(usize::MAX)
+}
+
 impl LimitCounters {
     pub(crate) fn new(settings: &Settings) -> Self {
         let limits = &settings.limits;
@@ -113,6 +130,7 @@ impl LimitCounters {
             connects: limits.connects_per_second.map(Bucket::new),
             sockets: addresses(limits.sockets_per_address),
             clients: addresses(given(limits.connections_per_address)),
+            connections: Permits::new(connections_max(limits), usize::MAX),
             pending: given(limits.pending_per_address).map(PendingNegotiations::new),
             pipes: Permits::new(PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX),
             heads: HeadBudget::new(limits.heads_total_bytes),

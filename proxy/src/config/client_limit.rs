@@ -16,7 +16,8 @@ settings! {
     /// Limits of the client listeners; `None` for no limit.
     #[derive(Debug, Clone)]
     pub struct FrontendLimits {
-        /// Maximum number of client sockets on this node; further clients get 503 and `Retry-After`. 0 for no limit.
+        /// Maximum number of client sockets on this node; further clients get 503 and `Retry-After`. If apps have keys,
+        /// clients of one key have a share. 0 for no limit.
         #[flag("connections-max", Count(ANY_U32))]
         // Several gigabytes of memory, and more than one process should hold.
         pub connections: Option<NonZeroU32> = NonZeroU32::new(1_000_000),

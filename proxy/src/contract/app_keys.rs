@@ -1,20 +1,23 @@
 //! App keys: effects of removing a key, and isolation between the keys of different apps.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::service::{AckStatus, ServiceMessage};
 
 use super::app::membership;
 use super::client::{Client, JSON_HANDSHAKE};
-use super::fixture::{KEY, paused};
+use super::fixture::{Fixture, KEY, paused, settings};
 use super::fleet_nodes::{FleetNode, peers, until};
-use super::http::exchange;
+use super::http::{exchange, negotiate};
 use super::inbound_links::{DialInLink, HUB, ONE, settle};
+use super::scene::shop;
 use crate::auth::{AccessSettings, AppKey};
 use crate::clock::unix_seconds;
-use crate::config::{SecretLine, Settings};
+use crate::config::{FrontendLimits, SecretLine, Settings};
 use crate::net::connector::MemoryNetwork;
 use crate::upstream::DIAL_IN_HUBS_MAX;
 
@@ -94,6 +97,44 @@ async fn links_end_when_their_key_no_longer_covers_the_hub_and_never_with_the_ac
     of_app.ended().await;
     let client = of_fleet.client(&node, "ann").await;
     assert!(is_alive(&mut of_fleet, &client).await);
+}
+
+#[tokio::test(crate = "paused")]
+async fn clients_of_one_app_leave_connections_to_clients_of_others_and_keep_their_places() {
+    let limits = FrontendLimits { connections: NonZeroU32::new(40), ..FrontendLimits::default() };
+    let app_keys = keys(&format!("shop={OLD}\nnews={NEW}"));
+    let fixture = Fixture::with((Settings { limits, ..settings() }, AccessSettings { app_keys, ..<_>::default() }), 1);
+    let (_app, [mut link, mut news]) = fixture.app_of([shop(), HubManifest::new("news", "/news")]).await;
+    let (client, target) = Client::connect_stateful(&fixture, &mut link, "/shop").await;
+    let mut of_shop = Vec::new();
+    while of_shop.len() < 40
+        && let Ok(client) = Client::upgrade(&fixture, "/shop").await
+    {
+        of_shop.push(client);
+    }
+    assert!((15..=20).contains(&of_shop.len()), "{}", of_shop.len());
+    let (status, refusal) = exchange(&fixture, "GET", &sse(&fixture, "/shop").await, "").await;
+    assert_eq!(status.as_u16(), 503);
+    assert!(refusal.contains("share of connections, now 20:") && refusal.contains("--connections-max"), "{refusal}");
+    let mut of_news = Vec::new();
+    for _ in 0..5 {
+        of_news.push(Client::connect(&fixture, &mut news, "/news").await);
+    }
+    drop(client);
+    settle().await;
+    assert_eq!(Client::upgrade(&fixture, "/shop").await.err(), Some(503), "the place waits for the lost client");
+    let mut client = Client::upgrade(&fixture, &target).await.unwrap();
+    assert!(client.text().await.contains("\"type\":9"));
+    assert_eq!(Client::upgrade(&fixture, "/shop").await.err(), Some(503));
+    client.close().await;
+    of_shop.clear();
+    until(SOON, "the places are free", || fixture.shared.sockets() == 5).await;
+    Client::upgrade(&fixture, "/shop").await.unwrap();
+}
+
+/// Target of the first GET of an event stream at this path.
+async fn sse(fixture: &Fixture, path: &str) -> String {
+    format!("{path}?id={}", negotiate(fixture, path, "").await.1)
 }
 
 /// Sends a request for a missing connection of a dial-in hub, with a token signed by this key.

@@ -21,7 +21,7 @@ use crate::frontend::hub_request::{ConnectingClient, HubRequest};
 use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{Headers, headers};
 use crate::frontend::request_trace;
-use crate::limits::{AddressPermit, HeadWeight};
+use crate::limits::{ClientPermit, HeadWeight};
 use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
@@ -32,7 +32,7 @@ pub(crate) struct NewConnection {
     pub(super) socket: ClientStream,
     pub(super) transport: Transport,
     pub(super) client: ConnectingClient,
-    pub(super) permit: Option<Box<AddressPermit>>,
+    pub(super) permit: Option<Box<ClientPermit>>,
     /// Weight of its request head, if large.
     pub(super) head: Option<HeadWeight>,
 }

@@ -21,7 +21,7 @@ use crate::frontend::request_context::RequestSource;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::timed_body::TimedBody;
 use crate::limits::{
-    AddressPermit, HeadAdmission, HeadBudget, HeadHolder, HeadWeight, RelayPermit, RelayRefusal, TooFast,
+    AddressPermit, ClientPermit, HeadAdmission, HeadBudget, HeadHolder, HeadWeight, RelayPermit, RelayRefusal, TooFast,
 };
 use crate::metrics::Limit;
 use crate::shard::close_with_heads;
@@ -73,13 +73,13 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
     }
 }
 
-/// Takes a permit for a client connection, for its lifetime; `None` if addresses are not counted. `counted` is the
-/// number of its own connections that are already counted: 1 if it returns.
+/// Takes a permit for a client connection, for its lifetime; `None` if neither addresses nor apps are counted.
+/// `counted` is the number of its own connections that are already counted: 1 if it returns.
 pub(crate) fn take_permit(
     endpoint: &Endpoint,
-    source: &RequestSource,
+    request: &HubRequest,
     counted: u64,
-) -> Result<Option<Box<AddressPermit>>, Response> {
+) -> Result<Option<Box<ClientPermit>>, Response> {
     let shared = &endpoint.shared;
     let taken = shared.sockets() + shared.clients_away() + shared.limits.pipes.len() as u64;
     let taken = taken.saturating_sub(counted);
@@ -88,14 +88,30 @@ pub(crate) fn take_permit(
         let text = "this node has reached its limit of connections: see --connections-max";
         return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
     }
-    let Some(ip) = source.counted_ip(&shared.settings) else { return Ok(None) };
-    let permit = shared.limits.clients.as_ref().map(|clients| {
-        clients.take(Some(ip.into())).map(Box::new).map_err(|_full| {
+    let share = shared.share_of_hub(request.hub.name());
+    // Shares shrink as other apps connect, so a returning client needs only a place.
+    let take = || match counted {
+        0 => share.take(&shared.limits.connections),
+        _ => shared.limits.connections.take(Some(share.signer().clone())),
+    };
+    let app = share.has_others().then(take).transpose().map_err(|full| {
+        shared.limits.refusals.count("connections", full.label());
+        let limit = full.limit;
+        let text = format!(
+            "the app of this hub has reached its share of connections, now {limit}: see --connections-max and the limit \
+             of open files"
+        );
+        refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text)
+    })?;
+    let ip = request.context.source.counted_ip(&shared.settings);
+    let address = shared.limits.clients.as_ref().zip(ip).map(|(clients, ip)| {
+        clients.take(Some(ip.into())).map_err(|_full| {
             let text = "this address has reached its limit of connections: see --connections-per-address-max";
             refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
         })
     });
-    permit.transpose()
+    let permit = ClientPermit { _address: address.transpose()?, _app: app };
+    Ok((ip.is_some() || share.has_others()).then(|| Box::new(permit)))
 }
 
 /// Reserves memory for the head of a new client, if it is large. Connections of the largest holder may be closed for
@@ -229,7 +245,13 @@ pub(crate) fn bound_body(endpoint: &Endpoint, headers: &HeaderMap, body: Body) -
     Ok(if is_empty { body } else { Body::new(Limited::new(TimedBody::for_hub(body, limit), most)) })
 }
 
-fn refuse(endpoint: &Endpoint, limit: Limit, owner: LimitOwner, retry_after: Duration, text: &'static str) -> Response {
+fn refuse(
+    endpoint: &Endpoint,
+    limit: Limit,
+    owner: LimitOwner,
+    retry_after: Duration,
+    text: impl IntoResponse,
+) -> Response {
     endpoint.counters.limit(limit).increment();
     let status = match owner {
         LimitOwner::Node => StatusCode::SERVICE_UNAVAILABLE,

@@ -22,7 +22,7 @@ use super::shared::access_rules::RevocationMark;
 use super::slot::{Serial, Slot};
 use crate::auth::ClientTerms;
 use crate::bounded::Turn;
-use crate::limits::{AddressPermit, HeadWeight};
+use crate::limits::{ClientPermit, HeadWeight};
 use crate::telemetry::ConnectionTrace;
 use crate::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 use client_stream::ClientStream;
@@ -105,7 +105,7 @@ pub(crate) struct PendingConnection {
     /// Set if a token contains the connection id.
     pub is_negotiated: bool,
     pub user: Option<String>,
-    pub permit: Option<Box<AddressPermit>>,
+    pub permit: Option<Box<ClientPermit>>,
     pub head: Option<HeadWeight>,
     /// Close time in seconds since 1970, if the hub closes connections with their token.
     pub expires_s: Option<u64>,

@@ -25,7 +25,7 @@ use crate::frontend::request_limit::{
     count_connected, refuse_slow_body, take_head_room, take_permit, take_pipe_permit,
 };
 use crate::frontend::timed_body::is_body_timeout;
-use crate::limits::AddressPermit;
+use crate::limits::ClientPermit;
 use crate::net::socket::SocketHandover;
 use crate::shard::ClientStream;
 use crate::shard::ReserveError;
@@ -197,7 +197,7 @@ fn begin(
     client: &ConnectingClient,
     refused: Option<Transport>,
     taken: impl FnOnce() -> Response,
-) -> Result<Option<Box<AddressPermit>>, Response> {
+) -> Result<Option<Box<ClientPermit>>, Response> {
     let (routes, id) = (&endpoint.shared.routes, &client.connection_id);
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     if routes.find(id).is_some() {
@@ -212,7 +212,7 @@ fn begin(
     })?;
     // Checked last: a client of a closed connection should learn that, and not that new clients are refused.
     let refusal = refused.map(not_supported).or_else(|| endpoint.refuse_new_client(&request.hub, &request.routed));
-    let permit = refusal.map_or_else(|| take_permit(endpoint, &request.context.source, 0), Err);
+    let permit = refusal.map_or_else(|| take_permit(endpoint, request, 0), Err);
     permit.inspect_err(|_| routes.remove(id))
 }
 

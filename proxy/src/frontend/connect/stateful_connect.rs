@@ -30,7 +30,7 @@ use crate::frontend::plain_response::plain;
 use crate::frontend::request_context::RequestContext;
 use crate::frontend::request_limit::take_permit;
 use crate::frontend::reservation;
-use crate::limits::AddressPermit;
+use crate::limits::ClientPermit;
 use crate::metrics::ReservationOutcome;
 use crate::shard::moving::claim;
 use crate::shard::{Location, Reachability, RouteTable, Serial, ShardSender, Slot, SoughtConnection, TakenOver};
@@ -53,8 +53,8 @@ pub(super) enum StatefulConnect {
 /// Permit and permission of a new connection, as far as obtained.
 #[derive(Debug, Default)]
 pub(super) struct NewTerms {
-    /// Permit for the client's address. The inner `None` means that none is needed, the outer that none was taken.
-    pub(super) permit: Option<Option<Box<AddressPermit>>>,
+    /// Permit of the client. The inner `None` means that none is needed, the outer that none was taken.
+    pub(super) permit: Option<Option<Box<ClientPermit>>>,
     /// Answer of the node that issued the token, if queried.
     pub(super) asked: Option<ReservationOutcome>,
 }
@@ -64,7 +64,7 @@ pub(super) struct NewTerms {
 pub(super) struct Claim {
     pub(super) shard: ShardSender,
     pub(super) place: (Slot, Serial),
-    pub(super) permit: Option<Box<AddressPermit>>,
+    pub(super) permit: Option<Box<ClientPermit>>,
 }
 
 /// Determines the kind of a connect with such a token.
@@ -78,11 +78,7 @@ pub(super) async fn find(
     if let Some(location) = location
         && let Some((shard, place)) = claim_here(endpoint, &request.hub, client, location).await
     {
-        return Ok(StatefulConnect::Open(Claim {
-            shard,
-            place,
-            permit: take_permit(endpoint, &request.context.source, 1)?,
-        }));
+        return Ok(StatefulConnect::Open(Claim { shard, place, permit: take_permit(endpoint, request, 1)? }));
     }
     if routes.find(id).is_some() {
         return Ok(StatefulConnect::New(NewTerms::default()));
@@ -102,7 +98,7 @@ async fn find_elsewhere(
         return Ok(StatefulConnect::New(NewTerms::default()));
     }
     // Takes the permit first, before other nodes are queried.
-    let permit = take_permit(endpoint, &request.context.source, 0)?;
+    let permit = take_permit(endpoint, request, 0)?;
     let boot = token.map(|token| token.boot.as_str()).unwrap_or_default();
     let asked = match needs_leave {
         true => Some(ask_for_leave(endpoint, &request.context, client, others.reachability(boot)).await),

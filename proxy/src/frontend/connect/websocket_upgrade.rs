@@ -78,7 +78,7 @@ async fn attach(
     }
     endpoint.refuse_new_client(&request.hub, &request.routed).map_or(Ok(()), Err)?;
     // First, because the memory for a large head may be taken from other clients.
-    let permit = permit.map_or_else(|| take_permit(endpoint, &request.context.source, 0), Ok)?;
+    let permit = permit.map_or_else(|| take_permit(endpoint, &request, 0), Ok)?;
     let kept = || opening(endpoint, &request, (&client, Transport::WebSockets));
     let head = take_head_room(endpoint, &request, kept)?;
     // Last, because it uses up the token.

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use trunkline_protocol::fleet::{MovedState, Ownership, RefreshedLogIn};
 use trunkline_protocol::service::ClientInvocation;
 
-use crate::limits::AddressPermit;
+use crate::limits::ClientPermit;
 use crate::metrics::MoveCause;
 use crate::shard::command::audience::MembershipChange;
 use crate::shard::command::audience::SendOrigin;
@@ -20,8 +20,8 @@ pub(crate) struct Resumption {
     ownership: Ownership<AppServerId>,
     /// An acknowledgement is due at the next tick.
     owes_acknowledgement: bool,
-    /// Permit of the client's address, held with and without a socket.
-    permit: Option<Box<AddressPermit>>,
+    /// Permit of the client, held with and without a socket.
+    permit: Option<Box<ClientPermit>>,
     move_cause: MoveCause,
     /// App server reported to the last node that queried the connection.
     reported_app: Option<AppServerId>,
@@ -83,7 +83,7 @@ impl Resumption {
         if self.is_away() { None } else { self.ownership.received.acknowledgement() }
     }
 
-    pub(crate) fn set_permit(&mut self, permit: Option<Box<AddressPermit>>) {
+    pub(crate) fn set_permit(&mut self, permit: Option<Box<ClientPermit>>) {
         self.permit = permit;
     }
 

@@ -19,7 +19,7 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubMessage;
 use trunkline_protocol::service::{ConnectionReconnect, ServiceMessage};
 
-use crate::limits::AddressPermit;
+use crate::limits::ClientPermit;
 use crate::metrics::MoveCause;
 use crate::net::socket::Socket;
 use crate::shard::close_reason::CloseReason;
@@ -87,13 +87,13 @@ pub(crate) fn send_elsewhere(state: &mut ShardState, slot: Slot, cause: MoveCaus
     true
 }
 
-/// Stores the permit of a client's address with a resumable connection. Otherwise returns it, to be held with
+/// Stores the permit of a client with a resumable connection. Otherwise returns it, to be held with
 /// the socket.
 pub(crate) fn keep_permit(
     state: &mut ShardState,
     (slot, serial): (Slot, Serial),
-    permit: Option<Box<AddressPermit>>,
-) -> Option<Box<AddressPermit>> {
+    permit: Option<Box<ClientPermit>>,
+) -> Option<Box<ClientPermit>> {
     let client = state.core.connections.get_current(slot, serial);
     match client.and_then(|client| client.cold_mut().resumption_mut()) {
         Some(resumption) => {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use trunkline_protocol::cause::Cause;
 
-use crate::limits::AddressPermit;
+use crate::limits::ClientPermit;
 use crate::net::socket::SocketStream;
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct InnerHalf {
     pipe: DuplexStream,
     cause: Arc<OnceLock<Cause>>,
     _closed: DropGuard,
-    _permit: Option<Box<AddressPermit>>,
+    _permit: Option<Box<ClientPermit>>,
     kept: Option<Box<dyn Any + Send>>,
 }
 
@@ -31,7 +31,7 @@ impl InnerHalf {
         pipe: DuplexStream,
         closed: CancellationToken,
         cause: Arc<OnceLock<Cause>>,
-        permit: Option<Box<AddressPermit>>,
+        permit: Option<Box<ClientPermit>>,
     ) -> Self {
         Self { pipe, cause, _closed: closed.drop_guard(), _permit: permit, kept: None }
     }

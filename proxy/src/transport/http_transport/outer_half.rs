@@ -16,7 +16,7 @@ use trunkline_protocol::manifest::Transport;
 
 use super::inner_half::InnerHalf;
 use super::message_reader::MessageReader;
-use crate::limits::AddressPermit;
+use crate::limits::{AddressPermit, ClientPermit};
 
 /// Capacity of a pipe per direction in bytes; the official server's limit.
 pub(super) const PIPE_BYTES: usize = 64 * 1024;
@@ -46,8 +46,8 @@ pub(crate) struct OuterHalf {
 
 #[derive(Debug, Default)]
 pub(crate) struct TransportPermits {
-    /// Per-address permit, held for the connection's lifetime.
-    pub connection: Option<Box<AddressPermit>>,
+    /// Permit of the client, held for the connection's lifetime.
+    pub connection: Option<Box<ClientPermit>>,
     /// Permit of a pipe opened by a POST, held until the first GET.
     pub pipe: Option<AddressPermit>,
 }
