@@ -16,7 +16,7 @@ use crate::auth::Signer;
 use crate::limits::SignerShare;
 use crate::node::hub_sweep;
 use crate::observer::{Readiness, UpstreamProblems};
-use crate::upstream::{APP_SERVERS_MAX, DIAL_IN_HUBS_MAX, HubOrigin};
+use crate::upstream::{APP_SERVERS_MAX, AppServer, AppTarget, DIAL_IN_HUBS_MAX, HubOrigin, LinkHandle, Pool};
 
 /// Starts a node that evicts hubs.
 fn fixture() -> Fixture {
@@ -212,6 +212,33 @@ async fn idle_hubs_of_a_full_table_make_room_and_those_with_a_link_or_a_client_s
     assert!(!kept.is_removed() && hubs.living().len() <= DIAL_IN_HUBS_MAX + 1);
     assert!(hubs.all().len() < 2 * DIAL_IN_HUBS_MAX, "places are used again");
     client.fence(&link).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn hubs_of_app_servers_that_have_left_make_room_sooner_than_hubs_that_wait_for_one() {
+    let fixture = forgetting(Fixture::with(settings(), 2));
+    let hubs = &fixture.shared.hubs;
+    let register = |name: &str| hubs.register_as(HubOrigin::DialIn, HubManifest::new(name, "/client"), &ALONE);
+    for number in 0..3 * DIAL_IN_HUBS_MAX / 2 {
+        let name = format!("hub-{number}");
+        let hub = register(&name).unwrap_or_else(|full| panic!("{number}: {full:?}"));
+        let id = hubs.number(&name);
+        let target = AppTarget::DialsIn(None);
+        let app = AppServer { id, instance: name.as_str().into(), name, target, group: Arc::default() };
+        let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(app), 1, Arc::default()));
+        hub.add_pool(pool.clone());
+        pool.opened(0, Arc::new(LinkHandle::opened(hub.identity(), id)));
+        hub.remove_pool(&pool);
+        if number % 50 == 0 {
+            // sleep: paused time; 500 app servers come and go in a second
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let waiting = (0..DIAL_IN_HUBS_MAX).filter(|number| register(&format!("waiting-{number}")).is_ok()).count();
+    assert!(waiting > 0 && hubs.keyed("?hub=waiting-0").is_some() && register("one more").is_err(), "{waiting}");
+    // sleep: paused time; an app server may still be about to link
+    sleep(Duration::from_secs(1)).await;
+    assert!(hubs.keyed("?hub=waiting-0").is_some());
 }
 
 #[tokio::test(crate = "paused")]

@@ -7,7 +7,8 @@
 //!    └────────────────── named again ────────────┴─────────────────────────────┘
 //! ```
 //!
-//! A hub without links and clients is idle, and evicted before the hold timeout if the table is full.
+//! A hub without links and clients is idle, and evicted before the hold timeout if the table is full: immediately if
+//! its app servers have left, else after [`IDLE_TIMEOUT`], because the first one may be about to link.
 //!
 //! Lookups don't find a removed hub. Its index is reused once nothing refers to it.
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::auth::Signer;
+use crate::limits::IDLE_TIMEOUT;
 
 /// Maximum time for which a starting node waits for the first links of a hub. A hub without working app servers would
 /// otherwise keep the node out of its load balancer, although the node serves other hubs.
@@ -30,6 +32,7 @@ pub(super) struct HubNaming {
     is_removed: AtomicBool,
     /// The node served no hub when the hub was registered, and no link of the hub has opened since.
     is_awaited: AtomicBool,
+    was_linked: AtomicBool,
     /// Signer of the token that registered the hub.
     named_by: Mutex<Signer>,
     times: Mutex<NamingTimes>,
@@ -49,6 +52,7 @@ impl HubNaming {
             is_of_default: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
             is_awaited: AtomicBool::new(false),
+            was_linked: AtomicBool::new(false),
             named_by: Mutex::default(),
             times: Mutex::new(NamingTimes { registered_at: Instant::now(), unnamed_since: None, idle_since: None }),
         }
@@ -90,6 +94,7 @@ impl HubNaming {
 
     pub(super) fn note_link(&self) {
         self.is_awaited.store(false, Ordering::Relaxed);
+        self.was_linked.store(true, Ordering::Relaxed);
         self.recall();
     }
 
@@ -119,8 +124,11 @@ impl HubNaming {
         });
     }
 
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.with_times(|times| times.idle_since)
+    /// Time since which a full table may evict the hub; `None` if it may not.
+    pub(super) fn evictable_since(&self) -> Option<Instant> {
+        let wait = if self.was_linked.load(Ordering::Relaxed) { Duration::ZERO } else { IDLE_TIMEOUT };
+        let since = self.with_times(|times| times.idle_since)? + wait;
+        Some(since).filter(|since| *since <= Instant::now())
     }
 
     pub(super) fn remove(&self) {

@@ -16,7 +16,7 @@ use super::hub_path;
 use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, LinkHandle, Pool, ServerGroup, ServerGroups};
 use crate::auth::Signer;
-use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
+use crate::limits::{SignerShare, TableFull};
 use crate::metrics::RuleCounters;
 use crate::routing::Ruleset;
 
@@ -192,10 +192,10 @@ impl HubRegistry {
                 && signer.is_none_or(|signer| hub.naming().is_by(signer))
                 && !hub.is_linked()
         };
-        let idle = living.iter().filter(is_evictable).filter_map(|hub| Some((hub.naming().idle_since()?, hub)));
-        let Some((since, hub)) = idle.min_by_key(|(since, _)| *since) else { return false };
+        let idle = living.iter().filter(is_evictable).filter_map(|hub| Some((hub.naming().evictable_since()?, hub)));
+        let Some((_, hub)) = idle.min_by_key(|(since, _)| *since) else { return false };
         let unreleased = all.len().saturating_sub(living.len() + free);
-        if since.elapsed() < IDLE_TIMEOUT || unreleased >= DIAL_IN_HUBS_MAX {
+        if unreleased >= DIAL_IN_HUBS_MAX {
             return false;
         }
         hub.remove();
