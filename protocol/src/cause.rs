@@ -37,6 +37,7 @@ causes! {
     MessageTimeout "message_timeout" Closes "a message of the client was incomplete for 30 s, or arrived too slowly"
     UnfinishedTotal "unfinished_total" Closes "incomplete messages of all clients used too much memory, and this client's was among the largest: see --unfinished-total-max-bytes"
     HeadsTotal "heads_total" Both "the request heads of all clients used too much memory, and this client's app or address had the most: see --heads-total-max-bytes"
+    GroupNamesTotal "group_names_total" Closes "the names of all groups used too much memory, and this client's groups had the most of its hub: see --group-names-total-max-bytes"
     TextInvalid "text_invalid" Closes "the client sent text that is not UTF-8"
     KeepAliveTimeout "keep_alive_timeout" Closes "the client sent no message or ping within the timeout of its hub"
     SlowClient "slow_client" Closes "the client read too slowly: see --outbox-max-bytes and --slow-client-timeout"
@@ -146,6 +147,7 @@ impl Cause {
                 | C::OutboxTotal
                 | C::UnfinishedTotal
                 | C::HeadsTotal
+                | C::GroupNamesTotal
                 | C::AppError
                 | C::AppHandshakeTimeout
                 | C::AppHandshakeRefused

@@ -165,8 +165,9 @@ settings! {
         pub per_client: usize = 4096,
 
         /// Maximum memory for names of groups on this node. A join to a new group fails, and the app gets an error, if
-        /// the names of the client's groups take more than is left, so clients with many groups fail first. If apps
-        /// have keys, one app may have as much as is left for others. 0 for no limit.
+        /// the names of the client's groups take more than is left, so clients with many groups fail first. A client
+        /// with eight times as much is closed for a client that would be refused. If apps have keys, one app may have
+        /// as much as is left for others. 0 for no limit.
         #[flag("group-names-total-max-bytes", BytesLimit(1024 * 1024))]
         // Some four groups of its own for each of a million clients.
         pub names_total_bytes: usize = 1024 * 1024 * 1024,

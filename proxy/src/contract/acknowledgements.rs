@@ -6,12 +6,14 @@ use std::time::Duration;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::*;
 
-use super::app::{AppLink, membership};
+use super::app::{AppLink, membership, to_group};
+use super::app_keys::keys;
 use super::client::Client;
 use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::until;
 use super::scene::LinkedApp;
+use crate::auth::AccessSettings;
 use crate::metrics::Limit;
 
 async fn chat() -> (Fixture, LinkedApp) {
@@ -88,6 +90,34 @@ async fn names_of_groups_have_a_sum_that_the_clients_with_most_reach_first() {
     assert_eq!(fixture.shared.limits.refusals.all()[0].0, "group_names");
     drop(clients);
     until(Duration::from_secs(60), "names of groups without members are returned", || names.len() == 0).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_with_few_groups_joins_another_one_and_the_client_with_most_makes_room() {
+    let app_keys = keys("chat=the key of the app of the hub\nnews=the key of another app");
+    let access = AccessSettings { app_keys, ..AccessSettings::default() };
+    let mut settings = settings();
+    settings.groups.names_total_bytes = 1024 * 1024;
+    let (_fixture, mut link) = Fixture::with((settings, access), 1).with_chat().await;
+    let greedy: [Client; 32] = link.clients().await;
+    let [mut quiet, other] = link.clients().await;
+    let name = |client: &Client, number: i64| format!("{}-{number:0>1000}", client.id);
+    for number in 0..100 {
+        for client in &greedy {
+            let join = membership(&client.id, &name(client, number), number);
+            link.send(ServiceMessage::JoinGroupWithAck(join)).await;
+            link.whole_ack().await;
+        }
+    }
+    // sleep: paused time; sums of apps are older than that
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    link.join(&quiet.id, &name(&quiet, 0)).await;
+    let close = link.close().await;
+    assert!(greedy.iter().any(|client| client.id == *close.connection_id), "{close:?}");
+    assert_eq!(cause_of(&close).as_deref(), Some("group_names_total"));
+    link.join(&other.id, "small").await;
+    link.send(to_group(&name(&quiet, 0), "1")).await;
+    assert_eq!(quiet.text().await, "1");
 }
 
 #[tokio::test(crate = "paused")]

@@ -19,6 +19,7 @@ pub(super) mod reassignment;
 pub(super) mod secondary_clients;
 pub(super) mod token_expiry;
 
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -151,6 +152,9 @@ impl ShardState {
         let slow = self.core.delivery.take_slow();
         slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
         self.core.delivery.reuse(slow);
+        for slot in mem::take(&mut self.core.evicted) {
+            self.close(slot, &CloseReason::group_names_total());
+        }
         let excess = self.core.delivery.budget().excess_bytes();
         if excess > 0 {
             free_outboxes(self, excess);

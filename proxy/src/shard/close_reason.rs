@@ -158,6 +158,13 @@ impl CloseReason {
         Self::error(Cause::HeadsTotal, text.into(), text)
     }
 
+    /// Names of groups exceeded the node's budget, and this client had the most of its hub.
+    pub(crate) fn group_names_total() -> Self {
+        let text = "The names of all groups of this node exceed --group-names-total-max-bytes, and this client's groups \
+                    have the most of its hub.";
+        Self::error(Cause::GroupNamesTotal, text.into(), text)
+    }
+
     /// The client was silent for too long. Text of the official server.
     pub(crate) fn timed_out() -> Self {
         let text = "Client hasn't sent a message/ping within the configured ClientTimeoutInterval.";

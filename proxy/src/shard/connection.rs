@@ -278,9 +278,15 @@ impl Connections {
         if bytes == 0 || self.sets.has_names_left(bytes) {
             return Ok(());
         }
-        let own: usize = self.sets.of(client).map(SetName::name_bytes).sum();
+        let own = self.sets.of(client).map(SetName::name_bytes).sum::<usize>() + bytes;
         let (app, left) = left(hub);
-        if own + bytes <= left { Ok(()) } else { Err(GroupRefusal::NamesFull { app, own, left }) }
+        if own <= left { Ok(()) } else { Err(GroupRefusal::NamesFull { app, own, left }) }
+    }
+
+    /// Client of a hub whose groups have the most bytes of names, with the bytes.
+    pub(super) fn most_names(&self, hub: HubIndex) -> Option<(usize, Slot)> {
+        let members = self.members(hub, SetName::Hub).iter();
+        members.filter_map(|member| Some((self.sets.held_names(self.get(member.slot)?), member.slot))).max()
     }
 
     /// Adds a client connection to a set. Idempotent.

@@ -41,6 +41,9 @@ use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, ReplyTo, ServerGroup
 /// calls.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// A client at the limit of names of groups evicts one of its hub that has this many times the bytes.
+const EVICTED_PART: usize = 8;
+
 /// Error for a caller without its app server.
 pub(super) const CALL_LOST: &str =
     "The app server that ran this call is gone. Whether it was carried out is not known; it is not run again.";
@@ -61,6 +64,10 @@ pub(crate) struct ShardCore {
     read_buffer: Box<[u8]>,
     /// Turns of hubs whose clients have sent much since the last tick.
     client_lines: HashMap<HubIndex, Arc<TurnLine>>,
+    /// Bytes of names of groups for which a client of a hub at the limit may evict another one, until the next tick.
+    full_hubs: HashMap<HubIndex, usize>,
+    /// Clients to close, because others needed the memory for the names of their groups.
+    pub(super) evicted: Vec<Slot>,
 }
 
 impl ShardCore {
@@ -81,6 +88,8 @@ impl ShardCore {
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),
             client_lines: HashMap::new(),
+            full_hubs: HashMap::new(),
+            evicted: Vec::new(),
             context,
         }
     }
@@ -183,6 +192,7 @@ impl ShardCore {
 
     pub(super) fn end_client_lines(&mut self) {
         self.client_lines.clear();
+        self.full_hubs.clear();
     }
 
     pub(crate) fn send_transport(&mut self, slot: Slot, frame: &Bytes) {
@@ -409,12 +419,30 @@ impl ShardCore {
         }
     }
 
+    /// Client of the same hub that has [many times](EVICTED_PART) the bytes of names of groups that a client needs.
+    fn much_larger_than(&mut self, slot: Slot, needed: usize) -> Option<Slot> {
+        let hub = self.connections.live(slot)?.home().hub();
+        if self.full_hubs.get(&hub).is_some_and(|most| needed > *most) {
+            return None;
+        }
+        let (bytes, largest) = self.connections.most_names(hub)?;
+        self.full_hubs.insert(hub, bytes / EVICTED_PART);
+        (needed <= bytes / EVICTED_PART).then_some(largest)
+    }
+
     /// Changes the groups of a connection, and reports the result if the app asked for an ack.
     pub(super) fn change_groups(&mut self, slot: Slot, change: &MembershipChange, ack: Option<&PendingAck>) {
-        let context = &self.context;
-        let shared = &context.shared;
+        let shared = self.context.shared.clone();
         let left = |hub| shared.group_names_left(hub);
-        let refusal = self.connections.change_groups(slot, change, &shared.settings.groups, left).err();
+        let limits = &shared.settings.groups;
+        let mut refusal = self.connections.change_groups(slot, change, limits, left).err();
+        if let Some(GroupRefusal::NamesFull { own, .. }) = refusal
+            && let Some(evicted) = self.much_larger_than(slot, own)
+        {
+            self.connections.leave_groups(evicted);
+            self.evicted.push(evicted);
+            refusal = self.connections.change_groups(slot, change, limits, |_| (Signer::Fleet, usize::MAX)).err();
+        }
         self.tap_event(slot, &TapEvent::GroupsChanged);
         if let Some(arrival) = self.resumption_of(slot).and_then(|resumption| resumption.arrival_mut()) {
             arrival.group_changes.push(change.clone());

@@ -180,6 +180,12 @@ impl MembershipSets {
         sets.map(|set| set.key.name())
     }
 
+    /// Bytes of the names of a client's groups. Members of a group have equal parts.
+    pub(super) fn held_names(&self, client: &Client) -> usize {
+        let sets = client.memberships().iter().filter_map(|membership| self.all.get(membership.set as usize));
+        sets.map(|set| set.key.name().name_bytes() / set.members.len().max(1)).sum()
+    }
+
     pub(crate) fn has(&self, client: &Client, hub: HubIndex, name: SetName<'_>) -> bool {
         let set = self.find(hub, name);
         set.is_some_and(|set| client.memberships().iter().any(|membership| membership.set == set))
@@ -324,7 +330,7 @@ pub(crate) enum GroupRefusal {
     #[error("the connection has reached the limit of {limit} groups: see --groups-per-client-max of proxies")]
     TooMany { limit: usize },
     #[error(
-        "the names of the connection's groups take {own} bytes, and {left} bytes are left for names of groups: see \
+        "the names of the connection's groups would take {own} bytes, and {left} bytes are left for names of groups: see \
          --group-names-total-max-bytes of proxies"
     )]
     NamesFull { app: Signer, own: usize, left: usize },
