@@ -42,7 +42,9 @@ pub use crate::observer::{
     TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine,
     TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line, take_parts,
 };
-pub use crate::routing::{NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, nearest};
+pub use crate::routing::{
+    NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, WebhookHeaderError, nearest,
+};
 pub use crate::telemetry::SamplingTerms;
 pub use crate::upstream::Hub;
 pub use crate::watch::HubTimes;

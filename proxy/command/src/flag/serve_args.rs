@@ -315,7 +315,11 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, Acc
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
     warn_of_typed(&keys, app_keys.iter().chain(&addresses.file.access.app_keys));
-    addresses.webhooks.warnings().iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
+    addresses
+        .webhooks
+        .warnings(&addresses.file.rules)
+        .iter()
+        .for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();
     let access = AccessSettings { app_keys, tokens: args.tokens.try_into()?, tables: addresses.file.access.clone() };

@@ -1,0 +1,98 @@
+//! Settings of single webhook hubs, from the tables of the configuration file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+
+use super::client::{Client, PING, Received};
+use super::fixture::{Fixture, paused, settings, token_of};
+use super::hub_message::call;
+use super::webhook_server::WebhookServer;
+use super::webhooks::{APP, connect, webhooks};
+use crate::config::{Settings, WebhookConnecting, WebhookSettings};
+use crate::net::connector::MemoryNetwork;
+#[cfg(feature = "tls")]
+use crate::net::tls::ClientTls;
+use crate::node::presence_keeper;
+use crate::node::rule_set::RuleSet;
+use crate::routing::Ruleset;
+
+/// Starts a node with webhooks for all hubs, named `chat` and `board`, and with these rules.
+fn start(flags: WebhookSettings, rules: &str) -> (Fixture, WebhookServer) {
+    let network = MemoryNetwork::default();
+    let template = "http://app.example:5000/{hub}/{category}/{event}";
+    let webhooks = WebhookSettings {
+        rules: webhooks(&[&format!("chat={template}"), &format!("board={template}")]).rules,
+        ..flags
+    };
+    let rules = Arc::new(Ruleset::parse(rules).unwrap());
+    let settings = Settings { webhooks, rules, has_upstreams: false, ..settings() };
+    (Fixture::at("http://node.example", &network, settings), WebhookServer::listen(&network, APP))
+}
+
+fn rule_set(fixture: &Fixture) -> RuleSet {
+    RuleSet::new(
+        fixture.shared.clone(),
+        fixture.admission.clone(),
+        fixture.webhooks.clone(),
+        Vec::new(),
+        #[cfg(feature = "tls")]
+        ClientTls::default(),
+    )
+}
+
+fn apply(fixture: &Fixture, rules: &str) -> Result<(), String> {
+    let rules = Ruleset::parse(rules).unwrap();
+    rule_set(fixture).apply(&rules, &crate::auth::AccessTables::default()).map_err(|error| error.to_string())
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_public_board_and_a_private_chat_share_a_node() {
+    let flags =
+        WebhookSettings { connecting: WebhookConnecting::Asked, has_presence: true, ..WebhookSettings::DEFAULT };
+    let (fixture, mut server) = start(
+        flags,
+        "[webhooks.chat]\nrequire-authentication = true\nkeep-alive-interval = 5\n\
+         [webhooks.board]\nconnect = false\npresence = false\nevents = []\ntransports = ['WebSockets']",
+    );
+    spawn_local(presence_keeper::run(fixture.shared.clone(), fixture.webhooks.clone(), fixture.fleet()));
+    let mut reader = connect(&fixture, &format!("/board?access_token={}", token_of("ann"))).await;
+    reader.send(&call("1", "Say")).await;
+    let refused = reader.text().await;
+    assert!(refused.contains("Methods of this hub can't be called"), "{refused}");
+    reader.close().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(server.waiting(), 0, "the board's back end is asked nothing");
+
+    let asked = async |server: &mut WebhookServer| server.next_at("/chat/connections/connect").await.answer(204, "");
+    let (anonymous, ()) = tokio::join!(Client::upgrade(&fixture, "/chat"), asked(&mut server));
+    assert_eq!(anonymous.err(), Some(401));
+    let target = format!("/chat?access_token={}", token_of("ann"));
+    let (mut ann, ()) = tokio::join!(connect(&fixture, &target), asked(&mut server));
+    server.next_at("/chat/users/online").await.answer(200, "");
+    let begun = Instant::now();
+    assert_eq!(ann.next().await, Received::Text(PING.into()));
+    assert!(begun.elapsed() <= Duration::from_secs(6), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(crate = "paused")]
+async fn settings_of_a_hub_are_replaced_by_a_reload_and_what_it_can_not_do_is_refused() {
+    let (fixture, mut server) = start(WebhookSettings::DEFAULT, "[webhooks.\"*\"]\nrequire-authentication = true");
+    assert_eq!(Client::upgrade(&fixture, "/chat").await.err(), Some(401));
+    apply(&fixture, "[webhooks.chat]\nevents = ['messages']").unwrap();
+    let mut client = connect(&fixture, "/chat").await;
+    client.send(&call("1", "Say")).await;
+    let said = server.next().await;
+    assert_eq!(said.path(), "/chat/messages/Say", "`connected` is not sent");
+    said.answer(200, "");
+    for (rules, words) in [
+        ("[webhooks.news]\nconnect = true", "[webhooks.news] is about no hub with a webhook"),
+        ("[webhooks.chat]\nmessage-max-bytes = '17MiB'", "--message-max-bytes allows at most 16777216"),
+        ("[webhooks.chat]\npresence = true", "this node was started without it"),
+    ] {
+        let problem = apply(&fixture, rules).unwrap_err();
+        assert!(problem.contains(words), "{problem}");
+    }
+}
