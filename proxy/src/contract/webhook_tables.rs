@@ -5,12 +5,17 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 use tokio::time::Instant;
+use trunkline_protocol::access_token;
+use trunkline_protocol::key::AccessKey;
 
 use super::client::{Client, PING, Received};
-use super::fixture::{Fixture, paused, settings, token_of};
+use super::fixture::{Fixture, KEY, paused, settings, token_of, token_until};
+use super::http::{exchange, negotiate};
 use super::hub_message::call;
+use super::rest_data_plane::BackEnd;
 use super::webhook_server::WebhookServer;
 use super::webhooks::{APP, connect, webhooks};
+use crate::clock::unix_seconds;
 use crate::config::{Settings, WebhookConnecting, WebhookSettings};
 use crate::net::connector::MemoryNetwork;
 #[cfg(feature = "tls")]
@@ -19,7 +24,7 @@ use crate::node::presence_keeper;
 use crate::node::rule_set::RuleSet;
 use crate::routing::Ruleset;
 
-/// Starts a node with webhooks for all hubs, named `chat` and `board`, and with these rules.
+/// Starts a node with webhooks for the hubs `chat` and `board`, and with these rules.
 fn start(flags: WebhookSettings, rules: &str) -> (Fixture, WebhookServer) {
     let network = MemoryNetwork::default();
     let template = "http://app.example:5000/{hub}/{category}/{event}";
@@ -95,4 +100,47 @@ async fn settings_of_a_hub_are_replaced_by_a_reload_and_what_it_can_not_do_is_re
         let problem = apply(&fixture, rules).unwrap_err();
         assert!(problem.contains(words), "{problem}");
     }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_is_closed_with_its_token_and_rest_moves_that_end_where_there_is_one() {
+    let (fixture, mut server) = start(WebhookSettings::DEFAULT, "[webhooks.chat]\nclose-on-token-expiry = true");
+    // Token expiry uses the system clock. This token has expired, but within the tolerated clock skew.
+    let target = format!("/chat?access_token={}", token_until("ann", unix_seconds() - 1));
+    let mut ann = connect(&fixture, &target).await;
+    server.next().await.answer(200, "");
+    assert!(ann.text().await.starts_with("{\"type\":7,\"allowReconnect\":true"));
+    let back_end = BackEnd::of(&fixture, fixture.fleet());
+    let refresh = async |server: &mut WebhookServer, target: &str| {
+        let hub = target.trim_start_matches('/').split('?').next().unwrap().to_owned();
+        let client = connect(&fixture, target).await;
+        let connected = server.next_at(&format!("/{hub}/connections/connected")).await;
+        let id = connected.header("x-asrs-connection-id").to_owned();
+        connected.answer(200, "");
+        let path = format!("/api/hubs/{hub}/connections/{id}/:refresh");
+        let answer = back_end.ask("POST", &path, "{\"expireTime\":\"2100-01-01T00:00:00Z\"}").await;
+        drop(client);
+        (answer.status, answer.body["message"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(refresh(&mut server, &format!("/chat?access_token={}", token_of("ben"))).await.0, 204);
+    let (status, text) = refresh(&mut server, "/chat").await;
+    assert!(status == 409 && text.contains("without an access token that expires"), "{status} {text}");
+    let (status, text) = refresh(&mut server, &format!("/board?access_token={}", token_of("ben"))).await;
+    assert!(status == 409 && text.contains("set close-on-token-expiry in [webhooks.board]"), "{status} {text}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_client_shows_a_newer_token_and_later_events_have_its_claims() {
+    let (fixture, mut server) = start(WebhookSettings::DEFAULT, "[webhooks.chat]\nauthentication-refresh = true");
+    let token = token_of("ann");
+    let (_, id) = negotiate(&fixture, "/chat", &format!("&access_token={token}")).await;
+    let mut client = connect(&fixture, &format!("/chat?id={id}&access_token={token}")).await;
+    server.next().await.answer(200, "");
+    let claims = [("role".to_owned(), "cook".to_owned())];
+    let newer = access_token::sign(&AccessKey::new(KEY).unwrap(), "ann", &claims, unix_seconds() + 7200);
+    let target = format!("/chat/refresh?id={id}&access_token={newer}");
+    let (status, body) = exchange(&fixture, "POST", &target, "").await;
+    assert_eq!(status, 200, "{body}");
+    client.send(&call("1", "Say")).await;
+    assert!(server.next().await.header("x-asrs-user-claims").contains("role: cook"));
 }
