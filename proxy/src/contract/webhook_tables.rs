@@ -144,3 +144,19 @@ async fn a_client_shows_a_newer_token_and_later_events_have_its_claims() {
     client.send(&call("1", "Say")).await;
     assert!(server.next().await.header("x-asrs-user-claims").contains("role: cook"));
 }
+
+#[tokio::test(crate = "paused")]
+async fn a_client_and_its_back_end_learn_the_limit_that_a_message_exceeds() {
+    let (fixture, mut server) = start(WebhookSettings::DEFAULT, "[webhooks.chat]\nmessage-max-bytes = 100");
+    let mut client = connect(&fixture, "/chat").await;
+    server.next().await.answer(200, "");
+    client.send(&format!("{{\"type\":1,\"target\":\"{}\"}}\u{1e}", "x".repeat(200))).await;
+    let close = client.text().await;
+    assert!(
+        close.contains("Connection closed with an error. The maximum message size of 100B was exceeded."),
+        "{close}"
+    );
+    let end = server.next().await;
+    assert!(end.text().contains("message-max-bytes in [webhooks.chat]"), "{}", end.text());
+    assert!(!end.text().contains("Hub::"), "{}", end.text());
+}
