@@ -7,7 +7,7 @@ use super::UrlTemplate;
 use super::connect_item::ConnectItem;
 use super::option_group::{OptionGroup, settings};
 use super::webhook_secret::WebhookSecret;
-use crate::routing::{Pattern, Ruleset, WebhookTable};
+use crate::routing::{Pattern, Ruleset, WebhookHeader, WebhookTable};
 
 settings! {
     /// Settings of all webhooks of a node.
@@ -18,6 +18,9 @@ settings! {
 
         /// Secrets that sign requests initially. Without a secret for the hub, the access keys sign.
         pub secrets: Vec<WebhookSecret> = Vec::new(),
+
+        /// Headers that each request has initially, unless the table of a hub replaces them.
+        pub headers: Vec<WebhookHeader> = Vec::new(),
 
         /// Whether a back end is asked about each client before it is let in.
         pub connecting: WebhookConnecting = WebhookConnecting::Open,
@@ -175,6 +178,7 @@ impl WebhookSettings {
     fn given_without_rules(&self) -> Vec<String> {
         let flags = [
             ("webhook-secret", !self.secrets.is_empty()),
+            ("webhook-header", !self.headers.is_empty()),
             ("webhook-connect", self.connecting == WebhookConnecting::Asked),
             ("webhook-connect-item", !self.connect_items.is_empty()),
             ("webhook-presence", self.has_presence),

@@ -16,10 +16,11 @@ use super::rest_data_plane::BackEnd;
 use super::webhook_server::WebhookServer;
 use super::webhooks::{APP, connect, webhooks};
 use crate::clock::unix_seconds;
-use crate::config::{Settings, WebhookConnecting, WebhookSettings};
+use crate::config::{GivenKeys, SecretSources, Settings, WebhookConnecting, WebhookSettings};
 use crate::net::connector::MemoryNetwork;
 #[cfg(feature = "tls")]
 use crate::net::tls::ClientTls;
+use crate::node::key_reload::reload;
 use crate::node::presence_keeper;
 use crate::node::rule_set::RuleSet;
 use crate::routing::Ruleset;
@@ -68,6 +69,7 @@ async fn a_public_board_and_a_private_chat_share_a_node() {
     let refused = reader.text().await;
     assert!(refused.contains("Methods of this hub can't be called"), "{refused}");
     reader.close().await;
+    // sleep: nothing may come
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(server.waiting(), 0, "the board's back end is asked nothing");
 
@@ -159,4 +161,33 @@ async fn a_client_and_its_back_end_learn_the_limit_that_a_message_exceeds() {
     let end = server.next().await;
     assert!(end.text().contains("message-max-bytes in [webhooks.chat]"), "{}", end.text());
     assert!(!end.text().contains("Hub::"), "{}", end.text());
+}
+
+#[tokio::test(crate = "paused")]
+async fn requests_have_the_headers_of_the_node_and_of_the_hub() {
+    let path = std::env::temp_dir().join(format!("trunkline-header-file-{}", std::process::id()));
+    std::fs::write(&path, "# Gateway.\nX-Gateway-Key: in a file\n").unwrap();
+    let headers = GivenKeys { typed: vec!["X-Region: eu".parse().unwrap()], files: vec![path.clone()] };
+    let flags = WebhookSettings { headers: headers.read_lines().unwrap(), ..WebhookSettings::DEFAULT };
+    let (fixture, mut server) = start(flags, "[webhooks.chat]\nheaders = ['x-gateway-key: of the chat']");
+    let mut seen = async |hub: &str| {
+        let client = connect(&fixture, hub).await;
+        let asked = server.next_at(&format!("{hub}/connections/connected")).await;
+        let seen = ["x-region", "x-gateway-key"].map(|name| asked.header(name).to_owned());
+        asked.answer(200, "");
+        drop(client);
+        seen
+    };
+    assert_eq!(seen("/board").await, ["eu", "in a file"]);
+    assert_eq!(seen("/chat").await, ["eu", "of the chat"], "the hub's own replaces it");
+    let sources = SecretSources { webhook_headers: headers, ..SecretSources::default() };
+    let reload = || reload((&fixture.shared, &fixture.admission), &fixture.webhooks, &sources);
+    std::fs::write(&path, "X-Gateway-Key: another").unwrap();
+    reload().unwrap();
+    assert_eq!(seen("/board").await, ["eu", "another"]);
+    std::fs::write(&path, "X-Gateway-Key: third\nX-ASRS-Hub: hush").unwrap();
+    let problem = reload().unwrap_err();
+    std::fs::remove_file(&path).unwrap();
+    assert!(problem.contains("line 2: x-asrs-hub is set by the node") && !problem.contains("hush"), "{problem}");
+    assert_eq!(seen("/board").await, ["eu", "another"]);
 }

@@ -20,7 +20,6 @@ use super::webhook_hub::{RequestPermit, WebhookFailure, WebhookHub};
 use crate::clock::unix_seconds;
 use crate::condition::quoted;
 use crate::net::http_client::{HttpClient, HttpError, without_byte_order_mark};
-use crate::routing::WebhookHeader;
 
 /// Pauses between attempts. All attempts share one deadline.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(1000)];
@@ -147,7 +146,7 @@ impl EventSender {
         }
         let signed = signed_request(&secrets, unix_seconds(), (&head, &signed_headers(&head)), &event.body);
         head.insert(SIGNED_REQUEST, signature_value(&signed));
-        WebhookHeader::set_all(&self.hub.own_settings().headers, &mut head);
+        self.hub.add_headers(&mut head);
         head
     }
 }

@@ -472,6 +472,7 @@ mod tests {
         let backlog_of_hub = backlog.clone();
         let terms = WebhookTerms {
             settings,
+            headers: arc_swap::ArcSwap::default(),
             tables: arc_swap::ArcSwap::default(),
             own_settings: Arc::default(),
             secrets,

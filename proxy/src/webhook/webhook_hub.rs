@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
+use http::HeaderMap;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
@@ -23,7 +24,7 @@ use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettin
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
-use crate::routing::{WebhookHubSettings, WebhookTable};
+use crate::routing::{WebhookHeader, WebhookHubSettings, WebhookTable};
 use crate::upstream::BackEndState;
 
 #[derive(Debug)]
@@ -126,6 +127,8 @@ pub(super) struct WebhookTerms {
     pub(super) own_settings: Arc<WebhookHubSettings>,
     /// Current secrets, replaced on reload.
     pub(super) secrets: ArcSwap<Vec<WebhookSecret>>,
+    /// Current headers of the requests of all hubs, replaced on reload.
+    pub(super) headers: ArcSwap<Vec<WebhookHeader>>,
     /// Signing keys for hubs without their own secrets.
     pub(super) keys: AccessKeys,
     pub(super) connector: Connector,
@@ -328,6 +331,12 @@ impl WebhookHub {
     /// Current settings of this hub alone.
     pub(super) fn own_settings(&self) -> Arc<WebhookHubSettings> {
         self.terms.of_hub(&self.name)
+    }
+
+    /// Adds the operator's headers to a request.
+    pub(super) fn add_headers(&self, head: &mut HeaderMap) {
+        WebhookHeader::set_all(&self.terms.headers.load(), head);
+        WebhookHeader::set_all(&self.own_settings().headers, head);
     }
 
     pub(super) fn has_presence(&self) -> bool {

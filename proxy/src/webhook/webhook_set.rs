@@ -23,7 +23,7 @@ use crate::clock::unix_ms;
 use crate::condition::Finding;
 use crate::config::{WebhookConnecting, WebhookSecret};
 use crate::metrics::{LabelledCounters, WebhookCounters};
-use crate::routing::WebhookTable;
+use crate::routing::{WebhookHeader, WebhookTable};
 use crate::shard::Shared;
 use crate::upstream::MemoryDialler;
 
@@ -65,6 +65,7 @@ impl Webhooks {
             rule_rooms: settings.rules.iter().map(|_| Semaphore::new(of_rule)).collect(),
             backlog: Arc::new(Backlog::new(settings.waiting_max_bytes)),
             secrets: ArcSwap::from_pointee(settings.secrets.clone()),
+            headers: ArcSwap::from_pointee(settings.headers.clone()),
             tables: ArcSwap::from_pointee(shared.settings.rules.webhooks.clone()),
             own_settings: Arc::default(),
             settings: settings.clone(),
@@ -82,6 +83,11 @@ impl Webhooks {
     /// Replaces the signing secrets, from the next request on.
     pub(crate) fn set_secrets(&self, secrets: Vec<WebhookSecret>) {
         self.terms.secrets.store(Arc::new(secrets));
+    }
+
+    /// Replaces the headers of all hubs, from the next request on.
+    pub(crate) fn set_headers(&self, headers: Vec<WebhookHeader>) {
+        self.terms.headers.store(Arc::new(headers));
     }
 
     /// Whether a hub, given in lower case, has a webhook.

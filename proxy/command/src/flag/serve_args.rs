@@ -279,6 +279,7 @@ impl TryFrom<ServeArgs> for Config {
             access: args.access_keys.sources()?,
             apps: args.app_keys.sources()?,
             webhooks: args.webhooks.secret_sources()?,
+            webhook_headers: args.webhooks.header_sources()?,
             tokens: args.tokens.sources(),
             admin: in_force.map(|(file, in_force)| AdminTokenSource { file, in_force }),
             counts: LineCounts::default(),
@@ -539,6 +540,8 @@ mod tests {
         assert!(remote.starts_with("--upstream-webhook https://app.example:443/{event} is not on"), "{remote}");
         let config = config(&[&webhook[..], &["--access-key", KEY]].concat()).unwrap();
         assert!(!config.settings.has_upstreams && config.settings.webhooks.rule_for("chat").is_some());
+        let given = problem(&["--webhook-header", "X-Key: secret", "--webhook-header", "Host: secret"]);
+        assert!(given.starts_with("--webhook-header number 2: host is set by the node"), "{given}");
         let wrong = problem(&["--upstream-webhook", "chat=http://localhost/{hub?code=secret"]);
         assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub?…\": the URL has {hub"), "{wrong}");
     }
