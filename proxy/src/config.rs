@@ -56,7 +56,7 @@ pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use trusted_network::{NetworkError, TrustedNetworks};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
 pub use webhook_secret::{WebhookSecret, WebhookSecretError};
-pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings};
+pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings, WebhookTableError};
 
 /// Timeout of an app's client authorization. Official clients wait for 100 s, people don't.
 pub const NEGOTIATE_TIMEOUT: Duration = Duration::from_secs(10);

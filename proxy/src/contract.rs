@@ -81,4 +81,5 @@ mod timelines;
 mod trace_sampling;
 mod unassigned_clients;
 mod unread_answers;
+mod webhook_tables;
 mod webhooks;

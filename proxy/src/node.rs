@@ -150,6 +150,7 @@ impl Node {
         let rule_set = RuleSet::new(
             shared.clone(),
             fleet.admission().clone(),
+            webhooks.clone(),
             upstreams,
             #[cfg(feature = "tls")]
             upstream_tls,
@@ -212,6 +213,7 @@ impl Node {
         let rules = RuleSet::new(
             shared.clone(),
             stores.admission,
+            Arc::new(Webhooks::new(&shared)),
             config.upstreams,
             #[cfg(feature = "tls")]
             config.upstream_tls,

@@ -21,7 +21,7 @@ pub use crate::config::{
     OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
     RehomeSettings, RelaySettings, RestSettings, SecretFileError, SecretLine, SecretSources, TokenKeySources,
     TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError,
-    WebhookSettings, random_node_name,
+    WebhookSettings, WebhookTableError, random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host, shown_url};
@@ -42,7 +42,9 @@ pub use crate::observer::{
     TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine,
     TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line, take_parts,
 };
-pub use crate::routing::{NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, nearest};
+pub use crate::routing::{
+    NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, WebhookHeaderError, nearest,
+};
 pub use crate::telemetry::SamplingTerms;
 pub use crate::upstream::Hub;
 pub use crate::watch::HubTimes;

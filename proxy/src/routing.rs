@@ -25,6 +25,8 @@ mod ruleset;
 mod sample;
 mod share;
 mod target_table;
+mod webhook_header;
+mod webhook_table;
 
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use pattern::Pattern;
@@ -37,3 +39,5 @@ pub use ruleset::Ruleset;
 pub use sample::RuleSample;
 #[cfg(test)]
 pub(crate) use share::Share;
+pub use webhook_header::{WebhookHeader, WebhookHeaderError};
+pub(crate) use webhook_table::{WebhookHubSettings, WebhookTable};

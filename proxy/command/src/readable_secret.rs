@@ -12,12 +12,13 @@ use trunkline_proxy::parts::NamedFiles;
 use super::setting_source::{Source, Sources};
 
 /// Ids of flags for files that contain only secrets.
-const SECRET_FILES: [&str; 7] = [
+const SECRET_FILES: [&str; 8] = [
     "access_key_files",
     "app_key_files",
     "admin_token_file",
     "jwt_secret_files",
     "webhook_secret_files",
+    "webhook_header_files",
     "tls_keys",
     "upstream_key",
 ];
@@ -172,6 +173,7 @@ mod tests {
             "--admin-token-file",
             "--jwt-secret-file",
             "--webhook-secret-file",
+            "--webhook-header-file",
             "--tls-key",
             "--upstream-key",
         ];

@@ -143,7 +143,16 @@ impl Reader {
         if error.cause() == Cause::MessageTooLarge {
             shard.counters().limit(Limit::MessageSize).increment();
         }
-        self.close(shard, &CloseReason::broken_rule(error.cause(), &error.to_string(), error.raw_code()));
+        let reason = |detail: &str| CloseReason::broken_rule(error.cause(), detail, error.raw_code());
+        let reason = match error {
+            InboundError::TooLarge(limit) if self.hub.has_webhook() => {
+                let (text, name) = (format!("The maximum message size of {limit}B was exceeded."), self.hub.name());
+                let place = format!("message-max-bytes in [webhooks.{name}], and --message-max-bytes of proxies");
+                reason(&format!("{text} The message size can be configured by {place}.")).shown(&text)
+            }
+            _ => reason(&error.to_string()),
+        };
+        self.close(shard, &reason);
     }
 
     /// Closes the connection and drops an incomplete message.

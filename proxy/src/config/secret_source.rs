@@ -9,6 +9,7 @@ use trunkline_protocol::key::AccessKey;
 use super::secret_file::{SecretFileError, SecretLine, emptied, read_secret, read_secrets};
 use super::webhook_secret::WebhookSecret;
 use crate::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
+use crate::routing::WebhookHeader;
 
 /// Sources of a node's keys, webhook secrets and admin token.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub struct SecretSources {
     pub apps: GivenKeys<AppKey>,
     /// Webhook secrets, one per line.
     pub webhooks: GivenKeys<WebhookSecret>,
+    /// Headers of webhook requests, one per line.
+    pub webhook_headers: GivenKeys<WebhookHeader>,
     /// Keys of external issuers of access tokens.
     pub tokens: TokenKeySources,
     /// File of the admin token, if there is one.
@@ -68,14 +71,20 @@ impl SecretLine for WebhookSecret {
     const FLAG: &'static str = "--webhook-secret-file";
 }
 
+impl SecretLine for WebhookHeader {
+    const FLAG: &'static str = "--webhook-header-file";
+}
+
 impl SecretSources {
     /// Records the number of keys in each file. Files that can't be read were reported before.
     pub(crate) fn count_lines(&self) {
         drop((self.apps.read_lines_again(&self.counts), self.webhooks.read_lines_again(&self.counts)));
+        drop(self.webhook_headers.read_lines_again(&self.counts));
     }
 
     pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let keys = self.access.files.iter().chain(&self.apps.files).chain(&self.webhooks.files);
+        let keys = keys.chain(&self.webhook_headers.files);
         let TokenKeySources { secrets, public_keys, key_sets } = &self.tokens;
         let of_tokens = secrets.iter().chain(public_keys).chain(key_sets);
         keys.chain(of_tokens).chain(self.admin.as_ref().map(|admin| &admin.file))

@@ -35,10 +35,9 @@ impl WebhookSecret {
         self.hubs.text()
     }
 
-    /// Whether a hub of this pattern may have this secret. Two overlapping patterns are assumed to share a hub.
+    /// Whether a hub of this pattern may have this secret.
     pub(crate) fn may_sign_for(&self, hubs: &Pattern) -> bool {
-        let is_exact = self.hubs.exact().is_some() || hubs.exact().is_some();
-        !is_exact || self.hubs.covers(hubs) || hubs.covers(&self.hubs)
+        self.hubs.may_share(hubs)
     }
 }
 

@@ -7,7 +7,7 @@ use super::UrlTemplate;
 use super::connect_item::ConnectItem;
 use super::option_group::{OptionGroup, settings};
 use super::webhook_secret::WebhookSecret;
-use crate::routing::Pattern;
+use crate::routing::{Pattern, Ruleset, WebhookHeader, WebhookTable};
 
 settings! {
     /// Settings of all webhooks of a node.
@@ -18,6 +18,9 @@ settings! {
 
         /// Secrets that sign requests initially. Without a secret for the hub, the access keys sign.
         pub secrets: Vec<WebhookSecret> = Vec::new(),
+
+        /// Headers that each request has initially, unless the table of a hub replaces them.
+        pub headers: Vec<WebhookHeader> = Vec::new(),
 
         /// Whether a back end is asked about each client before it is let in.
         pub connecting: WebhookConnecting = WebhookConnecting::Open,
@@ -97,6 +100,32 @@ pub enum WebhookRuleError {
     Url(#[from] super::UrlTemplateError),
 }
 
+/// Reason why a table `[webhooks.NAME]` can't be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookTableError {
+    /// No hub has these settings; the hubs with webhooks follow.
+    #[error("[webhooks.{0}] is about no hub with a webhook; hubs of --upstream-webhook: {1}")]
+    NoHub(String, String),
+    /// The table never counts, because of an earlier one.
+    #[error("[webhooks.{0}] has no effect, because [webhooks.{1}] is about the same hubs: move it up")]
+    Covered(String, String),
+    /// The size of a message is larger than the node accepts.
+    #[error("message-max-bytes of [webhooks.{0}] is {1}, but --message-max-bytes allows at most {2}")]
+    MessageSize(String, usize, usize),
+    /// The node requires users at all hubs.
+    #[error(
+        "require-authentication of [webhooks.{0}] is false, but --require-authentication is about all hubs: \
+         remove the flag, and require users by the tables of the other hubs"
+    )]
+    Anonymous(String),
+    /// The node was started without presence.
+    #[error(
+        "presence of [webhooks.{0}] is true, but this node was started without it: restart the node (all nodes \
+         need the same setting)"
+    )]
+    Presence(String),
+}
+
 /// Maximum length of a hub name or pattern.
 const HUB_NAME_MAX_BYTES: usize = 128;
 
@@ -107,9 +136,33 @@ impl WebhookSettings {
         self.rules.iter().find(|rule| rule.hubs.matches(hub))
     }
 
+    /// Whether back ends of any hub receive events about users. Nodes copy the users to each other then.
+    pub(crate) fn needs_presence(&self, tables: &[WebhookTable]) -> bool {
+        !self.rules.is_empty()
+            && (self.has_presence || tables.iter().any(|table| table.settings.presence == Some(true)))
+    }
+
+    /// Checks that each table has an effect.
+    ///
+    /// # Errors
+    /// If a table is about no hub with a webhook, or an earlier table is about its hubs.
+    pub(crate) fn check_tables(&self, tables: &[WebhookTable]) -> Result<(), WebhookTableError> {
+        for (at, table) in tables.iter().enumerate() {
+            let hubs = table.hubs.to_string();
+            if !self.rules.iter().any(|rule| rule.hubs.may_share(&table.hubs)) {
+                let known: Vec<_> = self.rules.iter().map(|rule| &**rule.hubs.text()).collect();
+                return Err(WebhookTableError::NoHub(hubs, known.join(", ")));
+            }
+            if let Some(earlier) = tables.iter().take(at).find(|earlier| earlier.hubs.covers(&table.hubs)) {
+                return Err(WebhookTableError::Covered(hubs, earlier.hubs.to_string()));
+            }
+        }
+        Ok(())
+    }
+
     /// Warnings about settings without an effect: no hub has a webhook, or none that a secret names.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self, rules: &Ruleset) -> Vec<String> {
         let given = self.given_without_rules().join(", ");
         match self.rules.is_empty() {
             true if given.is_empty() => Vec::new(),
@@ -117,7 +170,7 @@ impl WebhookSettings {
                 "{given}: no effect, because no hub has a webhook; give --upstream-webhook HUB=URL, or remove the \
                  option"
             )],
-            false => self.partial_warnings(),
+            false => self.partial_warnings(&rules.webhooks),
         }
     }
 
@@ -125,6 +178,7 @@ impl WebhookSettings {
     fn given_without_rules(&self) -> Vec<String> {
         let flags = [
             ("webhook-secret", !self.secrets.is_empty()),
+            ("webhook-header", !self.headers.is_empty()),
             ("webhook-connect", self.connecting == WebhookConnecting::Asked),
             ("webhook-connect-item", !self.connect_items.is_empty()),
             ("webhook-presence", self.has_presence),
@@ -135,7 +189,7 @@ impl WebhookSettings {
         flags.chain(changed.map(|option| option.flag)).map(|flag| format!("--{flag}")).collect()
     }
 
-    fn partial_warnings(&self) -> Vec<String> {
+    fn partial_warnings(&self, tables: &[WebhookTable]) -> Vec<String> {
         let hubs: Vec<_> = self.rules.iter().map(|rule| &**rule.hubs.text()).collect();
         let unused =
             self.secrets.iter().filter(|secret| !self.rules.iter().any(|rule| secret.may_sign_for(&rule.hubs)));
@@ -149,7 +203,9 @@ impl WebhookSettings {
                 )
             })
             .collect();
-        if self.connecting == WebhookConnecting::Open && !self.connect_items.is_empty() {
+        let asks = self.connecting == WebhookConnecting::Asked
+            || tables.iter().any(|table| table.settings.connect == Some(true));
+        if !asks && !self.connect_items.is_empty() {
             warnings.push("--webhook-connect-item: no effect without --webhook-connect".to_owned());
         }
         warnings
@@ -203,7 +259,7 @@ mod tests {
             ..WebhookSettings::DEFAULT
         };
         let none: &[&str] = &[];
-        assert_eq!(WebhookSettings::DEFAULT.warnings(), none);
+        assert_eq!(WebhookSettings::DEFAULT.warnings(&Ruleset::default()), none);
         let alone = WebhookSettings {
             connecting: WebhookConnecting::Asked,
             has_presence: true,
@@ -211,19 +267,37 @@ mod tests {
             answer_timeout: Duration::from_secs(1),
             ..with(&[], &["chat=0123456789abcdef"])
         };
-        let warned = alone.warnings();
+        let warned = alone.warnings(&Ruleset::default());
         let flags = "--webhook-secret, --webhook-connect, --webhook-presence, --webhook-lost-clients, \
                      --webhook-timeout: no effect";
         assert!(warned.len() == 1 && warned[0].starts_with(flags), "{warned:?}");
         let secrets = ["Chat=0123456789abcdef", "shop*=0123456789abcdef", "news=0123456789abcdef"];
-        let warned = with(&["chat=http://a/", "shop_*=http://b/"], &secrets).warnings();
+        let warned = with(&["chat=http://a/", "shop_*=http://b/"], &secrets).warnings(&Ruleset::default());
         let expected = "--webhook-secret news=…: signs nothing, because no such hub has a webhook; hubs of \
                         --upstream-webhook: chat, shop_*";
         assert_eq!(warned, [expected]);
-        assert_eq!(with(&["*=http://a/"], &secrets).warnings(), none);
+        assert_eq!(with(&["*=http://a/"], &secrets).warnings(&Ruleset::default()), none);
         let items =
             WebhookSettings { connect_items: vec!["address".parse().unwrap()], ..with(&["chat=http://a/"], &[]) };
-        assert_eq!(items.warnings(), ["--webhook-connect-item: no effect without --webhook-connect"]);
+        assert_eq!(
+            items.warnings(&Ruleset::default()),
+            ["--webhook-connect-item: no effect without --webhook-connect"]
+        );
+        assert_eq!(items.warnings(&Ruleset::parse("[webhooks.chat]\nconnect = true").unwrap()), none);
+    }
+
+    #[test]
+    fn a_table_without_an_effect_is_refused() {
+        let rules = ["chat=http://a/", "shop_*=http://b/"].map(|text| rule(text).unwrap());
+        let settings = WebhookSettings { rules: rules.into(), ..WebhookSettings::DEFAULT };
+        let check = |names: &[&str]| {
+            let tables: String = names.iter().map(|name| format!("[webhooks.\"{name}\"]\nconnect = true\n")).collect();
+            settings.check_tables(&Ruleset::parse(&tables).unwrap().webhooks).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&["chat", "shop_a", "*"]), Ok(()));
+        let unknown = "[webhooks.news] is about no hub with a webhook; hubs of --upstream-webhook: chat, shop_*";
+        assert_eq!(check(&["news"]), Err(unknown.to_owned()));
+        assert!(check(&["shop_*", "shop_a"]).unwrap_err().starts_with("[webhooks.shop_a] has no effect, because"));
     }
 
     #[test]

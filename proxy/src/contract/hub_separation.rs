@@ -138,6 +138,7 @@ async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     let set = RuleSet::new(
         fixture.shared.clone(),
         fixture.admission.clone(),
+        fixture.webhooks.clone(),
         Vec::new(),
         #[cfg(feature = "tls")]
         ClientTls::default(),
@@ -169,6 +170,7 @@ async fn a_table_with_the_issuer_of_the_flags_is_refused() {
     let set = RuleSet::new(
         fixture.shared.clone(),
         fixture.admission.clone(),
+        fixture.webhooks.clone(),
         Vec::new(),
         #[cfg(feature = "tls")]
         ClientTls::default(),

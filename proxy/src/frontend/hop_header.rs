@@ -3,30 +3,16 @@
 use http::HeaderMap;
 use http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, DATE, EXPECT, FORWARDED, HOST, HeaderName, HeaderValue, ORIGIN,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, REFERER, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    USER_AGENT, VIA,
+    RANGE, REFERER, SET_COOKIE, TE, TRAILER, UPGRADE, USER_AGENT, VIA,
 };
 use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX, SERVICE_HEADER_PREFIX};
 
 use crate::frontend::forwarded_header::REAL_IP;
+use crate::net::http_client::HOP_BY_HOP;
 
 /// Maximum number of names in `Connection`, Envoy's limit. Legitimate requests have few, and each is compared with many
 /// names.
 const NOMINATIONS_MAX: usize = 10;
-
-/// Headers for one connection only, in addition to those named by `Connection`. `Trailer` is excluded, because trailers
-/// are forwarded.
-pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// End-to-end headers, which `Connection` may not name and look-alikes may not imitate.
 const END_TO_END: [HeaderName; 14] = [

@@ -11,7 +11,7 @@ use trunkline_protocol::wire::{
 };
 
 use crate::frontend::forwarded_header::FORWARDED_FOR;
-use crate::frontend::hop_header::HOP_BY_HOP;
+use crate::net::http_client::HOP_BY_HOP;
 
 pub(crate) type Headers = Vec<(ByteString, Vec<ByteString>)>;
 

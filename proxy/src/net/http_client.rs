@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
-use http::header::{ACCEPT_ENCODING, USER_AGENT};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http1::SendRequest;
@@ -31,6 +33,20 @@ pub use crate::net::http_exchange::{HttpError, within};
 
 /// Retry interval for a server known to be alive.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Headers for one connection only, in addition to those named by `Connection`. `Trailer` is excluded, because trailers
+/// are forwarded.
+pub(crate) const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 

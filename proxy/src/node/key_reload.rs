@@ -59,6 +59,7 @@ pub(crate) fn reload(
     let keys = sources.access.read().map_err(|error| error.to_string())?;
     let of_apps = sources.apps.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
     let of_webhooks = sources.webhooks.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
+    let headers = sources.webhook_headers.read_lines_again(&sources.counts).map_err(|error| error.to_string())?;
     let of_tokens = sources.tokens.read().map_err(|error| error.to_string())?;
     let of_admin = sources.admin.as_ref().map(|admin| Ok((admin, AdminTokenSource::read(&admin.file)?))).transpose();
     let of_admin = of_admin.map_err(|error: SecretFileError| error.to_string())?;
@@ -70,6 +71,7 @@ pub(crate) fn reload(
     }
     admission.signing_keys.set_flags(&of_apps).map_err(|error| error.to_string())?;
     webhooks.set_secrets(of_webhooks);
+    webhooks.set_headers(headers);
     if !sources.tokens.is_empty() {
         admission.verifier.set_keys(of_tokens);
     }

@@ -12,20 +12,23 @@ use super::start_error::GroupError;
 use super::upstream_set::UpstreamSet;
 use crate::admission::Admission;
 use crate::auth::AccessTables;
+use crate::config::WebhookTableError;
 use crate::net::address::Address;
 use crate::net::connector::Connector;
 #[cfg(feature = "tls")]
 use crate::net::tls::{ClientTls, IdentityFiles};
-use crate::routing::{DEFAULT_GROUP, GroupRule, Ruleset};
+use crate::routing::{DEFAULT_GROUP, GroupRule, Ruleset, WebhookTable};
 use crate::shard::Shared;
 use crate::shard::drain::reroute::reroute;
 use crate::upstream::{GroupTerms, ServerGroup};
+use crate::webhook::{HubUser, Reported, Webhooks};
 use trunkline_protocol::key::PeerKind;
 
 #[derive(Debug)]
 pub(crate) struct RuleSet {
     shared: Arc<Shared>,
     admission: Arc<Admission>,
+    webhooks: Arc<Webhooks>,
     /// Addresses of the default group.
     upstreams: Vec<Address>,
     /// TLS settings for groups without their own.
@@ -39,6 +42,7 @@ impl RuleSet {
     pub(crate) fn new(
         shared: Arc<Shared>,
         admission: Arc<Admission>,
+        webhooks: Arc<Webhooks>,
         upstreams: Vec<Address>,
         #[cfg(feature = "tls")] tls: ClientTls,
     ) -> Self {
@@ -46,6 +50,7 @@ impl RuleSet {
         Self {
             shared,
             admission,
+            webhooks,
             upstreams,
             #[cfg(feature = "tls")]
             tls,
@@ -59,6 +64,7 @@ impl RuleSet {
         self.ensure_apart(rules)?;
         self.ensure_roles(rules)?;
         self.ensure_issuers_differ(access)?;
+        self.ensure_webhooks(&rules.webhooks)?;
         let terms = rules.groups.iter().map(|rule| self.terms(rule)).collect::<Result<Vec<_>, _>>()?;
         self.admission.signing_keys.set_rules(&access.app_keys)?;
         self.admission.verifier.set_issuers(&access.issuers);
@@ -70,6 +76,7 @@ impl RuleSet {
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
         hubs.apply_rules(rules);
+        self.webhooks.set_tables(&self.shared, &rules.webhooks);
         self.wanted.send_replace(wanted);
         for shard in self.shared.shards() {
             shard.post(reroute);
@@ -109,6 +116,25 @@ impl RuleSet {
         changed.map_or(Ok(()), |rule| {
             Err(GroupError::Role { group: rule.name.to_string(), was_mirror: !rules.is_mirror(&rule.name) })
         })
+    }
+
+    /// Checks that the node can do what the tables of webhook hubs say.
+    fn ensure_webhooks(&self, tables: &[WebhookTable]) -> Result<(), WebhookTableError> {
+        self.shared.settings.webhooks.check_tables(tables)?;
+        let most = self.shared.settings.message_max_bytes;
+        for WebhookTable { hubs, settings, .. } in tables {
+            let hubs = hubs.to_string();
+            if let Some(bytes) = settings.message_max_bytes.filter(|bytes| *bytes > most) {
+                return Err(WebhookTableError::MessageSize(hubs, bytes, most));
+            }
+            if settings.requires_authentication == Some(false) && self.admission.verifier.is_required() {
+                return Err(WebhookTableError::Anonymous(hubs));
+            }
+            if settings.presence == Some(true) && HubUser::presence(&self.webhooks).is_none() {
+                return Err(WebhookTableError::Presence(hubs));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that no table has the `iss` of the flags: only the table's keys would then be used.

@@ -64,6 +64,8 @@ pub enum GroupError {
     )]
     IssuerTwice { table: String, issuer: String },
     #[error(transparent)]
+    Webhook(#[from] crate::config::WebhookTableError),
+    #[error(transparent)]
     AppKeys(#[from] crate::auth::AppKeySetError),
 }
 

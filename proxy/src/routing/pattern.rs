@@ -73,6 +73,12 @@ impl Pattern {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.matches(&other.text)
     }
+
+    /// Whether a text may match both patterns. Two patterns with wildcards are assumed to share one.
+    pub(crate) fn may_share(&self, other: &Self) -> bool {
+        let is_exact = self.exact().is_some() || other.exact().is_some();
+        !is_exact || self.covers(other) || other.covers(self)
+    }
 }
 
 impl fmt::Display for Pattern {

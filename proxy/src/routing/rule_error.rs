@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
+use super::webhook_header::WebhookHeaderError;
 use crate::auth::AppKeyError;
 use crate::auth::jwks::JwksSourceError;
 use crate::auth::key::KeyError;
@@ -99,6 +100,10 @@ pub(crate) enum RuleProblem {
     NamedFileTooLarge { key: &'static str, most: usize },
     #[error("{key}: {source}")]
     Key { key: &'static str, source: AccessKeyError },
+    #[error("{key} is not possible at a webhook hub: {reason}")]
+    Impossible { key: &'static str, reason: &'static str },
+    #[error("{key}: {source}")]
+    Header { key: &'static str, source: WebhookHeaderError },
     #[error("the key of app {app:?}: {source}")]
     AppKey { app: String, source: AppKeyError },
     #[error("a key of issuer {issuer:?} {source}")]

@@ -1,5 +1,5 @@
-//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors` and `methods`, the keys of apps
-//! in `app-keys`, and the issuers of access tokens in `issuers`.
+//! Rules in a configuration file: its tables `groups`, `routes`, `messages`, `mirrors`, `methods` and `webhooks`, the
+//! keys of apps in `app-keys`, and the issuers of access tokens in `issuers`.
 //!
 //! All other keys are flags, checked by the command-line parser.
 
@@ -12,6 +12,7 @@ mod named_file;
 mod route_entry;
 mod secret_entry;
 mod toml_value;
+mod webhook_entry;
 
 use std::path::Path;
 
@@ -80,6 +81,7 @@ fn rule_file(text: &str) -> Result<RuleFile, Fault> {
         messages: rules(value("messages"), |value, labels| message_entry::message(value, labels, &mut known))?,
         mirrors: rules(value("mirrors"), |value, labels| message_entry::mirror(value, labels, &known))?,
         methods: rules(value("methods"), message_entry::method)?,
+        webhooks: webhook_entry::webhooks(value("webhooks"))?,
     };
     let app_keys = app_key_entry::app_keys(value("app-keys"))?;
     Ok(RuleFile { rules, access: AccessTables { app_keys, issuers: issuer_entry::issuers(value("issuers"))? } })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::hub_rules::HubRules;
 use super::route_condition::RouteFacts;
 use super::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, MessageRule, MethodRule, MirrorRule, RouteRule};
+use super::webhook_table::WebhookTable;
 use crate::metrics::RuleCounters;
 use crate::net::address::Address;
 
@@ -18,6 +19,7 @@ pub struct Ruleset {
     pub(crate) messages: Vec<MessageRule>,
     pub(crate) methods: Vec<MethodRule>,
     pub(crate) mirrors: Vec<MirrorRule>,
+    pub(crate) webhooks: Vec<WebhookTable>,
 }
 
 impl Ruleset {
@@ -32,7 +34,8 @@ impl Ruleset {
         let messages = self.messages.iter().map(ToString::to_string);
         let mirrors = self.mirrors.iter().map(ToString::to_string);
         let methods = self.methods.iter().map(ToString::to_string);
-        groups.chain(routes).chain(messages).chain(mirrors).chain(methods)
+        let webhooks = self.webhooks.iter().map(ToString::to_string);
+        groups.chain(routes).chain(messages).chain(mirrors).chain(methods).chain(webhooks)
     }
 
     /// Whether there are upstreams that may serve clients.

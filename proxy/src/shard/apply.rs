@@ -5,7 +5,7 @@ use std::vec::Drain;
 use bytestring::ByteString;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::FlowOperation;
+use trunkline_protocol::service::{AckStatus, FlowOperation};
 
 use super::assignments::auth_refresh::{refresh_auth, report_claims};
 use super::assignments::hand_over::leave_link;
@@ -225,10 +225,21 @@ fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
     }
 }
 
-/// Updates the expiry of a client that closes with its token.
+/// Updates the expiry of a client that closes with its token. Only the node can close clients of a webhook, so there
+/// the caller learns that the time has no effect.
 fn refresh(state: &mut ShardState, slot: Slot, expires_s: u64, ack: &PendingAck) {
+    let hub = state.core.connections.live(slot).and_then(|client| state.core.hub_of(client));
     if state.assignments.token_expiries.of(slot).is_some() {
         state.assignments.token_expiries.set(slot, expires_s);
+    } else if let Some(hub) = hub.filter(|hub| hub.has_webhook()) {
+        let name = hub.name();
+        let text = match hub.settings().close_on_token_expiry {
+            true => "the client connected without an access token that expires".to_owned(),
+            false => format!(
+                "the hub does not close connections with their tokens: set close-on-token-expiry in [webhooks.{name}]"
+            ),
+        };
+        return ack.refused(AckStatus::Forbidden, text);
     }
     ack.found();
 }

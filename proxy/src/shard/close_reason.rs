@@ -109,10 +109,16 @@ impl CloseReason {
 
     pub(crate) fn app_frame_skipped(problem: &str) -> Self {
         let text = format!("A message of the server could not be delivered: {problem}.");
-        // Always shown, because it reveals nothing about the app.
-        let reason = Some(format!("{CLOSED_WITH_ERROR} {text}"));
-        let message = Some(CloseMessage { detail: None, reason, allow_reconnect: true });
-        Self { message, ..Self::error(Cause::AppFrameSkipped, text.clone(), &text) }
+        Self::error(Cause::AppFrameSkipped, text.clone(), &text).shown(&text)
+    }
+
+    /// Adds a text that clients always receive, because it reveals nothing about the app.
+    #[must_use]
+    pub(crate) fn shown(mut self, text: &str) -> Self {
+        if let Some(message) = &mut self.message {
+            message.reason = Some(format!("{CLOSED_WITH_ERROR} {text}"));
+        }
+        self
     }
 
     /// The client read too slowly, without a socket or before it was open.

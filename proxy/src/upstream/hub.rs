@@ -108,7 +108,7 @@ impl Hub {
         self.identity.origin()
     }
 
-    pub(super) fn set_settings(&self, settings: HubManifest) {
+    pub(crate) fn set_settings(&self, settings: HubManifest) {
         self.settings.store(Arc::new(settings));
     }
 

@@ -147,6 +147,7 @@ impl EventSender {
         }
         let signed = signed_request(&secrets, unix_seconds(), (&head, &SIGNED), &event.body);
         head.insert(SIGNED_REQUEST, signature_value(&signed));
+        self.hub.add_headers(&mut head);
         head
     }
 }

@@ -25,7 +25,7 @@ use super::answer::{WebhookAnswer, completion};
 use super::client_fact::ClientFacts;
 use super::connect_answer::Gifts;
 use super::webhook_client::{WebhookClient, WebhookStage};
-use super::webhook_event::{EventKind, WebhookEvent};
+use super::webhook_event::{EventError, EventKind, WebhookEvent};
 use super::webhook_hub::WebhookHub;
 use crate::config::WebhookConnecting;
 
@@ -221,8 +221,12 @@ impl LoopbackServer {
         self.forget(id);
     }
 
-    /// Queues an event about a connection.
+    /// Queues an event about a connection, if the hub sends it.
     fn report(&mut self, id: &ByteString, kind: EventKind, error: Option<&str>) {
+        let events = self.hub.own_settings().events;
+        if !(if kind == EventKind::Connected { events.connected } else { events.disconnected }) {
+            return;
+        }
         match (WebhookEvent::of_connection(self.hub.place(), kind, error), self.clients.get_mut(id)) {
             (Ok(event), Some(client)) => client.push(event),
             _ => self.hub.counters().dropped.increment(),
@@ -262,7 +266,11 @@ impl LoopbackServer {
 
     fn call(&mut self, id: &ByteString, protocol: HubProtocol, message: HubMessage) {
         let call = message.invocation_id().cloned();
-        match WebhookEvent::of_call(self.hub.place(), protocol, message) {
+        let event = match self.hub.own_settings().events.messages {
+            true => WebhookEvent::of_call(self.hub.place(), protocol, message),
+            false => Err(EventError::Silent),
+        };
+        match event {
             Ok(event) => {
                 if let Some(client) = self.clients.get_mut(id) {
                     client.push(event);
@@ -465,6 +473,9 @@ mod tests {
         let backlog_of_hub = backlog.clone();
         let terms = WebhookTerms {
             settings,
+            headers: arc_swap::ArcSwap::default(),
+            tables: arc_swap::ArcSwap::default(),
+            own_settings: Arc::default(),
             secrets,
             keys,
             connector,

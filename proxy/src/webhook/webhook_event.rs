@@ -61,6 +61,8 @@ pub(super) enum EventKind {
 pub(crate) enum EventError {
     #[error("Streams of the client are not supported: the methods of this hub are served by a webhook.")]
     Stream,
+    #[error("Methods of this hub can't be called: it only sends to its clients.")]
+    Silent,
     #[error("The name of the method has {0} bytes, at most {TARGET_MAX_BYTES} are allowed.")]
     LongTarget(usize),
     #[error("The name of the method is not supported: {0}.")]

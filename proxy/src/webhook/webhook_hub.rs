@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
+use http::HeaderMap;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
@@ -23,6 +24,7 @@ use crate::config::{UrlTemplate, WebhookConnecting, WebhookSecret, WebhookSettin
 use crate::metrics::WebhookCounters;
 use crate::net::connector::Connector;
 use crate::net::http_client::HttpClient;
+use crate::routing::{WebhookHeader, WebhookHubSettings, WebhookTable};
 use crate::upstream::BackEndState;
 
 #[derive(Debug)]
@@ -119,8 +121,14 @@ const TROUBLE_TIME: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub(super) struct WebhookTerms {
     pub(super) settings: WebhookSettings,
+    /// Current settings of single hubs, replaced on reload. The first one that matches a hub counts.
+    pub(super) tables: ArcSwap<Vec<WebhookTable>>,
+    /// Settings of hubs without a table.
+    pub(super) own_settings: Arc<WebhookHubSettings>,
     /// Current secrets, replaced on reload.
     pub(super) secrets: ArcSwap<Vec<WebhookSecret>>,
+    /// Current headers of the requests of all hubs, replaced on reload.
+    pub(super) headers: ArcSwap<Vec<WebhookHeader>>,
     /// Signing keys for hubs without their own secrets.
     pub(super) keys: AccessKeys,
     pub(super) connector: Connector,
@@ -131,6 +139,23 @@ pub(super) struct WebhookTerms {
     pub(super) backlog: Arc<Backlog>,
     pub(super) presence: Option<WebhookPresence<HubUser>>,
     pub(super) connections: Option<WebhookPresence<HubConnection>>,
+}
+
+impl WebhookTerms {
+    /// Current settings of a hub, given in lower case.
+    pub(super) fn of_hub(&self, hub: &str) -> Arc<WebhookHubSettings> {
+        let tables = self.tables.load();
+        let table = tables.iter().find(|table| table.hubs.matches(hub));
+        table.map_or(&self.own_settings, |table| &table.settings).clone()
+    }
+
+    pub(super) fn connecting(&self, own: &WebhookHubSettings) -> WebhookConnecting {
+        match own.connect {
+            Some(true) => WebhookConnecting::Asked,
+            Some(false) => WebhookConnecting::Open,
+            None => self.settings.connecting,
+        }
+    }
 }
 
 /// Permit for one request, from the hub, its rule and the node.
@@ -258,7 +283,7 @@ impl WebhookHub {
     /// Notes a connection of a user, if back ends receive presence events. The returned value ends it.
     #[must_use]
     pub(super) fn enter(&self, user: Option<&str>) -> Option<SubjectStay<HubUser>> {
-        let presence = self.terms.presence.as_ref()?;
+        let presence = self.terms.presence.as_ref().filter(|_| self.has_presence())?;
         let user = user?;
         if user.chars().count() > USER_MAX_CHARS {
             presence.table().ignore();
@@ -270,7 +295,8 @@ impl WebhookHub {
 
     /// Notes a connection, if other nodes report its end when this node is lost. The returned value ends it.
     pub(super) fn record(&self, id: &str, user: Option<&str>) -> Option<SubjectStay<HubConnection>> {
-        let connections = self.terms.connections.as_ref()?;
+        let is_sent = self.own_settings().events.disconnected;
+        let connections = self.terms.connections.as_ref().filter(|_| is_sent)?;
         let user = user.filter(|user| user.chars().count() <= USER_MAX_CHARS).unwrap_or_default();
         let (hub, id, user) = (self.name.as_str().into(), id.into(), user.into());
         Some(connections.log().enter(HubConnection { hub, id, user }))
@@ -299,7 +325,22 @@ impl WebhookHub {
     }
 
     pub(super) fn connecting(&self) -> WebhookConnecting {
-        self.terms.settings.connecting
+        self.terms.connecting(&self.own_settings())
+    }
+
+    /// Current settings of this hub alone.
+    pub(super) fn own_settings(&self) -> Arc<WebhookHubSettings> {
+        self.terms.of_hub(&self.name)
+    }
+
+    /// Adds the operator's headers to a request.
+    pub(super) fn add_headers(&self, head: &mut HeaderMap) {
+        WebhookHeader::set_all(&self.terms.headers.load(), head);
+        WebhookHeader::set_all(&self.own_settings().headers, head);
+    }
+
+    pub(super) fn has_presence(&self) -> bool {
+        self.own_settings().presence.unwrap_or(self.terms.settings.has_presence)
     }
 
     pub(super) fn backlog(&self) -> &Arc<Backlog> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tracing::info;
-use trunkline_protocol::manifest::HubManifest;
 
 use super::webhook_set::Webhooks;
 use crate::auth::Signer;
@@ -13,10 +12,6 @@ use crate::upstream::{AppServer, AppTarget, Hub, HubOrigin, Pool};
 
 /// Instance id of a webhook as an app server. Dial-in refuses ids that start with `?`.
 const INSTANCE: &str = "?webhook";
-
-/// Maximum size of a client message, unless `--message-max-bytes` is lower. A webhook has no manifest with a
-/// limit.
-const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
 
 impl Webhooks {
     /// Opens the webhooks of named hubs at startup.
@@ -38,10 +33,7 @@ impl Webhooks {
         origin: HubOrigin,
         share: &SignerShare,
     ) -> Result<Arc<Hub>, TableFull> {
-        let mut settings = HubManifest::new(name, path);
-        settings.message_max_bytes = MESSAGE_MAX_BYTES.min(shared.settings.message_max_bytes);
-        settings.asks_app = self.are_asked();
-        let hub = shared.hubs.register_as(origin, settings, share)?;
+        let hub = shared.hubs.register_as(origin, self.manifest(shared, name, path), share)?;
         // After the limit check, so that a refused hub leaves no state.
         let Some((webhook, dialler)) = self.of(name) else { return Ok(hub) };
         let (id, mut is_new) = (shared.hubs.number(INSTANCE), false);

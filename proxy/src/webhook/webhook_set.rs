@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
 use tokio::sync::Semaphore;
+use trunkline_protocol::manifest::HubManifest;
 
 use super::answer::WebhookAnswer;
 use super::backlog::Backlog;
@@ -22,16 +23,23 @@ use crate::clock::unix_ms;
 use crate::condition::Finding;
 use crate::config::{WebhookConnecting, WebhookSecret};
 use crate::metrics::{LabelledCounters, WebhookCounters};
+use crate::routing::{WebhookHeader, WebhookTable};
 use crate::shard::Shared;
 use crate::upstream::MemoryDialler;
 
 /// Reason in `disconnected` for a client whose node was lost.
 const LOST_TEXT: &str = "The node of the client was lost.";
 
+/// Maximum size of a client message, unless the hub's table says otherwise or `--message-max-bytes` is lower.
+const MESSAGE_MAX_BYTES: usize = 1024 * 1024;
+
 /// Subject whose events back ends receive.
 pub(crate) trait Reported: Subject {
     /// Presence of these subjects, if back ends receive events about it.
     fn presence(webhooks: &Webhooks) -> Option<&WebhookPresence<Self>>;
+
+    /// Whether the back end of a hub receives events about these subjects.
+    fn is_wanted(hub: &WebhookHub) -> bool;
 
     /// Event of a report. Fails if the URL can't be built from the hub's name.
     fn post(&self, hub: &WebhookHub, is_online: bool) -> Result<Post, EventError>;
@@ -57,10 +65,15 @@ impl Webhooks {
             rule_rooms: settings.rules.iter().map(|_| Semaphore::new(of_rule)).collect(),
             backlog: Arc::new(Backlog::new(settings.waiting_max_bytes)),
             secrets: ArcSwap::from_pointee(settings.secrets.clone()),
+            headers: ArcSwap::from_pointee(settings.headers.clone()),
+            tables: ArcSwap::from_pointee(shared.settings.rules.webhooks.clone()),
+            own_settings: Arc::default(),
             settings: settings.clone(),
             keys: shared.settings.keys.clone(),
             connector: shared.ways.connector.clone(),
-            presence: (has_rules && settings.has_presence).then(|| WebhookPresence::new(boot, settings.presence_grace)),
+            presence: settings
+                .needs_presence(&shared.settings.rules.webhooks)
+                .then(|| WebhookPresence::new(boot, settings.presence_grace)),
             connections: (has_rules && settings.reports_lost_clients)
                 .then(|| WebhookPresence::new(boot, TAKE_OVER_DELAY)),
         };
@@ -72,15 +85,36 @@ impl Webhooks {
         self.terms.secrets.store(Arc::new(secrets));
     }
 
+    /// Replaces the headers of all hubs, from the next request on.
+    pub(crate) fn set_headers(&self, headers: Vec<WebhookHeader>) {
+        self.terms.headers.store(Arc::new(headers));
+    }
+
     /// Whether a hub, given in lower case, has a webhook.
     #[must_use]
     pub(crate) fn serve(&self, hub: &str) -> bool {
         self.terms.settings.rule_for(hub).is_some()
     }
 
-    /// Whether back ends decide about each client.
-    pub(crate) fn are_asked(&self) -> bool {
-        self.terms.settings.connecting == WebhookConnecting::Asked
+    /// Replaces the settings of single hubs.
+    pub(crate) fn set_tables(&self, shared: &Shared, tables: &[WebhookTable]) {
+        self.terms.tables.store(Arc::new(tables.to_vec()));
+        for hub in shared.hubs.living().iter().filter(|hub| hub.has_webhook()) {
+            hub.set_settings(self.manifest(shared, hub.name(), &hub.settings().path));
+        }
+    }
+
+    /// Settings of a hub, as an app server would state them.
+    pub(super) fn manifest(&self, shared: &Shared, name: &str, path: &str) -> HubManifest {
+        let own = self.terms.of_hub(name);
+        let message_max_bytes = own.message_max_bytes.unwrap_or(MESSAGE_MAX_BYTES);
+        HubManifest {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            message_max_bytes: message_max_bytes.min(shared.settings.message_max_bytes),
+            asks_app: self.terms.connecting(&own) == WebhookConnecting::Asked,
+            ..own.manifest.clone()
+        }
     }
 
     /// Names of hubs served from the start under their own path.
@@ -105,7 +139,7 @@ impl Webhooks {
     /// Sends an event about a subject. Returns `false` if it has to be repeated later.
     pub(crate) async fn report<S: Reported>(&self, SubjectReport { subject, is_online }: &SubjectReport<S>) -> bool {
         // The node that reports may have no client of the hub, or no longer.
-        let Some((hub, _)) = self.of(subject.hub()) else { return true };
+        let Some((hub, _)) = self.of(subject.hub()).filter(|(hub, _)| S::is_wanted(hub)) else { return true };
         let Ok(post) = subject.post(&hub, *is_online) else { return true };
         let permit = hub.request_permit().await;
         let (_, answer) = EventSender::new(hub.clone()).deliver(permit, post).await;
@@ -153,6 +187,10 @@ impl Reported for HubUser {
         webhooks.terms.presence.as_ref()
     }
 
+    fn is_wanted(hub: &WebhookHub) -> bool {
+        hub.has_presence()
+    }
+
     fn post(&self, hub: &WebhookHub, is_online: bool) -> Result<Post, EventError> {
         let event = WebhookEvent::of_user(hub.place(), (&*self.user, is_online), unix_ms())?;
         let facts = Arc::new(ClientFacts { user: Some(header_text(&self.user)), ..ClientFacts::default() });
@@ -163,6 +201,10 @@ impl Reported for HubUser {
 impl Reported for HubConnection {
     fn presence(webhooks: &Webhooks) -> Option<&WebhookPresence<Self>> {
         webhooks.terms.connections.as_ref()
+    }
+
+    fn is_wanted(hub: &WebhookHub) -> bool {
+        hub.own_settings().events.disconnected
     }
 
     fn post(&self, hub: &WebhookHub, _is_online: bool) -> Result<Post, EventError> {

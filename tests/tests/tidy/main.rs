@@ -237,6 +237,17 @@ fn the_page_of_the_manifest_names_every_field() {
 }
 
 #[test]
+fn the_table_of_hubs_names_every_setting_of_rust_and_of_webhooks() {
+    let shown = reference::named("hub-settings.md", "");
+    let missing: Vec<_> = reference::hub_functions()
+        .into_iter()
+        .chain(reference::webhook_keys())
+        .filter(|name| !shown.contains(name))
+        .collect();
+    assert_eq!(missing, [""; 0], "not in hub-settings.md");
+}
+
+#[test]
 fn figures_of_every_crate() {
     println!("{}", figure::table(&workspace::crates()));
 }

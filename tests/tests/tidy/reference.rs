@@ -10,7 +10,7 @@ use serde_json::Value;
 use trunkline_command::ServeArgs;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{HubManifest, Manifest};
-use trunkline_proxy::parts::{MetricEntry, condition_entries, metric_entries};
+use trunkline_proxy::parts::{MetricEntry, RuleFile, condition_entries, metric_entries};
 
 use crate::workspace::{rust_files, workspace};
 
@@ -165,6 +165,20 @@ pub(crate) fn manifest_fields() -> BTreeSet<String> {
     let manifest = Manifest { instance: String::new(), name: String::new(), version: String::new(), hubs: Vec::new() };
     let values = [serde_json::to_value(manifest).unwrap(), serde_json::to_value(hub).unwrap()];
     values.iter().filter_map(Value::as_object).flat_map(|fields| fields.keys().cloned()).collect()
+}
+
+/// Functions of `Hub` in the SDK that set something.
+pub(crate) fn hub_functions() -> Vec<String> {
+    let text = read(Path::new("app-sdk/src/hub.rs"));
+    let functions = text.lines().filter_map(|line| line.strip_prefix("    pub fn "));
+    functions.map(|rest| rest.split(['(', '<']).next().unwrap_or_default().to_owned()).collect()
+}
+
+/// Keys of the table of a webhook hub, from the error about an unknown one.
+pub(crate) fn webhook_keys() -> Vec<String> {
+    let problem = RuleFile::parse("[webhooks.chat]\nunknown = 1").unwrap_err().to_string();
+    let (_, keys) = problem.split_once("allowed: ").unwrap();
+    keys.split(", ").map(str::to_owned).collect()
 }
 
 /// Code spans of a reference page with this prefix, up to the end of the name or path.

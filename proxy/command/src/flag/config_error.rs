@@ -4,8 +4,8 @@ use trunkline_protocol::development_key::DevelopmentKeyError;
 use trunkline_protocol::key::AccessKeyError;
 use trunkline_proxy::OriginError;
 use trunkline_proxy::parts::{
-    AmbiguousHeaders, AppKeyError, AppKeySetError, NetworkError, PathPrefixError, SecretFileError, WebhookSecretError,
-    shown_url,
+    AmbiguousHeaders, AppKeyError, AppKeySetError, NetworkError, PathPrefixError, SecretFileError, WebhookHeaderError,
+    WebhookSecretError, shown_url,
 };
 
 use super::admin_args::AdminArgsError;
@@ -33,6 +33,8 @@ pub enum ConfigError {
     Webhook { value: String, problem: String },
     #[error("--webhook-secret: {0}")]
     WebhookSecret(WebhookSecretError),
+    #[error("--webhook-header number {number}: {problem}")]
+    WebhookHeader { number: usize, problem: WebhookHeaderError },
     #[error(transparent)]
     SecretFile(#[from] SecretFileError),
     #[error("--access-key: {0}")]

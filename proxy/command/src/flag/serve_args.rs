@@ -279,6 +279,7 @@ impl TryFrom<ServeArgs> for Config {
             access: args.access_keys.sources()?,
             apps: args.app_keys.sources()?,
             webhooks: args.webhooks.secret_sources()?,
+            webhook_headers: args.webhooks.header_sources()?,
             tokens: args.tokens.sources(),
             admin: in_force.map(|(file, in_force)| AdminTokenSource { file, in_force }),
             counts: LineCounts::default(),
@@ -315,7 +316,11 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, Acc
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
     warn_of_typed(&keys, app_keys.iter().chain(&addresses.file.access.app_keys));
-    addresses.webhooks.warnings().iter().for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
+    addresses
+        .webhooks
+        .warnings(&addresses.file.rules)
+        .iter()
+        .for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
     let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
     let knows_balancers = !trusted.is_empty();
     let access = AccessSettings { app_keys, tokens: args.tokens.try_into()?, tables: addresses.file.access.clone() };
@@ -535,6 +540,8 @@ mod tests {
         assert!(remote.starts_with("--upstream-webhook https://app.example:443/{event} is not on"), "{remote}");
         let config = config(&[&webhook[..], &["--access-key", KEY]].concat()).unwrap();
         assert!(!config.settings.has_upstreams && config.settings.webhooks.rule_for("chat").is_some());
+        let given = problem(&["--webhook-header", "X-Key: secret", "--webhook-header", "Host: secret"]);
+        assert!(given.starts_with("--webhook-header number 2: host is set by the node"), "{given}");
         let wrong = problem(&["--upstream-webhook", "chat=http://localhost/{hub?code=secret"]);
         assert!(wrong.starts_with("--upstream-webhook \"chat=http://localhost/{hub?…\": the URL has {hub"), "{wrong}");
     }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use trunkline_proxy::parts::{ConnectItem, GivenKeys, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSettings};
+use trunkline_proxy::parts::{
+    ConnectItem, GivenKeys, WebhookConnecting, WebhookHeader, WebhookRule, WebhookSecret, WebhookSettings,
+};
 
 use super::config_error::ConfigError;
 use super::settings_flag::Flags;
@@ -45,6 +47,30 @@ pub(crate) struct WebhookArgs {
     )]
     pub webhook_secret_files: Vec<PathBuf>,
 
+    /// Header of each request of the webhooks, for a gateway in front of the back end: `Name: value`, such as
+    /// `Authorization: Basic ...`. May be given several times, in the environment variable one on each line. For a
+    /// secret rather give --webhook-header-file, because every user of the machine can see command lines. A table
+    /// `[webhooks.HUB]` of the configuration file may have `headers` of one hub. Headers that nodes set themselves are
+    /// refused.
+    #[arg(
+        long = "webhook-header",
+        env = "TRUNKLINE_WEBHOOK_HEADER",
+        value_name = "HEADER",
+        value_delimiter = '\n',
+        hide_env_values = true
+    )]
+    pub webhook_headers: Vec<String>,
+
+    /// File with headers of the webhooks' requests, one `Name: value` on each line. May be given several times.
+    /// Reloaded when it changes, and on SIGHUP.
+    #[arg(
+        long = "webhook-header-file",
+        env = "TRUNKLINE_WEBHOOK_HEADER_FILE",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    pub webhook_header_files: Vec<PathBuf>,
+
     /// Ask the webhook about each client that connects, by the event `connect`. A response of 2xx may name the user,
     /// groups, claims and data of the client; any other response refuses the client.
     #[arg(long, env = "TRUNKLINE_WEBHOOK_CONNECT")]
@@ -83,6 +109,14 @@ impl WebhookArgs {
             .collect::<Result<_, _>>()?;
         Ok(GivenKeys { typed, files: self.webhook_secret_files.clone() })
     }
+
+    pub(super) fn header_sources(&self) -> Result<GivenKeys<WebhookHeader>, ConfigError> {
+        let given = (1..).zip(&self.webhook_headers).filter(|(_, text)| !text.trim().is_empty());
+        // The error names the header by number, because its text may be a secret.
+        let typed =
+            given.map(|(number, text)| text.parse().map_err(|problem| ConfigError::WebhookHeader { number, problem }));
+        Ok(GivenKeys { typed: typed.collect::<Result<_, _>>()?, files: self.webhook_header_files.clone() })
+    }
 }
 
 impl TryFrom<&WebhookArgs> for WebhookSettings {
@@ -92,6 +126,7 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
         Ok(Self {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
             secrets: args.secret_sources()?.read_lines()?,
+            headers: args.header_sources()?.read_lines()?,
             connecting: if args.webhook_connect { WebhookConnecting::Asked } else { WebhookConnecting::Open },
             connect_items: args.webhook_connect_items.clone(),
             has_presence: args.webhook_presence,

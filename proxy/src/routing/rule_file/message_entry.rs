@@ -94,7 +94,7 @@ fn by_target<T>(
 }
 
 /// Reads a size: a number of bytes, or a text such as `4KiB`.
-fn size(value: &TomlValue<'_>) -> Result<usize, Fault> {
+pub(super) fn size(value: &TomlValue<'_>) -> Result<usize, Fault> {
     let bytes = if value.is_text() { written_size(value)? } else { value.number(1..=MESSAGE_MAX_BYTES)? };
     Ok(usize::try_from(bytes).unwrap_or(usize::MAX))
 }

@@ -9,7 +9,8 @@ use super::toml_value::read_beyond;
 use crate::auth::key::is_pem;
 
 /// Keys of the file that contain rules.
-pub const RULE_TABLES: [&str; 7] = ["groups", "routes", "messages", "mirrors", "methods", "app-keys", "issuers"];
+pub const RULE_TABLES: [&str; 8] =
+    ["groups", "routes", "messages", "mirrors", "methods", "webhooks", "app-keys", "issuers"];
 
 /// Maximum size of the file, a hundred times the usual size.
 pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
@@ -19,7 +20,7 @@ pub(super) const FILE_MAX_BYTES: usize = 1024 * 1024;
 pub struct NamedFiles {
     /// Whether a rule contains a secret.
     pub has_secrets: bool,
-    /// Files with access keys and keys of apps.
+    /// Files with access keys, keys of apps and headers of webhooks.
     pub secrets: Vec<PathBuf>,
     /// Files with keys of issuers: secrets, or public keys.
     pub issuer_keys: Vec<PathBuf>,
@@ -67,8 +68,8 @@ impl NamedFiles {
 
     fn note(&mut self, key: &str, text: &str) {
         match key {
-            "key" | "access-key" => self.has_secrets = true,
-            "key-file" | "access-key-file" => self.secrets.push(text.into()),
+            "key" | "access-key" | "headers" => self.has_secrets = true,
+            "key-file" | "access-key-file" | "headers-file" => self.secrets.push(text.into()),
             "keys" => self.issuer_keys.push(text.into()),
             "jwks" if !text.contains("://") => self.key_sets.push(text.into()),
             "upstream-key" => self.private_keys.push(text.into()),
@@ -94,6 +95,8 @@ mod tests {
             reject = 'nonsense'
             [app-keys.shop]
             key-file = 'e'
+            [webhooks.chat]
+            headers-file = 'h'
             [issuers.staff]
             keys = ['f']
             jwks = ['g', 'https://issuer.example/keys']
@@ -103,7 +106,7 @@ mod tests {
         found.secrets.sort();
         let expected = NamedFiles {
             has_secrets: false,
-            secrets: paths(&["a", "b", "e"]),
+            secrets: paths(&["a", "b", "e", "h"]),
             issuer_keys: paths(&["f"]),
             key_sets: paths(&["g"]),
             private_keys: paths(&["c"]),
@@ -111,6 +114,7 @@ mod tests {
         };
         assert_eq!(found, expected);
         assert!(NamedFiles::parse("[app-keys.shop]\nkey = ['x']").unwrap().has_secrets);
+        assert!(NamedFiles::parse("[webhooks.chat]\nheaders = ['X-A: x']").unwrap().has_secrets);
         assert!(!NamedFiles::parse("access-key = 'of a flag'").unwrap().has_secrets);
         assert_eq!(NamedFiles::parse("[app-keys.shop"), None);
     }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -81,6 +82,33 @@ impl<'t> TomlValue<'t> {
     fn out_of<T: Display>(&self, range: &RangeInclusive<T>, found: impl Display) -> Fault {
         let (least, most) = (range.start().to_string(), range.end().to_string());
         self.fault(RuleProblem::Range { key: self.key, found: found.to_string(), least, most })
+    }
+
+    /// Reads a duration in milliseconds: a number of seconds, or a text such as `90s`.
+    pub(super) fn milliseconds(&self, range: RangeInclusive<Duration>) -> Result<u64, Fault> {
+        let (time, found) = match self.value {
+            DeValue::Integer(seconds) => {
+                (seconds.to_string().parse().ok().map(Duration::from_secs), seconds.to_string())
+            }
+            DeValue::String(text) => {
+                let time = humantime::parse_duration(text).ok();
+                (Some(time.ok_or_else(|| self.choice(text, "seconds, or a time such as \"90s\""))?), text.to_string())
+            }
+            _ => return Err(self.kind("seconds, or a time such as \"90s\"")),
+        };
+        let time = time.filter(|time| range.contains(time)).ok_or_else(|| {
+            let [least, most] = [range.start(), range.end()].map(|time| format!("{}s", time.as_secs()));
+            self.fault(RuleProblem::Range { key: self.key, found, least, most })
+        })?;
+        Ok(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn choice(&self, found: &str, wanted: &'static str) -> Fault {
+        self.fault(RuleProblem::Choice { key: self.key, found: found.into(), wanted })
+    }
+
+    pub(super) fn is_empty_list(&self) -> bool {
+        self.value.as_array().is_some_and(|list| list.is_empty())
     }
 
     pub(super) fn is_text(&self) -> bool {
