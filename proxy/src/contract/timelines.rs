@@ -12,8 +12,12 @@ use trunkline_protocol::manifest::HubManifest;
 
 use super::client::Client;
 use super::fixture::paused;
-use super::fleet_nodes::{FleetNode, nodes};
+use super::fleet_nodes::{FleetNode, nodes, peers};
+use super::webhook_server::WebhookServer;
+use super::webhooks::{APP, webhooks};
+use crate::config::Settings;
 use crate::fleet::FromNode;
+use crate::net::connector::MemoryNetwork;
 
 async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
     let mut request = Request::get(target).body(Body::empty()).unwrap();
@@ -63,6 +67,18 @@ async fn any_node_shows_the_figures_of_all_over_time() {
     assert!(none["nodes"].as_array().unwrap().iter().all(|node| node["atMs"] == Value::Array(Vec::new())), "{none}");
     let (status, problem) = ask(&nodes[1], "/api/timeline?since=now").await;
     assert_eq!((status, &problem["field"]), (400, &"since".into()), "{problem}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn webhooks_count_neither_as_links_nor_as_app_servers() {
+    let network = MemoryNetwork::default();
+    let _server = WebhookServer::listen(&network, APP);
+    let webhooks = webhooks(&[&format!("board={APP}/{{event}}")]);
+    let node = FleetNode::start(&network, 1, Settings { webhooks, ..peers(&[]) }).await;
+    pass(11).await;
+    let (_, told) = ask(&node, "/api/timeline").await;
+    assert_eq!(told["nodes"][0]["links"][0], 1, "{told}");
+    assert!(!told["nodes"][0]["marks"].to_string().contains("webhook"), "{told}");
 }
 
 #[tokio::test(crate = "paused")]

@@ -198,9 +198,11 @@ impl CounterReading {
     }
 }
 
+/// Pools of links to app servers. Webhooks have requests instead of links.
 fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
     let mut apps = BTreeMap::<_, Vec<_>>::new();
-    for pool in shared.hubs.living().iter().flat_map(|hub| hub.pools().to_vec()) {
+    let pools = shared.hubs.living().iter().flat_map(|hub| hub.pools().to_vec()).collect::<Vec<_>>();
+    for pool in pools.into_iter().filter(|pool| !pool.app().target.is_webhook()) {
         apps.entry(pool.app().instance.clone()).or_default().push(pool);
     }
     apps

@@ -50,6 +50,12 @@ pub(crate) enum AppTarget {
     DialsIn(Option<IpAddr>),
 }
 
+impl AppTarget {
+    pub(crate) fn is_webhook(&self) -> bool {
+        matches!(self, Self::Memory(dialler) if dialler.back_end().is_some())
+    }
+}
+
 /// Requests to a back end, and their outcomes.
 #[derive(Debug, Clone, Default)]
 pub struct BackEndState {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
-use super::app_server::{AppServer, AppTarget};
+use super::app_server::AppServer;
 use super::capability::HubCapabilities;
 use super::hub_identity::{HubIdentity, HubOrigin};
 use super::hub_naming::HubNaming;
@@ -124,8 +124,7 @@ impl Hub {
     /// Whether any app server that names the hub has a link, even if disconnected. A webhook does not count, because it
     /// names no hubs.
     pub(super) fn is_linked(&self) -> bool {
-        let is_webhook = |pool: &Pool| self.has_webhook() && matches!(pool.app().target, AppTarget::Memory(_));
-        self.pools.load().iter().any(|pool| !pool.is_empty() && !is_webhook(pool))
+        self.pools.load().iter().any(|pool| !pool.is_empty() && !pool.app().target.is_webhook())
     }
 
     /// Marks the hub as removed, and ends the links of its webhook.

@@ -42,7 +42,8 @@ fn a_webhook_is_shown_by_the_state_of_its_back_end() {
         let browser = Browser::start(fixture)?;
         let page = browser.open("observer", &format!("http://{}/", proxy.admin())).await?;
         page.see("sum-webhooks", "1 of 1").await?;
-        page.see("sum-apps", "0").await?;
+        page.see_count("sum", "#sum-apps, #sum-links", 0).await?;
+        page.see("graph", "Webhooks").await?;
         page.see("graph", "answers, ").await?;
         page.click("tab-webhooks").await?;
         page.see_count("webhooks", "tbody tr[data-state=open]", 1).await?;

@@ -465,6 +465,14 @@ mod tests {
     }
 
     #[test]
+    fn a_comma_is_part_of_an_audience_and_of_a_claim() {
+        let line = "--access-key K --jwt-audience a,b --jwt-audience c --user-claim d,e";
+        let config = config(&line.replace('K', KEY).split(' ').collect::<Vec<_>>()).unwrap();
+        let tokens = config.access.tokens;
+        assert_eq!((tokens.audiences, tokens.user_claims), (vec!["a,b".into(), "c".into()], vec!["d,e".to_owned()]));
+    }
+
+    #[test]
     fn beyond_this_machine_a_key_is_required_and_the_text_explains_how_to_create_one() {
         for args in [
             ["--upstream", "http://10.0.0.1:5000", "--listen", "127.0.0.1:1"],

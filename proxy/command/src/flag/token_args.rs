@@ -49,13 +49,13 @@ pub(crate) struct TokenArgs {
         long = "jwt-issuer",
         env = "TRUNKLINE_JWT_ISSUER",
         value_name = "ISSUER",
-        value_delimiter = ','
+        value_delimiter = '\n'
     )]
     pub jwt_issuers: Vec<String>,
 
     /// Accepted audience (`aud`) of access tokens, including tokens signed with access keys. May be given several
-    /// times. [default: any]
-    #[arg(long = "jwt-audience", env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", value_delimiter = ',')]
+    /// times, in the environment variable one on each line: a comma is part of the audience. [default: any]
+    #[arg(long = "jwt-audience", env = "TRUNKLINE_JWT_AUDIENCE", value_name = "AUDIENCE", value_delimiter = '\n')]
     pub jwt_audiences: Vec<String>,
 
     /// Tolerated difference between the clocks of an issuer and this node.
@@ -68,9 +68,9 @@ pub(crate) struct TokenArgs {
           value_parser = bytes::<u16>(256..=24 * 1024))]
     pub jwt_max_bytes: u16,
 
-    /// Claim that holds the user id. May be given several times: the first one in a token is used. [default: nameid,
-    /// sub, and the long name of .NET's `ClaimTypes.NameIdentifier`]
-    #[arg(long = "user-claim", env = "TRUNKLINE_USER_CLAIM", value_name = "CLAIM", value_delimiter = ',')]
+    /// Claim that holds the user id. May be given several times, in the environment variable one on each line: the
+    /// first one in a token is used. [default: nameid, sub, and the long name of .NET's `ClaimTypes.NameIdentifier`]
+    #[arg(long = "user-claim", env = "TRUNKLINE_USER_CLAIM", value_name = "CLAIM", value_delimiter = '\n')]
     pub user_claims: Vec<String>,
 
     /// Refuse clients without a user, even if their hub allows them.

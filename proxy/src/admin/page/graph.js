@@ -97,6 +97,7 @@ export class Graph {
     const every = fleet.nodes.flatMap((node) => node.links);
     const instances = new Set(every.filter((link) => !isWebhook(link)).map((link) => link.app));
     const webhooks = new Set(every.filter(isWebhook).map((link) => link.hub));
+    setText(this.columns[2], webhooks.size > 0 ? (instances.size > 0 ? "App servers, webhooks" : "Webhooks") : "App servers");
     const parts = [plural(fleet.nodes.length, "node"), plural(instances.size, "app server"), ...(webhooks.size ? [plural(webhooks.size, "webhook")] : [])];
     const text = `${plural(total, "client")} at ${parts.join(", ")}. The lists below show the same.`;
     setText(document.getElementById("graph-text"), text);

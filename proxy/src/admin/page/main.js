@@ -76,13 +76,18 @@ function sum(fleet) {
   const open = all.reduce((sum, link) => sum + link.open, 0);
   const links = all.reduce((sum, link) => sum + link.open + link.resuming + link.down, 0);
   const isUnserved = fleet.nodes.some((node) => node.conditions?.some((one) => one.name === "hub-without-app-server"));
+  const hasAppServers = apps.size > 0 || isUnserved || webhooksOf(fleet).length === 0;
   const isKnown = fleet.nodes.some((node) => node.rates);
   const perSecond = (of) => (isKnown ? rate(total(fleet, (node) => node.rates && of(node.rates))) : "–");
   const facts = [
     ["Clients", short(total(fleet, (node) => node.clients)), "clients"],
     ["Nodes", count(fleet.nodes.length), "nodes"],
-    ["App servers", count(apps.size), "apps", isUnserved],
-    ["Links open", `${count(open)} of ${count(links)}`, "links", open < links || (isUnserved && links === 0)],
+    ...(hasAppServers
+      ? [
+          ["App servers", count(apps.size), "apps", isUnserved],
+          ["Links open", `${count(open)} of ${count(links)}`, "links", open < links || (isUnserved && links === 0)],
+        ]
+      : []),
     ...webhookFacts(fleet),
     ["Messages up", perSecond((rates) => rates.messagesUp), "up"],
     ["Deliveries", perSecond((rates) => rates.deliveries), "down"],
