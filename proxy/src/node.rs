@@ -282,9 +282,9 @@ impl Node {
                 warn!(clients = unreported, "webhooks were not notified in time of these disconnected clients");
             }
         }
-        // Back ends are served until here, because a balancer may not repeat their sends at another node.
+        self.shared.end_listening();
+        finish_requests(&self.shared, self.rest.as_ref()).await;
         self.shared.end_requests();
-        finish_requests(self.rest.as_ref()).await;
         // Clients whose ends were not reported in time are left to other nodes.
         if let Some(connections) = HubConnection::presence(&self.webhooks) {
             connections.log().close();

@@ -1,12 +1,20 @@
 //! Real load balancers with the configuration of `deploy/`, in front of three nodes.
 
-use anyhow::{Result, ensure};
-use http::StatusCode;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use axum::body::Body;
+use futures_util::future::{try_join, try_join_all};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::json;
+use tokio::time::interval;
 use trunkline_protocol::manifest::Transport;
+use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
-use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
-use trunkline_tests::harness::http_client::{get, post};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
+use trunkline_tests::harness::http_client::{HttpConnection, get, post};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
 use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, until};
@@ -14,6 +22,7 @@ use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, Identity};
 
+use crate::fleet::FleetScene;
 use crate::http_transports::libraries::WAYS;
 
 const HOPS: &str = "trunkline_owner_hops_total";
@@ -25,6 +34,12 @@ const CLOSED: &str = "trunkline_client_connections_closed_total";
 const CONNECTS: usize = 20;
 const CONNECTS_FULL: usize = 200;
 const ECHOES_FULL: u64 = 200;
+
+/// Back ends that send during a rolling restart, their sends per second together, and the longest that one may take.
+const BACK_ENDS: u32 = 12;
+const SENDS: u32 = 120;
+const SENDS_FULL: u32 = 600;
+const LONGEST_SEND: Duration = Duration::from_millis(500);
 
 /// Tolerance of a node's share of clients, because a balancer may still count an ended negotiation.
 const SPREAD_TOLERANCE: f64 = 3.0;
@@ -215,6 +230,65 @@ fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
             }
             let refused = post(leaving.address(), "/bench/negotiate?negotiateVersion=1").await?;
             assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "it has stopped in the meantime");
+        }
+        Ok(())
+    });
+}
+
+/// Back end that sends on a kept connection until the roll-out is over. Returns its number of sends and the longest
+/// time that a send took.
+async fn send_until(over: &Cell<bool>, back_end: &BackEnd, balancer: &str, pause: Duration) -> Result<(u64, Duration)> {
+    let (mut sent, mut longest, mut kept) = (0, Duration::ZERO, None);
+    let headers = [("authorization", back_end.authorization()), ("content-type", "application/json")];
+    let body = json!({ "target": "Echoed", "arguments": [1] }).to_string();
+    let mut turns = interval(pause);
+    while !over.get() {
+        turns.tick().await;
+        let begun = Instant::now();
+        let mut connection = match kept.take() {
+            Some(connection) => connection,
+            None => HttpConnection::open(balancer).await?,
+        };
+        let path = back_end.path("/groups/group-0/:send");
+        let answer = connection.send(Method::POST, &path, &headers, Body::from(body.clone())).await;
+        let (head, answer) = answer.with_context(|| format!("send {sent} of a back end"))?.into_parts();
+        let text = String::from_utf8_lossy(&answer.collect().await?.to_bytes()).into_owned();
+        ensure!(head.status == StatusCode::ACCEPTED, "send {sent} of a back end: {} {text}", head.status);
+        let closes = head.headers.get("connection").is_some_and(|value| value == "close");
+        kept = (!closes).then_some(connection);
+        (sent, longest) = (sent + 1, longest.max(begun.elapsed()));
+    }
+    Ok((sent, longest))
+}
+
+#[test]
+fn back_ends_notice_nothing_of_a_rolling_restart_of_all_nodes() {
+    run_heavy_test(async |fixture| {
+        for product in BalancerProduct::ALL {
+            let arguments = [&ARGUMENTS[..], &["--rest", "--drain-grace", "5"]].concat();
+            let mut scene = FleetScene::open(fixture, &arguments).await?;
+            let balancer = Shipped::read(product)?.start(fixture, &scene.nodes).await?;
+            let agents = Agents::new(fixture);
+            let _clients = scene.crowd(&agents, &scene.nodes).await?;
+            let back_end = BackEnd::trusted(balancer.address(), "bench", ACCESS_KEY)?;
+            let is_over = Cell::new(false);
+            let per_second = if is_full() { SENDS_FULL } else { SENDS };
+            let pause = Duration::from_secs(1) * BACK_ENDS / per_second;
+            let sending = (0..BACK_ENDS).map(|_| send_until(&is_over, &back_end, balancer.address(), pause));
+            let restart = async {
+                for node in &mut scene.nodes {
+                    stop(&mut node.process, Signal::Terminate).await?;
+                    node.start_again(fixture).await?;
+                    node.linked(POOL_SIZE).await?;
+                }
+                is_over.set(true);
+                anyhow::Ok(())
+            };
+            let (sent, ()) = try_join(try_join_all(sending), restart).await?;
+            let longest = sent.iter().map(|(_, longest)| *longest).max().unwrap_or_default();
+            let sends: u64 = sent.iter().map(|(sends, _)| sends).sum();
+            eprintln!("{product:?}: {sends} sends, the longest took {} ms", longest.as_millis());
+            ensure!(!is_full() || longest <= LONGEST_SEND, "{product:?}: a send took {longest:?}");
         }
         Ok(())
     });

@@ -26,6 +26,7 @@ mod tls_layer;
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -87,51 +88,91 @@ impl Layers {
     }
 }
 
-pub(crate) async fn serve(listener: TcpListener, layers: Layers, service: ListenerService, gate: ListenerGate) {
-    let (layers, service) = (Rc::new(layers), Rc::new(service));
-    let (descriptors, warnings) = (DescriptorLimit::for_clients(), LogThrottle::default());
+/// Serves the sockets of a listener until it is told to end, including those that wait for it then.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    layers: Layers,
+    service: ListenerService,
+    gate: ListenerGate,
+    end: impl Future<Output = ()>,
+) {
+    let acceptor = Acceptor {
+        layers: Rc::new(layers),
+        service: Rc::new(service),
+        gate,
+        descriptors: DescriptorLimit::for_clients(),
+        warnings: LogThrottle::default(),
+    };
     if let Err(error) = prepare(&listener) {
         warn!(%error, "cannot set options of a listening socket");
     }
+    let mut end = pin!(end);
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) if !descriptors.allows(&stream) => {
-                gate.count_without_descriptor();
-                drop(stream);
-                if let Some(others) = warnings.pass(Instant::now()) {
-                    let text =
-                        "refusing connections: the last file descriptors are reserved; raise the limit of open files";
-                    warn!(%peer, others, "{text}");
-                }
-            }
-            Ok((stream, peer)) => {
-                // Dual-stack listeners report IPv4 addresses as `::ffff:a.b.c.d`.
-                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                let admitted = match gate.admit(peer) {
-                    Ok(admitted) => admitted,
-                    Err(refusal) => {
-                        // Below a layer, the client could not read the reason.
-                        if layers.is_empty() {
-                            spawn_local(refusal.send(stream));
-                        }
-                        continue;
-                    }
-                };
-                let context = SocketContext::new(peer, gate.clone(), admitted);
-                if !IS_INHERITED && let Err(error) = prepare(&stream) {
-                    debug!(%peer, %error, "connection closed before it was served");
-                } else if layers.is_empty() {
-                    spawn_local(first_request::serve(stream, context, service.clone()));
-                } else {
-                    spawn_local(serve_layered(stream, context, layers.clone(), service.router.clone()));
-                }
-            }
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = &mut end => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => acceptor.serve(stream, peer),
             Err(error) => {
-                if let Some(others) = warnings.pass(Instant::now()) {
+                if let Some(others) = acceptor.warnings.pass(Instant::now()) {
                     warn!(%error, others, "cannot accept a connection");
                 }
                 sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+    // Asks the system itself, because the runtime may not know of the latest sockets, and a close would reset them.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            acceptor.serve(stream, peer);
+        }
+    }
+}
+
+struct Acceptor {
+    layers: Rc<Layers>,
+    service: Rc<ListenerService>,
+    gate: ListenerGate,
+    descriptors: DescriptorLimit,
+    warnings: LogThrottle,
+}
+
+impl Acceptor {
+    /// Serves an accepted socket in its own task, unless it is refused.
+    fn serve(&self, stream: TcpStream, peer: SocketAddr) {
+        let Self { layers, service, gate, .. } = self;
+        if !self.descriptors.allows(&stream) {
+            gate.count_without_descriptor();
+            drop(stream);
+            if let Some(others) = self.warnings.pass(Instant::now()) {
+                let text =
+                    "refusing connections: the last file descriptors are reserved; raise the limit of open files";
+                warn!(%peer, others, "{text}");
+            }
+            return;
+        }
+        // Dual-stack listeners report IPv4 addresses as `::ffff:a.b.c.d`.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let admitted = match gate.admit(peer) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                // Below a layer, the client could not read the reason.
+                if layers.is_empty() {
+                    spawn_local(refusal.send(stream));
+                }
+                return;
+            }
+        };
+        let context = SocketContext::new(peer, gate.clone(), admitted);
+        if !IS_INHERITED && let Err(error) = prepare(&stream) {
+            debug!(%peer, %error, "connection closed before it was served");
+        } else if layers.is_empty() {
+            spawn_local(first_request::serve(stream, context, service.clone()));
+        } else {
+            spawn_local(serve_layered(stream, context, layers.clone(), service.router.clone()));
         }
     }
 }
@@ -192,7 +233,29 @@ async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::LocalSet;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
     use super::*;
+    use crate::config::Settings;
+    use crate::shard::{ShardSender, Shared};
+
+    #[tokio::test]
+    async fn sockets_that_wait_at_the_end_are_served() {
+        const WAITING: usize = 20;
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let shared = Shared::alone(Settings::embedded(keys, Vec::new(), true), vec![ShardSender::new().0]);
+        let gate = ListenerGate::new(shared.clone(), shared.counters_of(0));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting: Vec<_> = (0..WAITING).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+        let service = ListenerService { router: Router::new(), connects: None, app: None };
+        let layers = Layers::plain(None);
+        LocalSet::new().run_until(serve(listener, layers, service, gate, std::future::ready(()))).await;
+        assert_eq!(shared.counters_of(0).accepted.get(), WAITING as u64);
+        drop(waiting);
+        assert!(std::net::TcpStream::connect(address).is_err(), "a balancer tries another node");
+    }
 
     #[tokio::test]
     async fn accepted_sockets_have_the_options_of_the_listening_one() {

@@ -41,9 +41,10 @@ pub(super) async fn share_ends(webhooks: &Webhooks) {
     }
 }
 
-/// Waits for requests of back ends in progress.
-pub(super) async fn finish_requests(rest: Option<&Rest>) {
-    drop(timeout(REQUESTS_TIMEOUT, poll_until(|| rest.is_none_or(Rest::is_idle))).await);
+/// Waits for requests in progress, and for those of connections that were just accepted.
+pub(super) async fn finish_requests(shared: &Shared, rest: Option<&Rest>) {
+    let is_idle = || shared.limits.open.used() == 0 && rest.is_none_or(Rest::is_idle);
+    drop(timeout(REQUESTS_TIMEOUT, poll_until(is_idle)).await);
 }
 
 /// Collects the remaining clients; a hanging shard reports none.

@@ -89,23 +89,20 @@ pub(crate) async fn run(
                 ListenerPurpose::Clients => clients.clone(),
                 ListenerPurpose::Rest => data_plane.clone(),
             };
-            spawn_local(accept(shared.clone(), frontend::serve(listener, layers, service, gate)));
+            spawn_local(frontend::serve(listener, layers, service, gate, end_of_listening(shared.clone())));
         }
     }
     spawn_local(tick(shard.clone()));
     take_parcels(shard, admission, inbox).await;
 }
 
-/// Runs the accept loop of a listener. On a port shared with other nodes, the loop ends when new clients are refused,
-/// and other nodes accept them. Queued connections are accepted first.
-async fn accept(shared: Arc<Shared>, accept_loop: impl Future<Output = ()>) {
+/// Waits until a listener has to close: when the drain is over, because a balancer may not repeat a back end's request
+/// that is answered with 503, but tries another node if it can't connect. On a port shared with other nodes, they accept
+/// new clients as soon as this node refuses them.
+async fn end_of_listening(shared: Arc<Shared>) {
     match shared.settings.port_sharing {
-        PortSharing::Alone => accept_loop.await,
-        PortSharing::WithNodes => tokio::select! {
-            biased;
-            () = accept_loop => {}
-            () = shared.clients_refused() => {}
-        },
+        PortSharing::Alone => shared.listening_ended().await,
+        PortSharing::WithNodes => shared.clients_refused().await,
     }
 }
 
@@ -160,7 +157,7 @@ async fn listen(
     let gate = frontend::ListenerGate::new(shared.clone(), counters);
     let service = ListenerService { router: Router::new(), connects, app: Some(app.clone()) };
     tokio::select! {
-        () = frontend::serve(listener, Layers::plain(None), service, gate) => {}
+        () = frontend::serve(listener, Layers::plain(None), service, gate, std::future::pending()) => {}
         () = app.closed() => {}
     }
 }
@@ -175,15 +172,18 @@ mod tests {
     use crate::shard::ShardSender;
 
     #[tokio::test]
-    async fn on_a_shared_port_a_node_accepts_until_it_refuses_clients() {
+    async fn a_node_accepts_until_it_has_drained_and_on_a_shared_port_until_it_refuses_clients() {
         for (port_sharing, ends) in [(PortSharing::Alone, false), (PortSharing::WithNodes, true)] {
             let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
             let settings = Settings { port_sharing, ..Settings::embedded(keys, Vec::new(), true) };
             let shared = Shared::alone(settings, vec![ShardSender::new().0]);
             shared.begin_drain();
-            assert!(accept(shared.clone(), std::future::pending()).now_or_never().is_none(), "it drains, and serves");
+            let has_ended = || end_of_listening(shared.clone()).now_or_never().is_some();
+            assert!(!has_ended(), "it drains, and serves");
             shared.refuse_clients();
-            assert_eq!(accept(shared, std::future::pending()).now_or_never().is_some(), ends, "{port_sharing:?}");
+            assert_eq!(has_ended(), ends, "{port_sharing:?}");
+            shared.end_listening();
+            assert!(has_ended(), "{port_sharing:?}");
         }
     }
 }

@@ -136,6 +136,7 @@ struct NodeLife {
     has_vectored_sends: AtomicBool,
     drain_begun: CancellationToken,
     clients_refused: CancellationToken,
+    listening_ended: CancellationToken,
     have_requests_ended: AtomicBool,
     started: Instant,
 }
@@ -432,6 +433,15 @@ impl Shared {
         self.life.clients_refused.cancelled().await;
     }
 
+    /// Closes the listeners.
+    pub(crate) fn end_listening(&self) {
+        self.life.listening_ended.cancel();
+    }
+
+    pub(crate) async fn listening_ended(&self) {
+        self.life.listening_ended.cancelled().await;
+    }
+
     /// Begins the drain and refuses new clients.
     pub(crate) fn refuse_clients(&self) {
         self.begin_drain();
@@ -527,6 +537,7 @@ impl NodeLife {
             has_vectored_sends: AtomicBool::new(false),
             drain_begun: CancellationToken::new(),
             clients_refused: CancellationToken::new(),
+            listening_ended: CancellationToken::new(),
             have_requests_ended: AtomicBool::new(false),
             started: Instant::now(),
         }
