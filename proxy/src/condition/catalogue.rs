@@ -162,7 +162,7 @@ catalogue! {
     ScrapeRefused = Warning "scrape-refused" after 0:
         "requests for metrics are refused: they have no valid token",
         "compare the token of Prometheus with --metrics-token";
-    NodeMissing = Warning "node-missing" after 5 normal at start true:
+    NodeMissing = Warning "node-missing" after 5:
         "a node of the fleet is missing",
         "check that the node runs, and that --peers names its admin port";
     NodeMissesMessages = Warning "node-misses-messages" after 0:
@@ -180,7 +180,7 @@ catalogue! {
     NodeNameShared = Warning "node-name-shared" after 10:
         "several nodes of the fleet have the same name",
         "give each node its own --node-name";
-    NodeAddressUnreachable = Warning "node-address-unreachable" after 20 normal at start true:
+    NodeAddressUnreachable = Warning "node-address-unreachable" after 20:
         "another node can't be reached at the address that it advertises: SSE and long polling fail",
         "correct --advertise of that node, or check the network between the nodes";
     NodeVersionDiffers = Warning "node-version-differs" after 3600:

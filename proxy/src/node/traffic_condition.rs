@@ -39,7 +39,7 @@ const STORM_FACTOR: f64 = 10.0;
 const USUAL_S: f64 = 600.0;
 
 /// Time after the drain of another node, or after the start of this one, in which clients arrive here.
-const ARRIVAL_TIME: Duration = Duration::from_secs(60);
+const ARRIVAL_TIME: Duration = Duration::from_secs(30);
 
 /// Time for which an event is reported: longer than two scrapes of Prometheus.
 const REPORTED_FOR: Duration = Duration::from_secs(150);
