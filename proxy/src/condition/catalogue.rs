@@ -123,6 +123,9 @@ catalogue! {
     CallsHang = Warning "calls-hang" after 0:
         "calls of a hub have no result after --calls-hang-after",
         "find the method that never ends in the app server; further calls of the same client wait for it";
+    CallsQueue = Warning "calls-queue" after 10:
+        "calls of a hub wait for earlier calls of the same client",
+        "make the method faster, call it less often, or run calls in parallel (MaximumParallelInvocationsPerClient)";
     SlowClientsClosed = Warning "slow-clients-closed" after 0:
         "clients are closed because they read too slowly",
         "send less, let the hub drop messages to slow clients (Hub::slow_clients), or raise the named budget";

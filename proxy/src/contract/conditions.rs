@@ -730,6 +730,45 @@ async fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_
 }
 
 #[tokio::test(crate = "paused")]
+async fn calls_that_wait_for_earlier_ones_are_reported_and_streams_sends_and_parallel_calls_are_not() {
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let mut clients: [Client; 3] = link.clients().await;
+    let call = |kind: u8, id: Option<u64>| {
+        let mut call = json!({"type": kind, "target": "Slow", "arguments": []});
+        id.inspect(|id| call["invocationId"] = id.to_string().into());
+        format!("{call}\u{1e}")
+    };
+    for id in 0..30 {
+        clients[0].send(&call(4, Some(id))).await;
+        clients[1].send(&call(1, None)).await;
+        link.data().await;
+        link.data().await;
+    }
+    for id in 0..5 {
+        clients[2].send(&call(1, Some(id))).await;
+        link.data().await;
+    }
+    watched.pass(50).await;
+    assert_eq!(watched.log, []);
+    // A method of 2 seconds that is called five times a second.
+    for second in 0..31 {
+        for id in second * 5..(second + 1) * 5 {
+            clients[1].send(&call(1, Some(id))).await;
+            link.data().await;
+        }
+        if second % 2 == 1 {
+            let completion = format!("{{\"type\":3,\"invocationId\":\"{}\"}}\u{1e}", second / 2);
+            link.send(data_for(&clients[1].id, completion)).await;
+            clients[1].text().await;
+        }
+        watched.pass(1).await;
+    }
+    let line = watched.line(ConditionKind::CallsQueue).unwrap();
+    assert!(line.contains("chat: ") && line.contains("1 of 3 clients wait, for up to "), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
 async fn the_time_left_of_waiting_clients_begins_when_their_app_server_has_closed_its_links() {
     let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut watched = Watched::after_start(&fixture).await;

@@ -1,4 +1,4 @@
-//! Conditions of client traffic: refused clients, failed and hung calls, slow clients, reconnect storms, drains, and
+//! Conditions of client traffic: refused clients, failed, hung and queued calls, slow clients, reconnect storms, drains, and
 //! uneven nodes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -11,7 +11,7 @@ use trunkline_protocol::cause::Cause;
 
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{Fleet, PeerRequest};
-use crate::inspection::{HungCallSearch, HungCalls};
+use crate::inspection::{HungCallSearch, HungCalls, WaitingCalls};
 use crate::metrics::{Counters, HUBS_MAX, HubCounters};
 use crate::observer::FleetSnapshot;
 use crate::shard::{ShardSender, Shared};
@@ -63,6 +63,9 @@ const HUNG_TIMEOUT: Duration = Duration::from_secs(2);
 const HUNG_MIN: u64 = 3;
 const HUNG_PART: u64 = 100;
 
+/// Part of the clients of a hub that must have queued calls: any client may call too often.
+const QUEUED_PART: u64 = 20;
+
 /// Causes of refusals that an operator can end. Others are routine, or have conditions of their own.
 fn is_reported(cause: Cause) -> bool {
     use Cause as C;
@@ -79,7 +82,8 @@ pub(super) struct TrafficConditions {
     others_drained: Option<Instant>,
     evaluations: u64,
     uneven: Option<Finding>,
-    hung: Vec<Finding>,
+    /// Findings of the last search for calls without a result.
+    waiting: Vec<Finding>,
 }
 
 struct TrafficReading {
@@ -140,7 +144,7 @@ impl TrafficConditions {
             others_drained: None,
             evaluations: 0,
             uneven: None,
-            hung: Vec::new(),
+            waiting: Vec::new(),
         }
     }
 
@@ -149,7 +153,7 @@ impl TrafficConditions {
             self.uneven = self.compare_nodes().await;
         }
         if self.evaluations.is_multiple_of(HUNG_INTERVAL) {
-            self.hung = self.hung_calls().await;
+            self.waiting = self.waiting_calls().await;
         }
         self.evaluations += 1;
         let reading = TrafficReading::of(&self.shared);
@@ -167,7 +171,7 @@ impl TrafficConditions {
         if self.readings.len() > WINDOW_S {
             self.readings.pop_front();
         }
-        findings.extend(self.uneven.iter().chain(&self.hung).cloned());
+        findings.extend(self.uneven.iter().chain(&self.waiting).cloned());
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
             findings.push(Finding::new(ConditionKind::DrainSlow, "this node", format!("clients left: {left}")));
@@ -208,14 +212,12 @@ impl TrafficConditions {
         reading.calls.iter().filter_map(of).collect()
     }
 
-    /// Hubs with many clients whose calls have no result for too long.
-    async fn hung_calls(&self) -> Vec<Finding> {
-        let after_s = self.shared.settings.rehoming.calls_hang_after_s;
-        if after_s == 0 {
-            return Vec::new();
-        }
-        let searches = self.shared.shards().iter().map(|shard| timeout(HUNG_TIMEOUT, search_hung(shard, after_s)));
-        let mut hubs = BTreeMap::<String, (HungCalls, u64)>::new();
+    /// Hubs with many clients whose calls have no result for too long, or wait for earlier ones.
+    async fn waiting_calls(&self) -> Vec<Finding> {
+        let after_s = Some(self.shared.settings.rehoming.calls_hang_after_s).filter(|after_s| *after_s > 0);
+        let after_s = after_s.unwrap_or(u32::MAX);
+        let searches = self.shared.shards().iter().map(|shard| timeout(HUNG_TIMEOUT, search_waiting(shard, after_s)));
+        let mut hubs = BTreeMap::<String, (WaitingCalls, u64)>::new();
         for (index, calls) in join_all(searches).await.into_iter().filter_map(|found| found.ok().flatten()).flatten() {
             let Some(hub) = self.shared.hubs.at(index) else { continue };
             let counters = self.shared.counters().iter();
@@ -224,12 +226,16 @@ impl TrafficConditions {
             sum.add(calls);
             *most = clients;
         }
-        let many = hubs.into_iter().filter(|(_, (hung, clients))| hung.clients >= HUNG_MIN.max(clients / HUNG_PART));
-        many.map(|(hub, (hung, clients))| {
-            let detail = format!("{} of {clients} clients wait, for up to {} s", hung.clients, hung.longest_s);
-            Finding::new(ConditionKind::CallsHang, hub, detail)
-        })
-        .collect()
+        let findings = |(hub, (WaitingCalls { hung, queued }, clients)): (String, (WaitingCalls, u64))| {
+            let finding = |kind, HungCalls { clients: waiting, longest_s }, waiting_min| {
+                let detail = format!("{waiting} of {clients} clients wait, for up to {longest_s} s");
+                (waiting >= waiting_min).then(|| Finding::new(kind, &hub, detail))
+            };
+            let hung = finding(ConditionKind::CallsHang, hung, HUNG_MIN.max(clients / HUNG_PART));
+            let queued = finding(ConditionKind::CallsQueue, queued, clients.div_ceil(QUEUED_PART).max(1));
+            [hung, queued].into_iter().flatten().collect::<Vec<_>>()
+        };
+        hubs.into_iter().flat_map(findings).collect()
     }
 
     fn slow_clients(&self, before: &TrafficReading, reading: &TrafficReading) -> Option<Finding> {
@@ -275,7 +281,7 @@ impl TrafficConditions {
     }
 }
 
-async fn search_hung(shard: &ShardSender, after_s: u32) -> Option<HashMap<HubIndex, HungCalls>> {
+async fn search_waiting(shard: &ShardSender, after_s: u32) -> Option<HashMap<HubIndex, WaitingCalls>> {
     let (mut search, mut is_over) = (HungCallSearch::new(after_s), false);
     while !is_over {
         let step = shard.inspect(move |state| {
