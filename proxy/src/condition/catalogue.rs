@@ -195,6 +195,9 @@ catalogue! {
     ClientsUneven = Warning "clients-uneven" after 900:
         "one node has far more clients than the others",
         "check the load balancer, or run `trunkline rebalance`";
+    NodeGetsNoClients = Warning "node-gets-no-clients" after 20:
+        "a ready node gets no new clients while another one does",
+        "check that the load balancer lists the node, and that its health checks of the node succeed";
     ShardStuck = Error "shard-stuck" after 0 local true:
         "a shard thread has stopped",
         "restart this node, and report the fault with its log";

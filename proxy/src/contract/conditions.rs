@@ -652,6 +652,52 @@ async fn a_node_that_clients_of_others_can_not_reach_is_reported_in_the_first_mi
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_ready_node_that_gets_no_clients_while_another_one_does_is_reported_until_it_gets_one() {
+    let (_network, mut nodes) = fleet_nodes::nodes(2).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    watched.pass(15).await;
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..39 {
+        clients.push(nodes[0].client().await);
+    }
+    watched.pass(60).await;
+    assert_eq!(watched.log, [], "too few");
+    clients.push(nodes[0].client().await);
+    let line = watched.begun(ConditionKind::NodeGetsNoClients, 32).await;
+    assert!(line.contains(": n2: ") && line.contains("none of 40 in "), "{line}");
+    clients.push(nodes[1].client().await);
+    watched.pass(10).await;
+    watched.ended(ConditionKind::NodeGetsNoClients).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_with_more_clients_may_get_no_new_ones_and_so_may_any_during_a_drain() {
+    let (_network, mut nodes) = fleet_nodes::nodes(3).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..41 {
+        clients.push(nodes[1].client().await);
+        clients.push(nodes[2].client().await);
+    }
+    watched.pass(15).await;
+    for _ in 0..40 {
+        clients.push(nodes[0].client().await);
+    }
+    watched.pass(40).await;
+    assert_eq!(watched.log, [], "a balancer that counts connections");
+    nodes[2].fixture.shared.begin_drain();
+    watched.pass(5).await;
+    for _ in 0..40 {
+        clients.push(nodes[0].client().await);
+    }
+    watched.pass(40).await;
+    assert_eq!(watched.log, [], "clients of the drained node arrive");
+    nodes[2].fleet.members().leave().await;
+    watched.pass(60).await;
+    assert_eq!(watched.log, []);
+}
+
+#[tokio::test(crate = "paused")]
 async fn an_app_server_that_has_closed_its_links_is_not_missed_and_one_that_was_lost_is() {
     let (_network, nodes) = dial_in_nodes(1).await;
     let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());

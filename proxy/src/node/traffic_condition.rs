@@ -1,5 +1,5 @@
-//! Conditions of client traffic: refused clients, failed, hung and queued calls, slow clients, reconnect storms, drains, and
-//! uneven nodes.
+//! Conditions of client traffic: refused clients, failed, hung and queued calls, slow clients, reconnect storms,
+//! drains, and uneven nodes, of which one may get no clients at all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 
 use crate::condition::{ConditionKind, Finding};
-use crate::fleet::{Fleet, PeerRequest};
+use crate::fleet::{Fleet, MemberState, PeerRequest};
 use crate::inspection::{HungCallSearch, HungCalls, WaitingCalls};
 use crate::metrics::{Counters, HUBS_MAX, HubCounters};
-use crate::observer::FleetSnapshot;
+use crate::observer::{FleetSnapshot, NodeSnapshot};
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Hub, HubIndex};
 
@@ -45,12 +45,13 @@ const ARRIVAL_TIME: Duration = Duration::from_secs(30);
 const REPORTED_FOR: Duration = Duration::from_secs(150);
 
 /// Number of evaluations between two comparisons of all nodes.
-const COMPARE_INTERVAL: u64 = 30;
+const COMPARE_INTERVAL: u64 = 10;
 
 /// Time for the other nodes to answer.
 const COMPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Number of clients of all nodes from which they should be even.
+/// Number of clients of all nodes from which they should be even, and of new clients here of which some should have
+/// reached each other node.
 const EVEN_MIN: u64 = 40;
 
 /// Number of evaluations between two searches for calls without a result.
@@ -81,9 +82,21 @@ pub(super) struct TrafficConditions {
     usual_opened: f64,
     others_drained: Option<Instant>,
     evaluations: u64,
-    uneven: Option<Finding>,
+    /// Findings of the last comparison of all nodes.
+    uneven: Vec<Finding>,
+    /// Other ready nodes, by boot id.
+    last_arrivals: HashMap<String, LastArrival>,
     /// Findings of the last search for calls without a result.
     waiting: Vec<Finding>,
+}
+
+/// Numbers when another ready node last had a new client.
+#[derive(Clone, Copy)]
+struct LastArrival {
+    at: Instant,
+    opened_here: u64,
+    opened_there: u64,
+    clients_there: u64,
 }
 
 struct TrafficReading {
@@ -143,20 +156,21 @@ impl TrafficConditions {
             usual_opened: 0.0,
             others_drained: None,
             evaluations: 0,
-            uneven: None,
+            uneven: Vec::new(),
+            last_arrivals: HashMap::new(),
             waiting: Vec::new(),
         }
     }
 
     pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
-        if self.evaluations.is_multiple_of(COMPARE_INTERVAL) {
-            self.uneven = self.compare_nodes().await;
+        let reading = TrafficReading::of(&self.shared);
+        if self.evaluations.is_multiple_of(COMPARE_INTERVAL) && !self.fleet.members().is_alone() {
+            self.uneven = self.compare_nodes(reading.opened, now).await;
         }
         if self.evaluations.is_multiple_of(HUNG_INTERVAL) {
             self.waiting = self.waiting_calls().await;
         }
         self.evaluations += 1;
-        let reading = TrafficReading::of(&self.shared);
         if let Some(before) = self.readings.front() {
             let events = [self.slow_clients(before, &reading), self.storm(&reading, now)];
             for event in events.into_iter().flatten() {
@@ -255,8 +269,7 @@ impl TrafficConditions {
         if self.fleet.members().all().iter().any(|member| member.is_draining()) {
             self.others_drained = Some(now);
         }
-        let is_expected = self.shared.uptime() < ARRIVAL_TIME
-            || self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME);
+        let is_expected = self.shared.uptime() < ARRIVAL_TIME || self.has_drained_lately(now);
         let before = self.readings.iter().rev().nth(4)?;
         let rate = per_second(reading.opened, before.opened, 5);
         let is_storm = rate > STORM_MIN && rate > STORM_FACTOR * self.usual_opened && !is_expected;
@@ -264,20 +277,48 @@ impl TrafficConditions {
         is_storm.then(|| Finding::new(ConditionKind::ReconnectStorm, "this node", detail))
     }
 
-    /// Compares the numbers of clients of all nodes; reports this node if it has more than twice its share.
-    async fn compare_nodes(&self) -> Option<Finding> {
-        let members = self.fleet.members();
-        if members.is_alone() || self.shared.sockets() < EVEN_MIN {
-            return None;
-        }
+    /// Whether clients of a drained node may still arrive.
+    fn has_drained_lately(&self, now: Instant) -> bool {
+        self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME)
+    }
+
+    /// Compares the clients of all nodes; reports this node if it has more than twice its share, and others that get
+    /// none.
+    async fn compare_nodes(&mut self, opened: u64, now: Instant) -> Vec<Finding> {
         let answers = self.fleet.request_all(&PeerRequest::get("/api/fleet?scope=node"), COMPARE_TIMEOUT).await;
         let fleets = answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<FleetSnapshot>().ok());
-        let others: Vec<u64> = fleets.flat_map(|fleet| fleet.nodes).map(|node| node.clients).collect();
+        let others: Vec<NodeSnapshot> = fleets.flat_map(|fleet| fleet.nodes).collect();
         let own = self.shared.sockets();
-        let all = own + others.iter().sum::<u64>();
-        let is_uneven = !others.is_empty() && own * (others.len() as u64 + 1) > 2 * all - all / 10;
+        let all = own + others.iter().map(|node| node.clients).sum::<u64>();
+        let is_uneven = own >= EVEN_MIN && !others.is_empty() && own * (others.len() as u64 + 1) > 2 * all - all / 10;
         let detail = format!("{own} of {all} clients of {} nodes", others.len() + 1);
-        is_uneven.then(|| Finding::new(ConditionKind::ClientsUneven, self.shared.settings.node.as_str(), detail))
+        let uneven = Finding::new(ConditionKind::ClientsUneven, self.shared.settings.node.as_str(), detail);
+        let mut findings = self.without_arrivals(&others, (own, opened), now);
+        findings.extend(is_uneven.then_some(uneven));
+        findings
+    }
+
+    /// Ready nodes that had no new client while many arrived here. A balancer may prefer the node with fewer clients,
+    /// and must first notice the end of a drain.
+    fn without_arrivals(&mut self, others: &[NodeSnapshot], (own, opened): (u64, u64), now: Instant) -> Vec<Finding> {
+        let (before, is_draining) = (std::mem::take(&mut self.last_arrivals), self.has_drained_lately(now));
+        let mut findings = Vec::new();
+        for node in others.iter().filter(|node| node.state == MemberState::Ready) {
+            let seen = before
+                .get(&node.instance)
+                .copied()
+                .filter(|seen| !is_draining && seen.opened_there == node.opened && node.clients <= seen.clients_there);
+            let (opened_there, clients_there) = (node.opened, node.clients);
+            let seen = seen.unwrap_or(LastArrival { at: now, opened_here: opened, opened_there, clients_there });
+            self.last_arrivals.insert(node.instance.clone(), seen);
+            let new = opened.saturating_sub(seen.opened_here);
+            if new >= EVEN_MIN && node.clients < own {
+                let seconds = now.saturating_duration_since(seen.at).as_secs();
+                let detail = format!("none of {new} in {seconds} s, which this node got; clients: {clients_there}");
+                findings.push(Finding::new(ConditionKind::NodeGetsNoClients, &node.name, detail));
+            }
+        }
+        findings
     }
 }
 
