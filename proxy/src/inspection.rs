@@ -18,7 +18,7 @@ use crate::shard::{
 };
 use crate::upstream::{AppServerId, HubIndex};
 
-pub(crate) use hung_call::{HungCallSearch, HungCalls};
+pub(crate) use hung_call::{HungCallSearch, HungCalls, WaitingCalls};
 pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
 pub(crate) use straggler::Stragglers;
 pub(crate) use unassigned_client::{UnassignedClients, unassigned_by_hub};

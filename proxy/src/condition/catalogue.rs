@@ -123,6 +123,9 @@ catalogue! {
     CallsHang = Warning "calls-hang" after 0:
         "calls of a hub have no result after --calls-hang-after",
         "find the method that never ends in the app server; further calls of the same client wait for it";
+    CallsQueue = Warning "calls-queue" after 10:
+        "calls of a hub wait for earlier calls of the same client",
+        "make the method faster, call it less often, or run calls in parallel (MaximumParallelInvocationsPerClient)";
     SlowClientsClosed = Warning "slow-clients-closed" after 0:
         "clients are closed because they read too slowly",
         "send less, let the hub drop messages to slow clients (Hub::slow_clients), or raise the named budget";
@@ -162,7 +165,7 @@ catalogue! {
     ScrapeRefused = Warning "scrape-refused" after 0:
         "requests for metrics are refused: they have no valid token",
         "compare the token of Prometheus with --metrics-token";
-    NodeMissing = Warning "node-missing" after 5 normal at start true:
+    NodeMissing = Warning "node-missing" after 5:
         "a node of the fleet is missing",
         "check that the node runs, and that --peers names its admin port";
     NodeMissesMessages = Warning "node-misses-messages" after 0:
@@ -180,7 +183,7 @@ catalogue! {
     NodeNameShared = Warning "node-name-shared" after 10:
         "several nodes of the fleet have the same name",
         "give each node its own --node-name";
-    NodeAddressUnreachable = Warning "node-address-unreachable" after 20 normal at start true:
+    NodeAddressUnreachable = Warning "node-address-unreachable" after 20:
         "another node can't be reached at the address that it advertises: SSE and long polling fail",
         "correct --advertise of that node, or check the network between the nodes";
     NodeVersionDiffers = Warning "node-version-differs" after 3600:
@@ -192,6 +195,9 @@ catalogue! {
     ClientsUneven = Warning "clients-uneven" after 900:
         "one node has far more clients than the others",
         "check the load balancer, or run `trunkline rebalance`";
+    NodeGetsNoClients = Warning "node-gets-no-clients" after 20:
+        "a ready node gets no new clients while another one does",
+        "check that the load balancer lists the node, and that its health checks of the node succeed";
     ShardStuck = Error "shard-stuck" after 0 local true:
         "a shard thread has stopped",
         "restart this node, and report the fault with its log";

@@ -13,7 +13,7 @@ use trunkline_protocol::manifest::{HubManifest, Transport};
 use super::app::data_for;
 use super::client::Client;
 use super::fixture::{Fixture, KEY, paused, settings};
-use super::fleet_nodes;
+use super::fleet_nodes::{self, FleetNode};
 use super::http::{HttpConnection, request_with};
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::webhook_server::WebhookServer;
@@ -467,8 +467,38 @@ async fn a_node_of_the_fleet_that_is_killed_is_reported_by_its_name() {
     watched.pass(START_S).await;
     assert_eq!(watched.log, []);
     nodes[1].kill(&network);
-    let line = watched.begun(ConditionKind::NodeMissing, 18).await;
+    let line = watched.begun(ConditionKind::NodeMissing, 10).await;
     assert!(line.contains("n2"), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn killed_and_frozen_nodes_are_missed_in_the_first_minute_of_a_node_that_was_linked_to_them() {
+    let (network, nodes) = fleet_nodes::nodes(3).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    watched.pass(2).await;
+    nodes[1].kill(&network);
+    nodes[2].cut(true);
+    watched.pass(10).await;
+    assert!(nodes[0].fixture.shared.uptime().as_secs() < START_S, "it has just started");
+    let missing = |watched: &Watched| {
+        let conditions = watched.readiness.conditions().into_iter();
+        conditions.filter(|one| one.kind == ConditionKind::NodeMissing).map(|one| one.subject).collect::<Vec<_>>()
+    };
+    assert_eq!(missing(&watched), ["n2", "n3"]);
+    watched.pass(80).await;
+    assert_eq!(missing(&watched), ["n2", "n3"]);
+    let changes = watched.log.iter().filter(|(notice, _)| *notice == NoticeKind::Ended).count();
+    assert_eq!(changes, 0, "reported without a gap: {:?}", watched.log);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_that_was_never_linked_is_missed_after_the_first_minute() {
+    let node = FleetNode::start(&MemoryNetwork::default(), 1, fleet_nodes::peers(&[1, 2])).await;
+    let mut watched = Watched::with(&node.fixture, node.fleet.clone());
+    watched.pass(START_S).await;
+    assert_eq!(watched.log, []);
+    let line = watched.begun(ConditionKind::NodeMissing, 6).await;
+    assert!(line.contains("http://10.0.0.2:8090"), "{line}");
 }
 
 #[tokio::test(crate = "paused")]
@@ -582,6 +612,23 @@ async fn clients_closed_for_reading_slowly_and_a_storm_of_new_ones_are_reported(
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_storm_at_a_node_that_has_just_started_is_reported_once_its_first_clients_have_arrived() {
+    let (fixture, _link) = Fixture::start().with_chat().await;
+    let shard = fixture.shared.counters_of(0);
+    let counters = shard.hub(0).connections(Transport::WebSockets, ClientProtocol::Json);
+    let mut watched = Watched::new(&fixture);
+    watched.pass(1).await;
+    counters.opened.add(5_000);
+    watched.pass(24).await;
+    assert_eq!(watched.log, [], "clients of a node that is started again");
+    for _ in 0..20 {
+        counters.opened.add(500);
+        watched.pass(1).await;
+    }
+    assert!(watched.line(ConditionKind::ReconnectStorm).is_some(), "{:?}", watched.log);
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_drain_of_more_than_ten_minutes_is_reported() {
     let (fixture, mut link) = Fixture::start().with_chat().await;
     let mut watched = Watched::new(&fixture);
@@ -594,14 +641,60 @@ async fn a_drain_of_more_than_ten_minutes_is_reported() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_node_that_clients_of_others_can_not_reach_is_reported() {
+async fn a_node_that_clients_of_others_can_not_reach_is_reported_in_the_first_minute_too() {
     let (network, nodes) = fleet_nodes::nodes(2).await;
     let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
-    watched.pass(START_S).await;
+    watched.pass(2).await;
     assert_eq!(watched.log, []);
     nodes[1].unplug(&network);
-    let line = watched.begun(ConditionKind::NodeAddressUnreachable, 38).await;
+    let line = watched.begun(ConditionKind::NodeAddressUnreachable, 28).await;
     assert!(line.contains("n2: ") && line.contains("http://10.0.0.2:8080"), "{line}");
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_ready_node_that_gets_no_clients_while_another_one_does_is_reported_until_it_gets_one() {
+    let (_network, mut nodes) = fleet_nodes::nodes(2).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    watched.pass(15).await;
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..39 {
+        clients.push(nodes[0].client().await);
+    }
+    watched.pass(60).await;
+    assert_eq!(watched.log, [], "too few");
+    clients.push(nodes[0].client().await);
+    let line = watched.begun(ConditionKind::NodeGetsNoClients, 32).await;
+    assert!(line.contains(": n2: ") && line.contains("none of 40 in "), "{line}");
+    clients.push(nodes[1].client().await);
+    watched.pass(10).await;
+    watched.ended(ConditionKind::NodeGetsNoClients).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_node_with_more_clients_may_get_no_new_ones_and_so_may_any_during_a_drain() {
+    let (_network, mut nodes) = fleet_nodes::nodes(3).await;
+    let mut watched = Watched::with(&nodes[0].fixture, nodes[0].fleet.clone());
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..41 {
+        clients.push(nodes[1].client().await);
+        clients.push(nodes[2].client().await);
+    }
+    watched.pass(15).await;
+    for _ in 0..40 {
+        clients.push(nodes[0].client().await);
+    }
+    watched.pass(40).await;
+    assert_eq!(watched.log, [], "a balancer that counts connections");
+    nodes[2].fixture.shared.begin_drain();
+    watched.pass(5).await;
+    for _ in 0..40 {
+        clients.push(nodes[0].client().await);
+    }
+    watched.pass(40).await;
+    assert_eq!(watched.log, [], "clients of the drained node arrive");
+    nodes[2].fleet.members().leave().await;
+    watched.pass(60).await;
+    assert_eq!(watched.log, []);
 }
 
 #[tokio::test(crate = "paused")]
@@ -680,6 +773,45 @@ async fn calls_without_a_result_are_reported_by_their_hub_and_streams_and_calls_
     clients[2].text().await;
     watched.pass(10).await;
     watched.ended(ConditionKind::CallsHang).await;
+}
+
+#[tokio::test(crate = "paused")]
+async fn calls_that_wait_for_earlier_ones_are_reported_and_streams_sends_and_parallel_calls_are_not() {
+    let (fixture, mut link) = Fixture::start().with_chat().await;
+    let mut watched = Watched::after_start(&fixture).await;
+    let mut clients: [Client; 3] = link.clients().await;
+    let call = |kind: u8, id: Option<u64>| {
+        let mut call = json!({"type": kind, "target": "Slow", "arguments": []});
+        id.inspect(|id| call["invocationId"] = id.to_string().into());
+        format!("{call}\u{1e}")
+    };
+    for id in 0..30 {
+        clients[0].send(&call(4, Some(id))).await;
+        clients[1].send(&call(1, None)).await;
+        link.data().await;
+        link.data().await;
+    }
+    for id in 0..5 {
+        clients[2].send(&call(1, Some(id))).await;
+        link.data().await;
+    }
+    watched.pass(50).await;
+    assert_eq!(watched.log, []);
+    // A method of 2 seconds that is called five times a second.
+    for second in 0..31 {
+        for id in second * 5..(second + 1) * 5 {
+            clients[1].send(&call(1, Some(id))).await;
+            link.data().await;
+        }
+        if second % 2 == 1 {
+            let completion = format!("{{\"type\":3,\"invocationId\":\"{}\"}}\u{1e}", second / 2);
+            link.send(data_for(&clients[1].id, completion)).await;
+            clients[1].text().await;
+        }
+        watched.pass(1).await;
+    }
+    let line = watched.line(ConditionKind::CallsQueue).unwrap();
+    assert!(line.contains("chat: ") && line.contains("1 of 3 clients wait, for up to "), "{line}");
 }
 
 #[tokio::test(crate = "paused")]

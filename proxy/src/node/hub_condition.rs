@@ -15,7 +15,7 @@ use crate::shard::Shared;
 use crate::upstream::{AppTarget, Hub};
 use crate::webhook::Webhooks;
 
-/// Time after the start of a node in which missing app servers and nodes are normal.
+/// Time after the start of a node in which missing app servers, and other nodes that were never linked, are normal.
 pub(super) const START_TIME: Duration = Duration::from_secs(60);
 
 /// Tolerated time without an app server after a crash, while clients wait.

@@ -1,7 +1,7 @@
 //! Conditions of the other nodes of the fleet.
 //!
 //! A lost node is first late, then unreachable, then no member, and at last an address of `--peers` without an answer;
-//! all with its name as the subject.
+//! all with its name as the subject. A node that was linked is missed at any time, other nodes not in the first minute.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use trunkline_channel::clock_difference;
 
+use super::hub_condition::START_TIME;
 use super::process_condition::LOSS_TIME;
 use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{AddressProblem, AddressProblemKind, Fleet, FleetMember, MemberState};
@@ -23,8 +24,8 @@ const RESTART_TIME: Duration = Duration::from_secs(120);
 /// Time for which a lost node is reported that has no successor and no address in `--peers`.
 const LOST_TIME: Duration = Duration::from_secs(600);
 
-/// Number of evaluations between two checks of advertised addresses. The condition begins after two failed ones.
-const PROBE_INTERVAL: u64 = 15;
+/// Number of evaluations between two checks of advertised addresses. The condition begins after several failed ones.
+const PROBE_INTERVAL: u64 = 5;
 
 /// Number of nodes that have to refuse this one because of its clock. Of two nodes, either may be wrong.
 const CLOCK_REFUSALS_MIN: usize = 2;
@@ -47,6 +48,8 @@ struct NodeSight {
     gone_at: Option<Instant>,
     /// Number of other members when the node was last present.
     members: usize,
+    /// Whether both links have been open.
+    was_linked: bool,
 }
 
 impl NodeSight {
@@ -75,7 +78,7 @@ impl NodeConditions {
         let mut findings = self.unreached.clone();
         findings.extend(members.iter().flat_map(|member| self.of_member(member)));
         for sight in self.nodes.values().filter(|sight| !sight.member.is_draining()) {
-            if let Some(gone_at) = sight.gone_at {
+            if let Some(gone_at) = sight.gone_at.filter(|_| sight.was_linked || !self.is_starting()) {
                 let gone_s = now.saturating_duration_since(gone_at).as_secs();
                 findings.push(missing(sight.member.name(), format!("lost {gone_s} s ago, without a graceful stop")));
             }
@@ -117,10 +120,17 @@ impl NodeConditions {
         seen.filter_map(finding).collect()
     }
 
+    /// Whether nodes that were never linked are still expected to start.
+    fn is_starting(&self) -> bool {
+        self.fleet.shared().uptime() < START_TIME
+    }
+
     /// Records the present nodes. A lost node is removed once another node has its name or its place.
     fn note(&mut self, members: &[Arc<FleetMember>], problems: &[AddressProblem], now: Instant) {
         for member in members {
-            let sight = NodeSight { member: member.clone(), gone_at: None, members: members.len() };
+            let was_linked = self.nodes.get(member.boot()).is_some_and(|sight| sight.was_linked);
+            let was_linked = was_linked || member.links().are_open();
+            let sight = NodeSight { member: member.clone(), gone_at: None, members: members.len(), was_linked };
             self.nodes.insert(member.boot().to_owned(), sight);
         }
         let is_present = |boot: &String| members.iter().any(|member| member.boot() == boot);
@@ -140,7 +150,9 @@ impl NodeConditions {
         let now_ms = self.fleet.members().now_ms();
         let (state, own_version) = (member.state(now_ms), env!("CARGO_PKG_VERSION"));
         let mut findings = Vec::new();
-        if matches!(state, MemberState::Late | MemberState::Unreachable) && !member.may_be_away() {
+        let was_linked = self.nodes.get(member.boot()).is_some_and(|sight| sight.was_linked);
+        let may_be_away = if was_linked { member.is_draining() } else { self.is_starting() || member.may_be_away() };
+        if matches!(state, MemberState::Late | MemberState::Unreachable) && !may_be_away {
             let detail = format!("{}, last message {} s ago", state.label(), member.links().lag_ms(now_ms) / 1000);
             findings.push(missing(member.name(), detail));
         }
@@ -159,7 +171,9 @@ impl NodeConditions {
 
     fn of_address(&self, AddressProblem { address, kind, text }: AddressProblem, now: Instant) -> Option<Finding> {
         let known = self.nodes.values().find(|sight| sight.address().as_ref() == Some(&address));
-        if kind == AddressProblemKind::Unreachable && known.is_some_and(|sight| sight.is_restarting(now)) {
+        let is_expected = known
+            .map_or(self.is_starting(), |sight| sight.is_restarting(now) || self.is_starting() && !sight.was_linked);
+        if kind == AddressProblemKind::Unreachable && is_expected {
             return None;
         }
         let name = known.map_or(address.as_str(), |sight| sight.member.name());
@@ -170,11 +184,13 @@ impl NodeConditions {
         })
     }
 
-    /// Connects to the advertised addresses of all nodes, as forwarded requests of HTTP transports do.
+    /// Connects to the advertised addresses of all ready nodes, as forwarded requests of HTTP transports do.
     async fn probe(&self, members: &[Arc<FleetMember>]) -> Vec<Finding> {
-        let shared = self.fleet.shared();
+        let (shared, now_ms) = (self.fleet.shared(), self.fleet.members().now_ms());
         let advertised = members.iter().filter_map(|member| Some((member, member.client_port()?)));
-        let advertised = advertised.filter(|(member, _)| shared.settings.relay.forward && !member.may_be_away());
+        let is_probed =
+            |member: &FleetMember| shared.settings.relay.forward && member.state(now_ms) == MemberState::Ready;
+        let advertised = advertised.filter(|(member, _)| is_probed(member));
         let checks = advertised.map(async |(member, address)| {
             let problem = match timeout(PROBE_TIMEOUT, shared.ways.connector.connect(address)).await {
                 Ok(Ok(_)) => return None,

@@ -1,5 +1,5 @@
-//! Conditions of client traffic: refused clients, failed and hung calls, slow clients, reconnect storms, drains, and
-//! uneven nodes.
+//! Conditions of client traffic: refused clients, failed, hung and queued calls, slow clients, reconnect storms,
+//! drains, and uneven nodes, of which one may get no clients at all.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 
 use crate::condition::{ConditionKind, Finding};
-use crate::fleet::{Fleet, PeerRequest};
-use crate::inspection::{HungCallSearch, HungCalls};
+use crate::fleet::{Fleet, MemberState, PeerRequest};
+use crate::inspection::{HungCallSearch, HungCalls, WaitingCalls};
 use crate::metrics::{Counters, HUBS_MAX, HubCounters};
-use crate::observer::FleetSnapshot;
+use crate::observer::{FleetSnapshot, NodeSnapshot};
 use crate::shard::{ShardSender, Shared};
 use crate::upstream::{Hub, HubIndex};
 
@@ -39,18 +39,19 @@ const STORM_FACTOR: f64 = 10.0;
 const USUAL_S: f64 = 600.0;
 
 /// Time after the drain of another node, or after the start of this one, in which clients arrive here.
-const ARRIVAL_TIME: Duration = Duration::from_secs(60);
+const ARRIVAL_TIME: Duration = Duration::from_secs(30);
 
 /// Time for which an event is reported: longer than two scrapes of Prometheus.
 const REPORTED_FOR: Duration = Duration::from_secs(150);
 
 /// Number of evaluations between two comparisons of all nodes.
-const COMPARE_INTERVAL: u64 = 30;
+const COMPARE_INTERVAL: u64 = 10;
 
 /// Time for the other nodes to answer.
 const COMPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Number of clients of all nodes from which they should be even.
+/// Number of clients of all nodes from which they should be even, and of new clients here of which some should have
+/// reached each other node.
 const EVEN_MIN: u64 = 40;
 
 /// Number of evaluations between two searches for calls without a result.
@@ -62,6 +63,9 @@ const HUNG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of clients with such calls, and their part of the clients of a hub, from which they are reported.
 const HUNG_MIN: u64 = 3;
 const HUNG_PART: u64 = 100;
+
+/// Part of the clients of a hub that must have queued calls: any client may call too often.
+const QUEUED_PART: u64 = 20;
 
 /// Causes of refusals that an operator can end. Others are routine, or have conditions of their own.
 fn is_reported(cause: Cause) -> bool {
@@ -78,8 +82,21 @@ pub(super) struct TrafficConditions {
     usual_opened: f64,
     others_drained: Option<Instant>,
     evaluations: u64,
-    uneven: Option<Finding>,
-    hung: Vec<Finding>,
+    /// Findings of the last comparison of all nodes.
+    uneven: Vec<Finding>,
+    /// Other ready nodes, by boot id.
+    last_arrivals: HashMap<String, LastArrival>,
+    /// Findings of the last search for calls without a result.
+    waiting: Vec<Finding>,
+}
+
+/// Numbers when another ready node last had a new client.
+#[derive(Clone, Copy)]
+struct LastArrival {
+    at: Instant,
+    opened_here: u64,
+    opened_there: u64,
+    clients_there: u64,
 }
 
 struct TrafficReading {
@@ -139,20 +156,21 @@ impl TrafficConditions {
             usual_opened: 0.0,
             others_drained: None,
             evaluations: 0,
-            uneven: None,
-            hung: Vec::new(),
+            uneven: Vec::new(),
+            last_arrivals: HashMap::new(),
+            waiting: Vec::new(),
         }
     }
 
     pub(super) async fn findings(&mut self, now: Instant) -> Vec<Finding> {
-        if self.evaluations.is_multiple_of(COMPARE_INTERVAL) {
-            self.uneven = self.compare_nodes().await;
+        let reading = TrafficReading::of(&self.shared);
+        if self.evaluations.is_multiple_of(COMPARE_INTERVAL) && !self.fleet.members().is_alone() {
+            self.uneven = self.compare_nodes(reading.opened, now).await;
         }
         if self.evaluations.is_multiple_of(HUNG_INTERVAL) {
-            self.hung = self.hung_calls().await;
+            self.waiting = self.waiting_calls().await;
         }
         self.evaluations += 1;
-        let reading = TrafficReading::of(&self.shared);
         if let Some(before) = self.readings.front() {
             let events = [self.slow_clients(before, &reading), self.storm(&reading, now)];
             for event in events.into_iter().flatten() {
@@ -167,7 +185,7 @@ impl TrafficConditions {
         if self.readings.len() > WINDOW_S {
             self.readings.pop_front();
         }
-        findings.extend(self.uneven.iter().chain(&self.hung).cloned());
+        findings.extend(self.uneven.iter().chain(&self.waiting).cloned());
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
             findings.push(Finding::new(ConditionKind::DrainSlow, "this node", format!("clients left: {left}")));
@@ -208,14 +226,12 @@ impl TrafficConditions {
         reading.calls.iter().filter_map(of).collect()
     }
 
-    /// Hubs with many clients whose calls have no result for too long.
-    async fn hung_calls(&self) -> Vec<Finding> {
-        let after_s = self.shared.settings.rehoming.calls_hang_after_s;
-        if after_s == 0 {
-            return Vec::new();
-        }
-        let searches = self.shared.shards().iter().map(|shard| timeout(HUNG_TIMEOUT, search_hung(shard, after_s)));
-        let mut hubs = BTreeMap::<String, (HungCalls, u64)>::new();
+    /// Hubs with many clients whose calls have no result for too long, or wait for earlier ones.
+    async fn waiting_calls(&self) -> Vec<Finding> {
+        let after_s = Some(self.shared.settings.rehoming.calls_hang_after_s).filter(|after_s| *after_s > 0);
+        let after_s = after_s.unwrap_or(u32::MAX);
+        let searches = self.shared.shards().iter().map(|shard| timeout(HUNG_TIMEOUT, search_waiting(shard, after_s)));
+        let mut hubs = BTreeMap::<String, (WaitingCalls, u64)>::new();
         for (index, calls) in join_all(searches).await.into_iter().filter_map(|found| found.ok().flatten()).flatten() {
             let Some(hub) = self.shared.hubs.at(index) else { continue };
             let counters = self.shared.counters().iter();
@@ -224,12 +240,16 @@ impl TrafficConditions {
             sum.add(calls);
             *most = clients;
         }
-        let many = hubs.into_iter().filter(|(_, (hung, clients))| hung.clients >= HUNG_MIN.max(clients / HUNG_PART));
-        many.map(|(hub, (hung, clients))| {
-            let detail = format!("{} of {clients} clients wait, for up to {} s", hung.clients, hung.longest_s);
-            Finding::new(ConditionKind::CallsHang, hub, detail)
-        })
-        .collect()
+        let findings = |(hub, (WaitingCalls { hung, queued }, clients)): (String, (WaitingCalls, u64))| {
+            let finding = |kind, HungCalls { clients: waiting, longest_s }, waiting_min| {
+                let detail = format!("{waiting} of {clients} clients wait, for up to {longest_s} s");
+                (waiting >= waiting_min).then(|| Finding::new(kind, &hub, detail))
+            };
+            let hung = finding(ConditionKind::CallsHang, hung, HUNG_MIN.max(clients / HUNG_PART));
+            let queued = finding(ConditionKind::CallsQueue, queued, clients.div_ceil(QUEUED_PART).max(1));
+            [hung, queued].into_iter().flatten().collect::<Vec<_>>()
+        };
+        hubs.into_iter().flat_map(findings).collect()
     }
 
     fn slow_clients(&self, before: &TrafficReading, reading: &TrafficReading) -> Option<Finding> {
@@ -249,8 +269,7 @@ impl TrafficConditions {
         if self.fleet.members().all().iter().any(|member| member.is_draining()) {
             self.others_drained = Some(now);
         }
-        let is_expected = self.shared.uptime() < ARRIVAL_TIME
-            || self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME);
+        let is_expected = self.shared.uptime() < ARRIVAL_TIME || self.has_drained_lately(now);
         let before = self.readings.iter().rev().nth(4)?;
         let rate = per_second(reading.opened, before.opened, 5);
         let is_storm = rate > STORM_MIN && rate > STORM_FACTOR * self.usual_opened && !is_expected;
@@ -258,24 +277,52 @@ impl TrafficConditions {
         is_storm.then(|| Finding::new(ConditionKind::ReconnectStorm, "this node", detail))
     }
 
-    /// Compares the numbers of clients of all nodes; reports this node if it has more than twice its share.
-    async fn compare_nodes(&self) -> Option<Finding> {
-        let members = self.fleet.members();
-        if members.is_alone() || self.shared.sockets() < EVEN_MIN {
-            return None;
-        }
+    /// Whether clients of a drained node may still arrive.
+    fn has_drained_lately(&self, now: Instant) -> bool {
+        self.others_drained.is_some_and(|at| now.saturating_duration_since(at) < ARRIVAL_TIME)
+    }
+
+    /// Compares the clients of all nodes; reports this node if it has more than twice its share, and others that get
+    /// none.
+    async fn compare_nodes(&mut self, opened: u64, now: Instant) -> Vec<Finding> {
         let answers = self.fleet.request_all(&PeerRequest::get("/api/fleet?scope=node"), COMPARE_TIMEOUT).await;
         let fleets = answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<FleetSnapshot>().ok());
-        let others: Vec<u64> = fleets.flat_map(|fleet| fleet.nodes).map(|node| node.clients).collect();
+        let others: Vec<NodeSnapshot> = fleets.flat_map(|fleet| fleet.nodes).collect();
         let own = self.shared.sockets();
-        let all = own + others.iter().sum::<u64>();
-        let is_uneven = !others.is_empty() && own * (others.len() as u64 + 1) > 2 * all - all / 10;
+        let all = own + others.iter().map(|node| node.clients).sum::<u64>();
+        let is_uneven = own >= EVEN_MIN && !others.is_empty() && own * (others.len() as u64 + 1) > 2 * all - all / 10;
         let detail = format!("{own} of {all} clients of {} nodes", others.len() + 1);
-        is_uneven.then(|| Finding::new(ConditionKind::ClientsUneven, self.shared.settings.node.as_str(), detail))
+        let uneven = Finding::new(ConditionKind::ClientsUneven, self.shared.settings.node.as_str(), detail);
+        let mut findings = self.without_arrivals(&others, (own, opened), now);
+        findings.extend(is_uneven.then_some(uneven));
+        findings
+    }
+
+    /// Ready nodes that had no new client while many arrived here. A balancer may prefer the node with fewer clients,
+    /// and must first notice the end of a drain.
+    fn without_arrivals(&mut self, others: &[NodeSnapshot], (own, opened): (u64, u64), now: Instant) -> Vec<Finding> {
+        let (before, is_draining) = (std::mem::take(&mut self.last_arrivals), self.has_drained_lately(now));
+        let mut findings = Vec::new();
+        for node in others.iter().filter(|node| node.state == MemberState::Ready) {
+            let seen = before
+                .get(&node.instance)
+                .copied()
+                .filter(|seen| !is_draining && seen.opened_there == node.opened && node.clients <= seen.clients_there);
+            let (opened_there, clients_there) = (node.opened, node.clients);
+            let seen = seen.unwrap_or(LastArrival { at: now, opened_here: opened, opened_there, clients_there });
+            self.last_arrivals.insert(node.instance.clone(), seen);
+            let new = opened.saturating_sub(seen.opened_here);
+            if new >= EVEN_MIN && node.clients < own {
+                let seconds = now.saturating_duration_since(seen.at).as_secs();
+                let detail = format!("none of {new} in {seconds} s, which this node got; clients: {clients_there}");
+                findings.push(Finding::new(ConditionKind::NodeGetsNoClients, &node.name, detail));
+            }
+        }
+        findings
     }
 }
 
-async fn search_hung(shard: &ShardSender, after_s: u32) -> Option<HashMap<HubIndex, HungCalls>> {
+async fn search_waiting(shard: &ShardSender, after_s: u32) -> Option<HashMap<HubIndex, WaitingCalls>> {
     let (mut search, mut is_over) = (HungCallSearch::new(after_s), false);
     while !is_over {
         let step = shard.inspect(move |state| {

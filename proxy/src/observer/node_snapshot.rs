@@ -18,7 +18,7 @@ use super::traffic::{rates, totals};
 use crate::clock::unix_ms;
 use crate::fleet::own_phase;
 use crate::inspection::{ClientSelection, Inspector, UnassignedClients, unassigned_by_hub};
-use crate::metrics::Counters;
+use crate::metrics::{Counters, HubCounters};
 use crate::net::address::Address;
 use crate::shard::{Census, ClientKind};
 use crate::shard::{ShardSender, Shared};
@@ -80,6 +80,7 @@ impl NodeSampler {
             warnings: self.readiness.unserved_warning().into_iter().collect(),
             conditions: ConditionSnapshot::active(&shared.settings.node, &shared.reports.conditions),
             clients,
+            opened: level(|counters| counters.hubs().map(HubCounters::opened).sum()),
             sockets: shared.sockets(),
             groups: level(|counters| counters.groups.get()),
             users: level(|counters| counters.users.get()),

@@ -73,6 +73,8 @@ pub struct NodeSnapshot {
     pub conditions: Vec<ConditionSnapshot>,
     /// Number of open client connections.
     pub clients: u64,
+    /// Client connections opened since the start.
+    pub opened: u64,
     /// Client sockets, including opening and closing ones.
     pub sockets: u64,
     /// Groups with members, summed over the shards.

@@ -62,11 +62,11 @@ impl ClientAssignments {
         self.all().any(|assignment| assignment.calls().is_full(calls_max))
     }
 
-    /// Longest wait of a call at any app server, in ticks.
-    pub(crate) fn longest_call(&mut self, now: u32) -> u32 {
+    /// Wait of each call at any app server, in ticks.
+    pub(crate) fn call_waits(&mut self, now: u32) -> impl Iterator<Item = u32> {
         let sides = self.sides.as_deref_mut().into_iter().flat_map(|sides| sides.iter_mut());
         let all = iter::once(&mut self.home).chain(sides.map(|side| &mut side.assignment));
-        all.map(|assignment| assignment.calls_mut().longest_wait(now)).max().unwrap_or_default()
+        all.flat_map(move |assignment| assignment.calls_mut().waits(now))
     }
 
     /// Whether each assignment-related pause reason applies now.
