@@ -508,6 +508,31 @@ async fn a_second_room_and_a_stop_button(fixture: &Fixture, language: Language) 
 }
 
 #[test]
+fn clients_in_python_show_the_room_and_come_back_with_new_tokens() {
+    run_heavy_test(async |fixture| {
+        let folder = copy_example(fixture)?;
+        let mut place = Place::start(fixture, Language::Python, &folder, &Addresses::free()?, &[]).await?;
+        let page = format!("http://{}", place.address);
+        let start = |name: &str| {
+            let mut client = python("python")?;
+            client.arg(folder.join("client.py")).args([&page, name, "the kitchen"]);
+            Process::start(fixture, name, client)
+        };
+        let mut ann = start("ann")?;
+        ann.wait_for_lines("here: ann", 1).await?;
+        let mut ben = start("ben")?;
+        ann.wait_for_lines("ben: hello from Python", 1).await?;
+        place.node.process.kill().await?;
+        place.node.start_again(fixture).await?;
+        for client in [&mut ann, &mut ben] {
+            client.wait_for_lines("ben: hello from Python", 2).await?;
+            client.wait_for_lines("ann: hello from Python", 2).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_second_room_and_a_stop_button_in_python() {
     run_heavy_test(async |fixture| a_second_room_and_a_stop_button(fixture, Language::Python).await);
 }
@@ -572,6 +597,9 @@ fn the_pages_show_the_code_of_the_files() {
             ensure!(blocks(&page, language).contains(&file.as_str()), "live-updates.md shows another {name}");
             all.push_str(&file);
         }
+        let clients = std::fs::read_to_string(Path::new(BOOK).join("clients/python.md"))?;
+        let file = std::fs::read_to_string(Path::new(EXAMPLE).join("client.py"))?;
+        ensure!(blocks(&clients, "python").contains(&file.as_str()), "clients/python.md shows another client.py");
         for excerpt in ["python", "js"].iter().flat_map(|language| blocks(&excerpts, language)) {
             ensure!(all.contains(excerpt), "no file of the example has this part of missed-messages.md:\n{excerpt}");
         }

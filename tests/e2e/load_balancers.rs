@@ -235,7 +235,7 @@ fn no_connect_fails_while_a_node_drains_that_the_balancer_still_asks() {
     });
 }
 
-/// Back end that sends on a kept connection until the roll-out is over. Returns its number of sends and the longest
+/// Back end that sends on a kept connection until the rollout is over. Returns its number of sends and the longest
 /// time that a send took.
 async fn send_until(over: &Cell<bool>, back_end: &BackEnd, balancer: &str, pause: Duration) -> Result<(u64, Duration)> {
     let (mut sent, mut longest, mut kept) = (0, Duration::ZERO, None);

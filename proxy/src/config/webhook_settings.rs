@@ -151,7 +151,8 @@ impl WebhookSettings {
             let hubs = table.hubs.to_string();
             if !self.rules.iter().any(|rule| rule.hubs.may_share(&table.hubs)) {
                 let known: Vec<_> = self.rules.iter().map(|rule| &**rule.hubs.text()).collect();
-                return Err(WebhookTableError::NoHub(hubs, known.join(", ")));
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(WebhookTableError::NoHub(hubs, known));
             }
             if let Some(earlier) = tables.iter().take(at).find(|earlier| earlier.hubs.covers(&table.hubs)) {
                 return Err(WebhookTableError::Covered(hubs, earlier.hubs.to_string()));

@@ -97,8 +97,8 @@ pub(crate) async fn run(
 }
 
 /// Waits until a listener has to close: when the drain is over, because a balancer may not repeat a back end's request
-/// that is answered with 503, but tries another node if it can't connect. On a port shared with other nodes, they accept
-/// new clients as soon as this node refuses them.
+/// that is answered with 503, but tries another node if it can't connect. On a port shared with other nodes, these
+/// accept new clients as soon as this node refuses them.
 async fn end_of_listening(shared: Arc<Shared>) {
     match shared.settings.port_sharing {
         PortSharing::Alone => shared.listening_ended().await,

@@ -433,7 +433,7 @@ impl Shared {
         self.life.clients_refused.cancelled().await;
     }
 
-    /// Closes the listeners.
+    /// Closes the listeners, once the clients have left.
     pub(crate) fn end_listening(&self) {
         self.life.listening_ended.cancel();
     }

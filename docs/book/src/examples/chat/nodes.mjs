@@ -26,7 +26,7 @@ export async function rest(method, path, body, attempt = 1) {
   const api = `${url}/api/hubs/${hub}/`;
   const headers = { authorization: `Bearer ${token({ aud: api })}`, "content-type": "application/json" };
   const request = http.request(api + path, { agent, method, headers, signal: AbortSignal.timeout(10_000) });
-  request.end(body && JSON.stringify(body));
+  request.end(body === undefined ? undefined : JSON.stringify(body));
   const [response] = await once(request, "response");
   const text = Buffer.concat(await response.toArray()).toString();
   const { statusCode: status, headers: head } = response;

@@ -21,7 +21,7 @@ def session():
 def token(**claims):
     """Signs a token that is valid for an hour."""
     now = int(time.time())
-    return jwt.encode({**claims, "iat": now, "exp": now + 3600}, KEY, "HS256")
+    return jwt.encode({"iat": now, "exp": now + 3600, **claims}, KEY, "HS256")
 
 
 async def rest(method, path, body=None):
