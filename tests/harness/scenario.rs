@@ -104,7 +104,7 @@ pub fn run_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
     run_test_at(&test_permit::light(), "light", body);
 }
 
-/// Like [`run_test`], but never in parallel with another heavy test: two cores suffice for only one.
+/// Like [`run_test`], for a test that computes much: as many of them run in parallel as there are cores.
 ///
 /// # Panics
 /// If the test fails or exceeds its time limit.

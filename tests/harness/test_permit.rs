@@ -19,15 +19,18 @@ pub(super) struct TestPermit(&'static TestPermits);
 static HEAVY: TestPermits = TestPermits::new();
 static LIGHT: TestPermits = TestPermits::new();
 
-/// Waits for the only permit of heavy tests.
+/// Waits for a permit of heavy tests, one for each core.
 pub(super) fn heavy() -> TestPermit {
-    HEAVY.take(1)
+    HEAVY.take(cores())
 }
 
-/// Waits for a permit of light tests, in parallel with a heavy one.
+/// Waits for a permit of light tests, in parallel with heavy ones.
 pub(super) fn light() -> TestPermit {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    LIGHT.take((LIGHT_PER_CORE * cores - 1).max(1))
+    LIGHT.take((LIGHT_PER_CORE * cores() - 1).max(1))
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl TestPermits {
