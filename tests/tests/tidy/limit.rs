@@ -1,40 +1,23 @@
-//! Table of the limits, for the book: flags and constants with names of limits.
+//! Table of the limits, for the book: those that an operator can set, and those of the protocols.
 //!
 //! ```text
-//!  flags of `serve` ──── --…-max…, --…-timeout, … ─────────► flag, default, first sentence of its help
-//!  files of the crates ─ documented const …_MAX…, _TIMEOUT ─► doc comment, value, name: by crate and module
+//!  flags of `serve` ─ --…-max…, --…-timeout, … ─► flag, default, first sentence of its help
+//!  protocol/src/limits.rs ─ documented const ───► doc comment, value, name
 //! ```
 //!
-//! All constants of `limits.rs` count, whatever their names. Values are computed from the expressions.
+//! Values are computed from the expressions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
 use crate::reference::{ServeFlag, escape, read, serve_flags};
-use crate::workspace::rust_files;
-
-/// Folders with limits of a running fleet, and their titles.
-const CRATES: [(&str, &str); 6] = [
-    ("protocol/src", "Both protocols"),
-    ("protocol/channel/src", "Channels"),
-    ("protocol/link/src", "Links"),
-    ("protocol/process/src", "Logs"),
-    ("proxy/src", "Node"),
-    ("app-sdk/src", "SDK"),
-];
-
-/// Modules without limits of a running fleet: the command line, tests, and formats of values.
-const LEFT_OUT: [&str; 6] = ["cli", "contract", "fuzzing", "testing", "main", "value"];
 
 /// The file in which all constants are limits.
 const LIMITS_FILE: &str = "protocol/src/limits.rs";
 
 /// Parts of names of flags that are limits.
 const FLAG_MARKS: [&str; 6] = ["-max", "-per-second", "-timeout", "-window", "-wait-", "-clock-skew"];
-
-/// Parts of names of constants that are limits.
-const CONSTANT_MARKS: [&str; 2] = ["MAX", "TIMEOUT"];
 
 /// Operation on two numbers; `None` where there is no result.
 type Operation = fn(u64, u64) -> Option<u64>;
@@ -62,39 +45,13 @@ pub(crate) fn limits() -> String {
             writeln!(page, "| `--{name}` | {default} | {sentence} |").unwrap();
         }
     }
-    let known = evaluated(&constants(&read(Path::new(LIMITS_FILE))), &BTreeMap::new());
-    for (folder, title) in CRATES {
-        for (module, rows) in rows_by_module(Path::new(folder), &known) {
-            let title = if module.is_empty() { title.to_owned() } else { format!("{title}: `{module}`") };
-            write!(page, "\n## {title}\n\n| limits | value | constant |\n|---|---|---|\n{rows}").unwrap();
-        }
+    let constants = constants(&read(Path::new(LIMITS_FILE)));
+    let known = evaluated(&constants, &BTreeMap::new());
+    page.push_str("\n## Protocols\n\n| limits | value | constant |\n|---|---|---|\n");
+    for constant in constants.iter().filter(|constant| !constant.doc.is_empty() && constant.name != "_") {
+        writeln!(page, "| {} | {} | `{}` |", escape(&constant.doc), shown(constant, &known), constant.name).unwrap();
     }
     page
-}
-
-/// Table rows by top-level module. `limits.rs` has an empty name, so it comes first.
-fn rows_by_module(folder: &Path, known: &BTreeMap<String, u64>) -> BTreeMap<String, String> {
-    let mut rows: BTreeMap<String, String> = BTreeMap::new();
-    for path in rust_files(folder) {
-        let inside = path.strip_prefix(folder).unwrap();
-        let module = inside.iter().next().unwrap_or_default().to_string_lossy().trim_end_matches(".rs").to_owned();
-        let is_test = path.to_string_lossy().contains("tests");
-        if is_test || LEFT_OUT.contains(&module.as_str()) {
-            continue;
-        }
-        let of_file = constants(&read(&path));
-        let known = evaluated(&of_file, known);
-        let is_limit = |name: &str| CONSTANT_MARKS.iter().any(|mark| name.contains(mark));
-        let is_all = path == Path::new(LIMITS_FILE);
-        for constant in of_file.iter().filter(|constant| is_all || is_limit(&constant.name)) {
-            let (doc, name) = (escape(&constant.doc), &constant.name);
-            if !doc.is_empty() && name != "_" {
-                let rows = rows.entry(if is_all { String::new() } else { module.clone() }).or_default();
-                writeln!(rows, "| {doc} | {} | `{name}` |", shown(constant, &known)).unwrap();
-            }
-        }
-    }
-    rows
 }
 
 /// Constants at the top level of a file. (Constants of tests are indented.)
