@@ -63,7 +63,6 @@ mod presence_feeds;
 mod reassignments;
 mod rebalanced_clients;
 mod rebalances;
-mod recordings;
 mod refreshed_log_ins;
 mod request_guards;
 mod request_heads;

@@ -38,7 +38,7 @@
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `task_feed` | candidates for exclusive tasks, reported to app servers |
 //! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
-//! | `watch` | live copies of client messages for the observer: taps, recordings, traces |
+//! | `watch` | live copies of client messages for the observer: taps, traces |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
 //! | `rest` | REST data plane: sends, queries and changes by requests of back ends |

@@ -78,7 +78,7 @@ impl Tap for Mirrors {
 
     fn event(&mut self, shard: &TapView<'_>, slot: Slot, event: &TapEvent<'_>) {
         match *event {
-            TapEvent::Opened(..) | TapEvent::Arrived | TapEvent::RulesChanged => self.refresh(shard, slot),
+            TapEvent::Opened | TapEvent::Arrived | TapEvent::RulesChanged => self.refresh(shard, slot),
             TapEvent::Answer(payload) => self.answer(shard, slot, payload, None),
             TapEvent::Copied(by, CopyOrder::Data { payload, .. }) => self.answer(shard, slot, payload, Some(by)),
             TapEvent::Copied(by, order) => {

@@ -118,7 +118,6 @@ mod raw_endpoints;
 #[cfg(test)]
 mod reassign;
 #[cfg(test)]
-mod recording;
 #[cfg(test)]
 mod releases;
 #[cfg(test)]
