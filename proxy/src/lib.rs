@@ -37,7 +37,7 @@
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `task_feed` | candidates for exclusive tasks, reported to app servers |
-//! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
+//! | `mirror` | copies of client connections for other app servers |
 //! | `watch` | live copies of client messages for the observer: taps, traces |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |

@@ -109,7 +109,7 @@ impl Tap for Watches {
                     watch.close(slot, ConnectionChange::Closed(cause, detail.map(Into::into)));
                 }
                 TapEvent::Moved => watch.close(slot, ConnectionChange::Moved),
-                TapEvent::RulesChanged | TapEvent::Answer(_) | TapEvent::Copied(..) | TapEvent::Reported(_) => {}
+                TapEvent::RulesChanged | TapEvent::Copied(..) | TapEvent::Reported(_) => {}
             }
         }
     }

@@ -84,8 +84,6 @@ pub(crate) enum TapEvent<'a> {
     /// The rules of its hub may have changed.
     RulesChanged,
     GroupsChanged,
-    /// Data of its app servers, before it is delivered.
-    Answer(&'a [u8]),
     /// Data or request of an app server that has a copy of the connection.
     Copied(AppServerId, &'a CopyOrder),
     /// Report of an app server on a marked message.
@@ -120,7 +118,7 @@ pub(crate) trait Tap: Any + Debug {
     fn settle(&mut self, _connections: &Connections) {}
 
     /// Advances by one second.
-    fn tick(&mut self, shard: &TapView<'_>);
+    fn tick(&mut self, _shard: &TapView<'_>) {}
 }
 
 /// Taps of a shard.
