@@ -38,7 +38,6 @@ mod connects;
 mod deliveries;
 mod drains;
 mod evicted_hubs;
-mod exclusive_tasks;
 mod fleet_nodes;
 mod fleet_promises;
 mod group_orders;

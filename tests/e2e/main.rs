@@ -66,7 +66,6 @@ mod identity;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
-mod jobs;
 #[cfg(test)]
 mod keep_alive;
 #[cfg(test)]
