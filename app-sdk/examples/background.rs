@@ -1,6 +1,6 @@
 //! Sends from outside a hub: run `cargo run --example background -- --listen 127.0.0.1:5000` behind a proxy.
 //!
-//! Hub `/news`: one app server of the fleet sends `Time(seconds)` to everyone once a second. `POST /news` with a text
+//! Hub `/news`: each app server sends `Time(seconds)` to everyone once a second. `POST /news` with a text
 //! sends `News(text)` to everyone; `POST /news/{topic}` sends it to clients that have called `Subscribe(topic)`.
 
 #[path = "common/serve.rs"]
@@ -35,6 +35,7 @@ async fn send_news(receivers: &Receivers, text: &str) -> (StatusCode, String) {
 
 /// Each send waits until it is queued, so a slow link slows this loop instead of filling memory.
 async fn send_time(news: HubHandle) -> Result<(), HubError> {
+    news.linked().await;
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     loop {
         seconds.tick().await;
@@ -45,9 +46,10 @@ async fn send_time(news: HubHandle) -> Result<(), HubError> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let hub = Hub::new("/news").method("Subscribe", subscribe).exclusively("time", send_time);
+    let hub = Hub::new("/news").method("Subscribe", subscribe);
     let server = Server::new().hub(hub);
     let news = server.handle().hub("news")?;
+    tokio::spawn(send_time(news.clone()));
     let routes =
         Router::new().route("/news", post(send_to_all)).route("/news/{topic}", post(send_to_topic)).with_state(news);
     serve::read::<serve::ServeArguments>().serve(server, routes).await

@@ -49,7 +49,6 @@ use crate::connection::{
 use crate::context::Context;
 use crate::endpoint::{Endpoint, ignore};
 use crate::error::{HubError, text};
-use crate::exclusive::TaskRunner;
 use crate::hub::{BuiltHub, HubSettings};
 use crate::hub_core::HubCore;
 use crate::node::Node;
@@ -70,7 +69,6 @@ pub(crate) struct Dispatcher {
     pub(crate) core: Arc<HubCore>,
     settings: HubSettings,
     pub(crate) presence: Option<Arc<Presence>>,
-    pub(crate) exclusive: Option<Arc<TaskRunner>>,
     tasks: TaskTracker,
     /// Cancelled when a shutdown no longer waits for methods of disconnected clients.
     pub(crate) calls_given_up: CancellationToken,
@@ -85,8 +83,7 @@ pub(crate) struct Dispatcher {
 
 impl Dispatcher {
     pub(crate) fn new(hub: BuiltHub, core: Arc<HubCore>, tasks: TaskTracker) -> Arc<Self> {
-        let BuiltHub { settings, methods, presence, exclusive, .. } = hub;
-        let exclusive = TaskRunner::new(&core, exclusive, tasks.clone());
+        let BuiltHub { settings, methods, presence, .. } = hub;
         let presence = Presence::new(&core, presence, settings.presence_grace, tasks.clone());
         let methods = Arc::new(methods);
         Arc::new_cyclic(|workers: &Weak<Self>| {
@@ -102,7 +99,6 @@ impl Dispatcher {
                 core,
                 settings,
                 presence,
-                exclusive,
                 tasks,
                 calls_given_up: CancellationToken::new(),
                 ends,
@@ -355,11 +351,6 @@ impl Endpoint for Arc<Dispatcher> {
                     presence.handle_update(node, update);
                 }
             }
-            M::TaskCandidates(told) => {
-                if let Some(exclusive) = &self.exclusive {
-                    exclusive.handle_candidates(node, told);
-                }
-            }
             M::JoinGroup(change) if self.core.lost.are_kept() => {
                 if let (Some(connection), Some(group)) =
                     (self.core.connections.get(&change.connection_id), change.group)
@@ -386,18 +377,12 @@ impl Endpoint for Arc<Dispatcher> {
         if let Some(presence) = &self.presence {
             presence.handle_socket_ended(node);
         }
-        if let Some(exclusive) = &self.exclusive {
-            exclusive.handle_socket_ended();
-        }
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {
         self.core.handle_node_lost(node);
         if let Some(presence) = &self.presence {
             presence.handle_node_lost(node);
-        }
-        if let Some(exclusive) = &self.exclusive {
-            exclusive.handle_node_lost(node);
         }
     }
 }

@@ -4,7 +4,7 @@ mod hub_settings;
 mod methods;
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::routing::MethodRouter;
 use trunkline_protocol::hub::HubProtocol;
@@ -12,7 +12,6 @@ use trunkline_protocol::manifest::{HubManifest, SlowClients, Transport};
 
 use crate::brief_debug::brief_debug;
 use crate::error::BuildError;
-use crate::exclusive::{self, ExclusiveRun, ExclusiveTask};
 use crate::handler::filter::{BindableFilter, Filters};
 use crate::handler::hook::{self, ErasedHook};
 use crate::handler::policy::Policies;
@@ -69,7 +68,6 @@ pub struct Hub<S = ()> {
     on_user_online: Vec<Bindable<S, ErasedNoticeHook<UserOnline>>>,
     on_user_offline: Vec<Bindable<S, ErasedNoticeHook<UserOffline>>>,
     on_group_changed: Vec<Bindable<S, ErasedNoticeHook<GroupChanged>>>,
-    exclusive: Vec<(String, Bindable<S, ErasedNoticeHook<ExclusiveRun>>)>,
     on_leaving: Option<Bindable<S, Method>>,
     on_negotiate: Option<MethodRouter<S>>,
 }
@@ -103,7 +101,6 @@ pub(crate) struct BuiltHub {
     pub(crate) settings: HubSettings,
     pub(crate) methods: MethodTable,
     pub(crate) presence: PresenceHooks,
-    pub(crate) exclusive: Vec<ExclusiveTask>,
     pub(crate) on_negotiate: Option<MethodRouter>,
 }
 
@@ -122,7 +119,6 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_user_online: Vec::new(),
             on_user_offline: Vec::new(),
             on_group_changed: Vec::new(),
-            exclusive: Vec::new(),
             on_leaving: None,
             on_negotiate: None,
         }
@@ -389,47 +385,6 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Runs a task on one app server of the fleet: of all with a task of this name, the one that started first. Takes
-    /// an async function of extractors that need no client, as in [`on_user_online`](Self::on_user_online), and
-    /// [`ExclusiveRun`](crate::ExclusiveRun).
-    ///
-    /// ```
-    /// use std::time::Duration;
-    ///
-    /// use trunkline::{Hub, HubError, HubHandle};
-    ///
-    /// async fn tick(news: HubHandle) -> Result<(), HubError> {
-    ///     let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    ///     loop {
-    ///         seconds.tick().await;
-    ///         news.clients().all().send("Tick", ()).await?;
-    ///     }
-    /// }
-    ///
-    /// let hub: Hub = Hub::new("/news").exclusively("tick", tick);
-    /// ```
-    ///
-    /// - The future is dropped at an `.await` when the app server stops or is no longer the selected one, and created
-    ///   again when it is selected again. Work that must not be interrupted belongs in a spawned task with its own
-    ///   shutdown signal.
-    /// - After an app server stops, another one starts the task a second later; after a process crash, within about 4
-    ///   s; after a machine crash, within two resume windows.
-    /// - If an app server has lost its proxies without noticing, two app servers may run the task for at most one
-    ///   resume window (10 s). Without a common proxy, both run it. If this must never happen, also take a lease in a
-    ///   store.
-    /// - A task that returns `Ok` is finished until another app server is selected, which runs it again. If a task
-    ///   fails, this is logged, and the task restarts on the same app server after 6 s.
-    /// - The task does not run while no proxy reports the list of app servers: see the page *Timers and jobs* of the
-    ///   book.
-    pub fn exclusively<T: NoticeHook<S, ExclusiveRun, M>, M: 'static>(
-        mut self,
-        name: impl Into<String>,
-        task: T,
-    ) -> Self {
-        self.exclusive.push((name.into(), bindable_notice(task)));
-        self
-    }
-
     /// Authenticates and admits each client that negotiates, or that connects without negotiation. Accepts any axum
     /// handler. The handler sees the client's headers (including cookies), path and query, but no body;
     /// [`ConnectInfo`](axum::extract::ConnectInfo) is the client's address. A second handler replaces the first.
@@ -496,7 +451,6 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
             on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind_early(&state)).collect(),
             on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind_early(&state)).collect(),
-            exclusive: self.exclusive.into_iter().map(|(name, task)| (name, task.bind_early(&state))).collect(),
             on_leaving: self.on_leaving.map(|method| method.bind_early(&state)),
             on_negotiate: self.on_negotiate.map(|handler| handler.with_state(state.clone())),
             methods: self.methods.with_state(state),
@@ -738,18 +692,13 @@ impl Hub<()> {
             on_user_offline: self.on_user_offline.into_iter().map(|hook| hook.bind(&())).collect(),
             on_group_changed: self.on_group_changed.into_iter().map(|hook| hook.bind(&())).collect(),
         };
-        let exclusive: Vec<_> = self.exclusive.into_iter().map(|(name, task)| ExclusiveTask::new(name, task)).collect();
-        if let Some(task) = exclusive::misnamed(&exclusive) {
-            return Err(BuildError::ExclusiveTask { hub: name, task });
-        }
         let on_negotiate = self.on_negotiate;
         let manifest = HubManifest {
             asks_app: on_negotiate.is_some() || !methods.policies.is_empty(),
             presence: presence.scope(),
-            exclusive_tasks: exclusive::standing(&exclusive, SystemTime::now()),
             ..self.settings.manifest(&name, &self.path)
         };
-        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, exclusive, on_negotiate })
+        Ok(BuiltHub { manifest, settings: self.settings, methods, presence, on_negotiate })
     }
 }
 
@@ -883,21 +832,5 @@ mod tests {
         assert!(matches!(Hub::new("/chat").protocols([]).build(), Err(BuildError::NoProtocol(_))));
         assert!(matches!(Hub::new("/chat").transports([]).build(), Err(BuildError::NoTransport(_))));
         assert_eq!(built(Hub::new("/chat")).manifest.transports, Transport::ALL);
-    }
-
-    #[test]
-    fn a_task_needs_a_unique_name() {
-        let named = |names: &[&str]| {
-            let hub = names.iter().fold(Hub::new("/test"), |hub, name| hub.exclusively(*name, async || ()));
-            hub.build()
-                .map(|hub| hub.manifest.exclusive_tasks.map(|tasks| tasks.names))
-                .map_err(|error| error.to_string())
-        };
-        assert_eq!(named(&["a", "b"]), Ok(Some(vec!["a".to_owned(), "b".to_owned()])));
-        assert_eq!(named(&[]), Ok(None));
-        for names in [&["a", "a"][..], &[""], &["x".repeat(129).as_str()], &["a"; 33]] {
-            let error = named(names).unwrap_err();
-            assert!(error.starts_with("hub 'test': exclusive task"), "{error}");
-        }
     }
 }

@@ -245,7 +245,6 @@
 //! | [`call`] | parameters of methods, hooks and filters |
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
 //! | `presence` | hooks for users coming online or going offline, and for group changes |
-//! | `exclusive` | tasks that run on one app server of the fleet at a time |
 //! | `typescript` | TypeScript types of hubs, with the feature `typescript` |
 //! | `hub` | builders of hubs and modules of methods, and the method table |
 //! | `client_interface` | declaration of client methods, for typed calls |
@@ -267,7 +266,6 @@ mod dispatch;
 mod encode;
 mod endpoint;
 mod error;
-mod exclusive;
 pub mod handler;
 mod hub;
 mod hub_core;
@@ -306,7 +304,6 @@ pub use context::upload_stream::UploadStream;
 pub use context::{Cancellation, Context};
 pub use encode::Arguments;
 pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
-pub use exclusive::ExclusiveRun;
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};
 pub use http;
 pub use hub::{Hub, Methods};

@@ -425,11 +425,6 @@ impl Server {
         #[cfg_attr(not(feature = "embedded"), expect(unused_variables, reason = "only a node inside needs them"))]
         let access = self.core.access.get_or_init(|| access);
         let ready = self.core.ready.get_or_init(|| ready);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            for tasks in self.core.hubs().iter().filter_map(|hub| hub.exclusive.clone()) {
-                runtime.spawn(self.core.tasks.track_future(tasks.warn_if_unheard()));
-            }
-        }
         tracing::debug!(instance = %self.core.instance, hubs = ready.manifest.hubs.len(), "server is put together");
         let inside = Router::new()
             .route(MANIFEST_PATH, get(routes::manifest))

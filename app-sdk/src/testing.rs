@@ -38,7 +38,6 @@
 //! | a method that invokes its own caller | [`TestClient::begin`] or [`TestClient::on`] |
 //! | app servers that stop or crash, and client results across app servers | [`TestServer::fleet`], [`TestServer::rehome`] |
 //! | presence hooks | clients that connect, join and leave; `#[tokio::test(start_paused = true)]` skips the grace period |
-//! | [exclusive tasks](Hub::exclusively) | [`TestServer::fleet`], `start_paused`; [`shutdown`](crate::ServerHandle::shutdown) of the app server that runs the task |
 //! | timeouts | `#[tokio::test(start_paused = true)]`; [`Connect::answer_timeout`] for timeouts above 10 s |
 //! | HTTP routes that send or use a [`User`](crate::User) | [`TestServer::handle`] and `tower::ServiceExt::oneshot` |
 //!
@@ -182,7 +181,7 @@ impl TestServer {
                     fake_proxy: Arc::new(FakeProxy::new(linked.dispatcher.core.naming, manifest.presence)),
                     servers: Vec::new(),
                 });
-                let socket = hub.fake_proxy.add_link(&linked.instance, manifest.exclusive_tasks.clone());
+                let socket = hub.fake_proxy.add_link(&linked.instance);
                 hub.servers.push(linked);
                 socket
             })?;

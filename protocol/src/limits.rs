@@ -178,9 +178,3 @@ pub const AGREEMENT_GRACE_MS: u64 = 5_000;
 
 const _: () = assert!(HUB_MESSAGE_MAX_BYTES < LINK_FRAME_MAX_BYTES);
 const _: () = assert!(LINK_PING_INTERVAL_MS * 2 < LINK_TIMEOUT_MS);
-
-/// Maximum number of exclusive tasks of one hub.
-pub const EXCLUSIVE_TASKS_MAX: usize = 32;
-
-/// Maximum bytes of the name of an exclusive task.
-pub const EXCLUSIVE_TASK_NAME_MAX_BYTES: usize = 128;

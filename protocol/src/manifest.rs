@@ -116,19 +116,6 @@ pub struct HubManifest {
     /// Presence changes that proxies report to the app server.
     #[serde(default)]
     pub presence: PresenceScope,
-    /// Exclusive tasks that the app server is a candidate for; `None` if it has none.
-    #[serde(default)]
-    pub exclusive_tasks: Option<ExclusiveTasks>,
-}
-
-/// Tasks that run on only one app server each. The oldest candidate is chosen, so tasks rarely move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ExclusiveTasks {
-    /// Start time of the app server in milliseconds since 1970, by its own clock.
-    pub since_ms: i64,
-    /// Names of the tasks.
-    pub names: Vec<String>,
 }
 
 /// Presence changes reported to an app server.
@@ -209,7 +196,6 @@ impl HubManifest {
             is_movable: false,
             restores_clients: false,
             presence: PresenceScope::default(),
-            exclusive_tasks: None,
         }
     }
 

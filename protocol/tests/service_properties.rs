@@ -17,8 +17,8 @@ use trunkline_protocol::service::{
     LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
     MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
     RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData, UserConnectionQuery, UserData,
-    UserGroupChange, encode_connection_data,
+    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
+    encode_connection_data,
 };
 
 /// Numbers of the supported messages.
@@ -254,7 +254,6 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         (number(), binary()).prop_map(|(epoch, body)| ServiceMessage::Stamped(Stamped { epoch, body })),
         (number(), binary()).prop_map(|(mark, body)| ServiceMessage::TracedData(TracedData { mark, body })),
         trace_report(),
-        vec((text(), text(), number()), 0..4).prop_map(task_candidates),
         (text(), number(), number()).prop_map(refresh_connection),
         (text(), number(), any::<bool>()).prop_map(|(connection_id, number, is_report)| {
             let it = DownMark { connection_id, number };
@@ -290,11 +289,6 @@ fn refresh_auth((connection, claims, expires_s, ack_id): (ByteString, Claims, i6
 
 fn connection_claims((connection_id, claims): (ByteString, Claims)) -> ServiceMessage {
     ServiceMessage::UpdateConnectionClaims(ConnectionClaims { connection_id, claims })
-}
-
-fn task_candidates(candidates: Vec<(ByteString, ByteString, i64)>) -> ServiceMessage {
-    let candidate = |(task, instance, since_ms)| TaskCandidate { task, instance, since_ms };
-    ServiceMessage::TaskCandidates(TaskCandidates { candidates: candidates.into_iter().map(candidate).collect() })
 }
 
 fn trace_report() -> impl Strategy<Value = ServiceMessage> {

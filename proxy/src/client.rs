@@ -67,7 +67,6 @@ async fn connect(shard: &Rc<Shard>, mut pending: Box<PendingConnection>) -> Opti
     let claimed = pending.claimed.take();
     let (socket, early) = match pending.stream.take()? {
         ClientStream::Pipe(pipe) => (Socket::boxed(pipe), Bytes::new()),
-        ClientStream::Memory(pipe) => (Socket::boxed(pipe), Bytes::new()),
         ClientStream::EventStream(parts) => {
             let (requests, socket) = *parts;
             // Accepted by a listener of this shard.

@@ -14,7 +14,6 @@ mod condition_registry;
 mod known_hub;
 mod refusal_reason;
 mod refused_app_server;
-mod seen_difference;
 
 pub(crate) use catalogue::ConditionKind;
 pub use catalogue::{CatalogueEntry, Severity, condition_entries};
@@ -23,4 +22,3 @@ pub(crate) use condition_registry::{ActiveCondition, ConditionNotice, ConditionR
 pub(crate) use known_hub::{HubSight, KnownHub, KnownHubs};
 pub(crate) use refusal_reason::RefusalReasons;
 pub(crate) use refused_app_server::UNKNOWN_HUB;
-pub(crate) use seen_difference::{SeenDifference, SeenDifferences};

@@ -36,9 +36,8 @@
 //! | `user_group` | time-limited memberships of users in groups, for later connections too |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
-//! | `task_feed` | candidates for exclusive tasks, reported to app servers |
-//! | `mirror` | copies of client connections for other app servers, and the comparison of their answers |
-//! | `watch` | live copies of client messages for the observer: taps, recordings, traces |
+//! | `mirror` | copies of client connections for other app servers |
+//! | `watch` | live copies of client messages for the observer: taps, traces |
 //! | `webhook` | webhooks in place of app servers: client events as requests, responses as completions |
 //! | `fleet` | other nodes: membership, links, relayed messages and queries |
 //! | `rest` | REST data plane: sends, queries and changes by requests of back ends |
@@ -82,7 +81,6 @@ pub(crate) mod presence_feed;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
-pub(crate) mod task_feed;
 #[cfg_attr(
     not(any(feature = "otlp", test)),
     expect(dead_code, reason = "there are spans only where something can export them")

@@ -4,15 +4,14 @@
 //!  up:    client ──► primary link ──► primary app server
 //!                └─► copy: link open, not full, not paused? ─ yes ──► mirror    sent
 //!                                                            └ no ──► discarded dropped
-//!  down:  primary ──► client, and if compared the digests of its replies
-//!         mirror ───► discarded, except the digests of its replies             differences
+//!  down:  primary ──► client
+//!         mirror ───► discarded
 //! ```
 //!
 //! A copy delays no other traffic: messages that a mirror can't accept immediately are dropped. A lost copy restarts
 //! with the client's next message, at any app server of its group, as a reassigned connection. The mirrors of a
 //! shard are a [`Tap`].
 
-mod answer_diff;
 mod mirror_copy;
 
 use std::mem;
@@ -20,18 +19,11 @@ use std::mem;
 use bytes::Bytes;
 use indexmap::{IndexMap, IndexSet};
 use tokio::time::Instant;
-use tracing::warn;
 use trunkline_protocol::cause::Cause;
 
-use crate::clock::unix_ms;
-use crate::condition::SeenDifference;
-use crate::routing::MirrorRule;
-use crate::shard::{
-    Client, Content, CopyOrder, Recipients, ShardContext, Slot, Tap, TapEvent, TapView, UpwardMessages, short,
-};
+use crate::shard::{Client, Content, CopyOrder, Recipients, Slot, Tap, TapEvent, TapView, UpwardMessages};
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, Hub, HubIndex};
-use answer_diff::{AnswerDifference, Answerer};
 use mirror_copy::MirrorCopy;
 
 /// Maximum number of clients of one shard with mirrored downward data. Each broadcast checks all of them.
@@ -78,9 +70,7 @@ impl Tap for Mirrors {
 
     fn event(&mut self, shard: &TapView<'_>, slot: Slot, event: &TapEvent<'_>) {
         match *event {
-            TapEvent::Opened(..) | TapEvent::Arrived | TapEvent::RulesChanged => self.refresh(shard, slot),
-            TapEvent::Answer(payload) => self.answer(shard, slot, payload, None),
-            TapEvent::Copied(by, CopyOrder::Data { payload, .. }) => self.answer(shard, slot, payload, Some(by)),
+            TapEvent::Opened | TapEvent::Arrived | TapEvent::RulesChanged => self.refresh(shard, slot),
             TapEvent::Copied(by, order) => {
                 self.by_slot.get_mut(&slot).into_iter().for_each(|copies| copies.order(by, order));
             }
@@ -95,15 +85,6 @@ impl Tap for Mirrors {
         for (slot, copies) in &mut self.by_slot {
             if let Some(client) = shard.connections.get(*slot).filter(|client| client.home().hub() == hub) {
                 copies.app_stopping(client, app);
-            }
-        }
-    }
-
-    /// Reports calls without a timely reply from one app server.
-    fn tick(&mut self, shard: &TapView<'_>) {
-        for (slot, copies) in &mut self.by_slot {
-            if let Some(client) = shard.connections.get(*slot) {
-                copies.report_late(shard, client);
             }
         }
     }
@@ -123,13 +104,6 @@ impl Mirrors {
         }
         if !copies.0.is_empty() {
             self.by_slot.insert(slot, copies);
-        }
-    }
-
-    /// Compares data of the primary, or of the mirror `by`, if a rule requires it.
-    fn answer(&mut self, shard: &TapView<'_>, slot: Slot, payload: &[u8], by: Option<AppServerId>) {
-        if let (Some(copies), Some(client)) = (self.by_slot.get_mut(&slot), shard.connections.get(slot)) {
-            copies.answer(shard.context, client, payload, by);
         }
     }
 
@@ -166,17 +140,7 @@ impl MirrorCopies {
             self.open_lost(shard, client, &hub);
         }
         for copy in &mut self.0 {
-            copy.send((client.id(), client.content()), messages, shard.now);
-        }
-    }
-
-    fn answer(&mut self, context: &ShardContext, client: &Client, payload: &[u8], by: Option<AppServerId>) {
-        let Content::Hub(protocol) = client.content() else { return };
-        let from = if by.is_some() { Answerer::Mirror } else { Answerer::Primary };
-        for copy in self.0.iter_mut().filter(|copy| by.is_none_or(|app| copy.is_at(app))) {
-            for difference in copy.compare(protocol, from, payload) {
-                report(context, client, copy.rule(), difference);
-            }
+            copy.send(client.id(), messages);
         }
     }
 
@@ -199,14 +163,6 @@ impl MirrorCopies {
         }
     }
 
-    fn report_late(&mut self, shard: &TapView<'_>, client: &Client) {
-        for copy in &mut self.0 {
-            for difference in copy.take_late(shard.now) {
-                report(shard.context, client, copy.rule(), difference);
-            }
-        }
-    }
-
     /// Opens copies without an app server, if one can be reached.
     fn open_lost(&mut self, shard: &TapView<'_>, client: &Client, hub: &Hub) {
         for copy in self.0.iter_mut().filter(|copy| copy.is_lost()) {
@@ -221,29 +177,4 @@ impl MirrorCopies {
             copy.open(link, (client.id(), client.content()), open, from.as_deref());
         }
     }
-}
-
-/// Counts, logs and stores a difference. The log is rate-limited and contains no content.
-fn report(context: &ShardContext, client: &Client, rule: &MirrorRule, difference: AnswerDifference) {
-    rule.counters.differences.increment();
-    let AnswerDifference { target, invocation_id, primary, mirror: answer } = difference;
-    let shared = &context.shared;
-    let hub = shared.hubs.at(client.home().hub());
-    let (hub, connection) = (hub.as_ref().map_or("", |hub| hub.name()), short(client.id()));
-    if context.may_log() {
-        let shown = target.escape_debug();
-        warn!(mirror = %rule.label, hub, connection, method = %shown, primary, answer, "answer of a mirror differs");
-    }
-    let (hub, connection) = (hub.into(), connection.into());
-    let (at_ms, mirror) = (unix_ms(), rule.label.clone());
-    shared.reports.differences.add(SeenDifference {
-        at_ms,
-        mirror,
-        hub,
-        connection,
-        target,
-        invocation_id,
-        primary,
-        answer,
-    });
 }

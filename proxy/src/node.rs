@@ -29,8 +29,6 @@ mod memory_limit;
 mod node_condition;
 pub(crate) mod presence_keeper;
 mod process_condition;
-#[cfg(feature = "tls")]
-mod replay_node;
 pub(crate) mod rule_reload;
 pub(crate) mod rule_set;
 pub(crate) mod shard_thread;
@@ -58,8 +56,6 @@ use trunkline_vectored::SendRing;
 pub use embedded::{AppListener, Embedded};
 pub use heartbeat::Heartbeat;
 pub use inherited_socket::InheritedSockets;
-#[cfg(feature = "tls")]
-pub use replay_node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub use start_error::StartError;
 
 use condition_watch::ConditionWatch;

@@ -16,10 +16,7 @@ mod connection_events;
 mod fleet_snapshot;
 mod fleet_trace;
 mod group_order;
-mod hub_part;
-mod hub_recording;
 mod json_line;
-mod lenient_value;
 mod list_page;
 mod node_inspector;
 mod node_snapshot;
@@ -32,8 +29,6 @@ mod readiness;
 mod rebalance_board;
 mod rebalance_plan;
 mod rebalancer;
-mod recorded_message;
-mod recording_line;
 mod revoker;
 mod rule_snapshot;
 mod snapshot;
@@ -78,8 +73,6 @@ pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
 pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
-pub use hub_part::{HubPart, take_parts};
-pub(crate) use hub_recording::HubRecording;
 pub use json_line::json_line;
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
 pub(crate) use node_snapshot::unassigned_clients;
@@ -89,10 +82,6 @@ pub(crate) use node_watch::{PayloadView, WatchChoice, WatchError, WatchLines};
 pub(crate) use readiness::{Readiness, UpstreamProblem, UpstreamProblems};
 pub(crate) use rebalance_plan::RebalanceGoal;
 pub(crate) use rebalancer::{RebalanceError, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH};
-pub use recording_line::{
-    CloseLine, FORMAT as RECORDING_FORMAT, LossLine, MessageLine, OpenLine, RecordedPayload, RecordingHeader,
-    RecordingLine, VERSION as RECORDING_VERSION,
-};
 pub(crate) use revoker::{REVOKE_OWN_PATH, RevocationError, RevocationOrder};
 pub use revoker::{RevocationList, RevocationReport, RevokedTokens};
 pub(crate) use snapshot::{ClientDetails, ClientSummary};
@@ -369,15 +358,6 @@ impl Observer {
     /// Lists the newest revocations of this node, optionally of one user.
     pub(crate) fn revocations(&self, user: Option<&str>, limit: usize) -> RevocationList {
         self.revoker.list(user, limit)
-    }
-
-    /// Starts recording the clients of a hub on this node, with a stream permit. Fails if the hub is unknown here, or a
-    /// limit is reached.
-    pub(crate) async fn record(
-        &self,
-        choice: &WatchChoice,
-    ) -> Result<(HubRecording, OwnedSemaphorePermit), WatchError> {
-        self.with_permit(HubRecording::open(self.node.shared(), choice)).await
     }
 
     /// Starts a live trace of this node, with a stream permit. Fails if the hub is unknown here, or a limit is reached.

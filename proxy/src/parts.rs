@@ -32,15 +32,12 @@ pub use crate::net::line_stream::{LineStream, LineStreamError};
 #[cfg(feature = "tls")]
 pub use crate::net::tls::{CertificateFault, ClientTls, IdentityFiles, TlsError, TlsProbeError, TlsSeen, probe_tls};
 pub use crate::node::{Heartbeat, InheritedSockets, StartError};
-#[cfg(feature = "tls")]
-pub use crate::node::{ReplayHubError, ReplayNode, ReplayedOpening};
 pub use crate::observer::{
-    AnnouncementReport, CloseLine, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubPart,
-    HubSnapshot, LossLine, MessageLine, MissingCount, NodeSnapshot, NodeTimeline, OpenLine, PartyChange, PoolSnapshot,
-    RECORDING_FORMAT, RECORDING_VERSION, Rates, RebalanceReport, RebalanceState, RecordedPayload, RecordingHeader,
-    RecordingLine, RevocationList, RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX,
-    TimelineMark, TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine,
-    TraceNodeLine, TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line, take_parts,
+    AnnouncementReport, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubSnapshot, MissingCount,
+    NodeSnapshot, NodeTimeline, PartyChange, PoolSnapshot, Rates, RebalanceReport, RebalanceState, RevocationList,
+    RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark, TimelineParty,
+    TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
+    UnreachablePeer, WebhookSnapshot, json_line,
 };
 pub use crate::routing::{
     NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, WebhookHeaderError, nearest,

@@ -6,9 +6,8 @@
 //! ```
 //!
 //! A watch has a subject (a connection, a user, a group, a method or a whole hub) and a detail: a *tap* has the
-//! summaries of one connection, a *recording* the bytes of a hub, a *trace* the time at each hop. The watches of a
-//! shard are a [`Tap`]. Bytes are copied unchanged. Summaries contain payloads on request only, without apparent
-//! secrets.
+//! summaries of one connection, a *trace* the time at each hop. The watches of a shard are a [`Tap`]. Summaries contain
+//! payloads on request only, without apparent secrets.
 
 mod marked_message;
 mod message_summary;
@@ -20,12 +19,12 @@ mod watch_piece;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use trunkline_protocol::service::{RawKind, TraceReport};
+use trunkline_protocol::service::TraceReport;
 
 use crate::shard::{
     Client, Connections, Content, Recipients, Serial, ShardSender, Slot, Tap, TapEvent, TapView, UpwardMessages,
 };
-use crate::transport::websocket::{Unframed, is_text, unframe_whole};
+use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::LinkHandle;
 use marked_message::MarkedMessages;
 use message_summary::read;
@@ -33,12 +32,12 @@ use running_watch::RunningWatch;
 use unwritten_frame::{UnwrittenFrames, Wait};
 use watch_piece::micros;
 
-pub(crate) use message_summary::{MessageDirection, MessageSummary, kind_name};
+pub(crate) use message_summary::{MessageDirection, MessageSummary};
 pub(crate) use watch_order::{WatchDetail, WatchOrder, WatchRefused, WatchSubject};
 pub use watch_piece::HubTimes;
 pub(crate) use watch_piece::{
-    ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchLoss, WatchPiece, WatchVolume, WatchedBytes,
-    WatchedConnection, WatchedMessage, WatchedOpening,
+    ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchLoss, WatchPiece, WatchVolume, WatchedConnection,
+    WatchedMessage,
 };
 
 /// Maximum number of recipients of one send that a watch of a method shows individually.
@@ -75,11 +74,6 @@ impl Tap for Watches {
             return None;
         }
         let bytes = Bytes::copy_from_slice(messages.bytes);
-        let is_binary = messages.data_type == RawKind::Binary.data_type();
-        let kind = if is_binary { RawKind::Binary } else { RawKind::Text };
-        for watch in &mut self.all {
-            watch.copy(slot, MessageDirection::Up, |_| WatchedBytes::Messages(bytes.clone(), kind));
-        }
         let summaries = self.summaries(slot, client, &bytes, |_| true);
         self.add_up(slot, (client, shard.connections.user_of(client)), &summaries, messages)
     }
@@ -108,20 +102,14 @@ impl Tap for Watches {
         }
         for watch in &mut self.all {
             match *event {
-                TapEvent::Opened(open, handshake) => {
-                    watch.follow(connections, slot, ConnectionChange::Opened, Some(open));
-                    if !handshake.is_empty() {
-                        let bytes = || WatchedBytes::Handshake(Bytes::copy_from_slice(handshake));
-                        watch.copy(slot, MessageDirection::Up, |_| bytes());
-                    }
-                }
-                TapEvent::Arrived => watch.follow(connections, slot, ConnectionChange::Arrived, None),
+                TapEvent::Opened => watch.follow(connections, slot, ConnectionChange::Opened),
+                TapEvent::Arrived => watch.follow(connections, slot, ConnectionChange::Arrived),
                 TapEvent::GroupsChanged => watch.regroup(connections, slot),
                 TapEvent::Closed(cause, detail) => {
                     watch.close(slot, ConnectionChange::Closed(cause, detail.map(Into::into)));
                 }
                 TapEvent::Moved => watch.close(slot, ConnectionChange::Moved),
-                TapEvent::RulesChanged | TapEvent::Answer(_) | TapEvent::Copied(..) | TapEvent::Reported(_) => {}
+                TapEvent::RulesChanged | TapEvent::Copied(..) | TapEvent::Reported(_) => {}
             }
         }
     }
@@ -223,7 +211,7 @@ impl Watches {
 
     fn find(&mut self, connections: &Connections, number: u64, slots: impl IntoIterator<Item = Slot>) {
         if let Some(watch) = self.watch(number) {
-            slots.into_iter().for_each(|slot| watch.follow(connections, slot, ConnectionChange::Present, None));
+            slots.into_iter().for_each(|slot| watch.follow(connections, slot, ConnectionChange::Present));
         }
     }
 
@@ -246,13 +234,9 @@ impl Watches {
         messages: &Bytes,
         is_meant: impl Fn(&RunningWatch) -> bool,
     ) -> Vec<MessageSummary> {
-        let mut wanting = self
-            .all
-            .iter()
-            .filter(|watch| watch.detail() != WatchDetail::Bytes && is_meant(watch) && watch.may_take(slot, client));
-        match wanting.next() {
-            Some(_) => read(client.content(), messages, self.show_payloads()),
-            None => Vec::new(),
+        match self.all.iter().any(|watch| is_meant(watch) && watch.may_take(slot, client)) {
+            true => read(client.content(), messages, self.show_payloads()),
+            false => Vec::new(),
         }
     }
 
@@ -317,13 +301,6 @@ impl Watches {
             return;
         }
         let Some(Unframed::Payload(messages)) = unframe_whole(frame) else { return };
-        let kind = if is_text(frame) { RawKind::Text } else { RawKind::Binary };
-        for watch in &mut self.all {
-            watch.copy(slot, MessageDirection::Down, |is_handshake| match is_handshake {
-                true => WatchedBytes::Handshake(messages.clone()),
-                false => WatchedBytes::Messages(messages.clone(), kind),
-            });
-        }
         let summaries = self.summaries(slot, client, &messages, is_meant);
         self.add_down(slot, client, frame.len(), (&summaries, read_at), is_meant);
     }

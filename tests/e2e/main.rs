@@ -66,7 +66,6 @@ mod identity;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
-mod jobs;
 #[cfg(test)]
 mod keep_alive;
 #[cfg(test)]
@@ -118,7 +117,6 @@ mod raw_endpoints;
 #[cfg(test)]
 mod reassign;
 #[cfg(test)]
-mod recording;
 #[cfg(test)]
 mod releases;
 #[cfg(test)]

@@ -33,7 +33,6 @@ pub enum App {
     /// Calls with exported spans, of `app-sdk/examples/`.
     Traced,
     /// Sends from outside of a hub, of `app-sdk/examples/`.
-    Background,
     /// Test app: every kind of send, errors, hubs with other settings.
     Sends,
     /// Test app for authorization of clients.
@@ -64,7 +63,6 @@ impl App {
             App::Bench => "bench",
             App::Functional => "functional",
             App::Traced => "traced",
-            App::Background => "background",
             App::Sends => "sends",
             App::Members => "members",
             App::Calls => "calls",
@@ -78,8 +76,7 @@ impl App {
 
     fn hubs(self) -> usize {
         match self {
-            App::Background
-            | App::Chat
+            App::Chat
             | App::Status
             | App::Board
             | App::Canvas

@@ -60,17 +60,6 @@ pub enum BuildError {
         /// The time that was given.
         within: std::time::Duration,
     },
-    /// An exclusive task with an invalid name, or too many tasks.
-    #[error(
-        "hub '{hub}': exclusive task '{task}' needs a unique name of 1 to 128 bytes, and a hub has at most 32 \
-         exclusive tasks"
-    )]
-    ExclusiveTask {
-        /// Name of the hub.
-        hub: String,
-        /// Name of the task.
-        task: String,
-    },
     /// Invalid name of a WebSocket sub-protocol.
     #[error("'{endpoint}': the sub-protocol {name:?} has to consist of letters, digits and !#$%&'*+-.^_`|~")]
     SubProtocol {

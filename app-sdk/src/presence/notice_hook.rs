@@ -17,7 +17,7 @@ use crate::hub_core::HubCore;
 /// An async function that can be a presence hook, such as `on_user_online`: at most ten parameters that implement
 /// [`FromNotice`], and the result `()` or `Result<(), HubError>` ([`IntoEnd`]).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is neither a presence hook nor an exclusive task with `{N}`",
+    message = "`{Self}` is no presence hook with `{N}`",
     label = "not an async function of the notice and extractors that ends in `()` or `Result<(), HubError>`",
     note = "parameters: `{N}`, `Clients`, `Groups`, `Users`, `HubHandle`, `State<T>`; there is no `Context`, because \
             no client calls it",
@@ -31,7 +31,7 @@ pub trait NoticeHook<S, N, M>: Clone + Send + Sync + Sized + 'static {
 
 /// A parameter of a presence hook: the notice, or access to the hub.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be a parameter of a presence hook or exclusive task with `{N}`",
+    message = "`{Self}` can't be a parameter of a presence hook with `{N}`",
     label = "neither `{N}` nor `Clients`, `Groups`, `Users`, `HubHandle`, `State<T>`",
     note = "`State<T>` needs a hub with a state that provides a `T`: `.with_state(…)`, and `axum::extract::FromRef` \
             for its parts"

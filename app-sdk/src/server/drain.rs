@@ -40,8 +40,6 @@ impl ServerCore {
         self.draining.cancel();
         let hubs = self.hubs();
         hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
-        // Stop tasks before other app servers are notified that they may start them.
-        hubs.iter().filter_map(|hub| hub.exclusive.as_ref()).for_each(|tasks| tasks.stop());
         // Other app servers exist only with a network.
         let Some(ready) = self.ready.get() else { return };
         let raw: Vec<Arc<RawDispatcher>> = read(&self.raw).values().cloned().collect();

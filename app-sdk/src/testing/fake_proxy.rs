@@ -10,10 +10,8 @@ use tokio_util::sync::CancellationToken;
 use trunkline_link::answer_handshake;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
-use trunkline_protocol::service::{
-    ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage, TaskCandidate, TaskCandidates, header_of,
-};
+use trunkline_protocol::manifest::PresenceScope;
+use trunkline_protocol::service::{ClientInvocation, CloseConnection, ErrorCompletion, ServiceMessage, header_of};
 use trunkline_protocol::wire::CAUSE_HEADER;
 
 use super::client_inbox::ClientInbox;
@@ -38,7 +36,6 @@ pub(super) struct FakeProxy {
 struct FarLink {
     server: usize,
     instance: String,
-    tasks: Option<ExclusiveTasks>,
     /// `None` until the handshake is done.
     up: tokio::sync::Mutex<Option<LinkWriter>>,
     /// Cancelled when the handshake is done or the link has closed.
@@ -65,13 +62,13 @@ impl FakeProxy {
     }
 
     /// Adds the link to the next app server. Returns the app server's socket.
-    pub(super) fn add_link(self: &Arc<Self>, instance: &str, tasks: Option<ExclusiveTasks>) -> LinkSocket {
+    pub(super) fn add_link(self: &Arc<Self>, instance: &str) -> LinkSocket {
         let (near, far) = LinkSocket::memory();
         let link = {
             let mut links = lock(&self.links);
             let (server, instance) = (links.len(), instance.to_owned());
             let (up, open) = (tokio::sync::Mutex::default(), CancellationToken::new());
-            links.push(Arc::new(FarLink { server, instance, tasks, up, open }));
+            links.push(Arc::new(FarLink { server, instance, up, open }));
             links.last().map(Arc::clone)
         };
         if let Some(link) = link {
@@ -139,14 +136,12 @@ impl FakeProxy {
         if answer_handshake(&mut socket).await.is_ok() {
             *link.up.lock().await = Some(socket.writer);
             link.open.cancel();
-            self.send_candidates().await;
             self.read(link.server, socket.reader).await;
         }
         // Its clients see the close.
         lock(&self.members).end(link.server);
         link.open.cancel();
         self.has_changed.notify_one();
-        self.send_candidates().await;
     }
 
     /// Reports presence changes to app servers until none is left.
@@ -172,30 +167,6 @@ impl FakeProxy {
                 }
                 self.send(server, ServiceMessage::PresenceChanges(update.clone())).await;
             }
-        }
-    }
-
-    /// Sends the list of candidates to app servers with exclusive tasks.
-    async fn send_candidates(&self) {
-        let standing: Vec<_> = {
-            let (links, members) = (lock(&self.links), lock(&self.members));
-            let is_there = |link: &&Arc<FarLink>| link.open.is_cancelled() && !members.over.contains(&link.server);
-            links.iter().filter(is_there).filter(|link| link.tasks.is_some()).cloned().collect()
-        };
-        let candidates = |link: &Arc<FarLink>| {
-            let (instance, tasks) = (ByteString::from(link.instance.as_str()), link.tasks.clone());
-            tasks.into_iter().flat_map(move |ExclusiveTasks { since_ms, names }| {
-                let instance = instance.clone();
-                names.into_iter().map(move |task| TaskCandidate {
-                    task: task.into(),
-                    instance: instance.clone(),
-                    since_ms,
-                })
-            })
-        };
-        let told = TaskCandidates { candidates: standing.iter().flat_map(candidates).collect() };
-        for link in &standing {
-            self.send(link.server, ServiceMessage::TaskCandidates(told.clone())).await;
         }
     }
 

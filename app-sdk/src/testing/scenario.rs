@@ -366,28 +366,6 @@ async fn a_crashed_app_server_leaves_its_notices_to_others() {
     while told.recv().await.unwrap() != "ann offline" {}
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_exclusive_task_runs_at_one_app_server_of_a_fleet_and_then_at_the_next() {
-    let (began, mut runs) = mpsc::unbounded_channel();
-    let mut server = 0;
-    let make = || {
-        server += 1;
-        let task = async |run: crate::ExclusiveRun, State((number, began)): State<(i32, mpsc::UnboundedSender<_>)>| {
-            let _ = began.send((run.task().to_owned(), number));
-            std::future::pending::<()>().await;
-        };
-        Hub::new("/chat").exclusively("clock", task).with_state((server, began.clone()))
-    };
-    let fleet = TestServer::fleet(make, 2).unwrap();
-    let (task, first) = runs.recv().await.unwrap();
-    assert_eq!(task, "clock");
-    // sleep: time is virtual, and the test shows that nothing happens
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(runs.try_recv().is_err());
-    fleet.handles()[usize::try_from(first).unwrap() - 1].shutdown().await;
-    assert_eq!(runs.recv().await, Some(("clock".to_owned(), 3 - first)));
-}
-
 /// Hub with hooks and methods that hang depending on the client's user, and a channel for events.
 fn hanging(events: &mpsc::UnboundedSender<String>) -> Hub {
     type Events = State<mpsc::UnboundedSender<String>>;

@@ -124,7 +124,6 @@ impl ServiceMessage {
             Self::UserConnectionQuery(_) => 71,
             Self::TracedData(_) => 72,
             Self::TraceReport(_) => 73,
-            Self::TaskCandidates(_) => 74,
             Self::RefreshConnectionWithAck(_) => 75,
             Self::DownMark(_) => 77,
             Self::DownDone(_) => 78,

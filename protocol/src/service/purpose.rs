@@ -104,7 +104,6 @@ impl ServiceMessage {
             Self::RestoreQuery(_)
             | Self::PresenceChanges(_)
             | Self::TracedData(_)
-            | Self::TaskCandidates(_)
             | Self::UpdateConnectionClaims(_) => MessageClass::Notice,
             Self::HandshakeRequest(_)
             | Self::HandshakeResponse(_)

@@ -119,8 +119,6 @@ pub enum ServiceMessage {
     TracedData(TracedData),
     /// Type 73, ours: durations of a traced message in the app server.
     TraceReport(TraceReport),
-    /// Type 74, ours: app servers that are candidates for the exclusive tasks of a hub.
-    TaskCandidates(TaskCandidates),
     /// Type 75, ours: extends a client connection that closes with its token.
     RefreshConnectionWithAck(RefreshConnection),
     /// Type 77, ours: requests a report when a client has received everything sent to it alone so far.
@@ -848,23 +846,4 @@ pub struct DownMark {
     pub connection_id: ByteString,
     /// Number of the mark, higher than all previous ones from the app server.
     pub number: i64,
-}
-
-/// Body of type 74, `TaskCandidates`, from a node to each app server with exclusive tasks in its manifest. Replaces the
-/// previous list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TaskCandidates {
-    /// Linked app servers that are not about to stop, once for each of their tasks.
-    pub candidates: Vec<TaskCandidate>,
-}
-
-/// App server that is a candidate for one exclusive task.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TaskCandidate {
-    /// Name of the task.
-    pub task: ByteString,
-    /// Instance id of the app server.
-    pub instance: ByteString,
-    /// Start time of the app server in milliseconds since 1970, by its own clock.
-    pub since_ms: i64,
 }

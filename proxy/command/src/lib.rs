@@ -32,8 +32,6 @@
 //! | `manual_command` | `trunkline man` |
 //! | `new_command` | `trunkline new` |
 //! | `rebalance_command` | `trunkline rebalance` |
-//! | `record_command` | `trunkline record` |
-//! | `replay_command` | `trunkline replay` |
 //! | `revoke_command` | `trunkline revoke` |
 //! | `serve_command` | `trunkline serve` |
 //! | `size_command` | `trunkline size` |
@@ -62,8 +60,6 @@ mod output;
 mod quantity;
 mod readable_secret;
 mod rebalance_command;
-mod record_command;
-mod replay_command;
 mod revoke_command;
 mod runtime;
 mod serve_command;
@@ -99,8 +95,6 @@ use manual_command::ManualArgs;
 use new_command::NewArgs;
 use output::{print, print_error, print_warning, text_with_causes};
 use rebalance_command::RebalanceArgs;
-use record_command::RecordArgs;
-use replay_command::ReplayArgs;
 use revoke_command::RevokeArgs;
 use runtime::runtime;
 use setting_source::{Environment, Sources, cleaned_line};
@@ -149,12 +143,8 @@ enum CliCommand {
     Revoke(RevokeArgs),
     /// Move clients away from nodes that have more than others. Ctrl-C stops it.
     Rebalance(RebalanceArgs),
-    /// Record the traffic of clients of a hub into a file. Ctrl-C stops it.
-    Record(RecordArgs),
     /// Show live messages with the time of each hop: of a connection, a user, a group or a method, at all nodes.
     Trace(TraceArgs),
-    /// Send a recording to a development app server, and list answers that differ.
-    Replay(ReplayArgs),
     /// Print the connection string for an ASP.NET Core app with the Azure SignalR package.
     ConnectionString(Box<ConnectionStringArgs>),
     /// Make keys and tokens.
@@ -214,9 +204,7 @@ fn execute(cli: Cli, warnings: &[String]) -> anyhow::Result<()> {
         CliCommand::Announce(args) => print(&runtime()?.block_on(announce_command::announce(&args))?),
         CliCommand::Revoke(args) => print(&runtime()?.block_on(revoke_command::revoke(&args))?),
         CliCommand::Rebalance(args) => runtime()?.block_on(rebalance_command::rebalance(&args))?,
-        CliCommand::Record(args) => runtime()?.block_on(record_command::record(&args))?,
         CliCommand::Trace(args) => runtime()?.block_on(trace_command::trace(&args))?,
-        CliCommand::Replay(args) => runtime()?.block_on(replay_command::replay(&args))?,
         CliCommand::ConnectionString(args) => connection_string_command::connection_string(*args)?,
         CliCommand::Token(command) => token_command::token(command)?,
         CliCommand::Completions(args) => print(completion_command::completions(&args, Cli::command()).trim_end()),

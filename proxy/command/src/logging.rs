@@ -275,10 +275,10 @@ mod tests {
         let subscriber = subscriber(filter, LogFormat::Json, places(&log, LogFormat::Json, Some(&audit)));
         tracing::dispatcher::with_default(&subscriber.into(), || {
             tracing::info!(target: AUDIT_TARGET, act = "announce", "an act");
-            tracing::info!(target: AUDIT_TARGET, act = "record", "another act");
+            tracing::info!(target: AUDIT_TARGET, act = "revoke", "another act");
         });
         assert!(audit.flush(Duration::from_secs(60)));
-        for act in ["announce", "record"] {
+        for act in ["announce", "revoke"] {
             let mut buffer = [0; 1024];
             let length = syslog.recv(&mut buffer).unwrap();
             let datagram = std::str::from_utf8(&buffer[..length]).unwrap();

@@ -43,7 +43,6 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/groups", get(client_api::groups))
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past_api::past))
-        .route("/api/record", get(watch_api::record))
         .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())

@@ -97,11 +97,10 @@ pub(super) enum OperatorAct {
     ChangeLogLevels,
     /// Following the messages of one client, with or without payloads.
     WatchClient,
-    Record,
     Trace,
 }
 
-const ROUTES: usize = 16;
+const ROUTES: usize = 15;
 
 static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, "/api/login", OperatorAct::LogIn),
@@ -118,7 +117,6 @@ static ACTS: [(Method, &str, OperatorAct); ROUTES] = [
     (Method::POST, REVOKE_OWN_PATH, OperatorAct::RevokeTokensHere),
     (Method::PUT, "/api/log", OperatorAct::ChangeLogLevels),
     (Method::GET, "/api/clients/{id}/watch", OperatorAct::WatchClient),
-    (Method::GET, "/api/record", OperatorAct::Record),
     (Method::GET, "/api/trace", OperatorAct::Trace),
 ];
 
@@ -152,7 +150,6 @@ impl OperatorAct {
             Self::RevokeTokensHere => "revoke_tokens_here",
             Self::ChangeLogLevels => "change_log_levels",
             Self::WatchClient => "watch_client",
-            Self::Record => "record",
             Self::Trace => "trace",
         }
     }

@@ -272,8 +272,7 @@ fn open(
         keep_head(&mut client, state, &open, head);
         // Opened here first, because the app server's answer may arrive before this function ends, on another thread.
         let slot = state.open(client, user.as_deref(), expires_s);
-        let handshake = handshake.as_ref().map_or(&[][..], |handshake| &handshake.bytes);
-        state.core.tap_event(slot, &TapEvent::Opened(&open, handshake));
+        state.core.tap_event(slot, &TapEvent::Opened);
         (slot, serial)
     });
     home.send(&ServiceMessage::OpenConnection(open));

@@ -35,7 +35,7 @@ impl<C: Default> LabelledCounters<C> {
 }
 
 metered! {
-    /// Counters of a mirror's copies, and of compared answers.
+    /// Counters of a mirror's copies.
     pub(crate) struct MirrorCounters {
         #[metric(
             "trunkline_mirror_messages_total",
@@ -46,11 +46,6 @@ metered! {
         /// The mirror was full or gone.
         #[metric("trunkline_mirror_messages_total", outcome = "dropped")]
         pub dropped: Counter,
-        #[metric(
-            "trunkline_mirror_differences_total",
-            "Answers of a mirror that differ from the primary app server's."
-        )]
-        pub differences: Counter,
     }
 }
 

@@ -5,7 +5,6 @@ use trunkline_protocol::hub::{HubProtocol, whole_messages};
 use trunkline_protocol::manifest::{CAUSE_HEADER, MIGRATE_FROM_HEADER};
 use trunkline_protocol::service::{CloseConnection, DataType, FlowOperation, OpenConnection, ServiceMessage};
 
-use super::answer_diff::{AnswerDiff, AnswerDifference, Answerer};
 use crate::routing::MirrorRule;
 use crate::shard::{Content, CopyOrder, UpwardMessages, open_over};
 use crate::upstream::{AppServerId, HomeLink};
@@ -21,13 +20,11 @@ pub(super) struct MirrorCopy {
     is_over: bool,
     /// Tick of the last attempt to find an app server.
     tried: Option<u32>,
-    diff: Option<AnswerDiff>,
 }
 
 impl MirrorCopy {
     pub(super) fn new(rule: MirrorRule) -> Self {
-        let diff = rule.is_diff.then(AnswerDiff::default);
-        Self { rule, link: None, is_paused: false, is_over: false, tried: None, diff }
+        Self { rule, link: None, is_paused: false, is_over: false, tried: None }
     }
 
     pub(super) fn rule(&self) -> &MirrorRule {
@@ -55,7 +52,6 @@ impl MirrorCopy {
 
     pub(super) fn lose(&mut self) {
         (self.link, self.is_paused) = (None, false);
-        self.diff.iter_mut().for_each(AnswerDiff::forget);
     }
 
     /// Opens the copy over a link. `from` is the primary app server of a connection that is already open.
@@ -71,23 +67,19 @@ impl MirrorCopy {
     }
 
     /// Sends the client's messages, or drops them if the app server can't accept them immediately.
-    pub(super) fn send(&mut self, (id, content): (&str, Content), messages: &UpwardMessages<'_>, now: u32) {
+    pub(super) fn send(&self, id: &str, messages: &UpwardMessages<'_>) {
         let &UpwardMessages { bytes, count, data_type, .. } = messages;
         let link = self.link.as_ref().filter(|link| !self.is_paused && link.is_open() && !link.is_full());
         let Some(link) = link else {
             self.rule.counters.dropped.add(count);
-            // Later replies are based on a different history.
-            return self.diff.iter_mut().for_each(AnswerDiff::forget);
+            return;
         };
         link.send_data(id, bytes, data_type);
         self.rule.counters.sent.add(count);
-        if let (Content::Hub(protocol), Some(diff)) = (content, &mut self.diff) {
-            diff.begin(protocol, bytes, now);
-        }
     }
 
     /// Sends the calls among messages to the client to its mirror, if enabled, as if the client had made them.
-    pub(super) fn send_down(&mut self, id: &str, protocol: HubProtocol, messages: &[u8]) {
+    pub(super) fn send_down(&self, id: &str, protocol: HubProtocol, messages: &[u8]) {
         if !self.rule.copies_down {
             return;
         }
@@ -107,14 +99,6 @@ impl MirrorCopy {
             }
             None => self.rule.counters.dropped.add(count),
         }
-    }
-
-    pub(super) fn compare(&mut self, protocol: HubProtocol, from: Answerer, messages: &[u8]) -> Vec<AnswerDifference> {
-        self.diff.as_mut().map(|diff| diff.take(protocol, from, messages)).unwrap_or_default()
-    }
-
-    pub(super) fn take_late(&mut self, now: u32) -> Vec<AnswerDifference> {
-        self.diff.as_mut().filter(|diff| !diff.is_idle()).map(|diff| diff.take_late(now)).unwrap_or_default()
     }
 
     pub(super) fn obey(&mut self, order: &CopyOrder) {

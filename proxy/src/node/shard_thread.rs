@@ -25,7 +25,6 @@ use crate::mirror::Mirrors;
 use crate::presence_feed::PresenceFeeds;
 use crate::rest::Rest;
 use crate::shard::{AppSocket, Inbox, Shard, ShardFeatures, ShardMessage, Shared};
-use crate::task_feed::TaskFeeds;
 use crate::watch::Watches;
 use crate::webhook::Webhooks;
 
@@ -69,7 +68,7 @@ pub(crate) async fn run(
 ) {
     let features = ShardFeatures {
         taps: vec![Box::new(Mirrors::default()), Box::new(Watches::default())],
-        feeds: vec![Box::new(PresenceFeeds::default()), Box::new(TaskFeeds::default())],
+        feeds: vec![Box::new(PresenceFeeds::default())],
     };
     let shard = Shard::new(index, shared.clone(), features);
     if let (Some(own_inbox), Some(services)) = (shared.shards().get(usize::from(index)), services) {

@@ -356,11 +356,9 @@ pub(crate) fn open_pools(
         // The proxy's flags are upper bounds for the hub's settings.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let (restores, presence) = (settings.restores_clients, settings.presence);
-        // Not a setting of the hub: each app server has its own.
-        let exclusive_tasks = settings.exclusive_tasks.take().map(Arc::new);
         let hub = shared.hubs.register(settings, group);
         let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
-        let pool = Arc::new(pool.with_terms(PoolTerms { restores, presence, exclusive_tasks }));
+        let pool = Arc::new(pool.with_terms(PoolTerms { restores, presence }));
         hub.add_pool(pool.clone());
         // Each hub starts at a different shard.
         shared.keep_links(&pool, index);

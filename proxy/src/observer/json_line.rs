@@ -1,4 +1,4 @@
-//! JSON lines of recordings and traces.
+//! JSON lines of traces.
 
 use serde::Serialize;
 

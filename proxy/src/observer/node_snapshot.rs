@@ -90,7 +90,6 @@ impl NodeSampler {
             hubs: hubs(&shared, &kinds, &unassigned_clients(&shared).await),
             links: pools(&shared, &kinds),
             rules: rule_snapshot::rules(&shared.hubs.rules()),
-            differences: rule_snapshot::differences(&shared),
             individuals,
             ..NodeSnapshot::default()
         };

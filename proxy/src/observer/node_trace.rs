@@ -58,9 +58,9 @@ impl NodeTrace {
         (loss != WatchLoss::default()).then_some(TraceLine::Lost(line))
     }
 
-    fn line(&self, shard: usize, piece: WatchPiece) -> Option<TraceLine> {
+    fn line(&self, shard: usize, piece: WatchPiece) -> TraceLine {
         let at_us = self.watch.started_ms().saturating_mul(1_000).saturating_add(micros(piece.at));
-        Some(match piece.event {
+        match piece.event {
             WatchEvent::Connection(connection, change) => {
                 let (word, cause, detail) = change_words(&change);
                 TraceLine::Connection(TraceConnectionLine {
@@ -85,8 +85,7 @@ impl NodeTrace {
                     TraceHop::Lost => TraceHopLine { lost: true, ..line },
                 })
             }
-            WatchEvent::Opening(..) | WatchEvent::Bytes(..) => return None,
-        })
+        }
     }
 
     fn message(&self, shard: usize, at_us: u64, message: WatchedMessage) -> TraceMessageLine {
@@ -136,7 +135,7 @@ impl WatchLines for NodeTrace {
         }
         let news = self.watch.next(Some(self.ends_at)).await;
         let mut lines: Vec<_> = self.loss_line(news.loss).into_iter().collect();
-        lines.extend(news.pieces.into_iter().filter_map(|(shard, piece)| self.line(shard, piece)));
+        lines.extend(news.pieces.into_iter().map(|(shard, piece)| self.line(shard, piece)));
         if let Some(end) = news.end {
             self.is_over = true;
             let reason = if end == WatchEnd::Time { "time" } else { "stopping" };

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Pieces of one client come from one shard, in order. Pieces of several shards are merged by time: those younger than
-//! the start of a polling round wait for the next round. [Taps](super::client_tap), [recordings](super::hub_recording)
-//! and [traces](super::node_trace) turn pieces into lines.
+//! the start of a polling round wait for the next round. [Taps](super::client_tap) and
+//! [traces](super::node_trace) turn pieces into lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,7 @@ pub(super) enum WatchEnd {
 #[derive(Debug)]
 pub(super) struct NodeWatch {
     /// Keeps the hub index from being reused while shards follow it.
-    hub: Option<Arc<Hub>>,
+    _hub: Option<Arc<Hub>>,
     shards: Vec<(ShardSender, u64)>,
     started: Instant,
     started_ms: u64,
@@ -151,11 +151,7 @@ impl NodeWatch {
 
     fn new(hub: Option<Arc<Hub>>, interval: Duration) -> Self {
         let (started, started_ms, held) = (Instant::now(), unix_ms(), TimeOrder::default());
-        Self { hub, shards: Vec::new(), started, started_ms, interval, read_at: started, held }
-    }
-
-    pub(super) fn hub(&self) -> Option<&Hub> {
-        self.hub.as_deref()
+        Self { _hub: hub, shards: Vec::new(), started, started_ms, interval, read_at: started, held }
     }
 
     pub(super) fn started_ms(&self) -> u64 {

@@ -4,15 +4,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::condition::SeenDifference;
 use crate::routing::Ruleset;
-use crate::shard::Shared;
 
 /// Maximum number of rules in a snapshot.
 const RULES_MAX: usize = 200;
-
-/// Maximum number of latest differences in a snapshot.
-const DIFFERENCES_MAX: usize = 20;
 
 /// Snapshot of one rule at one node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -30,26 +25,6 @@ pub struct RuleSnapshot {
     pub per_second: Option<f64>,
     /// Messages dropped for a mirror.
     pub dropped: u64,
-    /// Mirror answers that differ from the primary app server's.
-    pub differences: u64,
-}
-
-/// Differing answer of a mirror, without its content.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct DifferenceSnapshot {
-    /// Time in milliseconds since 1970.
-    pub at_ms: u64,
-    pub mirror: String,
-    pub hub: String,
-    /// Connection id, or its first 22 characters if it is a token.
-    pub connection: String,
-    pub target: String,
-    pub invocation_id: String,
-    /// Kind and size of the primary app server's answer.
-    pub primary: String,
-    /// Kind and size of the mirror's answer.
-    pub answer: String,
 }
 
 /// Counts of the previous snapshot, by kind and label of the rule.
@@ -67,26 +42,11 @@ pub(super) fn rules(rules: &Ruleset) -> Vec<RuleSnapshot> {
     let messages = rules.messages.iter().map(|rule| row("messages", &rule.label, rule.to_string(), None));
     let mirrors = rules.mirrors.iter().map(|rule| RuleSnapshot {
         dropped: rule.counters.dropped.get(),
-        differences: rule.counters.differences.get(),
         ..row("mirror", &rule.label, rule.to_string(), Some(rule.counters.sent.get()))
     });
     let methods =
         rules.methods.iter().map(|rule| row("methods", &rule.label, rule.to_string(), Some(rule.refused.get())));
     routes.chain(messages).chain(mirrors).chain(methods).take(RULES_MAX).collect()
-}
-
-pub(super) fn differences(shared: &Shared) -> Vec<DifferenceSnapshot> {
-    let snapshot = |seen: SeenDifference| DifferenceSnapshot {
-        at_ms: seen.at_ms,
-        mirror: seen.mirror.to_string(),
-        hub: seen.hub.into(),
-        connection: seen.connection.into(),
-        target: seen.target.into(),
-        invocation_id: seen.invocation_id.into(),
-        primary: seen.primary,
-        answer: seen.answer,
-    };
-    shared.reports.differences.newest().into_iter().take(DIFFERENCES_MAX).map(snapshot).collect()
 }
 
 /// Adds rates from the previous counts, if any; returns the current counts.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::condition_list::ConditionSnapshot;
-use super::rule_snapshot::{DifferenceSnapshot, RuleSnapshot};
+use super::rule_snapshot::RuleSnapshot;
 use crate::fleet::MemberState;
 
 /// Snapshot of all known nodes.
@@ -99,8 +99,6 @@ pub struct NodeSnapshot {
     pub links: Vec<PoolSnapshot>,
     /// Active rules of the operator.
     pub rules: Vec<RuleSnapshot>,
-    /// Latest differing answers of mirrors.
-    pub differences: Vec<DifferenceSnapshot>,
     /// Individual client connections, if there are few.
     pub individuals: Option<Vec<ClientSummary>>,
 }

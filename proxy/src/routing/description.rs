@@ -78,7 +78,6 @@ impl Display for MessageRule {
 impl Display for MirrorRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mirror {}: hub is \"{}\", sample {} -> group {}", self.label, self.hub, self.sample, self.group)?;
-        f.write_str(if self.is_diff { ", answers compared" } else { "" })?;
         f.write_str(if self.copies_down { ", messages down, too" } else { "" })
     }
 }

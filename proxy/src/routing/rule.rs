@@ -130,8 +130,6 @@ pub(crate) struct MirrorRule {
     pub group: Arc<str>,
     /// Fraction of the hub's connections to copy, from 0 to 1.
     pub sample: f64,
-    /// Whether to compare answers with the primary app server's.
-    pub is_diff: bool,
     /// Whether to copy messages to the clients, too.
     pub copies_down: bool,
     pub counters: Arc<MirrorCounters>,
@@ -140,7 +138,7 @@ pub(crate) struct MirrorRule {
 impl MirrorRule {
     /// Whether both are readings of one rule, so that copies can continue.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let is_same = |one: &Self| (one.label.clone(), one.group.clone(), one.is_diff, one.copies_down);
+        let is_same = |one: &Self| (one.label.clone(), one.group.clone(), one.copies_down);
         is_same(self) == is_same(other)
     }
 

@@ -147,7 +147,7 @@ mod tests {
         let refused = (StatusCode::FORBIDDEN, "Forbidden");
         assert_eq!((rejection.status, &*rejection.body), refused);
         assert_eq!((rules.messages.len(), rules.mirrors.len(), rules.methods.len()), (1, 1, 2));
-        assert!(rules.mirrors[0].is_diff && rules.mirrors[0].copies_down);
+        assert!(rules.mirrors[0].copies_down);
         let sizes: Vec<_> = rules.methods[0].max_bytes.iter().map(|(_, most)| *most).collect();
         assert_eq!(sizes, [4096, 65_536]);
     }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(
             problem("[[mirrors]]\nhub = \"/chat\"\ngroup = \"audit\"\nsampel = 0.5"),
             "4:1: unknown key \"sampel\" in a mirror; is \"sample\" meant?; allowed: name, hub, group, sample, \
-             diff, down"
+             down"
         );
         assert!(problem("[[routes]]\ngroup = \"canary\"\nhubs = \"/chat\"").contains("is \"hub\" meant?"));
         assert!(problem("[groups.x]\nupstream = \"http://x\"\nsize = 3").contains("unknown key \"size\" in a group"));

@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_mirror_copies_its_share_of_the_connections_and_always_the_same_ones() {
-        let rules = ruleset("[[mirrors]]\nhub = 'chat'\ngroup = 'audit'\nsample = 0.25\ndiff = true");
+        let rules = ruleset("[[mirrors]]\nhub = 'chat'\ngroup = 'audit'\nsample = 0.25");
         let chat = rules.of_hub("/chat").unwrap();
         assert!(!chat.read_messages(), "a mirror alone needs no reading");
         let copied = |id: &str| chat.mirrors_of(id).count() == 1;

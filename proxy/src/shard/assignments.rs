@@ -222,7 +222,6 @@ impl ShardState {
             Ok(rest) => rest,
             Err(error) => return self.assignments.secondary_clients.side_refused(&mut self.core, slot, group, &error),
         };
-        self.core.tap_event(slot, &TapEvent::Answer(payload));
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if let Some(frame) =
             client.frame_data(role, payload, RawKind::Binary, calls_max, (mode.now, &*self.core.context.counters))
@@ -310,7 +309,6 @@ impl ShardState {
         if client.assignments().home().is_leaving() && take_goodbye(self, slot, payload) {
             return;
         }
-        self.core.tap_event(slot, &TapEvent::Answer(payload));
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         let is_handshake = client.life_mut().answered();
         let Some(frame) =

@@ -29,7 +29,7 @@ use super::command::ShardCommand;
 use super::inbox::{ShardMessage, ShardSender};
 use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, Turns};
-use crate::condition::{ClockSightings, ConditionRegistry, KnownHubs, RefusalReasons, SeenDifferences};
+use crate::condition::{ClockSightings, ConditionRegistry, KnownHubs, RefusalReasons};
 use crate::config::Settings;
 use crate::limits::{AppHolder, AppRate, LimitCounters, SignerShare};
 use crate::metrics::{Counter, Counters, RestCounters};
@@ -109,7 +109,6 @@ pub(crate) struct FleetSide {
 #[derive(Debug, Default)]
 pub(crate) struct NodeReports {
     pub memberships_refused: Counter,
-    pub differences: SeenDifferences,
     pub rest_counters: RestCounters,
     pub conditions: ConditionRegistry,
     pub known_hubs: KnownHubs,

@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{OpenConnection, TraceReport};
+use trunkline_protocol::service::TraceReport;
 
 use super::command::CopyOrder;
 use super::connection::{Client, Connections, SetName};
@@ -78,15 +78,12 @@ impl<'a> Recipients<'a> {
 /// Event in the life of a client.
 #[derive(Debug)]
 pub(crate) enum TapEvent<'a> {
-    /// Opens, with its opening frame for the app server and its hub handshake.
-    Opened(&'a OpenConnection, &'a [u8]),
+    Opened,
     /// Arrived from another node.
     Arrived,
     /// The rules of its hub may have changed.
     RulesChanged,
     GroupsChanged,
-    /// Data of its app servers, before it is delivered.
-    Answer(&'a [u8]),
     /// Data or request of an app server that has a copy of the connection.
     Copied(AppServerId, &'a CopyOrder),
     /// Report of an app server on a marked message.
@@ -121,7 +118,7 @@ pub(crate) trait Tap: Any + Debug {
     fn settle(&mut self, _connections: &Connections) {}
 
     /// Advances by one second.
-    fn tick(&mut self, shard: &TapView<'_>);
+    fn tick(&mut self, _shard: &TapView<'_>) {}
 }
 
 /// Taps of a shard.
@@ -158,7 +155,7 @@ impl Taps {
 
     #[inline]
     pub(super) fn event(&mut self, shard: &TapView<'_>, slot: Slot, event: &TapEvent<'_>) {
-        let may_begin = matches!(event, TapEvent::Opened(..) | TapEvent::Arrived | TapEvent::RulesChanged);
+        let may_begin = matches!(event, TapEvent::Opened | TapEvent::Arrived | TapEvent::RulesChanged);
         if self.is_active || may_begin {
             self.change(shard, |tap| tap.event(shard, slot, event));
         }

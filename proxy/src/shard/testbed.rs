@@ -169,7 +169,7 @@ impl Testbed {
         client.cold_mut().keep_opening(Some(OpeningInterner::default().intern_opening(&open, None)), None);
         client.begin(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
         let slot = self.state.open(client, Some("ann"), None);
-        self.state.core.tap_event(slot, &TapEvent::Opened(&open, &[]));
+        self.state.core.tap_event(slot, &TapEvent::Opened);
         self.clients.push((slot, peer_kind));
         slot
     }

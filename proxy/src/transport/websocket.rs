@@ -14,5 +14,5 @@ pub use frame_encoder::{
     close, frame, payload_bytes, ping, put_pong,
 };
 pub use protocol_error::ProtocolError;
-pub(crate) use unframe::{FrameContent, FrameHead, is_text};
+pub(crate) use unframe::{FrameContent, FrameHead};
 pub use unframe::{Unframed, unframe, unframe_whole};

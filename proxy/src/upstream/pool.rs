@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::manifest::{ExclusiveTasks, PresenceScope};
+use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::SessionId;
 
 use super::asked_methods::AskedMethods;
@@ -54,7 +54,6 @@ pub(crate) struct Pool {
 pub(crate) struct PoolTerms {
     pub restores: bool,
     pub presence: PresenceScope,
-    pub exclusive_tasks: Option<Arc<ExclusiveTasks>>,
 }
 
 /// Home link of a client connection: carries all its messages.
@@ -102,11 +101,6 @@ impl Pool {
     /// Presence changes to report to the app server; none for a mirror.
     pub(crate) fn presence(&self) -> PresenceScope {
         if self.app.group.is_mirror() { PresenceScope::default() } else { self.terms.presence }
-    }
-
-    /// Exclusive tasks for which the app server is a candidate; none for a mirror.
-    pub(crate) fn exclusive_tasks(&self) -> Option<&Arc<ExclusiveTasks>> {
-        self.terms.exclusive_tasks.as_ref().filter(|_| !self.app.group.is_mirror())
     }
 
     pub(crate) fn hub(&self) -> &Arc<HubIdentity> {

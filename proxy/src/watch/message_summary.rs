@@ -103,7 +103,7 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
     }
 }
 
-pub(crate) fn kind_name(kind: MessageKind) -> &'static str {
+fn kind_name(kind: MessageKind) -> &'static str {
     match kind {
         MessageKind::Invocation => "invocation",
         MessageKind::StreamItem => "stream item",

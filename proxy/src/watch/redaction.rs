@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 use trunkline_protocol::wire::RESTORE_PARAMETER;
 
-pub(crate) const REDACTED: &str = "[redacted]";
+const REDACTED: &str = "[redacted]";
 
 /// A value is secret if its name, in lower case without `-` and `_`, contains one of these.
 const SECRET_NAMES: [&str; 12] = [
@@ -36,7 +36,7 @@ const DEPTH_MAX: usize = 32;
 const TOKEN_LEAST_CHARS: usize = 8;
 
 /// Value without its secrets.
-pub(crate) fn value(value: Value) -> Value {
+pub(super) fn value(value: Value) -> Value {
     within(value, 0)
 }
 

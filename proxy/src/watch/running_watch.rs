@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trunkline_protocol::service::OpenConnection;
 
 use super::message_summary::{MessageDirection, MessageSummary};
 use super::watch_order::{WatchBounds, WatchDetail, WatchOrder};
 use super::watch_piece::{
-    ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchPiece, WatchedBytes, WatchedConnection, WatchedMessage,
-    WatchedOpening, micros,
+    ConnectionChange, TraceHop, WatchBatch, WatchEvent, WatchPiece, WatchedConnection, WatchedMessage, micros,
 };
-use crate::shard::{Client, Connections, Content, SetName, Slot};
+use crate::shard::{Client, Connections, SetName, Slot};
 
 /// Ticks without a read after which a watch ends, because its reader has gone silently.
 pub(super) const IDLE_TICKS: u32 = 10;
@@ -32,20 +30,13 @@ struct AwaitedCall {
 }
 
 #[derive(Debug)]
-struct FollowedClient {
-    connection: Arc<WatchedConnection>,
-    /// The next bytes for the client are its hub handshake response.
-    awaits_handshake: bool,
-}
-
-#[derive(Debug)]
 pub(super) struct RunningWatch {
     number: u64,
     order: WatchOrder,
     bounds: WatchBounds,
     idle_ticks: u32,
     started: Instant,
-    followed: HashMap<Slot, FollowedClient>,
+    followed: HashMap<Slot, Arc<WatchedConnection>>,
     /// Calls with pending replies, by client and invocation id.
     calls: HashMap<(Slot, String), AwaitedCall>,
     next_message: u64,
@@ -120,15 +111,8 @@ impl RunningWatch {
         }
     }
 
-    /// Follows a client if it matches. An already open client has only its stored opening frame, perhaps with headers
-    /// in a different order.
-    pub(super) fn follow(
-        &mut self,
-        connections: &Connections,
-        slot: Slot,
-        change: ConnectionChange,
-        opening: Option<&OpenConnection>,
-    ) {
+    /// Follows a client if it matches.
+    pub(super) fn follow(&mut self, connections: &Connections, slot: Slot, change: ConnectionChange) {
         let Some(client) = connections.get(slot) else { return };
         let (hub, user) = (client.home().hub(), connections.user_of(client));
         let is_member = |group: &str| connections.sets().has(client, hub, SetName::Group(group));
@@ -136,28 +120,13 @@ impl RunningWatch {
         if !is_wanted || self.followed.contains_key(&slot) {
             return;
         }
-        let mut bytes = 0;
-        let mut opened = None;
-        if self.order.detail == WatchDetail::Bytes {
-            let kept = || client.cold().read_opening();
-            let Some(open) = opening.cloned().or_else(kept) else { return };
-            let was_open = change != ConnectionChange::Opened;
-            let opening = WatchedOpening { open, transport: client.traits().transport, was_open };
-            bytes = opening.bytes();
-            opened = Some(Box::new(opening));
-        }
-        if self.followed.len() >= self.bounds.followed || opened.is_some() && !self.has_room(bytes) {
+        if self.followed.len() >= self.bounds.followed {
             self.unread.loss.connections += 1;
             return;
         }
         let connection = Arc::new(WatchedConnection::of(slot, client, user));
-        let awaits_handshake = matches!(client.content(), Content::Hub(_)) && !client.life().is_open();
-        self.followed.insert(slot, FollowedClient { connection: connection.clone(), awaits_handshake });
-        let event = match opened {
-            Some(opened) => WatchEvent::Opening(connection, opened),
-            None => WatchEvent::Connection(connection, change),
-        };
-        self.push(self.started.elapsed(), event, bytes);
+        self.followed.insert(slot, connection.clone());
+        self.push(self.started.elapsed(), WatchEvent::Connection(connection, change), 0);
     }
 
     /// Follows or drops a client after its groups changed.
@@ -165,7 +134,7 @@ impl RunningWatch {
         let Some(group) = self.order.group() else { return };
         let Some(client) = connections.live(slot) else { return };
         if connections.sets().has(client, client.home().hub(), SetName::Group(group)) {
-            self.follow(connections, slot, ConnectionChange::Joined, None);
+            self.follow(connections, slot, ConnectionChange::Joined);
         } else {
             self.lose(slot, ConnectionChange::Left);
         }
@@ -178,24 +147,8 @@ impl RunningWatch {
     }
 
     fn lose(&mut self, slot: Slot, change: ConnectionChange) {
-        if let Some(FollowedClient { connection, .. }) = self.followed.remove(&slot) {
+        if let Some(connection) = self.followed.remove(&slot) {
             self.push(self.started.elapsed(), WatchEvent::Connection(connection, change), 0);
-        }
-    }
-
-    /// Copies bytes of a followed client, if the watch records bytes.
-    pub(super) fn copy(&mut self, slot: Slot, way: MessageDirection, bytes: impl FnOnce(bool) -> WatchedBytes) {
-        if self.order.detail != WatchDetail::Bytes {
-            return;
-        }
-        let Some(followed) = self.followed.get_mut(&slot) else { return };
-        let is_handshake = way == MessageDirection::Down && mem::take(&mut followed.awaits_handshake);
-        let (connection, bytes) = (followed.connection.clone(), bytes(is_handshake));
-        let length = bytes.len();
-        if self.has_room(length) {
-            self.push(self.started.elapsed(), WatchEvent::Bytes(connection, way, bytes), length);
-        } else {
-            self.unread.loss.messages += 1;
         }
     }
 
@@ -206,10 +159,7 @@ impl RunningWatch {
         summary: &MessageSummary,
     ) -> Option<Arc<WatchedConnection>> {
         let is_of_method = || self.follows_method_of(summary) || self.awaits(slot, summary);
-        if self.order.detail == WatchDetail::Bytes
-            || !self.may_take(slot, client)
-            || self.follows_a_method() && !is_of_method()
-        {
+        if !self.may_take(slot, client) || self.follows_a_method() && !is_of_method() {
             return None;
         }
         if self.told_this_second >= self.bounds.per_second || !self.has_room(summary.text_bytes()) {
@@ -218,7 +168,7 @@ impl RunningWatch {
             return None;
         }
         self.told_this_second += 1;
-        let followed = self.followed.get(&slot).map(|followed| followed.connection.clone());
+        let followed = self.followed.get(&slot).cloned();
         Some(followed.unwrap_or_else(|| Arc::new(WatchedConnection::of(slot, client, user))))
     }
 

@@ -1,10 +1,7 @@
 //! Tests of watches with every detail, on a shard with in-memory clients.
 
-use std::sync::Arc;
-
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::OpenConnection;
 
 use super::running_watch::IDLE_TICKS;
 use super::*;
@@ -38,10 +35,6 @@ fn trace(bed: &mut Testbed, subject: WatchSubject) -> u64 {
     begin(bed, order(vec![subject], WatchDetail::Times))
 }
 
-fn recording(bed: &mut Testbed) -> u64 {
-    begin(bed, order(Vec::new(), WatchDetail::Bytes))
-}
-
 fn tap(bed: &mut Testbed, slot: Slot, id: &str, with_payloads: bool) -> Result<u64, WatchRefused> {
     let order = WatchOrder { with_payloads, ..order(Vec::new(), WatchDetail::Summaries) };
     watches(bed, |watches, shard| watches.begin_at(shard.connections, (slot, &whole_id(id)), order, Instant::now()))
@@ -60,15 +53,12 @@ fn read(bed: &mut Testbed, watch: u64) -> Option<WatchBatch> {
     watches(bed, |watches, shard| watches.read(shard, watch))
 }
 
-/// Shows bytes of a client to the watches, with its app server. Returns the mark.
-fn send_bytes(bed: &mut Testbed, slot: Slot, bytes: &[u8], data_type: i64) -> Option<i64> {
-    let link = LinkHandle::opened_traced(bed.hub.identity(), AppServerId::from(OWN));
-    let messages = UpwardMessages { bytes, count: 1, data_type, read_at: Some(Instant::now()), to: Some(&link) };
-    bed.state.core.tap_up(slot, &messages)
-}
-
+/// Shows a client's text to the watches, with its app server. Returns the mark.
 fn send_text(bed: &mut Testbed, slot: Slot, text: &str) -> Option<i64> {
-    send_bytes(bed, slot, text.as_bytes(), 0)
+    let link = LinkHandle::opened_traced(bed.hub.identity(), AppServerId::from(OWN));
+    let (bytes, read_at) = (text.as_bytes(), Some(Instant::now()));
+    let messages = UpwardMessages { bytes, count: 1, data_type: 0, read_at, to: Some(&link) };
+    bed.state.core.tap_up(slot, &messages)
 }
 
 fn report(bed: &mut Testbed, id: &str, slot: Slot, report: TraceReport) {
@@ -99,7 +89,6 @@ fn told(bed: &mut Testbed, trace: u64) -> Vec<String> {
             TraceHop::Written { .. } => format!("{number} written"),
             TraceHop::Lost => format!("{number} lost"),
         },
-        other => panic!("{other:?}"),
     };
     bed.flush();
     read_all(bed, trace).pieces.into_iter().map(text).collect()
@@ -228,7 +217,6 @@ async fn a_send_to_many_clients_is_traced_for_some_of_them() {
 async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
     for (detail, refusal) in [
         (WatchDetail::Summaries, "16 clients of its shard are already watched"),
-        (WatchDetail::Bytes, "4 recordings are already running"),
         (WatchDetail::Times, "4 traces are already running"),
     ] {
         let mut bed = watched_bed();
@@ -320,74 +308,10 @@ fn a_tap_ends_with_its_connection() {
     assert_eq!(told(&mut bed, number), ["ann present", "ann client_closed"]);
 }
 
-/// Events since the last batch, each with the start of its connection id.
-fn events(bed: &mut Testbed, number: u64) -> Vec<String> {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-    let told = |piece: &WatchPiece| {
-        let (connection, event) = match &piece.event {
-            WatchEvent::Opening(connection, opening) if opening.was_open => (connection, "present".into()),
-            WatchEvent::Opening(connection, _) => (connection, "opened".into()),
-            WatchEvent::Bytes(connection, way, bytes) => match bytes {
-                WatchedBytes::Handshake(bytes) => (connection, text(bytes)),
-                WatchedBytes::Messages(bytes, _) if *way == MessageDirection::Up => {
-                    (connection, format!("up {}", text(bytes)))
-                }
-                WatchedBytes::Messages(bytes, _) => (connection, format!("down {}", text(bytes))),
-            },
-            WatchEvent::Connection(connection, change) => (connection, word(change)),
-            other => panic!("{other:?}"),
-        };
-        format!("{} {event}", &connection.id[..3])
-    };
-    read_all(bed, number).pieces.iter().map(told).collect()
-}
-
-fn data(bed: &mut Testbed, id: &str, slot: Slot, text: &'static str) {
-    bed.data(id, slot, AppServerId::from(OWN), text);
-}
-
-#[test]
-fn those_who_open_while_it_runs_are_recorded_from_their_opening_to_their_close() {
-    let mut bed = watched_bed();
-    let early = bed.client("ben");
-    let number = recording(&mut bed);
-    let ann = bed.client("ann");
-    send_bytes(&mut bed, ann, b"hello", 0);
-    data(&mut bed, "ann", ann, "welcome");
-    data(&mut bed, "ben", early, "not followed");
-    bed.end(ann, Cause::ClientClosed);
-    send_bytes(&mut bed, ann, b"late", 0);
-    let expected = ["ann opened", "ann up hello", "ann down welcome", "ann client_closed"];
-    assert_eq!(events(&mut bed, number), expected);
-    assert!(events(&mut bed, number).is_empty(), "each is told once");
-}
-
-#[test]
-fn those_who_were_there_before_are_followed_once_as_such() {
-    let mut bed = watched_bed();
-    let ann = bed.client("ann");
-    let number = recording(&mut bed);
-    find(&mut bed, number);
-    find(&mut bed, number);
-    data(&mut bed, "ann", ann, "news");
-    assert_eq!(events(&mut bed, number), ["ann present", "ann down news"]);
-}
-
-#[test]
-fn sends_to_many_are_recorded_for_each_recipient_that_is_followed() {
-    let mut bed = watched_bed();
-    let only_ann = vec![WatchSubject::Connection(whole_id("ann"))];
-    let number = begin(&mut bed, order(only_ann, WatchDetail::Bytes));
-    let clients = [bed.client("ann"), bed.client("ben")];
-    bed.send(Audience::Everyone, "hi");
-    assert_eq!(events(&mut bed, number), ["ann opened", "ann down hi"]);
-    assert_eq!(clients.map(|client| bed.received(client)), [["hi"], ["hi"]]);
-}
-
 #[test]
 fn only_clients_that_match_hub_user_and_connection_are_followed() {
     let mut bed = watched_bed();
-    let base = WatchOrder { hub: Some(bed.hub.index()), ..order(Vec::new(), WatchDetail::Bytes) };
+    let base = WatchOrder { hub: Some(bed.hub.index()), ..order(Vec::new(), WatchDetail::Times) };
     let of = |subject| WatchOrder { subjects: vec![subject], ..base.clone() };
     let orders = [
         (of(WatchSubject::User("ann".into())), 2),
@@ -401,73 +325,18 @@ fn only_clients_that_match_hub_user_and_connection_are_followed() {
         bed.client(id);
     }
     for (number, expected) in numbers {
-        assert_eq!(events(&mut bed, number).len(), expected, "{number}");
+        assert_eq!(told(&mut bed, number).len(), expected, "{number}");
     }
 }
 
 #[test]
-fn a_hub_handshake_response_is_distinguished_from_messages() {
+fn traces_are_bounded_in_clients() {
     let mut bed = watched_bed();
-    let number = recording(&mut bed);
-    let ann = bed.client("ann");
-    // As if its handshake were still unanswered.
-    *bed.state.core.connections.get_mut(ann).unwrap().life_mut() = Default::default();
-    watches(&mut bed, |watches, _| watches.end(number));
-    let number = recording(&mut bed);
-    find(&mut bed, number);
-    bed.state.core.tap_event(ann, &TapEvent::Opened(&OpenConnection::default(), b"request"));
-    data(&mut bed, "ann", ann, "{}");
-    data(&mut bed, "ann", ann, "{}");
-    assert_eq!(events(&mut bed, number), ["ann present", "ann request", "ann {}", "ann down {}"]);
-}
-
-#[test]
-fn dropped_events_are_counted_and_the_close_is_reported_anyway() {
-    let mut bed = watched_bed();
-    let number = recording(&mut bed);
-    let ann = bed.client("ann");
-    let large = vec![b'x'; WatchDetail::Bytes.bounds().unread_bytes / 2];
-    for _ in 0..3 {
-        send_bytes(&mut bed, ann, &large, 0);
-    }
-    bed.end(ann, Cause::SocketEnded);
-    let batch = read_all(&mut bed, number);
-    assert_eq!((batch.pieces.len(), batch.loss.messages, batch.loss.connections), (3, 2, 0));
-    let closed = ConnectionChange::Closed(Cause::SocketEnded, None);
-    assert!(matches!(&batch.pieces[2].event, WatchEvent::Connection(_, change) if *change == closed));
-    bed.client("ben");
-    let batch = read_all(&mut bed, number);
-    assert_eq!((batch.pieces.len(), batch.loss.messages), (1, 0), "there is room again, and losses are told once");
-}
-
-#[test]
-fn recordings_are_bounded_in_clients() {
-    let mut bed = watched_bed();
-    let (number, most) = (recording(&mut bed), WatchDetail::Bytes.bounds().followed);
+    let number = begin(&mut bed, order(Vec::new(), WatchDetail::Times));
+    let most = WatchDetail::Times.bounds().followed;
     for client in 0..most + 3 {
         bed.client(&format!("{client}"));
     }
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.pieces.len(), batch.loss.connections), (most, 3));
-}
-
-#[test]
-fn messages_of_raw_endpoints_keep_their_kind() {
-    let mut bed = watched_bed();
-    let home = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(OWN)));
-    let ann = bed.client_of("ann", &home, Content::Raw);
-    let number = recording(&mut bed);
-    find(&mut bed, number);
-    for kind in [RawKind::Text, RawKind::Binary] {
-        send_bytes(&mut bed, ann, b"x", kind.data_type());
-        let command = ConnectionCommand::Data { payload: "y".into(), kind };
-        let (hub, app, connection_id) = (bed.hub.index(), AppServerId::from(OWN), whole_id("ann").into());
-        bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command }]);
-    }
-    let kinds = |piece: &WatchPiece| match piece.event {
-        WatchEvent::Bytes(_, _, WatchedBytes::Messages(_, kind)) => Some(kind),
-        _ => None,
-    };
-    let kinds: Vec<_> = read_all(&mut bed, number).pieces.iter().filter_map(kinds).collect();
-    assert_eq!(kinds, [RawKind::Text, RawKind::Text, RawKind::Binary, RawKind::Binary]);
 }

@@ -1,7 +1,7 @@
 //! Order for a watch: a subject, a detail, and the limits of the detail. Pure.
 //!
 //! ```text
-//!  subject: connection, user, group, method, whole hub  ×  detail: summaries, bytes, times
+//!  subject: connection, user, group, method, whole hub  ×  detail: summaries, times
 //! ```
 
 use trunkline_protocol::id::ID_CHARS;
@@ -35,8 +35,6 @@ pub(crate) enum WatchSubject {
 pub(crate) enum WatchDetail {
     /// Tap: summaries of one client's newest messages.
     Summaries,
-    /// Recording: all bytes unchanged, from opening to close.
-    Bytes,
     /// Trace: summaries, with the time at each hop.
     Times,
 }
@@ -79,8 +77,6 @@ impl WatchDetail {
         };
         match self {
             Self::Summaries => WatchBounds { watches: 16, newest: Some(200), ..UNBOUND },
-            // Enough at hundreds of Mbit/s until the next read.
-            Self::Bytes => WatchBounds { followed: 2_048, unread_bytes: 8 * MIB, ..UNBOUND },
             Self::Times => {
                 WatchBounds { followed: 256, per_second: 500, unread_bytes: 4 * MIB, piece_bytes: 200, ..UNBOUND }
             }
@@ -94,7 +90,6 @@ fn too_many(detail: WatchDetail) -> String {
         WatchDetail::Summaries => {
             format!("{most} clients of its shard are already watched, which is the limit: end one of these watches")
         }
-        WatchDetail::Bytes => format!("{most} recordings are already running, which is the limit: end one"),
         WatchDetail::Times => format!("{most} traces are already running, which is the limit: end one"),
     }
 }
@@ -151,7 +146,7 @@ mod tests {
 
     #[test]
     fn all_conditions_of_an_order_hold() {
-        let order = |subjects| WatchOrder { hub: None, subjects, detail: WatchDetail::Bytes, with_payloads: false };
+        let order = |subjects| WatchOrder { hub: None, subjects, detail: WatchDetail::Times, with_payloads: false };
         let (ann, one) = (WatchSubject::User("ann".into()), WatchSubject::Connection("1".into()));
         let follows = |subjects, user| order(subjects).follows("12", user, |_| false);
         assert!(follows(Vec::new(), None) && follows(vec![ann.clone(), one], Some("ann")));

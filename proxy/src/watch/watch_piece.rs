@@ -1,18 +1,16 @@
-//! Events of a watch: connection changes, bytes, messages, and their hops.
+//! Events of a watch: connection changes, messages, and their hops.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::id::ID_CHARS;
-use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::service::{OpenConnection, RawKind, TraceReport};
+use trunkline_protocol::service::TraceReport;
 
 use super::message_summary::{MessageDirection, MessageSummary};
-use crate::shard::{Client, Content, Slot};
+use crate::shard::{Client, Slot};
 use crate::upstream::{AppServerId, HubIndex};
 
 /// Watched connection, as identified in events.
@@ -22,7 +20,6 @@ pub(crate) struct WatchedConnection {
     pub id: Box<str>,
     pub hub: HubIndex,
     pub user: Option<String>,
-    pub content: Content,
     pub(crate) slot: Slot,
 }
 
@@ -35,31 +32,10 @@ pub(crate) struct WatchPiece {
 
 #[derive(Debug)]
 pub(crate) enum WatchEvent {
-    /// Opening of a connection, for watches that record bytes.
-    Opening(Arc<WatchedConnection>, Box<WatchedOpening>),
     Connection(Arc<WatchedConnection>, ConnectionChange),
-    Bytes(Arc<WatchedConnection>, MessageDirection, WatchedBytes),
     Message(Box<WatchedMessage>),
     /// Later hop of the message with this number.
     Hop(u64, TraceHop),
-}
-
-/// Opening of a connection, as its app server receives it.
-#[derive(Debug)]
-pub(crate) struct WatchedOpening {
-    pub open: OpenConnection,
-    pub transport: Transport,
-    /// Already open before the watch, or at another node.
-    pub was_open: bool,
-}
-
-/// Bytes of one direction of a connection.
-#[derive(Debug)]
-pub(crate) enum WatchedBytes {
-    /// Hub handshake of the client, or its response.
-    Handshake(Bytes),
-    /// Complete messages of one kind.
-    Messages(Bytes, RawKind),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,18 +140,11 @@ pub(crate) struct WatchBatch {
 }
 
 impl WatchedConnection {
-    /// Connection without a shard, for tests.
-    #[cfg(test)]
-    pub(crate) fn made_up(id: &str, hub: HubIndex, user: Option<&str>, content: Content) -> Self {
-        Self { id: id.into(), hub, user: user.map(Into::into), content, slot: 0 }
-    }
-
     pub(super) fn of(slot: Slot, client: &Client, user: Option<&str>) -> Self {
         Self {
             id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
             hub: client.home().hub(),
             user: user.map(Into::into),
-            content: client.content(),
             slot,
         }
     }
@@ -191,24 +160,6 @@ impl WatchPiece {
         {
             message.connection = Arc::new(WatchedConnection { user, ..(**connection).clone() });
         }
-    }
-}
-
-impl WatchedBytes {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Handshake(bytes) | Self::Messages(bytes, _) => bytes.len(),
-        }
-    }
-}
-
-impl WatchedOpening {
-    pub(super) fn bytes(&self) -> usize {
-        let open = &self.open;
-        let claims: usize = open.claims.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let values = |values: &[bytestring::ByteString]| values.iter().map(|value| value.len()).sum::<usize>();
-        let headers: usize = open.headers.iter().map(|(name, all)| name.len() + values(all)).sum();
-        claims + headers + open.query.as_ref().map_or(0, |query| query.len())
     }
 }
 

@@ -56,22 +56,32 @@ async fn bid(
     Ok(number)
 }
 
-/// Records all bids, whichever app server took them. Sends again what proxies might not have received.
-async fn record(auction: HubHandle, State(store): State<BidStore>) -> Result<(), HubError> {
+/// Records all bids at the app server that has the lock of the outbox, whichever app server took them.
+async fn record_all(auction: HubHandle, store: BidStore) {
+    auction.linked().await;
+    // Held until the process ends.
+    let Ok(_lock) = store.lock_outbox().await else { return };
     loop {
-        let mut sent = Vec::new();
-        for bid in store.unrecorded().await.map_err(failed)? {
-            let receivers = auction.clients().group(bid.lot);
-            sent.push((bid.number, receivers.send("Recorded", (bid.number,)).await?));
-        }
-        for (number, sent) in sent {
-            if sent.acknowledged().await.is_err() {
-                break;
-            }
-            store.mark_as_recorded(number).await.map_err(failed)?;
-        }
+        // After an error, the same bids are sent again.
+        let _ = record(&auction, &store).await;
         sleep(OUTBOX_PAUSE).await;
     }
+}
+
+/// Sends again what proxies might not have received.
+async fn record(auction: &HubHandle, store: &BidStore) -> Result<(), HubError> {
+    let mut sent = Vec::new();
+    for bid in store.unrecorded().await.map_err(failed)? {
+        let receivers = auction.clients().group(bid.lot);
+        sent.push((bid.number, receivers.send("Recorded", (bid.number,)).await?));
+    }
+    for (number, sent) in sent {
+        if sent.acknowledged().await.is_err() {
+            break;
+        }
+        store.mark_as_recorded(number).await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn failed(error: anyhow::Error) -> HubError {
@@ -82,14 +92,15 @@ fn failed(error: anyhow::Error) -> HubError {
 #[expect(clippy::print_stdout, reason = "the tests read this line")]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let store = BidStore::new(arguments.store);
     let hub = Hub::new("/auction")
         .stateful_reconnect(true)
         .method("Watch", watch)
         .method("Bid", bid)
-        .exclusively("outbox", record)
-        .with_state(BidStore::new(arguments.store));
+        .with_state(store.clone());
     let server = Server::new().hub(hub);
     let handle = server.handle();
+    tokio::spawn(record_all(handle.hub("auction")?, store));
     let app = Router::new().route("/metrics", handle.metrics()).merge(server.into_router()?);
     let listener = TcpListener::bind(&arguments.listen).await.context("can't listen: choose another --listen")?;
     println!("listening on http://{}", listener.local_addr()?);

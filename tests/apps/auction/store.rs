@@ -75,6 +75,17 @@ impl BidStore {
         .await?
     }
 
+    /// Waits for the lock of the outbox, which the file holds until it is closed.
+    pub(crate) async fn lock_outbox(&self) -> Result<File> {
+        let store = self.clone();
+        spawn_blocking(move || {
+            let file = File::create(store.path.with_extension("outbox"))?;
+            file.lock()?;
+            Ok(file)
+        })
+        .await?
+    }
+
     fn recorded_path(&self) -> PathBuf {
         self.path.with_extension("recorded")
     }

@@ -24,9 +24,6 @@ struct Arguments {
     /// Name that it reports.
     #[arg(long, default_value = "stable")]
     name: String,
-    /// Sum from which `Add` is off by one.
-    #[arg(long)]
-    wrong_from: Option<i64>,
 }
 
 /// Arguments shared by all methods.
@@ -58,11 +55,6 @@ async fn hear(ctx: Context, number: i64) -> i64 {
     number
 }
 
-async fn add(State(role): State<Role>, one: i64, other: i64) -> i64 {
-    let sum = one + other;
-    if role.wrong_from.is_some_and(|from| sum >= from) { sum + 1 } else { sum }
-}
-
 async fn join(ctx: Context, group: String) -> Result<(), HubError> {
     Ok(ctx.join(group).await?)
 }
@@ -90,7 +82,6 @@ fn hub(path: &str, role: &Role) -> Hub {
         .on_rehomed(rehomed)
         .method("Name", name)
         .method("Hear", hear)
-        .method("Add", add)
         .method("Join", join)
         .method("Shout", shout)
         .method("Count", count)

@@ -22,7 +22,6 @@
 //! | `request` | PROXY header, load balancer headers, query, origin |
 //! | `access_token` | access tokens and key sets |
 //! | `config_file` | configuration file of a node |
-//! | `recording` | recordings of traffic |
 //! | `trace_context` | W3C trace contexts |
 #![expect(clippy::expect_used, reason = "a broken promise ends the run, and the message names the promise")]
 
@@ -35,7 +34,6 @@ mod config_file;
 mod fleet;
 mod hub;
 mod negotiate;
-mod recording;
 mod request;
 mod service;
 mod token;
@@ -47,7 +45,6 @@ pub use config_file::config_file;
 pub use fleet::{greetings, node_messages};
 pub use hub::{hub_handshake, hub_json, hub_message_pack};
 pub use negotiate::negotiate_bodies;
-pub use recording::recordings;
 pub use request::{forwarded_headers, origin, proxy_header, query_string};
 pub use service::{client_filters, link_upgrade, service_frames};
 pub use token::sealed_tokens;
@@ -87,7 +84,6 @@ targets! {
     config_file,
     node_messages,
     greetings,
-    recordings,
     trace_contexts,
     client_filters,
 }

@@ -93,7 +93,6 @@ targets! {
     config_file
     node_messages
     greetings
-    recordings
     trace_contexts
     client_filters
 }

@@ -12,8 +12,8 @@ use super::super::service_message::{
     GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
     LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping,
     PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TaskCandidate, TaskCandidates, TraceReport, TracedData,
-    UserConnectionQuery, UserData, UserGroupChange,
+    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData,
+    UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use crate::message_pack::Reader;
@@ -95,7 +95,6 @@ fn own_message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMe
         71 => M::UserConnectionQuery(user_connection_query(fields)?),
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
         73 => M::TraceReport(trace_report(fields)?),
-        74 => M::TaskCandidates(task_candidates(fields)?),
         76 => M::Filtered(Filtered { filter: fields.text("filter")?, body: fields.binary("body")? }),
         75 => M::RefreshConnectionWithAck(refresh_connection(fields)?),
         77 => M::DownMark(down_mark(fields)?),
@@ -449,18 +448,6 @@ fn presence_changes(fields: &mut Fields) -> FieldResult<PresenceChanges> {
         })?,
         left: fields.lists("left", 2, |fields| {
             Ok((fields.read("group", Reader::shared_text)?, fields.read("connectionId", Reader::shared_text)?))
-        })?,
-    })
-}
-
-fn task_candidates(fields: &mut Fields) -> FieldResult<TaskCandidates> {
-    Ok(TaskCandidates {
-        candidates: fields.lists("candidates", 3, |fields| {
-            Ok(TaskCandidate {
-                task: fields.read("task", Reader::shared_text)?,
-                instance: fields.read("instance", Reader::shared_text)?,
-                since_ms: fields.read("sinceMs", Reader::integer)?,
-            })
         })?,
     })
 }

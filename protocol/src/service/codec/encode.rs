@@ -9,8 +9,7 @@ use super::super::service_message::{
     CloseWithAck, ConnectionFlowControl, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData,
     GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads,
     Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, Stamped, TaskCandidates, TraceReport, TracedData, UserConnectionQuery,
-    UserGroupChange,
+    ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -126,7 +125,6 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::UserConnectionQuery(it) => user_connection_query(out, it),
         M::TracedData(it) => traced_data(out, it),
         M::TraceReport(it) => trace_report(out, it),
-        M::TaskCandidates(it) => task_candidates(out, it),
         M::RefreshConnectionWithAck(it) => refresh_connection(out, it),
     }
 }
@@ -444,18 +442,6 @@ fn trace_report(out: &mut Writer, it: &TraceReport) {
         }
     }
     out.boolean(it.has_failed);
-    no_extension(out);
-}
-
-fn task_candidates(out: &mut Writer, it: &TaskCandidates) {
-    begin(out, 3, 74);
-    out.array_len(it.candidates.len());
-    for candidate in &it.candidates {
-        out.array_len(3);
-        out.text(&candidate.task);
-        out.text(&candidate.instance);
-        out.integer(candidate.since_ms);
-    }
     no_extension(out);
 }
 

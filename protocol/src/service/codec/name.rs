@@ -59,7 +59,6 @@ pub(super) fn name_of(number: i64) -> &'static str {
         71 => "UserConnectionQuery",
         72 => "TracedData",
         73 => "TraceReport",
-        74 => "TaskCandidates",
         75 => "RefreshConnectionWithAck",
         76 => "Filtered",
         77 => "DownMark",

@@ -1,5 +1,5 @@
-//! Watches of clients as streams: taps and traces as server-sent events for pages; recordings and traces as JSON lines
-//! for commands and other nodes.
+//! Watches of clients as streams: taps and traces as server-sent events for pages; traces as JSON lines for commands
+//! and other nodes.
 //!
 //! Lines are produced as they are read. Data lost to a slow reader is counted in the stream.
 
@@ -83,17 +83,6 @@ async fn tap_of_peer(
     Ok(response)
 }
 
-pub(super) async fn record(
-    State(context): State<AdminContext>,
-    Extension(AdmittedCaller { access, end, .. }): Extension<AdmittedCaller>,
-    uri: Uri,
-) -> Result<Response, ApiError> {
-    let choice = recording_choice(&uri)?;
-    check_access(&access, choice.payloads)?;
-    let recording = context.observer.record(&choice).await.map_err(|error| refusal(error, &choice.hub))?;
-    Ok(json_lines(lines(recording), end))
-}
-
 pub(super) async fn trace(
     State(context): State<AdminContext>,
     Extension(AdmittedCaller { access, end, .. }): Extension<AdmittedCaller>,
@@ -161,21 +150,6 @@ fn with_idle<L: Send + 'static>(lines: WatchStream<L>) -> impl Stream<Item = Vec
         let next = timeout(IDLE_INTERVAL, next).await.unwrap_or_else(|_| Some(Vec::new()))?;
         Some((next, lines))
     })
-}
-
-fn recording_choice(uri: &Uri) -> Result<WatchChoice, ApiError> {
-    let mut parameters = QueryParameters::read(uri)?;
-    let hub = parameters.text("hub", NAME_MAX_CHARS)?.filter(|hub| !hub.is_empty());
-    let user = parameters.text("user", NAME_MAX_CHARS)?;
-    let connection = parameters.text("connection", NAME_MAX_CHARS)?;
-    let payloads = payload_view(&mut parameters)?;
-    parameters.end()?;
-    connection.as_deref().map_or(Ok(()), check_id)?;
-    if hub.is_none() {
-        return Err(ApiError::field("hub", "is missing"));
-    }
-    let subjects = [user.map(WatchSubject::User), connection.map(WatchSubject::Connection)];
-    Ok(WatchChoice { hub, subjects: subjects.into_iter().flatten().collect(), payloads, seconds: None })
 }
 
 fn trace_choice(uri: &Uri) -> Result<(Scope, WatchChoice), ApiError> {

@@ -5,7 +5,7 @@ import { openAnnouncing } from "./announce.js";
 import { read } from "./api.js";
 import { byId, make, setText, set } from "./dom.js";
 import { age, count, protocol, transport } from "./format.js";
-import { Table, appOfClient, differencesOf, differencesTable, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable, webhooksOf, webhooksTable } from "./nodes.js";
+import { Table, appOfClient, hubsOf, hubsTable, linksOf, linksTable, nodesTable, rowStateOf, rulesOf, rulesTable, webhooksOf, webhooksTable } from "./nodes.js";
 import { Trace } from "./trace.js";
 
 const LIMIT = 50;
@@ -19,12 +19,11 @@ const TABS = [
   ["groups", "Groups"],
   ["users", "Users"],
   ["rules", "Rules"],
-  ["differences", "Differences"],
   ["trace", "Trace"],
 ];
 
 // Tabs that are shown only if they have rows.
-const OPTIONAL = ["webhooks", "rules", "differences"];
+const OPTIONAL = ["webhooks", "rules"];
 
 export class Lists {
   constructor({ openClient, state }) {
@@ -36,7 +35,6 @@ export class Lists {
       webhooks: webhooksTable(),
       hubs: hubsTable((hub) => this.showClients({ hub: hub.name }), [["Announce…", (hub) => openAnnouncing(state, { hub: hub.name })]]),
       rules: rulesTable(),
-      differences: differencesTable(),
     };
     this.pages = {
       clients: new Pages("clients", clientsTable((client) => openClient(client.id), (client) => appOfClient(state.fleet, client)), ["node", "hub", "group", "user"], state),
@@ -90,7 +88,7 @@ export class Lists {
     if (this.chosen === "nodes") this.tables.nodes.show(fleet.nodes.map((node) => ({ ...node, rowState: rowStateOf(node) })));
     if (this.chosen === "links") this.tables.links.show(linksOf(fleet));
     if (this.chosen === "hubs") this.tables.hubs.show(hubsOf(fleet));
-    const rows = { webhooks: webhooksOf(fleet), rules: rulesOf(fleet), differences: differencesOf(fleet) };
+    const rows = { webhooks: webhooksOf(fleet), rules: rulesOf(fleet) };
     for (const id of OPTIONAL) {
       if (this.chosen === id) this.tables[id].show(rows[id]);
       byId(`tab-${id}`).hidden = rows[id].length === 0 && this.chosen !== id;

@@ -161,28 +161,12 @@ export const rulesTable = () =>
     ["Count", (rule) => (rule.count === null ? "–" : count(rule.count)), "number"],
     ["Rate", (rule) => (rule.perSecond === null ? "–" : rate(rule.perSecond)), "number"],
     ["Dropped", (rule) => (rule.kind === "mirror" ? count(rule.dropped) : "–"), "number"],
-    ["Differences", (rule) => (rule.kind === "mirror" ? count(rule.differences) : "–"), "number"],
   ], { id: "rules", keyOf: (rule) => `${rule.instance} ${rule.kind} ${rule.label}` });
-
-export const differencesTable = () =>
-  new Table("Differences", [
-    ["Node", (one) => one.node],
-    ["Mirror", (one) => one.mirror],
-    ["Hub", (one) => one.hub],
-    ["Method", (one) => one.target],
-    ["Primary", (one) => one.primary],
-    ["Mirror’s answer", (one) => one.answer],
-    ["Client", (one) => one.connection],
-    ["Time", (one) => new Date(one.atMs).toLocaleTimeString()],
-  ], { id: "differences", keyOf: (one) => `${one.instance} ${one.atMs} ${one.connection} ${one.invocationId} ${one.mirror}` });
 
 const ofNodes = (fleet, of) =>
   fleet.nodes.flatMap((node) => (of(node) ?? []).map((one) => ({ ...one, node: node.name, instance: node.instance })));
 
-export const rulesOf = (fleet) =>
-  ofNodes(fleet, (node) => node.rules).map((rule) => ({ ...rule, rowState: rule.differences > 0 ? "part" : "open" }));
-
-export const differencesOf = (fleet) => ofNodes(fleet, (node) => node.differences).sort((one, other) => other.atMs - one.atMs);
+export const rulesOf = (fleet) => ofNodes(fleet, (node) => node.rules);
 
 export const webhooksOf = (fleet) =>
   ofNodes(fleet, (node) => node.links.filter(isWebhook)).map((link) => ({

@@ -46,10 +46,9 @@ pub(super) fn mirror(value: &TomlValue<'_>, labels: &mut Labels, groups: &KnownG
     let group = table.require("group", "name the group that gets the copies")?;
     let group = groups.mirroring(&group)?;
     let sample = table.take("sample").map(|value| value.fraction(0.0..=1.0)).transpose()?.unwrap_or(1.0);
-    let is_diff = table.take("diff").map(|value| value.truth()).transpose()?.unwrap_or_default();
     let copies_down = table.take("down").map(|value| value.truth()).transpose()?.unwrap_or_default();
     table.finish()?;
-    Ok(MirrorRule { label, hub, group, sample, is_diff, copies_down, counters: Arc::default() })
+    Ok(MirrorRule { label, hub, group, sample, copies_down, counters: Arc::default() })
 }
 
 pub(super) fn method(value: &TomlValue<'_>, labels: &mut Labels) -> Result<MethodRule, Fault> {

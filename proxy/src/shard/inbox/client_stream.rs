@@ -19,9 +19,6 @@ pub(crate) enum ClientStream {
     Pipe(InnerHalf),
     /// Event stream over plain HTTP/1.1: requests carry upstream data; the response's socket follows.
     EventStream(Box<(InnerHalf, oneshot::Receiver<TcpStream>)>),
-    /// In-memory WebSocket of a client in this process.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "replays have it, which apps do not"))]
-    Memory(tokio::io::DuplexStream),
 }
 
 /// Socket of a WebSocket, with bytes already read.

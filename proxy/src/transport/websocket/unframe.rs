@@ -35,10 +35,6 @@ pub fn unframe_whole(frame: &Bytes) -> Option<Unframed> {
     Some(unframed(content, frame.slice(bytes..end)))
 }
 
-pub(crate) fn is_text(frame: &[u8]) -> bool {
-    frame.first().is_some_and(|first| first & !FIN == Opcode::Text.number())
-}
-
 fn unframed(content: FrameContent, payload: Bytes) -> Unframed {
     match content {
         FrameContent::Message => Unframed::Payload(payload),
