@@ -60,7 +60,7 @@ fn latencies(all: &[Figures]) -> String {
         heading(&["", "deliveries p50", "p99", "echoes p50", "p99", "connects p50", "p99", "TLS resumed p50", "p99"]);
     for figures in all {
         let cells = Work::ALL.map(|work| match figures.work(work) {
-            Some(done) => [fine(&done.p50_ms), fine(&done.p99_ms)],
+            Some(done) => [decimal(done.p50_ms.median), decimal(done.p99_ms.median)],
             None => [NONE.into(), NONE.into()],
         });
         row(&mut text, &title(figures), &cells.concat());
@@ -103,8 +103,12 @@ fn whole(Spread { median, min, max }: &Spread) -> String {
 }
 
 fn fine(Spread { median, min, max }: &Spread) -> String {
-    let digits = |value: &f64| if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") };
-    format!("{} ({} to {})", digits(median), digits(min), digits(max))
+    format!("{} ({} to {})", decimal(*median), decimal(*min), decimal(*max))
+}
+
+/// Formats a number with three significant digits, for numbers from 1 to 1000.
+fn decimal(value: f64) -> String {
+    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
 }
 
 /// Formats a number with three significant digits and thousands separators.
