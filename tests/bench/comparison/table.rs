@@ -12,6 +12,8 @@ const NONE: &str = "–";
 /// Delimiters of the tables in a page.
 const BEGIN: &str = "<!-- tests/bench/compare writes from here -->";
 const END: &str = "<!-- to here -->";
+/// Start of the last table, which is printed, but not part of the page.
+const PROCESSES: &str = "\n**Each process**";
 
 pub(crate) fn tables(all: &[Figures]) -> String {
     let rounds = all.iter().map(|figures| figures.rounds);
@@ -35,6 +37,7 @@ pub(crate) fn tables(all: &[Figures]) -> String {
 pub(crate) fn into_page(page: &str, tables: &str) -> Result<String> {
     let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = parts.with_context(|| format!("the page has no lines {BEGIN:?} and {END:?}"))?;
+    let tables = tables.split_once(PROCESSES).map_or(tables, |(shown, _)| shown);
     Ok(format!("{before}{BEGIN}\n\n{tables}\n{END}{after}"))
 }
 
@@ -57,7 +60,7 @@ fn latencies(all: &[Figures]) -> String {
         heading(&["", "deliveries p50", "p99", "echoes p50", "p99", "connects p50", "p99", "TLS resumed p50", "p99"]);
     for figures in all {
         let cells = Work::ALL.map(|work| match figures.work(work) {
-            Some(done) => [fine(&done.p50_ms), fine(&done.p99_ms)],
+            Some(done) => [decimal(done.p50_ms.median), decimal(done.p99_ms.median)],
             None => [NONE.into(), NONE.into()],
         });
         row(&mut text, &title(figures), &cells.concat());
@@ -100,8 +103,12 @@ fn whole(Spread { median, min, max }: &Spread) -> String {
 }
 
 fn fine(Spread { median, min, max }: &Spread) -> String {
-    let digits = |value: &f64| if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") };
-    format!("{} ({} to {})", digits(median), digits(min), digits(max))
+    format!("{} ({} to {})", decimal(*median), decimal(*min), decimal(*max))
+}
+
+/// Formats a number with three significant digits, for numbers from 1 to 1000.
+fn decimal(value: f64) -> String {
+    if value.abs() < 10.0 { format!("{value:.2}") } else { format!("{value:.1}") }
 }
 
 /// Formats a number with three significant digits and thousands separators.
@@ -146,7 +153,7 @@ mod tests {
     #[test]
     fn tables_take_the_place_of_those_before() {
         let page = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let page = into_page(&into_page(&page, "one").unwrap(), "two").unwrap();
+        let page = into_page(&into_page(&page, "one").unwrap(), "two\n**Each process**: three").unwrap();
         assert_eq!(page, format!("before\n{BEGIN}\n\ntwo\n{END}\nafter\n"));
         assert!(into_page("nothing", "two").is_err());
     }

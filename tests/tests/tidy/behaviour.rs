@@ -1,4 +1,4 @@
-//! Table of behaviours in CONTRIBUTING.md: each named test is a test function of the named file.
+//! Table of behaviours in tests/README.md: each named test is a test function of the named file.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::reference::read;
 use crate::resource::test_names;
 use crate::workspace::workspace;
 
-const DOCUMENT: &str = "CONTRIBUTING.md";
+const DOCUMENT: &str = "tests/README.md";
 const HEADING: &str = "\n### Behaviours\n";
 
 /// Levels of tests, with the folder of their files.

@@ -208,7 +208,7 @@ fn the_test_command_runs_every_test_program() {
 #[test]
 fn every_test_in_the_table_of_behaviours_exists() {
     let problems = behaviour::problems();
-    assert!(problems.is_empty(), "{} problems in CONTRIBUTING.md:\n{}\n", problems.len(), problems.join("\n"));
+    assert!(problems.is_empty(), "{} problems in tests/README.md:\n{}\n", problems.len(), problems.join("\n"));
 }
 
 #[test]
