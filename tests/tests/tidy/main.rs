@@ -11,6 +11,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod behaviour;
+mod budget;
 mod dialect;
 mod document;
 mod figure;
@@ -187,6 +188,12 @@ fn every_document_with_rust_is_a_doc_test() {
 #[test]
 fn the_page_of_flags_is_what_clap_knows() {
     reference::check_generated("flags.md", &reference::flags());
+}
+
+#[test]
+fn each_layer_stays_within_its_budget_of_lines() {
+    let problems = budget::problems(&reference::read(Path::new("CONTRIBUTING.md")));
+    assert!(problems.is_empty(), "{problems}");
 }
 
 #[test]
