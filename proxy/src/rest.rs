@@ -13,7 +13,6 @@
 mod client_token;
 mod command_batch;
 mod execution;
-mod kept_answer;
 mod listed_part;
 mod lister;
 mod member_list;
@@ -48,7 +47,6 @@ use crate::metrics::RestCounters;
 use crate::net::http_client::without_byte_order_mark;
 use crate::shard::Shared;
 use execution::Execution;
-use kept_answer::{KeptAnswers, Keyed, key_of};
 use operation::{HubOperation, Operation, is_of_data_plane};
 use query::RestQuery;
 use rest_caller::RestCaller;
@@ -93,7 +91,6 @@ struct RestState {
     lists: Permits<Signer>,
     /// Responses to stream items waiting for the client.
     item_waits: Permits<Signer>,
-    answers: KeptAnswers,
     hasher: RandomState,
 }
 
@@ -101,10 +98,9 @@ impl Rest {
     pub(crate) fn new(shared: Arc<Shared>, fleet: Fleet) -> Self {
         let most = shared.settings.rest.requests_max.get();
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
-        let answers = KeptAnswers::new(shared.settings.rest.idempotency_keys_max);
         let (lists, item_waits) = (Permits::new(LISTS_MAX, LISTS_MAX), Permits::new(ITEM_WAITS_MAX, usize::MAX));
         let (admission, fleet, hasher) = (fleet.admission().clone(), FleetEntry::of(&fleet), RandomState::new());
-        Self(Arc::new(RestState { shared, admission, fleet, permits, calls, lists, item_waits, answers, hasher }))
+        Self(Arc::new(RestState { shared, admission, fleet, permits, calls, lists, item_waits, hasher }))
     }
 
     /// Whether a path belongs to the data plane.
@@ -166,11 +162,6 @@ impl Rest {
             }
         };
         permit.body_has_come();
-        let kept = match self.keyed(&head, &signer.signer, &body)? {
-            Some(Keyed::Repeated(answer)) => return Ok(answer),
-            Some(Keyed::New(pending)) => Some(pending),
-            None => None,
-        };
         // The client may take half a minute, so the permit is returned meanwhile.
         let (permit, call) = match operation.operation {
             Operation::Invoke { .. } => {
@@ -188,12 +179,7 @@ impl Rest {
         // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
         let executing = tokio::spawn(async move {
             let _permits = (permit, call);
-            let answer = execution.run(operation).await;
-            match kept {
-                // Also if the caller is gone, because it will repeat the request.
-                Some(kept) => Ok(kept.keep(answer.unwrap_or_else(IntoResponse::into_response)).await),
-                None => answer,
-            }
+            execution.run(operation).await
         });
         let answer = executing.await.unwrap_or_else(|_| Err(RestError::stopping()))?;
         if let Some((hub, connection)) = streamed.filter(|_| answer.status().is_success()) {
@@ -223,14 +209,6 @@ impl Rest {
         let shares = [hub, token, RestShare::Signer(signer.clone())];
         let shares = shares.into_iter().chain(address.map(|ip| RestShare::Address(ip.into())));
         self.0.permits.take(shares).ok_or_else(|| RestError::busy(self.0.shared.settings.rest.requests_max.get()))
-    }
-
-    /// Looks up the answer of a request with an `Idempotency-Key`.
-    fn keyed(&self, head: &Parts, signer: &Signer, body: &Bytes) -> Result<Option<Keyed>, RestError> {
-        let Some(key) = key_of(&head.headers)? else { return Ok(None) };
-        let request = self.0.hasher.hash_one((head.method.as_str(), head.uri.to_string(), body));
-        let share = self.0.shared.share_of(signer);
-        self.0.answers.begin((signer, &share), key, request).map(Some)
     }
 
     fn list(&self, signer: &Signer) -> Result<Permit<Signer>, RestError> {

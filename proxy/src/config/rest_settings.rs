@@ -25,12 +25,6 @@ settings! {
         #[flag("rest-requests-max", Count(1..=u64::MAX))]
         pub requests_max: NonZeroUsize = NonZeroUsize::new(256).unwrap(),
 
-        /// Maximum number of answers kept for requests with an `Idempotency-Key`, for a minute each; further ones get
-        /// 503 and `Retry-After`.
-        #[flag("rest-idempotency-keys-max", Count(0..=u64::MAX))]
-        // At most 8 KiB each.
-        pub idempotency_keys_max: usize = 10_000,
-
         /// Maximum number of stored group memberships of users, for their future connections; at most 100 per user.
         /// Further ones get 409.
         #[flag("rest-user-groups-max", Count(0..=u64::MAX))]

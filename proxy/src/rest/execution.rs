@@ -264,7 +264,7 @@ impl Execution {
             }
         }
         let mut missing = Vec::new();
-        for (number, command) in commands.into_iter().enumerate() {
+        for command in commands {
             let answer = match command {
                 Command::SendMessage(call) => {
                     missing.append(&mut self.deliver(hub, whom.clone(), call.payloads(None)?).await.missing);
@@ -282,7 +282,7 @@ impl Execution {
                 // Having no recipients is not an error.
                 _ => done(answer, StatusCode::ACCEPTED),
             };
-            end.map_err(|error| if number > 0 { error.in_part() } else { error })?;
+            end?;
         }
         missing.sort();
         missing.dedup();

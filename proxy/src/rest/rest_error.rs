@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use axum::Json;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
@@ -27,17 +27,11 @@ pub(crate) struct RestError {
     /// Part of the request with the error.
     target: Option<&'static str>,
     headers: HeaderMap,
-    /// Whether a part of the request was executed.
-    is_partial: bool,
 }
-
-/// Extension of the response to a request that was executed in part.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ExecutedInPart;
 
 impl RestError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), target: None, headers: HeaderMap::new(), is_partial: false }
+        Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
     }
 
     /// Creates the error of one value; the text is worded to follow its name.
@@ -46,21 +40,9 @@ impl RestError {
         Self { target: Some(name), ..error }
     }
 
-    #[must_use]
-    pub(super) fn in_part(self) -> Self {
-        Self { is_partial: true, ..self }
-    }
-
     pub(super) fn unknown_member(name: &str, allowed: &str) -> Self {
         let name: String = name.chars().take(100).collect();
         Self::bad_value("body", &format!("has an unknown member {name:?}; its members are {allowed}"))
-    }
-
-    pub(super) fn too_many_keys(full: &TableFull) -> Self {
-        let kept = full.describe("answers for requests with an Idempotency-Key");
-        let text = format!("this node keeps {kept}, for a minute each: see --rest-idempotency-keys-max");
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
     pub(super) fn too_fast(TooFast { retry_after }: TooFast) -> Self {
@@ -68,25 +50,6 @@ impl RestError {
                     --app-bytes-per-second";
         let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "Error.App.TooFast", text);
         error.with_header(RETRY_AFTER, Some(HeaderValue::from(retry_after.as_secs() + 1)))
-    }
-
-    pub(super) fn other_request() -> Self {
-        let text = "the Idempotency-Key was sent with another method, path, query or body within the last minute: use \
-                    a new key for each operation";
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Error.Idempotency.OtherRequest", text)
-    }
-
-    pub(super) fn under_way() -> Self {
-        let text = "the first request with this Idempotency-Key is still under way: repeat it later";
-        let error = Self::new(StatusCode::CONFLICT, "Error.Idempotency.UnderWay", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
-    }
-
-    /// Creates the error for a repeated request with an answer too large to be kept.
-    pub(super) fn large_answer(max: usize) -> Self {
-        let text =
-            format!("the request was executed, and its answer is not kept, because it has more than {max} bytes");
-        Self::new(StatusCode::CONFLICT, "Error.Idempotency.LargeAnswer", text)
     }
 
     pub(super) fn no_such_path() -> Self {
@@ -193,9 +156,9 @@ impl fmt::Display for RestError {
 
 impl IntoResponse for RestError {
     fn into_response(self) -> Response {
-        let Self { status, code, message, target, mut headers, is_partial } = self;
+        let Self { status, code, message, target, mut headers } = self;
         headers.insert(ERROR_CODE, HeaderValue::from_static(code));
         let body = json!({ "code": code, "message": message, "target": target, "details": [] });
-        (status, headers, is_partial.then_some(Extension(ExecutedInPart)), Json(body)).into_response()
+        (status, headers, Json(body)).into_response()
     }
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::ACCESS_KEY;
-use trunkline_tests::harness::http_client::exchange;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token;
@@ -117,35 +116,6 @@ fn a_batch_reaches_each_client_of_its_targets_once_and_has_a_result_for_each_mes
         }
         let any = back_ends.last().context("a back end")?;
         scene.got(any, &due).await
-    });
-}
-
-#[test]
-fn a_request_that_is_repeated_with_its_key_is_executed_once() {
-    run_test(async |fixture| {
-        let agents = Agents::new(fixture);
-        let mut scene = RestScene::open(fixture, &agents).await?;
-        let address = scene.fleet.nodes[0].address().to_owned();
-        let back_end = scene.back_ends()?.swap_remove(0);
-        let ask = async |key: &str, text: &str| {
-            let body = json!({ "target": TARGET, "arguments": [text] }).to_string();
-            let headers = [
-                ("authorization", back_end.authorization()),
-                ("content-type", "application/json"),
-                ("idempotency-key", key),
-            ];
-            exchange(&address, Method::POST, &back_end.path("/:send"), &headers, body.into()).await
-        };
-        for is_repeated in [false, true, true] {
-            let answer = ask("one", "once").await?;
-            ensure!(answer.status == 202 && answer.json()? == delivered(2, 4), "{answer:?}");
-            ensure!(answer.header("idempotency-replayed").is_some() == is_repeated, "{answer:?}");
-        }
-        let other = ask("one", "another").await?;
-        ensure!(other.status == 422 && other.body.contains("use a new key for each operation"), "{other:?}");
-        ensure!(ask("two", "twice").await?.status == 202);
-        let due = vec![vec!["once".to_owned(), "twice".to_owned()]; scene.clients.len()];
-        scene.got(&back_end, &due).await
     });
 }
 
