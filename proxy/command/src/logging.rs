@@ -2,12 +2,10 @@
 //!
 //! The fields `hub` and `connection` (id of a client connection) identify the subject of a line.
 
-mod audit_place;
+mod audit_file;
 mod console;
 mod log_format;
 mod log_line;
-#[cfg(unix)]
-mod syslog_socket;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -22,7 +20,7 @@ use tracing_subscriber::{Registry, fmt, reload};
 use trunkline_process::{LinePriority, LineQueue, LogQueue, LogWriter};
 use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
-use audit_place::{AuditLosses, AuditPlace};
+use audit_file::{AuditFile, AuditLosses};
 pub(crate) use console::{formatted, set_format, write_error, write_output};
 pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
@@ -47,10 +45,7 @@ pub(crate) enum LevelsError {
 pub(crate) enum LogError {
     #[error("--log {0}")]
     Levels(LevelsError),
-    #[error(
-        "--audit-log {path} can't be opened ({source}): it must be a file that this process can append to, or the \
-         datagram socket of a running syslog"
-    )]
+    #[error("--audit-log {path} can't be opened ({source}): it must be a file that this process can append to")]
     AuditLog { path: PathBuf, source: std::io::Error },
     #[error("the log can't be started: {0}")]
     Thread(std::io::Error),
@@ -116,7 +111,7 @@ fn subscriber(
 /// Opens the destination of the audit log and starts its writer thread.
 fn audit_queue(path: &Path) -> Result<LineQueue, LogError> {
     let refused = |source| LogError::AuditLog { path: path.to_owned(), source };
-    let place = AuditPlace::open(path).map_err(refused)?;
+    let place = AuditFile::open(path).map_err(refused)?;
     LineQueue::start("log-audit", place, AuditLosses(path.to_owned())).map_err(LogError::Thread)
 }
 
@@ -197,8 +192,6 @@ pub(crate) fn parse(levels: &str) -> Result<Targets, LevelsError> {
 mod tests {
     use std::sync::Arc;
 
-    use trunkline_process::LogStream;
-
     use super::*;
 
     #[test]
@@ -261,31 +254,5 @@ mod tests {
     fn an_audit_log_that_cannot_be_opened_is_named_with_its_flag() {
         let error = audit_queue(Path::new("/none/audit.log")).err().unwrap().to_string();
         assert!(error.starts_with("--audit-log "), "{error}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn an_act_is_a_datagram_where_the_audit_log_is_a_syslog() {
-        let path = std::env::temp_dir().join(format!("trunkline-audit-syslog-{}", std::process::id()));
-        let syslog = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-        syslog.set_nonblocking(true).unwrap();
-        let audit = audit_queue(&path).unwrap();
-        let log = LogQueue::start(LogStream::Stderr, |lost| lost.to_string()).unwrap();
-        let (filter, _handle) = reload::Layer::new(parse("off").unwrap());
-        let subscriber = subscriber(filter, LogFormat::Json, places(&log, LogFormat::Json, Some(&audit)));
-        tracing::dispatcher::with_default(&subscriber.into(), || {
-            tracing::info!(target: AUDIT_TARGET, act = "announce", "an act");
-            tracing::info!(target: AUDIT_TARGET, act = "revoke", "another act");
-        });
-        assert!(audit.flush(Duration::from_secs(60)));
-        for act in ["announce", "revoke"] {
-            let mut buffer = [0; 1024];
-            let length = syslog.recv(&mut buffer).unwrap();
-            let datagram = std::str::from_utf8(&buffer[..length]).unwrap();
-            let line = datagram.strip_prefix(&format!("<86>trunkline[{}]: ", std::process::id())).unwrap();
-            assert!(line.starts_with('{') && line.ends_with('}') && line.contains(act), "{datagram}");
-        }
-        assert!(syslog.recv(&mut [0; 16]).is_err(), "no more than two");
-        std::fs::remove_file(&path).unwrap();
     }
 }

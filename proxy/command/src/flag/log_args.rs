@@ -29,9 +29,8 @@ pub(crate) struct LogArgs {
     pub log_format: LogFormat,
 
     /// File for the audit log: one line per act of an operator, with caller, address and act. Without the flag these
-    /// lines are in the log, regardless of --log. A new file has the permissions 0600. If the path is a Unix datagram
-    /// socket, such as `/dev/log`, lines are sent there in syslog format. A line that can't be written goes to standard
-    /// error. SIGHUP and SIGUSR1 reopen the file.
+    /// lines are in the log, regardless of --log. A new file has the permissions 0600. A line that can't be
+    /// written goes to standard error. SIGHUP and SIGUSR1 reopen the file.
     #[arg(long, env = "TRUNKLINE_AUDIT_LOG", value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
 

@@ -1,5 +1,4 @@
-//! Destination of a separate audit log: a file or the local syslog. Lines that can't be written go to standard error
-//! with the reason, and are counted.
+//! File of a separate audit log. Lines that can't be written go to standard error with the reason, and are counted.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,28 +9,23 @@ use trunkline_process::{LineLosses, LinePriority, LineSink, count_lost_audit_lin
 
 use super::console::{formatted, write_error};
 use super::log_line::LOG_TARGET;
-#[cfg(unix)]
-use super::syslog_socket::{self, SyslogSocket};
 
 #[cfg(unix)]
 const AUDIT_LOG_MODE: u32 = 0o600;
 
+/// File in append mode.
 #[derive(Debug)]
-pub(super) enum AuditPlace {
-    /// A file in append mode. After a failed write it may end within a line.
-    File { path: PathBuf, file: File, is_torn: bool },
-    #[cfg(unix)]
-    Syslog(SyslogSocket),
+pub(super) struct AuditFile {
+    path: PathBuf,
+    file: File,
+    /// Set if a failed write may have left the start of a line.
+    is_torn: bool,
 }
 
-impl AuditPlace {
-    /// Opens a syslog socket or a file. A new file is readable only by its owner.
+impl AuditFile {
+    /// Opens a file. A new file is readable only by its owner.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        #[cfg(unix)]
-        if syslog_socket::is_socket(path) {
-            return Ok(Self::Syslog(SyslogSocket::open(path)?));
-        }
-        Ok(Self::File { path: path.to_owned(), file: open_file(path)?, is_torn: false })
+        Ok(Self { path: path.to_owned(), file: open_file(path)?, is_torn: false })
     }
 }
 
@@ -43,26 +37,19 @@ fn open_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-impl LineSink for AuditPlace {
+impl LineSink for AuditFile {
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
-        match self {
-            Self::File { file, is_torn, .. } => {
-                if *is_torn {
-                    file.write_all(b"\n")?;
-                }
-                *is_torn = true;
-                file.write_all(line)?;
-                *is_torn = false;
-                Ok(())
-            }
-            #[cfg(unix)]
-            Self::Syslog(socket) => socket.send_line(line),
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
         }
+        self.is_torn = true;
+        self.file.write_all(line)?;
+        self.is_torn = false;
+        Ok(())
     }
 
     fn reopen(&mut self) {
-        // A syslog reconnects automatically.
-        let Self::File { path, file, is_torn } = self else { return };
+        let Self { path, file, is_torn } = self;
         match open_file(path) {
             Ok(opened) => {
                 (*file, *is_torn) = (opened, false);
@@ -106,19 +93,19 @@ mod tests {
 
         let path = std::env::temp_dir().join(format!("trunkline-audit-{}", std::process::id()));
         for line in ["one\n", "two\n"] {
-            AuditPlace::open(&path).unwrap().write_line(line.as_bytes()).unwrap();
+            AuditFile::open(&path).unwrap().write_line(line.as_bytes()).unwrap();
         }
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), mode & 0o777), ("one\ntwo\n", 0o600));
         std::fs::remove_file(&path).unwrap();
-        assert!(AuditPlace::open(&path.join("none")).is_err());
+        assert!(AuditFile::open(&path.join("none")).is_err());
     }
 
     #[test]
     fn a_file_that_was_moved_is_left_once_it_is_opened_again() {
         let path = std::env::temp_dir().join(format!("trunkline-moved-{}", std::process::id()));
         let moved = path.with_extension("1");
-        let mut place = AuditPlace::open(&path).unwrap();
+        let mut place = AuditFile::open(&path).unwrap();
         place.write_line(b"one\n").unwrap();
         std::fs::rename(&path, &moved).unwrap();
         place.write_line(b"two\n").unwrap();
@@ -132,7 +119,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_full_disk_is_an_error_of_each_line() {
-        let mut place = AuditPlace::open(Path::new("/dev/full")).unwrap();
+        let mut place = AuditFile::open(Path::new("/dev/full")).unwrap();
         for _ in 0..2 {
             let error = place.write_line(b"one\n").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
