@@ -49,7 +49,10 @@ struct GeneratedScene {
 impl GeneratedScene {
     async fn open(fixture: &Fixture) -> Result<Self> {
         let (webhook, mut events) = streaming_back_end().await?;
-        let arguments = ["--rest", "--admin-token", ADMIN_TOKEN, "--upstream-webhook", &webhook];
+        let config = fixture.folder().join("node.toml");
+        std::fs::write(&config, "[webhooks.chat]\nclose-on-token-expiry = true\n")?;
+        let config = config.to_string_lossy().into_owned();
+        let arguments = ["--rest", "--admin-token", ADMIN_TOKEN, "--upstream-webhook", &webhook, "--config", &config];
         let mut proxy = Fleet::new(fixture).proxy_of(&free_address()?, &free_address()?, &[], &arguments)?;
         proxy.ready().await?;
         let mut scene = Self { proxy, ids: json!({}), connection_token: String::new(), clients: Vec::new() };
