@@ -126,7 +126,7 @@ fn without_tests(text: &str) -> (Vec<String>, Vec<String>) {
         }
         for line in lines.by_ref() {
             let is_at_indent = line.len() - line.trim_start().len() == indent;
-            if is_at_indent && line.trim_end().ends_with([';', ',', '}']) || is_at_indent && line.trim_end() == "])" {
+            if is_at_indent && line.trim_end().ends_with([';', ',', '}', ')']) {
                 break;
             }
         }
