@@ -11,7 +11,7 @@ use crate::upstream::HubIndex;
 const QUEUED_AFTER_S: u32 = 8;
 const QUEUED_MIN: usize = 10;
 
-/// Clients of a hub whose calls wait.
+/// Clients of a hub with calls that wait.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WaitingCalls {
     /// Clients with a call that has waited for too long.

@@ -1,7 +1,8 @@
 //! Frames of a mirror's app server. They reach no client, group or other app server.
 //!
-//! Data for a connection goes to its shard for comparison. Read-only queries are answered and commands acknowledged as
-//! if executed, so that the app server behaves like a primary.
+//! Data reaches a client only where this app server is still the home of a client that it had before the rules changed.
+//! Read-only queries are answered and commands acknowledged as if executed, so that the app server behaves like a
+//! primary.
 
 use bytestring::ByteString;
 use trunkline_protocol::service::{ErrorCompletion, FlowSubject, MessageClass, RawKind, ServiceMessage};
