@@ -7,9 +7,12 @@ pub enum ProtocolError {
     /// Client frames must be masked.
     #[error("frame is not masked")]
     Unmasked,
-    /// No extension was negotiated.
+    /// No extension was negotiated that uses it here.
     #[error("a reserved bit is set")]
     Reserved,
+    /// Corrupt or truncated compressed data.
+    #[error("compressed data is corrupt")]
+    Compression,
     /// Unknown kind of frame.
     #[error("unknown opcode {0}")]
     Opcode(u8),
