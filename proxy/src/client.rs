@@ -8,10 +8,12 @@
 
 mod accept;
 mod call_trace;
+mod deflated_input;
 mod gate;
 mod handshake;
 mod handshake_failure;
 mod inbound;
+mod inbound_error;
 mod raw_message;
 mod reader;
 mod upward_path;

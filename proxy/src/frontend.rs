@@ -19,6 +19,7 @@ mod authenticate;
 mod authorize;
 mod authorizer;
 mod bearer;
+mod compression_offer;
 mod connect;
 mod dial_in;
 mod endpoint;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use trunkline_protocol::hub::{CallScan, HubProtocol};
 
 use super::call_trace::{may_name_context, trace_call};
-use super::inbound::InboundError;
+use super::inbound_error::InboundError;
 use crate::routing::HubRules;
 use crate::shard::{ShardState, Slot, Verdict, firewall};
 use crate::telemetry::SpanTracer;

@@ -8,7 +8,8 @@ use std::mem;
 
 use trunkline_protocol::service::RawKind;
 
-use super::inbound::{InboundError, PartialMessage, Upward};
+use super::inbound::{PartialMessage, Upward};
+use super::inbound_error::InboundError;
 use crate::transport::websocket::{MessageForm, PiecePosition};
 
 /// Takes a piece of a message; returns the message once complete.
@@ -64,7 +65,7 @@ mod tests {
         let (mut inbound, mut messages) = (Inbound::new(Transport::WebSockets), Vec::new());
         for piece in frames.concat().chunks(chunk) {
             let mut bytes = piece.to_vec();
-            let (mut pieces, partial) = inbound.pieces(&mut bytes);
+            let (mut pieces, partial) = inbound.pieces(&mut bytes, (&mut None, LIMIT));
             while let Some(piece) = pieces.next()? {
                 match piece {
                     Piece::Payload(payload, place) => match take_raw(partial, payload, place, LIMIT)? {

@@ -21,7 +21,8 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 
 use super::gate::Gate;
-use super::inbound::{Inbound, InboundError, PartialMessage, Piece};
+use super::inbound::{Inbound, Piece};
+use super::inbound_error::InboundError;
 use super::raw_message::take_raw;
 use super::upward_path::{Step, UpwardPath};
 use crate::bounded::Turn;
@@ -99,7 +100,9 @@ impl Reader {
         }
         let mut step = shard.step(|state| self.take_kept(state));
         let cause = loop {
-            let mut takes_turn = matches!(step, Step::Yield | Step::Throttle(_)) && shard.shared().turns.are_taken();
+            let is_behind = self.inbound.is_behind();
+            let has_more = matches!(step, Step::Yield | Step::Throttle(_)) && !is_behind;
+            let mut takes_turn = has_more && shard.shared().turns.are_taken();
             match step {
                 Step::Continue => {}
                 Step::Yield if takes_turn => {}
@@ -125,6 +128,7 @@ impl Reader {
             }
             step = match self.inbound.partial.release() {
                 true => shard.step(|state| self.take_held(state)),
+                false if self.inbound.is_behind() => shard.step(|state| self.take_behind(state)),
                 false if takes_turn => Box::pin(self.read_in_turn(shard)).await,
                 false => poll_fn(|cx| shard.step(|state| self.poll_step(state, cx, None))).await.0,
             };
@@ -157,7 +161,7 @@ impl Reader {
 
     /// Closes the connection and drops an incomplete message.
     fn close(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
-        self.inbound.partial = PartialMessage::default();
+        self.inbound.drop_messages();
         shard.step(|state| self.note_rest(state));
         shard.close(self.slot, reason);
     }
@@ -317,7 +321,7 @@ impl Reader {
 
     /// Records an incomplete message after this read. Usually no message is incomplete.
     fn note_rest(&mut self, state: &mut ShardState) {
-        let rest = self.inbound.partial.rest();
+        let rest = self.inbound.rest();
         if rest.bytes == 0 && !self.is_unfinished {
             return;
         }
@@ -355,14 +359,19 @@ impl Reader {
             return self.take_last(bytes);
         }
         // Hub messages and parts of them show that a hub's client is alive; transport frames don't.
-        let (count, mut is_alive) = (bytes.len(), self.content == Content::Raw);
+        let mut is_alive = self.content == Content::Raw;
+        let mut inflater = state.core.inflater.take();
         let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
         let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
-        let (mut pieces, partial) = self.inbound.pieces(bytes);
+        let (mut pieces, partial) = self.inbound.pieces(bytes, (&mut inflater, self.limit_bytes));
         let mut problem = Ok(());
         let taken = loop {
             match pieces.next() {
-                Err(error) => break Err(error.into()),
+                Err(error @ InboundError::Transport(_)) => break Err(error),
+                Err(error) => {
+                    pieces.discard();
+                    problem = problem.and(Err(error));
+                }
                 Ok(None) => break problem,
                 Ok(Some(Piece::Payload(payload, place))) => {
                     is_alive |= !payload.is_empty();
@@ -381,15 +390,33 @@ impl Reader {
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
-        if is_alive {
-            upward.note_life(partial.has_begun());
+        if is_alive || pieces.has_stored {
+            upward.note_life(partial.has_begun() || pieces.deflated.is_some());
+        }
+        if pieces.deflated_bytes > 0 {
+            partial.note_end();
         }
         self.sides.note(&mut upward);
+        let count = pieces.length();
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
-        match upward.finish(taken) {
-            Step::Continue => self.pay(state, messages, count),
+        pieces.end(&mut inflater);
+        let step = upward.finish(taken);
+        state.core.inflater = inflater;
+        match step {
+            Step::Continue => match self.pay(state, messages, count) {
+                Step::Continue if self.inbound.is_behind() => Step::Yield,
+                step => step,
+            },
             step => step,
         }
+    }
+
+    /// Continues with data that the last step has left.
+    fn take_behind(&mut self, state: &mut ShardState) -> Step {
+        let mut rest = self.inbound.take_behind();
+        let step = self.take(state, &mut rest);
+        self.note_rest(state);
+        step
     }
 
     /// Handles payload that came with the handshake, or with the connect request of a raw endpoint.
@@ -450,10 +477,9 @@ impl Reader {
 
     /// Handles the data of a closing client: only the end of its transport matters.
     fn take_last(&mut self, bytes: &mut [u8]) -> Step {
-        // An incomplete message is dropped.
-        self.inbound.partial = PartialMessage::default();
+        self.inbound.drop_messages();
         let step = Step::after(bytes.len());
-        let ((mut pieces, _), mut step) = (self.inbound.pieces(bytes), step);
+        let (mut pieces, mut step) = (self.inbound.frames(bytes), step);
         loop {
             match pieces.next() {
                 Err(_) => return Step::Ended(Cause::WebsocketProtocol),

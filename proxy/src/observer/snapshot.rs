@@ -296,6 +296,8 @@ pub struct ClientSummary {
     pub transport: String,
     /// Hub protocol, or `raw`.
     pub protocol: String,
+    /// Its WebSocket negotiated compression.
+    pub compressed: bool,
     /// `opening`, `open`, `paused` (not being read), `held` (without an app server) or `away` (disconnected, may
     /// resume).
     pub state: String,

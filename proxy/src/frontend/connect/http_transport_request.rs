@@ -100,7 +100,12 @@ fn attach(
             }
             None => ClientStream::Pipe(inner),
         };
-        admit(endpoint, &request, NewConnection { socket, transport, client: *client, permit: None, head });
+        let is_compressed = false;
+        admit(
+            endpoint,
+            &request,
+            NewConnection { socket, transport, client: *client, permit: None, head, is_compressed },
+        );
     }
     if let Some((handover, taker)) = handed_over {
         return Ok(AttachedGet::HandedOver(outer, handover, taker));

@@ -7,15 +7,20 @@
 //!  batch:  all: a │ all: b │ all: c │ group: d
 //!          └──── one run: abc ────┘
 //! ```
+//!
+//! The compressed twins of the frames are made for the first receiver with compression, and shared by the others.
 
+use std::cell::OnceCell;
 use std::iter;
 
 use bytes::Bytes;
+use trunkline_protocol::hub::HubProtocol;
 
+use super::compression::{Compression, WireFrame};
 use super::framed::Framed;
 use crate::shard::command::audience::SendOrigin;
-use crate::shard::content::Content;
-use crate::transport::websocket;
+use crate::shard::content::{Content, FrameForm};
+use crate::transport::websocket::payload_bytes;
 
 /// Maximum joined bytes. Beyond it, the per-frame cost is small compared to the bytes.
 const JOINED_MAX_BYTES: usize = 16 * 1024;
@@ -28,11 +33,23 @@ pub(crate) struct SendRun {
     bytes: usize,
     /// Joined frames, if there is more than one message.
     joined: Option<Framed>,
+    /// Compressed frames, by the number of their form.
+    twins: OnceCell<Box<Twins>>,
+}
+
+type Twins = [OnceCell<Twin>; FrameForm::ALL.len()];
+
+/// Frames of a run in one hub protocol, compressed where that makes them smaller.
+#[derive(Debug)]
+struct Twin {
+    joined: Bytes,
+    /// Frames of the messages; empty for a single one.
+    each: Vec<Bytes>,
 }
 
 impl SendRun {
     pub(crate) fn new(first: (Framed, SendOrigin)) -> Self {
-        Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None }
+        Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None, twins: OnceCell::new() }
     }
 
     /// Appends a message if it can be joined.
@@ -65,19 +82,62 @@ impl SendRun {
         iter::once(&self.first).chain(&self.more).map(|(message, origin)| (message, *origin))
     }
 
-    /// All frames for this content as one; `None` skips its clients.
-    pub(crate) fn frames(&self, content: Content) -> Option<&Bytes> {
-        self.joined.as_ref().unwrap_or(&self.first.0).get(content)
+    /// All frames of this form as one; `None` skips its clients.
+    #[inline]
+    pub(crate) fn frames(&self, form: FrameForm, compression: &mut Compression) -> Option<WireFrame<'_>> {
+        let plain = |content| self.whole().get(content).map(WireFrame::from);
+        match form {
+            FrameForm::Json => plain(Content::Hub(HubProtocol::Json)),
+            FrameForm::MessagePack => plain(Content::Hub(HubProtocol::MessagePack)),
+            FrameForm::BlazorPack => plain(Content::Hub(HubProtocol::BlazorPack)),
+            FrameForm::Raw => plain(Content::Raw),
+            FrameForm::JsonDeflated | FrameForm::MessagePackDeflated | FrameForm::BlazorPackDeflated => {
+                let plain = self.whole().get(form.content())?;
+                Some(WireFrame { plain, wire: &self.twin(form, compression)?.joined })
+            }
+        }
+    }
+
+    pub(super) fn whole(&self) -> &Framed {
+        self.joined.as_ref().unwrap_or(&self.first.0)
+    }
+
+    /// Twin of the run, made for its first receiver.
+    #[inline(never)]
+    fn twin(&self, form: FrameForm, compression: &mut Compression) -> Option<&Twin> {
+        let twin = self.twins.get_or_init(Box::default).get(form as usize)?;
+        Some(twin.get_or_init(|| {
+            let frames = self.messages().filter_map(|(message, _)| message.get(form.content()));
+            let mut each: Vec<_> = frames.map(|frame| compression.deflate(frame).unwrap_or(frame.clone())).collect();
+            match each.len() {
+                0 | 1 => Twin { joined: each.pop().unwrap_or_default(), each },
+                _ => Twin { joined: each.concat().into(), each },
+            }
+        }))
+    }
+
+    /// Frames of this form with their origins.
+    pub(crate) fn each<'a>(
+        &'a self,
+        form: FrameForm,
+        compression: &mut Compression,
+    ) -> impl Iterator<Item = (WireFrame<'a>, SendOrigin)> + use<'a> {
+        let twin = form.is_compressed().then(|| self.twin(form, compression)).flatten();
+        let plain = self.messages().filter_map(move |(message, origin)| Some((message.get(form.content())?, origin)));
+        plain.enumerate().map(move |(at, (plain, origin))| {
+            let wire = twin.map(|twin| twin.each.get(at).unwrap_or(&twin.joined));
+            (WireFrame { plain, wire: wire.unwrap_or(plain) }, origin)
+        })
     }
 }
 
-/// Receivers of one run by transport content, counted during the send with one unshared addition each.
+/// Receivers of one run by the form of their frames, counted during the send with one unshared addition each.
 #[derive(Debug, Default)]
-pub(crate) struct ReceiverTally([u64; Content::ALL.len()]);
+pub(crate) struct ReceiverTally([u64; FrameForm::ALL.len()]);
 
 impl ReceiverTally {
-    pub(crate) fn add(&mut self, content: Content) {
-        if let Some(count) = self.0.get_mut(content.number()) {
+    pub(crate) fn add(&mut self, form: FrameForm) {
+        if let Some(count) = self.0.get_mut(form as usize) {
             *count += 1;
         }
     }
@@ -89,7 +149,23 @@ impl ReceiverTally {
     /// Payload bytes received by all receivers.
     pub(crate) fn bytes(&self, run: &SendRun) -> u64 {
         let of_all = |content| run.messages().filter_map(move |(message, _)| message.get(content));
-        let bytes = |content| of_all(content).map(|frame| websocket::payload_bytes(frame) as u64).sum::<u64>();
-        Content::ALL.iter().zip(self.0).filter(|(_, count)| *count > 0).map(|(of, count)| count * bytes(*of)).sum()
+        let bytes = |form: FrameForm| of_all(form.content()).map(|frame| payload_bytes(frame) as u64).sum::<u64>();
+        self.counted().map(|(form, count)| count * bytes(form)).sum()
+    }
+
+    /// Payload bytes of the receivers with compression: plain, and as sent.
+    pub(crate) fn compressed_bytes(&self, run: &SendRun, compression: &mut Compression) -> [u64; 2] {
+        let (mut plain, mut sent) = (0, 0);
+        for (form, count) in self.counted().filter(|(form, _)| form.is_compressed()) {
+            for (frame, _) in run.each(form, compression) {
+                plain += count * payload_bytes(frame.plain) as u64;
+                sent += count * payload_bytes(frame.wire) as u64;
+            }
+        }
+        [plain, sent]
+    }
+
+    fn counted(&self) -> impl Iterator<Item = (FrameForm, u64)> {
+        FrameForm::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
 }
