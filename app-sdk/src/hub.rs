@@ -612,6 +612,19 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Sets whether proxies with `--compress` compress messages of the hub's clients; true by default. Choose false if
+    /// messages hold secrets beside text that others choose.
+    ///
+    /// ```
+    /// use trunkline::Hub;
+    ///
+    /// let hub: Hub = Hub::new("/bank").compress(false);
+    /// ```
+    pub fn compress(mut self, is_permitted: bool) -> Self {
+        self.settings.compress = is_permitted;
+        self
+    }
+
     /// Sets the maximum size of a client's queue of received messages, before its proxy is asked to pause the client;
     /// 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
@@ -815,6 +828,7 @@ mod tests {
         let sized = || Hub::new("/chat").stateful_reconnect_buffer_bytes(7);
         assert_eq!((stateful(sized()), stateful(sized().stateful_reconnect(true))), (None, Some(7)));
         let restoring = |seconds| Hub::<()>::new("/chat").restore_groups(Duration::from_secs(seconds));
+        assert!(hub.manifest.compress && !built(Hub::new("/chat").compress(false)).manifest.compress);
         assert!(built(restoring(60)).manifest.restores_clients && !hub.manifest.restores_clients);
         for seconds in [0, 3601] {
             let within = Duration::from_secs(seconds);

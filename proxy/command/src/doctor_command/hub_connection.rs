@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::Transport;
 use super::event_carrier::EventCarrier;
 use super::poll_carrier::PollCarrier;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
-use super::websocket_carrier::{COMPRESSED, Compression, WebSocketCarrier};
+use super::websocket_carrier::{Compression, WebSocketCarrier};
 
 /// Hub protocol of all checks, supported by each transport.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
@@ -68,32 +68,21 @@ pub(super) struct HubConnection {
     rest: BytesMut,
     deadline: Duration,
     calls: u64,
-    is_compressed: bool,
 }
 
 impl HubConnection {
-    /// Opens a connection over a transport. If an intermediary accepts WebSocket compression, opens it again without.
-    pub(super) async fn open(client: &ProbeClient, id: &str, transport: Transport) -> Result<Self, ProbeError> {
-        let mut is_compressed = false;
+    /// Opens a connection over a transport.
+    pub(super) async fn open(
+        client: &ProbeClient,
+        id: &str,
+        (transport, compression): (Transport, Compression),
+    ) -> Result<Self, ProbeError> {
         let carrier = match transport {
-            Transport::WebSockets => {
-                let opened = match WebSocketCarrier::open(client, id, Compression::Offered).await {
-                    Err(ProbeError::Upgrade(COMPRESSED)) => {
-                        is_compressed = true;
-                        WebSocketCarrier::open(client, id, Compression::NotOffered).await
-                    }
-                    other => other,
-                };
-                Carrier::Socket(Box::new(opened?))
-            }
+            Transport::WebSockets => Carrier::Socket(Box::new(WebSocketCarrier::open(client, id, compression).await?)),
             Transport::ServerSentEvents => Carrier::Events(Box::new(EventCarrier::open(client, id).await?)),
             Transport::LongPolling => Carrier::Poll(Box::new(PollCarrier::open(client, id).await?)),
         };
-        Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0, is_compressed })
-    }
-
-    pub(super) fn is_compressed(&self) -> bool {
-        self.is_compressed
+        Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0 })
     }
 
     /// Performs the hub handshake and returns its duration.
