@@ -30,6 +30,7 @@ mod client_results;
 #[cfg(test)]
 mod close_reasons;
 #[cfg(test)]
+mod compressed_clients;
 mod configuration;
 #[cfg(test)]
 mod conformance;
