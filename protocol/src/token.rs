@@ -49,15 +49,6 @@ pub enum UserBinding {
     AccessToken,
 }
 
-/// Proof that a client owned a lost connection, taken from that connection's token.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoreClaim {
-    /// Id of the lost connection.
-    pub connection_id: String,
-    /// User of the lost connection, restored if the client presents no user itself.
-    pub user: Option<User>,
-}
-
 /// Connection token: the user that may connect, and the node that owns the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionToken {
@@ -84,9 +75,6 @@ pub struct ConnectionToken {
     /// Whether the client requested stateful reconnect and its hub allows it.
     #[serde(default)]
     pub is_stateful: bool,
-    /// Lost connection to restore; absent otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restores: Option<Box<RestoreClaim>>,
 }
 
 impl ConnectionToken {
@@ -226,7 +214,6 @@ mod tests {
             connect_before: 1_000,
             binding: UserBinding::AccessToken,
             is_stateful: false,
-            restores: None,
         }
     }
 
@@ -250,17 +237,6 @@ mod tests {
         let old = (&mark.node, &mark.client, &mark.scheme, &mark.expires, &mark.request);
         let old = seal(&old, &keys, Purpose::ForwardMark);
         assert_eq!(ForwardMark::open(&old, &keys, "GET", "/chat", 1_000), Ok(mark));
-    }
-
-    #[test]
-    fn a_claim_to_a_lost_connection_is_written_only_where_there_is_one() {
-        let keys = keys();
-        let user = Some(User { id: Some("ann".into()), ..User::default() });
-        let claim = RestoreClaim { connection_id: "old".into(), user };
-        let restoring = ConnectionToken { restores: Some(Box::new(claim)), ..token() };
-        assert_eq!(ConnectionToken::open(&restoring.seal(&keys), &keys), Ok(restoring));
-        let fields = |token: &ConnectionToken| rmp_serde::to_vec(token).unwrap()[0];
-        assert_eq!(fields(&token()), 0x90 | 10, "an older node reads no more than these");
     }
 
     #[test]

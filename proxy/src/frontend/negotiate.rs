@@ -12,7 +12,7 @@ use crate::clock::unix_seconds;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{HubRequest, NewClient};
-use crate::frontend::{request_trace, restore};
+use crate::frontend::request_trace;
 
 /// Query parameter that requests stateful reconnect.
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
@@ -80,7 +80,6 @@ fn offer_connection(
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
         is_stateful,
-        restores: restore::claim(endpoint, request, client),
         binding: *binding,
     };
     endpoint.counters.negotiated.increment();

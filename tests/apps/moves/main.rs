@@ -2,9 +2,9 @@
 //! Test app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and with
 //! `--feed` a raw endpoint.
 //!
-//! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`, `restored ID LOST
-//! SECONDS` and `ran TAG`. Each line is written immediately, so it survives a killed process. `POST /release` lets
-//! calls of `Pass` end; `/metrics` serves the SDK's metrics.
+//! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran
+//! TAG`. Each line is written immediately, so it survives a killed process. `POST /release` lets calls of `Pass` end;
+//! `/metrics` serves the SDK's metrics.
 
 mod feed;
 
@@ -18,7 +18,7 @@ use clap::Parser;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Restored, Server};
+use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Server};
 
 /// Test app server for connections that move.
 #[derive(Debug, Parser)]
@@ -39,9 +39,6 @@ struct Arguments {
 
 /// Gate for calls that wait.
 type Gate = watch::Sender<bool>;
-
-/// Time within which a lost client gets its groups and items back.
-const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Nickname(String);
@@ -83,11 +80,6 @@ async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
     }
     print_line(&format!("rehomed {} {} {}", ctx.connection_id(), moved.from(), items.as_deref().unwrap_or("nothing")));
     Ok(())
-}
-
-async fn restored(ctx: Context, restored: Restored) {
-    let (lost, gone_for) = (restored.connection_id(), restored.gone_for().as_secs());
-    print_line(&format!("restored {} {lost} {gone_for}", ctx.connection_id()));
 }
 
 async fn remember(ctx: Context, name: String) {
@@ -146,9 +138,7 @@ async fn main() -> anyhow::Result<()> {
         .on_disconnected(disconnected)
         .on_leaving(leaving)
         .on_rehomed(rehomed)
-        .on_restored(restored)
         .stateful_reconnect(true)
-        .restore_groups(RESTORED_WITHIN)
         .method("Remember", remember)
         .method("Recall", recall)
         .method("Who", who)

@@ -11,9 +11,8 @@ use super::super::service_message::{
     ConnectionMoved, ConnectionReconnect, DownMark, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
     LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping,
-    PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData,
-    UserGroupChange,
+    PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use crate::message_pack::Reader;
@@ -83,14 +82,6 @@ fn own_message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMe
             connection_id: fields.text("connectionId")?,
             epoch: fields.integer("epoch")?,
         }),
-        63 => M::RestoreQuery(RestoreQuery {
-            connection_id: fields.text("connectionId")?,
-            user_id: fields.optional_text("userId")?,
-            query_id: fields.integer("queryId")?,
-        }),
-        64 => {
-            M::RestoreAnswer(RestoreAnswer { query_id: fields.integer("queryId")?, is_kept: fields.boolean("isKept")? })
-        }
         70 => M::PresenceChanges(presence_changes(fields)?),
         71 => M::UserConnectionQuery(user_connection_query(fields)?),
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
