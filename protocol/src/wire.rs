@@ -104,9 +104,8 @@ pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// - `members` (proxy): answers group member queries.
 /// - `presence` (proxy): reports presence, and lists a user's connections.
 /// - `handovers`: a proxy keeps reading from a client on its app server's request; an app server accepts open frames
-///   with an [`ENDED_HEADER`].
+///   with an [`ENDED_HEADER`], and supports [`IF_IDLE_HEADER`].
 /// - `moves`: client connections may move to another node.
-/// - `idle-handovers` (app server): supports [`IF_IDLE_HEADER`].
 /// - `client-flow=BYTES`: flow control for messages to one client, with the maximum size that this end accepts or
 ///   sends.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
@@ -133,7 +132,7 @@ pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
 
 /// Claim with the time at which REST set the claims of a connection, in seconds since 1970.
 pub const SET_AT_CLAIM: &str = "asrs.s.iat";
-/// Claim of a connection token with the connection's trace. The prefix hides it from apps, even at older nodes.
+/// Claim of a connection token with the connection's trace. The prefix hides it from apps.
 pub const TRACE_CLAIM: &str = "asrs.s.trace";
 
 // Close codes of a link.

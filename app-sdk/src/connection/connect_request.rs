@@ -152,7 +152,7 @@ impl ConnectRequest {
         forwarded_for(&self.header(FORWARDED_FOR_HEADER)?)
     }
 
-    /// Transport of the client. Proxies that do not send it support only WebSockets.
+    /// Transport of the client, which services don't send.
     pub(crate) fn transport(&self) -> Transport {
         let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
         named.unwrap_or(Transport::WebSockets)

@@ -51,9 +51,8 @@ fn offer_connection(
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     let settings = hub.settings();
-    // Later requests carry the claims of the access token again, so only claims added by the app are stored. With a
-    // negotiate handler, all claims are stored if they fit, for older nodes that don't merge them.
-    let is_shown = *binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
+    // Later requests carry the claims of the access token again, so only claims added by the app are stored.
+    let is_shown = *binding == UserBinding::AccessToken;
     let mut claims = if is_shown { grant.decision.claims.clone() } else { user.claims.clone() };
     if !claims_fit(&claims) {
         let text =

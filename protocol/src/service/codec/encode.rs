@@ -326,16 +326,13 @@ fn check_user_in_group(out: &mut Writer, it: &CheckUserInGroup) {
 }
 
 fn group_member_query(out: &mut Writer, it: &GroupMemberQuery) {
-    // Earlier versions also read the shorter layout.
-    begin(out, if it.top.is_some() { 7 } else { 6 }, 40);
+    begin(out, 7, 40);
     no_extension(out);
     out.text(&it.group);
     out.integer(it.ack_id);
-    optional_integer(out, it.top.or(it.page_size));
+    optional_integer(out, it.top);
     optional_text(out, it.continuation_token.as_ref());
-    if it.top.is_some() {
-        optional_integer(out, it.page_size);
-    }
+    optional_integer(out, it.page_size);
 }
 
 fn connection_alone(out: &mut Writer, number: u8, connection_id: &ByteString) {
