@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::key::{AccessKeys, Purpose};
 use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
@@ -176,8 +176,11 @@ impl ForwardMark {
 }
 
 /// Methods contain no line feed, so the digest input is unambiguous.
+#[expect(clippy::expect_used, reason = "SHA-256 always gives 32 bytes")]
 fn digest(method: &str, target: &str) -> RequestDigest {
-    Sha256::new().chain_update(method).chain_update("\n").chain_update(target).finalize().into()
+    let mut digest = Context::new(&SHA256);
+    [method, "\n", target].iter().for_each(|part| digest.update(part.as_bytes()));
+    digest.finish().as_ref().try_into().expect("a digest has 32 bytes")
 }
 
 #[expect(clippy::expect_used, reason = "structs of texts and numbers can always be written")]
