@@ -1,9 +1,9 @@
 //! Test app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and with
 //! `--feed` a raw endpoint.
 //!
-//! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS`, `restored ID LOST
-//! SECONDS` and `ran TAG`. Each line is written immediately, so it survives a killed process. `POST /release` lets
-//! calls of `Pass` end; `/metrics` serves the SDK's metrics.
+//! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran
+//! TAG`. Each line is written immediately, so it survives a killed process. `POST /release` lets calls of `Pass` end;
+//! `/metrics` serves the SDK's metrics.
 
 mod feed;
 
@@ -16,7 +16,7 @@ use clap::Args;
 use futures_util::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Restored, Server};
+use trunkline::{CloseReason, Context, Hub, HubError, Rehomed, Server};
 
 /// Test app server for connections that move.
 #[derive(Debug, Args)]
@@ -34,9 +34,6 @@ pub(crate) struct MovesSettings {
 
 /// Gate for calls that wait.
 type ReleaseGate = watch::Sender<bool>;
-
-/// Time within which a lost client gets its groups and items back.
-const RESTORED_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct MovedName(String);
@@ -78,11 +75,6 @@ async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
     }
     print_line(&format!("rehomed {} {} {}", ctx.connection_id(), moved.from(), items.as_deref().unwrap_or("nothing")));
     Ok(())
-}
-
-async fn restored(ctx: Context, restored: Restored) {
-    let (lost, gone_for) = (restored.connection_id(), restored.gone_for().as_secs());
-    print_line(&format!("restored {} {lost} {gone_for}", ctx.connection_id()));
 }
 
 async fn remember(ctx: Context, name: String) {
@@ -138,9 +130,7 @@ pub(crate) async fn serve(listener: TcpListener, settings: MovesSettings) -> any
         .on_disconnected(disconnected)
         .on_leaving(leaving)
         .on_rehomed(rehomed)
-        .on_restored(restored)
         .stateful_reconnect(true)
-        .restore_groups(RESTORED_WITHIN)
         .method("Remember", remember)
         .method("Recall", recall)
         .method("Who", who)

@@ -16,9 +16,8 @@ use trunkline_protocol::service::{
     FlowOperation, FlowSubject, FrameBuffer, GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery,
     LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, MoveConnection, MultiConnectionData,
     MultiGroupBroadcastData, MultiUserData, OpenConnection, Payloads, Ping, PresenceChanges, PresencePhase,
-    RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent, ServiceMapping,
-    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
-    encode_connection_data,
+    RefreshAuth, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport,
+    TracedData, UserConnectionQuery, UserData, UserGroupChange, encode_connection_data,
 };
 
 /// Numbers of the supported messages.
@@ -238,11 +237,6 @@ fn order_message() -> BoxedStrategy<ServiceMessage> {
         query,
         moved,
         text().prop_map(|connection_id| ServiceMessage::MoveConnection(MoveConnection { connection_id })),
-        (text(), optional(), number()).prop_map(|(connection_id, user_id, query_id)| {
-            ServiceMessage::RestoreQuery(RestoreQuery { connection_id, user_id, query_id })
-        }),
-        (number(), any::<bool>())
-            .prop_map(|(query_id, is_kept)| { ServiceMessage::RestoreAnswer(RestoreAnswer { query_id, is_kept }) }),
         presence_changes().prop_map(ServiceMessage::PresenceChanges),
         (text(), number(), option::of(number()), optional()).prop_map(
             |(user_id, ack_id, page_size, continuation_token)| {
