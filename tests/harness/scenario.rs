@@ -113,6 +113,14 @@ pub fn run_heavy_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
     run_test_at(&test_permit::heavy(), "heavy", Box::new(|fixture| run_body(Box::pin(body(fixture)))));
 }
 
+/// Like [`run_test`], for a test that mostly waits for a documented time to pass.
+///
+/// # Panics
+/// If the test fails or exceeds its time limit.
+pub fn run_waiting_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+    run_test_at(&test_permit::waiting(), "waiting", Box::new(|fixture| run_body(Box::pin(body(fixture)))));
+}
+
 /// Not generic: otherwise the compiler would repeat it, with the runtime below, for each of several hundred tests.
 fn run_test_at(_permit: &TestPermit, kind: &str, body: Box<dyn FnOnce(&Fixture) -> Result<()> + '_>) {
     let _seconds = Seconds { kind, started: Instant::now() };

@@ -8,6 +8,9 @@ use std::thread;
 /// Light tests per core: most wait for processes more than they compute.
 const LIGHT_PER_CORE: usize = 2;
 
+/// Tests per core that wait most of their time for a documented time to pass.
+const WAITING_PER_CORE: usize = 4;
+
 /// Names of the slowest tests, in descending order of their time.
 const SLOWEST_FIRST: &str = include_str!("slowest_first.txt");
 
@@ -29,6 +32,7 @@ pub(super) struct TestPermit(&'static TestPermits);
 
 static HEAVY: TestPermits = TestPermits::new();
 static LIGHT: TestPermits = TestPermits::new();
+static WAITING: TestPermits = TestPermits::new();
 
 /// Waits for a permit of heavy tests, one for each core.
 pub(super) fn heavy() -> TestPermit {
@@ -38,6 +42,11 @@ pub(super) fn heavy() -> TestPermit {
 /// Waits for a permit of light tests, in parallel with heavy ones.
 pub(super) fn light() -> TestPermit {
     LIGHT.take(most().unwrap_or_else(|| (LIGHT_PER_CORE * cores() - 1).max(1)))
+}
+
+/// Waits for a permit of tests that hardly compute.
+pub(super) fn waiting() -> TestPermit {
+    WAITING.take(most().unwrap_or_else(|| WAITING_PER_CORE * cores()))
 }
 
 /// Permits of a program that runs beside another one.
