@@ -121,8 +121,10 @@ pub fn run_waiting_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
     run_test_at(&test_permit::waiting(), "waiting", Box::new(|fixture| run_body(Box::pin(body(fixture)))));
 }
 
+type TestBody<'b> = Box<dyn FnOnce(&Fixture) -> Result<()> + 'b>;
+
 /// Not generic: otherwise the compiler would repeat it, with the runtime below, for each of several hundred tests.
-fn run_test_at(_permit: &TestPermit, kind: &str, body: Box<dyn FnOnce(&Fixture) -> Result<()> + '_>) {
+fn run_test_at(_permit: &TestPermit, kind: &str, body: TestBody<'_>) {
     let _seconds = Seconds { kind, started: Instant::now() };
     let outcome = Fixture::new().and_then(|fixture| {
         let logs = ShowLogs(&fixture);
