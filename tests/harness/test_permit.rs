@@ -1,5 +1,5 @@
 //! Limits the number of parallel tests. The test runner starts all of them, because waiting tests cost nothing. The
-//! slowest begin first, so that the run does not end with one of them alone.
+//! slowest begin first, so that no slow test runs alone at the end.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
