@@ -91,7 +91,7 @@ impl App {
         }
     }
 
-    /// Whether it is one of `tests/apps`, which are one program.
+    /// Whether it is part of the program `tests/apps`.
     fn is_of_the_tests(self) -> bool {
         use App::{Auction, Calls, Ends, Members, Moves, Roles, Sends, Web};
         matches!(self, Auction | Calls | Ends | Members | Moves | Roles | Sends | Web)
