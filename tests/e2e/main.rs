@@ -31,6 +31,7 @@ mod client_results;
 mod close_reasons;
 #[cfg(test)]
 mod compressed_clients;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;
