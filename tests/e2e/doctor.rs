@@ -257,6 +257,19 @@ fn a_balancer_that_ships_passes_and_one_that_collects_pieces_is_told_by_its_sett
 }
 
 #[test]
+fn compression_by_a_node_is_no_warning() {
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let app = fleet.app(App::Bench).await?;
+        let node = fleet.proxy_with(&[&app], &["--compress"]).await?;
+        let report = doctor(&node.url("/bench"), &[]).await?;
+        let (verdict, seen) = report.of("websockets")?;
+        assert!(verdict == "ok" && seen.ends_with("compressed by the node (--compress)"), "{report:#?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_balancer_without_upgrades_and_one_that_cuts_idle_connections_are_told_by_their_settings() {
     run_heavy_test(async |fixture| {
         let (_app, nodes) = fleet_of_two(fixture, &["--trust", "127.0.0.1/32"]).await?;

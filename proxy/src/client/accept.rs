@@ -42,7 +42,7 @@ pub(super) async fn accept(
 ) -> Option<Box<Reader>> {
     let (settings, mut span) = (pending.hub.settings(), handshake_span(shard, &pending));
     let may_return = pending.wants_stateful && pending.transport == Transport::WebSockets;
-    let inbound = inbound(&pending);
+    let inbound = Inbound::new(pending.transport, pending.is_compressed);
     let mut pending_socket = PendingSocket { socket, inbound, may_return, limit_bytes: settings.message_max_bytes };
     let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
     let announced = match &handshake {
@@ -68,10 +68,6 @@ pub(super) async fn accept(
     }
     drop(timeout(REFUSE_TIMEOUT, pending_socket.refuse(shard, &failure, &settings)).await);
     None
-}
-
-fn inbound(pending: &PendingConnection) -> Inbound {
-    if pending.is_compressed { Inbound::compressed() } else { Inbound::new(pending.transport) }
 }
 
 /// Publishes the client's subscriptions to other nodes before app server and client are notified, who may then cause
@@ -209,18 +205,9 @@ fn open(
     let PendingSocket { socket, inbound, .. } = pending_socket;
     let (trace, head) = (pending.trace.take(), pending.head.take());
     let evicted = head.as_ref().map(|head| head.token().clone());
+    let is_compressed = pending.is_compressed;
     let PendingConnection {
-        hub,
-        open,
-        user,
-        is_negotiated,
-        transport,
-        expires_s,
-        terms,
-        wants_stateful,
-        group,
-        is_compressed,
-        ..
+        hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
     } = pending;
     let is_stateful = wants_stateful
         && transport == Transport::WebSockets
@@ -336,7 +323,7 @@ pub(super) fn resume(
     };
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
-    let mut inbound = inbound(pending);
+    let mut inbound = Inbound::new(pending.transport, pending.is_compressed);
     inbound.keep(early);
     let limit_bytes = pending.hub.settings().message_max_bytes;
     let hub = pending.hub.clone();

@@ -1,17 +1,22 @@
 //! Compressed messages of one client: stored until they are whole, then read piece by piece.
 //!
 //! ```text
-//!  frames ──► DeflatedMessage ─ whole ─► Inflater ──► pieces, at most 64 KiB in one step of the shard
-//!                                                       └─ more: the rest of the read waits for the next step
+//!  frames ──► DeflatedInput ─ whole ─► Inflater ──► pieces, at most 64 KiB in one step of the shard
+//!                                                     └─ more: the rest of the read waits for the next step
 //! ```
 //!
 //! An idle client has none. The inflater belongs to the shard; a client keeps it only between two steps of a message.
 
+use std::mem;
+
 use super::inbound_error::InboundError;
-use crate::transport::websocket::{DeflatedMessage, Inflater};
+use crate::transport::websocket::Inflater;
 
 /// Maximum decompressed bytes per step of the shard.
-const STEP_BYTES: usize = 64 * 1024;
+pub(super) const STEP_BYTES: usize = 64 * 1024;
+
+/// Maximum pieces per step, of which each takes some compressed bytes.
+const STEP_PIECES: usize = 256;
 
 /// Maximum size of a compressed message in sizes of a hub message. Clients join queued messages into one.
 const HUB_MESSAGES_MAX: usize = 16;
@@ -25,84 +30,99 @@ const OVERHEAD_BYTES: usize = 1024;
 /// Compressed message being received or read, and data behind it.
 #[derive(Debug, Default)]
 pub(super) struct DeflatedInput {
-    pub(super) message: DeflatedMessage,
-    /// Undecoded data that was read behind the message.
+    /// Beginning of a message.
+    bytes: Vec<u8>,
+    /// Whole message.
+    inflater: Option<Box<Inflater>>,
+    /// Undecoded data that was read behind the whole message.
     pub(super) rest: Vec<u8>,
-    /// Decompressor in the middle of the message.
-    pub(super) inflater: Option<Box<Inflater>>,
 }
 
 impl DeflatedInput {
-    /// Appends received bytes. Fails before more memory than the limit is used.
-    pub(super) fn push(&mut self, bytes: &[u8], limit_bytes: usize) -> Result<(), InboundError> {
-        let limit_bytes = limit_bytes.saturating_mul(HUB_MESSAGES_MAX);
-        if self.message.length() + bytes.len() > limit_bytes.saturating_add(OVERHEAD_BYTES) {
-            return Err(InboundError::InflatedTooLarge(limit_bytes));
-        }
-        self.message.push(bytes);
-        Ok(())
+    /// Drops the message, but not the data behind it.
+    pub(super) fn drop_message(&mut self) {
+        *self = Self { rest: mem::take(&mut self.rest), ..Self::default() };
+    }
+
+    /// Whether a message is to be read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.inflater.is_some()
     }
 
     /// Whether a message or other data is to be read in the next step.
     pub(super) fn is_behind(&self) -> bool {
-        self.message.is_whole() || !self.rest.is_empty()
+        self.is_whole() || !self.rest.is_empty()
+    }
+
+    /// The piece decompressed last, of this length.
+    pub(super) fn piece(&self, length: usize) -> &[u8] {
+        self.inflater.as_ref().map(|inflater| inflater.piece(length)).unwrap_or_default()
     }
 
     /// Memory and number of bytes.
     pub(super) fn size(&self) -> (usize, usize) {
-        (self.message.capacity() + self.rest.capacity(), self.message.length() + self.rest.len())
+        let of_message = self.inflater.as_ref().map_or((0, 0), |inflater| (inflater.memory(), inflater.lengths().0));
+        let bytes = self.bytes.capacity() + self.rest.capacity() + of_message.0;
+        (bytes, self.bytes.len() + self.rest.len() + of_message.1)
     }
 }
 
 /// Reading of compressed messages in one step, with the inflater of the shard.
 #[derive(Debug)]
-pub(super) struct InflateStep {
-    inflater: Box<Inflater>,
-    pub(super) limit_bytes: usize,
-    left: usize,
-    /// Decompressed bytes of the step.
+pub(super) struct InflateStep<'a> {
+    shared: &'a mut Option<Box<Inflater>>,
+    /// Maximum compressed, and usual maximum decompressed bytes of a message.
+    limit_bytes: usize,
+    /// Number of decompressed bytes.
     pub(super) inflated: usize,
+    /// Received bytes of the messages read to their end, which count decompressed.
+    pub(super) credit: usize,
+    /// Number of pieces, most of them empty if a client wastes time.
+    pieces: usize,
+    /// Number of messages read to their end.
+    pub(super) completed: usize,
 }
 
-impl InflateStep {
-    /// Step for a client with this limit of hub messages. The client's own inflater is within a message.
-    pub(super) fn new(
-        shared: &mut Option<Box<Inflater>>,
-        input: Option<&mut Box<DeflatedInput>>,
-        limit_bytes: usize,
-    ) -> Self {
-        let own = input.and_then(|input| input.inflater.take());
-        let inflater = own.or_else(|| shared.take()).unwrap_or_default();
-        Self { inflater, limit_bytes, left: STEP_BYTES, inflated: 0 }
+impl<'a> InflateStep<'a> {
+    /// Step for a client with this limit of hub messages.
+    pub(super) fn new(shared: &'a mut Option<Box<Inflater>>, limit_bytes: usize) -> Self {
+        let limit_bytes = limit_bytes.saturating_mul(HUB_MESSAGES_MAX);
+        Self { shared, limit_bytes, inflated: 0, credit: 0, pieces: 0, completed: 0 }
     }
 
     /// Whether the shard has to serve others first.
     pub(super) fn is_over(&self) -> bool {
-        self.left == 0
+        self.inflated >= STEP_BYTES || self.pieces >= STEP_PIECES
     }
 
-    /// Decompresses the next piece; 0 at the end of the message.
-    pub(super) fn next(&mut self, input: &mut DeflatedInput) -> Result<usize, InboundError> {
-        let length = self.inflater.inflate(&mut input.message)?;
-        let limit_bytes = self.limit_bytes.saturating_mul(HUB_MESSAGES_MAX);
-        if input.message.inflated() > limit_bytes.max(input.message.length().saturating_mul(RATIO_MAX)) {
-            return Err(InboundError::InflatedTooLarge(limit_bytes));
+    /// Stores a part of a message. Fails before more memory than the limit is used.
+    pub(super) fn store(&mut self, input: &mut DeflatedInput, part: &[u8], is_last: bool) -> Result<(), InboundError> {
+        if input.bytes.len() + part.len() > self.limit_bytes.saturating_add(OVERHEAD_BYTES) {
+            return Err(InboundError::InflatedTooLarge(self.limit_bytes));
         }
-        self.left = self.left.saturating_sub(length);
-        self.inflated += length;
+        input.bytes.extend_from_slice(part);
+        if is_last {
+            let inflater = input.inflater.insert(self.shared.take().unwrap_or_default());
+            inflater.begin(mem::take(&mut input.bytes));
+        }
+        Ok(())
+    }
+
+    /// Decompresses the next piece; `None` at the end of the message.
+    pub(super) fn next(&mut self, input: &mut DeflatedInput) -> Result<Option<usize>, InboundError> {
+        let Some(inflater) = &mut input.inflater else { return Ok(None) };
+        let length = inflater.inflate()?;
+        let (compressed, inflated) = inflater.lengths();
+        if inflated > self.limit_bytes.max(compressed.saturating_mul(RATIO_MAX)) {
+            return Err(InboundError::InflatedTooLarge(self.limit_bytes));
+        }
+        self.pieces += 1;
+        self.inflated += length.unwrap_or_default();
+        if length.is_none() {
+            self.completed += 1;
+            self.credit += compressed.min(inflated);
+            *self.shared = input.inflater.take();
+        }
         Ok(length)
-    }
-
-    /// The piece decompressed last, of this length.
-    pub(super) fn piece(&self, length: usize) -> &[u8] {
-        self.inflater.piece(length)
-    }
-
-    /// Ends the step. The inflater stays with a message that is not read to its end.
-    pub(super) fn end(self, shared: &mut Option<Box<Inflater>>, input: Option<&mut Box<DeflatedInput>>) {
-        match input.filter(|input| input.message.is_whole()) {
-            Some(input) => input.inflater = Some(self.inflater),
-            None => *shared = Some(self.inflater),
-        }
     }
 }

@@ -157,7 +157,6 @@ impl PendingSocket {
             }
         }
         let length = pieces.length();
-        pieces.end(&mut inflater);
         shard.state().core.inflater = inflater;
         if !pongs.is_empty() {
             // No data was sent yet, so there is room. A socket that accepts none is about to fail.

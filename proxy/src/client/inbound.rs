@@ -61,14 +61,9 @@ pub(super) struct PartialMessage {
 }
 
 impl Inbound {
-    pub(super) fn new(transport: Transport) -> Self {
-        let decoder = (transport == Transport::WebSockets).then(Decoder::default);
+    pub(super) fn new(transport: Transport, is_compressed: bool) -> Self {
+        let decoder = (transport == Transport::WebSockets).then(|| Decoder::new(is_compressed));
         Self { decoder, partial: PartialMessage::default(), deflated: None }
-    }
-
-    /// Inbound data of a client that negotiated compression.
-    pub(super) fn compressed() -> Self {
-        Self { decoder: Some(Decoder::compressed()), ..Self::new(Transport::WebSockets) }
     }
 
     /// Stores payload read along with the hub handshake, or, at a raw endpoint, along with the connect request.
@@ -82,15 +77,15 @@ impl Inbound {
     }
 
     /// Splits these bytes into pieces of the transport's stream, beside the incomplete message. Compressed messages are
-    /// read with the shard's inflater, which [`Pieces::end`] gives back.
+    /// read with the shard's inflater, which returns at their end.
     pub(super) fn pieces<'a>(
         &'a mut self,
         bytes: &'a mut [u8],
-        (inflater, limit_bytes): (&mut Option<Box<Inflater>>, usize),
+        (inflater, limit_bytes): (&'a mut Option<Box<Inflater>>, usize),
     ) -> (Pieces<'a>, &'a mut PartialMessage) {
         let Self { decoder, partial, deflated } = self;
         let inflates = decoder.as_ref().is_some_and(Decoder::inflates);
-        let step = inflates.then(|| InflateStep::new(inflater, deflated.as_mut(), limit_bytes));
+        let step = inflates.then(|| InflateStep::new(inflater, limit_bytes));
         (Pieces::new(decoder.as_mut(), bytes, (deflated, step)), partial)
     }
 
@@ -112,8 +107,8 @@ impl Inbound {
     /// Drops incomplete messages, but no undecoded data.
     pub(super) fn drop_messages(&mut self) {
         self.partial = PartialMessage::default();
-        let rest = self.take_behind();
-        self.deflated = (!rest.is_empty()).then(|| Box::new(DeflatedInput { rest, ..DeflatedInput::default() }));
+        self.deflated = self.deflated.take_if(|input| !input.rest.is_empty());
+        self.deflated.iter_mut().for_each(|input| input.drop_message());
     }
 
     /// Memory and number of the incomplete message.
@@ -143,26 +138,27 @@ pub(super) struct Pieces<'a> {
     /// Compressed message that is not handled to its end.
     pub(super) deflated: &'a mut Option<Box<DeflatedInput>>,
     /// Reading of compressed messages, if negotiated.
-    step: Option<InflateStep>,
-    /// Bytes of the compressed messages that were completed.
-    pub(super) deflated_bytes: usize,
-    /// Set if data of a compressed message has come.
-    pub(super) has_stored: bool,
+    step: Option<InflateStep<'a>>,
 }
 
 impl<'a> Pieces<'a> {
     fn new(
         decoder: Option<&'a mut Decoder>,
         bytes: &'a mut [u8],
-        (deflated, step): (&'a mut Option<Box<DeflatedInput>>, Option<InflateStep>),
+        (deflated, step): (&'a mut Option<Box<DeflatedInput>>, Option<InflateStep<'a>>),
     ) -> Self {
-        Self { decoder, bytes, at: 0, frames: 0, deflated, step, deflated_bytes: 0, has_stored: false }
+        Self { decoder, bytes, at: 0, frames: 0, deflated, step }
     }
 
-    /// Number of bytes handled, decompressed.
+    /// Number of bytes handled. A compressed message counts as what it holds, or as received if that is more.
     pub(super) fn length(&self) -> usize {
-        let inflated = self.step.as_ref().map_or(0, |step| step.inflated);
-        (self.at.min(self.bytes.len()) + inflated).saturating_sub(self.deflated_bytes)
+        let (inflated, credit) = self.step.as_ref().map_or((0, 0), |step| (step.inflated, step.credit));
+        (self.at.min(self.bytes.len()) + inflated).saturating_sub(credit)
+    }
+
+    /// Whether a compressed message was read to its end.
+    pub(super) fn has_inflated(&self) -> bool {
+        self.step.as_ref().is_some_and(|step| step.completed > 0)
     }
 
     /// Drops compressed messages from here on.
@@ -170,44 +166,22 @@ impl<'a> Pieces<'a> {
         (self.step, *self.deflated) = (None, None);
     }
 
-    /// Gives the inflater back.
-    pub(super) fn end(self, inflater: &mut Option<Box<Inflater>>) {
-        if let Some(step) = self.step {
-            step.end(inflater, self.deflated.as_mut());
-        }
-    }
-
-    /// Decompresses the next piece of a whole message. Returns its length, 0 without one.
-    fn inflate(&mut self) -> Result<usize, InboundError> {
-        let (Some(step), Some(input)) = (&mut self.step, self.deflated.as_mut()) else { return Ok(0) };
-        if !input.message.is_whole() {
-            return Ok(0);
-        }
+    /// Decompresses the next piece of a whole message; `None` without one, and if the step is over.
+    fn inflate(&mut self) -> Result<Option<usize>, InboundError> {
+        let input = self.deflated.as_mut().filter(|input| input.is_whole());
+        let (Some(step), Some(input)) = (&mut self.step, input) else { return Ok(None) };
         if step.is_over() {
             let bytes = mem::take(&mut self.bytes);
             let (handled, rest) = bytes.split_at_mut(self.at.min(bytes.len()));
             input.rest.extend_from_slice(rest);
             self.bytes = handled;
-            return Ok(0);
+            return Ok(None);
         }
         let length = step.next(input)?;
-        if length == 0 {
+        if length.is_none() {
             *self.deflated = None;
         }
         Ok(length)
-    }
-
-    /// Stores a part of a compressed message.
-    fn store(&mut self, part: Range<usize>, is_last: bool) -> Result<(), InboundError> {
-        let Some(step) = &self.step else { return Ok(()) };
-        let input = self.deflated.get_or_insert_default();
-        input.push(self.bytes.get(part).unwrap_or_default(), step.limit_bytes)?;
-        if is_last {
-            input.message.end();
-            self.deflated_bytes += input.message.length();
-        }
-        self.has_stored = true;
-        Ok(())
     }
 
     /// Number of completed frames, including empty ones. Data without frames counts as one.
@@ -224,12 +198,11 @@ impl<'a> Pieces<'a> {
             return Ok(is_new.then_some(Piece::Payload(self.bytes, PiecePosition::UNKNOWN)));
         }
         loop {
-            if self.deflated.is_some() {
-                let length = self.inflate()?;
-                if length > 0 {
-                    let piece = self.step.as_ref().map(|step| step.piece(length)).unwrap_or_default();
-                    return Ok(Some(Piece::Payload(piece, PiecePosition::UNKNOWN)));
-                }
+            if self.deflated.is_some()
+                && let Some(length) = self.inflate()?
+            {
+                let piece = self.deflated.as_ref().map(|input| input.piece(length)).unwrap_or_default();
+                return Ok(Some(Piece::Payload(piece, PiecePosition::UNKNOWN)));
             }
             let (Some(decoder), Some(rest)) = (&mut self.decoder, self.bytes.get_mut(self.at..)) else {
                 return Ok(None);
@@ -240,8 +213,10 @@ impl<'a> Pieces<'a> {
             self.frames += u64::from(event != Event::NeedMore && decoder.is_between_frames());
             match event {
                 Event::Data(range) if decoder.position().is_compressed => {
-                    let is_last = decoder.position().is_last;
-                    self.store(from + range.start..from + range.end, is_last)?;
+                    let part = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
+                    if let Some(step) = &mut self.step {
+                        step.store(self.deflated.get_or_insert_default(), part, decoder.position().is_last)?;
+                    }
                 }
                 Event::Data(range) => {
                     let payload = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
@@ -510,7 +485,8 @@ mod tests {
 
     /// Results of one read, in order.
     fn take(inbound: &mut Inbound, bytes: &mut [u8], protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut seen, (mut pieces, partial)) = (Vec::new(), inbound.pieces(bytes, (&mut None, LIMIT)));
+        let (mut seen, mut inflater) = (Vec::new(), None);
+        let (mut pieces, partial) = inbound.pieces(bytes, (&mut inflater, LIMIT));
         while let Some(piece) = pieces.next()? {
             let Piece::Payload(payload, _) = piece else {
                 seen.push(format!("{piece:?}"));
@@ -531,7 +507,7 @@ mod tests {
 
     /// Reads `frames` in pieces of `chunk` bytes, and joins runs of messages.
     fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut inbound, mut joined) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
+        let (mut inbound, mut joined) = (Inbound::new(Transport::WebSockets, false), Vec::<String>::new());
         for piece in frames.concat().chunks(chunk) {
             for seen in take(&mut inbound, &mut piece.to_vec(), protocol)? {
                 match joined.last_mut() {
@@ -593,16 +569,18 @@ mod tests {
     fn frames_are_counted_with_those_that_bring_nothing() {
         let frames = |first: u8, count| {
             let mut bytes = [first, 0x80, 0, 0, 0, 0].repeat(count);
-            let mut inbound = Inbound::new(Transport::WebSockets);
-            let (mut pieces, _) = inbound.pieces(&mut bytes, (&mut None, LIMIT));
+            let mut inbound = Inbound::new(Transport::WebSockets, false);
+            let mut inflater = None;
+            let (mut pieces, _) = inbound.pieces(&mut bytes, (&mut inflater, LIMIT));
             while pieces.next().unwrap().is_some() {}
             pieces.frames()
         };
         assert_eq!([0x81, 0x89, 0x8a].map(|first| frames(first, 100)), [100; 3]);
-        let mut inbound = Inbound::new(Transport::WebSockets);
+        let mut inbound = Inbound::new(Transport::WebSockets, false);
         let mut ended = 0;
         for part in frame(&[b'x'; 90]).chunks_mut(10) {
-            let (mut pieces, _) = inbound.pieces(part, (&mut None, LIMIT));
+            let mut inflater = None;
+            let (mut pieces, _) = inbound.pieces(part, (&mut inflater, LIMIT));
             while pieces.next().unwrap().is_some() {}
             ended += pieces.frames();
         }
@@ -627,7 +605,7 @@ mod tests {
 
     #[test]
     fn bytes_of_http_transports_have_no_frames() {
-        let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling), Vec::new());
+        let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling, false), Vec::new());
         for piece in ["{\"type\":1}\x1e{\"ty", "pe\":1}\x1e"] {
             seen.extend(take(&mut inbound, &mut piece.as_bytes().to_vec(), HubProtocol::Json).unwrap());
         }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 
+use super::deflated_input::STEP_BYTES;
 use super::gate::Gate;
 use super::inbound::{Inbound, Piece};
 use super::inbound_error::InboundError;
@@ -100,9 +101,7 @@ impl Reader {
         }
         let mut step = shard.step(|state| self.take_kept(state));
         let cause = loop {
-            let is_behind = self.inbound.is_behind();
-            let has_more = matches!(step, Step::Yield | Step::Throttle(_)) && !is_behind;
-            let mut takes_turn = has_more && shard.shared().turns.are_taken();
+            let mut takes_turn = matches!(step, Step::Yield | Step::Throttle(_)) && shard.shared().turns.are_taken();
             match step {
                 Step::Continue => {}
                 Step::Yield if takes_turn => {}
@@ -128,7 +127,6 @@ impl Reader {
             }
             step = match self.inbound.partial.release() {
                 true => shard.step(|state| self.take_held(state)),
-                false if self.inbound.is_behind() => shard.step(|state| self.take_behind(state)),
                 false if takes_turn => Box::pin(self.read_in_turn(shard)).await,
                 false => poll_fn(|cx| shard.step(|state| self.poll_step(state, cx, None))).await.0,
             };
@@ -296,6 +294,12 @@ impl Reader {
         if self.home.is_full() && !self.is_ending(state) {
             return Poll::Ready((Step::Continue, 0));
         }
+        if self.inbound.is_behind() {
+            let mut rest = self.inbound.take_behind();
+            let step = self.take(state, &mut rest);
+            self.note_rest(state);
+            return Poll::Ready((step, STEP_BYTES));
+        }
         let mut buffer = state.core.lend_read_buffer();
         let are_busy = state.core.context.shared.turns.are_taken();
         let limit_bytes = turn_bytes.unwrap_or(if are_busy { FREE_READ_MAX_BYTES } else { usize::MAX });
@@ -390,16 +394,15 @@ impl Reader {
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
-        if is_alive || pieces.has_stored {
+        if is_alive || pieces.deflated.is_some() {
             upward.note_life(partial.has_begun() || pieces.deflated.is_some());
         }
-        if pieces.deflated_bytes > 0 {
+        if pieces.has_inflated() {
             partial.note_end();
         }
         self.sides.note(&mut upward);
         let count = pieces.length();
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
-        pieces.end(&mut inflater);
         let step = upward.finish(taken);
         state.core.inflater = inflater;
         match step {
@@ -409,14 +412,6 @@ impl Reader {
             },
             step => step,
         }
-    }
-
-    /// Continues with data that the last step has left.
-    fn take_behind(&mut self, state: &mut ShardState) -> Step {
-        let mut rest = self.inbound.take_behind();
-        let step = self.take(state, &mut rest);
-        self.note_rest(state);
-        step
     }
 
     /// Handles payload that came with the handshake, or with the connect request of a raw endpoint.

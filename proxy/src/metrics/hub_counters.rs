@@ -105,7 +105,7 @@ metered! {
         pub bytes_down: Counter,
         #[metric(
             "trunkline_compression_bytes_total",
-            "Bytes of messages to clients with compression, without the framing of transports: before it, and as sent.",
+            "Bytes of frames with messages to clients with compression: before it, and as sent.",
             stage = "plain"
         )]
         pub compression_plain: Counter,

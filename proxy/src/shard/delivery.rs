@@ -300,14 +300,15 @@ impl Delivery {
 
     /// Sends and counts a frame from the client's app server to this client only.
     pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        let (hub, plain) = (client.home().hub(), websocket::payload_bytes(frame) as u64);
-        self.count(hub, 1, plain);
-        let twin = self.compression.deflate_for(client.form(), frame);
-        let frame = WireFrame { plain: frame, wire: twin.as_ref().unwrap_or(frame) };
+        let hub = client.home().hub();
+        self.count(hub, 1, websocket::payload_bytes(frame) as u64);
         if client.form().is_compressed() {
-            self.count_compressed(hub, [plain, websocket::payload_bytes(frame.wire) as u64]);
+            let twin = self.compression.deflate(frame);
+            let frame = WireFrame { plain: frame, wire: twin.as_ref().unwrap_or(frame) };
+            self.count_compressed(hub, frame.bytes(1));
+            return self.put(slot, client, frame, mode);
         }
-        self.put(slot, client, frame, mode);
+        self.put(slot, client, frame.into(), mode);
     }
 
     /// Sends a frame to one client. Over the limit the frame waits, and the client is listed as slow: it is closed if

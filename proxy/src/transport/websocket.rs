@@ -16,7 +16,7 @@ pub use frame_encoder::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
     close, frame, payload_bytes, ping, put_pong,
 };
-pub use inflater::{DeflatedMessage, Inflater};
+pub use inflater::Inflater;
 pub use protocol_error::ProtocolError;
 pub(crate) use unframe::{FrameContent, FrameHead};
 pub use unframe::{Unframed, unframe, unframe_whole};

@@ -1,7 +1,7 @@
 //! Compressed messages of clients.
 
 use bytes::Bytes;
-use trunkline_proxy::websocket::{DeflatedMessage, Deflater, Inflater, Opcode, frame, payload_bytes};
+use trunkline_proxy::websocket::{Deflater, Inflater, Opcode, frame, payload_bytes};
 
 /// Largest number of decompressed bytes per compressed byte that the format permits, and some for the end.
 const RATIO_MAX: usize = 1040;
@@ -19,18 +19,14 @@ pub fn deflated_messages(data: &[u8]) {
 
 /// The message; `None` if it is corrupt.
 fn inflate(inflater: &mut Inflater, data: &[u8]) -> Option<Vec<u8>> {
-    let (mut message, mut text) = (DeflatedMessage::default(), Vec::new());
-    message.push(data);
-    message.end();
-    loop {
-        let length = inflater.inflate(&mut message).ok()?;
-        if length == 0 {
-            assert_eq!(message.inflated(), text.len());
-            return Some(text);
-        }
+    let mut text = Vec::new();
+    inflater.begin(data.to_vec());
+    while let Some(length) = inflater.inflate().ok()? {
         text.extend_from_slice(inflater.piece(length));
         assert!(text.len() <= (data.len() + 16) * RATIO_MAX, "{} bytes of {}", text.len(), data.len());
     }
+    assert_eq!(inflater.lengths(), (data.len(), text.len()));
+    Some(text)
 }
 
 /// A message that this end compresses is smaller, and returns to its text.

@@ -15,7 +15,7 @@ use trunkline_protocol::manifest::Transport;
 use super::event_carrier::EventCarrier;
 use super::poll_carrier::PollCarrier;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
-use super::websocket_carrier::{Compression, WebSocketCarrier};
+use super::websocket_carrier::WebSocketCarrier;
 
 /// Hub protocol of all checks, supported by each transport.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
@@ -72,13 +72,9 @@ pub(super) struct HubConnection {
 
 impl HubConnection {
     /// Opens a connection over a transport.
-    pub(super) async fn open(
-        client: &ProbeClient,
-        id: &str,
-        (transport, compression): (Transport, Compression),
-    ) -> Result<Self, ProbeError> {
+    pub(super) async fn open(client: &ProbeClient, id: &str, transport: Transport) -> Result<Self, ProbeError> {
         let carrier = match transport {
-            Transport::WebSockets => Carrier::Socket(Box::new(WebSocketCarrier::open(client, id, compression).await?)),
+            Transport::WebSockets => Carrier::Socket(Box::new(WebSocketCarrier::open(client, id, false).await?)),
             Transport::ServerSentEvents => Carrier::Events(Box::new(EventCarrier::open(client, id).await?)),
             Transport::LongPolling => Carrier::Poll(Box::new(PollCarrier::open(client, id).await?)),
         };

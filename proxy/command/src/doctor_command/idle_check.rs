@@ -11,7 +11,6 @@ use super::hub_connection::HubConnection;
 use super::negotiate_check::{Negotiated, check_negotiate};
 use super::probe_client::{ProbeClient, ProbeError};
 use super::transport_check::check_name;
-use super::websocket_carrier::Compression;
 use crate::quantity::duration_text;
 
 const IDLE: &str = "idle";
@@ -52,8 +51,7 @@ async fn stay(
     let Some(Negotiated { id, .. }) = negotiation.negotiated else {
         return Err(ProbeError::Closed("the negotiation failed".into()));
     };
-    let mut connection =
-        HubConnection::open(&negotiation.client, &id, (seen.transport, Compression::NotOffered)).await?;
+    let mut connection = HubConnection::open(&negotiation.client, &id, seen.transport).await?;
     connection.handshake().await?;
     *begun = Instant::now();
     let end = *begun + time;

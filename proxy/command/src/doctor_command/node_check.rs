@@ -8,7 +8,6 @@ use super::finding::Finding;
 use super::hub_connection::HubConnection;
 use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
 use super::probe_client::{AnswerSeen, ProbeClient};
-use super::websocket_carrier::Compression;
 
 const NODES: &str = "nodes";
 const PAIRS: usize = 8;
@@ -45,7 +44,7 @@ async fn try_pair(client: &ProbeClient, transport: Transport) -> PairSeen {
         let problem = negotiation.findings.last().map(|finding| finding.seen.clone());
         return PairSeen { node, problem: Some(problem.unwrap_or_default()) };
     };
-    let problem = match HubConnection::open(&negotiation.client, &id, (transport, Compression::NotOffered)).await {
+    let problem = match HubConnection::open(&negotiation.client, &id, transport).await {
         Ok(connection) => {
             connection.close().await;
             None

@@ -9,7 +9,7 @@ use super::finding::{Finding, excerpt, median, milliseconds_text};
 use super::hub_connection::{CallSeen, HubConnection, ProbeCall};
 use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
 use super::probe_client::{ProbeClient, ProbeError};
-use super::websocket_carrier::{COMPRESSED, COMPRESSED_BY_NODE, Compression};
+use super::websocket_carrier::{COMPRESSED, COMPRESSED_BY_NODE, WebSocketCarrier};
 
 const CALLS: usize = 5;
 
@@ -58,33 +58,30 @@ pub(super) async fn try_transport(
     transport: Transport,
     call: &ProbeCall,
 ) -> Option<TransportSeen> {
+    let negotiation = check_negotiate(client).await;
+    let Negotiated { id, .. } = negotiation.negotiated?;
     let mut seen = TransportSeen::default();
-    let mut failed = try_new(client, (transport, Compression::Offered), call, &mut seen).await?;
-    if let Err((TransportStep::Open, ProbeError::Upgrade(by @ (COMPRESSED | COMPRESSED_BY_NODE)))) = failed {
-        seen.compressed = Some(by);
-        // The node has accepted the first connection, so this one needs its own id.
-        failed = try_new(client, (transport, Compression::NotOffered), call, &mut seen).await?;
-    }
+    let failed = try_connection(&negotiation.client, &id, transport, call, &mut seen).await;
     seen.failure = failed.err();
+    if transport == Transport::WebSockets && seen.failure.is_none() {
+        seen.compressed = accepted_compression(client).await;
+    }
     Some(seen)
 }
 
-/// Negotiates and tries a connection.
-async fn try_new(
-    client: &ProbeClient,
-    transport: (Transport, Compression),
-    call: &ProbeCall,
-    seen: &mut TransportSeen,
-) -> Option<Result<(), (TransportStep, ProbeError)>> {
+/// Offers compression with a connection of its own. Returns by what it was accepted.
+async fn accepted_compression(client: &ProbeClient) -> Option<&'static str> {
     let negotiation = check_negotiate(client).await;
-    let Negotiated { id, .. } = negotiation.negotiated?;
-    Some(try_connection(&negotiation.client, &id, transport, call, seen).await)
+    match WebSocketCarrier::open(&negotiation.client, &negotiation.negotiated?.id, true).await {
+        Err(ProbeError::Upgrade(by @ (COMPRESSED | COMPRESSED_BY_NODE))) => Some(by),
+        _ => None,
+    }
 }
 
 async fn try_connection(
     client: &ProbeClient,
     id: &str,
-    transport: (Transport, Compression),
+    transport: Transport,
     call: &ProbeCall,
     seen: &mut TransportSeen,
 ) -> Result<(), (TransportStep, ProbeError)> {

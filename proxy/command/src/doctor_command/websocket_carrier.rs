@@ -25,7 +25,7 @@ pub(super) struct WebSocketCarrier {
 
 impl WebSocketCarrier {
     /// Opens a WebSocket for a connection, with or without offering compression.
-    pub(super) async fn open(client: &ProbeClient, id: &str, compression: Compression) -> Result<Self, ProbeError> {
+    pub(super) async fn open(client: &ProbeClient, id: &str, compresses: bool) -> Result<Self, ProbeError> {
         let key = generate_key();
         let mut headers = vec![
             ("connection", "Upgrade".to_owned()),
@@ -33,7 +33,7 @@ impl WebSocketCarrier {
             ("sec-websocket-version", "13".to_owned()),
             ("sec-websocket-key", key.clone()),
         ];
-        if compression == Compression::Offered {
+        if compresses {
             headers.push(("sec-websocket-extensions", COMPRESSION.to_owned()));
         }
         let answer = client.open(id, headers).await?;
@@ -76,12 +76,6 @@ impl WebSocketCarrier {
         // Fails if the server has already closed.
         drop(self.socket.close(None).await);
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
-    Offered,
-    NotOffered,
 }
 
 /// Refusal of an upgrade whose compression was accepted, because this client has none.

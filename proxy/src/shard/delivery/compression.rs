@@ -11,17 +11,23 @@
 use bytes::Bytes;
 
 use crate::config::OutboxLimits;
-use crate::shard::content::FrameForm;
 use crate::transport::websocket::{Deflater, payload_bytes};
 
-/// Maximum size of a message that a shard compresses: some ten milliseconds, in which it serves no other client.
-const COMPRESSED_MAX_BYTES: usize = 1024 * 1024;
+/// Maximum size of a message that a shard compresses: some five milliseconds, in which it serves no other client.
+const COMPRESSED_MAX_BYTES: usize = 256 * 1024;
 
 /// Frame for a client, plain and as it is written. Both are the same without compression.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WireFrame<'a> {
     pub plain: &'a Bytes,
     pub wire: &'a Bytes,
+}
+
+impl WireFrame<'_> {
+    /// Bytes for this number of clients: plain, and as written.
+    pub(super) fn bytes(&self, count: u64) -> [u64; 2] {
+        [self.plain, self.wire].map(|frame| frame.len() as u64 * count)
+    }
 }
 
 impl<'a> From<&'a Bytes> for WireFrame<'a> {
@@ -55,11 +61,5 @@ impl Compression {
     #[cfg(test)]
     pub(super) fn has_begun(&self) -> bool {
         self.deflater.is_some()
-    }
-
-    /// Twin of a frame for one client of this form.
-    #[inline]
-    pub(crate) fn deflate_for(&mut self, form: FrameForm, frame: &Bytes) -> Option<Bytes> {
-        if form.is_compressed() { self.deflate(frame) } else { None }
     }
 }

@@ -33,19 +33,11 @@ pub(crate) struct SendRun {
     bytes: usize,
     /// Joined frames, if there is more than one message.
     joined: Option<Framed>,
-    /// Compressed frames, by the number of their form.
     twins: OnceCell<Box<Twins>>,
 }
 
-type Twins = [OnceCell<Twin>; FrameForm::ALL.len()];
-
-/// Frames of a run in one hub protocol, compressed where that makes them smaller.
-#[derive(Debug)]
-struct Twin {
-    joined: Bytes,
-    /// Frames of the messages; empty for a single one.
-    each: Vec<Bytes>,
-}
+/// Frames of a run in each form, compressed where that makes them smaller, and behind several ones all of them joined.
+type Twins = [OnceCell<Vec<Bytes>>; FrameForm::ALL.len()];
 
 impl SendRun {
     pub(crate) fn new(first: (Framed, SendOrigin)) -> Self {
@@ -93,7 +85,7 @@ impl SendRun {
             FrameForm::Raw => plain(Content::Raw),
             FrameForm::JsonDeflated | FrameForm::MessagePackDeflated | FrameForm::BlazorPackDeflated => {
                 let plain = self.whole().get(form.content())?;
-                Some(WireFrame { plain, wire: &self.twin(form, compression)?.joined })
+                Some(WireFrame { plain, wire: self.twins(form, compression)?.last()? })
             }
         }
     }
@@ -102,17 +94,17 @@ impl SendRun {
         self.joined.as_ref().unwrap_or(&self.first.0)
     }
 
-    /// Twin of the run, made for its first receiver.
+    /// Twins of the frames, made for the first receiver.
     #[inline(never)]
-    fn twin(&self, form: FrameForm, compression: &mut Compression) -> Option<&Twin> {
-        let twin = self.twins.get_or_init(Box::default).get(form as usize)?;
-        Some(twin.get_or_init(|| {
+    fn twins(&self, form: FrameForm, compression: &mut Compression) -> Option<&Vec<Bytes>> {
+        let twins = self.twins.get_or_init(Box::default).get(form as usize)?;
+        Some(twins.get_or_init(|| {
             let frames = self.messages().filter_map(|(message, _)| message.get(form.content()));
-            let mut each: Vec<_> = frames.map(|frame| compression.deflate(frame).unwrap_or(frame.clone())).collect();
-            match each.len() {
-                0 | 1 => Twin { joined: each.pop().unwrap_or_default(), each },
-                _ => Twin { joined: each.concat().into(), each },
+            let mut twins: Vec<_> = frames.map(|frame| compression.deflate(frame).unwrap_or(frame.clone())).collect();
+            if twins.len() > 1 {
+                twins.push(twins.concat().into());
             }
+            twins
         }))
     }
 
@@ -122,11 +114,11 @@ impl SendRun {
         form: FrameForm,
         compression: &mut Compression,
     ) -> impl Iterator<Item = (WireFrame<'a>, SendOrigin)> + use<'a> {
-        let twin = form.is_compressed().then(|| self.twin(form, compression)).flatten();
+        let twins = form.is_compressed().then(|| self.twins(form, compression)).flatten();
         let plain = self.messages().filter_map(move |(message, origin)| Some((message.get(form.content())?, origin)));
         plain.enumerate().map(move |(at, (plain, origin))| {
-            let wire = twin.map(|twin| twin.each.get(at).unwrap_or(&twin.joined));
-            (WireFrame { plain, wire: wire.unwrap_or(plain) }, origin)
+            let wire = twins.and_then(|twins| twins.get(at)).unwrap_or(plain);
+            (WireFrame { plain, wire }, origin)
         })
     }
 }
@@ -153,16 +145,11 @@ impl ReceiverTally {
         self.counted().map(|(form, count)| count * bytes(form)).sum()
     }
 
-    /// Payload bytes of the receivers with compression: plain, and as sent.
+    /// Bytes of the frames of receivers with compression: plain, and as sent.
     pub(crate) fn compressed_bytes(&self, run: &SendRun, compression: &mut Compression) -> [u64; 2] {
-        let (mut plain, mut sent) = (0, 0);
-        for (form, count) in self.counted().filter(|(form, _)| form.is_compressed()) {
-            for (frame, _) in run.each(form, compression) {
-                plain += count * payload_bytes(frame.plain) as u64;
-                sent += count * payload_bytes(frame.wire) as u64;
-            }
-        }
-        [plain, sent]
+        let compressed = self.counted().filter(|(form, _)| form.is_compressed());
+        let bytes = compressed.filter_map(|(form, count)| Some(run.frames(form, compression)?.bytes(count)));
+        bytes.fold([0, 0], |sum, bytes| [sum[0] + bytes[0], sum[1] + bytes[1]])
     }
 
     fn counted(&self) -> impl Iterator<Item = (FrameForm, u64)> {

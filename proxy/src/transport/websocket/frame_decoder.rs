@@ -88,10 +88,10 @@ enum FrameType {
 }
 
 impl Decoder {
-    /// Creates the decoder for a client that negotiated compression.
+    /// Creates the decoder for a client, which may have negotiated compression.
     #[must_use]
-    pub fn compressed() -> Self {
-        Self { inflates: true, ..Self::default() }
+    pub fn new(inflates: bool) -> Self {
+        Self { inflates, ..Self::default() }
     }
 
     /// Whether the client negotiated compression.
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn a_compressed_message_is_marked_in_its_first_frame_only_and_only_if_that_was_negotiated() {
         let decode = |bytes: &[u8]| {
-            let (mut decoder, mut input, mut at, mut seen) = (Decoder::compressed(), bytes.to_vec(), 0, Vec::new());
+            let (mut decoder, mut input, mut at, mut seen) = (Decoder::new(true), bytes.to_vec(), 0, Vec::new());
             loop {
                 match decoder.decode(&mut input[at..])? {
                     (_, Event::NeedMore) => return Ok(seen),

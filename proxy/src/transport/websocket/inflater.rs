@@ -1,138 +1,90 @@
 //! Decompression of messages from clients (permessage-deflate, RFC 7692), without a context.
 //!
-//! ```text
-//!  compressed frames ──► DeflatedMessage ── whole ──► Inflater ──► pieces of the message
-//! ```
-//!
 //! The bytes of an incomplete message are stored as they come, so a client needs no decompressor of its own. Pieces
 //! have a limited size: the length of the message is not known before, and its reader decides how many it takes.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::deflater::FLUSH_END;
 use super::protocol_error::ProtocolError;
 
-/// Maximum size of a piece.
+/// Maximum size of a piece, compressed and decompressed.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Last, empty block of a stream. Behind a complete message the stream ends here, behind a truncated one it does not.
-const LAST_BLOCK: [u8; 2] = [3, 0];
+/// End of a flush, which clients leave out, and the last, empty block of a stream. Behind a complete message the stream
+/// ends here, behind a truncated one it does not.
+const END: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
 
-const TAIL_BYTES: usize = FLUSH_END.len() + LAST_BLOCK.len();
-
-/// Decompressor for messages, one after the other; about 60 KiB.
+/// Decompressor for messages, one after the other.
 #[derive(Debug)]
 pub struct Inflater {
     state: Decompress,
     out: Box<[u8]>,
-}
-
-/// Compressed message of a client.
-#[derive(Debug, Default)]
-pub struct DeflatedMessage {
-    bytes: Vec<u8>,
-    /// Number of decompressed bytes.
+    /// Message with its [`END`]; empty once it was read.
+    message: Vec<u8>,
+    length: usize,
     read: usize,
     inflated: usize,
-    stage: InflateStage,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum InflateStage {
-    #[default]
-    Incomplete,
-    Whole,
-    Reading,
-    Read,
-}
-
-impl DeflatedMessage {
-    /// Appends bytes of a frame.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    /// Ends the message after its last frame.
-    pub fn end(&mut self) {
-        self.bytes.extend_from_slice(&FLUSH_END);
-        self.bytes.extend_from_slice(&LAST_BLOCK);
-        self.stage = InflateStage::Whole;
-    }
-
-    /// Whether all frames have arrived.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.stage != InflateStage::Incomplete
-    }
-
-    /// Number of compressed bytes.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        self.bytes.len() - if self.is_whole() { TAIL_BYTES } else { 0 }
-    }
-
-    /// Number of bytes decompressed so far.
-    #[must_use]
-    pub fn inflated(&self) -> usize {
-        self.inflated
-    }
-
-    /// Memory of the stored bytes.
-    #[must_use]
-    pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
 }
 
 impl Default for Inflater {
     fn default() -> Self {
-        Self { state: Decompress::new(false), out: vec![0; PIECE_BYTES].into_boxed_slice() }
+        let (state, out) = (Decompress::new(false), vec![0; PIECE_BYTES].into_boxed_slice());
+        Self { state, out, message: Vec::new(), length: 0, read: 0, inflated: 0 }
     }
 }
 
 impl Inflater {
-    /// Decompresses the next piece of a whole message, and returns its length; 0 at the end of the message.
+    /// Begins to read a compressed message.
+    pub fn begin(&mut self, message: Vec<u8>) {
+        (self.length, self.read, self.inflated) = (message.len(), 0, 0);
+        self.message = message;
+        self.message.extend_from_slice(&END);
+        self.state.reset(false);
+    }
+
+    /// Number of compressed bytes, and of those decompressed so far.
+    #[must_use]
+    pub fn lengths(&self) -> (usize, usize) {
+        (self.length, self.inflated)
+    }
+
+    /// Memory of the message, and some 64 KiB for window and tables.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.message.capacity() + 4 * PIECE_BYTES
+    }
+
+    /// Decompresses the next piece, and returns its length; `None` at the end of the message. A piece may be empty.
     ///
     /// # Errors
     /// If the message is corrupt or truncated.
-    pub fn inflate(&mut self, message: &mut DeflatedMessage) -> Result<usize, ProtocolError> {
-        if message.stage == InflateStage::Whole {
-            self.state.reset(false);
-            message.stage = InflateStage::Reading;
+    pub fn inflate(&mut self) -> Result<Option<usize>, ProtocolError> {
+        if self.message.is_empty() {
+            return Ok(None);
         }
-        let mut length = 0;
-        while length == 0 && message.stage == InflateStage::Reading {
-            length = self.step(message)?;
+        let (read, written) = (self.state.total_in(), self.state.total_out());
+        let rest = self.message.get(self.read..).unwrap_or_default();
+        let rest = rest.get(..PIECE_BYTES).unwrap_or(rest);
+        let status = self.state.decompress(rest, &mut self.out, FlushDecompress::None);
+        let status = status.map_err(|_| ProtocolError::Compression)?;
+        let read = usize::try_from(self.state.total_in() - read).unwrap_or(usize::MAX);
+        let length = usize::try_from(self.state.total_out() - written).unwrap_or(usize::MAX);
+        (self.read, self.inflated) = (self.read.saturating_add(read), self.inflated.saturating_add(length));
+        match status {
+            Status::StreamEnd if [self.length, self.message.len()].contains(&self.read) => self.message = Vec::new(),
+            // The client has marked a block as its last one, and goes on (RFC 7692, 7.2.3.4).
+            Status::StreamEnd if self.read < self.length => self.state.reset(false),
+            Status::StreamEnd => return Err(ProtocolError::Compression),
+            Status::Ok | Status::BufError if read == 0 && length == 0 => return Err(ProtocolError::Compression),
+            Status::Ok | Status::BufError => {}
         }
-        message.inflated += length;
-        Ok(length)
+        Ok(Some(length))
     }
 
     /// The piece decompressed last, of this length.
     #[must_use]
     pub fn piece(&self, length: usize) -> &[u8] {
         self.out.get(..length).unwrap_or_default()
-    }
-
-    fn step(&mut self, message: &mut DeflatedMessage) -> Result<usize, ProtocolError> {
-        let (read, written) = (self.state.total_in(), self.state.total_out());
-        let rest = message.bytes.get(message.read..).unwrap_or_default();
-        let status = self.state.decompress(rest, &mut self.out, FlushDecompress::None);
-        let status = status.map_err(|_| ProtocolError::Compression)?;
-        let read = usize::try_from(self.state.total_in() - read).unwrap_or(usize::MAX);
-        let length = usize::try_from(self.state.total_out() - written).unwrap_or(usize::MAX);
-        message.read = message.read.saturating_add(read);
-        match status {
-            Status::StreamEnd if message.read == message.bytes.len() || message.read == message.length() => {
-                message.stage = InflateStage::Read;
-            }
-            // The client has marked a block as its last one, and goes on (RFC 7692, 7.2.3.4).
-            Status::StreamEnd if message.read < message.length() => self.state.reset(false),
-            Status::StreamEnd => return Err(ProtocolError::Compression),
-            Status::Ok | Status::BufError if read == 0 && length == 0 => return Err(ProtocolError::Compression),
-            Status::Ok | Status::BufError => {}
-        }
-        Ok(length)
     }
 }
 
@@ -142,24 +94,15 @@ mod tests {
     use super::super::{Opcode, frame, payload_bytes};
     use super::*;
 
-    fn whole(bytes: &[u8]) -> DeflatedMessage {
-        let mut message = DeflatedMessage::default();
-        message.push(bytes);
-        message.end();
-        message
-    }
-
     fn inflate(inflater: &mut Inflater, bytes: &[u8]) -> Result<Vec<u8>, ProtocolError> {
-        let (mut message, mut data) = (whole(bytes), Vec::new());
-        loop {
-            let length = inflater.inflate(&mut message)?;
-            if length == 0 {
-                assert_eq!(message.inflated(), data.len());
-                return Ok(data);
-            }
+        let mut data = Vec::new();
+        inflater.begin(bytes.to_vec());
+        while let Some(length) = inflater.inflate()? {
             assert!(length <= PIECE_BYTES);
             data.extend_from_slice(inflater.piece(length));
         }
+        assert_eq!(inflater.lengths(), (bytes.len(), data.len()));
+        Ok(data)
     }
 
     fn deflated(payload: &[u8]) -> Vec<u8> {
@@ -222,10 +165,34 @@ mod tests {
 
     #[test]
     fn only_what_is_read_is_decompressed() {
-        let mut message = whole(&deflated(&vec![0; 10_000_000]));
-        assert!(message.length() < 15_000);
         let mut inflater = Inflater::default();
-        assert_eq!(inflater.inflate(&mut message), Ok(PIECE_BYTES));
-        assert_eq!(message.inflated(), PIECE_BYTES);
+        inflater.begin(deflated(&vec![0; 10_000_000]));
+        assert_eq!(inflater.inflate(), Ok(Some(PIECE_BYTES)));
+        assert!(inflater.lengths().0 < 15_000);
+        assert_eq!(inflater.lengths().1, PIECE_BYTES);
+    }
+
+    #[test]
+    fn blocks_without_content_are_read_in_pieces_too() {
+        // Empty last blocks, and empty stored blocks.
+        for block in [&[3, 0][..], &[0, 0, 0, 0xff, 0xff]] {
+            let (mut inflater, mut pieces) = (Inflater::default(), 0);
+            inflater.begin(block.repeat(20_000));
+            while let Some(length) = inflater.inflate().unwrap() {
+                assert_eq!(length, 0);
+                pieces += 1;
+            }
+            assert!(pieces > 2, "{pieces} pieces");
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_read_takes_no_memory() {
+        let mut inflater = Inflater::default();
+        let idle = inflater.memory();
+        inflater.begin(vec![3; 1_000_000]);
+        assert!(inflater.memory() >= idle + 1_000_000);
+        assert_eq!(inflate(&mut inflater, &[0]), Ok(vec![]));
+        assert_eq!(inflater.memory(), idle);
     }
 }
