@@ -32,7 +32,7 @@ const OVERHEAD_BYTES: usize = 1024;
 pub(super) struct DeflatedInput {
     /// Beginning of a message.
     bytes: Vec<u8>,
-    /// Whole message.
+    /// Decompressor with a whole message that is being read.
     inflater: Option<Box<Inflater>>,
     /// Undecoded data that was read behind the whole message.
     pub(super) rest: Vec<u8>,

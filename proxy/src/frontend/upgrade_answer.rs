@@ -65,7 +65,7 @@ pub(crate) fn chosen_sub_protocol(headers: &HeaderMap, offered: &[String]) -> Op
     HeaderValue::from_str(chosen).ok()
 }
 
-/// Adds what was chosen of the client's offers.
+/// Adds the choices from the client's offers.
 pub(crate) fn with_chosen(mut answer: Response, chosen: [(HeaderName, Option<HeaderValue>); 2]) -> Response {
     let chosen = chosen.into_iter().filter_map(|(name, value)| Some((name, value?)));
     answer.headers_mut().extend(chosen);

@@ -177,7 +177,7 @@ mod tests {
         // Empty last blocks, and empty stored blocks.
         for block in [&[3, 0][..], &[0, 0, 0, 0xff, 0xff]] {
             let (mut inflater, mut pieces) = (Inflater::default(), 0);
-            inflater.begin(block.repeat(20_000));
+            inflater.begin([block.repeat(20_000), vec![0]].concat());
             while let Some(length) = inflater.inflate().unwrap() {
                 assert_eq!(length, 0);
                 pieces += 1;
