@@ -8,7 +8,7 @@ use trunkline::{Hub, NotAcknowledged, NotAcknowledgedReason};
 use trunkline_protocol::service::*;
 
 use crate::harness::{App, LinkRequest, ProxyLink};
-use crate::resume::{LONG_MS, SHORT_MS, begin, session};
+use super::resume::{LONG_MS, SHORT_MS, begin, session};
 
 /// The acknowledgement of this number of frames.
 fn acknowledgement(frames: u64) -> ServiceMessage {
