@@ -16,8 +16,8 @@ use trunkline::HubProtocol::{self, Json, MessagePack};
 use trunkline::{BuildError, Context, Hub, Negotiation, Server, User};
 use trunkline_protocol::service::ServiceMessage;
 
-use browser::{Browser, call, negotiate, post};
 use crate::harness::{self, App, ProxyLink};
+use browser::{Browser, call, negotiate, post};
 
 async fn embedded() -> App {
     App::start_with(|hub| hub, |server| server.embedded()).await
