@@ -305,7 +305,7 @@ async fn another_app_servers_request_fails_when_the_client_disconnects() {
     assert_eq!(told, ["another-1", "another-2"]);
 }
 
-/// Starts an app whose method `AskBeside` takes no slot, with a client.
+/// Starts an app and a client. The method `AskBeside` takes no slot.
 async fn with_budgets() -> (App, ProxyLink, ScriptedClient) {
     let beside = async |ctx: Context, _beside: UploadStream<u8>| {
         Ok::<u32, HubError>(ctx.clients().caller().invoke("Ask", ()).await?)

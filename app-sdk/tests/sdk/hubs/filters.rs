@@ -4,7 +4,7 @@ use axum::Extension;
 use axum::extract::State;
 use trunkline::{Context, Hub, HubCall, HubCallKind, HubError, Items, Methods, Next, Reply};
 
-use crate::{Journal, client, error};
+use super::{Journal, client, error};
 
 async fn journal(State(journal): State<Journal>, ctx: Context, call: HubCall, next: Next) -> Result<Reply, HubError> {
     let (kind, method) = (call.kind(), call.method().to_owned());

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use trunkline::{Hub, NotAcknowledged, NotAcknowledgedReason};
 use trunkline_protocol::service::*;
 
+use super::resume::{LONG_MS, SHORT_MS, begin, session};
 use crate::harness::{App, LinkRequest, ProxyLink};
-use crate::resume::{LONG_MS, SHORT_MS, begin, session};
 
 /// The acknowledgement of this number of frames.
 fn acknowledgement(frames: u64) -> ServiceMessage {

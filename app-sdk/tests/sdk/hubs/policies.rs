@@ -6,7 +6,7 @@ use trunkline::http::StatusCode;
 use trunkline::testing::{ConnectError, TestServer};
 use trunkline::{Hub, Methods, Negotiation, Policy};
 
-use crate::{client, error};
+use super::{client, error};
 
 const UNAUTHORIZED: &str = "Failed to invoke 'Clear' because user is unauthorized";
 

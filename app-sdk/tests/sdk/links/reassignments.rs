@@ -92,7 +92,7 @@ async fn items_go_from_one_app_server_to_the_next() {
 
 #[tokio::test]
 async fn items_have_serdes_names_for_any_naming_of_clients() {
-    /// serde reads it from a buffer, in which .NET names would not be found.
+    /// serde reads it from a buffer, without .NET names.
     #[derive(Clone, serde::Serialize, serde::Deserialize)]
     #[serde(tag = "kind")]
     enum Place {

@@ -4,7 +4,7 @@ use trunkline::HubProtocol::Json;
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::CAPABILITIES_HEADER;
 
-use super::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
+use crate::harness::{App, LinkRequest, ProxyLink, ScriptedClient};
 
 /// Joins messages of a client into one traced message with this mark.
 fn traced(mark: i64, messages: &[ServiceMessage]) -> ServiceMessage {

@@ -1,11 +1,7 @@
 //! Tests of hubs served without a proxy: the proxy's code inside the app, with real sockets and clients.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails may panic anywhere")]
 
 mod browser;
 mod direct;
-#[expect(dead_code, reason = "the tests of links need more of it")]
-#[path = "../links/harness.rs"]
-mod harness;
 
 use std::net::SocketAddr;
 
@@ -20,8 +16,8 @@ use trunkline::HubProtocol::{self, Json, MessagePack};
 use trunkline::{BuildError, Context, Hub, Negotiation, Server, User};
 use trunkline_protocol::service::ServiceMessage;
 
+use crate::harness::{self, App, ProxyLink};
 use browser::{Browser, call, negotiate, post};
-use harness::{App, ProxyLink};
 
 async fn embedded() -> App {
     App::start_with(|hub| hub, |server| server.embedded()).await

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use trunkline::HubProtocol::Json;
 use trunkline::{Hub, Negotiation, Server};
 
-use crate::browser::Browser;
+use super::browser::Browser;
 use crate::harness::KEY;
 
 /// Length of a cookie that makes the node leave the request to the HTTP server.

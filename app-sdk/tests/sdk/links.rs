@@ -1,15 +1,8 @@
 //! Contract tests of the SDK's side of links, over real sockets: each test acts as the proxy.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    reason = "a test that fails may panic anywhere"
-)]
 
 mod arrivals;
 mod awaited_clients;
 mod calls;
-mod harness;
 mod identity;
 mod moves;
 mod questions;
@@ -29,7 +22,7 @@ use trunkline_protocol::manifest::Manifest;
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::{CAPABILITIES_HEADER, INSTANCE_HEADER, MANIFEST_PATH};
 
-use harness::{App, KEY, LinkRequest, ProxyLink, ScriptedClient, invocation};
+use crate::harness::{App, KEY, LinkRequest, ProxyLink, ScriptedClient, invocation};
 
 #[tokio::test]
 async fn the_manifest_is_for_proxies_of_this_fleet() {

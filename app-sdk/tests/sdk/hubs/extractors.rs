@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use trunkline::{Context, FromContext, Hub, HubError};
 
-use crate::{client, error};
+use super::{client, error};
 
 #[derive(Clone)]
 struct Users(&'static [&'static str]);

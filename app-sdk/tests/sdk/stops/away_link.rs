@@ -6,9 +6,9 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::caller::{CallingClient, Habit};
-use crate::cut_relay::{CutFrom, CutRelay};
-use crate::rolling_fleet::{StoppableApp, linked, start_node};
+use super::caller::{CallingClient, Habit};
+use super::cut_relay::{CutFrom, CutRelay};
+use super::rolling_fleet::{StoppableApp, linked, start_node};
 
 /// Number of clients. Each link of each app server gets some.
 const CLIENTS: usize = 40;

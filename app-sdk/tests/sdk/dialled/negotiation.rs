@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use trunkline::{Context, Negotiation, Policy, User};
 
-use crate::service::{Service, Welcome};
-use crate::{App, service_and_app};
+use super::service::{Service, Welcome};
+use super::{App, service_and_app};
 
 async fn ask(app: &App, target: &str, token: Option<&str>) -> (StatusCode, Value) {
     let mut request = Request::post(target);

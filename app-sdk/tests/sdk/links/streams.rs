@@ -82,9 +82,9 @@ async fn a_client_of_message_pack_gets_its_stream_in_that() {
     let app = start().await;
     let mut link = ProxyLink::open(&app, "a", 0).await;
     let client = link.client("c1", MessagePack).await;
-    link.send(client.bytes(crate::hex("0d950480a130a5436f756e749101"))).await;
-    assert_eq!(link.data("c1").await.payload, crate::hex("06940280a13000"));
-    assert_eq!(link.data("c1").await.payload, crate::hex("06940380a13002"));
+    link.send(client.bytes(super::hex("0d950480a130a5436f756e749101"))).await;
+    assert_eq!(link.data("c1").await.payload, super::hex("06940280a13000"));
+    assert_eq!(link.data("c1").await.payload, super::hex("06940380a13002"));
 }
 
 #[tokio::test]
