@@ -1,6 +1,6 @@
 //! Compression with real clients, each with what it offers, at a node with it beside a node without.
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use serde_json::{Value, json};
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT};
 use trunkline_tests::harness::client::{Agents, Kind};
