@@ -1,5 +1,7 @@
 //! Compression: what clients with and without it receive and may send.
 
+use std::num::NonZeroU32;
+
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::yield_now;
@@ -348,6 +350,23 @@ async fn an_endless_compressed_message_is_closed_before_it_takes_memory() {
     assert_eq!(cause_of(&end).as_deref(), Some("message_too_large"));
     link.fence().await;
     assert_eq!(fixture.shared.counters_of(0).unfinished_bytes.get(), 0);
+}
+
+#[tokio::test(crate = "paused")]
+async fn the_decompressor_of_a_message_that_waits_counts_as_memory() {
+    let mut settings = compressed(1);
+    settings.limits.bytes_per_second = NonZeroU32::new(100_000);
+    let hub = chat(|hub| hub.message_max_bytes = 1024 * 1024);
+    let (fixture, mut link) = Fixture::with(settings, 1).with_app(hub).await;
+    let mut client = RawClient::connect(&fixture, &mut link, "/chat").await;
+    let many: String = (1..8_000).map(|number| call(number, 40)).collect();
+    client.write(&masked(TEXT_DEFLATED, &deflated(many.as_bytes()))).await;
+    let unfinished = || fixture.shared.counters_of(0).unfinished_bytes.get();
+    while unfinished() < 64 * 1024 {
+        yield_now().await;
+    }
+    assert!(data(&mut link, many.len()).await == many);
+    assert_eq!(unfinished(), 0);
 }
 
 #[tokio::test(crate = "paused")]
