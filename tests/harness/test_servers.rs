@@ -25,10 +25,10 @@ impl Setting {
     /// Setups of most scenarios, without TLS.
     pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
 
-    /// Setups with TLS.
+    /// Setups that are served over TLS.
     pub const WITH_TLS: [Setting; 2] = [Setting::TwoProxiesWithTls, Setting::EmbeddedWithTls];
 
-    /// All setups.
+    /// All setups, for tests of the whole matrix.
     pub const EVERY: [Setting; 4] =
         [Setting::TwoProxies, Setting::Embedded, Setting::TwoProxiesWithTls, Setting::EmbeddedWithTls];
 }
