@@ -5,7 +5,7 @@
 //!     └───────────── broken rule ─────────────► ProtocolError (close the socket with 1002)
 //! ```
 
-use super::protocol_error::{ProtocolError, check_close_payload};
+use super::{ProtocolError, check_close_payload};
 
 /// Event decoded from input. Ranges refer to this input.
 #[derive(Debug, Clone, PartialEq, Eq)]
