@@ -19,20 +19,20 @@ use trunkline_proxy::parts::{
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
+use super::LogArgs;
+use super::ProxyProtocolArgs;
+use super::TrustArgs;
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::app_key_args::AppKeyArgs;
 use super::config_error::ConfigError;
-use super::log_args::LogArgs;
 use super::otlp_args::OtlpArgs;
-use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rest_args::RestArgs;
 use super::settings_flag::Flags;
-use super::socket_address::socket_address;
+use super::socket_address;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
-use super::trust_args::TrustArgs;
 use super::value_parser::{bytes, bytes_text, seconds};
 use super::webhook_args::WebhookArgs;
 use crate::logging::LOG_TARGET;

@@ -5,7 +5,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::protocol_error::ProtocolError;
+use super::ProtocolError;
 
 /// Maximum size of a piece, compressed and decompressed.
 const PIECE_BYTES: usize = 16 * 1024;
