@@ -5,7 +5,6 @@ mod absence;
 mod acquaintance;
 mod announcement;
 mod coming_back;
-mod cut;
 mod dead_node;
 mod dozen;
 mod own_writes;
