@@ -2,7 +2,6 @@
 //! own clients.
 
 mod absence;
-mod acquaintance;
 mod announcement;
 mod coming_back;
 mod dead_node;
