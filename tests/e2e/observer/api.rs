@@ -3,21 +3,16 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
-use trunkline_tests::harness::http_client::{ask, get};
+use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{run_test, until};
 
 use super::{NODES, ObserverScene, ask_api};
-
-fn bearer(token: &str) -> String {
-    format!("Bearer {token}")
-}
 
 /// Stream of events, open until dropped.
 struct Stream(#[expect(dead_code, reason = "held, so that it stays open")] TcpStream);
@@ -32,12 +27,6 @@ impl Stream {
         ensure!(line == *b"HTTP/1.1 200 OK", "{}", String::from_utf8_lossy(&line));
         Ok(Self(socket))
     }
-}
-
-async fn status(address: &str, path: &str, token: Option<&str>) -> Result<u16> {
-    let bearer = token.map(bearer);
-    let headers: Vec<_> = bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-    Ok(ask(address, Method::GET, path, &headers).await?.status.as_u16())
 }
 
 #[test]
