@@ -7,7 +7,7 @@ use anyhow::Result;
 use serde_json::json;
 use tokio::process::Command;
 use trunkline_tests::harness::client::{Agents, Kind};
-use trunkline_tests::harness::fleet::{App, Fleet};
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::process::{Process, Signal};
 use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test, until};
