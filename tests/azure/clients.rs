@@ -153,9 +153,9 @@ fn data_of_the_app_server_reaches_the_client_whole_even_from_an_older_sdk() {
 }
 
 #[test]
-fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
+fn a_negotiate_answer_offers_the_transports_that_the_token_allows_and_others_are_refused() {
     run_test(async |fixture| {
-        let scene = Scene::open(fixture, 1).await?;
+        let mut scene = Scene::open(fixture, 1).await?;
         for (flags, expected) in [
             (json!(null), &["WebSockets", "ServerSentEvents", "LongPolling"][..]),
             (json!("1"), &["WebSockets"]),
@@ -179,14 +179,6 @@ fn a_negotiate_answer_offers_the_transports_that_the_token_allows() {
         let answer =
             ask(scene.dial_in.address(), http::Method::POST, &path, &[("authorization", &bearer)]).await?.json()?;
         ensure!(answer.get("connectionToken").is_none() && answer["connectionId"].is_string(), "{answer}");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_transport_that_the_token_forbids_is_refused() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 1).await?;
         let token = client_token(HUB, &json!({ "asrs.s.htt": "4" }))?;
         let answer = scene.dial_in.negotiate(HUB, "", &token).await?.json()?;
         let secret = answer["connectionToken"].as_str().context("a token")?;
