@@ -18,12 +18,6 @@ use trunkline_protocol::trace_context::TraceContext;
 use crate::clock::unix_ns;
 use crate::metrics::{Counter, label, metered};
 
-#[cfg(feature = "otlp")]
-pub(crate) use export_counters::ExportedSignal;
-#[cfg(feature = "otlp")]
-pub(crate) use span_queue::SpanQueue;
-#[cfg(any(feature = "otlp", test))]
-pub(crate) use span_record::{SpanKind, SpanRecord};
 pub use span_tracer::SamplingTerms;
 pub(crate) use span_tracer::SpanTracer;
 

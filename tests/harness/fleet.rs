@@ -84,9 +84,9 @@ impl App {
             | App::Moves
             | App::Web
             | App::Auction => 1,
-            App::Roles => 2,
+            App::Sends | App::Calls | App::Roles => 2,
             App::Members => 4,
-            App::Sends | App::Calls | App::Ends => 5,
+            App::Ends => 5,
             App::Functional => 6,
         }
     }

@@ -227,6 +227,13 @@ async fn a_call_that_can_not_be_decoded_fails_alone() {
         assert_eq!((&answer["type"], &answer["invocationId"]), (&json!(3), &json!("7")));
         assert!(answer["error"].as_str().unwrap().starts_with(text_of), "{answer}");
     }
+    // In MessagePack, such a call without an id is dropped.
+    for call in [
+        b"\x08\x96\x01\x80\xc0\xa1x\xc0\x90".as_slice(), // nil instead of the list
+        b"\x0a\x95\x01\x80\xc0\xa1x\xdd\xff\xff\xff",    // a list beyond the message
+    ] {
+        link.send(packed.bytes(Bytes::copy_from_slice(call))).await;
+    }
     let nested = [b"\xe4\x04\x96\x01\x80\xa17\xa3Add\x91".as_slice(), &[0x91; 600], b"\xc0\x90"].concat();
     for call in [
         b"\x0b\x96\x01\x80\xa17\xa3Add\xc0\x90".as_slice(), // nil instead of the list

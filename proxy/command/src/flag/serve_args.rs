@@ -440,6 +440,21 @@ mod tests {
         config(args).unwrap_err().to_string()
     }
 
+    #[test]
+    fn a_source_of_keys_that_is_none_is_refused_with_its_flag() {
+        for (source, words) in [
+            ("ftp://issuer.example/", "is neither a file nor a URL"),
+            ("https://me@issuer.example/", "is neither a file nor a URL"),
+            ("http://issuer.example/keys", "fetches keys without TLS"),
+            ("https://a.example=https://a.example/keys", "[issuers.NAME]"),
+            ("https://a.example/tenant=https://a.example/keys", "[issuers.NAME]"),
+            ("https://a.example=/etc/keys.json", "[issuers.NAME]"),
+        ] {
+            let problem = problem(&["--upstream", "http://localhost", "--access-key", KEY, "--jwt-jwks", source]);
+            assert!(problem.contains("--jwt-jwks") && problem.contains(words), "{problem}");
+        }
+    }
+
     /// Error for a value that its flag rejects, independent of other flags.
     fn refused(flag: &str, value: &str) -> String {
         ServeCli::try_parse_from(["trunkline", flag, value]).map(drop).unwrap_err().to_string()
