@@ -5,8 +5,8 @@
 //!     └───────────── broken rule ─────────────► ProtocolError (close the socket with 1002)
 //! ```
 
-use super::{ProtocolError, check_close_payload};
 use super::frame_encoder::COMPRESSED;
+use super::{ProtocolError, check_close_payload};
 
 /// Event decoded from input. Ranges refer to this input.
 #[derive(Debug, Clone, PartialEq, Eq)]
