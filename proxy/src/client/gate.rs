@@ -14,8 +14,6 @@ use crate::shard::{ShardState, Slot, Verdict, firewall, short};
 use crate::telemetry::SpanTracer;
 use crate::upstream::{HomeLink, Hub};
 
-use super::inbound::InboundError;
-
 /// Error for a client if rules about methods can't be applied to a message.
 const UNREADABLE: &str = "A message is malformed, and the server's rules about methods can't be applied to it.";
 
