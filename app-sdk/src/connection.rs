@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytestring::ByteString;
 use http::Extensions;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::fleet;
@@ -254,7 +254,7 @@ pub(crate) type ClientWindow = fleet::ClientWindow<WindowLine>;
 
 #[derive(Debug, Default)]
 pub(crate) struct WindowLine {
-    turn: Mutex<()>,
+    turn: tokio::sync::Mutex<()>,
     freed: Notify,
 }
 
