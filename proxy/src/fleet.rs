@@ -73,8 +73,6 @@ pub(crate) use address_book::{AddressProblem, AddressProblemKind};
 pub(crate) use channel_host::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 pub(crate) use entry::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
 pub(crate) use fleet_core::Fleet;
-#[cfg(test)]
-pub(crate) use fleet_counters::DropCause;
 pub(crate) use fleet_member::FleetMember;
 pub use fleet_member::MemberState;
 pub(crate) use fleet_membership::own_phase;
