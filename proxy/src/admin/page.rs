@@ -9,8 +9,8 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::AdminCaller;
 use super::PAGE_PATH;
+use super::admin_caller::AdminCaller;
 use super::api_error::ApiError;
 use super::context::AdminContext;
 

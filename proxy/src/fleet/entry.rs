@@ -18,18 +18,18 @@ use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, DownMark, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
-use super::OwnAnswer;
 use super::combined_answer::AnswerTerms;
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
+use super::keep_first;
 use super::node_question::{ANSWER_TIMEOUT, Answers};
+use super::own_answer::OwnAnswer;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
 #[cfg(test)]
-use super::relayed_message::relayed;
-use super::relayed_message::{is_about_own, stamped, with_wanted};
-use super::user_group_copy::keep_first;
+use super::relayed;
+use super::{is_about_own, stamped, with_wanted};
 #[cfg(test)]
 use crate::auth::Signer;
 use crate::shard::{SendOrigin, Shared, not_asked};
