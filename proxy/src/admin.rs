@@ -14,6 +14,7 @@ mod exposition;
 mod guard;
 mod node_channel;
 mod page;
+mod page_path;
 mod parameter;
 mod probe;
 mod session;
@@ -21,32 +22,32 @@ mod session;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::HOST;
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use trunkline_protocol::wire::NODE_HEADER;
 
 use crate::config::AdminSettings;
-use crate::fleet;
-use crate::fleet::Fleet;
+use crate::fleet::{self, Fleet};
 use crate::observer::{Observer, Readiness};
 use crate::rest::Rest;
 use crate::webhook::Webhooks;
-
-use admin_caller::AdminCaller;
-use audit::AuditLog;
-use context::AdminContext;
-use guard::{Exposure, Guard};
 
 pub(crate) use admin_counters::AdminCounters;
 pub use audit::AUDIT_TARGET;
 #[cfg(any(feature = "otlp", test))]
 pub(crate) use exposition::families;
 pub use exposition::{MetricEntry, metric_entries};
+
+use admin_caller::AdminCaller;
+use audit::AuditLog;
+use context::AdminContext;
+use guard::{Exposure, Guard};
+use page_path::PAGE_PATH;
 
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -130,9 +131,6 @@ async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, ne
     }
     answer
 }
-
-/// Path of the page, below the prefix never passed through to app servers.
-const PAGE_PATH: &str = "/.trunkline/observer";
 
 #[cfg(test)]
 mod tests {

@@ -46,20 +46,13 @@ mod own_interest;
 mod peer_request;
 mod question;
 mod take_over;
-
-use std::sync::Arc;
-use std::time::Duration;
+mod user_group_copy;
 
 use bytes::{Bytes, BytesMut};
-use tokio::time::sleep;
-use trunkline_protocol::fleet::{NodeMessage, Wanted, encode_relay};
-use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
+use trunkline_protocol::fleet::{Wanted, encode_relay};
 use trunkline_protocol::service::{Audience, ServiceMessage, Stamped};
 
 use crate::shard::Shared;
-use crate::user_group::UserGroups;
-
-use node_link::NodeLink;
 
 pub(crate) use address_book::{AddressProblem, AddressProblemKind};
 pub(crate) use channel_host::{ChannelLock, ChannelRefused, OwnNames, open_channel};
@@ -111,40 +104,5 @@ fn is_about_own(shared: &Shared, message: &ServiceMessage) -> bool {
         // If a connection moves between two nodes, the final owner keeps the sign-in.
         ServiceMessage::RefreshAuth(_) => shared.routes.is_here_alone(id),
         _ => shared.routes.find(id).is_some(),
-    }
-}
-
-/// Maximum queued and unacknowledged bytes at which more of the copy is queued: twice the bytes sent per
-/// acknowledgement.
-const COPY_RING_BYTES: usize = LINK_RING_MAX_BYTES / 2;
-
-/// Interval between checks for room on the link.
-const ROOM_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Sends all memberships stored here to a new member, whose clients need them too.
-fn introduce_user_groups(user_groups: &Arc<UserGroups>, link: &Arc<NodeLink>) {
-    let users = user_groups.users();
-    if users.is_empty() {
-        return;
-    }
-    let (user_groups, link) = (user_groups.clone(), link.clone());
-    tokio::spawn(async move {
-        for user in users {
-            while link.ring_bytes() > COPY_RING_BYTES && !link.is_over() {
-                sleep(ROOM_INTERVAL).await;
-            }
-            if link.is_over() {
-                return;
-            }
-            user_groups.report(&user, |told| link.notify(&NodeMessage::Membership(told)));
-        }
-    });
-}
-
-/// Stores a membership change before other nodes receive it, so that a concurrent copy contains or precedes it. The
-/// later apply, which stores it again, reports failures.
-fn keep_first(shared: &Shared, hub: &str, message: &ServiceMessage) {
-    if message.outlasts_connections() {
-        drop(shared.user_groups.note(hub, message));
     }
 }

@@ -22,13 +22,13 @@ use super::combined_answer::AnswerTerms;
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
-use super::keep_first;
 use super::node_question::{ANSWER_TIMEOUT, Answers};
 use super::own_answer::OwnAnswer;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
 #[cfg(test)]
 use super::relayed;
+use super::user_group_copy::keep_first;
 use super::{is_about_own, stamped, with_wanted};
 #[cfg(test)]
 use crate::auth::Signer;
