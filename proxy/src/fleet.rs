@@ -45,14 +45,9 @@ mod own_answer;
 mod own_interest;
 mod peer_request;
 mod question;
+mod relayed_message;
 mod take_over;
 mod user_group_copy;
-
-use bytes::{Bytes, BytesMut};
-use trunkline_protocol::fleet::{Wanted, encode_relay};
-use trunkline_protocol::service::{Audience, ServiceMessage, Stamped};
-
-use crate::shard::Shared;
 
 pub(crate) use address_book::{AddressProblem, AddressProblemKind};
 pub(crate) use channel_host::{ChannelLock, ChannelRefused, OwnNames, open_channel};
@@ -72,37 +67,3 @@ pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
 #[cfg(test)]
 pub(crate) use question::NoAnswer;
 pub(crate) use question::QUESTIONS_MAX;
-
-/// Relay frame of a message that entered the fleet in this epoch; 0 if epochs don't matter.
-fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {
-    let mut frame = BytesMut::new();
-    encode_relay(hub, &stamped(message, epoch), &mut frame);
-    frame
-}
-
-/// Message body, wrapped with its epoch after the first move.
-fn stamped(message: &ServiceMessage, epoch: i64) -> Bytes {
-    let body = message.to_body();
-    if epoch > 0 { ServiceMessage::Stamped(Stamped { epoch, body }).to_body() } else { body }
-}
-
-/// Calls `act` with the recipients of a message.
-fn with_wanted<R>(message: &ServiceMessage, act: impl FnOnce(&[Wanted<'_>]) -> R) -> R {
-    match message.audience() {
-        Some(Audience::Groups([group])) => act(&[Wanted::Group(group)]),
-        Some(Audience::Groups(groups)) => act(&groups.iter().map(|group| Wanted::Group(group)).collect::<Vec<_>>()),
-        Some(Audience::Users([user])) => act(&[Wanted::User(user)]),
-        Some(Audience::Users(users)) => act(&users.iter().map(|user| Wanted::User(user)).collect::<Vec<_>>()),
-        _ => act(&[Wanted::Everyone]),
-    }
-}
-
-/// Whether a query concerns one connection, held by this node.
-fn is_about_own(shared: &Shared, message: &ServiceMessage) -> bool {
-    let Some(Audience::Connections([id])) = message.audience() else { return false };
-    match message {
-        // If a connection moves between two nodes, the final owner keeps the sign-in.
-        ServiceMessage::RefreshAuth(_) => shared.routes.is_here_alone(id),
-        _ => shared.routes.find(id).is_some(),
-    }
-}

@@ -14,9 +14,9 @@ use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
 use super::own_answer::NoReply;
+use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
 use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;
-use super::{is_about_own, relayed, stamped, with_wanted};
 use crate::auth::Signer;
 use crate::limits::SignerShare;
 use crate::shard::{

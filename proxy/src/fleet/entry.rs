@@ -27,9 +27,9 @@ use super::own_answer::OwnAnswer;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
 #[cfg(test)]
-use super::relayed;
+use super::relayed_message::relayed;
+use super::relayed_message::{is_about_own, stamped, with_wanted};
 use super::user_group_copy::keep_first;
-use super::{is_about_own, stamped, with_wanted};
 #[cfg(test)]
 use crate::auth::Signer;
 use crate::shard::{SendOrigin, Shared, not_asked};

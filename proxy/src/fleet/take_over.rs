@@ -17,7 +17,7 @@ use super::fleet_member::{FleetMember, MemberState};
 use super::node_link::NodeLink;
 use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
-use super::relayed;
+use super::relayed_message::relayed;
 use crate::auth::Signer;
 use crate::shard::moving;
 use crate::shard::{AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short};
