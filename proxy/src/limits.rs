@@ -173,12 +173,13 @@ impl LimitCounters {
 /// Interval between sums. With hundreds of hubs and app keys a sum takes some milliseconds.
 const SUM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Last sum by app, and the time until which it is used.
+/// Bytes of names of groups by app: the last sum, and the time until which it is used. Hubs are counted separately, and
+/// finding a hub's app takes a pass over all app keys, so one sum serves all joins of a short interval.
 #[derive(Debug, Default)]
 pub(crate) struct GroupNameSums(Mutex<(Duration, HashMap<Signer, usize>)>);
 
 impl GroupNameSums {
-    /// Bytes of an app. `sum` returns those of all apps; it is called if the last sum is too old.
+    /// Bytes of an app. `sum` returns the bytes of all apps; it is called if the last sum is too old.
     pub(crate) fn of(&self, app: &Signer, now: Duration, sum: impl FnOnce() -> HashMap<Signer, usize>) -> usize {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sums.0 <= now {
@@ -190,6 +191,8 @@ impl GroupNameSums {
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// Misconfiguration in front of a node, such as of a load balancer. Every client triggers it, so each is logged once a
+/// minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetupFault {
     /// `Origin` of the page and `Host` of its request differ.
