@@ -42,7 +42,7 @@ use super::tap::TapEvent;
 use crate::metrics::Counters;
 use crate::transport::websocket::{Unframed, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
-use client_probe::is_lost_for_too_long;
+use client_probe::has_to_reconnect;
 
 /// Ticks within which a client has to answer our close, as in the official server.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -168,7 +168,7 @@ impl ShardState {
         }
         self.core.stay_here(slot);
         let Some(client) = self.core.connections.live(slot) else { return };
-        if is_lost_for_too_long(client) {
+        if has_to_reconnect(client, self.core.tick) {
             return self.close(slot, &CloseReason::no_app_server());
         }
         let pool = || self.core.context.shared.hubs.pool_of(client.home());
