@@ -40,7 +40,7 @@ use super::shard_state::ShardState;
 use super::slot::Slot;
 use super::tap::TapEvent;
 use crate::metrics::Counters;
-use crate::transport::websocket::{Unframed, unframe_whole};
+use crate::transport::websocket::{Unframed, payload_bytes, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
 use client_probe::has_to_reconnect;
 
@@ -226,7 +226,7 @@ impl ShardState {
         if let Some(frame) =
             client.frame_data(role, payload, RawKind::Binary, calls_max, (mode.now, &*self.core.context.counters))
         {
-            self.core.delivery.put_counted(slot, client, &frame, mode);
+            self.core.delivery.put_counted(slot, client, (&frame, None), mode);
         }
         self.leave_behind_answer(slot);
     }
@@ -303,7 +303,13 @@ impl ShardState {
 
     /// Delivers bytes to one connection. The first ones are the response to the hub handshake, if there was
     /// one.
-    pub(super) fn apply_data(&mut self, slot: Slot, payload: &[u8], kind: RawKind, mode: BatchMode) {
+    pub(super) fn apply_data(
+        &mut self,
+        slot: Slot,
+        (payload, packed): (&[u8], Option<&Bytes>),
+        kind: RawKind,
+        mode: BatchMode,
+    ) {
         let calls_max = self.core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if client.assignments().home().is_leaving() && take_goodbye(self, slot, payload) {
@@ -334,7 +340,9 @@ impl ShardState {
             }
             return;
         }
-        self.core.delivery.put_counted(slot, client, &frame, mode);
+        // Without late replies, the frame has another payload.
+        let packed = packed.filter(|_| payload_bytes(&frame) == payload.len());
+        self.core.delivery.put_counted(slot, client, (&frame, packed), mode);
         let leaves = client.life().leaving().is_some();
         if client.assignments().home().is_leaving() {
             self.reassign_if_ready(slot);
