@@ -1,9 +1,11 @@
-// Node's `ws`: texts starting with "b" go to everyone, texts starting with "e" back to the sender.
+// Node's `ws`: texts starting with "b" go to everyone, texts starting with "e" back to the sender. `compress` compresses them,
+// each by itself.
 
 import { WebSocketServer } from 'ws';
 
-const [port] = process.argv.slice(2);
-const server = new WebSocketServer({ host: '127.0.0.1', port: Number(port) });
+const [port, compress] = process.argv.slice(2);
+const perMessageDeflate = compress === 'compress' && { threshold: 0, serverNoContextTakeover: true, clientNoContextTakeover: true };
+const server = new WebSocketServer({ host: '127.0.0.1', port: Number(port), perMessageDeflate });
 
 // Sent as bytes, because a text would be encoded for each client.
 const TEXT = { binary: false };

@@ -113,8 +113,8 @@ pub(crate) fn lose_home_link(client: &mut Client, loss: &LinkLoss, now: u32) {
     client.assignments_mut().home_mut().end();
 }
 
-/// Whether a client whose link is lost has to reconnect: a reply of its app server would be too late, or was perhaps lost
-/// with the link over which the client was reopened.
+/// Whether a client whose link is lost has to reconnect: a reply of its app server would be too late, or was perhaps
+/// lost with the link over which the client was reopened.
 pub(super) fn has_to_reconnect(client: &Client, now: u32) -> bool {
     let stay = client.cold().stay();
     stay.answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS) || stay.may_be_duplicated(now)

@@ -1,6 +1,6 @@
 // Fan-out with Centrifuge, the library behind Centrifugo: messages of a client go to all clients, calls are echoed.
 //
-//	centrifuge HOST:PORT
+//	centrifuge HOST:PORT [compress]
 package main
 
 import (
@@ -18,8 +18,8 @@ const channel = "all"
 
 func main() {
 	log.SetFlags(0)
-	if len(os.Args) != 2 {
-		log.Fatal("usage: centrifuge HOST:PORT")
+	if len(os.Args) < 2 {
+		log.Fatal("usage: centrifuge HOST:PORT [compress]")
 	}
 	node, err := centrifuge.New(centrifuge.Config{})
 	if err != nil {
@@ -44,7 +44,7 @@ func main() {
 	if err := node.Run(); err != nil {
 		log.Fatal(err)
 	}
-	http.Handle("/connection/websocket", centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{}))
+	http.Handle("/connection/websocket", centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{Compression: len(os.Args) > 2, CompressionLevel: 6}))
 	log.Printf("%s, %d threads", os.Args[1], runtime.GOMAXPROCS(0))
 	log.Fatal(http.ListenAndServe(os.Args[1], nil))
 }
