@@ -69,15 +69,17 @@ pub enum Purpose {
     ConnectionToken,
     /// Marks of requests forwarded between nodes.
     ForwardMark,
+    /// Data key of the fleet's store.
+    StoreKey,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 2] = [Purpose::ConnectionToken, Purpose::ForwardMark];
+    const ALL: [Purpose; 3] = [Purpose::ConnectionToken, Purpose::ForwardMark, Purpose::StoreKey];
 
     fn max_chars(self) -> usize {
         match self {
             Purpose::ConnectionToken => TOKEN_MAX_CHARS,
-            Purpose::ForwardMark => MARK_MAX_CHARS,
+            Purpose::ForwardMark | Purpose::StoreKey => MARK_MAX_CHARS,
         }
     }
 
@@ -85,6 +87,7 @@ impl Purpose {
         match self {
             Purpose::ConnectionToken => b"trunkline 1 connection token",
             Purpose::ForwardMark => b"trunkline 1 forward mark",
+            Purpose::StoreKey => b"trunkline 1 store key",
         }
     }
 }
@@ -341,10 +344,11 @@ fn is_wordy(text: &str) -> bool {
 }
 
 fn pick(ciphers: &[XChaCha20Poly1305; Purpose::ALL.len()], purpose: Purpose) -> &XChaCha20Poly1305 {
-    let [connection_token, forward_mark] = ciphers;
+    let [connection_token, forward_mark, store_key] = ciphers;
     match purpose {
         Purpose::ConnectionToken => connection_token,
         Purpose::ForwardMark => forward_mark,
+        Purpose::StoreKey => store_key,
     }
 }
 

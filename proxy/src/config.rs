@@ -7,6 +7,7 @@ mod connect_item;
 mod drain_settings;
 mod host_rule;
 mod listener_settings;
+mod nats_settings;
 mod node_config;
 mod option_group;
 mod origin_pattern;
@@ -41,6 +42,7 @@ pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
 pub use listener_settings::{HttpTransportSettings, PortSharing, ProxyProtocolSettings};
+pub use nats_settings::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix};
 pub use node_config::Config;
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
@@ -127,6 +129,8 @@ pub struct Settings {
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
     pub rest: RestSettings,
+    /// Store in NATS; `None` if what the nodes know ends with the last of them.
+    pub nats: Option<NatsSettings>,
     /// Sampling of traces; `None` if disabled.
     pub sampling: Option<SamplingTerms>,
     /// Rules of the operator at startup.
@@ -167,6 +171,7 @@ impl Settings {
             webhooks: WebhookSettings::DEFAULT,
             fleet: FleetSettings::default(),
             rest: RestSettings::default(),
+            nats: None,
             sampling: None,
             rules: Arc::default(),
         }

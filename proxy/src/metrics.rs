@@ -14,7 +14,7 @@ mod permit_refusal;
 mod rule_counters;
 mod shard_counters;
 
-pub(crate) use back_end_counters::{RestCounters, WebhookCounters};
+pub(crate) use back_end_counters::{RestCounters, StoreCounters, WebhookCounters};
 pub(crate) use counter::{Counter, Gauge};
 pub(crate) use histogram::{Buckets, Distribution, DurationBuckets, FanOutBuckets, Histogram, LifetimeBuckets};
 pub(crate) use hub_counters::{CauseCounters, ClientProtocol, ConnectionCounters, HubCounters};

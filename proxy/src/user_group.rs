@@ -8,9 +8,10 @@
 //! Each node stores all of them, because clients may connect to any node.
 
 mod left_membership;
+mod stored_membership;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ use crate::limits::SignerShare;
 use crate::shard::{ExpiredMembership, KeptMemberships, MEMBERSHIP_S, MembershipRefused};
 use crate::upstream::HubOrigin;
 use left_membership::{LeftMemberships, UserKey};
+use stored_membership::{UnwrittenMemberships, is_same_end};
+
+pub(crate) use left_membership::LEFT_REMEMBERED_MS;
+pub(crate) use stored_membership::StoredMembership;
 
 /// Maximum number of groups per user, as in Azure's service. The oldest memberships are evicted.
 const GROUPS_PER_USER_MAX: usize = 100;
@@ -58,6 +63,8 @@ pub(crate) struct UserGroups {
     /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
     begun: Instant,
+    /// The same moment by the store's clock, in milliseconds since 1970; 0 before a store is read.
+    begun_in_store_ms: AtomicI64,
     kept: Mutex<KeptGroups>,
 }
 
@@ -65,6 +72,8 @@ pub(crate) struct UserGroups {
 struct KeptGroups {
     users: HashMap<UserKey, VecDeque<UserGroup>>,
     left: LeftMemberships,
+    /// `None` without a store.
+    unwritten: Option<UnwrittenMemberships>,
     /// No membership expires before this time.
     none_ends_before: Option<Instant>,
     /// Usage per hub, with the signer that owned the hub at its first membership.
@@ -98,7 +107,8 @@ pub(crate) enum MembershipNews {
 
 impl UserGroups {
     pub(crate) fn new(limits: UserGroupLimits, keys: Arc<SigningKeys>) -> Self {
-        Self { limits, keys, count: AtomicUsize::new(0), begun: Instant::now(), kept: Mutex::default() }
+        let (count, begun_in_store_ms) = (AtomicUsize::new(0), AtomicI64::new(0));
+        Self { limits, keys, count, begun: Instant::now(), begun_in_store_ms, kept: Mutex::default() }
     }
 
     /// Creates an empty table with the limits of a node.
@@ -115,8 +125,17 @@ impl UserGroups {
     /// long.
     pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), MembershipRefused> {
         self.check_names(user, group)?;
-        let (key, now_ms) = ((hub.into(), user.into()), self.now_ms());
-        self.keep(&mut self.kept(), key, group, (Duration::from_secs(seconds), now_ms)).map(drop)
+        let (mut kept, key) = (self.kept(), (hub.into(), user.into()));
+        let time = Duration::from_secs(seconds).min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
+        let joined = kept.users.get(&key).and_then(|groups| groups.iter().find(|kept| kept.group == *group));
+        let known_ms = joined.map(|kept| kept.changed_ms).or_else(|| kept.left.at_ms(&key, group));
+        let changed_ms = self.now_ms().max(known_ms.map_or(i64::MIN, |known_ms| known_ms.saturating_add(1)));
+        if kept.unwritten.is_some() && joined.is_some_and(|kept| kept.ends_after(time)) {
+            return Ok(());
+        }
+        self.keep(&mut kept, key.clone(), group, (time, changed_ms))?;
+        kept.unwritten.iter_mut().for_each(|unwritten| unwritten.add(&key, group));
+        Ok(())
     }
 
     /// Checks the names of a membership before copying them.
@@ -197,7 +216,8 @@ impl UserGroups {
         }
         let (mut kept, key, now_ms) = (self.kept(), (hub.into(), user.into()), self.now_ms());
         for gone in self.end(&mut kept, &key, group) {
-            kept.left.note(&key, gone.group, now_ms, now_ms);
+            kept.unwritten.iter_mut().for_each(|unwritten| unwritten.add(&key, &gone.group));
+            kept.left.note(&key, gone.group, now_ms.max(gone.changed_ms.saturating_add(1)), now_ms);
         }
     }
 
@@ -227,6 +247,7 @@ impl UserGroups {
         if known_ms.is_some_and(|known_ms| known_ms >= changed_ms) {
             return Ok(MembershipNews::Nothing);
         }
+        kept.unwritten.iter_mut().for_each(|unwritten| unwritten.add(&key, &told.group));
         if told.left_ms > 0 {
             let time = Duration::from_millis(told.left_ms);
             return self.keep(&mut kept, key, &told.group, (time, changed_ms));
@@ -276,6 +297,15 @@ impl UserGroups {
 
     fn kept(&self) -> MutexGuard<'_, KeptGroups> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UserGroup {
+    /// Whether the membership ends after this time from now, except for a delay between nodes.
+    fn ends_after(&self, time: Duration) -> bool {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let [left_ms, time_ms] = [left, time].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        left_ms > 0 && is_same_end(left_ms, time_ms)
     }
 }
 
@@ -398,7 +428,7 @@ mod tests {
     use crate::auth::AppKey;
     use crate::config::SecretLine;
 
-    fn groups_of(count: usize) -> UserGroups {
+    pub(super) fn groups_of(count: usize) -> UserGroups {
         of_apps(count, &[])
     }
 
@@ -408,11 +438,11 @@ mod tests {
         UserGroups::new(limits, SigningKeys::new(&fleet, apps))
     }
 
-    fn name(text: &str) -> ByteString {
+    pub(super) fn name(text: &str) -> ByteString {
         text.into()
     }
 
-    fn of(groups: &UserGroups, user: &str) -> Vec<String> {
+    pub(super) fn of(groups: &UserGroups, user: &str) -> Vec<String> {
         groups.of("chat", user).iter().map(ToString::to_string).collect()
     }
 

@@ -27,6 +27,7 @@ use crate::clock::unix_seconds;
 use crate::limits::SignerShare;
 use crate::net::address::Address;
 use crate::shard::Shared;
+use crate::store::Store;
 use crate::user_group::UserGroups;
 
 #[derive(Debug, Clone)]
@@ -54,7 +55,7 @@ impl Fleet {
             accepted: AcceptedLinks::default(),
             runtime: OnceLock::new(),
         }));
-        if shared.settings.fleet.has_peers() || shared.settings.rest.is_on() {
+        if shared.settings.fleet.has_peers() || shared.settings.rest.is_on() || fleet.store().is_some() {
             shared.join_fleet(Arc::new(fleet.clone()));
         }
         fleet
@@ -70,6 +71,10 @@ impl Fleet {
 
     pub(crate) fn user_groups(&self) -> &Arc<UserGroups> {
         &self.0.stores.user_groups
+    }
+
+    pub(crate) fn store(&self) -> Option<&Arc<Store>> {
+        self.0.stores.store.as_ref()
     }
 
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {
