@@ -43,8 +43,8 @@ const CLUSTER_MIN: usize = 3;
 /// Interval of pings. After two without an answer, the connection ends.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Received values that wait to be applied. A slower node reads the rest again.
-const WAITING_MAX: usize = 1024;
+/// Received values that wait to be applied. A slower node reads the rest again, so a small number never ends.
+const WAITING_MAX: usize = 65_536;
 
 /// Error code of a single server that is asked for copies.
 const NOT_CLUSTERED: ErrorCode = ErrorCode(10074);
