@@ -10,7 +10,6 @@ mod context_extractors;
 #[doc(hidden)]
 pub mod part;
 pub(crate) mod rehomed;
-pub(crate) mod restored;
 
 use std::future::{self, Future};
 

@@ -3,7 +3,6 @@
 //! Most connections are idle, so they must be small: the connect request stays encoded, an empty inbox owns no memory,
 //! and there is no task per connection.
 
-mod belongings;
 mod call_state;
 mod call_table;
 mod client_gate;
@@ -31,7 +30,6 @@ use trunkline_protocol::hub::HubProtocol;
 use crate::node::Node;
 use crate::sync::lock;
 
-pub(crate) use belongings::RestoredFrom;
 use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
@@ -108,20 +106,11 @@ impl Connection {
         lock(&self.items)
     }
 
-    /// Records that the connection has joined a group, for a later restoration.
-    pub(crate) fn note_joined(&self, group: ByteString) {
-        belongings::join(&mut self.items(), group);
-    }
-
-    pub(crate) fn note_left(&self, group: Option<&str>) {
-        belongings::leave(&mut self.items(), group);
-    }
-
-    pub(crate) fn take_belongings(&self) -> (Vec<ByteString>, Extensions) {
+    /// Takes the values that the app has stored.
+    pub(crate) fn take_items(&self) -> Extensions {
         let mut items = std::mem::take(&mut *self.items());
-        items.remove::<RestoredFrom>();
         items.remove::<RefreshedClaims>();
-        (belongings::take_groups(&mut items), items)
+        items
     }
 
     pub(crate) fn id(&self) -> &str {

@@ -19,7 +19,6 @@ mod hook_runner;
 mod invocation;
 mod node_move;
 mod reassignments;
-mod restoration;
 mod result_routing;
 mod running_call;
 #[cfg(test)]
@@ -59,7 +58,6 @@ use hook_runner::HookRunner;
 use invocation::MethodCalls;
 use node_move::NodeMoves;
 use reassignments::Reassignments;
-use restoration::Restorations;
 use result_routing::ResultRouter;
 
 /// Error text for the app when a service has lost the instance that held a client.
@@ -78,7 +76,6 @@ pub(crate) struct Dispatcher {
     results: Arc<ResultRouter>,
     calls: MethodCalls,
     hooks: HookRunner,
-    restorations: Restorations,
 }
 
 impl Dispatcher {
@@ -94,7 +91,6 @@ impl Dispatcher {
             let reassignments = Reassignments::new(Arc::clone(&core), Arc::clone(&ends), Arc::clone(&results));
             let hooks = HookRunner::new(Arc::clone(&core), Arc::clone(&methods), Arc::clone(&ends));
             let calls = MethodCalls::new(Arc::clone(&core), methods, settings.detailed_errors, tasks.clone());
-            let restorations = Restorations::new(Arc::clone(&core), Arc::clone(&ends));
             Self {
                 core,
                 settings,
@@ -107,7 +103,6 @@ impl Dispatcher {
                 results,
                 calls,
                 hooks,
-                restorations,
             }
         })
     }
@@ -145,11 +140,7 @@ impl Dispatcher {
             return self.hooks.rehomed(connection, context).await;
         }
         self.core.to(connection).answer_handshake(HandshakeResponse::default().encode());
-        self.restorations.restore(connection).await;
-        let context = || self.context(connection, CallKind::ConnectHook);
-        if self.hooks.connected(connection, context()).await {
-            self.hooks.restored(connection, context).await;
-        }
+        self.hooks.connected(connection, self.context(connection, CallKind::ConnectHook)).await;
     }
 
     fn context(self: &Arc<Self>, connection: &Arc<Connection>, kind: CallKind) -> Context {
@@ -345,23 +336,9 @@ impl Endpoint for Arc<Dispatcher> {
                 }
             }
             M::MoveConnection(request) => self.moves.answer_move(node, request.connection_id),
-            M::RestoreQuery(query) => self.restorations.answer_query(node, query),
             M::PresenceChanges(update) => {
                 if let Some(presence) = &self.presence {
                     presence.handle_update(node, update);
-                }
-            }
-            M::JoinGroup(change) if self.core.lost.are_kept() => {
-                if let (Some(connection), Some(group)) =
-                    (self.core.connections.get(&change.connection_id), change.group)
-                {
-                    connection.note_joined(group);
-                }
-            }
-            M::JoinGroup(_) => {}
-            M::LeaveGroup(change) | M::LeaveGroupWithAck(change) => {
-                if let Some(connection) = self.core.connections.get(&change.connection_id) {
-                    connection.note_left(change.group.as_deref());
                 }
             }
             M::UpdateConnectionClaims(update) => self.update_claims(update),

@@ -3,7 +3,6 @@
 mod hub_settings;
 mod methods;
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::routing::MethodRouter;
@@ -26,10 +25,6 @@ use crate::typescript::{SignatureFn, TypedHandler, TypedMethods};
 pub(crate) use hub_settings::{HubSettings, check_sub_protocols, checked_name, millis};
 pub(crate) use methods::MethodTable;
 pub use methods::Methods;
-
-/// Allowed retention of lost clients' state. Within less, no client would be back in time; more needs a store that
-/// survives the app server.
-const RESTORED_WITHIN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// A hub: methods that clients can call at a path.
 ///
@@ -291,15 +286,6 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Called after `on_connected` when a client got back the groups and items of its lost connection: see
-    /// [`restore_groups`](Self::restore_groups). If it fails, the client is closed with an error and may reconnect.
-    /// Takes extractors only, including [`Restored`](crate::Restored), which provides the client's downtime, so that
-    /// the app can resend missed messages.
-    pub fn on_restored<H: Hook<S, M>, M: 'static>(mut self, hook: H) -> Self {
-        self.hooks.push((HubCallKind::Restored, hook::bindable(hook)));
-        self
-    }
-
     /// Called when a client has refreshed its authentication: [`Context::claims`](crate::Context::claims) returns the
     /// new claims. Methods of the client may run concurrently. If it fails, the client is closed with an error and
     /// may reconnect. Takes extractors only. See [`authentication_refresh`](Self::authentication_refresh).
@@ -378,8 +364,8 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     }
 
     /// Sets the time limit of a hook; 60 s by default. At the limit, the hook is dropped at its `await` and counts as
-    /// failed: a client that is connecting, reassigned or restored is closed; presence hooks continue with the next
-    /// notice. A hook that runs longer than 5 s is logged by name.
+    /// failed: a client that is connecting or reassigned is closed; presence hooks continue with the next notice.
+    /// A hook that runs longer than 5 s is logged by name.
     pub fn hook_timeout(mut self, timeout: Duration) -> Self {
         self.settings.limits.hook_timeout = timeout;
         self
@@ -578,27 +564,6 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
-    /// Keeps groups and [items](crate::Context::items) of clients with lost connections for this long, for example a
-    /// minute. If such a client opens a new connection in time and presents the token of its lost connection, groups,
-    /// items and user are restored. Disabled by default.
-    ///
-    /// A connection is lost if it ends without a close by client or app: its proxy crashed, its socket failed, or the
-    /// client timed out. Its `on_disconnected` runs as usual, then `on_connected` of the new connection, which already
-    /// has the groups and items, then [`on_restored`](Self::on_restored). At most 65 536 lost clients are kept, with 16
-    /// MiB of group names; the oldest are dropped first. For the client side see the page *Stateful reconnect* of the
-    /// book.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use trunkline::Hub;
-    ///
-    /// let hub: Hub = Hub::new("/chat").restore_groups(Duration::from_secs(60));
-    /// ```
-    pub fn restore_groups(mut self, within: Duration) -> Self {
-        self.settings.limits.restored_within = Some(within);
-        self
-    }
-
     /// Sends names and texts of all errors to clients. For development: it reveals internals of the app.
     pub fn detailed_errors(mut self) -> Self {
         self.settings.detailed_errors = true;
@@ -672,9 +637,6 @@ impl Hub<()> {
         check_sub_protocols(&name, &self.settings.sub_protocols)?;
         if millis(self.settings.keep_alive_interval) == 0 {
             return Err(BuildError::KeepAliveInterval(name));
-        }
-        if let Some(within) = self.settings.limits.restored_within.filter(|within| !RESTORED_WITHIN.contains(within)) {
-            return Err(BuildError::RestoreGroups { hub: name, within });
         }
         let filters = Filters::bind(&self.filters, &());
         let mut methods = MethodTable {
@@ -814,13 +776,6 @@ mod tests {
         assert_eq!(stateful(Hub::new("/chat").stateful_reconnect(true)), Some(100_000));
         let sized = || Hub::new("/chat").stateful_reconnect_buffer_bytes(7);
         assert_eq!((stateful(sized()), stateful(sized().stateful_reconnect(true))), (None, Some(7)));
-        let restoring = |seconds| Hub::<()>::new("/chat").restore_groups(Duration::from_secs(seconds));
-        assert!(built(restoring(60)).manifest.restores_clients && !hub.manifest.restores_clients);
-        for seconds in [0, 3601] {
-            let within = Duration::from_secs(seconds);
-            let error = restoring(seconds).build().err().unwrap().to_string();
-            assert_eq!(error, format!("hub 'chat': restore_groups({within:?}) is not between 1 s and 1 h"));
-        }
         assert_eq!(stateful(sized().stateful_reconnect(true).transports([Transport::LongPolling])), None);
         assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
         let error = Hub::new("/chat").keep_alive_interval(Duration::ZERO).build().err().unwrap().to_string();

@@ -4,8 +4,7 @@
 //!            ┌─ Connections: client connections of this app server
 //!            ├─ Outbound: the proxies and their queues; ClientSends: sends to one client
 //!  HubCore ──┼─ Acks: pending acknowledgements
-//!            ├─ AwaitedResults: pending client results
-//!            └─ Restorables: lost clients and their state
+//!            └─ AwaitedResults: pending client results
 //! ```
 //!
 //! Each part has its own lock, held for one step at a time. Ending a connection and notifying its proxy are one step.
@@ -16,10 +15,8 @@ mod awaited_results;
 mod client_sends;
 mod connections;
 mod fence;
-mod lost_clients;
 mod reassigned;
 mod registry;
-mod restorables;
 mod result_requests;
 mod result_wait;
 
@@ -48,10 +45,8 @@ use awaited_results::AwaitedResults;
 use client_sends::{ClientSends, connection_data};
 use connections::Connections;
 pub(crate) use fence::{announce_shutdown, fence};
-pub(crate) use lost_clients::LostClient;
 pub(crate) use reassigned::TakenOver;
 use reassigned::{RecentIds, TakeOvers};
-use restorables::Restorables;
 pub(crate) use result_requests::{Addressee, ClientResult, NoResultReason, TooManyRequests};
 use result_requests::{ID_PREFIX, Registered};
 pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
@@ -72,7 +67,6 @@ pub(crate) struct HubCore {
     pub(crate) reassigned: RecentIds,
     /// Limit of concurrent queries about groups and users.
     pub(crate) questions: QueryLimit,
-    pub(crate) lost: Restorables,
 }
 
 impl HubCore {
@@ -91,7 +85,6 @@ impl HubCore {
             has_reassignments: AtomicBool::new(false),
             reassigned: RecentIds::default(),
             questions: QueryLimit::default(),
-            lost: Restorables::new(&limits),
             instance,
             protocols,
             naming,
@@ -144,7 +137,6 @@ impl HubCore {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
-        self.lost.begin(connection, close.cause);
         connection.cancel();
         connection.inbox().close(close)
     }
@@ -210,7 +202,6 @@ impl HubCore {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
-        self.lost.begin(connection, close.cause);
         connection.cancel();
         let mut inbox = connection.inbox();
         inbox.discard();

@@ -53,8 +53,7 @@
 //!   `debug_hook` and `debug_filter` do the same for hooks and filters.
 //! - Lifetime of a connection: handshake, [`on_connected`](Hub::on_connected), messages, and
 //!   [`on_disconnected`](Hub::on_disconnected) once the connection has closed and its methods have returned. If its
-//!   app server stops or crashes, another one takes over and calls [`on_rehomed`](Hub::on_rehomed) instead. A client
-//!   that has lost its connection can get [its groups and items](Hub::restore_groups) back on a new one.
+//!   app server stops or crashes, another one takes over and calls [`on_rehomed`](Hub::on_rehomed) instead.
 //!
 //! ```
 //! # #[cfg(feature = "macros")] {
@@ -290,7 +289,6 @@ mod watchdog;
 pub use axum;
 pub use bytes;
 pub use call::rehomed::Rehomed;
-pub use call::restored::Restored;
 pub use call::{CloseReason, FromContext};
 #[doc(hidden)]
 pub use clients::interface;

@@ -171,14 +171,6 @@ families! {
         "connections_rehomed_total",
         "Client connections taken over from another app server or link."
     ) => [rehomed()];
-    restored: IntCounter(
-        "connections_restored_total",
-        "New connections of clients with the restored state of a lost connection."
-    ) => [restored()];
-    restorable_dropped: IntCounter(
-        "restorable_dropped_total",
-        "Lost clients with groups and items that were dropped early, because there were too many."
-    ) => [restorable_dropped()];
     invocations: IntCounter("invocations_total", "Calls of clients, by method and outcome.", "method", "outcome") => [];
     durations: Histogram(
         "invocation_duration_seconds",

@@ -7,11 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Map, Value, json};
-use sha2::Sha256;
 
 use crate::audience::ServicePart;
 use crate::json_text::JsonText;
@@ -152,7 +151,7 @@ pub(crate) fn add_claim(body: &mut Map<String, Value>, name: &str, value: &str) 
 pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
     let encode = |part: Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let signed = format!("{}.{}", encode(json!({"alg": ALGORITHM, "typ": "JWT"})), encode(Value::Object(body)));
-    let signature = URL_SAFE_NO_PAD.encode(mac(key, &signed).finalize().into_bytes());
+    let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&mac_key(key), signed.as_bytes()));
     format!("{signed}.{signature}")
 }
 
@@ -190,17 +189,14 @@ fn open(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
         return Err(malformed);
     }
     let signature = decode(signature)?;
-    if !keys.iter().any(|key| mac(&key, signed).verify_slice(&signature).is_ok()) {
+    if !keys.iter().any(|key| hmac::verify(&mac_key(&key), signed.as_bytes(), &signature).is_ok()) {
         return Err(AccessTokenError::Signature);
     }
     serde_json::from_slice(&decode(body)?).map_err(|_| malformed)
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn mac(key: &AccessKey, signed: &str) -> Hmac<Sha256> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.expose().as_bytes()).expect("any length is good");
-    mac.update(signed.as_bytes());
-    mac
+fn mac_key(key: &AccessKey) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes())
 }
 
 /// Reads a token time in whole seconds since 1970. Some issuers write fractions.
@@ -245,7 +241,7 @@ mod tests {
     fn signed(header: &Value, body: &Value) -> String {
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let signed = format!("{}.{}", encode(header), encode(body));
-        let signature = URL_SAFE_NO_PAD.encode(mac(&key(KEY), &signed).finalize().into_bytes());
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&mac_key(&key(KEY)), signed.as_bytes()));
         format!("{signed}.{signature}")
     }
 

@@ -59,7 +59,6 @@ causes! {
     Operator "operator" Closes "an operator closed the connection through the admin port"
     Unnamed "unnamed" Closes "the proxy gave no reason"
     Superseded "superseded" Closes "a newer connection has the same id"
-    Restored "restored" Closes "the client opened a new connection, which restored the state of this one"
     Rebalanced "rebalanced" Closes "a rebalance made the client leave its node"
     HandshakeTimeout "handshake_timeout" Refuses "the client sent no hub handshake in time"
     HandshakeInvalid "handshake_invalid" Refuses "the client's first message is not a hub handshake"

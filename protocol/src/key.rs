@@ -1,17 +1,23 @@
 //! Access keys, shared by a fleet, and the subkeys derived from them.
 //!
-//! Each purpose has its own subkey (HKDF-SHA-256 of the key, with the purpose as info), so a value sealed for one
+//! Each purpose has its own subkeys (HKDF-SHA-256 of the key, with the purpose as info), so a value sealed for one
 //! purpose can't be opened for another. The raw key signs only JWTs, which are also created with other tools.
+//!
+//! ```text
+//!  sealed value: salt (12 bytes) │ nonce (12) │ text │ tag (16)     key of AES-256-GCM: HKDF(access key, salt, purpose)
+//! ```
+//!
+//! Salt and nonce are random. GCM fails if two values share key and nonce, which needs 192 equal bits: the probability
+//! is 2^-65 after 2^64 values of one access key. About 2^48 values have different salts, so no derived key comes near
+//! the 2^32 random nonces that it allows.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chacha20poly1305::aead::{Aead, KeyInit};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use hkdf::Hkdf;
-use sha2::Sha256;
 
 use crate::id::random_bytes;
 use crate::limits::{ACCESS_KEY_MIN_BYTES, MARK_MAX_CHARS, TOKEN_MAX_CHARS};
@@ -23,7 +29,8 @@ pub const ACCESS_KEY_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY";
 /// Environment variable with names of files containing one access key each, as supervisors pass secrets.
 pub const ACCESS_KEY_FILE_VARIABLE: &str = "TRUNKLINE_ACCESS_KEY_FILE";
 
-const NONCE_BYTES: usize = 24;
+/// As long as the nonce: the first 16 bytes of a sealed value, which may be a table key, are random.
+const SALT_BYTES: usize = 12;
 
 /// Byte order mark U+FEFF, with which Windows marks Unicode files.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -74,8 +81,6 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [Purpose; 3] = [Purpose::ConnectionToken, Purpose::ForwardMark, Purpose::StoreKey];
-
     fn max_chars(self) -> usize {
         match self {
             Purpose::ConnectionToken => TOKEN_MAX_CHARS,
@@ -233,7 +238,6 @@ pub struct AccessKeys(Arc<RwLock<Arc<KeyRing>>>);
 /// Keys at one time, with their derived subkeys.
 struct KeyRing {
     keys: Vec<AccessKey>,
-    ciphers: Vec<[XChaCha20Poly1305; Purpose::ALL.len()]>,
     channels: Vec<(PeerKind, ChannelSecret)>,
 }
 
@@ -274,19 +278,10 @@ impl AccessKeys {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Seals `plain` with the first key. Returns URL-safe text that starts with a random nonce.
+    /// Seals `plain` with the first key. Returns URL-safe text that starts with random bytes.
     #[must_use]
-    #[expect(
-        clippy::expect_used,
-        clippy::missing_panics_doc,
-        reason = "a few KiB are below the cipher's 256 GiB; `new` refuses an empty list"
-    )]
     pub fn seal(&self, purpose: Purpose, plain: &[u8]) -> String {
-        let nonce = random_bytes::<NONCE_BYTES>();
-        let ring = self.ring();
-        let [first, ..] = ring.ciphers.as_slice() else { unreachable!("there is at least one key") };
-        let sealed = pick(first, purpose).encrypt(&XNonce::from(nonce), plain).expect("short texts can be sealed");
-        URL_SAFE_NO_PAD.encode([nonce.as_slice(), &sealed].concat())
+        URL_SAFE_NO_PAD.encode(seal_with(self.ring().first(), purpose, (random_bytes(), random_bytes()), plain))
     }
 
     /// Opens the output of [`seal`](Self::seal) with any of the keys. Fails if no key opens it, or it exceeds the
@@ -296,13 +291,7 @@ impl AccessKeys {
             return Err(OpenError);
         }
         let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| OpenError)?;
-        let (nonce, text) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError)?;
-        let nonce = XNonce::from(*nonce);
-        self.ring()
-            .ciphers
-            .iter()
-            .find_map(|ciphers| pick(ciphers, purpose).decrypt(&nonce, text).ok())
-            .ok_or(OpenError)
+        self.ring().keys.iter().find_map(|key| open_with(key, purpose, &bytes)).ok_or(OpenError)
     }
 }
 
@@ -311,9 +300,13 @@ impl KeyRing {
         if keys.is_empty() {
             return Err(AccessKeyError::None);
         }
-        let ciphers = keys.iter().map(|key| Purpose::ALL.map(|purpose| cipher(key, purpose))).collect();
         let channels = keys.iter().flat_map(|key| PeerKind::ALL.map(|kind| (kind, ChannelSecret::new(key, kind))));
-        Ok(Self { ciphers, channels: channels.collect(), keys })
+        Ok(Self { channels: channels.collect(), keys })
+    }
+
+    fn first(&self) -> &AccessKey {
+        let [first, ..] = self.keys.as_slice() else { unreachable!("`new` refuses an empty list") };
+        first
     }
 }
 
@@ -343,17 +336,38 @@ fn is_wordy(text: &str) -> bool {
     changes * 5 < classes.len()
 }
 
-fn pick(ciphers: &[XChaCha20Poly1305; Purpose::ALL.len()], purpose: Purpose) -> &XChaCha20Poly1305 {
-    let [connection_token, forward_mark, store_key] = ciphers;
-    match purpose {
-        Purpose::ConnectionToken => connection_token,
-        Purpose::ForwardMark => forward_mark,
-        Purpose::StoreKey => store_key,
-    }
+#[expect(clippy::expect_used, reason = "a few KiB are below the cipher's 64 GiB")]
+fn seal_with(
+    key: &AccessKey,
+    purpose: Purpose,
+    (salt, nonce): ([u8; SALT_BYTES], [u8; NONCE_LEN]),
+    plain: &[u8],
+) -> Vec<u8> {
+    let mut text = plain.to_vec();
+    let sealing = cipher(key, purpose, &salt).seal_in_place_append_tag(
+        Nonce::assume_unique_for_key(nonce),
+        Aad::empty(),
+        &mut text,
+    );
+    sealing.expect("short texts can be sealed");
+    [salt.as_slice(), &nonce, &text].concat()
 }
 
-fn cipher(key: &AccessKey, purpose: Purpose) -> XChaCha20Poly1305 {
-    XChaCha20Poly1305::new(&subkey(key, purpose.info()).into())
+fn open_with(key: &AccessKey, purpose: Purpose, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (salt, rest) = sealed.split_first_chunk()?;
+    let (nonce, text) = rest.split_first_chunk()?;
+    let mut text = text.to_vec();
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let length = cipher(key, purpose, salt).open_in_place(nonce, Aad::empty(), &mut text).ok()?.len();
+    text.truncate(length);
+    Some(text)
+}
+
+#[expect(clippy::expect_used, reason = "a key of 32 bytes can be derived")]
+fn cipher(key: &AccessKey, purpose: Purpose, salt: &[u8; SALT_BYTES]) -> LessSafeKey {
+    let extracted = Salt::new(HKDF_SHA256, salt).extract(key.0.as_bytes());
+    let info = [purpose.info()];
+    LessSafeKey::new(UnboundKey::from(extracted.expand(&info, &AES_256_GCM).expect("the cipher has a key")))
 }
 
 fn subkey(key: &AccessKey, info: &[u8]) -> [u8; 32] {
@@ -362,9 +376,20 @@ fn subkey(key: &AccessKey, info: &[u8]) -> [u8; 32] {
     subkey
 }
 
+/// Number of derived bytes.
+struct Derived(usize);
+
+impl KeyType for Derived {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
 #[expect(clippy::expect_used, reason = "keys and tags are below the 8160 bytes that HKDF-SHA-256 can give")]
 fn expand(secret: &[u8], info: &[u8], output: &mut [u8]) {
-    Hkdf::<Sha256>::new(None, secret).expand(info, output).expect("few bytes can be derived");
+    let (extracted, info) = (Salt::new(HKDF_SHA256, &[]).extract(secret), [info]);
+    let derived = extracted.expand(&info, Derived(output.len()));
+    derived.and_then(|derived| derived.fill(output)).expect("few bytes can be derived");
 }
 
 #[cfg(test)]
@@ -417,6 +442,45 @@ mod tests {
         let sealed = keys.seal(Purpose::ConnectionToken, b"hello");
         assert!(sealed.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
         assert_eq!(keys.open(Purpose::ConnectionToken, &sealed).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn derived_bytes_match_the_test_vector_of_rfc_5869() {
+        let mut derived = [0; 42];
+        expand(&[0x0b; 22], &[], &mut derived);
+        let hex: String = derived.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+    }
+
+    /// "hello" for a connection token with the bytes 0 to 23 as salt and nonce, by the Python package `cryptography`.
+    const SEALED: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXEDyoosthqDTQJHoNu1tuJ4kek3Fr";
+
+    #[test]
+    fn a_sealed_value_is_as_other_tools_make_it() {
+        let text = "a key of the fleet, long enough";
+        assert_eq!(keys(&[text]).open(Purpose::ConnectionToken, SEALED).unwrap(), b"hello");
+        let expected = URL_SAFE_NO_PAD.decode(SEALED).unwrap();
+        let (salt, rest) = expected.split_first_chunk().unwrap();
+        let (key, nonce) = (AccessKey::new(text).unwrap(), rest.split_first_chunk().unwrap().0);
+        assert_eq!(seal_with(&key, Purpose::ConnectionToken, (*salt, *nonce), b"hello"), expected);
+    }
+
+    #[test]
+    fn each_value_has_a_salt_and_a_nonce_of_its_own() {
+        let keys = keys(&["a key of the fleet, long enough"]);
+        let sealed = || URL_SAFE_NO_PAD.decode(keys.seal(Purpose::ForwardMark, b"hello")).unwrap();
+        let [one, other] = [sealed(), sealed()];
+        assert_eq!(one.len(), SALT_BYTES + NONCE_LEN + 5 + 16);
+        assert!(one[..SALT_BYTES] != other[..SALT_BYTES] && one[SALT_BYTES..24] != other[SALT_BYTES..24]);
+    }
+
+    #[test]
+    fn a_text_without_room_for_salt_nonce_and_tag_is_refused() {
+        let keys = keys(&["a key of the fleet, long enough"]);
+        for length in 0..SALT_BYTES + NONCE_LEN + 16 {
+            let short = URL_SAFE_NO_PAD.encode(vec![7; length]);
+            assert_eq!(keys.open(Purpose::ConnectionToken, &short), Err(OpenError), "{length}");
+        }
     }
 
     #[test]

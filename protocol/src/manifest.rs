@@ -109,10 +109,6 @@ pub struct HubManifest {
     /// Whether clients of a raw endpoint continue at another app server when theirs stops. Hub clients always do.
     #[serde(default)]
     pub is_movable: bool,
-    /// Whether the app server restores the state of lost connections for new ones: it answers queries for such
-    /// connections, and is notified of groups that others add them to.
-    #[serde(default)]
-    pub restores_clients: bool,
     /// Presence changes that proxies report to the app server.
     #[serde(default)]
     pub presence: PresenceScope,
@@ -194,7 +190,6 @@ impl HubManifest {
             asks_app: false,
             stateful_reconnect_buffer_bytes: None,
             is_movable: false,
-            restores_clients: false,
             presence: PresenceScope::default(),
         }
     }

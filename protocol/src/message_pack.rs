@@ -94,10 +94,6 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(crate) fn is_integer_next(&self) -> bool {
-        Self { bytes: self.bytes, rest: self.rest }.integer().is_ok()
-    }
-
     /// Reads a timestamp, in whole seconds since 1970.
     pub(crate) fn timestamp(&mut self) -> Result<i64, ReadError> {
         let form = self.marker()?;

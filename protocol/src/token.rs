@@ -5,8 +5,8 @@
 
 use std::net::SocketAddr;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::key::{AccessKeys, Purpose};
 use crate::limits::{CARRIED_CONNECTION_MAX_AGE_S, CLOCK_SKEW_S, CONNECT_TIMEOUT_S, TOKEN_CLAIMS_MAX_BYTES};
@@ -49,15 +49,6 @@ pub enum UserBinding {
     AccessToken,
 }
 
-/// Proof that a client owned a lost connection, taken from that connection's token.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoreClaim {
-    /// Id of the lost connection.
-    pub connection_id: String,
-    /// User of the lost connection, restored if the client presents no user itself.
-    pub user: Option<User>,
-}
-
 /// Connection token: the user that may connect, and the node that owns the connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionToken {
@@ -78,15 +69,10 @@ pub struct ConnectionToken {
     pub expires_s: Option<u64>,
     /// Deadline of the first connect request, in seconds since 1970.
     pub connect_before: u64,
-    /// Proof that requests must present with this token. Missing in tokens of older versions.
-    #[serde(default)]
+    /// Proof that requests must present with this token.
     pub binding: UserBinding,
     /// Whether the client requested stateful reconnect and its hub allows it.
-    #[serde(default)]
     pub is_stateful: bool,
-    /// Lost connection to restore; absent otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub restores: Option<Box<RestoreClaim>>,
 }
 
 impl ConnectionToken {
@@ -148,7 +134,6 @@ pub struct ForwardMark {
     pub expires: u64,
     request: RequestDigest,
     /// User authenticated by the forwarding node, if the connection requires one. The owner trusts it.
-    #[serde(default)]
     pub user: Option<User>,
 }
 
@@ -191,8 +176,11 @@ impl ForwardMark {
 }
 
 /// Methods contain no line feed, so the digest input is unambiguous.
+#[expect(clippy::expect_used, reason = "SHA-256 always gives 32 bytes")]
 fn digest(method: &str, target: &str) -> RequestDigest {
-    Sha256::new().chain_update(method).chain_update("\n").chain_update(target).finalize().into()
+    let mut digest = Context::new(&SHA256);
+    [method, "\n", target].iter().for_each(|part| digest.update(part.as_bytes()));
+    digest.finish().as_ref().try_into().expect("a digest has 32 bytes")
 }
 
 #[expect(clippy::expect_used, reason = "structs of texts and numbers can always be written")]
@@ -226,7 +214,6 @@ mod tests {
             connect_before: 1_000,
             binding: UserBinding::AccessToken,
             is_stateful: false,
-            restores: None,
         }
     }
 
@@ -235,32 +222,6 @@ mod tests {
         let keys = keys();
         let token = token();
         assert_eq!(ConnectionToken::open(&token.seal(&keys), &keys), Ok(token));
-    }
-
-    #[test]
-    fn a_token_of_before_has_no_binding_and_a_mark_of_before_no_user() {
-        let keys = keys();
-        let unbound = ConnectionToken { binding: UserBinding::ConnectionToken, ..token() };
-        let ConnectionToken { connection_id, boot, address, hub, user, claims, expires_s, connect_before, .. } =
-            &unbound;
-        let old = (connection_id, boot, address, hub, user, claims, expires_s, connect_before);
-        let old = seal(&old, &keys, Purpose::ConnectionToken);
-        assert_eq!(ConnectionToken::open(&old, &keys), Ok(unbound));
-        let mark = ForwardMark::new("proxy-1", None, None, "GET", "/chat", 1_000);
-        let old = (&mark.node, &mark.client, &mark.scheme, &mark.expires, &mark.request);
-        let old = seal(&old, &keys, Purpose::ForwardMark);
-        assert_eq!(ForwardMark::open(&old, &keys, "GET", "/chat", 1_000), Ok(mark));
-    }
-
-    #[test]
-    fn a_claim_to_a_lost_connection_is_written_only_where_there_is_one() {
-        let keys = keys();
-        let user = Some(User { id: Some("ann".into()), ..User::default() });
-        let claim = RestoreClaim { connection_id: "old".into(), user };
-        let restoring = ConnectionToken { restores: Some(Box::new(claim)), ..token() };
-        assert_eq!(ConnectionToken::open(&restoring.seal(&keys), &keys), Ok(restoring));
-        let fields = |token: &ConnectionToken| rmp_serde::to_vec(token).unwrap()[0];
-        assert_eq!(fields(&token()), 0x90 | 10, "an older node reads no more than these");
     }
 
     #[test]

@@ -32,8 +32,6 @@ pub const NEGOTIATE_SUFFIX: &str = "/negotiate";
 pub const CONNECTION_TOKEN_PARAMETER: &str = "id";
 /// Query parameter with an access token, because browsers can't set headers for WebSockets and event streams.
 pub const ACCESS_TOKEN_PARAMETER: &str = "access_token";
-/// Query parameter of a new connection with the connection token of a lost one to restore.
-pub const RESTORE_PARAMETER: &str = "restore";
 
 /// `User-Agent` of all requests from nodes, apps and commands. Some firewalls reject requests without one.
 pub const AGENT: &str = concat!("trunkline/", env!("CARGO_PKG_VERSION"));
@@ -85,9 +83,6 @@ pub const CAUSE_HEADER: &str = "x-trunkline-cause";
 /// Header of an open frame that reports an end: another app server's connection has ended for this
 /// [`Cause`](crate::cause::Cause). No close frame follows.
 pub const ENDED_HEADER: &str = "x-trunkline-ended";
-/// Header of an open frame with the lost connection to restore groups and items from. Sent only to the app server that
-/// reported to keep them.
-pub const RESTORES_HEADER: &str = "x-trunkline-restores";
 /// Header with the error of an end, sent with [`ENDED_HEADER`].
 pub const ENDED_ERROR_HEADER: &str = "x-trunkline-ended-error";
 /// Header of a request forwarded between nodes with a sealed [`ForwardMark`](crate::token::ForwardMark).
@@ -109,9 +104,8 @@ pub const RECEIVED_HEADER: &str = "x-trunkline-received";
 /// - `members` (proxy): answers group member queries.
 /// - `presence` (proxy): reports presence, and lists a user's connections.
 /// - `handovers`: a proxy keeps reading from a client on its app server's request; an app server accepts open frames
-///   with an [`ENDED_HEADER`].
+///   with an [`ENDED_HEADER`], and supports [`IF_IDLE_HEADER`].
 /// - `moves`: client connections may move to another node.
-/// - `idle-handovers` (app server): supports [`IF_IDLE_HEADER`].
 /// - `client-flow=BYTES`: flow control for messages to one client, with the maximum size that this end accepts or
 ///   sends.
 pub const CAPABILITIES_HEADER: &str = "x-trunkline-capabilities";
@@ -138,7 +132,7 @@ pub const PRIVATE_CLAIM_PREFIX: &str = "asrs.s.";
 
 /// Claim with the time at which REST set the claims of a connection, in seconds since 1970.
 pub const SET_AT_CLAIM: &str = "asrs.s.iat";
-/// Claim of a connection token with the connection's trace. The prefix hides it from apps, even at older nodes.
+/// Claim of a connection token with the connection's trace. The prefix hides it from apps.
 pub const TRACE_CLAIM: &str = "asrs.s.trace";
 
 // Close codes of a link.
@@ -188,7 +182,6 @@ mod tests {
             IF_IDLE_HEADER,
             CAUSE_HEADER,
             ENDED_HEADER,
-            RESTORES_HEADER,
             BOOT_HEADER,
         ] {
             assert!(header.starts_with(PRIVATE_HEADER_PREFIX), "{header}");

@@ -81,8 +81,6 @@ pub struct Settings {
     pub accepts_dial_in: bool,
     /// Whether app servers that dial in from other machines must use encryption.
     pub needs_encrypted_dial_in: bool,
-    /// Whether channels with an untagged hello are tried with all keys, for senders without tags.
-    pub takes_untagged_hellos: bool,
     /// Whether there are app servers to dial.
     pub has_upstreams: bool,
     /// Address at which other nodes reach this node; `None` if unreachable.
@@ -147,7 +145,6 @@ impl Settings {
             is_development,
             accepts_dial_in: false,
             needs_encrypted_dial_in: false,
-            takes_untagged_hellos: false,
             has_upstreams: true,
             advertise: None,
             negotiate_timeout: NEGOTIATE_TIMEOUT,

@@ -68,7 +68,6 @@ mod request_heads;
 mod rest_data_plane;
 mod rest_lists;
 mod rest_stream_items;
-mod restored_connections;
 mod revocations;
 mod secret_files;
 mod slow_clients;

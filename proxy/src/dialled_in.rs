@@ -190,7 +190,7 @@ async fn carry(
                 ended.cancel();
                 carrying.await
             }
-            never = ask_while_full(&shard.shared().settings.node, pool, &link) => match never {},
+            never = ask_while_full(&shard.shared().boot, pool, &link) => match never {},
         }
     };
     drop(sink);

@@ -50,7 +50,6 @@ mod request_query;
 mod request_route;
 mod request_trace;
 mod reservation;
-mod restore;
 mod reverse_proxy;
 mod routed;
 mod router;

@@ -64,9 +64,6 @@ const LINK_LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
 /// node failure all its clients would reconnect in the same moment.
 const REFUSED_RETURNS_PER_SECOND: NonZeroU32 = NonZeroU32::new(1000).unwrap();
 
-/// Maximum rate of untagged hellos tried with all keys. A restart of some hundred app servers takes seconds.
-const UNTAGGED_HELLOS_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).unwrap();
-
 /// Maximum delay of such a refusal. Socket limits bound the number of waiting clients.
 const REFUSED_RETURN_WAIT: Duration = Duration::from_secs(5);
 
@@ -106,7 +103,6 @@ pub(crate) struct LimitCounters {
     refused_returns: Bucket,
     /// Failed hellos of channels, by address.
     pub failed_hellos: AuthThrottle,
-    untagged_hellos: Bucket,
     /// Requests forwarded to other nodes, by client address.
     pub hop_clients: Option<Permits<AddressKey>>,
     /// Requests forwarded to other nodes, by owner and connection.
@@ -148,7 +144,6 @@ impl LimitCounters {
             setup_faults: SetupFaults::default(),
             refused_returns: Bucket::new(REFUSED_RETURNS_PER_SECOND),
             failed_hellos: AuthThrottle::default(),
-            untagged_hellos: Bucket::new(UNTAGGED_HELLOS_PER_SECOND),
             hop_clients: addresses(given(limits.connections_per_address)),
             hops: HopLimits::default(),
             open: Arc::new(Budget::new(usize::MAX)),
@@ -168,11 +163,6 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn may_log_link(&self, now: Duration) -> bool {
         self.link_lines.take(now, Duration::ZERO).is_ok()
-    }
-
-    #[must_use]
-    pub(crate) fn may_try_untagged(&self, now: Duration) -> bool {
-        self.untagged_hellos.take(now, Duration::ZERO).is_ok()
     }
 
     /// Delay before refusing a client that returns to a lost connection.

@@ -24,8 +24,8 @@ pub(crate) use metric_family::{
 pub(crate) use metric_label::{
     HopRefusal, HopRefusalCounters, Limit, LimitCounts, MoveCause, MoveCounters, Outcome, OutcomeCounters,
     PassThroughCounters, PassThroughOutcome, RefreshCounters, RefreshOutcome, RelayFailure, RelayFailureCounters,
-    ReservationCounters, ReservationOutcome, RestOutcome, RestRequestCounters, RestoreCounters, RestoreOutcome,
-    SendCounters, SendKind, SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
+    ReservationCounters, ReservationOutcome, RestOutcome, RestRequestCounters, SendCounters, SendKind,
+    SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
 };
 pub(crate) use permit_refusal::PermitRefusals;
 pub(crate) use rule_counters::{LabelledCounters, MirrorCounters, RuleCounters};

@@ -78,9 +78,7 @@ pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
 pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
-pub(crate) use inbox::{
-    AppSocket, CommandBatch, Inbox, LostConnection, LostUser, PendingConnection, ShardMessage, ShardSender,
-};
+pub(crate) use inbox::{AppSocket, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shard_context::ShardContext;
 pub(crate) use shard_state::{ShardFeatures, ShardState};

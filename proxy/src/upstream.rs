@@ -25,7 +25,6 @@ mod new_server;
 mod number;
 mod pool;
 mod reply_to;
-mod restore_query;
 mod route_choice;
 mod server_group;
 
@@ -44,9 +43,8 @@ pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_web
 pub(crate) use link_handle::{DialledIn, LinkHandle};
 pub(crate) use new_server::{LinkCounts, NewServer, NewServerRound};
 pub(crate) use number::{AppServerId, HubIndex, LinkId};
-pub(crate) use pool::{HomeLink, Pool, PoolTerms};
+pub(crate) use pool::{HomeLink, Pool};
 pub(crate) use reply_to::ReplyTo;
-pub(crate) use restore_query::RestoreQueries;
 pub(crate) use route_choice::{RouteChoice, facts_of};
 pub(crate) use server_group::{GroupTerms, ServerGroup, ServerGroups};
 pub use trunkline_link::MemoryLink;

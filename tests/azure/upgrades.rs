@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::http_client::ask;
-use trunkline_tests::harness::scenario::run_test;
+use trunkline_tests::harness::scenario::{run_test, run_waiting_test};
 use trunkline_tests::harness::sockets::free_address;
 
 use crate::dial_in::{DialIn, KEY, SECOND_KEY, client_token, server_token, signed, signed_by};
@@ -223,7 +223,7 @@ fn a_handshake_in_pieces_is_put_together() {
 
 #[test]
 fn what_is_no_handshake_of_version_one_is_refused_in_words() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let dial_in = DialIn::open(fixture).await?;
         for request in [list![1, 2, 0, "", 0, no_ext(), false], list![1, 0, 0, "", 0, no_ext(), false]] {
             let answer = first(&dial_in, frame(&request)).await?.context("a text for the app's log")?;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{run_test, until};
+use trunkline_tests::harness::scenario::{run_test, run_waiting_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
 const NAME: &str = "app.test";
@@ -109,7 +109,7 @@ fn an_app_server_on_one_family_of_its_name_is_found_and_links_move_to_the_other_
 
 #[test]
 fn an_app_server_that_freezes_and_leaves_dns_is_given_up_before_the_resume_window() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let address = free_address()?;
         let port = address.rsplit_once(':').context("a port")?.1;

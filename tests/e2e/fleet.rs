@@ -4,7 +4,6 @@
 mod absence;
 mod acquaintance;
 mod announcement;
-mod beginning_anew;
 mod coming_back;
 mod cut;
 mod dead_node;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, ClientAnswer, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::{run_test, until};
+use trunkline_tests::harness::scenario::{pairs, run_test, until};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const PAUSES: &str = "trunkline_app_pauses_total";
@@ -22,9 +22,9 @@ fn calls_of_a_client_run_one_after_the_other() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in Kind::JS.into_iter().enumerate() {
+            for (index, kind) in kinds.into_iter().enumerate() {
                 let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Began", "Ended"]);
                 let mut client = builder.open().await?;
                 client.flood("Work", 0, 50).await?;
@@ -43,9 +43,9 @@ fn as_many_calls_of_a_client_run_at_once_as_the_hub_allows_and_they_start_in_ord
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in Kind::JS.into_iter().enumerate() {
+            for (index, kind) in kinds.into_iter().enumerate() {
                 let builder = agents.client(kind, &test_servers.url(index, "/parallel")).subscribe(&["Began"]);
                 let mut client = builder.open().await?;
                 // Each call ends only when the maximum number of calls are running.
@@ -69,11 +69,11 @@ fn a_client_that_floods_a_slow_method_is_paused_and_no_other_notices() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let pauses =
                 async || anyhow::Ok(Metrics::of(test_servers.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
-            for kind in Kind::JS {
+            for kind in kinds {
                 let url = test_servers.url(0, "/calls");
                 let flooding = agents.client(kind, &url).count(&["Taken"]).open().await?;
                 let other = agents.client(kind, &url).open().await?;
@@ -100,11 +100,11 @@ fn a_client_that_uploads_faster_than_its_method_takes_is_paused() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             let pauses =
                 async || anyhow::Ok(Metrics::of(test_servers.app.address()).await?.sum(PAUSES, &[("hub", "calls")]));
-            for kind in Kind::JS {
+            for kind in kinds {
                 let url = test_servers.url(0, "/calls");
                 let uploading = agents.client(kind, &url).count(&["Taken"]).open().await?;
                 let other = agents.client(kind, &url).open().await?;
@@ -135,9 +135,9 @@ fn a_flood_behind_a_question_fails_the_question_and_loses_nothing() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for kind in Kind::JS {
+            for kind in kinds {
                 let url = test_servers.url(0, "/calls");
                 let builder = agents.client(kind, &url).count(&["Taken"]).answer("Never", &ClientAnswer::Never);
                 let flooding = builder.open().await?;

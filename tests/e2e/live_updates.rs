@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use aws_lc_rs::hmac;
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use sha2::Sha256;
 use tokio::process::Command;
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::client::{Agents, Kind};
@@ -327,10 +326,9 @@ fn signature(age_s: u64, data: Option<&str>, claims: &str) -> Result<String> {
     let at = (token::in_seconds(0)? - age_s).to_string();
     let values = [at.as_str(), "id", "chat", "messages", "Since", "0", "", claims, ""];
     let lines: Vec<_> = values.into_iter().chain([data.unwrap_or_default(), "application/json", CALL]).collect();
-    let mut mac = Hmac::<Sha256>::new_from_slice(CHAT_KEY.as_bytes()).ok().context("any key will do")?;
-    mac.update(lines.join("\n").as_bytes());
-    let digest = mac.finalize().into_bytes();
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, CHAT_KEY.as_bytes());
+    let hex: String =
+        hmac::sign(&key, lines.join("\n").as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(format!("t={at},sha256={hex}"))
 }
 

@@ -17,7 +17,7 @@ use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, POOL_SI
 use trunkline_tests::harness::http_client::{HttpConnection, get, post};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, RawClient};
-use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, until};
+use trunkline_tests::harness::scenario::{Fixture, is_full, run_heavy_test, run_waiting_test, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, Identity};
@@ -403,7 +403,7 @@ fn haproxy_tells_client_addresses_by_the_proxy_protocol() {
 
 #[test]
 fn idle_clients_outlive_the_time_outs_of_their_balancer() {
-    run_heavy_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         for product in BalancerProduct::ALL {
             let shipped = Shipped::read(product)?;
             let shipped = match product {

@@ -13,7 +13,7 @@ use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Fixture, run_test, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, run_waiting_test, until};
 
 const HUB: &str = "/moves";
 
@@ -202,7 +202,7 @@ fn a_proxy_frozen_beyond_the_window_keeps_clients_that_app_servers_gave_up() {
 
 #[test]
 fn an_event_source_that_comes_back_by_itself_harms_no_newer_connection() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Status).await?;
         let proxy = fleet.proxy(&app).await?;

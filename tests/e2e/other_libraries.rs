@@ -9,7 +9,7 @@ use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Strea
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client::get;
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Fixture, run_test};
+use trunkline_tests::harness::scenario::{Fixture, pairs, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
@@ -40,9 +40,9 @@ async fn with_each(
 ) -> Result<()> {
     let fleet = Fleet::new(fixture);
     let agents = Agents::new(fixture);
-    for setting in Setting::ALL {
+    for (setting, kinds) in pairs(&Setting::ALL, &Kind::others()) {
         let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-        for (index, kind) in Kind::others().into_iter().enumerate() {
+        for (index, kind) in kinds.into_iter().enumerate() {
             scenario(&agents, &test_servers, kind, index).await.with_context(|| format!("{kind:?}, {setting:?}"))?;
         }
     }

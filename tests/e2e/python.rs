@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind, Streamed};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::run_test;
+use trunkline_tests::harness::scenario::{pairs, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const EVERY_PYTHON: [Kind; 4] =
@@ -25,9 +25,9 @@ fn python_clients_receive_streams_and_their_errors() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &EVERY_PYTHON) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in EVERY_PYTHON.into_iter().enumerate() {
+            for (index, kind) in kinds.into_iter().enumerate() {
                 let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 let streamed = client.stream("CountTo", json!([500])).await?;
                 assert_eq!(streamed, Streamed { items: numbers(500), error: None }, "{kind:?}");
@@ -46,9 +46,9 @@ fn python_clients_upload() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &UPLOADING) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in UPLOADING.into_iter().enumerate() {
+            for (index, kind) in kinds.into_iter().enumerate() {
                 let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Taken"]);
                 let mut client = builder.open().await?;
                 client.invoke("SetGate", json!([true])).await?;
@@ -77,9 +77,9 @@ fn pysignalr_answers_when_it_is_asked() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &PYSIGNALR) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in PYSIGNALR.into_iter().enumerate() {
+            for (index, kind) in kinds.into_iter().enumerate() {
                 let asked = agents
                     .client(kind, &test_servers.url(index, "/calls"))
                     .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))

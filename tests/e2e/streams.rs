@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Streamed};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet};
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::scenario::{run_test, until};
+use trunkline_tests::harness::scenario::{pairs, run_test, until};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 const STREAMS_RUNNING: &str = "trunkline_app_streams_running";
@@ -22,9 +22,9 @@ fn run_with_each(scene: impl AsyncFn(&mut Client) -> Result<()>) {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in Kind::JS.into_iter().enumerate() {
+            for (index, kind) in kinds.into_iter().enumerate() {
                 let mut client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
                 scene(&mut client).await?;
                 nothing_left(&test_servers.app).await?;

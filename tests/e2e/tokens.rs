@@ -9,7 +9,7 @@ use trunkline_tests::harness::http_client::{Answer, ask};
 use trunkline_tests::harness::issuer::{Issuer, Pair, jwks};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{Fixture, run_test, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, run_waiting_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tls::{Authority, text};
 use trunkline_tests::harness::token::{self, in_seconds};
@@ -130,7 +130,7 @@ fn issuer_audience_and_the_claim_of_the_user_are_what_the_flags_say() {
 
 #[test]
 fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let issuer = Issuer::start(&[Pair::Rsa]).await?;
@@ -157,7 +157,7 @@ fn a_published_key_set_is_followed_and_its_last_good_keys_are_kept() {
 
 #[test]
 fn a_key_set_is_fetched_with_tls_from_trusted_issuers_only() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Members).await?;
         let (trusted, other) = (Authority::new(fixture, "trusted")?, Authority::new(fixture, "other")?);

@@ -20,7 +20,7 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet, Proxy, stop};
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Fixture, run_test, until};
+use trunkline_tests::harness::scenario::{Fixture, run_test, run_waiting_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
 use trunkline_tests::harness::tools::python;
@@ -386,7 +386,7 @@ async fn until_seen(
 
 #[test]
 fn the_clients_of_a_killed_node_are_reported_as_disconnected_and_those_of_living_nodes_are_not() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let (port, mut seen) = deciding_back_end().await?;
         let webhook = format!("room=http://127.0.0.1:{port}/{{event}}");
         let mut scene =

@@ -32,7 +32,6 @@ pub enum App {
     Functional,
     /// Calls with exported spans, of `app-sdk/examples/`.
     Traced,
-    /// Sends from outside of a hub, of `app-sdk/examples/`.
     /// Test app: every kind of send, errors, hubs with other settings.
     Sends,
     /// Test app for authorization of clients.
@@ -92,14 +91,15 @@ impl App {
         }
     }
 
+    /// Whether it is one of `tests/apps`, which are one program.
+    fn is_of_the_tests(self) -> bool {
+        use App::{Auction, Calls, Ends, Members, Moves, Roles, Sends, Web};
+        matches!(self, Auction | Calls | Ends | Members | Moves | Roles | Sends | Web)
+    }
+
     fn program(self) -> Result<PathBuf> {
         let folder = profile_folder()?;
-        Ok(match self {
-            App::Sends | App::Members | App::Calls | App::Moves | App::Roles | App::Web | App::Ends | App::Auction => {
-                folder.join(self.name())
-            }
-            _ => folder.join("examples").join(self.name()),
-        })
+        Ok(if self.is_of_the_tests() { folder.join("apps") } else { folder.join("examples").join(self.name()) })
     }
 }
 
@@ -174,6 +174,7 @@ impl<'a> Fleet<'a> {
     /// Starts an app server at an address, without waiting.
     pub fn app_at(&self, app: App, address: &str, arguments: &[&str]) -> Result<AppServer> {
         let mut all = vec!["--listen", address];
+        all.extend(app.is_of_the_tests().then(|| app.name()));
         all.extend(arguments);
         let mut launch = self.launch(app.name(), app.program()?, &all);
         let board = self.fixture.folder().join("board.jsonl");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -101,7 +102,7 @@ impl Drop for Seconds<'_> {
 /// # Panics
 /// If the test fails or exceeds its time limit.
 pub fn run_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
-    run_test_at(&test_permit::light(), "light", body);
+    run_test_at(&test_permit::light(), "light", Box::new(|fixture| run_body(Box::pin(body(fixture)))));
 }
 
 /// Like [`run_test`], for a test that computes much: as many of them run in parallel as there are cores.
@@ -109,14 +110,25 @@ pub fn run_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
 /// # Panics
 /// If the test fails or exceeds its time limit.
 pub fn run_heavy_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
-    run_test_at(&test_permit::heavy(), "heavy", body);
+    run_test_at(&test_permit::heavy(), "heavy", Box::new(|fixture| run_body(Box::pin(body(fixture)))));
 }
 
-fn run_test_at(_permit: &TestPermit, kind: &str, body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+/// Like [`run_test`], for a test that mostly waits for a documented time to pass.
+///
+/// # Panics
+/// If the test fails or exceeds its time limit.
+pub fn run_waiting_test(body: impl AsyncFnOnce(&Fixture) -> Result<()>) {
+    run_test_at(&test_permit::waiting(), "waiting", Box::new(|fixture| run_body(Box::pin(body(fixture)))));
+}
+
+type TestBody<'b> = Box<dyn FnOnce(&Fixture) -> Result<()> + 'b>;
+
+/// Not generic: otherwise the compiler would repeat it, with the runtime below, for each of several hundred tests.
+fn run_test_at(_permit: &TestPermit, kind: &str, body: TestBody<'_>) {
     let _seconds = Seconds { kind, started: Instant::now() };
     let outcome = Fixture::new().and_then(|fixture| {
         let logs = ShowLogs(&fixture);
-        let outcome = run_body(&fixture, body);
+        let outcome = body(&fixture);
         if outcome.is_err() {
             show(&fixture);
             std::mem::forget(logs);
@@ -136,10 +148,10 @@ fn without_foreign_frames(error: &str) -> String {
     format!("{}{places}", chain.trim_end())
 }
 
-fn run_body(fixture: &Fixture, body: impl AsyncFnOnce(&Fixture) -> Result<()>) -> Result<()> {
+fn run_body(body: Pin<Box<dyn Future<Output = Result<()>> + '_>>) -> Result<()> {
     let guard = if is_full() { GUARD_FULL } else { GUARD };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let outcome = runtime.block_on(async { tokio::time::timeout(guard, body(fixture)).await });
+    let outcome = runtime.block_on(async { tokio::time::timeout(guard, body).await });
     match outcome {
         Ok(result) => result,
         Err(_) => bail!("the test hangs: it was not over after {} s", guard.as_secs()),
@@ -150,6 +162,21 @@ fn run_body(fixture: &Fixture, body: impl AsyncFnOnce(&Fixture) -> Result<()>) -
 #[must_use]
 pub fn is_full() -> bool {
     std::env::var_os("TRUNKLINE_FULL").is_some_and(|value| value == "1")
+}
+
+/// Settings, each with the clients that meet it: each setting and each client once, in pairs that `TRUNKLINE_PAIRS`
+/// shifts. With [`is_full`] all clients meet all settings.
+#[must_use]
+pub fn pairs<S: Copy, C: Copy>(settings: &[S], clients: &[C]) -> Vec<(S, Vec<C>)> {
+    let shift = std::env::var("TRUNKLINE_PAIRS").ok().and_then(|shift| shift.parse().ok()).unwrap_or_default();
+    pairs_of(settings, clients, shift, is_full())
+}
+
+fn pairs_of<S: Copy, C: Copy>(settings: &[S], clients: &[C], shift: usize, all: bool) -> Vec<(S, Vec<C>)> {
+    let meets = |setting: usize, client: usize| all || (client + shift) % settings.len() == setting;
+    let met = |setting| clients.iter().enumerate().filter(move |(client, _)| meets(setting, *client));
+    let with_clients = |(index, setting): (usize, &S)| (*setting, met(index).map(|(_, client)| *client).collect());
+    settings.iter().enumerate().map(with_clients).collect()
 }
 
 /// Polls until `look` returns a value, for conditions without notification. The scenario's time limit applies.
@@ -216,4 +243,16 @@ pub(crate) fn tail(path: &Path) -> String {
 #[expect(clippy::print_stderr, reason = "the test runner keeps it and shows it with a failed test")]
 fn show(fixture: &Fixture) {
     eprintln!("{}", fixture.tails());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_setting_and_each_client_comes_once_and_a_shift_makes_other_pairs() {
+        assert_eq!(pairs_of(&['a', 'b'], &[1, 2, 3], 0, false), [('a', vec![1, 3]), ('b', vec![2])]);
+        assert_eq!(pairs_of(&['a', 'b'], &[1, 2, 3], 1, false), [('a', vec![2]), ('b', vec![1, 3])]);
+        assert_eq!(pairs_of(&['a', 'b'], &[1, 2], 7, true), [('a', vec![1, 2]), ('b', vec![1, 2])]);
+    }
 }

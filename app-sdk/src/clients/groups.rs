@@ -119,15 +119,7 @@ impl Groups {
         };
         // During a move, the previous node might lose the change.
         let permit = known.home().pass().await;
-        let changed = outcome(self.query_all(&[Arc::clone(permit.node())], message).await?);
-        if changed.is_ok() && self.core.lost.are_kept() {
-            match (change, group) {
-                (MembershipChange::Join, Some(group)) => known.note_joined(group),
-                (MembershipChange::Join, None) => {}
-                (MembershipChange::Leave, group) => known.note_left(group.as_deref()),
-            }
-        }
-        changed
+        outcome(self.query_all(&[Arc::clone(permit.node())], message).await?)
     }
 
     /// Sends the change to all proxies, since each may have connections of the user.

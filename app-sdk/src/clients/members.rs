@@ -213,7 +213,7 @@ async fn query(
     let message = |ack_id| set.query(ack_id, page_size, continuation_token.clone());
     let replies = query_limited(core, &able, message).await?;
     let pages = able.into_iter().zip(replies.into_iter().map(page_in));
-    Ok(pages.chain(unable.into_iter().map(|node| (node, Err(set.too_old())))).collect())
+    Ok(pages.chain(unable.into_iter().map(|node| (node, Err(set.not_listed())))).collect())
 }
 
 impl ListedSet {
@@ -244,10 +244,10 @@ impl ListedSet {
         }
     }
 
-    fn too_old(&self) -> AskError {
+    fn not_listed(&self) -> AskError {
         AskError::Failed(match self {
-            Self::Group(_) => "its version does not support listing members".into(),
-            Self::User(_) => "its version does not support listing the connections of a user".into(),
+            Self::Group(_) => "it does not support listing members".into(),
+            Self::User(_) => "it does not support listing the connections of a user".into(),
         })
     }
 }

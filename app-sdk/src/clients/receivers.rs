@@ -52,7 +52,7 @@ impl Receivers {
     /// can send to its caller in a loop, at the speed of the caller, without delaying other clients. The wait ends when
     /// the client disconnects or moves to another app server, as if the send had started then. A client that accepts
     /// nothing for `--slow-client-timeout` is closed. Sends to several connections, groups, users or all, and to
-    /// clients of earlier proxy versions, dialled services and other app servers, never wait for a client.
+    /// clients of dialled services and other app servers, never wait for a client.
     ///
     /// # Errors
     /// If an argument can't be encoded, a group name is empty, the message is too large for a link or for its single

@@ -11,14 +11,13 @@ use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::{FrameBuffer, OpenConnection, ServiceMessage, header};
 use trunkline_protocol::wire::{
     ENDED_ERROR_HEADER, ENDED_HEADER, FORWARDED_FOR_HEADER, ITEMS_HEADER, PRIVATE_CLAIM_PREFIX, REMOTE_HEADER,
-    RESTORES_HEADER, SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
+    SERVICE_HEADER_PREFIX, TRANSPORT_HEADER, USER_ID_CLAIM,
 };
 
 use crate::telemetry::{READS_HEADERS, TRACEPARENT_HEADER, TRACESTATE_HEADER};
 
 /// Headers exchanged only between proxy and SDK.
-const PRIVATE_HEADERS: [&str; 6] =
-    [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER, RESTORES_HEADER];
+const PRIVATE_HEADERS: [&str; 5] = [REMOTE_HEADER, TRANSPORT_HEADER, ITEMS_HEADER, ENDED_HEADER, ENDED_ERROR_HEADER];
 
 /// Connect request, stored encoded and parsed on demand: few methods read the headers, and a browser's take a kilobyte
 /// encoded but several as a map. The frame is one allocation of exactly its size, and IDs are ranges in it.
@@ -26,8 +25,6 @@ const PRIVATE_HEADERS: [&str; 6] =
 pub(crate) struct ConnectRequest {
     /// The connection existed before, on another app server or another link.
     pub(crate) is_reassigned: bool,
-    /// The client has lost another connection. Its groups and items must be restored.
-    pub(crate) is_restoring: bool,
     /// It comes from a service, which uses different claim names.
     is_of_service: bool,
     /// It carries a trace context for the spans of calls.
@@ -72,7 +69,6 @@ impl ConnectRequest {
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
         Self {
             is_reassigned: origin.previous_home.is_some(),
-            is_restoring: origin.restores.is_some(),
             is_of_service: false,
             names_trace: READS_HEADERS && header(&message.headers, TRACEPARENT_HEADER).is_some(),
             id: id.unwrap_or_default(),
@@ -156,7 +152,7 @@ impl ConnectRequest {
         forwarded_for(&self.header(FORWARDED_FOR_HEADER)?)
     }
 
-    /// Transport of the client. Proxies that do not send it support only WebSockets.
+    /// Transport of the client, which services don't send.
     pub(crate) fn transport(&self) -> Transport {
         let named = self.header(TRANSPORT_HEADER).and_then(|name| Transport::from_name(&name));
         named.unwrap_or(Transport::WebSockets)

@@ -26,7 +26,7 @@ impl ConnectionClose {
         Some(Self { cause: origin.ended?, error: origin.ended_error.cloned() })
     }
 
-    /// Reads the close that a proxy reports. Older proxies send no cause, only an optional error.
+    /// Reads the close that a proxy reports. Services send no cause, only an optional error.
     pub(crate) fn from_frame(close: &CloseConnection) -> Self {
         let error = close.error.clone().filter(|error| !error.is_empty());
         let plain = if error.is_some() { Cause::Unnamed } else { Cause::ClientClosed };

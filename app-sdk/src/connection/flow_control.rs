@@ -118,7 +118,6 @@ mod tests {
         group_name_max_bytes: 1,
         client_timeout: std::time::Duration::ZERO,
         hook_timeout: std::time::Duration::ZERO,
-        restored_within: None,
     };
 
     fn poll(flow: &mut FlowControl) -> Option<FlowOperation> {

@@ -25,8 +25,6 @@ pub(crate) struct Limits {
     pub(crate) group_name_max_bytes: usize,
     pub(crate) client_timeout: Duration,
     pub(crate) hook_timeout: Duration,
-    /// Time limit for restoring a lost client; `None` to disable restoring.
-    pub(crate) restored_within: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -42,7 +40,6 @@ impl Default for Limits {
             group_name_max_bytes: GROUP_NAME_MAX_BYTES,
             client_timeout: Duration::from_millis(CLIENT_TIMEOUT_MS),
             hook_timeout: HOOK_TIMEOUT,
-            restored_within: None,
         }
     }
 }

@@ -108,8 +108,7 @@ impl ConnectionEnds {
 
     /// Replaces a connection with the client's new one over another link: cancels the calls, transfers the items.
     pub(super) fn supersede(&self, present: &Arc<Connection>, next: &Arc<Connection>) {
-        // The proxy reports the groups again.
-        *next.items() = present.take_belongings().1;
+        *next.items() = present.take_items();
         if self.core.remove_reassigned(present) {
             self.abandon_calls(present);
         }

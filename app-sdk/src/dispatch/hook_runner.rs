@@ -10,7 +10,7 @@ use super::app_code::{call_span, in_order_of, log_failure, run_in_order};
 use super::connection_ends::ConnectionEnds;
 use crate::call::CallInput;
 use crate::call::rehomed::{self, ITEMS_MAX_BYTES};
-use crate::connection::{Connection, ConnectionClose, RestoredFrom, short};
+use crate::connection::{Connection, ConnectionClose, short};
 use crate::context::Context;
 use crate::error::{CallStage, HubError};
 use crate::handler::filter::HubCall;
@@ -46,22 +46,20 @@ impl HookRunner {
         self.methods.policies.check(context)
     }
 
-    /// Runs `on_connected`. Returns whether the client stays; a refused client is closed.
-    pub(super) async fn connected(&self, connection: &Arc<Connection>, context: Context) -> bool {
+    /// Runs `on_connected`. A refused client is closed.
+    pub(super) async fn connected(&self, connection: &Arc<Connection>, context: Context) {
         let ran = match self.policies(&context) {
             Ok(()) => self.run(HubCallKind::Connected, connection, context, None).await,
             Err(error) => Err(error),
         };
         let Err(error) = ran else {
-            connection.inbox().set_connected();
-            return true;
+            return connection.inbox().set_connected();
         };
         log_failure(&self.core, connection, "on_connected", &error);
         let is_refused = error.stage() == CallStage::Authorizing;
         let cause = if is_refused { Cause::PolicyRefused } else { Cause::AppError };
         let close = Close { error: Some(self.ends.close_text(&error)), allow_reconnect: false };
         self.ends.close(connection, close, ConnectionClose::with_error(cause, error.to_string()));
-        false
     }
 
     pub(super) async fn disconnected(&self, connection: &Connection, context: Context, close: ConnectionClose) {
@@ -81,17 +79,6 @@ impl HookRunner {
             self.close_failed(connection, "on_rehomed", &error);
         }
         self.core.taken_over.announce(connection, is_kept);
-    }
-
-    /// Runs `on_restored` if the connection restores another one. An error closes the client.
-    pub(super) async fn restored(&self, connection: &Arc<Connection>, context: impl FnOnce() -> Context) {
-        let is_restored = connection.request().is_restoring && connection.items().get::<RestoredFrom>().is_some();
-        if !is_restored || self.methods.hooks(HubCallKind::Restored).next().is_none() {
-            return;
-        }
-        if let Err(error) = self.run(HubCallKind::Restored, connection, context(), None).await {
-            self.close_failed(connection, "on_restored", &error);
-        }
     }
 
     pub(super) fn follows_refreshes(&self) -> bool {

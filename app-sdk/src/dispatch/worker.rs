@@ -141,7 +141,6 @@ impl Dispatcher {
                         let context = dispatcher.context(&connection, CallKind::DisconnectHook);
                         dispatcher.hooks.disconnected(&connection, context, close).await;
                     }
-                    dispatcher.restorations.keep_lost(&connection, must_run_hook);
                 })));
             }
             WorkItem::Reassign => {

@@ -52,14 +52,6 @@ pub enum BuildError {
     /// A hub without transports.
     #[error("hub '{0}' has no transport")]
     NoTransport(String),
-    /// A retention time of lost clients outside the allowed range.
-    #[error("hub '{hub}': restore_groups({within:?}) is not between 1 s and 1 h")]
-    RestoreGroups {
-        /// Name of the hub.
-        hub: String,
-        /// The time that was given.
-        within: std::time::Duration,
-    },
     /// Invalid name of a WebSocket sub-protocol.
     #[error("'{endpoint}': the sub-protocol {name:?} has to consist of letters, digits and !#$%&'*+-.^_`|~")]
     SubProtocol {

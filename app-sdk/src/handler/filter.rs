@@ -57,9 +57,6 @@ pub enum HubCallKind {
     /// A client was reassigned from another app server ([`on_rehomed`](crate::Hub::on_rehomed)). An error closes its
     /// connection.
     Rehomed,
-    /// A client's lost connection was restored ([`on_restored`](crate::Hub::on_restored)). An error closes its
-    /// connection.
-    Restored,
     /// A client refreshed its authentication ([`on_refreshed`](crate::Hub::on_refreshed)). An error closes its
     /// connection.
     Refreshed,
@@ -211,7 +208,6 @@ impl HubCallKind {
             Self::Connected => "on_connected",
             Self::Disconnected => "on_disconnected",
             Self::Rehomed => "on_rehomed",
-            Self::Restored => "on_restored",
             Self::Refreshed => "on_refreshed",
             Self::Leaving => "on_leaving",
         }

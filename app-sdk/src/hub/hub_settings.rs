@@ -83,7 +83,6 @@ impl HubSettings {
             close_on_token_expiry: self.close_on_token_expiry,
             refreshes_authentication: self.refreshes_authentication,
             stateful_reconnect_buffer_bytes: self.reconnect_buffer_bytes(),
-            restores_clients: self.limits.restored_within.is_some(),
             ..HubManifest::new(name, path)
         }
     }

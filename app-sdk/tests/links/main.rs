@@ -17,7 +17,6 @@ mod raw_reassignments;
 mod reassignments;
 mod refreshes;
 mod restarts;
-mod restorations;
 mod results;
 mod resume;
 mod streams;

@@ -314,7 +314,7 @@ async fn a_client_moves_on_and_back() {
 }
 
 #[tokio::test]
-async fn clients_of_other_hubs_and_at_older_nodes_stay() {
+async fn clients_of_other_hubs_and_at_nodes_without_moves_stay() {
     let mut app = App::start().await;
     let (mut a, _b, client) = start_with_client(&mut app).await;
     a.send(flow("c1", FlowOperation::Pause)).await;

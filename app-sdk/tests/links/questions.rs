@@ -84,7 +84,7 @@ async fn without_a_proxy_queries_fail() {
 }
 
 #[tokio::test]
-async fn counts_are_added_up_and_an_older_proxy_is_missing() {
+async fn counts_are_added_up_and_a_proxy_that_lists_none_is_missing() {
     let app = App::start().await;
     let mut links = two_proxies(&app).await;
     let mut old = ProxyLink::open_as(&app, LinkRequest { lists_members: false, ..LinkRequest::of("old", 0) }).await.0;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::process::Command;
 
 use crate::app::App;
@@ -30,6 +30,7 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
     command
         .args(["build", "--profile", PROFILE, "--package", "trunkline-proxy", "--bin", "trunkline"])
         .args(["--package", "trunkline-demo-apps", "--bin", &format!("demo-{}", app.name())])
+        .args(["--no-default-features", "--features", "trunkline-proxy/default"])
         .stdin(Stdio::null());
     // Where `cargo run` found this crate, not where it was compiled: a checkout may be moved or copied.
     if let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") {
@@ -49,9 +50,7 @@ pub(crate) async fn build(app: App, stop: &mut StopSignals) -> anyhow::Result<Op
             return Ok(None);
         }
     };
-    if !status.success() {
-        bail!("the build failed ({status})");
-    }
+    ensure!(status.success(), "the build failed ({status})");
     note(&format!("built in {} s", started.elapsed().as_secs()));
     Programs::built(&folder, app).map(Some)
 }

@@ -182,7 +182,7 @@ pub struct Accepted {
     waiting: WaitingHello,
 }
 
-/// Returns the key tag of a channel request; `None` for a sender version without tags.
+/// Returns the key tag of a channel request; `None` if it has none.
 #[must_use]
 pub fn key_tag<B>(request: &Request<B>) -> Option<KeyTag> {
     KeyTag::parse(text(request.headers(), KEY_TAG_HEADER))

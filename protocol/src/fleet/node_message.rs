@@ -321,16 +321,14 @@ fn encode_revocation(revocation: &SharedRevocation, out: &mut BytesMut) {
     let SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms } = revocation;
     let names = [user, audience, app];
     let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
-    write(REVOCATION, if *closed_ms == 0 { 6 } else { 7 }, bytes, out, |writer| {
+    write(REVOCATION, 7, bytes, out, |writer| {
         names.into_iter().for_each(|name| match name {
             Some(name) => writer.text(name),
             None => writer.nil(),
         });
         unsigned(writer, *issued_before_s);
         unsigned(writer, *kept_until_s);
-        if *closed_ms != 0 {
-            unsigned(writer, *closed_ms);
-        }
+        unsigned(writer, *closed_ms);
     });
 }
 
@@ -443,7 +441,7 @@ fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage
             app: fields.optional_text("app")?,
             issued_before_s: fields.unsigned("issuedBeforeS")?,
             kept_until_s: fields.unsigned("keptUntilS")?,
-            closed_ms: fields.unsigned_or_zero("closedMs")?,
+            closed_ms: fields.unsigned("closedMs")?,
         }),
         _ => return Ok(None),
     }))
@@ -586,11 +584,6 @@ impl<'a> MessageFields<'a> {
         self.integer(field).map(i64::cast_unsigned)
     }
 
-    /// Number missing in messages of earlier versions.
-    fn unsigned_or_zero(&mut self, field: &'static str) -> Result<u64, FieldProblem> {
-        if self.left == 0 { Ok(0) } else { self.unsigned(field) }
-    }
-
     fn number<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, FieldProblem> {
         let value = self.integer(field)?;
         T::try_from(value).map_err(|_| FieldProblem::Value(field, format!("is {value}, out of its range")))
@@ -696,7 +689,7 @@ mod tests {
                     kept_until_s: 300,
                     closed_ms: 0,
                 }),
-                b"\x96\x72\xa3ann\xc0\xa4shop\x09\xcd\x01\x2c",
+                b"\x97\x72\xa3ann\xc0\xa4shop\x09\xcd\x01\x2c\x00",
             ),
             (
                 M::Revocation(SharedRevocation {

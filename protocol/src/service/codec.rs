@@ -118,8 +118,6 @@ impl ServiceMessage {
             Self::ConnectionMoved(_) => 61,
             Self::Stamped(_) => 62,
             Self::Filtered(_) => 76,
-            Self::RestoreQuery(_) => 63,
-            Self::RestoreAnswer(_) => 64,
             Self::PresenceChanges(_) => 70,
             Self::UserConnectionQuery(_) => 71,
             Self::TracedData(_) => 72,

@@ -6,7 +6,7 @@ use super::service_message::{CloseConnection, OpenConnection};
 use crate::cause::Cause;
 use crate::wire::{
     CAUSE_HEADER, ENDED_ERROR_HEADER, ENDED_HEADER, IF_IDLE_HEADER, ITEMS_HEADER, MIGRATE_FROM_HEADER,
-    MIGRATE_TO_HEADER, REMOTE_HEADER, RESTORES_HEADER,
+    MIGRATE_TO_HEADER, REMOTE_HEADER,
 };
 
 /// Headers of a frame in order, each name with all its values.
@@ -35,8 +35,6 @@ pub struct OpenHeaders<'a> {
     pub ended: Option<Cause>,
     /// Error of that end, if any.
     pub ended_error: Option<&'a ByteString>,
-    /// Lost connection from which groups and items are restored.
-    pub restores: Option<&'a str>,
     /// Client address and port.
     pub remote: Option<&'a ByteString>,
 }
@@ -65,7 +63,6 @@ impl OpenConnection {
             items: header(headers, ITEMS_HEADER),
             ended: ended.map(|label| Cause::from_label(label).unwrap_or(Cause::Unnamed)),
             ended_error: header(headers, ENDED_ERROR_HEADER),
-            restores: text(headers, RESTORES_HEADER),
             remote: header(headers, REMOTE_HEADER),
         }
     }
@@ -124,6 +121,6 @@ mod tests {
         let open = OpenConnection { headers, ..OpenConnection::default() };
         let origin = open.origin();
         assert_eq!((origin.previous_home, origin.ended), (Some("app-1"), Some(Cause::Unnamed)));
-        assert_eq!((origin.items.map(|items| &**items), origin.restores), (Some("items"), None));
+        assert_eq!(origin.items.map(|items| &**items), Some("items"));
     }
 }

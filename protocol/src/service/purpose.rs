@@ -99,12 +99,8 @@ impl ServiceMessage {
             | Self::Stamped(_)
             | Self::Filtered(_)
             | Self::AccessKeyRequest(_)
-            | Self::RestoreAnswer(_)
             | Self::TraceReport(_) => MessageClass::Report,
-            Self::RestoreQuery(_)
-            | Self::PresenceChanges(_)
-            | Self::TracedData(_)
-            | Self::UpdateConnectionClaims(_) => MessageClass::Notice,
+            Self::PresenceChanges(_) | Self::TracedData(_) | Self::UpdateConnectionClaims(_) => MessageClass::Notice,
             Self::HandshakeRequest(_)
             | Self::HandshakeResponse(_)
             | Self::OpenConnection(_)

@@ -107,10 +107,6 @@ pub enum ServiceMessage {
     Stamped(Stamped),
     /// Type 76: message for the clients that match a filter.
     Filtered(Filtered),
-    /// Type 63, ours: asks an app server for the state of a lost client.
-    RestoreQuery(RestoreQuery),
-    /// Type 64, ours: answer to a `RestoreQuery`.
-    RestoreAnswer(RestoreAnswer),
     /// Type 70, ours: users and group members that have come to or left a shard.
     PresenceChanges(PresenceChanges),
     /// Type 71, ours: lists the connections of a user, page by page.
@@ -680,26 +676,6 @@ pub struct Filtered {
     pub filter: ByteString,
     /// Message encoded by [`ServiceMessage::to_body`].
     pub body: Bytes,
-}
-
-/// Body of type 63, `RestoreQuery`, from a node to each app server of a hub that restores lost clients.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RestoreQuery {
-    /// Id of the lost connection.
-    pub connection_id: ByteString,
-    /// User of the requesting client. Only state of the same user is returned.
-    pub user_id: Option<ByteString>,
-    /// Id for the answer.
-    pub query_id: i64,
-}
-
-/// Body of type 64, `RestoreAnswer`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RestoreAnswer {
-    /// Id of the query.
-    pub query_id: i64,
-    /// Whether the app server keeps the client's state, or still considers its connection open.
-    pub is_kept: bool,
 }
 
 /// Phase of a presence stream.

@@ -157,7 +157,7 @@ impl FleetClient {
         merge(self.nodes.iter().map(Address::to_string).zip(answers))
     }
 
-    /// Queries all nodes concurrently for the last hour, which older nodes don't provide, and merges the answers.
+    /// Queries all nodes concurrently for the last hour, and merges the answers.
     async fn last_hour(&self) -> FleetTimeline {
         let answers = join_all(self.nodes.iter().map(|node| self.client.get(node, "/api/timeline", ANSWER_MAX_BYTES)));
         let told = answers.await.into_iter().flatten().filter(|answer| answer.status() == StatusCode::OK);

@@ -37,7 +37,7 @@ impl ChannelKeyTable {
         Self { by_tag: by_tag.collect(), holders }
     }
 
-    pub(crate) fn holders(&self) -> &[ChannelKeys] {
+    pub(super) fn holders(&self) -> &[ChannelKeys] {
         &self.holders
     }
 

@@ -13,7 +13,6 @@ use trunkline_protocol::fleet::{Ownership, Wanted};
 use trunkline_protocol::hub::HUB_PROTOCOL_VERSION_STATEFUL;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
-use trunkline_protocol::wire::RESTORES_HEADER;
 
 use super::handshake::{Handshake, PendingSocket};
 use super::handshake_failure::HandshakeFailure;
@@ -22,13 +21,11 @@ use super::reader::{Reader, SideReading};
 use crate::auth::StickyServer;
 use crate::clock::unix_ns;
 use crate::limits::{HeadWeight, Quota};
-use crate::metrics::RestoreOutcome;
 use crate::net::socket::Socket;
 use crate::shard::moving::reconnect::come_back;
 use crate::shard::{
-    Client, ClientOrigin, ClientTraits, Content, DATA_TYPE_HANDSHAKE, InterestHold, Liveness, LostConnection,
-    PastConnection, PendingConnection, Serial, Shard, ShardState, Slot, Sockets, TapEvent, close_with_heads,
-    opening_until, short,
+    Client, ClientOrigin, ClientTraits, Content, DATA_TYPE_HANDSHAKE, InterestHold, Liveness, PastConnection,
+    PendingConnection, Serial, Shard, ShardState, Slot, Sockets, TapEvent, close_with_heads, opening_until, short,
 };
 use crate::telemetry::OpenSpan;
 use crate::upstream::{HomeLink, Hub, LinkHandle, RouteChoice};
@@ -41,23 +38,19 @@ pub(super) async fn accept(
     shard: &Rc<Shard>,
     socket: Socket,
     early: Bytes,
-    mut pending: PendingConnection,
+    pending: PendingConnection,
 ) -> Option<Box<Reader>> {
     let (settings, mut span) = (pending.hub.settings(), handshake_span(shard, &pending));
     let may_return = pending.wants_stateful && pending.transport == Transport::WebSockets;
     let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport), may_return };
     let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
-    let restoring = match (&handshake, pending.restores.take()) {
-        (Ok(_), Some(lost)) => find_restoring_home(shard, &mut pending, *lost).await,
-        _ => None,
-    };
     let announced = match &handshake {
         Ok(_) => announce(shard, &pending).await,
         Err(_) => None,
     };
     let failure = match handshake {
         Ok(handshake) if shard.is_drained() => HandshakeFailure::TryAgain(Handshake::content(handshake.as_ref())),
-        Ok(handshake) => match find_home(shard, &pending, restoring, handshake.as_ref()).await {
+        Ok(handshake) => match find_home(shard, &pending, handshake.as_ref()).await {
             Some(_) if is_revoked(shard, &pending) => HandshakeFailure::Revoked(Handshake::content(handshake.as_ref())),
             Some(home) => {
                 let reader = open(shard, pending_socket, handshake, home, pending, &settings);
@@ -160,40 +153,9 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     shard.shared().remember(shard.index(), &PastConnection { hub: name, transport, ..past });
 }
 
-/// Finds the app server with the state of a client's lost connection, and marks the open frame for restoring.
-async fn find_restoring_home(
-    shard: &Shard,
-    pending: &mut PendingConnection,
-    LostConnection { id, user }: LostConnection,
-) -> Option<HomeLink> {
-    let restores = &shard.counters().restores;
-    let user_id = user.as_ref().map_or(pending.user.as_deref(), |user| user.id.as_deref());
-    let found = shard.shared().restore_queries.find(&pending.hub, &id, user_id).await;
-    let Some(home) = found.and_then(|app| pending.hub.choose_home_at(app)) else {
-        restores.of(RestoreOutcome::Nothing).increment();
-        return None;
-    };
-    restores.of(RestoreOutcome::Found).increment();
-    debug!(hub = pending.hub.name(), lost = short(&id), "lost connection restored");
-    pending.open.headers.push((ByteString::from_static(RESTORES_HEADER), vec![id]));
-    if let Some(user) = user {
-        pending.open.claims = user.claims;
-        (pending.user, pending.expires_s) = (user.id, user.expires_s);
-    }
-    Some(home)
-}
-
-/// Finds a home for a client, unless it has one. Waits for a recently lost link if necessary.
-async fn find_home(
-    shard: &Shard,
-    pending: &PendingConnection,
-    restoring: Option<HomeLink>,
-    handshake: Option<&Handshake>,
-) -> Option<HomeLink> {
+/// Finds a home for a client. Waits for a recently lost link if necessary.
+async fn find_home(shard: &Shard, pending: &PendingConnection, handshake: Option<&Handshake>) -> Option<HomeLink> {
     let (hub, group) = (&pending.hub, RouteChoice::group_name(pending.group.as_ref()));
-    if restoring.is_some() {
-        return restoring;
-    }
     if let Some(server) = &pending.terms.server {
         let own = find_home_at(shard, hub, server).await;
         if own.is_some() || server.is_required {

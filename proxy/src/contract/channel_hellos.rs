@@ -1,4 +1,4 @@
-//! Hellos of channels at the client port: cost of unauthenticated hellos, and requirements of untagged ones.
+//! Hellos of channels at the client port, and the cost of unauthenticated ones.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::http::HttpConnection;
 use super::hub_separation::{APP_KEY, two_hubs};
 use super::inbound_links::ONE;
 use crate::auth::{AccessSettings, AppKey};
-use crate::config::{SecretLine, Settings};
+use crate::config::SecretLine;
 
 /// Creates the hello and the tag of a sender with this key.
 async fn hello(key: &str, peer_kind: PeerKind) -> (String, String) {
@@ -54,18 +54,17 @@ async fn ask_from(fixture: &Fixture, last: u8, (hello, tag): (&str, Option<&str>
     answer.status().as_u16()
 }
 
-fn of_many_apps(takes_untagged_hellos: bool) -> Fixture {
+fn of_many_apps() -> Fixture {
     let others: String =
         (1..250).map(|number| format!("app{number}=the key of app {number} of many;hub{number}\n")).collect();
     let app_keys = AppKey::lines(&format!("chat={APP_KEY}\n{others}")).unwrap();
     let (settings, access) = two_hubs();
-    let settings = Settings { takes_untagged_hellos, ..settings };
     Fixture::with((settings, AccessSettings { app_keys, ..access }), 1)
 }
 
 #[tokio::test(crate = "paused")]
 async fn a_hello_is_tried_with_the_key_of_its_tag_and_one_without_with_none() {
-    let fixture = of_many_apps(false);
+    let fixture = of_many_apps();
     for (key, peer_kind) in [(KEY, PeerKind::NodeClients), (KEY, PeerKind::DialIn), (APP_KEY, PeerKind::DialIn)] {
         let (good, tag) = hello(key, peer_kind).await;
         let (_, other) = hello("the key of app 7 of many", PeerKind::DialIn).await;
@@ -82,24 +81,10 @@ const RECORDED: (&str, &str) =
 
 #[tokio::test(crate = "paused")]
 async fn a_hello_of_another_time_is_refused_and_the_difference_of_the_clocks_noted() {
-    let fixture = of_many_apps(false);
+    let fixture = of_many_apps();
     assert_eq!(ask(&fixture, RECORDED.0, Some(RECORDED.1)).await, 425);
     let seen = fixture.shared.reports.clocks.recent(Instant::now());
     assert!(matches!(seen[..], [(from, ahead)] if from.to_string() == "192.0.2.1" && ahead.abs() > 5), "{seen:?}");
-}
-
-#[tokio::test(crate = "paused")]
-async fn hellos_without_a_tag_are_taken_by_a_switch_and_fifty_of_them_a_second() {
-    let fixture = of_many_apps(true);
-    let mut statuses = Vec::new();
-    for _ in 0..60 {
-        let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
-        statuses.push(ask(&fixture, &good, None).await);
-    }
-    let taken = statuses.iter().filter(|status| **status == 101).count();
-    assert!(taken == 50 && statuses[..50].iter().all(|status| *status == 101), "{taken}");
-    let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
-    assert_eq!(ask(&fixture, &good, Some(&tag)).await, 101, "one with a tag needs none of them");
 }
 
 /// Ten failed hellos of an address are answered immediately, and each further one after this time.
@@ -107,7 +92,7 @@ const SLOW_ANSWER: Duration = Duration::from_secs(3);
 
 #[tokio::test(crate = "paused")]
 async fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one_waits() {
-    let fixture = of_many_apps(false);
+    let fixture = of_many_apps();
     let (rubbish, (_, tag)) = ("A".repeat(72), hello(APP_KEY, PeerKind::DialIn).await);
     let named = |number: u32| format!("{number:0>3}{}", "A".repeat(69));
     let timed = async |last: u8, hello: &str, tag: Option<&str>| {
@@ -131,17 +116,4 @@ async fn rubbish_that_names_no_key_is_refused_at_once_and_rubbish_that_names_one
     let (good, tag) = hello(APP_KEY, PeerKind::DialIn).await;
     let (status, took) = timed(2, &good, Some(&tag)).await;
     assert!(status == 101 && took < SLOW_ANSWER, "another address: {status} {took:?}");
-}
-
-#[tokio::test(crate = "paused")]
-async fn rubbish_without_tags_leaves_the_rate_of_untagged_hellos_to_others() {
-    let fixture = of_many_apps(true);
-    for number in 0..100 {
-        let rubbish = format!("{number:0>3}{}", "A".repeat(69));
-        assert_eq!(ask(&fixture, &rubbish, None).await, 404);
-    }
-    for _ in 0..30 {
-        let (good, _) = hello(APP_KEY, PeerKind::DialIn).await;
-        assert_eq!(ask_from(&fixture, 2, (&good, None)).await, 101);
-    }
 }

@@ -114,12 +114,12 @@ async fn lists_cover_all_nodes_count_each_user_once_and_name_the_nodes_without_a
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_node_of_an_earlier_version_is_named_instead_of_left_out() {
+async fn a_node_that_can_not_list_is_named_instead_of_left_out() {
     let network = MemoryNetwork::default();
-    let new = FleetNode::start(&network, 1, peers(&[1, 2])).await;
-    let mut old = FleetNode::start_with(&network, 2, peers(&[1, 2]), |_| Router::new()).await;
-    let _ann = old.link.client_of("ann").await;
-    let nodes = [new, old];
+    let asked = FleetNode::start(&network, 1, peers(&[1, 2])).await;
+    let mut other = FleetNode::start_with(&network, 2, peers(&[1, 2]), |_| Router::new()).await;
+    let _ann = other.link.client_of("ann").await;
+    let nodes = [asked, other];
     linked(&nodes).await;
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
     for path in ["/users", "/connections", "/users/:count"] {

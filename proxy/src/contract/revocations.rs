@@ -19,7 +19,7 @@ use super::http::{exchange, negotiate};
 use super::hub_message::flow;
 use super::moves::come_back;
 use super::scene::{LinkedApp, chat, chat_and_news, shop};
-use crate::clock::unix_seconds;
+use crate::clock::{unix_ms, unix_seconds};
 use crate::fleet::own_phase;
 use crate::observer::{RevocationOrder, RevocationReport, RevokedTokens};
 
@@ -46,7 +46,7 @@ fn order(user: Option<&str>) -> RevocationOrder {
         kept_until: now_s + 3600,
         ..RevokedTokens::default()
     };
-    RevocationOrder { tokens, close: user.is_some(), closed_ms: 0 }
+    RevocationOrder { tokens, close: user.is_some(), closed_ms: unix_ms() }
 }
 
 async fn may_connect(fixture: &Fixture, query: &str) -> bool {

@@ -23,14 +23,14 @@ const FULL_LOOKS: u32 = 3;
 /// Time for the app server to add a link, and for its clients to move.
 const REST: Duration = Duration::from_secs(10);
 
-/// Message that requests a link to the node with this name.
-pub(crate) fn link_request(node: &str) -> ServiceMessage {
-    ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET_PING), node.into())] })
+/// Message that requests a link to the node with this boot id.
+pub(crate) fn link_request(boot: &str) -> ServiceMessage {
+    ServiceMessage::Ping(Ping { pairs: vec![(ByteString::from_static(TARGET_PING), boot.into())] })
 }
 
 /// Requests another link when all links of a pool stay full. Runs for each link; only the pool's first one
 /// sends.
-pub(super) async fn ask_while_full(node: &str, pool: &Pool, link: &Arc<LinkHandle>) -> Infallible {
+pub(super) async fn ask_while_full(boot: &str, pool: &Pool, link: &Arc<LinkHandle>) -> Infallible {
     let mut full_looks = 0;
     loop {
         sleep(LOOK_INTERVAL).await;
@@ -41,7 +41,7 @@ pub(super) async fn ask_while_full(node: &str, pool: &Pool, link: &Arc<LinkHandl
         if full_looks >= FULL_LOOKS && !pool.is_draining() {
             let (hub, app, links) = (pool.hub().name(), &pool.app().name, homes.len());
             info!(hub, %app, links, "all links of an app server are full: requesting another link");
-            link.send(&link_request(node));
+            link.send(&link_request(boot));
             full_looks = 0;
             sleep(REST).await;
         }

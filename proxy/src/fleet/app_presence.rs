@@ -130,11 +130,10 @@ impl AppPresence {
         self.reaches.find(fleet.shared(), || fleet.all(), link)
     }
 
-    /// Checks a link that an app server opens for another node, given by name.
+    /// Checks a link that an app server opens for another node, given by its boot id.
     pub(super) fn judge(&self, fleet: &Membership, hub: &Hub, instance: &str, target: &str) -> TargetVerdict {
-        let members = fleet.all();
-        let mut named = members.iter().filter(|member| is_named(member, target) && fleet.is_alive(member));
-        let carrier = named.find_map(|member| self.carrier(hub, instance, member));
+        let member = fleet.find(target).filter(|member| fleet.is_alive(member));
+        let carrier = member.and_then(|member| self.carrier(hub, instance, &member));
         carrier.map_or(TargetVerdict::Refused, TargetVerdict::CarriedTo)
     }
 
@@ -147,12 +146,6 @@ impl AppPresence {
         };
         let is_old = !has_link && self.schedule().is_any_old(is_meant, Instant::now());
         member.client_port().filter(|_| is_old).cloned()
-    }
-
-    /// Target name of a node, or its boot id if several nodes share the name. Older nodes understand only names.
-    fn target_of(&self, fleet: &Membership, member: &FleetMember) -> String {
-        let is_shared = fleet.shared_names().contains(member.name());
-        if is_shared { member.boot() } else { member.name() }.to_owned()
     }
 
     fn notify(&self, fleet: &Membership) {
@@ -206,7 +199,7 @@ impl AppPresence {
         if let Some(link) = pool.homes().iter().find(is_direct) {
             let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
             debug!(hub, %app, peer, "requesting a link of the app server to a node without one");
-            link.send(&link_request(&self.target_of(fleet, &member)));
+            link.send(&link_request(member.boot()));
         }
     }
 
@@ -315,10 +308,6 @@ impl AppPresence {
     fn schedule(&self) -> MutexGuard<'_, LinkRequestSchedule<LinkRequest>> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn is_named(member: &FleetMember, target: &str) -> bool {
-    member.name() == target || member.boot() == target
 }
 
 fn dial_in_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {

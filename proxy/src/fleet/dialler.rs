@@ -154,9 +154,7 @@ fn words(error: &HttpError) -> String {
                 .into()
         }
         Some(OpenChannelError::Refused(refused)) if refused.status == StatusCode::NOT_FOUND => {
-            "no channel: the node has another access key, no --peers or an older version, or the address is not an \
-             admin port"
-                .into()
+            "no channel: the node has another access key or no --peers, or the address is not an admin port".into()
         }
         Some(OpenChannelError::Refused(refused)) => format!("not an admin port of a node: it {refused}"),
         Some(error @ OpenChannelError::Http(_)) => error.to_string(),

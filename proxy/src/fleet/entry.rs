@@ -267,7 +267,7 @@ impl FleetEntry {
     pub(crate) async fn wait_for_client(&self, hub: &NamedHub, connection_id: &str, within: Duration) {
         let mark = ServiceMessage::DownMark(DownMark { connection_id: connection_id.into(), number: 0 });
         if self.0.shared().routes.find(connection_id).is_none() {
-            // Nodes without the client, and nodes of earlier versions, answer immediately.
+            // Nodes without the client answer immediately.
             let asked = self.0.members().wanting(&hub.key, &[Wanted::Everyone]);
             drop(self.0.ask_within(asked, &hub.key, (&mark.to_body(), within)).await);
         } else if let Some(here) = &hub.here {

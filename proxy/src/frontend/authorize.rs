@@ -9,6 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, DATE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::warn;
 use trunkline_protocol::cause::Cause;
@@ -16,7 +17,6 @@ use trunkline_protocol::manifest::{
     CLIENT_AUTHORIZATION_HEADER, CLIENT_URI_HEADER, NEGOTIATE_PATH, NODE_HEADER, REMOTE_HEADER, USER_HEADER,
 };
 use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, REFUSAL};
-use trunkline_protocol::wire::RESTORE_PARAMETER;
 
 use crate::auth::User;
 use crate::frontend::endpoint::Endpoint;
@@ -119,10 +119,8 @@ fn authorize_request(request: &HubRequest, user: Option<&User>) -> Result<Parts,
             }
         };
     }
-    // The handler judges the client by its own data; the token of a lost connection is for nodes only.
-    let query = context.query.without(&parts.uri, &[RESTORE_PARAMETER]).unwrap_or_default();
-    let uri = format!("{}{query}", parts.uri.path());
-    headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(&uri)?);
+    let uri = parts.uri.path_and_query().map_or(parts.uri.path(), PathAndQuery::as_str);
+    headers.insert(HeaderName::from_static(CLIENT_URI_HEADER), HeaderValue::from_str(uri)?);
     if let Some(user) = user {
         headers.insert(HeaderName::from_static(USER_HEADER), HeaderValue::from_str(&user.to_header())?);
     }

@@ -11,7 +11,6 @@ use http::StatusCode;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
-use trunkline_protocol::token::RestoreClaim;
 use trunkline_protocol::wire::PRIVATE_HEADER_PREFIX;
 
 use crate::auth::{ClientTerms, User};
@@ -22,7 +21,7 @@ use crate::frontend::plain_response::{because, plain};
 use crate::frontend::request::{Headers, headers};
 use crate::frontend::request_trace;
 use crate::limits::{ClientPermit, HeadWeight};
-use crate::shard::{ClientStream, LostConnection, LostUser, PendingConnection, ShardMessage};
+use crate::shard::{ClientStream, PendingConnection, ShardMessage};
 use crate::upstream::Hub;
 
 /// Header naming the client's node, for app servers that dial in.
@@ -47,7 +46,6 @@ pub(crate) fn admit(endpoint: &Endpoint, request: &HubRequest, new: NewConnectio
     let expires_s = ends_s.filter(|_| hub.settings().close_on_token_expiry || terms.closes_on_expiry);
     let (hub, user) = (hub.clone(), client.user.id);
     let stream = Some(socket);
-    let lost = client.restores.map(|claim| Box::new(lost_connection(&hub, *claim)));
     let wants_stateful = client.token.as_ref().is_some_and(|token| token.is_stateful);
     let pending = PendingConnection {
         stream,
@@ -62,7 +60,6 @@ pub(crate) fn admit(endpoint: &Endpoint, request: &HubRequest, new: NewConnectio
         terms,
         wants_stateful,
         verified_at: request.verified_at,
-        restores: lost,
         claimed: None,
         group: request.routed.group(),
         trace: trace.map(Box::new),
@@ -85,17 +82,6 @@ fn opening(
         query: context.query.for_hub(&parts.uri),
         protocol: None,
     }
-}
-
-/// Lost connection of a client with proof of ownership.
-fn lost_connection(hub: &Hub, claim: RestoreClaim) -> LostConnection {
-    let closes_on_expiry = hub.settings().close_on_token_expiry;
-    let user = claim.user.map(|user| LostUser {
-        claims: claims(&user),
-        expires_s: user.expires_s.filter(|_| closes_on_expiry),
-        id: user.id,
-    });
-    LostConnection { id: claim.connection_id.into(), user }
 }
 
 pub(crate) fn terms(hub: &Hub, user: &User) -> ClientTerms {

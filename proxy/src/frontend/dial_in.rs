@@ -193,8 +193,7 @@ pub(crate) async fn open_link(
     let mut refusal = None;
     // A link carried by another node is not carried on.
     let target = context.query.values_of_exactly(TARGET_PARAMETER).next().filter(|_| !is_carried);
-    let is_own = |target: &&str| *target == endpoint.shared.settings.node || *target == endpoint.shared.boot;
-    if let Some(target) = target.filter(|target| !is_own(target)) {
+    if let Some(target) = target.filter(|target| *target != endpoint.shared.boot) {
         match endpoint.shared.other_nodes().judge_target(&hub, &instance, target) {
             TargetVerdict::Refused => {
                 refusal = Some("this connection is for another node, or for a node that is gone".into())

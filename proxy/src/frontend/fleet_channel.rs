@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
-use tracing::warn;
 use trunkline_channel::key_tag;
 use trunkline_protocol::key::{KeyTag, PeerKind};
 use trunkline_protocol::wire::HELLO_HEADER;
@@ -33,9 +32,10 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
     let FleetChannelRoute { endpoint, inside } = route;
     let source = RequestSource::take(&mut request);
     let mut is_of_node = false;
-    let opened = match key_of(&endpoint, &request, &source) {
-        HelloKey::Unknown => Err(ChannelRefused::Stranger),
-        key => {
+    let opened = match key_of(&endpoint, &request) {
+        // The tag belongs to no key of this node, or is missing, so nothing is computed for the hello.
+        None => Err(ChannelRefused::Stranger),
+        Some(key) => {
             is_of_node = matches!(key, HelloKey::Node);
             let throttle = &endpoint.shared.limits.failed_hellos;
             let peer = source.peer.map(|peer| peer.ip());
@@ -83,38 +83,15 @@ enum HelloKey {
     Node,
     /// One of the fleet or of an app, of an app server that dials in.
     App(KeyTag),
-    /// The hello has no key tag, and is tried with all keys.
-    Untagged,
-    /// The tag belongs to no key of this node, so nothing is computed for the hello.
-    Unknown,
 }
 
-fn key_of(endpoint: &Endpoint, request: &Request, source: &RequestSource) -> HelloKey {
-    let (shared, keys) = (&endpoint.shared, &endpoint.admission.signing_keys);
-    let settings = &shared.settings;
-    match key_tag(request) {
-        Some(tag) if settings.keys.tagged_secret(PeerKind::NodeClients, tag).is_some() => HelloKey::Node,
-        Some(tag) if settings.accepts_dial_in && keys.of_channels().tagged(tag).is_some() => HelloKey::App(tag),
-        None if settings.takes_untagged_hellos && may_try_untagged(shared, source) => HelloKey::Untagged,
-        None => {
-            if !settings.takes_untagged_hellos && shared.limits.may_log_mistake(shared.uptime()) {
-                let from = source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
-                warn!(
-                    from,
-                    "hello without a key tag refused: if the sender has an older version, set --allow-untagged-hellos"
-                );
-            }
-            HelloKey::Unknown
-        }
-        Some(_) => HelloKey::Unknown,
+fn key_of(endpoint: &Endpoint, request: &Request) -> Option<HelloKey> {
+    let (settings, channels) = (&endpoint.shared.settings, endpoint.admission.signing_keys.of_channels());
+    let tag = key_tag(request)?;
+    if settings.keys.tagged_secret(PeerKind::NodeClients, tag).is_some() {
+        return Some(HelloKey::Node);
     }
-}
-
-/// Whether an untagged hello is tried. Addresses with failed hellos are refused first, so they don't use up the rate.
-fn may_try_untagged(shared: &Shared, source: &RequestSource) -> bool {
-    let (limits, now) = (&shared.limits, shared.uptime());
-    let peer = source.peer.map(|peer| peer.ip());
-    limits.failed_hellos.wait(peer, now).is_zero() && limits.may_try_untagged(now)
+    (settings.accepts_dial_in && channels.tagged(tag).is_some()).then_some(HelloKey::App(tag))
 }
 
 fn try_key(
@@ -125,22 +102,10 @@ fn try_key(
 ) -> Result<Response, ChannelRefused> {
     let (shared, channels) = (&endpoint.shared, endpoint.admission.signing_keys.of_channels());
     match key {
-        HelloKey::Unknown => Err(ChannelRefused::Stranger),
         HelloKey::Node => open_for_node(shared, (request, source), inside),
         HelloKey::App(tag) => channels
             .tagged(tag)
             .map_or(Err(ChannelRefused::Stranger), |keys| open_for_app(shared, (request, source), inside, keys)),
-        HelloKey::Untagged => {
-            let mut opened = open_for_node(shared, (request, source), inside);
-            let holders = if shared.settings.accepts_dial_in { channels.holders() } else { &[] };
-            for keys in holders {
-                if !matches!(opened, Err(ChannelRefused::Stranger)) {
-                    break;
-                }
-                opened = open_for_app(shared, (request, source), inside, keys);
-            }
-            opened
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::request::Parts;
 use trunkline_protocol::negotiate::Decision;
-use trunkline_protocol::token::{ConnectionToken, RestoreClaim, UserBinding};
+use trunkline_protocol::token::{ConnectionToken, UserBinding};
 
 use crate::auth::User;
 use crate::frontend::request_context::RequestContext;
@@ -74,6 +74,4 @@ pub(crate) struct ConnectingClient {
     pub is_ours: bool,
     /// The decrypted connection token; `None` without negotiation.
     pub token: Option<Box<ConnectionToken>>,
-    /// Lost connection to restore.
-    pub restores: Option<Box<RestoreClaim>>,
 }

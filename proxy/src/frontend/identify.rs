@@ -56,16 +56,14 @@ pub(crate) async fn identify(
         user: shown.unwrap_or(negotiated),
         is_fresh: !opened.is_expired(unix_seconds()),
         is_ours: opened.boot == endpoint.shared.boot,
-        restores: opened.restores.clone(),
         token: Some(Box::new(opened)),
     }))
 }
 
-/// Whether the token's user, or the user to restore, was named by the app and has been revoked since. Such a token acts
-/// like an access token, because no other is presented.
+/// Whether the token's user was named by the app and has been revoked since. Such a token acts like an access token,
+/// because no other is presented.
 fn is_void(endpoint: &Endpoint, opened: &ConnectionToken) -> bool {
-    let restored = opened.restores.as_ref().and_then(|claim| claim.user.as_ref()?.id.as_deref());
-    let named = opened.user.as_deref().or(restored).filter(|_| opened.binding != UserBinding::AccessToken);
+    let named = opened.user.as_deref().filter(|_| opened.binding != UserBinding::AccessToken);
     endpoint.admission.revocations.void_log_in(named, opened.made_s(), unix_seconds())
 }
 

@@ -12,7 +12,7 @@ use crate::clock::unix_seconds;
 use crate::frontend::connect::terms;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{HubRequest, NewClient};
-use crate::frontend::{request_trace, restore};
+use crate::frontend::request_trace;
 
 /// Query parameter that requests stateful reconnect.
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
@@ -51,9 +51,8 @@ fn offer_connection(
         Err(text) => return json(&NegotiateAnswer::error(text)),
     };
     let settings = hub.settings();
-    // Later requests carry the claims of the access token again, so only claims added by the app are stored. With a
-    // negotiate handler, all claims are stored if they fit, for older nodes that don't merge them.
-    let is_shown = *binding == UserBinding::AccessToken && !(settings.asks_app && claims_fit(&user.claims));
+    // Later requests carry the claims of the access token again, so only claims added by the app are stored.
+    let is_shown = *binding == UserBinding::AccessToken;
     let mut claims = if is_shown { grant.decision.claims.clone() } else { user.claims.clone() };
     if !claims_fit(&claims) {
         let text =
@@ -80,7 +79,6 @@ fn offer_connection(
         expires_s: user.expires_s,
         connect_before: unix_seconds() + CONNECT_TIMEOUT_S,
         is_stateful,
-        restores: restore::claim(endpoint, request, client),
         binding: *binding,
     };
     endpoint.counters.negotiated.increment();

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use http::Uri;
-use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER};
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
 
 /// Maximum number of query pairs in a request to a hub.
 pub(crate) const QUERY_PAIRS_MAX: usize = 256;
 
-const SECRET_PARAMETERS: [&str; 3] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER];
+const SECRET_PARAMETERS: [&str; 2] = [ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER];
 
 /// Parsed query. Clones share memory.
 #[derive(Debug, Clone)]
@@ -79,13 +79,8 @@ impl RequestQuery {
     /// Returns the query for the hub, with its `?`, unchanged except for removed secrets. The hub gets claims and an
     /// id; it would only keep the secrets in memory.
     pub(crate) fn for_hub(&self, uri: &Uri) -> Option<ByteString> {
-        self.without(uri, &SECRET_PARAMETERS)
-    }
-
-    /// Returns the query with its `?`, unchanged except for these removed parameters.
-    pub(crate) fn without(&self, uri: &Uri, secrets: &[&str]) -> Option<ByteString> {
         let query = uri.query()?;
-        let is_secret = |name: &str| secrets.iter().any(|secret| name.eq_ignore_ascii_case(secret));
+        let is_secret = |name: &str| SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret));
         let mut kept = String::with_capacity(query.len() + 1);
         let mut keep = |part: &str| {
             kept.push(if kept.is_empty() { '?' } else { '&' });
@@ -136,7 +131,6 @@ mod tests {
         assert_eq!(seen("/chat?ID=a%2Bb&x=%201&access_token=e.y.J&y").as_deref(), Some("?x=%201&y"));
         assert_eq!(seen("/chat?%69d=1&access%5Ftoken=e.y.J&y").as_deref(), Some("?y"));
         assert_eq!(seen("/chat?a&&b=&").as_deref(), Some("?a&&b=&"));
-        assert_eq!(seen("/chat?id=1&Restore=abc"), None);
         assert_eq!((seen("/chat?id=1&"), seen("/chat?")), (None, None));
         assert_eq!(seen("/chat"), None);
     }

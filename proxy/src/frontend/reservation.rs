@@ -160,7 +160,7 @@ async fn ask_owner(
         (Some(_), StatusCode::NO_CONTENT) => ReservationOutcome::Granted,
         (Some(_), StatusCode::CONFLICT) => ReservationOutcome::Taken,
         (Some(_), StatusCode::NOT_FOUND) => ReservationOutcome::Unknown,
-        // Another kind of server, or a node of an older version.
+        // Another kind of server.
         _ => ReservationOutcome::Unanswered,
     }
 }

@@ -367,7 +367,6 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
         M::ErrorCompletion(answer) => route_error(source, answer),
         M::AccessKeyRequest(AccessKeyRequest { key_id, .. }) => source.reply_to.answer(&no_access_keys(key_id)),
         M::TraceReport(report) => report_trace(source, report, batch),
-        M::RestoreAnswer(answer) => source.shared.restore_queries.answer(source.reply_to.app(), &answer),
         // Only for proxies.
         M::HandshakeRequest(_) | M::HandshakeResponse(_) | M::OpenConnection(_) | M::Ack(_) => {
             return Err(format!("the app server sent {} ({}), which it must not", message.name(), message.number()));

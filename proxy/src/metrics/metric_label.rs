@@ -126,18 +126,6 @@ impl MoveCause {
 }
 
 label! {
-    /// Result of a new client's request to restore the state of its lost connection.
-    pub(crate) enum RestoreOutcome as "outcome", in RestoreCounters {
-        /// An app server had the state and has received the client.
-        Found = "found",
-        /// No app server has the state.
-        Nothing = "nothing",
-        /// The proof is invalid.
-        Refused = "refused",
-    }
-}
-
-label! {
     /// Result of a refreshed sign-in for an open connection.
     pub(crate) enum RefreshOutcome as "outcome", in RefreshCounters {
         Refreshed = "refreshed",

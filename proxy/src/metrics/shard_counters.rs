@@ -3,7 +3,7 @@
 use super::{
     CauseCounters, Counter, DurationBuckets, FanOutBuckets, Gauge, Histogram, HopRefusalCounters, HubCounters,
     LifetimeBuckets, Limit, LimitCounts, MoveCounters, OutcomeCounters, PassThroughCounters, RefreshCounters,
-    RelayFailureCounters, ReservationCounters, RestoreCounters, SendCounters, SessionEndCounters, metered,
+    RelayFailureCounters, ReservationCounters, SendCounters, SessionEndCounters, metered,
 };
 
 /// Number of hubs with separate counters. All others share one set.
@@ -83,11 +83,6 @@ metered! {
         pub moved_in: MoveCounters,
         #[metric("trunkline_connections_moved_total", direction = "out")]
         pub moved_out: MoveCounters,
-        #[metric(
-            "trunkline_restores_total",
-            "New connections of clients that asked to restore the state of a lost connection, by outcome."
-        )]
-        pub restores: RestoreCounters,
         #[metric(
             "trunkline_authentication_refreshes_total",
             "Refreshes of the access token of open client connections, by outcome."

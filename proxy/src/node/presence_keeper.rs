@@ -180,8 +180,8 @@ impl<S: Reported> PresenceKeeper<'_, S> {
         due.map_or(next, |due| due.min(next))
     }
 
-    /// Nodes that may report: all that do not stop and have received the users from before them. Others may be of an
-    /// earlier version, or without presence.
+    /// Nodes that may report: all that do not stop and have received the users from before them. Others may be
+    /// without presence.
     fn live(&self, now: Instant) -> Vec<ByteString> {
         let own = (!self.shared.has_begun_drain()).then(|| self.me.clone());
         let is_live = |reader: &LogReader| {
@@ -264,7 +264,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
                 let answers = fleet.request(vec![member], &request, BATCH_TIMEOUT).await;
                 let answer = answers.into_iter().find_map(|(_, answer)| answer.ok());
                 let status = answer.as_ref().map(|answer| answer.status);
-                // Nodes of earlier versions answer without a body.
+                // Refusals have no such body.
                 let answer = answer.and_then(|answer| answer.read().ok()).unwrap_or_default();
                 KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status, answer })
             }));

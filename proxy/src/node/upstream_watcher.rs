@@ -25,7 +25,7 @@ use crate::net::resolver::AddressFamilies;
 use crate::node::manifest::{ReadManifestError, read_manifest};
 use crate::observer::UpstreamProblems;
 use crate::shard::{ShardCommand, Shared};
-use crate::upstream::{AppServer, AppTarget, Pool, PoolTerms, ServerGroup};
+use crate::upstream::{AppServer, AppTarget, Pool, ServerGroup};
 
 /// Retry interval of the manifest while the app server does not answer or links are missing.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -355,10 +355,10 @@ pub(crate) fn open_pools(
     let pools = manifest.hubs.into_iter().enumerate().map(|(index, mut settings)| {
         // The proxy's flags are upper bounds for the hub's settings.
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
-        let (restores, presence) = (settings.restores_clients, settings.presence);
+        let presence = settings.presence;
         let hub = shared.hubs.register(settings, group);
         let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
-        let pool = Arc::new(pool.with_terms(PoolTerms { restores, presence }));
+        let pool = Arc::new(pool.with_presence(presence));
         hub.add_pool(pool.clone());
         // Each hub starts at a different shard.
         shared.keep_links(&pool, index);

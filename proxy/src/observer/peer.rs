@@ -51,7 +51,7 @@ struct ReportedSnapshot {
 }
 
 impl ReportedSnapshot {
-    /// Current age of the numbers. Nodes of earlier versions don't report the age at the time of sending.
+    /// Current age of the numbers.
     fn age_ms(&self) -> u64 {
         let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.node.age_ms.unwrap_or_default().saturating_add(since)
@@ -100,16 +100,7 @@ impl Peers {
         let _turn = self.questions.acquire().await;
         self.fleet.members().settled().await;
         let fresh = PeerRequest::get("/api/fleet?scope=node&fresh=1");
-        let answers = self.fleet.request_all(&fresh, FRESH_TIMEOUT).await;
-        // Nodes of an earlier version reject the parameter.
-        let is_refused = |answer: &PeerResponse| answer.status == StatusCode::BAD_REQUEST;
-        let (refusals, mut answers): (Vec<_>, Vec<_>) =
-            answers.into_iter().partition(|(_, answer)| answer.as_ref().is_ok_and(is_refused));
-        if !refusals.is_empty() {
-            let asked = refusals.into_iter().map(|(member, _)| member).collect();
-            answers.extend(self.fleet.request(asked, &own_part(), SNAPSHOT_TIMEOUT).await);
-        }
-        answers
+        self.fleet.request_all(&fresh, FRESH_TIMEOUT).await
     }
 
     pub(super) fn agree(&self) -> bool {

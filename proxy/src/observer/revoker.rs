@@ -52,7 +52,7 @@ pub(crate) struct RevocationOrder {
     /// Whether to close the user's open connections, too.
     pub(crate) close: bool,
     /// Time of the close in milliseconds since 1970, set by the receiving node. All nodes record this time, so none
-    /// closes twice. 0 from older versions.
+    /// closes twice.
     pub(crate) closed_ms: u64,
 }
 
@@ -209,8 +209,7 @@ impl RevokerState {
         match order.tokens.user.as_deref().filter(|_| order.close) {
             Some(user) => {
                 // Recorded before closing, so that connections that arrive in the meantime find it.
-                let at_ms = if order.closed_ms > 0 { order.closed_ms } else { unix_ms() };
-                self.revocations.note_close(&order.tokens.told(), at_ms);
+                self.revocations.note_close(&order.tokens.told(), order.closed_ms);
                 self.node.close_revoked(user).await
             }
             None => 0,

@@ -25,7 +25,7 @@ pub struct FleetSnapshot {
 }
 
 impl Default for FleetSnapshot {
-    /// No nodes, in agreement: nodes of earlier versions omit the field.
+    /// No nodes, in agreement.
     fn default() -> Self {
         Self { at_ms: 0, nodes: Vec::new(), agree: true, unreachable: Vec::new(), missing: Vec::new() }
     }

@@ -1,6 +1,6 @@
 //! Share of users or connections: stable across nodes, restarts and versions.
 
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest::{Context, SHA256};
 
 /// Number of possible 32-bit hash values.
 const PLACES: f64 = 4_294_967_296.0;
@@ -14,8 +14,9 @@ pub(crate) struct Share(f64);
 
 impl Share {
     pub(crate) fn of(salt: &str, key: &str) -> Self {
-        let hash = Sha256::new().chain_update(salt).chain_update(b"\n").chain_update(key).finalize();
-        let place = hash.first_chunk().map_or(0, |head| u32::from_be_bytes(*head));
+        let mut hash = Context::new(&SHA256);
+        [salt, "\n", key].iter().for_each(|part| hash.update(part.as_bytes()));
+        let place = hash.finish().as_ref().first_chunk().map_or(0, |head| u32::from_be_bytes(*head));
         Self(f64::from(place) / PLACES)
     }
 

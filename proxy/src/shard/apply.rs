@@ -144,7 +144,6 @@ pub(super) fn apply_to_connection(
     command: ConnectionCommand,
     mode: BatchMode,
 ) {
-    let is_home = role == Some(Role::Home);
     match (command, role) {
         (ConnectionCommand::Data { payload, kind }, Some(Role::Home)) => state.apply_data(slot, &payload, kind, mode),
         (ConnectionCommand::Data { payload, .. }, Some(role)) => state.apply_side_data(slot, &role, &payload, mode),
@@ -156,12 +155,7 @@ pub(super) fn apply_to_connection(
             state.apply_data(slot, &payload, kind, mode)
         }
         (ConnectionCommand::Copied(order), _) => state.core.tap_event(slot, &TapEvent::Copied(app, &order)),
-        (ConnectionCommand::Group { change, ack }, _) => {
-            state.core.change_groups(slot, &change, ack.as_deref());
-            if !is_home {
-                state.core.notify_home_of_group(slot, &change);
-            }
-        }
+        (ConnectionCommand::Group { change, ack }, _) => state.core.change_groups(slot, &change, ack.as_deref()),
         (ConnectionCommand::Close { error, cause, by }, role) => {
             apply_close(state, slot, (app, role), (error, cause, by))
         }

@@ -79,7 +79,6 @@ fn act(state: &mut ShardState, slot: Slot, command: &ShardCommand) {
     match command {
         ShardCommand::ChangeGroups { change, ack, .. } => {
             state.core.change_groups(slot, change, ack.as_deref());
-            state.core.notify_home_of_group(slot, change);
         }
         ShardCommand::CloseMany { app, reason, ack, .. } => {
             ack.found();

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use bytestring::ByteString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use trunkline_protocol::manifest::Transport;
@@ -115,30 +114,11 @@ pub(crate) struct PendingConnection {
     pub wants_stateful: bool,
     /// Revocation mark when the token was verified; `None` if that happened in another connect request.
     pub verified_at: Option<RevocationMark>,
-    /// Lost connection with groups and items to restore, if an app server keeps them.
-    pub restores: Option<Box<LostConnection>>,
     /// Slot and serial of the open connection that resumes over this socket.
     pub claimed: Option<(Slot, Serial)>,
     /// Server group that the route selects; `None` for the default group.
     pub group: Option<Arc<ServerGroup>>,
     pub trace: Option<Box<ConnectionTrace>>,
-}
-
-/// Lost connection of a client that starts over.
-#[derive(Debug)]
-pub(crate) struct LostConnection {
-    pub id: ByteString,
-    /// User, if restored as well.
-    pub user: Option<LostUser>,
-}
-
-#[derive(Debug)]
-pub(crate) struct LostUser {
-    pub id: Option<String>,
-    /// Claims of the opening frame.
-    pub claims: Vec<(ByteString, ByteString)>,
-    /// Close time in seconds since 1970.
-    pub expires_s: Option<u64>,
 }
 
 /// Sending half of a shard's inbox.

@@ -406,7 +406,6 @@ impl ShardCore {
     ) {
         for slot in self.connections.slots_of(hub, to) {
             self.change_groups(slot, change, ack);
-            self.notify_home_of_group(slot, change);
         }
     }
 
@@ -463,14 +462,6 @@ impl ShardCore {
             (Some(ack), Some(refusal)) => ack.failed(refusal.to_string()),
             (Some(ack), None) => ack.found(),
             (None, _) => {}
-        }
-    }
-
-    /// Reports a group change by a third party to the connection's app server, which restores groups after a loss.
-    pub(super) fn notify_home_of_group(&self, slot: Slot, change: &MembershipChange) {
-        let hubs = &self.context.shared.hubs;
-        if let Some(client) = self.connections.get(slot).filter(|client| hubs.restores(client.home())) {
-            client.home().send(&change.notice(client.id()));
         }
     }
 

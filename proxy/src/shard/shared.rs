@@ -39,9 +39,7 @@ use crate::net::resolver::Resolver;
 use crate::routing::DEFAULT_GROUP;
 use crate::telemetry::SpanTracer;
 use crate::transport::http_transport::{CarriedGets, HttpTransports};
-use crate::upstream::{
-    AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry, Pool, ReplyTo, RestoreQueries,
-};
+use crate::upstream::{AppServerId, GroupTerms, Hub, HubIdentity, HubIndex, HubRegistry, Pool, ReplyTo};
 use access_rules::AccessRules;
 #[cfg(test)]
 use access_rules::OpenAccess;
@@ -161,7 +159,6 @@ pub(crate) struct Shared {
     pub access: Arc<dyn AccessRules>,
     pub http_transports: HttpTransports,
     pub carried_gets: CarriedGets,
-    pub restore_queries: RestoreQueries,
     pub ways: WaysOut,
     pub fleet: FleetSide,
     pub client_results: ClientResults,
@@ -228,7 +225,6 @@ impl Shared {
             access,
             http_transports: HttpTransports::default(),
             carried_gets: CarriedGets::default(),
-            restore_queries: RestoreQueries::default(),
             turns: Turns::new(shards.len()),
             fleet: FleetSide::new(hubs.number(&boot)),
             ways: WaysOut {

@@ -19,7 +19,6 @@
 //! | `confirms_hand_over` | yes | | |
 //! | `has_server_groups` | yes | | |
 //! | `names_callers` | yes | | |
-//! | `restores_connections` | yes | | |
 //! | `sends_to_all_nodes` | yes | | |
 //! | `takes_crash_notices` | yes | | |
 //! | `takes_private_headers` | yes | | |
@@ -94,8 +93,6 @@ pub(crate) struct HubCapabilities {
     /// App servers belong to groups, and routes choose among them.
     pub has_server_groups: bool,
     pub names_callers: bool,
-    /// App servers keep the state of lost connections.
-    pub restores_connections: bool,
     pub sends_to_all_nodes: bool,
     /// App servers are notified of crashed nodes.
     pub takes_crash_notices: bool,
@@ -119,7 +116,6 @@ impl HubCapabilities {
         confirms_hand_over: true,
         has_server_groups: true,
         names_callers: true,
-        restores_connections: true,
         sends_to_all_nodes: true,
         takes_crash_notices: true,
         takes_private_headers: true,
@@ -138,7 +134,6 @@ impl HubCapabilities {
         confirms_hand_over: false,
         has_server_groups: false,
         names_callers: false,
-        restores_connections: false,
         sends_to_all_nodes: false,
         takes_crash_notices: false,
         takes_private_headers: false,

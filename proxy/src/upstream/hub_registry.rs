@@ -14,7 +14,7 @@ use super::hub::{Hub, prefer};
 use super::hub_identity::HubOrigin;
 use super::hub_path;
 use super::number::{AppServerId, HubIndex};
-use super::{HomeLink, LinkHandle, Pool, ServerGroup, ServerGroups};
+use super::{LinkHandle, Pool, ServerGroup, ServerGroups};
 use crate::auth::Signer;
 use crate::limits::{SignerShare, TableFull};
 use crate::metrics::RuleCounters;
@@ -36,11 +36,6 @@ pub(crate) struct HubRegistry {
 }
 
 impl HubRegistry {
-    /// Whether the app server of a home link keeps the state of its lost clients.
-    pub(crate) fn restores(&self, home: &HomeLink) -> bool {
-        self.pool_of(home).is_some_and(|pool| pool.restores())
-    }
-
     /// Finds a hub by index, including removed hubs.
     pub(crate) fn at(&self, index: HubIndex) -> Option<Arc<Hub>> {
         self.all.load().get(index.get()).cloned()

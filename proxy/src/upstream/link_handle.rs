@@ -30,7 +30,6 @@ pub(crate) struct LinkHandle {
     supports_handovers: AtomicBool,
     supports_moves: AtomicBool,
     supports_traces: AtomicBool,
-    supports_idle_handovers: AtomicBool,
     /// Details sent by an app server that dialled in.
     dialled_in: Option<Box<DialledIn>>,
     /// Answers to an app server that dialled in.
@@ -111,7 +110,6 @@ impl LinkHandle {
             supports_handovers: AtomicBool::new(false),
             supports_moves: AtomicBool::new(false),
             supports_traces: AtomicBool::new(false),
-            supports_idle_handovers: AtomicBool::new(false),
         }
     }
 
@@ -161,11 +159,6 @@ impl LinkHandle {
     /// Whether the app server accepts the ends of connections handed over from another one.
     pub(crate) fn supports_handovers(&self) -> bool {
         self.supports_handovers.load(Ordering::Relaxed)
-    }
-
-    /// Whether the app server can hand over a connection only if it is idle.
-    pub(crate) fn supports_idle_handovers(&self) -> bool {
-        self.supports_idle_handovers.load(Ordering::Relaxed)
     }
 
     pub(crate) fn supports_moves(&self) -> bool {
@@ -300,7 +293,6 @@ impl LinkHandle {
         self.supports_handovers.store(answer.capabilities.supports_handovers, Ordering::Relaxed);
         self.supports_moves.store(answer.capabilities.supports_moves, Ordering::Relaxed);
         self.supports_traces.store(answer.capabilities.supports_traces, Ordering::Relaxed);
-        self.supports_idle_handovers.store(answer.capabilities.supports_idle_handovers, Ordering::Relaxed);
         self.outbox.attach_answer(offer, answer, now_ms)
     }
 }
@@ -365,9 +357,9 @@ mod tests {
             Self::opened_with(hub, app, Capabilities { supports_traces: true, ..Capabilities::plain() })
         }
 
-        /// Open link to an app server of an older version.
-        pub(crate) fn opened_by_older(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
-            Self::opened_with(hub, app, Capabilities { supports_idle_handovers: false, ..Capabilities::plain() })
+        /// Open link to an app server without handovers.
+        pub(crate) fn opened_without_handovers(hub: &Arc<HubIdentity>, app: AppServerId) -> Self {
+            Self::opened_with(hub, app, Capabilities { supports_handovers: false, ..Capabilities::plain() })
         }
 
         fn opened_with(hub: &Arc<HubIdentity>, app: AppServerId, capabilities: Capabilities) -> Self {

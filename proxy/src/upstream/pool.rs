@@ -29,7 +29,7 @@ pub(crate) struct Pool {
     links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
     retired: CancellationToken,
-    terms: PoolTerms,
+    presence: PresenceScope,
     is_draining: AtomicBool,
     /// Clients move as soon as another app server is up.
     is_reassigning: AtomicBool,
@@ -49,13 +49,6 @@ pub(crate) struct Pool {
     pub(crate) asked: AskedMethods,
 }
 
-/// Terms of an app server for a hub, from the part of its manifest that describes the app server.
-#[derive(Debug, Default)]
-pub(crate) struct PoolTerms {
-    pub restores: bool,
-    pub presence: PresenceScope,
-}
-
 /// Home link of a client connection: carries all its messages.
 pub(crate) type HomeLink = Arc<LinkHandle>;
 
@@ -68,7 +61,7 @@ impl Pool {
             links: ArcSwap::from_pointee(vec![None; size]),
             next: AtomicUsize::new(0),
             retired: CancellationToken::new(),
-            terms: PoolTerms::default(),
+            presence: PresenceScope::default(),
             is_draining: AtomicBool::new(false),
             is_reassigning: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
@@ -82,13 +75,8 @@ impl Pool {
     }
 
     #[must_use]
-    pub(crate) fn with_terms(self, terms: PoolTerms) -> Self {
-        Self { terms, ..self }
-    }
-
-    /// Whether the app server keeps the state of lost clients and answers queries for it.
-    pub(crate) fn restores(&self) -> bool {
-        self.terms.restores
+    pub(crate) fn with_presence(self, presence: PresenceScope) -> Self {
+        Self { presence, ..self }
     }
 
     /// Another link, preferably with a socket.
@@ -100,7 +88,7 @@ impl Pool {
 
     /// Presence changes to report to the app server; none for a mirror.
     pub(crate) fn presence(&self) -> PresenceScope {
-        if self.app.group.is_mirror() { PresenceScope::default() } else { self.terms.presence }
+        if self.app.group.is_mirror() { PresenceScope::default() } else { self.presence }
     }
 
     pub(crate) fn hub(&self) -> &Arc<HubIdentity> {

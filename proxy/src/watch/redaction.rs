@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
-use trunkline_protocol::wire::RESTORE_PARAMETER;
 
 const REDACTED: &str = "[redacted]";
 
@@ -27,7 +26,7 @@ const SECRET_NAMES: [&str; 12] = [
 ];
 
 /// Names of query parameters with secret values. Applies to whole names only, and not to JSON.
-const SECRET_PARAMETERS: [&str; 5] = [RESTORE_PARAMETER, "sig", "code", "otp", "pin"];
+const SECRET_PARAMETERS: [&str; 4] = ["sig", "code", "otp", "pin"];
 
 /// Maximum nesting depth shown. Human-readable data is never this deep.
 const DEPTH_MAX: usize = 32;
@@ -157,7 +156,6 @@ mod tests {
             ("hello  world", "hello  world"),
             ("Authorization: Bearer abc123 now", "Authorization: Bearer [redacted] now"),
             ("/hub?access_token=abc&id=7", "/hub?access_token=[redacted]&id=7"),
-            ("/hub/negotiate?restore=abc&x=7", "/hub/negotiate?restore=[redacted]&x=7"),
             ("?sv=1&Sig=abc&spin=1", "?sv=1&Sig=[redacted]&spin=1"),
             ("https://a/cb?code=4%2F0&state=x", "https://a/cb?code=[redacted]&state=x"),
             ("otp=123456&pin=", "otp=[redacted]&pin="),

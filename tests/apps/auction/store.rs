@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,15 +76,13 @@ impl BidStore {
         .await?
     }
 
-    /// Waits for the lock of the outbox, which the file holds until it is closed.
+    /// Waits for the lock of the outbox, which the file holds until it is closed. A thread of its own, which does not
+    /// outlive the process: a runtime that ends waits for its blocking tasks.
     pub(crate) async fn lock_outbox(&self) -> Result<File> {
-        let store = self.clone();
-        spawn_blocking(move || {
-            let file = File::create(store.path.with_extension("outbox"))?;
-            file.lock()?;
-            Ok(file)
-        })
-        .await?
+        let path = self.path.with_extension("outbox");
+        let (locked, lock) = oneshot::channel();
+        std::thread::spawn(move || locked.send(File::create(path).and_then(|file| file.lock().map(|()| file))));
+        Ok(lock.await??)
     }
 
     fn recorded_path(&self) -> PathBuf {

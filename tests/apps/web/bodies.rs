@@ -10,7 +10,7 @@ use futures_util::stream::{self, Stream};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::state::Web;
+use super::state::Web;
 
 /// Body with a trailer, which its head announces.
 pub(crate) async fn trailers() -> Response {

@@ -4,7 +4,6 @@
 
 import * as signalR from "@microsoft/signalr";
 import { MessagePackHubProtocol } from "@microsoft/signalr-protocol-msgpack";
-import { RestoringHttpClient } from "../../../docs/book/src/clients/restoring-http-client.mjs";
 import { answerHeld, handlersOf } from "./answers.mjs";
 import { emit, serve } from "./lines.mjs";
 import { operations as rawOperations } from "./raw.mjs";
@@ -22,14 +21,6 @@ const logger = {
   },
 };
 
-// Sends the token of a lost connection, or a forged one.
-function restoringClient({ restoring, forged }) {
-  if (!restoring) return undefined;
-  const http = new RestoringHttpClient(new signalR.DefaultHttpClient(signalR.NullLogger.instance));
-  if (forged) http.lost = forged;
-  return http;
-}
-
 // Hub protocol that adds headers to calls and reports headers of messages, which the library does not support.
 function withHeaders(protocol, { client, messageHeaders, showHeaders }) {
   const { writeMessage, parseMessages } = protocol;
@@ -45,7 +36,7 @@ function withHeaders(protocol, { client, messageHeaders, showHeaders }) {
   return protocol;
 }
 
-function build(options, httpClient) {
+function build(options) {
   const factory = options.asyncAccessToken
     ? () => new Promise((resolve) => setImmediate(() => resolve(options.accessToken)))
     : () => options.accessToken;
@@ -54,7 +45,6 @@ function build(options, httpClient) {
       ...(options.transport === "any" ? {} : { transport: signalR.HttpTransportType[options.transport ?? "WebSockets"] }),
       skipNegotiation: options.skipNegotiation ?? false,
       headers: options.headers ?? {},
-      ...(httpClient ? { httpClient } : {}),
       ...(options.accessToken ? { accessTokenFactory: factory } : {}),
     })
     .withHubProtocol(withHeaders(options.protocol === "messagepack" ? new MessagePackHubProtocol() : new signalR.JsonHubProtocol(), options))
@@ -92,10 +82,8 @@ function listen(client, connection, options, { sequences, interruptions }) {
 }
 
 async function open({ client, ...options }) {
-  const http = restoringClient(options);
   // Shared object, because its token may change later.
-  const connection = build(Object.assign(options, { client }), http);
-  http?.watch(connection);
+  const connection = build(Object.assign(options, { client }));
   const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
   listen(client, connection, options, kept);
   await connection.start();

@@ -1,16 +1,13 @@
 //! The Helm chart: rendered by Go's templates and Sprig, as in Helm, and then checked like manifests.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result};
 use serde_json::Value;
 use tokio::process::Command;
-use trunkline_tests::harness::scenario::{Fixture, run_test, target_folder};
+use trunkline_tests::harness::scenario::{run_test, target_folder};
 use trunkline_tests::harness::tools::{python, read_yaml, run, shipped};
 
 use super::kubernetes::Objects;
 
-const RENDERER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/chart");
 const APP: &str = r#"appServers.selector={"app":"mine"}"#;
 const APP_KEYS: &str = r#"appKeys.secret="keys-of-apps""#;
 
@@ -35,18 +32,9 @@ const ALL: [&str; 15] = [
 
 type Change = fn(&mut Value);
 
-/// Builds the renderer from Debian's Go packages, without downloading modules.
-async fn renderer(fixture: &Fixture) -> Result<PathBuf> {
-    let program = fixture.folder().join("chart");
-    let mut command = Command::new("go");
-    command.args(["build", "-o"]).arg(&program).arg(".").current_dir(RENDERER);
-    command.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOFLAGS", "");
-    run(command.env("GOCACHE", target_folder()?.join("go"))).await?;
-    Ok(program)
-}
-
-async fn render(fixture: &Fixture, changes: &[&str]) -> Result<String> {
-    let program = renderer(fixture).await?;
+/// Renders the chart with the program of `tests/tools/chart`, which `tests/run` builds.
+async fn render(changes: &[&str]) -> Result<String> {
+    let program = target_folder()?.join("go/chart");
     run(Command::new(program).arg(shipped("helm/trunkline")).arg("fleet").args(changes)).await
 }
 
@@ -62,7 +50,7 @@ fn variable<'a>(environment: &'a Value, name: &str) -> Option<&'a str> {
 fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_there_are() {
     run_test(async |fixture| {
         for changes in [&[APP][..], &ALL] {
-            let objects = Objects::read(fixture, "chart", &render(fixture, changes).await?).await?;
+            let objects = Objects::read(fixture, "chart", &render(changes).await?).await?;
             objects.assert_whole();
             objects.assert_hardened();
             let environment = environment(&objects)?;
@@ -85,14 +73,14 @@ fn the_chart_renders_what_clusters_take_with_its_own_values_and_with_all_that_th
 #[test]
 fn keys_of_apps_are_a_file_of_the_nodes_and_may_stand_in_for_app_servers() {
     run_test(async |fixture| {
-        let text = render(fixture, &[APP_KEYS]).await?;
+        let text = render(&[APP_KEYS]).await?;
         let objects = Objects::read(fixture, "apps", &text).await?;
         objects.assert_whole();
         let (environment, pod) =
             (environment(&objects)?, &objects.get("Deployment", "fleet-trunkline")?["spec"]["template"]["spec"]);
         assert_eq!(variable(&environment, "TRUNKLINE_UPSTREAM"), None, "nobody is dialled");
         objects.assert_app_keys("fleet-trunkline", "keys-of-apps");
-        let without = render(fixture, &[APP]).await?;
+        let without = render(&[APP]).await?;
         assert!(!without.contains("app-keys") && pod["volumes"].as_array().context("volumes")?.len() == 2);
         Ok(())
     });
@@ -101,7 +89,7 @@ fn keys_of_apps_are_a_file_of_the_nodes_and_may_stand_in_for_app_servers() {
 #[test]
 fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
     run_test(async |fixture| {
-        let text = render(fixture, &[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
+        let text = render(&[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
         let objects = Objects::read(fixture, "alone", &text).await?;
         let environment = environment(&objects)?;
         let named =

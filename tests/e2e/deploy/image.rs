@@ -8,7 +8,7 @@ use tokio::process::Command;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet};
 use trunkline_tests::harness::http_client;
 use trunkline_tests::harness::process::{Process, Signal};
-use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test};
+use trunkline_tests::harness::scenario::{Fixture, is_full, profile_folder, run_test};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::tools::{run, shipped};
 
@@ -89,6 +89,9 @@ fn programs(folder: &Path) -> Result<Vec<String>> {
 
 #[test]
 fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
+    if !is_full() {
+        return;
+    }
     run_test(async |fixture| {
         let builder = Builder::new(fixture);
         let built = lay_out(fixture, "built").await?;
@@ -121,6 +124,9 @@ fn the_images_hold_their_programs_and_nothing_else_that_could_be_run() {
 
 #[test]
 fn both_run_inside_read_only_as_nobody_and_tell_their_health() {
+    if !is_full() {
+        return;
+    }
     run_test(async |fixture| {
         let builder = Builder::new(fixture);
         let built = lay_out(fixture, "built").await?;

@@ -297,8 +297,8 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
             ended >= plain.len(),
             "each node was stopped once, so each plain client was told at least once: {ended}"
         );
-        // A plain client may be told while it reconnects, which is no second reconnect of its own. Had the hub heard of the
-        // end of a client that moved, whose id is the old one, an opening would be missing.
+        // A plain client that is asked again before it has reconnected counts one reconnect and two ends. A client
+        // that moved keeps its id: with an end at the hub, an opening would be missing.
         let metrics = Metrics::of(fleet.app.address()).await?;
         let opened = metrics.sum("trunkline_app_connections_opened_total", &[]);
         let closed = metrics.sum("trunkline_app_connections_closed_total", &[]);

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{Fixture, run_test};
+use trunkline_tests::harness::scenario::{Fixture, run_test, run_waiting_test};
 use trunkline_tests::harness::sockets::free_address;
 
 use super::{FleetScene, HUB, TARGET, all_agree, announce, got, shows, to_all};
@@ -73,7 +73,7 @@ fn what_is_announced_while_links_are_cut_comes_once_and_in_order() {
 
 #[test]
 fn what_is_announced_over_a_link_that_brings_nothing_comes_when_it_is_dialled_again() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let pair = RelayedPair::open(fixture).await?;
         let agents = Agents::new(fixture);
         let mut clients = pair.scene.crowd(&agents, &pair.scene.nodes).await?;
@@ -97,7 +97,7 @@ fn what_is_announced_over_a_link_that_brings_nothing_comes_when_it_is_dialled_ag
 
 #[test]
 fn a_node_that_is_reached_no_more_is_missed_and_back_when_the_way_is() {
-    run_test(async |fixture| {
+    run_waiting_test(async |fixture| {
         let pair = RelayedPair::open(fixture).await?;
         pair.relay.let_in(false);
         pair.relay.decide(Fate::Held, usize::MAX);

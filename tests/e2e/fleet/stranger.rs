@@ -81,9 +81,9 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
         let mut scene = FleetScene::begin(fixture, &[], &[]).await?;
         let admins = [free_address()?, free_address()?];
         let nobody = free_address()?;
-        let [garbage, older, silent] =
+        let [garbage, not_found, silent] =
             [stranger(Some(GARBAGE)).await?, stranger(Some(NOT_FOUND)).await?, stranger(None).await?];
-        let strangers = [garbage, older, silent, scene.app.address().to_owned(), nobody];
+        let strangers = [garbage, not_found, silent, scene.app.address().to_owned(), nobody];
         let nowhere = "no-such-host.invalid:8090";
         let mut peers: Vec<&str> = admins.iter().chain(&strangers).map(String::as_str).collect();
         peers.push(nowhere);
@@ -94,7 +94,7 @@ fn peers_that_are_no_nodes_are_told_apart_and_disturb_nobody() {
             node.ready().await?;
         }
         for node in &scene.nodes {
-            let words = ["HTTP", "older version", "no answer", "not an admin port", "refused", "can't be resolved"];
+            let words = ["HTTP", "no channel", "no answer", "not an admin port", "refused", "can't be resolved"];
             for (stranger, word) in strangers.iter().map(String::as_str).chain([nowhere]).zip(words) {
                 let problem = problem(node, stranger).await?;
                 ensure!(problem.contains(word), "{stranger} should be told as {word:?}, but is as {problem:?}");

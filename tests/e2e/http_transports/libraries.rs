@@ -4,7 +4,7 @@ use serde_json::json;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Kind};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::{is_full, run_heavy_test};
+use trunkline_tests::harness::scenario::{is_full, pairs, run_heavy_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 pub(crate) const CARRIED: [Transport; 2] = [Transport::ServerSentEvents, Transport::LongPolling];
@@ -26,9 +26,9 @@ fn numbered_messages_come_in_order_each_way_none_lost_none_twice() {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
         let count = if is_full() { MESSAGES_FULL } else { MESSAGES };
-        for setting in Setting::ALL {
+        for (setting, ways) in pairs(&Setting::ALL, &WAYS) {
             let test_servers = TestServers::start(&fleet, App::Bench, setting).await?;
-            for (index, (kind, transport)) in WAYS.into_iter().enumerate() {
+            for (index, (kind, transport)) in ways.into_iter().enumerate() {
                 let builder = agents.client(kind, &test_servers.url(index, "/bench")).transport(transport);
                 let client = builder.count(&["Echoed", "Tick"]).open().await?;
                 crate::order::flood_and_check(&client, count).await?;
@@ -47,9 +47,9 @@ fn the_python_client_calls_over_both() {
     run_heavy_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
+        for (setting, ways) in pairs(&Setting::ALL, &CARRIED) {
             let test_servers = TestServers::start(&fleet, App::Bench, setting).await?;
-            for (index, transport) in CARRIED.into_iter().enumerate() {
+            for (index, transport) in ways.into_iter().enumerate() {
                 let builder = agents.client(Kind::SignalRCoreJson, &test_servers.url(index, "/bench"));
                 let client = builder.transport(transport).open().await?;
                 for number in 0..10 {

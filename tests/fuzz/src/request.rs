@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER, RESTORE_PARAMETER};
+use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
 use trunkline_proxy::fuzzing::{self, Forwarded, ProxyHeader};
 
 use crate::random::Random;
@@ -62,7 +62,7 @@ pub fn query_string(data: &[u8]) {
     assert!(raw.starts_with('?'), "{raw:?} is no query");
     let seen: Uri = format!("/chat{raw}").parse().expect("what the app server sees is a query");
     assert_eq!(fuzzing::raw_query(&seen).as_deref(), Some(&*raw), "a query is cut twice");
-    for secret in [CONNECTION_TOKEN_PARAMETER, ACCESS_TOKEN_PARAMETER, RESTORE_PARAMETER] {
+    for secret in [CONNECTION_TOKEN_PARAMETER, ACCESS_TOKEN_PARAMETER] {
         assert_eq!(fuzzing::query_value(&seen, secret), None, "the app server sees the secret {secret}");
     }
 }

@@ -60,16 +60,6 @@ impl ClientBuilder<'_> {
         self.option("nextAccessToken", json!(token))
     }
 
-    /// Sends the token of a lost connection when negotiating a new one, as documented (JavaScript only).
-    pub fn restoring(self) -> Self {
-        self.option("restoring", json!(true))
-    }
-
-    /// Sends this text instead of the lost connection's token (JavaScript only).
-    pub fn restoring_forged(self, token: &str) -> Self {
-        self.restoring().option("forged", json!(token))
-    }
-
     /// Enables automatic reconnect, with these delays if supported (JavaScript, Go, .NET).
     pub fn reconnect_after_ms(self, delays: &[u64]) -> Self {
         self.option("reconnectDelays", json!(delays))

@@ -1,4 +1,5 @@
 // remedy: features = ["embedded"]
+// only without the feature `embedded`
 use trunkline::{Hub, Server};
 
 fn main() {

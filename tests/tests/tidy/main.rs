@@ -132,6 +132,16 @@ fn published_crates_have_what_a_registry_asks_for_and_need_nothing_beside_them()
 }
 
 #[test]
+fn an_example_of_the_sdk_needs_no_second_build_of_what_cargo_build_has_built() {
+    let twice = package::compiled_twice();
+    assert!(
+        twice.is_empty(),
+        "other features, so that these and all above them are built twice:\n{}\n",
+        twice.join("\n")
+    );
+}
+
+#[test]
 fn every_link_of_a_document_leads_somewhere() {
     let documents = Document::below(Path::new(""));
     assert!(documents.len() > 50, "only {} documents were found", documents.len());

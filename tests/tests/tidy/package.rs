@@ -1,7 +1,9 @@
 //! Manifests of published crates: required fields, and no dependency on files outside of the package.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::document::resolve;
 use crate::workspace::{members, rust_files, workspace};
@@ -58,6 +60,36 @@ pub(crate) fn problems() -> Vec<String> {
         problems.extend(file_problems(Path::new(&member)));
     }
     problems
+}
+
+/// Returns the dependencies of the SDK's examples with other features there than in `cargo build`: these and all that
+/// depends on them are compiled twice.
+pub(crate) fn compiled_twice() -> Vec<String> {
+    let built = features(&["--edges", "no-dev"]);
+    let mut twice = features(&["--package", "trunkline"]);
+    twice.retain(|name, _| !name.starts_with("trunkline v"));
+    let differing = twice.iter().filter_map(|(name, features)| Some((name, features, built.get(name)?)));
+    let differing = differing.filter(|(_, features, built)| !features.is_subset(built));
+    differing.map(|(name, features, built)| format!("{name}: {features:?}, built with {built:?}")).collect()
+}
+
+/// Returns the sets of features with which Cargo builds each dependency: one, or one of host and target each.
+fn features(selection: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--offline", "--prefix", "none", "--no-dedupe", "--format", "{p}|{f}"])
+        .args(selection)
+        .current_dir(workspace())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut features = BTreeMap::<_, BTreeSet<_>>::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines().filter(|line| line.contains('|')) {
+        let (package, set) = line.split_once('|').unwrap();
+        let name_and_version: Vec<_> = package.split(' ').take(2).collect();
+        features.entry(name_and_version.join(" ")).or_default().insert(set.to_owned());
+    }
+    features
 }
 
 fn read(path: &Path) -> String {

@@ -11,9 +11,8 @@ use super::super::service_message::{
     ConnectionMoved, ConnectionReconnect, DownMark, ErrorCompletion, Filtered, FlowOperation, FlowSubject,
     GroupBroadcastData, GroupChange, GroupJoin, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse,
     LinkKind, MoveConnection, MultiConnectionData, MultiGroupBroadcastData, MultiUserData, OpenConnection, Ping,
-    PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError,
-    ServiceEvent, ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData,
-    UserGroupChange,
+    PresenceChanges, PresencePhase, RefreshAuth, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserData, UserGroupChange,
 };
 use super::fields::{FieldError, FieldResult, Fields, extension};
 use crate::message_pack::Reader;
@@ -83,14 +82,6 @@ fn own_message(number: i64, fields: &mut Fields) -> FieldResult<Option<ServiceMe
             connection_id: fields.text("connectionId")?,
             epoch: fields.integer("epoch")?,
         }),
-        63 => M::RestoreQuery(RestoreQuery {
-            connection_id: fields.text("connectionId")?,
-            user_id: fields.optional_text("userId")?,
-            query_id: fields.integer("queryId")?,
-        }),
-        64 => {
-            M::RestoreAnswer(RestoreAnswer { query_id: fields.integer("queryId")?, is_kept: fields.boolean("isKept")? })
-        }
         70 => M::PresenceChanges(presence_changes(fields)?),
         71 => M::UserConnectionQuery(user_connection_query(fields)?),
         72 => M::TracedData(TracedData { mark: fields.integer("mark")?, body: fields.binary("body")? }),
@@ -397,13 +388,12 @@ fn check(subject: &'static str, fields: &mut Fields) -> FieldResult<Check> {
     Ok(Check { subject: fields.text(subject)?, ack_id: fields.integer("ackId")? })
 }
 
-/// Starts with the extension map. After the ack id there are three layouts:
+/// Starts with the extension map. After the ack id there are two layouts:
 ///
 /// | items | fields | written by |
 /// |---|---|---|
-/// | 7 | `top`, `continuationToken`, `maxPageSize` | Azure's SDK, and ours with `top` |
-/// | 6 | `maxPageSize`, `continuationToken` | ours without `top`; Azure's first revision, which calls the size `max` |
-/// | 7 | `maxPageSize`, `top`, `continuationToken` | our earlier versions; `top` is always a number |
+/// | 7 | `top`, `continuationToken`, `maxPageSize` | Azure's SDK, and ours |
+/// | 6 | `maxPageSize`, `continuationToken` | Azure's first revision, which calls the size `max` |
 fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
     fields.skip_extension()?;
     let mut it = GroupMemberQuery {
@@ -415,9 +405,6 @@ fn group_member_query(fields: &mut Fields) -> FieldResult<GroupMemberQuery> {
     if !fields.has(7) {
         it.page_size = first;
         it.continuation_token = if fields.has(6) { fields.optional_text("continuationToken")? } else { None };
-    } else if fields.is_integer_next() {
-        (it.page_size, it.top) = (first, fields.optional_integer("top")?);
-        it.continuation_token = fields.optional_text("continuationToken")?;
     } else {
         (it.top, it.continuation_token) = (first, fields.optional_text("continuationToken")?);
         it.page_size = fields.optional_integer("maxPageSize")?;

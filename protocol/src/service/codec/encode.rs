@@ -8,8 +8,8 @@ use super::super::service_message::{
     AccessKeyResponse, Ack, AckStatus, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData,
     GroupChange, GroupMemberQuery, LinkHandshakeRequest, LinkHandshakeResponse, LinkKind, OpenConnection, Payloads,
-    Ping, PresenceChanges, PresencePhase, RefreshConnection, RestoreAnswer, RestoreQuery, ServiceError, ServiceEvent,
-    ServiceMapping, ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
+    Ping, PresenceChanges, PresencePhase, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping,
+    ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
 };
 use super::fields::extension;
 use crate::message_pack::Writer;
@@ -119,8 +119,6 @@ pub(super) fn body(message: &ServiceMessage, out: &mut Writer) {
         M::DownMark(it) | M::DownDone(it) => connection_number(out, number, &it.connection_id, it.number),
         M::Stamped(it) => stamped(out, it),
         M::Filtered(it) => filtered(out, it),
-        M::RestoreQuery(it) => restore_query(out, it),
-        M::RestoreAnswer(it) => restore_answer(out, it),
         M::PresenceChanges(it) => presence_changes(out, it),
         M::UserConnectionQuery(it) => user_connection_query(out, it),
         M::TracedData(it) => traced_data(out, it),
@@ -328,16 +326,13 @@ fn check_user_in_group(out: &mut Writer, it: &CheckUserInGroup) {
 }
 
 fn group_member_query(out: &mut Writer, it: &GroupMemberQuery) {
-    // Earlier versions also read the shorter layout.
-    begin(out, if it.top.is_some() { 7 } else { 6 }, 40);
+    begin(out, 7, 40);
     no_extension(out);
     out.text(&it.group);
     out.integer(it.ack_id);
-    optional_integer(out, it.top.or(it.page_size));
+    optional_integer(out, it.top);
     optional_text(out, it.continuation_token.as_ref());
-    if it.top.is_some() {
-        optional_integer(out, it.page_size);
-    }
+    optional_integer(out, it.page_size);
 }
 
 fn connection_alone(out: &mut Writer, number: u8, connection_id: &ByteString) {
@@ -364,21 +359,6 @@ fn filtered(out: &mut Writer, it: &Filtered) {
     begin(out, 4, 76);
     out.text(&it.filter);
     out.binary(&it.body);
-    no_extension(out);
-}
-
-fn restore_query(out: &mut Writer, it: &RestoreQuery) {
-    begin(out, 5, 63);
-    out.text(&it.connection_id);
-    optional_text(out, it.user_id.as_ref());
-    out.integer(it.query_id);
-    no_extension(out);
-}
-
-fn restore_answer(out: &mut Writer, it: &RestoreAnswer) {
-    begin(out, 4, 64);
-    out.integer(it.query_id);
-    out.boolean(it.is_kept);
     no_extension(out);
 }
 

@@ -69,11 +69,6 @@ impl<'a> Fields<'a> {
         self.items >= items
     }
 
-    /// Whether the next item is an integer, which distinguishes layouts of equal length.
-    pub(super) fn is_integer_next(&self) -> bool {
-        self.reader.is_integer_next()
-    }
-
     pub(super) fn text(&mut self, field: &'static str) -> FieldResult<ByteString> {
         self.next(field)?;
         self.read(field, Reader::shared_text)

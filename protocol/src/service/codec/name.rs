@@ -53,8 +53,6 @@ pub(super) fn name_of(number: i64) -> &'static str {
         60 => "MoveConnection",
         61 => "ConnectionMoved",
         62 => "Stamped",
-        63 => "RestoreQuery",
-        64 => "RestoreAnswer",
         70 => "PresenceChanges",
         71 => "UserConnectionQuery",
         72 => "TracedData",

@@ -30,7 +30,7 @@ pub const ACKNOWLEDGE_KEY: &str = "trunkline-ack";
 pub const ECHO_KEY: &str = "echo";
 
 /// Key of the pair in a ping with which a proxy reports a crashed proxy to app servers. The value is that proxy's boot
-/// id. Older app servers ignore it.
+/// id.
 pub const CRASHED_NODE_KEY: &str = "trunkline-crashed";
 
 /// Counters of one session, or of a link without one.

@@ -37,9 +37,6 @@ const PRESENCE: &str = "presence";
 
 const TRACES: &str = "traces";
 
-/// Capability to hand over a connection only if it is idle.
-const IDLE_HANDOVERS: &str = "idle-handovers";
-
 /// Capability of flow control for messages to single clients. The value is the maximum size of such a message.
 const CLIENT_FLOW: &str = "client-flow";
 
@@ -60,10 +57,10 @@ pub struct Capabilities {
     pub window_ms: Option<u64>,
     /// Whether it reads causes of closes.
     pub supports_causes: bool,
-    /// Whether it answers group member queries, as proxies do. Older proxies drop a link with such a query.
+    /// Whether it answers group member queries, as proxies do.
     pub lists_members: bool,
     /// Whether it supports extended reassignments: a proxy keeps reading from a client on request, and an app server
-    /// accepts the end of another app server's connection.
+    /// accepts the end of another app server's connection, and hands over a connection only if it is idle on request.
     pub supports_handovers: bool,
     /// Whether it reports presence and lists a user's connections, as proxies do.
     pub tells_presence: bool,
@@ -72,8 +69,6 @@ pub struct Capabilities {
     pub supports_moves: bool,
     /// Whether it supports live traces: an app server reports durations of marked messages.
     pub supports_traces: bool,
-    /// Whether it can hand over a connection only if idle: if it is busy, an app server has its client read instead.
-    pub supports_idle_handovers: bool,
     /// Maximum size of a message to a single client that it accepts, or that an app server sends, if it supports flow
     /// control for such messages: an app server sends a [`DownMark`](crate::service::DownMark) in order with them, and
     /// a proxy reports it.
@@ -118,7 +113,6 @@ impl Capabilities {
             supports_moves: true,
             tells_presence: true,
             supports_traces: true,
-            supports_idle_handovers: true,
             client_message_max_bytes: None,
         }
     }
@@ -183,9 +177,8 @@ impl fmt::Display for Capabilities {
         let moves = self.supports_moves.then(|| MOVES.to_owned());
         let presence = self.tells_presence.then(|| PRESENCE.to_owned());
         let traces = self.supports_traces.then(|| TRACES.to_owned());
-        let idle_handovers = self.supports_idle_handovers.then(|| IDLE_HANDOVERS.to_owned());
         let client_flow = self.client_message_max_bytes.map(|bytes| format!("{CLIENT_FLOW}={bytes}"));
-        let all = [resume, window, causes, members, handovers, moves, presence, traces, idle_handovers, client_flow];
+        let all = [resume, window, causes, members, handovers, moves, presence, traces, client_flow];
         f.write_str(&all.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
 }
@@ -203,7 +196,6 @@ impl FromStr for Capabilities {
             capabilities.supports_moves |= item == MOVES;
             capabilities.tells_presence |= item == PRESENCE;
             capabilities.supports_traces |= item == TRACES;
-            capabilities.supports_idle_handovers |= item == IDLE_HANDOVERS;
             let Some((name @ (RESUME | WINDOW | CLIENT_FLOW), value)) = item.split_once('=') else { continue };
             let value = number(value).map_err(|_| HeaderError(item.into()))?;
             let bytes = || usize::try_from(value).map_err(|_| HeaderError(item.into()));

@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing::warn;
 use trunkline_proxy::parts::{AppKey, GivenKeys};
 
 use super::config_error::ConfigError;
-use crate::logging::LOG_TARGET;
 
 /// Keys of apps, also for commands that sign with them.
 #[derive(Debug, Clone, Default, Args)]
@@ -41,11 +39,6 @@ pub(crate) struct AppKeyArgs {
     /// do channels of the Trunkline SDK.
     #[arg(long, env = "TRUNKLINE_REQUIRE_ENCRYPTED_DIAL_IN")]
     pub require_encrypted_dial_in: bool,
-
-    /// Accept channels of earlier versions of nodes and app servers, which don't name their key: each is tried with the
-    /// keys of all apps, at most 50 a second. Remove this flag when all of them have been updated.
-    #[arg(long, env = "TRUNKLINE_ALLOW_UNTAGGED_HELLOS")]
-    pub allow_untagged_hellos: bool,
 }
 
 impl AppKeyList {
@@ -59,18 +52,6 @@ impl AppKeyList {
 impl AppKeyArgs {
     pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
         self.keys.sources()
-    }
-
-    /// Whether hellos without a tag are taken, which is for an update only and brings a warning.
-    pub(super) fn takes_untagged_hellos(&self) -> bool {
-        if self.allow_untagged_hellos {
-            warn!(
-                target: LOG_TARGET,
-                "--allow-untagged-hellos: strangers can make this node try hellos with the keys of all apps; remove \
-                 the flag after the upgrade"
-            );
-        }
-        self.allow_untagged_hellos
     }
 }
 

@@ -335,7 +335,6 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, Acc
         // A node without its own key leaves the dial-in paths to its upstreams.
         accepts_dial_in: !is_development || !addresses.has_upstreams(),
         needs_encrypted_dial_in: args.app_keys.require_encrypted_dial_in,
-        takes_untagged_hellos: args.app_keys.takes_untagged_hellos(),
         has_upstreams: addresses.has_upstreams(),
         advertise: Some(advertised_address(args.advertise, addresses.listen, &addresses.upstreams)?),
         path_prefix: path_prefix(args.path_prefix.as_deref())?,

@@ -16,8 +16,8 @@ use crate::frontend::hub_request::{ConnectingClient, HubClient, HubRequest, NewC
 use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_limit::{count_connected, take_head_room, take_permit};
+use crate::frontend::reservation;
 use crate::frontend::upgrade_answer::{accept_key, chosen_sub_protocol, switching_protocols, with_sub_protocol};
-use crate::frontend::{reservation, restore};
 use crate::shard::{ClientStream, PendingConnection, ReserveError, ShardMessage};
 
 pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client: HubClient) -> Response {
@@ -28,11 +28,10 @@ pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client
     let sub_protocol = chosen_sub_protocol(&request.parts.headers, &request.hub.settings().sub_protocols);
     let client = match client {
         HubClient::New(client) => {
-            let restores = restore::claim(endpoint, &request, &client);
             let NewClient { user, connection_id, .. } = *client;
             // Routes were evaluated with this id.
             let connection_id = connection_id.unwrap_or_else(random_id);
-            Box::new(ConnectingClient { connection_id, user, is_fresh: true, is_ours: true, token: None, restores })
+            Box::new(ConnectingClient { connection_id, user, is_fresh: true, is_ours: true, token: None })
         }
         HubClient::Connecting(client) => client,
     };
@@ -113,7 +112,6 @@ fn resume(mut request: HubRequest, claim: Claim) {
         terms: ClientTerms::default(),
         wants_stateful: true,
         verified_at: None,
-        restores: None,
         claimed: Some(claim.place),
         group: None,
         trace: None,

@@ -137,11 +137,10 @@ mod tests {
             connect_before: 0,
             binding: UserBinding::AccessToken,
             is_stateful: false,
-            restores: None,
         };
         let user = User { id: Some("ann".into()), claims: vec![("role".into(), "cook".into())], expires_s: Some(7) };
         let token = Some(Box::new(token));
-        ConnectingClient { connection_id: "id".into(), user, is_fresh, is_ours: false, token, restores: None }
+        ConnectingClient { connection_id: "id".into(), user, is_fresh, is_ours: false, token }
     }
 
     fn prepared(method: Method, is_fresh: bool) -> (String, Vec<String>, Option<User>) {

@@ -22,9 +22,8 @@ const KEYS_MAX: usize = 100;
 const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Settings of hubs in Rust that webhook hubs can't have, and why.
-const IMPOSSIBLE: [(&str, &str); 5] = [
+const IMPOSSIBLE: [(&str, &str); 4] = [
     ("stateful-reconnect", "events that were answered can't be repeated, so clients connect again as new ones"),
-    ("restore-groups", "the back end keeps the state of its clients: let it add them to groups at `connected`"),
     ("parallel-invocations", "the events of a connection are sent in order, each after the answer to the one before"),
     ("protocols", "a back end answers in the hub protocol of the client, and may refuse a call"),
     ("presence-grace", "the nodes share one table of users: see --webhook-presence-grace"),

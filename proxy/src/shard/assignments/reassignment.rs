@@ -15,14 +15,13 @@ use std::sync::Arc;
 use bytestring::ByteString;
 use indexmap::IndexSet;
 use tracing::debug;
-use trunkline_protocol::wire::RESTORES_HEADER;
 
 use crate::metrics::Counters;
 use crate::shard::assignments::client_probe::Probes;
 use crate::shard::assignments::pending_close_notice::{PendingCloseNotice, PendingCloseNotices};
 use crate::shard::close_reason::CloseReason;
-use crate::shard::command::{LinkLoss, MembershipChange};
-use crate::shard::connection::{Assignment, Client, Connections, ReleaseReason, Role, SetName, open_over};
+use crate::shard::command::LinkLoss;
+use crate::shard::connection::{Assignment, Client, ReleaseReason, Role, open_over};
 use crate::shard::shard_core::{CALL_LOST, ShardCore};
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, HubRegistry, ServerGroup};
@@ -227,10 +226,7 @@ impl Reassignment {
         // Without a handshake response, the client starts over.
         let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
         let items = assignment.items().filter(|_| from.is_some());
-        let Some(mut open) = client.cold().opening_with(from.as_deref(), items) else { return true };
-        if !role.restores() {
-            open.headers.retain(|(name, _)| *name != RESTORES_HEADER);
-        }
+        let Some(open) = client.cold().opening_with(from.as_deref(), items) else { return true };
         if !open_over(link, open, (&id, content)) {
             return false;
         }
@@ -255,7 +251,6 @@ impl Reassignment {
                 }
                 client.cold_mut().stay_mut().opened(left.filter(|_| has_ended));
                 client.refresh_pauses(now);
-                report_groups(&core.connections, hubs, slot, link);
                 core.connections.set_home(slot, link);
             }
             Role::Side(group) => {
@@ -286,16 +281,6 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
             };
             // If opened too early, the app server would confuse the connection with its existing one and close both.
             home.filter(|home| home.app() != left || client.cold().stay().is_accepted_again(core.tick))
-        }
-    }
-}
-
-/// Sends the groups of a connection to its new app server, if it restores groups after a loss.
-fn report_groups(connections: &Connections, hubs: &HubRegistry, slot: Slot, home: &HomeLink) {
-    let Some(client) = connections.get(slot).filter(|_| hubs.restores(home)) else { return };
-    for set in connections.sets().of(client) {
-        if let SetName::Group(group) = set {
-            home.send(&MembershipChange::Join(group.into()).notice(client.id()));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytestring::ByteString;
 use trunkline_protocol::fleet;
-use trunkline_protocol::service::{ClientFilter, GroupChange, ServiceMessage};
+use trunkline_protocol::service::ClientFilter;
 
 use crate::shard::slot::{Serial, Slot};
 use crate::upstream::AppServerId;
@@ -98,23 +98,6 @@ pub(crate) enum MembershipChange {
     Join(ByteString),
     Leave(ByteString),
     LeaveAll,
-}
-
-impl MembershipChange {
-    /// Notice of the change for the connection's app server.
-    pub(crate) fn notice(&self, id: &str) -> ServiceMessage {
-        let change = |group: Option<&ByteString>| GroupChange {
-            connection_id: id.into(),
-            group: group.cloned(),
-            ..GroupChange::default()
-        };
-        match self {
-            Self::Join(group) => ServiceMessage::JoinGroup(change(Some(group))),
-            Self::Leave(group) => ServiceMessage::LeaveGroup(change(Some(group))),
-            // The frame without an ack can't express this.
-            Self::LeaveAll => ServiceMessage::LeaveGroupWithAck(change(None)),
-        }
-    }
 }
 
 /// Origin of a send to several clients. For dial-in, the sender is the node where the send entered the fleet,

@@ -106,11 +106,6 @@ impl Role {
             Self::Home | Self::Side(_) => AssignmentStage::Open,
         }
     }
-
-    /// Whether the app server restores the state of a lost connection.
-    pub(crate) fn restores(&self) -> bool {
-        matches!(self, Self::Home)
-    }
 }
 
 impl Assignment {

@@ -116,7 +116,7 @@ fn may_be_rebalanced(core: &ShardCore, client: &Client, order: &RebalanceOrder) 
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
     let can_go = || match home.capabilities().confirms_hand_over {
-        true => client.can_be_handed_over() && home.supports_idle_handovers(),
+        true => client.can_be_handed_over() && home.supports_handovers(),
         false => client.can_move() && core.tick.saturating_sub(client.liveness().last_received()) >= SILENT_TICKS,
     };
     is_there && is_at_rest() && is_here() && can_go()

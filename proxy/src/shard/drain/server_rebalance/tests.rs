@@ -48,11 +48,11 @@ fn only_who_is_open_there_idle_and_free_to_go_is_chosen() {
 }
 
 #[test]
-fn an_app_server_without_idle_hand_overs_is_not_asked() {
+fn an_app_server_without_hand_overs_is_not_asked() {
     let mut bed = Testbed::new();
     let (pool, _) = bed.app_server("old");
     let (_, new) = bed.app_server("new");
-    let old = std::sync::Arc::new(LinkHandle::opened_by_older(bed.hub.identity(), pool.app().id));
+    let old = std::sync::Arc::new(LinkHandle::opened_without_handovers(bed.hub.identity(), pool.app().id));
     pool.opened(0, old.clone());
     bed.client_at("ann", &old);
     assert_eq!(found(&bed, (&old, &new)), [0; 0]);
