@@ -2,12 +2,10 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `channel_host` | routes inside channels, for both modules below |
-//! | [`fake_app`] | an app server that breaks the service protocol |
+//! | `channel_host` | routes inside channels |
 //! | [`other_version`] | an app server that looks to proxies like one of another version |
 //!
 //! Each other folder is a program: `calls`, `ends`, `members`, `moves`, `roles`, `sends`, `web`.
 
 mod channel_host;
-pub mod fake_app;
 pub mod other_version;

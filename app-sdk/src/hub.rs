@@ -577,6 +577,19 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
         self
     }
 
+    /// Sets whether proxies with `--compress` compress messages of the hub's clients; true by default. Choose false if
+    /// messages hold secrets beside text that others choose.
+    ///
+    /// ```
+    /// use trunkline::Hub;
+    ///
+    /// let hub: Hub = Hub::new("/bank").compress(false);
+    /// ```
+    pub fn compress(mut self, is_permitted: bool) -> Self {
+        self.settings.compress = is_permitted;
+        self
+    }
+
     /// Sets the maximum size of a client's queue of received messages, before its proxy is asked to pause the client;
     /// 64 KiB by default.
     pub fn inbox_max_bytes(mut self, bytes: usize) -> Self {
@@ -776,6 +789,7 @@ mod tests {
         assert_eq!(stateful(Hub::new("/chat").stateful_reconnect(true)), Some(100_000));
         let sized = || Hub::new("/chat").stateful_reconnect_buffer_bytes(7);
         assert_eq!((stateful(sized()), stateful(sized().stateful_reconnect(true))), (None, Some(7)));
+        assert!(hub.manifest.compress && !built(Hub::new("/chat").compress(false)).manifest.compress);
         assert_eq!(stateful(sized().stateful_reconnect(true).transports([Transport::LongPolling])), None);
         assert!(guarded.close_on_token_expiry && !hub.manifest.close_on_token_expiry);
         let error = Hub::new("/chat").keep_alive_interval(Duration::ZERO).build().err().unwrap().to_string();

@@ -12,7 +12,6 @@ mod http_serving;
 #[cfg(not(feature = "embedded"))]
 mod missing_feature;
 mod negotiation;
-mod own_port;
 mod routes;
 mod serve;
 mod server_core;

@@ -112,6 +112,14 @@ pub struct HubManifest {
     /// Presence changes that proxies report to the app server.
     #[serde(default)]
     pub presence: PresenceScope,
+    /// Whether proxies with `--compress` compress messages of the hub's clients.
+    #[serde(default = "compressed_by_default")]
+    pub compress: bool,
+}
+
+/// App servers of older versions have not decided, so the proxy's flag decides.
+fn compressed_by_default() -> bool {
+    true
 }
 
 /// Presence changes reported to an app server.
@@ -191,6 +199,7 @@ impl HubManifest {
             stateful_reconnect_buffer_bytes: None,
             is_movable: false,
             presence: PresenceScope::default(),
+            compress: true,
         }
     }
 

@@ -4,7 +4,6 @@ mod admin_settings;
 mod app_server_settings;
 mod client_limit;
 mod connect_item;
-mod drain_settings;
 mod host_rule;
 mod listener_settings;
 mod nats_settings;
@@ -14,7 +13,6 @@ mod origin_pattern;
 #[cfg(feature = "otlp")]
 mod otlp_settings;
 mod path_prefix;
-mod rest_settings;
 mod secret_file;
 mod secret_source;
 mod trusted_header;
@@ -23,6 +21,8 @@ mod url_template;
 mod webhook_secret;
 mod webhook_settings;
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,7 +37,6 @@ pub use admin_settings::{AdminSettings, ConditionReceiver, FleetSettings, LEVELS
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
 pub use connect_item::{ConnectItem, ConnectItemError};
-pub use drain_settings::DrainSettings;
 pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
@@ -51,7 +50,6 @@ pub use origin_pattern::{OriginError, OriginPattern};
 #[cfg(feature = "otlp")]
 pub use otlp_settings::OtlpSettings;
 pub use path_prefix::{PathPrefix, PathPrefixError};
-pub use rest_settings::RestSettings;
 pub use secret_file::{SecretFileError, SecretLine};
 pub use secret_source::{AdminTokenSource, GivenKeys, LineCounts, SecretSources, TokenKeySources};
 pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
@@ -180,6 +178,77 @@ pub fn random_node_name() -> String {
     format!("node-{}", random_id().get(..RANDOM_NAME_CHARS).unwrap_or_default())
 }
 
+/// Time at the end of the drain reserved for clients to close: the official server's timeout for a close response.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+settings! {
+    /// Timing of a graceful stop.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct DrainSettings {
+        /// Time for which a stopping node still accepts clients. During it `/readyz` answers 503, so that load
+        /// balancers choose other nodes before clients are refused: give a little more than they need to notice.
+        /// Responses close their connections during this time.
+        #[flag("drain-grace", Seconds(0..=3600))]
+        pub grace: Duration = Duration::ZERO,
+
+        /// Time for clients to leave when the node stops. The node asks them to reconnect one after the other, spread
+        /// evenly over most of this time, so that they don't all connect elsewhere together, and each client between
+        /// its calls.
+        #[flag("drain-timeout", Seconds(0..=3600))]
+        pub timeout: Duration = Duration::from_secs(30),
+    }
+}
+
+impl DrainSettings {
+    /// Returns the time over which closes are spread. The last clients need a part of the timeout to disconnect.
+    #[must_use]
+    pub fn spread(self) -> Duration {
+        self.timeout.saturating_sub(CLOSE_TIMEOUT.min(self.timeout / 4))
+    }
+}
+
+settings! {
+    /// Settings of the REST data plane.
+    #[derive(Debug, Clone)]
+    pub struct RestSettings {
+        /// Whether the client ports answer it.
+        pub on_client_ports: bool = false,
+
+        /// Address of a port of its own.
+        pub listen: Option<SocketAddr> = None,
+
+        /// Maximum body size of a REST request.
+        // At most a quarter of a link's maximum frame.
+        #[flag("rest-body-max-bytes", Bytes(1024..=4 * 1024 * 1024))]
+        // Limit of Azure's service.
+        pub body_max_bytes: usize = 1024 * 1024,
+
+        /// Maximum number of concurrent REST requests of this node; further ones get 503 and `Retry-After`.
+        #[flag("rest-requests-max", Count(1..=u64::MAX))]
+        pub requests_max: NonZeroUsize = NonZeroUsize::new(256).unwrap(),
+
+        /// Maximum number of stored group memberships of users, for their future connections; at most 100 per user.
+        /// Further ones get 409.
+        #[flag("rest-user-groups-max", Count(0..=u64::MAX))]
+        pub user_groups_max: usize = 100_000,
+
+        /// Maximum memory for stored group memberships of users, including requests of app servers that dial in; one
+        /// hub can use half of it. Beyond it requests get 409.
+        #[flag("rest-user-groups-max-bytes", Bytes(1024..=u64::MAX))]
+        // About 600 bytes per membership.
+        pub user_groups_max_bytes: usize = 64 * 1024 * 1024,
+
+        /// Accepted hosts in the audience of a token. Empty accepts any host.
+        pub audience_hosts: Vec<String> = Vec::new(),
+    }
+}
+
+impl RestSettings {
+    pub(crate) fn is_on(&self) -> bool {
+        self.on_client_ports || self.listen.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +259,13 @@ mod tests {
         assert_ne!(one, other);
         assert_eq!(one.len(), "node-".len() + RANDOM_NAME_CHARS);
         assert!(one.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "{one}");
+    }
+
+    #[test]
+    fn the_last_clients_have_some_time_to_disconnect() {
+        let spread = |seconds| DrainSettings { grace: Duration::ZERO, timeout: Duration::from_secs(seconds) }.spread();
+        assert_eq!(spread(30), Duration::from_secs(25));
+        assert_eq!(spread(4), Duration::from_secs(3));
+        assert_eq!(spread(0), Duration::ZERO);
     }
 }

@@ -33,6 +33,7 @@ mod client_results;
 mod client_routes;
 mod client_turns;
 mod closes;
+mod compressed_clients;
 mod conditions;
 mod connects;
 mod deliveries;

@@ -7,7 +7,6 @@
 mod dial_in_ping;
 mod dial_in_sink;
 mod link_request;
-mod lost_key;
 mod question_reply;
 
 use std::net::IpAddr;
@@ -19,14 +18,14 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::Role as Side;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 use trunkline_link::{LinkClock, LinkEnd, LinkSocket, answer_handshake_if};
 use trunkline_protocol::service::{
     Answer, Capabilities, Incoming, LinkKind, Role, ServiceError, ServiceMessage, Session, SessionId, SessionSettings,
 };
 
 use crate::admission::SigningKeys;
-use crate::auth::Signer;
+use crate::auth::{Signer, TokenSigner};
 use crate::inspection::warn_of_lost_app_server;
 use crate::limits::LinkPermit;
 use crate::link::{SessionOver, give_to_all, link_carrier};
@@ -35,9 +34,9 @@ use crate::shard::{LinkLoss, Shard, ShardCommand};
 use crate::upstream::{
     AppServer, AppTarget, DialledIn, Hub, IncomingLink, LinkHandle, Pool, UpstreamWebSocket, into_websocket,
 };
+
 use dial_in_sink::DialInSink;
 use link_request::ask_while_full;
-use lost_key::{CLOSE_POLICY, KEY_GONE, lose_key};
 
 pub(crate) use link_request::link_request;
 
@@ -293,6 +292,37 @@ async fn remove_if_gone(shard: &Shard, pool: &Arc<Pool>) {
 async fn close(mut socket: LinkSocket<UpstreamWebSocket>, end: &LinkEnd) {
     if let Some(words) = end.close_frame(Role::Proxy) {
         drop(timeout(CLOSE_TIMEOUT, socket.writer.close(words)).await);
+    }
+}
+
+/// Reason sent to an app server. A WebSocket close frame holds 123 bytes of it.
+const KEY_GONE: &str = "the key that signed the token of this connection was removed";
+
+/// WebSocket close code for a policy violation.
+const CLOSE_POLICY: u16 = 1008;
+
+/// Waits until the key of a link is removed, and sends the reason to its app server. Never returns for fleet
+/// links.
+async fn lose_key(shard: &Shard, keys: &SigningKeys, pool: &Pool, link: &LinkHandle) {
+    let Some(signer) = link.token_signer() else {
+        return std::future::pending().await;
+    };
+    keys.taken_away(signer, pool.hub().name()).await;
+    take_from_homes(shard, pool, signer);
+    link.send(&ServiceMessage::ServiceError(ServiceError { error: KEY_GONE.into() }));
+}
+
+/// Stops assigning clients to the hub's links with this key, and warns once per app server.
+fn take_from_homes(shard: &Shard, pool: &Pool, signer: &TokenSigner) {
+    let Some(hub) = shard.shared().hubs.of_pool(pool) else { return };
+    for pool in hub.pools().iter() {
+        let all = pool.links();
+        let of_key = all.iter().filter(|link| link.token_signer() == Some(signer));
+        let links = of_key.filter(|link| link.begin_leave()).count();
+        if links > 0 {
+            let (hub, app, key) = (hub.name(), &pool.app().name, &signer.signer);
+            warn!(hub, %app, %key, links, "closing links: the key of the app server was removed");
+        }
     }
 }
 

@@ -4,8 +4,8 @@
 mod hung_call;
 mod lost_app_server;
 mod straggler;
-mod unassigned_client;
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,6 @@ use crate::upstream::{AppServerId, HubIndex};
 pub(crate) use hung_call::{HungCallSearch, HungCalls, WaitingCalls};
 pub(crate) use lost_app_server::{count_clients, hub_names, warn_of_lost_app_server};
 pub(crate) use straggler::Stragglers;
-pub(crate) use unassigned_client::{UnassignedClients, unassigned_by_hub};
 
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
@@ -52,6 +51,7 @@ pub(crate) struct ClientRow {
     pub user: Option<String>,
     pub transport: &'static str,
     pub protocol: &'static str,
+    pub is_compressed: bool,
     pub state: &'static str,
     pub age_s: u32,
     pub address: Option<String>,
@@ -228,6 +228,7 @@ impl<'a> Inspector<'a> {
             user,
             transport,
             protocol,
+            is_compressed: client.form().is_compressed(),
             state: state(client),
             age_s: u32::try_from(age_us / MICROS_PER_SECOND).unwrap_or(u32::MAX),
             address: open.and_then(|open| cut_header(open, REMOTE_HEADER)),
@@ -321,6 +322,33 @@ fn opening(client: &Client) -> Option<OpenConnection> {
 
 fn cut_header(open: &OpenConnection, name: &str) -> Option<String> {
     Some(header(&open.headers, name)?.chars().take(HEADER_MAX_CHARS).collect())
+}
+
+/// Clients of a hub that wait for an app server.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct UnassignedClients {
+    pub count: usize,
+    /// Longest wait, in seconds.
+    pub waited_s: u32,
+}
+
+impl UnassignedClients {
+    pub(crate) fn add(&mut self, others: Self) {
+        self.count += others.count;
+        self.waited_s = self.waited_s.max(others.waited_s);
+    }
+}
+
+pub(crate) fn unassigned_by_hub(state: &ShardState) -> HashMap<HubIndex, UnassignedClients> {
+    let mut hubs = HashMap::<_, UnassignedClients>::new();
+    for slot in state.assignments.reassignment.unassigned() {
+        if let Some(client) = state.core.connections.live(slot) {
+            let since = client.assignments().home().waits_since().unwrap_or(state.core.tick());
+            let waited_s = state.core.tick().saturating_sub(since);
+            hubs.entry(client.home().hub()).or_default().add(UnassignedClients { count: 1, waited_s });
+        }
+    }
+    hubs
 }
 
 #[cfg(test)]

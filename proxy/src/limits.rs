@@ -3,11 +3,9 @@
 //! Limits are kept off the delivery path. Connecting touches an atomic or one of several small tables; messages are
 //! counted only if they have a limit.
 
-mod address_key;
 mod answer_budget;
 mod app_rate;
 mod auth_throttle;
-mod group_name_sum;
 mod head_budget;
 mod hop_limit;
 mod link_permit;
@@ -16,21 +14,27 @@ mod method_rate;
 mod pending_negotiation;
 mod relay_limit;
 mod rest_permit;
-mod setup_fault;
 mod signer_share;
 mod throttle;
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use trunkline_protocol::limits::{PENDING_PIPES_MAX, PENDING_PIPES_PER_ADDRESS_MAX};
 
-pub(crate) use address_key::{AddressKey, AddressPermit};
+use crate::auth::Signer;
+use crate::bounded::{Budget, Permit, Permits};
+use crate::config::{FrontendLimits, Settings};
+use crate::metrics::PermitRefusals;
+use crate::net::descriptor::client_files_max;
+
 pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
 pub(crate) use app_rate::{AppHolder, AppRate, AppRates, RateTurn};
 pub(crate) use auth_throttle::AuthThrottle;
-pub(crate) use group_name_sum::GroupNameSums;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use link_permit::{LinkLimit, LinkPermit, LinkRefusal};
@@ -39,15 +43,8 @@ pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_permit::{RestPermit, RestPermits, RestShare};
-pub(crate) use setup_fault::{SetupFault, SetupFaults};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
 pub(crate) use throttle::{Bucket, Quota, TooFast};
-
-use crate::auth::Signer;
-use crate::bounded::{Budget, Permit, Permits};
-use crate::config::{FrontendLimits, Settings};
-use crate::metrics::PermitRefusals;
-use crate::net::descriptor::client_files_max;
 
 /// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the
 /// connection history cover all clients.
@@ -169,5 +166,115 @@ impl LimitCounters {
     #[must_use]
     pub(crate) fn refused_return_wait(&self, now: Duration) -> Duration {
         self.refused_returns.take(now, REFUSED_RETURN_WAIT).unwrap_or(REFUSED_RETURN_WAIT)
+    }
+}
+
+/// Address as counted by limits. An IPv6 /64, the smallest block that a client gets, counts as one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum AddressKey {
+    V4(u32),
+    V6(u64),
+}
+
+pub(crate) type AddressPermit = Permit<AddressKey>;
+
+impl From<IpAddr> for AddressKey {
+    fn from(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, ..] = ip.segments();
+                Self::V6([a, b, c, d].iter().fold(0, |bits, part| bits << 16 | u64::from(*part)))
+            }
+        }
+    }
+}
+
+/// Interval between sums. With hundreds of hubs and app keys a sum takes some milliseconds.
+const SUM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Last sum by app, and the time until which it is used.
+#[derive(Debug, Default)]
+pub(crate) struct GroupNameSums(Mutex<(Duration, HashMap<Signer, usize>)>);
+
+impl GroupNameSums {
+    /// Bytes of an app. `sum` returns those of all apps; it is called if the last sum is too old.
+    pub(crate) fn of(&self, app: &Signer, now: Duration, sum: impl FnOnce() -> HashMap<Signer, usize>) -> usize {
+        let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sums.0 <= now {
+            *sums = (now.saturating_add(SUM_INTERVAL), sum());
+        }
+        sums.1.get(app).copied().unwrap_or_default()
+    }
+}
+
+const INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetupFault {
+    /// `Origin` of the page and `Host` of its request differ.
+    Host,
+    /// A header of a WebSocket upgrade was removed.
+    Upgrade,
+    /// HTTP/2 arrives without TLS.
+    PlainHttp2,
+}
+
+#[derive(Debug)]
+pub(crate) struct SetupFaults([LogThrottle; 3]);
+
+impl Default for SetupFaults {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| LogThrottle::every(INTERVAL)))
+    }
+}
+
+impl SetupFaults {
+    pub(crate) fn pass(&self, fault: SetupFault) -> Option<u64> {
+        let Self([host, upgrade, http2]) = self;
+        let throttle = match fault {
+            SetupFault::Host => host,
+            SetupFault::Upgrade => upgrade,
+            SetupFault::PlainHttp2 => http2,
+        };
+        throttle.pass(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_mapped_address_counts_as_the_one_in_it() {
+        assert_eq!(AddressKey::from(ip("10.0.0.1")), AddressKey::from(ip("::ffff:10.0.0.1")));
+        assert_ne!(AddressKey::from(ip("10.0.0.1")), AddressKey::from(ip("10.0.0.2")));
+    }
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address() {
+        assert_eq!(AddressKey::from(ip("2001:db8:0:1::7")), AddressKey::from(ip("2001:db8:0:1:ffff::9")));
+        assert_ne!(AddressKey::from(ip("2001:db8:0:1::7")), AddressKey::from(ip("2001:db8:0:2::7")));
+    }
+
+    #[test]
+    fn one_sum_serves_all_joins_of_an_interval() {
+        let (sums, shop) = (GroupNameSums::default(), Signer::App("shop".into()));
+        let of = |now: Duration, bytes: usize| sums.of(&shop, now, || HashMap::from([(shop.clone(), bytes)]));
+        assert_eq!((of(Duration::ZERO, 1), of(SUM_INTERVAL / 2, 2), of(SUM_INTERVAL, 3)), (1, 1, 3));
+        assert_eq!(sums.of(&Signer::Fleet, SUM_INTERVAL, HashMap::new), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_fault_has_one_line_a_minute() {
+        let faults = SetupFaults::default();
+        assert_eq!((faults.pass(SetupFault::Host), faults.pass(SetupFault::Upgrade)), (Some(0), Some(0)));
+        assert_eq!((faults.pass(SetupFault::Host), faults.pass(SetupFault::Host)), (None, None));
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(faults.pass(SetupFault::Host), Some(2));
     }
 }

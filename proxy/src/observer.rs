@@ -16,7 +16,6 @@ mod connection_events;
 mod fleet_snapshot;
 mod fleet_trace;
 mod group_order;
-mod json_line;
 mod list_page;
 mod node_inspector;
 mod node_snapshot;
@@ -33,7 +32,6 @@ mod revoker;
 mod rule_snapshot;
 mod snapshot;
 mod snapshot_cache;
-mod time_order;
 mod timeline;
 mod timeline_mark;
 mod timeline_sampler;
@@ -47,12 +45,14 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::clock::unix_ms;
 use crate::fleet::{Fleet, PeerRequest};
+
 use announcement::Announcer;
 use client_filter::ClientCursor;
 use group_order::GroupEditor;
@@ -73,7 +73,6 @@ pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
 pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
-pub use json_line::json_line;
 pub(crate) use list_page::{ListPage, NameKind, NamePage};
 pub(crate) use node_snapshot::unassigned_clients;
 pub(crate) use node_trace::NodeTrace;
@@ -402,6 +401,15 @@ fn list_target(list: &str, limit: usize, given: &[(&str, Option<&str>)]) -> Stri
 
 fn quoted(id: &str) -> String {
     utf8_percent_encode(id, NON_ALPHANUMERIC).to_string()
+}
+
+/// Serializes a value as one line.
+#[must_use]
+pub fn json_line(line: &impl Serialize) -> String {
+    // Strings, numbers and lists always serialize.
+    let mut text = serde_json::to_string(line).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 #[cfg(test)]

@@ -1,24 +1,17 @@
-//! Test app server: streams, client results, values, flow control, filters and sends from outside a hub.
+//! Test app server: streams, client results, values, flow control and sends from outside a hub.
 //!
 //! | hub | purpose |
 //! |---|---|
 //! | `/calls` | all methods, with default hub settings |
-//! | `/parallel` | three concurrent calls per client |
-//! | `/impatient` | a very short timeout for client results |
-//! | `/filtered` | filters around a few methods |
 //! | `/raw` | raw endpoint: see its file |
 //!
-//! `GET /announce/{text}` sends to everyone on `/calls`, `GET /announce/{group}/{text}` to a group: the response is the
-//! number of proxies.
+//! `GET /announce/{text}` sends to everyone on `/calls`: the response is the number of proxies.
 
-mod filters;
 mod gate;
 mod raw;
 mod results;
 mod streams;
 mod values;
-
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -26,14 +19,11 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use clap::Args;
 use tokio::net::TcpListener;
-use trunkline::{Context, Hub, HubError, HubHandle, Receivers, Server};
+use trunkline::{Context, Hub, HubError, HubHandle, Server};
 
 use crate::plain::serve_plainly;
 
-use gate::{Gate, PARALLEL_INVOCATIONS};
-
-/// Short enough for a test to wait.
-const IMPATIENT_RESULT_TIMEOUT: Duration = Duration::from_millis(300);
+use gate::Gate;
 
 /// Test app server for calls.
 #[derive(Debug, Args)]
@@ -74,24 +64,19 @@ async fn instance(ctx: Context) -> String {
     ctx.instance().to_owned()
 }
 
-async fn abort(ctx: Context) {
-    ctx.abort();
-}
-
 #[expect(clippy::panic, reason = "the tests want to see that a panic ends one call and nothing else")]
 async fn panic() {
     panic!("asked for");
 }
 
-fn hub(path: &str, gate: &Gate) -> Hub {
-    let hub = Hub::new(path)
+fn hub(gate: &Gate) -> Hub {
+    let hub = Hub::new("/calls")
         .method("Remember", remember)
         .method("Recall", recall)
         .method("Join", join)
         .method("SendToGroup", send_to_group)
         .method("ConnectionId", connection_id)
         .method("Instance", instance)
-        .method("Abort", abort)
         .method("Panic", panic);
     let hub = values::methods(hub);
     let hub = streams::methods(hub);
@@ -100,18 +85,7 @@ fn hub(path: &str, gate: &Gate) -> Hub {
 }
 
 async fn announce_to_all(State(hub): State<HubHandle>, Path(text): Path<String>) -> Result<String, StatusCode> {
-    announce(&hub.clients().all(), &text).await
-}
-
-async fn announce_to_group(
-    State(hub): State<HubHandle>,
-    Path((group, text)): Path<(String, String)>,
-) -> Result<String, StatusCode> {
-    announce(&hub.clients().group(group), &text).await
-}
-
-async fn announce(receivers: &Receivers, text: &str) -> Result<String, StatusCode> {
-    let sent = receivers.send("Announced", (text,)).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    let sent = hub.clients().all().send("Announced", (text,)).await.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(sent.proxies().to_string())
 }
 
@@ -119,18 +93,13 @@ pub(crate) async fn serve(listener: TcpListener, settings: CallsSettings) -> any
     let gate = Gate::default();
     let server = Server::new();
     let handle = server.handle();
-    let mut server = server
-        .hub(hub("/calls", &gate).stateful_reconnect(settings.stateful))
-        .hub(hub("/parallel", &gate).parallel_invocations(PARALLEL_INVOCATIONS))
-        .hub(hub("/impatient", &gate).client_result_timeout(IMPATIENT_RESULT_TIMEOUT))
-        .hub(filters::hub("/filtered"))
-        .raw_endpoint(raw::endpoint(raw::Shared { gate, server: handle.clone() }));
+    let mut server =
+        server.hub(hub(&gate).stateful_reconnect(settings.stateful)).raw_endpoint(raw::endpoint(handle.clone()));
     if settings.embedded {
         server = server.embedded();
     }
     let app = Router::new()
         .route("/announce/{text}", get(announce_to_all))
-        .route("/announce/{group}/{text}", get(announce_to_group))
         .with_state(handle.hub("calls")?)
         .route("/metrics", handle.metrics())
         .merge(server.into_router()?);

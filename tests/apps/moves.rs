@@ -1,11 +1,8 @@
-//! Test app server for connections that move: hub `/moves`, which prints what its hooks and methods see, and with
-//! `--feed` a raw endpoint.
+//! Test app server for connections that move: hub `/moves`, which prints what its hooks and methods see.
 //!
 //! Output lines: `listening on …`, then `connected ID`, `disconnected ID`, `rehomed ID FROM ITEMS` and `ran
 //! TAG`. Each line is written immediately, so it survives a killed process. `POST /release` lets calls of `Pass` end;
 //! `/metrics` serves the SDK's metrics.
-
-mod feed;
 
 use std::time::Duration;
 
@@ -24,12 +21,6 @@ pub(crate) struct MovesSettings {
     /// Shutdown timeout for running calls, in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     shutdown_timeout_ms: u64,
-    /// Also serve the raw endpoint `/feed`.
-    #[arg(long)]
-    feed: bool,
-    /// Send each client `Number(1)` as soon as it connects.
-    #[arg(long)]
-    greet: bool,
 }
 
 /// Gate for calls that wait.
@@ -45,19 +36,6 @@ fn print_line(line: &str) {
 
 async fn connected(ctx: Context) {
     print_line(&format!("connected {}", ctx.connection_id()));
-}
-
-async fn greet(ctx: Context) -> Result<(), HubError> {
-    ctx.clients().caller().send("Number", (1,)).await?;
-    Ok(())
-}
-
-/// Sends numbers to the caller.
-async fn count_on(ctx: Context, from: u64, to: u64) -> Result<(), HubError> {
-    for number in from..=to {
-        ctx.clients().caller().send("Number", (number,)).await?;
-    }
-    Ok(())
 }
 
 async fn disconnected(ctx: Context, CloseReason(_): CloseReason) {
@@ -139,11 +117,9 @@ pub(crate) async fn serve(listener: TcpListener, settings: MovesSettings) -> any
         .method("Begin", begin)
         .method("Join", join)
         .method("Count", count)
-        .method("CountOn", count_on);
-    let hub = if settings.greet { hub.on_connected(greet) } else { hub }.with_state(gate.clone());
+        .with_state(gate.clone());
     let timeout = Duration::from_millis(settings.shutdown_timeout_ms);
     let server = Server::new().hub(hub).shutdown_timeout(timeout);
-    let server = if settings.feed { server.raw_endpoint(feed::endpoint()) } else { server };
     let handle = server.handle();
     let own = Router::new().route("/release", post(release)).with_state(gate);
     let app = own.route("/metrics", handle.metrics()).merge(server.into_router()?);

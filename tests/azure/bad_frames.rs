@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::scenario::run_test;
 
-use crate::frame::{connection_data, data, frame, framed, kind, no_ext, payloads, ping};
+use crate::frame::{connection_data, data, frame, kind, no_ext, payloads};
 use crate::scene::{HUB, Scene, TARGET};
 use crate::scripted::Scripted;
 use crate::value::{Value, list, map};
@@ -51,32 +51,6 @@ fn a_malformed_frame_in_a_right_envelope_is_skipped() {
         // An ack may report a bad request; clients must not notice anything.
         scene.server.fence(0).await?;
         scene.receives(&mut member, "and me").await
-    });
-}
-
-#[test]
-fn a_malformed_frame_for_a_client_closes_that_client_alone() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 1).await?;
-        let mut other = scene.join_as("bob").await?;
-        for wrong in [
-            |id: &str| list![kind::CONNECTION_DATA, id],
-            |id: &str| list![kind::CONNECTION_DATA, id, "text not bytes", no_ext()],
-            |id: &str| list![kind::CLIENT_INVOCATION, "i", id],
-            |id: &str| list![kind::MULTI_CONNECTION_DATA, list![id], "payloads", no_ext()],
-        ] {
-            let mut member = scene.join_as("ann").await?;
-            let wrong = wrong(&member.id);
-            scene.server.send(0, &wrong)?;
-            let close = member.socket.next_record().await?;
-            let error = close["error"].as_str().context("an error")?;
-            ensure!(error.contains("could not be delivered"), "{error} after {wrong:?}");
-            ensure!(close["type"] == 7 && close["allowReconnect"] == true, "{close}");
-            let (_, closed) = scene.server.expect(kind::CLOSE_CONNECTION).await?;
-            ensure!(closed.at(1).as_text() == Some(&member.id), "{closed:?}");
-            scene.reaches(&mut other, "still here").await?;
-        }
-        scene.receives(&mut other, "me too").await
     });
 }
 
@@ -140,70 +114,5 @@ fn ids_of_other_hubs_are_ids_of_nobody() {
         foreign.quiet(0).await?;
         scene.reaches(&mut member, "still here").await?;
         scene.receives(&mut member, "me too").await
-    });
-}
-
-#[test]
-fn data_for_a_client_of_another_app_server_does_not_reach_it() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 1).await?;
-        let mut member = scene.join_as("ann").await?;
-        let other = Scripted::dial(&scene.dial_in, HUB, "server-b", 1).await?;
-        // An app server may send to clients of its hub (type 7), but raw bytes only over the connection that has the
-        // client open.
-        let foreign = b"{\"type\":1,\"target\":\"Message\",\"arguments\":[\"stolen\"]}\x1e";
-        other.send(0, &connection_data(&member.id, foreign, data::INVOCATION))?;
-        other.send(0, &crate::scene::to(&[&member.id], "sent"))?;
-        let text = member.text().await?;
-        ensure!(text == "sent", "{text}");
-        scene.reaches(&mut member, "still here").await
-    });
-}
-
-#[test]
-fn floods_of_requests_for_acks_are_all_answered_in_order_and_others_are_served() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 2).await?;
-        let mut member = scene.join_as("ann").await?;
-        const REQUESTS: i64 = 20_000;
-        let flood = 1 - member.home;
-        let mut bytes = Vec::new();
-        for number in 0..REQUESTS {
-            bytes.extend(frame(&list![kind::CHECK_GROUP, "none", number, no_ext()]));
-        }
-        scene.server.at(flood)?.send_bytes(bytes)?;
-        scene.receives(&mut member, "me too").await?;
-        for number in 0..REQUESTS {
-            let is_ack = |_, event: &crate::scripted::Event| matches!(event, crate::scripted::Event::Frame(frame) if crate::frame::kind_of(frame) == kind::ACK);
-            let (place, event) = scene.server.find(is_ack).await?;
-            let crate::scripted::Event::Frame(ack) = event else { anyhow::bail!("just found") };
-            ensure!(place == flood && ack.at(1) == &Value::Int(number), "{ack:?} at {number}");
-        }
-        // Unsolicited acks: a service sends acks and receives none.
-        for number in 0..1000 {
-            scene.server.send(flood, &list![kind::ACK, number, 1, "", no_ext(), Value::Nil])?;
-        }
-        scene.reaches(&mut member, "still here").await
-    });
-}
-
-#[test]
-fn an_empty_message_and_many_frames_in_one_are_read() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 1).await?;
-        let mut member = scene.join_as("ann").await?;
-        scene.server.at(0)?.send_bytes(Vec::new())?;
-        let texts: Vec<String> = (0..300).map(|number| format!("{number}")).collect();
-        let bytes: Vec<u8> = texts.iter().flat_map(|text| frame(&crate::scene::to(&[&member.id], text))).collect();
-        // Cut at positions inside frames.
-        for piece in bytes.chunks(997) {
-            scene.server.at(0)?.send_bytes(piece.to_vec())?;
-        }
-        for text in &texts {
-            let came = member.text().await?;
-            ensure!(came == *text, "{came} instead of {text}");
-        }
-        scene.server.at(0)?.send_bytes([frame(&ping(&[])), framed(&[0x91, 3])].concat())?;
-        scene.reaches(&mut member, "still here").await
     });
 }

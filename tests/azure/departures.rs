@@ -14,7 +14,7 @@ use trunkline_tests::harness::relay::{Fate, Relay};
 use trunkline_tests::harness::scenario::{Fixture, until};
 
 use crate::aspnet::CONNECTIONS;
-use crate::dial_in::{DialIn, KEY, connection_string};
+use crate::dial_in::DialIn;
 use crate::guest::{Guest, Host, Library};
 
 const JSON: Library = Library::Js(Kind::JsJson);
@@ -108,15 +108,6 @@ fn an_app_server_that_stops_and_migrates_its_clients_loses_none_and_no_message()
 }
 
 #[test]
-fn an_app_server_that_stops_without_grace_loses_none_either() {
-    run_heavy_dotnet_test(async |fixture, dotnet| {
-        let mut parting = DepartureFixture::open(fixture, dotnet, "off").await?;
-        parting.speaks_while(async |leaving, _| stop(&mut leaving.process, Signal::Terminate).await).await?;
-        parting.all_stay().await
-    });
-}
-
-#[test]
 fn an_app_server_that_waits_ends_when_its_clients_have_gone_and_gets_no_new_one() {
     run_heavy_dotnet_test(async |fixture, dotnet| {
         let mut parting = DepartureFixture::open(fixture, dotnet, "wait").await?;
@@ -178,52 +169,6 @@ fn closed_links(dial_in: &DialIn) -> usize {
 /// Fails and names the step that takes far too long: the SDK redials within seconds.
 async fn soon<T>(what: &str, done: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(Duration::from_secs(40), done).await.with_context(|| what.to_owned())?
-}
-
-#[test]
-fn cut_server_connections_cost_no_client() {
-    run_heavy_dotnet_test(async |fixture, dotnet| {
-        let dial_in = DialIn::open(fixture).await?;
-        let relay = Relay::start_for(b"GET /server/", dial_in.address()).await?;
-        let host = Host::new(fixture, dotnet);
-        let connection = connection_string(&relay.address(), KEY);
-        let mut app = dotnet
-            .app(fixture)
-            .connection(&connection)
-            .instance("one")
-            .argument("--log", "Information")
-            .start()
-            .await?;
-        app.redirects("/bench").await?;
-        dial_in.linked(CONNECTIONS).await?;
-        let mut counters = Vec::new();
-        for number in 0..10 {
-            counters.push(host.invite_counter(Kind::JS[number % 2], &app, &format!("user-{number}")).await?);
-        }
-        for round in 0..3_u64 {
-            // Cut only part of each hub's connections, so that clients have somewhere to go.
-            relay.decide(Fate::Cut, CUTS);
-            let ends = CUTS * usize::try_from(round + 1)?;
-            soon("the ends", until(async || Ok((closed_links(&dial_in) >= ends).then_some(())))).await?;
-            soon("new ones", dial_in.linked(CONNECTIONS)).await?;
-            for (number, counter) in counters.iter().enumerate() {
-                let id = counter.connection_id()?;
-                let what = format!("a call of {id} ({number}) in round {round}");
-                let who = soon(&what, until(async || Ok(counter.call("WhoAmI", json!([])).await?.ok()))).await?;
-                ensure!(who["connectionId"] == id, "{who}");
-            }
-            counters[0].flood("Broadcast", round * 50, 50).await?;
-            for counter in &counters {
-                let seen = soon("all numbers", counter.sequence("Message", (round + 1) * 50)).await?;
-                ensure!(seen.received == (round + 1) * 50 && seen.broken.is_none(), "round {round}: {seen:?}");
-            }
-        }
-        for counter in &mut counters {
-            counter.close().await?;
-        }
-        ensure!(closed_by_us(&dial_in.node).await? == 0.0);
-        Ok(())
-    });
 }
 
 #[test]

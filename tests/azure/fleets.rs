@@ -26,14 +26,15 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    pub(crate) async fn open(fixture: &Fixture, count: usize) -> Result<Self> {
-        let dial_ins = start_all(fixture, count).await?;
-        let balancer = balancer(fixture, &dial_ins).await?;
+    pub(crate) async fn open(fixture: &Fixture) -> Result<Self> {
+        let dial_ins = start_all(fixture).await?;
+        let shipped = Shipped::read(BalancerProduct::HaProxy)?;
+        let balancer = shipped.start(fixture, dial_ins.iter().map(|dial_in| &dial_in.node)).await?;
         Ok(Self { dial_ins, balancer })
     }
 
     /// Waits until each node has server connections of this many apps, for each hub.
-    pub(crate) async fn linked(&self, apps: usize) -> Result<()> {
+    async fn linked(&self, apps: usize) -> Result<()> {
         linked(&self.dial_ins, apps).await
     }
 
@@ -48,19 +49,19 @@ impl Address {
     }
 }
 
-/// Starts this many nodes as one fleet.
-pub(crate) async fn start_all(fixture: &Fixture, count: usize) -> Result<Vec<DialIn>> {
+/// Starts three nodes as one fleet.
+async fn start_all(fixture: &Fixture) -> Result<Vec<DialIn>> {
     let fleet = Fleet::with_keys(fixture, KEY);
-    let admins: Vec<String> = (0..count).map(|_| free_address()).collect::<Result<_>>()?;
+    let admins = [free_address()?, free_address()?, free_address()?];
     let mut dial_ins = Vec::new();
-    for number in 0..count {
+    for number in 0..admins.len() {
         dial_ins.push(start(&fleet, &admins, number).await?);
     }
     Ok(dial_ins)
 }
 
 /// Waits until each node has server connections of this many apps, for each hub.
-pub(crate) async fn linked(dial_ins: &[DialIn], apps: usize) -> Result<()> {
+async fn linked(dial_ins: &[DialIn], apps: usize) -> Result<()> {
     for dial_in in dial_ins {
         let all = until(async || Ok((apps_of(&dial_in.node).await? >= apps).then_some(())));
         if timeout(LINKED_WITHIN, all).await.is_err() {
@@ -75,15 +76,6 @@ async fn start(fleet: &Fleet<'_>, admins: &[String], number: usize) -> Result<Di
     let mut more = vec!["--trust", "127.0.0.1/32"];
     more.extend(peers.iter().flat_map(|peer| ["--peers", peer]));
     DialIn::open_in(fleet, &admins[number], &format!("dial-in-{number}"), &more).await
-}
-
-async fn balancer(fixture: &Fixture, dial_ins: &[DialIn]) -> Result<LoadBalancer> {
-    let shipped = Shipped::read(BalancerProduct::HaProxy)?;
-    let shipped = match dial_ins.len() {
-        2 => shipped.with("    server node-3 node-3:8080 cookie node-3\n", "")?,
-        _ => shipped,
-    };
-    shipped.start(fixture, dial_ins.iter().map(|dial_in| &dial_in.node)).await
 }
 
 /// Number of apps with server connections at a node: the minimum over all hubs.
@@ -142,9 +134,10 @@ async fn all_receive(guests: &mut [Guest], sender: usize) -> Result<()> {
     Ok(())
 }
 
-fn one_address(count: usize) {
+#[test]
+fn three_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one_to_their_clients() {
     run_heavy_dotnet_test(async |fixture, dotnet| {
-        let address = Address::open(fixture, count).await?;
+        let address = Address::open(fixture).await?;
         let host = Host::new(fixture, dotnet);
         let one = host.app_at(address.balancer.address(), "one", &[]).await?;
         address.linked(1).await?;
@@ -165,19 +158,9 @@ fn one_address(count: usize) {
 }
 
 #[test]
-fn two_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one_to_their_clients() {
-    one_address(2);
-}
-
-#[test]
-fn three_nodes_behind_one_address_get_server_connections_of_each_app_and_are_one_to_their_clients() {
-    one_address(3);
-}
-
-#[test]
 fn a_third_node_that_joins_gets_server_connections_within_seconds() {
     run_heavy_dotnet_test(async |fixture, dotnet| {
-        let mut address = Address::open(fixture, 3).await?;
+        let mut address = Address::open(fixture).await?;
         // The balancer is already configured with its address; its process starts later.
         address.dial_ins[2].node.process.kill().await?;
         let mut third = address.dial_ins.remove(2);

@@ -1,13 +1,13 @@
-//! Each row of the table of pings, against a node with dial-in.
+//! Pings of a scripted app server, against a node with dial-in.
 
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::harness::scenario::run_test;
 
-use crate::frame::{frame, kind, kind_of, ping};
+use crate::frame::{frame, kind, ping};
 use crate::scene::{HUB, Scene};
-use crate::scripted::{ConnectionType, Dial, Event, OWN_PINGS, Scripted, handshake_request};
+use crate::scripted::{OWN_PINGS, Scripted};
 use crate::value::Value;
 
 async fn words(server: &mut Scripted) -> Result<(usize, Vec<String>)> {
@@ -19,23 +19,6 @@ async fn words(server: &mut Scripted) -> Result<(usize, Vec<String>)> {
 /// Word after this key.
 fn value_of<'a>(words: &'a [String], key: &str) -> Option<&'a str> {
     words.chunks(2).find(|pair| pair.first().is_some_and(|first| first == key))?.get(1).map(String::as_str)
-}
-
-#[test]
-fn a_status_ping_is_answered_with_whether_there_are_clients() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 2).await?;
-        let status = async |server: &mut Scripted| {
-            server.send(1, &ping(&["status", "1", "clientcount", "7"]))?;
-            let (place, words) = words(server).await?;
-            ensure!(place == 1, "{words:?} comes by {place}");
-            value_of(&words, "status").map(str::to_owned).context("a status")
-        };
-        ensure!(status(&mut scene.server).await? == "0", "there is no client yet");
-        let _member = scene.join_as("ann").await?;
-        ensure!(status(&mut scene.server).await? == "1", "there is a client");
-        Ok(())
-    });
 }
 
 #[test]
@@ -58,21 +41,6 @@ fn a_servers_ping_is_answered_with_all_app_servers_in_a_stable_order() {
         ensure!(earlier > 638_000_000_000_000_000, "{earlier}");
         Ok(())
     });
-}
-
-#[test]
-fn a_shutdown_ping_of_each_kind_is_acknowledged() {
-    for fin in ["fin:0", "fin:1", "fin:2"] {
-        run_test(async |fixture| {
-            let mut scene = Scene::open(fixture, 2).await?;
-            for place in [0, 1, 1] {
-                scene.server.send(place, &ping(&["shutdown", fin]))?;
-                let (at, words) = words(&mut scene.server).await?;
-                ensure!((at, words.as_slice()) == (place, &["shutdown".into(), "finack".into()]), "{words:?} by {at}");
-            }
-            Ok(())
-        });
-    }
 }
 
 #[test]
@@ -119,57 +87,6 @@ fn unknown_odd_and_foreign_pings_do_nothing() {
 }
 
 #[test]
-fn a_silent_client_costs_keep_alives_only_and_the_node_speaks_at_least_each_five_seconds() {
-    run_test(async |fixture| {
-        let scene = Scene::open(fixture, 0).await?;
-        let mut socket = Dial::of(HUB, "server-a")?
-            .upgrade(scene.dial_in.address())
-            .await?
-            .map_err(|status| anyhow::anyhow!("{status}"))?;
-        use futures_util::{SinkExt, StreamExt};
-        use tokio_tungstenite::tungstenite::Message;
-        socket.send(Message::binary(frame(&handshake_request(ConnectionType::Default, 0)))).await?;
-        let mut bytes = Vec::new();
-        let mut keep_alives = 0;
-        let begun = tokio::time::Instant::now();
-        while keep_alives < 2 {
-            if let Message::Binary(more) = socket.next().await.context("the node closed")?? {
-                bytes.extend_from_slice(&more);
-            }
-            while let Some(message) = crate::frame::take_frame(&mut bytes)? {
-                keep_alives += usize::from(crate::frame::message(&message)? == ping(&[]));
-            }
-        }
-        // Much longer than two intervals, much shorter than the 30 s after which the SDK gives up a service.
-        ensure!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
-        Ok(())
-    });
-}
-
-#[test]
-fn an_app_server_that_says_nothing_any_more_is_given_up_after_thirty_seconds() {
-    if !trunkline_tests::harness::scenario::is_full() {
-        return;
-    }
-    run_test(async |fixture| {
-        let scene = Scene::open(fixture, 0).await?;
-        let mut socket = Dial::of(HUB, "server-a")?
-            .upgrade(scene.dial_in.address())
-            .await?
-            .map_err(|status| anyhow::anyhow!("{status}"))?;
-        use futures_util::{SinkExt, StreamExt};
-        use tokio_tungstenite::tungstenite::Message;
-        socket.send(Message::binary(frame(&handshake_request(ConnectionType::Default, 0)))).await?;
-        let begun = tokio::time::Instant::now();
-        while let Some(Ok(message)) = socket.next().await {
-            ensure!(begun.elapsed().as_secs() < 60, "it is still kept: {message:?}");
-        }
-        ensure!(begun.elapsed().as_secs() >= 25, "given up after {:?}", begun.elapsed());
-        Ok(())
-    });
-}
-
-#[test]
 fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
     run_test(async |fixture| {
         let mut scene = Scene::open(fixture, 1).await?;
@@ -182,18 +99,6 @@ fn an_app_server_of_the_sdk_gets_no_ping_of_our_own() {
         // Counts pings to all tests, so the count must be zero.
         let count = OWN_PINGS.load(Ordering::Relaxed);
         ensure!(count == 0, "{count} pings that only our own app servers understand");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_ping_before_anything_else_on_a_new_connection_comes_behind_its_handshake() {
-    run_test(async |fixture| {
-        let mut scene = Scene::open(fixture, 0).await?;
-        scene.server.connect(scene.dial_in.address(), ConnectionType::Default).await?;
-        scene.server.send(0, &ping(&["status", "1"]))?;
-        let (_, event) = scene.server.next().await?;
-        ensure!(matches!(&event, Event::Frame(frame) if kind_of(frame) == kind::PING), "{event:?}");
         Ok(())
     });
 }

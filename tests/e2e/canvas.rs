@@ -3,7 +3,7 @@
 use anyhow::Result;
 use trunkline_tests::harness::browser::{Browser, OFFICIAL_SCRIPT, Page};
 use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::{Fixture, run_heavy_test};
+use trunkline_tests::harness::scenario::{Fixture, one_of, run_heavy_test};
 
 /// Draws a line across the canvas at this height.
 async fn draw(page: &Page, height: f64) -> Result<()> {
@@ -73,10 +73,11 @@ async fn draw_and_kill(fixture: &Fixture, more: &[&str]) -> Result<()> {
 
 #[test]
 fn two_pages_draw_on_while_their_app_server_is_killed_and_lose_nothing() {
-    run_heavy_test(async |fixture| draw_and_kill(fixture, &["--client-script", OFFICIAL_SCRIPT]).await);
-}
-
-#[test]
-fn so_they_do_with_the_pages_own_client() {
-    run_heavy_test(async |fixture| draw_and_kill(fixture, &[]).await);
+    run_heavy_test(async |fixture| {
+        // The official client, and the page's own one.
+        for script in one_of(&[Some(OFFICIAL_SCRIPT), None]) {
+            draw_and_kill(fixture, &script.map_or(vec![], |script| vec!["--client-script", script])).await?;
+        }
+        Ok(())
+    });
 }

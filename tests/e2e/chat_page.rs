@@ -22,45 +22,36 @@ async fn send_text(page: &Page, message: &str) -> Result<()> {
     page.click("send").await
 }
 
-/// Opens the page and joins. Without a transport in `over`, the client library chooses.
-async fn chat(fixture: &Fixture, arguments: &[&str], over: &str) -> Result<()> {
+/// Opens two pages over each transport. An empty name lets the client library choose.
+async fn chat(fixture: &Fixture, arguments: &[&str], transports: &[&str]) -> Result<()> {
     let fleet = Fleet::in_development(fixture);
     let app = fleet.app_with(App::Chat, arguments).await?;
     let proxies = fleet.two_proxies(&app).await?;
     let browser = Browser::start(fixture)?;
-    let pages = open_pages(&browser, &app, &proxies, over).await?;
-    let [anna, ben] = &pages;
-    send_text(anna, "hello from the first proxy").await?;
-    send_text(ben, "<u>line</u> & <i>more</i> from the second").await?;
-    for page in &pages {
-        page.see("messages", "hello from the first proxy").await?;
-        page.see("messages", "<u>line</u> & <i>more</i> from the second").await?;
-        let text = page.text("messages").await?;
-        assert_eq!(text.matches("hello from the first proxy").count(), 1, "{text}");
-        assert!(text.contains("anna") && text.contains("ben"), "{text}");
-        assert_eq!(page.count("messages", "u").await? + page.count("messages", "i").await?, 0, "it stays text");
+    for over in transports {
+        let pages = open_pages(&browser, &app, &proxies, over).await?;
+        let [anna, ben] = &pages;
+        send_text(anna, "hello from the first proxy").await?;
+        send_text(ben, "<u>line</u> & <i>more</i> from the second").await?;
+        for page in &pages {
+            page.see("messages", "hello from the first proxy").await?;
+            page.see("messages", "<u>line</u> & <i>more</i> from the second").await?;
+            let text = page.text("messages").await?;
+            assert_eq!(text.matches("hello from the first proxy").count(), 1, "{text}");
+            assert!(text.contains("anna") && text.contains("ben"), "{text}");
+            assert_eq!(page.count("messages", "u").await? + page.count("messages", "i").await?, 0, "it stays text");
+        }
     }
     browser.end().await
 }
 
 #[test]
 fn two_pages_on_two_proxies_see_each_others_messages_with_the_official_client() {
-    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], "").await);
+    let transports = ["", Transport::ServerSentEvents.name(), Transport::LongPolling.name()];
+    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], &transports).await);
 }
 
 #[test]
 fn two_pages_on_two_proxies_see_each_others_messages_with_the_pages_own_client() {
-    run_heavy_test(async |fixture| chat(fixture, &[], "").await);
-}
-
-#[test]
-fn so_they_do_over_event_streams() {
-    let over = Transport::ServerSentEvents.name();
-    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], over).await);
-}
-
-#[test]
-fn so_they_do_over_long_polling() {
-    let over = Transport::LongPolling.name();
-    run_heavy_test(async |fixture| chat(fixture, &["--client-script", OFFICIAL_SCRIPT], over).await);
+    run_heavy_test(async |fixture| chat(fixture, &[], &[""]).await);
 }

@@ -1,13 +1,11 @@
-//! Client results: a hub invokes a client at any node, and gets an error for each kind of failure.
+//! Client results: a hub invokes a client of any app server at any node, and gets an error for each kind of failure.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, ClientBuilder, Kind};
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
-use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{pairs, run_test, until};
-use trunkline_tests::harness::test_servers::{Setting, TestServers};
+use trunkline_tests::harness::scenario::{run_test, until};
 
 const WAITING: &str = "trunkline_app_client_results_waiting";
 
@@ -58,79 +56,6 @@ async fn nobody_waits(apps: &[&AppServer]) -> Result<()> {
         Ok((waiting < 1.0).then_some(()))
     })
     .await
-}
-
-#[test]
-fn a_client_answers_whoever_asks() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let agents = Agents::new(fixture);
-        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
-            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in kinds.into_iter().enumerate() {
-                let asked = answering(agents.client(kind, &test_servers.url(index, "/calls"))).open().await?;
-                for (index, kind) in Kind::JS.into_iter().enumerate() {
-                    let asker = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
-                    assert_all_answers(&asker, asked.connection_id()?).await?;
-                    let error = asker.invoke_failing("Ask", json!(["nobody", "Value"])).await?;
-                    assert_eq!(error, failed("Ask", "Connection 'nobody' does not exist."));
-                }
-                assert_eq!(asked.invoke("AskMe", json!(["Value"])).await?, json!({ "a": [1, null] }));
-                assert_eq!(
-                    asked.invoke_failing("AskMePlainly", json!(["Throw"])).await?,
-                    failed("AskMePlainly", "Error: not now")
-                );
-            }
-            nobody_waits(&[&test_servers.app]).await?;
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_client_that_never_answers_is_given_up() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let agents = Agents::new(fixture);
-        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
-            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in kinds.into_iter().enumerate() {
-                let asked = answering(agents.client(kind, &test_servers.url(index, "/impatient"))).open().await?;
-                let asker = agents.client(kind, &test_servers.url(index + 1, "/impatient")).open().await?;
-                let error = asker.invoke_failing("Ask", json!([asked.connection_id()?, "Never"])).await?;
-                assert_eq!(error, failed("Ask", "the client gave no result within 300ms"));
-                assert_eq!(asked.invoke("Echo", json!(["still here"])).await?, "still here");
-            }
-            nobody_waits(&[&test_servers.app]).await?;
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_method_that_waits_for_its_own_caller_lets_its_other_calls_by() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let agents = Agents::new(fixture);
-        for (setting, kinds) in pairs(&Setting::ALL, &Kind::JS) {
-            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in kinds.into_iter().enumerate() {
-                let builder = agents.client(kind, &test_servers.url(index, "/calls")).keep_alive_ms(20);
-                let mut client = answering(builder).open().await?;
-                client.send("AskMe", json!(["Never"])).await?;
-                client.expect("Never").await?;
-                for number in 0..10 {
-                    assert_eq!(client.invoke("Echo", json!([number])).await?, number);
-                }
-                assert_eq!(client.stream_first(5, "CountForEver", json!([])).await?.items.len(), 5);
-                assert_eq!(client.invoke("AskMe", json!(["Value"])).await?, json!({ "a": [1, null] }));
-                client.expect("Value").await?;
-                client.close().await?;
-                nobody_waits(&[&test_servers.app]).await?;
-            }
-        }
-        Ok(())
-    });
 }
 
 /// Opens clients until one is assigned to this app server.
@@ -194,49 +119,5 @@ fn a_client_of_another_app_server_and_another_proxy_answers() {
             }
         }
         nobody_waits(&apps).await
-    });
-}
-
-#[test]
-fn a_client_of_another_app_server_that_never_answers_is_given_up() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let apps = [fleet.app(App::Calls).await?, fleet.app(App::Calls).await?];
-        let apps = [&apps[0], &apps[1]];
-        let proxies = [fleet.proxy_with(&apps, &[]).await?, fleet.proxy_with(&apps, &[]).await?];
-        let agents = Agents::new(fixture);
-        let instances = instances(&agents, &proxies[0]).await?;
-        let builder = |proxy: &Proxy| agents.client(Kind::JsJson, &proxy.url("/impatient"));
-        let asker = held_by(&instances[0], || builder(&proxies[0])).await?;
-        let asked = held_by(&instances[1], || answering(builder(&proxies[1]))).await?;
-        let error = asker.invoke_failing("Ask", json!([asked.connection_id()?, "Never"])).await?;
-        assert_eq!(error, failed("Ask", "the client gave no result within 300ms"));
-        assert_eq!(asker.invoke("Ask", json!([asked.connection_id()?, "Value"])).await?, json!({ "a": [1, null] }));
-        nobody_waits(&apps).await
-    });
-}
-
-#[test]
-fn a_client_that_vanishes_without_a_word_fails_the_question() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let agents = Agents::new(fixture);
-        for setting in Setting::ALL {
-            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            let asker = agents.client(Kind::JsMessagePack, &test_servers.url(0, "/calls")).open().await?;
-            let mut asked = RawClient::join(test_servers.address(1), "/calls").await?;
-            let id = asked.call("ConnectionId", json!([])).await?["result"].clone();
-            let (error, ()) = tokio::try_join!(asker.invoke_failing("Ask", json!([id, "Anything"])), async {
-                let question = asked.next_record().await?;
-                assert_eq!((&question["type"], &question["target"]), (&json!(1), &json!("Anything")));
-                assert_eq!(question["arguments"], json!(["a question"]));
-                drop(asked);
-                Ok(())
-            })?;
-            let id = id.as_str().context("an id")?;
-            assert_eq!(error, failed("Ask", &format!("Connection '{id}' disconnected.")));
-            nobody_waits(&[&test_servers.app]).await?;
-        }
-        Ok(())
     });
 }

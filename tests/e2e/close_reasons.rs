@@ -14,7 +14,7 @@ use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::{JSON_HANDSHAKE, MESSAGE_PACK_HANDSHAKE, RawClient, upgraded_socket};
 use trunkline_tests::harness::relay::{Fate, Relay};
-use trunkline_tests::harness::scenario::{run_heavy_test, run_test};
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::tls::Authority;
 use trunkline_tests::harness::token::{in_seconds, signed};
 
@@ -149,23 +149,6 @@ fn clients_that_an_app_server_ends() {
         let (_client, id) = scene.join_line().await?;
         scene.app.process.signal(Signal::Terminate).await?;
         scene.closed_at_node(&id, "line", "app_stopped").await
-    });
-}
-
-#[test]
-fn clients_that_read_too_slowly() {
-    run_heavy_test(async |fixture| {
-        for (flag, cause) in [("--outbox-max-bytes", "slow_client"), ("--outbox-total-max-bytes", "outbox_total")] {
-            let mut scene = CloseScene::start(fixture, &[flag, "262144", "--slow-client-timeout", "1"]).await?;
-            let (_slow, id) = scene.join("/ends").await?;
-            let (mut sender, _) = scene.join("/ends").await?;
-            while scene.counted("trunkline_client_connections_closed_total", cause).await? == 0.0 {
-                sender.call("Fill", json!([50])).await?;
-            }
-            scene.closed(&id, "ends", cause).await?;
-            scene.agree().await?;
-        }
-        Ok(())
     });
 }
 

@@ -1,4 +1,4 @@
-//! Configuration file, the reports about it, and a node's health checks.
+//! Configuration file, the command's reports about itself, and a node's health checks.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -65,117 +65,6 @@ fn a_node_runs_by_its_file_and_tells_whether_it_is_ready() {
 }
 
 #[test]
-fn check_shows_what_would_be_used_and_no_secret() {
-    run_test(async |fixture| {
-        let settings = "upstream = \"http://127.0.0.1:5000\"\naccess-key = \"the secret of secrets\"\npool_size = 7\n";
-        let file = file(fixture, settings)?;
-        let mut check = trunkline(&["check", name(&file)])?;
-        let output = check.env("TRUNKLINE_SHARDS", "3").env("TRUNKLINE_DRAIN_TIMEOUT", "2m").output().await?;
-        let shown = text(&output);
-        assert!(output.status.success(), "{shown}");
-        assert!(!shown.contains("secret of secrets"), "{shown}");
-        for line in [
-            "upstream = [\"http://127.0.0.1:5000\"] # file",
-            "access-key = [\"(secret)\"] # file",
-            "pool-size = 7 # file",
-            "shards = 3 # TRUNKLINE_SHARDS",
-            "drain-timeout = \"2m\" # TRUNKLINE_DRAIN_TIMEOUT",
-            "header-timeout = \"15s\" # default",
-        ] {
-            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn check_shows_the_rules_and_which_of_them_a_sample_hits() {
-    run_test(async |fixture| {
-        let settings = "upstream = \"http://127.0.0.1:5000\"\n\n[groups.canary]\nupstream = \
-                        \"http://127.0.0.1:5001\"\n\n[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\ngroup = \
-                        \"canary\"\n\n[[routes]]\nhub = \"/chat\"\nuser = \"ann\"\nreject = 403\n\n[[methods]]\nhub = \
-                        \"/chat\"\ndeny = [\"Debug*\"]\n";
-        let file = file(fixture, settings)?;
-        let output = trunkline(&["check", name(&file)])?.output().await?;
-        let shown = text(&output);
-        assert!(output.status.success(), "{shown}");
-        for line in [
-            "# route 1: hub is \"/chat\", user is \"ann\" -> group canary",
-            "# method rule 1: hub is \"/chat\" -> deny \"Debug*\"",
-            "warning: route 2 matches nothing: route 1 takes all its clients",
-        ] {
-            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
-        }
-        let samples = ["--sample", "hub=chat user=ann target=debugAll", "--sample", "hub=chat user=bob"];
-        let output = trunkline(&[&["check", name(&file)][..], &samples].concat())?.output().await?;
-        let shown = text(&output);
-        for line in [
-            "  => connection: group canary",
-            "  => message: refused. The method 'debugAll' can't be called: the server's rules refuse it.",
-            "  route 1 does not hold: user is \"ann\"",
-            "  => connection: group default, as no route takes it",
-        ] {
-            assert!(shown.lines().any(|shown| shown == line), "{line} is missing in\n{shown}");
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn what_is_wrong_with_a_file_is_named() {
-    run_test(async |fixture| {
-        let cases = [
-            ("[[routes]]\ngroup = \"canary\"", "line 2, column 9: there is no group \"canary\""),
-            ("[[route]]\nreject = 403", "line 1, column 3: unknown key \"route\"; is \"routes\" meant?"),
-            ("pool-size = 5\npool-sise = 7", "line 2, column 1: unknown key \"pool-sise\""),
-            ("pool-sise = 7", "unknown key \"pool-sise\"; is \"pool-size\" meant?"),
-            ("listen = [1]", "listen is a list, but must be a string or a number"),
-            ("listen =", "invalid TOML"),
-            (
-                "upstream = \"http://a\"\npool-size = 1000",
-                "line 2, column 1: invalid value '1000' for '--pool-size <N>'",
-            ),
-            ("drain-timeout = \"2h\"", "must be from 0s to 1h"),
-            ("upstream = \"http://10.0.0.1\"", "trunkline token key"),
-        ];
-        for (settings, problem) in cases {
-            let file = file(fixture, settings)?;
-            for arguments in [["check", name(&file), ""], ["serve", "--config", name(&file)]] {
-                let arguments: Vec<&str> = arguments.into_iter().filter(|argument| !argument.is_empty()).collect();
-                let output = trunkline(&arguments)?.output().await?;
-                assert!(!output.status.success(), "{arguments:?} with {settings}");
-                assert!(text(&output).contains(problem), "{arguments:?} with {settings}: {}", text(&output));
-                let is_told_twice =
-                    problem.starts_with("line 2, column 9") && text(&output).matches(problem).count() > 1;
-                assert!(!is_told_twice, "{}", text(&output));
-            }
-        }
-        let missing = trunkline(&["serve", "--config", "/nowhere/trunkline.toml"])?.output().await?;
-        assert!(text(&missing).contains("/nowhere/trunkline.toml"), "{}", text(&missing));
-        Ok(())
-    });
-}
-
-#[test]
-fn a_file_that_init_writes_holds_the_defaults_and_a_node_takes_it() {
-    run_test(async |fixture| {
-        let file = fixture.folder().join("new.toml");
-        let init = ["init", "--out", name(&file)];
-        let output = trunkline(&init)?.output().await?;
-        assert!(output.status.success(), "{}", text(&output));
-        let mut check = trunkline(&["check", name(&file)])?;
-        let output = check.env("TRUNKLINE_UPSTREAM", "http://127.0.0.1:5000").output().await?;
-        let shown = text(&output);
-        assert!(output.status.success() && shown.contains("poll-timeout = \"90s\" # default"), "{shown}");
-        let written = std::fs::read_to_string(&file)?;
-        let again = trunkline(&init)?.output().await?;
-        assert!(!again.status.success() && text(&again).contains("exists, and was not changed"), "{}", text(&again));
-        assert_eq!(std::fs::read_to_string(&file)?, written);
-        Ok(())
-    });
-}
-
-#[test]
 fn the_command_tells_its_build_its_manual_and_what_a_shell_completes() {
     run_test(async |_stage| {
         let output = trunkline(&["--version"])?.output().await?;
@@ -188,25 +77,6 @@ fn the_command_tells_its_build_its_manual_and_what_a_shell_completes() {
             let output = trunkline(arguments)?.output().await?;
             assert!(output.status.success() && text(&output).contains(expected), "{arguments:?}: {}", text(&output));
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn tokens_are_signed_with_a_key_file_or_else_with_the_development_key() {
-    run_test(async |fixture| {
-        let (key, state) = (fixture.folder().join("access.key"), fixture.folder().join("state"));
-        std::fs::write(&key, ACCESS_KEY)?;
-        let token = ["token", "user", "ann", "--lifetime", "5m"];
-        let output = trunkline(&[&token[..], &["--access-key-file", name(&key)]].concat())?.output().await?;
-        let warning = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(warning.contains("can read the secret in --access-key-file"), "{warning}");
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim().split('.').count(), 3);
-        let output = trunkline(&token)?.env("XDG_STATE_HOME", &state).output().await?;
-        let warning = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(warning.contains("development key") && warning.lines().count() == 1, "{warning}");
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim().split('.').count(), 3);
-        assert!(state.join("trunkline/development.key").exists());
         Ok(())
     });
 }

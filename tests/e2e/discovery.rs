@@ -5,8 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
@@ -46,65 +44,6 @@ async fn crowd(proxy: &Proxy) -> Result<Vec<RawClient>> {
         clients.push(RawClient::join(proxy.address(), HUB).await?);
     }
     Ok(clients)
-}
-
-/// Forwards connections from `::1` to a server until dropped.
-async fn v6_way(port: &str, server: &str) -> Result<JoinSet<()>> {
-    let listener = TcpListener::bind(format!("[::1]:{port}")).await?;
-    let (server, mut way) = (server.to_owned(), JoinSet::new());
-    way.spawn(async move {
-        let mut passing = JoinSet::new();
-        while let Ok((mut client, _)) = listener.accept().await {
-            let server = server.clone();
-            passing.spawn(async move {
-                let mut stream = TcpStream::connect(server).await?;
-                tokio::io::copy_bidirectional(&mut client, &mut stream).await
-            });
-        }
-    });
-    Ok(way)
-}
-
-/// Warnings in a proxy's log.
-fn warnings(proxy: &Proxy) -> Vec<String> {
-    proxy.process.log().lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(Into::into).collect()
-}
-
-#[test]
-fn an_app_server_on_one_family_of_its_name_is_found_and_links_move_to_the_other_family() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let address = free_address()?;
-        let port = address.rsplit_once(':').context("a port")?.1;
-        let hosts = fixture.folder().join("hosts");
-        let _app = app_at(&fleet, "127.0.0.2", port).await?;
-        let upstream = format!("http://{NAME}:{port}");
-        let settings = ["--resolve-interval", "1"];
-        // No server listens at the IPv6 address.
-        for addresses in [["::1", "127.0.0.2"], ["127.0.0.2", "::1"]] {
-            list(&hosts, &addresses)?;
-            let proxy = fleet.proxy_at_name(&hosts, &upstream, &settings).await?;
-            proxy.linked(POOL_SIZE).await?;
-            assert_eq!(warnings(&proxy), Vec::<String>::new());
-        }
-        let way = v6_way(port, &format!("127.0.0.2:{port}")).await?;
-        list(&hosts, &["::1"])?;
-        let mut proxy = fleet.proxy_at_name(&hosts, &upstream, &settings).await?;
-        proxy.linked(POOL_SIZE).await?;
-        let mut clients = crowd(&proxy).await?;
-        assert_eq!(places(&mut clients).await?.len(), 1);
-        list(&hosts, &["127.0.0.2"])?;
-        proxy.process.wait_for_log("127.0.0.2").await?;
-        drop(way);
-        proxy.linked(POOL_SIZE).await?;
-        assert_eq!(places(&mut clients).await?.len(), 1);
-        let metrics = proxy.metrics().await?;
-        let links = ["open", "resuming", "down"].map(|state| metrics.sum("trunkline_links", &[("state", state)]));
-        assert_eq!(links, [POOL_SIZE as f64, 0.0, 0.0], "it is one app server");
-        assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
-        assert_eq!(warnings(&proxy), Vec::<String>::new());
-        Ok(())
-    });
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Graceful replacement of a proxy: it leaves its load balancer, closes its clients one after another, and ends in
 //! time.
 
-mod carried;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -2,10 +2,8 @@
 //! own clients.
 
 mod absence;
-mod acquaintance;
 mod announcement;
 mod coming_back;
-mod cut;
 mod dead_node;
 mod dozen;
 mod own_writes;

@@ -130,19 +130,6 @@ impl HostNameScene {
 }
 
 #[test]
-fn requests_are_spread_over_the_addresses_where_links_are_open() {
-    run_test(async |_stage| {
-        let mut scene = HostNameScene::start().await?;
-        assert_eq!(scene.counts(6).await?, [(3, 3), (3, 3)]);
-        scene.apps[0].vanish();
-        scene.linked(1).await?;
-        assert_eq!(scene.counts(6).await?, [(0, 0), (6, 6)]);
-        scene.node.stop().await;
-        Ok(())
-    });
-}
-
-#[test]
 fn an_address_that_is_linked_but_refuses_clients_is_skipped() {
     run_test(async |_stage| {
         let scene = HostNameScene::start().await?;

@@ -148,9 +148,14 @@ async fn shows(page: &Page, element: &str, text: &str) -> Result<()> {
     until(async || Ok((page.text(element).await? == text).then_some(()))).await
 }
 
-async fn pages_see_each_other(fixture: &Fixture, language: Language) -> Result<()> {
+async fn serves_pages_and_calls(fixture: &Fixture, language: Language) -> Result<()> {
     let folder = copy_example(fixture)?;
     let place = Place::start(fixture, language, &folder, &Addresses::free()?, &[]).await?;
+    calls_have_results(fixture, &place, language).await?;
+    pages_see_each_other(fixture, &place).await
+}
+
+async fn pages_see_each_other(fixture: &Fixture, place: &Place) -> Result<()> {
     let browser = Browser::start(fixture)?;
     let (anna, zoe) = (place.open(&browser, "anna").await?, place.open(&browser, "Zo%C3%AB").await?);
     for page in [&anna, &zoe] {
@@ -173,9 +178,7 @@ async fn pages_see_each_other(fixture: &Fixture, language: Language) -> Result<(
 }
 
 /// Calls with results and errors, and a repeated call.
-async fn calls_have_results(fixture: &Fixture, language: Language) -> Result<()> {
-    let folder = copy_example(fixture)?;
-    let place = Place::start(fixture, language, &folder, &Addresses::free()?, &[]).await?;
+async fn calls_have_results(fixture: &Fixture, place: &Place, language: Language) -> Result<()> {
     let agents = Agents::new(fixture);
     let url = place.node.url("/chat?room=red%2Fblue");
     let client =
@@ -356,33 +359,18 @@ async fn forged_events_are_refused(back_end: &str, language: Language) -> Result
 }
 
 #[test]
-fn pages_of_a_back_end_in_python_see_each_other() {
-    run_heavy_test(async |fixture| pages_see_each_other(fixture, Language::Python).await);
+fn a_back_end_in_python_serves_pages_that_see_each_other_and_calls_with_results() {
+    run_heavy_test(async |fixture| serves_pages_and_calls(fixture, Language::Python).await);
 }
 
 #[test]
-fn pages_of_a_back_end_in_node_see_each_other() {
-    run_heavy_test(async |fixture| pages_see_each_other(fixture, Language::Node).await);
+fn a_back_end_in_node_serves_pages_that_see_each_other_and_calls_with_results() {
+    run_heavy_test(async |fixture| serves_pages_and_calls(fixture, Language::Node).await);
 }
 
 #[test]
-fn pages_of_a_back_end_in_php_see_each_other() {
-    run_heavy_test(async |fixture| pages_see_each_other(fixture, Language::Php).await);
-}
-
-#[test]
-fn calls_of_a_back_end_in_python_have_results() {
-    run_test(async |fixture| calls_have_results(fixture, Language::Python).await);
-}
-
-#[test]
-fn calls_of_a_back_end_in_node_have_results() {
-    run_test(async |fixture| calls_have_results(fixture, Language::Node).await);
-}
-
-#[test]
-fn calls_of_a_back_end_in_php_have_results() {
-    run_test(async |fixture| calls_have_results(fixture, Language::Php).await);
+fn a_back_end_in_php_serves_pages_that_see_each_other_and_calls_with_results() {
+    run_heavy_test(async |fixture| serves_pages_and_calls(fixture, Language::Php).await);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Kind};
-use trunkline_tests::harness::fleet::{App, AppServer, Fleet, POOL_SIZE, Proxy, stop};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::metrics::Metrics;
 use trunkline_tests::harness::process::Signal;
 use trunkline_tests::harness::raw::RawClient;
@@ -18,9 +18,6 @@ use trunkline_tests::harness::scenario::{Fixture, run_test, run_waiting_test, un
 const HUB: &str = "/moves";
 
 const CLIENTS: usize = 20;
-
-/// Timeout longer than any test, so that it can't explain a result.
-const ENDLESS: &str = "600";
 
 /// Two app servers, two proxies in front of both, and clients of each proxy.
 struct Mesh {
@@ -116,62 +113,6 @@ fn the_clients_of_a_killed_proxy_are_reported_once_each_and_those_of_others_neve
         mesh.proxies[0].process.kill().await?;
         mesh.disconnects(CLIENTS).await?;
         assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
-        mesh.leave(1).await
-    });
-}
-
-#[test]
-fn a_proxy_that_starts_again_under_its_name_is_not_waited_for() {
-    run_test(async |fixture| {
-        let mut mesh = Mesh::start(fixture, ENDLESS).await?;
-        mesh.proxies[0].process.kill().await?;
-        mesh.proxies[0].start_again(fixture).await?;
-        mesh.disconnects(CLIENTS).await?;
-        assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
-        (mesh.clients[0], _) = crowd(&mesh.proxies[0]).await?;
-        for client in std::mem::take(&mut mesh.clients[0]) {
-            client.close().await?;
-        }
-        mesh.disconnects(2 * CLIENTS).await?;
-        mesh.leave(1).await
-    });
-}
-
-#[test]
-fn the_clients_of_a_drained_proxy_are_reported_once_each() {
-    run_test(async |fixture| {
-        let mut mesh = Mesh::start(fixture, ENDLESS).await?;
-        let clients = std::mem::take(&mut mesh.clients[0]);
-        let leaving = try_join_all(clients.into_iter().map(RawClient::ending));
-        let (endings, stopped) = tokio::join!(leaving, stop(&mut mesh.proxies[0].process, Signal::Terminate));
-        endings?;
-        stopped?;
-        mesh.disconnects(CLIENTS).await?;
-        assert_eq!(mesh.told("disconnected "), mesh.ids[0]);
-        mesh.leave(1).await
-    });
-}
-
-#[test]
-fn a_proxy_frozen_for_less_than_the_window_loses_no_client() {
-    run_test(async |fixture| {
-        let mut mesh = Mesh::start(fixture, "6").await?;
-        mesh.proxies[0].process.signal(Signal::Freeze).await?;
-        // Both app servers have dropped the proxy's sockets but keep its sessions.
-        for app in &mesh.apps {
-            until(async || {
-                let links = Metrics::of(app.address()).await?.sum("trunkline_app_links", &[]);
-                Ok((links == POOL_SIZE as f64).then_some(()))
-            })
-            .await?;
-        }
-        mesh.proxies[0].process.signal(Signal::Thaw).await?;
-        mesh.proxies[0].linked(2 * POOL_SIZE).await?;
-        assert_eq!(mesh.told("disconnected "), BTreeSet::new());
-        for client in std::mem::take(&mut mesh.clients[0]) {
-            client.close().await?;
-        }
-        mesh.disconnects(CLIENTS).await?;
         mesh.leave(1).await
     });
 }

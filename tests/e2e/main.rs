@@ -30,6 +30,8 @@ mod client_results;
 #[cfg(test)]
 mod close_reasons;
 #[cfg(test)]
+mod compressed_clients;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;
@@ -50,8 +52,6 @@ mod fleet;
 #[cfg(test)]
 mod flow_control;
 #[cfg(test)]
-mod forwarded;
-#[cfg(test)]
 mod functional;
 #[cfg(test)]
 mod host_names;
@@ -60,20 +60,13 @@ mod hostile;
 #[cfg(test)]
 mod http_transports;
 #[cfg(test)]
-mod hub_features;
-#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod idle;
 #[cfg(test)]
-#[cfg(test)]
-mod keep_alive;
-#[cfg(test)]
 mod key_rotation;
 #[cfg(test)]
 mod limits;
-#[cfg(test)]
-mod links;
 #[cfg(test)]
 mod live_updates;
 #[cfg(test)]
@@ -117,9 +110,6 @@ mod raw_endpoints;
 #[cfg(test)]
 mod reassign;
 #[cfg(test)]
-#[cfg(test)]
-mod releases;
-#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod resume;
@@ -137,8 +127,6 @@ mod startup;
 mod store;
 #[cfg(test)]
 mod storms;
-#[cfg(test)]
-mod streams;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]

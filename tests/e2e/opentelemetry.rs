@@ -1,8 +1,6 @@
 //! One trace from a client through node and hub and back, as received by a collector; and a collector that does not
 //! accept data.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use trunkline_tests::harness::client::{Agents, Client, Kind};
@@ -92,37 +90,6 @@ fn a_trace_goes_from_the_client_through_node_and_hub_and_back() {
     });
 }
 
-#[test]
-fn a_call_may_name_its_trace_and_counts_only_if_the_operator_trusts_clients() {
-    run_test(async |fixture| {
-        let (collector, _app, proxy) = scene(fixture, &["--otlp-sample", "0", "--otlp-trust-clients"]).await?;
-        let agents = Agents::new(fixture);
-        let mut untraced = agents.client(Kind::JsJson, &proxy.url("/traced")).open().await?;
-        assert_eq!(untraced.invoke("Echo", json!(["x"])).await?, "x");
-        let headers = json!({ "traceparent": traceparent(), "tracestate": "vendor=7" });
-        let traced = agents.client(Kind::JsJson, &proxy.url("/traced")).message_headers(headers);
-        let mut traced = traced.show_headers().open().await?;
-        assert_eq!(traced.invoke("Echo", json!(["x"])).await?, "x");
-        assert_eq!(named_in(&mut traced, "").await?.0, TRACE);
-        let error = traced.invoke_failing("Fail", json!([])).await?;
-        assert!(error.contains("It always fails."), "{error}");
-        assert_eq!(named_in(&mut traced, "").await?.0, TRACE);
-        let call = span_of(&collector, "trunkline", "traced/Echo", CLIENT).await?;
-        assert_eq!(call.parent_id, CLIENT_SPAN);
-        assert_eq!(span_of(&collector, "traced", "traced/Echo", SERVER).await?.parent_id, call.span_id);
-        let failed = span_of(&collector, "trunkline", "traced/Fail", CLIENT).await?;
-        assert!(failed.error.is_some_and(|text| text.contains("It always fails.")));
-        assert!(span_of(&collector, "traced", "traced/Fail", SERVER).await?.error.is_some());
-        let of_node = collector.spans().into_iter().filter(|span| span.service == "trunkline");
-        let names: BTreeSet<_> = of_node.map(|span| span.name).collect();
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["traced/Echo", "traced/Fail"], "nothing else is traced");
-        for client in [&mut untraced, &mut traced] {
-            client.close().await?;
-        }
-        Ok(())
-    });
-}
-
 fn call(number: usize) -> String {
     let call =
         json!({"type": 1, "invocationId": number.to_string(), "target": "Echo", "arguments": [number.to_string()]});
@@ -171,23 +138,6 @@ fn a_collector_that_refuses_or_hangs_costs_spans_and_nothing_else() {
         // An unavailable collector does not delay a stop.
         client.close().await?;
         stop(&mut proxy.process, Signal::Terminate).await
-    });
-}
-
-#[test]
-fn clients_can_have_no_more_spans_exported_than_the_rate_allows() {
-    run_test(async |fixture| {
-        let flags = ["--otlp-sample", "0", "--otlp-trust-clients", "--otlp-max-spans", "1"];
-        let (_collector, _app, proxy) = scene(fixture, &flags).await?;
-        let mut client = RawClient::join(proxy.address(), "/traced").await?;
-        let named = call(1).replacen('{', &format!("{{\"headers\":{{\"traceparent\":\"{}\"}},", traceparent()), 1);
-        client.send_text(named.repeat(50)).await?;
-        for _ in 0..50 {
-            client.next_record().await?;
-        }
-        let over = counted(&proxy, "over_rate").await?;
-        assert!((40.0..50.0).contains(&over), "{over}");
-        Ok(())
     });
 }
 

@@ -17,7 +17,6 @@ use trunkline_tests::harness::scenario::run_test;
 const NODE: &str = "x-trunkline-node";
 const HOPS: &str = "trunkline_owner_hops_total";
 const MISSES: &str = "trunkline_owner_hop_misses_total";
-const FAILURES: &str = "trunkline_owner_hop_failures_total";
 const MARKS_REFUSED: &str = "trunkline_forward_marks_refused_total";
 const UNKNOWN: (StatusCode, &str) = (StatusCode::NOT_FOUND, "No Connection with that ID");
 
@@ -65,39 +64,6 @@ fn a_request_goes_to_the_owner_of_its_connection_in_one_hop() {
         let answer = ask(other.address(), Method::DELETE, &unused, &[]).await?;
         assert_eq!((said(&answer), answer.header(NODE)), (UNKNOWN, Some("owner")));
         assert_eq!((count(&other, HOPS).await?, count(&other, MISSES).await?), (3.0, 1.0));
-        Ok(())
-    });
-}
-
-#[test]
-fn a_web_socket_is_the_business_of_the_node_where_it_landed() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Bench).await?;
-        let [maker, holder] = fleet.two_proxies(&app).await?;
-        let connect = negotiate(&maker).await?;
-        let _client = RawClient::join(holder.address(), &connect).await?;
-        assert_eq!(post(holder.address(), &connect).await?.status, StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(count(&holder, HOPS).await?, 0.0);
-        Ok(())
-    });
-}
-
-#[test]
-fn a_dead_owner_is_a_clean_404() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Bench).await?;
-        let [mut owner, other] = fleet.two_proxies(&app).await?;
-        let connect = negotiate(&owner).await?;
-        // An open connection between the nodes must not hide that the owner has ended.
-        assert_eq!(said(&ask(other.address(), Method::DELETE, &connect, &[]).await?), UNKNOWN);
-        owner.process.kill().await?;
-        for method in [Method::GET, Method::POST, Method::DELETE] {
-            assert_eq!(said(&ask(other.address(), method, &connect, &[]).await?), UNKNOWN);
-        }
-        assert_eq!((count(&other, HOPS).await?, count(&other, FAILURES).await?), (4.0, 3.0));
-        assert_eq!(post(other.address(), "/bench/negotiate?negotiateVersion=1").await?.status, StatusCode::OK);
         Ok(())
     });
 }

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
+use trunkline_tests::harness::fleet::{App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{HttpConnection, ask, get, post};
 use trunkline_tests::harness::scenario::{run_test, until};
 
@@ -54,33 +54,39 @@ fn pages_come_through_the_proxy_as_the_app_server_gives_them() {
 }
 
 #[test]
-fn answers_without_a_body_stay_as_they_are() {
+fn requests_and_answers_keep_their_bodies_and_lose_only_headers_of_one_hop() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
-        let requests = [
-            (Method::GET, "/status/204"),
-            (Method::GET, "/status/304"),
-            (Method::GET, "/status/500"),
-            (Method::HEAD, "/mirror"),
-            (Method::HEAD, "/events"),
-        ];
-        for (method, path) in requests {
-            let direct = ask(app.address(), method.clone(), path, &[]).await?;
-            let through = ask(proxy.address(), method, path, &[("host", app.address())]).await?;
-            assert_eq!(through.status, direct.status, "{path}");
-            let (through, direct) = (through.header("content-length"), direct.header("content-length"));
-            // The length of the mirror's answer grows with the headers that the proxy adds.
-            assert_eq!(through.is_some(), direct.is_some(), "{path} {through:?} {direct:?}");
-        }
-        // The app's own CORS rules apply here.
-        let asked = [("origin", "https://evil.example"), ("access-control-request-method", "PUT")];
-        let answer = ask(proxy.address(), Method::OPTIONS, "/mirror", &asked).await?;
-        assert_eq!(answer.header("access-control-allow-origin"), Some("https://only.example"));
-        assert_eq!(answer.json()?["method"], "OPTIONS");
-        Ok(())
+        answers_without_a_body_stay_as_they_are(&app, &proxy).await?;
+        hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged(&app, &proxy).await?;
+        malformed_chunks_of_a_client_are_its_own_mistake(&proxy).await
     });
+}
+
+async fn answers_without_a_body_stay_as_they_are(app: &AppServer, proxy: &Proxy) -> Result<()> {
+    let requests = [
+        (Method::GET, "/status/204"),
+        (Method::GET, "/status/304"),
+        (Method::GET, "/status/500"),
+        (Method::HEAD, "/mirror"),
+        (Method::HEAD, "/events"),
+    ];
+    for (method, path) in requests {
+        let direct = ask(app.address(), method.clone(), path, &[]).await?;
+        let through = ask(proxy.address(), method, path, &[("host", app.address())]).await?;
+        assert_eq!(through.status, direct.status, "{path}");
+        let (through, direct) = (through.header("content-length"), direct.header("content-length"));
+        // The length of the mirror's answer grows with the headers that the proxy adds.
+        assert_eq!(through.is_some(), direct.is_some(), "{path} {through:?} {direct:?}");
+    }
+    // The app's own CORS rules apply here.
+    let asked = [("origin", "https://evil.example"), ("access-control-request-method", "PUT")];
+    let answer = ask(proxy.address(), Method::OPTIONS, "/mirror", &asked).await?;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://only.example"));
+    assert_eq!(answer.json()?["method"], "OPTIONS");
+    Ok(())
 }
 
 async fn seen(proxy: &Proxy, headers: &[(&str, &str)]) -> Result<Vec<(String, String)>> {
@@ -91,106 +97,51 @@ async fn seen(proxy: &Proxy, headers: &[(&str, &str)]) -> Result<Vec<(String, St
     Ok(headers.iter().map(|header| (text(&header[0]), text(&header[1]))).collect())
 }
 
-#[test]
-fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Web).await?;
-        let proxy = fleet.proxy(&app).await?;
-        let sent = [
-            ("host", "shop.example"),
-            ("connection", "keep-alive, x-own"),
-            ("x-own", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("proxy-authorization", "Basic x"),
-            ("upgrade", "websocket"),
-            ("x-trunkline-node", "liar"),
-            ("x-trunkline-forward", "liar"),
-            ("x-forwarded-for", "6.6.6.6"),
-            ("x-forwarded-host", "evil.example"),
-            ("x-forwarded-proto", "https"),
-            ("x_forwarded_for", "6.6.6.6"),
-            ("x-real-ip", "6.6.6.6"),
-            ("forwarded", "for=6.6.6.6"),
-            ("cookie", "a=1"),
-            ("x-app", "1"),
-        ];
-        let mut seen = seen(&proxy, &sent).await?;
-        seen.sort();
-        let expected = [
-            ("cookie", "a=1"),
-            ("host", "shop.example"),
-            ("te", "trailers"),
-            ("x-app", "1"),
-            ("x-forwarded-for", "127.0.0.1"),
-            ("x-forwarded-host", "shop.example"),
-            ("x-forwarded-proto", "http"),
-            ("x-real-ip", "127.0.0.1"),
-        ];
-        assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        assert_eq!(proxy.metrics().await?.sum("trunkline_forward_marks_refused_total", &[]), 1.0);
+async fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged(
+    app: &AppServer,
+    proxy: &Proxy,
+) -> Result<()> {
+    let sent = [
+        ("host", "shop.example"),
+        ("connection", "keep-alive, x-own"),
+        ("x-own", "1"),
+        ("keep-alive", "timeout=5"),
+        ("te", "trailers"),
+        ("proxy-authorization", "Basic x"),
+        ("upgrade", "websocket"),
+        ("x-trunkline-node", "liar"),
+        ("x-trunkline-forward", "liar"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-proto", "https"),
+        ("x_forwarded_for", "6.6.6.6"),
+        ("x-real-ip", "6.6.6.6"),
+        ("forwarded", "for=6.6.6.6"),
+        ("cookie", "a=1"),
+        ("x-app", "1"),
+    ];
+    let mut seen = seen(proxy, &sent).await?;
+    seen.sort();
+    let expected = [
+        ("cookie", "a=1"),
+        ("host", "shop.example"),
+        ("te", "trailers"),
+        ("x-app", "1"),
+        ("x-forwarded-for", "127.0.0.1"),
+        ("x-forwarded-host", "shop.example"),
+        ("x-forwarded-proto", "http"),
+        ("x-real-ip", "127.0.0.1"),
+    ];
+    assert_eq!(seen, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(proxy.metrics().await?.sum("trunkline_forward_marks_refused_total", &[]), 1.0);
 
-        let answer = get(proxy.address(), "/hop-by-hop").await?;
-        for name in ["x-own", "proxy-authenticate", "x-trunkline-anything"] {
-            assert_eq!(answer.header(name), None, "{name}");
-        }
-        assert_eq!(answer.header("keep-alive"), Some("timeout=130"), "the proxy's, not the app's");
-        assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
-        Ok(())
-    });
-}
-
-#[test]
-fn connection_removes_nothing_that_is_for_the_app_or_that_a_balancer_has_added() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Web).await?;
-        let proxy = fleet.proxy(&app).await?;
-        for name in ["host", "cookie", "authorization", "x-forwarded-for", "content-length"] {
-            let answer =
-                ask(proxy.address(), Method::GET, "/mirror", &[("cookie", "a=1"), ("connection", name)]).await?;
-            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{name}");
-        }
-        let trusting = fleet.proxy_with(&[&app], &["--trust", "127.0.0.1"]).await?;
-        let seen = seen(&trusting, &[("x-added", "1"), ("connection", "x-added")]).await?;
-        assert!(seen.contains(&("x-added".into(), "1".into())), "{seen:?}");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_get_keeps_its_body() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Web).await?;
-        let proxy = fleet.proxy(&app).await?;
-        let body = Body::from_stream(futures_util::stream::iter([Ok::<_, std::io::Error>("a query")]));
-        let mut connection = HttpConnection::open(proxy.address()).await?;
-        let chunked = [("transfer-encoding", "chunked")];
-        let answer = connection.send(Method::GET, "/mirror", &chunked, body).await?;
-        let seen: Value = serde_json::from_slice(&answer.into_body().collect().await?.to_bytes())?;
-        assert_eq!(seen["bytes"], 7);
-        Ok(())
-    });
-}
-
-#[test]
-fn a_head_that_would_be_too_large_for_an_app_server_is_refused_by_the_proxy() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Web).await?;
-        let proxy = fleet.proxy(&app).await?;
-        let names: Vec<String> = (0..97).map(|number| format!("x-{number}")).collect();
-        let headers: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
-        let answer = ask(proxy.address(), Method::GET, "/mirror", &headers).await?;
-        assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-        assert!(answer.body.contains("more than 90 headers"), "{}", answer.body);
-        assert_eq!(passed(&proxy, "answered").await?, 0.0);
-        let answer = ask(proxy.address(), Method::GET, "/mirror", &headers[..85]).await?;
-        assert_eq!(answer.status, StatusCode::OK);
-        Ok(())
-    });
+    let answer = get(proxy.address(), "/hop-by-hop").await?;
+    for name in ["x-own", "proxy-authenticate", "x-trunkline-anything"] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    assert_eq!(answer.header("keep-alive"), Some("timeout=130"), "the proxy's, not the app's");
+    assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2);
+    Ok(())
 }
 
 #[test]
@@ -253,45 +204,20 @@ fn an_app_server_that_says_nothing_is_given_up() {
     });
 }
 
-#[test]
-fn malformed_chunks_of_a_client_are_its_own_mistake() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Web).await?;
-        let proxy = fleet.proxy(&app).await?;
-        let forms = ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcdef\r\n0\r\n\r\n", "-1\r\nabc\r\n", "3;\r\r\nabc"];
-        for chunks in forms {
-            let mut stream = TcpStream::connect(proxy.address()).await?;
-            let head = "POST /mirror HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-            stream.write_all(format!("{head}{chunks}").as_bytes()).await?;
-            let mut status = [0; 12];
-            stream.read_exact(&mut status).await?;
-            assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 400", "{chunks:?}");
-        }
-        let counted = (passed(&proxy, "client_broken").await?, passed(&proxy, "broken").await?);
-        assert_eq!(counted, (forms.len() as f64, 0.0));
-        assert_eq!(get(proxy.address(), "/name").await?.status, StatusCode::OK);
-        Ok(())
-    });
-}
-
-#[test]
-fn the_fleets_own_paths_are_never_passed_through() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Web).await?;
-        let proxy = fleet.proxy(&app).await?;
-        let paths =
-            ["/.trunkline/manifest", "/.TRUNKLINE/link?hub=hub", "/%2etrunkline/manifest", "/x/../.trunkline/x"];
-        for path in paths {
-            let answer = get(proxy.address(), path).await?;
-            assert_eq!((answer.status, answer.body.as_str()), (StatusCode::NOT_FOUND, "not found"), "{path}");
-        }
-        let metrics = proxy.metrics().await?;
-        assert_eq!(metrics.sum("trunkline_private_paths_total", &[]), paths.len() as f64);
-        assert_eq!(metrics.sum(OUTCOMES, &[]), 0.0);
-        Ok(())
-    });
+async fn malformed_chunks_of_a_client_are_its_own_mistake(proxy: &Proxy) -> Result<()> {
+    let forms = ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcdef\r\n0\r\n\r\n", "-1\r\nabc\r\n", "3;\r\r\nabc"];
+    for chunks in forms {
+        let mut stream = TcpStream::connect(proxy.address()).await?;
+        let head = "POST /mirror HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(format!("{head}{chunks}").as_bytes()).await?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await?;
+        assert_eq!(String::from_utf8_lossy(&status), "HTTP/1.1 400", "{chunks:?}");
+    }
+    let counted = (passed(proxy, "client_broken").await?, passed(proxy, "broken").await?);
+    assert_eq!(counted, (forms.len() as f64, 0.0));
+    assert_eq!(get(proxy.address(), "/name").await?.status, StatusCode::OK);
+    Ok(())
 }
 
 #[test]

@@ -21,19 +21,25 @@ fn numbers(end: u64) -> Vec<Value> {
 }
 
 #[test]
-fn python_clients_receive_streams_and_their_errors() {
+fn python_clients_receive_streams_upload_and_answer() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let agents = Agents::new(fixture);
         for (setting, kinds) in pairs(&Setting::ALL, &EVERY_PYTHON) {
             let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
             for (index, kind) in kinds.into_iter().enumerate() {
-                let client = agents.client(kind, &test_servers.url(index, "/calls")).open().await?;
-                let streamed = client.stream("CountTo", json!([500])).await?;
-                assert_eq!(streamed, Streamed { items: numbers(500), error: None }, "{kind:?}");
-                let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
-                let error = "An error occurred on the server while streaming results. HubException: no more";
-                assert_eq!(streamed, Streamed { items: numbers(3), error: Some(error.into()) }, "{kind:?}");
+                let url = test_servers.url(index, "/calls");
+                let mut client = agents.client(kind, &url).subscribe(&["Taken"]).open().await?;
+                streams(&client).await?;
+                if UPLOADING.contains(&kind) {
+                    client.invoke("SetGate", json!([true])).await?;
+                    upload(&mut client, 100).await?;
+                    // A second upload shows that the first one left no state.
+                    upload(&mut client, 3).await?;
+                }
+                if PYSIGNALR.contains(&kind) {
+                    answers(&agents, kind, [&url, &test_servers.url(index + 1, "/calls")]).await?;
+                }
                 assert_eq!(client.invoke("Echo", json!(["still here"])).await?, "still here");
             }
         }
@@ -41,24 +47,14 @@ fn python_clients_receive_streams_and_their_errors() {
     });
 }
 
-#[test]
-fn python_clients_upload() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let agents = Agents::new(fixture);
-        for (setting, kinds) in pairs(&Setting::ALL, &UPLOADING) {
-            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in kinds.into_iter().enumerate() {
-                let builder = agents.client(kind, &test_servers.url(index, "/calls")).subscribe(&["Taken"]);
-                let mut client = builder.open().await?;
-                client.invoke("SetGate", json!([true])).await?;
-                upload(&mut client, 100).await?;
-                // A second upload shows that the first one left no state.
-                upload(&mut client, 3).await?;
-            }
-        }
-        Ok(())
-    });
+async fn streams(client: &Client) -> Result<()> {
+    let kind = client.kind();
+    let streamed = client.stream("CountTo", json!([500])).await?;
+    assert_eq!(streamed, Streamed { items: numbers(500), error: None }, "{kind:?}");
+    let streamed = client.stream("CountAndRefuse", json!([3, "no more"])).await?;
+    let error = "An error occurred on the server while streaming results. HubException: no more";
+    assert_eq!(streamed, Streamed { items: numbers(3), error: Some(error.into()) }, "{kind:?}");
+    Ok(())
 }
 
 async fn upload(client: &mut Client, count: u64) -> Result<()> {
@@ -72,38 +68,27 @@ async fn upload(client: &mut Client, count: u64) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn pysignalr_answers_when_it_is_asked() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let agents = Agents::new(fixture);
-        for (setting, kinds) in pairs(&Setting::ALL, &PYSIGNALR) {
-            let test_servers = TestServers::start(&fleet, App::Calls, setting).await?;
-            for (index, kind) in kinds.into_iter().enumerate() {
-                let asked = agents
-                    .client(kind, &test_servers.url(index, "/calls"))
-                    .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
-                    .answer("Throw", &ClientAnswer::Error("not now".into()))
-                    .answer("Nothing", &ClientAnswer::Nothing)
-                    .answer("Twice", &ClientAnswer::Several(vec![json!(1), json!(2)]))
-                    .open()
-                    .await?;
-                let id = asked.connection_id()?;
-                let asker = agents.client(Kind::JsMessagePack, &test_servers.url(index + 1, "/calls")).open().await?;
-                assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }), "{kind:?}");
-                let texts = [
-                    ("Throw", "not now"),
-                    ("Nothing", "Client didn't provide a result."),
-                    ("NoHandler", "Client didn't provide a result."),
-                    ("Twice", "Client provided multiple results."),
-                ];
-                for (method, text) in texts {
-                    let expected =
-                        format!("An unexpected error occurred invoking 'Ask' on the server. HubException: {text}");
-                    assert_eq!(asker.invoke_failing("Ask", json!([id, method])).await?, expected, "{kind:?}");
-                }
-            }
-        }
-        Ok(())
-    });
+/// Asks a client at the first address, from the second one.
+async fn answers(agents: &Agents<'_>, kind: Kind, [here, there]: [&str; 2]) -> Result<()> {
+    let asked = agents
+        .client(kind, here)
+        .answer("Value", &ClientAnswer::Value(json!({ "a": [1, null] })))
+        .answer("Throw", &ClientAnswer::Error("not now".into()))
+        .answer("Nothing", &ClientAnswer::Nothing)
+        .answer("Twice", &ClientAnswer::Several(vec![json!(1), json!(2)]))
+        .open()
+        .await?;
+    let id = asked.connection_id()?;
+    let asker = agents.client(Kind::JsMessagePack, there).open().await?;
+    assert_eq!(asker.invoke("Ask", json!([id, "Value"])).await?, json!({ "a": [1, null] }), "{kind:?}");
+    for (method, text) in [
+        ("Throw", "not now"),
+        ("Nothing", "Client didn't provide a result."),
+        ("NoHandler", "Client didn't provide a result."),
+        ("Twice", "Client provided multiple results."),
+    ] {
+        let expected = format!("An unexpected error occurred invoking 'Ask' on the server. HubException: {text}");
+        assert_eq!(asker.invoke_failing("Ask", json!([id, method])).await?, expected, "{kind:?}");
+    }
+    Ok(())
 }

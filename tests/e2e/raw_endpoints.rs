@@ -1,17 +1,13 @@
 //! Raw endpoints: text and binary messages in both directions, without a hub protocol, behind two proxies and embedded.
 
-use std::cell::Cell;
-
 use anyhow::{Context, Result, ensure};
-use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, POOL_SIZE, stop};
-use trunkline_tests::harness::http_client::{get, post};
-use trunkline_tests::harness::metrics::Metrics;
+use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, stop};
+use trunkline_tests::harness::http_client::post;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::raw::{RawClient, rest_after, upgraded_socket};
-use trunkline_tests::harness::scenario::{run_test, until};
+use trunkline_tests::harness::raw::RawClient;
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 use trunkline_tests::harness::token;
 
@@ -19,19 +15,6 @@ const CHUNKS: usize = 1000;
 
 /// Size of the official suites' large messages.
 const LARGE_BYTES: usize = 1000 * 4096 + 32;
-
-/// Total size far above the limit of queued calls, but below the outbox limit of a client.
-const FLOOD: usize = 3000;
-const FLOOD_PADDING_BYTES: usize = 1000;
-
-/// Clients that exchange numbers while app servers stop.
-const FEEDERS: usize = 40;
-
-/// Planned stops of the two app servers, alternately.
-const STOPS: usize = 5;
-
-/// Echoes of each client between two stops.
-const ECHOES_BETWEEN: u64 = 20;
 
 /// Runs behind two proxies and embedded.
 fn on_each_ground(app: App, body: impl AsyncFn(&TestServers) -> Result<()>) {
@@ -52,11 +35,6 @@ fn chunk(number: usize) -> Message {
         _ if number.is_multiple_of(2) => Message::text(format!("chunk {number}: grüße")),
         _ => Message::binary(number.to_be_bytes().to_vec()),
     }
-}
-
-/// Everything that the server sends after these client frames, which have masks of zeros.
-async fn end_after(address: &str, path: &str, frames: &[u8]) -> Result<Vec<u8>> {
-    rest_after(upgraded_socket(address, path).await?, frames).await
 }
 
 #[test]
@@ -86,74 +64,6 @@ fn a_large_message_stays_whole_and_one_that_is_too_large_ends_its_connection() {
         let mut client = RawClient::open(test_servers.address(1), "/echo").await?;
         client.send_binary(vec![0; 8 * 1024 * 1024 + 1]).await?;
         assert_eq!(client.ending().await?.code, Some(1009));
-        Ok(())
-    });
-}
-
-#[test]
-fn ends_are_clean_from_either_side_and_name_the_error() {
-    on_each_ground(App::Calls, async |test_servers| {
-        let address = test_servers.address(0);
-        // The app completes, the app fails, the client closes without a code.
-        assert_eq!(end_after(address, "/raw", b"\x81\x83\0\0\0\0bye").await?, [0x88, 2, 3, 232]);
-        assert_eq!(end_after(address, "/raw", b"\x81\x84\0\0\0\0fail").await?, [0x88, 2, 3, 243]);
-        assert_eq!(end_after(address, "/raw", b"\x88\x80\0\0\0\0").await?, [0x88, 2, 3, 232]);
-        // Invalid text, in one frame and in two.
-        assert_eq!(end_after(address, "/raw", b"\x81\x81\0\0\0\0\xff").await?, [0x88, 2, 3, 239]);
-        assert_eq!(end_after(address, "/raw", b"\x01\x80\0\0\0\0\x80\x81\0\0\0\0\xc3").await?, [0x88, 2, 3, 239]);
-        // A frame that is not masked.
-        assert_eq!(end_after(address, "/raw", b"\x81\x01x").await?, [0x88, 2, 3, 234]);
-        until(async || {
-            let metrics = Metrics::of(test_servers.app.address()).await?;
-            let here = metrics.sum("trunkline_app_connections", &[("hub", "raw")]);
-            Ok((here == 0.0).then_some(()))
-        })
-        .await
-    });
-}
-
-#[test]
-fn a_ping_is_answered_between_the_frames_of_a_message() {
-    on_each_ground(App::Functional, async |test_servers| {
-        let frames = b"\x01\x81\0\0\0\0a\x89\x81\0\0\0\0p\x80\x81\0\0\0\0b\x88\x80\0\0\0\0";
-        let rest = end_after(test_servers.address(0), "/echo", frames).await?;
-        ensure!(rest.starts_with(b"\x8a\x01p"), "{rest:?}");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_client_that_floods_a_slow_handler_is_paused_and_no_other_notices() {
-    on_each_ground(App::Calls, async |test_servers| {
-        let address = test_servers.address(0);
-        let pauses = async || {
-            Ok::<_, anyhow::Error>(
-                Metrics::of(test_servers.app.address()).await?.sum("trunkline_app_pauses_total", &[("hub", "raw")]),
-            )
-        };
-        let mut flooding = RawClient::open(address, "/raw").await?;
-        let mut other = RawClient::open(address, "/raw").await?;
-        let mut keeper = RawClient::join(address, "/calls").await?;
-        flooding.send_text("wait").await?;
-        let text = |number: usize| format!("{number} {}", "x".repeat(FLOOD_PADDING_BYTES));
-        let flood = async {
-            for number in 0..FLOOD {
-                flooding.send_text(text(number)).await?;
-            }
-            Ok(())
-        };
-        let meanwhile = async {
-            until(async || Ok((pauses().await? > 0.0).then_some(()))).await?;
-            for number in 0..100 {
-                other.send_text(format!("{number}")).await?;
-                assert_eq!(other.next_message().await?, Message::text(format!("{number}")));
-            }
-            keeper.call("SetGate", json!([true])).await.map(drop)
-        };
-        tokio::try_join!(flood, meanwhile)?;
-        for number in 0..FLOOD {
-            assert_eq!(flooding.next_message().await?, Message::text(text(number)));
-        }
         Ok(())
     });
 }
@@ -199,91 +109,6 @@ fn clients_go_away_with_their_proxy_and_with_their_app_server() {
         let (killed, ending) = tokio::join!(app.process.kill(), bob.ending());
         killed?;
         assert_eq!(ending?.code, Some(1001));
-        Ok(())
-    });
-}
-
-#[test]
-fn what_redirects_to_echo_keeps_path_and_query() {
-    run_test(async |fixture| {
-        let app = Fleet::new(fixture).app_with(App::Functional, &["--embedded"]).await?;
-        for (path, location) in [
-            ("/echoredirect", "/echo"),
-            ("/echoredirect?id=1", "/echo?id=1"),
-            ("/echoredirect/negotiate?negotiateVersion=1", "/echo/negotiate?negotiateVersion=1"),
-        ] {
-            let answer = get(app.address(), path).await?;
-            assert_eq!((answer.status.as_u16(), answer.header("location")), (307, Some(location)));
-        }
-        Ok(())
-    });
-}
-
-/// Sends numbers, and reads their echoes and the app's own numbers until the end. Checks that all arrive, once and in
-/// order.
-async fn feed(client: &mut RawClient, least: &Cell<u64>, is_over: &Cell<bool>) -> Result<u64> {
-    let (mut number, mut heard) = (0, 0);
-    while !is_over.get() {
-        number += 1;
-        let text = format!("up {number}");
-        let message = if number % 2 == 0 { Message::text(text) } else { Message::binary(text.into_bytes()) };
-        client.send(message.clone()).await?;
-        loop {
-            let answer = client.next_message().await?;
-            if answer == message {
-                break;
-            }
-            heard += 1;
-            ensure!(answer == Message::text(format!("down {heard}")), "{answer:?} came before the echo of {number}");
-        }
-        least.set(least.get().max(number));
-    }
-    Ok(heard)
-}
-
-#[test]
-fn clients_that_may_move_notice_no_planned_stop_of_their_app_server() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = || fleet.app_with(App::Moves, &["--feed"]);
-        let mut apps = [app().await?, app().await?];
-        let upstreams = [&apps[0], &apps[1]];
-        let proxies = [fleet.proxy_with(&upstreams, &[]).await?, fleet.proxy_with(&upstreams, &[]).await?];
-        for proxy in &proxies {
-            proxy.linked(4 * POOL_SIZE).await?;
-        }
-        let opening = (0..FEEDERS).map(|place| RawClient::open(proxies[place % 2].address(), "/feed"));
-        let mut clients = try_join_all(opening).await?;
-        let (numbers, is_over) = (vec![Cell::new(0); FEEDERS], Cell::new(false));
-        let all_have = async |number| {
-            until(async || Ok(numbers.iter().all(|echoed| echoed.get() >= number).then_some(()))).await?;
-            Ok::<_, anyhow::Error>(number + ECHOES_BETWEEN)
-        };
-        let replacing = async {
-            let mut number = ECHOES_BETWEEN;
-            for round in 0..STOPS {
-                number = all_have(number).await?;
-                let app = &mut apps[round % 2];
-                stop(&mut app.process, Signal::Terminate).await?;
-                app.start_again(fixture).await?;
-                for proxy in &proxies {
-                    proxy.linked(4 * POOL_SIZE).await?;
-                }
-            }
-            all_have(number).await?;
-            is_over.set(true);
-            Ok(())
-        };
-        let feeding =
-            try_join_all(clients.iter_mut().zip(&numbers).map(|(client, least)| feed(client, least, &is_over)));
-        let (heard, ()) = futures_util::future::try_join(feeding, replacing).await?;
-        ensure!(heard.iter().all(|heard| *heard > 0), "the app's own numbers come too: {heard:?}");
-        for proxy in &proxies {
-            let metrics = proxy.metrics().await?;
-            assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
-            let moved = metrics.sum("trunkline_client_connections_rehomed_total", &[]);
-            ensure!(moved > 0.0, "{moved} have moved");
-        }
         Ok(())
     });
 }

@@ -45,14 +45,6 @@ impl Line {
         Ok(self.proxy.metrics().await?.sum("trunkline_links", &[("state", state)]))
     }
 
-    async fn connections(&self, count: usize) -> Result<()> {
-        until(async || {
-            let there = Metrics::of(self.app.address()).await?.sum("trunkline_app_connections", &[HUB]);
-            Ok((there == count as f64).then_some(()))
-        })
-        .await
-    }
-
     /// Checks that no client, session or frame was lost.
     async fn is_whole(&self, clients: usize) -> Result<()> {
         let metrics = self.proxy.metrics().await?;
@@ -152,27 +144,6 @@ fn links_that_are_cut_lose_nothing_repeat_nothing_and_keep_the_order() {
 }
 
 #[test]
-fn a_cut_longer_than_the_window_costs_clients_their_home_and_not_their_connection() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let line = Line::start(&fleet, "1").await?;
-        let agents = Agents::new(fixture);
-        let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).open().await?;
-        line.relay.let_in(false);
-        line.relay.decide(Fate::Cut, usize::MAX);
-        line.connections(0).await?;
-        let ended = line.proxy.metrics().await?;
-        assert_eq!(ended.sum("trunkline_link_sessions_ended_total", &[("cause", "window_passed")]), POOL_SIZE as f64);
-        line.relay.let_in(true);
-        line.proxy.linked(POOL_SIZE).await?;
-        assert_eq!(client.invoke("Echo", json!(["again"])).await?, "again");
-        let closed = line.proxy.metrics().await?.sum("trunkline_client_connections_closed_total", &[]);
-        assert_eq!(closed, 0.0);
-        Ok(())
-    });
-}
-
-#[test]
 fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
     run_test(async |fixture| {
         let fleet = Fleet::new(fixture);
@@ -202,51 +173,5 @@ fn processes_that_freeze_for_less_than_the_window_go_on_where_they_were() {
         assert_eq!((echoed.received, echoed.broken), (3 * BATCH, None));
         line.proxy.linked(POOL_SIZE).await?;
         line.is_whole(1).await
-    });
-}
-
-#[test]
-fn while_a_link_is_away_new_clients_get_other_links() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let line = Line::start(&fleet, "60").await?;
-        line.relay.let_in(false);
-        line.relay.decide(Fate::Cut, 1);
-        until(async || Ok((line.in_state("resuming").await? >= 1.0).then_some(()))).await?;
-        assert_eq!(line.in_state("open").await?, (POOL_SIZE - 1) as f64);
-        let newcomers = 2 * POOL_SIZE;
-        let joining = try_join_all((0..newcomers).map(|_| RawClient::join(line.proxy.address(), "/bench")));
-        // All clients reach the app server, but its answers may have to wait for the missing link.
-        let arrived = async {
-            line.connections(newcomers).await?;
-            line.relay.let_in(true);
-            Ok(())
-        };
-        let (clients, ()) = try_join(joining, arrived).await?;
-        line.proxy.linked(POOL_SIZE).await?;
-        line.is_whole(clients.len()).await
-    });
-}
-
-#[test]
-fn without_a_window_a_cut_link_costs_clients_their_home_at_once() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let line = Line::start(&fleet, "0").await?;
-        let agents = Agents::new(fixture);
-        let client = agents.client(Kind::JsJson, &line.proxy.url("/bench")).open().await?;
-        line.relay.decide(Fate::Cut, POOL_SIZE);
-        until(async || {
-            let ended = line.proxy.metrics().await?;
-            let ended = ended.sum("trunkline_link_sessions_ended_total", &[("cause", "not_resumable")]);
-            Ok((ended >= POOL_SIZE as f64).then_some(()))
-        })
-        .await?;
-        line.proxy.linked(POOL_SIZE).await?;
-        assert_eq!(client.invoke("Echo", json!(["again"])).await?, "again");
-        let metrics = line.proxy.metrics().await?;
-        assert_eq!(metrics.sum("trunkline_links_resumed_total", &[]), 0.0);
-        assert_eq!(metrics.sum("trunkline_client_connections_closed_total", &[]), 0.0);
-        Ok(())
     });
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use trunkline_tests::harness::client::{Agents, Client, Kind, Message};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, Fleet, Proxy};
-use trunkline_tests::harness::scenario::{Fixture, run_test};
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token;
 
 /// Clients by number: 0 to 3 at the first proxy, each of a different kind, and 4 to 7 at the second.
@@ -82,97 +82,72 @@ impl Crowd {
     }
 }
 
-async fn open_crowd(fixture: &Fixture, run_test: impl AsyncFnOnce(&mut Crowd) -> Result<()>) -> Result<()> {
-    let fleet = Fleet::new(fixture);
-    let app = fleet.app(App::Sends).await?;
-    let proxies = fleet.two_proxies(&app).await?;
-    let agents = Agents::new(fixture);
-    let mut crowd = Crowd::open(&agents, &proxies).await?;
-    run_test(&mut crowd).await
-}
-
 fn all_but(left_out: &[usize]) -> Vec<usize> {
     (0..CLIENTS).filter(|number| !left_out.contains(number)).collect()
 }
 
 #[test]
-fn sends_to_connections_reach_exactly_them() {
-    run_test(async |fixture| {
-        open_crowd(fixture, async |crowd| {
-            for caller in 0..CLIENTS {
-                crowd.expect(caller, "ToAll", vec![], &all_but(&[])).await?;
-                crowd.expect(caller, "ToOthers", vec![], &all_but(&[caller])).await?;
-                crowd.expect(caller, "ToCaller", vec![], &[caller]).await?;
-                let left_out = crowd.ids_of(&[1, 4, 7]);
-                crowd.expect(caller, "ToAllExcept", vec![left_out], &all_but(&[1, 4, 7])).await?;
-                for other in [0, 7] {
-                    let id = json!(crowd.ids[other]);
-                    crowd.expect(caller, "ToClient", vec![id], &[other]).await?;
-                }
-                let several = crowd.ids_of(&[2, 3, 5]);
-                crowd.expect(caller, "ToClients", vec![several], &[2, 3, 5]).await?;
-                crowd.expect(caller, "ToClient", vec![json!("nobody")], &[]).await?;
-            }
-            Ok(())
-        })
-        .await
-    });
-}
-
-#[test]
 fn sends_to_groups_reach_exactly_their_members() {
     run_test(async |fixture| {
-        open_crowd(fixture, async |crowd| {
-            for caller in [0, 3, 5, 7] {
-                crowd.expect(caller, "ToGroup", vec![json!("red")], &RED).await?;
-                crowd.expect(caller, "ToGroup", vec![json!("blue")], &BLUE).await?;
-                crowd.expect(caller, "ToGroup", vec![json!("Red")], &[]).await?;
-                let both = json!(["red", "blue", "empty"]);
-                crowd.expect(caller, "ToGroups", vec![both], &[0, 1, 2, 4, 5, 6]).await?;
-                let left_out = crowd.ids_of(&[0, 6, 7]);
-                crowd.expect(caller, "ToGroupExcept", vec![json!("red"), left_out], &[1, 4]).await?;
-                let others: Vec<usize> = RED.into_iter().filter(|member| *member != caller).collect();
-                crowd.expect(caller, "ToOthersInGroup", vec![json!("red")], &others).await?;
-            }
-            crowd.clients[1].invoke("Leave", json!(["red"])).await?;
-            crowd.clients[6].invoke("Leave", json!(["red"])).await?;
-            crowd.expect(1, "ToGroup", vec![json!("red")], &[0, 4]).await?;
-            crowd.clients[6].invoke("Join", json!(["red"])).await?;
-            crowd.clients[6].invoke("Join", json!(["red"])).await?;
-            crowd.expect(1, "ToGroup", vec![json!("red")], &[0, 4, 6]).await?;
-            Ok(())
-        })
-        .await
+        let fleet = Fleet::new(fixture);
+        let app = fleet.app(App::Sends).await?;
+        let proxies = fleet.two_proxies(&app).await?;
+        let agents = Agents::new(fixture);
+        let mut crowd = Crowd::open(&agents, &proxies).await?;
+        sends_to_connections(&mut crowd).await?;
+        sends_to_users(&mut crowd).await?;
+        sends_to_groups(&mut crowd).await
     });
 }
 
-#[test]
-fn a_member_of_two_groups_gets_a_copy_for_each() {
-    run_test(async |fixture| {
-        open_crowd(fixture, async |crowd| {
-            for member in [0, 6] {
-                crowd.clients[member].invoke("Join", json!(["blue"])).await?;
-            }
-            let copies = crowd.receivers(3, "ToGroups", vec![json!(["red", "blue"])]).await?;
-            assert_eq!(copies, BTreeMap::from([(0, 2), (1, 1), (2, 1), (4, 1), (5, 1), (6, 2)]));
-            Ok(())
-        })
-        .await
-    });
+async fn sends_to_connections(crowd: &mut Crowd) -> Result<()> {
+    for caller in 0..CLIENTS {
+        crowd.expect(caller, "ToAll", vec![], &all_but(&[])).await?;
+        crowd.expect(caller, "ToOthers", vec![], &all_but(&[caller])).await?;
+        crowd.expect(caller, "ToCaller", vec![], &[caller]).await?;
+        let left_out = crowd.ids_of(&[1, 4, 7]);
+        crowd.expect(caller, "ToAllExcept", vec![left_out], &all_but(&[1, 4, 7])).await?;
+        for other in [0, 7] {
+            let id = json!(crowd.ids[other]);
+            crowd.expect(caller, "ToClient", vec![id], &[other]).await?;
+        }
+        let several = crowd.ids_of(&[2, 3, 5]);
+        crowd.expect(caller, "ToClients", vec![several], &[2, 3, 5]).await?;
+        crowd.expect(caller, "ToClient", vec![json!("nobody")], &[]).await?;
+    }
+    Ok(())
 }
 
-#[test]
-fn sends_to_users_reach_all_their_connections() {
-    run_test(async |fixture| {
-        open_crowd(fixture, async |crowd| {
-            for caller in [0, 3, 5, 7] {
-                crowd.expect(caller, "ToUser", vec![json!("alice")], &[0, 4]).await?;
-                crowd.expect(caller, "ToUser", vec![json!("carol")], &[2]).await?;
-                crowd.expect(caller, "ToUser", vec![json!("Alice")], &[]).await?;
-                crowd.expect(caller, "ToUsers", vec![json!(["bob", "carol", "nobody"])], &[1, 2, 5]).await?;
-            }
-            Ok(())
-        })
-        .await
-    });
+async fn sends_to_users(crowd: &mut Crowd) -> Result<()> {
+    for caller in [0, 3, 5, 7] {
+        crowd.expect(caller, "ToUser", vec![json!("alice")], &[0, 4]).await?;
+        crowd.expect(caller, "ToUser", vec![json!("Alice")], &[]).await?;
+        crowd.expect(caller, "ToUsers", vec![json!(["bob", "carol", "nobody"])], &[1, 2, 5]).await?;
+    }
+    Ok(())
+}
+
+async fn sends_to_groups(crowd: &mut Crowd) -> Result<()> {
+    for caller in [0, 3, 5, 7] {
+        crowd.expect(caller, "ToGroup", vec![json!("red")], &RED).await?;
+        crowd.expect(caller, "ToGroup", vec![json!("Red")], &[]).await?;
+        let both = json!(["red", "blue", "empty"]);
+        crowd.expect(caller, "ToGroups", vec![both], &[0, 1, 2, 4, 5, 6]).await?;
+        let left_out = crowd.ids_of(&[0, 6, 7]);
+        crowd.expect(caller, "ToGroupExcept", vec![json!("red"), left_out], &[1, 4]).await?;
+        let others: Vec<usize> = RED.into_iter().filter(|member| *member != caller).collect();
+        crowd.expect(caller, "ToOthersInGroup", vec![json!("red")], &others).await?;
+    }
+    for member in [0, 6] {
+        crowd.clients[member].invoke("Join", json!(["blue"])).await?;
+    }
+    // A member of two groups gets a copy for each.
+    let copies = crowd.receivers(3, "ToGroups", vec![json!(["red", "blue"])]).await?;
+    assert_eq!(copies, BTreeMap::from([(0, 2), (1, 1), (2, 1), (4, 1), (5, 1), (6, 2)]));
+    crowd.clients[1].invoke("Leave", json!(["red"])).await?;
+    crowd.clients[6].invoke("Leave", json!(["red"])).await?;
+    crowd.expect(1, "ToGroup", vec![json!("red")], &[0, 4]).await?;
+    crowd.clients[6].invoke("Join", json!(["red"])).await?;
+    crowd.clients[6].invoke("Join", json!(["red"])).await?;
+    crowd.expect(1, "ToGroup", vec![json!("red")], &[0, 4, 6]).await
 }

@@ -127,17 +127,6 @@ fn planned_stops_of_app_servers_fail_no_call() {
     });
 }
 
-#[test]
-fn a_proxy_without_an_app_server_ends_too() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let addresses = Addresses::free()?;
-        let mut proxy = fleet.proxy_at(&addresses.proxies[0], &addresses.admins[0], &[&addresses.app])?;
-        proxy.readiness(http::StatusCode::SERVICE_UNAVAILABLE).await?;
-        stop(&mut proxy.process, Signal::Interrupt).await
-    });
-}
-
 async fn running_demo(fixture: &Fixture, arguments: &[&str]) -> Result<Demo> {
     let mut demo = Demo::start_with(fixture, Addresses::free()?, arguments)?;
     demo.invites().await?;
@@ -204,58 +193,52 @@ async fn clients_of_fleet(admin: &str) -> Result<Vec<serde_json::Value>> {
 }
 
 #[test]
-fn each_admin_page_of_the_demo_shows_the_simulated_clients_of_both_proxies() {
+fn each_app_of_the_demo_shows_its_page_and_the_simulated_clients_of_both_proxies() {
     run_heavy_test(async |fixture| {
-        for (app, hub) in [("chat", "chat"), ("status", "statusHub"), ("streaming", "streams")] {
-            let demo = running_demo(fixture, &["--app", app, "--traffic"]).await?;
-            for admin in &demo.addresses().admins {
-                until(async || {
-                    let clients = clients_of_fleet(admin).await?;
-                    let at = |node: &str| {
-                        clients.iter().filter(|client| client["node"] == node && client["hub"] == hub).count()
-                    };
-                    Ok((at("proxy-1") > 1 && at("proxy-2") > 1).then_some(()))
-                })
-                .await?;
-            }
-            press_ctrl_c(&demo).await?;
-            assert_ended_cleanly(demo).await?;
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn a_client_of_the_demo_hears_simulated_clients_of_both_proxies() {
-    run_heavy_test(async |fixture| {
-        let demo = running_demo(fixture, &["--traffic"]).await?;
-        let url = format!("http://{}/chat", demo.addresses().proxies[0]);
-        let mut client = Agents::new(fixture).client(Kind::JsJson, &url).subscribe(&["ReceiveMessage"]).open().await?;
-        // Each proxy has three clients, with names in this order.
-        let mut silent = vec!["Ada", "Tony"];
-        while !silent.is_empty() {
-            let message = client.expect("ReceiveMessage").await?;
-            silent.retain(|name| message.first() != Some(&json!(name)));
-        }
-        press_ctrl_c(&demo).await?;
-        assert_ended_cleanly(demo).await
-    });
-}
-
-#[test]
-fn each_app_of_the_demo_shows_its_page_at_each_proxy() {
-    run_heavy_test(async |fixture| {
-        for (app, title) in [("chat", "chat"), ("status", "status"), ("board", "board"), ("streaming", "streams")] {
-            let demo = running_demo(fixture, &["--app", app]).await?;
+        for (app, title, hub) in [
+            ("chat", "chat", Some("chat")),
+            ("status", "status", Some("statusHub")),
+            ("board", "board", None),
+            ("streaming", "streams", Some("streams")),
+        ] {
+            let traffic: &[&str] = if hub.is_some() { &["--traffic"] } else { &[] };
+            let demo = running_demo(fixture, &[&["--app", app], traffic].concat()).await?;
             for proxy in &demo.addresses().proxies {
                 let page = get(proxy, "/").await?.body;
                 assert!(page.to_lowercase().contains(&format!("<title>trunkline {title}</title>")), "{page}");
             }
+            for admin in demo.addresses().admins.iter().filter(|_| hub.is_some()) {
+                until(async || {
+                    let clients = clients_of_fleet(admin).await?;
+                    let is_at = |client: &&serde_json::Value, node: &str| {
+                        client["node"] == node && client["hub"].as_str() == hub
+                    };
+                    let at = |node: &str| clients.iter().filter(|client| is_at(client, node)).count();
+                    Ok((at("proxy-1") > 1 && at("proxy-2") > 1).then_some(()))
+                })
+                .await?;
+            }
+            if app == "chat" {
+                hears_both_proxies(fixture, &demo).await?;
+            }
             press_ctrl_c(&demo).await?;
             assert_ended_cleanly(demo).await?;
         }
         Ok(())
     });
+}
+
+/// Checks that a client receives messages of simulated clients at both proxies.
+async fn hears_both_proxies(fixture: &Fixture, demo: &Demo) -> Result<()> {
+    let url = format!("http://{}/chat", demo.addresses().proxies[0]);
+    let mut client = Agents::new(fixture).client(Kind::JsJson, &url).subscribe(&["ReceiveMessage"]).open().await?;
+    // Each proxy has three clients, with names in this order.
+    let mut silent = vec!["Ada", "Tony"];
+    while !silent.is_empty() {
+        let message = client.expect("ReceiveMessage").await?;
+        silent.retain(|name| message.first() != Some(&json!(name)));
+    }
+    Ok(())
 }
 
 #[test]

@@ -11,11 +11,9 @@ use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, post};
 use trunkline_tests::harness::http_transport::CarriedClient;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::raw::JSON_HANDSHAKE;
 use trunkline_tests::harness::scenario::{is_full, run_heavy_test, run_test};
 
 use crate::http_transports::libraries::{CARRIED, WAYS};
-use crate::http_transports::statuses::hand_over;
 use crate::order::flood_and_check;
 
 const HOPS: &str = "trunkline_owner_hops_total";
@@ -107,44 +105,6 @@ fn what_the_first_node_has_settled_of_a_request_counts_at_its_owner() {
         }
         assert!(count(&other, HOPS).await? > 0.0);
         assert_eq!(count(&owner, MARKS_REFUSED).await?, 0.0);
-        Ok(())
-    });
-}
-
-#[test]
-fn polls_are_handed_over_and_ended_through_the_wrong_node() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Bench).await?;
-        let [owner, other] = fleet.two_proxies(&app).await?;
-        let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let client = CarriedClient::join(balancer.address(), "/bench", JSON_HANDSHAKE).await?;
-        hand_over(&client, 20).await?;
-        assert_eq!(client.poll().await?.status, 404, "it is over");
-        assert_eq!(count(&owner, HOPS).await?, 0.0);
-        Ok(())
-    });
-}
-
-#[test]
-fn an_event_stream_that_breaks_off_at_the_wrong_node_ends_its_connection() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let app = fleet.app(App::Status).await?;
-        let [owner, other] = fleet.two_proxies(&app).await?;
-        let balancer = Balancer::start(Rule::Apart, &[owner.address(), other.address()]).await?;
-        let agents = Agents::new(fixture);
-        let watcher = agents.client(Kind::JsJson, &other.url("/statusHub")).subscribe(&["online", "offline"]);
-        let mut watcher = watcher.open().await?;
-        let client = CarriedClient::negotiate(balancer.address(), "/statusHub").await?;
-        let mut events = client.events().await?;
-        assert_eq!(client.send(JSON_HANDSHAKE).await?.status, 200);
-        let call = crate::http_transports::call(1, "SendPing", &json!(["lobby"]));
-        assert_eq!(client.send(&call).await?.status, 200);
-        events.until("online").await?;
-        assert_eq!(watcher.expect("online").await?, ["lobby"]);
-        drop(events);
-        assert_eq!(watcher.expect("offline").await?, ["lobby"]);
         Ok(())
     });
 }

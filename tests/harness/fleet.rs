@@ -84,14 +84,14 @@ impl App {
             | App::Moves
             | App::Web
             | App::Auction => 1,
-            App::Roles => 2,
+            App::Sends | App::Calls | App::Roles => 2,
             App::Members => 4,
-            App::Sends | App::Calls | App::Ends => 5,
+            App::Ends => 5,
             App::Functional => 6,
         }
     }
 
-    /// Whether it is one of `tests/apps`, which are one program.
+    /// Whether it is part of the program `tests/apps`.
     fn is_of_the_tests(self) -> bool {
         use App::{Auction, Calls, Ends, Members, Moves, Roles, Sends, Web};
         matches!(self, Auction | Calls | Ends | Members | Moves | Roles | Sends | Web)

@@ -24,6 +24,12 @@ const LOG_TAIL_LINES: usize = 40;
 /// Polling interval for conditions without notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
+/// Largest polling interval, of a long wait.
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(250);
+
+/// Part of the time waited so far after which a condition is polled again.
+const LOOKS_PER_WAIT: u32 = 20;
+
 static FIXTURES: AtomicUsize = AtomicUsize::new(0);
 
 /// Folder of one test, with the logs of its processes.
@@ -172,6 +178,12 @@ pub fn pairs<S: Copy, C: Copy>(settings: &[S], clients: &[C]) -> Vec<(S, Vec<C>)
     pairs_of(settings, clients, shift, is_full())
 }
 
+/// One of these, which `TRUNKLINE_PAIRS` chooses. With [`is_full`] all of them.
+#[must_use]
+pub fn one_of<C: Copy>(all: &[C]) -> Vec<C> {
+    pairs(all, &[()]).into_iter().filter(|(_, met)| !met.is_empty()).map(|(one, _)| one).collect()
+}
+
 fn pairs_of<S: Copy, C: Copy>(settings: &[S], clients: &[C], shift: usize, all: bool) -> Vec<(S, Vec<C>)> {
     let meets = |setting: usize, client: usize| all || (client + shift) % settings.len() == setting;
     let met = |setting| clients.iter().enumerate().filter(move |(client, _)| meets(setting, *client));
@@ -180,12 +192,15 @@ fn pairs_of<S: Copy, C: Copy>(settings: &[S], clients: &[C], shift: usize, all: 
 }
 
 /// Polls until `look` returns a value, for conditions without notification. The scenario's time limit applies.
+/// The interval grows with the wait, because each poll takes processor time from other tests.
 pub async fn until<T>(mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    let begun = Instant::now();
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let waited = begun.elapsed() / LOOKS_PER_WAIT;
+        tokio::time::sleep(waited.clamp(LOOK_AGAIN, LOOK_AGAIN_MAX)).await;
     }
 }
 

@@ -1,5 +1,5 @@
 //! Limits the number of parallel tests. The test runner starts all of them, because waiting tests cost nothing. The
-//! slowest begin first, so that the run does not end with one of them alone.
+//! slowest begin first, so that no slow test runs alone at the end.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -36,22 +36,17 @@ static WAITING: TestPermits = TestPermits::new();
 
 /// Waits for a permit of heavy tests, one for each core.
 pub(super) fn heavy() -> TestPermit {
-    HEAVY.take(most().unwrap_or_else(cores))
+    HEAVY.take(cores())
 }
 
 /// Waits for a permit of light tests, in parallel with heavy ones.
 pub(super) fn light() -> TestPermit {
-    LIGHT.take(most().unwrap_or_else(|| (LIGHT_PER_CORE * cores() - 1).max(1)))
+    LIGHT.take((LIGHT_PER_CORE * cores() - 1).max(1))
 }
 
 /// Waits for a permit of tests that hardly compute.
 pub(super) fn waiting() -> TestPermit {
-    WAITING.take(most().unwrap_or_else(|| WAITING_PER_CORE * cores()))
-}
-
-/// Permits of a program that runs beside another one.
-fn most() -> Option<usize> {
-    std::env::var("TRUNKLINE_PERMITS").ok()?.parse().ok()
+    WAITING.take(WAITING_PER_CORE * cores())
 }
 
 fn cores() -> usize {

@@ -25,11 +25,12 @@ impl Setting {
     /// Setups of most scenarios, without TLS.
     pub const ALL: [Setting; 2] = [Setting::TwoProxies, Setting::Embedded];
 
-    /// Whether clients connect with TLS.
-    #[must_use]
-    pub fn has_tls(self) -> bool {
-        matches!(self, Setting::TwoProxiesWithTls | Setting::EmbeddedWithTls)
-    }
+    /// Setups that are served over TLS.
+    pub const WITH_TLS: [Setting; 2] = [Setting::TwoProxiesWithTls, Setting::EmbeddedWithTls];
+
+    /// All setups, for tests of the whole matrix.
+    pub const EVERY: [Setting; 4] =
+        [Setting::TwoProxies, Setting::Embedded, Setting::TwoProxiesWithTls, Setting::EmbeddedWithTls];
 }
 
 /// App server and its optional proxies.
@@ -57,7 +58,7 @@ impl TestServers {
                 Ok(Self { app, proxies: Vec::new(), tls: None })
             }
             Setting::TwoProxiesWithTls => {
-                let authority = Authority::new(fleet.fixture(), "ground")?;
+                let authority = Authority::new(fleet.fixture(), "authority-of-proxies")?;
                 let identity = authority.sign("proxy", &["localhost", "127.0.0.1"])?;
                 let (certificate, key) = identity.arguments()?;
                 let app = fleet.app(app).await?;
@@ -71,7 +72,7 @@ impl TestServers {
                 Ok(Self { app, proxies, tls: Some((authority, addresses)) })
             }
             Setting::EmbeddedWithTls => {
-                let authority = Authority::new(fleet.fixture(), "ground")?;
+                let authority = Authority::new(fleet.fixture(), "authority-of-apps")?;
                 let identity = authority.sign("app", &["localhost", "127.0.0.1"])?;
                 let (certificate, key) = identity.arguments()?;
                 let address = free_address()?;

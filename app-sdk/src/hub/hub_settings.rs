@@ -21,6 +21,7 @@ pub(crate) struct HubSettings {
     pub(crate) handshake_timeout: Duration,
     pub(crate) detailed_errors: bool,
     pub(crate) slow_clients: SlowClients,
+    pub(crate) compress: bool,
     pub(crate) requires_authentication: bool,
     pub(crate) close_on_token_expiry: bool,
     pub(crate) refreshes_authentication: bool,
@@ -76,6 +77,7 @@ impl HubSettings {
             handshake_timeout_ms: millis(self.handshake_timeout),
             detailed_errors: self.detailed_errors,
             slow_clients: self.slow_clients,
+            compress: self.compress,
             authentication: match self.requires_authentication {
                 true => Authentication::Required,
                 false => Authentication::Optional,
@@ -104,6 +106,7 @@ impl Default for HubSettings {
             handshake_timeout: Duration::from_millis(manifest.handshake_timeout_ms),
             detailed_errors: manifest.detailed_errors,
             slow_clients: manifest.slow_clients,
+            compress: manifest.compress,
             requires_authentication: false,
             close_on_token_expiry: false,
             refreshes_authentication: false,

@@ -1,25 +1,30 @@
 //! Serving an app: listener, signals and shutdown.
 
-use std::fmt;
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::{Pin, pin};
-use std::time::Duration;
-
-use axum::middleware::from_fn_with_state;
-use axum::serve::Listener;
-use axum::{Extension, Router};
-use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 #[cfg(feature = "embedded")]
 use trunkline_proxy::AppListener;
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::time::Duration;
+use std::{fmt, io};
+
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
+use axum::{Extension, Router};
+use http::StatusCode;
+use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use trunkline_protocol::wire::NEGOTIATE_SUFFIX;
+
+use crate::brief_debug::brief_debug;
+use crate::log_limit::LinePermit;
+
 use super::handle::ServerHandle;
 use super::http_serving::{serve_http, sockets_by_descriptors};
-use super::own_port::lead_to_proxies;
 use super::stop_signal::StopSignal;
-use crate::brief_debug::brief_debug;
 
 /// Time for running HTTP requests after the hubs have stopped.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -217,6 +222,22 @@ fn notify(state: AppState) {
 
 #[cfg(not(target_os = "linux"))]
 fn notify(_state: AppState) {}
+
+/// Response to a client that negotiates here. Official clients show it as the reason of the failed connection.
+const NOT_HERE: &str = "this is an app server, which does not serve clients: connect to a proxy that has this app \
+                        server as an --upstream, or let the app serve clients by Server::embedded (feature `embedded`)";
+
+/// Middleware that explains the 404 of a hub's negotiate request. Routes of the app take precedence.
+pub(super) async fn lead_to_proxies(State(handle): State<ServerHandle>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().strip_suffix(NEGOTIATE_SUFFIX);
+    let hub = path.and_then(|path| handle.hub_of_proxies(path));
+    let answer = next.run(request).await;
+    let Some(hub) = hub.filter(|_| answer.status() == StatusCode::NOT_FOUND) else { return answer };
+    if let Some(LinePermit { left_out }) = hub.outbound.mistake_limit.take() {
+        tracing::info!(hub = hub.name(), left_out, "client refused: it negotiates with the app server. {NOT_HERE}");
+    }
+    (StatusCode::NOT_FOUND, NOT_HERE).into_response()
+}
 
 #[cfg(test)]
 mod tests {

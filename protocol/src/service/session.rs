@@ -20,13 +20,11 @@
 
 mod backoff;
 mod counters;
-mod decision;
 mod event;
 mod incoming;
 mod offer;
 mod ring;
 mod settings;
-mod silence;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -36,16 +34,15 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use ring::Ring;
+
 pub use backoff::Backoff;
 pub use counters::{ACKNOWLEDGE_KEY, CRASHED_NODE_KEY, Counters, ECHO_KEY};
-pub use decision::{UpgradeDecision, UpgradeRefusal, decide_upgrade};
 pub use event::{SessionEndReason, SessionError, SessionEvent, Transmit, UndeliveredFrames};
 pub use incoming::Incoming;
 pub use offer::{Answer, Capabilities, HeaderError, Offer, SessionId, parse_received};
-use ring::Ring;
 pub use ring::{Class, Frames, Load, RingFull};
 pub use settings::{Role, SessionSettings};
-use silence::Silence;
 
 /// One end of a session.
 #[derive(Debug)]
@@ -245,5 +242,83 @@ impl Session {
             Some(received) => (self.counters.acknowledged()..=self.counters.sent()).contains(&received),
             None => self.counters.acknowledged() == 0 && self.counters.received() == 0,
         }
+    }
+}
+
+/// Decision of the app server about an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpgradeDecision {
+    /// The slot still has a socket, of this session or an older one: end and detach it, then decide again.
+    EndSocketFirst,
+    /// Starts this session and ends the slot's previous session.
+    Begin,
+    /// Resumes the session of the slot.
+    Resume,
+    /// Refuses the upgrade for this reason.
+    Refuse(UpgradeRefusal),
+}
+
+/// Reason for refusing an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeRefusal {
+    /// The session has ended or never started: the proxy also ends it and dials with the next one.
+    #[error("the session is not known here")]
+    Unknown,
+    /// The upgrade is outdated: the proxy has given it up long ago.
+    #[error("the upgrade comes too late")]
+    Stale,
+}
+
+/// Decides about an upgrade, given the slot's live session and the newest id it ever had.
+#[must_use]
+pub fn decide_upgrade(offer: &Offer, live: Option<&Session>, newest: Option<SessionId>) -> UpgradeDecision {
+    let known = live.filter(|session| session.id() == offer.session);
+    let refusal = match known {
+        Some(session) if session.can_resume_behind(offer.received) => None,
+        Some(_) => Some(UpgradeRefusal::Stale),
+        None if newest.is_some_and(|newest| newest >= offer.session) || offer.received.is_some() => {
+            Some(UpgradeRefusal::Unknown)
+        }
+        None => None,
+    };
+    match refusal {
+        Some(refusal) => UpgradeDecision::Refuse(refusal),
+        None if live.is_some_and(Session::is_attached) => UpgradeDecision::EndSocketFirst,
+        None if known.is_some() => UpgradeDecision::Resume,
+        None => UpgradeDecision::Begin,
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Silence {
+    tick_ms: u64,
+    ticks: u64,
+    next_ms: u64,
+}
+
+impl Silence {
+    /// Starts counting when the peer has just sent bytes.
+    fn new(tick_ms: u64, now_ms: u64) -> Self {
+        Self { tick_ms, ticks: 0, next_ms: now_ms.saturating_add(tick_ms) }
+    }
+
+    /// Restarts after bytes from the peer.
+    fn note_received(&mut self, now_ms: u64) {
+        *self = Self::new(self.tick_ms, now_ms);
+    }
+
+    fn handle_timeout(&mut self, now_ms: u64) {
+        if now_ms >= self.next_ms {
+            self.ticks += 1;
+            self.next_ms = now_ms.saturating_add(self.tick_ms);
+        }
+    }
+
+    fn poll_timeout(&self) -> u64 {
+        self.next_ms
+    }
+
+    fn lasted_ms(&self) -> u64 {
+        self.ticks.saturating_mul(self.tick_ms)
     }
 }

@@ -13,7 +13,6 @@ mod hub_url;
 mod idle_check;
 mod negotiate_check;
 mod node_check;
-mod poll_carrier;
 mod probe_client;
 mod reach_check;
 mod rest_check;

@@ -8,19 +8,29 @@ mod admin_args;
 mod advertised_address;
 mod app_key_args;
 mod config_error;
-mod log_args;
 mod nats_args;
 mod otlp_args;
-mod proxy_protocol_args;
 mod rest_args;
 mod serve_args;
 mod settings_flag;
-mod socket_address;
 mod tls_args;
 mod token_args;
-mod trust_args;
 pub(super) mod value_parser;
 mod webhook_args;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use trunkline_proxy::parts::{
+    AmbiguousHeaders, NetworkError, ProxyProtocolSettings, TrustedHeader, TrustedHeaders, TrustedNetworks,
+};
+
+use crate::logging::LogFormat;
+
+use value_parser::seconds;
 
 pub(super) use access_key_args::AccessKeyArgs;
 pub(super) use app_key_args::AppKeyList;
@@ -28,3 +38,155 @@ pub(super) use config_error::ConfigError;
 pub(super) use nats_args::{NatsArgs, NatsArgsError};
 pub(super) use rest_args::audience_host;
 pub use serve_args::ServeArgs;
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LogArgs {
+    #[arg(
+        help = "Log levels, such as `info`, or for one module, such as `trunkline_proxy=debug`, separated by commas. \
+                `PUT /api/log` at the admin port changes the levels of a running node",
+        long,
+        env = "TRUNKLINE_LOG",
+        value_name = "LEVELS",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    #[arg(
+        help = "Format of log lines: readable text, or one JSON object per line",
+        long,
+        env = "TRUNKLINE_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "human"
+    )]
+    pub log_format: LogFormat,
+
+    /// File for the audit log: one line per act of an operator, with caller, address and act. Without the flag these
+    /// lines are in the log, regardless of --log. A new file has the permissions 0600. A line that can't be
+    /// written goes to standard error. SIGHUP and SIGUSR1 reopen the file.
+    #[arg(long, env = "TRUNKLINE_AUDIT_LOG", value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+
+    /// Refuse acts of operators that can't be recorded: each act is written to the audit log before it begins.
+    #[arg(long, env = "TRUNKLINE_AUDIT_REQUIRED", requires = "audit_log")]
+    pub audit_required: bool,
+}
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Human, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Human => "For people",
+            Self::Json => "One JSON object in each line",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ProxyProtocolArgs {
+    /// Load balancers of --trust begin each connection with a PROXY protocol header (version 1 or 2) with the client's
+    /// address. Their connections without the header are refused, and so are connections with the header from other
+    /// addresses.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
+
+    /// Time limit for a PROXY protocol header.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value = "5s",
+          value_parser = seconds(1..=300))]
+    pub proxy_protocol_timeout: Duration,
+}
+
+/// Error for `--proxy-protocol` without `--trust`.
+#[derive(Debug, thiserror::Error)]
+#[error("--proxy-protocol needs --trust with the addresses of the load balancers")]
+pub struct NobodyTrusted;
+
+impl ProxyProtocolArgs {
+    /// Returns the settings, or `None` if the PROXY protocol is off. Fails if it is on but `--trust` is empty.
+    fn settings(&self, trusted: &TrustedNetworks) -> Result<Option<ProxyProtocolSettings>, NobodyTrusted> {
+        match (self.proxy_protocol, trusted.is_empty()) {
+            (false, _) => Ok(None),
+            (true, true) => Err(NobodyTrusted),
+            (true, false) => {
+                let timeout = self.proxy_protocol_timeout;
+                Ok(Some(ProxyProtocolSettings { from: trusted.clone(), timeout }))
+            }
+        }
+    }
+}
+
+/// Parses the address of a flag. A port alone means every address of this machine.
+fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
+    let failed = |reason| ConfigError::Address { flag, value: value.into(), reason };
+    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+    if let Some(port) = value.strip_prefix(':').and_then(|port| port.parse().ok()) {
+        return Ok(SocketAddr::new(every_address(), port));
+    }
+    value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
+}
+
+/// Returns the wildcard for an omitted host: dual-stack, except on a machine without IPv6.
+fn every_address() -> IpAddr {
+    let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TrustArgs {
+    /// Addresses of trusted load balancers, such as `10.0.0.0/8` or `::1`, which may state a client's address. May be
+    /// given several times.
+    #[arg(long = "trust", env = "TRUNKLINE_TRUST", value_name = "CIDR", value_delimiter = ',')]
+    pub trust: Vec<String>,
+
+    /// Trusted headers of these load balancers. Name only headers that your load balancers always overwrite: many pass
+    /// on a client's own X-Forwarded-Host, X-Forwarded-Prefix and Forwarded. May be given several times.
+    #[arg(long = "trust-headers", env = "TRUNKLINE_TRUST_HEADERS", value_name = "HEADER", value_delimiter = ',',
+          default_values = ["for", "proto"], value_parser = header_parser())]
+    pub trust_headers: Vec<TrustedHeader>,
+}
+
+impl TryFrom<&TrustArgs> for TrustedNetworks {
+    type Error = NetworkError;
+
+    fn try_from(args: &TrustArgs) -> Result<Self, NetworkError> {
+        Self::parse(args.trust.iter().map(String::as_str))
+    }
+}
+
+impl TryFrom<&TrustArgs> for TrustedHeaders {
+    type Error = AmbiguousHeaders;
+
+    fn try_from(args: &TrustArgs) -> Result<Self, AmbiguousHeaders> {
+        Self::new(&args.trust_headers)
+    }
+}
+
+/// Parser of header names, with a help text for each.
+fn header_parser() -> impl TypedValueParser<Value = TrustedHeader> {
+    let names = TrustedHeader::ALL.map(|header| {
+        let help = match header {
+            TrustedHeader::For => "X-Forwarded-For: the client's address",
+            TrustedHeader::Proto => "X-Forwarded-Proto: the client's scheme",
+            TrustedHeader::Host => "X-Forwarded-Host: the requested host",
+            TrustedHeader::Prefix => "X-Forwarded-Prefix: the path prefix that the load balancer removed",
+            TrustedHeader::Forwarded => "Forwarded (RFC 7239): address, scheme and host, instead of the other headers",
+        };
+        PossibleValue::new(header.name()).help(help)
+    });
+    PossibleValuesParser::new(names).try_map(|name| TrustedHeader::named(&name).ok_or("unknown header"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_alone_is_every_address_of_this_machine() {
+        let address = socket_address("--listen", ":8080").unwrap();
+        assert!(address.ip().is_unspecified() && address.port() == 8080, "{address}");
+        assert!(socket_address("--listen", ":99999").is_err() && socket_address("--listen", ":").is_err());
+    }
+}

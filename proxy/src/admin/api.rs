@@ -4,45 +4,47 @@
 
 mod announcement_api;
 mod client_api;
-mod condition_api;
 mod event_api;
-mod fleet_api;
 mod group_api;
 mod log_level_api;
-mod node_api;
 mod node_check;
-mod past_api;
 mod rebalance_api;
 mod revocation_api;
-mod session_api;
-mod timeline_api;
 mod watch_api;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::http::{StatusCode, Uri};
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use bytes::Bytes;
+use serde_json::{Value, json};
 
-use super::api_error::ApiError;
-use super::context::AdminContext;
-use super::parameter::BODY_MAX_BYTES;
-
-pub(super) use node_api::for_nodes;
+use crate::admin::api_error::ApiError;
+use crate::admin::context::AdminContext;
+use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields, QueryParameters, Scope};
+use crate::admin::{AdminCaller, AdmittedCaller};
+use crate::observer::{FleetConditions, FleetSnapshot, FleetTimeline, Freshness};
+use crate::rest::{ListedPart, PART_PATH, PartQuestion};
+use crate::shard::REMEMBERED_MS;
+use crate::webhook::{BatchAnswer, HubConnection, HubUser, Reported, Subject};
 
 pub(super) fn guarded() -> Router<AdminContext> {
     Router::new()
-        .route("/api/session", get(session_api::session))
-        .route("/api/fleet", get(fleet_api::fleet))
+        .route("/api/session", get(session))
+        .route("/api/fleet", get(fleet))
         .route("/api/events", get(event_api::fleet))
-        .route("/api/conditions", get(condition_api::conditions))
-        .route("/api/timeline", get(timeline_api::timeline))
+        .route("/api/conditions", get(conditions))
+        .route("/api/timeline", get(timeline))
         .route("/api/clients", get(client_api::clients))
         .route("/api/clients/{id}", get(client_api::client))
         .route("/api/clients/{id}/watch", get(watch_api::tap))
         .route("/api/clients/{id}/close", post(client_api::close))
         .route("/api/groups", get(client_api::groups))
         .route("/api/users", get(client_api::users))
-        .route("/api/why/{id}", get(past_api::past))
+        .route("/api/why/{id}", get(past))
         .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
         .merge(announcement_api::routes())
@@ -54,12 +56,131 @@ pub(super) fn guarded() -> Router<AdminContext> {
 
 /// Unprotected routes: log-in and log-out.
 pub(super) fn open() -> Router<AdminContext> {
-    let router =
-        Router::new().route("/api/login", post(session_api::log_in)).route("/api/logout", post(session_api::log_out));
+    let router = Router::new().route("/api/login", post(log_in)).route("/api/logout", post(log_out));
     router.layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
 pub(super) async fn unknown(uri: Uri) -> ApiError {
     let text = format!("the admin port has no {}: hubs, app servers and REST are at the port of --listen", uri.path());
     ApiError::new(StatusCode::NOT_FOUND, text)
+}
+
+/// Returns the conditions of the fleet, or of this node: active ones, and those of the last day.
+async fn conditions(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetConditions>, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    parameters.end()?;
+    Ok(Json(match scope {
+        Scope::Fleet => context.observer.conditions().await,
+        Scope::Node => context.observer.own_conditions(),
+    }))
+}
+
+async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    let is_fresh = parameters.number("fresh", 0, 1)? == Some(1);
+    parameters.end()?;
+    let snapshot = match (is_fresh, scope) {
+        (true, Scope::Fleet) => Arc::new(context.observer.fresh_fleet().await),
+        (true, Scope::Node) => of_node(&context, Freshness::Asked).await?,
+        (false, scope) => snapshot(&context, scope).await?,
+    };
+    Ok(Json(&*snapshot).into_response())
+}
+
+/// Returns a snapshot; for a single node, a fleet of one.
+async fn snapshot(context: &AdminContext, scope: Scope) -> Result<Arc<FleetSnapshot>, ApiError> {
+    match scope {
+        Scope::Fleet => context.observer.fleet().await.ok_or_else(ApiError::stopping),
+        Scope::Node => of_node(context, Freshness::Recent).await,
+    }
+}
+
+async fn of_node(context: &AdminContext, freshness: Freshness) -> Result<Arc<FleetSnapshot>, ApiError> {
+    let node = context.observer.node().snapshot(freshness).await.ok_or_else(ApiError::stopping)?;
+    Ok(Arc::new(FleetSnapshot { at_ms: node.at_ms, nodes: vec![node], ..FleetSnapshot::default() }))
+}
+
+pub(super) fn for_nodes() -> Router<AdminContext> {
+    Router::new()
+        .route(PART_PATH, get(part))
+        .route(HubUser::PATH, post(presence::<HubUser>))
+        .route(HubConnection::PATH, post(presence::<HubConnection>))
+}
+
+async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
+    let question = PartQuestion::read(uri.query().unwrap_or_default());
+    let question = question.map_err(|problem| ApiError::new(StatusCode::BAD_REQUEST, problem))?;
+    question.answer(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
+}
+
+/// Applies a batch of another node. 409 asks for all its subjects again.
+async fn presence<S: Reported>(
+    State(context): State<AdminContext>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<BatchAnswer>), ApiError> {
+    let absent = || ApiError::new(StatusCode::NOT_FOUND, format!("this node has no {}", S::FLAG));
+    let presence = S::presence(&context.webhooks).ok_or_else(absent)?;
+    let batch = serde_json::from_slice(&body);
+    let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(match presence.take(batch) {
+        Ok(answer) => (StatusCode::OK, Json(answer)),
+        Err(_) => (StatusCode::CONFLICT, Json(BatchAnswer::default())),
+    })
+}
+
+/// Maximum length of a requested id; in negotiate version 0, it is the sealed token.
+const ID_MAX_BYTES: usize = 16 * 1024;
+
+const FIELD: &str = "connectionId";
+
+async fn past(State(context): State<AdminContext>, Path(id): Path<String>, uri: Uri) -> Result<Json<Value>, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    parameters.end()?;
+    if id.len() > ID_MAX_BYTES {
+        return Err(ApiError::field(FIELD, &format!("may have {ID_MAX_BYTES} bytes at most")));
+    }
+    let known = match scope {
+        Scope::Fleet => context.observer.past(&id).await,
+        Scope::Node => context.observer.node().past(&id),
+    };
+    known.map(Json).ok_or_else(|| {
+        let minutes = REMEMBERED_MS / 60_000;
+        let problem = format!("is unknown: no reachable node had this connection in the last {minutes} minutes");
+        ApiError::field(FIELD, &problem).with_status(StatusCode::NOT_FOUND)
+    })
+}
+
+async fn session(State(context): State<AdminContext>, Extension(admitted): Extension<AdmittedCaller>) -> Json<Value> {
+    Json(json!({ "access": admitted.access, "canLogIn": context.guard.has_token() }))
+}
+
+async fn log_in(
+    State(context): State<AdminContext>,
+    caller: AdminCaller,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let mut fields = BodyFields::read(&headers, &body)?;
+    let token = fields.text("token", BODY_MAX_BYTES)?.ok_or_else(|| ApiError::field("token", "is missing"))?;
+    fields.end()?;
+    context.guard.log_in(&headers, caller, &token).await
+}
+
+async fn log_out(State(context): State<AdminContext>, headers: HeaderMap) -> Result<Response, ApiError> {
+    context.guard.log_out(&headers)
+}
+
+/// Returns the last hour of the fleet, or of this node; with `since`, only newer entries.
+async fn timeline(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetTimeline>, ApiError> {
+    let mut parameters = QueryParameters::read(&uri)?;
+    let scope = parameters.scope()?;
+    let since_ms = parameters.number("since", 0, usize::MAX)?.unwrap_or_default() as u64;
+    parameters.end()?;
+    Ok(Json(match scope {
+        Scope::Fleet => context.observer.timeline(since_ms).await,
+        Scope::Node => context.observer.own_timeline(since_ms),
+    }))
 }

@@ -42,7 +42,8 @@ pub(super) async fn accept(
 ) -> Option<Box<Reader>> {
     let (settings, mut span) = (pending.hub.settings(), handshake_span(shard, &pending));
     let may_return = pending.wants_stateful && pending.transport == Transport::WebSockets;
-    let mut pending_socket = PendingSocket { socket, inbound: Inbound::new(pending.transport), may_return };
+    let inbound = Inbound::new(pending.transport, pending.is_compressed);
+    let mut pending_socket = PendingSocket { socket, inbound, may_return, limit_bytes: settings.message_max_bytes };
     let handshake = handshake(shard, &mut pending_socket, early, &settings, &pending).await;
     let announced = match &handshake {
         Ok(_) => announce(shard, &pending).await,
@@ -204,6 +205,7 @@ fn open(
     let PendingSocket { socket, inbound, .. } = pending_socket;
     let (trace, head) = (pending.trace.take(), pending.head.take());
     let evicted = head.as_ref().map(|head| head.token().clone());
+    let is_compressed = pending.is_compressed;
     let PendingConnection {
         hub, open, user, is_negotiated, transport, expires_s, terms, wants_stateful, group, ..
     } = pending;
@@ -224,6 +226,7 @@ fn open(
             is_movable: content == Content::Raw && settings.is_movable,
         });
         client.cold_mut().set_group(group);
+        client.set_compressed(is_compressed);
         let may_miss = settings.slow_clients == SlowClients::Drop;
         let traits = ClientTraits { transport, is_negotiated, may_miss };
         client.begin(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));
@@ -305,7 +308,7 @@ pub(super) fn resume(
     pending: &PendingConnection,
     (slot, claimed): (Slot, Serial),
 ) -> Option<Box<Reader>> {
-    let serial = shard.step(|state| come_back(state, slot, claimed, socket));
+    let serial = shard.step(|state| come_back(state, slot, claimed, (socket, pending.is_compressed)));
     let serial = serial?;
     let (id, home, content, has_sides, is_traced) = {
         let mut state = shard.state();
@@ -320,7 +323,7 @@ pub(super) fn resume(
     };
     let limits = &shard.shared().settings.limits;
     let quota = Quota::new(limits.messages_per_second, limits.bytes_per_second);
-    let mut inbound = Inbound::new(pending.transport);
+    let mut inbound = Inbound::new(pending.transport, pending.is_compressed);
     inbound.keep(early);
     let limit_bytes = pending.hub.settings().message_max_bytes;
     let hub = pending.hub.clone();

@@ -65,13 +65,15 @@ pub(super) struct PendingSocket {
     pub(super) inbound: Inbound,
     /// The token allows stateful reconnect, so the client may be returning to a connection that no longer exists.
     pub(super) may_return: bool,
+    /// Maximum size of a hub message.
+    pub(super) limit_bytes: usize,
 }
 
 impl PendingSocket {
     /// Reads the hub handshake, which starts with these early bytes.
     pub(super) async fn read_handshake(&mut self, shard: &Shard, early: Bytes) -> Result<Handshake, HandshakeFailure> {
-        let (mut payload, mut searched, mut received) = (Vec::new(), 0, early.len());
-        self.take(&mut early.to_vec(), &mut payload)?;
+        let (mut payload, mut searched) = (Vec::new(), 0);
+        let mut received = self.take(shard, &mut early.to_vec(), &mut payload)?;
         loop {
             let read = HandshakeRequest::read_behind(&payload, searched, HANDSHAKE_MAX_BYTES);
             if self.may_return
@@ -114,7 +116,12 @@ impl PendingSocket {
 
     /// Reads once, appends the hub protocol's data to the payload, and returns the number of bytes read.
     async fn read(&mut self, shard: &Shard, payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
-        let count = poll_fn(|cx| self.poll_read(shard, cx, payload)).await?;
+        let count = if self.inbound.is_behind() {
+            let mut behind = self.inbound.take_behind();
+            self.take(shard, &mut behind, payload)?
+        } else {
+            poll_fn(|cx| self.poll_read(shard, cx, payload)).await?
+        };
         // Handshakes rarely need several reads; a flood must not block other tasks.
         yield_now().await;
         Ok(count)
@@ -128,7 +135,7 @@ impl PendingSocket {
     ) -> Poll<Result<usize, HandshakeFailure>> {
         let mut buffer = shard.state().core.lend_read_buffer();
         let read = self.socket.poll_read(cx, &mut buffer).map(|read| match read {
-            Ok(count @ 1..) => self.take(buffer.get_mut(..count).unwrap_or_default(), payload).map(|()| count),
+            Ok(count @ 1..) => self.take(shard, buffer.get_mut(..count).unwrap_or_default(), payload),
             Ok(0) => Err(HandshakeFailure::SocketEnded(Cause::SocketEnded)),
             Err(error) => Err(HandshakeFailure::SocketEnded(cause_of(&error))),
         });
@@ -136,10 +143,12 @@ impl PendingSocket {
         read
     }
 
-    fn take(&mut self, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<(), HandshakeFailure> {
-        let Self { socket, inbound, .. } = self;
+    /// Appends the hub protocol's data of these bytes to the payload. Returns the number of bytes handled.
+    fn take(&mut self, shard: &Shard, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
+        let Self { socket, inbound, limit_bytes, .. } = self;
         let (mut is_closed, mut pongs) = (false, BytesMut::new());
-        let (mut pieces, _) = inbound.pieces(bytes);
+        let mut inflater = shard.state().core.inflater.take();
+        let (mut pieces, _) = inbound.pieces(bytes, (&mut inflater, *limit_bytes));
         while let Some(piece) = pieces.next().map_err(|error| HandshakeFailure::Transport(error.to_string()))? {
             match piece {
                 Piece::Payload(piece, _) => payload.extend_from_slice(piece),
@@ -147,11 +156,13 @@ impl PendingSocket {
                 Piece::Close => is_closed = true,
             }
         }
+        let length = pieces.length();
+        shard.state().core.inflater = inflater;
         if !pongs.is_empty() {
             // No data was sent yet, so there is room. A socket that accepts none is about to fail.
             drop(socket.try_write(&[IoSlice::new(&pongs)]));
         }
-        if is_closed { Err(HandshakeFailure::ClientClosed) } else { Ok(()) }
+        if is_closed { Err(HandshakeFailure::ClientClosed) } else { Ok(length) }
     }
 }
 

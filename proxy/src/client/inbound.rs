@@ -8,18 +8,16 @@ use std::mem;
 use std::ops::Range;
 
 use bytes::Bytes;
-use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{
-    CallScan, FramingError, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, ScanError, SequenceError,
-    next_frame_behind,
+    CallScan, HubMessage, HubProtocol, MessageKind, ReceivedSequence, Scan, ScanError, next_frame_behind,
 };
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::RawKind;
 
+use super::deflated_input::{DeflatedInput, InflateStep};
+use super::inbound_error::InboundError;
 use crate::shard::MessageRest;
-use crate::transport::websocket::{
-    CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Decoder, Event, PiecePosition, ProtocolError,
-};
+use crate::transport::websocket::{Decoder, Event, Inflater, PiecePosition};
 
 /// One or more messages of a client to forward.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,56 +38,14 @@ pub(super) enum Upward<'a> {
     Acknowledgement(u64),
 }
 
-/// Reason to stop reading a client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InboundError {
-    #[error("WebSocket: {0}")]
-    Transport(#[from] ProtocolError),
-    /// Text of the official server, with the names of Trunkline's settings.
-    #[error(
-        "The maximum message size of {0}B was exceeded. The message size can be configured by Hub::message_max_bytes, and --message-max-bytes of proxies (of apps that dial in: --dial-in-message-max-bytes)."
-    )]
-    TooLarge(usize),
-    #[error("{0}")]
-    Framing(FramingError),
-    #[error(
-        "a message is larger than {0} bytes: see RawEndpoint::message_max_bytes, and --message-max-bytes of proxies"
-    )]
-    RawTooLarge(usize),
-    #[error("a text is not UTF-8")]
-    NotUtf8,
-    #[error("{0}")]
-    Sequence(#[from] SequenceError),
-    #[error("{0}")]
-    Message(String),
-}
-
-impl InboundError {
-    pub(super) fn cause(&self) -> Cause {
-        match self {
-            Self::Transport(_) => Cause::WebsocketProtocol,
-            Self::TooLarge(_) | Self::RawTooLarge(_) => Cause::MessageTooLarge,
-            Self::Framing(_) | Self::Sequence(_) | Self::Message(_) => Cause::HubProtocol,
-            Self::NotUtf8 => Cause::TextInvalid,
-        }
-    }
-
-    /// Close code for a client of a raw endpoint.
-    pub(super) fn raw_code(&self) -> u16 {
-        match self {
-            Self::Transport(_) | Self::Framing(_) | Self::Sequence(_) | Self::Message(_) => CLOSE_PROTOCOL_ERROR,
-            Self::TooLarge(_) | Self::RawTooLarge(_) => CLOSE_TOO_LARGE,
-            Self::NotUtf8 => CLOSE_NOT_UTF8,
-        }
-    }
-}
-
 /// Data of one client between socket and messages; small, except within a frame or message.
 #[derive(Debug)]
 pub(super) struct Inbound {
     /// Decoder of a transport with frames.
     pub(super) decoder: Option<Decoder>,
     pub(super) partial: PartialMessage,
+    /// Compressed message that is incomplete or not read to its end.
+    deflated: Option<Box<DeflatedInput>>,
 }
 
 /// Beginning of an incomplete message.
@@ -105,9 +61,9 @@ pub(super) struct PartialMessage {
 }
 
 impl Inbound {
-    pub(super) fn new(transport: Transport) -> Self {
-        let decoder = (transport == Transport::WebSockets).then(Decoder::default);
-        Self { decoder, partial: PartialMessage::default() }
+    pub(super) fn new(transport: Transport, is_compressed: bool) -> Self {
+        let decoder = (transport == Transport::WebSockets).then(|| Decoder::new(is_compressed));
+        Self { decoder, partial: PartialMessage::default(), deflated: None }
     }
 
     /// Stores payload read along with the hub handshake, or, at a raw endpoint, along with the connect request.
@@ -120,9 +76,46 @@ impl Inbound {
         mem::take(&mut self.partial.bytes)
     }
 
-    /// Splits these bytes into pieces of the transport's stream, beside the incomplete message.
-    pub(super) fn pieces<'a>(&'a mut self, bytes: &'a mut [u8]) -> (Pieces<'a>, &'a mut PartialMessage) {
-        (Pieces { decoder: self.decoder.as_mut(), bytes, at: 0, frames: 0 }, &mut self.partial)
+    /// Splits these bytes into pieces of the transport's stream, beside the incomplete message. Compressed messages are
+    /// read with the shard's inflater, which returns at their end.
+    pub(super) fn pieces<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+        (inflater, limit_bytes): (&'a mut Option<Box<Inflater>>, usize),
+    ) -> (Pieces<'a>, &'a mut PartialMessage) {
+        let Self { decoder, partial, deflated } = self;
+        let inflates = decoder.as_ref().is_some_and(Decoder::inflates);
+        let step = inflates.then(|| InflateStep::new(inflater, limit_bytes));
+        (Pieces::new(decoder.as_mut(), bytes, (deflated, step)), partial)
+    }
+
+    /// Transport frames of a closing client, without the content of its messages.
+    pub(super) fn frames<'a>(&'a mut self, bytes: &'a mut [u8]) -> Pieces<'a> {
+        Pieces::new(self.decoder.as_mut(), bytes, (&mut self.deflated, None))
+    }
+
+    /// Whether data waits for the next step.
+    pub(super) fn is_behind(&self) -> bool {
+        self.deflated.as_ref().is_some_and(|input| input.is_behind())
+    }
+
+    /// Takes undecoded data that waits for the next step.
+    pub(super) fn take_behind(&mut self) -> Vec<u8> {
+        self.deflated.as_mut().map(|input| mem::take(&mut input.rest)).unwrap_or_default()
+    }
+
+    /// Drops incomplete messages, but no undecoded data.
+    pub(super) fn drop_messages(&mut self) {
+        self.partial = PartialMessage::default();
+        self.deflated = self.deflated.take_if(|input| !input.rest.is_empty());
+        self.deflated.iter_mut().for_each(|input| input.drop_message());
+    }
+
+    /// Memory and number of the incomplete message.
+    pub(super) fn rest(&self) -> MessageRest {
+        let rest = self.partial.rest();
+        let (bytes, length) = self.deflated.as_ref().map_or((0, 0), |input| input.size());
+        MessageRest { bytes: rest.bytes + bytes, length: rest.length + length, ..rest }
     }
 }
 
@@ -142,9 +135,55 @@ pub(super) struct Pieces<'a> {
     bytes: &'a mut [u8],
     at: usize,
     frames: u64,
+    /// Compressed message that is not handled to its end.
+    pub(super) deflated: &'a mut Option<Box<DeflatedInput>>,
+    /// Reading of compressed messages, if negotiated.
+    step: Option<InflateStep<'a>>,
 }
 
-impl Pieces<'_> {
+impl<'a> Pieces<'a> {
+    fn new(
+        decoder: Option<&'a mut Decoder>,
+        bytes: &'a mut [u8],
+        (deflated, step): (&'a mut Option<Box<DeflatedInput>>, Option<InflateStep<'a>>),
+    ) -> Self {
+        Self { decoder, bytes, at: 0, frames: 0, deflated, step }
+    }
+
+    /// Number of bytes handled. A compressed message counts as what it holds, or as received if that is more.
+    pub(super) fn length(&self) -> usize {
+        let (inflated, credit) = self.step.as_ref().map_or((0, 0), |step| (step.inflated, step.credit));
+        (self.at.min(self.bytes.len()) + inflated).saturating_sub(credit)
+    }
+
+    /// Whether a compressed message was read to its end.
+    pub(super) fn has_inflated(&self) -> bool {
+        self.step.as_ref().is_some_and(|step| step.completed > 0)
+    }
+
+    /// Drops compressed messages from here on.
+    pub(super) fn discard(&mut self) {
+        (self.step, *self.deflated) = (None, None);
+    }
+
+    /// Decompresses the next piece of a whole message; `None` without one, and if the step is over.
+    fn inflate(&mut self) -> Result<Option<usize>, InboundError> {
+        let input = self.deflated.as_mut().filter(|input| input.is_whole());
+        let (Some(step), Some(input)) = (&mut self.step, input) else { return Ok(None) };
+        if step.is_over() {
+            let bytes = mem::take(&mut self.bytes);
+            let (handled, rest) = bytes.split_at_mut(self.at.min(bytes.len()));
+            input.rest.extend_from_slice(rest);
+            self.bytes = handled;
+            return Ok(None);
+        }
+        let length = step.next(input)?;
+        if length.is_none() {
+            *self.deflated = None;
+        }
+        Ok(length)
+    }
+
     /// Number of completed frames, including empty ones. Data without frames counts as one.
     pub(super) fn frames(&self) -> u64 {
         self.frames
@@ -152,18 +191,33 @@ impl Pieces<'_> {
 
     /// Next piece; `None` at the end of the bytes. Fails if the client violated the transport protocol; decoding can't
     /// continue.
-    pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, ProtocolError> {
-        let Some(decoder) = &mut self.decoder else {
+    pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, InboundError> {
+        if self.decoder.is_none() {
             let is_new = mem::replace(&mut self.at, self.bytes.len()) < self.bytes.len();
             self.frames += u64::from(is_new);
             return Ok(is_new.then_some(Piece::Payload(self.bytes, PiecePosition::UNKNOWN)));
-        };
-        while let Some(rest) = self.bytes.get_mut(self.at..) {
+        }
+        loop {
+            if self.deflated.is_some()
+                && let Some(length) = self.inflate()?
+            {
+                let piece = self.deflated.as_ref().map(|input| input.piece(length)).unwrap_or_default();
+                return Ok(Some(Piece::Payload(piece, PiecePosition::UNKNOWN)));
+            }
+            let (Some(decoder), Some(rest)) = (&mut self.decoder, self.bytes.get_mut(self.at..)) else {
+                return Ok(None);
+            };
             let from = self.at;
             let (used, event) = decoder.decode(rest)?;
             self.at += used;
             self.frames += u64::from(event != Event::NeedMore && decoder.is_between_frames());
             match event {
+                Event::Data(range) if decoder.position().is_compressed => {
+                    let part = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
+                    if let Some(step) = &mut self.step {
+                        step.store(self.deflated.get_or_insert_default(), part, decoder.position().is_last)?;
+                    }
+                }
                 Event::Data(range) => {
                     let payload = self.bytes.get(from + range.start..from + range.end).unwrap_or_default();
                     return Ok(Some(Piece::Payload(payload, decoder.position())));
@@ -177,7 +231,6 @@ impl Pieces<'_> {
                 }
             }
         }
-        Ok(None)
     }
 }
 
@@ -418,15 +471,6 @@ fn take_sequence(
     }
 }
 
-impl From<FramingError> for InboundError {
-    fn from(error: FramingError) -> Self {
-        match error {
-            FramingError::TooLarge { limit } => Self::TooLarge(limit),
-            other => Self::Framing(other),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,7 +485,8 @@ mod tests {
 
     /// Results of one read, in order.
     fn take(inbound: &mut Inbound, bytes: &mut [u8], protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut seen, (mut pieces, partial)) = (Vec::new(), inbound.pieces(bytes));
+        let (mut seen, mut inflater) = (Vec::new(), None);
+        let (mut pieces, partial) = inbound.pieces(bytes, (&mut inflater, LIMIT));
         while let Some(piece) = pieces.next()? {
             let Piece::Payload(payload, _) = piece else {
                 seen.push(format!("{piece:?}"));
@@ -462,7 +507,7 @@ mod tests {
 
     /// Reads `frames` in pieces of `chunk` bytes, and joins runs of messages.
     fn read(frames: &[Vec<u8>], chunk: usize, protocol: HubProtocol) -> Result<Vec<String>, InboundError> {
-        let (mut inbound, mut joined) = (Inbound::new(Transport::WebSockets), Vec::<String>::new());
+        let (mut inbound, mut joined) = (Inbound::new(Transport::WebSockets, false), Vec::<String>::new());
         for piece in frames.concat().chunks(chunk) {
             for seen in take(&mut inbound, &mut piece.to_vec(), protocol)? {
                 match joined.last_mut() {
@@ -524,16 +569,18 @@ mod tests {
     fn frames_are_counted_with_those_that_bring_nothing() {
         let frames = |first: u8, count| {
             let mut bytes = [first, 0x80, 0, 0, 0, 0].repeat(count);
-            let mut inbound = Inbound::new(Transport::WebSockets);
-            let (mut pieces, _) = inbound.pieces(&mut bytes);
+            let mut inbound = Inbound::new(Transport::WebSockets, false);
+            let mut inflater = None;
+            let (mut pieces, _) = inbound.pieces(&mut bytes, (&mut inflater, LIMIT));
             while pieces.next().unwrap().is_some() {}
             pieces.frames()
         };
         assert_eq!([0x81, 0x89, 0x8a].map(|first| frames(first, 100)), [100; 3]);
-        let mut inbound = Inbound::new(Transport::WebSockets);
+        let mut inbound = Inbound::new(Transport::WebSockets, false);
         let mut ended = 0;
         for part in frame(&[b'x'; 90]).chunks_mut(10) {
-            let (mut pieces, _) = inbound.pieces(part);
+            let mut inflater = None;
+            let (mut pieces, _) = inbound.pieces(part, (&mut inflater, LIMIT));
             while pieces.next().unwrap().is_some() {}
             ended += pieces.frames();
         }
@@ -558,7 +605,7 @@ mod tests {
 
     #[test]
     fn bytes_of_http_transports_have_no_frames() {
-        let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling), Vec::new());
+        let (mut inbound, mut seen) = (Inbound::new(Transport::LongPolling, false), Vec::new());
         for piece in ["{\"type\":1}\x1e{\"ty", "pe\":1}\x1e"] {
             seen.extend(take(&mut inbound, &mut piece.as_bytes().to_vec(), HubProtocol::Json).unwrap());
         }

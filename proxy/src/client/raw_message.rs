@@ -8,7 +8,8 @@ use std::mem;
 
 use trunkline_protocol::service::RawKind;
 
-use super::inbound::{InboundError, PartialMessage, Upward};
+use super::inbound::{PartialMessage, Upward};
+use super::inbound_error::InboundError;
 use crate::transport::websocket::{MessageForm, PiecePosition};
 
 /// Takes a piece of a message; returns the message once complete.
@@ -61,10 +62,11 @@ mod tests {
 
     /// Reads the frames in pieces of `chunk` bytes.
     fn read(frames: &[Vec<u8>], chunk: usize) -> Result<Vec<(RawKind, Vec<u8>)>, InboundError> {
-        let (mut inbound, mut messages) = (Inbound::new(Transport::WebSockets), Vec::new());
+        let (mut inbound, mut messages) = (Inbound::new(Transport::WebSockets, false), Vec::new());
         for piece in frames.concat().chunks(chunk) {
             let mut bytes = piece.to_vec();
-            let (mut pieces, partial) = inbound.pieces(&mut bytes);
+            let mut inflater = None;
+            let (mut pieces, partial) = inbound.pieces(&mut bytes, (&mut inflater, LIMIT));
             while let Some(piece) = pieces.next()? {
                 match piece {
                     Piece::Payload(payload, place) => match take_raw(partial, payload, place, LIMIT)? {

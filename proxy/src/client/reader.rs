@@ -20,8 +20,10 @@ use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
 
+use super::deflated_input::STEP_BYTES;
 use super::gate::Gate;
-use super::inbound::{Inbound, InboundError, PartialMessage, Piece};
+use super::inbound::{Inbound, Piece};
+use super::inbound_error::InboundError;
 use super::raw_message::take_raw;
 use super::upward_path::{Step, UpwardPath};
 use crate::bounded::Turn;
@@ -157,7 +159,7 @@ impl Reader {
 
     /// Closes the connection and drops an incomplete message.
     fn close(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
-        self.inbound.partial = PartialMessage::default();
+        self.inbound.drop_messages();
         shard.step(|state| self.note_rest(state));
         shard.close(self.slot, reason);
     }
@@ -292,6 +294,12 @@ impl Reader {
         if self.home.is_full() && !self.is_ending(state) {
             return Poll::Ready((Step::Continue, 0));
         }
+        if self.inbound.is_behind() {
+            let mut rest = self.inbound.take_behind();
+            let step = self.take(state, &mut rest);
+            self.note_rest(state);
+            return Poll::Ready((step, STEP_BYTES));
+        }
         let mut buffer = state.core.lend_read_buffer();
         let are_busy = state.core.context.shared.turns.are_taken();
         let limit_bytes = turn_bytes.unwrap_or(if are_busy { FREE_READ_MAX_BYTES } else { usize::MAX });
@@ -317,7 +325,7 @@ impl Reader {
 
     /// Records an incomplete message after this read. Usually no message is incomplete.
     fn note_rest(&mut self, state: &mut ShardState) {
-        let rest = self.inbound.partial.rest();
+        let rest = self.inbound.rest();
         if rest.bytes == 0 && !self.is_unfinished {
             return;
         }
@@ -355,14 +363,19 @@ impl Reader {
             return self.take_last(bytes);
         }
         // Hub messages and parts of them show that a hub's client is alive; transport frames don't.
-        let (count, mut is_alive) = (bytes.len(), self.content == Content::Raw);
+        let mut is_alive = self.content == Content::Raw;
+        let mut inflater = state.core.inflater.take();
         let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
         let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
-        let (mut pieces, partial) = self.inbound.pieces(bytes);
+        let (mut pieces, partial) = self.inbound.pieces(bytes, (&mut inflater, self.limit_bytes));
         let mut problem = Ok(());
         let taken = loop {
             match pieces.next() {
-                Err(error) => break Err(error.into()),
+                Err(error @ InboundError::Transport(_)) => break Err(error),
+                Err(error) => {
+                    pieces.discard();
+                    problem = problem.and(Err(error));
+                }
                 Ok(None) => break problem,
                 Ok(Some(Piece::Payload(payload, place))) => {
                     is_alive |= !payload.is_empty();
@@ -381,13 +394,22 @@ impl Reader {
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
-        if is_alive {
-            upward.note_life(partial.has_begun());
+        if is_alive || pieces.deflated.is_some() {
+            upward.note_life(partial.has_begun() || pieces.deflated.is_some());
+        }
+        if pieces.has_inflated() {
+            partial.note_end();
         }
         self.sides.note(&mut upward);
+        let count = pieces.length();
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
-        match upward.finish(taken) {
-            Step::Continue => self.pay(state, messages, count),
+        let step = upward.finish(taken);
+        state.core.inflater = inflater;
+        match step {
+            Step::Continue => match self.pay(state, messages, count) {
+                Step::Continue if self.inbound.is_behind() => Step::Yield,
+                step => step,
+            },
             step => step,
         }
     }
@@ -450,10 +472,9 @@ impl Reader {
 
     /// Handles the data of a closing client: only the end of its transport matters.
     fn take_last(&mut self, bytes: &mut [u8]) -> Step {
-        // An incomplete message is dropped.
-        self.inbound.partial = PartialMessage::default();
+        self.inbound.drop_messages();
         let step = Step::after(bytes.len());
-        let ((mut pieces, _), mut step) = (self.inbound.pieces(bytes), step);
+        let (mut pieces, mut step) = (self.inbound.frames(bytes), step);
         loop {
             match pieces.next() {
                 Err(_) => return Step::Ended(Cause::WebsocketProtocol),

@@ -16,7 +16,8 @@ use trunkline_protocol::hub::{HubProtocol, ReceivedSequence};
 use trunkline_protocol::service::DataType;
 
 use super::gate::{Gate, GateDecision};
-use super::inbound::{HubMessages, InboundError, PartialMessage, Upward};
+use super::inbound::{HubMessages, PartialMessage, Upward};
+use super::inbound_error::InboundError;
 use crate::shard::moving::reconnect::{acknowledged, end_hold, owe_acknowledgement};
 use crate::shard::{Content, Resumption, ShardState, Slot, UpwardMessages};
 use crate::transport::websocket;

@@ -146,6 +146,16 @@ settings! {
         /// forbid it, as containers do by default. The log shows which method is used.
         #[flag("no-vectored-sends", Off)]
         pub vectored_sends: bool = true,
+
+        /// Compress messages (permessage-deflate) to and from WebSockets whose clients offer it. A message to many
+        /// clients is compressed once per shard. It reveals something of secrets in messages that also hold text of
+        /// others: see the security page. A hub can opt out.
+        #[flag("compress", On)]
+        pub compress: bool = false,
+
+        /// Smallest message that `--compress` compresses. Shorter ones hardly get smaller.
+        #[flag("compress-min-bytes", Bytes(1..=u64::MAX))]
+        pub compress_min_bytes: usize = 256,
     }
 }
 

@@ -358,6 +358,15 @@ async fn what_a_node_carries_when_it_stops_is_ended_by_its_owner_without_a_loss(
 }
 
 #[tokio::test(crate = "paused")]
+async fn an_event_stream_that_breaks_off_at_another_node_ends_its_connection() {
+    let (_, mut owner, other) = owner_and_other().await;
+    let events = EventClient::connect_by(&owner.fixture, &other.fixture, &mut owner.links[0]).await;
+    let id = events.id.clone();
+    drop(events);
+    assert_eq!(owner.links[0].close().await.connection_id, id);
+}
+
+#[tokio::test(crate = "paused")]
 async fn all_claims_of_a_token_reach_the_owner_or_the_refusal_names_their_size() {
     let (_, mut owner, other) = owner_and_other().await;
     let ann = token_of_roles("ann", 400);

@@ -134,6 +134,7 @@ async fn a_lost_app_server_is_replaced_by_one_of_the_same_group_alone() {
     let (mut stable, mut first) = (fixture.server("stable").await, fixture.server_in("canary", "one").await);
     let mut client = first.client().await;
     first.retire().await;
+    assert_eq!(Client::upgrade(&fixture, "/chat").await.err(), Some(503));
     client.send(&cast("Waits")).await;
     let mut second = fixture.server_in("canary", "two").await;
     second.takes_over(&client, "one").await;
@@ -152,6 +153,7 @@ async fn a_client_whose_app_server_is_lost_goes_where_the_routes_lead_on_at_once
     canary.retire().await;
     stable.takes_over(&client, "canary").await;
     client.fence(&stable).await;
+    stable.client().await;
 }
 
 #[tokio::test(crate = "paused")]

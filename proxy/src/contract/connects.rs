@@ -227,6 +227,7 @@ async fn clients_of_a_hub_whose_app_does_not_decide_leave_calls_to_other_hubs() 
     let hubs = chat_and_news().map(|hub| HubManifest { asks_app: true, ..hub });
     let (app, _links) = fixture.app_of(hubs).await;
     *app.dialler.hanging.lock().unwrap() = Some("chat");
+    assert_eq!(exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await.0, 503, "it does not answer");
     for _ in 0..600 {
         let fixture = fixture.clone();
         spawn_local(async move { exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await });

@@ -106,6 +106,18 @@ async fn clients_of_an_unnamed_hub_are_held_and_then_asked_to_reconnect() {
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_node_whose_only_app_server_returns_with_another_hub_is_ready_and_removes_the_first() {
+    let fixture = fixture();
+    leave(app(&fixture, "app", &["a"]).await).await;
+    assert!(!readiness(&fixture).reasons_not_ready().is_empty());
+    let _app = app(&fixture, "app again", &["b"]).await;
+    hold(&fixture).await;
+    assert_eq!(readiness(&fixture).reasons_not_ready(), Vec::<String>::new());
+    assert_eq!(status(&fixture, "a").await, StatusCode::NOT_FOUND);
+    assert_eq!(status(&fixture, "b").await, StatusCode::OK);
+}
+
+#[tokio::test(crate = "paused")]
 async fn the_only_hub_of_a_node_is_waited_for_however_long_its_app_servers_are_away() {
     let fixture = fixture();
     leave(app(&fixture, "app", &["a"]).await).await;

@@ -183,7 +183,12 @@ async fn a_hub_with_one_transport_refuses_the_others() {
     let target = format!("/chat?id={token}");
     let (status, body) = exchange(&fixture, "GET", &target, "").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{body}");
+    assert_eq!(body, "LongPolling transport not supported by this end point type");
     link.fence().await;
+    let (_, body) = exchange(&fixture, "POST", "/chat/negotiate?negotiateVersion=1", "").await;
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let offered = serde_json::json!([{ "transport": "WebSockets", "transferFormats": ["Text", "Binary"] }]);
+    assert_eq!(answer["availableTransports"], offered);
 }
 
 #[tokio::test(crate = "paused")]
@@ -276,4 +281,100 @@ async fn messages_of_one_batch_are_one_event() {
     let messages: Vec<ServiceMessage> = (0..3).map(|n| broadcast(&n.to_string())).collect();
     link.send_together(messages).await;
     assert_eq!(client.event().await, "0\u{1e}1\u{1e}2\u{1e}");
+}
+
+const UNKNOWN: (u16, &str) = (404, "No Connection with that ID");
+const CHANGED: (u16, &str) = (400, "Cannot change transports mid-connection");
+const NO_DELETE: (u16, &str) = (400, "Cannot terminate this connection using the DELETE endpoint.");
+
+/// Requires this status and text of the answer to a request without a body.
+async fn told(fixture: &Fixture, method: &str, target: &str, expected: (u16, &str)) {
+    let (status, text) = exchange(fixture, method, target, "").await;
+    assert_eq!((status.as_u16(), text.as_str()), expected, "{method}");
+}
+
+/// Requires this status and text of the answer to a GET for events.
+async fn told_of_events(fixture: &Fixture, target: &str, expected: (u16, &str)) {
+    let get = request_with("GET", target, &[("accept", "text/event-stream")]);
+    let (status, text) = HttpConnection::open(fixture).await.exchange(get).await;
+    assert_eq!((status.as_u16(), text.as_str()), expected);
+}
+
+#[tokio::test(crate = "paused")]
+async fn requests_without_a_connection_and_by_another_transport_are_refused_in_official_words() {
+    let (fixture, mut link) = chat(1).await;
+    for method in ["GET", "POST", "DELETE"] {
+        told(&fixture, method, "/chat", (400, "Connection ID required")).await;
+        told(&fixture, method, "/chat?id=nobody", UNKNOWN).await;
+    }
+    let (_, token) = negotiate(&fixture, "/chat", "").await;
+    let target = format!("/chat?id={token}");
+    let _socket = Client::connect(&fixture, &mut link, &target).await;
+    told(&fixture, "POST", &target, (405, "POST requests are not allowed for WebSocket connections.")).await;
+    told(&fixture, "DELETE", &target, NO_DELETE).await;
+    told(&fixture, "GET", &target, CHANGED).await;
+    told_of_events(&fixture, &target, CHANGED).await;
+
+    let events = EventClient::connect(&fixture, &mut link).await;
+    told_of_events(&fixture, &events.target, (409, "")).await;
+    told(&fixture, "GET", &events.target, CHANGED).await;
+    told(&fixture, "DELETE", &events.target, NO_DELETE).await;
+    assert_eq!(Client::upgrade(&fixture, &events.target).await.err(), Some(400));
+
+    let (_, target) = poller(&fixture, &mut link).await;
+    told_of_events(&fixture, &target, CHANGED).await;
+    told(&fixture, "DELETE", &target, (202, "")).await;
+    for method in ["GET", "POST", "DELETE"] {
+        told(&fixture, method, &target, UNKNOWN).await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_event_stream_begins_with_a_comment_and_refuses_a_binary_protocol() {
+    let (fixture, _link) = chat(1).await;
+    let (_, token) = negotiate(&fixture, "/chat", "").await;
+    let target = format!("/chat?id={token}");
+    let mut connection = HttpConnection::open(&fixture).await;
+    let answer = connection.begin(request_with("GET", &target, &[("accept", "text/event-stream")])).await;
+    let headers = ["content-type", "cache-control", "pragma", "content-encoding"];
+    let headers = headers.map(|name| answer.headers()[name].to_str().unwrap().to_owned());
+    assert_eq!(headers, ["text/event-stream", "no-cache,no-store,no-transform", "no-cache", "identity"]);
+    let handshake = "{\"protocol\":\"messagepack\",\"version\":1}\u{1e}";
+    assert_eq!(exchange(&fixture, "POST", &target, handshake).await.0, StatusCode::OK);
+    let all = answer.into_body().collect().await.unwrap().to_bytes();
+    let text = "Cannot use the 'messagepack' protocol on the current transport. \
+                The transport does not support 'Binary' transfer format.";
+    let expected = format!(":\r\ndata: {{\"error\":\"{text}\"}}\u{1e}\r\n\r\n");
+    assert_eq!(std::str::from_utf8(&all).unwrap(), expected);
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_poll_brings_the_refusal_of_an_early_handshake_and_then_the_end_once() {
+    let (fixture, _link) = chat(1).await;
+    let (_, token) = negotiate(&fixture, "/chat", "").await;
+    let target = format!("/chat?id={token}");
+    let handshake = "{\"protocol\":\"pigeon\",\"version\":1}\u{1e}";
+    assert_eq!(exchange(&fixture, "POST", &target, handshake).await.0, StatusCode::OK);
+    // It has no transport yet.
+    told(&fixture, "DELETE", &target, NO_DELETE).await;
+    told(&fixture, "GET", &target, (200, "")).await;
+    let refusal = "{\"error\":\"The protocol 'pigeon' is not supported.\"}\u{1e}";
+    for answer in [(200, refusal), (204, ""), UNKNOWN] {
+        told(&fixture, "GET", &target, answer).await;
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_newer_poll_takes_the_place_of_one_that_waits() {
+    let (fixture, mut link) = chat(1).await;
+    let (_, target) = poller(&fixture, &mut link).await;
+    let news = async {
+        // sleep: paused time; both polls wait
+        sleep(Duration::from_secs(1)).await;
+        link.send(broadcast("1")).await;
+    };
+    let (one, other, ()) = tokio::join!(poll(&fixture, &target), poll(&fixture, &target), news);
+    let mut both = [one, other];
+    both.sort_unstable();
+    assert_eq!(both, [(StatusCode::OK, "1\u{1e}".to_owned()), (StatusCode::NO_CONTENT, String::new())]);
 }

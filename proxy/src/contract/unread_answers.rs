@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::DuplexStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::service::*;
@@ -66,6 +66,37 @@ async fn pings_that_ask_for_the_same_in_one_batch_are_answered_once() {
         answers.iter().filter(|it| matches!(it, ServiceMessage::Ping(ping) if ping.get(key).is_some())).count()
     };
     assert_eq!((count("servers"), count("status")), (1, 1));
+}
+
+#[tokio::test(crate = "paused")]
+async fn a_ping_that_announces_a_stop_is_acknowledged() {
+    let node = node_with(Vec::new()).await;
+    for fin in ["fin:0", "fin:1", "fin:2"] {
+        let mut socket = open_socket(&node).await;
+        let stop = ServiceMessage::Ping(Ping { pairs: vec![("shutdown".into(), fin.into())] });
+        socket.send(piece([stop])).await.unwrap();
+        let answers = read_all(&mut socket).await;
+        let is_acknowledgement = |it: &ServiceMessage| match it {
+            ServiceMessage::Ping(ping) => ping.get("shutdown").is_some_and(|value| &**value == "finack"),
+            _ => false,
+        };
+        assert_eq!(answers.iter().filter(|it| is_acknowledgement(it)).count(), 1, "{fin}: {answers:?}");
+    }
+}
+
+#[tokio::test(crate = "paused")]
+async fn an_app_server_that_says_nothing_is_pinged_every_five_seconds_and_given_up_after_thirty() {
+    let node = node_with(Vec::new()).await;
+    let mut socket = open_socket(&node).await;
+    let (begun, mut frames, mut pings) = (Instant::now(), FrameBuffer::default(), 0);
+    while let Some(Ok(Message::Binary(bytes))) = socket.next().await {
+        frames.push(bytes);
+        let messages = std::iter::from_fn(|| frames.next_body().unwrap()).map(decoded);
+        pings += messages.filter(|message| *message == ServiceMessage::Ping(Ping::default())).count();
+        assert!(begun.elapsed().as_secs() < 60, "it is still kept");
+    }
+    assert!((25..60).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert!(pings >= 4, "{pings}");
 }
 
 #[tokio::test(crate = "paused")]

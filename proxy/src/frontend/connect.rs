@@ -34,10 +34,12 @@ pub(crate) struct NewConnection {
     pub(super) permit: Option<Box<ClientPermit>>,
     /// Weight of its request head, if large.
     pub(super) head: Option<HeadWeight>,
+    /// Its WebSocket negotiated compression.
+    pub(super) is_compressed: bool,
 }
 
 pub(crate) fn admit(endpoint: &Endpoint, request: &HubRequest, new: NewConnection) {
-    let NewConnection { socket, transport, client, permit, head } = new;
+    let NewConnection { socket, transport, client, permit, head, is_compressed } = new;
     let (hub, traced) = (&request.hub, (&request.parts.headers, request.arrived_ns));
     let mut open = opening(endpoint, request, (&client, transport));
     let trace = request_trace::connect(endpoint, hub, traced, &client, (&mut open, transport));
@@ -59,6 +61,7 @@ pub(crate) fn admit(endpoint: &Endpoint, request: &HubRequest, new: NewConnectio
         expires_s,
         terms,
         wants_stateful,
+        is_compressed,
         verified_at: request.verified_at,
         claimed: None,
         group: request.routed.group(),

@@ -9,11 +9,11 @@ use trunkline_protocol::cause::Cause;
 use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_PATH};
 use trunkline_protocol::manifest::NODE_HEADER;
 
+use super::ProxyClient;
+use super::Routed;
 use super::authorizer::Authorizer;
 use super::path_rule::{is_path, is_private};
 use super::plain_response::{because, plain, unavailable};
-use super::proxy_client::ProxyClient;
-use super::routed::Routed;
 use crate::admission::Admission;
 use crate::fleet::{Fleet, FleetEntry};
 use crate::metrics::Counters;

@@ -12,8 +12,8 @@ use trunkline_protocol::negotiate::Decision;
 use trunkline_protocol::token::{ConnectionToken, UserBinding};
 
 use crate::auth::User;
+use crate::frontend::Routed;
 use crate::frontend::request_context::RequestContext;
-use crate::frontend::routed::Routed;
 use crate::shard::RevocationMark;
 use crate::upstream::Hub;
 

@@ -21,10 +21,10 @@ use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RELEASE_PATH};
 
 use crate::admission::Admission;
+use crate::frontend::client_of_nodes;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
-use crate::frontend::proxy_client::client_of_nodes;
 use crate::frontend::request_query::RequestQuery;
 use crate::frontend::reverse_proxy::forward_mark;
 use crate::net::http_client::HttpClient;

@@ -17,8 +17,8 @@ use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{HubClient, HubRequest};
 use crate::frontend::request::headers;
 use crate::frontend::request_context::RequestContext;
-use crate::frontend::routed::{Routed, refusal};
 use crate::frontend::upgrade_answer::is_upgrade;
+use crate::frontend::{Routed, refusal};
 use crate::routing::RouteFacts;
 use crate::upstream::{RouteChoice, ServerGroup, facts_of};
 

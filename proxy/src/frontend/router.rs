@@ -21,6 +21,7 @@ use trunkline_protocol::wire::{CHANNEL_PATH, RELEASE_PATH, RESERVE_PATH};
 
 use crate::admission::ServiceAudience;
 use crate::clock::unix_ns;
+use crate::frontend::Routed;
 use crate::frontend::bearer::mark_revocations;
 use crate::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::frontend::connect::{http_transport_request, websocket_upgrade};
@@ -34,7 +35,6 @@ use crate::frontend::plain_response::{ResponseNotes, plain};
 use crate::frontend::request_context::{RequestContext, RequestHead};
 use crate::frontend::request_query::QUERY_PAIRS_MAX;
 use crate::frontend::reverse_proxy::{owner_hop, pass_through};
-use crate::frontend::routed::Routed;
 use crate::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
 use crate::frontend::visitor::{Visitor, visitor};
 use crate::frontend::{

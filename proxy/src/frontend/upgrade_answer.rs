@@ -65,10 +65,10 @@ pub(crate) fn chosen_sub_protocol(headers: &HeaderMap, offered: &[String]) -> Op
     HeaderValue::from_str(chosen).ok()
 }
 
-pub(crate) fn with_sub_protocol(mut answer: Response, chosen: Option<HeaderValue>) -> Response {
-    if let Some(chosen) = chosen {
-        answer.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, chosen);
-    }
+/// Adds the choices from the client's offers.
+pub(crate) fn with_chosen(mut answer: Response, chosen: [(HeaderName, Option<HeaderValue>); 2]) -> Response {
+    let chosen = chosen.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    answer.headers_mut().extend(chosen);
     answer
 }
 

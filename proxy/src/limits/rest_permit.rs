@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use super::address_key::AddressKey;
+use super::AddressKey;
 use crate::auth::Signer;
 use crate::bounded::{Lease, LeaseTable, Leases};
 

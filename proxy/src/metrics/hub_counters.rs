@@ -103,6 +103,14 @@ metered! {
         pub call_errors: Counter,
         #[metric("trunkline_client_bytes_total", direction = "down")]
         pub bytes_down: Counter,
+        #[metric(
+            "trunkline_compression_bytes_total",
+            "Bytes of frames with messages to clients with compression: before it, and as sent.",
+            stage = "plain"
+        )]
+        pub compression_plain: Counter,
+        #[metric("trunkline_compression_bytes_total", stage = "sent")]
+        pub compression_sent: Counter,
         connections: [[ConnectionCounters; ClientProtocol::ALL.len()]; Transport::ALL.len()],
     }
 }

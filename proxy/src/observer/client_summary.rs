@@ -17,6 +17,7 @@ pub(super) fn summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
         address: row.address.clone(),
         transport: row.transport.into(),
         protocol: row.protocol.into(),
+        compressed: row.is_compressed,
         state: row.state.into(),
         age_s: row.age_s,
     }

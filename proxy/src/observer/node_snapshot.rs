@@ -157,6 +157,9 @@ fn hubs(shared: &Shared, kinds: &Census, unassigned: &HashMap<HubIndex, Unassign
             of_hub().for_each(|(kind, clients)| *counts.entry(label(kind)).or_default() += clients);
             counts.into_iter().map(|(label, clients)| (label.to_owned(), clients)).collect()
         };
+        let counted = |of: fn(&HubCounters) -> u64| {
+            shared.counters().iter().map(|counters| of(counters.hub(hub.index().get()))).sum()
+        };
         HubSnapshot {
             name: hub.name().into(),
             path: hub.settings().path.clone(),
@@ -164,6 +167,7 @@ fn hubs(shared: &Shared, kinds: &Census, unassigned: &HashMap<HubIndex, Unassign
             homeless: unassigned.get(&hub.index()).map_or(0, |clients| clients.count as u64),
             transports: by(|kind| kind.transport),
             protocols: by(|kind| kind.protocol),
+            compression_bytes: [counted(|hub| hub.compression_plain.get()), counted(|hub| hub.compression_sent.get())],
         }
     };
     shared.hubs.living().iter().take(HUBS_MAX).map(snapshot).collect()

@@ -230,6 +230,8 @@ pub struct HubSnapshot {
     pub transports: Vec<(String, u64)>,
     /// Number of clients by hub protocol.
     pub protocols: Vec<(String, u64)>,
+    /// Bytes to clients with compression since the start, before it and as sent.
+    pub compression_bytes: [u64; 2],
 }
 
 /// Snapshot of a pool: the links from one node to one app server for one hub.
@@ -296,6 +298,8 @@ pub struct ClientSummary {
     pub transport: String,
     /// Hub protocol, or `raw`.
     pub protocol: String,
+    /// Its WebSocket negotiated compression.
+    pub compressed: bool,
     /// `opening`, `open`, `paused` (not being read), `held` (without an app server) or `away` (disconnected, may
     /// resume).
     pub state: String,

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use prometheus::proto::{self, MetricFamily, MetricType};
 
-use super::attribute::{resource, scope, text};
+use super::{resource, scope, text};
 
 /// Period covered by cumulative metrics, in nanoseconds since 1970.
 #[derive(Debug, Clone, Copy)]

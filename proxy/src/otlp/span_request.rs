@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use trunkline_protocol::trace_context::TraceContext;
 
-use super::attribute::{resource, scope, text};
+use super::{resource, scope, text};
 use crate::telemetry::{SpanKind, SpanRecord};
 
 pub(super) fn span_request(node: &str, spans: impl IntoIterator<Item = Box<SpanRecord>>) -> ExportTraceServiceRequest {

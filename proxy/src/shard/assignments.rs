@@ -318,7 +318,7 @@ impl ShardState {
         };
         if is_handshake {
             self.core.context.record_app_handshake(client);
-            self.core.delivery.put(slot, client, &frame, mode);
+            self.core.delivery.put(slot, client, (&frame).into(), mode);
             if let Some(resumption) = client.cold_mut().resumption_mut() {
                 resumption.ownership_mut().hold();
             }

@@ -15,26 +15,59 @@ pub(crate) enum Content {
     Raw,
 }
 
-impl Content {
-    /// All contents, ordered by number.
-    pub(crate) const ALL: [Content; 4] = [
-        Content::Hub(HubProtocol::Json),
-        Content::Hub(HubProtocol::MessagePack),
-        Content::Hub(HubProtocol::BlazorPack),
-        Content::Raw,
+/// Form of a client's frames: the content, and whether they may be compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FrameForm {
+    Json,
+    MessagePack,
+    BlazorPack,
+    Raw,
+    JsonDeflated,
+    MessagePackDeflated,
+    BlazorPackDeflated,
+}
+
+impl FrameForm {
+    /// All forms, ordered by number.
+    pub(crate) const ALL: [FrameForm; 7] = [
+        FrameForm::Json,
+        FrameForm::MessagePack,
+        FrameForm::BlazorPack,
+        FrameForm::Raw,
+        FrameForm::JsonDeflated,
+        FrameForm::MessagePackDeflated,
+        FrameForm::BlazorPackDeflated,
     ];
 
-    /// Number for indexing tables.
-    #[must_use]
-    pub(crate) fn number(self) -> usize {
-        match self {
-            Content::Hub(HubProtocol::Json) => 0,
-            Content::Hub(HubProtocol::MessagePack) => 1,
-            Content::Hub(HubProtocol::BlazorPack) => 2,
-            Content::Raw => 3,
+    /// Form of a content. Raw endpoints have no compression.
+    pub(crate) fn new(content: Content, is_compressed: bool) -> Self {
+        let form = |plain, compressed| if is_compressed { compressed } else { plain };
+        match content {
+            Content::Raw => Self::Raw,
+            Content::Hub(HubProtocol::Json) => form(Self::Json, Self::JsonDeflated),
+            Content::Hub(HubProtocol::MessagePack) => form(Self::MessagePack, Self::MessagePackDeflated),
+            Content::Hub(HubProtocol::BlazorPack) => form(Self::BlazorPack, Self::BlazorPackDeflated),
         }
     }
 
+    #[inline]
+    pub(crate) fn content(self) -> Content {
+        match self {
+            Self::Json | Self::JsonDeflated => Content::Hub(HubProtocol::Json),
+            Self::MessagePack | Self::MessagePackDeflated => Content::Hub(HubProtocol::MessagePack),
+            Self::BlazorPack | Self::BlazorPackDeflated => Content::Hub(HubProtocol::BlazorPack),
+            Self::Raw => Content::Raw,
+        }
+    }
+
+    /// Whether the client negotiated compression.
+    #[inline]
+    pub(crate) fn is_compressed(self) -> bool {
+        matches!(self, Self::JsonDeflated | Self::MessagePackDeflated | Self::BlazorPackDeflated)
+    }
+}
+
+impl Content {
     #[must_use]
     pub(crate) fn protocol(self) -> ClientProtocol {
         match self {

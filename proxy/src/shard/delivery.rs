@@ -4,6 +4,7 @@
 //! app server, framed once when its link is read, and shared by all receivers. It is written directly to a recipient
 //! with an empty outbox, otherwise queued within a budget.
 
+pub(super) mod compression;
 pub(super) mod framed;
 pub(super) mod gathering;
 pub(super) mod message_counter;
@@ -35,6 +36,7 @@ use crate::config::OutboxLimits;
 use crate::metrics::Counters;
 use crate::transport::websocket;
 use crate::upstream::HubIndex;
+use compression::{Compression, WireFrame};
 use gathering::{Gathering, WINDOW};
 use message_counter::{MessageCounter, is_close};
 use outbox::Need;
@@ -106,6 +108,7 @@ pub(crate) struct Delivery {
     messages: MessageCounter,
     gathering: Gathering,
     vectored: VectoredSends,
+    compression: Compression,
     /// Origin of the send being delivered.
     origin: Option<SendOrigin>,
     effects: Effects,
@@ -130,6 +133,7 @@ impl Delivery {
             messages: MessageCounter::default(),
             gathering: Gathering::default(),
             vectored: VectoredSends::new(limits.vectored_sends),
+            compression: Compression::new(limits),
             origin: None,
             effects: Effects::default(),
             slow: SlowClients::new(FIRST_TICK),
@@ -168,6 +172,8 @@ impl Delivery {
         let receivers = tally.receivers();
         run.messages().for_each(|_| self.counters.send_receivers.observe(receivers));
         self.count(hub, receivers * run.len() as u64, tally.bytes(run));
+        let compressed = tally.compressed_bytes(run, &mut self.compression);
+        self.count_compressed(hub, compressed);
     }
 
     fn send_to_set(
@@ -195,12 +201,12 @@ impl Delivery {
             if let Some(client) = clients.get_mut(member.slot as usize)
                 && may_receive(client)
                 && !client.is_excluded(epoch)
-                && let Some(frames) = run.frames(client.content())
+                && let Some(frames) = run.frames(client.form(), &mut self.compression)
             {
-                tally.add(client.content());
+                tally.add(client.form());
                 if client.life().is_opening() {
                     self.counters.dropped.add(keep_early(client, run));
-                } else if run.is_single() || self.takes_joined(client, frames) {
+                } else if run.is_single() || self.takes_joined(client, frames.wire) {
                     self.put_droppable(member.slot, client, frames, mode);
                 } else {
                     self.put_each(member.slot, client, run, mode);
@@ -219,11 +225,9 @@ impl Delivery {
     #[inline(never)]
     fn put_each(&mut self, slot: Slot, client: &mut Client, run: &SendRun, mode: BatchMode) {
         let mode = BatchMode { flush: Flush::Deferred, ..mode };
-        for (message, origin) in run.messages() {
+        for (frame, origin) in run.each(client.form(), &mut self.compression) {
             self.origin = Some(origin);
-            if let Some(frame) = message.get(client.content()) {
-                self.put_droppable(slot, client, frame, mode);
-            }
+            self.put_droppable(slot, client, frame, mode);
         }
     }
 
@@ -242,20 +246,18 @@ impl Delivery {
         if let Some(client) = connections.get_mut(slot)
             && may_receive(client)
             && !client.is_excluded(epoch)
-            && run.frames(client.content()).is_some()
+            && run.frames(client.form(), &mut self.compression).is_some()
         {
-            tally.add(client.content());
+            tally.add(client.form());
             if client.life().is_opening() {
                 if keep_early(client, run) > 0 {
                     self.effects.slow.push(slot);
                 }
                 return;
             }
-            for (message, origin) in run.messages() {
+            for (frame, origin) in run.each(client.form(), &mut self.compression) {
                 self.origin = Some(origin);
-                if let Some(frame) = message.get(client.content()) {
-                    self.put(slot, client, frame, mode);
-                }
+                self.put(slot, client, frame, mode);
             }
         }
     }
@@ -265,6 +267,15 @@ impl Delivery {
         let counters = self.counters.hub(hub.get());
         counters.deliveries.add_alone(deliveries);
         counters.bytes_down.add_alone(bytes);
+    }
+
+    /// Updates the hub's counters of clients with compression.
+    fn count_compressed(&self, hub: HubIndex, [plain, sent]: [u64; 2]) {
+        if plain > 0 {
+            let counters = self.counters.hub(hub.get());
+            counters.compression_plain.add_alone(plain);
+            counters.compression_sent.add_alone(sent);
+        }
     }
 
     /// Sends and counts a frame from an app server that is not assigned to the client.
@@ -289,20 +300,27 @@ impl Delivery {
 
     /// Sends and counts a frame from the client's app server to this client only.
     pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
-        self.count(client.home().hub(), 1, websocket::payload_bytes(frame) as u64);
-        self.put(slot, client, frame, mode);
+        let hub = client.home().hub();
+        self.count(hub, 1, websocket::payload_bytes(frame) as u64);
+        if client.form().is_compressed() {
+            let twin = self.compression.deflate(frame);
+            let frame = WireFrame { plain: frame, wire: twin.as_ref().unwrap_or(frame) };
+            self.count_compressed(hub, frame.bytes(1));
+            return self.put(slot, client, frame, mode);
+        }
+        self.put(slot, client, frame.into(), mode);
     }
 
     /// Sends a frame to one client. Over the limit the frame waits, and the client is listed as slow: it is closed if
     /// it reads nothing for a time, or if all outboxes together are too large.
-    pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+    pub(super) fn put(&mut self, slot: Slot, client: &mut Client, frame: WireFrame<'_>, mode: BatchMode) {
         if self.taps.is_active() {
-            self.taps.down(slot, client, frame, self.read_at);
+            self.taps.down(slot, client, frame.plain, self.read_at);
         }
         if client.is_resumable() {
             self.put_resumable(slot, client, frame, mode, false);
         } else {
-            self.put_now(slot, client, frame, mode);
+            self.put_now(slot, client, frame.wire, mode);
         }
     }
 
@@ -336,11 +354,18 @@ impl Delivery {
         }
     }
 
-    /// Sends a frame to a resumable client. The frame is kept until acknowledged, written if there is a socket, and
-    /// waits if the replay buffer is full. Over the outbox limit the client is slow; without a socket it is closed as
-    /// too slow.
+    /// Sends a frame to a resumable client. The plain frame is kept until acknowledged. The frame is written if there
+    /// is a socket, and waits if the replay buffer is full. Over the outbox limit the client is slow; without a socket
+    /// it is closed as too slow.
     #[inline(never)]
-    fn put_resumable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode, is_for_many: bool) {
+    fn put_resumable(
+        &mut self,
+        slot: Slot,
+        client: &mut Client,
+        WireFrame { plain: frame, wire }: WireFrame<'_>,
+        mode: BatchMode,
+        is_for_many: bool,
+    ) {
         let messages = self.messages.count(client.content(), frame);
         if messages == 0 && is_close(client.content(), frame) {
             self.release_all(slot, client, mode);
@@ -379,7 +404,7 @@ impl Delivery {
             }
         }
         if is_here {
-            self.put_now(slot, client, frame, mode);
+            self.put_now(slot, client, wire, mode);
         }
     }
 
@@ -434,10 +459,11 @@ impl Delivery {
     }
 
     /// Sends a frame of a broadcast. If the hub allows it, slow clients miss the frame.
-    fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+    fn put_droppable(&mut self, slot: Slot, client: &mut Client, frame: WireFrame<'_>, mode: BatchMode) {
         if client.is_resumable() {
             return self.put_resumable(slot, client, frame, mode, true);
         }
+        let frame = frame.wire;
         client.liveness_mut().sent(mode.now);
         if !self.write_now(slot, client, frame, mode) {
             if !self.budget.has_room(client, frame.len()) {

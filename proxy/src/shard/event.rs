@@ -159,17 +159,17 @@ impl ShardState {
     /// Assigns waiting clients to the new link, and reports to its app server which of its former clients have
     /// moved.
     pub(super) fn link_opened(&mut self, link: &HomeLink) {
+        self.assignments.reassignment.retry(&mut self.core);
         let hubs = &self.core.context.shared.hubs;
         for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app()) {
             let client = self.core.connections.find(link.hub(), &id).and_then(|slot| self.core.connections.get(slot));
-            // The client may have returned.
+            // The client may have returned, just now or before.
             if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
                 // Current or last app server. An empty name would request a handover.
                 let at = client.map_or(to, |client| client.home().app());
                 link.send(&moved_to(&id, &hubs.instance(at)));
             }
         }
-        self.assignments.reassignment.retry(&mut self.core);
         self.assignments.reassignment.send_close_notices(&self.core.context.shared.hubs, self.core.tick);
         reassign_all_to(self, link);
         rebalance_links(self, link);

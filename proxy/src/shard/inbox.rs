@@ -112,6 +112,8 @@ pub(crate) struct PendingConnection {
     pub terms: ClientTerms,
     /// Set if the client negotiated stateful reconnect.
     pub wants_stateful: bool,
+    /// Set if the WebSocket negotiated compression.
+    pub is_compressed: bool,
     /// Revocation mark when the token was verified; `None` if that happened in another connect request.
     pub verified_at: Option<RevocationMark>,
     /// Slot and serial of the open connection that resumes over this socket.

@@ -35,6 +35,7 @@ use crate::auth::Signer;
 use crate::bounded::{TurnLine, TurnSource, largest};
 use crate::limits::HeadWeight;
 use crate::telemetry::OpenSpan;
+use crate::transport::websocket::Inflater;
 use crate::upstream::{AppServerId, HomeLink, Hub, HubIndex, ReplyTo, ServerGroup};
 
 /// Size of the single read buffer shared by all sockets of a shard. Large, so that a burst takes few system
@@ -62,6 +63,8 @@ pub(crate) struct ShardCore {
     openings: OpeningInterner,
     /// Read buffer of all sockets; empty while lent.
     read_buffer: Box<[u8]>,
+    /// Decompressor of all clients; `None` while lent, and before its first use.
+    pub(crate) inflater: Option<Box<Inflater>>,
     /// Turns of hubs whose clients have sent much since the last tick.
     client_lines: HashMap<HubIndex, Arc<TurnLine>>,
     /// Bytes of names of groups for which a client of a hub at the limit may evict another one, until the next tick.
@@ -87,6 +90,7 @@ impl ShardCore {
             delivery: Delivery::new(&settings.outbox, budget, counters.clone(), taps),
             openings: OpeningInterner::default(),
             read_buffer: Box::default(),
+            inflater: None,
             client_lines: HashMap::new(),
             full_hubs: HashMap::new(),
             evicted: Vec::new(),
@@ -250,7 +254,7 @@ impl ShardCore {
             self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
         }
         for frame in backlog.into_frames() {
-            self.delivery.put(slot, client, &frame, mode);
+            self.delivery.put(slot, client, (&frame).into(), mode);
         }
         if !client.assignments().have_too_many_calls(self.context.shared.settings.rehoming.pending_calls_max) {
             client.resume(PauseReason::PendingCalls, self.tick);

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use trunkline_protocol::id::random_bytes;
 use trunkline_protocol::trace_context::TraceContext;
 
-use super::connection_trace::ConnectionTrace;
-use super::open_span::OpenSpan;
-use super::span_queue::SpanQueue;
-use super::span_record::{SpanKind, SpanRecord, clipped};
+use super::ConnectionTrace;
+use super::OpenSpan;
+use super::SpanQueue;
+use super::{SpanKind, SpanRecord, clipped};
 use crate::clock::unix_ns;
 
 const SECOND_NS: u64 = 1_000_000_000;

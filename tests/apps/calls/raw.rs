@@ -4,27 +4,15 @@ use axum::extract::State;
 use serde_json::json;
 use trunkline::{HubError, RawConnection, RawEndpoint, RawMessage, ServerHandle};
 
-use super::gate::Gate;
-
 const PATH: &str = "/raw";
 const NAME: &str = "raw";
 
-#[derive(Clone)]
-pub(crate) struct Shared {
-    pub(crate) gate: Gate,
-    pub(crate) server: ServerHandle,
-}
-
-/// Commands: `who` describes the client, `wait` waits for the gate, `tell ID TEXT` sends to another client, `bye` ends
-/// the connection, `fail` ends it with an error.
-async fn serve(State(shared): State<Shared>, mut connection: RawConnection) -> Result<(), HubError> {
+/// Commands: `who` describes the client, `tell ID TEXT` sends to another client.
+async fn serve(State(server): State<ServerHandle>, mut connection: RawConnection) -> Result<(), HubError> {
     while let Some(message) = connection.recv().await {
         match message.as_text() {
             Some("who") => connection.send(who(&connection)).await?,
-            Some("wait") => shared.gate.pass().await,
-            Some("bye") => return Ok(()),
-            Some("fail") => return Err(HubError::new("as asked")),
-            Some(text) if text.starts_with("tell ") => send_to(&shared.server, text).await?,
+            Some(text) if text.starts_with("tell ") => send_to(&server, text).await?,
             _ => connection.send(message).await?,
         }
     }
@@ -50,6 +38,6 @@ async fn send_to(server: &ServerHandle, text: &str) -> Result<(), HubError> {
     Ok(server.raw(NAME)?.send(id, text).await?)
 }
 
-pub(crate) fn endpoint(shared: Shared) -> RawEndpoint {
-    RawEndpoint::new(PATH, serve).name(NAME).with_state(shared)
+pub(crate) fn endpoint(server: ServerHandle) -> RawEndpoint {
+    RawEndpoint::new(PATH, serve).name(NAME).with_state(server)
 }

@@ -21,14 +21,6 @@ async fn ask_me(ctx: Context, method: String) -> Result<Value, HubError> {
     ctx.clients().caller().invoke(&method, ()).await.map_err(in_words)
 }
 
-/// Propagates the error: the caller sees only text written by a client.
-async fn ask_me_plainly(ctx: Context, method: String) -> Result<Value, HubError> {
-    Ok(ctx.clients().caller().invoke(&method, ()).await?)
-}
-
 pub(crate) fn methods(hub: Hub<Gate>) -> Hub<Gate> {
-    hub.method("Ask", ask)
-        .method("AskForNumber", ask_for_number)
-        .method("AskMe", ask_me)
-        .method("AskMePlainly", ask_me_plainly)
+    hub.method("Ask", ask).method("AskForNumber", ask_for_number).method("AskMe", ask_me)
 }

@@ -22,23 +22,9 @@ async fn send_padded(ctx: Context, end: u64, length: usize) -> Result<(), HubErr
     Ok(())
 }
 
-async fn count_for_ever() -> impl Stream<Item = u64> {
-    stream::iter(1..)
-}
-
 /// Yields numbers, then fails with a text that the caller may see.
 async fn count_and_refuse(end: u64, reason: String) -> impl Stream<Item = Result<u64, HubError>> {
     stream::iter((1..=end).map(Ok)).chain(stream::once(async { Err(HubError::new(reason)) }))
-}
-
-/// Yields numbers, then fails with a text that only the log may contain.
-async fn count_and_fail(end: u64, secret: String) -> impl Stream<Item = Result<u64, HubError>> {
-    stream::iter((1..=end).map(Ok)).chain(stream::once(async { Err(std::io::Error::other(secret).into()) }))
-}
-
-#[expect(clippy::panic, reason = "the tests want to see that a panic ends one stream and nothing else")]
-async fn count_and_panic(end: u64) -> impl Stream<Item = u64> {
-    stream::iter(1..).map(move |number| if number > end { panic!("asked for") } else { number })
 }
 
 async fn add_up(mut numbers: UploadStream<i64>, start: i64) -> Result<i64, HubError> {
@@ -49,22 +35,6 @@ async fn add_up(mut numbers: UploadStream<i64>, start: i64) -> Result<i64, HubEr
     Ok(sum)
 }
 
-async fn zip(
-    mut left: UploadStream<String>,
-    between: String,
-    mut right: UploadStream<String>,
-) -> Result<Vec<String>, HubError> {
-    let mut pairs = Vec::new();
-    while let (Some(left), Some(right)) = (left.next().await, right.next().await) {
-        pairs.push(format!("{}{between}{}", left?, right?));
-    }
-    Ok(pairs)
-}
-
-async fn first_of(mut numbers: UploadStream<i64>) -> Result<Option<i64>, HubError> {
-    numbers.next().await.transpose()
-}
-
 async fn double(numbers: UploadStream<i64>) -> impl Stream<Item = Result<i64, HubError>> {
     numbers.map(|number| Ok(number? * 2))
 }
@@ -73,12 +43,7 @@ pub(crate) fn methods(hub: Hub<Gate>) -> Hub<Gate> {
     hub.method("CountTo", count_to)
         .method("CountPadded", count_padded)
         .method("SendPadded", send_padded)
-        .method("CountForEver", count_for_ever)
         .method("CountAndRefuse", count_and_refuse)
-        .method("CountAndFail", count_and_fail)
-        .method("CountAndPanic", count_and_panic)
         .method("AddUp", add_up)
-        .method("Zip", zip)
-        .method("FirstOf", first_of)
         .method("Double", double)
 }

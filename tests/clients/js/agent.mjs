@@ -21,11 +21,9 @@ const logger = {
   },
 };
 
-// Hub protocol that adds headers to calls and reports headers of messages, which the library does not support.
-function withHeaders(protocol, { client, messageHeaders, showHeaders }) {
-  const { writeMessage, parseMessages } = protocol;
-  protocol.writeMessage = (message) =>
-    writeMessage.call(protocol, messageHeaders && message.target ? { ...message, headers: messageHeaders } : message);
+// Hub protocol that reports headers of messages, which the library does not support.
+function withHeaders(protocol, { client, showHeaders }) {
+  const { parseMessages } = protocol;
   protocol.parseMessages = (...input) => {
     const messages = parseMessages.apply(protocol, input);
     for (const { type, target = null, headers = {} } of showHeaders ? messages : []) {
@@ -84,7 +82,7 @@ function listen(client, connection, options, { sequences, interruptions }) {
 async function open({ client, ...options }) {
   // Shared object, because its token may change later.
   const connection = build(Object.assign(options, { client }));
-  const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map(), streams: new Map() };
+  const kept = { connection, sequences: new Map(), interruptions: [], subjects: new Map() };
   listen(client, connection, options, kept);
   await connection.start();
   clients.set(client, kept);
@@ -111,8 +109,8 @@ async function flood({ client, target, from, count, padding }) {
 }
 
 // Replies at the end of the stream with its items and any error. After `atMost` items it is cancelled.
-function stream({ client, target, arguments: args, atMost, stream: name }) {
-  const { connection, subjects, streams } = clients.get(client);
+function stream({ client, target, arguments: args, atMost }) {
+  const { connection, subjects } = clients.get(client);
   return new Promise((resolve) => {
     const items = [];
     const end = (error) => resolve({ items: pack(items), error: error?.message ?? null });
@@ -125,7 +123,6 @@ function stream({ client, target, arguments: args, atMost, stream: name }) {
       if (items.length === atMost) cancel();
     };
     const subscription = connection.stream(target, ...unpack(args, subjects)).subscribe({ next, complete: end, error: end });
-    if (name) streams.set(name, cancel);
     if (atMost === 0) cancel();
   });
 }
@@ -154,7 +151,6 @@ serve({
   feed,
   invoke: (options) => act("invoke", options),
   send: (options) => act("send", options),
-  cancel: ({ client, stream }) => clients.get(client).streams.get(stream)(),
   complete: (options) => subjectOf(options).complete(),
   fail: ({ error, ...of }) => subjectOf(of).error(new Error(error)),
   verify: ({ client, target, count }) => clients.get(client).sequences.get(target).reached(count),

@@ -1,4 +1,4 @@
-//! Nodes that die, freeze or stop: the others report them and continue, and no client receives a message twice.
+//! Nodes that die or freeze: the others report them and continue, and no client receives a message twice.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,6 @@ use serde_json::json;
 use trunkline_tests::harness::browser::Browser;
 use trunkline_tests::harness::client::Agents;
 use trunkline_tests::harness::process::Signal;
-use trunkline_tests::harness::raw::RawClient;
 use trunkline_tests::harness::scenario::{run_heavy_test, run_test, until};
 
 use super::{FleetScene, NAMES, all_agree, announce, counted, got, reaches, sees, shows, to_all};
@@ -90,28 +89,6 @@ fn a_frozen_node_is_late_and_its_clients_get_what_was_announced_meanwhile_once()
         browser.end().await?;
         clients.append(&mut at_frozen);
         got(&mut clients, &scene.nodes[1], &[]).await
-    });
-}
-
-#[test]
-fn a_node_that_drains_says_so_and_is_gone_when_it_has_ended() {
-    run_test(async |fixture| {
-        let mut scene = FleetScene::open(fixture, &["--drain-timeout", "4"]).await?;
-        let agents = Agents::new(fixture);
-        let mut clients = scene.crowd(&agents, &scene.nodes[..2]).await?;
-        // The client stays until it is closed, so the drain takes a while.
-        let _stays = RawClient::join(scene.nodes[2].address(), "/bench").await?;
-        scene.nodes[2].process.signal(Signal::Terminate).await?;
-        for node in &scene.nodes[..2] {
-            shows(node, |sight| sight.get(NAMES[2]).is_some_and(|state| state == "draining")).await?;
-        }
-        let ended = scene.nodes[2].process.ended().await?;
-        ensure!(ended.success(), "{ended}");
-        for node in &scene.nodes[..2] {
-            shows(node, |sight| !sight.contains_key(NAMES[2])).await?;
-            reaches(node, &to_all("without it"), 2, clients.len()).await?;
-        }
-        got(&mut clients, &scene.nodes[0], &["without it", "without it"]).await
     });
 }
 

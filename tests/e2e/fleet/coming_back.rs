@@ -311,28 +311,3 @@ fn a_rolling_restart_of_all_nodes_behind_haproxy_goes_unnoticed_and_so_does_a_re
         Ok(())
     });
 }
-
-#[test]
-fn clients_of_a_node_that_stops_go_on_at_the_others() {
-    run_heavy_test(async |fixture| {
-        let mut scene = Scene::open(fixture).await?;
-        let agents = Agents::new(fixture);
-        let clients = scene.clients(&agents).await?;
-        clients[0].invoke("StartTicks", json!([5, 64])).await?;
-        let talking = clients.iter().map(|client| converse(client, 1, 10 * MESSAGES));
-        let stopped = scene.fleet.nodes.pop();
-        let Some(mut stopped) = stopped else { return Ok(()) };
-        let (talked, ended) = tokio::join!(try_join_all(talking), async {
-            stopped.process.signal(Signal::Terminate).await?;
-            stopped.process.ended().await
-        });
-        talked?;
-        ensure!(ended?.success(), "the node did not end well");
-        clients[0].invoke("StopTicks", json!([])).await?;
-        are_whole(&clients, 10 * MESSAGES).await?;
-        assert_eq!(scene.total("trunkline_client_connections", &[]).await?, clients.len() as f64);
-        let moved = scene.total("trunkline_connections_moved_total", &[("cause", "drain")]).await?;
-        ensure!(moved > 0.0, "somebody was at the third node");
-        Ok(())
-    });
-}

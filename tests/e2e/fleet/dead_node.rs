@@ -139,31 +139,3 @@ fn clients_whose_node_is_frozen_a_moment_after_they_have_connected_begin_anew_so
         scene.nobody_was_mute().await
     });
 }
-
-#[test]
-fn what_an_app_sends_to_each_new_client_comes_once_however_often_the_client_moves() {
-    run_heavy_test(async |fixture| {
-        let scene = Scene::open(fixture, &["--greet"]).await?;
-        let agents = Agents::new(fixture);
-        // Sequential, because a busy client process would read the first message too early.
-        let mut clients = Vec::new();
-        for _ in 0..if is_full() { YOUNG_FULL } else { YOUNG } {
-            clients.extend(scene.clients(&agents, 1).await?);
-        }
-        let mut last = 1;
-        for _ in 0..3 {
-            // After each cut, some clients reconnect at other nodes.
-            scene.relay.decide(Fate::Cut, usize::MAX);
-            for client in &clients {
-                client.invoke("CountOn", json!([last + 1, last + 3])).await?;
-            }
-            last += 3;
-        }
-        for client in &clients {
-            let numbers = client.sequence("Number", last).await?;
-            assert_eq!((numbers.received, numbers.first, numbers.broken), (last, Some(1), None), "{:?}", client.kind());
-            client.is_undisturbed().await?;
-        }
-        Ok(())
-    });
-}

@@ -1,11 +1,11 @@
-//! Peers that are not nodes of this fleet: reported, explained, and without effect on others.
+//! Peers that are not nodes: reported, explained, and without effect on others.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use trunkline_tests::harness::client::Agents;
-use trunkline_tests::harness::fleet::{App, Fleet, Proxy};
+use trunkline_tests::harness::fleet::Proxy;
 use trunkline_tests::harness::scenario::{run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 
@@ -45,34 +45,6 @@ async fn problem(node: &Proxy, address: &str) -> Result<String> {
         Ok(named.next().and_then(|peer| peer["problem"].as_str()).map(str::to_owned))
     })
     .await
-}
-
-#[test]
-fn nodes_of_another_fleet_are_refused_and_named() {
-    run_test(async |fixture| {
-        let (own, other) = (free_address()?, free_address()?);
-        let mut scene = FleetScene::begin(fixture, &[], &[]).await?;
-        scene.start("node-a", &own, &[&other], &[])?;
-        let strangers = Fleet::with_keys(fixture, "the access key of another fleet");
-        let app = strangers.app(App::Bench).await?;
-        let peers = format!("http://{own}");
-        let more = ["--node-name", "node-x", "--peers", &peers];
-        let mut stranger = strangers.proxy_of(&free_address()?, &other, &[app.address()], &more)?;
-        scene.nodes[0].ready().await?;
-        stranger.ready().await?;
-        for (node, other) in [(&scene.nodes[0], &other), (&stranger, &own)] {
-            let problem = problem(node, other).await?;
-            ensure!(problem.contains("key"), "{problem}");
-            let fleet = told(node).await?;
-            assert_eq!(fleet["nodes"].as_array().map(Vec::len), Some(1), "{fleet}");
-        }
-        let line = scene.nodes[0].process.wait_for_log(&other).await?;
-        ensure!(line.contains("key"), "{line}");
-        let agents = Agents::new(fixture);
-        let mut clients = scene.crowd(&agents, &scene.nodes).await?;
-        reaches(&scene.nodes[0], &to_all("among ourselves"), 1, clients.len()).await?;
-        got(&mut clients, &scene.nodes[0], &["among ourselves"]).await
-    });
 }
 
 #[test]

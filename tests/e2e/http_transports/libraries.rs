@@ -1,10 +1,11 @@
-//! Client libraries over Server-Sent Events and long polling: numbered messages, and a browser.
+//! Client libraries over Server-Sent Events and long polling.
 
 use serde_json::json;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Kind};
-use trunkline_tests::harness::fleet::{App, Fleet};
-use trunkline_tests::harness::scenario::{is_full, pairs, run_heavy_test};
+use trunkline_tests::harness::fleet::{App, Fleet, stop};
+use trunkline_tests::harness::process::Signal;
+use trunkline_tests::harness::scenario::{is_full, pairs, run_heavy_test, run_test};
 use trunkline_tests::harness::test_servers::{Setting, TestServers};
 
 pub(crate) const CARRIED: [Transport; 2] = [Transport::ServerSentEvents, Transport::LongPolling];
@@ -56,6 +57,27 @@ fn the_python_client_calls_over_both() {
                     assert_eq!(client.invoke("Echo", json!([number])).await?, number, "{transport:?}");
                 }
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn official_clients_notice_that_their_node_stops() {
+    run_test(async |fixture| {
+        let fleet = Fleet::new(fixture);
+        let app = fleet.app(App::Bench).await?;
+        let mut proxy = fleet.proxy(&app).await?;
+        let agents = Agents::new(fixture);
+        let mut clients = Vec::new();
+        for transport in CARRIED {
+            let client = agents.client(Kind::JsJson, &proxy.url("/bench")).transport(transport).open().await?;
+            client.invoke("Echo", json!([1])).await?;
+            clients.push(client);
+        }
+        stop(&mut proxy.process, Signal::Terminate).await?;
+        for client in &mut clients {
+            client.closed().await?;
         }
         Ok(())
     });

@@ -61,17 +61,6 @@ fn back_end(address: &str) -> Result<BackEnd> {
 }
 
 #[test]
-fn without_a_flag_the_paths_are_the_apps_on_every_port() {
-    run_test(async |fixture| {
-        let scene = PortScene::open(&Fleet::new(fixture), &free_address()?, &[]).await?;
-        scene.passes().await?;
-        let on_admin = back_end(scene.node.admin())?.status(Method::POST, SAY).await?;
-        ensure!(on_admin == 404, "{on_admin}");
-        Ok(())
-    });
-}
-
-#[test]
 fn the_client_ports_answer_it_and_leave_other_paths_to_the_app() {
     run_test(async |fixture| {
         let mut scene = PortScene::open(&Fleet::new(fixture), &free_address()?, &["--rest"]).await?;
@@ -115,22 +104,6 @@ fn the_admin_port_answers_it_beside_its_own_api() {
         ensure!(fleet.status == 200, "{fleet:?}");
         let counted = scene.node.metrics().await?.sum("trunkline_rest_requests_total", &[("outcome", "done")]);
         ensure!(counted == 3.0, "{counted}");
-        Ok(())
-    });
-}
-
-#[test]
-fn a_local_service_without_a_key_serves_rest_and_a_node_without_rest_says_so() {
-    run_test(async |fixture| {
-        let status = async |fleet: Fleet<'_>| {
-            let mut node = fleet.proxy_of(&free_address()?, &free_address()?, &[], &[])?;
-            node.ready().await?;
-            let answer = get(node.address(), "/api/hubs/chat/users/ann").await?;
-            anyhow::Ok((answer.status.as_u16(), answer.body))
-        };
-        let (on, off) = (status(Fleet::in_development(fixture)).await?, status(Fleet::new(fixture)).await?);
-        ensure!(on.0 == 401 && on.1.contains("there is no access token"), "{on:?}");
-        ensure!(off.0 == 404 && off.1.contains("the REST data plane is off at this port (see --rest"), "{off:?}");
         Ok(())
     });
 }

@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use trunkline_tests::harness::client::{Agents, Client, ClientBuilder, Kind};
+use trunkline_tests::harness::client::{Agents, ClientBuilder, Kind};
 use trunkline_tests::harness::fleet::{ACCESS_KEY, Fleet};
 use trunkline_tests::harness::http_client::{ask, get, post};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::{run_test, until};
+use trunkline_tests::harness::scenario::run_test;
 use trunkline_tests::harness::token::signed;
 
 use super::ruled_fleet::{RuledNode, group, home, named, routes};
@@ -153,43 +153,4 @@ fn a_maintenance_page_is_shown_instead_of_all_pages_and_hubs_and_ends_nobody() {
         assert_eq!(home(&agents.client(Kind::JsJson, &node.chat()).open().await?).await?, "stable");
         inside.is_undisturbed().await
     });
-}
-
-#[test]
-fn a_group_that_is_down_is_passed_over_where_the_route_allows_it_and_gets_its_clients_back() {
-    run_test(async |fixture| {
-        let fleet = Fleet::new(fixture);
-        let (stable, mut canary) = (named(&fleet, "stable").await?, named(&fleet, "canary").await?);
-        let rules = group("canary", &canary)
-            + &routes([
-                "hub = \"/chat\"\ngroup = \"canary\"\non-down = \"next\"",
-                "hub = \"/news\"\ngroup = \"canary\"",
-            ]);
-        let node = RuledNode::with_apps(&fleet, &stable, &["stable", "canary"], &rules).await?;
-        let agents = Agents::new(fixture);
-        let early = agents.client(Kind::JsJson, &node.chat()).open().await?;
-        assert_eq!(home(&early).await?, "canary");
-        canary.process.kill().await?;
-        // Calls to the dead app server fail.
-        comes_to(&early, "stable").await?;
-        let late = agents.client(Kind::JsJson, &node.chat()).open().await?;
-        assert_eq!(home(&late).await?, "stable");
-        let waiting = RawClient::try_open(node.proxy.address(), "/news").await?;
-        assert_eq!(waiting.err().context("its group is down")?.status, 503);
-        canary.start_again(fixture).await?;
-        for client in [&early, &late] {
-            comes_to(client, "canary").await?;
-            client.is_undisturbed().await?;
-        }
-        Ok(())
-    });
-}
-
-/// Waits until a client is assigned to the app server with this name.
-async fn comes_to(client: &Client, name: &str) -> Result<()> {
-    until(async || {
-        let at = client.call("Name", json!([])).await?;
-        Ok((at == Ok(json!(name))).then_some(()))
-    })
-    .await
 }

@@ -19,6 +19,7 @@
 //! | `token` | sealed tokens |
 //! | `negotiate` | bodies of negotiate requests, app servers' decisions, and manifests |
 //! | `websocket` | WebSocket frames of clients |
+//! | `compression` | compressed messages of clients |
 //! | `request` | PROXY header, load balancer headers, query, origin |
 //! | `access_token` | access tokens and key sets |
 //! | `config_file` | configuration file of a node |
@@ -30,6 +31,7 @@ pub mod mutation;
 pub mod random;
 
 mod access_token;
+mod compression;
 mod config_file;
 mod fleet;
 mod hub;
@@ -41,6 +43,7 @@ mod trace_context;
 mod websocket;
 
 pub use access_token::access_tokens;
+pub use compression::deflated_messages;
 pub use config_file::config_file;
 pub use fleet::{greetings, node_messages};
 pub use hub::{hub_handshake, hub_json, hub_message_pack};
@@ -76,6 +79,7 @@ targets! {
     sealed_tokens,
     negotiate_bodies,
     websocket,
+    deflated_messages,
     proxy_header,
     forwarded_headers,
     query_string,

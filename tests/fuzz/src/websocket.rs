@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use trunkline_proxy::websocket::{
-    Decoder, Event, MessageForm, Opcode, ProtocolError, Unframed, frame, unframe, unframe_whole,
+    Decoder, Event, MessageForm, Opcode, PiecePosition, ProtocolError, Unframed, frame, unframe, unframe_whole,
 };
 
 use crate::random::Random;
@@ -12,7 +12,7 @@ use crate::random::Random;
 /// Part of a client's stream: message bytes or a control frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
-    Data { form: MessageForm, payload: Vec<u8>, is_whole: bool },
+    Data { form: MessageForm, is_compressed: bool, payload: Vec<u8>, is_whole: bool },
     Ping(Vec<u8>),
     Pong,
     Close,
@@ -20,9 +20,11 @@ enum Part {
 
 /// Decodes a client's frames, and splits our own frames.
 pub fn websocket(data: &[u8]) {
-    let whole = parts(&[data]);
-    let cut = parts(&Random::from_bytes(data).pieces(data));
-    assert_eq!(whole, cut, "the cuts between reads change the frames");
+    for inflates in [false, true] {
+        let whole = parts_of(Decoder::new(inflates), &[data]);
+        let cut = parts_of(Decoder::new(inflates), &Random::from_bytes(data).pieces(data));
+        assert_eq!(whole, cut, "the cuts between reads change the frames");
+    }
     for payload in data.chunks(usize::from(u16::MAX)) {
         come_back(payload);
     }
@@ -31,7 +33,11 @@ pub fn websocket(data: &[u8]) {
 
 /// All parts of a stream before its first error; joins the pieces of each message.
 fn parts(pieces: &[&[u8]]) -> (Vec<Part>, Option<ProtocolError>) {
-    let (mut decoder, mut parts) = (Decoder::default(), Vec::new());
+    parts_of(Decoder::default(), pieces)
+}
+
+fn parts_of(mut decoder: Decoder, pieces: &[&[u8]]) -> (Vec<Part>, Option<ProtocolError>) {
+    let mut parts = Vec::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut rest = bytes.as_mut_slice();
@@ -64,7 +70,8 @@ fn add(parts: &mut Vec<Part>, bytes: &[u8], range: Range<usize>, decoder: &Decod
         payload.extend_from_slice(bytes);
         *is_whole = place.is_last;
     } else {
-        parts.push(Part::Data { form: place.form, payload: bytes.to_vec(), is_whole: place.is_last });
+        let PiecePosition { form, is_last, is_compressed } = place;
+        parts.push(Part::Data { form, is_compressed, payload: bytes.to_vec(), is_whole: is_last });
     }
 }
 
@@ -74,7 +81,8 @@ fn come_back(payload: &[u8]) {
     let length = stream.len();
     let (parts, error) = parts(&[&stream]);
     assert_eq!(error, None);
-    assert_eq!(parts, [Part::Data { form: MessageForm::Binary, payload: payload.to_vec(), is_whole: true }]);
+    let (form, payload) = (MessageForm::Binary, payload.to_vec());
+    assert_eq!(parts, [Part::Data { form, is_compressed: false, payload, is_whole: true }]);
     stream.truncate(length - 1);
     assert_ne!(self::parts(&[&stream]).0, parts, "a part of a frame is taken for all of it");
 }

@@ -85,6 +85,7 @@ targets! {
     sealed_tokens
     negotiate_bodies
     websocket
+    deflated_messages
     proxy_header
     forwarded_headers
     query_string

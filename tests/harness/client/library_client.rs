@@ -104,11 +104,6 @@ impl ClientBuilder<'_> {
         self.option("reconnectTo", json!(url))
     }
 
-    /// Headers of its calls (JavaScript only).
-    pub fn message_headers(self, headers: Value) -> Self {
-        self.option("messageHeaders", headers)
-    }
-
     /// Reports headers of received messages as messages to `$headers`: kind, target and headers (JavaScript only).
     pub fn show_headers(self) -> Self {
         self.option("showHeaders", json!(true))

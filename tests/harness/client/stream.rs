@@ -39,16 +39,6 @@ impl Client {
         self.streamed(json!({ "target": target, "arguments": arguments, "atMost": count })).await
     }
 
-    /// Requests a stream with a name for [`cancel`](Self::cancel), and waits for its end.
-    pub async fn stream_named(&self, name: &str, target: &str, arguments: Value) -> Result<Streamed> {
-        self.streamed(json!({ "target": target, "arguments": arguments, "stream": name })).await
-    }
-
-    /// Cancels a stream by name.
-    pub async fn cancel(&self, name: &str) -> Result<()> {
-        self.done("cancel", json!({ "stream": name })).await
-    }
-
     /// Prepares a stream to upload, under an unused name.
     pub async fn upload(&self, name: &str) -> Result<Upload> {
         self.done("upload", json!({ "subject": name })).await?;

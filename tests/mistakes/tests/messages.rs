@@ -86,7 +86,7 @@ fn libraries(selection: &str) -> Vec<(String, PathBuf)> {
     libraries
 }
 
-/// Checks one row. Returns what is wrong with it.
+/// Checks a row. Returns its fault.
 fn fault(row: &Path, libraries: &[(String, PathBuf)]) -> Option<String> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--edition", "2024", "--emit", "metadata", "-o"]);

@@ -73,7 +73,7 @@ pub(crate) fn compiled_twice() -> Vec<String> {
     differing.map(|(name, features, built)| format!("{name}: {features:?}, built with {built:?}")).collect()
 }
 
-/// Returns the sets of features with which Cargo builds each dependency: one, or one of host and target each.
+/// Returns the feature sets of each dependency. Host and target may have different ones.
 fn features(selection: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -89,6 +89,7 @@ fn features(selection: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
         let name_and_version: Vec<_> = package.split(' ').take(2).collect();
         features.entry(name_and_version.join(" ")).or_default().insert(set.to_owned());
     }
+    assert!(features.len() > 100, "only {} dependencies: does this test still read Cargo's answer?", features.len());
     features
 }
 

@@ -343,3 +343,16 @@ fn a_peer_without_resumption_gets_no_acknowledgement() {
     let keep_alive = session.poll_transmit(attachment, 5_000).unwrap();
     assert_eq!(keep_alive.bytes, ServiceMessage::Ping(Ping::default()).to_frame());
 }
+
+#[test]
+fn a_late_tick_counts_as_one() {
+    let mut silence = Silence::new(500, 0);
+    silence.handle_timeout(499);
+    assert_eq!(silence.lasted_ms(), 0);
+    silence.handle_timeout(60_000);
+    assert_eq!((silence.lasted_ms(), silence.poll_timeout()), (500, 60_500));
+    silence.handle_timeout(60_500);
+    assert_eq!(silence.lasted_ms(), 1_000);
+    silence.note_received(60_501);
+    assert_eq!((silence.lasted_ms(), silence.poll_timeout()), (0, 61_001));
+}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
+use http::StatusCode;
 use tokio::time::timeout;
 use trunkline_protocol::hub::{
     HUB_PROTOCOL_VERSION, HandshakeRequest, HandshakeResponse, HubMessage, HubProtocol, Invocation, Outcome, Payload,
@@ -13,9 +14,8 @@ use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::Transport;
 
 use super::event_carrier::EventCarrier;
-use super::poll_carrier::PollCarrier;
 use super::probe_client::{ANSWER_MAX_BYTES, ProbeClient, ProbeError};
-use super::websocket_carrier::{COMPRESSED, Compression, WebSocketCarrier};
+use super::websocket_carrier::WebSocketCarrier;
 
 /// Hub protocol of all checks, supported by each transport.
 const PROTOCOL: HubProtocol = HubProtocol::Json;
@@ -68,32 +68,17 @@ pub(super) struct HubConnection {
     rest: BytesMut,
     deadline: Duration,
     calls: u64,
-    is_compressed: bool,
 }
 
 impl HubConnection {
-    /// Opens a connection over a transport. If an intermediary accepts WebSocket compression, opens it again without.
+    /// Opens a connection over a transport.
     pub(super) async fn open(client: &ProbeClient, id: &str, transport: Transport) -> Result<Self, ProbeError> {
-        let mut is_compressed = false;
         let carrier = match transport {
-            Transport::WebSockets => {
-                let opened = match WebSocketCarrier::open(client, id, Compression::Offered).await {
-                    Err(ProbeError::Upgrade(COMPRESSED)) => {
-                        is_compressed = true;
-                        WebSocketCarrier::open(client, id, Compression::NotOffered).await
-                    }
-                    other => other,
-                };
-                Carrier::Socket(Box::new(opened?))
-            }
+            Transport::WebSockets => Carrier::Socket(Box::new(WebSocketCarrier::open(client, id, false).await?)),
             Transport::ServerSentEvents => Carrier::Events(Box::new(EventCarrier::open(client, id).await?)),
             Transport::LongPolling => Carrier::Poll(Box::new(PollCarrier::open(client, id).await?)),
         };
-        Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0, is_compressed })
-    }
-
-    pub(super) fn is_compressed(&self) -> bool {
-        self.is_compressed
+        Ok(Self { carrier, rest: BytesMut::new(), deadline: client.deadline, calls: 0 })
     }
 
     /// Performs the hub handshake and returns its duration.
@@ -199,4 +184,43 @@ fn encoded(message: &HubMessage) -> Bytes {
     let mut bytes = BytesMut::new();
     PROTOCOL.encode(message, &mut bytes);
     bytes.freeze()
+}
+
+/// Time limit of a poll: nodes hold polls for 90 s by default, and for an hour at most.
+const POLL_MAX: Duration = Duration::from_secs(3700);
+
+#[derive(Debug)]
+pub(super) struct PollCarrier {
+    client: ProbeClient,
+    id: String,
+}
+
+impl PollCarrier {
+    /// Makes the first poll, which opens the connection and is answered immediately.
+    pub(super) async fn open(client: &ProbeClient, id: &str) -> Result<Self, ProbeError> {
+        client.poll(id, client.deadline).await?.successful()?;
+        Ok(Self { client: client.clone(), id: id.to_owned() })
+    }
+
+    pub(super) async fn send(&mut self, messages: &Bytes) -> Result<(), ProbeError> {
+        self.client.post(&self.id, messages.clone()).await?.successful().map(drop)
+    }
+
+    pub(super) async fn receive(&mut self) -> Result<Bytes, ProbeError> {
+        loop {
+            let answer = self.client.poll(&self.id, POLL_MAX).await?.successful()?;
+            if answer.status == StatusCode::NO_CONTENT {
+                return Err(ProbeError::Closed("the response to the poll ends the connection".into()));
+            }
+            if !answer.body.is_empty() {
+                return Ok(answer.body);
+            }
+        }
+    }
+
+    /// Ends the connection at the server.
+    pub(super) async fn close(self) {
+        // If this fails, the node ends the connection later.
+        drop(self.client.delete(&self.id).await);
+    }
 }

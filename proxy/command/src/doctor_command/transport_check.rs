@@ -9,6 +9,7 @@ use super::finding::{Finding, excerpt, median, milliseconds_text};
 use super::hub_connection::{CallSeen, HubConnection, ProbeCall};
 use super::negotiate_check::{Negotiated, check_negotiate, transport_name};
 use super::probe_client::{ProbeClient, ProbeError};
+use super::websocket_carrier::{COMPRESSED, COMPRESSED_BY_NODE, WebSocketCarrier};
 
 const CALLS: usize = 5;
 
@@ -31,7 +32,8 @@ pub(super) struct TransportSeen {
     failure: Option<(TransportStep, ProbeError)>,
     handshake: Duration,
     calls: Vec<CallSeen>,
-    is_compressed: bool,
+    /// Accepted compression: [`COMPRESSED`] or [`COMPRESSED_BY_NODE`].
+    compressed: Option<&'static str>,
 }
 
 impl TransportSeen {
@@ -61,7 +63,19 @@ pub(super) async fn try_transport(
     let mut seen = TransportSeen::default();
     let failed = try_connection(&negotiation.client, &id, transport, call, &mut seen).await;
     seen.failure = failed.err();
+    if transport == Transport::WebSockets && seen.failure.is_none() {
+        seen.compressed = accepted_compression(client).await;
+    }
     Some(seen)
+}
+
+/// Offers compression with a connection of its own. Returns by what it was accepted.
+async fn accepted_compression(client: &ProbeClient) -> Option<&'static str> {
+    let negotiation = check_negotiate(client).await;
+    match WebSocketCarrier::open(&negotiation.client, &negotiation.negotiated?.id, true).await {
+        Err(ProbeError::Upgrade(by @ (COMPRESSED | COMPRESSED_BY_NODE))) => Some(by),
+        _ => None,
+    }
 }
 
 async fn try_connection(
@@ -73,7 +87,6 @@ async fn try_connection(
 ) -> Result<(), (TransportStep, ProbeError)> {
     let opened = HubConnection::open(client, id, transport).await;
     let mut connection = opened.map_err(|error| (TransportStep::Open, error))?;
-    seen.is_compressed = connection.is_compressed();
     seen.handshake = connection.handshake().await.map_err(|error| (TransportStep::Handshake, error))?;
     for _ in 0..CALLS {
         seen.calls.push(connection.call(call).await.map_err(|error| (TransportStep::Call, error))?);
@@ -117,13 +130,18 @@ pub(super) fn judge_transport(
             advice,
         );
     }
-    if seen.is_compressed {
-        return Finding::warning(
-            check,
-            format!("{text}; but a proxy in between accepts permessage-deflate, which nodes never do"),
-            "let the load balancer forward WebSockets unchanged: compression takes memory for each client",
-        );
-    }
+    let text = match seen.compressed {
+        None => text,
+        Some(COMPRESSED_BY_NODE) => format!("{text}, compressed by the node (--compress)"),
+        Some(_) => {
+            return Finding::warning(
+                check,
+                format!("{text}; but a proxy in between accepts permessage-deflate, not as nodes do"),
+                "let the load balancer forward WebSockets unchanged: compression takes memory for each client there; \
+                 nodes compress without any (--compress)",
+            );
+        }
+    };
     match delay(seen, usual) {
         Some(delay) if transport == Transport::ServerSentEvents => {
             Finding::warning(check, format!("{text}: each event comes {} late", milliseconds_text(delay)), COLLECTED)
@@ -249,8 +267,11 @@ mod tests {
     }
 
     #[test]
-    fn compression_that_no_node_offers_is_a_warning() {
-        let packed = TransportSeen { is_compressed: true, ..seen(1, 1, None) };
-        assert_eq!(judged(Transport::WebSockets, &packed, 1).verdict, Verdict::Warning);
+    fn compression_by_a_balancer_is_a_warning_and_by_a_node_it_is_shown() {
+        let packed = |by| TransportSeen { compressed: Some(by), ..seen(1, 1, None) };
+        assert_eq!(judged(Transport::WebSockets, &packed(COMPRESSED), 1).verdict, Verdict::Warning);
+        let by_node = judged(Transport::WebSockets, &packed(COMPRESSED_BY_NODE), 1);
+        assert_eq!(by_node.verdict, Verdict::Ok);
+        assert!(by_node.seen.contains("--compress"), "{}", by_node.seen);
     }
 }

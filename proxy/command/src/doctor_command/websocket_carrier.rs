@@ -25,7 +25,7 @@ pub(super) struct WebSocketCarrier {
 
 impl WebSocketCarrier {
     /// Opens a WebSocket for a connection, with or without offering compression.
-    pub(super) async fn open(client: &ProbeClient, id: &str, compression: Compression) -> Result<Self, ProbeError> {
+    pub(super) async fn open(client: &ProbeClient, id: &str, compresses: bool) -> Result<Self, ProbeError> {
         let key = generate_key();
         let mut headers = vec![
             ("connection", "Upgrade".to_owned()),
@@ -33,7 +33,7 @@ impl WebSocketCarrier {
             ("sec-websocket-version", "13".to_owned()),
             ("sec-websocket-key", key.clone()),
         ];
-        if compression == Compression::Offered {
+        if compresses {
             headers.push(("sec-websocket-extensions", COMPRESSION.to_owned()));
         }
         let answer = client.open(id, headers).await?;
@@ -78,19 +78,21 @@ impl WebSocketCarrier {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
-    Offered,
-    NotOffered,
-}
-
-/// Problem with an upgrade after accepted compression. Nodes never accept it.
+/// Refusal of an upgrade whose compression was accepted, because this client has none.
 pub(super) const COMPRESSED: &str = "the response accepts permessage-deflate";
+
+/// Refusal of compression by a node with `--compress`, which has these parameters.
+pub(super) const COMPRESSED_BY_NODE: &str = "the response accepts permessage-deflate as nodes do";
+
+const OF_NODES: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 fn judge_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), &'static str> {
     match headers.get(SEC_WEBSOCKET_ACCEPT) {
         None => Err("the response has no Sec-WebSocket-Accept"),
         Some(value) if value != accept => Err("the response has the Sec-WebSocket-Accept of another request"),
+        Some(_) if headers.get(SEC_WEBSOCKET_EXTENSIONS).is_some_and(|value| value == OF_NODES) => {
+            Err(COMPRESSED_BY_NODE)
+        }
         Some(_) if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) => Err(COMPRESSED),
         Some(_) => Ok(()),
     }
@@ -123,5 +125,7 @@ mod tests {
         assert!(judged(&[("sec-websocket-accept", "wrong")]).unwrap_err().contains("another request"));
         let compressed = [("sec-websocket-accept", "right"), ("sec-websocket-extensions", "permessage-deflate")];
         assert_eq!(judged(&compressed), Err(COMPRESSED));
+        let by_node = [("sec-websocket-accept", "right"), ("sec-websocket-extensions", OF_NODES)];
+        assert_eq!(judged(&by_node), Err(COMPRESSED_BY_NODE));
     }
 }

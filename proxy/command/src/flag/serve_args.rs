@@ -19,21 +19,21 @@ use trunkline_proxy::parts::{
 };
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
+use super::LogArgs;
+use super::ProxyProtocolArgs;
+use super::TrustArgs;
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::app_key_args::AppKeyArgs;
 use super::config_error::ConfigError;
-use super::log_args::LogArgs;
 use super::nats_args::NatsArgs;
 use super::otlp_args::OtlpArgs;
-use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rest_args::RestArgs;
 use super::settings_flag::Flags;
-use super::socket_address::socket_address;
+use super::socket_address;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
-use super::trust_args::TrustArgs;
 use super::value_parser::{bytes, bytes_text, seconds};
 use super::webhook_args::WebhookArgs;
 use crate::logging::LOG_TARGET;
@@ -443,6 +443,21 @@ mod tests {
 
     fn problem(args: &[&str]) -> String {
         config(args).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_source_of_keys_that_is_none_is_refused_with_its_flag() {
+        for (source, words) in [
+            ("ftp://issuer.example/", "is neither a file nor a URL"),
+            ("https://me@issuer.example/", "is neither a file nor a URL"),
+            ("http://issuer.example/keys", "fetches keys without TLS"),
+            ("https://a.example=https://a.example/keys", "[issuers.NAME]"),
+            ("https://a.example/tenant=https://a.example/keys", "[issuers.NAME]"),
+            ("https://a.example=/etc/keys.json", "[issuers.NAME]"),
+        ] {
+            let problem = problem(&["--upstream", "http://localhost", "--access-key", KEY, "--jwt-jwks", source]);
+            assert!(problem.contains("--jwt-jwks") && problem.contains(words), "{problem}");
+        }
     }
 
     /// Error for a value that its flag rejects, independent of other flags.

@@ -42,8 +42,8 @@ pub(super) fn lines(fleet: &FleetSnapshot, last_hour: Vec<String>) -> Vec<String
     lines.push(String::new());
     lines.extend(columns(
         &["HUB"],
-        &["CLIENTS"],
-        hubs.into_iter().map(|(hub, clients)| vec![hub, clients.to_string()]),
+        &["CLIENTS", "COMPRESSED TO"],
+        hubs.into_iter().map(|(hub, (clients, bytes))| vec![hub, clients.to_string(), ratio(bytes)]),
     ));
     if !fleet.agree {
         lines.push("The nodes see different members: messages between nodes may not reach all clients.".into());
@@ -161,12 +161,19 @@ fn apps(fleet: &FleetSnapshot) -> BTreeMap<String, AppRow> {
     apps
 }
 
-fn hubs(fleet: &FleetSnapshot) -> BTreeMap<String, u64> {
-    let mut hubs = BTreeMap::new();
+/// Clients of each hub, and bytes to clients with compression, before it and as sent.
+fn hubs(fleet: &FleetSnapshot) -> BTreeMap<String, (u64, [u64; 2])> {
+    let mut hubs = BTreeMap::<_, (u64, [u64; 2])>::new();
     for hub in fleet.nodes.iter().flat_map(|node| &node.hubs) {
-        *hubs.entry(hub.name.clone()).or_default() += hub.clients;
+        let ((clients, [plain, sent]), [more, sent_more]) =
+            (hubs.entry(hub.name.clone()).or_default(), hub.compression_bytes);
+        (*clients, *plain, *sent) = (*clients + hub.clients, *plain + more, *sent + sent_more);
     }
     hubs
+}
+
+fn ratio([plain, sent]: [u64; 2]) -> String {
+    if plain == 0 { unknown() } else { format!("{}%", sent.saturating_mul(100).div_ceil(plain)) }
 }
 
 fn columns(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<String> {
@@ -222,7 +229,8 @@ mod tests {
             clients: 3,
             ..PoolSnapshot::default()
         };
-        let hub = HubSnapshot { name: "chat".into(), clients: 3, ..HubSnapshot::default() };
+        let hub =
+            HubSnapshot { name: "chat".into(), clients: 3, compression_bytes: [1000, 310], ..HubSnapshot::default() };
         let node = |name: &str| NodeSnapshot {
             name: name.into(),
             clients: 3,
@@ -250,7 +258,7 @@ mod tests {
         );
         assert!(lines[3].starts_with("a") && lines[3].ends_with("1h02m"), "{}", lines[3]);
         assert!(lines.iter().any(|line| line.starts_with("app-1") && line.ends_with("6  8 of 10")), "{lines:?}");
-        assert!(lines.iter().any(|line| line.starts_with("chat") && line.ends_with('6')), "{lines:?}");
+        assert!(lines.iter().any(|line| line.starts_with("chat") && line.ends_with("31%")), "{lines:?}");
         assert_eq!(lines.last().unwrap(), "can't be reached: http://c: gone");
     }
 

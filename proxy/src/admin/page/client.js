@@ -138,7 +138,7 @@ function facts(of, client) {
     ["instance", "Server instance", isWebhook(client) ? "–" : client.app || "–"],
     ["address", "Address", client.address ?? "not known"],
     ["agent", "User agent", client.userAgent ?? "unknown"],
-    ["transport", "Transport", transport(client.transport)],
+    ["transport", "Transport", transport(client.transport) + (client.compressed ? ", compressed" : "")],
     ["protocol", "Protocol", protocol(client.protocol)],
     ["state", "State", holds[client.state] ?? client.state],
     ["age", "Here for", age(client.ageS)],

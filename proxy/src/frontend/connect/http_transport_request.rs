@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
+use crate::frontend::InFlight;
 use crate::frontend::connect::http_transport_response::{
     EventStream, begin_event_stream, empty_poll, event_stream, first_poll, poll_messages,
 };
@@ -18,7 +19,6 @@ use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use,
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hub_request::{ConnectingClient, HubRequest};
 use crate::frontend::identify::UNKNOWN_ID;
-use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request::wants_event_stream;
 use crate::frontend::request_limit::{
@@ -100,7 +100,12 @@ fn attach(
             }
             None => ClientStream::Pipe(inner),
         };
-        admit(endpoint, &request, NewConnection { socket, transport, client: *client, permit: None, head });
+        let is_compressed = false;
+        admit(
+            endpoint,
+            &request,
+            NewConnection { socket, transport, client: *client, permit: None, head, is_compressed },
+        );
     }
     if let Some((handover, taker)) = handed_over {
         return Ok(AttachedGet::HandedOver(outer, handover, taker));

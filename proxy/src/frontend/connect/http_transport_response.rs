@@ -18,8 +18,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
 
+use crate::frontend::InFlight;
 use crate::frontend::handover_body::HandoverBody;
-use crate::frontend::in_flight::InFlight;
 use crate::net::socket::{SocketHandover, WriteStallLimit};
 use crate::shard::Shared;
 use crate::transport::event_stream::{PREAMBLE, encode_event};

@@ -2,13 +2,15 @@
 
 use axum::response::Response;
 use http::StatusCode;
+use http::header::{HeaderValue, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL};
 use tokio::time::sleep;
 use trunkline_protocol::id::random_id;
-use trunkline_protocol::manifest::Transport;
+use trunkline_protocol::manifest::{EndpointKind, Transport};
 use trunkline_protocol::service::OpenConnection;
 
 use crate::auth::ClientTerms;
 use crate::clock::unix_seconds;
+use crate::frontend::compression_offer::accepted_compression;
 use crate::frontend::connect::stateful_connect::{self, Claim, StatefulConnect};
 use crate::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, opening};
 use crate::frontend::endpoint::Endpoint;
@@ -17,7 +19,7 @@ use crate::frontend::identify::UNKNOWN_ID;
 use crate::frontend::plain_response::plain;
 use crate::frontend::request_limit::{count_connected, take_head_room, take_permit};
 use crate::frontend::reservation;
-use crate::frontend::upgrade_answer::{accept_key, chosen_sub_protocol, switching_protocols, with_sub_protocol};
+use crate::frontend::upgrade_answer::{accept_key, chosen_sub_protocol, switching_protocols, with_chosen};
 use crate::shard::{ClientStream, PendingConnection, ReserveError, ShardMessage};
 
 pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client: HubClient) -> Response {
@@ -25,6 +27,7 @@ pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client
         Ok(accept) => accept,
         Err(refusal) => return refusal,
     };
+    let compression = compression(endpoint, &request);
     let sub_protocol = chosen_sub_protocol(&request.parts.headers, &request.hub.settings().sub_protocols);
     let client = match client {
         HubClient::New(client) => {
@@ -37,8 +40,11 @@ pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client
     };
     let token = client.token.as_ref();
     let may_return = token.is_some_and(|token| token.is_stateful && !token.is_too_old_to_carry(unix_seconds()));
-    match attach(endpoint, request, client).await {
-        Ok(()) => with_sub_protocol(switching_protocols(&accept), sub_protocol),
+    match attach(endpoint, request, (client, compression.is_some())).await {
+        Ok(()) => {
+            let chosen = [(SEC_WEBSOCKET_PROTOCOL, sub_protocol), (SEC_WEBSOCKET_EXTENSIONS, compression)];
+            with_chosen(switching_protocols(&accept), chosen)
+        }
         Err(refusal) => {
             if may_return && refusal.status() == StatusCode::NOT_FOUND {
                 sleep(endpoint.shared.limits.refused_return_wait(endpoint.shared.uptime())).await;
@@ -48,16 +54,23 @@ pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client
     }
 }
 
+/// Answer to the client's offer of compression, if node and hub permit it.
+fn compression(endpoint: &Endpoint, request: &HubRequest) -> Option<HeaderValue> {
+    let settings = request.hub.settings();
+    let is_permitted = endpoint.shared.settings.outbox.compress && settings.compress;
+    (is_permitted && settings.kind == EndpointKind::Hub).then(|| accepted_compression(&request.parts.headers)).flatten()
+}
+
 async fn attach(
     endpoint: &Endpoint,
     mut request: Box<HubRequest>,
-    mut client: Box<ConnectingClient>,
+    (mut client, is_compressed): (Box<ConnectingClient>, bool),
 ) -> Result<(), Response> {
     let (mut permit, mut asked) = (None, None);
     if client.token.as_ref().is_some_and(|token| token.is_stateful) {
         match Box::pin(stateful_connect::find(endpoint, &request, &client)).await? {
             StatefulConnect::Open(claim) => {
-                resume(*request, claim);
+                resume(*request, claim, is_compressed);
                 return Ok(());
             }
             StatefulConnect::New(terms) => (permit, asked) = (terms.permit, terms.asked),
@@ -93,11 +106,11 @@ async fn attach(
     }
     let socket = stream_below(&mut request);
     let (transport, client) = (Transport::WebSockets, *client);
-    admit(endpoint, &request, NewConnection { socket, transport, client, permit, head });
+    admit(endpoint, &request, NewConnection { socket, transport, client, permit, head, is_compressed });
     Ok(())
 }
 
-fn resume(mut request: HubRequest, claim: Claim) {
+fn resume(mut request: HubRequest, claim: Claim, is_compressed: bool) {
     let stream = Some(stream_below(&mut request));
     let pending = PendingConnection {
         stream,
@@ -111,6 +124,7 @@ fn resume(mut request: HubRequest, claim: Claim) {
         expires_s: None,
         terms: ClientTerms::default(),
         wants_stateful: true,
+        is_compressed,
         verified_at: None,
         claimed: Some(claim.place),
         group: None,

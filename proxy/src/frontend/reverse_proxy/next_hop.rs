@@ -10,8 +10,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Uri, Version};
 use hyper::body::Incoming;
 
+use crate::frontend::InFlight;
 use crate::frontend::hop_header;
-use crate::frontend::in_flight::InFlight;
 use crate::frontend::reverse_proxy::expect_continue;
 use crate::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedResponseBody};
 use crate::limits::RelayPermit;

@@ -12,9 +12,9 @@ use hyper::body::Body as _;
 use hyper::upgrade::OnUpgrade;
 use trunkline_protocol::cause::Cause;
 
+use crate::frontend::InFlight;
 use crate::frontend::endpoint::Endpoint;
 use crate::frontend::hop_header;
-use crate::frontend::in_flight::InFlight;
 use crate::frontend::plain_response::{ResponseNotes, plain, unavailable};
 use crate::frontend::request_context::RequestHead;
 use crate::frontend::request_limit::{

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
+use crate::frontend::InFlight;
 use crate::frontend::hop_header::clean_trailers;
-use crate::frontend::in_flight::InFlight;
 use crate::frontend::timed_body::{TimedBody, is_body_timeout};
 use crate::limits::{RelayPermit, RelayProgress};
 use crate::metrics::{Counter, Counters, RelayCounters};

@@ -76,6 +76,7 @@ fn settings(table: &mut TomlTable<'_>) -> Result<WebhookHubSettings, Fault> {
     ] {
         *is_on = truth(table, key)?.unwrap_or_default();
     }
+    hub.compress = truth(table, "compress")?.unwrap_or(true);
     if let Some(value) = table.take("slow-clients") {
         hub.slow_clients = slow_clients(&value)?;
     }

@@ -223,6 +223,8 @@ impl Reassignment {
         let has_ended = client.link_of(role).is_some_and(|left| left.capabilities().ends_clients_with_link);
         let Some(assignment) = client.assignments().of(role) else { return true };
         let was_at = assignment.was_at();
+        // It has let go of the connection, and may get it back over another link than a late notice.
+        let is_released = assignment.released().is_some();
         // Without a handshake response, the client starts over.
         let from = was_at.filter(|_| is_open).map(|app| hubs.instance(app));
         let items = assignment.items().filter(|_| from.is_some());
@@ -238,7 +240,7 @@ impl Reassignment {
             assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
         }
         let left = was_at.filter(|was_at| *was_at != link.app());
-        if let Some(left) = left.filter(|_| !has_ended) {
+        if let Some(left) = left.filter(|_| !has_ended && !is_released) {
             self.moved_away(link.hub(), (left, link.app()), &id, now);
         }
         if left.is_some() || role.is_needed_always() {

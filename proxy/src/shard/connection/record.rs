@@ -9,7 +9,7 @@ use trunkline_protocol::manifest::Transport;
 use super::assignment::Role;
 use super::{Assignment, ClientAssignments, ColdState, LifeCycle, Liveness, PauseReason, Pauses, Resumption, Wire};
 use crate::net::socket::Socket;
-use crate::shard::content::Content;
+use crate::shard::content::{Content, FrameForm};
 use crate::shard::slot::Serial;
 use crate::upstream::{AppServerId, HomeLink};
 
@@ -22,7 +22,7 @@ pub(crate) struct Client {
     life: LifeCycle,
     exclusion_epoch: u64,
     liveness: Liveness,
-    content: Content,
+    form: FrameForm,
     /// Resumable over another socket: frames are numbered and kept.
     is_resumable: bool,
     wire: Wire,
@@ -65,7 +65,7 @@ impl Client {
             id,
             serial,
             home,
-            content,
+            form: FrameForm::new(content, false),
             wire: Wire::new(socket),
             liveness: Liveness::default(),
             traits: ClientTraits::default(),
@@ -105,7 +105,17 @@ impl Client {
 
     #[inline]
     pub(crate) fn content(&self) -> Content {
-        self.content
+        self.form.content()
+    }
+
+    #[inline]
+    pub(crate) fn form(&self) -> FrameForm {
+        self.form
+    }
+
+    /// Sets whether the client's socket negotiated compression.
+    pub(crate) fn set_compressed(&mut self, is_compressed: bool) {
+        self.form = FrameForm::new(self.content(), is_compressed);
     }
 
     #[inline]
@@ -159,7 +169,7 @@ impl Client {
     /// the position of the old one; nor a Blazor circuit, which exists only in its app server and whose client
     /// reconnects automatically.
     pub(crate) fn can_move(&self) -> bool {
-        let is_mute = matches!(self.content, Content::Raw | Content::Hub(HubProtocol::BlazorPack));
+        let is_mute = matches!(self.content(), Content::Raw | Content::Hub(HubProtocol::BlazorPack));
         !is_mute && self.cold.opening().is_some()
     }
 
@@ -173,7 +183,7 @@ impl Client {
     /// Whether the app server can hand the client over. For a raw endpoint the app may permit this, since the old
     /// handler has read all earlier data.
     pub(crate) fn can_be_handed_over(&self) -> bool {
-        let is_raw = self.content == Content::Raw && self.cold.origin().is_movable && self.cold.opening().is_some();
+        let is_raw = self.content() == Content::Raw && self.cold.origin().is_movable && self.cold.opening().is_some();
         is_raw || self.can_move()
     }
 

@@ -7,15 +7,20 @@
 //!  batch:  all: a │ all: b │ all: c │ group: d
 //!          └──── one run: abc ────┘
 //! ```
+//!
+//! The compressed twins of the frames are made for the first receiver with compression, and shared by the others.
 
+use std::cell::OnceCell;
 use std::iter;
 
 use bytes::Bytes;
+use trunkline_protocol::hub::HubProtocol;
 
+use super::compression::{Compression, WireFrame};
 use super::framed::Framed;
 use crate::shard::command::audience::SendOrigin;
-use crate::shard::content::Content;
-use crate::transport::websocket;
+use crate::shard::content::{Content, FrameForm};
+use crate::transport::websocket::payload_bytes;
 
 /// Maximum joined bytes. Beyond it, the per-frame cost is small compared to the bytes.
 const JOINED_MAX_BYTES: usize = 16 * 1024;
@@ -28,11 +33,15 @@ pub(crate) struct SendRun {
     bytes: usize,
     /// Joined frames, if there is more than one message.
     joined: Option<Framed>,
+    twins: OnceCell<Box<Twins>>,
 }
+
+/// Frames of a run in each form, compressed where that makes them smaller, and behind several ones all of them joined.
+type Twins = [OnceCell<Vec<Bytes>>; FrameForm::ALL.len()];
 
 impl SendRun {
     pub(crate) fn new(first: (Framed, SendOrigin)) -> Self {
-        Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None }
+        Self { bytes: first.0.bytes(), first, more: Vec::new(), joined: None, twins: OnceCell::new() }
     }
 
     /// Appends a message if it can be joined.
@@ -65,19 +74,62 @@ impl SendRun {
         iter::once(&self.first).chain(&self.more).map(|(message, origin)| (message, *origin))
     }
 
-    /// All frames for this content as one; `None` skips its clients.
-    pub(crate) fn frames(&self, content: Content) -> Option<&Bytes> {
-        self.joined.as_ref().unwrap_or(&self.first.0).get(content)
+    /// All frames of this form as one; `None` skips its clients.
+    #[inline]
+    pub(crate) fn frames(&self, form: FrameForm, compression: &mut Compression) -> Option<WireFrame<'_>> {
+        let plain = |content| self.whole().get(content).map(WireFrame::from);
+        match form {
+            FrameForm::Json => plain(Content::Hub(HubProtocol::Json)),
+            FrameForm::MessagePack => plain(Content::Hub(HubProtocol::MessagePack)),
+            FrameForm::BlazorPack => plain(Content::Hub(HubProtocol::BlazorPack)),
+            FrameForm::Raw => plain(Content::Raw),
+            FrameForm::JsonDeflated | FrameForm::MessagePackDeflated | FrameForm::BlazorPackDeflated => {
+                let plain = self.whole().get(form.content())?;
+                Some(WireFrame { plain, wire: self.twins(form, compression)?.last()? })
+            }
+        }
+    }
+
+    pub(super) fn whole(&self) -> &Framed {
+        self.joined.as_ref().unwrap_or(&self.first.0)
+    }
+
+    /// Twins of the frames, made for the first receiver.
+    #[inline(never)]
+    fn twins(&self, form: FrameForm, compression: &mut Compression) -> Option<&Vec<Bytes>> {
+        let twins = self.twins.get_or_init(Box::default).get(form as usize)?;
+        Some(twins.get_or_init(|| {
+            let frames = self.messages().filter_map(|(message, _)| message.get(form.content()));
+            let mut twins: Vec<_> = frames.map(|frame| compression.deflate(frame).unwrap_or(frame.clone())).collect();
+            if twins.len() > 1 {
+                twins.push(twins.concat().into());
+            }
+            twins
+        }))
+    }
+
+    /// Frames of this form with their origins.
+    pub(crate) fn each<'a>(
+        &'a self,
+        form: FrameForm,
+        compression: &mut Compression,
+    ) -> impl Iterator<Item = (WireFrame<'a>, SendOrigin)> + use<'a> {
+        let twins = form.is_compressed().then(|| self.twins(form, compression)).flatten();
+        let plain = self.messages().filter_map(move |(message, origin)| Some((message.get(form.content())?, origin)));
+        plain.enumerate().map(move |(at, (plain, origin))| {
+            let wire = twins.and_then(|twins| twins.get(at)).unwrap_or(plain);
+            (WireFrame { plain, wire }, origin)
+        })
     }
 }
 
-/// Receivers of one run by transport content, counted during the send with one unshared addition each.
+/// Receivers of one run by the form of their frames, counted during the send with one unshared addition each.
 #[derive(Debug, Default)]
-pub(crate) struct ReceiverTally([u64; Content::ALL.len()]);
+pub(crate) struct ReceiverTally([u64; FrameForm::ALL.len()]);
 
 impl ReceiverTally {
-    pub(crate) fn add(&mut self, content: Content) {
-        if let Some(count) = self.0.get_mut(content.number()) {
+    pub(crate) fn add(&mut self, form: FrameForm) {
+        if let Some(count) = self.0.get_mut(form as usize) {
             *count += 1;
         }
     }
@@ -89,7 +141,18 @@ impl ReceiverTally {
     /// Payload bytes received by all receivers.
     pub(crate) fn bytes(&self, run: &SendRun) -> u64 {
         let of_all = |content| run.messages().filter_map(move |(message, _)| message.get(content));
-        let bytes = |content| of_all(content).map(|frame| websocket::payload_bytes(frame) as u64).sum::<u64>();
-        Content::ALL.iter().zip(self.0).filter(|(_, count)| *count > 0).map(|(of, count)| count * bytes(*of)).sum()
+        let bytes = |form: FrameForm| of_all(form.content()).map(|frame| payload_bytes(frame) as u64).sum::<u64>();
+        self.counted().map(|(form, count)| count * bytes(form)).sum()
+    }
+
+    /// Bytes of the frames of receivers with compression: plain, and as sent.
+    pub(crate) fn compressed_bytes(&self, run: &SendRun, compression: &mut Compression) -> [u64; 2] {
+        let compressed = self.counted().filter(|(form, _)| form.is_compressed());
+        let bytes = compressed.filter_map(|(form, count)| Some(run.frames(form, compression)?.bytes(count)));
+        bytes.fold([0, 0], |sum, bytes| [sum[0] + bytes[0], sum[1] + bytes[1]])
+    }
+
+    fn counted(&self) -> impl Iterator<Item = (FrameForm, u64)> {
+        FrameForm::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
 }

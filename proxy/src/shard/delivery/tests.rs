@@ -18,6 +18,7 @@ use crate::net::tls::TlsStream;
 #[cfg(feature = "tls")]
 use crate::net::tls::made_identity::{HOST, configs};
 use crate::shard::command::ShardCommand;
+use crate::shard::content::FrameForm;
 use crate::shard::delivery::framed::frame_for;
 use crate::shard::shard_core::ShardCore;
 use crate::shard::testbed::{Testbed, whole_id};
@@ -90,7 +91,7 @@ fn a_run_is_one_frame_for_an_empty_outbox_and_several_for_clients_that_count_mes
     let frames = [idle, waiting, stateful].map(|slot| connections.get(slot).unwrap().wire().outbox().slices().count());
     assert_eq!(frames, [1, 4, 3]);
     let resumption = connections.get(stateful).unwrap().cold().resumption().unwrap();
-    assert_eq!(resumption.ownership().bytes(), run.frames(Content::Hub(HubProtocol::Json)).unwrap().len());
+    assert_eq!(resumption.ownership().bytes(), run.whole().get(Content::Hub(HubProtocol::Json)).unwrap().len());
     delivery.acknowledge(stateful, connections.get_mut(stateful).unwrap(), 2, mode);
     let resumption = connections.get(stateful).unwrap().cold().resumption().unwrap();
     assert_eq!(resumption.ownership().bytes(), call(3).bytes(), "each message is acknowledged by itself");
@@ -343,7 +344,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
             let mode = bed.state.core.mode(Flush::Now);
             let frame = frame_for(HubProtocol::Json, text.as_bytes());
             let client = bed.state.core.connections.get_mut(stalled).unwrap();
-            bed.state.core.delivery.put(stalled, client, &frame, mode);
+            bed.state.core.delivery.put(stalled, client, (&frame).into(), mode);
             sent.extend(frame);
         }
         let waiting = bed.state.core.context.counters.outbox_bytes.get();
@@ -360,4 +361,65 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
         assert!(came.unwrap().unwrap() == sent);
         assert_eq!(bed.state.core.context.counters.outbox_bytes.get(), 0);
     }
+}
+
+/// Frames in the outboxes of these clients after a run of sends.
+fn queued(bed: &mut Testbed, slots: &[Slot], messages: &[&str]) -> Vec<Vec<Vec<u8>>> {
+    let origin = SendOrigin::Sender(AppServerId::from(7), 0);
+    let mut run = SendRun::new((message(messages[0]), origin));
+    messages[1..].iter().for_each(|text| assert!(run.take((&message(text), origin))));
+    run.join();
+    let (mode, hub) = (bed.state.core.mode(Flush::Deferred), bed.hub.index());
+    let ShardCore { connections, delivery, .. } = &mut bed.state.core;
+    delivery.send(connections, hub, &Audience::Everyone.into(), &run, mode);
+    let slices = |slot: &Slot| connections.get(*slot).unwrap().wire().outbox().slices().map(<[u8]>::to_vec).collect();
+    slots.iter().map(slices).collect()
+}
+
+#[test]
+fn compressed_frames_of_a_run_are_joined_and_replay_buffers_keep_plain_ones() {
+    let mut bed = Testbed::new();
+    let [plain, packed, stateful] = ["plain", "packed", "stateful"].map(|name| bed.client(name));
+    bed.make_resumable(stateful);
+    for slot in [packed, stateful] {
+        bed.state.core.connections.live_mut(slot).unwrap().set_compressed(true);
+    }
+    let texts =
+        ["a", "b"].map(|text| format!("{{\"type\":1,\"target\":\"{}\",\"arguments\":[]}}\u{1e}", text.repeat(400)));
+    let frames = queued(&mut bed, &[plain, packed, stateful], &[&texts[0], "short", &texts[1]]);
+    let [of_plain, of_packed, of_stateful] = frames.try_into().unwrap();
+    let plain_frames = [&texts[0], "short", &texts[1]].map(|text| frame_for(HubProtocol::Json, text.as_bytes()));
+    assert_eq!(of_plain, [plain_frames.concat()]);
+    let twins = [0, 2].map(|at| websocket::Deflater::default().deflate_frame(&plain_frames[at]).unwrap());
+    assert!(twins.iter().all(|twin| twin.len() < 60));
+    let sent = [&twins[0], &plain_frames[1], &twins[1]].map(|frame| frame.to_vec());
+    assert_eq!((of_packed, of_stateful.as_slice()), (vec![sent.concat()], &sent[..]));
+    let resumption = bed.state.core.connections.get(stateful).unwrap().cold().resumption().unwrap();
+    let kept: Vec<_> = resumption.ownership().replay().1.cloned().collect();
+    assert_eq!(kept, [plain_frames[0].clone(), plain_frames[2].clone()], "messages that count");
+}
+
+#[test]
+fn a_message_is_compressed_once_for_all_its_receivers_and_not_without_one() {
+    let mut bed = Testbed::new();
+    let slots = ["ann", "ben", "eve"].map(|name| bed.client(name));
+    let text = "news ".repeat(200);
+    let mut run = SendRun::new((message(&text), SendOrigin::Sender(AppServerId::from(7), 0)));
+    run.join();
+    let mut compression = compression::Compression::new(&OutboxLimits::default());
+    let plain = run.frames(FrameForm::Json, &mut compression).unwrap();
+    assert!(std::ptr::eq(plain.plain, plain.wire) && !compression.has_begun(), "no receiver wants it");
+    let first = run.frames(FrameForm::JsonDeflated, &mut compression).unwrap();
+    let second = run.frames(FrameForm::JsonDeflated, &mut compression).unwrap();
+    assert!(std::ptr::eq(first.wire, second.wire) && first.wire.len() < plain.wire.len());
+    assert_eq!(run.frames(FrameForm::MessagePackDeflated, &mut compression).map(|frame| frame.wire.len()), None);
+    for slot in slots {
+        bed.state.core.connections.live_mut(slot).unwrap().set_compressed(true);
+    }
+    let frames = queued(&mut bed, &slots, &[&text]);
+    assert!(frames.iter().all(|frames| *frames == [first.wire.to_vec()]));
+    let counters = bed.state.core.context.counters.hub(bed.hub.index().get());
+    let bytes = [first.plain, first.wire].map(|frame| 3 * frame.len() as u64);
+    assert_eq!([counters.compression_plain.get(), counters.compression_sent.get()], bytes);
+    assert_eq!(counters.bytes_down.get(), 3000);
 }

@@ -106,7 +106,12 @@ pub(crate) fn keep_permit(
 
 /// Attaches the new socket to a claimed connection and replays unacknowledged data. Returns the serial for the reader
 /// task; `None` if another socket was attached since, another node takes over, or the connection has closed.
-pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, socket: Socket) -> Option<Serial> {
+pub(crate) fn come_back(
+    state: &mut ShardState,
+    slot: Slot,
+    claimed: Serial,
+    (socket, is_compressed): (Socket, bool),
+) -> Option<Serial> {
     let (serial, now, mode) = (state.core.connections.next_serial(), state.core.tick, state.core.mode(Flush::Deferred));
     let client = state.core.connections.get_current(slot, claimed).filter(|client| client.life().is_open())?;
     let (Content::Hub(protocol), Some(resumption)) = (client.content(), client.cold_mut().resumption_mut()) else {
@@ -122,6 +127,7 @@ pub(crate) fn come_back(state: &mut ShardState, slot: Slot, claimed: Serial, soc
     state.core.context.shared.routes.end_move(client.id());
     state.core.context.counters.away.follow(1, 0);
     client.wire_mut().attach(socket);
+    client.set_compressed(is_compressed);
     client.change_serial(serial);
     client.liveness_mut().come_back(now);
     state.core.delivery.replay(slot, client, frames, mode);
@@ -169,7 +175,7 @@ pub(crate) fn send_acknowledgements(state: &mut ShardState) {
         };
         if let Some(sequence_id) = resumption.take_acknowledgement() {
             let frame = message_frame(protocol, &HubMessage::Ack { sequence_id });
-            state.core.delivery.put(slot, client, &frame, mode);
+            state.core.delivery.put(slot, client, (&frame).into(), mode);
         }
     }
 }
@@ -199,7 +205,7 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
                     state.core.context.counters.keep_alives.increment();
                     let frame = keep_alive_frame(client.content());
                     match client.content() {
-                        Content::Hub(_) => state.core.delivery.put(slot, client, &frame, mode),
+                        Content::Hub(_) => state.core.delivery.put(slot, client, (&frame).into(), mode),
                         Content::Raw => state.core.delivery.put_transport(slot, client, &frame, mode),
                     }
                 }

@@ -5,7 +5,8 @@
 //!     └───────────── broken rule ─────────────► ProtocolError (close the socket with 1002)
 //! ```
 
-use super::protocol_error::{ProtocolError, check_close_payload};
+use super::frame_encoder::COMPRESSED;
+use super::{ProtocolError, check_close_payload};
 
 /// Event decoded from input. Ranges refer to this input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct PiecePosition {
     pub form: MessageForm,
     /// The message ends with this piece.
     pub is_last: bool,
+    /// The message is compressed.
+    pub is_compressed: bool,
 }
 
 /// Form of a message.
@@ -44,7 +47,7 @@ pub enum MessageForm {
 
 impl PiecePosition {
     /// Position for transports without message boundaries.
-    pub const UNKNOWN: Self = Self { form: MessageForm::Unknown, is_last: true };
+    pub const UNKNOWN: Self = Self { form: MessageForm::Unknown, is_last: true, is_compressed: false };
 }
 
 const HEADER_MAX_BYTES: usize = 14;
@@ -62,8 +65,11 @@ pub struct Decoder {
     payload: Option<FramePayload>,
     in_message: bool,
     is_text: bool,
+    inflates: bool,
+    is_compressed: bool,
     empty_fragments: u16,
-    control: Vec<u8>,
+    /// Beginning of an incomplete control frame's payload.
+    control: Box<[u8]>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +88,18 @@ enum FrameType {
 }
 
 impl Decoder {
+    /// Creates the decoder for a client, which may have negotiated compression.
+    #[must_use]
+    pub fn new(inflates: bool) -> Self {
+        Self { inflates, ..Self::default() }
+    }
+
+    /// Whether the client negotiated compression.
+    #[must_use]
+    pub fn inflates(&self) -> bool {
+        self.inflates
+    }
+
     /// Decodes bytes at the front of `input`; returns their number and the event.
     ///
     /// Call again with the rest until [`Event::NeedMore`].
@@ -103,7 +121,8 @@ impl Decoder {
     #[must_use]
     pub fn position(&self) -> PiecePosition {
         let form = if self.is_text { MessageForm::Text } else { MessageForm::Binary };
-        PiecePosition { form, is_last: !self.in_message && self.payload.is_none() }
+        let is_last = !self.in_message && self.payload.is_none();
+        PiecePosition { form, is_last, is_compressed: self.is_compressed }
     }
 
     /// Whether the last result of [`decode`](Self::decode) ended its frame.
@@ -120,7 +139,7 @@ impl Decoder {
             self.header_have += 1;
             used += 1;
             if let Some(header) = self.header.get(..usize::from(self.header_have))
-                && let Some(payload) = parse_header(header, self.in_message)?
+                && let Some(payload) = parse_header(header, self.in_message, self.inflates)?
             {
                 self.header_have = 0;
                 self.enter(payload)?;
@@ -140,10 +159,8 @@ impl Decoder {
             }
             match first & 0x0f {
                 0x0 => {}
-                opcode => self.is_text = opcode == 0x1,
+                opcode => (self.is_text, self.is_compressed) = (opcode == 0x1, first & COMPRESSED != 0),
             }
-        } else {
-            self.control = Vec::new();
         }
         self.payload = Some(payload);
         Ok(())
@@ -171,13 +188,12 @@ impl Decoder {
 
     fn read_control(&mut self, kind: FrameType, piece: &[u8], done: bool) -> Result<Event, ProtocolError> {
         // The content of a pong is ignored.
-        if kind != FrameType::Pong {
-            self.control.extend_from_slice(piece);
-        }
+        let piece = if kind == FrameType::Pong { &[] } else { piece };
+        let payload = [&std::mem::take(&mut self.control), piece].concat();
         if !done {
+            self.control = payload.into_boxed_slice();
             return Ok(Event::NeedMore);
         }
-        let payload = std::mem::take(&mut self.control);
         Ok(match kind {
             FrameType::Ping => Event::Ping(payload),
             FrameType::Close => {
@@ -190,9 +206,11 @@ impl Decoder {
 }
 
 /// Parses a complete header; validates its bytes as soon as they are available.
-fn parse_header(header: &[u8], in_message: bool) -> Result<Option<FramePayload>, ProtocolError> {
+fn parse_header(header: &[u8], in_message: bool, inflates: bool) -> Result<Option<FramePayload>, ProtocolError> {
     let &[first, second, ref rest @ ..] = header else { return Ok(None) };
-    if first & 0x70 != 0 {
+    // Set in the first frame of a compressed message.
+    let may_be_compressed = inflates && matches!(first & 0x0f, 0x1 | 0x2);
+    if first & 0x70 & !(if may_be_compressed { COMPRESSED } else { 0 }) != 0 {
         return Err(ProtocolError::Reserved);
     }
     if second & 0x80 == 0 {
@@ -314,6 +332,33 @@ mod tests {
             let (data, others) = decode_all(&bytes, chunk).unwrap();
             assert_eq!(data, b"hello");
             assert_eq!(others, [Event::Ping(b"are you there".to_vec()), Event::Close]);
+        }
+    }
+
+    #[test]
+    fn a_compressed_message_is_marked_in_its_first_frame_only_and_only_if_that_was_negotiated() {
+        let decode = |bytes: &[u8]| {
+            let (mut decoder, mut input, mut at, mut seen) = (Decoder::new(true), bytes.to_vec(), 0, Vec::new());
+            loop {
+                match decoder.decode(&mut input[at..])? {
+                    (_, Event::NeedMore) => return Ok(seen),
+                    (used, Event::Data(_)) => {
+                        let position = decoder.position();
+                        seen.push((position.is_compressed, position.is_last));
+                        at += used;
+                    }
+                    (used, _) => at += used,
+                }
+            }
+        };
+        let ping = client_frame(0x89, b"x");
+        let parts = [client_frame(0x41, b"a"), ping.clone(), client_frame(0x00, b"b"), client_frame(0x80, b"c")];
+        let plain = [client_frame(0x02, b"a"), client_frame(0x80, b"c"), client_frame(0xc2, b"")];
+        assert_eq!(decode(&parts.concat()), Ok(vec![(true, false), (true, false), (true, true)]));
+        assert_eq!(decode(&plain.concat()), Ok(vec![(false, false), (false, true), (true, true)]));
+        let middle = [client_frame(0x41, b"a"), client_frame(0x40, b"b")].concat();
+        for broken in [&middle, &client_frame(0xc9, b""), &client_frame(0xa1, b""), &client_frame(0x91, b"")] {
+            assert_eq!(decode(broken), Err(ProtocolError::Reserved), "{broken:?}");
         }
     }
 

@@ -34,6 +34,8 @@ pub const CLOSE_TOO_LARGE: u16 = 1009;
 pub const CLOSE_APP_FAILED: u16 = 1011;
 
 pub(super) const FIN: u8 = 0x80;
+/// First reserved bit: the message is compressed (RFC 7692).
+pub(super) const COMPRESSED: u8 = 0x40;
 pub(super) const LENGTH_16: u8 = 126;
 pub(super) const LENGTH_64: u8 = 127;
 const HEADER_MAX_BYTES: usize = 10;
@@ -52,13 +54,18 @@ pub fn payload_bytes(frame: &[u8]) -> usize {
 /// Encodes a complete frame around `payload`.
 #[must_use]
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Bytes {
+    frame_from(FIN | opcode.number(), payload)
+}
+
+/// Encodes a complete frame with this first byte.
+pub(super) fn frame_from(first: u8, payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(HEADER_MAX_BYTES + payload.len());
-    put_frame(opcode, payload, &mut out);
+    put_frame(first, payload, &mut out);
     out.freeze()
 }
 
-fn put_frame(opcode: Opcode, payload: &[u8], out: &mut BytesMut) {
-    out.put_u8(FIN | opcode.number());
+fn put_frame(first: u8, payload: &[u8], out: &mut BytesMut) {
+    out.put_u8(first);
     if let Ok(length) = u8::try_from(payload.len())
         && length < LENGTH_16
     {
@@ -87,7 +94,7 @@ pub fn ping() -> Bytes {
 
 /// Appends the answer to a ping with a payload of at most 125 bytes. All pongs of one read are sent in one write.
 pub fn put_pong(payload: &[u8], out: &mut BytesMut) {
-    put_frame(Opcode::Pong, payload, out);
+    put_frame(FIN | Opcode::Pong.number(), payload, out);
 }
 
 impl Opcode {

@@ -101,6 +101,39 @@ fn a_returning_app_server_is_notified_once_of_clients_that_moved_away() {
     assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
 }
 
+#[test]
+fn an_app_server_that_handed_a_client_over_is_not_notified_of_its_move() {
+    let mut bed = Testbed::new();
+    let slot = unassigned_client(&mut bed);
+    let _new = bed.app_server("new");
+    let client = bed.state.core.connections.get_mut(slot).unwrap();
+    let was_at = client.home().app();
+    let hub = client.home().hub();
+    let home = client.assignments_mut().of_mut(&Role::Home).unwrap();
+    home.ask_to_hand_over();
+    assert!(home.hand_over(None));
+    let mut moves = Reassignment::new(10_000, 30, Arc::default());
+    moves.assign_or_wait(&mut bed.state.core, slot, &Role::Home);
+    assert_eq!(moves.unassigned().count(), 0);
+    assert_eq!(moves.take_moved_away(hub, was_at), [], "a late notice could close it after its return");
+}
+
+#[test]
+fn a_client_that_returns_over_the_new_link_is_not_reported_as_moved() {
+    let mut bed = Testbed::new();
+    let slot = unassigned_client(&mut bed);
+    let (hub, was_at) = {
+        let home = bed.state.core.connections.get(slot).unwrap().home();
+        (home.hub(), home.app())
+    };
+    let (_, elsewhere) = bed.app_server("new");
+    bed.state.assignments.reassignment.moved_away(hub, (elsewhere.app(), was_at), &whole_id("ann"), 0);
+    bed.state.link_opened(&elsewhere);
+    assert!(!is_unassigned(&bed, slot));
+    let sent = sent_over(&elsewhere);
+    assert!(!sent.iter().any(|frame| matches!(frame, ServiceMessage::CloseConnection(_))), "{sent:?}");
+}
+
 /// Close notices in these frames: id, cause, and whether the recipient never had the connection.
 fn ends(frames: &[ServiceMessage]) -> Vec<(String, String, bool)> {
     let header = |headers: &[(ByteString, Vec<ByteString>)], wanted: &str| {
