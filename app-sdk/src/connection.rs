@@ -7,6 +7,7 @@ mod call_state;
 mod call_table;
 mod client_gate;
 mod connect_request;
+mod connection_close;
 mod flow_control;
 mod home;
 mod inbox;
@@ -16,31 +17,27 @@ mod message_trace;
 mod reassignment;
 mod run_queue;
 mod upload_table;
+mod window_line;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytestring::ByteString;
 use http::Extensions;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use trunkline_protocol::cause::Cause;
-use trunkline_protocol::fleet;
-use trunkline_protocol::fleet::SenderLine;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::{CloseConnection, OpenConnection};
 
 use crate::node::Node;
 use crate::sync::lock;
 
 use call_state::CallState;
-
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
 pub(crate) use client_gate::{NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, repeat_mark, room, try_room};
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connect_request::{ConnectRequest, forwarded_for};
+pub(crate) use connection_close::ConnectionClose;
 pub(crate) use flow_control::FlowControl;
 pub(crate) use home::{Home, HomeEnd, LinkId};
 pub(crate) use inbox::{Inbox, WorkItem};
@@ -50,6 +47,7 @@ pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use run_queue::{RunQueue, TIME_SLICE};
 pub(crate) use trunkline_protocol::id::short;
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
+pub(crate) use window_line::ClientWindow;
 
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -217,49 +215,5 @@ impl fmt::Debug for CallScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let connection = short(self.connection.id());
         f.debug_struct("CallScope").field("connection", &connection).field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ConnectionClose {
-    pub(crate) cause: Cause,
-    /// Error for the app and the log; `None` for a normal close.
-    pub(crate) error: Option<ByteString>,
-}
-
-impl ConnectionClose {
-    pub(crate) fn new(cause: Cause) -> Self {
-        Self { cause, error: None }
-    }
-
-    pub(crate) fn with_error(cause: Cause, error: impl Into<ByteString>) -> Self {
-        Self { cause, error: Some(error.into()) }
-    }
-
-    /// Reads the close of another app server's connection from an open frame, if it reports one.
-    pub(crate) fn of_ended(open: &OpenConnection) -> Option<Self> {
-        let origin = open.origin();
-        Some(Self { cause: origin.ended?, error: origin.ended_error.cloned() })
-    }
-
-    /// Reads the close that a proxy reports. Services send no cause, only an optional error.
-    pub(crate) fn from_frame(close: &CloseConnection) -> Self {
-        let error = close.error.clone().filter(|error| !error.is_empty());
-        let plain = if error.is_some() { Cause::Unnamed } else { Cause::ClientClosed };
-        Self { cause: close.reason().cause.unwrap_or(plain), error }
-    }
-}
-
-pub(crate) type ClientWindow = fleet::ClientWindow<WindowLine>;
-
-#[derive(Debug, Default)]
-pub(crate) struct WindowLine {
-    turn: tokio::sync::Mutex<()>,
-    freed: Notify,
-}
-
-impl SenderLine for WindowLine {
-    fn wake(&self) {
-        self.freed.notify_one();
     }
 }

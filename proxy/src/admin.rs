@@ -1,8 +1,10 @@
 //! The admin port: health, readiness, Prometheus metrics, the observer page and its API.
 
 mod access;
+mod admin_caller;
 mod admin_counters;
 mod admin_listener;
+mod admitted_caller;
 mod api;
 mod api_error;
 mod audit;
@@ -12,42 +14,40 @@ mod exposition;
 mod guard;
 mod node_channel;
 mod page;
+mod page_path;
 mod parameter;
 mod probe;
 mod session;
 
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::Router;
+use axum::extract::{Request, State};
 use axum::http::header::HOST;
-use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
-use axum::middleware::Next;
+use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::{Router, middleware};
 use tokio::net::TcpListener;
 use trunkline_protocol::wire::NODE_HEADER;
 
 use crate::config::AdminSettings;
-use crate::fleet;
-use crate::fleet::Fleet;
+use crate::fleet::{self, Fleet};
 use crate::observer::{Observer, Readiness};
 use crate::rest::Rest;
 use crate::webhook::Webhooks;
-
-use access::{Access, Actor};
-use audit::AuditLog;
-use context::AdminContext;
-use guard::{Exposure, Guard};
-use session::SessionEnd;
 
 pub(crate) use admin_counters::AdminCounters;
 pub use audit::AUDIT_TARGET;
 #[cfg(any(feature = "otlp", test))]
 pub(crate) use exposition::families;
 pub use exposition::{MetricEntry, metric_entries};
+
+use admin_caller::AdminCaller;
+use audit::AuditLog;
+use context::AdminContext;
+use guard::{Exposure, Guard};
+use page_path::PAGE_PATH;
 
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -131,40 +131,6 @@ async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, ne
     }
     answer
 }
-
-/// Address of a request; `None` without a socket.
-#[derive(Debug, Clone, Copy, Default)]
-struct AdminCaller(Option<IpAddr>);
-
-impl<S: Sync> FromRequestParts<S> for AdminCaller {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get().copied().unwrap_or_default())
-    }
-}
-
-/// Attached to each request that the guard has admitted.
-#[derive(Debug, Clone)]
-struct AdmittedCaller {
-    pub access: Access,
-    /// End of the caller's session, for open streams.
-    pub end: Option<SessionEnd>,
-    pub actor: Actor,
-}
-
-impl AdmittedCaller {
-    fn new(access: Access, actor: Actor) -> Self {
-        Self { access, end: None, actor }
-    }
-
-    fn of_session(end: SessionEnd) -> Self {
-        Self { access: Access::Act, actor: Actor::Session(end.number()), end: Some(end) }
-    }
-}
-
-/// Path of the page, below the prefix never passed through to app servers.
-const PAGE_PATH: &str = "/.trunkline/observer";
 
 #[cfg(test)]
 mod tests {

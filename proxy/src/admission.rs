@@ -9,25 +9,22 @@
 //! `SigningKeys` holds the fleet's keys, and the apps' keys, which cover only some hubs. Operators can revoke a
 //! verified token early. The engine queries all this through `AccessRules`.
 
+mod channel_key;
 mod fetch;
 mod key_set;
 mod revocation;
 mod service_token;
+mod signed_token;
 mod signing_key;
 mod token_error;
 mod verifier;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytestring::ByteString;
-use serde_json::Value;
 use tracing::warn;
-use trunkline_channel::HelloTable;
-use trunkline_protocol::access_token::{Claims, numeric_date};
-use trunkline_protocol::json_text::JsonText;
-use trunkline_protocol::key::{AccessKeys, KeyTag, PeerKind};
+use trunkline_protocol::key::AccessKeys;
 
 use crate::auth::{AccessSettings, Signer, user_in_claims};
 use crate::clock::unix_seconds;
@@ -35,6 +32,7 @@ use crate::net::connector::Connector;
 use crate::net::dial_gate::DialGate;
 use crate::shard::{AccessRules, RefreshRefused, RevocationMark};
 
+pub(crate) use channel_key::ChannelKeys;
 pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, RevocationRefused, Revocations};
 pub use service_token::host_of_url;
 pub(crate) use service_token::{RestAudience, ServiceAudience, ServiceVerifier};
@@ -111,73 +109,4 @@ impl AccessRules for Admission {
         let is_void = self.revocations.void_refresh(user, claims, unix_seconds());
         if is_void { Err(RefreshRefused::Revoked) } else { Ok(()) }
     }
-}
-
-/// Keys of one holder, with a separate table of opened hellos: an app can't evict the hellos of others.
-#[derive(Debug, Clone)]
-pub(crate) struct ChannelKeys {
-    pub signer: Signer,
-    pub keys: AccessKeys,
-    pub hellos: HelloTable,
-}
-
-impl ChannelKeys {
-    /// Creates the keys of a holder, keeping its opened hellos: they can't be replayed after a reload of the keys.
-    fn new(signer: Signer, keys: AccessKeys, before: &[Self]) -> Self {
-        let known = before.iter().find(|known| known.signer == signer);
-        Self { keys, hellos: known.map(|known| known.hellos.clone()).unwrap_or_default(), signer }
-    }
-}
-
-/// Keys of all holders. Lookup by tag takes constant time for any number of keys.
-#[derive(Debug, Default)]
-pub(crate) struct ChannelKeyTable {
-    holders: Vec<ChannelKeys>,
-    by_tag: HashMap<KeyTag, usize>,
-}
-
-impl ChannelKeyTable {
-    fn new(holders: Vec<ChannelKeys>) -> Self {
-        let tags = |keys: &AccessKeys| keys.channel_secrets(PeerKind::DialIn).map(|secret| secret.tag);
-        let by_tag = holders.iter().enumerate().flat_map(|(at, holder)| tags(&holder.keys).map(move |tag| (tag, at)));
-        Self { by_tag: by_tag.collect(), holders }
-    }
-
-    fn holders(&self) -> &[ChannelKeys] {
-        &self.holders
-    }
-
-    /// Keys of the holder of the key with this tag.
-    pub(crate) fn tagged(&self, tag: KeyTag) -> Option<&ChannelKeys> {
-        self.holders.get(*self.by_tag.get(&tag)?)
-    }
-}
-
-/// Token with a valid signature and valid times.
-#[derive(Debug, Clone, Copy)]
-struct SignedToken<'a> {
-    pub claims: &'a Claims,
-    pub user: Option<&'a str>,
-    pub app: Option<&'a str>,
-}
-
-impl<'a> SignedToken<'a> {
-    /// Time of issue in seconds since 1970, if present.
-    fn issued_s(&self) -> Option<u64> {
-        self.claims.get("iat").and_then(|time| numeric_date(time.value()))
-    }
-
-    fn audiences(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        audiences(self.claims)
-    }
-}
-
-/// Audiences in the claims of a token: a string or a list.
-fn audiences(claims: &Claims) -> impl Iterator<Item = &str> {
-    let (one, several) = match claims.get("aud").map(JsonText::value) {
-        Some(Value::Array(all)) => (None, all.as_slice()),
-        Some(Value::String(one)) => (Some(one.as_str()), [].as_slice()),
-        _ => (None, [].as_slice()),
-    };
-    one.into_iter().chain(several.iter().filter_map(Value::as_str))
 }

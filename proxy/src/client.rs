@@ -7,6 +7,7 @@
 //! One task per connection. While the socket is idle, the task holds no buffer and waits for the socket only.
 
 mod accept;
+mod call_trace;
 mod deflated_input;
 mod gate;
 mod handshake;

@@ -303,6 +303,13 @@ const CLOSE_POLICY: u16 = 1008;
 
 /// Waits until the key of a link is removed, and sends the reason to its app server. Never returns for fleet
 /// links.
+///
+/// ```text
+///  keys reloaded ─► each link of that key ─► no new clients ─► reason sent ─► closed
+/// ```
+///
+/// The first link to notice stops assignments to all links of its hub with that key. Otherwise clients would be
+/// assigned to a link about to close.
 async fn lose_key(shard: &Shard, keys: &SigningKeys, pool: &Pool, link: &LinkHandle) {
     let Some(signer) = link.token_signer() else {
         return std::future::pending().await;

@@ -120,6 +120,14 @@ const REACH_TIMEOUT: Duration = Duration::from_millis(1_300);
 /// Maximum number of owners dialled concurrently.
 const DIALLED_AT_ONCE: usize = 32;
 
+/// Ends forwarded GETs of lost owners, as after a machine failure: their sockets stay open, and a poll or event stream
+/// would wait for its timeout.
+///
+/// ```text
+///  owner alive ──its node links are late or closed──► its client port is dialled ──connecting times out──► its GETs end
+/// ```
+///
+/// A frozen process is not lost: its kernel accepts connections.
 pub(crate) async fn end_gets_of_lost_owners(shared: Arc<Shared>) {
     loop {
         sleep(CHECK_INTERVAL).await;

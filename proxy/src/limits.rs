@@ -3,6 +3,7 @@
 //! Limits are kept off the delivery path. Connecting touches an atomic or one of several small tables; messages are
 //! counted only if they have a limit.
 
+mod address_key;
 mod answer_budget;
 mod app_rate;
 mod auth_throttle;
@@ -18,7 +19,6 @@ mod signer_share;
 mod throttle;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::config::{FrontendLimits, Settings};
 use crate::metrics::PermitRefusals;
 use crate::net::descriptor::client_files_max;
 
+pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
 pub(crate) use app_rate::{AppHolder, AppRate, AppRates, RateTurn};
 pub(crate) use auth_throttle::AuthThrottle;
@@ -169,36 +170,16 @@ impl LimitCounters {
     }
 }
 
-/// Address as counted by limits. An IPv6 /64, the smallest block that a client gets, counts as one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum AddressKey {
-    V4(u32),
-    V6(u64),
-}
-
-pub(crate) type AddressPermit = Permit<AddressKey>;
-
-impl From<IpAddr> for AddressKey {
-    fn from(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
-            IpAddr::V6(ip) => {
-                let [a, b, c, d, ..] = ip.segments();
-                Self::V6([a, b, c, d].iter().fold(0, |bits, part| bits << 16 | u64::from(*part)))
-            }
-        }
-    }
-}
-
 /// Interval between sums. With hundreds of hubs and app keys a sum takes some milliseconds.
 const SUM_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Last sum by app, and the time until which it is used.
+/// Bytes of names of groups by app: the last sum, and the time until which it is used. Hubs are counted separately, and
+/// finding a hub's app takes a pass over all app keys, so one sum serves all joins of a short interval.
 #[derive(Debug, Default)]
 pub(crate) struct GroupNameSums(Mutex<(Duration, HashMap<Signer, usize>)>);
 
 impl GroupNameSums {
-    /// Bytes of an app. `sum` returns those of all apps; it is called if the last sum is too old.
+    /// Bytes of an app. `sum` returns the bytes of all apps; it is called if the last sum is too old.
     pub(crate) fn of(&self, app: &Signer, now: Duration, sum: impl FnOnce() -> HashMap<Signer, usize>) -> usize {
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sums.0 <= now {
@@ -210,6 +191,8 @@ impl GroupNameSums {
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// Misconfiguration in front of a node, such as of a load balancer. Every client triggers it, so each is logged once a
+/// minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SetupFault {
     /// `Origin` of the page and `Host` of its request differ.
@@ -244,22 +227,6 @@ impl SetupFaults {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_mapped_address_counts_as_the_one_in_it() {
-        assert_eq!(AddressKey::from(ip("10.0.0.1")), AddressKey::from(ip("::ffff:10.0.0.1")));
-        assert_ne!(AddressKey::from(ip("10.0.0.1")), AddressKey::from(ip("10.0.0.2")));
-    }
-
-    #[test]
-    fn a_network_of_ipv6_counts_as_one_address() {
-        assert_eq!(AddressKey::from(ip("2001:db8:0:1::7")), AddressKey::from(ip("2001:db8:0:1:ffff::9")));
-        assert_ne!(AddressKey::from(ip("2001:db8:0:1::7")), AddressKey::from(ip("2001:db8:0:2::7")));
-    }
 
     #[test]
     fn one_sum_serves_all_joins_of_an_interval() {

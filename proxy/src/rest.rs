@@ -20,6 +20,7 @@ mod message_body;
 mod operation;
 mod query;
 mod refresh_body;
+mod rest_caller;
 mod rest_error;
 mod send_batch;
 
@@ -45,10 +46,10 @@ use crate::limits::{RestPermit, RestPermits, RestShare, SignerShare};
 use crate::metrics::RestCounters;
 use crate::net::http_client::without_byte_order_mark;
 use crate::shard::Shared;
-
 use execution::Execution;
 use operation::{HubOperation, Operation, is_of_data_plane};
 use query::RestQuery;
+use rest_caller::RestCaller;
 use rest_error::RestError;
 
 pub(crate) use listed_part::{ListedPart, PART_PATH, PartQuestion};
@@ -281,10 +282,4 @@ impl Rest {
             }
         }
     }
-}
-
-struct RestCaller {
-    signer: TokenSigner,
-    /// Origin used to reach this node, such as `https://node.example`.
-    origin: String,
 }

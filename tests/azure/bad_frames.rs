@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::scenario::run_test;
 
-use crate::frame::{connection_data, data, frame, kind, no_ext, payloads};
+use crate::frame::{connection_data, data, kind, no_ext, payloads};
 use crate::scene::{HUB, Scene, TARGET};
 use crate::scripted::Scripted;
 use crate::value::{Value, list, map};

@@ -34,7 +34,7 @@ impl Address {
     }
 
     /// Waits until each node has server connections of this many apps, for each hub.
-    async fn linked(&self, apps: usize) -> Result<()> {
+    pub(super) async fn linked(&self, apps: usize) -> Result<()> {
         linked(&self.dial_ins, apps).await
     }
 

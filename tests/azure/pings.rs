@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, ensure};
 use trunkline_tests::harness::scenario::run_test;
 
-use crate::frame::{frame, kind, ping};
+use crate::frame::{kind, ping};
 use crate::scene::{HUB, Scene};
 use crate::scripted::{OWN_PINGS, Scripted};
 use crate::value::Value;

@@ -162,12 +162,6 @@ impl ServerConnection {
     pub(crate) fn send_message(&self, message: Message) -> Result<()> {
         self.outgoing.send(message).context("the server connection is gone")
     }
-
-    /// Closes it as the SDK does, with close code 1000.
-    pub(crate) fn close(&self) -> Result<()> {
-        let frame = tungstenite::protocol::CloseFrame { code: 1000.into(), reason: "".into() };
-        self.send_message(Message::Close(Some(frame)))
-    }
 }
 
 impl Drop for ServerConnection {

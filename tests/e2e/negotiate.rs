@@ -1,4 +1,4 @@
-//! Connection tokens.
+//! Connection tokens, from negotiation to connection.
 
 use serde_json::json;
 use trunkline_tests::harness::fleet::{App, Fleet};

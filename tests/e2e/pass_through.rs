@@ -60,7 +60,7 @@ fn requests_and_answers_keep_their_bodies_and_lose_only_headers_of_one_hop() {
         let app = fleet.app(App::Web).await?;
         let proxy = fleet.proxy(&app).await?;
         answers_without_a_body_stay_as_they_are(&app, &proxy).await?;
-        hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged(&app, &proxy).await?;
+        hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged(&proxy).await?;
         malformed_chunks_of_a_client_are_its_own_mistake(&proxy).await
     });
 }
@@ -97,10 +97,7 @@ async fn seen(proxy: &Proxy, headers: &[(&str, &str)]) -> Result<Vec<(String, St
     Ok(headers.iter().map(|header| (text(&header[0]), text(&header[1]))).collect())
 }
 
-async fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged(
-    app: &AppServer,
-    proxy: &Proxy,
-) -> Result<()> {
+async fn hop_by_hop_headers_end_at_the_proxy_and_fleet_headers_can_not_be_forged(proxy: &Proxy) -> Result<()> {
     let sent = [
         ("host", "shop.example"),
         ("connection", "keep-alive, x-own"),

@@ -3,7 +3,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::ClientWindow;
+use super::window_line::ClientWindow;
 
 /// Maximum number of sends waiting for one client; further sends fail. Results and stream items always wait: the
 /// client's own calls limit their number.

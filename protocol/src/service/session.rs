@@ -289,6 +289,10 @@ pub fn decide_upgrade(offer: &Offer, live: Option<&Session>, newest: Option<Sess
     }
 }
 
+/// Silence of the peer, counted in ticks.
+///
+/// A late tick counts as one: after a process was frozen for a minute, its clock shows a minute of silence, but its
+/// sockets contain the peer's bytes. Those must be read before the peer is declared dead.
 #[derive(Debug, Clone)]
 struct Silence {
     tick_ms: u64,

@@ -10,27 +10,23 @@ mod app_key_args;
 mod config_error;
 mod nats_args;
 mod otlp_args;
+mod proxy_protocol_args;
 mod rest_args;
 mod serve_args;
 mod settings_flag;
+mod socket_address;
 mod tls_args;
 mod token_args;
 pub(super) mod value_parser;
 mod webhook_args;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use trunkline_proxy::parts::{
-    AmbiguousHeaders, NetworkError, ProxyProtocolSettings, TrustedHeader, TrustedHeaders, TrustedNetworks,
-};
+use trunkline_proxy::parts::{AmbiguousHeaders, NetworkError, TrustedHeader, TrustedHeaders, TrustedNetworks};
 
 use crate::logging::LogFormat;
-
-use value_parser::seconds;
 
 pub(super) use access_key_args::AccessKeyArgs;
 pub(super) use app_key_args::AppKeyList;
@@ -86,55 +82,6 @@ impl ValueEnum for LogFormat {
 }
 
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ProxyProtocolArgs {
-    /// Load balancers of --trust begin each connection with a PROXY protocol header (version 1 or 2) with the client's
-    /// address. Their connections without the header are refused, and so are connections with the header from other
-    /// addresses.
-    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL")]
-    pub proxy_protocol: bool,
-
-    /// Time limit for a PROXY protocol header.
-    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value = "5s",
-          value_parser = seconds(1..=300))]
-    pub proxy_protocol_timeout: Duration,
-}
-
-/// Error for `--proxy-protocol` without `--trust`.
-#[derive(Debug, thiserror::Error)]
-#[error("--proxy-protocol needs --trust with the addresses of the load balancers")]
-pub struct NobodyTrusted;
-
-impl ProxyProtocolArgs {
-    /// Returns the settings, or `None` if the PROXY protocol is off. Fails if it is on but `--trust` is empty.
-    fn settings(&self, trusted: &TrustedNetworks) -> Result<Option<ProxyProtocolSettings>, NobodyTrusted> {
-        match (self.proxy_protocol, trusted.is_empty()) {
-            (false, _) => Ok(None),
-            (true, true) => Err(NobodyTrusted),
-            (true, false) => {
-                let timeout = self.proxy_protocol_timeout;
-                Ok(Some(ProxyProtocolSettings { from: trusted.clone(), timeout }))
-            }
-        }
-    }
-}
-
-/// Parses the address of a flag. A port alone means every address of this machine.
-fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
-    let failed = |reason| ConfigError::Address { flag, value: value.into(), reason };
-    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
-    if let Some(port) = value.strip_prefix(':').and_then(|port| port.parse().ok()) {
-        return Ok(SocketAddr::new(every_address(), port));
-    }
-    value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
-}
-
-/// Returns the wildcard for an omitted host: dual-stack, except on a machine without IPv6.
-fn every_address() -> IpAddr {
-    let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    if has_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TrustArgs {
     /// Addresses of trusted load balancers, such as `10.0.0.0/8` or `::1`, which may state a client's address. May be
     /// given several times.
@@ -177,16 +124,4 @@ fn header_parser() -> impl TypedValueParser<Value = TrustedHeader> {
         PossibleValue::new(header.name()).help(help)
     });
     PossibleValuesParser::new(names).try_map(|name| TrustedHeader::named(&name).ok_or("unknown header"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_alone_is_every_address_of_this_machine() {
-        let address = socket_address("--listen", ":8080").unwrap();
-        assert!(address.ip().is_unspecified() && address.port() == 8080, "{address}");
-        assert!(socket_address("--listen", ":99999").is_err() && socket_address("--listen", ":").is_err());
-    }
 }

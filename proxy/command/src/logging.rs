@@ -4,24 +4,26 @@
 
 mod audit_file;
 mod console;
+mod log_format;
 mod log_line;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, Targets, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, Registry, fmt, reload};
+use tracing_subscriber::{Registry, fmt, reload};
 use trunkline_process::{LinePriority, LineQueue, LogQueue, LogWriter};
 use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
 use audit_file::{AuditFile, AuditLosses};
-use log_line::LineFormatter;
-
 pub(crate) use console::{formatted, set_format, write_error, write_output};
+pub(crate) use log_format::LogFormat;
+use log_line::LineFormatter;
 pub(crate) use log_line::{LOG_TARGET, name_node};
 
 /// Time limit for writing remaining lines at process exit.
@@ -184,22 +186,6 @@ pub(crate) fn parse(levels: &str) -> Result<Targets, LevelsError> {
     }
     let given: Vec<_> = levels.split(',').map(str::trim).filter(|level| !level.is_empty()).collect();
     if given.is_empty() { Err(LevelsError::Empty) } else { Ok(given.join(",").parse()?) }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    Human,
-    Json,
-}
-
-impl LogFormat {
-    #[must_use]
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Json => "json",
-        }
-    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tracing::{debug, warn};
 
-use super::AdminCaller;
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::connection_table::{ConnectionPermit, ConnectionTable, Phase};
 use crate::net::socket::{CurrentStallLimit, StallGuard, WriteStallLimit};

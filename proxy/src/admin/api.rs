@@ -5,36 +5,37 @@
 mod announcement_api;
 mod client_api;
 mod event_api;
+mod fleet_api;
 mod group_api;
 mod log_level_api;
+mod node_api;
 mod node_check;
 mod rebalance_api;
 mod revocation_api;
 mod watch_api;
 
-use std::sync::Arc;
-
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::admin::admin_caller::AdminCaller;
+use crate::admin::admitted_caller::AdmittedCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{BODY_MAX_BYTES, BodyFields, QueryParameters, Scope};
-use crate::admin::{AdminCaller, AdmittedCaller};
-use crate::observer::{FleetConditions, FleetSnapshot, FleetTimeline, Freshness};
-use crate::rest::{ListedPart, PART_PATH, PartQuestion};
+use crate::observer::{FleetConditions, FleetTimeline};
 use crate::shard::REMEMBERED_MS;
-use crate::webhook::{BatchAnswer, HubConnection, HubUser, Reported, Subject};
+
+pub(super) use node_api::for_nodes;
 
 pub(super) fn guarded() -> Router<AdminContext> {
     Router::new()
         .route("/api/session", get(session))
-        .route("/api/fleet", get(fleet))
+        .route("/api/fleet", get(fleet_api::fleet))
         .route("/api/events", get(event_api::fleet))
         .route("/api/conditions", get(conditions))
         .route("/api/timeline", get(timeline))
@@ -65,7 +66,7 @@ pub(super) async fn unknown(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, text)
 }
 
-/// Returns the conditions of the fleet, or of this node: active ones, and those of the last day.
+/// Returns the conditions of the fleet, or of this node: the active ones and the last day.
 async fn conditions(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetConditions>, ApiError> {
     let mut parameters = QueryParameters::read(&uri)?;
     let scope = parameters.scope()?;
@@ -74,60 +75,6 @@ async fn conditions(State(context): State<AdminContext>, uri: Uri) -> Result<Jso
         Scope::Fleet => context.observer.conditions().await,
         Scope::Node => context.observer.own_conditions(),
     }))
-}
-
-async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
-    let scope = parameters.scope()?;
-    let is_fresh = parameters.number("fresh", 0, 1)? == Some(1);
-    parameters.end()?;
-    let snapshot = match (is_fresh, scope) {
-        (true, Scope::Fleet) => Arc::new(context.observer.fresh_fleet().await),
-        (true, Scope::Node) => of_node(&context, Freshness::Asked).await?,
-        (false, scope) => snapshot(&context, scope).await?,
-    };
-    Ok(Json(&*snapshot).into_response())
-}
-
-/// Returns a snapshot; for a single node, a fleet of one.
-async fn snapshot(context: &AdminContext, scope: Scope) -> Result<Arc<FleetSnapshot>, ApiError> {
-    match scope {
-        Scope::Fleet => context.observer.fleet().await.ok_or_else(ApiError::stopping),
-        Scope::Node => of_node(context, Freshness::Recent).await,
-    }
-}
-
-async fn of_node(context: &AdminContext, freshness: Freshness) -> Result<Arc<FleetSnapshot>, ApiError> {
-    let node = context.observer.node().snapshot(freshness).await.ok_or_else(ApiError::stopping)?;
-    Ok(Arc::new(FleetSnapshot { at_ms: node.at_ms, nodes: vec![node], ..FleetSnapshot::default() }))
-}
-
-pub(super) fn for_nodes() -> Router<AdminContext> {
-    Router::new()
-        .route(PART_PATH, get(part))
-        .route(HubUser::PATH, post(presence::<HubUser>))
-        .route(HubConnection::PATH, post(presence::<HubConnection>))
-}
-
-async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
-    let question = PartQuestion::read(uri.query().unwrap_or_default());
-    let question = question.map_err(|problem| ApiError::new(StatusCode::BAD_REQUEST, problem))?;
-    question.answer(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
-}
-
-/// Applies a batch of another node. 409 asks for all its subjects again.
-async fn presence<S: Reported>(
-    State(context): State<AdminContext>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<BatchAnswer>), ApiError> {
-    let absent = || ApiError::new(StatusCode::NOT_FOUND, format!("this node has no {}", S::FLAG));
-    let presence = S::presence(&context.webhooks).ok_or_else(absent)?;
-    let batch = serde_json::from_slice(&body);
-    let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok(match presence.take(batch) {
-        Ok(answer) => (StatusCode::OK, Json(answer)),
-        Err(_) => (StatusCode::CONFLICT, Json(BatchAnswer::default())),
-    })
 }
 
 /// Maximum length of a requested id; in negotiate version 0, it is the sealed token.

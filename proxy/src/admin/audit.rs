@@ -28,11 +28,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::AdminCaller;
-use super::AdmittedCaller;
-use super::PAGE_PATH;
 use super::access::Actor;
+use super::admin_caller::AdminCaller;
+use super::admitted_caller::AdmittedCaller;
 use super::api_error::ApiError;
+use super::page_path::PAGE_PATH;
 use crate::config::LogLevels;
 use crate::limits::Bucket;
 use crate::metrics::Counter;

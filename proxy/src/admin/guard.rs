@@ -28,10 +28,10 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 use trunkline_protocol::wire;
 
-use super::AdminCaller;
-use super::AdmittedCaller;
 use super::access::{Access, Actor};
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
+use super::admitted_caller::AdmittedCaller;
 use super::api_error::ApiError;
 use super::audit::CallerGone;
 use super::session::{SessionEnd, Sessions};

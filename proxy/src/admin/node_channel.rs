@@ -10,7 +10,7 @@ use trunkline_channel::HelloTable;
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
-use super::AdminCaller;
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use crate::fleet::{ChannelLock, ChannelRefused, FromNode, OwnNames, open_channel};
 use crate::shard::Shared;

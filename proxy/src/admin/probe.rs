@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::AdminCaller;
+use super::admin_caller::AdminCaller;
 use super::admin_counters::AdminCounters;
 use super::api_error::ApiError;
 use super::exposition::render;

@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::id::random_id;
 
-use super::PAGE_PATH;
 use super::access::{Access, Actor};
+use super::page_path::PAGE_PATH;
 use crate::auth::ADMIN_COOKIE;
 
 /// Lifetime of a session: a working day.

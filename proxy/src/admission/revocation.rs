@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytestring::ByteString;
 use trunkline_protocol::fleet::SharedRevocation;
 
-use super::SignedToken;
+use super::signed_token::SignedToken;
 use super::token_error::TokenError;
 use crate::metrics::Counter;
 use crate::shard::RevocationMark;

@@ -13,9 +13,9 @@ use trunkline_protocol::access_token::{Claims, User};
 use trunkline_protocol::dial_in::long_claims;
 
 use super::revocation::Revocations;
+use super::signed_token::{SignedToken, audiences};
 use super::signing_key::{SigningKey, SigningKeys};
 use super::token_error::TokenError;
-use super::{SignedToken, audiences};
 use crate::auth::{SERVICE_USER_CLAIMS, Signer, TokenSigner};
 use crate::clock::unix_seconds;
 

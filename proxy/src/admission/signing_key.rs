@@ -10,7 +10,7 @@ use jsonwebtoken::DecodingKey;
 use tokio::sync::watch;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::{ChannelKeyTable, ChannelKeys};
+use super::channel_key::{ChannelKeyTable, ChannelKeys};
 use crate::auth::{AppKey, AppKeySetError, HubScope, Signer, TokenSigner, VerifyingKey};
 
 /// Signing secret, in the forms needed for verification.

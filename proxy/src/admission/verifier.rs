@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use trunkline_protocol::access_token::Claims;
 use trunkline_protocol::json_text::JsonText;
 
-use super::SignedToken;
 use super::key_set::KeySets;
 use super::revocation::Revocations;
+use super::signed_token::SignedToken;
 use super::signing_key::SigningKeys;
 use super::token_error::TokenError;
 use crate::auth::{Issuer, JwksSource, TokenPolicy, User, VerifyingKey};

@@ -15,7 +15,7 @@ use crate::transport::websocket::Inflater;
 /// Maximum decompressed bytes per step of the shard.
 pub(super) const STEP_BYTES: usize = 64 * 1024;
 
-/// Maximum pieces per step, of which each takes some compressed bytes.
+/// Maximum pieces per step. Each takes some compressed bytes.
 const STEP_PIECES: usize = 256;
 
 /// Maximum size of a compressed message in sizes of a hub message. Clients join queued messages into one.

@@ -147,7 +147,7 @@ settings! {
         #[flag("no-vectored-sends", Off)]
         pub vectored_sends: bool = true,
 
-        /// Compress messages (permessage-deflate) to and from WebSockets whose clients offer it. A message to many
+        /// Compress messages (permessage-deflate) to and from WebSocket clients that offer it. A message to many
         /// clients is compressed once per shard. It reveals something of secrets in messages that also hold text of
         /// others: see the security page. A hub can opt out.
         #[flag("compress", On)]

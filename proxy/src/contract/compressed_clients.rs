@@ -52,7 +52,7 @@ fn deflated(payload: &[u8]) -> Vec<u8> {
     twin[twin.len() - payload_bytes(&twin)..].to_vec()
 }
 
-/// Message as a stored block, for those that get no smaller.
+/// Message as a stored block, for bytes that get no smaller.
 fn stored(payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     [&[0], &length.to_le_bytes()[..], &(!length).to_le_bytes(), payload, &[0]].concat()

@@ -10,11 +10,11 @@ use tracing::{debug, info};
 use trunkline_link::{LinkSocket, SocketStop, StopReason, wait_for_verdict};
 use trunkline_protocol::service::{Answer, Attachment, Incoming, Offer, Role, SessionEvent, UpgradeRefusal};
 
-use super::LinkOver;
 use super::accepted_link::{AcceptedSession, TakenSession};
+use super::carry::node_carrier;
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
-use super::node_carrier;
+use super::link_over::LinkOver;
 use super::node_link::NodeLink;
 use super::node_sink::{LinkDirection, NodeSink};
 use crate::upstream::into_websocket;

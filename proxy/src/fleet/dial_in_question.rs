@@ -11,12 +11,12 @@ use bytestring::ByteString;
 use tokio::sync::oneshot;
 use trunkline_protocol::service::{Ack, AckStatus, GroupMemberQuery, ServiceMessage};
 
-use super::OwnAnswer;
 use super::combined_answer::AnswerTerms;
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
 use super::node_question::Answers;
+use super::own_answer::OwnAnswer;
 use crate::store::StoreAway;
 use crate::upstream::{LinkHandle, ReplyTo};
 

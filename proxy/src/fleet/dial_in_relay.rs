@@ -9,11 +9,11 @@ use tokio::time::sleep;
 use tracing::debug;
 use trunkline_protocol::service::{ClientInvocation, MoveConnection, ServiceMessage};
 
-use super::NoReply;
 use super::dial_in_question::{GatheredAnswer, list_members};
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
+use super::own_answer::NoReply;
 use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
 use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;

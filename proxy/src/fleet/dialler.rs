@@ -26,13 +26,13 @@ use trunkline_protocol::limits::GREETING_MAX_BYTES;
 use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
 use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER, NODE_HEADER};
 
-use super::DropCause;
-use super::LinkOver;
 use super::address_book::{AddressProblemKind, AddressState};
+use super::carry::node_carrier;
 use super::crash::Refusals;
 use super::fleet_core::Fleet;
+use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
-use super::node_carrier;
+use super::link_over::LinkOver;
 use super::node_link::{NODE_LINK_WINDOW_MS, NodeLink};
 use super::node_sink::{LinkDirection, NodeSink};
 use crate::net::address::Address;

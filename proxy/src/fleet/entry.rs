@@ -18,12 +18,12 @@ use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, DownMark, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
-use super::OwnAnswer;
 use super::combined_answer::AnswerTerms;
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
 use super::node_question::{ANSWER_TIMEOUT, Answers};
+use super::own_answer::OwnAnswer;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
 #[cfg(test)]

@@ -10,16 +10,16 @@ use tracing::info;
 use trunkline_protocol::fleet::{Greeting, InterestUpdate, NodeMessage, SharedRevocation};
 use trunkline_protocol::service::ServiceMessage;
 
-use super::NodeStores;
 use super::accepted_link::AcceptedLinks;
 use super::app_presence::AppPresence;
 use super::fleet_member::FleetMember;
 use super::fleet_membership::{Membership, url};
 use super::fleet_relay::FleetRelay;
+use super::member_name::note_address;
 use super::node_link::NodeLink;
 use super::node_question::{ANSWER_TIMEOUT, Answers, NodeQuestions};
 use super::node_queue::ROOM_TIMEOUT;
-use super::note_address;
+use super::node_stores::NodeStores;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
 use crate::admission::Admission;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tracing::warn;
 use trunkline_protocol::service::ServiceMessage;
 
-use super::OwnAnswer;
+use super::fleet_counters::{DropCause, FleetCounters};
 use super::fleet_member::FleetMember;
-use super::{DropCause, FleetCounters};
+use super::own_answer::OwnAnswer;
 use crate::auth::Signer;
 use crate::link::{FrameSource, RoutedBatch, route, route_counted};
 use crate::metrics::Counters;

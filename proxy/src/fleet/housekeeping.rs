@@ -14,7 +14,7 @@ use super::dialler::Dialler;
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
-use super::keep_names;
+use super::member_name::keep_names;
 use super::own_interest::OwnInterest;
 use crate::net::address::Address;
 use crate::net::resolver::Resolver;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use trunkline_link::TrySendError;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
-use super::DropCause;
+use super::fleet_counters::DropCause;
 use super::node_link::NodeLink;
 use crate::auth::Signer;
 use crate::limits::SignerShare;

@@ -12,12 +12,12 @@ use trunkline_link::FrameSink;
 use trunkline_protocol::fleet::{BeatPing, NodeMessage, SharedMembership, SharedRevocation, encode_relay};
 use trunkline_protocol::service::{ClientInvocation, FrameHead, Ping, ServiceMessage, ServiceMessageError, Stamped};
 
-use super::DropCause;
-use super::NoReply;
 use super::entry::{answer_for_unknown, take_result};
 use super::fleet_core::Fleet;
+use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
 use super::node_link::NodeLink;
+use super::own_answer::NoReply;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::clock::unix_seconds;

@@ -12,11 +12,13 @@ mod head_timer;
 mod http2_connection;
 mod http_connection;
 mod listener_gate;
+mod listener_service;
 #[cfg(feature = "tls")]
 mod open_stream;
 mod persistence;
 mod plain_http2;
 mod proxy_header;
+mod socket_context;
 #[cfg(feature = "tls")]
 mod stream_progress;
 #[cfg(feature = "tls")]
@@ -26,30 +28,25 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use http::uri::Scheme;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc::Sender;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
 
 use crate::config::ProxyProtocolSettings;
-use crate::frontend::endpoint::Endpoint;
 use crate::frontend::refusal::count_refused_socket;
 use crate::limits::LogThrottle;
 use crate::net::descriptor::DescriptorLimit;
-use crate::net::socket::{CurrentStallLimit, StallGuard};
-use crate::shard::AppSocket;
-
-use listener_gate::AdmittedSocket;
+use socket_context::SocketContext;
 
 pub(crate) use listener_gate::ListenerGate;
+pub(crate) use listener_service::ListenerService;
 #[cfg(feature = "fuzzing")]
 pub(crate) use proxy_header::{HeaderStart, header_start};
 #[cfg(feature = "tls")]
@@ -232,36 +229,6 @@ async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc
         return;
     }
     spawn_local(http_connection::serve(context.patient(stream), context, Scheme::HTTP, router));
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct ListenerService {
-    pub router: Router,
-    /// Endpoint that handles WebSocket connects without the router, if any.
-    pub connects: Option<Arc<Endpoint>>,
-    /// App that gets all other sockets; `None` if the router serves them.
-    pub app: Option<Sender<AppSocket>>,
-}
-
-struct SocketContext {
-    peer: SocketAddr,
-    gate: ListenerGate,
-    admitted: AdmittedSocket,
-    patience: CurrentStallLimit,
-    /// The socket belongs to a trusted load balancer.
-    is_trusted: bool,
-}
-
-impl SocketContext {
-    fn new(peer: SocketAddr, gate: ListenerGate, admitted: AdmittedSocket) -> Self {
-        let is_trusted = gate.trusts(peer);
-        Self { peer, gate, admitted, patience: CurrentStallLimit::default(), is_trusted }
-    }
-
-    /// Wraps the socket, so that it closes when a response stalls for too long.
-    fn patient(&self, stream: TcpStream) -> StallGuard {
-        StallGuard::new(stream, self.patience.clone())
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::AddressKey;
+use super::address_key::AddressKey;
 
 /// Period for counting wrong tokens.
 const SPAN: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytestring::ByteString;
 use tokio::time::Instant;
 
-use super::AddressKey;
+use super::address_key::AddressKey;
 use crate::auth::Signer;
 use crate::bounded::{Budget, BudgetShare, Holders, Lease, LeaseTable, Leases, pass_interval};
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::address_key::{AddressKey, AddressPermit};
 use super::signer_share::SignerShare;
-use super::{AddressKey, AddressPermit};
 use crate::auth::Signer;
 use crate::bounded::{Full, Permit, Permits};
 use crate::config::LinkSettings;

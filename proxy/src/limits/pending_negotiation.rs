@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use trunkline_protocol::limits::{CLOCK_SKEW_S, CONNECT_TIMEOUT_S};
 
-use super::AddressKey;
+use super::address_key::AddressKey;
 use crate::bounded::Partitions;
 
 /// Length of a period. A token is valid for no longer than both periods together at their shortest.

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{AddressKey, AddressPermit};
+use super::address_key::{AddressKey, AddressPermit};
 use crate::bounded::{Budget, BudgetShare, Holders, Lease, LeaseTable, Leases, Permit, Permits, pass_interval};
 use crate::config::RelaySettings;
 use crate::net::address::Address;

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use super::AddressKey;
+use super::address_key::AddressKey;
 use crate::auth::Signer;
 use crate::bounded::{Lease, LeaseTable, Leases};
 

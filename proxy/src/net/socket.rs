@@ -8,6 +8,7 @@
 
 mod answer_socket;
 mod boxed_socket;
+mod drained;
 mod half_close;
 mod request_socket;
 mod stall_guard;
@@ -16,19 +17,17 @@ mod tls_socket;
 mod write_stall;
 
 use std::cell::RefCell;
-use std::io;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use boxed_socket::BoxedSocket;
-
 pub(crate) use answer_socket::{AnswerSocket, Translate};
+use boxed_socket::BoxedSocket;
 pub(crate) use boxed_socket::SocketStream;
+use drained::read_now;
 pub(crate) use half_close::half_close;
 pub(crate) use request_socket::{RequestProgress, RequestSocket, SocketHandover};
 pub(crate) use stall_guard::StallGuard;
@@ -199,24 +198,6 @@ impl std::fmt::Debug for Socket {
             Socket::Away => "Socket::Away",
         })
     }
-}
-
-/// Reads available data. A short read marks the socket as drained in the runtime.
-fn read_now(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let count = stream.try_read(buffer)?;
-    if count > 0 && count < buffer.len() {
-        note_drained(stream);
-    }
-    Ok(count)
-}
-
-/// Marks the socket as drained after a short read. This saves the read that would return nothing: half of all reads if
-/// clients send single messages. A detected end of stream is kept.
-///
-/// The runtime polls for events on the shard's own thread, so no event between the read and this call is lost.
-fn note_drained(stream: &TcpStream) {
-    // Always returns the given error.
-    drop(stream.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into())));
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use serde_json::json;
 use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
-use super::RestCaller;
 use super::query::RestQuery;
+use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
 use crate::auth::{TokenPolicy, TokenSigner};
 use crate::clock::unix_seconds;

@@ -23,7 +23,6 @@ use trunkline_protocol::service::{
 };
 use trunkline_protocol::wire::SET_AT_CLAIM;
 
-use super::RestCaller;
 use super::client_token;
 use super::command_batch::{Command, read_commands, read_filter};
 use super::lister::Lister;
@@ -32,6 +31,7 @@ use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_me
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
 use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
+use super::rest_caller::RestCaller;
 use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
 use crate::admission::Admission;

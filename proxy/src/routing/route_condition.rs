@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use http::header::COOKIE;
 use ipnet::IpNet;
 
-use super::fold;
+use super::case_folding::fold;
 use super::path_reading::{Doubt, PathReadings};
 use super::pattern::{Pattern, PatternError};
 use super::share::Share;

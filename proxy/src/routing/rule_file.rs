@@ -18,8 +18,8 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
-use super::RuleFile;
 use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
+use super::rule_tables::RuleFile;
 use super::ruleset::Ruleset;
 use crate::auth::AccessTables;
 use group_entry::Labels;

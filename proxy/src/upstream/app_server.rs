@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, Response};
 
-use super::AppServerId;
+use super::number::AppServerId;
 use super::{MemoryLink, ServerGroup};
 use crate::net::address::Address;
 

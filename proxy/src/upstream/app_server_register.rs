@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::AppServerId;
+use super::number::AppServerId;
 use crate::auth::Signer;
 use crate::limits::{IDLE_TIMEOUT, SignerShare, TableFull};
 

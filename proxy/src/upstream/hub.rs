@@ -13,7 +13,7 @@ use super::app_server::AppServer;
 use super::capability::HubCapabilities;
 use super::hub_identity::{HubIdentity, HubOrigin};
 use super::hub_naming::HubNaming;
-use super::{AppServerId, HubIndex};
+use super::number::{AppServerId, HubIndex};
 use super::{HomeLink, Pool};
 use crate::routing::{DEFAULT_GROUP, HubRules};
 

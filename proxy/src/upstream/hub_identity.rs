@@ -2,11 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::HubIndex;
 use super::app_server::AppServer;
 use super::capability::HubCapabilities;
 use super::hub_naming::HubNaming;
 use super::link_waiter::LinkWaiters;
+use super::number::HubIndex;
 
 #[derive(Debug)]
 pub(crate) struct HubIdentity {

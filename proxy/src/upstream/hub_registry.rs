@@ -13,7 +13,7 @@ use super::app_server_register::AppServerRegister;
 use super::hub::{Hub, prefer};
 use super::hub_identity::HubOrigin;
 use super::hub_path;
-use super::{AppServerId, HubIndex};
+use super::number::{AppServerId, HubIndex};
 use super::{LinkHandle, Pool, ServerGroup, ServerGroups};
 use crate::auth::Signer;
 use crate::limits::{SignerShare, TableFull};

@@ -78,7 +78,7 @@ impl WebSocketCarrier {
     }
 }
 
-/// Refusal of an upgrade whose compression was accepted, because this client has none.
+/// Refusal of an upgrade that accepts compression, because this client has none.
 pub(super) const COMPRESSED: &str = "the response accepts permessage-deflate";
 
 /// Refusal of compression by a node with `--compress`, which has these parameters.

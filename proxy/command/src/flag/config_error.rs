@@ -8,11 +8,11 @@ use trunkline_proxy::parts::{
     WebhookSecretError, shown_url,
 };
 
-use super::NobodyTrusted;
 use super::admin_args::AdminArgsError;
 use super::advertised_address::AdvertiseError;
 use super::nats_args::NatsArgsError;
 use super::otlp_args::OtlpArgsError;
+use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
 use super::token_args::TokenArgsError;
 

@@ -5,7 +5,7 @@ use trunkline_proxy::parts::{RestSettings, host_of_url};
 
 use super::config_error::ConfigError;
 use super::settings_flag::Flags;
-use super::socket_address;
+use super::socket_address::socket_address;
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RestArgs {

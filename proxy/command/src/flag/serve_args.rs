@@ -20,7 +20,6 @@ use trunkline_proxy::parts::{
 use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
 
 use super::LogArgs;
-use super::ProxyProtocolArgs;
 use super::TrustArgs;
 use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
@@ -29,9 +28,10 @@ use super::app_key_args::AppKeyArgs;
 use super::config_error::ConfigError;
 use super::nats_args::NatsArgs;
 use super::otlp_args::OtlpArgs;
+use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rest_args::RestArgs;
 use super::settings_flag::Flags;
-use super::socket_address;
+use super::socket_address::socket_address;
 use super::tls_args::TlsArgs;
 use super::token_args::TokenArgs;
 use super::value_parser::{bytes, bytes_text, seconds};

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::LogFormat;
+use super::log_format::LogFormat;
 use crate::shown_text::{is_steering, one_line};
 
 /// Target of the command's own log lines, covered by `--log trunkline_proxy=debug` like the node's.

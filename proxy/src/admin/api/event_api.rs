@@ -15,8 +15,8 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
 
-use super::snapshot;
-use crate::admin::AdmittedCaller;
+use super::fleet_api::snapshot;
+use crate::admin::admitted_caller::AdmittedCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::QueryParameters;

@@ -24,8 +24,8 @@ use tokio::time::timeout;
 
 use super::client_api::check_id;
 use super::event_api::{event, no_permit, over, too_many};
-use crate::admin::AdmittedCaller;
 use crate::admin::access::Access;
+use crate::admin::admitted_caller::AdmittedCaller;
 use crate::admin::api_error::ApiError;
 use crate::admin::context::AdminContext;
 use crate::admin::parameter::{NAME_MAX_CHARS, QueryParameters, Scope};

@@ -31,9 +31,9 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::ListenerService;
-use super::SocketContext;
 use super::http_connection::{self, FirstBytes};
+use super::listener_service::ListenerService;
+use super::socket_context::SocketContext;
 use crate::frontend::request_context::RequestSource;
 use crate::frontend::upgrade_answer::is_upgrade;
 use crate::shard::{AppSocket, DirectUpgrade};

@@ -23,9 +23,9 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::SocketContext;
 use super::http_connection::answer;
 use super::open_stream::OpenStreams;
+use super::socket_context::SocketContext;
 use super::stream_progress::{StreamBody, StreamProgress};
 use crate::frontend::request_context::RequestSource;
 use crate::net::socket::{CurrentStallLimit, WriteStallLimit};

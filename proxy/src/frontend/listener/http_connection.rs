@@ -35,10 +35,10 @@ use tokio::time::sleep;
 use tower::ServiceExt;
 use tracing::debug;
 
-use super::SocketContext;
 use super::head_timer::HeadTimer;
 use super::persistence::Persistence;
 use super::plain_http2;
+use super::socket_context::SocketContext;
 use crate::frontend::request::wants_event_stream;
 use crate::frontend::request_context::RequestSource;
 use crate::net::socket::{

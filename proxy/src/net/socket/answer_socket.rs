@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use trunkline_protocol::cause::Cause;
 
 use super::boxed_socket::{BoxedSocket, SocketStream};
-use super::read_now;
+use super::drained::read_now;
 
 /// Maximum bytes of frames translated per step.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-use super::read_now;
+use super::drained::read_now;
 use crate::net::tls::{RECORD_BYTES, Records};
 
 /// TLS over TCP. All methods take `&self`, because a shard is one thread.

@@ -72,7 +72,7 @@ pub enum TlsProbeError {
 /// # Errors
 /// If the handshake does not take place.
 pub async fn probe_tls(stream: TcpStream, host: &str, settings: &ClientTls) -> Result<TlsSeen, TlsProbeError> {
-    let roots = Arc::new(super::roots(settings)?);
+    let roots = Arc::new(super::client_config::roots(settings)?);
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
     let witness = Arc::new(CertificateWitness { verifier, shown: OnceLock::new() });
     let mut config: ClientConfig = client_config(settings)?;
