@@ -165,9 +165,7 @@ impl Node {
         let watch = ConditionWatch::new(shared.clone(), fleet.clone(), webhooks.clone(), problems.clone());
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
         let readiness = Readiness::new(shared.clone(), problems).with_store(fleet.store());
-        if let Some(store) = fleet.store() {
-            background.spawn(store::keep(store.clone(), shared.clone()));
-        }
+        background.spawn(store::keep(fleet.store().cloned(), shared.clone()));
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
         background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
         #[cfg(feature = "otlp")]

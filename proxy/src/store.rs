@@ -14,15 +14,15 @@
 
 mod engine;
 mod keeper;
-#[cfg(any(test, not(feature = "nats")))]
+#[cfg(test)]
 mod memory_engine;
 #[cfg(feature = "nats")]
 mod nats_engine;
 mod record;
 mod seal;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
@@ -34,13 +34,13 @@ use trunkline_protocol::service::{ServiceMessage, UserGroupChange};
 
 use crate::admission::{Admission, Revocations};
 use crate::clock::unix_seconds;
-use crate::config::Settings;
+use crate::config::{NatsSettings, Settings};
 use crate::metrics::StoreCounters;
 use crate::shard::{KeptMemberships, MEMBERSHIP_S};
 use crate::user_group::{StoredMembership, UserGroups};
-use engine::{Connection, Engine};
+use engine::{ANSWER_TIMEOUT, Connection, Engine};
 use record::{Record, Step};
-use seal::{DataKey, SealError};
+use seal::DataKey;
 
 pub(crate) use keeper::keep;
 #[cfg(feature = "nats")]
@@ -48,9 +48,6 @@ pub use nats_engine::check_nats;
 
 /// Time for a write, with all attempts. Callers have an answer within 5 seconds.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// Time for one answer of the engine. A silent server is left for another one.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time after which writes don't wait any more for a store that is away.
 const AWAY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,44 +58,37 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum number of concurrent writes to the store; further ones wait.
 const WRITES_MAX: usize = 256;
 
+/// What keeps the store from being used, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the store is not reachable ({0}): try again; what was requested may have happened")]
-pub(crate) struct StoreAway(String);
+#[error("the store is not reachable ({problem}): try again; what was requested may have happened")]
+pub(crate) struct StoreAway {
+    problem: String,
+    since: Instant,
+}
 
 /// The store of a node.
 #[derive(Debug)]
 pub(crate) struct Store {
-    prefix: String,
+    settings: NatsSettings,
     keys: AccessKeys,
-    engine: Engine,
-    is_optional_at_start: bool,
+    engine: Box<dyn Engine>,
     admission: Arc<Admission>,
     user_groups: Arc<UserGroups>,
-    /// Open connection with its data key; `None` while the store is away.
-    link: watch::Sender<Option<Arc<StoreLink>>>,
-    /// Whether this node serves clients: it has read the store, or need not.
-    is_open: AtomicBool,
-    problem: Mutex<StoreProblem>,
+    link: watch::Sender<Result<Arc<StoreLink>, StoreAway>>,
     writes: Semaphore,
-    /// Last data key, for a store that has lost its own.
-    former_key: Mutex<Option<Arc<DataKey>>>,
-    behind: AtomicU64,
+    /// Changes of other nodes that this one has not received yet.
+    pub(crate) behind: AtomicU64,
     pub(crate) counters: StoreCounters,
 }
 
+/// Open connection with its data key.
 #[derive(Debug)]
 struct StoreLink {
-    connection: Connection,
+    connection: Box<dyn Connection>,
     key: Arc<DataKey>,
     server: String,
     /// Cancelled after a failure, so that the keeper opens another connection.
     is_broken: CancellationToken,
-}
-
-#[derive(Debug)]
-struct StoreProblem {
-    text: String,
-    since: Instant,
 }
 
 impl Store {
@@ -106,8 +96,7 @@ impl Store {
     #[cfg(feature = "nats")]
     pub(crate) fn of_node(settings: &Settings, state: (&Arc<Admission>, &Arc<UserGroups>)) -> Option<Arc<Self>> {
         let nats = settings.nats.as_ref()?;
-        let engine = Engine::Nats(nats_engine::NatsEngine::new(nats));
-        Some(Self::new(engine, (&nats.prefix, nats.is_optional_at_start), &settings.keys, state))
+        Some(Self::new(Box::new(nats_engine::NatsEngine::new(nats)), nats.clone(), &settings.keys, state))
     }
 
     /// Without an engine there is no store.
@@ -117,51 +106,39 @@ impl Store {
     }
 
     fn new(
-        engine: Engine,
-        (prefix, is_optional_at_start): (&str, bool),
+        engine: Box<dyn Engine>,
+        settings: NatsSettings,
         keys: &AccessKeys,
         (admission, user_groups): (&Arc<Admission>, &Arc<UserGroups>),
     ) -> Arc<Self> {
         user_groups.begin_storing();
         admission.is_waiting.store(true, Ordering::Relaxed);
-        let problem = StoreProblem { text: format!("connecting to {}", engine.servers()), since: Instant::now() };
+        let servers: Vec<_> = settings.servers.iter().map(|server| &*server.url).collect();
+        let problem = format!("connecting to {}", servers.join(", "));
         Arc::new(Self {
-            prefix: prefix.to_owned(),
             keys: keys.clone(),
             engine,
-            is_optional_at_start,
             admission: admission.clone(),
             user_groups: user_groups.clone(),
-            link: watch::Sender::new(None),
-            is_open: AtomicBool::new(false),
-            problem: Mutex::new(problem),
+            link: watch::Sender::new(Err(StoreAway { problem, since: Instant::now() })),
             writes: Semaphore::new(WRITES_MAX),
-            former_key: Mutex::default(),
             behind: AtomicU64::new(0),
             counters: StoreCounters::default(),
+            settings,
         })
     }
 
     /// Reason why this node serves no clients yet, if it doesn't.
     pub(crate) fn reason_closed(&self) -> Option<String> {
-        (!self.is_open.load(Ordering::Acquire)).then(|| format!("starting: reading the store: {}", self.problem().0))
-    }
-
-    fn open(&self) {
-        self.is_open.store(true, Ordering::Release);
-        self.admission.is_waiting.store(false, Ordering::Release);
+        let is_waiting = self.admission.is_waiting.load(Ordering::Acquire);
+        is_waiting.then(|| format!("starting: reading the store: {}", self.away().problem))
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        self.link.borrow().is_some()
+        self.link.borrow().is_ok()
     }
 
-    /// Changes of other nodes that this one has not received yet.
-    pub(crate) fn behind(&self) -> u64 {
-        self.behind.load(Ordering::Relaxed)
-    }
-
-    /// Revocations and memberships that the store doesn't have yet.
+    /// Number of revocations and memberships that the store doesn't have yet.
     pub(crate) fn unwritten(&self) -> usize {
         self.revocations().unwritten(unix_seconds(), u64::MAX).len() + self.user_groups.unwritten_len()
     }
@@ -170,88 +147,49 @@ impl Store {
         &self.admission.revocations
     }
 
-    /// What keeps the store from being used, and since when. Of interest only while it is away.
-    fn problem(&self) -> (String, Instant) {
-        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
-        (problem.text.clone(), problem.since)
-    }
-
-    fn former_key(&self) -> MutexGuard<'_, Option<Arc<DataKey>>> {
-        self.former_key.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn away(&self) -> StoreAway {
-        StoreAway(self.problem().0)
+        let slow = || StoreAway { problem: "no answer in time".into(), since: Instant::now() };
+        self.link.borrow().as_ref().err().cloned().unwrap_or_else(slow)
     }
 
     /// Writes a revocation. Returns whether the store has it in time; if not, it is written later.
     pub(crate) async fn keep_revocation(&self, told: &SharedRevocation) -> bool {
-        let names = Record::revocation(told.user.clone(), told.audience.clone(), told.app.clone(), 0, 0);
-        let written = self.write(&names, |stored, _| Record::revoked(told, stored)).await.is_ok();
-        if written {
-            self.revocations().note_stored(told);
-        }
-        written
+        self.write(&Record::Revocation(told.clone()), Step::Keep).await.is_ok()
     }
 
-    /// Writes a change of users' memberships before the nodes apply it. Other messages have no effect.
+    /// Writes a change of a user's memberships before the nodes apply it. Other messages have no effect.
     pub(crate) async fn keep_first(&self, hub: &str, message: &ServiceMessage) -> Result<(), StoreAway> {
         use ServiceMessage as M;
-        let (change, step) = match message {
-            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match change.ttl_s {
-                Some(seconds) if seconds > 0 => {
-                    (change, Step::Join { seconds: seconds.min(MEMBERSHIP_S).unsigned_abs() })
-                }
-                _ => return Ok(()),
-            },
+        let (UserGroupChange { user_id, group, .. }, step) = match message {
+            M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) if message.outlasts_connections() => {
+                let seconds = change.ttl_s.unwrap_or_default().clamp(0, MEMBERSHIP_S).unsigned_abs();
+                (change, Step::Join { seconds })
+            }
             M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => (change, Step::Leave),
             _ => return Ok(()),
         };
-        let UserGroupChange { user_id, group, .. } = change;
-        let groups = match group {
-            Some(group) => vec![group.clone()],
-            None => self.user_groups.of(hub, user_id),
-        };
+        let groups = group.clone().map_or_else(|| self.user_groups.of(hub, user_id), |group| vec![group]);
         for group in groups {
             // A refused one is not stored; the nodes refuse it, too.
-            if step != Step::Leave && self.user_groups.check(hub, user_id, &group).is_err() {
-                continue;
+            if step == Step::Leave || self.user_groups.check(hub, user_id, &group).is_ok() {
+                let (hub, user) = (hub.into(), user_id.clone());
+                let own = StoredMembership { hub, user, group, until_ms: 0, changed_ms: 0 };
+                self.write(&Record::Membership(own), step).await?;
             }
-            let (hub, user) = (hub.into(), user_id.clone());
-            self.keep_membership(StoredMembership { hub, user, group, until_ms: 0, changed_ms: 0 }, &step).await?;
         }
         Ok(())
     }
 
-    async fn keep_membership(&self, own: StoredMembership, step: &Step) -> Result<(), StoreAway> {
-        let next =
-            |stored: Option<&Record>, now_ms| Record::changed(&own, step, stored, now_ms).map(Record::Membership);
-        let names = Record::Membership(own.clone());
-        match self.write(&names, next).await? {
-            Some(Record::Membership(stored)) => drop(self.user_groups.apply(&stored)),
-            // The end of what the store never had.
-            _ => self.user_groups.note_absent(&own),
-        }
-        Ok(())
-    }
-
-    /// Writes the next state of a record, until it is stored or too late. Returns the state in force.
-    async fn write(
-        &self,
-        names: &Record,
-        next: impl Fn(Option<&Record>, u64) -> Option<Record>,
-    ) -> Result<Option<Record>, StoreAway> {
+    /// Writes the next state of a record, until it is stored or too late.
+    async fn write(&self, own: &Record, step: Step) -> Result<(), StoreAway> {
         let until = Instant::now() + WRITE_TIMEOUT;
         let Ok(Ok(_permit)) = timeout_at(until, self.writes.acquire()).await else { return Err(self.away()) };
         loop {
             let link = self.wait_for_link(until).await?;
-            match timeout_at(until.min(Instant::now() + ANSWER_TIMEOUT), self.try_write(&link, names, &next)).await {
-                Ok(Ok(Some(record))) => {
-                    self.counters.writes.increment();
-                    return Ok(record);
-                }
+            match timeout_at(until.min(Instant::now() + ANSWER_TIMEOUT), self.try_write(&link, own, step)).await {
+                Ok(Ok(true)) => return Ok(()),
                 // Another node was faster.
-                Ok(Ok(None)) => {}
+                Ok(Ok(false)) => {}
                 Ok(Err(_)) | Err(_) => link.is_broken.cancel(),
             }
             self.counters.retries.increment();
@@ -262,40 +200,52 @@ impl Store {
         }
     }
 
-    /// Writes the next state of a record. Returns the state in force, or `None` if another write was faster.
-    async fn try_write(
-        &self,
-        link: &StoreLink,
-        names: &Record,
-        next: &impl Fn(Option<&Record>, u64) -> Option<Record>,
-    ) -> Result<Option<Option<Record>>, String> {
-        let key = link.key.key_of(names);
+    /// Writes the next state of a record, if there is one, and applies the state in force. Returns `false` if another
+    /// write was faster.
+    async fn try_write(&self, link: &StoreLink, own: &Record, step: Step) -> Result<bool, String> {
+        let key = link.key.key_of(own);
         let current = link.connection.get(&key).await?;
         // A value that can't be trusted is overwritten.
-        let stored = current.value.and_then(|value| self.opened(&link.key, &key, &value).ok());
+        let stored = current.value.and_then(|value| self.opened(&link.key, &key, &value));
         let now_ms = self.user_groups.store_now_ms();
-        let Some(record) = next(stored.as_ref(), now_ms) else { return Ok(Some(stored)) };
-        let Some(kept_ms) = record.kept_ms(now_ms) else { return Ok(Some(Some(record))) };
-        let value = link.key.seal(&key, &record).map_err(|error| error.to_string())?;
-        let begun = Instant::now();
-        let is_written = link.connection.write(&key, value, current.revision, Some(kept_ms)).await?;
-        self.counters.durations.observe_duration(begun.elapsed());
-        Ok(is_written.then_some(Some(record)))
+        let next = own.next(step, stored.as_ref(), now_ms);
+        if let Some(record) = &next
+            && let Some(kept_ms) = record.kept_ms(now_ms)
+        {
+            let value = link.key.seal(&key, record).map_err(|error| error.to_string())?;
+            let begun = Instant::now();
+            if !link.connection.write(&key, value, current.revision, Some(kept_ms)).await? {
+                return Ok(false);
+            }
+            self.counters.durations.observe_duration(begun.elapsed());
+            self.counters.writes.increment();
+        }
+        match (next.or(stored), own) {
+            (Some(Record::Revocation(told)), _) => self.revocations().note_stored(&told),
+            (Some(Record::Membership(stored)), _) => drop(self.user_groups.apply(&stored)),
+            // The end of what the store never had.
+            (None, Record::Membership(own)) => self.user_groups.note_absent(own),
+            (None, Record::Revocation(_)) => {}
+        }
+        Ok(true)
     }
 
     async fn wait_for_link(&self, until: Instant) -> Result<Arc<StoreLink>, StoreAway> {
         let (mut links, now) = (self.link.subscribe(), Instant::now());
-        let since = if self.is_connected() { now } else { self.problem().1 };
-        let until = until.min(since + AWAY_TIMEOUT).max(now);
-        let usable = links.wait_for(|link| link.as_ref().is_some_and(|link| !link.is_broken.is_cancelled()));
-        match timeout_at(until, usable).await {
-            Ok(Ok(link)) => link.clone().ok_or_else(|| self.away()),
+        let since = links.borrow().as_ref().err().map_or(now, |away| away.since);
+        let usable = links.wait_for(|link| link.as_ref().is_ok_and(|link| !link.is_broken.is_cancelled()));
+        match timeout_at(until.min(since + AWAY_TIMEOUT).max(now), usable).await {
+            Ok(Ok(link)) => link.clone(),
             _ => Err(self.away()),
         }
     }
 
-    fn opened(&self, key: &DataKey, name: &str, value: &[u8]) -> Result<Record, SealError> {
-        key.open(name, value).inspect_err(|_| self.counters.untrusted.increment())
+    fn opened(&self, key: &DataKey, name: &str, value: &[u8]) -> Option<Record> {
+        let opened = key.open(name, value);
+        if opened.is_none() {
+            self.counters.untrusted.increment();
+        }
+        opened
     }
 }
 
@@ -330,10 +280,17 @@ mod tests {
         let settings = Settings::embedded(keys.clone(), Vec::new(), false);
         let admission = Admission::new(keys, AccessSettings::default(), Connector::default());
         let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-        let engine = Engine::Memory(engine.clone());
-        let store = Store::new(engine, ("test", false), keys, (&admission, &user_groups));
+        let nats = NatsSettings {
+            servers: Vec::new(),
+            prefix: "test".into(),
+            replicas: None,
+            credentials: None,
+            ca: None,
+            is_optional_at_start: false,
+        };
+        let store = Store::new(Box::new(engine.clone()), nats, keys, (&admission, &user_groups));
         let shared = Shared::alone(settings, vec![ShardSender::new().0]);
-        Node { keeper: tokio::spawn(keep(store.clone(), shared)), store }
+        Node { keeper: tokio::spawn(keep(Some(store.clone()), shared)), store }
     }
 
     async fn until(is_so: impl Fn() -> bool) {
@@ -353,7 +310,8 @@ mod tests {
 
     fn revocation(user: &str) -> SharedRevocation {
         let now_s = unix_seconds();
-        let (issued_before_s, kept_until_s) = (now_s, now_s + 3600);
+        // The store's clock is paused time, which runs ahead while a test waits.
+        let (issued_before_s, kept_until_s) = (now_s, now_s + 30 * 86_400);
         SharedRevocation {
             user: Some(user.into()),
             audience: None,
@@ -434,12 +392,13 @@ mod tests {
         let node = open(&engine, &keys).await;
         node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
         let of_ann = engine.keys().into_iter().find(|key| key.starts_with("membership")).unwrap();
-        let old = engine.get(&of_ann).unwrap().value.unwrap();
+        let old = engine.value(&of_ann);
         node.store.keep_first("chat", &join("ann", 6_000)).await.unwrap();
-        let new = engine.get(&of_ann).unwrap().value.unwrap();
+        let new = engine.value(&of_ann);
+        let data_key = node.store.link.borrow().as_ref().unwrap().key.clone();
         let is_restored = || {
-            let (key, value) = (node.store.former_key().clone().unwrap(), engine.get(&of_ann).unwrap().value.unwrap());
-            matches!(key.open(&of_ann, &value), Ok(Record::Membership(own)) if own.until_ms > unix_ms() + 1_000_000)
+            let opened = data_key.open(&of_ann, &engine.value(&of_ann));
+            matches!(opened, Some(Record::Membership(own)) if own.until_ms > unix_ms() + 1_000_000)
         };
         for value in [&b""[..], b"rubbish", &[1; 500], &old, &[2; 40]] {
             engine.put(&of_ann, value);

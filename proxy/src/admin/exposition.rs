@@ -2,6 +2,8 @@
 //!
 //! Most metrics are declared where they are counted (`metrics`). Those declared here are looked up.
 
+use std::sync::atomic::Ordering;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -219,7 +221,7 @@ pub(crate) fn families(
     if let Some(store) = fleet.store() {
         families.add(&STORE_CONNECTED, &[], u64::from(store.is_connected()));
         families.add(&STORE_UNWRITTEN, &[], store.unwritten() as u64);
-        families.add(&STORE_BEHIND, &[], store.behind());
+        families.add(&STORE_BEHIND, &[], store.behind.load(Ordering::Relaxed));
         StoreCounters::show(&[&store.counters], &[], &mut families);
     }
     conditions(shared, &mut families);

@@ -1,144 +1,78 @@
-//! The seam of a store: what an engine offers. Values are sealed, and keys are hashes.
-//!
-//! Engines: NATS, and memory, which ends with the node: for tests, and for builds without NATS.
+//! The seam of a store: what an engine offers. Values are sealed, and keys are hashes. Errors are for people, with what
+//! the server said.
+
+use std::fmt::Debug;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use tokio::time::timeout;
 
-#[cfg(any(test, not(feature = "nats")))]
-use super::memory_engine::{MemoryChanges, MemoryEngine};
-#[cfg(feature = "nats")]
-use super::nats_engine::{NatsChanges, NatsConnection, NatsEngine};
+use crate::clock::unix_ms;
+
+/// Time for one answer of an engine. A silent server is left for another one.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Tolerated difference of the clocks, in milliseconds: as between nodes.
+const CLOCK_SKEW_MS: u64 = 300_000;
+
+pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, String>>;
+
+/// All stored values, of which there is at least one, and then each change. The error ends a watch.
+pub(super) type Changes = BoxStream<'static, Result<Change, String>>;
 
 /// Current value of a key. A key without a value may have a revision.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Revised {
     pub(super) value: Option<Bytes>,
     /// 0 if the key was never written.
     pub(super) revision: u64,
 }
 
-/// Item of a watch: first all that is stored, then [`Complete`](Self::Complete), then each change.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    Value {
-        key: String,
-        value: Bytes,
-        /// Changes that this node has not received yet.
-        behind: u64,
-    },
-    Complete,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum Engine {
-    #[cfg(feature = "nats")]
-    Nats(NatsEngine),
-    #[cfg(any(test, not(feature = "nats")))]
-    Memory(MemoryEngine),
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) key: String,
+    pub(super) value: Bytes,
+    /// Changes that this node has not received yet.
+    pub(super) behind: u64,
 }
 
 /// Open connection to an engine, with the server's address and clock.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) connection: Connection,
+    pub(super) connection: Box<dyn Connection>,
     pub(super) server: String,
     /// Milliseconds since 1970.
     pub(super) now_ms: u64,
 }
 
-#[derive(Debug)]
-pub(super) enum Connection {
-    #[cfg(feature = "nats")]
-    Nats(NatsConnection),
-    #[cfg(any(test, not(feature = "nats")))]
-    Memory(MemoryEngine),
+pub(super) trait Engine: Debug + Send + Sync {
+    fn open(&self) -> Answer<'_, Opened>;
 }
 
-pub(super) enum Changes {
-    #[cfg(feature = "nats")]
-    Nats(Box<NatsChanges>),
-    #[cfg(any(test, not(feature = "nats")))]
-    Memory(MemoryChanges),
-}
-
-impl Engine {
-    /// Opens a connection. The error names the server, and what it said.
-    pub(super) async fn open(&self) -> Result<Opened, String> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(engine) => engine.open().await,
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(engine) => engine.open(),
-        }
-    }
-
-    /// Servers, for people.
-    pub(super) fn servers(&self) -> String {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(engine) => engine.servers(),
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(_) => "memory".into(),
-        }
-    }
-}
-
-impl Connection {
-    pub(super) async fn get(&self, key: &str) -> Result<Revised, String> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(connection) => connection.get(key).await,
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(engine) => engine.get(key),
-        }
-    }
+pub(super) trait Connection: Debug + Send + Sync {
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Revised>;
 
     /// Writes a value if this is still the key's newest revision. Returns whether it was. The engine may remove the
     /// value after `kept_ms`.
-    pub(super) async fn write(
-        &self,
-        key: &str,
-        value: Bytes,
-        revision: u64,
-        kept_ms: Option<u64>,
-    ) -> Result<bool, String> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(connection) => connection.write(key, value, revision, kept_ms).await,
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(engine) => engine.write(key, value, revision, kept_ms),
-        }
-    }
+    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, kept_ms: Option<u64>) -> Answer<'a, bool>;
 
-    /// Begins a watch with all that is stored.
-    pub(super) async fn changes(&self) -> Result<Changes, String> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(connection) => Ok(Changes::Nats(Box::new(connection.changes().await?))),
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(engine) => Ok(Changes::Memory(engine.changes())),
-        }
-    }
+    fn changes(&self) -> Answer<'_, Changes>;
 
     /// Checks that the server answers, and has the same values as before.
-    pub(super) async fn check(&self) -> Result<(), String> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(connection) => connection.check().await,
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(engine) => engine.check(),
-        }
-    }
+    fn check(&self) -> Answer<'_, ()>;
 }
 
-impl Changes {
-    /// Next item. Fails once the watch is cut.
-    pub(super) async fn next(&mut self) -> Result<Change, String> {
-        match self {
-            #[cfg(feature = "nats")]
-            Self::Nats(changes) => changes.next().await,
-            #[cfg(any(test, not(feature = "nats")))]
-            Self::Memory(changes) => changes.next().await,
-        }
+pub(super) async fn in_time<T>(answer: Answer<'_, T>) -> Result<T, String> {
+    timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err("no answer in time".into()))
+}
+
+/// Refuses a clock behind the store's: values that have ended would hold again.
+pub(super) fn check_clock(store_now_ms: u64) -> Result<(), String> {
+    let behind_ms = store_now_ms.saturating_sub(unix_ms());
+    if behind_ms <= CLOCK_SKEW_MS {
+        return Ok(());
     }
+    Err(format!("the clock of this machine is {} s behind the server's: synchronise both (NTP)", behind_ms / 1000))
 }

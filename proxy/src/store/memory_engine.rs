@@ -1,12 +1,13 @@
-//! Engine in memory: values end with the process.
+//! Engine in memory for tests: values end with the process.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::engine::{Change, Connection, Opened, Revised};
+use super::engine::{Answer, Change, Changes, Connection, Engine, Opened, Revised};
 use crate::clock::unix_ms;
 
 #[derive(Debug, Clone, Default)]
@@ -17,79 +18,20 @@ struct MemoryState {
     values: BTreeMap<String, (Bytes, u64)>,
     revision: u64,
     watches: Vec<UnboundedSender<(String, Bytes)>>,
-    /// Set by a test while the engine is away.
     away: Option<String>,
 }
 
-pub(super) struct MemoryChanges {
-    stored: VecDeque<(String, Bytes)>,
-    is_complete: bool,
-    changes: UnboundedReceiver<(String, Bytes)>,
-}
-
 impl MemoryEngine {
-    pub(super) fn open(&self) -> Result<Opened, String> {
-        self.check()?;
-        Ok(Opened { connection: Connection::Memory(self.clone()), server: "memory".into(), now_ms: unix_ms() })
-    }
-
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.state().away.clone().map_or(Ok(()), Err)
-    }
-
-    pub(super) fn get(&self, key: &str) -> Result<Revised, String> {
-        self.check()?;
-        let state = self.state();
-        let found = state.values.get(key).cloned();
-        Ok(found.map_or_else(Revised::default, |(value, revision)| Revised { value: Some(value), revision }))
-    }
-
-    pub(super) fn write(&self, key: &str, value: Bytes, revision: u64, _kept: Option<u64>) -> Result<bool, String> {
-        self.check()?;
-        let mut state = self.state();
-        if state.values.get(key).map_or(0, |(_, revision)| *revision) != revision {
-            return Ok(false);
-        }
-        state.put(key, value);
-        Ok(true)
-    }
-
-    pub(super) fn changes(&self) -> MemoryChanges {
-        let (mut state, (sender, changes)) = (self.state(), unbounded_channel());
-        state.watches.push(sender);
-        let stored = state.values.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
-        MemoryChanges { stored, is_complete: false, changes }
-    }
-
     fn state(&self) -> MutexGuard<'_, MemoryState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap()
     }
-}
 
-impl MemoryState {
-    fn put(&mut self, key: &str, value: Bytes) {
-        self.revision += 1;
-        self.watches.retain(|watch| watch.send((key.to_owned(), value.clone())).is_ok());
-        self.values.insert(key.to_owned(), (value, self.revision));
+    fn answer<T: Send + 'static>(&self, act: impl FnOnce(&mut MemoryState) -> T) -> Answer<'static, T> {
+        let mut state = self.state();
+        let answer = state.away.clone().map_or_else(|| Ok(act(&mut state)), Err);
+        Box::pin(async { answer })
     }
-}
 
-impl MemoryChanges {
-    pub(super) async fn next(&mut self) -> Result<Change, String> {
-        if let Some((key, value)) = self.stored.pop_front() {
-            return Ok(Change::Value { key, value, behind: 0 });
-        }
-        if !self.is_complete {
-            self.is_complete = true;
-            return Ok(Change::Complete);
-        }
-        let (key, value) = self.changes.recv().await.ok_or("the watch was cut")?;
-        Ok(Change::Value { key, value, behind: 0 })
-    }
-}
-
-#[cfg(test)]
-impl MemoryEngine {
     /// Takes the engine away, or brings it back.
     pub(super) fn set_away(&self, away: Option<&str>) {
         let mut state = self.state();
@@ -102,6 +44,10 @@ impl MemoryEngine {
         self.state().put(key, Bytes::copy_from_slice(value));
     }
 
+    pub(super) fn value(&self, key: &str) -> Bytes {
+        self.state().values[key].0.clone()
+    }
+
     pub(super) fn lose_all(&self) {
         let mut state = self.state();
         state.values.clear();
@@ -110,5 +56,57 @@ impl MemoryEngine {
 
     pub(super) fn keys(&self) -> Vec<String> {
         self.state().values.keys().cloned().collect()
+    }
+}
+
+impl MemoryState {
+    fn put(&mut self, key: &str, value: Bytes) {
+        self.revision += 1;
+        self.watches.retain(|watch| watch.send((key.to_owned(), value.clone())).is_ok());
+        self.values.insert(key.to_owned(), (value, self.revision));
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn open(&self) -> Answer<'_, Opened> {
+        let connection = Box::new(self.clone());
+        self.answer(|_| Opened { connection, server: "memory".into(), now_ms: unix_ms() })
+    }
+}
+
+impl Connection for MemoryEngine {
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Revised> {
+        self.answer(|state| {
+            let found = state.values.get(key).cloned();
+            found.map_or_else(Revised::default, |(value, revision)| Revised { value: Some(value), revision })
+        })
+    }
+
+    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, _kept: Option<u64>) -> Answer<'a, bool> {
+        self.answer(|state| {
+            let is_newest = state.values.get(key).map_or(0, |(_, revision)| *revision) == revision;
+            if is_newest {
+                state.put(key, value);
+            }
+            is_newest
+        })
+    }
+
+    fn changes(&self) -> Answer<'_, Changes> {
+        self.answer(|state| {
+            let (sender, receiver) = unbounded_channel();
+            state.watches.push(sender);
+            let stored: Vec<_> = state.values.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+            let count = stored.len();
+            let stored = stored.into_iter().enumerate().map(move |(at, stored)| (count - 1 - at, stored));
+            let changes = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+            let all = stream::iter(stored).chain(changes.map(|change| (0, change)));
+            let all = all.map(|(behind, (key, value))| Ok(Change { key, value, behind: behind as u64 }));
+            all.chain(stream::once(async { Err("the watch was cut".into()) })).boxed()
+        })
+    }
+
+    fn check(&self) -> Answer<'_, ()> {
+        self.answer(|_| ())
     }
 }

@@ -9,7 +9,8 @@
 //! rotation of the access keys rewrites one value.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hmac;
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::{hmac, rand};
 use bytes::Bytes;
 use trunkline_protocol::key::{AccessKeys, Purpose};
 
@@ -22,14 +23,6 @@ const KEY_BYTES: usize = 32;
 
 /// Maximum size of a stored value. Longest names of a membership: user and group.
 pub(super) const VALUE_MAX_BYTES: usize = 256 * 1024;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SealError {
-    #[error("not sealed by this fleet: another client of the account wrote or copied it")]
-    Untrusted,
-    #[error("written by a later version: upgrade this node")]
-    LaterVersion,
-}
 
 /// Keys of the stored values of one fleet.
 pub(super) struct DataKey {
@@ -47,17 +40,17 @@ impl std::fmt::Debug for DataKey {
 
 impl DataKey {
     /// Creates a random key. Fails only without entropy of the system.
-    pub(super) fn random(prefix: &str) -> Result<Self, SealError> {
+    pub(super) fn random(prefix: &str) -> Result<Self, Unspecified> {
         let mut bytes = [0; 2 * KEY_BYTES];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SealError::Untrusted)?;
+        rand::fill(&mut bytes)?;
         Self::new(prefix, bytes)
     }
 
-    fn new(prefix: &str, bytes: [u8; 2 * KEY_BYTES]) -> Result<Self, SealError> {
+    fn new(prefix: &str, bytes: [u8; 2 * KEY_BYTES]) -> Result<Self, Unspecified> {
         let (cipher, names) = bytes.split_at(KEY_BYTES);
-        let cipher = UnboundKey::new(&AES_256_GCM_SIV, cipher).map_err(|_| SealError::Untrusted)?;
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, cipher)?);
         let names = hmac::Key::new(hmac::HMAC_SHA256, names);
-        Ok(Self { prefix: prefix.to_owned(), bytes, cipher: LessSafeKey::new(cipher), names })
+        Ok(Self { prefix: prefix.to_owned(), bytes, cipher, names })
     }
 
     /// Seals this key with the first access key.
@@ -66,15 +59,13 @@ impl DataKey {
     }
 
     /// Opens a data key with any access key. Also returns whether the first one has sealed it.
-    pub(super) fn open_key(prefix: &str, sealed: &[u8], keys: &AccessKeys) -> Result<(Self, bool), SealError> {
+    pub(super) fn open_key(prefix: &str, sealed: &[u8], keys: &AccessKeys) -> Option<(Self, bool)> {
         let open = |keys: &AccessKeys| keys.open(Purpose::StoreKey, std::str::from_utf8(sealed).ok()?).ok();
-        let plain = open(keys).ok_or(SealError::Untrusted)?;
-        let (bytes, of) = plain.split_first_chunk().ok_or(SealError::Untrusted)?;
-        if of != prefix.as_bytes() {
-            return Err(SealError::Untrusted);
-        }
-        let first = AccessKeys::new(keys.iter().take(1).collect()).map_err(|_| SealError::Untrusted)?;
-        Ok((Self::new(prefix, *bytes)?, open(&first).is_some()))
+        let plain = open(keys)?;
+        let (bytes, of) = plain.split_first_chunk()?;
+        let first = AccessKeys::new(keys.iter().take(1).collect()).ok()?;
+        let key = Self::new(prefix, *bytes).ok().filter(|_| of == prefix.as_bytes())?;
+        Some((key, open(&first).is_some()))
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -95,44 +86,34 @@ impl DataKey {
         format!("{kind}.{hash}")
     }
 
-    pub(super) fn seal(&self, key: &str, record: &Record) -> Result<Bytes, SealError> {
+    pub(super) fn seal(&self, key: &str, record: &Record) -> Result<Bytes, Unspecified> {
         let mut nonce = [0; NONCE_LEN];
-        aws_lc_rs::rand::fill(&mut nonce).map_err(|_| SealError::Untrusted)?;
-        let mut sealed = serde_json::to_vec(record).map_err(|_| SealError::Untrusted)?;
-        let nonce_used = Nonce::assume_unique_for_key(nonce);
-        self.cipher
-            .seal_in_place_append_tag(nonce_used, self.bound_to(key), &mut sealed)
-            .map_err(|_| SealError::Untrusted)?;
+        rand::fill(&mut nonce)?;
+        let mut sealed = serde_json::to_vec(record).map_err(|_| Unspecified)?;
+        let once = Nonce::assume_unique_for_key(nonce);
+        self.cipher.seal_in_place_append_tag(once, self.place(key, VERSION), &mut sealed)?;
         Ok([&[VERSION][..], &nonce, &sealed].concat().into())
     }
 
-    pub(super) fn open(&self, key: &str, value: &[u8]) -> Result<Record, SealError> {
-        let (version, rest) = value.split_first().ok_or(SealError::Untrusted)?;
-        if value.len() > VALUE_MAX_BYTES {
-            return Err(SealError::Untrusted);
-        }
-        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::Untrusted)?;
-        let (mut plain, nonce) = (sealed.to_vec(), Nonce::assume_unique_for_key(*nonce));
-        let opened = self.cipher.open_in_place(nonce, Aad::from(self.bound(key, *version)), &mut plain);
-        let opened = opened.map_err(|_| SealError::Untrusted)?;
-        if *version != VERSION {
-            return Err(SealError::LaterVersion);
-        }
-        let record: Record = serde_json::from_slice(opened).map_err(|_| SealError::LaterVersion)?;
-        if self.key_of(&record) == key { Ok(record) } else { Err(SealError::Untrusted) }
+    /// Opens a value. `None` if another client has written or copied it, or a later version of the node.
+    pub(super) fn open(&self, key: &str, value: &[u8]) -> Option<Record> {
+        let (version, rest) = value.split_first().filter(|_| value.len() <= VALUE_MAX_BYTES)?;
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let (mut plain, once) = (sealed.to_vec(), Nonce::assume_unique_for_key(*nonce));
+        let opened = self.cipher.open_in_place(once, self.place(key, *version), &mut plain).ok()?;
+        let record = serde_json::from_slice(opened).ok().filter(|_| *version == VERSION)?;
+        (self.key_of(&record) == key).then_some(record)
     }
 
-    fn bound_to(&self, key: &str) -> Aad<Vec<u8>> {
-        Aad::from(self.bound(key, VERSION))
-    }
-
-    fn bound(&self, key: &str, version: u8) -> Vec<u8> {
-        [&[version][..], self.prefix.as_bytes(), b"\0", key.as_bytes()].concat()
+    /// What a seal is bound to.
+    fn place(&self, key: &str, version: u8) -> Aad<Vec<u8>> {
+        Aad::from([&[version][..], self.prefix.as_bytes(), b"\0", key.as_bytes()].concat())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use trunkline_protocol::fleet::SharedRevocation;
     use trunkline_protocol::key::AccessKey;
 
     use super::*;
@@ -143,21 +124,27 @@ mod tests {
         Record::Membership(StoredMembership { hub, user, group: group.into(), until_ms: 5, changed_ms: 3 })
     }
 
+    fn revocation(user: Option<&str>, audience: Option<&str>) -> Record {
+        let [user, audience] = [user, audience].map(|name| name.map(Into::into));
+        let (app, issued_before_s, kept_until_s, closed_ms) = (None, 1, 2, 0);
+        Record::Revocation(SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms })
+    }
+
     #[test]
     fn a_value_opens_only_at_its_key_in_its_store() {
         let key = DataKey::random("one").unwrap();
         let (red, blue) = (membership("red"), membership("blue"));
         let at = key.key_of(&red);
         let sealed = key.seal(&at, &red).unwrap();
-        assert_eq!(key.open(&at, &sealed), Ok(red.clone()));
-        assert_eq!(key.open(&key.key_of(&blue), &sealed), Err(SealError::Untrusted), "copied to another key");
+        assert_eq!(key.open(&at, &sealed), Some(red.clone()));
+        assert_eq!(key.open(&key.key_of(&blue), &sealed), None, "copied to another key");
         let other = DataKey::new("two", key.bytes).unwrap();
-        assert_eq!(other.open(&at, &sealed), Err(SealError::Untrusted), "copied to another store");
+        assert_eq!(other.open(&at, &sealed), None, "copied to another store");
         for at_byte in 0..sealed.len() {
             let mut changed = sealed.to_vec();
             changed[at_byte] ^= 1;
-            assert_eq!(key.open(&at, &changed), Err(SealError::Untrusted), "byte {at_byte}");
-            assert!(key.open(&at, &sealed[..at_byte]).is_err());
+            assert_eq!(key.open(&at, &changed), None, "byte {at_byte}");
+            assert!(key.open(&at, &sealed[..at_byte]).is_none());
         }
         assert_ne!(sealed, key.seal(&at, &red).unwrap(), "equal records can't be recognised");
     }
@@ -165,10 +152,7 @@ mod tests {
     #[test]
     fn keys_have_one_length_and_depend_on_each_name() {
         let key = DataKey::random("one").unwrap();
-        let of = |user: Option<&str>, audience: Option<&str>| {
-            let [user, audience] = [user, audience].map(|name| name.map(Into::into));
-            key.key_of(&Record::revocation(user, audience, None, 1, 2))
-        };
+        let of = |user, audience| key.key_of(&revocation(user, audience));
         let long = "é".repeat(1024);
         let names = [
             of(None, None),
@@ -181,7 +165,7 @@ mod tests {
         ];
         assert!(names.iter().all(|name| name.len() == names[0].len()), "{names:?}");
         assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
-        assert!(!names.contains(&DataKey::random("one").unwrap().key_of(&Record::revocation(None, None, None, 1, 2))));
+        assert!(!names.contains(&DataKey::random("one").unwrap().key_of(&revocation(None, None))));
     }
 
     #[test]
@@ -193,12 +177,12 @@ mod tests {
         let open = |sealed: &Bytes, keys: &[&AccessKey]| {
             DataKey::open_key("one", sealed, &ring(keys)).map(|(opened, is_first)| (opened.is(&key), is_first))
         };
-        assert_eq!(open(&sealed, &[&old]), Ok((true, true)));
-        assert_eq!(open(&sealed, &[&new, &old]), Ok((true, false)));
+        assert_eq!(open(&sealed, &[&old]), Some((true, true)));
+        assert_eq!(open(&sealed, &[&new, &old]), Some((true, false)));
         let again = key.seal_key(&ring(&[&new, &old]));
-        assert_eq!(open(&again, &[&new]), Ok((true, true)));
-        assert_eq!(open(&again, &[&old]), Err(SealError::Untrusted));
-        assert!(DataKey::open_key("two", &sealed, &ring(&[&old])).is_err(), "of another prefix");
-        assert!(DataKey::open_key("one", b"rubbish", &ring(&[&old])).is_err());
+        assert_eq!(open(&again, &[&new]), Some((true, true)));
+        assert_eq!(open(&again, &[&old]), None);
+        assert!(DataKey::open_key("two", &sealed, &ring(&[&old])).is_none(), "of another prefix");
+        assert!(DataKey::open_key("one", b"rubbish", &ring(&[&old])).is_none());
     }
 }
