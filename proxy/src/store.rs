@@ -18,8 +18,8 @@ mod keeper;
 mod memory_engine;
 #[cfg(feature = "nats")]
 mod nats_engine;
-mod record;
 mod seal;
+mod stored_record;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +39,8 @@ use crate::metrics::StoreCounters;
 use crate::shard::{KeptMemberships, MEMBERSHIP_S};
 use crate::user_group::{StoredMembership, UserGroups};
 use engine::{ANSWER_TIMEOUT, Connection, Engine};
-use record::{Record, Step};
 use seal::DataKey;
+use stored_record::{Record, StoreStep};
 
 pub(crate) use keeper::keep;
 #[cfg(feature = "nats")]
@@ -58,7 +58,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum number of concurrent writes to the store; further ones wait.
 const WRITES_MAX: usize = 256;
 
-/// What keeps the store from being used, and since when.
+/// Reason why the store can't be used, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the store is not reachable ({problem}): try again; what was requested may have happened")]
 pub(crate) struct StoreAway {
@@ -76,7 +76,7 @@ pub(crate) struct Store {
     user_groups: Arc<UserGroups>,
     link: watch::Sender<Result<Arc<StoreLink>, StoreAway>>,
     writes: Semaphore,
-    /// Changes of other nodes that this one has not received yet.
+    /// StoreChanges of other nodes that this one has not received yet.
     pub(crate) behind: AtomicU64,
     pub(crate) counters: StoreCounters,
 }
@@ -154,7 +154,7 @@ impl Store {
 
     /// Writes a revocation. Returns whether the store has it in time; if not, it is written later.
     pub(crate) async fn keep_revocation(&self, told: &SharedRevocation) -> bool {
-        self.write(&Record::Revocation(told.clone()), Step::Keep).await.is_ok()
+        self.write(&Record::Revocation(told.clone()), StoreStep::Keep).await.is_ok()
     }
 
     /// Writes a change of a user's memberships before the nodes apply it. Other messages have no effect.
@@ -163,15 +163,15 @@ impl Store {
         let (UserGroupChange { user_id, group, .. }, step) = match message {
             M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) if message.outlasts_connections() => {
                 let seconds = change.ttl_s.unwrap_or_default().clamp(0, MEMBERSHIP_S).unsigned_abs();
-                (change, Step::Join { seconds })
+                (change, StoreStep::Join { seconds })
             }
-            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => (change, Step::Leave),
+            M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => (change, StoreStep::Leave),
             _ => return Ok(()),
         };
         let groups = group.clone().map_or_else(|| self.user_groups.of(hub, user_id), |group| vec![group]);
         for group in groups {
             // A refused one is not stored; the nodes refuse it, too.
-            if step == Step::Leave || self.user_groups.check(hub, user_id, &group).is_ok() {
+            if step == StoreStep::Leave || self.user_groups.check(hub, user_id, &group).is_ok() {
                 let (hub, user) = (hub.into(), user_id.clone());
                 let own = StoredMembership { hub, user, group, until_ms: 0, changed_ms: 0 };
                 self.write(&Record::Membership(own), step).await?;
@@ -181,7 +181,7 @@ impl Store {
     }
 
     /// Writes the next state of a record, until it is stored or too late.
-    async fn write(&self, own: &Record, step: Step) -> Result<(), StoreAway> {
+    async fn write(&self, own: &Record, step: StoreStep) -> Result<(), StoreAway> {
         let until = Instant::now() + WRITE_TIMEOUT;
         let Ok(Ok(_permit)) = timeout_at(until, self.writes.acquire()).await else { return Err(self.away()) };
         loop {
@@ -202,7 +202,7 @@ impl Store {
 
     /// Writes the next state of a record, if there is one, and applies the state in force. Returns `false` if another
     /// write was faster.
-    async fn try_write(&self, link: &StoreLink, own: &Record, step: Step) -> Result<bool, String> {
+    async fn try_write(&self, link: &StoreLink, own: &Record, step: StoreStep) -> Result<bool, String> {
         let key = link.key.key_of(own);
         let current = link.connection.get(&key).await?;
         // A value that can't be trusted is overwritten.
@@ -246,184 +246,5 @@ impl Store {
             self.counters.untrusted.increment();
         }
         opened
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use trunkline_protocol::key::AccessKey;
-
-    use super::memory_engine::MemoryEngine;
-    use super::*;
-    use crate::auth::AccessSettings;
-    use crate::clock::unix_ms;
-    use crate::net::connector::Connector;
-    use crate::shard::{ShardSender, Shared};
-
-    /// A node with a store in memory.
-    struct Node {
-        store: Arc<Store>,
-        keeper: tokio::task::JoinHandle<()>,
-    }
-
-    impl Drop for Node {
-        fn drop(&mut self) {
-            self.keeper.abort();
-        }
-    }
-
-    fn keys(keys: &[&AccessKey]) -> AccessKeys {
-        AccessKeys::new(keys.iter().map(|key| (*key).clone()).collect()).unwrap()
-    }
-
-    fn start(engine: &MemoryEngine, keys: &AccessKeys) -> Node {
-        let settings = Settings::embedded(keys.clone(), Vec::new(), false);
-        let admission = Admission::new(keys, AccessSettings::default(), Connector::default());
-        let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
-        let nats = NatsSettings {
-            servers: Vec::new(),
-            prefix: "test".into(),
-            replicas: None,
-            credentials: None,
-            ca: None,
-            is_optional_at_start: false,
-        };
-        let store = Store::new(Box::new(engine.clone()), nats, keys, (&admission, &user_groups));
-        let shared = Shared::alone(settings, vec![ShardSender::new().0]);
-        Node { keeper: tokio::spawn(keep(Some(store.clone()), shared)), store }
-    }
-
-    async fn until(is_so: impl Fn() -> bool) {
-        // Tokens have times of the system's clock, which is not paused.
-        let begun = std::time::Instant::now();
-        while !is_so() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it never happens");
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    async fn open(engine: &MemoryEngine, keys: &AccessKeys) -> Node {
-        let node = start(engine, keys);
-        until(|| node.store.is_connected()).await;
-        node
-    }
-
-    fn revocation(user: &str) -> SharedRevocation {
-        let now_s = unix_seconds();
-        // The store's clock is paused time, which runs ahead while a test waits.
-        let (issued_before_s, kept_until_s) = (now_s, now_s + 30 * 86_400);
-        SharedRevocation {
-            user: Some(user.into()),
-            audience: None,
-            app: None,
-            issued_before_s,
-            kept_until_s,
-            closed_ms: 0,
-        }
-    }
-
-    fn revoke(node: &Node, user: &str) -> SharedRevocation {
-        let told = revocation(user);
-        node.store.revocations().revoke(&told, unix_seconds()).unwrap();
-        told
-    }
-
-    fn join(user: &str, seconds: i64) -> ServiceMessage {
-        let change =
-            UserGroupChange { user_id: user.into(), group: Some("red".into()), ack_id: 0, ttl_s: Some(seconds) };
-        ServiceMessage::UserJoinGroupWithAck(change)
-    }
-
-    fn is_in(node: &Node, user: &str) -> bool {
-        !node.store.user_groups.of("chat", user).is_empty()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_node_that_starts_knows_what_was_stored() {
-        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
-        let node = open(&engine, &keys).await;
-        let told = revoke(&node, "ben");
-        assert!(node.store.keep_revocation(&told).await);
-        node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
-        assert!(is_in(&node, "ann") && node.store.unwritten() == 0);
-        drop(node);
-        let next = start(&engine, &keys);
-        assert!(next.store.reason_closed().is_some() && next.store.admission.is_waiting.load(Ordering::Relaxed));
-        until(|| next.store.is_connected()).await;
-        assert!(next.store.reason_closed().is_none() && !next.store.admission.is_waiting.load(Ordering::Relaxed));
-        assert!(is_in(&next, "ann") && next.store.revocations().len(unix_seconds()) == 1);
-        assert_eq!(next.store.unwritten(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nodes_follow_each_other() {
-        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
-        let (one, other) = (open(&engine, &keys).await, open(&engine, &keys).await);
-        one.store.keep_first("chat", &join("ann", 600)).await.unwrap();
-        until(|| is_in(&other, "ann")).await;
-        let leave = UserGroupChange { user_id: "ann".into(), ..Default::default() };
-        other.store.keep_first("chat", &ServiceMessage::UserLeaveGroup(leave)).await.unwrap();
-        until(|| !is_in(&one, "ann")).await;
-        drop(one.store.user_groups.note("chat", &join("ben", 600)));
-        until(|| is_in(&other, "ben") && one.store.unwritten() == 0).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn without_the_store_revocations_wait_and_memberships_are_refused() {
-        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
-        let node = open(&engine, &keys).await;
-        engine.set_away(Some("gone"));
-        until(|| !node.store.is_connected()).await;
-        let begun = Instant::now();
-        let told = revoke(&node, "ben");
-        assert!(!node.store.keep_revocation(&told).await);
-        let refused = node.store.keep_first("chat", &join("ann", 600)).await.unwrap_err().to_string();
-        assert!(refused.contains("gone") && !is_in(&node, "ann"), "{refused}");
-        assert!(begun.elapsed() < Duration::from_secs(10) && node.store.unwritten() == 1);
-        engine.set_away(None);
-        until(|| node.store.unwritten() == 0).await;
-        drop(node);
-        assert_eq!(open(&engine, &keys).await.store.revocations().len(unix_seconds()), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn rubbish_copies_and_deletions_of_other_clients_change_nothing() {
-        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
-        let node = open(&engine, &keys).await;
-        node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
-        let of_ann = engine.keys().into_iter().find(|key| key.starts_with("membership")).unwrap();
-        let old = engine.value(&of_ann);
-        node.store.keep_first("chat", &join("ann", 6_000)).await.unwrap();
-        let new = engine.value(&of_ann);
-        let data_key = node.store.link.borrow().as_ref().unwrap().key.clone();
-        let is_restored = || {
-            let opened = data_key.open(&of_ann, &engine.value(&of_ann));
-            matches!(opened, Some(Record::Membership(own)) if own.until_ms > unix_ms() + 1_000_000)
-        };
-        for value in [&b""[..], b"rubbish", &[1; 500], &old, &[2; 40]] {
-            engine.put(&of_ann, value);
-            until(is_restored).await;
-        }
-        for number in 0..3 * super::WRITES_MAX {
-            engine.put(&format!("membership.{number}"), &new);
-        }
-        until(|| node.store.counters.untrusted.get() > 700).await;
-        assert_eq!(node.store.user_groups.len(), 1);
-        engine.lose_all();
-        until(|| engine.keys().len() >= 2 && node.store.is_connected() && node.store.unwritten() == 0).await;
-        drop(node);
-        assert!(is_in(&open(&engine, &keys).await, "ann"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rotation_of_the_access_keys_loses_nothing() {
-        let (engine, old, new) = (MemoryEngine::default(), AccessKey::random(), AccessKey::random());
-        let node = open(&engine, &keys(&[&old])).await;
-        node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
-        drop(node);
-        assert!(is_in(&open(&engine, &keys(&[&new, &old])).await, "ann"));
-        assert!(is_in(&open(&engine, &keys(&[&new])).await, "ann"));
-        let stranger = start(&engine, &keys(&[&old]));
-        until(|| stranger.store.reason_closed().is_some_and(|reason| reason.contains("no access key"))).await;
     }
 }

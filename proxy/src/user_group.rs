@@ -63,7 +63,7 @@ pub(crate) struct UserGroups {
     /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
     begun: Instant,
-    /// The same moment by the store's clock, in milliseconds since 1970; 0 before a store is read.
+    /// `begun` by the store's clock, in milliseconds since 1970; 0 before a store is read.
     begun_in_store_ms: AtomicI64,
     kept: Mutex<KeptGroups>,
 }
@@ -349,7 +349,7 @@ impl UserGroups {
         Some(StoredMembership { hub, user, group: group.clone(), until_ms, changed_ms: self.in_store_ms(changed_ms) })
     }
 
-    /// Changes that this node has to write now, at most so many.
+    /// Changes that this node has to write now, at most `max`.
     pub(crate) fn unwritten(&self, max: usize) -> Vec<StoredMembership> {
         let (mut kept, mut own) = (self.kept(), Vec::new());
         for (user, group) in kept.unwritten.due(max) {

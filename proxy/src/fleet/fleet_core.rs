@@ -27,7 +27,7 @@ use crate::clock::unix_seconds;
 use crate::limits::SignerShare;
 use crate::net::address::Address;
 use crate::shard::Shared;
-use crate::store::Store;
+use crate::store::{Store, StoreAway};
 use crate::user_group::UserGroups;
 
 #[derive(Debug, Clone)]
@@ -75,6 +75,22 @@ impl Fleet {
 
     pub(crate) fn store(&self) -> Option<&Arc<Store>> {
         self.0.stores.store.as_ref()
+    }
+
+    /// Writes a membership change into the store, if there is one.
+    pub(super) fn keep_in_store(
+        &self,
+        hub: &str,
+        message: &ServiceMessage,
+    ) -> impl Future<Output = Result<(), StoreAway>> + use<> {
+        let store = self.store().filter(|_| message.outlasts_connections()).cloned();
+        let kept = store.map(|store| (store, hub.to_owned(), message.clone()));
+        async move {
+            match kept {
+                Some((store, hub, message)) => store.keep_first(&hub, &message).await,
+                None => Ok(()),
+            }
+        }
     }
 
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {

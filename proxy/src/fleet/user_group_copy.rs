@@ -16,10 +16,8 @@ use trunkline_protocol::fleet::NodeMessage;
 use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
 use trunkline_protocol::service::ServiceMessage;
 
-use super::fleet_core::Fleet;
 use super::node_link::NodeLink;
 use crate::shard::Shared;
-use crate::store::StoreAway;
 use crate::user_group::UserGroups;
 
 /// Maximum queued and unacknowledged bytes at which more of the copy is queued: twice the bytes sent per
@@ -47,24 +45,6 @@ pub(super) fn introduce_user_groups(user_groups: &Arc<UserGroups>, link: &Arc<No
             user_groups.report(&user, |told| link.notify(&NodeMessage::Membership(told)));
         }
     });
-}
-
-impl Fleet {
-    /// Writes a membership change into the store, if there is one.
-    pub(super) fn keep_in_store(
-        &self,
-        hub: &str,
-        message: &ServiceMessage,
-    ) -> impl Future<Output = Result<(), StoreAway>> + use<> {
-        let store = self.store().filter(|_| message.outlasts_connections()).cloned();
-        let kept = store.map(|store| (store, hub.to_owned(), message.clone()));
-        async move {
-            match kept {
-                Some((store, hub, message)) => store.keep_first(&hub, &message).await,
-                None => Ok(()),
-            }
-        }
-    }
 }
 
 /// Stores a membership change before other nodes receive it, so that a concurrent copy contains or precedes it. The

@@ -17,10 +17,10 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Tolerated difference of the clocks, in milliseconds: as between nodes.
 const CLOCK_SKEW_MS: u64 = 300_000;
 
-pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, String>>;
+pub(super) type EngineAnswer<'a, T> = BoxFuture<'a, Result<T, String>>;
 
-/// All stored values, of which there is at least one, and then each change. The error ends a watch.
-pub(super) type Changes = BoxStream<'static, Result<Change, String>>;
+/// All stored values, at least one, and then each change. The error ends a watch.
+pub(super) type StoreChanges = BoxStream<'static, Result<Change, String>>;
 
 /// Current value of a key. A key without a value may have a revision.
 #[derive(Debug, Default)]
@@ -34,37 +34,37 @@ pub(super) struct Revised {
 pub(super) struct Change {
     pub(super) key: String,
     pub(super) value: Bytes,
-    /// Changes that this node has not received yet.
+    /// StoreChanges that this node has not received yet.
     pub(super) behind: u64,
 }
 
-/// Open connection to an engine, with the server's address and clock.
+/// Open connection to an engine.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) connection: Box<dyn Connection>,
     pub(super) server: String,
-    /// Milliseconds since 1970.
+    /// The server's clock in milliseconds since 1970.
     pub(super) now_ms: u64,
 }
 
 pub(super) trait Engine: Debug + Send + Sync {
-    fn open(&self) -> Answer<'_, Opened>;
+    fn open(&self) -> EngineAnswer<'_, Opened>;
 }
 
 pub(super) trait Connection: Debug + Send + Sync {
-    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Revised>;
+    fn get<'a>(&'a self, key: &'a str) -> EngineAnswer<'a, Revised>;
 
     /// Writes a value if this is still the key's newest revision. Returns whether it was. The engine may remove the
     /// value after `kept_ms`.
-    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, kept_ms: Option<u64>) -> Answer<'a, bool>;
+    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, kept_ms: Option<u64>) -> EngineAnswer<'a, bool>;
 
-    fn changes(&self) -> Answer<'_, Changes>;
+    fn changes(&self) -> EngineAnswer<'_, StoreChanges>;
 
     /// Checks that the server answers, and has the same values as before.
-    fn check(&self) -> Answer<'_, ()>;
+    fn check(&self) -> EngineAnswer<'_, ()>;
 }
 
-pub(super) async fn in_time<T>(answer: Answer<'_, T>) -> Result<T, String> {
+pub(super) async fn in_time<T>(answer: EngineAnswer<'_, T>) -> Result<T, String> {
     timeout(ANSWER_TIMEOUT, answer).await.unwrap_or_else(|_| Err("no answer in time".into()))
 }
 

@@ -1,9 +1,9 @@
-//! Keeper of a store: connects, reads all that is stored, follows each change, and writes what is missing.
+//! Keeper of a store: connects, reads all values, follows each change, and writes missing values.
 //!
 //! ```text
-//!  away ─ open, data key, all values ─► linked ─ each change, writes of what is missing ─┐
-//!   ▲                                      └─ cut, silent, another bucket: problem ──────┤
-//!   └───────────────── another server, all values again ◄───────────────────────────────┘
+//!  away ─ open, data key, all values ─► linked ─ each change, missing writes ─┐
+//!   ▲                                      └─ cut, silent, another bucket ─────┤
+//!   └───────────────── another server, all values again ◄─────────────────────┘
 //! ```
 
 use std::collections::HashSet;
@@ -18,9 +18,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::engine::{Change, Changes, Connection, Opened, in_time};
-use super::record::{Record, Step};
+use super::engine::{Change, Connection, Opened, StoreChanges, in_time};
 use super::seal::DataKey;
+use super::stored_record::{Record, StoreStep};
 use super::{Store, StoreAway, StoreLink};
 use crate::clock::unix_seconds;
 use crate::condition::{ConditionKind, Finding};
@@ -45,7 +45,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Delay of a revocation that another node was asked for, which mostly writes it first.
 const REVOCATION_DELAY: Duration = Duration::from_secs(2);
 
-/// Maximum number of overwritten keys that are told apart. With more, all values are compared.
+/// Maximum number of overwritten keys in a set. With more, all values are compared.
 const OVERWRITTEN_MAX: usize = 1000;
 
 /// Time for which a value that can't be trusted is reported.
@@ -70,7 +70,7 @@ async fn follow_all(store: &Store, shared: &Shared) {
     report(&store.away().problem);
     let mut key = None;
     loop {
-        let Err(problem) = Session::run(store, shared, &mut key).await;
+        let Err(problem) = StoreSession::run(store, shared, &mut key).await;
         let last = store.link.borrow().as_ref().err().cloned();
         if last.as_ref().is_none_or(|last| last.problem != problem) {
             warn!(problem, "store not reachable: trying again");
@@ -96,14 +96,14 @@ async fn write_missing(store: &Store) {
         let revocations = store.revocations().unwritten(now_s, now_s.saturating_sub(REVOCATION_DELAY.as_secs()));
         let memberships = store.user_groups.unwritten(FLUSH_MAX).into_iter().map(Record::Membership);
         let missing = stream::iter(revocations.into_iter().map(Record::Revocation).chain(memberships));
-        // One that fails is tried again.
-        let write = async |own: Record| drop(store.write(&own, Step::Keep).await);
+        // A failed write is repeated.
+        let write = async |own: Record| drop(store.write(&own, StoreStep::Keep).await);
         missing.for_each_concurrent(FLUSHES_MAX, write).await;
     }
 }
 
 /// Use of one connection.
-struct Session<'a> {
+struct StoreSession<'a> {
     store: &'a Store,
     shared: &'a Shared,
     link: Arc<StoreLink>,
@@ -113,7 +113,7 @@ struct Session<'a> {
     untrusted: u64,
 }
 
-impl<'a> Session<'a> {
+impl<'a> StoreSession<'a> {
     /// Uses a connection until it fails. `former` is the last data key, for a store that has lost its own.
     async fn run(
         store: &'a Store,
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
         session.follow(changes).await.map_err(said)
     }
 
-    async fn follow(&mut self, mut changes: Changes) -> Result<Infallible, String> {
+    async fn follow(&mut self, mut changes: StoreChanges) -> Result<Infallible, String> {
         let (link, mut read_at) = (self.link.clone(), Instant::now());
         let mut checks = interval(CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -222,7 +222,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Looks for own values among those that others have overwritten, and reports values that can't be trusted.
+    /// Looks for own values that others have overwritten, and reports values that can't be trusted.
     fn search(&mut self) {
         let untrusted = self.store.counters.untrusted.get();
         if untrusted > self.untrusted {
@@ -270,4 +270,190 @@ async fn data_key(
         in_time(connection.write(KEY_NAME, key.seal_key(&store.keys), current.revision, None)).await?;
     }
     Err("the data key of the store changes all the time".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::fleet::SharedRevocation;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+    use trunkline_protocol::service::{ServiceMessage, UserGroupChange};
+
+    use super::super::WRITES_MAX;
+    use super::super::memory_engine::MemoryEngine;
+    use super::*;
+    use crate::admission::Admission;
+    use crate::auth::AccessSettings;
+    use crate::clock::unix_ms;
+    use crate::config::{NatsSettings, Settings};
+    use crate::net::connector::Connector;
+    use crate::shard::{KeptMemberships, ShardSender};
+    use crate::user_group::UserGroups;
+
+    /// A node with a store in memory.
+    struct Node {
+        store: Arc<Store>,
+        keeper: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Node {
+        fn drop(&mut self) {
+            self.keeper.abort();
+        }
+    }
+
+    fn keys(keys: &[&AccessKey]) -> AccessKeys {
+        AccessKeys::new(keys.iter().map(|key| (*key).clone()).collect()).unwrap()
+    }
+
+    fn start(engine: &MemoryEngine, keys: &AccessKeys) -> Node {
+        let settings = Settings::embedded(keys.clone(), Vec::new(), false);
+        let admission = Admission::new(keys, AccessSettings::default(), Connector::default());
+        let user_groups = UserGroups::of_node(&settings, &admission.signing_keys);
+        let nats = NatsSettings {
+            servers: Vec::new(),
+            prefix: "test".into(),
+            replicas: None,
+            credentials: None,
+            ca: None,
+            is_optional_at_start: false,
+        };
+        let store = Store::new(Box::new(engine.clone()), nats, keys, (&admission, &user_groups));
+        let shared = Shared::alone(settings, vec![ShardSender::new().0]);
+        Node { keeper: tokio::spawn(keep(Some(store.clone()), shared)), store }
+    }
+
+    async fn until(is_so: impl Fn() -> bool) {
+        // Tokens have times of the system's clock, which is not paused.
+        let begun = std::time::Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it never happens");
+            // sleep: the store runs in other tasks, with paused time
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn open(engine: &MemoryEngine, keys: &AccessKeys) -> Node {
+        let node = start(engine, keys);
+        until(|| node.store.is_connected()).await;
+        node
+    }
+
+    fn revocation(user: &str) -> SharedRevocation {
+        let now_s = unix_seconds();
+        // The store's clock is paused time, which runs ahead while a test waits.
+        let (issued_before_s, kept_until_s) = (now_s, now_s + 30 * 86_400);
+        SharedRevocation {
+            user: Some(user.into()),
+            audience: None,
+            app: None,
+            issued_before_s,
+            kept_until_s,
+            closed_ms: 0,
+        }
+    }
+
+    fn revoke(node: &Node, user: &str) -> SharedRevocation {
+        let told = revocation(user);
+        node.store.revocations().revoke(&told, unix_seconds()).unwrap();
+        told
+    }
+
+    fn join(user: &str, seconds: i64) -> ServiceMessage {
+        let change =
+            UserGroupChange { user_id: user.into(), group: Some("red".into()), ack_id: 0, ttl_s: Some(seconds) };
+        ServiceMessage::UserJoinGroupWithAck(change)
+    }
+
+    fn is_in(node: &Node, user: &str) -> bool {
+        !node.store.user_groups.of("chat", user).is_empty()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_starts_knows_what_was_stored() {
+        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
+        let node = open(&engine, &keys).await;
+        let told = revoke(&node, "ben");
+        assert!(node.store.keep_revocation(&told).await);
+        node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
+        assert!(is_in(&node, "ann") && node.store.unwritten() == 0);
+        drop(node);
+        let next = start(&engine, &keys);
+        assert!(next.store.reason_closed().is_some() && next.store.admission.is_waiting.load(Ordering::Relaxed));
+        until(|| next.store.is_connected()).await;
+        assert!(next.store.reason_closed().is_none() && !next.store.admission.is_waiting.load(Ordering::Relaxed));
+        assert!(is_in(&next, "ann") && next.store.revocations().len(unix_seconds()) == 1);
+        assert_eq!(next.store.unwritten(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nodes_follow_each_other() {
+        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
+        let (one, other) = (open(&engine, &keys).await, open(&engine, &keys).await);
+        one.store.keep_first("chat", &join("ann", 600)).await.unwrap();
+        until(|| is_in(&other, "ann")).await;
+        let leave = UserGroupChange { user_id: "ann".into(), ..Default::default() };
+        other.store.keep_first("chat", &ServiceMessage::UserLeaveGroup(leave)).await.unwrap();
+        until(|| !is_in(&one, "ann")).await;
+        drop(one.store.user_groups.note("chat", &join("ben", 600)));
+        until(|| is_in(&other, "ben") && one.store.unwritten() == 0).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_the_store_revocations_wait_and_memberships_are_refused() {
+        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
+        let node = open(&engine, &keys).await;
+        engine.set_away(Some("gone"));
+        until(|| !node.store.is_connected()).await;
+        let begun = Instant::now();
+        let told = revoke(&node, "ben");
+        assert!(!node.store.keep_revocation(&told).await);
+        let refused = node.store.keep_first("chat", &join("ann", 600)).await.unwrap_err().to_string();
+        assert!(refused.contains("gone") && !is_in(&node, "ann"), "{refused}");
+        assert!(begun.elapsed() < Duration::from_secs(10) && node.store.unwritten() == 1);
+        engine.set_away(None);
+        until(|| node.store.unwritten() == 0).await;
+        drop(node);
+        assert_eq!(open(&engine, &keys).await.store.revocations().len(unix_seconds()), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rubbish_copies_and_deletions_of_other_clients_change_nothing() {
+        let (engine, keys) = (MemoryEngine::default(), keys(&[&AccessKey::random()]));
+        let node = open(&engine, &keys).await;
+        node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
+        let of_ann = engine.keys().into_iter().find(|key| key.starts_with("membership")).unwrap();
+        let old = engine.value(&of_ann);
+        node.store.keep_first("chat", &join("ann", 6_000)).await.unwrap();
+        let new = engine.value(&of_ann);
+        let data_key = node.store.link.borrow().as_ref().unwrap().key.clone();
+        let is_restored = || {
+            let opened = data_key.open(&of_ann, &engine.value(&of_ann));
+            matches!(opened, Some(Record::Membership(own)) if own.until_ms > unix_ms() + 1_000_000)
+        };
+        for value in [&b""[..], b"rubbish", &[1; 500], &old, &[2; 40]] {
+            engine.put(&of_ann, value);
+            until(is_restored).await;
+        }
+        for number in 0..3 * WRITES_MAX {
+            engine.put(&format!("membership.{number}"), &new);
+        }
+        until(|| node.store.counters.untrusted.get() > 700).await;
+        assert_eq!(node.store.user_groups.len(), 1);
+        engine.lose_all();
+        until(|| engine.keys().len() >= 2 && node.store.is_connected() && node.store.unwritten() == 0).await;
+        drop(node);
+        assert!(is_in(&open(&engine, &keys).await, "ann"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotation_of_the_access_keys_loses_nothing() {
+        let (engine, old, new) = (MemoryEngine::default(), AccessKey::random(), AccessKey::random());
+        let node = open(&engine, &keys(&[&old])).await;
+        node.store.keep_first("chat", &join("ann", 600)).await.unwrap();
+        drop(node);
+        assert!(is_in(&open(&engine, &keys(&[&new, &old])).await, "ann"));
+        assert!(is_in(&open(&engine, &keys(&[&new])).await, "ann"));
+        let stranger = start(&engine, &keys(&[&old]));
+        until(|| stranger.store.reason_closed().is_some_and(|reason| reason.contains("no access key"))).await;
+    }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::engine::{Answer, Change, Changes, Connection, Engine, Opened, Revised};
+use super::engine::{Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges};
 use crate::clock::unix_ms;
 
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ impl MemoryEngine {
         self.0.lock().unwrap()
     }
 
-    fn answer<T: Send + 'static>(&self, act: impl FnOnce(&mut MemoryState) -> T) -> Answer<'static, T> {
+    fn answer<T: Send + 'static>(&self, act: impl FnOnce(&mut MemoryState) -> T) -> EngineAnswer<'static, T> {
         let mut state = self.state();
         let answer = state.away.clone().map_or_else(|| Ok(act(&mut state)), Err);
         Box::pin(async { answer })
@@ -68,21 +68,21 @@ impl MemoryState {
 }
 
 impl Engine for MemoryEngine {
-    fn open(&self) -> Answer<'_, Opened> {
+    fn open(&self) -> EngineAnswer<'_, Opened> {
         let connection = Box::new(self.clone());
         self.answer(|_| Opened { connection, server: "memory".into(), now_ms: unix_ms() })
     }
 }
 
 impl Connection for MemoryEngine {
-    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Revised> {
+    fn get<'a>(&'a self, key: &'a str) -> EngineAnswer<'a, Revised> {
         self.answer(|state| {
             let found = state.values.get(key).cloned();
             found.map_or_else(Revised::default, |(value, revision)| Revised { value: Some(value), revision })
         })
     }
 
-    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, _kept: Option<u64>) -> Answer<'a, bool> {
+    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, _kept: Option<u64>) -> EngineAnswer<'a, bool> {
         self.answer(|state| {
             let is_newest = state.values.get(key).map_or(0, |(_, revision)| *revision) == revision;
             if is_newest {
@@ -92,7 +92,7 @@ impl Connection for MemoryEngine {
         })
     }
 
-    fn changes(&self) -> Answer<'_, Changes> {
+    fn changes(&self) -> EngineAnswer<'_, StoreChanges> {
         self.answer(|state| {
             let (sender, receiver) = unbounded_channel();
             state.watches.push(sender);
@@ -106,7 +106,7 @@ impl Connection for MemoryEngine {
         })
     }
 
-    fn check(&self) -> Answer<'_, ()> {
+    fn check(&self) -> EngineAnswer<'_, ()> {
         self.answer(|_| ())
     }
 }

@@ -28,7 +28,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{ANSWER_TIMEOUT, Answer, Change, Changes, Connection, Engine, Opened, Revised, check_clock};
+use super::engine::{
+    ANSWER_TIMEOUT, Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges, check_clock,
+};
 use super::seal::VALUE_MAX_BYTES;
 use crate::config::{NatsServer, NatsSettings};
 
@@ -68,7 +70,7 @@ struct Said(Arc<ArcSwapOption<String>>);
 
 /// A bucket, as its server describes it.
 #[derive(Debug, Deserialize)]
-struct Bucket {
+struct NatsBucket {
     #[serde(flatten)]
     info: Info,
     /// Current time of the server.
@@ -165,8 +167,8 @@ impl NatsConnection {
         format!("$KV.{}.{key}", self.prefix)
     }
 
-    /// Describes or creates the bucket. `None` if there is none, or the server is alone.
-    async fn bucket(&self, act: &str, body: &Value) -> Result<Option<Bucket>, String> {
+    /// Describes or creates the bucket. `None` if it does not exist, or the server is alone.
+    async fn bucket(&self, act: &str, body: &Value) -> Result<Option<NatsBucket>, String> {
         match self.context.request(format!("STREAM.{act}.KV_{}", self.prefix), body).await {
             Ok(Response::Ok(bucket)) => Ok(Some(bucket)),
             Ok(Response::Err { error }) => match error.error_code() {
@@ -184,7 +186,7 @@ impl NatsConnection {
     }
 
     /// Creates the bucket. Another node may do so at the same time, with the same settings.
-    async fn create(&self, replicas: Option<u8>, is_cluster: bool) -> Result<Bucket, String> {
+    async fn create(&self, replicas: Option<u8>, is_cluster: bool) -> Result<NatsBucket, String> {
         let config = |replicas: u8| {
             json!({
                 "name": format!("KV_{}", self.prefix), "subjects": [self.subject(">")], "description": "Trunkline",
@@ -207,7 +209,7 @@ impl NatsConnection {
 
 impl Engine for NatsEngine {
     /// Connects to the first server that can be used.
-    fn open(&self) -> Answer<'_, Opened> {
+    fn open(&self) -> EngineAnswer<'_, Opened> {
         Box::pin(async {
             let (servers, first) = (&self.settings.servers, self.next.fetch_add(1, Ordering::Relaxed));
             let mut problems = Vec::new();
@@ -224,7 +226,7 @@ impl Engine for NatsEngine {
 }
 
 impl Connection for NatsConnection {
-    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Revised> {
+    fn get<'a>(&'a self, key: &'a str) -> EngineAnswer<'a, Revised> {
         Box::pin(async move {
             match self.stream.get_last_raw_message_by_subject(&self.subject(key)).await {
                 // A deletion by another client is a message without a value.
@@ -238,7 +240,7 @@ impl Connection for NatsConnection {
         })
     }
 
-    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, kept_ms: Option<u64>) -> Answer<'a, bool> {
+    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, kept_ms: Option<u64>) -> EngineAnswer<'a, bool> {
         Box::pin(async move {
             let mut message = PublishMessage::build().payload(value).expected_last_subject_sequence(revision);
             if let Some(kept_ms) = kept_ms {
@@ -257,7 +259,7 @@ impl Connection for NatsConnection {
         })
     }
 
-    fn changes(&self) -> Answer<'_, Changes> {
+    fn changes(&self) -> EngineAnswer<'_, StoreChanges> {
         Box::pin(async {
             let watch = push::OrderedConfig {
                 deliver_subject: self.context.client().new_inbox(),
@@ -280,7 +282,7 @@ impl Connection for NatsConnection {
         })
     }
 
-    fn check(&self) -> Answer<'_, ()> {
+    fn check(&self) -> EngineAnswer<'_, ()> {
         Box::pin(async {
             match self.bucket("INFO", &json!({})).await? {
                 Some(bucket) if Some(bucket.info.created) == self.created => Ok(()),
@@ -296,10 +298,10 @@ fn version(text: &str) -> Option<(u64, u64)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Checks that a store can be used with these settings. Returns what is there, for people.
+/// Checks that a store can be used with these settings. Returns a text with the server and the bucket.
 ///
 /// # Errors
-/// The server's address, and what is wrong.
+/// A text with the server's address and the problem.
 pub async fn check_nats(settings: &NatsSettings) -> Result<String, String> {
     let Opened { server, .. } = NatsEngine::new(settings).open().await?;
     Ok(format!("{server} has the bucket {}", settings.prefix))

@@ -14,7 +14,7 @@ use aws_lc_rs::{hmac, rand};
 use bytes::Bytes;
 use trunkline_protocol::key::{AccessKeys, Purpose};
 
-use super::record::Record;
+use super::stored_record::Record;
 
 /// Version of all stored values, in their first byte.
 const VERSION: u8 = 1;
@@ -105,7 +105,7 @@ impl DataKey {
         (self.key_of(&record) == key).then_some(record)
     }
 
-    /// What a seal is bound to.
+    /// Place in the store, to which a seal is bound.
     fn place(&self, key: &str, version: u8) -> Aad<Vec<u8>> {
         Aad::from([&[version][..], self.prefix.as_bytes(), b"\0", key.as_bytes()].concat())
     }

@@ -1,4 +1,4 @@
-//! Memberships that also live in a store: the times they have there, and those that the store doesn't have yet.
+//! Memberships that also live in a store: their times there, and changes that the store doesn't have yet.
 //!
 //! ```text
 //!  join, leave, report of a node ─► table ─► not written yet ─ after a moment ─► store
@@ -38,7 +38,7 @@ pub(crate) struct StoredMembership {
 }
 
 /// Changes that the store doesn't have yet, each with the time at which this node writes it. Each node waits for its
-/// own time, so that mostly one writes what all were told.
+/// own time, so that mostly one of them writes a change.
 #[derive(Debug, Default)]
 pub(super) struct UnwrittenMemberships {
     changes: HashMap<(UserKey, ByteString), Instant>,
@@ -83,7 +83,7 @@ impl UnwrittenMemberships {
         self.changes.remove(&(user.clone(), group.clone()));
     }
 
-    /// Changes that this node has to write now, at most so many.
+    /// Changes that this node has to write now, at most `max`.
     pub(super) fn due(&self, max: usize) -> Vec<(UserKey, ByteString)> {
         let now = Instant::now();
         self.changes.iter().filter(|(_, due)| **due <= now).map(|(change, _)| change.clone()).take(max).collect()

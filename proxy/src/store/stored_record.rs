@@ -1,4 +1,4 @@
-//! Stored records, and the step from one to the next. Times are those of the store's clock, except of tokens.
+//! Stored records, and the step from one to the next. Times of memberships are by the store's clock.
 //!
 //! Each change of a record is later than the one before (`changed_ms`), so a copy of an old value is recognised by
 //! every node that has seen a newer one.
@@ -20,10 +20,10 @@ pub(super) enum Record {
 
 /// Change of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum StoreStep {
     /// Begins or renews a membership.
     Join { seconds: u64 },
-    /// Ends a membership.
+    /// Ends a membership, if there is one.
     Leave,
     /// The state of this node, if it is newer.
     Keep,
@@ -56,7 +56,7 @@ impl Record {
     }
 
     /// State after a step from the stored one. `None` if there is nothing to write.
-    pub(super) fn next(&self, step: Step, stored: Option<&Self>, now_ms: u64) -> Option<Self> {
+    pub(super) fn next(&self, step: StoreStep, stored: Option<&Self>, now_ms: u64) -> Option<Self> {
         match (self, stored) {
             (Self::Revocation(own), Some(Self::Revocation(stored))) => {
                 let issued_before_s = own.issued_before_s.max(stored.issued_before_s);
@@ -71,16 +71,16 @@ impl Record {
     }
 }
 
-fn changed(own: &StoredMembership, step: Step, stored: Option<&StoredMembership>, now_ms: u64) -> Option<Record> {
+fn changed(own: &StoredMembership, step: StoreStep, stored: Option<&StoredMembership>, now_ms: u64) -> Option<Record> {
     let changed_ms = stored.map_or(0, |stored| stored.changed_ms.saturating_add(1)).max(now_ms);
     let is_in = stored.is_some_and(|stored| stored.until_ms > now_ms);
     let next = match step {
-        Step::Join { seconds } => {
+        StoreStep::Join { seconds } => {
             let until_ms = now_ms.saturating_add(seconds.saturating_mul(1000));
             Some(StoredMembership { until_ms, changed_ms, ..own.clone() })
         }
-        Step::Leave => is_in.then(|| StoredMembership { until_ms: 0, changed_ms, ..own.clone() }),
-        Step::Keep => {
+        StoreStep::Leave => is_in.then(|| StoredMembership { until_ms: 0, changed_ms, ..own.clone() }),
+        StoreStep::Keep => {
             let is_newer = match stored {
                 None => own.until_ms > now_ms,
                 Some(stored) => own.changed_ms > stored.changed_ms && !own.is_like(stored, now_ms),
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_revocation_only_grows() {
         let (stored, told) = (revocation(10, 20), revocation);
-        let next = |own: Record, stored| own.next(Step::Keep, stored, NOW_MS);
+        let next = |own: Record, stored| own.next(StoreStep::Keep, stored, NOW_MS);
         assert_eq!(next(told(10, 20), None), Some(told(10, 20)));
         assert_eq!(next(told(10, 20), Some(&stored)), None);
         assert_eq!(next(told(5, 30), Some(&stored)), Some(told(10, 30)));
@@ -122,19 +122,19 @@ mod tests {
     fn each_change_is_later_than_the_stored_one_whatever_the_clock_says() {
         let ahead = membership(NOW_MS + 50_000, NOW_MS + 9_000);
         let next = |step, stored| membership(0, 0).next(step, stored, NOW_MS);
-        let join = Step::Join { seconds: 10 };
+        let join = StoreStep::Join { seconds: 10 };
         assert_eq!(next(join, Some(&ahead)), Some(membership(NOW_MS + 10_000, NOW_MS + 9_001)));
-        assert_eq!(next(Step::Leave, Some(&ahead)), Some(membership(0, NOW_MS + 9_001)));
+        assert_eq!(next(StoreStep::Leave, Some(&ahead)), Some(membership(0, NOW_MS + 9_001)));
         assert_eq!(next(join, None), Some(membership(NOW_MS + 10_000, NOW_MS)));
-        assert_eq!(next(Step::Join { seconds: u64::MAX }, None), Some(membership(u64::MAX, NOW_MS)));
+        assert_eq!(next(StoreStep::Join { seconds: u64::MAX }, None), Some(membership(u64::MAX, NOW_MS)));
         for stored in [None, Some(&membership(0, 5)), Some(&membership(9, 5))] {
-            assert_eq!(next(Step::Leave, stored), None, "nothing to leave");
+            assert_eq!(next(StoreStep::Leave, stored), None, "nothing to leave");
         }
     }
 
     #[test]
     fn the_newer_of_two_states_is_kept() {
-        let keep = |own: &Record, stored: &Record| own.next(Step::Keep, Some(stored), NOW_MS);
+        let keep = |own: &Record, stored: &Record| own.next(StoreStep::Keep, Some(stored), NOW_MS);
         let (old, new) = (membership(NOW_MS + 90_000, 10), membership(0, 20));
         assert_eq!(keep(&new, &old), Some(new.clone()));
         assert_eq!(keep(&old, &new), None);
@@ -144,8 +144,8 @@ mod tests {
         assert_eq!(keep(&renewed, &old), Some(renewed.clone()));
         let short = (membership(NOW_MS + 1_000, 10), membership(NOW_MS + 5_000, 20));
         assert_eq!(keep(&short.1, &short.0), Some(short.1.clone()), "a short one is renewed");
-        assert_eq!(new.next(Step::Keep, None, NOW_MS), None, "an end of nothing");
-        assert_eq!(old.next(Step::Keep, None, NOW_MS), Some(old));
+        assert_eq!(new.next(StoreStep::Keep, None, NOW_MS), None, "an end of nothing");
+        assert_eq!(old.next(StoreStep::Keep, None, NOW_MS), Some(old));
     }
 
     #[test]
