@@ -36,9 +36,9 @@ pub use crate::node::{Heartbeat, InheritedSockets, StartError};
 pub use crate::observer::{
     AnnouncementReport, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubSnapshot, MissingCount,
     NodeSnapshot, NodeTimeline, PartyChange, PoolSnapshot, Rates, RebalanceReport, RebalanceState, RevocationList,
-    RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark, TimelineParty,
-    TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
-    UnreachablePeer, WebhookSnapshot, json_line,
+    RevocationReport, RevokedTokens, StoreSnapshot, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark,
+    TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine,
+    TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line,
 };
 pub use crate::routing::{
     NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, WebhookHeaderError, nearest,

@@ -72,7 +72,7 @@ pub(crate) use connection::{
     Resumption, Role, SetChanges, SetName, open_over,
 };
 pub(crate) use content::{Content, DATA_TYPE_HANDSHAKE};
-pub(crate) use delivery::framed::{Framed, message_frame};
+pub(crate) use delivery::framed::{Framed, LARGE_BYTES, message_frame};
 pub(crate) use delivery::outbox::{Need, Outbox};
 pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use event::close_with_heads;

@@ -22,11 +22,10 @@ use crate::clock::unix_ns;
 pub(crate) use export_counters::ExportCounters;
 #[cfg(feature = "otlp")]
 pub(crate) use export_counters::ExportedSignal;
-#[cfg(feature = "otlp")]
 pub(crate) use span_queue::SpanQueue;
-pub(crate) use span_record::clipped;
 #[cfg(any(feature = "otlp", test))]
-pub(crate) use span_record::{SpanKind, SpanRecord};
+pub(crate) use span_record::SpanKind;
+pub(crate) use span_record::{SpanRecord, clipped};
 pub use span_tracer::SamplingTerms;
 pub(crate) use span_tracer::SpanTracer;
 

@@ -227,6 +227,11 @@ fn open(
         });
         client.cold_mut().set_group(group);
         client.set_compressed(is_compressed);
+        if let Content::Hub(protocol) = content
+            && is_compressed
+        {
+            hub.note_compressed(protocol);
+        }
         let may_miss = settings.slow_clients == SlowClients::Drop;
         let traits = ClientTraits { transport, is_negotiated, may_miss };
         client.begin(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));

@@ -422,6 +422,40 @@ async fn a_replay_is_plain_and_each_socket_has_what_it_negotiated() {
     assert_eq!(client.frame().await.first, TEXT);
 }
 
+#[tokio::test(crate = "paused")]
+async fn a_large_message_is_compressed_before_it_reaches_the_shards_and_keeps_its_place() {
+    let (fixture, mut link) = Fixture::with(compressed(2), 2).with_chat().await;
+    let mut plain = link.client().await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(RawClient::connect(&fixture, &mut link, "/chat").await);
+    }
+    let text = |name: &str, length: u64| {
+        let numbers: String = (0..length / 6).map(|at| format!("{:05},", at * 7_919 % 99_991)).collect();
+        format!("{{\"type\":1,\"target\":\"{name}\",\"arguments\":[[{numbers}0]]}}\u{1e}")
+    };
+    let (large, small) = (text("large", 1_000_000), text("small", 600));
+    link.send(broadcast(bare(&large))).await;
+    link.send(broadcast(bare(&small))).await;
+    for client in &mut clients {
+        let frame = client.frame().await;
+        assert!((frame.first, &frame.payload) == (TEXT_DEFLATED, &large) && frame.length < large.len());
+        let frame = client.frame().await;
+        assert_eq!((frame.first, &frame.payload), (TEXT_DEFLATED, &small));
+    }
+    assert!(plain.text().await == bare(&large));
+    plain.text().await;
+
+    let answer = text("answer", 200_000);
+    link.write(&clients[1].id, answer.clone()).await;
+    link.write(&clients[1].id, small.clone()).await;
+    link.write(&plain.id, answer.clone()).await;
+    let frame = clients[1].frame().await;
+    assert!((frame.first, &frame.payload) == (TEXT_DEFLATED, &answer) && frame.length < answer.len());
+    assert_eq!(clients[1].frame().await.payload, small);
+    assert!(plain.text().await == bare(&answer));
+}
+
 fn twin_of(text: &str) -> Frame {
     let length = deflated(text.as_bytes()).len() + 2;
     Frame { first: 0, length, payload: text.to_owned() }

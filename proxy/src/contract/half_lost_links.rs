@@ -155,6 +155,17 @@ async fn a_client_reconnects_whose_app_server_answers_when_it_was_opened_again()
 }
 
 #[tokio::test(crate = "paused")]
+async fn a_client_reconnects_whose_answer_may_be_lost_with_the_link_over_which_it_was_opened_again() {
+    let mut scene = LinkScene::with_lost_link().await;
+    let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;
+    scene.comes([FlowOperation::Pause]).await;
+    scene.opening().await;
+    drop(std::mem::replace(scene.other(), third));
+    let close = scene.client.text().await;
+    assert!(close.contains("\"type\":7") && close.contains("\"allowReconnect\":true"), "{close}");
+}
+
+#[tokio::test(crate = "paused")]
 async fn a_client_is_asked_for_over_one_link_after_the_other_while_they_are_lost() {
     let mut scene = LinkScene::open().await;
     let third = DialInLink::open(&scene.nodes[0], "home_1", ONE).await;

@@ -293,7 +293,8 @@ impl FrameSink for ShardSink<'_> {
             line.note_work();
         }
         let turn = self.turn.take().map(|(turn, begun_at)| turn.read(self.frames, begun_at.elapsed()));
-        let batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
+        let mut batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
+        batch.compress_large(self.shard.shared()).await;
         for (index, mut pieces) in batch.into_commands().enumerate() {
             if index == usize::from(self.shard.index()) {
                 let mut time = Duration::ZERO;

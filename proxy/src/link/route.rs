@@ -9,6 +9,7 @@ use std::vec::IntoIter;
 
 use bytestring::ByteString;
 use tracing::debug;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::service::{
     self, AccessKeyRequest, AccessKeyResponse, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     ConnectionFlowControl, ConnectionMoved, DownMark, ErrorCompletion, Exclusions, Filtered, FlowOperation,
@@ -18,11 +19,12 @@ use trunkline_protocol::service::{
 
 use crate::metrics::{Counters, SendKind};
 use crate::shard::{
-    Audience, ConnectionCommand, Framed, MembershipChange, PendingAck, Receivers, SendOrigin, ShardCommand,
-    SteppedFilter,
+    Audience, ConnectionCommand, Content, Framed, LARGE_BYTES, MembershipChange, PendingAck, Receivers, SendOrigin,
+    ShardCommand, SteppedFilter,
 };
 use crate::shard::{ListQuery, MemberListing, MemberTally, Shard, WaitingResult, no_such_connection};
 use crate::shard::{Location, MembershipRefused, Shared};
+use crate::transport::websocket::{Deflater, deflated_frame, payload_bytes};
 use crate::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Maximum number of names of groups, users or connections in a command. Longer lists are cut, so that other work of
@@ -41,6 +43,8 @@ pub(crate) struct RoutedBatch {
     names: usize,
     /// Set if the batch has such a frame or long work for many clients.
     is_cut: bool,
+    /// Set if the batch has a large message.
+    has_large: bool,
 }
 
 /// Commands for one shard, to be applied one list at a time: all together, or cut at commands with many names.
@@ -89,7 +93,13 @@ impl Iterator for CommandPieces {
 impl RoutedBatch {
     /// Creates an empty batch. It allocates nothing while its link waits for frames.
     pub(crate) fn of(shared: &Shared) -> Self {
-        Self { commands: vec![Vec::new(); shared.shards().len()], has_begun: false, names: 0, is_cut: false }
+        Self {
+            commands: vec![Vec::new(); shared.shards().len()],
+            has_begun: false,
+            names: 0,
+            is_cut: false,
+            has_large: false,
+        }
     }
 
     /// Starts the batch with the first frame that this shard reads, reusing the shard's spare list.
@@ -109,6 +119,44 @@ impl RoutedBatch {
     /// Number of names in frames with many of them. Each name is about as much work as a frame.
     pub(super) fn names(&self) -> usize {
         self.names
+    }
+
+    /// Compresses large messages for clients that negotiated it, in pieces between which the shard serves its clients.
+    pub(crate) async fn compress_large(&mut self, shared: &Shared) {
+        let outbox = &shared.settings.outbox;
+        if !self.has_large || !outbox.compress {
+            return;
+        }
+        let deflate = async |payload: &[u8]| match payload.len() > LARGE_BYTES.max(outbox.compress_min_bytes) {
+            true => Deflater::default().deflate_in_pieces(payload).await,
+            false => None,
+        };
+        for command in self.commands.iter_mut().flatten() {
+            match command {
+                ShardCommand::Send { hub, message, .. } if message.is_large() => {
+                    let Some(hub) = shared.hubs.at(*hub) else { continue };
+                    for protocol in [HubProtocol::Json, HubProtocol::MessagePack, HubProtocol::BlazorPack] {
+                        let content = Content::Hub(protocol);
+                        if let Some(frame) = message.get(content).filter(|_| message.twin(content).is_none())
+                            && hub.has_compressed(protocol)
+                            && let Some(payload) = frame.get(frame.len() - payload_bytes(frame)..)
+                            && let Some(packed) = deflate(payload).await
+                            && let Some(twin) = deflated_frame(frame, &packed)
+                        {
+                            message.set_twin(content, twin);
+                        }
+                    }
+                }
+                ShardCommand::One {
+                    connection_id, command: ConnectionCommand::Data { payload, packed, .. }, ..
+                } => {
+                    if shared.routes.find(connection_id).is_some_and(|location| location.is_compressed) {
+                        *packed = deflate(payload).await.map(Box::new);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Commands by shard, each list to be applied in a step of its own.
@@ -135,7 +183,7 @@ impl RoutedBatch {
     /// Adds a command for the shard that owns a connection, or drops it if no shard does.
     pub(super) fn for_owner(&mut self, source: FrameSource<'_>, connection_id: ByteString, act: ConnectionCommand) {
         match source.shared.routes.find(&connection_id) {
-            Some(Location { shard, slot }) => {
+            Some(Location { shard, slot, .. }) => {
                 let (hub, app) = (source.hub, source.reply_to.app());
                 self.for_shard(shard, ShardCommand::One { hub, app, connection_id, slot, command: act });
             }
@@ -172,7 +220,9 @@ pub(crate) fn route(source: FrameSource<'_>, message: ServiceMessage, batch: &mu
         ServiceMessage::ConnectionData(data) => {
             source.counters.sends.of(SendKind::Connection).add_alone(1);
             let kind = RawKind::from_data_type(data.data_type);
-            batch.for_owner(source, data.connection_id, ConnectionCommand::Data { payload: data.payload, kind });
+            batch.has_large |= data.payload.len() > LARGE_BYTES;
+            let command = ConnectionCommand::Data { payload: data.payload, kind, packed: None };
+            batch.for_owner(source, data.connection_id, command);
         }
         ServiceMessage::MultiConnectionData(data) => {
             source.counters.sends.of(SendKind::Connections).add_alone(1);
@@ -263,6 +313,7 @@ fn send(source: FrameSource<'_>, to: Option<Receivers>, payloads: &Payloads, bat
     };
     source.counters.sends.of(kind).add_alone(1);
     let (hub, message, origin) = (source.hub, Framed::new(payloads), source.origin);
+    batch.has_large |= message.is_large();
     if to.who.names().len() <= NAMES_PER_COMMAND_MAX {
         return batch.for_all(ShardCommand::Send { hub, to, message, origin });
     }
@@ -503,6 +554,7 @@ fn send_to_connections(source: FrameSource<'_>, ids: Vec<ByteString>, payloads: 
         }
     }
     let message = Framed::new(payloads);
+    batch.has_large |= message.is_large();
     batch.is_cut |= source.filter.is_some();
     for (commands, ids) in batch.commands.iter_mut().zip(by_shard) {
         let mut send = |ids| {

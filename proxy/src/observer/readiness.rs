@@ -60,6 +60,10 @@ impl Readiness {
         Self { store: store.cloned(), ..self }
     }
 
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_deref()
+    }
+
     #[must_use]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared

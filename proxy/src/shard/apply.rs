@@ -145,14 +145,16 @@ pub(super) fn apply_to_connection(
     mode: BatchMode,
 ) {
     match (command, role) {
-        (ConnectionCommand::Data { payload, kind }, Some(Role::Home)) => state.apply_data(slot, &payload, kind, mode),
+        (ConnectionCommand::Data { payload, kind, packed }, Some(Role::Home)) => {
+            state.apply_data(slot, (&payload, packed.as_deref()), kind, mode)
+        }
         (ConnectionCommand::Data { payload, .. }, Some(role)) => state.apply_side_data(slot, &role, &payload, mode),
         // Only an assigned app server may answer calls, so that no call is answered twice or fails.
         (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
             state.core.context.counters.unknown_receivers.increment()
         }
         (ConnectionCommand::Copied(CopyOrder::Data { payload, kind }), Some(Role::Home)) => {
-            state.apply_data(slot, &payload, kind, mode)
+            state.apply_data(slot, (&payload, None), kind, mode)
         }
         (ConnectionCommand::Copied(order), _) => state.core.tap_event(slot, &TapEvent::Copied(app, &order)),
         (ConnectionCommand::Group { change, ack }, _) => state.core.change_groups(slot, &change, ack.as_deref()),

@@ -40,9 +40,9 @@ use super::shard_state::ShardState;
 use super::slot::Slot;
 use super::tap::TapEvent;
 use crate::metrics::Counters;
-use crate::transport::websocket::{Unframed, unframe_whole};
+use crate::transport::websocket::{Unframed, payload_bytes, unframe_whole};
 use crate::upstream::{AppServerId, HomeLink, HubIndex, RouteChoice};
-use client_probe::is_lost_for_too_long;
+use client_probe::has_to_reconnect;
 
 /// Ticks within which a client has to answer our close, as in the official server.
 const CLOSE_TIMEOUT_TICKS: u32 = 5;
@@ -168,7 +168,7 @@ impl ShardState {
         }
         self.core.stay_here(slot);
         let Some(client) = self.core.connections.live(slot) else { return };
-        if is_lost_for_too_long(client) {
+        if has_to_reconnect(client, self.core.tick) {
             return self.close(slot, &CloseReason::no_app_server());
         }
         let pool = || self.core.context.shared.hubs.pool_of(client.home());
@@ -226,7 +226,7 @@ impl ShardState {
         if let Some(frame) =
             client.frame_data(role, payload, RawKind::Binary, calls_max, (mode.now, &*self.core.context.counters))
         {
-            self.core.delivery.put_counted(slot, client, &frame, mode);
+            self.core.delivery.put_counted(slot, client, (&frame, None), mode);
         }
         self.leave_behind_answer(slot);
     }
@@ -303,7 +303,13 @@ impl ShardState {
 
     /// Delivers bytes to one connection. The first ones are the response to the hub handshake, if there was
     /// one.
-    pub(super) fn apply_data(&mut self, slot: Slot, payload: &[u8], kind: RawKind, mode: BatchMode) {
+    pub(super) fn apply_data(
+        &mut self,
+        slot: Slot,
+        (payload, packed): (&[u8], Option<&Bytes>),
+        kind: RawKind,
+        mode: BatchMode,
+    ) {
         let calls_max = self.core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if client.assignments().home().is_leaving() && take_goodbye(self, slot, payload) {
@@ -334,7 +340,9 @@ impl ShardState {
             }
             return;
         }
-        self.core.delivery.put_counted(slot, client, &frame, mode);
+        // Without late replies, the frame has another payload.
+        let packed = packed.filter(|_| payload_bytes(&frame) == payload.len());
+        self.core.delivery.put_counted(slot, client, (&frame, packed), mode);
         let leaves = client.life().leaving().is_some();
         if client.assignments().home().is_leaving() {
             self.reassign_if_ready(slot);

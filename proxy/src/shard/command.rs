@@ -150,6 +150,8 @@ pub(crate) enum ConnectionCommand {
         payload: Bytes,
         /// Message kind for a raw client.
         kind: RawKind,
+        /// The payload compressed, if it is large and the client negotiated compression.
+        packed: Option<Box<Bytes>>,
     },
     /// From an app server that has a copy of the connection.
     Copied(CopyOrder),

@@ -105,12 +105,13 @@ impl Connections {
     pub(crate) fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
         let (hub, id) = (client.home().hub(), client.id().clone());
         self.census.add(ClientKind::of(&client));
+        let is_compressed = client.form().is_compressed();
         let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
         self.join(slot, hub, SetName::Hub);
         if let Some(user) = user {
             self.join(slot, hub, SetName::User(user));
         }
-        self.routes.open(&id, Location { shard: self.shard, slot });
+        self.routes.open(&id, Location { shard: self.shard, is_compressed, slot });
         slot
     }
 
@@ -179,7 +180,7 @@ impl Connections {
 
     /// Slot of a connection of this hub, if it is on this shard.
     pub(crate) fn find(&self, hub: HubIndex, id: &str) -> Option<Slot> {
-        let Location { shard, slot } = self.routes.find(id)?;
+        let Location { shard, slot, .. } = self.routes.find(id)?;
         (shard == self.shard && self.is_in(slot, hub, id)).then_some(slot)
     }
 

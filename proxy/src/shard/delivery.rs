@@ -294,16 +294,26 @@ impl Delivery {
             return;
         }
         self.origin = Some(origin);
-        self.put_counted(slot, client, frame, mode);
+        self.put_counted(slot, client, (frame, None), mode);
         self.origin = None;
     }
 
-    /// Sends and counts a frame from the client's app server to this client only.
-    pub(super) fn put_counted(&mut self, slot: Slot, client: &mut Client, frame: &Bytes, mode: BatchMode) {
+    /// Sends and counts a frame from the client's app server to this client only; of a large frame, also with its
+    /// payload compressed.
+    pub(super) fn put_counted(
+        &mut self,
+        slot: Slot,
+        client: &mut Client,
+        (frame, packed): (&Bytes, Option<&Bytes>),
+        mode: BatchMode,
+    ) {
         let hub = client.home().hub();
         self.count(hub, 1, websocket::payload_bytes(frame) as u64);
         if client.form().is_compressed() {
-            let twin = self.compression.deflate(frame);
+            let twin = match packed {
+                Some(packed) => websocket::deflated_frame(frame, packed),
+                None => self.compression.deflate(frame),
+            };
             let frame = WireFrame { plain: frame, wire: twin.as_ref().unwrap_or(frame) };
             self.count_compressed(hub, frame.bytes(1));
             return self.put(slot, client, frame, mode);

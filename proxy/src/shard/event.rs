@@ -31,7 +31,7 @@ use crate::upstream::{AppServerId, HomeLink, HubIndex, LinkId};
 /// Closes the connections with these ids, whose heads were evicted from the budget of heads.
 pub(crate) fn close_with_heads(shared: &Shared, connection_ids: Vec<ByteString>) {
     for id in connection_ids {
-        let Some(Location { shard, slot }) = shared.routes.find(&id) else { continue };
+        let Some(Location { shard, slot, .. }) = shared.routes.find(&id) else { continue };
         let close = move |state: &mut ShardState| {
             if state.core.connections.live(slot).is_some_and(|client| **client.id() == *id) {
                 state.close(slot, &CloseReason::heads_total());

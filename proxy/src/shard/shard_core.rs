@@ -251,7 +251,7 @@ impl ShardCore {
         for (invocation_id, text) in backlog.take_errors() {
             let outcome = Outcome::Error(text);
             let completion = HubMessage::Completion(Completion { headers: Vec::new(), invocation_id, outcome });
-            self.delivery.put_counted(slot, client, &message_frame(protocol, &completion), mode);
+            self.delivery.put_counted(slot, client, (&message_frame(protocol, &completion), None), mode);
         }
         for frame in backlog.into_frames() {
             self.delivery.put(slot, client, (&frame).into(), mode);

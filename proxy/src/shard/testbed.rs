@@ -124,7 +124,7 @@ impl Testbed {
 
     /// Applies bytes from an app server to a client.
     pub(crate) fn data(&mut self, id: &str, slot: Slot, app: AppServerId, payload: &'static str) {
-        let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary };
+        let command = ConnectionCommand::Data { payload: payload.into(), kind: RawKind::Binary, packed: None };
         let (hub, connection_id) = (self.hub.index(), whole_id(id).into());
         self.apply(vec![ShardCommand::One { hub, app, connection_id, slot, command }]);
     }

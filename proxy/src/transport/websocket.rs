@@ -10,6 +10,7 @@ mod inflater;
 mod unframe;
 
 pub use deflater::Deflater;
+pub(crate) use deflater::deflated_frame;
 pub use frame_decoder::{Decoder, Event, MessageForm, PiecePosition};
 pub use frame_encoder::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,

@@ -1,11 +1,12 @@
 //! Hub: settings, app servers, and the choice of a home link for each client connection.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
+use trunkline_protocol::hub::HubProtocol;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_BUFFER_BYTES;
 use trunkline_protocol::manifest::HubManifest;
 
@@ -26,6 +27,8 @@ pub struct Hub {
     rules: ArcSwapOption<HubRules>,
     /// Whether the rules inspect single messages. Readers check this flag at each read.
     reads_messages: AtomicBool,
+    /// Protocols of clients that have negotiated compression, one bit each.
+    compressed: AtomicU8,
     pools: ArcSwap<Vec<Arc<Pool>>>,
     next: AtomicUsize,
     /// Separate turn counter for authorizations. Each client needs an authorization and a home link; with a shared
@@ -43,6 +46,7 @@ impl Hub {
             settings: ArcSwap::from_pointee(settings),
             rules: ArcSwapOption::empty(),
             reads_messages: AtomicBool::new(false),
+            compressed: AtomicU8::new(0),
             pools: ArcSwap::default(),
             next: AtomicUsize::new(0),
             next_authorizing: AtomicUsize::new(0),
@@ -88,6 +92,16 @@ impl Hub {
     /// Rules of the operator, if the rules inspect each message.
     pub(crate) fn message_rules(&self) -> Option<Arc<HubRules>> {
         if self.reads_messages.load(Ordering::Relaxed) { self.rules() } else { None }
+    }
+
+    /// Notes a client of this protocol that negotiated compression.
+    pub(crate) fn note_compressed(&self, protocol: HubProtocol) {
+        self.compressed.fetch_or(1 << protocol as u8, Ordering::Relaxed);
+    }
+
+    /// Whether any client of this protocol has negotiated compression so far.
+    pub(crate) fn has_compressed(&self, protocol: HubProtocol) -> bool {
+        self.compressed.load(Ordering::Relaxed) & 1 << protocol as u8 != 0
     }
 
     pub(super) fn set_rules(&self, rules: Option<Arc<HubRules>>) {

@@ -21,7 +21,7 @@ fn one(bed: &Testbed, id: &str, slot: Slot, app: u32, command: ConnectionCommand
 }
 
 fn data(text: &str) -> ConnectionCommand {
-    ConnectionCommand::Data { payload: Bytes::copy_from_slice(text.as_bytes()), kind: RawKind::Text }
+    ConnectionCommand::Data { payload: Bytes::copy_from_slice(text.as_bytes()), kind: RawKind::Text, packed: None }
 }
 
 #[test]

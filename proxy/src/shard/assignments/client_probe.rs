@@ -4,6 +4,7 @@
 //! ```text
 //!  link lost ─ 1 s ─► Resume, Pause over another link ─┬─ PauseAck ──► Resume: client continues, not reopened
 //!                                                      └─ 2 s ──► Pause, OpenConnection ─┬─ PauseAck ──► closed
+//!                                                                                        ├─ link lost ─► closed
 //!                                                                                        └─ 10 s ──► settled
 //! ```
 //!
@@ -112,9 +113,11 @@ pub(crate) fn lose_home_link(client: &mut Client, loss: &LinkLoss, now: u32) {
     client.assignments_mut().home_mut().end();
 }
 
-/// Whether a reply of a client's app server would be too late.
-pub(super) fn is_lost_for_too_long(client: &Client) -> bool {
-    client.cold().stay().answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS)
+/// Whether a client whose link is lost has to reconnect: a reply of its app server would be too late, or was perhaps lost
+/// with the link over which the client was reopened.
+pub(super) fn has_to_reconnect(client: &Client, now: u32) -> bool {
+    let stay = client.cold().stay();
+    stay.answers_after(ANSWER_TICKS, LOST_TIMEOUT_TICKS) || stay.may_be_duplicated(now)
 }
 
 /// Whether a reply of its app server requires closing a client: the app server has two connections with the id, or has

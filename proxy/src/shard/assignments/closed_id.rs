@@ -54,7 +54,7 @@ mod tests {
     fn closed(is_negotiated: bool) -> (Arc<RouteTable>, ClosedIds) {
         let routes = Arc::new(RouteTable::default());
         let mut ids = ClosedIds::new(routes.clone());
-        routes.open(ID, Location { shard: 0, slot: 0 });
+        routes.open(ID, Location { shard: 0, is_compressed: false, slot: 0 });
         ids.close(&Rc::from(ID), is_negotiated, 100);
         (routes, ids)
     }

@@ -5,16 +5,16 @@
 //!               └─ Deflater ─► twin ─► all clients with compression
 //! ```
 //!
+//! A shard compresses no large message: that is done in pieces, by the task that reads the message from a link.
+//!
 //! A client has no compressor: its messages are compressed each by itself, so a twin is as good for one client as for
 //! the next. A message is sent plain if compression does not make it smaller.
 
 use bytes::Bytes;
 
+use super::framed::LARGE_BYTES;
 use crate::config::OutboxLimits;
 use crate::transport::websocket::{Deflater, payload_bytes};
-
-/// Maximum size of a message that a shard compresses: some five milliseconds, in which it serves no other client.
-const COMPRESSED_MAX_BYTES: usize = 256 * 1024;
 
 /// Frame for a client, plain and as it is written. Both are the same without compression.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +49,9 @@ impl Compression {
         Self { min_bytes: limits.compress_min_bytes, deflater: None }
     }
 
-    /// Twin of a frame; `None` if the message is short, or gets no smaller.
+    /// Twin of a frame; `None` if the message is short or large, or gets no smaller.
     pub(crate) fn deflate(&mut self, frame: &Bytes) -> Option<Bytes> {
-        if !(self.min_bytes..=COMPRESSED_MAX_BYTES).contains(&payload_bytes(frame)) {
+        if !(self.min_bytes..=LARGE_BYTES).contains(&payload_bytes(frame)) {
             return None;
         }
         self.deflater.get_or_insert_default().deflate_frame(frame)

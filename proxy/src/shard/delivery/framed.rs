@@ -1,11 +1,16 @@
 //! Transport frames of downstream messages, created once per message and shared by all receivers.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::{Bytes, BytesMut};
 use trunkline_protocol::hub::{HubMessage, HubProtocol, whole_messages};
 use trunkline_protocol::service::{Payloads, RawKind};
 
 use crate::shard::content::Content;
-use crate::transport::websocket::{self, Opcode};
+use crate::transport::websocket::{self, Opcode, payload_bytes};
+
+/// Size above which a message is compressed by the task that reads it from a link, in pieces, before the shards get it.
+pub(crate) const LARGE_BYTES: usize = 64 * 1024;
 
 /// One message in the transport frame of each protocol: JSON and raw text, MessagePack and raw bytes,
 /// BlazorPack.
@@ -14,6 +19,8 @@ pub(crate) struct Framed {
     text: Option<Bytes>,
     binary: Option<Bytes>,
     blazor: Option<Bytes>,
+    /// Compressed twins of large frames, once made; shared by the shards.
+    twins: Option<Arc<[OnceLock<Bytes>; 3]>>,
 }
 
 impl Framed {
@@ -25,7 +32,31 @@ impl Framed {
         let blazor = payloads.get(HubProtocol::BlazorPack).map(|payload| frame_for(HubProtocol::BlazorPack, payload));
         let (text, binary) =
             (frame(HubProtocol::Json, RawKind::Text), frame(HubProtocol::MessagePack, RawKind::Binary));
-        Self { text, binary, blazor }
+        let is_large = |frame: &Option<Bytes>| frame.as_ref().is_some_and(|frame| payload_bytes(frame) > LARGE_BYTES);
+        let twins = [&text, &binary, &blazor].into_iter().any(is_large).then(Arc::default);
+        Self { text, binary, blazor, twins }
+    }
+
+    pub(crate) fn is_large(&self) -> bool {
+        self.twins.is_some()
+    }
+
+    /// Twin of the large frame of a protocol, if made.
+    pub(crate) fn twin(&self, content: Content) -> Option<&Bytes> {
+        self.twin_slot(content)?.get()
+    }
+
+    pub(crate) fn set_twin(&self, content: Content, twin: Bytes) {
+        let _ = self.twin_slot(content).map(|slot| slot.set(twin));
+    }
+
+    fn twin_slot(&self, content: Content) -> Option<&OnceLock<Bytes>> {
+        let [text, binary, blazor] = &**self.twins.as_ref()?;
+        Some(match content {
+            Content::Hub(HubProtocol::Json) | Content::Raw => text,
+            Content::Hub(HubProtocol::MessagePack) => binary,
+            Content::Hub(HubProtocol::BlazorPack) => blazor,
+        })
     }
 
     /// Joins messages with frames for identical contents.
@@ -39,6 +70,7 @@ impl Framed {
             text: join(|message| message.text.as_ref()),
             binary: join(|message| message.binary.as_ref()),
             blazor: join(|message| message.blazor.as_ref()),
+            twins: None,
         }
     }
 

@@ -99,8 +99,13 @@ impl SendRun {
     fn twins(&self, form: FrameForm, compression: &mut Compression) -> Option<&Vec<Bytes>> {
         let twins = self.twins.get_or_init(Box::default).get(form as usize)?;
         Some(twins.get_or_init(|| {
-            let frames = self.messages().filter_map(|(message, _)| message.get(form.content()));
-            let mut twins: Vec<_> = frames.map(|frame| compression.deflate(frame).unwrap_or(frame.clone())).collect();
+            let content = form.content();
+            let twin_of = |(message, _): (&Framed, _)| {
+                let frame = message.get(content)?;
+                let twin = message.twin(content).cloned().or_else(|| compression.deflate(frame));
+                Some(twin.unwrap_or_else(|| frame.clone()))
+            };
+            let mut twins: Vec<_> = self.messages().filter_map(twin_of).collect();
             if twins.len() > 1 {
                 twins.push(twins.concat().into());
             }

@@ -11,6 +11,8 @@ use crate::shard::slot::Slot;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
     pub shard: u16,
+    /// Set if the first socket of the client negotiated compression.
+    pub is_compressed: bool,
     pub slot: Slot,
 }
 
@@ -173,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_moves_is_found_but_not_here_alone() {
-        let (routes, place) = (RouteTable::default(), Location { shard: 1, slot: 7 });
+        let (routes, place) = (RouteTable::default(), Location { shard: 1, is_compressed: false, slot: 7 });
         routes.begin_move(ID);
         assert_eq!((routes.find(ID), routes.is_here_alone(ID)), (None, false));
         routes.open(ID, place);
@@ -194,9 +196,9 @@ mod tests {
         assert_eq!(routes.reserve(ID), Ok(()));
         assert_eq!(routes.reserve(ID), Err(ReserveError::Taken));
         assert_eq!(routes.find(ID), None);
-        routes.open(ID, Location { shard: 1, slot: 7 });
+        routes.open(ID, Location { shard: 1, is_compressed: false, slot: 7 });
         assert_eq!(routes.reserve(ID), Err(ReserveError::Taken));
-        assert_eq!(routes.find(ID), Some(Location { shard: 1, slot: 7 }));
+        assert_eq!(routes.find(ID), Some(Location { shard: 1, is_compressed: false, slot: 7 }));
         routes.end(ID);
         assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
         assert_eq!(routes.find(ID), None);
@@ -205,7 +207,7 @@ mod tests {
     #[test]
     fn only_ended_routes_are_removed() {
         let routes = RouteTable::default();
-        routes.open(ID, Location { shard: 0, slot: 0 });
+        routes.open(ID, Location { shard: 0, is_compressed: false, slot: 0 });
         routes.forget(ID);
         assert!(routes.find(ID).is_some());
         routes.end(ID);

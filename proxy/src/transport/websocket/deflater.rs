@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, FlushCompress};
+use tokio::task::yield_now;
 
 use super::frame_encoder::{COMPRESSED, frame_from};
 use super::unframe::{FrameContent, FrameHead};
@@ -12,6 +13,9 @@ const LEVEL: u32 = 6;
 
 /// Bytes of the empty block that ends each flush. Messages are sent without it (RFC 7692, 7.2.1).
 const FLUSH_END: [u8; 4] = [0, 0, 0xff, 0xff];
+
+/// Bytes of a long message that are compressed at a time: about a millisecond.
+const PIECE_BYTES: usize = 32 * 1024;
 
 /// Capacity above which the buffer for compressed bytes is not kept.
 const BUFFER_KEPT_MAX: usize = 64 * 1024;
@@ -33,20 +37,50 @@ impl Deflater {
     /// Compresses the message in one of our frames; `None` if this makes it no smaller, and for other frames.
     pub fn deflate_frame(&mut self, frame: &Bytes) -> Option<Bytes> {
         let FrameHead { content, bytes, .. } = FrameHead::parse(frame)?;
-        let (head, payload) = frame.split_at_checked(bytes).filter(|_| content == FrameContent::Message)?;
-        self.state.reset();
-        self.out.clear();
-        self.out.reserve(payload.len() + FLUSH_END.len());
-        self.state.compress_vec(payload, &mut self.out, FlushCompress::Sync).ok()?;
-        // A flush is complete if it has left room; a message of random bytes fills it.
-        let is_complete = self.out.len() < self.out.capacity() && self.out.len() < payload.len() + FLUSH_END.len();
-        let packed = self.out.strip_suffix(&FLUSH_END).filter(|_| is_complete);
-        let twin = packed.and_then(|packed| Some(frame_from(head.first()? | COMPRESSED, packed)));
+        let (_, payload) = frame.split_at_checked(bytes).filter(|_| content == FrameContent::Message)?;
+        self.begin(payload.len());
+        self.add(payload, true);
+        let twin = self.packed(payload.len()).and_then(|packed| deflated_frame(frame, packed));
         if self.out.capacity() > BUFFER_KEPT_MAX {
             self.out = Vec::new();
         }
         twin
     }
+
+    /// Compresses a payload in pieces, between which other tasks run; `None` if this makes it no smaller.
+    pub async fn deflate_in_pieces(mut self, payload: &[u8]) -> Option<Bytes> {
+        self.begin(payload.len());
+        let mut pieces = payload.chunks(PIECE_BYTES).peekable();
+        while let Some(piece) = pieces.next() {
+            self.add(piece, pieces.peek().is_none());
+            yield_now().await;
+        }
+        self.packed(payload.len()).map(Bytes::copy_from_slice)
+    }
+
+    fn begin(&mut self, length: usize) {
+        self.state.reset();
+        self.out.clear();
+        self.out.reserve(length + FLUSH_END.len());
+    }
+
+    fn add(&mut self, piece: &[u8], is_last: bool) {
+        let flush = if is_last { FlushCompress::Sync } else { FlushCompress::None };
+        // If there is no room, the message gets no smaller.
+        let _ = self.state.compress_vec(piece, &mut self.out, flush);
+    }
+
+    /// Compressed payload of this length, if it is smaller.
+    fn packed(&self, length: usize) -> Option<&[u8]> {
+        // A flush is complete if it has left room; a message of random bytes fills it.
+        let is_complete = self.out.len() < self.out.capacity() && self.out.len() < length + FLUSH_END.len();
+        self.out.strip_suffix(&FLUSH_END).filter(|_| is_complete && self.state.total_in() == length as u64)
+    }
+}
+
+/// Frame of a message whose payload was compressed by itself.
+pub(crate) fn deflated_frame(plain: &Bytes, packed: &[u8]) -> Option<Bytes> {
+    Some(frame_from(plain.first()? | COMPRESSED, packed))
 }
 
 #[cfg(test)]

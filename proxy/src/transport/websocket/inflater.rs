@@ -138,6 +138,17 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_payload_is_compressed_in_pieces_as_one() {
+        for length in [100, 32 * 1024, 32 * 1024 + 1, 1_000_000] {
+            let text: Vec<u8> = (0..length).map(|at| b'a' + u8::try_from(at * at % 23).unwrap()).collect();
+            let packed = Deflater::default().deflate_in_pieces(&text).await.unwrap();
+            assert!(packed.len() < length && inflate(&mut Inflater::default(), &packed).as_ref() == Ok(&text));
+        }
+        let noise = trunkline_protocol::id::random_bytes::<100_000>();
+        assert_eq!(Deflater::default().deflate_in_pieces(&noise).await, None);
+    }
+
     #[test]
     fn a_truncated_message_is_an_error_wherever_it_is_cut() {
         let text: String = (0..200).map(|number| format!("{{\"number\":{number}}}")).collect();
