@@ -10,10 +10,10 @@ use trunkline_tests::harness::back_end::BackEnd;
 use trunkline_tests::harness::fleet::{ACCESS_KEY, App, AppServer, Fleet, Proxy};
 use trunkline_tests::harness::http_client::{ask, exchange, get};
 use trunkline_tests::harness::process::Process;
-use trunkline_tests::harness::scenario::{Fixture, run_test, until};
+use trunkline_tests::harness::scenario::{Fixture, profile_folder, run_test, until};
 use trunkline_tests::harness::sockets::free_address;
 use trunkline_tests::harness::token;
-use trunkline_tests::harness::tools::python;
+use trunkline_tests::harness::tools::{python, run};
 
 const ADMIN_TOKEN: &str = "the-admin-token-of-the-fleet";
 
@@ -193,6 +193,10 @@ fn while_the_store_is_away_revocations_take_effect_and_are_written_later() {
         nats.process.kill().await?;
         let ben = token::of_user(ACCESS_KEY, "ben")?;
         assert_eq!(scene.revoke(1, "ben").await?["stored"], false);
+        let mut revoke = Command::new(profile_folder()?.join("trunkline"));
+        let admin = scene.nodes.first().context("no node")?.admin();
+        revoke.args(["revoke", "--user", "eve", "--admin", admin]).env("TRUNKLINE_ADMIN_TOKEN", ADMIN_TOKEN);
+        assert!(run(&mut revoke).await?.contains("; in effect, not stored yet"));
         assert_eq!(scene.negotiate(&ben).await?, [401, 401]);
         let refused = scene.back_end(0)?.ask(Method::PUT, "/users/ann/groups/blue?ttl=600", &Value::Null).await?;
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.body);
