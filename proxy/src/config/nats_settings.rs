@@ -72,7 +72,7 @@ impl std::str::FromStr for NatsServer {
             None => (decoded(user), None),
         });
         let port = if authority.port_u16().is_some() { "" } else { ":4222" };
-        if authority.host().is_empty() || host.ends_with(':') {
+        if authority.host().is_empty() || (!port.is_empty() && host != authority.host()) {
             return Err(EXAMPLE);
         }
         Ok(Self { url: format!("{scheme}://{host}{port}"), user })
