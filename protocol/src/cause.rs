@@ -55,6 +55,7 @@ causes! {
     LinkLost "link_lost" Closes "the link between proxy and app server was lost for too long"
     NoAppServer "no_app_server" Both "no app server was available: see --hold-timeout"
     Drained "drained" Both "the node stopped"
+    NodeStarting "node_starting" Refuses "the node had not read its store yet: see --nats"
     Operator "operator" Closes "an operator closed the connection through the admin port"
     Unnamed "unnamed" Closes "the proxy gave no reason"
     Superseded "superseded" Closes "a newer connection has the same id"

@@ -76,13 +76,15 @@ pub enum Purpose {
     ConnectionToken,
     /// Marks of requests forwarded between nodes.
     ForwardMark,
+    /// Data key of the fleet's store.
+    StoreKey,
 }
 
 impl Purpose {
     fn max_chars(self) -> usize {
         match self {
             Purpose::ConnectionToken => TOKEN_MAX_CHARS,
-            Purpose::ForwardMark => MARK_MAX_CHARS,
+            Purpose::ForwardMark | Purpose::StoreKey => MARK_MAX_CHARS,
         }
     }
 
@@ -90,6 +92,7 @@ impl Purpose {
         match self {
             Purpose::ConnectionToken => b"trunkline 1 connection token",
             Purpose::ForwardMark => b"trunkline 1 forward mark",
+            Purpose::StoreKey => b"trunkline 1 store key",
         }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Admission {
     pub service_verifier: ServiceVerifier,
     /// Revoked tokens, for both verifiers.
     pub revocations: Arc<Revocations>,
+    /// Set until the revocations of a store are known: this node serves no clients before.
+    pub is_waiting: AtomicBool,
     /// Set after the warning about an app server that dials in over plain HTTP.
     pub has_warned_of_plain: AtomicBool,
     /// Gate of dials to nodes that tokens name.
@@ -71,6 +73,7 @@ impl Admission {
             service_verifier: ServiceVerifier::new(keys.clone(), revocations.clone(), skew_s, max_bytes),
             revocations,
             signing_keys: keys,
+            is_waiting: AtomicBool::new(false),
             has_warned_of_plain: AtomicBool::new(false),
             node_dials: Arc::default(),
         })

@@ -6,6 +6,7 @@ mod client_limit;
 mod connect_item;
 mod host_rule;
 mod listener_settings;
+mod nats_settings;
 mod node_config;
 mod option_group;
 mod origin_pattern;
@@ -40,6 +41,7 @@ pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
 pub use listener_settings::{HttpTransportSettings, PortSharing, ProxyProtocolSettings};
+pub use nats_settings::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix};
 pub use node_config::Config;
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
@@ -123,6 +125,8 @@ pub struct Settings {
     pub fleet: FleetSettings,
     /// Settings of the REST data plane.
     pub rest: RestSettings,
+    /// Store in NATS; `None` if what the nodes know ends with the last of them.
+    pub nats: Option<NatsSettings>,
     /// Sampling of traces; `None` if disabled.
     pub sampling: Option<SamplingTerms>,
     /// Rules of the operator at startup.
@@ -162,6 +166,7 @@ impl Settings {
             webhooks: WebhookSettings::DEFAULT,
             fleet: FleetSettings::default(),
             rest: RestSettings::default(),
+            nats: None,
             sampling: None,
             rules: Arc::default(),
         }

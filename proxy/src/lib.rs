@@ -34,6 +34,7 @@
 //! | `inspection` | reading of clients and sets of shards, in short steps |
 //! | `admission` | verification of tokens, their keys, revocations |
 //! | `user_group` | time-limited memberships of users in groups, for later connections too |
+//! | `store` | revocations and memberships in an engine that outlives the nodes |
 //! | `dialled_in` | links dialled by app servers with Azure's SDK |
 //! | `presence_feed` | presence of users and group members, reported to subscribed app servers |
 //! | `mirror` | copies of client connections for other app servers |
@@ -81,6 +82,8 @@ pub(crate) mod presence_feed;
 pub(crate) mod rest;
 pub(crate) mod routing;
 pub(crate) mod shard;
+#[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "there is a store only with an engine"))]
+pub(crate) mod store;
 #[cfg_attr(
     not(any(feature = "otlp", test)),
     expect(dead_code, reason = "there are spans only where something can export them")

@@ -58,6 +58,20 @@ metered! {
     }
 }
 
+metered! {
+    /// Counters of the store.
+    pub(crate) struct StoreCounters {
+        #[metric("trunkline_store_writes_total", "Writes to the store that succeeded.")]
+        pub writes: Counter,
+        #[metric("trunkline_store_retries_total", "Attempts of writes to the store that were repeated.")]
+        pub retries: Counter,
+        #[metric("trunkline_store_untrusted_total", "Values of the store that this fleet has not sealed.")]
+        pub untrusted: Counter,
+        #[metric("trunkline_store_write_duration_seconds", "Duration of single writes until the answer of the store.")]
+        pub durations: Histogram<DurationBuckets>,
+    }
+}
+
 impl RestCounters {
     pub(crate) fn answered(&self, status: StatusCode) {
         let outcome = match status {

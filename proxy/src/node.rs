@@ -86,6 +86,7 @@ use crate::otlp;
 use crate::rest::Rest;
 use crate::shard::ShardCommand;
 use crate::shard::{Connectors, Inbox, ShardSender, Shared};
+use crate::store;
 use crate::webhook::{HubConnection, HubUser, Reported, Webhooks};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
@@ -163,7 +164,8 @@ impl Node {
         }
         let watch = ConditionWatch::new(shared.clone(), fleet.clone(), webhooks.clone(), problems.clone());
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
-        let readiness = Readiness::new(shared.clone(), problems);
+        let readiness = Readiness::new(shared.clone(), problems).with_store(fleet.store());
+        background.spawn(store::keep(fleet.store().cloned(), shared.clone()));
         background.spawn(keep_fleet(fleet.clone(), fleet_resolver));
         background.spawn(presence_keeper::run(shared.clone(), webhooks.clone(), fleet.clone()));
         #[cfg(feature = "otlp")]

@@ -86,7 +86,7 @@ pub use revoker::{RevocationList, RevocationReport, RevokedTokens};
 pub(crate) use snapshot::{ClientDetails, ClientSummary};
 pub use snapshot::{
     FleetSnapshot, HubSnapshot, MissingCount, NodeSnapshot, PoolSnapshot, Rates, RebalanceReport, RebalanceState,
-    UnreachablePeer, WebhookSnapshot,
+    StoreSnapshot, UnreachablePeer, WebhookSnapshot,
 };
 pub(crate) use snapshot_cache::Freshness;
 pub use timeline::{FleetTimeline, NodeTimeline};

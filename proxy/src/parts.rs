@@ -17,11 +17,12 @@ pub use crate::config::TlsListener;
 pub use crate::config::{
     AdminSettings, AdminTokenSource, AmbiguousHeaders, ConditionReceiver, ConnectItem, ConnectItemError, DrainSettings,
     FleetSettings, FrontendLimits, GivenKeys, GroupLimits, HostPattern, HostRules, HttpTransportSettings,
-    LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NetworkError,
-    OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix, PathPrefixError, PortSharing, ProxyProtocolSettings,
-    RehomeSettings, RelaySettings, RestSettings, SecretFileError, SecretLine, SecretSources, TokenKeySources,
-    TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting, WebhookRule, WebhookSecret, WebhookSecretError,
-    WebhookSettings, WebhookTableError, random_node_name,
+    LEVELS_MAX_BYTES, LineCounts, LinkSettings, LogLevels, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT, NatsCredentials,
+    NatsServer, NatsSettings, NetworkError, OptionGroup, OptionKind, OptionRow, OutboxLimits, PathPrefix,
+    PathPrefixError, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings, SecretFileError,
+    SecretLine, SecretSources, TokenKeySources, TrustedHeader, TrustedHeaders, TrustedNetworks, WebhookConnecting,
+    WebhookRule, WebhookSecret, WebhookSecretError, WebhookSettings, WebhookTableError, check_nats_prefix,
+    random_node_name,
 };
 pub use crate::fleet::MemberState;
 pub use crate::net::address::{Address, is_loopback_host, shown_url};
@@ -35,13 +36,15 @@ pub use crate::node::{Heartbeat, InheritedSockets, StartError};
 pub use crate::observer::{
     AnnouncementReport, ConditionSnapshot, FleetConditions, FleetSnapshot, FleetTimeline, HubSnapshot, MissingCount,
     NodeSnapshot, NodeTimeline, PartyChange, PoolSnapshot, Rates, RebalanceReport, RebalanceState, RevocationList,
-    RevocationReport, RevokedTokens, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark, TimelineParty,
-    TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine, TraceNodeState,
-    UnreachablePeer, WebhookSnapshot, json_line,
+    RevocationReport, RevokedTokens, StoreSnapshot, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TimelineMark,
+    TimelineParty, TraceConnectionLine, TraceHeader, TraceHopLine, TraceLine, TraceMessageLine, TraceNodeLine,
+    TraceNodeState, UnreachablePeer, WebhookSnapshot, json_line,
 };
 pub use crate::routing::{
     NamedFiles, RULE_TABLES, RuleFile, RuleSample, Ruleset, TextPlace, WebhookHeader, WebhookHeaderError, nearest,
 };
+#[cfg(feature = "nats")]
+pub use crate::store::check_nats;
 pub use crate::telemetry::SamplingTerms;
 pub use crate::upstream::Hub;
 pub use crate::watch::HubTimes;

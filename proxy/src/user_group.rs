@@ -8,9 +8,10 @@
 //! Each node stores all of them, because clients may connect to any node.
 
 mod left_membership;
+mod stored_membership;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ use crate::limits::SignerShare;
 use crate::shard::{ExpiredMembership, KeptMemberships, MEMBERSHIP_S, MembershipRefused};
 use crate::upstream::HubOrigin;
 use left_membership::{LeftMemberships, UserKey};
+use stored_membership::{UnwrittenMemberships, is_same_end};
+
+pub(crate) use left_membership::LEFT_REMEMBERED_MS;
+pub(crate) use stored_membership::StoredMembership;
 
 /// Maximum number of groups per user, as in Azure's service. The oldest memberships are evicted.
 const GROUPS_PER_USER_MAX: usize = 100;
@@ -58,6 +63,8 @@ pub(crate) struct UserGroups {
     /// Number of memberships, checked first by each new connection.
     count: AtomicUsize,
     begun: Instant,
+    /// `begun` by the store's clock, in milliseconds since 1970; 0 before a store is read.
+    begun_in_store_ms: AtomicI64,
     kept: Mutex<KeptGroups>,
 }
 
@@ -65,6 +72,7 @@ pub(crate) struct UserGroups {
 struct KeptGroups {
     users: HashMap<UserKey, VecDeque<UserGroup>>,
     left: LeftMemberships,
+    unwritten: UnwrittenMemberships,
     /// No membership expires before this time.
     none_ends_before: Option<Instant>,
     /// Usage per hub, with the signer that owned the hub at its first membership.
@@ -98,7 +106,8 @@ pub(crate) enum MembershipNews {
 
 impl UserGroups {
     pub(crate) fn new(limits: UserGroupLimits, keys: Arc<SigningKeys>) -> Self {
-        Self { limits, keys, count: AtomicUsize::new(0), begun: Instant::now(), kept: Mutex::default() }
+        let (count, begun_in_store_ms) = (AtomicUsize::new(0), AtomicI64::new(0));
+        Self { limits, keys, count, begun: Instant::now(), begun_in_store_ms, kept: Mutex::default() }
     }
 
     /// Creates an empty table with the limits of a node.
@@ -115,8 +124,17 @@ impl UserGroups {
     /// long.
     pub(crate) fn join(&self, hub: &str, user: &str, group: &str, seconds: u64) -> Result<(), MembershipRefused> {
         self.check_names(user, group)?;
-        let (key, now_ms) = ((hub.into(), user.into()), self.now_ms());
-        self.keep(&mut self.kept(), key, group, (Duration::from_secs(seconds), now_ms)).map(drop)
+        let (mut kept, key) = (self.kept(), (hub.into(), user.into()));
+        let time = Duration::from_secs(seconds).min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
+        let joined = kept.users.get(&key).and_then(|groups| groups.iter().find(|kept| kept.group == *group));
+        let known_ms = joined.map(|kept| kept.changed_ms).or_else(|| kept.left.at_ms(&key, group));
+        let changed_ms = self.now_ms().max(known_ms.map_or(i64::MIN, |known_ms| known_ms.saturating_add(1)));
+        if kept.unwritten.is_on() && joined.is_some_and(|kept| kept.ends_after(time)) {
+            return Ok(());
+        }
+        self.keep(&mut kept, key.clone(), group, (time, changed_ms))?;
+        kept.unwritten.add(&key, group);
+        Ok(())
     }
 
     /// Checks the names of a membership before copying them.
@@ -197,7 +215,8 @@ impl UserGroups {
         }
         let (mut kept, key, now_ms) = (self.kept(), (hub.into(), user.into()), self.now_ms());
         for gone in self.end(&mut kept, &key, group) {
-            kept.left.note(&key, gone.group, now_ms, now_ms);
+            kept.unwritten.add(&key, &gone.group);
+            kept.left.note(&key, gone.group, now_ms.max(gone.changed_ms.saturating_add(1)), now_ms);
         }
     }
 
@@ -227,6 +246,7 @@ impl UserGroups {
         if known_ms.is_some_and(|known_ms| known_ms >= changed_ms) {
             return Ok(MembershipNews::Nothing);
         }
+        kept.unwritten.add(&key, &told.group);
         if told.left_ms > 0 {
             let time = Duration::from_millis(told.left_ms);
             return self.keep(&mut kept, key, &told.group, (time, changed_ms));
@@ -266,6 +286,106 @@ impl UserGroups {
         }
     }
 
+    /// From now on, records what the store doesn't have.
+    pub(crate) fn begin_storing(&self) {
+        self.kept().unwritten.begin();
+    }
+
+    /// Sets the store's clock. Later calls have no effect.
+    pub(crate) fn set_store_clock(&self, store_now_ms: u64) {
+        let begun_ms = i64::try_from(store_now_ms).unwrap_or(i64::MAX).saturating_sub(self.now_ms());
+        let _ = self.begun_in_store_ms.compare_exchange(0, begun_ms, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Current time of the store's clock.
+    pub(crate) fn store_now_ms(&self) -> u64 {
+        self.in_store_ms(self.now_ms())
+    }
+
+    fn in_store_ms(&self, own_ms: i64) -> u64 {
+        self.begun_in_store_ms.load(Ordering::Relaxed).saturating_add(own_ms).try_into().unwrap_or_default()
+    }
+
+    /// Checks the limits of a membership before the store has it.
+    pub(crate) fn check(&self, hub: &str, user: &str, group: &str) -> Result<(), MembershipRefused> {
+        self.check_names(user, group)?;
+        let (kept, key) = (self.kept(), (hub.into(), user.into()));
+        let is_known = kept.users.get(&key).is_some_and(|groups| groups.iter().any(|kept| kept.group == *group));
+        if is_known { Ok(()) } else { self.check_room(&kept, &key, group).map(drop) }
+    }
+
+    /// Applies a value of the store, unless this node has a newer one, which is then written.
+    pub(crate) fn apply(&self, stored: &StoredMembership) -> Result<MembershipNews, MembershipRefused> {
+        self.check_names(&stored.user, &stored.group)?;
+        let (now_ms, store_now_ms) = (self.now_ms(), self.store_now_ms());
+        let begun_ms = self.begun_in_store_ms.load(Ordering::Relaxed);
+        let changed_ms = i64::try_from(stored.changed_ms).unwrap_or(i64::MAX).saturating_sub(begun_ms);
+        let (mut kept, key) = (self.kept(), (stored.hub.clone(), stored.user.clone()));
+        let own = self.own(&kept, &key, &stored.group);
+        if own.is_some_and(|own| own.changed_ms > stored.changed_ms && !own.is_like(stored, store_now_ms)) {
+            kept.unwritten.add(&key, &stored.group);
+            return Ok(MembershipNews::Nothing);
+        }
+        kept.unwritten.remove(&key, &stored.group);
+        match stored.until_ms.saturating_sub(store_now_ms) {
+            0 => {
+                let gone = self.end(&mut kept, &key, Some(&stored.group));
+                kept.left.note(&key, stored.group.clone(), changed_ms, now_ms);
+                Ok(if gone.is_empty() { MembershipNews::Nothing } else { MembershipNews::Ended })
+            }
+            left_ms => self.keep(&mut kept, key, &stored.group, (Duration::from_millis(left_ms), changed_ms)),
+        }
+    }
+
+    /// State of a membership here, as the store has it. `None` if nothing is known.
+    fn own(&self, kept: &KeptGroups, user: &UserKey, group: &ByteString) -> Option<StoredMembership> {
+        let joined = kept.users.get(user).and_then(|groups| groups.iter().find(|kept| kept.group == *group));
+        let left_ms = |until: Instant| u64::try_from(until.saturating_duration_since(Instant::now()).as_millis());
+        let (until_ms, changed_ms) = match joined {
+            Some(kept) => (self.store_now_ms().saturating_add(left_ms(kept.until).unwrap_or(0)), kept.changed_ms),
+            None => (0, kept.left.at_ms(user, group)?),
+        };
+        let (hub, user) = user.clone();
+        Some(StoredMembership { hub, user, group: group.clone(), until_ms, changed_ms: self.in_store_ms(changed_ms) })
+    }
+
+    /// Changes that this node has to write now, at most `max`.
+    pub(crate) fn unwritten(&self, max: usize) -> Vec<StoredMembership> {
+        let (mut kept, mut own) = (self.kept(), Vec::new());
+        for (user, group) in kept.unwritten.due(max) {
+            match self.own(&kept, &user, &group) {
+                Some(stored) => own.push(stored),
+                // It has expired, or is forgotten.
+                None => kept.unwritten.remove(&user, &group),
+            }
+        }
+        own
+    }
+
+    /// Notes that the store has nothing of a membership that has ended here.
+    pub(crate) fn note_absent(&self, own: &StoredMembership) {
+        let key = (own.hub.clone(), own.user.clone());
+        self.kept().unwritten.remove(&key, &own.group);
+    }
+
+    pub(crate) fn unwritten_len(&self) -> usize {
+        self.kept().unwritten.len()
+    }
+
+    /// Notes that the store may have lost these memberships.
+    pub(crate) fn mark_unwritten(&self, is_lost: impl Fn(&StoredMembership) -> bool) {
+        for user in self.users() {
+            let mut kept = self.kept();
+            let joined = kept.users.get(&user).into_iter().flatten().map(|kept| &kept.group);
+            let names: Vec<_> = joined.chain(kept.left.of(&user).map(|(group, _)| group)).cloned().collect();
+            for group in names {
+                if self.own(&kept, &user, &group).is_some_and(|own| is_lost(&own)) {
+                    kept.unwritten.add(&user, &group);
+                }
+            }
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -276,6 +396,15 @@ impl UserGroups {
 
     fn kept(&self) -> MutexGuard<'_, KeptGroups> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl UserGroup {
+    /// Whether the membership ends after this time from now, except for a delay between nodes.
+    fn ends_after(&self, time: Duration) -> bool {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let [left_ms, time_ms] = [left, time].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        left_ms > 0 && is_same_end(left_ms, time_ms)
     }
 }
 
@@ -397,6 +526,9 @@ mod tests {
     use super::*;
     use crate::auth::AppKey;
     use crate::config::SecretLine;
+
+    /// Time of the store's clock at the start.
+    const NOW_MS: u64 = 1_700_000_000_000;
 
     fn groups_of(count: usize) -> UserGroups {
         of_apps(count, &[])
@@ -626,5 +758,86 @@ mod tests {
             groups.join("chat", "ann", &format!("{number:0>100}"), 10).unwrap();
         }
         assert_eq!(groups.bytes(), GROUPS_PER_USER_MAX * (4 + 3 + 100 + OVERHEAD_BYTES));
+    }
+
+    fn storing() -> UserGroups {
+        let groups = groups_of(100);
+        groups.begin_storing();
+        groups.set_store_clock(NOW_MS);
+        groups
+    }
+
+    fn stored(group: &str, until_ms: u64, changed_ms: u64) -> StoredMembership {
+        StoredMembership { hub: name("chat"), user: name("ann"), group: name(group), until_ms, changed_ms }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_until_the_store_says_the_same() {
+        let groups = storing();
+        groups.join("chat", "ann", "red", 100).unwrap();
+        assert_eq!((groups.unwritten(10).len(), groups.unwritten_len()), (0, 1), "other nodes may be faster");
+        advance(Duration::from_secs(1)).await;
+        let due = groups.unwritten(10);
+        assert_eq!(due, [stored("red", NOW_MS + 100_000, NOW_MS)]);
+        let later = stored("red", NOW_MS + 101_000, NOW_MS - 500);
+        assert_eq!(groups.apply(&later), Ok(MembershipNews::Nothing));
+        assert_eq!(groups.unwritten_len(), 0, "another node has written it");
+        groups.leave("chat", "ann", None);
+        advance(Duration::from_secs(1)).await;
+        let left = groups.unwritten(10).remove(0);
+        assert!(left.until_ms == 0 && left.changed_ms > later.changed_ms);
+        assert_eq!(groups.apply(&later), Ok(MembershipNews::Nothing));
+        assert_eq!((of(&groups, "ann").len(), groups.unwritten_len()), (0, 1), "an old value changes nothing");
+        assert_eq!(groups.apply(&left), Ok(MembershipNews::Nothing));
+        assert_eq!(groups.unwritten_len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn values_of_the_store_begin_and_end_memberships_with_their_rest_of_life() {
+        let groups = storing();
+        assert_eq!(groups.apply(&stored("red", NOW_MS + 10_000, NOW_MS - 90_000)), Ok(MembershipNews::Begun));
+        assert_eq!(groups.apply(&stored("over", NOW_MS - 1, NOW_MS - 90_000)), Ok(MembershipNews::Nothing));
+        assert_eq!(of(&groups, "ann"), ["red"]);
+        advance(Duration::from_secs(9)).await;
+        assert_eq!(of(&groups, "ann"), ["red"]);
+        assert_eq!(groups.apply(&stored("red", 0, NOW_MS + 1)), Ok(MembershipNews::Ended));
+        assert_eq!((of(&groups, "ann").len(), groups.unwritten_len()), (0, 0));
+        assert_eq!(groups.apply(&stored("red", NOW_MS + 60_000, NOW_MS - 90_000)), Ok(MembershipNews::Nothing));
+        assert_eq!((of(&groups, "ann").len(), groups.unwritten_len()), (0, 1), "a copy of an old value is overwritten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_store_has_lost_is_written_again() {
+        let groups = storing();
+        for group in ["red", "blue", "left"] {
+            groups.apply(&stored(group, NOW_MS + 10_000, NOW_MS)).unwrap();
+        }
+        groups.apply(&stored("left", 0, NOW_MS + 1)).unwrap();
+        groups.mark_unwritten(|own| &*own.group == "blue");
+        assert_eq!(groups.unwritten_len(), 1);
+        groups.mark_unwritten(|_| true);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(groups.unwritten(10).len(), 3);
+        advance(Duration::from_secs(LEFT_REMEMBERED_MS.unsigned_abs())).await;
+        groups.take_expired();
+        assert_eq!(groups.unwritten(10).iter().filter(|own| own.until_ms > 0).count(), 0, "expired ones are not");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_about_what_the_store_has_said_is_no_new_change() {
+        let groups = storing();
+        let join = |seconds| {
+            let change = UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s: seconds };
+            groups.note("chat", &ServiceMessage::UserJoinGroup(change)).unwrap();
+        };
+        groups.apply(&stored("red", NOW_MS + 99_500, NOW_MS)).unwrap();
+        join(Some(100));
+        assert_eq!(groups.unwritten_len(), 0);
+        join(Some(200));
+        assert_eq!(groups.unwritten_len(), 1, "a renewal");
+        groups.apply(&stored("red", NOW_MS + 5_000, NOW_MS + 9_000)).unwrap();
+        advance(Duration::from_secs(3)).await;
+        join(Some(5));
+        assert_eq!(groups.unwritten_len(), 1, "a renewal of a short one");
     }
 }

@@ -124,6 +124,8 @@ mod slow_clients;
 #[cfg(test)]
 mod startup;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod storms;
 #[cfg(test)]
 mod tls;

@@ -8,6 +8,7 @@
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
+use serde::{Deserialize, Serialize};
 
 use super::interest::{INTEREST_BUCKETS, InterestMap, InterestUpdate};
 use super::presence::{PresenceUpdate, PresentAppServer};
@@ -115,7 +116,7 @@ pub enum NodeMessage {
 
 /// Revocation of access tokens by their claims. For equal tokens the later times win, so nodes may receive revocations
 /// in any order, repeatedly and from any node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedRevocation {
     /// User id of the tokens; `None` for all users.
     pub user: Option<ByteString>,
@@ -129,6 +130,7 @@ pub struct SharedRevocation {
     pub kept_until_s: u64,
     /// Millisecond since 1970 at which the user's connections were last closed, for nodes that were offline then; 0 if
     /// never, or if the node is notified otherwise.
+    #[serde(skip)]
     pub closed_ms: u64,
 }
 

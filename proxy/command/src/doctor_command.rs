@@ -33,8 +33,12 @@ use trunkline_protocol::key::without_mark;
 use trunkline_protocol::manifest::Transport;
 use trunkline_proxy::parts::{ClientTls, Connector, TlsError, shown_url};
 
+#[cfg(feature = "nats")]
+use trunkline_proxy::parts::{NatsSettings, check_nats};
+
 use super::admin_client::AdminTokenArgs;
 use super::flag::value_parser::{json_list, seconds};
+use super::flag::{NatsArgs, NatsArgsError};
 use super::output::print;
 use clock_check::check_clock;
 use condition_check::{ReportingNode, check_conditions};
@@ -106,6 +110,9 @@ pub(super) struct DoctorArgs {
     #[arg(long, env = "TRUNKLINE_REST_TOKEN_FILE", value_name = "FILE", conflicts_with = "rest_token")]
     pub rest_token_file: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub nats: NatsArgs,
+
     /// Origin of the connecting page, such as `https://app.example`: checks CORS, too.
     #[arg(long, value_name = "ORIGIN")]
     pub origin: Option<HeaderValue>,
@@ -141,6 +148,8 @@ pub(super) enum DoctorError {
     TokenText(&'static str),
     #[error("--ca-file: {0}")]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Nats(#[from] NatsArgsError),
     #[error("{failed} of {all} checks failed")]
     Failed { failed: usize, all: usize },
 }
@@ -157,6 +166,10 @@ pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
     if let Some(port) = &admin {
         report.add_all(check_conditions(port).await);
     }
+    #[cfg(feature = "nats")]
+    if let Some(settings) = args.nats.settings()? {
+        report.add(check_store(&settings).await);
+    }
     if let Some(connector) = reach(&url, tls, args.timeout, &mut report).await? {
         let client = ProbeClient::new(connector.clone(), url.clone(), token, args.origin.clone(), args.timeout);
         speak(&client, args, &mut report).await;
@@ -168,6 +181,17 @@ pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
         report.add_all(check_webhooks(port, &url.hub()).await);
     }
     report.end(&url)
+}
+
+/// Checks the store in NATS from here, as a node does at its start.
+#[cfg(feature = "nats")]
+async fn check_store(settings: &NatsSettings) -> Finding {
+    match check_nats(settings).await {
+        Ok(seen) => Finding::ok("store", seen),
+        Err(problem) => {
+            Finding::failed("store", problem, "check the servers, their JetStream, and the rights of the user")
+        }
+    }
 }
 
 /// Checks the layers below HTTP. Returns a connector if HTTP can be tested.

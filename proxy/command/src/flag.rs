@@ -8,6 +8,7 @@ mod admin_args;
 mod advertised_address;
 mod app_key_args;
 mod config_error;
+mod nats_args;
 mod otlp_args;
 mod proxy_protocol_args;
 mod rest_args;
@@ -30,6 +31,7 @@ use crate::logging::LogFormat;
 pub(super) use access_key_args::AccessKeyArgs;
 pub(super) use app_key_args::AppKeyList;
 pub(super) use config_error::ConfigError;
+pub(super) use nats_args::{NatsArgs, NatsArgsError};
 pub(super) use rest_args::audience_host;
 pub use serve_args::ServeArgs;
 

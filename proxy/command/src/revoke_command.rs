@@ -111,7 +111,9 @@ fn summary(report: &RevocationReport) -> String {
     let RevocationReport { tokens, nodes, clients, .. } = report;
     let closed = if *clients > 0 { format!("; {} closed", plural(*clients, "connection")) } else { String::new() };
     let (nodes, of, until) = (plural(*nodes, "node"), whose(tokens), time_text(tokens.kept_until));
-    format!("tokens {of} issued up to {} are void at {nodes} until {until}{closed}", time_text(tokens.issued_before))
+    let stored = if report.stored == Some(false) { "; in effect, not stored yet" } else { "" };
+    let issued = time_text(tokens.issued_before);
+    format!("tokens {of} issued up to {issued} are void at {nodes} until {until}{closed}{stored}")
 }
 
 fn whose(tokens: &RevokedTokens) -> String {

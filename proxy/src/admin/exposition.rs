@@ -2,6 +2,8 @@
 //!
 //! Most metrics are declared where they are counted (`metrics`). Those declared here are looked up.
 
+use std::sync::atomic::Ordering;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +25,7 @@ use crate::condition::ConditionKind;
 use crate::fleet::{Fleet, FleetCounters, MemberState, own_phase};
 use crate::metrics::{
     ClientProtocol, ConnectionCounters, Counter, Counters, Families, HUBS_MAX, HubCounters, LabelledCounters, Metered,
-    MetricRow, MirrorCounters, RestCounters, WebhookCounters, metric_rows,
+    MetricRow, MirrorCounters, RestCounters, StoreCounters, WebhookCounters, metric_rows,
 };
 use crate::observer::Readiness;
 use crate::shard::Shared;
@@ -118,6 +120,12 @@ metric_rows! {
             "Calls of clients refused by a method rule.",
             "rule"
         );
+        STORE_CONNECTED: Gauge("trunkline_store_connected", "1 while the store can be used.");
+        STORE_UNWRITTEN: Gauge(
+            "trunkline_store_unwritten",
+            "Revocations and memberships of users that the store does not have yet."
+        );
+        STORE_BEHIND: Gauge("trunkline_store_behind", "Changes of the store that this node has not received yet.");
         USER_GROUPS_KEPT: Gauge(
             "trunkline_user_groups_kept",
             "Stored group memberships of users, for their future connections."
@@ -210,6 +218,12 @@ pub(crate) fn families(
     families.add(&USER_GROUPS_KEPT, &[], fleet.user_groups().len() as u64);
     families.add(&USER_GROUPS_KEPT_BYTES, &[], fleet.user_groups().bytes() as u64);
     Counters::show(&shared.counters().iter().map(|counters| &**counters).collect::<Vec<_>>(), &[], &mut families);
+    if let Some(store) = fleet.store() {
+        families.add(&STORE_CONNECTED, &[], u64::from(store.is_connected()));
+        families.add(&STORE_UNWRITTEN, &[], store.unwritten() as u64);
+        families.add(&STORE_BEHIND, &[], store.behind.load(Ordering::Relaxed));
+        StoreCounters::show(&[&store.counters], &[], &mut families);
+    }
     conditions(shared, &mut families);
     clients(shared, &mut families);
     links(shared, &mut families);
@@ -253,6 +267,7 @@ pub fn metric_entries() -> Vec<MetricEntry> {
     FleetCounters::show(&[&FleetCounters::default()], &[], &mut families);
     RestCounters::show(&[&RestCounters::default()], &[], &mut families);
     AdminCounters::show(&[&AdminCounters::default()], &[], &mut families);
+    StoreCounters::show(&[&StoreCounters::default()], &[], &mut families);
     ExportCounters::show(&[&ExportCounters::default()], &[], &mut families);
     for row in LOOKED_UP {
         families.add(row, &vec![""; row.labels.len()], 0);

@@ -85,6 +85,8 @@ struct KeptRevocation {
     changed_s: u64,
     /// Time when this node last closed the user's connections, in milliseconds since 1970; 0 for never.
     closed_ms: u64,
+    /// Whether the store, if there is one, has it.
+    is_stored: bool,
 }
 
 #[derive(Debug)]
@@ -155,6 +157,7 @@ impl Revocations {
                 number,
                 changed_s: now_s,
                 closed_ms: kept.closed_ms,
+                is_stored: false,
             },
             None if table.by_tokens.len() >= REVOCATIONS_MAX => return Err(RevocationRefused::TooMany),
             None if table.bytes + tokens.bytes() > REVOCATIONS_MAX_BYTES => return Err(RevocationRefused::TooLarge),
@@ -164,6 +167,7 @@ impl Revocations {
                 number,
                 changed_s: now_s,
                 closed_ms: 0,
+                is_stored: false,
             },
         };
         table.keep(tokens, kept);
@@ -281,8 +285,37 @@ impl Revocations {
     /// Active revocations, newest first.
     #[must_use]
     pub(crate) fn all(&self, now_s: u64) -> Vec<SharedRevocation> {
+        self.list(now_s, |_| true)
+    }
+
+    /// Active revocations changed up to this second that the store doesn't have yet, newest first.
+    #[must_use]
+    pub(crate) fn unwritten(&self, now_s: u64, changed_by_s: u64) -> Vec<SharedRevocation> {
+        self.list(now_s, |kept| !kept.is_stored && kept.changed_s <= changed_by_s)
+    }
+
+    /// Notes that the store has a revocation, which includes the one kept here, or more.
+    pub(crate) fn note_stored(&self, stored: &SharedRevocation) {
+        if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::of(stored)) {
+            let is_included =
+                kept.issued_before_s <= stored.issued_before_s && kept.kept_until_s <= stored.kept_until_s;
+            kept.is_stored |= is_included;
+        }
+    }
+
+    /// Notes that the store may have lost these revocations.
+    pub(crate) fn mark_unwritten(&self, is_lost: impl Fn(&SharedRevocation) -> bool) {
+        for told in self.list(0, |kept| kept.is_stored).into_iter().filter(is_lost) {
+            if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::of(&told)) {
+                kept.is_stored = false;
+            }
+        }
+    }
+
+    fn list(&self, now_s: u64, is_wanted: impl Fn(&KeptRevocation) -> bool) -> Vec<SharedRevocation> {
         let table = self.table();
-        let mut kept: Vec<_> = table.by_tokens.iter().filter(|(_, kept)| kept.kept_until_s > now_s).collect();
+        let is_listed = |kept: &KeptRevocation| kept.kept_until_s > now_s && is_wanted(kept);
+        let mut kept: Vec<_> = table.by_tokens.iter().filter(|(_, kept)| is_listed(kept)).collect();
         kept.sort_by_key(|(_, kept)| std::cmp::Reverse(kept.number));
         let told = |(tokens, kept): (&TokenSet, &KeptRevocation)| {
             let TokenSet { user, audience, app } = tokens.clone();
@@ -320,6 +353,25 @@ mod tests {
         let user = claims.get("sub").and_then(Value::as_str);
         let claims = &serde_json::from_value(claims.clone()).unwrap();
         revocations.check(SignedToken { claims, user, app }, NOW_S).is_ok()
+    }
+
+    #[test]
+    fn a_revocation_is_unwritten_until_the_store_has_as_much() {
+        let all = revocations(&[revocation(Some("ann"), 10), revocation(None, 20)]);
+        let unwritten = |all: &Revocations| all.unwritten(NOW_S, NOW_S).len();
+        assert_eq!(unwritten(&all), 2);
+        all.note_stored(&SharedRevocation { kept_until_s: NOW_S + 60, ..revocation(Some("ann"), 10) });
+        assert_eq!(unwritten(&all), 2, "the store keeps it for a shorter time");
+        all.note_stored(&revocation(Some("ann"), 11));
+        all.note_stored(&revocation(Some("ben"), 11));
+        assert_eq!((unwritten(&all), all.unwritten(NOW_S, NOW_S)[0].user.is_none()), (1, true));
+        all.revoke(&revocation(Some("ann"), 12), NOW_S).unwrap();
+        assert_eq!(unwritten(&all), 2, "it has grown");
+        all.note_stored(&revocation(Some("ann"), 12));
+        all.note_stored(&revocation(None, 20));
+        all.mark_unwritten(|told| told.user.is_none());
+        assert_eq!((unwritten(&all), all.unwritten(NOW_S, NOW_S - 1).len()), (1, 0));
+        assert!(all.unwritten(NOW_S + 3600, NOW_S).is_empty(), "ended");
     }
 
     #[test]

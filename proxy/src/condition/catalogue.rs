@@ -165,6 +165,12 @@ catalogue! {
     ScrapeRefused = Warning "scrape-refused" after 0:
         "requests for metrics are refused: they have no valid token",
         "compare the token of Prometheus with --metrics-token";
+    StoreUnreachable = Error "store-unreachable" after 3:
+        "the store is not reachable: revocations are not written yet, memberships of users can't be changed",
+        "see the server and what it said: check that it runs, its account and JetStream (--nats)";
+    StoreUntrusted = Error "store-untrusted" after 0:
+        "the store has values that this fleet has not sealed",
+        "check which other clients use the account, or whether two fleets have the same --nats-prefix";
     NodeMissing = Warning "node-missing" after 5:
         "a node of the fleet is missing",
         "check that the node runs, and that --peers names its admin port";

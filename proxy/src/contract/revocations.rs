@@ -171,7 +171,7 @@ async fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_every
     let order = order(Some("ann"));
     let tokens = order.tokens.clone();
     let report = observer.revoke(order).await.unwrap();
-    let all = RevocationReport { tokens, nodes: 3, missing: Vec::new(), clients: 3 };
+    let all = RevocationReport { tokens, nodes: 3, missing: Vec::new(), clients: 3, stored: None };
     assert_eq!(report, all);
     for (client, node) in clients.iter_mut().zip(&nodes) {
         assert!(client.text().await.starts_with("{\"type\":7"));

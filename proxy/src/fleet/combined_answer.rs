@@ -4,6 +4,7 @@ use bytestring::ByteString;
 use trunkline_protocol::service::{Ack, AckStatus, MemberPage, ServiceMessage};
 
 use super::question::NoAnswer;
+use crate::store::StoreAway;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AnswerRule {
@@ -27,6 +28,12 @@ impl AnswerTerms {
             _ => AnswerRule::AnyYes,
         };
         Self { ack_id: question.ack_id().unwrap_or_default(), rule }
+    }
+
+    /// Answer to a change that the store doesn't have.
+    pub(super) fn unstored(self, away: &StoreAway) -> Ack {
+        let message = Some(away.to_string().into());
+        Ack { ack_id: self.ack_id, status: AckStatus::InternalServerError, message, payload: None }
     }
 
     pub(super) fn combine(self, answers: Vec<Result<Option<ServiceMessage>, NoAnswer>>) -> Ack {

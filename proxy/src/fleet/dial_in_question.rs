@@ -17,6 +17,7 @@ use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
 use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
+use crate::store::StoreAway;
 use crate::upstream::{LinkHandle, ReplyTo};
 
 pub(super) struct GatheredAnswer {
@@ -33,11 +34,12 @@ impl GatheredAnswer {
     }
 
     /// Sends the combined answer to the app server, once this node has answered.
-    pub(super) async fn give(self, others: Answers<Option<ServiceMessage>>) {
+    pub(super) async fn give(self, others: Answers<Option<ServiceMessage>>, away: Option<StoreAway>) {
         let Self { reply_to, terms, own } = self;
         let mut answers = vec![Ok(own.await.ok())];
         answers.extend(others.into_iter().map(|(_, answer)| answer));
-        reply_to.answer(&ServiceMessage::Ack(terms.combine(answers)));
+        let ack = terms.combine(answers);
+        reply_to.answer(&ServiceMessage::Ack(away.map_or(ack, |away| terms.unstored(&away))));
     }
 }
 

@@ -69,7 +69,7 @@ impl OtherNodes for Fleet {
     }
 
     fn are_sought(&self) -> bool {
-        self.members().is_finding_others()
+        self.members().is_finding_others() || self.store().is_some_and(|store| store.reason_closed().is_some())
     }
 
     fn is_for_us(&self, link: &LinkHandle) -> bool {
@@ -97,12 +97,16 @@ impl OtherNodes for Fleet {
             return Some(silent);
         }
         let asked = if is_about_own(self.shared(), message) { Vec::new() } else { wanting_of(self, link, message) };
-        if asked.is_empty() {
+        if asked.is_empty() && !(self.store().is_some() && message.outlasts_connections()) {
             return None;
         }
         let answers = self.ask(asked, key, &message.to_body());
         let (own, answer) = GatheredAnswer::begin(reply_to.clone(), message);
-        drop(runtime.spawn(async move { answer.give(answers.await).await }));
+        let stored = self.keep_in_store(key, message);
+        drop(runtime.spawn(async move {
+            let (answers, stored) = tokio::join!(answers, stored);
+            answer.give(answers, stored.err()).await;
+        }));
         Some(own)
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct FleetAnswer {
     pub(crate) ack: Ack,
     /// Nodes without an answer. A positive answer is final without them.
     pub(crate) missing: Vec<String>,
+    /// Whether nothing was done, because the store is away.
+    pub(crate) is_store_away: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -238,6 +240,10 @@ impl FleetEntry {
 
     /// Queries this node and all others concerned. One positive answer decides; a negative one needs all nodes.
     pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
+        if let Err(away) = self.0.keep_in_store(&hub.key, &question).await {
+            let ack = AnswerTerms::of(&question).unstored(&away);
+            return FleetAnswer { ack, missing: Vec::new(), is_store_away: true };
+        }
         self.room(hub, &question).await;
         let asked = match &question {
             question if is_about_own(self.0.shared(), question) => Vec::new(),
@@ -254,7 +260,7 @@ impl FleetEntry {
         let others = others.await;
         let missing = names_of_missing(&others);
         let answers = std::iter::once(Ok(own)).chain(others.into_iter().map(|(_, answer)| answer));
-        FleetAnswer { ack: terms.combine(answers.collect()), missing }
+        FleetAnswer { ack: terms.combine(answers.collect()), missing, is_store_away: false }
     }
 
     /// Waits until little data is queued for a client, at most this long, or until the client closes or moves.

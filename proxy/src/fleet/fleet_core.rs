@@ -27,6 +27,7 @@ use crate::clock::unix_seconds;
 use crate::limits::SignerShare;
 use crate::net::address::Address;
 use crate::shard::Shared;
+use crate::store::{Store, StoreAway};
 use crate::user_group::UserGroups;
 
 #[derive(Debug, Clone)]
@@ -54,7 +55,7 @@ impl Fleet {
             accepted: AcceptedLinks::default(),
             runtime: OnceLock::new(),
         }));
-        if shared.settings.fleet.has_peers() || shared.settings.rest.is_on() {
+        if shared.settings.fleet.has_peers() || shared.settings.rest.is_on() || fleet.store().is_some() {
             shared.join_fleet(Arc::new(fleet.clone()));
         }
         fleet
@@ -70,6 +71,26 @@ impl Fleet {
 
     pub(crate) fn user_groups(&self) -> &Arc<UserGroups> {
         &self.0.stores.user_groups
+    }
+
+    pub(crate) fn store(&self) -> Option<&Arc<Store>> {
+        self.0.stores.store.as_ref()
+    }
+
+    /// Writes a membership change into the store, if there is one.
+    pub(super) fn keep_in_store(
+        &self,
+        hub: &str,
+        message: &ServiceMessage,
+    ) -> impl Future<Output = Result<(), StoreAway>> + use<> {
+        let store = self.store().filter(|_| message.outlasts_connections()).cloned();
+        let kept = store.map(|store| (store, hub.to_owned(), message.clone()));
+        async move {
+            match kept {
+                Some((store, hub, message)) => store.keep_first(&hub, &message).await,
+                None => Ok(()),
+            }
+        }
     }
 
     pub(crate) fn fleet_relay(&self) -> &FleetRelay {

@@ -8,12 +8,15 @@ use crate::auth::AccessSettings;
 use crate::config::Settings;
 use crate::net::connector::Connector;
 use crate::shard::{Seams, SetInterest};
+use crate::store::Store;
 use crate::user_group::UserGroups;
 
 #[derive(Debug, Clone)]
 pub(crate) struct NodeStores {
     pub admission: Arc<Admission>,
     pub user_groups: Arc<UserGroups>,
+    /// Store of what must outlive the last node; `None` without one.
+    pub store: Option<Arc<Store>>,
     /// Subscriptions of this node at other nodes; `None` for a node without peers.
     pub(super) interest: Option<Arc<OwnInterest>>,
 }
@@ -24,7 +27,8 @@ impl NodeStores {
         let admission = Admission::new(&settings.keys, access, issuers);
         let user_groups = UserGroups::of_node(settings, &admission.signing_keys);
         let interest = settings.fleet.has_peers().then(Arc::default);
-        Self { admission, user_groups, interest }
+        let store = Store::of_node(settings, (&admission, &user_groups));
+        Self { admission, user_groups, store, interest }
     }
 
     /// Creates the stores of a node with access keys only.

@@ -1,6 +1,7 @@
 //! Endpoint of one shard: state for handling requests, and acceptance of new clients by hub.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -78,6 +79,9 @@ impl Endpoint {
     pub(super) fn refuse_new_client(&self, hub: &Hub, routed: &Routed) -> Option<Response> {
         if self.shared.refuses_clients() {
             return Some(unavailable(Cause::Drained, STOPPING));
+        }
+        if self.admission.is_waiting.load(Ordering::Acquire) {
+            return Some(unavailable(Cause::NodeStarting, "this node is reading its store: see /readyz"));
         }
         if let Some(refusal) = routed.refusal() {
             return Some(refusal);

@@ -78,7 +78,7 @@ impl GroupEditor {
         if hub.here().is_none() && !self.fleet.has_others() {
             return Err(GroupOrderError::UnknownHub);
         }
-        let FleetAnswer { ack, missing } = self.fleet.ask_fleet(&hub, order.message()).await;
+        let FleetAnswer { ack, missing, .. } = self.fleet.ask_fleet(&hub, order.message()).await;
         match (ack.status, order.subject) {
             // Leaving also ends memberships of a user without connections.
             (AckStatus::Ok, _) => {}

@@ -13,7 +13,7 @@ use super::process_stats::{CpuTimes, ProcessStats};
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
 use super::rule_snapshot::{self, RuleCounts};
-use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates, WebhookSnapshot};
+use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates, StoreSnapshot, WebhookSnapshot};
 use super::traffic::{rates, totals};
 use crate::clock::unix_ms;
 use crate::fleet::own_phase;
@@ -87,6 +87,10 @@ impl NodeSampler {
             away: level(|counters| counters.away.get()),
             rebalance: self.rebalance.shown(),
             outbox_bytes: level(|counters| counters.outbox_bytes.get()),
+            store: self
+                .readiness
+                .store()
+                .map(|store| StoreSnapshot { is_connected: store.is_connected(), unwritten: store.unwritten() as u64 }),
             hubs: hubs(&shared, &kinds, &unassigned_clients(&shared).await),
             links: pools(&shared, &kinds),
             rules: rule_snapshot::rules(&shared.hubs.rules()),

@@ -145,6 +145,14 @@ impl Peers {
         self.fleet.spread_revocation(told);
     }
 
+    /// Writes a revocation to the store. Returns whether the store has it; `None` without a store.
+    pub(super) async fn keep_revocation(&self, told: &SharedRevocation) -> Option<bool> {
+        match self.fleet.store() {
+            Some(store) => Some(store.keep_revocation(told).await),
+            None => None,
+        }
+    }
+
     pub(super) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
         self.fleet.members().all()
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::condition::{ActiveCondition, ConditionKind};
 use crate::shard::Shared;
+use crate::store::Store;
 use crate::upstream::Hub;
 
 /// Problems of upstreams without a link, by address.
@@ -46,11 +47,21 @@ impl UpstreamProblems {
 pub(crate) struct Readiness {
     shared: Arc<Shared>,
     problems: Arc<UpstreamProblems>,
+    store: Option<Arc<Store>>,
 }
 
 impl Readiness {
     pub(crate) fn new(shared: Arc<Shared>, problems: Arc<UpstreamProblems>) -> Self {
-        Self { shared, problems }
+        Self { shared, problems, store: None }
+    }
+
+    #[must_use]
+    pub(crate) fn with_store(self, store: Option<&Arc<Store>>) -> Self {
+        Self { store: store.cloned(), ..self }
+    }
+
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_deref()
     }
 
     #[must_use]
@@ -63,6 +74,9 @@ impl Readiness {
         if self.shared.has_begun_drain() {
             let left = self.shared.sockets() + self.shared.clients_away();
             return vec![format!("draining: this node is stopping, clients left: {left}")];
+        }
+        if let Some(reason) = self.store.as_ref().and_then(|store| store.reason_closed()) {
+            return vec![reason];
         }
         if self.shared.other_nodes().are_sought() {
             return vec!["starting: looking for the other nodes of the fleet".into()];

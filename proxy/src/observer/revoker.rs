@@ -69,6 +69,9 @@ pub struct RevocationReport {
     pub missing: Vec<String>,
     /// Number of closed client connections.
     pub clients: u64,
+    /// Whether the store has the revocation; `None` without a store. It is written later if not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stored: Option<bool>,
 }
 
 /// Revocations stored by a node, newest first.
@@ -165,8 +168,11 @@ impl RevokerState {
         self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
         self.peers.spread_revocation(&order.tokens.told());
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
-        let (own, answers) = tokio::join!(self.close(&order), self.peers.ask_all(&request));
-        let mut report = RevocationReport { nodes: 1, clients: own, tokens: order.tokens, ..Default::default() };
+        let told = order.tokens.told();
+        let stored = self.peers.keep_revocation(&told);
+        let (own, answers, stored) = tokio::join!(self.close(&order), self.peers.ask_all(&request), stored);
+        let tokens = order.tokens;
+        let mut report = RevocationReport { nodes: 1, clients: own, tokens, stored, ..Default::default() };
         for (member, answer) in &answers {
             match answer.as_ref().ok().and_then(|answer| answer.read::<RevokedAnswer>().ok()) {
                 Some(RevokedAnswer { clients }) => {
@@ -176,7 +182,7 @@ impl RevokerState {
                 None => report.missing.push(member.name().to_owned()),
             }
         }
-        let RevocationReport { tokens, nodes, missing, clients } = &report;
+        let RevocationReport { tokens, nodes, missing, clients, stored } = &report;
         let RevokedTokens { user, audience, app, issued_before, .. } = tokens;
         let silent = (!missing.is_empty()).then(|| missing.join(", "));
         info!(
@@ -187,6 +193,7 @@ impl RevokerState {
             clients,
             nodes,
             missing = silent,
+            stored,
             "access tokens revoked by an operator"
         );
         Ok(report)

@@ -87,6 +87,8 @@ pub struct NodeSnapshot {
     pub rebalance: Option<RebalanceReport>,
     /// Bytes in the outboxes of clients.
     pub outbox_bytes: u64,
+    /// Store of revocations and memberships; `None` without one.
+    pub store: Option<StoreSnapshot>,
     /// CPU and memory of the process.
     pub process: ProcessUsage,
     /// CPU and memory of the machine.
@@ -101,6 +103,16 @@ pub struct NodeSnapshot {
     pub rules: Vec<RuleSnapshot>,
     /// Individual client connections, if there are few.
     pub individuals: Option<Vec<ClientSummary>>,
+}
+
+/// State of a node's store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreSnapshot {
+    /// Whether the store can be used.
+    pub is_connected: bool,
+    /// Revocations and memberships that the store doesn't have yet.
+    pub unwritten: u64,
 }
 
 /// Progress of a rebalance.

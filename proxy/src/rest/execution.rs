@@ -447,7 +447,7 @@ impl Execution {
 
 type ClaimList = Vec<(ByteString, ByteString)>;
 
-fn claims_in(FleetAnswer { ack, missing }: FleetAnswer) -> Result<ClaimList, RestError> {
+fn claims_in(FleetAnswer { ack, missing, .. }: FleetAnswer) -> Result<ClaimList, RestError> {
     let problem = ack.message.unwrap_or_default();
     match ack.status {
         AckStatus::Ok => Ok(ack.payload.as_ref().and_then(claims_from_payload).unwrap_or_default()),
@@ -553,6 +553,7 @@ fn done(answer: FleetAnswer, status: StatusCode) -> Result<Response, RestError> 
     match answer.ack.status {
         AckStatus::Ok | AckStatus::NotFound => Ok(with_missing(status.into_response(), &answer.missing)),
         AckStatus::Timeout => Err(RestError::incomplete(&answer.missing)),
+        _ if answer.is_store_away => Err(RestError::store_away(&answer.ack.message.unwrap_or_default())),
         _ => {
             let text = answer.ack.message.unwrap_or_default();
             Err(RestError::new(StatusCode::CONFLICT, "Error.Request.Refused", &*text))

@@ -107,6 +107,11 @@ impl RestError {
         error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
     }
 
+    pub(super) fn store_away(problem: &str) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Store.Unreachable", problem);
+        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);

@@ -160,7 +160,7 @@ impl ShardSender {
     }
 
     /// Sends a command of the node itself, which is not counted.
-    pub(super) fn order(&self, command: ShardCommand) {
+    pub(crate) fn order(&self, command: ShardCommand) {
         self.put(ShardMessage::Batch(CommandBatch { commands: vec![command], read_at: None, _room: None, turn: None }));
     }
 

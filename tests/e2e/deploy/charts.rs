@@ -11,8 +11,15 @@ use super::kubernetes::Objects;
 const APP: &str = r#"appServers.selector={"app":"mine"}"#;
 const APP_KEYS: &str = r#"appKeys.secret="keys-of-apps""#;
 
+const NATS: [&str; 4] = [
+    r#"nats.servers=["nats://a:4222","tls://b:4222"]"#,
+    r#"nats.secret="trunkline-nats""#,
+    r#"nats.credentialsKey="node.creds""#,
+    r#"nats.caKey="ca.pem""#,
+];
+
 /// Values that enable all optional parts.
-const ALL: [&str; 15] = [
+const ALL: [&str; 19] = [
     APP,
     r#"appServers.upstreams=["https://elsewhere.example"]"#,
     "autoscaling.enabled=true",
@@ -28,6 +35,10 @@ const ALL: [&str; 15] = [
     r#"podAnnotations={"a":"b"}"#,
     "drain.timeout=120",
     APP_KEYS,
+    NATS[0],
+    NATS[1],
+    NATS[2],
+    NATS[3],
 ];
 
 type Change = fn(&mut Value);
@@ -87,6 +98,26 @@ fn keys_of_apps_are_a_file_of_the_nodes_and_may_stand_in_for_app_servers() {
 }
 
 #[test]
+fn an_existing_nats_is_the_store_of_the_nodes() {
+    run_test(async |fixture| {
+        let objects = Objects::read(fixture, "nats", &render(&[&[APP][..], &NATS].concat()).await?).await?;
+        objects.assert_whole();
+        let (all, mounts) = (environment(&objects)?, "/run/secrets/trunkline-nats");
+        assert_eq!(variable(&all, "TRUNKLINE_NATS"), Some("nats://a:4222,tls://b:4222"));
+        assert_eq!(variable(&all, "TRUNKLINE_NATS_CREDENTIALS"), Some(&*format!("{mounts}/node.creds")));
+        assert_eq!(variable(&all, "TRUNKLINE_NATS_CA"), Some(&*format!("{mounts}/ca.pem")));
+        let pod = &objects.get("Deployment", "fleet-trunkline")?["spec"]["template"]["spec"];
+        let mounted = pod["containers"][0]["volumeMounts"].as_array().context("mounts")?;
+        assert!(mounted.iter().any(|mount| mount["name"] == "nats" && mount["mountPath"] == mounts), "{mounted:?}");
+        let volumes = pod["volumes"].as_array().context("volumes")?;
+        assert!(volumes.iter().any(|volume| volume["secret"]["secretName"] == "trunkline-nats"), "{volumes:?}");
+        let without = render(&[APP]).await?;
+        assert!(!without.contains("TRUNKLINE_NATS") && !without.contains("trunkline-nats"));
+        Ok(())
+    });
+}
+
+#[test]
 fn who_names_the_peers_of_a_release_replaces_the_charts_own() {
     run_test(async |fixture| {
         let text = render(&[APP, r#"settings={"TRUNKLINE_PEERS":""}"#]).await?;
@@ -119,7 +150,7 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
         };
         check("dial-in.json", all_dial_in).await?;
         // Kubernetes accepts only strings here, which YAML numbers are not.
-        let wrong: [(&str, Change); 10] = [
+        let wrong: [(&str, Change); 11] = [
             ("a number as annotation of pods", |values| values["podAnnotations"]["port"] = 9100.into()),
             ("a boolean as annotation of the service", |values| {
                 values["service"]["annotations"]["scrape"] = true.into()
@@ -130,6 +161,7 @@ fn the_charts_schema_takes_its_values_and_refuses_mistakes() {
             ("nobody behind it", |values| values["appServers"]["selector"] = serde_json::json!({})),
             ("a secret", |values| values["settings"]["TRUNKLINE_ACCESS_KEY"] = "k".into()),
             ("a secret of an app", |values| values["settings"]["TRUNKLINE_APP_KEY"] = "a=k".into()),
+            ("a password in a URL", |values| values["nats"]["servers"] = serde_json::json!(["nats://a:b@c"])),
             ("no such value", |values| values["replica"] = 3.into()),
             ("no node", |values| values["replicas"] = 0.into()),
         ];

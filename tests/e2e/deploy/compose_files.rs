@@ -19,7 +19,9 @@ fn compose_and_stack_are_what_the_compose_specification_says() {
             "swarm/stack.yml",
             "swarm/admin.yml",
             "swarm/app-keys.yml",
+            "swarm/nats.yml",
             "compose/app-keys.yaml",
+            "compose/nats.yaml",
             "compose/tls.yaml",
         ];
         let paths = paths.map(shipped);

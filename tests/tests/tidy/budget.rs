@@ -12,12 +12,13 @@ use crate::reference::read;
 use crate::workspace::{members, rust_files, workspace};
 
 /// Layers of a node, by their modules or folders; the first match counts. The others are `ground`.
-const NODE_LAYERS: [(&str, &[&str]); 5] = [
+const NODE_LAYERS: [(&str, &[&str]); 6] = [
     ("engine", &["shard", "client", "link", "upstream", "transport"]),
     (
         "features",
         &["inspection", "admission", "user_group", "dialled_in", "presence_feed", "mirror", "watch", "webhook"],
     ),
+    ("store", &["store"]),
     ("fleet", &["fleet"]),
     ("edge", &["frontend", "observer", "admin", "otlp", "rest"]),
     ("node", &["node", "parts", "lib"]),

@@ -10,6 +10,7 @@ use trunkline_proxy::parts::{
 
 use super::admin_args::AdminArgsError;
 use super::advertised_address::AdvertiseError;
+use super::nats_args::NatsArgsError;
 use super::otlp_args::OtlpArgsError;
 use super::proxy_protocol_args::NobodyTrusted;
 use super::tls_args::TlsArgsError;
@@ -77,6 +78,8 @@ pub enum ConfigError {
     Admin(#[from] AdminArgsError),
     #[error(transparent)]
     Otlp(#[from] OtlpArgsError),
+    #[error(transparent)]
+    Nats(#[from] NatsArgsError),
     #[error(transparent)]
     Advertise(#[from] AdvertiseError),
     #[error(transparent)]

@@ -26,6 +26,7 @@ use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::app_key_args::AppKeyArgs;
 use super::config_error::ConfigError;
+use super::nats_args::NatsArgs;
 use super::otlp_args::OtlpArgs;
 use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rest_args::RestArgs;
@@ -199,6 +200,9 @@ pub struct ServeArgs {
     pub(crate) rest: RestArgs,
 
     #[command(flatten)]
+    pub(crate) nats: NatsArgs,
+
+    #[command(flatten)]
     pub(crate) otlp: OtlpArgs,
 }
 
@@ -354,6 +358,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, Acc
         webhooks: addresses.webhooks.clone(),
         fleet: (&args.admin).try_into()?,
         rest: args.rest.settings(is_development && !addresses.has_upstreams())?,
+        nats: args.nats.settings()?,
         sampling: args.otlp.sampling()?,
         rules: Arc::new(addresses.file.rules.clone()),
     };

@@ -62,6 +62,13 @@ const stateOf = (node) => (isMissed(node) || node.state === "draining" ? node.st
 
 export const rowStateOf = (node) => (isMissed(node) ? "down" : node.state !== "ready" || node.notReady.length || node.warnings.length ? "part" : "open");
 
+// State of the store of a node, which may have none.
+const storeState = (store) => {
+  if (!store) return "–";
+  const waiting = store.unwritten ? `, ${count(store.unwritten)} unwritten` : "";
+  return `${store.isConnected ? "connected" : "away"}${waiting}`;
+};
+
 export const nodesTable = (press, acts) =>
   new Table("Nodes", [
     ["Node", (node) => node.name],
@@ -76,6 +83,7 @@ export const nodesTable = (press, acts) =>
     ["Memory", (node) => bytes(node.process.memoryBytes), "number"],
     ["Host", (node) => `${percent(node.host.cpuPercent)}, ${share(node.host.memoryUsedBytes, node.host.memoryBytes)}`, "number long"],
     ["Waiting", (node) => bytes(node.outboxBytes), "number"],
+    ["Store", (node) => storeState(node.store)],
     ["Runs", (node) => age(node.uptimeS), "number"],
     ["Version", (node) => node.version],
     ["Address", (node) => bare(node.address), "long"],
