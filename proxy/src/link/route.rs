@@ -149,10 +149,8 @@ impl RoutedBatch {
                 }
                 ShardCommand::One {
                     connection_id, command: ConnectionCommand::Data { payload, packed, .. }, ..
-                } => {
-                    if shared.routes.find(connection_id).is_some_and(|location| location.is_compressed) {
-                        *packed = deflate(payload).await.map(Box::new);
-                    }
+                } if shared.routes.find(connection_id).is_some_and(|location| location.is_compressed) => {
+                    *packed = deflate(payload).await.map(Box::new);
                 }
                 _ => {}
             }

@@ -3,6 +3,8 @@
 //! Each client sends a status event, compressed once, and the next one after its answer. Answers are counted and not
 //! decompressed, so that the generator is no bottleneck. `tests/bench/deflated` starts the servers.
 
+#![forbid(unsafe_code)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use flate2::{Compress, Compression, FlushCompress};
 use trunkline_generator::frame::from_client;
+use trunkline_tests::harness::command::print_line;
 
 /// Bit of a compressed message in the first byte of its frame.
 const COMPRESSED: u8 = 0x40;
@@ -158,6 +161,6 @@ fn main() -> Result<()> {
     let ended = now()?;
     let (echoes, bytes, seconds) = ((ended.0 - begun.0) as f64, (ended.1 - begun.1) as f64, ended.2 - begun.2);
     ensure!(echoes > 0.0, "no echo");
-    println!("{dialect}: {:.0} echoes per CPU second, {:.0} bytes each", echoes / seconds, bytes / echoes);
+    print_line(&format!("{dialect}: {:.0} echoes per CPU second, {:.0} bytes each", echoes / seconds, bytes / echoes));
     Ok(())
 }

@@ -51,7 +51,6 @@ pub enum NatsArgsError {
     Credentials(PathBuf),
     #[error("--nats-ca {}: it has no certificate in PEM format", .0.display())]
     Ca(PathBuf),
-    #[cfg(not(feature = "nats"))]
     #[error("--nats: this program was built without NATS (its feature `nats`)")]
     NotBuilt,
 }
@@ -62,24 +61,20 @@ impl NatsArgs {
         if self.nats.is_empty() {
             return Ok(None);
         }
-        #[cfg(not(feature = "nats"))]
-        return Err(NatsArgsError::NotBuilt);
-        #[cfg(feature = "nats")]
-        {
-            let server =
-                |value: &String| value.parse().map_err(|problem| NatsArgsError::Url { value: value.clone(), problem });
-            let servers: Vec<NatsServer> = self.nats.iter().map(server).collect::<Result<_, _>>()?;
-            check_nats_prefix(&self.nats_prefix)
-                .map_err(|problem| NatsArgsError::Prefix { value: self.nats_prefix.clone(), problem })?;
-            Ok(Some(NatsSettings {
-                servers,
-                prefix: self.nats_prefix.clone(),
-                replicas: self.nats_replicas,
-                credentials: self.credentials()?,
-                ca: self.ca()?,
-                is_optional_at_start: self.nats_optional_at_start,
-            }))
-        }
+        let server =
+            |value: &String| value.parse().map_err(|problem| NatsArgsError::Url { value: value.clone(), problem });
+        let servers: Vec<NatsServer> = self.nats.iter().map(server).collect::<Result<_, _>>()?;
+        check_nats_prefix(&self.nats_prefix)
+            .map_err(|problem| NatsArgsError::Prefix { value: self.nats_prefix.clone(), problem })?;
+        let settings = NatsSettings {
+            servers,
+            prefix: self.nats_prefix.clone(),
+            replicas: self.nats_replicas,
+            credentials: self.credentials()?,
+            ca: self.ca()?,
+            is_optional_at_start: self.nats_optional_at_start,
+        };
+        if cfg!(feature = "nats") { Ok(Some(settings)) } else { Err(NatsArgsError::NotBuilt) }
     }
 
     fn credentials(&self) -> Result<Option<NatsCredentials>, NatsArgsError> {
