@@ -114,10 +114,11 @@ fn rules_and_panels_name_only_what_nodes_and_app_servers_export() {
     run_heavy_test(async |fixture| {
         let fleet = Fleet::new(fixture);
         let app = fleet.app(App::Bench).await?;
-        // Metrics of a node in a fleet.
-        let (address, admin) = (free_address()?, free_address()?);
-        let peers = ["--peers", &format!("http://{admin}")];
-        let mut proxy = fleet.proxy_of(&address, &admin, &[app.address()], &peers)?;
+        // Metrics of a node in a fleet, with a store that is away.
+        let (address, admin, store) = (free_address()?, free_address()?, free_address()?);
+        let (peers, store) = (format!("http://{admin}"), format!("nats://{store}"));
+        let flags = ["--peers", &peers, "--nats", &store, "--nats-optional-at-start"];
+        let mut proxy = fleet.proxy_of(&address, &admin, &[app.address()], &flags)?;
         proxy.ready().await?;
         proxy.linked(POOL_SIZE).await?;
         // Some metrics appear only after an event.
