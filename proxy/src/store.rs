@@ -76,7 +76,7 @@ pub(crate) struct Store {
     user_groups: Arc<UserGroups>,
     link: watch::Sender<Result<Arc<StoreLink>, StoreAway>>,
     writes: Semaphore,
-    /// StoreChanges of other nodes that this one has not received yet.
+    /// Changes of other nodes that this one has not received yet.
     pub(crate) behind: AtomicU64,
     pub(crate) counters: StoreCounters,
 }

@@ -456,6 +456,31 @@ async fn a_large_message_is_compressed_before_it_reaches_the_shards_and_keeps_it
     assert!(plain.text().await == bare(&answer));
 }
 
+#[tokio::test(crate = "paused")]
+async fn a_client_that_comes_back_with_compression_gets_large_messages_compressed() {
+    let hub = chat(|hub| hub.stateful_reconnect_buffer_bytes = Some(1_000_000));
+    let (fixture, mut link) = Fixture::with(compressed(1), 1).with_app(hub).await;
+    let target = Client::stateful_target(&fixture, "/chat").await;
+    let (mut client, _) = RawClient::upgrade(&fixture, &target, "none").await;
+    client.write(&masked(TEXT, STATEFUL_HANDSHAKE.as_bytes())).await;
+    client.accept(&mut link).await;
+    client.write(&masked(TEXT, call(1, 1).as_bytes())).await;
+    link.data().await;
+    let id = client.id.clone();
+    drop(client);
+    link.fence().await;
+    let (mut client, _) = RawClient::upgrade(&fixture, &target, OFFER).await;
+    assert!(client.text().await.starts_with("{\"type\":9"));
+    client.write(&masked(TEXT, b"{\"type\":9,\"sequenceId\":2}\x1e")).await;
+    let large = format!("{{\"type\":1,\"target\":\"large\",\"arguments\":[\"{}\"]}}\u{1e}", "x".repeat(200_000));
+    link.send(broadcast(bare(&large))).await;
+    link.write(&id, large.clone()).await;
+    for _ in 0..2 {
+        let frame = client.frame().await;
+        assert!((frame.first, &frame.payload) == (TEXT_DEFLATED, &large));
+    }
+}
+
 fn twin_of(text: &str) -> Frame {
     let length = deflated(text.as_bytes()).len() + 2;
     Frame { first: 0, length, payload: text.to_owned() }

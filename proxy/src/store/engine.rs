@@ -34,7 +34,7 @@ pub(super) struct Revised {
 pub(super) struct Change {
     pub(super) key: String,
     pub(super) value: Bytes,
-    /// StoreChanges that this node has not received yet.
+    /// Changes that this node has not received yet.
     pub(super) behind: u64,
 }
 

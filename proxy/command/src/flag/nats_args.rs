@@ -17,8 +17,8 @@ pub(crate) struct NatsArgs {
     #[arg(long, env = "TRUNKLINE_NATS_CREDENTIALS", value_name = "FILE", requires = "nats")]
     pub nats_credentials: Option<PathBuf>,
 
-    /// PEM file with the CA certificates of the NATS servers, which must then use TLS. [default: those that the system
-    /// trusts]
+    /// PEM file with the CA certificates of the NATS servers, which must then use TLS. [default: the system's
+    /// certificates]
     #[arg(long, env = "TRUNKLINE_NATS_CA", value_name = "FILE", requires = "nats")]
     pub nats_ca: Option<PathBuf>,
 

@@ -29,6 +29,7 @@ use crate::shard::delivery::Flush;
 use crate::shard::delivery::framed::message_frame;
 use crate::shard::moving::keep_alive::{Overdue, keep_alive_frame};
 use crate::shard::shard_state::ShardState;
+use crate::shard::shared::route_table::Location;
 use crate::shard::slot::{Serial, Slot};
 
 /// Ticks for which a detached socket is kept; its task has ended by then.
@@ -124,7 +125,11 @@ pub(crate) fn come_back(
     let sequence = message_frame(protocol, &HubMessage::Sequence { sequence_id });
     let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
     // A node that queried the connection did not take it over.
-    state.core.context.shared.routes.end_move(client.id());
+    let shared = &state.core.context.shared;
+    shared.routes.open(client.id(), Location { shard: state.core.context.index, is_compressed, slot });
+    if is_compressed && let Some(hub) = shared.hubs.at(client.home().hub()) {
+        hub.note_compressed(protocol);
+    }
     state.core.context.counters.away.follow(1, 0);
     client.wire_mut().attach(socket);
     client.set_compressed(is_compressed);

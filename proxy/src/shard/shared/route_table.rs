@@ -11,7 +11,7 @@ use crate::shard::slot::Slot;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {
     pub shard: u16,
-    /// Set if the first socket of the client negotiated compression.
+    /// Set if the client's socket negotiated compression.
     pub is_compressed: bool,
     pub slot: Slot,
 }
