@@ -7,12 +7,12 @@ use http::{HeaderMap, Uri};
 use ipnet::IpNet;
 use trunkline_protocol::key::AccessKeys;
 
-use crate::admission::{Revocations, SigningKeys, Verifier};
-use crate::auth::{TokenPolicy, jwks};
-use crate::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
-use crate::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
-use crate::net::connector::Connector;
-use crate::routing::{RuleFile, Ruleset};
+use crate::edge::frontend::{self, ForwardedScheme, HeaderStart, RequestQuery};
+use crate::features::admission::{Revocations, SigningKeys, Verifier};
+use crate::ground::auth::{TokenPolicy, jwks};
+use crate::ground::config::{Origin, OriginPattern, TrustedHeader, TrustedHeaders};
+use crate::ground::net::connector::Connector;
+use crate::ground::routing::{RuleFile, Ruleset};
 
 /// Start of a connection behind a load balancer with the PROXY protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -67,27 +67,27 @@ use rule_set::RuleSet;
 use shard_thread::ShardServices;
 use upstream_set::UpstreamSet;
 
-use crate::admin::{self, AdminCounters};
-use crate::admission::Admission;
-use crate::auth::AccessSettings;
-#[cfg(feature = "tls")]
-use crate::auth::JwksSource;
-use crate::config::{Config, DrainSettings, SecretSources, Settings};
-use crate::fleet::{Fleet, NodeStores, keep_fleet};
-use crate::frontend::{end_gets_of_lost_owners, release_carried};
-#[cfg(feature = "tls")]
-use crate::net::address::Address;
-use crate::net::connector::Connector;
-#[cfg(feature = "tls")]
-use crate::net::tls::{Certificates, ClientTls, server_config};
-use crate::observer::{Readiness, UpstreamProblems};
+use crate::edge::admin::{self, AdminCounters};
+use crate::edge::frontend::{end_gets_of_lost_owners, release_carried};
+use crate::edge::observer::{Readiness, UpstreamProblems};
 #[cfg(feature = "otlp")]
-use crate::otlp;
-use crate::rest::Rest;
-use crate::shard::ShardCommand;
-use crate::shard::{Connectors, Inbox, ShardSender, Shared};
-use crate::store;
-use crate::webhook::{HubConnection, HubUser, Reported, Webhooks};
+use crate::edge::otlp;
+use crate::edge::rest::Rest;
+use crate::engine::shard::ShardCommand;
+use crate::engine::shard::{Connectors, Inbox, ShardSender, Shared};
+use crate::features::admission::Admission;
+use crate::features::store;
+use crate::features::webhook::{HubConnection, HubUser, Reported, Webhooks};
+use crate::fleet::{Fleet, NodeStores, keep_fleet};
+use crate::ground::auth::AccessSettings;
+#[cfg(feature = "tls")]
+use crate::ground::auth::JwksSource;
+use crate::ground::config::{Config, DrainSettings, SecretSources, Settings};
+#[cfg(feature = "tls")]
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::Connector;
+#[cfg(feature = "tls")]
+use crate::ground::net::tls::{Certificates, ClientTls, server_config};
 
 /// A running proxy node: its shards, admin port and upstream watchers.
 #[derive(Debug)]

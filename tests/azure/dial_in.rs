@@ -41,7 +41,7 @@ impl DialIn {
     /// Starts a node of a fleet, with this admin address and name.
     pub(crate) async fn open_in(fleet: &Fleet<'_>, admin: &str, name: &str, more: &[&str]) -> Result<Self> {
         // Level `info` has only one line for links lost together.
-        let mut arguments = vec!["--node-name", name, "--log", "info,trunkline_proxy::link=debug"];
+        let mut arguments = vec!["--node-name", name, "--log", "info,trunkline_proxy::engine::link=debug"];
         arguments.extend(more);
         let node = fleet.proxy_of(&free_address()?, admin, &[], &arguments)?;
         until(async || Ok(tokio::net::TcpStream::connect(node.address()).await.ok())).await?;

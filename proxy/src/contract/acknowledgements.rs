@@ -13,8 +13,8 @@ use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::until;
 use super::scene::LinkedApp;
-use crate::auth::AccessSettings;
-use crate::metrics::Limit;
+use crate::ground::auth::AccessSettings;
+use crate::ground::metrics::Limit;
 
 async fn chat() -> (Fixture, LinkedApp) {
     Fixture::with(settings(), 2).with_chat().await

@@ -12,8 +12,8 @@ use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::{linked, nodes};
+use crate::edge::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 use crate::fleet::ANSWER_TIMEOUT;
-use crate::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 
 fn announcement(to: Announcees, arguments: Value) -> Announcement {
     let arguments = serde_json::from_value(arguments).unwrap();

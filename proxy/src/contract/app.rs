@@ -17,10 +17,10 @@ use trunkline_protocol::negotiate::{ANSWER_HEADER, DECISION, Decision, REFUSAL};
 use trunkline_protocol::service::*;
 use trunkline_protocol::wire::USER_HEADER;
 
+use crate::engine::shard::Shared;
+use crate::engine::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
+use crate::ground::routing::DEFAULT_GROUP;
 use crate::node::upstream_watcher::open_pools;
-use crate::routing::DEFAULT_GROUP;
-use crate::shard::Shared;
-use crate::upstream::{AppTarget, MemoryDialler, MemoryLink, Pool};
 
 pub(super) struct App {
     links: mpsc::UnboundedReceiver<(String, usize, MemoryLink)>,

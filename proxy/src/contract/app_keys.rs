@@ -15,11 +15,11 @@ use super::fleet_nodes::{FleetNode, peers, until};
 use super::http::{exchange, negotiate};
 use super::inbound_links::{DialInLink, HUB, ONE, settle};
 use super::scene::shop;
-use crate::auth::{AccessSettings, AppKey};
-use crate::clock::unix_seconds;
-use crate::config::{FrontendLimits, SecretLine, Settings};
-use crate::net::connector::MemoryNetwork;
-use crate::upstream::DIAL_IN_HUBS_MAX;
+use crate::engine::upstream::DIAL_IN_HUBS_MAX;
+use crate::ground::auth::{AccessSettings, AppKey};
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{FrontendLimits, SecretLine, Settings};
+use crate::ground::net::connector::MemoryNetwork;
 
 const OLD: &str = "the old key of one app of several";
 const NEW: &str = "the new key of one app of several";

@@ -14,8 +14,8 @@ use super::fixture::{Fixture, KEY, paused};
 use super::http::HttpConnection;
 use super::hub_separation::{APP_KEY, two_hubs};
 use super::inbound_links::ONE;
-use crate::auth::{AccessSettings, AppKey};
-use crate::config::SecretLine;
+use crate::ground::auth::{AccessSettings, AppKey};
+use crate::ground::config::SecretLine;
 
 /// Creates the hello and the tag of a sender with this key.
 async fn hello(key: &str, peer_kind: PeerKind) -> (String, String) {

@@ -17,8 +17,8 @@ use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::hub_message::{flow, result};
 use super::scene::chat;
-use crate::config::{FrontendLimits, Settings};
-use crate::metrics::Limit;
+use crate::ground::config::{FrontendLimits, Settings};
+use crate::ground::metrics::Limit;
 
 fn call(id: u32) -> String {
     format!("{{\"type\":1,\"invocationId\":\"{id}\",\"target\":\"M\",\"arguments\":[]}}\u{1e}")

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::fixture::{Fixture, paused, token_of};
 use super::http::negotiate;
 use super::hub_message::{cast, handed_over};
-use crate::routing::Share;
+use crate::ground::routing::Share;
 
 const CANARY: &str = "[groups.canary]\nupstream = \"http://canary\"\n";
 

@@ -9,8 +9,8 @@ use super::app::{App, AppLink};
 use super::client::Client;
 use super::fixture::{Fixture, paused};
 use super::scene::chat_and_news;
-use crate::auth::Signer;
-use crate::bounded::TurnSource;
+use crate::ground::auth::Signer;
+use crate::ground::bounded::TurnSource;
 
 const SECOND: Duration = Duration::from_secs(1);
 

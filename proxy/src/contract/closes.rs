@@ -7,7 +7,7 @@ use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, token_until};
 use super::http::negotiate;
 use super::scene::chat;
-use crate::clock::unix_seconds;
+use crate::ground::clock::unix_seconds;
 
 pub(super) fn cause_of(close: &CloseConnection) -> Option<String> {
     let header = close.headers.iter().find(|(name, _)| name == CAUSE_HEADER);

@@ -12,11 +12,11 @@ use super::client::{Client, JSON_HANDSHAKE, STATEFUL_HANDSHAKE};
 use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings, token_of};
 use super::scene::{LinkedApp, chat};
-use crate::config::Settings;
-use crate::inspection::Inspector;
-use crate::transport::websocket::{
+use crate::engine::transport::websocket::{
     CLOSE_NORMAL, CLOSE_PROTOCOL_ERROR, Deflater, Inflater, Opcode, frame, payload_bytes,
 };
+use crate::features::inspection::Inspector;
+use crate::ground::config::Settings;
 
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 const ACCEPTED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";

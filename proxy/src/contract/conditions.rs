@@ -18,17 +18,17 @@ use super::http::{HttpConnection, request_with};
 use super::inbound_links::{DialInLink, ONE, dial_in_nodes};
 use super::webhook_server::WebhookServer;
 use super::webhooks;
-use crate::admin::families;
-use crate::condition::{ConditionKind, Finding, NoticeKind};
-use crate::config::{GivenKeys, SecretSources, Settings};
+use crate::edge::admin::families;
+use crate::edge::observer::{Observer, Readiness, UpstreamProblem, UpstreamProblems};
+use crate::engine::shard::{ShardSender, Shared};
+use crate::features::webhook::Webhooks;
 use crate::fleet::{Fleet, NodeStores};
-use crate::metrics::ClientProtocol;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::condition::{ConditionKind, Finding, NoticeKind};
+use crate::ground::config::{GivenKeys, SecretSources, Settings};
+use crate::ground::metrics::ClientProtocol;
+use crate::ground::net::connector::MemoryNetwork;
 use crate::node::condition_watch::ConditionWatch;
 use crate::node::{hub_sweep, key_reload};
-use crate::observer::{Observer, Readiness, UpstreamProblem, UpstreamProblems};
-use crate::shard::{ShardSender, Shared};
-use crate::webhook::Webhooks;
 
 /// Time after the start of a node in which missing app servers are normal.
 const START_S: u64 = 61;

@@ -15,9 +15,9 @@ use super::fleet_nodes::until;
 use super::http::{HttpConnection, exchange, negotiate, request, request_with};
 use super::hub_message::cast;
 use super::scene::{chat, chat_and_news};
-use crate::auth::User;
-use crate::config::{FrontendLimits, Settings};
-use crate::metrics::Limit;
+use crate::ground::auth::User;
+use crate::ground::config::{FrontendLimits, Settings};
+use crate::ground::metrics::Limit;
 
 #[tokio::test(crate = "paused")]
 async fn large_heads_of_open_connections_share_a_budget_and_small_ones_are_not_concerned() {

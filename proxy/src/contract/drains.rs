@@ -12,7 +12,7 @@ use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fixture::{Fixture, paused, settings};
 use super::http::{HttpConnection, exchange, request};
 use super::http_transports::{EventClient, poller};
-use crate::shard::ShardCommand;
+use crate::engine::shard::ShardCommand;
 
 /// A call, its response, and the close that asks a client to reconnect.
 pub(super) const CALL: &str = "{\"type\":1,\"invocationId\":\"1\",\"target\":\"M\",\"arguments\":[]}\u{1e}";

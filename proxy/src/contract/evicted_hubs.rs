@@ -12,11 +12,11 @@ use super::app::{App, AppLink};
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, settings};
 use super::http::exchange;
-use crate::auth::Signer;
-use crate::limits::SignerShare;
+use crate::edge::observer::{Readiness, UpstreamProblems};
+use crate::engine::upstream::{APP_SERVERS_MAX, AppServer, AppTarget, DIAL_IN_HUBS_MAX, HubOrigin, LinkHandle, Pool};
+use crate::ground::auth::Signer;
+use crate::ground::limits::SignerShare;
 use crate::node::hub_sweep;
-use crate::observer::{Readiness, UpstreamProblems};
-use crate::upstream::{APP_SERVERS_MAX, AppServer, AppTarget, DIAL_IN_HUBS_MAX, HubOrigin, LinkHandle, Pool};
 
 /// Starts a node that evicts hubs.
 fn fixture() -> Fixture {

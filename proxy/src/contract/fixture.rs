@@ -18,20 +18,20 @@ use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_protocol::manifest::HubManifest;
 
-use crate::admission::Admission;
-use crate::auth::AccessSettings;
-use crate::clock::unix_seconds;
-use crate::config::Settings;
+use crate::edge::frontend::{Endpoint, ListenerGate, RequestSource, serve_pipe};
+use crate::edge::observer::{Observer, Readiness};
+use crate::engine::shard::drain::reroute::reroute;
+use crate::engine::shard::{Connectors, ShardSender, Shared};
+use crate::features::admission::Admission;
+use crate::features::webhook::Webhooks;
 use crate::fleet::{Fleet, NodeStores};
-use crate::frontend::{Endpoint, ListenerGate, RequestSource, serve_pipe};
-use crate::net::connector::{Connector, MemoryNetwork};
-use crate::net::resolver::Resolver;
+use crate::ground::auth::AccessSettings;
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::Settings;
+use crate::ground::net::connector::{Connector, MemoryNetwork};
+use crate::ground::net::resolver::Resolver;
+use crate::ground::routing::Ruleset;
 use crate::node::shard_thread;
-use crate::observer::{Observer, Readiness};
-use crate::routing::Ruleset;
-use crate::shard::drain::reroute::reroute;
-use crate::shard::{Connectors, ShardSender, Shared};
-use crate::webhook::Webhooks;
 
 use super::app::App;
 

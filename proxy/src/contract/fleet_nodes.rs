@@ -26,16 +26,16 @@ use super::app::{broadcast, json, to_group};
 use super::client::Client;
 use super::fixture::{Fixture, NodeSettings, paused, settings};
 use super::scene::LinkedApp;
-use crate::admin;
-use crate::config::{FleetSettings, RelaySettings, Settings};
+use crate::edge::admin;
+use crate::edge::observer::Observer;
 use crate::fleet::{
     self, ChannelLock, ChannelRefused, DropCause, Fleet, FleetDelivery, FleetEntry, FromNode, InvocationOutcome,
     MemberState, NoAnswer, OwnNames, PeerRequest, open_channel,
 };
-use crate::net::address::Address;
-use crate::net::connector::MemoryNetwork;
-use crate::net::resolver::Resolver;
-use crate::observer::Observer;
+use crate::ground::config::{FleetSettings, RelaySettings, Settings};
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::MemoryNetwork;
+use crate::ground::net::resolver::Resolver;
 
 /// Time until reachable nodes are linked and agree.
 const SOON: Duration = Duration::from_secs(20);

@@ -2,7 +2,9 @@
 
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, nodes};
-use crate::observer::{Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
+use crate::edge::observer::{
+    Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject,
+};
 
 fn order(step: GroupStep, subject: GroupSubject) -> GroupOrder {
     GroupOrder { hub: "chat".into(), group: "red".into(), subject, step }

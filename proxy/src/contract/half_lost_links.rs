@@ -18,7 +18,7 @@ use super::fixture::{paused, run};
 use super::fleet_nodes::FleetNode;
 use super::hub_message::{call, flow, header, received, result};
 use super::inbound_links::{DialInLink, HUB, ONE, dial_in_nodes, token};
-use crate::net::connector::MemoryNetwork;
+use crate::ground::net::connector::MemoryNetwork;
 
 /// Time within which a client is answered, failed or asked to reconnect.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -19,15 +19,15 @@ use super::fixture::{Fixture, KEY, NodeSettings, paused, settings};
 use super::fleet_nodes::FleetNode;
 use super::http::exchange;
 use super::inbound_links::{DialInLink, HUB, ONE, node_with_link, token};
-use crate::auth::{AccessSettings, AppKey, TokenPolicy};
-use crate::clock::unix_seconds;
-use crate::config::{HostRules, SecretLine, SecretSources, Settings};
+use crate::ground::auth::{AccessSettings, AppKey, TokenPolicy};
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{HostRules, SecretLine, SecretSources, Settings};
 #[cfg(feature = "tls")]
-use crate::net::tls::ClientTls;
+use crate::ground::net::tls::ClientTls;
+use crate::ground::routing::RuleFile;
 use crate::node::key_reload::reload;
 use crate::node::rule_reload;
 use crate::node::rule_set::RuleSet;
-use crate::routing::RuleFile;
 
 pub(super) const APP_KEY: &str = "the key of one app of several";
 

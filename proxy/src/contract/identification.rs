@@ -7,7 +7,7 @@ use trunkline_protocol::negotiate::Decision;
 use super::client::{Client, JSON_HANDSHAKE};
 use super::fixture::{Fixture, paused, token_of, token_of_roles, token_until};
 use super::http::{HttpConnection, exchange, negotiate, request_with};
-use crate::clock::unix_seconds;
+use crate::ground::clock::unix_seconds;
 
 /// Hubs with and without a negotiate handler. Neither requires authentication.
 fn hubs() -> [HubManifest; 2] {

@@ -61,7 +61,7 @@ fn start() -> (Fixture, RawSocket) {
 }
 
 fn timed_out(fixture: &Fixture) -> u64 {
-    fixture.shared.counters_of(0).limit(crate::metrics::Limit::HeadTime).get()
+    fixture.shared.counters_of(0).limit(crate::ground::metrics::Limit::HeadTime).get()
 }
 
 #[tokio::test(crate = "paused")]
@@ -191,8 +191,9 @@ async fn a_response_states_how_long_its_connection_is_kept_unless_it_is_the_last
 
 #[tokio::test(crate = "paused")]
 async fn a_load_balancer_gets_no_keep_alive_header() {
-    let fixture =
-        Fixture::set(|settings| settings.trusted = crate::config::TrustedNetworks::parse(["192.0.2.1"]).unwrap());
+    let fixture = Fixture::set(|settings| {
+        settings.trusted = crate::ground::config::TrustedNetworks::parse(["192.0.2.1"]).unwrap()
+    });
     let answer = RawSocket::dial(&fixture).exchange().await.to_ascii_lowercase();
     assert!(!answer.contains("keep-alive"), "{answer}");
 }

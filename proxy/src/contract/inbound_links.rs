@@ -25,10 +25,10 @@ use super::client::{Client, JSON_HANDSHAKE, Received};
 use super::fixture::{KEY, paused};
 use super::fleet_nodes::{FleetNode, linked, peers, until};
 use super::hub_message::header;
-use crate::clock::unix_seconds;
-use crate::config::{RelaySettings, Settings};
-use crate::net::connector::MemoryNetwork;
-use crate::shard::DATA_TYPE_HANDSHAKE;
+use crate::engine::shard::DATA_TYPE_HANDSHAKE;
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{RelaySettings, Settings};
+use crate::ground::net::connector::MemoryNetwork;
 
 pub(super) const HUB: &str = "?hub=bench";
 pub(super) const ONE: &str = "one.example";

@@ -10,9 +10,9 @@ use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, peers, until};
 use super::inbound_links::{DialInLink, ONE};
-use crate::auth::{AccessSettings, AppKey};
-use crate::config::{LinkSettings, SecretLine, Settings};
-use crate::net::connector::MemoryNetwork;
+use crate::ground::auth::{AccessSettings, AppKey};
+use crate::ground::config::{LinkSettings, SecretLine, Settings};
+use crate::ground::net::connector::MemoryNetwork;
 
 const SHOP: &str = "the key of the app shop, of several";
 const NEWS: &str = "the key of the app news, of several";

@@ -10,8 +10,8 @@ use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::{FleetNode, nodes};
 use super::scene::LinkedApp;
-use crate::observer::{PayloadView, TraceLine, WatchChoice, WatchError, WatchLines};
-use crate::watch::{MessageDirection, WatchSubject};
+use crate::edge::observer::{PayloadView, TraceLine, WatchChoice, WatchError, WatchLines};
+use crate::features::watch::{MessageDirection, WatchSubject};
 
 const SAY: &str = "{\"type\":1,\"target\":\"Say\",\"invocationId\":\"1\",\"arguments\":[\"hush\"]}\u{1e}";
 const ANSWER: &str = "{\"type\":3,\"invocationId\":\"1\",\"result\":7}\u{1e}";

@@ -11,8 +11,8 @@ use super::fixture::{paused, token_of};
 use super::fleet_nodes::{FleetNode, linked, peers};
 use super::webhook_server::WebhookServer;
 use super::webhooks::{APP, connect};
-use crate::config::{Settings, WebhookSettings};
-use crate::net::connector::MemoryNetwork;
+use crate::ground::config::{Settings, WebhookSettings};
+use crate::ground::net::connector::MemoryNetwork;
 use crate::node::presence_keeper;
 
 /// Time after which nodes count as settled, and pending events must have been sent.

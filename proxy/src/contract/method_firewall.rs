@@ -14,8 +14,8 @@ use super::fixture::{Fixture, paused, settings, token_of};
 use super::http::negotiate;
 use super::hub_message::{call, cast};
 use super::scene::LinkedApp;
-use crate::config::Settings;
-use crate::routing::Ruleset;
+use crate::ground::config::Settings;
+use crate::ground::routing::Ruleset;
 
 const RULES: &str = "
     [[methods]]

@@ -3,12 +3,12 @@
 use trunkline_protocol::manifest::HubManifest;
 
 use super::fixture::{Fixture, paused};
-use crate::admin::families;
-use crate::auth::Signer;
-use crate::limits::SignerShare;
-use crate::metrics::HUBS_MAX;
-use crate::observer::{Readiness, UpstreamProblems};
-use crate::upstream::HubOrigin;
+use crate::edge::admin::families;
+use crate::edge::observer::{Readiness, UpstreamProblems};
+use crate::engine::upstream::HubOrigin;
+use crate::ground::auth::Signer;
+use crate::ground::limits::SignerShare;
+use crate::ground::metrics::HUBS_MAX;
 
 #[tokio::test(crate = "paused")]
 async fn hubs_that_share_counters_are_one_series() {

@@ -15,8 +15,8 @@ use super::fleet_nodes::{FleetNode, nodes, until};
 use super::hub_message::{cast, flow};
 use super::rest_data_plane::BackEnd;
 use super::scene::{LinkedApp, shop};
-use crate::shard::moving;
-use crate::shard::{ShardCommand, ShardState};
+use crate::engine::shard::moving;
+use crate::engine::shard::{ShardCommand, ShardState};
 
 /// Two nodes, and one app server with a link to each.
 struct Scene {
@@ -136,8 +136,8 @@ async fn what_is_sent_before_during_and_after_a_move_comes_once_and_in_order() {
     scene.old.fence().await;
     scene.new.fence().await;
     let moved = |node: usize| &scene.nodes[node].fixture.shared.counters()[0];
-    assert_eq!(moved(0).moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
-    assert_eq!(moved(1).moved_in.of(crate::metrics::MoveCause::Reconnect).get(), 1);
+    assert_eq!(moved(0).moved_out.of(crate::ground::metrics::MoveCause::Reconnect).get(), 1);
+    assert_eq!(moved(1).moved_in.of(crate::ground::metrics::MoveCause::Reconnect).get(), 1);
     assert_eq!(moved(0).replay_bytes.get(), 0);
     // The former owner has removed the connection.
     let gone = Check { subject: id.as_str().into(), ack_id: 7 };
@@ -188,7 +188,7 @@ async fn a_client_returns_before_its_old_node_is_notified_of_the_move() {
     let coming = scene.begin_move(&id, &target).await;
     let mut client = scene.end_move(coming, &id, 2).await;
     assert_eq!(client.text().await, sequence(1));
-    assert_eq!(old.counters()[0].moved_out.of(crate::metrics::MoveCause::Reconnect).get(), 1);
+    assert_eq!(old.counters()[0].moved_out.of(crate::ground::metrics::MoveCause::Reconnect).get(), 1);
 }
 
 #[tokio::test(crate = "paused")]
@@ -246,7 +246,7 @@ async fn a_stopping_node_moves_its_clients_to_another_node_unnoticed() {
     scene.old.fence().await;
     until(Duration::from_secs(5), "nobody is left", || shared.sockets() == 0 && shared.counters()[0].away.get() == 0)
         .await;
-    assert_eq!(shared.counters()[0].moved_out.of(crate::metrics::MoveCause::Drain).get(), 1);
+    assert_eq!(shared.counters()[0].moved_out.of(crate::ground::metrics::MoveCause::Drain).get(), 1);
 }
 
 #[tokio::test(crate = "paused")]

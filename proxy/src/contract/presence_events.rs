@@ -13,11 +13,11 @@ use super::fixture::{Fixture, paused, token_of};
 use super::fleet_nodes::{FleetNode, linked, peers};
 use super::webhook_server::{Asked, WebhookServer};
 use super::webhooks::{APP, connect, fixture};
-use crate::config::{Settings, WebhookSettings};
+use crate::features::webhook::{HubUser, Reported};
 use crate::fleet::Fleet;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::config::{Settings, WebhookSettings};
+use crate::ground::net::connector::MemoryNetwork;
 use crate::node::presence_keeper;
-use crate::webhook::{HubUser, Reported};
 
 /// Time after which a pending event must have been sent.
 const LONG: Duration = Duration::from_secs(40);

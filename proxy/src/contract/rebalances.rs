@@ -19,8 +19,8 @@ use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, nodes, peers};
 use super::scene::shop;
 use crate::fleet::FromNode;
-use crate::metrics::MoveCause;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::metrics::MoveCause;
+use crate::ground::net::connector::MemoryNetwork;
 
 /// Sends a request with permission for actions to a node's API.
 async fn ask(node: &FleetNode, method: &str, target: &str, body: Value) -> (u16, Value) {

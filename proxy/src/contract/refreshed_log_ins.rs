@@ -13,7 +13,7 @@ use super::fixture::{Fixture, KEY, paused, token_of, token_until};
 use super::http::{exchange, negotiate};
 use super::inbound_links::{DialInLink, ONE, settle, token};
 use super::inbound_moves::DialInScene;
-use crate::clock::unix_seconds;
+use crate::ground::clock::unix_seconds;
 
 const ROLE: &str = "http://schemas.microsoft.com/ws/2008/06/identity/claims/role";
 

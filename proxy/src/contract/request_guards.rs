@@ -8,9 +8,9 @@ use trunkline_protocol::manifest::HubManifest;
 use super::client::JSON_HANDSHAKE;
 use super::fixture::{Fixture, paused, settings, token_of, token_until};
 use super::http::{HttpConnection, exchange, negotiate, request_with};
-use crate::auth::{AccessSettings, TokenPolicy};
-use crate::clock::unix_seconds;
-use crate::config::{HostRules, Settings};
+use crate::ground::auth::{AccessSettings, TokenPolicy};
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{HostRules, Settings};
 
 const NEGOTIATE: &str = "/chat/negotiate?negotiateVersion=1";
 

@@ -13,8 +13,8 @@ use super::client::Client;
 use super::fixture::{Fixture, paused, settings};
 use super::http::exchange;
 use super::scene::LinkedApp;
-use crate::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
-use crate::frontend::HEADERS_MAX;
+use crate::edge::frontend::HEADERS_MAX;
+use crate::ground::config::{OriginPattern, Settings, TrustedHeader, TrustedHeaders, TrustedNetworks};
 
 const KEY: &str = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
 

@@ -26,14 +26,14 @@ use super::http::{exchange, negotiate};
 use super::inbound_links::dial_in_nodes;
 use super::scene::{LinkedApp, chat};
 use super::webhook_server::WebhookServer;
-use crate::admission::ServiceAudience;
-use crate::auth::{AccessSettings, TokenPolicy, VerifyingKey};
-use crate::clock::unix_seconds;
-use crate::config::{RestSettings, Settings, WebhookSettings};
+use crate::edge::rest::Rest;
+use crate::features::admission::ServiceAudience;
+use crate::features::inspection::Inspector;
 use crate::fleet::Fleet;
-use crate::inspection::Inspector;
-use crate::net::connector::MemoryNetwork;
-use crate::rest::Rest;
+use crate::ground::auth::{AccessSettings, TokenPolicy, VerifyingKey};
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{RestSettings, Settings, WebhookSettings};
+use crate::ground::net::connector::MemoryNetwork;
 
 /// Back end that sends requests to a node.
 #[derive(Clone)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::fixture::{Fixture, paused};
 use super::fleet_nodes::{FleetNode, linked, nodes, peers};
 use super::rest_data_plane::{BackEnd, alone, served};
-use crate::net::connector::MemoryNetwork;
+use crate::ground::net::connector::MemoryNetwork;
 
 /// Follows the links of a list, and returns its rows.
 async fn rows(back_end: &BackEnd, path: &str) -> Vec<Value> {

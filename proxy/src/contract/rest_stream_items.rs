@@ -12,8 +12,8 @@ use super::fixture::{Fixture, paused};
 use super::fleet_nodes::{linked, nodes};
 use super::rest_data_plane::{Answer, BackEnd, alone, served};
 use super::scene::LinkedApp;
-use crate::config::{RestSettings, Settings};
-use crate::shard::ShardCommand;
+use crate::engine::shard::ShardCommand;
+use crate::ground::config::{RestSettings, Settings};
 
 /// Pipe capacity of a client.
 const PIPE_BYTES: usize = 1024;

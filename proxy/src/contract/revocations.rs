@@ -19,9 +19,9 @@ use super::http::{exchange, negotiate};
 use super::hub_message::flow;
 use super::moves::come_back;
 use super::scene::{LinkedApp, chat, chat_and_news, shop};
-use crate::clock::{unix_ms, unix_seconds};
+use crate::edge::observer::{RevocationOrder, RevocationReport, RevokedTokens};
 use crate::fleet::own_phase;
-use crate::observer::{RevocationOrder, RevocationReport, RevokedTokens};
+use crate::ground::clock::{unix_ms, unix_seconds};
 
 /// Time for reachable nodes to exchange changes.
 const SOON: Duration = Duration::from_secs(20);

@@ -19,7 +19,7 @@ use super::app::{App, AppLink};
 use super::client::Client;
 use super::fixture::{Fixture, token_of};
 use super::hub_message::header;
-use crate::routing::DEFAULT_GROUP;
+use crate::ground::routing::DEFAULT_GROUP;
 
 /// Scripted app server with one hub and its first link. Its methods include those of the link.
 pub(super) struct LinkedApp {

@@ -10,9 +10,9 @@ use super::fixture::{Fixture, KEY, paused};
 use super::hub_separation::{APP_KEY, enter, hubs, two_hubs, user_token};
 use super::webhook_server::WebhookServer;
 use super::webhooks::{self, cast, connect, plain};
-use crate::auth::{AdminToken, AdminTokenInForce};
-use crate::config::{AdminTokenSource, GivenKeys, SecretSources, TokenKeySources};
-use crate::net::connector::MemoryNetwork;
+use crate::ground::auth::{AdminToken, AdminTokenInForce};
+use crate::ground::config::{AdminTokenSource, GivenKeys, SecretSources, TokenKeySources};
+use crate::ground::net::connector::MemoryNetwork;
 use crate::node::key_reload::{self, reload};
 
 fn file(name: &str) -> PathBuf {

@@ -13,8 +13,8 @@ use super::fleet_nodes::FleetNode;
 use super::hub_message::flow;
 use super::inbound_links::{DialInLink, HUB, ONE, node_with_link, token};
 use super::scene::chat_and_news;
-use crate::auth::AccessSettings;
-use crate::config::{OutboxLimits, Settings};
+use crate::ground::auth::AccessSettings;
+use crate::ground::config::{OutboxLimits, Settings};
 
 /// Pipe capacity of a client.
 const PIPE_BYTES: usize = 1024;

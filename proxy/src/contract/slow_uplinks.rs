@@ -14,7 +14,7 @@ use super::client::{Client, PING};
 use super::closes::cause_of;
 use super::fixture::{Fixture, paused, settings};
 use super::scene::LinkedApp;
-use crate::config::{FrontendLimits, Settings};
+use crate::ground::config::{FrontendLimits, Settings};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -16,9 +16,9 @@ use super::http::negotiate;
 use super::hub_message::cast;
 use super::moves::{call, sequence};
 use super::scene::LinkedApp;
-use crate::config::{OutboxLimits, Settings};
-use crate::inspection::Inspector;
-use crate::shard::ShardCommand;
+use crate::engine::shard::ShardCommand;
+use crate::features::inspection::Inspector;
+use crate::ground::config::{OutboxLimits, Settings};
 
 const BUFFER_BYTES: usize = 1_000;
 

@@ -12,9 +12,9 @@ use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, peers};
 use super::moves::sequence;
 use super::scene::{LinkedApp, shop};
-use crate::config::{RelaySettings, Settings};
-use crate::metrics::ReservationOutcome;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::config::{RelaySettings, Settings};
+use crate::ground::metrics::ReservationOutcome;
+use crate::ground::net::connector::MemoryNetwork;
 
 /// Time until a node without prior information detects that another node is dead.
 const AT_ONCE: Duration = Duration::from_millis(350);

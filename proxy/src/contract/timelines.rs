@@ -15,9 +15,9 @@ use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, nodes, peers};
 use super::webhook_server::WebhookServer;
 use super::webhooks::{APP, webhooks};
-use crate::config::Settings;
 use crate::fleet::FromNode;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::config::Settings;
+use crate::ground::net::connector::MemoryNetwork;
 
 async fn ask(node: &FleetNode, target: &str) -> (u16, Value) {
     let mut request = Request::get(target).body(Body::empty()).unwrap();

@@ -12,8 +12,8 @@ use super::fixture::{Fixture, paused, settings};
 use super::http::{HttpConnection, request_with};
 use super::hub_message::result;
 use super::scene::LinkedApp;
-use crate::config::Settings;
-use crate::telemetry::{SamplingTerms, SpanKind, SpanRecord};
+use crate::ground::config::Settings;
+use crate::ground::telemetry::{SamplingTerms, SpanKind, SpanRecord};
 
 const CLIENTS: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

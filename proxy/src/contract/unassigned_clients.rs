@@ -14,7 +14,7 @@ use super::fixture::{Fixture, paused};
 use super::http::{HttpConnection, exchange, negotiate, request_with};
 use super::hub_message::cast;
 use super::scene::{LinkedApp, chat};
-use crate::config::Settings;
+use crate::ground::config::Settings;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -15,7 +15,7 @@ use super::app_keys::{keys, node_with};
 use super::fixture::{KEY, paused};
 use super::fleet_nodes::{FleetNode, until};
 use super::inbound_links::{DialInLink, ONE, dial_socket};
-use crate::auth::Signer;
+use crate::ground::auth::Signer;
 
 const SHOP: &str = "the key of one app of several, shop";
 const SILENCE: Duration = Duration::from_secs(1);

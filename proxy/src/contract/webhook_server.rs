@@ -13,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::net::address::Address;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::MemoryNetwork;
 
 pub(super) struct WebhookServer {
     requests: mpsc::UnboundedReceiver<Asked>,

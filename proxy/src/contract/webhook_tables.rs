@@ -15,15 +15,15 @@ use super::hub_message::call;
 use super::rest_data_plane::BackEnd;
 use super::webhook_server::WebhookServer;
 use super::webhooks::{APP, connect, webhooks};
-use crate::clock::unix_seconds;
-use crate::config::{GivenKeys, SecretSources, Settings, WebhookConnecting, WebhookSettings};
-use crate::net::connector::MemoryNetwork;
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{GivenKeys, SecretSources, Settings, WebhookConnecting, WebhookSettings};
+use crate::ground::net::connector::MemoryNetwork;
 #[cfg(feature = "tls")]
-use crate::net::tls::ClientTls;
+use crate::ground::net::tls::ClientTls;
+use crate::ground::routing::Ruleset;
 use crate::node::key_reload::reload;
 use crate::node::presence_keeper;
 use crate::node::rule_set::RuleSet;
-use crate::routing::Ruleset;
 
 /// Starts a node with webhooks for the hubs `chat` and `board`, and with these rules.
 fn start(flags: WebhookSettings, rules: &str) -> (Fixture, WebhookServer) {
@@ -51,7 +51,7 @@ fn rule_set(fixture: &Fixture) -> RuleSet {
 
 fn apply(fixture: &Fixture, rules: &str) -> Result<(), String> {
     let rules = Ruleset::parse(rules).unwrap();
-    rule_set(fixture).apply(&rules, &crate::auth::AccessTables::default()).map_err(|error| error.to_string())
+    rule_set(fixture).apply(&rules, &crate::ground::auth::AccessTables::default()).map_err(|error| error.to_string())
 }
 
 #[tokio::test(crate = "paused")]

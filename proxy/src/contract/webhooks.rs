@@ -17,13 +17,13 @@ use super::fleet_nodes;
 use super::http::exchange;
 use super::hub_message::call;
 use super::webhook_server::{Asked, WebhookServer};
-use crate::clock::unix_seconds;
-use crate::config::{Settings, WebhookConnecting, WebhookSettings};
+use crate::engine::upstream::DIAL_IN_HUBS_MAX;
 use crate::fleet::{FleetEntry, InvocationOutcome};
-use crate::metrics::WebhookOutcome;
-use crate::net::connector::MemoryNetwork;
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::{Settings, WebhookConnecting, WebhookSettings};
+use crate::ground::metrics::WebhookOutcome;
+use crate::ground::net::connector::MemoryNetwork;
 use crate::node::hub_sweep;
-use crate::upstream::DIAL_IN_HUBS_MAX;
 
 pub(super) const APP: &str = "http://app.example:5000";
 const CONNECTED: &str = "/chat/connections/connected";

@@ -17,7 +17,7 @@ use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
 use super::node_link::NodeLink;
 use super::node_sink::{LinkDirection, NodeSink};
-use crate::upstream::into_websocket;
+use crate::engine::upstream::into_websocket;
 
 /// Guard of a session's current socket. Dropping it detaches the socket.
 pub(super) struct AcceptedSocket {

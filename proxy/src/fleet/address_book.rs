@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use crate::net::address::Address;
-use crate::net::resolver::{AddressFamilies, Resolver};
+use crate::ground::net::address::Address;
+use crate::ground::net::resolver::{AddressFamilies, Resolver};
 
 /// Interval between DNS lookups.
 pub(super) const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);

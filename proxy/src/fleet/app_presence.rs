@@ -17,10 +17,10 @@ use super::fleet_membership::Membership;
 use super::link_reach::{LinkReach, LinkReaches};
 use super::link_request_schedule::{LinkRequestSchedule, Urgency};
 use super::node_link::NodeLink;
-use crate::dialled_in::link_request;
-use crate::net::address::Address;
-use crate::shard::{ShardCommand, TargetVerdict};
-use crate::upstream::{Hub, LinkHandle};
+use crate::engine::shard::{ShardCommand, TargetVerdict};
+use crate::engine::upstream::{Hub, LinkHandle};
+use crate::features::dialled_in::link_request;
+use crate::ground::net::address::Address;
 
 /// Delay for coalescing changes. App servers open several links together.
 const NEWS_DELAY: Duration = Duration::from_millis(5);

@@ -8,7 +8,7 @@ use trunkline_protocol::service::Attachment;
 
 use super::fleet_counters::FleetCounters;
 use super::node_link::NodeLink;
-use crate::link::{SocketCarrier, SocketMeter};
+use crate::engine::link::{SocketCarrier, SocketMeter};
 
 pub(super) fn node_carrier<'a>(
     link: &'a NodeLink,

@@ -17,10 +17,10 @@ use tracing::{debug, warn};
 use trunkline_channel::{HandshakeError, HelloTable, NOT_FRESH, accept};
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 
-use crate::config::HostRules;
-use crate::limits::LinkRefusal;
-use crate::net::address::Address;
-use crate::net::socket::WriteStallLimit;
+use crate::ground::config::HostRules;
+use crate::ground::limits::LinkRefusal;
+use crate::ground::net::address::Address;
+use crate::ground::net::socket::WriteStallLimit;
 
 /// Maximum idle time between two requests, and time limit for a request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use bytestring::ByteString;
 use trunkline_protocol::service::{Ack, AckStatus, MemberPage, ServiceMessage};
 
 use super::question::NoAnswer;
-use crate::store::StoreAway;
+use crate::features::store::StoreAway;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AnswerRule {

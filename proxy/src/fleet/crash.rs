@@ -15,7 +15,7 @@ use tracing::warn;
 use trunkline_protocol::service::{CRASHED_NODE_KEY, Ping};
 
 use super::fleet_member::FleetMember;
-use crate::shard::Shared;
+use crate::engine::shard::Shared;
 
 /// Time for which connections must be refused until a node counts as crashed, as in app servers.
 const CRASHED_AFTER: Duration = Duration::from_secs(2);

@@ -17,8 +17,8 @@ use super::fleet_member::FleetMember;
 use super::gathered_page::{QuestionedHub, page_of};
 use super::node_question::Answers;
 use super::own_answer::OwnAnswer;
-use crate::store::StoreAway;
-use crate::upstream::{LinkHandle, ReplyTo};
+use crate::engine::upstream::{LinkHandle, ReplyTo};
+use crate::features::store::StoreAway;
 
 pub(super) struct GatheredAnswer {
     reply_to: Arc<dyn ReplyTo>,

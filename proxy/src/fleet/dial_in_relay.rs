@@ -17,13 +17,13 @@ use super::own_answer::NoReply;
 use super::relayed_message::{is_about_own, relayed, stamped, with_wanted};
 use super::take_over::TakeOvers;
 use super::user_group_copy::keep_first;
-use crate::auth::Signer;
-use crate::limits::SignerShare;
-use crate::shard::{
+use crate::engine::shard::{
     OtherNodes, Reachability, SendOrigin, ShardSender, SoughtConnection, TakeOver, TargetVerdict, no_such_connection,
     not_asked,
 };
-use crate::upstream::{AppServerId, Hub, HubIndex, LinkHandle, ReplyTo};
+use crate::engine::upstream::{AppServerId, Hub, HubIndex, LinkHandle, ReplyTo};
+use crate::ground::auth::Signer;
+use crate::ground::limits::SignerShare;
 
 /// Maximum number of polls for the end of a move before a client is invoked, and their interval.
 const MOVE_LOOKS: u32 = 500;

@@ -35,10 +35,10 @@ use super::fleet_member::FleetMember;
 use super::link_over::LinkOver;
 use super::node_link::{NODE_LINK_WINDOW_MS, NodeLink};
 use super::node_sink::{LinkDirection, NodeSink};
-use crate::net::address::Address;
-use crate::net::connector::root_cause;
-use crate::net::http_client::{HttpClient, HttpError};
-use crate::upstream::{UpstreamWebSocket, into_websocket};
+use crate::engine::upstream::{UpstreamWebSocket, into_websocket};
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::root_cause;
+use crate::ground::net::http_client::{HttpClient, HttpError};
 
 /// Timeout of a greeting and of a link upgrade.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);

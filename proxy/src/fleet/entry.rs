@@ -30,10 +30,10 @@ use super::question::NoAnswer;
 use super::relayed_message::relayed;
 use super::relayed_message::{is_about_own, stamped, with_wanted};
 use super::user_group_copy::keep_first;
+use crate::engine::shard::{SendOrigin, Shared, not_asked};
+use crate::engine::upstream::{AppServerId, Hub, HubIndex, HubOrigin, ReplyTo};
 #[cfg(test)]
-use crate::auth::Signer;
-use crate::shard::{SendOrigin, Shared, not_asked};
-use crate::upstream::{AppServerId, Hub, HubIndex, HubOrigin, ReplyTo};
+use crate::ground::auth::Signer;
 
 /// Hub named by a request, known to this node or not.
 #[derive(Debug, Clone)]

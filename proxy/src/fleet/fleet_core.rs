@@ -22,13 +22,13 @@ use super::node_queue::ROOM_TIMEOUT;
 use super::node_stores::NodeStores;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::user_group_copy::introduce_user_groups;
-use crate::admission::Admission;
-use crate::clock::unix_seconds;
-use crate::limits::SignerShare;
-use crate::net::address::Address;
-use crate::shard::Shared;
-use crate::store::{Store, StoreAway};
-use crate::user_group::UserGroups;
+use crate::engine::shard::Shared;
+use crate::features::admission::Admission;
+use crate::features::store::{Store, StoreAway};
+use crate::features::user_group::UserGroups;
+use crate::ground::clock::unix_seconds;
+use crate::ground::limits::SignerShare;
+use crate::ground::net::address::Address;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet(Arc<FleetParts>);

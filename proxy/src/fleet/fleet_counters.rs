@@ -1,6 +1,6 @@
 //! Counters of messages between nodes.
 
-use crate::metrics::{Counter, label, metered};
+use crate::ground::metrics::{Counter, label, metered};
 
 label! {
     /// Cause of dropping a message for a node.

@@ -14,7 +14,7 @@ use trunkline_protocol::limits::INTEREST_STALE_MS;
 
 use super::member_links::MemberLinks;
 use super::node_link::NodeLink;
-use crate::net::address::Address;
+use crate::ground::net::address::Address;
 
 /// Time from the greeting of a node until missing links are logged. DNS names may resolve late.
 const SETTLING_MAX: Duration = Duration::from_secs(10);

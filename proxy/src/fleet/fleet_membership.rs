@@ -20,10 +20,10 @@ use super::address_book::{AddressBook, AddressProblem};
 use super::fleet_member::{FleetMember, MemberState};
 use super::member_table::MemberTable;
 use super::own_interest::OwnInterest;
-use crate::net::address::Address;
-use crate::net::connector::Connector;
-use crate::shard::Shared;
-use crate::upstream::Hub;
+use crate::engine::shard::Shared;
+use crate::engine::upstream::Hub;
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::Connector;
 
 /// Time after which a starting node becomes ready without links to all discovered nodes.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,11 +8,11 @@ use trunkline_protocol::service::ServiceMessage;
 use super::fleet_counters::{DropCause, FleetCounters};
 use super::fleet_member::FleetMember;
 use super::own_answer::OwnAnswer;
-use crate::auth::Signer;
-use crate::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::metrics::Counters;
-use crate::shard::{SendOrigin, Shared};
-use crate::upstream::{AppServerId, HubIndex, HubOrigin, ReplyTo};
+use crate::engine::link::{FrameSource, RoutedBatch, route, route_counted};
+use crate::engine::shard::{SendOrigin, Shared};
+use crate::engine::upstream::{AppServerId, HubIndex, HubOrigin, ReplyTo};
+use crate::ground::auth::Signer;
+use crate::ground::metrics::Counters;
 
 #[derive(Debug)]
 pub(crate) struct FleetRelay {

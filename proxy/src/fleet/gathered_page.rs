@@ -8,7 +8,7 @@ use trunkline_protocol::service::{
 
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
-use crate::upstream::{AppServerId, HubIndex};
+use crate::engine::upstream::{AppServerId, HubIndex};
 
 /// Hub of a query, as this and other nodes identify it.
 #[derive(Debug)]

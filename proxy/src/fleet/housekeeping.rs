@@ -16,8 +16,8 @@ use super::fleet_member::{FleetMember, MemberState};
 use super::fleet_membership::Membership;
 use super::member_name::keep_names;
 use super::own_interest::OwnInterest;
-use crate::net::address::Address;
-use crate::net::resolver::Resolver;
+use crate::ground::net::address::Address;
+use crate::ground::net::resolver::Resolver;
 
 /// Minimum interval between interest updates. Each is a message to every node, many in a connection storm.
 const NEWS_INTERVAL: Duration = Duration::from_millis(2);

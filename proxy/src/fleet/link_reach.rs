@@ -19,8 +19,8 @@ use bytestring::ByteString;
 use trunkline_protocol::fleet::{PeerPresence, PresentAppServer};
 
 use super::fleet_member::FleetMember;
-use crate::shard::Shared;
-use crate::upstream::{LinkHandle, LinkId};
+use crate::engine::shard::Shared;
+use crate::engine::upstream::{LinkHandle, LinkId};
 
 #[derive(Debug, Default)]
 pub(super) struct LinkReach {

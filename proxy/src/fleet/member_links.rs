@@ -9,8 +9,8 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
 use super::fleet_counters::DropCause;
 use super::node_link::NodeLink;
-use crate::auth::Signer;
-use crate::limits::SignerShare;
+use crate::ground::auth::Signer;
+use crate::ground::limits::SignerShare;
 
 #[derive(Debug, Default)]
 pub(crate) struct MemberLinks {

@@ -9,8 +9,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::fleet_member::FleetMember;
 use super::fleet_membership::Membership;
-use crate::net::address::Address;
-use crate::shard::Shared;
+use crate::engine::shard::Shared;
+use crate::ground::net::address::Address;
 
 /// Retry interval for unresolved names. The name of a new node may appear only once it is healthy.
 const LEARN_INTERVAL: Duration = Duration::from_secs(5);

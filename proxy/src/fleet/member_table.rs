@@ -7,7 +7,7 @@ use tracing::info;
 use trunkline_protocol::fleet::{Greeting, view_of};
 
 use super::fleet_member::FleetMember;
-use crate::net::address::Address;
+use crate::ground::net::address::Address;
 
 /// Maximum number of members. Real fleets are far smaller; the limit bounds the cost of a mistake.
 const MEMBERS_MAX: usize = 1_024;

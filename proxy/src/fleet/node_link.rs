@@ -14,8 +14,8 @@ use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_RING_MAX_BYTES};
 use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, SessionSettings, UndeliveredFrames};
 
 use super::node_queue::{NODE_QUEUE_MAX_BYTES, NodeQueue};
-use crate::auth::Signer;
-use crate::limits::SignerShare;
+use crate::ground::auth::Signer;
+use crate::ground::limits::SignerShare;
 
 /// Time that a node link survives without a socket. A node frozen for less than this loses no message.
 pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;

@@ -14,9 +14,9 @@ use super::fleet_member::FleetMember;
 use super::fleet_relay::FleetRelay;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::{NoAnswer, OpenQuestion, QUESTIONS_MAX, Questions};
-use crate::auth::Signer;
-use crate::bounded::{Permit, Permits};
-use crate::limits::SignerShare;
+use crate::ground::auth::Signer;
+use crate::ground::bounded::{Permit, Permits};
+use crate::ground::limits::SignerShare;
 
 /// Answers of members, or the reason for a missing one.
 pub(crate) type Answers<T> = Vec<(Arc<FleetMember>, Result<T, NoAnswer>)>;

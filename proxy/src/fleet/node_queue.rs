@@ -17,9 +17,9 @@ use trunkline_link::{LinkOutbox, TrySendError};
 use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
 use trunkline_protocol::service::Class;
 
-use crate::auth::Signer;
-use crate::bounded::Permits;
-use crate::limits::SignerShare;
+use crate::ground::auth::Signer;
+use crate::ground::bounded::Permits;
+use crate::ground::limits::SignerShare;
 
 /// Maximum bytes queued for a node that takes messages. Senders that wait stay below the ring and one message for each
 /// thread; the rest is for senders that may not wait.

@@ -20,12 +20,12 @@ use super::node_link::NodeLink;
 use super::own_answer::NoReply;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
-use crate::clock::unix_seconds;
-use crate::limits::LogThrottle;
-use crate::link::{FrameSource, RoutedBatch, route, route_counted};
-use crate::shard::{Audience, MembershipChange, SendOrigin, ShardCommand, no_such_connection};
-use crate::upstream::{AppServerId, HubIndex, ReplyTo};
-use crate::user_group::MembershipNews;
+use crate::engine::link::{FrameSource, RoutedBatch, route, route_counted};
+use crate::engine::shard::{Audience, MembershipChange, SendOrigin, ShardCommand, no_such_connection};
+use crate::engine::upstream::{AppServerId, HubIndex, ReplyTo};
+use crate::features::user_group::MembershipNews;
+use crate::ground::clock::unix_seconds;
+use crate::ground::limits::LogThrottle;
 
 /// Minimum interval between log lines about skipped frames of a link.
 const SKIPPED_INTERVAL: Duration = Duration::from_secs(60);

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::own_interest::OwnInterest;
-use crate::admission::Admission;
-use crate::auth::AccessSettings;
-use crate::config::Settings;
-use crate::net::connector::Connector;
-use crate::shard::{Seams, SetInterest};
-use crate::store::Store;
-use crate::user_group::UserGroups;
+use crate::engine::shard::{Seams, SetInterest};
+use crate::features::admission::Admission;
+use crate::features::store::Store;
+use crate::features::user_group::UserGroups;
+use crate::ground::auth::AccessSettings;
+use crate::ground::config::Settings;
+use crate::ground::net::connector::Connector;
 
 #[derive(Debug, Clone)]
 pub(crate) struct NodeStores {

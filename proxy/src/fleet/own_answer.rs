@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use trunkline_protocol::service::ServiceMessage;
 
-use crate::upstream::{AppServerId, HubIndex, ReplyTo};
+use crate::engine::upstream::{AppServerId, HubIndex, ReplyTo};
 
 /// Reply handle that passes this node's answer to a receiver.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 use trunkline_protocol::fleet::{AckTracker, Awaited, HubInterest, InterestMap, Wanted};
 
-use crate::shard::{InterestHold, SetInterest};
-use crate::upstream::HubIndex;
+use crate::engine::shard::{InterestHold, SetInterest};
+use crate::engine::upstream::HubIndex;
 
 #[derive(Debug, Default)]
 pub(crate) struct OwnInterest {

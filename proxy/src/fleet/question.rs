@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::fleet_member::FleetMember;
-use crate::bounded::{Lease, Leases};
+use crate::ground::bounded::{Lease, Leases};
 
 /// Maximum number of pending queries, each a message to every node. If apps have keys, half is for the hubs of one app.
 pub(crate) const QUESTIONS_MAX: usize = 1_024;

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use trunkline_protocol::fleet::{Wanted, encode_relay};
 use trunkline_protocol::service::{Audience, ServiceMessage, Stamped};
 
-use crate::shard::Shared;
+use crate::engine::shard::Shared;
 
 /// Relay frame of a message that entered the fleet in this epoch; 0 if epochs don't matter.
 pub(super) fn relayed(hub: &str, message: &ServiceMessage, epoch: i64) -> BytesMut {

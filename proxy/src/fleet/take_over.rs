@@ -18,10 +18,12 @@ use super::node_link::NodeLink;
 use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
 use super::relayed_message::relayed;
-use crate::auth::Signer;
-use crate::shard::moving;
-use crate::shard::{AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short};
-use crate::upstream::{Hub, LinkHandle};
+use crate::engine::shard::moving;
+use crate::engine::shard::{
+    AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short,
+};
+use crate::engine::upstream::{Hub, LinkHandle};
+use crate::ground::auth::Signer;
 
 /// Timeout for finding a connection at other nodes. A frozen node delays the client no longer than this.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);

@@ -17,8 +17,8 @@ use trunkline_protocol::limits::LINK_RING_MAX_BYTES;
 use trunkline_protocol::service::ServiceMessage;
 
 use super::node_link::NodeLink;
-use crate::shard::Shared;
-use crate::user_group::UserGroups;
+use crate::engine::shard::Shared;
+use crate::features::user_group::UserGroups;
 
 /// Maximum queued and unacknowledged bytes at which more of the copy is queued: twice the bytes sent per
 /// acknowledgement.

@@ -16,9 +16,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
+use crate::engine::shard::{RebalanceCount, RebalanceOrder, Shared};
+use crate::engine::upstream::{AppServerId, Hub, HubIndex, NewServer, NewServerRound, Pool};
 use crate::node::share_plan::{ShareLoad, ShareMove, SharePlan};
-use crate::shard::{RebalanceCount, RebalanceOrder, Shared};
-use crate::upstream::{AppServerId, Hub, HubIndex, NewServer, NewServerRound, Pool};
 
 /// Interval of observations and rounds.
 const ROUND: Duration = Duration::from_secs(1);

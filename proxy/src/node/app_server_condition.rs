@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::condition::{ConditionKind, Finding};
+use crate::ground::condition::{ConditionKind, Finding};
 
 /// Silence on all open links after which an app server counts as hung.
 const SILENCE_MAX: Duration = Duration::from_secs(10);

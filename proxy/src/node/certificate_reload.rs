@@ -7,11 +7,11 @@ use std::time::Duration;
 use tracing::info;
 
 use super::file_check::{FileCheck, FileChecks, FileVersion, off_thread, version};
-use crate::condition::{ConditionKind, Finding};
-use crate::metrics::Outcome;
-use crate::net::connector::Connector;
-use crate::net::tls::{Certificates, PresentedChain, TlsError, ValidityProblem};
-use crate::shard::Shared;
+use crate::engine::shard::Shared;
+use crate::ground::condition::{ConditionKind, Finding};
+use crate::ground::metrics::Outcome;
+use crate::ground::net::connector::Connector;
+use crate::ground::net::tls::{Certificates, PresentedChain, TlsError, ValidityProblem};
 
 /// Interval of file checks. They are cheap, and symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);

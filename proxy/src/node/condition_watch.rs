@@ -19,12 +19,12 @@ use super::hub_condition::{HubConditions, START_TIME};
 use super::node_condition::NodeConditions;
 use super::process_condition::ProcessConditions;
 use super::traffic_condition::TrafficConditions;
-use crate::condition::{ConditionKind, ConditionNotice, Finding, NoticeKind, Severity};
-use crate::config::ConditionReceiver;
+use crate::edge::observer::UpstreamProblems;
+use crate::engine::shard::Shared;
+use crate::features::webhook::Webhooks;
 use crate::fleet::Fleet;
-use crate::observer::UpstreamProblems;
-use crate::shard::Shared;
-use crate::webhook::Webhooks;
+use crate::ground::condition::{ConditionKind, ConditionNotice, Finding, NoticeKind, Severity};
+use crate::ground::config::ConditionReceiver;
 
 /// Interval between two evaluations of all conditions.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -12,14 +12,14 @@ use tokio::sync::broadcast::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::condition::{ConditionKind, ConditionNotice, Finding, NoticeKind};
-use crate::net::address::Address;
-use crate::net::connector::Connector;
-use crate::net::http_client::HttpClient;
+use crate::edge::observer::ConditionSnapshot;
+use crate::engine::shard::Shared;
+use crate::ground::condition::{ConditionKind, ConditionNotice, Finding, NoticeKind};
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::Connector;
+use crate::ground::net::http_client::HttpClient;
 #[cfg(feature = "tls")]
-use crate::net::tls::ClientTls;
-use crate::observer::ConditionSnapshot;
-use crate::shard::Shared;
+use crate::ground::net::tls::ClientTls;
 
 /// Maximum number of waiting messages; beyond it the oldest are dropped, because the newest describe the present state.
 const QUEUE_MAX: usize = 128;
@@ -161,9 +161,9 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
-    use crate::condition::ActiveCondition;
-    use crate::config::Settings;
-    use crate::shard::ShardSender;
+    use crate::engine::shard::ShardSender;
+    use crate::ground::condition::ActiveCondition;
+    use crate::ground::config::Settings;
 
     const QUICK: PostPace = PostPace { timeout: Duration::from_secs(2), pause: Duration::from_millis(50) };
 

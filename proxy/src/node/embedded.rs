@@ -27,16 +27,16 @@ use super::condition_watch::{self, ConditionWatch};
 use super::graceful_stop::{close_links, poll_until};
 use super::shard_thread;
 use super::upstream_watcher::open_pools;
-use crate::admin;
-use crate::auth::AdminToken;
-use crate::config::{AdminSettings, Settings};
+use crate::edge::admin;
+use crate::edge::frontend::Endpoint;
+use crate::edge::observer::Readiness;
+use crate::engine::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
+use crate::engine::upstream::{AppTarget, MemoryDialler, Pool};
+use crate::features::webhook::Webhooks;
 use crate::fleet::{Fleet, NodeStores};
-use crate::frontend::Endpoint;
-use crate::net::socket::RequestSocket;
-use crate::observer::Readiness;
-use crate::shard::{AppSocket, ShardCommand, ShardMessage, ShardSender, Shared};
-use crate::upstream::{AppTarget, MemoryDialler, Pool};
-use crate::webhook::Webhooks;
+use crate::ground::auth::AdminToken;
+use crate::ground::config::{AdminSettings, Settings};
+use crate::ground::net::socket::RequestSocket;
 
 /// Time for clients to disconnect when the app stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,12 +8,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::start_error::StartError;
-use crate::admin::{AdminCounters, families};
-use crate::config::OtlpSettings;
+use crate::edge::admin::{AdminCounters, families};
+use crate::edge::observer::Readiness;
+use crate::edge::otlp::{Exporter, MetricSource};
+use crate::features::webhook::Webhooks;
 use crate::fleet::Fleet;
-use crate::observer::Readiness;
-use crate::otlp::{Exporter, MetricSource};
-use crate::webhook::Webhooks;
+use crate::ground::config::OtlpSettings;
 
 /// Time for the collector to accept the last spans of a stopping node.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);

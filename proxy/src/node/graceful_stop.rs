@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::inspection::Stragglers;
-use crate::rest::Rest;
-use crate::shard::Shared;
-use crate::upstream::Pool;
-use crate::webhook::{HubConnection, Reported, Webhooks};
+use crate::edge::rest::Rest;
+use crate::engine::shard::Shared;
+use crate::engine::upstream::Pool;
+use crate::features::inspection::Stragglers;
+use crate::features::webhook::{HubConnection, Reported, Webhooks};
 
 /// Time for links to send queued frames during shutdown.
 const LINKS_TIMEOUT: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::shard::Shared;
+use crate::engine::shard::Shared;
 
 /// Heartbeat of a node. It advances only while every shard does.
 #[derive(Debug, Clone)]
@@ -21,8 +21,8 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
-    use crate::config::Settings;
-    use crate::shard::ShardSender;
+    use crate::engine::shard::ShardSender;
+    use crate::ground::config::Settings;
 
     #[test]
     fn one_hanging_shard_stops_the_heartbeat() {

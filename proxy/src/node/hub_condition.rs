@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::app_server_condition::{AppLinks, AppServerSubject, AppSights, limited};
-use crate::auth::Signer;
-use crate::condition::{ConditionKind, Finding, HubSight, KnownHub};
-use crate::inspection::UnassignedClients;
-use crate::observer::{UpstreamProblems, unassigned_clients};
-use crate::shard::Shared;
-use crate::upstream::{AppTarget, Hub};
-use crate::webhook::Webhooks;
+use crate::edge::observer::{UpstreamProblems, unassigned_clients};
+use crate::engine::shard::Shared;
+use crate::engine::upstream::{AppTarget, Hub};
+use crate::features::inspection::UnassignedClients;
+use crate::features::webhook::Webhooks;
+use crate::ground::auth::Signer;
+use crate::ground::condition::{ConditionKind, Finding, HubSight, KnownHub};
 
 /// Time after the start of a node in which missing app servers, and other nodes that were never linked, are normal.
 pub(super) const START_TIME: Duration = Duration::from_secs(60);

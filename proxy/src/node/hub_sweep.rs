@@ -13,9 +13,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use crate::shard::Shared;
-use crate::upstream::{AppServerId, HubIndex};
-use crate::webhook::Webhooks;
+use crate::engine::shard::Shared;
+use crate::engine::upstream::{AppServerId, HubIndex};
+use crate::features::webhook::Webhooks;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 

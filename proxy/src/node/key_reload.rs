@@ -7,11 +7,11 @@ use std::time::Duration;
 use tracing::info;
 
 use super::file_check::{FileWatch, off_thread};
-use crate::admission::Admission;
-use crate::condition::{ConditionKind, Finding};
-use crate::config::{AdminTokenSource, SecretFileError, SecretSources};
-use crate::shard::Shared;
-use crate::webhook::Webhooks;
+use crate::engine::shard::Shared;
+use crate::features::admission::Admission;
+use crate::features::webhook::Webhooks;
+use crate::ground::condition::{ConditionKind, Finding};
+use crate::ground::config::{AdminTokenSource, SecretFileError, SecretSources};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 

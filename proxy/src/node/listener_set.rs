@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::inherited_socket::InheritedSockets;
 use super::shared_port;
 use super::start_error::StartError;
-use crate::config::{Config, PortSharing};
-use crate::frontend::Layers;
+use crate::edge::frontend::Layers;
 #[cfg(feature = "tls")]
-use crate::frontend::TlsLayer;
+use crate::edge::frontend::TlsLayer;
+use crate::ground::config::{Config, PortSharing};
 #[cfg(feature = "tls")]
-use crate::net::tls::{Certificates, server_config};
+use crate::ground::net::tls::{Certificates, server_config};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ListenerPurpose {

@@ -6,10 +6,10 @@ use hyper::body::Incoming;
 use trunkline_protocol::manifest::{MANIFEST_PATH, Manifest};
 use trunkline_protocol::wire::{CHANNEL_PATH, NODE_HEADER};
 
-use crate::frontend::{MIDDLEWARE_HINT, RefusalSource};
-use crate::net::address::Address;
-use crate::net::http_client::read_whole;
-use crate::upstream::{Caller, RequestError};
+use crate::edge::frontend::{MIDDLEWARE_HINT, RefusalSource};
+use crate::engine::upstream::{Caller, RequestError};
+use crate::ground::net::address::Address;
+use crate::ground::net::http_client::read_whole;
 
 /// Maximum size of a manifest. It has some 300 bytes per hub; anything larger is something else.
 const MANIFEST_MAX_BYTES: usize = 1024 * 1024;
@@ -111,7 +111,7 @@ mod tests {
     use trunkline_protocol::wire::{HELLO_HEADER, REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
 
     use super::*;
-    use crate::net::connector::Connector;
+    use crate::ground::net::connector::Connector;
 
     /// The problem with an app server that always sends this response, without its address.
     async fn problem(answer: impl IntoResponse + Clone + Send + Sync + 'static) -> String {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{info, warn};
 
-use crate::config::{FrontendLimits, GroupLimits, OutboxLimits, Settings};
+use crate::ground::config::{FrontendLimits, GroupLimits, OutboxLimits, Settings};
 
 /// Divisor of the memory for client outboxes; the rest is for clients and socket buffers.
 const OUTBOX_SHARE: usize = 4;

@@ -14,9 +14,9 @@ use trunkline_channel::clock_difference;
 
 use super::hub_condition::START_TIME;
 use super::process_condition::LOSS_TIME;
-use crate::condition::{ConditionKind, Finding};
 use crate::fleet::{AddressProblem, AddressProblemKind, Fleet, FleetMember, MemberState};
-use crate::net::address::Address;
+use crate::ground::condition::{ConditionKind, Finding};
+use crate::ground::net::address::Address;
 
 /// Time after a graceful stop in which the address of a node may not answer; longer than a restart.
 const RESTART_TIME: Duration = Duration::from_secs(120);

@@ -20,12 +20,12 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use trunkline_protocol::service::presence_owner;
 
-use crate::fleet::{Fleet, FleetMember, PeerRequest};
-use crate::shard::Shared;
-use crate::webhook::{
+use crate::engine::shard::Shared;
+use crate::features::webhook::{
     BatchAnswer, HubConnection, HubUser, LoggedChange, Reported, SubjectBatch, SubjectChange, SubjectReport,
     WebhookPresence, Webhooks,
 };
+use crate::fleet::{Fleet, FleetMember, PeerRequest};
 
 /// Interval at which members are checked.
 const MEMBERS_INTERVAL: Duration = Duration::from_secs(1);

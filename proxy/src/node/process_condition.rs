@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use trunkline_process::{audit_lines_lost, log_lines_dropped};
 
-use crate::admission::Admission;
-use crate::condition::{ConditionKind, Finding};
-use crate::net::descriptor::DescriptorLimit;
-use crate::shard::Shared;
-use crate::webhook::Webhooks;
+use crate::engine::shard::Shared;
+use crate::features::admission::Admission;
+use crate::features::webhook::Webhooks;
+use crate::ground::condition::{ConditionKind, Finding};
+use crate::ground::net::descriptor::DescriptorLimit;
 
 /// Part of a budget, in percent, above which it is nearly full.
 const FULL_PERCENT: u64 = 90;

@@ -9,10 +9,10 @@ use tracing::info;
 
 use super::file_check::{FileWatch, off_thread};
 use super::rule_set::RuleSet;
-use crate::condition::{ConditionKind, Finding};
-use crate::metrics::Outcome;
-use crate::routing::{NamedFiles, RuleFile};
-use crate::shard::Shared;
+use crate::engine::shard::Shared;
+use crate::ground::condition::{ConditionKind, Finding};
+use crate::ground::metrics::Outcome;
+use crate::ground::routing::{NamedFiles, RuleFile};
 
 /// Interval of file checks: symbolic links swapped by deployment tools can't be watched reliably.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

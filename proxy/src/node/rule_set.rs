@@ -10,18 +10,18 @@ use tokio::sync::watch;
 
 use super::start_error::GroupError;
 use super::upstream_set::UpstreamSet;
-use crate::admission::Admission;
-use crate::auth::AccessTables;
-use crate::config::WebhookTableError;
-use crate::net::address::Address;
-use crate::net::connector::Connector;
+use crate::engine::shard::Shared;
+use crate::engine::shard::drain::reroute::reroute;
+use crate::engine::upstream::{GroupTerms, ServerGroup};
+use crate::features::admission::Admission;
+use crate::features::webhook::{HubUser, Reported, Webhooks};
+use crate::ground::auth::AccessTables;
+use crate::ground::config::WebhookTableError;
+use crate::ground::net::address::Address;
+use crate::ground::net::connector::Connector;
 #[cfg(feature = "tls")]
-use crate::net::tls::{ClientTls, IdentityFiles};
-use crate::routing::{DEFAULT_GROUP, GroupRule, Ruleset, WebhookTable};
-use crate::shard::Shared;
-use crate::shard::drain::reroute::reroute;
-use crate::upstream::{GroupTerms, ServerGroup};
-use crate::webhook::{HubUser, Reported, Webhooks};
+use crate::ground::net::tls::{ClientTls, IdentityFiles};
+use crate::ground::routing::{DEFAULT_GROUP, GroupRule, Ruleset, WebhookTable};
 use trunkline_protocol::key::PeerKind;
 
 #[derive(Debug)]
@@ -208,6 +208,6 @@ impl RuleSet {
     }
 }
 
-fn weights(upstreams: &[crate::routing::WeightedUpstream]) -> HashMap<Box<str>, u32> {
+fn weights(upstreams: &[crate::ground::routing::WeightedUpstream]) -> HashMap<Box<str>, u32> {
     upstreams.iter().map(|upstream| (upstream.address.authority().into(), upstream.weight)).collect()
 }

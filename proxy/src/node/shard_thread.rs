@@ -14,19 +14,19 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::listener_set::{ListenerPurpose, ShardListener};
-use crate::admission::Admission;
-use crate::client;
-use crate::config::PortSharing;
-use crate::dialled_in::serve_link;
+use crate::edge::frontend::{self, Endpoint, Layers, ListenerService};
+use crate::edge::rest::Rest;
+use crate::engine::client;
+use crate::engine::link::{NAMES_PER_COMMAND_MAX, keep_link};
+use crate::engine::shard::{AppSocket, Inbox, Shard, ShardFeatures, ShardMessage, Shared};
+use crate::features::admission::Admission;
+use crate::features::dialled_in::serve_link;
+use crate::features::mirror::Mirrors;
+use crate::features::presence_feed::PresenceFeeds;
+use crate::features::watch::Watches;
+use crate::features::webhook::Webhooks;
 use crate::fleet::Fleet;
-use crate::frontend::{self, Endpoint, Layers, ListenerService};
-use crate::link::{NAMES_PER_COMMAND_MAX, keep_link};
-use crate::mirror::Mirrors;
-use crate::presence_feed::PresenceFeeds;
-use crate::rest::Rest;
-use crate::shard::{AppSocket, Inbox, Shard, ShardFeatures, ShardMessage, Shared};
-use crate::watch::Watches;
-use crate::webhook::Webhooks;
+use crate::ground::config::PortSharing;
 
 /// Parts of a node that the listeners of a shard serve.
 #[derive(Debug, Clone)]
@@ -167,8 +167,8 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys};
 
     use super::*;
-    use crate::config::Settings;
-    use crate::shard::ShardSender;
+    use crate::engine::shard::ShardSender;
+    use crate::ground::config::Settings;
 
     #[tokio::test]
     async fn a_node_accepts_until_it_has_drained_and_on_a_shared_port_until_it_refuses_clients() {

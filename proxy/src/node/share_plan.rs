@@ -8,7 +8,7 @@
 //!                      └─ share
 //! ```
 
-use crate::upstream::AppServerId;
+use crate::engine::upstream::AppServerId;
 
 /// Divisor of the share for the deficit that a new app server may keep (5 %): client numbers always fluctuate.
 const TOLERANCE_DIVISOR: u64 = 20;

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::SockRef;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::PortSharing;
+use crate::ground::config::PortSharing;
 
 /// Maximum number of connections waiting to be accepted, sized for a reconnect storm.
 const BACKLOG: i32 = 4096;

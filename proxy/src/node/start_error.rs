@@ -26,7 +26,7 @@ pub enum StartError {
     /// TLS can't be set up.
     #[cfg(feature = "tls")]
     #[error(transparent)]
-    Tls(#[from] crate::net::tls::TlsError),
+    Tls(#[from] crate::ground::net::tls::TlsError),
     /// A group of app servers is invalid.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -45,7 +45,7 @@ pub enum StartError {
 pub enum GroupError {
     #[cfg(feature = "tls")]
     #[error("group {group:?}: {source}")]
-    Tls { group: String, source: crate::net::tls::TlsError },
+    Tls { group: String, source: crate::ground::net::tls::TlsError },
     #[error(
         "group {group:?} {} until a moment ago, and its app servers are still linked: {} a group with another name",
         role(*.was_mirror), new_role(*.was_mirror)
@@ -64,9 +64,9 @@ pub enum GroupError {
     )]
     IssuerTwice { table: String, issuer: String },
     #[error(transparent)]
-    Webhook(#[from] crate::config::WebhookTableError),
+    Webhook(#[from] crate::ground::config::WebhookTableError),
     #[error(transparent)]
-    AppKeys(#[from] crate::auth::AppKeySetError),
+    AppKeys(#[from] crate::ground::auth::AppKeySetError),
 }
 
 fn role(was_mirror: bool) -> &'static str {

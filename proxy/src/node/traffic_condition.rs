@@ -9,13 +9,13 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 use trunkline_protocol::cause::Cause;
 
-use crate::condition::{ConditionKind, Finding};
+use crate::edge::observer::{FleetSnapshot, NodeSnapshot};
+use crate::engine::shard::{ShardSender, Shared};
+use crate::engine::upstream::{Hub, HubIndex};
+use crate::features::inspection::{HungCallSearch, HungCalls, WaitingCalls};
 use crate::fleet::{Fleet, MemberState, PeerRequest};
-use crate::inspection::{HungCallSearch, HungCalls, WaitingCalls};
-use crate::metrics::{Counters, HUBS_MAX, HubCounters};
-use crate::observer::{FleetSnapshot, NodeSnapshot};
-use crate::shard::{ShardSender, Shared};
-use crate::upstream::{Hub, HubIndex};
+use crate::ground::condition::{ConditionKind, Finding};
+use crate::ground::metrics::{Counters, HUBS_MAX, HubCounters};
 
 /// Number of seconds over which refusals are counted.
 const WINDOW_S: usize = 30;

@@ -16,11 +16,11 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::upstream_watcher::{self, Listing, WatchedAddress};
-use crate::net::address::Address;
-use crate::net::resolver::{AddressFamilies, Resolver};
-use crate::observer::UpstreamProblems;
-use crate::shard::Shared;
-use crate::upstream::ServerGroup;
+use crate::edge::observer::UpstreamProblems;
+use crate::engine::shard::Shared;
+use crate::engine::upstream::ServerGroup;
+use crate::ground::net::address::Address;
+use crate::ground::net::resolver::{AddressFamilies, Resolver};
 
 /// DNS query interval while an app server does not answer.
 const DOUBTED_INTERVAL: Duration = Duration::from_millis(500);
@@ -161,13 +161,13 @@ mod tests {
     use trunkline_protocol::wire::CHANNEL_PATH;
 
     use super::*;
-    use crate::config::Settings;
+    use crate::engine::shard::{Connectors, ShardSender};
+    use crate::engine::upstream::{AppTarget, Pool};
     use crate::fleet::NodeStores;
     use crate::fleet::{ChannelLock, OwnNames, open_channel};
-    use crate::net::connector::{Connector, MemoryNetwork};
+    use crate::ground::config::Settings;
+    use crate::ground::net::connector::{Connector, MemoryNetwork};
     use crate::node::shard_thread;
-    use crate::shard::{Connectors, ShardSender};
-    use crate::upstream::{AppTarget, Pool};
 
     const V4: &str = "10.0.0.1:5000";
     const V6: &str = "[2001:db8::1]:5000";

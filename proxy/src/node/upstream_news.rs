@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
-use crate::condition::ConditionKind;
-use crate::inspection::{hub_names, warn_of_lost_app_server};
-use crate::net::address::Address;
+use crate::edge::observer::{UpstreamProblem, UpstreamProblems};
+use crate::engine::shard::Shared;
+use crate::engine::upstream::Pool;
+use crate::features::inspection::{hub_names, warn_of_lost_app_server};
+use crate::ground::condition::ConditionKind;
+use crate::ground::net::address::Address;
 use crate::node::manifest::ReadManifestError;
-use crate::observer::{UpstreamProblem, UpstreamProblems};
-use crate::shard::Shared;
-use crate::upstream::Pool;
 
 /// Kind of a problem: its text without digits, which may be times.
 fn kind(problem: &str) -> String {

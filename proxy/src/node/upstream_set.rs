@@ -13,11 +13,11 @@ use tracing::info;
 
 use super::upstream_discovery::UpstreamDiscovery;
 use super::upstream_watcher::Listing;
-use crate::net::address::Address;
-use crate::net::resolver::Resolver;
-use crate::observer::UpstreamProblems;
-use crate::shard::Shared;
-use crate::upstream::ServerGroup;
+use crate::edge::observer::UpstreamProblems;
+use crate::engine::shard::Shared;
+use crate::engine::upstream::ServerGroup;
+use crate::ground::net::address::Address;
+use crate::ground::net::resolver::Resolver;
 
 type UpstreamKey = (Arc<str>, Address);
 

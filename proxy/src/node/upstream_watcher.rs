@@ -18,14 +18,14 @@ use trunkline_protocol::manifest::Manifest;
 use super::app_doubt::AppDoubt;
 use super::app_instance::{AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
-use crate::inspection::count_clients;
-use crate::net::address::Address;
-use crate::net::endpoints::AlternativeEndpoint;
-use crate::net::resolver::AddressFamilies;
+use crate::edge::observer::UpstreamProblems;
+use crate::engine::shard::{ShardCommand, Shared};
+use crate::engine::upstream::{AppServer, AppTarget, Pool, ServerGroup};
+use crate::features::inspection::count_clients;
+use crate::ground::net::address::Address;
+use crate::ground::net::endpoints::AlternativeEndpoint;
+use crate::ground::net::resolver::AddressFamilies;
 use crate::node::manifest::{ReadManifestError, read_manifest};
-use crate::observer::UpstreamProblems;
-use crate::shard::{ShardCommand, Shared};
-use crate::upstream::{AppServer, AppTarget, Pool, ServerGroup};
 
 /// Retry interval of the manifest while the app server does not answer or links are missing.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);

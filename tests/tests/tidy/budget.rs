@@ -11,21 +11,15 @@ use std::path::{Path, PathBuf};
 use crate::reference::read;
 use crate::workspace::{members, rust_files, workspace};
 
-/// Layers of a node, by their modules or folders; the first match counts. The others are `ground`.
-const NODE_LAYERS: [(&str, &[&str]); 6] = [
-    ("engine", &["shard", "client", "link", "upstream", "transport"]),
-    (
-        "features",
-        &["inspection", "admission", "user_group", "dialled_in", "presence_feed", "mirror", "watch", "webhook"],
-    ),
-    ("store", &["store"]),
-    ("fleet", &["fleet"]),
-    ("edge", &["frontend", "observer", "admin", "otlp", "rest"]),
-    ("node", &["node", "parts", "lib"]),
-];
-
-/// Layers by the start of a path.
-const FOLDERS: [(&str, &str); 5] = [
+/// Layers by the start of a path; the first match counts.
+const LAYERS: [(&str, &str); 12] = [
+    ("proxy/src/engine", "engine"),
+    ("proxy/src/features/store", "store"),
+    ("proxy/src/features", "features"),
+    ("proxy/src/fleet", "fleet"),
+    ("proxy/src/edge", "edge"),
+    ("proxy/src/ground", "ground"),
+    ("proxy/src/", "node"),
     ("proxy/command/", "command"),
     ("proxy/vectored/", "node"),
     ("protocol/", "protocol"),
@@ -70,7 +64,7 @@ pub(crate) fn problems(document: &str) -> String {
 
 fn lines_by_layer() -> BTreeMap<&'static str, Lines> {
     let (mut files, mut tests) = (BTreeMap::new(), BTreeSet::new());
-    for member in members().iter().filter(|member| FOLDERS.iter().any(|(start, _)| ships(member, start))) {
+    for member in members().iter().filter(|member| layer(&format!("{member}/src/")).is_some()) {
         for path in rust_files(&Path::new(member).join("src")).into_iter().filter(|path| !is_test(path)) {
             let (shipped, modules) = without_tests(&read(&path));
             tests.extend(modules.iter().flat_map(|module| files_of(&path, module)));
@@ -79,16 +73,12 @@ fn lines_by_layer() -> BTreeMap<&'static str, Lines> {
     }
     let mut layers: BTreeMap<_, Lines> = BTreeMap::new();
     for (path, shipped) in files.into_iter().filter(|(path, _)| !tests.iter().any(|test| path.starts_with(test))) {
-        let lines = layers.entry(layer(&path)).or_default();
+        let lines = layers.entry(layer(&path.to_string_lossy()).unwrap()).or_default();
         lines.all += shipped.len();
         lines.code +=
             shipped.iter().map(|line| line.trim()).filter(|line| !line.is_empty() && !line.starts_with("//")).count();
     }
     layers
-}
-
-fn ships(member: &str, start: &str) -> bool {
-    format!("{member}/").starts_with(start) || member == "proxy"
 }
 
 fn stem(part: &Path) -> String {
@@ -100,13 +90,8 @@ fn is_test(path: &Path) -> bool {
     parts.any(|part| TEST_PARTS.contains(&&*part) || TEST_ENDS.iter().any(|end| part.ends_with(end)))
 }
 
-fn layer(path: &Path) -> &'static str {
-    let folder = FOLDERS.iter().find(|(start, _)| path.starts_with(start));
-    folder.map(|(_, layer)| *layer).unwrap_or_else(|| {
-        let parts: Vec<_> = path.iter().skip(2).take(2).map(|part| stem(Path::new(part))).collect();
-        let found = NODE_LAYERS.iter().find(|(_, names)| parts.iter().any(|part| names.contains(&&**part)));
-        found.map_or("ground", |(layer, _)| layer)
-    })
+fn layer(path: &str) -> Option<&'static str> {
+    LAYERS.iter().find(|(start, _)| path.starts_with(start)).map(|(_, layer)| *layer)
 }
 
 /// Cuts items of `cfg(test)`. Returns the other lines, and the names of modules of tests in files of their own. An item
@@ -157,9 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn layers_follow_modules_and_folders() {
-        let layers = ["proxy/src/shard/apply.rs", "proxy/src/link.rs", "proxy/src/net/socket.rs", "app-sdk/src/hub.rs"];
-        assert_eq!(layers.map(|path| layer(Path::new(path))), ["engine", "engine", "ground", "SDK"]);
+    fn layers_follow_folders() {
+        let layers = [
+            "proxy/src/engine/shard/apply.rs",
+            "proxy/src/fleet.rs",
+            "proxy/src/ground/net/socket.rs",
+            "app-sdk/src/hub.rs",
+        ];
+        assert_eq!(layers.map(|path| layer(path).unwrap()), ["engine", "fleet", "ground", "SDK"]);
     }
 
     #[test]

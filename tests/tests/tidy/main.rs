@@ -52,11 +52,6 @@ fn modules_import_only_lower_ones() {
 }
 
 #[test]
-fn the_engine_imports_only_what_is_below_it() {
-    check(Rule::Engine);
-}
-
-#[test]
 fn files_import_each_other_in_no_circle() {
     check(Rule::Cycle);
 }

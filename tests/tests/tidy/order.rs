@@ -1,4 +1,4 @@
-//! Order of modules, imports of the engine, and circles of files.
+//! Order of modules, and circles of files.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,79 +9,57 @@ use crate::violation::Violation;
 /// Maximum number of modules of a program without a table.
 const MODULES_WITHOUT_TABLE: usize = 2;
 
-/// Checks that top-level modules import only those above them in the table of the crate's docs, which lists the lowest
-/// first.
+/// Checks that modules import only those above them in the table of their parent's docs, which lists the lowest first.
+/// The root of a crate with several modules has a table, and so may any file, such as the head of a layer.
 pub(crate) fn violations(krate: &Crate) -> Vec<Violation> {
-    let Some(root) = krate.files.first() else { return Vec::new() };
-    let declared: Vec<_> =
-        root.facts.mods.iter().filter(|decl| !decl.place.is_test && decl.place.inside.is_empty()).collect();
-    let at_root = |text: String| Violation::new(root, 1, text);
-    let table = table(&root.text);
-    if table.is_empty() {
-        let is_needed = matches!(krate.kind, Kind::Library | Kind::Main) && declared.len() > MODULES_WITHOUT_TABLE;
-        return if is_needed { vec![at_root("has no table of its modules".into())] } else { Vec::new() };
-    }
+    let imports = imports(krate);
+    let tables = krate.files.iter().map(|parent| (parent, table(&parent.text)));
     let mut violations = Vec::new();
-    for decl in declared.iter().filter(|decl| !table.contains(&decl.name)) {
-        violations.push(Violation::new(
-            root,
-            decl.place.line,
-            format!("`{}` is not in the table of modules", decl.name),
-        ));
-    }
-    for name in table.iter().filter(|name| !declared.iter().any(|decl| decl.name == **name)) {
-        violations.push(at_root(format!("`{name}` is in the table of modules, but there is no such module")));
-    }
-    let height = |file: usize| {
-        let module = krate.files.get(file)?.module.first()?;
-        table.iter().position(|name| name == module)
-    };
-    for import in imports(krate) {
-        let (Some(from), Some(file)) = (height(import.from), krate.files.get(import.from)) else { continue };
-        let problem = match height(import.to) {
-            Some(to) if to > from => "of a higher module",
-            None if import.to == 0 => "of the crate root",
-            _ => continue,
-        };
-        violations.push(Violation::new(file, import.line, format!("imports `{}` {problem}", import.path)));
+    for (parent, table) in tables.filter(|(parent, table)| parent.module.is_empty() || !table.is_empty()) {
+        violations.extend(table_violations(parent, &table, krate.kind));
+        if !table.is_empty() {
+            violations.extend(imports.iter().filter_map(|import| order_violation(krate, parent, &table, import)));
+        }
     }
     violations
 }
 
-/// Folders of the proxy's engine: the path of a message and the life of a client.
-pub(crate) const ENGINE: [&str; 5] = ["transport", "upstream", "shard", "client", "link"];
-
-/// Other modules that the engine imports: tools, the environment, and rules as plain values. No feature is among them.
-pub(crate) const BELOW_ENGINE: [&str; 10] =
-    ["clock", "bounded", "condition", "metrics", "telemetry", "net", "auth", "routing", "config", "limits"];
-
-/// Checks that the engine, including its tests, imports exactly the modules below it. Other crates have no engine.
-pub(crate) fn engine_imports(krate: &Crate) -> Vec<Violation> {
-    let Some(root) = krate.files.first() else { return Vec::new() };
-    let declares = |name: &&str| root.facts.mods.iter().any(|decl| decl.name == **name);
-    if !ENGINE.iter().all(declares) {
-        return Vec::new();
+/// Compares the table of a file with the modules that it declares.
+fn table_violations(parent: &SourceFile, table: &[String], kind: Kind) -> Vec<Violation> {
+    let declared: Vec<_> =
+        parent.facts.mods.iter().filter(|decl| !decl.place.is_test && decl.place.inside.is_empty()).collect();
+    if table.is_empty() {
+        let is_needed = matches!(kind, Kind::Library | Kind::Main) && declared.len() > MODULES_WITHOUT_TABLE;
+        return is_needed
+            .then(|| Violation::new(parent, 1, "has no table of its modules".into()))
+            .into_iter()
+            .collect();
     }
-    let module = |file: usize| Some(krate.files.get(file)?.module.first()?.as_str());
-    let is_engine = |name: &str| ENGINE.contains(&name);
-    let (mut violations, mut imported) = (Vec::new(), BTreeSet::new());
-    for import in imports(krate) {
-        let (Some(from), Some(to), Some(file)) = (module(import.from), module(import.to), krate.files.get(import.from))
-        else {
-            continue;
-        };
-        if !is_engine(from) || is_engine(to) {
-            continue;
-        }
-        imported.insert(to);
-        if !BELOW_ENGINE.contains(&to) {
-            let text = format!("imports `{}`, which is not below the engine", import.path);
-            violations.push(Violation::new(file, import.line, text));
-        }
-    }
-    let unused = BELOW_ENGINE.iter().filter(|name| !imported.contains(**name));
-    violations.extend(unused.map(|name| Violation::new(root, 1, format!("the engine imports `{name}` no longer"))));
-    violations
+    let unlisted = declared
+        .iter()
+        .filter(|decl| !table.contains(&decl.name))
+        .map(|decl| Violation::new(parent, decl.place.line, format!("`{}` is not in the table of modules", decl.name)));
+    let gone = table.iter().filter(|name| !declared.iter().any(|decl| decl.name == **name)).map(|name| {
+        Violation::new(parent, 1, format!("`{name}` is in the table of modules, but there is no such module"))
+    });
+    unlisted.chain(gone).collect()
+}
+
+/// Finds an import of a higher module, or of the parent, by a module of a table.
+fn order_violation(krate: &Crate, parent: &SourceFile, table: &[String], import: &Import) -> Option<Violation> {
+    let file = krate.files.get(import.from)?;
+    let height = |file: &SourceFile| {
+        let name = file.module.strip_prefix(&parent.module[..])?.first()?;
+        table.iter().position(|row| row == name)
+    };
+    let from = height(file)?;
+    let target = krate.files.get(import.to)?;
+    let problem = match height(target) {
+        Some(to) if to > from => "of a higher module",
+        None if import.to == 0 => "of the crate root",
+        _ => return None,
+    };
+    Some(Violation::new(file, import.line, format!("imports `{}` {problem}", import.path)))
 }
 
 /// Checks for import circles. Imports of a parent by its child modules are checked by [`family_cycles`] instead.

@@ -1,6 +1,5 @@
 //! Planted violations: every rule finds its violations, and accepts allowed code.
 
-use crate::order::{BELOW_ENGINE, ENGINE};
 use crate::rule::Rule;
 use crate::source::Crate;
 
@@ -76,36 +75,35 @@ fn a_table_that_is_missing_or_wrong_is_found() {
     assert_eq!(found(Rule::Order, &files(&table)), expected);
 }
 
-/// Violations of an engine with a shard that imports these modules.
-fn engine(of_shard: &[&str], client: &str) -> Vec<String> {
-    let names: Vec<_> = ENGINE.iter().chain(&BELOW_ENGINE).chain(&["mirror"]).copied().collect();
-    let imports: String = of_shard.iter().map(|name| format!("fn f() {{ crate::{name}::g() }} ")).collect();
-    let text = |name: &str| match name {
-        "shard" => imports.clone(),
-        "client" => client.to_owned(),
-        _ => String::new(),
+#[test]
+fn a_layer_orders_its_modules_and_those_of_lower_layers() {
+    let table = |rows: &[&str]| {
+        let rows: String = rows.iter().map(|row| format!("//! | `{row}` | x |\n")).collect();
+        let modules: String = rows.split('`').skip(1).step_by(2).map(|name| format!("mod {name};")).collect();
+        format!("//! | module | contents |\n//! |---|---|\n{rows}{modules}")
     };
-    let root = names.iter().map(|name| format!("mod {name};")).collect();
-    let mut files = vec![("lib.rs".to_owned(), root)];
-    files.extend(names.iter().map(|name| (format!("{name}.rs"), text(name))));
-    found(Rule::Engine, &files.iter().map(|(name, text)| (&**name, &**text)).collect::<Vec<_>>())
-}
-
-#[test]
-fn an_import_of_a_feature_by_the_engine_is_found() {
-    assert_eq!(engine(&BELOW_ENGINE, "use crate::shard::f;"), [""; 0]);
-    let expected = ["client.rs:1: imports `crate::mirror::g`, which is not below the engine"];
-    for client in ["fn f() { crate::mirror::g() }", "#[cfg(test)] mod tests { fn f() { crate::mirror::g() } }"] {
-        assert_eq!(engine(&BELOW_ENGINE, client), expected, "{client}");
+    let (root, engine, features) = (table(&["engine", "features"]), table(&["shard", "client"]), table(&["mirror"]));
+    let found = |shard: &str| {
+        let files = [
+            ("lib.rs", &*root),
+            ("engine.rs", &engine),
+            ("features.rs", &features),
+            ("engine/shard.rs", shard),
+            ("engine/client.rs", "use super::shard::f;"),
+            ("features/mirror.rs", "use crate::engine::client::g;"),
+        ];
+        found(Rule::Order, &files)
+    };
+    assert_eq!(found(""), [""; 0]);
+    let sibling = ["engine/shard.rs:1: imports `crate::engine::client::g` of a higher module"];
+    assert_eq!(found("use crate::engine::client::g; fn f() { g() }"), sibling);
+    let feature = ["engine/shard.rs:1: imports `crate::features::mirror::g` of a higher module"];
+    for shard in [
+        "fn f() { crate::features::mirror::g() }",
+        "#[cfg(test)] mod tests { fn f() { crate::features::mirror::g() } }",
+    ] {
+        assert_eq!(found(shard), feature, "{shard}");
     }
-    let others =
-        [("lib.rs", "mod shard; mod mirror;"), ("shard.rs", "fn f() { crate::mirror::g() }"), ("mirror.rs", "")];
-    assert_eq!(found(Rule::Engine, &others), [""; 0], "a crate without an engine");
-}
-
-#[test]
-fn a_module_that_the_engine_imports_no_longer_is_found() {
-    assert_eq!(engine(&BELOW_ENGINE[1..], ""), ["lib.rs:1: the engine imports `clock` no longer"]);
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn metric_row<'a>(name: &str, labels: impl IntoIterator<Item = (&'a str, Vec<&'a
 
 /// Paths of the admin port, from its routes.
 pub(crate) fn admin_paths() -> BTreeSet<String> {
-    let texts = rust_files(Path::new("proxy/src/admin")).into_iter().map(|path| read(&path));
+    let texts = rust_files(Path::new("proxy/src/edge/admin")).into_iter().map(|path| read(&path));
     let routes = texts.flat_map(|text| [".route(", "const PATH: &str = "].map(|before| literals(&text, before)));
     routes.flatten().filter(|path| path.starts_with("/api/")).collect()
 }

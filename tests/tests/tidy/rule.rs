@@ -8,7 +8,6 @@ use crate::{name, order, prose};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
     Order,
-    Engine,
     Cycle,
     Family,
     TypeName,
@@ -23,7 +22,6 @@ impl Rule {
     pub(crate) fn violations(self, krate: &Crate) -> Vec<Violation> {
         match self {
             Self::Order => order::violations(krate),
-            Self::Engine => order::engine_imports(krate),
             Self::Cycle => order::cycles(krate),
             Self::Family => order::family_cycles(krate),
             Self::TypeName => name::types(krate),
@@ -38,12 +36,8 @@ impl Rule {
     pub(crate) fn advice(self) -> &'static str {
         match self {
             Self::Order => {
-                "modules import only those above them in the table `| module | … |` of the crate's docs, which lists the \
-                 lowest first: move the item down, or pass it in"
-            }
-            Self::Engine => {
-                "the engine imports only the modules in `BELOW_ENGINE`, which lists no feature: hang a feature at a seam, such \
-                 as `Tap` or `OtherNodes`, and remove a module that is no longer imported from the list"
+                "modules import only those above them in the table `| module | … |` of the crate or the layer, which lists \
+                 the lowest first: move the item down, pass it in, or hang a feature at a seam, such as `Tap`"
             }
             Self::Cycle => {
                 "files of a crate must not import each other in a circle: move what both need into a file below both"

@@ -1,0 +1,222 @@
+//! Listener of the admin port: limits the time for a head, a body, a response and idle periods.
+//!
+//! axum's server has no such limits: a thousand unfinished heads would use up all descriptors, and a supervisor's
+//! probes would fail.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::http::{Request, StatusCode};
+use axum::middleware::AddExtension;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tower::{Layer, ServiceExt};
+use tracing::{debug, warn};
+
+use super::admin_caller::AdminCaller;
+use super::admin_counters::AdminCounters;
+use super::connection_table::{ConnectionPermit, ConnectionTable, Phase};
+use crate::ground::net::socket::{CurrentStallLimit, StallGuard, WriteStallLimit};
+
+/// Timeout for the head of a request and the preceding idle time. Probes and scrapers then reconnect.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Timeout until the response begins. Queries to other nodes take up to 5 s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Maximum stall of a response that is not being read.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Maximum size of a request head: the longest id, plus a browser's headers.
+const HEAD_MAX_BYTES: usize = 64 * 1024;
+
+const LATE: &str = "the request did not arrive completely, or its response took too long\n";
+
+/// Pause after a failed accept. Without free descriptors, retrying immediately would only use CPU.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn serve(listener: TcpListener, router: Router, counters: Arc<AdminCounters>) {
+    let table = ConnectionTable::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => match table.take(peer.ip()) {
+                Some(place) => {
+                    tokio::spawn(serve_connection(stream, peer, place, router.clone(), counters.clone()));
+                    // Starts the new task before the next accept, so that a probe is answered before it could be
+                    // displaced.
+                    tokio::task::yield_now().await;
+                }
+                None => counters.turned_away.increment(),
+            },
+            Err(error) => {
+                warn!(%error, "cannot accept a connection to the admin port");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: ConnectionPermit,
+    router: Router,
+    counters: Arc<AdminCounters>,
+) {
+    // Each response is waited for. A failure only makes responses slower.
+    let _ = stream.set_nodelay(true);
+    let limit = CurrentStallLimit::default();
+    limit.set(WriteStallLimit::Idle(STALL_TIMEOUT));
+    let (place, guarded) = (Arc::new(place), limit.clone());
+    let router = Extension(AdminCaller(Some(peer.ip().to_canonical()))).layer(router);
+    let service = service_fn(|request: Request<Incoming>| {
+        place.enter(Phase::Asking);
+        let (place, router, limit) = (place.clone(), router.clone(), limit.clone());
+        async move {
+            let mut answer = answer(router, request).await;
+            if let Some(stall) = WriteStallLimit::take(&mut answer) {
+                limit.set(stall);
+            }
+            place.enter(Phase::Answering);
+            Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, place }))
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX_BYTES);
+    // A channel of another node is authenticated and leaves this table, so it can't be displaced.
+    let connection = http.serve_connection(TokioIo::new(StallGuard::new(stream, guarded)), service).with_upgrades();
+    tokio::select! {
+        // A request that has arrived is served, however many connections follow.
+        biased;
+        served = connection => if let Err(error) = served {
+            if error.is_timeout() {
+                counters.overdue.increment();
+            }
+            debug!(%peer, %error, "admin connection closed");
+        },
+        () = place.revoked() => {
+            counters.displaced.increment();
+            debug!(%peer, "admin connection closed in favour of a newer one");
+        }
+    }
+}
+
+/// Response body. Once it is sent, the connection waits for the next request.
+struct AnswerBody {
+    body: Body,
+    place: Arc<ConnectionPermit>,
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        self.place.enter(Phase::Waiting);
+    }
+}
+
+async fn answer(router: AddExtension<Router, AdminCaller>, request: Request<Incoming>) -> Response {
+    match timeout(REQUEST_TIMEOUT, router.oneshot(request.map(Body::new))).await {
+        Ok(Ok(answer)) => answer,
+        Err(_) => (StatusCode::REQUEST_TIMEOUT, LATE).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::edge::admin::connection_table::PER_ADDRESS_MAX;
+
+    async fn started() -> (SocketAddr, Arc<AdminCounters>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, counters) = (listener.local_addr().unwrap(), Arc::<AdminCounters>::default());
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok" }))
+            .route("/body", post(async |body: Bytes| body.len().to_string()));
+        tokio::spawn(serve(listener, router, counters.clone()));
+        (address, counters)
+    }
+
+    async fn sent(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn answer_on(stream: &mut TcpStream) -> String {
+        let mut buffer = [0; 1024];
+        let read = stream.read(&mut buffer).await.unwrap();
+        String::from_utf8(buffer[..read].to_vec()).unwrap()
+    }
+
+    const PROBE: &str = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    #[tokio::test]
+    async fn behind_a_thousand_half_sent_heads_every_probe_is_answered() {
+        let (address, counters) = started().await;
+        let mut halves = Vec::new();
+        for number in 0..1_000 {
+            halves.push(sent(address, "GET /healthz HTTP/1.1\r\nHost: lo").await);
+            if number % 100 == 99 {
+                let answer = answer_on(&mut sent(address, PROBE).await).await;
+                assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("ok"), "{number}: {answer}");
+            }
+        }
+        let displaced = usize::try_from(counters.displaced.get()).unwrap();
+        assert!(displaced >= 1_000 - PER_ADDRESS_MAX, "{displaced}");
+        assert_eq!(counters.turned_away.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_is_served_again_and_an_answer_has_its_length() {
+        let (address, _) = started().await;
+        let mut stream = sent(address, PROBE).await;
+        for _ in 0..3 {
+            let answer = answer_on(&mut stream).await;
+            assert!(answer.contains("content-length: 2"), "{answer}");
+            stream.write_all(PROBE.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_and_bodies_that_do_not_come_are_given_up() {
+        let (address, counters) = started().await;
+        let began = tokio::time::Instant::now();
+        let mut head = sent(address, "GET /healthz HT").await;
+        let _ = head.read_to_end(&mut Vec::new()).await;
+        assert_eq!((began.elapsed().as_secs(), counters.overdue.get()), (HEAD_TIMEOUT.as_secs(), 1));
+        let mut body = sent(address, "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx").await;
+        assert!(answer_on(&mut body).await.starts_with("HTTP/1.1 408"));
+        assert_eq!(began.elapsed().as_secs(), (HEAD_TIMEOUT + REQUEST_TIMEOUT).as_secs());
+    }
+}

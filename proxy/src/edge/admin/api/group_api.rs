@@ -1,0 +1,126 @@
+//! Groups in the API: with `POST /api/groups/join` and `POST /api/groups/leave` an operator changes the members of a
+//! group, at all nodes.
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::routing::post;
+use axum::{Json, Router};
+use bytes::Bytes;
+
+use super::client_api::check_id;
+use crate::edge::admin::api_error::ApiError;
+use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, NAME_MAX_CHARS, QueryParameters};
+use crate::edge::observer::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
+
+pub(super) fn routes() -> Router<AdminContext> {
+    Router::new()
+        .route("/api/groups/join", post(join))
+        .route("/api/groups/leave", post(leave))
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+}
+
+async fn join(
+    State(context): State<AdminContext>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<GroupReport>, ApiError> {
+    change(&context, GroupStep::Join, (&uri, &headers), body).await
+}
+
+async fn leave(
+    State(context): State<AdminContext>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<GroupReport>, ApiError> {
+    change(&context, GroupStep::Leave, (&uri, &headers), body).await
+}
+
+async fn change(
+    context: &AdminContext,
+    step: GroupStep,
+    (uri, headers): (&Uri, &HeaderMap),
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<GroupReport>, ApiError> {
+    QueryParameters::read(uri)?.end()?;
+    let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
+    let order = order(step, headers, &body)?;
+    let hub = order.hub.clone();
+    context.observer.change_group(order).await.map(Json).map_err(|error| refusal(&hub, &error))
+}
+
+fn order(step: GroupStep, headers: &HeaderMap, body: &[u8]) -> Result<GroupOrder, ApiError> {
+    let mut fields = BodyFields::read(headers, body)?;
+    let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
+    let group = fields.required_text("group", NAME_MAX_CHARS)?;
+    let subject = match (fields.name("client", NAME_MAX_CHARS)?, fields.name("user", NAME_MAX_CHARS)?) {
+        (Some(id), None) => GroupSubject::Client(id),
+        (None, Some(user)) => GroupSubject::User(user),
+        (None, None) => return Err(ApiError::field("client", "is missing: a client or a user is needed")),
+        (Some(_), Some(_)) => return Err(ApiError::field("user", "can't be given together with client")),
+    };
+    fields.end()?;
+    if let GroupSubject::Client(id) = &subject {
+        check_id(id)?;
+    }
+    Ok(GroupOrder { hub, group, subject, step })
+}
+
+fn refusal(hub: &str, error: &GroupOrderError) -> ApiError {
+    match error {
+        GroupOrderError::UnknownHub => ApiError::unknown_hub(Some(hub)),
+        GroupOrderError::UnknownClient(id) => ApiError::unknown_client(id),
+        GroupOrderError::UnknownUser => ApiError::new(StatusCode::NOT_FOUND, error.to_string()),
+        GroupOrderError::NameTooLong(..) => ApiError::field("group", &error.to_string()),
+        GroupOrderError::NoAnswer(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        GroupOrderError::Refused(_) => ApiError::new(StatusCode::CONFLICT, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+    use axum::http::header::CONTENT_TYPE;
+    use axum::response::IntoResponse;
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "abcdefghijklmnopqrstuv";
+
+    fn read(body: &Value) -> Result<GroupOrder, ApiError> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        order(GroupStep::Join, &headers, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_client_or_a_user_joins_a_group_of_a_hub() {
+        let client = read(&json!({ "hub": "chat", "group": "red", "client": ID })).unwrap();
+        assert_eq!((client.hub.as_str(), client.group.as_str(), client.step), ("chat", "red", GroupStep::Join));
+        assert!(matches!(client.subject, GroupSubject::Client(id) if id == ID));
+        let user = read(&json!({ "hub": "chat", "group": "red", "user": "ann", "client": null })).unwrap();
+        assert!(matches!(user.subject, GroupSubject::User(user) if user == "ann"));
+    }
+
+    #[tokio::test]
+    async fn a_field_that_does_not_fit_is_named_with_what_is_taken() {
+        for (body, status, text) in [
+            (json!({ "group": "red", "user": "ann" }), 400, "hub is missing"),
+            (json!({ "hub": "chat", "user": "ann" }), 400, "group is missing"),
+            (json!({ "hub": "chat", "group": "red" }), 400, "client is missing"),
+            (json!({ "hub": "chat", "group": "red", "user": "" }), 400, "user must not be empty"),
+            (json!({ "hub": "chat", "group": "red", "user": "ann", "client": ID }), 400, "together with client"),
+            (json!({ "hub": "chat", "group": "red", "client": "short" }), 404, "no reachable node has a client"),
+            (json!({ "hub": "chat", "group": "red", "user": "ann", "x": 1 }), 400, "is not a field here"),
+        ] {
+            let answer = read(&body).unwrap_err().into_response();
+            assert_eq!(answer.status().as_u16(), status, "{body}");
+            let told: Value = serde_json::from_slice(&answer.into_body().collect().await.unwrap().to_bytes()).unwrap();
+            assert!(told["error"].as_str().unwrap().contains(text), "{body}: {told}");
+        }
+    }
+}

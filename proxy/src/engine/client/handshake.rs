@@ -1,0 +1,202 @@
+//! Hub handshake: reads the client's request before its connection is opened. Raw endpoints have none.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::yield_now;
+use trunkline_protocol::cause::Cause;
+use trunkline_protocol::hub::{HandshakeError, HandshakeRequest, HubProtocol, MessageKind, next_frame};
+use trunkline_protocol::limits::HANDSHAKE_MAX_BYTES;
+use trunkline_protocol::manifest::{HubManifest, Transport};
+
+use super::handshake_failure::HandshakeFailure;
+use super::inbound::{Inbound, Piece};
+use super::reader::cause_of;
+use crate::engine::shard::{Content, Need, Outbox, Shard};
+use crate::engine::transport::websocket;
+use crate::ground::net::socket::Socket;
+
+/// Maximum transport bytes before the handshake is complete, about two full reads. Includes pings and empty frames,
+/// which the handshake's own limit does not cover.
+const TRANSPORT_MAX_BYTES: usize = 4 * HANDSHAKE_MAX_BYTES;
+
+#[derive(Debug)]
+pub(super) struct Handshake {
+    pub(super) request: HandshakeRequest,
+    /// Encoded request, for the app server.
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Handshake {
+    /// Checks that the hub supports this protocol, and that the transport can carry it.
+    ///
+    /// With `any_version`, the app server checks the version.
+    pub(super) fn check(
+        self,
+        settings: &HubManifest,
+        transport: Transport,
+        any_version: bool,
+    ) -> Result<Self, HandshakeFailure> {
+        let protocol = self.request.protocol;
+        if !any_version {
+            self.request.check_version()?;
+        }
+        if !settings.speaks(protocol) {
+            return Err(HandshakeError::Protocol(protocol.name().into()).into());
+        }
+        if transport == Transport::ServerSentEvents && protocol.is_binary() {
+            return Err(HandshakeError::TransferFormat(protocol.name().into()).into());
+        }
+        Ok(self)
+    }
+
+    /// Content of the transport after this handshake; raw without one.
+    pub(super) fn content(handshake: Option<&Self>) -> Content {
+        handshake.map_or(Content::Raw, |handshake| Content::Hub(handshake.request.protocol))
+    }
+}
+
+/// Socket of a client before its connection is opened.
+#[derive(Debug)]
+pub(super) struct PendingSocket {
+    pub(super) socket: Socket,
+    pub(super) inbound: Inbound,
+    /// The token allows stateful reconnect, so the client may be returning to a connection that no longer exists.
+    pub(super) may_return: bool,
+    /// Maximum size of a hub message.
+    pub(super) limit_bytes: usize,
+}
+
+impl PendingSocket {
+    /// Reads the hub handshake, which starts with these early bytes.
+    pub(super) async fn read_handshake(&mut self, shard: &Shard, early: Bytes) -> Result<Handshake, HandshakeFailure> {
+        let (mut payload, mut searched) = (Vec::new(), 0);
+        let mut received = self.take(shard, &mut early.to_vec(), &mut payload)?;
+        loop {
+            let read = HandshakeRequest::read_behind(&payload, searched, HANDSHAKE_MAX_BYTES);
+            if self.may_return
+                && !matches!(read, Ok(Some(_)))
+                && let Some(protocol) = protocol_of_message(&payload)
+            {
+                return Err(HandshakeFailure::Returned(protocol));
+            }
+            if let Some((request, used)) = read? {
+                self.inbound.keep(payload.get(used..).unwrap_or_default());
+                payload.truncate(used);
+                return Ok(Handshake { request, bytes: payload });
+            }
+            if received > TRANSPORT_MAX_BYTES {
+                return Err(HandshakeError::Canceled.into());
+            }
+            searched = payload.len();
+            received += self.read(shard, &mut payload).await?;
+        }
+    }
+
+    /// Sends the client the reason for the refusal, and waits for its close. Dropping the socket earlier could lose the
+    /// last frames.
+    pub(super) async fn refuse(mut self, shard: &Shard, failure: &HandshakeFailure, settings: &HubManifest) {
+        let mut outbox = Outbox::Empty;
+        failure.frames(settings).into_iter().for_each(|frame| outbox.push(frame, Need::Must));
+        if poll_fn(|cx| outbox.poll_flush(cx, &self.socket)).await.is_err() || failure.is_closed() {
+            return;
+        }
+        self.left(shard).await;
+    }
+
+    /// Waits until the client has left, ignoring its data.
+    pub(super) async fn left(&mut self, shard: &Shard) {
+        let mut ignored = Vec::new();
+        while self.read(shard, &mut ignored).await.is_ok() {
+            ignored.clear();
+        }
+    }
+
+    /// Reads once, appends the hub protocol's data to the payload, and returns the number of bytes read.
+    async fn read(&mut self, shard: &Shard, payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
+        let count = if self.inbound.is_behind() {
+            let mut behind = self.inbound.take_behind();
+            self.take(shard, &mut behind, payload)?
+        } else {
+            poll_fn(|cx| self.poll_read(shard, cx, payload)).await?
+        };
+        // Handshakes rarely need several reads; a flood must not block other tasks.
+        yield_now().await;
+        Ok(count)
+    }
+
+    fn poll_read(
+        &mut self,
+        shard: &Shard,
+        cx: &mut Context<'_>,
+        payload: &mut Vec<u8>,
+    ) -> Poll<Result<usize, HandshakeFailure>> {
+        let mut buffer = shard.state().core.lend_read_buffer();
+        let read = self.socket.poll_read(cx, &mut buffer).map(|read| match read {
+            Ok(count @ 1..) => self.take(shard, buffer.get_mut(..count).unwrap_or_default(), payload),
+            Ok(0) => Err(HandshakeFailure::SocketEnded(Cause::SocketEnded)),
+            Err(error) => Err(HandshakeFailure::SocketEnded(cause_of(&error))),
+        });
+        shard.state().core.return_read_buffer(buffer);
+        read
+    }
+
+    /// Appends the hub protocol's data of these bytes to the payload. Returns the number of bytes handled.
+    fn take(&mut self, shard: &Shard, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
+        let Self { socket, inbound, limit_bytes, .. } = self;
+        let (mut is_closed, mut pongs) = (false, BytesMut::new());
+        let mut inflater = shard.state().core.inflater.take();
+        let (mut pieces, _) = inbound.pieces(bytes, (&mut inflater, *limit_bytes));
+        while let Some(piece) = pieces.next().map_err(|error| HandshakeFailure::Transport(error.to_string()))? {
+            match piece {
+                Piece::Payload(piece, _) => payload.extend_from_slice(piece),
+                Piece::Ping(payload) => websocket::put_pong(&payload, &mut pongs),
+                Piece::Close => is_closed = true,
+            }
+        }
+        let length = pieces.length();
+        shard.state().core.inflater = inflater;
+        if !pongs.is_empty() {
+            // No data was sent yet, so there is room. A socket that accepts none is about to fail.
+            drop(socket.try_write(&[IoSlice::new(&pongs)]));
+        }
+        if is_closed { Err(HandshakeFailure::ClientClosed) } else { Ok(length) }
+    }
+}
+
+/// Hub protocol of a client that starts with a message instead of a handshake; `None` for other data.
+fn protocol_of_message(payload: &[u8]) -> Option<HubProtocol> {
+    [HubProtocol::Json, HubProtocol::MessagePack].into_iter().find(|protocol| {
+        let frame = next_frame(*protocol, payload, HANDSHAKE_MAX_BYTES).ok().flatten();
+        let scan = frame.and_then(|frame| protocol.scan(payload.get(frame.body)?).ok());
+        scan.is_some_and(|scan| !matches!(scan.kind, MessageKind::Unknown(_)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_instead_of_a_handshake_reveals_its_protocol() {
+        let (json, message_pack) = (Some(HubProtocol::Json), Some(HubProtocol::MessagePack));
+        assert_eq!(protocol_of_message(b"{\"type\":9,\"sequenceId\":1}\x1e{\"type\":1"), json);
+        assert_eq!(protocol_of_message(b"{\"sequenceId\":4,\"type\":9}\x1e"), json);
+        assert_eq!(protocol_of_message(b"\x03\x92\x09\x01"), message_pack);
+        assert_eq!(protocol_of_message(b"\x03\x92\x09\x1e\x02\x91\x06"), message_pack, "a separator is a number here");
+        assert_eq!(protocol_of_message(b"\x02\x91\x06"), message_pack);
+        for other in [
+            &b"{\"protocol\":\"json\",\"version\":2}\x1e"[..],
+            b"{\"type\":9,\"sequenceId\":1}",
+            b"\x03\x92\x09",
+            b"{\"type\":99}\x1e",
+            b"GET / HTTP/1.1\r\n\x1e",
+            b"\x1e",
+            b"",
+        ] {
+            assert_eq!(protocol_of_message(other), None, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Dialling of one link: a WebSocket upgrade, then a handshake begun by the app server.
+
+use axum::body::Body;
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{Request, StatusCode};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use trunkline_link::{LinkEnd, MalformedHeader, answer_handshake, read_answer, write_offer};
+use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_HANDSHAKE_TIMEOUT_MS};
+use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT_HEADER};
+use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
+
+use super::caller::{Caller, RequestError};
+use super::{AppTarget, Pool};
+use crate::ground::net::address::Address;
+
+pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
+
+type LinkSocket = trunkline_link::LinkSocket<UpstreamWebSocket>;
+
+/// Read buffer of the WebSocket layer in bytes. It is zeroed before each read, so a larger one costs more than it
+/// saves.
+const READ_BUFFER_BYTES: usize = 16 * 1024;
+
+/// Maximum WebSocket message from an app server. Frames over the limit are skipped; a message is read whole.
+const MESSAGE_MAX_BYTES: usize = 8 * LINK_FRAME_MAX_BYTES;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum DialError {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Another instance answers; the manifest must be read again.
+    #[error("another app server instance answers")]
+    OtherInstance,
+    /// The app server has ended the session, or never had it.
+    #[error("the session is unknown to the app server")]
+    UnknownSession,
+    /// A session header is unreadable.
+    #[error("the app server's response is invalid: {0}")]
+    Answer(#[from] MalformedHeader),
+    #[error("the app server answers {0} instead of an upgrade")]
+    Status(StatusCode),
+    #[error("the upgrade failed: {0}")]
+    Upgrade(String),
+    /// The first frame is not a supported handshake.
+    #[error("the app server's handshake is wrong: {0}")]
+    Handshake(String),
+    #[error("the app server sent no handshake within {} s", LINK_HANDSHAKE_TIMEOUT_MS / 1000)]
+    Timeout,
+}
+
+/// An open link, after the handshake.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub socket: LinkSocket,
+    pub answer: Answer,
+}
+
+/// Opens the link of one slot. After an error, the caller may retry later.
+pub(crate) async fn dial(
+    pool: &Pool,
+    slot: usize,
+    offer: &Offer,
+    boot: &str,
+    caller: Caller<'_>,
+) -> Result<Dialled, DialError> {
+    let (mut socket, answer) = match &pool.app().target {
+        AppTarget::Network(address) => {
+            let (socket, answer) = upgrade(pool, slot, offer, address, boot, caller).await?;
+            (LinkSocket::network(socket), answer)
+        }
+        AppTarget::Memory(dialler) => {
+            let (near, far) = LinkSocket::memory();
+            dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
+            // Both ends share a process, so no frame is lost, and none is kept.
+            let capabilities = Capabilities { supports_traces: dialler.supports_traces(), ..Capabilities::plain() };
+            (near, Answer { received: 0, capabilities })
+        }
+        AppTarget::DialsIn(_) => return Err(DialError::Upgrade("the app server dials in".into())),
+    };
+    answer_handshake(&mut socket).await?;
+    Ok(Dialled { socket, answer })
+}
+
+async fn upgrade(
+    pool: &Pool,
+    slot: usize,
+    offer: &Offer,
+    address: &Address,
+    boot: &str,
+    caller: Caller<'_>,
+) -> Result<(UpstreamWebSocket, Answer), DialError> {
+    let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "websocket")
+        .header(SEC_WEBSOCKET_VERSION, "13")
+        .header(SEC_WEBSOCKET_KEY, generate_key())
+        .header(BOOT_HEADER, boot)
+        .header(INSTANCE_HEADER, &pool.app().instance)
+        .header(SLOT_HEADER, slot)
+        .body(Body::empty())
+        .map_err(RequestError::from)?;
+    write_offer(offer, request.headers_mut());
+    let answer = caller.send(address, request).await?;
+    match answer.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {}
+        StatusCode::CONFLICT => return Err(DialError::OtherInstance),
+        StatusCode::GONE => return Err(DialError::UnknownSession),
+        status => return Err(DialError::Status(status)),
+    }
+    let told = read_answer(answer.headers(), offer)?;
+    let upgraded = hyper::upgrade::on(answer).await.map_err(|error| DialError::Upgrade(error.to_string()))?;
+    Ok((into_websocket(upgraded, Role::Client).await, told))
+}
+
+/// Creates the WebSocket of a link to an app server or node.
+pub(crate) async fn into_websocket(upgraded: Upgraded, side: Role) -> UpstreamWebSocket {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .max_message_size(Some(MESSAGE_MAX_BYTES))
+        .max_frame_size(Some(MESSAGE_MAX_BYTES));
+    // Bytes read along with the response stay in hyper. With from_partially_read they would size the buffer at every
+    // reallocation, and each message would take two reads.
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), side, Some(config)).await
+}
+
+impl From<LinkEnd> for DialError {
+    fn from(end: LinkEnd) -> Self {
+        match end {
+            LinkEnd::HandshakeTimeout => Self::Timeout,
+            other => Self::Handshake(other.reason(LinkRole::Proxy)),
+        }
+    }
+}

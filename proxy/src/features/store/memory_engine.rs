@@ -1,0 +1,112 @@
+//! Engine in memory for tests: values end with the process.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::engine::{Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges};
+use crate::ground::clock::unix_ms;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct MemoryEngine(Arc<Mutex<MemoryState>>);
+
+#[derive(Debug, Default)]
+struct MemoryState {
+    values: BTreeMap<String, (Bytes, u64)>,
+    revision: u64,
+    watches: Vec<UnboundedSender<(String, Bytes)>>,
+    away: Option<String>,
+}
+
+impl MemoryEngine {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
+        self.0.lock().unwrap()
+    }
+
+    fn answer<T: Send + 'static>(&self, act: impl FnOnce(&mut MemoryState) -> T) -> EngineAnswer<'static, T> {
+        let mut state = self.state();
+        let answer = state.away.clone().map_or_else(|| Ok(act(&mut state)), Err);
+        Box::pin(async { answer })
+    }
+
+    /// Takes the engine away, or brings it back.
+    pub(super) fn set_away(&self, away: Option<&str>) {
+        let mut state = self.state();
+        state.away = away.map(str::to_owned);
+        state.watches.clear();
+    }
+
+    /// Writes as another client of the account does.
+    pub(super) fn put(&self, key: &str, value: &[u8]) {
+        self.state().put(key, Bytes::copy_from_slice(value));
+    }
+
+    pub(super) fn value(&self, key: &str) -> Bytes {
+        self.state().values[key].0.clone()
+    }
+
+    pub(super) fn lose_all(&self) {
+        let mut state = self.state();
+        state.values.clear();
+        state.watches.clear();
+    }
+
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.state().values.keys().cloned().collect()
+    }
+}
+
+impl MemoryState {
+    fn put(&mut self, key: &str, value: Bytes) {
+        self.revision += 1;
+        self.watches.retain(|watch| watch.send((key.to_owned(), value.clone())).is_ok());
+        self.values.insert(key.to_owned(), (value, self.revision));
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn open(&self) -> EngineAnswer<'_, Opened> {
+        let connection = Box::new(self.clone());
+        self.answer(|_| Opened { connection, server: "memory".into(), now_ms: unix_ms() })
+    }
+}
+
+impl Connection for MemoryEngine {
+    fn get<'a>(&'a self, key: &'a str) -> EngineAnswer<'a, Revised> {
+        self.answer(|state| {
+            let found = state.values.get(key).cloned();
+            found.map_or_else(Revised::default, |(value, revision)| Revised { value: Some(value), revision })
+        })
+    }
+
+    fn write<'a>(&'a self, key: &'a str, value: Bytes, revision: u64, _kept: Option<u64>) -> EngineAnswer<'a, bool> {
+        self.answer(|state| {
+            let is_newest = state.values.get(key).map_or(0, |(_, revision)| *revision) == revision;
+            if is_newest {
+                state.put(key, value);
+            }
+            is_newest
+        })
+    }
+
+    fn changes(&self) -> EngineAnswer<'_, StoreChanges> {
+        self.answer(|state| {
+            let (sender, receiver) = unbounded_channel();
+            state.watches.push(sender);
+            let stored: Vec<_> = state.values.iter().map(|(key, (value, _))| (key.clone(), value.clone())).collect();
+            let count = stored.len();
+            let stored = stored.into_iter().enumerate().map(move |(at, stored)| (count - 1 - at, stored));
+            let changes = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
+            let all = stream::iter(stored).chain(changes.map(|change| (0, change)));
+            let all = all.map(|(behind, (key, value))| Ok(Change { key, value, behind: behind as u64 }));
+            all.chain(stream::once(async { Err("the watch was cut".into()) })).boxed()
+        })
+    }
+
+    fn check(&self) -> EngineAnswer<'_, ()> {
+        self.answer(|_| ())
+    }
+}

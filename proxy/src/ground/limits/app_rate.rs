@@ -1,0 +1,216 @@
+//! Rate of each app: messages and bytes per second of all its app servers and REST callers at this node.
+//!
+//! Above its rate, an app's links are read more slowly, one after the other, and its REST requests get 429.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+use tokio::time::{Instant, sleep};
+
+use super::throttle::{Quota, TooFast};
+use crate::ground::auth::Signer;
+use crate::ground::config::LinkSettings;
+
+/// Maximum debt, far below the timeout of a link: a frame with more bytes than that is charged as much.
+const DEBT_MAX: Duration = Duration::from_secs(10);
+
+/// App that work counts for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum AppHolder {
+    /// App with a key.
+    Key(Signer),
+    /// A hub without a key of its own.
+    Hub(Box<str>),
+}
+
+/// Rates of apps that have used them recently.
+#[derive(Debug)]
+pub(crate) struct AppRates {
+    messages: Option<NonZeroU32>,
+    bytes: Option<NonZeroU32>,
+    started_at: Instant,
+    by_app: Mutex<HashMap<AppHolder, Arc<AppRate>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct AppRate {
+    label: Box<str>,
+    messages_max: usize,
+    started_at: Instant,
+    quota: Mutex<Quota>,
+    /// Held while a link reads a batch, so that each batch is paid before the next one begins.
+    gate: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// Permission to read a batch, and whether the link has waited for it.
+#[derive(Debug)]
+pub(crate) struct RateTurn {
+    pub has_waited: bool,
+    _gate: OwnedMutexGuard<()>,
+}
+
+impl AppRates {
+    pub(super) fn new(settings: &LinkSettings) -> Self {
+        let LinkSettings { app_messages_per_second: messages, app_bytes_per_second: bytes, .. } = *settings;
+        Self { messages, bytes, started_at: Instant::now(), by_app: Mutex::default() }
+    }
+
+    /// Returns the rate of an app; `None` without limits.
+    pub(crate) fn of(&self, app: impl FnOnce() -> AppHolder) -> Option<Arc<AppRate>> {
+        let quota = *Quota::new(self.messages, self.bytes)?;
+        let (app, mut rates) = (app(), self.by_app.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(rate) = rates.get(&app) {
+            return Some(rate.clone());
+        }
+        rates.retain(|_, rate| Arc::strong_count(rate) > 1 || !rate.debt().is_zero());
+        let rate = Arc::new(AppRate {
+            label: app.label().into(),
+            messages_max: self.messages.map_or(usize::MAX, |messages| messages.get() as usize),
+            started_at: self.started_at,
+            quota: Mutex::new(quota),
+            gate: Arc::default(),
+        });
+        rates.insert(app, rate.clone());
+        Some(rate)
+    }
+}
+
+impl AppHolder {
+    fn label(&self) -> &str {
+        match self {
+            Self::Key(signer) => signer.label(),
+            Self::Hub(hub) => hub,
+        }
+    }
+}
+
+impl AppRate {
+    fn quota(&self) -> MutexGuard<'_, Quota> {
+        self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// App, as a label of metrics.
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Maximum number of messages to read in one go, so that a debt lasts little more than a second.
+    pub(crate) fn messages_max(&self) -> usize {
+        self.messages_max
+    }
+
+    pub(crate) fn charge(&self, messages: usize, bytes: usize) -> Duration {
+        let debt = self.quota().charge_within(DEBT_MAX, self.started_at.elapsed(), messages as u64, bytes);
+        debt.messages.max(debt.bytes)
+    }
+
+    fn debt(&self) -> Duration {
+        self.charge(0, 0)
+    }
+
+    /// Waits until earlier work is paid. The caller charges the batch before it drops the turn.
+    pub(crate) async fn begin(&self) -> RateTurn {
+        let gate = self.gate.clone().lock_owned().await;
+        let mut has_waited = false;
+        loop {
+            let debt = self.debt();
+            if debt.is_zero() {
+                return RateTurn { has_waited, _gate: gate };
+            }
+            has_waited = true;
+            sleep(debt).await;
+        }
+    }
+
+    /// Charges a request, unless earlier work is not paid yet.
+    ///
+    /// # Errors
+    /// Returns the time until the app may send again.
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), TooFast> {
+        let retry_after = self.debt();
+        if !retry_after.is_zero() {
+            return Err(TooFast { retry_after });
+        }
+        self.charge(1, bytes);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::task::yield_now;
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rates(messages: u32, bytes: u32) -> AppRates {
+        let (app_messages_per_second, app_bytes_per_second) = (NonZeroU32::new(messages), NonZeroU32::new(bytes));
+        AppRates::new(&LinkSettings { app_messages_per_second, app_bytes_per_second, ..LinkSettings::DEFAULT })
+    }
+
+    fn shop() -> AppHolder {
+        AppHolder::Key(Signer::App("shop".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_app_waits_for_its_own_rate_only() {
+        let rates = rates(10, 0);
+        let rate = rates.of(shop).unwrap();
+        rate.charge(10, 1_000_000);
+        assert!(!rate.begin().await.has_waited, "a burst of a second passes");
+        rate.charge(5, 0);
+        assert!(rate.take(1).is_err() && rate.begin().now_or_never().is_none());
+        assert!(rates.of(|| AppHolder::Hub("chat".into())).unwrap().take(1).is_ok());
+        advance(SECOND / 2).await;
+        assert!(!rate.begin().await.has_waited && rate.take(1).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_links_of_an_app_share_its_rate() {
+        let rate = rates(0, 1_000).of(shop).unwrap();
+        let begun_at = Instant::now();
+        let link = async || {
+            for _ in 0..5 {
+                let _turn = rate.begin().await;
+                // Other links want to begin before this one pays.
+                yield_now().await;
+                rate.charge(1, 9_000);
+            }
+        };
+        tokio::join!(link(), link(), link(), link());
+        assert_eq!(begun_at.elapsed().as_secs(), 170, "20 batches of 9 s, less the burst and the last one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_debt_is_bounded() {
+        let rate = rates(0, 1_000).of(shop).unwrap();
+        rate.charge(1, 1_000_000);
+        assert_eq!(rate.take(1).unwrap_err().retry_after, DEBT_MAX);
+        let begun_at = Instant::now();
+        assert!(rate.begin().await.has_waited);
+        assert_eq!(begun_at.elapsed(), DEBT_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_is_kept_until_its_debt_is_paid() {
+        let rates = rates(10, 0);
+        rates.of(shop).unwrap().charge(20, 0);
+        let held = || rates.by_app.lock().unwrap().len();
+        drop(rates.of(|| AppHolder::Hub("chat".into())));
+        assert!(held() == 2 && rates.of(shop).unwrap().take(1).is_err());
+        advance(2 * SECOND).await;
+        drop(rates.of(|| AppHolder::Hub("news".into())));
+        assert_eq!(held(), 1);
+    }
+
+    #[tokio::test]
+    async fn without_limits_there_is_no_rate() {
+        assert!(rates(0, 0).of(|| unreachable!()).is_none());
+    }
+}
