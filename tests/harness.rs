@@ -2,34 +2,34 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`scenario`] | runs one test, with a folder, a time limit, and logs on failure |
 //! | `test_permit` | limit of parallel tests |
+//! | [`scenario`] | runs one test, with a folder, a time limit, and logs on failure |
 //! | [`command`] | output and end of a command of the tests |
 //! | [`process`] | one child process: log, signals, end |
 //! | [`sockets`] | established TCP connections, as counted by the system |
 //! | [`http_client`] | single HTTP requests |
+//! | [`token`] | access tokens of users |
 //! | [`back_end`] | requests to the REST data plane |
 //! | [`metrics`] | values of `/metrics` |
-//! | [`token`] | access tokens of users |
 //! | [`tools`] | programs that check files, such as validators |
 //! | [`driver`] | commands and replies as JSON lines, to a process of another language |
 //! | [`fleet`] | app servers and proxies |
-//! | [`test_servers`] | hubs behind two proxies, or directly at the app server |
 //! | [`balancer`] | a stateless load balancer: a rule selects the server of each request |
 //! | [`shipped`] | HAProxy and nginx with the configuration of `deploy/` |
 //! | [`demo`] | the demo, in its own process group |
 //! | [`local`] | the whole layout, as started by `deploy/local` |
-//! | [`issuer`] | issuer of access tokens: keys, and a server that publishes them |
 //! | [`tls`] | certificates, manual TLS connections, and a TLS endpoint in front of an app server |
+//! | [`issuer`] | issuer of access tokens: keys, and a server that publishes them |
 //! | [`relay`] | TCP relay that cuts, holds and releases connections |
 //! | [`prometheus`] | Debian's Prometheus, which scrapes a fleet |
 //! | [`raw`] | a client that sends exactly the given bytes |
 //! | [`http_transport`] | a client of Server-Sent Events or long polling, without a library |
 //! | [`collector`] | a scripted OpenTelemetry collector |
 //! | [`message`] | a message of an app server, as a client library passes it to the app |
+//! | [`dotnet`] | real ASP.NET Core apps and .NET clients with Azure's SDK |
 //! | [`client`] | common API for clients of the official and other libraries |
 //! | [`browser`] | pages in headless Chromium |
-//! | [`dotnet`] | real ASP.NET Core apps and .NET clients with Azure's SDK |
+//! | [`test_servers`] | hubs behind two proxies, or directly at the app server |
 //!
 //! Tests wait for events, not for a fixed time; [`scenario`] limits all waits.
 

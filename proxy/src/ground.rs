@@ -1,4 +1,4 @@
-//! What a node stands on: tools, its settings and its environment. No module knows a client.
+//! Tools, settings and the environment of a node. No module here depends on a client connection.
 //!
 //! Modules, lowest first; a module never imports a higher one:
 //!

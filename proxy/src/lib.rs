@@ -12,8 +12,8 @@
 //! A shard is one thread that owns its listener, its client connections, their groups and some of the links. On the
 //! delivery path, shards share only a lock-free route table and communicate through channels.
 //!
-//! Layers, lowest first. The modules of a layer are in a folder with its name and listed in its head, lowest first too; a
-//! module never imports a higher one:
+//! Layers, lowest first. Each has a folder with its name, and lists its modules in its head, lowest first too. A module
+//! never imports a higher one:
 //!
 //! | module | contents |
 //! |---|---|

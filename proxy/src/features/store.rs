@@ -12,13 +12,13 @@
 //! Values are sealed, because other clients of the engine are not trusted ([`seal`]). Each write names the revision
 //! that it replaces, so a key has one order of changes. Expiry is part of a value; the engine's own only cleans up.
 
-mod engine;
 mod keeper;
 #[cfg(test)]
 mod memory_engine;
 #[cfg(feature = "nats")]
 mod nats_engine;
 mod seal;
+mod store_engine;
 mod stored_record;
 
 use std::sync::Arc;
@@ -38,8 +38,8 @@ use crate::features::user_group::{StoredMembership, UserGroups};
 use crate::ground::clock::unix_seconds;
 use crate::ground::config::{NatsSettings, Settings};
 use crate::ground::metrics::StoreCounters;
-use engine::{ANSWER_TIMEOUT, Connection, Engine};
 use seal::DataKey;
+use store_engine::{ANSWER_TIMEOUT, Connection, Engine};
 use stored_record::{Record, StoreStep};
 
 pub(crate) use keeper::keep;

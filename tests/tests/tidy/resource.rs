@@ -70,7 +70,7 @@ fn limits_of(path: &Path) -> Vec<String> {
 }
 
 fn uses_table(text: &str) -> bool {
-    let imports = text.split("use crate::bounded::").skip(1).filter_map(|rest| rest.split_once(';'));
+    let imports = text.split("use crate::ground::bounded::").skip(1).filter_map(|rest| rest.split_once(';'));
     imports.flat_map(|(names, _)| names.split(|char: char| !char.is_alphanumeric())).any(|name| TABLES.contains(&name))
 }
 
@@ -124,7 +124,8 @@ mod tests {
         let source = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test(start_paused = true)]\nasync fn two() {}";
         assert_eq!(test_names(source), ["one", "two"]);
         assert!(
-            uses_table("use crate::bounded::{Full, Permits};") && !uses_table("use crate::bounded::{BudgetShare};")
+            uses_table("use crate::ground::bounded::{Full, Permits};")
+                && !uses_table("use crate::ground::bounded::{BudgetShare};")
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Authorizes clients by calling app servers, in turn until one is reachable.
 //!
-//! Calls of a hub, and of an app key, have a [fair share](crate::ground::bounded), so app servers that don't answer leave calls
-//! to other hubs. Clients of a hub wait in order.
+//! Calls of a hub, and of an app key, have a [fair share](crate::ground::bounded), so app servers that don't answer
+//! leave calls to other hubs. Clients of a hub wait in order.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

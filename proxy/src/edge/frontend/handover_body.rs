@@ -4,8 +4,8 @@
 //!  hyper: head, first part ─► written ─► body fails ─► connection given up ─► socket ─► receiver
 //! ```
 //!
-//! hyper can't release a socket during a response otherwise. The [socket](crate::ground::net::socket::RequestSocket), not
-//! hyper, reports completed writes.
+//! hyper can't release a socket during a response otherwise. The
+//! [socket](crate::ground::net::socket::RequestSocket), not hyper, reports completed writes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -18,8 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::engine::{Change, Connection, Opened, StoreChanges, in_time};
 use super::seal::DataKey;
+use super::store_engine::{Change, Connection, Opened, StoreChanges, in_time};
 use super::stored_record::{Record, StoreStep};
 use super::{Store, StoreAway, StoreLink};
 use crate::engine::shard::{Audience, MembershipChange, ShardCommand, Shared};

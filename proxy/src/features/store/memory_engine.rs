@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::engine::{Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges};
+use super::store_engine::{Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges};
 use crate::ground::clock::unix_ms;
 
 #[derive(Debug, Clone, Default)]

@@ -28,10 +28,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{
+use super::seal::VALUE_MAX_BYTES;
+use super::store_engine::{
     ANSWER_TIMEOUT, Change, Connection, Engine, EngineAnswer, Opened, Revised, StoreChanges, check_clock,
 };
-use super::seal::VALUE_MAX_BYTES;
 use crate::ground::config::{NatsServer, NatsSettings};
 
 /// Oldest server: values that end by themselves.

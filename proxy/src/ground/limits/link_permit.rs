@@ -1,8 +1,8 @@
 //! Permits of links to app servers: of the node, of the address that dials in, and of a key or an upstream.
 //!
-//! Each link takes a file descriptor. Each upstream, and each of several keys, has a [fair share](crate::ground::bounded), so
-//! an app with few links gets another one. Shares shrink as others open links, so a holder may open again the links
-//! that it lost within the last minute.
+//! Each link takes a file descriptor. Each upstream, and each of several keys, has a
+//! [fair share](crate::ground::bounded), so an app with few links gets another one. Shares shrink as others open links,
+//! so a holder may open again the links that it lost within the last minute.
 
 use std::collections::HashMap;
 use std::fmt;
