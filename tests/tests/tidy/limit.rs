@@ -1,7 +1,6 @@
-//! Table of the limits, for the book: those that an operator can set, and those of the protocols.
+//! Table of the protocols' limits, for the book.
 //!
 //! ```text
-//!  flags of `serve` ─ --…-max…, --…-timeout, … ─► flag, default, first sentence of its help
 //!  protocol/src/limits.rs ─ documented const ───► doc comment, value, name
 //! ```
 //!
@@ -11,13 +10,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::reference::{ServeFlag, escape, read, serve_flags};
+use crate::reference::{escape, read};
 
 /// The file in which all constants are limits.
 const LIMITS_FILE: &str = "protocol/src/limits.rs";
-
-/// Parts of names of flags that are limits.
-const FLAG_MARKS: [&str; 6] = ["-max", "-per-second", "-timeout", "-window", "-wait-", "-clock-skew"];
 
 /// Operation on two numbers; `None` where there is no result.
 type Operation = fn(u64, u64) -> Option<u64>;
@@ -36,18 +32,11 @@ pub(crate) struct Constant {
     doc: String,
 }
 
-/// All limits, as Markdown.
+/// The limits, as Markdown.
 pub(crate) fn limits() -> String {
-    let mut page = "## Flags\n\n| flag | default | limits |\n|---|---|---|\n".to_owned();
-    for ServeFlag { name, default, help, .. } in serve_flags() {
-        if FLAG_MARKS.iter().any(|mark| name.contains(mark)) {
-            let sentence = help.split_inclusive(". ").next().unwrap_or_default().trim_end();
-            writeln!(page, "| `--{name}` | {default} | {sentence} |").unwrap();
-        }
-    }
     let constants = constants(&read(Path::new(LIMITS_FILE)));
     let known = evaluated(&constants, &BTreeMap::new());
-    page.push_str("\n## Protocols\n\n| limits | value | constant |\n|---|---|---|\n");
+    let mut page = "| limits | value | constant |\n|---|---|---|\n".to_owned();
     for constant in constants.iter().filter(|constant| !constant.doc.is_empty() && constant.name != "_") {
         writeln!(page, "| {} | {} | `{}` |", escape(&constant.doc), shown(constant, &known), constant.name).unwrap();
     }
