@@ -5,7 +5,6 @@
 //!  shard threads: accept loop, inbox, ticks, client tasks, link tasks
 //! ```
 
-mod app_doubt;
 mod app_instance;
 pub(crate) mod app_rebalancer;
 mod app_server_condition;
@@ -18,18 +17,14 @@ mod embedded;
 mod export;
 mod file_check;
 mod graceful_stop;
-mod heartbeat;
 mod hub_condition;
 pub(crate) mod hub_sweep;
-mod inherited_socket;
 pub(crate) mod key_reload;
 mod listener_set;
 mod manifest;
 mod memory_limit;
 mod node_condition;
 pub(crate) mod presence_keeper;
-mod process_condition;
-pub(crate) mod rule_reload;
 pub(crate) mod rule_set;
 pub(crate) mod shard_thread;
 mod share_plan;
@@ -38,7 +33,6 @@ mod start_error;
 mod traffic_condition;
 mod upstream_discovery;
 mod upstream_news;
-mod upstream_set;
 pub(crate) mod upstream_watcher;
 
 use std::net::SocketAddr;
@@ -54,8 +48,7 @@ use trunkline_process::log_open_files;
 use trunkline_vectored::SendRing;
 
 pub use embedded::{AppListener, Embedded};
-pub use heartbeat::Heartbeat;
-pub use inherited_socket::InheritedSockets;
+pub use listener_set::InheritedSockets;
 pub use start_error::StartError;
 
 use condition_watch::ConditionWatch;
@@ -65,7 +58,7 @@ use graceful_stop::{close_links, finish_requests, poll_until, share_ends, stragg
 use listener_set::{BoundAddresses, ListenerSet, ShardListener};
 use rule_set::RuleSet;
 use shard_thread::ShardServices;
-use upstream_set::UpstreamSet;
+use upstream_discovery::UpstreamSet;
 
 use crate::edge::admin::{self, AdminCounters};
 use crate::edge::frontend::{end_gets_of_lost_owners, release_carried};
@@ -73,8 +66,7 @@ use crate::edge::observer::{Readiness, UpstreamProblems};
 #[cfg(feature = "otlp")]
 use crate::edge::otlp;
 use crate::edge::rest::Rest;
-use crate::engine::shard::ShardCommand;
-use crate::engine::shard::{Connectors, Inbox, ShardSender, Shared};
+use crate::engine::shard::{Connectors, Inbox, ShardCommand, ShardSender, Shared};
 use crate::features::admission::Admission;
 use crate::features::store;
 use crate::features::webhook::{HubConnection, HubUser, Reported, Webhooks};
@@ -160,7 +152,7 @@ impl Node {
         #[cfg(feature = "tls")]
         background.spawn(certificate_reload::run(shared.clone(), [connectors.fleet, issuers], certificates, has_rules));
         if let Some(file) = rules_file {
-            background.spawn(rule_reload::run(shared.clone(), rule_set, file));
+            background.spawn(rule_set::watch_file(shared.clone(), rule_set, file));
         }
         let watch = ConditionWatch::new(shared.clone(), fleet.clone(), webhooks.clone(), problems.clone());
         background.spawn(condition_watch::run(watch, observer.condition_webhook.clone()));
@@ -448,4 +440,41 @@ fn start_shards(
         shard_thread::start(index, state, listeners, inbox, stop.clone()).map_err(StartError::Thread)
     };
     (0..).zip(listeners.into_iter().zip(inboxes)).map(start).collect()
+}
+
+/// Heartbeat of a node. It advances only while every shard does.
+#[derive(Debug, Clone)]
+pub struct Heartbeat(pub(super) Arc<Shared>);
+
+impl Heartbeat {
+    /// Seconds counted by the slowest shard.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        self.0.counters().iter().map(|counters| counters.ticks.get()).min().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::engine::shard::ShardSender;
+    use crate::ground::config::Settings;
+
+    #[test]
+    fn one_hanging_shard_stops_the_heartbeat() {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let senders = (0..2).map(|_| ShardSender::new().0).collect();
+        let shared = Shared::alone(Settings::embedded(keys, Vec::new(), true), senders);
+        let heartbeat = Heartbeat(shared.clone());
+        let tick = |shard| shared.counters_of(shard).ticks.increment();
+        (0..2).for_each(tick);
+        assert_eq!(heartbeat.ticks(), 1);
+        tick(0);
+        tick(0);
+        assert_eq!(heartbeat.ticks(), 1);
+        tick(1);
+        assert_eq!(heartbeat.ticks(), 2);
+    }
 }

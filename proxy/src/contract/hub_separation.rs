@@ -26,7 +26,7 @@ use crate::ground::config::{HostRules, SecretLine, SecretSources, Settings};
 use crate::ground::net::tls::ClientTls;
 use crate::ground::routing::RuleFile;
 use crate::node::key_reload::reload;
-use crate::node::rule_reload;
+use crate::node::rule_set;
 use crate::node::rule_set::RuleSet;
 
 pub(super) const APP_KEY: &str = "the key of one app of several";
@@ -145,7 +145,7 @@ async fn a_key_file_named_by_the_rules_is_reloaded_when_it_changes() {
     );
     let RuleFile { rules: read, access } = RuleFile::read(&rules).unwrap();
     set.apply(&read, &access).unwrap();
-    spawn_local(rule_reload::run(fixture.shared.clone(), set, rules.clone()));
+    spawn_local(rule_set::watch_file(fixture.shared.clone(), set, rules.clone()));
     let statuses = async || {
         // sleep: the test advances paused time
         sleep(Duration::from_secs(3)).await;

@@ -7,11 +7,9 @@
 //! One task per connection. While the socket is idle, the task holds no buffer and waits for the socket only.
 
 mod accept;
-mod call_trace;
 mod deflated_input;
 mod gate;
 mod handshake;
-mod handshake_failure;
 mod inbound;
 mod inbound_error;
 mod raw_message;

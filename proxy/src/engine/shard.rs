@@ -8,7 +8,7 @@
 //! | file and folder | contents, lowest first |
 //! |---|---|
 //! | `shared` `command` `inbox` | state shared between shards; commands from links and other threads |
-//! | `slot` `slot_walk` `content` `close_reason` | place of a client, its protocol, and why it ends |
+//! | `slot` `content` `close_reason` | place of a client, its protocol, and why it ends |
 //! | `connection` | client connections, their sets, and their assignments to app servers |
 //! | `tap` `delivery` | seam for features that follow messages; frames for sockets |
 //! | `shard_core` | the parts above, as passed to each part below |
@@ -37,7 +37,6 @@ mod shard_core;
 mod shard_state;
 mod shared;
 mod slot;
-mod slot_walk;
 mod tap;
 #[cfg(test)]
 pub(crate) mod testbed;
@@ -77,30 +76,30 @@ pub(crate) use delivery::outbox::{Need, Outbox};
 pub(crate) use drain::rebalance_order::{RebalanceCount, RebalanceOrder};
 pub(crate) use event::close_with_heads;
 pub(crate) use firewall::Verdict;
-pub(crate) use inbox::client_stream::{ClientStream, DirectUpgrade};
-pub(crate) use inbox::{AppSocket, CommandBatch, Inbox, PendingConnection, ShardMessage, ShardSender};
+pub(crate) use inbox::{
+    AppSocket, ClientStream, CommandBatch, DirectUpgrade, Inbox, PendingConnection, ShardMessage, ShardSender,
+};
 pub(crate) use server_feed::{FlushOutcome, ServerFeed};
 pub(crate) use shard_context::ShardContext;
 pub(crate) use shard_state::{ShardFeatures, ShardState};
-pub(crate) use shared::access_rules::{AccessRules, RefreshRefused, RevocationMark};
 pub(crate) use shared::client_result::{WaitingResult, no_such_connection, not_asked};
 pub(crate) use shared::history::{PastConnection, REMEMBERED_MS, short};
-pub(crate) use shared::kept_membership::{ExpiredMembership, KeptMemberships, MEMBERSHIP_S, MembershipRefused};
 pub(crate) use shared::other_nodes::{OtherNodes, Reachability, SoughtConnection, TakeOver, TakenOver, TargetVerdict};
 pub(crate) use shared::route_table::{Location, ReserveError, RouteTable};
-pub(crate) use shared::set_interest::{InterestHold, SetInterest};
-pub(crate) use shared::{AnnouncedMove, Connectors, Seams, Shared, Sockets};
-pub(crate) use slot::{Serial, Slot};
-pub(crate) use slot_walk::SlotWalk;
+pub(crate) use shared::seams::{
+    AccessRules, ExpiredMembership, InterestHold, KeptMemberships, MEMBERSHIP_S, MembershipRefused, RefreshRefused,
+    RevocationMark, Seams, SetInterest,
+};
+pub(crate) use shared::{AnnouncedMove, Connectors, Shared, Sockets};
+pub(crate) use slot::{Serial, Slot, SlotWalk};
 pub(crate) use tap::{Recipients, Tap, TapEvent, TapView, UpwardMessages};
 pub(crate) use unfinished_message::MessageRest;
 
 use apply::apply;
-use drain::departure_search::DepartureSearch;
+use drain::departure_search::{DepartureSearch, SHED_SPREAD};
 use drain::drain_schedule::longest_spread;
 use drain::leaving::{LOOK_INTERVAL, wait_within};
 use drain::server_rebalance::{rebalance_due, rebalance_search, step_rebalance_search};
-use drain::shed::SHED_SPREAD;
 use drain::{
     Departures, close_all_drained, close_leaving, has_clients_left, leave_drained, leave_shed, search_for_shed,
 };

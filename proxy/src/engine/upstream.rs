@@ -7,17 +7,12 @@
 //! The task of each link is in [`link`](crate::engine::link).
 
 mod app_server;
-mod app_server_register;
 mod asked_methods;
 mod caller;
 mod capability;
-mod home_choice;
 mod hub;
 mod hub_identity;
-mod hub_naming;
-pub(crate) mod hub_path;
 mod hub_registry;
-mod incoming_link;
 mod link_dial;
 mod link_handle;
 mod link_waiter;
@@ -33,17 +28,17 @@ use trunkline_protocol::service::ServiceMessage;
 
 use crate::ground::auth::Signer;
 
+#[cfg(test)]
+pub(crate) use app_server::APP_SERVERS_MAX;
 pub(crate) use app_server::{AppServer, AppTarget};
 pub use app_server::{BackEndState, MemoryDialler};
-#[cfg(test)]
-pub(crate) use app_server_register::APP_SERVERS_MAX;
 pub(crate) use caller::{Caller, RequestError};
 pub use hub::Hub;
-pub(crate) use hub_identity::{HubIdentity, HubOrigin};
+pub(crate) use hub_identity::{HubIdentity, HubOrigin, decode_path};
 #[cfg(test)]
 pub(crate) use hub_registry::DIAL_IN_HUBS_MAX;
 pub(crate) use hub_registry::HubRegistry;
-pub(crate) use incoming_link::IncomingLink;
+pub(crate) use link_dial::IncomingLink;
 pub(crate) use link_dial::{DialError, Dialled, UpstreamWebSocket, dial, into_websocket};
 pub(crate) use link_handle::{DialledIn, LinkHandle};
 pub(crate) use new_server::{LinkCounts, NewServer, NewServerRound};

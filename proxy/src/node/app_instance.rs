@@ -1,9 +1,10 @@
-//! Registry of the app server instances at one address. Pure.
+//! Registry of the app server instances at one address, and doubt about an unresponsive one. Pure.
 //!
 //! Most addresses have one instance at a time, so a new instance replaces the former one. If a replaced instance
 //! answers again, the address has several, and new ones no longer replace others.
 
 use std::mem;
+use std::time::Duration;
 
 /// Maximum number of remembered instances that were given up. Older ones are irrelevant.
 const GIVEN_UP_KEPT: usize = 16;
@@ -82,6 +83,43 @@ impl<T> AppInstances<T> {
     }
 }
 
+/// Silence after which the name of an app server is resolved again.
+const SUSPICION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Silence after which a second sign proves that an app server is gone.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Interpretation of an app server's silence.
+///
+/// ```text
+///  answers ──silent for 1 s──► DNS is queried again ──silent for 3 s──► doubted ──second sign──► gone
+///     ▲                                                                    │
+///     └──────────────────────────── any frame ─────────────────────────────┘
+/// ```
+///
+/// Second signs: DNS no longer lists the address, the address refuses connections, or another start answers there.
+/// Without one, the app server may be frozen or briefly disconnected, and the resume window decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum AppDoubt {
+    Answers,
+    /// Silent for a moment: DNS should be queried again.
+    Suspected,
+    /// A second sign is sufficient.
+    Doubted,
+}
+
+impl AppDoubt {
+    /// Judges by the silence of each pool; `None` for a pool that can't be judged, such as a stopping one.
+    pub(super) fn of(silences: impl Iterator<Item = Option<Duration>>) -> Self {
+        // No pool, or a pool that can't be judged, counts as answering.
+        match silences.min().flatten() {
+            Some(silence) if silence >= SILENCE_TIMEOUT => Self::Doubted,
+            Some(silence) if silence >= SUSPICION_TIMEOUT => Self::Suspected,
+            _ => Self::Answers,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +155,24 @@ mod tests {
         assert_eq!(instances.values().collect::<Vec<_>>(), [&2, &4]);
         assert_eq!(instances.clear(), [2, 4]);
         assert!(instances.is_empty());
+    }
+
+    fn doubt(silences_ms: &[Option<u64>]) -> AppDoubt {
+        AppDoubt::of(silences_ms.iter().map(|silence| silence.map(Duration::from_millis)))
+    }
+
+    #[test]
+    fn an_app_server_is_doubted_when_all_of_its_pools_are_silent_for_three_seconds() {
+        assert_eq!(doubt(&[]), AppDoubt::Answers);
+        for (silences_ms, expected) in [
+            ([Some(0), Some(9_000)], AppDoubt::Answers),
+            ([Some(999), Some(9_000)], AppDoubt::Answers),
+            ([Some(1_000), Some(9_000)], AppDoubt::Suspected),
+            ([Some(2_999), Some(3_000)], AppDoubt::Suspected),
+            ([Some(3_000), Some(3_500)], AppDoubt::Doubted),
+            ([None, Some(9_000)], AppDoubt::Answers),
+        ] {
+            assert_eq!(doubt(&silences_ms), expected, "{silences_ms:?}");
+        }
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! ```text
 //!  hubs, app servers ─► hub_condition ────┐
-//!  other nodes ───────► node_condition ───┤
-//!  clients ───────────► traffic_condition ┼─► findings ─► registry ─► log
-//!  this process ──────► process_condition ┘
+//!  process, nodes ────► node_condition ───┼─► findings ─► registry ─► log
+//!  clients ───────────► traffic_condition ┘
 //! ```
 
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use tracing::{error, info, warn};
 use super::condition_webhook::{ConditionWebhook, PACE};
 use super::hub_condition::{HubConditions, START_TIME};
 use super::node_condition::NodeConditions;
-use super::process_condition::ProcessConditions;
+use super::node_condition::ProcessConditions;
 use super::traffic_condition::TrafficConditions;
 use crate::edge::observer::UpstreamProblems;
 use crate::engine::shard::Shared;

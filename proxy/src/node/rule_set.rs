@@ -4,25 +4,31 @@
 //! has a reachable app server.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::info;
+use trunkline_protocol::key::PeerKind;
 
+use super::file_check::{FileWatch, off_thread};
 use super::start_error::GroupError;
-use super::upstream_set::UpstreamSet;
+use super::upstream_discovery::UpstreamSet;
 use crate::engine::shard::Shared;
 use crate::engine::shard::drain::reroute::reroute;
 use crate::engine::upstream::{GroupTerms, ServerGroup};
 use crate::features::admission::Admission;
 use crate::features::webhook::{HubUser, Reported, Webhooks};
 use crate::ground::auth::AccessTables;
+use crate::ground::condition::{ConditionKind, Finding};
 use crate::ground::config::WebhookTableError;
+use crate::ground::metrics::Outcome;
 use crate::ground::net::address::Address;
 use crate::ground::net::connector::Connector;
 #[cfg(feature = "tls")]
 use crate::ground::net::tls::{ClientTls, IdentityFiles};
-use crate::ground::routing::{DEFAULT_GROUP, GroupRule, Ruleset, WebhookTable};
-use trunkline_protocol::key::PeerKind;
+use crate::ground::routing::{DEFAULT_GROUP, GroupRule, NamedFiles, RuleFile, Ruleset, WebhookTable};
 
 #[derive(Debug)]
 pub(crate) struct RuleSet {
@@ -210,4 +216,53 @@ impl RuleSet {
 
 fn weights(upstreams: &[crate::ground::routing::WeightedUpstream]) -> HashMap<Box<str>, u32> {
     upstreams.iter().map(|upstream| (upstream.address.authority().into(), upstream.weight)).collect()
+}
+
+/// Interval of file checks: symbolic links swapped by deployment tools can't be watched reliably.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Subject of the condition that reports an unreadable file.
+const SUBJECT: &str = "rules";
+
+pub(crate) async fn watch_file(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
+    let rules = Arc::new(rules);
+    let mut watch =
+        FileWatch::new(FILE_CHECK_INTERVAL, files_of(&path).await.unwrap_or_else(|| vec![path.clone()])).await;
+    loop {
+        watch.changed().await;
+        if let Some(files) = files_of(&path).await {
+            watch.follow(files).await;
+        }
+        let (rules, file) = (rules.clone(), path.clone());
+        let outcome = off_thread(move || {
+            let RuleFile { rules: read, access } = RuleFile::read(&file).map_err(|error| error.to_string())?;
+            rules.apply(&read, &access).map(|()| read).map_err(|error| error.to_string())
+        });
+        let outcome = outcome.await;
+        let outcomes = &shared.counters_of(0).rule_reads;
+        match outcome {
+            Ok(rules) => {
+                outcomes.of(Outcome::Done).increment();
+                shared.reports.conditions.clear(ConditionKind::FileUnreadable, SUBJECT);
+                let (groups, routes) = (rules.groups.len(), rules.routes.len());
+                info!(file = %path.display(), groups, routes, "rules reloaded");
+            }
+            Err(problem) => {
+                outcomes.of(Outcome::Invalid).increment();
+                shared.reports.conditions.report(Finding::new(ConditionKind::FileUnreadable, SUBJECT, problem), None);
+            }
+        }
+    }
+}
+
+/// The rules file and the files it references; a replaced key applies immediately. `None` if the rules file is
+/// unreadable.
+async fn files_of(path: &Path) -> Option<Vec<PathBuf>> {
+    let path = path.to_owned();
+    off_thread(move || {
+        let NamedFiles { secrets, issuer_keys, key_sets, pages, .. } = NamedFiles::of(&path)?;
+        let keys = secrets.into_iter().chain(issuer_keys).chain(key_sets);
+        Some([path].into_iter().chain(keys).chain(pages).collect())
+    })
+    .await
 }

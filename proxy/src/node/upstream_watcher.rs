@@ -2,7 +2,7 @@
 //!
 //! An instance is given up, and its clients are reassigned, as soon as its crash is certain: another instance answers
 //! at an address that never had two at a time, connections are refused for a while and no link is left, or it is silent
-//! and there is a [second sign](super::app_doubt).
+//! and there is a [second sign](super::app_instance).
 //!
 //! An instance that another watcher found at another address, such as one of the other family, is linked by that
 //! watcher. This watcher's address is an alternative for those links, and takes over once the pools are retired.
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use trunkline_protocol::manifest::Manifest;
 
-use super::app_doubt::AppDoubt;
+use super::app_instance::AppDoubt;
 use super::app_instance::{AppInstances, Sighting};
 use super::upstream_news::UpstreamNews;
 use crate::edge::observer::UpstreamProblems;

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use trunkline_protocol::manifest::PRIVATE_PREFIX;
 
-use crate::engine::upstream::hub_path;
+use crate::engine::upstream::decode_path;
 
 pub(crate) const NEGOTIATE_SUFFIX: &str = "/negotiate";
 pub(crate) const REFRESH_SUFFIX: &str = "/refresh";
@@ -24,12 +24,12 @@ pub(crate) fn split_refresh(path: &str) -> Option<&str> {
 fn split_suffix<'a>(path: &'a str, suffix: &str) -> Option<&'a str> {
     let path = path.strip_suffix('/').unwrap_or(path);
     let (head, tail) = path.split_at(path.rfind('/')?);
-    hub_path::decode(tail).eq_ignore_ascii_case(suffix).then_some(head)
+    decode_path(tail).eq_ignore_ascii_case(suffix).then_some(head)
 }
 
 /// Whether a path is a fixed path of dial-in, with or without its last slash.
 pub(crate) fn is_path(path: &str, wanted: &str) -> bool {
-    hub_path::decode(path).trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'))
+    decode_path(path).trim_end_matches('/').eq_ignore_ascii_case(wanted.trim_end_matches('/'))
 }
 
 /// Whether a path is one that app servers reserve for proxies, in any spelling that an app server might accept.

@@ -11,9 +11,7 @@
 
 pub(super) mod auth_refresh;
 pub(super) mod client_probe;
-pub(super) mod closed_id;
 pub(super) mod hand_over;
-pub(super) mod moved_client;
 pub(super) mod pending_close_notice;
 pub(super) mod reassignment;
 pub(super) mod secondary_clients;

@@ -4,7 +4,6 @@
 
 mod assignment;
 mod census;
-mod client_assignments;
 mod cold_state;
 mod handshake_backlog;
 mod interner;
@@ -38,7 +37,6 @@ use crate::ground::config::GroupLimits;
 
 pub(crate) use assignment::{Assignment, AssignmentStage, ReleaseReason, Role, flow, moved_to, open_over};
 pub(crate) use census::{Census, ClientKind};
-pub(crate) use client_assignments::ClientAssignments;
 pub(crate) use cold_state::{ClientOrigin, ColdState};
 pub(crate) use handshake_backlog::HandshakeBacklog;
 pub(crate) use interner::{Opening, OpeningInterner};
@@ -50,6 +48,7 @@ pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, ClientTraits};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{DepartingState, Resumption};
+pub(crate) use secondary_assignment::ClientAssignments;
 pub(crate) use secondary_assignment::{SECONDARY_UPLOADS_MAX, SecondaryAssignment, SecondaryAssignments};
 pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use wire::Wire;

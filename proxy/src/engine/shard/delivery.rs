@@ -4,7 +4,6 @@
 //! app server, framed once when its link is read, and shared by all receivers. It is written directly to a recipient
 //! with an empty outbox, otherwise queued within a budget.
 
-pub(super) mod compression;
 pub(super) mod framed;
 pub(super) mod gathering;
 pub(super) mod message_counter;
@@ -36,7 +35,7 @@ use crate::engine::transport::websocket;
 use crate::engine::upstream::HubIndex;
 use crate::ground::config::OutboxLimits;
 use crate::ground::metrics::Counters;
-use compression::{Compression, WireFrame};
+use framed::{Compression, WireFrame};
 use gathering::{Gathering, WINDOW};
 use message_counter::{MessageCounter, is_close};
 use outbox::Need;

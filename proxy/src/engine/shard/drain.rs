@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `departure_search` `drain_schedule` | which clients go, and when |
 //! | `leaving` | which of them wait for the end of their calls |
-//! | `shed` `server_rebalance` `reroute` | policies: to other nodes, to another app server, by another route |
+//! | `server_rebalance` `reroute` | policies: to other nodes, to another app server, by another route |
 //!
 //! A drain asks all clients to reconnect over a period, then refuses new ones.
 
@@ -14,7 +14,6 @@ pub(super) mod leaving;
 pub(super) mod rebalance_order;
 pub(crate) mod reroute;
 pub(super) mod server_rebalance;
-pub(super) mod shed;
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use super::moving::reconnect::send_elsewhere;
 use super::shard_state::ShardState;
 use super::slot::{Serial, Slot};
 use crate::ground::metrics::MoveCause;
-use departure_search::DepartureSearch;
+use departure_search::{DepartureSearch, fit_for_shed};
 use drain_schedule::{DrainSchedule, chance};
 use leaving::LEAVE_WAIT;
 
@@ -74,7 +73,7 @@ pub(super) fn leave_shed(state: &mut ShardState, slot: Slot) {
 
 /// Runs one step of the search for clients to shed. Returns `true` after the last one.
 pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSearch) -> bool {
-    let is_done = search.step(&state.core.connections, shed::fit);
+    let is_done = search.step(&state.core.connections, fit_for_shed);
     if is_done {
         state.shed_from = search.next_from();
     }

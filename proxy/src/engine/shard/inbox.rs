@@ -2,29 +2,29 @@
 //!
 //! Waiting for room can't deadlock, because a non-blocking task empties each inbox.
 
-pub(super) mod client_stream;
-
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use hyper::upgrade::OnUpgrade;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use trunkline_protocol::manifest::Transport;
 use trunkline_protocol::service::OpenConnection;
 
 use super::command::ShardCommand;
-use super::shared::access_rules::RevocationMark;
+use super::shared::seams::RevocationMark;
 use super::slot::{Serial, Slot};
+use crate::engine::transport::http_transport::InnerHalf;
 use crate::engine::upstream::{Hub, IncomingLink, Pool, ServerGroup};
 use crate::ground::auth::ClientTerms;
 use crate::ground::bounded::Turn;
 use crate::ground::limits::{ClientPermit, HeadWeight};
 use crate::ground::telemetry::ConnectionTrace;
-use client_stream::ClientStream;
 
 /// Maximum bytes in one shard's inbox. Two of the largest frames fit, so that none can get stuck.
 const INBOX_MAX_BYTES: u32 = 64 * 1024 * 1024;
@@ -168,5 +168,49 @@ impl ShardSender {
     pub(crate) fn put(&self, parcel: ShardMessage) {
         // Fails when the shard's thread is gone: a stopping node has no clients.
         drop(self.parcels.send(parcel));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum ClientStream {
+    /// WebSocket with an upgrade in progress.
+    Upgrade(OnUpgrade),
+    /// WebSocket answered by this node's listener; the socket follows.
+    Direct(oneshot::Receiver<UpgradedSocket>),
+    /// Pipe to HTTP requests that carry the bytes.
+    Pipe(InnerHalf),
+    /// Event stream over plain HTTP/1.1: requests carry upstream data; the response's socket follows.
+    EventStream(Box<(InnerHalf, oneshot::Receiver<TcpStream>)>),
+}
+
+/// Socket of a WebSocket, with bytes already read.
+type UpgradedSocket = (TcpStream, Bytes);
+
+/// Upgrade of a socket that is answered without an HTTP server, stored in the request's extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct DirectUpgrade(Arc<Mutex<Option<oneshot::Receiver<UpgradedSocket>>>>);
+
+/// Sending half of a [`DirectUpgrade`], used once the response is sent.
+#[derive(Debug)]
+pub(crate) struct DirectUpgraded(oneshot::Sender<UpgradedSocket>);
+
+impl DirectUpgrade {
+    pub(crate) fn new() -> (Self, DirectUpgraded) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Arc::new(Mutex::new(Some(receiver)))), DirectUpgraded(sender))
+    }
+
+    /// Takes the stream of the future socket.
+    #[must_use]
+    pub(crate) fn take(&self) -> Option<ClientStream> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(ClientStream::Direct)
+    }
+}
+
+impl DirectUpgraded {
+    /// Sends the socket, with bytes already read after the request. Closes the socket if the client was refused
+    /// meanwhile.
+    pub(crate) fn complete(self, stream: TcpStream, early: Bytes) {
+        drop(self.0.send((stream, early)));
     }
 }

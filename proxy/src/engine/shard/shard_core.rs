@@ -27,7 +27,7 @@ use super::delivery::outbox_budget::OutboxBudget;
 use super::delivery::{BatchMode, Delivery, Flush, may_receive};
 use super::shard_context::{FIRST_TICK, ShardContext};
 use super::shared::client_result::{no_such_connection, not_asked};
-use super::shared::kept_membership::ExpiredMembership;
+use super::shared::seams::ExpiredMembership;
 use super::slot::Slot;
 use super::tap::{Tap, TapEvent, TapView, UpwardMessages};
 use super::unfinished_message::UnfinishedMessages;

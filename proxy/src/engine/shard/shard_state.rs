@@ -25,10 +25,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::assignments::closed_id::ClosedIds;
-use super::assignments::moved_client::MovedClient;
+use super::assignments::hand_over::MovedClient;
 use super::assignments::reassignment::Reassignment;
 use super::assignments::secondary_clients::SecondaryClients;
+use super::assignments::token_expiry::ClosedIds;
 use super::assignments::token_expiry::TokenExpiries;
 use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;

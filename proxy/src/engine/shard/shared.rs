@@ -1,12 +1,10 @@
 //! State shared by all shards of a node: settings, hubs, routes and the shards' inboxes.
 
-pub(super) mod access_rules;
 pub(super) mod client_result;
 pub(super) mod history;
-pub(super) mod kept_membership;
 pub(super) mod other_nodes;
 pub(super) mod route_table;
-pub(super) mod set_interest;
+pub(super) mod seams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,17 +38,13 @@ use crate::ground::net::node_name::NodeNames;
 use crate::ground::net::resolver::Resolver;
 use crate::ground::routing::DEFAULT_GROUP;
 use crate::ground::telemetry::SpanTracer;
-use access_rules::AccessRules;
-#[cfg(test)]
-use access_rules::OpenAccess;
 use client_result::ClientResults;
 use history::{History, PastConnection};
-#[cfg(test)]
-use kept_membership::NoMemberships;
-use kept_membership::{KeptMemberships, MembershipRefused};
 use other_nodes::{NoOtherNodes, OtherNodes};
 use route_table::RouteTable;
-use set_interest::SetInterest;
+use seams::{AccessRules, KeptMemberships, MembershipRefused, Seams, SetInterest};
+#[cfg(test)]
+use seams::{NoMemberships, OpenAccess};
 
 /// Origin of client sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,15 +130,6 @@ struct NodeLife {
     listening_ended: CancellationToken,
     have_requests_ended: AtomicBool,
     started: Instant,
-}
-
-/// State above the engine, which the engine queries through traits.
-#[derive(Debug, Clone)]
-pub(crate) struct Seams {
-    pub access: Arc<dyn AccessRules>,
-    pub user_groups: Arc<dyn KeptMemberships>,
-    /// `None` for a node without peers.
-    pub interest: Option<Arc<dyn SetInterest>>,
 }
 
 #[derive(Debug)]

@@ -8,11 +8,9 @@ use arc_swap::ArcSwap;
 use tracing::{debug, info};
 use trunkline_protocol::manifest::HubManifest;
 
-use super::app_server::{AppServer, AppTarget};
-use super::app_server_register::AppServerRegister;
+use super::app_server::{AppServer, AppServerRegister, AppTarget};
 use super::hub::{Hub, prefer};
-use super::hub_identity::HubOrigin;
-use super::hub_path;
+use super::hub_identity::{HubOrigin, decode_path};
 use super::number::{AppServerId, HubIndex};
 use super::{LinkHandle, Pool, ServerGroup, ServerGroups};
 use crate::ground::auth::Signer;
@@ -94,11 +92,11 @@ impl HubRegistry {
     /// Finds the hub of a path, ignoring case, preferably a served one: after a release, a second hub may have the same
     /// path.
     pub(crate) fn find(&self, path: &str) -> Option<Arc<Hub>> {
-        let (path, all) = (hub_path::decode(path.strip_suffix('/').unwrap_or(path)), self.all.load());
+        let (path, all) = (decode_path(path.strip_suffix('/').unwrap_or(path)), self.all.load());
         let with_paths = all.iter().filter(|hub| !hub.is_removed() && hub.origin() != HubOrigin::DialIn);
         let mut found = with_paths.filter(|hub| {
             let known = hub.settings();
-            hub_path::decode(known.path.strip_suffix('/').unwrap_or(&known.path)).eq_ignore_ascii_case(&path)
+            decode_path(known.path.strip_suffix('/').unwrap_or(&known.path)).eq_ignore_ascii_case(&path)
         });
         let first = found.next()?;
         let better = found.find(|other| other.is_served() && !first.is_served());

@@ -1,9 +1,13 @@
-//! Dialling of one link: a WebSocket upgrade, then a handshake begun by the app server.
+//! Dialling of one link: a WebSocket upgrade, then a handshake begun by the app server. Links requested
+//! through dial-in are [`IncomingLink`]s.
+
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{Request, StatusCode};
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
@@ -14,7 +18,9 @@ use trunkline_protocol::manifest::{BOOT_HEADER, INSTANCE_HEADER, LINK_PATH, SLOT
 use trunkline_protocol::service::{Answer, Capabilities, Offer, Role as LinkRole};
 
 use super::caller::{Caller, RequestError};
-use super::{AppTarget, Pool};
+use super::{AppTarget, Hub, Pool};
+use crate::ground::auth::TokenSigner;
+use crate::ground::limits::LinkPermit;
 use crate::ground::net::address::Address;
 
 pub(crate) type UpstreamWebSocket = WebSocketStream<TokioIo<Upgraded>>;
@@ -135,4 +141,23 @@ impl From<LinkEnd> for DialError {
             other => Self::Handshake(other.reason(LinkRole::Proxy)),
         }
     }
+}
+
+#[derive(Debug)]
+pub(crate) struct IncomingLink {
+    pub upgrade: OnUpgrade,
+    pub hub: Arc<Hub>,
+    /// Id of the app server, shared by all its links.
+    pub instance: String,
+    /// Address of the app server; `None` if another node carries the link.
+    pub from: Option<IpAddr>,
+    /// Host that the app server dialled.
+    pub endpoint: String,
+    pub signer: TokenSigner,
+    /// Whether another node carries the link.
+    pub is_carried: bool,
+    /// Reason to refuse the handshake, if already known.
+    pub refusal: Option<String>,
+    /// Permit of the link, held until its socket is closed.
+    pub permit: Arc<LinkPermit>,
 }

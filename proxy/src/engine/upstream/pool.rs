@@ -12,7 +12,7 @@ use trunkline_protocol::manifest::PresenceScope;
 use trunkline_protocol::service::SessionId;
 
 use super::asked_methods::AskedMethods;
-use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, LinkId, home_choice};
+use super::{AppServer, AppTarget, HubIdentity, LinkCounts, LinkHandle, LinkId};
 use crate::ground::limits::LogThrottle;
 
 /// Time within which an app server that stops closes all its links.
@@ -180,7 +180,7 @@ impl Pool {
         let usable: Vec<_> = links.iter().map(|link| link.as_ref().is_some_and(is_usable)).collect();
         let client = self.next.fetch_add(1, Ordering::Relaxed);
         let turn = self.app.group.terms().pool_turn;
-        links.get(home_choice::choose(&usable, client, turn)?)?.clone()
+        links.get(choose_slot(&usable, client, turn)?)?.clone()
     }
 
     /// Time of the last loss of a link, if the app server may return soon: it is neither stopping nor retired.
@@ -338,5 +338,45 @@ impl Pool {
 
     pub(crate) fn retired(&self) -> &CancellationToken {
         &self.retired
+    }
+}
+
+/// First usable slot, cyclically from the slot whose turn it is; `None` if all are unusable. A turn covers several
+/// consecutive clients: only messages on one link share a write, a read and a wake-up, which matters most with few
+/// clients. Many are distributed evenly anyway.
+///
+/// Pure. Round robin, because always choosing the emptiest link would flood one that has just reopened. Scanning a
+/// small pool is cheap.
+pub(super) fn choose_slot(usable: &[bool], client: usize, turn: usize) -> Option<usize> {
+    let (count, start) = (usable.len(), client / turn.max(1));
+    (0..count).map(|step| (start + step) % count).find(|&slot| usable.get(slot).copied().unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_turns_while_all_are_usable() {
+        let slots: Vec<_> = (0..7).map(|client| choose_slot(&[true; 3], client, 1).unwrap()).collect();
+        assert_eq!(slots, [0, 1, 2, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn clients_of_one_turn_share_a_link() {
+        let slots: Vec<_> = (0..7).map(|client| choose_slot(&[true; 3], client, 2).unwrap()).collect();
+        assert_eq!(slots, [0, 0, 1, 1, 2, 2, 0]);
+    }
+
+    #[test]
+    fn skips_links_that_are_down_or_full() {
+        assert_eq!(choose_slot(&[false, false, true], 0, 1), Some(2));
+        assert_eq!(choose_slot(&[true, false, false], 1, 1), Some(0));
+    }
+
+    #[test]
+    fn without_links_there_is_no_home() {
+        assert_eq!(choose_slot(&[], 0, 1), None);
+        assert_eq!(choose_slot(&[false, false], 5, 1), None);
     }
 }

@@ -17,7 +17,7 @@ use trunkline_protocol::wire::SET_AT_CLAIM;
 use crate::engine::shard::command::PendingAck;
 use crate::engine::shard::shard_core::ShardCore;
 use crate::engine::shard::shard_state::ShardState;
-use crate::engine::shard::shared::access_rules::RefreshRefused;
+use crate::engine::shard::shared::seams::RefreshRefused;
 use crate::engine::shard::slot::Slot;
 use crate::ground::auth::ClientTerms;
 use crate::ground::metrics::RefreshOutcome;

@@ -7,12 +7,12 @@
 //!  to another link:        paused ─► Pause ─► PauseAck ─► Resume over the other link ─► resumed without loss
 //! ```
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use trunkline_protocol::service::FlowOperation;
 
-use crate::engine::shard::assignments::moved_client::MovedClient;
-use crate::engine::shard::assignments::other_app;
+use super::other_app;
 use crate::engine::shard::command::LinkLoss;
 use crate::engine::shard::connection::{Assignment, Role, flow};
 use crate::engine::shard::shard_core::ShardCore;
@@ -194,3 +194,10 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
 
 #[cfg(test)]
 mod tests;
+
+#[derive(Debug)]
+pub(crate) struct MovedClient {
+    pub slot: Slot,
+    pub id: Rc<str>,
+    pub from: LinkId,
+}

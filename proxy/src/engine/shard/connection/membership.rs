@@ -14,7 +14,7 @@ use trunkline_protocol::fleet::Wanted;
 use super::Client;
 use super::record::MembershipEntry;
 use super::set_changes::{Presence, SetChanges, SharedName};
-use crate::engine::shard::shared::set_interest::SetInterest;
+use crate::engine::shard::shared::seams::SetInterest;
 use crate::engine::shard::slot::Slot;
 use crate::engine::upstream::HubIndex;
 use crate::ground::auth::Signer;

@@ -1,4 +1,5 @@
-//! Transport frames of downstream messages, created once per message and shared by all receivers.
+//! Transport frames of downstream messages, created once per message and shared by all receivers,
+//! and their compressed twins.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,8 @@ use trunkline_protocol::hub::{HubMessage, HubProtocol, whole_messages};
 use trunkline_protocol::service::{Payloads, RawKind};
 
 use crate::engine::shard::content::Content;
-use crate::engine::transport::websocket::{self, Opcode, payload_bytes};
+use crate::engine::transport::websocket::{self, Deflater, Opcode, payload_bytes};
+use crate::ground::config::OutboxLimits;
 
 /// Size above which a message is compressed by the task that reads it from a link, in pieces, before the shards get it.
 pub(crate) const LARGE_BYTES: usize = 64 * 1024;
@@ -120,4 +122,52 @@ pub(crate) fn is_goodbye(protocol: HubProtocol, payload: &[u8]) -> bool {
     let Some(message) = whole_messages(protocol, payload).next() else { return false };
     let message = protocol.decode(&Bytes::copy_from_slice(message.body));
     matches!(message, Ok(Some(HubMessage::Close(close))) if close.allow_reconnect)
+}
+
+/// Frame for a client, plain and as it is written. Both are the same without compression.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WireFrame<'a> {
+    pub plain: &'a Bytes,
+    pub wire: &'a Bytes,
+}
+
+impl WireFrame<'_> {
+    /// Bytes for this number of clients: plain, and as written.
+    pub(super) fn bytes(&self, count: u64) -> [u64; 2] {
+        [self.plain, self.wire].map(|frame| frame.len() as u64 * count)
+    }
+}
+
+impl<'a> From<&'a Bytes> for WireFrame<'a> {
+    #[inline]
+    fn from(frame: &'a Bytes) -> Self {
+        Self { plain: frame, wire: frame }
+    }
+}
+
+/// Compressor of a shard, created for the first message that needs it.
+#[derive(Debug)]
+pub(crate) struct Compression {
+    min_bytes: usize,
+    deflater: Option<Box<Deflater>>,
+}
+
+impl Compression {
+    pub(crate) fn new(limits: &OutboxLimits) -> Self {
+        Self { min_bytes: limits.compress_min_bytes, deflater: None }
+    }
+
+    /// Twin of a frame; `None` if the message is short or large, or gets no smaller.
+    pub(crate) fn deflate(&mut self, frame: &Bytes) -> Option<Bytes> {
+        if !(self.min_bytes..=LARGE_BYTES).contains(&payload_bytes(frame)) {
+            return None;
+        }
+        self.deflater.get_or_insert_default().deflate_frame(frame)
+    }
+
+    /// Whether a message was compressed.
+    #[cfg(test)]
+    pub(super) fn has_begun(&self) -> bool {
+        self.deflater.is_some()
+    }
 }

@@ -406,7 +406,7 @@ fn a_message_is_compressed_once_for_all_its_receivers_and_not_without_one() {
     let text = "news ".repeat(200);
     let mut run = SendRun::new((message(&text), SendOrigin::Sender(AppServerId::from(7), 0)));
     run.join();
-    let mut compression = compression::Compression::new(&OutboxLimits::default());
+    let mut compression = framed::Compression::new(&OutboxLimits::default());
     let plain = run.frames(FrameForm::Json, &mut compression).unwrap();
     assert!(std::ptr::eq(plain.plain, plain.wire) && !compression.has_begun(), "no receiver wants it");
     let first = run.frames(FrameForm::JsonDeflated, &mut compression).unwrap();

@@ -1,21 +1,25 @@
-//! Outer half of an HTTP transport, shared by the requests of one client connection.
+//! Outer half of an HTTP transport, shared by the requests of one client connection, and the reader of its
+//! messages: frames from the pipe in, complete hub messages for GET responses out.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncWriteExt, DuplexStream, WriteHalf, duplex, split};
+use tokio::io::{AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
+use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::Transport;
 
 use super::inner_half::InnerHalf;
-use super::message_reader::MessageReader;
+use crate::engine::transport::websocket::{Unframed, unframe};
 use crate::ground::limits::{AddressPermit, ClientPermit};
 
 /// Capacity of a pipe per direction in bytes; the official server's limit.
@@ -213,5 +217,61 @@ impl Drop for ActiveGet {
     fn drop(&mut self) {
         self.0.idle_ticks.store(0, Ordering::Relaxed);
         self.0.active_gets.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Approximate maximum of message bytes per response. The rest waits in the pipe and blocks its writer.
+const BATCH_BYTES: usize = 64 * 1024;
+
+/// Reading half of the pipe's outer end, and data read from it.
+#[derive(Debug)]
+pub(super) struct MessageReader {
+    pipe: ReadHalf<DuplexStream>,
+    /// Beginning of an incomplete frame.
+    partial: BytesMut,
+    /// Complete messages not yet taken.
+    ready: BytesMut,
+    is_closed: bool,
+}
+
+impl MessageReader {
+    pub(super) fn new(pipe: ReadHalf<DuplexStream>) -> Self {
+        Self { pipe, partial: BytesMut::new(), ready: BytesMut::new(), is_closed: false }
+    }
+
+    /// Whether no messages follow the ready ones.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Waits for a message or the end of the pipe, then reads all available data.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.is_closed && self.ready.len() < BATCH_BYTES {
+            match poll_read_buf(Pin::new(&mut self.pipe), cx, &mut self.partial) {
+                Poll::Ready(Ok(1..)) => self.unframe(),
+                Poll::Ready(_) => self.is_closed = true,
+                Poll::Pending if self.ready.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    pub(super) fn take(&mut self) -> Option<Bytes> {
+        (!self.ready.is_empty()).then(|| std::mem::take(&mut self.ready).freeze())
+    }
+
+    fn unframe(&mut self) {
+        while let Some(frame) = unframe(&mut self.partial) {
+            match frame {
+                Unframed::Payload(payload) => self.ready.extend_from_slice(&payload),
+                Unframed::Close => self.is_closed = true,
+                Unframed::Other => {}
+            }
+        }
+        if self.partial.is_empty() {
+            // Frees the memory, so that an idle connection has no buffer.
+            self.partial = BytesMut::new();
+        }
     }
 }
