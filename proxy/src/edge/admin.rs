@@ -1,20 +1,14 @@
 //! The admin port: health, readiness, Prometheus metrics, the observer page and its API.
 
 mod access;
-mod admin_caller;
-mod admin_counters;
 mod admin_listener;
-mod admitted_caller;
 mod api;
 mod api_error;
 mod audit;
-mod connection_table;
-mod context;
 mod exposition;
 mod guard;
 mod node_channel;
 mod page;
-mod page_path;
 mod parameter;
 mod probe;
 mod session;
@@ -37,17 +31,16 @@ use crate::features::webhook::Webhooks;
 use crate::fleet::{self, Fleet};
 use crate::ground::config::AdminSettings;
 
-pub(crate) use admin_counters::AdminCounters;
 pub use audit::AUDIT_TARGET;
 #[cfg(any(feature = "otlp", test))]
 pub(crate) use exposition::families;
 pub use exposition::{MetricEntry, metric_entries};
 
-use admin_caller::AdminCaller;
+use access::AdminCaller;
 use audit::AuditLog;
-use context::AdminContext;
-use guard::{Exposure, Guard};
-use page_path::PAGE_PATH;
+pub(crate) use exposition::AdminCounters;
+use guard::{AdminContext, Exposure, Guard};
+use session::PAGE_PATH;
 
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -99,7 +92,7 @@ fn router(
     let guarded = recorded.layer(middleware::from_fn_with_state(guard.clone(), guard::check));
     let api = guarded.merge(api::open()).layer(middleware::from_fn_with_state(audit, audit::record));
     if !fleet.members().is_alone() {
-        fleet.questions().serve_api(api.clone().merge(api::for_nodes()).with_state(context.clone()));
+        fleet.questions().serve_api(api.clone().merge(node_channel::for_nodes()).with_state(context.clone()));
     }
     // The page uses the API below its own path, which the session cookie is limited to.
     let observer = api.clone().merge(page::router()).nest(PAGE_PATH, api).with_state(context);
@@ -121,7 +114,7 @@ pub(crate) fn api_for_nodes(observer: Observer, webhooks: Arc<Webhooks>) -> Rout
     let settings = AdminSettings::default();
     let guard = Guard::new(Exposure::Network, &settings, "n", Arc::default());
     let guarded = api::guarded().layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    guarded.merge(api::for_nodes()).with_state(AdminContext { observer, webhooks, guard, log: None })
+    guarded.merge(node_channel::for_nodes()).with_state(AdminContext { observer, webhooks, guard, log: None })
 }
 
 async fn name_node(State(node): State<Option<HeaderValue>>, request: Request, next: Next) -> Response {

@@ -14,16 +14,13 @@
 //!
 //! Each shard serves the sockets that it accepts; state shared between shards is behind an `Arc`.
 
-mod admin_cookie;
 mod authenticate;
 mod authorize;
 mod authorizer;
 mod bearer;
-mod compression_offer;
 mod connect;
 mod dial_in;
 mod endpoint;
-mod final_status;
 mod fleet_channel;
 mod forwarded_header;
 mod handover_body;
@@ -38,7 +35,6 @@ mod path_rule;
 mod plain_response;
 mod refresh_request;
 mod refusal;
-mod refusal_source;
 mod release;
 mod request;
 mod request_context;
@@ -52,7 +48,6 @@ mod reverse_proxy;
 mod router;
 mod timed_body;
 mod upgrade_answer;
-mod visitor;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,7 +81,7 @@ pub(crate) use listener::serve_pipe;
 #[cfg(feature = "fuzzing")]
 pub(crate) use listener::{HeaderStart, header_start};
 pub(crate) use listener::{Layers, ListenerGate, ListenerService, serve};
-pub(crate) use refusal_source::{MIDDLEWARE_HINT, RefusalSource};
+pub(crate) use refusal::{MIDDLEWARE_HINT, RefusalSource};
 pub(crate) use release::release_carried;
 #[cfg(test)]
 pub(crate) use request_context::RequestSource;

@@ -8,12 +8,9 @@
 //! Apart from timeline samples, data is gathered only on request. Concurrent callers share one snapshot.
 
 mod announcement;
-mod client_filter;
-mod client_summary;
 mod client_tap;
 mod condition_list;
 mod connection_events;
-mod fleet_snapshot;
 mod fleet_trace;
 mod group_order;
 mod list_page;
@@ -21,7 +18,6 @@ mod node_inspector;
 mod node_snapshot;
 mod node_trace;
 mod node_watch;
-mod past_record;
 mod peer;
 mod process_stats;
 mod readiness;
@@ -36,7 +32,6 @@ mod timeline;
 mod timeline_mark;
 mod timeline_sampler;
 mod trace_line;
-mod traffic;
 
 use std::sync::Arc;
 
@@ -54,9 +49,8 @@ use crate::fleet::{Fleet, PeerRequest};
 use crate::ground::clock::unix_ms;
 
 use announcement::Announcer;
-use client_filter::ClientCursor;
 use group_order::GroupEditor;
-use list_page::NameSum;
+use list_page::{ClientCursor, NameSum};
 use node_inspector::NodeInspector;
 use peer::Peers;
 use rebalance_board::RebalanceBoard;
@@ -68,12 +62,11 @@ use timeline_sampler::TimelineKeeper;
 
 pub use announcement::AnnouncementReport;
 pub(crate) use announcement::{Announcees, Announcement, AnnouncementError};
-pub(crate) use client_filter::ClientFilter;
 pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
 pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
-pub(crate) use list_page::{ListPage, NameKind, NamePage};
+pub(crate) use list_page::{ClientFilter, ListPage, NameKind, NamePage};
 pub(crate) use node_snapshot::unassigned_clients;
 pub(crate) use node_trace::NodeTrace;
 pub use node_trace::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX};
@@ -125,9 +118,8 @@ impl Observer {
         let peers = Arc::new(Peers::new(fleet));
         let node = Arc::new(NodeInspector::new(readiness, board.clone()));
         let sources = (node.clone(), peers.clone());
-        let fleet = SnapshotCache::new(sources, |(node, peers)| {
-            Box::pin(fleet_snapshot::gather(node, peers, Freshness::Recent))
-        });
+        let fleet =
+            SnapshotCache::new(sources, |(node, peers)| Box::pin(peer::gather_fleet(node, peers, Freshness::Recent)));
         let revoker = Revoker::new(revocations, node.clone(), peers.clone());
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
@@ -145,7 +137,7 @@ impl Observer {
 
     /// Queries current numbers from all nodes. Takes some seconds if nodes are new or do not answer.
     pub(crate) async fn fresh_fleet(&self) -> FleetSnapshot {
-        fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await
+        peer::gather_fleet(&self.node, &self.peers, Freshness::Asked).await
     }
 
     /// Returns the conditions of all nodes: active ones, and ended ones of the last day.

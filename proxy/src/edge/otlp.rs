@@ -10,9 +10,8 @@
 //! report drops, so one sender here handles both signals with the node's HTTP client.
 
 mod collector;
+mod export_request;
 mod exporter;
-mod metric_request;
-mod span_request;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};

@@ -15,12 +15,10 @@ mod command_batch;
 mod execution;
 mod listed_part;
 mod lister;
-mod member_list;
 mod message_body;
 mod operation;
 mod query;
 mod refresh_body;
-mod rest_caller;
 mod rest_error;
 mod send_batch;
 
@@ -46,10 +44,10 @@ use crate::ground::bounded::{Permit, Permits};
 use crate::ground::limits::{RestPermit, RestPermits, RestShare, SignerShare};
 use crate::ground::metrics::RestCounters;
 use crate::ground::net::http_client::without_byte_order_mark;
+use client_token::RestCaller;
 use execution::Execution;
 use operation::{HubOperation, Operation, is_of_data_plane};
 use query::RestQuery;
-use rest_caller::RestCaller;
 use rest_error::RestError;
 
 pub(crate) use listed_part::{ListedPart, PART_PATH, PartQuestion};

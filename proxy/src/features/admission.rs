@@ -9,8 +9,6 @@
 //! `SigningKeys` holds the fleet's keys, and the apps' keys, which cover only some hubs. Operators can revoke a
 //! verified token early. The engine queries all this through `AccessRules`.
 
-mod channel_key;
-mod fetch;
 mod key_set;
 mod revocation;
 mod service_token;
@@ -32,11 +30,10 @@ use crate::ground::clock::unix_seconds;
 use crate::ground::net::connector::Connector;
 use crate::ground::net::dial_gate::DialGate;
 
-pub(crate) use channel_key::ChannelKeys;
 pub(crate) use revocation::{REVOCATION_KEPT_MAX_S, RevocationRefused, Revocations};
 pub use service_token::host_of_url;
 pub(crate) use service_token::{RestAudience, ServiceAudience, ServiceVerifier};
-pub(crate) use signing_key::SigningKeys;
+pub(crate) use signing_key::{ChannelKeys, SigningKeys};
 pub(crate) use token_error::TokenError;
 pub(crate) use verifier::Verifier;
 

@@ -7,7 +7,6 @@
 mod dial_in_ping;
 mod dial_in_sink;
 mod link_request;
-mod question_reply;
 
 use std::net::IpAddr;
 use std::pin::pin;

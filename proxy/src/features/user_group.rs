@@ -7,7 +7,6 @@
 //!
 //! Each node stores all of them, because clients may connect to any node.
 
-mod left_membership;
 mod stored_membership;
 
 use std::collections::{HashMap, VecDeque};
@@ -26,11 +25,9 @@ use crate::features::admission::SigningKeys;
 use crate::ground::auth::Signer;
 use crate::ground::config::Settings;
 use crate::ground::limits::SignerShare;
-use left_membership::{LeftMemberships, UserKey};
-use stored_membership::{UnwrittenMemberships, is_same_end};
+use stored_membership::{LeftMemberships, UnwrittenMemberships, UserKey, is_same_end};
 
-pub(crate) use left_membership::LEFT_REMEMBERED_MS;
-pub(crate) use stored_membership::StoredMembership;
+pub(crate) use stored_membership::{LEFT_REMEMBERED_MS, StoredMembership};
 
 /// Maximum number of groups per user, as in Azure's service. The oldest memberships are evicted.
 const GROUPS_PER_USER_MAX: usize = 100;

@@ -9,13 +9,14 @@
 //! summaries of one connection, a *trace* the time at each hop. The watches of a shard are a [`Tap`]. Summaries contain
 //! payloads on request only, without apparent secrets.
 
-mod marked_message;
 mod message_summary;
 pub(crate) mod redaction;
 mod running_watch;
 mod unwritten_frame;
 mod watch_order;
 mod watch_piece;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -26,7 +27,6 @@ use crate::engine::shard::{
 };
 use crate::engine::transport::websocket::{Unframed, unframe_whole};
 use crate::engine::upstream::LinkHandle;
-use marked_message::MarkedMessages;
 use message_summary::read;
 use running_watch::RunningWatch;
 use unwritten_frame::{UnwrittenFrames, Wait};
@@ -381,6 +381,38 @@ fn wait_of(connections: &Connections, slot: Slot, serial: Serial) -> Wait {
 fn user_at(connections: &Connections, slot: Slot, id: &str) -> Option<String> {
     let client = connections.get(slot).filter(|client| client.id().starts_with(id))?;
     connections.user_of(client).map(Into::into)
+}
+
+/// Maximum number of messages with pending reports. Those never reported stay until evicted.
+const MARKED_MAX: usize = 4_096;
+
+type TraceEntry = (u64, u64);
+
+/// Messages with pending reports of app servers, by mark.
+#[derive(Debug, Default)]
+struct MarkedMessages(BTreeMap<i64, (Slot, Vec<TraceEntry>)>);
+
+impl MarkedMessages {
+    fn add(&mut self, mark: i64, slot: Slot, entry: TraceEntry) {
+        self.0.entry(mark).or_insert_with(|| (slot, Vec::new())).1.push(entry);
+        if self.0.len() > MARKED_MAX {
+            self.0.pop_first();
+        }
+    }
+
+    /// Returns the traces with this message of the client, and removes it after the last report.
+    fn find(&mut self, mark: i64, slot: Slot, is_last: bool) -> Vec<TraceEntry> {
+        let known = self.0.get(&mark).filter(|(of, _)| *of == slot).map(|(_, entries)| entries.clone());
+        if known.is_some() && is_last {
+            self.0.remove(&mark);
+        }
+        known.unwrap_or_default()
+    }
+
+    /// Removes the messages of a client when its slot may be reused.
+    fn forget(&mut self, slot: Slot) {
+        self.0.retain(|_, (of, _)| *of != slot);
+    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,11 @@
 //! results work as usual. [`LoopbackServer`](loopback_server::LoopbackServer) does no I/O.
 
 mod answer;
-mod backlog;
 mod client_fact;
 mod connect_answer;
 mod connect_question;
 mod event_sender;
 mod loopback_server;
-mod signature;
 mod subject;
 mod subject_log;
 mod subject_table;

@@ -1,12 +1,18 @@
-//! Access to the admin port: permissions of a request, and the identity of its caller.
+//! Access to the admin port: permissions of a request, and the identity and address of its caller.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 
+use axum::Extension;
+use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::api_error::ApiError;
+use crate::fleet::FromNode;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,4 +66,25 @@ impl fmt::Display for Actor {
             Self::Node => f.write_str("node of the fleet"),
         }
     }
+}
+
+/// Address of a request; `None` without a socket.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct AdminCaller(pub(super) Option<IpAddr>);
+
+impl<S: Sync> FromRequestParts<S> for AdminCaller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().copied().unwrap_or_default())
+    }
+}
+
+/// Checks that the caller is a node of the fleet; operators are referred to the given path.
+pub(super) fn check_node(from: Option<&Extension<FromNode>>, path: &str) -> Result<(), ApiError> {
+    let refusal = || {
+        let text = format!("this path is only for nodes of the fleet: operators use {path}");
+        ApiError::new(StatusCode::FORBIDDEN, text)
+    };
+    from.map(|_| ()).ok_or_else(refusal)
 }

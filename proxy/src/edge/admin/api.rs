@@ -4,12 +4,9 @@
 
 mod announcement_api;
 mod client_api;
-mod event_api;
 mod fleet_api;
 mod group_api;
 mod log_level_api;
-mod node_api;
-mod node_check;
 mod rebalance_api;
 mod revocation_api;
 mod watch_api;
@@ -22,21 +19,19 @@ use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::edge::admin::admin_caller::AdminCaller;
-use crate::edge::admin::admitted_caller::AdmittedCaller;
+use crate::edge::admin::access::AdminCaller;
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, QueryParameters, Scope};
+use crate::edge::admin::session::AdmittedCaller;
 use crate::edge::observer::{FleetConditions, FleetTimeline};
 use crate::engine::shard::REMEMBERED_MS;
-
-pub(super) use node_api::for_nodes;
 
 pub(super) fn guarded() -> Router<AdminContext> {
     Router::new()
         .route("/api/session", get(session))
         .route("/api/fleet", get(fleet_api::fleet))
-        .route("/api/events", get(event_api::fleet))
+        .route("/api/events", get(fleet_api::fleet_events))
         .route("/api/conditions", get(conditions))
         .route("/api/timeline", get(timeline))
         .route("/api/clients", get(client_api::clients))

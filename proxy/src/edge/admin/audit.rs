@@ -28,11 +28,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::access::Actor;
-use super::admin_caller::AdminCaller;
-use super::admitted_caller::AdmittedCaller;
+use super::access::{Actor, AdminCaller};
 use super::api_error::ApiError;
-use super::page_path::PAGE_PATH;
+use super::session::{AdmittedCaller, PAGE_PATH};
 use crate::edge::observer::{REVOKE_OWN_PATH, SHED_PATH, STOP_PATH};
 use crate::ground::config::LogLevels;
 use crate::ground::limits::Bucket;

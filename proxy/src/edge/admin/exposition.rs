@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use prometheus::TextEncoder;
 #[cfg(target_os = "linux")]
@@ -18,7 +19,7 @@ use trunkline_process::{audit_lines_lost, log_lines_dropped};
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::manifest::{EndpointKind, Transport};
 
-use super::admin_counters::AdminCounters;
+use super::audit::AuditCounters;
 use crate::edge::observer::Readiness;
 use crate::engine::shard::Shared;
 use crate::engine::upstream::Hub;
@@ -29,7 +30,7 @@ use crate::ground::clock::unix_seconds;
 use crate::ground::condition::ConditionKind;
 use crate::ground::metrics::{
     ClientProtocol, ConnectionCounters, Counter, Counters, Families, HUBS_MAX, HubCounters, LabelledCounters, Metered,
-    MetricRow, MirrorCounters, RestCounters, StoreCounters, WebhookCounters, metric_rows,
+    MetricRow, MirrorCounters, RestCounters, StoreCounters, WebhookCounters, metered, metric_rows,
 };
 use crate::ground::telemetry::ExportCounters;
 
@@ -449,4 +450,40 @@ fn process() -> Vec<MetricFamily> {
     #[cfg(not(target_os = "linux"))]
     let families = Vec::new();
     families
+}
+
+metered! {
+    pub(crate) struct AdminCounters {
+        /// Requests with a wrong token.
+        #[metric(
+            "trunkline_admin_requests_refused_total",
+            "Requests refused at the admin port, by reason.",
+            reason = "token"
+        )]
+        pub(super) wrong_token: Counter,
+        /// Requests with a wrong token that were delayed by the throttle.
+        #[metric("trunkline_admin_requests_refused_total", reason = "too_many_wrong_tokens")]
+        pub(super) braked: Counter,
+        /// Requests for a host name of another machine.
+        #[metric("trunkline_admin_requests_refused_total", reason = "host")]
+        pub(super) foreign_host: Counter,
+        /// Channel requests from peers without our key.
+        #[metric("trunkline_admin_requests_refused_total", reason = "stranger")]
+        pub(super) strangers: Counter,
+        /// Operator actions, counted by the audit log.
+        pub(super) audit: Arc<AuditCounters>,
+        /// Idle connections closed in favour of newer ones.
+        #[metric(
+            "trunkline_admin_connections_closed_total",
+            "Connections to the admin port closed by the node, by reason.",
+            reason = "displaced"
+        )]
+        pub(super) displaced: Counter,
+        /// Connections refused because no other could be closed for them.
+        #[metric("trunkline_admin_connections_closed_total", reason = "turned_away")]
+        pub(super) turned_away: Counter,
+        /// Connections closed because no request arrived in time.
+        #[metric("trunkline_admin_connections_closed_total", reason = "overdue")]
+        pub(super) overdue: Counter,
+    }
 }

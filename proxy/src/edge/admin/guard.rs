@@ -28,16 +28,16 @@ use tokio::time::{Instant, sleep};
 use tracing::warn;
 use trunkline_protocol::wire;
 
-use super::access::{Access, Actor};
-use super::admin_caller::AdminCaller;
-use super::admin_counters::AdminCounters;
-use super::admitted_caller::AdmittedCaller;
+use super::access::{Access, Actor, AdminCaller};
 use super::api_error::ApiError;
 use super::audit::CallerGone;
-use super::session::{SessionEnd, Sessions};
+use super::exposition::AdminCounters;
+use super::session::{AdmittedCaller, SessionEnd, Sessions};
+use crate::edge::observer::Observer;
+use crate::features::webhook::Webhooks;
 use crate::fleet::FromNode;
 use crate::ground::auth::{AdminToken, AdminTokenInForce};
-use crate::ground::config::AdminSettings;
+use crate::ground::config::{AdminSettings, LogLevels};
 use crate::ground::limits::AuthThrottle;
 use crate::ground::net::address::is_loopback_host;
 
@@ -282,6 +282,14 @@ fn is_own_page(headers: &HeaderMap) -> bool {
     let origin = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok());
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     origin.as_ref().and_then(|origin| origin.authority()).map(|authority| authority.as_str()) == host && host.is_some()
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct AdminContext {
+    pub(super) observer: Observer,
+    pub(super) webhooks: Arc<Webhooks>,
+    pub(super) guard: Guard,
+    pub(super) log: Option<&'static dyn LogLevels>,
 }
 
 #[cfg(test)]

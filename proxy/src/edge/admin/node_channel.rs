@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
 use trunkline_channel::HelloTable;
 use trunkline_protocol::key::{AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
-use super::admin_caller::AdminCaller;
-use super::admin_counters::AdminCounters;
+use super::access::AdminCaller;
+use super::api_error::ApiError;
+use super::exposition::AdminCounters;
+use super::guard::AdminContext;
+use crate::edge::rest::{ListedPart, PART_PATH, PartQuestion};
 use crate::engine::shard::Shared;
+use crate::features::webhook::{BatchAnswer, HubConnection, HubUser, Reported, Subject};
 use crate::fleet::{ChannelLock, ChannelRefused, FromNode, OwnNames, open_channel};
 
 #[derive(Debug, Clone)]
@@ -42,4 +48,32 @@ async fn open(State(route): State<NodeChannelRoute>, AdminCaller(from): AdminCal
         _ => {}
     }
     opened.unwrap_or_else(|refused| refused.answer().into_response())
+}
+
+pub(crate) fn for_nodes() -> Router<AdminContext> {
+    Router::new()
+        .route(PART_PATH, get(part))
+        .route(HubUser::PATH, post(presence::<HubUser>))
+        .route(HubConnection::PATH, post(presence::<HubConnection>))
+}
+
+async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
+    let question = PartQuestion::read(uri.query().unwrap_or_default());
+    let question = question.map_err(|problem| ApiError::new(StatusCode::BAD_REQUEST, problem))?;
+    question.answer(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
+}
+
+/// Applies a batch of another node. 409 asks for all its subjects again.
+async fn presence<S: Reported>(
+    State(context): State<AdminContext>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<BatchAnswer>), ApiError> {
+    let absent = || ApiError::new(StatusCode::NOT_FOUND, format!("this node has no {}", S::FLAG));
+    let presence = S::presence(&context.webhooks).ok_or_else(absent)?;
+    let batch = serde_json::from_slice(&body);
+    let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(match presence.take(batch) {
+        Ok(answer) => (StatusCode::OK, Json(answer)),
+        Err(_) => (StatusCode::CONFLICT, Json(BatchAnswer::default())),
+    })
 }

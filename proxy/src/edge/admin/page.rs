@@ -9,10 +9,10 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::admin_caller::AdminCaller;
+use super::access::AdminCaller;
 use super::api_error::ApiError;
-use super::context::AdminContext;
-use super::page_path::PAGE_PATH;
+use super::guard::AdminContext;
+use super::session::PAGE_PATH;
 
 /// Content security policy: allows only content of this node, and no framing or requests elsewhere.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \

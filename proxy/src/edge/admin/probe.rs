@@ -10,10 +10,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::admin_caller::AdminCaller;
-use super::admin_counters::AdminCounters;
+use super::access::AdminCaller;
 use super::api_error::ApiError;
-use super::exposition::render;
+use super::exposition::{AdminCounters, render};
 use super::guard::Guard;
 use crate::edge::observer::Readiness;
 use crate::features::webhook::Webhooks;

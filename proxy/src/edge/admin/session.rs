@@ -1,4 +1,5 @@
-//! Sessions of the observer page: random ids, stored by this node, in exchange for the admin token.
+//! Sessions of the observer page: random ids, stored by this node, in exchange for the admin token; callers that
+//! the guard has admitted.
 //!
 //! A session exists only at its node, reveals nothing about the token, and ends with log-out, expiry, replacement of
 //! the token, or the node.
@@ -20,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 use trunkline_protocol::id::random_id;
 
 use super::access::{Access, Actor};
-use super::page_path::PAGE_PATH;
 use crate::ground::auth::ADMIN_COOKIE;
 
 /// Lifetime of a session: a working day.
@@ -161,6 +161,28 @@ fn prefix(headers: &HeaderMap) -> &str {
 fn is_same(id: &str, given: &str) -> bool {
     id.as_bytes().ct_eq(given.as_bytes()).into()
 }
+
+/// Attached to each request that the guard has admitted.
+#[derive(Debug, Clone)]
+pub(super) struct AdmittedCaller {
+    pub access: Access,
+    /// End of the caller's session, for open streams.
+    pub end: Option<SessionEnd>,
+    pub actor: Actor,
+}
+
+impl AdmittedCaller {
+    pub(super) fn new(access: Access, actor: Actor) -> Self {
+        Self { access, end: None, actor }
+    }
+
+    pub(super) fn of_session(end: SessionEnd) -> Self {
+        Self { access: Access::Act, actor: Actor::Session(end.number()), end: Some(end) }
+    }
+}
+
+/// Path of the page, below the prefix never passed through to app servers.
+pub(super) const PAGE_PATH: &str = "/.trunkline/observer";
 
 #[cfg(test)]
 mod tests {

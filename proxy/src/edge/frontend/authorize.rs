@@ -22,7 +22,7 @@ use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::forwarded_header::FORWARDED_FOR;
 use crate::edge::frontend::hub_request::{Grant, HubRequest};
 use crate::edge::frontend::plain_response::{because, unavailable};
-use crate::edge::frontend::refusal_source::{MIDDLEWARE_HINT, RefusalSource};
+use crate::edge::frontend::refusal::{MIDDLEWARE_HINT, RefusalSource};
 use crate::edge::frontend::request::is_for_the_app;
 use crate::ground::auth::User;
 use crate::ground::metrics::Limit;

@@ -16,10 +16,10 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{HOST, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use tracing::{debug, warn};
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_ID_HEADER, TARGET_PARAMETER};
+use trunkline_protocol::dial_in::{CLIENT_PATH, SERVER_ID_HEADER, SERVER_PATH, TARGET_PARAMETER};
 use trunkline_protocol::manifest::HubManifest;
 use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
@@ -28,13 +28,12 @@ use crate::edge::frontend::bearer::{mark_revocations, refuse_token_because, toke
 use crate::edge::frontend::endpoint::{Endpoint, STOPPING};
 use crate::edge::frontend::forwarded_header::ForwardedScheme;
 use crate::edge::frontend::hub_request::DialInClient;
-use crate::edge::frontend::path_rule::split_negotiate;
+use crate::edge::frontend::path_rule::{is_path, split_negotiate};
 use crate::edge::frontend::plain_response::{ResponseNotes, because, plain, unavailable};
 use crate::edge::frontend::request_context::{RequestContext, RequestHead, SourceChannel};
 use crate::edge::frontend::request_query::RequestQuery;
-use crate::edge::frontend::reverse_proxy::carried_link;
+use crate::edge::frontend::reverse_proxy::next_hop;
 use crate::edge::frontend::upgrade_answer::{accept_key, is_upgrade_of, switching_protocols};
-use crate::edge::frontend::visitor::HUB_PARAMETER;
 use crate::engine::shard::{ShardMessage, TargetVerdict};
 use crate::engine::upstream::{Hub, HubOrigin, IncomingLink};
 use crate::features::admission::{ServiceAudience, TokenError};
@@ -198,7 +197,7 @@ pub(crate) async fn open_link(
             TargetVerdict::Refused => {
                 refusal = Some("this connection is for another node, or for a node that is gone".into())
             }
-            TargetVerdict::CarriedTo(node) => return carried_link::carry(endpoint, &node, (parts, permit)).await,
+            TargetVerdict::CarriedTo(node) => return next_hop::carry_link(endpoint, &node, (parts, permit)).await,
         }
     }
     let host = text(&parts.headers, &HOST).filter(|host| host.len() <= NAME_MAX_BYTES);
@@ -329,6 +328,40 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// Query parameter with the hub's name.
+pub(super) const HUB_PARAMETER: &str = "hub";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visitor {
+    AppServer,
+    Client { is_negotiate: bool },
+}
+
+/// Returns the visitor of a request, if its path belongs to dial-in and dial-in is enabled.
+pub(crate) fn visitor(endpoint: &Endpoint, path: &str, query: &RequestQuery) -> Option<Visitor> {
+    let visitor = visitor_of(path).filter(|_| endpoint.shared.settings.accepts_dial_in)?;
+    names_hub(query).then_some(visitor)
+}
+
+/// Whether a path is a dial-in path for clients, with a hub name.
+pub(crate) fn is_for_clients(uri: &Uri) -> bool {
+    matches!(visitor_of(uri.path()), Some(Visitor::Client { .. })) && names_hub(&RequestQuery::parse(uri))
+}
+
+/// Whether the query names a hub. One with too many pairs counts, so that dial-in refuses it.
+fn names_hub(query: &RequestQuery) -> bool {
+    query.has_too_many_pairs() || query.values_of_exactly(HUB_PARAMETER).next().is_some()
+}
+
+fn visitor_of(path: &str) -> Option<Visitor> {
+    match split_negotiate(path) {
+        Some(base) if is_path(base, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: true }),
+        None if is_path(path, CLIENT_PATH) => Some(Visitor::Client { is_negotiate: false }),
+        None if is_path(path, SERVER_PATH) => Some(Visitor::AppServer),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,5 +397,27 @@ mod tests {
         for bad in ["/client/?hub=a&hub=a", "/client/?hub=", "/client/?HUB=a", "/client/"] {
             assert_eq!(name(bad), Err(StatusCode::BAD_REQUEST), "{bad}");
         }
+    }
+
+    fn at(uri: &str) -> Option<Visitor> {
+        visitor_of(uri.parse::<Uri>().unwrap().path())
+    }
+
+    #[test]
+    fn dial_in_paths_match_with_and_without_a_trailing_slash() {
+        assert_eq!(at("/server/?hub=a"), Some(Visitor::AppServer));
+        assert_eq!(at("/client/?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/client?hub=a"), Some(Visitor::Client { is_negotiate: false }));
+        assert_eq!(at("/cli%65nt/n%65gotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
+        assert_eq!(at("/client/negotiate?hub=a"), Some(Visitor::Client { is_negotiate: true }));
+        for other in ["/", "/servers/", "/server/negotiate", "/x/client/", "/clients/negotiate"] {
+            assert_eq!(at(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_path_for_clients_names_a_hub() {
+        let is_for_clients = |uri: &str| is_for_clients(&uri.parse().unwrap());
+        assert!(!is_for_clients("/client/?x=1") && is_for_clients("/client/negotiate?hub=a"));
     }
 }

@@ -12,15 +12,10 @@ mod head_timer;
 mod http2_connection;
 mod http_connection;
 mod listener_gate;
-mod listener_service;
 #[cfg(feature = "tls")]
 mod open_stream;
-mod persistence;
-mod plain_http2;
 mod proxy_header;
 mod socket_context;
-#[cfg(feature = "tls")]
-mod stream_progress;
 #[cfg(feature = "tls")]
 mod tls_layer;
 
@@ -46,9 +41,9 @@ use crate::ground::net::descriptor::DescriptorLimit;
 use socket_context::SocketContext;
 
 pub(crate) use listener_gate::ListenerGate;
-pub(crate) use listener_service::ListenerService;
 #[cfg(feature = "fuzzing")]
 pub(crate) use proxy_header::{HeaderStart, header_start};
+pub(crate) use socket_context::ListenerService;
 #[cfg(feature = "tls")]
 pub(crate) use tls_layer::TlsLayer;
 

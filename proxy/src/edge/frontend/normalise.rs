@@ -7,12 +7,11 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{ALLOW, CONNECTION, HOST};
+use http::header::{ALLOW, CONNECTION, COOKIE, HOST};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use hyper::body::Body as _;
 
-use crate::edge::frontend::admin_cookie;
 use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::forwarded_header::{
     FORWARDED_HEADERS, FORWARDED_HOST, FORWARDED_PROTO, ForwardedClaims, ForwardedScheme, REAL_IP, trusted_claims,
@@ -22,8 +21,9 @@ use crate::edge::frontend::plain_response::plain;
 use crate::edge::frontend::request_context::{RequestContext, RequestSource};
 use crate::edge::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
 use crate::edge::frontend::request_query::RequestQuery;
-use crate::edge::frontend::reverse_proxy::forward_mark;
+use crate::edge::frontend::reverse_proxy::owner_head;
 use crate::edge::frontend::upgrade_answer::has_upgrade_words;
+use crate::ground::auth::ADMIN_COOKIE;
 use crate::ground::config::{HostRules, PathPrefix};
 use crate::ground::metrics::Limit;
 
@@ -36,8 +36,8 @@ pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<Bo
     request_head::settle(request);
     let query = RequestQuery::parse(request.uri());
     let mut context = Box::new(RequestContext::new(RequestSource::take(request), query));
-    admin_cookie::remove(request.headers_mut());
-    forward_mark::accept(endpoint, request, &mut context);
+    remove(request.headers_mut());
+    owner_head::accept_mark(endpoint, request, &mut context);
     if context.is_forwarded {
         return Ok(context);
     }
@@ -164,6 +164,38 @@ fn apply(claims: ForwardedClaims, request: &mut Request, context: &mut RequestCo
     }
 }
 
+pub(crate) fn remove(headers: &mut HeaderMap) {
+    if !headers.get_all(COOKIE).iter().any(holds_one) {
+        return;
+    }
+    let left: Vec<_> = headers.get_all(COOKIE).iter().filter_map(without).collect();
+    headers.remove(COOKIE);
+    for cookies in left {
+        headers.append(COOKIE, cookies);
+    }
+}
+
+fn holds_one(cookies: &HeaderValue) -> bool {
+    pairs(cookies).any(is_of_admin)
+}
+
+fn without(cookies: &HeaderValue) -> Option<HeaderValue> {
+    if !holds_one(cookies) {
+        return Some(cookies.clone());
+    }
+    let others: Vec<&[u8]> = pairs(cookies).filter(|pair| !pair.is_empty() && !is_of_admin(pair)).collect();
+    // Part of a valid value, so also valid.
+    HeaderValue::from_bytes(&others.join(&b"; "[..])).ok().filter(|left| !left.is_empty())
+}
+
+fn pairs(cookies: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    cookies.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
+}
+
+fn is_of_admin(pair: &[u8]) -> bool {
+    pair.starts_with(ADMIN_COOKIE.as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
@@ -258,5 +290,31 @@ mod tests {
     #[test]
     fn the_size_of_a_head_counts_target_names_and_values() {
         assert_eq!(head_bytes(&request("/chat?id=1")), "/chat?id=1".len() + "host".len() + "a".len());
+    }
+
+    fn left(cookies: &[&[u8]]) -> Vec<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        for value in cookies {
+            headers.append(COOKIE, HeaderValue::from_bytes(value).unwrap());
+        }
+        remove(&mut headers);
+        headers.get_all(COOKIE).iter().map(|value| value.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn cookies_of_admin_sessions_are_removed_and_others_stay_as_they_are() {
+        let session = format!("{ADMIN_COOKIE}_proxy-a=abc");
+        let among = |text: &str| text.replace("SESSION", &session).into_bytes();
+        for (sent, expected) in [
+            (among("a=1; SESSION; b=2"), Some("a=1; b=2")),
+            (among("SESSION"), None),
+            (among("SESSION;SESSION ; a=1"), Some("a=1")),
+            (among("a=1;  b=\u{e9};;"), Some("a=1;  b=\u{e9};;")),
+            (among("x=SESSION"), Some(&*format!("x={session}"))),
+        ] {
+            let expected: Vec<_> = expected.map(|text| text.as_bytes().to_vec()).into_iter().collect();
+            assert_eq!(left(&[&sent]), expected, "{}", String::from_utf8_lossy(&sent));
+        }
+        assert_eq!(left(&[b"a=1", session.as_bytes(), b"b=2"]), [b"a=1".to_vec(), b"b=2".to_vec()]);
     }
 }

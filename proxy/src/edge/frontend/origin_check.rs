@@ -18,12 +18,12 @@ use tower_http::cors::{AllowCredentials, AllowHeaders, AllowOrigin, CorsLayer};
 use tracing::warn;
 use trunkline_protocol::manifest::NODE_HEADER;
 
+use crate::edge::frontend::dial_in::is_for_clients;
 use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::forwarded_header::ForwardedScheme;
 use crate::edge::frontend::plain_response::plain;
 use crate::edge::frontend::request::bearer;
 use crate::edge::frontend::request_context::RequestContext;
-use crate::edge::frontend::visitor::is_for_clients;
 use crate::ground::config::{Origin, OriginPattern, Settings};
 use crate::ground::limits::SetupFault;
 use crate::ground::net::address::is_loopback_host;

@@ -25,7 +25,7 @@ use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::identify::UNKNOWN_ID;
 use crate::edge::frontend::plain_response::plain;
 use crate::edge::frontend::request_query::RequestQuery;
-use crate::edge::frontend::reverse_proxy::forward_mark;
+use crate::edge::frontend::reverse_proxy::owner_head;
 use crate::engine::shard::Shared;
 use crate::engine::shard::drain::leave_carried;
 use crate::engine::transport::http_transport::CarriedGet;
@@ -84,7 +84,7 @@ async fn release(shared: &Shared, nodes: &HttpClient, get: CarriedGet) {
     question.method = Method::POST;
     // The token was decrypted, so it contains no characters that need escaping.
     question.uri = format!("{RELEASE_PATH}?{CONNECTION_TOKEN_PARAMETER}={}", get.token).parse().unwrap_or_default();
-    forward_mark::set(&shared.settings, &mut question, None, None);
+    owner_head::set_mark(&shared.settings, &mut question, None, None);
     let (request, limit) = (Request::from_parts(question, Body::empty()), shared.settings.relay.hop_timeout);
     match nodes.fetch(&get.owner, request, ANSWER_MAX_BYTES, limit).await {
         Ok(answer) => debug!(owner = %get.owner, status = %answer.status(), "asked an owner node to end a GET"),

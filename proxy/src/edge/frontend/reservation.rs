@@ -33,8 +33,7 @@ use crate::edge::frontend::plain_response::plain;
 use crate::edge::frontend::request_context::RequestContext;
 use crate::edge::frontend::request_query::RequestQuery;
 use crate::edge::frontend::request_route::route_question;
-use crate::edge::frontend::reverse_proxy::{forward_mark, owner_head};
-use crate::edge::frontend::reverse_proxy::{reachable_owner, take_owner_permit};
+use crate::edge::frontend::reverse_proxy::{owner_head, reachable_owner, take_owner_permit};
 use crate::engine::shard::ReserveError;
 use crate::engine::upstream::RouteChoice;
 use crate::ground::auth::User;
@@ -130,7 +129,7 @@ fn question(endpoint: &Endpoint, query: &RequestQuery) -> Parts {
     question.method = Method::POST;
     // The token was decrypted, so it contains no characters that need escaping.
     question.uri = format!("{RESERVE_PATH}?{CONNECTION_TOKEN_PARAMETER}={sealed}").parse().unwrap_or_default();
-    forward_mark::set(&endpoint.shared.settings, &mut question, None, None);
+    owner_head::set_mark(&endpoint.shared.settings, &mut question, None, None);
     question
 }
 

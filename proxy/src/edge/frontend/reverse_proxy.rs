@@ -3,17 +3,11 @@
 //!
 //! Bodies are streamed, so a slow reader slows down the other end. Connections are pooled per shard.
 
-pub(crate) mod carried_link;
-mod expect_continue;
-pub(super) mod forward_mark;
-mod next_hop;
+pub(super) mod next_hop;
 pub(super) mod owner_head;
 pub(super) mod owner_hop;
 pub(super) mod pass_through;
 mod relayed_body;
-mod silence_limit;
-mod tunnel;
-pub(super) mod x_forwarded;
 
 use trunkline_protocol::id::routing_key;
 use trunkline_protocol::token::ConnectionToken;

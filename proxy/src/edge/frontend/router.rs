@@ -19,25 +19,23 @@ use trunkline_protocol::manifest::BOOT_HEADER;
 use trunkline_protocol::token::UserBinding;
 use trunkline_protocol::wire::{CHANNEL_PATH, RELEASE_PATH, RESERVE_PATH};
 
-use crate::edge::frontend::Routed;
 use crate::edge::frontend::bearer::mark_revocations;
 use crate::edge::frontend::connect::http_transport_request::ID_REQUIRED;
 use crate::edge::frontend::connect::{http_transport_request, websocket_upgrade};
-use crate::edge::frontend::dial_in;
+use crate::edge::frontend::dial_in::{self, Visitor, visitor};
 use crate::edge::frontend::endpoint::Endpoint;
-use crate::edge::frontend::final_status::{self, RepeatKind};
 use crate::edge::frontend::fleet_channel::{self, FleetChannelRoute};
 use crate::edge::frontend::hub_request::{HubClient, HubRequest, NewClient};
 use crate::edge::frontend::path_rule::{NEGOTIATE_SUFFIX, REFRESH_SUFFIX, is_private, split_negotiate, split_refresh};
 use crate::edge::frontend::plain_response::{ResponseNotes, plain};
+use crate::edge::frontend::refusal::RepeatKind;
 use crate::edge::frontend::request_context::{RequestContext, RequestHead};
 use crate::edge::frontend::request_query::QUERY_PAIRS_MAX;
 use crate::edge::frontend::reverse_proxy::{owner_hop, pass_through};
 use crate::edge::frontend::upgrade_answer::{incomplete, is_upgrade_of, lost_part};
-use crate::edge::frontend::visitor::{Visitor, visitor};
 use crate::edge::frontend::{
-    authenticate, identify, negotiate, normalise, origin_check, refresh_request, refusal, release, request_limit,
-    request_route, reservation,
+    Routed, authenticate, identify, negotiate, normalise, origin_check, refresh_request, refusal, release,
+    request_limit, request_route, reservation,
 };
 use crate::edge::rest::Rest;
 use crate::engine::upstream::Hub;
@@ -154,7 +152,7 @@ async fn pass_on(endpoint: &Endpoint, request: Request, context: Box<RequestCont
     let is_of_hub = kind == RepeatKind::EventStream && refusal::connection_id(endpoint, &parts.uri).is_some();
     let answer = pass_through::pass_through(endpoint, (parts, context), body).await;
     let is_of_app = ResponseNotes::of(&answer).is_counted_elsewhere;
-    if is_of_hub && !is_of_app { final_status::settle(kind, answer) } else { answer }
+    if is_of_hub && !is_of_app { refusal::settle_status(kind, answer) } else { answer }
 }
 
 async fn answer_rest(rest: &Rest, request: Request, context: &RequestContext) -> Response {
@@ -170,7 +168,7 @@ async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Re
     let context = RequestContext::take(&mut parts);
     let (is_forwarded, kind) = (context.is_forwarded, RepeatKind::of(&parts, &context.query));
     let answer = answer(&endpoint, (parts, context), body).await.unwrap_or_else(|refusal| refusal);
-    let mut answer = final_status::settle(kind, answer);
+    let mut answer = refusal::settle_status(kind, answer);
     if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
         // Lets the other node check that this one still is the start that issued the connection token.
         answer.headers_mut().insert(HeaderName::from_static(BOOT_HEADER), boot);

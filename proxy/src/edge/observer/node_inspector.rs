@@ -5,25 +5,23 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::client_filter::{ClientCursor, ClientFilter};
-use super::client_summary::summary;
 use super::client_tap::ClientTap;
-use super::list_page::{ListPage, NameKind, NamePage, NameSum};
+use super::list_page::{ClientCursor, ClientFilter, ListPage, NameKind, NamePage, NameSum};
 use super::node_snapshot::NodeSampler;
 use super::node_watch::{PayloadView, WatchError};
-use super::past_record;
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
-use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot};
+use super::snapshot::{ClientDetails, ClientSummary, NodeSnapshot, client_summary};
 use super::snapshot_cache::{Freshness, SnapshotCache};
-use crate::engine::shard::{Location, ShardSender, Shared};
+use crate::engine::shard::{Location, PastConnection, ShardSender, Shared, short};
 use crate::engine::upstream::HubIndex;
 use crate::features::inspection::{ClientSelection, Inspector, ListedNames};
 use crate::ground::bounded::FirstNames;
 use crate::ground::clock::unix_ms;
+use crate::ground::metrics::ClientProtocol;
 
 /// Maximum number of lists read concurrently; further requests wait.
 const LISTS_MAX: usize = 8;
@@ -69,7 +67,7 @@ impl NodeInspector {
         while let Some(shard) = shards.get(usize::from(at.shard)) {
             let (wanted, from, most) = (which.clone(), at.slot, filter.limit - page.items.len());
             let (rows, next) = shard.inspect(move |state| Inspector::of(state).list(&wanted, from, most)).await?;
-            page.items.extend(rows.iter().map(|row| summary(&self.shared, row)));
+            page.items.extend(rows.iter().map(|row| client_summary(&self.shared, row)));
             at = next.map_or_else(|| at.at(at.shard.saturating_add(1), 0), |slot| at.at(at.shard, slot));
             if page.items.len() >= filter.limit {
                 let is_more = usize::from(at.shard) < shards.len();
@@ -108,7 +106,7 @@ impl NodeInspector {
         let wanted = id.to_owned();
         let details = shard.inspect(move |state| Inspector::of(state).details(slot, &wanted)).await??;
         Some(ClientDetails {
-            client: summary(&self.shared, &details.row),
+            client: client_summary(&self.shared, &details.row),
             user_agent: details.user_agent,
             groups: details.groups,
             group_count: details.group_count as u64,
@@ -147,9 +145,9 @@ impl NodeInspector {
     pub(crate) fn past(&self, id: &str) -> Option<Value> {
         let node = self.shared.settings.node.as_str();
         if self.shared.routes.find(id).is_some() {
-            return Some(past_record::open(id, node));
+            return Some(open_record(id, node));
         }
-        self.shared.past(id).map(|past| past_record::ended(&past, node))
+        self.shared.past(id).map(|past| ended_record(&past, node))
     }
 
     pub(super) fn has(&self, id: &str) -> bool {
@@ -186,4 +184,28 @@ impl NodeInspector {
             _ => Some(join_all(sizes).await.into_iter().flatten().sum()),
         }
     }
+}
+
+pub(super) fn open_record(id: &str, node: &str) -> Value {
+    json!({ "connectionId": short(id), "state": "open", "node": node })
+}
+
+pub(super) fn ended_record(past: &PastConnection<'_>, node: &str) -> Value {
+    json!({
+        "connectionId": past.id,
+        "state": if past.opened_ms.is_some() { "closed" } else { "refused" },
+        "cause": past.cause.label(),
+        "text": past.cause.text(),
+        "detail": past.detail,
+        "node": node,
+        "hub": past.hub,
+        "transport": past.transport.map(|transport| transport.name()),
+        "protocol": past.protocol.map(ClientProtocol::label),
+        "user": past.user,
+        "remoteAddress": past.remote,
+        "userAgent": past.user_agent,
+        "appServer": past.app_server.as_deref(),
+        "openedMs": past.opened_ms,
+        "closedMs": past.closed_ms,
+    })
 }

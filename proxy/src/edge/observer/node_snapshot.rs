@@ -7,14 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
 
-use super::client_summary::summary;
 use super::condition_list::ConditionSnapshot;
-use super::process_stats::{CpuTimes, ProcessStats};
+use super::process_stats::{CpuTimes, ProcessStats, rates, totals};
 use super::readiness::Readiness;
 use super::rebalance_board::RebalanceBoard;
 use super::rule_snapshot::{self, RuleCounts};
-use super::snapshot::{ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates, StoreSnapshot, WebhookSnapshot};
-use super::traffic::{rates, totals};
+use super::snapshot::{
+    ClientSummary, HubSnapshot, NodeSnapshot, PoolSnapshot, Rates, StoreSnapshot, WebhookSnapshot, client_summary,
+};
 use crate::engine::shard::{Census, ClientKind};
 use crate::engine::shard::{ShardSender, Shared};
 use crate::engine::upstream::{AppServerId, AppTarget, Hub, HubIndex};
@@ -133,7 +133,7 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
             else {
                 break;
             };
-            all.extend(rows.iter().map(|row| summary(shared, row)));
+            all.extend(rows.iter().map(|row| client_summary(shared, row)));
             from = next;
         }
     }

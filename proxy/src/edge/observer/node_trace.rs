@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client_summary::app_name;
 use super::node_watch::{NodeWatch, PayloadView, WatchChoice, WatchEnd, WatchError, WatchLines, change_words, micros};
+use super::snapshot::app_name;
 use super::trace_line::{
     TraceConnectionLine, TraceEndLine, TraceHeader, TraceHopLine, TraceLine, TraceLossLine, TraceMessageLine,
 };

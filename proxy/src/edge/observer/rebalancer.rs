@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 use trunkline_protocol::id::random_bytes;
 
-use super::fleet_snapshot;
 use super::node_inspector::NodeInspector;
+use super::peer;
 use super::peer::{FRESH_TIMEOUT, Peers};
 use super::rebalance_board::RebalanceBoard;
 use super::rebalance_plan::{RebalanceGoal, RebalanceLoad, RebalancePlan, Round, ShedOrder, portions};
@@ -137,7 +137,7 @@ impl Rebalancer {
 
 impl RebalancerParts {
     async fn begin(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
-        let fleet = fleet_snapshot::gather(&self.node, &self.peers, Freshness::Asked).await;
+        let fleet = peer::gather_fleet(&self.node, &self.peers, Freshness::Asked).await;
         let (loads, missing, goal) = (loads(&fleet), missing_nodes(&fleet), request.goal);
         let unknown = unknown(&missing);
         let plan = RebalancePlan::new(goal.clone(), request.per_second, &loads).map_err(RebalanceError::Node)?;

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::condition_list::ConditionSnapshot;
 use super::rule_snapshot::RuleSnapshot;
+use crate::engine::shard::Shared;
+use crate::engine::upstream::{AppServerId, HubIndex};
+use crate::features::inspection::ClientRow;
 use crate::fleet::MemberState;
 
 /// Snapshot of all known nodes.
@@ -338,4 +341,26 @@ pub(crate) struct ClientDetails {
     pub sent_s: u32,
     /// Time at which the connection closes with its access token, in seconds since 1970; `None` if never.
     pub token_ends_s: Option<u64>,
+}
+
+pub(super) fn client_summary(shared: &Shared, row: &ClientRow) -> ClientSummary {
+    let hub = shared.hubs.at(row.hub);
+    ClientSummary {
+        id: row.id.clone(),
+        node: shared.settings.node.clone(),
+        hub: hub.map(|hub| hub.name().to_owned()).unwrap_or_default(),
+        app: shared.hubs.instance(row.app).to_string(),
+        app_name: app_name(shared, row.hub, row.app).unwrap_or_default(),
+        user: row.user.clone(),
+        address: row.address.clone(),
+        transport: row.transport.into(),
+        protocol: row.protocol.into(),
+        compressed: row.is_compressed,
+        state: row.state.into(),
+        age_s: row.age_s,
+    }
+}
+
+pub(super) fn app_name(shared: &Shared, hub: HubIndex, app: AppServerId) -> Option<String> {
+    Some(shared.hubs.at(hub)?.pool_of(app)?.app().name.clone())
 }

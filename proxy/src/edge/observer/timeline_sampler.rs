@@ -14,11 +14,10 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::connection_events::ConnectionTotals;
-use super::process_stats::{CpuTimes, ProcessStats};
+use super::process_stats::{CpuTimes, ProcessStats, rates, totals};
 use super::snapshot::Rates;
 use super::timeline::{NodeTimeline, SAMPLE_INTERVAL_MS, Timeline, TimelineSample};
 use super::timeline_mark::{Attendance, PartyChange, Standing, TimelineMark, TimelineParty};
-use super::traffic::{rates, totals};
 use crate::engine::shard::Shared;
 use crate::engine::upstream::Pool;
 use crate::fleet::{Fleet, FleetMember, MemberState, own_phase};

@@ -14,8 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::collector::{Collector, CollectorError};
-use super::metric_request::{MetricPeriod, metric_request};
-use super::span_request::span_request;
+use super::export_request::{MetricPeriod, metric_request, span_request};
 use crate::engine::shard::Shared;
 use crate::ground::clock::unix_ns;
 use crate::ground::condition::{ConditionKind, ConditionRegistry, Finding};

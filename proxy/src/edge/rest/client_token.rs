@@ -8,7 +8,6 @@ use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::dial_in::{CLIENT_PATH, ClientTicket, escaped, sign_client_token};
 
 use super::query::RestQuery;
-use super::rest_caller::RestCaller;
 use super::rest_error::RestError;
 use crate::engine::shard::Shared;
 use crate::fleet::NamedHub;
@@ -56,4 +55,10 @@ pub(super) fn answer(
 /// Client URL of a hub in dial-in mode, which is the audience of its tokens regardless of where clients connect.
 fn client_url(origin: &str, hub: &str) -> String {
     format!("{origin}{CLIENT_PATH}?hub={}", escaped(&hub.to_ascii_lowercase()))
+}
+
+pub(super) struct RestCaller {
+    pub(super) signer: TokenSigner,
+    /// Origin used to reach this node, such as `https://node.example`.
+    pub(super) origin: String,
 }

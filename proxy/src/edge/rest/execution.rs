@@ -23,15 +23,14 @@ use trunkline_protocol::service::{
 };
 use trunkline_protocol::wire::SET_AT_CLAIM;
 
-use super::client_token;
+use super::client_token::{self, RestCaller};
 use super::command_batch::{Command, read_commands, read_filter};
+use super::lister;
 use super::lister::Lister;
-use super::member_list;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
 use super::operation::{Addressee, HubOperation, Operation};
 use super::query::RestQuery;
 use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
-use super::rest_caller::RestCaller;
 use super::rest_error::{RestError, with_missing};
 use super::send_batch::{BatchMessage, read_batch, result, total};
 use crate::engine::shard::Shared;
@@ -135,7 +134,7 @@ impl Execution {
                 Ok(claims_answer(&self.claims_of(&hub, self.connection_of(&hub, &named)?).await?))
             }
             Operation::ListMembers { group } => {
-                member_list::answer(&self.fleet, (&self.query, &self.url()), (&hub, &group)).await
+                lister::list_members(&self.fleet, (&self.query, &self.url()), (&hub, &group)).await
             }
             Operation::ListConnections(set) => self.lister(&hub).connections(set).await,
             Operation::ListNames(names) => self.lister(&hub).names(names).await,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::join;
+use http::StatusCode;
 use serde_json::{Value, json};
+use trunkline_protocol::service::{AckStatus, GroupMemberQuery};
 
 use super::listed_part::{
     ConnectionSet, DistinctNames, ListPosition, ListQuestion, ListedPart, NamePart, PartQuestion,
 };
-use super::member_list::PAGE_SIZE;
 use super::query::RestQuery;
 use super::rest_error::{RestError, with_missing};
 use crate::engine::shard::Shared;
@@ -151,4 +152,41 @@ impl Lister<'_> {
         let next = token.map(|token| format!("{}?{}", self.url, self.query.of_next_page(&token, rest)));
         with_missing(Json(json!({ "value": rows, "nextLink": next })).into_response(), missing)
     }
+}
+
+/// Default page size, as in Azure's service.
+pub(super) const PAGE_SIZE: i64 = 100;
+
+/// Responds with a page of a group's members and the URL of the next page, based on the request's URL.
+pub(super) async fn list_members(
+    fleet: &FleetEntry,
+    (query, url): (&RestQuery, &str),
+    (hub, group): (&NamedHub, &str),
+) -> Result<Response, RestError> {
+    let (page_size, top) = (query.page_size()?.unwrap_or(PAGE_SIZE), query.top()?);
+    let asked = GroupMemberQuery {
+        group: group.into(),
+        page_size: Some(page_size),
+        top: top.and_then(|top| top.try_into().ok()),
+        continuation_token: query.continuation_token().map(Into::into),
+        ..GroupMemberQuery::default()
+    };
+    let mut missing = Vec::new();
+    let list = query.is_partial()?.then_some(&mut missing);
+    let page = fleet.list_group(hub, asked, list).await.map_err(|(status, problem)| match status {
+        AckStatus::Timeout => RestError::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", problem),
+        _ => RestError::bad_value("continuationToken", &format!("is refused: {problem}")),
+    })?;
+    let members = page
+        .members
+        .iter()
+        .map(|member| json!({ "connectionId": &*member.connection_id, "userId": member.user_id.as_deref() }));
+    let members: Vec<_> = members.collect();
+    let rest = top.map(|top| top.saturating_sub(members.len() as u64));
+    let next = page
+        .continuation_token
+        .filter(|_| rest != Some(0))
+        .map(|token| format!("{url}?{}", query.of_next_page(&token, rest)));
+    let answer = Json(json!({ "value": members, "nextLink": next })).into_response();
+    Ok(with_missing(answer, &missing))
 }

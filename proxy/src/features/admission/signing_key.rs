@@ -1,16 +1,16 @@
 //! Secrets that sign tokens for this node: keys of the fleet, valid for every hub, and keys of apps, valid for their
 //! own hubs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use jsonwebtoken::DecodingKey;
 use tokio::sync::watch;
-use trunkline_protocol::key::{AccessKey, AccessKeys};
+use trunkline_channel::HelloTable;
+use trunkline_protocol::key::{AccessKey, AccessKeys, KeyTag, PeerKind};
 
-use super::channel_key::{ChannelKeyTable, ChannelKeys};
 use crate::ground::auth::{AppKey, AppKeySetError, HubScope, Signer, TokenSigner, VerifyingKey};
 
 /// Signing secret, in the forms needed for verification.
@@ -164,5 +164,45 @@ impl KeySources {
         let fleet = self.fleet.iter().filter_map(|key| SigningKey::new(&key, None));
         let apps = self.of_flags.iter().chain(&self.of_rules);
         fleet.chain(apps.filter_map(|app| SigningKey::new(&app.key, Some(app)))).collect()
+    }
+}
+
+/// Keys of one holder, with a separate table of opened hellos: an app can't evict the hellos of others.
+#[derive(Debug, Clone)]
+pub(crate) struct ChannelKeys {
+    pub signer: Signer,
+    pub keys: AccessKeys,
+    pub hellos: HelloTable,
+}
+
+impl ChannelKeys {
+    /// Creates the keys of a holder, keeping its opened hellos: they can't be replayed after a reload of the keys.
+    pub(super) fn new(signer: Signer, keys: AccessKeys, before: &[Self]) -> Self {
+        let known = before.iter().find(|known| known.signer == signer);
+        Self { keys, hellos: known.map(|known| known.hellos.clone()).unwrap_or_default(), signer }
+    }
+}
+
+/// Keys of all holders. Lookup by tag takes constant time for any number of keys.
+#[derive(Debug, Default)]
+pub(crate) struct ChannelKeyTable {
+    holders: Vec<ChannelKeys>,
+    by_tag: HashMap<KeyTag, usize>,
+}
+
+impl ChannelKeyTable {
+    pub(super) fn new(holders: Vec<ChannelKeys>) -> Self {
+        let tags = |keys: &AccessKeys| keys.channel_secrets(PeerKind::DialIn).map(|secret| secret.tag);
+        let by_tag = holders.iter().enumerate().flat_map(|(at, holder)| tags(&holder.keys).map(move |tag| (tag, at)));
+        Self { by_tag: by_tag.collect(), holders }
+    }
+
+    pub(super) fn holders(&self) -> &[ChannelKeys] {
+        &self.holders
+    }
+
+    /// Keys of the holder of the key with this tag.
+    pub(crate) fn tagged(&self, tag: KeyTag) -> Option<&ChannelKeys> {
+        self.holders.get(*self.by_tag.get(&tag)?)
     }
 }

@@ -340,3 +340,24 @@ fn traces_are_bounded_in_clients() {
     let batch = read_all(&mut bed, number);
     assert_eq!((batch.pieces.len(), batch.loss.connections), (most, 3));
 }
+
+#[test]
+fn a_report_is_taken_for_its_client_alone_and_once() {
+    let mut marked = MarkedMessages::default();
+    marked.add(7, 1, (0, 3));
+    marked.add(7, 1, (1, 5));
+    assert!(marked.find(7, 2, true).is_empty());
+    assert_eq!(marked.find(7, 1, false), [(0, 3), (1, 5)]);
+    assert_eq!(marked.find(7, 1, true), [(0, 3), (1, 5)]);
+    assert!(marked.find(7, 1, true).is_empty());
+}
+
+#[test]
+fn the_oldest_messages_are_evicted_and_messages_of_a_departed_client_removed() {
+    let mut marked = MarkedMessages::default();
+    (0..).take(MARKED_MAX + 1).for_each(|mark| marked.add(mark, 1, (0, 0)));
+    assert!(marked.find(0, 1, true).is_empty());
+    assert_eq!(marked.find(1, 1, true).len(), 1);
+    marked.forget(1);
+    assert!(marked.0.is_empty());
+}

@@ -437,9 +437,9 @@ mod tests {
     use trunkline_protocol::service::FlowOperation;
 
     use super::*;
-    use crate::features::webhook::backlog::Backlog;
     use crate::features::webhook::connect_answer::CONNECT_CLAIM;
     use crate::features::webhook::subject::HubConnection;
+    use crate::features::webhook::webhook_client::Backlog;
     use crate::features::webhook::webhook_event::LAST_NUMBER;
     use crate::features::webhook::webhook_hub::WebhookTerms;
     use crate::features::webhook::webhook_presence::WebhookPresence;

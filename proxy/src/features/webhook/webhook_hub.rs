@@ -13,9 +13,9 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::backlog::Backlog;
 use super::subject::{HubConnection, HubUser};
 use super::subject_log::SubjectStay;
+use super::webhook_client::Backlog;
 use super::webhook_event::{EventKind, WebhookEvent};
 use super::webhook_presence::WebhookPresence;
 use crate::engine::upstream::BackEndState;

@@ -9,12 +9,12 @@ use tokio::sync::Semaphore;
 use trunkline_protocol::manifest::HubManifest;
 
 use super::answer::WebhookAnswer;
-use super::backlog::Backlog;
 use super::client_fact::{ClientFacts, header_text};
 use super::event_sender::EventSender;
 use super::loopback_server::Post;
 use super::subject::{HubConnection, HubUser, Subject};
 use super::subject_table::{SubjectReport, TAKE_OVER_DELAY};
+use super::webhook_client::Backlog;
 use super::webhook_dialler::WebhookDialler;
 use super::webhook_event::{EventError, EventKind, LAST_NUMBER, WebhookEvent};
 use super::webhook_hub::{WebhookHub, WebhookTerms};

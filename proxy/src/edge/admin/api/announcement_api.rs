@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::client_api::check_id;
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
 use crate::edge::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use trunkline_protocol::id::ID_CHARS;
 
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
 use crate::edge::observer::{ClientFilter, ClientSummary, ListPage, NameKind, NamePage};
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::client_api::check_id;
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, NAME_MAX_CHARS, QueryParameters};
 use crate::edge::observer::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tracing::info;
 
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::ground::config::{LEVELS_MAX_BYTES, LogLevels};
 
 /// Maximum body: the levels in JSON.

@@ -8,9 +8,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 
-use super::node_check::check_node;
+use crate::edge::admin::access::check_node;
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
 use crate::edge::observer::{
     RebalanceError, RebalanceGoal, RebalanceReport, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH,

@@ -10,9 +10,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 
-use super::node_check::check_node;
+use crate::edge::admin::access::check_node;
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
 use crate::edge::observer::{
     REVOKE_OWN_PATH, RevocationError, RevocationList, RevocationOrder, RevocationReport, RevokedTokens,

@@ -23,13 +23,12 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::client_api::check_id;
-use super::event_api::{event, no_permit, over, too_many};
+use super::fleet_api::{event, no_permit, over, too_many};
 use crate::edge::admin::access::Access;
-use crate::edge::admin::admitted_caller::AdmittedCaller;
 use crate::edge::admin::api_error::ApiError;
-use crate::edge::admin::context::AdminContext;
+use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{NAME_MAX_CHARS, QueryParameters, Scope};
-use crate::edge::admin::session::SessionEnd;
+use crate::edge::admin::session::{AdmittedCaller, SessionEnd};
 use crate::edge::observer::{
     PayloadView, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, WatchChoice, WatchError, WatchLines, json_line,
 };

@@ -32,8 +32,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::http_connection::{self, FirstBytes};
-use super::listener_service::ListenerService;
-use super::socket_context::SocketContext;
+use super::socket_context::{ListenerService, SocketContext};
 use crate::edge::frontend::request_context::RequestSource;
 use crate::edge::frontend::upgrade_answer::is_upgrade;
 use crate::engine::shard::{AppSocket, DirectUpgrade};

@@ -24,9 +24,8 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::http_connection::answer;
-use super::open_stream::OpenStreams;
+use super::open_stream::{OpenStreams, StreamBody, StreamProgress};
 use super::socket_context::SocketContext;
-use super::stream_progress::{StreamBody, StreamProgress};
 use crate::edge::frontend::request_context::RequestSource;
 use crate::ground::net::socket::{CurrentStallLimit, WriteStallLimit};
 

@@ -15,6 +15,7 @@ use std::any::{Any, TypeId};
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::ready;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,22 +23,22 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::future::Either;
+use http::header::CONNECTION;
 use http::uri::Scheme;
-use http::{Request, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::head_timer::HeadTimer;
-use super::persistence::Persistence;
-use super::plain_http2;
+use super::listener_gate::{ListenerGate, REFUSAL_TIMEOUT};
 use super::socket_context::SocketContext;
 use crate::edge::frontend::request::wants_event_stream;
 use crate::edge::frontend::request_context::RequestSource;
@@ -112,16 +113,16 @@ where
             hand_over(connection.into_parts().map(|parts| parts.io.into_inner().into_inner()), taker);
             return;
         }
-        let is_http2 = |parts: &Parts<_, _>| plain_http2::is_preface(&parts.read_buf);
+        let is_http2 = |parts: &Parts<_, _>| is_preface(&parts.read_buf);
         let kept = connection.into_parts().filter(|parts| error.is_timeout() || is_http2(parts));
         let Some(Parts { io, read_buf, .. }) = kept else {
             gate.count(&error);
             return debug!(%peer, %error, "connection closed in the middle of a request");
         };
         let stream = io.into_inner().into_inner();
-        if plain_http2::is_preface(&read_buf) {
+        if is_preface(&read_buf) {
             gate.count(&error);
-            return plain_http2::refuse(stream, &gate, peer).await;
+            return refuse_http2(stream, &gate, peer).await;
         }
         let (early, left) = match silence(&progress, read_buf, gate.header_timeout(), gate.keep_alive_timeout()) {
             Silence::Idle(left) => match wait_for_head(stream, left).await {
@@ -216,6 +217,87 @@ async fn wait_for_head<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, limit: 
     None
 }
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Persistence of one HTTP/1 connection, as announced by its responses.
+///
+/// With the idle timeout, .NET's and Node's clients stop using the connection earlier, so that no request races the
+/// close. Neither repeats a POST that does.
+#[derive(Debug, Clone)]
+pub(super) struct Persistence {
+    gate: ListenerGate,
+    /// Value of `Keep-Alive`; `None` for a load balancer, which might forward it to its clients.
+    keep_alive: Option<HeaderValue>,
+}
+
+impl Persistence {
+    pub(super) fn new(gate: ListenerGate, is_trusted: bool) -> Self {
+        let seconds = gate.keep_alive_timeout().as_secs();
+        let keep_alive = HeaderValue::from_str(&format!("timeout={seconds}")).ok().filter(|_| !is_trusted);
+        Self { gate, keep_alive }
+    }
+
+    /// Whether the client keeps the connection after this request.
+    pub(super) fn is_wanted<B>(request: &Request<B>) -> bool {
+        request.version() == Version::HTTP_11 && !requests_close(request.headers())
+    }
+
+    /// Whether the connection ends after the next response in any case.
+    pub(super) fn ends(&self) -> bool {
+        self.gate.is_stopping()
+    }
+
+    /// Announces the future of the connection, unless the response already does.
+    pub(super) fn declare(&self, answer: &mut Response) {
+        let is_upgrade = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let headers = answer.headers_mut();
+        if is_upgrade || headers.contains_key(CONNECTION) {
+            return;
+        }
+        if self.ends() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        } else if let Some(keep_alive) = &self.keep_alive {
+            headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+            headers.insert(KEEP_ALIVE, keep_alive.clone());
+        }
+    }
+}
+
+fn requests_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
+}
+
+/// First bytes of an HTTP/2 client (RFC 9113, 3.4), up to the end of the request line.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// Text in the frame, for logs of load balancers.
+const TEXT: &[u8; 52] = b"this node serves HTTP/1.1, or HTTP/2 behind TLS only";
+
+/// Empty SETTINGS, the first frame of every server.
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// GOAWAY with the length of the text plus 8 bytes: no stream processed, HTTP_1_1_REQUIRED.
+const GO_AWAY: [u8; 17] = [0, 0, 8 + 52, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xd];
+
+fn is_preface(bytes: &[u8]) -> bool {
+    bytes.starts_with(PREFACE)
+}
+
+/// Refuses HTTP/2 without TLS from load balancers configured for h2c, with an HTTP/2 frame, because they can't read an
+/// HTTP/1.1 response.
+async fn refuse_http2<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, gate: &ListenerGate, peer: SocketAddr) {
+    if let Some(others) = gate.pass_plain_http2() {
+        warn!(%peer, others, "HTTP/2 without TLS refused: the load balancer has to send HTTP/1.1");
+    }
+    let refused = async {
+        stream.write_all(&[&SETTINGS[..], &GO_AWAY, TEXT].concat()).await?;
+        half_close(stream).await
+    };
+    // Fails only for a client that is gone.
+    drop(timeout(REFUSAL_TIMEOUT, refused).await);
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -297,5 +379,15 @@ mod tests {
         assert_eq!(silence(b"GET / HT", 130), Silence::Overdue);
         let begun = Silence::Begun(Bytes::from_static(b"GET / HT"), Duration::from_secs(10));
         assert_eq!(silence(b"GET / HT", 5), begun, "its timeout is longer than that of an idle socket");
+    }
+
+    #[test]
+    fn only_an_http_1_1_request_without_close_keeps_the_connection() {
+        let request = |version, connection: &'static str| {
+            Request::builder().version(version).header(CONNECTION, connection).body(()).unwrap()
+        };
+        assert!(Persistence::is_wanted(&request(Version::HTTP_11, "keep-alive, te")));
+        assert!(!Persistence::is_wanted(&request(Version::HTTP_11, "te, Close")));
+        assert!(!Persistence::is_wanted(&request(Version::HTTP_10, "keep-alive")));
     }
 }

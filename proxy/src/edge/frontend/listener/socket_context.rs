@@ -1,10 +1,15 @@
-//! Context of an accepted socket.
+//! Context of an accepted socket, and the service that it is for.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use axum::Router;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::Sender;
 
 use super::listener_gate::{AdmittedSocket, ListenerGate};
+use crate::edge::frontend::endpoint::Endpoint;
+use crate::engine::shard::AppSocket;
 use crate::ground::net::socket::{CurrentStallLimit, StallGuard};
 
 pub(super) struct SocketContext {
@@ -26,4 +31,14 @@ impl SocketContext {
     pub(super) fn patient(&self, stream: TcpStream) -> StallGuard {
         StallGuard::new(stream, self.patience.clone())
     }
+}
+
+/// Service behind a listener: the router, and shortcuts around it.
+#[derive(Debug, Clone)]
+pub(crate) struct ListenerService {
+    pub router: Router,
+    /// Endpoint that handles WebSocket connects without the router, if any.
+    pub connects: Option<Arc<Endpoint>>,
+    /// App that gets all other sockets; `None` if the router serves them.
+    pub app: Option<Sender<AppSocket>>,
 }

@@ -1,25 +1,31 @@
 //! Heads between a forwarding node and the owner of a connection: data needed by the owner, and data permitted for its
 //! client.
 
+use axum::extract::Request;
 use axum::response::Response;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, EXPIRES, PRAGMA,
     RETRY_AFTER,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use hyper::body::Incoming;
-use trunkline_protocol::limits::MARK_CLAIMS_MAX_BYTES;
-use trunkline_protocol::manifest::{BOOT_HEADER, NODE_HEADER};
-use trunkline_protocol::token::{User, UserBinding};
+use trunkline_protocol::limits::{FORWARD_MARK_LIFETIME_S, MARK_CLAIMS_MAX_BYTES};
+use trunkline_protocol::manifest::{BOOT_HEADER, FORWARD_HEADER, NODE_HEADER};
+use trunkline_protocol::token::{ForwardMark, TokenError, User, UserBinding};
 use trunkline_protocol::wire::CONNECTION_TOKEN_PARAMETER;
 
+use crate::edge::frontend::dial_in::is_for_clients;
+use crate::edge::frontend::endpoint::Endpoint;
+use crate::edge::frontend::forwarded_header::ForwardedScheme;
 use crate::edge::frontend::hub_request::ConnectingClient;
 use crate::edge::frontend::plain_response::plain;
 use crate::edge::frontend::request::{bearer, is_for_the_app};
+use crate::edge::frontend::request_context::{RequestContext, SourceChannel};
 use crate::edge::frontend::request_query::RequestQuery;
 use crate::edge::frontend::reverse_proxy::next_hop;
-use crate::edge::frontend::visitor::is_for_clients;
+use crate::ground::clock::unix_seconds;
+use crate::ground::config::Settings;
 use crate::ground::metrics::RelayFailure;
 
 /// Maximum overhead in bytes of a claim in a mark, besides name and value.
@@ -115,6 +121,45 @@ fn retain_ours(headers: &mut HeaderMap) -> Result<(), RelayFailure> {
     }
     let is_ours = headers.get(CONTENT_TYPE).is_none_or(|found| ANSWER_TYPES.iter().any(|ours| found == ours));
     if is_ours { Ok(()) } else { Err(RelayFailure::Broken) }
+}
+
+/// Accepts a valid mark: the request comes from the client that it names. An invalid mark is ignored.
+pub(crate) fn accept_mark(endpoint: &Endpoint, request: &mut Request, context: &mut RequestContext) {
+    let Some(sealed) = request.headers_mut().remove(FORWARD_HEADER) else { return };
+    // Marks are valid only inside a node's channel.
+    let is_of_fleet = matches!(context.source.channel, SourceChannel::Node);
+    let mark = open_mark(&endpoint.shared.settings, &sealed, request.method(), request.uri());
+    match mark.and_then(|mark| is_of_fleet.then_some(mark).ok_or(TokenError::Forged)) {
+        Ok(mark) => {
+            // The forwarding node must not be mistaken for the client.
+            context.source.peer = mark.client;
+            context.scheme = mark.scheme.as_deref().and_then(ForwardedScheme::read);
+            (context.is_forwarded, context.forwarded_user) = (true, mark.user.map(Box::new));
+        }
+        Err(error) => {
+            tracing::debug!(%error, "forward mark refused");
+            endpoint.counters.relay.marks_refused.increment();
+        }
+    }
+}
+
+fn open_mark(settings: &Settings, sealed: &HeaderValue, method: &Method, uri: &Uri) -> Result<ForwardMark, TokenError> {
+    let sealed = sealed.to_str().map_err(|_| TokenError::Forged)?;
+    ForwardMark::open(sealed, &settings.keys, method.as_str(), next_hop::target(uri).as_str(), unix_seconds())
+}
+
+/// Marks a request to another node: its own, or a client's, for the owner of its connection. `user` was authenticated
+/// here.
+pub(crate) fn set_mark(settings: &Settings, parts: &mut Parts, client: Option<&RequestContext>, user: Option<User>) {
+    let target = next_hop::target(&parts.uri);
+    let expires = unix_seconds() + FORWARD_MARK_LIFETIME_S;
+    let scheme = client.and_then(|client| client.scheme).map(ForwardedScheme::name);
+    let (method, peer) = (parts.method.as_str(), client.and_then(|client| client.source.peer));
+    let mut mark = ForwardMark::new(&settings.node, peer, scheme, method, target.as_str(), expires);
+    mark.user = user;
+    if let Ok(sealed) = HeaderValue::from_str(&mark.seal(&settings.keys)) {
+        parts.headers.insert(FORWARD_HEADER, sealed);
+    }
 }
 
 #[cfg(test)]

@@ -25,8 +25,7 @@ use crate::edge::frontend::request::wants_event_stream;
 use crate::edge::frontend::request_context::RequestContext;
 use crate::edge::frontend::request_limit::{refuse_broken_body, refuse_slow_body, take_hop_permit};
 use crate::edge::frontend::reverse_proxy::relayed_body::{RelayedRequestBody, SilenceTimer};
-use crate::edge::frontend::reverse_proxy::{forward_mark, next_hop, owner_head, silence_limit};
-use crate::edge::frontend::reverse_proxy::{reachable_owner, take_owner_permit};
+use crate::edge::frontend::reverse_proxy::{next_hop, owner_head, reachable_owner, take_owner_permit};
 use crate::edge::frontend::timed_body::TimedBody;
 use crate::engine::shard::Reachability;
 use crate::engine::transport::http_transport::{CarriedGet, GetKind};
@@ -84,7 +83,7 @@ pub(crate) async fn forward(
     let lost = carried.as_ref().map(|get| get.token().clone()).unwrap_or_default();
     let is_stream = wants_event_stream(&parts.headers);
     let user = owner_head::prepare_request(&mut parts, &context.query, client);
-    forward_mark::set(settings, &mut parts, Some(&context), user);
+    owner_head::set_mark(settings, &mut parts, Some(&context), user);
     parts.extensions.clear();
     let terms = (limit, patience(reachability, settings.relay.hop_timeout));
     let exchanged = tokio::select! {
@@ -192,8 +191,7 @@ async fn exchange(
         Body::new(RelayedRequestBody { body, silence: silence.clone(), meter: None, permit: None })
     };
     let request = next_hop::request(parts, body);
-    let mut answer =
-        silence_limit::send_patiently(&endpoint.proxy_client.nodes, owner, request, &silence, terms).await?;
+    let mut answer = next_hop::send_patiently(&endpoint.proxy_client.nodes, owner, request, &silence, terms).await?;
     if let (Some(boot), Some(token)) = (owner_head::boot_of(answer.headers()), &client.token)
         && boot != token.boot
     {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Body as _;
@@ -14,15 +14,16 @@ use trunkline_protocol::cause::Cause;
 
 use crate::edge::frontend::InFlight;
 use crate::edge::frontend::endpoint::Endpoint;
+use crate::edge::frontend::forwarded_header::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use crate::edge::frontend::hop_header;
 use crate::edge::frontend::plain_response::{ResponseNotes, plain, unavailable};
-use crate::edge::frontend::request_context::RequestHead;
+use crate::edge::frontend::request_context::{RequestContext, RequestHead};
 use crate::edge::frontend::request_limit::{
     refuse_broken_body, refuse_displaced, refuse_full_upstreams, refuse_slow_body, take_relay_permit,
 };
 use crate::edge::frontend::request_route::route_passed_through;
+use crate::edge::frontend::reverse_proxy::next_hop;
 use crate::edge::frontend::reverse_proxy::relayed_body::{ByteMeter, RelayedRequestBody, SilenceTimer};
-use crate::edge::frontend::reverse_proxy::{next_hop, silence_limit, tunnel, x_forwarded};
 use crate::edge::frontend::timed_body::TimedBody;
 use crate::engine::upstream::{AppServer, AppTarget, RouteChoice};
 use crate::ground::limits::{FullUpstream, RelayPermit};
@@ -107,7 +108,7 @@ impl<'a> PassThrough<'a> {
         let upgrade = next_hop::prepare_request(&mut parts);
         // A webhook back end may also be behind pass-through.
         hop_header::drop_service(&mut parts.headers);
-        x_forwarded::set_headers(&mut parts, &context);
+        set_forwarded_headers(&mut parts, &context);
         if let Some(protocol) = &upgrade {
             hop_header::set_upgrade(&mut parts.headers, protocol.clone());
         }
@@ -146,7 +147,7 @@ impl<'a> PassThrough<'a> {
             let (request, limit) = (next_hop::request(parts.clone(), body), settings.relay.upstream_answer_timeout);
             let client = endpoint.proxy_client.app_servers.through(app.group.terms().plain.for_clients());
             let sent = tokio::select! {
-                sent = silence_limit::send(&client, address, request, &silence, limit) => sent,
+                sent = next_hop::send(&client, address, request, &silence, limit) => sent,
                 () = displaced.cancelled() => return Err(PassThroughError::Displaced),
             };
             let is_last = has_body || !matches!(sent, Err(RelayFailure::Unreachable));
@@ -167,7 +168,7 @@ impl<'a> PassThrough<'a> {
         };
         endpoint.counters.relay.upgrades.increment();
         permit.progress().read();
-        tunnel::open(endpoint.counters.clone(), client, hyper::upgrade::on(&mut answer), permit);
+        next_hop::open_tunnel(endpoint.counters.clone(), client, hyper::upgrade::on(&mut answer), permit);
         hop_header::set_upgrade(answer.headers_mut(), protocol);
         Ok(answer.map(|_| Body::empty()))
     }
@@ -184,6 +185,16 @@ fn announce_body(headers: &mut HeaderMap) {
     if !headers.contains_key(CONTENT_LENGTH) {
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+}
+
+pub(crate) fn set_forwarded_headers(parts: &mut Parts, context: &RequestContext) {
+    if let Some(value) = context.source.peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_string()).ok()) {
+        parts.headers.insert(FORWARDED_FOR, value);
+    }
+    if let Some(host) = parts.headers.get(HOST).cloned() {
+        parts.headers.insert(FORWARDED_HOST, host);
+    }
+    parts.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(context.scheme_name()));
 }
 
 #[cfg(test)]
@@ -205,7 +216,9 @@ mod tests {
     use trunkline_protocol::manifest::HubManifest;
 
     use super::*;
+    use crate::edge::frontend::forwarded_header::ForwardedScheme;
     use crate::edge::frontend::request_context::RequestSource;
+    use crate::edge::frontend::request_query::RequestQuery;
     use crate::engine::shard::{ShardSender, Shared};
     use crate::engine::upstream::{LinkHandle, Pool};
     use crate::features::admission::Admission;
@@ -380,5 +393,15 @@ mod tests {
         let mut headers = HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from_static("5"))]);
         announce_body(&mut headers);
         assert_eq!(headers.keys().collect::<Vec<_>>(), [CONTENT_LENGTH]);
+    }
+
+    #[test]
+    fn an_app_server_gets_address_scheme_and_host_of_the_client() {
+        let (mut parts, ()) = Request::get("/").header(HOST, "chat.example:8443").body(()).unwrap().into_parts();
+        let source = RequestSource::of("203.0.113.9:4711".parse().unwrap());
+        let context = RequestContext::new(source, RequestQuery::parse(&parts.uri));
+        set_forwarded_headers(&mut parts, &RequestContext { scheme: Some(ForwardedScheme::Https), ..context });
+        let names = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO];
+        assert_eq!(names.map(|name| parts.headers[name].clone()), ["203.0.113.9", "chat.example:8443", "https"]);
     }
 }
