@@ -25,8 +25,7 @@
 //! | [`key`] | access keys and the subkeys derived from them |
 //! | [`development_key`] | the key of this machine, for use without configuration |
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |
-//! | [`audience`] | token audiences that name a part of the service |
-//! | [`access_token`] | signing and verifying access tokens of the fleet's users |
+//! | [`access_token`] | signing and verifying access tokens of the fleet's users; their audiences |
 //! | `message_pack` | bounded reading and compact writing of MessagePack values |
 //! | [`hub`] | hub messages, their JSON and MessagePack encodings, framing, handshake, structural scan |
 //! | [`manifest`] | an app server's hubs and their settings |
@@ -36,7 +35,6 @@
 //! | [`fleet`] | messages between nodes: greetings, node messages, interest, views |
 
 pub mod access_token;
-pub mod audience;
 pub mod cause;
 pub mod development_key;
 pub mod dial_in;

@@ -7,7 +7,6 @@
 //!
 //! Source: the public Azure SignalR service protocol, version 1, as implemented by its open-source SDK.
 
-mod claim_list;
 mod client_filter;
 mod codec;
 mod connection_header;
@@ -19,10 +18,9 @@ mod purpose;
 mod service_message;
 mod session;
 
-pub use claim_list::{claims_from_payload, claims_to_payload};
 pub use client_filter::{ClientFilter, FILTER_MAX_BYTES, FilterError, FilterSubject, FilterTarget};
 pub(crate) use codec::write_frame;
-pub use codec::{FrameHead, encode_connection_data, encode_traced_data};
+pub use codec::{FrameHead, claims_from_payload, claims_to_payload, encode_connection_data, encode_traced_data};
 pub use connection_header::{CloseHeaders, HeaderList, OpenHeaders, header, header_of};
 pub use data_type::DataType;
 pub use frame::{FrameBuffer, FrameError, OversizedFrame, bytes_of_frame};

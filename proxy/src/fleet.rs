@@ -11,58 +11,46 @@
 //! counts it. A node without `--peers` runs none of this.
 
 mod accepted_link;
-mod accepted_socket;
 mod address_book;
 mod app_presence;
-mod carry;
 mod channel_host;
 mod combined_answer;
 mod crash;
-mod dial_in_question;
 mod dial_in_relay;
 mod dialler;
 mod entry;
 mod fleet_core;
-mod fleet_counters;
 mod fleet_member;
 mod fleet_membership;
 mod fleet_relay;
 mod fleet_route;
-mod gathered_page;
 mod housekeeping;
-mod link_over;
 mod link_reach;
 mod link_request_schedule;
 mod member_links;
-mod member_name;
 mod member_table;
 mod node_link;
 mod node_question;
 mod node_queue;
 mod node_sink;
-mod node_stores;
-mod own_answer;
 mod own_interest;
 mod peer_request;
 mod question;
-mod relayed_message;
 mod take_over;
-mod user_group_copy;
 
 pub(crate) use address_book::{AddressProblem, AddressProblemKind};
 pub(crate) use channel_host::{ChannelLock, ChannelRefused, OwnNames, open_channel};
 pub(crate) use entry::{FleetAnswer, FleetDelivery, FleetEntry, InvocationOutcome, NamedHub};
-pub(crate) use fleet_core::Fleet;
-#[cfg(test)]
-pub(crate) use fleet_counters::DropCause;
-pub(crate) use fleet_counters::FleetCounters;
+pub(crate) use fleet_core::{Fleet, NodeStores};
 pub(crate) use fleet_member::FleetMember;
 pub use fleet_member::MemberState;
 pub(crate) use fleet_membership::own_phase;
 pub(crate) use fleet_route::routes;
 pub(crate) use housekeeping::keep_fleet;
+#[cfg(test)]
+pub(crate) use node_link::DropCause;
+pub(crate) use node_link::FleetCounters;
 pub(crate) use node_question::{ANSWER_TIMEOUT, Answers};
-pub(crate) use node_stores::NodeStores;
 pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
 #[cfg(test)]
 pub(crate) use question::NoAnswer;

@@ -12,8 +12,7 @@ use std::collections::HashSet;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::handshake::HandshakeError;
-use crate::hello::CLOCK_SKEW_MAX_MINUTES;
+use crate::handshake::{CLOCK_SKEW_MAX_MINUTES, HandshakeError};
 
 /// Maximum number of channels that wait for their first record.
 const WAITING_MAX: usize = 1024;

@@ -22,19 +22,15 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `cipher` | cipher for records |
-//! | `resolver` | cryptographic primitives for Noise |
-//! | `hello` | contents of a hello: its minute, and the dialled name |
-//! | `handshake` | two texts that prove the key, one for each direction |
+//! | `resolver` | cryptographic primitives for Noise, with the cipher for records |
+//! | `handshake` | two texts that prove the key, one for each direction; the contents of a hello |
 //! | `hello_table` | hellos that a port has accepted, so that each is accepted once |
 //! | `record` | sealed pieces, each a WebSocket message |
 //! | `stream` | byte stream through a channel, over any socket |
 //! | `upgrade` | HTTP exchange that starts a channel, at both ends |
 //! | `stagger` | dials to the addresses of one server |
 
-mod cipher;
 mod handshake;
-mod hello;
 mod hello_table;
 mod record;
 mod resolver;

@@ -3,7 +3,7 @@
 use bytes::{Buf, BytesMut};
 use snow::TransportState;
 
-use crate::cipher::TAG_BYTES;
+use crate::resolver::TAG_BYTES;
 
 /// Maximum number of bytes in one record: small enough for cheap buffers, large enough to make its head negligible.
 pub(crate) const RECORD_MAX_BYTES: usize = 16 * 1024;

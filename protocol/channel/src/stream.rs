@@ -199,8 +199,7 @@ mod tests {
     use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
     use super::*;
-    use crate::handshake::{Initiator, Responder, respond};
-    use crate::hello::HelloContents;
+    use crate::handshake::{HelloContents, Initiator, Responder, respond};
 
     /// Creates a channel over these sockets.
     fn pair<A, B>(near: A, far: B) -> (ChannelStream<A>, ChannelStream<B>) {

@@ -23,8 +23,7 @@ use trunkline_protocol::key::{AccessKeys, ChannelSecret, KeyTag, PeerKind};
 use trunkline_protocol::unix_time::unix_seconds;
 use trunkline_protocol::wire::{AGENT, CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
-use crate::handshake::{HandshakeError, Initiator, Responder, respond};
-use crate::hello::{DIALLED_MAX_BYTES, HelloContents};
+use crate::handshake::{DIALLED_MAX_BYTES, HandshakeError, HelloContents, Initiator, Responder, respond};
 use crate::hello_table::{HelloTable, WaitingHello};
 use crate::record::Side;
 use crate::stream::ChannelStream;

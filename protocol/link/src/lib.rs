@@ -16,21 +16,17 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `clock` | session milliseconds as instants |
 //! | `end` | reasons for the end of a socket or session |
 //! | `header` | offer and answer of an upgrade as HTTP headers |
-//! | `websocket` | abstraction of WebSocket libraries |
-//! | `socket` | the two halves of a link, over a WebSocket or in memory |
+//! | `socket` | abstraction of WebSocket libraries; the two halves of a link, over a WebSocket or in memory |
 //! | `handshake` | the first two frames |
 //! | `outbox` | send queue of a session, and its waiting senders |
-//! | `stop` | stopping a socket from outside; ticks and timeouts of the session |
-//! | `reader` | frames in batches, numbered and counted as taken |
-//! | `writer` | chunks, pings and acknowledgements |
+//! | `stop` | session milliseconds as instants; stopping a socket from outside; ticks and timeouts of the session |
+//! | `reader` | frames in batches, numbered and counted as taken; written chunks, pings and acknowledgements |
 //! | `move_queue` | moves of client connections, queued after earlier sends |
 //!
 //! [`Session`]: trunkline_protocol::service::Session
 
-mod clock;
 mod end;
 mod handshake;
 mod header;
@@ -41,10 +37,7 @@ mod socket;
 mod stop;
 #[cfg(test)]
 mod tests;
-mod websocket;
-mod writer;
 
-pub use clock::LinkClock;
 pub use end::LinkEnd;
 pub use handshake::{
     MigrationLevel, StatefulReconnects, answer_handshake, answer_handshake_if, request_handshake, request_handshake_for,
@@ -52,8 +45,6 @@ pub use handshake::{
 pub use header::{MalformedHeader, read_answer, read_capabilities, read_offer, write_answer, write_offer};
 pub use move_queue::{ManySend, MoveQueue, TooManyMoves};
 pub use outbox::{LinkOutbox, OutboxClosed, OutboxPolicy, Outgoing, TrySendError};
-pub use reader::{FrameSink, LinkReadLoop};
-pub use socket::{LinkReader, LinkSocket, LinkWriter, MemoryLink};
-pub use stop::{SocketStop, StopReason, wait_for_verdict, window_passed};
-pub use websocket::{LinkMessage, LinkWebSocket, ReceivedMessage};
-pub use writer::{LinkWriteLoop, WrittenPiece};
+pub use reader::{FrameSink, LinkReadLoop, LinkWriteLoop, WrittenPiece};
+pub use socket::{LinkMessage, LinkReader, LinkSocket, LinkWebSocket, LinkWriter, MemoryLink, ReceivedMessage};
+pub use stop::{LinkClock, SocketStop, StopReason, wait_for_verdict, window_passed};

@@ -1,14 +1,47 @@
-//! Stopping a session's socket from outside, and timeouts of a session: ticks of silence while it has a socket, and
-//! the resume window while it has none.
+//! Clock of a session, stopping it from outside, and its timeouts: ticks of silence while it has a socket, and the
+//! resume window while it has none.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::service::{SessionEndReason, SessionEvent};
 
-use super::{LinkClock, LinkEnd, LinkOutbox};
+use super::{LinkEnd, LinkOutbox};
+
+/// Clock of a session: milliseconds since a fixed instant, as required by
+/// [`Session`](trunkline_protocol::service::Session).
+#[derive(Debug, Clone, Copy)]
+pub struct LinkClock {
+    started: Instant,
+}
+
+impl LinkClock {
+    /// Creates a clock that is 0 at this instant.
+    #[must_use]
+    pub fn since(started: Instant) -> Self {
+        Self { started }
+    }
+
+    /// Creates a clock that is 0 now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::since(Instant::now())
+    }
+
+    /// Current time of the clock.
+    #[must_use]
+    pub fn now_ms(self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Instant at which the clock shows `at_ms`.
+    #[must_use]
+    pub fn instant(self, at_ms: u64) -> Instant {
+        self.started + Duration::from_millis(at_ms)
+    }
+}
 
 /// Handle for stopping one socket of a session. Clones stop the same socket.
 #[derive(Debug, Clone, Default)]

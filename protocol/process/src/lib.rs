@@ -6,18 +6,15 @@
 //! | module | contents |
 //! |---|---|
 //! | `line_queue` | bounded queue of lines in front of a writer thread |
-//! | `log_queue` | log of the process: queue, panics, counters |
+//! | `log_queue` | log of the process: queue, panics, counters; characters that a terminal obeys |
 //! | `open_files` | limit of open files |
-//! | `steering_char` | characters that a terminal obeys |
 
 mod line_queue;
 mod log_queue;
 mod open_files;
-mod steering_char;
 
 pub use line_queue::{LineLosses, LinePriority, LineQueue, LineSink};
 pub use log_queue::{
-    LogQueue, LogStream, LogWriter, audit_lines_lost, count_lost_audit_line, log_lines_dropped, panic_text,
+    LogQueue, LogStream, LogWriter, audit_lines_lost, count_lost_audit_line, is_steering, log_lines_dropped, panic_text,
 };
 pub use open_files::{OpenFiles, log_open_files, open_files, restore_open_files};
-pub use steering_char::is_steering;

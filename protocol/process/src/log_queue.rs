@@ -214,3 +214,12 @@ pub fn panic_text(panic: &PanicHookInfo<'_>) -> String {
     let text = format!("thread '{}' panicked{place}:\n{text}\n{shown}", thread.name().unwrap_or("<unnamed>"));
     text.trim_end().to_owned()
 }
+
+/// Whether a character is shown as nothing, and does something instead: C0, DEL and C1, ends of lines, and bidi marks.
+#[must_use]
+pub fn is_steering(char: char) -> bool {
+    let is_line_end = matches!(char, '\u{2028}' | '\u{2029}');
+    let is_bidi_mark =
+        matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    char.is_control() || is_line_end || is_bidi_mark
+}

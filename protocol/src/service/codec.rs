@@ -12,13 +12,14 @@ mod decode;
 mod encode;
 mod fields;
 mod frame_head;
-mod name;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use fields::Fields;
+use frame_head::name_of;
+
+pub use fields::{claims_from_payload, claims_to_payload};
 pub use frame_head::FrameHead;
-use name::name_of;
 
 use super::{ServiceMessage, ServiceMessageError, TracedData};
 use crate::message_pack::Writer;

@@ -18,16 +18,13 @@
 //! [`poll_timeout`](Session::poll_timeout), calls [`handle_timeout`](Session::handle_timeout) when it fires, and acts
 //! on the [`SessionEvent`]. [`end`](Session::end) returns the frames left in the ring.
 
-mod backoff;
 mod counters;
 mod event;
-mod incoming;
 mod offer;
 mod ring;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod time;
 mod traffic;
 
 use std::collections::VecDeque;
@@ -36,13 +33,11 @@ use bytes::Bytes;
 
 use ring::Ring;
 
-pub use backoff::Backoff;
-pub use counters::{ACKNOWLEDGE_KEY, CRASHED_NODE_KEY, Counters, ECHO_KEY};
+pub use counters::{ACKNOWLEDGE_KEY, CRASHED_NODE_KEY, Counters, ECHO_KEY, Incoming};
 pub use event::{SessionEndReason, SessionError, SessionEvent, Transmit, UndeliveredFrames};
-pub use incoming::Incoming;
 pub use offer::{Answer, Capabilities, HeaderError, Offer, SessionId, parse_received};
 pub use ring::{Class, Frames, Load, RingFull};
-pub use settings::{Role, SessionSettings};
+pub use settings::{Backoff, Role, SessionSettings};
 
 /// One end of a session.
 #[derive(Debug)]

@@ -27,13 +27,10 @@ use trunkline_protocol::service::{Answer, Attachment, Backoff, Offer, Role};
 use trunkline_protocol::wire::{BOOT_HEADER, FLEET_GREET_PATH, FLEET_LINK_PATH, INSTANCE_HEADER, NODE_HEADER};
 
 use super::address_book::{AddressProblemKind, AddressState};
-use super::carry::node_carrier;
 use super::crash::Refusals;
 use super::fleet_core::Fleet;
-use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
-use super::link_over::LinkOver;
-use super::node_link::{NODE_LINK_WINDOW_MS, NodeLink};
+use super::node_link::{DropCause, LinkOver, NODE_LINK_WINDOW_MS, NodeLink, node_carrier};
 use super::node_sink::{LinkDirection, NodeSink};
 use crate::engine::upstream::{UpstreamWebSocket, into_websocket};
 use crate::ground::net::address::Address;

@@ -18,18 +18,15 @@ use trunkline_protocol::service::{
     Ack, AckStatus, Audience, ClientInvocation, DownMark, GroupMemberQuery, MemberPage, Payloads, ServiceMessage,
 };
 
-use super::combined_answer::AnswerTerms;
+use super::combined_answer::{AnswerTerms, QuestionedHub, page_of};
 use super::fleet_core::Fleet;
 use super::fleet_member::FleetMember;
-use super::gathered_page::{QuestionedHub, page_of};
+#[cfg(test)]
+use super::fleet_relay::relayed;
+use super::fleet_relay::{OwnAnswer, is_about_own, keep_first, stamped, with_wanted};
 use super::node_question::{ANSWER_TIMEOUT, Answers};
-use super::own_answer::OwnAnswer;
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::question::NoAnswer;
-#[cfg(test)]
-use super::relayed_message::relayed;
-use super::relayed_message::{is_about_own, stamped, with_wanted};
-use super::user_group_copy::keep_first;
 use crate::engine::shard::{SendOrigin, Shared, not_asked};
 use crate::engine::upstream::{AppServerId, Hub, HubIndex, HubOrigin, ReplyTo};
 #[cfg(test)]

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 use trunkline_link::TrySendError;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 
-use super::fleet_counters::DropCause;
-use super::node_link::NodeLink;
+use super::node_link::{DropCause, NodeLink};
 use crate::ground::auth::Signer;
 use crate::ground::limits::SignerShare;
 

@@ -1,4 +1,5 @@
-//! One end of a node link: its session across sockets, and its beats.
+//! One end of a node link: its session across sockets, its beats, its carrier over one socket, its end as text for
+//! people, and the counters of messages between nodes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,14 +9,62 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trunkline_link::{LinkClock, LinkOutbox, OutboxPolicy, SocketStop, StopReason, TrySendError};
+use trunkline_link::{
+    LinkClock, LinkEnd, LinkOutbox, OutboxPolicy, SocketStop, StopReason, TrySendError, WrittenPiece,
+};
 use trunkline_protocol::fleet::{Beats, NodeMessage, OVERDUE_AFTER_MS};
-use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_RING_MAX_BYTES};
-use trunkline_protocol::service::{Class, Incoming, Role, Session, SessionId, SessionSettings, UndeliveredFrames};
+use trunkline_protocol::limits::{LINK_FRAME_MAX_BYTES, LINK_RING_MAX_BYTES, LINK_TIMEOUT_MS};
+use trunkline_protocol::service::{
+    Attachment, Class, Incoming, Role, Session, SessionId, SessionSettings, UndeliveredFrames,
+};
 
 use super::node_queue::{NODE_QUEUE_MAX_BYTES, NodeQueue};
+use crate::engine::link::{SocketCarrier, SocketMeter};
 use crate::ground::auth::Signer;
 use crate::ground::limits::SignerShare;
+use crate::ground::metrics::{Counter, label, metered};
+
+label! {
+    /// Cause of dropping a message for a node.
+    pub(crate) enum DropCause as "cause", in DropCounters {
+        /// The queue of the node is full.
+        Full = "full",
+        /// The member has no link.
+        Unlinked = "unlinked",
+        /// The link was lost for longer than its window, including messages in flight.
+        Lost = "lost",
+        /// Larger than the frame limit of a link.
+        TooLarge = "too_large",
+        /// Received, but not readable.
+        Malformed = "malformed",
+    }
+}
+
+metered! {
+    pub(crate) struct FleetCounters {
+        #[metric("trunkline_fleet_frames_total", "Messages between nodes.", direction = "sent")]
+        pub(crate) sent: Counter,
+        #[metric("trunkline_fleet_frames_total", direction = "received")]
+        pub(crate) received: Counter,
+        #[metric("trunkline_fleet_bytes_total", "Bytes between nodes.", direction = "sent")]
+        pub(crate) sent_bytes: Counter,
+        #[metric("trunkline_fleet_bytes_total", direction = "received")]
+        pub(crate) received_bytes: Counter,
+        #[metric("trunkline_fleet_dropped_total", "Messages between nodes that were dropped, by cause.")]
+        dropped: DropCounters,
+    }
+}
+
+impl FleetCounters {
+    pub(super) fn drop_messages(&self, cause: DropCause, count: u64) {
+        self.dropped.of(cause).add(count);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn dropped(&self, cause: DropCause) -> u64 {
+        self.dropped.of(cause).get()
+    }
+}
 
 /// Time that a node link survives without a socket. A node frozen for less than this loses no message.
 pub(super) const NODE_LINK_WINDOW_MS: u64 = 30_000;
@@ -211,5 +260,73 @@ impl NodeLink {
 
     fn socket(&self) -> MutexGuard<'_, SocketStop> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn node_carrier<'a>(
+    link: &'a NodeLink,
+    counters: &'a FleetCounters,
+    attachment: Attachment,
+    stop: SocketStop,
+) -> SocketCarrier<'a, &'a FleetCounters> {
+    let (outbox, clock) = (link.outbox(), link.clock());
+    let piece_timeout = Some(Duration::from_millis(LINK_TIMEOUT_MS));
+    SocketCarrier { outbox, clock, attachment, piece_timeout, stop, meter: counters }
+}
+
+impl SocketMeter for &FleetCounters {
+    fn count_written(&self, piece: WrittenPiece) {
+        self.sent.add(piece.frames);
+        self.sent_bytes.add(piece.bytes as u64);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LinkOver {
+    pub(super) reason: String,
+    /// The peer node is certainly gone: it said goodbye, or another start answers.
+    pub(super) is_gone: bool,
+}
+
+impl LinkOver {
+    /// End for this reason; the node may still be alive.
+    pub(super) fn because(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), is_gone: false }
+    }
+
+    pub(super) fn gone(reason: impl ToString) -> Self {
+        Self { reason: reason.to_string(), is_gone: true }
+    }
+}
+
+impl From<&LinkEnd> for LinkOver {
+    fn from(end: &LinkEnd) -> Self {
+        match end {
+            LinkEnd::Goodbye(_) => Self::gone("the node has closed the link"),
+            LinkEnd::Shutdown => Self::because("this node stops, or the other node has restarted"),
+            LinkEnd::Closed => Self::because("the node has closed the socket"),
+            LinkEnd::Silent => Self::because("the node is silent"),
+            LinkEnd::Stuck => Self::because("the node does not read"),
+            LinkEnd::Replaced => Self::because("a newer socket has replaced this one"),
+            LinkEnd::Text => Self::because("the node has sent a text message"),
+            // The remaining reasons name neither end.
+            other => Self::because(other.reason(Role::Proxy)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_node_that_said_goodbye_is_gone_and_the_reason_names_no_app_server() {
+        assert!(LinkOver::from(&LinkEnd::Goodbye(String::new())).is_gone);
+        for end in
+            [LinkEnd::Closed, LinkEnd::Silent, LinkEnd::Stuck, LinkEnd::Replaced, LinkEnd::Shutdown, LinkEnd::Text]
+        {
+            let over = LinkOver::from(&end);
+            assert!(!over.is_gone && !over.reason.contains("app server"), "{over:?}");
+        }
     }
 }

@@ -14,10 +14,9 @@ use trunkline_protocol::service::{ClientInvocation, FrameHead, Ping, ServiceMess
 
 use super::entry::{answer_for_unknown, take_result};
 use super::fleet_core::Fleet;
-use super::fleet_counters::DropCause;
 use super::fleet_member::FleetMember;
-use super::node_link::NodeLink;
-use super::own_answer::NoReply;
+use super::fleet_relay::NoReply;
+use super::node_link::{DropCause, NodeLink};
 use super::peer_request::{PeerRequest, PeerResponse};
 use super::take_over::{MoveRequest, TakeOvers};
 use crate::engine::link::{FrameSource, RoutedBatch, route, route_counted};

@@ -14,13 +14,12 @@ use trunkline_protocol::service::{ConnectionMoved, MoveConnection, ServiceMessag
 
 use super::fleet_core::Fleet;
 use super::fleet_member::{FleetMember, MemberState};
+use super::fleet_relay::relayed;
 use super::node_link::NodeLink;
 use super::node_question::ANSWER_TIMEOUT;
 use super::question::FirstAnswer;
-use super::relayed_message::relayed;
-use crate::engine::shard::moving;
 use crate::engine::shard::{
-    AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, short,
+    AnnouncedMove, Reachability, ShardSender, Slot, SoughtConnection, TakeOver, TakenOver, moving, short,
 };
 use crate::engine::upstream::{Hub, LinkHandle};
 use crate::ground::auth::Signer;

@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use super::super::claim_list::write_claims;
 use super::super::service_message::{
     AccessKeyResponse, Ack, AckStatus, Check, CheckUserInGroup, ClientCompletion, ClientInvocation, CloseConnection,
     CloseWithAck, ConnectionFlowControl, ErrorCompletion, Filtered, FlowOperation, FlowSubject, GroupBroadcastData,
@@ -11,7 +10,7 @@ use super::super::service_message::{
     Ping, PresenceChanges, PresencePhase, RefreshConnection, ServiceError, ServiceEvent, ServiceMapping,
     ServiceMessage, Stamped, TraceReport, TracedData, UserConnectionQuery, UserGroupChange,
 };
-use super::fields::extension;
+use super::fields::{extension, write_claims};
 use crate::message_pack::Writer;
 
 /// Typical size of a message without names and payloads: headers, numbers, extension map.

@@ -1,11 +1,13 @@
 //! Sequential reading of a message's fields, with errors that name the field.
+//!
+//! Claims are a map with repeatable names: a field of messages, and the payload of acks about claims.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
 use super::super::service_message::Payloads;
 use crate::limits::LIST_MAX_ITEMS;
-use crate::message_pack::{ReadError, Reader};
+use crate::message_pack::{ReadError, Reader, Writer};
 
 /// Keys of the extension map. Tracing ids (1) are skipped on reading and never written.
 ///
@@ -244,6 +246,30 @@ fn collect<T>(count: usize, mut next: impl FnMut() -> FieldResult<T>) -> FieldRe
         items.push(next()?);
     }
     Ok(items)
+}
+
+pub(super) fn write_claims(out: &mut Writer, claims: &[(ByteString, ByteString)]) {
+    out.map_len(claims.len());
+    for (name, value) in claims {
+        out.text(name);
+        out.text(value);
+    }
+}
+
+/// Encodes the claims of a connection as the payload of an ack.
+#[must_use]
+pub fn claims_to_payload(claims: &[(ByteString, ByteString)]) -> Bytes {
+    let mut out = BytesMut::new();
+    write_claims(&mut Writer(&mut out), claims);
+    out.freeze()
+}
+
+/// Decodes the payload of an ack about claims. Returns `None` for other payloads.
+#[must_use]
+pub fn claims_from_payload(payload: &Bytes) -> Option<Vec<(ByteString, ByteString)>> {
+    let mut reader = Reader::new(payload);
+    let entries = reader.map_len().ok()?;
+    (0..entries).map(|_| Some((reader.shared_text().ok()?, reader.shared_text().ok()?))).collect()
 }
 
 #[cfg(test)]
