@@ -15,8 +15,7 @@ use tracing::{error, info, warn};
 
 use super::condition_webhook::{ConditionWebhook, PACE};
 use super::hub_condition::{HubConditions, START_TIME};
-use super::node_condition::NodeConditions;
-use super::node_condition::ProcessConditions;
+use super::node_condition::{NodeConditions, ProcessConditions};
 use super::traffic_condition::TrafficConditions;
 use crate::edge::observer::UpstreamProblems;
 use crate::engine::shard::Shared;

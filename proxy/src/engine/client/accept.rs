@@ -14,8 +14,7 @@ use trunkline_protocol::hub::HUB_PROTOCOL_VERSION_STATEFUL;
 use trunkline_protocol::manifest::{EndpointKind, HubManifest, SlowClients, Transport};
 use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
-use super::handshake::HandshakeFailure;
-use super::handshake::{Handshake, PendingSocket};
+use super::handshake::{Handshake, HandshakeFailure, PendingSocket};
 use super::inbound::Inbound;
 use super::reader::{Reader, SideReading};
 use crate::engine::shard::moving::reconnect::come_back;

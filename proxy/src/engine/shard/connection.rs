@@ -48,8 +48,9 @@ pub(crate) use pending_call::PendingCalls;
 pub(crate) use record::{Client, ClientTraits};
 pub(crate) use refused_call::{REFUSED_UPLOADS_MAX, RefusedCalls};
 pub(crate) use resumption::{DepartingState, Resumption};
-pub(crate) use secondary_assignment::ClientAssignments;
-pub(crate) use secondary_assignment::{SECONDARY_UPLOADS_MAX, SecondaryAssignment, SecondaryAssignments};
+pub(crate) use secondary_assignment::{
+    ClientAssignments, SECONDARY_UPLOADS_MAX, SecondaryAssignment, SecondaryAssignments,
+};
 pub(crate) use set_changes::{Presence, SetChanges};
 pub(crate) use wire::Wire;
 

@@ -25,11 +25,9 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::assignments::hand_over::MovedClient;
 use super::assignments::reassignment::Reassignment;
 use super::assignments::secondary_clients::SecondaryClients;
-use super::assignments::token_expiry::ClosedIds;
-use super::assignments::token_expiry::TokenExpiries;
+use super::assignments::token_expiry::{ClosedIds, TokenExpiries};
 use super::command::ShardCommand;
 use super::drain::leaving::LeavingClients;
 use super::drain::rebalance_order::{RebalanceOrder, ServerRebalance};
@@ -40,9 +38,18 @@ use super::shard_context::ShardContext;
 use super::shard_core::ShardCore;
 use super::slot::{Serial, Slot};
 use super::tap::Tap;
+use crate::engine::upstream::LinkId;
 use crate::ground::bounded::Deadlines;
 use crate::ground::metrics::MoveCause;
 use crate::ground::net::socket::Socket;
+
+/// Client that has moved to another link of its app server.
+#[derive(Debug)]
+pub(crate) struct MovedClient {
+    pub slot: Slot,
+    pub id: Rc<str>,
+    pub from: LinkId,
+}
 
 /// Task that a step requests from the driver.
 #[derive(Debug)]

@@ -7,7 +7,6 @@
 //!  to another link:        paused ─► Pause ─► PauseAck ─► Resume over the other link ─► resumed without loss
 //! ```
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use trunkline_protocol::service::FlowOperation;
@@ -16,7 +15,7 @@ use super::other_app;
 use crate::engine::shard::command::LinkLoss;
 use crate::engine::shard::connection::{Assignment, Role, flow};
 use crate::engine::shard::shard_core::ShardCore;
-use crate::engine::shard::shard_state::ShardState;
+use crate::engine::shard::shard_state::{MovedClient, ShardState};
 use crate::engine::shard::slot::Slot;
 use crate::engine::upstream::{AppServerId, HomeLink, HubIndex, LinkHandle, LinkId, Pool};
 
@@ -194,10 +193,3 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
 
 #[cfg(test)]
 mod tests;
-
-#[derive(Debug)]
-pub(crate) struct MovedClient {
-    pub slot: Slot,
-    pub id: Rc<str>,
-    pub from: LinkId,
-}

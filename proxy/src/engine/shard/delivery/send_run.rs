@@ -16,8 +16,7 @@ use std::iter;
 use bytes::Bytes;
 use trunkline_protocol::hub::HubProtocol;
 
-use super::framed::Framed;
-use super::framed::{Compression, WireFrame};
+use super::framed::{Compression, Framed, WireFrame};
 use crate::engine::shard::command::audience::SendOrigin;
 use crate::engine::shard::content::{Content, FrameForm};
 use crate::engine::transport::websocket::payload_bytes;
