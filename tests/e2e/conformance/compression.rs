@@ -132,7 +132,7 @@ pub(super) fn play() -> [usize; 2] {
             counts[0] += 1;
         }
     }
-    // The parameters decide only whether an offer is accepted: see `compression_offer.rs`. Data is as in category 12.
+    // The parameters decide only whether an offer is accepted: see `websocket_upgrade.rs`. Data is as in category 12.
     for set in 0..PARAMETERS {
         for (length, _) in LENGTHS {
             let payload = data(KINDS[set % KINDS.len()], length);
