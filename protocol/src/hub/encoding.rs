@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    CallScan, HubMessage, HubMessageError, Scan, ScanError, call_scan, json_encoding, message_pack_encoding, scan,
+    CallScan, HubMessage, HubMessageError, Payload, PayloadError, Scan, ScanError, call_scan, json_encoding,
+    message_pack_encoding, scan,
 };
 
 /// Encoding of the hub protocol.
@@ -47,32 +48,6 @@ impl HubProtocol {
     pub fn from_name(name: &str) -> Option<Self> {
         let all = Self::ALL.into_iter().chain([Self::BlazorPack]);
         all.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-    }
-}
-
-/// Encoded value: a JSON text or one MessagePack value. Cheap to clone.
-///
-/// Created by [`HubProtocol::payload`](super::HubProtocol::payload) and read by
-/// [`HubProtocol::value`](super::HubProtocol::value).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payload(pub(super) Bytes);
-
-/// Error encoding or decoding a value.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PayloadError(pub(super) String);
-
-impl Payload {
-    /// Wraps an encoded value, which is validated only when read.
-    #[must_use]
-    pub fn new(encoded: Bytes) -> Self {
-        Self(encoded)
-    }
-
-    /// The encoded bytes, with shared memory.
-    #[must_use]
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
     }
 }
 

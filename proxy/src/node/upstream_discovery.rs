@@ -1,5 +1,5 @@
-//! Upstreams to watch, and discovery of each by DNS, with a watcher for each address of the name. Addresses with the same instance id,
-//! such as IPv4 and IPv6, count as one app server.
+//! Upstreams to watch, and discovery of each by DNS, with a watcher for each address of the name. Addresses with the
+//! same instance id, such as IPv4 and IPv6, count as one app server.
 //!
 //! A delisted address keeps its watcher and its clients while links are open, so that a stopping app server can hand
 //! them over. It gets nothing new while a listed one is up, until it is listed again. A DNS failure and an empty answer

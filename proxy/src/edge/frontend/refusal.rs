@@ -96,7 +96,8 @@ pub(crate) fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
 pub(crate) const MIDDLEWARE_HINT: &str =
     "but not by Trunkline's SDK: is a middleware around `Server::into_router`? Merge that router after `.layer(...)`";
 
-/// Source of a refusal: the SDK, which marks its refusals, or a component in front of it, such as middleware of the app.
+/// Source of a refusal: the SDK, which marks its refusals, or a component in front of it, such as middleware of the
+/// app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalSource {
     /// The SDK, which does not have this node's key.

@@ -1,4 +1,5 @@
-//! Converts spans and metrics to OTLP messages; metrics to cumulative sums, gauges, and histograms with explicit bounds.
+//! Converts spans and metrics to OTLP messages; metrics to cumulative sums, gauges, and histograms with explicit
+//! bounds.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

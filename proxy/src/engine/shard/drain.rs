@@ -134,4 +134,6 @@ fn is_sent_elsewhere(client: &Client) -> bool {
 }
 
 #[cfg(test)]
+mod search_tests;
+#[cfg(test)]
 mod tests;

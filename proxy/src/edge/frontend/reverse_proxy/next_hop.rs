@@ -68,8 +68,8 @@ pub(crate) fn answer(
 /// Time after which the body is sent anyway, because some servers ignore the header.
 const CONTINUE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Body behind a gate, for `Expect: 100-continue`. Our server sends 100 on the first read of the body, so delaying the read is enough: if the other
-/// end refuses, the client never gets a 100.
+/// Body behind a gate, for `Expect: 100-continue`. Our server sends 100 on the first read of the body, so delaying the
+/// read is enough: if the other end refuses, the client never gets a 100.
 struct GatedBody {
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     body: Body,
@@ -175,8 +175,8 @@ pub(crate) fn open_tunnel(counters: Arc<Counters>, client: OnUpgrade, app: OnUpg
     });
 }
 
-/// Forwards a link of an app server to another node that the load balancer does not route it to. The app server's token is
-/// forwarded, and verified again at the other node.
+/// Forwards a link of an app server to another node that the load balancer does not route it to. The app server's token
+/// is forwarded, and verified again at the other node.
 pub(crate) async fn carry_link(
     endpoint: &Endpoint,
     node: &Address,

@@ -1,8 +1,8 @@
 //! Expiry of access tokens, for client connections that close with their token, and for ids of closed connections that
 //! a valid token could reopen: these stay in the route table until then.
 //!
-//! Expiries are stored apart from clients, which cost nothing without an expiry. By the system clock: after a suspended process
-//! resumes, overdue connections close immediately.
+//! Expiries are stored apart from clients, which cost nothing without an expiry. By the system clock: after a suspended
+//! process resumes, overdue connections close immediately.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
