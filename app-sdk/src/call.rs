@@ -1,4 +1,4 @@
-//! Calls of methods and hooks, and extraction of their parameters.
+//! Calls of methods and hooks, and extraction of their parameters, with the built-in extractors.
 //!
 //! ```text
 //!  call ──► parameter by parameter ─┬─ extractor: made from the connection and the hub's state
@@ -6,21 +6,19 @@
 //!                                   └─ upload: the client's next stream
 //! ```
 
-mod context_extractors;
 #[doc(hidden)]
 pub mod part;
-pub(crate) mod rehomed;
 
 use std::future::{self, Future};
 
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::hub::{Payload, PayloadError};
+use trunkline_protocol::hub::{HubProtocol, Payload, PayloadError};
 
-use crate::connection::ConnectionClose;
-use crate::context::Context;
+use crate::connection::{ConnectRequest, ConnectionClose};
 use crate::context::upload_stream::UploadStream;
+use crate::context::{Cancellation, Context};
 use crate::error::{HubError, text};
 use crate::naming::Codec;
 
@@ -65,7 +63,13 @@ pub mod marker {
     impl OfExtractor for ViaFallible {}
 }
 
+use axum::Extension;
+use axum::extract::{FromRef, Query, State};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::HeaderMap;
 use marker::{ParametersAreOwnedTakeString, ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
+use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 
 /// Call of a method, the source of its parameters.
 #[derive(Debug)]
@@ -289,5 +293,122 @@ impl<S: Send, T: DeserializeOwned + Send> FromCall<S, ViaArgument> for T {
 
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         future::ready(call.next_argument())
+    }
+}
+
+impl<S: Sync> FromContext<S> for Context {
+    async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
+        Ok(ctx.clone())
+    }
+}
+
+impl<S: Sync> FromContext<S> for Cancellation {
+    async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
+        Ok(ctx.call_cancellation())
+    }
+}
+
+/// A part of the hub's state.
+impl<S: Sync, T: FromRef<S> + Send> FromContext<S> for State<T> {
+    async fn from_context(_ctx: &Context, state: &S) -> Result<Self, HubError> {
+        Ok(State(T::from_ref(state)))
+    }
+}
+
+/// Headers of the connect request.
+impl<S: Sync> FromContext<S> for HeaderMap {
+    async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
+        Ok(ctx.headers())
+    }
+}
+
+/// Query of the connect request.
+impl<S: Sync, T: DeserializeOwned> FromContext<S> for Query<T> {
+    async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
+        let uri = http::Uri::builder().path_and_query(format!("/?{}", ctx.query().raw())).build()?;
+        Query::try_from_uri(&uri).map_err(|error| HubError::new(error.to_string()))
+    }
+}
+
+/// A value that a filter has [inserted into the call](crate::HubCall::insert).
+impl<S: Sync, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> {
+    async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
+        let missing =
+            || HubError::named("MissingExtension", format!("no filter has inserted a {}", std::any::type_name::<T>()));
+        ctx.scope().value().map(Extension).ok_or_else(missing)
+    }
+}
+
+/// Maximum size of a connection's items. They travel in a header, once per connection.
+pub(crate) const ITEMS_MAX_BYTES: usize = 16 * 1024;
+
+/// Origin of a reassigned connection and the items that were handed over, for
+/// [`Hub::on_rehomed`](crate::Hub::on_rehomed), and for raw connections with
+/// [`RawConnection::rehomed`](crate::RawConnection::rehomed).
+///
+/// ```
+/// use trunkline::{Context, Hub, HubError, Rehomed};
+///
+/// #[derive(Clone, serde::Serialize, serde::Deserialize)]
+/// struct Nickname(String);
+///
+/// async fn leaving(ctx: Context) -> Option<Nickname> {
+///     ctx.items().get()
+/// }
+///
+/// async fn rehomed(ctx: Context, moved: Rehomed) -> Result<(), HubError> {
+///     if let Some(name) = moved.items::<Option<Nickname>>()?.flatten() {
+///         ctx.items().insert(name);
+///     }
+///     Ok(())
+/// }
+///
+/// let hub: Hub = Hub::new("/chat").on_leaving(leaving).on_rehomed(rehomed);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Rehomed {
+    from: String,
+    items: Option<Payload>,
+    protocol: HubProtocol,
+}
+
+impl Rehomed {
+    /// The [instance](crate::ServerHandle::instance) that served the connection before: the current one if only its
+    /// link was lost, so that its [items](crate::Context::items) still exist.
+    #[must_use]
+    pub fn from(&self) -> &str {
+        &self.from
+    }
+
+    /// Result of [`on_leaving`](crate::Hub::on_leaving) on the previous app server, or the value given to
+    /// [`RawConnection::hand_over`](crate::RawConnection::hand_over); `None` without one, for example after a
+    /// crash.
+    ///
+    /// # Errors
+    /// If the value has another type.
+    pub fn items<T: DeserializeOwned>(&self) -> Result<Option<T>, HubError> {
+        let read = |items| self.protocol.value(items).map_err(|error| HubError::invalid_data(error.to_string()));
+        self.items.as_ref().map(read).transpose()
+    }
+
+    pub(crate) fn of(request: &ConnectRequest, protocol: HubProtocol) -> Option<Self> {
+        let from = request.header(MIGRATE_FROM_HEADER)?.to_string();
+        let items = request.header(ITEMS_HEADER).and_then(|items| URL_SAFE_NO_PAD.decode(&*items).ok());
+        Some(Self { from, items: items.map(|items| Payload::new(items.into())), protocol })
+    }
+}
+
+/// Encodes items for their header. Returns `None` if they are too large.
+pub(crate) fn encode_items(items: &Payload) -> Option<String> {
+    let bytes = items.as_bytes();
+    (bytes.len() <= ITEMS_MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(bytes))
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Send> FromCall<S, ViaCall> for Rehomed {
+    fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
+        let connection = call.context().scope().connection();
+        let rehomed = Self::of(connection.request(), connection.protocol());
+        future::ready(rehomed.ok_or_else(|| HubError::named("NotRehomed", "this connection began here")))
     }
 }

@@ -1,6 +1,5 @@
 //! Clients of a hub: sends, client results and groups.
 
-mod answer;
 mod client;
 mod close_order;
 mod groups;
@@ -22,10 +21,10 @@ use crate::connection::CallScope;
 use crate::error::AskError;
 use crate::hub_core::HubCore;
 
-pub use answer::Answer;
 pub use client::{Client, ClientAnswer};
 pub use groups::Groups;
 pub use members::{Member, Members};
+pub use question::Answer;
 pub use receivers::Receivers;
 use receivers::SendTarget;
 pub use sent::{NotAcknowledged, NotAcknowledgedReason, Sent};

@@ -12,12 +12,9 @@ mod flow_control;
 mod home;
 mod inbox;
 mod input;
-mod limits;
 mod message_trace;
-mod reassignment;
 mod run_queue;
 mod upload_table;
-mod window_line;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -33,21 +30,21 @@ use crate::sync::lock;
 use call_state::CallState;
 pub(crate) use call_state::{CallKind, Concurrency};
 pub(crate) use call_table::{Admission, IncomingCall, ReplyKind};
-pub(crate) use client_gate::{NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, repeat_mark, room, try_room};
+pub(crate) use client_gate::{
+    ClientWindow, NoRoom, WAITING_SENDS_MAX, WindowRoom, WindowedClient, repeat_mark, room, try_room,
+};
 #[cfg(test)]
 pub(crate) use connect_request::tests::connect_request_of;
 pub(crate) use connect_request::{ConnectRequest, forwarded_for};
 pub(crate) use connection_close::ConnectionClose;
-pub(crate) use flow_control::FlowControl;
+pub(crate) use flow_control::{FlowControl, Limits};
 pub(crate) use home::{Home, HomeEnd, LinkId};
 pub(crate) use inbox::{Inbox, WorkItem};
 pub(crate) use input::{SLICE_MIN_BYTES, detached};
-pub(crate) use limits::Limits;
 pub(crate) use message_trace::{MessageTrace, micros};
 pub(crate) use run_queue::{RunQueue, TIME_SLICE};
 pub(crate) use trunkline_protocol::id::short;
 pub(crate) use upload_table::{UploadEnd, UploadEvent};
-pub(crate) use window_line::ClientWindow;
 
 #[derive(Debug)]
 pub(crate) struct Connection {

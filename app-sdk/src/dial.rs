@@ -14,7 +14,6 @@ mod dialled_service;
 mod pool_pings;
 mod protection;
 mod server_pool;
-mod tls;
 mod upgrade;
 
 pub(crate) use dialled_service::DialledService;

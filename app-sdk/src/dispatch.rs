@@ -11,14 +11,12 @@
 //! The worker handles the messages of one connection in order. It never waits for a call, because messages that the
 //! call needs may be queued behind it.
 
-mod app_code;
 #[cfg(test)]
 mod client_flow;
 mod connection_ends;
 mod hook_runner;
 mod invocation;
 mod node_move;
-mod reassignments;
 mod result_routing;
 mod running_call;
 #[cfg(test)]
@@ -46,18 +44,16 @@ use crate::connection::{
     RunQueue, StartWorker, repeat_mark, short,
 };
 use crate::context::Context;
-use crate::endpoint::{Endpoint, ignore};
 use crate::error::{HubError, text};
 use crate::hub::{BuiltHub, HubSettings};
 use crate::hub_core::HubCore;
 use crate::node::Node;
-use crate::outbound::{ID_IN_USE, Outbound};
+use crate::outbound::{Endpoint, ID_IN_USE, Outbound, ignore};
 use crate::presence::Presence;
-use connection_ends::ConnectionEnds;
+use connection_ends::{ConnectionEnds, Reassignments};
 use hook_runner::HookRunner;
 use invocation::MethodCalls;
 use node_move::NodeMoves;
-use reassignments::Reassignments;
 use result_routing::ResultRouter;
 
 /// Error text for the app when a service has lost the instance that held a client.

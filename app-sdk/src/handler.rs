@@ -5,13 +5,10 @@
 //!   reply ◄── filters, innermost first ◄── its result, or the reason why it was not called
 //! ```
 
-pub(crate) mod arity;
 #[doc(hidden)]
 pub mod check;
 pub(crate) mod filter;
 pub(crate) mod hook;
-#[doc(hidden)]
-pub mod marker;
 pub(crate) mod policy;
 mod reply;
 
@@ -25,13 +22,15 @@ use crate::error::HubError;
 use crate::metrics::MethodMetrics;
 use crate::watchdog::CodeId;
 
-use arity::for_each_arity;
 use filter::Filters;
 pub use filter::{Filter, HubCall, HubCallKind, Next};
 pub(crate) use hook::Bindable;
+use hook::for_each_arity;
 pub use hook::{Hook, IntoEnd};
 use policy::Policies;
 pub use policy::Policy;
+#[doc(hidden)]
+pub use reply::marker;
 pub use reply::{IntoItem, IntoReply, Reply};
 pub(crate) use reply::{ItemStream, ReplyBody, ReplyFuture};
 

@@ -11,12 +11,8 @@
 //! Nothing here runs app code: a method returns `true` if its caller must start a worker for the connection's inbox.
 
 mod acks;
-mod awaited_results;
 mod client_sends;
 mod connections;
-mod fence;
-mod reassigned;
-mod registry;
 mod result_requests;
 mod result_wait;
 
@@ -40,15 +36,12 @@ use crate::node::Node;
 use crate::outbound::Outbound;
 
 use acks::QueryLimit;
-pub(crate) use acks::{Acks, WAITING_MAX};
-use awaited_results::AwaitedResults;
+pub(crate) use acks::{Acks, WAITING_MAX, announce_shutdown, fence};
 use client_sends::{ClientSends, connection_data};
-use connections::Connections;
-pub(crate) use fence::{announce_shutdown, fence};
-pub(crate) use reassigned::TakenOver;
-use reassigned::{RecentIds, TakeOvers};
+pub(crate) use connections::TakenOver;
+use connections::{Connections, RecentIds, TakeOvers};
 pub(crate) use result_requests::{Addressee, ClientResult, NoResultReason, TooManyRequests};
-use result_requests::{ID_PREFIX, Registered};
+use result_requests::{AwaitedResults, ID_PREFIX, Registered};
 pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
 
 pub(crate) struct HubCore {

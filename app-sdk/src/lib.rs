@@ -234,19 +234,16 @@
 //! | `encode` | encoding of hub messages |
 //! | `node` | one proxy: its link pool, its send link, their outboxes |
 //! | `connection` | one client connection: its inbox, calls, uploads and flow control |
-//! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer for proxies that connect late |
+//! | `outbound` | sends to the proxies of a hub or raw endpoint, with a replay buffer; receiver of their frames |
 //! | `hub_core` | shared state of a hub: connections, outbound, acknowledgements, client results |
-//! | `endpoint` | receiver of frames read from links |
-//! | `watchdog` | reports code that blocks its thread |
-//! | `supervision` | hook deadlines, and reports of hooks that do not return |
-//! | `clients` | sends, closes, client results, groups and group queries, typed calls |
+//! | `watchdog` | reports code that blocks its thread, and hooks that do not return; hook deadlines |
+//! | `clients` | sends, closes, client results, groups and group queries, typed calls and their declaration |
 //! | `context` | the caller of a method: its request, items and uploads |
 //! | [`call`] | parameters of methods, hooks and filters |
 //! | [`handler`] | async functions as methods, hooks and filters, their results, and policies |
 //! | `presence` | hooks for users coming online or going offline, and for group changes |
 //! | `typescript` | TypeScript types of hubs, with the feature `typescript` |
 //! | `hub` | builders of hubs and modules of methods, and the method table |
-//! | `client_interface` | declaration of client methods, for typed calls |
 //! | `dispatch` | turns the messages of connections into calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
@@ -256,14 +253,12 @@
 
 mod brief_debug;
 pub mod call;
-mod client_interface;
 mod clients;
 mod connection;
 mod context;
 mod dial;
 mod dispatch;
 mod encode;
-mod endpoint;
 mod error;
 pub mod handler;
 mod hub;
@@ -277,7 +272,6 @@ mod outbound;
 mod presence;
 mod raw;
 mod server;
-mod supervision;
 mod sync;
 mod telemetry;
 pub mod testing;
@@ -288,18 +282,16 @@ mod watchdog;
 
 pub use axum;
 pub use bytes;
-pub use call::rehomed::Rehomed;
-pub use call::{CloseReason, FromContext};
+pub use call::{CloseReason, FromContext, Rehomed};
 #[doc(hidden)]
 pub use clients::interface;
 pub use clients::{
     Answer, CallerClients, Client, ClientAnswer, Clients, Groups, Member, Members, NotAcknowledged,
     NotAcknowledgedReason, Receivers, Sent, Users,
 };
-pub use context::items::Items;
 pub use context::request::{Claims, Query};
 pub use context::upload_stream::UploadStream;
-pub use context::{Cancellation, Context};
+pub use context::{Cancellation, Context, Items};
 pub use encode::Arguments;
 pub use error::{AskError, BuildError, GroupError, HubError, InvokeError, RawSendError, SendError, UnknownHub};
 pub use handler::{Filter, HubCall, HubCallKind, IntoEnd, Next, Policy, Reply};

@@ -13,14 +13,13 @@
 mod app_socket;
 mod attached;
 mod endpoint_sink;
-mod peer;
 mod proxy_log;
 mod session;
-mod session_keeper;
 mod slots;
 
-pub(crate) use app_socket::{AppSocket, DialledSocket, DialledStream, LinkReader, LinkSocket, LinkWriter};
+pub(crate) use app_socket::{
+    AppSocket, DialledSocket, DialledStream, LinkReader, LinkSocket, LinkWriter, Service, ServicePings, SlotKey,
+};
 pub(crate) use attached::Link;
-pub(crate) use peer::{Service, ServicePings, SlotKey};
 pub(crate) use session::SessionTerms;
 pub(crate) use slots::{Refused, Slots};

@@ -1,4 +1,5 @@
-//! Outbound side of one hub or raw endpoint: the linked proxies and the frames sent to them.
+//! Frames of one hub or raw endpoint: its outbound side with the linked proxies, and the [receiver](Endpoint) of the
+//! frames read from links.
 //!
 //! ```text
 //!  clients, groups, results ──► Outbound ──► Node (one proxy) ──► LinkOutbox of its send link ──► link writer
@@ -9,7 +10,6 @@
 //! that moves between proxies receives it from exactly one.
 
 mod proxies;
-mod replay_buffer;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +22,12 @@ use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{
-    Capabilities, CloseConnection, ConnectionFlowControl, ConnectionMoved, DownMark, FlowOperation, FlowSubject,
-    ServiceMessage, header_of,
+    Capabilities, CloseConnection, ConnectionData, ConnectionFlowControl, ConnectionMoved, DownMark, FlowOperation,
+    FlowSubject, OpenConnection, ServiceMessage, header_of,
 };
 use trunkline_protocol::wire::CAUSE_HEADER;
 
-use crate::connection::{Connection, ConnectionClose, short};
+use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue, short};
 use crate::error::SendError;
 use crate::log_limit::{LinePermit, LogLimit};
 use crate::metrics::HubMetrics;
@@ -308,6 +308,53 @@ pub(crate) fn checked_frame(message: &ServiceMessage) -> Result<Bytes, SendError
         return Err(SendError::TooLarge { length: frame.len(), limit: SEND_FRAME_MAX_BYTES });
     }
     Ok(frame)
+}
+
+/// Handles frames from links. No handler waits for app code.
+pub(crate) trait Endpoint: Send + Sync {
+    fn outbound(&self) -> &Outbound;
+
+    /// Opens a client connection. `message` was decoded from the frame `body`.
+    fn handle_open(&self, home: LinkId, node: &Arc<Node>, body: &Bytes, message: OpenConnection);
+
+    /// Handles bytes from a client; drops the bytes of unknown clients. `mark` is the mark of the first message if a
+    /// live trace follows it. Returns a connection if its worker must be started together with others of the same read.
+    #[must_use = "a worker must be started"]
+    fn handle_data(&self, data: ConnectionData, mark: Option<i64>) -> Option<Arc<Connection>>;
+
+    /// Starts tasks for connections that received data in reads of a link.
+    fn start_workers(&self, _due: &Arc<RunQueue<Arc<Connection>>>, _tasks: usize) {}
+
+    fn handle_close(&self, node: &Arc<Node>, close: CloseConnection);
+
+    /// Closes the connections with their home on a link with an ended session.
+    fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose);
+
+    /// Counts all clients, and the clients with their home on this link.
+    fn count_clients(&self, _link: LinkId) -> (usize, usize) {
+        (0, 0)
+    }
+
+    /// Sends a hub ping to each client of a service, because services send none themselves.
+    fn ping_clients(&self, _service: &str) {}
+
+    /// Closes the clients of a lost service instance.
+    fn handle_instance_lost(&self, _instance: &str) {}
+
+    fn handle(&self, _link: LinkId, _node: &Arc<Node>, message: ServiceMessage) {
+        ignore(self.outbound(), &message);
+    }
+
+    /// Handles the end of a node's socket. Its session may continue.
+    fn handle_socket_ended(&self, _node: &Arc<Node>) {}
+
+    /// Fails everything that is pending at a proxy without links.
+    fn handle_node_lost(&self, _node: &Arc<Node>) {}
+}
+
+/// Logs a frame that its endpoint does not handle.
+pub(crate) fn ignore(outbound: &Outbound, message: &ServiceMessage) {
+    tracing::debug!(hub = %outbound.name, kind = message.name(), "frame is ignored");
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@
 
 mod entry;
 mod notice;
-mod notice_hook;
 mod view;
 
 use std::sync::{Arc, Mutex};
@@ -22,14 +21,12 @@ use trunkline_protocol::service::PresenceChanges;
 
 use crate::hub_core::HubCore;
 use crate::node::Node;
-use crate::supervision::supervise;
 use crate::sync::lock;
+use crate::watchdog::supervise;
 
-use notice::Notice;
-pub use notice::{GroupChanged, UserOffline, UserOnline};
-use notice_hook::NoticeFuture;
-pub(crate) use notice_hook::{ErasedNoticeHook, bindable_notice};
-pub use notice_hook::{FromNotice, NoticeHook, NoticeHub};
+pub(crate) use notice::{ErasedNoticeHook, bindable_notice};
+pub use notice::{FromNotice, GroupChanged, NoticeHook, NoticeHub, UserOffline, UserOnline};
+use notice::{Notice, NoticeFuture};
 use view::{FirstSnapshot, LAST_TICKS, PresenceView};
 
 /// Default time without connections after which a user is offline. Reloading a page or reconnecting through another

@@ -11,10 +11,7 @@
 mod raw_connection;
 mod raw_core;
 mod raw_dispatcher;
-mod raw_handler;
 mod raw_inbox;
-mod raw_message;
-mod raw_reassignment;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +24,9 @@ use crate::error::BuildError;
 use crate::hub::{check_sub_protocols, checked_name, millis};
 
 pub use raw_connection::{RawConnection, RawHandle, RawSender};
+pub use raw_dispatcher::RawHandler;
 pub(crate) use raw_dispatcher::{BuiltRaw, RawDispatcher, RawServe};
-pub use raw_handler::RawHandler;
-pub use raw_message::RawMessage;
+pub use raw_inbox::RawMessage;
 
 /// Raw endpoint: a path and an async function that runs once per client.
 ///

@@ -1,25 +1,19 @@
 //! Server of hubs: the routes that proxies use, and the handles that the app uses.
 
 mod access;
-mod applicant;
 mod channel;
-mod dialled;
 mod drain;
 #[cfg(feature = "embedded")]
 mod embedded;
 mod handle;
 mod http_serving;
-#[cfg(not(feature = "embedded"))]
-mod missing_feature;
 mod negotiation;
 mod routes;
 mod serve;
 mod server_core;
 mod service_negotiation;
-mod stop_signal;
 mod user;
 mod user_extractor;
-mod user_token;
 
 use std::collections::BTreeMap;
 #[cfg(feature = "embedded")]
@@ -56,10 +50,9 @@ pub use handle::{HubHandle, ServerHandle};
 pub use negotiation::Negotiation;
 pub use serve::{Serve, listen, serve};
 use server_core::{ReadyServer, ServerCore};
-pub use user::{TokenError, User};
+pub use user::{TokenError, User, UserToken};
 pub(crate) use user_extractor::ProxyVerified;
 pub use user_extractor::UserRejection;
-pub use user_token::UserToken;
 
 /// Time limit for running methods when the server stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -434,7 +427,7 @@ impl Server {
         let router: Router = Router::new().route(CHANNEL_PATH, get(channel::channel)).with_state(route);
         let router = match self.services.is_empty() {
             true => router,
-            false => router.merge(dialled::start(
+            false => router.merge(service_negotiation::start(
                 &self.core,
                 ready,
                 (self.services, self.plain_http),
@@ -512,6 +505,18 @@ impl Default for Server {
 brief_debug!(LinkedHub, |it| { instance: it.instance });
 
 brief_debug!(Server, |it| { manifest: it.manifest });
+
+/// Names of disabled features, for compiler messages.
+#[cfg(not(feature = "embedded"))]
+mod missing_feature {
+    /// Trait without implementations unless the feature `embedded` is enabled.
+    #[diagnostic::on_unimplemented(
+        message = "the feature `embedded` of the crate `trunkline` is not enabled",
+        label = "needs the feature `embedded`",
+        note = "in `Cargo.toml`: `features = [\"embedded\"]` of `trunkline`; behind proxies an app needs no node inside"
+    )]
+    pub trait Embedded {}
+}
 
 #[cfg(test)]
 mod tests {

@@ -49,14 +49,12 @@ mod admission;
 mod call_error;
 mod client_inbox;
 mod client_wire;
-mod expected;
 mod fake_proxy;
 #[cfg(test)]
 mod from_outside;
 mod leaving;
 mod loopback_clients;
 mod received;
-mod test_call;
 mod test_client;
 
 use std::collections::BTreeMap;
@@ -79,10 +77,9 @@ use crate::hub::Hub;
 use crate::server::{Server, ServerHandle};
 
 pub use call_error::{CallError, ConnectError, RehomeError};
-pub use expected::Expected;
+pub use client_wire::{TestCall, TestStream};
 pub use leaving::Leaving;
-pub use received::{FromArguments, Received};
-pub use test_call::{TestCall, TestStream};
+pub use received::{Expected, FromArguments, Received};
 pub use test_client::TestClient;
 
 use admission::{Admitted, Credentials, Gate, admit};

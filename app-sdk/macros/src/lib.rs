@@ -12,16 +12,15 @@
 //! | `assertion` | compile-time checks of parameters, result and future |
 //! | `debug` | `#[debug_method]`, `#[debug_hook]` and `#[debug_filter]` |
 //! | `extractor` | `#[derive(FromContext)]` |
-//! | `typescript` | `#[derive(TS)]` |
 
 mod assertion;
 mod debug;
 mod extractor;
 mod shape;
 mod signature;
-mod typescript;
 
 use proc_macro::TokenStream;
+use quote::quote;
 
 use signature::FunctionKind;
 
@@ -180,7 +179,17 @@ pub fn derive_from_context(item: TokenStream) -> TokenStream {
 /// depend on it.
 #[proc_macro_derive(TS, attributes(ts))]
 pub fn derive_ts(item: TokenStream) -> TokenStream {
-    typescript::expand(&item.into()).into()
+    // A derive cannot add attributes to its item, but the `ts-rs` derive needs `#[ts(crate = …)]`. So it runs on a copy
+    // of the item with this attribute, which another attribute then removes. Only the generated impl remains; it refers
+    // to the original item by name.
+    let item = proc_macro2::TokenStream::from(item);
+    quote! {
+        #[derive(::trunkline::typescript::ts_rs::TS)]
+        #[::trunkline::typescript::without_item]
+        #[ts(crate = "::trunkline::typescript::ts_rs")]
+        #item
+    }
+    .into()
 }
 
 /// Removes an item: the copy that a derive has processed.

@@ -8,9 +8,8 @@ use trunkline_protocol::service::{
     Ack, AckStatus, Check, CheckUserInGroup, GroupChange, ServiceMessage, UserGroupChange,
 };
 
-use super::answer::Answer;
 use super::members::{ListedSet, Members, count};
-use super::question::{NoReply, ProxyReply, all_nodes, is_anywhere, query_all, query_limited};
+use super::question::{Answer, NoReply, ProxyReply, all_nodes, is_anywhere, query_all, query_limited};
 use crate::brief_debug::brief_debug;
 use crate::error::{AskError, GroupError};
 use crate::hub_core::HubCore;

@@ -10,8 +10,7 @@ use trunkline_protocol::service::{
     AckStatus, GroupMember, GroupMemberQuery, MEMBERS_PER_PAGE_MAX, MemberPage, ServiceMessage, UserConnectionQuery,
 };
 
-use super::answer::{Answer, Missing};
-use super::question::{self, all_nodes, query_limited};
+use super::question::{self, Answer, Missing, all_nodes, query_limited};
 use crate::brief_debug::brief_debug;
 use crate::error::AskError;
 use crate::hub_core::HubCore;

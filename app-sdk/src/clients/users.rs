@@ -6,9 +6,8 @@ use std::time::SystemTime;
 use bytestring::ByteString;
 use trunkline_protocol::service::{AckStatus, Check, ServiceMessage};
 
-use super::answer::{Answer, Missing};
 use super::members::{ListedSet, Members, count};
-use super::question::{all_nodes, failure, is_anywhere, query_limited};
+use super::question::{Answer, Missing, all_nodes, failure, is_anywhere, query_limited};
 use crate::brief_debug::brief_debug;
 use crate::error::AskError;
 use crate::hub_core::HubCore;

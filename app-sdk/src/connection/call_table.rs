@@ -21,8 +21,7 @@ use trunkline_protocol::hub::Invocation;
 use trunkline_protocol::limits::STREAMS_MAX;
 
 use super::call_state::{CallState, Concurrency};
-use super::flow_control::FlowControl;
-use super::limits::Limits;
+use super::flow_control::{FlowControl, Limits};
 use super::upload_table::{UploadEnd, UploadTable};
 use crate::telemetry;
 

@@ -1,9 +1,9 @@
 //! Gate for messages to one client: senders wait here for the client's [window](ClientWindow), and marks follow queued
-//! messages. Always open for a node without support for marks.
+//! messages. Senders of one client stand in a [line](WindowLine). Always open for a node without support for marks.
 
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
-
-use super::window_line::ClientWindow;
+use trunkline_protocol::fleet::{self, SenderLine};
 
 /// Maximum number of sends waiting for one client; further sends fail. Results and stream items always wait: the
 /// client's own calls limit their number.
@@ -126,5 +126,19 @@ impl<C: WindowedClient> Drop for WindowWait<'_, C> {
     fn drop(&mut self) {
         self.0.with_window(ClientWindow::end_wait);
         self.0.note_wait(false);
+    }
+}
+
+pub(crate) type ClientWindow = fleet::ClientWindow<WindowLine>;
+
+#[derive(Debug, Default)]
+pub(crate) struct WindowLine {
+    pub(super) turn: Mutex<()>,
+    pub(super) freed: Notify,
+}
+
+impl SenderLine for WindowLine {
+    fn wake(&self) {
+        self.freed.notify_one();
     }
 }

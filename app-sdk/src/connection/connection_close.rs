@@ -1,8 +1,8 @@
-//! Close of a connection: cause, and error if any.
+//! How a connection leaves this app server: its close (cause, and error if any), or its reassignment to another one.
 
 use bytestring::ByteString;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::service::{CloseConnection, OpenConnection};
+use trunkline_protocol::service::{CloseConnection, FlowOperation, OpenConnection};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ConnectionClose {
@@ -31,5 +31,88 @@ impl ConnectionClose {
         let error = close.error.clone().filter(|error| !error.is_empty());
         let plain = if error.is_some() { Cause::Unnamed } else { Cause::ClientClosed };
         Self { cause: close.reason().cause.unwrap_or(plain), error }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Reassignment {
+    stage: ReassignmentStage,
+    /// This app server is stopping, and another one has the connection.
+    is_elsewhere: bool,
+    goes_on: bool,
+    is_leaving: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum ReassignmentStage {
+    #[default]
+    None,
+    /// Its proxy does not read from the client; all input has arrived.
+    Boundary,
+    Reading,
+    /// Its proxy was asked to stop reading.
+    Stopping,
+}
+
+impl Reassignment {
+    /// Begins, or returns to the boundary: the proxy has stopped reading from the client.
+    pub(super) fn begin(&mut self) {
+        self.stage = ReassignmentStage::Boundary;
+    }
+
+    pub(super) fn end(&mut self) {
+        self.stage = ReassignmentStage::None;
+    }
+
+    /// Ends, because the connection continues elsewhere or over another link.
+    pub(super) fn end_elsewhere(&mut self) {
+        (self.stage, self.goes_on) = (ReassignmentStage::None, true);
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.stage != ReassignmentStage::None
+    }
+
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.stage == ReassignmentStage::Boundary
+    }
+
+    /// Records that `on_leaving` starts. Returns `false` if it is already running.
+    pub(crate) fn begin_leaving(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_leaving, true)
+    }
+
+    /// Records that `on_leaving` has returned, but the connection stays for now.
+    pub(crate) fn end_leaving(&mut self) {
+        self.is_leaving = false;
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    pub(crate) fn set_elsewhere(&mut self) {
+        self.is_elsewhere = true;
+    }
+
+    /// Whether another app server has the connection or is about to get it.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere
+    }
+
+    /// Whether the connection continues on another app server or over another link.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on
+    }
+
+    /// Returns the next request to the proxy: to read while something from the client is pending, then to stop.
+    pub(super) fn poll(&mut self, is_waited_for: bool) -> Option<FlowOperation> {
+        let (next, operation) = match (self.stage, is_waited_for) {
+            (ReassignmentStage::Boundary, true) => (ReassignmentStage::Reading, FlowOperation::ReadOn),
+            (ReassignmentStage::Reading, false) => (ReassignmentStage::Stopping, FlowOperation::EndInput),
+            _ => return None,
+        };
+        self.stage = next;
+        Some(operation)
     }
 }

@@ -1,4 +1,5 @@
-//! Flow control of one client: decides when its proxy is asked to pause or resume it. Pure logic.
+//! Limits of one hub's connections, and flow control of one client: decides when its proxy is asked to pause or resume
+//! it. Pure logic.
 //!
 //! ```text
 //!                 budget exceeded, or too many items of one upload
@@ -10,9 +11,13 @@
 //! While a method waits for the client itself, a pause could last forever: the result is queued behind unread messages.
 //! So the budget is then larger; if it is exceeded too, the waits fail.
 
-use trunkline_protocol::service::FlowOperation;
+use std::time::Duration;
 
-use super::limits::Limits;
+use trunkline_protocol::limits::{
+    CLIENT_RESULT_TIMEOUT_MS, CLIENT_RESULTS_MAX, CLIENT_TIMEOUT_MS, GROUP_NAME_MAX_BYTES, HUB_MESSAGE_MAX_BYTES,
+    INBOX_MAX_BYTES, PARALLEL_INVOCATIONS, UPLOAD_MAX_ITEMS, WAITING_INBOX_MAX_BYTES,
+};
+use trunkline_protocol::service::FlowOperation;
 
 #[derive(Debug, Default)]
 pub(crate) struct FlowControl {
@@ -101,6 +106,43 @@ impl FlowControl {
 
 fn narrow(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Default time limit of a hook, after which it is cancelled.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) message_max_bytes: usize,
+    /// Queued bytes above which the client is paused.
+    pub(crate) inbox_max_bytes: usize,
+    /// Maximum queued bytes while a method waits for the client itself.
+    pub(crate) waiting_inbox_max_bytes: usize,
+    /// Queued items of an upload above which the client is paused.
+    pub(crate) upload_max_items: usize,
+    pub(crate) parallel_invocations: usize,
+    pub(crate) client_result_timeout: Duration,
+    pub(crate) client_results_max: usize,
+    pub(crate) group_name_max_bytes: usize,
+    pub(crate) client_timeout: Duration,
+    pub(crate) hook_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_max_bytes: HUB_MESSAGE_MAX_BYTES,
+            inbox_max_bytes: INBOX_MAX_BYTES,
+            waiting_inbox_max_bytes: WAITING_INBOX_MAX_BYTES,
+            upload_max_items: UPLOAD_MAX_ITEMS,
+            parallel_invocations: PARALLEL_INVOCATIONS,
+            client_result_timeout: Duration::from_millis(CLIENT_RESULT_TIMEOUT_MS),
+            client_results_max: CLIENT_RESULTS_MAX,
+            group_name_max_bytes: GROUP_NAME_MAX_BYTES,
+            client_timeout: Duration::from_millis(CLIENT_TIMEOUT_MS),
+            hook_timeout: HOOK_TIMEOUT,
+        }
+    }
 }
 
 #[cfg(test)]

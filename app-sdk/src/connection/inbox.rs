@@ -21,14 +21,12 @@ use trunkline_protocol::service::FlowOperation;
 
 use super::call_state::CallState;
 use super::call_table::{Admission, CallTable, IncomingCall, OverfullWaits};
-use super::connection_close::ConnectionClose;
-use super::flow_control::FlowControl;
+use super::client_gate::ClientWindow;
+use super::connection_close::{ConnectionClose, Reassignment};
+use super::flow_control::{FlowControl, Limits};
 use super::input::{Input, detached};
-use super::limits::Limits;
 use super::message_trace::{MessageTrace, TracedPieces};
-use super::reassignment::Reassignment;
 use super::upload_table::UploadEnd;
-use super::window_line::ClientWindow;
 
 #[derive(Debug)]
 pub(crate) struct Inbox<C> {

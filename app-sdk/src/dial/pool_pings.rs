@@ -11,8 +11,8 @@ use trunkline_protocol::dial_in::{
 use trunkline_protocol::service::Ping;
 
 use crate::connection::LinkId;
-use crate::endpoint::Endpoint;
 use crate::link::ServicePings;
+use crate::outbound::Endpoint;
 use crate::sync::lock;
 
 /// Minimum interval between reports of client counts, as in Azure's SDK.

@@ -17,8 +17,8 @@ use super::dialled_service::DialledService;
 use super::pool_pings::{PoolPings, PoolRequests};
 use super::upgrade::Wanted;
 use crate::brief_debug::brief_debug;
-use crate::endpoint::Endpoint;
 use crate::link::{Link, LinkSocket, Service, SessionTerms, SlotKey, Slots};
+use crate::outbound::Endpoint;
 use crate::sync::lock;
 
 /// Maximum number of additional connections that a service may request. A fleet has a few hundred nodes at most.

@@ -21,7 +21,7 @@ use tracing::Instrument;
 use trunkline_protocol::hub::{HubMessageError, Invocation, Outcome};
 use trunkline_protocol::service::TraceReport;
 
-use super::app_code::{call_span, in_order_of};
+use super::hook_runner::{call_span, in_order_of};
 use super::running_call::{CallSetup, Rest, RunningCall};
 use crate::call::CallInput;
 use crate::connection::{

@@ -26,16 +26,15 @@ use trunkline_protocol::hub::{Outcome, Payload};
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::TraceReport;
 
-use super::app_code::log_failure;
+use super::hook_runner::log_failure;
 use crate::connection::{CallScope, Connection, MessageTrace, ReplyKind, micros, short};
-use crate::encode;
 use crate::error::{CallStage, HubError, text};
 use crate::handler::{ItemStream, Method, Reply, ReplyBody, ReplyFuture};
 use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
 use crate::metrics::{CallOutcome, Counted, MethodMetrics, UNKNOWN_METHOD};
-use crate::telemetry;
 use crate::watchdog::{CodeId, note_turn, watch};
+use crate::{encode, telemetry};
 
 /// Maximum overhead of a result's frame: IDs, target and headers come from the client and are small.
 const ENVELOPE_MAX_BYTES: usize = 256 * 1024;

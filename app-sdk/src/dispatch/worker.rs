@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 use super::{Dispatcher, cause_of, framing_error};
 use crate::connection::{CallKind, CallScope, Connection, MessageTrace, RunQueue, TIME_SLICE, WorkItem, short};
-use crate::endpoint::Endpoint;
 use crate::error::HubError;
 use crate::hub_core::HubCore;
 use crate::log_limit::LinePermit;
+use crate::outbound::Endpoint;
 
 /// Number of messages after which a worker yields, so that a busy client does not occupy a thread.
 const MESSAGES_PER_TURN: u32 = 32;
@@ -291,10 +291,10 @@ mod tests {
     use super::*;
     use crate::Hub;
     use crate::connection::LinkId;
-    use crate::endpoint::Endpoint;
     use crate::hub_core::HubCore;
     use crate::metrics::Metrics;
     use crate::node::{Node, NodeName, next_piece, open_outbox};
+    use crate::outbound::Endpoint;
     use crate::outbound::Outbound;
 
     /// A hub with one idle client, and its link to the proxy.

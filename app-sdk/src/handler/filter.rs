@@ -14,7 +14,7 @@ use crate::call::{Call, CallInput, FromCall, read_argument};
 use crate::connection::ConnectionClose;
 use crate::context::Context;
 use crate::error::HubError;
-use crate::handler::arity::for_each_arity;
+use crate::handler::hook::for_each_arity;
 use crate::handler::{Reply, ReplyFuture};
 
 /// An async function that can be a [filter](crate::Hub::filter): at most ten extractors, then [`HubCall`] and

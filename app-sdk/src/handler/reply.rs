@@ -1,4 +1,4 @@
-//! Replies of methods: a value or a stream.
+//! Replies of methods: a value or a stream, and the markers that select which.
 
 use std::fmt;
 use std::pin::Pin;
@@ -7,9 +7,32 @@ use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use trunkline_protocol::hub::Payload;
 
-use super::marker::{TheErrorMustBeHubError, ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::error::HubError;
 use crate::naming::Codec;
+
+use marker::{TheErrorMustBeHubError, ViaResult, ViaStream, ViaStreamResult, ViaValue};
+
+/// Markers that select how a result becomes a reply. The compiler infers them.
+pub mod marker {
+    use std::marker::PhantomData;
+
+    /// A plain value, without `Result`.
+    #[derive(Debug)]
+    pub enum ViaValue {}
+    /// A value or a [`HubError`](crate::HubError).
+    #[derive(Debug)]
+    pub enum ViaResult {}
+    /// A stream; `M` is the marker of its items.
+    #[derive(Debug)]
+    pub struct ViaStream<M>(PhantomData<M>);
+    /// A stream or a [`HubError`](crate::HubError); `M` is the marker of the items.
+    #[derive(Debug)]
+    pub struct ViaStreamResult<M>(PhantomData<M>);
+    /// A `Result` with a different error than [`HubError`](crate::HubError). Never used: it makes such a `Result`
+    /// ambiguous. Otherwise its `Err` would reach the client as a success.
+    #[derive(Debug)]
+    pub enum TheErrorMustBeHubError {}
+}
 
 pub(crate) type ReplyFuture = Pin<Box<dyn Future<Output = Result<Reply, HubError>> + Send>>;
 

@@ -1,17 +1,21 @@
-//! WebSocket of a link, either accepted from a proxy or dialled.
+//! WebSocket of a link, either accepted from a proxy or dialled, and the peer behind it: a slot in the pool of a node,
+//! or a dialled service.
 
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite;
-use trunkline_link::{LinkMessage, ReceivedMessage};
+use tokio_tungstenite::{WebSocketStream, tungstenite};
+use trunkline_link::{LinkMessage, LinkOutbox, ReceivedMessage};
+use trunkline_protocol::service::Ping;
+
+use crate::connection::LinkId;
 
 /// Byte stream below a dialled WebSocket: TCP or TLS.
 pub(crate) trait DialledStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -107,4 +111,39 @@ fn sent(message: Message) -> tungstenite::Message {
         // A link sends nothing else.
         ReceivedMessage::Close(None) | ReceivedMessage::Text => LinkMessage::binary(Bytes::new()),
     }
+}
+
+/// A slot in the pool of one node process for one hub. The node name is for display: two nodes may share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct SlotKey {
+    pub(crate) hub: Arc<str>,
+    pub(crate) node: Arc<str>,
+    pub(crate) boot: Arc<str>,
+    pub(crate) slot: u32,
+}
+
+impl SlotKey {
+    /// Whether both are slots of one node process for one hub.
+    pub(super) fn shares_pool(&self, other: &Self) -> bool {
+        self.hub == other.hub && self.boot == other.boot && self.node == other.node
+    }
+
+    /// Whether both belong to different node processes with the same name.
+    pub(super) fn shares_name(&self, other: &Self) -> bool {
+        self.node == other.node && self.boot != other.boot
+    }
+}
+
+/// Handler of the pings of a service, apart from keep-alive.
+pub(crate) trait ServicePings: Send + Sync {
+    /// Handles a ping from a server connection. Replies go into its `outbox`.
+    fn handle_ping(&self, link: LinkId, outbox: &LinkOutbox, ping: &Ping);
+}
+
+/// Service as the peer of a dialled link.
+#[derive(Clone)]
+pub(crate) struct Service {
+    /// Name of the service, the same for all its server connections.
+    pub(crate) name: Arc<str>,
+    pub(crate) pings: Arc<dyn ServicePings>,
 }

@@ -17,7 +17,7 @@ use trunkline_link::LinkEnd;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::service::Role;
 
-use super::peer::SlotKey;
+use super::app_socket::SlotKey;
 use crate::connection::ConnectionClose;
 use crate::sync::lock;
 

@@ -16,12 +16,11 @@ use trunkline_protocol::service::{
     SessionSettings,
 };
 
-use super::peer::{Service, SlotKey};
+use super::app_socket::{Service, SlotKey};
 use super::proxy_log::ProxyLog;
 use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue};
-use crate::endpoint::Endpoint;
 use crate::node::{Node, NodeName};
-use crate::outbound::SEND_FRAME_MAX_BYTES;
+use crate::outbound::{Endpoint, SEND_FRAME_MAX_BYTES};
 use crate::sync::lock;
 
 /// Maximum resume window of a proxy. A longer one would keep connections of a dead proxy too long.

@@ -11,7 +11,7 @@ use trunkline_protocol::service::{
     UpgradeRefusal, decide_upgrade,
 };
 
-use super::peer::SlotKey;
+use super::app_socket::SlotKey;
 use super::proxy_log::{ProxyLog, end_of_connections};
 use super::session::{LinkSession, SessionSocket, SessionTerms};
 use crate::connection::ConnectionClose;

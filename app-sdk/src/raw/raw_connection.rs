@@ -14,11 +14,10 @@ use serde::Serialize;
 use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_protocol::service::{MultiConnectionData, Payloads, ServiceMessage, encode_connection_data};
 
-use super::raw_core::{RawClient, RawCore, RawSends};
-use super::raw_message::RawMessage;
-use super::raw_reassignment::ITEMS_ENCODING;
+use super::raw_core::{ITEMS_ENCODING, RawClient, RawCore, RawSends};
+use super::raw_inbox::RawMessage;
 use crate::brief_debug::brief_debug;
-use crate::call::rehomed::Rehomed;
+use crate::call::Rehomed;
 use crate::connection::{NoRoom, WAITING_SENDS_MAX, room};
 use crate::context::Cancellation;
 use crate::context::request::{self, Claims, Query};

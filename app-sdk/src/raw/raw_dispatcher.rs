@@ -1,9 +1,12 @@
-//! Dispatcher of one raw endpoint: opens and closes connections, and runs the handler in a task per connection.
+//! Dispatcher of one raw endpoint: opens and closes connections, and runs the handler, an async function, in a task per
+//! connection.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
+use axum::extract::{FromRef, State};
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::FutureExt;
@@ -14,14 +17,13 @@ use trunkline_protocol::service::{CloseConnection, ConnectionData, OpenConnectio
 
 use super::raw_connection::RawConnection;
 use super::raw_core::{RawClient, RawCore};
-use super::raw_handler::ServeFuture;
-use super::raw_message::RawMessage;
+use super::raw_inbox::RawMessage;
 use crate::connection::{ConnectRequest, Connection, ConnectionClose, Limits, LinkId, short};
-use crate::endpoint::{Endpoint, ignore};
 use crate::error::HubError;
+use crate::handler::IntoEnd;
 use crate::log_limit::LinePermit;
 use crate::node::Node;
-use crate::outbound::{ID_IN_USE, Outbound};
+use crate::outbound::{Endpoint, ID_IN_USE, Outbound, ignore};
 use crate::watchdog::{CodeId, watch};
 
 pub(crate) type RawServe = dyn Fn(RawConnection) -> ServeFuture + Send + Sync;
@@ -150,6 +152,48 @@ impl Endpoint for Arc<RawDispatcher> {
         self.core.handle_node_lost(node);
     }
 }
+
+pub(crate) type ServeFuture = Pin<Box<dyn Future<Output = Result<(), HubError>> + Send>>;
+
+/// An async function that can handle raw connections: up to four [`State`] parameters, and [`RawConnection`] last.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't serve raw connections",
+    label = "not an async function of `State<T>`… and `RawConnection`",
+    note = "parameters: `State<T>`, at most four of them, and `RawConnection` last",
+    note = "result: `()` or `Result<(), trunkline::HubError>`",
+    note = "the future must be `Send`: nothing like `Rc` may live across an `.await`"
+)]
+pub trait RawHandler<S, M>: Clone + Send + Sync + Sized + 'static {
+    /// Handles one connection until it ends.
+    #[doc(hidden)]
+    fn call(self, state: S, connection: RawConnection) -> ServeFuture;
+}
+
+macro_rules! function_as_raw_handler {
+    ($($state:ident),*) => {
+        impl<S, F, Fut, R, $($state,)*> RawHandler<S, (R, $($state,)*)> for F
+        where
+            F: Fn($(State<$state>,)* RawConnection) -> Fut + Clone + Send + Sync + 'static,
+            Fut: Future<Output = R> + Send + 'static,
+            R: IntoEnd + 'static,
+            S: Send + 'static,
+            $($state: FromRef<S> + 'static,)*
+        {
+            fn call(self, state: S, connection: RawConnection) -> ServeFuture {
+                // The impl without state parameters does not use it.
+                let _ = &state;
+                let serving = self($(State($state::from_ref(&state)),)* connection);
+                Box::pin(async move { serving.await.into_end() })
+            }
+        }
+    };
+}
+
+function_as_raw_handler!();
+function_as_raw_handler!(T1);
+function_as_raw_handler!(T1, T2);
+function_as_raw_handler!(T1, T2, T3);
+function_as_raw_handler!(T1, T2, T3, T4);
 
 #[cfg(test)]
 mod tests {

@@ -12,8 +12,7 @@ use trunkline_protocol::key::AccessKeys;
 
 use super::access::Access;
 use super::server_core::ServerCore;
-use super::user::{TokenError, User};
-use super::user_token::UserToken;
+use super::user::{TokenError, User, UserToken};
 use crate::brief_debug::brief_debug;
 use crate::clients::{Clients, Groups, Users};
 use crate::error::UnknownHub;

@@ -3,6 +3,7 @@
 #[cfg(feature = "embedded")]
 use trunkline_proxy::AppListener;
 
+use std::future::pending;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -24,7 +25,6 @@ use crate::log_limit::LinePermit;
 
 use super::handle::ServerHandle;
 use super::http_serving::{serve_http, sockets_by_descriptors};
-use super::stop_signal::StopSignal;
 
 /// Time for running HTTP requests after the hubs have stopped.
 const LAST_REQUESTS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -237,6 +237,64 @@ pub(super) async fn lead_to_proxies(State(handle): State<ServerHandle>, request:
         tracing::info!(hub = hub.name(), left_out, "client refused: it negotiates with the app server. {NOT_HERE}");
     }
     (StatusCode::NOT_FOUND, NOT_HERE).into_response()
+}
+
+pub(super) enum StopSignal {
+    Future(Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
+    #[cfg(unix)]
+    Process {
+        interrupt: tokio::signal::unix::Signal,
+        terminate: tokio::signal::unix::Signal,
+    },
+    /// Ctrl-C on systems without SIGTERM.
+    #[cfg(not(unix))]
+    Process,
+}
+
+impl StopSignal {
+    /// Waits for the future, or without one for process signals. Fails if the system refuses a signal handler.
+    pub(super) fn new(future: Option<Pin<Box<dyn Future<Output = ()> + Send>>>) -> io::Result<Self> {
+        match future {
+            Some(future) => Ok(Self::Future(Some(future))),
+            None => Self::process(),
+        }
+    }
+
+    #[cfg(unix)]
+    fn process() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+
+        Ok(Self::Process { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    #[cfg(not(unix))]
+    fn process() -> io::Result<Self> {
+        Ok(Self::Process)
+    }
+
+    /// Waits for the next stop request. A future makes only one.
+    pub(super) async fn next(&mut self) {
+        match self {
+            Self::Future(future) => match future {
+                Some(signal) => {
+                    signal.await;
+                    *future = None;
+                }
+                None => pending().await,
+            },
+            #[cfg(unix)]
+            Self::Process { interrupt, terminate } => {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            }
+            #[cfg(not(unix))]
+            Self::Process => {
+                let _ = tokio::signal::ctrl_c().await;
+            }
+        }
+    }
 }
 
 #[cfg(test)]

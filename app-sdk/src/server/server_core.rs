@@ -14,9 +14,9 @@ use trunkline_protocol::service::Capabilities;
 use super::access::Access;
 use crate::dial::ServerPool;
 use crate::dispatch::Dispatcher;
-use crate::endpoint::Endpoint;
 use crate::link::{Link, SessionTerms, SlotKey, Slots};
 use crate::metrics::Metrics;
+use crate::outbound::Endpoint;
 use crate::raw::RawDispatcher;
 use crate::sync::read;
 

@@ -1,6 +1,9 @@
-//! Calls received by a test client.
+//! Calls received by a test client, and the wait of a test for one. It fails at the line of the test.
 
 use std::fmt;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytestring::ByteString;
 use serde::de::DeserializeOwned;
@@ -134,3 +137,42 @@ tuple_from_arguments!(A, B, C, D, E, F, G);
 tuple_from_arguments!(A, B, C, D, E, F, G, H);
 tuple_from_arguments!(A, B, C, D, E, F, G, H, I);
 tuple_from_arguments!(A, B, C, D, E, F, G, H, I, J);
+
+/// Awaits a call to a test client and returns its arguments; created by
+/// [`TestClient::expect`](super::TestClient::expect) and similar methods.
+#[must_use = "nothing is expected until this is awaited"]
+pub struct Expected<'a, T> {
+    waiting: Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>,
+    asked_at: &'static Location<'static>,
+}
+
+impl<'a, T> Expected<'a, T> {
+    #[track_caller]
+    pub(super) fn new(waiting: impl Future<Output = Result<T, String>> + Send + 'a) -> Self {
+        Self { waiting: Box::pin(waiting), asked_at: Location::caller() }
+    }
+}
+
+impl<T> Future for Expected<'_, T> {
+    type Output = T;
+
+    // The caller is the `.await` in the test, so the test fails there.
+    #[track_caller]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let problem = match ready!(self.waiting.as_mut().poll(cx)) {
+            Ok(arguments) => return Poll::Ready(arguments),
+            Err(problem) => problem,
+        };
+        // The line differs if the future is wrapped, for example by `tokio::join!`.
+        match Location::caller().file() == self.asked_at.file() {
+            true => panic!("{problem}"),
+            false => panic!("{problem} (expected at {})", self.asked_at),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Expected<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Expected").field("asked_at", &self.asked_at).finish_non_exhaustive()
+    }
+}

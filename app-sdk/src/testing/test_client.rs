@@ -14,11 +14,9 @@ use trunkline_protocol::wire::USER_ID_CLAIM;
 
 use super::call_error::{CallError, ConnectError};
 use super::client_inbox::ClientInbox;
-use super::client_wire::{ClientWire, send_replies};
-use super::expected::Expected;
+use super::client_wire::{ClientWire, TestCall, TestStream, send_replies};
 use super::fake_proxy::{FakeProxy, NewMember};
-use super::received::{FromArguments, Received};
-use super::test_call::{TestCall, TestStream};
+use super::received::{Expected, FromArguments, Received};
 use crate::encode::Arguments;
 
 /// Client connected to a hub under test.

@@ -10,7 +10,7 @@ use crate::call::FromCall;
 use crate::call::marker::{ViaArgument, ViaCall, ViaContext, ViaFallible, ViaOption, ViaUpload};
 use crate::context::upload_stream::UploadStream;
 use crate::error::HubError;
-use crate::handler::arity::for_each_arity;
+use crate::handler::hook::for_each_arity;
 use crate::handler::marker::{ViaResult, ViaStream, ViaStreamResult, ViaValue};
 use crate::handler::{Handler, IntoItem, IntoReply};
 

@@ -7,10 +7,9 @@ use trunkline_protocol::wire::MIGRATE_FROM_HEADER;
 use super::super::Dispatcher;
 use super::*;
 use crate::Hub;
-use crate::endpoint::Endpoint;
 use crate::metrics::Metrics;
 use crate::node::{NodeName, open_outbox};
-use crate::outbound::Outbound;
+use crate::outbound::{Endpoint, Outbound};
 
 fn dispatcher() -> Arc<Dispatcher> {
     let hub = Hub::new("/test").stateful_reconnect(true).build().unwrap();
