@@ -244,6 +244,7 @@
 //! | `presence` | hooks for users coming online or going offline, and for group changes |
 //! | `typescript` | TypeScript types of hubs, with the feature `typescript` |
 //! | `hub` | builders of hubs and modules of methods, and the method table |
+//! | `client_interface` | declaration of client methods, for typed calls |
 //! | `dispatch` | turns the messages of connections into calls |
 //! | `raw` | raw endpoints: builder, connections, handlers |
 //! | `link` | WebSockets of proxies, and links in memory |
@@ -253,6 +254,7 @@
 
 mod brief_debug;
 pub mod call;
+mod client_interface;
 mod clients;
 mod connection;
 mod context;

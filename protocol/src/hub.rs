@@ -16,19 +16,19 @@ mod hub_message;
 mod json_encoding;
 mod members;
 mod message_pack_encoding;
+mod protocol;
 mod replay;
 mod scan;
 
 pub use call_scan::CallScan;
-pub use encoding::HubProtocol;
 pub use framing::{Frame, FramingError, RECORD_SEPARATOR, WholeMessage, next_frame, next_frame_behind, whole_messages};
 pub use handshake::{
     CLOSED_WITH_ERROR, HUB_PROTOCOL_VERSION, HUB_PROTOCOL_VERSION_STATEFUL, HandshakeError, HandshakeRequest,
     HandshakeResponse,
 };
 pub use hub_message::{
-    CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, Payload,
-    PayloadError, StreamItem,
+    CancelInvocation, Close, Completion, Headers, HubMessage, HubMessageError, Invocation, Outcome, StreamItem,
 };
+pub use protocol::{HubProtocol, Payload, PayloadError};
 pub use replay::{ReceivedSequence, ReplayBuffer, ReplayQueue, SequenceError};
 pub use scan::{MessageKind, Scan, ScanError};

@@ -1,6 +1,7 @@
 //! Ends of connections: a close by either side, a protocol violation, a lost link, or a reassignment.
 //!
-//! A reassignment is started by a proxy, and completed when the connection has no running calls. The rest of a closed connection's inbox is still processed, so each end may start a worker.
+//! A reassignment is started by a proxy, and completed when the connection has no running calls. The rest of a closed
+//! connection's inbox is still processed, so each end may start a worker.
 
 use std::sync::{Arc, Weak};
 

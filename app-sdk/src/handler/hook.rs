@@ -1,4 +1,5 @@
-//! Macro that implements a trait for functions with up to ten parameters, and async functions as hooks: they take extractors, and their result accepts or closes the client.
+//! Macro that implements a trait for functions with up to ten parameters, and async functions as hooks: they take
+//! extractors, and their result accepts or closes the client.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Messages of raw connections, and the inbox of one connection: messages waiting for its handler. No I/O: it returns the waker of its reader, and
-//! decides when the client must pause.
+//! Messages of raw connections, and the inbox of one connection: messages waiting for its handler. No I/O: it returns
+//! the waker of its reader, and decides when the client must pause.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};

@@ -1,5 +1,5 @@
-//! Negotiation decided by the app: the client as its hub's policies see it, the result, and calls of the handler, by proxies over HTTP or by an embedded node in
-//! memory.
+//! Negotiation decided by the app: the client as its hub's policies see it, the result, and calls of the handler, by
+//! proxies over HTTP or by an embedded node in memory.
 //!
 //! Additions of the proxy are removed first, so that the handler sees the client's request. Responses of the handler
 //! are marked, to distinguish them from others.

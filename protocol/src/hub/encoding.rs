@@ -1,4 +1,4 @@
-//! Encodings of the hub protocol, chosen by each client in its handshake: of hub messages and payloads.
+//! Encoding and decoding of hub messages and payloads in the client's hub protocol.
 
 use std::borrow::Cow;
 
@@ -8,48 +8,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    CallScan, HubMessage, HubMessageError, Payload, PayloadError, Scan, ScanError, call_scan, json_encoding,
-    message_pack_encoding, scan,
+    CallScan, HubMessage, HubMessageError, HubProtocol, Payload, PayloadError, Scan, ScanError, call_scan,
+    json_encoding, message_pack_encoding, scan,
 };
-
-/// Encoding of the hub protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HubProtocol {
-    /// JSON texts, each terminated by the record separator.
-    Json,
-    /// MessagePack arrays, each with a length prefix.
-    MessagePack,
-    /// MessagePack of Blazor circuits, with equal framing but its own name.
-    BlazorPack,
-}
-
-impl HubProtocol {
-    /// Protocols available to any hub, text first. Blazor's is only for its own hub.
-    pub const ALL: [HubProtocol; 2] = [HubProtocol::Json, HubProtocol::MessagePack];
-
-    /// Name in handshakes and in the payloads of service messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            HubProtocol::Json => "json",
-            HubProtocol::MessagePack => "messagepack",
-            HubProtocol::BlazorPack => "blazorpack",
-        }
-    }
-
-    /// Whether messages are binary rather than text.
-    #[must_use]
-    pub fn is_binary(self) -> bool {
-        self != HubProtocol::Json
-    }
-
-    /// Looks up a protocol by name, ignoring case.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        let all = Self::ALL.into_iter().chain([Self::BlazorPack]);
-        all.into_iter().find(|protocol| protocol.name().eq_ignore_ascii_case(name))
-    }
-}
 
 impl HubProtocol {
     /// Appends the framed message, exactly as the official server would send it.
@@ -124,14 +85,6 @@ impl HubProtocol {
 mod tests {
     use super::*;
     use crate::hub::MessageKind;
-
-    #[test]
-    fn a_protocol_is_found_by_its_name_in_any_case() {
-        assert_eq!(HubProtocol::from_name("JSON"), Some(HubProtocol::Json));
-        assert_eq!(HubProtocol::from_name("messagePack"), Some(HubProtocol::MessagePack));
-        assert_eq!(HubProtocol::from_name("blazorpack"), Some(HubProtocol::BlazorPack));
-        assert_eq!(HubProtocol::from_name("xml"), None);
-    }
 
     #[test]
     fn an_error_has_the_known_kind_id_and_target_of_its_message() {

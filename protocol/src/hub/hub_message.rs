@@ -4,35 +4,7 @@
 
 use bytestring::ByteString;
 
-use bytes::Bytes;
-
-use super::MessageKind;
-
-/// Encoded value: a JSON text or one MessagePack value. Cheap to clone.
-///
-/// Created by [`HubProtocol::payload`](super::HubProtocol::payload) and read by
-/// [`HubProtocol::value`](super::HubProtocol::value).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Payload(pub(super) Bytes);
-
-/// Error encoding or decoding a value.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct PayloadError(pub(super) String);
-
-impl Payload {
-    /// Wraps an encoded value, which is validated only when read.
-    #[must_use]
-    pub fn new(encoded: Bytes) -> Self {
-        Self(encoded)
-    }
-
-    /// The encoded bytes, with shared memory.
-    #[must_use]
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
-    }
-}
+use super::{MessageKind, Payload};
 
 /// Headers of a message in order. The hub protocol assigns them no meaning.
 pub type Headers = Vec<(ByteString, ByteString)>;
