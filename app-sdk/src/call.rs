@@ -161,8 +161,8 @@ pub trait FromContext<S>: Sized {
 /// A parameter of a hub method.
 ///
 /// Implemented for extractors ([`FromContext`]) such as [`Context`], [`State<T>`](axum::extract::State) and
-/// [`Cancellation`](crate::Cancellation); for `Option` and `Result<_, HubError>` of extractors; in hooks for
-/// [`CloseReason`], [`Cause`] and [`Rehomed`](crate::Rehomed); for [`UploadStream`], which takes the client's next
+/// [`Cancellation`]; for `Option` and `Result<_, HubError>` of extractors; in hooks for
+/// [`CloseReason`], [`Cause`] and [`Rehomed`]; for [`UploadStream`], which takes the client's next
 /// stream; and for every deserializable type, which takes the client's next argument.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a parameter of a hub method",

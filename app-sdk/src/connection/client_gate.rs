@@ -131,6 +131,7 @@ impl<C: WindowedClient> Drop for WindowWait<'_, C> {
 
 pub(crate) type ClientWindow = fleet::ClientWindow<WindowLine>;
 
+/// Line of senders waiting for the [window](trunkline_protocol::fleet::ClientWindow) of a client.
 #[derive(Debug, Default)]
 pub(crate) struct WindowLine {
     pub(super) turn: Mutex<()>,

@@ -34,6 +34,7 @@ impl ConnectionClose {
     }
 }
 
+/// Reassignment of one connection to another app server, from the view of its inbox. Pure logic.
 #[derive(Debug, Default)]
 pub(crate) struct Reassignment {
     stage: ReassignmentStage,
@@ -43,6 +44,12 @@ pub(crate) struct Reassignment {
     is_leaving: bool,
 }
 
+/// ```text
+///  None ──proxy asks──► Boundary ──result or upload pending: READ ON─────────────► Reading
+///                         │  ▲                                                          │ nothing pending: END INPUT
+///                         │  └───────────────────proxy asks again──────────── Stopping ◄┘
+///                         └─ no call running, nothing pending: handed over
+/// ```
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum ReassignmentStage {
     #[default]

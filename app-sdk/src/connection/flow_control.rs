@@ -111,6 +111,7 @@ fn narrow(bytes: usize) -> u32 {
 /// Default time limit of a hook, after which it is cancelled.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Limits of one hub's connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) message_max_bytes: usize,

@@ -142,6 +142,7 @@ impl ConnectionEnds {
     }
 }
 
+/// Reassignments of connections to other app servers.
 pub(crate) struct Reassignments {
     core: Arc<HubCore>,
     ends: Arc<ConnectionEnds>,

@@ -269,6 +269,7 @@ impl ClientResults {
     }
 }
 
+/// Pending client results, requested by methods on this app server or by other app servers.
 #[derive(Debug)]
 pub(crate) struct AwaitedResults {
     requests: Mutex<ClientResults>,

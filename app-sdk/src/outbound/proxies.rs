@@ -156,6 +156,8 @@ const REPLAY_WINDOW: Duration = Duration::from_millis(2 * LINK_BACKOFF_MS.1);
 /// Maximum size of the buffer. If it is exceeded, nothing is replayed.
 const REPLAY_MAX_BYTES: usize = 1024 * 1024;
 
+/// Recent frames for every proxy. After the first proxy is linked, others are still dialling. Their clients already
+/// exist, on another app server or waiting for this one, so new proxies first receive these frames. Pure logic.
 #[derive(Debug, Default)]
 pub(super) struct ReplayBuffer {
     until: Option<Instant>,

@@ -272,6 +272,7 @@ impl RawClient {
 /// Encoding of the items of raw connections, which have no hub protocol.
 pub(super) const ITEMS_ENCODING: HubProtocol = HubProtocol::Json;
 
+/// Reassignment of one raw connection.
 #[derive(Debug)]
 pub(super) struct RawReassignment {
     /// Cancelled when the connection is about to be reassigned or closes.

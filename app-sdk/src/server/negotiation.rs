@@ -227,6 +227,7 @@ fn take(headers: &mut HeaderMap, name: &'static str) -> Option<HeaderValue> {
     headers.remove(HeaderName::from_static(name))
 }
 
+/// Negotiating client as seen by the policies of its hub: its request, and the user to admit it as.
 #[derive(Debug)]
 pub(super) struct Applicant {
     request: OpenConnection,

@@ -239,6 +239,7 @@ pub(super) async fn lead_to_proxies(State(handle): State<ServerHandle>, request:
     (StatusCode::NOT_FOUND, NOT_HERE).into_response()
 }
 
+/// Stop signal: Ctrl-C and SIGTERM, or a future of the app.
 pub(super) enum StopSignal {
     Future(Option<Pin<Box<dyn Future<Output = ()> + Send>>>),
     #[cfg(unix)]

@@ -22,7 +22,8 @@
 //! | `handshake` | the first two frames |
 //! | `outbox` | send queue of a session, and its waiting senders |
 //! | `stop` | session milliseconds as instants; stopping a socket from outside; ticks and timeouts of the session |
-//! | `reader` | frames in batches, numbered and counted as taken; written chunks, pings and acknowledgements |
+//! | `reader` | frames in batches, numbered and counted as taken |
+//! | `writer` | chunks, pings and acknowledgements |
 //! | `move_queue` | moves of client connections, queued after earlier sends |
 //!
 //! [`Session`]: trunkline_protocol::service::Session
@@ -37,6 +38,7 @@ mod socket;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use end::LinkEnd;
 pub use handshake::{
@@ -45,6 +47,7 @@ pub use handshake::{
 pub use header::{MalformedHeader, read_answer, read_capabilities, read_offer, write_answer, write_offer};
 pub use move_queue::{ManySend, MoveQueue, TooManyMoves};
 pub use outbox::{LinkOutbox, OutboxClosed, OutboxPolicy, Outgoing, TrySendError};
-pub use reader::{FrameSink, LinkReadLoop, LinkWriteLoop, WrittenPiece};
+pub use reader::{FrameSink, LinkReadLoop};
 pub use socket::{LinkMessage, LinkReader, LinkSocket, LinkWebSocket, LinkWriter, MemoryLink, ReceivedMessage};
 pub use stop::{LinkClock, SocketStop, StopReason, wait_for_verdict, window_passed};
+pub use writer::{LinkWriteLoop, WrittenPiece};

@@ -363,6 +363,7 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
 /// members.
 const FRAME_MAX_BYTES: usize = 256 * 1024;
 
+/// Batched presence updates, split into frames of bounded size.
 #[derive(Debug, Default)]
 pub(crate) struct PresenceBatch {
     full: Vec<PresenceChanges>,

@@ -389,6 +389,8 @@ const MARKED_MAX: usize = 4_096;
 type TraceEntry = (u64, u64);
 
 /// Messages with pending reports of app servers, by mark.
+///
+/// Bounded: the oldest are evicted first.
 #[derive(Debug, Default)]
 struct MarkedMessages(BTreeMap<i64, (Slot, Vec<TraceEntry>)>);
 

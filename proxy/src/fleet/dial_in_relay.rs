@@ -288,6 +288,7 @@ fn invocation(answer: &ServiceMessage) -> Option<&str> {
     }
 }
 
+/// Query of an app server that dials in: answers of this and other nodes are combined into one.
 pub(super) struct GatheredAnswer {
     reply_to: Arc<dyn ReplyTo>,
     terms: AnswerTerms,

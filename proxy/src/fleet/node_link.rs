@@ -263,6 +263,7 @@ impl NodeLink {
     }
 }
 
+/// Carries node messages over one socket of a node link, at either end.
 pub(super) fn node_carrier<'a>(
     link: &'a NodeLink,
     counters: &'a FleetCounters,
@@ -281,6 +282,7 @@ impl SocketMeter for &FleetCounters {
     }
 }
 
+/// End of a node link, as text for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkOver {
     pub(super) reason: String,

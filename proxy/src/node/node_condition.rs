@@ -230,6 +230,7 @@ pub(super) const LOSS_TIME: Duration = Duration::from_secs(150);
 /// this thread may run before the shards.
 const STUCK_AFTER: u64 = 5;
 
+/// Conditions of this process: open files, memory budgets, logs, certificates, shards.
 pub(super) struct ProcessConditions {
     shared: Arc<Shared>,
     admission: Arc<Admission>,

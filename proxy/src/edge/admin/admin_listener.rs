@@ -167,6 +167,15 @@ pub(super) enum Phase {
     Answering,
 }
 
+/// Connections of the admin port, limited in total and per address, with priority for new ones.
+///
+/// ```text
+///  accepted ─► waits for a request ─► request in flight ─► response being sent ─► waits …
+///                 ▲ displaced first       ▲ second              ▲ never
+/// ```
+///
+/// Probes send their request immediately after connecting. A full table therefore closes the longest waiting
+/// connection, so that incomplete heads only affect their senders.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ConnectionTable(Leases<AdminConnection>);
 

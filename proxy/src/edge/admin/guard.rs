@@ -284,6 +284,7 @@ fn is_own_page(headers: &HeaderMap) -> bool {
     origin.as_ref().and_then(|origin| origin.authority()).map(|authority| authority.as_str()) == host && host.is_some()
 }
 
+/// State shared by the handlers of page and API.
 #[derive(Debug, Clone)]
 pub(super) struct AdminContext {
     pub(super) observer: Observer,

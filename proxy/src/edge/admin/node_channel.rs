@@ -50,6 +50,8 @@ async fn open(State(route): State<NodeChannelRoute>, AdminCaller(from): AdminCal
     opened.unwrap_or_else(|refused| refused.answer().into_response())
 }
 
+/// Routes for other nodes only: parts of lists of the data plane, and users of webhook hubs. They are not at the admin
+/// port, so operators can't reach them, and the audit log has no acts of them.
 pub(crate) fn for_nodes() -> Router<AdminContext> {
     Router::new()
         .route(PART_PATH, get(part))

@@ -331,6 +331,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 /// Query parameter with the hub's name.
 pub(super) const HUB_PARAMETER: &str = "hub";
 
+/// Visitor of dial-in: an app server that dials in, or its client, by request path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visitor {
     AppServer,

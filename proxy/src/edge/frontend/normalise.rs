@@ -36,7 +36,7 @@ pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<Bo
     request_head::settle(request);
     let query = RequestQuery::parse(request.uri());
     let mut context = Box::new(RequestContext::new(RequestSource::take(request), query));
-    remove(request.headers_mut());
+    remove_admin_cookie(request.headers_mut());
     owner_head::accept_mark(endpoint, request, &mut context);
     if context.is_forwarded {
         return Ok(context);
@@ -164,7 +164,9 @@ fn apply(claims: ForwardedClaims, request: &mut Request, context: &mut RequestCo
     }
 }
 
-pub(crate) fn remove(headers: &mut HeaderMap) {
+/// Removes the observer page's cookies from a client's request. Cookies ignore ports: a browser logged in at the admin
+/// port also sends the cookie to the client port, where neither node nor app server should see it.
+fn remove_admin_cookie(headers: &mut HeaderMap) {
     if !headers.get_all(COOKIE).iter().any(holds_one) {
         return;
     }
@@ -297,7 +299,7 @@ mod tests {
         for value in cookies {
             headers.append(COOKIE, HeaderValue::from_bytes(value).unwrap());
         }
-        remove(&mut headers);
+        remove_admin_cookie(&mut headers);
         headers.get_all(COOKIE).iter().map(|value| value.as_bytes().to_vec()).collect()
     }
 

@@ -56,6 +56,7 @@ impl NameSum {
     }
 }
 
+/// Selection of client connections: filters, and cursors into the list across all nodes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ClientFilter {
     pub hub: Option<String>,

@@ -57,6 +57,7 @@ fn client_url(origin: &str, hub: &str) -> String {
     format!("{origin}{CLIENT_PATH}?hub={}", escaped(&hub.to_ascii_lowercase()))
 }
 
+/// Caller of the data plane, from its request and token.
 pub(super) struct RestCaller {
     pub(super) signer: TokenSigner,
     /// Origin used to reach this node, such as `https://node.example`.

@@ -177,6 +177,7 @@ fn protocol_of_message(payload: &[u8]) -> Option<HubProtocol> {
     })
 }
 
+/// Failed handshake: its reason, and the resulting frames for the client.
 #[derive(Debug)]
 pub(super) enum HandshakeFailure {
     /// The hub handshake is answered with this error.

@@ -171,6 +171,7 @@ impl ShardSender {
     }
 }
 
+/// Byte stream of a client before its connection is open.
 #[derive(Debug)]
 pub(crate) enum ClientStream {
     /// WebSocket with an upgrade in progress.

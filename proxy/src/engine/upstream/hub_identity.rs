@@ -242,6 +242,8 @@ impl HubNaming {
 }
 
 /// Decodes the escapes of a path, except escaped slashes. A path with invalid UTF-8 stays unchanged.
+///
+/// They are decoded once, as in ASP.NET Core and in route rules.
 pub(crate) fn decode_path(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);

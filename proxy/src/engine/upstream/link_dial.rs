@@ -143,6 +143,7 @@ impl From<LinkEnd> for DialError {
     }
 }
 
+/// Link requested by an app server through dial-in, before its handshake.
 #[derive(Debug)]
 pub(crate) struct IncomingLink {
     pub upgrade: OnUpgrade,

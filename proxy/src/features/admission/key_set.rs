@@ -189,7 +189,7 @@ async fn read(source: &JwksSource, connector: &Connector) -> Result<PublishedKey
 /// Timeout of a download. Requests may be waiting for the keys.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fetches the document at `url`.
+/// Fetches the document at `url`. Redirects are not followed: only URLs configured by the operator are trusted.
 ///
 /// # Errors
 /// Returns a text for the log if the document can't be fetched.

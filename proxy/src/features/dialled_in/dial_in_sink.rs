@@ -368,6 +368,7 @@ impl FrameSink for DialInSink<'_> {
     }
 }
 
+/// Reply handle of a question with a large answer, which counts as in progress until it is dropped.
 #[derive(Debug)]
 pub(super) struct QuestionReply {
     link: Arc<LinkHandle>,

@@ -204,6 +204,9 @@ pub(super) fn signatures(keys: &[AccessKey], text: &[u8]) -> String {
 }
 
 /// Signs a request at a time: the time, these headers' values and the body, separated by line feeds.
+///
+/// Azure's signature covers only the connection id, so an observer could forge further events. Ours covers the time,
+/// headers and body.
 pub(super) fn signed_request(
     keys: &[AccessKey],
     now_s: u64,

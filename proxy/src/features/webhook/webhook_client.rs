@@ -217,6 +217,7 @@ impl WebhookClient {
 /// Maximum number of disconnected clients with undelivered events. Events of further ones are dropped.
 const ENDED_MAX: usize = 16_384;
 
+/// Backlog of a node's webhooks: data waiting for back ends, limited in bytes and clients.
 #[derive(Debug)]
 pub(super) struct Backlog {
     /// Bytes of waiting and in-flight events, and of data about disconnected clients.

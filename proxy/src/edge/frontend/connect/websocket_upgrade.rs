@@ -152,6 +152,10 @@ const ACCEPTED_WITH_WINDOW: &str =
     "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15";
 
 /// Returns the answer to a client's first offer that can be accepted; `None` without one.
+///
+/// An offer (permessage-deflate, RFC 7692, 7.1) is accepted only without contexts, so that a compressed frame is the
+/// same for all clients and neither end keeps data between messages. A client can't refuse this: it has offered to
+/// decompress any window of up to 32 KiB.
 pub(crate) fn accepted_compression(headers: &HeaderMap) -> Option<HeaderValue> {
     let offers = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
     let accepted = offers.flat_map(|value| value.split(',')).find_map(accepted)?;

@@ -187,6 +187,7 @@ fn announce_body(headers: &mut HeaderMap) {
     }
 }
 
+/// Sets the `X-Forwarded-*` headers for an app server. Normalisation has removed untrusted ones.
 pub(crate) fn set_forwarded_headers(parts: &mut Parts, context: &RequestContext) {
     if let Some(value) = context.source.peer.and_then(|peer| HeaderValue::from_str(&peer.ip().to_string()).ok()) {
         parts.headers.insert(FORWARDED_FOR, value);

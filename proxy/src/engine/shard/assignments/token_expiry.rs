@@ -55,6 +55,8 @@ impl TokenExpiries {
 const TOKEN_LIFETIME_S: u64 = CONNECT_TIMEOUT_S + 2 * CLOCK_SKEW_S;
 
 /// Ids of closed connections, with the tick at which each is removed.
+///
+/// They stay in the route table until the token expires.
 #[derive(Debug, Default)]
 pub(crate) struct ClosedIds {
     routes: Arc<RouteTable>,

@@ -156,6 +156,7 @@ impl SecondaryAssignments {
     }
 }
 
+/// All assignments of a client connection: the primary and the secondaries.
 #[derive(Debug, Default)]
 pub(crate) struct ClientAssignments {
     home: Assignment,

@@ -146,6 +146,15 @@ impl<'a> From<&'a Bytes> for WireFrame<'a> {
 }
 
 /// Compressor of a shard, created for the first message that needs it.
+///
+/// ```text
+///  plain frame ─┬──────────────► clients without compression; replay buffers, taps, counters of messages
+///               └─ Deflater ─► twin ─► all clients with compression
+/// ```
+///
+/// A shard compresses no large message: that is done in pieces, by the task that reads the message from a link. A client
+/// has no compressor: its messages are compressed each by itself, so a twin is as good for one client as for the next.
+/// A message is sent plain if compression does not make it smaller.
 #[derive(Debug)]
 pub(crate) struct Compression {
     min_bytes: usize,

@@ -39,6 +39,8 @@ pub(crate) enum RefreshRefused {
 }
 
 /// Queried when clients connect, move or refresh, and for the share of a caller; never for a delivery.
+///
+/// Tokens, keys and revocations are in a layer above, which implements it.
 pub(crate) trait AccessRules: fmt::Debug + Send + Sync {
     /// Whether apps have keys of their own, so that each has a share of the limits.
     fn has_apps(&self) -> bool;
@@ -112,6 +114,8 @@ pub(crate) enum MembershipRefused {
 }
 
 /// Queried when a client connects, once a second, and for messages about memberships.
+///
+/// The memberships are in a layer above, which implements it.
 pub(crate) trait KeptMemberships: fmt::Debug + Send + Sync {
     /// Whether there are no memberships. Checked first for each new connection.
     fn is_empty(&self) -> bool;
