@@ -24,8 +24,8 @@ const MINUTE_BYTES: usize = 8;
 /// Maximum length of the contents.
 pub(crate) const CONTENTS_MAX_BYTES: usize = MINUTE_BYTES + DIALLED_MAX_BYTES;
 
-/// Contents of a hello: its minute, and the dialled name. The handshake seals both, so that only a holder of the key can
-/// read or write them.
+/// Contents of a hello: its minute, and the dialled name. The handshake seals both, so that only a holder of the key
+/// can read or write them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelloContents {
     /// Minute since 1970 when the hello was made, by the sender's clock.

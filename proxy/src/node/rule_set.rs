@@ -224,8 +224,8 @@ const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Subject of the condition that reports an unreadable file.
 const SUBJECT: &str = "rules";
 
-/// Reloads the rules when their file or a referenced file changes, or on SIGHUP. An invalid file is logged with line and
-/// column, and the current rules stay active. No client is disconnected.
+/// Reloads the rules when their file or a referenced file changes, or on SIGHUP. An invalid file is logged with line
+/// and column, and the current rules stay active. No client is disconnected.
 pub(crate) async fn watch_file(shared: Arc<Shared>, rules: RuleSet, path: PathBuf) {
     let rules = Arc::new(rules);
     let mut watch =

@@ -152,9 +152,9 @@ impl<'a> From<&'a Bytes> for WireFrame<'a> {
 ///               └─ Deflater ─► twin ─► all clients with compression
 /// ```
 ///
-/// A shard compresses no large message: that is done in pieces, by the task that reads the message from a link. A client
-/// has no compressor: its messages are compressed each by itself, so a twin is as good for one client as for the next.
-/// A message is sent plain if compression does not make it smaller.
+/// A shard compresses no large message: that is done in pieces, by the task that reads the message from a link. A
+/// client has no compressor: its messages are compressed each by itself, so a twin is as good for one client as for the
+/// next. A message is sent plain if compression does not make it smaller.
 #[derive(Debug)]
 pub(crate) struct Compression {
     min_bytes: usize,
