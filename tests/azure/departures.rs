@@ -161,14 +161,12 @@ fn a_call_under_way_is_answered_with_the_reason_when_its_app_server_is_killed() 
 /// Server connections to cut together.
 const CUTS: usize = 4;
 
+/// Less than the 30 s that the app takes to detect a loss, far more than an answer takes.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(25);
+
 /// Number of lost server connections in a node's log.
 fn closed_links(dial_in: &DialIn) -> usize {
     dial_in.node.process.log().matches("link lost").count()
-}
-
-/// Fails and names the step that takes far too long: the SDK redials within seconds.
-async fn soon<T>(what: &str, done: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(Duration::from_secs(40), done).await.with_context(|| what.to_owned())?
 }
 
 #[test]
@@ -184,10 +182,10 @@ fn server_connections_that_only_the_node_has_lost_cost_no_client_and_no_answer()
         }
         // Each hub keeps some. The app does not redial: it takes 30 s to detect a loss.
         relay.decide(Fate::CutAtServer, CUTS);
-        soon("the ends", until(async || Ok((closed_links(&dial_in) >= CUTS).then_some(())))).await?;
+        until(async || Ok((closed_links(&dial_in) >= CUTS).then_some(()))).await?;
         for guest in &guests {
-            let answered = timeout(Duration::from_secs(10), guest.invoke("Echo", json!(["still here"]))).await;
-            ensure!(answered.context("no answer in ten seconds")?? == json!("still here"));
+            let answered = timeout(ANSWERED_WITHIN, guest.invoke("Echo", json!(["still here"]))).await;
+            ensure!(answered.context("no answer")?? == json!("still here"));
         }
         ensure!(app.printed("disconnected") == 0, "{}", app.process.log());
         ensure!(closed_by_us(&dial_in.node).await? == 0.0);

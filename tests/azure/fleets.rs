@@ -7,15 +7,12 @@ use serde_json::json;
 use tokio::time::timeout;
 use trunkline_tests::harness::dotnet::{AspNetApp, run_heavy_dotnet_test};
 use trunkline_tests::harness::fleet::{Fleet, Proxy};
-use trunkline_tests::harness::scenario::{Fixture, until};
+use trunkline_tests::harness::scenario::{Fixture, named, until};
 use trunkline_tests::harness::shipped::{BalancerProduct, LoadBalancer, Shipped};
 use trunkline_tests::harness::sockets::free_address;
 
 use crate::dial_in::{DialIn, KEY};
 use crate::guest::{Guest, Host, LIBRARIES};
-
-/// Maximum time until a node has server connections of an app that other nodes have: some seconds on a busy machine.
-const LINKED_WITHIN: Duration = Duration::from_secs(30);
 
 const HUBS: [&str; 2] = ["bench", "bench2"];
 
@@ -64,9 +61,7 @@ async fn start_all(fixture: &Fixture) -> Result<Vec<DialIn>> {
 async fn linked(dial_ins: &[DialIn], apps: usize) -> Result<()> {
     for dial_in in dial_ins {
         let all = until(async || Ok((apps_of(&dial_in.node).await? >= apps).then_some(())));
-        if timeout(LINKED_WITHIN, all).await.is_err() {
-            anyhow::bail!("{} has server connections of {} apps", dial_in.address(), apps_of(&dial_in.node).await?);
-        }
+        named(format!("server connections of {apps} apps at {}", dial_in.address()), all).await?;
     }
     Ok(())
 }

@@ -1,19 +1,13 @@
 //! Clients of an ASP.NET Core app from both official libraries, with a common interface.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
 use trunkline_protocol::manifest::Transport;
 use trunkline_tests::harness::client::{Agents, Client, ClientAnswer, Kind};
 use trunkline_tests::harness::dotnet::{AspNetApp, DotNet, NetClient};
-use trunkline_tests::harness::scenario::Fixture;
+use trunkline_tests::harness::scenario::{Fixture, named};
 
 use crate::dial_in::{DialIn, connection_string};
-
-/// Far longer than needed: turns a hang into a failure that names the missing event.
-const GUARD: Duration = Duration::from_secs(20);
 
 /// Targets that every guest subscribes to.
 pub(crate) const TARGETS: [&str; 4] = ["Message", "Echoed", "Answered", "Tick"];
@@ -133,7 +127,7 @@ impl Guest {
                 Self::Net(client) => client.call(target, arguments).await,
             }
         };
-        timeout(GUARD, answer).await.with_context(|| format!("{target} is not answered"))?
+        named(format!("the answer of {target}"), answer).await
     }
 
     pub(crate) async fn invoke(&self, target: &str, arguments: Json) -> Result<Json> {
@@ -184,7 +178,7 @@ impl Guest {
     }
 
     pub(crate) async fn expect(&mut self, target: &str) -> Result<Json> {
-        timeout(GUARD, self.expect_message(target)).await.with_context(|| format!("no {target} comes"))?
+        named(format!("the message {target}"), self.expect_message(target)).await
     }
 
     async fn expect_message(&mut self, target: &str) -> Result<Json> {

@@ -2,19 +2,17 @@
 //! results with the recorded ones, apart from ids, times, tokens and keep-alives.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use http::Method;
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_protocol::dial_in::long_claim;
 use trunkline_tests::harness::dotnet::azure_sdk_folder;
 use trunkline_tests::harness::http_client::ask;
 use trunkline_tests::harness::http_transport::{CarriedClient, EventStream};
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::run_test;
+use trunkline_tests::harness::scenario::{named, run_test};
 
 use crate::dial_in::{DialIn, KEY, server_token, signed};
 use crate::frame::{data_kind, data_kind_of, framed, hub_messages, hub_type, kind, kind_of, message, take_frame};
@@ -25,9 +23,6 @@ use crate::value::Value;
 const HUB_PING: i64 = 6;
 
 const HUB_CLOSE: i64 = 7;
-
-/// Far longer than needed: turns a hang into a failure that names the missing event.
-const STEP_GUARD: Duration = Duration::from_secs(10);
 
 /// Time claims, which differ in each token.
 const TIMES: [&str; 3] = ["nbf", "exp", "iat"];
@@ -121,7 +116,7 @@ impl Replay {
         self.find_homes(steps);
         for (number, step) in steps.iter().take(until).enumerate() {
             let step_of = || format!("step {number}: {}", shown(step));
-            timeout(STEP_GUARD, self.step(step)).await.with_context(step_of)?.with_context(step_of)?;
+            named(step_of(), self.step(step)).await.with_context(step_of)?;
         }
         let left: Vec<_> = self.left().await?;
         ensure!(left.is_empty(), "the record had nothing like this: {left:?}");

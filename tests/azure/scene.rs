@@ -1,13 +1,10 @@
 //! A node, a scripted app server behind it, and admitted clients.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use trunkline_tests::harness::raw::RawClient;
-use trunkline_tests::harness::scenario::Fixture;
+use trunkline_tests::harness::scenario::{Fixture, named};
 
 use crate::dial_in::{DialIn, client_token};
 use crate::frame::{brings, data, kind, kind_of, no_ext, payloads};
@@ -15,8 +12,6 @@ use crate::scripted::{Event, Scripted};
 use crate::value::{Value, list};
 
 pub(crate) const HUB: &str = "bench";
-
-const GUARD: Duration = Duration::from_secs(20);
 
 /// Target of messages that tests send.
 pub(crate) const TARGET: &str = "Message";
@@ -33,8 +28,7 @@ pub(crate) struct Member {
 impl Member {
     /// Text of the next message to [`TARGET`].
     pub(crate) async fn text(&mut self) -> Result<String> {
-        let next = timeout(GUARD, self.socket.next_message()).await;
-        match next.context("no message comes")?? {
+        match self.socket.next_message().await? {
             Message::Text(text) => {
                 let record: Json = serde_json::from_str(text.trim_end_matches('\u{1e}'))?;
                 ensure!(record["target"] == TARGET, "{record}");
@@ -114,7 +108,7 @@ pub(crate) async fn join_with(dial_in: &DialIn, server: &mut Scripted, protocol:
     socket.send_text(format!("{{\"protocol\":\"{protocol}\",\"version\":1}}\u{1e}")).await?;
     let (id, home, opened) = server.admit().await?;
     ensure!(answer.json()?["connectionId"] == id, "{answer:?} is not of {id}");
-    let welcome = timeout(GUARD, socket.next_message()).await.context("no answer to the handshake")??;
+    let welcome = named("the answer to the handshake".into(), socket.next_message()).await?;
     ensure!(welcome.into_data().as_ref() == b"{}\x1e", "no welcome");
     Ok(Member { socket, id, home, opened })
 }

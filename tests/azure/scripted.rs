@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::stream::SplitStream;
@@ -10,10 +9,10 @@ use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Bytes, Message};
+use trunkline_tests::harness::scenario::named;
 
 use crate::dial_in::{DialIn, server_token};
 use crate::frame::{connection_data, data, frame, framed, kind, kind_of, no_ext, ping, take_frame};
@@ -64,9 +63,6 @@ static NUMBER: AtomicUsize = AtomicUsize::new(1);
 pub(crate) fn handshake_request(of_type: ConnectionType, migration_level: i64) -> Value {
     list![kind::HANDSHAKE_REQUEST, 1, of_type as i64, "", migration_level, no_ext(), false]
 }
-
-/// Far longer than needed: turns a hang into a failure that lists what arrived.
-const GUARD: Duration = Duration::from_secs(20);
 
 /// Prefix of pings that only our own link ends understand.
 const OUR_OWN: &str = "trunkline-";
@@ -283,9 +279,8 @@ impl Scripted {
     }
 
     async fn receive(&mut self) -> Result<(usize, Event)> {
-        let next = timeout(GUARD, self.events.recv()).await;
-        let next = next.with_context(|| format!("nothing more has come; what nobody asked for is {:?}", self.kept))?;
-        next.context("this value keeps a sender")
+        let name = format!("the next event; nobody asked for {:?}", self.kept);
+        named(name, self.events.recv()).await.context("this value keeps a sender")
     }
 
     pub(crate) async fn find(&mut self, mut is_it: impl FnMut(usize, &Event) -> bool) -> Result<(usize, Event)> {

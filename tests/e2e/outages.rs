@@ -21,7 +21,7 @@ async fn subject_of(node: &Proxy, condition: &str) -> Result<String> {
         let active = list.iter().find(|one| one["name"] == condition && one["endedMs"].is_null());
         Ok(active.and_then(|one| one["subject"].as_str()).map(str::to_owned))
     });
-    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.with_context(|| condition.to_owned())?
+    tokio::time::timeout(std::time::Duration::from_secs(240), wait).await.with_context(|| condition.to_owned())?
 }
 
 #[test]

@@ -11,7 +11,7 @@ use trunkline_tests::harness::scenario::{Fixture, run_test, until};
 use trunkline_tests::harness::token;
 
 /// Time limit for reporting the users of a killed proxy as offline, on a busy machine. Without presence it took 20 s.
-const OFFLINE_WITHIN: Duration = Duration::from_secs(12);
+const OFFLINE_WITHIN: Duration = Duration::from_secs(18);
 
 /// Two app servers, each with links to both proxies.
 async fn mesh(fixture: &Fixture) -> Result<([AppServer; 2], [Proxy; 2])> {

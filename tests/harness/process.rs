@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::harness::scenario::{Fixture, named, tail, until};
 
 /// Time limit for a process to finish its work and end, with a large margin.
-const END_GUARD: Duration = Duration::from_secs(60);
+const END_GUARD: Duration = Duration::from_secs(240);
 
 /// Signal from a person or supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ import { chromium } from "playwright-core";
 import { serve } from "./lines.mjs";
 
 // Two of these are shorter than a test's time limit, so that the log names the browser as the cause.
-const LAUNCH_TIMEOUT_MS = 40_000;
+const LAUNCH_TIMEOUT_MS = 240_000;
 
 // No sandbox, because tests may run as root in a container, and no background network traffic.
 const FLAGS = [
@@ -33,6 +33,8 @@ const browser = await launch().catch((error) => {
 });
 // Browsers don't trust the tests' certificate authority.
 const context = await browser.newContext({ ignoreHTTPSErrors: true });
+// The time limit of the scenario applies.
+context.setDefaultTimeout(0);
 const pages = new Map();
 
 async function newPage(name) {
@@ -82,7 +84,7 @@ const attributes = (at) =>
 // Waits until this many descendants match.
 async function seeCount({ page, element, selector, count }) {
   const matching = ([id, selector, count]) => document.getElementById(id)?.querySelectorAll(selector).length === count;
-  await pages.get(page).waitForFunction(matching, [element, selector, count], { timeout: 0 });
+  await pages.get(page).waitForFunction(matching, [element, selector, count]);
 }
 
 // Accessible name of the focused element, otherwise its text.
@@ -126,7 +128,7 @@ serve(
     text: (at) => element(at).innerText(),
     count: (at) => element(at).locator(at.tag).count(),
     // Waits until the element contains the text. A pattern is case-sensitive, unlike a string.
-    see: (at) => element(at).filter({ hasText: exactly(at.text) }).waitFor({ state: "attached", timeout: 0 }),
+    see: (at) => element(at).filter({ hasText: exactly(at.text) }).waitFor({ state: "attached" }),
     seeCount,
     attributes,
     focused,

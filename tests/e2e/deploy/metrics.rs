@@ -27,8 +27,10 @@ fn promtool() -> Command {
 fn each_alert_fires_where_it_should() {
     run_test(async |_stage| {
         run(promtool().args(["check", "rules", "trunkline.rules.yml"])).await?;
-        run(promtool().args(["test", "rules", "trunkline.rules.test.yml"])).await?;
-        let tests = std::fs::read_to_string(shipped("prometheus/trunkline.rules.test.yml"))?;
+        let files = ["trunkline.rules.test.yml", "trunkline.versions.test.yml"];
+        run(promtool().args(["test", "rules"]).args(files)).await?;
+        let tests = files.map(|file| std::fs::read_to_string(shipped("prometheus").join(file)));
+        let tests = tests.into_iter().collect::<Result<String, _>>()?;
         for rule in rules().await? {
             let Some(alert) = rule["alert"].as_str() else { continue };
             assert!(tests.contains(&format!("- alertname: {alert}\n")), "no test lets {alert} fire");

@@ -28,7 +28,7 @@ const YOUNG_FULL: usize = 100;
 const RETRIES_MS: [u64; 12] = [0, 50, 50, 100, 100, 200, 200, 500, 500, 1_000, 1_000, 1_000];
 
 /// Time limit for the return of all clients. If nodes did not query each other, silent clients would be away for 17 s.
-const BACK_WITHIN: Duration = Duration::from_secs(10);
+const BACK_WITHIN: Duration = Duration::from_secs(15);
 const BACK_WITHIN_FULL: Duration = Duration::from_secs(30);
 
 /// Three nodes behind a round-robin balancer, with a relay in front.

@@ -23,7 +23,7 @@ const SENDS: usize = 50;
 const PER_NODE: usize = 2;
 
 /// Time limit for a send that waits for an unresponsive node.
-const ANSWERED: Duration = Duration::from_secs(30);
+const ANSWERED: Duration = Duration::from_secs(90);
 
 /// Answers to the sends of a stream.
 #[derive(Debug, Default)]
