@@ -105,6 +105,8 @@ pub(crate) struct LimitCounters {
     pub hop_clients: Option<Permits<AddressKey>>,
     /// Requests forwarded to other nodes, by owner and connection.
     pub hops: HopLimits,
+    /// Listeners that may still accept a socket.
+    pub listeners: Arc<Budget>,
     /// Sockets that serve requests. Sockets of client connections are counted elsewhere.
     pub open: Arc<Budget>,
 }
@@ -144,6 +146,7 @@ impl LimitCounters {
             failed_hellos: AuthThrottle::default(),
             hop_clients: addresses(given(limits.connections_per_address)),
             hops: HopLimits::default(),
+            listeners: Arc::new(Budget::new(usize::MAX)),
             open: Arc::new(Budget::new(usize::MAX)),
         }
     }

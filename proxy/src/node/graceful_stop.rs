@@ -41,9 +41,10 @@ pub(super) async fn share_ends(webhooks: &Webhooks) {
     }
 }
 
-/// Waits for requests in progress, and for those of connections that were just accepted.
+/// Waits for requests in progress, and for those of connections that wait to be accepted when the listeners close.
 pub(super) async fn finish_requests(shared: &Shared, rest: Option<&Rest>) {
-    let is_idle = || shared.limits.open.used() == 0 && rest.is_none_or(Rest::is_idle);
+    let limits = &shared.limits;
+    let is_idle = || limits.listeners.used() == 0 && limits.open.used() == 0 && rest.is_none_or(Rest::is_idle);
     drop(timeout(REQUESTS_TIMEOUT, poll_until(is_idle)).await);
 }
 
@@ -62,4 +63,34 @@ pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
 pub(super) async fn close_links(pools: &[Arc<Pool>]) {
     pools.iter().for_each(|pool| pool.retire());
     drop(timeout(LINKS_TIMEOUT, poll_until(|| pools.iter().all(|pool| pool.open() == 0))).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use tokio::time::Instant;
+    use trunkline_protocol::key::{AccessKey, AccessKeys};
+
+    use super::*;
+    use crate::engine::shard::ShardSender;
+    use crate::ground::config::Settings;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_finished_once_no_listener_may_accept_a_socket_and_no_socket_is_open() {
+        let keys = AccessKeys::new(vec![AccessKey::random()]).unwrap();
+        let shared = Shared::alone(Settings::embedded(keys, Vec::new(), true), vec![ShardSender::new().0]);
+        let listening = shared.limits.listeners.charge(1);
+        let mut finished = pin!(finish_requests(&shared, None));
+        assert!(poll!(&mut finished).is_pending(), "a socket may wait at the listener");
+        let socket = shared.limits.open.charge(1);
+        drop(listening);
+        sleep(STOP_POLL * 2).await;
+        assert!(poll!(&mut finished).is_pending(), "its request is in progress");
+        drop(socket);
+        let begun = Instant::now();
+        finished.await;
+        assert!(begun.elapsed() < REQUESTS_TIMEOUT);
+    }
 }

@@ -88,7 +88,11 @@ pub(crate) async fn run(
                 ListenerPurpose::Clients => clients.clone(),
                 ListenerPurpose::Rest => data_plane.clone(),
             };
-            spawn_local(frontend::serve(listener, layers, service, gate, end_of_listening(shared.clone())));
+            let (open, end) = (shared.limits.listeners.charge(1), end_of_listening(shared.clone()));
+            spawn_local(async move {
+                frontend::serve(listener, layers, service, gate, end).await;
+                drop(open);
+            });
         }
     }
     spawn_local(tick(shard.clone()));
