@@ -391,7 +391,7 @@ impl Rehomed {
         self.items.as_ref().map(read).transpose()
     }
 
-    pub(crate) fn of(request: &ConnectRequest, protocol: HubProtocol) -> Option<Self> {
+    pub(crate) fn from_request(request: &ConnectRequest, protocol: HubProtocol) -> Option<Self> {
         let from = request.header(MIGRATE_FROM_HEADER)?.to_string();
         let items = request.header(ITEMS_HEADER).and_then(|items| URL_SAFE_NO_PAD.decode(&*items).ok());
         Some(Self { from, items: items.map(|items| Payload::new(items.into())), protocol })
@@ -408,7 +408,7 @@ pub(crate) fn encode_items(items: &Payload) -> Option<String> {
 impl<S: Send> FromCall<S, ViaCall> for Rehomed {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
         let connection = call.context().scope().connection();
-        let rehomed = Self::of(connection.request(), connection.protocol());
+        let rehomed = Self::from_request(connection.request(), connection.protocol());
         future::ready(rehomed.ok_or_else(|| HubError::named("NotRehomed", "this connection began here")))
     }
 }

@@ -87,7 +87,7 @@ impl Context {
     }
 
     fn close(&self, message: Close) {
-        if self.core.close(self.connection(), message, ConnectionClose::new(Cause::AppClosed)) {
+        if self.core.close_connection(self.connection(), message, ConnectionClose::new(Cause::AppClosed)) {
             self.scope.start_worker();
         }
     }

@@ -282,7 +282,7 @@ impl Endpoint for Arc<Dispatcher> {
         let reason = close.reason();
         match reason.next_home {
             Some("") if reason.is_if_idle => self.reassignments.begin_idle(&connection),
-            Some("") => self.reassignments.begin(&connection),
+            Some("") => self.reassignments.begin_reassignment(&connection),
             Some(_) => self.ends.let_go(&connection),
             None => self.ends.handle_closed(&connection, ConnectionClose::from_frame(&close)),
         }

@@ -226,7 +226,7 @@ impl<S: Clone + Send + Sync + 'static> Hub<S> {
     /// As with [`on_negotiate`](Self::on_negotiate), proxies ask an app server about each new client, and refuse the
     /// client with 503 if none answers.
     pub fn require(mut self, policy: Policy) -> Self {
-        self.policies.add(policy);
+        self.policies.add_policy(policy);
         self
     }
 
@@ -660,7 +660,7 @@ impl Hub<()> {
             ..MethodTable::default()
         };
         for method in self.methods.bind(&(), &filters) {
-            methods.add(&name, method)?;
+            methods.add_method(&name, method)?;
         }
         let presence = PresenceHooks {
             on_user_online: self.on_user_online.into_iter().map(|hook| hook.bind(&())).collect(),

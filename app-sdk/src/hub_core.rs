@@ -111,7 +111,12 @@ impl HubCore {
 impl HubCore {
     /// Closes a connection from this side, once: sends a hub close message, then the close. Discards its inbox.
     #[must_use = "a worker must be started"]
-    pub(crate) fn close(&self, connection: &Arc<Connection>, message: Close, close: ConnectionClose) -> bool {
+    pub(crate) fn close_connection(
+        &self,
+        connection: &Arc<Connection>,
+        message: Close,
+        close: ConnectionClose,
+    ) -> bool {
         let payload = encode::message(connection.protocol(), &HubMessage::Close(message));
         self.close_after(connection, payload, DataType::Close, close)
     }
@@ -126,7 +131,7 @@ impl HubCore {
     /// Removes a connection that the other side has closed, once. The rest of its inbox is still processed.
     #[must_use = "a worker must be started"]
     pub(crate) fn handle_closed(&self, connection: &Arc<Connection>, close: ConnectionClose) -> bool {
-        if !self.end(connection, || ()) {
+        if !self.end_connection(connection, || ()) {
             return false;
         }
         self.outbound.count_closed(connection.id(), &close);
@@ -150,7 +155,7 @@ impl HubCore {
     }
 
     fn end_reassigned(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
-        let was_here = self.end(connection, tell);
+        let was_here = self.end_connection(connection, tell);
         if was_here {
             self.metrics().connections.dec();
         }
@@ -166,8 +171,8 @@ impl HubCore {
     }
 
     /// Ends a connection on this app server. Frames that waited for the end of a pause go ahead of the notification.
-    fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
-        self.connections.end(connection, || {
+    fn end_connection(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
+        self.connections.end_connection(connection, || {
             connection.home().end_pause();
             tell();
         })
@@ -182,7 +187,7 @@ impl HubCore {
     ) -> bool {
         let last = connection_data(connection, last_payload, data_type);
         let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
-        let was_here = self.connections.end(connection, || {
+        let was_here = self.connections.end_connection(connection, || {
             if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
                 return self.connections.keep_tombstone(connection);
             }

@@ -47,13 +47,13 @@ impl LogLimit {
     }
 
     /// Takes permission for one more line; `None` if it is to be suppressed.
-    pub(crate) fn take(&self) -> Option<LinePermit> {
-        lock(&self.0).take(Instant::now())
+    pub(crate) fn take_line(&self) -> Option<LinePermit> {
+        lock(&self.0).take_line(Instant::now())
     }
 }
 
 impl LineCount {
-    fn take(&mut self, now: Instant) -> Option<LinePermit> {
+    fn take_line(&mut self, now: Instant) -> Option<LinePermit> {
         if self.span_begun.is_none_or(|begun| now.saturating_duration_since(begun) >= self.span) {
             (self.span_begun, self.lines) = (Some(now), 0);
         }
@@ -76,9 +76,9 @@ mod tests {
         let (limit, begun) = (LogLimit::new(10, Duration::from_secs(2)), Instant::now());
         let mut count = limit.0.into_inner().unwrap();
         let next = begun + count.span;
-        let taken: Vec<_> = (0..1000).filter_map(|_| count.take(begun)).collect();
+        let taken: Vec<_> = (0..1000).filter_map(|_| count.take_line(begun)).collect();
         assert_eq!(taken, vec![LinePermit { left_out: None }; 10]);
-        assert_eq!(count.take(next), Some(LinePermit { left_out: Some(990) }));
-        assert_eq!(count.take(next), Some(LinePermit { left_out: None }));
+        assert_eq!(count.take_line(next), Some(LinePermit { left_out: Some(990) }));
+        assert_eq!(count.take_line(next), Some(LinePermit { left_out: None }));
     }
 }

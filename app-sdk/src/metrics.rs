@@ -70,7 +70,7 @@ trait Kind: Sized {
 
     fn family(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self::Family>;
 
-    fn of(family: &Self::Family, labels: &[&str]) -> Self;
+    fn for_labels(family: &Self::Family, labels: &[&str]) -> Self;
 }
 
 impl Kind for IntCounter {
@@ -80,7 +80,7 @@ impl Kind for IntCounter {
         IntCounterVec::new(Opts::new(name, help), labels)
     }
 
-    fn of(family: &IntCounterVec, labels: &[&str]) -> Self {
+    fn for_labels(family: &IntCounterVec, labels: &[&str]) -> Self {
         family.with_label_values(labels)
     }
 }
@@ -92,7 +92,7 @@ impl Kind for IntGauge {
         IntGaugeVec::new(Opts::new(name, help), labels)
     }
 
-    fn of(family: &IntGaugeVec, labels: &[&str]) -> Self {
+    fn for_labels(family: &IntGaugeVec, labels: &[&str]) -> Self {
         family.with_label_values(labels)
     }
 }
@@ -104,7 +104,7 @@ impl Kind for Histogram {
         HistogramVec::new(HistogramOpts::new(name, help).buckets(DURATIONS.to_vec()), labels)
     }
 
-    fn of(family: &HistogramVec, labels: &[&str]) -> Self {
+    fn for_labels(family: &HistogramVec, labels: &[&str]) -> Self {
         family.with_label_values(labels)
     }
 }
@@ -150,7 +150,7 @@ macro_rules! families {
                     closed: Cause::all().map(|cause| self.closed_by(hub, cause)).collect(),
                     invocations: self.invocations.clone(),
                     durations: self.durations.clone(),
-                    $($($metric: $kind::of(&self.$family, &[hub $(, $value)*]),)*)*
+                    $($($metric: $kind::for_labels(&self.$family, &[hub $(, $value)*]),)*)*
                 }
             }
         }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use trunkline_link::{LinkOutbox, TrySendError};
 use trunkline_protocol::service::Capabilities;
 
-use crate::sync::{lock, read, write};
+use crate::sync::{lock, read_lock, write};
 
 #[cfg(test)]
 pub(crate) use tests::{next_piece, open_outbox};
@@ -189,17 +189,17 @@ impl Node {
         self.is(&other.name, &other.boot) || self.shares_service(other)
     }
 
-    pub(crate) fn open(&self, link: u64, outbox: Arc<LinkOutbox>) {
-        write(&self.pool).open(link, outbox);
+    pub(crate) fn open_link(&self, link: u64, outbox: Arc<LinkOutbox>) {
+        write(&self.pool).open_link(link, outbox);
     }
 
     /// Ends a link's session and moves unsent frames to the next send link, or without a link to the `successor`,
     /// ahead of newer ones. All under one lock, because a caller that finds an outbox closed looks up the [send
     /// link](Self::send_link) again.
-    pub(crate) fn end(&self, link: u64, successor: Option<&Self>) -> LinkSessionEnd {
+    pub(crate) fn end_link(&self, link: u64, successor: Option<&Self>) -> LinkSessionEnd {
         let mut pool = write(&self.pool);
-        let ended = pool.end(link, |outbox| outbox.is_open());
-        let rest = ended.map(|outbox| outbox.close()).unwrap_or_default();
+        let ended = pool.end_link(link, |outbox| outbox.is_open());
+        let rest = ended.map(|outbox| outbox.close_outbox()).unwrap_or_default();
         let mut lost_frames = rest.uncertain.count;
         match pool.send_link() {
             Some(link) if !rest.unsent.is_empty() => link.inherit(rest.unsent),
@@ -280,11 +280,11 @@ impl Node {
     }
 
     pub(crate) fn links(&self) -> Vec<Arc<LinkOutbox>> {
-        read(&self.pool).iter().map(Arc::clone).collect()
+        read_lock(&self.pool).iter().map(Arc::clone).collect()
     }
 
     fn send_link(&self) -> Option<Arc<LinkOutbox>> {
-        read(&self.pool).send_link().map(Arc::clone)
+        read_lock(&self.pool).send_link().map(Arc::clone)
     }
 }
 
@@ -305,13 +305,13 @@ impl<L> Default for LinkPool<L> {
 }
 
 impl<L> LinkPool<L> {
-    fn open(&mut self, id: u64, link: L) {
+    fn open_link(&mut self, id: u64, link: L) {
         self.live.insert(id, link);
         self.chosen = self.chosen.or(Some(id));
     }
 
     /// Removes a session. If it was the send link, selects the next one, preferring links with a socket.
-    fn end(&mut self, id: u64, is_open: impl Fn(&L) -> bool) -> Option<L> {
+    fn end_link(&mut self, id: u64, is_open: impl Fn(&L) -> bool) -> Option<L> {
         let ended = self.live.remove(&id);
         if self.chosen == Some(id) {
             let open = self.live.iter().find(|(_, link)| is_open(link));
@@ -368,10 +368,10 @@ mod tests {
         let node = Node::new(NodeName::proxy("proxy", "boot"), Capabilities::plain());
         let ((first, _), (second, socket)) = (open_outbox(100), open_outbox(100));
         let second = Arc::new(second);
-        node.open(0, Arc::new(first));
-        node.open(1, Arc::clone(&second));
+        node.open_link(0, Arc::new(first));
+        node.open_link(1, Arc::clone(&second));
         assert_eq!(node.try_send(&Bytes::from_static(b"\x01a")), Some(true));
-        let ended = node.end(0, None);
+        let ended = node.end_link(0, None);
         assert!(!ended.was_last);
         assert_eq!(ended.lost_frames, 0);
         assert!(node.control(b"\x01b"));
@@ -386,7 +386,7 @@ mod tests {
         let capabilities = Capabilities { resume_ring_bytes: Some(1_000), ..Capabilities::plain() };
         let offer = Offer { session: SessionId::FIRST, received: None, capabilities };
         let (attachment, _) = outbox.attach_offer(&offer, 0).unwrap().unwrap();
-        node.open(link, Arc::clone(&outbox));
+        node.open_link(link, Arc::clone(&outbox));
         (outbox, attachment)
     }
 
@@ -425,7 +425,7 @@ mod tests {
         assert!(node.control(b"\x01a"));
         let mut waiting = pin!(node.delivered(since));
         assert_eq!(waiting.as_mut().now_or_never(), None);
-        node.end(0, None);
+        node.end_link(0, None);
         assert!(first.is_closed());
         assert_eq!(waiting.as_mut().now_or_never(), None);
         next_piece(&second, socket).unwrap();
@@ -445,7 +445,7 @@ mod tests {
         acknowledge(&theirs, 1);
         let mut waiting = pin!(node.delivered(before));
         assert_eq!(waiting.as_mut().now_or_never(), None);
-        node.end(0, None);
+        node.end_link(0, None);
         assert_eq!(waiting.now_or_never(), Some(Err(DeliveryError::Lost)));
         assert_eq!(node.delivered(before).now_or_never(), Some(Err(DeliveryError::Lost)));
         assert_eq!(node.delivered(LossMark::now()).now_or_never(), Some(Ok(())), "what is sent now has another link");
@@ -463,7 +463,7 @@ mod tests {
         assert!(node.control(b"\x01b"));
         next_piece(&outbox, socket).unwrap();
         acknowledge(&outbox, 1);
-        node.end(0, None);
+        node.end_link(0, None);
         assert_eq!(waiting.now_or_never(), Some(Ok(())));
     }
 
@@ -472,7 +472,7 @@ mod tests {
         let node = proxy();
         let (outbox, socket) = open_outbox(100);
         let outbox = Arc::new(outbox);
-        node.open(0, Arc::clone(&outbox));
+        node.open_link(0, Arc::clone(&outbox));
         let since = LossMark::now();
         assert!(node.control(b"\x01a"));
         let mut waiting = pin!(node.delivered(since));
@@ -486,9 +486,9 @@ mod tests {
     #[test]
     fn the_last_link_takes_its_queue_with_it_and_sends_go_nowhere() {
         let node = Node::new(NodeName::proxy("proxy", "boot"), Capabilities::plain());
-        node.open(4, Arc::new(open_outbox(100).0));
+        node.open_link(4, Arc::new(open_outbox(100).0));
         node.control(b"\x01a");
-        let ended = node.end(4, None);
+        let ended = node.end_link(4, None);
         assert!(ended.was_last);
         assert_eq!(ended.lost_frames, 1);
         assert_eq!(node.try_send(&Bytes::from_static(b"a")), Some(false));
@@ -497,7 +497,7 @@ mod tests {
     fn pool(links: &[u64]) -> LinkPool<u64> {
         let mut pool = LinkPool::default();
         for &link in links {
-            pool.open(link, link);
+            pool.open_link(link, link);
         }
         pool
     }
@@ -511,36 +511,36 @@ mod tests {
     #[test]
     fn when_the_send_link_ends_the_oldest_open_one_is_next() {
         let mut pool = pool(&[3, 4, 1, 2]);
-        assert_eq!(pool.end(3, |_| true), Some(3));
+        assert_eq!(pool.end_link(3, |_| true), Some(3));
         assert_eq!(pool.send_link(), Some(&1));
-        pool.open(0, 0);
+        pool.open_link(0, 0);
         assert_eq!(pool.send_link(), Some(&1), "a link that opens later changes nothing");
     }
 
     #[test]
     fn a_link_without_a_socket_is_chosen_only_when_all_are() {
         let mut some = pool(&[0, 1, 2]);
-        some.end(0, |&link| link == 2);
+        some.end_link(0, |&link| link == 2);
         assert_eq!(some.send_link(), Some(&2));
         let mut none = pool(&[0, 1, 2]);
-        none.end(0, |_| false);
+        none.end_link(0, |_| false);
         assert_eq!(none.send_link(), Some(&1));
     }
 
     #[test]
     fn the_end_of_another_link_changes_nothing() {
         let mut pool = pool(&[0, 1]);
-        pool.end(1, |_| true);
+        pool.end_link(1, |_| true);
         assert_eq!(pool.send_link(), Some(&0));
     }
 
     #[test]
     fn without_links_there_is_no_send_link() {
         let mut pool = pool(&[0]);
-        pool.end(0, |_| true);
+        pool.end_link(0, |_| true);
         assert!(pool.is_empty());
         assert_eq!(pool.send_link(), None);
-        pool.open(2, 2);
+        pool.open_link(2, 2);
         assert_eq!(pool.send_link(), Some(&2));
     }
 }

@@ -34,7 +34,7 @@ use crate::metrics::HubMetrics;
 use trunkline_link::{LinkOutbox, ManySend, MoveQueue};
 
 use crate::node::{Node, NodeName};
-use crate::sync::{read, write};
+use crate::sync::{read_lock, write};
 
 pub(crate) use proxies::ManyFrame;
 use proxies::Proxies;
@@ -126,14 +126,14 @@ impl Outbound {
     }
 
     pub(crate) fn nodes(&self) -> Arc<[Arc<Node>]> {
-        read(&self.proxies).linked(Node::of_caller().as_ref())
+        read_lock(&self.proxies).linked(Node::of_caller().as_ref())
     }
 
     /// Returns the proxies for a frame. Calls `frame` only if it must be recorded for proxies that connect late.
     pub(crate) fn nodes_for(&self, frame: impl FnOnce() -> Bytes) -> Arc<[Arc<Node>]> {
         let caller = Node::of_caller();
         {
-            let proxies = read(&self.proxies);
+            let proxies = read_lock(&self.proxies);
             if !proxies.is_recording() {
                 return proxies.linked(caller.as_ref());
             }
@@ -159,9 +159,9 @@ impl Outbound {
         let mut taken = 0;
         let mut full = Vec::new();
         for node in nodes.iter() {
-            match node.try_send(frame.of(node)) {
+            match node.try_send(frame.for_node(node)) {
                 Some(true) => {
-                    self.count_queued(1, frame.of(node));
+                    self.count_queued(1, frame.for_node(node));
                     taken += 1;
                 }
                 Some(false) => {}
@@ -169,7 +169,7 @@ impl Outbound {
             }
         }
         for node in full {
-            taken += usize::from(self.send(node, frame.of(node)).await);
+            taken += usize::from(self.send(node, frame.for_node(node)).await);
         }
         (nodes, taken)
     }
@@ -284,8 +284,8 @@ impl Outbound {
         self.metrics.closed(close.cause).inc();
         let (hub, connection, cause, error) = (&*self.name, short(id), close.cause, close.error.as_deref());
         let permit = match cause {
-            cause if cause.is_notable() => self.failure_limit.take(),
-            cause if cause.is_mistake() => self.mistake_limit.take(),
+            cause if cause.is_notable() => self.failure_limit.take_line(),
+            cause if cause.is_mistake() => self.mistake_limit.take_line(),
             _ => None,
         };
         if let Some(LinePermit { left_out }) = permit {

@@ -131,7 +131,7 @@ impl Server {
     /// Adds a hub. A hub without its state does not compile: see [`Hub::with_state`](crate::Hub::with_state).
     pub fn hub(mut self, hub: impl CompleteHub) -> Self {
         match hub.complete().build() {
-            Ok(hub) => self.add(hub),
+            Ok(hub) => self.add_hub(hub),
             Err(error) => self.error = self.error.or(Some(error)),
         }
         self
@@ -465,7 +465,7 @@ impl Server {
         Ok(())
     }
 
-    fn add(&mut self, hub: BuiltHub) {
+    fn add_hub(&mut self, hub: BuiltHub) {
         if let Some(outbound) = self.register(hub.manifest.clone()) {
             let name = hub.manifest.name.clone();
             if let Some(handler) = hub.on_negotiate.clone() {

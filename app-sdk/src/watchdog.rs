@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use crate::error::HubError;
 use crate::log_limit::{LinePermit, LogLimit};
 use crate::outbound::Outbound;
-use crate::sync::{lock, read, write};
+use crate::sync::{lock, read_lock, write};
 
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
@@ -96,8 +96,8 @@ enum Finding {
 }
 
 impl CodeId {
-    pub(crate) fn of(hub: &str, code: &str) -> Self {
-        if let Some(id) = read(&NAMES).get(hub).and_then(|codes| codes.get(code)) {
+    pub(crate) fn hash_of(hub: &str, code: &str) -> Self {
+        if let Some(id) = read_lock(&NAMES).get(hub).and_then(|codes| codes.get(code)) {
             return *id;
         }
         let mut names = write(&NAMES);
@@ -107,7 +107,7 @@ impl CodeId {
     }
 
     fn names(self) -> Option<(Box<str>, Box<str>)> {
-        let names = read(&NAMES);
+        let names = read_lock(&NAMES);
         names.iter().find_map(|(hub, codes)| {
             let (code, _) = codes.iter().find(|(_, id)| **id == self)?;
             Some((hub.clone(), code.clone()))
@@ -116,7 +116,7 @@ impl CodeId {
 }
 
 impl Turn {
-    pub(crate) fn begin(code: CodeId) -> Self {
+    pub(crate) fn begin_turn(code: CodeId) -> Self {
         Self::switch(u64::from(code.0))
     }
 
@@ -235,7 +235,7 @@ impl Sighting {
 }
 
 fn log_hung(code: CodeId, blocked: Duration, limit: &LogLimit) {
-    if let (Some((hub, method)), Some(LinePermit { left_out })) = (code.names(), limit.take()) {
+    if let (Some((hub, method)), Some(LinePermit { left_out })) = (code.names(), limit.take_line()) {
         let seconds = blocked.as_secs();
         tracing::warn!(hub = &*hub, method = &*method, seconds, left_out, "method is blocking its thread; {REMEDY}");
     }
@@ -247,7 +247,7 @@ const REMEDY: &str = "run blocking code in tokio::task::spawn_blocking or trunkl
 pub(crate) async fn watch<F: Future + Unpin>(outbound: &Outbound, code: CodeId, mut running: F) -> F::Output {
     std::future::poll_fn(|context| {
         let since = Instant::now();
-        let turn = Turn::begin(code);
+        let turn = Turn::begin_turn(code);
         let polled = running.poll_unpin(context);
         drop(turn);
         note_turn(outbound, code, since.elapsed());
@@ -262,7 +262,7 @@ pub(crate) fn note_turn(outbound: &Outbound, code: CodeId, took: Duration) {
         return;
     }
     let (hub, seconds) = (&*outbound.name, took.as_secs_f64());
-    if let (Some((_, method)), Some(LinePermit { left_out })) = (code.names(), outbound.hold_limit.take()) {
+    if let (Some((_, method)), Some(LinePermit { left_out })) = (code.names(), outbound.hold_limit.take_line()) {
         tracing::warn!(hub, method = &*method, seconds, left_out, "method has blocked its thread; {REMEDY}");
     }
 }
@@ -310,10 +310,10 @@ pub(crate) async fn supervise<T>(
     running: impl Future<Output = Result<T, HubError>>,
 ) -> Result<T, HubError> {
     let running = pin!(AssertUnwindSafe(running).catch_unwind());
-    let mut running = pin!(watch(outbound, CodeId::of(&outbound.name, hook), running));
+    let mut running = pin!(watch(outbound, CodeId::hash_of(&outbound.name, hook), running));
     let mut ran = timeout(hook_timeout.min(REPORT_TIMEOUT), &mut running).await;
     if let Some(left) = hook_timeout.checked_sub(REPORT_TIMEOUT).filter(|left| ran.is_err() && !left.is_zero()) {
-        if let Some(LinePermit { left_out }) = outbound.failure_limit.take() {
+        if let Some(LinePermit { left_out }) = outbound.failure_limit.take_line() {
             let (hub, seconds) = (&*outbound.name, REPORT_TIMEOUT.as_secs());
             tracing::warn!(hub, hook, subject, seconds, left_out, "hook has not returned yet");
         }
@@ -353,14 +353,14 @@ mod tests {
 
     #[test]
     fn code_of_one_name_has_one_id_and_a_turn_within_a_turn_gives_it_back() {
-        let (outer, inner) = (CodeId::of("/watched", "Outer"), CodeId::of("/watched", "Inner"));
-        assert_eq!(CodeId::of("/watched", "Outer"), outer);
+        let (outer, inner) = (CodeId::hash_of("/watched", "Outer"), CodeId::hash_of("/watched", "Inner"));
+        assert_eq!(CodeId::hash_of("/watched", "Outer"), outer);
         assert_ne!(outer, inner);
         assert_eq!(inner.names(), Some(("/watched".into(), "Inner".into())));
         let code = || WATCHED.with(|record| record.turn.load(Ordering::Relaxed) & CODE_MASK);
-        let turn = Turn::begin(outer);
+        let turn = Turn::begin_turn(outer);
         assert_eq!(code(), u64::from(outer.0));
-        let within = Turn::begin(inner);
+        let within = Turn::begin_turn(inner);
         assert_eq!(code(), u64::from(inner.0));
         assert_eq!(block_in_place(code), 0, "what may block is not watched");
         assert_eq!(code(), u64::from(inner.0));
@@ -381,9 +381,9 @@ mod tests {
         runtime.spawn(async move {
             let (mut blocking, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                let code = CodeId::of("/watched", "Block");
+                let code = CodeId::hash_of("/watched", "Block");
                 while blocking.read_u8().await.is_ok() {
-                    let _turn = Turn::begin(code);
+                    let _turn = Turn::begin_turn(code);
                     released.recv().unwrap();
                 }
             });

@@ -83,10 +83,12 @@ impl User {
     #[must_use]
     pub fn is_for_hub(&self, hub: Option<&str>, accepted: &[String]) -> bool {
         let audiences = self.claims.iter().filter(|(name, _)| name == "aud").map(|(_, audience)| audience);
-        audiences.filter(|audience| !accepted.contains(audience)).all(|audience| match ServicePart::of(audience) {
-            None => true,
-            Some(ServicePart::Client(named)) => hub.is_some_and(|hub| hub.eq_ignore_ascii_case(&named)),
-            Some(ServicePart::Server | ServicePart::DataPlane) => false,
+        audiences.filter(|audience| !accepted.contains(audience)).all(|audience| {
+            match ServicePart::from_audience(audience) {
+                None => true,
+                Some(ServicePart::Client(named)) => hub.is_some_and(|hub| hub.eq_ignore_ascii_case(&named)),
+                Some(ServicePart::Server | ServicePart::DataPlane) => false,
+            }
         })
     }
 
@@ -159,7 +161,7 @@ pub(crate) fn sign_claims(key: &AccessKey, body: Map<String, Value>) -> String {
 /// Verifies a token with the access keys of the fleet and returns its user. Tokens for a part of the service, such as a
 /// hub's clients, are not accepted as an app's log-in.
 pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, AccessTokenError> {
-    let claims = open(token, keys)?;
+    let claims = open_token(token, keys)?;
     let expires_s = claims.get("exp").and_then(|end| numeric_date(end.value())).ok_or(AccessTokenError::NoExpiry)?;
     if expires_s.saturating_add(CLOCK_SKEW_S) < now_s {
         return Err(AccessTokenError::Expired);
@@ -176,7 +178,7 @@ pub fn verify(token: &str, keys: &AccessKeys, now_s: u64) -> Result<User, Access
     }
 }
 
-fn open(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
+fn open_token(token: &str, keys: &AccessKeys) -> Result<Claims, AccessTokenError> {
     let malformed = AccessTokenError::Malformed;
     if token.len() > ACCESS_TOKEN_MAX_BYTES {
         return Err(malformed);
@@ -246,7 +248,7 @@ pub enum ServicePart {
 impl ServicePart {
     /// Parses an audience. Returns `None` for an app's own audience.
     #[must_use]
-    pub fn of(audience: &str) -> Option<Self> {
+    pub fn from_audience(audience: &str) -> Option<Self> {
         let (_, rest) = audience.split_once("://")?;
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = place.get(place.find('/')?..)?.trim_end_matches('/').to_ascii_lowercase();
@@ -316,7 +318,7 @@ mod tests {
         let claims = [("iat".to_owned(), "9".to_owned()), ("exp".to_owned(), "9".to_owned())];
         let times = TokenTimes::from_now(NOW_S, 60);
         assert_eq!(times, TokenTimes { issued_s: Some(NOW_S), expires_s: NOW_S + 60 });
-        let claims_of = |token: &str| open(token, &keys()).unwrap();
+        let claims_of = |token: &str| open_token(token, &keys()).unwrap();
         let body = claims_of(&sign(&key(KEY), "ann", &claims, times));
         assert_eq!(json!(body), json!({ "nameid": "ann", "iat": NOW_S, "exp": NOW_S + 60 }));
         let body = claims_of(&sign(&key(KEY), "ann", &[], NOW_S));
@@ -437,7 +439,7 @@ mod tests {
             ("chat", None),
             ("", None),
         ] {
-            assert_eq!(ServicePart::of(audience), part, "{audience}");
+            assert_eq!(ServicePart::from_audience(audience), part, "{audience}");
         }
     }
 }

@@ -71,10 +71,10 @@ pub fn path() -> Result<PathBuf, DevelopmentKeyError> {
 /// key. Fails if the file can't be read or created, or holds no valid key.
 pub fn read_or_make(path: &Path) -> Result<AccessKey, DevelopmentKeyError> {
     let failed = |source| DevelopmentKeyError::File { path: path.into(), source };
-    let text = match read(path) {
+    let text = match read_key_file(path) {
         Err(KeyFileError::File(error)) if error.kind() == ErrorKind::NotFound => {
             make(path).map_err(failed)?;
-            read(path)
+            read_key_file(path)
         }
         other => other,
     };
@@ -97,7 +97,7 @@ impl From<io::Error> for KeyFileError {
     }
 }
 
-fn read(path: &Path) -> Result<String, KeyFileError> {
+fn read_key_file(path: &Path) -> Result<String, KeyFileError> {
     // Checked before opening, because opening a pipe would block.
     let entry = fs::symlink_metadata(path)?;
     if !entry.is_file() {

@@ -110,7 +110,7 @@ impl<'a> Reader<'a> {
             // The nanoseconds come first, with 30 bits.
             Marker::FixExt8 => (u64::from_be_bytes(self.chunk()?) & ((1 << 34) - 1)).cast_signed(),
             _ => {
-                self.take(4)?;
+                self.take_bytes(4)?;
                 i64::from_be_bytes(self.chunk()?)
             }
         })
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
             Marker::Bin32 => self.length_32()?,
             other => return Err(kind("binary", other)),
         };
-        Ok(self.bytes.slice_ref(self.take(length)?))
+        Ok(self.bytes.slice_ref(self.take_bytes(length)?))
     }
 
     /// Skips a nil. Returns whether there was one.
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
             Marker::Ext32 => self.length_32()?.saturating_add(1),
             other => return Err(kind("a value", other)),
         };
-        self.take(length).map(|_| ())
+        self.take_bytes(length).map(|_| ())
     }
 
     fn text_bytes(&mut self) -> Result<&'a [u8], ReadError> {
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
             Marker::Str32 => self.length_32()?,
             other => return Err(kind("a text", other)),
         };
-        self.take(length)
+        self.take_bytes(length)
     }
 
     fn check_count(&self, claimed: usize, bytes_needed: usize) -> Result<usize, ReadError> {
@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
         Ok(*chunk)
     }
 
-    fn take(&mut self, length: usize) -> Result<&'a [u8], ReadError> {
+    fn take_bytes(&mut self, length: usize) -> Result<&'a [u8], ReadError> {
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(ReadError::End)?;
         self.rest = rest;
         Ok(taken)

@@ -85,7 +85,7 @@ impl ConnectionToken {
     /// Opens a token of any age: `connect_before` limits only the first attach. Fails if it was not sealed by this
     /// fleet.
     pub fn open(sealed: &str, keys: &AccessKeys) -> Result<Self, TokenError> {
-        open(sealed, keys, Purpose::ConnectionToken)
+        open_sealed(sealed, keys, Purpose::ConnectionToken)
     }
 
     /// Claims of the user, without those for nodes only.
@@ -164,7 +164,7 @@ impl ForwardMark {
     /// Opens the mark of a request and checks that it was made for this request recently. Fails if it was not sealed by
     /// this fleet, is for another request, or is too old.
     pub fn open(sealed: &str, keys: &AccessKeys, method: &str, target: &str, now_s: u64) -> Result<Self, TokenError> {
-        let mark: Self = open(sealed, keys, Purpose::ForwardMark)?;
+        let mark: Self = open_sealed(sealed, keys, Purpose::ForwardMark)?;
         if mark.request != digest(method, target) {
             return Err(TokenError::Forged);
         }
@@ -188,7 +188,11 @@ fn seal<T: Serialize>(value: &T, keys: &AccessKeys, purpose: Purpose) -> String 
     keys.seal(purpose, &rmp_serde::to_vec(value).expect("plain structs can be written"))
 }
 
-fn open<T: for<'de> Deserialize<'de>>(sealed: &str, keys: &AccessKeys, purpose: Purpose) -> Result<T, TokenError> {
+fn open_sealed<T: for<'de> Deserialize<'de>>(
+    sealed: &str,
+    keys: &AccessKeys,
+    purpose: Purpose,
+) -> Result<T, TokenError> {
     let plain = keys.open(purpose, sealed).map_err(|_| TokenError::Forged)?;
     rmp_serde::from_slice(&plain).map_err(|_| TokenError::Forged)
 }

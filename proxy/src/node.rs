@@ -132,7 +132,7 @@ impl Node {
         let rest = shared.settings.rest.is_on().then(|| Rest::new(shared.clone(), fleet.clone()));
         let services = ShardServices { fleet: fleet.clone(), rest: rest.clone(), webhooks: webhooks.clone() };
         let threads = start_shards((&shared, &services), listeners.of_shards, inboxes, &stop)?;
-        webhooks.open(&shared);
+        webhooks.open_hubs(&shared);
 
         let mut background = keep_own_state(&shared, fleet.admission(), &webhooks, key_sources);
         let (problems, counters) = (Arc::<UpstreamProblems>::default(), Arc::<AdminCounters>::default());
@@ -277,7 +277,7 @@ impl Node {
         self.shared.end_requests();
         // Clients whose ends were not reported in time are left to other nodes.
         if let Some(connections) = HubConnection::presence(&self.webhooks) {
-            connections.log().close();
+            connections.log().close_log();
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         // Links that may carry messages for clients of other nodes.

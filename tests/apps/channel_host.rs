@@ -11,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use trunkline_channel::{ChannelStream, Dialled, HelloTable, accept, open};
+use trunkline_channel::{ChannelStream, Dialled, HelloTable, accept, open_channel};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::wire::CHANNEL_PATH;
 
@@ -51,7 +51,7 @@ pub(super) async fn dial_channel(app: &str) -> Result<ChannelStream<TcpStream>> 
         Ok(stream)
     };
     let dialled = Dialled { peer_kind: PeerKind::AppServer, name: app };
-    open(dial, dialled, &keys()?).await.with_context(|| format!("a channel to {app}"))
+    open_channel(dial, dialled, &keys()?).await.with_context(|| format!("a channel to {app}"))
 }
 
 fn keys() -> Result<AccessKeys> {

@@ -99,7 +99,7 @@ fn a_mark_is_believed_only_if_the_fleet_made_it_for_this_request() {
         // A forwarded request is not forwarded again, so there are no loops.
         let dial = async || TcpStream::connect(other.address()).await;
         let dialled = Dialled { peer_kind: PeerKind::NodeClients, name: other.address() };
-        let mut channel = trunkline_channel::open(dial, dialled, &keys(ACCESS_KEY)?).await?;
+        let mut channel = trunkline_channel::open_channel(dial, dialled, &keys(ACCESS_KEY)?).await?;
         let head =
             format!("DELETE {connect} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{FORWARD_HEADER}: {good}\r\n\r\n");
         channel.write_all(head.as_bytes()).await?;

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 
 use super::test_permit::{self, TestPermit};
 
-/// Time limit of a scenario, far above normal durations, also of a machine that is several times slower: it only turns a
-/// hang into a failure.
+/// Time limit of a scenario, far above normal durations, also of a machine that is several times slower: it only turns
+/// a hang into a failure.
 const GUARD: Duration = Duration::from_secs(600);
 
 /// Time limit of the long versions, enabled by [`is_full`].

@@ -65,7 +65,7 @@ pub(crate) fn future(signature: &Signature) -> TokenStream {
 }
 
 fn reply(ty: &Type) -> TokenStream {
-    match Written::of(ty) {
+    match Written::from_type(ty) {
         Written::Result { value, error } => {
             let (value, error) = (reply_value(value), wrong_error(error));
             quote! { #error #value }
@@ -84,7 +84,7 @@ fn reply(ty: &Type) -> TokenStream {
 
 fn reply_value(ty: &Type) -> TokenStream {
     if let Some(item) = shape::item_of(ty) {
-        return match Written::of(item) {
+        return match Written::from_type(item) {
             Written::Result { error, .. } => wrong_error(error),
             Written::Alias { .. } => {
                 quote_spanned! {item.span()=> ::trunkline::handler::check::aliased_error::<#item>(); }

@@ -52,7 +52,7 @@ impl Parse for PartArguments {
 }
 
 impl FieldSource {
-    fn of(field: &Field) -> syn::Result<Self> {
+    fn from_field(field: &Field) -> syn::Result<Self> {
         let mut sources = field.attrs.iter().filter_map(|attribute| Self::named(attribute).transpose());
         let missing = || Error::new_spanned(field, format!("the source of this field is missing: {SOURCES}"));
         let source = sources.next().ok_or_else(missing)??;
@@ -102,7 +102,7 @@ fn implementation(item: &DeriveInput) -> syn::Result<TokenStream> {
     let (name, state) = (&item.ident, format_ident!("__S"));
     let (mut bounds, mut values) = (Vec::new(), Vec::new());
     for field in &data.fields {
-        let source = FieldSource::of(field)?;
+        let source = FieldSource::from_field(field)?;
         bounds.extend(bound(&source, &field.ty, &state));
         values.push(value(&source, &field.ty));
     }

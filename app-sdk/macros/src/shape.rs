@@ -17,7 +17,7 @@ pub(crate) enum Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    pub(crate) fn of(ty: &'a Type) -> Self {
+    pub(crate) fn from_type(ty: &'a Type) -> Self {
         match (last_segment(ty).filter(|segment| segment.ident == "Result").map(type_arguments)).as_deref() {
             Some(&[value, error]) => Self::Result { value, error },
             Some(&[value]) => Self::Alias { value },

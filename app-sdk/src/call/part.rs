@@ -58,15 +58,15 @@ impl Part {
 
     /// Returns the first value, if any. Fails if the value cannot be parsed.
     pub fn maybe<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Option<T>, HubError> {
-        self.texts(ctx).first().map(|text| self.read(text, refusal)).transpose()
+        self.texts(ctx).first().map(|text| self.parse_text(text, refusal)).transpose()
     }
 
     /// Returns all values in their order. Fails if a value cannot be parsed.
     pub fn all<T: FromText>(self, ctx: &Context, refusal: Option<&str>) -> Result<Vec<T>, HubError> {
-        self.texts(ctx).iter().map(|text| self.read(text, refusal)).collect()
+        self.texts(ctx).iter().map(|text| self.parse_text(text, refusal)).collect()
     }
 
-    fn read<T: FromText>(self, text: &str, refusal: Option<&str>) -> Result<T, HubError> {
+    fn parse_text<T: FromText>(self, text: &str, refusal: Option<&str>) -> Result<T, HubError> {
         let unfit = |error| format!("{self} is invalid: {error}");
         T::from_text(text).map_err(|error| HubError::new(refusal.map_or_else(|| unfit(error), str::to_owned)))
     }

@@ -87,7 +87,7 @@ impl Client {
         let metrics = self.receivers.core.metrics();
         let _counted = Counted::new(&metrics.client_results_waiting);
         let result = self.request(method, &arguments).await;
-        let result = result.and_then(|(protocol, outcome)| read(self.receivers.core.codec(protocol), outcome));
+        let result = result.and_then(|(protocol, outcome)| read_result(self.receivers.core.codec(protocol), outcome));
         let counter = if result.is_ok() { &metrics.client_results_ok } else { &metrics.client_results_failed };
         counter.inc();
         result
@@ -116,7 +116,7 @@ impl Client {
         let core = &*self.receivers.core;
         let overfull = |InboxOverfull| InvokeError::InboxOverfull(core.limits.waiting_inbox_max_bytes);
         let waiting = match &self.scope {
-            Some(scope) => Some(ResultWait::begin(core, scope).map_err(overfull)?),
+            Some(scope) => Some(ResultWait::begin_wait(core, scope).map_err(overfull)?),
             None => None,
         };
         let (_wait, notified) = waiting.unzip();
@@ -214,7 +214,7 @@ async fn request_remote(
     };
     let frame = ManyFrame::of_send(&send, checked_frame(&ServiceMessage::ClientInvocation(request))?);
     for node in nodes.iter() {
-        if !core.outbound.send(node, frame.of(node)).await {
+        if !core.outbound.send(node, frame.for_node(node)).await {
             core.client_results.deny(expected.id(), node);
         }
     }
@@ -234,7 +234,7 @@ async fn inbox_overfull(notified: Option<OwnedNotified>) -> InboxOverfull {
     InboxOverfull
 }
 
-fn read<T: DeserializeOwned>(codec: Codec, outcome: Outcome) -> Result<T, InvokeError> {
+fn read_result<T: DeserializeOwned>(codec: Codec, outcome: Outcome) -> Result<T, InvokeError> {
     let unfit = |detail: String| InvokeError::Type { expected: short_type_name::<T>(), detail };
     let payload: Payload = match outcome {
         Outcome::Value(payload) => payload,

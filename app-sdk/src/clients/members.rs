@@ -188,7 +188,7 @@ pub(super) async fn count(core: &HubCore, set: &ListedSet) -> Result<Answer<u64>
                 answered += 1;
             }
             Err(error) => {
-                missing.add(node.name());
+                missing.add_node(node.name());
                 failed = Some(error);
             }
         }
@@ -283,7 +283,7 @@ impl Place {
             }
             self.token = None;
             self.missing += 1;
-            missing.add(name);
+            missing.add_node(name);
         }
         nodes.iter().find(|node| key_of(node) > key).cloned()
     }
@@ -291,7 +291,7 @@ impl Place {
     /// Records that a proxy did not reply.
     fn note_missing(&mut self, name: &str, missing: &mut Missing) {
         self.missing += 1;
-        missing.add(name);
+        missing.add_node(name);
     }
 
     /// Moves the position past the page of a proxy, with the token for its further members.

@@ -137,7 +137,7 @@ impl Missing {
         Self { count, names: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, name: &str) {
+    pub(super) fn add_node(&mut self, name: &str) {
         self.count += 1;
         self.names.push(name.to_owned());
     }

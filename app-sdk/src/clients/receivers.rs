@@ -127,7 +127,7 @@ impl Receivers {
         }
         let mut proxies = 0;
         for (node, frame) in nodes.iter().zip(frames) {
-            proxies += usize::from(self.core.outbound.send(node, frame.of(node)).await);
+            proxies += usize::from(self.core.outbound.send(node, frame.for_node(node)).await);
         }
         Ok((proxies, Carriers::Some(nodes)))
     }

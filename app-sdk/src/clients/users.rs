@@ -61,7 +61,7 @@ impl Users {
                     answered += 1;
                 }
                 Err(error) => {
-                    missing.add(node.name());
+                    missing.add_node(node.name());
                     failed = Some(error);
                 }
             }

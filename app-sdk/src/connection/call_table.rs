@@ -95,7 +95,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
             if concurrency == Concurrency::Background {
                 self.register(&call);
             }
-            self.begin((*call.call).as_ref());
+            self.begin_call((*call.call).as_ref());
             return Admission::Start(call);
         }
         if concurrency != Concurrency::Rejected {
@@ -115,7 +115,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         }
         let call = self.pending.as_mut()?.queued.pop_front()?;
         flow.remove_bytes(call.bytes);
-        self.begin((*call.call).as_ref());
+        self.begin_call((*call.call).as_ref());
         Some(call)
     }
 
@@ -154,7 +154,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
             pending.active.remove(id);
         }
         pending.unanswered.retain(|waiting| !Arc::ptr_eq(waiting, call));
-        let wakers = stream_ids.iter().filter_map(|id| pending.uploads.close(id, call, flow)).collect();
+        let wakers = stream_ids.iter().filter_map(|id| pending.uploads.close_upload(id, call, flow)).collect();
         self.shrink();
         wakers
     }
@@ -267,7 +267,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         }
     }
 
-    fn begin(&mut self, call: &CallState) {
+    fn begin_call(&mut self, call: &CallState) {
         self.running += 1;
         match call.concurrency() {
             Concurrency::Slot => {
@@ -294,7 +294,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
         self.remember(&call.call);
         if !call.invocation.stream_ids.is_empty() {
             let uploads = &mut self.pending().uploads;
-            call.invocation.stream_ids.iter().for_each(|id| uploads.open(id.clone(), &call.call));
+            call.invocation.stream_ids.iter().for_each(|id| uploads.open_upload(id.clone(), &call.call));
         }
     }
 

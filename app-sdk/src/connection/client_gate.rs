@@ -76,7 +76,7 @@ fn send_mark<C: WindowedClient>(client: &C, window: &mut ClientWindow, number: O
 
 async fn wait<C: WindowedClient>(client: &C, bytes: u32, waiting_max: usize) -> Result<WindowRoom<'_, C>, NoRoom> {
     let line = client.with_window(|window| window.begin_wait(waiting_max)).ok_or(NoRoom::TooManyWaiting)?;
-    let _wait = WindowWait::begin(client);
+    let _wait = WindowWait::begin_wait(client);
     let waiting = async {
         let _turn = line.turn.lock().await;
         while !client.with_window(|window| reserve_first(client, window, bytes)) {
@@ -116,7 +116,7 @@ impl<C: WindowedClient> Drop for WindowRoom<'_, C> {
 }
 
 impl<'a, C: WindowedClient> WindowWait<'a, C> {
-    fn begin(client: &'a C) -> Self {
+    fn begin_wait(client: &'a C) -> Self {
         client.note_wait(true);
         Self(client)
     }

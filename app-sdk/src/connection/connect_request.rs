@@ -43,7 +43,7 @@ struct FrameRange {
 
 impl FrameRange {
     /// Range of `part` in `whole`. `part` must be a slice of `whole`.
-    fn of(part: &[u8], whole: &[u8]) -> Option<Self> {
+    fn within(part: &[u8], whole: &[u8]) -> Option<Self> {
         // An empty text may point anywhere.
         if part.is_empty() {
             return Some(Self::default());
@@ -63,7 +63,7 @@ impl ConnectRequest {
     /// Copies `body`, the frame that `message` was decoded from. Otherwise a large WebSocket message around it might
     /// stay in memory with the connection.
     pub(crate) fn new(body: &[u8], message: &OpenConnection) -> Self {
-        let id = FrameRange::of(message.connection_id.as_bytes(), body);
+        let id = FrameRange::within(message.connection_id.as_bytes(), body);
         debug_assert!(id.is_some(), "the message was read from this frame");
         let origin = message.origin();
         let user_id = message.claims.iter().find(|(name, _)| name == USER_ID_CLAIM);
@@ -72,7 +72,7 @@ impl ConnectRequest {
             is_of_service: false,
             names_trace: READS_HEADERS && header(&message.headers, TRACEPARENT_HEADER).is_some(),
             id: id.unwrap_or_default(),
-            user_id: user_id.and_then(|(_, value)| FrameRange::of(value.as_bytes(), body)),
+            user_id: user_id.and_then(|(_, value)| FrameRange::within(value.as_bytes(), body)),
             body: Box::from(body),
         }
     }

@@ -63,11 +63,11 @@ enum ReassignmentStage {
 
 impl Reassignment {
     /// Begins, or returns to the boundary: the proxy has stopped reading from the client.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin_reassignment(&mut self) {
         self.stage = ReassignmentStage::Boundary;
     }
 
-    pub(super) fn end(&mut self) {
+    pub(super) fn end_reassignment(&mut self) {
         self.stage = ReassignmentStage::None;
     }
 

@@ -261,7 +261,7 @@ mod tests {
         let node = Arc::new(Node::new(name, capabilities));
         let (outbox, socket) = open_outbox(1_000);
         let outbox = Arc::new(outbox);
-        node.open(0, Arc::clone(&outbox));
+        node.open_link(0, Arc::clone(&outbox));
         (node, outbox, socket)
     }
 

@@ -115,7 +115,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         debug_assert!(!self.is_closing, "the registry lets only one caller close a connection");
         self.rare.get_or_insert_default().close = Some(close);
         self.is_closing = true;
-        self.reassignment.end();
+        self.reassignment.end_reassignment();
         self.start_worker()
     }
 
@@ -126,7 +126,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
         if self.is_closing {
             return false;
         }
-        self.reassignment.begin();
+        self.reassignment.begin_reassignment();
         self.start_worker()
     }
 
@@ -218,7 +218,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
 
     /// Ends an upload. Returns the waker of a waiting reader; `None` if no such upload is open.
     pub(crate) fn end_upload(&mut self, id: &str, end: UploadEnd) -> Option<Option<Waker>> {
-        self.calls.uploads()?.end(id, end, &mut self.flow).ok()
+        self.calls.uploads()?.end_upload(id, end, &mut self.flow).ok()
     }
 
     #[must_use = "a worker must be started"]
@@ -363,7 +363,7 @@ impl<C: AsRef<CallState>> Inbox<C> {
     fn note_taken(&mut self, length: usize) {
         self.flow.remove_bytes(length);
         if let Some(rare) = &mut self.rare {
-            rare.traced.take(length);
+            rare.traced.take_bytes(length);
         }
     }
 }

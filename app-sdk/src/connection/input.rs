@@ -40,7 +40,7 @@ impl Input {
 
     /// Takes the hub handshake and its length; `None` while incomplete.
     pub(super) fn take_handshake(&mut self) -> Option<Result<(HandshakeRequest, usize), HandshakeError>> {
-        self.take(|front| HandshakeRequest::read(front, HANDSHAKE_MAX_BYTES))
+        self.take_front(|front| HandshakeRequest::read_request(front, HANDSHAKE_MAX_BYTES))
     }
 
     /// Takes the body of a hub message and the length of its frame; `None` while incomplete.
@@ -49,14 +49,17 @@ impl Input {
         protocol: HubProtocol,
         max_bytes: usize,
     ) -> Option<Result<(Bytes, usize), FramingError>> {
-        self.take(|front| {
+        self.take_front(|front| {
             let frame = next_frame(protocol, front, max_bytes)?;
             Ok(frame.map(|frame| (front.slice(frame.body), frame.length)))
         })
     }
 
     /// Takes the result of `cut` at the front, and joins pieces until it is complete.
-    fn take<T, E>(&mut self, cut: impl Fn(&Bytes) -> Result<Option<(T, usize)>, E>) -> Option<Result<(T, usize), E>> {
+    fn take_front<T, E>(
+        &mut self,
+        cut: impl Fn(&Bytes) -> Result<Option<(T, usize)>, E>,
+    ) -> Option<Result<(T, usize), E>> {
         loop {
             match cut(self.0.front()?) {
                 Ok(Some((taken, length))) => {

@@ -40,7 +40,7 @@ impl TracedPieces {
     }
 
     /// Takes a message of this length from the front.
-    pub(super) fn take(&mut self, mut bytes: usize) {
+    pub(super) fn take_bytes(&mut self, mut bytes: usize) {
         let mut taken = None;
         while bytes > 0
             && let Some(piece) = self.pieces.front_mut()
@@ -96,7 +96,7 @@ mod tests {
 
     fn marks(pieces: &mut TracedPieces, lengths: &[usize]) -> Vec<Option<i64>> {
         let mark = |&length: &usize| {
-            pieces.take(length);
+            pieces.take_bytes(length);
             pieces.take_last().map(|trace| trace.mark)
         };
         lengths.iter().map(mark).collect()
@@ -127,7 +127,7 @@ mod tests {
     fn a_report_has_each_duration_as_soon_as_it_is_known() {
         let mut pieces = TracedPieces::default();
         pieces.push(0, 3, 1);
-        pieces.take(3);
+        pieces.take_bytes(3);
         let trace = pieces.take_last().unwrap();
         let taken = trace.taken("c1".into());
         assert_eq!((taken.mark, taken.queued_us, taken.ran_us), (1, None, None));

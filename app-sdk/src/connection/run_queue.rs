@@ -44,8 +44,8 @@ impl<T> RunQueue<T> {
         state.waiting.extend(due.drain(..));
         let are_held_up = state.taken_at.is_some_and(|at| now.saturating_duration_since(at) > TIME_SLICE);
         match state.tasks {
-            0 => state.begin(1, now),
-            _ if are_held_up => state.begin(usize::MAX, now),
+            0 => state.begin_tasks(1, now),
+            _ if are_held_up => state.begin_tasks(usize::MAX, now),
             _ => 0,
         }
     }
@@ -65,7 +65,7 @@ impl<T> RunQueue<T> {
     }
 
     /// Takes the next item. `None` ends the task.
-    pub(crate) fn take(&self, now: Instant) -> Option<T> {
+    pub(crate) fn take_ready(&self, now: Instant) -> Option<T> {
         let mut state = lock(&self.0);
         state.taken_at = Some(now);
         let next = state.waiting.pop_front();
@@ -81,19 +81,19 @@ impl<T> RunQueue<T> {
     #[must_use = "a task must begin"]
     pub(crate) fn begin_help(&self, tasks_max: usize, now: Instant) -> usize {
         let mut state = lock(&self.0);
-        if state.tasks < tasks_max { state.begin(1, now) } else { 0 }
+        if state.tasks < tasks_max { state.begin_tasks(1, now) } else { 0 }
     }
 
     /// Starts a task per waiting item, when no further check for blocked tasks will happen.
     #[must_use = "tasks must begin"]
     pub(crate) fn begin_rest(&self, now: Instant) -> usize {
-        lock(&self.0).begin(usize::MAX, now)
+        lock(&self.0).begin_tasks(usize::MAX, now)
     }
 }
 
 impl<T> State<T> {
     /// Counts new tasks, at most one per waiting item.
-    fn begin(&mut self, tasks_max: usize, now: Instant) -> usize {
+    fn begin_tasks(&mut self, tasks_max: usize, now: Instant) -> usize {
         let count = self.waiting.len().saturating_sub(self.beginning).min(tasks_max);
         if count > 0 {
             self.tasks += count;
@@ -119,9 +119,9 @@ mod tests {
         assert_eq!(push(&queue, &[1, 2], now), 1, "the first read begins a task");
         queue.enter();
         assert_eq!(push(&queue, &[3], now), 0, "which takes what comes meanwhile, too");
-        assert_eq!([1, 2, 3].map(|_| queue.take(now)), [Some(1), Some(2), Some(3)]);
+        assert_eq!([1, 2, 3].map(|_| queue.take_ready(now)), [Some(1), Some(2), Some(3)]);
         assert!(!queue.is_waiting());
-        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.take_ready(now), None);
         assert_eq!(push(&queue, &[4], now), 1, "the one before has ended");
     }
 
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(push(&queue, &[], now), 0);
         assert_eq!(push(&queue, &[1], now), 1);
         queue.enter();
-        assert_eq!(queue.take(now), Some(1));
+        assert_eq!(queue.take_ready(now), Some(1));
         assert_eq!(push(&queue, &[], now + 2 * TIME_SLICE), 0, "it is held up, but nothing waits for it");
         assert_eq!((queue.begin_help(9, now), queue.begin_rest(now)), (0, 0));
     }
@@ -141,17 +141,17 @@ mod tests {
         let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2, 3], now), 1);
         queue.enter();
-        assert_eq!(queue.take(now), Some(1));
+        assert_eq!(queue.take_ready(now), Some(1));
         assert_eq!(push(&queue, &[4], now + TIME_SLICE), 0);
         let later = now + 2 * TIME_SLICE;
         assert_eq!(push(&queue, &[], later), 3, "nothing was taken for longer than a turn");
         assert_eq!(push(&queue, &[5], later), 0, "the new ones are about to take");
         assert_eq!(push(&queue, &[], later + 2 * TIME_SLICE), 1, "they have not begun, but there is one more by now");
         (0..4).for_each(|_| queue.enter());
-        assert_eq!([(); 4].map(|()| queue.take(later)), [Some(2), Some(3), Some(4), Some(5)]);
-        assert_eq!([(); 4].map(|()| queue.take(later)), [None; 4]);
+        assert_eq!([(); 4].map(|()| queue.take_ready(later)), [Some(2), Some(3), Some(4), Some(5)]);
+        assert_eq!([(); 4].map(|()| queue.take_ready(later)), [None; 4]);
         assert_eq!(push(&queue, &[6], later), 0, "the first one goes on");
-        assert_eq!([(); 2].map(|()| queue.take(later)), [Some(6), None]);
+        assert_eq!([(); 2].map(|()| queue.take_ready(later)), [Some(6), None]);
         assert_eq!(push(&queue, &[7], later), 1);
     }
 
@@ -164,7 +164,7 @@ mod tests {
         queue.enter();
         assert_eq!(queue.begin_help(2, now), 0, "two work by now");
         queue.push_back(3);
-        assert_eq!([(); 5].map(|()| queue.take(now)), [Some(1), Some(2), Some(3), None, None]);
+        assert_eq!([(); 5].map(|()| queue.take_ready(now)), [Some(1), Some(2), Some(3), None, None]);
         assert_eq!(push(&queue, &[4], now), 1, "both have ended");
     }
 
@@ -173,6 +173,6 @@ mod tests {
         let (queue, now) = (RunQueue::default(), Instant::now());
         assert_eq!(push(&queue, &[1, 2, 3], now), 1);
         queue.enter();
-        assert_eq!((queue.take(now), queue.begin_rest(now), queue.begin_rest(now)), (Some(1), 2, 0));
+        assert_eq!((queue.take_ready(now), queue.begin_rest(now), queue.begin_rest(now)), (Some(1), 2, 0));
     }
 }

@@ -71,7 +71,7 @@ impl<C> UploadTable<C> {
         self.0.values().any(|upload| upload.end.is_none())
     }
 
-    pub(crate) fn open(&mut self, id: ByteString, owner: &Arc<C>) {
+    pub(crate) fn open_upload(&mut self, id: ByteString, owner: &Arc<C>) {
         let (owner, items) = (Arc::clone(owner), VecDeque::new());
         let upload = Upload { owner, items, end: None, reader: None, is_full: false };
         let before = self.0.insert(id, upload);
@@ -98,7 +98,7 @@ impl<C> UploadTable<C> {
     }
 
     /// Ends an upload; `Err` if no such upload is open.
-    pub(crate) fn end(&mut self, id: &str, end: UploadEnd, flow: &mut FlowControl) -> Result<Option<Waker>, ()> {
+    pub(crate) fn end_upload(&mut self, id: &str, end: UploadEnd, flow: &mut FlowControl) -> Result<Option<Waker>, ()> {
         let upload = self.0.get_mut(id).filter(|upload| upload.end.is_none()).ok_or(())?;
         upload.end = Some(end);
         Ok(upload.take_reader(flow))
@@ -159,7 +159,7 @@ impl<C> UploadTable<C> {
     }
 
     /// Closes an upload on behalf of the method that owns it, and drops its items.
-    pub(crate) fn close(&mut self, id: &str, owner: &Arc<C>, flow: &mut FlowControl) -> Option<Waker> {
+    pub(crate) fn close_upload(&mut self, id: &str, owner: &Arc<C>, flow: &mut FlowControl) -> Option<Waker> {
         if !self.0.get(id).is_some_and(|upload| Arc::ptr_eq(&upload.owner, owner)) {
             return None;
         }
@@ -206,7 +206,7 @@ mod tests {
         /// Creates an upload named `u`.
         fn new() -> Self {
             let (mut uploads, owner) = (UploadTable::default(), Arc::<Owner>::default());
-            uploads.open("u".into(), &owner);
+            uploads.open_upload("u".into(), &owner);
             Self { uploads, flow: FlowControl::default(), owner }
         }
 
@@ -233,7 +233,7 @@ mod tests {
         let mut upload = OneUpload::new();
         upload.push(1).unwrap();
         upload.push(2).unwrap();
-        upload.uploads.end("u", UploadEnd::Failed("cut".into()), &mut upload.flow).unwrap();
+        upload.uploads.end_upload("u", UploadEnd::Failed("cut".into()), &mut upload.flow).unwrap();
         assert_eq!((upload.item(), upload.item()), (1, 2));
         assert_eq!(upload.poll(), Poll::Ready(UploadEvent::End(UploadEnd::Failed("cut".into()))));
         assert_eq!(upload.poll(), Poll::Ready(UploadEvent::Closed));
@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn after_the_end_nothing_more_is_taken() {
         let mut upload = OneUpload::new();
-        upload.uploads.end("u", UploadEnd::Complete, &mut upload.flow).unwrap();
+        upload.uploads.end_upload("u", UploadEnd::Complete, &mut upload.flow).unwrap();
         assert!(upload.push(1).is_err());
-        assert!(upload.uploads.end("u", UploadEnd::Complete, &mut upload.flow).is_err());
-        assert!(upload.uploads.end("nobody's", UploadEnd::Complete, &mut upload.flow).is_err());
+        assert!(upload.uploads.end_upload("u", UploadEnd::Complete, &mut upload.flow).is_err());
+        assert!(upload.uploads.end_upload("nobody's", UploadEnd::Complete, &mut upload.flow).is_err());
     }
 
     #[test]
@@ -267,9 +267,9 @@ mod tests {
         for item in 0..10 {
             upload.push(item).unwrap();
         }
-        assert!(upload.uploads.close("u", &Arc::default(), &mut upload.flow).is_none());
+        assert!(upload.uploads.close_upload("u", &Arc::default(), &mut upload.flow).is_none());
         assert_eq!(upload.uploads.len(), 1, "only its own method closes it");
-        upload.uploads.close("u", &upload.owner, &mut upload.flow);
+        upload.uploads.close_upload("u", &upload.owner, &mut upload.flow);
         assert!(upload.uploads.is_empty());
         assert!(upload.flow.is_idle());
     }

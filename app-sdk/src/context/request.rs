@@ -18,7 +18,7 @@ pub struct Query {
 type Pairs = Vec<(String, String)>;
 
 impl Claims {
-    pub(crate) fn of(request: &ConnectRequest) -> Self {
+    pub(crate) fn from_request(request: &ConnectRequest) -> Self {
         Self(request.claims())
     }
 

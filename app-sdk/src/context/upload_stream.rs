@@ -61,7 +61,7 @@ impl<T> UploadStream<T> {
         let Some(uploads) = calls.uploads() else { return Poll::Ready(UploadEvent::Closed) };
         let mut event = uploads.poll(&self.id, &self.scope, limits.upload_max_items, flow, context);
         if event.is_pending() && is_overfull {
-            uploads.close(&self.id, &self.scope, flow);
+            uploads.close_upload(&self.id, &self.scope, flow);
             event = Poll::Ready(UploadEvent::End(UploadEnd::Overfull));
         }
         calls.shrink();
@@ -74,7 +74,7 @@ impl<T> UploadStream<T> {
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
         // Only the dropped owner of this stream waits for its items.
-        let waker = calls.uploads().and_then(|uploads| uploads.close(&self.id, &self.scope, flow));
+        let waker = calls.uploads().and_then(|uploads| uploads.close_upload(&self.id, &self.scope, flow));
         calls.shrink();
         self.core.apply_flow_control(connection, &mut inbox);
         drop(inbox);
@@ -93,7 +93,7 @@ impl<T: DeserializeOwned> UploadStream<T> {
             return Poll::Ready(None);
         }
         let item = match std::task::ready!(self.poll_event(context)) {
-            UploadEvent::Item(payload) => Some(self.read(&payload)),
+            UploadEvent::Item(payload) => Some(self.read_item(&payload)),
             UploadEvent::End(end) => end_of_upload(end, self.core.limits.waiting_inbox_max_bytes).map(Err),
             UploadEvent::Closed => None,
         };
@@ -101,7 +101,7 @@ impl<T: DeserializeOwned> UploadStream<T> {
         Poll::Ready(item)
     }
 
-    fn read(&self, payload: &Payload) -> Result<T, HubError> {
+    fn read_item(&self, payload: &Payload) -> Result<T, HubError> {
         self.core.metrics().items_up.inc();
         self.core.codec(self.scope.connection().protocol()).value(payload).map_err(|error| {
             tracing::debug!(hub = %self.core.name(), stream = %self.id, %error, "item does not fit");

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use tokio::net::{TcpStream, lookup_host};
-use trunkline_channel::{Dialled, OpenChannelError, dial_staggered, open};
+use trunkline_channel::{Dialled, OpenChannelError, dial_staggered, open_channel};
 use trunkline_protocol::dial_in::{ServiceScheme, ServiceUrl};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
@@ -67,7 +67,7 @@ impl Protection {
             Self::Tls(encryption) => encryption.encrypt(dial().await.map_err(unreachable)?).await,
             Self::Channel(keys) => {
                 let authority = url.authority();
-                match open(dial, Dialled { peer_kind: PeerKind::DialIn, name: &authority }, keys).await {
+                match open_channel(dial, Dialled { peer_kind: PeerKind::DialIn, name: &authority }, keys).await {
                     Ok(stream) => Ok(Box::new(stream)),
                     Err(OpenChannelError::Connect(source)) => Err(unreachable(source)),
                     Err(error) => Err(DialError::NoChannel { authority, problem: error.to_string() }),

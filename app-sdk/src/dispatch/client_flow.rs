@@ -265,7 +265,7 @@ async fn a_wait_for_a_client_that_another_app_server_gets_becomes_a_send_to_it_t
     bench.fill("c1");
     let sending = bench.waiting().await;
     bench.link.received();
-    bench.hub.reassignments.begin(&connection);
+    bench.hub.reassignments.begin_reassignment(&connection);
     settle().await;
     assert!(!bench.hub.core.connections.contains(&connection), "no wait holds a reassignment up");
     assert_eq!(sending.await.unwrap(), 1);

@@ -60,7 +60,7 @@ impl ConnectionEnds {
     }
 
     pub(super) fn close(&self, connection: &Arc<Connection>, message: Close, close: ConnectionClose) {
-        if self.core.close(connection, message, close) {
+        if self.core.close_connection(connection, message, close) {
             self.start(connection);
         }
     }
@@ -155,7 +155,7 @@ impl Reassignments {
     }
 
     /// Begins to reassign a connection. Its calls finish first.
-    pub(super) fn begin(&self, connection: &Arc<Connection>) {
+    pub(super) fn begin_reassignment(&self, connection: &Arc<Connection>) {
         if self.core.begin_reassignment(connection) {
             self.ends.start(connection);
         }

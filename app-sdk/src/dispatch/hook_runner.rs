@@ -44,7 +44,7 @@ impl HookRunner {
     }
 
     fn policies(&self, context: &Context) -> Result<(), HubError> {
-        let _turn = Turn::begin(CodeId::of(self.core.name(), "policy"));
+        let _turn = Turn::begin_turn(CodeId::hash_of(self.core.name(), "policy"));
         self.methods.policies.check(context)
     }
 
@@ -208,11 +208,11 @@ pub(super) fn log_failure(core: &HubCore, connection: &Connection, method: &str,
         };
         let reason = error.to_string();
         let reason = telemetry::clipped_reason(&reason);
-        match core.outbound.mistake_limit.take() {
+        match core.outbound.mistake_limit.take_line() {
             Some(LinePermit { left_out }) => tracing::info!(hub, connection, method, reason, left_out, "{text}"),
             None => tracing::debug!(hub, connection, method, reason, "{text}"),
         }
-    } else if let Some(LinePermit { left_out }) = core.outbound.failure_limit.take() {
+    } else if let Some(LinePermit { left_out }) = core.outbound.failure_limit.take_line() {
         tracing::error!(hub, connection, method, ?error, left_out, "method failed");
     } else {
         tracing::debug!(hub, connection, method, ?error, "method failed, like others a moment ago");

@@ -120,11 +120,11 @@ impl MethodCalls {
             RunningCall::new(&self.setup, Arc::clone(&scope), target, named, stream_ids, reply_kind, span.clone());
         let mut replying = AssertUnwindSafe(replying.instrument(span)).catch_unwind();
         // No waker needed yet: a call that waits is polled again by its own task.
-        let turn = Turn::begin(running.code());
+        let turn = Turn::begin_turn(running.code());
         let ran = (&mut replying).now_or_never();
         drop(turn);
         match ran {
-            Some(ran) => match running.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
+            Some(ran) => match running.answer_call(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
                 None => None,
                 Some(Rest::Answer(waiting)) => Some(waiting),
                 Some(Rest::Stream(stream)) => {

@@ -48,7 +48,7 @@ pub(super) struct CallSetup {
 
 impl CallSetup {
     pub(super) fn new(core: Arc<HubCore>, is_detailed: bool) -> Self {
-        let unknown_code = CodeId::of(core.name(), UNKNOWN_METHOD);
+        let unknown_code = CodeId::hash_of(core.name(), UNKNOWN_METHOD);
         Self { core, unknown_method: MethodMetrics::default(), unknown_code, is_detailed }
     }
 
@@ -121,7 +121,7 @@ impl RunningCall {
             None => {
                 OptionFuture::from(self.complete(Outcome::Void, CallOutcome::Cancelled)).await;
             }
-            Some(ran) => match self.answer(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
+            Some(ran) => match self.answer_call(ran.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)))) {
                 None => {}
                 Some(Rest::Answer(waiting)) => waiting.await,
                 Some(Rest::Stream(stream)) => stream.send().await,
@@ -129,7 +129,7 @@ impl RunningCall {
         }
     }
 
-    pub(super) fn answer(mut self, ran: Result<Reply, HubError>) -> Option<Rest> {
+    pub(super) fn answer_call(mut self, ran: Result<Reply, HubError>) -> Option<Rest> {
         let waiting = match (ran.map(|Reply(body)| body), self.reply_kind) {
             (Ok(ReplyBody::Stream(items)), ReplyKind::Stream) => {
                 self.has_waited = true;
@@ -170,7 +170,7 @@ impl RunningCall {
         let (hub, connection) = (self.setup.core.name(), short(self.connection().id()));
         let method = telemetry::clipped_method(&self.target);
         let reason = telemetry::clipped_reason(&reason);
-        match self.setup.core.outbound.mistake_limit.take() {
+        match self.setup.core.outbound.mistake_limit.take_line() {
             Some(LinePermit { left_out }) => {
                 tracing::info!(hub, connection, method, reason, left_out, "call does not match its method");
             }

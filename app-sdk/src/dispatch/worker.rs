@@ -52,7 +52,7 @@ impl Dispatcher {
         let mut since = Instant::now();
         let mut now = since;
         due.enter();
-        while let Some(connection) = due.take(now) {
+        while let Some(connection) = due.take_ready(now) {
             match self.run(&connection) {
                 WorkerPause::Done => {}
                 WorkerPause::Unfinished => due.push_back(connection),
@@ -198,7 +198,7 @@ impl Dispatcher {
     fn give_up_calls(self: &Arc<Self>, connection: &Arc<Connection>) {
         let Some((methods, needs_worker)) = connection.inbox().give_up_calls() else { return };
         let (hub, connection_id, methods) = (self.core.name(), short(connection.id()), listed(&methods));
-        if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
+        if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take_line() {
             let text = "client disconnected, but its methods still run: on_disconnected does not wait for them";
             tracing::warn!(hub, connection = connection_id, methods, left_out, "{text}");
         }
@@ -389,7 +389,7 @@ mod tests {
                 scene.data("{\"type\":1,\"target\":\"Wait\",\"arguments\":[]}\u{1e}").await;
             }
             let connection = scene.hub.core.connections.get("c1").unwrap();
-            scene.hub.reassignments.begin(&connection);
+            scene.hub.reassignments.begin_reassignment(&connection);
             scene.settle().await;
             assert_eq!(begun.load(Ordering::Relaxed), usize::from(!has_call));
             assert_eq!(scene.hub.running_methods(), if has_call { "Wait" } else { "" });
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!((&**connection_id, *operation), ("c1", FlowOperation::ReadOn));
         let connection = scene.hub.core.connections.get("c1").unwrap();
         assert!(!connection.inbox().reassignment.has_begun());
-        scene.hub.reassignments.begin(&connection);
+        scene.hub.reassignments.begin_reassignment(&connection);
         assert!(connection.inbox().reassignment.has_begun());
     }
 }

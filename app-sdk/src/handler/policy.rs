@@ -91,7 +91,7 @@ impl fmt::Debug for Policy {
 pub(crate) struct Policies(Vec<Policy>);
 
 impl Policies {
-    pub(crate) fn add(&mut self, policy: Policy) {
+    pub(crate) fn add_policy(&mut self, policy: Policy) {
         self.0.push(policy);
     }
 

@@ -64,7 +64,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
 
     /// Adds a method; see [`Hub::method`](crate::Hub::method).
     pub fn method<H: Handler<S, M>, M: 'static>(mut self, name: impl Into<String>, handler: H) -> Self {
-        self.add(name.into(), Policies::default(), handler);
+        self.add_handler(name.into(), Policies::default(), handler);
         self
     }
 
@@ -76,8 +76,8 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         handler: H,
     ) -> Self {
         let mut policies = Policies::default();
-        policies.add(policy);
-        self.add(name.into(), policies, handler);
+        policies.add_policy(policy);
+        self.add_handler(name.into(), policies, handler);
         self
     }
 
@@ -119,7 +119,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
 
     /// Restricts the methods of the module to clients that meet the policy. Other callers get an error.
     pub fn require(mut self, policy: Policy) -> Self {
-        self.policies.add(policy);
+        self.policies.add_policy(policy);
         self
     }
 
@@ -162,7 +162,7 @@ impl<S: Clone + Send + Sync + 'static> Methods<S> {
         }
     }
 
-    fn add<H: Handler<S, M>, M: 'static>(&mut self, name: String, policies: Policies, handler: H) {
+    fn add_handler<H: Handler<S, M>, M: 'static>(&mut self, name: String, policies: Policies, handler: H) {
         let name = ByteString::from(name);
         let method = handler::bindable(name.clone(), handler);
         self.entries.push(MethodEntry {
@@ -235,7 +235,7 @@ impl MethodTable {
         self.hooks.iter().filter(move |(of, _)| *of == kind).map(|(_, hook)| hook)
     }
 
-    pub(super) fn add(&mut self, hub: &str, method: Method) -> Result<(), BuildError> {
+    pub(super) fn add_method(&mut self, hub: &str, method: Method) -> Result<(), BuildError> {
         let method = Arc::new(method);
         let Entry::Vacant(vacant) = self.by_name.entry(method.name.to_lowercase().into()) else {
             return Err(BuildError::DuplicateMethod { hub: hub.to_owned(), method: method.name.to_string() });

@@ -49,7 +49,7 @@ impl Acks {
 
     /// Delivers an acknowledgement. Drops it if no request matches.
     pub(crate) fn acknowledge(&self, ack: Ack) {
-        let sender = lock(&self.0).take(ack.ack_id);
+        let sender = lock(&self.0).take_sender(ack.ack_id);
         if let Some(sender) = sender {
             let _ = sender.send(ack);
         }
@@ -71,7 +71,7 @@ impl AwaitedAcks {
         (id, receiver)
     }
 
-    fn take(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
+    fn take_sender(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
         self.waiting.remove(&id).map(|waiting| waiting.sender)
     }
 
@@ -93,7 +93,7 @@ impl ExpectedAck<'_> {
 
 impl Drop for ExpectedAck<'_> {
     fn drop(&mut self) {
-        lock(&self.acks.0).take(self.id);
+        lock(&self.acks.0).take_sender(self.id);
     }
 }
 
@@ -226,9 +226,9 @@ mod tests {
     fn an_acknowledgement_is_taken_once() {
         let mut acks = AwaitedAcks::default();
         let (id, mut receiver) = acks.expect(&node("a"));
-        acks.take(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, ..Ack::default() }).unwrap();
+        acks.take_sender(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, ..Ack::default() }).unwrap();
         assert_eq!(receiver.try_recv().unwrap().ack_id, id);
-        assert!(acks.take(id).is_none());
+        assert!(acks.take_sender(id).is_none());
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
         let expected = acks.expect(&node("a"));
         let id = expected.id();
         drop(expected);
-        assert!(lock(&acks.0).take(id).is_none());
+        assert!(lock(&acks.0).take_sender(id).is_none());
     }
 
     #[tokio::test(start_paused = true)]

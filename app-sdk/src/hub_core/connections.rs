@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use trunkline_protocol::limits::STATEFUL_RECONNECT_TIMEOUT_S;
 
 use crate::connection::{Connection, LinkId};
-use crate::sync::{lock, read, write};
+use crate::sync::{lock, read_lock, write};
 
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
@@ -30,7 +30,7 @@ impl Connections {
     /// Ends exactly this connection. The notification of its proxy is queued in the same step, so that a shutdown,
     /// which closes the links once no connection is left, cannot overtake it. Returns `false` if the connection has
     /// already ended.
-    pub(super) fn end(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
+    pub(super) fn end_connection(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         let mut here = write(&self.here);
         let was_here = here.remove(connection);
         if was_here {
@@ -40,25 +40,25 @@ impl Connections {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Connection>> {
-        read(&self.here).get(id).map(Arc::clone)
+        read_lock(&self.here).get(id).map(Arc::clone)
     }
 
     pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
-        read(&self.here).contains(connection)
+        read_lock(&self.here).contains(connection)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
-        read(&self.here).iter().map(Arc::clone).collect()
+        read_lock(&self.here).iter().map(Arc::clone).collect()
     }
 
     /// Counts all connections, and the connections with their home on this link.
     pub(crate) fn count(&self, link: LinkId) -> (usize, usize) {
-        let here = read(&self.here);
+        let here = read_lock(&self.here);
         (here.iter().count(), here.at_home(link).len())
     }
 
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
-        read(&self.here).at_home(link)
+        read_lock(&self.here).at_home(link)
     }
 
     /// Keeps a connection that was closed during a move, for the node that has it now.
@@ -68,7 +68,7 @@ impl Connections {
 
     /// Takes a connection that was closed during a move, to notify the node that resumes it.
     pub(crate) fn take_tombstone(&self, id: &str) -> Option<Arc<Connection>> {
-        lock(&self.tombstones).take(id)
+        lock(&self.tombstones).take_connection(id)
     }
 }
 
@@ -83,7 +83,7 @@ impl Tombstones {
         self.0.push_back((now, Arc::clone(connection)));
     }
 
-    fn take(&mut self, id: &str) -> Option<Arc<Connection>> {
+    fn take_connection(&mut self, id: &str) -> Option<Arc<Connection>> {
         let place = self.0.iter().position(|(_, connection)| connection.id() == id)?;
         self.0.remove(place).map(|(_, connection)| connection)
     }
@@ -270,9 +270,9 @@ mod tests {
                 asks.recv().unwrap();
                 is_announced.store(true, Ordering::SeqCst);
             };
-            assert!(connections.end(&ending, tell));
+            assert!(connections.end_connection(&ending, tell));
         });
-        assert!(!connections.end(&ending, || panic!("only one caller ends it")));
+        assert!(!connections.end_connection(&ending, || panic!("only one caller ends it")));
     }
 
     #[test]

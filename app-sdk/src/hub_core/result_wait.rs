@@ -24,7 +24,7 @@ pub(crate) struct ResultWait<'a> {
 
 impl<'a> ResultWait<'a> {
     /// Begins a wait. Also returns a notification that fires when the inbox becomes overfull.
-    pub(crate) fn begin(core: &'a HubCore, scope: &'a CallScope) -> Result<(Self, OwnedNotified), InboxOverfull> {
+    pub(crate) fn begin_wait(core: &'a HubCore, scope: &'a CallScope) -> Result<(Self, OwnedNotified), InboxOverfull> {
         let connection = scope.connection();
         let mut inbox = connection.inbox();
         if inbox.is_overfull(&core.limits) {

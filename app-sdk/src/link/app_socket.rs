@@ -97,7 +97,7 @@ impl fmt::Debug for AppSocket {
 fn received(message: tungstenite::Message) -> Message {
     match LinkMessage::into_received(message) {
         ReceivedMessage::Piece(piece) => Message::Binary(piece),
-        ReceivedMessage::Close(Some((code, reason))) => LinkMessage::close(code, reason),
+        ReceivedMessage::Close(Some((code, reason))) => LinkMessage::close_frame(code, reason),
         ReceivedMessage::Close(None) => Message::Close(None),
         ReceivedMessage::Text => Message::Text(String::new().into()),
     }
@@ -107,7 +107,7 @@ fn received(message: tungstenite::Message) -> Message {
 fn sent(message: Message) -> tungstenite::Message {
     match LinkMessage::into_received(message) {
         ReceivedMessage::Piece(piece) => LinkMessage::binary(piece),
-        ReceivedMessage::Close(Some((code, reason))) => LinkMessage::close(code, reason),
+        ReceivedMessage::Close(Some((code, reason))) => LinkMessage::close_frame(code, reason),
         // A link sends nothing else.
         ReceivedMessage::Close(None) | ReceivedMessage::Text => LinkMessage::binary(Bytes::new()),
     }

@@ -48,7 +48,7 @@ impl Link {
     pub(crate) async fn attach(self, offer: Option<Offer>) -> Result<(Attached, Answer), Refused> {
         let Self { terms, slots } = self;
         loop {
-            let occupied = match slots.take(&terms, offer.as_ref())? {
+            let occupied = match slots.take_slot(&terms, offer.as_ref())? {
                 TakenSlot::Attached(SessionStart { session, socket, answer, is_new }) => {
                     if is_new {
                         terms.tasks.spawn(keep(Arc::clone(&session), Arc::clone(&slots)));
@@ -79,7 +79,7 @@ impl Attached {
     pub(crate) async fn run(self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;
-            () = self.socket.stop.stopped() => Err(self.socket.stop.end()),
+            () = self.socket.stop.stopped() => Err(self.socket.stop.link_end()),
             shaken = request_handshake(&mut socket) => shaken,
         };
         match shaken {
@@ -107,7 +107,7 @@ impl Attached {
             // A service treats any code except the normal one as an error.
             let code = if is_service && code == SESSION_OVER_CODE { CLOSE_NORMAL } else { code };
             let close = (code, reason);
-            let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close(close)).await;
+            let _ = tokio::time::timeout(FLUSH_TIMEOUT, writer.close_socket(close)).await;
         }
     }
 
@@ -120,7 +120,8 @@ impl Attached {
         }
         self.session.log_opened(self.socket.is_resumed);
         let mut writing = self.spawn_writer(socket.writer);
-        let end = read((&self.session, &self.slots), &mut self.socket.incoming, socket.reader, &self.socket.stop).await;
+        let end =
+            read_link((&self.session, &self.slots), &mut self.socket.incoming, socket.reader, &self.socket.stop).await;
         self.socket.stop.stop(StopReason::Failed, &self.session.outbox);
         // Frames queued before a shutdown are still sent; otherwise they wait for the next socket.
         match tokio::time::timeout(FLUSH_TIMEOUT, &mut writing).await {
@@ -154,7 +155,7 @@ impl Attached {
     }
 }
 
-async fn read(
+async fn read_link(
     (session, slots): (&LinkSession, &Slots),
     incoming: &mut Incoming,
     reader: LinkReader,

@@ -168,7 +168,7 @@ impl LinkSession {
 
     /// Notifies all parties of the end, once. Only [`Slots`](super::slots::Slots) may call this, because it ensures
     /// that the session has not ended before.
-    pub(super) fn end(&self, close: &ConnectionClose) {
+    pub(super) fn end_session(&self, close: &ConnectionClose) {
         if self.endpoint.outbound().end_session(&self.node, self.id.0) {
             self.endpoint.handle_node_lost(&self.node);
         }

@@ -59,7 +59,7 @@ pub(crate) enum Refused {
 }
 
 impl Slots {
-    pub(super) fn take(&self, terms: &SessionTerms, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
+    pub(super) fn take_slot(&self, terms: &SessionTerms, offer: Option<&Offer>) -> Result<TakenSlot, Refused> {
         let mut slots = lock(&self.slots);
         let outdated = newest(&slots, &terms.key).map(SessionId::before_pool);
         let slot = slots.entry(terms.key.clone()).or_default();
@@ -77,7 +77,7 @@ impl Slots {
                 attach(&mut slots, session, &offer, false)
             }
             (UpgradeDecision::Begin | UpgradeDecision::EndSocketFirst | UpgradeDecision::Resume, _) => {
-                self.begin(&mut slots, terms, &offer)
+                self.begin_session(&mut slots, terms, &offer)
             }
         }
     }
@@ -126,7 +126,7 @@ impl Slots {
         }
     }
 
-    fn begin(
+    fn begin_session(
         &self,
         slots: &mut HashMap<SlotKey, Slot>,
         terms: &SessionTerms,
@@ -237,7 +237,7 @@ fn end_session(slots: &mut HashMap<SlotKey, Slot>, session: &Arc<LinkSession>, e
     let slot = slots.get_mut(&session.key);
     if let Some(slot) = slot.filter(|slot| slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, session))) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));
-        session.end(end);
+        session.end_session(end);
     }
 }
 

@@ -45,17 +45,17 @@ impl Proxies {
         now: Instant,
     ) -> SessionBegin {
         if let Some(node) = self.linked.iter().chain(&self.spare).find(|node| node.is(name.name, name.boot)) {
-            node.open(link, outbox);
+            node.open_link(link, outbox);
             return SessionBegin { node: Arc::clone(node), replayed_frames: 0, replayed_bytes: 0 };
         }
         let node = Arc::new(Node::new(name, capabilities));
-        node.open(link, outbox);
+        node.open_link(link, outbox);
         if self.linked.iter().any(|linked| linked.shares_service(&node)) {
             self.spare.push(Arc::clone(&node));
             return SessionBegin { node, replayed_frames: 0, replayed_bytes: 0 };
         }
         if self.linked.is_empty() {
-            self.replay.open(now);
+            self.replay.open_window(now);
         }
         // Ahead of newer frames: no sender has the node yet.
         let (late, boot) = name.replay_key();
@@ -71,7 +71,7 @@ impl Proxies {
     pub(super) fn end_session(&mut self, node: &Arc<Node>, link: u64) -> SessionEnd {
         let is_other = |other: &&Arc<Node>| !Arc::ptr_eq(other, node) && other.shares_service(node);
         let successor = self.linked.iter().chain(&self.spare).find(is_other).cloned();
-        let ended = node.end(link, successor.as_deref());
+        let ended = node.end_link(link, successor.as_deref());
         if ended.was_last {
             let was_linked = self.linked.iter().any(|other| Arc::ptr_eq(other, node));
             let next = successor.filter(|_| was_linked);
@@ -139,7 +139,7 @@ impl ManyFrame {
         Self { plain, stamped }
     }
 
-    pub(crate) fn of(&self, node: &Node) -> &Bytes {
+    pub(crate) fn for_node(&self, node: &Node) -> &Bytes {
         self.stamped.as_ref().filter(|_| node.supports_moves()).unwrap_or(&self.plain)
     }
 }
@@ -168,7 +168,7 @@ pub(super) struct ReplayBuffer {
 }
 
 impl ReplayBuffer {
-    pub(super) fn open(&mut self, now: Instant) {
+    pub(super) fn open_window(&mut self, now: Instant) {
         *self = Self { until: Some(now + REPLAY_WINDOW), ..Self::default() };
     }
 
@@ -308,13 +308,13 @@ mod tests {
         let message = ServiceMessage::BroadcastData(BroadcastData { excluded: Vec::new(), payloads });
         let plain = message.to_frame();
         let frame = ManyFrame::of_send(&queue.begin_send(), plain.clone());
-        assert_eq!((frame.of(&node(true)), frame.of(&node(false))), (&plain, &plain));
+        assert_eq!((frame.for_node(&node(true)), frame.for_node(&node(false))), (&plain, &plain));
         queue.push(()).unwrap();
         queue.next_moves().now_or_never().unwrap().unwrap();
         let frame = ManyFrame::of_send(&queue.begin_send(), plain.clone());
-        assert_eq!(frame.of(&node(false)), &plain);
+        assert_eq!(frame.for_node(&node(false)), &plain);
         let mut frames = FrameBuffer::default();
-        frames.push(frame.of(&node(true)).clone());
+        frames.push(frame.for_node(&node(true)).clone());
         let body = frames.next_body().unwrap().unwrap();
         let stamped = Stamped { epoch: 1, body: message.to_body() };
         assert_eq!(ServiceMessage::decode(&body), Ok(Some(ServiceMessage::Stamped(stamped))));
@@ -326,7 +326,7 @@ mod tests {
     fn frames_after_the_first_proxy_are_replayed_to_the_second_and_the_third() {
         let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
         buffer.push(&LATE_FRAME, now);
-        buffer.open(now);
+        buffer.open_window(now);
         assert!(buffer.replay("first", "boot", now).is_empty(), "before the first proxy there is nothing to replay");
         buffer.push(&LATE_FRAME, now);
         assert_eq!(buffer.replay("second", "boot", now), [LATE_FRAME]);
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn a_returning_proxy_gets_no_replay_but_a_restarted_one_does() {
         let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
-        buffer.open(now);
+        buffer.open_window(now);
         buffer.replay("first", "boot", now);
         buffer.push(&LATE_FRAME, now);
         assert!(buffer.replay("first", "boot", now).is_empty());
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn after_the_window_nothing_is_kept_or_replayed() {
         let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
-        buffer.open(now);
+        buffer.open_window(now);
         buffer.push(&LATE_FRAME, now);
         assert!(buffer.replay("late", "boot", now + REPLAY_WINDOW).is_empty());
         buffer.push(&LATE_FRAME, now + REPLAY_WINDOW);
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn a_flood_is_not_replayed() {
         let (mut buffer, now) = (ReplayBuffer::default(), Instant::now());
-        buffer.open(now);
+        buffer.open_window(now);
         for _ in 0..=REPLAY_MAX_BYTES / 1024 {
             buffer.push(&vec![0; 1024].into(), now);
         }

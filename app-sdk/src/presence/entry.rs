@@ -70,7 +70,7 @@ impl Entry {
         self.user.as_ref()
     }
 
-    pub(super) fn add(&mut self, id: SourceId) {
+    pub(super) fn add_source(&mut self, id: SourceId) {
         if !self.at.contains(&id) {
             self.at.push(id);
         }

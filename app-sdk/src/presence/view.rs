@@ -256,7 +256,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     fn notice_of_group(&mut self, name: &Arc<str>, at: Instant) -> Option<Notice> {
         let (now, suspended) = (self.now, Suspended(&self.sources));
         let group = self.groups.get_mut(name)?;
-        let mut own = GroupChanged::of(name, group.count);
+        let mut own = GroupChanged::new_count(name, group.count);
         let mut others = Vec::new();
         let due: Vec<_> = group
             .pending
@@ -496,7 +496,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             }
             self.users.insert(Arc::clone(&user), Entry::new(None, is_baseline));
         }
-        self.settle(id, &Held::User(user), NEWS_TICKS, |entry| entry.add(id));
+        self.settle(id, &Held::User(user), NEWS_TICKS, |entry| entry.add_source(id));
     }
 
     fn member_here(
@@ -516,7 +516,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             let entry = Entry::new(user.map(text), is_baseline);
             self.groups.entry(Arc::clone(&group)).or_default().members.insert(Arc::clone(&connection_id), entry);
         }
-        self.settle(id, &Held::Member(group, connection_id), NEWS_TICKS, |entry| entry.add(id));
+        self.settle(id, &Held::Member(group, connection_id), NEWS_TICKS, |entry| entry.add_source(id));
     }
 
     fn has_room(&mut self) -> bool {

@@ -100,7 +100,7 @@ impl RawConnection {
     /// Origin of the connection and the items handed over, if it was on another app server before.
     #[must_use]
     pub fn rehomed(&self) -> Option<Rehomed> {
-        Rehomed::of(&self.client().request, ITEMS_ENCODING)
+        Rehomed::from_request(&self.client().request, ITEMS_ENCODING)
     }
 
     /// Returns a sender for other tasks.
@@ -129,7 +129,7 @@ impl RawConnection {
     /// Claims of the user. Claims, headers, query and address are parsed from the connect request on each call.
     #[must_use]
     pub fn claims(&self) -> Claims {
-        Claims::of(&self.client().request)
+        Claims::from_request(&self.client().request)
     }
 
     /// Headers of the connect request.
@@ -211,7 +211,7 @@ impl RawSender {
 
     /// Closes the connection like [`RawConnection::close`]. The handler runs until it returns.
     pub fn close(&self) {
-        self.core.close(&self.client, None);
+        self.core.close_client(&self.client, None);
     }
 
     /// Public ID of the connection.

@@ -62,13 +62,13 @@ impl RawCore {
     }
 
     /// Closes a connection from this side, once, and drops its inbox.
-    pub(super) fn close(&self, client: &Arc<RawClient>, error: Option<ByteString>) {
+    pub(super) fn close_client(&self, client: &Arc<RawClient>, error: Option<ByteString>) {
         let cause = if error.is_some() { Cause::AppError } else { Cause::AppClosed };
         let close = ConnectionClose { cause, error };
         let (node, id, error) = (&client.node, client.request.shared_id(), close.error.clone());
-        if self.end(client, || self.outbound.close_at_proxy(node, id, cause, error)) {
+        if self.end_client(client, || self.outbound.close_at_proxy(node, id, cause, error)) {
             self.outbound.count_closed(client.request.id(), &close);
-            client.close(RawInbox::discard);
+            client.close_with(RawInbox::discard);
         }
     }
 
@@ -98,9 +98,9 @@ impl RawCore {
 
     /// Closes a connection after its client has disconnected. Its messages can still be received.
     pub(super) fn handle_closed(&self, client: &Arc<RawClient>, close: &ConnectionClose) {
-        if self.end(client, || ()) {
+        if self.end_client(client, || ()) {
             self.outbound.count_closed(client.request.id(), close);
-            client.close(RawInbox::close);
+            client.close_with(RawInbox::close_inbox);
         }
     }
 
@@ -119,9 +119,9 @@ impl RawCore {
         headers.extend(reassignment.take_items().map(|items| header_of(ITEMS_HEADER, items)));
         let close =
             CloseConnection { connection_id: client.request.shared_id(), headers, ..CloseConnection::default() };
-        if self.end(client, || self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close))) {
+        if self.end_client(client, || self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close))) {
             self.outbound.metrics.connections.dec();
-            client.close(RawInbox::close);
+            client.close_with(RawInbox::close_inbox);
         }
     }
 
@@ -133,7 +133,7 @@ impl RawCore {
             return false;
         }
         self.outbound.count_ended(client.request.id(), close);
-        client.close(RawInbox::close);
+        client.close_with(RawInbox::close_inbox);
         self.is_movable
     }
 
@@ -196,7 +196,7 @@ impl RawCore {
     }
 
     /// Ends exactly this connection, and queues its notification in the same step: a shutdown can't overtake it.
-    fn end(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
+    fn end_client(&self, client: &Arc<RawClient>, tell: impl FnOnce()) -> bool {
         let mut clients = lock(&self.clients);
         let is_here = clients.get(client.request.id()).is_some_and(|present| Arc::ptr_eq(present, client));
         if is_here {
@@ -262,7 +262,7 @@ impl RawClient {
         self.reassignment.as_deref().filter(|_| lock(&self.inbox).supports_reassignment())
     }
 
-    fn close(&self, close_inbox: impl FnOnce(&mut RawInbox) -> Option<Waker>) {
+    fn close_with(&self, close_inbox: impl FnOnce(&mut RawInbox) -> Option<Waker>) {
         self.cancellation.cancel();
         let waker = close_inbox(&mut lock(&self.inbox));
         waker.into_iter().for_each(Waker::wake);

@@ -67,7 +67,7 @@ impl RawDispatcher {
         let connection = RawConnection::new(Arc::clone(&client), Arc::clone(&self.core));
         // A panic affects only this connection.
         let serving = AssertUnwindSafe(async { (self.serve)(connection).await }).catch_unwind();
-        let code = CodeId::of(&self.core.outbound.name, "handler");
+        let code = CodeId::hash_of(&self.core.outbound.name, "handler");
         let served = watch(&self.core.outbound, code, pin!(serving)).await;
         let served = served.unwrap_or_else(|panic| Err(HubError::from_panic(&*panic)));
         if served.is_ok()
@@ -81,14 +81,14 @@ impl RawDispatcher {
             if is_closed {
                 // Usually a send that came too late.
                 tracing::debug!(hub, connection, ?error, "handler failed after its connection had ended");
-            } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take() {
+            } else if let Some(LinePermit { left_out }) = self.core.outbound.failure_limit.take_line() {
                 tracing::error!(hub, connection, ?error, left_out, "handler failed");
             } else {
                 tracing::debug!(hub, connection, ?error, "handler failed, like others a moment ago");
             }
             ByteString::from(error.to_string())
         });
-        self.core.close(&client, error);
+        self.core.close_client(&client, error);
     }
 }
 

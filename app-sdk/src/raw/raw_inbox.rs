@@ -80,7 +80,7 @@ impl RawInbox {
     }
 
     /// Closes the inbox. Queued messages can still be read.
-    pub(super) fn close(&mut self) -> Option<Waker> {
+    pub(super) fn close_inbox(&mut self) -> Option<Waker> {
         self.is_closed = true;
         self.reader.take()
     }
@@ -89,7 +89,7 @@ impl RawInbox {
     pub(super) fn discard(&mut self) -> Option<Waker> {
         self.flow.remove_bytes(self.waiting.iter().map(cost).sum());
         self.waiting = VecDeque::new();
-        self.close()
+        self.close_inbox()
     }
 
     pub(super) fn poll_flow(&mut self, limits: &Limits) -> Option<FlowOperation> {
@@ -218,7 +218,7 @@ mod tests {
         assert!(inbox.push("a".into()).is_some(), "somebody waits");
         assert!(inbox.push(vec![1].into()).is_none());
         assert_eq!(next(&mut inbox), Poll::Ready(Some("a".into())));
-        inbox.close();
+        inbox.close_inbox();
         assert!(inbox.push("late".into()).is_none());
         assert_eq!(next(&mut inbox), Poll::Ready(Some(vec![1].into())));
         assert_eq!(next(&mut inbox), Poll::Ready(None));
@@ -236,7 +236,7 @@ mod tests {
         assert!(!inbox.supports_reassignment());
         assert_eq!(next(&mut inbox), Poll::Ready(None));
         assert!(inbox.supports_reassignment());
-        inbox.close();
+        inbox.close_inbox();
         let mut idle = RawInbox::default();
         assert!(next(&mut idle).is_pending());
         assert!(idle.begin_reassignment().is_some(), "somebody waits");

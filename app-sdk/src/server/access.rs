@@ -93,7 +93,7 @@ impl Access {
 
 /// Reads the keys and key files of the environment, like the proxy.
 fn from_environment() -> Result<Vec<String>, BuildError> {
-    let in_files = variable(ACCESS_KEY_FILE_VARIABLE).into_iter().map(|path| read(&path));
+    let in_files = variable(ACCESS_KEY_FILE_VARIABLE).into_iter().map(|path| read_secret_file(&path));
     variable(ACCESS_KEY_VARIABLE).into_iter().map(Ok).chain(in_files).collect()
 }
 
@@ -101,7 +101,7 @@ fn variable(name: &str) -> Vec<String> {
     split(&std::env::var(name).unwrap_or_default())
 }
 
-fn read(path: &str) -> Result<String, BuildError> {
+fn read_secret_file(path: &str) -> Result<String, BuildError> {
     std::fs::read_to_string(path).map_err(|source| BuildError::AccessKeyFile { path: path.into(), source })
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("trunkline-sdk-marked-{}.key", std::process::id()));
         let keys_of = |text: &str| {
             std::fs::write(&file, text).unwrap();
-            parse(&[read(file.to_str().unwrap()).unwrap()])
+            parse(&[read_secret_file(file.to_str().unwrap()).unwrap()])
         };
         let keys = keys_of("\u{feff}a-key-that-is-long-enough\r\n").unwrap();
         assert_eq!(keys, [AccessKey::new("a-key-that-is-long-enough").unwrap()]);

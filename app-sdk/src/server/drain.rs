@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
 use crate::raw::RawDispatcher;
-use crate::sync::read;
+use crate::sync::read_lock;
 
 /// Time for proxies to request their connections; later ones can't be moved. Because a service moves its clients one by
 /// one, the time restarts whenever a client has left or a call has ended.
@@ -42,7 +42,7 @@ impl ServerCore {
         hubs.iter().filter_map(|hub| hub.presence.as_ref()).for_each(|presence| presence.stop());
         // Other app servers exist only with a network.
         let Some(ready) = self.ready.get() else { return };
-        let raw: Vec<Arc<RawDispatcher>> = read(&self.raw).values().cloned().collect();
+        let raw: Vec<Arc<RawDispatcher>> = read_lock(&self.raw).values().cloned().collect();
         for pool in self.pools.get().into_iter().flatten() {
             self.tasks.spawn(Arc::clone(pool).leave());
         }

@@ -19,7 +19,7 @@ use crate::error::UnknownHub;
 use crate::hub_core::HubCore;
 use crate::presence::{FromNotice, NoticeHub};
 use crate::raw::RawHandle;
-use crate::sync::read;
+use crate::sync::read_lock;
 
 /// Time at the end of a shutdown for `on_disconnected` of clients with methods still running.
 const LAST_HOOKS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ impl ServerHandle {
         let is_served_here = self.core.pools.get().is_some();
         #[cfg(feature = "embedded")]
         let is_served_here = is_served_here || self.core.embedded.get().is_some();
-        let name = read(&self.core.names).get(&path.to_lowercase()).cloned().filter(|_| !is_served_here)?;
+        let name = read_lock(&self.core.names).get(&path.to_lowercase()).cloned().filter(|_| !is_served_here)?;
         Some(Arc::clone(&self.core.hub(&name)?.core))
     }
 

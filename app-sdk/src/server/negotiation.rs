@@ -123,7 +123,7 @@ impl Negotiation {
     }
 
     /// Takes the decision of a handler's response; `None` if the handler refuses the client.
-    pub(crate) fn take(answer: &mut Response) -> Option<Decision> {
+    pub(crate) fn take_decision(answer: &mut Response) -> Option<Decision> {
         answer.extensions_mut().remove().map(|Self(decision)| decision)
     }
 }
@@ -170,7 +170,7 @@ impl ServerCore {
             Some(handler) => self.decide(hub, handler, request).await,
             None => Negotiation::new().into_response(),
         };
-        let mark = match Negotiation::take(&mut answer) {
+        let mark = match Negotiation::take_decision(&mut answer) {
             None => REFUSAL,
             Some(decision) => match applicant.and_then(|(applicant, hub)| applicant.refuse(&hub, &decision)) {
                 None => DECISION,
@@ -201,10 +201,11 @@ impl ServerCore {
 /// Restores the client's request. Returns the client's address, and the user of a valid access token.
 fn restore(request: &mut Request) -> (Option<SocketAddr>, Option<access_token::User>) {
     let headers = request.headers_mut();
-    let uri = take(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let authorization = take(headers, CLIENT_AUTHORIZATION_HEADER);
-    let remote = take(headers, REMOTE_HEADER).and_then(|value| value.to_str().ok()?.parse::<SocketAddr>().ok());
-    let user = take(headers, USER_HEADER).and_then(|value| access_token::User::from_header(value.to_str().ok()?));
+    let uri = take_header(headers, CLIENT_URI_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let authorization = take_header(headers, CLIENT_AUTHORIZATION_HEADER);
+    let remote = take_header(headers, REMOTE_HEADER).and_then(|value| value.to_str().ok()?.parse::<SocketAddr>().ok());
+    let user =
+        take_header(headers, USER_HEADER).and_then(|value| access_token::User::from_header(value.to_str().ok()?));
     let own: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(PRIVATE_HEADER_PREFIX)).cloned().collect();
     own.iter().for_each(|name| drop(headers.remove(name)));
     headers.remove(AUTHORIZATION);
@@ -215,7 +216,7 @@ fn restore(request: &mut Request) -> (Option<SocketAddr>, Option<access_token::U
         *request.uri_mut() = uri;
     }
     let extensions = request.extensions_mut();
-    extensions.insert(ProxyVerified(user.clone().and_then(User::of)));
+    extensions.insert(ProxyVerified(user.clone().and_then(User::from_token)));
     extensions.remove::<ConnectInfo<SocketAddr>>();
     if let Some(remote) = remote {
         extensions.insert(ConnectInfo(remote));
@@ -223,7 +224,7 @@ fn restore(request: &mut Request) -> (Option<SocketAddr>, Option<access_token::U
     (remote, user)
 }
 
-fn take(headers: &mut HeaderMap, name: &'static str) -> Option<HeaderValue> {
+fn take_header(headers: &mut HeaderMap, name: &'static str) -> Option<HeaderValue> {
     headers.remove(HeaderName::from_static(name))
 }
 

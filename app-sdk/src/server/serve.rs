@@ -233,7 +233,7 @@ pub(super) async fn lead_to_proxies(State(handle): State<ServerHandle>, request:
     let hub = path.and_then(|path| handle.hub_of_proxies(path));
     let answer = next.run(request).await;
     let Some(hub) = hub.filter(|_| answer.status() == StatusCode::NOT_FOUND) else { return answer };
-    if let Some(LinePermit { left_out }) = hub.outbound.mistake_limit.take() {
+    if let Some(LinePermit { left_out }) = hub.outbound.mistake_limit.take_line() {
         tracing::info!(hub = hub.name(), left_out, "client refused: it negotiates with the app server. {NOT_HERE}");
     }
     (StatusCode::NOT_FOUND, NOT_HERE).into_response()

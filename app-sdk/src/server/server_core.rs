@@ -18,7 +18,7 @@ use crate::link::{Link, SessionTerms, SlotKey, Slots};
 use crate::metrics::Metrics;
 use crate::outbound::Endpoint;
 use crate::raw::RawDispatcher;
-use crate::sync::read;
+use crate::sync::read_lock;
 
 pub(crate) struct ServerCore {
     pub(super) instance: Arc<str>,
@@ -68,21 +68,21 @@ impl ServerCore {
     }
 
     pub(super) fn hub(&self, name: &str) -> Option<Arc<Dispatcher>> {
-        read(&self.hubs).get(name).map(Arc::clone)
+        read_lock(&self.hubs).get(name).map(Arc::clone)
     }
 
     pub(super) fn hubs(&self) -> Vec<Arc<Dispatcher>> {
-        read(&self.hubs).values().cloned().collect()
+        read_lock(&self.hubs).values().cloned().collect()
     }
 
     pub(super) fn raw(&self, name: &str) -> Option<Arc<RawDispatcher>> {
-        read(&self.raw).get(name).map(Arc::clone)
+        read_lock(&self.raw).get(name).map(Arc::clone)
     }
 
     /// Name of a hub or raw endpoint by its path. A text that is not a path is returned unchanged.
     pub(super) fn name_of(&self, name_or_path: &str) -> String {
         let by_path =
-            name_or_path.starts_with('/').then(|| read(&self.names).get(&name_or_path.to_lowercase()).cloned());
+            name_or_path.starts_with('/').then(|| read_lock(&self.names).get(&name_or_path.to_lowercase()).cloned());
         by_path.flatten().unwrap_or_else(|| name_or_path.to_owned())
     }
 

@@ -99,7 +99,7 @@ fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> R
     let separator = if client.query.is_some() { "&" } else { "" };
     let query = client.query.as_deref().unwrap_or_default();
     let uri = format!("{path}/negotiate?{query}{separator}negotiateVersion=1");
-    let known = verified.as_ref().ok().cloned().and_then(User::of);
+    let known = verified.as_ref().ok().cloned().and_then(User::from_token);
     let remote = client.remote.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let request = Request::builder().method(Method::POST).uri(uri);
     let request = request.extension(ProxyVerified(known)).extension(ConnectInfo(remote)).body(Body::empty());
@@ -118,7 +118,7 @@ fn negotiate_request(path: &str, client: &Credentials, verified: &Verified) -> R
 
 async fn negotiate(handler: MethodRouter, request: Request<Body>) -> Result<(Decision, HeaderMap), ConnectError> {
     let Ok(mut answer) = handler.oneshot(request).await;
-    if let Some(decision) = Negotiation::take(&mut answer) {
+    if let Some(decision) = Negotiation::take_decision(&mut answer) {
         let mut headers = std::mem::take(answer.headers_mut());
         headers.remove(CONTENT_TYPE);
         headers.remove(CONTENT_LENGTH);

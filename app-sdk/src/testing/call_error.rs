@@ -74,7 +74,7 @@ impl CallError {
         }
     }
 
-    pub(super) fn of(text: &str) -> Self {
+    pub(super) fn from_text(text: &str) -> Self {
         let text = text.to_owned();
         if text.starts_with(UNBOUND) && text.ends_with(UNAUTHORIZED) {
             return Self::Unauthorized(text);
@@ -151,22 +151,22 @@ mod tests {
     #[test]
     fn errors_are_distinguished_by_the_official_texts() {
         let shown = HubError::new("HubException: twice");
-        let failed = CallError::of(&text::invoking_failed("M", &shown, false));
+        let failed = CallError::from_text(&text::invoking_failed("M", &shown, false));
         assert_eq!(failed.message(), Some("HubException: twice"));
         assert_eq!(failed.to_string(), text::invoking_failed("M", &shown, false));
         let unbound = HubError::new("HubException: twice").at(CallStage::Binding);
-        let refused = CallError::of(&text::call_failed("M", &unbound, false));
+        let refused = CallError::from_text(&text::call_failed("M", &unbound, false));
         assert_eq!(refused.message(), Some("HubException: twice"), "an extractor refuses in its own words");
-        let streaming = CallError::of(&text::streaming_failed(&shown, false));
+        let streaming = CallError::from_text(&text::streaming_failed(&shown, false));
         assert_eq!(streaming.message(), Some("HubException: twice"));
         for error in [text::no_such_method(), text::argument_count(1, 2)] {
-            assert!(matches!(CallError::of(&text::call_failed("M", &error, false)), CallError::Unbound(_)));
+            assert!(matches!(CallError::from_text(&text::call_failed("M", &error, false)), CallError::Unbound(_)));
         }
         let unauthorized = text::call_failed("M", &text::unauthorized("a user"), false);
-        assert_eq!(CallError::of(&unauthorized), CallError::Unauthorized(unauthorized.clone()));
+        assert_eq!(CallError::from_text(&unauthorized), CallError::Unauthorized(unauthorized.clone()));
         let internal = HubError::named("X", "y");
         for text in [text::invoking_failed("M", &internal, true), text::streaming("M"), text::id_in_use("7")] {
-            assert_eq!(CallError::of(&text), CallError::Failed(text.clone()));
+            assert_eq!(CallError::from_text(&text), CallError::Failed(text.clone()));
         }
     }
 }

@@ -68,7 +68,7 @@ impl ClientInbox {
     }
 
     /// Ends the inbox: further messages cannot arrive.
-    pub(super) fn end(&self) {
+    pub(super) fn end_inbox(&self) {
         lock(&self.state).is_over = true;
         self.arrived.notify_waiters();
     }
@@ -99,7 +99,7 @@ impl ClientInbox {
 
     /// Waits for the oldest matching message; others keep their order. `None` when the connection is closed.
     pub(super) async fn wait_for(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
-        self.wait(|state| match state.take(&is_wanted) {
+        self.wait(|state| match state.take_message(&is_wanted) {
             Some(message) => Some(Some(message)),
             None => state.is_over.then_some(None),
         })
@@ -120,8 +120,8 @@ impl ClientInbox {
         self.wait(|state| state.is_over.then(|| state.close_error.clone())).await
     }
 
-    pub(super) fn take(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
-        lock(&self.state).take(&is_wanted)
+    pub(super) fn take_message(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
+        lock(&self.state).take_message(&is_wanted)
     }
 
     pub(super) fn close_error(&self) -> Option<String> {
@@ -175,14 +175,14 @@ impl ClientInbox {
 }
 
 impl InboxState {
-    fn take(&mut self, is_wanted: &impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
+    fn take_message(&mut self, is_wanted: &impl Fn(&HubMessage) -> bool) -> Option<HubMessage> {
         let place = self.messages.iter().position(is_wanted)?;
         self.messages.remove(place)
     }
 }
 
 fn read_handshake(bytes: &mut Bytes) -> Result<(), String> {
-    match HandshakeResponse::read(bytes, HANDSHAKE_MAX_BYTES) {
+    match HandshakeResponse::read_response(bytes, HANDSHAKE_MAX_BYTES) {
         Ok(Some((HandshakeResponse { error }, length))) => {
             bytes.advance(length);
             error.map_or(Ok(()), Err)

@@ -79,7 +79,7 @@ impl ClientWire {
     }
 
     /// Waits for a message of a call. Fails on timeout or when the connection closes.
-    pub(super) async fn answer(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Result<HubMessage, CallError> {
+    pub(super) async fn await_answer(&self, is_wanted: impl Fn(&HubMessage) -> bool) -> Result<HubMessage, CallError> {
         let answer = tokio::time::timeout(self.timeout, self.inbox.wait_for(is_wanted)).await;
         match answer {
             Ok(Some(message)) => Ok(message),
@@ -90,7 +90,7 @@ impl ClientWire {
 
     pub(super) fn outcome<T: DeserializeOwned>(&self, outcome: Outcome) -> Result<T, CallError> {
         let payload = match outcome {
-            Outcome::Error(error) => return Err(CallError::of(&error)),
+            Outcome::Error(error) => return Err(CallError::from_text(&error)),
             Outcome::Value(payload) => payload,
             Outcome::Void => self.payload(&())?,
         };
@@ -128,7 +128,7 @@ impl TestCall {
         let id = &self.invocation_id;
         let is_answer =
             |message: &HubMessage| matches!(message, HubMessage::Completion(end) if end.invocation_id == *id);
-        match self.wire.answer(is_answer).await? {
+        match self.wire.await_answer(is_answer).await? {
             HubMessage::Completion(end) => self.wire.outcome(end.outcome),
             _ => Err(CallError::Timeout),
         }
@@ -156,10 +156,10 @@ impl<T: DeserializeOwned> TestStream<T> {
             HubMessage::Completion(end) => end.invocation_id == *id,
             _ => false,
         };
-        let next = match self.wire.answer(is_mine).await {
+        let next = match self.wire.await_answer(is_mine).await {
             Ok(HubMessage::StreamItem(item)) => return Some(self.wire.outcome(Outcome::Value(item.item))),
             Ok(HubMessage::Completion(Completion { outcome: Outcome::Error(error), .. })) => {
-                Some(Err(CallError::of(&error)))
+                Some(Err(CallError::from_text(&error)))
             }
             Ok(_) => None,
             Err(error) => Some(Err(error)),

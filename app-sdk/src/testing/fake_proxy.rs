@@ -88,7 +88,7 @@ impl FakeProxy {
         }
         let mut members = lock(&self.members);
         if members.over.contains(&home) {
-            return inbox.end();
+            return inbox.end_inbox();
         }
         members.all.insert(id, LoopbackClient { protocol, user, groups: BTreeSet::new(), home, moving: None, inbox });
         drop(members);
@@ -136,10 +136,10 @@ impl FakeProxy {
         if answer_handshake(&mut socket).await.is_ok() {
             *link.up.lock().await = Some(socket.writer);
             link.open.cancel();
-            self.read(link.server, socket.reader).await;
+            self.read_link(link.server, socket.reader).await;
         }
         // Its clients see the close.
-        lock(&self.members).end(link.server);
+        lock(&self.members).end_server(link.server);
         link.open.cancel();
         self.has_changed.notify_one();
     }
@@ -170,7 +170,7 @@ impl FakeProxy {
         }
     }
 
-    async fn read(&self, server: usize, mut down: LinkReader) {
+    async fn read_link(&self, server: usize, mut down: LinkReader) {
         while let Ok(message) = down.next_message().await {
             let answers = match message {
                 Some(ServiceMessage::ClientInvocation(question)) => self.ask(server, question).await,

@@ -39,11 +39,11 @@ pub(super) struct LoopbackClient {
 impl LoopbackClients {
     pub(super) fn remove(&mut self, id: &str) {
         if let Some(member) = self.all.remove(id) {
-            member.inbox.end();
+            member.inbox.end_inbox();
         }
     }
 
-    pub(super) fn end(&mut self, server: usize) {
+    pub(super) fn end_server(&mut self, server: usize) {
         self.over.insert(server);
         let gone: Vec<_> =
             self.all.iter().filter(|(_, member)| member.home == server).map(|(id, _)| id.clone()).collect();
@@ -85,7 +85,7 @@ impl LoopbackClients {
             M::CloseConnectionWithAck(close)
             | M::CloseConnectionsWithAck(close)
             | M::CloseUserConnectionsWithAck(close)
-            | M::CloseGroupConnectionsWithAck(close) => closed = self.close(meant, close.reason),
+            | M::CloseGroupConnectionsWithAck(close) => closed = self.close_clients(meant, close.reason),
             M::CheckUserInGroupWithAck(check) => {
                 let is_member = |id| self.all.get(id).is_some_and(|client| client.groups.contains(&check.group));
                 is_found = meant.iter().any(is_member);
@@ -134,7 +134,7 @@ impl LoopbackClients {
         ids.iter().for_each(|id| self.all.get_mut(id).into_iter().for_each(&mut act));
     }
 
-    fn close(&mut self, ids: Vec<ByteString>, reason: Option<ByteString>) -> Vec<(usize, ByteString)> {
+    fn close_clients(&mut self, ids: Vec<ByteString>, reason: Option<ByteString>) -> Vec<(usize, ByteString)> {
         let message = HubMessage::Close(Close { error: reason, allow_reconnect: false });
         let mut closed = Vec::new();
         for id in ids {

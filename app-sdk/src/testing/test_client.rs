@@ -211,7 +211,7 @@ impl TestClient {
 
     /// Returns the next call like [`next`](Self::next), or `None` if none has arrived.
     pub fn try_next(&mut self) -> Option<Received> {
-        let message = self.wire.inbox.take(|message| matches!(message, HubMessage::Invocation(_)))?;
+        let message = self.wire.inbox.take_message(|message| matches!(message, HubMessage::Invocation(_)))?;
         self.received(message)
     }
 

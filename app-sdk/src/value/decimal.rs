@@ -117,7 +117,7 @@ impl FromStr for Decimal {
             Some((number, exponent)) => (number, exponent.parse::<i64>().map_err(|_| DecimalError)?),
             None => (unsigned.unwrap_or(text), 0),
         };
-        let (mantissa, scale) = Digits::read(number)?.fitted(exponent.clamp(-EXPONENT_MAX, EXPONENT_MAX))?;
+        let (mantissa, scale) = Digits::parse_digits(number)?.fitted(exponent.clamp(-EXPONENT_MAX, EXPONENT_MAX))?;
         let mantissa = i128::try_from(mantissa).map_err(|_| DecimalError)?;
         Self::new(if unsigned.is_some() { -mantissa } else { mantissa }, scale)
     }
@@ -132,7 +132,7 @@ struct Digits {
 }
 
 impl Digits {
-    fn read(text: &str) -> Result<Self, DecimalError> {
+    fn parse_digits(text: &str) -> Result<Self, DecimalError> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         if whole.is_empty() || fraction.is_empty() {
             return Err(DecimalError);

@@ -247,7 +247,7 @@ impl App {
             socket.set_nodelay(true)?;
             Ok(socket)
         };
-        match trunkline_channel::open(dial, APP, &keys).await {
+        match trunkline_channel::open_channel(dial, APP, &keys).await {
             Ok(channel) => Ok(channel),
             Err(OpenChannelError::Refused(refused)) => Err(refused),
             Err(other) => panic!("{other}"),
@@ -448,7 +448,7 @@ impl ProxyLink {
 
     /// Closes the link with the code for the end of its session.
     pub(crate) async fn end_session(&mut self) {
-        self.socket.writer.close(LinkEnd::goodbye()).await;
+        self.socket.writer.close_socket(LinkEnd::goodbye()).await;
     }
 
     /// Waits until the app server has closed the link.

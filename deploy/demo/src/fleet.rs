@@ -36,7 +36,7 @@ impl Fleet {
     /// Stops all processes, gracefully unless a second signal arrives. No process remains afterwards.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         let outcome = tokio::select! {
-            outcome = self.end() => outcome,
+            outcome = self.end_fleet() => outcome,
             () = received_again() => Err(anyhow!("second stop signal: stopped immediately")),
         };
         for process in &mut self.0 {
@@ -46,14 +46,14 @@ impl Fleet {
     }
 
     /// Stops the proxies first, so that they close their clients, then the app server.
-    async fn end(&mut self) -> anyhow::Result<()> {
+    async fn end_fleet(&mut self) -> anyhow::Result<()> {
         let apps = self.0.len().min(1);
         let (app, proxies) = self.0.split_at_mut(apps);
         let mut outcome = Ok(());
         for together in [proxies, app] {
             together.iter_mut().for_each(Process::ask_to_end);
             for process in together {
-                outcome = outcome.and(process.end().await);
+                outcome = outcome.and(process.end_process().await);
             }
         }
         outcome
@@ -61,10 +61,10 @@ impl Fleet {
 
     async fn start(&mut self, plan: &Plan, programs: &Programs) -> anyhow::Result<()> {
         // Any order works, but this one avoids log lines about waiting.
-        self.add("app", &programs.app, &plan.app_arguments())?;
+        self.add_process("app", &programs.app, &plan.app_arguments())?;
         self.unless_one_ends(until_ready("the app server", plan.listen, "/readyz")).await?;
         for proxy in &plan.proxies {
-            self.add(&proxy.name, &programs.proxy, &plan.proxy_arguments(proxy))?;
+            self.add_process(&proxy.name, &programs.proxy, &plan.proxy_arguments(proxy))?;
         }
         for proxy in &plan.proxies {
             self.unless_one_ends(until_ready(&proxy.name, proxy.admin, "/readyz")).await?;
@@ -72,7 +72,7 @@ impl Fleet {
         Ok(())
     }
 
-    fn add(&mut self, name: &str, program: &std::path::Path, arguments: &[String]) -> anyhow::Result<()> {
+    fn add_process(&mut self, name: &str, program: &std::path::Path, arguments: &[String]) -> anyhow::Result<()> {
         let process = Process::start(name, self.0.len(), program, arguments)?;
         self.0.push(process);
         Ok(())

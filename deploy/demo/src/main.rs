@@ -45,7 +45,7 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            process::note(&format!("error: {error:#}"));
+            process::note_process(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

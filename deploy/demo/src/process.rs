@@ -80,7 +80,7 @@ impl Process {
     }
 
     /// Waits until the process has ended, and kills it if that takes too long.
-    pub(crate) async fn end(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn end_process(&mut self) -> anyhow::Result<()> {
         if timeout(STOP_TIMEOUT, self.child.wait()).await.is_err() {
             self.kill().await;
             bail!("{} did not end within {} s and was killed", self.name, STOP_TIMEOUT.as_secs());
@@ -118,7 +118,7 @@ impl Group {
         self.0.wait().await
     }
 
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end_group(mut self) {
         let Some(left) = signals::interrupt_group(&mut self.0) else { return };
         let _ = self.0.wait().await;
         // The remaining processes are not children of this one, so the group is polled.
@@ -138,7 +138,7 @@ impl Drop for Group {
 }
 
 /// Prints a note on stderr. A closed terminal is not an error.
-pub(crate) fn note(text: &str) {
+pub(crate) fn note_process(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -152,7 +152,7 @@ async fn pass_on(output: impl AsyncRead + Unpin, prefix: String) -> VecDeque<Str
     let (mut reader, mut line, mut last) = (BufReader::new(output), Vec::new(), VecDeque::new());
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        note(&format!("{prefix}{text}"));
+        note_process(&format!("{prefix}{text}"));
         last.push_back(text);
         if last.len() > LAST_LINES {
             last.pop_front();

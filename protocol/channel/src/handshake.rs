@@ -40,7 +40,7 @@ impl HelloContents {
     }
 
     /// Reads contents written by a holder of the key; `None` if they are not of this version.
-    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse_contents(bytes: &[u8]) -> Option<Self> {
         let (minute, dialled) = bytes.split_first_chunk::<MINUTE_BYTES>()?;
         let dialled = std::str::from_utf8(dialled).ok().filter(|name| !name.is_empty())?;
         Some(Self { minute: u64::from_be_bytes(*minute), dialled: dialled.into() })
@@ -119,7 +119,7 @@ impl Initiator {
 
     pub(crate) fn finish(mut self, answer: &str) -> Result<TransportState, HandshakeError> {
         let mut nothing = [0; CONTENTS_MAX_BYTES];
-        match read(&mut self.0, answer, &mut nothing)? {
+        match read_handshake(&mut self.0, answer, &mut nothing)? {
             [] => {}
             _ => return Err(HandshakeError::Malformed),
         }
@@ -151,9 +151,9 @@ pub(crate) fn respond(
     for ChannelSecret { secret, .. } in secrets {
         let mut state = builder(&secret, peer_kind)?.build_responder().map_err(unproven)?;
         let mut contents = [0; CONTENTS_MAX_BYTES];
-        match read(&mut state, hello, &mut contents) {
+        match read_handshake(&mut state, hello, &mut contents) {
             Ok(contents) => {
-                let contents = HelloContents::read(contents).ok_or(HandshakeError::Malformed)?;
+                let contents = HelloContents::parse_contents(contents).ok_or(HandshakeError::Malformed)?;
                 let answer = write(&mut state, &[])?;
                 return Ok(Responder { noise: state.into_transport_mode().map_err(unproven)?, answer, contents });
             }
@@ -177,7 +177,7 @@ fn write(state: &mut HandshakeState, payload: &[u8]) -> Result<String, Handshake
     Ok(URL_SAFE_NO_PAD.encode(message.get(..length).unwrap_or_default()))
 }
 
-fn read<'a>(
+fn read_handshake<'a>(
     state: &mut HandshakeState,
     text: &str,
     payload: &'a mut [u8; CONTENTS_MAX_BYTES],
@@ -220,9 +220,9 @@ mod tests {
 
     #[test]
     fn contents_are_read_as_they_were_written_and_others_not_at_all() {
-        assert_eq!(HelloContents::read(&made(NOW).to_bytes()), Some(made(NOW)));
+        assert_eq!(HelloContents::parse_contents(&made(NOW).to_bytes()), Some(made(NOW)));
         for wrong in [&b""[..], &[0; 7], &[0; 8], &[0, 0, 0, 0, 0, 0, 0, 0, 0xff]] {
-            assert_eq!(HelloContents::read(wrong), None, "{wrong:?}");
+            assert_eq!(HelloContents::parse_contents(wrong), None, "{wrong:?}");
         }
     }
 

@@ -42,4 +42,4 @@ pub use handshake::{HandshakeError, clock_difference};
 pub use hello_table::HelloTable;
 pub use stagger::dial_staggered;
 pub use stream::ChannelStream;
-pub use upgrade::{Accepted, Dialled, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, key_tag, open};
+pub use upgrade::{Accepted, Dialled, NOT_FRESH, OpenChannelError, RefusedUpgrade, accept, key_tag, open_channel};

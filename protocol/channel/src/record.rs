@@ -116,7 +116,7 @@ pub(crate) fn front(side: Side, input: &mut BytesMut) -> Result<Front, RecordErr
 }
 
 /// Opens a sealed piece into `plain`, which must have room for it. Returns its length.
-pub(crate) fn open(noise: &mut TransportState, sealed: &[u8], plain: &mut [u8]) -> Result<usize, RecordError> {
+pub(crate) fn open_record(noise: &mut TransportState, sealed: &[u8], plain: &mut [u8]) -> Result<usize, RecordError> {
     noise.read_message(sealed, plain).map_err(|_| RecordError::Forged)
 }
 

@@ -106,7 +106,7 @@ struct KeyPair {
 }
 
 impl KeyPair {
-    fn of(private: [u8; KEY_BYTES]) -> Option<Self> {
+    fn from_private(private: [u8; KEY_BYTES]) -> Option<Self> {
         let key = PrivateKey::from_private_key(&X25519, &private).ok()?;
         let public = key.compute_public_key().ok()?.as_ref().try_into().ok()?;
         Some(Self { key: Some(key), private, public })
@@ -127,13 +127,13 @@ impl Dh for KeyPair {
     }
 
     fn set(&mut self, privkey: &[u8]) {
-        *self = privkey.try_into().ok().and_then(Self::of).unwrap_or_default();
+        *self = privkey.try_into().ok().and_then(Self::from_private).unwrap_or_default();
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
         let mut private = [0; KEY_BYTES];
         rng.try_fill_bytes(&mut private)?;
-        *self = Self::of(private).ok_or(Error::Dh)?;
+        *self = Self::from_private(private).ok_or(Error::Dh)?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use snow::TransportState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open, plain_length, seal};
+use crate::record::{Front, RECORD_MAX_BYTES, RecordError, Side, front, open_record, plain_length, seal};
 
 /// Maximum number of bytes per read: several records.
 const READ_MAX_BYTES: usize = 64 * 1024;
@@ -111,11 +111,11 @@ impl<S: AsyncRead + Unpin> ChannelStream<S> {
         };
         let (from, length) = (self.input.get(..sealed).unwrap_or_default(), plain_length(sealed));
         if buffer.remaining() >= length {
-            let opened = open(&mut self.noise, from, buffer.initialize_unfilled_to(length))?;
+            let opened = open_record(&mut self.noise, from, buffer.initialize_unfilled_to(length))?;
             buffer.advance(opened);
         } else {
             self.plain.resize(length, 0);
-            let opened = open(&mut self.noise, from, &mut self.plain)?;
+            let opened = open_record(&mut self.noise, from, &mut self.plain)?;
             self.plain.truncate(opened);
         }
         self.input.advance(sealed);

@@ -87,7 +87,7 @@ pub struct RefusedUpgrade {
 /// Opens a channel to the dialled peer over connections from `dial`. Tries the keys in order, each over a separate
 /// connection, until the peer accepts one. Fails if there is no connection, the peer has none of the keys, or it is not
 /// the dialled peer.
-pub async fn open<S, D>(
+pub async fn open_channel<S, D>(
     mut dial: impl FnMut() -> D,
     dialled: Dialled<'_>,
     keys: &AccessKeys,
@@ -139,7 +139,7 @@ where
     tokio::spawn(connection.with_upgrades());
     let answer = sender.send_request(request).await.map_err(OpenChannelError::Http)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(OpenChannelError::Refused(RefusedUpgrade::read(answer).await));
+        return Err(OpenChannelError::Refused(RefusedUpgrade::read_refusal(answer).await));
     }
     let noise = initiator.finish(text(answer.headers(), HELLO_HEADER)).map_err(unproven)?;
     let upgraded = hyper::upgrade::on(answer).await.map_err(OpenChannelError::Http)?;
@@ -160,7 +160,7 @@ impl RefusedUpgrade {
         of_holder.contains(&self.status)
     }
 
-    async fn read(answer: Response<Incoming>) -> Self {
+    async fn read_refusal(answer: Response<Incoming>) -> Self {
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, REFUSAL_MAX_BYTES).collect().await.map(|body| body.to_bytes());
         let body = body.unwrap_or_default();
@@ -319,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn each_key_is_tried_on_a_separate_connection_until_the_peer_accepts_one() {
         let dials = Arc::new(AtomicUsize::new(0));
-        let opened = open(echo(404, dials.clone()), NODE, &keys(&[NEW, OLD])).await;
+        let opened = open_channel(echo(404, dials.clone()), NODE, &keys(&[NEW, OLD])).await;
         let mut stream = opened.unwrap();
         stream.write_all(b"hello").await.unwrap();
         stream.flush().await.unwrap();
@@ -333,7 +333,7 @@ mod tests {
         for (status, tried) in [(404, 2), (503, 1), (429, 1), (425, 1)] {
             let dials = Arc::new(AtomicUsize::new(0));
             let strangers = keys(&["a key of strangers", "and one more of theirs"]);
-            let refused = open(echo(status, dials.clone()), NODE, &strangers).await.unwrap_err();
+            let refused = open_channel(echo(status, dials.clone()), NODE, &strangers).await.unwrap_err();
             assert!(matches!(&refused, OpenChannelError::Refused(refused) if refused.status == status), "{refused}");
             assert_eq!(dials.load(Ordering::Relaxed), tried);
         }
@@ -343,11 +343,11 @@ mod tests {
     async fn a_peer_with_another_name_refuses_any_key() {
         let dials = Arc::new(AtomicUsize::new(0));
         let other = Dialled { name: "other:8090", ..NODE };
-        let refused = open(echo(404, dials.clone()), other, &keys(&[OLD, NEW])).await.unwrap_err();
+        let refused = open_channel(echo(404, dials.clone()), other, &keys(&[OLD, NEW])).await.unwrap_err();
         assert!(matches!(&refused, OpenChannelError::Refused(refused) if refused.status == 421), "{refused}");
         assert_eq!(dials.load(Ordering::Relaxed), 1, "another key would not help");
         let (name, none) = ("a".repeat(300), || std::future::pending::<io::Result<DuplexStream>>());
-        let long = open(none, Dialled { name: &name, ..NODE }, &keys(&[OLD])).await.unwrap_err();
+        let long = open_channel(none, Dialled { name: &name, ..NODE }, &keys(&[OLD])).await.unwrap_err();
         assert!(matches!(long, OpenChannelError::Name(300)), "{long}");
     }
 

@@ -234,7 +234,7 @@ impl LinkOutbox {
     /// Waits until the peer has all frames up to this one. For a peer that can't resume, frames written to its socket
     /// count. Cancel-safe. Fails if the session has ended and the peer may not have the frame.
     pub async fn delivered(&self, number: u64) -> Result<(), OutboxClosed> {
-        let _wait = DeliveryWait::begin(&self.deliveries);
+        let _wait = DeliveryWait::begin_wait(&self.deliveries);
         loop {
             let mut advanced = pin!(self.deliveries.advanced.notified());
             // Registered before checking the session, so that no acknowledgement in between is missed.
@@ -257,7 +257,7 @@ impl LinkOutbox {
             None => session.poll_ping_timeout().map_or(Outgoing::Over, Outgoing::Idle),
         });
         // May be the only progress signal for this peer.
-        self.deliveries.note();
+        self.deliveries.note_delivery();
         outgoing.unwrap_or(Outgoing::Over)
     }
 
@@ -291,7 +291,7 @@ impl LinkOutbox {
             self.is_open.store(session.is_attached(), Ordering::Release);
             Ok(attachment?.map(|attachment| (attachment, replayed)))
         });
-        self.deliveries.note();
+        self.deliveries.note_delivery();
         Ok(attached.transpose()?.flatten())
     }
 
@@ -309,7 +309,7 @@ impl LinkOutbox {
             self.is_open.store(session.is_attached(), Ordering::Release);
             attached
         });
-        self.deliveries.note();
+        self.deliveries.note_delivery();
         attached
     }
 
@@ -347,7 +347,7 @@ impl LinkOutbox {
     /// Handles an acknowledgement in a ping, if any. Fails if it is inconsistent; the session has to be ended.
     pub fn handle_ping(&self, ping: &Ping) -> Result<(), SessionError> {
         let handled = self.with(|session| session.handle_ping(ping).map(drop)).unwrap_or(Ok(()));
-        self.deliveries.note();
+        self.deliveries.note_delivery();
         handled
     }
 
@@ -381,7 +381,7 @@ impl LinkOutbox {
     }
 
     /// Ends the session and wakes all waiting callers. Returns the frames in its ring.
-    pub fn close(&self) -> UndeliveredFrames {
+    pub fn close_outbox(&self) -> UndeliveredFrames {
         let session = {
             let mut session = self.session();
             // Set under the lock, so that callers without a session also see this.
@@ -391,7 +391,7 @@ impl LinkOutbox {
             self.deliveries.last.store(delivered, Ordering::Release);
             session.take()
         };
-        self.deliveries.note();
+        self.deliveries.note_delivery();
         self.is_full.store(false, Ordering::Release);
         self.ring_bytes.store(0, Ordering::Relaxed);
         self.filled.notify_one();
@@ -446,7 +446,7 @@ impl LinkOutbox {
 
 impl DeliveryWatch {
     /// Wakes waiting callers, because the peer may have received more, or the session has ended.
-    fn note(&self) {
+    fn note_delivery(&self) {
         if self.waiting.load(Ordering::Acquire) > 0 {
             self.advanced.notify_waiters();
         }
@@ -458,7 +458,7 @@ impl DeliveryWatch {
 }
 
 impl<'a> DeliveryWait<'a> {
-    fn begin(watch: &'a DeliveryWatch) -> Self {
+    fn begin_wait(watch: &'a DeliveryWatch) -> Self {
         watch.waiting.fetch_add(1, Ordering::AcqRel);
         Self(watch)
     }

@@ -88,7 +88,7 @@ struct Batch {
 struct OpenBatch<'a>(&'a LinkOutbox);
 
 impl<'a> OpenBatch<'a> {
-    fn of(outbox: &'a LinkOutbox) -> Self {
+    fn open_at(outbox: &'a LinkOutbox) -> Self {
         outbox.set_batch(true);
         Self(outbox)
     }
@@ -110,14 +110,14 @@ impl<S: LinkWebSocket> LinkReadLoop<'_, S> {
                 biased;
                 // Frames that have been read are delivered before the link stops.
                 () = ready(()), if has_frames => Ok(()),
-                () = stop.stopped() => return stop.end(),
+                () = stop.stopped() => return stop.link_end(),
                 filled = self.reader.fill() => filled,
                 never = sink.idle() => match never {},
             };
             if let Err(end) = filled {
                 return end;
             }
-            let _open = OpenBatch::of(self.outbox);
+            let _open = OpenBatch::open_at(self.outbox);
             sink.begin_batch().await;
             let mut batch = Batch::default();
             let mut taken = self.take_frames(sink, &mut batch);

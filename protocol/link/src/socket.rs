@@ -44,7 +44,7 @@ pub trait LinkMessage: std::fmt::Debug + Sized {
     fn binary(piece: Bytes) -> Self;
 
     /// Creates a close frame with a code.
-    fn close(code: u16, reason: String) -> Self;
+    fn close_frame(code: u16, reason: String) -> Self;
 
     /// Interprets the message for a link.
     fn into_received(self) -> ReceivedMessage;
@@ -72,7 +72,7 @@ mod of_axum {
             Self::Binary(piece)
         }
 
-        fn close(code: u16, reason: String) -> Self {
+        fn close_frame(code: u16, reason: String) -> Self {
             Self::Close(Some(CloseFrame { code, reason: reason.into() }))
         }
 
@@ -101,7 +101,7 @@ mod of_tungstenite {
             Self::Binary(piece)
         }
 
-        fn close(code: u16, reason: String) -> Self {
+        fn close_frame(code: u16, reason: String) -> Self {
             Self::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
         }
 
@@ -246,10 +246,10 @@ impl<S: LinkWebSocket> LinkWriter<S> {
     }
 
     /// Sends a close frame if the peer still reads. In memory, dropping the link is enough.
-    pub async fn close(&mut self, (code, reason): (u16, String)) {
+    pub async fn close_socket(&mut self, (code, reason): (u16, String)) {
         if let PieceTarget::Network(sink) = &mut self.pieces {
             // Fails if the peer has already closed.
-            drop(sink.send(S::Message::close(code, reason)).await);
+            drop(sink.send(S::Message::close_frame(code, reason)).await);
         }
     }
 }

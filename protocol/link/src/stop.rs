@@ -93,7 +93,7 @@ impl SocketStop {
 
     /// Returns the reason as the end of a socket.
     #[must_use]
-    pub fn end(&self) -> LinkEnd {
+    pub fn link_end(&self) -> LinkEnd {
         self.reason().unwrap_or(StopReason::Failed).into()
     }
 }

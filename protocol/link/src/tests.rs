@@ -86,7 +86,7 @@ impl TestEnd {
             let end = tokio::select! {
                 biased;
                 end = &mut reading => end,
-                written = &mut writing => written.err().unwrap_or_else(|| stop.end()),
+                written = &mut writing => written.err().unwrap_or_else(|| stop.link_end()),
                 verdict = wait_for_verdict(outbox, clock, |_| {}) => match verdict {
                     Some(SessionEvent::End(cause)) => LinkEnd::Over(cause),
                     _ => LinkEnd::Silent,
@@ -100,7 +100,7 @@ impl TestEnd {
         self.batches.extend(sink.batches.into_iter().filter(|batch| !batch.is_empty()));
         outbox.detach(attachment, clock.now_ms());
         if let Some(close) = end.close_frame(self.role) {
-            writer.close(close).await;
+            writer.close_socket(close).await;
         }
         (self, end)
     }

@@ -91,7 +91,7 @@ impl LinkWriteLoop<'_> {
             () = stop.stopped() => match stop.reason() {
                 Some(StopReason::Shutdown) => writing.await,
                 // A blocked socket must not delay the next one.
-                _ => Err(stop.end()),
+                _ => Err(stop.link_end()),
             },
         }
     }

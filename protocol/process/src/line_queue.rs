@@ -118,7 +118,7 @@ impl LineQueue {
             if priority != LinePriority::Urgent {
                 state.report(&*shared.losses);
             }
-            state.add(Entry { text, priority, reports: 0 });
+            state.add_entry(Entry { text, priority, reports: 0 });
             drop(state);
             shared.filled.notify_one();
             return true;
@@ -225,7 +225,7 @@ impl State {
         self.urgent.is_empty() && self.lines.is_empty() && self.current.is_none()
     }
 
-    fn add(&mut self, entry: Entry) {
+    fn add_entry(&mut self, entry: Entry) {
         self.bytes += entry.text.len();
         match entry.priority {
             LinePriority::Urgent => self.urgent.push_back(entry),
@@ -245,7 +245,7 @@ impl State {
         if reports > 0
             && let Some(text) = losses.notice(reports)
         {
-            self.add(Entry { text: text.into_bytes(), priority: LinePriority::Normal, reports });
+            self.add_entry(Entry { text: text.into_bytes(), priority: LinePriority::Normal, reports });
         }
     }
 }

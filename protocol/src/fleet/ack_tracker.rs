@@ -49,7 +49,7 @@ impl<K, P> Default for AckTracker<K, P> {
 
 impl<K: Copy + Eq + Hash, P: PartialEq> AckTracker<K, P> {
     /// Queues an update for the next round.
-    pub fn note(&mut self, key: K) {
+    pub fn note_key(&mut self, key: K) {
         self.news.push(key);
         self.unacknowledged.insert(key, self.next);
     }
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn an_update_is_acknowledged_once_every_peer_has_answered_a_later_beat() {
         let mut ack_tracker = Rooms::default();
-        ack_tracker.note("kitchen");
+        ack_tracker.note_key("kitchen");
         assert_eq!(
             (ack_tracker.round_of(&"kitchen"), ack_tracker.newest()),
             (Some(0), Some(0)),
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn an_unresponsive_peer_is_awaited_until_its_old_state_expires() {
         let mut ack_tracker = Rooms::default();
-        ack_tracker.note("kitchen");
+        ack_tracker.note_key("kitchen");
         send(&mut ack_tracker, &[("b", 7, 900), ("c", 3, 700)]);
         assert_eq!(ack_tracker.acknowledged_at_ms(), Some(900));
         assert_eq!(ack_tracker.settle(899), 0);
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn without_peers_an_update_is_acknowledged_immediately() {
         let mut ack_tracker = Rooms::default();
-        ack_tracker.note("kitchen");
+        ack_tracker.note_key("kitchen");
         assert_eq!(send(&mut ack_tracker, &[]), 0);
         assert_eq!(
             (ack_tracker.settle(0), ack_tracker.unacknowledged(), ack_tracker.acknowledged_at_ms()),
@@ -192,12 +192,12 @@ mod tests {
     #[test]
     fn rounds_are_acknowledged_in_order_and_a_repeated_update_belongs_to_the_newest() {
         let mut ack_tracker = Rooms::default();
-        ack_tracker.note("kitchen");
+        ack_tracker.note_key("kitchen");
         send(&mut ack_tracker, &[("b", 1, 900)]);
-        ack_tracker.note("hall");
-        ack_tracker.note("kitchen");
+        ack_tracker.note_key("hall");
+        ack_tracker.note_key("kitchen");
         send(&mut ack_tracker, &[("b", 2, 950)]);
-        ack_tracker.note("garden");
+        ack_tracker.note_key("garden");
         assert_eq!([ack_tracker.round_of(&"kitchen"), ack_tracker.round_of(&"garden")], [Some(1), Some(2)]);
         ack_tracker.answered(&"b", 1);
         assert_eq!((ack_tracker.settle(0), ack_tracker.round_of(&"kitchen")), (1, Some(1)));

@@ -37,7 +37,7 @@ pub enum BeatPing {
 impl BeatPing {
     /// Interprets a ping from the peer.
     #[must_use]
-    pub fn read(ping: &Ping) -> Self {
+    pub fn from_ping(ping: &Ping) -> Self {
         if let Some(number) = ping.get(BEAT_KEY) {
             return Self::Asked(Ping { pairs: vec![(HEARD_KEY.into(), number.clone())] });
         }
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
 
     fn number(ping: &Ping) -> u64 {
-        let BeatPing::Asked(back) = BeatPing::read(ping) else { panic!("{ping:?}") };
-        let BeatPing::Answered(number) = BeatPing::read(&back) else { panic!("{back:?}") };
+        let BeatPing::Asked(back) = BeatPing::from_ping(ping) else { panic!("{ping:?}") };
+        let BeatPing::Answered(number) = BeatPing::from_ping(&back) else { panic!("{back:?}") };
         number
     }
 
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn other_pings_mean_nothing() {
-        assert_eq!(BeatPing::read(&Ping::default()), BeatPing::Other);
+        assert_eq!(BeatPing::from_ping(&Ping::default()), BeatPing::Other);
         let odd = Ping { pairs: vec![(HEARD_KEY.into(), "x".into())] };
-        assert_eq!(BeatPing::read(&odd), BeatPing::Other);
+        assert_eq!(BeatPing::from_ping(&odd), BeatPing::Other);
     }
 }

@@ -87,7 +87,7 @@ impl Greeting {
 
     /// Decodes a greeting of any version. Fails if it is too long, not JSON, has no boot id, or a field exceeds its
     /// limit.
-    pub fn read(json: &[u8]) -> Result<Self, GreetingError> {
+    pub fn from_json(json: &[u8]) -> Result<Self, GreetingError> {
         if json.len() > GREETING_MAX_BYTES {
             return Err(GreetingError::Size(json.len()));
         }
@@ -136,13 +136,13 @@ mod tests {
             r#""address":"http://p1:8090","advertised":null,"known":["http://p2:8090"]}"#
         );
         assert_eq!(json, expected);
-        assert_eq!(Greeting::read(json.as_bytes()), Ok(greeting()));
+        assert_eq!(Greeting::from_json(json.as_bytes()), Ok(greeting()));
     }
 
     #[test]
     fn greetings_of_other_versions_are_read() {
         let json = br#"{"boot":"b9","colour":"green","wire":{"oldest":3,"newest":4,"dialect":1}}"#;
-        let read = Greeting::read(json).unwrap();
+        let read = Greeting::from_json(json).unwrap();
         assert_eq!(read.wire, WireVersions { oldest: 3, newest: 4 });
         assert_eq!(read, Greeting { boot: "b9".into(), wire: read.wire, ..Greeting::default() });
         assert_eq!(read.wire.common(WireVersions::CURRENT), None);
@@ -169,12 +169,12 @@ mod tests {
             r#"{"boot":"b","known":"all"}"#,
             r#"{"boot":"b","wire":{"oldest":-1}}"#,
         ] {
-            assert!(matches!(Greeting::read(bad.as_bytes()), Err(GreetingError::Json(_))), "{bad}");
+            assert!(matches!(Greeting::from_json(bad.as_bytes()), Err(GreetingError::Json(_))), "{bad}");
         }
-        assert_eq!(Greeting::read(br#"{"name":"p1"}"#), Err(GreetingError::Boot));
-        assert_eq!(Greeting::read(b"[]"), Err(GreetingError::Boot));
+        assert_eq!(Greeting::from_json(br#"{"name":"p1"}"#), Err(GreetingError::Boot));
+        assert_eq!(Greeting::from_json(b"[]"), Err(GreetingError::Boot));
         let long = vec![b' '; GREETING_MAX_BYTES + 1];
-        assert_eq!(Greeting::read(&long), Err(GreetingError::Size(long.len())));
+        assert_eq!(Greeting::from_json(&long), Err(GreetingError::Size(long.len())));
     }
 
     #[test]
@@ -190,7 +190,10 @@ mod tests {
             (Greeting { known: vec![address()], ..greeting() }, "known has 1025 bytes, over 1024"),
         ];
         for (greeting, problem) in cases {
-            assert_eq!(Greeting::read(&greeting.to_json()).unwrap_err().to_string(), format!("a greeting's {problem}"));
+            assert_eq!(
+                Greeting::from_json(&greeting.to_json()).unwrap_err().to_string(),
+                format!("a greeting's {problem}")
+            );
         }
     }
 
@@ -199,9 +202,9 @@ mod tests {
         let known = vec!["http://p:1".to_owned(); GREETING_MEMBERS_MAX + 1];
         let json = serde_json::to_vec(&Greeting { known: known.clone(), ..greeting() }).unwrap();
         let problem = "a greeting's known has 257 items, over 256";
-        assert_eq!(Greeting::read(&json).unwrap_err().to_string(), problem);
+        assert_eq!(Greeting::from_json(&json).unwrap_err().to_string(), problem);
         let written = Greeting { known, ..greeting() }.to_json();
-        assert_eq!(Greeting::read(&written).unwrap().known.len(), GREETING_MEMBERS_MAX);
+        assert_eq!(Greeting::from_json(&written).unwrap().known.len(), GREETING_MEMBERS_MAX);
     }
 
     #[test]
@@ -213,6 +216,6 @@ mod tests {
             known: vec![address; GREETING_MEMBERS_MAX],
             ..greeting()
         };
-        assert_eq!(Greeting::read(&longest.to_json()), Ok(longest));
+        assert_eq!(Greeting::from_json(&longest.to_json()), Ok(longest));
     }
 }

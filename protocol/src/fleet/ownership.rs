@@ -128,7 +128,7 @@ impl<A: Copy> TransitFrames<A> {
     }
 
     /// Frames for this connection alone, and those from matching origins.
-    fn of(self, is_wanted: impl Fn(SendOrigin<A>) -> bool) -> Vec<CountedFrame> {
+    fn wanted_of(self, is_wanted: impl Fn(SendOrigin<A>) -> bool) -> Vec<CountedFrame> {
         let frames = self.frames.into_iter();
         frames.filter(|(origin, _)| origin.is_none_or(&is_wanted)).map(|(_, frame)| frame).collect()
     }
@@ -262,7 +262,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
         }
         match (&mut self.phase, &mut self.behind) {
             (Phase::Owned, Some((_, frames))) if is_behind => frames.push(origin, (frame, messages)),
-            (Phase::Owned | Phase::Given, _) => self.queue.add(frame, messages),
+            (Phase::Owned | Phase::Given, _) => self.queue.add_frame(frame, messages),
             (Phase::Departing(departure), _) => departure.frames.push(origin, (frame, messages)),
             (Phase::Arriving(frames), _) => frames.push(origin, (frame, messages)),
         }
@@ -383,7 +383,7 @@ impl<A: Copy + PartialEq> Ownership<A> {
         let (frames, epochs) = (std::mem::take(&mut departure.frames), std::mem::take(&mut departure.epochs));
         self.phase = Phase::Given;
         let counted = |(frame, messages): (&Bytes, u32)| (frame.clone(), messages);
-        let behind = frames.of(|origin| origin.is_for_old_owner(&epochs));
+        let behind = frames.wanted_of(|origin| origin.is_for_old_owner(&epochs));
         let state = MovedState {
             sequence: self.queue.sequence(),
             sent: self.queue.unacknowledged().map(counted).collect(),
@@ -411,8 +411,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         let until = departure.until.saturating_add(OWED_TICKS);
         self.owed = Some(Box::new(OwedAnswers { has_pause: departure.waits_for_pause, apps, until }));
         self.phase = Phase::Owned;
-        for (frame, messages) in frames.of(|_| true) {
-            self.queue.add(frame, messages);
+        for (frame, messages) in frames.wanted_of(|_| true) {
+            self.queue.add_frame(frame, messages);
         }
         true
     }
@@ -428,8 +428,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
         self.phase = Phase::Owned;
         self.queue.restore(state.sequence, state.sent, state.held);
         self.received = ReceivedSequence::after(state.received);
-        for (frame, messages) in frames.of(|origin| origin.is_for_new_owner(&epochs)) {
-            self.queue.add(frame, messages);
+        for (frame, messages) in frames.wanted_of(|origin| origin.is_for_new_owner(&epochs)) {
+            self.queue.add_frame(frame, messages);
         }
         self.epochs = epochs;
         if let Some(absence) = &mut self.absence {
@@ -445,8 +445,8 @@ impl<A: Copy + PartialEq> Ownership<A> {
     }
 
     fn add_behind(&mut self) {
-        for (frame, messages) in self.behind.take().into_iter().flat_map(|(_, frames)| frames.of(|_| true)) {
-            self.queue.add(frame, messages);
+        for (frame, messages) in self.behind.take().into_iter().flat_map(|(_, frames)| frames.wanted_of(|_| true)) {
+            self.queue.add_frame(frame, messages);
         }
     }
 }

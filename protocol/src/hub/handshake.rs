@@ -70,7 +70,7 @@ impl HandshakeRequest {
     /// Reads the handshake at the start of `buffer`. Returns the request and its size including the separator, or
     /// `None` if more bytes are needed. Fails if it is refused; [`Canceled`](HandshakeError::Canceled) if it exceeds
     /// `limit`.
-    pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
+    pub fn read_request(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         let read = Self::read_behind(buffer, 0, limit)?;
         read.map(|(request, used)| request.check_version().map(|()| (request, used))).transpose()
     }
@@ -92,7 +92,7 @@ impl HandshakeRequest {
 
     fn parse(text: &[u8]) -> Result<Self, HandshakeError> {
         let (mut protocol, mut version) = (None, None);
-        for member in Members::of(text).map_err(malformed)? {
+        for member in Members::from_text(text).map_err(malformed)? {
             let member = member.map_err(malformed)?;
             match &*member.key {
                 "protocol" => protocol = Some(member.value),
@@ -137,13 +137,13 @@ impl HandshakeResponse {
 
     /// Reads the response at the start of `buffer`, with its size. Returns `None` if more bytes are needed. Fails if it
     /// is not a handshake response.
-    pub fn read(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
+    pub fn read_response(buffer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         read_with(buffer, 0, limit, Self::parse)
     }
 
     fn parse(text: &[u8]) -> Result<Self, HandshakeError> {
         let mut error = None;
-        for member in Members::of(text).map_err(malformed)? {
+        for member in Members::from_text(text).map_err(malformed)? {
             let member = member.map_err(malformed)?;
             match &*member.key {
                 "error" => error = Some(member.value).filter(|value| *value != b"null"),
@@ -183,7 +183,7 @@ mod tests {
 
     fn request(text: &str) -> Result<HandshakeRequest, HandshakeError> {
         let bytes = format!("{text}\u{1e}");
-        HandshakeRequest::read(bytes.as_bytes(), LIMIT).map(|read| {
+        HandshakeRequest::read_request(bytes.as_bytes(), LIMIT).map(|read| {
             let (request, length) = read.unwrap();
             assert_eq!(length, bytes.len());
             request
@@ -204,7 +204,7 @@ mod tests {
                 let request = HandshakeRequest { protocol, version };
                 let bytes = request.encode();
                 let length = bytes.len();
-                assert_eq!(HandshakeRequest::read(&bytes, LIMIT), Ok(Some((request, length))));
+                assert_eq!(HandshakeRequest::read_request(&bytes, LIMIT), Ok(Some((request, length))));
             }
         }
     }
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_request_takes_only_its_own_bytes() {
         let bytes = b"{\"protocol\":\"json\",\"version\":1}\x1e{\"type\":6}\x1e";
-        let (_, length) = HandshakeRequest::read(bytes, LIMIT).unwrap().unwrap();
+        let (_, length) = HandshakeRequest::read_request(bytes, LIMIT).unwrap().unwrap();
         assert_eq!(&bytes[length..], b"{\"type\":6}\x1e");
     }
 
@@ -226,7 +226,7 @@ mod tests {
     fn a_request_in_pieces_waits_for_its_end() {
         let bytes = b"{\"protocol\":\"json\",\"version\":1}\x1e";
         for end in 0..bytes.len() {
-            assert_eq!(HandshakeRequest::read(&bytes[..end], LIMIT), Ok(None));
+            assert_eq!(HandshakeRequest::read_request(&bytes[..end], LIMIT), Ok(None));
         }
     }
 
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_too_long_is_canceled() {
-        let error = HandshakeRequest::read(&[b' '; LIMIT], LIMIT).unwrap_err();
+        let error = HandshakeRequest::read_request(&[b' '; LIMIT], LIMIT).unwrap_err();
         assert_eq!(error.to_string(), "Handshake was canceled.");
     }
 
@@ -274,13 +274,13 @@ mod tests {
             let response = HandshakeResponse { error };
             let bytes = response.encode();
             let length = bytes.len();
-            assert_eq!(HandshakeResponse::read(&bytes, LIMIT), Ok(Some((response, length))));
+            assert_eq!(HandshakeResponse::read_response(&bytes, LIMIT), Ok(Some((response, length))));
         }
     }
 
     #[test]
     fn a_hub_message_is_no_answer() {
-        let error = HandshakeResponse::read(b"{\"type\":6}\x1e", LIMIT).unwrap_err();
+        let error = HandshakeResponse::read_response(b"{\"type\":6}\x1e", LIMIT).unwrap_err();
         assert!(matches!(error, HandshakeError::Malformed { .. }));
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {
 pub(super) fn decode(body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
     // Validated once, so that texts can be sliced without checking again.
     let body = ByteString::try_from(body.clone()).map_err(|_| ObjectError::Syntax)?;
-    let envelope = Envelope::read(&body)?;
+    let envelope = Envelope::from_body(&body)?;
     Ok(Some(match envelope.kind()? {
         MessageKind::Invocation => HubMessage::Invocation(envelope.invocation()?),
         MessageKind::StreamItem => HubMessage::StreamItem(envelope.stream_item()?),
@@ -54,7 +54,7 @@ pub(super) fn decode(body: &Bytes) -> Result<Option<HubMessage>, HubMessageError
             invocation_id: envelope.required_id()?,
         }),
         MessageKind::Ping => HubMessage::Ping,
-        MessageKind::Close => HubMessage::Close(envelope.close()),
+        MessageKind::Close => HubMessage::Close(envelope.close_message()),
         MessageKind::Ack => HubMessage::Ack { sequence_id: envelope.sequence_id()? },
         MessageKind::Sequence => HubMessage::Sequence { sequence_id: envelope.sequence_id()? },
         MessageKind::Unknown(_) => return Ok(None),
@@ -178,9 +178,9 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn read(body: &'a ByteString) -> Result<Self, HubMessageError> {
+    fn from_body(body: &'a ByteString) -> Result<Self, HubMessageError> {
         let mut envelope = Self::empty(body);
-        for member in Members::of(body.as_bytes())? {
+        for member in Members::from_text(body.as_bytes())? {
             let member = member?;
             if let Some(place) = envelope.place_of(&member.key) {
                 *place = Some(member.value);
@@ -266,7 +266,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// Never fails: the client wants to disconnect, and some clients send errors that are not strings.
-    fn close(&self) -> Close {
+    fn close_message(&self) -> Close {
         Close {
             error: self.error.and_then(members::text).map(|text| self.share(text)),
             allow_reconnect: self.allow_reconnect == Some(b"true"),
@@ -283,7 +283,7 @@ impl<'a> Envelope<'a> {
             return Ok(Headers::new());
         };
         let mut headers = Headers::new();
-        for member in Members::of(value).map_err(|_| not_a("headers", "Object"))? {
+        for member in Members::from_text(value).map_err(|_| not_a("headers", "Object"))? {
             let member = member?;
             let text = members::text(member.value).ok_or_else(|| {
                 HubMessageError::new(format!("Expected header '{}' to be of type String.", member.key))

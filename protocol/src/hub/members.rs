@@ -52,7 +52,7 @@ enum Place {
 }
 
 impl<'a> Members<'a> {
-    pub(super) fn of(text: &'a [u8]) -> Result<Self, ObjectError> {
+    pub(super) fn from_text(text: &'a [u8]) -> Result<Self, ObjectError> {
         Self::nested(text, NESTING_MAX)
     }
 
@@ -225,7 +225,7 @@ mod tests {
 
     fn members(text: &str) -> Result<Vec<(String, String)>, ObjectError> {
         let pair = |member: Member<'_>| (member.key.into_owned(), String::from_utf8(member.value.to_vec()).unwrap());
-        Members::of(text.as_bytes())?.map(|member| member.map(pair)).collect()
+        Members::from_text(text.as_bytes())?.map(|member| member.map(pair)).collect()
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Result<Vec<(String, String)>, ObjectError> {
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_error_ends_the_iteration() {
-        let mut members = Members::of(b"{1,\"a\":2}").unwrap();
+        let mut members = Members::from_text(b"{1,\"a\":2}").unwrap();
         assert_eq!(members.next(), Some(Err(ObjectError::Syntax)));
         assert_eq!(members.next(), None);
     }

@@ -30,7 +30,7 @@ pub(super) fn encode(message: &HubMessage, out: &mut BytesMut) {
 }
 
 pub(super) fn decode(body: &Bytes) -> Result<Option<HubMessage>, HubMessageError> {
-    let mut items = Items::of(body)?;
+    let mut items = Items::from_body(body)?;
     let message = match MessageKind::from(items.next("type", Reader::integer)?) {
         MessageKind::Invocation => HubMessage::Invocation(items.invocation()?),
         MessageKind::StreamItem => HubMessage::StreamItem(items.stream_item()?),
@@ -41,12 +41,12 @@ pub(super) fn decode(body: &Bytes) -> Result<Option<HubMessage>, HubMessageError
             invocation_id: items.required_id()?,
         }),
         MessageKind::Ping => HubMessage::Ping,
-        MessageKind::Close => HubMessage::Close(items.close()?),
+        MessageKind::Close => HubMessage::Close(items.close_message()?),
         MessageKind::Ack => HubMessage::Ack { sequence_id: items.sequence_id()? },
         MessageKind::Sequence => HubMessage::Sequence { sequence_id: items.sequence_id()? },
         MessageKind::Unknown(_) => return Ok(None),
     };
-    items.end()?;
+    items.end_items()?;
     Ok(Some(message))
 }
 
@@ -162,7 +162,7 @@ struct Items<'a> {
 }
 
 impl<'a> Items<'a> {
-    fn of(body: &'a Bytes) -> Result<Self, HubMessageError> {
+    fn from_body(body: &'a Bytes) -> Result<Self, HubMessageError> {
         let mut reader = Reader::new(body);
         let left = reader
             .array_len()
@@ -180,7 +180,7 @@ impl<'a> Items<'a> {
     }
 
     /// Skips items appended by newer versions.
-    fn end(mut self) -> Result<(), HubMessageError> {
+    fn end_items(mut self) -> Result<(), HubMessageError> {
         while self.left > 0 {
             self.next("item", Reader::skip)?;
         }
@@ -225,7 +225,7 @@ impl<'a> Items<'a> {
     }
 
     /// Fails only if it is not MessagePack: some clients omit items or send errors that are not strings.
-    fn close(&mut self) -> Result<Close, HubMessageError> {
+    fn close_message(&mut self) -> Result<Close, HubMessageError> {
         let mut close = Close::default();
         if self.left > 0 {
             let error = self.next("error", Reader::value)?;

@@ -136,7 +136,7 @@ impl ReceivedSequence {
     }
 
     /// Counts a message. Returns whether it is new; duplicates have to be dropped.
-    pub fn take(&mut self) -> bool {
+    pub fn take_message(&mut self) -> bool {
         let number = self.next;
         self.next = self.next.saturating_add(1);
         let is_new = number > self.latest;
@@ -236,7 +236,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
     }
 
     /// Keeps a frame with this number of messages, or holds it if there is no room.
-    pub fn add(&mut self, frame: F, messages: u32) {
+    pub fn add_frame(&mut self, frame: F, messages: u32) {
         if self.has_room() {
             self.sent.push(frame, messages);
         } else {
@@ -295,7 +295,7 @@ impl<F: AsRef<[u8]> + Clone> ReplayQueue<F> {
     pub fn restore(&mut self, sequence: u64, sent: Vec<(F, u32)>, held: Vec<(F, u32)>) {
         self.sent = ReplayBuffer::starting_at(sequence);
         sent.into_iter().for_each(|(frame, messages)| self.sent.push(frame, messages));
-        held.into_iter().for_each(|(frame, messages)| self.add(frame, messages));
+        held.into_iter().for_each(|(frame, messages)| self.add_frame(frame, messages));
     }
 }
 
@@ -333,10 +333,10 @@ mod tests {
     #[test]
     fn a_repeated_message_is_dropped() {
         let mut received = ReceivedSequence::default();
-        assert!(received.take() && received.take() && received.take());
+        assert!(received.take_message() && received.take_message() && received.take_message());
         assert_eq!((received.acknowledgement(), received.acknowledgement()), (Some(3), None));
         received.begin_at(2).unwrap();
-        assert_eq!([received.take(), received.take(), received.take()], [false, false, true]);
+        assert_eq!([received.take_message(), received.take_message(), received.take_message()], [false, false, true]);
         assert_eq!((received.latest(), received.acknowledgement()), (4, Some(4)));
     }
 
@@ -345,7 +345,7 @@ mod tests {
         let mut received = ReceivedSequence::after(3);
         assert!(!received.is_owed());
         received.begin_at(2).unwrap();
-        assert_eq!([received.take(), received.take()], [false, false]);
+        assert_eq!([received.take_message(), received.take_message()], [false, false]);
         assert_eq!((received.acknowledgement(), received.acknowledgement()), (Some(3), None), "the last one was lost");
         received.begin_at(4).unwrap();
         assert_eq!(received.acknowledgement(), None);
@@ -356,9 +356,9 @@ mod tests {
         let mut received = ReceivedSequence::after(3);
         assert_eq!(received.begin_at(5), Err(SequenceError::Gap));
         assert_eq!(received.begin_at(0), Err(SequenceError::Zero));
-        assert!(received.take(), "what was refused changes nothing");
+        assert!(received.take_message(), "what was refused changes nothing");
         assert_eq!(received.begin_at(1), Ok(()));
-        assert!(!received.take());
+        assert!(!received.take_message());
     }
 
     proptest! {
@@ -375,7 +375,7 @@ mod tests {
                         socket.push_back(vec![made]);
                     }
                     3..6 => {
-                        if let Some(message) = socket.pop_front() && received.take() {
+                        if let Some(message) = socket.pop_front() && received.take_message() {
                             taken.extend(message);
                         }
                     }
@@ -387,7 +387,7 @@ mod tests {
                 }
             }
             for message in socket {
-                if received.take() {
+                if received.take_message() {
                     taken.extend(message);
                 }
             }
@@ -397,7 +397,7 @@ mod tests {
 
     fn queue(limit_bytes: usize, lengths: &[usize]) -> ReplayQueue<Vec<u8>> {
         let mut queue = ReplayQueue::new(limit_bytes);
-        lengths.iter().for_each(|length| queue.add(vec![b'x'; *length], 1));
+        lengths.iter().for_each(|length| queue.add_frame(vec![b'x'; *length], 1));
         queue
     }
 
@@ -417,10 +417,10 @@ mod tests {
     fn a_queue_on_hold_writes_nothing_and_keeps_the_order() {
         let mut queue = queue(100, &[1]);
         queue.hold();
-        [2, 3].iter().for_each(|length| queue.add(vec![b'x'; *length], 1));
+        [2, 3].iter().for_each(|length| queue.add_frame(vec![b'x'; *length], 1));
         assert_eq!((queue.has_room(), queue.release(), queue.held_bytes(), queue.sent_bytes()), (false, None, 5, 1));
         assert_eq!((queue.end_hold(), queue.end_hold()), (true, false));
-        queue.add(vec![b'x'; 4], 1);
+        queue.add_frame(vec![b'x'; 4], 1);
         let released: Vec<_> = std::iter::from_fn(|| queue.release()).map(|frame| frame.len()).collect();
         assert_eq!((released, queue.has_room()), (vec![2, 3, 4], true));
     }

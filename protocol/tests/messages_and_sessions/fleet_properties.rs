@@ -131,14 +131,14 @@ proptest! {
     #[test]
     fn garbage_never_panics(bytes in vec(any::<u8>(), 0..200)) {
         // Any result is fine, except a panic.
-        drop(Greeting::read(&bytes));
+        drop(Greeting::from_json(&bytes));
         drop(InterestMap::from_bytes(&bytes));
         drop(NodeMessage::decode(&Bytes::from(bytes)));
     }
 
     #[test]
     fn a_greeting_round_trips(greeting in greeting()) {
-        prop_assert_eq!(Greeting::read(&greeting.to_json()), Ok(greeting));
+        prop_assert_eq!(Greeting::from_json(&greeting.to_json()), Ok(greeting));
     }
 
     #[test]

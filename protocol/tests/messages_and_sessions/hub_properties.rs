@@ -156,8 +156,8 @@ fn read_anyhow(protocol: HubProtocol, body: &Bytes) {
         let again = encode(protocol, std::slice::from_ref(&message)).freeze();
         assert_eq!(protocol.decode(&body_of(protocol, &again)).unwrap(), Some(message));
     }
-    let _ = HandshakeRequest::read(body, LIMIT);
-    let _ = HandshakeResponse::read(body, LIMIT);
+    let _ = HandshakeRequest::read_request(body, LIMIT);
+    let _ = HandshakeResponse::read_response(body, LIMIT);
     let _ = next_frame(protocol, body, LIMIT);
 }
 

@@ -254,7 +254,7 @@ fn every_vector_is_covered_exactly_once() {
 fn handshake_requests_are_read_and_those_of_the_official_client_written() {
     for vector in vectors(&REQUESTS) {
         let bytes = vector.bytes(HubProtocol::Json).unwrap();
-        let (request, length) = HandshakeRequest::read(&bytes, LIMIT).unwrap().unwrap();
+        let (request, length) = HandshakeRequest::read_request(&bytes, LIMIT).unwrap().unwrap();
         let (protocol, version) = match vector.id.as_str() {
             "V01" | "V53" => (HubProtocol::Json, 1),
             "V02" => (HubProtocol::Json, 2),
@@ -271,7 +271,7 @@ fn handshake_requests_are_read_and_those_of_the_official_client_written() {
 fn handshake_responses_are_read_and_written() {
     for vector in vectors(&RESPONSES) {
         let bytes = vector.bytes(HubProtocol::Json).unwrap();
-        let (response, length) = HandshakeResponse::read(&bytes, LIMIT).unwrap().unwrap();
+        let (response, length) = HandshakeResponse::read_response(&bytes, LIMIT).unwrap().unwrap();
         assert_eq!(length, bytes.len());
         assert_eq!(response.error.as_deref(), vector.input["error"].as_str());
         assert_eq!(response.encode(), bytes, "{}", vector.id);

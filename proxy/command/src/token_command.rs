@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_audience_of_a_user_s_token_names_its_hub() {
-        let part = trunkline_protocol::access_token::ServicePart::of(&client_audience("a b&c"));
+        let part = trunkline_protocol::access_token::ServicePart::from_audience(&client_audience("a b&c"));
         assert_eq!(part, Some(trunkline_protocol::access_token::ServicePart::Client("a b&c".into())));
     }
 

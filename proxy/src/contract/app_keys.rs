@@ -90,7 +90,7 @@ async fn links_end_when_their_key_no_longer_covers_the_hub_and_never_with_the_ac
     read_anew(&node, &format!("other={OLD};bench"));
     settle().await;
     let hub = node.fixture.shared.hubs.keyed(HUB).unwrap();
-    let open = || hub.pools().iter().map(|pool| pool.open()).sum::<usize>();
+    let open = || hub.pools().iter().map(|pool| pool.open_links()).sum::<usize>();
     assert_eq!(open(), 2, "the key is good for the hub as before");
     read_anew(&node, &format!("shop={OLD};shop"));
     until(SOON, "the hub is none of the key's", || open() == 1).await;

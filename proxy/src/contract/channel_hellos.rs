@@ -6,7 +6,7 @@ use http::Request;
 use tokio::io::{AsyncReadExt, duplex};
 use tokio::task::spawn_local;
 use tokio::time::Instant;
-use trunkline_channel::{Dialled, open};
+use trunkline_channel::{Dialled, open_channel};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::wire::{CHANNEL_PATH, HELLO_HEADER, KEY_TAG_HEADER};
 
@@ -23,7 +23,7 @@ async fn hello(key: &str, peer_kind: PeerKind) -> (String, String) {
     let (near, mut far) = duplex(4096);
     let mut near = Some(near);
     let dial = move || std::future::ready(near.take().ok_or_else(|| std::io::ErrorKind::Other.into()));
-    let sending = spawn_local(async move { open(dial, Dialled { peer_kind, name: ONE }, &keys).await.err() });
+    let sending = spawn_local(async move { open_channel(dial, Dialled { peer_kind, name: ONE }, &keys).await.err() });
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(far.read_u8().await.unwrap());

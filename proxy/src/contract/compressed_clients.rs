@@ -60,7 +60,7 @@ fn stored(payload: &[u8]) -> Vec<u8> {
 
 fn inflated(payload: &[u8]) -> Vec<u8> {
     let (mut inflater, mut out) = (Inflater::default(), Vec::new());
-    inflater.begin(payload.to_vec());
+    inflater.begin_message(payload.to_vec());
     while let Some(length) = inflater.inflate().unwrap() {
         out.extend_from_slice(inflater.piece(length));
     }
@@ -493,7 +493,7 @@ async fn the_observer_shows_who_negotiated_it() {
     let packed = RawClient::connect(&fixture, &mut link, "/chat").await;
     let is_compressed = async |id: &str| {
         let (slot, id) = (fixture.shared.routes.find(id).unwrap().slot, id.to_owned());
-        let shown = fixture.shared.shards()[0].inspect(move |state| Inspector::of(state).details(slot, &id));
+        let shown = fixture.shared.shards()[0].inspect(move |state| Inspector::at_shard(state).details(slot, &id));
         shown.await.flatten().unwrap().row.is_compressed
     };
     assert_eq!((is_compressed(&plain.id).await, is_compressed(&packed.id).await), (false, true));

@@ -160,7 +160,7 @@ impl Fixture {
             spawn_local(shard_thread::run(index, (shared.clone(), admission.clone(), None), Vec::new(), inbox));
         }
         let webhooks = Arc::new(Webhooks::new(&shared));
-        webhooks.open(&shared);
+        webhooks.open_hubs(&shared);
         // Tests with several nodes create their own fleets.
         let is_alone = !shared.settings.fleet.has_peers() && !shared.settings.rest.is_on();
         let fleet = is_alone.then(|| Fleet::new(shared.clone(), stores.clone(), ([127, 0, 0, 1], 8090).into()));
@@ -215,7 +215,7 @@ impl Fixture {
 
     /// Sends a request as from a listener with or without TLS.
     pub(super) async fn answer_by(&self, is_tls: bool, mut request: Request<Body>) -> Response {
-        RequestSource { is_tls, ..RequestSource::of(PEER.into()) }.attach(&mut request);
+        RequestSource { is_tls, ..RequestSource::from_peer(PEER.into()) }.attach(&mut request);
         self.routers[0].clone().oneshot(request).await.unwrap()
     }
 

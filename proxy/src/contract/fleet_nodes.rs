@@ -138,12 +138,12 @@ impl FleetNode {
 
     /// Delivers a message as a REST request does. The inner future waits for all answers.
     async fn deliver(&self, message: ServiceMessage) -> impl Future<Output = FleetDelivery> + use<> {
-        let entry = FleetEntry::of(&self.fleet);
+        let entry = FleetEntry::from_fleet(&self.fleet);
         entry.begin_delivery(&entry.hub_named("chat"), message).await
     }
 
     fn send(&self, wanted: &[Wanted<'_>], message: &ServiceMessage) {
-        FleetEntry::of(&self.fleet).relay("chat", wanted, message);
+        FleetEntry::from_fleet(&self.fleet).relay("chat", wanted, message);
     }
 
     /// Crashes the node's part in the fleet: its admin port stops listening without a goodbye.
@@ -434,7 +434,7 @@ async fn questions_are_answered_by_each_node_and_the_missing_are_named() {
     linked(&nodes).await;
     let check = |subject: &str| Check { subject: subject.into(), ack_id: 1 };
     let question = ServiceMessage::CheckConnectionExistenceWithAck(check(&client.id));
-    let answers = FleetEntry::of(&nodes[0].fleet).ask("chat", &[Wanted::Everyone], &question).await;
+    let answers = FleetEntry::from_fleet(&nodes[0].fleet).ask("chat", &[Wanted::Everyone], &question).await;
     let found = |answer: &Result<Option<ServiceMessage>, NoAnswer>| match answer {
         Ok(Some(ServiceMessage::Ack(ack))) => ack.status == AckStatus::Ok,
         other => panic!("{other:?}"),
@@ -442,13 +442,16 @@ async fn questions_are_answered_by_each_node_and_the_missing_are_named() {
     assert_eq!(answers.iter().map(|(node, answer)| (node.name(), found(answer))).collect::<Vec<_>>(), [("n2", true)]);
 
     let join = GroupChange { connection_id: client.id.as_str().into(), group: Some("blue".into()), ack_id: 2 };
-    FleetEntry::of(&nodes[0].fleet).ask("chat", &[Wanted::Everyone], &ServiceMessage::JoinGroupWithAck(join)).await;
-    let count = FleetEntry::of(&nodes[0].fleet).ask("chat", &[Wanted::Group("blue")], &to_group("blue", "hi")).await;
+    FleetEntry::from_fleet(&nodes[0].fleet)
+        .ask("chat", &[Wanted::Everyone], &ServiceMessage::JoinGroupWithAck(join))
+        .await;
+    let count =
+        FleetEntry::from_fleet(&nodes[0].fleet).ask("chat", &[Wanted::Group("blue")], &to_group("blue", "hi")).await;
     let Ok(Some(ServiceMessage::Ack(ack))) = &count[0].1 else { panic!("{count:?}") };
     let page = MemberPage::from_payload(ack.payload.as_ref().unwrap()).unwrap();
     assert_eq!(page.count, Some(1));
 
-    let unknown = FleetEntry::of(&nodes[0].fleet).ask("nothing", &[], &question).await;
+    let unknown = FleetEntry::from_fleet(&nodes[0].fleet).ask("nothing", &[], &question).await;
     assert!(unknown.iter().all(|(_, answer)| matches!(answer, Ok(None))), "{unknown:?}");
     nodes[2].cut(true);
     let names = nodes[0].fleet.request_all(&PeerRequest::get("/name"), Duration::from_secs(5)).await;
@@ -465,7 +468,7 @@ async fn a_client_at_another_node_is_asked_for_a_result() {
     let mut client = nodes[2].client().await;
     linked(&nodes).await;
     let invoke = async |fleet: Fleet, hub: &str, id: &str| {
-        let fleet = FleetEntry::of(&fleet);
+        let fleet = FleetEntry::from_fleet(&fleet);
         let hub = fleet.hub_named(hub);
         fleet.invoke_client(&hub, id, |_| json("Name"), Duration::from_secs(30)).await
     };

@@ -14,7 +14,7 @@ use crate::fleet::FleetEntry;
 
 /// Sends a message at a node, for clients of other nodes.
 fn send_to_group(node: &FleetNode, group: &str, text: &str) {
-    FleetEntry::of(&node.fleet).relay("chat", &[Wanted::Group(group)], &to_group(group, text));
+    FleetEntry::from_fleet(&node.fleet).relay("chat", &[Wanted::Group(group)], &to_group(group, text));
 }
 
 #[tokio::test(crate = "paused")]
@@ -55,10 +55,10 @@ async fn the_first_client_of_a_hub_and_each_user_who_has_just_connected_are_foun
         let user = format!("user {number}");
         let mut client = nodes[1].link.client_of(&user).await;
         if number == 0 {
-            FleetEntry::of(&nodes[0].fleet).relay("chat", &[Wanted::Everyone], &broadcast("first"));
+            FleetEntry::from_fleet(&nodes[0].fleet).relay("chat", &[Wanted::Everyone], &broadcast("first"));
             assert_eq!(client.text().await, "first");
         }
-        FleetEntry::of(&nodes[0].fleet).relay("chat", &[Wanted::User(&user)], &to_user(&user, "welcome"));
+        FleetEntry::from_fleet(&nodes[0].fleet).relay("chat", &[Wanted::User(&user)], &to_user(&user, "welcome"));
         assert_eq!(client.text().await, "welcome");
         clients.push(client);
     }
@@ -87,10 +87,10 @@ async fn a_node_that_gives_no_sign_of_life_is_waited_for_a_second_and_then_named
     let _client = nodes[2].client().await;
     linked(&nodes).await;
     nodes[2].cut(true);
-    let hub = FleetEntry::of(&nodes[0].fleet).hub_named("chat");
+    let hub = FleetEntry::from_fleet(&nodes[0].fleet).hub_named("chat");
     for limit in [Duration::from_millis(1_200), Duration::from_millis(1)] {
         let begun = Instant::now();
-        let delivery = FleetEntry::of(&nodes[0].fleet).begin_delivery(&hub, broadcast("hello")).await.await;
+        let delivery = FleetEntry::from_fleet(&nodes[0].fleet).begin_delivery(&hub, broadcast("hello")).await.await;
         assert_eq!(delivery.missing, ["n3"]);
         assert!(begun.elapsed() <= limit, "{:?}", begun.elapsed());
     }

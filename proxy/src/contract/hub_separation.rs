@@ -8,7 +8,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{client_async, tungstenite};
-use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, open};
+use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, open_channel};
 use trunkline_protocol::access_token;
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 use trunkline_protocol::manifest::HubManifest;
@@ -237,7 +237,7 @@ async fn ask_as<S: AsyncRead + AsyncWrite + Unpin>(id: &str, stream: S, hub: &st
 /// Opens a channel at a node's client port with this key; returns the status on error.
 async fn channel(fixture: &Fixture, key: &str, dialled: Dialled<'_>) -> Result<ChannelStream<DuplexStream>, u16> {
     let keys = AccessKeys::new(vec![AccessKey::new(key).unwrap()]).unwrap();
-    let opened = open(|| std::future::ready(Ok(fixture.dial())), dialled, &keys).await;
+    let opened = open_channel(|| std::future::ready(Ok(fixture.dial())), dialled, &keys).await;
     opened.map_err(|error| match error {
         OpenChannelError::Refused(answer) => answer.status.as_u16(),
         other => panic!("{other}"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 use tokio::time::sleep;
-use trunkline_channel::{Dialled, open};
+use trunkline_channel::{Dialled, open_channel};
 use trunkline_protocol::key::{AccessKey, AccessKeys, PeerKind};
 
 use super::fixture::paused;
@@ -68,7 +68,7 @@ async fn a_channel_of_an_app_server_counts_as_a_link_until_it_ends() {
     let keys = AccessKeys::new(vec![AccessKey::new(SHOP).unwrap()]).unwrap();
     let channel = async || {
         let dialled = Dialled { peer_kind: PeerKind::DialIn, name: ONE };
-        open(|| std::future::ready(Ok(node.fixture.dial())), dialled, &keys).await
+        open_channel(|| std::future::ready(Ok(node.fixture.dial())), dialled, &keys).await
     };
     let mut open = vec![channel().await.unwrap(), channel().await.unwrap()];
     assert!(channel().await.is_err(), "the rest is for others");

@@ -40,7 +40,7 @@ async fn scene() -> Scene {
 }
 
 impl Scene {
-    async fn side(&self, group: &str, instance: &str) -> LinkedApp {
+    async fn secondary(&self, group: &str, instance: &str) -> LinkedApp {
         self.fixture.server_of(group, instance, manifest()).await
     }
 
@@ -52,7 +52,7 @@ impl Scene {
 /// Creates the scene with an app server of the group `math`, and a client.
 async fn scene_with_math() -> (Scene, LinkedApp, Client) {
     let mut scene = scene().await;
-    let math = scene.side("math", "math-1").await;
+    let math = scene.secondary("math", "math-1").await;
     let client = scene.client().await;
     (scene, math, client)
 }
@@ -71,8 +71,8 @@ async fn accept(link: &mut AppLink, client: &Client) {
 #[tokio::test(crate = "paused")]
 async fn each_app_server_gets_its_methods_in_order_and_all_answers_come_back() {
     let mut scene = scene().await;
-    let mut admin = scene.side("admin", "admin-1").await;
-    let mut math = scene.side("math", "math-1").await;
+    let mut admin = scene.secondary("admin", "admin-1").await;
+    let mut math = scene.secondary("math", "math-1").await;
     let mut client = scene.client().await;
     // The connection is opened at all app servers before the first call.
     accept(&mut math, &client).await;
@@ -121,7 +121,7 @@ async fn what_belongs_to_a_call_goes_where_the_call_went() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
+async fn a_result_that_a_secondary_home_asks_for_comes_back_to_it_once() {
     let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -147,14 +147,14 @@ async fn a_result_that_a_side_home_asks_for_comes_back_to_it_once() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_lost_side_home_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
+async fn a_lost_secondary_home_fails_its_calls_alone_and_another_app_server_of_the_group_takes_over() {
     let (mut scene, mut first, mut client) = scene_with_math().await;
     client.send(&(call("1", "Sum") + &call("2", "A"))).await;
     accept(&mut first, &client).await;
     first.data().await;
     scene.home.data().await;
     first.fence().await;
-    let mut second = scene.side("math", "math-2").await;
+    let mut second = scene.secondary("math", "math-2").await;
     first.retire().await;
     second.takes_over(&client, "math-1").await;
     let failed = client.text().await;
@@ -180,7 +180,7 @@ async fn while_a_group_has_no_app_server_its_messages_wait_in_order_and_the_home
     scene.home.fence().await;
     scene.home.write(&client.id, "\"down\"\u{1e}").await;
     assert_eq!(client.text().await, "\"down\"");
-    let mut math = scene.side("math", "math-1").await;
+    let mut math = scene.secondary("math", "math-1").await;
     accept(&mut math, &client).await;
     assert_eq!(math.data().await.0, cast("Sum") + &call("1", "Sum"));
     assert_eq!(scene.home.data().await.0, cast("B") + &cast("C"));
@@ -198,7 +198,7 @@ async fn messages_that_wait_arrive_though_their_client_has_closed_behind_them() 
     closing.send(&cast("Sum")).await;
     let closed = tokio::task::spawn_local(closing.close());
     scene.home.fence().await;
-    let mut math = scene.side("math", "math-1").await;
+    let mut math = scene.secondary("math", "math-1").await;
     math.opening().await;
     math.data().await;
     assert_eq!(math.data().await.0, cast("Sum"));
@@ -222,7 +222,7 @@ async fn calls_fail_when_no_app_server_of_their_group_comes_in_time_and_work_whe
     client.send(&call("2", "Sum")).await;
     assert!(client.text().await.contains(text));
     assert!(begun.elapsed().as_secs() <= hold_s + 2, "the next one does not wait");
-    let mut math = scene.side("math", "math-1").await;
+    let mut math = scene.secondary("math", "math-1").await;
     accept(&mut math, &client).await;
     client.send(&call("3", "Sum")).await;
     assert_eq!(math.data().await.0, call("3", "Sum"));
@@ -234,7 +234,7 @@ async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing
     client.send(&call("1", "Sum")).await;
     accept(&mut first, &client).await;
     first.data().await;
-    let mut second = scene.side("math", "math-2").await;
+    let mut second = scene.secondary("math", "math-2").await;
     first.send(stopping()).await;
     assert_eq!(header(&first.close().await.headers, MIGRATE_TO_HEADER), Some(""));
     client.send(&(call("2", "Sum") + &cast("A"))).await;
@@ -257,7 +257,7 @@ async fn an_app_server_of_a_group_that_leaves_hands_over_what_it_has_and_nothing
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
+async fn a_secondary_home_pauses_its_client_and_the_home_does_not_resume_it() {
     let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -274,10 +274,10 @@ async fn a_side_home_pauses_its_client_and_the_home_does_not_resume_it() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
+async fn a_secondary_home_that_closes_the_connection_ends_it_everywhere() {
     let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
-    let mut admin = scene.side("admin", "admin-1").await;
+    let mut math = scene.secondary("math", "math-1").await;
+    let mut admin = scene.secondary("admin", "admin-1").await;
     let mut client = scene.client().await;
     client.send(&(cast("Sum") + &cast("Admin"))).await;
     accept(&mut math, &client).await;
@@ -299,7 +299,7 @@ async fn a_side_home_that_closes_the_connection_ends_it_everywhere() {
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_side_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
+async fn a_secondary_home_that_refuses_the_connection_fails_its_calls_and_the_rest_goes_on() {
     let (mut scene, mut math, mut client) = scene_with_math().await;
     client.send(&(call("1", "Sum") + &cast("A"))).await;
     math.opening().await;
@@ -338,9 +338,9 @@ async fn a_group_that_no_rule_names_any_more_is_left_when_its_calls_have_ended()
 }
 
 #[tokio::test(crate = "paused")]
-async fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_waited() {
+async fn a_client_that_comes_back_finds_its_secondary_homes_and_sends_again_what_has_waited() {
     let mut scene = scene().await;
-    let mut math = scene.side("math", "math-1").await;
+    let mut math = scene.secondary("math", "math-1").await;
     let (mut client, target) = Client::connect_stateful(&scene.fixture, &mut scene.home, "/chat").await;
     client.send(&cast("Sum")).await;
     accept(&mut math, &client).await;
@@ -363,7 +363,7 @@ async fn a_client_that_comes_back_finds_its_side_homes_and_sends_again_what_has_
     };
     assert_eq!(acknowledged, "{\"type\":8,\"sequenceId\":2}");
     client.send(&("{\"type\":9,\"sequenceId\":3}\u{1e}".to_owned() + &cast("Sum") + &cast("B"))).await;
-    let mut math = scene.side("math", "math-2").await;
+    let mut math = scene.secondary("math", "math-2").await;
     math.takes_over(&client, "math-1").await;
     assert_eq!(math.data().await.0, cast("Sum"));
     assert_eq!(scene.home.data().await.0, cast("B"));

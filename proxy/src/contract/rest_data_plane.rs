@@ -64,7 +64,7 @@ impl BackEnd {
         let uri = if path.starts_with("/api") { path.to_owned() } else { format!("/api/hubs/chat{path}") };
         let request =
             Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {}", self.token));
-        let answer = self.rest.answer(request.body(body).unwrap(), None, "https://node.example").await;
+        let answer = self.rest.answer_request(request.body(body).unwrap(), None, "https://node.example").await;
         let header =
             |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         let (status, code, missing) =
@@ -434,8 +434,8 @@ async fn items_and_the_end_of_a_stream_reach_its_client_and_the_call_is_over() {
     }
     let (shard, place) = (&fixture.shared.shards()[0], fixture.shared.routes.find(&id).unwrap());
     let ann_id = id.clone();
-    let pending =
-        shard.inspect(move |state| Inspector::of(state).details(place.slot, &ann_id).map(|ann| ann.pending_calls));
+    let pending = shard
+        .inspect(move |state| Inspector::at_shard(state).details(place.slot, &ann_id).map(|ann| ann.pending_calls));
     assert_eq!(pending.await, Some(Some(0)), "the calls are over");
     for (path, body, text) in [(&first, "", "not a stream item"), (&wrong, "1", "true or false")] {
         let answer = back_end.ask("POST", path, body).await;
@@ -930,5 +930,5 @@ async fn an_unknown_hub_counts_as_a_dial_in_hub_while_a_node_is_late() {
     let back_end = BackEnd::of(&nodes[0].fixture, nodes[0].fleet.clone());
     back_end.ask("PUT", "/api/hubs/lobby/users/ann/groups/red", "").await;
     let kept = &nodes[0].fixture.shared.user_groups;
-    assert_eq!((kept.of("?hub=lobby", "ann").len(), kept.of("lobby", "ann").len()), (1, 0));
+    assert_eq!((kept.groups_of("?hub=lobby", "ann").len(), kept.groups_of("lobby", "ann").len()), (1, 0));
 }

@@ -49,7 +49,13 @@ impl Scene {
     async fn state(&self, id: &str) -> &'static str {
         let place = self.fixture.shared.routes.find(id).unwrap();
         let (shard, id) = (&self.fixture.shared.shards()[usize::from(place.shard)], id.to_owned());
-        shard.inspect(move |state| Inspector::of(state).details(place.slot, &id)).await.flatten().unwrap().row.state
+        shard
+            .inspect(move |state| Inspector::at_shard(state).details(place.slot, &id))
+            .await
+            .flatten()
+            .unwrap()
+            .row
+            .state
     }
 
     /// Negotiates stateful reconnect; returns the target of the upgrade.

@@ -595,7 +595,7 @@ async fn a_server_that_is_asked_names_user_groups_claims_and_data() {
     assert_eq!([header("x-asrs-user-id"), header("x-asrs-user-claims")], ["Ann 7", "role: cook"]);
     assert_eq!(header("x-trunkline-client-data"), "{\"a\": 1}");
     connected.answer(200, "");
-    let entry = FleetEntry::of(&fixture.fleet());
+    let entry = FleetEntry::from_fleet(&fixture.fleet());
     let payloads = json("{\"type\":1,\"target\":\"Said\",\"arguments\":[]}");
     let to_group = GroupBroadcastData { group: "red".into(), payloads, ..GroupBroadcastData::default() };
     let sent = ServiceMessage::GroupBroadcastData(to_group);
@@ -733,7 +733,7 @@ async fn an_invoked_client_answers_the_caller_and_not_the_back_end() {
     let connected = server.next().await;
     let id = connected.header("x-asrs-connection-id").to_owned();
     connected.answer(200, "");
-    let entry = FleetEntry::of(&fixture.fleet());
+    let entry = FleetEntry::from_fleet(&fixture.fleet());
     let invoke = async |connection: &str| {
         let question = |id: &str| json(call(id, "Ask").trim_end_matches('\u{1e}'));
         entry.invoke_client(&entry.hub_named("chat"), connection, question, Duration::from_secs(5)).await

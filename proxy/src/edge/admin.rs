@@ -71,7 +71,7 @@ async fn data_plane(
     }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = format!("http://{host}");
-    rest.answer(request, address, &origin).await
+    rest.answer_request(request, address, &origin).await
 }
 
 /// Needs a tokio runtime.
@@ -90,7 +90,7 @@ fn router(
     let audit = AuditLog::new(counters.audit.clone(), settings.log);
     let recorded = api::guarded().layer(middleware::from_fn_with_state(audit.clone(), audit::record_first));
     let guarded = recorded.layer(middleware::from_fn_with_state(guard.clone(), guard::check));
-    let api = guarded.merge(api::open()).layer(middleware::from_fn_with_state(audit, audit::record));
+    let api = guarded.merge(api::open_routes()).layer(middleware::from_fn_with_state(audit, audit::record));
     if !fleet.members().is_alone() {
         fleet.questions().serve_api(api.clone().merge(node_channel::for_nodes()).with_state(context.clone()));
     }

@@ -145,7 +145,7 @@ impl Observer {
         let answers = self.peers.ask_all(&PeerRequest::get("/api/conditions?scope=node")).await;
         let mut all = self.own_conditions();
         for (member, answer) in answers {
-            match answer.ok().and_then(|answer| answer.read::<FleetConditions>().ok()) {
+            match answer.ok().and_then(|answer| answer.read_body::<FleetConditions>().ok()) {
                 Some(of_node) => all.conditions.extend(of_node.conditions),
                 None => all.missing.push(member.name().to_owned()),
             }
@@ -164,7 +164,7 @@ impl Observer {
         let answers = self.peers.ask_all(&PeerRequest::get(format!("{TIMELINE_OF_NODE}&since={since_ms}"))).await;
         let mut all = self.own_timeline(since_ms);
         for (member, answer) in answers {
-            match answer.ok().and_then(|answer| answer.read::<FleetTimeline>().ok()) {
+            match answer.ok().and_then(|answer| answer.read_body::<FleetTimeline>().ok()) {
                 Some(timeline) => all.nodes.extend(timeline.nodes),
                 None => all.missing.push(member.name().to_owned()),
             }
@@ -224,7 +224,7 @@ impl Observer {
             ("after", after.as_deref()),
         ];
         let request = PeerRequest::get(list_target("clients", filter.limit, &given));
-        self.peers.ask(instance, &request).await?.read().ok()
+        self.peers.ask(instance, &request).await?.read_body().ok()
     }
 
     /// Lists groups or users of a hub across all nodes; `None` if no node has the hub.
@@ -240,13 +240,13 @@ impl Observer {
         let request = PeerRequest::get(target);
         let others = self.peers.ask_all(&request);
         let (own, others) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
-        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<NamePage>().ok());
+        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read_body::<NamePage>().ok());
         let pages: Vec<NamePage> = own.into_iter().chain(others).collect();
         if pages.is_empty() {
             return None;
         }
         let mut sum = NameSum::default();
-        pages.into_iter().for_each(|page| sum.add(page.items));
+        pages.into_iter().for_each(|page| sum.add_names(page.items));
         Some(sum.into_page(limit))
     }
 
@@ -258,8 +258,8 @@ impl Observer {
     }
 
     /// Closes a client connection at any node; `false` if not found.
-    pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
-        if self.node.close(id, reason.clone()).await {
+    pub(crate) async fn close_client(&self, id: &str, reason: Option<String>) -> bool {
+        if self.node.close_client(id, reason.clone()).await {
             return true;
         }
         let target = format!("/api/clients/{}/close?scope=node", quoted(id));
@@ -283,7 +283,7 @@ impl Observer {
     /// Starts or, for a dry run, only plans a rebalance; returns its plan. Fails if another rebalance is running in the
     /// fleet, or the goal is unreachable.
     pub(crate) async fn rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
-        self.rebalancer.begin(request).await
+        self.rebalancer.begin_rebalance(request).await
     }
 
     pub(crate) async fn rebalance_progress(&self) -> RebalanceReport {
@@ -356,7 +356,7 @@ impl Observer {
         &self,
         choice: &WatchChoice,
     ) -> Result<(NodeTrace, OwnedSemaphorePermit), WatchError> {
-        self.with_permit(NodeTrace::open(self.node.shared(), choice)).await
+        self.with_permit(NodeTrace::open_trace(self.node.shared(), choice)).await
     }
 
     /// Starts a live trace of all nodes, with a stream permit.
@@ -379,7 +379,7 @@ impl Observer {
 
     async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {
         let answers = self.peers.ask_all(&PeerRequest::get(target)).await;
-        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
+        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read_body().ok())
     }
 }
 

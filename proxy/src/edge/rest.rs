@@ -97,7 +97,8 @@ impl Rest {
         let most = shared.settings.rest.requests_max.get();
         let (permits, calls) = (RestPermits::new(most), Permits::new(QUESTIONS_MAX, most));
         let (lists, item_waits) = (Permits::new(LISTS_MAX, LISTS_MAX), Permits::new(ITEM_WAITS_MAX, usize::MAX));
-        let (admission, fleet, hasher) = (fleet.admission().clone(), FleetEntry::of(&fleet), RandomState::new());
+        let (admission, fleet, hasher) =
+            (fleet.admission().clone(), FleetEntry::from_fleet(&fleet), RandomState::new());
         Self(Arc::new(RestState { shared, admission, fleet, permits, calls, lists, item_waits, hasher }))
     }
 
@@ -108,7 +109,12 @@ impl Rest {
     }
 
     /// Handles a request from this address. `origin` is the node's URL for its clients, such as `https://node.example`.
-    pub(crate) async fn answer(&self, request: Request<Body>, address: Option<IpAddr>, origin: &str) -> Response {
+    pub(crate) async fn answer_request(
+        &self,
+        request: Request<Body>,
+        address: Option<IpAddr>,
+        origin: &str,
+    ) -> Response {
         let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
         let answer = match request.uri().path() {
             HEALTH_PATH | OPENAPI_PATH if !is_read => Err(RestError::not_allowed("GET, HEAD")),
@@ -149,7 +155,7 @@ impl Rest {
         if shared.have_requests_ended() {
             return Err(RestError::stopping());
         }
-        let operation = HubOperation::read(&head.method, head.uri.path())?;
+        let operation = HubOperation::from_request(&head.method, head.uri.path())?;
         let permit = self.permit(&head, &operation, &signer.signer, address)?;
         let body = tokio::select! {
             biased;
@@ -225,7 +231,7 @@ impl Rest {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(RestError::unauthorized("there is no access token"));
         }
-        let query = RestQuery::of(&head.uri);
+        let query = RestQuery::from_uri(&head.uri);
         let verifier = &self.0.admission.service_verifier;
         let settings = &self.0.shared.settings;
         let hosts = &settings.rest.audience_hosts;
@@ -255,7 +261,9 @@ impl Rest {
 
     /// Whether a refused token is one of a user. The keys of its issuer are not fetched.
     fn is_of_user(&self, token: &str, head: &Parts) -> bool {
-        let hub = HubOperation::read(&head.method, head.uri.path()).map(|operation| operation.hub).unwrap_or_default();
+        let hub = HubOperation::from_request(&head.method, head.uri.path())
+            .map(|operation| operation.hub)
+            .unwrap_or_default();
         let verified = self.0.admission.verifier.verify_now(token, &hub);
         !matches!(verified, Err(TokenError::Signature | TokenError::UnknownKey | TokenError::Malformed))
     }

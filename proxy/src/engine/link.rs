@@ -58,7 +58,7 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     while !pool.retired().is_cancelled() {
         let mut keeper = SlotKeeper::new(&shard, &pool, slot, id);
         let over = keeper.run(&mut backoff).await;
-        keeper.end(over).await;
+        keeper.end_session(over).await;
         id = id.next();
     }
 }
@@ -217,8 +217,8 @@ impl<'a> SlotKeeper<'a> {
     }
 
     /// Ends the session, and notifies its client connections exactly once.
-    async fn end(self, over: SessionOver) {
-        let (leftover, cause) = (self.link.outbox().close(), over.of_connections());
+    async fn end_session(self, over: SessionOver) {
+        let (leftover, cause) = (self.link.outbox().close_outbox(), over.of_connections());
         let is_goodbye = matches!(over.cause, SessionCloseReason::Farewell);
         // A goodbye means that the app server has ended its connections.
         let pending_closes = if is_goodbye { Vec::new() } else { pending_closes(&leftover) };

@@ -210,8 +210,8 @@ impl Shard {
         self.step(|state| inspection.run(state));
     }
 
-    pub(crate) fn close(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
-        self.step(|state| state.close(slot, reason));
+    pub(crate) fn close_client(self: &Rc<Self>, slot: Slot, reason: &CloseReason) {
+        self.step(|state| state.close_client(slot, reason));
     }
 
     pub(crate) fn close_id(self: &Rc<Self>, id: &Rc<str>, is_negotiated: bool) {

@@ -92,7 +92,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, keys: Arc<SigningKeys>, incomin
             shard.counters().dial_in.handshakes_refused.increment();
             let reason = end.reason(Role::Proxy);
             debug!(target: LOG_TARGET, hub = hub.name(), app = %instance, reason, "link of an app server refused");
-            return close(socket, &end).await;
+            return close_link(socket, &end).await;
         }
     };
     let pool = find_pool(&shard, &hub, (&instance, from));
@@ -160,7 +160,7 @@ async fn carry(
     let plain = Answer { received: 0, capabilities: Capabilities::default() };
     let Ok(Some((attachment, _))) = link.attach(&offer, &plain, clock.now_ms()) else { return };
     let is_first = pool.is_empty();
-    let slot = pool.add(&link);
+    let slot = pool.add_link(&link);
     shard.shared().other_nodes().links_changed();
     let (hub, app) = (pool.hub().name(), &pool.app().name);
     match is_first {
@@ -194,7 +194,7 @@ async fn carry(
     drop(sink);
 
     pool.socket_ended();
-    let leftover = link.outbox().close();
+    let leftover = link.outbox().close_outbox();
     link.answers().into_iter().for_each(|answers| answers.trim(0));
     pool.remove(&link);
     let is_closed = matches!(end, LinkEnd::Closed | LinkEnd::Goodbye(_));
@@ -214,7 +214,7 @@ async fn carry(
     }
     give_to_all(shard, &ShardCommand::LinkLost(Arc::new(loss_of(&link, &over, is_closed)))).await;
     if let Some(words) = close_words(&end, has_lost_key) {
-        drop(timeout(CLOSE_TIMEOUT, writer.close(words)).await);
+        drop(timeout(CLOSE_TIMEOUT, writer.close_socket(words)).await);
     }
     drop((writer, permit));
     remove_if_gone(shard, pool).await;
@@ -288,9 +288,9 @@ async fn remove_if_gone(shard: &Shard, pool: &Arc<Pool>) {
     }
 }
 
-async fn close(mut socket: LinkSocket<UpstreamWebSocket>, end: &LinkEnd) {
+async fn close_link(mut socket: LinkSocket<UpstreamWebSocket>, end: &LinkEnd) {
     if let Some(words) = end.close_frame(Role::Proxy) {
-        drop(timeout(CLOSE_TIMEOUT, socket.writer.close(words)).await);
+        drop(timeout(CLOSE_TIMEOUT, socket.writer.close_socket(words)).await);
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) struct Inspector<'a> {
 }
 
 impl<'a> Inspector<'a> {
-    pub(crate) fn of(shard: &'a ShardState) -> Self {
+    pub(crate) fn at_shard(shard: &'a ShardState) -> Self {
         Self { shard, connections: &shard.core.connections }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Inspector<'a> {
             let slots = members(connections, hub, SetName::User(user), from).collect();
             let (slots, next) = first(slots, ROWS_STEP);
             for set in
-                slots.into_iter().filter_map(|slot| connections.get(slot)).flat_map(|of| connections.sets().of(of))
+                slots.into_iter().filter_map(|slot| connections.get(slot)).flat_map(|of| connections.sets().sets_of(of))
             {
                 if let SetName::Group(name) = set {
                     take(name, 1);
@@ -190,7 +190,7 @@ impl<'a> Inspector<'a> {
         let connections = self.connections;
         let client = connections.find_shown(slot, id)?;
         let open = opening(client);
-        let groups = connections.sets().of(client).filter_map(|set| match set {
+        let groups = connections.sets().sets_of(client).filter_map(|set| match set {
             SetName::Group(name) => Some(name.to_owned()),
             SetName::Hub | SetName::User(_) => None,
         });
@@ -208,16 +208,16 @@ impl<'a> Inspector<'a> {
             pending_calls: client.assignments().home().calls().count(),
             heard_s: ago(client.liveness().last_received()),
             sent_s: ago(client.liveness().last_sent()),
-            token_ends_s: self.shard.assignments.token_expiries.of(slot),
+            token_ends_s: self.shard.assignments.token_expiries.expiry_of(slot),
         })
     }
 
     fn row(&self, client: &Client, open: Option<&OpenConnection>) -> ClientRow {
-        let user = self.connections.sets().of(client).find_map(|set| match set {
+        let user = self.connections.sets().sets_of(client).find_map(|set| match set {
             SetName::User(name) => Some(name.to_owned()),
             SetName::Hub | SetName::Group(_) => None,
         });
-        let ClientKind { hub, app, transport, protocol } = ClientKind::of(client);
+        let ClientKind { hub, app, transport, protocol } = ClientKind::kind_of(client);
         let age_us = self.shard.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
         ClientRow {
             id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
@@ -246,8 +246,8 @@ impl ShardSender {
         while let Some(start) = from {
             let names = names.clone();
             let step = self.inspect(move |state| {
-                let next =
-                    Inspector::of(state).walk_names(hub, &names, start, |name, of| take(&mut collected, name, of));
+                let next = Inspector::at_shard(state)
+                    .walk_names(hub, &names, start, |name, of| take(&mut collected, name, of));
                 (collected, next)
             });
             (collected, from) = step.await?;
@@ -331,7 +331,7 @@ pub(crate) struct UnassignedClients {
 }
 
 impl UnassignedClients {
-    pub(crate) fn add(&mut self, others: Self) {
+    pub(crate) fn merge_others(&mut self, others: Self) {
         self.count += others.count;
         self.waited_s = self.waited_s.max(others.waited_s);
     }
@@ -343,7 +343,7 @@ pub(crate) fn unassigned_by_hub(state: &ShardState) -> HashMap<HubIndex, Unassig
         if let Some(client) = state.core.connections.live(slot) {
             let since = client.assignments().home().waits_since().unwrap_or(state.core.tick());
             let waited_s = state.core.tick().saturating_sub(since);
-            hubs.entry(client.home().hub()).or_default().add(UnassignedClients { count: 1, waited_s });
+            hubs.entry(client.home().hub()).or_default().merge_others(UnassignedClients { count: 1, waited_s });
         }
     }
     hubs
@@ -364,9 +364,9 @@ pub(crate) struct WaitingCalls {
 }
 
 impl WaitingCalls {
-    pub(crate) fn add(&mut self, others: Self) {
-        self.hung.add(others.hung);
-        self.queued.add(others.queued);
+    pub(crate) fn merge_others(&mut self, others: Self) {
+        self.hung.merge_others(others.hung);
+        self.queued.merge_others(others.queued);
     }
 }
 
@@ -379,7 +379,7 @@ pub(crate) struct HungCalls {
 }
 
 impl HungCalls {
-    fn add(&mut self, others: Self) {
+    fn merge_others(&mut self, others: Self) {
         self.clients += others.clients;
         self.longest_s = self.longest_s.max(others.longest_s);
     }
@@ -412,7 +412,7 @@ impl HungCallSearch {
                 |is_found| if is_found { HungCalls { clients: 1, longest_s } } else { HungCalls::default() };
             let (hung, queued) = (client_if(longest_s >= self.after_s), client_if(queued >= QUEUED_MIN));
             if hung.clients + queued.clients > 0 {
-                self.found.entry(client.home().hub()).or_default().add(WaitingCalls { hung, queued });
+                self.found.entry(client.home().hub()).or_default().merge_others(WaitingCalls { hung, queued });
             }
         }
         self.walk.is_over(slots)

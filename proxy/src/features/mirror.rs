@@ -74,8 +74,8 @@ impl Tap for Mirrors {
             TapEvent::Copied(by, order) => {
                 self.by_slot.get_mut(&slot).into_iter().for_each(|copies| copies.order(by, order));
             }
-            TapEvent::Closed(cause, _) => self.end(shard, slot, cause),
-            TapEvent::Moved => self.end(shard, slot, Cause::ClientClosed),
+            TapEvent::Closed(cause, _) => self.end_copies(shard, slot, cause),
+            TapEvent::Moved => self.end_copies(shard, slot, Cause::ClientClosed),
             TapEvent::GroupsChanged | TapEvent::Reported(_) => {}
         }
     }
@@ -107,10 +107,10 @@ impl Mirrors {
         }
     }
 
-    fn end(&mut self, shard: &TapView<'_>, slot: Slot, cause: Cause) {
+    fn end_copies(&mut self, shard: &TapView<'_>, slot: Slot, cause: Cause) {
         self.copied.swap_remove(&slot);
         if let (Some(copies), Some(client)) = (self.by_slot.swap_remove(&slot), shard.connections.get(slot)) {
-            copies.0.iter().for_each(|copy| copy.end(client.id(), cause));
+            copies.0.iter().for_each(|copy| copy.end_copy(client.id(), cause));
         }
     }
 }
@@ -125,7 +125,7 @@ impl MirrorCopies {
             known.map_or_else(|| MirrorCopy::new(rule.clone()), |place| before.swap_remove(place))
         });
         self.0 = kept.collect();
-        before.iter().for_each(|copy| copy.end(client.id(), Cause::ClientClosed));
+        before.iter().for_each(|copy| copy.end_copy(client.id(), Cause::ClientClosed));
         self.open_lost(shard, client, hub);
     }
 
@@ -158,7 +158,7 @@ impl MirrorCopies {
 
     fn app_stopping(&mut self, client: &Client, app: AppServerId) {
         for copy in self.0.iter_mut().filter(|copy| copy.is_at(app)) {
-            copy.end(client.id(), Cause::ClientClosed);
+            copy.end_copy(client.id(), Cause::ClientClosed);
             copy.lose();
         }
     }
@@ -174,7 +174,7 @@ impl MirrorCopies {
             let Some(link) = hub.choose_home_in(copy.group()) else { continue };
             // The copy of an open client starts as a reassignment, without a handshake response.
             let from = client.life().is_open().then(|| shard.context.shared.hubs.instance(client.home().app()));
-            copy.open(link, (client.id(), client.content()), open, from.as_deref());
+            copy.open_copy(link, (client.id(), client.content()), open, from.as_deref());
         }
     }
 }

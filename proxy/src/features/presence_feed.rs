@@ -120,7 +120,7 @@ impl HubFeed {
                 if subscriber.link.is_full() {
                     continue;
                 }
-                subscriber.begin(next_stream(), shard, listed.clone());
+                subscriber.begin_stream(next_stream(), shard, listed.clone());
             } else {
                 batch.frames(subscriber.scope).into_iter().for_each(|update| subscriber.send_change(shard, update));
             }
@@ -143,7 +143,7 @@ impl HubFeed {
 }
 
 impl Subscriber {
-    fn begin(&mut self, stream: i64, shard: u16, app_servers: Vec<ByteString>) {
+    fn begin_stream(&mut self, stream: i64, shard: u16, app_servers: Vec<ByteString>) {
         (self.stream, self.state, self.backlog_bytes) = (stream, FeedState::Snapshot { next: 0 }, 0);
         let phase = PresencePhase::Snapshot;
         self.send(shard, PresenceChanges { phase, app_servers: Some(app_servers), ..PresenceChanges::default() });
@@ -160,7 +160,7 @@ impl Subscriber {
         let (mut batch, mut news) = (PresenceBatch::default(), PresenceBatch::default());
         for (slot, client) in connections.range(next..end).filter(|(_, client)| client.home().hub() == hub) {
             let (user, is_new) = (connections.user_of(client), client.cold().origin().opened_us >= self.since_us);
-            for set in connections.sets().of(client).filter(|set| self.wants(set)) {
+            for set in connections.sets().sets_of(client).filter(|set| self.wants(set)) {
                 match set {
                     SetName::User(user) if is_new && self.is_new(connections, hub, user) => news.online(user),
                     SetName::User(user) => batch.online(user),
@@ -333,7 +333,9 @@ impl PresenceFeeds {
 /// Takes a hub's recorded changes. If there were too many, new snapshots replace them.
 fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Counters) -> PresenceBatch {
     let mut batch = PresenceBatch::default();
-    let Some(changes) = connections.sets_mut().changes_mut(feed.hub).map(SetChanges::take) else { return batch };
+    let Some(changes) = connections.sets_mut().changes_mut(feed.hub).map(SetChanges::take_changes) else {
+        return batch;
+    };
     if changes.are_lost {
         for subscriber in &mut feed.subscribers {
             subscriber.state = FeedState::Due;

@@ -168,7 +168,7 @@ impl Store {
             M::UserLeaveGroup(change) | M::UserLeaveGroupWithAck(change) => (change, StoreStep::Leave),
             _ => return Ok(()),
         };
-        let groups = group.clone().map_or_else(|| self.user_groups.of(hub, user_id), |group| vec![group]);
+        let groups = group.clone().map_or_else(|| self.user_groups.groups_of(hub, user_id), |group| vec![group]);
         for group in groups {
             // A refused one is not stored; the nodes refuse it, too.
             if step == StoreStep::Leave || self.user_groups.check(hub, user_id, &group).is_ok() {

@@ -130,7 +130,7 @@ impl UserGroups {
             return Ok(());
         }
         self.keep(&mut kept, key.clone(), group, (time, changed_ms))?;
-        kept.unwritten.add(&key, group);
+        kept.unwritten.add_membership(&key, group);
         Ok(())
     }
 
@@ -158,7 +158,7 @@ impl UserGroups {
         let is_known = former.is_some();
         if !is_known {
             let signer = self.check_room(kept, &user, group)?;
-            kept.add(&user, group, signer);
+            kept.add_membership(&user, group, signer);
         }
         let until = Instant::now() + time.min(Duration::from_secs(MEMBERSHIP_S.unsigned_abs()));
         kept.none_ends_before = Some(kept.none_ends_before.map_or(until, |least| least.min(until)));
@@ -170,7 +170,7 @@ impl UserGroups {
         groups.insert(place, UserGroup { group, until, changed_ms });
         let is_full = groups.len() > GROUPS_PER_USER_MAX;
         if is_full && let Some(oldest) = groups.pop_front() {
-            kept.take(&user, &oldest.group);
+            kept.take_membership(&user, &oldest.group);
         }
         if !is_known && !is_full {
             self.count.fetch_add(1, Ordering::Relaxed);
@@ -211,13 +211,13 @@ impl UserGroups {
             return;
         }
         let (mut kept, key, now_ms) = (self.kept(), (hub.into(), user.into()), self.now_ms());
-        for gone in self.end(&mut kept, &key, group) {
-            kept.unwritten.add(&key, &gone.group);
-            kept.left.note(&key, gone.group, now_ms.max(gone.changed_ms.saturating_add(1)), now_ms);
+        for gone in self.end_memberships(&mut kept, &key, group) {
+            kept.unwritten.add_membership(&key, &gone.group);
+            kept.left.note_left(&key, gone.group, now_ms.max(gone.changed_ms.saturating_add(1)), now_ms);
         }
     }
 
-    fn end(&self, kept: &mut KeptGroups, user: &UserKey, group: Option<&str>) -> Vec<UserGroup> {
+    fn end_memberships(&self, kept: &mut KeptGroups, user: &UserKey, group: Option<&str>) -> Vec<UserGroup> {
         let Some(groups) = kept.users.get_mut(user) else { return Vec::new() };
         let gone: Vec<_> = match group {
             Some(group) => remove(groups, group).into_iter().collect(),
@@ -226,7 +226,7 @@ impl UserGroups {
         if groups.is_empty() {
             kept.users.remove(user);
         }
-        gone.iter().for_each(|gone| kept.take(user, &gone.group));
+        gone.iter().for_each(|gone| kept.take_membership(user, &gone.group));
         self.count.fetch_sub(gone.len(), Ordering::Relaxed);
         gone
     }
@@ -243,13 +243,13 @@ impl UserGroups {
         if known_ms.is_some_and(|known_ms| known_ms >= changed_ms) {
             return Ok(MembershipNews::Nothing);
         }
-        kept.unwritten.add(&key, &told.group);
+        kept.unwritten.add_membership(&key, &told.group);
         if told.left_ms > 0 {
             let time = Duration::from_millis(told.left_ms);
             return self.keep(&mut kept, key, &told.group, (time, changed_ms));
         }
-        let gone = self.end(&mut kept, &key, Some(&told.group));
-        kept.left.note(&key, copy(&told.group), changed_ms, now_ms);
+        let gone = self.end_memberships(&mut kept, &key, Some(&told.group));
+        kept.left.note_left(&key, copy(&told.group), changed_ms, now_ms);
         Ok(if gone.is_empty() { MembershipNews::Nothing } else { MembershipNews::Ended })
     }
 
@@ -272,7 +272,7 @@ impl UserGroups {
             left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
             age_ms: u64::try_from(now_ms.saturating_sub(changed_ms)).unwrap_or_default(),
         };
-        for (group, at_ms) in kept.left.of(user) {
+        for (group, at_ms) in kept.left.left_by(user) {
             report(told(group, Duration::ZERO, at_ms));
         }
         for kept in kept.users.get(user).into_iter().flatten() {
@@ -285,7 +285,7 @@ impl UserGroups {
 
     /// From now on, records what the store doesn't have.
     pub(crate) fn begin_storing(&self) {
-        self.kept().unwritten.begin();
+        self.kept().unwritten.begin_write();
     }
 
     /// Sets the store's clock. Later calls have no effect.
@@ -320,14 +320,14 @@ impl UserGroups {
         let (mut kept, key) = (self.kept(), (stored.hub.clone(), stored.user.clone()));
         let own = self.own(&kept, &key, &stored.group);
         if own.is_some_and(|own| own.changed_ms > stored.changed_ms && !own.is_like(stored, store_now_ms)) {
-            kept.unwritten.add(&key, &stored.group);
+            kept.unwritten.add_membership(&key, &stored.group);
             return Ok(MembershipNews::Nothing);
         }
         kept.unwritten.remove(&key, &stored.group);
         match stored.until_ms.saturating_sub(store_now_ms) {
             0 => {
-                let gone = self.end(&mut kept, &key, Some(&stored.group));
-                kept.left.note(&key, stored.group.clone(), changed_ms, now_ms);
+                let gone = self.end_memberships(&mut kept, &key, Some(&stored.group));
+                kept.left.note_left(&key, stored.group.clone(), changed_ms, now_ms);
                 Ok(if gone.is_empty() { MembershipNews::Nothing } else { MembershipNews::Ended })
             }
             left_ms => self.keep(&mut kept, key, &stored.group, (Duration::from_millis(left_ms), changed_ms)),
@@ -374,10 +374,10 @@ impl UserGroups {
         for user in self.users() {
             let mut kept = self.kept();
             let joined = kept.users.get(&user).into_iter().flatten().map(|kept| &kept.group);
-            let names: Vec<_> = joined.chain(kept.left.of(&user).map(|(group, _)| group)).cloned().collect();
+            let names: Vec<_> = joined.chain(kept.left.left_by(&user).map(|(group, _)| group)).cloned().collect();
             for group in names {
                 if self.own(&kept, &user, &group).is_some_and(|own| is_lost(&own)) {
-                    kept.unwritten.add(&user, &group);
+                    kept.unwritten.add_membership(&user, &group);
                 }
             }
         }
@@ -410,7 +410,7 @@ impl KeptMemberships for UserGroups {
         self.len() == 0
     }
 
-    fn of(&self, hub: &str, user: &str) -> Vec<ByteString> {
+    fn groups_of(&self, hub: &str, user: &str) -> Vec<ByteString> {
         if self.is_empty() {
             return Vec::new();
         }
@@ -419,7 +419,7 @@ impl KeptMemberships for UserGroups {
         groups.map(|kept| kept.group.clone()).collect()
     }
 
-    fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
+    fn note_change(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
         use ServiceMessage as M;
         match message {
             M::UserJoinGroup(change) | M::UserJoinGroupWithAck(change) => match (&change.group, change.ttl_s) {
@@ -458,7 +458,7 @@ impl KeptMemberships for UserGroups {
         });
         kept.none_ends_before = kept.users.values().flatten().map(|kept| kept.until).min();
         for ExpiredMembership { hub, user, group } in &expired {
-            kept.take(&(hub.clone(), user.clone()), group);
+            kept.take_membership(&(hub.clone(), user.clone()), group);
         }
         self.count.fetch_sub(expired.len(), Ordering::Relaxed);
         expired
@@ -471,7 +471,7 @@ impl KeptGroups {
     }
 
     /// Counts a membership. A hub without memberships is counted for this signer.
-    fn add(&mut self, user: &UserKey, group: &str, signer: Signer) {
+    fn add_membership(&mut self, user: &UserKey, group: &str, signer: Signer) {
         let (signer, of_hub) = self.hubs.entry(user.0.clone()).or_insert_with(|| (signer, KeptUse::default()));
         for used in [of_hub, self.signers.entry(signer.clone()).or_default()] {
             used.count += 1;
@@ -480,13 +480,13 @@ impl KeptGroups {
     }
 
     /// Removes a membership from the counts.
-    fn take(&mut self, user: &UserKey, group: &str) {
+    fn take_membership(&mut self, user: &UserKey, group: &str) {
         let Some((signer, of_hub)) = self.hubs.get_mut(&user.0) else { return };
         let signer = signer.clone();
-        if of_hub.take(weight(user, group)) {
+        if of_hub.take_bytes(weight(user, group)) {
             self.hubs.remove(&user.0);
         }
-        if self.signers.get_mut(&signer).is_some_and(|used| used.take(weight(user, group))) {
+        if self.signers.get_mut(&signer).is_some_and(|used| used.take_bytes(weight(user, group))) {
             self.signers.remove(&signer);
         }
     }
@@ -498,7 +498,7 @@ fn weight((hub, user): &UserKey, group: &str) -> usize {
 
 impl KeptUse {
     /// Subtracts one membership of this size. Returns whether it was the last.
-    fn take(&mut self, bytes: usize) -> bool {
+    fn take_bytes(&mut self, bytes: usize) -> bool {
         (self.count, self.bytes) = (self.count.saturating_sub(1), self.bytes.saturating_sub(bytes));
         self.count == 0
     }
@@ -542,7 +542,7 @@ mod tests {
     }
 
     fn of(groups: &UserGroups, user: &str) -> Vec<String> {
-        groups.of("chat", user).iter().map(ToString::to_string).collect()
+        groups.groups_of("chat", user).iter().map(ToString::to_string).collect()
     }
 
     fn told(groups: &UserGroups) -> Vec<SharedMembership> {
@@ -580,7 +580,7 @@ mod tests {
         let join = |user: &str, group: &str, seconds| groups.join("chat", user, group, seconds);
         assert_eq!((join("ann", "red", 10), join("ann", "blue", 20), join("ben", "red", 20)), (Ok(()), Ok(()), Ok(())));
         assert_eq!((of(&groups, "ann"), groups.len()), (vec!["red".to_owned(), "blue".into()], 3));
-        assert!(groups.of("news", "ann").is_empty(), "another hub has users of its own");
+        assert!(groups.groups_of("news", "ann").is_empty(), "another hub has users of its own");
         advance(Duration::from_secs(10)).await;
         assert_eq!(of(&groups, "ann"), ["blue"]);
         let expired = groups.take_expired();
@@ -620,7 +620,7 @@ mod tests {
         let groups = groups_of(10);
         let ttl_s = Some(i64::MAX);
         let change = UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s };
-        assert!(groups.note("chat", &ServiceMessage::UserJoinGroup(change)).is_ok());
+        assert!(groups.note_change("chat", &ServiceMessage::UserJoinGroup(change)).is_ok());
         let forever = SharedMembership { left_ms: u64::MAX, ..told(&groups)[0].clone() };
         let other = groups_of(10);
         assert_eq!(other.merge(&SharedMembership { age_ms: u64::MAX, ..forever }), Ok(MembershipNews::Begun));
@@ -635,7 +635,7 @@ mod tests {
         let part = |range| ByteString::try_from(frame.slice(range)).unwrap();
         let (user, group) = (part(0..3), part(3..6));
         let change = |ttl_s| UserGroupChange { user_id: user.clone(), group: Some(group.clone()), ack_id: 0, ttl_s };
-        groups.note("chat", &ServiceMessage::UserJoinGroup(change(Some(10)))).unwrap();
+        groups.note_change("chat", &ServiceMessage::UserJoinGroup(change(Some(10)))).unwrap();
         let is_slice = |name: &ByteString| frame.as_ptr_range().contains(&name.as_ptr());
         assert!(is_slice(&user) && is_slice(&group));
         let are_copies =
@@ -649,7 +649,7 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         of_frame.left_ms = 0;
         other.merge(&of_frame).unwrap();
-        groups.note("chat", &ServiceMessage::UserLeaveGroup(change(None))).unwrap();
+        groups.note_change("chat", &ServiceMessage::UserLeaveGroup(change(None))).unwrap();
         assert!(are_copies(&groups) && are_copies(&other) && told(&other).len() == 1);
     }
 
@@ -721,7 +721,7 @@ mod tests {
         assert!(refusal.to_string().contains("--group-name-max-bytes"), "{refusal}");
         let change =
             UserGroupChange { user_id: long.clone().into(), group: Some(name("red")), ack_id: 0, ttl_s: Some(9) };
-        let refusal = groups.note("chat", &ServiceMessage::UserJoinGroup(change)).unwrap_err();
+        let refusal = groups.note_change("chat", &ServiceMessage::UserJoinGroup(change)).unwrap_err();
         assert!(refusal.to_string().contains("1024 are allowed"), "{refusal}");
         let (hub, user, group) = (name("chat"), name("ann"), ByteString::from(long));
         for left_ms in [0, 1_000] {
@@ -825,7 +825,7 @@ mod tests {
         let groups = storing();
         let join = |seconds| {
             let change = UserGroupChange { user_id: name("ann"), group: Some(name("red")), ack_id: 0, ttl_s: seconds };
-            groups.note("chat", &ServiceMessage::UserJoinGroup(change)).unwrap();
+            groups.note_change("chat", &ServiceMessage::UserJoinGroup(change)).unwrap();
         };
         groups.apply(&stored("red", NOW_MS + 99_500, NOW_MS)).unwrap();
         join(Some(100));

@@ -27,7 +27,7 @@ use crate::engine::shard::{
 };
 use crate::engine::transport::websocket::{Unframed, unframe_whole};
 use crate::engine::upstream::LinkHandle;
-use message_summary::read;
+use message_summary::summaries;
 use running_watch::RunningWatch;
 use unwritten_frame::{UnwrittenFrames, Wait};
 use watch_piece::micros;
@@ -106,9 +106,9 @@ impl Tap for Watches {
                 TapEvent::Arrived => watch.follow(connections, slot, ConnectionChange::Arrived),
                 TapEvent::GroupsChanged => watch.regroup(connections, slot),
                 TapEvent::Closed(cause, detail) => {
-                    watch.close(slot, ConnectionChange::Closed(cause, detail.map(Into::into)));
+                    watch.close_slot(slot, ConnectionChange::Closed(cause, detail.map(Into::into)));
                 }
-                TapEvent::Moved => watch.close(slot, ConnectionChange::Moved),
+                TapEvent::Moved => watch.close_slot(slot, ConnectionChange::Moved),
                 TapEvent::RulesChanged | TapEvent::Copied(..) | TapEvent::Reported(_) => {}
             }
         }
@@ -148,7 +148,7 @@ pub(crate) async fn inspect_watches<R: Send + 'static>(
 impl Watches {
     /// Starts a watch of a method or of clients that open in future, with times relative to `started`. Returns its
     /// number. Fails if too many watches with its detail are running.
-    pub(crate) fn begin(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
+    pub(crate) fn begin_watch(&mut self, order: WatchOrder, started: Instant) -> Result<u64, WatchRefused> {
         let detail = order.detail;
         if self.all.iter().filter(|watch| watch.detail() == detail).count() >= detail.bounds().watches {
             return Err(WatchRefused::TooMany(detail));
@@ -169,7 +169,7 @@ impl Watches {
     ) -> Result<u64, WatchRefused> {
         let client = connections.find_shown(slot, id).ok_or(WatchRefused::Unknown)?;
         let subjects = vec![WatchSubject::Connection(client.id().to_string())];
-        let number = self.begin(WatchOrder { subjects, ..order }, started)?;
+        let number = self.begin_watch(WatchOrder { subjects, ..order }, started)?;
         self.find(connections, number, [slot]);
         Ok(number)
     }
@@ -185,11 +185,11 @@ impl Watches {
 
     /// Events since the last read; `None` for an ended watch.
     #[must_use]
-    pub(crate) fn read(&mut self, shard: &TapView<'_>, number: u64) -> Option<WatchBatch> {
+    pub(crate) fn read_batch(&mut self, shard: &TapView<'_>, number: u64) -> Option<WatchBatch> {
         self.settle(shard.connections);
         let watch = self.watch(number)?;
         let is_timed = watch.detail() == WatchDetail::Times;
-        let mut batch = watch.read();
+        let mut batch = watch.read_batch();
         if is_timed {
             shard.context.counters.traced_messages.add(batch.messages);
             shard.context.counters.untraced_messages.add(batch.loss.messages);
@@ -198,7 +198,7 @@ impl Watches {
         Some(batch)
     }
 
-    pub(crate) fn end(&mut self, number: u64) {
+    pub(crate) fn end_watch(&mut self, number: u64) {
         self.retain(|watch| watch.number() != number);
     }
 
@@ -235,7 +235,7 @@ impl Watches {
         is_meant: impl Fn(&RunningWatch) -> bool,
     ) -> Vec<MessageSummary> {
         match self.all.iter().any(|watch| is_meant(watch) && watch.may_take(slot, client)) {
-            true => read(client.content(), messages, self.show_payloads()),
+            true => summaries(client.content(), messages, self.show_payloads()),
             false => Vec::new(),
         }
     }
@@ -257,10 +257,10 @@ impl Watches {
         let (first, mut mark) = (self.next_mark, None);
         for watch in &mut self.all {
             for (summary, at) in summaries.iter().zip(first..) {
-                let Some(connection) = watch.take(slot, (client, user), summary) else { continue };
+                let Some(connection) = watch.take_piece(slot, (client, user), summary) else { continue };
                 let message = WatchedMessage::new(connection, MessageDirection::Up, watch.shown(summary));
                 if watch.detail() != WatchDetail::Times {
-                    watch.add(message, read_at);
+                    watch.add_message(message, read_at);
                     continue;
                 }
                 let (app, is_refused) = (messages.to.map(LinkHandle::app), messages.to.is_none());
@@ -270,9 +270,9 @@ impl Watches {
                 }
                 let is_open = may_mark || awaits_answer;
                 let message = WatchedMessage { app, is_refused, is_open, is_marked: may_mark, link_us, ..message };
-                let number = watch.add(message, read_at);
+                let number = watch.add_message(message, read_at);
                 if may_mark {
-                    self.marked.add(at, slot, (watch.number(), number));
+                    self.marked.add_message(at, slot, (watch.number(), number));
                     mark = Some(first);
                 }
             }
@@ -286,7 +286,7 @@ impl Watches {
     /// Handles an app server's report on a message.
     fn reported(&mut self, slot: Slot, report: &TraceReport) {
         let is_last = report.queued_us.is_none() || report.ran_us.is_some();
-        let hub = HubTimes::of(report);
+        let hub = HubTimes::from_report(report);
         for (watch, number) in self.marked.find(report.mark, slot, is_last) {
             if let Some(watch) = self.watch(watch) {
                 watch.add_hop(number, TraceHop::Hub(hub));
@@ -321,7 +321,7 @@ impl Watches {
         let mut awaited = Vec::new();
         for watch in self.all.iter_mut().filter(|watch| is_meant(watch)) {
             for summary in summaries {
-                let Some(connection) = watch.take(slot, (client, None), summary) else { continue };
+                let Some(connection) = watch.take_piece(slot, (client, None), summary) else { continue };
                 let message = WatchedMessage {
                     app: Some(client.home().app()),
                     is_open: true,
@@ -329,7 +329,7 @@ impl Watches {
                     answers: watch.answered(slot, summary, now),
                     ..WatchedMessage::new(connection, MessageDirection::Down, watch.shown(summary))
                 };
-                let number = watch.add(message, read_at.unwrap_or(now));
+                let number = watch.add_message(message, read_at.unwrap_or(now));
                 if watch.detail() == WatchDetail::Times {
                     awaited.push((watch.number(), number));
                 }
@@ -348,7 +348,7 @@ impl Watches {
             let at = frame.as_ptr();
             if !known.iter().any(|(known, _)| *known == at) {
                 let Some(Unframed::Payload(messages)) = unframe_whole(frame) else { continue };
-                let mut summaries = read(client.content(), &messages, self.show_payloads());
+                let mut summaries = summaries(client.content(), &messages, self.show_payloads());
                 summaries.retain(|summary| self.all.iter().any(|watch| watch.follows_method_of(summary)));
                 known.push((at, summaries));
             }
@@ -395,7 +395,7 @@ type TraceEntry = (u64, u64);
 struct MarkedMessages(BTreeMap<i64, (Slot, Vec<TraceEntry>)>);
 
 impl MarkedMessages {
-    fn add(&mut self, mark: i64, slot: Slot, entry: TraceEntry) {
+    fn add_message(&mut self, mark: i64, slot: Slot, entry: TraceEntry) {
         self.0.entry(mark).or_insert_with(|| (slot, Vec::new())).1.push(entry);
         if self.0.len() > MARKED_MAX {
             self.0.pop_first();

@@ -47,7 +47,7 @@ const INSTANCE: &str = "?webhook";
 
 impl Webhooks {
     /// Opens the webhooks of named hubs at startup.
-    pub(crate) fn open(&self, shared: &Shared) {
+    pub(crate) fn open_hubs(&self, shared: &Shared) {
         for hub in self.named_hubs() {
             // Configured by the operator, so not counted for any app.
             let share = SignerShare::new(Signer::Fleet, false);
@@ -67,7 +67,7 @@ impl Webhooks {
     ) -> Result<Arc<Hub>, TableFull> {
         let hub = shared.hubs.register_as(origin, self.manifest(shared, name, path), share)?;
         // After the limit check, so that a refused hub leaves no state.
-        let Some((webhook, dialler)) = self.of(name) else { return Ok(hub) };
+        let Some((webhook, dialler)) = self.hub_of(name) else { return Ok(hub) };
         let (id, mut is_new) = (shared.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
             is_new = true;

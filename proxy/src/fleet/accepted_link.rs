@@ -43,7 +43,7 @@ pub(super) enum TakenSession {
 
 impl AcceptedLinks {
     /// Assigns a session to a member's upgrade. `begun` is called for each new session.
-    pub(super) fn take(
+    pub(super) fn take_link(
         &self,
         (member, clock): (&FleetMember, LinkClock),
         offer: &Offer,
@@ -61,13 +61,13 @@ impl AcceptedLinks {
             (UpgradeDecision::EndSocketFirst, Some(live)) => return Ok(TakenSession::Occupied(live.clone())),
             (UpgradeDecision::Resume, Some(live)) => live.clone(),
             _ => {
-                let link = begin((member, clock), slot, offer);
+                let link = begin_link((member, clock), slot, offer);
                 begun(&link);
                 link
             }
         };
         let Some(Ok((attachment, answer))) = link.outbox().attach_offer(offer, link.clock().now_ms()) else {
-            end(slot, member, &link);
+            end_link(slot, member, &link);
             return Err(UpgradeRefusal::Unknown);
         };
         let (incoming, stop) = link.begin_socket(answer.received);
@@ -81,7 +81,7 @@ impl AcceptedLinks {
             return false;
         }
         if let Some(slot) = slots.get_mut(member.boot()) {
-            end(slot, member, link);
+            end_link(slot, member, link);
         }
         true
     }
@@ -97,7 +97,7 @@ impl AcceptedLinks {
         let verdict = link.outbox().detach(attachment, link.clock().now_ms());
         let is_over = is_over || matches!(verdict, Some(SessionEvent::End(_)));
         if is_over && let Some(slot) = slots.get_mut(member.boot()) {
-            end(slot, member, link);
+            end_link(slot, member, link);
         }
         is_over
     }
@@ -108,10 +108,10 @@ impl AcceptedLinks {
 }
 
 /// Begins a session, replacing any earlier session of the same process start.
-fn begin((member, clock): (&FleetMember, LinkClock), slot: &mut AcceptedSlot, offer: &Offer) -> Arc<NodeLink> {
+fn begin_link((member, clock): (&FleetMember, LinkClock), slot: &mut AcceptedSlot, offer: &Offer) -> Arc<NodeLink> {
     if let Some(former) = slot.live.take() {
         former.stop_socket(StopReason::Replaced);
-        former.end();
+        former.end_link();
     }
     let link = Arc::new(NodeLink::new(offer.session, Role::AppServer, clock));
     *slot = AcceptedSlot { live: Some(link.clone()), newest: Some(offer.session), empty_since: None };
@@ -119,8 +119,8 @@ fn begin((member, clock): (&FleetMember, LinkClock), slot: &mut AcceptedSlot, of
     link
 }
 
-fn end(slot: &mut AcceptedSlot, member: &FleetMember, link: &Arc<NodeLink>) {
-    link.end();
+fn end_link(slot: &mut AcceptedSlot, member: &FleetMember, link: &Arc<NodeLink>) {
+    link.end_link();
     if slot.live.as_ref().is_some_and(|live| Arc::ptr_eq(live, link)) {
         (slot.live, slot.empty_since) = (None, Some(Instant::now()));
         member.set_incoming(None);

@@ -114,12 +114,12 @@ impl AddressBook {
         for (url, entry) in entries.iter_mut() {
             entry.is_given = found.iter().any(|address| address.to_string() == *url);
         }
-        found.iter().filter(|address| add(&mut entries, address, true)).cloned().collect()
+        found.iter().filter(|address| add_address(&mut entries, address, true)).cloned().collect()
     }
 
     /// Adds an address reported by a member. Returns `true` if it is new and needs a dialler.
     pub(super) fn record(&self, address: &Address) -> bool {
-        add(&mut self.entries(), address, false)
+        add_address(&mut self.entries(), address, false)
     }
 
     /// Records the result of an attempt. Returns `true` only for the first problem after a success: garbage answers
@@ -195,7 +195,7 @@ impl AddressBook {
     }
 }
 
-fn add(entries: &mut BTreeMap<String, AddressEntry>, address: &Address, is_given: bool) -> bool {
+fn add_address(entries: &mut BTreeMap<String, AddressEntry>, address: &Address, is_given: bool) -> bool {
     if let Some(known) = entries.get_mut(&address.to_string()) {
         known.is_given |= is_given;
         return false;

@@ -212,7 +212,7 @@ impl AppPresence {
         let hubs: BTreeSet<_> = hubs.map(|(hub, _)| hub).collect();
         for hub in hubs {
             let told = told.iter().map(|(boot, presence)| (*boot, presence.servers(hub)));
-            let dialled = DialledEndpoints::of(told.chain([(own_boot, own.servers(hub))]));
+            let dialled = DialledEndpoints::from_nodes(told.chain([(own_boot, own.servers(hub))]));
             for member in members.iter().filter(|member| fleet.is_alive(member) && member.presence().is_complete()) {
                 self.add_missing(fleet, hub, member, &dialled, &mut missing);
             }
@@ -269,7 +269,7 @@ fn is_behind(
 struct DialledEndpoints(BTreeMap<ByteString, BTreeMap<ByteString, String>>);
 
 impl DialledEndpoints {
-    fn of<'a>(nodes: impl Iterator<Item = (&'a str, &'a [PresentAppServer])>) -> Self {
+    fn from_nodes<'a>(nodes: impl Iterator<Item = (&'a str, &'a [PresentAppServer])>) -> Self {
         let mut all: BTreeMap<ByteString, BTreeMap<ByteString, String>> = BTreeMap::new();
         for (boot, servers) in nodes {
             for server in servers.iter().filter(|server| server.links > server.carried) {
@@ -362,7 +362,7 @@ mod tests {
         };
         let (carried, weak, own) = ([server("one", 1, 1)], [server("one", 0, 0)], [server("one", 2, 1)]);
         let nodes = [("1", &carried[..]), ("2", &weak), ("4", &own), ("3", &own)];
-        let dialled = DialledEndpoints::of(nodes.into_iter());
+        let dialled = DialledEndpoints::from_nodes(nodes.into_iter());
         let asking: Vec<_> = dialled.0["app"].iter().map(|(endpoint, boot)| (&**endpoint, boot.as_str())).collect();
         assert_eq!(asking, [("one", "3")]);
     }

@@ -50,7 +50,7 @@ pub(crate) enum ChannelRefused {
 
 impl ChannelRefused {
     /// Status and text of the response. Peers without a key get a plain 404.
-    pub(crate) fn answer(self) -> (StatusCode, String) {
+    pub(crate) fn status_and_text(self) -> (StatusCode, String) {
         match self {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, HandshakeError::Busy.to_string()),
             Self::Full(refusal @ LinkRefusal::Address { .. }) => (StatusCode::TOO_MANY_REQUESTS, refusal.to_string()),

@@ -28,7 +28,7 @@ pub(super) struct AnswerTerms {
 }
 
 impl AnswerTerms {
-    pub(super) fn of(question: &ServiceMessage) -> Self {
+    pub(super) fn from_question(question: &ServiceMessage) -> Self {
         // All nodes store the membership for future connections.
         let rule = match question {
             ServiceMessage::UserJoinGroupWithAck(_) => AnswerRule::NoRefusal,
@@ -94,7 +94,7 @@ struct GatheredPage {
 }
 
 impl GatheredPage {
-    fn of(query: &GroupMemberQuery) -> Self {
+    fn from_query(query: &GroupMemberQuery) -> Self {
         let number = |number: i64| usize::try_from(number).unwrap_or(0);
         let page = query.page_size.map_or(MEMBERS_PER_PAGE_MAX, |size| number(size).clamp(1, MEMBERS_PER_PAGE_MAX));
         let top = query.top.map_or(usize::MAX, number);
@@ -122,7 +122,7 @@ pub(super) async fn page_of(
         None => fleet.shared().boot.clone(),
     };
     nodes.sort_by_key(boot);
-    let mut page = GatheredPage::of(&query);
+    let mut page = GatheredPage::from_query(&query);
     let mut token = query.continuation_token.clone();
     if let Some(token) = &token {
         let begun = nodes.iter().position(|node| is_token_of(token, &boot(node)));
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_membership_that_one_node_does_not_keep_is_refused() {
         let question = ServiceMessage::UserJoinGroupWithAck(Default::default());
-        assert_eq!(AnswerTerms::of(&question).rule, AnswerRule::NoRefusal);
+        assert_eq!(AnswerTerms::from_question(&question).rule, AnswerRule::NoRefusal);
         let (yes, full) = (|| ack(AckStatus::Ok, ""), || ack(AckStatus::InternalServerError, "too many"));
         let refused = (AckStatus::InternalServerError, "too many".to_owned());
         assert_eq!(outcome_by(AnswerRule::NoRefusal, vec![full(), yes()]), refused);

@@ -31,7 +31,7 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// Records a refused dial. Returns how long dials have been refused.
-    pub(super) fn note(&mut self, shared: &Shared, member: &FleetMember) -> Duration {
+    pub(super) fn note_refusal(&mut self, shared: &Shared, member: &FleetMember) -> Duration {
         let lasted = self.since.get_or_insert_with(Instant::now).elapsed();
         if lasted >= CRASHED_AFTER {
             self.report(shared, member);
@@ -45,7 +45,7 @@ impl Refusals {
     }
 
     /// Records a dial that was not refused.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end_refusals(&mut self) {
         *self = Self::default();
     }
 

@@ -41,7 +41,7 @@ impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
         if caller == self.shared().boot {
             if let Some(number) = invocation(answer).and_then(|id| id.rsplit('.').next()?.parse().ok()) {
-                self.questions().results().answer(number, caller, answer.clone());
+                self.questions().results().take_answer(number, caller, answer.clone());
             }
         } else if let Some(member) = self.members().find(caller) {
             let signer = self.fleet_relay().owner_of(hub);
@@ -109,7 +109,7 @@ impl OtherNodes for Fleet {
             return None;
         }
         let answers = self.ask(asked, key, &message.to_body());
-        let (own, answer) = GatheredAnswer::begin(reply_to.clone(), message);
+        let (own, answer) = GatheredAnswer::begin_gathering(reply_to.clone(), message);
         let stored = self.keep_in_store(key, message);
         drop(runtime.spawn(async move {
             let (answers, stored) = tokio::join!(answers, stored);
@@ -127,7 +127,7 @@ impl OtherNodes for Fleet {
             return false;
         }
         let share = self.shared().share_of_asker(&**link, hub.name());
-        let begun = self.shared().client_results.begin(&(link.clone() as Arc<dyn ReplyTo>), request, None, &share);
+        let begun = self.shared().client_results.begin_wait(&(link.clone() as Arc<dyn ReplyTo>), request, None, &share);
         if let Err(refused) = begun {
             link.send(&not_asked(request.clone(), &refused));
             return true;
@@ -190,7 +190,11 @@ impl OtherNodes for Fleet {
             }
             asked.push(self.shared().hubs.number(member.boot()));
         }
-        TakeOvers::of(self).begin_epoch(self.shared().boot.as_str().into(), hub.key().into(), connection_id.clone());
+        TakeOvers::from_fleet(self).begin_epoch(
+            self.shared().boot.as_str().into(),
+            hub.key().into(),
+            connection_id.clone(),
+        );
         Some(asked)
     }
 
@@ -214,11 +218,11 @@ impl OtherNodes for Fleet {
         shard: &ShardSender,
         sought: SoughtConnection,
     ) -> TakeOver {
-        TakeOvers::of(self).begin(hub.clone(), connection_id.to_owned(), shard.clone(), sought)
+        TakeOvers::from_fleet(self).begin_take_over(hub.clone(), connection_id.to_owned(), shard.clone(), sought)
     }
 
     fn reachability(&self, boot: &str) -> Reachability {
-        TakeOvers::of(self).reachability(boot)
+        TakeOvers::from_fleet(self).reachability(boot)
     }
 }
 
@@ -297,9 +301,9 @@ pub(super) struct GatheredAnswer {
 
 impl GatheredAnswer {
     /// Starts gathering. Returns the reply handle for this node too.
-    pub(super) fn begin(reply_to: Arc<dyn ReplyTo>, question: &ServiceMessage) -> (Arc<dyn ReplyTo>, Self) {
-        let (own_answer, own) = OwnAnswer::of(reply_to.hub(), reply_to.app());
-        (own_answer, Self { reply_to, terms: AnswerTerms::of(question), own })
+    pub(super) fn begin_gathering(reply_to: Arc<dyn ReplyTo>, question: &ServiceMessage) -> (Arc<dyn ReplyTo>, Self) {
+        let (own_answer, own) = OwnAnswer::new_pair(reply_to.hub(), reply_to.app());
+        (own_answer, Self { reply_to, terms: AnswerTerms::from_question(question), own })
     }
 
     /// Sends the combined answer to the app server, once this node has answered.

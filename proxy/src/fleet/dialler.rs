@@ -199,7 +199,7 @@ impl Dialler {
                 }
                 Err(error) => {
                     tries += 1;
-                    self.note(&error, tries);
+                    self.note_failure(&error, tries);
                     sleep(wait(&mut backoff)).await;
                 }
             }
@@ -217,7 +217,7 @@ impl Dialler {
             StatusCode::SERVICE_UNAVAILABLE => return Err(GreetError::Leaving),
             status => return Err(GreetError::Status(status)),
         }
-        let greeting = Greeting::read(answer.body())?;
+        let greeting = Greeting::from_json(answer.body())?;
         let boot = &greeting.boot;
         self.fleet.members().addresses().set(&self.address, AddressState::Node);
         if *boot == self.fleet.shared().boot {
@@ -241,7 +241,7 @@ impl Dialler {
     }
 
     /// Notes a problem. The first attempts are not noted, because nodes start together.
-    fn note(&self, error: &GreetError, tries: u32) {
+    fn note_failure(&self, error: &GreetError, tries: u32) {
         let (problem, book) = (error.to_string(), self.fleet.members().addresses());
         if is_silence(error) && book.is_spare(&self.address) {
             book.set(&self.address, AddressState::Trying);
@@ -257,7 +257,7 @@ impl Dialler {
             Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock()));
         self.fleet.begin_outgoing(member, &link);
         let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
-        let undelivered = link.end();
+        let undelivered = link.end_link();
         if is_gone {
             member.set_left();
             self.fleet.members().note_gone(member);
@@ -290,7 +290,7 @@ impl Dialler {
             match dialled {
                 Ok((socket, answer)) => {
                     backoff = Backoff::default();
-                    refusals.end();
+                    refusals.end_refusals();
                     member.set_reached();
                     match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
                         Ok(Some((attachment, replayed))) => {
@@ -319,11 +319,11 @@ impl Dialler {
                         if !member.links().has_incoming_socket() {
                             self.fleet.members().note_gone(member);
                         }
-                        if refusals.note(self.fleet.shared(), member) > REFUSED_MAX {
+                        if refusals.note_refusal(self.fleet.shared(), member) > REFUSED_MAX {
                             return LinkOver::gone("nothing listens at its address");
                         }
                     } else {
-                        refusals.end();
+                        refusals.end_refusals();
                     }
                     debug!(peer = member.name(), %error, "cannot open a node link yet");
                     if !was_open && begun.elapsed().as_millis() > u128::from(NODE_LINK_WINDOW_MS) {
@@ -354,7 +354,7 @@ impl Dialler {
         link.end_socket(incoming);
         link.outbox().detach(attachment, link.clock().now_ms());
         if let Some(words) = end.close_frame(Role::Proxy) {
-            drop(timeout(Duration::from_secs(1), writer.close(words)).await);
+            drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
         }
         end
     }

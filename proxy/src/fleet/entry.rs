@@ -73,7 +73,7 @@ pub(crate) enum InvocationOutcome {
 }
 
 impl InvocationOutcome {
-    fn of(answer: Option<ServiceMessage>) -> Self {
+    fn from_answer(answer: Option<ServiceMessage>) -> Self {
         match answer {
             Some(ServiceMessage::ClientCompletion(answer)) => {
                 Self::Completed { protocol: answer.protocol, completion: answer.payload }
@@ -114,7 +114,7 @@ impl NamedHub {
 pub(crate) struct FleetEntry(Fleet);
 
 impl FleetEntry {
-    pub(crate) fn of(fleet: &Fleet) -> Self {
+    pub(crate) fn from_fleet(fleet: &Fleet) -> Self {
         Self(fleet.clone())
     }
 
@@ -198,7 +198,7 @@ impl FleetEntry {
         let others = self.0.ask(asked, &hub.key, &body);
         let own = match &hub.here {
             Some(here) => {
-                let (reply_to, counted) = OwnAnswer::of(here.index(), AppServerId::OTHER_NODE);
+                let (reply_to, counted) = OwnAnswer::new_pair(here.index(), AppServerId::OTHER_NODE);
                 // Can't fail for messages with receivers.
                 drop(
                     self.0
@@ -238,7 +238,7 @@ impl FleetEntry {
     /// Queries this node and all others concerned. One positive answer decides; a negative one needs all nodes.
     pub(crate) async fn ask_fleet(&self, hub: &NamedHub, question: ServiceMessage) -> FleetAnswer {
         if let Err(away) = self.0.keep_in_store(&hub.key, &question).await {
-            let ack = AnswerTerms::of(&question).unstored(&away);
+            let ack = AnswerTerms::from_question(&question).unstored(&away);
             return FleetAnswer { ack, missing: Vec::new(), is_store_away: true };
         }
         self.room(hub, &question).await;
@@ -249,7 +249,7 @@ impl FleetEntry {
         };
         keep_first(self.0.shared(), &hub.key, &question);
         let others = self.0.ask(asked, &hub.key, &question.to_body());
-        let terms = AnswerTerms::of(&question);
+        let terms = AnswerTerms::from_question(&question);
         let own = match &hub.here {
             Some(here) => self.0.fleet_relay().ask_here((here.index(), AppServerId::OTHER_NODE), question).await,
             None => answer_for_unknown(self.0.shared(), &hub.key, &question),
@@ -296,7 +296,7 @@ impl FleetEntry {
         invocation: impl FnOnce(&str) -> Payloads,
         within: Duration,
     ) -> InvocationOutcome {
-        let Some(open) = self.0.questions().results().open() else {
+        let Some(open) = self.0.questions().results().open_question() else {
             return InvocationOutcome::Failed("too many pending client results at this node".into());
         };
         let shared = self.0.shared();
@@ -309,7 +309,7 @@ impl FleetEntry {
             payloads,
         };
         let index = hub.here.as_ref().map_or(HubIndex::from(u32::MAX), |hub| hub.index());
-        let (reply_to, own) = OwnAnswer::of(index, AppServerId::OTHER_NODE);
+        let (reply_to, own) = OwnAnswer::new_pair(index, AppServerId::OTHER_NODE);
         let missing = match shared.routes.find(connection_id).is_some() {
             true => self.invoke_here(hub, &reply_to, request).await,
             false => self.invoke_elsewhere(hub, &reply_to, request).await,
@@ -332,7 +332,7 @@ impl FleetEntry {
         if answer.is_none() {
             shared.client_results.fail_one(&id, "has not answered in time");
         }
-        InvocationOutcome::of(answer)
+        InvocationOutcome::from_answer(answer)
     }
 
     async fn invoke_here(
@@ -364,7 +364,7 @@ impl FleetEntry {
         if is_awaited {
             let name = hub.here.as_ref().map_or("", |hub| hub.name());
             let share = self.0.shared().share_of_asker(&**reply_to, name);
-            if let Err(refused) = results.begin(reply_to, &request, None, &share) {
+            if let Err(refused) = results.begin_wait(reply_to, &request, None, &share) {
                 reply_to.answer(&not_asked(request, &refused));
                 return Ok(());
             }
@@ -393,7 +393,7 @@ impl FleetEntry {
 
 /// Answer for a hub unknown here. Users may be in its groups anyway.
 pub(super) fn answer_for_unknown(shared: &Shared, hub: &str, question: &ServiceMessage) -> Option<ServiceMessage> {
-    let (groups, AnswerTerms { ack_id, .. }) = (&shared.user_groups, AnswerTerms::of(question));
+    let (groups, AnswerTerms { ack_id, .. }) = (&shared.user_groups, AnswerTerms::from_question(question));
     let (status, message) = match (shared.note_user_groups(hub, question), question) {
         (Err(refusal), _) => (AckStatus::InternalServerError, refusal.to_string()),
         (Ok(()), ServiceMessage::CheckUserInGroupWithAck(check))
@@ -413,7 +413,7 @@ pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
         ServiceMessage::ErrorCompletion(answer) => (&answer.invocation_id, &answer.connection_id),
         _ => return,
     };
-    let waiting = shared.client_results.take(id, connection_id, AppServerId::OTHER_NODE);
+    let waiting = shared.client_results.take_waiting(id, connection_id, AppServerId::OTHER_NODE);
     waiting.iter().for_each(|waiting| waiting.reply_to().answer(answer));
 }
 

@@ -76,7 +76,7 @@ impl FleetRelay {
         (hub, app): (HubIndex, AppServerId),
         question: ServiceMessage,
     ) -> Option<ServiceMessage> {
-        let (reply_to, answer) = OwnAnswer::of(hub, app);
+        let (reply_to, answer) = OwnAnswer::new_pair(hub, app);
         self.route_here(&reply_to, SendOrigin::OtherNode, question).await.ok()?;
         drop(reply_to);
         answer.await.ok()
@@ -110,7 +110,7 @@ impl FleetRelay {
         route: impl Fn(FrameSource<'_>, ServiceMessage, &mut RoutedBatch) -> Result<(), String>,
     ) -> Result<(), String> {
         let shared = &self.shared;
-        let mut batch = RoutedBatch::of(shared);
+        let mut batch = RoutedBatch::for_shards(shared);
         route(
             FrameSource { shared, counters: &self.relayed, hub: reply_to.hub(), reply_to, origin, filter: None },
             message,
@@ -136,7 +136,7 @@ pub(super) struct OwnAnswer {
 }
 
 impl OwnAnswer {
-    pub(super) fn of(hub: HubIndex, app: AppServerId) -> (Arc<dyn ReplyTo>, oneshot::Receiver<ServiceMessage>) {
+    pub(super) fn new_pair(hub: HubIndex, app: AppServerId) -> (Arc<dyn ReplyTo>, oneshot::Receiver<ServiceMessage>) {
         let (sender, answer) = oneshot::channel();
         (Arc::new(Self { hub, app, answer: Mutex::new(Some(sender)) }), answer)
     }
@@ -239,6 +239,6 @@ pub(super) fn introduce_user_groups(user_groups: &Arc<UserGroups>, link: &Arc<No
 /// later apply, which stores it again, reports failures.
 pub(super) fn keep_first(shared: &Shared, hub: &str, message: &ServiceMessage) {
     if message.outlasts_connections() {
-        drop(shared.user_groups.note(hub, message));
+        drop(shared.user_groups.note_change(hub, message));
     }
 }

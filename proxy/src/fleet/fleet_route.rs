@@ -42,7 +42,7 @@ async fn greet(State(fleet): State<Fleet>, body: Bytes) -> Response {
     if fleet.members().has_left() {
         return (StatusCode::SERVICE_UNAVAILABLE, "this node is about to stop").into_response();
     }
-    let greeting = match Greeting::read(&body) {
+    let greeting = match Greeting::from_json(&body) {
         Ok(greeting) => greeting,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
@@ -117,7 +117,7 @@ impl AcceptedSocket {
             tokio::spawn(keep(fleet.clone(), member.clone(), link.clone()));
         };
         loop {
-            match fleet.accepted().take((member, fleet.members().clock()), offer, begun)? {
+            match fleet.accepted().take_link((member, fleet.members().clock()), offer, begun)? {
                 TakenSession::Attached(AcceptedSession { link, attachment, incoming, stop }, answer) => {
                     let (fleet, member) = (fleet.clone(), member.clone());
                     return Ok((Self { fleet, member, link, attachment, incoming, stop, over: None }, answer));
@@ -148,7 +148,7 @@ impl AcceptedSocket {
         }
         drop(self);
         if let Some(words) = end.close_frame(Role::AppServer) {
-            drop(timeout(Duration::from_secs(1), writer.close(words)).await);
+            drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
         }
     }
 }

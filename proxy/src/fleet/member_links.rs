@@ -136,7 +136,7 @@ mod tests {
         links.set_outgoing(outgoing.clone());
         assert!(links.send(&Signer::Fleet, b"frame").is_ok());
         assert!(matches!(links.send(&Signer::Fleet, &vec![0; LINK_FRAME_MAX_BYTES + 6]), Err(DropCause::TooLarge)));
-        outgoing.unwrap().end();
+        outgoing.unwrap().end_link();
         assert!(matches!(links.send(&Signer::Fleet, b"frame"), Err(DropCause::Unlinked)));
     }
 }

@@ -247,9 +247,9 @@ impl NodeLink {
     }
 
     /// Ends the session; returns the frames not known to be delivered.
-    pub(super) fn end(&self) -> UndeliveredFrames {
+    pub(super) fn end_link(&self) -> UndeliveredFrames {
         self.stop_socket(StopReason::Shutdown);
-        let undelivered = self.outbox.close();
+        let undelivered = self.outbox.close_outbox();
         self.detached.notify_waiters();
         undelivered
     }

@@ -74,7 +74,7 @@ impl NodeQuestions {
         (hub, share): (&str, &SignerShare),
         (body, within): (&[u8], Duration),
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
-        let question = self.open(share);
+        let question = self.open_question(share);
         let (sent, unsent) = match &question {
             Some((_, question)) => {
                 let mut frame = BytesMut::new();
@@ -98,9 +98,9 @@ impl NodeQuestions {
     }
 
     /// Opens a query about connections with a permit of this share; `None` if the share is used up.
-    fn open(&self, share: &SignerShare) -> Option<(Permit<Signer>, OpenQuestion<Option<ServiceMessage>>)> {
+    fn open_question(&self, share: &SignerShare) -> Option<(Permit<Signer>, OpenQuestion<Option<ServiceMessage>>)> {
         let permit = share.take(&self.asking).ok()?;
-        Some((permit, self.asks.open()?))
+        Some((permit, self.asks.open_question()?))
     }
 
     pub(super) async fn request(
@@ -110,7 +110,7 @@ impl NodeQuestions {
         request: &PeerRequest,
         within: Duration,
     ) -> Answers<PeerResponse> {
-        let Some(question) = self.requests.open() else { return with_missing(Vec::new(), asked) };
+        let Some(question) = self.requests.open_question() else { return with_missing(Vec::new(), asked) };
         let PeerRequest { method, target, body } = request.clone();
         let message = NodeMessage::Request { question: question.number(), method, target, body };
         let frame = message.to_frame();
@@ -121,9 +121,9 @@ impl NodeQuestions {
         with_missing(question.answers(sent, within, is_overdue).await, unsent)
     }
 
-    pub(super) async fn answer(&self, request: PeerRequest) -> PeerResponse {
+    pub(super) async fn answer_request(&self, request: PeerRequest) -> PeerResponse {
         match (self.answering.try_acquire(), self.api.get()) {
-            (Ok(_turn), Some(api)) => request.answer(api.clone()).await,
+            (Ok(_turn), Some(api)) => request.answer_by(api.clone()).await,
             (Err(_), _) => PeerResponse::busy(),
             (_, None) => PeerResponse::starting(),
         }
@@ -170,12 +170,12 @@ mod tests {
     fn questions_about_hubs_of_one_app_leave_a_half_of_the_places_to_others() {
         let questions = NodeQuestions::default();
         let share = |app: &str| SignerShare::new(Signer::App(app.into()), true);
-        let of_shop: Vec<_> = std::iter::from_fn(|| questions.open(&share("shop"))).collect();
+        let of_shop: Vec<_> = std::iter::from_fn(|| questions.open_question(&share("shop"))).collect();
         assert_eq!(of_shop.len(), QUESTIONS_MAX / 2);
-        assert!(questions.open(&share("news")).is_some());
+        assert!(questions.open_question(&share("news")).is_some());
         drop(of_shop);
         let alone = SignerShare::new(Signer::Fleet, false);
-        let of_all: Vec<_> = std::iter::from_fn(|| questions.open(&alone)).collect();
+        let of_all: Vec<_> = std::iter::from_fn(|| questions.open_question(&alone)).collect();
         assert_eq!(of_all.len(), QUESTIONS_MAX, "without keys of apps there is nobody to leave any to");
     }
 }

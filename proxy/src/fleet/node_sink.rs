@@ -63,14 +63,18 @@ impl<'a> NodeSink<'a> {
         dialled: LinkDirection,
     ) -> Self {
         let warnings = LogThrottle::every(SKIPPED_INTERVAL);
-        Self { fleet, member, link, dialled, batch: RoutedBatch::of(fleet.shared()), warnings }
+        Self { fleet, member, link, dialled, batch: RoutedBatch::for_shards(fleet.shared()), warnings }
     }
 
     fn handle(&mut self, message: NodeMessage) {
         match (message, self.dialled) {
             (NodeMessage::Relay { hub, frame }, LinkDirection::ByIt) => match read_stamped(&frame) {
                 Ok(Some((ServiceMessage::MoveConnection(order), _))) => {
-                    TakeOvers::of(self.fleet).take_announced(self.member.boot().into(), hub, order.connection_id);
+                    TakeOvers::from_fleet(self.fleet).take_announced(
+                        self.member.boot().into(),
+                        hub,
+                        order.connection_id,
+                    );
                 }
                 read => {
                     self.apply(&hub, read, Counting::No, |hub| Arc::new(NoReply(hub)));
@@ -81,17 +85,17 @@ impl<'a> NodeSink<'a> {
                 let (fleet, link) = (self.fleet.clone(), self.link.clone());
                 tokio::spawn(async move {
                     let PeerResponse { status, body } =
-                        fleet.questions().answer(PeerRequest { method, target, body }).await;
+                        fleet.questions().answer_request(PeerRequest { method, target, body }).await;
                     link.notify(&NodeMessage::Response { question, status: status.as_u16(), body });
                 });
             }
             (NodeMessage::Move { question, step, hub, connection_id }, LinkDirection::ByIt) => {
                 let (fleet, link) = (self.fleet.clone(), self.link.clone());
                 let request = MoveRequest { question, step, hub, connection_id };
-                tokio::spawn(async move { TakeOvers::of(&fleet).answer_move(request, link).await });
+                tokio::spawn(async move { TakeOvers::from_fleet(&fleet).answer_move(request, link).await });
             }
             (NodeMessage::Moved { question, state }, LinkDirection::ByUs) => {
-                self.fleet.questions().moves().answer(question, self.member.boot(), state);
+                self.fleet.questions().moves().take_answer(question, self.member.boot(), state);
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_reported(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.apply_interest(update),
@@ -100,10 +104,14 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().apply(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
-                self.fleet.questions().asks().answer(question, self.member.boot(), answer);
+                self.fleet.questions().asks().take_answer(question, self.member.boot(), answer);
             }
             (NodeMessage::Response { question, status, body }, LinkDirection::ByUs) => {
-                self.fleet.questions().requests().answer(question, self.member.boot(), PeerResponse::new(status, body));
+                self.fleet.questions().requests().take_answer(
+                    question,
+                    self.member.boot(),
+                    PeerResponse::new(status, body),
+                );
             }
             (other, _) => debug!(peer = self.member.name(), kind = other.name(), "node message ignored"),
         }
@@ -280,7 +288,7 @@ impl FrameSink for NodeSink<'_> {
     }
 
     fn handle_ping(&mut self, ping: &Ping) {
-        match BeatPing::read(ping) {
+        match BeatPing::from_ping(ping) {
             BeatPing::Asked(back) => {
                 if self.dialled == LinkDirection::ByUs {
                     self.member.note_echo(self.fleet.members().now_ms());
@@ -318,7 +326,7 @@ impl FrameSink for NodeSink<'_> {
 
     async fn end_batch(&mut self, bytes: usize) {
         let shared = self.fleet.shared();
-        let mut batch = std::mem::replace(&mut self.batch, RoutedBatch::of(shared));
+        let mut batch = std::mem::replace(&mut self.batch, RoutedBatch::for_shards(shared));
         batch.compress_large(shared).await;
         for (pieces, shard) in batch.into_commands().zip(shared.shards()) {
             for (commands, bytes) in pieces.with_bytes(bytes) {

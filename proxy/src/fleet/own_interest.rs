@@ -60,7 +60,7 @@ impl OwnInterest {
         // Under the lock, so that a caller that finds the bucket present also finds it unconfirmed.
         let mut reported = self.reported();
         if counts.enter(bucket) && !reported.is_over {
-            reported.ack_tracker.note((hub, bucket));
+            reported.ack_tracker.note_key((hub, bucket));
             self.unacknowledged.store(reported.ack_tracker.unacknowledged(), Ordering::Release);
             self.has_news.notify_one();
         }
@@ -138,7 +138,7 @@ impl OwnInterest {
     }
 
     /// Ends all waits when the node leaves the fleet.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end_interest(&self) {
         let mut reported = self.reported();
         reported.is_over = true;
         let waiting = std::mem::take(&mut reported.waiting);
@@ -313,7 +313,7 @@ mod tests {
         let (interest, hub) = (Arc::new(OwnInterest::default()), HubIndex::from(HUB));
         let hold = interest.hold(hub, &[Wanted::Everyone]);
         let waiting = hold.acknowledged();
-        interest.end();
+        interest.end_interest();
         waiting.await;
         interest.hold(hub, &[Wanted::Group("later")]).acknowledged().await;
     }

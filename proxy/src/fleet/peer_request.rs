@@ -44,7 +44,7 @@ impl PeerRequest {
         Self { method: RequestMethod::Post, target: target.into(), body }
     }
 
-    pub(super) async fn answer(self, api: Router) -> PeerResponse {
+    pub(super) async fn answer_by(self, api: Router) -> PeerResponse {
         let method = match self.method {
             RequestMethod::Get => Method::GET,
             RequestMethod::Post => Method::POST,
@@ -80,7 +80,7 @@ impl PeerResponse {
     }
 
     /// Parses the body of a successful response. Fails if the node refused or its JSON is invalid; text for people.
-    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+    pub(crate) fn read_body<T: DeserializeOwned>(&self) -> Result<T, String> {
         if !self.status.is_success() {
             return Err(format!("it answers {}", self.status));
         }
@@ -104,16 +104,16 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_answered_by_the_api_as_one_of_the_fleet() {
         let body = Bytes::from_static(b"[1]");
-        let answer = PeerRequest::post("/echo?a=b", body).answer(api()).await;
-        assert_eq!(answer.read::<Value>(), Ok(json!([1])));
-        let missing = PeerRequest::get("/nothing").answer(api()).await;
-        assert_eq!(missing.read::<Value>().unwrap_err(), "it answers 404 Not Found");
-        assert_eq!(PeerRequest::get("no path").answer(api()).await.status, StatusCode::BAD_REQUEST);
+        let answer = PeerRequest::post("/echo?a=b", body).answer_by(api()).await;
+        assert_eq!(answer.read_body::<Value>(), Ok(json!([1])));
+        let missing = PeerRequest::get("/nothing").answer_by(api()).await;
+        assert_eq!(missing.read_body::<Value>().unwrap_err(), "it answers 404 Not Found");
+        assert_eq!(PeerRequest::get("no path").answer_by(api()).await.status, StatusCode::BAD_REQUEST);
     }
 
     #[tokio::test]
     async fn an_answer_is_bounded() {
-        let answer = PeerRequest::post("/large", Bytes::new()).answer(api()).await;
+        let answer = PeerRequest::post("/large", Bytes::new()).answer_by(api()).await;
         assert_eq!(answer.status, StatusCode::INSUFFICIENT_STORAGE);
     }
 }

@@ -60,27 +60,27 @@ impl<T> Default for Questions<T> {
 
 impl<T> Questions<T> {
     /// Opens a query; `None` at the limit.
-    pub(super) fn open(&self) -> Option<OpenQuestion<T>> {
+    pub(super) fn open_question(&self) -> Option<OpenQuestion<T>> {
         let (sender, answers) = unbounded_channel();
         let question = WaitingQuestion { answers: sender, answered: HashSet::new() };
         Some(OpenQuestion { lease: self.0.take(QUESTIONS_MAX, question)?, answers })
     }
 
     /// Passes a node's answer to its query. Returns `false` if the query is gone or the node has already answered.
-    pub(super) fn answer(&self, number: u64, boot: &str, answer: T) -> bool {
+    pub(super) fn take_answer(&self, number: u64, boot: &str, answer: T) -> bool {
         let mut waiting = self.0.lock();
-        waiting.get_mut(number).is_some_and(|question| question.take(boot, NodeAnswer::Given(answer)))
+        waiting.get_mut(number).is_some_and(|question| question.take_answer(boot, NodeAnswer::Given(answer)))
     }
 
     pub(super) fn lost(&self, boot: &str) {
         for question in self.0.lock().iter_mut() {
-            question.take(boot, NodeAnswer::Missing(NoAnswer::Lost));
+            question.take_answer(boot, NodeAnswer::Missing(NoAnswer::Lost));
         }
     }
 }
 
 impl<T> WaitingQuestion<T> {
-    fn take(&mut self, boot: &str, answer: NodeAnswer<T>) -> bool {
+    fn take_answer(&mut self, boot: &str, answer: NodeAnswer<T>) -> bool {
         self.answered.insert(boot.into()) && self.answers.send((boot.into(), answer)).is_ok()
     }
 }
@@ -192,28 +192,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_node_answers_once_and_the_missing_ones_are_named() {
         let questions = Questions::<u32>::default();
-        let question = questions.open().unwrap();
+        let question = questions.open_question().unwrap();
         let number = question.number();
-        assert!(questions.answer(number, "boot of b", 2) && !questions.answer(number, "boot of b", 3));
-        assert!(questions.answer(number, "boot of a stranger", 4));
+        assert!(questions.take_answer(number, "boot of b", 2) && !questions.take_answer(number, "boot of b", 3));
+        assert!(questions.take_answer(number, "boot of a stranger", 4));
         questions.lost("boot of c");
         let asked = ["c", "b", "a"].map(member).to_vec();
         let answers = question.answers(asked, Duration::from_secs(5), |_| false).await;
         let expected = [("a", Err(NoAnswer::Timeout)), ("b", Ok(2)), ("c", Err(NoAnswer::Lost))];
         assert_eq!(told(&answers), expected);
-        assert!(!questions.answer(number, "boot of a", 1), "nobody waits any more");
+        assert!(!questions.take_answer(number, "boot of a", 1), "nobody waits any more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_member_is_reported_immediately_and_others_are_waited_for() {
         let (questions, begun) = (Questions::<u32>::default(), Instant::now());
-        let question = questions.open().unwrap();
+        let question = questions.open_question().unwrap();
         let asked = ["a", "b"].map(member).to_vec();
         let is_overdue = |member: &FleetMember| member.name() == "a" && begun.elapsed() >= Duration::from_secs(1);
         let answers = question.answers(asked.clone(), Duration::from_secs(5), is_overdue).await;
         assert_eq!(told(&answers), [("a", Err(NoAnswer::Late)), ("b", Err(NoAnswer::Timeout))]);
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
-        let question = questions.open().unwrap();
+        let question = questions.open_question().unwrap();
         let answers = question.answers(asked, Duration::from_secs(5), |_| true).await;
         assert_eq!(told(&answers), [("a", Err(NoAnswer::Late)), ("b", Err(NoAnswer::Late))]);
         assert_eq!(begun.elapsed(), Duration::from_secs(5), "at once");
@@ -224,12 +224,12 @@ mod tests {
         let questions = Questions::<Option<u32>>::default();
         let (long, short, begun) = (Duration::from_secs(2), Duration::from_millis(300), Instant::now());
         let time = |member: &FleetMember| if member.name() == "b" { short } else { long };
-        let question = questions.open().unwrap();
-        assert!(questions.answer(question.number(), "boot of a", None));
+        let question = questions.open_question().unwrap();
+        assert!(questions.take_answer(question.number(), "boot of a", None));
         let asked = || ["a", "b"].map(member).to_vec();
         assert!(matches!(question.first_some(asked(), time).await, FirstAnswer::Unclear));
         assert_eq!(begun.elapsed(), short);
-        let question = questions.open().unwrap();
+        let question = questions.open_question().unwrap();
         assert!(matches!(question.first_some(asked(), time).await, FirstAnswer::Unclear));
         assert_eq!(begun.elapsed(), short + long, "a is not late");
     }
@@ -237,7 +237,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_member_that_turns_out_to_be_dead_is_waited_for_no_longer() {
         let (questions, begun) = (Questions::<Option<u32>>::default(), Instant::now());
-        let question = questions.open().unwrap();
+        let question = questions.open_question().unwrap();
         let time = |_: &FleetMember| Duration::from_secs(if begun.elapsed().as_millis() < 100 { 2 } else { 0 });
         assert!(matches!(question.first_some(vec![member("a")], time).await, FirstAnswer::Unclear));
         assert_eq!(begun.elapsed(), Duration::from_millis(100));
@@ -247,13 +247,13 @@ mod tests {
     async fn a_query_has_no_result_only_when_all_members_have_answered() {
         let questions = Questions::<Option<u32>>::default();
         for is_lost in [false, true] {
-            let question = questions.open().unwrap();
+            let question = questions.open_question().unwrap();
             let number = question.number();
-            assert!(questions.answer(number, "boot of a", None));
+            assert!(questions.take_answer(number, "boot of a", None));
             if is_lost {
                 questions.lost("boot of b");
             } else {
-                assert!(questions.answer(number, "boot of b", None));
+                assert!(questions.take_answer(number, "boot of b", None));
             }
             let time = |_: &FleetMember| Duration::from_secs(1);
             let answer = question.first_some(["a", "b"].map(member).to_vec(), time).await;
@@ -264,9 +264,9 @@ mod tests {
     #[tokio::test]
     async fn so_many_questions_wait_and_no_more() {
         let questions = Questions::<u32>::default();
-        let open: Vec<_> = (0..QUESTIONS_MAX).map(|_| questions.open().unwrap()).collect();
-        assert!(questions.open().is_none());
+        let open: Vec<_> = (0..QUESTIONS_MAX).map(|_| questions.open_question().unwrap()).collect();
+        assert!(questions.open_question().is_none());
         drop(open);
-        assert!(questions.open().is_some());
+        assert!(questions.open_question().is_some());
     }
 }

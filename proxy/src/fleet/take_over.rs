@@ -53,12 +53,12 @@ pub(super) struct MoveRequest {
 pub(super) struct TakeOvers(Fleet);
 
 impl TakeOvers {
-    pub(super) fn of(fleet: &Fleet) -> Self {
+    pub(super) fn from_fleet(fleet: &Fleet) -> Self {
         Self(fleet.clone())
     }
 
     /// Takes over a connection from its owner. Afterwards it is at this shard, without a socket.
-    pub(super) fn begin(
+    pub(super) fn begin_take_over(
         &self,
         hub: Arc<Hub>,
         connection_id: String,
@@ -261,7 +261,7 @@ impl TakeOvers {
         asked: Vec<Arc<FleetMember>>,
         time: impl Fn(&FleetMember) -> Duration,
     ) -> FirstAnswer<Bytes> {
-        let Some(question) = self.0.questions().moves().open() else { return FirstAnswer::Unclear };
+        let Some(question) = self.0.questions().moves().open_question() else { return FirstAnswer::Unclear };
         let frame = move_frame(question.number(), step, hub, id);
         let total = asked.len();
         let is_asked =

@@ -7,7 +7,6 @@
 mod admin_token;
 mod app_key;
 mod client_terms;
-mod issuer;
 pub(crate) mod jwks;
 pub(crate) mod key;
 mod policy;
@@ -22,10 +21,10 @@ pub use admin_token::{AdminToken, AdminTokenInForce};
 pub(crate) use app_key::{APPS_MAX, HubScope};
 pub use app_key::{AppKey, AppKeyError, AppKeySetError};
 pub(crate) use client_terms::{ClientTerms, SERVICE_USER_CLAIMS, StickyServer, user_in_claims};
-pub(crate) use issuer::ISSUERS_MAX;
-pub use issuer::Issuer;
 pub use jwks::JwksSource;
 pub use key::VerifyingKey;
+pub(crate) use policy::ISSUERS_MAX;
+pub use policy::Issuer;
 pub use policy::TokenPolicy;
 pub(crate) use trunkline_protocol::access_token::User;
 

@@ -2,11 +2,9 @@
 //! contents.
 
 mod budget;
-mod byte_budget;
 mod first_names;
 mod holder;
 mod lease;
-mod partition;
 mod permit;
 mod recent;
 mod turn;
@@ -16,11 +14,11 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 pub(crate) use budget::{Budget, BudgetShare};
-pub(crate) use byte_budget::{ByteBudget, largest};
+pub(crate) use budget::{ByteBudget, largest};
 pub(crate) use first_names::FirstNames;
 pub(crate) use holder::{Holders, pass_interval};
 pub(crate) use lease::{Lease, LeaseTable, Leases};
-pub(crate) use partition::Partitions;
+pub(crate) use permit::Partitions;
 pub(crate) use permit::{Full, Permit, Permits, fair_share};
 pub(crate) use recent::Recent;
 pub(crate) use turn::{Turn, TurnLine, TurnSource, Turns};

@@ -3,22 +3,13 @@
 mod admin_settings;
 mod app_server_settings;
 mod client_limit;
-mod connect_item;
-mod host_rule;
 mod listener_settings;
 mod nats_settings;
 mod node_config;
 mod option_group;
 mod origin_pattern;
-#[cfg(feature = "otlp")]
-mod otlp_settings;
-mod path_prefix;
-mod secret_file;
 mod secret_source;
-mod trusted_header;
-mod trusted_network;
 mod url_template;
-mod webhook_secret;
 mod webhook_settings;
 
 use std::net::SocketAddr;
@@ -36,26 +27,26 @@ use crate::ground::telemetry::SamplingTerms;
 pub use admin_settings::{AdminSettings, ConditionReceiver, FleetSettings, LEVELS_MAX_BYTES, LogLevels};
 pub use app_server_settings::{LinkSettings, RehomeSettings, RelaySettings};
 pub use client_limit::{FrontendLimits, GroupLimits, OutboxLimits};
-pub use connect_item::{ConnectItem, ConnectItemError};
-pub use host_rule::{HostPattern, HostRules};
 #[cfg(feature = "tls")]
 pub use listener_settings::TlsListener;
+pub use listener_settings::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
 pub use listener_settings::{HttpTransportSettings, PortSharing, ProxyProtocolSettings};
+pub use listener_settings::{NetworkError, TrustedNetworks};
+pub use listener_settings::{PathPrefix, PathPrefixError};
 pub use nats_settings::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix};
 pub use node_config::Config;
+#[cfg(feature = "otlp")]
+pub use node_config::OtlpSettings;
 pub use option_group::{OptionGroup, OptionKind, OptionRow};
 pub(crate) use option_group::{OptionValue, settings};
 pub(crate) use origin_pattern::Origin;
+pub use origin_pattern::{HostPattern, HostRules};
 pub use origin_pattern::{OriginError, OriginPattern};
-#[cfg(feature = "otlp")]
-pub use otlp_settings::OtlpSettings;
-pub use path_prefix::{PathPrefix, PathPrefixError};
-pub use secret_file::{SecretFileError, SecretLine};
 pub use secret_source::{AdminTokenSource, GivenKeys, LineCounts, SecretSources, TokenKeySources};
-pub use trusted_header::{AmbiguousHeaders, TrustedHeader, TrustedHeaders};
-pub use trusted_network::{NetworkError, TrustedNetworks};
+pub use secret_source::{SecretFileError, SecretLine};
+pub use secret_source::{WebhookSecret, WebhookSecretError};
 pub(crate) use url_template::{ExpandError, TemplateValues, UrlTemplate, UrlTemplateError};
-pub use webhook_secret::{WebhookSecret, WebhookSecretError};
+pub use webhook_settings::{ConnectItem, ConnectItemError};
 pub use webhook_settings::{WebhookConnecting, WebhookRule, WebhookSettings, WebhookTableError};
 
 /// Timeout of an app's client authorization. Official clients wait for 100 s, people don't.

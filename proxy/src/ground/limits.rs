@@ -10,8 +10,6 @@ mod auth_throttle;
 mod head_budget;
 mod hop_limit;
 mod link_permit;
-mod log_throttle;
-mod method_rate;
 mod pending_negotiation;
 mod relay_limit;
 mod rest_permit;
@@ -35,16 +33,16 @@ use crate::ground::net::descriptor::client_files_max;
 pub(crate) use address_key::{AddressKey, AddressPermit};
 pub(crate) use answer_budget::{AnswerBudget, LinkAnswers, QuestionRefusal};
 pub(crate) use app_rate::{AppHolder, AppRate, AppRates, RateTurn};
+pub(crate) use app_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use auth_throttle::AuthThrottle;
 pub(crate) use head_budget::{HeadAdmission, HeadBudget, HeadHolder, HeadWeight};
 pub(crate) use hop_limit::{HOPS_PER_CONNECTION_MAX, HOPS_PER_OWNER_MAX, HopLimits, HopPermit};
 pub(crate) use link_permit::{LinkLimit, LinkPermit, LinkRefusal};
-pub(crate) use log_throttle::LogThrottle;
-pub(crate) use method_rate::{MethodRates, RatedCall, RatedCaller};
 pub(crate) use pending_negotiation::PendingNegotiations;
 pub(crate) use relay_limit::{FullUpstream, RelayConnection, RelayLimit, RelayPermit, RelayProgress, RelayRefusal};
 pub(crate) use rest_permit::{RestPermit, RestPermits, RestShare};
 pub(crate) use signer_share::{IDLE_TIMEOUT, SignerShare, TableFull};
+pub(crate) use throttle::LogThrottle;
 pub(crate) use throttle::{Bucket, Quota, TooFast};
 
 /// Maximum rate of log lines caused by clients. A client in a reconnect loop could fill a disk. Counters and the

@@ -9,7 +9,6 @@ mod hub_counters;
 mod metric_family;
 mod metric_label;
 mod metric_proto;
-mod rule_counters;
 mod shard_counters;
 
 use std::collections::BTreeMap;
@@ -20,6 +19,7 @@ use http::StatusCode;
 pub(crate) use counter::{Counter, Gauge};
 pub(crate) use histogram::{Buckets, Distribution, DurationBuckets, FanOutBuckets, Histogram, LifetimeBuckets};
 pub(crate) use hub_counters::{CauseCounters, ClientProtocol, ConnectionCounters, HubCounters};
+pub(crate) use hub_counters::{LabelledCounters, MirrorCounters, RuleCounters};
 pub(crate) use metric_family::{
     Families, LabelledSample, Measure, Metered, MetricKind, MetricRow, Sample, label, metered, metric_rows,
 };
@@ -29,7 +29,6 @@ pub(crate) use metric_label::{
     ReservationCounters, ReservationOutcome, RestOutcome, RestRequestCounters, SendCounters, SendKind,
     SessionCloseReason, SessionEndCounters, WebhookOutcome, WebhookRequestCounters,
 };
-pub(crate) use rule_counters::{LabelledCounters, MirrorCounters, RuleCounters};
 pub(crate) use shard_counters::{Counters, Direction, FrameKind, HUBS_MAX, RelayCounters};
 
 metered! {

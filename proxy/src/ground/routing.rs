@@ -9,8 +9,6 @@
 //!                                                               └─ connection ──► mirrors
 //! ```
 
-mod case_folding;
-mod description;
 mod explanation;
 mod hub_rules;
 mod path_reading;
@@ -19,25 +17,22 @@ mod route_condition;
 mod rule;
 mod rule_error;
 mod rule_file;
-mod rule_tables;
 mod rule_warning;
 mod ruleset;
 mod sample;
-mod share;
 mod target_table;
-mod webhook_header;
 mod webhook_table;
 
 pub(crate) use hub_rules::{HubRules, MethodVerdict};
 pub(crate) use pattern::Pattern;
 pub(crate) use route_condition::RouteFacts;
+#[cfg(test)]
+pub(crate) use route_condition::Share;
 pub(crate) use rule::{DEFAULT_GROUP, GroupRule, MirrorRule, Rejection, RouteAction, RouteRule, WeightedUpstream};
 pub use rule_error::{TextPlace, nearest};
+pub use rule_file::RuleFile;
 pub use rule_file::{NamedFiles, RULE_TABLES};
-pub use rule_tables::RuleFile;
 pub use ruleset::Ruleset;
 pub use sample::RuleSample;
-#[cfg(test)]
-pub(crate) use share::Share;
-pub use webhook_header::{WebhookHeader, WebhookHeaderError};
+pub use webhook_table::{WebhookHeader, WebhookHeaderError};
 pub(crate) use webhook_table::{WebhookHubSettings, WebhookTable};

@@ -7,9 +7,7 @@
 //!
 //! Shards create spans without ever waiting. Without `--otlp` there is no tracer.
 
-mod export_counters;
 mod span_queue;
-mod span_record;
 mod span_tracer;
 
 use std::borrow::Cow;
@@ -19,13 +17,13 @@ use trunkline_protocol::trace_context::TraceContext;
 
 use crate::ground::clock::unix_ns;
 
-pub(crate) use export_counters::ExportCounters;
+pub(crate) use span_queue::ExportCounters;
 #[cfg(feature = "otlp")]
-pub(crate) use export_counters::ExportedSignal;
-pub(crate) use span_queue::SpanQueue;
+pub(crate) use span_queue::ExportedSignal;
 #[cfg(any(feature = "otlp", test))]
-pub(crate) use span_record::SpanKind;
-pub(crate) use span_record::{SpanRecord, clipped};
+pub(crate) use span_queue::SpanKind;
+pub(crate) use span_queue::SpanQueue;
+pub(crate) use span_queue::{SpanRecord, clipped};
 pub use span_tracer::SamplingTerms;
 pub(crate) use span_tracer::SpanTracer;
 

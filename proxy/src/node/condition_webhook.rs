@@ -67,7 +67,7 @@ impl ConditionWebhook {
             NoticeKind::Ended => "ended",
             NoticeKind::Lasts => return,
         };
-        let one = ConditionSnapshot::of(&self.node, &notice.condition, notice.kind == NoticeKind::Ended);
+        let one = ConditionSnapshot::from_condition(&self.node, &notice.condition, notice.kind == NoticeKind::Ended);
         // Chat services show the member `text`. Clients choose parts of it, such as origins, so it has no markup.
         let text = format!(
             "{} {} at {}: {}: {}: {}; remedy: {}",

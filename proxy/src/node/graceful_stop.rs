@@ -52,7 +52,7 @@ pub(super) async fn finish_requests(shared: &Shared, rest: Option<&Rest>) {
 pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
     let mut all = Stragglers::default();
     for shard in shared.shards() {
-        if let Ok(Some(found)) = timeout(STRAGGLERS_TIMEOUT, shard.inspect(|state| Stragglers::of(state))).await {
+        if let Ok(Some(found)) = timeout(STRAGGLERS_TIMEOUT, shard.inspect(|state| Stragglers::at_shard(state))).await {
             all.merge(found);
         }
     }
@@ -62,7 +62,7 @@ pub(super) async fn stragglers(shared: &Shared) -> Stragglers {
 /// Closes the links of all pools after sending queued frames.
 pub(super) async fn close_links(pools: &[Arc<Pool>]) {
     pools.iter().for_each(|pool| pool.retire());
-    drop(timeout(LINKS_TIMEOUT, poll_until(|| pools.iter().all(|pool| pool.open() == 0))).await);
+    drop(timeout(LINKS_TIMEOUT, poll_until(|| pools.iter().all(|pool| pool.open_links() == 0))).await);
 }
 
 #[cfg(test)]
@@ -86,6 +86,7 @@ mod tests {
         assert!(finished.as_mut().now_or_never().is_none(), "a socket may wait at the listener");
         let socket = shared.limits.open.charge(1);
         drop(listening);
+        // sleep: paused time passes.
         sleep(STOP_POLL * 2).await;
         assert!(finished.as_mut().now_or_never().is_none(), "its request is in progress");
         drop(socket);

@@ -85,7 +85,9 @@ impl HubConditions {
         for (name, unserved, hub) in unserved {
             let present = living.iter().filter(|present| present.name() == name);
             let mut waiting = UnassignedClients::default();
-            present.filter_map(|hub| waiting_clients.get(&hub.index())).for_each(|clients| waiting.add(*clients));
+            present
+                .filter_map(|hub| waiting_clients.get(&hub.index()))
+                .for_each(|clients| waiting.merge_others(*clients));
             // A hub that this node has served is missed in its first minute, too.
             let may_be_missed = hub.served_for().is_some() || !is_starting;
             if may_be_missed && is_missed(&hub, waiting.count, unserved, self.hold()) {
@@ -135,9 +137,9 @@ impl HubConditions {
                 }
                 let links = apps.entry(key).or_default();
                 links.hubs.push(hub.name().to_owned());
-                links.open += pool.open();
-                links.wanted += pool.open() + down;
-                let silence = pool.silence().filter(|_| pool.open() > 0);
+                links.open += pool.open_links();
+                links.wanted += pool.open_links() + down;
+                let silence = pool.silence().filter(|_| pool.open_links() > 0);
                 links.silence = links.silence.into_iter().chain(silence).min();
                 links.is_full |= pool.links().iter().any(|link| link.is_full());
                 links.is_stopping |= pool.is_stopping();

@@ -85,7 +85,7 @@ fn refused_channel(error: RequestError) -> ReadManifestError {
         return error.into();
     };
     let (authority, status) = (authority.clone(), refused.status);
-    match RefusalSource::of(status, &refused.headers) {
+    match RefusalSource::from_answer(status, &refused.headers) {
         RefusalSource::AccessKey => ReadManifestError::Key(authority),
         RefusalSource::DevelopmentKey => ReadManifestError::DevelopmentKey(authority),
         RefusalSource::Sdk => ReadManifestError::Refused { authority, status, reason: refused.reason.clone() },

@@ -265,7 +265,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
                 let answer = answers.into_iter().find_map(|(_, answer)| answer.ok());
                 let status = answer.as_ref().map(|answer| answer.status);
                 // Refusals have no such body.
-                let answer = answer.and_then(|answer| answer.read().ok()).unwrap_or_default();
+                let answer = answer.and_then(|answer| answer.read_body().ok()).unwrap_or_default();
                 KeeperOutcome::Sent(SentBatch { boot, serial, until, evicted, status, answer })
             }));
         }

@@ -237,7 +237,7 @@ impl TrafficConditions {
             let counters = self.shared.counters().iter();
             let clients = counters.map(|counters| counters.hub(index.get()).open()).sum();
             let (sum, most) = hubs.entry(hub.name().to_owned()).or_default();
-            sum.add(calls);
+            sum.merge_others(calls);
             *most = clients;
         }
         let findings = |(hub, (WaitingCalls { hung, queued }, clients)): (String, (WaitingCalls, u64))| {
@@ -286,7 +286,7 @@ impl TrafficConditions {
     /// none.
     async fn compare_nodes(&mut self, opened: u64, now: Instant) -> Vec<Finding> {
         let answers = self.fleet.request_all(&PeerRequest::get("/api/fleet?scope=node"), COMPARE_TIMEOUT).await;
-        let fleets = answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read::<FleetSnapshot>().ok());
+        let fleets = answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read_body::<FleetSnapshot>().ok());
         let others: Vec<NodeSnapshot> = fleets.flat_map(|fleet| fleet.nodes).collect();
         let own = self.shared.sockets();
         let all = own + others.iter().map(|node| node.clients).sum::<u64>();

@@ -84,7 +84,7 @@ impl UpstreamNews {
             }
             return;
         }
-        let open: usize = pools.iter().map(|pool| pool.open()).sum();
+        let open: usize = pools.iter().map(|pool| pool.open_links()).sum();
         let all: usize = pools.iter().map(|pool| pool.size()).sum();
         if open >= all && !std::mem::replace(&mut self.is_linked, true) {
             info!(%upstream, %app, hubs = hub_names(&pools), links = open, "app server linked");

@@ -144,7 +144,7 @@ pub(super) async fn watch(
         vanished_since = is_vanished.then(|| vanished_since.unwrap_or_else(Instant::now));
         // A new address of the name may lead to the same app server.
         let is_gone = vanished_since.is_some_and(|since| since.elapsed() >= RETRY_INTERVAL);
-        if is_gone && known.values().flatten().all(|pool| pool.open() == 0) {
+        if is_gone && known.values().flatten().all(|pool| pool.open_links() == 0) {
             info!(upstream = %address, "address removed from DNS, and no longer linked");
             news.report_usable();
             return give_up(&shared, (&mut known, &mut news), "its address has left DNS").await;
@@ -174,7 +174,8 @@ fn report(news: &mut UpstreamNews, recorded: Result<(), Unusable>) -> Option<Arc
 /// Waits until the manifest should be read again.
 async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut WatchedAddress) {
     let WatchedAddress { listing, resolve, .. } = watched;
-    let is_whole = |pools: &Vec<Arc<Pool>>| !pools.is_empty() && pools.iter().all(|pool| pool.open() == pool.size());
+    let is_whole =
+        |pools: &Vec<Arc<Pool>>| !pools.is_empty() && pools.iter().all(|pool| pool.open_links() == pool.size());
     if !known.is_empty() && known.values().all(is_whole) {
         tokio::select! {
             () = changed.notified() => {}
@@ -294,7 +295,10 @@ async fn record_answer(
     warn_of_webhooks(shared, address, &manifest);
     known.add(instance, open_pools(shared, (AppTarget::Network(address.clone()), group), manifest, changed));
     // Of several instances, those without a link are given up.
-    known.remove_dead(|pools| pools.iter().any(|pool| pool.open() > 0)).iter().for_each(|pools| retire(shared, pools));
+    known
+        .remove_dead(|pools| pools.iter().any(|pool| pool.open_links() > 0))
+        .iter()
+        .for_each(|pools| retire(shared, pools));
     Ok(())
 }
 
@@ -326,7 +330,7 @@ async fn give_up_if_certain(
     }
     let since = *refused_since.get_or_insert_with(Instant::now);
     // An app server that has stopped listening may still be handing over its clients.
-    let is_linked = known.values().flatten().any(|pool| pool.open() > 0);
+    let is_linked = known.values().flatten().any(|pool| pool.open_links() > 0);
     let is_certain = !is_linked && since.elapsed() >= REFUSED_TIMEOUT;
     if known.is_empty() || !(is_certain || doubt(known) == AppDoubt::Doubted) {
         return;

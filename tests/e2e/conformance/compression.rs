@@ -75,7 +75,7 @@ fn deflated(payload: &[u8]) -> Vec<u8> {
 
 fn inflate(inflater: &mut Inflater, message: Vec<u8>) -> Result<Vec<u8>, ProtocolError> {
     let mut data = Vec::new();
-    inflater.begin(message);
+    inflater.begin_message(message);
     while let Some(length) = inflater.inflate()? {
         data.extend_from_slice(inflater.piece(length));
     }

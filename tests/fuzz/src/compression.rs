@@ -20,7 +20,7 @@ pub fn deflated_messages(data: &[u8]) {
 /// The message; `None` if it is corrupt.
 fn inflate(inflater: &mut Inflater, data: &[u8]) -> Option<Vec<u8>> {
     let mut text = Vec::new();
-    inflater.begin(data.to_vec());
+    inflater.begin_message(data.to_vec());
     while let Some(length) = inflater.inflate().ok()? {
         text.extend_from_slice(inflater.piece(length));
         assert!(text.len() <= (data.len() + 16) * RATIO_MAX, "{} bytes of {}", text.len(), data.len());

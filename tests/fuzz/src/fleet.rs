@@ -30,12 +30,12 @@ pub fn node_messages(data: &[u8]) {
 
 /// Reads a greeting; an accepted one must respect its limits and survive a round trip.
 pub fn greetings(data: &[u8]) {
-    let Ok(greeting) = Greeting::read(data) else { return };
+    let Ok(greeting) = Greeting::from_json(data) else { return };
     assert!(!greeting.boot.is_empty(), "a greeting says whose it is");
     assert!(greeting.name.len() <= GREETING_TEXT_MAX_BYTES && greeting.known.len() <= GREETING_MEMBERS_MAX);
     let common = greeting.wire.common(WireVersions::CURRENT);
     assert_eq!(common, WireVersions::CURRENT.common(greeting.wire), "both ends find the same version");
-    assert_eq!(Greeting::read(&greeting.to_json()), Ok(greeting));
+    assert_eq!(Greeting::from_json(&greeting.to_json()), Ok(greeting));
 }
 
 /// Applies an update of a peer with complete interest: afterwards, the peer must be interested in the additions.

@@ -27,8 +27,8 @@ pub fn hub_message_pack(data: &[u8]) {
 
 /// Reads hub handshakes: a client's request and a server's response.
 pub fn hub_handshake(data: &[u8]) {
-    handshake(data, HandshakeRequest::read, HandshakeRequest::encode);
-    handshake(data, HandshakeResponse::read, HandshakeResponse::encode);
+    handshake(data, HandshakeRequest::read_request, HandshakeRequest::encode);
+    handshake(data, HandshakeResponse::read_response, HandshakeResponse::encode);
 }
 
 fn messages(protocol: HubProtocol, data: &[u8]) {

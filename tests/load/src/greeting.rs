@@ -16,7 +16,8 @@ pub(crate) fn request(protocol: HubProtocol) -> Bytes {
 /// Parses the server's response and returns the offset of the first hub message after it.
 pub(crate) fn welcome(bytes: &[u8]) -> Result<usize, ConnectError> {
     let refused = |text: &str| ConnectError::Handshake(text.to_owned());
-    let answer = HandshakeResponse::read(bytes, ANSWER_MAX_BYTES).map_err(|error| refused(&error.to_string()))?;
+    let answer =
+        HandshakeResponse::read_response(bytes, ANSWER_MAX_BYTES).map_err(|error| refused(&error.to_string()))?;
     let (answer, length) = answer.ok_or_else(|| refused("half an answer"))?;
     match answer.error {
         Some(error) => Err(refused(&error)),

@@ -106,7 +106,7 @@ async fn recorded_request() -> Vec<u8> {
     let (near, mut far) = tokio::io::duplex(4096);
     let (mut near, keys) = (Some(near), AccessKeys::new(vec![AccessKey::new(KEY).unwrap()]).unwrap());
     let dial = move || std::future::ready(Ok(near.take().unwrap()));
-    let opening = tokio::spawn(async move { trunkline_channel::open(dial, APP, &keys).await });
+    let opening = tokio::spawn(async move { trunkline_channel::open_channel(dial, APP, &keys).await });
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         far.read_buf(&mut head).await.unwrap();

@@ -123,7 +123,7 @@ async fn an_ended_session_accepts_nothing_and_pauses_no_client() {
     let link = proxy_outbox(1);
     send_data(&link, "a", b"1");
     assert!(link.is_full());
-    assert_eq!(link.close().unsent.count, 1);
+    assert_eq!(link.close_outbox().unsent.count, 1);
     link.room().await;
     send_data(&link, "a", b"1");
     assert!(link.is_closed() && link.offer().is_none());
@@ -189,7 +189,7 @@ fn the_end_sends_all_waiting_senders_away_and_hands_over_the_rest() {
     let mut first = pin!(old.send(&next));
     let mut second = pin!(old.send(&next));
     assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
-    new.inherit(old.close().unsent);
+    new.inherit(old.close_outbox().unsent);
     assert_eq!(poll(first.as_mut()), Poll::Ready(Err(OutboxClosed)));
     assert_eq!(poll(second.as_mut()), Poll::Ready(Err(OutboxClosed)));
     assert_eq!(old.control(&next), Err(OutboxClosed));

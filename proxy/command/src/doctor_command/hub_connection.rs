@@ -89,7 +89,7 @@ impl HubConnection {
         let shaken = timeout(deadline, async {
             self.send(&request.encode()).await?;
             loop {
-                if let Some((response, length)) = HandshakeResponse::read(&self.rest, ANSWER_MAX_BYTES)? {
+                if let Some((response, length)) = HandshakeResponse::read_response(&self.rest, ANSWER_MAX_BYTES)? {
                     self.rest.advance(length);
                     return response.error.map_or(Ok(()), |error| Err(ProbeError::Refused(error)));
                 }

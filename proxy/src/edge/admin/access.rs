@@ -52,7 +52,7 @@ impl Actor {
         answer
     }
 
-    pub(super) fn of(answer: &Response) -> Self {
+    pub(super) fn from_answer(answer: &Response) -> Self {
         answer.extensions().get().copied().unwrap_or_default()
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/clients", get(client_api::clients))
         .route("/api/clients/{id}", get(client_api::client))
         .route("/api/clients/{id}/watch", get(watch_api::tap))
-        .route("/api/clients/{id}/close", post(client_api::close))
+        .route("/api/clients/{id}/close", post(client_api::close_client))
         .route("/api/groups", get(client_api::groups))
         .route("/api/users", get(client_api::users))
         .route("/api/why/{id}", get(past))
@@ -51,7 +51,7 @@ pub(super) fn guarded() -> Router<AdminContext> {
 }
 
 /// Unprotected routes: log-in and log-out.
-pub(super) fn open() -> Router<AdminContext> {
+pub(super) fn open_routes() -> Router<AdminContext> {
     let router = Router::new().route("/api/login", post(log_in)).route("/api/logout", post(log_out));
     router.layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
@@ -63,9 +63,9 @@ pub(super) async fn unknown(uri: Uri) -> ApiError {
 
 /// Returns the conditions of the fleet, or of this node: the active ones and the last day.
 async fn conditions(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetConditions>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     Ok(Json(match scope {
         Scope::Fleet => context.observer.conditions().await,
         Scope::Node => context.observer.own_conditions(),
@@ -78,9 +78,9 @@ const ID_MAX_BYTES: usize = 16 * 1024;
 const FIELD: &str = "connectionId";
 
 async fn past(State(context): State<AdminContext>, Path(id): Path<String>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     if id.len() > ID_MAX_BYTES {
         return Err(ApiError::field(FIELD, &format!("may have {ID_MAX_BYTES} bytes at most")));
     }
@@ -105,9 +105,9 @@ async fn log_in(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let mut fields = BodyFields::read(&headers, &body)?;
+    let mut fields = BodyFields::from_body(&headers, &body)?;
     let token = fields.text("token", BODY_MAX_BYTES)?.ok_or_else(|| ApiError::field("token", "is missing"))?;
-    fields.end()?;
+    fields.refuse_rest()?;
     context.guard.log_in(&headers, caller, &token).await
 }
 
@@ -117,10 +117,10 @@ async fn log_out(State(context): State<AdminContext>, headers: HeaderMap) -> Res
 
 /// Returns the last hour of the fleet, or of this node; with `since`, only newer entries.
 async fn timeline(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetTimeline>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
     let since_ms = parameters.number("since", 0, usize::MAX)?.unwrap_or_default() as u64;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     Ok(Json(match scope {
         Scope::Fleet => context.observer.timeline(since_ms).await,
         Scope::Node => context.observer.own_timeline(since_ms),

@@ -124,7 +124,7 @@ pub(super) fn routes() -> impl Iterator<Item = (&'static Method, &'static str)> 
 }
 
 impl OperatorAct {
-    fn of(method: &Method, path: &str) -> Option<Self> {
+    fn from_request(method: &Method, path: &str) -> Option<Self> {
         let method = if *method == Method::HEAD { &Method::GET } else { method };
         let path = path.strip_prefix(PAGE_PATH).unwrap_or(path);
         let found = ACTS.iter().find(|(of, route, _)| of == method && is_of_route(path, route));
@@ -212,9 +212,9 @@ impl AuditLog {
         Self(Arc::new(AuditState { began: Instant::now(), refusals, left_out, counters, required }))
     }
 
-    fn note(&self, act: Option<OperatorAct>, seen: &SeenRequest, answer: &Response) {
+    fn note_act(&self, act: Option<OperatorAct>, seen: &SeenRequest, answer: &Response) {
         let state = &*self.0;
-        let actor = Actor::of(answer);
+        let actor = Actor::from_answer(answer);
         let status = answer.status();
         let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
         let (name, from, path) = (act.map_or("read", OperatorAct::name), seen.address(), &seen.path);
@@ -261,11 +261,11 @@ pub(super) async fn record_first(
     request: Request,
     next: Next,
 ) -> Response {
-    let act = OperatorAct::of(request.method(), request.uri().path()).filter(|act| act.is_logged());
+    let act = OperatorAct::from_request(request.method(), request.uri().path()).filter(|act| act.is_logged());
     if let (Some(required), Some(act)) = (log.0.required, act)
         && (actor != Actor::Unauthenticated || log.0.has_room())
     {
-        let seen = SeenRequest::of(&request, caller);
+        let seen = SeenRequest::from_request(&request, caller);
         let recorded = tokio::task::spawn_blocking(move || {
             required.confirm_audit(&mut || {
                 let (act, from, path) = (act.name(), seen.address(), &seen.path);
@@ -291,7 +291,7 @@ struct SeenRequest {
 
 impl SeenRequest {
     /// Captures a request without its body.
-    fn of(request: &Request, caller: AdminCaller) -> Self {
+    fn from_request(request: &Request, caller: AdminCaller) -> Self {
         Self {
             caller,
             has_token: request.headers().contains_key(AUTHORIZATION),
@@ -345,12 +345,12 @@ pub(super) struct CallerGone(pub(super) CancellationToken);
 
 /// Middleware that logs each API request and refuses unlisted changes.
 pub(super) async fn record(State(log): State<AuditLog>, caller: AdminCaller, request: Request, next: Next) -> Response {
-    let act = OperatorAct::of(request.method(), request.uri().path());
+    let act = OperatorAct::from_request(request.method(), request.uri().path());
     if act.is_none() && !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         let text = format!("method {} is not allowed here", request.method());
         return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into_response();
     }
-    let seen = SeenRequest::of(&request, caller);
+    let seen = SeenRequest::from_request(&request, caller);
     let mut request = if act.is_some() { request.map(|body| seen_by(body, seen.body.clone())) } else { request };
     let gone = CallerGone::default();
     request.extensions_mut().insert(gone.clone());
@@ -358,7 +358,7 @@ pub(super) async fn record(State(log): State<AuditLog>, caller: AdminCaller, req
     let _waits = gone.0.drop_guard();
     let noted = async move {
         let answer = next.run(request).await;
-        log.note(act, &seen, &answer);
+        log.note_act(act, &seen, &answer);
         answer
     };
     if act.is_none() {
@@ -461,7 +461,7 @@ mod tests {
         let path = "/api/rebalance".to_owned();
         let seen = SeenRequest { caller: AdminCaller::default(), has_token: true, path, body: Arc::default() };
         for _ in 0..1_000 {
-            log.note(Some(OperatorAct::Rebalance), &seen, &StatusCode::UNAUTHORIZED.into_response());
+            log.note_act(Some(OperatorAct::Rebalance), &seen, &StatusCode::UNAUTHORIZED.into_response());
         }
         let left_out = log.0.left_out.load(Ordering::Relaxed);
         assert!((980..1_000).contains(&left_out), "{left_out}");
@@ -474,7 +474,7 @@ mod tests {
         let path = "/api/logout".to_owned();
         let seen = SeenRequest { caller: AdminCaller::default(), has_token: false, path, body: Arc::default() };
         for _ in 0..1_000 {
-            log.note(Some(OperatorAct::LogOut), &seen, &StatusCode::OK.into_response());
+            log.note_act(Some(OperatorAct::LogOut), &seen, &StatusCode::OK.into_response());
         }
         let left_out = log.0.left_out.load(Ordering::Relaxed);
         assert!((980..1_000).contains(&left_out), "{left_out}");
@@ -524,12 +524,12 @@ mod tests {
     fn each_act_is_found_below_the_path_of_the_page_too() {
         for (method, path, act) in &ACTS {
             let path = path.replace("{id}", "a%2Fb");
-            assert_eq!(OperatorAct::of(method, &path), Some(*act));
-            assert_eq!(OperatorAct::of(method, &format!("{PAGE_PATH}{path}")), Some(*act));
-            assert_eq!(OperatorAct::of(method, &format!("{path}/more")), None);
+            assert_eq!(OperatorAct::from_request(method, &path), Some(*act));
+            assert_eq!(OperatorAct::from_request(method, &format!("{PAGE_PATH}{path}")), Some(*act));
+            assert_eq!(OperatorAct::from_request(method, &format!("{path}/more")), None);
         }
-        assert_eq!(OperatorAct::of(&Method::HEAD, "/api/trace"), Some(OperatorAct::Trace));
-        assert_eq!(OperatorAct::of(&Method::DELETE, "/api/announce"), None);
+        assert_eq!(OperatorAct::from_request(&Method::HEAD, "/api/trace"), Some(OperatorAct::Trace));
+        assert_eq!(OperatorAct::from_request(&Method::DELETE, "/api/announce"), None);
     }
 
     /// Audit log that either accepts or rejects lines.

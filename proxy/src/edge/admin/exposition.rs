@@ -384,7 +384,7 @@ fn links(shared: &Shared, families: &mut Families) {
         *served.entry(hub.name().to_owned()).or_default() |= hub.is_served();
         for pool in hub.pools().iter() {
             let labels = [hub.name(), pool.app().name.as_str()];
-            for (state, count) in [("open", pool.open()), ("resuming", pool.resuming()), ("down", pool.down())] {
+            for (state, count) in [("open", pool.open_links()), ("resuming", pool.resuming()), ("down", pool.down())] {
                 families.add(&LINKS, &[hub.name(), pool.app().name.as_str(), state], count as u64);
             }
             families.add(&RING, &labels, pool.ring_bytes() as u64);

@@ -206,14 +206,14 @@ impl Guard {
             return Err(unauthorized("this node has no --admin-token, so log-in is disabled"));
         };
         self.check_token(given, &[&token.token], caller).await?;
-        Ok(self.0.sessions.begin(&token.replaced, headers))
+        Ok(self.0.sessions.begin_session(&token.replaced, headers))
     }
 
     /// Fails if the request comes from another page.
     pub(super) fn log_out(&self, headers: &HeaderMap) -> Result<Response, ApiError> {
         self.check_served()?;
         check_page(headers)?;
-        Ok(self.0.sessions.end(headers))
+        Ok(self.0.sessions.end_session(headers))
     }
 
     fn credential<'a>(&self, headers: &'a HeaderMap) -> Credential<'a> {

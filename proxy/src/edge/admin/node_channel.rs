@@ -33,11 +33,15 @@ struct NodeChannelRoute {
 pub(super) fn router(shared: Arc<Shared>, inside: Router, counters: Arc<AdminCounters>) -> Router {
     let keys = shared.settings.keys.clone();
     let route = NodeChannelRoute { keys, hellos: HelloTable::default(), inside, counters, shared };
-    Router::new().route(CHANNEL_PATH, get(open)).with_state(route)
+    Router::new().route(CHANNEL_PATH, get(open_node_channel)).with_state(route)
 }
 
 /// Opens a channel for a node that has a matching key. Others get a 404.
-async fn open(State(route): State<NodeChannelRoute>, AdminCaller(from): AdminCaller, request: Request) -> Response {
+async fn open_node_channel(
+    State(route): State<NodeChannelRoute>,
+    AdminCaller(from): AdminCaller,
+    request: Request,
+) -> Response {
     let NodeChannelRoute { keys, hellos, inside, counters, shared } = route;
     let lock = ChannelLock { keys: &keys, peer_kind: PeerKind::NodeAdmin, names: OwnNames::Any, hellos: &hellos };
     let (opened, clocks) = (open_channel(&request, lock, inside, || Ok(FromNode)), &shared.reports.clocks);
@@ -47,7 +51,7 @@ async fn open(State(route): State<NodeChannelRoute>, AdminCaller(from): AdminCal
         (Err(ChannelRefused::NotFresh { ahead_min }), Some(from)) => clocks.note(from, *ahead_min),
         _ => {}
     }
-    opened.unwrap_or_else(|refused| refused.answer().into_response())
+    opened.unwrap_or_else(|refused| refused.status_and_text().into_response())
 }
 
 /// Routes for other nodes only: parts of lists of the data plane, and users of webhook hubs. They are not at the admin
@@ -60,9 +64,9 @@ pub(crate) fn for_nodes() -> Router<AdminContext> {
 }
 
 async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
-    let question = PartQuestion::read(uri.query().unwrap_or_default());
+    let question = PartQuestion::from_query(uri.query().unwrap_or_default());
     let question = question.map_err(|problem| ApiError::new(StatusCode::BAD_REQUEST, problem))?;
-    question.answer(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
+    question.answer_part(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
 }
 
 /// Applies a batch of another node. 409 asks for all its subjects again.
@@ -74,7 +78,7 @@ async fn presence<S: Reported>(
     let presence = S::presence(&context.webhooks).ok_or_else(absent)?;
     let batch = serde_json::from_slice(&body);
     let batch = batch.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok(match presence.take(batch) {
+    Ok(match presence.take_batch(batch) {
         Ok(answer) => (StatusCode::OK, Json(answer)),
         Err(_) => (StatusCode::CONFLICT, Json(BatchAnswer::default())),
     })

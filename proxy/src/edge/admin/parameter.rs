@@ -27,7 +27,7 @@ pub(super) enum Scope {
 pub(super) struct QueryParameters(BTreeMap<String, String>);
 
 impl QueryParameters {
-    pub(super) fn read(uri: &Uri) -> Result<Self, ApiError> {
+    pub(super) fn from_uri(uri: &Uri) -> Result<Self, ApiError> {
         let mut all = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if all.insert(name.clone().into_owned(), value.into_owned()).is_some() {
@@ -67,7 +67,7 @@ impl QueryParameters {
     }
 
     /// Rejects unknown parameters: all that no handler has taken.
-    pub(super) fn end(self) -> Result<(), ApiError> {
+    pub(super) fn refuse_rest(self) -> Result<(), ApiError> {
         match self.0.into_keys().next() {
             Some(name) => Err(ApiError::field(&name, "is not a parameter here")),
             None => Ok(()),
@@ -80,7 +80,7 @@ pub(super) struct BodyFields(BTreeMap<String, JsonText>);
 
 impl BodyFields {
     /// Parses a body; an empty body has no fields.
-    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
+    pub(super) fn from_body(headers: &HeaderMap, body: &[u8]) -> Result<Self, ApiError> {
         if !is_json(headers) {
             let text = "the body must be JSON, with Content-Type: application/json";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
@@ -148,7 +148,7 @@ impl BodyFields {
     }
 
     /// Rejects unknown fields: all that no handler has taken.
-    pub(super) fn end(self) -> Result<(), ApiError> {
+    pub(super) fn refuse_rest(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             Some((name, _)) => Err(ApiError::field(&name, "is not a field here")),
             None => Ok(()),
@@ -175,12 +175,12 @@ mod tests {
     use super::*;
 
     fn query(text: &'static str) -> Result<QueryParameters, ApiError> {
-        QueryParameters::read(&Uri::from_static(text))
+        QueryParameters::from_uri(&Uri::from_static(text))
     }
 
     fn body(kind: &'static str, text: &str) -> Result<BodyFields, u16> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind.parse().unwrap())]);
-        BodyFields::read(&headers, text.as_bytes()).map_err(|error| error.status().as_u16())
+        BodyFields::from_body(&headers, text.as_bytes()).map_err(|error| error.status().as_u16())
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(parameters.text("hub", 10).unwrap().as_deref(), Some("a b"));
         assert_eq!(parameters.number("limit", 1, 5).unwrap(), Some(5));
         assert_eq!(parameters.word("payloads", ["hidden", "shown"]).unwrap(), "hidden");
-        parameters.end().unwrap();
+        parameters.refuse_rest().unwrap();
         assert!(query("/?a=1&a=2").is_err());
     }
 
@@ -199,7 +199,7 @@ mod tests {
         assert!(query("/?hub=abc").unwrap().text("hub", 2).is_err());
         assert!(query("/?limit=6").unwrap().number("limit", 1, 5).is_err());
         assert!(query("/?scope=all").unwrap().scope().is_err());
-        assert!(query("/?other=1").unwrap().end().is_err());
+        assert!(query("/?other=1").unwrap().refuse_rest().is_err());
     }
 
     #[test]
@@ -207,10 +207,10 @@ mod tests {
         let mut fields = body("application/json; charset=utf-8", r#"{"reason":"tidy","other":null}"#).unwrap();
         assert_eq!(fields.text("reason", 10).unwrap().as_deref(), Some("tidy"));
         assert_eq!(fields.text("other", 10).unwrap(), None);
-        fields.end().unwrap();
-        body("application/json", "").unwrap().end().unwrap();
+        fields.refuse_rest().unwrap();
+        body("application/json", "").unwrap().refuse_rest().unwrap();
         assert_eq!(body("text/plain", "{}").unwrap_err(), 415);
         assert_eq!(body("application/json", "[]").unwrap_err(), 400);
-        assert!(body("application/json", r#"{"x":1}"#).unwrap().end().is_err());
+        assert!(body("application/json", r#"{"x":1}"#).unwrap().refuse_rest().is_err());
     }
 }

@@ -85,9 +85,9 @@ impl Sessions {
     }
 
     /// Responds to a log-in with the cookie of a new session, which ends when its token is replaced.
-    pub(super) fn begin(&self, token_replaced: &CancellationToken, headers: &HeaderMap) -> Response {
+    pub(super) fn begin_session(&self, token_replaced: &CancellationToken, headers: &HeaderMap) -> Response {
         let (id, revoked) = (random_id(), token_replaced.child_token());
-        let mut open = self.open();
+        let mut open = self.open_sessions();
         open.retain(|session| !session.end.has_come());
         if open.len() >= SESSIONS_MAX {
             open.remove(0).end.revoked.cancel();
@@ -98,9 +98,9 @@ impl Sessions {
         Actor::Session(number).sign(self.with_cookie(headers, &id, LIFETIME, Access::Act))
     }
 
-    pub(super) fn end(&self, headers: &HeaderMap) -> Response {
+    pub(super) fn end_session(&self, headers: &HeaderMap) -> Response {
         let mut actor = Actor::Unauthenticated;
-        self.open().retain(|session| {
+        self.open_sessions().retain(|session| {
             let is_meant = self.ids(headers).any(|id| is_same(&session.id, id));
             if is_meant {
                 session.end.revoked.cancel();
@@ -119,7 +119,7 @@ impl Sessions {
         if headers.get_all(FETCH_SITE).iter().any(is_other_page) {
             return None;
         }
-        let open = self.open();
+        let open = self.open_sessions();
         let mut found = self.ids(headers).filter_map(|id| open.iter().find(|session| is_same(&session.id, id)));
         found.find(|session| !session.end.has_come()).map(|session| session.end.clone())
     }
@@ -142,7 +142,7 @@ impl Sessions {
         response
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<Session>> {
+    fn open_sessions(&self) -> MutexGuard<'_, Vec<Session>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn begun(sessions: &Sessions) -> String {
-        let cookie = sessions.begin(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
+        let cookie = sessions.begin_session(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
             .to_str()
             .unwrap()
             .to_owned();
@@ -213,7 +213,7 @@ mod tests {
         assert!(others.find(&cookies(&[&renamed])).is_none());
         let other = begun(&ours);
         let end = ours.find(&cookies(&[&pair])).unwrap();
-        ours.end(&cookies(&[&pair]));
+        ours.end_session(&cookies(&[&pair]));
         end.wait().await;
         assert!(ours.find(&cookies(&[&pair])).is_none(), "who has kept the cookie has nothing");
         assert!(ours.find(&cookies(&[&other])).is_some());
@@ -240,17 +240,17 @@ mod tests {
     #[test]
     fn the_cookie_stays_on_the_paths_of_the_page_and_out_of_scripts() {
         let sessions = Sessions::new("proxy-a");
-        let begun = sessions.begin(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
+        let begun = sessions.begin_session(&CancellationToken::new(), &HeaderMap::new()).headers()[SET_COOKIE]
             .to_str()
             .unwrap()
             .to_owned();
         assert!(begun.ends_with("; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=43200"), "{begun}");
-        let ended = sessions.end(&HeaderMap::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
+        let ended = sessions.end_session(&HeaderMap::new()).headers()[SET_COOKIE].to_str().unwrap().to_owned();
         let removed = "trunkline_admin_proxy-a=; Path=/.trunkline/observer/; HttpOnly; SameSite=Strict; Max-Age=0";
         assert_eq!(ended, removed);
         for (given, expected) in [("/ops/", "/ops"), ("/a/b", "/a/b"), ("ops", ""), ("/", ""), ("/x; Domain=y", "")] {
             let headers = HeaderMap::from_iter([(FORWARDED_PREFIX.parse().unwrap(), given.parse().unwrap())]);
-            let begun = sessions.begin(&CancellationToken::new(), &headers).headers()[SET_COOKIE].clone();
+            let begun = sessions.begin_session(&CancellationToken::new(), &headers).headers()[SET_COOKIE].clone();
             assert!(begun.to_str().unwrap().contains(&format!("; Path={expected}/.trunkline/observer/;")), "{given}");
         }
     }

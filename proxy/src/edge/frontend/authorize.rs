@@ -75,7 +75,7 @@ pub(crate) fn authorize<'a>(
 fn read_decision(answer: http::Response<Bytes>) -> Result<Result<Grant, Response>, String> {
     let (mut parts, body) = answer.into_parts();
     let Some(mark) = parts.headers.remove(ANSWER_HEADER) else {
-        return Err(match RefusalSource::of(parts.status, &parts.headers) {
+        return Err(match RefusalSource::from_answer(parts.status, &parts.headers) {
             RefusalSource::AccessKey => "it refuses this node's access key".into(),
             RefusalSource::DevelopmentKey => "it has only the development key of its machine".into(),
             // Of a webhook that gave no answer, and of an app server that stops.

@@ -285,7 +285,7 @@ pub(crate) fn report_refused(endpoint: &Endpoint, headers: &HeaderMap, context: 
         }
     };
     let from = context.source.peer.map(|peer| peer.ip().to_string()).unwrap_or_default();
-    let reason = ResponseNotes::of(refusal).text.unwrap_or_default();
+    let reason = ResponseNotes::from_answer(refusal).text.unwrap_or_default();
     let status = refusal.status().as_u16();
     let detail = format!("{which}from {from}, status {status}: {reason}; {}", hint(refusal.status(), &reason));
     shared.reports.conditions.report_refused_app(&hub, detail);

@@ -62,7 +62,7 @@ impl Endpoint {
 
     #[must_use]
     pub(crate) fn with_fleet(self, fleet: &Fleet) -> Self {
-        Self { fleet: Some(FleetEntry::of(fleet)), ..self }
+        Self { fleet: Some(FleetEntry::from_fleet(fleet)), ..self }
     }
 
     #[must_use]

@@ -28,9 +28,9 @@ pub(crate) struct FleetChannelRoute {
 
 /// Opens a channel for a node with a matching key, or an app server with a node's or its app's key. Others get a 404,
 /// with the node's name to show that this is a client port.
-pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
+pub(crate) async fn open_fleet_channel(State(route): State<FleetChannelRoute>, mut request: Request) -> Response {
     let FleetChannelRoute { endpoint, inside } = route;
-    let source = RequestSource::take(&mut request);
+    let source = RequestSource::take_source(&mut request);
     let mut is_of_node = false;
     let opened = match key_of(&endpoint, &request) {
         // The tag belongs to no key of this node, or is missing, so nothing is computed for the hello.
@@ -67,7 +67,7 @@ pub(crate) async fn open(State(route): State<FleetChannelRoute>, mut request: Re
             }
             (refused, _) => matches!(refused, ChannelRefused::Full(_) | ChannelRefused::NotFresh { .. }),
         };
-        let (status, text) = refused.answer();
+        let (status, text) = refused.status_and_text();
         let mut answer = plain(status, text);
         if is_reported {
             let query = RequestQuery::parse(request.uri());

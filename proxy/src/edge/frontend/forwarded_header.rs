@@ -61,7 +61,7 @@ impl ForwardedScheme {
     }
 
     /// Parses a scheme; accepts the WebSocket schemes, too.
-    pub(crate) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn parse_scheme(text: &str) -> Option<Self> {
         let is = |schemes: [&str; 2]| schemes.iter().any(|scheme| text.eq_ignore_ascii_case(scheme));
         match () {
             () if is(["https", "wss"]) => Some(Self::Https),
@@ -95,7 +95,7 @@ pub(crate) fn trusted_claims(
     if believed.contains(TrustedHeader::Forwarded) {
         let elements: Vec<ForwardedElement> = texts(headers, &FORWARDED)
             .flat_map(|text| split(&text, ','))
-            .map(|text| ForwardedElement::read(&text))
+            .map(|text| ForwardedElement::parse_element(&text))
             .collect();
         let (client, hops) = walk(peer, elements.iter().map(|element| element.node), trusted);
         let element = elements.into_iter().nth_back(hops.saturating_sub(1)).unwrap_or_default();
@@ -108,7 +108,7 @@ pub(crate) fn trusted_claims(
         (claims.client, hops) = walk(peer, nodes.iter().map(|text| node(text)), trusted);
     }
     let scheme = of_hop(list(TrustedHeader::Proto, FORWARDED_PROTO), hops);
-    claims.scheme = claims.scheme.or_else(|| ForwardedScheme::read(&scheme?));
+    claims.scheme = claims.scheme.or_else(|| ForwardedScheme::parse_scheme(&scheme?));
     let host = of_hop(list(TrustedHeader::Host, FORWARDED_HOST), hops).filter(|host| is_host(host));
     claims.host = claims.host.or(host);
     claims.prefix = list(TrustedHeader::Prefix, FORWARDED_PREFIX).pop();
@@ -177,14 +177,14 @@ struct ForwardedElement {
 }
 
 impl ForwardedElement {
-    fn read(text: &str) -> Self {
+    fn parse_element(text: &str) -> Self {
         let mut element = Self::default();
         for pair in split(text, ';') {
             let Some((name, value)) = pair.split_once('=') else { continue };
             let value = value.trim().trim_matches('"').replace('\\', "");
             match name.trim().to_ascii_lowercase().as_str() {
                 "for" => element.node = node(&value),
-                "proto" => element.scheme = ForwardedScheme::read(&value),
+                "proto" => element.scheme = ForwardedScheme::parse_scheme(&value),
                 "host" => element.host = Some(value).filter(|host| is_host(host)),
                 _ => {}
             }

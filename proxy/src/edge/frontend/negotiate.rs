@@ -17,7 +17,7 @@ use crate::ground::clock::unix_seconds;
 /// Query parameter that requests stateful reconnect.
 const STATEFUL_PARAMETER: &str = "useStatefulReconnect";
 
-pub(crate) fn answer(endpoint: &Endpoint, request: &HubRequest, mut client: NewClient) -> Response {
+pub(crate) fn answer_negotiation(endpoint: &Endpoint, request: &HubRequest, mut client: NewClient) -> Response {
     // A stopping node negotiates for another one, which any node then relays to: the client may not be able to retry.
     let successor = endpoint.shared.refuses_clients().then(|| endpoint.shared.other_nodes().successor()).flatten();
     let refusal = match successor {

@@ -35,7 +35,7 @@ pub(crate) fn normalise(endpoint: &Endpoint, request: &mut Request) -> Result<Bo
     check(request).map_err(|problem| refuse(endpoint, &problem))?;
     request_head::settle(request);
     let query = RequestQuery::parse(request.uri());
-    let mut context = Box::new(RequestContext::new(RequestSource::take(request), query));
+    let mut context = Box::new(RequestContext::new(RequestSource::take_source(request), query));
     remove_admin_cookie(request.headers_mut());
     owner_head::accept_mark(endpoint, request, &mut context);
     if context.is_forwarded {
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(names, ["host", "x-other", "x-real-ip"]);
 
         let mut behind_a_balancer = spoken();
-        let mut context = context(RequestSource::of("10.0.0.1:1".parse().unwrap()));
+        let mut context = context(RequestSource::from_peer("10.0.0.1:1".parse().unwrap()));
         let claims = ForwardedClaims {
             client: "203.0.113.9:1".parse().unwrap(),
             scheme: Some(ForwardedScheme::Https),

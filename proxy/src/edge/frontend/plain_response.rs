@@ -25,7 +25,7 @@ pub(crate) struct ResponseNotes {
 }
 
 impl ResponseNotes {
-    pub(crate) fn of(answer: &Response) -> Self {
+    pub(crate) fn from_answer(answer: &Response) -> Self {
         answer.extensions().get().cloned().unwrap_or_default()
     }
 

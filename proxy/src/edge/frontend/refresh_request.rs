@@ -20,7 +20,7 @@ use crate::edge::frontend::negotiate::lifetime_s;
 /// Header with the connection token of a client with a redirected negotiation.
 const CONNECTION_TOKEN_HEADER: &str = "x-signalr-connection-token";
 
-pub(crate) async fn answer(endpoint: &Endpoint, request: &HubRequest) -> Response {
+pub(crate) async fn answer_refresh(endpoint: &Endpoint, request: &HubRequest) -> Response {
     let HubRequest { hub, parts, context, .. } = request;
     let in_query = context.query.connection_token();
     let in_header = || parts.headers.get(CONNECTION_TOKEN_HEADER)?.to_str().ok();

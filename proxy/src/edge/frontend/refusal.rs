@@ -45,7 +45,7 @@ pub(crate) fn cause_of_limit(limit: Limit) -> Cause {
 pub(crate) fn record(endpoint: &Endpoint, uri: &Uri, answer: &Response) {
     let cause = cause_of(answer);
     endpoint.counters.requests_refused.count(cause);
-    let (notes, refusals) = (ResponseNotes::of(answer), &endpoint.shared.reports.refusals);
+    let (notes, refusals) = (ResponseNotes::from_answer(answer), &endpoint.shared.reports.refusals);
     match &notes.text {
         _ if notes.is_for_app_server => refusals.count_app_server(cause),
         Some(text) => refusals.note(cause, text),
@@ -70,7 +70,7 @@ pub(crate) fn count_refused_socket(counters: &Counters, cause: Cause) {
 
 /// Cause attached to a refusal, or else derived from its status.
 pub(crate) fn cause_of(answer: &Response) -> Cause {
-    ResponseNotes::of(answer).cause.unwrap_or(match answer.status() {
+    ResponseNotes::from_answer(answer).cause.unwrap_or(match answer.status() {
         StatusCode::UNAUTHORIZED => Cause::TokenRefused,
         StatusCode::FORBIDDEN => Cause::OriginRefused,
         StatusCode::NOT_FOUND => Cause::IdUnknown,
@@ -114,7 +114,7 @@ pub(crate) enum RefusalSource {
 
 impl RefusalSource {
     /// Determines the source by the SDK's mark, or else by the status.
-    pub(crate) fn of(status: StatusCode, headers: &HeaderMap) -> Self {
+    pub(crate) fn from_answer(status: StatusCode, headers: &HeaderMap) -> Self {
         match headers.get(REFUSAL_HEADER).map(|mark| mark.to_str().unwrap_or_default()) {
             Some(REFUSED_KEY) => Self::AccessKey,
             Some(REFUSED_DEVELOPMENT_KEY) => Self::DevelopmentKey,
@@ -136,7 +136,7 @@ pub(crate) enum RepeatKind {
 }
 
 impl RepeatKind {
-    pub(crate) fn of(parts: &Parts, query: &RequestQuery) -> Self {
+    pub(crate) fn from_request(parts: &Parts, query: &RequestQuery) -> Self {
         let is_event_stream =
             parts.method == Method::GET && wants_event_stream(&parts.headers) && query.connection_token().is_some();
         if is_event_stream { Self::EventStream } else { Self::Other }
@@ -188,7 +188,7 @@ mod tests {
         let of = |status: u16, mark: Option<&'static str>| {
             let marked =
                 mark.map(|mark| (http::HeaderName::from_static(REFUSAL_HEADER), HeaderValue::from_static(mark)));
-            RefusalSource::of(StatusCode::from_u16(status).unwrap(), &marked.into_iter().collect())
+            RefusalSource::from_answer(StatusCode::from_u16(status).unwrap(), &marked.into_iter().collect())
         };
         assert_eq!(of(401, Some(REFUSED_KEY)), RefusalSource::AccessKey);
         assert_eq!(of(403, Some(REFUSED_DEVELOPMENT_KEY)), RefusalSource::DevelopmentKey);
@@ -235,7 +235,10 @@ mod tests {
     fn only_the_get_of_a_connection_for_an_event_stream_is_one() {
         let kind = |method: Method, uri: &str, accept: &str| {
             let request = http::Request::builder().method(method).uri(uri).header("accept", accept);
-            RepeatKind::of(&request.body(()).unwrap().into_parts().0, &RequestQuery::parse(&uri.parse().unwrap()))
+            RepeatKind::from_request(
+                &request.body(()).unwrap().into_parts().0,
+                &RequestQuery::parse(&uri.parse().unwrap()),
+            )
         };
         assert_eq!(kind(Method::GET, "/chat?id=a", "text/event-stream"), RepeatKind::EventStream);
         assert_eq!(kind(Method::GET, "/chat?id=a", "*/*"), RepeatKind::Other);

@@ -41,7 +41,7 @@ const ASKED_AT_ONCE: usize = 32;
 /// Maximum response body of an owner, which is a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
 
-pub(crate) fn answer(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
+pub(crate) fn answer_release(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
     let shared = &endpoint.shared;
     if method != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");

@@ -64,7 +64,7 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestSource {
-    pub(crate) fn of(peer: SocketAddr) -> Self {
+    pub(crate) fn from_peer(peer: SocketAddr) -> Self {
         Self { peer: Some(peer), ..Self::default() }
     }
 
@@ -73,7 +73,7 @@ impl RequestSource {
     }
 
     /// Takes the source of a request. In an embedded node, the app's server provides the address.
-    pub(crate) fn take(request: &mut Request) -> Self {
+    pub(crate) fn take_source(request: &mut Request) -> Self {
         let extensions = request.extensions_mut();
         extensions.remove().unwrap_or_else(|| {
             let peer = extensions.get().map(|ConnectInfo(peer)| *peer);
@@ -105,7 +105,7 @@ impl RequestContext {
     }
 
     /// Takes the context of a request from axum's router, where every request has one.
-    pub(crate) fn take(parts: &mut Parts) -> Box<Self> {
+    pub(crate) fn take_context(parts: &mut Parts) -> Box<Self> {
         let found = parts.extensions.remove();
         found.unwrap_or_else(|| Box::new(Self::new(RequestSource::default(), RequestQuery::parse(&parts.uri))))
     }

@@ -47,7 +47,7 @@ impl SealedTrace {
         (TRACE_CLAIM.into(), format!("{kind} {context}"))
     }
 
-    fn of(claims: &[Claim]) -> Option<Self> {
+    fn from_claims(claims: &[Claim]) -> Option<Self> {
         let (_, value) = claims.iter().find(|(name, _)| name == TRACE_CLAIM)?;
         let (kind, context) = value.split_once(' ')?;
         let context = context.parse().ok()?;
@@ -99,7 +99,7 @@ pub(crate) fn connect(
     (open, transport): (&mut OpenConnection, Transport),
 ) -> Option<ConnectionTrace> {
     let shown = context_in(headers);
-    let sealed = client.token.as_ref().and_then(|token| SealedTrace::of(&token.claims));
+    let sealed = client.token.as_ref().and_then(|token| SealedTrace::from_claims(&token.claims));
     let trace = sample_connect(endpoint, arrived_ns, client, shown, sealed).map(|(mut span, trace)| {
         span.set("signalr.hub", hub.name());
         span.set("signalr.transport", transport.name());
@@ -159,10 +159,10 @@ mod tests {
         let context = TraceContext::root();
         let sampled = |is_of_client| SealedTrace::Sampled(ConnectionTrace { context, is_of_client });
         for sealed in [SealedTrace::OfClient(context), sampled(true), sampled(false)] {
-            assert_eq!(SealedTrace::of(&[("role".into(), "cook".into()), sealed.claim()]), Some(sealed));
+            assert_eq!(SealedTrace::from_claims(&[("role".into(), "cook".into()), sealed.claim()]), Some(sealed));
         }
         for value in ["", "client", "client x", &format!("other {context}")] {
-            assert_eq!(SealedTrace::of(&[(TRACE_CLAIM.into(), value.into())]), None, "{value}");
+            assert_eq!(SealedTrace::from_claims(&[(TRACE_CLAIM.into(), value.into())]), None, "{value}");
         }
     }
 

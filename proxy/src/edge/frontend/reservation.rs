@@ -44,7 +44,7 @@ use crate::ground::net::address::Address;
 /// Maximum response body of an owner, which is a text at most.
 const ANSWER_MAX_BYTES: usize = 1024;
 
-pub(crate) fn answer(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
+pub(crate) fn answer_reservation(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
     let shared = &endpoint.shared;
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     if method != Method::POST {

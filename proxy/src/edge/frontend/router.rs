@@ -53,7 +53,10 @@ impl Endpoint {
         let hubs = Router::new().fallback(dispatch).layer(cors).with_state(self.clone());
         let inside = Router::new().fallback(serve_all).with_state((self.clone(), hubs));
         let channel = FleetChannelRoute { endpoint: self, inside: inside.clone() };
-        Router::new().route(CHANNEL_PATH, get(fleet_channel::open)).with_state(channel).fallback_service(inside)
+        Router::new()
+            .route(CHANNEL_PATH, get(fleet_channel::open_fleet_channel))
+            .with_state(channel)
+            .fallback_service(inside)
     }
 
     /// Router of a port for the data plane only.
@@ -99,7 +102,7 @@ impl Endpoint {
             Ok(context) if !is_connect_to_hub(self, &request, &context) => return None,
             Ok(context) => {
                 let (parts, body) = request.into_parts();
-                answer(self, (parts, context), body).await.unwrap_or_else(|refusal| refusal)
+                answer_request(self, (parts, context), body).await.unwrap_or_else(|refusal| refusal)
             }
         };
         Some(signed(self, &uri, answer))
@@ -148,26 +151,26 @@ async fn route(endpoint: &Endpoint, hubs: Router, request: Request, context: Box
 /// Passes a request to the app. If it names a connection, its hub no longer exists at this node.
 async fn pass_on(endpoint: &Endpoint, request: Request, context: Box<RequestContext>) -> Response {
     let (parts, body) = request.into_parts();
-    let kind = RepeatKind::of(&parts, &context.query);
+    let kind = RepeatKind::from_request(&parts, &context.query);
     let is_of_hub = kind == RepeatKind::EventStream && refusal::connection_id(endpoint, &parts.uri).is_some();
     let answer = pass_through::pass_through(endpoint, (parts, context), body).await;
-    let is_of_app = ResponseNotes::of(&answer).is_counted_elsewhere;
+    let is_of_app = ResponseNotes::from_answer(&answer).is_counted_elsewhere;
     if is_of_hub && !is_of_app { refusal::settle_status(kind, answer) } else { answer }
 }
 
 async fn answer_rest(rest: &Rest, request: Request, context: &RequestContext) -> Response {
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let origin = format!("{}://{host}", context.scheme_name());
-    let mut answer = rest.answer(request, context.source.peer.map(|peer| peer.ip()), &origin).await;
+    let mut answer = rest.answer_request(request, context.source.peer.map(|peer| peer.ip()), &origin).await;
     ResponseNotes::edit(&mut answer).is_counted_elsewhere = true;
     answer
 }
 
 async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    let context = RequestContext::take(&mut parts);
-    let (is_forwarded, kind) = (context.is_forwarded, RepeatKind::of(&parts, &context.query));
-    let answer = answer(&endpoint, (parts, context), body).await.unwrap_or_else(|refusal| refusal);
+    let context = RequestContext::take_context(&mut parts);
+    let (is_forwarded, kind) = (context.is_forwarded, RepeatKind::from_request(&parts, &context.query));
+    let answer = answer_request(&endpoint, (parts, context), body).await.unwrap_or_else(|refusal| refusal);
     let mut answer = refusal::settle_status(kind, answer);
     if let (true, Ok(boot)) = (is_forwarded, HeaderValue::from_str(&endpoint.shared.boot)) {
         // Lets the other node check that this one still is the start that issued the connection token.
@@ -177,12 +180,14 @@ async fn dispatch(State(endpoint): State<Arc<Endpoint>>, request: Request) -> Re
 }
 
 /// Handles a request to a hub; the error is a refusal. Calls to other servers are boxed.
-async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) -> Result<Response, Response> {
+async fn answer_request(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) -> Result<Response, Response> {
     match parts.uri.path() {
         RESERVE_PATH if context.is_forwarded => {
-            return Ok(reservation::answer(endpoint, &parts.method, &context.query));
+            return Ok(reservation::answer_reservation(endpoint, &parts.method, &context.query));
         }
-        RELEASE_PATH if context.is_forwarded => return Ok(release::answer(endpoint, &parts.method, &context.query)),
+        RELEASE_PATH if context.is_forwarded => {
+            return Ok(release::answer_release(endpoint, &parts.method, &context.query));
+        }
         _ => {}
     }
     let arrived_ns = endpoint.shared.tracer.as_ref().map(|_| unix_ns());
@@ -225,7 +230,7 @@ async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) 
 async fn answer_hub(endpoint: &Endpoint, mut request: Box<HubRequest>, body: Body) -> Result<Response, Response> {
     wait(admit(endpoint, &mut request)?).await;
     if request.dial_in.is_none() && refreshed_hub(endpoint, request.parts.uri.path()).is_some() {
-        return Ok(Box::pin(refresh_request::answer(endpoint, &request)).await);
+        return Ok(Box::pin(refresh_request::answer_refresh(endpoint, &request)).await);
     }
     let mut client = find_client(endpoint, &mut request).await?;
     let body = request_limit::bound_body(endpoint, &request.parts.headers, body)?;
@@ -239,8 +244,12 @@ async fn answer_hub(endpoint: &Endpoint, mut request: Box<HubRequest>, body: Bod
         endpoint.wait_for_link(&request.hub, request.routed.group()).await;
     }
     Ok(match (client, &request.parts.method) {
-        (HubClient::New(client), _) if request.is_negotiate => negotiate::answer(endpoint, &request, *client),
-        (client, &Method::GET) if request.is_upgrade => websocket_upgrade::answer(endpoint, request, client).await,
+        (HubClient::New(client), _) if request.is_negotiate => {
+            negotiate::answer_negotiation(endpoint, &request, *client)
+        }
+        (client, &Method::GET) if request.is_upgrade => {
+            websocket_upgrade::answer_upgrade(endpoint, request, client).await
+        }
         (HubClient::New(_), _) => plain(StatusCode::BAD_REQUEST, ID_REQUIRED),
         (HubClient::Connecting(client), &Method::GET) => http_transport_request::get(endpoint, request, client).await,
         (HubClient::Connecting(client), &Method::POST) => {
@@ -375,7 +384,7 @@ fn is_for_app(endpoint: &Endpoint, path: &str, context: &RequestContext) -> bool
 fn signed(endpoint: &Endpoint, uri: &Uri, mut answer: Response) -> Response {
     endpoint.name_on(&mut answer);
     let is_refusal = answer.status().is_client_error() || answer.status().is_server_error();
-    if is_refusal && !ResponseNotes::of(&answer).is_counted_elsewhere {
+    if is_refusal && !ResponseNotes::from_answer(&answer).is_counted_elsewhere {
         refusal::record(endpoint, uri, &answer);
     }
     answer
@@ -395,7 +404,9 @@ mod tests {
         // A poll waits for minutes, and each layer moves the future inside it.
         for (size, most) in [
             (
-                size(|endpoint, request, context| answer(endpoint, (request.into_parts().0, context), Body::empty())),
+                size(|endpoint, request, context| {
+                    answer_request(endpoint, (request.into_parts().0, context), Body::empty())
+                }),
                 3_072,
             ),
             (size(|endpoint, request, context| route(endpoint, Router::new(), request, context)), 1_024),

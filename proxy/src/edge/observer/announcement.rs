@@ -86,7 +86,7 @@ struct AnnouncerState {
 impl Announcer {
     pub(super) fn new(fleet: Fleet) -> Self {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-        Self(Arc::new(AnnouncerState { fleet: FleetEntry::of(&fleet), under_way, turn: AsyncMutex::default() }))
+        Self(Arc::new(AnnouncerState { fleet: FleetEntry::from_fleet(&fleet), under_way, turn: AsyncMutex::default() }))
     }
 
     pub(super) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {

@@ -52,7 +52,7 @@ pub(crate) struct ClientTap {
 }
 
 impl ClientTap {
-    pub(super) async fn open(
+    pub(super) async fn open_tap(
         shard: &ShardSender,
         client: (Slot, &str),
         payloads: PayloadView,

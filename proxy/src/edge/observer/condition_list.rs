@@ -40,7 +40,7 @@ pub struct FleetConditions {
 
 impl ConditionSnapshot {
     /// Condition of a node, active or ended.
-    pub(crate) fn of(node: &str, condition: &ActiveCondition, has_ended: bool) -> Self {
+    pub(crate) fn from_condition(node: &str, condition: &ActiveCondition, has_ended: bool) -> Self {
         let entry = condition.kind.entry();
         let lasts_ms = u64::try_from(condition.lasts.as_millis()).unwrap_or(u64::MAX);
         Self {
@@ -57,14 +57,14 @@ impl ConditionSnapshot {
     }
 
     pub(super) fn active(node: &str, registry: &ConditionRegistry) -> Vec<Self> {
-        registry.list().iter().map(|condition| Self::of(node, condition, false)).collect()
+        registry.list().iter().map(|condition| Self::from_condition(node, condition, false)).collect()
     }
 }
 
 impl FleetConditions {
     pub(super) fn of_node(node: &str, registry: &ConditionRegistry) -> Self {
         let ended = registry.history();
-        let ended = ended.iter().map(|condition| ConditionSnapshot::of(node, condition, true));
+        let ended = ended.iter().map(|condition| ConditionSnapshot::from_condition(node, condition, true));
         let conditions = ConditionSnapshot::active(node, registry).into_iter().chain(ended).collect();
         Self { conditions, missing: Vec::new() }
     }

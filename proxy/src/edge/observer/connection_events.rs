@@ -41,14 +41,14 @@ pub(super) struct ConnectionEvents {
 }
 
 impl ConnectionTotals {
-    pub(super) fn read(shared: &Shared) -> Self {
+    pub(super) fn read_totals(shared: &Shared) -> Self {
         let mut totals = Self::default();
         for counters in shared.counters() {
-            add(&mut totals.refused, &counters.requests_refused);
-            add(&mut totals.refused, &counters.sockets_refused);
+            add_causes(&mut totals.refused, &counters.requests_refused);
+            add_causes(&mut totals.refused, &counters.sockets_refused);
             for hub in counters.hubs() {
-                add(&mut totals.closed, &hub.closed);
-                add(&mut totals.refused, &hub.refused);
+                add_causes(&mut totals.closed, &hub.closed);
+                add_causes(&mut totals.refused, &hub.refused);
                 totals.call_errors += hub.call_errors.get();
             }
         }
@@ -70,7 +70,7 @@ impl ConnectionTotals {
     }
 }
 
-fn add(totals: &mut BTreeMap<&'static str, u64>, causes: &CauseCounters) {
+fn add_causes(totals: &mut BTreeMap<&'static str, u64>, causes: &CauseCounters) {
     for cause in Cause::all() {
         let count = causes.of(cause);
         if count > 0 {

@@ -112,7 +112,7 @@ impl FleetTrace {
     /// Collects remaining lines of other nodes, then the final line.
     async fn last_lines(&mut self) -> Option<Vec<TraceLine>> {
         match timeout_at(self.ends_at + LAST_LINES, self.sources.next()).await {
-            Ok(Some(news)) => Some(self.take(news)),
+            Ok(Some(news)) => Some(self.take_news(news)),
             Ok(None) | Err(_) => {
                 self.is_over = true;
                 self.last.take().map(|line| vec![line])
@@ -120,7 +120,7 @@ impl FleetTrace {
         }
     }
 
-    fn take(&mut self, news: SourceNews) -> Vec<TraceLine> {
+    fn take_news(&mut self, news: SourceNews) -> Vec<TraceLine> {
         match news {
             SourceNews::Lines(lines) => lines,
             SourceNews::Following(boot) => self.report(&boot, TraceNodeState::Following, None),
@@ -191,7 +191,7 @@ impl WatchLines for FleetTrace {
         tokio::select! {
             biased;
             _ = self.check_interval.tick() => Some(self.check_members()),
-            news = self.sources.next() => Some(news.map(|news| self.take(news)).unwrap_or_default()),
+            news = self.sources.next() => Some(news.map(|news| self.take_news(news)).unwrap_or_default()),
         }
     }
 }
@@ -250,7 +250,7 @@ fn lines_of(peers: Arc<Peers>, member: Arc<FleetMember>, target: String) -> impl
 }
 
 async fn ask(peers: &Peers, member: &FleetMember, target: &str) -> Result<LineStream, MissingCause> {
-    let answer = timeout(ANSWER_TIMEOUT, peers.open(member, target)).await;
+    let answer = timeout(ANSWER_TIMEOUT, peers.open_stream(member, target)).await;
     let silent = || format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
     let answer = answer.unwrap_or_else(|_| Err(silent())).map_err(MissingCause::Broken)?;
     let (head, body) = answer.into_parts();

@@ -67,7 +67,7 @@ pub(super) struct GroupEditor {
 
 impl GroupEditor {
     pub(super) fn new(fleet: &Fleet, name_max_bytes: usize) -> Self {
-        Self { fleet: FleetEntry::of(fleet), name_max_bytes }
+        Self { fleet: FleetEntry::from_fleet(fleet), name_max_bytes }
     }
 
     pub(super) async fn change(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {

@@ -44,7 +44,7 @@ impl NameKind {
 pub(super) struct NameSum(BTreeMap<String, u64>);
 
 impl NameSum {
-    pub(super) fn add(&mut self, names: impl IntoIterator<Item = (String, u64)>) {
+    pub(super) fn add_names(&mut self, names: impl IntoIterator<Item = (String, u64)>) {
         names.into_iter().for_each(|(name, clients)| *self.0.entry(name).or_default() += clients);
     }
 
@@ -114,7 +114,7 @@ mod tests {
 
     fn sum(parts: &[&[(&str, u64)]]) -> NameSum {
         let mut sum = NameSum::default();
-        parts.iter().for_each(|part| sum.add(part.iter().map(|(name, clients)| ((*name).to_owned(), *clients))));
+        parts.iter().for_each(|part| sum.add_names(part.iter().map(|(name, clients)| ((*name).to_owned(), *clients))));
         sum
     }
 

@@ -66,7 +66,7 @@ impl NodeInspector {
         let shards = self.shared.shards();
         while let Some(shard) = shards.get(usize::from(at.shard)) {
             let (wanted, from, most) = (which.clone(), at.slot, filter.limit - page.items.len());
-            let (rows, next) = shard.inspect(move |state| Inspector::of(state).list(&wanted, from, most)).await?;
+            let (rows, next) = shard.inspect(move |state| Inspector::at_shard(state).list(&wanted, from, most)).await?;
             page.items.extend(rows.iter().map(|row| client_summary(&self.shared, row)));
             at = next.map_or_else(|| at.at(at.shard.saturating_add(1), 0), |slot| at.at(at.shard, slot));
             if page.items.len() >= filter.limit {
@@ -95,7 +95,7 @@ impl NodeInspector {
         for shard in self.shared.shards() {
             // One extra row shows whether there is another page.
             let first = FirstNames::new(after.clone(), limit + 1, usize::MAX);
-            sum.add(shard.walk_names((&names, hub), first, FirstNames::take).await?.into_names().0);
+            sum.add_names(shard.walk_names((&names, hub), first, FirstNames::take).await?.into_names().0);
         }
         Some(sum.into_page(limit))
     }
@@ -104,7 +104,7 @@ impl NodeInspector {
     pub(crate) async fn client(&self, id: &str) -> Option<ClientDetails> {
         let (shard, Location { slot, .. }) = self.find(id)?;
         let wanted = id.to_owned();
-        let details = shard.inspect(move |state| Inspector::of(state).details(slot, &wanted)).await??;
+        let details = shard.inspect(move |state| Inspector::at_shard(state).details(slot, &wanted)).await??;
         Some(ClientDetails {
             client: client_summary(&self.shared, &details.row),
             user_agent: details.user_agent,
@@ -118,7 +118,7 @@ impl NodeInspector {
         })
     }
 
-    pub(crate) async fn close(&self, id: &str, reason: Option<String>) -> bool {
+    pub(crate) async fn close_client(&self, id: &str, reason: Option<String>) -> bool {
         let Some((shard, Location { slot, .. })) = self.find(id) else { return false };
         let id = id.to_owned();
         shard.inspect(move |state| state.close_by_operator(slot, &id, reason.as_deref())).await.unwrap_or_default()
@@ -135,7 +135,7 @@ impl NodeInspector {
 
     pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, WatchError> {
         let (shard, Location { slot, .. }) = self.find(id).ok_or(WatchError::UnknownClient)?;
-        ClientTap::open(shard, (slot, id), payloads).await
+        ClientTap::open_tap(shard, (slot, id), payloads).await
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -177,7 +177,7 @@ impl NodeInspector {
     async fn count(&self, which: &ClientSelection) -> Option<u64> {
         let sizes = self.shared.shards().iter().map(|shard| {
             let which = which.clone();
-            shard.inspect(move |state| Inspector::of(state).set_size(&which) as u64)
+            shard.inspect(move |state| Inspector::at_shard(state).set_size(&which) as u64)
         });
         match which {
             ClientSelection::Everyone => Some(self.snapshot(Freshness::Recent).await?.clients),

@@ -103,7 +103,7 @@ impl NodeSampler {
 
     /// Adds rates since the previous snapshot.
     fn compare(&mut self, node: &mut NodeSnapshot) {
-        let (at, totals, stats) = (Instant::now(), totals(self.readiness.shared()), ProcessStats::read());
+        let (at, totals, stats) = (Instant::now(), totals(self.readiness.shared()), ProcessStats::read_stats());
         let before = self.before.take().filter(|before| at - before.at <= COMPARED_AGE_MAX);
         let seconds = before.as_ref().map_or(0.0, |before| (at - before.at).as_secs_f64());
         let cpu = before.as_ref().and_then(|before| before.cpu);
@@ -116,7 +116,7 @@ impl NodeSampler {
 }
 
 async fn census(shards: &[ShardSender]) -> Census {
-    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| Inspector::of(state).census()))).await;
+    let counts = join_all(shards.iter().map(|shard| shard.inspect(|state| Inspector::at_shard(state).census()))).await;
     let mut all = Census::default();
     counts.iter().flatten().for_each(|counted| all.merge(counted));
     all
@@ -129,7 +129,7 @@ async fn individuals(shared: &Shared) -> Vec<ClientSummary> {
         let mut from = Some(0);
         while let Some(at) = from {
             let Some((rows, next)) =
-                shard.inspect(move |state| Inspector::of(state).list(&ClientSelection::Everyone, at, most)).await
+                shard.inspect(move |state| Inspector::at_shard(state).list(&ClientSelection::Everyone, at, most)).await
             else {
                 break;
             };
@@ -148,7 +148,7 @@ pub(crate) async fn unassigned_clients(shared: &Shared) -> HashMap<HubIndex, Una
     let counts = asked.map(|(shard, _)| timeout(SHARD_TIMEOUT, shard.inspect(|state| unassigned_by_hub(state))));
     let mut sums = HashMap::<_, UnassignedClients>::new();
     for (hub, clients) in join_all(counts).await.into_iter().filter_map(|counts| counts.ok().flatten()).flatten() {
-        sums.entry(hub).or_default().add(clients);
+        sums.entry(hub).or_default().merge_others(clients);
     }
     sums
 }
@@ -198,7 +198,7 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
     for hub in shared.hubs.living().iter() {
         for pool in hub.pools().iter() {
             let app = pool.app();
-            let (open, resuming) = (pool.open(), pool.resuming());
+            let (open, resuming) = (pool.open_links(), pool.resuming());
             pools.push(PoolSnapshot {
                 hub: hub.name().into(),
                 app: app.instance.clone(),

@@ -35,8 +35,8 @@ pub(crate) struct NodeTrace {
 
 impl NodeTrace {
     /// Starts following existing and new clients.
-    pub(super) async fn open(shared: &Arc<Shared>, choice: &WatchChoice) -> Result<Self, WatchError> {
-        let watch = NodeWatch::open(shared, choice, WatchDetail::Times).await?;
+    pub(super) async fn open_trace(shared: &Arc<Shared>, choice: &WatchChoice) -> Result<Self, WatchError> {
+        let watch = NodeWatch::open_watch(shared, choice, WatchDetail::Times).await?;
         let (node, seconds) = (shared.settings.node.clone(), choice.seconds.unwrap_or(TRACE_SECONDS_DEFAULT));
         let payloads = choice.payloads == PayloadView::Shown;
         let header = TraceHeader { node: node.clone(), started_ms: watch.started_ms(), seconds, payloads };

@@ -110,7 +110,11 @@ impl PayloadView {
 
 impl NodeWatch {
     /// Starts following existing and new clients.
-    pub(super) async fn open(shared: &Shared, choice: &WatchChoice, detail: WatchDetail) -> Result<Self, WatchError> {
+    pub(super) async fn open_watch(
+        shared: &Shared,
+        choice: &WatchChoice,
+        detail: WatchDetail,
+    ) -> Result<Self, WatchError> {
         let hubs = &shared.hubs;
         let named = |name: &String| hubs.named(name).or_else(|| hubs.find(name)).ok_or(WatchError::UnknownHub);
         let hub = choice.hub.as_ref().map(named).transpose()?;
@@ -124,7 +128,7 @@ impl NodeWatch {
         let started = watch.started;
         for shard in shared.shards() {
             let order = order.clone();
-            let begun = inspect_watches(shard, move |watches, _| watches.begin(order, started)).await;
+            let begun = inspect_watches(shard, move |watches, _| watches.begin_watch(order, started)).await;
             watch.shards.push((shard.clone(), begun.ok_or(WatchError::Stopping)??));
         }
         try_join_all(watch.shards.iter().map(|(shard, number)| find_present(shard, *number))).await?;
@@ -183,14 +187,15 @@ impl NodeWatch {
         let mut news = WatchNews::default();
         for (index, (shard, number)) in self.shards.iter().enumerate() {
             let number = *number;
-            let Some(Some(batch)) = inspect_watches(shard, move |watches, of| watches.read(of, number)).await else {
+            let Some(Some(batch)) = inspect_watches(shard, move |watches, of| watches.read_batch(of, number)).await
+            else {
                 return WatchNews { end: Some(WatchEnd::Stopping), ..WatchNews::default() };
             };
             news.loss.messages += batch.loss.messages;
             news.loss.hops += batch.loss.hops;
             news.loss.connections += batch.loss.connections;
             (news.up, news.down) = (batch.up, batch.down);
-            self.held.add(batch.pieces.into_iter().map(|piece| (piece.at, (index, piece))));
+            self.held.add_pieces(batch.pieces.into_iter().map(|piece| (piece.at, (index, piece))));
         }
         news
     }
@@ -200,7 +205,7 @@ impl Drop for NodeWatch {
     fn drop(&mut self) {
         for (shard, number) in self.shards.drain(..) {
             shard.post(move |state| {
-                state.core.run_tap(|watches: &mut Watches, _| watches.end(number));
+                state.core.run_tap(|watches: &mut Watches, _| watches.end_watch(number));
             });
         }
     }
@@ -250,7 +255,7 @@ pub(super) struct TimeOrder<T>(Vec<(Duration, T)>);
 
 impl<T> TimeOrder<T> {
     /// Adds pieces of one shard, in order.
-    pub(super) fn add(&mut self, pieces: impl IntoIterator<Item = (Duration, T)>) {
+    pub(super) fn add_pieces(&mut self, pieces: impl IntoIterator<Item = (Duration, T)>) {
         self.0.extend(pieces);
     }
 
@@ -277,10 +282,10 @@ mod tests {
     fn younger_pieces_wait_and_those_of_one_time_keep_their_order() {
         let at = Duration::from_millis;
         let mut order = TimeOrder::default();
-        order.add([(at(3), "c"), (at(9), "f")]);
-        order.add([(at(1), "a"), (at(3), "d"), (at(2), "b")]);
+        order.add_pieces([(at(3), "c"), (at(9), "f")]);
+        order.add_pieces([(at(1), "a"), (at(3), "d"), (at(2), "b")]);
         assert_eq!(order.settle(at(5)).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
-        order.add([(at(7), "e")]);
+        order.add_pieces([(at(7), "e")]);
         assert_eq!(order.settle(at(9)).collect::<Vec<_>>(), ["e", "f"]);
     }
 }

@@ -83,7 +83,7 @@ impl Peers {
         let (mut last, mut missing) = (self.last(), Vec::new());
         last.retain(|boot, _| answers.iter().any(|(member, _)| member.boot() == boot));
         for (member, answer) in &answers {
-            let fleet = answer.as_ref().ok().and_then(|answer| answer.read::<FleetSnapshot>().ok());
+            let fleet = answer.as_ref().ok().and_then(|answer| answer.read_body::<FleetSnapshot>().ok());
             match fleet.and_then(|fleet| fleet.nodes.into_iter().next()) {
                 Some(node) => drop(last.insert(member.boot().into(), ReportedSnapshot { node, at: Instant::now() })),
                 None => missing.push(member.name().to_owned()),
@@ -165,7 +165,7 @@ impl Peers {
 
     /// Sends a request to one peer over its own channel; returns the response with a streaming body. Fails if there is
     /// no response; the text states why.
-    pub(super) async fn open(&self, member: &FleetMember, target: &str) -> Result<Response<Incoming>, String> {
+    pub(super) async fn open_stream(&self, member: &FleetMember, target: &str) -> Result<Response<Incoming>, String> {
         let address = member.address().ok_or("its address is unknown")?;
         let request = Request::get(target).body(Body::empty()).map_err(|error| error.to_string())?;
         self.client.send(&address, request).await.map_err(|error| error.to_string())

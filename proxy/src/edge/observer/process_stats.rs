@@ -27,13 +27,13 @@ struct HostMemory {
 
 impl ProcessStats {
     #[cfg(target_os = "linux")]
-    pub(super) fn read() -> Self {
-        linux::read()
+    pub(super) fn read_stats() -> Self {
+        linux::read_stats()
     }
 
     /// Returns no values on this system.
     #[cfg(not(target_os = "linux"))]
-    pub(super) fn read() -> Self {
+    pub(super) fn read_stats() -> Self {
         Self::default()
     }
 
@@ -73,7 +73,7 @@ mod linux {
 
     const BYTES_PER_KIB: u64 = 1024;
 
-    pub(super) fn read() -> ProcessStats {
+    pub(super) fn read_stats() -> ProcessStats {
         let stat = Process::myself().and_then(|process| process.stat()).ok();
         ProcessStats {
             cpu: stat.as_ref().and_then(cpu_times),
@@ -143,7 +143,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn linux_reports_the_usage_of_this_process_and_machine() {
-        let stats = ProcessStats::read();
+        let stats = ProcessStats::read_stats();
         assert!(stats.memory_bytes.unwrap() > 1_000_000, "{stats:?}");
         let (cpu, memory) = (stats.cpu.unwrap(), stats.host_memory.unwrap());
         assert!(cpu.host_busy > 0.0 && cpu.host_total > cpu.host_busy && cpu.process_s >= 0.0, "{stats:?}");

@@ -92,10 +92,10 @@ impl Rebalancer {
         Self(Arc::new(RebalancerParts { shared, node, peers, fleet, board }))
     }
 
-    pub(super) async fn begin(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+    pub(super) async fn begin_rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         let parts = self.0.clone();
         // Runs in its own task: a disconnecting caller can't leave a registered rebalance that never runs.
-        let beginning = tokio::spawn(async move { parts.begin(request).await });
+        let beginning = tokio::spawn(async move { parts.begin_rebalance(request).await });
         beginning.await.unwrap_or(Err(RebalanceError::Stopping))
     }
 
@@ -127,7 +127,7 @@ impl Rebalancer {
         }
         let request = PeerRequest::post(STOP_PATH, Bytes::from_static(b"{}"));
         let answers = self.0.peers.ask_all(&request).await;
-        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read().ok())
+        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read_body().ok())
     }
 
     pub(super) async fn shed(&self, clients: u64) -> ShedAnswer {
@@ -136,7 +136,7 @@ impl Rebalancer {
 }
 
 impl RebalancerParts {
-    async fn begin(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+    async fn begin_rebalance(self: Arc<Self>, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         let fleet = peer::gather_fleet(&self.node, &self.peers, Freshness::Asked).await;
         let (loads, missing, goal) = (loads(&fleet), missing_nodes(&fleet), request.goal);
         let unknown = unknown(&missing);
@@ -239,7 +239,7 @@ impl RebalancerParts {
         }
         let body = json!({ "clients": order.clients }).to_string();
         let answer = self.peers.ask(&order.instance, &PeerRequest::post(SHED_PATH, Bytes::from(body))).await;
-        let answer: ShedAnswer = answer.ok_or("it does not answer")?.read()?;
+        let answer: ShedAnswer = answer.ok_or("it does not answer")?.read_body()?;
         Ok(answer.clients.min(order.clients))
     }
 
@@ -251,7 +251,7 @@ impl RebalancerParts {
     /// Current or last rebalances coordinated by other nodes.
     async fn of_others(&self) -> Vec<RebalanceReport> {
         let answers = self.peers.ask_all(&PeerRequest::get("/api/rebalance?scope=node")).await;
-        answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read().ok()).collect()
+        answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read_body().ok()).collect()
     }
 }
 
@@ -311,7 +311,7 @@ fn load(node: &NodeSnapshot) -> RebalanceLoad {
 /// Makes the shards of this node shed clients in proportion to their numbers; returns the total.
 async fn shed(shared: &Shared, clients: u64) -> u64 {
     let shards = shared.shards();
-    let counts = shards.iter().map(|shard| shard.inspect(|state| Inspector::of(state).census().total()));
+    let counts = shards.iter().map(|shard| shard.inspect(|state| Inspector::at_shard(state).census().total()));
     let counts: Vec<u64> = join_all(counts).await.into_iter().map(Option::unwrap_or_default).collect();
     let begun = shards.iter().zip(portions(clients, &counts)).map(|(shard, portion)| {
         let portion = usize::try_from(portion).unwrap_or(usize::MAX);

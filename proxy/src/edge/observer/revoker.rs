@@ -170,11 +170,11 @@ impl RevokerState {
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
         let told = order.tokens.told();
         let stored = self.peers.keep_revocation(&told);
-        let (own, answers, stored) = tokio::join!(self.close(&order), self.peers.ask_all(&request), stored);
+        let (own, answers, stored) = tokio::join!(self.close_revoked(&order), self.peers.ask_all(&request), stored);
         let tokens = order.tokens;
         let mut report = RevocationReport { nodes: 1, clients: own, tokens, stored, ..Default::default() };
         for (member, answer) in &answers {
-            match answer.as_ref().ok().and_then(|answer| answer.read::<RevokedAnswer>().ok()) {
+            match answer.as_ref().ok().and_then(|answer| answer.read_body::<RevokedAnswer>().ok()) {
                 Some(RevokedAnswer { clients }) => {
                     report.nodes += 1;
                     report.clients += clients;
@@ -201,11 +201,11 @@ impl RevokerState {
 
     async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
         self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
-        Ok(RevokedAnswer { clients: self.close(order).await })
+        Ok(RevokedAnswer { clients: self.close_revoked(order).await })
     }
 
     /// Closes the user's connections here if the order requests it.
-    async fn close(&self, order: &RevocationOrder) -> u64 {
+    async fn close_revoked(&self, order: &RevocationOrder) -> u64 {
         match order.tokens.user.as_deref().filter(|_| order.close) {
             Some(user) => {
                 // Recorded before closing, so that connections that arrive in the meantime find it.

@@ -94,7 +94,7 @@ pub struct FleetTimeline {
 
 impl Timeline {
     /// Adds a sample; drops the oldest at the limit.
-    pub(super) fn add(&mut self, sample: TimelineSample) {
+    pub(super) fn add_sample(&mut self, sample: TimelineSample) {
         push(&mut self.samples, sample, SAMPLES_MAX);
     }
 
@@ -154,7 +154,7 @@ mod tests {
         let mut timeline = Timeline::default();
         let all = 3 * SAMPLES_MAX as u64;
         for at_ms in 1..=all {
-            timeline.add(sample(at_ms));
+            timeline.add_sample(sample(at_ms));
             timeline.mark(mark(at_ms));
         }
         let kept = timeline.since(0, NODE);
@@ -168,7 +168,7 @@ mod tests {
     fn a_part_has_what_is_newer_and_its_lists_are_of_one_length() {
         let mut timeline = Timeline::default();
         for at_ms in [10, 20, 30] {
-            timeline.add(sample(at_ms));
+            timeline.add_sample(sample(at_ms));
             timeline.mark(mark(at_ms));
         }
         let part = timeline.since(10, NODE);

@@ -77,7 +77,7 @@ pub(super) struct Attendance {
 
 impl Attendance {
     /// Records a party's current standing; returns the change, if any.
-    pub(super) fn note(&mut self, party: TimelineParty, id: &str, now: Standing) -> Option<PartyChange> {
+    pub(super) fn note_standing(&mut self, party: TimelineParty, id: &str, now: Standing) -> Option<PartyChange> {
         let key = (party, id.to_owned());
         let before = self.known.get(&key).copied();
         match now {
@@ -113,7 +113,7 @@ mod tests {
     /// Changes of an app server for consecutive standings.
     fn changes(standings: &[Standing]) -> Vec<PartyChange> {
         let mut attendance = Attendance::default();
-        standings.iter().filter_map(|now| attendance.note(TimelineParty::App, "a", *now)).collect()
+        standings.iter().filter_map(|now| attendance.note_standing(TimelineParty::App, "a", *now)).collect()
     }
 
     #[test]
@@ -138,10 +138,10 @@ mod tests {
     fn departed_parties_are_removed_and_nodes_are_distinct_from_app_servers() {
         let mut attendance = Attendance::default();
         for party in [TimelineParty::Node, TimelineParty::App] {
-            assert_eq!(attendance.note(party, "same", Here), Some(PartyChange::Came));
+            assert_eq!(attendance.note_standing(party, "same", Here), Some(PartyChange::Came));
         }
-        attendance.note(TimelineParty::Node, "same", Lost);
-        attendance.note(TimelineParty::App, "never", Away);
+        attendance.note_standing(TimelineParty::Node, "same", Lost);
+        attendance.note_standing(TimelineParty::App, "never", Away);
         assert_eq!(attendance.known.len(), 1);
     }
 }

@@ -90,7 +90,7 @@ async fn keep(timeline: Weak<Mutex<Timeline>>, mut sampler: TimelineSampler) {
         }
         let mut timeline = lock(&timeline);
         marks.into_iter().for_each(|mark| timeline.mark(mark));
-        sample.into_iter().for_each(|sample| timeline.add(sample));
+        sample.into_iter().for_each(|sample| timeline.add_sample(sample));
     }
 }
 
@@ -105,8 +105,8 @@ impl TimelineSampler {
     }
 
     fn sample(&mut self) -> TimelineSample {
-        let (shared, stats) = (&self.shared, ProcessStats::read());
-        let connections = ConnectionTotals::read(shared);
+        let (shared, stats) = (&self.shared, ProcessStats::read_stats());
+        let connections = ConnectionTotals::read_totals(shared);
         let now = CounterReading { at: Instant::now(), totals: totals(shared), connections, cpu: stats.cpu };
         let seconds = (now.at - self.before.at).as_secs_f64();
         let rates = rates(&now.totals, &self.before.totals, seconds);
@@ -114,7 +114,7 @@ impl TimelineSampler {
         let events = now.connections.since(&self.before.connections, seconds);
         self.before = now;
         let sum = |of: fn(&Counters) -> u64| shared.counters().iter().map(|counters| of(counters)).sum();
-        let links = |pools: &Vec<Arc<Pool>>| pools.iter().map(|pool| pool.open() as u64).sum::<u64>();
+        let links = |pools: &Vec<Arc<Pool>>| pools.iter().map(|pool| pool.open_links() as u64).sum::<u64>();
         TimelineSample {
             at_ms: unix_ms(),
             clients: sum(|counters| counters.hubs().map(|hub| hub.open()).sum()),
@@ -144,7 +144,7 @@ impl TimelineSampler {
             MemberState::Draining => Standing::Leaving,
             _ => Standing::Here,
         };
-        if let Some(change) = self.attendance.note(TimelineParty::Node, &id, standing) {
+        if let Some(change) = self.attendance.note_standing(TimelineParty::Node, &id, standing) {
             let uptime_ms = u64::try_from(self.shared.uptime().as_millis()).unwrap_or_default();
             let at_ms = if change == PartyChange::Came { at_ms.saturating_sub(uptime_ms) } else { at_ms };
             marks.push(TimelineMark { at_ms, party: TimelineParty::Node, id, name, change });
@@ -156,11 +156,11 @@ impl TimelineSampler {
         let boots: HashSet<_> = members.iter().map(|member| member.boot()).collect();
         let before = std::mem::take(&mut self.members);
         let gone = before.iter().filter(|member| !boots.contains(member.boot()));
-        let gone = gone.map(|member| (member, end(member.is_draining())));
+        let gone = gone.map(|member| (member, standing_at_end(member.is_draining())));
         let there = members.iter().map(|member| (member, standing_of_node(member, now_ms)));
         for (member, standing) in gone.chain(there) {
             let party = (TimelineParty::Node, member.boot(), member.name());
-            marks.extend(self.note(party, standing, at_ms));
+            marks.extend(self.note_parties(party, standing, at_ms));
         }
         self.members = members.to_vec();
     }
@@ -169,22 +169,23 @@ impl TimelineSampler {
         let apps = pools_by_app(&self.shared);
         let before = std::mem::take(&mut self.apps);
         let gone = before.iter().filter(|(instance, _)| !apps.contains_key(*instance));
-        let gone = gone.map(|(instance, pools)| (instance, pools, end(pools.iter().any(|pool| pool.is_draining()))));
+        let gone = gone
+            .map(|(instance, pools)| (instance, pools, standing_at_end(pools.iter().any(|pool| pool.is_draining()))));
         let there = apps.iter().map(|(instance, pools)| (instance, pools, standing_of_app(pools)));
         for (instance, pools, standing) in gone.chain(there) {
             let name = pools.first().map(|pool| pool.app().name.clone()).unwrap_or_default();
-            marks.extend(self.note((TimelineParty::App, instance, &name), standing, at_ms));
+            marks.extend(self.note_parties((TimelineParty::App, instance, &name), standing, at_ms));
         }
         self.apps = apps;
     }
 
-    fn note(
+    fn note_parties(
         &mut self,
         (party, id, name): (TimelineParty, &str, &str),
         standing: Standing,
         at_ms: u64,
     ) -> Option<TimelineMark> {
-        let change = self.attendance.note(party, id, standing)?;
+        let change = self.attendance.note_standing(party, id, standing)?;
         let is_old_news = change == PartyChange::Came && self.shared.uptime() < SETTLING;
         (!is_old_news).then(|| TimelineMark { at_ms, party, id: id.to_owned(), name: name.to_owned(), change })
     }
@@ -192,8 +193,8 @@ impl TimelineSampler {
 
 impl CounterReading {
     fn now(shared: &Shared) -> Self {
-        let (totals, connections) = (totals(shared), ConnectionTotals::read(shared));
-        Self { at: Instant::now(), totals, connections, cpu: ProcessStats::read().cpu }
+        let (totals, connections) = (totals(shared), ConnectionTotals::read_totals(shared));
+        Self { at: Instant::now(), totals, connections, cpu: ProcessStats::read_stats().cpu }
     }
 }
 
@@ -208,7 +209,7 @@ fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
 }
 
 /// Standing of a removed party.
-fn end(has_said_so: bool) -> Standing {
+fn standing_at_end(has_said_so: bool) -> Standing {
     if has_said_so { Standing::Left } else { Standing::Lost }
 }
 
@@ -224,7 +225,7 @@ fn standing_of_node(member: &FleetMember, now_ms: u64) -> Standing {
 fn standing_of_app(pools: &[Arc<Pool>]) -> Standing {
     match () {
         () if pools.iter().any(|pool| pool.is_draining()) => Standing::Leaving,
-        () if pools.iter().any(|pool| pool.open() + pool.resuming() > 0) => Standing::Here,
+        () if pools.iter().any(|pool| pool.open_links() + pool.resuming() > 0) => Standing::Here,
         () => Standing::Away,
     }
 }

@@ -95,7 +95,7 @@ impl Exporter {
                 return;
             }
             let posted = self.collector.post(ExportedSignal::Traces, self.message_of(mem::take(&mut batch))).await;
-            health.note(posted.as_ref().err());
+            health.note_outcome(posted.as_ref().err());
         }
     }
 
@@ -109,7 +109,7 @@ impl Exporter {
         for attempt in 1..=TRIES {
             let posted = self.collector.post(signal, message.to_vec()).await;
             self.count(signal, posted.is_ok());
-            health.note(posted.as_ref().err());
+            health.note_outcome(posted.as_ref().err());
             match posted {
                 Ok(answer) => return count.saturating_sub(rejected(&answer)),
                 Err(error) if error.may_pass() && attempt < TRIES => {
@@ -134,7 +134,7 @@ impl Exporter {
             // Not retried: later exports include all values.
             let posted = self.collector.post(ExportedSignal::Metrics, message).await;
             self.count(ExportedSignal::Metrics, posted.is_ok());
-            health.note(posted.as_ref().err());
+            health.note_outcome(posted.as_ref().err());
         }
     }
 
@@ -157,7 +157,7 @@ struct CollectorHealth<'a> {
 }
 
 impl CollectorHealth<'_> {
-    fn note(&mut self, error: Option<&CollectorError>) {
+    fn note_outcome(&mut self, error: Option<&CollectorError>) {
         let kind = ConditionKind::TelemetryFails;
         match error {
             Some(error) => {

@@ -14,7 +14,7 @@ use crate::fleet::NamedHub;
 use crate::ground::auth::{TokenPolicy, TokenSigner};
 use crate::ground::clock::unix_seconds;
 
-pub(super) fn answer(
+pub(super) fn answer_token(
     (shared, policy): (&Shared, &TokenPolicy),
     (query, caller): (&RestQuery, &RestCaller),
     (hub, name): (&NamedHub, &str),

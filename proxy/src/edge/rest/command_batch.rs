@@ -40,14 +40,14 @@ pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
         return Err(RestError::bad_value("body", &problem));
     }
     let read = |(at, item): (usize, BTreeMap<String, JsonText>)| {
-        Command::read(item)
+        Command::from_members(item)
             .map_err(|error| RestError::bad_value("body", &format!("has a wrong command {}: {error}", at + 1)))
     };
     items.into_iter().enumerate().map(read).collect()
 }
 
 impl Command {
-    fn read(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
+    fn from_members(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let text = |wanted: &'static str| {
             let member = members.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
             match member.map(|(_, value)| value.value()) {
@@ -70,7 +70,7 @@ impl Command {
         match kind.as_str() {
             "sendmessage" => {
                 let call = members.into_iter().filter(|(name, _)| !name.eq_ignore_ascii_case("type"));
-                ClientCall::of(call.collect(), CALL_MEMBERS).map(Self::SendMessage)
+                ClientCall::from_members(call.collect(), CALL_MEMBERS).map(Self::SendMessage)
             }
             "joingroup" => named().map(Self::JoinGroup),
             "leavegroup" => named().map(Self::LeaveGroup),

@@ -62,7 +62,7 @@ impl Execution {
         body: Bytes,
         caller: RestCaller,
     ) -> Self {
-        let query = RestQuery::of(&head.uri);
+        let query = RestQuery::from_uri(&head.uri);
         Self { shared, admission, fleet, head, query, body, caller }
     }
 
@@ -111,9 +111,9 @@ impl Execution {
         match operation {
             Operation::Send(to) => self.send(&hub, to).await,
             Operation::SendBatch => self.send_batch(&hub).await,
-            Operation::Close(to) => self.close(&hub, to).await,
+            Operation::Close(to) => self.close_clients(&hub, to).await,
             Operation::Exists(who) => self.exists(&hub, who).await,
-            Operation::GenerateToken => client_token::answer(
+            Operation::GenerateToken => client_token::answer_token(
                 (&self.shared, self.admission.verifier.policy()),
                 (&self.query, &self.caller),
                 (&hub, &name),
@@ -330,7 +330,7 @@ impl Execution {
         deliveries
     }
 
-    async fn close(&self, hub: &NamedHub, whom: Addressee) -> Result<Response, RestError> {
+    async fn close_clients(&self, hub: &NamedHub, whom: Addressee) -> Result<Response, RestError> {
         let excluded = self.query.excluded().map(Into::into).collect();
         let answer = self.fleet.ask_fleet(hub, close_order(&whom, self.query.reason()?, excluded)).await;
         match whom {
@@ -418,7 +418,7 @@ impl Execution {
     async fn invoke(mut self, hub: &NamedHub, connection: &str) -> Result<Response, RestError> {
         is_json(&self.head.headers)?;
         // Freed while waiting for the client.
-        let call = ClientCall::read(&std::mem::take(&mut self.body))?;
+        let call = ClientCall::from_body(&std::mem::take(&mut self.body))?;
         // Validates arguments first, because later errors could not be reported.
         call.payloads(None)?;
         let payloads = move |id: &str| call.payloads(Some(id)).unwrap_or_default();

@@ -101,13 +101,13 @@ impl PartQuestion {
     }
 
     /// Parses the query of a request. Fails if it is not a question of this version.
-    pub(crate) fn read(query: &str) -> Result<Self, String> {
+    pub(crate) fn from_query(query: &str) -> Result<Self, String> {
         let given = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "question");
         serde_json::from_str(&given.map(|(_, value)| value).unwrap_or_default()).map_err(|error| error.to_string())
     }
 
     /// Answers from the shards of this node; `None` during shutdown.
-    pub(crate) async fn answer(self, shared: &Shared) -> Option<ListedPart> {
+    pub(crate) async fn answer_part(self, shared: &Shared) -> Option<ListedPart> {
         let Self { hub, question } = self;
         let index = shared.hubs.keyed(&hub).map(|hub| hub.index());
         let mut part = ListedPart::default();
@@ -123,9 +123,9 @@ impl PartQuestion {
                 part.names = NamePart::merged(parts, most);
             }
             ListQuestion::CountNames(names) => {
-                memberships(shared, &hub, &names).iter().for_each(|group| part.counted.add(group, 0));
+                memberships(shared, &hub, &names).iter().for_each(|group| part.counted.add_name(group, 0));
                 for shard in shards_with(shared, index) {
-                    let counted = shard.walk_names((&names, index?), DistinctNames::default(), DistinctNames::add);
+                    let counted = shard.walk_names((&names, index?), DistinctNames::default(), DistinctNames::add_name);
                     part.counted.merge(counted.await?);
                 }
             }
@@ -137,7 +137,8 @@ impl PartQuestion {
             ListQuestion::CountConnections(set) => {
                 for shard in shards_with(shared, index) {
                     let which = set.selection(index?);
-                    part.count += shard.inspect(move |state| Inspector::of(state).set_size(&which) as u64).await?;
+                    part.count +=
+                        shard.inspect(move |state| Inspector::at_shard(state).set_size(&which) as u64).await?;
                 }
             }
         }
@@ -153,7 +154,9 @@ fn shards_with(shared: &Shared, hub: Option<HubIndex>) -> &[ShardSender] {
 /// Stored memberships of a user, who may have no connection.
 fn memberships(shared: &Shared, hub: &str, names: &ListedNames) -> Vec<String> {
     match names {
-        ListedNames::GroupsOf(user) => shared.user_groups.of(hub, user).iter().map(ToString::to_string).collect(),
+        ListedNames::GroupsOf(user) => {
+            shared.user_groups.groups_of(hub, user).iter().map(ToString::to_string).collect()
+        }
         ListedNames::Users | ListedNames::Groups => Vec::new(),
     }
 }
@@ -171,7 +174,7 @@ async fn connections(
             return Some((listed, Some((at, slot))));
         }
         let (which, room) = (which.clone(), (most - listed.len()).min(STEP_MAX));
-        let (rows, next) = shard.inspect(move |state| Inspector::of(state).ids(&which, slot, room)).await?;
+        let (rows, next) = shard.inspect(move |state| Inspector::at_shard(state).ids(&which, slot, room)).await?;
         bytes += rows.iter().map(|(id, user)| id.len() + user.as_deref().map_or(0, str::len)).sum::<usize>();
         listed.extend(rows);
         (at, slot) = next.map_or((at.saturating_add(1), 0), |next| (at, next));
@@ -222,7 +225,7 @@ impl NamePart {
 }
 
 impl DistinctNames {
-    fn add(&mut self, name: &str, _connections: usize) {
+    fn add_name(&mut self, name: &str, _connections: usize) {
         self.add_hash(presence_weight("", name));
     }
 
@@ -294,7 +297,7 @@ mod tests {
     fn many_names_are_estimated_and_a_name_at_several_nodes_counts_once() {
         let counted = |range: std::ops::Range<usize>| {
             let mut counted = DistinctNames::default();
-            range.for_each(|number| counted.add(&format!("user-{number}"), 1));
+            range.for_each(|number| counted.add_name(&format!("user-{number}"), 1));
             counted
         };
         let (mut few, mut many) = (counted(0..9_000), counted(0..60_000));
@@ -311,7 +314,7 @@ mod tests {
         let asked = PartQuestion { hub: "chat".into(), question: question.clone() };
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("question", &serde_json::to_string(&asked).unwrap());
-        assert_eq!(PartQuestion::read(&query.finish()).unwrap().question, question);
-        assert!(PartQuestion::read("question={}").is_err());
+        assert_eq!(PartQuestion::from_query(&query.finish()).unwrap().question, question);
+        assert!(PartQuestion::from_query("question={}").is_err());
     }
 }

@@ -72,10 +72,10 @@ impl Lister<'_> {
                 let room = most - rows.len();
                 let question = self.part(ListQuestion::Connections { set: set.clone(), from, most: room });
                 let part = match &node {
-                    None => Some(question.answer(self.shared).await.ok_or_else(RestError::stopping)?),
+                    None => Some(question.answer_part(self.shared).await.ok_or_else(RestError::stopping)?),
                     Some(member) => {
                         let answers = self.fleet.request(vec![member.clone()], &question.request()).await;
-                        answers.into_iter().find_map(|(_, answer)| answer.ok()?.read::<ListedPart>().ok())
+                        answers.into_iter().find_map(|(_, answer)| answer.ok()?.read_body::<ListedPart>().ok())
                     }
                 };
                 let Some(part) = part else {
@@ -113,10 +113,10 @@ impl Lister<'_> {
         let question = self.part(question);
         let request = question.request();
         let others = self.fleet.request(self.fleet.others_with(self.hub), &request);
-        let (own, others) = join(question.answer(self.shared), others).await;
+        let (own, others) = join(question.answer_part(self.shared), others).await;
         let (mut parts, mut missing) = (vec![own.ok_or_else(RestError::stopping)?], Vec::new());
         for (member, answer) in others {
-            match answer.ok().and_then(|answer| answer.read().ok()) {
+            match answer.ok().and_then(|answer| answer.read_body().ok()) {
                 Some(part) => parts.push(part),
                 None => missing.push(member.name().to_owned()),
             }

@@ -33,17 +33,17 @@ pub(crate) struct ClientCall {
 impl ClientCall {
     /// Parses `{"target": "Say", "arguments": [1]}`. Member names are case-insensitive, as in Azure's SDK. Fails if the
     /// body has another form; the text names the member.
-    pub(crate) fn read(body: &[u8]) -> Result<Self, RestError> {
+    pub(crate) fn from_body(body: &[u8]) -> Result<Self, RestError> {
         let members: BTreeMap<String, JsonText> = serde_json::from_slice(body).map_err(|error| {
             RestError::bad_value(
                 "body",
                 &format!("is not JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
             )
         })?;
-        Self::of(members, CALL_MEMBERS)
+        Self::from_members(members, CALL_MEMBERS)
     }
 
-    pub(crate) fn of(members: BTreeMap<String, JsonText>, allowed: &str) -> Result<Self, RestError> {
+    pub(crate) fn from_members(members: BTreeMap<String, JsonText>, allowed: &str) -> Result<Self, RestError> {
         let (mut target, mut arguments) = (None, None);
         for (name, value) in members {
             match name.to_ascii_lowercase().as_str() {
@@ -107,7 +107,7 @@ pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads
         return read_encoded(body);
     }
     is_json(headers)?;
-    ClientCall::read(body)?.payloads(None)
+    ClientCall::from_body(body)?.payloads(None)
 }
 
 /// Fails if a body is declared as another type than JSON.

@@ -143,7 +143,7 @@ fn split_path(path: &str) -> Option<(Shape, &str)> {
 impl HubOperation {
     /// Parses the operation of a request. Fails if the path is unknown, requires another method or contains an invalid
     /// name.
-    pub(crate) fn read(method: &Method, path: &str) -> Result<Self, RestError> {
+    pub(crate) fn from_request(method: &Method, path: &str) -> Result<Self, RestError> {
         let (shape, rest) = split_path(path).ok_or_else(RestError::no_such_path)?;
         let mut raw: Vec<&str> = rest.split('/').collect();
         // Allows a trailing slash after a complete path; after a path keyword it means an empty name.
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     fn read(method: &str, path: &str) -> Result<HubOperation, RestError> {
-        HubOperation::read(&method.parse().unwrap(), path)
+        HubOperation::from_request(&method.parse().unwrap(), path)
     }
 
     fn operation(method: &str, path: &str) -> Operation {
@@ -373,7 +373,7 @@ mod tests {
         let description: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
         let is_operation = |method: &str, path: &str| {
             let path = path.replace(['{', '}'], "");
-            HubOperation::read(&method.to_ascii_uppercase().parse().unwrap(), &path).is_ok()
+            HubOperation::from_request(&method.to_ascii_uppercase().parse().unwrap(), &path).is_ok()
         };
         let mut described = 0;
         for (path, methods) in

@@ -44,7 +44,7 @@ const MISSPELT_EDITS: usize = 2;
 pub(crate) struct RestQuery(Vec<(String, String)>);
 
 impl RestQuery {
-    pub(crate) fn of(uri: &Uri) -> Self {
+    pub(crate) fn from_uri(uri: &Uri) -> Self {
         Self(parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect())
     }
 
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn query(text: &str) -> RestQuery {
-        RestQuery::of(&format!("/api/hubs/chat/:send?{text}").parse().unwrap())
+        RestQuery::from_uri(&format!("/api/hubs/chat/:send?{text}").parse().unwrap())
     }
 
     #[test]

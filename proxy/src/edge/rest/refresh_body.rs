@@ -35,7 +35,7 @@ pub(super) fn read_expire_time(body: &[u8]) -> Result<i64, RestError> {
         RestError::bad_value("body", problem)
     };
     let mut members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| bad())?;
-    take(&mut members, "expireTime").and_then(seconds_of).ok_or_else(bad)
+    take_member(&mut members, "expireTime").and_then(seconds_of).ok_or_else(bad)
 }
 
 /// Parses `{"connectionToken": "…", "expireTime": "2027-01-31T12:00:00Z", "claims": [{"type": "role", "value": "x"}]}`;
@@ -47,16 +47,16 @@ pub(super) fn read_log_in(body: &[u8]) -> Result<NamedLogIn, RestError> {
         RestError::bad_value("body", problem)
     };
     let mut members: Map<String, Value> = serde_json::from_slice(body).map_err(|_| bad())?;
-    let Some(Value::String(connection_token)) = take(&mut members, "connectionToken") else { return Err(bad()) };
-    let time = take(&mut members, "expireTime").filter(|time| !time.is_null());
+    let Some(Value::String(connection_token)) = take_member(&mut members, "connectionToken") else { return Err(bad()) };
+    let time = take_member(&mut members, "expireTime").filter(|time| !time.is_null());
     let expires_s = time.map(|time| seconds_of(time).ok_or_else(bad)).transpose()?;
-    let named = take(&mut members, "claims").filter(|claims| !claims.is_null());
+    let named = take_member(&mut members, "claims").filter(|claims| !claims.is_null());
     let named = named.map(serde_json::from_value::<Vec<NamedClaim>>).transpose().map_err(|_| bad())?;
     let claims = named.map(|all| all.into_iter().map(|claim| (claim.r#type.into(), claim.value.into())).collect());
     Ok(NamedLogIn { connection_token, expires_s, claims })
 }
 
-fn take(members: &mut Map<String, Value>, wanted: &str) -> Option<Value> {
+fn take_member(members: &mut Map<String, Value>, wanted: &str) -> Option<Value> {
     let name = members.keys().find(|name| name.eq_ignore_ascii_case(wanted))?.clone();
     members.remove(&name)
 }

@@ -47,7 +47,7 @@ pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
         return Err(RestError::bad_value("body", &problem));
     }
     let read = |(at, item): (usize, BTreeMap<String, JsonText>)| {
-        BatchMessage::read(item)
+        BatchMessage::from_members(item)
             .map_err(|error| RestError::bad_value("body", &format!("has a wrong message {}: {error}", at + 1)))
     };
     let messages = items.into_iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -86,10 +86,10 @@ pub(super) fn total(deliveries: Vec<FleetDelivery>) -> FleetDelivery {
 }
 
 impl BatchMessage {
-    fn read(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
+    fn from_members(members: BTreeMap<String, JsonText>) -> Result<Self, RestError> {
         let is_target = |name: &str| TARGET_MEMBERS.iter().any(|known| name.eq_ignore_ascii_case(known));
         let (targets, call): (BTreeMap<_, _>, _) = members.into_iter().partition(|(name, _)| is_target(name));
-        let payloads = ClientCall::of(call, MESSAGE_MEMBERS)?.payloads(None)?;
+        let payloads = ClientCall::from_members(call, MESSAGE_MEMBERS)?.payloads(None)?;
         let names = |wanted: &'static str| names(&targets, wanted);
         let mut all: Vec<Addressee> = Vec::new();
         match member(&targets, "all") {

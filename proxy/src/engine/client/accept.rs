@@ -16,7 +16,7 @@ use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use super::handshake::{Handshake, HandshakeFailure, PendingSocket};
 use super::inbound::Inbound;
-use super::reader::{Reader, SideReading};
+use super::reader::{Reader, SecondaryReading};
 use crate::engine::shard::moving::reconnect::come_back;
 use crate::engine::shard::{
     Client, ClientOrigin, ClientTraits, Content, DATA_TYPE_HANDSHAKE, InterestHold, Liveness, PastConnection,
@@ -53,7 +53,7 @@ pub(super) async fn accept(
         Ok(handshake) => match find_home(shard, &pending, handshake.as_ref()).await {
             Some(_) if is_revoked(shard, &pending) => HandshakeFailure::Revoked(Handshake::content(handshake.as_ref())),
             Some(home) => {
-                let reader = open(shard, pending_socket, handshake, home, pending, &settings);
+                let reader = open_client(shard, pending_socket, handshake, home, pending, &settings);
                 drop(announced);
                 return Some(reader);
             }
@@ -148,7 +148,7 @@ fn record(shard: &Shard, pending: &PendingConnection, failure: &HandshakeFailure
     let (hub, id) = (&pending.hub, &*pending.open.connection_id);
     shard.counters().hub(hub.index().get()).refused.count(cause);
     debug!(hub = hub.name(), connection = short(id), %cause, detail, "client connection refused");
-    let past = PastConnection::new(id, cause, detail.as_deref()).of(&pending.open);
+    let past = PastConnection::new(id, cause, detail.as_deref()).since_opening(&pending.open);
     let (name, transport) = (Some(hub.name().into()), Some(pending.transport));
     shard.shared().remember(shard.index(), &PastConnection { hub: name, transport, ..past });
 }
@@ -193,7 +193,7 @@ fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Opti
 }
 
 /// Opens the connection at its app server, and here.
-fn open(
+fn open_client(
     shard: &Rc<Shard>,
     pending_socket: PendingSocket,
     handshake: Option<Handshake>,
@@ -218,7 +218,7 @@ fn open(
     let (slot, serial) = shard.step(|state| {
         let (serial, now) = (state.core.connections.next_serial(), state.core.tick());
         let mut client = Client::new(id.clone(), serial, home.clone(), content, socket);
-        client.cold_mut().begin(ClientOrigin {
+        client.cold_mut().begin_life(ClientOrigin {
             opened_us: shard.now_us(),
             trace,
             is_bound: terms.server.is_some_and(|server| server.is_required),
@@ -233,14 +233,14 @@ fn open(
         }
         let may_miss = settings.slow_clients == SlowClients::Drop;
         let traits = ClientTraits { transport, is_negotiated, may_miss };
-        client.begin(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));
+        client.begin_life(traits, Liveness::new(now, has_inherent_keep_alive(content, transport)));
         if let Some(limit_bytes) = settings.stateful_reconnect_buffer_bytes.filter(|_| is_stateful) {
             client.make_resumable(Ownership::new(limit_bytes));
         }
         begin_handshake(&mut client, settings, now);
         keep_head(&mut client, state, &open, head);
         // Opened here first, because the app server's answer may arrive before this function ends, on another thread.
-        let slot = state.open(client, user.as_deref(), expires_s);
+        let slot = state.open_client(client, user.as_deref(), expires_s);
         state.core.tap_event(slot, &TapEvent::Opened);
         (slot, serial)
     });
@@ -262,7 +262,7 @@ fn open(
         is_resumed: false,
         is_traced,
         quota: Quota::new(limits.messages_per_second, limits.bytes_per_second),
-        sides: SideReading::default(),
+        secondaries: SecondaryReading::default(),
         is_unfinished: false,
     })
 }
@@ -314,14 +314,14 @@ pub(super) fn resume(
 ) -> Option<Box<Reader>> {
     let serial = shard.step(|state| come_back(state, slot, claimed, (socket, pending.is_compressed)));
     let serial = serial?;
-    let (id, home, content, has_sides, is_traced) = {
+    let (id, home, content, has_secondaries, is_traced) = {
         let mut state = shard.state();
         let client = state.core.connections.get_current(slot, serial)?;
         (
             client.id().clone(),
             client.home().clone(),
             client.content(),
-            client.assignments().sides().is_some(),
+            client.assignments().secondaries().is_some(),
             client.cold().origin().trace.is_some(),
         )
     };
@@ -343,7 +343,7 @@ pub(super) fn resume(
         is_resumed: true,
         is_traced,
         quota,
-        sides: SideReading::new(has_sides),
+        secondaries: SecondaryReading::new(has_secondaries),
         is_unfinished: false,
     }))
 }

@@ -103,7 +103,7 @@ impl<'a> InflateStep<'a> {
         input.bytes.extend_from_slice(part);
         if is_last {
             let inflater = input.inflater.insert(self.shared.take().unwrap_or_default());
-            inflater.begin(mem::take(&mut input.bytes));
+            inflater.begin_message(mem::take(&mut input.bytes));
         }
         Ok(())
     }

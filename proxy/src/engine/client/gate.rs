@@ -37,8 +37,8 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Gate for one read of a client. The messages of a client with secondaries are always checked individually.
-    pub(super) fn new(hub: &Hub, has_sides: bool, is_traced: bool) -> Self {
-        Self { rules: hub.message_rules().or_else(|| has_sides.then(Arc::default)), is_traced }
+    pub(super) fn new(hub: &Hub, has_secondaries: bool, is_traced: bool) -> Self {
+        Self { rules: hub.message_rules().or_else(|| has_secondaries.then(Arc::default)), is_traced }
     }
 
     /// Whether messages pass unasked, in runs.
@@ -71,9 +71,9 @@ impl Gate {
                 Ok(GateDecision::Forward(None))
             };
         };
-        let side = match firewall::rule(state, slot, rules, scan, message.len()) {
+        let secondary = match firewall::rule(state, slot, rules, scan, message.len()) {
             Verdict::Home => None,
-            Verdict::Side(link) => Some(link),
+            Verdict::Secondary(link) => Some(link),
             Verdict::Dropped => return Ok(GateDecision::Drop),
             Verdict::Waits => return Ok(GateDecision::Wait),
             Verdict::TooMany(problem) => return Err(InboundError::Message(problem)),
@@ -81,8 +81,8 @@ impl Gate {
         let is_traced = self.is_traced && scan.kind.is_call();
         let traced = is_traced.then(|| trace_call(state, slot, protocol, scan, message)).flatten();
         Ok(match traced {
-            Some(traced) => GateDecision::ForwardTraced(traced, side),
-            None => GateDecision::Forward(side),
+            Some(traced) => GateDecision::ForwardTraced(traced, secondary),
+            None => GateDecision::Forward(secondary),
         })
     }
 }

@@ -75,7 +75,7 @@ impl PendingSocket {
     /// Reads the hub handshake, which starts with these early bytes.
     pub(super) async fn read_handshake(&mut self, shard: &Shard, early: Bytes) -> Result<Handshake, HandshakeFailure> {
         let (mut payload, mut searched) = (Vec::new(), 0);
-        let mut received = self.take(shard, &mut early.to_vec(), &mut payload)?;
+        let mut received = self.take_bytes(shard, &mut early.to_vec(), &mut payload)?;
         loop {
             let read = HandshakeRequest::read_behind(&payload, searched, HANDSHAKE_MAX_BYTES);
             if self.may_return
@@ -93,7 +93,7 @@ impl PendingSocket {
                 return Err(HandshakeError::Canceled.into());
             }
             searched = payload.len();
-            received += self.read(shard, &mut payload).await?;
+            received += self.read_payload(shard, &mut payload).await?;
         }
     }
 
@@ -111,16 +111,16 @@ impl PendingSocket {
     /// Waits until the client has left, ignoring its data.
     pub(super) async fn left(&mut self, shard: &Shard) {
         let mut ignored = Vec::new();
-        while self.read(shard, &mut ignored).await.is_ok() {
+        while self.read_payload(shard, &mut ignored).await.is_ok() {
             ignored.clear();
         }
     }
 
     /// Reads once, appends the hub protocol's data to the payload, and returns the number of bytes read.
-    async fn read(&mut self, shard: &Shard, payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
+    async fn read_payload(&mut self, shard: &Shard, payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
         let count = if self.inbound.is_behind() {
             let mut behind = self.inbound.take_behind();
-            self.take(shard, &mut behind, payload)?
+            self.take_bytes(shard, &mut behind, payload)?
         } else {
             poll_fn(|cx| self.poll_read(shard, cx, payload)).await?
         };
@@ -137,7 +137,7 @@ impl PendingSocket {
     ) -> Poll<Result<usize, HandshakeFailure>> {
         let mut buffer = shard.state().core.lend_read_buffer();
         let read = self.socket.poll_read(cx, &mut buffer).map(|read| match read {
-            Ok(count @ 1..) => self.take(shard, buffer.get_mut(..count).unwrap_or_default(), payload),
+            Ok(count @ 1..) => self.take_bytes(shard, buffer.get_mut(..count).unwrap_or_default(), payload),
             Ok(0) => Err(HandshakeFailure::SocketEnded(Cause::SocketEnded)),
             Err(error) => Err(HandshakeFailure::SocketEnded(cause_of(&error))),
         });
@@ -146,7 +146,12 @@ impl PendingSocket {
     }
 
     /// Appends the hub protocol's data of these bytes to the payload. Returns the number of bytes handled.
-    fn take(&mut self, shard: &Shard, bytes: &mut [u8], payload: &mut Vec<u8>) -> Result<usize, HandshakeFailure> {
+    fn take_bytes(
+        &mut self,
+        shard: &Shard,
+        bytes: &mut [u8],
+        payload: &mut Vec<u8>,
+    ) -> Result<usize, HandshakeFailure> {
         let Self { socket, inbound, limit_bytes, .. } = self;
         let (mut is_closed, mut pongs) = (false, BytesMut::new());
         let mut inflater = shard.state().core.inflater.take();
@@ -237,10 +242,10 @@ impl HandshakeFailure {
             Self::SocketEnded(_) => return frames,
             Self::ClientClosed => {}
             Self::Transport(_) => {
-                frames.push(websocket::close(CLOSE_PROTOCOL_ERROR));
+                frames.push(websocket::close_frame(CLOSE_PROTOCOL_ERROR));
                 return frames;
             }
-            Self::TimedOut => frames.push(answer(Some(HandshakeError::Canceled.to_string()))),
+            Self::TimedOut => frames.push(handshake_answer(Some(HandshakeError::Canceled.to_string()))),
             Self::Refused(error) => {
                 let text = match error {
                     HandshakeError::Malformed { detail } if settings.detailed_errors => {
@@ -248,14 +253,14 @@ impl HandshakeFailure {
                     }
                     other => other.to_string(),
                 };
-                frames.push(answer(Some(text)));
+                frames.push(handshake_answer(Some(text)));
             }
             Self::TryAgain(Content::Raw) | Self::Revoked(Content::Raw) => {
-                frames.push(websocket::close(CLOSE_GOING_AWAY));
+                frames.push(websocket::close_frame(CLOSE_GOING_AWAY));
                 return frames;
             }
             Self::TryAgain(Content::Hub(protocol)) | Self::Revoked(Content::Hub(protocol)) => {
-                frames.push(answer(None));
+                frames.push(handshake_answer(None));
                 frames.push(reconnect(*protocol));
             }
             Self::Returned(protocol) => {
@@ -264,7 +269,7 @@ impl HandshakeFailure {
                 frames.push(reconnect(*protocol));
             }
         }
-        frames.push(websocket::close(CLOSE_NORMAL));
+        frames.push(websocket::close_frame(CLOSE_NORMAL));
         frames
     }
 }
@@ -280,7 +285,7 @@ fn reconnect(protocol: HubProtocol) -> Bytes {
     message_frame(protocol, &HubMessage::Close(Close { error: None, allow_reconnect: true }))
 }
 
-fn answer(error: Option<String>) -> Bytes {
+fn handshake_answer(error: Option<String>) -> Bytes {
     websocket::frame(Opcode::Text, &HandshakeResponse { error }.encode())
 }
 
@@ -318,7 +323,7 @@ mod tests {
         let told = frames(&HandshakeFailure::TryAgain(Content::Hub(HubProtocol::Json)));
         let told = String::from_utf8_lossy(&told).into_owned();
         assert!(told.contains("{}\u{1e}") && told.contains("\"allowReconnect\":true"), "{told}");
-        assert_eq!(frames(&HandshakeFailure::TryAgain(Content::Raw)), websocket::close(CLOSE_GOING_AWAY));
+        assert_eq!(frames(&HandshakeFailure::TryAgain(Content::Raw)), websocket::close_frame(CLOSE_GOING_AWAY));
     }
 
     #[test]
@@ -334,8 +339,8 @@ mod tests {
     #[test]
     fn only_a_client_that_still_reads_is_answered() {
         assert_eq!(frames(&HandshakeFailure::SocketEnded(Cause::SocketReset)), b"");
-        assert_eq!(frames(&HandshakeFailure::ClientClosed), websocket::close(CLOSE_NORMAL));
-        assert_eq!(frames(&HandshakeFailure::Transport("bad".into())), websocket::close(CLOSE_PROTOCOL_ERROR));
+        assert_eq!(frames(&HandshakeFailure::ClientClosed), websocket::close_frame(CLOSE_NORMAL));
+        assert_eq!(frames(&HandshakeFailure::Transport("bad".into())), websocket::close_frame(CLOSE_PROTOCOL_ERROR));
         assert!(String::from_utf8_lossy(&frames(&HandshakeFailure::TimedOut)).contains("\"error\":"));
     }
 

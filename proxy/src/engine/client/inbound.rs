@@ -391,7 +391,7 @@ impl<'a> HubMessages<'a> {
                 Ok(CallScan { kind, .. })
                     if kind.is_sequenced()
                         && let Some(received) = received.as_deref_mut()
-                        && !received.take() =>
+                        && !received.take_message() =>
                 {
                     match self.leave_out(after) {
                         Some(run) => return Ok(Some(run)),

@@ -57,14 +57,14 @@ pub(super) struct Reader {
     pub(super) is_resumed: bool,
     pub(super) is_traced: bool,
     pub(super) quota: Option<Box<Quota>>,
-    pub(super) sides: SideReading,
+    pub(super) secondaries: SecondaryReading,
     /// A message is incomplete, and the shard has recorded it.
     pub(super) is_unfinished: bool,
 }
 
 /// State of a reader for a client with several app servers.
 #[derive(Debug, Default)]
-pub(super) struct SideReading {
+pub(super) struct SecondaryReading {
     /// Messages were checked individually; this continues regardless of the rules.
     has_any: bool,
     /// Link of a secondary that was full after a send.
@@ -73,7 +73,7 @@ pub(super) struct SideReading {
     is_closed_behind: bool,
 }
 
-impl SideReading {
+impl SecondaryReading {
     /// For a client that has, or may get, secondary assignments.
     pub(super) fn new(has_any: bool) -> Self {
         Self { has_any, ..Self::default() }
@@ -83,8 +83,8 @@ impl SideReading {
         self.full.as_ref().is_some_and(|link| link.is_full())
     }
 
-    fn note(&mut self, upward: &mut UpwardPath<'_>) {
-        if let Some(link) = upward.side.take() {
+    fn note_call(&mut self, upward: &mut UpwardPath<'_>) {
+        if let Some(link) = upward.secondary.take() {
             self.has_any = true;
             self.full = Some(link).filter(|link| link.is_full());
         }
@@ -109,7 +109,7 @@ impl Reader {
                 Step::Yield => yield_now().await,
                 Step::Throttle(owed) => Box::pin(self.throttle(shard, owed)).await,
                 // Dropping a socket with unread data resets it and loses the last frames, so reading continues.
-                Step::HubClose => self.close(shard, &CloseReason::by_client(Cause::ClientClosed)),
+                Step::HubClose => self.close_client(shard, &CloseReason::by_client(Cause::ClientClosed)),
                 Step::Broken(error) => {
                     self.close_broken(shard, &error);
                     if matches!(error, InboundError::Transport(_)) {
@@ -154,14 +154,14 @@ impl Reader {
             }
             _ => reason(&error.to_string()),
         };
-        self.close(shard, &reason);
+        self.close_client(shard, &reason);
     }
 
     /// Closes the connection and drops an incomplete message.
-    fn close(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
+    fn close_client(&mut self, shard: &Rc<Shard>, reason: &CloseReason) {
         self.inbound.drop_messages();
         shard.step(|state| self.note_rest(state));
-        shard.close(self.slot, reason);
+        shard.close_client(self.slot, reason);
     }
 
     /// Waits while this connection is paused, has no home or its home is full. The home may change meanwhile.
@@ -184,7 +184,7 @@ impl Reader {
 
     /// Full link that the client's messages need.
     fn full_link(&self) -> Option<HomeLink> {
-        let links = [Some(&self.home), self.sides.full.as_ref()];
+        let links = [Some(&self.home), self.secondaries.full.as_ref()];
         links.into_iter().flatten().find(|link| link.is_full()).cloned()
     }
 
@@ -193,7 +193,7 @@ impl Reader {
     fn pause(&self, shard: &Shard, reason: PauseReason) -> Option<Rc<Notify>> {
         let mut state = shard.state();
         let client = state.core.connections.get_current(self.slot, self.serial).filter(|it| !it.life().is_closed())?;
-        client.pauses_mut().add(reason);
+        client.pauses_mut().add_reason(reason);
         client.pauses_mut().resumed()
     }
 
@@ -206,7 +206,7 @@ impl Reader {
     }
 
     fn is_paused(&mut self, shard: &Shard) -> bool {
-        self.resumed(shard).is_some() || self.home.is_full() || self.sides.is_full()
+        self.resumed(shard).is_some() || self.home.is_full() || self.secondaries.is_full()
     }
 
     /// Notification of the end of a pause, if paused; also updates the home.
@@ -296,7 +296,7 @@ impl Reader {
         }
         if self.inbound.is_behind() {
             let mut rest = self.inbound.take_behind();
-            let step = self.take(state, &mut rest);
+            let step = self.take_bytes(state, &mut rest);
             self.note_rest(state);
             return Poll::Ready((step, STEP_BYTES));
         }
@@ -308,7 +308,7 @@ impl Reader {
         let step = read.map(|read| match read {
             None => (Step::Continue, 0),
             Some(Ok(0)) => (Step::Ended(Cause::SocketEnded), 0),
-            Some(Ok(count)) => match self.take(state, buffer.get_mut(..count).unwrap_or_default()) {
+            Some(Ok(count)) => match self.take_bytes(state, buffer.get_mut(..count).unwrap_or_default()) {
                 // There may be more.
                 Step::Continue if count == limit_bytes => (Step::Yield, count),
                 step => (step, count),
@@ -331,7 +331,7 @@ impl Reader {
         }
         self.is_unfinished = rest.bytes > 0;
         let now = state.core.tick();
-        state.core.unfinished.note((self.slot, self.serial), rest, now);
+        state.core.unfinished.note_rest((self.slot, self.serial), rest, now);
         state.keep_unfinished_budget();
     }
 
@@ -358,14 +358,14 @@ impl Reader {
         Poll::Ready(Some(read))
     }
 
-    fn take(&mut self, state: &mut ShardState, bytes: &mut [u8]) -> Step {
+    fn take_bytes(&mut self, state: &mut ShardState, bytes: &mut [u8]) -> Step {
         if self.is_closing(state) {
             return self.take_last(bytes);
         }
         // Hub messages and parts of them show that a hub's client is alive; transport frames don't.
         let mut is_alive = self.content == Content::Raw;
         let mut inflater = state.core.inflater.take();
-        let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
+        let gate = Gate::new(&self.hub, self.secondaries.has_any, self.is_traced);
         let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
         let (mut pieces, partial) = self.inbound.pieces(bytes, (&mut inflater, self.limit_bytes));
         let mut problem = Ok(());
@@ -386,11 +386,11 @@ impl Reader {
                     problem = match self.content {
                         Content::Hub(protocol) => upward.take_messages(partial, payload, protocol, self.limit_bytes),
                         Content::Raw => take_raw(partial, payload, place, self.limit_bytes)
-                            .map(|message| message.into_iter().for_each(|message| upward.take(message))),
+                            .map(|message| message.into_iter().for_each(|message| upward.take_message(message))),
                     };
                 }
                 Ok(Some(Piece::Ping(payload))) => upward.answer_ping(&payload),
-                Ok(Some(Piece::Close)) if partial.hold_too(&[]) => self.sides.is_closed_behind = true,
+                Ok(Some(Piece::Close)) if partial.hold_too(&[]) => self.secondaries.is_closed_behind = true,
                 Ok(Some(Piece::Close)) => upward.step = Step::TransportClosed,
             }
         };
@@ -400,7 +400,7 @@ impl Reader {
         if pieces.has_inflated() {
             partial.note_end();
         }
-        self.sides.note(&mut upward);
+        self.secondaries.note_call(&mut upward);
         let count = pieces.length();
         let messages = upward.messages.max(pieces.frames().saturating_sub((count / FRAME_WORTH_BYTES) as u64));
         let step = upward.finish(taken);
@@ -423,7 +423,7 @@ impl Reader {
             }
             Content::Hub(_) | Content::Raw => {
                 let mut early = self.inbound.take_kept();
-                if early.is_empty() { Step::Continue } else { self.take(state, &mut early) }
+                if early.is_empty() { Step::Continue } else { self.take_bytes(state, &mut early) }
             }
         };
         self.note_rest(state);
@@ -439,17 +439,19 @@ impl Reader {
         };
         self.note_rest(state);
         match step {
-            Step::Continue if self.sides.is_closed_behind && !self.inbound.partial.is_held() => Step::TransportClosed,
+            Step::Continue if self.secondaries.is_closed_behind && !self.inbound.partial.is_held() => {
+                Step::TransportClosed
+            }
             step => step,
         }
     }
 
     /// Handles complete messages among the stored bytes.
     fn take_partial(&mut self, state: &mut ShardState, protocol: HubProtocol, bytes: usize) -> Step {
-        let gate = Gate::new(&self.hub, self.sides.has_any, self.is_traced);
+        let gate = Gate::new(&self.hub, self.secondaries.has_any, self.is_traced);
         let mut upward = UpwardPath::new(state, (&self.home, &self.id, self.slot), gate);
         let taken = upward.take_messages(&mut self.inbound.partial, &[], protocol, self.limit_bytes);
-        self.sides.note(&mut upward);
+        self.secondaries.note_call(&mut upward);
         let messages = upward.messages;
         match upward.finish(taken) {
             Step::Continue => self.pay(state, messages, bytes),

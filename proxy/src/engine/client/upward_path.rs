@@ -75,7 +75,7 @@ pub(super) struct UpwardPath<'a> {
     /// Admitted messages to be forwarded together.
     allowed: Run,
     /// Link of a secondary used by this read, preferably a full one.
-    pub(super) side: Option<HomeLink>,
+    pub(super) secondary: Option<HomeLink>,
     /// Time of this read, if a tap is active.
     read_at: Option<Instant>,
     pub(super) step: Step,
@@ -87,14 +87,14 @@ struct Run {
     place: Range<usize>,
     count: u64,
     /// Link of a secondary; `None` for the home.
-    side: Option<HomeLink>,
+    secondary: Option<HomeLink>,
 }
 
 impl<'a> UpwardPath<'a> {
     pub(super) fn new(state: &'a mut ShardState, (home, id, slot): (&'a HomeLink, &'a str, Slot), gate: Gate) -> Self {
         let (pongs, allowed, step, read_at) =
             (BytesMut::new(), Run::default(), Step::Continue, state.core.time_for_taps());
-        Self { state, home, id, slot, messages: 0, pongs, gate, allowed, side: None, read_at, step }
+        Self { state, home, id, slot, messages: 0, pongs, gate, allowed, secondary: None, read_at, step }
     }
 
     /// Handles all complete messages of a piece of payload, and stores the rest.
@@ -111,7 +111,7 @@ impl<'a> UpwardPath<'a> {
         let mut held_from = None;
         if self.gate.is_open() {
             while let Some(message) = messages.next(received.as_mut())? {
-                self.take(message);
+                self.take_message(message);
             }
         } else {
             messages = messages.one_by_one();
@@ -150,17 +150,17 @@ impl<'a> UpwardPath<'a> {
             let Some(message) = messages.next(received.as_deref_mut())? else { return Ok(None) };
             let Upward::Single { place, scan } = message else {
                 self.send_allowed(messages);
-                self.take(message);
+                self.take_message(message);
                 continue;
             };
             if !matches!(self.step, Step::Continue) {
                 return Ok(None);
             }
             match self.gate.admit(self.state, self.slot, (protocol, scan.as_ref()), messages.slice(place.clone()))? {
-                GateDecision::Forward(side) => self.allow(place, side, messages),
-                GateDecision::ForwardTraced(traced, side) => {
+                GateDecision::Forward(secondary) => self.allow(place, secondary, messages),
+                GateDecision::ForwardTraced(traced, secondary) => {
                     self.send_allowed(messages);
-                    self.send_run(side, &traced, 1);
+                    self.send_run(secondary, &traced, 1);
                 }
                 GateDecision::Drop => self.drop_refused(messages.slice(place)),
                 GateDecision::Wait => {
@@ -174,29 +174,30 @@ impl<'a> UpwardPath<'a> {
         }
     }
 
-    fn allow(&mut self, place: Range<usize>, side: Option<HomeLink>, messages: &HubMessages<'_>) {
-        let goes_along = self.allowed.side.as_ref().map(|link| link.id()) == side.as_ref().map(|link| link.id());
+    fn allow(&mut self, place: Range<usize>, secondary: Option<HomeLink>, messages: &HubMessages<'_>) {
+        let goes_along =
+            self.allowed.secondary.as_ref().map(|link| link.id()) == secondary.as_ref().map(|link| link.id());
         if self.allowed.place.end != place.start || !goes_along {
             self.send_allowed(messages);
-            (self.allowed.place.start, self.allowed.side) = (place.start, side);
+            (self.allowed.place.start, self.allowed.secondary) = (place.start, secondary);
         }
         self.allowed.place.end = place.end;
         self.allowed.count += 1;
     }
 
     fn send_allowed(&mut self, messages: &HubMessages<'_>) {
-        let Run { place, count, side } = mem::take(&mut self.allowed);
+        let Run { place, count, secondary } = mem::take(&mut self.allowed);
         if count == 0 {
             return;
         }
-        self.send_run(side, messages.slice(place), count);
+        self.send_run(secondary, messages.slice(place), count);
     }
 
     /// Sends adjacent messages, and records a full secondary.
-    fn send_run(&mut self, side: Option<HomeLink>, bytes: &[u8], count: u64) {
-        self.send(side.as_ref(), bytes, count, 0);
-        if side.is_some() && self.side.as_ref().is_none_or(|known| !known.is_full()) {
-            self.side = side;
+    fn send_run(&mut self, secondary: Option<HomeLink>, bytes: &[u8], count: u64) {
+        self.send(secondary.as_ref(), bytes, count, 0);
+        if secondary.is_some() && self.secondary.as_ref().is_none_or(|known| !known.is_full()) {
+            self.secondary = secondary;
         }
     }
 
@@ -212,7 +213,7 @@ impl<'a> UpwardPath<'a> {
         client.cold_mut().resumption_mut()
     }
 
-    pub(super) fn take(&mut self, message: Upward<'_>) {
+    pub(super) fn take_message(&mut self, message: Upward<'_>) {
         // Data after the client's own close is ignored.
         if !matches!(self.step, Step::Continue) {
             return;
@@ -260,12 +261,12 @@ impl<'a> UpwardPath<'a> {
     }
 
     /// Sends messages to an app server: a secondary's or the home's.
-    fn send(&mut self, side: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
+    fn send(&mut self, secondary: Option<&HomeLink>, bytes: &[u8], count: u64, data_type: i64) {
         self.messages += count;
         let counters = self.state.core.context.counters.hub(self.home.hub().get());
         counters.messages_up.add_alone(count);
         counters.bytes_up.add_alone(bytes.len() as u64);
-        let link = side.unwrap_or(self.home);
+        let link = secondary.unwrap_or(self.home);
         let shown = UpwardMessages { bytes, count, data_type, read_at: self.read_at, to: Some(link) };
         match self.state.core.tap_up(self.slot, &shown) {
             None => link.send_data(self.id, bytes, data_type),

@@ -43,7 +43,7 @@ impl SlotKeeper<'_> {
                 attachment
             }
             Ok(None) => return CarryEnd::Lost("the session ended before the link was open".into()),
-            Err(error) => return over_with(SessionOver::of(&error.into()), writer),
+            Err(error) => return over_with(SessionOver::from_end(&error.into()), writer),
         };
         let group = self.pool.app().group.clone();
         let mut sink =
@@ -58,7 +58,7 @@ impl SlotKeeper<'_> {
             self.shard.counters().sessions.interrupted.increment();
         }
         match detached {
-            _ if !end.is_resumable() => over_with(SessionOver::of(&end), writer),
+            _ if !end.is_resumable() => over_with(SessionOver::from_end(&end), writer),
             Some(SessionEvent::End(cause)) => {
                 let reason = end.reason(Role::Proxy);
                 over_with(SessionOver { reason, ..SessionOver::decided(cause) }, writer)
@@ -148,7 +148,7 @@ pub(crate) struct ShardSink<'a> {
 
 impl<'a> ShardSink<'a> {
     pub(crate) fn new(shard: &'a Rc<Shard>, pool: &'a Pool, reply_to: Arc<dyn ReplyTo>) -> Self {
-        let (batch, skipped) = (RoutedBatch::of(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
+        let (batch, skipped) = (RoutedBatch::for_shards(shard.shared()), LogThrottle::every(SKIPPED_INTERVAL));
         Self {
             shard,
             pool,
@@ -186,8 +186,8 @@ impl<'a> ShardSink<'a> {
         reply_to: Option<&Arc<dyn ReplyTo>>,
         message: ServiceMessage,
     ) -> Result<(), String> {
-        self.batch.begin(self.shard);
-        route(FrameSource::of(self.shard, reply_to.unwrap_or(&self.reply_to), origin), message, &mut self.batch)
+        self.batch.begin_batch(self.shard);
+        route(FrameSource::from_link(self.shard, reply_to.unwrap_or(&self.reply_to), origin), message, &mut self.batch)
     }
 }
 
@@ -222,10 +222,10 @@ impl FrameSink for ShardSink<'_> {
     fn handle_frame(&mut self, _body: &Bytes, message: Option<ServiceMessage>) -> Result<(), String> {
         let Some(message) = message else { return Ok(()) };
         let Self { shard, reply_to, group, batch, .. } = self;
-        batch.begin(shard);
-        let source = FrameSource::of(shard, reply_to, SendOrigin::Sender(reply_to.app(), 0));
+        batch.begin_batch(shard);
+        let source = FrameSource::from_link(shard, reply_to, SendOrigin::Sender(reply_to.app(), 0));
         match is_mirror(group.as_deref()) {
-            true => mirror_frame::take(source, message, batch),
+            true => mirror_frame::take_mirrored(source, message, batch),
             false => route(source, message, batch),
         }
     }
@@ -248,8 +248,8 @@ impl FrameSink for ShardSink<'_> {
         if is_mirror(self.group.as_deref()) {
             return;
         }
-        self.batch.begin(self.shard);
-        let source = FrameSource::of(self.shard, &self.reply_to, SendOrigin::Sender(self.reply_to.app(), 0));
+        self.batch.begin_batch(self.shard);
+        let source = FrameSource::from_link(self.shard, &self.reply_to, SendOrigin::Sender(self.reply_to.app(), 0));
         for id in &head.connections {
             let command = ConnectionCommand::Skipped { problem: problem.to_owned() };
             self.batch.for_owner(source, id.clone(), command);
@@ -293,7 +293,7 @@ impl FrameSink for ShardSink<'_> {
             line.note_work();
         }
         let turn = self.turn.take().map(|(turn, begun_at)| turn.read(self.frames, begun_at.elapsed()));
-        let mut batch = std::mem::replace(&mut self.batch, RoutedBatch::of(self.shard.shared()));
+        let mut batch = std::mem::replace(&mut self.batch, RoutedBatch::for_shards(self.shard.shared()));
         batch.compress_large(self.shard.shared()).await;
         for (index, mut pieces) in batch.into_commands().enumerate() {
             if index == usize::from(self.shard.index()) {

@@ -14,7 +14,11 @@ use crate::engine::shard::{ConnectionCommand, CopyOrder, PendingAck};
 const NO_RESULTS: &str = "This app server gets copies of a connection, so its client can't be asked for a result.";
 
 /// Handles one frame of a mirror. Fails if app servers must not send such a frame; the error names it.
-pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut RoutedBatch) -> Result<(), String> {
+pub(super) fn take_mirrored(
+    source: FrameSource<'_>,
+    message: ServiceMessage,
+    batch: &mut RoutedBatch,
+) -> Result<(), String> {
     use ServiceMessage as M;
     match message {
         M::ConnectionData(data) => {
@@ -41,7 +45,7 @@ pub(super) fn take(source: FrameSource<'_>, message: ServiceMessage, batch: &mut
         // No client waits for a copy.
         M::DownMark(mark) => source.reply_to.answer(&M::DownDone(mark)),
         M::Stamped(stamped) => match M::decode(&stamped.body) {
-            Ok(Some(inner)) if !matches!(inner, M::Stamped(_)) => return take(source, inner, batch),
+            Ok(Some(inner)) if !matches!(inner, M::Stamped(_)) => return take_mirrored(source, inner, batch),
             Ok(_) => {}
             Err(error) => return Err(error.to_string()),
         },

@@ -92,7 +92,7 @@ impl Iterator for CommandPieces {
 
 impl RoutedBatch {
     /// Creates an empty batch. It allocates nothing while its link waits for frames.
-    pub(crate) fn of(shared: &Shared) -> Self {
+    pub(crate) fn for_shards(shared: &Shared) -> Self {
         Self {
             commands: vec![Vec::new(); shared.shards().len()],
             has_begun: false,
@@ -103,7 +103,7 @@ impl RoutedBatch {
     }
 
     /// Starts the batch with the first frame that this shard reads, reusing the shard's spare list.
-    pub(super) fn begin(&mut self, shard: &Shard) {
+    pub(super) fn begin_batch(&mut self, shard: &Shard) {
         if !std::mem::replace(&mut self.has_begun, true)
             && let Some(own) = self.commands.get_mut(usize::from(shard.index()))
         {
@@ -204,7 +204,7 @@ pub(crate) struct FrameSource<'a> {
 
 impl<'a> FrameSource<'a> {
     /// Source of the frames that a shard reads from a link.
-    pub(super) fn of(shard: &'a Shard, reply_to: &'a Arc<dyn ReplyTo>, origin: SendOrigin) -> Self {
+    pub(super) fn from_link(shard: &'a Shard, reply_to: &'a Arc<dyn ReplyTo>, origin: SendOrigin) -> Self {
         Self { shared: shard.shared(), counters: shard.counters(), hub: reply_to.hub(), reply_to, origin, filter: None }
     }
 }
@@ -512,7 +512,7 @@ fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
 
 /// Removes the pending invocation that a result answers.
 fn waiting_for(source: FrameSource<'_>, invocation_id: &str, connection_id: &str) -> Option<WaitingResult> {
-    source.shared.client_results.take(invocation_id, connection_id, source.reply_to.app())
+    source.shared.client_results.take_waiting(invocation_id, connection_id, source.reply_to.app())
 }
 
 /// Forwards a client result to the app server or node that invoked the client. Dropped if the caller is gone.
@@ -632,7 +632,7 @@ fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBa
     if query.is_count() {
         let tally = MemberTally::new(Arc::clone(source.reply_to), query.ack_id);
         batch.for_all(ShardCommand::CountMembers { hub: source.hub, set: query.set, tally });
-    } else if let Some(listing) = MemberListing::begin(source.reply_to, query, &source.shared.boot) {
+    } else if let Some(listing) = MemberListing::begin_listing(source.reply_to, query, &source.shared.boot) {
         match usize::from(listing.shard()) < batch.commands.len() {
             true => batch.for_shard(listing.shard(), ShardCommand::ListMembers(Box::new(listing))),
             false => listing.answer_last(),

@@ -34,7 +34,7 @@ impl SessionOver {
     }
 
     pub(super) fn retired() -> Self {
-        Self::of(&LinkEnd::Shutdown)
+        Self::from_end(&LinkEnd::Shutdown)
     }
 
     pub(super) fn unknown() -> Self {
@@ -47,11 +47,11 @@ impl SessionOver {
     }
 
     pub(super) fn decided(cause: SessionEndReason) -> Self {
-        Self::of(&LinkEnd::Over(cause))
+        Self::from_end(&LinkEnd::Over(cause))
     }
 
     /// Session end due to the end of its socket.
-    pub(super) fn of(end: &LinkEnd) -> Self {
+    pub(super) fn from_end(end: &LinkEnd) -> Self {
         let cause = match end {
             LinkEnd::Shutdown => SessionCloseReason::Retired,
             LinkEnd::Goodbye(_) => SessionCloseReason::Farewell,
@@ -64,7 +64,7 @@ impl SessionOver {
 
     /// End of a socket and, without resumption, of its session.
     pub(crate) fn of_dialled_in(end: &LinkEnd) -> Self {
-        let over = Self::of(end);
+        let over = Self::from_end(end);
         let is_lost = end.is_resumable();
         Self { cause: if is_lost { SessionCloseReason::NotResumable } else { over.cause }, ..over }
     }
@@ -81,7 +81,7 @@ impl SessionOver {
     /// Sends a farewell if the app server is still connected.
     pub(super) async fn send_goodbye(self) {
         if let Some(mut socket) = self.socket {
-            drop(timeout(GOODBYE_TIMEOUT, socket.close(LinkEnd::goodbye())).await);
+            drop(timeout(GOODBYE_TIMEOUT, socket.close_socket(LinkEnd::goodbye())).await);
         }
     }
 }

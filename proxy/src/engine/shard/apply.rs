@@ -61,7 +61,7 @@ impl AppliedBatch<'_> {
     fn take_run(&mut self, hub: HubIndex, to: &Receivers, first: (Framed, SendOrigin)) -> (SendRun, BatchMode) {
         let mut run = SendRun::new(first);
         while let Some(next) = self.rest.as_slice().first().and_then(|next| next.send_to_set(hub, to))
-            && run.take(next)
+            && run.take_send(next)
         {
             drop(self.rest.next());
         }
@@ -108,10 +108,10 @@ fn apply_one(state: &mut ShardState, command: ShardCommand, batch: &mut AppliedB
         }
         ShardCommand::ListMembers(listing) => state.core.list_members(listing),
         ShardCommand::CountMembers { hub, set, tally } => {
-            tally.add(state.core.connections.members(hub, set.name()).len());
+            tally.add_members(state.core.connections.members(hub, set.name()).len());
         }
         ShardCommand::CountReceivers { hub, to, tally } => {
-            tally.add(state.core.connections.count_of(hub, &to));
+            tally.add_members(state.core.connections.count_of(hub, &to));
         }
         ShardCommand::CloseMany { hub, app, to, reason, ack } => {
             let slots = state.core.connections.slots_of(hub, &to);
@@ -148,7 +148,9 @@ pub(super) fn apply_to_connection(
         (ConnectionCommand::Data { payload, kind, packed }, Some(Role::Home)) => {
             state.apply_data(slot, (&payload, packed.as_deref()), kind, mode)
         }
-        (ConnectionCommand::Data { payload, .. }, Some(role)) => state.apply_side_data(slot, &role, &payload, mode),
+        (ConnectionCommand::Data { payload, .. }, Some(role)) => {
+            state.apply_secondary_data(slot, &role, &payload, mode)
+        }
         // Only an assigned app server may answer calls, so that no call is answered twice or fails.
         (ConnectionCommand::Data { .. } | ConnectionCommand::Skipped { .. }, None) => {
             state.core.context.counters.unknown_receivers.increment()
@@ -162,7 +164,7 @@ pub(super) fn apply_to_connection(
             apply_close(state, slot, (app, role), (error, cause, by))
         }
         (ConnectionCommand::Skipped { problem }, Some(_)) => {
-            state.close(slot, &CloseReason::app_frame_skipped(&problem))
+            state.close_client(slot, &CloseReason::app_frame_skipped(&problem))
         }
         // REST callers of any node wait for a client, too.
         (ConnectionCommand::Mark { number, reply_to }, role) if role.is_some() || app == AppServerId::OTHER_NODE => {
@@ -180,10 +182,10 @@ pub(super) fn apply_to_connection(
         // From any other app server it is a late reply.
         (ConnectionCommand::HandOver { .. }, None) => late_hand_over(state, slot, app),
         (ConnectionCommand::Invoke { reply_to, request, origin }, role) => {
-            if let Some(Role::Side(group)) = &role
-                && let Some(side) = state.core.side_mut(slot, group)
+            if let Some(Role::Secondary(group)) = &role
+                && let Some(secondary) = state.core.secondary_mut(slot, group)
             {
-                side.ask(&request.invocation_id);
+                secondary.ask(&request.invocation_id);
             }
             // The reply goes directly to the caller, so the primary does not need to track a secondary's
             // invocation.
@@ -225,7 +227,7 @@ fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
 /// the caller learns that the time has no effect.
 fn refresh(state: &mut ShardState, slot: Slot, expires_s: u64, ack: &PendingAck) {
     let hub = state.core.connections.live(slot).and_then(|client| state.core.hub_of(client));
-    if state.assignments.token_expiries.of(slot).is_some() {
+    if state.assignments.token_expiries.expiry_of(slot).is_some() {
         state.assignments.token_expiries.set(slot, expires_s);
     } else if let Some(hub) = hub.filter(|hub| hub.has_webhook()) {
         let name = hub.name();
@@ -248,12 +250,12 @@ fn apply_close(
 ) {
     let error = error.as_deref().filter(|error| !error.is_empty());
     let reason = match role {
-        Some(Role::Side(group)) => {
+        Some(Role::Secondary(group)) => {
             // The secondary closed it itself, so only the others are notified.
-            if let Some(sides) =
-                state.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().sides_mut())
+            if let Some(secondaries) =
+                state.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().secondaries_mut())
             {
-                drop(sides.remove(&group));
+                drop(secondaries.remove(&group));
             }
             CloseReason::by_secondary(error, cause)
         }
@@ -267,7 +269,7 @@ fn apply_close(
         None if state.core.connections.get(slot).is_some_and(|client| client.cold().stay().was_at(app)) => return,
         Some(Role::Home) | None => CloseReason::ordered(error),
     };
-    state.close(slot, &reason);
+    state.close_client(slot, &reason);
 }
 
 #[cfg(test)]

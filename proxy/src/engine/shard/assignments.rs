@@ -51,7 +51,7 @@ impl ShardState {
         if self.core.connections.find_shown(slot, id).is_none() {
             return false;
         }
-        self.close(slot, &CloseReason::by_operator(reason));
+        self.close_client(slot, &CloseReason::by_operator(reason));
         true
     }
 
@@ -62,7 +62,7 @@ impl ShardState {
         // A connection that was given away is closed by its new owner. If it has none, it ends here after a while, and
         // its app server is notified.
         slots.retain(|&slot| !self.core.ownership_of(slot).is_some_and(|ownership| ownership.is_given()));
-        slots.iter().for_each(|&slot| self.close(slot, &CloseReason::token_revoked()));
+        slots.iter().for_each(|&slot| self.close_client(slot, &CloseReason::token_revoked()));
         slots.len()
     }
 
@@ -70,32 +70,32 @@ impl ShardState {
     ///
     /// Order: secondary assignments and taps end; the client leaves its sets and route, so that sends no longer reach
     /// it; app server and client are notified. The slot is freed when the socket has closed.
-    pub(super) fn close(&mut self, slot: Slot, reason: &CloseReason) {
+    pub(super) fn close_client(&mut self, slot: Slot, reason: &CloseReason) {
         if self.withdraw(slot) {
             return;
         }
         // A client that never opened has no state at an app server, so no other app server needs the notice.
         let is_known =
             self.core.connections.live(slot).is_some_and(|client| client.life().is_open() && has_successor(client));
-        if let Some(sides) =
-            self.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().take_sides())
+        if let Some(secondaries) =
+            self.core.connections.live_mut(slot).and_then(|client| client.assignments_mut().take_secondaries())
         {
-            self.assignments.secondary_clients.end_sides(
+            self.assignments.secondary_clients.end_secondaries(
                 &mut self.core,
                 &mut self.assignments.reassignment,
                 slot,
-                &sides,
+                &secondaries,
                 reason,
             );
         }
         self.core.tap_event(slot, &TapEvent::Closed(reason.cause, reason.detail.as_deref()));
         let mode = self.core.mode(Flush::Deferred);
-        let Some(client) = self.core.connections.close(slot) else { return };
+        let Some(client) = self.core.connections.close_client(slot) else { return };
         self.core.context.record_close(client, reason);
         if !client.home().capabilities().names_callers {
             self.core.context.shared.client_results.connection_ended(client.id());
         }
-        self.assignments.closed_ids.close(client.id(), client.traits().is_negotiated, self.core.tick);
+        self.assignments.closed_ids.note_closed(client.id(), client.traits().is_negotiated, self.core.tick);
         self.core.delivery.release_all(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
             let let_go = client.assignments().home().released();
@@ -127,13 +127,13 @@ impl ShardState {
 
     /// Closes the route of an id that never became a connection.
     pub(crate) fn close_id(&mut self, id: &Rc<str>, is_negotiated: bool) {
-        self.assignments.closed_ids.close(id, is_negotiated, self.core.tick);
+        self.assignments.closed_ids.note_closed(id, is_negotiated, self.core.tick);
     }
 
     /// Frees the slot of a client connection with a closed socket. `cause` applies if the connection was not
     /// closed before.
     pub(super) fn free(&mut self, slot: Slot, cause: Cause) -> Option<Client> {
-        self.close(slot, &CloseReason::by_client(cause));
+        self.close_client(slot, &CloseReason::by_client(cause));
         self.assignments.token_expiries.forget(slot);
         let mut client = self.core.connections.remove(slot)?;
         // Last chance to write what a task would have written, such as our answer to a close.
@@ -148,10 +148,10 @@ impl ShardState {
         self.core.delivery.flush_deferred(&mut self.core.connections);
         self.core.delivery.taps.settle(&self.core.connections);
         let slow = self.core.delivery.take_slow();
-        slow.iter().for_each(|&slot| self.close(slot, &CloseReason::slow_client()));
+        slow.iter().for_each(|&slot| self.close_client(slot, &CloseReason::slow_client()));
         self.core.delivery.reuse(slow);
         for slot in mem::take(&mut self.core.evicted) {
-            self.close(slot, &CloseReason::group_names_total());
+            self.close_client(slot, &CloseReason::group_names_total());
         }
         let excess = self.core.delivery.budget().excess_bytes();
         if excess > 0 {
@@ -167,14 +167,14 @@ impl ShardState {
         self.core.stay_here(slot);
         let Some(client) = self.core.connections.live(slot) else { return };
         if has_to_reconnect(client, self.core.tick) {
-            return self.close(slot, &CloseReason::no_app_server());
+            return self.close_client(slot, &CloseReason::no_app_server());
         }
         let pool = || self.core.context.shared.hubs.pool_of(client.home());
         let keeps_app = || pool().is_some_and(|pool| pool.choose_home().is_some());
         let is_handed_over = client.assignments().home().released() == Some(ReleaseReason::HandedOver);
         let outlives_home = client.can_move() || (is_handed_over && client.can_be_handed_over());
         if !outlives_home || (client.cold().origin().is_bound && !keeps_app()) {
-            return self.close(slot, &CloseReason::home_lost(cause));
+            return self.close_client(slot, &CloseReason::home_lost(cause));
         }
         self.reassign(slot, &Role::Home, CALL_LOST);
     }
@@ -191,7 +191,7 @@ impl ShardState {
     /// Assigns this link to a client that its app server gives up.
     pub(super) fn reassign_to(&mut self, slot: Slot, home: &HomeLink) {
         self.core.leave(slot, &Role::Home, CALL_UNFINISHED);
-        if !self.assignments.reassignment.open(&mut self.core, slot, &Role::Home, home) {
+        if !self.assignments.reassignment.open_at_target(&mut self.core, slot, &Role::Home, home) {
             self.assignments.reassignment.assign_or_wait(&mut self.core, slot, &Role::Home);
         }
     }
@@ -207,18 +207,20 @@ impl ShardState {
             && let Some(LeaveStage::BehindAnswer(cause)) = client.life().leaving()
             && !self.core.is_busy(client)
         {
-            self.close(slot, &CloseReason::of_move(cause));
+            self.close_client(slot, &CloseReason::of_move(cause));
         }
     }
 
     /// Delivers bytes from a secondary. Its handshake response is dropped, because the client has one already.
-    pub(super) fn apply_side_data(&mut self, slot: Slot, role: &Role, payload: &[u8], mode: BatchMode) {
+    pub(super) fn apply_secondary_data(&mut self, slot: Slot, role: &Role, payload: &[u8], mode: BatchMode) {
         let calls_max = self.core.context.shared.settings.rehoming.pending_calls_max;
-        let Role::Side(group) = role else { return };
-        let Some(side) = self.core.side_mut(slot, group) else { return };
-        let payload = match side.answer_handshake(payload) {
+        let Role::Secondary(group) = role else { return };
+        let Some(secondary) = self.core.secondary_mut(slot, group) else { return };
+        let payload = match secondary.answer_handshake(payload) {
             Ok(rest) => rest,
-            Err(error) => return self.assignments.secondary_clients.side_refused(&mut self.core, slot, group, &error),
+            Err(error) => {
+                return self.assignments.secondary_clients.secondary_refused(&mut self.core, slot, group, &error);
+            }
         };
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if let Some(frame) =
@@ -231,7 +233,7 @@ impl ShardState {
 
     pub(super) fn remove_silently(&mut self, slot: Slot) {
         self.core.tap_event(slot, &TapEvent::Moved);
-        let Some(client) = self.core.connections.close(slot) else { return };
+        let Some(client) = self.core.connections.close_client(slot) else { return };
         self.core.context.record_moved_out(client);
         self.core.context.counters.away.follow(usize::from(client.is_away()), 0);
         self.core.delivery.drop_kept(client);
@@ -295,7 +297,7 @@ impl ShardState {
         let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::requested_by_app(cause, reason));
         for &slot in slots {
             let is_own = self.core.connections.get(slot).is_some_and(|client| client.home().app() == app);
-            self.close(slot, if is_own { &own } else { &other });
+            self.close_client(slot, if is_own { &own } else { &other });
         }
     }
 
@@ -327,7 +329,7 @@ impl ShardState {
                 resumption.ownership_mut().hold();
             }
             self.core.send_backlog(slot, mode);
-            self.assignments.secondary_clients.open_sides(
+            self.assignments.secondary_clients.open_secondaries(
                 &mut self.core,
                 &mut self.assignments.reassignment,
                 slot,
@@ -390,7 +392,7 @@ fn free_outboxes(state: &mut ShardState, excess: usize) {
         match state.core.connections.get_mut(slot) {
             // Already closed, but the client does not read the close either.
             Some(client) if client.life().is_closed() => state.core.delivery.cut(client),
-            _ => state.close(slot, &CloseReason::outbox_total()),
+            _ => state.close_client(slot, &CloseReason::outbox_total()),
         }
     }
 }

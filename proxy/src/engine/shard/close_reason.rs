@@ -255,7 +255,7 @@ impl CloseReason {
                 (message.map(|message| message_frame(protocol, &message)), code)
             }
         };
-        message.into_iter().chain([websocket::close(code)])
+        message.into_iter().chain([websocket::close_frame(code)])
     }
 
     pub(super) fn error_for_app(&self) -> Option<ByteString> {
@@ -315,7 +315,7 @@ mod tests {
         assert!(told.contains("InvalidDataException: no message") && told.contains("allowReconnect"), "{told}");
         let told = String::from_utf8_lossy(&frames(&reason, JSON, false)[0]).into_owned();
         assert!(told.contains(CLOSED_WITH_ERROR) && !told.contains("no message"), "{told}");
-        assert_eq!(frames(&reason, JSON, true)[1], websocket::close(CLOSE_NORMAL));
+        assert_eq!(frames(&reason, JSON, true)[1], websocket::close_frame(CLOSE_NORMAL));
     }
 
     #[test]
@@ -334,8 +334,8 @@ mod tests {
     #[test]
     fn a_raw_client_gets_the_close_code_alone() {
         let reason = CloseReason::broken_rule(Cause::TextInvalid, "a text is not UTF-8", 1007);
-        assert_eq!(frames(&reason, Content::Raw, true), [websocket::close(1007)]);
-        assert_eq!(frames(&CloseReason::drained(), Content::Raw, true), [websocket::close(CLOSE_GOING_AWAY)]);
+        assert_eq!(frames(&reason, Content::Raw, true), [websocket::close_frame(1007)]);
+        assert_eq!(frames(&CloseReason::drained(), Content::Raw, true), [websocket::close_frame(CLOSE_GOING_AWAY)]);
     }
 
     #[test]

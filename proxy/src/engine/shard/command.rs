@@ -215,7 +215,7 @@ struct JoinedGroup {
 impl PendingAck {
     /// Ack for this caller: `NotFound`, unless a shard finds a receiver.
     pub(crate) fn new(reply_to: Arc<dyn ReplyTo>, ack_id: i64) -> Arc<Self> {
-        Arc::new(Self::of(reply_to, ack_id, None))
+        Arc::new(Self::new_ack(reply_to, ack_id, None))
     }
 
     /// Ack for joining a group. The join permits sends to the group through any node, so the ack waits until the other
@@ -230,10 +230,10 @@ impl PendingAck {
         let joined = interest.zip(group);
         let joined =
             joined.map(|(interest, group)| JoinedGroup { interest: interest.clone(), hub, group: group.clone() });
-        Arc::new(Self::of(reply_to, ack_id, joined))
+        Arc::new(Self::new_ack(reply_to, ack_id, joined))
     }
 
-    fn of(reply_to: Arc<dyn ReplyTo>, ack_id: i64, joined: Option<JoinedGroup>) -> Self {
+    fn new_ack(reply_to: Arc<dyn ReplyTo>, ack_id: i64, joined: Option<JoinedGroup>) -> Self {
         Self {
             reply_to,
             ack_id,

@@ -104,42 +104,42 @@ impl Connections {
     /// Adds a client connection to its hub and user, and makes it routable.
     pub(crate) fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
         let (hub, id) = (client.home().hub(), client.id().clone());
-        self.census.add(ClientKind::of(&client));
+        self.census.count_in(ClientKind::kind_of(&client));
         let is_compressed = client.form().is_compressed();
         let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
         self.join(slot, hub, SetName::Hub);
         if let Some(user) = user {
             self.join(slot, hub, SetName::User(user));
         }
-        self.routes.open(&id, Location { shard: self.shard, is_compressed, slot });
+        self.routes.open_route(&id, Location { shard: self.shard, is_compressed, slot });
         slot
     }
 
     /// Closes a client connection and returns it, unless it was closed before. Its socket may still drain, but
     /// sends no longer reach it.
-    pub(crate) fn close(&mut self, slot: Slot) -> Option<&mut Client> {
+    pub(crate) fn close_client(&mut self, slot: Slot) -> Option<&mut Client> {
         let client = self.live_mut(slot)?;
-        client.life_mut().close();
+        client.life_mut().begin_close();
         client.pauses_mut().clear();
-        let kind = ClientKind::of(client);
-        self.census.take(kind);
+        let kind = ClientKind::kind_of(client);
+        self.census.count_out(kind);
         self.sets.leave_all(&mut self.clients, slot);
         self.get_mut(slot)
     }
 
     /// Frees the slot of a client connection.
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Client> {
-        self.close(slot);
+        self.close_client(slot);
         self.clients.try_remove(slot as usize)
     }
 
     pub(crate) fn set_home(&mut self, slot: Slot, home: &HomeLink) {
         let Some(client) = self.live_mut(slot) else { return };
-        let before = ClientKind::of(client);
+        let before = ClientKind::kind_of(client);
         client.set_home(home);
-        let after = ClientKind::of(client);
-        self.census.take(before);
-        self.census.add(after);
+        let after = ClientKind::kind_of(client);
+        self.census.count_out(before);
+        self.census.count_in(after);
     }
 
     pub(crate) fn census(&self) -> &Census {
@@ -262,7 +262,7 @@ impl Connections {
         if client.memberships().len() <= limit || self.sets.has(client, client.home().hub(), SetName::Group(group)) {
             return Ok(());
         }
-        let groups = self.sets.of(client).filter(|set| matches!(set, SetName::Group(_))).count();
+        let groups = self.sets.sets_of(client).filter(|set| matches!(set, SetName::Group(_))).count();
         if groups < limit { Ok(()) } else { Err(GroupRefusal::TooMany { limit }) }
     }
 
@@ -279,7 +279,7 @@ impl Connections {
         if bytes == 0 || self.sets.has_names_left(bytes) {
             return Ok(());
         }
-        let own = self.sets.of(client).map(SetName::name_bytes).sum::<usize>() + bytes;
+        let own = self.sets.sets_of(client).map(SetName::name_bytes).sum::<usize>() + bytes;
         let (app, left) = left(hub);
         if own <= left { Ok(()) } else { Err(GroupRefusal::NamesFull { app, own, left }) }
     }
@@ -332,7 +332,7 @@ impl Connections {
     }
 
     pub(crate) fn user_of<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
-        self.sets.of(client).find_map(|set| match set {
+        self.sets.sets_of(client).find_map(|set| match set {
             SetName::User(user) => Some(user),
             SetName::Hub | SetName::Group(_) => None,
         })
@@ -420,7 +420,7 @@ impl Connections {
     pub(crate) fn count_at(&self, hub: HubIndex, app: AppServerId) -> usize {
         let is_there = |client: &Client| match client.role_of(app) {
             Some(Role::Home) => !client.is_unassigned(),
-            Some(Role::Side(_)) => true,
+            Some(Role::Secondary(_)) => true,
             None => false,
         };
         self.slots(|client| client.home().hub() == hub && is_there(client)).len()

@@ -202,7 +202,7 @@ impl Delivery {
                 && !client.is_excluded(epoch)
                 && let Some(frames) = run.frames(client.form(), &mut self.compression)
             {
-                tally.add(client.form());
+                tally.add_receiver(client.form());
                 if client.life().is_opening() {
                     self.counters.dropped.add(keep_early(client, run));
                 } else if run.is_single() || self.takes_joined(client, frames.wire) {
@@ -247,7 +247,7 @@ impl Delivery {
             && !client.is_excluded(epoch)
             && run.frames(client.form(), &mut self.compression).is_some()
         {
-            tally.add(client.form());
+            tally.add_receiver(client.form());
             if client.life().is_opening() {
                 if keep_early(client, run) > 0 {
                     self.effects.slow.push(slot);
@@ -359,7 +359,7 @@ impl Delivery {
     pub(super) fn pause_unread(&mut self, slot: Slot, client: &mut Client, now: u32) {
         if client.wire().bytes() > self.budget.limit_bytes() {
             self.slow.exceed(slot, client, now);
-            client.pauses_mut().add(PauseReason::UnreadAnswers);
+            client.pauses_mut().add_reason(PauseReason::UnreadAnswers);
         }
     }
 
@@ -519,7 +519,7 @@ impl Delivery {
                 self.slow.pause(slot, client, now);
             }
         } else if let Some(written_in) = client.wire_mut().defer() {
-            self.gathering.note(written_in);
+            self.gathering.note_written(written_in);
             self.effects.dirty.push(slot);
         }
     }
@@ -559,7 +559,7 @@ impl Delivery {
         self.messages.forget();
         let waiting = self.deferred();
         self.flush_dirty(connections.clients_mut());
-        self.gathering.end(waiting);
+        self.gathering.end_gathering(waiting);
         let mut blocked = mem::take(&mut self.effects.blocked);
         for slot in blocked.drain(..) {
             if let Some(client) = connections.get_mut(slot) {

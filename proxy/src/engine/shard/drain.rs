@@ -82,8 +82,8 @@ pub(super) fn search_for_shed(state: &mut ShardState, search: &mut DepartureSear
 
 /// Closes a client between two of its calls, or when the wait is over.
 fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant, Duration)) {
-    if state.leaving.add(&mut state.core, slot, cause, within) {
-        state.close(slot, &CloseReason::of_move(cause));
+    if state.leaving.add_clients(&mut state.core, slot, cause, within) {
+        state.close_client(slot, &CloseReason::of_move(cause));
     }
 }
 
@@ -99,7 +99,7 @@ pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
 /// Closes leaving clients that are between calls or out of time. Returns whether others are left.
 pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
     for (slot, cause) in state.leaving.take_due(&mut state.core, now) {
-        state.close(slot, &CloseReason::of_move(cause));
+        state.close_client(slot, &CloseReason::of_move(cause));
     }
     !state.leaving.is_empty()
 }
@@ -108,7 +108,7 @@ pub(super) fn close_leaving(state: &mut ShardState, now: Instant) -> bool {
 pub(super) fn close_all_drained(state: &mut ShardState) {
     state.is_drained = true;
     for (slot, _) in state.core.connections.everyone() {
-        state.close(slot, &CloseReason::drained());
+        state.close_client(slot, &CloseReason::drained());
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn close_with_heads(shared: &Shared, connection_ids: Vec<ByteString>)
         let Some(Location { shard, slot, .. }) = shared.routes.find(&id) else { continue };
         let close = move |state: &mut ShardState| {
             if state.core.connections.live(slot).is_some_and(|client| **client.id() == *id) {
-                state.close(slot, &CloseReason::heads_total());
+                state.close_client(slot, &CloseReason::heads_total());
             }
         };
         if let Some(shard) = shared.shards().get(usize::from(shard)) {
@@ -45,7 +45,7 @@ pub(crate) fn close_with_heads(shared: &Shared, connection_ids: Vec<ByteString>)
 
 impl ShardState {
     /// Adds a client connection and makes it reachable. `expires_s` closes it with its token.
-    pub(crate) fn open(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
+    pub(crate) fn open_client(&mut self, client: Client, user: Option<&str>, expires_s: Option<u64>) -> Slot {
         let serial = client.serial();
         self.core.context.record_open(&client);
         let hub = client.home().hub();
@@ -72,7 +72,7 @@ impl ShardState {
         close_stalled(self);
         for slot in self.core.unfinished.advance(&self.core.connections, self.core.tick) {
             self.core.context.counters.limit(Limit::MessageTime).increment();
-            self.close(slot, &CloseReason::message_timeout());
+            self.close_client(slot, &CloseReason::message_timeout());
         }
         self.keep_unfinished_budget();
         send_acknowledgements(self);
@@ -114,7 +114,7 @@ impl ShardState {
             match self.core.connections.get_mut(slot) {
                 // Already closed, but its socket is still open; cutting the socket frees the memory.
                 Some(client) if client.life().is_closed() => client.wire().socket().cut(),
-                _ => self.close(slot, &CloseReason::unfinished_total()),
+                _ => self.close_client(slot, &CloseReason::unfinished_total()),
             }
         }
     }
@@ -205,7 +205,7 @@ impl ShardState {
         let now = self.core.tick;
         let Some(client) = self.core.connections.live_mut(slot) else { return };
         if ends_by_answer(client, now) {
-            return self.close(slot, &CloseReason::duplicate_id());
+            return self.close_client(slot, &CloseReason::duplicate_id());
         }
         if client.home().id() != by {
             return;
@@ -242,7 +242,7 @@ fn retry_unassigned(state: &mut ShardState) {
     state.assignments.reassignment.retry(&mut state.core);
     let timeout_s = state.core.context.shared.settings.rehoming.hold_timeout_s;
     for slot in state.assignments.reassignment.take_overdue(&mut state.core, timeout_s) {
-        state.close(slot, &CloseReason::no_app_server());
+        state.close_client(slot, &CloseReason::no_app_server());
     }
 }
 
@@ -275,7 +275,7 @@ fn close_stalled(state: &mut ShardState) {
     let timeout = state.core.context.shared.settings.outbox.slow_client_timeout_s;
     let ShardCore { connections, delivery, tick, .. } = &mut state.core;
     for slot in delivery.slow.stalled(connections, delivery.budget().limit_bytes(), (*tick, timeout)) {
-        state.close(slot, &CloseReason::stalled_client());
+        state.close_client(slot, &CloseReason::stalled_client());
     }
 }
 
@@ -285,6 +285,6 @@ fn close_expired(state: &mut ShardState) {
     }
     let now_s = unix_seconds();
     while let Some(slot) = state.assignments.token_expiries.next_due(now_s) {
-        state.close(slot, &CloseReason::token_expired());
+        state.close_client(slot, &CloseReason::token_expired());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tracing::{debug, enabled};
 use trunkline_protocol::hub::CallScan;
 
-use super::assignments::secondary_clients::SideChoice;
+use super::assignments::secondary_clients::SecondaryChoice;
 use super::connection::{REFUSED_UPLOADS_MAX, SECONDARY_UPLOADS_MAX};
 use super::shard_core::ShardCore;
 use super::shard_state::ShardState;
@@ -27,7 +27,7 @@ pub(crate) enum Verdict {
     /// Forward to the client's primary.
     Home,
     /// Forward to a secondary.
-    Side(HomeLink),
+    Secondary(HomeLink),
     /// Hold this and later messages: no app server of the group is available.
     Waits,
     /// Drop: refused, or part of a refused call.
@@ -52,18 +52,18 @@ pub(crate) fn rule(
     if let MethodVerdict::Refused { rule, text } = verdict {
         return refuse_call(&mut state.core, slot, rules, (message, &rule), &text);
     }
-    let mut side = None;
+    let mut secondary = None;
     if let Some(group) = rules.group_of(target).filter(|group| state.core.is_beside_home(slot, group)) {
-        match state.assignments.secondary_clients.side_for(
+        match state.assignments.secondary_clients.secondary_for(
             &mut state.core,
             &mut state.assignments.reassignment,
             slot,
             group,
         ) {
-            SideChoice::Ready(link) => side = Some((group, link)),
+            SecondaryChoice::Ready(link) => secondary = Some((group, link)),
             // Returns before the rate limit counts the call, which is checked again after the wait.
-            SideChoice::Waits => return Verdict::Waits,
-            SideChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
+            SecondaryChoice::Waits => return Verdict::Waits,
+            SecondaryChoice::Fails(text) => return answer_refused(&mut state.core, slot, message, &text),
         }
     }
     if let MethodVerdict::Limited { rule, method, per_second } = verdict
@@ -74,11 +74,11 @@ pub(crate) fn rule(
     if let Some(client) = state.core.connections.get_mut(slot) {
         client.cold_mut().refused_mut().allow(message);
     }
-    match side {
+    match secondary {
         Some((group, link))
-            if state.assignments.secondary_clients.begin_side_call(&mut state.core, slot, group, message) =>
+            if state.assignments.secondary_clients.begin_secondary_call(&mut state.core, slot, group, message) =>
         {
-            Verdict::Side(link)
+            Verdict::Secondary(link)
         }
         Some(_) => Verdict::TooMany(format!(
             "The client still sends over {SECONDARY_UPLOADS_MAX} streams to calls of methods that one app server runs."
@@ -95,11 +95,11 @@ pub(crate) fn rule(
 /// Verdict on messages other than calls: parts of a call follow that call.
 fn rule_on_rest(core: &mut ShardCore, slot: Slot, message: &CallScan<'_>) -> Verdict {
     let Some(client) = core.connections.live_mut(slot) else { return Verdict::Home };
-    if client.cold_mut().refused_mut().take(message) {
+    if client.cold_mut().refused_mut().take_part(message) {
         return Verdict::Dropped;
     }
-    let owner = client.assignments_mut().sides_mut().and_then(|sides| sides.owner_of(message));
-    owner.map_or(Verdict::Home, |side| Verdict::Side(side.link.clone()))
+    let owner = client.assignments_mut().secondaries_mut().and_then(|secondaries| secondaries.owner_of(message));
+    owner.map_or(Verdict::Home, |secondary| Verdict::Secondary(secondary.link.clone()))
 }
 
 /// Counts a call against this rate. Connections of one user are counted together across shards.
@@ -130,7 +130,7 @@ fn refuse_call(
 
 fn answer_refused(core: &mut ShardCore, slot: Slot, call: &CallScan<'_>, text: &str) -> Verdict {
     let Some(client) = core.connections.live_mut(slot) else { return Verdict::Dropped };
-    let has_room = client.cold_mut().refused_mut().add(call);
+    let has_room = client.cold_mut().refused_mut().add_call(call);
     if let Some(id) = &call.invocation_id {
         core.answer_with_error(slot, id, text);
     }

@@ -59,7 +59,7 @@ type Inspect = dyn FnOnce(&mut dyn Any) + Send;
 
 impl Inspection {
     /// Wraps an inspection of a state of this type.
-    pub(super) fn of<S: 'static>(act: impl FnOnce(&mut S) + Send + 'static) -> Self {
+    pub(super) fn boxed<S: 'static>(act: impl FnOnce(&mut S) + Send + 'static) -> Self {
         Self(Box::new(move |state| {
             let state = state.downcast_mut();
             debug_assert!(state.is_some(), "an inspection is of the state of its shard");
@@ -203,7 +203,7 @@ impl DirectUpgrade {
 
     /// Takes the stream of the future socket.
     #[must_use]
-    pub(crate) fn take(&self) -> Option<ClientStream> {
+    pub(crate) fn take_stream(&self) -> Option<ClientStream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take().map(ClientStream::Direct)
     }
 }

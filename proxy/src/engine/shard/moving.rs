@@ -76,7 +76,7 @@ pub(crate) fn inspect(state: &mut ShardState, hub: HubIndex, id: &str) -> Option
         user: state.core.connections.user_of(client).map(ByteString::from),
         groups: groups_of(&state.core, client),
         opened_ms: state.core.context.opened_ms(client),
-        expires_s: state.assignments.token_expiries.of(slot),
+        expires_s: state.assignments.token_expiries.expiry_of(slot),
         is_bound: client.cold().origin().is_bound,
         cause: cause.label().into(),
     };
@@ -92,7 +92,7 @@ pub(crate) fn inspect(state: &mut ShardState, hub: HubIndex, id: &str) -> Option
 }
 
 fn groups_of(core: &ShardCore, client: &Client) -> Vec<ByteString> {
-    let groups = core.connections.sets().of(client).filter_map(|set| match set {
+    let groups = core.connections.sets().sets_of(client).filter_map(|set| match set {
         SetName::Group(name) => Some(ByteString::from(name)),
         SetName::Hub | SetName::User(_) => None,
     });
@@ -106,7 +106,7 @@ pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: 
     let (home, serial) = (client.home().clone(), client.serial());
     let is_settled = home.is_open()
         && !client.cold().stay().is_moving()
-        && client.assignments().sides().is_none()
+        && client.assignments().secondaries().is_none()
         && !client.assignments().home().is_leaving();
     let Some(resumption) = client.cold_mut().resumption_mut().filter(|_| is_settled) else { return };
     let Some(until) = resumption.depart(home.app(), state.core.tick, answer) else { return };
@@ -262,7 +262,10 @@ pub(crate) fn arrive(
     let (ownership, until) = Ownership::arriving(limit_bytes, now);
     let mut client = arriving(state, &home, &opening, id, (ownership, moving))?;
     let may_miss = settings.slow_clients == SlowClients::Drop;
-    client.begin(ClientTraits { is_negotiated: true, may_miss, ..ClientTraits::default() }, Liveness::new(now, false));
+    client.begin_life(
+        ClientTraits { is_negotiated: true, may_miss, ..ClientTraits::default() },
+        Liveness::new(now, false),
+    );
     let serial = client.serial();
     state.core.context.counters.away.follow(0, 1);
     let slot = state.core.connections.insert(client, moving.user.as_deref());
@@ -299,7 +302,7 @@ fn arriving(
     client.life_mut().answered();
     let age_us = unix_ms().saturating_sub(moving.opened_ms).saturating_mul(1000);
     let opened_us = state.core.context.now_us().saturating_sub(age_us);
-    client.cold_mut().begin(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
+    client.cold_mut().begin_life(ClientOrigin { opened_us, is_bound: moving.is_bound, ..ClientOrigin::default() });
     let shared = &state.core.context.shared;
     // The address of the client is known to the other node only.
     let app = shared.access.owner_of(home.hub_identity().name());

@@ -158,9 +158,10 @@ impl ShardCore {
     pub(crate) fn keep_call_span(&mut self, slot: Slot, invocation_id: &str, span: OpenSpan) {
         let Some(client) = self.connections.get_mut(slot) else { return };
         let mut kept = client.assignments_mut().home_mut().calls_mut().keep_span(invocation_id, span);
-        let sides = client.assignments_mut().sides_mut().into_iter().flat_map(|sides| sides.iter_mut());
-        for side in sides {
-            kept = kept.and_then(|span| side.assignment.calls_mut().keep_span(invocation_id, span));
+        let secondaries =
+            client.assignments_mut().secondaries_mut().into_iter().flat_map(|secondaries| secondaries.iter_mut());
+        for secondary in secondaries {
+            kept = kept.and_then(|span| secondary.assignment.calls_mut().keep_span(invocation_id, span));
         }
     }
 
@@ -269,7 +270,7 @@ impl ShardCore {
         let failed = client.cold_mut().backlog_mut().add_errors([(invocation_id.into(), text.into())]);
         if client.life().is_opening() {
             if failed >= calls_max {
-                client.pauses_mut().add(PauseReason::PendingCalls);
+                client.pauses_mut().add_reason(PauseReason::PendingCalls);
             }
             return;
         }
@@ -289,7 +290,7 @@ impl ShardCore {
     /// Asks a stopping app server, once, to hand a client over when its calls have ended.
     pub(super) fn ask_for(&mut self, slot: Slot, role: &Role) {
         let Some(client) = self.connections.live(slot) else { return };
-        let is_leaving = client.assignments().of(role).is_none_or(|assignment| assignment.is_leaving());
+        let is_leaving = client.assignments().assignment_of(role).is_none_or(|assignment| assignment.is_leaving());
         // Secondaries are handed over even if the primary can't be.
         if !is_leaving && (*role != Role::Home || client.can_be_handed_over()) {
             let order = moved_to(client.id(), "");
@@ -310,7 +311,7 @@ impl ShardCore {
     pub(super) fn control(&mut self, slot: Slot, role: &Role, operation: FlowOperation) {
         self.change_assignment(slot, role, |assignment, _| assignment.obey(operation));
         let Some(client) = self.connections.live(slot).filter(|_| operation == FlowOperation::EndInput) else { return };
-        if client.assignments().of(role).is_some_and(|assignment| assignment.is_leaving())
+        if client.assignments().assignment_of(role).is_some_and(|assignment| assignment.is_leaving())
             && let Some(link) = client.link_of(role)
         {
             link.send(&moved_to(client.id(), ""));
@@ -332,14 +333,14 @@ impl ShardCore {
     /// Whether a client waits for its hub handshake response or a call, or an app server waits for its client
     /// result.
     pub(super) fn is_busy(&self, client: &Client) -> bool {
-        let sides = || client.assignments().sides().into_iter().flat_map(|sides| sides.iter());
+        let secondaries = || client.assignments().secondaries().into_iter().flat_map(|secondaries| secondaries.iter());
         let asks_it = || {
             !client.home().capabilities().names_callers
                 && self.context.shared.client_results.is_waiting_for(client.id())
         };
         !client.life().is_open()
             || client.assignments().home().calls().are_pending()
-            || sides().any(|side| !side.is_idle())
+            || secondaries().any(|secondary| !secondary.is_idle())
             || asks_it()
     }
 
@@ -479,11 +480,11 @@ impl ShardCore {
             }
             if let Some(client) = self.connections.get(slot) {
                 let user_id = self.connections.user_of(client).map(ByteString::from);
-                listing.add(slot, GroupMember { connection_id: ByteString::from(&**client.id()), user_id });
+                listing.add_member(slot, GroupMember { connection_id: ByteString::from(&**client.id()), user_id });
             }
         }
         if listing.room() == 0 {
-            return listing.answer();
+            return listing.answer_listing();
         }
         listing.leave_shard();
         match self.context.shared.shards().get(usize::from(listing.shard())) {
@@ -537,7 +538,7 @@ impl ShardCore {
         let note = |home: &HomeLink| match home.hub_identity() {
             hub if !is_own && !hub.capabilities().names_callers => {
                 let share = shared.share_of_asker(&*reply_to, hub.name());
-                shared.client_results.begin(&reply_to, &request, Some(home.app()), &share)
+                shared.client_results.begin_wait(&reply_to, &request, Some(home.app()), &share)
             }
             _ => Ok(()),
         };
@@ -558,8 +559,8 @@ impl ShardCore {
         }
     }
 
-    pub(super) fn side_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SecondaryAssignment> {
-        self.connections.live_mut(slot)?.assignments_mut().sides_mut()?.of_group(group)
+    pub(super) fn secondary_mut(&mut self, slot: Slot, group: &str) -> Option<&mut SecondaryAssignment> {
+        self.connections.live_mut(slot)?.assignments_mut().secondaries_mut()?.of_group(group)
     }
 }
 

@@ -211,6 +211,6 @@ impl ShardSender {
 
     /// Runs `act` on the shard without waiting.
     pub(crate) fn post(&self, act: impl FnOnce(&mut ShardState) + Send + 'static) {
-        self.put(ShardMessage::Inspect(Inspection::of(act)));
+        self.put(ShardMessage::Inspect(Inspection::boxed(act)));
     }
 }

@@ -433,7 +433,7 @@ impl Shared {
 
     /// Groups that a new connection of a user joins immediately.
     pub(crate) fn kept_groups_of(&self, hub: HubIndex, user: &str) -> Vec<ByteString> {
-        self.hubs.at(hub).map(|hub| self.user_groups.of(hub.key(), user)).unwrap_or_default()
+        self.hubs.at(hub).map(|hub| self.user_groups.groups_of(hub.key(), user)).unwrap_or_default()
     }
 
     /// Owner of a hub, and the remaining bytes for names of groups in the owner's hubs. If other apps have keys, at
@@ -460,7 +460,7 @@ impl Shared {
     /// Stores or removes a user's memberships in a hub, given its fleet-wide name. Fails if too many memberships are
     /// stored.
     pub(crate) fn note_user_groups(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused> {
-        self.user_groups.note(hub, message).inspect_err(|problem| self.count_refused_membership(hub, problem))
+        self.user_groups.note_change(hub, message).inspect_err(|problem| self.count_refused_membership(hub, problem))
     }
 
     pub(crate) fn count_refused_membership(&self, hub: &str, problem: &MembershipRefused) {

@@ -101,7 +101,7 @@ impl Testbed {
     pub(crate) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
         let id = self.state.core.context.shared.hubs.number(instance);
         let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.identity(), id));
-        pool.add(&link);
+        pool.add_link(&link);
         link
     }
 
@@ -145,7 +145,7 @@ impl Testbed {
 
     /// Closes a client connection for this cause.
     pub(crate) fn end(&mut self, slot: Slot, cause: Cause) {
-        self.state.close(slot, &CloseReason::by_client(cause));
+        self.state.close_client(slot, &CloseReason::by_client(cause));
     }
 
     /// Adds an open client of an app server without links.
@@ -167,8 +167,8 @@ impl Testbed {
         client.life_mut().answered();
         let open = OpenConnection { connection_id: whole_id(id).into(), ..OpenConnection::default() };
         client.cold_mut().keep_opening(Some(OpeningInterner::default().intern_opening(&open, None)), None);
-        client.begin(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
-        let slot = self.state.open(client, Some("ann"), None);
+        client.begin_life(ClientTraits::default(), Liveness::new(self.state.core.tick(), false));
+        let slot = self.state.open_client(client, Some("ann"), None);
         self.state.core.tap_event(slot, &TapEvent::Opened);
         self.clients.push((slot, peer_kind));
         slot
@@ -229,7 +229,7 @@ pub(crate) fn whole_id(id: &str) -> String {
 /// Frames queued on a link. Closes the link.
 pub(crate) fn sent_over(link: &HomeLink) -> Vec<ServiceMessage> {
     let mut frames = FrameBuffer::default();
-    let rest = link.outbox().close();
+    let rest = link.outbox().close_outbox();
     rest.uncertain.chunks.into_iter().chain(rest.unsent.chunks).for_each(|chunk| frames.push(chunk));
     let bodies = std::iter::from_fn(|| frames.next_body().unwrap());
     bodies.map(|body| ServiceMessage::decode(&body).unwrap().unwrap()).collect()

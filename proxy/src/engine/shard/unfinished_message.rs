@@ -106,7 +106,7 @@ impl UnfinishedMessages {
     }
 
     /// Records the unfinished message of the client in this slot after a read.
-    pub(crate) fn note(&mut self, (slot, serial): (Slot, Serial), rest: MessageRest, now: u32) {
+    pub(crate) fn note_rest(&mut self, (slot, serial): (Slot, Serial), rest: MessageRest, now: u32) {
         if rest.bytes == 0 {
             return self.forget(serial);
         }
@@ -207,7 +207,7 @@ mod tests {
         }
 
         fn note(&mut self, client: u32, bytes: usize) {
-            self.messages.note((client, client), rest(bytes, 0), self.now);
+            self.messages.note_rest((client, client), rest(bytes, 0), self.now);
         }
 
         fn tick(&mut self) -> Vec<Slot> {
@@ -225,14 +225,14 @@ mod tests {
     fn all_unfinished_messages_together_have_a_budget_that_is_undercut_by_an_eighth() {
         let Scene { connections, .. } = Scene::new(0, 3);
         let mut messages = UnfinishedMessages::new(1600, 2, Arc::default());
-        messages.note((1, 1), rest(500, 0), 1);
-        messages.note((2, 2), rest(300, 0), 1);
+        messages.note_rest((1, 1), rest(500, 0), 1);
+        messages.note_rest((2, 2), rest(300, 0), 1);
         assert_eq!(messages.excess_bytes(), 0);
-        messages.note((2, 2), rest(301, 0), 2);
+        messages.note_rest((2, 2), rest(301, 0), 2);
         assert_eq!(messages.excess_bytes(), 101);
         messages.forget(9);
         assert_eq!(messages.excess_bytes(), 101, "another reader had nothing");
-        messages.note((1, 1), rest(0, 1), 2);
+        messages.note_rest((1, 1), rest(0, 1), 2);
         assert_eq!((messages.excess_bytes(), messages.sizes(&connections)), (0, vec![(301, 2)]));
     }
 
@@ -256,7 +256,7 @@ mod tests {
             scene.note(0, 200 * BYTES_PER_SECOND + second * BYTES_PER_SECOND / 2);
             assert!(scene.tick().is_empty());
         }
-        scene.messages.note((0, 0), rest(1, 1), scene.now);
+        scene.messages.note_rest((0, 0), rest(1, 1), scene.now);
         assert_eq!(scene.calm(100), 29);
     }
 
@@ -265,7 +265,7 @@ mod tests {
         let mut scene = Scene::new(usize::MAX, 1);
         scene.note(0, 1);
         assert_eq!(scene.calm(29), 29);
-        scene.connections.live_mut(0).unwrap().pauses_mut().add(PauseReason::AppServer);
+        scene.connections.live_mut(0).unwrap().pauses_mut().add_reason(PauseReason::AppServer);
         assert_eq!(scene.calm(500), 500);
         scene.connections.live_mut(0).unwrap().resume(PauseReason::AppServer, scene.now);
         assert_eq!(scene.tick(), [0]);
@@ -283,7 +283,7 @@ mod tests {
                 for (client, length) in (0..).zip(paces) {
                     if !found.contains(&client) {
                         let rest = MessageRest { length, ..rest(UNIT, 0) };
-                        scene.messages.note((client, client), rest, scene.now);
+                        scene.messages.note_rest((client, client), rest, scene.now);
                     }
                 }
                 for slot in scene.tick() {
@@ -298,9 +298,9 @@ mod tests {
     #[test]
     fn a_reader_whose_client_has_another_one_by_now_leaves_that_ones_message_alone() {
         let mut scene = Scene::new(usize::MAX, 1);
-        scene.messages.note((0, 7), rest(500, 3), scene.now);
+        scene.messages.note_rest((0, 7), rest(500, 3), scene.now);
         scene.note(0, 300);
-        scene.messages.note((0, 7), rest(600, 3), scene.now);
+        scene.messages.note_rest((0, 7), rest(600, 3), scene.now);
         assert_eq!(scene.messages.sizes(&scene.connections), [(300, 0)]);
         scene.messages.forget(7);
         assert_eq!(scene.messages.counters.unfinished_bytes.get(), 300);

@@ -143,7 +143,7 @@ fn put_length(length: usize, chunk: &mut [u8]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::websocket::{CLOSE_NORMAL, Opcode, close, frame, ping};
+    use super::super::websocket::{CLOSE_NORMAL, Opcode, close_frame, frame, ping};
     use super::*;
 
     /// Data of the events in a stream, parsed according to the HTML standard.
@@ -199,7 +199,7 @@ mod tests {
                 frames.extend_from_slice(&ping());
             }
             if closes {
-                frames.extend_from_slice(&close(CLOSE_NORMAL));
+                frames.extend_from_slice(&close_frame(CLOSE_NORMAL));
             }
             let (mut encoder, mut out, mut rest) = (EventEncoder::default(), Vec::new(), &frames[..]);
             for cut in cuts.iter().cycle() {

@@ -14,7 +14,7 @@ pub(crate) use deflater::deflated_frame;
 pub use frame_decoder::{Decoder, Event, MessageForm, PiecePosition};
 pub use frame_encoder::{
     CLOSE_APP_FAILED, CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_NOT_UTF8, CLOSE_PROTOCOL_ERROR, CLOSE_TOO_LARGE, Opcode,
-    close, frame, payload_bytes, ping, put_pong,
+    close_frame, frame, payload_bytes, ping, put_pong,
 };
 pub use inflater::Inflater;
 pub(crate) use unframe::{FrameContent, FrameHead};

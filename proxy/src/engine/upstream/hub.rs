@@ -231,7 +231,7 @@ impl Hub {
     /// Waits until an app server has an open link. `limit` bounds the wait, and `is_over` ends it.
     pub(crate) async fn wait_until_reached(&self, app: AppServerId, limit: Duration, is_over: impl Fn() -> bool) {
         let last = Instant::now() + limit;
-        let is_reached = || self.pool_of(app).is_some_and(|pool| pool.open() > 0);
+        let is_reached = || self.pool_of(app).is_some_and(|pool| pool.open_links() > 0);
         let until = || (!is_reached() && !is_over()).then_some(last).filter(|until| *until > Instant::now());
         self.identity.wait(until).await;
     }

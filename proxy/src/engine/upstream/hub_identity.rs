@@ -210,7 +210,7 @@ impl HubNaming {
     }
 
     /// Records whether the hub is named. Returns the time for which it was unnamed; `None` while it is named.
-    pub(super) fn note(&self, is_named: bool) -> Option<Duration> {
+    pub(super) fn note_naming(&self, is_named: bool) -> Option<Duration> {
         self.with_times(|times| {
             times.unnamed_since = if is_named { None } else { times.unnamed_since.or_else(|| Some(Instant::now())) };
             times.unnamed_since.map(|since| since.elapsed())
@@ -269,12 +269,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_unnamed_time_starts_again_each_time_the_hub_is_named() {
         let naming = HubNaming::new();
-        assert_eq!(naming.note(true), None);
-        assert_eq!(naming.note(false), Some(Duration::ZERO));
+        assert_eq!(naming.note_naming(true), None);
+        assert_eq!(naming.note_naming(false), Some(Duration::ZERO));
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(naming.note(false), Some(Duration::from_secs(5)));
+        assert_eq!(naming.note_naming(false), Some(Duration::from_secs(5)));
         assert!(!naming.recall());
-        assert_eq!(naming.note(false), Some(Duration::ZERO));
+        assert_eq!(naming.note_naming(false), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

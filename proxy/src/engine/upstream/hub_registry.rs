@@ -155,14 +155,14 @@ impl HubRegistry {
             HubOrigin::DialIn => !hub.is_linked(),
             HubOrigin::Manifest => !hub.is_linked() && are_others_named(hub.naming().is_of_default()),
         };
-        let is_due = |hub: &Arc<Hub>| hub.naming().note(!is_unnamed(hub)).is_some_and(|time| time >= limit);
+        let is_due = |hub: &Arc<Hub>| hub.naming().note_naming(!is_unnamed(hub)).is_some_and(|time| time >= limit);
         living.iter().filter(|hub| is_due(hub)).cloned().collect()
     }
 
     /// Removes a hub that was unnamed for this long; `false` if it was named in the meantime.
     pub(crate) fn remove(&self, hub: &Hub, limit: Duration) -> bool {
         let _changing = self.free();
-        let is_unnamed = hub.naming().note(hub.is_linked()).is_some_and(|time| time >= limit);
+        let is_unnamed = hub.naming().note_naming(hub.is_linked()).is_some_and(|time| time >= limit);
         if is_unnamed {
             hub.remove();
         }
@@ -222,7 +222,7 @@ impl HubRegistry {
     /// are no others.
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
         let all = self.all.load();
-        let is_linked = |pool: &Arc<Pool>| pool.open() > 0 && matches!(pool.app().target, AppTarget::Network(_));
+        let is_linked = |pool: &Arc<Pool>| pool.open_links() > 0 && matches!(pool.app().target, AppTarget::Network(_));
         let mut linked: Vec<_> = all.iter().flat_map(|hub| hub.pools_of(group)).filter(is_linked).collect();
         prefer(&mut linked, |pool| !pool.is_draining());
         prefer(&mut linked, |pool| pool.app().is_listed());
@@ -411,7 +411,7 @@ mod tests {
         let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(1_000, 1_000), 0);
         let waiting = LinkHandle::new(hub.identity().clone(), AppServerId(0), usize::MAX, session);
         hub.pools()[0].opened(0, Arc::new(waiting));
-        assert_eq!((hub.pools()[0].open(), hub.pools()[0].resuming()), (1, 1));
+        assert_eq!((hub.pools()[0].open_links(), hub.pools()[0].resuming()), (1, 1));
         assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 1));
         assert!(hub.pools()[1].begin_drain());
         assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 0));

@@ -109,13 +109,13 @@ impl Pool {
     }
 
     /// Number of open links that may carry clients.
-    pub(crate) fn open(&self) -> usize {
+    pub(crate) fn open_links(&self) -> usize {
         self.count(|link| link.is_open() && link.may_carry_clients())
     }
 
     /// Whether the app server has an open link that may carry clients, and is not about to stop.
     pub(crate) fn is_up(&self) -> bool {
-        self.open() > 0 && !self.is_draining()
+        self.open_links() > 0 && !self.is_draining()
     }
 
     /// Open links that may carry clients.
@@ -153,7 +153,7 @@ impl Pool {
         let is_dialled = !matches!(self.app.target, AppTarget::DialsIn(_));
         LinkCounts {
             is_known: !self.is_empty(),
-            open: self.open(),
+            open: self.open_links(),
             wanted: is_dialled.then(|| self.size()),
             is_draining: self.is_draining(),
         }
@@ -208,7 +208,7 @@ impl Pool {
     }
 
     /// Adds a link that the app server has dialled. Returns a free slot, or else a new slot.
-    pub(crate) fn add(&self, link: &HomeLink) -> usize {
+    pub(crate) fn add_link(&self, link: &HomeLink) -> usize {
         let mut slot = 0;
         if self.is_empty() {
             // The app server has returned, even if it said goodbye before.
@@ -289,7 +289,7 @@ impl Pool {
     }
 
     fn report_if_left(&self) {
-        if self.has_said_goodbye.load(Ordering::Relaxed) && self.open() == 0 {
+        if self.has_said_goodbye.load(Ordering::Relaxed) && self.open_links() == 0 {
             self.left.send_replace(());
         }
     }

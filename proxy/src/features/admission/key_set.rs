@@ -145,7 +145,7 @@ impl KeySets {
             return;
         }
         *last_read = Some(Instant::now());
-        let outcome = read(&set.source, &self.connector).await;
+        let outcome = read_key_set(&set.source, &self.connector).await;
         self.store(set, outcome);
         set.reads.fetch_add(1, Ordering::Release);
     }
@@ -175,7 +175,7 @@ impl KeySets {
 }
 
 /// Reads the keys of a source; fetches a URL with `connector`.
-async fn read(source: &JwksSource, connector: &Connector) -> Result<PublishedKeys, JwksError> {
+async fn read_key_set(source: &JwksSource, connector: &Connector) -> Result<PublishedKeys, JwksError> {
     match source {
         JwksSource::File(path) => {
             let file = path.clone();

@@ -60,7 +60,7 @@ struct TokenSet {
 }
 
 impl TokenSet {
-    fn of(told: &SharedRevocation) -> Self {
+    fn from_revocation(told: &SharedRevocation) -> Self {
         let SharedRevocation { user, audience, app, .. } = told;
         Self { user: user.clone(), audience: audience.clone(), app: app.clone() }
     }
@@ -136,7 +136,7 @@ impl Revocations {
 
     /// Fails if the table is full or a name is too long.
     pub(crate) fn revoke(&self, told: &SharedRevocation, now_s: u64) -> Result<(), RevocationRefused> {
-        let tokens = TokenSet::of(told);
+        let tokens = TokenSet::from_revocation(told);
         if let Some(name) = tokens.names().find(|name| name.len() > NAME_MAX_BYTES) {
             return Err(RevocationRefused::NameTooLong(name.len()));
         }
@@ -235,7 +235,7 @@ impl Revocations {
     /// revocation is not stored.
     pub(crate) fn note_close(&self, told: &SharedRevocation, at_ms: u64) -> bool {
         let mut table = self.table();
-        let kept = table.by_tokens.get_mut(&TokenSet::of(told)).filter(|kept| kept.closed_ms < at_ms);
+        let kept = table.by_tokens.get_mut(&TokenSet::from_revocation(told)).filter(|kept| kept.closed_ms < at_ms);
         kept.map(|kept| kept.closed_ms = at_ms).is_some()
     }
 
@@ -296,7 +296,7 @@ impl Revocations {
 
     /// Notes that the store has a revocation, which includes the one kept here, or more.
     pub(crate) fn note_stored(&self, stored: &SharedRevocation) {
-        if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::of(stored)) {
+        if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::from_revocation(stored)) {
             let is_included =
                 kept.issued_before_s <= stored.issued_before_s && kept.kept_until_s <= stored.kept_until_s;
             kept.is_stored |= is_included;
@@ -306,7 +306,7 @@ impl Revocations {
     /// Notes that the store may have lost these revocations.
     pub(crate) fn mark_unwritten(&self, is_lost: impl Fn(&SharedRevocation) -> bool) {
         for told in self.list(0, |kept| kept.is_stored).into_iter().filter(is_lost) {
-            if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::of(&told)) {
+            if let Some(kept) = self.table().by_tokens.get_mut(&TokenSet::from_revocation(&told)) {
                 kept.is_stored = false;
             }
         }

@@ -173,10 +173,10 @@ impl ServiceVerifier {
         if decode_header(token).map_err(|error| explained(error.into()))?.crit.is_some() {
             return Err(TokenError::Critical);
         }
-        self.open(token, hub, expires).map_err(explained)
+        self.verify_token(token, hub, expires).map_err(explained)
     }
 
-    fn open(&self, token: &str, hub: Option<&str>, expires: bool) -> Result<OpenedToken, TokenError> {
+    fn verify_token(&self, token: &str, hub: Option<&str>, expires: bool) -> Result<OpenedToken, TokenError> {
         let mut validation = Validation::new(Algorithm::HS256);
         validation.algorithms = vec![Algorithm::HS256, Algorithm::HS512];
         validation.leeway = self.clock_skew_s;

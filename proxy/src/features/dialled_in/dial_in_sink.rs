@@ -73,7 +73,7 @@ impl<'a> DialInSink<'a> {
         Self { inner: self.inner.in_turns(signer), ..self }
     }
 
-    fn take(&mut self, mut message: ServiceMessage) -> Result<(), String> {
+    fn take_message(&mut self, mut message: ServiceMessage) -> Result<(), String> {
         if !self.name_connection(&mut message) {
             let (ack_id, message) = (message.ack_id().unwrap_or_default(), Some(ByteString::new()));
             let ack = Ack { ack_id, status: AckStatus::NotFound, message, payload: None };
@@ -157,7 +157,7 @@ impl<'a> DialInSink<'a> {
             sleep(hold).await;
             let mut sink = DialInSink::new(&shard, &pool, &link);
             // Already parsed and checked.
-            drop(sink.take(ServiceMessage::ClientInvocation(question)));
+            drop(sink.take_message(ServiceMessage::ClientInvocation(question)));
             sink.end_batch(0).await;
         });
     }
@@ -180,7 +180,7 @@ impl<'a> DialInSink<'a> {
             return Ok(());
         } else {
             self.questions += 1;
-            match QuestionReply::begin(&self.link) {
+            match QuestionReply::begin_question(&self.link) {
                 Ok(reply_to) => reply_to,
                 Err(refusal) => {
                     self.refuse(&message, &refusal);
@@ -224,7 +224,7 @@ impl<'a> DialInSink<'a> {
         }
     }
 
-    fn answer(&mut self, action: PingAction) {
+    fn answer_ping(&mut self, action: PingAction) {
         let answer = match action {
             PingAction::Status => dial_in_ping::status(self.load()),
             PingAction::Servers => {
@@ -251,7 +251,7 @@ impl<'a> DialInSink<'a> {
     fn load(&self) -> NodeLoad {
         let shared = self.shard.shared();
         let clients = shared.sockets();
-        let servers = self.pools().iter().map(|pool| pool.open() as u64).sum();
+        let servers = self.pools().iter().map(|pool| pool.open_links() as u64).sum();
         let capacity = shared.settings.limits.connections.map(|most| u64::from(most.get()));
         NodeLoad { has_clients: clients > 0, clients, servers, capacity }
     }
@@ -321,7 +321,7 @@ impl FrameSink for DialInSink<'_> {
                 self.take_later(question);
                 Ok(())
             }
-            Some(message) => self.take(with_time(message)),
+            Some(message) => self.take_message(with_time(message)),
             None => Ok(()),
         }
     }
@@ -347,7 +347,7 @@ impl FrameSink for DialInSink<'_> {
         (self.sends, self.questions) = (None, 0);
         let actions = std::mem::take(&mut self.actions);
         if !actions.is_empty() && !self.is_cut_off && !self.has_unread() {
-            actions.into_iter().for_each(|action| self.answer(action));
+            actions.into_iter().for_each(|action| self.answer_ping(action));
         }
         self.cut_off_unread();
         if std::mem::take(&mut self.is_migrating) {
@@ -377,7 +377,7 @@ pub(super) struct QuestionReply {
 
 impl QuestionReply {
     /// Begins a question of an app server. Fails if the link or its key has too many.
-    pub(super) fn begin(link: &Arc<LinkHandle>) -> Result<Arc<dyn ReplyTo>, QuestionRefusal> {
+    pub(super) fn begin_question(link: &Arc<LinkHandle>) -> Result<Arc<dyn ReplyTo>, QuestionRefusal> {
         let permit = link.answers().map(LinkAnswers::begin).transpose()?;
         Ok(Arc::new(Self { link: link.clone(), _permit: permit }))
     }

@@ -70,7 +70,7 @@ mod tests {
         let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(hub.identity(), id)));
         let pool = Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default());
         for link in &links {
-            pool.add(link);
+            pool.add_link(link);
         }
         (pool, links)
     }

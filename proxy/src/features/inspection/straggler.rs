@@ -20,7 +20,7 @@ pub(crate) struct Stragglers {
 
 impl Stragglers {
     /// Collects the remaining clients, including closed ones with an open socket.
-    pub(crate) fn of(state: &ShardState) -> Self {
+    pub(crate) fn at_shard(state: &ShardState) -> Self {
         let mut stragglers = Stragglers::default();
         let connections = &state.core.connections;
         for (_, client) in connections.range(0..connections.slot_count()) {

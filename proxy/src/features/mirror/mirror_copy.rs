@@ -55,7 +55,7 @@ impl MirrorCopy {
     }
 
     /// Opens the copy over a link. `from` is the primary app server of a connection that is already open.
-    pub(super) fn open(
+    pub(super) fn open_copy(
         &mut self,
         link: HomeLink,
         (id, content): (&str, Content),
@@ -110,7 +110,7 @@ impl MirrorCopy {
         }
     }
 
-    pub(super) fn end(&self, id: &str, cause: Cause) {
+    pub(super) fn end_copy(&self, id: &str, cause: Cause) {
         let headers = vec![(CAUSE_HEADER.into(), vec![cause.label().into()])];
         let close = CloseConnection { connection_id: id.into(), error: None, headers };
         self.link.iter().for_each(|link| link.send(&ServiceMessage::CloseConnection(close.clone())));

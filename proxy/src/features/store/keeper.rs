@@ -365,7 +365,7 @@ mod tests {
     }
 
     fn is_in(node: &Node, user: &str) -> bool {
-        !node.store.user_groups.of("chat", user).is_empty()
+        !node.store.user_groups.groups_of("chat", user).is_empty()
     }
 
     #[tokio::test(start_paused = true)]
@@ -394,7 +394,7 @@ mod tests {
         let leave = UserGroupChange { user_id: "ann".into(), ..Default::default() };
         other.store.keep_first("chat", &ServiceMessage::UserLeaveGroup(leave)).await.unwrap();
         until(|| !is_in(&one, "ann")).await;
-        drop(one.store.user_groups.note("chat", &join("ben", 600)));
+        drop(one.store.user_groups.note_change("chat", &join("ben", 600)));
         until(|| is_in(&other, "ben") && one.store.unwritten() == 0).await;
     }
 

@@ -64,7 +64,7 @@ pub(super) fn is_same_end(one_ms: u64, another_ms: u64) -> bool {
 
 impl UnwrittenMemberships {
     /// From now on, records changes.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin_write(&mut self) {
         let [share] = random_bytes::<1>();
         self.delay.get_or_insert(Duration::from_millis(100 + 3 * u64::from(share)));
     }
@@ -73,7 +73,7 @@ impl UnwrittenMemberships {
         self.delay.is_some()
     }
 
-    pub(super) fn add(&mut self, user: &UserKey, group: &str) {
+    pub(super) fn add_membership(&mut self, user: &UserKey, group: &str) {
         if let Some(delay) = self.delay.filter(|_| self.changes.len() < UNWRITTEN_MAX) {
             self.changes.entry((user.clone(), group.into())).or_insert_with(|| Instant::now() + delay);
         }
@@ -114,7 +114,7 @@ impl Default for LeftMemberships {
 }
 
 impl LeftMemberships {
-    pub(crate) fn note(&mut self, user: &UserKey, group: ByteString, at_ms: i64, now_ms: i64) {
+    pub(crate) fn note_left(&mut self, user: &UserKey, group: ByteString, at_ms: i64, now_ms: i64) {
         self.0.insert((user.clone(), group), at_ms, at_ms.saturating_add(LEFT_REMEMBERED_MS));
         self.0.expire(now_ms);
     }
@@ -127,7 +127,7 @@ impl LeftMemberships {
         self.0.get(&(user.clone(), group.into())).copied()
     }
 
-    pub(crate) fn of(&self, user: &UserKey) -> impl Iterator<Item = (&ByteString, i64)> {
+    pub(crate) fn left_by(&self, user: &UserKey) -> impl Iterator<Item = (&ByteString, i64)> {
         let left = self.0.range((user.clone(), ByteString::new())..).take_while(move |((other, _), _)| other == user);
         left.map(|((_, group), at_ms)| (group, *at_ms))
     }
@@ -150,12 +150,15 @@ mod tests {
     fn the_latest_are_remembered_for_their_time() {
         let (mut left, ann) = (LeftMemberships::default(), ann());
         for number in 0..=LEFT_MAX {
-            left.note(&ann, number.to_string().into(), 0, 0);
+            left.note_left(&ann, number.to_string().into(), 0, 0);
         }
-        assert_eq!((left.at_ms(&ann, "0"), left.at_ms(&ann, "1"), left.of(&ann).count()), (None, Some(0), LEFT_MAX));
+        assert_eq!(
+            (left.at_ms(&ann, "0"), left.at_ms(&ann, "1"), left.left_by(&ann).count()),
+            (None, Some(0), LEFT_MAX)
+        );
         let later = LEFT_REMEMBERED_MS + 1;
-        left.note(&ann, "red".into(), later, later);
-        assert_eq!(left.of(&ann).collect::<Vec<_>>(), [(&"red".into(), later)]);
+        left.note_left(&ann, "red".into(), later, later);
+        assert_eq!(left.left_by(&ann).collect::<Vec<_>>(), [(&"red".into(), later)]);
         left.remove(&ann, "red");
         assert_eq!(left.users().count(), 0);
     }
@@ -163,9 +166,9 @@ mod tests {
     #[test]
     fn a_membership_left_again_keeps_the_last_time() {
         let (mut left, ann) = (LeftMemberships::default(), ann());
-        left.note(&ann, "red".into(), 0, 0);
-        left.note(&ann, "red".into(), LEFT_REMEMBERED_MS, LEFT_REMEMBERED_MS);
-        left.note(&ann, "blue".into(), LEFT_REMEMBERED_MS + 1, LEFT_REMEMBERED_MS + 1);
+        left.note_left(&ann, "red".into(), 0, 0);
+        left.note_left(&ann, "red".into(), LEFT_REMEMBERED_MS, LEFT_REMEMBERED_MS);
+        left.note_left(&ann, "blue".into(), LEFT_REMEMBERED_MS + 1, LEFT_REMEMBERED_MS + 1);
         assert_eq!(left.at_ms(&ann, "red"), Some(LEFT_REMEMBERED_MS));
     }
 }

@@ -58,12 +58,12 @@ impl MessageSummary {
         texts.into_iter().flatten().map(String::len).sum()
     }
 
-    fn of(kind: &'static str, bytes: usize) -> Self {
+    fn with_bytes(kind: &'static str, bytes: usize) -> Self {
         Self { kind, target: None, invocation_id: None, bytes: bytes as u64, payload: None }
     }
 }
 
-pub(super) fn read(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
+pub(super) fn summaries(content: Content, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
     match content {
         Content::Raw => vec![raw(messages, with_payloads)],
         Content::Hub(protocol) => of_hub(protocol, messages, with_payloads),
@@ -75,7 +75,7 @@ fn raw(message: &Bytes, with_payloads: bool) -> MessageSummary {
         Ok(text) if message.len() <= READ_MAX_BYTES => shown(&redaction::text(text)),
         _ => format!("({} bytes)", message.len()),
     };
-    MessageSummary { payload: with_payloads.then(payload), ..MessageSummary::of("raw", message.len()) }
+    MessageSummary { payload: with_payloads.then(payload), ..MessageSummary::with_bytes("raw", message.len()) }
 }
 
 fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<MessageSummary> {
@@ -86,10 +86,10 @@ fn of_hub(protocol: HubProtocol, messages: &Bytes, with_payloads: bool) -> Vec<M
 
 fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads: bool) -> MessageSummary {
     if body.len() > READ_MAX_BYTES {
-        return MessageSummary::of("large", bytes);
+        return MessageSummary::with_bytes("large", bytes);
     }
     // A hub handshake response has no kind.
-    let Ok(Some(message)) = protocol.decode(body) else { return MessageSummary::of("other", bytes) };
+    let Ok(Some(message)) = protocol.decode(body) else { return MessageSummary::with_bytes("other", bytes) };
     MessageSummary {
         target: match &message {
             HubMessage::Invocation(call) | HubMessage::StreamInvocation(call) => {
@@ -99,7 +99,7 @@ fn hub_message(protocol: HubProtocol, body: &Bytes, bytes: usize, with_payloads:
         },
         invocation_id: message.invocation_id().map(|id| cut(id, NAME_MAX_CHARS)),
         payload: if with_payloads { payload(protocol, &message) } else { None },
-        ..MessageSummary::of(kind_name(message.kind()), bytes)
+        ..MessageSummary::with_bytes(kind_name(message.kind()), bytes)
     }
 }
 
@@ -180,29 +180,29 @@ mod tests {
             let outcome = Outcome::Error("no".into());
             let end = Completion { invocation_id: "7".into(), headers: Vec::new(), outcome };
             let bytes = encoded(protocol, &[call(protocol, "hello"), HubMessage::Completion(end), HubMessage::Ping]);
-            let told = read(Content::Hub(protocol), &bytes, true);
+            let told = summaries(Content::Hub(protocol), &bytes, true);
             let kinds: Vec<_> = told.iter().map(|message| message.kind).collect();
             assert_eq!(kinds, ["invocation", "completion", "ping"]);
             assert_eq!((told[0].target.as_deref(), told[0].invocation_id.as_deref()), (Some("Say"), Some("7")));
             assert_eq!(told[0].payload.as_deref(), Some(r#"["hello",1]"#));
             assert_eq!(told[1].payload.as_deref(), Some("error: no"));
             assert_eq!(told.iter().map(|message| message.bytes).sum::<u64>(), bytes.len() as u64);
-            assert!(read(Content::Hub(protocol), &bytes, false).iter().all(|message| message.payload.is_none()));
+            assert!(summaries(Content::Hub(protocol), &bytes, false).iter().all(|message| message.payload.is_none()));
         }
     }
 
     #[test]
     fn long_payloads_are_cut_and_large_or_unknown_messages_show_their_size() {
         let protocol = HubProtocol::Json;
-        let told = read(Content::Hub(protocol), &encoded(protocol, &[call(protocol, &"ä".repeat(9_000))]), true);
+        let told = summaries(Content::Hub(protocol), &encoded(protocol, &[call(protocol, &"ä".repeat(9_000))]), true);
         assert_eq!(told[0].payload.as_ref().unwrap().chars().count(), TEXT_MAX_CHARS + 1);
         let told =
-            read(Content::Hub(protocol), &encoded(protocol, &[call(protocol, &"a".repeat(READ_MAX_BYTES))]), true);
+            summaries(Content::Hub(protocol), &encoded(protocol, &[call(protocol, &"a".repeat(READ_MAX_BYTES))]), true);
         assert_eq!((told[0].kind, told[0].payload.as_deref()), ("large", None));
-        let told = read(Content::Hub(protocol), &Bytes::from_static(b"nonsense\x1e{}\x1e"), true);
+        let told = summaries(Content::Hub(protocol), &Bytes::from_static(b"nonsense\x1e{}\x1e"), true);
         assert_eq!(told.len(), 2);
         assert!(told.iter().all(|message| message.kind == "other" && message.payload.is_none()));
-        let told = read(Content::Raw, &Bytes::from_static(b"\xff\xfe"), true);
+        let told = summaries(Content::Raw, &Bytes::from_static(b"\xff\xfe"), true);
         assert_eq!(told[0].payload.as_deref(), Some("(2 bytes)"));
     }
 }

@@ -75,7 +75,7 @@ impl RunningWatch {
     }
 
     /// Takes the events since the last batch.
-    pub(super) fn read(&mut self) -> WatchBatch {
+    pub(super) fn read_batch(&mut self) -> WatchBatch {
         (self.idle_ticks, self.unread_bytes) = (0, 0);
         let WatchBatch { up, down, .. } = self.unread;
         mem::replace(&mut self.unread, WatchBatch { up, down, ..WatchBatch::default() })
@@ -124,7 +124,7 @@ impl RunningWatch {
             self.unread.loss.connections += 1;
             return;
         }
-        let connection = Arc::new(WatchedConnection::of(slot, client, user));
+        let connection = Arc::new(WatchedConnection::from_client(slot, client, user));
         self.followed.insert(slot, connection.clone());
         self.push(self.started.elapsed(), WatchEvent::Connection(connection, change), 0);
     }
@@ -141,7 +141,7 @@ impl RunningWatch {
     }
 
     /// Stops following a client with a closed or moved connection.
-    pub(super) fn close(&mut self, slot: Slot, change: ConnectionChange) {
+    pub(super) fn close_slot(&mut self, slot: Slot, change: ConnectionChange) {
         self.calls.retain(|(of, _), _| *of != slot);
         self.lose(slot, change);
     }
@@ -152,7 +152,7 @@ impl RunningWatch {
         }
     }
 
-    pub(super) fn take(
+    pub(super) fn take_piece(
         &mut self,
         slot: Slot,
         (client, user): (&Client, Option<&str>),
@@ -169,7 +169,7 @@ impl RunningWatch {
         }
         self.told_this_second += 1;
         let followed = self.followed.get(&slot).cloned();
-        Some(followed.unwrap_or_else(|| Arc::new(WatchedConnection::of(slot, client, user))))
+        Some(followed.unwrap_or_else(|| Arc::new(WatchedConnection::from_client(slot, client, user))))
     }
 
     /// Summary with the fields that the watch shows.
@@ -178,14 +178,14 @@ impl RunningWatch {
     }
 
     /// Adds a message read at this time. Returns its number.
-    pub(super) fn add(&mut self, mut message: WatchedMessage, read_at: Instant) -> u64 {
+    pub(super) fn add_message(&mut self, mut message: WatchedMessage, read_at: Instant) -> u64 {
         message.number = self.next_message;
         self.next_message += 1;
         let (number, bytes) = (message.number, message.summary.text_bytes());
         self.unread.messages += 1;
         match message.way {
-            MessageDirection::Up => self.unread.up.add(message.summary.bytes),
-            MessageDirection::Down => self.unread.down.add(message.summary.bytes),
+            MessageDirection::Up => self.unread.up.add_bytes(message.summary.bytes),
+            MessageDirection::Down => self.unread.down.add_bytes(message.summary.bytes),
         }
         if self.bounds.newest.is_some_and(|most| self.unread.pieces.len() >= most)
             && let Some(WatchPiece { event: WatchEvent::Message(_), .. }) = self.unread.pieces.pop_front()

@@ -28,7 +28,7 @@ fn watches<R>(bed: &mut Testbed, act: impl FnOnce(&mut Watches, &TapView<'_>) ->
 }
 
 fn begin(bed: &mut Testbed, order: WatchOrder) -> u64 {
-    watches(bed, |watches, _| watches.begin(order, Instant::now())).unwrap()
+    watches(bed, |watches, _| watches.begin_watch(order, Instant::now())).unwrap()
 }
 
 fn trace(bed: &mut Testbed, subject: WatchSubject) -> u64 {
@@ -50,7 +50,7 @@ fn read_all(bed: &mut Testbed, watch: u64) -> WatchBatch {
 }
 
 fn read(bed: &mut Testbed, watch: u64) -> Option<WatchBatch> {
-    watches(bed, |watches, shard| watches.read(shard, watch))
+    watches(bed, |watches, shard| watches.read_batch(shard, watch))
 }
 
 /// Shows a client's text to the watches, with its app server. Returns the mark.
@@ -223,14 +223,14 @@ async fn watches_of_each_detail_are_bounded_and_end_when_they_are_not_read() {
         let order = order(vec![WatchSubject::User("ann".into())], detail);
         let all: Vec<_> = (0..detail.bounds().watches).map(|_| begin(&mut bed, order.clone())).collect();
         assert!(bed.state.core.time_for_taps().is_some());
-        let refused = watches(&mut bed, |watches, _| watches.begin(order, Instant::now())).unwrap_err();
+        let refused = watches(&mut bed, |watches, _| watches.begin_watch(order, Instant::now())).unwrap_err();
         assert!(refused.to_string().starts_with(refusal), "{refused}");
         for _ in 0..=IDLE_TICKS {
             assert!(read(&mut bed, all[0]).is_some());
             bed.advance();
         }
         assert!(read(&mut bed, all[0]).is_some() && read(&mut bed, all[1]).is_none());
-        watches(&mut bed, |watches, _| watches.end(all[0]));
+        watches(&mut bed, |watches, _| watches.end_watch(all[0]));
         assert!(bed.state.core.time_for_taps().is_none());
     }
 }
@@ -344,8 +344,8 @@ fn traces_are_bounded_in_clients() {
 #[test]
 fn a_report_is_taken_for_its_client_alone_and_once() {
     let mut marked = MarkedMessages::default();
-    marked.add(7, 1, (0, 3));
-    marked.add(7, 1, (1, 5));
+    marked.add_message(7, 1, (0, 3));
+    marked.add_message(7, 1, (1, 5));
     assert!(marked.find(7, 2, true).is_empty());
     assert_eq!(marked.find(7, 1, false), [(0, 3), (1, 5)]);
     assert_eq!(marked.find(7, 1, true), [(0, 3), (1, 5)]);
@@ -355,7 +355,7 @@ fn a_report_is_taken_for_its_client_alone_and_once() {
 #[test]
 fn the_oldest_messages_are_evicted_and_messages_of_a_departed_client_removed() {
     let mut marked = MarkedMessages::default();
-    (0..).take(MARKED_MAX + 1).for_each(|mark| marked.add(mark, 1, (0, 0)));
+    (0..).take(MARKED_MAX + 1).for_each(|mark| marked.add_message(mark, 1, (0, 0)));
     assert!(marked.find(0, 1, true).is_empty());
     assert_eq!(marked.find(1, 1, true).len(), 1);
     marked.forget(1);

@@ -140,7 +140,7 @@ pub(crate) struct WatchBatch {
 }
 
 impl WatchedConnection {
-    pub(super) fn of(slot: Slot, client: &Client, user: Option<&str>) -> Self {
+    pub(super) fn from_client(slot: Slot, client: &Client, user: Option<&str>) -> Self {
         Self {
             id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
             hub: client.home().hub(),
@@ -183,7 +183,7 @@ impl WatchedMessage {
 
 impl HubTimes {
     /// Times of a report. Negative times of an app server become 0.
-    pub(super) fn of(report: &TraceReport) -> Self {
+    pub(super) fn from_report(report: &TraceReport) -> Self {
         let sound = |duration: i64| u64::try_from(duration).unwrap_or_default();
         Self {
             waited_us: sound(report.waited_us),
@@ -196,7 +196,7 @@ impl HubTimes {
 }
 
 impl WatchVolume {
-    pub(super) fn add(&mut self, bytes: u64) {
+    pub(super) fn add_bytes(&mut self, bytes: u64) {
         self.messages += 1;
         self.bytes += bytes;
     }

@@ -39,7 +39,7 @@ pub(super) enum WebhookAnswer {
 }
 
 /// Interprets a reply: its effect, its outcome and a problem to log.
-pub(super) fn read(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
+pub(super) fn read_answer(kind: &EventKind, reply: &Reply) -> (WebhookAnswer, WebhookOutcome, Option<String>) {
     match kind {
         EventKind::Message { protocol, invocation_id: Some(id) } => read_result(*protocol, id, reply),
         // The back end sends items and the end itself.
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn answered(status: StatusCode, body: &'static [u8]) -> (String, WebhookOutcome) {
-        match read(&call(HubProtocol::Json), &Ok((status, Bytes::from_static(body)))) {
+        match read_answer(&call(HubProtocol::Json), &Ok((status, Bytes::from_static(body)))) {
             (WebhookAnswer::Completion(text), outcome, _) => (String::from_utf8(text.to_vec()).unwrap(), outcome),
             other => panic!("{other:?}"),
         }
@@ -214,7 +214,7 @@ mod tests {
         }
         let packed = completion(HubProtocol::MessagePack, &"7".into(), Outcome::Error("no".into()));
         for body in [packed.clone(), packed.slice(1..)] {
-            let read = read(&call(HubProtocol::MessagePack), &Ok((OK, body)));
+            let read = read_answer(&call(HubProtocol::MessagePack), &Ok((OK, body)));
             assert_eq!(read, (WebhookAnswer::Completion(packed.clone()), WebhookOutcome::Done, None));
         }
     }
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_stream_is_left_to_the_server_where_it_has_accepted_it() {
         let stream = EventKind::Stream { protocol: HubProtocol::Json, invocation_id: "7".into() };
-        let read = |status: u16| read(&stream, &Ok((StatusCode::from_u16(status).unwrap(), Bytes::new())));
+        let read = |status: u16| read_answer(&stream, &Ok((StatusCode::from_u16(status).unwrap(), Bytes::new())));
         assert_eq!(read(202), (WebhookAnswer::Done, WebhookOutcome::Done, None));
         assert!(matches!(read(204), (WebhookAnswer::Completion(_), WebhookOutcome::Done, None)), "an empty stream");
         assert!(matches!(read(500), (WebhookAnswer::Completion(_), WebhookOutcome::Status, Some(_))));
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn a_client_gets_a_failure_text_without_addresses() {
         let reply = Err(ReplyError::Unreachable("10.0.0.1 refused".into()));
-        let (answer, outcome, problem) = read(&call(HubProtocol::Json), &reply);
+        let (answer, outcome, problem) = read_answer(&call(HubProtocol::Json), &reply);
         let text =
             "{\"type\":3,\"invocationId\":\"7\",\"error\":\"Invocation failed: the server can't be reached.\"}\u{1e}";
         assert_eq!((answer, outcome), (WebhookAnswer::Completion(text.into()), WebhookOutcome::Unreachable));
@@ -271,7 +271,7 @@ mod tests {
     fn events_without_a_result_ignore_the_body() {
         let silent = EventKind::Message { protocol: HubProtocol::Json, invocation_id: None };
         let bad = Ok((StatusCode::BAD_REQUEST, Bytes::from_static(b"x")));
-        let (answer, outcome, problem) = read(&silent, &bad);
+        let (answer, outcome, problem) = read_answer(&silent, &bad);
         assert_eq!(
             (answer, outcome, problem.as_deref()),
             (WebhookAnswer::Done, WebhookOutcome::Status, Some("status code 400"))
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn an_event_of_a_user_is_repeated_unless_the_back_end_has_no_use_for_it() {
-        let again = |reply: &Reply| read(&EventKind::UserOffline, reply).0 == WebhookAnswer::Later;
+        let again = |reply: &Reply| read_answer(&EventKind::UserOffline, reply).0 == WebhookAnswer::Later;
         let answered = |status: u16| again(&Ok((StatusCode::from_u16(status).unwrap(), Bytes::new())));
         assert_eq!([200, 204, 404, 410].map(answered), [false; 4]);
         assert_eq!([302, 401, 403, 408, 429, 500, 503].map(answered), [true; 7]);
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_client_is_admitted_by_any_success_and_refused_with_status_and_text() {
-        let admission = |reply: &Reply| match read(&EventKind::Connect, reply) {
+        let admission = |reply: &Reply| match read_answer(&EventKind::Connect, reply) {
             (WebhookAnswer::Verdict(admission), outcome, _) => (admission, outcome),
             other => panic!("{other:?}"),
         };
@@ -314,7 +314,7 @@ mod tests {
         ) {
             let protocol = if packed { HubProtocol::MessagePack } else { HubProtocol::Json };
             let reply = Ok((StatusCode::from_u16(status).unwrap(), Bytes::from(body)));
-            let (answer, ..) = read(&call(protocol), &reply);
+            let (answer, ..) = read_answer(&call(protocol), &reply);
             let WebhookAnswer::Completion(text) = answer else { panic!("{answer:?}") };
             let frame = next_frame(protocol, &text, usize::MAX).unwrap().unwrap();
             prop_assert_eq!(frame.length, text.len());

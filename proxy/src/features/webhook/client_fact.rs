@@ -22,7 +22,7 @@ pub(super) struct ClientFacts {
 }
 
 impl ClientFacts {
-    pub(super) fn of(open: &OpenConnection) -> Self {
+    pub(super) fn from_opening(open: &OpenConnection) -> Self {
         let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
         Self {
             user: user.map(|(_, id)| header_text(id)),
@@ -99,7 +99,7 @@ mod tests {
         let claims = [("asrs.s.uid", "ann"), ("role", "cook"), ("role", "grüß")];
         let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
         let open = OpenConnection { claims, query: Some("?a=1".into()), ..OpenConnection::default() };
-        let facts = ClientFacts::of(&open);
+        let facts = ClientFacts::from_opening(&open);
         assert_eq!(facts.claims.unwrap(), "role: cook, role: grüß");
         assert_eq!((facts.user.unwrap(), facts.query.unwrap()), ("ann".parse().unwrap(), "?a=1".parse().unwrap()));
     }
@@ -115,10 +115,10 @@ mod tests {
             ("text", "a\nb"),
         ];
         let claims = claims.map(|(name, value)| (name.into(), value.into())).into();
-        let facts = ClientFacts::of(&OpenConnection { claims, ..OpenConnection::default() });
+        let facts = ClientFacts::from_opening(&OpenConnection { claims, ..OpenConnection::default() });
         let expected = "name: Doe, John, city: X%2C role: chef, town: X%2Crole:chef, a%2Cb: c, at: 10: 30, text: a%0Ab";
         assert_eq!(facts.claims.unwrap(), expected);
-        assert_eq!(ClientFacts::of(&OpenConnection::default()), ClientFacts::default());
+        assert_eq!(ClientFacts::from_opening(&OpenConnection::default()), ClientFacts::default());
     }
 
     /// Claims as a reader splits a line: at commas, then into exactly two. Azure's Functions split at `: `, others at
@@ -135,7 +135,7 @@ mod tests {
         for forged in forgeries.into_iter().chain(["x,role:admin", "x, role:admin"]) {
             for (name, value) in [("nickname", forged), (forged, "x")] {
                 let claims = vec![(name.into(), value.into()), ("sex".into(), "f".into())];
-                let facts = ClientFacts::of(&OpenConnection { claims, ..OpenConnection::default() });
+                let facts = ClientFacts::from_opening(&OpenConnection { claims, ..OpenConnection::default() });
                 let line = facts.claims.unwrap();
                 for separator in [": ", ":"] {
                     let read = claims_of_reader(line.to_str().unwrap(), separator);

@@ -64,7 +64,7 @@ struct GrantedClaim {
 
 impl Gifts {
     /// Gifts in the claims of a connection.
-    pub(super) fn of<'c>(claims: impl DoubleEndedIterator<Item = (&'c str, &'c str)>) -> Self {
+    pub(super) fn from_claims<'c>(claims: impl DoubleEndedIterator<Item = (&'c str, &'c str)>) -> Self {
         let claim = claims.rev().find(|(name, _)| *name == CONNECT_CLAIM);
         claim.and_then(|(_, text)| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     fn gifts(decision: &Decision) -> Gifts {
-        Gifts::of(decision.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        Gifts::from_claims(decision.claims.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_claim_of_a_token_is_no_gift_beside_the_back_ends_own() {
         let forged = (CONNECT_CLAIM, r#"{"g":["admins"]}"#);
-        assert_eq!(Gifts::of([forged, (CONNECT_CLAIM, "{}")].into_iter()), Gifts::default());
+        assert_eq!(Gifts::from_claims([forged, (CONNECT_CLAIM, "{}")].into_iter()), Gifts::default());
         assert!(read_grant(b"").unwrap().claims.iter().any(|(name, _)| name == CONNECT_CLAIM), "it is always there");
     }
 

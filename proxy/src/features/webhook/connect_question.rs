@@ -36,7 +36,7 @@ pub(super) fn facts(head: &HeaderMap) -> ClientFacts {
     let user = text(head, USER_HEADER).and_then(User::from_header).unwrap_or_default();
     let id = user.id.into_iter().map(|id| (ByteString::from_static(USER_ID_CLAIM), id.into()));
     let own = user.claims.into_iter().map(|(name, value)| (name.into(), value.into()));
-    ClientFacts::of(&OpenConnection {
+    ClientFacts::from_opening(&OpenConnection {
         claims: id.chain(own).collect(),
         query: text(head, CLIENT_URI_HEADER).and_then(query_without_tokens),
         ..OpenConnection::default()

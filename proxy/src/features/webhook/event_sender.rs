@@ -71,7 +71,7 @@ impl EventSender {
         let (mut permit, mut deadline) = (permit, None);
         loop {
             let (reply, media_type, until) = self.attempt(permit, &post, &mut deadline).await;
-            let (answer, outcome, problem) = answer::read(&event.kind, &reply);
+            let (answer, outcome, problem) = answer::read_answer(&event.kind, &reply);
             let counters = self.hub.counters();
             counters.requests.of(outcome).increment();
             let pause =

@@ -69,7 +69,7 @@ impl LoopbackServer {
 
     /// Handles a frame from the node; returns the resulting frames.
     #[must_use]
-    pub(super) fn take(&mut self, message: ServiceMessage) -> Vec<ServiceMessage> {
+    pub(super) fn take_message(&mut self, message: ServiceMessage) -> Vec<ServiceMessage> {
         match message {
             ServiceMessage::OpenConnection(open) => self.opened(&open),
             ServiceMessage::ConnectionData(data) => self.received(&data.connection_id, &data.payload),
@@ -127,9 +127,9 @@ impl LoopbackServer {
         };
         let gifts = match self.hub.connecting() {
             WebhookConnecting::Open => Gifts::default(),
-            WebhookConnecting::Asked => Gifts::of(open.claims.iter().map(|(name, value)| (&**name, &**value))),
+            WebhookConnecting::Asked => Gifts::from_claims(open.claims.iter().map(|(name, value)| (&**name, &**value))),
         };
-        let facts = ClientFacts::of(open).with_data(gifts.data.as_deref());
+        let facts = ClientFacts::from_opening(open).with_data(gifts.data.as_deref());
         let mut client = WebhookClient::new(facts, stage, self.hub.backlog());
         let user = open.claims.iter().find(|(name, _)| *name == USER_ID_CLAIM);
         // Copied, because a slice would keep the whole received buffer alive.
@@ -156,7 +156,7 @@ impl LoopbackServer {
     }
 
     fn shake_hands(&mut self, id: &ByteString, payload: &Bytes) {
-        let read = HandshakeRequest::read(payload, HANDSHAKE_MAX_BYTES);
+        let read = HandshakeRequest::read_request(payload, HANDSHAKE_MAX_BYTES);
         let (request, rest) = match read {
             Ok(Some((request, used))) => (request, payload.slice(used..)),
             // The node forwards complete handshakes only.
@@ -243,7 +243,7 @@ impl LoopbackServer {
             let body = rest.slice(frame.body);
             rest = rest.slice(frame.length..);
             match protocol.decode(&body) {
-                Ok(Some(message)) => self.take_message(id, protocol, message),
+                Ok(Some(message)) => self.handle_message(id, protocol, message),
                 Ok(None) => {}
                 Err(error) if error.is_dropped_call() => self.refuse_call(id, protocol, None, &error),
                 Err(error) => match (error.call_id(), error.failed_end()) {
@@ -255,7 +255,7 @@ impl LoopbackServer {
         }
     }
 
-    fn take_message(&mut self, id: &ByteString, protocol: HubProtocol, message: HubMessage) {
+    fn handle_message(&mut self, id: &ByteString, protocol: HubProtocol, message: HubMessage) {
         match message {
             HubMessage::Invocation(_) | HubMessage::StreamInvocation(_) => self.call(id, protocol, message),
             HubMessage::Completion(result) => self.pass_result(id, protocol, result),
@@ -320,7 +320,7 @@ impl LoopbackServer {
         let clients = self.clients.iter().filter(|(_, client)| is_reported(client));
         let open: Vec<_> = clients.filter_map(|(id, client)| Some((id.clone(), client.protocol()?))).collect();
         for (id, protocol) in open {
-            self.close(&id, protocol, Close { error: None, allow_reconnect: true }, REPORTED_TEXT);
+            self.close_client(&id, protocol, Close { error: None, allow_reconnect: true }, REPORTED_TEXT);
             self.go_on(&id);
         }
         std::mem::take(&mut self.frames)
@@ -329,15 +329,15 @@ impl LoopbackServer {
     /// Closes a client after a protocol violation.
     fn break_off(&mut self, id: &ByteString, protocol: HubProtocol, problem: &str) {
         let close = Close { error: Some(CLOSED_WITH_ERROR.into()), allow_reconnect: false };
-        self.close(id, protocol, close, problem);
+        self.close_client(id, protocol, close, problem);
     }
 
-    fn close(&mut self, id: &ByteString, protocol: HubProtocol, close: Close, problem: &str) {
+    fn close_client(&mut self, id: &ByteString, protocol: HubProtocol, close: Close, problem: &str) {
         let mut bytes = BytesMut::new();
         protocol.encode(&HubMessage::Close(close), &mut bytes);
         self.frames.push(data_for(id, bytes.freeze()));
         self.frames.push(close_of(id, problem));
-        self.end(id, Some(problem));
+        self.end_client(id, Some(problem));
     }
 
     fn closed(&mut self, close: &CloseConnection) {
@@ -345,18 +345,18 @@ impl LoopbackServer {
         if close.is_reassignment() {
             return self.forget(id);
         }
-        self.end(id, close.error.as_deref().filter(|error| !error.is_empty()));
+        self.end_client(id, close.error.as_deref().filter(|error| !error.is_empty()));
         self.go_on(id);
     }
 
     /// Records the end of a client, and notifies the back end if it was notified of the start.
-    fn end(&mut self, id: &ByteString, error: Option<&str>) {
+    fn end_client(&mut self, id: &ByteString, error: Option<&str>) {
         let Some(client) = self.clients.get_mut(id) else { return };
         let was_open = client.protocol().is_some();
         if client.stage == WebhookStage::Over {
             return;
         }
-        client.end();
+        client.end_client();
         let (hub, backlog) = (&self.hub, self.hub.backlog());
         if !was_open {
             // The pending connect request is obsolete; the back end has no state for the client.
@@ -517,7 +517,7 @@ mod tests {
     }
 
     fn take(end: &mut LoopbackServer, message: ServiceMessage) -> Steps {
-        let frames = end.take(message);
+        let frames = end.take_message(message);
         Steps { frames, posts: posts(end) }
     }
 
@@ -645,9 +645,9 @@ mod tests {
                 let id = number.to_string();
                 let claims = vec![(CONNECT_CLAIM.into(), gifts.into())];
                 let open = OpenConnection { connection_id: id.as_str().into(), claims, ..OpenConnection::default() };
-                drop(end.take(ServiceMessage::OpenConnection(open)));
-                drop(end.take(data_for(&id.as_str().into(), Bytes::from_static(HANDSHAKE))));
-                drop(end.take(close_of(&id.into(), "")));
+                drop(end.take_message(ServiceMessage::OpenConnection(open)));
+                drop(end.take_message(data_for(&id.as_str().into(), Bytes::from_static(HANDSHAKE))));
+                drop(end.take_message(close_of(&id.into(), "")));
             }
             assert_eq!((backlog.clients.used(), end.line.len()), (most, most));
             while let Some(post) = end.next_post() {
@@ -660,13 +660,13 @@ mod tests {
     #[test]
     fn a_full_backlog_keeps_the_end_event_only_after_a_sent_connected_event() {
         let (mut end, backlog) = bounded(WebhookConnecting::Open, 0);
-        drop(end.take(open("told", None)));
+        drop(end.take_message(open("told", None)));
         assert_eq!(names(&take(&mut end, data("told", HANDSHAKE))), ["connected"]);
-        drop(end.take(open("untold", None)));
-        drop(end.take(data("untold", HANDSHAKE)));
-        drop(end.take(close("untold", None)));
+        drop(end.take_message(open("untold", None)));
+        drop(end.take_message(data("untold", HANDSHAKE)));
+        drop(end.take_message(close("untold", None)));
         assert_eq!((backlog.clients.used(), end.has_next_post()), (1, false));
-        drop(end.take(close("told", None)));
+        drop(end.take_message(close("told", None)));
         assert_eq!(names(&answered(&mut end, &"told".into(), WebhookAnswer::Done)), ["disconnected"]);
     }
 
@@ -674,14 +674,14 @@ mod tests {
     fn facts_about_a_client_count_after_it_has_disconnected() {
         let (mut end, backlog) = server(WebhookConnecting::Open);
         let query = Some("x".repeat(1_000).into());
-        drop(end.take(ServiceMessage::OpenConnection(OpenConnection {
+        drop(end.take_message(ServiceMessage::OpenConnection(OpenConnection {
             connection_id: "c".into(),
             query,
             ..OpenConnection::default()
         })));
-        drop(end.take(data("c", HANDSHAKE)));
+        drop(end.take_message(data("c", HANDSHAKE)));
         assert!((200..500).contains(&backlog.bytes.used()), "{}", backlog.bytes.used());
-        drop(end.take(close("c", None)));
+        drop(end.take_message(close("c", None)));
         assert!((1_400..2_000).contains(&backlog.bytes.used()), "{}", backlog.bytes.used());
     }
 

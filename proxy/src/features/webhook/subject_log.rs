@@ -155,7 +155,7 @@ impl<S: Subject> SubjectLog<S> {
     }
 
     /// Ends the log: other nodes report the remaining subjects when this node has left.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close_log(&self) {
         self.state().is_closed = true;
     }
 
@@ -238,7 +238,7 @@ mod tests {
         assert!(!log.has_sent_ends());
         log.prune(3);
         assert!(log.has_sent_ends());
-        log.close();
+        log.close_log();
         drop(ben);
         assert_eq!(seen(&log, 0), (vec![("ben".into(), true)], 3));
     }

@@ -153,7 +153,7 @@ impl WebhookClient {
 
     /// Records the end once; remaining events are still sent. From now on the client's facts, kept only for these
     /// events, count towards the backlog.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end_client(&mut self) {
         self.stage = WebhookStage::Over;
         drop(self.stay.take());
         self.share.ended.add(1);
@@ -270,7 +270,7 @@ mod tests {
         assert!(client.take_next().is_none(), "one is under way");
         client.answered();
         assert_eq!(client.take_next().unwrap().number, 1);
-        client.end();
+        client.end_client();
         assert!(!client.is_finished());
         client.answered();
         assert_eq!((client.take_next().unwrap().number, client.is_finished()), (2, false));

@@ -105,7 +105,7 @@ async fn serve(hub: Arc<WebhookHub>, link: MemoryLink) -> LinkEnd {
         }
         let frames = tokio::select! {
             message = reader.next_message() => match message {
-                Ok(Some(message)) => server.take(message),
+                Ok(Some(message)) => server.take_message(message),
                 Ok(None) => Vec::new(),
                 Err(end) => return end,
             },

@@ -34,7 +34,7 @@ impl<S: Subject> WebhookPresence<S> {
     }
 
     /// Applies a batch of another node. Fails if the node has to start again with all its subjects.
-    pub(crate) fn take(&self, batch: SubjectBatch<S>) -> Result<BatchAnswer, MissingBatch> {
+    pub(crate) fn take_batch(&self, batch: SubjectBatch<S>) -> Result<BatchAnswer, MissingBatch> {
         let answer = self.table().apply(batch, Instant::now())?;
         self.changed.notify_one();
         Ok(answer)

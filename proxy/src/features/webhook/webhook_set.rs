@@ -123,7 +123,7 @@ impl Webhooks {
     }
 
     /// Finds the webhook of a discovered hub, and its dialler for the node.
-    pub(crate) fn of(&self, hub: &str) -> Option<(Arc<WebhookHub>, Arc<dyn MemoryDialler>)> {
+    pub(crate) fn hub_of(&self, hub: &str) -> Option<(Arc<WebhookHub>, Arc<dyn MemoryDialler>)> {
         let rule = self.terms.settings.rule_for(hub)?;
         let mut hubs = self.hubs();
         let known = hubs.get(hub).and_then(Weak::upgrade).unwrap_or_else(|| {
@@ -139,7 +139,7 @@ impl Webhooks {
     /// Sends an event about a subject. Returns `false` if it has to be repeated later.
     pub(crate) async fn report<S: Reported>(&self, SubjectReport { subject, is_online }: &SubjectReport<S>) -> bool {
         // The node that reports may have no client of the hub, or no longer.
-        let Some((hub, _)) = self.of(subject.hub()).filter(|(hub, _)| S::is_wanted(hub)) else { return true };
+        let Some((hub, _)) = self.hub_of(subject.hub()).filter(|(hub, _)| S::is_wanted(hub)) else { return true };
         let Ok(post) = subject.post(&hub, *is_online) else { return true };
         let permit = hub.request_permit().await;
         let (_, answer) = EventSender::new(hub.clone()).deliver(permit, post).await;

@@ -1,7 +1,13 @@
 //! Budgets: an amount in use, such as bytes or requests, and its limit. Dropping a share returns its amount.
+//!
+//! When a byte budget is exceeded, the largest holders of the largest group are closed.
 
+use std::hash::Hash;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::holder::Holders;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -86,6 +92,46 @@ impl Drop for BudgetShare {
     }
 }
 
+/// Fraction of the limit freed at a time: finding the largest holders visits all of them.
+const FREED_PART: usize = 8;
+
+/// Byte budget. When it is exceeded, the largest holders of the largest group are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ByteBudget {
+    limit: usize,
+}
+
+impl ByteBudget {
+    /// Equal share of a budget for each of several users, such as shards, so that they need no coordination.
+    pub(crate) fn share_of(total: usize, users: usize) -> Self {
+        Self { limit: total / users.max(1) }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Number of bytes to free, down to well below the limit; 0 within the limit.
+    pub(crate) fn excess(&self, used: u64) -> usize {
+        let used = usize::try_from(used).unwrap_or(usize::MAX);
+        if used > self.limit { used - (self.limit - self.limit / FREED_PART) } else { 0 }
+    }
+}
+
+/// Holders that have these bytes in total. Each is the largest of the group that has most of the remaining bytes.
+pub(crate) fn largest<H: Copy + Ord, G: Clone + Eq + Hash + Ord>(
+    mut holders: Vec<(usize, H)>,
+    mut group_of: impl FnMut(H) -> G,
+    excess: usize,
+) -> Vec<H> {
+    holders.sort_unstable();
+    let mut groups =
+        Holders::of((0..).zip(&holders).map(|(number, &(bytes, holder))| (number, group_of(holder), bytes)));
+    let kept = groups.weight().saturating_sub(excess);
+    let next = || if groups.weight() > kept { groups.newest_of_largest((None, 0)) } else { None };
+    iter::from_fn(next).filter_map(|number| Some(holders.get(usize::try_from(number).ok()?)?.1)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,5 +152,31 @@ mod tests {
         );
         drop((share, charged));
         assert_eq!((budget.used(), budget.limit()), (0, 10));
+    }
+
+    #[test]
+    fn the_largest_holders_go_first_and_no_more_than_needed() {
+        let freed = |excess| largest(vec![(10, 1), (500, 2), (30, 3), (400, 4)], |_| (), excess);
+        assert_eq!(freed(0), [0; 0]);
+        assert_eq!(freed(1), [2]);
+        assert_eq!(freed(900), [2, 4]);
+        assert_eq!(freed(901), [2, 4, 3]);
+        assert_eq!(freed(usize::MAX), [2, 4, 3, 1]);
+    }
+
+    #[test]
+    fn the_group_with_most_bytes_gives_way_first() {
+        let group_of = |holder: &str| holder.as_bytes()[0];
+        let freed = |excess| largest(vec![(50, "a1"), (60, "a2"), (40, "a3"), (80, "b1")], group_of, excess);
+        assert_eq!(freed(60), ["a2"]);
+        assert_eq!(freed(61), ["a2", "a1"], "a has 90 bytes left, b has 80");
+        assert_eq!(freed(111), ["a2", "a1", "b1"]);
+    }
+
+    #[test]
+    fn a_limit_that_is_exceeded_is_undercut_by_an_eighth() {
+        let budget = ByteBudget::share_of(1600, 2);
+        assert_eq!((budget.limit(), budget.excess(800), budget.excess(801)), (800, 0, 101));
+        assert_eq!(ByteBudget::share_of(1600, 0).excess(1600), 0);
     }
 }

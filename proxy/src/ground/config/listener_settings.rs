@@ -1,11 +1,18 @@
-//! Settings of client listeners: TLS, PROXY protocol and HTTP transports.
+//! Settings of client listeners: TLS, PROXY protocol, HTTP transports, and the load balancers in front of them.
+//!
+//! A header is trustworthy only if the balancer sets it. Nearly all balancers set `X-Forwarded-For` and `-Proto`; many
+//! pass other headers through from the client unchanged.
 
+use std::net::IpAddr;
 #[cfg(feature = "tls")]
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::option_group::settings;
-use super::trusted_network::TrustedNetworks;
+use crate::ground::net::address::parse_network;
 #[cfg(feature = "tls")]
 use crate::ground::net::tls::IdentityFiles;
 
@@ -52,5 +59,232 @@ settings! {
         /// within at most five seconds. With stateful reconnect, time for which a client may be without a socket.
         #[flag("disconnect-timeout", WholeSeconds(1..=3600))]
         pub disconnect_timeout_s: u32 = 15,
+    }
+}
+
+/// Error of parsing an address or a network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value:?} is neither an address like 10.1.2.3 or ::1 nor a network like 10.0.0.0/8")]
+pub struct NetworkError {
+    /// Rejected text of the network.
+    pub value: String,
+}
+
+/// Trusted addresses and networks; none by default.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedNetworks(Arc<[IpNet]>);
+
+impl TrustedNetworks {
+    /// Parses addresses and networks.
+    ///
+    /// # Errors
+    /// Returns an error for any other text.
+    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, NetworkError> {
+        texts.into_iter().map(network).collect()
+    }
+
+    /// Returns whether an address is trusted. A dual-stack listener reports IPv4 addresses as `::ffff:a.b.c.d`.
+    #[must_use]
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+
+    /// Returns whether no network is trusted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<IpNet> for TrustedNetworks {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, NetworkError> {
+    parse_network(text).ok_or_else(|| NetworkError { value: text.into() })
+}
+
+/// Header with which a load balancer describes a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustedHeader {
+    /// `X-Forwarded-For`: address of the client.
+    For,
+    /// `X-Forwarded-Proto`: scheme of the client's request.
+    Proto,
+    /// `X-Forwarded-Host`: host of the client's request.
+    Host,
+    /// `X-Forwarded-Prefix`: path prefix removed by the balancer.
+    Prefix,
+    /// `Forwarded` (RFC 7239): address, scheme and host together.
+    Forwarded,
+}
+
+impl TrustedHeader {
+    /// All headers in the order of the documentation.
+    pub const ALL: [Self; 5] = [Self::For, Self::Proto, Self::Host, Self::Prefix, Self::Forwarded];
+
+    /// Returns the name used in `--trust-headers`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::For => "for",
+            Self::Proto => "proto",
+            Self::Host => "host",
+            Self::Prefix => "prefix",
+            Self::Forwarded => "forwarded",
+        }
+    }
+
+    /// Returns the header with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|header| header.name() == name)
+    }
+}
+
+/// Error for headers with overlapping content: a client could set the header that the balancer does not overwrite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "has forwarded together with for, proto or host, which mean the same: a load balancer writes one kind, and a \
+     client could forge the other. Use forwarded alone or with prefix, or omit it"
+)]
+pub struct AmbiguousHeaders;
+
+/// Trusted headers; `X-Forwarded-For` and `X-Forwarded-Proto` by default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedHeaders(Arc<[TrustedHeader]>);
+
+impl Default for TrustedHeaders {
+    fn default() -> Self {
+        Self([TrustedHeader::For, TrustedHeader::Proto].into())
+    }
+}
+
+impl TrustedHeaders {
+    /// Checks a list of headers.
+    ///
+    /// # Errors
+    /// If two headers overlap.
+    pub fn new(headers: &[TrustedHeader]) -> Result<Self, AmbiguousHeaders> {
+        let same = [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host];
+        let is_ambiguous = headers.contains(&TrustedHeader::Forwarded) && same.iter().any(|one| headers.contains(one));
+        if is_ambiguous { Err(AmbiguousHeaders) } else { Ok(Self(headers.into())) }
+    }
+
+    /// Returns whether a header is trusted.
+    #[must_use]
+    pub fn contains(&self, header: TrustedHeader) -> bool {
+        self.0.contains(&header)
+    }
+}
+
+/// Error of parsing a path prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value:?} is not a path like /realtime, with a leading slash and neither '?' nor '#'")]
+pub struct PathPrefixError {
+    /// Rejected text of the prefix.
+    pub value: String,
+}
+
+/// Prefix stripped from request paths; none by default.
+#[derive(Debug, Clone, Default)]
+pub struct PathPrefix(Option<Arc<str>>);
+
+impl PathPrefix {
+    /// Checks a prefix. A trailing slash is ignored.
+    ///
+    /// # Errors
+    /// If the text is not a path.
+    pub fn new(text: &str) -> Result<Self, PathPrefixError> {
+        let is_path =
+            text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+        if !is_path {
+            return Err(PathPrefixError { value: text.into() });
+        }
+        let text = text.trim_end_matches('/');
+        Ok(Self((!text.is_empty()).then(|| text.into())))
+    }
+
+    /// Returns the path after the prefix, or `None` if the path does not start with the prefix. Case-insensitive, like
+    /// hub paths.
+    #[must_use]
+    pub fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let prefix = self.0.as_deref()?;
+        let (head, rest) = path.split_at_checked(prefix.len())?;
+        match (head.eq_ignore_ascii_case(prefix), rest) {
+            (true, "") => Some("/"),
+            (true, rest) if rest.starts_with('/') => Some(rest),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_given_networks_and_addresses_are_trusted() {
+        let trusted = TrustedNetworks::parse(["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1"]).unwrap();
+        for ip in ["10.255.0.1", "192.0.2.7", "fdff::1", "::1", "::ffff:10.1.1.1"] {
+            assert!(trusted.contains(ip.parse().unwrap()), "{ip}");
+        }
+        for ip in ["11.0.0.1", "192.0.2.8", "fe00::1", "::2", "::ffff:11.1.1.1", "127.0.0.1"] {
+            assert!(!trusted.contains(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_trusted_by_default() {
+        assert!(TrustedNetworks::default().is_empty());
+        assert!(!TrustedNetworks::default().contains("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_text_that_is_no_address_is_refused_with_its_value() {
+        for text in ["10.0.0.0/33", "balancer", "", "10.0.0"] {
+            let problem = TrustedNetworks::parse([text]).unwrap_err().to_string();
+            assert!(problem.starts_with(&format!("{text:?} is neither")), "{problem}");
+        }
+    }
+
+    #[test]
+    fn address_and_scheme_are_believed_by_default() {
+        let believed = TrustedHeaders::default();
+        assert!(believed.contains(TrustedHeader::For) && believed.contains(TrustedHeader::Proto));
+        for header in [TrustedHeader::Host, TrustedHeader::Prefix, TrustedHeader::Forwarded] {
+            assert!(!believed.contains(header), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn the_standard_header_stands_for_itself() {
+        assert!(TrustedHeaders::new(&[TrustedHeader::Forwarded, TrustedHeader::Prefix]).is_ok());
+        for other in [TrustedHeader::For, TrustedHeader::Proto, TrustedHeader::Host] {
+            assert_eq!(TrustedHeaders::new(&[other, TrustedHeader::Forwarded]), Err(AmbiguousHeaders), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_whole_segments_are_stripped() {
+        let prefix = PathPrefix::new("/realtime/").unwrap();
+        assert_eq!(prefix.strip("/realtime/chat"), Some("/chat"));
+        assert_eq!(prefix.strip("/RealTime"), Some("/"));
+        for path in ["/realtimes/chat", "/chat", "/chat/realtime", "/"] {
+            assert_eq!(prefix.strip(path), None, "{path}");
+        }
+        assert_eq!(PathPrefix::default().strip("/chat"), None);
+        assert_eq!(PathPrefix::new("/").unwrap().strip("/chat"), None);
+    }
+
+    #[test]
+    fn a_text_that_is_no_path_is_refused_with_its_value() {
+        for text in ["realtime", "/a?b", "/a b", ""] {
+            let problem = PathPrefix::new(text).unwrap_err().to_string();
+            assert!(problem.starts_with(&format!("{text:?} is not a path")), "{problem}");
+        }
     }
 }

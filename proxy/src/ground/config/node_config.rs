@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 #[cfg(feature = "otlp")]
-use super::OtlpSettings;
+use http::{HeaderName, HeaderValue};
+
 #[cfg(feature = "tls")]
 use super::TlsListener;
 use super::{AdminSettings, DrainSettings, SecretSources, Settings};
@@ -54,4 +55,21 @@ pub struct Config {
     pub access: AccessSettings,
     /// Settings shared by all threads.
     pub settings: Settings,
+}
+
+/// Settings of the export to an OpenTelemetry collector.
+#[cfg(feature = "otlp")]
+#[derive(Debug, Clone)]
+pub struct OtlpSettings {
+    /// Collector that accepts OTLP over HTTP.
+    pub address: Address,
+    /// Path before `/v1/traces`, without a trailing slash; usually empty.
+    pub path: String,
+    /// Headers of each request, such as an API key of a hosted collector.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Interval between metric exports; `None` disables them.
+    pub metrics_interval: Option<Duration>,
+    /// TLS towards the collector.
+    #[cfg(feature = "tls")]
+    pub tls: ClientTls,
 }

@@ -1,15 +1,87 @@
-//! Sources of all keys and secrets that a node reloads at run time.
+//! Sources of all keys and secrets that a node reloads at run time: how to read their files, and the errors.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use trunkline_protocol::key::AccessKey;
+use trunkline_protocol::key::{AccessKey, AccessKeyError, without_mark};
 
-use super::secret_file::{SecretFileError, SecretLine, emptied, read_secret, read_secrets};
-use super::webhook_secret::WebhookSecret;
 use crate::ground::auth::{AdminToken, AdminTokenInForce, AppKey, VerifyingKey};
-use crate::ground::routing::WebhookHeader;
+use crate::ground::routing::{Pattern, WebhookHeader};
+
+/// Error of reading a secret file. The text has the cause, but no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretFileError {
+    /// The file can't be read.
+    #[error("{flag} {path} can't be read ({cause})")]
+    Read {
+        /// Flag that names the file.
+        flag: &'static str,
+        /// Path of the file.
+        path: PathBuf,
+        /// Error of the operating system.
+        cause: std::io::Error,
+    },
+    /// The content of the file is invalid.
+    #[error("{flag} {path}{problem}")]
+    Content {
+        /// Flag that names the file.
+        flag: &'static str,
+        /// Path of the file.
+        path: PathBuf,
+        /// Rest of the sentence after flag and path, including punctuation.
+        problem: String,
+    },
+}
+
+/// Secret on one line of a file.
+pub trait SecretLine: FromStr<Err: Display> + Clone {
+    /// Flag that names such a file.
+    const FLAG: &'static str;
+
+    /// Parses the lines of a file, one secret per line. Empty lines and lines starting with `#` are skipped.
+    ///
+    /// # Errors
+    /// Returns the number of the first invalid line, with its error.
+    fn lines(text: &str) -> Result<Vec<Self>, (usize, Self::Err)> {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|(number, line)| line.parse().map_err(|problem| (number, problem))).collect()
+    }
+}
+
+/// Reads and parses a file. An error text of `parse` continues a sentence that starts with flag and path.
+pub(super) fn read_secret<T>(
+    flag: &'static str,
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, SecretFileError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|cause| SecretFileError::Read { flag, path: path.to_owned(), cause })?;
+    parse(without_mark(&text)).map_err(|problem| SecretFileError::Content { flag, path: path.to_owned(), problem })
+}
+
+/// Reads the secrets on the lines of a file; `None` if the file has no secret, and no line `# none` that says so.
+pub(super) fn read_secrets<T: SecretLine>(path: &Path) -> Result<Option<Vec<T>>, SecretFileError> {
+    let parse = |text: &str| {
+        let lines = T::lines(text).map_err(|(line, cause)| format!(", line {line}: {cause}"))?;
+        let is_none = |line: &str| line.trim_start_matches(['#', ' ']).to_ascii_lowercase().starts_with("none");
+        let says_none = text.lines().any(|line| line.starts_with('#') && is_none(line));
+        Ok((says_none || !lines.is_empty()).then_some(lines))
+    };
+    read_secret(T::FLAG, path, parse)
+}
+
+/// Error for a file that was emptied, perhaps while it is being rewritten.
+pub(super) fn emptied<T: SecretLine>(path: &Path) -> SecretFileError {
+    let problem =
+        " is empty, but had keys before (comments are none): to remove all keys write the line `# none` into \
+                   the file"
+            .to_owned();
+    SecretFileError::Content { flag: T::FLAG, path: path.to_owned(), problem }
+}
 
 /// Sources of a node's keys, webhook secrets and admin token.
 #[derive(Debug, Clone, Default)]
@@ -184,6 +256,51 @@ impl AdminTokenSource {
     }
 }
 
+/// Webhook secret of some hubs. All secrets of a hub sign each request, so secrets can be rotated without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookSecret {
+    hubs: Pattern,
+    secret: AccessKey,
+}
+
+/// Error of parsing a webhook secret. No error text contains the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookSecretError {
+    /// The hub or the secret is missing.
+    #[error("is not `HUB=SECRET`, such as `chat=…`, or `*=…` for all hubs with webhooks")]
+    NoPair,
+    /// The secret is invalid for signing.
+    #[error("its secret can't be used: {0}")]
+    Secret(AccessKeyError),
+}
+
+impl WebhookSecret {
+    /// Returns the secret if it applies to this hub. The hub name must be in lower case.
+    pub(crate) fn of(&self, hub: &str) -> Option<&AccessKey> {
+        self.hubs.matches(hub).then_some(&self.secret)
+    }
+
+    /// Hubs as in the setting.
+    pub(crate) fn hubs(&self) -> &str {
+        self.hubs.text()
+    }
+
+    /// Whether a hub of this pattern may have this secret.
+    pub(crate) fn may_sign_for(&self, hubs: &Pattern) -> bool {
+        self.hubs.may_share(hubs)
+    }
+}
+
+impl FromStr for WebhookSecret {
+    type Err = WebhookSecretError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookSecretError> {
+        let (hubs, secret) = text.split_once('=').ok_or(WebhookSecretError::NoPair)?;
+        let hubs = Pattern::new(&hubs.trim().to_ascii_lowercase()).map_err(|_| WebhookSecretError::NoPair)?;
+        Ok(Self { hubs, secret: AccessKey::new(secret).map_err(WebhookSecretError::Secret)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,5 +340,23 @@ mod tests {
             ["app key shop: hubs shop, orders", "app key news: hubs news, news_*"]
         );
         assert_eq!(AppKey::lines("\nshop").unwrap_err(), (2, AppKeyError::NoPair));
+    }
+
+    #[test]
+    fn a_secret_is_for_the_hubs_that_it_names() {
+        let secrets = WebhookSecret::lines("# Ours.\nChat = 0123456789abcdef==\n\nshop_*=fedcba9876543210\n").unwrap();
+        let of = |hub: &str| secrets.iter().filter_map(|one| one.of(hub)).map(AccessKey::expose).collect::<Vec<_>>();
+        assert_eq!(of("chat"), ["0123456789abcdef=="]);
+        assert_eq!(of("shop_news"), ["fedcba9876543210"]);
+        assert!(of("news").is_empty());
+    }
+
+    #[test]
+    fn an_invalid_text_is_refused_and_not_shown() {
+        for (text, line) in [("0123456789abcdef", 1), ("\n=0123456789abcdef", 2), ("a=b\nc=0123456789abcdef", 1)] {
+            let (number, problem) = WebhookSecret::lines(text).unwrap_err();
+            assert_eq!(number, line, "{text}");
+            assert!(!problem.to_string().contains("0123456789abcdef"), "{problem}");
+        }
     }
 }

@@ -3,32 +3,39 @@
 
 #[cfg(test)]
 mod memory_network;
-mod outgoing_stream;
 
-use std::io;
+#[cfg(test)]
+pub(crate) use memory_network::MemoryNetwork;
+
+use std::io::{self, IoSlice};
 #[cfg(feature = "tls")]
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 #[cfg(feature = "tls")]
 use arc_swap::ArcSwapOption;
+#[cfg(feature = "tls")]
+use rustls::pki_types::ServerName;
+#[cfg(feature = "tls")]
+use rustls::{ClientConfig, InvalidMessage};
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
-use trunkline_channel::{Dialled, OpenChannelError, dial_staggered};
+#[cfg(feature = "tls")]
+use tokio_rustls::TlsConnector;
+#[cfg(feature = "tls")]
+use tokio_rustls::client::TlsStream;
+use trunkline_channel::{ChannelStream, Dialled, OpenChannelError, dial_staggered};
 use trunkline_protocol::key::{AccessKeys, PeerKind};
-#[cfg(feature = "tls")]
-use {rustls::ClientConfig, rustls::InvalidMessage, rustls::pki_types::ServerName, tokio_rustls::TlsConnector};
 
-use crate::ground::net::address::Address;
-use crate::ground::net::descriptor::DescriptorLimit;
-use crate::ground::net::node_name::NodeNames;
+use super::address::Address;
+use super::descriptor::DescriptorLimit;
+use super::node_name::NodeNames;
 #[cfg(feature = "tls")]
-use crate::ground::net::tls::{ClientTls, PresentedChain, TlsError, client_config, refusal_words};
-
-#[cfg(test)]
-pub(crate) use memory_network::MemoryNetwork;
-pub(crate) use outgoing_stream::OutgoingStream;
+use super::tls::{ClientTls, PresentedChain, TlsError, client_config, refusal_words};
 
 /// Interval of TCP keep-alives. A vanished host is detected after a few of these, even while a response is awaited.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -170,7 +177,7 @@ impl Connector {
             Ok(stream)
         };
         let dialled = Dialled { peer_kind: channel.peer_kind, name: address.authority() };
-        let opened = trunkline_channel::open(dial, dialled, &channel.keys).await;
+        let opened = trunkline_channel::open_channel(dial, dialled, &channel.keys).await;
         match (names, reached.into_inner().unwrap_or_else(PoisonError::into_inner), &opened) {
             (Some(names), Some(at), Ok(_)) => names.note_reached(address, at),
             (Some(names), Some(_), Err(_)) => names.forget(address),
@@ -243,5 +250,62 @@ mod tests {
         let connector = Connector::with_tls(ClientTls::default()).unwrap();
         let error = connector.connect(&address).await.err().unwrap();
         assert_eq!(error.to_string(), "it speaks no TLS: write http:// in place of https://");
+    }
+}
+
+/// Open connection to a server: plain, TLS, or a channel over either.
+#[derive(Debug)]
+pub(crate) enum OutgoingStream {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<TcpStream>>),
+    Channel(Box<ChannelStream<OutgoingStream>>),
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
+}
+
+/// Evaluates an expression for any kind of stream.
+macro_rules! with_stream {
+    ($either:expr, $stream:ident => $act:expr) => {
+        match $either {
+            OutgoingStream::Plain($stream) => $act,
+            #[cfg(feature = "tls")]
+            OutgoingStream::Tls($stream) => $act,
+            OutgoingStream::Channel($stream) => $act,
+            #[cfg(test)]
+            OutgoingStream::Memory($stream) => $act,
+        }
+    };
+}
+
+impl AsyncRead for OutgoingStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for OutgoingStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        with_stream!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        with_stream!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -8,13 +8,11 @@
 
 mod answer_socket;
 mod boxed_socket;
-mod drained;
 mod half_close;
 mod request_socket;
 mod stall_guard;
 #[cfg(feature = "tls")]
 mod tls_socket;
-mod write_stall;
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -27,13 +25,13 @@ use tokio::net::TcpStream;
 pub(crate) use answer_socket::{AnswerSocket, Translate};
 use boxed_socket::BoxedSocket;
 pub(crate) use boxed_socket::SocketStream;
-use drained::read_now;
+use boxed_socket::read_now;
 pub(crate) use half_close::half_close;
 pub(crate) use request_socket::{RequestProgress, RequestSocket, SocketHandover};
 pub(crate) use stall_guard::StallGuard;
+pub(crate) use stall_guard::{CurrentStallLimit, WriteStallLimit};
 #[cfg(feature = "tls")]
 pub(crate) use tls_socket::TlsSocket;
-pub(crate) use write_stall::{CurrentStallLimit, WriteStallLimit};
 
 /// Client socket. All methods take `&self`, because a shard is one thread.
 pub(crate) enum Socket {

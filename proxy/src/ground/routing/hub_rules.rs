@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::case_folding::fold;
+use super::path_reading::fold;
 use super::rule::{MessageRule, MethodRule, MirrorRule};
 use super::target_table::TargetTable;
 use crate::ground::metrics::Counter;

@@ -1,7 +1,10 @@
 //! Possible readings of a request path by app servers behind this node.
 //!
 //! Servers may use the path unchanged, resolve dots and empty segments, treat a backslash as a slash, or decode escapes
-//! again. A route considers all readings and decides how to treat ambiguity.
+//! again. A route considers all readings and decides how to treat ambiguity. Methods and paths are compared without
+//! regard to case.
+
+use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
@@ -61,8 +64,26 @@ fn resolved(path: &str) -> String {
     format!("/{}{last}", segments.join("/"))
 }
 
+/// Folds a name so that names differing only in case become equal.
+///
+/// The SDK compares methods by lower case, ASP.NET Core by upper case. Names equal under either must be equal here, or
+/// a denied method could be called by another spelling, such as with the Kelvin sign for `k`. So the name is converted
+/// to lower, upper and again lower case.
+pub(crate) fn fold(name: &str) -> Cow<'_, str> {
+    if !name.is_ascii() {
+        let upper = name.chars().flat_map(char::to_lowercase).flat_map(char::to_uppercase);
+        return upper.flat_map(char::to_lowercase).collect::<String>().into();
+    }
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => name.into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -81,6 +102,35 @@ mod tests {
             ("/x%252f..%252fadmin", vec!["/x%2f..%2fadmin", "/admin"]),
         ] {
             assert_eq!(PathReadings::of(path).0, readings, "{path}");
+        }
+    }
+
+    #[test]
+    fn spellings_that_an_app_server_takes_for_one_name_are_one() {
+        for (one, other) in [
+            ("Kill", "kILL"),
+            ("kill", "\u{212A}ill"),
+            ("straße", "STRASSE"),
+            ("straße", "STRA\u{1E9E}E"),
+            ("ὈΔΟΣ", "ὀδος"),
+            ("µ", "μ"),
+            ("\u{17F}ay", "Say"),
+        ] {
+            assert_eq!(fold(one), fold(other), "{one} {other}");
+        }
+        assert_ne!(fold("Say"), fold("Says"));
+    }
+
+    #[test]
+    fn a_name_in_lower_case_is_not_copied() {
+        assert!(matches!(fold("say-it_1"), Cow::Borrowed("say-it_1")));
+    }
+
+    proptest! {
+        #[test]
+        fn names_with_one_lower_case_form_are_one(name in "\\PC{0,12}") {
+            let lower = name.to_lowercase();
+            prop_assert_eq!(fold(&name), fold(&lower));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use trunkline_protocol::key::AccessKeyError;
 
 use super::pattern::PatternError;
-use super::webhook_header::WebhookHeaderError;
+use super::webhook_table::WebhookHeaderError;
 use crate::ground::auth::AppKeyError;
 use crate::ground::auth::jwks::JwksSourceError;
 use crate::ground::auth::key::KeyError;

@@ -3,29 +3,26 @@
 //!
 //! All other keys are flags, checked by the command-line parser.
 
-mod app_key_entry;
-mod condition_entry;
+mod access_entry;
 mod group_entry;
-mod issuer_entry;
 mod message_entry;
 mod named_file;
 mod route_entry;
-mod secret_entry;
 mod toml_value;
 mod webhook_entry;
 
+pub use named_file::{NamedFiles, RULE_TABLES};
+
 use std::path::Path;
 
-use toml::de::{DeTable, DeValue};
-
-use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
-use super::rule_tables::RuleFile;
-use super::ruleset::Ruleset;
-use crate::ground::auth::AccessTables;
 use group_entry::Labels;
 use named_file::FILE_MAX_BYTES;
-pub use named_file::{NamedFiles, RULE_TABLES};
+use toml::de::{DeTable, DeValue};
 use toml_value::{TomlValue, read_beyond};
+
+use super::rule_error::{Fault, RuleError, RuleFileError, RuleProblem, nearest};
+use super::ruleset::Ruleset;
+use crate::ground::auth::AccessTables;
 
 /// Maximum number of rules per kind. They are tried one by one.
 const RULES_MAX: usize = 1000;
@@ -83,8 +80,8 @@ fn rule_file(text: &str) -> Result<RuleFile, Fault> {
         methods: rules(value("methods"), message_entry::method)?,
         webhooks: webhook_entry::webhooks(value("webhooks"))?,
     };
-    let app_keys = app_key_entry::app_keys(value("app-keys"))?;
-    Ok(RuleFile { rules, access: AccessTables { app_keys, issuers: issuer_entry::issuers(value("issuers"))? } })
+    let app_keys = access_entry::app_keys(value("app-keys"))?;
+    Ok(RuleFile { rules, access: AccessTables { app_keys, issuers: access_entry::issuers(value("issuers"))? } })
 }
 
 /// Rejects unknown tables. A flag is never a table, so such a name is a typo, and a reload would disable its rules.
@@ -109,10 +106,20 @@ fn rules<R>(
     value.items(RULES_MAX)?.iter().map(|item| read(item, &mut labels)).collect()
 }
 
+/// Contents of a configuration file that are not flags.
+#[derive(Debug, Clone, Default)]
+pub struct RuleFile {
+    /// Rules for connections and messages.
+    pub rules: Ruleset,
+    /// Keys of apps, and issuers of access tokens.
+    pub access: AccessTables,
+}
+
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
+    use trunkline_protocol::manifest::{Authentication, SlowClients, Transport};
 
     use super::*;
     use crate::ground::routing::{Rejection, RouteAction, TextPlace};
@@ -370,6 +377,135 @@ mod tests {
                 prop_assert!(line >= 1 && column >= 1 && !error.problem.to_string().is_empty());
                 prop_assert!(line <= text.split('\n').count(), "{error} in {text}");
             }
+        }
+    }
+
+    #[test]
+    fn an_issuer_has_keys_audiences_and_hubs_and_shows_no_secret() {
+        let file = std::env::temp_dir().join(format!("trunkline-issuer-key-{}", std::process::id()));
+        std::fs::write(&file, "a secret that is long enough\n").unwrap();
+        let text = format!(
+            "[issuers.shop]\nkeys = {file:?}\nissuer = 'https://shop'\naudiences = 'shop'\nhubs = ['shop', 'Orders*']\n
+             [issuers.staff]\njwks = 'https://staff.example/keys?secret'\nissuer = ['https://staff', 'staff']"
+        );
+        let tables = RuleFile::parse(&text).unwrap().access;
+        std::fs::remove_file(&file).unwrap();
+        let signing = tables.issuers[0].signing().unwrap();
+        assert_eq!((signing.0, signing.1), ("a secret that is long enough", "https://shop"));
+        assert!(tables.issuers[1].signing().is_none());
+        let lines: Vec<_> = tables.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                &*format!(
+                    "issuer shop: iss https://shop, audiences shop, hubs shop, orders*, keys in 1 files, {}: secret (HS256)",
+                    file.display()
+                ),
+                "issuer staff: iss https://staff, staff, audiences any, all hubs, keys in 0 files, \
+                 jwks https://staff.example/keys?…",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_table_that_describes_no_issuer_is_refused_with_its_place() {
+        for (rest, words) in [
+            ("jwks = 'https://a/keys'", "an issuer has no issuer"),
+            ("issuer = 'a'", "an issuer has no keys"),
+            ("issuer = 'a'\nkeys = 'no-such-file'", "keys no-such-file can't be read"),
+            ("issuer = 'a'\njwks = 'ftp://a'", "line 3, column 8: the key set of issuer \"a\": \"ftp://a\" is neither"),
+            ("issuer = 'a'\njwks = 'https://a/k'\nhubs = 'a*b'", "the hubs of issuer \"a\": names a hub \"a*b\""),
+            ("issuer = 'a'\njwks = 'https://a/k'\nhub = 'a'", "is \"hubs\" meant?"),
+            ("issuer = 'a'\njwks = 'https://a/k'\nhubs = []", "hubs is an empty list"),
+        ] {
+            let found = RuleFile::parse(&format!("[issuers.a]\n{rest}")).unwrap_err().to_string();
+            assert!(found.contains(words), "{found}");
+        }
+    }
+
+    const KEY: &str = "0123456789abcdef";
+
+    fn access_problem(text: &str) -> String {
+        RuleFile::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_app_has_keys_of_its_own_for_the_hubs_that_it_names() {
+        let path = std::env::temp_dir().join(format!("trunkline-app-key-{}", std::process::id()));
+        std::fs::write(&path, format!("{KEY}-in-a-file\n")).unwrap();
+        let text = format!(
+            "[app-keys.shop]\nkey-file = {path:?}\nkey = \"{KEY}-old\"\nhubs = [\"shop\", \"orders*\"]\nshared = true\n[app-keys.news]\nkey = \"{KEY}\""
+        );
+        let keys = RuleFile::parse(&text).unwrap().access.app_keys;
+        std::fs::remove_file(&path).unwrap();
+        let shown: Vec<_> = keys.iter().map(|key| format!("{key} {}", key.key().expose())).collect();
+        assert_eq!(
+            shown,
+            [
+                format!("app key shop: hubs shop, orders*, shared {KEY}-old"),
+                format!("app key shop: hubs shop, orders*, shared {KEY}-in-a-file"),
+                format!("app key news: hubs news, news_* {KEY}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_table_that_makes_no_key_is_refused_with_its_place() {
+        for (text, words) in [
+            ("[app-keys.shop]\nhubs = \"shop\"", "an app's key has no key-file"),
+            ("[app-keys.shop]\nkey = \"short\"", "line 2, column 7: the key of app \"shop\": access key has 5 bytes"),
+            ("[app-keys.shop]\nkey-fil = \"x\"\nkey = \"0123456789abcdef\"", "is \"key-file\" meant?"),
+            ("[app-keys.shop]\nkey-file = \"no-such-file\"", "key-file no-such-file can't be read"),
+            ("[app-keys.\"a b\"]\nkey = \"0123456789abcdef\"", "the key of app \"a b\": has no name of an app"),
+            ("[app-key.shop]\nkey = \"0123456789abcdef\"", "is \"app-keys\" meant?"),
+        ] {
+            let found = access_problem(text);
+            assert!(found.contains(words) && !found.contains(KEY), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_hub_has_settings_of_its_own() {
+        let path = std::env::temp_dir().join(format!("trunkline-webhook-headers-{}", std::process::id()));
+        std::fs::write(&path, "# Gateway.\nAuthorization: Basic hush\n").unwrap();
+        let text = format!(
+            "[webhooks.Chat]\nkeep-alive-interval = 5\nclient_timeout = \"1m\"\nslow-clients = \"drop\"\n\
+             close-on-token-expiry = true\nrequire-authentication = true\nmessage-max-bytes = \"64KiB\"\n\
+             connect = true\npresence = false\nevents = [\"messages\"]\ntransports = [\"WebSockets\"]\n\
+             headers = [\"X-A: hush\"]\nheaders-file = {path:?}\n[webhooks.\"*\"]\nevents = []\n"
+        );
+        let tables = RuleFile::parse(&text).unwrap().rules.webhooks;
+        std::fs::remove_file(&path).unwrap();
+        let [chat, others] = &*tables else { panic!("{tables:?}") };
+        let hub = &chat.settings.manifest;
+        assert_eq!((hub.keep_alive_interval_ms, hub.client_timeout_ms), (5_000, 60_000));
+        assert_eq!((hub.slow_clients, hub.authentication), (SlowClients::Drop, Authentication::Required));
+        assert!(hub.close_on_token_expiry && hub.transports == [Transport::WebSockets]);
+        assert_eq!((chat.settings.message_max_bytes, chat.settings.connect), (Some(65_536), Some(true)));
+        assert_eq!((chat.settings.presence, chat.settings.headers.len()), (Some(false), 2));
+        assert!(chat.settings.events.messages && !chat.settings.events.connected && !others.settings.events.messages);
+        assert!(chat.hubs.matches("chat") && others.hubs.matches("news"));
+        assert!(!format!("{tables:?}{chat}").contains("hush"));
+    }
+
+    #[test]
+    fn a_setting_that_makes_no_sense_is_refused_with_what_is_allowed() {
+        for (text, words) in [
+            ("", "a webhook hub is empty: give a setting"),
+            ("keep-alive = 5", "unknown key \"keep-alive\" in a webhook hub; is \"keep-alive-interval\" meant?"),
+            ("keep-alive-interval = 0", "line 2, column 23: keep-alive-interval is 0, but must be from 1s to 86400s"),
+            ("client-timeout = \"25h\"", "client-timeout is 25h, but must be from 1s to 86400s"),
+            ("client-timeout = \"soon\"", "client-timeout is \"soon\", but must be seconds, or a time such as \"90s\""),
+            ("slow-clients = \"wait\"", "slow-clients is \"wait\", but must be \"close\" or \"drop\""),
+            ("events = [\"connect\"]", "events is \"connect\", but must be \"connected\", \"messages\" or"),
+            ("transports = []", "transports is an empty list"),
+            ("transports = [\"Tcp\"]", "transports is \"Tcp\", but must be \"WebSockets\""),
+            ("message-max-bytes = 0", "message-max-bytes is 0, but must be from 1 to"),
+            ("stateful-reconnect = true", "stateful-reconnect is not possible at a webhook hub: events that were"),
+            ("headers = [\"Host: hush\"]", "headers: host is set by the node"),
+        ] {
+            let found = access_problem(&format!("[webhooks.chat]\n{text}"));
+            assert!(found.contains(words) && !found.contains("hush"), "{text}: {found}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::case_folding::fold;
+use super::path_reading::fold;
 use super::pattern::{Pattern, PatternError};
 
 /// Pattern of method names, case-insensitive, as app servers match methods.

@@ -1,12 +1,16 @@
-//! Settings of webhook hubs: the tables `[webhooks.NAME]` of a configuration file.
+//! Settings of webhook hubs: the tables `[webhooks.NAME]` of a configuration file, and headers of their requests.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use http::header::{ACCEPT_ENCODING, EXPECT, HOST, TRAILER};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use trunkline_protocol::manifest::HubManifest;
+use trunkline_protocol::wire::{PRIVATE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX, SERVICE_HEADER_PREFIX};
 
 use super::pattern::Pattern;
-use super::webhook_header::WebhookHeader;
+use crate::ground::net::http_client::HOP_BY_HOP;
 
 /// Table with the settings of a webhook hub, or of all hubs of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,5 +62,103 @@ impl Default for WebhookHubSettings {
 impl fmt::Display for WebhookTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "webhook hub \"{}\" has its own {}", self.hubs, self.keys)
+    }
+}
+
+/// Header of each request of a webhook. The value may be a secret, so no text contains it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookHeader {
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+/// Error of parsing a header. No error text contains the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookHeaderError {
+    /// The name or the value is missing.
+    #[error("not `Name: value`, such as `X-Gateway-Key: …`")]
+    NoPair,
+    /// The name is not a header name, and may be a secret.
+    #[error("its name is not the name of a header: letters, digits and `-`")]
+    Name,
+    /// The value has characters that headers can't have.
+    #[error("the value of {0} has control characters, which no header may have")]
+    Value(HeaderName),
+    /// The node sets the header.
+    #[error("{0} is set by the node in each request, and a second value would contradict the first one")]
+    OfNode(HeaderName),
+    /// The header is about one connection.
+    #[error("{0} is about the connection to the back end, which the node manages")]
+    OfConnection(HeaderName),
+}
+
+impl WebhookHeader {
+    /// Writes headers into a request. They replace headers of the same names.
+    pub(crate) fn set_all(headers: &[Self], head: &mut HeaderMap) {
+        for header in headers {
+            head.remove(&header.name);
+        }
+        for header in headers {
+            head.append(&header.name, header.value.clone());
+        }
+    }
+}
+
+impl FromStr for WebhookHeader {
+    type Err = WebhookHeaderError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookHeaderError> {
+        let (name, value) = text.split_once(':').ok_or(WebhookHeaderError::NoPair)?;
+        let name: HeaderName = name.trim().parse().map_err(|_| WebhookHeaderError::Name)?;
+        let value = value.trim();
+        if value.is_empty() {
+            return Err(WebhookHeaderError::NoPair);
+        }
+        if name == TRAILER || HOP_BY_HOP.contains(&name) {
+            return Err(WebhookHeaderError::OfConnection(name));
+        }
+        let of_node = [PRIVATE_HEADER_PREFIX, SERVICE_HEADER_PREFIX, SERVICE_EVENT_HEADER_PREFIX, "content-"];
+        let is_of_node = of_node.iter().any(|prefix| name.as_str().starts_with(prefix));
+        if is_of_node || [HOST, ACCEPT_ENCODING, EXPECT].contains(&name) {
+            return Err(WebhookHeaderError::OfNode(name));
+        }
+        let mut value = HeaderValue::from_str(value).map_err(|_| WebhookHeaderError::Value(name.clone()))?;
+        value.set_sensitive(true);
+        Ok(Self { name, value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_the_node_sets_or_that_is_about_the_connection_is_refused() {
+        for (text, words) in [
+            ("hush", "not `Name: value`"),
+            ("X-Key:  ", "not `Name: value`"),
+            ("hush hush: x", "its name is not the name"),
+            ("X-Key: hush\u{1}", "the value of x-key has control"),
+            ("X-ASRS-Hub: hush", "x-asrs-hub is set by the node"),
+            ("x-trunkline-signature: hush", "is set by the node"),
+            ("Content-Type: hush", "is set by the node"),
+            ("Host: hush", "is set by the node"),
+            ("Transfer-Encoding: hush", "is about the connection"),
+            ("proxy-authorization: hush", "is about the connection"),
+        ] {
+            let problem = text.parse::<WebhookHeader>().unwrap_err().to_string();
+            assert!(problem.contains(words) && !problem.contains("hush"), "{text}: {problem}");
+        }
+    }
+
+    #[test]
+    fn headers_replace_those_of_the_same_names_and_are_not_shown() {
+        let header = |text: &str| text.parse::<WebhookHeader>().unwrap();
+        let mut head = HeaderMap::new();
+        WebhookHeader::set_all(&[header("Authorization: Basic hush"), header("X-A: 1"), header("x-a: 2")], &mut head);
+        WebhookHeader::set_all(&[header("authorization: Bearer hush")], &mut head);
+        assert_eq!(head["authorization"], "Bearer hush");
+        assert_eq!(head.get_all("x-a").iter().count(), 2);
+        assert!(!format!("{:?}", header("X-A: hush")).contains("hush"));
     }
 }

@@ -9,7 +9,7 @@ use trunkline_protocol::trace_context::TraceContext;
 use super::ConnectionTrace;
 use super::OpenSpan;
 use super::span_queue::SpanQueue;
-use super::span_record::{SpanKind, SpanRecord, clipped};
+use super::span_queue::{SpanKind, SpanRecord, clipped};
 use crate::ground::clock::unix_ns;
 
 const SECOND_NS: u64 = 1_000_000_000;

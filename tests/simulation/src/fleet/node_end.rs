@@ -218,7 +218,7 @@ impl NodeEnd {
     fn handle_ping(&mut self, ping: &Ping, now_ms: u64, mutant: Option<FleetMutant>) -> Check<Option<Arrival>> {
         self.session.handle_ping(ping).or_else(|error| broken(format!("a ping: {error}")))?;
         self.writes = true;
-        match BeatPing::read(ping) {
+        match BeatPing::from_ping(ping) {
             BeatPing::Asked(back) if mutant == Some(FleetMutant::AnswersBeatsAtOnce) => self.hurried.push(back),
             BeatPing::Asked(back) => self.session.push_echo(&back),
             BeatPing::Answered(number) => {

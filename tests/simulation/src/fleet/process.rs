@@ -227,7 +227,7 @@ impl Process {
 
     pub(crate) fn enter(&mut self, hub: usize, membership: Recipients) {
         if self.hubs[hub].enter(membership.bucket()) {
-            self.ack_tracker.note((hub, membership.bucket()));
+            self.ack_tracker.note_key((hub, membership.bucket()));
         }
     }
 

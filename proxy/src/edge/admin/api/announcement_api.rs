@@ -41,7 +41,7 @@ async fn announce(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<AnnouncementReport>, ApiError> {
-    QueryParameters::read(&uri)?.end()?;
+    QueryParameters::from_uri(&uri)?.refuse_rest()?;
     let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
     let announcement = announcement(&headers, &body)?;
     let hub = announcement.hub.clone();
@@ -50,7 +50,7 @@ async fn announce(
 }
 
 fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiError> {
-    let mut fields = BodyFields::read(headers, body)?;
+    let mut fields = BodyFields::from_body(headers, body)?;
     if body.is_empty() {
         return Err(ApiError::field("body", "is missing: it needs hub, target and arguments"));
     }
@@ -72,7 +72,7 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
         (Some(_), Some(_), None) => return Err(ApiError::field("user", "can't be given together with group")),
         (_, _, Some(_)) => return Err(ApiError::field("client", "can't be given together with group or user")),
     };
-    fields.end()?;
+    fields.refuse_rest()?;
     if let Announcees::Client(id) = &to {
         check_id(id)?;
     }

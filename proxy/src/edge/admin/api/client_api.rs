@@ -26,7 +26,7 @@ pub(super) async fn clients(
     State(context): State<AdminContext>,
     uri: Uri,
 ) -> Result<Json<ListPage<ClientSummary>>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
     let text = |parameters: &mut QueryParameters, name| parameters.text(name, NAME_MAX_CHARS);
     let filter = ClientFilter {
@@ -37,7 +37,7 @@ pub(super) async fn clients(
         after: parameters.parsed("after")?,
         limit: parameters.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT),
     };
-    parameters.end()?;
+    parameters.refuse_rest()?;
     if filter.group.is_some() && filter.hub.is_none() {
         return Err(ApiError::field("hub", "is missing: a group belongs to a hub"));
     }
@@ -61,14 +61,14 @@ pub(super) async fn users(State(context): State<AdminContext>, uri: Uri) -> Resu
 }
 
 async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json<NamePage>, ApiError> {
-    let mut parameters = QueryParameters::read(uri)?;
+    let mut parameters = QueryParameters::from_uri(uri)?;
     let scope = parameters.scope()?;
     let hub = parameters.text("hub", NAME_MAX_CHARS)?.ok_or_else(|| ApiError::field("hub", "is missing"))?;
     let after = parameters.text("after", NAME_MAX_CHARS)?;
     // A peer requests one extra row to detect another page.
     let most = if scope == Scope::Node { LIMIT_MAX + 1 } else { LIMIT_MAX };
     let limit = parameters.number("limit", 1, most)?.unwrap_or(LIMIT_DEFAULT);
-    parameters.end()?;
+    parameters.refuse_rest()?;
     let node = context.observer.node();
     let page = match scope {
         Scope::Fleet => context.observer.names(kind, &hub, after, limit).await,
@@ -82,9 +82,9 @@ pub(super) async fn client(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     check_id(&id)?;
     let details = match scope {
         Scope::Fleet => context.observer.client(&id).await,
@@ -93,23 +93,23 @@ pub(super) async fn client(
     details.map(|details| Json(details).into_response()).ok_or_else(|| ApiError::unknown_client(&id))
 }
 
-pub(super) async fn close(
+pub(super) async fn close_client(
     State(context): State<AdminContext>,
     Path(id): Path<String>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
-    parameters.end()?;
-    let mut fields = BodyFields::read(&headers, &body)?;
+    parameters.refuse_rest()?;
+    let mut fields = BodyFields::from_body(&headers, &body)?;
     let reason = fields.text("reason", REASON_MAX_CHARS)?;
-    fields.end()?;
+    fields.refuse_rest()?;
     check_id(&id)?;
     let is_closed = match scope {
-        Scope::Fleet => context.observer.close(&id, reason).await,
-        Scope::Node => context.observer.node().close(&id, reason).await,
+        Scope::Fleet => context.observer.close_client(&id, reason).await,
+        Scope::Node => context.observer.node().close_client(&id, reason).await,
     };
     if is_closed { Ok(Json(json!({ "closed": id }))) } else { Err(ApiError::unknown_client(&id)) }
 }

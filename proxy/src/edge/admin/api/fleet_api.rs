@@ -23,10 +23,10 @@ use crate::edge::admin::session::{AdmittedCaller, SessionEnd};
 use crate::edge::observer::{FleetSnapshot, Freshness, STREAMS_MAX};
 
 pub(super) async fn fleet(State(context): State<AdminContext>, uri: Uri) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
     let is_fresh = parameters.number("fresh", 0, 1)? == Some(1);
-    parameters.end()?;
+    parameters.refuse_rest()?;
     let snapshot = match (is_fresh, scope) {
         (true, Scope::Fleet) => Arc::new(context.observer.fresh_fleet().await),
         (true, Scope::Node) => of_node(&context, Freshness::Asked).await?,
@@ -56,9 +56,9 @@ pub(super) async fn fleet_events(
     Extension(AdmittedCaller { end, .. }): Extension<AdmittedCaller>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     let permit = context.observer.stream().ok_or_else(no_permit)?;
     let events = stream::unfold((context, permit, Instant::now()), move |(context, permit, at)| async move {
         sleep_until(at).await;

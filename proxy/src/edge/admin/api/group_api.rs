@@ -45,7 +45,7 @@ async fn change(
     (uri, headers): (&Uri, &HeaderMap),
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<GroupReport>, ApiError> {
-    QueryParameters::read(uri)?.end()?;
+    QueryParameters::from_uri(uri)?.refuse_rest()?;
     let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
     let order = order(step, headers, &body)?;
     let hub = order.hub.clone();
@@ -53,7 +53,7 @@ async fn change(
 }
 
 fn order(step: GroupStep, headers: &HeaderMap, body: &[u8]) -> Result<GroupOrder, ApiError> {
-    let mut fields = BodyFields::read(headers, body)?;
+    let mut fields = BodyFields::from_body(headers, body)?;
     let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
     let group = fields.required_text("group", NAME_MAX_CHARS)?;
     let subject = match (fields.name("client", NAME_MAX_CHARS)?, fields.name("user", NAME_MAX_CHARS)?) {
@@ -62,7 +62,7 @@ fn order(step: GroupStep, headers: &HeaderMap, body: &[u8]) -> Result<GroupOrder
         (None, None) => return Err(ApiError::field("client", "is missing: a client or a user is needed")),
         (Some(_), Some(_)) => return Err(ApiError::field("user", "can't be given together with client")),
     };
-    fields.end()?;
+    fields.refuse_rest()?;
     if let GroupSubject::Client(id) = &subject {
         check_id(id)?;
     }

@@ -28,27 +28,27 @@ const PATH: &str = "/api/rebalance";
 
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
-        .route(PATH, get(progress).post(begin).delete(stop))
+        .route(PATH, get(progress).post(begin_rebalance).delete(stop))
         .route(SHED_PATH, post(shed))
         .route(STOP_PATH, post(stop_own))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
-async fn begin(
+async fn begin_rebalance(
     State(context): State<AdminContext>,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<RebalanceReport>, ApiError> {
-    QueryParameters::read(&uri)?.end()?;
+    QueryParameters::from_uri(&uri)?.refuse_rest()?;
     let request = request(&headers, &body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?)?;
     context.observer.rebalance(request).await.map(Json).map_err(|error| refusal(&error))
 }
 
 async fn progress(State(context): State<AdminContext>, uri: Uri) -> Result<Json<RebalanceReport>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     Ok(Json(match scope {
         Scope::Fleet => context.observer.rebalance_progress().await,
         Scope::Node => context.observer.own_rebalance(),
@@ -56,7 +56,7 @@ async fn progress(State(context): State<AdminContext>, uri: Uri) -> Result<Json<
 }
 
 async fn stop(State(context): State<AdminContext>, uri: Uri) -> Result<Json<RebalanceReport>, ApiError> {
-    QueryParameters::read(&uri)?.end()?;
+    QueryParameters::from_uri(&uri)?.refuse_rest()?;
     context.observer.stop_rebalance().await.map(Json).ok_or_else(none_runs)
 }
 
@@ -76,20 +76,20 @@ async fn shed(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     check_node(from.as_ref(), PATH)?;
-    let mut fields = BodyFields::read(&headers, &body)?;
+    let mut fields = BodyFields::from_body(&headers, &body)?;
     let clients = fields.number("clients", 1, SHED_PER_SECOND_MAX)?;
     let clients = clients.ok_or_else(|| ApiError::field("clients", "is missing"))?;
     Ok(Json(context.observer.shed(clients).await).into_response())
 }
 
 fn request(headers: &HeaderMap, body: &[u8]) -> Result<RebalanceRequest, ApiError> {
-    let mut fields = BodyFields::read(headers, body)?;
+    let mut fields = BodyFields::from_body(headers, body)?;
     let to = fields.required_text("to", NAME_MAX_CHARS).map_err(|_| unknown_goal())?;
     let percent = fields.number("percent", 1, 100)?;
     let node = fields.name("node", NAME_MAX_CHARS)?;
     let per_second = fields.number("per_second", 1, SHED_PER_SECOND_MAX)?.unwrap_or(PER_SECOND_DEFAULT);
     let is_dry_run = fields.flag("dry_run")?;
-    fields.end()?;
+    fields.refuse_rest()?;
     let goal = match (to.as_str(), percent, node) {
         ("mean", None, None) => RebalanceGoal::Mean,
         ("percent", Some(percent), None) => RebalanceGoal::Percent(percent),

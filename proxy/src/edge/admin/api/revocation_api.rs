@@ -53,10 +53,10 @@ pub(super) fn routes() -> Router<AdminContext> {
 }
 
 async fn list(State(context): State<AdminContext>, uri: Uri) -> Result<Json<RevocationList>, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let user = parameters.text("user", NAME_MAX_CHARS)?;
     let limit = parameters.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
-    parameters.end()?;
+    parameters.refuse_rest()?;
     Ok(Json(context.observer.revocations(user.as_deref(), limit)))
 }
 
@@ -66,7 +66,7 @@ async fn revoke(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<RevocationReport>, ApiError> {
-    QueryParameters::read(&uri)?.end()?;
+    QueryParameters::from_uri(&uri)?.refuse_rest()?;
     let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
     let order = order(&headers, &body, unix_seconds())?;
     context.observer.revoke(order).await.map(Json).map_err(|error| refusal(&error))
@@ -86,7 +86,7 @@ async fn revoke_own(
 }
 
 fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder, ApiError> {
-    let mut fields = BodyFields::read(headers, body)?;
+    let mut fields = BodyFields::from_body(headers, body)?;
     let user = fields.name("user", NAME_MAX_CHARS)?;
     let audience = fields.name("audience", NAME_MAX_CHARS)?;
     let app = fields.name("app", NAME_MAX_CHARS)?;
@@ -94,7 +94,7 @@ fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder
     let issued_before = fields.number("issued_before", 1, u64::MAX)?.unwrap_or(now_s);
     let keep_s = fields.number("keep_s", KEEP_MIN_S, REVOCATION_KEPT_MAX_S)?.unwrap_or(KEEP_DEFAULT_S);
     let close = fields.flag("close")?;
-    fields.end()?;
+    fields.refuse_rest()?;
     if all == (user.is_some() || audience.is_some() || app.is_some()) {
         let problem = "must be true to revoke all tokens, and can't be combined with user, audience or app";
         return Err(ApiError::field("all", problem));

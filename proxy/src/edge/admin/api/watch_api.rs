@@ -49,10 +49,10 @@ pub(super) async fn tap(
     Path(id): Path<String>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::read(&uri)?;
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
     let payloads = payload_view(&mut parameters)?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     check_access(&access, payloads)?;
     check_id(&id)?;
     match context.observer.tap(&id, payloads).await {
@@ -152,7 +152,7 @@ fn with_idle<L: Send + 'static>(lines: WatchStream<L>) -> impl Stream<Item = Vec
 }
 
 fn trace_choice(uri: &Uri) -> Result<(Scope, WatchChoice), ApiError> {
-    let mut parameters = QueryParameters::read(uri)?;
+    let mut parameters = QueryParameters::from_uri(uri)?;
     let scope = parameters.scope()?;
     let mut text = |name| Ok(parameters.text(name, NAME_MAX_CHARS)?.filter(|text: &String| !text.is_empty()));
     let hub = text("hub")?;
@@ -165,7 +165,7 @@ fn trace_choice(uri: &Uri) -> Result<(Scope, WatchChoice), ApiError> {
     let most = usize::try_from(TRACE_SECONDS_MAX).unwrap_or(usize::MAX);
     let seconds = parameters.number("seconds", 1, most)?.map_or(TRACE_SECONDS_DEFAULT, |seconds| seconds as u64);
     let payloads = payload_view(&mut parameters)?;
-    parameters.end()?;
+    parameters.refuse_rest()?;
     let subjects: Vec<_> = subjects.into_iter().flatten().collect();
     let problem = match subjects.len() {
         0 => "is missing: connection, user, group or method is required",

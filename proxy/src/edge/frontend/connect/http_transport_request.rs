@@ -69,7 +69,7 @@ fn attach(
     let is_offered = may_use(hub, &client.user, transport);
     let outer = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
         let taken = || if is_offered { changed_transport() } else { not_supported(transport) };
-        let connection = begin(endpoint, &request, &client, (!is_offered).then_some(transport), taken)?;
+        let connection = begin_transport(endpoint, &request, &client, (!is_offered).then_some(transport), taken)?;
         Ok(TransportPermits { connection, pipe: None })
     })?;
     if !is_offered {
@@ -142,7 +142,7 @@ pub(crate) async fn post(
     }
     let found = endpoint.shared.http_transports.find_or_insert(&client.connection_id, || {
         let refused = (!offers_http_transports(&request.hub)).then_some(Transport::LongPolling);
-        let connection = begin(endpoint, &request, &client, refused, || {
+        let connection = begin_transport(endpoint, &request, &client, refused, || {
             plain(StatusCode::METHOD_NOT_ALLOWED, "POST requests are not allowed for WebSocket connections.")
         })?;
         let pipe = take_pipe_permit(endpoint, &request.context.source);
@@ -196,7 +196,7 @@ fn may_begin(endpoint: &Endpoint, request: &HubRequest, client: &ConnectingClien
 ///
 /// # Errors
 /// The refusal; `taken` if the connection is a WebSocket.
-fn begin(
+fn begin_transport(
     endpoint: &Endpoint,
     request: &HubRequest,
     client: &ConnectingClient,

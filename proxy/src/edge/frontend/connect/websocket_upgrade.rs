@@ -21,7 +21,7 @@ use crate::engine::shard::{ClientStream, PendingConnection, ReserveError, ShardM
 use crate::ground::auth::ClientTerms;
 use crate::ground::clock::unix_seconds;
 
-pub(crate) async fn answer(endpoint: &Endpoint, request: Box<HubRequest>, client: HubClient) -> Response {
+pub(crate) async fn answer_upgrade(endpoint: &Endpoint, request: Box<HubRequest>, client: HubClient) -> Response {
     let accept = match accept_key(&request.parts.headers) {
         Ok(accept) => accept,
         Err(refusal) => return refusal,
@@ -135,7 +135,7 @@ fn resume(mut request: HubRequest, claim: Claim, is_compressed: bool) {
 /// Stream below an upgrade, available once the response is sent.
 fn stream_below(request: &mut HubRequest) -> ClientStream {
     let direct = request.context.source.upgrade.take();
-    direct.and_then(|direct| direct.take()).unwrap_or_else(|| {
+    direct.and_then(|direct| direct.take_stream()).unwrap_or_else(|| {
         let upgrade = request.parts.extensions.remove();
         // Without one, the upgrade fails.
         ClientStream::Upgrade(upgrade.unwrap_or_else(|| hyper::upgrade::on(http::Request::new(()))))

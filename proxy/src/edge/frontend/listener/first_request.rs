@@ -63,7 +63,7 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
         (Some(endpoint), Some((mut request, length))) => {
             let (upgrade, upgraded) = DirectUpgrade::new();
             let (is_of_app, upgrade) = (service.app.is_some(), Some(upgrade));
-            RequestSource { is_of_app, upgrade, ..RequestSource::of(context.peer) }.attach(&mut request);
+            RequestSource { is_of_app, upgrade, ..RequestSource::from_peer(context.peer) }.attach(&mut request);
             endpoint.connect_directly(request).await.map(|answer| (answer, upgraded, length))
         }
         _ => None,

@@ -23,7 +23,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::http_connection::answer;
+use super::http_connection::answer_request;
 use super::open_stream::{OpenStreams, StreamBody, StreamProgress};
 use super::socket_context::SocketContext;
 use crate::edge::frontend::request_context::RequestSource;
@@ -81,7 +81,7 @@ struct ShardExecutor(OpenStreams);
 
 impl<F: Future + 'static> Executor<F> for ShardExecutor {
     fn execute(&self, future: F) {
-        let open = self.0.begin();
+        let open = self.0.begin_stream();
         let state = StreamState { is_answered: open.is_answered(), ..StreamState::default() };
         let stream = STREAM.scope(state.clone(), while_needed(future, state));
         spawn_local(async move {
@@ -136,12 +136,12 @@ where
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
         join_cookies(&mut request);
-        RequestSource { is_tls: true, relays: relays.clone(), ..RequestSource::of(peer) }.attach(&mut request);
+        RequestSource { is_tls: true, relays: relays.clone(), ..RequestSource::from_peer(peer) }.attach(&mut request);
         let router = router.clone();
         async move {
             // Runs in the task of its stream.
             let state = STREAM.try_with(Clone::clone).unwrap_or_default();
-            let answer = answer(router, request, state.patience, body_timeout).await?;
+            let answer = answer_request(router, request, state.patience, body_timeout).await?;
             state.is_answered.set(true);
             Ok::<_, Infallible>(answer.map(|body| StreamBody::new(body, state.progress)))
         }

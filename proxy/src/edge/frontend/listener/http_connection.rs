@@ -97,12 +97,12 @@ where
                 is_plain_tcp::<S>() && request.version() == Version::HTTP_11 && wants_event_stream(request.headers());
             let handover = may_hand_over.then(|| SocketHandover::of(&progress));
             let is_tls = scheme == Scheme::HTTPS;
-            RequestSource { is_tls, handover, ..RequestSource::of(peer) }.attach(&mut request);
+            RequestSource { is_tls, handover, ..RequestSource::from_peer(peer) }.attach(&mut request);
             let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
             // Responses are sent one by one, so the last one's limit applies to the socket.
             let answer = match answered.take() {
                 Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.body_timeout())))),
-                None => Either::Right(answer(router.clone(), request, patience.clone(), gate.body_timeout())),
+                None => Either::Right(answer_request(router.clone(), request, patience.clone(), gate.body_timeout())),
             };
             async move { answer.await.map(|answer| declared(answer, persistence)) }
         });
@@ -157,7 +157,7 @@ fn hand_over<S: 'static>(stream: Option<S>, taker: oneshot::Sender<TcpStream>) {
 }
 
 /// Handles a request, and sets the stall limit of its response: `body_timeout` unless the response has its own.
-pub(crate) async fn answer(
+pub(crate) async fn answer_request(
     router: Router,
     request: Request<Incoming>,
     patience: CurrentStallLimit,

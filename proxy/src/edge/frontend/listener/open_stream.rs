@@ -51,7 +51,7 @@ impl OpenStreams {
     }
 
     /// Counts a stream for the lifetime of the guard.
-    pub(super) fn begin(&self) -> OpenStream {
+    pub(super) fn begin_stream(&self) -> OpenStream {
         self.0.open.set(self.0.open.get() + 1);
         if !self.0.has_served.replace(true) {
             self.0.has_begun.notify_one();
@@ -220,7 +220,7 @@ mod tests {
         let (streams, began) = (OpenStreams::new(), Instant::now());
         streams.idle(15 * SECOND, 130 * SECOND).await;
         assert_eq!(began.elapsed(), 15 * SECOND);
-        drop(streams.begin());
+        drop(streams.begin_stream());
         streams.idle(15 * SECOND, 130 * SECOND).await;
         assert_eq!(began.elapsed(), 145 * SECOND);
     }
@@ -229,14 +229,14 @@ mod tests {
     async fn cancelled_requests_count_minus_answered_ones() {
         let streams = OpenStreams::new();
         for _ in 0..99 {
-            drop(streams.begin());
+            drop(streams.begin_stream());
         }
-        let answered = streams.begin();
+        let answered = streams.begin_stream();
         answered.is_answered().set(true);
         drop(answered);
-        drop(streams.begin());
+        drop(streams.begin_stream());
         assert!(streams.taken_back(100).now_or_never().is_none());
-        drop(streams.begin());
+        drop(streams.begin_stream());
         streams.taken_back(100).await;
     }
 
@@ -244,17 +244,17 @@ mod tests {
     async fn the_time_counts_from_the_end_of_the_last_stream() {
         let (streams, began) = (OpenStreams::new(), Instant::now());
         tokio::join!(streams.idle(15 * SECOND, 130 * SECOND), async {
-            let long = streams.begin();
+            let long = streams.begin_stream();
             // sleep: time is paused, and passing it is what the test is about.
             sleep(1000 * SECOND).await;
-            let other = streams.begin();
+            let other = streams.begin_stream();
             drop(long);
             // sleep: the same.
             sleep(SECOND).await;
             drop(other);
             // sleep: the same.
             sleep(100 * SECOND).await;
-            drop(streams.begin());
+            drop(streams.begin_stream());
         });
         assert_eq!(began.elapsed(), 1231 * SECOND);
     }

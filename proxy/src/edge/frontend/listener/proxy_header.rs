@@ -34,12 +34,12 @@ pub(crate) enum HeaderStart {
 /// Reads exactly one header; returns its address, if any.
 ///
 /// `None` without a valid header, which is counted.
-pub(crate) async fn read(
+pub(crate) async fn read_header(
     stream: &TcpStream,
     limit: Duration,
     outcomes: &OutcomeCounters,
 ) -> Option<Option<SocketAddr>> {
-    let (outcome, told) = match timeout(limit, read_header(stream)).await {
+    let (outcome, told) = match timeout(limit, read_proxy_header(stream)).await {
         Ok(Ok(Some(client))) => (Outcome::Done, Some(client)),
         Ok(Ok(None)) => (Outcome::Invalid, None),
         Ok(Err(_)) => (Outcome::Closed, None),
@@ -49,7 +49,7 @@ pub(crate) async fn read(
     told
 }
 
-async fn read_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>>> {
+async fn read_proxy_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>>> {
     let mut bytes = vec![0; HEADER_MAX_BYTES];
     let mut taken = 0;
     loop {
@@ -65,7 +65,7 @@ async fn read_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>
             HeaderStart::Part => (end, None),
             HeaderStart::Other => return Ok(None),
         };
-        taken += take(stream, bytes.get_mut(taken..end).unwrap_or_default())?;
+        taken += take_bytes(stream, bytes.get_mut(taken..end).unwrap_or_default())?;
         if let Some(client) = header
             && taken == end
         {
@@ -75,7 +75,7 @@ async fn read_header(stream: &TcpStream) -> io::Result<Option<Option<SocketAddr>
 }
 
 /// Consumes bytes that were peeked at.
-fn take(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+fn take_bytes(stream: &TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
     match stream.try_read(bytes) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
         other => other,
@@ -194,7 +194,7 @@ mod tests {
                 balancer.write_all(b"GET").await.unwrap();
             });
             let outcomes = OutcomeCounters::default();
-            let read = read(&stream, Duration::from_secs(60), &outcomes).await;
+            let read = read_header(&stream, Duration::from_secs(60), &outcomes).await;
             assert_eq!(read, Some(told));
             assert_eq!(outcomes.of(Outcome::Done).get(), 1);
             writer.await.unwrap();
@@ -212,7 +212,7 @@ mod tests {
         let endless = [SIGNATURE, &[0x21, 0x11, 0xff, 0xff], &[0; HEADER_MAX_BYTES]].concat();
         balancer.write_all(&endless).await.unwrap();
         let outcomes = OutcomeCounters::default();
-        assert_eq!(read(&stream, Duration::from_secs(60), &outcomes).await, None);
+        assert_eq!(read_header(&stream, Duration::from_secs(60), &outcomes).await, None);
         assert_eq!(outcomes.of(Outcome::Invalid).get(), 1);
     }
 }

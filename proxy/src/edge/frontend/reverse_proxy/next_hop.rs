@@ -53,7 +53,7 @@ pub(crate) fn prepare_answer(answer: &mut http::Response<Incoming>) -> Option<He
     hop_header::end_hop(answer.headers_mut())
 }
 
-pub(crate) fn answer(
+pub(crate) fn answer_forwarded(
     answer: http::Response<Incoming>,
     meter: Option<ByteMeter>,
     in_flight: InFlight,

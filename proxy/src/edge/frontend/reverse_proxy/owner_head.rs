@@ -133,7 +133,7 @@ pub(crate) fn accept_mark(endpoint: &Endpoint, request: &mut Request, context: &
         Ok(mark) => {
             // The forwarding node must not be mistaken for the client.
             context.source.peer = mark.client;
-            context.scheme = mark.scheme.as_deref().and_then(ForwardedScheme::read);
+            context.scheme = mark.scheme.as_deref().and_then(ForwardedScheme::parse_scheme);
             (context.is_forwarded, context.forwarded_user) = (true, mark.user.map(Box::new));
         }
         Err(error) => {

@@ -148,7 +148,7 @@ fn begin_get(
     let token = context.query.connection_token().filter(|_| parts.method == Method::GET)?;
     let kind = if wants_event_stream(&parts.headers) { GetKind::EventStream } else { GetKind::Poll };
     let boot = client.token.as_ref().map_or("", |token| token.boot.as_str());
-    Some(endpoint.shared.carried_gets.begin((owner, boot), token, kind))
+    Some(endpoint.shared.carried_gets.begin_get((owner, boot), token, kind))
 }
 
 fn refuse(refusal: HopRefusal) -> Response {
@@ -199,7 +199,7 @@ async fn exchange(
         return Err(RelayFailure::Unreachable);
     }
     owner_head::prepare_answer(&mut answer)?;
-    let mut answer = next_hop::answer(answer, None, in_flight, None);
+    let mut answer = next_hop::answer_forwarded(answer, None, in_flight, None);
     WriteStallLimit::Idle(STALLED_TIMEOUT).attach(&mut answer);
     Ok(answer)
 }

@@ -55,12 +55,16 @@ impl From<RelayFailure> for PassThroughError {
 }
 
 pub(crate) async fn pass_through(endpoint: &Endpoint, head: RequestHead, body: Body) -> Response {
-    let (outcome, answer) = answer(endpoint, head, body).await;
+    let (outcome, answer) = pass_request(endpoint, head, body).await;
     endpoint.counters.relay.passed.of(outcome).increment();
     answer
 }
 
-async fn answer(endpoint: &Endpoint, (parts, context): RequestHead, body: Body) -> (PassThroughOutcome, Response) {
+async fn pass_request(
+    endpoint: &Endpoint,
+    (parts, context): RequestHead,
+    body: Body,
+) -> (PassThroughOutcome, Response) {
     let group = match route_passed_through(endpoint, (&parts, &context)) {
         Ok(group) => group,
         Err(refusal) => return (PassThroughOutcome::Rejected, refusal),
@@ -161,7 +165,7 @@ impl<'a> PassThrough<'a> {
         hop_header::drop_private(answer.headers_mut());
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let meter = Some(ByteMeter::down(&endpoint.counters));
-            return Ok(next_hop::answer(answer, meter, in_flight, Some(permit)));
+            return Ok(next_hop::answer_forwarded(answer, meter, in_flight, Some(permit)));
         }
         let (Some(client), Some(protocol), true) = (client, upgrade, is_upgrade) else {
             return Err(RelayFailure::Broken.into());
@@ -281,7 +285,7 @@ mod tests {
     fn upload(client: u8) -> Request {
         let body = iter([Ok::<_, std::io::Error>(Bytes::from_static(b"x"))]).chain(pending());
         let mut request = Request::post("/upload").header(HOST, "localhost").body(Body::from_stream(body)).unwrap();
-        RequestSource::of(([192, 0, 2, client], 40_000).into()).attach(&mut request);
+        RequestSource::from_peer(([192, 0, 2, client], 40_000).into()).attach(&mut request);
         request
     }
 
@@ -399,7 +403,7 @@ mod tests {
     #[test]
     fn an_app_server_gets_address_scheme_and_host_of_the_client() {
         let (mut parts, ()) = Request::get("/").header(HOST, "chat.example:8443").body(()).unwrap().into_parts();
-        let source = RequestSource::of("203.0.113.9:4711".parse().unwrap());
+        let source = RequestSource::from_peer("203.0.113.9:4711".parse().unwrap());
         let context = RequestContext::new(source, RequestQuery::parse(&parts.uri));
         set_forwarded_headers(&mut parts, &RequestContext { scheme: Some(ForwardedScheme::Https), ..context });
         let names = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO];

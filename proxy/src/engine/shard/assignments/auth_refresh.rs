@@ -48,7 +48,7 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     }
     counters.of(RefreshOutcome::Refreshed).increment();
     let terms = ClientTerms::of(&refresh.claims);
-    let closes = state.assignments.token_expiries.of(slot).is_some()
+    let closes = state.assignments.token_expiries.expiry_of(slot).is_some()
         || terms.closes_on_expiry && hub.capabilities().tokens_hold_terms
         || hub.settings().close_on_token_expiry;
     let is_end = closes && refresh.expires_s < RefreshAuth::NO_END_S;
@@ -67,7 +67,12 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
     let update = ConnectionClaims { connection_id: id, claims: refresh.claims };
     let update = ServiceMessage::UpdateConnectionClaims(update);
     client.home().send(&update);
-    client.assignments().sides().into_iter().flat_map(|sides| sides.iter()).for_each(|side| side.link.send(&update));
+    client
+        .assignments()
+        .secondaries()
+        .into_iter()
+        .flat_map(|secondaries| secondaries.iter())
+        .for_each(|secondary| secondary.link.send(&update));
     keep_log_in(state, slot, log_in);
 }
 

@@ -74,7 +74,7 @@ impl Probes {
         client.cold_mut().stay_mut().probe(link, until);
         let (now, serial) = (core.tick, client.serial());
         client.change_assignment(&Role::Home, now, |home| {
-            home.open(link.app(), Role::Home.stage_at_first(true));
+            home.open_at(link.app(), Role::Home.stage_at_first(true));
             home.hold_input();
         });
         core.connections.set_home(slot, link);
@@ -110,7 +110,7 @@ impl Probes {
 /// Records the loss of a client's primary link at this tick.
 pub(crate) fn lose_home_link(client: &mut Client, loss: &LinkLoss, now: u32) {
     client.cold_mut().stay_mut().link_lost(now, loss.noticed_within_s, loss.may_be_unnoticed);
-    client.assignments_mut().home_mut().end();
+    client.assignments_mut().home_mut().end_assignment();
 }
 
 /// Whether a client whose link is lost has to reconnect: a reply of its app server would be too late, or was perhaps

@@ -71,7 +71,7 @@ impl PendingCloseNotices {
         Self { ends: VecDeque::new(), bytes: 0, ack_ttl_s, pending_ttl_s, counters }
     }
 
-    pub(crate) fn add(&mut self, end: PendingCloseNotice) {
+    pub(crate) fn add_notice(&mut self, end: PendingCloseNotice) {
         self.bytes += end.weight();
         self.ends.push_back(end);
         while self.ends.len() > ENDS_MAX || self.bytes > ENDS_MAX_BYTES {
@@ -113,7 +113,7 @@ impl PendingCloseNotices {
         for end in self.ends.iter_mut().filter(|end| end.notified.is_none()) {
             let Some(hub) = hubs.at(end.hub) else { continue };
             end.notified = match end.owner(&hub) {
-                Some(link) => link.filter(|link| link.queue(&end.close())),
+                Some(link) => link.filter(|link| link.queue(&end.close_message())),
                 None => end.notify_another(&hub, &hubs.instance(end.from), &self.counters),
             };
             if end.notified.is_some() {
@@ -179,14 +179,14 @@ impl PendingCloseNotice {
     }
 
     fn opening(&self, from: &str) -> Option<ServiceMessage> {
-        let mut open: OpenConnection = self.opening.read()?;
+        let mut open: OpenConnection = self.opening.unpack()?;
         open.headers.push((MIGRATE_FROM_HEADER.into(), vec![from.into()]));
         open.headers.push((ENDED_HEADER.into(), vec![self.cause.label().into()]));
         open.headers.extend(self.error.clone().map(|error| (ENDED_ERROR_HEADER.into(), vec![error])));
         Some(ServiceMessage::OpenConnection(open))
     }
 
-    fn close(&self) -> ServiceMessage {
+    fn close_message(&self) -> ServiceMessage {
         let headers = vec![(CAUSE_HEADER.into(), vec![self.cause.label().into()])];
         ServiceMessage::CloseConnection(CloseConnection {
             connection_id: self.id.clone(),

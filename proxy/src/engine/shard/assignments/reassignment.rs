@@ -75,7 +75,7 @@ impl Reassignment {
         now: u32,
     ) {
         let Some(opening) = client.cold().opening().cloned() else { return };
-        self.ends.add(PendingCloseNotice {
+        self.ends.add_notice(PendingCloseNotice {
             hub: client.home().hub(),
             from: link.app(),
             is_handed_over: released.is_some(),
@@ -151,9 +151,9 @@ impl Reassignment {
     /// wait longer so that they don't reconnect simultaneously.
     pub(crate) fn take_overdue(&mut self, core: &mut ShardCore, timeout_s: u32) -> Vec<Slot> {
         let (at_once, now) = (CLOSED_PER_TICK.max(self.unassigned().count() / CROWD_TICKS), core.tick);
-        let (mut homes, mut sides) = (Vec::new(), Vec::new());
+        let (mut homes, mut secondaries) = (Vec::new(), Vec::new());
         self.waiting.retain(|(slot, role)| {
-            let assignment = core.connections.live(*slot).and_then(|client| client.assignments().of(role));
+            let assignment = core.connections.live(*slot).and_then(|client| client.assignments().assignment_of(role));
             let since = assignment.and_then(Assignment::waits_since);
             let is_overdue = since.is_some_and(|since| now.saturating_sub(since) >= timeout_s);
             match role {
@@ -161,15 +161,15 @@ impl Reassignment {
                     homes.push(*slot);
                     return false;
                 }
-                Role::Side(group) if is_overdue => sides.push((*slot, group.clone())),
-                Role::Home | Role::Side(_) => {}
+                Role::Secondary(group) if is_overdue => secondaries.push((*slot, group.clone())),
+                Role::Home | Role::Secondary(_) => {}
             }
             true
         });
-        for (slot, group) in sides {
+        for (slot, group) in secondaries {
             debug!(slot, %group, "no app server of the group was available in time");
-            let give_up = |side: &mut Assignment, _| side.give_up();
-            core.change_assignment(slot, &Role::Side(group), give_up);
+            let give_up = |secondary: &mut Assignment, _| secondary.give_up();
+            core.change_assignment(slot, &Role::Secondary(group), give_up);
         }
         homes
     }
@@ -195,12 +195,12 @@ impl Reassignment {
     fn assign(&mut self, core: &mut ShardCore, slot: Slot, role: &Role) -> bool {
         loop {
             let Some(client) = core.connections.live(slot) else { return true };
-            if !client.assignments().of(role).is_some_and(|assignment| assignment.wants_link()) {
+            if !client.assignments().assignment_of(role).is_some_and(|assignment| assignment.wants_link()) {
                 return true;
             }
             let Some(link) = choose(core, client, role) else { return false };
             // A link lost while being chosen is no longer in the pool.
-            if self.open(core, slot, role, &link) {
+            if self.open_at_target(core, slot, role, &link) {
                 return true;
             }
         }
@@ -208,7 +208,7 @@ impl Reassignment {
 
     /// Opens a client connection at an app server in a role. Returns `false` if the link is lost; then nothing has
     /// changed, and handed-over items still wait.
-    pub(crate) fn open(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) -> bool {
+    pub(crate) fn open_at_target(&mut self, core: &mut ShardCore, slot: Slot, role: &Role, link: &HomeLink) -> bool {
         if *role == Role::Home
             && let Some(is_asked) = self.probes.ask(core, slot, link)
         {
@@ -221,7 +221,7 @@ impl Reassignment {
         let Some(client) = core.connections.live_mut(slot) else { return true };
         let (id, content, is_open) = (client.id().clone(), client.content(), client.life().is_open());
         let has_ended = client.link_of(role).is_some_and(|left| left.capabilities().ends_clients_with_link);
-        let Some(assignment) = client.assignments().of(role) else { return true };
+        let Some(assignment) = client.assignments().assignment_of(role) else { return true };
         let was_at = assignment.was_at();
         // It has let go of the connection, and may get it back over another link than a late notice.
         let is_released = assignment.released().is_some();
@@ -237,7 +237,7 @@ impl Reassignment {
                 assignment.clear_items();
             }
             // A reassigned connection receives no handshake response.
-            assignment.open(link.app(), role.stage_at_first(was_at.is_some()));
+            assignment.open_at(link.app(), role.stage_at_first(was_at.is_some()));
         }
         let left = was_at.filter(|was_at| *was_at != link.app());
         if let Some(left) = left.filter(|_| !has_ended && !is_released) {
@@ -255,9 +255,11 @@ impl Reassignment {
                 client.refresh_pauses(now);
                 core.connections.set_home(slot, link);
             }
-            Role::Side(group) => {
-                if let Some(side) = client.assignments_mut().sides_mut().and_then(|sides| sides.of_group(group)) {
-                    side.link = link.clone();
+            Role::Secondary(group) => {
+                if let Some(secondary) =
+                    client.assignments_mut().secondaries_mut().and_then(|secondaries| secondaries.of_group(group))
+                {
+                    secondary.link = link.clone();
                 }
                 client.refresh_pauses(now);
             }
@@ -269,7 +271,7 @@ impl Reassignment {
 fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
     let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
     match role {
-        Role::Side(group) => hub.choose_home_near(left, group),
+        Role::Secondary(group) => hub.choose_home_near(left, group),
         // After the probe sent over this link.
         Role::Home
             if client.cold().stay().is_reopened() && client.home().is_open() && client.home().may_carry_clients() =>

@@ -39,7 +39,7 @@ pub(crate) struct SecondaryClients {
 
 /// App server for a message of a group.
 #[derive(Debug)]
-pub(crate) enum SideChoice {
+pub(crate) enum SecondaryChoice {
     Ready(Arc<LinkHandle>),
     /// None yet; the client is not read until one is available.
     Waits,
@@ -49,49 +49,50 @@ pub(crate) enum SideChoice {
 
 impl SecondaryClients {
     /// Finds the app server for a message of a group. The first message opens the connection there.
-    pub(crate) fn side_for(
+    pub(crate) fn secondary_for(
         &mut self,
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
         group: &Arc<str>,
-    ) -> SideChoice {
-        let Some(client) = core.connections.live_mut(slot) else { return SideChoice::Waits };
+    ) -> SecondaryChoice {
+        let Some(client) = core.connections.live_mut(slot) else { return SecondaryChoice::Waits };
         if client.life().is_opening() {
             // The primary may still refuse the client.
-            client.pauses_mut().add(PauseReason::Unassigned);
-            return SideChoice::Waits;
+            client.pauses_mut().add_reason(PauseReason::Unassigned);
+            return SecondaryChoice::Waits;
         }
-        self.add_side(core, slot, group);
-        let role = Role::Side(group.clone());
-        let is_lost = |side: &mut SecondaryAssignment| side.assignment.is_known_there() && side.link.is_closed();
-        if core.side_mut(slot, group).is_some_and(is_lost) {
+        self.add_secondary(core, slot, group);
+        let role = Role::Secondary(group.clone());
+        let is_lost =
+            |secondary: &mut SecondaryAssignment| secondary.assignment.is_known_there() && secondary.link.is_closed();
+        if core.secondary_mut(slot, group).is_some_and(is_lost) {
             // The shard has not yet received the loss.
             core.leave(slot, &role, CALL_LOST);
         }
         reassignment.assign_or_wait(core, slot, &role);
-        let Some(side) = core.side_mut(slot, group) else { return SideChoice::Waits };
-        match side.assignment.stage() {
-            AssignmentStage::Opening | AssignmentStage::Open => SideChoice::Ready(side.link.clone()),
-            AssignmentStage::Refused => SideChoice::Fails(refused(group)),
-            AssignmentStage::GivenUp => SideChoice::Fails(given_up(group)),
+        let Some(secondary) = core.secondary_mut(slot, group) else { return SecondaryChoice::Waits };
+        match secondary.assignment.stage() {
+            AssignmentStage::Opening | AssignmentStage::Open => SecondaryChoice::Ready(secondary.link.clone()),
+            AssignmentStage::Refused => SecondaryChoice::Fails(refused(group)),
+            AssignmentStage::GivenUp => SecondaryChoice::Fails(given_up(group)),
             AssignmentStage::Unassigned { .. } => {
                 core.change_assignment(slot, &role, Assignment::wait);
-                SideChoice::Waits
+                SecondaryChoice::Waits
             }
         }
     }
 
     /// Opens secondaries after the primary has answered the hub handshake, one for each group with methods of the hub.
     /// Without an available app server, the first call opens it.
-    pub(crate) fn open_sides(
+    pub(crate) fn open_secondaries(
         &mut self,
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
         answer: &[u8],
     ) {
-        let is_accepted = HandshakeResponse::read(answer, answer.len());
+        let is_accepted = HandshakeResponse::read_response(answer, answer.len());
         if !matches!(is_accepted, Ok(Some((HandshakeResponse { error: None }, _)))) {
             return;
         }
@@ -100,50 +101,59 @@ impl SecondaryClients {
             if !core.is_beside_home(slot, group) {
                 continue;
             }
-            self.add_side(core, slot, group);
-            reassignment.assign_or_wait(core, slot, &Role::Side(group.clone()));
+            self.add_secondary(core, slot, group);
+            reassignment.assign_or_wait(core, slot, &Role::Secondary(group.clone()));
         }
     }
 
     /// Adds an unassigned secondary, unless the client has one for the group.
-    fn add_side(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>) {
+    fn add_secondary(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>) {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let nowhere = LinkHandle::nowhere(client.home().hub_identity().clone());
-        let sides = client.assignments_mut().sides_to_fill();
-        if sides.of_group(group).is_none() {
-            sides.add(SecondaryAssignment::new(group.clone(), Arc::new(nowhere)));
+        let secondaries = client.assignments_mut().secondaries_to_fill();
+        if secondaries.of_group(group).is_none() {
+            secondaries.add_assignment(SecondaryAssignment::new(group.clone(), Arc::new(nowhere)));
             self.all.insert(slot);
         }
     }
 
     /// Reassigns the secondaries of a link with a closed session.
     pub(crate) fn link_lost(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, loss: &LinkLoss) {
-        for (slot, role) in
-            self.sides_where(core, |side| side.link.id() == loss.link && side.assignment.is_known_there())
-        {
+        for (slot, role) in self.secondaries_where(core, |secondary| {
+            secondary.link.id() == loss.link && secondary.assignment.is_known_there()
+        }) {
             let assignment = core.connections.live_mut(slot).and_then(|client| client.assignments_mut().of_mut(&role));
             if let Some(assignment) = assignment.filter(|_| loss.is_goodbye) {
-                assignment.end();
+                assignment.end_assignment();
             }
             core.leave(slot, &role, CALL_LOST);
             reassignment.assign_or_wait(core, slot, &role);
         }
     }
 
-    fn sides_where(&self, core: &ShardCore, is_wanted: impl Fn(&SecondaryAssignment) -> bool) -> Vec<(Slot, Role)> {
+    fn secondaries_where(
+        &self,
+        core: &ShardCore,
+        is_wanted: impl Fn(&SecondaryAssignment) -> bool,
+    ) -> Vec<(Slot, Role)> {
         let mut found = Vec::new();
         for &slot in &self.all {
-            let sides = core.connections.live(slot).and_then(|client| client.assignments().sides());
-            let sides = sides.into_iter().flat_map(|sides| sides.iter()).filter(|side| is_wanted(side));
-            found.extend(sides.map(|side| (slot, Role::Side(side.group.clone()))));
+            let secondaries = core.connections.live(slot).and_then(|client| client.assignments().secondaries());
+            let secondaries = secondaries
+                .into_iter()
+                .flat_map(|secondaries| secondaries.iter())
+                .filter(|secondary| is_wanted(secondary));
+            found.extend(secondaries.map(|secondary| (slot, Role::Secondary(secondary.group.clone()))));
         }
         found
     }
 
     /// Reassigns the secondaries that other app servers have refused to the app server with a new link.
     pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
-        let is_refused = |side: &SecondaryAssignment| side.assignment.stage() == AssignmentStage::Refused;
-        for (slot, role) in self.sides_where(core, |side| is_refused(side) && side.link.app() != link.app()) {
+        let is_refused = |secondary: &SecondaryAssignment| secondary.assignment.stage() == AssignmentStage::Refused;
+        for (slot, role) in
+            self.secondaries_where(core, |secondary| is_refused(secondary) && secondary.link.app() != link.app())
+        {
             core.leave(slot, &role, CALL_LOST);
             reassignment.assign_or_wait(core, slot, &role);
         }
@@ -152,34 +162,37 @@ impl SecondaryClients {
     /// Ends secondaries that no rule requires.
     pub(crate) fn tick(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
         if !self.all.is_empty() {
-            self.end_unwanted_sides(core, reassignment);
+            self.end_unwanted_secondaries(core, reassignment);
         }
     }
 
     /// Ends secondaries of groups without methods of their hub, once their calls have ended.
-    fn end_unwanted_sides(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
+    fn end_unwanted_secondaries(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment) {
         let rules = core.context.shared.hubs.rules();
         let are_same = self.rules.as_ref().is_some_and(|known| Arc::ptr_eq(known, &rules));
         if are_same && !self.are_ending {
             return;
         }
         (self.rules, self.are_ending) = (Some(rules), false);
-        for (slot, role) in self.sides_where(core, |_| true) {
-            let Role::Side(group) = role else { continue };
+        for (slot, role) in self.secondaries_where(core, |_| true) {
+            let Role::Secondary(group) = role else { continue };
             let hub = core.connections.live(slot).and_then(|client| core.hub_of(client));
             let hub_rules = hub.and_then(|hub| hub.rules());
             if hub_rules.is_some_and(|rules| rules.message_groups().any(|known| *known == group)) {
                 continue;
             }
-            match core.side_mut(slot, &group).is_some_and(|side| side.is_idle() || side.assignment.wants_link()) {
-                true => self.end_side(core, reassignment, slot, &group, &CloseReason::ordered(None)),
+            match core
+                .secondary_mut(slot, &group)
+                .is_some_and(|secondary| secondary.is_idle() || secondary.assignment.wants_link())
+            {
+                true => self.end_secondary(core, reassignment, slot, &group, &CloseReason::ordered(None)),
                 false => self.are_ending = true,
             }
         }
     }
 
     /// Ends one secondary of a client that stays connected.
-    pub(crate) fn end_side(
+    pub(crate) fn end_secondary(
         &mut self,
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
@@ -188,28 +201,30 @@ impl SecondaryClients {
         reason: &CloseReason,
     ) {
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let Some(sides) = client.assignments_mut().sides_mut() else { return };
-        let side = sides.remove(group);
-        if sides.is_empty() {
-            client.assignments_mut().take_sides();
+        let Some(secondaries) = client.assignments_mut().secondaries_mut() else { return };
+        let secondary = secondaries.remove(group);
+        if secondaries.is_empty() {
+            client.assignments_mut().take_secondaries();
             self.forget(slot);
         }
         client.refresh_pauses(core.tick);
-        if let Some(side) = side {
-            self.notify_secondary_of_end(core, reassignment, slot, &side, reason);
+        if let Some(secondary) = secondary {
+            self.notify_secondary_of_end(core, reassignment, slot, &secondary, reason);
         }
     }
 
-    pub(crate) fn end_sides(
+    pub(crate) fn end_secondaries(
         &mut self,
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
-        sides: &SecondaryAssignments,
+        secondaries: &SecondaryAssignments,
         reason: &CloseReason,
     ) {
         self.forget(slot);
-        sides.iter().for_each(|side| self.notify_secondary_of_end(core, reassignment, slot, side, reason));
+        secondaries
+            .iter()
+            .for_each(|secondary| self.notify_secondary_of_end(core, reassignment, slot, secondary, reason));
     }
 
     fn notify_secondary_of_end(
@@ -217,39 +232,41 @@ impl SecondaryClients {
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
-        side: &SecondaryAssignment,
+        secondary: &SecondaryAssignment,
         reason: &CloseReason,
     ) {
         // If the app server is now the primary, it still has the connection.
-        let home_of = |client: &&Client| client.home().app() != side.link.app();
+        let home_of = |client: &&Client| client.home().app() != secondary.link.app();
         let Some(client) = core.connections.get(slot).filter(home_of) else { return };
-        let is_notified =
-            side.assignment.is_known_there() && side.link.queue(&reason.notice_for(&side.link, client.id()));
-        let released = side.assignment.released();
-        if side.assignment.was_open() && released != Some(ReleaseReason::Ended) {
-            let group = core.context.shared.hubs.groups().find(&side.group);
-            reassignment.ended(client, (&side.link, group, released), reason, is_notified, core.tick);
+        let is_notified = secondary.assignment.is_known_there()
+            && secondary.link.queue(&reason.notice_for(&secondary.link, client.id()));
+        let released = secondary.assignment.released();
+        if secondary.assignment.was_open() && released != Some(ReleaseReason::Ended) {
+            let group = core.context.shared.hubs.groups().find(&secondary.group);
+            reassignment.ended(client, (&secondary.link, group, released), reason, is_notified, core.tick);
         }
     }
 
     /// Asks a stopping app server to hand over its secondary connections.
     pub(crate) fn app_stopping(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
-        let is_there = |side: &SecondaryAssignment| side.link.hub() == hub && side.link.app() == app;
-        for (slot, role) in self.sides_where(core, |side| is_there(side) && side.assignment.is_known_there()) {
+        let is_there = |secondary: &SecondaryAssignment| secondary.link.hub() == hub && secondary.link.app() == app;
+        for (slot, role) in
+            self.secondaries_where(core, |secondary| is_there(secondary) && secondary.assignment.is_known_there())
+        {
             core.ask_for(slot, &role);
         }
     }
 
     /// Handles the refusal of a connection by a secondary's app server: its calls fail.
-    pub(crate) fn side_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
+    pub(crate) fn secondary_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
         let Some(client) = core.connections.live_mut(slot) else { return };
         let connection = short(client.id()).to_owned();
         if core.context.may_log() {
             warn!(connection, group = &**group, error, "app server refused a secondary connection");
         }
-        let role = Role::Side(group.clone());
+        let role = Role::Secondary(group.clone());
         core.leave(slot, &role, &refused(group));
-        core.change_assignment(slot, &role, |side, _| side.refuse());
+        core.change_assignment(slot, &role, |secondary, _| secondary.refuse());
     }
 }
 
@@ -259,7 +276,7 @@ impl SecondaryClients {
     }
 
     /// Records a call to a secondary. Returns `false` if the client has too many open uploads there.
-    pub(crate) fn begin_side_call(
+    pub(crate) fn begin_secondary_call(
         &mut self,
         core: &mut ShardCore,
         slot: Slot,
@@ -268,27 +285,29 @@ impl SecondaryClients {
     ) -> bool {
         let calls_max = core.context.shared.settings.rehoming.pending_calls_max;
         let Some(client) = core.connections.live_mut(slot) else { return true };
-        let Some(side) = client.assignments_mut().sides_mut().and_then(|sides| sides.of_group(group)) else {
+        let Some(secondary) =
+            client.assignments_mut().secondaries_mut().and_then(|secondaries| secondaries.of_group(group))
+        else {
             return true;
         };
-        let has_room = side.begin(call);
+        let has_room = secondary.begin_call(call);
         if client.assignments().have_too_many_calls(calls_max) {
-            client.pauses_mut().add(PauseReason::PendingCalls);
+            client.pauses_mut().add_reason(PauseReason::PendingCalls);
         }
         has_room
     }
 
     /// Ends the secondary in the group of a new primary. Returns `false` while its calls are running.
-    pub(crate) fn leave_side_of(
+    pub(crate) fn leave_secondary_of(
         &mut self,
         core: &mut ShardCore,
         reassignment: &mut Reassignment,
         slot: Slot,
         group: &str,
     ) -> bool {
-        let is_idle = core.side_mut(slot, group).map(|side| side.is_idle());
+        let is_idle = core.secondary_mut(slot, group).map(|secondary| secondary.is_idle());
         if is_idle == Some(true) {
-            self.end_side(core, reassignment, slot, group, &CloseReason::ordered(None));
+            self.end_secondary(core, reassignment, slot, group, &CloseReason::ordered(None));
         }
         is_idle != Some(false)
     }

@@ -10,8 +10,8 @@ use crate::ground::clock::unix_seconds;
 fn a_close_happens_once_and_leaves_nothing_to_find() {
     let mut bed = Testbed::new();
     let (ann, hub) = (bed.client("ann"), bed.hub.index());
-    bed.state.close(ann, &CloseReason::drained());
-    bed.state.close(ann, &CloseReason::timed_out());
+    bed.state.close_client(ann, &CloseReason::drained());
+    bed.state.close_client(ann, &CloseReason::timed_out());
     assert_eq!(bed.received(ann), [r#"{"type":7,"allowReconnect":true};"#, "close"]);
     assert!(bed.state.core.connections.members(hub, SetName::Hub).is_empty());
     assert_eq!(bed.state.core.connections.find(hub, &whole_id("ann")), None);
@@ -32,8 +32,8 @@ fn the_id_of_a_negotiated_connection_stays_closed() {
     let mut bed = Testbed::new();
     let (ann, routes) = (bed.client("ann"), bed.state.core.context.shared.routes.clone());
     let traits = ClientTraits { is_negotiated: true, ..ClientTraits::default() };
-    bed.state.core.connections.get_mut(ann).unwrap().begin(traits, Liveness::default());
-    bed.state.close(ann, &CloseReason::drained());
+    bed.state.core.connections.get_mut(ann).unwrap().begin_life(traits, Liveness::default());
+    bed.state.close_client(ann, &CloseReason::drained());
     assert_eq!(routes.reserve(&whole_id("ann")), Err(ReserveError::Unknown));
 }
 

@@ -28,7 +28,7 @@ impl TokenExpiries {
         self.by_slot.insert(slot, at_s);
     }
 
-    pub(crate) fn of(&self, slot: Slot) -> Option<u64> {
+    pub(crate) fn expiry_of(&self, slot: Slot) -> Option<u64> {
         self.by_slot.get(&slot).copied()
     }
 
@@ -69,18 +69,18 @@ impl ClosedIds {
     }
 
     /// Ends the route of an id. A negotiated id is kept while its token could reopen it.
-    pub(crate) fn close(&mut self, id: &Rc<str>, is_negotiated: bool, now: u32) {
+    pub(crate) fn note_closed(&mut self, id: &Rc<str>, is_negotiated: bool, now: u32) {
         if !is_negotiated {
             return self.routes.remove(id);
         }
-        self.routes.end(id);
+        self.routes.end_route(id);
         let seconds = u32::try_from(TOKEN_LIFETIME_S).unwrap_or(u32::MAX);
         self.until.push(id.clone(), now.saturating_add(seconds));
     }
 
     /// Ends the route of a connection that moved to another node, this many seconds after it opened.
     pub(crate) fn move_away(&mut self, id: &Rc<str>, age_s: u64, now: u32) {
-        self.close(id, age_s < TOKEN_LIFETIME_S, now);
+        self.note_closed(id, age_s < TOKEN_LIFETIME_S, now);
     }
 
     pub(crate) fn evict_expired(&mut self, now: u32) {
@@ -120,8 +120,8 @@ mod tests {
     fn closed(is_negotiated: bool) -> (Arc<RouteTable>, ClosedIds) {
         let routes = Arc::new(RouteTable::default());
         let mut ids = ClosedIds::new(routes.clone());
-        routes.open(ID, Location { shard: 0, is_compressed: false, slot: 0 });
-        ids.close(&Rc::from(ID), is_negotiated, 100);
+        routes.open_route(ID, Location { shard: 0, is_compressed: false, slot: 0 });
+        ids.note_closed(&Rc::from(ID), is_negotiated, 100);
         (routes, ids)
     }
 

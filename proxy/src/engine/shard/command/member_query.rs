@@ -105,7 +105,7 @@ pub(crate) struct MemberTally {
 impl MemberListing {
     /// Starts the page for a query. A token from another node is answered with an error, and returns `None`.
     #[must_use]
-    pub(crate) fn begin(reply_to: &Arc<dyn ReplyTo>, query: ListQuery, boot: &str) -> Option<Self> {
+    pub(crate) fn begin_listing(reply_to: &Arc<dyn ReplyTo>, query: ListQuery, boot: &str) -> Option<Self> {
         let next = match &query.continuation_token {
             None => MemberPosition::default(),
             Some(token) => match MemberPosition::parse(token, boot) {
@@ -154,7 +154,7 @@ impl MemberListing {
     }
 
     /// Adds the member in this slot, which must be after all earlier ones of the shard.
-    pub(crate) fn add(&mut self, slot: Slot, member: GroupMember) {
+    pub(crate) fn add_member(&mut self, slot: Slot, member: GroupMember) {
         debug_assert!(slot >= self.next.slot);
         self.bytes += member.connection_id.len() + member.user_id.as_deref().map_or(0, str::len);
         self.page.push(member);
@@ -166,7 +166,7 @@ impl MemberListing {
     }
 
     /// Answers with a full page.
-    pub(crate) fn answer(self) {
+    pub(crate) fn answer_listing(self) {
         let token = (!self.is_last).then(|| self.next.token(&self.boot));
         self.answer_with(token);
     }
@@ -178,7 +178,7 @@ impl MemberListing {
 
     fn answer_with(self, continuation_token: Option<ByteString>) {
         let page = MemberPage { members: self.page, continuation_token, count: None };
-        answer(&*self.reply_to, self.ack_id, &page);
+        answer_page(&*self.reply_to, self.ack_id, &page);
     }
 }
 
@@ -198,18 +198,18 @@ impl MemberTally {
         Arc::new(Self { reply_to, ack_id, members: AtomicU64::new(0) })
     }
 
-    pub(crate) fn add(&self, members: usize) {
+    pub(crate) fn add_members(&self, members: usize) {
         self.members.fetch_add(members as u64, Ordering::Relaxed);
     }
 }
 
 impl Drop for MemberTally {
     fn drop(&mut self) {
-        answer(&*self.reply_to, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
+        answer_page(&*self.reply_to, self.ack_id, &MemberPage::counted(*self.members.get_mut()));
     }
 }
 
-fn answer(reply_to: &dyn ReplyTo, ack_id: i64, page: &MemberPage) {
+fn answer_page(reply_to: &dyn ReplyTo, ack_id: i64, page: &MemberPage) {
     let message = Some(ByteString::new());
     reply_to.answer(&ServiceMessage::Ack(Ack {
         ack_id,

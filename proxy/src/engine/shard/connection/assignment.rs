@@ -29,7 +29,7 @@ pub(crate) enum Role {
     /// Primary: receives all messages that no secondary receives.
     Home,
     /// Secondary: receives the methods that rules assign to its group.
-    Side(Arc<str>),
+    Secondary(Arc<str>),
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -102,8 +102,8 @@ impl Role {
     /// node, unless it takes over an open connection.
     pub(crate) fn stage_at_first(&self, is_taken_over: bool) -> AssignmentStage {
         match self {
-            Self::Side(_) if !is_taken_over => AssignmentStage::Opening,
-            Self::Home | Self::Side(_) => AssignmentStage::Open,
+            Self::Secondary(_) if !is_taken_over => AssignmentStage::Opening,
+            Self::Home | Self::Secondary(_) => AssignmentStage::Open,
         }
     }
 }
@@ -196,7 +196,7 @@ impl Assignment {
     }
 
     /// Records the opening at an app server. Late replies of a different one are ignored.
-    pub(crate) fn open(&mut self, app: AppServerId, stage: AssignmentStage) {
+    pub(crate) fn open_at(&mut self, app: AppServerId, stage: AssignmentStage) {
         (self.stage, self.released, self.is_paused) = (stage, None, false);
         self.departure = Departure::Staying;
         if self.was_at != app {
@@ -229,7 +229,7 @@ impl Assignment {
     }
 
     /// Records that the app server has stopped and closed its connections.
-    pub(crate) fn end(&mut self) {
+    pub(crate) fn end_assignment(&mut self) {
         self.released.get_or_insert(ReleaseReason::Ended);
     }
 
@@ -314,7 +314,7 @@ mod tests {
         assignment.wait(5);
         assignment.wait(7);
         assert_eq!(assignment.waits_since(), Some(5));
-        assignment.open(app(), AssignmentStage::Open);
+        assignment.open_at(app(), AssignmentStage::Open);
         assignment.wait(9);
         assert!(!assignment.wants_link() && assignment.waits_since().is_none());
     }
@@ -322,13 +322,13 @@ mod tests {
     #[test]
     fn only_where_it_was_open_it_was() {
         let mut assignment = Assignment::unassigned();
-        assignment.open(app(), AssignmentStage::Opening);
+        assignment.open_at(app(), AssignmentStage::Opening);
         assignment.leave(app());
         assert_eq!(assignment.was_at(), None);
-        assignment.open(app(), AssignmentStage::Open);
+        assignment.open_at(app(), AssignmentStage::Open);
         assignment.leave(app());
         assert_eq!(assignment.was_at(), Some(app()));
-        assignment.open(app(), AssignmentStage::Open);
+        assignment.open_at(app(), AssignmentStage::Open);
         assignment.leave(AppServerId::NONE);
         assert_eq!(assignment.was_at(), Some(app()), "nowhere is no app server");
     }
@@ -340,7 +340,7 @@ mod tests {
         assert!(assignment.is_known_there() && assignment.is_leaving() && assignment.holds_input());
         assert!(assignment.hand_over(None));
         assert!(!assignment.is_known_there());
-        assignment.open(app(), AssignmentStage::Opening);
+        assignment.open_at(app(), AssignmentStage::Opening);
         assert!(assignment.is_known_there() && !assignment.is_leaving() && !assignment.holds_input());
     }
 
@@ -357,7 +357,7 @@ mod tests {
         let mut assignment = Assignment::default();
         assignment.ask_to_hand_over();
         assert!(assignment.hand_over(None));
-        assignment.end();
+        assignment.end_assignment();
         assert_eq!(assignment.released(), Some(ReleaseReason::HandedOver));
     }
 

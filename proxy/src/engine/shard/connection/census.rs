@@ -16,7 +16,7 @@ pub(crate) struct ClientKind {
 }
 
 impl ClientKind {
-    pub(crate) fn of(client: &Client) -> Self {
+    pub(crate) fn kind_of(client: &Client) -> Self {
         let (hub, app) = (client.home().hub(), client.home().app());
         Self { hub, app, transport: client.traits().transport.name(), protocol: client.content().protocol().label() }
     }
@@ -27,11 +27,11 @@ impl ClientKind {
 pub(crate) struct Census(HashMap<ClientKind, u64>);
 
 impl Census {
-    pub(super) fn add(&mut self, kind: ClientKind) {
+    pub(super) fn count_in(&mut self, kind: ClientKind) {
         *self.0.entry(kind).or_default() += 1;
     }
 
-    pub(super) fn take(&mut self, kind: ClientKind) {
+    pub(super) fn count_out(&mut self, kind: ClientKind) {
         if let Some(count) = self.0.get_mut(&kind) {
             *count -= 1;
             if *count == 0 {
@@ -62,12 +62,12 @@ mod tests {
         let kind = |hub| ClientKind { hub: HubIndex::from(hub), app: AppServerId::NONE, transport: "a", protocol: "b" };
         let (mut one, mut other) = (Census::default(), Census::default());
         for hub in [1, 1, 2] {
-            one.add(kind(hub));
+            one.count_in(kind(hub));
         }
-        one.take(kind(2));
-        one.take(kind(3));
+        one.count_out(kind(2));
+        one.count_out(kind(3));
         assert_eq!(one.iter().collect::<Vec<_>>(), [(&kind(1), 2)]);
-        other.add(kind(1));
+        other.count_in(kind(1));
         other.merge(&one);
         assert_eq!((other.iter().count(), other.total()), (1, 3));
     }

@@ -44,7 +44,7 @@ pub(crate) struct ColdState {
 }
 
 impl ColdState {
-    pub(crate) fn begin(&mut self, origin: ClientOrigin) {
+    pub(crate) fn begin_life(&mut self, origin: ClientOrigin) {
         self.origin = origin;
     }
 
@@ -62,7 +62,7 @@ impl ColdState {
     }
 
     pub(crate) fn read_opening(&self) -> Option<OpenConnection> {
-        self.opening.as_ref()?.read()
+        self.opening.as_ref()?.unpack()
     }
 
     #[must_use]
@@ -153,13 +153,13 @@ impl ColdState {
 #[cfg(test)]
 mod tests {
     use super::super::OpeningInterner;
-    use super::super::interner::tests::open;
+    use super::super::interner::tests::open_connection;
     use super::*;
 
     #[test]
     fn a_reassigned_connection_is_opened_with_its_old_frame_its_origin_and_its_items() {
         let mut cold = ColdState::default();
-        let open = open("id", "me");
+        let open = open_connection("id", "me");
         cold.keep_opening(Some(OpeningInterner::default().intern_opening(&open, None)), None);
         assert_eq!(cold.opening_with(None, None), Some(open));
         let moved = cold.opening_with(Some("old"), Some("mine")).unwrap();

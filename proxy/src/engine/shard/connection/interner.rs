@@ -80,7 +80,7 @@ impl Opening {
     }
 
     /// Complete opening frame; the order of headers may differ.
-    pub(crate) fn read(&self) -> Option<OpenConnection> {
+    pub(crate) fn unpack(&self) -> Option<OpenConnection> {
         let (mut open, shared) = (decode(&self.own)?, decode(&self.shared)?);
         open.headers.extend(shared.headers);
         Some(open)
@@ -105,7 +105,7 @@ fn decode(body: &[u8]) -> Option<OpenConnection> {
 pub(super) mod tests {
     use super::*;
 
-    pub(crate) fn open(id: &str, agent: &str) -> OpenConnection {
+    pub(crate) fn open_connection(id: &str, agent: &str) -> OpenConnection {
         OpenConnection {
             connection_id: id.into(),
             claims: vec![("role".into(), "cook".into())],
@@ -119,12 +119,12 @@ pub(super) mod tests {
     fn an_opening_is_read_back_whole_and_common_headers_are_kept_once() {
         let mut interner = OpeningInterner::default();
         let openings = [
-            interner.intern_opening(&open("1", "me"), None),
-            interner.intern_opening(&open("2", "me"), None),
-            interner.intern_opening(&open("3", "you"), None),
+            interner.intern_opening(&open_connection("1", "me"), None),
+            interner.intern_opening(&open_connection("2", "me"), None),
+            interner.intern_opening(&open_connection("3", "you"), None),
         ];
-        assert_eq!(openings[0].read(), Some(open("1", "me")));
-        assert_eq!(openings[2].read(), Some(open("3", "you")));
+        assert_eq!(openings[0].unpack(), Some(open_connection("1", "me")));
+        assert_eq!(openings[2].unpack(), Some(open_connection("3", "you")));
         assert!(Rc::ptr_eq(&openings[0].shared, &openings[1].shared));
         assert_eq!(interner.known.len(), 2);
     }
@@ -132,11 +132,11 @@ pub(super) mod tests {
     #[test]
     fn unused_headers_are_swept_out() {
         let mut interner = OpeningInterner::default();
-        let stays = interner.intern_opening(&open("1", "stays"), None);
+        let stays = interner.intern_opening(&open_connection("1", "stays"), None);
         for number in 0..10 * SWEEP_FROM {
-            drop(interner.intern_opening(&open("1", &number.to_string()), None));
+            drop(interner.intern_opening(&open_connection("1", &number.to_string()), None));
         }
         assert!(interner.known.len() <= SWEEP_FROM);
-        assert!(Rc::ptr_eq(&stays.shared, &interner.intern_opening(&open("2", "stays"), None).shared));
+        assert!(Rc::ptr_eq(&stays.shared, &interner.intern_opening(&open_connection("2", "stays"), None).shared));
     }
 }

@@ -53,7 +53,7 @@ impl Pauses {
         self.is_cut
     }
 
-    pub(crate) fn add(&mut self, reason: PauseReason) {
+    pub(crate) fn add_reason(&mut self, reason: PauseReason) {
         self.reasons |= reason as u8;
     }
 
@@ -108,8 +108,8 @@ mod tests {
     #[test]
     fn reading_resumes_when_no_reason_is_left() {
         let mut pauses = Pauses::default();
-        pauses.add(PauseReason::AppServer);
-        pauses.add(PauseReason::PendingCalls);
+        pauses.add_reason(PauseReason::AppServer);
+        pauses.add_reason(PauseReason::PendingCalls);
         assert!(!pauses.remove(PauseReason::AppServer) && !pauses.remove(PauseReason::AppServer));
         assert!(pauses.contains(PauseReason::PendingCalls) && !pauses.contains(PauseReason::AppServer));
         assert!(pauses.remove(PauseReason::PendingCalls) && pauses.is_empty());
@@ -119,7 +119,7 @@ mod tests {
     fn a_reader_waits_while_its_client_is_paused_and_its_socket_is_there() {
         let mut pauses = Pauses::default();
         assert!(pauses.resumed().is_none());
-        pauses.add(PauseReason::Throttled);
+        pauses.add_reason(PauseReason::Throttled);
         assert!(pauses.resumed().is_some());
         pauses.cut();
         assert!(pauses.is_cut() && pauses.resumed().is_none());

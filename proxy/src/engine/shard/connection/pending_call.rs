@@ -53,7 +53,7 @@ enum CallWait {
 
 impl PendingCalls {
     /// Records a call that is forwarded.
-    pub(crate) fn begin(&mut self, id: &str, kind: MessageKind) {
+    pub(crate) fn begin_call(&mut self, id: &str, kind: MessageKind) {
         let table = self.0.get_or_insert_default();
         // The client reuses the id, so replies now belong to the new call.
         table.failed.swap_remove(id);
@@ -212,7 +212,7 @@ mod tests {
 
     fn calls(ids: &[&str]) -> PendingCalls {
         let mut calls = PendingCalls::default();
-        ids.iter().for_each(|id| calls.begin(id, MessageKind::Invocation));
+        ids.iter().for_each(|id| calls.begin_call(id, MessageKind::Invocation));
         calls
     }
 
@@ -248,7 +248,7 @@ mod tests {
     fn only_late_answers_to_failed_calls_are_dropped() {
         let mut calls = calls(&["1"]);
         calls.fail();
-        calls.begin("2", MessageKind::Invocation);
+        calls.begin_call("2", MessageKind::Invocation);
         let two = ONE.replace("\"1\"", "\"2\"");
         assert_eq!(pass(&mut calls, &format!("{SEND}{ITEM}{ONE}{two}")), format!("{SEND}{two}"));
         assert!(calls.is_empty());
@@ -258,7 +258,7 @@ mod tests {
     fn an_id_that_is_used_again_belongs_to_the_new_call() {
         let mut calls = calls(&["1"]);
         calls.fail();
-        calls.begin("1", MessageKind::Invocation);
+        calls.begin_call("1", MessageKind::Invocation);
         assert_eq!(pass(&mut calls, ONE), ONE);
         assert!(calls.is_empty());
     }
@@ -269,7 +269,7 @@ mod tests {
         let mut ended = tracer.queue().take_receiver().unwrap();
         let mut calls = calls(&["0"]);
         for _ in 0..100 {
-            calls.begin("1", MessageKind::Invocation);
+            calls.begin_call("1", MessageKind::Invocation);
             assert!(calls.keep_span("1", tracer.begin("call", None, 0).unwrap()).is_none());
         }
         for _ in 0..99 {
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_call_waits_from_the_first_search_on_and_a_stream_does_not() {
         let mut calls = calls(&["1"]);
-        calls.begin("2", MessageKind::StreamInvocation);
+        calls.begin_call("2", MessageKind::StreamInvocation);
         let longest_wait = |calls: &mut PendingCalls, now| calls.waits(now).max();
         assert_eq!((longest_wait(&mut calls, 100), longest_wait(&mut calls, 160)), (Some(0), Some(60)));
         pass(&mut calls, ONE);

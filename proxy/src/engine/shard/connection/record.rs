@@ -77,7 +77,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn begin(&mut self, traits: ClientTraits, liveness: Liveness) {
+    pub(crate) fn begin_life(&mut self, traits: ClientTraits, liveness: Liveness) {
         (self.traits, self.liveness) = (traits, liveness);
     }
 
@@ -176,7 +176,7 @@ impl Client {
     /// Whether the client can resume at another node without noticing. Not with secondaries, which that node would not
     /// have.
     pub(crate) fn moves_unnoticed(&self) -> bool {
-        let comes_back = self.cold.resumption().is_some() && self.assignments().sides().is_none();
+        let comes_back = self.cold.resumption().is_some() && self.assignments().secondaries().is_none();
         comes_back && self.can_move() && self.home.lets_clients_move()
     }
 
@@ -191,11 +191,11 @@ impl Client {
     pub(crate) fn begin_call(&mut self, (invocation_id, kind): (&str, MessageKind), calls_max: usize) {
         if self.can_move() {
             let calls = self.assignments_mut().home_mut().calls_mut();
-            calls.begin(invocation_id, kind);
+            calls.begin_call(invocation_id, kind);
             let is_full = calls.is_full(calls_max);
             self.life.called();
             if is_full {
-                self.cold.pauses_mut().add(PauseReason::PendingCalls);
+                self.cold.pauses_mut().add_reason(PauseReason::PendingCalls);
             }
         }
     }
@@ -205,14 +205,14 @@ impl Client {
         if self.home.app() == app {
             return Some(Role::Home);
         }
-        let side = self.assignments().sides()?.at_app(app)?;
-        Some(Role::Side(side.group.clone()))
+        let secondary = self.assignments().secondaries()?.at_app(app)?;
+        Some(Role::Secondary(secondary.group.clone()))
     }
 
     pub(crate) fn link_of(&self, role: &Role) -> Option<&HomeLink> {
         match role {
             Role::Home => Some(&self.home),
-            Role::Side(group) => Some(&self.assignments().sides()?.find(group)?.link),
+            Role::Secondary(group) => Some(&self.assignments().secondaries()?.find(group)?.link),
         }
     }
 
@@ -253,7 +253,10 @@ impl Client {
         }
         let wanted = self.assignments().wanted_pauses();
         // Added first, so that reading never resumes between two reasons.
-        wanted.iter().filter(|(_, is_wanted)| *is_wanted).for_each(|(reason, _)| self.cold.pauses_mut().add(*reason));
+        wanted
+            .iter()
+            .filter(|(_, is_wanted)| *is_wanted)
+            .for_each(|(reason, _)| self.cold.pauses_mut().add_reason(*reason));
         wanted.iter().filter(|(_, is_wanted)| !is_wanted).for_each(|(reason, _)| self.resume(*reason, now));
     }
 

@@ -36,7 +36,7 @@ struct RefusedTable {
 impl RefusedCalls {
     /// Records a refused call. Returns `false` if the client has too many open uploads for refused calls.
     #[must_use]
-    pub(crate) fn add(&mut self, call: &CallScan<'_>) -> bool {
+    pub(crate) fn add_call(&mut self, call: &CallScan<'_>) -> bool {
         let id = call.invocation_id.as_deref();
         let id = id.filter(|id| call.kind == MessageKind::StreamInvocation && id.len() <= CALL_ID_MAX_BYTES);
         if id.is_none() && call.stream_ids.is_empty() {
@@ -62,7 +62,7 @@ impl RefusedCalls {
 
     /// Whether to drop this message, as part of a refused call. An id reused by an allowed call is no longer refused.
     #[must_use]
-    pub(crate) fn take(&mut self, message: &CallScan<'_>) -> bool {
+    pub(crate) fn take_part(&mut self, message: &CallScan<'_>) -> bool {
         let (Some(table), Some(id)) = (&mut self.0, message.invocation_id.as_deref()) else { return false };
         let is_refused = match message.kind {
             MessageKind::StreamItem => return table.uploads.contains(id),
@@ -122,12 +122,12 @@ mod tests {
     #[test]
     fn uploads_of_a_refused_call_are_dropped_until_their_end() {
         let mut refused = RefusedCalls::default();
-        assert!(refused.add(&message(MessageKind::Invocation, "1", &["s1", "s2"])));
+        assert!(refused.add_call(&message(MessageKind::Invocation, "1", &["s1", "s2"])));
         let item = |id| message(MessageKind::StreamItem, id, &[]);
         let end = |id| message(MessageKind::Completion, id, &[]);
-        assert!(refused.take(&item("s1")) && refused.take(&item("s1")) && !refused.take(&item("s3")));
-        assert!(refused.take(&end("s1")) && !refused.take(&end("s1")) && !refused.take(&item("s1")));
-        assert!(refused.take(&end("s2")));
+        assert!(refused.take_part(&item("s1")) && refused.take_part(&item("s1")) && !refused.take_part(&item("s3")));
+        assert!(refused.take_part(&end("s1")) && !refused.take_part(&end("s1")) && !refused.take_part(&item("s1")));
+        assert!(refused.take_part(&end("s2")));
         assert!(refused.0.is_none(), "the last end frees all memory");
     }
 
@@ -135,33 +135,33 @@ mod tests {
     fn the_cancellation_of_a_refused_stream_is_dropped_once() {
         let mut refused = RefusedCalls::default();
         let cancel = message(MessageKind::CancelInvocation, "1", &[]);
-        assert!(refused.add(&message(MessageKind::Invocation, "1", &[])) && !refused.take(&cancel));
-        assert!(refused.add(&message(MessageKind::StreamInvocation, "1", &[])) && refused.take(&cancel));
-        assert!(!refused.take(&cancel) && refused.0.is_none());
+        assert!(refused.add_call(&message(MessageKind::Invocation, "1", &[])) && !refused.take_part(&cancel));
+        assert!(refused.add_call(&message(MessageKind::StreamInvocation, "1", &[])) && refused.take_part(&cancel));
+        assert!(!refused.take_part(&cancel) && refused.0.is_none());
     }
 
     #[test]
     fn an_id_that_is_used_again_belongs_to_the_new_call() {
         let mut refused = RefusedCalls::default();
-        assert!(refused.add(&message(MessageKind::StreamInvocation, "1", &["s"])));
+        assert!(refused.add_call(&message(MessageKind::StreamInvocation, "1", &["s"])));
         refused.allow(&message(MessageKind::StreamInvocation, "1", &["s"]));
-        assert!(!refused.take(&message(MessageKind::StreamItem, "s", &[])) && refused.0.is_none());
+        assert!(!refused.take_part(&message(MessageKind::StreamItem, "s", &[])) && refused.0.is_none());
     }
 
     #[test]
     fn uploads_are_bounded_in_number_and_bytes_and_calls_by_forgetting_the_oldest() {
         let mut refused = RefusedCalls::default();
         for number in 0..REFUSED_UPLOADS_MAX {
-            assert!(refused.add(&message(MessageKind::Invocation, "1", &[&number.to_string()])));
+            assert!(refused.add_call(&message(MessageKind::Invocation, "1", &[&number.to_string()])));
         }
-        assert!(!refused.add(&message(MessageKind::Invocation, "1", &["one more"])));
+        assert!(!refused.add_call(&message(MessageKind::Invocation, "1", &["one more"])));
         let long = "x".repeat(ID_BYTES_MAX + 1);
-        assert!(!RefusedCalls::default().add(&message(MessageKind::Invocation, "1", &[&long])));
+        assert!(!RefusedCalls::default().add_call(&message(MessageKind::Invocation, "1", &[&long])));
         let mut refused = RefusedCalls::default();
         for number in 0..=CALLS_KEPT_MAX {
-            assert!(refused.add(&message(MessageKind::StreamInvocation, &number.to_string(), &[])));
+            assert!(refused.add_call(&message(MessageKind::StreamInvocation, &number.to_string(), &[])));
         }
         let cancel = |id| message(MessageKind::CancelInvocation, id, &[]);
-        assert!(!refused.take(&cancel("0")) && refused.take(&cancel("1")));
+        assert!(!refused.take_part(&cancel("0")) && refused.take_part(&cancel("1")));
     }
 }

@@ -49,7 +49,7 @@ impl SecondaryAssignment {
         if self.assignment.stage() != AssignmentStage::Opening {
             return Ok(payload);
         }
-        match HandshakeResponse::read(payload, HANDSHAKE_MAX_BYTES) {
+        match HandshakeResponse::read_response(payload, HANDSHAKE_MAX_BYTES) {
             Ok(Some((HandshakeResponse { error: None }, used))) => {
                 self.assignment.accept();
                 Ok(payload.get(used..).unwrap_or_default())
@@ -78,9 +78,9 @@ impl SecondaryAssignment {
 
     /// Records a call forwarded there. Returns `false` if the client has too many open uploads.
     #[must_use]
-    pub(crate) fn begin(&mut self, call: &CallScan<'_>) -> bool {
+    pub(crate) fn begin_call(&mut self, call: &CallScan<'_>) -> bool {
         if let Some(id) = &call.invocation_id {
-            self.assignment.calls_mut().begin(id, call.kind);
+            self.assignment.calls_mut().begin_call(id, call.kind);
         }
         for stream in &call.stream_ids {
             if self.uploads.insert((**stream).into()) {
@@ -99,7 +99,7 @@ impl SecondaryAssignment {
     }
 
     /// Whether a message other than a call belongs to this secondary.
-    fn take(&mut self, message: &CallScan<'_>) -> bool {
+    fn take_part(&mut self, message: &CallScan<'_>) -> bool {
         let Some(id) = message.invocation_id.as_deref() else { return false };
         match message.kind {
             MessageKind::StreamItem => self.uploads.contains(id),
@@ -116,30 +116,30 @@ impl SecondaryAssignment {
 
 impl SecondaryAssignments {
     pub(crate) fn find(&self, group: &str) -> Option<&SecondaryAssignment> {
-        self.0.iter().find(|side| *side.group == *group)
+        self.0.iter().find(|secondary| *secondary.group == *group)
     }
 
     #[must_use]
     pub(crate) fn of_group(&mut self, group: &str) -> Option<&mut SecondaryAssignment> {
-        self.0.iter_mut().find(|side| *side.group == *group)
+        self.0.iter_mut().find(|secondary| *secondary.group == *group)
     }
 
     pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SecondaryAssignment> {
-        self.0.iter().find(|side| side.link.app() == app && side.assignment.is_known_there())
+        self.0.iter().find(|secondary| secondary.link.app() == app && secondary.assignment.is_known_there())
     }
 
     /// Secondary for a message other than a call.
     #[must_use]
     pub(crate) fn owner_of(&mut self, message: &CallScan<'_>) -> Option<&mut SecondaryAssignment> {
-        self.0.iter_mut().find_map(|side| side.take(message).then_some(side))
+        self.0.iter_mut().find_map(|secondary| secondary.take_part(message).then_some(secondary))
     }
 
-    pub(crate) fn add(&mut self, side: SecondaryAssignment) {
-        self.0.push(side);
+    pub(crate) fn add_assignment(&mut self, secondary: SecondaryAssignment) {
+        self.0.push(secondary);
     }
 
     pub(crate) fn remove(&mut self, group: &str) -> Option<SecondaryAssignment> {
-        let place = self.0.iter().position(|side| *side.group == *group)?;
+        let place = self.0.iter().position(|secondary| *secondary.group == *group)?;
         Some(self.0.remove(place))
     }
 
@@ -161,7 +161,7 @@ impl SecondaryAssignments {
 pub(crate) struct ClientAssignments {
     home: Assignment,
     /// Secondaries; `None` for a client without any.
-    sides: Option<Box<SecondaryAssignments>>,
+    secondaries: Option<Box<SecondaryAssignments>>,
 }
 
 impl ClientAssignments {
@@ -173,40 +173,40 @@ impl ClientAssignments {
         &mut self.home
     }
 
-    pub(crate) fn sides(&self) -> Option<&SecondaryAssignments> {
-        self.sides.as_deref()
+    pub(crate) fn secondaries(&self) -> Option<&SecondaryAssignments> {
+        self.secondaries.as_deref()
     }
 
-    pub(crate) fn sides_mut(&mut self) -> Option<&mut SecondaryAssignments> {
-        self.sides.as_deref_mut()
+    pub(crate) fn secondaries_mut(&mut self) -> Option<&mut SecondaryAssignments> {
+        self.secondaries.as_deref_mut()
     }
 
     /// Secondaries, created if missing.
-    pub(crate) fn sides_to_fill(&mut self) -> &mut SecondaryAssignments {
-        self.sides.get_or_insert_default()
+    pub(crate) fn secondaries_to_fill(&mut self) -> &mut SecondaryAssignments {
+        self.secondaries.get_or_insert_default()
     }
 
-    pub(crate) fn take_sides(&mut self) -> Option<Box<SecondaryAssignments>> {
-        self.sides.take()
+    pub(crate) fn take_secondaries(&mut self) -> Option<Box<SecondaryAssignments>> {
+        self.secondaries.take()
     }
 
-    pub(crate) fn of(&self, role: &Role) -> Option<&Assignment> {
+    pub(crate) fn assignment_of(&self, role: &Role) -> Option<&Assignment> {
         match role {
             Role::Home => Some(&self.home),
-            Role::Side(group) => Some(&self.sides()?.find(group)?.assignment),
+            Role::Secondary(group) => Some(&self.secondaries()?.find(group)?.assignment),
         }
     }
 
     pub(crate) fn of_mut(&mut self, role: &Role) -> Option<&mut Assignment> {
         match role {
             Role::Home => Some(&mut self.home),
-            Role::Side(group) => Some(&mut self.sides_mut()?.of_group(group)?.assignment),
+            Role::Secondary(group) => Some(&mut self.secondaries_mut()?.of_group(group)?.assignment),
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &Assignment> {
-        let sides = self.sides().into_iter().flat_map(|sides| sides.iter());
-        iter::once(&self.home).chain(sides.map(|side| &side.assignment))
+        let secondaries = self.secondaries().into_iter().flat_map(|secondaries| secondaries.iter());
+        iter::once(&self.home).chain(secondaries.map(|secondary| &secondary.assignment))
     }
 
     /// Whether the client has the maximum number of pending calls at any app server.
@@ -216,8 +216,8 @@ impl ClientAssignments {
 
     /// Wait of each call at any app server, in ticks.
     pub(crate) fn call_waits(&mut self, now: u32) -> impl Iterator<Item = u32> {
-        let sides = self.sides.as_deref_mut().into_iter().flat_map(|sides| sides.iter_mut());
-        let all = iter::once(&mut self.home).chain(sides.map(|side| &mut side.assignment));
+        let secondaries = self.secondaries.as_deref_mut().into_iter().flat_map(|secondaries| secondaries.iter_mut());
+        let all = iter::once(&mut self.home).chain(secondaries.map(|secondary| &mut secondary.assignment));
         all.flat_map(move |assignment| assignment.calls_mut().waits(now))
     }
 
@@ -244,19 +244,20 @@ mod tests {
         CallScan { kind, invocation_id: Some(id.into()), target: None, stream_ids }
     }
 
-    fn side(group: &str) -> SecondaryAssignment {
+    fn secondary(group: &str) -> SecondaryAssignment {
         SecondaryAssignment::new(group.into(), Arc::new(LinkHandle::nowhere(HubIdentity::detached())))
     }
 
     #[test]
     fn what_belongs_to_a_call_goes_where_the_call_went() {
-        let mut sides = SecondaryAssignments::default();
+        let mut secondaries = SecondaryAssignments::default();
         for (group, call, stream) in [("a", "1", "s"), ("b", "2", "t")] {
-            let mut side = side(group);
-            assert!(side.begin(&message(MessageKind::Invocation, call, &[stream])));
-            sides.add(side);
+            let mut secondary = secondary(group);
+            assert!(secondary.begin_call(&message(MessageKind::Invocation, call, &[stream])));
+            secondaries.add_assignment(secondary);
         }
-        let mut owner = |kind, id| sides.owner_of(&message(kind, id, &[])).map(|side| side.group.to_string());
+        let mut owner =
+            |kind, id| secondaries.owner_of(&message(kind, id, &[])).map(|secondary| secondary.group.to_string());
         assert_eq!(owner(MessageKind::StreamItem, "t").as_deref(), Some("b"));
         assert_eq!(owner(MessageKind::StreamItem, "1"), None, "a call is no upload");
         assert_eq!(owner(MessageKind::CancelInvocation, "1").as_deref(), Some("a"));
@@ -265,26 +266,26 @@ mod tests {
     }
 
     #[test]
-    fn a_result_goes_once_to_the_side_home_that_has_asked() {
-        let mut side = side("a");
-        side.ask("q");
+    fn a_result_goes_once_to_the_secondary_home_that_has_asked() {
+        let mut secondary = secondary("a");
+        secondary.ask("q");
         let answer = message(MessageKind::Completion, "q", &[]);
-        assert!(side.take(&answer) && !side.take(&answer));
+        assert!(secondary.take_part(&answer) && !secondary.take_part(&answer));
         for number in 0..=ASKED_MAX {
-            side.ask(&number.to_string());
+            secondary.ask(&number.to_string());
         }
-        assert!(!side.take(&message(MessageKind::Completion, "0", &[])), "the oldest is forgotten");
-        assert!(side.take(&message(MessageKind::Completion, "1", &[])));
+        assert!(!secondary.take_part(&message(MessageKind::Completion, "0", &[])), "the oldest is forgotten");
+        assert!(secondary.take_part(&message(MessageKind::Completion, "1", &[])));
     }
 
     #[test]
     fn uploads_are_bounded_in_number_and_bytes() {
-        let mut many = side("a");
+        let mut many = secondary("a");
         for number in 0..SECONDARY_UPLOADS_MAX {
-            assert!(many.begin(&message(MessageKind::Invocation, "1", &[&number.to_string()])));
+            assert!(many.begin_call(&message(MessageKind::Invocation, "1", &[&number.to_string()])));
         }
-        assert!(!many.begin(&message(MessageKind::Invocation, "1", &["one more"])));
+        assert!(!many.begin_call(&message(MessageKind::Invocation, "1", &["one more"])));
         let long = "x".repeat(UPLOAD_ID_BYTES_MAX + 1);
-        assert!(!side("a").begin(&message(MessageKind::Invocation, "1", &[&long])));
+        assert!(!secondary("a").begin_call(&message(MessageKind::Invocation, "1", &[&long])));
     }
 }

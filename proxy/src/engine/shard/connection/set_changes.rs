@@ -49,7 +49,7 @@ impl SetChanges {
         Self { scope, changes: Changes::default(), has_changed }
     }
 
-    pub(crate) fn take(&mut self) -> Changes {
+    pub(crate) fn take_changes(&mut self) -> Changes {
         mem::take(&mut self.changes)
     }
 
@@ -106,9 +106,9 @@ mod tests {
         changes.user(&bob, Presence::Gone);
         changes.member(&room, &id, 3, Presence::Here);
         changes.member(&room, &id, 3, Presence::Gone);
-        let told = changes.take();
+        let told = changes.take_changes();
         assert_eq!(told.users, HashMap::from([(bob, Presence::Gone)]));
-        assert!(told.members.is_empty() && !told.are_lost && changes.take().users.is_empty());
+        assert!(told.members.is_empty() && !told.are_lost && changes.take_changes().users.is_empty());
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         let mut changes = changes(PresenceScope { users: false, groups: true });
         changes.user(&"ann".into(), Presence::Here);
         changes.member(&"room".into(), &"c1".into(), 0, Presence::Here);
-        let told = changes.take();
+        let told = changes.take_changes();
         assert_eq!((told.users.len(), told.members.len()), (0, 1));
     }
 
@@ -126,9 +126,9 @@ mod tests {
         for user in 0..=CHANGES_MAX {
             changes.user(&user.to_string().into(), Presence::Here);
         }
-        let told = changes.take();
+        let told = changes.take_changes();
         assert!(told.are_lost && told.users.is_empty());
         changes.user(&"ann".into(), Presence::Here);
-        assert_eq!(changes.take().users.len(), 1);
+        assert_eq!(changes.take_changes().users.len(), 1);
     }
 }

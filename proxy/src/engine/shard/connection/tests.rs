@@ -104,7 +104,7 @@ fn a_client_counts_once_where_it_is_at_home_until_it_closes() {
     assert_eq!(counts(&connections), [(AppServerId::from(1), 1)]);
     connections.set_home(slot, &home(2));
     assert_eq!(counts(&connections), [(AppServerId::from(2), 1)]);
-    connections.close(slot);
+    connections.close_client(slot);
     assert_eq!(counts(&connections), []);
     connections.set_home(slot, &home(1));
     connections.remove(slot);

@@ -44,7 +44,7 @@ impl SendRun {
     }
 
     /// Appends a message if it can be joined.
-    pub(crate) fn take(&mut self, (message, origin): (&Framed, SendOrigin)) -> bool {
+    pub(crate) fn take_send(&mut self, (message, origin): (&Framed, SendOrigin)) -> bool {
         let bytes = self.bytes + message.bytes();
         if bytes > JOINED_MAX_BYTES || !message.is_like(&self.first.0) {
             return false;
@@ -132,7 +132,7 @@ impl SendRun {
 pub(crate) struct ReceiverTally([u64; FrameForm::ALL.len()]);
 
 impl ReceiverTally {
-    pub(crate) fn add(&mut self, form: FrameForm) {
+    pub(crate) fn add_receiver(&mut self, form: FrameForm) {
         if let Some(count) = self.0.get_mut(form as usize) {
             *count += 1;
         }

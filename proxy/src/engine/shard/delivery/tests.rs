@@ -53,7 +53,7 @@ fn a_send_reaches_its_receivers_but_the_excluded_ones() {
         (bed.received(ann), bed.received(ben), bed.received(eve)),
         (vec!["hi".into()], vec!["hi".into()], vec![])
     );
-    bed.state.close(ben, &CloseReason::by_app(None, None));
+    bed.state.close_client(ben, &CloseReason::by_app(None, None));
     send(&mut bed, &Audience::Users(vec!["ann".into()]).into(), "you", Flush::Deferred);
     bed.end_step();
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_run_is_one_frame_for_an_empty_outbox_and_several_for_clients_that_count_mes
     let origins = [1, 2, 3].map(|epoch| SendOrigin::Sender(AppServerId::from(7), epoch));
     let call = |number: u8| message(&format!("{{\"type\":1,\"target\":\"{number}\",\"arguments\":[]}}\u{1e}"));
     let mut run = SendRun::new((call(1), origins[0]));
-    assert!(run.take((&call(2), origins[1])) && run.take((&call(3), origins[2])));
+    assert!(run.take_send((&call(2), origins[1])) && run.take_send((&call(3), origins[2])));
     run.join();
     let ShardCore { connections, delivery, .. } = &mut bed.state.core;
     let mode = BatchMode { flush: Flush::Deferred, now: 0 };
@@ -163,7 +163,7 @@ fn a_client_that_may_miss_loses_droppable_frames_and_stays() {
         .connections
         .get_mut(ann)
         .unwrap()
-        .begin(ClientTraits { may_miss: true, ..ClientTraits::default() }, Liveness::default());
+        .begin_life(ClientTraits { may_miss: true, ..ClientTraits::default() }, Liveness::default());
     for _ in 0..9 {
         send(&mut bed, &Audience::Everyone.into(), &"x".repeat(1500), Flush::Now);
         bed.end_step();
@@ -367,7 +367,7 @@ async fn clients_with_tls_get_the_same_by_one_system_call_and_by_one_for_each() 
 fn queued(bed: &mut Testbed, slots: &[Slot], messages: &[&str]) -> Vec<Vec<Vec<u8>>> {
     let origin = SendOrigin::Sender(AppServerId::from(7), 0);
     let mut run = SendRun::new((message(messages[0]), origin));
-    messages[1..].iter().for_each(|text| assert!(run.take((&message(text), origin))));
+    messages[1..].iter().for_each(|text| assert!(run.take_send((&message(text), origin))));
     run.join();
     let (mode, hub) = (bed.state.core.mode(Flush::Deferred), bed.hub.index());
     let ShardCore { connections, delivery, .. } = &mut bed.state.core;

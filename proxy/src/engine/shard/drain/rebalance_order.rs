@@ -44,7 +44,7 @@ impl ServerRebalance {
     }
 
     /// Takes the order for which a client's handover was requested.
-    pub(crate) fn take(&mut self, slot: Slot) -> Option<AskedClient> {
+    pub(crate) fn take_client(&mut self, slot: Slot) -> Option<AskedClient> {
         self.asked.remove(&slot)
     }
 

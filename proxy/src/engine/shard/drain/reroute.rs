@@ -70,7 +70,7 @@ pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     if !client.can_be_handed_over() || client.cold().origin().is_bound {
         return;
     }
-    if !state.assignments.secondary_clients.leave_side_of(
+    if !state.assignments.secondary_clients.leave_secondary_of(
         &mut state.core,
         &mut state.assignments.reassignment,
         slot,

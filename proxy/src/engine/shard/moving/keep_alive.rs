@@ -64,7 +64,7 @@ impl KeepAlive {
     /// Checks the clients due at this tick, reschedules them, and returns the required actions.
     pub(crate) fn check(&mut self, connections: &mut Connections, hubs: &[Arc<Hub>], now: u32) -> Vec<(Slot, Overdue)> {
         let mut overdue = Vec::new();
-        for (slot, serial) in self.take(now) {
+        for (slot, serial) in self.take_due(now) {
             let Some(client) = connections.get_current(slot, serial) else { continue };
             let Some(hub) = hubs.get(client.home().hub().get()) else { continue };
             let next = match due(client, &hub.settings(), now) {
@@ -79,7 +79,7 @@ impl KeepAlive {
         overdue
     }
 
-    fn take(&mut self, now: u32) -> Vec<(Slot, Serial)> {
+    fn take_due(&mut self, now: u32) -> Vec<(Slot, Serial)> {
         self.0.get_mut((now % BUCKETS) as usize).map(mem::take).unwrap_or_default()
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     fn a_paused_client_may_be_silent() {
         let client = client(|client| {
             pinging(client, 1, 199);
-            client.pauses_mut().add(PauseReason::AppServer);
+            client.pauses_mut().add_reason(PauseReason::AppServer);
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(32));
     }
@@ -224,11 +224,11 @@ mod tests {
     #[test]
     fn long_polling_gets_pings_while_it_is_paused_alone_and_no_time_out() {
         let mut client = client(|client| {
-            client.begin(ClientTraits::default(), Liveness::new(1, true));
+            client.begin_life(ClientTraits::default(), Liveness::new(1, true));
             client.liveness_mut().pinged();
         });
         assert_eq!(due(&client, &settings(), 200), Due::Wait(215));
-        client.pauses_mut().add(PauseReason::AppServer);
+        client.pauses_mut().add_reason(PauseReason::AppServer);
         assert_eq!(due(&client, &settings(), 200), Due::Now(Overdue::KeepAlive), "its end shows");
     }
 
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(due(&client, &settings(), 116), Due::Now(Overdue::KeepAlive));
         assert_eq!(due(&client, &settings(), 130), Due::Now(Overdue::KeepAlive));
         assert_eq!(due(&client, &settings(), 131), Due::Now(Overdue::TimedOut));
-        client.pauses_mut().add(PauseReason::AppServer);
+        client.pauses_mut().add_reason(PauseReason::AppServer);
         assert_eq!(due(&client, &settings(), 200), Due::Wait(205));
         assert_eq!(due(&client, &settings(), 205), Due::Now(Overdue::KeepAlive), "its end shows");
         assert_eq!(due(&client, &settings(), 206), Due::Wait(220));
@@ -252,10 +252,10 @@ mod tests {
         wheel.schedule(1, 10, 100, 103);
         wheel.schedule(2, 20, 100, 100_000);
         wheel.schedule(3, 30, 100, 7);
-        assert_eq!(wheel.take(101), [(3, 30)]);
-        assert_eq!(wheel.take(102), []);
-        assert_eq!(wheel.take(103), [(1, 10)]);
-        assert_eq!(wheel.take(163), [(2, 20)]);
+        assert_eq!(wheel.take_due(101), [(3, 30)]);
+        assert_eq!(wheel.take_due(102), []);
+        assert_eq!(wheel.take_due(103), [(1, 10)]);
+        assert_eq!(wheel.take_due(163), [(2, 20)]);
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
         wheel.schedule(fresh, 99, 115, 116);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 116), [(silent, Overdue::KeepAlive)]);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 117), [(silent, Overdue::KeepAlive)]);
-        connections.close(silent);
+        connections.close_client(silent);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 118), []);
         assert_eq!(wheel.check(&mut connections, &hubs.all(), 130), [(fresh, Overdue::KeepAlive)]);
     }

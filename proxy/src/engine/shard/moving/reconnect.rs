@@ -126,7 +126,7 @@ pub(crate) fn come_back(
     let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
     // A node that queried the connection did not take it over.
     let shared = &state.core.context.shared;
-    shared.routes.open(client.id(), Location { shard: state.core.context.index, is_compressed, slot });
+    shared.routes.open_route(client.id(), Location { shard: state.core.context.index, is_compressed, slot });
     if is_compressed && let Some(hub) = shared.hubs.at(client.home().hub()) {
         hub.note_compressed(protocol);
     }
@@ -201,8 +201,8 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
     let hubs = state.core.context.shared.hubs.all();
     for (slot, action) in state.moves.keep_alive.check(&mut state.core.connections, &hubs, state.core.tick) {
         match action {
-            Overdue::TimedOut => state.close(slot, &CloseReason::timed_out()),
-            Overdue::NotOpened => state.close(slot, &CloseReason::not_opened()),
+            Overdue::TimedOut => state.close_client(slot, &CloseReason::timed_out()),
+            Overdue::NotOpened => state.close_client(slot, &CloseReason::not_opened()),
             Overdue::KeepAlive => {
                 // A keep-alive would only queue behind the outbox. Its writes detect a dead socket as well.
                 let is_idle = |client: &&mut Client| client.wire().is_idle();
@@ -215,7 +215,7 @@ pub(crate) fn check_keep_alives(state: &mut ShardState) {
                     }
                 }
             }
-            Overdue::Lost(cause) => state.close(slot, &CloseReason::by_client(cause)),
+            Overdue::Lost(cause) => state.close_client(slot, &CloseReason::by_client(cause)),
         }
     }
 }

@@ -59,7 +59,7 @@ impl Default for ClientResults {
 impl ClientResults {
     /// Records an invocation of a client at this app server, counted against this share. Fails if there are too many,
     /// or the id is in use.
-    pub(crate) fn begin(
+    pub(crate) fn begin_wait(
         &self,
         reply_to: &Arc<dyn ReplyTo>,
         request: &ClientInvocation,
@@ -80,7 +80,12 @@ impl ClientResults {
 
     /// Takes the pending invocation for a result from the client's app server or another node.
     #[must_use]
-    pub(crate) fn take(&self, invocation_id: &str, connection_id: &str, from: AppServerId) -> Option<WaitingResult> {
+    pub(crate) fn take_waiting(
+        &self,
+        invocation_id: &str,
+        connection_id: &str,
+        from: AppServerId,
+    ) -> Option<WaitingResult> {
         let mut waiting = self.waiting();
         let question = waiting.get(invocation_id)?;
         let is_from_owner = question.owner.is_none_or(|owner| owner == from) || from == AppServerId::OTHER_NODE;
@@ -207,7 +212,7 @@ mod tests {
         question: &ClientInvocation,
         share: &SignerShare,
     ) -> Result<(), ResultRefused> {
-        results.begin(&(reply_to.clone() as Arc<dyn ReplyTo>), question, Some(OWNER), share)
+        results.begin_wait(&(reply_to.clone() as Arc<dyn ReplyTo>), question, Some(OWNER), share)
     }
 
     fn errors(reply_to: &Answers) -> Vec<String> {
@@ -224,10 +229,10 @@ mod tests {
         let (results, reply_to) = (ClientResults::default(), Arc::new(Answers::default()));
         assert!(begin(&results, &reply_to, "1", "ann"));
         assert!(!begin(&results, &reply_to, "1", "ben"), "the first question keeps its id");
-        assert!(results.take("1", "ann", AppServerId::from(7)).is_none());
-        assert!(results.take("1", "ben", OWNER).is_none());
-        assert_eq!(results.take("1", "ann", OWNER).unwrap().caller(), "one");
-        assert!(results.take("1", "ann", OWNER).is_none());
+        assert!(results.take_waiting("1", "ann", AppServerId::from(7)).is_none());
+        assert!(results.take_waiting("1", "ben", OWNER).is_none());
+        assert_eq!(results.take_waiting("1", "ann", OWNER).unwrap().caller(), "one");
+        assert!(results.take_waiting("1", "ann", OWNER).is_none());
     }
 
     #[tokio::test(start_paused = true)]

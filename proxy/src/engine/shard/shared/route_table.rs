@@ -66,7 +66,7 @@ impl RouteTable {
         if let Compute::Aborted(error) = reserved { Err(error) } else { Ok(()) }
     }
 
-    pub(crate) fn open(&self, connection_id: &str, place: Location) {
+    pub(crate) fn open_route(&self, connection_id: &str, place: Location) {
         self.set(connection_id, Route::Live(place));
     }
 
@@ -113,7 +113,7 @@ impl RouteTable {
     }
 
     /// Ends a route. The id stays reserved until [`forget`](Self::forget).
-    pub(crate) fn end(&self, connection_id: &str) {
+    pub(crate) fn end_route(&self, connection_id: &str) {
         self.set(connection_id, Route::Ended);
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let (routes, place) = (RouteTable::default(), Location { shard: 1, is_compressed: false, slot: 7 });
         routes.begin_move(ID);
         assert_eq!((routes.find(ID), routes.is_here_alone(ID)), (None, false));
-        routes.open(ID, place);
+        routes.open_route(ID, place);
         assert!(routes.is_here_alone(ID));
         routes.begin_move(ID);
         assert_eq!((routes.find(ID), routes.is_here_alone(ID)), (Some(place), false));
@@ -196,10 +196,10 @@ mod tests {
         assert_eq!(routes.reserve(ID), Ok(()));
         assert_eq!(routes.reserve(ID), Err(ReserveError::Taken));
         assert_eq!(routes.find(ID), None);
-        routes.open(ID, Location { shard: 1, is_compressed: false, slot: 7 });
+        routes.open_route(ID, Location { shard: 1, is_compressed: false, slot: 7 });
         assert_eq!(routes.reserve(ID), Err(ReserveError::Taken));
         assert_eq!(routes.find(ID), Some(Location { shard: 1, is_compressed: false, slot: 7 }));
-        routes.end(ID);
+        routes.end_route(ID);
         assert_eq!(routes.reserve(ID), Err(ReserveError::Unknown));
         assert_eq!(routes.find(ID), None);
     }
@@ -207,10 +207,10 @@ mod tests {
     #[test]
     fn only_ended_routes_are_removed() {
         let routes = RouteTable::default();
-        routes.open(ID, Location { shard: 0, is_compressed: false, slot: 0 });
+        routes.open_route(ID, Location { shard: 0, is_compressed: false, slot: 0 });
         routes.forget(ID);
         assert!(routes.find(ID).is_some());
-        routes.end(ID);
+        routes.end_route(ID);
         routes.forget(ID);
         assert_eq!(routes.reserve(ID), Ok(()));
     }
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(routes.reserve_return(ID), Ok(()));
         assert_eq!(routes.reserve_return(ID), Err(ReserveError::Taken));
         routes.remove_reserved(ID);
-        routes.end(ID);
+        routes.end_route(ID);
         assert!(routes.knows(ID));
         assert_eq!((routes.reserve_return(ID), routes.reserve(ID)), (Ok(()), Err(ReserveError::Taken)));
         routes.remove_reserved(ID);

@@ -121,11 +121,11 @@ pub(crate) trait KeptMemberships: fmt::Debug + Send + Sync {
     fn is_empty(&self) -> bool;
 
     /// Groups of a user in a hub, given its fleet-wide name.
-    fn of(&self, hub: &str, user: &str) -> Vec<ByteString>;
+    fn groups_of(&self, hub: &str, user: &str) -> Vec<ByteString>;
 
     /// Stores or removes a user's memberships as requested by a message; other messages have no effect. Fails if too
     /// many are stored.
-    fn note(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused>;
+    fn note_change(&self, hub: &str, message: &ServiceMessage) -> Result<(), MembershipRefused>;
 
     /// Removes the expired memberships, and returns them.
     fn take_expired(&self) -> Vec<ExpiredMembership>;
@@ -134,7 +134,7 @@ pub(crate) trait KeptMemberships: fmt::Debug + Send + Sync {
 impl dyn KeptMemberships {
     /// Whether a user is in a group, with or without connections.
     pub(crate) fn contain(&self, hub: &str, user: &str, group: &str) -> bool {
-        !self.is_empty() && self.of(hub, user).iter().any(|kept| kept == group)
+        !self.is_empty() && self.groups_of(hub, user).iter().any(|kept| kept == group)
     }
 
     /// Whether a message may change stored memberships.
@@ -155,11 +155,11 @@ impl KeptMemberships for NoMemberships {
         true
     }
 
-    fn of(&self, _hub: &str, _user: &str) -> Vec<ByteString> {
+    fn groups_of(&self, _hub: &str, _user: &str) -> Vec<ByteString> {
         Vec::new()
     }
 
-    fn note(&self, _hub: &str, _message: &ServiceMessage) -> Result<(), MembershipRefused> {
+    fn note_change(&self, _hub: &str, _message: &ServiceMessage) -> Result<(), MembershipRefused> {
         Ok(())
     }
 

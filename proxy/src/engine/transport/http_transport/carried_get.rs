@@ -47,7 +47,7 @@ pub(crate) enum GetKind {
 
 impl CarriedGets {
     /// Registers a GET until the lease is dropped.
-    pub(crate) fn begin(&self, (owner, boot): (&Address, &str), token: &str, kind: GetKind) -> Lease<CarriedGet> {
+    pub(crate) fn begin_get(&self, (owner, boot): (&Address, &str), token: &str, kind: GetKind) -> Lease<CarriedGet> {
         let (owner, boot, token) = (owner.clone(), boot.into(), token.into());
         self.0.add(CarriedGet { owner, boot, token, kind, since: Instant::now(), is_asked: false })
     }
@@ -94,9 +94,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn polls_end_immediately_and_event_streams_spread_out_each_once() {
         let (gets, owner) = (CarriedGets::default(), "http://10.0.0.1:8080".parse().unwrap());
-        let poll = gets.begin((&owner, "b1"), "poll", GetKind::Poll);
+        let poll = gets.begin_get((&owner, "b1"), "poll", GetKind::Poll);
         let streams: Vec<_> =
-            (0..100).map(|n| gets.begin((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
+            (0..100).map(|n| gets.begin_get((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
         let due = |after_s: u64, steps| gets.take_due(Instant::now() + Duration::from_secs(after_s), steps).len();
         assert_eq!(
             (due(0, 10), due(0, 10)),
@@ -114,7 +114,7 @@ mod tests {
     async fn a_few_streams_end_soon() {
         let (gets, owner) = (CarriedGets::default(), "http://10.0.0.1:8080".parse().unwrap());
         let _streams: Vec<_> =
-            (0..7).map(|n| gets.begin((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
+            (0..7).map(|n| gets.begin_get((&owner, "b1"), &n.to_string(), GetKind::EventStream)).collect();
         let now = Instant::now() + SETTLING_TIME;
         assert_eq!((gets.take_due(now, 50).len(), gets.take_due(now, 49).len()), (FEW_STREAMS, 2));
     }

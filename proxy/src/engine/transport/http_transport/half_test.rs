@@ -11,7 +11,7 @@ use trunkline_protocol::manifest::Transport;
 
 use super::outer_half::PIPE_BYTES;
 use super::*;
-use crate::engine::transport::websocket::{CLOSE_NORMAL, Opcode, close, frame};
+use crate::engine::transport::websocket::{CLOSE_NORMAL, Opcode, close_frame, frame};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -78,7 +78,7 @@ async fn a_poll_without_messages_times_out() {
 #[tokio::test]
 async fn the_last_messages_come_before_the_end_and_the_inner_half_sees_that_they_were_taken() {
     let (_registry, outer, mut inner) = halves();
-    inner.write_all(&[text("farewell"), close(CLOSE_NORMAL)].concat()).await.unwrap();
+    inner.write_all(&[text("farewell"), close_frame(CLOSE_NORMAL)].concat()).await.unwrap();
     assert_eq!(outer.poll(LONG).await, messages("farewell"));
     assert_eq!(inner.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(send(&outer, "late").await, Err(SendError::Closed));

@@ -174,7 +174,7 @@ impl OuterHalf {
             // The client module keeps the connection until the end of its pipe.
             drop(self.upward.lock().await.shutdown().await);
         }
-        downward.take()
+        downward.take_message()
     }
 
     /// Ends the waiting poll as if timed out; the client polls again, through another node.
@@ -257,7 +257,7 @@ impl MessageReader {
         Poll::Ready(())
     }
 
-    pub(super) fn take(&mut self) -> Option<Bytes> {
+    pub(super) fn take_message(&mut self) -> Option<Bytes> {
         (!self.ready.is_empty()).then(|| std::mem::take(&mut self.ready).freeze())
     }
 

@@ -38,8 +38,8 @@ impl Deflater {
     pub fn deflate_frame(&mut self, frame: &Bytes) -> Option<Bytes> {
         let FrameHead { content, bytes, .. } = FrameHead::parse(frame)?;
         let (_, payload) = frame.split_at_checked(bytes).filter(|_| content == FrameContent::Message)?;
-        self.begin(payload.len());
-        self.add(payload, true);
+        self.begin_message(payload.len());
+        self.add_piece(payload, true);
         let twin = self.packed(payload.len()).and_then(|packed| deflated_frame(frame, packed));
         if self.out.capacity() > BUFFER_KEPT_MAX {
             self.out = Vec::new();
@@ -49,22 +49,22 @@ impl Deflater {
 
     /// Compresses a payload in pieces, between which other tasks run; `None` if this makes it no smaller.
     pub async fn deflate_in_pieces(mut self, payload: &[u8]) -> Option<Bytes> {
-        self.begin(payload.len());
+        self.begin_message(payload.len());
         let mut pieces = payload.chunks(PIECE_BYTES).peekable();
         while let Some(piece) = pieces.next() {
-            self.add(piece, pieces.peek().is_none());
+            self.add_piece(piece, pieces.peek().is_none());
             yield_now().await;
         }
         self.packed(payload.len()).map(Bytes::copy_from_slice)
     }
 
-    fn begin(&mut self, length: usize) {
+    fn begin_message(&mut self, length: usize) {
         self.state.reset();
         self.out.clear();
         self.out.reserve(length + FLUSH_END.len());
     }
 
-    fn add(&mut self, piece: &[u8], is_last: bool) {
+    fn add_piece(&mut self, piece: &[u8], is_last: bool) {
         let flush = if is_last { FlushCompress::Sync } else { FlushCompress::None };
         // If there is no room, the message gets no smaller.
         let _ = self.state.compress_vec(piece, &mut self.out, flush);

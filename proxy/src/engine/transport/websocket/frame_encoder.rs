@@ -82,7 +82,7 @@ fn put_frame(first: u8, payload: &[u8], out: &mut BytesMut) {
 
 /// Encodes a close frame with a code and no reason.
 #[must_use]
-pub fn close(code: u16) -> Bytes {
+pub fn close_frame(code: u16) -> Bytes {
     frame(Opcode::Close, &code.to_be_bytes())
 }
 
@@ -123,6 +123,6 @@ mod tests {
 
     #[test]
     fn a_close_has_its_code_and_no_reason() {
-        assert_eq!(close(CLOSE_NORMAL).as_ref(), &[0x88, 2, 0x03, 0xe8]);
+        assert_eq!(close_frame(CLOSE_NORMAL).as_ref(), &[0x88, 2, 0x03, 0xe8]);
     }
 }

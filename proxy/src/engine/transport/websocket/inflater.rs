@@ -35,7 +35,7 @@ impl Default for Inflater {
 
 impl Inflater {
     /// Begins to read a compressed message.
-    pub fn begin(&mut self, message: Vec<u8>) {
+    pub fn begin_message(&mut self, message: Vec<u8>) {
         (self.length, self.read, self.inflated) = (message.len(), 0, 0);
         self.message = message;
         self.message.extend_from_slice(&END);
@@ -96,7 +96,7 @@ mod tests {
 
     fn inflate(inflater: &mut Inflater, bytes: &[u8]) -> Result<Vec<u8>, ProtocolError> {
         let mut data = Vec::new();
-        inflater.begin(bytes.to_vec());
+        inflater.begin_message(bytes.to_vec());
         while let Some(length) = inflater.inflate()? {
             assert!(length <= PIECE_BYTES);
             data.extend_from_slice(inflater.piece(length));
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn only_what_is_read_is_decompressed() {
         let mut inflater = Inflater::default();
-        inflater.begin(deflated(&vec![0; 10_000_000]));
+        inflater.begin_message(deflated(&vec![0; 10_000_000]));
         assert_eq!(inflater.inflate(), Ok(Some(PIECE_BYTES)));
         assert!(inflater.lengths().0 < 15_000);
         assert_eq!(inflater.lengths().1, PIECE_BYTES);
@@ -188,7 +188,7 @@ mod tests {
         // Empty last blocks, and empty stored blocks.
         for block in [&[3, 0][..], &[0, 0, 0, 0xff, 0xff]] {
             let (mut inflater, mut pieces) = (Inflater::default(), 0);
-            inflater.begin([block.repeat(20_000), vec![0]].concat());
+            inflater.begin_message([block.repeat(20_000), vec![0]].concat());
             while let Some(length) = inflater.inflate().unwrap() {
                 assert_eq!(length, 0);
                 pieces += 1;
@@ -201,7 +201,7 @@ mod tests {
     fn a_message_that_was_read_takes_no_memory() {
         let mut inflater = Inflater::default();
         let idle = inflater.memory();
-        inflater.begin(vec![3; 1_000_000]);
+        inflater.begin_message(vec![3; 1_000_000]);
         assert!(inflater.memory() >= idle + 1_000_000);
         assert_eq!(inflate(&mut inflater, &[0]), Ok(vec![]));
         assert_eq!(inflater.memory(), idle);

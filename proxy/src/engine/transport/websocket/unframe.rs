@@ -81,7 +81,7 @@ impl FrameHead {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CLOSE_NORMAL, close, frame, put_pong};
+    use super::super::{CLOSE_NORMAL, close_frame, frame, put_pong};
     use super::*;
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
         for payload in &payloads {
             let mut bytes = BytesMut::from(&frame(Opcode::Binary, payload)[..]);
             put_pong(b"x", &mut bytes);
-            bytes.extend_from_slice(&close(CLOSE_NORMAL));
+            bytes.extend_from_slice(&close_frame(CLOSE_NORMAL));
             for cut in [1, 2, 3, 5, 9, 11, bytes.len() / 2, bytes.len() - 1] {
                 let cut = cut.min(bytes.len());
                 let (mut buffer, mut seen) = (BytesMut::new(), vec![]);

@@ -9,8 +9,8 @@ fn remaining_clients_are_reported_by_hub_and_transport_with_some_ids() {
     for number in 0..30 {
         bed.client(&format!("c{number}"));
     }
-    let mut stragglers = Stragglers::of(&bed.state);
-    stragglers.merge(Stragglers::of(&bed.state));
+    let mut stragglers = Stragglers::at_shard(&bed.state);
+    stragglers.merge(Stragglers::at_shard(&bed.state));
     assert_eq!(stragglers.kinds(), "chat: 60 WebSockets");
     assert_eq!(stragglers.ids().split(' ').count(), IDS_MAX);
 }

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-use super::drained::read_now;
+use super::boxed_socket::read_now;
 use crate::ground::net::tls::{RECORD_BYTES, Records};
 
 /// TLS over TCP. All methods take `&self`, because a shard is one thread.

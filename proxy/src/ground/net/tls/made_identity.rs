@@ -6,7 +6,7 @@ use rcgen::generate_simple_self_signed;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::provider;
+use super::pem::provider;
 
 /// Host name of the server.
 pub(crate) const HOST: &str = "chat.example";

@@ -1,10 +1,23 @@
-//! Certificates and keys from PEM files.
+//! Certificates and keys from PEM files, and identities: certificate chains with private keys.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use trunkline_protocol::key::without_mark;
+
+/// PEM files of a certificate chain and its private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdentityFiles {
+    /// File of the certificate chain.
+    pub certificate: PathBuf,
+    /// File of the private key.
+    pub key: PathBuf,
+}
 
 /// Error of the TLS setup.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +115,26 @@ fn unreadable(path: &Path, error: pem::Error) -> TlsError {
         other => other.to_string(),
     };
     TlsError::File { path: path.into(), problem }
+}
+
+/// Reads both files and checks that key and certificate match.
+pub(super) fn read_identity(files: &IdentityFiles) -> Result<Arc<CertifiedKey>, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = private_key(&files.key)?;
+    let unfit = |source| TlsError::Identity { certificate: files.certificate.clone(), key: files.key.clone(), source };
+    let identity = CertifiedKey::from_der(chain, key, &provider()).map_err(unfit)?;
+    identity.end_entity_cert().and_then(ParsedCertificate::try_from).map_err(unfit)?;
+    Ok(Arc::new(identity))
+}
+
+pub(super) fn names_host(identity: &CertifiedKey, host: &ServerName<'_>) -> bool {
+    let parsed = identity.end_entity_cert().and_then(ParsedCertificate::try_from);
+    parsed.is_ok_and(|certificate| rustls::client::verify_server_name(&certificate, host).is_ok())
+}
+
+/// Cryptographic provider for TLS and for verifying access tokens.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 
-use super::secret_entry::secrets;
+use super::named_file::secrets;
 use super::toml_value::{TomlTable, TomlValue};
 use crate::ground::net::address::{Address, shown_url};
 use crate::ground::routing::rule::{DEFAULT_GROUP, DefaultGroup, GroupRule, WeightedUpstream};

@@ -5,12 +5,11 @@ use std::time::Duration;
 use trunkline_protocol::manifest::{Authentication, SlowClients, Transport};
 
 use super::message_entry::size;
-use super::secret_entry::secrets;
+use super::named_file::secrets;
 use super::toml_value::{TomlTable, TomlValue};
 use crate::ground::routing::pattern::Pattern;
 use crate::ground::routing::rule_error::{Fault, RuleProblem};
-use crate::ground::routing::webhook_header::WebhookHeader;
-use crate::ground::routing::webhook_table::{WebhookEvents, WebhookHubSettings, WebhookTable};
+use crate::ground::routing::webhook_table::{WebhookEvents, WebhookHeader, WebhookHubSettings, WebhookTable};
 
 /// Maximum number of `[webhooks.HUB]` tables. They are tried one by one.
 const TABLES_MAX: usize = 250;
@@ -142,59 +141,4 @@ fn headers(table: &mut TomlTable<'_>) -> Result<Vec<WebhookHeader>, Fault> {
         }
     }
     Ok(headers)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ground::routing::RuleFile;
-
-    fn problem(text: &str) -> String {
-        RuleFile::parse(&format!("[webhooks.chat]\n{text}")).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_webhook_hub_has_settings_of_its_own() {
-        let path = std::env::temp_dir().join(format!("trunkline-webhook-headers-{}", std::process::id()));
-        std::fs::write(&path, "# Gateway.\nAuthorization: Basic hush\n").unwrap();
-        let text = format!(
-            "[webhooks.Chat]\nkeep-alive-interval = 5\nclient_timeout = \"1m\"\nslow-clients = \"drop\"\n\
-             close-on-token-expiry = true\nrequire-authentication = true\nmessage-max-bytes = \"64KiB\"\n\
-             connect = true\npresence = false\nevents = [\"messages\"]\ntransports = [\"WebSockets\"]\n\
-             headers = [\"X-A: hush\"]\nheaders-file = {path:?}\n[webhooks.\"*\"]\nevents = []\n"
-        );
-        let tables = RuleFile::parse(&text).unwrap().rules.webhooks;
-        std::fs::remove_file(&path).unwrap();
-        let [chat, others] = &*tables else { panic!("{tables:?}") };
-        let hub = &chat.settings.manifest;
-        assert_eq!((hub.keep_alive_interval_ms, hub.client_timeout_ms), (5_000, 60_000));
-        assert_eq!((hub.slow_clients, hub.authentication), (SlowClients::Drop, Authentication::Required));
-        assert!(hub.close_on_token_expiry && hub.transports == [Transport::WebSockets]);
-        assert_eq!((chat.settings.message_max_bytes, chat.settings.connect), (Some(65_536), Some(true)));
-        assert_eq!((chat.settings.presence, chat.settings.headers.len()), (Some(false), 2));
-        assert!(chat.settings.events.messages && !chat.settings.events.connected && !others.settings.events.messages);
-        assert!(chat.hubs.matches("chat") && others.hubs.matches("news"));
-        assert!(!format!("{tables:?}{chat}").contains("hush"));
-    }
-
-    #[test]
-    fn a_setting_that_makes_no_sense_is_refused_with_what_is_allowed() {
-        for (text, words) in [
-            ("", "a webhook hub is empty: give a setting"),
-            ("keep-alive = 5", "unknown key \"keep-alive\" in a webhook hub; is \"keep-alive-interval\" meant?"),
-            ("keep-alive-interval = 0", "line 2, column 23: keep-alive-interval is 0, but must be from 1s to 86400s"),
-            ("client-timeout = \"25h\"", "client-timeout is 25h, but must be from 1s to 86400s"),
-            ("client-timeout = \"soon\"", "client-timeout is \"soon\", but must be seconds, or a time such as \"90s\""),
-            ("slow-clients = \"wait\"", "slow-clients is \"wait\", but must be \"close\" or \"drop\""),
-            ("events = [\"connect\"]", "events is \"connect\", but must be \"connected\", \"messages\" or"),
-            ("transports = []", "transports is an empty list"),
-            ("transports = [\"Tcp\"]", "transports is \"Tcp\", but must be \"WebSockets\""),
-            ("message-max-bytes = 0", "message-max-bytes is 0, but must be from 1 to"),
-            ("stateful-reconnect = true", "stateful-reconnect is not possible at a webhook hub: events that were"),
-            ("headers = [\"Host: hush\"]", "headers: host is set by the node"),
-        ] {
-            let found = problem(text);
-            assert!(found.contains(words) && !found.contains("hush"), "{text}: {found}");
-        }
-    }
 }

@@ -87,7 +87,7 @@ impl FleetWorld {
 
     /// Exchanges greetings with the answering process and returns the process that it claims to be.
     fn greet(&mut self, process: usize, far: usize) -> Check<Option<usize>> {
-        let read = |json: Vec<u8>| Greeting::read(&json).or_else(|error| broken(format!("a greeting: {error}")));
+        let read = |json: Vec<u8>| Greeting::from_json(&json).or_else(|error| broken(format!("a greeting: {error}")));
         let ours = read(self.processes[process].greeting().to_json())?;
         let now_ms = self.now_ms;
         if far != process {

@@ -173,7 +173,7 @@ impl MoveWorld {
                 self.confirm_mark(node, connection);
             }
             OverSocket::Message(message) => {
-                if held.ownership.received.take() || passes_twice {
+                if held.ownership.received.take_message() || passes_twice {
                     let number = message.as_ref().try_into().map(u64::from_be_bytes).unwrap_or_default();
                     self.send_to_app(node, app, connection, ToApp::Data(number));
                 } else {

@@ -114,7 +114,7 @@ impl MoveWorld {
             }
             OverSocket::Ack(number) => state.sent.acknowledge(number),
             OverSocket::Message(frame) => {
-                if !state.received.take() {
+                if !state.received.take_message() {
                     self.outcome.again += 1;
                     return Ok(());
                 }

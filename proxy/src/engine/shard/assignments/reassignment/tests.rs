@@ -161,7 +161,7 @@ fn the_close_of_a_client_without_an_app_server_is_sent_once_to_the_next_one() {
     let (pool, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
     bed.hub.remove_pool(&pool);
-    old.outbox().close();
+    old.outbox().close_outbox();
     bed.state.lose_homes(&loss(&old, Vec::new()));
     bed.state.free(ann, Cause::SocketEnded);
     bed.advance();
@@ -179,7 +179,7 @@ fn a_close_goes_only_to_an_app_server_that_may_be_alive() {
     let (pool, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
     pool.lost(0);
-    old.outbox().close();
+    old.outbox().close_outbox();
     bed.state.lose_homes(&loss(&old, Vec::new()));
     bed.state.free(ann, Cause::SocketEnded);
     let (_, other) = bed.app_server("other");
@@ -227,7 +227,7 @@ fn an_undeliverable_close_notice_is_dropped_and_counted() {
     let (pool, old) = bed.app_server("old");
     let ann = bed.client_at("ann", &old);
     bed.hub.remove_pool(&pool);
-    old.outbox().close();
+    old.outbox().close_outbox();
     bed.state.lose_homes(&loss(&old, Vec::new()));
     bed.state.free(ann, Cause::SocketEnded);
     for _ in 0..moved_remembered_s(bed.state.core.context.shared.settings.links.resume_window_ms) + 3 {
@@ -243,11 +243,11 @@ fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_
     let (_, old) = bed.app_server("old");
     let ann = bed.client_of("ann", &old, Content::Raw);
     let client = bed.state.core.connections.get_mut(ann).unwrap();
-    client.cold_mut().begin(ClientOrigin { is_movable: true, ..ClientOrigin::default() });
+    client.cold_mut().begin_life(ClientOrigin { is_movable: true, ..ClientOrigin::default() });
     client.assignments_mut().home_mut().ask_to_hand_over();
     assert!(client.assignments_mut().home_mut().hand_over(Some("mine".into())));
     let lost = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(9)));
-    lost.outbox().close();
+    lost.outbox().close_outbox();
     bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
     bed.state.reassign_to(ann, &lost);
     assert!(is_unassigned(&bed, ann));

@@ -1,8 +1,9 @@
-//! Tables `[issuers.NAME]`: issuers of access tokens, their keys, and the hubs at which their tokens are accepted.
+//! Tables `[app-keys.NAME]`: keys of apps. Tables `[issuers.NAME]`: issuers of access tokens, their keys, and the hubs
+//! at which their tokens are accepted.
 
-use super::secret_entry::secret_files;
+use super::named_file::{secret_files, secrets};
 use super::toml_value::{TomlTable, TomlValue};
-use crate::ground::auth::{ISSUERS_MAX, Issuer, JwksSource, VerifyingKey};
+use crate::ground::auth::{APPS_MAX, AppKey, ISSUERS_MAX, Issuer, JwksSource, VerifyingKey};
 use crate::ground::routing::rule_error::{Fault, RuleProblem};
 
 /// Maximum number of entries of a list.
@@ -55,50 +56,28 @@ fn texts(value: Option<TomlValue<'_>>, most: usize) -> Result<Vec<String>, Fault
     items.iter().map(|item| item.text().map(str::to_owned)).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::ground::routing::RuleFile;
+/// Maximum number of hubs of a key. A trailing `*` stands for any number.
+const HUBS_MAX: usize = 100;
 
-    #[test]
-    fn an_issuer_has_keys_audiences_and_hubs_and_shows_no_secret() {
-        let file = std::env::temp_dir().join(format!("trunkline-issuer-key-{}", std::process::id()));
-        std::fs::write(&file, "a secret that is long enough\n").unwrap();
-        let text = format!(
-            "[issuers.shop]\nkeys = {file:?}\nissuer = 'https://shop'\naudiences = 'shop'\nhubs = ['shop', 'Orders*']\n
-             [issuers.staff]\njwks = 'https://staff.example/keys?secret'\nissuer = ['https://staff', 'staff']"
-        );
-        let tables = RuleFile::parse(&text).unwrap().access;
-        std::fs::remove_file(&file).unwrap();
-        let signing = tables.issuers[0].signing().unwrap();
-        assert_eq!((signing.0, signing.1), ("a secret that is long enough", "https://shop"));
-        assert!(tables.issuers[1].signing().is_none());
-        let lines: Vec<_> = tables.lines().collect();
-        assert_eq!(
-            lines,
-            [
-                &*format!(
-                    "issuer shop: iss https://shop, audiences shop, hubs shop, orders*, keys in 1 files, {}: secret (HS256)",
-                    file.display()
-                ),
-                "issuer staff: iss https://staff, staff, audiences any, all hubs, keys in 0 files, \
-                 jwks https://staff.example/keys?…",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_table_that_describes_no_issuer_is_refused_with_its_place() {
-        for (rest, words) in [
-            ("jwks = 'https://a/keys'", "an issuer has no issuer"),
-            ("issuer = 'a'", "an issuer has no keys"),
-            ("issuer = 'a'\nkeys = 'no-such-file'", "keys no-such-file can't be read"),
-            ("issuer = 'a'\njwks = 'ftp://a'", "line 3, column 8: the key set of issuer \"a\": \"ftp://a\" is neither"),
-            ("issuer = 'a'\njwks = 'https://a/k'\nhubs = 'a*b'", "the hubs of issuer \"a\": names a hub \"a*b\""),
-            ("issuer = 'a'\njwks = 'https://a/k'\nhub = 'a'", "is \"hubs\" meant?"),
-            ("issuer = 'a'\njwks = 'https://a/k'\nhubs = []", "hubs is an empty list"),
-        ] {
-            let found = RuleFile::parse(&format!("[issuers.a]\n{rest}")).unwrap_err().to_string();
-            assert!(found.contains(words), "{found}");
+/// Tables `[app-keys.NAME]`: app keys and their hubs.
+pub(super) fn app_keys(value: Option<TomlValue<'_>>) -> Result<Vec<AppKey>, Fault> {
+    let mut keys = Vec::new();
+    for (name, _, value) in value.map(|value| value.entries(APPS_MAX)).transpose()?.unwrap_or_default() {
+        let mut table = TomlTable::new("an app's key", &value)?;
+        let hubs = table.take("hubs").map(|value| value.items(HUBS_MAX)).transpose()?.unwrap_or_default();
+        let hubs = hubs.iter().map(TomlValue::text).collect::<Result<Vec<_>, _>>()?;
+        let is_shared = table.take("shared").map(|value| value.truth()).transpose()?.unwrap_or_default();
+        let secrets = secrets(&mut table, "key", "key-file")?;
+        if secrets.is_empty() {
+            let advice = "give `key-file`, or `key`; `trunkline token key --app NAME` makes one";
+            return Err(table.fault(RuleProblem::Missing { table: "an app's key", key: "key-file", advice }));
         }
+        for (item, text) in secrets {
+            let key = AppKey::new(name, &text, hubs.iter().copied());
+            let key = key.map_err(|source| item.fault(RuleProblem::AppKey { app: name.to_owned(), source }))?;
+            keys.push(key.shared(is_shared));
+        }
+        table.finish()?;
     }
+    Ok(keys)
 }

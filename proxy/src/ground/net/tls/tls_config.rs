@@ -1,17 +1,20 @@
-//! TLS configuration of the listener: certificates by name, reloaded while clients stay connected.
+//! TLS configuration of the listener: certificates by name, reloaded while clients stay connected. And of connections
+//! to app servers, other nodes and issuers.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::client::ClientConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
 
-use super::validity::PresentedChain;
-use super::{IdentityFiles, TlsError, identity, provider};
+use super::ClientTls;
+use super::pem::{self, IdentityFiles, TlsError, provider};
+use super::validity::{self, PresentedChain};
 
 /// ALPN protocols, preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -55,7 +58,7 @@ impl Certificates {
     fn find(&self, host: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let identities = self.identities.load();
         let named = match (host.map(ServerName::try_from), identities.len()) {
-            (Some(Ok(host)), 2..) => identities.iter().find(|identity| identity::names(identity, &host)),
+            (Some(Ok(host)), 2..) => identities.iter().find(|identity| pem::names_host(identity, &host)),
             _ => None,
         };
         named.or_else(|| identities.first()).cloned()
@@ -69,7 +72,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 fn read_all(files: &[IdentityFiles]) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
-    files.iter().map(identity::read).collect()
+    files.iter().map(pem::read_identity).collect()
 }
 
 /// Builds the listener's configuration: TLS 1.2 and 1.3, with sessions resumable at any shard. Fails if the library
@@ -81,6 +84,38 @@ pub(crate) fn server_config(certificates: Arc<Certificates>) -> Result<ServerCon
     // Sealed tickets instead of a table: sessions of disconnected clients use no memory.
     config.ticketer = Ticketer::new()?;
     Ok(config)
+}
+
+/// Fails if a file is missing or unusable, or if there is no root certificate.
+pub(crate) fn client_config(settings: &ClientTls) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(roots(settings)?);
+    let mut config = match &settings.identity {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let identity = SingleCertAndKey::from(pem::read_identity(files)?);
+            builder.with_client_cert_resolver(Arc::new(identity))
+        }
+    };
+    // Links are WebSockets over HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+pub(super) fn roots(settings: &ClientTls) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for path in &settings.roots {
+        let certificates = pem::certificates(path)?;
+        validity::warn_of_all(path, &certificates);
+        for certificate in certificates {
+            roots.add(certificate).map_err(|source| TlsError::Root { path: path.clone(), source })?;
+        }
+    }
+    if settings.roots.is_empty() {
+        // Systems often have some certificates that the library can't parse; the rest suffice.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
 }
 
 #[cfg(test)]
