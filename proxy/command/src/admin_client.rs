@@ -1,22 +1,23 @@
 //! Client of admin ports, for subcommands that query running nodes.
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use axum::body::Body;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::request::Builder;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::timeout;
 use trunkline_protocol::key::without_mark;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{Address, Connector, HttpClient, HttpError};
+use trunkline_proxy::parts::{Address, ClientTls, Connector, HttpClient, HttpError};
 
 /// Time limit for a node's whole answer; a healthy node answers immediately.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,27 +52,20 @@ pub(super) struct AdminTokenArgs {
     pub admin_token_file: Option<PathBuf>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AdminTokenError {
-    #[error("--admin-token {0}")]
-    Token(&'static str),
-    #[error("--admin-token-file {path} can't be read ({source})")]
-    File { path: PathBuf, source: io::Error },
-}
-
 impl AdminTokenArgs {
     /// Returns the token, if one is given. Fails if it can't be read or is invalid.
-    pub(super) fn token(&self) -> Result<Option<AdminToken>, AdminTokenError> {
-        let text = match (&self.admin_token, &self.admin_token_file) {
-            (Some(text), _) => Some(text.clone()),
-            (None, Some(path)) => {
-                let unread = |source| AdminTokenError::File { path: path.clone(), source };
-                Some(std::fs::read_to_string(path).map_err(unread)?)
-            }
-            (None, None) => None,
-        };
-        text.map(|text| AdminToken::new(without_mark(&text))).transpose().map_err(AdminTokenError::Token)
+    pub(super) fn token(&self) -> anyhow::Result<Option<AdminToken>> {
+        let text = token_text("admin-token", self.admin_token.as_deref(), self.admin_token_file.as_deref())?;
+        let token = text.map(|text| AdminToken::new(without_mark(&text))).transpose();
+        token.map_err(|problem| anyhow!("--admin-token {problem}"))
     }
+}
+
+/// Text of a token from its flag, or else from the file of the flag that ends with `-file`.
+pub(super) fn token_text(flag: &str, text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(path) = file.filter(|_| text.is_none()) else { return Ok(text.map(str::to_owned)) };
+    let read = std::fs::read_to_string(path).map(Some);
+    read.map_err(|error| anyhow!("--{flag}-file {} can't be read ({error})", path.display()))
 }
 
 /// Parses an admin URL, with or without scheme. Loopback replaces a wildcard. The error text continues the URL.
@@ -97,8 +91,27 @@ impl AdminClient {
         Self { client: HttpClient::new(connector, ANSWER_TIMEOUT), token }
     }
 
-    pub(super) fn has_token(&self) -> bool {
-        self.token.is_some()
+    /// Client for these admin ports. Fails if the token can't be read or is invalid, or TLS can't be set up.
+    pub(super) fn to(addresses: &[Address], token: &AdminTokenArgs) -> anyhow::Result<Self> {
+        let connector = match addresses.iter().any(Address::is_tls) {
+            true => Connector::with_tls(ClientTls::default())?,
+            false => Connector::default(),
+        };
+        Ok(Self::new(connector, token.token()?))
+    }
+
+    /// Problem of an answer that is not OK.
+    pub(super) fn problem(&self, answer: &Response<Bytes>) -> String {
+        match answer.status() {
+            StatusCode::UNAUTHORIZED if self.token.is_none() => "--admin-token is required".into(),
+            StatusCode::UNAUTHORIZED => "wrong --admin-token".into(),
+            status => error_text(answer.body()).unwrap_or_else(|| match status {
+                StatusCode::NOT_FOUND => {
+                    "it serves no API: --admin-token is not set, or the address is not an admin port".into()
+                }
+                other => format!("it answers {other}"),
+            }),
+        }
     }
 
     /// Gets `path` from a node. Fails, with the reason, without a whole answer of at most `max_bytes` in time.
@@ -160,6 +173,10 @@ impl AdminClient {
         let answer = self.client.fetch(address, request, max_bytes, deadline).await;
         answer.map_err(told)
     }
+}
+
+fn error_text(body: &[u8]) -> Option<String> {
+    Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
 }
 
 fn told(error: HttpError) -> String {

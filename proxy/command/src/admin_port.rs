@@ -1,14 +1,14 @@
 //! Admin port of one node, as used by subcommands, and interpretation of its answers.
 
+use anyhow::{Error, anyhow};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use trunkline_proxy::parts::{Address, ClientTls, Connector, LineStream, TlsError, shown_url};
+use trunkline_proxy::parts::{Address, LineStream, shown_url};
 
-use super::admin_client::{AdminAddressArgs, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::admin_client::{AdminClient, AdminTokenArgs, admin_address};
 
 pub(super) struct AdminPort<'a> {
     url: &'a str,
@@ -17,37 +17,15 @@ pub(super) struct AdminPort<'a> {
     answer_max_bytes: usize,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AdminPortError {
-    #[error("--admin {:?} {problem}", shown_url(value))]
-    Url { value: String, problem: &'static str },
-    #[error(transparent)]
-    Token(#[from] AdminTokenError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("no answer from {url}: {problem}")]
-    Silent { url: String, problem: String },
-    #[error("{url} refuses: {problem}")]
-    Refused { url: String, problem: String },
-}
-
 impl<'a> AdminPort<'a> {
     /// Fails if URL or token are invalid, or TLS can't be set up.
-    pub(super) fn new(
-        AdminAddressArgs { admin: url, .. }: &'a AdminAddressArgs,
-        token: &AdminTokenArgs,
-        answer_max_bytes: usize,
-    ) -> Result<Self, AdminPortError> {
-        let wrong = |problem| AdminPortError::Url { value: url.clone(), problem };
-        let address = admin_address(url).map_err(wrong)?;
-        let connector = match address.is_tls() {
-            true => Connector::with_tls(ClientTls::default())?,
-            false => Connector::default(),
-        };
-        Ok(Self { url, address, client: AdminClient::new(connector, token.token()?), answer_max_bytes })
+    pub(super) fn new(url: &'a str, token: &AdminTokenArgs, answer_max_bytes: usize) -> anyhow::Result<Self> {
+        let address = admin_address(url).map_err(|problem| anyhow!("--admin {:?} {problem}", shown_url(url)))?;
+        let client = AdminClient::to(std::slice::from_ref(&address), token)?;
+        Ok(Self { url, address, client, answer_max_bytes })
     }
 
-    pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &'static str) -> anyhow::Result<T> {
         self.read(self.client.get(&self.address, path, self.answer_max_bytes).await)
     }
 
@@ -55,47 +33,40 @@ impl<'a> AdminPort<'a> {
         &self,
         path: &'static str,
         body: &impl Serialize,
-    ) -> Result<T, AdminPortError> {
+    ) -> anyhow::Result<T> {
         self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
     }
 
-    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> Result<T, AdminPortError> {
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> anyhow::Result<T> {
         self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
     }
 
     /// Gets a resource as a stream of lines, until either end closes it.
-    pub(super) async fn stream(&self, path: &str) -> Result<LineStream, AdminPortError> {
-        let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
-        let answer = self.client.open(&self.address, path).await.map_err(silent)?;
+    pub(super) async fn stream(&self, path: &str) -> anyhow::Result<LineStream> {
+        let answer = self.client.open(&self.address, path).await.map_err(|problem| self.silent(&problem))?;
         if answer.status() == StatusCode::OK {
             return Ok(LineStream::new(answer.into_body()));
         }
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, self.answer_max_bytes).collect().await;
-        let body = body.map_err(|error| silent(error.to_string()))?.to_bytes();
+        let body = body.map_err(|error| self.silent(&error.to_string()))?.to_bytes();
         Err(self.refused(&Response::from_parts(head, body)))
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: Result<Response<Bytes>, String>) -> Result<T, AdminPortError> {
-        let silent = |problem| AdminPortError::Silent { url: self.url.into(), problem };
-        let answer = answer.map_err(silent)?;
+    fn read<T: DeserializeOwned>(&self, answer: Result<Response<Bytes>, String>) -> anyhow::Result<T> {
+        let answer = answer.map_err(|problem| self.silent(&problem))?;
         if answer.status() == StatusCode::OK {
             let read = serde_json::from_slice(answer.body());
-            return read.map_err(|error| silent(format!("cannot parse the answer: {error}")));
+            return read.map_err(|error| self.silent(&format!("cannot parse the answer: {error}")));
         }
         Err(self.refused(&answer))
     }
 
-    fn refused(&self, answer: &Response<Bytes>) -> AdminPortError {
-        let problem = match answer.status() {
-            StatusCode::UNAUTHORIZED if !self.client.has_token() => "--admin-token is required".into(),
-            StatusCode::UNAUTHORIZED => "wrong --admin-token".into(),
-            status => error_text(answer.body()).unwrap_or_else(|| format!("it answers {status}")),
-        };
-        AdminPortError::Refused { url: self.url.into(), problem }
+    fn silent(&self, problem: &str) -> Error {
+        anyhow!("no answer from {}: {problem}", self.url)
     }
-}
 
-fn error_text(body: &[u8]) -> Option<String> {
-    Some(serde_json::from_slice::<Value>(body).ok()?.get("error")?.as_str()?.to_owned())
+    fn refused(&self, answer: &Response<Bytes>) -> Error {
+        anyhow!("{} refuses: {}", self.url, self.client.problem(answer))
+    }
 }

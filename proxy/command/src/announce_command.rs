@@ -1,12 +1,13 @@
 //! `trunkline announce`: sends a message to clients of the whole fleet through a node.
 
+use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_proxy::parts::AnnouncementReport;
 
 use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::{AdminPort, AdminPortError};
+use super::admin_port::AdminPort;
 use super::flag::value_parser::json_list;
 
 /// Maximum answer size: counts, and the names of missing nodes.
@@ -62,21 +63,17 @@ struct AnnounceBody<'a> {
     arguments: &'a JsonText,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AnnounceError {
-    #[error(transparent)]
-    Port(#[from] AdminPortError),
-    #[error("{}; clients of nodes without an answer may have missed it: {}", summary(.0), .0.missing.join(", "))]
-    Missing(AnnouncementReport),
-}
-
 /// Sends an announcement and returns its reach. Fails if a node refuses or does not answer.
-pub(super) async fn announce(args: &AnnounceArgs) -> Result<String, AnnounceError> {
-    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
+pub(super) async fn announce(args: &AnnounceArgs) -> anyhow::Result<String> {
+    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
     let body = AnnounceBody { hub, target, group: group.as_deref(), user: user.as_deref(), arguments };
     let report: AnnouncementReport = port.post("/api/announce", &body).await?;
-    if report.missing.is_empty() { Ok(summary(&report)) } else { Err(AnnounceError::Missing(report)) }
+    let (summary, missing) = (summary(&report), report.missing.join(", "));
+    if !missing.is_empty() {
+        bail!("{summary}; clients of nodes without an answer may have missed it: {missing}");
+    }
+    Ok(summary)
 }
 
 fn summary(report: &AnnouncementReport) -> String {

@@ -14,7 +14,7 @@ use trunkline_proxy::parts::{RuleSample, client_files_max, shown_url};
 use trunkline_proxy::{Config, Node};
 
 use super::flag::ServeArgs;
-use super::logging::{self, LogError};
+use super::logging::{audit_log_refused, parse_flag};
 use super::output::text_with_causes;
 use super::readable_secret;
 use super::runtime::runtime;
@@ -70,9 +70,9 @@ pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command)
 }
 
 fn checked(serve: ServeArgs) -> anyhow::Result<Config> {
-    logging::parse(&serve.log.log).map_err(LogError::Levels)?;
+    parse_flag(&serve.log.log)?;
     if let Some(file) = serve.log.audit_log.as_deref() {
-        check_audit_log(file).map_err(|source| LogError::AuditLog { path: file.into(), source })?;
+        check_audit_log(file).map_err(|error| audit_log_refused(file, &error))?;
     }
     let config = Config::try_from(serve)?;
     runtime()?.block_on(async { Node::check(config.clone()) })?;

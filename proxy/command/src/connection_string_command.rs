@@ -2,18 +2,18 @@
 //!
 //! Accepts the flags, environment and configuration file of `serve`, so that the string matches the node they start.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 
+use anyhow::{Context, anyhow, bail};
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde_json::json;
-use trunkline_protocol::dial_in::{
-    ConnectionString, ConnectionStringError, ServiceScheme, ServiceUrl, ServiceUrlError,
-};
+use trunkline_protocol::dial_in::{ConnectionString, ServiceScheme, ServiceUrl, ServiceUrlError};
 use trunkline_protocol::key::{AccessKey, AccessKeyError};
 use trunkline_proxy::Config;
-use trunkline_proxy::parts::{is_loopback_host, shown_url};
+use trunkline_proxy::parts::{AppKey, is_loopback_host, shown_url};
 
-use super::flag::{ConfigError, ServeArgs};
+use super::flag::{ServeArgs, needs_key};
 use super::output::{print, print_hint, print_warning};
 
 const EXAMPLES: &str = "\
@@ -64,37 +64,6 @@ enum LineFormat {
 #[derive(Debug, Clone)]
 struct NodeFlags(ServeArgs);
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectionStringCommandError {
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(
-        "--app {app:?} has no key: {}; set keys of apps by --app-key, --app-key-file or the tables [app-keys.NAME] of \
-         --config",
-        known(.names)
-    )]
-    NoApp { app: String, names: Vec<String> },
-    #[error("--endpoint {:?} can't be used: {problem}", shown_url(value))]
-    Endpoint { value: String, problem: ServiceUrlError },
-    #[error(
-        "without an access key a node with --upstream does not accept app servers that dial in: make a key by \
-         `trunkline token key`, and give it to the node by --access-key or TRUNKLINE_ACCESS_KEY"
-    )]
-    NoDialIn,
-    #[error(
-        "clients connect by --tls-listen, and the host name of the certificate is unknown: give it as in --endpoint \
-         https://chat.example"
-    )]
-    EndpointMissing,
-    #[error("a connection string can't contain this key: {0}; `trunkline token key` makes a suitable one")]
-    Unspeakable(#[from] ConnectionStringError),
-    #[error(
-        "a connection string can't contain this key, because the key has a `;`; `trunkline token key` makes a suitable \
-         one"
-    )]
-    Semicolon,
-}
-
 /// Connection string for an app, with an optional warning.
 #[derive(Debug)]
 struct ConnectionLine {
@@ -127,7 +96,7 @@ impl FromArgMatches for NodeFlags {
 }
 
 /// Prints the connection string; for a person, also instructions and warnings.
-pub(super) fn connection_string(args: ConnectionStringArgs) -> Result<(), ConnectionStringCommandError> {
+pub(super) fn connection_string(args: ConnectionStringArgs) -> anyhow::Result<()> {
     let format = args.format;
     let config = Config::try_from(args.node.0)?;
     let line = connection_line(&config, args.app.as_deref(), args.endpoint)?;
@@ -155,26 +124,29 @@ impl LineFormat {
     }
 }
 
-fn connection_line(
-    config: &Config,
-    app: Option<&str>,
-    endpoint: Option<String>,
-) -> Result<ConnectionLine, ConnectionStringCommandError> {
+fn connection_line(config: &Config, app: Option<&str>, endpoint: Option<String>) -> anyhow::Result<ConnectionLine> {
     if !config.settings.accepts_dial_in {
-        return Err(ConnectionStringCommandError::NoDialIn);
+        bail!(
+            "without an access key a node with --upstream does not accept app servers that dial in: make a key by \
+             `trunkline token key`, and give it to the node by --access-key or TRUNKLINE_ACCESS_KEY"
+        );
     }
     let value = endpoint.map_or_else(|| own_endpoint(config), Ok)?;
-    let endpoint: ServiceUrl =
-        value.parse().map_err(|problem| ConnectionStringCommandError::Endpoint { value, problem })?;
+    let wrong = |problem: ServiceUrlError| anyhow!("--endpoint {:?} can't be used: {problem}", shown_url(&value));
+    let endpoint: ServiceUrl = value.parse().map_err(wrong)?;
     let is_here = is_loopback_host(&endpoint.authority());
     if config.settings.is_development && !is_here {
-        return Err(ConfigError::NoKey { what: format!("--endpoint {endpoint}") }.into());
+        return Err(needs_key(&format!("--endpoint {endpoint}")));
     }
     let key = key(config, app)?;
     let text = format!("Endpoint={endpoint};AccessKey={};Version=1.0;", key.expose());
     // Parse it like an app would: a key with a semicolon would be cut there.
-    if text.parse::<ConnectionString>()?.access_key() != &key {
-        return Err(ConnectionStringCommandError::Semicolon);
+    let unspeakable = |cause| {
+        anyhow!("a connection string can't contain this key{cause}; `trunkline token key` makes a suitable one")
+    };
+    let read = text.parse::<ConnectionString>().map_err(|error| unspeakable(format!(": {error}")))?;
+    if read.access_key() != &key {
+        return Err(unspeakable(", because the key has a `;`".into()));
     }
     let is_open = endpoint.scheme() == ServiceScheme::Http && !is_here;
     let warning = is_open.then(|| {
@@ -188,34 +160,33 @@ fn connection_line(
 }
 
 /// Address of the node for local apps and clients.
-fn own_endpoint(config: &Config) -> Result<String, ConnectionStringCommandError> {
+fn own_endpoint(config: &Config) -> anyhow::Result<String> {
     match config.listen.ip() {
-        _ if config.tls_listen.is_some() => Err(ConnectionStringCommandError::EndpointMissing),
+        _ if config.tls_listen.is_some() => bail!(
+            "clients connect by --tls-listen, and the host name of the certificate is unknown: give it as in --endpoint \
+             https://chat.example"
+        ),
         any if any.is_unspecified() => Ok(format!("http://localhost:{}", config.listen.port())),
         _ => Ok(format!("http://{}", config.listen)),
     }
 }
 
 /// Signing key of the app: its own, or the first shared key of the nodes.
-fn key(config: &Config, app: Option<&str>) -> Result<AccessKey, ConnectionStringCommandError> {
+fn key(config: &Config, app: Option<&str>) -> anyhow::Result<AccessKey> {
     let Some(app) = app else {
-        return config.settings.keys.iter().next().ok_or(ConfigError::Key(AccessKeyError::None).into());
+        return config.settings.keys.iter().next().ok_or(AccessKeyError::None).context("--access-key");
     };
     let of_apps = || config.access.app_keys.iter().chain(&config.access.tables.app_keys);
     let found = of_apps().find(|known| known.name() == app);
-    found.map(|known| known.key().clone()).ok_or_else(|| {
-        let mut names: Vec<_> = of_apps().map(|known| known.name().to_owned()).collect();
-        names.sort();
-        names.dedup();
-        ConnectionStringCommandError::NoApp { app: app.to_owned(), names }
+    found.map(|known| known.key().clone()).with_context(|| {
+        let names: BTreeSet<_> = of_apps().map(AppKey::name).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let known = if names.is_empty() { "no app has one".into() } else { format!("{names} have one") };
+        format!(
+            "--app {app:?} has no key: {known}; set keys of apps by --app-key, --app-key-file or the tables \
+             [app-keys.NAME] of --config"
+        )
     })
-}
-
-fn known(names: &[String]) -> String {
-    match names {
-        [] => "no app has one".into(),
-        names => format!("{} have one", names.join(", ")),
-    }
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ mod transport_check;
 mod webhook_check;
 mod websocket_carrier;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use http::HeaderValue;
 use serde_json::json;
@@ -36,9 +36,9 @@ use trunkline_proxy::parts::{ClientTls, Connector, TlsError, shown_url};
 #[cfg(feature = "nats")]
 use trunkline_proxy::parts::{NatsSettings, check_nats};
 
-use super::admin_client::AdminTokenArgs;
+use super::admin_client::{AdminTokenArgs, token_text};
+use super::flag::NatsArgs;
 use super::flag::value_parser::{json_list, seconds};
-use super::flag::{NatsArgs, NatsArgsError};
 use super::output::print;
 use clock_check::check_clock;
 use condition_check::{ReportingNode, check_conditions};
@@ -138,25 +138,9 @@ pub(super) struct DoctorArgs {
     pub json: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DoctorError {
-    #[error("{:?} {problem}", shown_url(value))]
-    Url { value: String, problem: String },
-    #[error("--{flag}-file {path} can't be read ({source})", path = path.display())]
-    Token { flag: &'static str, path: PathBuf, source: io::Error },
-    #[error("--{0} is invalid: expected one line of printable text")]
-    TokenText(&'static str),
-    #[error("--ca-file: {0}")]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Nats(#[from] NatsArgsError),
-    #[error("{failed} of {all} checks failed")]
-    Failed { failed: usize, all: usize },
-}
-
 /// Tests the hub and prints the findings. A failed check is an error.
-pub(super) async fn doctor(args: &DoctorArgs) -> Result<(), DoctorError> {
-    let wrong = |problem| DoctorError::Url { value: args.url.clone(), problem };
+pub(super) async fn doctor(args: &DoctorArgs) -> anyhow::Result<()> {
+    let wrong = |problem: String| anyhow!("{:?} {problem}", shown_url(&args.url));
     let url: HubUrl = args.url.parse().map_err(wrong)?;
     let tls = ClientTls { roots: args.ca_files.clone(), identity: None };
     let token = token("token", args.token.as_deref(), args.token_file.as_deref())?;
@@ -200,7 +184,7 @@ async fn reach(
     tls: ClientTls,
     deadline: Duration,
     report: &mut DoctorReport,
-) -> Result<Option<Connector>, DoctorError> {
+) -> anyhow::Result<Option<Connector>> {
     let (findings, at) = check_reach(&url.address, deadline).await;
     report.add_all(findings);
     let Some(at) = at else { return Ok(None) };
@@ -213,7 +197,7 @@ async fn reach(
     match Connector::with_tls(tls) {
         // TLS would only be needed after a redirect.
         Err(TlsError::NoRoots) => Ok(Some(Connector::default())),
-        connector => Ok(Some(connector?)),
+        connector => connector.map(Some).context("--ca-file"),
     }
 }
 
@@ -272,7 +256,7 @@ fn rest_url(text: &str) -> Result<HubUrl, &'static str> {
 }
 
 /// Data plane to check, if a flag asks for it.
-fn rest_target(args: &DoctorArgs, url: &HubUrl) -> Result<Option<RestTarget>, DoctorError> {
+fn rest_target(args: &DoctorArgs, url: &HubUrl) -> anyhow::Result<Option<RestTarget>> {
     let token = token("rest-token", args.rest_token.as_deref(), args.rest_token_file.as_deref())?;
     let base = args.rest.clone().or_else(|| token.as_ref().map(|_| url.root()));
     let is_given = args.rest.is_some();
@@ -280,18 +264,13 @@ fn rest_target(args: &DoctorArgs, url: &HubUrl) -> Result<Option<RestTarget>, Do
 }
 
 /// Token from its flag, or the flag of its file.
-fn token(flag: &'static str, text: Option<&str>, file: Option<&Path>) -> Result<Option<String>, DoctorError> {
-    let text = match (text, file) {
-        (Some(text), _) => Some(text.to_owned()),
-        (None, Some(path)) => {
-            let unread = |source| DoctorError::Token { flag, path: path.into(), source };
-            Some(std::fs::read_to_string(path).map_err(unread)?)
-        }
-        (None, None) => None,
-    };
-    let text = text.map(|text| without_mark(&text).trim().to_owned()).filter(|text| !text.is_empty());
+fn token(flag: &'static str, text: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let text =
+        token_text(flag, text, file)?.map(|text| without_mark(&text).trim().to_owned()).filter(|text| !text.is_empty());
     match text {
-        Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => Err(DoctorError::TokenText(flag)),
+        Some(text) if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            bail!("--{flag} is invalid: expected one line of printable text")
+        }
         text => Ok(text),
     }
 }
@@ -318,7 +297,7 @@ impl DoctorReport {
         self.findings.iter().filter(|finding| finding.verdict == verdict).count()
     }
 
-    fn end(self, url: &HubUrl) -> Result<(), DoctorError> {
+    fn end(self, url: &HubUrl) -> anyhow::Result<()> {
         let (failed, warnings) = (self.count(Verdict::Failed), self.count(Verdict::Warning));
         if self.is_json {
             let url = url.to_string();
@@ -326,7 +305,7 @@ impl DoctorReport {
         }
         match failed {
             0 => Ok(()),
-            failed => Err(DoctorError::Failed { failed, all: self.findings.len() }),
+            failed => bail!("{failed} of {} checks failed", self.findings.len()),
         }
     }
 }

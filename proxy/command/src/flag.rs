@@ -7,7 +7,6 @@ mod access_key_args;
 mod admin_args;
 mod advertised_address;
 mod app_key_args;
-mod config_error;
 mod nats_args;
 mod otlp_args;
 mod proxy_protocol_args;
@@ -28,10 +27,9 @@ use trunkline_proxy::parts::{AmbiguousHeaders, NetworkError, TrustedHeader, Trus
 
 use crate::logging::LogFormat;
 
-pub(super) use access_key_args::AccessKeyArgs;
+pub(super) use access_key_args::{AccessKeyArgs, needs_key};
 pub(super) use app_key_args::AppKeyList;
-pub(super) use config_error::ConfigError;
-pub(super) use nats_args::{NatsArgs, NatsArgsError};
+pub(super) use nats_args::NatsArgs;
 pub(super) use rest_args::audience_host;
 pub use serve_args::ServeArgs;
 

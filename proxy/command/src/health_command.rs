@@ -1,7 +1,7 @@
 //! `trunkline health`: checks whether a node is ready or alive.
 
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use http::StatusCode;
 use trunkline_proxy::parts::{Address, Connector};
 
 use super::admin_client::{AdminAddressArgs, AdminClient, admin_address};
@@ -21,25 +21,19 @@ pub(super) struct HealthArgs {
     live: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum HealthError {
-    #[error("--admin {0:?} is not a URL such as http://127.0.0.1:8090")]
-    Url(String),
-    #[error("no answer from {url}: {problem}")]
-    Silent { url: String, problem: String },
-    #[error("{url} answers {status}\n{reasons}")]
-    NotReady { url: String, status: StatusCode, reasons: String },
-}
-
 /// Returns the text of `/readyz` or `/startupz`. Fails if the node is not ready or does not answer.
-pub(super) async fn health(args: &HealthArgs) -> Result<String, HealthError> {
+pub(super) async fn health(args: &HealthArgs) -> anyhow::Result<String> {
     let url = &args.admin.admin;
-    let address = address(url).ok_or_else(|| HealthError::Url(url.into()))?;
+    let address =
+        address(url).with_context(|| format!("--admin {url:?} is not a URL such as http://127.0.0.1:8090"))?;
     let client = AdminClient::new(Connector::default(), None);
     let answer = client.get(&address, if args.live { "/startupz" } else { "/readyz" }, ANSWER_MAX_BYTES).await;
-    let answer = answer.map_err(|problem| HealthError::Silent { url: url.into(), problem })?;
+    let answer = answer.map_err(|problem| anyhow!("no answer from {url}: {problem}"))?;
     let (status, reasons) = (answer.status(), String::from_utf8_lossy(answer.body()).into_owned());
-    if status.is_success() { Ok(reasons) } else { Err(HealthError::NotReady { url: url.into(), status, reasons }) }
+    if !status.is_success() {
+        bail!("{url} answers {status}\n{reasons}");
+    }
+    Ok(reasons)
 }
 
 /// Parses the address of an admin port. The scheme is optional, and a path is ignored.

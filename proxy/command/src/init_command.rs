@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use clap::{Arg, ArgAction, Args, Command};
 
 use super::flag::ServeArgs;
@@ -54,27 +55,20 @@ pub(super) struct InitArgs {
     out: PathBuf,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum InitError {
-    #[error("{path} exists, and was not changed: choose another file by --out")]
-    Exists { path: PathBuf },
-    #[error("--out {path} can't be written: {source}")]
-    Write { path: PathBuf, source: io::Error },
-}
-
 /// Writes the file and returns the text to print.
-pub(super) fn init(args: &InitArgs) -> Result<String, InitError> {
+pub(super) fn init(args: &InitArgs) -> anyhow::Result<String> {
     let text = text();
     if args.out == Path::new("-") {
         return Ok(text);
     }
-    let path = || args.out.clone();
-    let written = private_file().open(&args.out).and_then(|mut file| file.write_all(text.as_bytes()));
-    match written {
-        Ok(()) => Ok(format!("wrote {}: review it, then run `trunkline serve --config {0}`", args.out.display())),
-        Err(source) if source.kind() == ErrorKind::AlreadyExists => Err(InitError::Exists { path: path() }),
-        Err(source) => Err(InitError::Write { path: path(), source }),
+    let path = args.out.display();
+    match private_file().open(&args.out).and_then(|mut file| file.write_all(text.as_bytes())) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{path} exists, and was not changed: choose another file by --out")
+        }
+        written => written.with_context(|| format!("--out {path} can't be written"))?,
     }
+    Ok(format!("wrote {path}: review it, then run `trunkline serve --config {path}`"))
 }
 
 /// Options for a new file that only its owner can read, because it may hold keys.

@@ -7,12 +7,13 @@ mod console;
 mod log_format;
 mod log_line;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, anyhow};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{FilterExt, LevelFilter, ParseError, Targets, filter_fn};
+use tracing_subscriber::filter::{FilterExt, LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -29,28 +30,6 @@ pub(crate) use log_line::{LOG_TARGET, name_node};
 /// Time limit for writing remaining lines at process exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LevelsError {
-    #[error("must name levels, such as info or trunkline_proxy=debug")]
-    Empty,
-    #[error("may have {LEVELS_MAX_BYTES} bytes at most")]
-    TooLong,
-    #[error("must be levels such as info or trunkline_proxy=debug, separated by commas: {0}")]
-    Invalid(#[from] ParseError),
-    #[error("can't be changed: {0}")]
-    Gone(#[from] reload::Error),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum LogError {
-    #[error("--log {0}")]
-    Levels(LevelsError),
-    #[error("--audit-log {path} can't be opened ({source}): it must be a file that this process can append to")]
-    AuditLog { path: PathBuf, source: std::io::Error },
-    #[error("the log can't be started: {0}")]
-    Thread(std::io::Error),
-}
-
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Levels of the log, and the audit log; a single value, because a process has one log.
@@ -63,6 +42,8 @@ pub(crate) struct Levels {
     filter: reload::Handle<Targets, Registry>,
 }
 
+const NO_THREAD: &str = "the log can't be started";
+
 static LEVELS: OnceLock<Levels> = OnceLock::new();
 
 /// Starts logging to standard error, and the audit log, if configured, in separate threads.
@@ -70,10 +51,10 @@ pub(crate) fn begin(
     levels: &str,
     format: LogFormat,
     (audit, is_audit_required): (Option<&Path>, bool),
-) -> Result<(), LogError> {
-    let (filter, handle) = reload::Layer::new(parse(levels).map_err(LogError::Levels)?);
+) -> anyhow::Result<()> {
+    let (filter, handle) = reload::Layer::new(parse_flag(levels)?);
     let audit = audit.map(audit_queue).transpose()?;
-    let log = console::begin_queues().map_err(LogError::Thread)?;
+    let log = console::begin_queues().context(NO_THREAD)?;
     // A subscriber that an app has already installed is kept.
     if subscriber(filter, format, places(log, format, audit.as_ref())).try_init().is_ok() {
         let text = Mutex::new(levels.trim().into());
@@ -109,10 +90,14 @@ fn subscriber(
 }
 
 /// Opens the destination of the audit log and starts its writer thread.
-fn audit_queue(path: &Path) -> Result<LineQueue, LogError> {
-    let refused = |source| LogError::AuditLog { path: path.to_owned(), source };
-    let place = AuditFile::open(path).map_err(refused)?;
-    LineQueue::start("log-audit", place, AuditLosses(path.to_owned())).map_err(LogError::Thread)
+fn audit_queue(path: &Path) -> anyhow::Result<LineQueue> {
+    let place = AuditFile::open(path).map_err(|error| audit_log_refused(path, &error))?;
+    LineQueue::start("log-audit", place, AuditLosses(path.to_owned())).context(NO_THREAD)
+}
+
+pub(crate) fn audit_log_refused(path: &Path, cause: &std::io::Error) -> anyhow::Error {
+    let path = path.display();
+    anyhow!("--audit-log {path} can't be opened ({cause}): it must be a file that this process can append to")
 }
 
 fn audit_lines() -> Option<&'static LineQueue> {
@@ -138,16 +123,6 @@ pub(crate) fn levels() -> Option<&'static dyn LogLevels> {
     LEVELS.get().map(|levels| levels as &dyn LogLevels)
 }
 
-impl Levels {
-    fn change(&self, levels: &str) -> Result<(), LevelsError> {
-        let filter = parse(levels)?;
-        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        self.filter.reload(filter)?;
-        *text = levels.trim().into();
-        Ok(())
-    }
-}
-
 impl LogLevels for Levels {
     fn format_name(&self) -> &'static str {
         self.format.name()
@@ -158,7 +133,11 @@ impl LogLevels for Levels {
     }
 
     fn set(&self, levels: &str) -> Result<(), String> {
-        self.change(levels).map_err(|error| error.to_string())
+        let filter = parse(levels)?;
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        self.filter.reload(filter).map_err(|error| format!("can't be changed: {error}"))?;
+        *text = levels.trim().into();
+        Ok(())
     }
 
     fn requires_audit(&self) -> bool {
@@ -176,16 +155,24 @@ impl LogLevels for Levels {
     }
 }
 
-pub(crate) fn parse(levels: &str) -> Result<Targets, LevelsError> {
+/// Parses the levels of `--log`.
+pub(crate) fn parse_flag(levels: &str) -> anyhow::Result<Targets> {
+    parse(levels).map_err(|problem| anyhow!("--log {problem}"))
+}
+
+/// Parses levels. The error text continues a sentence that names their source.
+fn parse(levels: &str) -> Result<Targets, String> {
     if levels.trim().len() > LEVELS_MAX_BYTES {
-        return Err(LevelsError::TooLong);
-    }
-    // `Targets` reads an empty text as the level `error`, also after a target.
-    if levels.split(',').any(|level| level.trim_end().ends_with('=')) {
-        return Err(LevelsError::Empty);
+        return Err(format!("may have {LEVELS_MAX_BYTES} bytes at most"));
     }
     let given: Vec<_> = levels.split(',').map(str::trim).filter(|level| !level.is_empty()).collect();
-    if given.is_empty() { Err(LevelsError::Empty) } else { Ok(given.join(",").parse()?) }
+    // `Targets` reads an empty text as the level `error`, also after a target.
+    if given.is_empty() || given.iter().any(|level| level.ends_with('=')) {
+        return Err("must name levels, such as info or trunkline_proxy=debug".into());
+    }
+    let levels = given.join(",").parse();
+    levels
+        .map_err(|error| format!("must be levels such as info or trunkline_proxy=debug, separated by commas: {error}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `trunkline man`: prints the manual page of the command or of a subcommand.
 
-use std::io;
-
+use anyhow::Context;
 use clap::{Args, Command};
 use clap_mangen::Man;
 use trunkline_proxy::parts::nearest;
@@ -21,31 +20,25 @@ pub(super) struct ManualArgs {
     path: Vec<String>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ManualError {
-    #[error(
-        "{parent:?} has no command {name:?}{}",
-        nearest.as_ref().map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
-    )]
-    Unknown { parent: String, name: String, nearest: Option<String> },
-    #[error("the page can't be written: {0}")]
-    Page(#[from] io::Error),
-}
-
 /// Returns the page in roff format for `man`.
-pub(super) fn manual(args: &ManualArgs, mut command: Command) -> Result<String, ManualError> {
+pub(super) fn manual(args: &ManualArgs, mut command: Command) -> anyhow::Result<String> {
     command.build();
     let mut shown = &command;
     for name in &args.path {
-        shown = shown.find_subcommand(name).ok_or_else(|| ManualError::Unknown {
-            parent: shown.get_bin_name().unwrap_or_else(|| shown.get_name()).to_owned(),
-            name: name.clone(),
-            nearest: nearest(name, shown.get_subcommands().map(Command::get_name)),
+        shown = shown.find_subcommand(name).with_context(|| {
+            let parent = shown.get_bin_name().unwrap_or_else(|| shown.get_name());
+            let nearest = nearest(name, shown.get_subcommands().map(Command::get_name));
+            let suggestion = nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default();
+            format!("{parent:?} has no command {name:?}{suggestion}")
         })?;
     }
     let mut page = Vec::new();
     let source = concat!("trunkline ", env!("CARGO_PKG_VERSION"));
-    Man::new(shown.clone()).source(source).manual("Trunkline").render(&mut page)?;
+    Man::new(shown.clone())
+        .source(source)
+        .manual("Trunkline")
+        .render(&mut page)
+        .context("the page can't be written")?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
@@ -53,7 +46,7 @@ pub(super) fn manual(args: &ManualArgs, mut command: Command) -> Result<String, 
 mod tests {
     use super::*;
 
-    fn page(path: &[&str]) -> Result<String, ManualError> {
+    fn page(path: &[&str]) -> anyhow::Result<String> {
         let serve = Command::new("serve").arg(clap::Arg::new("pool").long("pool-size"));
         let path = path.iter().map(|name| (*name).to_owned()).collect();
         manual(&ManualArgs { path }, Command::new("trunkline").subcommand(serve))

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, bail};
 use clap::Args;
 
 /// Files of a new app, by relative path.
@@ -49,26 +50,6 @@ pub(super) struct NewArgs {
     path: Option<PathBuf>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NewError {
-    #[error(
-        "{name:?} can't name an app: a crate's name has 1 to 64 small letters, digits, - and _, begins with a letter, \
-         and is not a keyword of Rust; try `trunkline new {suggestion}`"
-    )]
-    Name { name: String, suggestion: String },
-    #[error("{path} exists, and was not changed: choose another name, or another folder (`trunkline new FOLDER/NAME`)")]
-    Exists { path: PathBuf },
-    #[error("--path {path} is not a clone of Trunkline: it has no app-sdk/Cargo.toml")]
-    NoClone { path: PathBuf },
-    #[error(
-        "this program is not a release, so cargo would not find the crate `trunkline` {version}: use the SDK of a \
-         clone of the repository, by `trunkline new {folder} --path {clone}`"
-    )]
-    NoRelease { version: &'static str, folder: PathBuf, clone: String },
-    #[error("{path} can't be written: {source}")]
-    Write { path: PathBuf, source: io::Error },
-}
-
 #[derive(Debug)]
 enum SdkSource {
     /// Published crate with this program's version.
@@ -81,12 +62,17 @@ enum SdkSource {
 const NO_REPOSITORY: &str = "://example.com/";
 
 /// Creates the app and returns the text to print.
-pub(super) fn new_app(args: &NewArgs) -> Result<String, NewError> {
+pub(super) fn new_app(args: &NewArgs) -> anyhow::Result<String> {
     let source = args.path.as_deref().map_or(Ok(SdkSource::Published), SdkSource::of_clone)?;
     if matches!(source, SdkSource::Published) && env!("CARGO_PKG_REPOSITORY").contains(NO_REPOSITORY) {
         name(&args.folder)?;
-        let (version, folder) = (env!("CARGO_PKG_VERSION"), args.folder.clone());
-        return Err(NewError::NoRelease { version, folder, clone: own_clone().unwrap_or_else(|| "CLONE".into()) });
+        bail!(
+            "this program is not a release, so cargo would not find the crate `trunkline` {}: use the SDK of a clone of \
+             the repository, by `trunkline new {} --path {}`",
+            env!("CARGO_PKG_VERSION"),
+            args.folder.display(),
+            own_clone().unwrap_or_else(|| "CLONE".into())
+        );
     }
     write_app(args, &source)
 }
@@ -98,33 +84,39 @@ fn own_clone() -> Option<String> {
     Some(root.display().to_string())
 }
 
-fn write_app(args: &NewArgs, source: &SdkSource) -> Result<String, NewError> {
+fn write_app(args: &NewArgs, source: &SdkSource) -> anyhow::Result<String> {
     let name = name(&args.folder)?;
-    // `create_dir` is atomic, so no other program can interfere.
-    let failed = |source: io::Error, path: &Path| NewError::Write { path: path.to_owned(), source };
+    let unwritable = |path: &Path| format!("{} can't be written", path.display());
     if let Some(parent) = args.folder.parent() {
-        fs::create_dir_all(parent).map_err(|error| failed(error, parent))?;
+        fs::create_dir_all(parent).with_context(|| unwritable(parent))?;
     }
-    fs::create_dir(&args.folder).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => NewError::Exists { path: args.folder.clone() },
-        _ => failed(error, &args.folder),
-    })?;
+    // `create_dir` is atomic, so no other program can interfere.
+    match fs::create_dir(&args.folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!(
+            "{} exists, and was not changed: choose another name, or another folder (`trunkline new FOLDER/NAME`)",
+            args.folder.display()
+        ),
+        made => made.with_context(|| unwritable(&args.folder))?,
+    }
     for (file, template) in FILES {
         let path = args.folder.join(file);
         let folder = path.parent().unwrap_or(&args.folder);
         let written = fs::create_dir_all(folder).and_then(|()| fs::write(&path, fill(template, name, source)));
-        written.map_err(|error| failed(error, &path))?;
+        written.with_context(|| unwritable(&path))?;
     }
     Ok(format!("wrote {0}: run `cd {0} && cargo run`; README.md has the next steps", args.folder.display()))
 }
 
-fn name(folder: &Path) -> Result<&str, NewError> {
+fn name(folder: &Path) -> anyhow::Result<&str> {
     let last = folder.file_name().unwrap_or_default();
     let name = last.to_str().filter(|name| is_name(name));
-    name.ok_or_else(|| {
+    name.with_context(|| {
         let name = last.to_string_lossy().into_owned();
         let suggestion = folder.with_file_name(suggestion(&name)).display().to_string();
-        NewError::Name { name, suggestion }
+        format!(
+            "{name:?} can't name an app: a crate's name has 1 to 64 small letters, digits, - and _, begins with a \
+             letter, and is not a keyword of Rust; try `trunkline new {suggestion}`"
+        )
     })
 }
 
@@ -152,9 +144,11 @@ fn fill(template: &str, name: &str, source: &SdkSource) -> String {
 }
 
 impl SdkSource {
-    fn of_clone(path: &Path) -> Result<Self, NewError> {
+    fn of_clone(path: &Path) -> anyhow::Result<Self> {
         let clone = fs::canonicalize(path).ok().filter(|path| path.join("app-sdk/Cargo.toml").is_file());
-        clone.map(Self::Clone).ok_or_else(|| NewError::NoClone { path: path.to_owned() })
+        clone.map(Self::Clone).with_context(|| {
+            format!("--path {} is not a clone of Trunkline: it has no app-sdk/Cargo.toml", path.display())
+        })
     }
 
     fn dependency(&self) -> String {

@@ -1,7 +1,8 @@
 //! Output of the subcommands. Readers may close it early.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 
+use anyhow::Context;
 use tracing::Level;
 
 use crate::logging::{formatted, write_error, write_output};
@@ -13,6 +14,12 @@ pub(super) fn print(text: &str) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => print_error(&format!("the output is lost: {error}")),
         _ => {}
     }
+}
+
+/// Writes to standard output without changes. Fails if the reader is gone.
+pub(super) fn put(bytes: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes.as_ref()).and_then(|()| out.flush()).context("cannot write the output")
 }
 
 #[expect(clippy::print_stderr, reason = "scripts read the output alone")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use bytesize::ByteSize;
 
 /// Units for formatting durations, largest first.
@@ -18,27 +19,22 @@ pub(crate) enum BareUnit {
     Milliseconds,
 }
 
-#[derive(Debug, PartialEq, thiserror::Error)]
-pub(crate) enum QuantityError {
-    #[error("not a duration ({source}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {bare}")]
-    Duration { source: humantime::DurationError, bare: &'static str },
-    #[error("not a size: write 64KiB, 16MiB or 1MB, for example; a bare number is in bytes")]
-    Size,
-}
-
-pub(crate) fn parse_duration(text: &str, bare: BareUnit) -> Result<Duration, QuantityError> {
+pub(crate) fn parse_duration(text: &str, bare: BareUnit) -> anyhow::Result<Duration> {
     let (of_bare, name): (fn(u64) -> Duration, _) = match bare {
         BareUnit::Seconds => (Duration::from_secs, "seconds"),
         BareUnit::Milliseconds => (Duration::from_millis, "milliseconds"),
     };
     match text.trim().parse() {
         Ok(number) => Ok(of_bare(number)),
-        Err(_) => humantime::parse_duration(text).map_err(|source| QuantityError::Duration { source, bare: name }),
+        Err(_) => humantime::parse_duration(text).map_err(|error| {
+            anyhow!("not a duration ({error}): write 500ms, 30s, 5m or 1h, for example; a bare number is in {name}")
+        }),
     }
 }
 
-pub(crate) fn parse_size(text: &str) -> Result<u64, QuantityError> {
-    text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| QuantityError::Size)
+pub(crate) fn parse_size(text: &str) -> anyhow::Result<u64> {
+    let size = text.trim().parse::<ByteSize>().map(|size| size.as_u64());
+    size.map_err(|_| anyhow!("not a size: write 64KiB, 16MiB or 1MB, for example; a bare number is in bytes"))
 }
 
 /// Formats a duration with the largest unit that divides it.
@@ -77,7 +73,7 @@ mod tests {
         for (text, ms) in examples {
             assert_eq!(seconds(text), Ok(Duration::from_millis(ms)), "{text}");
         }
-        assert_eq!(parse_duration("90", BareUnit::Milliseconds), Ok(Duration::from_millis(90)));
+        assert_eq!(parse_duration("90", BareUnit::Milliseconds).unwrap(), Duration::from_millis(90));
     }
 
     #[test]
@@ -91,7 +87,7 @@ mod tests {
             ("7B", 7),
         ];
         for (text, bytes) in examples {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+            assert_eq!(parse_size(text).unwrap(), bytes, "{text}");
         }
     }
 
@@ -123,7 +119,7 @@ mod tests {
         let sizes =
             [(0, "0"), (1000, "1000"), (8192, "8KiB"), (16 << 20, "16MiB"), (30_000_000, "30MB"), (1 << 30, "1GiB")];
         for (bytes, text) in sizes {
-            assert_eq!((size_text(bytes).as_str(), parse_size(text)), (text, Ok(bytes)));
+            assert_eq!((size_text(bytes).as_str(), parse_size(text).unwrap()), (text, bytes));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! `trunkline rebalance`: moves clients away from nodes with more than others, and shows progress.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 use tokio::signal::ctrl_c;
@@ -10,7 +11,8 @@ use tokio::time::sleep;
 use trunkline_proxy::parts::{MissingCount, RebalanceReport, RebalanceState};
 
 use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::{AdminPort, AdminPortError};
+use super::admin_port::AdminPort;
+use super::output::put;
 use crate::shown_text::one_line;
 
 const PATH: &str = "/api/rebalance";
@@ -64,25 +66,15 @@ pub(super) struct RebalanceArgs {
     pub token: AdminTokenArgs,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RebalanceCommandError {
-    #[error(transparent)]
-    Port(#[from] AdminPortError),
-    #[error("{0}")]
-    Unfinished(String),
-    #[error("the progress can't be written: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Starts a rebalance and shows its progress until its end. Ctrl-C stops it. Fails if it ends before its goal.
-pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceCommandError> {
-    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
+pub(super) async fn rebalance(args: &RebalanceArgs) -> anyhow::Result<()> {
+    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
     let mut progress = ProgressLine::default();
     // In a task, so that Ctrl-C is handled from the first request on.
     let mut interrupted = tokio::spawn(ctrl_c());
     let mut report: RebalanceReport = port.post(PATH, &order(args)).await?;
     for missing in &report.missing {
-        writeln!(io::stdout(), "{}", one_line(&missing_line(missing)))?;
+        put(format!("{}\n", one_line(&missing_line(missing))))?;
     }
     let mut missing = 0;
     while report.state == RebalanceState::Running {
@@ -91,24 +83,21 @@ pub(super) async fn rebalance(args: &RebalanceArgs) -> Result<(), RebalanceComma
             _ = &mut interrupted => {
                 let stopped = port.delete(PATH).await?;
                 progress.end(&stopped)?;
-                return Err(RebalanceCommandError::Unfinished(unfinished(&stopped)));
+                bail!(unfinished(&stopped));
             }
             () = sleep(INTERVAL) => {}
         }
         match port.get::<RebalanceReport>(PATH).await {
             Ok(next) if next.id == report.id => (report, missing) = (next, 0),
-            Ok(_) => {
-                let problem = "the coordinating node is gone, so the rebalance has ended".to_owned();
-                return Err(RebalanceCommandError::Unfinished(problem));
-            }
-            Err(error) if missing >= MISSING_MAX => return Err(error.into()),
+            Ok(_) => bail!("the coordinating node is gone, so the rebalance has ended"),
+            Err(error) if missing >= MISSING_MAX => return Err(error),
             Err(_) => missing += 1,
         }
     }
     progress.end(&report)?;
     match report.state {
         RebalanceState::Done | RebalanceState::Planned => Ok(()),
-        _ => Err(RebalanceCommandError::Unfinished(unfinished(&report))),
+        _ => bail!(unfinished(&report)),
     }
 }
 
@@ -129,28 +118,19 @@ struct ProgressLine {
 }
 
 impl ProgressLine {
-    fn show(&mut self, report: &RebalanceReport) -> io::Result<()> {
+    fn show(&mut self, report: &RebalanceReport) -> anyhow::Result<()> {
         let line = one_line(&line(report)).into_owned();
         if line == self.last {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
-        if out.is_terminal() {
-            write!(out, "\r\x1b[K{line}")?;
-        } else {
-            writeln!(out, "{line}")?;
-        }
+        put(if io::stdout().is_terminal() { format!("\r\x1b[K{line}") } else { format!("{line}\n") })?;
         self.last = line;
-        out.flush()
+        Ok(())
     }
 
-    fn end(&mut self, report: &RebalanceReport) -> io::Result<()> {
+    fn end(&mut self, report: &RebalanceReport) -> anyhow::Result<()> {
         self.show(report)?;
-        let mut out = io::stdout().lock();
-        if out.is_terminal() {
-            writeln!(out)?;
-        }
-        Ok(())
+        if io::stdout().is_terminal() { put("\n") } else { Ok(()) }
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use anyhow::bail;
 use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 use trunkline_proxy::parts::{RevocationList, RevocationReport, RevokedTokens};
 
 use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::{AdminPort, AdminPortError};
+use super::admin_port::AdminPort;
 use super::flag::value_parser::whole_seconds;
 use super::text_table::columns;
 use crate::shown_text::one_line;
@@ -80,22 +81,18 @@ pub(super) struct RevokeArgs {
     pub token: AdminTokenArgs,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum RevokeError {
-    #[error(transparent)]
-    Port(#[from] AdminPortError),
-    #[error("{}; nodes without an answer, which may still accept the tokens: {}", summary(.0), .0.missing.join(", "))]
-    Missing(RevocationReport),
-}
-
 /// Revokes tokens or lists revocations, and returns the text to print. Fails if a node refuses or does not answer.
-pub(super) async fn revoke(args: &RevokeArgs) -> Result<String, RevokeError> {
-    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
+pub(super) async fn revoke(args: &RevokeArgs) -> anyhow::Result<String> {
+    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
     if args.list {
         return Ok(listed(&port.get(LIST_PATH).await?));
     }
     let report: RevocationReport = port.post(PATH, &order(args)).await?;
-    if report.missing.is_empty() { Ok(summary(&report)) } else { Err(RevokeError::Missing(report)) }
+    let (summary, missing) = (summary(&report), report.missing.join(", "));
+    if !missing.is_empty() {
+        bail!("{summary}; nodes without an answer, which may still accept the tokens: {missing}");
+    }
+    Ok(summary)
 }
 
 fn order(args: &RevokeArgs) -> Value {

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, anyhow, bail};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, Id};
 use toml::de::DeTable;
@@ -14,31 +15,6 @@ use toml::{Table, Value};
 use trunkline_proxy::parts::{RULE_TABLES, TextPlace, nearest};
 
 use super::setting_source::{Environment, Source, Sources, cleaned, variable};
-
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum LoadError {
-    #[error("--config {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    /// Without the affected line, which may contain a secret.
-    #[error("{path}, {place}: invalid TOML: {problem}")]
-    Syntax { path: PathBuf, place: TextPlace, problem: String },
-    #[error("{path}, {place}: unknown key {key:?}{}", suggestion(nearest))]
-    UnknownKey { path: PathBuf, place: TextPlace, key: String, nearest: Option<String> },
-    #[error("{path}, {place}: {key} is {found}, but must be {wanted}")]
-    Kind { path: PathBuf, place: TextPlace, key: String, found: &'static str, wanted: &'static str },
-    #[error("{0} is not UTF-8")]
-    Encoding(Source),
-    /// Invalid value for its flag. The problem names the flag.
-    #[error("{at}: {problem}")]
-    Value { at: Source, problem: String },
-    #[error("{at}: --{flag} can't be used with --{other} ({other_at}): remove one of them")]
-    Conflict { at: Source, flag: String, other: String, other_at: Source },
-}
-
-fn suggestion(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default()
-}
 
 /// Command with the settings of environment and file as defaults.
 #[derive(Debug)]
@@ -60,9 +36,8 @@ pub(crate) fn load(
     typed: Option<&ArgMatches>,
     environment: &Environment,
     file: Option<&Path>,
-) -> Result<Loaded, LoadError> {
-    let text =
-        |path: &Path| std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.into(), source });
+) -> anyhow::Result<Loaded> {
+    let text = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()));
     let in_file = file.map(|path| values_of_file(&command, path, &text(path)?)).transpose()?.unwrap_or_default();
     let in_environment = values_of_environment(environment, &command)?;
     load_layers(command, typed, [in_environment, in_file])
@@ -70,7 +45,7 @@ pub(crate) fn load(
 
 /// Loads a command's settings only from the text of a file.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn load_text(command: Command, path: &Path, text: &str) -> Result<Loaded, LoadError> {
+pub(crate) fn load_text(command: Command, path: &Path, text: &str) -> anyhow::Result<Loaded> {
     let in_file = values_of_file(&command, path, text)?;
     load_layers(command, None, [Vec::new(), in_file])
 }
@@ -81,7 +56,7 @@ pub(crate) fn config_file(command: &Command, typed: &ArgMatches, environment: &E
     typed.get_one::<PathBuf>("config").cloned().or_else(in_environment)
 }
 
-fn load_layers(command: Command, typed: Option<&ArgMatches>, layers: [Vec<Given>; 2]) -> Result<Loaded, LoadError> {
+fn load_layers(command: Command, typed: Option<&ArgMatches>, layers: [Vec<Given>; 2]) -> anyhow::Result<Loaded> {
     let is_typed =
         |id: &Id| typed.is_some_and(|typed| typed.value_source(id.as_str()) == Some(ValueSource::CommandLine));
     let rivals = rivals(&command);
@@ -97,8 +72,8 @@ fn load_layers(command: Command, typed: Option<&ArgMatches>, layers: [Vec<Given>
             .iter()
             .find_map(|one| layer.iter().find(|other| are_rivals(&one.id, &other.id)).map(|other| (one, other)));
         if let Some((one, other)) = conflict {
-            let (flag, other, at, other_at) = (one.flag.clone(), other.flag.clone(), one.at.clone(), other.at.clone());
-            return Err(LoadError::Conflict { at, flag, other, other_at });
+            let (Given { flag, at, .. }, Given { flag: other, at: other_at, .. }) = (one, other);
+            bail!("{at}: --{flag} can't be used with --{other} ({other_at}): remove one of them");
         }
         stronger.extend(layer.iter().map(|given| given.id.clone()));
         for given in layer {
@@ -119,7 +94,7 @@ fn rivals(command: &Command) -> Vec<(Id, Id)> {
 
 impl Loaded {
     /// Makes the values the defaults of their flag.
-    fn with(mut self, given: Given) -> Result<Self, LoadError> {
+    fn with(mut self, given: Given) -> anyhow::Result<Self> {
         let Given { id, flag, values, at } = given;
         let as_default = |arg: Arg| {
             let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
@@ -128,7 +103,7 @@ impl Loaded {
         };
         self.command = self.command.mut_arg(&id, as_default);
         if let Some(arg) = self.command.get_arguments().find(|arg| *arg.get_id() == id) {
-            check(arg, &values).map_err(|problem| LoadError::Value { at: at.clone(), problem })?;
+            check(arg, &values).map_err(|problem| anyhow!("{at}: {problem}"))?;
         }
         self.sources.0.insert(flag, at);
         Ok(self)
@@ -143,14 +118,14 @@ fn truth(text: &str) -> Result<bool, &'static str> {
     }
 }
 
-fn values_of_environment(environment: &Environment, command: &Command) -> Result<Vec<Given>, LoadError> {
+fn values_of_environment(environment: &Environment, command: &Command) -> anyhow::Result<Vec<Given>> {
     let mut all = Vec::new();
     for arg in command.get_arguments() {
         let Some((name, value)) = variable(arg).and_then(|name| Some((name.clone(), environment.0.get(&name)?))) else {
             continue;
         };
         let at = Source::Environment(name);
-        let values = cleaned(arg, value.to_str().ok_or_else(|| LoadError::Encoding(at.clone()))?);
+        let values = cleaned(arg, value.to_str().with_context(|| format!("{at} is not UTF-8"))?);
         if !values.is_empty() {
             all.push(Given { id: arg.get_id().clone(), flag: flag_name(arg), values, at });
         }
@@ -159,34 +134,30 @@ fn values_of_environment(environment: &Environment, command: &Command) -> Result
 }
 
 /// Values of a file. A command that supports only some settings of a node ignores the others.
-fn values_of_file(command: &Command, path: &Path, text: &str) -> Result<Vec<Given>, LoadError> {
-    let table: Table = text.parse().map_err(|error: toml::de::Error| LoadError::Syntax {
-        path: path.into(),
-        place: TextPlace::new(text, error.span().map_or(0, |span| span.start)),
-        problem: error.message().to_owned(),
+fn values_of_file(command: &Command, path: &Path, text: &str) -> anyhow::Result<Vec<Given>> {
+    let at = |place| Source::File { path: path.into(), place };
+    let table: Table = text.parse().map_err(|error: toml::de::Error| {
+        // Without the affected line, which may contain a secret.
+        let at = at(TextPlace::new(text, error.span().map_or(0, |span| span.start)));
+        anyhow!("{at}: invalid TOML: {}", error.message())
     })?;
     let takes_all = command.get_arguments().any(|arg| arg.get_id() == "listen");
     let mut all = Vec::new();
     for (key, value) in table.into_iter().filter(|(key, _)| !RULE_TABLES.contains(&&**key)) {
-        let place = place_of(&key, text);
+        let at = at(place_of(&key, text));
         let Some(arg) = command.get_arguments().find(|arg| is_key(arg, &key)) else {
             if !takes_all {
                 continue;
             }
             let nearest = nearest(&key.replace('_', "-"), options(command).map(|(name, _)| name).chain(RULE_TABLES));
-            return Err(LoadError::UnknownKey { path: path.into(), place, key, nearest });
+            let suggestion = nearest.map(|nearest| format!("; is {nearest:?} meant?")).unwrap_or_default();
+            bail!("{at}: unknown key {key:?}{suggestion}");
         };
         let is_empty_list = value.as_array().is_some_and(Vec::is_empty);
-        let found = values(arg, value).map_err(|(found, wanted)| LoadError::Kind {
-            path: path.into(),
-            place,
-            key: key.clone(),
-            found,
-            wanted,
-        })?;
+        let found =
+            values(arg, value).map_err(|(found, wanted)| anyhow!("{at}: {key} is {found}, but must be {wanted}"))?;
         let values: Vec<String> = found.iter().flat_map(|text| cleaned(arg, text)).collect();
         if !values.is_empty() || is_empty_list {
-            let at = Source::File { path: path.into(), place };
             all.push(Given { id: arg.get_id().clone(), flag: flag_name(arg), values, at });
         }
     }
@@ -286,7 +257,7 @@ mod tests {
         ServeArgs::augment_args(Command::new("trunkline"))
     }
 
-    fn command(text: &str) -> Result<Command, LoadError> {
+    fn command(text: &str) -> anyhow::Result<Command> {
         load_text(serve(), Path::new("t.toml"), text).map(|loaded| loaded.command)
     }
 

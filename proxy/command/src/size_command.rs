@@ -5,6 +5,8 @@
 
 use std::num::NonZeroU64;
 
+use anyhow::bail;
+
 use super::text_table;
 
 /// Deliveries of small messages to clients, one `write` each, per processor second.
@@ -76,19 +78,6 @@ pub(super) struct SizeArgs {
     pub connections_max: u64,
 }
 
-/// Error for nodes with too little memory even for their links.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "--memory {given} GiB is too little: links alone may use {links} GiB on each node (--app-servers × --hubs × \
-     --pool-size × 4 MiB); use more memory, or a smaller --pool-size"
-)]
-pub(super) struct TooLittleMemory {
-    /// Memory of a node in GiB, as given.
-    pub given: u64,
-    /// Maximum memory of the links, in GiB.
-    pub links: u64,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct NodeCounts {
     by_processors: u64,
@@ -97,11 +86,17 @@ struct NodeCounts {
 }
 
 impl NodeCounts {
-    fn new(args: &SizeArgs) -> Result<Self, TooLittleMemory> {
+    fn new(args: &SizeArgs) -> anyhow::Result<Self> {
         let links = links_of_node(args) * (LINK_BYTES + RING_BYTES);
         let for_clients = (args.memory * GIB).saturating_sub(BASE_BYTES + links);
-        let too_little = TooLittleMemory { given: args.memory, links: links.div_ceil(GIB) };
-        let for_clients = NonZeroU64::new(for_clients / PLANNED_BYTES).ok_or(too_little)?;
+        let Some(for_clients) = NonZeroU64::new(for_clients / PLANNED_BYTES) else {
+            bail!(
+                "--memory {} GiB is too little: links alone may use {} GiB on each node (--app-servers × --hubs × \
+                 --pool-size × 4 MiB); use more memory, or a smaller --pool-size",
+                args.memory,
+                links.div_ceil(GIB)
+            );
+        };
         Ok(Self {
             by_processors: parts_per_thousand(args).div_ceil(args.cores * args.load * 10).max(1),
             by_memory: args.clients.div_ceil(for_clients.get()),
@@ -126,7 +121,7 @@ fn links_of_node(args: &SizeArgs) -> u64 {
 }
 
 /// Returns the result as text. Fails if such nodes have no memory left for clients.
-pub(super) fn size(args: &SizeArgs) -> Result<String, TooLittleMemory> {
+pub(super) fn size(args: &SizeArgs) -> anyhow::Result<String> {
     let nodes = NodeCounts::new(args)?;
     let (carrying, all) = (nodes.carrying(), nodes.carrying() + args.spare);
     let clients = args.clients.div_ceil(carrying);

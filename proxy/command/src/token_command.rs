@@ -1,7 +1,6 @@
 //! `trunkline token`: creates access keys and access tokens.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -9,7 +8,7 @@ use clap::Subcommand;
 use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::dial_in::sign_rest_token_for;
-use trunkline_protocol::key::{AccessKey, AccessKeyError};
+use trunkline_protocol::key::AccessKey;
 use trunkline_proxy::parts::{AppKey, RuleFile, unix_seconds};
 
 use super::flag::value_parser::whole_seconds;
@@ -89,14 +88,6 @@ pub(super) enum TokenCommand {
         #[arg(long, value_name = "SECONDS", default_value = "1h", value_parser = whole_seconds::<u64>(0..=u64::MAX))]
         lifetime: u64,
     },
-}
-
-#[derive(Debug, thiserror::Error)]
-enum KeyFileError {
-    #[error("--file {path} can't be read or created: {source}")]
-    File { path: PathBuf, source: io::Error },
-    #[error("--file {path} does not contain a key ({source}), and was not changed")]
-    Damaged { path: PathBuf, source: AccessKeyError },
 }
 
 pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
@@ -224,14 +215,16 @@ fn parse_claim(text: &str) -> Result<(String, String), String> {
 }
 
 /// Creates a key file, unless it exists. Of several processes, the first one wins, as with the development key.
-fn make_key_file(path: &Path) -> Result<(), KeyFileError> {
-    let path = path.to_owned();
-    match read_or_make(&path) {
-        Ok(_) => Ok(()),
-        Err(DevelopmentKeyError::File { source, .. }) => Err(KeyFileError::File { path, source }),
-        Err(DevelopmentKeyError::Damaged { source, .. }) => Err(KeyFileError::Damaged { path, source }),
-        Err(other) => Err(KeyFileError::File { path, source: io::Error::other(other) }),
-    }
+fn make_key_file(path: &Path) -> anyhow::Result<()> {
+    let cause = match read_or_make(path) {
+        Ok(_) => return Ok(()),
+        Err(DevelopmentKeyError::Damaged { source, .. }) => {
+            bail!("--file {} does not contain a key ({source}), and was not changed", path.display())
+        }
+        Err(DevelopmentKeyError::File { source, .. }) => source.into(),
+        Err(other) => anyhow::Error::new(other),
+    };
+    Err(cause.context(format!("--file {} can't be read or created", path.display())))
 }
 
 #[cfg(test)]

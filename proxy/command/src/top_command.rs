@@ -3,21 +3,21 @@
 mod fleet_table;
 mod sparkline;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::signal::ctrl_c;
 use tokio::time::{Instant, sleep};
-use trunkline_proxy::parts::{
-    Address, ClientTls, Connector, FleetSnapshot, FleetTimeline, NodeSnapshot, TlsError, UnreachablePeer, shown_url,
-};
+use trunkline_proxy::parts::{Address, FleetSnapshot, FleetTimeline, NodeSnapshot, UnreachablePeer, shown_url};
 
-use super::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, AdminTokenError, admin_address};
+use super::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, admin_address};
 use super::flag::value_parser::seconds;
+use super::output::put;
 
 /// Maximum answer size of a node in a large fleet.
 const ANSWER_MAX_BYTES: usize = 64 * 1024 * 1024;
@@ -52,47 +52,38 @@ pub(super) struct TopArgs {
     pub once: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TopError {
-    #[error("{:?} {problem}", shown_url(value))]
-    Url { value: String, problem: &'static str },
-    #[error(transparent)]
-    Token(#[from] AdminTokenError),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error("no node answered for its fleet: {0}")]
-    Silent(String),
-    #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Shows the nodes at the given URLs until Ctrl-C. Fails if no node answers the first time.
-pub(super) async fn top(args: &TopArgs) -> Result<(), TopError> {
+pub(super) async fn top(args: &TopArgs) -> anyhow::Result<()> {
     let client = FleetClient::new(args)?;
     let first = client.fleet().await;
     if first.nodes.is_empty() {
         let problems: Vec<_> = first.unreachable.iter().map(|one| format!("{}: {}", one.url, one.problem)).collect();
-        return Err(TopError::Silent(problems.join("\n")));
+        bail!("no node answered for its fleet: {}", problems.join("\n"));
     }
     // Rates refer to the interval between two answers.
     let pause = args.interval;
     if args.once {
         sleep(pause).await;
         let (fleet, hour) = (client.fleet().await, client.last_hour().await);
-        return Ok(print(&fleet, &hour)?);
+        return print(&fleet, &hour);
     }
     let is_terminal = io::stdout().is_terminal();
     if is_terminal {
-        write(ENTER)?;
+        put(ENTER)?;
     }
     let shown = show(&client, first, pause, is_terminal).await;
     if is_terminal {
-        write(LEAVE)?;
+        put(LEAVE)?;
     }
-    Ok(shown?)
+    shown
 }
 
-async fn show(client: &FleetClient, mut fleet: FleetSnapshot, pause: Duration, is_terminal: bool) -> io::Result<()> {
+async fn show(
+    client: &FleetClient,
+    mut fleet: FleetSnapshot,
+    pause: Duration,
+    is_terminal: bool,
+) -> anyhow::Result<()> {
     let (mut hour, mut asked) = (client.last_hour().await, Instant::now());
     loop {
         if is_terminal {
@@ -116,21 +107,15 @@ async fn show(client: &FleetClient, mut fleet: FleetSnapshot, pause: Duration, i
 }
 
 /// Draws each line in place, without flicker. Lines beyond the screen are omitted.
-fn paint(fleet: &FleetSnapshot, hour: &FleetTimeline) -> io::Result<()> {
+fn paint(fleet: &FleetSnapshot, hour: &FleetTimeline) -> anyhow::Result<()> {
     let lines = fleet_table::lines(fleet, sparkline::lines(hour));
     let painted: String =
         lines.iter().enumerate().map(|(row, line)| format!("\x1b[{};1H{line}\x1b[K", row + 1)).collect();
-    write(&format!("{painted}\x1b[J"))
+    put(format!("{painted}\x1b[J"))
 }
 
-fn print(fleet: &FleetSnapshot, hour: &FleetTimeline) -> io::Result<()> {
-    write(&format!("{}\n", fleet_table::lines(fleet, sparkline::lines(hour)).join("\n")))
-}
-
-fn write(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()
+fn print(fleet: &FleetSnapshot, hour: &FleetTimeline) -> anyhow::Result<()> {
+    put(format!("{}\n", fleet_table::lines(fleet, sparkline::lines(hour)).join("\n")))
 }
 
 struct FleetClient {
@@ -139,17 +124,12 @@ struct FleetClient {
 }
 
 impl FleetClient {
-    fn new(args: &TopArgs) -> Result<Self, TopError> {
-        let nodes = args
-            .urls
-            .iter()
-            .map(|url| admin_address(url).map_err(|problem| TopError::Url { value: url.clone(), problem }));
+    fn new(args: &TopArgs) -> anyhow::Result<Self> {
+        let nodes =
+            args.urls.iter().map(|url| admin_address(url).map_err(|problem| anyhow!("{:?} {problem}", shown_url(url))));
         let nodes: Vec<Address> = nodes.collect::<Result<_, _>>()?;
-        let connector = match nodes.iter().any(Address::is_tls) {
-            true => Connector::with_tls(ClientTls::default())?,
-            false => Connector::default(),
-        };
-        Ok(Self { nodes, client: AdminClient::new(connector, args.token.token()?) })
+        let client = AdminClient::to(&nodes, &args.token)?;
+        Ok(Self { nodes, client })
     }
 
     async fn fleet(&self) -> FleetSnapshot {
@@ -171,12 +151,7 @@ impl FleetClient {
             StatusCode::OK => {
                 serde_json::from_slice(answer.body()).map_err(|error| format!("not a node's answer: {error}"))
             }
-            StatusCode::UNAUTHORIZED if !self.client.has_token() => Err("--admin-token is required".into()),
-            StatusCode::UNAUTHORIZED => Err("wrong --admin-token".into()),
-            StatusCode::NOT_FOUND => {
-                Err("it serves no API: --admin-token is not set, or the address is not an admin port".into())
-            }
-            other => Err(format!("it answers {other}")),
+            _ => Err(self.client.problem(&answer)),
         }
     }
 }

@@ -6,13 +6,15 @@ mod trace_view;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use anyhow::{Context, anyhow};
 use clap::Args;
 use tokio::time::{Instant, interval};
-use trunkline_proxy::parts::{LineStreamError, TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
+use trunkline_proxy::parts::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
 
 use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::{AdminPort, AdminPortError};
+use super::admin_port::AdminPort;
 use super::flag::value_parser::whole_seconds;
+use super::output::put;
 use super::stop_signal::StopSignals;
 use trace_view::TraceView;
 
@@ -91,26 +93,10 @@ pub(super) struct TraceArgs {
     pub token: AdminTokenArgs,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TraceCommandError {
-    #[error(transparent)]
-    Port(#[from] AdminPortError),
-    #[error("the trace broke off: {0}")]
-    Broken(#[from] LineStreamError),
-    #[error("the node has ended the trace: the node stops, or this machine is too slow")]
-    Ended,
-    #[error("cannot parse the node's output: {0}. Has the node another version?")]
-    Line(#[from] serde_json::Error),
-    #[error("cannot listen for Ctrl-C: {0}")]
-    Signals(io::Error),
-    #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
-}
-
 /// Shows messages until the time limit or Ctrl-C. Fails if the node ends it.
-pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
-    let port = AdminPort::new(&args.admin, &args.token, ANSWER_MAX_BYTES)?;
-    let mut signals = StopSignals::new().map_err(TraceCommandError::Signals)?;
+pub(super) async fn trace(args: &TraceArgs) -> anyhow::Result<()> {
+    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let mut signals = StopSignals::new().context("cannot listen for Ctrl-C")?;
     let mut stream = port.stream(&target(args)).await?;
     let mut view = TraceView::default();
     let mut ticks = interval(INTERVAL);
@@ -119,7 +105,9 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
             line = stream.next() => match line {
                 Ok(Some(line)) if line.is_empty() => {}
                 Ok(Some(text)) => {
-                    let line: TraceLine = serde_json::from_slice(&text)?;
+                    let line: TraceLine = serde_json::from_slice(&text).map_err(|error| {
+                        anyhow!("cannot parse the node's output: {error}. Has the node another version?")
+                    })?;
                     let is_last = matches!(line, TraceLine::End(_));
                     view.take(line, Instant::now()).iter().for_each(|news| print_status(news));
                     if args.json {
@@ -129,8 +117,8 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
                         break Ok(());
                     }
                 }
-                Ok(None) => break Err(TraceCommandError::Ended),
-                Err(error) => break Err(error.into()),
+                Ok(None) => break Err(anyhow!("the node has ended the trace: the node stops, or this machine is too slow")),
+                Err(error) => break Err(error).context("the trace broke off"),
             },
             _ = signals.next() => break Ok(()),
             _ = ticks.tick() => show(args, view.due(Instant::now()))?,
@@ -142,11 +130,11 @@ pub(super) async fn trace(args: &TraceArgs) -> Result<(), TraceCommandError> {
 }
 
 /// Prints messages, except in JSON mode, which prints lines as received.
-fn show(args: &TraceArgs, messages: Vec<String>) -> io::Result<()> {
+fn show(args: &TraceArgs, messages: Vec<String>) -> anyhow::Result<()> {
     if args.json || messages.is_empty() {
         return Ok(());
     }
-    put((messages.join("\n") + "\n").as_bytes())
+    put(messages.join("\n") + "\n")
 }
 
 fn target(args: &TraceArgs) -> String {
@@ -160,18 +148,12 @@ fn target(args: &TraceArgs) -> String {
 }
 
 /// Prints a node's line unchanged; on a terminal, control characters are escaped.
-fn put_json(line: &[u8]) -> io::Result<()> {
+fn put_json(line: &[u8]) -> anyhow::Result<()> {
     if io::stdout().is_terminal() {
-        put(format!("{}\n", json(&String::from_utf8_lossy(line))).as_bytes())
+        put(format!("{}\n", json(&String::from_utf8_lossy(line))))
     } else {
-        put(&[line, &b"\n"[..]].concat())
+        put([line, b"\n"].concat())
     }
-}
-
-fn put(bytes: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()
 }
 
 fn print_status(line: &str) {

@@ -1,11 +1,11 @@
 //! Checks the conditions that the nodes report themselves, before any symptom.
 
-use http::StatusCode;
 use serde::de::DeserializeOwned;
-use trunkline_proxy::parts::{ConditionSnapshot, Connector, FleetConditions};
+use trunkline_proxy::parts::{ConditionSnapshot, FleetConditions};
 
 use super::finding::{Finding, Verdict};
-use crate::admin_client::{ADMIN_DEFAULT, AdminClient, AdminTokenArgs, admin_address};
+use crate::admin_client::{ADMIN_DEFAULT, AdminTokenArgs};
+use crate::admin_port::AdminPort;
 
 const CONDITIONS: &str = "conditions";
 
@@ -34,20 +34,14 @@ pub(super) async fn check_conditions(port: &ReportingNode<'_>) -> Vec<Finding> {
         Ok(conditions) => judge_conditions(&conditions),
         Err(problem) if port.is_given => {
             let advice = "give the admin port of a node by --admin, and its token by --admin-token";
-            vec![Finding::warning(CONDITIONS, format!("no list from {}: {problem}", port.url), advice)]
+            vec![Finding::warning(CONDITIONS, format!("no list of conditions: {problem}"), advice)]
         }
         Err(_) => Vec::new(),
     }
 }
 
-pub(super) async fn read<T: DeserializeOwned>(port: &ReportingNode<'_>, path: &'static str) -> Result<T, String> {
-    let address = admin_address(port.url)?;
-    let client = AdminClient::new(Connector::default(), port.token.token().map_err(|error| error.to_string())?);
-    let answer = client.get(&address, path, ANSWER_MAX_BYTES).await?;
-    match answer.status() {
-        StatusCode::OK => serde_json::from_slice(answer.body()).map_err(|error| error.to_string()),
-        status => Err(format!("the response is {status}")),
-    }
+pub(super) async fn read<T: DeserializeOwned>(port: &ReportingNode<'_>, path: &'static str) -> anyhow::Result<T> {
+    AdminPort::new(port.url, port.token, ANSWER_MAX_BYTES)?.get(path).await
 }
 
 fn judge_conditions(FleetConditions { conditions, missing }: &FleetConditions) -> Vec<Finding> {

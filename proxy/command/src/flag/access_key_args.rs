@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, anyhow};
 use clap::Args;
 use tracing::warn;
 use trunkline_protocol::development_key;
 use trunkline_protocol::key::{AccessKey, AccessKeys};
 use trunkline_proxy::parts::GivenKeys;
 
-use super::config_error::ConfigError;
 use crate::logging::LOG_TARGET;
+
+const FLAG: &str = "--access-key";
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AccessKeyArgs {
@@ -33,18 +35,18 @@ pub(crate) struct AccessKeyArgs {
 }
 
 impl AccessKeyArgs {
-    pub(crate) fn keys(&self) -> Result<Option<AccessKeys>, ConfigError> {
+    pub(crate) fn keys(&self) -> anyhow::Result<Option<AccessKeys>> {
         let keys = self.sources()?.read()?;
-        if keys.is_empty() { Ok(None) } else { Ok(Some(AccessKeys::new(keys)?)) }
+        if keys.is_empty() { Ok(None) } else { AccessKeys::new(keys).map(Some).context(FLAG) }
     }
 
-    pub(super) fn sources(&self) -> Result<GivenKeys<AccessKey>, ConfigError> {
-        let typed = self.access_keys.iter().map(|text| AccessKey::new(text)).collect::<Result<_, _>>()?;
-        Ok(GivenKeys { typed, files: self.access_key_files.clone() })
+    pub(super) fn sources(&self) -> anyhow::Result<GivenKeys<AccessKey>> {
+        let typed = self.access_keys.iter().map(|text| AccessKey::new(text)).collect::<Result<_, _>>();
+        Ok(GivenKeys { typed: typed.context(FLAG)?, files: self.access_key_files.clone() })
     }
 
     /// Returns the access keys, or the development key and `true`; an error if `remote` then lists any peer.
-    pub(crate) fn keys_or_development(&self, remote: &[String]) -> Result<(AccessKeys, bool), ConfigError> {
+    pub(crate) fn keys_or_development(&self, remote: &[String]) -> anyhow::Result<(AccessKeys, bool)> {
         match self.keys()? {
             Some(keys) => Ok((keys, false)),
             None => Ok((development_keys(remote)?, true)),
@@ -53,21 +55,29 @@ impl AccessKeyArgs {
 }
 
 /// Returns this machine's development key. Refused if a listener or upstream in `remote` is on another machine.
-fn development_keys(remote: &[String]) -> Result<AccessKeys, ConfigError> {
+fn development_keys(remote: &[String]) -> anyhow::Result<AccessKeys> {
     if let Some(what) = remote.first() {
-        return Err(ConfigError::NoKey { what: what.clone() });
+        return Err(needs_key(what));
     }
     let path = development_key::path()?;
     let key = development_key::read_or_make(&path)?;
     warn!(target: LOG_TARGET, file = %path.display(), "no access key: using this machine's development key");
-    Ok(AccessKeys::new(vec![key])?)
+    AccessKeys::new(vec![key]).context(FLAG)
+}
+
+/// Error for an address on another machine without an access key.
+pub(crate) fn needs_key(address: &str) -> anyhow::Error {
+    anyhow!(
+        "{address} is not on this machine, so an access key is needed: make one by `trunkline token key`, and give it to \
+         this node and the app servers by --access-key or TRUNKLINE_ACCESS_KEY"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn keys(texts: &[&str]) -> Result<Option<AccessKeys>, ConfigError> {
+    fn keys(texts: &[&str]) -> anyhow::Result<Option<AccessKeys>> {
         let access_keys = texts.iter().map(|text| (*text).to_owned()).collect();
         AccessKeyArgs { access_keys, access_key_files: Vec::new() }.keys()
     }
@@ -76,7 +86,7 @@ mod tests {
     fn without_texts_there_is_no_key_and_invalid_texts_are_refused() {
         assert!(keys(&[]).unwrap().is_none());
         assert!(keys(&["a-key-of-the-fleet-long-enough"]).unwrap().is_some());
-        assert!(keys(&["short"]).unwrap_err().to_string().starts_with("--access-key: "));
+        assert!(format!("{:#}", keys(&["short"]).unwrap_err()).starts_with("--access-key: access key has 5 bytes"));
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 use http::Uri;
 use trunkline_proxy::AdminToken;
-use trunkline_proxy::parts::{
-    Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings, SecretFileError, shown_url,
-};
+use trunkline_proxy::parts::{Address, AdminSettings, AdminTokenSource, ConditionReceiver, FleetSettings, shown_url};
 
 use crate::logging::levels;
 
@@ -47,27 +46,10 @@ pub(crate) struct AdminArgs {
     pub peers: Vec<String>,
 }
 
-/// Error in the flags of the admin port.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AdminArgsError {
-    #[error("{flag} {problem}")]
-    Token { flag: &'static str, problem: &'static str },
-    #[error(transparent)]
-    TokenFile(#[from] SecretFileError),
-    /// The text is not shown: webhook URLs of chat services are secrets.
-    #[error("--condition-webhook {0}")]
-    ConditionWebhook(&'static str),
-    #[error("--peers {:?} {problem}", shown_url(value))]
-    Peer { value: String, problem: &'static str },
-    #[error("--peers names {0} nodes, but at most {PEERS_MAX} are allowed: give one name that resolves to all of them")]
-    TooManyPeers(usize),
-}
-
 impl TryFrom<&AdminArgs> for AdminSettings {
-    type Error = AdminArgsError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
+    fn try_from(args: &AdminArgs) -> anyhow::Result<Self> {
         let token = match (&args.admin_token, &args.admin_token_file) {
             (Some(text), _) => Some(token("--admin-token", text)?),
             (None, Some(path)) => Some(AdminTokenSource::read(path)?),
@@ -81,25 +63,30 @@ impl TryFrom<&AdminArgs> for AdminSettings {
 }
 
 impl TryFrom<&AdminArgs> for FleetSettings {
-    type Error = AdminArgsError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &AdminArgs) -> Result<Self, AdminArgsError> {
+    fn try_from(args: &AdminArgs) -> anyhow::Result<Self> {
         if args.peers.len() > PEERS_MAX {
-            return Err(AdminArgsError::TooManyPeers(args.peers.len()));
+            bail!(
+                "--peers names {} nodes, but at most {PEERS_MAX} are allowed: give one name that resolves to all of them",
+                args.peers.len()
+            );
         }
-        let peer = |url: &String| url.parse().map_err(|problem| AdminArgsError::Peer { value: url.clone(), problem });
+        let peer =
+            |url: &String| url.parse().map_err(|problem: &str| anyhow!("--peers {:?} {problem}", shown_url(url)));
         Ok(Self { peers: args.peers.iter().map(peer).collect::<Result<_, _>>()? })
     }
 }
 
-fn receiver(url: &str) -> Result<ConditionReceiver, AdminArgsError> {
-    let uri: Uri =
-        url.parse().map_err(|_| AdminArgsError::ConditionWebhook("is not a URL such as https://chat.example/hook"))?;
-    Address::try_from(&uri).map(|_| ConditionReceiver(uri)).map_err(AdminArgsError::ConditionWebhook)
+/// Parses a webhook. The error does not show it: webhook URLs of chat services are secrets.
+fn receiver(url: &str) -> anyhow::Result<ConditionReceiver> {
+    let uri = url.parse::<Uri>().map_err(|_| "is not a URL such as https://chat.example/hook");
+    let receiver = uri.and_then(|uri| Address::try_from(&uri).map(|_| ConditionReceiver(uri)));
+    receiver.map_err(|problem| anyhow!("--condition-webhook {problem}"))
 }
 
-fn token(flag: &'static str, text: &str) -> Result<AdminToken, AdminArgsError> {
-    AdminToken::new(text).map_err(|problem| AdminArgsError::Token { flag, problem })
+fn token(flag: &str, text: &str) -> anyhow::Result<AdminToken> {
+    AdminToken::new(text).map_err(|problem| anyhow!("{flag} {problem}"))
 }
 
 #[cfg(test)]

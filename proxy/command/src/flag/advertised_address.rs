@@ -2,34 +2,26 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
+use anyhow::anyhow;
 use trunkline_proxy::parts::{Address, shown_url};
 
 /// Unassigned address (TEST-NET-1), reached by the default route.
 const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
-
-/// Error for an address that other nodes can't use.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "--advertise {:?} {problem}: give an address at which other nodes reach this node, such as 10.0.0.7:8080, \
-     [fd00::7]:8080 or https://node-1:8443",
-    shown_url(value)
-)]
-pub struct AdvertiseError {
-    pub value: String,
-    pub problem: &'static str,
-}
 
 /// Returns the configured or the listen address. A local address that faces an upstream replaces a wildcard.
 pub(super) fn advertised_address(
     given: Option<String>,
     listen: SocketAddr,
     upstreams: &[Address],
-) -> Result<Address, AdvertiseError> {
+) -> anyhow::Result<Address> {
     let value = given.unwrap_or_else(|| SocketAddr::new(own_ip(listen.ip(), upstreams), listen.port()).to_string());
-    match read(&value) {
-        Ok(address) => Ok(address),
-        Err(problem) => Err(AdvertiseError { value, problem }),
-    }
+    read(&value).map_err(|problem| {
+        anyhow!(
+            "--advertise {:?} {problem}: give an address at which other nodes reach this node, such as 10.0.0.7:8080, \
+             [fd00::7]:8080 or https://node-1:8443",
+            shown_url(&value)
+        )
+    })
 }
 
 fn read(value: &str) -> Result<Address, &'static str> {

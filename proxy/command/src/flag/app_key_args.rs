@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
 use trunkline_proxy::parts::{AppKey, GivenKeys};
-
-use super::config_error::ConfigError;
 
 /// Keys of apps, also for commands that sign with them.
 #[derive(Debug, Clone, Default, Args)]
@@ -42,15 +41,14 @@ pub(crate) struct AppKeyArgs {
 }
 
 impl AppKeyList {
-    pub(crate) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
-        let typed =
-            self.app_keys.iter().map(|text| text.parse().map_err(ConfigError::AppKey)).collect::<Result<_, _>>()?;
-        Ok(GivenKeys { typed, files: self.app_key_files.clone() })
+    pub(crate) fn sources(&self) -> anyhow::Result<GivenKeys<AppKey>> {
+        let typed = self.app_keys.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+        Ok(GivenKeys { typed: typed.context("--app-key")?, files: self.app_key_files.clone() })
     }
 }
 
 impl AppKeyArgs {
-    pub(super) fn sources(&self) -> Result<GivenKeys<AppKey>, ConfigError> {
+    pub(super) fn sources(&self) -> anyhow::Result<GivenKeys<AppKey>> {
         self.keys.sources()
     }
 }
@@ -61,7 +59,7 @@ mod tests {
 
     fn keys(args: &AppKeyList) -> Result<Vec<AppKey>, String> {
         let read = |sources: GivenKeys<AppKey>| sources.read_lines().map_err(|error| error.to_string());
-        args.sources().map_err(|error| error.to_string()).and_then(read)
+        args.sources().map_err(|error| format!("{error:#}")).and_then(read)
     }
 
     const KEY: &str = "0123456789abcdefgh";

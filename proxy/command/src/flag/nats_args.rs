@@ -1,7 +1,8 @@
 //! Flags of the store in NATS.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use trunkline_proxy::parts::{NatsCredentials, NatsServer, NatsSettings, check_nats_prefix, shown_url};
 
@@ -37,67 +38,52 @@ pub(crate) struct NatsArgs {
     pub nats_optional_at_start: bool,
 }
 
-/// Error in the flags of the store.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NatsArgsError {
-    #[error("--nats {:?} {problem}", shown_url(value))]
-    Url { value: String, problem: &'static str },
-    #[error("--nats-prefix {value:?} {problem}")]
-    Prefix { value: String, problem: &'static str },
-    #[error("{flag} {}: {source}", path.display())]
-    File { flag: &'static str, path: PathBuf, source: std::io::Error },
-    #[error("--nats-credentials {}: it has no JWT and seed of a user", .0.display())]
-    Credentials(PathBuf),
-    #[error("--nats-ca {}: it has no certificate in PEM format", .0.display())]
-    Ca(PathBuf),
-    #[error("--nats: this program was built without NATS (its feature `nats`)")]
-    NotBuilt,
-}
-
 impl NatsArgs {
     /// Returns the settings of the store; `None` without one.
-    pub(crate) fn settings(&self) -> Result<Option<NatsSettings>, NatsArgsError> {
+    pub(crate) fn settings(&self) -> anyhow::Result<Option<NatsSettings>> {
         if self.nats.is_empty() {
             return Ok(None);
         }
         let server =
-            |value: &String| value.parse().map_err(|problem| NatsArgsError::Url { value: value.clone(), problem });
+            |value: &String| value.parse().map_err(|problem: &str| anyhow!("--nats {:?} {problem}", shown_url(value)));
         let servers: Vec<NatsServer> = self.nats.iter().map(server).collect::<Result<_, _>>()?;
-        check_nats_prefix(&self.nats_prefix)
-            .map_err(|problem| NatsArgsError::Prefix { value: self.nats_prefix.clone(), problem })?;
+        let prefix = &self.nats_prefix;
+        check_nats_prefix(prefix).map_err(|problem| anyhow!("--nats-prefix {prefix:?} {problem}"))?;
         let settings = NatsSettings {
             servers,
-            prefix: self.nats_prefix.clone(),
+            prefix: prefix.clone(),
             replicas: self.nats_replicas,
             credentials: self.credentials()?,
             ca: self.ca()?,
             is_optional_at_start: self.nats_optional_at_start,
         };
-        if cfg!(feature = "nats") { Ok(Some(settings)) } else { Err(NatsArgsError::NotBuilt) }
+        if !cfg!(feature = "nats") {
+            bail!("--nats: this program was built without NATS (its feature `nats`)");
+        }
+        Ok(Some(settings))
     }
 
-    fn credentials(&self) -> Result<Option<NatsCredentials>, NatsArgsError> {
+    fn credentials(&self) -> anyhow::Result<Option<NatsCredentials>> {
         let Some(path) = &self.nats_credentials else { return Ok(None) };
         let text = read("--nats-credentials", path)?;
         let has = |part: &str| text.contains(&format!("-----BEGIN {part}-----"));
         match has("NATS USER JWT") && has("USER NKEY SEED") {
             true => Ok(Some(NatsCredentials(text))),
-            false => Err(NatsArgsError::Credentials(path.clone())),
+            false => bail!("--nats-credentials {}: it has no JWT and seed of a user", path.display()),
         }
     }
 
-    fn ca(&self) -> Result<Option<PathBuf>, NatsArgsError> {
+    fn ca(&self) -> anyhow::Result<Option<PathBuf>> {
         let Some(path) = &self.nats_ca else { return Ok(None) };
         match read("--nats-ca", path)?.contains("-----BEGIN CERTIFICATE-----") {
             true => Ok(Some(path.clone())),
-            false => Err(NatsArgsError::Ca(path.clone())),
+            false => bail!("--nats-ca {}: it has no certificate in PEM format", path.display()),
         }
     }
 }
 
-fn read(flag: &'static str, path: &PathBuf) -> Result<String, NatsArgsError> {
-    std::fs::read_to_string(path).map_err(|source| NatsArgsError::File { flag, path: path.clone(), source })
+fn read(flag: &str, path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("{flag} {}", path.display()))
 }
 
 #[cfg(test)]
@@ -114,7 +100,7 @@ mod tests {
 
     fn settings(args: &[&str]) -> Result<Option<NatsSettings>, String> {
         let args = NatsCli::parse_from([&["trunkline"], args].concat()).nats;
-        args.settings().map_err(|error| error.to_string())
+        args.settings().map_err(|error| format!("{error:#}"))
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use http::{HeaderName, HeaderValue, Uri};
 use trunkline_proxy::parts::{Address, ClientTls, OtlpSettings, SamplingTerms, shown_url};
@@ -53,43 +54,33 @@ pub(crate) struct OtlpArgs {
     pub otlp_cas: Vec<PathBuf>,
 }
 
-/// Error in the flags of the export.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OtlpArgsError {
-    #[error("--otlp {:?} {problem}", shown_url(value))]
-    Url { value: String, problem: &'static str },
-    #[error("--otlp-sample is {0}, but must be from 0 to 1")]
-    Ratio(f64),
-    #[error("--otlp-header number {0} is not a header such as api-key=secret")]
-    Header(usize),
-}
-
 impl OtlpArgs {
     /// Returns the sampling settings; `None` without a collector.
-    pub(super) fn sampling(&self) -> Result<Option<SamplingTerms>, OtlpArgsError> {
+    pub(super) fn sampling(&self) -> anyhow::Result<Option<SamplingTerms>> {
         if self.otlp.is_none() {
             return Ok(None);
         }
         let (ratio, trusts_clients) = (self.otlp_sample, self.otlp_trust_clients);
         if !(0.0..=1.0).contains(&ratio) {
-            return Err(OtlpArgsError::Ratio(ratio));
+            bail!("--otlp-sample is {ratio}, but must be from 0 to 1");
         }
         Ok(Some(SamplingTerms { ratio, trusts_clients, spans_per_second: self.otlp_max_spans }))
     }
 
     /// Returns the settings of the export; `None` without a collector.
-    pub(super) fn settings(&self) -> Result<Option<OtlpSettings>, OtlpArgsError> {
+    pub(super) fn settings(&self) -> anyhow::Result<Option<OtlpSettings>> {
         let Some(url) = &self.otlp else { return Ok(None) };
-        let (address, path) = collector(url).map_err(|problem| OtlpArgsError::Url { value: url.clone(), problem })?;
+        let (address, path) = collector(url).map_err(|problem| anyhow!("--otlp {:?} {problem}", shown_url(url)))?;
         // The error names the header by number, because its text may be a secret.
-        let headers =
-            (1..).zip(&self.otlp_headers).map(|(number, text)| header(text).ok_or(OtlpArgsError::Header(number)));
+        let headers = (1..).zip(&self.otlp_headers).map(|(number, text): (usize, _)| {
+            header(text)
+                .with_context(|| format!("--otlp-header number {number} is not a header such as api-key=secret"))
+        });
         let interval = self.otlp_metrics_interval;
         Ok(Some(OtlpSettings {
             address,
             path,
-            headers: headers.collect::<Result<_, _>>()?,
+            headers: headers.collect::<anyhow::Result<_>>()?,
             metrics_interval: Some(interval).filter(|interval| !interval.is_zero()),
             tls: ClientTls { roots: self.otlp_cas.clone(), identity: None },
         }))

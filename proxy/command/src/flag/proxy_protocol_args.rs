@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 use trunkline_proxy::parts::{ProxyProtocolSettings, TrustedNetworks};
 
@@ -21,17 +22,12 @@ pub(crate) struct ProxyProtocolArgs {
     pub proxy_protocol_timeout: Duration,
 }
 
-/// Error for `--proxy-protocol` without `--trust`.
-#[derive(Debug, thiserror::Error)]
-#[error("--proxy-protocol needs --trust with the addresses of the load balancers")]
-pub struct NobodyTrusted;
-
 impl ProxyProtocolArgs {
     /// Returns the settings, or `None` if the PROXY protocol is off. Fails if it is on but `--trust` is empty.
-    pub(super) fn settings(&self, trusted: &TrustedNetworks) -> Result<Option<ProxyProtocolSettings>, NobodyTrusted> {
+    pub(super) fn settings(&self, trusted: &TrustedNetworks) -> anyhow::Result<Option<ProxyProtocolSettings>> {
         match (self.proxy_protocol, trusted.is_empty()) {
             (false, _) => Ok(None),
-            (true, true) => Err(NobodyTrusted),
+            (true, true) => bail!("--proxy-protocol needs --trust with the addresses of the load balancers"),
             (true, false) => {
                 let timeout = self.proxy_protocol_timeout;
                 Ok(Some(ProxyProtocolSettings { from: trusted.clone(), timeout }))

@@ -3,7 +3,6 @@
 use clap::Args;
 use trunkline_proxy::parts::{RestSettings, host_of_url};
 
-use super::config_error::ConfigError;
 use super::settings_flag::Flags;
 use super::socket_address::socket_address;
 
@@ -40,7 +39,7 @@ pub(crate) fn audience_host(text: &str) -> Result<String, String> {
 
 impl RestArgs {
     /// Settings of a node. A local service for development serves REST like Azure's, unless it has another port.
-    pub(super) fn settings(&self, is_local_service: bool) -> Result<RestSettings, ConfigError> {
+    pub(super) fn settings(&self, is_local_service: bool) -> anyhow::Result<RestSettings> {
         let settings = RestSettings::try_from(self)?;
         let on_client_ports = settings.on_client_ports || is_local_service && settings.listen.is_none();
         Ok(RestSettings { on_client_ports, ..settings })
@@ -48,9 +47,9 @@ impl RestArgs {
 }
 
 impl TryFrom<&RestArgs> for RestSettings {
-    type Error = ConfigError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &RestArgs) -> Result<Self, ConfigError> {
+    fn try_from(args: &RestArgs) -> anyhow::Result<Self> {
         let listen = args.rest_listen.as_deref();
         Ok(Self {
             on_client_ports: args.rest,

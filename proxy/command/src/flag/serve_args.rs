@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 use tracing::warn;
 use trunkline_protocol::key::AccessKeys;
@@ -15,9 +16,9 @@ use trunkline_proxy::parts::{
     AccessSettings, Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits,
     HostPattern, HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
     OutboxLimits, PathPrefix, PortSharing, RehomeSettings, RelaySettings, RestSettings, RuleFile, SecretSources,
-    TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name,
+    TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name, shown_url,
 };
-use trunkline_proxy::{Config, OriginPattern, Resolver, Settings};
+use trunkline_proxy::{Config, OriginError, OriginPattern, Resolver, Settings};
 
 use super::LogArgs;
 use super::TrustArgs;
@@ -25,7 +26,6 @@ use super::access_key_args::AccessKeyArgs;
 use super::admin_args::AdminArgs;
 use super::advertised_address::advertised_address;
 use super::app_key_args::AppKeyArgs;
-use super::config_error::ConfigError;
 use super::nats_args::NatsArgs;
 use super::otlp_args::OtlpArgs;
 use super::proxy_protocol_args::ProxyProtocolArgs;
@@ -217,16 +217,16 @@ struct NodeAddresses {
 }
 
 impl TryFrom<&ServeArgs> for NodeAddresses {
-    type Error = ConfigError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &ServeArgs) -> Result<Self, ConfigError> {
+    fn try_from(args: &ServeArgs) -> anyhow::Result<Self> {
         let listen = socket_address("--listen", &args.listen)?;
         let admin = socket_address("--admin", &args.admin.admin)?;
         let tls_listen = args.tls.tls_listen.as_ref();
         let tls_listen = tls_listen.map(|text| socket_address("--tls-listen", text)).transpose()?;
         let tls_listen = tls_listen.map(|address| args.tls.listener(address)).transpose()?;
         let upstreams = args.upstreams.iter().map(|url| upstream(url)).collect::<Result<_, _>>()?;
-        let file = args.config.as_deref().map(rules).transpose()?.unwrap_or_default();
+        let file = args.config.as_deref().map(RuleFile::read).transpose()?.unwrap_or_default();
         let rest_listen = RestSettings::try_from(&args.rest)?.listen;
         let webhooks = WebhookSettings::try_from(&args.webhooks)?;
         Ok(Self { listen, tls_listen, admin, rest_listen, upstreams, webhooks, file })
@@ -269,9 +269,9 @@ impl NodeAddresses {
 }
 
 impl TryFrom<ServeArgs> for Config {
-    type Error = ConfigError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+    fn try_from(args: ServeArgs) -> anyhow::Result<Self> {
         let addresses = NodeAddresses::try_from(&args)?;
         let (observer, issuer_tls) = (args.admin.clone(), args.tokens.issuer_tls());
         let (resolve_interval, upstream_tls) = (args.resolve_interval, (&args.tls).try_into()?);
@@ -310,13 +310,16 @@ impl TryFrom<ServeArgs> for Config {
     }
 }
 
-fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, AccessSettings), ConfigError> {
+fn settings(args: ServeArgs, addresses: &NodeAddresses) -> anyhow::Result<(Settings, AccessSettings)> {
     let app_keys = args.app_keys.sources()?.read_lines()?;
     let access_keys = args.access_keys.sources()?.read()?;
     AppKey::check_all(app_keys.iter().chain(&addresses.file.access.app_keys), &access_keys)?;
     let has_app_keys = !app_keys.is_empty() || !addresses.file.access.app_keys.is_empty();
     if has_app_keys && access_keys.is_empty() {
-        return Err(ConfigError::AppKeysAlone);
+        bail!(
+            "apps have their own keys, so the fleet needs an access key, too: make one by `trunkline token key`, and give \
+             it only to the nodes, by --access-key-file or TRUNKLINE_ACCESS_KEY"
+        );
     }
     let (keys, is_development) = args.access_keys.keys_or_development(&addresses.remote())?;
     warn_of_typed(&keys, app_keys.iter().chain(&addresses.file.access.app_keys));
@@ -325,7 +328,7 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, Acc
         .warnings(&addresses.file.rules)
         .iter()
         .for_each(|warning| warn!(target: LOG_TARGET, "{warning}"));
-    let trusted = TrustedNetworks::try_from(&args.trust).map_err(ConfigError::Trust)?;
+    let trusted = TrustedNetworks::try_from(&args.trust).map_err(|error| anyhow!("--trust {error}"))?;
     let knows_balancers = !trusted.is_empty();
     let access = AccessSettings { app_keys, tokens: args.tokens.try_into()?, tables: addresses.file.access.clone() };
     let settings = Settings {
@@ -341,10 +344,13 @@ fn settings(args: ServeArgs, addresses: &NodeAddresses) -> Result<(Settings, Acc
         limits: args.limits.0.by_address(knows_balancers),
         proxy_protocol: args.proxy_protocol.settings(&trusted)?,
         trusted,
-        trusted_headers: TrustedHeaders::try_from(&args.trust)?,
+        trusted_headers: TrustedHeaders::try_from(&args.trust).map_err(|error| anyhow!("--trust-headers {error}"))?,
         negotiate_timeout: args.negotiate_timeout,
-        allow_origins: args.allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?,
-        hosts: HostRules { named: args.allow_hosts.into_iter().map(host).collect::<Result<_, _>>()?, is_development },
+        allow_origins: args.allow_origins.iter().map(|value| origin(value)).collect::<Result<_, _>>()?,
+        hosts: HostRules {
+            named: args.allow_hosts.iter().map(|value| host(value)).collect::<Result<_, _>>()?,
+            is_development,
+        },
         port_sharing: port_sharing(args.share_port)?,
         pool_size: usize::from(args.pool_size),
         pool_turn: usize::from(args.pool_turn),
@@ -382,42 +388,39 @@ fn one_per_core() -> u16 {
     available_parallelism().ok().and_then(|cores| u16::try_from(cores.get()).ok()).unwrap_or(1)
 }
 
-fn port_sharing(is_wanted: bool) -> Result<PortSharing, ConfigError> {
+fn port_sharing(is_wanted: bool) -> anyhow::Result<PortSharing> {
     match is_wanted {
-        true if cfg!(not(unix)) => Err(ConfigError::SharePort),
+        true if cfg!(not(unix)) => bail!("--share-port works only on Unix; omit it, or use a load balancer"),
         true => Ok(PortSharing::WithNodes),
         false => Ok(PortSharing::Alone),
     }
 }
 
-fn path_prefix(given: Option<&str>) -> Result<PathPrefix, ConfigError> {
-    given.map_or(Ok(PathPrefix::default()), PathPrefix::new).map_err(ConfigError::PathPrefix)
+fn path_prefix(given: Option<&str>) -> anyhow::Result<PathPrefix> {
+    let prefix = given.map_or(Ok(PathPrefix::default()), PathPrefix::new);
+    prefix.map_err(|error| anyhow!("--path-prefix {error}"))
 }
 
-fn upstream(url: &str) -> Result<Address, ConfigError> {
-    url.parse().map_err(|problem| ConfigError::Upstream { value: url.into(), problem })
+fn upstream(url: &str) -> anyhow::Result<Address> {
+    url.parse().map_err(|problem: &str| anyhow!("--upstream {:?} {problem}", shown_url(url)))
 }
 
-fn rules(file: &Path) -> Result<RuleFile, ConfigError> {
-    RuleFile::read(file).map_err(|error| ConfigError::Rules(error.into()))
+fn origin(value: &str) -> anyhow::Result<OriginPattern> {
+    value.parse().map_err(|error: OriginError| anyhow!("--allow-origin {value:?} {error}"))
 }
 
-fn origin(value: String) -> Result<OriginPattern, ConfigError> {
-    value.parse().map_err(|source| ConfigError::Origin { value, source })
+fn host(value: &str) -> anyhow::Result<HostPattern> {
+    value.parse().map_err(|problem: &str| anyhow!("--allow-host {value:?} {problem}"))
 }
 
-fn host(value: String) -> Result<HostPattern, ConfigError> {
-    value.parse().map_err(|problem| ConfigError::Host { value, problem })
-}
-
-fn node_name(given: Option<String>) -> Result<String, ConfigError> {
+fn node_name(given: Option<String>) -> anyhow::Result<String> {
     let is_plain = |name: &str| {
         (1..=NODE_NAME_MAX_BYTES).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     match given {
         Some(name) if is_plain(&name) => Ok(name),
-        Some(name) => Err(ConfigError::NodeName(name)),
+        Some(name) => bail!("--node-name {name:?} may hold only letters, digits, '-', '_' and '.'"),
         None => Ok(random_node_name()),
     }
 }
@@ -437,12 +440,12 @@ mod tests {
 
     const KEY: &str = "a-key-of-the-fleet-long-enough";
 
-    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+    fn config(args: &[&str]) -> anyhow::Result<Config> {
         Config::try_from(ServeCli::parse_from([&["trunkline"], args].concat()).serve)
     }
 
     fn problem(args: &[&str]) -> String {
-        config(args).unwrap_err().to_string()
+        format!("{:#}", config(args).unwrap_err())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use trunkline_proxy::parts::{OptionGroup, OptionKind, OptionRow};
 
-use super::value_parser::{ValueError, bytes, bytes_limit, count, milliseconds, seconds, whole_seconds};
+use super::value_parser::{bytes, bytes_limit, count, milliseconds, seconds, whole_seconds};
 use crate::quantity::{duration_text, size_text};
 
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ fn value_name(kind: &OptionKind) -> Option<&'static str> {
     }
 }
 
-fn number(kind: &OptionKind, text: &str) -> Result<u64, ValueError> {
+fn number(kind: &OptionKind, text: &str) -> anyhow::Result<u64> {
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match kind {
         OptionKind::On | OptionKind::Off => Ok(1),

@@ -1,17 +1,25 @@
 //! Addresses of listening sockets in flags.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
-use super::config_error::ConfigError;
+use anyhow::anyhow;
+use trunkline_proxy::parts::shown_url;
 
 /// Parses the address of a flag. A port alone means every address of this machine.
-pub(super) fn socket_address(flag: &'static str, value: &str) -> Result<SocketAddr, ConfigError> {
-    let failed = |reason| ConfigError::Address { flag, value: value.into(), reason };
-    let none = || failed(std::io::ErrorKind::AddrNotAvailable.into());
+pub(super) fn socket_address(flag: &str, value: &str) -> anyhow::Result<SocketAddr> {
     if let Some(port) = value.strip_prefix(':').and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(every_address(), port));
     }
-    value.to_socket_addrs().map_err(failed)?.next().ok_or_else(none)
+    let found = value.to_socket_addrs();
+    let first = found.and_then(|mut all| all.next().ok_or_else(|| ErrorKind::AddrNotAvailable.into()));
+    first.map_err(|error| {
+        anyhow!(
+            "{flag} {:?} is not an address ({error}): write 127.0.0.1:8080 or node-1:8080, for example, or :8080 for \
+             every address of this machine",
+            shown_url(value)
+        )
+    })
 }
 
 /// Returns the wildcard for an omitted host: dual-stack, except on a machine without IPv6.

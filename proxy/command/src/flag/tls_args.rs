@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
 use trunkline_proxy::parts::{ClientTls, IdentityFiles, TlsListener};
 
@@ -44,25 +45,15 @@ pub(crate) struct TlsArgs {
     pub upstream_key: Option<PathBuf>,
 }
 
-/// Error for certificates without keys, or keys without certificates.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TlsArgsError {
-    #[error(
-        "--tls-listen needs --tls-cert and one --tls-key for each, but --tls-cert is given {certificates} times and \
-         --tls-key {keys} times"
-    )]
-    Counts { certificates: usize, keys: usize },
-    #[error("{given} also needs {missing}")]
-    Half { given: &'static str, missing: &'static str },
-}
-
 impl TlsArgs {
     /// Returns the listener at the address of `--tls-listen`. Fails if a certificate has no key.
-    pub(super) fn listener(&self, address: SocketAddr) -> Result<TlsListener, TlsArgsError> {
+    pub(super) fn listener(&self, address: SocketAddr) -> anyhow::Result<TlsListener> {
         let (certificates, keys) = (self.tls_certs.len(), self.tls_keys.len());
         if certificates != keys || certificates == 0 {
-            return Err(TlsArgsError::Counts { certificates, keys });
+            bail!(
+                "--tls-listen needs --tls-cert and one --tls-key for each, but --tls-cert is given {certificates} times \
+                 and --tls-key {keys} times"
+            );
         }
         let identities = self.tls_certs.iter().cloned().zip(self.tls_keys.iter().cloned());
         let identities = identities.map(|(certificate, key)| IdentityFiles { certificate, key }).collect();
@@ -71,15 +62,13 @@ impl TlsArgs {
 }
 
 impl TryFrom<&TlsArgs> for ClientTls {
-    type Error = TlsArgsError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &TlsArgs) -> Result<Self, TlsArgsError> {
-        let (certificate_flag, key_flag) = ("--upstream-cert", "--upstream-key");
-        let half = |given, missing| Err(TlsArgsError::Half { given, missing });
+    fn try_from(args: &TlsArgs) -> anyhow::Result<Self> {
         let identity = match (args.upstream_cert.clone(), args.upstream_key.clone()) {
             (Some(certificate), Some(key)) => Some(IdentityFiles { certificate, key }),
-            (Some(_), None) => return half(certificate_flag, key_flag),
-            (None, Some(_)) => return half(key_flag, certificate_flag),
+            (Some(_), None) => bail!("--upstream-cert also needs --upstream-key"),
+            (None, Some(_)) => bail!("--upstream-key also needs --upstream-cert"),
             (None, None) => None,
         };
         Ok(Self { roots: args.upstream_cas.clone(), identity })

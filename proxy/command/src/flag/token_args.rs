@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use clap::Args;
 use trunkline_protocol::limits::CLOCK_SKEW_S;
-use trunkline_proxy::parts::{ClientTls, JwksSource, JwksSourceError, SecretFileError, TokenKeySources, TokenPolicy};
+use trunkline_proxy::parts::{ClientTls, JwksSource, JwksSourceError, TokenKeySources, TokenPolicy};
 
 use super::value_parser::{bytes, seconds, whole_seconds};
 use crate::quantity::duration_text;
@@ -78,22 +79,6 @@ pub(crate) struct TokenArgs {
     pub require_authentication: bool,
 }
 
-/// Error in the flags of access tokens.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TokenArgsError {
-    #[error(transparent)]
-    KeyFile(#[from] SecretFileError),
-    #[error("--jwt-jwks {0}")]
-    Jwks(JwksSourceError),
-    /// A second issuer has keys of its own, and flags make no pairs.
-    #[error(
-        "--jwt-issuer is {one:?} and {other:?}, but flags describe one issuer: define further issuers by tables \
-         [issuers.NAME] with issuer, keys or jwks, audiences and hubs in the file of --config"
-    )]
-    SecondIssuer { one: String, other: String },
-}
-
 impl TokenArgs {
     pub(super) fn sources(&self) -> TokenKeySources {
         let key_sets = self.jwt_jwks.iter().filter(|source| !source.contains("://")).map(PathBuf::from).collect();
@@ -106,16 +91,21 @@ impl TokenArgs {
 }
 
 impl TryFrom<TokenArgs> for TokenPolicy {
-    type Error = TokenArgsError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: TokenArgs) -> Result<Self, TokenArgsError> {
+    fn try_from(args: TokenArgs) -> anyhow::Result<Self> {
         let keys = args.sources().read()?;
-        let jwks = args.jwt_jwks.iter().map(|text| text.parse().map_err(TokenArgsError::Jwks));
-        let jwks = jwks.collect::<Result<Vec<JwksSource>, _>>()?;
+        let wrong = |problem: JwksSourceError| anyhow!("--jwt-jwks {problem}");
+        let jwks = args.jwt_jwks.iter().map(|text| text.parse().map_err(wrong));
+        let jwks = jwks.collect::<anyhow::Result<Vec<JwksSource>>>()?;
         let mut issuers = args.jwt_issuers.into_iter();
         let issuer = issuers.next();
         if let Some((one, other)) = issuer.clone().zip(issuers.next()) {
-            return Err(TokenArgsError::SecondIssuer { one, other });
+            // A second issuer has keys of its own, and flags make no pairs.
+            bail!(
+                "--jwt-issuer is {one:?} and {other:?}, but flags describe one issuer: define further issuers by tables \
+                 [issuers.NAME] with issuer, keys or jwks, audiences and hubs in the file of --config"
+            );
         }
         let user_claims = if args.user_claims.is_empty() { Self::default_user_claims() } else { args.user_claims };
         Ok(Self {

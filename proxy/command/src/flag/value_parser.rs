@@ -1,35 +1,17 @@
-//! Parsers of flag values.
+//! Parsers of flag values. The text of an error continues a sentence of clap that names the flag and the value.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use trunkline_protocol::json_text::JsonText;
 
-use crate::quantity::{BareUnit, QuantityError, duration_text, parse_duration, parse_size, size_text};
-
-/// Error for a rejected flag value. Continues a sentence of clap that names the flag and the value.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ValueError {
-    #[error(transparent)]
-    Quantity(#[from] QuantityError),
-    #[error(transparent)]
-    Number(#[from] std::num::ParseIntError),
-    #[error("{number} is not in {least}..={most}")]
-    NumberRange { number: i128, least: u64, most: u64 },
-    #[error("must be from {least} to {most}")]
-    Range { least: String, most: String },
-    #[error("must be at least {least}")]
-    TooSmall { least: String },
-    #[error("must be 0, for no limit, or at least {least}")]
-    TooSmallLimit { least: String },
-    #[error("must be in whole seconds, such as 2s")]
-    Fraction,
-}
+use crate::quantity::{BareUnit, duration_text, parse_duration, parse_size, size_text};
 
 /// Parser of a duration in a range of seconds. A number without a unit means seconds.
 pub(crate) fn seconds(
     range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+) -> impl Fn(&str) -> anyhow::Result<Duration> + Clone + Send + Sync + 'static {
     let (least, most) = (Duration::from_secs(*range.start()), Duration::from_secs(*range.end()));
     move |text| in_range(parse_duration(text, BareUnit::Seconds)?, &(least..=most))
 }
@@ -37,19 +19,19 @@ pub(crate) fn seconds(
 /// Parser of a duration in a range of milliseconds. A number without a unit means milliseconds.
 pub(crate) fn milliseconds(
     range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+) -> impl Fn(&str) -> anyhow::Result<Duration> + Clone + Send + Sync + 'static {
     let (least, most) = (Duration::from_millis(*range.start()), Duration::from_millis(*range.end()));
     move |text| in_range(parse_duration(text, BareUnit::Milliseconds)?, &(least..=most))
 }
 
 pub(crate) fn whole_seconds<T: TryFrom<u64> + 'static>(
     range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
+) -> impl Fn(&str) -> anyhow::Result<T> + Clone + Send + Sync + 'static {
     let parse = seconds(range.clone());
     move |text| {
         let duration = parse(text)?;
         if duration.subsec_nanos() > 0 {
-            return Err(ValueError::Fraction);
+            bail!("must be in whole seconds, such as 2s");
         }
         T::try_from(duration.as_secs()).map_err(|_| outside(&range, |end| duration_text(Duration::from_secs(*end))))
     }
@@ -57,33 +39,33 @@ pub(crate) fn whole_seconds<T: TryFrom<u64> + 'static>(
 
 pub(crate) fn bytes<T: TryFrom<u64> + 'static>(
     range: RangeInclusive<u64>,
-) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
+) -> impl Fn(&str) -> anyhow::Result<T> + Clone + Send + Sync + 'static {
     move |text| {
         let size = parse_size(text)?;
         let fits = T::try_from(size).ok().filter(|_| range.contains(&size));
         fits.ok_or_else(|| match (*range.start(), *range.end()) {
-            (least, u64::MAX) => ValueError::TooSmall { least: size_text(least) },
+            (least, u64::MAX) => anyhow!("must be at least {}", size_text(least)),
             _ => outside(&range, |end| size_text(*end)),
         })
     }
 }
 
 /// Parses a limit in bytes with a minimum; 0 means unlimited.
-pub(crate) fn bytes_limit(least: u64, text: &str) -> Result<u64, ValueError> {
+pub(crate) fn bytes_limit(least: u64, text: &str) -> anyhow::Result<u64> {
     match parse_size(text)? {
         0 => Ok(u64::MAX),
-        size if size < least => Err(ValueError::TooSmallLimit { least: size_text(least) }),
+        size if size < least => bail!("must be 0, for no limit, or at least {}", size_text(least)),
         size => Ok(size),
     }
 }
 
 /// Parses a number in a range, with the error texts of clap's own parsers.
-pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> Result<u64, ValueError> {
+pub(crate) fn count(text: &str, range: &RangeInclusive<u64>) -> anyhow::Result<u64> {
     let number = text.parse::<i128>()?;
     let fits = u64::try_from(number).ok().filter(|number| range.contains(number));
     fits.ok_or_else(|| match (*range.start(), *range.end()) {
-        (least, u64::MAX) => ValueError::TooSmall { least: least.to_string() },
-        (least, most) => ValueError::NumberRange { number, least, most },
+        (least, u64::MAX) => anyhow!("must be at least {least}"),
+        (least, most) => anyhow!("{number} is not in {least}..={most}"),
     })
 }
 
@@ -100,19 +82,19 @@ pub(crate) fn bytes_text(bytes: usize) -> String {
     size_text(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
-fn in_range(duration: Duration, range: &RangeInclusive<Duration>) -> Result<Duration, ValueError> {
+fn in_range(duration: Duration, range: &RangeInclusive<Duration>) -> anyhow::Result<Duration> {
     if range.contains(&duration) { Ok(duration) } else { Err(outside(range, |end| duration_text(*end))) }
 }
 
-fn outside<T>(range: &RangeInclusive<T>, text: impl Fn(&T) -> String) -> ValueError {
-    ValueError::Range { least: text(range.start()), most: text(range.end()) }
+fn outside<T>(range: &RangeInclusive<T>, text: impl Fn(&T) -> String) -> anyhow::Error {
+    anyhow!("must be from {} to {}", text(range.start()), text(range.end()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn problem<T>(result: Result<T, ValueError>) -> Option<String> {
+    fn problem<T>(result: anyhow::Result<T>) -> Option<String> {
         result.err().map(|error| error.to_string())
     }
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, anyhow};
 use clap::Args;
 use trunkline_proxy::parts::{
-    ConnectItem, GivenKeys, WebhookConnecting, WebhookHeader, WebhookRule, WebhookSecret, WebhookSettings,
+    ConnectItem, GivenKeys, WebhookConnecting, WebhookHeader, WebhookRule, WebhookSecret, WebhookSettings, shown_url,
 };
 
-use super::config_error::ConfigError;
 use super::settings_flag::Flags;
 
 #[derive(Debug, Clone, Args)]
@@ -101,28 +101,29 @@ pub(crate) struct WebhookArgs {
 }
 
 impl WebhookArgs {
-    pub(super) fn secret_sources(&self) -> Result<GivenKeys<WebhookSecret>, ConfigError> {
+    pub(super) fn secret_sources(&self) -> anyhow::Result<GivenKeys<WebhookSecret>> {
         let typed = self
             .webhook_secrets
             .iter()
-            .map(|text| text.parse().map_err(ConfigError::WebhookSecret))
-            .collect::<Result<_, _>>()?;
+            .map(|text| text.parse().context("--webhook-secret"))
+            .collect::<anyhow::Result<_>>()?;
         Ok(GivenKeys { typed, files: self.webhook_secret_files.clone() })
     }
 
-    pub(super) fn header_sources(&self) -> Result<GivenKeys<WebhookHeader>, ConfigError> {
+    pub(super) fn header_sources(&self) -> anyhow::Result<GivenKeys<WebhookHeader>> {
         let given = (1..).zip(&self.webhook_headers).filter(|(_, text)| !text.trim().is_empty());
         // The error names the header by number, because its text may be a secret.
-        let typed =
-            given.map(|(number, text)| text.parse().map_err(|problem| ConfigError::WebhookHeader { number, problem }));
-        Ok(GivenKeys { typed: typed.collect::<Result<_, _>>()?, files: self.webhook_header_files.clone() })
+        let typed = given.map(|(number, text): (usize, _)| {
+            text.parse().with_context(|| format!("--webhook-header number {number}"))
+        });
+        Ok(GivenKeys { typed: typed.collect::<anyhow::Result<_>>()?, files: self.webhook_header_files.clone() })
     }
 }
 
 impl TryFrom<&WebhookArgs> for WebhookSettings {
-    type Error = ConfigError;
+    type Error = anyhow::Error;
 
-    fn try_from(args: &WebhookArgs) -> Result<Self, ConfigError> {
+    fn try_from(args: &WebhookArgs) -> anyhow::Result<Self> {
         Ok(Self {
             rules: args.upstream_webhooks.iter().map(|text| rule(text)).collect::<Result<_, _>>()?,
             secrets: args.secret_sources()?.read_lines()?,
@@ -136,7 +137,7 @@ impl TryFrom<&WebhookArgs> for WebhookSettings {
     }
 }
 
-fn rule(value: &str) -> Result<WebhookRule, ConfigError> {
+fn rule(value: &str) -> anyhow::Result<WebhookRule> {
     let rule = value.parse::<WebhookRule>();
-    rule.map_err(|problem| ConfigError::Webhook { value: value.to_owned(), problem: problem.to_string() })
+    rule.map_err(|problem| anyhow!("--upstream-webhook {:?}: {problem}", shown_url(value)))
 }
