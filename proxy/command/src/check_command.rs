@@ -13,10 +13,10 @@ use tracing_subscriber::registry::Registry;
 use trunkline_proxy::parts::{RuleSample, client_files_max, shown_url};
 use trunkline_proxy::{Config, Node};
 
+use super::exposed_secret;
 use super::flag::ServeArgs;
 use super::logging::{audit_log_refused, parse_flag};
 use super::output::text_with_causes;
-use super::readable_secret;
 use super::runtime::runtime;
 use super::setting_source::{Environment, Source, Sources};
 use super::settings_loader::{Loaded, file_value, load};
@@ -52,7 +52,7 @@ pub(super) fn check(args: CheckArgs, environment: &Environment, whole: &Command)
     let Loaded { command, sources } = load(serve, None, environment, Some(&args.file))?;
     let matches = command.clone().no_binary_name(true).get_matches_from([""; 0]);
     let serve = ServeArgs { config: Some(args.file), ..ServeArgs::from_arg_matches(&matches)? };
-    let mut warnings = readable_secret::warnings(&command, &matches, &sources);
+    let mut warnings = exposed_secret::warnings(&command, &matches, &sources);
     warnings.extend(environment.warnings(whole));
     warnings.extend(serve.relay.0.note_of_files(client_files_max()));
     let logged = LoggedWarnings::default();

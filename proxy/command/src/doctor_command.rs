@@ -4,7 +4,6 @@
 //! sent without verified TLS, so that a token can't leak.
 
 mod clock_check;
-mod condition_check;
 mod event_carrier;
 mod finding;
 mod header_check;
@@ -15,10 +14,10 @@ mod negotiate_check;
 mod node_check;
 mod probe_client;
 mod reach_check;
+mod report_check;
 mod rest_check;
 mod tls_check;
 mod transport_check;
-mod webhook_check;
 mod websocket_carrier;
 
 use std::path::{Path, PathBuf};
@@ -41,7 +40,6 @@ use super::flag::NatsArgs;
 use super::flag::value_parser::{json_list, seconds};
 use super::output::print;
 use clock_check::check_clock;
-use condition_check::{ReportingNode, check_conditions};
 use finding::{Finding, Verdict};
 use header_check::{check_cors, check_host, judge_headers};
 use hub_connection::ProbeCall;
@@ -51,10 +49,10 @@ use negotiate_check::{Negotiated, check_negotiate};
 use node_check::{check_nodes, judge_node_name};
 use probe_client::ProbeClient;
 use reach_check::check_reach;
+use report_check::{ReportingNode, check_conditions, check_webhooks};
 use rest_check::{RestTarget, check_rest};
 use tls_check::check_tls;
 use transport_check::{judge_transport, not_offered, try_transport};
-use webhook_check::check_webhooks;
 
 const EXAMPLES: &str = "\
 Examples:

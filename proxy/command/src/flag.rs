@@ -9,7 +9,6 @@ mod advertised_address;
 mod app_key_args;
 mod nats_args;
 mod otlp_args;
-mod proxy_protocol_args;
 mod rest_args;
 mod serve_args;
 mod settings_flag;

@@ -6,8 +6,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | `quantity` | durations and sizes in human-readable form |
-//! | `version` | version and build of the command |
+//! | `quantity` | durations, sizes and counts in human-readable form |
 //! | `shown_text` | sanitising external texts for a terminal |
 //! | `logging` | log lines and levels |
 //! | `output` | messages on the standard streams |
@@ -18,8 +17,7 @@
 //! | `flag` | flags of `serve`, and their conversion into settings |
 //! | `setting_source` | sources of settings, and their common value syntax |
 //! | `settings_loader` | settings of environment and configuration file, which are defaults of the flags |
-//! | `typed_secret` | warnings about secrets on the command line |
-//! | `readable_secret` | warnings about secrets in files that others can read |
+//! | `exposed_secret` | warnings about secrets on the command line, and in files that others can read |
 //! | `admin_client` | requests to the admin ports of nodes |
 //! | `admin_port` | flags that name an admin port and its token |
 //! | `announce_command` | `trunkline announce` |
@@ -47,6 +45,7 @@ mod check_command;
 mod completion_command;
 mod connection_string_command;
 mod doctor_command;
+mod exposed_secret;
 mod flag;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
@@ -58,7 +57,6 @@ mod manual_command;
 mod new_command;
 mod output;
 mod quantity;
-mod readable_secret;
 mod rebalance_command;
 mod revoke_command;
 mod runtime;
@@ -73,8 +71,6 @@ mod text_table;
 mod token_command;
 mod top_command;
 mod trace_command;
-mod typed_secret;
-mod version;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -103,7 +99,9 @@ use size_command::SizeArgs;
 use token_command::TokenCommand;
 use top_command::TopArgs;
 use trace_command::TraceArgs;
-use version::VERSION;
+
+/// Version, commit and target of the build, as set by the build script.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TRUNKLINE_BUILD"), ")");
 
 const NODE_COMMANDS: [&str; 2] = ["serve", "connection-string"];
 
@@ -228,8 +226,7 @@ fn parse() -> anyhow::Result<(Cli, Vec<String>, Sources)> {
     };
     begin_format(&command, &line);
     let matches = command.try_get_matches_from(&line).map_err(usage_error)?;
-    let mut warnings = typed_secret::warnings(&plain, &matches);
-    warnings.extend(readable_secret::warnings(&plain, &matches, &sources));
+    let mut warnings = exposed_secret::warnings(&plain, &matches, &sources);
     if matches.subcommand_name().is_some_and(|name| NODE_COMMANDS.contains(&name)) {
         warnings.extend(environment.warnings(&plain));
     }

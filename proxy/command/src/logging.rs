@@ -4,7 +4,6 @@
 
 mod audit_file;
 mod console;
-mod log_format;
 mod log_line;
 
 use std::path::Path;
@@ -23,9 +22,8 @@ use trunkline_proxy::parts::{AUDIT_TARGET, LEVELS_MAX_BYTES, LogLevels};
 
 use audit_file::{AuditFile, AuditLosses};
 pub(crate) use console::{formatted, set_format, write_error, write_output};
-pub(crate) use log_format::LogFormat;
 use log_line::LineFormatter;
-pub(crate) use log_line::{LOG_TARGET, name_node};
+pub(crate) use log_line::{LOG_TARGET, LogFormat, name_node};
 
 /// Time limit for writing remaining lines at process exit.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);

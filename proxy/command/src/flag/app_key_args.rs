@@ -47,12 +47,6 @@ impl AppKeyList {
     }
 }
 
-impl AppKeyArgs {
-    pub(super) fn sources(&self) -> anyhow::Result<GivenKeys<AppKey>> {
-        self.keys.sources()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,8 +15,9 @@ use trunkline_protocol::limits::LINK_FRAME_MAX_BYTES;
 use trunkline_proxy::parts::{
     AccessSettings, Address, AdminSettings, AdminTokenSource, AppKey, DrainSettings, FrontendLimits, GroupLimits,
     HostPattern, HostRules, HttpTransportSettings, LineCounts, LinkSettings, MESSAGE_MAX_BYTES, NEGOTIATE_TIMEOUT,
-    OutboxLimits, PathPrefix, PortSharing, RehomeSettings, RelaySettings, RestSettings, RuleFile, SecretSources,
-    TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max, random_node_name, shown_url,
+    OutboxLimits, PathPrefix, PortSharing, ProxyProtocolSettings, RehomeSettings, RelaySettings, RestSettings,
+    RuleFile, SecretSources, TlsListener, TrustedHeaders, TrustedNetworks, WebhookSettings, client_files_max,
+    random_node_name, shown_url,
 };
 use trunkline_proxy::{Config, OriginError, OriginPattern, Resolver, Settings};
 
@@ -28,7 +29,6 @@ use super::advertised_address::advertised_address;
 use super::app_key_args::AppKeyArgs;
 use super::nats_args::NatsArgs;
 use super::otlp_args::OtlpArgs;
-use super::proxy_protocol_args::ProxyProtocolArgs;
 use super::rest_args::RestArgs;
 use super::settings_flag::Flags;
 use super::socket_address::socket_address;
@@ -206,6 +206,35 @@ pub struct ServeArgs {
     pub(crate) otlp: OtlpArgs,
 }
 
+/// Flags of the PROXY protocol.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ProxyProtocolArgs {
+    /// Load balancers of --trust begin each connection with a PROXY protocol header (version 1 or 2) with the client's
+    /// address. Their connections without the header are refused, and so are connections with the header from other
+    /// addresses.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL")]
+    pub proxy_protocol: bool,
+
+    /// Time limit for a PROXY protocol header.
+    #[arg(long, env = "TRUNKLINE_PROXY_PROTOCOL_TIMEOUT", value_name = "SECONDS", default_value = "5s",
+          value_parser = seconds(1..=300))]
+    pub proxy_protocol_timeout: Duration,
+}
+
+impl ProxyProtocolArgs {
+    /// Returns the settings, or `None` if the PROXY protocol is off. Fails if it is on but `--trust` is empty.
+    pub(super) fn settings(&self, trusted: &TrustedNetworks) -> anyhow::Result<Option<ProxyProtocolSettings>> {
+        match (self.proxy_protocol, trusted.is_empty()) {
+            (false, _) => Ok(None),
+            (true, true) => bail!("--proxy-protocol needs --trust with the addresses of the load balancers"),
+            (true, false) => {
+                let timeout = self.proxy_protocol_timeout;
+                Ok(Some(ProxyProtocolSettings { from: trusted.clone(), timeout }))
+            }
+        }
+    }
+}
+
 struct NodeAddresses {
     listen: SocketAddr,
     tls_listen: Option<TlsListener>,
@@ -281,7 +310,7 @@ impl TryFrom<ServeArgs> for Config {
         let in_force = observer.admin_token_file.clone().zip(admin_settings.token.clone());
         let key_sources = SecretSources {
             access: args.access_keys.sources()?,
-            apps: args.app_keys.sources()?,
+            apps: args.app_keys.keys.sources()?,
             webhooks: args.webhooks.secret_sources()?,
             webhook_headers: args.webhooks.header_sources()?,
             tokens: args.tokens.sources(),
@@ -311,7 +340,7 @@ impl TryFrom<ServeArgs> for Config {
 }
 
 fn settings(args: ServeArgs, addresses: &NodeAddresses) -> anyhow::Result<(Settings, AccessSettings)> {
-    let app_keys = args.app_keys.sources()?.read_lines()?;
+    let app_keys = args.app_keys.keys.sources()?.read_lines()?;
     let access_keys = args.access_keys.sources()?.read()?;
     AppKey::check_all(app_keys.iter().chain(&addresses.file.access.app_keys), &access_keys)?;
     let has_app_keys = !app_keys.is_empty() || !addresses.file.access.app_keys.is_empty();

@@ -12,8 +12,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use trunkline_process::{LinePriority, LogQueue, LogStream, log_lines_dropped, panic_text};
 
-use super::log_format::LogFormat;
-use super::log_line::plain_line;
+use super::log_line::{LogFormat, plain_line};
 
 const TARGET: &str = "trunkline";
 

@@ -14,7 +14,6 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::log_format::LogFormat;
 use crate::shown_text::{is_steering, one_line};
 
 /// Target of the command's own log lines, covered by `--log trunkline_proxy=debug` like the node's.
@@ -30,6 +29,23 @@ static NODE: OnceLock<String> = OnceLock::new();
 
 pub(crate) fn name_node(name: &str) {
     NODE.get_or_init(|| name.into());
+}
+
+/// Format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Human,
+    Json,
+}
+
+impl LogFormat {
+    #[must_use]
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Secrets in files that every user of the machine can read.
+//! Secrets that every user of the machine can read: on the command line, which the process list shows, and in files.
 //!
 //! Kubernetes and Docker mount secrets readable by all, in containers without other users. Such files are skipped, as
 //! are files in folders that other users can't access. Others cause only a warning, because an orchestrator may have
@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{ArgMatches, Command};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Command};
 use trunkline_proxy::parts::NamedFiles;
 
 use super::setting_source::{Source, Sources};
@@ -29,9 +30,13 @@ const CONFIG_FILE: &str = "config";
 /// Folders where orchestrators and supervisors mount secrets.
 const MOUNTED: [&str; 2] = ["/run/secrets", "/run/credentials"];
 
-/// Returns a warning for each secret file of a command and its subcommands that others can read.
+/// Returns a warning for each typed secret of a command and its subcommands, and each secret file that others can read.
 pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Sources) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let typed = command.get_arguments().filter(|arg| {
+        let source = matches.value_source(arg.get_id().as_str());
+        arg.is_hide_env_values_set() && source == Some(ValueSource::CommandLine)
+    });
+    let mut warnings: Vec<_> = typed.filter_map(|arg| typed_warning(command, arg)).collect();
     for arg in command.get_arguments() {
         let id = arg.get_id().as_str();
         let flag = format!("--{}", arg.get_long().unwrap_or_default());
@@ -40,9 +45,10 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Source
             let rules = if is_config { NamedFiles::of(path).unwrap_or_default() } else { NamedFiles::default() };
             let sets_secret = is_config && (rules.has_secrets || sets_secret(command, sources));
             if SECRET_FILES.contains(&id) || sets_secret {
-                warnings.extend(warning(&flag, path));
+                warnings.extend(file_warning(&flag, path));
             }
-            warnings.extend(rules.secret_files().filter_map(|named| warning(&format!("a table of {flag},"), named)));
+            warnings
+                .extend(rules.secret_files().filter_map(|named| file_warning(&format!("a table of {flag},"), named)));
         }
     }
     if let Some((name, below)) = matches.subcommand()
@@ -53,13 +59,24 @@ pub(super) fn warnings(command: &Command, matches: &ArgMatches, sources: &Source
     warnings
 }
 
+/// Warning about a typed secret, with the other ways to give it.
+fn typed_warning(command: &Command, arg: &Arg) -> Option<String> {
+    let flag = arg.get_long()?;
+    let file = format!("{flag}-file");
+    let file = command.get_arguments().any(|arg| arg.get_long() == Some(&file)).then(|| format!("--{file}"));
+    let variable = arg.get_env().map(|name| name.to_string_lossy().into_owned());
+    let others: Vec<_> = variable.into_iter().chain(file).collect();
+    let advice = if others.is_empty() { String::new() } else { format!(": use {}", others.join(" or ")) };
+    Some(format!("--{flag} is visible in the process list to every user of this machine{advice}"))
+}
+
 fn sets_secret(command: &Command, sources: &Sources) -> bool {
     let mut secrets = command.get_arguments().filter(|arg| arg.is_hide_env_values_set());
     secrets.any(|arg| arg.get_long().is_some_and(|flag| matches!(sources.0.get(flag), Some(Source::File { .. }))))
 }
 
 /// Warning about a secret file, if others can read it.
-fn warning(place: &str, path: &Path) -> Option<String> {
+fn file_warning(place: &str, path: &Path) -> Option<String> {
     can_be_read_by_others(path).then(|| {
         let path = path.display();
         format!("every user of this machine can read the secret in {place} {path}: run `chmod o= {path}`")
@@ -219,5 +236,23 @@ mod tests {
         let key = folder.0.join("key").display().to_string();
         assert_eq!(warnings_of(serve(), &["--access-key-file", &key]).len(), 0);
         assert!(is_mounted(Path::new("/run/secrets/key")) && !is_mounted(Path::new("/run/secret/key")));
+    }
+
+    #[test]
+    fn a_typed_secret_is_named_with_the_other_ways_to_give_it_and_never_shown() {
+        let secret = "the-very-secret-of-this-fleet";
+        let shown = warnings_of(serve(), &["--access-key", secret, "--admin-token", secret, "--metrics-token", secret]);
+        assert_eq!(shown.len(), 3, "{shown:?}");
+        assert!(shown.iter().all(|line| !line.contains(secret)), "{shown:?}");
+        let ways = ["TRUNKLINE_ACCESS_KEY or --access-key-file", "TRUNKLINE_ADMIN_TOKEN or --admin-token-file"];
+        for way in ways.into_iter().chain(["TRUNKLINE_METRICS_TOKEN"]) {
+            assert!(shown.iter().any(|line| line.contains(way)), "{way}: {shown:?}");
+        }
+    }
+
+    #[test]
+    fn files_and_other_flags_are_no_secrets() {
+        let none: &[&str] = &[];
+        assert_eq!(warnings_of(serve(), &["--access-key-file", "/k", "--listen", "127.0.0.1:1"]), none);
     }
 }
