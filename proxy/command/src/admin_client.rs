@@ -8,11 +8,10 @@ use anyhow::anyhow;
 use axum::body::Body;
 use bytes::Bytes;
 use clap::Args;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::AUTHORIZATION;
 use http::request::Builder;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use serde::Serialize;
 use serde_json::Value;
 use tokio::time::timeout;
 use trunkline_protocol::key::without_mark;
@@ -124,27 +123,15 @@ impl AdminClient {
         self.send(address, Request::get(path), Body::empty(), max_bytes, ANSWER_TIMEOUT).await
     }
 
-    /// Posts JSON to `path` at the node at `address`, which may have to query all nodes.
-    pub(super) async fn post(
+    /// Sends a request to the node at `address`, which may have to query all nodes.
+    pub(super) async fn act(
         &self,
         address: &Address,
-        path: &'static str,
-        body: &impl Serialize,
+        request: Builder,
+        body: Body,
         max_bytes: usize,
     ) -> Result<Response<Bytes>, String> {
-        let body = serde_json::to_string(body).map_err(|error| error.to_string())?;
-        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        self.send(address, request, Body::from(body), max_bytes, ACT_TIMEOUT).await
-    }
-
-    /// Deletes `path` at the node at `address`, which may have to query all nodes.
-    pub(super) async fn delete(
-        &self,
-        address: &Address,
-        path: &'static str,
-        max_bytes: usize,
-    ) -> Result<Response<Bytes>, String> {
-        self.send(address, Request::delete(path), Body::empty(), max_bytes, ACT_TIMEOUT).await
+        self.send(address, request, body, max_bytes, ACT_TIMEOUT).await
     }
 
     /// Gets `path` from the node at `address` as a streamed response. Fails, with the reason, if none begins in time.

@@ -1,14 +1,32 @@
 //! Admin port of one node, as used by subcommands, and interpretation of its answers.
 
 use anyhow::{Error, anyhow};
+use axum::body::Body;
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use clap::Args;
+use http::header::CONTENT_TYPE;
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use trunkline_proxy::parts::{Address, LineStream, shown_url};
 
-use super::admin_client::{AdminClient, AdminTokenArgs, admin_address};
+use super::admin_client::{AdminAddressArgs, AdminClient, AdminTokenArgs, admin_address};
+
+/// Flags that name an admin port and its token.
+#[derive(Debug, Args)]
+pub(super) struct AdminPortArgs {
+    #[command(flatten)]
+    address: AdminAddressArgs,
+    #[command(flatten)]
+    token: AdminTokenArgs,
+}
+
+impl AdminPortArgs {
+    pub(super) fn port(&self, answer_max_bytes: usize) -> anyhow::Result<AdminPort<'_>> {
+        AdminPort::new(&self.address.admin, &self.token, answer_max_bytes)
+    }
+}
 
 pub(super) struct AdminPort<'a> {
     url: &'a str,
@@ -34,11 +52,14 @@ impl<'a> AdminPort<'a> {
         path: &'static str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        self.read(self.client.post(&self.address, path, body, self.answer_max_bytes).await)
+        let body = Body::from(serde_json::to_string(body)?);
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.read(self.client.act(&self.address, request, body, self.answer_max_bytes).await)
     }
 
     pub(super) async fn delete<T: DeserializeOwned>(&self, path: &'static str) -> anyhow::Result<T> {
-        self.read(self.client.delete(&self.address, path, self.answer_max_bytes).await)
+        let request = Request::delete(path);
+        self.read(self.client.act(&self.address, request, Body::empty(), self.answer_max_bytes).await)
     }
 
     /// Gets a resource as a stream of lines, until either end closes it.

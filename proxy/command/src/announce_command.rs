@@ -6,9 +6,9 @@ use serde::Serialize;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_proxy::parts::AnnouncementReport;
 
-use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::AdminPort;
+use super::admin_port::AdminPortArgs;
 use super::flag::value_parser::json_list;
+use crate::quantity::counted;
 
 /// Maximum answer size: counts, and the names of missing nodes.
 const ANSWER_MAX_BYTES: usize = 1024 * 1024;
@@ -47,10 +47,7 @@ pub(super) struct AnnounceArgs {
     pub arguments: JsonText,
 
     #[command(flatten)]
-    pub admin: AdminAddressArgs,
-
-    #[command(flatten)]
-    pub token: AdminTokenArgs,
+    pub admin: AdminPortArgs,
 }
 
 /// Body of the request. Numbers keep their digits.
@@ -65,7 +62,7 @@ struct AnnounceBody<'a> {
 
 /// Sends an announcement and returns its reach. Fails if a node refuses or does not answer.
 pub(super) async fn announce(args: &AnnounceArgs) -> anyhow::Result<String> {
-    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let port = args.admin.port(ANSWER_MAX_BYTES)?;
     let AnnounceArgs { hub, target, group, user, arguments, .. } = args;
     let body = AnnounceBody { hub, target, group: group.as_deref(), user: user.as_deref(), arguments };
     let report: AnnouncementReport = port.post("/api/announce", &body).await?;
@@ -77,8 +74,7 @@ pub(super) async fn announce(args: &AnnounceArgs) -> anyhow::Result<String> {
 }
 
 fn summary(report: &AnnouncementReport) -> String {
-    let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-    format!("sent to {} at {}", plural(report.clients, "client"), plural(report.nodes, "node"))
+    format!("sent to {} at {}", counted(report.clients, "client"), counted(report.nodes, "node"))
 }
 
 #[cfg(test)]

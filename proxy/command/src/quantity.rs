@@ -1,4 +1,4 @@
-//! Durations and sizes in human-readable form: `30s`, `5m`, `16MiB`.
+//! Durations, sizes and counts in human-readable form: `30s`, `5m`, `16MiB`.
 
 use std::time::Duration;
 
@@ -51,6 +51,11 @@ pub(crate) fn duration_text(duration: Duration) -> String {
 /// Formats a size with the largest unit that divides it, or as a number of bytes.
 pub(crate) fn size_text(bytes: u64) -> String {
     with_unit(bytes, &SIZE_UNITS)
+}
+
+/// Formats a number of things, such as `1 node` or `2 nodes`.
+pub(crate) fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 fn with_unit(number: u64, units: &[(&str, u64)]) -> String {

@@ -10,9 +10,9 @@ use tokio::signal::ctrl_c;
 use tokio::time::sleep;
 use trunkline_proxy::parts::{MissingCount, RebalanceReport, RebalanceState};
 
-use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::AdminPort;
+use super::admin_port::AdminPortArgs;
 use super::output::put;
+use crate::quantity::counted;
 use crate::shown_text::one_line;
 
 const PATH: &str = "/api/rebalance";
@@ -60,15 +60,12 @@ pub(super) struct RebalanceArgs {
     pub dry_run: bool,
 
     #[command(flatten)]
-    pub admin: AdminAddressArgs,
-
-    #[command(flatten)]
-    pub token: AdminTokenArgs,
+    pub admin: AdminPortArgs,
 }
 
 /// Starts a rebalance and shows its progress until its end. Ctrl-C stops it. Fails if it ends before its goal.
 pub(super) async fn rebalance(args: &RebalanceArgs) -> anyhow::Result<()> {
-    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let port = args.admin.port(ANSWER_MAX_BYTES)?;
     let mut progress = ProgressLine::default();
     // In a task, so that Ctrl-C is handled from the first request on.
     let mut interrupted = tokio::spawn(ctrl_c());
@@ -137,8 +134,7 @@ impl ProgressLine {
 fn line(report: &RebalanceReport) -> String {
     let RebalanceReport { planned, moved, failed, .. } = report;
     if report.state == RebalanceState::Planned {
-        let clients = if *planned == 1 { "client" } else { "clients" };
-        return format!("{planned} {clients} to move; nothing was done");
+        return format!("{} to move; nothing was done", counted(*planned, "client"));
     }
     let failures = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
     format!("{moved} of {planned} moved{failures}: {}", report.state.label())

@@ -7,10 +7,10 @@ use clap::{ArgGroup, Args};
 use serde_json::{Value, json};
 use trunkline_proxy::parts::{RevocationList, RevocationReport, RevokedTokens};
 
-use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::AdminPort;
+use super::admin_port::AdminPortArgs;
 use super::flag::value_parser::whole_seconds;
 use super::text_table::columns;
+use crate::quantity::counted;
 use crate::shown_text::one_line;
 
 const PATH: &str = "/api/revocations";
@@ -75,15 +75,12 @@ pub(super) struct RevokeArgs {
     pub list: bool,
 
     #[command(flatten)]
-    pub admin: AdminAddressArgs,
-
-    #[command(flatten)]
-    pub token: AdminTokenArgs,
+    pub admin: AdminPortArgs,
 }
 
 /// Revokes tokens or lists revocations, and returns the text to print. Fails if a node refuses or does not answer.
 pub(super) async fn revoke(args: &RevokeArgs) -> anyhow::Result<String> {
-    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let port = args.admin.port(ANSWER_MAX_BYTES)?;
     if args.list {
         return Ok(listed(&port.get(LIST_PATH).await?));
     }
@@ -104,10 +101,9 @@ fn order(args: &RevokeArgs) -> Value {
 }
 
 fn summary(report: &RevocationReport) -> String {
-    let plural = |count: u64, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
     let RevocationReport { tokens, nodes, clients, .. } = report;
-    let closed = if *clients > 0 { format!("; {} closed", plural(*clients, "connection")) } else { String::new() };
-    let (nodes, of, until) = (plural(*nodes, "node"), whose(tokens), time_text(tokens.kept_until));
+    let closed = if *clients > 0 { format!("; {} closed", counted(*clients, "connection")) } else { String::new() };
+    let (nodes, of, until) = (counted(*nodes, "node"), whose(tokens), time_text(tokens.kept_until));
     let stored = if report.stored == Some(false) { "; in effect, not stored yet" } else { "" };
     let issued = time_text(tokens.issued_before);
     format!("tokens {of} issued up to {issued} are void at {nodes} until {until}{closed}{stored}")

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use trunkline_protocol::access_token::{self, TokenTimes};
 use trunkline_protocol::development_key::{DevelopmentKeyError, read_or_make};
 use trunkline_protocol::dial_in::sign_rest_token_for;
@@ -35,12 +35,7 @@ pub(super) enum TokenCommand {
     /// `curl -H "Authorization: Bearer $(trunkline token rest)"`.
     Rest {
         #[command(flatten)]
-        access_keys: AccessKeyArgs,
-        #[command(flatten)]
-        app_keys: AppKeyList,
-        /// Sign with the key of this app. [default: the access key; without one, the only app, or that of `--hub`]
-        #[arg(long, value_name = "NAME")]
-        app: Option<String>,
+        signer: SignerArgs,
         /// The configuration file of the nodes, with their keys.
         #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
@@ -64,12 +59,7 @@ pub(super) enum TokenCommand {
         #[arg(help = "The user id")]
         id: String,
         #[command(flatten)]
-        access_keys: AccessKeyArgs,
-        #[command(flatten)]
-        app_keys: AppKeyList,
-        /// Sign with the key of this app. [default: the access key; without one, the only app, or that of `--hub`]
-        #[arg(long, value_name = "NAME")]
-        app: Option<String>,
+        signer: SignerArgs,
         /// The configuration file of the nodes, with their keys, and the table of `--issuer`.
         #[arg(long, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
         config: Option<PathBuf>,
@@ -90,27 +80,35 @@ pub(super) enum TokenCommand {
     },
 }
 
+/// Flags of the key that signs a token.
+#[derive(Debug, Args)]
+pub(super) struct SignerArgs {
+    #[command(flatten)]
+    access_keys: AccessKeyArgs,
+    #[command(flatten)]
+    app_keys: AppKeyList,
+    /// Sign with the key of this app. [default: the access key; without one, the only app, or that of `--hub`]
+    #[arg(long, value_name = "NAME")]
+    app: Option<String>,
+}
+
 pub(super) fn token(command: TokenCommand) -> anyhow::Result<()> {
     match command {
         TokenCommand::Key { app: Some(app), hubs, .. } => print(&app_key(&app, &hubs)?),
         TokenCommand::Key { file: None, .. } => print(AccessKey::random().expose()),
         TokenCommand::Key { file: Some(file), .. } => make_key_file(&file)?,
-        TokenCommand::User { id, access_keys, app_keys, app, config, hub, issuer, mut claims, lifetime } => {
+        TokenCommand::User { id, signer, config, hub, issuer, mut claims, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
             let key = match issuer {
                 Some(name) => issuer_key(config.as_deref(), &name, &mut claims)?,
-                None => {
-                    let apps = apps(&app_keys, config.as_deref())?;
-                    fleet_or_app_key(&access_keys, &apps, (app.as_deref(), hub.as_deref()))?
-                }
+                None => signer.key(config.as_deref(), hub.as_deref())?,
             };
             claims.extend(hub.map(|hub| ("aud".to_owned(), client_audience(&hub))));
             print(&access_token::sign(&key, &id, &claims, times));
         }
-        TokenCommand::Rest { access_keys, app_keys, app, config, hub, audience, lifetime } => {
+        TokenCommand::Rest { signer, config, hub, audience, lifetime } => {
             let times = TokenTimes::from_now(unix_seconds(), lifetime);
-            let apps = apps(&app_keys, config.as_deref())?;
-            let key = fleet_or_app_key(&access_keys, &apps, (app.as_deref(), hub.as_deref()))?;
+            let key = signer.key(config.as_deref(), hub.as_deref())?;
             let host = audience_host(audience.split(',').next().unwrap_or_default()).map_err(anyhow::Error::msg)?;
             print(&sign_rest_token_for(&key, &host, hub.as_deref(), times));
         }
@@ -140,25 +138,18 @@ fn issuer_key(config: Option<&Path>, name: &str, claims: &mut Vec<(String, Strin
     Ok(AccessKey::new(secret)?)
 }
 
-/// Keys of apps from flags, files and the tables of the configuration file.
-fn apps(list: &AppKeyList, config: Option<&Path>) -> anyhow::Result<Vec<AppKey>> {
-    let mut apps = list.sources()?.read_lines()?;
-    if let Some(config) = config {
-        apps.extend(RuleFile::read(config)?.access.app_keys);
-    }
-    Ok(apps)
-}
-
-/// Key that signs a token: of an app, or the access key.
-fn fleet_or_app_key(
-    access_keys: &AccessKeyArgs,
-    apps: &[AppKey],
-    (app, hub): (Option<&str>, Option<&str>),
-) -> anyhow::Result<AccessKey> {
-    let has_access_key = access_keys.keys()?.is_some();
-    match app_of_token(apps, app, hub, has_access_key)? {
-        Some(app) => Ok(app.key().clone()),
-        None => signing_key(access_keys),
+impl SignerArgs {
+    /// Key that signs a token: of an app from flags, files and the tables of the configuration file, or the access key.
+    fn key(&self, config: Option<&Path>, hub: Option<&str>) -> anyhow::Result<AccessKey> {
+        let mut apps = self.app_keys.sources()?.read_lines()?;
+        if let Some(config) = config {
+            apps.extend(RuleFile::read(config)?.access.app_keys);
+        }
+        let has_access_key = self.access_keys.keys()?.is_some();
+        match app_of_token(&apps, self.app.as_deref(), hub, has_access_key)? {
+            Some(app) => Ok(app.key().clone()),
+            None => signing_key(&self.access_keys),
+        }
     }
 }
 

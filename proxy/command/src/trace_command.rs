@@ -11,8 +11,7 @@ use clap::Args;
 use tokio::time::{Instant, interval};
 use trunkline_proxy::parts::{TRACE_SECONDS_DEFAULT, TRACE_SECONDS_MAX, TraceLine};
 
-use super::admin_client::{AdminAddressArgs, AdminTokenArgs};
-use super::admin_port::AdminPort;
+use super::admin_port::AdminPortArgs;
 use super::flag::value_parser::whole_seconds;
 use super::output::put;
 use super::stop_signal::StopSignals;
@@ -87,15 +86,12 @@ pub(super) struct TraceArgs {
     pub json: bool,
 
     #[command(flatten)]
-    pub admin: AdminAddressArgs,
-
-    #[command(flatten)]
-    pub token: AdminTokenArgs,
+    pub admin: AdminPortArgs,
 }
 
 /// Shows messages until the time limit or Ctrl-C. Fails if the node ends it.
 pub(super) async fn trace(args: &TraceArgs) -> anyhow::Result<()> {
-    let port = AdminPort::new(&args.admin.admin, &args.token, ANSWER_MAX_BYTES)?;
+    let port = args.admin.port(ANSWER_MAX_BYTES)?;
     let mut signals = StopSignals::new().context("cannot listen for Ctrl-C")?;
     let mut stream = port.stream(&target(args)).await?;
     let mut view = TraceView::default();
