@@ -1,5 +1,4 @@
-//! Checks what the nodes report themselves: conditions, before any symptom, and the answers of the back end of the hub's
-//! webhook.
+//! Checks what the nodes report themselves: conditions, before any symptom, and the answers to the hub's webhook.
 
 use std::time::Duration;
 

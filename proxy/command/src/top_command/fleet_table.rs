@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use trunkline_proxy::parts::{ConditionSnapshot, FleetSnapshot, MemberState, NodeSnapshot, Rates, RebalanceReport};
 
+use crate::quantity::counted;
 use crate::shown_text::one_line;
 use crate::text_table;
 
@@ -95,11 +96,6 @@ fn conditions(fleet: &FleetSnapshot) -> Vec<String> {
         lines.push(String::new());
     }
     lines
-}
-
-fn counted(number: u64, thing: &str) -> String {
-    let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{ending}")
 }
 
 fn nodes(fleet: &FleetSnapshot) -> Vec<String> {
