@@ -13,6 +13,7 @@ mod connection_header;
 mod data_type;
 mod frame;
 mod member_page;
+mod message_table;
 mod presence_owner;
 mod purpose;
 mod service_message;

@@ -4,23 +4,24 @@
 //!  length (1–5 bytes, 7 bits each, lowest first) │ [ number, field, field, …, extension map ]
 //! ```
 //!
-//! `encode` and `decode` have one short function per layout. Messages are written in the layout of Azure's SDK of 2025.
-//! Shorter arrays of the oldest SDKs and longer ones of future SDKs are accepted: trailing fields are ignored, which is
-//! safe because the length prefix bounds each frame.
+//! `layout` encodes and decodes messages by their rows in the table of messages; `irregular` has the layouts that don't
+//! fit into a row. Messages are written in the layout of Azure's SDK of 2025. Shorter arrays of the oldest SDKs and
+//! longer ones of future SDKs are accepted: trailing fields are ignored, which is safe because the length prefix bounds
+//! each frame.
 
-mod decode;
-mod encode;
 mod fields;
 mod frame_head;
+mod irregular;
+mod layout;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use fields::Fields;
-use frame_head::name_of;
 
 pub use fields::{claims_from_payload, claims_to_payload};
 pub use frame_head::FrameHead;
 
+use super::service_message::name_of;
 use super::{ServiceMessage, ServiceMessageError, TracedData};
 use crate::message_pack::Writer;
 
@@ -29,8 +30,8 @@ impl ServiceMessage {
     /// exceeds 2 GiB, the limit of the length prefix. Links allow much less
     /// ([`LINK_FRAME_MAX_BYTES`](crate::limits::LINK_FRAME_MAX_BYTES)).
     pub fn encode(&self, out: &mut BytesMut) {
-        write_frame(encode::expected_bytes(self), out, |writer| {
-            encode::body(self, writer);
+        write_frame(layout::expected_bytes(self), out, |writer| {
+            layout::write(self, writer);
         });
     }
 
@@ -45,8 +46,8 @@ impl ServiceMessage {
     /// Returns the message without its length prefix, as read by [`decode`](Self::decode).
     #[must_use]
     pub fn to_body(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(encode::expected_bytes(self));
-        encode::body(self, &mut Writer(&mut out));
+        let mut out = BytesMut::with_capacity(layout::expected_bytes(self));
+        layout::write(self, &mut Writer(&mut out));
         out.freeze()
     }
 
@@ -56,7 +57,7 @@ impl ServiceMessage {
     pub fn decode(body: &Bytes) -> Result<Option<Self>, ServiceMessageError> {
         let (number, mut fields) = Fields::new(body)
             .map_err(|error| ServiceMessageError { kind: "of no type".into(), problem: error.to_string() })?;
-        decode::message(number, &mut fields).map_err(|error| ServiceMessageError {
+        layout::read(number, &mut fields).map_err(|error| ServiceMessageError {
             kind: format!("{} ({number})", name_of(number)),
             problem: error.to_string(),
         })
@@ -67,83 +68,22 @@ impl ServiceMessage {
     pub fn name(&self) -> &'static str {
         name_of(i64::from(self.number()))
     }
-
-    /// Number of this kind of message in the service protocol.
-    #[must_use]
-    pub fn number(&self) -> u8 {
-        match self {
-            Self::HandshakeRequest(_) => 1,
-            Self::HandshakeResponse(_) => 2,
-            Self::Ping(_) => 3,
-            Self::OpenConnection(_) => 4,
-            Self::CloseConnection(_) => 5,
-            Self::ConnectionData(_) => 6,
-            Self::MultiConnectionData(_) => 7,
-            Self::UserData(_) => 8,
-            Self::MultiUserData(_) => 9,
-            Self::BroadcastData(_) => 10,
-            Self::JoinGroup(_) => 11,
-            Self::LeaveGroup(_) => 12,
-            Self::GroupBroadcastData(_) => 13,
-            Self::MultiGroupBroadcastData(_) => 14,
-            Self::ServiceError(_) => 15,
-            Self::UserJoinGroup(_) => 16,
-            Self::UserLeaveGroup(_) => 17,
-            Self::JoinGroupWithAck(_) => 18,
-            Self::LeaveGroupWithAck(_) => 19,
-            Self::Ack(_) => 20,
-            Self::CheckUserInGroupWithAck(_) => 21,
-            Self::ServiceEvent(_) => 22,
-            Self::CheckGroupExistenceWithAck(_) => 23,
-            Self::CheckConnectionExistenceWithAck(_) => 24,
-            Self::CheckUserExistenceWithAck(_) => 25,
-            Self::UserJoinGroupWithAck(_) => 26,
-            Self::UserLeaveGroupWithAck(_) => 27,
-            Self::AccessKeyRequest(_) => 28,
-            Self::AccessKeyResponse(_) => 29,
-            Self::CloseConnectionWithAck(_) => 30,
-            Self::CloseConnectionsWithAck(_) => 31,
-            Self::CloseUserConnectionsWithAck(_) => 32,
-            Self::CloseGroupConnectionsWithAck(_) => 33,
-            Self::ClientInvocation(_) => 34,
-            Self::ClientCompletion(_) => 35,
-            Self::ErrorCompletion(_) => 36,
-            Self::ServiceMapping(_) => 37,
-            Self::ConnectionReconnect(_) => 38,
-            Self::ConnectionFlowControl(_) => 39,
-            Self::GroupMemberQuery(_) => 40,
-            Self::RefreshAuth(_) => 41,
-            Self::GetConnectionClaims(_) => 42,
-            Self::UpdateConnectionClaims(_) => 43,
-            Self::MoveConnection(_) => 60,
-            Self::ConnectionMoved(_) => 61,
-            Self::Stamped(_) => 62,
-            Self::Filtered(_) => 76,
-            Self::PresenceChanges(_) => 70,
-            Self::UserConnectionQuery(_) => 71,
-            Self::TracedData(_) => 72,
-            Self::TraceReport(_) => 73,
-            Self::RefreshConnectionWithAck(_) => 75,
-            Self::DownMark(_) => 77,
-            Self::DownDone(_) => 78,
-        }
-    }
 }
 
 /// Appends an encoded [`ServiceMessage::ConnectionData`] directly from borrowed bytes, so that a client's bytes are
 /// copied only once, from its read buffer to the link's buffer. Panics as [`ServiceMessage::encode`] does.
 pub fn encode_connection_data(connection_id: &str, payload: &[u8], data_type: i64, out: &mut BytesMut) {
-    let expected_bytes = encode::ENVELOPE_BYTES + connection_id.len() + payload.len();
+    let expected_bytes = layout::ENVELOPE_BYTES + connection_id.len() + payload.len();
     write_frame(expected_bytes, out, |writer| {
-        encode::connection_data(writer, connection_id, payload, data_type, encode::Ends::WithMessage);
+        irregular::connection_data(writer, connection_id, payload, data_type, irregular::Ends::WithMessage);
     });
 }
 
 /// Appends a [`ServiceMessage::TracedData`] that wraps the output of [`encode_connection_data`]. Panics as
 /// [`ServiceMessage::encode`] does.
 pub fn encode_traced_data(mark: i64, connection_id: &str, payload: &[u8], data_type: i64, out: &mut BytesMut) {
-    let mut body = BytesMut::with_capacity(encode::ENVELOPE_BYTES + connection_id.len() + payload.len());
-    encode::connection_data(&mut Writer(&mut body), connection_id, payload, data_type, encode::Ends::WithMessage);
+    let mut body = BytesMut::with_capacity(layout::ENVELOPE_BYTES + connection_id.len() + payload.len());
+    irregular::connection_data(&mut Writer(&mut body), connection_id, payload, data_type, irregular::Ends::WithMessage);
     ServiceMessage::TracedData(TracedData { mark, body: body.freeze() }).encode(out);
 }
 
@@ -243,7 +183,7 @@ mod tests {
     fn a_large_frame_is_reserved_in_one_step() {
         let payloads = Payloads::single(HubProtocol::Json, Bytes::from(vec![b'x'; 100_000]));
         let message = ServiceMessage::BroadcastData(BroadcastData { excluded: vec!["c1".into()], payloads });
-        let expected_bytes = encode::expected_bytes(&message);
+        let expected_bytes = layout::expected_bytes(&message);
         let frame = message.to_frame();
         assert!(frame.len() <= expected_bytes + 5, "{} > {expected_bytes} + 5", frame.len());
         assert!(frame.len() + 100 > expected_bytes);

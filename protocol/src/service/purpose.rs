@@ -1,11 +1,12 @@
 //! Purpose of a service message: its class, audience and acknowledgement.
 //!
-//! Both ends rely on these properties, so a new message is described once, beside the codec.
+//! Both ends rely on these properties, so a new message is described once, beside its layout.
 
 use std::slice::from_ref;
 
 use bytestring::ByteString;
 
+use super::message_table::service_messages;
 use super::service_message::{Payloads, ServiceMessage};
 
 /// Class of a service message: its sender, and the receiver's obligations.
@@ -55,65 +56,43 @@ pub struct Exclusions<'a> {
     pub users: &'a [ByteString],
 }
 
-impl ServiceMessage {
-    /// Class of the message.
-    #[must_use]
-    pub fn class(&self) -> MessageClass {
-        match self {
-            Self::ConnectionData(_) => MessageClass::Data,
-            Self::MultiConnectionData(_)
-            | Self::UserData(_)
-            | Self::MultiUserData(_)
-            | Self::BroadcastData(_)
-            | Self::GroupBroadcastData(_)
-            | Self::MultiGroupBroadcastData(_) => MessageClass::Send,
-            Self::CloseConnection(_)
-            | Self::JoinGroup(_)
-            | Self::LeaveGroup(_)
-            | Self::UserJoinGroup(_)
-            | Self::UserLeaveGroup(_) => MessageClass::Change,
-            Self::JoinGroupWithAck(_)
-            | Self::LeaveGroupWithAck(_)
-            | Self::UserJoinGroupWithAck(_)
-            | Self::UserLeaveGroupWithAck(_)
-            | Self::CloseConnectionWithAck(_)
-            | Self::CloseConnectionsWithAck(_)
-            | Self::CloseUserConnectionsWithAck(_)
-            | Self::CloseGroupConnectionsWithAck(_)
-            | Self::RefreshConnectionWithAck(_)
-            | Self::RefreshAuth(_) => MessageClass::Order,
-            Self::CheckUserInGroupWithAck(_)
-            | Self::CheckGroupExistenceWithAck(_)
-            | Self::CheckConnectionExistenceWithAck(_)
-            | Self::CheckUserExistenceWithAck(_)
-            | Self::GetConnectionClaims(_)
-            | Self::GroupMemberQuery(_)
-            | Self::UserConnectionQuery(_) => MessageClass::Question,
-            Self::ClientInvocation(_) | Self::ClientCompletion(_) | Self::ErrorCompletion(_) => {
-                MessageClass::ClientResult
-            }
-            Self::Ping(_) | Self::ConnectionFlowControl(_) | Self::DownMark(_) | Self::DownDone(_) => {
-                MessageClass::Control
-            }
-            Self::ConnectionMoved(_)
-            | Self::Stamped(_)
-            | Self::Filtered(_)
-            | Self::AccessKeyRequest(_)
-            | Self::TraceReport(_) => MessageClass::Report,
-            Self::PresenceChanges(_) | Self::TracedData(_) | Self::UpdateConnectionClaims(_) => MessageClass::Notice,
-            Self::HandshakeRequest(_)
-            | Self::HandshakeResponse(_)
-            | Self::OpenConnection(_)
-            | Self::ServiceError(_)
-            | Self::Ack(_)
-            | Self::ServiceEvent(_)
-            | Self::ServiceMapping(_)
-            | Self::AccessKeyResponse(_)
-            | Self::ConnectionReconnect(_)
-            | Self::MoveConnection(_) => MessageClass::Service,
-        }
-    }
+macro_rules! ack_id {
+    (Order $it:ident) => {
+        Some($it.ack_id)
+    };
+    (Question $it:ident) => {
+        Some($it.ack_id)
+    };
+    ($class:ident $it:ident) => {
+        None
+    };
+}
 
+macro_rules! classes {
+    ($($(#[$doc:meta])* $number:literal $name:ident($body:ident) $class:ident $layout:tt;)*) => {
+        impl ServiceMessage {
+            /// Class of the message.
+            #[must_use]
+            pub fn class(&self) -> MessageClass {
+                match self {
+                    $(Self::$name(_) => MessageClass::$class,)*
+                }
+            }
+
+            /// Id of the ack requested by an [order](MessageClass::Order) or [question](MessageClass::Question).
+            #[must_use]
+            pub fn ack_id(&self) -> Option<i64> {
+                match self {
+                    $(Self::$name(_it) => ack_id!($class _it),)*
+                }
+            }
+        }
+    };
+}
+
+service_messages!(classes);
+
+impl ServiceMessage {
     /// Target clients of the message; `None` if it has none, or if only its parties know them.
     #[must_use]
     pub fn audience(&self) -> Option<Audience<'_>> {
@@ -176,29 +155,6 @@ impl ServiceMessage {
             Self::MultiGroupBroadcastData(it) => Some(&it.payloads),
             _ => None,
         }
-    }
-
-    /// Id of the ack requested by an [order](MessageClass::Order) or [question](MessageClass::Question).
-    #[must_use]
-    pub fn ack_id(&self) -> Option<i64> {
-        Some(match self {
-            Self::JoinGroupWithAck(it) | Self::LeaveGroupWithAck(it) => it.ack_id,
-            Self::UserJoinGroupWithAck(it) | Self::UserLeaveGroupWithAck(it) => it.ack_id,
-            Self::CloseConnectionWithAck(it)
-            | Self::CloseConnectionsWithAck(it)
-            | Self::CloseUserConnectionsWithAck(it)
-            | Self::CloseGroupConnectionsWithAck(it) => it.ack_id,
-            Self::RefreshConnectionWithAck(it) => it.ack_id,
-            Self::RefreshAuth(it) => it.ack_id,
-            Self::CheckUserInGroupWithAck(it) => it.ack_id,
-            Self::CheckGroupExistenceWithAck(it)
-            | Self::CheckConnectionExistenceWithAck(it)
-            | Self::CheckUserExistenceWithAck(it)
-            | Self::GetConnectionClaims(it) => it.ack_id,
-            Self::GroupMemberQuery(it) => it.ack_id,
-            Self::UserConnectionQuery(it) => it.ack_id,
-            _ => return None,
-        })
     }
 
     /// Whether the message also affects clients that connect later, at any node.

@@ -7,121 +7,39 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::Serialize;
 
+use super::message_table::service_messages;
 use crate::hub::{HubMessage, HubProtocol, Invocation, PayloadError};
 use crate::message_pack::{ReadError, Reader};
 
-/// Message of a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ServiceMessage {
-    /// Type 1: first message of the app server.
-    HandshakeRequest(LinkHandshakeRequest),
-    /// Type 2: answer of the proxy.
-    HandshakeResponse(LinkHandshakeResponse),
-    /// Type 3: keep-alive, or key-value pairs such as acknowledgements.
-    Ping(Ping),
-    /// Type 4: opens a client connection.
-    OpenConnection(OpenConnection),
-    /// Type 5: closes a client connection.
-    CloseConnection(CloseConnection),
-    /// Type 6: bytes of one client connection.
-    ConnectionData(ConnectionData),
-    /// Type 7: sends to several connections.
-    MultiConnectionData(MultiConnectionData),
-    /// Type 8: sends to a user's connections.
-    UserData(UserData),
-    /// Type 9: sends to several users' connections.
-    MultiUserData(MultiUserData),
-    /// Type 10: sends to all connections of the hub, with exclusions.
-    BroadcastData(BroadcastData),
-    /// Type 11: joins a group, without an ack.
-    JoinGroup(GroupChange),
-    /// Type 12: leaves a group, without an ack.
-    LeaveGroup(GroupChange),
-    /// Type 13: sends to a group, with exclusions.
-    GroupBroadcastData(GroupBroadcastData),
-    /// Type 14: sends to several groups, once per group.
-    MultiGroupBroadcastData(MultiGroupBroadcastData),
-    /// Type 15: error of this link.
-    ServiceError(ServiceError),
-    /// Type 16: adds all connections of a user to a group.
-    UserJoinGroup(UserGroupChange),
-    /// Type 17: removes all connections of a user from a group, or from all groups.
-    UserLeaveGroup(UserGroupChange),
-    /// Type 18: joins a group, with an ack.
-    JoinGroupWithAck(GroupChange),
-    /// Type 19: leaves a group, or all groups, with an ack.
-    LeaveGroupWithAck(GroupChange),
-    /// Type 20: acknowledges a request.
-    Ack(Ack),
-    /// Type 21: checks whether a user is in a group.
-    CheckUserInGroupWithAck(CheckUserInGroup),
-    /// Type 22: event of an instance, connection, user or group.
-    ServiceEvent(ServiceEvent),
-    /// Type 23: checks whether a group has members.
-    CheckGroupExistenceWithAck(Check),
-    /// Type 24: checks whether a connection exists.
-    CheckConnectionExistenceWithAck(Check),
-    /// Type 25: checks whether a user has connections.
-    CheckUserExistenceWithAck(Check),
-    /// Type 26: like 16, with an ack.
-    UserJoinGroupWithAck(UserGroupChange),
-    /// Type 27: like 17, with an ack.
-    UserLeaveGroupWithAck(UserGroupChange),
-    /// Type 28: an app server with Entra ID requests a key.
-    AccessKeyRequest(AccessKeyRequest),
-    /// Type 29: answer with the key.
-    AccessKeyResponse(AccessKeyResponse),
-    /// Type 30: closes one connection.
-    CloseConnectionWithAck(CloseWithAck),
-    /// Type 31: closes all connections of the hub, with exclusions.
-    CloseConnectionsWithAck(CloseWithAck),
-    /// Type 32: closes a user's connections.
-    CloseUserConnectionsWithAck(CloseWithAck),
-    /// Type 33: closes a group's connections.
-    CloseGroupConnectionsWithAck(CloseWithAck),
-    /// Type 34: client result request of an app server.
-    ClientInvocation(ClientInvocation),
-    /// Type 35: client's answer to a client result request.
-    ClientCompletion(ClientCompletion),
-    /// Type 36: error of a client result request that no client will answer.
-    ErrorCompletion(ErrorCompletion),
-    /// Type 37: node that holds the client of a client result request.
-    ServiceMapping(ServiceMapping),
-    /// Type 38: a client has reconnected (stateful reconnect).
-    ConnectionReconnect(ConnectionReconnect),
-    /// Type 39: pauses or resumes reading of a connection.
-    ConnectionFlowControl(ConnectionFlowControl),
-    /// Type 40: lists the members of a group, page by page.
-    GroupMemberQuery(GroupMemberQuery),
-    /// Type 41: gives a client connection the claims and expiry of a newer log-in.
-    RefreshAuth(RefreshAuth),
-    /// Type 42: queries the claims of a client connection.
-    GetConnectionClaims(Check),
-    /// Type 43: replaces the claims of a client connection.
-    UpdateConnectionClaims(ConnectionClaims),
-    /// Type 60, ours: a client connection is about to move to another node.
-    MoveConnection(MoveConnection),
-    /// Type 61, ours: further messages for the connection go to the other node.
-    ConnectionMoved(ConnectionMoved),
-    /// Type 62, ours: a send with the epoch of its start.
-    Stamped(Stamped),
-    /// Type 76: message for the clients that match a filter.
-    Filtered(Filtered),
-    /// Type 70, ours: users and group members that have come to or left a shard.
-    PresenceChanges(PresenceChanges),
-    /// Type 71, ours: lists the connections of a user, page by page.
-    UserConnectionQuery(UserConnectionQuery),
-    /// Type 72, ours: data of a client connection in a live trace.
-    TracedData(TracedData),
-    /// Type 73, ours: durations of a traced message in the app server.
-    TraceReport(TraceReport),
-    /// Type 75, ours: extends a client connection that closes with its token.
-    RefreshConnectionWithAck(RefreshConnection),
-    /// Type 77, ours: requests a report when a client has received everything sent to it alone so far.
-    DownMark(DownMark),
-    /// Type 78, ours: report of a `DownMark`.
-    DownDone(DownMark),
+macro_rules! message_kinds {
+    ($($(#[$doc:meta])* $number:literal $name:ident($body:ident) $class:ident $layout:tt;)*) => {
+        /// Message of a link.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum ServiceMessage {
+            $($(#[$doc])* $name($body),)*
+        }
+
+        impl ServiceMessage {
+            /// Number of this kind of message in the service protocol.
+            #[must_use]
+            pub fn number(&self) -> u8 {
+                match self {
+                    $(Self::$name(_) => $number,)*
+                }
+            }
+        }
+
+        /// Name of a kind of message in the service protocol. 28 and 29 are for Entra ID, which is refused.
+        pub(super) fn name_of(number: i64) -> &'static str {
+            match number {
+                $($number => stringify!($name),)*
+                _ => "Unknown",
+            }
+        }
+    };
 }
+
+service_messages!(message_kinds);
 
 /// Error decoding a service message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

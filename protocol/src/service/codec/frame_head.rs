@@ -3,72 +3,8 @@
 use bytes::Bytes;
 use bytestring::ByteString;
 
+use super::super::service_message::name_of;
 use crate::message_pack::{ReadError, Reader};
-
-/// Names by message number. 28 and 29 are for Entra ID, which is refused.
-const NAMES: [&str; 44] = [
-    "Unknown",
-    "HandshakeRequest",
-    "HandshakeResponse",
-    "Ping",
-    "OpenConnection",
-    "CloseConnection",
-    "ConnectionData",
-    "MultiConnectionData",
-    "UserData",
-    "MultiUserData",
-    "BroadcastData",
-    "JoinGroup",
-    "LeaveGroup",
-    "GroupBroadcastData",
-    "MultiGroupBroadcastData",
-    "ServiceError",
-    "UserJoinGroup",
-    "UserLeaveGroup",
-    "JoinGroupWithAck",
-    "LeaveGroupWithAck",
-    "Ack",
-    "CheckUserInGroupWithAck",
-    "ServiceEvent",
-    "CheckGroupExistenceWithAck",
-    "CheckConnectionExistenceWithAck",
-    "CheckUserExistenceWithAck",
-    "UserJoinGroupWithAck",
-    "UserLeaveGroupWithAck",
-    "AccessKeyRequest",
-    "AccessKeyResponse",
-    "CloseConnectionWithAck",
-    "CloseConnectionsWithAck",
-    "CloseUserConnectionsWithAck",
-    "CloseGroupConnectionsWithAck",
-    "ClientInvocation",
-    "ClientCompletion",
-    "ErrorCompletion",
-    "ServiceMapping",
-    "ConnectionReconnect",
-    "ConnectionFlowControl",
-    "GroupMemberQuery",
-    "RefreshAuth",
-    "GetConnectionClaims",
-    "UpdateConnectionClaims",
-];
-
-pub(super) fn name_of(number: i64) -> &'static str {
-    match number {
-        60 => "MoveConnection",
-        61 => "ConnectionMoved",
-        62 => "Stamped",
-        70 => "PresenceChanges",
-        71 => "UserConnectionQuery",
-        72 => "TracedData",
-        73 => "TraceReport",
-        75 => "RefreshConnectionWithAck",
-        76 => "Filtered",
-        77 => "DownMark",
-        78 => "DownDone",
-        _ => usize::try_from(number).ok().and_then(|number| NAMES.get(number)).copied().unwrap_or("Unknown"),
-    }
-}
 
 const PING: i64 = 3;
 
