@@ -27,6 +27,7 @@
 //! | [`token`] | contents of sealed tokens: connection tokens, credentials of links, forward marks |
 //! | [`access_token`] | signing and verifying access tokens of the fleet's users; their audiences |
 //! | `message_pack` | bounded reading and compact writing of MessagePack values |
+//! | `fields` | fields of MessagePack arrays: encoding by type, tables of layouts |
 //! | [`hub`] | hub messages, their JSON and MessagePack encodings, framing, handshake, structural scan |
 //! | [`manifest`] | an app server's hubs and their settings |
 //! | [`negotiate`] | bodies of negotiate requests and responses, versions 0 and 1 |
@@ -38,6 +39,7 @@ pub mod access_token;
 pub mod cause;
 pub mod development_key;
 pub mod dial_in;
+mod fields;
 pub mod fleet;
 pub mod host_pattern;
 pub mod hub;

@@ -17,7 +17,9 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use fnv::FnvHasher;
 
+use crate::fields::{Field, FieldError, FieldResult, Fields, Form};
 use crate::limits::{INTEREST_HUBS_MAX, INTEREST_STALE_MS};
+use crate::message_pack::Writer;
 
 /// Number of hash buckets per hub.
 pub const INTEREST_BUCKETS: u32 = 65_536;
@@ -141,6 +143,43 @@ impl InterestMap {
         match &self.0 {
             Buckets::Listed(buckets) => buckets.len(),
             Buckets::Bitmap(bitmap) => buckets_of(bitmap).count(),
+        }
+    }
+}
+
+impl Field for InterestMap {
+    fn expected_bytes(&self) -> usize {
+        match &self.0 {
+            Buckets::Listed(buckets) => 2 * buckets.len(),
+            Buckets::Bitmap(_) => BITMAP_BYTES,
+        }
+    }
+
+    fn write(&self, out: &mut Writer) {
+        out.binary(&self.to_bytes());
+    }
+
+    fn read(fields: &mut Fields, name: &'static str) -> FieldResult<Self> {
+        Self::from_bytes(&Bytes::read(fields, name)?).map_err(|error| FieldError::value(name, error.to_string()))
+    }
+}
+
+/// List of buckets in any order: two big-endian bytes per bucket.
+pub(super) enum BucketList {}
+
+impl Form<Vec<u16>> for BucketList {
+    fn write(buckets: &Vec<u16>, out: &mut Writer) {
+        let buckets: Vec<u8> = buckets.iter().flat_map(|bucket| bucket.to_be_bytes()).collect();
+        out.binary(&buckets);
+    }
+
+    fn read(fields: &mut Fields, name: &'static str) -> FieldResult<Vec<u16>> {
+        let bytes = Bytes::read(fields, name)?;
+        match bytes.as_chunks() {
+            (pairs, []) if pairs.len() <= usize::try_from(INTEREST_BUCKETS).unwrap_or(usize::MAX) => {
+                Ok(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
+            }
+            _ => Err(FieldError::value(name, format!("{} bytes are not a list of buckets", bytes.len()))),
         }
     }
 }

@@ -3,10 +3,10 @@
 //! The node where the client reconnected receives the connection's description ([`MovingConnection`]), so that sends
 //! reach it there, then its state ([`MovedState`]).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::message_pack::{ReadError, Reader, Writer};
+use crate::fields::{Map, from_bytes, record, to_bytes};
 
 /// Description of a connection that another node is about to take over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -67,46 +67,23 @@ pub struct RefreshedLogIn {
 #[error("the state of a connection can't be read: {0}")]
 pub struct MovingError(String);
 
-impl From<ReadError> for MovingError {
-    fn from(error: ReadError) -> Self {
-        Self(error.to_string())
-    }
-}
+record!(MovingConnection [
+    app_server "appServer", opening, user, groups, opened_ms "openedMs", expires_s "expiresS", is_bound "isBound", cause
+]);
+record!(MovedState [sequence, sent, held, received, calls, epochs, groups, refreshed]);
+record!(RefreshedLogIn [claims as Map, expires_s "expiresS"]);
 
 impl MovingConnection {
     /// Encodes the description as an array.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        encode(8, |writer| {
-            writer.text(&self.app_server);
-            writer.binary(&self.opening);
-            match &self.user {
-                Some(user) => writer.text(user),
-                None => writer.nil(),
-            }
-            texts(writer, &self.groups);
-            writer.integer(self.opened_ms.cast_signed());
-            optional_time(writer, self.expires_s);
-            writer.boolean(self.is_bound);
-            writer.text(&self.cause);
-        })
+        to_bytes(self)
     }
 
     /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted. Fails if a field is missing or has
     /// the wrong type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
-        let mut reader = Reader::new(bytes);
-        fields(&mut reader, 8)?;
-        Ok(Self {
-            app_server: reader.shared_text()?,
-            opening: reader.binary()?,
-            user: reader.optional_text()?,
-            groups: read_list(&mut reader, |reader| Ok(reader.shared_text()?))?,
-            opened_ms: reader.integer()?.cast_unsigned(),
-            expires_s: read_optional_time(&mut reader)?,
-            is_bound: reader.boolean()?,
-            cause: reader.shared_text()?,
-        })
+        from_bytes(bytes, "connection").map_err(|error| MovingError(error.to_string()))
     }
 }
 
@@ -114,107 +91,14 @@ impl MovedState {
     /// Encodes the state as an array.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        encode(if self.refreshed.is_some() { 9 } else { 7 }, |writer| {
-            writer.integer(self.sequence.cast_signed());
-            frames(writer, &self.sent);
-            frames(writer, &self.held);
-            writer.integer(self.received.cast_signed());
-            texts(writer, &self.calls);
-            writer.array_len(self.epochs.len());
-            for (app_server, epoch) in &self.epochs {
-                writer.array_len(2);
-                writer.text(app_server);
-                writer.integer(*epoch);
-            }
-            texts(writer, &self.groups);
-            if let Some(refreshed) = &self.refreshed {
-                let mut pairs: Vec<_> = Vec::with_capacity(2 * refreshed.claims.len());
-                refreshed.claims.iter().for_each(|(name, value)| pairs.extend([name.clone(), value.clone()]));
-                texts(writer, &pairs);
-                optional_time(writer, refreshed.expires_s);
-            }
-        })
+        to_bytes(self)
     }
 
     /// Decodes the output of [`encode`](Self::encode). Longer arrays are accepted. Fails if a field is missing or has
     /// the wrong type.
     pub fn decode(bytes: &Bytes) -> Result<Self, MovingError> {
-        let mut reader = Reader::new(bytes);
-        let items = fields(&mut reader, 7)?;
-        Ok(Self {
-            sequence: reader.integer()?.cast_unsigned(),
-            sent: read_list(&mut reader, frame)?,
-            held: read_list(&mut reader, frame)?,
-            received: reader.integer()?.cast_unsigned(),
-            calls: read_list(&mut reader, |reader| Ok(reader.shared_text()?))?,
-            epochs: read_list(&mut reader, |reader| {
-                fields(reader, 2)?;
-                Ok((reader.shared_text()?, reader.integer()?))
-            })?,
-            groups: read_list(&mut reader, |reader| Ok(reader.shared_text()?))?,
-            refreshed: if items >= 9 { Some(refreshed_log_in(&mut reader)?) } else { None },
-        })
+        from_bytes(bytes, "state").map_err(|error| MovingError(error.to_string()))
     }
-}
-
-fn refreshed_log_in(reader: &mut Reader<'_>) -> Result<RefreshedLogIn, MovingError> {
-    let texts = read_list(reader, |reader| Ok(reader.shared_text()?))?;
-    let claims = texts.as_chunks::<2>().0.iter().map(|[name, value]| (name.clone(), value.clone())).collect();
-    Ok(RefreshedLogIn { claims, expires_s: read_optional_time(reader)? })
-}
-
-fn optional_time(writer: &mut Writer, at_s: Option<u64>) {
-    match at_s {
-        Some(at_s) => writer.integer(at_s.cast_signed()),
-        None => writer.nil(),
-    }
-}
-
-fn read_optional_time(reader: &mut Reader<'_>) -> Result<Option<u64>, MovingError> {
-    Ok(if reader.take_nil() { None } else { Some(reader.integer()?.cast_unsigned()) })
-}
-
-fn encode(items: usize, write: impl FnOnce(&mut Writer)) -> Bytes {
-    let mut out = BytesMut::new();
-    let mut writer = Writer(&mut out);
-    writer.array_len(items);
-    write(&mut writer);
-    out.freeze()
-}
-
-fn texts(writer: &mut Writer, list: &[ByteString]) {
-    writer.array_len(list.len());
-    list.iter().for_each(|text| writer.text(text));
-}
-
-fn frames(writer: &mut Writer, list: &[CountedFrame]) {
-    writer.array_len(list.len());
-    for (frame, messages) in list {
-        writer.array_len(2);
-        writer.binary(frame);
-        writer.integer(i64::from(*messages));
-    }
-}
-
-fn fields(reader: &mut Reader<'_>, expected: usize) -> Result<usize, MovingError> {
-    let items = reader.array_len()?;
-    if items < expected { Err(MovingError(format!("{items} of {expected} fields"))) } else { Ok(items) }
-}
-
-fn frame(reader: &mut Reader<'_>) -> Result<CountedFrame, MovingError> {
-    fields(reader, 2)?;
-    let frame = reader.binary()?;
-    let messages = reader.integer()?;
-    let messages = u32::try_from(messages).map_err(|_| MovingError(format!("a frame of {messages} messages")))?;
-    Ok((frame, messages))
-}
-
-fn read_list<'a, T>(
-    reader: &mut Reader<'a>,
-    mut item: impl FnMut(&mut Reader<'a>) -> Result<T, MovingError>,
-) -> Result<Vec<T>, MovingError> {
-    let items = reader.array_len()?;
-    (0..items).map(|_| item(reader)).collect()
 }
 
 #[cfg(test)]
@@ -262,7 +146,7 @@ mod tests {
         }
         assert_eq!(
             MovedState::decode(&Bytes::from_static(b"\x91\x01")).unwrap_err().to_string(),
-            "the state of a connection can't be read: 1 of 7 fields"
+            "the state of a connection can't be read: sent: is missing"
         );
     }
 }

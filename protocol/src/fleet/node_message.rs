@@ -10,33 +10,14 @@ use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use super::interest::{INTEREST_BUCKETS, InterestMap, InterestUpdate};
-use super::presence::{PresenceUpdate, PresentAppServer};
-use crate::limits::{PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
-use crate::message_pack::{ReadError, Reader, Writer};
+use super::interest::{BucketList, InterestUpdate};
+use super::presence::{AppServerList, PresenceUpdate};
+use crate::fields::{Field, FieldResult, Fields, Form, count, form, name, numbered};
+use crate::message_pack::Writer;
 use crate::service::write_frame;
 
 /// Maximum encoded size apart from texts and binaries.
 const ENVELOPE_BYTES: usize = 40;
-
-/// Maximum encoded size of an app server apart from its texts.
-const SERVER_BYTES: usize = 20;
-
-const STATE: i64 = 100;
-const INTEREST_WHOLE: i64 = 101;
-const INTEREST_ADDED: i64 = 102;
-const INTEREST_COMPLETE: i64 = 103;
-const RELAY: i64 = 104;
-const ASK: i64 = 105;
-const ANSWER: i64 = 106;
-const REQUEST: i64 = 107;
-const RESPONSE: i64 = 108;
-const APP_SERVERS: i64 = 109;
-const APP_SERVERS_COMPLETE: i64 = 110;
-const MOVE: i64 = 111;
-const MOVED: i64 = 112;
-const MEMBERSHIP: i64 = 113;
-const REVOCATION: i64 = 114;
 
 /// Message between two nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,67 +182,83 @@ pub struct NodeMessageError {
     pub problem: String,
 }
 
-impl NodeMessage {
-    /// Appends the message with its length prefix. Panics if the message exceeds 2 GiB, the limit of the length prefix.
-    pub fn encode(&self, out: &mut BytesMut) {
-        match self {
-            Self::Relay { hub, frame } => encode_relay(hub, frame, out),
-            Self::Ask { question, hub, frame } => encode_ask(*question, hub, frame, out),
-            Self::Answer { question, frame } => {
-                write(ANSWER, 3, frame.as_ref().map_or(0, Bytes::len), out, |writer| {
-                    unsigned(writer, *question);
-                    match frame {
-                        Some(frame) => writer.binary(frame),
-                        None => writer.nil(),
-                    }
-                });
-            }
-            Self::Request { question, method, target, body } => {
-                write(REQUEST, 5, target.len() + body.len(), out, |writer| {
-                    unsigned(writer, *question);
-                    writer.integer(method.number());
-                    writer.text(target);
-                    writer.binary(body);
-                });
-            }
-            Self::Response { question, status, body } => write(RESPONSE, 4, body.len(), out, |writer| {
-                unsigned(writer, *question);
-                writer.integer(i64::from(*status));
-                writer.binary(body);
-            }),
-            Self::State(state) => write(STATE, 4, 0, out, |writer| {
-                writer.integer(state.phase.number());
-                writer.integer(i64::from(state.members));
-                unsigned(writer, state.view);
-            }),
-            Self::Interest(update) => encode_interest(update, out),
-            Self::Presence(update) => encode_presence(update, out),
-            Self::Move { question, step, hub, connection_id } => {
-                write(MOVE, 5, hub.len() + connection_id.len(), out, |writer| {
-                    unsigned(writer, *question);
-                    writer.integer(step.number());
-                    writer.text(hub);
-                    writer.text(connection_id);
-                });
-            }
-            Self::Moved { question, state } => write(MOVED, 3, state.as_ref().map_or(0, Bytes::len), out, |writer| {
-                unsigned(writer, *question);
-                match state {
-                    Some(state) => writer.binary(state),
-                    None => writer.nil(),
+macro_rules! node_messages {
+    ($(
+        $number:literal $name:literal [$($field:ident $(as $form:ident)? $($wire:literal)?),*] $variant:ident $content:tt;
+    )*) => {
+        impl NodeMessage {
+            /// Appends the message with its length prefix. Panics if the message exceeds 2 GiB, the limit of the length
+            /// prefix.
+            pub fn encode(&self, out: &mut BytesMut) {
+                match self {
+                    $(Self::$variant $content => {
+                        let expected_bytes = ENVELOPE_BYTES $(+ $field.expected_bytes())*;
+                        write_frame(expected_bytes, out, |writer| {
+                            begin(writer, 1 + count!($($field)*), $number);
+                            $(<form!($($form)?)>::write($field, writer);)*
+                        });
+                    })*
                 }
-            }),
-            Self::Membership(SharedMembership { hub, user, group, left_ms, age_ms }) => {
-                write(MEMBERSHIP, 6, hub.len() + user.len() + group.len(), out, |writer| {
-                    [hub, user, group].into_iter().for_each(|name| writer.text(name));
-                    unsigned(writer, *left_ms);
-                    unsigned(writer, *age_ms);
-                });
             }
-            Self::Revocation(revocation) => encode_revocation(revocation, out),
-        }
-    }
 
+            fn read(number: i64, fields: &mut Fields) -> FieldResult<Option<Self>> {
+                Ok(Some(match number {
+                    $($number => {
+                        $(let $field = fields.value_as::<form!($($form)?), _>(name!($field $($wire)?))?;)*
+                        Self::$variant $content
+                    })*
+                    _ => return Ok(None),
+                }))
+            }
+
+            /// Name of this kind of message in logs and metrics.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant $content => {
+                        let _ = ($($field,)*);
+                        $name
+                    })*
+                }
+            }
+        }
+
+        fn name_of(number: i64) -> &'static str {
+            match number {
+                $($number => $name,)*
+                _ => "Unknown",
+            }
+        }
+    };
+}
+
+// Number, name, fields in wire order, and the variant that has them.
+node_messages! {
+    100 "State" [phase, members, view] State(NodeState { phase, members, view });
+    101 "InterestWhole" [hub, map] Interest(InterestUpdate::Whole { hub, map });
+    102 "InterestAdded" [hub, buckets as BucketList] Interest(InterestUpdate::Added { hub, buckets });
+    103 "InterestComplete" [] Interest(InterestUpdate::Complete);
+    104 "Relay" [hub, frame] Relay { hub, frame };
+    105 "Ask" [question, hub, frame] Ask { question, hub, frame };
+    106 "Answer" [question, frame] Answer { question, frame };
+    107 "Request" [question, method, target, body] Request { question, method, target, body };
+    108 "Response" [question, status, body] Response { question, status, body };
+    109 "AppServers" [hub, servers as AppServerList] Presence(PresenceUpdate::Whole { hub, servers });
+    110 "AppServersComplete" [] Presence(PresenceUpdate::Complete);
+    111 "Move" [question, step, hub, connection_id "connectionId"] Move { question, step, hub, connection_id };
+    112 "Moved" [question, state] Moved { question, state };
+    113 "Membership" [hub, user, group, left_ms "leftMs", age_ms "ageMs"]
+        Membership(SharedMembership { hub, user, group, left_ms, age_ms });
+    114 "Revocation"
+        [user, audience, app, issued_before_s "issuedBeforeS", kept_until_s "keptUntilS", closed_ms "closedMs"]
+        Revocation(SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms });
+}
+
+numbered!(MoveStep as integer: 1 Inspect, 2 Take, 3 Arrived);
+numbered!(RequestMethod as integer: 0 Get, 1 Post);
+numbered!(NodePhase as integer: 0 Starting, 1 Ready, 2 Draining; else Ready);
+
+impl NodeMessage {
     /// Returns the message with its length prefix.
     #[must_use]
     pub fn to_frame(&self) -> Bytes {
@@ -273,38 +270,21 @@ impl NodeMessage {
     /// Decodes a frame body without its length prefix, sharing its memory. Returns `None` for unknown messages, which
     /// are skipped. Longer arrays are accepted. Fails if a field is missing, out of range, or has the wrong type.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, NodeMessageError> {
-        let mut reader = Reader::new(body);
-        let (items, number) = head(&mut reader).map_err(|error| FieldProblem::Read(error).of("of no type"))?;
-        let mut fields = MessageFields { reader, left: items.saturating_sub(1) };
-        message(number, &mut fields).map_err(|problem| problem.of(name_of(number)))
-    }
-
-    /// Name of this kind of message in logs and metrics.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        name_of(match self {
-            Self::Relay { .. } => RELAY,
-            Self::Ask { .. } => ASK,
-            Self::Answer { .. } => ANSWER,
-            Self::Request { .. } => REQUEST,
-            Self::Response { .. } => RESPONSE,
-            Self::State(_) => STATE,
-            Self::Interest(InterestUpdate::Whole { .. }) => INTEREST_WHOLE,
-            Self::Interest(InterestUpdate::Added { .. }) => INTEREST_ADDED,
-            Self::Interest(InterestUpdate::Complete) => INTEREST_COMPLETE,
-            Self::Presence(PresenceUpdate::Whole { .. }) => APP_SERVERS,
-            Self::Presence(PresenceUpdate::Complete) => APP_SERVERS_COMPLETE,
-            Self::Move { .. } => MOVE,
-            Self::Moved { .. } => MOVED,
-            Self::Membership(_) => MEMBERSHIP,
-            Self::Revocation(_) => REVOCATION,
-        })
+        let (number, mut fields) = Fields::of_message(body)
+            .map_err(|error| NodeMessageError { kind: "of no type", problem: error.to_string() })?;
+        match Self::read(number, &mut fields) {
+            Err(error) if !error.is_unknown_number() => {
+                Err(NodeMessageError { kind: name_of(number), problem: error.to_string() })
+            }
+            message => Ok(message.unwrap_or_default()),
+        }
     }
 }
 
 /// Appends an encoded [`NodeMessage::Relay`] directly from a frame body. Panics as [`NodeMessage::encode`] does.
 pub fn encode_relay(hub: &str, frame: &[u8], out: &mut BytesMut) {
-    write(RELAY, 3, hub.len() + frame.len(), out, |writer| {
+    write_frame(ENVELOPE_BYTES + hub.len() + frame.len(), out, |writer| {
+        begin(writer, 3, 104);
         writer.text(hub);
         writer.binary(frame);
     });
@@ -312,324 +292,25 @@ pub fn encode_relay(hub: &str, frame: &[u8], out: &mut BytesMut) {
 
 /// Appends an encoded [`NodeMessage::Ask`] directly from a frame body. Panics as [`NodeMessage::encode`] does.
 pub fn encode_ask(question: u64, hub: &str, frame: &[u8], out: &mut BytesMut) {
-    write(ASK, 4, hub.len() + frame.len(), out, |writer| {
-        unsigned(writer, question);
+    write_frame(ENVELOPE_BYTES + hub.len() + frame.len(), out, |writer| {
+        begin(writer, 4, 105);
+        question.write(writer);
         writer.text(hub);
         writer.binary(frame);
     });
 }
 
-fn encode_revocation(revocation: &SharedRevocation, out: &mut BytesMut) {
-    let SharedRevocation { user, audience, app, issued_before_s, kept_until_s, closed_ms } = revocation;
-    let names = [user, audience, app];
-    let bytes = names.iter().map(|name| name.as_ref().map_or(0, |name| name.len())).sum();
-    write(REVOCATION, 7, bytes, out, |writer| {
-        names.into_iter().for_each(|name| match name {
-            Some(name) => writer.text(name),
-            None => writer.nil(),
-        });
-        unsigned(writer, *issued_before_s);
-        unsigned(writer, *kept_until_s);
-        unsigned(writer, *closed_ms);
-    });
-}
-
-fn encode_interest(update: &InterestUpdate, out: &mut BytesMut) {
-    match update {
-        InterestUpdate::Whole { hub, map } => {
-            let map = map.to_bytes();
-            write(INTEREST_WHOLE, 3, hub.len() + map.len(), out, |writer| {
-                writer.text(hub);
-                writer.binary(&map);
-            });
-        }
-        InterestUpdate::Added { hub, buckets } => {
-            let buckets: Vec<u8> = buckets.iter().flat_map(|bucket| bucket.to_be_bytes()).collect();
-            write(INTEREST_ADDED, 3, hub.len() + buckets.len(), out, |writer| {
-                writer.text(hub);
-                writer.binary(&buckets);
-            });
-        }
-        InterestUpdate::Complete => write(INTEREST_COMPLETE, 1, 0, out, |_| {}),
-    }
-}
-
-fn encode_presence(update: &PresenceUpdate, out: &mut BytesMut) {
-    let PresenceUpdate::Whole { hub, servers } = update else { return write(APP_SERVERS_COMPLETE, 1, 0, out, |_| {}) };
-    let size = |server: &PresentAppServer| SERVER_BYTES + server.instance.len() + server.endpoint.len();
-    let bytes = hub.len() + servers.iter().map(size).sum::<usize>();
-    write(APP_SERVERS, 3, bytes, out, |writer| {
-        writer.text(hub);
-        writer.array_len(servers.len());
-        for PresentAppServer { instance, endpoint, links, carried } in servers {
-            writer.array_len(4);
-            writer.text(instance);
-            writer.text(endpoint);
-            writer.integer(i64::from(*links));
-            writer.integer(i64::from(*carried));
-        }
-    });
-}
-
-fn write(number: i64, items: usize, variable_bytes: usize, out: &mut BytesMut, fields: impl FnOnce(&mut Writer)) {
-    write_frame(ENVELOPE_BYTES + variable_bytes, out, |writer| {
-        writer.array_len(items);
-        writer.integer(number);
-        fields(writer);
-    });
-}
-
-/// Writes a `u64` as the `i64` with equal bits, because readers only support signed numbers.
-fn unsigned(writer: &mut Writer, number: u64) {
-    writer.integer(number.cast_signed());
-}
-
-fn head(reader: &mut Reader) -> Result<(usize, i64), ReadError> {
-    Ok((reader.array_len()?, reader.integer()?))
-}
-
-fn message(number: i64, fields: &mut MessageFields) -> Result<Option<NodeMessage>, FieldProblem> {
-    use NodeMessage as M;
-    Ok(Some(match number {
-        STATE => M::State(NodeState {
-            phase: NodePhase::from_number(fields.integer("phase")?),
-            members: fields.number("members")?,
-            view: fields.unsigned("view")?,
-        }),
-        INTEREST_WHOLE => {
-            let hub = fields.text("hub")?;
-            let map = InterestMap::from_bytes(&fields.binary("map")?)
-                .map_err(|error| FieldProblem::Value("map", error.to_string()))?;
-            M::Interest(InterestUpdate::Whole { hub, map })
-        }
-        INTEREST_ADDED => {
-            let hub = fields.text("hub")?;
-            M::Interest(InterestUpdate::Added { hub, buckets: buckets(&fields.binary("buckets")?)? })
-        }
-        INTEREST_COMPLETE => M::Interest(InterestUpdate::Complete),
-        APP_SERVERS => M::Presence(PresenceUpdate::Whole { hub: fields.text("hub")?, servers: fields.app_servers()? }),
-        APP_SERVERS_COMPLETE => M::Presence(PresenceUpdate::Complete),
-        RELAY => M::Relay { hub: fields.text("hub")?, frame: fields.binary("frame")? },
-        ASK => {
-            M::Ask { question: fields.unsigned("question")?, hub: fields.text("hub")?, frame: fields.binary("frame")? }
-        }
-        ANSWER => M::Answer { question: fields.unsigned("question")?, frame: fields.optional_binary("frame")? },
-        REQUEST => {
-            let question = fields.unsigned("question")?;
-            let Some(method) = RequestMethod::from_number(fields.integer("method")?) else { return Ok(None) };
-            M::Request { question, method, target: fields.text("target")?, body: fields.binary("body")? }
-        }
-        RESPONSE => M::Response {
-            question: fields.unsigned("question")?,
-            status: fields.number("status")?,
-            body: fields.binary("body")?,
-        },
-        MOVE => {
-            let question = fields.unsigned("question")?;
-            let Some(step) = MoveStep::from_number(fields.integer("step")?) else { return Ok(None) };
-            M::Move { question, step, hub: fields.text("hub")?, connection_id: fields.text("connectionId")? }
-        }
-        MOVED => M::Moved { question: fields.unsigned("question")?, state: fields.optional_binary("state")? },
-        MEMBERSHIP => M::Membership(SharedMembership {
-            hub: fields.text("hub")?,
-            user: fields.text("user")?,
-            group: fields.text("group")?,
-            left_ms: fields.unsigned("leftMs")?,
-            age_ms: fields.unsigned("ageMs")?,
-        }),
-        REVOCATION => M::Revocation(SharedRevocation {
-            user: fields.optional_text("user")?,
-            audience: fields.optional_text("audience")?,
-            app: fields.optional_text("app")?,
-            issued_before_s: fields.unsigned("issuedBeforeS")?,
-            kept_until_s: fields.unsigned("keptUntilS")?,
-            closed_ms: fields.unsigned("closedMs")?,
-        }),
-        _ => return Ok(None),
-    }))
-}
-
-fn buckets(bytes: &[u8]) -> Result<Vec<u16>, FieldProblem> {
-    match bytes.as_chunks() {
-        (pairs, []) if pairs.len() <= usize::try_from(INTEREST_BUCKETS).unwrap_or(usize::MAX) => {
-            Ok(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
-        }
-        _ => Err(FieldProblem::Value("buckets", format!("{} bytes are not a list of buckets", bytes.len()))),
-    }
-}
-
-fn name_of(number: i64) -> &'static str {
-    match number {
-        STATE => "State",
-        INTEREST_WHOLE => "InterestWhole",
-        INTEREST_ADDED => "InterestAdded",
-        INTEREST_COMPLETE => "InterestComplete",
-        RELAY => "Relay",
-        ASK => "Ask",
-        ANSWER => "Answer",
-        REQUEST => "Request",
-        RESPONSE => "Response",
-        APP_SERVERS => "AppServers",
-        APP_SERVERS_COMPLETE => "AppServersComplete",
-        MOVE => "Move",
-        MOVED => "Moved",
-        MEMBERSHIP => "Membership",
-        REVOCATION => "Revocation",
-        _ => "Unknown",
-    }
-}
-
-impl MoveStep {
-    fn number(self) -> i64 {
-        match self {
-            Self::Inspect => 1,
-            Self::Take => 2,
-            Self::Arrived => 3,
-        }
-    }
-
-    fn from_number(number: i64) -> Option<Self> {
-        [Self::Inspect, Self::Take, Self::Arrived].into_iter().find(|step| step.number() == number)
-    }
-}
-
-impl RequestMethod {
-    fn number(self) -> i64 {
-        match self {
-            Self::Get => 0,
-            Self::Post => 1,
-        }
-    }
-
-    fn from_number(number: i64) -> Option<Self> {
-        match number {
-            0 => Some(Self::Get),
-            1 => Some(Self::Post),
-            _ => None,
-        }
-    }
-}
-
-impl NodePhase {
-    fn number(self) -> i64 {
-        match self {
-            Self::Starting => 0,
-            Self::Ready => 1,
-            Self::Draining => 2,
-        }
-    }
-
-    fn from_number(number: i64) -> Self {
-        match number {
-            0 => Self::Starting,
-            2 => Self::Draining,
-            _ => Self::Ready,
-        }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FieldProblem {
-    #[error("{0}")]
-    Read(ReadError),
-    #[error("{0}: is missing")]
-    Missing(&'static str),
-    #[error("{0}: {1}")]
-    Field(&'static str, ReadError),
-    #[error("{0}: {1}")]
-    Value(&'static str, String),
-}
-
-impl FieldProblem {
-    fn of(self, kind: &'static str) -> NodeMessageError {
-        NodeMessageError { kind, problem: self.to_string() }
-    }
-}
-
-/// Fields of a message after its number. Each method reads the next one; the name is for errors.
-struct MessageFields<'a> {
-    reader: Reader<'a>,
-    left: usize,
-}
-
-impl<'a> MessageFields<'a> {
-    fn next<T>(
-        &mut self,
-        field: &'static str,
-        read: impl FnOnce(&mut Reader<'a>) -> Result<T, ReadError>,
-    ) -> Result<T, FieldProblem> {
-        self.left = self.left.checked_sub(1).ok_or(FieldProblem::Missing(field))?;
-        read(&mut self.reader).map_err(|error| FieldProblem::Field(field, error))
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<ByteString, FieldProblem> {
-        self.next(field, Reader::shared_text)
-    }
-
-    fn optional_text(&mut self, field: &'static str) -> Result<Option<ByteString>, FieldProblem> {
-        self.next(field, |reader| if reader.take_nil() { Ok(None) } else { reader.shared_text().map(Some) })
-    }
-
-    fn binary(&mut self, field: &'static str) -> Result<Bytes, FieldProblem> {
-        self.next(field, Reader::binary)
-    }
-
-    fn optional_binary(&mut self, field: &'static str) -> Result<Option<Bytes>, FieldProblem> {
-        self.next(field, |reader| if reader.take_nil() { Ok(None) } else { reader.binary().map(Some) })
-    }
-
-    fn integer(&mut self, field: &'static str) -> Result<i64, FieldProblem> {
-        self.next(field, Reader::integer)
-    }
-
-    fn unsigned(&mut self, field: &'static str) -> Result<u64, FieldProblem> {
-        self.integer(field).map(i64::cast_unsigned)
-    }
-
-    fn number<T: TryFrom<i64>>(&mut self, field: &'static str) -> Result<T, FieldProblem> {
-        let value = self.integer(field)?;
-        T::try_from(value).map_err(|_| FieldProblem::Value(field, format!("is {value}, out of its range")))
-    }
-
-    fn app_servers(&mut self) -> Result<Vec<PresentAppServer>, FieldProblem> {
-        let count = self.next("servers", Reader::array_len)?;
-        if count > PRESENCE_SERVERS_MAX {
-            return Err(FieldProblem::Value("servers", format!("{count} are more than {PRESENCE_SERVERS_MAX}")));
-        }
-        let left = self.left;
-        let servers = (0..count).map(|_| self.app_server()).collect();
-        self.left = left;
-        servers
-    }
-
-    fn app_server(&mut self) -> Result<PresentAppServer, FieldProblem> {
-        self.left = 1;
-        self.left = self.next("server", Reader::array_len)?;
-        let server = PresentAppServer {
-            instance: self.short_text("instance")?,
-            endpoint: self.short_text("endpoint")?,
-            links: self.number("links")?,
-            carried: self.number("carried")?,
-        };
-        while self.left > 0 {
-            self.next("server", Reader::skip)?;
-        }
-        Ok(server)
-    }
-
-    fn short_text(&mut self, field: &'static str) -> Result<ByteString, FieldProblem> {
-        let text = self.text(field)?;
-        match text.len() {
-            0..=PRESENCE_TEXT_MAX_BYTES => Ok(text),
-            bytes => Err(FieldProblem::Value(field, format!("{bytes} bytes are too long"))),
-        }
-    }
+fn begin(out: &mut Writer, items: usize, number: i64) {
+    out.array_len(items);
+    out.integer(number);
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::PresentAppServer;
     use super::*;
-    use crate::service::{BroadcastData, Payloads, ServiceMessage, bytes_of_frame};
+    use crate::limits::{PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
+    use crate::service::{BroadcastData, FrameBuffer, Payloads, ServiceMessage, bytes_of_frame};
 
     fn body(message: &NodeMessage) -> Bytes {
         let frame = message.to_frame();
@@ -768,6 +449,21 @@ mod tests {
             let error = NodeMessage::decode(&Bytes::copy_from_slice(bytes)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} lacks {expected:?}");
         }
+    }
+
+    #[test]
+    fn lists_and_texts_of_app_servers_are_limited() {
+        let decode = |count: usize, bytes: usize| {
+            let text = ByteString::from("x".repeat(bytes));
+            let server = PresentAppServer { instance: text.clone(), endpoint: text, links: 1, carried: 0 };
+            let whole = PresenceUpdate::Whole { hub: "chat".into(), servers: vec![server; count] };
+            let mut buffer = FrameBuffer::default();
+            buffer.push(NodeMessage::Presence(whole).to_frame());
+            NodeMessage::decode(&buffer.next_body().unwrap().unwrap()).map_err(|error| error.problem)
+        };
+        assert!(decode(PRESENCE_SERVERS_MAX, 1).is_ok() && decode(1, PRESENCE_TEXT_MAX_BYTES).is_ok());
+        assert_eq!(decode(PRESENCE_SERVERS_MAX + 1, 1), Err("servers: has 1025 items, over 1024".into()));
+        assert_eq!(decode(1, PRESENCE_TEXT_MAX_BYTES + 1), Err("instance: 257 bytes are too long".into()));
     }
 
     #[test]

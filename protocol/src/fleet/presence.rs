@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use bytestring::ByteString;
 
-use crate::limits::INTEREST_HUBS_MAX;
+use crate::fields::{Field, FieldError, FieldResult, Fields, Form, record};
+use crate::limits::{INTEREST_HUBS_MAX, PRESENCE_SERVERS_MAX, PRESENCE_TEXT_MAX_BYTES};
 
 /// App server dialled in at a node under one endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,6 +20,28 @@ pub struct PresentAppServer {
     pub links: u32,
     /// Number of these links forwarded by another node, because the dialled address is not this node's.
     pub carried: u32,
+}
+
+record!(PresentAppServer [instance as ShortText, endpoint as ShortText, links, carried]);
+
+enum ShortText {}
+
+impl Form<ByteString> for ShortText {
+    fn read(fields: &mut Fields, name: &'static str) -> FieldResult<ByteString> {
+        let text = ByteString::read(fields, name)?;
+        match text.len() {
+            0..=PRESENCE_TEXT_MAX_BYTES => Ok(text),
+            bytes => Err(FieldError::value(name, format!("{bytes} bytes are too long"))),
+        }
+    }
+}
+
+pub(super) enum AppServerList {}
+
+impl Form<Vec<PresentAppServer>> for AppServerList {
+    fn read(fields: &mut Fields, name: &'static str) -> FieldResult<Vec<PresentAppServer>> {
+        fields.items(name, PRESENCE_SERVERS_MAX)
+    }
 }
 
 /// Presence update from a node.

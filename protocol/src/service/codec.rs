@@ -9,20 +9,19 @@
 //! longer ones of future SDKs are accepted: trailing fields are ignored, which is safe because the length prefix bounds
 //! each frame.
 
-mod fields;
+mod extension;
 mod frame_head;
 mod irregular;
 mod layout;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use fields::Fields;
-
-pub use fields::{claims_from_payload, claims_to_payload};
+pub use extension::{claims_from_payload, claims_to_payload};
 pub use frame_head::FrameHead;
 
 use super::service_message::name_of;
 use super::{ServiceMessage, ServiceMessageError, TracedData};
+use crate::fields::Fields;
 use crate::message_pack::Writer;
 
 impl ServiceMessage {
@@ -55,7 +54,7 @@ impl ServiceMessage {
     /// skipped. Longer arrays, and the shorter ones of older SDKs, are accepted. Fails if a field is missing or has
     /// another type; names the message and field.
     pub fn decode(body: &Bytes) -> Result<Option<Self>, ServiceMessageError> {
-        let (number, mut fields) = Fields::new(body)
+        let (number, mut fields) = Fields::of_message(body)
             .map_err(|error| ServiceMessageError { kind: "of no type".into(), problem: error.to_string() })?;
         layout::read(number, &mut fields).map_err(|error| ServiceMessageError {
             kind: format!("{} ({number})", name_of(number)),

@@ -8,7 +8,8 @@
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-use crate::message_pack::{ReadError, Reader, Writer};
+use crate::fields::{Field, FieldError, FieldResult, Fields, record};
+use crate::message_pack::Writer;
 
 /// Maximum number of members per page. Azure's SDK requests fewer.
 pub const MEMBERS_PER_PAGE_MAX: usize = 1000;
@@ -21,6 +22,8 @@ pub struct GroupMember {
     /// User of the connection, if authenticated.
     pub user_id: Option<ByteString>,
 }
+
+record!(GroupMember [connection_id "connectionId", user_id "userId"]);
 
 /// Page of a group's members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,13 +54,8 @@ impl MemberPage {
         let mut out = BytesMut::new();
         let mut writer = Writer(&mut out);
         writer.array_len(if self.count.is_some() { 3 } else { 2 });
-        writer.array_len(self.members.len());
-        for member in &self.members {
-            writer.array_len(2);
-            writer.text(&member.connection_id);
-            optional_text(&mut writer, member.user_id.as_ref());
-        }
-        optional_text(&mut writer, self.continuation_token.as_ref());
+        self.members.write(&mut writer);
+        self.continuation_token.write(&mut writer);
         if let Some(count) = self.count {
             writer.integer(i64::try_from(count).unwrap_or(i64::MAX));
         }
@@ -67,49 +65,20 @@ impl MemberPage {
     /// Decodes the payload of an ack, sharing its memory. Longer lists are accepted. Fails if a field is missing or has
     /// another type.
     pub fn from_payload(payload: &Bytes) -> Result<Self, MemberPageError> {
-        let mut reader = Reader::new(payload);
-        let items = reader.array_len().map_err(unreadable)?;
-        if items < 2 {
-            return Err(MemberPageError("it has too few items".into()));
-        }
-        let claimed = reader.array_len().map_err(unreadable)?;
-        let mut members = Vec::with_capacity(claimed.min(MEMBERS_PER_PAGE_MAX));
-        for _ in 0..claimed {
-            members.push(member(&mut reader)?);
-        }
-        let continuation_token = reader.optional_text().map_err(unreadable)?;
-        let count = if items > 2 { Some(count(&mut reader)?) } else { None };
+        let mut fields = Fields::new(payload).map_err(|error| MemberPageError(error.to_string()))?;
+        Self::read(&mut fields).map_err(|error| MemberPageError(error.to_string()))
+    }
+
+    fn read(fields: &mut Fields) -> FieldResult<Self> {
+        let (members, continuation_token) = (fields.value("members")?, fields.value("continuationToken")?);
+        let count = if fields.has(3) { Some(read_count(fields)?) } else { None };
         Ok(Self { members, continuation_token, count })
     }
 }
 
-fn member(reader: &mut Reader<'_>) -> Result<GroupMember, MemberPageError> {
-    let items = reader.array_len().map_err(unreadable)?;
-    if items < 2 {
-        return Err(MemberPageError("a member has too few items".into()));
-    }
-    let connection_id = reader.shared_text().map_err(unreadable)?;
-    let user_id = reader.optional_text().map_err(unreadable)?;
-    for _ in 2..items {
-        reader.skip().map_err(unreadable)?;
-    }
-    Ok(GroupMember { connection_id, user_id })
-}
-
-fn count(reader: &mut Reader<'_>) -> Result<u64, MemberPageError> {
-    let count = reader.integer().map_err(unreadable)?;
-    u64::try_from(count).map_err(|_| MemberPageError(format!("{count} is not a valid number of members")))
-}
-
-fn optional_text(out: &mut Writer, text: Option<&ByteString>) {
-    match text {
-        Some(text) => out.text(text),
-        None => out.nil(),
-    }
-}
-
-fn unreadable(error: ReadError) -> MemberPageError {
-    MemberPageError(error.to_string())
+fn read_count(fields: &mut Fields) -> FieldResult<u64> {
+    let count: i64 = fields.value("count")?;
+    u64::try_from(count).map_err(|_| FieldError::value("count", format!("{count} is not a valid number of members")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use super::super::service_message::{
     ClientCompletion, CloseConnection, ConnectionData, GroupMemberQuery, LinkHandshakeRequest, OpenConnection, Ping,
     ServiceError, UserConnectionQuery, UserGroupChange,
 };
-use super::fields::{Field, FieldResult, Fields, Form, Map, Required, extension};
+use super::extension;
+use crate::fields::{Field, FieldResult, Fields, Form, Map, Required};
 use crate::message_pack::Writer;
 
 /// Body of a message that is written and read by hand.

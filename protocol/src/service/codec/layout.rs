@@ -4,8 +4,9 @@ use bytestring::ByteString;
 
 use super::super::message_table::service_messages;
 use super::super::service_message::{self, Filtered, ServiceMessage};
-use super::fields::{Field, FieldResult, Fields, Form, Map, NonEmpty, Plain, Required, Timestamp};
+use super::extension::NonEmpty;
 use super::irregular::{Irregular, begin, no_extension};
+use crate::fields::{Field, FieldResult, Fields, Form, Map, Required, Timestamp, count, form, name};
 use crate::message_pack::Writer;
 
 /// Typical size of a message without names and payloads: headers, numbers, extension map.
@@ -80,28 +81,6 @@ macro_rules! read_fields {
     }};
 }
 
-macro_rules! form {
-    () => {
-        Plain
-    };
-    ($form:ident) => {
-        $form
-    };
-}
-
-macro_rules! name {
-    ($field:ident) => {
-        stringify!($field)
-    };
-    ($field:ident $name:literal) => {
-        $name
-    };
-}
-
-macro_rules! count {
-    ($($field:ident)*) => { [$(stringify!($field)),*].len() };
-}
-
 macro_rules! filter {
     (Send $fields:ident) => {
         $fields.filter()?
@@ -114,10 +93,10 @@ macro_rules! filter {
 /// Whether the extension map is followed by further fields. The filter of a send is read with the map.
 macro_rules! has_late {
     (Send $fields:ident $items:expr) => {
-        $fields.left() >= $items
+        $fields.left >= $items
     };
     ($class:ident $fields:ident $items:expr) => {
-        $fields.left() > $items && $fields.skip_extension().map(|()| true)?
+        $fields.left > $items && $fields.skip_extension().map(|()| true)?
     };
 }
 
