@@ -146,7 +146,7 @@ pub(crate) fn collect<T>(count: usize, mut next: impl FnMut() -> FieldResult<T>)
     Ok(items)
 }
 
-/// Type of a field. Its encoding has no other information than the value.
+/// Type of a field, with its encoding.
 pub(crate) trait Field: Sized {
     /// Estimated encoded length. Zero for a small value: the envelope covers it.
     fn expected_bytes(&self) -> usize {
@@ -283,8 +283,8 @@ impl<A: Field, B: Field> Field for (A, B) {
     }
 }
 
-/// Implements [`Field`] for an enum with a number for each variant. Unknown numbers are an error, unless a variant holds
-/// them (`_`) or stands for them (`else`).
+/// Implements [`Field`] for an enum with a number for each variant. Unknown numbers are an error, unless a variant keeps
+/// them (`_`) or replaces them (`else`).
 macro_rules! numbered {
     (
         $type:ident as $write:ident: $($number:literal $variant:ident),* $(, _ $unknown:ident)? $(; else $other:ident)?
@@ -373,7 +373,7 @@ macro_rules! count {
 
 pub(crate) use count;
 
-/// Encoding of a field: the one of its type, or another one.
+/// Encoding of a field in a table. [`Plain`] is the encoding of its type.
 pub(crate) trait Form<T: Field> {
     fn write(value: &T, out: &mut Writer) {
         value.write(out);

@@ -9,8 +9,8 @@
 //!  number Name(Body) Class irregular;                              written and read by hand, in `codec/irregular.rs`
 //! ```
 //!
-//! - The type of a field decides its encoding. `as` names another [form](super::codec), and `..Default` stands for
-//!   fields of the body without a place on the wire.
+//! - The type of a field decides its encoding, unless `as` names another [form](crate::fields::Form). With `..Default`,
+//!   further fields of the body have no place on the wire.
 //! - The name in errors is the one of the public protocol, if it differs from the field's.
 //! - The extension map of a [`Send`](super::MessageClass::Send) may have a filter.
 //! - An [`Order`](super::MessageClass::Order) or a [`Question`](super::MessageClass::Question) is acknowledged: it has
@@ -41,6 +41,8 @@ macro_rules! service_messages {
             9 MultiUserData(MultiUserData) Send [user_ids "userIds", payloads];
             /// Type 10: sends to all connections of the hub, with exclusions.
             10 BroadcastData(BroadcastData) Send [excluded "excludedConnectionIds", payloads];
+            // Joining requires a group name; leaving may refer to all groups.
+
             /// Type 11: joins a group, without an ack.
             11 JoinGroup(GroupChange) Change [connection_id "connectionId", group as Required, ..Default];
             /// Type 12: leaves a group, without an ack.
