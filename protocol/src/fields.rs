@@ -283,8 +283,8 @@ impl<A: Field, B: Field> Field for (A, B) {
     }
 }
 
-/// Implements [`Field`] for an enum with a number for each variant. Unknown numbers are an error, unless a variant keeps
-/// them (`_`) or replaces them (`else`).
+/// Implements [`Field`] for an enum with a number for each variant. Unknown numbers are an error, unless a variant
+/// keeps them (`_`) or replaces them (`else`).
 macro_rules! numbered {
     (
         $type:ident as $write:ident: $($number:literal $variant:ident),* $(, _ $unknown:ident)? $(; else $other:ident)?

@@ -65,7 +65,7 @@ pub enum GreetingError {
 
 impl WireVersions {
     /// Versions supported by this build.
-    pub const CURRENT: Self = Self { oldest: 2, newest: 2 };
+    pub const CURRENT: Self = Self { oldest: 1, newest: 1 };
 
     /// Returns the newest version that both support.
     #[must_use]
@@ -132,7 +132,7 @@ mod tests {
     fn a_greeting_is_json_in_camel_case() {
         let json = String::from_utf8(greeting().to_json()).unwrap();
         let expected = concat!(
-            r#"{"name":"p1","boot":"b1","version":"0.1.0","wire":{"oldest":2,"newest":2},"#,
+            r#"{"name":"p1","boot":"b1","version":"0.1.0","wire":{"oldest":1,"newest":1},"#,
             r#""address":"http://p1:8090","advertised":null,"known":["http://p2:8090"]}"#
         );
         assert_eq!(json, expected);
