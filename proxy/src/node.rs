@@ -277,11 +277,11 @@ impl Node {
         self.shared.end_requests();
         // Clients whose ends were not reported in time are left to other nodes.
         if let Some(connections) = HubConnection::presence(&self.webhooks) {
-            connections.log().close_log();
+            connections.log.close_log();
         }
         let pools: Vec<_> = self.shared.hubs.all().iter().flat_map(|hub| hub.pools().to_vec()).collect();
         // Links that may carry messages for clients of other nodes.
-        let relayed = pools.iter().filter(|pool| !pool.hub().capabilities().sends_to_all_nodes);
+        let relayed = pools.iter().filter(|pool| !pool.hub.capabilities().sends_to_all_nodes);
         let relayed: Vec<_> = relayed.cloned().collect();
         close_links(&relayed).await;
         self.fleet.members().leave().await;

@@ -90,7 +90,7 @@ impl App {
     }
 
     pub(super) fn start_in(shared: &Arc<Shared>, group: &str, instance: &str, hubs: Vec<HubManifest>) -> Self {
-        let group = shared.hubs.groups().find(group).unwrap_or_else(|| shared.hubs.groups().default_one());
+        let group = shared.hubs.groups.find(group).unwrap_or_else(|| shared.hubs.groups.default_one());
         let (sender, links) = mpsc::unbounded_channel();
         let dialler = Arc::new(Dialler {
             links: sender,

@@ -167,7 +167,7 @@ async fn hubs_that_tokens_of_one_key_name_leave_a_half_to_those_of_others() {
 async fn app_servers_of_which_tokens_only_speak_take_no_place() {
     let node = node_with(keys(&format!("bench={OLD}"))).await;
     let mut home = DialInLink::open_by(OLD, &node, "home_1").await;
-    let known = || node.fixture.shared.hubs.app_servers().ids().len();
+    let known = || node.fixture.shared.hubs.app_servers.ids().len();
     let (before, mut clients) = (known(), Vec::new());
     for ghost in 0..3 {
         let claims = [

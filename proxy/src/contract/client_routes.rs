@@ -187,6 +187,6 @@ async fn weights_are_shares_of_new_connections() {
     let fixture = Fixture::ruled(CANARY);
     let _apps = (fixture.server("one").await, fixture.server("two").await);
     let hub = fixture.shared.hubs.find("/chat").unwrap();
-    let homes: Vec<_> = (0..4).map(|_| hub.choose_home_in("default").unwrap().app()).collect();
+    let homes: Vec<_> = (0..4).map(|_| hub.choose_home_in("default").unwrap().app).collect();
     assert!(homes[0] != homes[1] && homes[..2] == homes[2..]);
 }

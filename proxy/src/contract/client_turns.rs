@@ -79,7 +79,7 @@ async fn clients_of_an_app_are_read_one_after_the_other() {
 async fn a_client_that_waits_for_its_turn_does_not_time_out() {
     let (fixture, _app, [(mut chat, mut busy), _news]) = two_apps().await;
     let hub = fixture.shared.hubs.find("/chat").unwrap();
-    let line = fixture.shared.turn_line(&Signer::Fleet, Some(hub.identity()), TurnSource::Clients(0));
+    let line = fixture.shared.turn_line(&Signer::Fleet, Some(&hub.identity), TurnSource::Clients(0));
     let held = line.begin().await.unwrap();
     busy.send(&flood()).await;
     // sleep: the test advances paused time

@@ -237,9 +237,9 @@ async fn hubs_of_app_servers_that_have_left_make_room_sooner_than_hubs_that_wait
         let id = hubs.number(&name);
         let target = AppTarget::DialsIn(None);
         let app = AppServer { id, instance: name.as_str().into(), name, target, group: Arc::default() };
-        let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(app), 1, Arc::default()));
+        let pool = Arc::new(Pool::new(hub.identity.clone(), Arc::new(app), 1, Arc::default()));
         hub.add_pool(pool.clone());
-        pool.opened(0, Arc::new(LinkHandle::opened(hub.identity(), id)));
+        pool.opened(0, Arc::new(LinkHandle::opened(&hub.identity, id)));
         hub.remove_pool(&pool);
         if number % 50 == 0 {
             // sleep: paused time; 500 app servers come and go in a second
@@ -260,7 +260,7 @@ async fn app_servers_without_links_and_clients_are_removed() {
     let mut client = Client::connect(&fixture, &mut links[0], "/a").await;
     let hubs = &fixture.shared.hubs;
     let number = hubs.number("kept");
-    let has_room = |instance: &str| hubs.app_servers().check_room(instance, &ALONE).is_ok();
+    let has_room = |instance: &str| hubs.app_servers.check_room(instance, &ALONE).is_ok();
     for round in 0..3 {
         // Each restart of an app server dials in with a new id.
         let starts = (0..APP_SERVERS_MAX).map(|start| format!("{round}-{start}"));

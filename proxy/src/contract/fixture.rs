@@ -202,7 +202,7 @@ impl Fixture {
     pub(super) fn apply(&self, rules: &str) {
         let (rules, hubs) = (Arc::new(Ruleset::parse(rules).unwrap()), &self.shared.hubs);
         for rule in &rules.groups {
-            hubs.groups().set(&rule.name, self.shared.default_terms(), rules.is_mirror(&rule.name));
+            hubs.groups.set(&rule.name, self.shared.default_terms(), rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&rules);
         self.shared.shards().iter().for_each(|shard| shard.post(reroute));

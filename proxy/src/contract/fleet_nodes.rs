@@ -292,7 +292,7 @@ async fn a_message_is_relayed_only_to_nodes_with_receivers() {
     let _stranger = nodes[2].client().await;
     nodes[1].link.join(&member.id, "red").await;
     linked(&nodes).await;
-    let received = |node: &FleetNode| node.fleet.fleet_relay().counters().received.get();
+    let received = |node: &FleetNode| node.fleet.fleet_relay().counters.received.get();
     let before = [received(&nodes[1]), received(&nodes[2])];
     for _ in 0..50 {
         nodes[0].send(&[Wanted::Group("red")], &to_group("red", "hello"));
@@ -315,7 +315,7 @@ async fn new_subscriptions_apply_immediately_and_ended_ones_are_removed() {
     nodes[0].send(&[Wanted::Group("late")], &to_group("late", "first"));
     assert_eq!(client.text().await, "first");
     client.close().await;
-    let sent = |nodes: &[FleetNode]| nodes[0].fleet.fleet_relay().counters().sent.get();
+    let sent = |nodes: &[FleetNode]| nodes[0].fleet.fleet_relay().counters.sent.get();
     // The sweep runs every ten seconds.
     sleep(Duration::from_secs(15)).await; // sleep: longer than the sweep interval
     let before = sent(&nodes);
@@ -343,7 +343,7 @@ async fn links_that_are_cut_resume_and_lose_nothing() {
         assert_eq!(client.text().await, number.to_string());
     }
     client.fence(&nodes[1].link).await;
-    assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause) == 0));
+    assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters.dropped(cause) == 0));
 }
 
 #[tokio::test(crate = "paused")]
@@ -359,7 +359,7 @@ async fn only_a_node_that_is_cut_off_for_too_long_misses_messages() {
         // sleep: in total longer than a link survives without a socket
         sleep(Duration::from_secs(1)).await;
     }
-    let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause)).sum();
+    let dropped: u64 = DropCause::ALL.iter().map(|&cause| nodes[0].fleet.fleet_relay().counters.dropped(cause)).sum();
     assert!(dropped > 0);
     nodes[1].cut(false);
     linked(&nodes).await;
@@ -389,7 +389,7 @@ async fn messages_for_a_node_that_reads_nothing_are_dropped_after_some_seconds_a
         drop(nodes[0].deliver(message).await);
         assert_eq!(other.text().await.len(), number.to_string().len() + 1 + long.len());
     }
-    assert!(nodes[0].fleet.fleet_relay().counters().dropped(DropCause::Full) > 100);
+    assert!(nodes[0].fleet.fleet_relay().counters.dropped(DropCause::Full) > 100);
     let missed: Vec<_> = nodes[0].fleet.members().all().iter().map(|member| member.missed().is_some()).collect();
     assert_eq!(missed, [true, false], "a condition names the node");
     assert_eq!(nodes[0].deliver(broadcast("last")).await.await.missing, ["n2"]);
@@ -423,7 +423,7 @@ async fn messages_beyond_the_queue_of_a_node_wait_for_it_and_none_is_lost() {
     };
     let (waited, (), ()) = tokio::join!(sending, returning, reading);
     assert!(waited >= Duration::from_secs(3), "the sender waits: {waited:?}");
-    assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters().dropped(cause) == 0));
+    assert!(DropCause::ALL.iter().all(|&cause| nodes[0].fleet.fleet_relay().counters.dropped(cause) == 0));
 }
 
 #[tokio::test(crate = "paused")]
@@ -546,7 +546,7 @@ async fn the_link_to_a_node_moves_to_its_other_address_and_loses_nothing() {
         // sleep: in total longer than a link survives without a socket
         sleep(Duration::from_secs(1)).await;
     }
-    assert!(DropCause::ALL.iter().all(|&cause| nodes[1].fleet.fleet_relay().counters().dropped(cause) == 0));
+    assert!(DropCause::ALL.iter().all(|&cause| nodes[1].fleet.fleet_relay().counters.dropped(cause) == 0));
 }
 
 #[tokio::test(crate = "paused")]
@@ -562,7 +562,7 @@ async fn nodes_that_have_removed_each_other_discover_each_other_again() {
     // Links to the first node stay up, so no node greets it again.
     let is_forgotten = |node: &FleetNode, other: &str| {
         let members = node.fleet.members().all();
-        members.iter().all(|member| member.name() != other || !member.links().are_complete())
+        members.iter().all(|member| member.name() != other || !member.links.are_complete())
     };
     until(Duration::from_secs(300), "they are strangers", || {
         is_forgotten(&nodes[1], "n3") && is_forgotten(&nodes[2], "n2")

@@ -615,7 +615,7 @@ fn forget_targets(one: &mut DialInLink, other: &mut DialInLink) {
 fn links_at(node: &FleetNode, instance: &str) -> usize {
     let hub = node.fixture.shared.hubs.keyed(HUB);
     let pools = hub.map(|hub| hub.pools()).unwrap_or_default();
-    pools.iter().find(|pool| pool.app().instance == instance).map_or(0, |pool| pool.open_links())
+    pools.iter().find(|pool| pool.app.instance == instance).map_or(0, |pool| pool.open_links())
 }
 
 #[tokio::test(crate = "paused")]

@@ -28,7 +28,7 @@ async fn with(settings: Settings) -> (Fixture, LinkedApp) {
 }
 
 fn spans_of(fixture: &Fixture) -> Receiver<Box<SpanRecord>> {
-    fixture.shared.tracer.as_ref().unwrap().queue().take_receiver().unwrap()
+    fixture.shared.tracer.as_ref().unwrap().queue.take_receiver().unwrap()
 }
 
 async fn negotiate(fixture: &Fixture, headers: &[(&'static str, &str)]) -> String {

@@ -55,7 +55,7 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
     let Ok(_permit) = take_permit(&shard, &pool, slot).await else { return };
     let mut id = pool.first_session();
     let mut backoff = Backoff::default();
-    while !pool.retired().is_cancelled() {
+    while !pool.retired.is_cancelled() {
         let mut keeper = SlotKeeper::new(&shard, &pool, slot, id);
         let over = keeper.run(&mut backoff).await;
         keeper.end_session(over).await;
@@ -65,7 +65,7 @@ pub(crate) async fn keep_link(shard: Rc<Shard>, pool: Arc<Pool>, slot: usize) {
 
 /// Waits for a permit, which only links over a network need.
 async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<LinkPermit>, PoolRetired> {
-    let AppTarget::Network(address) = &pool.app().target else { return Ok(None) };
+    let AppTarget::Network(address) = &pool.app.target else { return Ok(None) };
     let (limits, mut is_first) = (&shard.shared().limits, true);
     loop {
         let refusal = match limits.links.take_dialled(address.authority()) {
@@ -74,12 +74,12 @@ async fn take_permit(shard: &Shard, pool: &Pool, slot: usize) -> Result<Option<L
         };
         limits.refusals.count("links", refusal.label());
         if is_first && let Some(others) = pool.may_warn() {
-            let (hub, app) = (pool.hub().name(), &pool.app().name);
+            let (hub, app) = (pool.hub.name(), &pool.app.name);
             warn!(hub, %app, slot, reason = %refusal, others, "link not opened");
         }
         is_first = false;
         tokio::select! {
-            () = pool.retired().cancelled() => return Err(PoolRetired),
+            () = pool.retired.cancelled() => return Err(PoolRetired),
             () = sleep(PERMIT_RETRY) => {}
         }
     }
@@ -104,7 +104,7 @@ impl<'a> SlotKeeper<'a> {
     fn new(shard: &'a Rc<Shard>, pool: &'a Arc<Pool>, slot: usize, id: SessionId) -> Self {
         let links = shard.shared().settings.links;
         let session = Session::new(id, Role::Proxy, links.session(), shard.shared().now_ms());
-        let link = LinkHandle::new(pool.hub().clone(), pool.app().id, links.outbox_max_bytes, session);
+        let link = LinkHandle::new(pool.hub.clone(), pool.app.id, links.outbox_max_bytes, session);
         let clock = LinkClock::since(shard.shared().instant(0));
         let (incoming, left) = (Incoming::default(), pool.left());
         Self { shard, pool, slot, link: Arc::new(link), clock, incoming, left, was_open: false }
@@ -132,7 +132,7 @@ impl<'a> SlotKeeper<'a> {
             let Some(offer) = self.offer() else { return Err(SessionOver::retired()) };
             let begun = Instant::now();
             let shared = self.shard.shared();
-            let terms = self.pool.app().group.terms();
+            let terms = self.pool.app.group.terms();
             let caller = terms.caller(&shared.settings.node);
             let dialling = dial(self.pool, self.slot, &offer, &shared.boot, caller);
             let dialled = tokio::select! {
@@ -157,8 +157,8 @@ impl<'a> SlotKeeper<'a> {
                 Err(error) => {
                     // The upstream watcher logs the problem once; at a higher level, this would be a line per link and
                     // attempt.
-                    let (hub, slot) = (self.pool.hub().name(), self.slot);
-                    debug!(hub, app = %self.pool.app().target, slot, %error, "cannot open a link yet");
+                    let (hub, slot) = (self.pool.hub.name(), self.slot);
+                    debug!(hub, app = %self.pool.app.target, slot, %error, "cannot open a link yet");
                 }
             }
             if let Some(over) = self.wait(backoff).await {
@@ -195,20 +195,20 @@ impl<'a> SlotKeeper<'a> {
         let mut left = self.left.clone();
         tokio::select! {
             Ok(()) = left.changed(), if self.was_open => SessionOver::left(),
-            () = self.pool.retired().cancelled() => SessionOver::retired(),
+            () = self.pool.retired.cancelled() => SessionOver::retired(),
             cause = window_passed(self.link.outbox(), self.clock) => SessionOver::decided(cause),
         }
     }
 
     fn lost(&self, reason: &str) {
         self.pool.interrupted();
-        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
+        let (hub, app, slot) = (self.pool.hub.name(), &self.pool.app.name, self.slot);
         debug!(hub, %app, slot, reason, "link lost: waiting for it to resume");
     }
 
     /// Logs the end of the session. Warns only about protocol violations; the upstream watcher warns about lost links.
     fn log_end(&self, over: &SessionOver) {
-        let (hub, app, slot, reason) = (self.pool.hub().name(), &self.pool.app().name, self.slot, &over.reason);
+        let (hub, app, slot, reason) = (self.pool.hub.name(), &self.pool.app.name, self.slot, &over.reason);
         let is_broken = self.was_open && over.cause == SessionCloseReason::Broken;
         match is_broken.then(|| self.pool.may_warn()).flatten() {
             Some(suppressed) => warn!(hub, %app, reason, suppressed, "link closed: protocol error"),
@@ -234,7 +234,7 @@ impl<'a> SlotKeeper<'a> {
         self.log_end(&over);
         if self.was_open {
             let loss = LinkLoss {
-                link: self.link.id(),
+                link: self.link.id,
                 cause,
                 noticed_within_s: 0,
                 may_be_unnoticed: false,

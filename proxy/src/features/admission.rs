@@ -96,7 +96,7 @@ impl AccessRules for Admission {
 
     fn check_refresh(&self, user: Option<&str>, claims: &[(ByteString, ByteString)]) -> Result<(), RefreshRefused> {
         let bytes = claims.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let max = self.service_verifier.max_bytes();
+        let max = self.service_verifier.max_bytes;
         if bytes > max {
             return Err(RefreshRefused::TooLarge { bytes, max });
         }

@@ -108,7 +108,7 @@ pub(crate) async fn serve_link(shard: Rc<Shard>, keys: Arc<SigningKeys>, incomin
 }
 
 fn too_many(shard: &Shard, hub: &Hub, (instance, signer): (&str, &Signer)) -> Option<String> {
-    let count = hub.pool_of(shard.shared().hubs.app_servers().number(instance, signer)).map_or(0, |pool| pool.size());
+    let count = hub.pool_of(shard.shared().hubs.app_servers.number(instance, signer)).map_or(0, |pool| pool.size());
     (count >= LINKS_MAX).then(|| format!("this app server has {LINKS_MAX} connections to this node for the hub"))
 }
 
@@ -125,9 +125,9 @@ fn find_pool(shard: &Shard, hub: &Arc<Hub>, (instance, from): (&str, Option<IpAd
     let hubs = &shard.shared().hubs;
     let id = hubs.number(instance);
     hub.pool_or_add(id, || {
-        let (name, target, group) = (short_name(instance), AppTarget::DialsIn(from), hubs.groups().default_one());
+        let (name, target, group) = (short_name(instance), AppTarget::DialsIn(from), hubs.groups.default_one());
         let app = AppServer { id, instance: instance.to_owned(), name, target, group };
-        Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default())
+        Pool::new(hub.identity.clone(), Arc::new(app), 0, Arc::default())
     })
 }
 
@@ -142,10 +142,10 @@ fn make_link(shard: &Shard, pool: &Pool, dialled_in: DialledIn) -> Arc<LinkHandl
     let links = shard.shared().settings.links;
     let settings: SessionSettings = links.session();
     let session = Session::new(SessionId::FIRST, Role::Proxy, settings, shard.shared().now_ms());
-    let (hub, app) = (pool.hub().clone(), pool.app().id);
+    let (hub, app) = (pool.hub.clone(), pool.app.id);
     let share = shard.shared().share_of(&dialled_in.signer.signer);
     let answers = shard.shared().limits.answers.of_link(share);
-    let link = LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, pool.retired());
+    let link = LinkHandle::dialled_in(hub, app, links.outbox_max_bytes, session, dialled_in, &pool.retired);
     Arc::new(link.with_answers(answers))
 }
 
@@ -162,7 +162,7 @@ async fn carry(
     let is_first = pool.is_empty();
     let slot = pool.add_link(&link);
     shard.shared().other_nodes().links_changed();
-    let (hub, app) = (pool.hub().name(), &pool.app().name);
+    let (hub, app) = (pool.hub.name(), &pool.app.name);
     match is_first {
         true => info!(hub, %app, "app server dialled in"),
         false => debug!(target: LOG_TARGET, hub, %app, slot, "link of an app server opened"),
@@ -223,7 +223,7 @@ async fn carry(
 /// Loss of a link. A dialled-in app server closes the link's clients when it detects the loss.
 fn loss_of(link: &LinkHandle, over: &SessionOver, is_closed: bool) -> LinkLoss {
     LinkLoss {
-        link: link.id(),
+        link: link.id,
         cause: over.of_connections(),
         noticed_within_s: if is_closed { CLIENTS_ENDED_S } else { LOSS_NOTICED_S },
         may_be_unnoticed: !is_closed,
@@ -249,7 +249,7 @@ async fn log_end(
     over: &SessionOver,
     is_closed: bool,
 ) {
-    let (hub, app) = (pool.hub().name(), &pool.app().name);
+    let (hub, app) = (pool.hub.name(), &pool.app.name);
     let (reason, relayed) = (&over.reason, link.is_carried().then_some(true));
     if is_closed || over.is_planned() || pool.is_stopping() {
         return match pool.is_empty() {
@@ -271,7 +271,7 @@ async fn log_end(
 /// Notifies an app server that a link is given up, so that it sends over its other links, and waits for the frames sent
 /// before.
 async fn send_farewell(link: &LinkHandle) {
-    link.given_up().cancelled().await;
+    link.given_up.cancelled().await;
     link.send(&ServiceMessage::ServiceError(ServiceError { error: FAREWELL.into() }));
     sleep(FAREWELL_TIME).await;
 }
@@ -284,7 +284,7 @@ async fn remove_if_gone(shard: &Shard, pool: &Arc<Pool>) {
     sleep(Duration::from_millis(shard.shared().settings.links.resume_window_ms)).await;
     let hub = shard.shared().hubs.of_pool(pool);
     if pool.is_empty() && hub.is_some_and(|hub| hub.remove_empty_pool(pool)) {
-        info!(hub = pool.hub().name(), app = %pool.app().name, "app server gone");
+        info!(hub = pool.hub.name(), app = %pool.app.name, "app server gone");
     }
 }
 
@@ -313,7 +313,7 @@ async fn lose_key(shard: &Shard, keys: &SigningKeys, pool: &Pool, link: &LinkHan
     let Some(signer) = link.token_signer() else {
         return std::future::pending().await;
     };
-    keys.taken_away(signer, pool.hub().name()).await;
+    keys.taken_away(signer, pool.hub.name()).await;
     take_from_homes(shard, pool, signer);
     link.send(&ServiceMessage::ServiceError(ServiceError { error: KEY_GONE.into() }));
 }
@@ -326,7 +326,7 @@ fn take_from_homes(shard: &Shard, pool: &Pool, signer: &TokenSigner) {
         let of_key = all.iter().filter(|link| link.token_signer() == Some(signer));
         let links = of_key.filter(|link| link.begin_leave()).count();
         if links > 0 {
-            let (hub, app, key) = (hub.name(), &pool.app().name, &signer.signer);
+            let (hub, app, key) = (hub.name(), &pool.app.name, &signer.signer);
             warn!(hub, %app, %key, links, "closing links: the key of the app server was removed");
         }
     }

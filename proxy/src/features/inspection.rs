@@ -142,7 +142,7 @@ impl<'a> Inspector<'a> {
     ) -> (Vec<(String, Option<String>)>, Option<Slot>) {
         let (slots, next) = self.select(which, from, most);
         let clients = slots.into_iter().filter_map(|slot| self.connections.live(slot));
-        let row = |client: &Client| (client.id().to_string(), self.connections.user_of(client).map(str::to_owned));
+        let row = |client: &Client| (client.id.to_string(), self.connections.user_of(client).map(str::to_owned));
         (clients.map(row).collect(), next)
     }
 
@@ -220,7 +220,7 @@ impl<'a> Inspector<'a> {
         let ClientKind { hub, app, transport, protocol } = ClientKind::kind_of(client);
         let age_us = self.shard.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
         ClientRow {
-            id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
+            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
             hub,
             app,
             user,

@@ -110,7 +110,7 @@ impl Mirrors {
     fn end_copies(&mut self, shard: &TapView<'_>, slot: Slot, cause: Cause) {
         self.copied.swap_remove(&slot);
         if let (Some(copies), Some(client)) = (self.by_slot.swap_remove(&slot), shard.connections.get(slot)) {
-            copies.0.iter().for_each(|copy| copy.end_copy(client.id(), cause));
+            copies.0.iter().for_each(|copy| copy.end_copy(&client.id, cause));
         }
     }
 }
@@ -119,18 +119,18 @@ impl MirrorCopies {
     fn refresh(&mut self, shard: &TapView<'_>, client: &Client, hub: &Hub) {
         let mut before = mem::take(&mut self.0);
         let rules = hub.rules();
-        let wanted = rules.iter().flat_map(|rules| rules.mirrors_of(client.id()));
+        let wanted = rules.iter().flat_map(|rules| rules.mirrors_of(&client.id));
         let kept = wanted.map(|rule| {
-            let known = before.iter().position(|copy| copy.rule().is_same(rule));
+            let known = before.iter().position(|copy| copy.rule.is_same(rule));
             known.map_or_else(|| MirrorCopy::new(rule.clone()), |place| before.swap_remove(place))
         });
         self.0 = kept.collect();
-        before.iter().for_each(|copy| copy.end_copy(client.id(), Cause::ClientClosed));
+        before.iter().for_each(|copy| copy.end_copy(&client.id, Cause::ClientClosed));
         self.open_lost(shard, client, hub);
     }
 
     fn take_down(&self) -> bool {
-        self.0.iter().any(|copy| copy.rule().copies_down)
+        self.0.iter().any(|copy| copy.rule.copies_down)
     }
 
     fn up(&mut self, shard: &TapView<'_>, client: &Client, messages: &UpwardMessages<'_>) {
@@ -140,7 +140,7 @@ impl MirrorCopies {
             self.open_lost(shard, client, &hub);
         }
         for copy in &mut self.0 {
-            copy.send(client.id(), messages);
+            copy.send(&client.id, messages);
         }
     }
 
@@ -149,7 +149,7 @@ impl MirrorCopies {
         else {
             return;
         };
-        self.0.iter_mut().for_each(|copy| copy.send_down(client.id(), protocol, &messages));
+        self.0.iter_mut().for_each(|copy| copy.send_down(&client.id, protocol, &messages));
     }
 
     fn order(&mut self, by: AppServerId, order: &CopyOrder) {
@@ -158,7 +158,7 @@ impl MirrorCopies {
 
     fn app_stopping(&mut self, client: &Client, app: AppServerId) {
         for copy in self.0.iter_mut().filter(|copy| copy.is_at(app)) {
-            copy.end_copy(client.id(), Cause::ClientClosed);
+            copy.end_copy(&client.id, Cause::ClientClosed);
             copy.lose();
         }
     }
@@ -173,8 +173,8 @@ impl MirrorCopies {
             let Some(open) = client.cold().read_opening() else { continue };
             let Some(link) = hub.choose_home_in(copy.group()) else { continue };
             // The copy of an open client starts as a reassignment, without a handshake response.
-            let from = client.life().is_open().then(|| shard.context.shared.hubs.instance(client.home().app()));
-            copy.open_copy(link, (client.id(), client.content()), open, from.as_deref());
+            let from = client.life().is_open().then(|| shard.context.shared.hubs.instance(client.home().app));
+            copy.open_copy(link, (&client.id, client.content()), open, from.as_deref());
         }
     }
 }

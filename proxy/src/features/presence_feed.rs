@@ -164,8 +164,8 @@ impl Subscriber {
                 match set {
                     SetName::User(user) if is_new && self.is_new(connections, hub, user) => news.online(user),
                     SetName::User(user) => batch.online(user),
-                    SetName::Group(group) if is_new => news.joined(group, client.id(), user),
-                    SetName::Group(group) => batch.joined(group, client.id(), user),
+                    SetName::Group(group) if is_new => news.joined(group, &client.id, user),
+                    SetName::Group(group) => batch.joined(group, &client.id, user),
                     SetName::Hub => {}
                 }
             }
@@ -230,7 +230,7 @@ impl ServerFeed for PresenceFeeds {
         if !scope.is_any() || pool.is_draining() {
             return None;
         }
-        let (hub, app, now_us) = (link.hub(), link.app(), context.now_us());
+        let (hub, app, now_us) = (link.hub(), link.app, context.now_us());
         if self.feed(hub).is_none() {
             self.feeds.push(HubFeed { hub, subscribers: Vec::new(), is_list_new: false, lost: Vec::new() });
         }
@@ -240,7 +240,7 @@ impl ServerFeed for PresenceFeeds {
         }
         feed.subscribers.push(Subscriber {
             app,
-            instance: ByteString::from(&*pool.app().instance),
+            instance: ByteString::from(&*pool.app.instance),
             scope,
             link: link.clone(),
             stream: 0,
@@ -258,7 +258,7 @@ impl ServerFeed for PresenceFeeds {
     /// Restarts a stream over another link after its link is lost, or ends it.
     fn link_lost(&mut self, connections: &mut Connections, context: &ShardContext, loss: &LinkLoss) {
         let hubs = &context.shared.hubs;
-        let is_its = |subscriber: &Subscriber| subscriber.link.id() == loss.link;
+        let is_its = |subscriber: &Subscriber| subscriber.link.id == loss.link;
         for feed in self.feeds.iter_mut().filter(|feed| feed.subscribers.iter().any(is_its)) {
             let Some(place) = feed.subscribers.iter().position(is_its) else { continue };
             let app = feed.subscribers.get(place).map(|subscriber| subscriber.app);
@@ -352,7 +352,7 @@ fn take_batch(feed: &mut HubFeed, connections: &mut Connections, counters: &Coun
     for ((group, id), (presence, slot)) in &changes.members {
         match presence {
             Presence::Here => {
-                let client = connections.get(*slot).filter(|client| **client.id() == **id);
+                let client = connections.get(*slot).filter(|client| *client.id == **id);
                 batch.joined(group, id, client.and_then(|client| connections.user_of(client)));
             }
             Presence::Gone => batch.left(group, id),

@@ -186,7 +186,7 @@ impl UserGroups {
             None => (self.keys.owner_of(HubOrigin::name_in(&user.0)), KeptUse::default()),
         };
         let share = SignerShare::new(signer, self.keys.has_apps());
-        let own = kept.signers.get(share.signer()).copied().unwrap_or_default();
+        let own = kept.signers.get(&share.signer).copied().unwrap_or_default();
         share
             .check(count, self.count.load(Ordering::Relaxed), own.count)
             .map_err(|full| MembershipRefused::TooMany(full.describe("memberships of users")))?;
@@ -198,7 +198,7 @@ impl UserGroups {
         {
             return Err(MembershipRefused::TooLarge(total_bytes));
         }
-        Ok(share.signer().clone())
+        Ok(share.signer.clone())
     }
 
     pub(crate) fn bytes(&self) -> usize {

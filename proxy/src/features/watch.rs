@@ -168,7 +168,7 @@ impl Watches {
         started: Instant,
     ) -> Result<u64, WatchRefused> {
         let client = connections.find_shown(slot, id).ok_or(WatchRefused::Unknown)?;
-        let subjects = vec![WatchSubject::Connection(client.id().to_string())];
+        let subjects = vec![WatchSubject::Connection(client.id.to_string())];
         let number = self.begin_watch(WatchOrder { subjects, ..order }, started)?;
         self.find(connections, number, [slot]);
         Ok(number)
@@ -263,7 +263,7 @@ impl Watches {
                     watch.add_message(message, read_at);
                     continue;
                 }
-                let (app, is_refused) = (messages.to.map(LinkHandle::app), messages.to.is_none());
+                let (app, is_refused) = (messages.to.map(|link| link.app), messages.to.is_none());
                 let awaits_answer = !is_refused && summary.is_answered_call();
                 if awaits_answer {
                     watch.await_answer(slot, summary, read_at);
@@ -323,7 +323,7 @@ impl Watches {
             for summary in summaries {
                 let Some(connection) = watch.take_piece(slot, (client, None), summary) else { continue };
                 let message = WatchedMessage {
-                    app: Some(client.home().app()),
+                    app: Some(client.home().app),
                     is_open: true,
                     link_us,
                     answers: watch.answered(slot, summary, now),
@@ -379,7 +379,7 @@ fn wait_of(connections: &Connections, slot: Slot, serial: Serial) -> Wait {
 
 /// User of the connection with this id, if the connection is still open.
 fn user_at(connections: &Connections, slot: Slot, id: &str) -> Option<String> {
-    let client = connections.get(slot).filter(|client| client.id().starts_with(id))?;
+    let client = connections.get(slot).filter(|client| client.id.starts_with(id))?;
     connections.user_of(client).map(Into::into)
 }
 

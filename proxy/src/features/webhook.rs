@@ -71,12 +71,12 @@ impl Webhooks {
         let (id, mut is_new) = (shared.hubs.number(INSTANCE), false);
         let pool = hub.pool_or_add(id, || {
             is_new = true;
-            let (name, group) = (webhook.template().to_string(), shared.hubs.groups().default_one());
+            let (name, group) = (webhook.template.to_string(), shared.hubs.groups.default_one());
             let app = AppServer { id, instance: INSTANCE.into(), name, target: AppTarget::Memory(dialler), group };
-            Pool::new(hub.identity().clone(), Arc::new(app), shared.shards().len(), Arc::default())
+            Pool::new(hub.identity.clone(), Arc::new(app), shared.shards().len(), Arc::default())
         });
         if is_new {
-            info!(hub = name, to = %webhook.template(), "a webhook serves this hub");
+            info!(hub = name, to = %webhook.template, "a webhook serves this hub");
             shared.keep_links(&pool, 0);
         }
         Ok(hub)

@@ -66,7 +66,7 @@ impl AcceptedLinks {
                 link
             }
         };
-        let Some(Ok((attachment, answer))) = link.outbox().attach_offer(offer, link.clock().now_ms()) else {
+        let Some(Ok((attachment, answer))) = link.outbox().attach_offer(offer, link.clock.now_ms()) else {
             end_link(slot, member, &link);
             return Err(UpgradeRefusal::Unknown);
         };
@@ -94,7 +94,7 @@ impl AcceptedLinks {
         is_over: bool,
     ) -> bool {
         let mut slots = self.slots();
-        let verdict = link.outbox().detach(attachment, link.clock().now_ms());
+        let verdict = link.outbox().detach(attachment, link.clock.now_ms());
         let is_over = is_over || matches!(verdict, Some(SessionEvent::End(_)));
         if is_over && let Some(slot) = slots.get_mut(member.boot()) {
             end_link(slot, member, link);

@@ -65,7 +65,7 @@ struct MissingLinks {
 impl AppPresence {
     /// Reports app servers that dial in here to the other nodes, and requests links that other nodes are missing.
     pub(super) async fn keep(&self, fleet: &Membership) {
-        if !fleet.shared().settings.accepts_dial_in {
+        if !fleet.shared.settings.accepts_dial_in {
             return;
         }
         let mut ticks = interval(WISH_INTERVAL);
@@ -100,7 +100,7 @@ impl AppPresence {
 
     /// Reports all app servers of this node to a new member.
     pub(super) fn introduce(&self, fleet: &Membership, link: &NodeLink) {
-        if !fleet.shared().settings.accepts_dial_in {
+        if !fleet.shared.settings.accepts_dial_in {
             return;
         }
         // All members need the same baseline, or a change back to it would be reported to none of them.
@@ -127,7 +127,7 @@ impl AppPresence {
 
     /// Nodes reached through a link: their clients get its messages.
     pub(super) fn reach(&self, fleet: &Membership, link: &LinkHandle) -> Arc<LinkReach> {
-        self.reaches.find(fleet.shared(), || fleet.all(), link)
+        self.reaches.find(&fleet.shared, || fleet.all(), link)
     }
 
     /// Checks a link that an app server opens for another node, given by its boot id.
@@ -178,9 +178,9 @@ impl AppPresence {
             for pool in hub.pools().iter() {
                 let (carried, direct): (Vec<_>, Vec<_>) = pool.homes().into_iter().partition(|link| link.is_carried());
                 for link in carried.into_iter().filter(|link| !direct.is_empty() && link.begin_leave()) {
-                    let (hub, app) = (hub.name(), &pool.app().name);
+                    let (hub, app) = (hub.name(), &pool.app.name);
                     info!(hub, %app, "relayed link closed: there are direct links");
-                    for shard in fleet.shared().shards() {
+                    for shard in fleet.shared.shards() {
                         shard.give(vec![ShardCommand::LeaveLink(link.clone())], 0).await;
                     }
                     leaving.push((Instant::now() + LEAVE_TIMEOUT, link));
@@ -191,13 +191,13 @@ impl AppPresence {
 
     fn ask_for_link(&self, fleet: &Membership, request: &LinkRequest) {
         let Some(member) = fleet.find(&request.boot) else { return };
-        let Some(hub) = fleet.shared().hubs.keyed(&request.hub) else { return };
+        let Some(hub) = fleet.shared.hubs.keyed(&request.hub) else { return };
         let pools = hub.pools();
-        let pool = pools.iter().find(|pool| *pool.app().instance == *request.instance && !pool.is_draining());
+        let pool = pools.iter().find(|pool| *pool.app.instance == *request.instance && !pool.is_draining());
         let Some(pool) = pool else { return };
         let is_direct = |link: &&Arc<LinkHandle>| !link.is_carried() && link.endpoint() == Some(&*request.endpoint);
         if let Some(link) = pool.homes().iter().find(is_direct) {
-            let (hub, app, peer) = (hub.name(), &pool.app().name, member.name());
+            let (hub, app, peer) = (hub.name(), &pool.app.name, member.name());
             debug!(hub, %app, peer, "requesting a link of the app server to a node without one");
             link.send(&link_request(member.boot()));
         }
@@ -206,7 +206,7 @@ impl AppPresence {
     fn missing_links(&self, fleet: &Membership) -> MissingLinks {
         let (members, own) = (fleet.all(), self.own.load_full());
         let told: Vec<_> = members.iter().map(|member| (member.boot(), member.presence())).collect();
-        let own_boot = fleet.shared().boot.as_str();
+        let own_boot = fleet.shared.boot.as_str();
         let mut missing = MissingLinks::default();
         let hubs = told.iter().flat_map(|(_, presence)| presence.hubs()).chain(own.hubs());
         let hubs: BTreeSet<_> = hubs.map(|(hub, _)| hub).collect();
@@ -242,7 +242,7 @@ impl AppPresence {
                 if is_behind(endpoint, endpoints, &known, presence.knows(hub)) {
                     let (hub, instance, endpoint) = (hub.clone(), instance.clone(), endpoint.clone());
                     let request = LinkRequest { hub, instance, endpoint, boot: member.boot().into() };
-                    if *first == fleet.shared().boot {
+                    if *first == fleet.shared.boot {
                         out.ours.insert(request.clone());
                     }
                     out.requested.insert(request, urgency);
@@ -311,7 +311,7 @@ impl AppPresence {
 }
 
 fn dial_in_hubs(fleet: &Membership) -> impl Iterator<Item = Arc<Hub>> + use<> {
-    let hubs = fleet.shared().hubs.all();
+    let hubs = fleet.shared.hubs.all();
     let hubs: Vec<_> = hubs.iter().filter(|hub| hub.capabilities().announces_links).cloned().collect();
     hubs.into_iter()
 }
@@ -322,7 +322,7 @@ fn servers_of(hub: &Hub) -> Vec<PresentAppServer> {
     for pool in hub.pools().iter() {
         for link in pool.links() {
             let Some(endpoint) = link.endpoint() else { continue };
-            let (instance, endpoint) = (ByteString::from(&*pool.app().instance), ByteString::from(endpoint));
+            let (instance, endpoint) = (ByteString::from(&*pool.app.instance), ByteString::from(endpoint));
             debug_assert!(instance.len().max(endpoint.len()) <= PRESENCE_TEXT_MAX_BYTES);
             let server = servers.entry((instance.clone(), endpoint.clone()));
             let server = server.or_insert(PresentAppServer { instance, endpoint, links: 0, carried: 0 });

@@ -57,7 +57,7 @@ impl Refusals {
 /// Notifies app servers that a node has crashed. Returns `false` if the node has a link to this one and so is alive.
 #[must_use]
 fn report_crash(shared: &Shared, member: &FleetMember) -> bool {
-    if member.links().has_incoming_socket() {
+    if member.links.has_incoming_socket() {
         return false;
     }
     let ping = Ping { pairs: vec![(CRASHED_NODE_KEY.into(), member.boot().into())] };
@@ -67,9 +67,9 @@ fn report_crash(shared: &Shared, member: &FleetMember) -> bool {
     let pools = hubs.iter().filter(|hub| hub.capabilities().takes_crash_notices).flat_map(|hub| hub.pools().to_vec());
     for pool in pools {
         let links = pool.links();
-        if let Some(link) = links.iter().find(|link| link.is_open() && !notified.contains(&pool.app().id)) {
+        if let Some(link) = links.iter().find(|link| link.is_open() && !notified.contains(&pool.app.id)) {
             link.outbox().echo(&ping);
-            notified.insert(pool.app().id);
+            notified.insert(pool.app.id);
         }
     }
     warn!(peer = member.name(), boot = member.boot(), notified_app_servers = notified.len(), "node crashed");

@@ -41,7 +41,7 @@ impl OtherNodes for Fleet {
     fn pass_result(&self, hub: &str, caller: &str, answer: &ServiceMessage) {
         if caller == self.shared().boot {
             if let Some(number) = invocation(answer).and_then(|id| id.rsplit('.').next()?.parse().ok()) {
-                self.questions().results().take_answer(number, caller, answer.clone());
+                self.questions().results.take_answer(number, caller, answer.clone());
             }
         } else if let Some(member) = self.members().find(caller) {
             let signer = self.fleet_relay().owner_of(hub);
@@ -49,7 +49,7 @@ impl OtherNodes for Fleet {
         } else {
             // An app server that dials in uses its own ids, so only the waiting node can match the answer.
             let (frame, signer) = (relayed(hub, answer, 0), self.fleet_relay().owner_of(hub));
-            for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
+            for member in self.members().all().iter().filter(|member| member.links.are_complete()) {
                 self.fleet_relay().pass_to(member, &signer, &frame);
             }
         }
@@ -62,7 +62,7 @@ impl OtherNodes for Fleet {
         if !wanting.is_empty() {
             let (frame, share) = (relayed(key, message, epoch), share_of_link(self, link));
             for member in wanting {
-                self.fleet_relay().pass_to(&member, share.signer(), &frame);
+                self.fleet_relay().pass_to(&member, &share.signer, &frame);
             }
         }
     }
@@ -165,7 +165,7 @@ impl OtherNodes for Fleet {
     }
 
     fn is_linked(&self) -> bool {
-        self.members().all().iter().any(|member| member.links().are_complete())
+        self.members().all().iter().any(|member| member.links.are_complete())
     }
 
     fn are_ready(&self) -> bool {
@@ -184,7 +184,7 @@ impl OtherNodes for Fleet {
         let order = ServiceMessage::MoveConnection(MoveConnection { connection_id: connection_id.clone() });
         let frame = relayed(hub.key(), &order, 0);
         let mut asked = vec![self.shared().fleet.origin];
-        for member in self.members().all().iter().filter(|member| member.links().are_complete()) {
+        for member in self.members().all().iter().filter(|member| member.links.are_complete()) {
             if !self.fleet_relay().pass_to(member, &Signer::Fleet, &frame) {
                 return None;
             }

@@ -176,11 +176,11 @@ impl Dialler {
     pub(super) async fn run(self) {
         let (mut backoff, mut tries, mut alternative) = (Backoff::default(), 0, None);
         while !self.fleet.members().has_left() {
-            if tries > LEARNT_TRIES_MAX && !self.fleet.members().addresses().is_given(&self.address) {
-                return self.fleet.members().addresses().forget(&self.address);
+            if tries > LEARNT_TRIES_MAX && !self.fleet.members().addresses.is_given(&self.address) {
+                return self.fleet.members().addresses.forget(&self.address);
             }
             let greeted = self.greet().await;
-            self.fleet.members().addresses().set_tried(&self.address);
+            self.fleet.members().addresses.set_tried(&self.address);
             drop(alternative.take());
             match greeted {
                 Ok(Greeted::Itself | Greeted::Linked(_)) => {
@@ -189,8 +189,8 @@ impl Dialler {
                     }
                     (backoff, tries) = (Backoff::default(), 0);
                     sleep(ALIAS_INTERVAL).await;
-                    if !self.fleet.members().addresses().is_given(&self.address) {
-                        return self.fleet.members().addresses().forget(&self.address);
+                    if !self.fleet.members().addresses.is_given(&self.address) {
+                        return self.fleet.members().addresses.forget(&self.address);
                     }
                 }
                 Ok(Greeted::Unlinked(member)) => {
@@ -219,7 +219,7 @@ impl Dialler {
         }
         let greeting = Greeting::from_json(answer.body())?;
         let boot = &greeting.boot;
-        self.fleet.members().addresses().set(&self.address, AddressState::Node);
+        self.fleet.members().addresses.set(&self.address, AddressState::Node);
         if *boot == self.fleet.shared().boot {
             return Ok(Greeted::Itself);
         }
@@ -227,7 +227,7 @@ impl Dialler {
             return Err(GreetError::Version(greeting.wire));
         }
         self.fleet.members().record_addresses(&greeting);
-        if let Some(linked) = self.fleet.members().find(boot).filter(|member| member.links().outgoing().is_some()) {
+        if let Some(linked) = self.fleet.members().find(boot).filter(|member| member.links.outgoing().is_some()) {
             return Ok(Greeted::Linked(linked.address()));
         }
         self.fleet.meet(&greeting, Some(&self.address)).map(Greeted::Unlinked).ok_or(GreetError::TooMany)
@@ -242,7 +242,7 @@ impl Dialler {
 
     /// Notes a problem. The first attempts are not noted, because nodes start together.
     fn note_failure(&self, error: &GreetError, tries: u32) {
-        let (problem, book) = (error.to_string(), self.fleet.members().addresses());
+        let (problem, book) = (error.to_string(), &self.fleet.members().addresses);
         if is_silence(error) && book.is_spare(&self.address) {
             book.set(&self.address, AddressState::Trying);
             return;
@@ -254,7 +254,7 @@ impl Dialler {
 
     async fn keep_link(&self, member: &Arc<FleetMember>) {
         let link =
-            Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock()));
+            Arc::new(NodeLink::new(self.fleet.members().next_session(), Role::Proxy, self.fleet.members().clock));
         self.fleet.begin_outgoing(member, &link);
         let LinkOver { reason, is_gone } = self.keep_session(member, &link).await;
         let undelivered = link.end_link();
@@ -265,7 +265,7 @@ impl Dialler {
         // The clients of a draining node have left.
         if !member.is_draining() {
             let lost = undelivered.uncertain.count + undelivered.unsent.count;
-            self.fleet.fleet_relay().counters().drop_messages(DropCause::Lost, lost);
+            self.fleet.fleet_relay().counters.drop_messages(DropCause::Lost, lost);
         }
         member.set_outgoing(None);
         self.fleet.link_over(member);
@@ -281,7 +281,7 @@ impl Dialler {
         let begun = Instant::now();
         loop {
             let Some(offer) = link.outbox().offer() else { return LinkOver::because("the session has ended") };
-            self.address.set_listed(self.fleet.members().addresses().is_given(&self.address));
+            self.address.set_listed(self.fleet.members().addresses.is_given(&self.address));
             let dialled = tokio::select! {
                 biased;
                 over = over(link) => return over,
@@ -292,7 +292,7 @@ impl Dialler {
                     backoff = Backoff::default();
                     refusals.end_refusals();
                     member.set_reached();
-                    match link.outbox().attach_answer(&offer, &answer, link.clock().now_ms()) {
+                    match link.outbox().attach_answer(&offer, &answer, link.clock.now_ms()) {
                         Ok(Some((attachment, replayed))) => {
                             debug!(peer = member.name(), replayed, "node link opened");
                             if !std::mem::replace(&mut was_open, true) {
@@ -316,7 +316,7 @@ impl Dialler {
                     if error.is_refused() {
                         member.set_refused();
                         // A member with a link to this node is alive, even if its address refuses connections.
-                        if !member.links().has_incoming_socket() {
+                        if !member.links.has_incoming_socket() {
                             self.fleet.members().note_gone(member);
                         }
                         if refusals.note_refusal(self.fleet.shared(), member) > REFUSED_MAX {
@@ -348,11 +348,11 @@ impl Dialler {
     ) -> LinkEnd {
         let (mut incoming, stop) = link.begin_socket(offer.received.unwrap_or_default());
         let LinkSocket { reader, mut writer } = socket;
-        let carrier = node_carrier(link, self.fleet.fleet_relay().counters(), attachment, stop);
+        let carrier = node_carrier(link, &self.fleet.fleet_relay().counters, attachment, stop);
         let mut sink = NodeSink::new(&self.fleet, member, link, LinkDirection::ByUs);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         link.end_socket(incoming);
-        link.outbox().detach(attachment, link.clock().now_ms());
+        link.outbox().detach(attachment, link.clock.now_ms());
         if let Some(words) = end.close_frame(Role::Proxy) {
             drop(timeout(Duration::from_secs(1), writer.close_socket(words)).await);
         }
@@ -394,7 +394,7 @@ impl Dialler {
 async fn over(link: &NodeLink) -> LinkOver {
     tokio::select! {
         () = link.given_up() => LinkOver::from(&LinkEnd::Shutdown),
-        cause = window_passed(link.outbox(), link.clock()) => LinkOver::because(cause),
+        cause = window_passed(link.outbox(), link.clock) => LinkOver::because(cause),
     }
 }
 

@@ -296,7 +296,7 @@ impl FleetEntry {
         invocation: impl FnOnce(&str) -> Payloads,
         within: Duration,
     ) -> InvocationOutcome {
-        let Some(open) = self.0.questions().results().open_question() else {
+        let Some(open) = self.0.questions().results.open_question() else {
             return InvocationOutcome::Failed("too many pending client results at this node".into());
         };
         let shared = self.0.shared();
@@ -414,7 +414,7 @@ pub(super) fn take_result(shared: &Shared, answer: &ServiceMessage) {
         _ => return,
     };
     let waiting = shared.client_results.take_waiting(id, connection_id, AppServerId::OTHER_NODE);
-    waiting.iter().for_each(|waiting| waiting.reply_to().answer(answer));
+    waiting.iter().for_each(|waiting| waiting.reply_to.answer(answer));
 }
 
 fn is_for_this_node_alone(shared: &Shared, message: &ServiceMessage) -> bool {

@@ -147,7 +147,7 @@ impl Fleet {
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
-        self.0.members.shared()
+        &self.0.members.shared
     }
 
     /// Sends a query to these members, queued immediately to preserve order.
@@ -167,7 +167,7 @@ impl Fleet {
         (body, within): (&[u8], Duration),
     ) -> impl Future<Output = Answers<Option<ServiceMessage>>> + use<> {
         let share = self.share_of_hub(hub);
-        let clock = self.0.members.clock();
+        let clock = self.0.members.clock;
         self.0.questions.ask((&self.0.fleet_relay, clock), asked, (hub, &share), (body, within))
     }
 
@@ -184,13 +184,13 @@ impl Fleet {
         }
         let until = Instant::now() + ROOM_TIMEOUT;
         for member in asked() {
-            member.links().room(share, until).await;
+            member.links.room(share, until).await;
         }
     }
 
     /// Whether an app has used up its share of the queue for any member.
     pub(super) fn is_crowded(&self, share: &SignerShare) -> bool {
-        self.0.members.all().iter().any(|member| member.links().are_crowded(share))
+        self.0.members.all().iter().any(|member| member.links.are_crowded(share))
     }
 
     pub(crate) async fn request_all(&self, request: &PeerRequest, within: Duration) -> Answers<PeerResponse> {
@@ -203,7 +203,7 @@ impl Fleet {
         request: &PeerRequest,
         within: Duration,
     ) -> Answers<PeerResponse> {
-        self.0.questions.request(self.0.members.clock(), asked, request, within).await
+        self.0.questions.request(self.0.members.clock, asked, request, within).await
     }
 
     /// Adds a greeting node. `None` at the member limit.
@@ -248,10 +248,10 @@ impl Fleet {
 
     /// Handles the end of a session: pending answers fail.
     pub(super) fn link_over(&self, member: &FleetMember) {
-        if member.links().outgoing().is_none() {
+        if member.links.outgoing().is_none() {
             self.0.questions.lost(member.boot());
             // A node that can't be dialled and has no socket is gone.
-            if let Some(incoming) = member.links().incoming().filter(|incoming| !incoming.is_open()) {
+            if let Some(incoming) = member.links.incoming().filter(|incoming| !incoming.is_open()) {
                 incoming.give_up();
             }
             self.shared().client_results.node_gone(member.boot());

@@ -72,7 +72,7 @@ pub(crate) struct FleetMember {
     version: String,
     /// Admin port for other nodes.
     address: ArcSwapOption<Address>,
-    links: MemberLinks,
+    pub(crate) links: MemberLinks,
     interest: ArcSwap<PeerInterest>,
     presence: ArcSwap<PeerPresence>,
     client_port: Option<Address>,
@@ -138,10 +138,6 @@ impl FleetMember {
 
     pub(super) fn set_address(&self, address: &Address) {
         self.address.store(Some(Arc::new(address.clone())));
-    }
-
-    pub(crate) fn links(&self) -> &MemberLinks {
-        &self.links
     }
 
     pub(super) fn set_outgoing(&self, link: Option<Arc<NodeLink>>) {

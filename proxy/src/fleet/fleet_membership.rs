@@ -43,14 +43,14 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(crate) struct Membership {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Subscriptions of this node at other nodes; `None` for a node without peers.
     interest: Option<Arc<OwnInterest>>,
     /// Admin address of this node for other nodes; `None` if unreachable.
     address: Option<Address>,
-    clock: LinkClock,
+    pub(super) clock: LinkClock,
     table: MemberTable,
-    addresses: AddressBook,
+    pub(super) addresses: AddressBook,
     sessions: Mutex<SessionId>,
     agrees: AtomicBool,
     /// Whether all others were found once, or the wait for them timed out.
@@ -84,10 +84,6 @@ impl Membership {
             interest,
             shared,
         }
-    }
-
-    pub(super) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     /// Connector for unbounded responses from other nodes.
@@ -154,7 +150,7 @@ impl Membership {
 
     pub(super) fn send_to_members(&self, message: &NodeMessage) {
         for member in self.all().iter() {
-            if let Some(link) = member.links().outgoing() {
+            if let Some(link) = member.links.outgoing() {
                 link.notify(message);
             }
         }
@@ -166,7 +162,7 @@ impl Membership {
             return false;
         }
         let own = self.view();
-        let is_found = |member: &FleetMember| member.links().are_open() && member.view() == Some(own);
+        let is_found = |member: &FleetMember| member.links.are_open() && member.view() == Some(own);
         let has_found = self.addresses.are_tried() && self.all().iter().all(|member| is_found(member));
         let has_joined = has_found || self.started.elapsed() > JOIN_TIMEOUT;
         self.has_joined.store(has_joined, Ordering::Relaxed);
@@ -212,10 +208,6 @@ impl Membership {
         self.clock.now_ms()
     }
 
-    pub(super) fn clock(&self) -> LinkClock {
-        self.clock
-    }
-
     pub(super) fn next_session(&self) -> SessionId {
         let mut next = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let id = *next;
@@ -223,15 +215,11 @@ impl Membership {
         id
     }
 
-    pub(super) fn addresses(&self) -> &AddressBook {
-        &self.addresses
-    }
-
     /// Greeting of this node, sent first on contact.
     pub(super) fn greeting(&self) -> Greeting {
         let Self { shared, address, .. } = self;
         let members = self.all();
-        let known = members.iter().filter(|member| member.links().are_complete()).filter_map(|member| member.address());
+        let known = members.iter().filter(|member| member.links.are_complete()).filter_map(|member| member.address());
         Greeting {
             name: shared.settings.node.clone(),
             boot: shared.boot.clone(),
@@ -252,7 +240,7 @@ impl Membership {
             let is_own = Some(&address) == self.address.as_ref();
             let members = self.all();
             let is_linked = members.iter().any(|member| {
-                member.links().outgoing().is_some()
+                member.links.outgoing().is_some()
                     && member.address().is_some_and(|known| url(&known) == address.to_string())
             });
             if !is_own && !is_linked && self.addresses.record(&address) {
@@ -289,7 +277,7 @@ impl Membership {
 
     /// State of this node as reported to the others.
     pub(super) fn state(&self) -> NodeState {
-        let linked = self.all().iter().filter(|member| member.links().are_complete()).count();
+        let linked = self.all().iter().filter(|member| member.links.are_complete()).count();
         let count = u32::try_from(linked + 1).unwrap_or(u32::MAX);
         NodeState { phase: own_phase(&self.shared), members: count, view: self.view() }
     }
@@ -322,7 +310,7 @@ impl Membership {
         self.send_to_members(&NodeMessage::State(self.state()));
         self.left.cancel();
         self.interest.iter().for_each(|interest| interest.end_interest());
-        let links: Vec<_> = self.all().iter().flat_map(|member| member.links().living()).collect();
+        let links: Vec<_> = self.all().iter().flat_map(|member| member.links.living()).collect();
         links.iter().for_each(|link| link.give_up());
         let all_gone = async {
             for link in &links {
@@ -382,7 +370,7 @@ pub(super) async fn keep_names(members: &Membership) {
     loop {
         learning.tick().await;
         let names: Vec<_> = members.all().iter().filter_map(|member| name_of(member)).collect();
-        let node_names = &members.shared().ways.node_names;
+        let node_names = &members.shared.ways.node_names;
         stream::iter(&names).for_each_concurrent(RESOLVED_AT_ONCE, |name| node_names.resolve_once(name)).await;
     }
 }

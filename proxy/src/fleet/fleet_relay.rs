@@ -34,22 +34,14 @@ use crate::ground::metrics::Counters;
 #[derive(Debug)]
 pub(crate) struct FleetRelay {
     shared: Arc<Shared>,
-    counters: FleetCounters,
+    pub(crate) counters: FleetCounters,
     /// Counters of messages to shards. Never displayed, so a race may lose a count.
-    relayed: Arc<Counters>,
+    pub(super) relayed: Arc<Counters>,
 }
 
 impl FleetRelay {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, counters: FleetCounters::default(), relayed: Arc::default() }
-    }
-
-    pub(crate) fn counters(&self) -> &FleetCounters {
-        &self.counters
-    }
-
-    pub(super) fn relayed(&self) -> &Arc<Counters> {
-        &self.relayed
     }
 
     /// App that messages for a hub count for.
@@ -59,7 +51,7 @@ impl FleetRelay {
 
     /// Queues a message of an app for a member. If it is dropped, counts it and returns `false`.
     pub(super) fn pass_to(&self, member: &FleetMember, signer: &Signer, frame: &[u8]) -> bool {
-        let sent = member.links().send(signer, frame);
+        let sent = member.links.send(signer, frame);
         if let Err(cause) = sent {
             self.counters.drop_messages(cause, 1);
             if member.note_dropped(1) {

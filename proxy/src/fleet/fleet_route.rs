@@ -117,7 +117,7 @@ impl AcceptedSocket {
             tokio::spawn(keep(fleet.clone(), member.clone(), link.clone()));
         };
         loop {
-            match fleet.accepted().take_link((member, fleet.members().clock()), offer, begun)? {
+            match fleet.accepted().take_link((member, fleet.members().clock), offer, begun)? {
                 TakenSession::Attached(AcceptedSession { link, attachment, incoming, stop }, answer) => {
                     let (fleet, member) = (fleet.clone(), member.clone());
                     return Ok((Self { fleet, member, link, attachment, incoming, stop, over: None }, answer));
@@ -138,7 +138,7 @@ impl AcceptedSocket {
         let LinkSocket { reader, mut writer } = LinkSocket::network(into_websocket(upgraded, Side::Server).await);
         let (mut incoming, stop) = (std::mem::take(&mut self.incoming), self.stop.clone());
         let Self { fleet, member, link, attachment, .. } = &self;
-        let carrier = node_carrier(link, fleet.fleet_relay().counters(), *attachment, stop);
+        let carrier = node_carrier(link, &fleet.fleet_relay().counters, *attachment, stop);
         let mut sink = NodeSink::new(fleet, member, link, LinkDirection::ByIt);
         let end = carrier.run(&mut incoming, reader, &mut writer, &mut sink, link.given_up()).await;
         drop(sink);
@@ -180,7 +180,7 @@ async fn keep(fleet: Fleet, member: Arc<FleetMember>, link: Arc<NodeLink>) {
     loop {
         let reason = tokio::select! {
             () = link.given_up() => StopReason::Shutdown,
-            verdict = wait_for_verdict(link.outbox(), link.clock(), |_| {}) => match verdict {
+            verdict = wait_for_verdict(link.outbox(), link.clock, |_| {}) => match verdict {
                 None => break,
                 Some(SessionEvent::PeerSilent) => {
                     link.stop_socket(StopReason::Silent);

@@ -57,7 +57,7 @@ impl Housekeeper<'_> {
             let new = tokio::select! {
                 () = self.members.left() => return diallers.detach_all(),
                 Some(address) = learnt.recv() => vec![address],
-                _ = resolving.tick() => self.members.addresses().resolve(&self.members.shared().settings.fleet.peers, resolver).await,
+                _ = resolving.tick() => self.members.addresses.resolve(&self.members.shared.settings.fleet.peers, resolver).await,
                 // Diallers of removed addresses.
                 Some(_) = diallers.join_next() => Vec::new(),
             };
@@ -75,7 +75,7 @@ impl Housekeeper<'_> {
         loop {
             beats.tick().await;
             for member in self.members.all().iter() {
-                member.links().living().for_each(|link| link.beat());
+                member.links.living().for_each(|link| link.beat());
                 self.note_state(member);
             }
             for member in self.members.remove_gone() {
@@ -93,13 +93,13 @@ impl Housekeeper<'_> {
 
     fn note_state(&self, member: &FleetMember) {
         let now_ms = self.members.now_ms();
-        let (member_state, lag_ms) = (member.state(now_ms), member.links().lag_ms(now_ms));
+        let (member_state, lag_ms) = (member.state(now_ms), member.links.lag_ms(now_ms));
         let is_missed = matches!(member_state, MemberState::Late | MemberState::Unreachable);
         // A new member is not linked yet, and a draining member is about to leave.
         if !(is_missed && member.may_be_away()) && member.has_changed(member_state) {
             info!(peer = member.name(), state = member_state.label(), lag_ms, "node changed its state");
         }
-        if member.links().outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
+        if member.links.outgoing().is_some_and(|link| link.is_open() && !link.is_full()) {
             let dropped = member.take_dropped();
             if dropped > 0 {
                 warn!(peer = member.name(), dropped, "node accepts messages again, and has missed some");
@@ -125,7 +125,7 @@ impl Housekeeper<'_> {
         let (own, now_ms) = (self.members.view(), self.members.now_ms());
         let members = self.members.all();
         // Includes members that this node can't send to; they may still count it.
-        let telling = members.iter().filter(|member| member.links().has_incoming_socket());
+        let telling = members.iter().filter(|member| member.links.has_incoming_socket());
         agreement.update(own, telling.filter_map(|member| member.view()), now_ms);
         self.members.set_agrees(agreement.agrees());
     }
@@ -169,7 +169,7 @@ impl Housekeeper<'_> {
     fn send_updates(&self, interest: &OwnInterest) {
         let Some((round, mut news)) = interest.take_news() else { return };
         news.sort_by_key(|(hub, _)| hub.get());
-        let hubs = &self.members.shared().hubs;
+        let hubs = &self.members.shared.hubs;
         for part in news.chunk_by(|(one, _), (other, _)| one == other) {
             let Some(hub) = part.first().and_then(|(hub, _)| hubs.at(*hub)) else { continue };
             let buckets = part.iter().map(|&(_, bucket)| bucket).collect();
@@ -188,7 +188,7 @@ impl Housekeeper<'_> {
         // An update sent after the sweep would add subscriptions that the sweep has removed.
         self.send_updates(interest);
         for index in interest.sweep() {
-            if let Some(hub) = self.members.shared().hubs.at(index) {
+            if let Some(hub) = self.members.shared.hubs.at(index) {
                 self.members.send_to_members(&NodeMessage::Interest(self.members.interest_in(&hub)));
             }
         }

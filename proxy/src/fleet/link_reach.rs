@@ -57,7 +57,7 @@ impl LinkReaches {
         // Read first, so that a concurrent change makes the result stale.
         let generation = self.generation.load(Ordering::Acquire);
         let cached = self.cached.load();
-        let known = cached.links.get(&link.id()).filter(|_| cached.generation == generation);
+        let known = cached.links.get(&link.id).filter(|_| cached.generation == generation);
         if let Some(known) = known {
             return known.clone();
         }
@@ -65,7 +65,7 @@ impl LinkReaches {
         self.cached.rcu(|cached| {
             let is_valid = cached.generation == generation;
             let mut links = if is_valid { cached.links.clone() } else { HashMap::new() };
-            links.insert(link.id(), reach.clone());
+            links.insert(link.id, reach.clone());
             CachedReaches { generation, links }
         });
         reach
@@ -76,7 +76,7 @@ fn reach_of(shared: &Shared, members: &[Arc<FleetMember>], link: &LinkHandle) ->
     let Some(endpoint) = link.endpoint() else {
         return LinkReach { is_for_us: true, members: Vec::new() };
     };
-    let instance = shared.hubs.instance(link.app());
+    let instance = shared.hubs.instance(link.app);
     let own = shared.hubs.pool_of(link).map(|pool| pool.links()).unwrap_or_default();
     let own = own.iter().filter_map(|link| link.endpoint()).min();
     let told: Vec<_> = members.iter().map(|member| member.presence()).collect();

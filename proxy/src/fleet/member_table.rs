@@ -39,7 +39,7 @@ impl MemberTable {
         }
         for former in all.iter().filter(|member| is_former_start(member, greeting, address)) {
             info!(peer = former.name(), "the node has restarted");
-            former.links().living().for_each(|link| link.give_up());
+            former.links.living().for_each(|link| link.give_up());
         }
         let member = Arc::new(FleetMember::new(greeting, address.cloned()));
         let mut members: Vec<_> = all.iter().cloned().chain([member.clone()]).collect();
@@ -60,7 +60,7 @@ impl MemberTable {
     /// Hash of this node and the members linked in both directions.
     pub(super) fn view(&self, own_boot: &str) -> u64 {
         let all = self.0.load();
-        let linked = all.iter().filter(|member| member.links().are_complete()).map(|member| member.boot());
+        let linked = all.iter().filter(|member| member.links.are_complete()).map(|member| member.boot());
         view_of(linked.chain([own_boot]))
     }
 }

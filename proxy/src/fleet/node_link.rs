@@ -77,7 +77,7 @@ pub(crate) struct NodeLink {
     outbox: LinkOutbox,
     /// Apps' messages in the outbox.
     queue: NodeQueue,
-    clock: LinkClock,
+    pub(super) clock: LinkClock,
     /// Incoming frame numbering, while no socket owns it.
     incoming: Mutex<Incoming>,
     beats: Mutex<Beats>,
@@ -110,10 +110,6 @@ impl NodeLink {
     /// Send queue, for the tasks of the link.
     pub(super) fn outbox(&self) -> &LinkOutbox {
         &self.outbox
-    }
-
-    pub(super) fn clock(&self) -> LinkClock {
-        self.clock
     }
 
     /// Whether a socket is attached.
@@ -270,7 +266,7 @@ pub(super) fn node_carrier<'a>(
     attachment: Attachment,
     stop: SocketStop,
 ) -> SocketCarrier<'a, &'a FleetCounters> {
-    let (outbox, clock) = (link.outbox(), link.clock());
+    let (outbox, clock) = (link.outbox(), link.clock);
     let piece_timeout = Some(Duration::from_millis(LINK_TIMEOUT_MS));
     SocketCarrier { outbox, clock, attachment, piece_timeout, stop, meter: counters }
 }

@@ -29,14 +29,14 @@ const ANSWERING_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct NodeQuestions {
-    asks: Questions<Option<ServiceMessage>>,
+    pub(super) asks: Questions<Option<ServiceMessage>>,
     /// Permits for queries about connections, by signer.
     asking: Permits<Signer>,
-    requests: Questions<PeerResponse>,
+    pub(super) requests: Questions<PeerResponse>,
     /// Requests to take over client connections.
-    moves: Questions<Option<Bytes>>,
+    pub(super) moves: Questions<Option<Bytes>>,
     /// Results of clients at other nodes, which arrive after the first answer.
-    results: Questions<ServiceMessage>,
+    pub(super) results: Questions<ServiceMessage>,
     api: OnceLock<Router>,
     /// Concurrent requests from other nodes.
     answering: Semaphore,
@@ -81,14 +81,14 @@ impl NodeQuestions {
                 encode_ask(question.number(), hub, body, &mut frame);
                 let sent = asked
                     .into_iter()
-                    .partition::<Vec<_>, _>(|member| fleet_relay.pass_to(member, share.signer(), &frame));
+                    .partition::<Vec<_>, _>(|member| fleet_relay.pass_to(member, &share.signer, &frame));
                 watch(&sent.0);
                 sent
             }
             None => (Vec::new(), asked),
         };
         async move {
-            let is_overdue = |member: &FleetMember| member.links().is_overdue(clock.now_ms());
+            let is_overdue = |member: &FleetMember| member.links.is_overdue(clock.now_ms());
             let answers = match question {
                 Some((_permit, question)) => question.answers(sent, within, is_overdue).await,
                 None => Vec::new(),
@@ -115,9 +115,9 @@ impl NodeQuestions {
         let message = NodeMessage::Request { question: question.number(), method, target, body };
         let frame = message.to_frame();
         let (sent, unsent): (Vec<_>, _) =
-            asked.into_iter().partition(|member| member.links().send(&Signer::Fleet, &frame).is_ok());
+            asked.into_iter().partition(|member| member.links.send(&Signer::Fleet, &frame).is_ok());
         watch(&sent);
-        let is_overdue = |member: &FleetMember| member.links().is_overdue(clock.now_ms());
+        let is_overdue = |member: &FleetMember| member.links.is_overdue(clock.now_ms());
         with_missing(question.answers(sent, within, is_overdue).await, unsent)
     }
 
@@ -135,26 +135,10 @@ impl NodeQuestions {
         self.requests.lost(boot);
         self.moves.lost(boot);
     }
-
-    pub(super) fn asks(&self) -> &Questions<Option<ServiceMessage>> {
-        &self.asks
-    }
-
-    pub(super) fn requests(&self) -> &Questions<PeerResponse> {
-        &self.requests
-    }
-
-    pub(super) fn moves(&self) -> &Questions<Option<Bytes>> {
-        &self.moves
-    }
-
-    pub(super) fn results(&self) -> &Questions<ServiceMessage> {
-        &self.results
-    }
 }
 
 fn watch(asked: &[Arc<FleetMember>]) {
-    asked.iter().filter_map(|member| member.links().outgoing()).for_each(|link| link.watch());
+    asked.iter().filter_map(|member| member.links.outgoing()).for_each(|link| link.watch());
 }
 
 fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> Answers<T> {

@@ -89,7 +89,7 @@ impl NodeQueue {
 
     /// Whether an app has used up its share.
     pub(super) fn is_crowded(&self, share: &SignerShare) -> bool {
-        self.bytes.held(share.signer()) >= share.of(self.bytes.limit(), self.bytes.len())
+        self.bytes.held(&share.signer) >= share.of(self.bytes.limit(), self.bytes.len())
     }
 
     /// Waits until an app is within its share, until the node counts as lost, or until this time.

@@ -95,7 +95,7 @@ impl<'a> NodeSink<'a> {
                 tokio::spawn(async move { TakeOvers::from_fleet(&fleet).answer_move(request, link).await });
             }
             (NodeMessage::Moved { question, state }, LinkDirection::ByUs) => {
-                self.fleet.questions().moves().take_answer(question, self.member.boot(), state);
+                self.fleet.questions().moves.take_answer(question, self.member.boot(), state);
             }
             (NodeMessage::State(state), LinkDirection::ByIt) => self.member.set_reported(state),
             (NodeMessage::Interest(update), LinkDirection::ByIt) => self.member.apply_interest(update),
@@ -104,10 +104,10 @@ impl<'a> NodeSink<'a> {
             (NodeMessage::Presence(update), LinkDirection::ByIt) => self.fleet.presence().apply(self.member, update),
             (NodeMessage::Answer { question, frame }, LinkDirection::ByUs) => {
                 let answer = frame.and_then(|frame| ServiceMessage::decode(&frame).ok().flatten());
-                self.fleet.questions().asks().take_answer(question, self.member.boot(), answer);
+                self.fleet.questions().asks.take_answer(question, self.member.boot(), answer);
             }
             (NodeMessage::Response { question, status, body }, LinkDirection::ByUs) => {
-                self.fleet.questions().requests().take_answer(
+                self.fleet.questions().requests.take_answer(
                     question,
                     self.member.boot(),
                     PeerResponse::new(status, body),
@@ -212,7 +212,7 @@ impl<'a> NodeSink<'a> {
             return false;
         }
         self.link.notify(&NodeMessage::Answer { question, frame: None });
-        let app = shared.hubs.app_servers().known(&request.caller_server_id).unwrap_or(AppServerId::OTHER_NODE);
+        let app = shared.hubs.app_servers.known(&request.caller_server_id).unwrap_or(AppServerId::OTHER_NODE);
         // Routes the result back to the other node, whichever way it arrives.
         request.caller_server_id = self.member.boot().into();
         let (fleet, member) = (self.fleet.clone(), self.member.clone());
@@ -244,7 +244,7 @@ impl<'a> NodeSink<'a> {
         counting: Counting,
         reply_to: impl FnOnce(HubIndex) -> Arc<dyn ReplyTo>,
     ) -> bool {
-        let (shared, counters) = (self.fleet.shared(), self.fleet.fleet_relay().relayed());
+        let (shared, counters) = (self.fleet.shared(), &self.fleet.fleet_relay().relayed);
         let Some(hub) = shared.hubs.keyed(hub) else {
             // The hub may appear later, with clients. Refusals are counted, and there is no waiting caller.
             drop(shared.note_user_groups(hub, &message));
@@ -270,7 +270,7 @@ impl<'a> NodeSink<'a> {
     }
 
     fn note_malformed(&self, problem: &str) -> bool {
-        self.fleet.fleet_relay().counters().drop_messages(DropCause::Malformed, 1);
+        self.fleet.fleet_relay().counters.drop_messages(DropCause::Malformed, 1);
         if let Some(left_out) = self.warnings.pass(Instant::now()) {
             warn!(peer = self.member.name(), problem, left_out, "skipped a frame of a node");
         }
@@ -280,7 +280,7 @@ impl<'a> NodeSink<'a> {
 
 impl FrameSink for NodeSink<'_> {
     fn count(&mut self, message: Option<&ServiceMessage>, bytes: usize) {
-        let counters = self.fleet.fleet_relay().counters();
+        let counters = &self.fleet.fleet_relay().counters;
         counters.received_bytes.add(bytes as u64);
         if !matches!(message, Some(ServiceMessage::Ping(_))) {
             counters.received.increment();

@@ -87,7 +87,7 @@ impl<T> WaitingQuestion<T> {
 
 impl<T> OpenQuestion<T> {
     pub(super) fn number(&self) -> u64 {
-        self.lease.number()
+        self.lease.number
     }
 
     /// Waits for the first answer of any node.

@@ -78,7 +78,7 @@ impl TakeOvers {
             .0
             .members()
             .find(boot)
-            .map(|member| (member.links().are_complete(), member.state(self.0.members().now_ms())))
+            .map(|member| (member.links.are_complete(), member.state(self.0.members().now_ms())))
         {
             None if self.0.members().is_alone() => Reachability::Alone,
             None => Reachability::Unknown,
@@ -94,7 +94,7 @@ impl TakeOvers {
             MemberState::Unreachable => return Duration::ZERO,
             MemberState::Late => true,
             MemberState::Starting | MemberState::Ready | MemberState::Draining => {
-                member.links().lag_ms(now_ms) > LOOK_LAG_MS
+                member.links.lag_ms(now_ms) > LOOK_LAG_MS
             }
         };
         match (is_late, sought) {
@@ -112,7 +112,7 @@ impl TakeOvers {
         sought: SoughtConnection,
     ) -> TakenOver {
         let members: Vec<_> =
-            self.0.members().all().iter().filter(|member| member.links().are_complete()).cloned().collect();
+            self.0.members().all().iter().filter(|member| member.links.are_complete()).cloned().collect();
         let inspect_timeout = |member: &FleetMember| self.inspect_timeout(member, sought);
         let (owner, moving) = match self.ask_for(MoveStep::Inspect, hub, id, members, inspect_timeout).await {
             FirstAnswer::Found(owner, moving) => (owner, moving),
@@ -153,7 +153,7 @@ impl TakeOvers {
             None => None,
         };
         if let Some(home) = settled {
-            if !home.capabilities().sends_to_all_nodes
+            if !home.capabilities.sends_to_all_nodes
                 && timeout(REST_TIMEOUT, self.await_rest(&home, (hub, id), (shard, place.0), &owner)).await.is_err()
             {
                 debug!(
@@ -261,11 +261,11 @@ impl TakeOvers {
         asked: Vec<Arc<FleetMember>>,
         time: impl Fn(&FleetMember) -> Duration,
     ) -> FirstAnswer<Bytes> {
-        let Some(question) = self.0.questions().moves().open_question() else { return FirstAnswer::Unclear };
+        let Some(question) = self.0.questions().moves.open_question() else { return FirstAnswer::Unclear };
         let frame = move_frame(question.number(), step, hub, id);
         let total = asked.len();
         let is_asked =
-            |member: &Arc<FleetMember>| !time(member).is_zero() && member.links().send(&Signer::Fleet, &frame).is_ok();
+            |member: &Arc<FleetMember>| !time(member).is_zero() && member.links.send(&Signer::Fleet, &frame).is_ok();
         let sent: Vec<_> = asked.into_iter().filter(is_asked).collect();
         let are_all_asked = sent.len() == total;
         match question.first_some(sent, time).await {
@@ -275,7 +275,7 @@ impl TakeOvers {
     }
 
     fn notify_of(&self, step: MoveStep, hub: &Hub, id: &str, member: &FleetMember) {
-        if let Some(link) = member.links().outgoing() {
+        if let Some(link) = member.links.outgoing() {
             link.notify(&NodeMessage::Move { question: 0, step, hub: hub.key().into(), connection_id: id.into() });
         }
     }

@@ -53,7 +53,7 @@ impl AppRebalancer {
     async fn round(&mut self, shared: &Shared, per_second: u64) {
         self.check(shared);
         let short = self.new_servers.values().filter(|(_, new_server)| new_server.is_short());
-        let groups: HashSet<_> = short.map(|(pool, _)| (pool.hub().index(), pool.app().group.name().clone())).collect();
+        let groups: HashSet<_> = short.map(|(pool, _)| (pool.hub.index, pool.app.group.name.clone())).collect();
         if groups.is_empty() {
             return;
         }
@@ -71,8 +71,8 @@ impl AppRebalancer {
     fn check(&mut self, shared: &Shared) {
         let mut before = std::mem::take(&mut self.new_servers);
         for hub in shared.hubs.all().iter().filter(|hub| !hub.has_webhook()) {
-            for pool in hub.pools().iter().filter(|pool| !pool.app().group.is_mirror()) {
-                let place = (hub.index(), pool.app().id);
+            for pool in hub.pools().iter().filter(|pool| !pool.app.group.is_mirror()) {
+                let place = (hub.index(), pool.app.id);
                 let known = before.remove(&place).filter(|(known, _)| Arc::ptr_eq(known, pool));
                 let mut new_server = known.map(|(_, new_server)| new_server).unwrap_or_default();
                 new_server.update(pool.link_counts());
@@ -85,15 +85,15 @@ impl AppRebalancer {
     fn plan(&mut self, hub: &Hub, group: &str, counts: &[ShardCounts], most: u64) -> Vec<ShareMove> {
         let mut loads = Vec::new();
         let mut on_their_way = 0;
-        for pool in hub.pools().iter().filter(|pool| **pool.app().group.name() == *group && pool.is_up()) {
-            let place = (hub.index(), pool.app().id);
+        for pool in hub.pools().iter().filter(|pool| *pool.app.group.name == *group && pool.is_up()) {
+            let place = (hub.index(), pool.app.id);
             let total = total(counts, place);
             on_their_way += total.coming;
             let is_new = self.new_servers.get(&place).is_some_and(|(_, new_server)| new_server.is_short());
             let clients = (total.present + total.coming).saturating_sub(total.going);
             // An app server that is no longer listed only gives clients.
-            let weight = if pool.app().is_listed() { u64::from(pool.app().weight()) } else { 0 };
-            loads.push(ShareLoad { app: pool.app().id, weight, clients, is_new });
+            let weight = if pool.app.is_listed() { u64::from(pool.app.weight()) } else { 0 };
+            loads.push(ShareLoad { app: pool.app.id, weight, clients, is_new });
         }
         let mut plan = SharePlan::new(&loads);
         let mut is_any_over = false;
@@ -103,7 +103,7 @@ impl AppRebalancer {
             let (missing, coming) = (plan.missing(load.app), total(counts, place).coming);
             match new_server.begin_round(missing, coming, plan.is_tolerable(load.app)) {
                 NewServerRound::Begun => {
-                    let app = &pool.app().name;
+                    let app = &pool.app.name;
                     info!(%app, hub = hub.name(), clients = missing, "app server joined: rebalancing clients");
                 }
                 NewServerRound::GoesOn => {}

@@ -74,7 +74,7 @@ impl CertificateUsers {
     fn groups(&self) -> Vec<Connector> {
         let hubs = &self.shared.hubs;
         let rules = hubs.rules();
-        rules.groups.iter().filter_map(|rule| Some(hubs.groups().find(&rule.name)?.terms().plain.clone())).collect()
+        rules.groups.iter().filter_map(|rule| Some(hubs.groups.find(&rule.name)?.terms().plain.clone())).collect()
     }
 }
 

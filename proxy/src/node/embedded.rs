@@ -98,7 +98,7 @@ impl Embedded {
         // An in-memory link can't reach another instance, so changes need not be awaited.
         let changed = Arc::new(Notify::new());
         let pools =
-            open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.groups().default_one()), manifest, &changed);
+            open_pools(&shared, (AppTarget::Memory(dialler), &shared.hubs.groups.default_one()), manifest, &changed);
         Ok(Self { shared, stores, pools, inbox: sender, stop, admin: OnceLock::new() })
     }
 

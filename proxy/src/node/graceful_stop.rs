@@ -37,7 +37,7 @@ pub(super) async fn poll_until(is_done: impl Fn() -> bool) {
 /// them again.
 pub(super) async fn share_ends(webhooks: &Webhooks) {
     if let Some(connections) = HubConnection::presence(webhooks) {
-        drop(timeout(ENDS_TIMEOUT, poll_until(|| connections.log().has_sent_ends())).await);
+        drop(timeout(ENDS_TIMEOUT, poll_until(|| connections.log.has_sent_ends())).await);
     }
 }
 

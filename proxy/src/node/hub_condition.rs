@@ -120,7 +120,7 @@ impl HubConditions {
         for hub in living.iter().filter(|hub| !hub.has_webhook()) {
             let owner = app_of(&self.shared.access.owner_of(hub.name()));
             for pool in hub.pools().iter() {
-                let (app, down) = (pool.app(), pool.down() + pool.resuming());
+                let (app, down) = (&pool.app, pool.down() + pool.resuming());
                 let subject = match &app.target {
                     AppTarget::Network(address) => format!("{} at {address}", app.name),
                     AppTarget::DialsIn(Some(ip)) => format!("{} at {ip}", app.name),

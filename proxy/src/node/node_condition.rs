@@ -133,7 +133,7 @@ impl NodeConditions {
     fn note(&mut self, members: &[Arc<FleetMember>], problems: &[AddressProblem], now: Instant) {
         for member in members {
             let was_linked = self.nodes.get(member.boot()).is_some_and(|sight| sight.was_linked);
-            let was_linked = was_linked || member.links().are_open();
+            let was_linked = was_linked || member.links.are_open();
             let sight = NodeSight { member: member.clone(), gone_at: None, members: members.len(), was_linked };
             self.nodes.insert(member.boot().to_owned(), sight);
         }
@@ -157,7 +157,7 @@ impl NodeConditions {
         let was_linked = self.nodes.get(member.boot()).is_some_and(|sight| sight.was_linked);
         let may_be_away = if was_linked { member.is_draining() } else { self.is_starting() || member.may_be_away() };
         if matches!(state, MemberState::Late | MemberState::Unreachable) && !may_be_away {
-            let detail = format!("{}, last message {} s ago", state.label(), member.links().lag_ms(now_ms) / 1000);
+            let detail = format!("{}, last message {} s ago", state.label(), member.links.lag_ms(now_ms) / 1000);
             findings.push(missing(member.name(), detail));
         }
         if let Some((missed, at)) = member.missed()
@@ -211,7 +211,7 @@ impl NodeConditions {
 fn own_clock(members: &[Arc<FleetMember>], problems: &[AddressProblem]) -> Option<Finding> {
     let is_refused = problems.len() >= CLOCK_REFUSALS_MIN
         && problems.iter().all(|problem| problem.kind == AddressProblemKind::ClockDiffers)
-        && !members.iter().any(|member| member.links().are_open());
+        && !members.iter().any(|member| member.links.are_open());
     let nodes = || problems.iter().map(|problem| problem.address.as_str()).collect::<Vec<_>>().join(", ");
     is_refused.then(|| Finding::new(ConditionKind::OwnClockRefused, "this node", format!("refused by {}", nodes())))
 }

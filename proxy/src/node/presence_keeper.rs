@@ -172,7 +172,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
         let least = readers.map(|reader| reader.received.unwrap_or_default()).min();
         let least = least.unwrap_or(self.applied).min(self.applied);
         self.note_view(&live, least);
-        self.presence.log().prune(least);
+        self.presence.log.prune(least);
         self.send_batches(now);
         self.send_reports(&live, now);
         let due = self.presence.table().next_due().filter(|_| self.reports < REPORTS_MAX);
@@ -214,7 +214,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
     }
 
     fn apply_own(&mut self, now: Instant) {
-        let version = self.presence.log().version();
+        let version = self.presence.log.version();
         while self.applied < version {
             let (batch, evicted) = self.batch((self.applied, version), self.evicted, false);
             let until = batch.until;
@@ -225,7 +225,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
 
     /// Batch of the log between two positions, with the owner of each change, and the evicted position of its series.
     fn batch(&self, (since, to): (u64, u64), evicted: u64, is_known: bool) -> (SubjectBatch<S>, u64) {
-        let batch = self.presence.log().batch(since, to, evicted);
+        let batch = self.presence.log.batch(since, to, evicted);
         let (since, until, evicted) = (batch.since, batch.until, batch.evicted);
         let change = |change: LoggedChange<S>| {
             let owner = self.owner(&change);
@@ -237,7 +237,7 @@ impl<S: Reported> PresenceKeeper<'_, S> {
 
     /// Sends each node its next batch, one at a time.
     fn send_batches(&mut self, now: Instant) {
-        let version = self.presence.log().version();
+        let version = self.presence.log.version();
         let is_behind = |reader: &LogReader| {
             let is_unchecked = |received| received > 0 && reader.check_at <= now;
             reader.received.is_none_or(|received| received < version || is_unchecked(received))

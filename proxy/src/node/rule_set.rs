@@ -75,10 +75,10 @@ impl RuleSet {
         self.admission.signing_keys.set_rules(&access.app_keys)?;
         self.admission.verifier.set_issuers(&access.issuers);
         let hubs = &self.shared.hubs;
-        let default = hubs.groups().set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
+        let default = hubs.groups.set(&DEFAULT_GROUP.into(), self.default_terms(rules), false);
         let mut wanted: Vec<_> = self.upstreams.iter().map(|address| (default.clone(), address.clone())).collect();
         for (rule, terms) in rules.groups.iter().zip(terms) {
-            let group = hubs.groups().set(&rule.name, terms, rules.is_mirror(&rule.name));
+            let group = hubs.groups.set(&rule.name, terms, rules.is_mirror(&rule.name));
             wanted.extend(rule.upstreams.iter().map(|upstream| (group.clone(), upstream.address.clone())));
         }
         hubs.apply_rules(rules);
@@ -116,7 +116,7 @@ impl RuleSet {
         let hubs = &self.shared.hubs;
         let is_linked = |name| hubs.all().iter().any(|hub| !hub.pools_of(name).is_empty());
         let changed = rules.groups.iter().find(|rule| {
-            let known = hubs.groups().find(&rule.name);
+            let known = hubs.groups.find(&rule.name);
             known.is_some_and(|group| group.is_mirror() != rules.is_mirror(&rule.name)) && is_linked(&rule.name)
         });
         changed.map_or(Ok(()), |rule| {
@@ -145,10 +145,10 @@ impl RuleSet {
 
     /// Checks that no table has the `iss` of the flags: only the table's keys would then be used.
     fn ensure_issuers_differ(&self, access: &AccessTables) -> Result<(), GroupError> {
-        let Some(issuer) = &self.admission.verifier.policy().issuer else { return Ok(()) };
+        let Some(issuer) = &self.admission.verifier.policy.issuer else { return Ok(()) };
         let table = access.issuers.iter().find(|table| table.is_named(issuer));
         table.map_or(Ok(()), |table| {
-            Err(GroupError::IssuerTwice { table: table.name().to_owned(), issuer: issuer.clone() })
+            Err(GroupError::IssuerTwice { table: table.name().to_owned(), issuer: issuer.to_string() })
         })
     }
 

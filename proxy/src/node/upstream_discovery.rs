@@ -188,7 +188,7 @@ impl UpstreamSet {
 
     fn reconcile(&mut self) {
         let is_wanted = |(name, address): &UpstreamKey| {
-            self.wanted.iter().any(|(group, wanted)| group.name() == name && wanted == address)
+            self.wanted.iter().any(|(group, wanted)| group.name == *name && wanted == address)
         };
         for (key, listing) in &self.watched {
             let is_wanted = is_wanted(key);
@@ -199,7 +199,7 @@ impl UpstreamSet {
             }
         }
         for (group, address) in &self.wanted {
-            let key = (group.name().clone(), address.clone());
+            let key = (group.name.clone(), address.clone());
             if self.watched.contains_key(&key) {
                 continue;
             }
@@ -274,7 +274,7 @@ mod tests {
             let discovery = UpstreamDiscovery {
                 shared: shared.clone(),
                 problems: problems.clone(),
-                group: shared.hubs.groups().default_one(),
+                group: shared.hubs.groups.default_one(),
                 address: "http://app:5000".parse().unwrap(),
                 resolver: Resolver::asking(move |_| Ok(asked.lock().unwrap().clone())),
                 interval: Duration::from_secs(5),
@@ -319,17 +319,17 @@ mod tests {
             sleep(Duration::from_secs(40)).await;
             let hubs = self.shared.hubs.all();
             let mut pools: Vec<_> = hubs.iter().flat_map(|hub| hub.pools().to_vec()).collect();
-            pools.sort_by(|one, other| one.app().instance.cmp(&other.app().instance));
+            pools.sort_by(|one, other| one.app.instance.cmp(&other.app.instance));
             pools
         }
 
         async fn instances(&self) -> Vec<String> {
-            self.pools().await.iter().map(|pool| pool.app().instance.clone()).collect()
+            self.pools().await.iter().map(|pool| pool.app.instance.clone()).collect()
         }
     }
 
     fn endpoints(pool: &Pool) -> Vec<SocketAddr> {
-        let AppTarget::Network(address) = &pool.app().target else { panic!("it is dialled") };
+        let AppTarget::Network(address) = &pool.app.target else { panic!("it is dialled") };
         address.endpoints().unwrap()
     }
 
@@ -363,7 +363,7 @@ mod tests {
             scene.list(&[V6]);
             v4.abort();
             let [same] = scene.pools().await.try_into().unwrap();
-            assert!(Arc::ptr_eq(&pool, &same) && !pool.retired().is_cancelled());
+            assert!(Arc::ptr_eq(&pool, &same) && !pool.retired.is_cancelled());
             assert_eq!((endpoints(&pool), scene.problems.list()), (vec![at(V6)], vec![]));
         });
     }

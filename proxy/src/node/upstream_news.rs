@@ -77,7 +77,7 @@ impl UpstreamNews {
     pub(super) fn update<'a>(&mut self, pools: impl Iterator<Item = &'a Arc<Pool>>) {
         let pools: Vec<_> = pools.cloned().collect();
         let Some(first) = pools.first() else { return };
-        let (upstream, app) = (&self.address, &first.app().name);
+        let (upstream, app) = (&self.address, &first.app.name);
         if pools.iter().any(|pool| pool.is_draining()) {
             if !std::mem::replace(&mut self.is_stopping, true) {
                 info!(%upstream, %app, hubs = hub_names(&pools), "app server stops: reassigning its clients");

@@ -193,7 +193,7 @@ async fn changes(known: &PoolsByInstance, changed: &Notify, watched: &mut Watche
 
 impl Standby {
     fn new(pool: Arc<Pool>, address: &Address) -> Self {
-        let alternative = match &pool.app().target {
+        let alternative = match &pool.app.target {
             AppTarget::Network(linked) => linked.also_at(address),
             AppTarget::Memory(_) | AppTarget::DialsIn(_) => None,
         };
@@ -203,7 +203,7 @@ impl Standby {
     /// Waits until the address should be tried again.
     async fn wait(&self, listing: &mut watch::Receiver<Listing>) {
         tokio::select! {
-            () = self.pool.retired().cancelled() => {}
+            () = self.pool.retired.cancelled() => {}
             Ok(()) = listing.changed() => {}
             () = sleep(STANDBY_INTERVAL) => {}
         }
@@ -217,7 +217,7 @@ fn is_spare(
     (known, standby): (&PoolsByInstance, Option<&Standby>),
     watched: &WatchedAddress,
 ) -> bool {
-    let is_linked = standby.is_some_and(|standby| !standby.pool.retired().is_cancelled());
+    let is_linked = standby.is_some_and(|standby| !standby.pool.retired.is_cancelled());
     let at = watched.address.resolved().filter(|_| known.is_empty());
     is_silence(error) && (is_linked || at.is_some_and(|at| watched.families.only_other_answers(at)))
 }
@@ -282,8 +282,8 @@ async fn record_answer(
         Sighting::OneOfSeveral => {}
     }
     if let Some(pool) = shared.hubs.pool_to(&instance) {
-        let other = pool.app().group.name();
-        if other != group.name() {
+        let other = &pool.app.group.name;
+        if *other != group.name {
             // Reported once, like every problem of an upstream, although it is checked repeatedly.
             let problem = format!("it is already in the group {other:?}, and can't be in two groups");
             return Err(Unusable::Problem(problem));
@@ -361,7 +361,7 @@ pub(crate) fn open_pools(
         settings.message_max_bytes = settings.message_max_bytes.min(shared.settings.message_max_bytes);
         let presence = settings.presence;
         let hub = shared.hubs.register(settings, group);
-        let pool = Pool::new(hub.identity().clone(), app.clone(), pool_size, changed.clone());
+        let pool = Pool::new(hub.identity.clone(), app.clone(), pool_size, changed.clone());
         let pool = Arc::new(pool.with_presence(presence));
         hub.add_pool(pool.clone());
         // Each hub starts at a different shard.
@@ -375,7 +375,7 @@ pub(crate) fn open_pools(
 async fn leave(shared: &Arc<Shared>, known: &PoolsByInstance) {
     let pools: Vec<_> = known.values().flatten().filter(|pool| pool.begin_drain()).cloned().collect();
     for pool in &pools {
-        let (hub, app) = (pool.hub().index(), pool.app().id);
+        let (hub, app) = (pool.hub.index, pool.app.id);
         for shard in shared.shards() {
             shard.give(vec![ShardCommand::AppShuttingDown { hub, app }], 0).await;
         }

@@ -229,7 +229,7 @@ pub(crate) fn families(
     clients(shared, &mut families);
     links(shared, &mut families);
     nodes(own_phase(shared).into(), fleet, &mut families);
-    FleetCounters::show(&[fleet.fleet_relay().counters()], &[], &mut families);
+    FleetCounters::show(&[&fleet.fleet_relay().counters], &[], &mut families);
     rules(shared, &mut families);
     if !shared.settings.webhooks.rules.is_empty() {
         webhooks(of_webhooks, &mut families);
@@ -243,7 +243,7 @@ pub(crate) fn families(
     families.add(&LOG_LINES_DROPPED, &[], log_lines_dropped());
     families.add(&AUDIT_LINES_LOST, &[], audit_lines_lost());
     if let Some(tracer) = &shared.tracer {
-        ExportCounters::show(&[&tracer.queue().counters], &[], &mut families);
+        ExportCounters::show(&[&tracer.queue.counters], &[], &mut families);
     }
     let mut all = process();
     all.append(&mut families.into_proto());
@@ -383,9 +383,9 @@ fn links(shared: &Shared, families: &mut Families) {
         // Of two hubs with this name, one uses dial-in.
         *served.entry(hub.name().to_owned()).or_default() |= hub.is_served();
         for pool in hub.pools().iter() {
-            let labels = [hub.name(), pool.app().name.as_str()];
+            let labels = [hub.name(), pool.app.name.as_str()];
             for (state, count) in [("open", pool.open_links()), ("resuming", pool.resuming()), ("down", pool.down())] {
-                families.add(&LINKS, &[hub.name(), pool.app().name.as_str(), state], count as u64);
+                families.add(&LINKS, &[hub.name(), pool.app.name.as_str(), state], count as u64);
             }
             families.add(&RING, &labels, pool.ring_bytes() as u64);
             families.add(&RING_MAX, &labels, most.saturating_mul(pool.size()) as u64);
@@ -418,7 +418,7 @@ fn nodes(own: MemberState, fleet: &Fleet, families: &mut Families) {
 }
 
 fn rules(shared: &Shared, families: &mut Families) {
-    let counters = shared.hubs.rule_counters();
+    let counters = &shared.hubs.rule_counters;
     by_rule(&ROUTE_MATCHES, &counters.routes, families);
     by_rule(&METHODS_REFUSED, &counters.methods, families);
     for (label, mirror) in counters.mirrors.all() {

@@ -76,7 +76,7 @@ pub(crate) fn refuse_token(endpoint: &Endpoint, RefusedToken { error, token, hub
 pub(crate) fn refuse_without_user(endpoint: &Endpoint, hub: &Hub, has_token: bool) -> Response {
     let mut answer = plain(StatusCode::UNAUTHORIZED, if hub.has_webhook() { USER_NEEDED } else { "" });
     if has_token {
-        let claims = endpoint.admission.verifier.policy().user_claims.join(", ");
+        let claims = endpoint.admission.verifier.policy.user_claims.join(", ");
         let detail = format!("the access token names no user: it has none of the claims {claims} (--user-claim)");
         ResponseNotes::edit(&mut answer).text = Some(detail.into());
     }

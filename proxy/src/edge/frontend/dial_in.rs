@@ -218,7 +218,7 @@ pub(crate) async fn open_link(
 }
 
 fn check_room(endpoint: &Endpoint, instance: &str, share: &SignerShare) -> Result<(), Response> {
-    endpoint.shared.hubs.app_servers().check_room(instance, share).map_err(|refusal| {
+    endpoint.shared.hubs.app_servers.check_room(instance, share).map_err(|refusal| {
         endpoint.shared.limits.refusals.count("app_servers", refusal.label());
         full(&refusal, "app servers")
     })

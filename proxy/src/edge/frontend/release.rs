@@ -53,10 +53,10 @@ pub(crate) fn answer_release(endpoint: &Endpoint, method: &Method, query: &Reque
     };
     let found = own_id().and_then(|id| shared.http_transports.find(&id));
     let Some(outer) = found else { return plain(StatusCode::NOT_FOUND, UNKNOWN_ID) };
-    match (outer.transport(), shared.routes.find(outer.id())) {
+    match (outer.transport(), shared.routes.find(&outer.id)) {
         (Some(Transport::ServerSentEvents), Some(at)) => {
             if let Some(shard) = shared.shards().get(usize::from(at.shard)) {
-                let id = outer.id().clone();
+                let id = outer.id.clone();
                 shard.post(move |state| leave_carried(state, &id, Instant::now()));
             }
         }

@@ -92,9 +92,9 @@ pub(crate) fn take_permit(
     // Shares shrink as other apps connect, so a returning client needs only a place.
     let take = || match counted {
         0 => share.take(&shared.limits.connections),
-        _ => shared.limits.connections.take(Some(share.signer().clone())),
+        _ => shared.limits.connections.take(Some(share.signer.clone())),
     };
-    let app = share.has_others().then(take).transpose().map_err(|full| {
+    let app = share.has_others.then(take).transpose().map_err(|full| {
         shared.limits.refusals.count("connections", full.label());
         let limit = full.limit;
         let text = format!(
@@ -111,7 +111,7 @@ pub(crate) fn take_permit(
         })
     });
     let permit = ClientPermit { _address: address.transpose()?, _app: app };
-    Ok((ip.is_some() || share.has_others()).then(|| Box::new(permit)))
+    Ok((ip.is_some() || share.has_others).then(|| Box::new(permit)))
 }
 
 /// Reserves memory for the head of a new client, if it is large. Connections of the largest holder may be closed for

@@ -197,14 +197,14 @@ fn pools(shared: &Shared, kinds: &Census) -> Vec<PoolSnapshot> {
     let mut pools = Vec::new();
     for hub in shared.hubs.living().iter() {
         for pool in hub.pools().iter() {
-            let app = pool.app();
+            let app = &pool.app;
             let (open, resuming) = (pool.open_links(), pool.resuming());
             pools.push(PoolSnapshot {
                 hub: hub.name().into(),
                 app: app.instance.clone(),
                 app_name: app.name.clone(),
                 address: app.target.to_string(),
-                group: app.group.name().to_string(),
+                group: app.group.name.to_string(),
                 is_mirror: app.group.is_mirror(),
                 is_leaving: pool.is_draining() || !app.is_listed(),
                 open: open as u64,

@@ -122,7 +122,7 @@ impl Peers {
                 (_, Some(told)) if told.at.elapsed() < SNAPSHOT_TIMEOUT => told.node.state,
                 (state, _) => state,
             },
-            lag_ms: member.links().lag_ms(now_ms),
+            lag_ms: member.links.lag_ms(now_ms),
             age_ms,
             ..last.map(|told| told.node.clone()).unwrap_or_default()
         }

@@ -362,5 +362,5 @@ pub(super) fn client_summary(shared: &Shared, row: &ClientRow) -> ClientSummary 
 }
 
 pub(super) fn app_name(shared: &Shared, hub: HubIndex, app: AppServerId) -> Option<String> {
-    Some(shared.hubs.at(hub)?.pool_of(app)?.app().name.clone())
+    Some(shared.hubs.at(hub)?.pool_of(app)?.app.name.clone())
 }

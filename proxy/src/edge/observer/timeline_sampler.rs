@@ -173,7 +173,7 @@ impl TimelineSampler {
             .map(|(instance, pools)| (instance, pools, standing_at_end(pools.iter().any(|pool| pool.is_draining()))));
         let there = apps.iter().map(|(instance, pools)| (instance, pools, standing_of_app(pools)));
         for (instance, pools, standing) in gone.chain(there) {
-            let name = pools.first().map(|pool| pool.app().name.clone()).unwrap_or_default();
+            let name = pools.first().map(|pool| pool.app.name.clone()).unwrap_or_default();
             marks.extend(self.note_parties((TimelineParty::App, instance, &name), standing, at_ms));
         }
         self.apps = apps;
@@ -202,8 +202,8 @@ impl CounterReading {
 fn pools_by_app(shared: &Shared) -> BTreeMap<String, Vec<Arc<Pool>>> {
     let mut apps = BTreeMap::<_, Vec<_>>::new();
     let pools = shared.hubs.living().iter().flat_map(|hub| hub.pools().to_vec()).collect::<Vec<_>>();
-    for pool in pools.into_iter().filter(|pool| !pool.app().target.is_webhook()) {
-        apps.entry(pool.app().instance.clone()).or_default().push(pool);
+    for pool in pools.into_iter().filter(|pool| !pool.app.target.is_webhook()) {
+        apps.entry(pool.app.instance.clone()).or_default().push(pool);
     }
     apps
 }

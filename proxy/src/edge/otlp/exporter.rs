@@ -58,7 +58,7 @@ impl Exporter {
         metrics: MetricSource,
         stop: CancellationToken,
     ) -> io::Result<Option<Self>> {
-        let Some(queue) = shared.tracer.as_ref().map(|tracer| Arc::clone(tracer.queue())) else { return Ok(None) };
+        let Some(queue) = shared.tracer.as_ref().map(|tracer| Arc::clone(&tracer.queue)) else { return Ok(None) };
         let metrics_interval = settings.metrics_interval;
         let (collector, begun_ns) = (Collector::new(settings)?, unix_ns());
         Ok(Some(Self { collector, metrics_interval, metrics, shared, queue, stop, begun_ns }))

@@ -114,7 +114,7 @@ impl Execution {
             Operation::Close(to) => self.close_clients(&hub, to).await,
             Operation::Exists(who) => self.exists(&hub, who).await,
             Operation::GenerateToken => client_token::answer_token(
-                (&self.shared, self.admission.verifier.policy()),
+                (&self.shared, &self.admission.verifier.policy),
                 (&self.query, &self.caller),
                 (&hub, &name),
             ),
@@ -210,7 +210,7 @@ impl Execution {
             self.shared.limits.refusals.count("rate", rate.label());
             return Err(RestError::too_fast(too_fast));
         }
-        let hub = hub.here().map(|hub| &**hub.identity());
+        let hub = hub.here().map(|hub| &*hub.identity);
         let line = self.shared.turn_line(&self.caller.signer.signer, hub, TurnSource::Rest);
         line.note_work();
         let _turn = line.begin().await;
@@ -218,7 +218,7 @@ impl Execution {
     }
 
     fn app_rate(&self, hub: &NamedHub) -> Option<Arc<AppRate>> {
-        let hub = hub.here().map(|hub| &**hub.identity());
+        let hub = hub.here().map(|hub| &*hub.identity);
         self.shared.app_rate(&self.caller.signer.signer, hub)
     }
 

@@ -174,7 +174,7 @@ async fn find_home(shard: &Shard, pending: &PendingConnection, handshake: Option
 async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option<HomeLink> {
     let shared = shard.shared();
     let known_elsewhere = || shared.other_nodes().app_servers(hub.key()).contains(&server.instance);
-    let id = match shared.hubs.app_servers().known(&server.instance) {
+    let id = match shared.hubs.app_servers.known(&server.instance) {
         Some(id) => id,
         None if known_elsewhere() => shared.hubs.number(&server.instance),
         // Tokens may contain any id, and numbers are permanent.
@@ -189,7 +189,7 @@ async fn find_home_at(shard: &Shard, hub: &Hub, server: &StickyServer) -> Option
 /// Placeholder link for a client waiting for a home; `None` if it may not wait.
 fn waiting_room(shard: &Shard, hub: &Hub, handshake: Option<&Handshake>) -> Option<HomeLink> {
     let may_wait = shard.shared().settings.rehoming.holds_new && handshake.is_some();
-    may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.identity().clone())))
+    may_wait.then(|| Arc::new(LinkHandle::nowhere(hub.identity.clone())))
 }
 
 /// Opens the connection at its app server, and here.
@@ -318,7 +318,7 @@ pub(super) fn resume(
         let mut state = shard.state();
         let client = state.core.connections.get_current(slot, serial)?;
         (
-            client.id().clone(),
+            client.id.clone(),
             client.home().clone(),
             client.content(),
             client.assignments().secondaries().is_some(),

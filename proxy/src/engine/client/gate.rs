@@ -120,7 +120,7 @@ pub(super) fn trace_call(
     span.set("rpc.system", "signalr");
     span.set("rpc.service", hub);
     span.set("rpc.method", method);
-    span.set("signalr.connection.id", short(client.id()));
+    span.set("signalr.connection.id", short(&client.id));
     let context = span.context()?.to_string();
     invocation.headers.retain(|(name, _)| !is_traceparent(name));
     invocation.headers.push((TRACEPARENT_HEADER.into(), context.into()));

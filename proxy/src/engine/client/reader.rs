@@ -220,7 +220,7 @@ impl Reader {
         // The shard has not yet been notified of the lost link.
         if self.home.is_closed() && !client.life().is_closed() && !client.is_unassigned() {
             client.change_assignment(&Role::Home, now, |home| {
-                home.leave(self.home.app());
+                home.leave(self.home.app);
                 home.wait(now);
             });
         }

@@ -175,8 +175,7 @@ impl<'a> UpwardPath<'a> {
     }
 
     fn allow(&mut self, place: Range<usize>, secondary: Option<HomeLink>, messages: &HubMessages<'_>) {
-        let goes_along =
-            self.allowed.secondary.as_ref().map(|link| link.id()) == secondary.as_ref().map(|link| link.id());
+        let goes_along = self.allowed.secondary.as_ref().map(|link| link.id) == secondary.as_ref().map(|link| link.id);
         if self.allowed.place.end != place.start || !goes_along {
             self.send_allowed(messages);
             (self.allowed.place.start, self.allowed.secondary) = (place.start, secondary);
@@ -255,7 +254,7 @@ impl<'a> UpwardPath<'a> {
 
     /// Sends a sign of life to an app server that measures the silence of clients.
     fn relay_ping(&self, content: Content) {
-        if let (Content::Hub(protocol), true) = (content, self.home.capabilities().measures_silence) {
+        if let (Content::Hub(protocol), true) = (content, self.home.capabilities.measures_silence) {
             self.home.send_data(self.id, ping_of(protocol), DataType::Other.number());
         }
     }

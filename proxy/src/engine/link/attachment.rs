@@ -45,11 +45,11 @@ impl SlotKeeper<'_> {
             Ok(None) => return CarryEnd::Lost("the session ended before the link was open".into()),
             Err(error) => return over_with(SessionOver::from_end(&error.into()), writer),
         };
-        let group = self.pool.app().group.clone();
+        let group = self.pool.app.group.clone();
         let mut sink =
             ShardSink::new(self.shard, self.pool, self.link.clone()).in_group(group).in_turns(&Signer::Fleet);
         let carrier = link_carrier(self.shard, &self.link, self.clock, attachment);
-        let given_up = self.pool.retired().cancelled();
+        let given_up = self.pool.retired.cancelled();
         let end = carrier.run(&mut self.incoming, reader, &mut writer, &mut sink, given_up).await;
         // Before the link shows as down, so that observers see that it may resume.
         self.pool.socket_ended();
@@ -69,7 +69,7 @@ impl SlotKeeper<'_> {
 
     fn opened(&mut self, offer: &Offer, replayed: u64) {
         self.incoming.attach(offer.received.unwrap_or_default());
-        let (hub, app, slot) = (self.pool.hub().name(), &self.pool.app().name, self.slot);
+        let (hub, app, slot) = (self.pool.hub.name(), &self.pool.app.name, self.slot);
         if std::mem::replace(&mut self.was_open, true) {
             let counters = &self.shard.counters().sessions;
             counters.resumed.increment();
@@ -168,7 +168,7 @@ impl<'a> ShardSink<'a> {
 
     /// Lets the link's batches take turns with other apps, within the app's rate.
     pub(crate) fn in_turns(self, signer: &Signer) -> Self {
-        let (shared, hub) = (self.shard.shared(), Some(&**self.pool.hub()));
+        let (shared, hub) = (self.shard.shared(), Some(&*self.pool.hub));
         let line = Some(shared.turn_line(signer, hub, TurnSource::Links(self.shard.index())));
         Self { line, rate: shared.app_rate(signer, hub), ..self }
     }
@@ -234,7 +234,7 @@ impl FrameSink for ShardSink<'_> {
     fn handle_skipped(&mut self, head: &FrameHead, problem: &str) {
         self.shard.counters().dial_in.malformed.increment();
         if let Some(left_out) = self.skipped.pass(Instant::now()) {
-            let (hub, app, kind) = (self.pool.hub().name(), &self.pool.app().name, head.name());
+            let (hub, app, kind) = (self.pool.hub.name(), &self.pool.app.name, head.name());
             warn!(
                 hub,
                 %app,
@@ -274,7 +274,7 @@ impl FrameSink for ShardSink<'_> {
 
     fn is_batch_full(&mut self, frames: usize) -> bool {
         self.frames = frames + self.batch.names();
-        if self.rate.as_ref().is_some_and(|rate| self.messages >= rate.messages_max()) {
+        if self.rate.as_ref().is_some_and(|rate| self.messages >= rate.messages_max) {
             return true;
         }
         self.turn.as_ref().is_some_and(|(turn, begun_at)| turn.is_full(self.frames, *begun_at))

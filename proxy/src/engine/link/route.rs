@@ -428,7 +428,7 @@ fn route_rare(source: FrameSource<'_>, message: ServiceMessage, batch: &mut Rout
 
 fn route_error(source: FrameSource<'_>, mut answer: ErrorCompletion) {
     let waiting = waiting_for(source, &answer.invocation_id, &answer.connection_id);
-    waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
+    waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller.clone());
     let caller = answer.caller_server_id.clone();
     pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ErrorCompletion(answer));
 }
@@ -505,7 +505,7 @@ fn route_result(source: FrameSource<'_>, mut answer: ClientCompletion) {
         true => None,
         false => waiting_for(source, &answer.invocation_id, &answer.connection_id),
     };
-    waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller().clone());
+    waiting.iter().for_each(|waiting| answer.caller_server_id = waiting.caller.clone());
     let caller = answer.caller_server_id.clone();
     pass_result(source, waiting.as_ref(), &caller, &ServiceMessage::ClientCompletion(answer));
 }
@@ -520,13 +520,13 @@ fn pass_result(source: FrameSource<'_>, waiting: Option<&WaitingResult>, caller:
     let Some(hub) = source.shared.hubs.at(source.hub) else { return };
     if let Some(waiting) = waiting {
         // The link may have closed while its app server is still connected.
-        return match hub.pool_of(waiting.reply_to().app()) {
+        return match hub.pool_of(waiting.reply_to.app()) {
             Some(pool) => pool.any_link().iter().for_each(|link| link.send(answer)),
-            None => waiting.reply_to().answer(answer),
+            None => waiting.reply_to.answer(answer),
         };
     }
     let (pools, names_callers) = (hub.pools(), hub.capabilities().names_callers);
-    match pools.iter().find(|pool| pool.app().instance == caller) {
+    match pools.iter().find(|pool| pool.app.instance == caller) {
         // A dialled-in app server also reports results of its own clients, which have no other caller.
         _ if !names_callers && is_over(answer) => {}
         _ if !names_callers && source.reply_to.app() == AppServerId::OTHER_NODE => {}
@@ -644,9 +644,9 @@ fn query_members(source: FrameSource<'_>, query: ListQuery, batch: &mut RoutedBa
 fn drain_app(source: FrameSource<'_>, batch: &mut RoutedBatch) {
     let (hub, app) = (source.hub, source.reply_to.app());
     let pools = source.shared.hubs.at(hub).map(|hub| hub.pools()).unwrap_or_default();
-    for pool in pools.iter().filter(|pool| pool.app().id == app && pool.begin_drain()) {
+    for pool in pools.iter().filter(|pool| pool.app.id == app && pool.begin_drain()) {
         // The upstream watcher logs this for dialled app servers, once for all hubs.
-        let (hub_name, app_name) = (pool.hub().name(), &pool.app().name);
+        let (hub_name, app_name) = (pool.hub.name(), &pool.app.name);
         debug!(hub = hub_name, app = %app_name, "app server stops: reassigning its clients");
         batch.for_all(ShardCommand::AppShuttingDown { hub, app });
     }

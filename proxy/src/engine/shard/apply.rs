@@ -218,7 +218,7 @@ fn apply_flow(
 /// Handles a handover from an app server that may have had a secondary assignment of a closed connection.
 fn late_hand_over(state: &mut ShardState, slot: Slot, app: AppServerId) {
     if let Some(client) = state.core.connections.get(slot).filter(|client| client.life().is_closed()) {
-        let (hub, id) = (client.home().hub(), client.id().clone());
+        let (hub, id) = (client.home().hub(), client.id.clone());
         state.handed_over(hub, app, &id);
     }
 }
@@ -261,7 +261,7 @@ fn apply_close(
         }
         // A close over another link is from a part of the app server without the connection.
         Some(Role::Home)
-            if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home().id() == by)) =>
+            if by.is_none_or(|by| state.core.connections.get(slot).is_some_and(|it| it.home().id == by)) =>
         {
             CloseReason::by_app(error, cause)
         }

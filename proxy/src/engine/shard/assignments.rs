@@ -92,10 +92,10 @@ impl ShardState {
         let mode = self.core.mode(Flush::Deferred);
         let Some(client) = self.core.connections.close_client(slot) else { return };
         self.core.context.record_close(client, reason);
-        if !client.home().capabilities().names_callers {
-            self.core.context.shared.client_results.connection_ended(client.id());
+        if !client.home().capabilities.names_callers {
+            self.core.context.shared.client_results.connection_ended(&client.id);
         }
-        self.assignments.closed_ids.note_closed(client.id(), client.traits().is_negotiated, self.core.tick);
+        self.assignments.closed_ids.note_closed(&client.id, client.traits().is_negotiated, self.core.tick);
         self.core.delivery.release_all(slot, client, mode);
         if let Some(notice) = reason.notice_to_app(client) {
             let let_go = client.assignments().home().released();
@@ -138,7 +138,7 @@ impl ShardState {
         let mut client = self.core.connections.remove(slot)?;
         // Last chance to write what a task would have written, such as our answer to a close.
         let _: Poll<()> = self.core.delivery.poll_flush(&mut client, &mut Context::from_waker(Waker::noop()));
-        self.core.delivery.budget().discard(&mut client);
+        self.core.delivery.budget.discard(&mut client);
         self.core.delivery.end_flush(slot);
         Some(client)
     }
@@ -153,7 +153,7 @@ impl ShardState {
         for slot in mem::take(&mut self.core.evicted) {
             self.close_client(slot, &CloseReason::group_names_total());
         }
-        let excess = self.core.delivery.budget().excess_bytes();
+        let excess = self.core.delivery.budget.excess_bytes();
         if excess > 0 {
             free_outboxes(self, excess);
         }
@@ -239,7 +239,7 @@ impl ShardState {
         self.core.delivery.drop_kept(client);
         // The client's token must not open another connection here, nor elsewhere with this node's permission.
         let age_us = self.core.context.now_us().saturating_sub(client.cold().origin().opened_us);
-        self.assignments.closed_ids.move_away(client.id(), age_us / 1_000_000, self.core.tick);
+        self.assignments.closed_ids.move_away(&client.id, age_us / 1_000_000, self.core.tick);
         self.assignments.token_expiries.forget(slot);
         self.core.connections.remove(slot);
     }
@@ -273,9 +273,9 @@ impl ShardState {
         let is_idle = || {
             !client.cold().stay().is_moving()
                 && !client.assignments().home().calls().are_pending()
-                && !results.is_waiting_for(client.id())
+                && !results.is_waiting_for(&client.id)
         };
-        if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over && is_idle() {
+        if client.assignments().home().is_leaving() && !client.home().capabilities.confirms_hand_over && is_idle() {
             self.reassign_elsewhere(slot);
         }
     }
@@ -283,12 +283,12 @@ impl ShardState {
     /// Reassigns a client to another app server if there is one.
     pub(super) fn reassign_elsewhere(&mut self, slot: Slot) {
         let Some(client) = self.core.connections.live(slot) else { return };
-        let (hub, app) = (client.home().hub(), client.home().app());
+        let (hub, app) = (client.home().hub(), client.home().app);
         let Some(to) = other_app(&self.core, hub, app) else {
             return self.core.change_assignment(slot, &Role::Home, |home, _| home.stay());
         };
-        let instance = self.core.context.shared.hubs.instance(to.app());
-        client.home().send(&moved_to(client.id(), &instance));
+        let instance = self.core.context.shared.hubs.instance(to.app);
+        client.home().send(&moved_to(&client.id, &instance));
         self.reassign_to(slot, &to);
     }
 
@@ -296,7 +296,7 @@ impl ShardState {
     pub(super) fn close_many(&mut self, app: AppServerId, slots: &[Slot], reason: Option<&str>) {
         let [own, other] = [Cause::AppClosed, Cause::Ordered].map(|cause| CloseReason::requested_by_app(cause, reason));
         for &slot in slots {
-            let is_own = self.core.connections.get(slot).is_some_and(|client| client.home().app() == app);
+            let is_own = self.core.connections.get(slot).is_some_and(|client| client.home().app == app);
             self.close_client(slot, if is_own { &own } else { &other });
         }
     }
@@ -402,7 +402,7 @@ fn free_outboxes(state: &mut ShardState, excess: usize) {
 fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
     let Some(client) = state.core.connections.get(slot) else { return false };
     let Content::Hub(protocol) = client.content() else { return false };
-    let is_goodbye = client.home().capabilities().closes_clients_on_stop && is_goodbye(protocol, payload);
+    let is_goodbye = client.home().capabilities.closes_clients_on_stop && is_goodbye(protocol, payload);
     if is_goodbye {
         state.reassign_elsewhere(slot);
     }
@@ -412,7 +412,7 @@ fn take_goodbye(state: &mut ShardState, slot: Slot, payload: &[u8]) -> bool {
 pub(super) fn other_app(core: &ShardCore, hub: HubIndex, app: AppServerId) -> Option<HomeLink> {
     let hub = core.context.shared.hubs.at(hub)?;
     // Dialled-in app servers are in the default group.
-    hub.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app() != app)
+    hub.choose_home_near(app, RouteChoice::group_name(None)).filter(|home| home.app != app)
 }
 
 impl super::connection::Client {

@@ -29,7 +29,7 @@ impl ShardSender {
         }
         let mut command = commands.remove(0);
         let hub = command.stepped().and_then(|(hub, _)| shared.hubs.at(hub));
-        let line = shared.turn_line(&Signer::Fleet, hub.as_deref().map(|hub| &**hub.identity()), TurnSource::Steps);
+        let line = shared.turn_line(&Signer::Fleet, hub.as_deref().map(|hub| &*hub.identity), TurnSource::Steps);
         let mut waiting = None;
         while waiting.as_ref().is_none_or(|waiting: &Vec<_>| !waiting.is_empty()) {
             line.note_work();
@@ -55,7 +55,7 @@ fn addressed(state: &ShardState, command: &ShardCommand) -> Vec<(Slot, String)> 
     let Some((hub, to)) = command.stepped() else { return Vec::new() };
     let connections = &state.core.connections;
     let slots = connections.addressed(hub, to).into_iter();
-    slots.filter_map(|slot| Some((slot, connections.get(slot)?.id().to_string()))).collect()
+    slots.filter_map(|slot| Some((slot, connections.get(slot)?.id.to_string()))).collect()
 }
 
 fn step(state: &mut ShardState, command: &ShardCommand, waiting: &mut Vec<(Slot, String)>) {

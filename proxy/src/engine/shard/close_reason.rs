@@ -270,7 +270,7 @@ impl CloseReason {
         if matches!(self.notice, AppNotice::None) {
             return None;
         }
-        Some(self.notice_for(client.home(), client.id()))
+        Some(self.notice_for(client.home(), &client.id))
     }
 
     pub(super) fn notice_for(&self, link: &LinkHandle, id: &str) -> ServiceMessage {

@@ -77,7 +77,7 @@ impl FilterSubject for FilteredClient<'_> {
     }
 
     fn connection_id(&self) -> &str {
-        self.client.id()
+        &self.client.id
     }
 
     fn is_in_group(&self, group: &str) -> bool {
@@ -103,7 +103,7 @@ impl Connections {
 
     /// Adds a client connection to its hub and user, and makes it routable.
     pub(crate) fn insert(&mut self, client: Client, user: Option<&str>) -> Slot {
-        let (hub, id) = (client.home().hub(), client.id().clone());
+        let (hub, id) = (client.home().hub(), client.id.clone());
         self.census.count_in(ClientKind::kind_of(&client));
         let is_compressed = client.form().is_compressed();
         let slot = Slot::try_from(self.clients.insert(client)).unwrap_or(Slot::MAX);
@@ -166,7 +166,7 @@ impl Connections {
     /// Client connection in this slot, if it has this id. Unlike a serial, an id stays when a client with stateful
     /// reconnect loses its socket.
     pub(crate) fn get_named(&mut self, slot: Slot, id: &str) -> Option<&mut Client> {
-        self.get_mut(slot).filter(|client| **client.id() == *id)
+        self.get_mut(slot).filter(|client| *client.id == *id)
     }
 
     /// Client connection in this slot, unless it is closing.
@@ -185,14 +185,14 @@ impl Connections {
     }
 
     pub(crate) fn is_in(&self, slot: Slot, hub: HubIndex, id: &str) -> bool {
-        self.get(slot).is_some_and(|client| **client.id() == *id && client.home().hub() == hub)
+        self.get(slot).is_some_and(|client| *client.id == *id && client.home().hub() == hub)
     }
 
     /// Live client connection in this slot, if its id starts with this prefix. User interfaces show only the
     /// first part of an id.
     pub(crate) fn find_shown(&self, slot: Slot, shown_id: &str) -> Option<&Client> {
         let client = self.live(slot)?;
-        (shown_id.len() >= ID_CHARS && client.id().starts_with(shown_id)).then_some(client)
+        (shown_id.len() >= ID_CHARS && client.id.starts_with(shown_id)).then_some(client)
     }
 
     pub(crate) fn slots_of(&self, hub: HubIndex, to: &Receivers) -> Vec<Slot> {
@@ -408,11 +408,11 @@ impl Connections {
     }
 
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Slot> {
-        self.slots(|client| client.home().id() == link)
+        self.slots(|client| client.home().id == link)
     }
 
     pub(crate) fn at_app(&self, hub: HubIndex, app: AppServerId) -> Vec<Slot> {
-        self.slots(|client| client.home().app() == app && client.home().hub() == hub)
+        self.slots(|client| client.home().app == app && client.home().hub() == hub)
     }
 
     /// Number of clients assigned to an app server at a hub, as primary or secondary. Excludes clients that

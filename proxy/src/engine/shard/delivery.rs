@@ -86,7 +86,7 @@ fn keep_early(client: &mut Client, run: &SendRun) -> u64 {
 /// Whether sends reach a client: it is open, or its app server may send before answering the hub handshake.
 #[inline]
 pub(super) fn may_receive(client: &Client) -> bool {
-    let is_early = || client.home().capabilities().may_send_early && !client.is_unassigned();
+    let is_early = || client.home().capabilities.may_send_early && !client.is_unassigned();
     client.life().is_open() || (client.life().is_opening() && is_early())
 }
 
@@ -103,7 +103,7 @@ struct SetSend<'a> {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     counters: Arc<Counters>,
-    budget: OutboxBudget,
+    pub(super) budget: OutboxBudget,
     messages: MessageCounter,
     gathering: Gathering,
     vectored: VectoredSends,
@@ -140,10 +140,6 @@ impl Delivery {
             read_at: None,
             taps: Taps::new(taps),
         }
-    }
-
-    pub(super) fn budget(&self) -> &OutboxBudget {
-        &self.budget
     }
 
     pub(super) fn send(
@@ -217,7 +213,7 @@ impl Delivery {
     /// Whether a client may get the frames of a run as one. This requires an empty outbox within the limits,
     /// and no message counting.
     fn takes_joined(&self, client: &Client, frames: &Bytes) -> bool {
-        client.wire().is_idle() && !client.is_resumable() && frames.len() <= self.budget.limit_bytes()
+        client.wire().is_idle() && !client.is_resumable() && frames.len() <= self.budget.limit_bytes
     }
 
     /// Queues the frames of a run individually, to be flushed at the end of the batch.
@@ -357,7 +353,7 @@ impl Delivery {
 
     /// Stops reading from a client while more than its limit is queued: each of its calls queues an answer.
     pub(super) fn pause_unread(&mut self, slot: Slot, client: &mut Client, now: u32) {
-        if client.wire().bytes() > self.budget.limit_bytes() {
+        if client.wire().bytes() > self.budget.limit_bytes {
             self.slow.exceed(slot, client, now);
             client.pauses_mut().add_reason(PauseReason::UnreadAnswers);
         }
@@ -426,7 +422,7 @@ impl Delivery {
         let has_taken = resumption.ownership().bytes() < before;
         self.release(slot, client, mode);
         if client.wire().is_slow() && has_taken {
-            self.slow.progressed(slot, client, self.budget.limit_bytes());
+            self.slow.progressed(slot, client, self.budget.limit_bytes);
         }
     }
 
@@ -568,7 +564,7 @@ impl Delivery {
         }
         self.effects.blocked = blocked;
         if self.slow.has_marked() {
-            self.slow.settle_marked(connections, self.budget.limit_bytes());
+            self.slow.settle_marked(connections, self.budget.limit_bytes);
         }
     }
 
@@ -621,7 +617,7 @@ impl Delivery {
         let before = client.wire().bytes();
         let flushed = self.poll_flush(client, cx);
         if client.wire().is_slow() && client.wire().bytes() < before {
-            self.slow.progressed(slot, client, self.budget.limit_bytes());
+            self.slow.progressed(slot, client, self.budget.limit_bytes);
         }
         match flushed {
             Poll::Pending => drop(self.flushing.insert(slot, cx.waker().clone())),

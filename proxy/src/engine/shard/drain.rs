@@ -91,7 +91,7 @@ fn leave(state: &mut ShardState, slot: Slot, cause: MoveCause, within: (Instant,
 pub(crate) fn leave_carried(state: &mut ShardState, id: &str, now: Instant) {
     let context = &state.core.context;
     let Some(at) = context.shared.routes.find(id).filter(|at| at.shard == context.index) else { return };
-    if state.core.connections.live(at.slot).is_some_and(|client| **client.id() == *id) {
+    if state.core.connections.live(at.slot).is_some_and(|client| *client.id == *id) {
         leave(state, at.slot, MoveCause::Drain, (now, LEAVE_WAIT));
     }
 }

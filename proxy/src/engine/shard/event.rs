@@ -33,7 +33,7 @@ pub(crate) fn close_with_heads(shared: &Shared, connection_ids: Vec<ByteString>)
     for id in connection_ids {
         let Some(Location { shard, slot, .. }) = shared.routes.find(&id) else { continue };
         let close = move |state: &mut ShardState| {
-            if state.core.connections.live(slot).is_some_and(|client| **client.id() == *id) {
+            if state.core.connections.live(slot).is_some_and(|client| *client.id == *id) {
                 state.close_client(slot, &CloseReason::heads_total());
             }
         };
@@ -143,7 +143,7 @@ impl ShardState {
     pub(super) fn hand_over(&mut self, slot: Slot, role: &Role, headers: &[(ByteString, Vec<ByteString>)]) {
         let Some(client) = self.core.connections.get_mut(slot) else { return };
         if client.life().is_closed() {
-            let (hub, app, id) = (client.home().hub(), client.home().app(), client.id().clone());
+            let (hub, app, id) = (client.home().hub(), client.home().app, client.id.clone());
             return self.assignments.reassignment.handed_over(hub, app, &id);
         }
         let items = header(headers, ITEMS_HEADER).map(|items| Box::from(&**items));
@@ -161,12 +161,12 @@ impl ShardState {
     pub(super) fn link_opened(&mut self, link: &HomeLink) {
         self.assignments.reassignment.retry(&mut self.core);
         let hubs = &self.core.context.shared.hubs;
-        for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app()) {
+        for (id, to) in self.assignments.reassignment.take_moved_away(link.hub(), link.app) {
             let client = self.core.connections.find(link.hub(), &id).and_then(|slot| self.core.connections.get(slot));
             // The client may have returned, just now or before.
-            if client.is_none_or(|client| client.role_of(link.app()).is_none()) {
+            if client.is_none_or(|client| client.role_of(link.app).is_none()) {
                 // Current or last app server. An empty name would request a handover.
-                let at = client.map_or(to, |client| client.home().app());
+                let at = client.map_or(to, |client| client.home().app);
                 link.send(&moved_to(&id, &hubs.instance(at)));
             }
         }
@@ -207,17 +207,17 @@ impl ShardState {
         if ends_by_answer(client, now) {
             return self.close_client(slot, &CloseReason::duplicate_id());
         }
-        if client.home().id() != by {
+        if client.home().id != by {
             return;
         }
-        let limit_bytes = self.core.delivery.budget().limit_bytes();
+        let limit_bytes = self.core.delivery.budget.limit_bytes;
         if self.core.delivery.slow.pause_acknowledged(slot, client, by, limit_bytes) {
             return;
         }
         if !client.cold().stay().is_moving() {
             if !client.is_in_transit() {
                 // Late acknowledgement of a finished move; without a resume the client would stay paused.
-                client.home().send(&flow(client.id(), FlowOperation::Resume));
+                client.home().send(&flow(&client.id, FlowOperation::Resume));
             }
             return move_paused(self, slot);
         }
@@ -225,8 +225,8 @@ impl ShardState {
         let Some(to) = client.cold_mut().stay_mut().acknowledged() else { return };
         // If the new link is lost already, the client stays at the old one.
         let to = if to.is_open() { to } else { client.home().clone() };
-        to.send(&flow(client.id(), FlowOperation::Resume));
-        if to.id() != by {
+        to.send(&flow(&client.id, FlowOperation::Resume));
+        if to.id != by {
             note_move(self, slot, by);
         }
         self.core.connections.set_home(slot, &to);
@@ -256,7 +256,7 @@ fn close_absent(state: &mut ShardState) {
     for outer in shared.http_transports.sweep(shared.settings.http_transports.disconnect_timeout_s) {
         // The others end with their pipes.
         if outer.take_inner_half().is_some() {
-            state.close_id(&Rc::from(&**outer.id()), true);
+            state.close_id(&Rc::from(&*outer.id), true);
         }
     }
 }
@@ -274,7 +274,7 @@ fn cut_silent(state: &mut ShardState) {
 fn close_stalled(state: &mut ShardState) {
     let timeout = state.core.context.shared.settings.outbox.slow_client_timeout_s;
     let ShardCore { connections, delivery, tick, .. } = &mut state.core;
-    for slot in delivery.slow.stalled(connections, delivery.budget().limit_bytes(), (*tick, timeout)) {
+    for slot in delivery.slow.stalled(connections, delivery.budget.limit_bytes, (*tick, timeout)) {
         state.close_client(slot, &CloseReason::stalled_client());
     }
 }

@@ -108,7 +108,7 @@ fn is_within_rate(core: &ShardCore, slot: Slot, rule: &str, method: &str, per_se
         return false;
     };
     let user = core.connections.user_of(client);
-    let caller = user.map_or(RatedCaller::Connection(client.id()), RatedCaller::User);
+    let caller = user.map_or(RatedCaller::Connection(&client.id), RatedCaller::User);
     let shared = &core.context.shared;
     let hub = client.home().hub_identity().key();
     shared.limits.methods.take(hub, RatedCall { rule, method, caller }, per_second, shared.uptime())

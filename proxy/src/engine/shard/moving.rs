@@ -64,14 +64,14 @@ pub(crate) fn inspect(state: &mut ShardState, hub: HubIndex, id: &str) -> Option
         || client.cold().stay().is_uncertain(state.core.tick)
         || !client.moves_unnoticed()
         || !client.home().is_open()
-        || (!client.home().capabilities().sends_to_all_nodes
+        || (!client.home().capabilities.sends_to_all_nodes
             && !state.core.context.shared.other_nodes().let_move(client.home().hub()))
     {
         return None;
     }
     let opening = client.cold().read_opening()?;
     let moving = MovingConnection {
-        app_server: ByteString::from(&*state.core.context.shared.hubs.instance(client.home().app())),
+        app_server: ByteString::from(&*state.core.context.shared.hubs.instance(client.home().app)),
         opening: ServiceMessage::OpenConnection(opening).to_body(),
         user: state.core.connections.user_of(client).map(ByteString::from),
         groups: groups_of(&state.core, client),
@@ -80,7 +80,7 @@ pub(crate) fn inspect(state: &mut ShardState, hub: HubIndex, id: &str) -> Option
         is_bound: client.cold().origin().is_bound,
         cause: cause.label().into(),
     };
-    let (is_away, app) = (client.is_away(), client.home().app());
+    let (is_away, app) = (client.is_away(), client.home().app);
     state.core.context.shared.routes.begin_move(id);
     if !is_away {
         sever(state, slot, Cause::SocketEnded);
@@ -109,7 +109,7 @@ pub(crate) fn move_out(state: &mut ShardState, hub: HubIndex, id: &str, answer: 
         && client.assignments().secondaries().is_none()
         && !client.assignments().home().is_leaving();
     let Some(resumption) = client.cold_mut().resumption_mut().filter(|_| is_settled) else { return };
-    let Some(until) = resumption.depart(home.app(), state.core.tick, answer) else { return };
+    let Some(until) = resumption.depart(home.app, state.core.tick, answer) else { return };
     state.moves.moving_out.push((slot, serial), until);
     if state.core.pause_for_move(slot) {
         move_paused(state, slot);
@@ -152,9 +152,9 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
         return;
     }
     let Some(client) = state.core.connections.live(slot) else { return };
-    let (home, connection_id) = (client.home().clone(), ByteString::from(&**client.id()));
+    let (home, connection_id) = (client.home().clone(), ByteString::from(&*client.id));
     let Some(pools) = state.core.context.shared.hubs.at(home.hub()).map(|hub| hub.pools()) else { return };
-    let mut asked = match home.capabilities().sends_to_all_nodes {
+    let mut asked = match home.capabilities.sends_to_all_nodes {
         true => Vec::new(),
         false => match state.core.context.shared.other_nodes().announce_move(home.hub(), &connection_id) {
             Some(asked) => asked,
@@ -163,10 +163,10 @@ pub(super) fn move_paused(state: &mut ShardState, slot: Slot) {
     };
     let order = ServiceMessage::MoveConnection(MoveConnection { connection_id });
     for pool in pools.iter() {
-        let link = if pool.app().id == home.app() { Some(home.clone()) } else { pool.any_link() };
+        let link = if pool.app.id == home.app { Some(home.clone()) } else { pool.any_link() };
         // An app server without support for moves stamps no epochs; its sends count as the earliest epoch.
         if let Some(link) = link.filter(|link| link.supports_moves() && link.queue(&order)) {
-            asked.push(link.app());
+            asked.push(link.app);
         }
     }
     if let Some(ownership) = state.core.ownership_of(slot) {
@@ -182,7 +182,7 @@ fn send_state_if_ready(state: &mut ShardState, slot: Slot) {
     let before = resumption.ownership().bytes();
     let Some(DepartingState { state: moved, epochs, taker }) = resumption.let_go(now) else { return };
     let after = resumption.ownership().bytes();
-    state.core.delivery.budget().replay_changed(before, after);
+    state.core.delivery.budget.replay_changed(before, after);
     let Some(client) = state.core.connections.live(slot) else { return };
     let calls = client.assignments().home().calls().pending().map(ByteString::from).collect();
     let hubs = &state.core.context.shared.hubs;
@@ -253,7 +253,7 @@ pub(crate) fn arrive(
         // The other node is about to be asked to close the connection.
         return None;
     }
-    let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.app_servers().known(&moving.app_server)?)?;
+    let home = shared.hubs.at(hub)?.choose_home_at(shared.hubs.app_servers.known(&moving.app_server)?)?;
     let Ok(Some(ServiceMessage::OpenConnection(opening))) = ServiceMessage::decode(&moving.opening) else {
         return None;
     };
@@ -284,7 +284,7 @@ fn join_rules(state: &mut ShardState, slot: Slot) {
     let ShardCore { connections, context, .. } = &mut state.core;
     let Some(client) = connections.live_mut(slot) else { return };
     let (hubs, home) = (&context.shared.hubs, client.home());
-    let group = hubs.at(home.hub()).and_then(|hub| hubs.groups().find(&hub.group_of(home.app())));
+    let group = hubs.at(home.hub()).and_then(|hub| hubs.groups.find(&hub.group_of(home.app)));
     client.cold_mut().set_group(group);
     state.core.tap_event(slot, &TapEvent::Arrived);
 }
@@ -330,14 +330,14 @@ pub(crate) fn settle(
     let epochs = moved.epochs.iter().map(|(name, epoch)| (shared.hubs.number(name), *epoch)).collect();
     let (calls, groups) = (moved.calls.clone(), moved.groups.clone());
     let (arrival, refreshed) = resumption.settle(moved, epochs, until)?;
-    if !home.capabilities().sends_to_all_nodes {
+    if !home.capabilities.sends_to_all_nodes {
         resumption.ownership_mut().keep_behind(shared.fleet.origin);
     }
-    state.core.delivery.budget().replay_changed(before, resumption.ownership().bytes());
+    state.core.delivery.budget.replay_changed(before, resumption.ownership().bytes());
     // The kinds of moved calls are not known; a stream may take any time.
     calls.iter().for_each(|call| client.begin_call((call, MessageKind::StreamInvocation), calls_max));
-    client.home().send(&flow(client.id(), FlowOperation::Resume));
-    shared.routes.end_move(client.id());
+    client.home().send(&flow(&client.id, FlowOperation::Resume));
+    shared.routes.end_move(&client.id);
     state.core.context.record_arrival(client);
     state.core.context.counters.moved_in.of(MoveCause::from_label(&moving.cause)).increment();
     for group in moving.groups.iter().filter(|group| !groups.contains(group)) {

@@ -77,10 +77,10 @@ impl ShardContext {
         let lived = Duration::from_micros(self.now_us().saturating_sub(client.cold().origin().opened_us));
         self.counters.lifetimes.observe_duration(lived);
         let hub = client.home().hub_identity().name();
-        self.log_close(hub, client.id(), reason);
-        let app_server = self.shared.hubs.instance(client.home().app());
+        self.log_close(hub, &client.id, reason);
+        let app_server = self.shared.hubs.instance(client.home().app);
         let opening = client.cold().read_opening().unwrap_or_default();
-        let past = PastConnection::new(client.id(), reason.cause, reason.detail.as_deref());
+        let past = PastConnection::new(&client.id, reason.cause, reason.detail.as_deref());
         let past = PastConnection {
             hub: Some(hub.into()),
             transport: Some(client.traits().transport),

@@ -104,7 +104,7 @@ impl ShardCore {
         let app_of = |slot| {
             let hub = self.connections.get(slot)?.home().hub_identity();
             let owner = || self.context.shared.access.owner_of(hub.name());
-            Some(owners.entry(hub.index()).or_insert_with(owner).clone())
+            Some(owners.entry(hub.index).or_insert_with(owner).clone())
         };
         largest(held, app_of, excess)
     }
@@ -192,7 +192,7 @@ impl ShardCore {
         let ShardContext { shared, index, .. } = &self.context;
         self.client_lines
             .entry(hub.index())
-            .or_insert_with(|| shared.turn_line(&Signer::Fleet, Some(hub.identity()), TurnSource::Clients(*index)))
+            .or_insert_with(|| shared.turn_line(&Signer::Fleet, Some(&hub.identity), TurnSource::Clients(*index)))
     }
 
     pub(super) fn end_client_lines(&mut self) {
@@ -224,9 +224,9 @@ impl ShardCore {
     fn fail_calls(&mut self, slot: Slot, role: &Role, text: &str) {
         let (mode, calls_max) = (self.mode(Flush::Deferred), self.context.shared.settings.rehoming.pending_calls_max);
         let Some(client) = self.connections.live_mut(slot) else { return };
-        if *role == Role::Home && !client.home().capabilities().names_callers {
+        if *role == Role::Home && !client.home().capabilities.names_callers {
             // Client results for other callers won't be forwarded either.
-            self.context.shared.client_results.connection_ended(client.id());
+            self.context.shared.client_results.connection_ended(&client.id);
         }
         let failed =
             client.assignments_mut().of_mut(role).map(|assignment| assignment.calls_mut().fail()).unwrap_or_default();
@@ -293,7 +293,7 @@ impl ShardCore {
         let is_leaving = client.assignments().assignment_of(role).is_none_or(|assignment| assignment.is_leaving());
         // Secondaries are handed over even if the primary can't be.
         if !is_leaving && (*role != Role::Home || client.can_be_handed_over()) {
-            let order = moved_to(client.id(), "");
+            let order = moved_to(&client.id, "");
             self.ask_to_hand_over(slot, role, &order);
         }
     }
@@ -314,7 +314,7 @@ impl ShardCore {
         if client.assignments().assignment_of(role).is_some_and(|assignment| assignment.is_leaving())
             && let Some(link) = client.link_of(role)
         {
-            link.send(&moved_to(client.id(), ""));
+            link.send(&moved_to(&client.id, ""));
         }
     }
 
@@ -325,7 +325,7 @@ impl ShardCore {
         let Some(client) = connections.live(slot) else { return false };
         let pause = delivery.slow.take_pause(slot, client);
         if pause.is_none() {
-            client.home().send(&flow(client.id(), FlowOperation::Pause));
+            client.home().send(&flow(&client.id, FlowOperation::Pause));
         }
         pause == Some(true)
     }
@@ -335,8 +335,7 @@ impl ShardCore {
     pub(super) fn is_busy(&self, client: &Client) -> bool {
         let secondaries = || client.assignments().secondaries().into_iter().flat_map(|secondaries| secondaries.iter());
         let asks_it = || {
-            !client.home().capabilities().names_callers
-                && self.context.shared.client_results.is_waiting_for(client.id())
+            !client.home().capabilities.names_callers && self.context.shared.client_results.is_waiting_for(&client.id)
         };
         !client.life().is_open()
             || client.assignments().home().calls().are_pending()
@@ -371,9 +370,9 @@ impl ShardCore {
         let Some(resumption) = client.cold_mut().resumption_mut() else { return };
         let before = resumption.ownership().bytes();
         if resumption.stay() {
-            self.delivery.budget().replay_changed(before, resumption.ownership().bytes());
-            self.context.shared.routes.end_move(client.id());
-            client.home().send(&flow(client.id(), FlowOperation::Resume));
+            self.delivery.budget.replay_changed(before, resumption.ownership().bytes());
+            self.context.shared.routes.end_move(&client.id);
+            client.home().send(&flow(&client.id, FlowOperation::Resume));
         }
     }
 
@@ -397,7 +396,7 @@ impl ShardCore {
         let (client, hubs) = (self.connections.live(slot)?, &self.context.shared.hubs);
         let hub = hubs.at(client.home().hub()).filter(|hub| hub.capabilities().has_server_groups)?;
         let open = client.cold().read_opening()?;
-        let kept = || client.cold().group().cloned().filter(|group| hubs.rules().has_group(group.name()));
+        let kept = || client.cold().group().cloned().filter(|group| hubs.rules().has_group(&group.name));
         let group = hubs.route_of(&hub, &open, self.connections.user_of(client)).unwrap_or_else(kept);
         Some((hub, group))
     }
@@ -480,7 +479,7 @@ impl ShardCore {
             }
             if let Some(client) = self.connections.get(slot) {
                 let user_id = self.connections.user_of(client).map(ByteString::from);
-                listing.add_member(slot, GroupMember { connection_id: ByteString::from(&**client.id()), user_id });
+                listing.add_member(slot, GroupMember { connection_id: ByteString::from(&*client.id), user_id });
             }
         }
         if listing.room() == 0 {

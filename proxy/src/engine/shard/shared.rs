@@ -199,9 +199,9 @@ impl Shared {
             plain: connectors.fleet.clone(),
             weights: HashMap::new(),
         };
-        hubs.groups().set(&DEFAULT_GROUP.into(), terms.clone(), false);
+        hubs.groups.set(&DEFAULT_GROUP.into(), terms.clone(), false);
         for rule in &settings.rules.groups {
-            hubs.groups().set(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
+            hubs.groups.set(&rule.name, terms.clone(), settings.rules.is_mirror(&rule.name));
         }
         hubs.apply_rules(&settings.rules);
         Self {
@@ -427,7 +427,7 @@ impl Shared {
         self.begin_drain();
         self.life.clients_refused.cancel();
         for hub in self.hubs.all().iter() {
-            hub.identity().wake_waiters();
+            hub.identity.wake_waiters();
         }
     }
 

@@ -74,8 +74,8 @@ impl Testbed {
         let id = self.state.core.context.shared.hubs.number(instance);
         let target = AppTarget::Network("http://app".parse().unwrap());
         let server = AppServer { id, instance: instance.into(), name: String::new(), target, group: Arc::default() };
-        let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 1, Arc::default()));
-        let home = Arc::new(LinkHandle::opened(self.hub.identity(), id));
+        let pool = Arc::new(Pool::new(self.hub.identity.clone(), Arc::new(server), 1, Arc::default()));
+        let home = Arc::new(LinkHandle::opened(&self.hub.identity, id));
         pool.opened(0, home.clone());
         self.hub.add_pool(pool.clone());
         (pool, home)
@@ -91,7 +91,7 @@ impl Testbed {
             target: AppTarget::DialsIn(None),
             group: Arc::default(),
         };
-        let pool = Arc::new(Pool::new(self.hub.identity().clone(), Arc::new(server), 0, Arc::default()));
+        let pool = Arc::new(Pool::new(self.hub.identity.clone(), Arc::new(server), 0, Arc::default()));
         self.hub.add_pool(pool.clone());
         let links = (0..links).map(|_| self.dial_in_link(&pool, instance)).collect();
         (pool, links)
@@ -100,7 +100,7 @@ impl Testbed {
     /// Adds a link of a dialled-in app server.
     pub(crate) fn dial_in_link(&self, pool: &Pool, instance: &str) -> HomeLink {
         let id = self.state.core.context.shared.hubs.number(instance);
-        let link = Arc::new(LinkHandle::opened_by_dial_in(self.hub.identity(), id));
+        let link = Arc::new(LinkHandle::opened_by_dial_in(&self.hub.identity, id));
         pool.add_link(&link);
         link
     }
@@ -150,7 +150,7 @@ impl Testbed {
 
     /// Adds an open client of an app server without links.
     pub(crate) fn client(&mut self, id: &str) -> Slot {
-        let home = Arc::new(LinkHandle::opened(self.hub.identity(), AppServerId::from(7)));
+        let home = Arc::new(LinkHandle::opened(&self.hub.identity, AppServerId::from(7)));
         self.client_at(id, &home)
     }
 

@@ -141,7 +141,7 @@ impl UnfinishedMessages {
         }
         slow.sort_unstable();
         for (_, slot, freed) in slow {
-            if bytes > self.budget.limit() / PRESSED_PART {
+            if bytes > self.budget.limit / PRESSED_PART {
                 late.push(slot);
                 bytes -= freed;
             }

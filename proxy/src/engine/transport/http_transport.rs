@@ -66,7 +66,7 @@ impl HttpTransports {
         }
         let inserted = Arc::new(OuterHalf::new(id.into(), may_begin()?));
         if let Some(part) = &mut part {
-            part.insert(inserted.id().clone(), inserted.clone());
+            part.insert(inserted.id.clone(), inserted.clone());
         }
         Ok(inserted)
     }
@@ -77,8 +77,8 @@ impl HttpTransports {
 
     /// Removes a connection and ends its waiting requests. The pipe closes with the last of them.
     pub(crate) fn remove(&self, outer: &Arc<OuterHalf>) {
-        if let Some(mut part) = self.part(outer.id())
-            && let Entry::Occupied(entry) = part.entry(outer.id().clone())
+        if let Some(mut part) = self.part(&outer.id)
+            && let Entry::Occupied(entry) = part.entry(outer.id.clone())
             && Arc::ptr_eq(entry.get(), outer)
         {
             entry.remove();

@@ -169,7 +169,7 @@ impl AppServerRegister {
         if table.numbers.contains_key(instance) {
             return Ok(());
         }
-        let own = table.entries.values().filter(|entry| entry.signer == *share.signer()).count();
+        let own = table.entries.values().filter(|entry| entry.signer == share.signer).count();
         match share.check(APP_SERVERS_MAX, table.numbers.len(), own) {
             Err(full) if table.evict_unused(full.key.as_ref()) => Ok(()),
             checked => checked,
@@ -285,7 +285,7 @@ mod tests {
         let starts: Vec<_> = (0..).map(|start: u32| start.to_string()).take(APP_SERVERS_MAX).collect();
         for start in &starts {
             if register.check_room(start, &share("shop")).is_ok() {
-                register.number(start, share("shop").signer());
+                register.number(start, &share("shop").signer);
             }
         }
         assert_eq!(register.ids().len(), APP_SERVERS_MAX / 2);

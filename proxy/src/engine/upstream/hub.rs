@@ -21,7 +21,7 @@ use crate::ground::routing::{DEFAULT_GROUP, HubRules};
 /// A hub with its settings and the pools of its app servers.
 #[derive(Debug)]
 pub struct Hub {
-    identity: Arc<HubIdentity>,
+    pub(crate) identity: Arc<HubIdentity>,
     settings: ArcSwap<HubManifest>,
     /// Rules of the operator for its messages, if there are any.
     rules: ArcSwapOption<HubRules>,
@@ -54,12 +54,8 @@ impl Hub {
         }
     }
 
-    pub(crate) fn identity(&self) -> &Arc<HubIdentity> {
-        &self.identity
-    }
-
     pub(crate) fn index(&self) -> HubIndex {
-        self.identity.index()
+        self.identity.index
     }
 
     /// Name in links, logs and metrics.
@@ -119,7 +115,7 @@ impl Hub {
     }
 
     pub(super) fn origin(&self) -> HubOrigin {
-        self.identity.origin()
+        self.identity.origin
     }
 
     pub(crate) fn set_settings(&self, settings: HubManifest) {
@@ -127,7 +123,7 @@ impl Hub {
     }
 
     pub(super) fn naming(&self) -> &HubNaming {
-        self.identity.naming()
+        &self.identity.naming
     }
 
     /// Whether the hub was removed. Lookups by path or name then fail.
@@ -138,7 +134,7 @@ impl Hub {
     /// Whether any app server that names the hub has a link, even if disconnected. A webhook does not count, because it
     /// names no hubs.
     pub(super) fn is_linked(&self) -> bool {
-        self.pools.load().iter().any(|pool| !pool.is_empty() && !pool.app().target.is_webhook())
+        self.pools.load().iter().any(|pool| !pool.is_empty() && !pool.app.target.is_webhook())
     }
 
     /// Marks the hub as removed, and ends the links of its webhook.
@@ -171,13 +167,13 @@ impl Hub {
 
     /// Whether any app server is up that takes clients.
     pub(crate) fn is_served(&self) -> bool {
-        self.pools.load().iter().any(|pool| !pool.app().group.is_mirror() && pool.is_up())
+        self.pools.load().iter().any(|pool| !pool.app.group.is_mirror() && pool.is_up())
     }
 
     /// Whether the hub needs an app server: the default group has named it, or an app server that accepts clients has a
     /// pool. A mirror's hub needs none.
     pub(crate) fn is_expected(&self) -> bool {
-        let is_for_clients = |pool: &Arc<Pool>| !pool.app().group.is_mirror();
+        let is_for_clients = |pool: &Arc<Pool>| !pool.app.group.is_mirror();
         self.naming().is_of_default() || self.pools.load().iter().any(is_for_clients)
     }
 
@@ -188,19 +184,19 @@ impl Hub {
 
     /// Whether another app server in the group of a pool is up.
     pub(crate) fn is_served_beside(&self, pool: &Pool) -> bool {
-        let app = pool.app();
-        self.pools_of(app.group.name()).iter().any(|other| other.app().id != app.id && other.is_up())
+        let app = &pool.app;
+        self.pools_of(&app.group.name).iter().any(|other| other.app.id != app.id && other.is_up())
     }
 
     pub(crate) fn pools_of(&self, group: &str) -> Vec<Arc<Pool>> {
-        self.pools.load().iter().filter(|pool| **pool.app().group.name() == *group).cloned().collect()
+        self.pools.load().iter().filter(|pool| *pool.app.group.name == *group).cloned().collect()
     }
 
     /// App servers of a group that are up, for new clients and requests: the listed ones, or all if none of them is up.
     fn candidates(&self, group: &str) -> Vec<Arc<Pool>> {
         let mut up = self.pools_of(group);
         up.retain(|pool| pool.is_up());
-        prefer(&mut up, |pool| pool.app().is_listed());
+        prefer(&mut up, |pool| pool.app.is_listed());
         up
     }
 
@@ -250,13 +246,13 @@ impl Hub {
     /// still has links and belongs to the group.
     #[must_use]
     pub(crate) fn choose_home_near(&self, app: AppServerId, group: &str) -> Option<HomeLink> {
-        let own = self.pool_of(app).filter(|pool| **pool.app().group.name() == *group);
+        let own = self.pool_of(app).filter(|pool| *pool.app.group.name == *group);
         own.and_then(|pool| pool.choose_home()).or_else(|| self.choose_home_in(group))
     }
 
     /// Group of an app server; the default group for an unknown app server.
     pub(crate) fn group_of(&self, app: AppServerId) -> Arc<str> {
-        self.pool_of(app).map_or_else(|| DEFAULT_GROUP.into(), |pool| pool.app().group.name().clone())
+        self.pool_of(app).map_or_else(|| DEFAULT_GROUP.into(), |pool| pool.app.group.name.clone())
     }
 
     #[must_use]
@@ -265,14 +261,14 @@ impl Hub {
     }
 
     pub(crate) fn pool_of(&self, app: AppServerId) -> Option<Arc<Pool>> {
-        self.pools.load().iter().find(|pool| pool.app().id == app).cloned()
+        self.pools.load().iter().find(|pool| pool.app.id == app).cloned()
     }
 
     /// App servers of a group that are up, in the order to try for an authorization. They take turns.
     pub(crate) fn apps_in_turn(&self, group: &str) -> Vec<Arc<AppServer>> {
         let up = self.candidates(group);
         let turn = self.next_authorizing.fetch_add(1, Ordering::Relaxed);
-        in_turn(up, turn).iter().map(|pool| pool.app().clone()).collect()
+        in_turn(up, turn).iter().map(|pool| pool.app.clone()).collect()
     }
 
     /// Pool of an app server that dials in, added for its first link.
@@ -314,7 +310,7 @@ pub(super) fn prefer(pools: &mut Vec<Arc<Pool>>, is_preferred: impl Fn(&Pool) ->
 
 /// Pools in the order to try at a turn. In each round, a pool comes first as often as its weight.
 fn in_turn(mut pools: Vec<Arc<Pool>>, turn: usize) -> Vec<Arc<Pool>> {
-    let weights = || pools.iter().map(|pool| pool.app().weight() as usize);
+    let weights = || pools.iter().map(|pool| pool.app.weight() as usize);
     let Some(mut place) = turn.checked_rem(weights().sum()) else { return pools };
     let first = weights().position(|weight| match place.checked_sub(weight) {
         Some(rest) => {

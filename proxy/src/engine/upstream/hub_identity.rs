@@ -17,12 +17,12 @@ use crate::ground::limits::IDLE_TIMEOUT;
 
 #[derive(Debug)]
 pub(crate) struct HubIdentity {
-    index: HubIndex,
+    pub(crate) index: HubIndex,
     name: String,
-    origin: HubOrigin,
+    pub(super) origin: HubOrigin,
     /// Unique name in the fleet: hubs of different origins may share a name.
     key: String,
-    naming: HubNaming,
+    pub(super) naming: HubNaming,
     waiters: LinkWaiters,
 }
 
@@ -44,10 +44,6 @@ impl HubIdentity {
         Self { index, name, origin, key, naming: HubNaming::new(), waiters: LinkWaiters::default() }
     }
 
-    pub(crate) fn index(&self) -> HubIndex {
-        self.index
-    }
-
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -62,14 +58,6 @@ impl HubIdentity {
             HubOrigin::DialIn => &HubCapabilities::DIAL_IN,
             HubOrigin::Webhook | HubOrigin::WebhookPattern => &HubCapabilities::WEBHOOK,
         }
-    }
-
-    pub(super) fn origin(&self) -> HubOrigin {
-        self.origin
-    }
-
-    pub(super) fn naming(&self) -> &HubNaming {
-        &self.naming
     }
 
     /// Notes that a link is open. An open link names a removed hub again.

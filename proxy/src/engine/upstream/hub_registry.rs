@@ -26,11 +26,11 @@ pub(crate) const DIAL_IN_HUBS_MAX: usize = 1000;
 pub(crate) struct HubRegistry {
     all: ArcSwap<Vec<Arc<Hub>>>,
     rules: ArcSwap<Ruleset>,
-    rule_counters: RuleCounters,
-    groups: ServerGroups,
+    pub(crate) rule_counters: RuleCounters,
+    pub(crate) groups: ServerGroups,
     /// Indices of removed, unused hubs. Locked while the hubs or the rules change.
     free: Mutex<BTreeSet<HubIndex>>,
-    app_servers: AppServerRegister,
+    pub(crate) app_servers: AppServerRegister,
 }
 
 impl HubRegistry {
@@ -41,20 +41,16 @@ impl HubRegistry {
 
     /// Finds the pool of a link; `None` if its app server is gone.
     pub(crate) fn pool_of(&self, link: &LinkHandle) -> Option<Arc<Pool>> {
-        self.at(link.hub())?.pool_of(link.app())
+        self.at(link.hub())?.pool_of(link.app)
     }
 
     /// Hub of a pool; `None` if another hub has its index.
     pub(crate) fn of_pool(&self, pool: &Pool) -> Option<Arc<Hub>> {
-        self.all.load().get(pool.hub().index().get()).filter(|hub| Arc::ptr_eq(hub.identity(), pool.hub())).cloned()
+        self.all.load().get(pool.hub.index.get()).filter(|hub| Arc::ptr_eq(&hub.identity, &pool.hub)).cloned()
     }
 
     pub(crate) fn rules(&self) -> Arc<Ruleset> {
         self.rules.load_full()
-    }
-
-    pub(crate) fn rule_counters(&self) -> &RuleCounters {
-        &self.rule_counters
     }
 
     /// Replaces the rules for all present and later hubs.
@@ -67,16 +63,12 @@ impl HubRegistry {
         self.rules.store(rules);
     }
 
-    pub(crate) fn groups(&self) -> &ServerGroups {
-        &self.groups
-    }
-
     /// Finds a pool of an app server instance that this node dials. Instances that dial in choose their ids, and so
     /// must not block others.
     pub(crate) fn pool_to(&self, instance: &str) -> Option<Arc<Pool>> {
         let all = self.all.load();
         let mut pools = all.iter().flat_map(|hub| hub.pools().to_vec());
-        pools.find(|pool| pool.app().instance == instance && !matches!(pool.app().target, AppTarget::DialsIn(_)))
+        pools.find(|pool| pool.app.instance == instance && !matches!(pool.app.target, AppTarget::DialsIn(_)))
     }
 
     /// All hubs by index, including removed hubs.
@@ -145,9 +137,8 @@ impl HubRegistry {
         let are_others_named = |of_default: bool| {
             let is_evidence = |hub: &&Arc<Hub>| hub.origin() == HubOrigin::Manifest;
             let mut pools = living.iter().filter(is_evidence).flat_map(|hub| hub.pools().to_vec());
-            pools.any(|pool| {
-                pool.is_up() && !pool.app().group.is_mirror() && (!of_default || pool.app().group.is_default())
-            })
+            pools
+                .any(|pool| pool.is_up() && !pool.app.group.is_mirror() && (!of_default || pool.app.group.is_default()))
         };
         let is_unnamed = |hub: &Arc<Hub>| match hub.origin() {
             HubOrigin::Webhook => false,
@@ -222,12 +213,12 @@ impl HubRegistry {
     /// are no others.
     pub(crate) fn linked_app_servers(&self, group: &str) -> Vec<Arc<AppServer>> {
         let all = self.all.load();
-        let is_linked = |pool: &Arc<Pool>| pool.open_links() > 0 && matches!(pool.app().target, AppTarget::Network(_));
+        let is_linked = |pool: &Arc<Pool>| pool.open_links() > 0 && matches!(pool.app.target, AppTarget::Network(_));
         let mut linked: Vec<_> = all.iter().flat_map(|hub| hub.pools_of(group)).filter(is_linked).collect();
         prefer(&mut linked, |pool| !pool.is_draining());
-        prefer(&mut linked, |pool| pool.app().is_listed());
+        prefer(&mut linked, |pool| pool.app.is_listed());
         let mut seen = HashSet::new();
-        linked.iter().map(|pool| pool.app().clone()).filter(|app| seen.insert(app.id)).collect()
+        linked.iter().map(|pool| pool.app.clone()).filter(|app| seen.insert(app.id)).collect()
     }
 
     /// Whether no manifest was read yet.
@@ -283,7 +274,7 @@ impl HubRegistry {
         }
         let living = self.living();
         let named = || living.iter().filter(|hub| hub.origin() != HubOrigin::Manifest);
-        let own = named().filter(|hub| hub.naming().is_by(share.signer())).count();
+        let own = named().filter(|hub| hub.naming().is_by(&share.signer)).count();
         if let Err(full) = share.check(DIAL_IN_HUBS_MAX, named().count(), own)
             && !self.evict_idle(&living, full.key.as_ref(), free.len())
         {
@@ -297,7 +288,7 @@ impl HubRegistry {
                 hub
             }
         };
-        hub.naming().name_by(share.signer());
+        hub.naming().name_by(&share.signer);
         Ok(hub)
     }
 
@@ -323,10 +314,6 @@ impl HubRegistry {
         hub
     }
 
-    pub(crate) fn app_servers(&self) -> &AppServerRegister {
-        &self.app_servers
-    }
-
     pub(crate) fn number(&self, instance: &str) -> AppServerId {
         self.app_servers.number(instance, &Signer::Fleet)
     }
@@ -338,7 +325,7 @@ impl HubRegistry {
     /// Removes app servers that had neither links nor clients for this time; returns their number.
     pub(crate) fn remove_unused_app_servers(&self, clients_of: &HashSet<AppServerId>, limit: Duration) -> usize {
         let hubs = self.all.load();
-        let linked: HashSet<_> = hubs.iter().flat_map(|hub| hub.pools().to_vec()).map(|pool| pool.app().id).collect();
+        let linked: HashSet<_> = hubs.iter().flat_map(|hub| hub.pools().to_vec()).map(|pool| pool.app.id).collect();
         self.app_servers.sweep(|id| linked.contains(&id) || clients_of.contains(&id), limit)
     }
 
@@ -358,7 +345,7 @@ mod tests {
     /// Sets whether the address of an app server is listed.
     fn list(hub: &Hub, app: usize, is_listed: bool) {
         let pool = hub.pools()[app].clone();
-        let AppTarget::Network(address) = &pool.app().target else { panic!("it is dialled") };
+        let AppTarget::Network(address) = &pool.app.target else { panic!("it is dialled") };
         address.set_listed(is_listed);
     }
 
@@ -376,9 +363,9 @@ mod tests {
                 target: AppTarget::Network("http://app".parse::<Address>().unwrap().at(([10, 0, 0, 1], 80).into())),
                 group: Arc::default(),
             };
-            let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 2, Arc::default()));
+            let pool = Arc::new(Pool::new(hub.identity.clone(), Arc::new(server), 2, Arc::default()));
             for slot in 0..2 {
-                pool.opened(slot, Arc::new(LinkHandle::opened(hub.identity(), AppServerId(app))));
+                pool.opened(slot, Arc::new(LinkHandle::opened(&hub.identity, AppServerId(app))));
             }
             hub.add_pool(pool);
         }
@@ -389,17 +376,17 @@ mod tests {
     fn new_connections_alternate_between_app_servers_and_then_between_links() {
         let hub = hub_with(2);
         let homes: Vec<_> = (0..4).map(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap()).collect();
-        let apps: Vec<_> = homes.iter().map(|home| home.app().0).collect();
+        let apps: Vec<_> = homes.iter().map(|home| home.app.0).collect();
         assert_eq!(apps, [0, 1, 0, 1]);
-        assert_ne!(homes[0].id(), homes[2].id());
+        assert_ne!(homes[0].id, homes[2].id);
     }
 
     #[test]
     fn a_connection_without_a_home_stays_at_its_app_server_if_that_has_another_link() {
         let hub = hub_with(2);
-        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).unwrap().app().0 == 1));
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).unwrap().app.0 == 1));
         assert!(hub.pools()[1].begin_drain());
-        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).unwrap().app().0 == 0));
+        assert!((0..3).all(|_| hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).unwrap().app.0 == 0));
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
         assert!(hub.choose_home_near(AppServerId(1), DEFAULT_GROUP).is_none() && !hub.is_served());
@@ -409,12 +396,12 @@ mod tests {
     fn an_app_server_with_a_disconnected_link_gets_clients_only_if_no_other_is_whole() {
         let hub = hub_with(2);
         let session = Session::new(SessionId::FIRST, Role::Proxy, SessionSettings::new(1_000, 1_000), 0);
-        let waiting = LinkHandle::new(hub.identity().clone(), AppServerId(0), usize::MAX, session);
+        let waiting = LinkHandle::new(hub.identity.clone(), AppServerId(0), usize::MAX, session);
         hub.pools()[0].opened(0, Arc::new(waiting));
         assert_eq!((hub.pools()[0].open_links(), hub.pools()[0].resuming()), (1, 1));
-        assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 1));
+        assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app.0 == 1));
         assert!(hub.pools()[1].begin_drain());
-        assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 0));
+        assert!((0..4).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app.0 == 0));
     }
 
     #[test]
@@ -435,7 +422,7 @@ mod tests {
         {
             let (id, instance) = (AppServerId(0), "app-1".to_owned());
             let app = AppServer { id, instance, name: String::new(), target, group: Arc::default() };
-            hub.add_pool(Arc::new(Pool::new(hub.identity().clone(), Arc::new(app), 1, Arc::default())));
+            hub.add_pool(Arc::new(Pool::new(hub.identity.clone(), Arc::new(app), 1, Arc::default())));
             assert_eq!(hubs.pool_to("app-1").is_some(), is_known);
         }
     }
@@ -445,14 +432,14 @@ mod tests {
         let hub = hub_with(2);
         hub.pools()[0].lost(0);
         hub.pools()[0].lost(1);
-        assert!((0..3).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0 == 1));
+        assert!((0..3).all(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app.0 == 1));
     }
 
     #[test]
     fn authorizations_and_homes_alternate_separately() {
         let hub = hub_with(2);
-        let clients = (0..4)
-            .map(|_| (hub.apps_in_turn(DEFAULT_GROUP)[0].id.0, hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0));
+        let clients =
+            (0..4).map(|_| (hub.apps_in_turn(DEFAULT_GROUP)[0].id.0, hub.choose_home_in(DEFAULT_GROUP).unwrap().app.0));
         assert_eq!(clients.collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 0), (1, 1)]);
         let order = |hub: &Hub| hub.apps_in_turn(DEFAULT_GROUP).iter().map(|app| app.id.0).collect::<Vec<_>>();
         assert_eq!([order(&hub), order(&hub)], [[0, 1], [1, 0]], "the others are there for when one can't be reached");
@@ -468,7 +455,7 @@ mod tests {
         let hubs = HubRegistry::default();
         let hub = hub_of(&hubs, "chat", 3);
         let chosen = || {
-            let clients: HashSet<_> = (0..6).map(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app().0).collect();
+            let clients: HashSet<_> = (0..6).map(|_| hub.choose_home_in(DEFAULT_GROUP).unwrap().app.0).collect();
             let questions: HashSet<_> = (0..6).map(|_| hub.apps_in_turn(DEFAULT_GROUP)[0].id.0).collect();
             let requests: HashSet<_> = hubs.linked_app_servers(DEFAULT_GROUP).iter().map(|app| app.id.0).collect();
             assert_eq!((&clients, &questions), (&requests, &requests), "one rule for all");
@@ -478,14 +465,14 @@ mod tests {
         };
         list(&hub, 0, false);
         assert_eq!(chosen(), [1, 2]);
-        let near = |app| hub.choose_home_near(AppServerId(app), DEFAULT_GROUP).unwrap().app().0;
+        let near = |app| hub.choose_home_near(AppServerId(app), DEFAULT_GROUP).unwrap().app.0;
         assert_eq!(near(0), 0, "a client that is there may stay");
         assert!(hub.pools()[1].begin_drain());
         assert_ne!(near(1), 0);
         hub.pools()[2].lost(0);
         hub.pools()[2].lost(1);
         assert_eq!(chosen(), [0], "it is better than none");
-        hub.pools()[2].opened(0, Arc::new(LinkHandle::opened(hub.identity(), AppServerId(2))));
+        hub.pools()[2].opened(0, Arc::new(LinkHandle::opened(&hub.identity, AppServerId(2))));
         assert_eq!(chosen(), [2]);
         list(&hub, 0, true);
         assert_eq!(chosen(), [0, 2], "it is listed again");
@@ -505,7 +492,7 @@ mod tests {
         assert_eq!(linked(), [1]);
         assert!(chat.pools()[1].begin_drain() && status.pools()[1].begin_drain());
         assert_eq!(linked(), [1], "one that is about to stop is better than none");
-        status.pools()[0].opened(0, Arc::new(LinkHandle::opened(status.identity(), AppServerId(0))));
+        status.pools()[0].opened(0, Arc::new(LinkHandle::opened(&status.identity, AppServerId(0))));
         assert_eq!(linked(), [0]);
     }
 

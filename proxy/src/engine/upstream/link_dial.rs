@@ -74,14 +74,14 @@ pub(crate) async fn dial(
     boot: &str,
     caller: Caller<'_>,
 ) -> Result<Dialled, DialError> {
-    let (mut socket, answer) = match &pool.app().target {
+    let (mut socket, answer) = match &pool.app.target {
         AppTarget::Network(address) => {
             let (socket, answer) = upgrade(pool, slot, offer, address, boot, caller).await?;
             (LinkSocket::network(socket), answer)
         }
         AppTarget::Memory(dialler) => {
             let (near, far) = LinkSocket::memory();
-            dialler.dial(pool.hub().name(), caller.node, boot, slot, far);
+            dialler.dial(pool.hub.name(), caller.node, boot, slot, far);
             // Both ends share a process, so no frame is lost, and none is kept.
             let capabilities = Capabilities { supports_traces: dialler.supports_traces(), ..Capabilities::plain() };
             (near, Answer { received: 0, capabilities })
@@ -100,13 +100,13 @@ async fn upgrade(
     boot: &str,
     caller: Caller<'_>,
 ) -> Result<(UpstreamWebSocket, Answer), DialError> {
-    let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub().name()))
+    let mut request = Request::get(format!("{LINK_PATH}?hub={}", pool.hub.name()))
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
         .header(SEC_WEBSOCKET_VERSION, "13")
         .header(SEC_WEBSOCKET_KEY, generate_key())
         .header(BOOT_HEADER, boot)
-        .header(INSTANCE_HEADER, &pool.app().instance)
+        .header(INSTANCE_HEADER, &pool.app.instance)
         .header(SLOT_HEADER, slot)
         .body(Body::empty())
         .map_err(RequestError::from)?;

@@ -21,11 +21,11 @@ const FENCE: &str = "fence";
 /// Local end of a slot's session, across all sockets of the link.
 #[derive(Debug)]
 pub(crate) struct LinkHandle {
-    id: LinkId,
+    pub(crate) id: LinkId,
     hub: Arc<HubIdentity>,
-    app: AppServerId,
+    pub(crate) app: AppServerId,
     outbox: LinkOutbox,
-    capabilities: &'static LinkCapabilities,
+    pub(crate) capabilities: &'static LinkCapabilities,
     supports_causes: AtomicBool,
     supports_handovers: AtomicBool,
     supports_moves: AtomicBool,
@@ -37,7 +37,7 @@ pub(crate) struct LinkHandle {
     /// Whether its clients are moving to other links.
     is_leaving: AtomicBool,
     /// Cancelled when the link should close.
-    given_up: CancellationToken,
+    pub(crate) given_up: CancellationToken,
     fences: Mutex<Fences>,
 }
 
@@ -118,20 +118,12 @@ impl LinkHandle {
         Self::beginning(hub, AppServerId::NONE, 0, None)
     }
 
-    pub(crate) fn id(&self) -> LinkId {
-        self.id
-    }
-
     pub(crate) fn hub(&self) -> HubIndex {
-        self.hub.index()
+        self.hub.index
     }
 
     pub(crate) fn hub_identity(&self) -> &Arc<HubIdentity> {
         &self.hub
-    }
-
-    pub(crate) fn app(&self) -> AppServerId {
-        self.app
     }
 
     pub(crate) fn outbox(&self) -> &LinkOutbox {
@@ -170,10 +162,6 @@ impl LinkHandle {
         self.supports_traces.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn capabilities(&self) -> &'static LinkCapabilities {
-        self.capabilities
-    }
-
     /// Whether its clients may move to another node. By dial-in, only resumable clients: app servers support a pause
     /// and a resume over another node's link.
     pub(crate) fn lets_clients_move(&self) -> bool {
@@ -209,10 +197,6 @@ impl LinkHandle {
     /// Closes the link, if an app server has dialled it.
     pub(crate) fn give_up(&self) {
         self.given_up.cancel();
-    }
-
-    pub(crate) fn given_up(&self) -> &CancellationToken {
-        &self.given_up
     }
 
     /// Whether the app server has acknowledged everything sent.
@@ -299,7 +283,7 @@ impl LinkHandle {
 
 impl ReplyTo for LinkHandle {
     fn hub(&self) -> HubIndex {
-        self.hub.index()
+        self.hub.index
     }
 
     fn app(&self) -> AppServerId {

@@ -23,12 +23,12 @@ static OPENED: AtomicU32 = AtomicU32::new(0);
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    hub: Arc<HubIdentity>,
-    app: Arc<AppServer>,
+    pub(crate) hub: Arc<HubIdentity>,
+    pub(crate) app: Arc<AppServer>,
     number: u32,
     links: ArcSwap<Vec<Option<HomeLink>>>,
     next: AtomicUsize,
-    retired: CancellationToken,
+    pub(crate) retired: CancellationToken,
     presence: PresenceScope,
     is_draining: AtomicBool,
     /// Clients move as soon as another app server is up.
@@ -82,21 +82,13 @@ impl Pool {
     /// Another link, preferably with a socket.
     pub(crate) fn link_beside(&self, lost: LinkId) -> Option<Arc<LinkHandle>> {
         let links = self.links();
-        let is_other = |link: &&Arc<LinkHandle>| link.id() != lost && !link.is_closed();
+        let is_other = |link: &&Arc<LinkHandle>| link.id != lost && !link.is_closed();
         links.iter().filter(is_other).find(|link| link.is_open()).or_else(|| links.iter().find(is_other)).cloned()
     }
 
     /// Presence changes to report to the app server; none for a mirror.
     pub(crate) fn presence(&self) -> PresenceScope {
         if self.app.group.is_mirror() { PresenceScope::default() } else { self.presence }
-    }
-
-    pub(crate) fn hub(&self) -> &Arc<HubIdentity> {
-        &self.hub
-    }
-
-    pub(crate) fn app(&self) -> &Arc<AppServer> {
-        &self.app
     }
 
     /// First session of each slot: newer than the sessions of an earlier pool to the same app server.
@@ -334,10 +326,6 @@ impl Pool {
     pub(crate) fn retire(&self) {
         self.retired.cancel();
         self.hub.wake_waiters();
-    }
-
-    pub(crate) fn retired(&self) -> &CancellationToken {
-        &self.retired
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) enum RouteChoice {
 
 impl RouteChoice {
     pub(crate) fn group_name(group: Option<&Arc<ServerGroup>>) -> &str {
-        group.map_or(DEFAULT_GROUP, |group| group.name())
+        group.map_or(DEFAULT_GROUP, |group| &group.name)
     }
 }
 
@@ -37,7 +37,7 @@ impl HubRegistry {
             None => !self.linked_app_servers(group).is_empty(),
         };
         match rules.choose_route(facts, is_up, passed).map(|rule| &rule.action) {
-            Some(RouteAction::Group(name)) => RouteChoice::Group(self.groups().find(name)),
+            Some(RouteAction::Group(name)) => RouteChoice::Group(self.groups.find(name)),
             Some(RouteAction::Reject(rejection)) => RouteChoice::Rejected(rejection.clone()),
             Some(RouteAction::Next) | None => RouteChoice::Group(None),
         }

@@ -13,7 +13,7 @@ use crate::ground::routing::DEFAULT_GROUP;
 
 #[derive(Debug)]
 pub(crate) struct ServerGroup {
-    name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// The app servers receive copies, and their messages are dropped.
     is_mirror: AtomicBool,
     terms: ArcSwap<GroupTerms>,
@@ -51,10 +51,6 @@ impl Default for ServerGroup {
 impl ServerGroup {
     pub(crate) fn new(name: Arc<str>, terms: GroupTerms) -> Self {
         Self { name, is_mirror: AtomicBool::new(false), terms: ArcSwap::from_pointee(terms) }
-    }
-
-    pub(crate) fn name(&self) -> &Arc<str> {
-        &self.name
     }
 
     /// Whether this is the default group, used without a matching rule.
@@ -96,7 +92,7 @@ impl ServerGroups {
 
     /// Group of this name; `None` for the default group.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<ServerGroup>> {
-        self.all.load().iter().find(|group| **group.name() == *name && !group.is_default()).cloned()
+        self.all.load().iter().find(|group| *group.name == *name && !group.is_default()).cloned()
     }
 
     pub(crate) fn default_one(&self) -> Arc<ServerGroup> {
@@ -106,7 +102,7 @@ impl ServerGroups {
     /// Adds a group, or changes the terms of a known group.
     pub(crate) fn set(&self, name: &Arc<str>, terms: GroupTerms, is_mirror: bool) -> Arc<ServerGroup> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.all.load().iter().find(|group| group.name() == name).cloned();
+        let known = self.all.load().iter().find(|group| group.name == *name).cloned();
         let group = known.unwrap_or_else(|| {
             let group = Arc::new(ServerGroup::new(name.clone(), GroupTerms::default()));
             self.all.rcu(|groups| groups.iter().chain([&group]).cloned().collect::<Vec<_>>());

@@ -73,7 +73,7 @@ pub(crate) struct ServiceVerifier {
     keys: Arc<SigningKeys>,
     revocations: Arc<Revocations>,
     clock_skew_s: u64,
-    max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 struct OpenedToken {
@@ -129,10 +129,6 @@ impl ServiceVerifier {
         let is_host = |one: &str| hosts.is_empty() || host_of_url(one).is_some_and(|host| hosts.contains(&host));
         let is_own = |one: &str| is_rest_audience(one, &target, without_prefix) && is_host(one);
         if audiences(&opened.claims).any(is_own) { Ok(opened.by) } else { Err(TokenError::Audience) }
-    }
-
-    pub(crate) fn max_bytes(&self) -> usize {
-        self.max_bytes
     }
 
     fn verify_at(

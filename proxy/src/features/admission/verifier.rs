@@ -27,7 +27,7 @@ const KEYS_TRIED_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Verifier {
-    policy: TokenPolicy,
+    pub(crate) policy: TokenPolicy,
     own: Arc<SigningKeys>,
     /// Keys from flags. A reload replaces them.
     keys: ArcSwap<Vec<VerifyingKey>>,
@@ -67,10 +67,6 @@ impl Verifier {
     /// Reads all key sets soon.
     pub(crate) fn read_sets(&self) {
         self.sets.read_soon();
-    }
-
-    pub(crate) fn policy(&self) -> &TokenPolicy {
-        &self.policy
     }
 
     pub(crate) fn is_required(&self) -> bool {

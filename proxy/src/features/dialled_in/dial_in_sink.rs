@@ -198,7 +198,7 @@ impl<'a> DialInSink<'a> {
         let signer = self.link.token_signer().map_or("", |token| token.signer.label());
         self.shard.shared().limits.refusals.count("queries", signer);
         if let Some(suppressed) = self.pool.may_warn() {
-            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+            let (hub, app) = (self.pool.hub.name(), &self.pool.app.name);
             warn!(hub, %app, reason = %refusal, suppressed, "query of an app server refused");
         }
         let (ack_id, message) = (question.ack_id().unwrap_or_default(), Some(refusal.to_string().into()));
@@ -217,8 +217,8 @@ impl<'a> DialInSink<'a> {
             return;
         }
         self.is_cut_off = true;
-        if !self.link.given_up().is_cancelled() {
-            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+        if !self.link.given_up.is_cancelled() {
+            let (hub, app) = (self.pool.hub.name(), &self.pool.app.name);
             warn!(hub, %app, "app server does not read answers to its queries: closing its link");
             self.link.give_up();
         }
@@ -229,8 +229,8 @@ impl<'a> DialInSink<'a> {
             PingAction::Status => dial_in_ping::status(self.load()),
             PingAction::Servers => {
                 let shared = self.shard.shared();
-                let mut ids: Vec<_> = self.pools().iter().map(|pool| pool.app().instance.clone()).collect();
-                ids.extend(shared.other_nodes().app_servers(self.pool.hub().key()));
+                let mut ids: Vec<_> = self.pools().iter().map(|pool| pool.app.instance.clone()).collect();
+                ids.extend(shared.other_nodes().app_servers(self.pool.hub.key()));
                 if ids.len() > LONG_LIST {
                     self.inner.note_work();
                 }
@@ -259,7 +259,7 @@ impl<'a> DialInSink<'a> {
     /// Stops assigning new clients to the app server. Existing clients may move.
     fn leave(&mut self, how: Leaving) {
         if self.pool.begin_drain() {
-            let (hub, app) = (self.pool.hub().name(), &self.pool.app().name);
+            let (hub, app) = (self.pool.hub.name(), &self.pool.app.name);
             info!(hub, %app, ?how, "app server about to stop: it gets no new clients");
         }
         // An earlier notice may have asked to wait.
@@ -332,7 +332,7 @@ impl FrameSink for DialInSink<'_> {
 
     async fn begin_batch(&mut self) {
         if let Some(room) = self.shard.shared().other_nodes().room(&self.link) {
-            let _ = self.link.given_up().run_until_cancelled(room).await;
+            let _ = self.link.given_up.run_until_cancelled(room).await;
         }
         self.inner.begin_batch().await;
     }
@@ -360,7 +360,7 @@ impl FrameSink for DialInSink<'_> {
         self.inner.yield_after_batch().await;
         let link = self.link.clone();
         for _ in 0..ANSWER_CHECKS_MAX {
-            if !link.answers().is_some_and(LinkAnswers::are_many) || link.given_up().is_cancelled() {
+            if !link.answers().is_some_and(LinkAnswers::are_many) || link.given_up.is_cancelled() {
                 return;
             }
             sleep(ANSWER_CHECK_INTERVAL).await;

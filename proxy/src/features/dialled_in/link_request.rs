@@ -39,7 +39,7 @@ pub(super) async fn ask_while_full(boot: &str, pool: &Pool, link: &Arc<LinkHandl
         let needs_more = is_first && homes.len() < LINKS_MAX && homes.iter().all(|home| home.is_full());
         full_looks = if needs_more { full_looks + 1 } else { 0 };
         if full_looks >= FULL_LOOKS && !pool.is_draining() {
-            let (hub, app, links) = (pool.hub().name(), &pool.app().name, homes.len());
+            let (hub, app, links) = (pool.hub.name(), &pool.app.name, homes.len());
             info!(hub, %app, links, "all links of an app server are full: requesting another link");
             link.send(&link_request(boot));
             full_looks = 0;
@@ -67,8 +67,8 @@ mod tests {
         let (id, instance) = (7.into(), "vm_1".into());
         let app =
             AppServer { id, instance, name: "vm".into(), target: AppTarget::DialsIn(None), group: Arc::default() };
-        let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(hub.identity(), id)));
-        let pool = Pool::new(hub.identity().clone(), Arc::new(app), 0, Arc::default());
+        let links = [(); 2].map(|()| Arc::new(LinkHandle::opened_by_dial_in(&hub.identity, id)));
+        let pool = Pool::new(hub.identity.clone(), Arc::new(app), 0, Arc::default());
         for link in &links {
             pool.add_link(link);
         }

@@ -14,7 +14,7 @@ const HUBS_SHOWN_MAX: usize = 20;
 /// Logs the loss of the app server of these pools. Called before its sessions end, while its clients are still
 /// counted.
 pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>], reason: &str) {
-    let Some(app) = pools.first().map(|pool| pool.app()) else { return };
+    let Some(app) = pools.first().map(|pool| &pool.app) else { return };
     let (served, unserved): (Vec<_>, Vec<_>) =
         pools.iter().cloned().partition(|pool| shared.hubs.of_pool(pool).is_some_and(|hub| hub.is_served_beside(pool)));
     let moved_clients = count_clients(shared, &served).await;
@@ -40,7 +40,7 @@ pub(crate) async fn warn_of_lost_app_server(shared: &Shared, pools: &[Arc<Pool>]
 async fn count_of_hubs(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     let mut count = 0;
     for pool in pools {
-        let hub = pool.hub().index();
+        let hub = pool.hub.index;
         for shard in shared.shards() {
             let clients = shard.inspect(move |state| state.core.connections.members(hub, SetName::Hub).len());
             count += clients.await.unwrap_or_default();
@@ -53,7 +53,7 @@ async fn count_of_hubs(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
 pub(crate) async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize {
     let mut count = 0;
     for pool in pools {
-        let (hub, app) = (pool.hub().index(), pool.app().id);
+        let (hub, app) = (pool.hub.index, pool.app.id);
         for shard in shared.shards() {
             count += shard.inspect(move |state| state.core.connections.count_at(hub, app)).await.unwrap_or_default();
         }
@@ -62,7 +62,7 @@ pub(crate) async fn count_clients(shared: &Shared, pools: &[Arc<Pool>]) -> usize
 }
 
 pub(crate) fn hub_names(pools: &[Arc<Pool>]) -> String {
-    let mut names: Vec<_> = pools.iter().map(|pool| pool.hub().name()).collect();
+    let mut names: Vec<_> = pools.iter().map(|pool| pool.hub.name()).collect();
     names.sort_unstable();
     names.dedup();
     let more = names.len().saturating_sub(HUBS_SHOWN_MAX);

@@ -27,7 +27,7 @@ impl Stragglers {
             let hub = client.home().hub_identity().name().to_owned();
             *stragglers.by_kind.entry((hub, client.traits().transport.name())).or_default() += 1;
             if stragglers.ids.len() < IDS_MAX {
-                stragglers.ids.push(short(client.id()).to_owned());
+                stragglers.ids.push(short(&client.id).to_owned());
             }
         }
         stragglers

@@ -11,7 +11,7 @@ use crate::ground::routing::MirrorRule;
 
 #[derive(Debug)]
 pub(super) struct MirrorCopy {
-    rule: MirrorRule,
+    pub(super) rule: MirrorRule,
     /// Link of the app server that has the copy.
     link: Option<HomeLink>,
     /// Set while the app server has paused the copy.
@@ -27,16 +27,12 @@ impl MirrorCopy {
         Self { rule, link: None, is_paused: false, is_over: false, tried: None }
     }
 
-    pub(super) fn rule(&self) -> &MirrorRule {
-        &self.rule
-    }
-
     pub(super) fn group(&self) -> &str {
         &self.rule.group
     }
 
     pub(super) fn is_at(&self, app: AppServerId) -> bool {
-        self.link.as_ref().is_some_and(|link| link.app() == app)
+        self.link.as_ref().is_some_and(|link| link.app == app)
     }
 
     /// Whether the copy needs an app server.

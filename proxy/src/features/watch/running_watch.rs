@@ -116,7 +116,7 @@ impl RunningWatch {
         let Some(client) = connections.get(slot) else { return };
         let (hub, user) = (client.home().hub(), connections.user_of(client));
         let is_member = |group: &str| connections.sets().has(client, hub, SetName::Group(group));
-        let is_wanted = self.order.is_at(hub) && self.order.follows(client.id(), user, is_member);
+        let is_wanted = self.order.is_at(hub) && self.order.follows(&client.id, user, is_member);
         if !is_wanted || self.followed.contains_key(&slot) {
             return;
         }

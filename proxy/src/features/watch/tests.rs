@@ -55,7 +55,7 @@ fn read(bed: &mut Testbed, watch: u64) -> Option<WatchBatch> {
 
 /// Shows a client's text to the watches, with its app server. Returns the mark.
 fn send_text(bed: &mut Testbed, slot: Slot, text: &str) -> Option<i64> {
-    let link = LinkHandle::opened_traced(bed.hub.identity(), AppServerId::from(OWN));
+    let link = LinkHandle::opened_traced(&bed.hub.identity, AppServerId::from(OWN));
     let (bytes, read_at) = (text.as_bytes(), Some(Instant::now()));
     let messages = UpwardMessages { bytes, count: 1, data_type: 0, read_at, to: Some(&link) };
     bed.state.core.tap_up(slot, &messages)

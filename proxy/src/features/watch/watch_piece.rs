@@ -142,7 +142,7 @@ pub(crate) struct WatchBatch {
 impl WatchedConnection {
     pub(super) fn from_client(slot: Slot, client: &Client, user: Option<&str>) -> Self {
         Self {
-            id: client.id().get(..ID_CHARS).unwrap_or(client.id()).into(),
+            id: client.id.get(..ID_CHARS).unwrap_or(&client.id).into(),
             hub: client.home().hub(),
             user: user.map(Into::into),
             slot,

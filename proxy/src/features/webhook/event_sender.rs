@@ -109,7 +109,7 @@ impl EventSender {
         let max_bytes = self.hub.settings().answer_max_bytes;
         let mut request = Request::post(event.target.clone()).body(Body::from(event.body.clone())).unwrap_or_default();
         *request.headers_mut() = self.head(post);
-        let address = self.hub.template().address();
+        let address = self.hub.template.address();
         let fetched = self.client.fetch(address, request, max_bytes, until - begun).await;
         let duration = begun.elapsed();
         self.hub.counters().durations.observe_duration(duration);

@@ -550,7 +550,7 @@ mod tests {
     #[test]
     fn clients_that_other_nodes_have_reported_are_closed_and_may_connect_again() {
         let connections = WebhookPresence::new("node", Duration::from_secs(2));
-        let log = connections.log().clone();
+        let log = connections.log.clone();
         let (mut end, _backlog) = server_with(WebhookConnecting::Open, usize::MAX, Some(connections));
         for id in ["a", "b"] {
             drop(take(&mut end, open(id, None)));

@@ -49,7 +49,7 @@ impl MemoryDialler for WebhookDialler {
     }
 
     fn place(&self) -> String {
-        format!("webhook {}", self.0.template())
+        format!("webhook {}", self.0.template)
     }
 
     fn back_end(&self) -> Option<BackEndState> {

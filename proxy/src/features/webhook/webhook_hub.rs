@@ -30,7 +30,7 @@ use crate::ground::routing::{WebhookHeader, WebhookHubSettings, WebhookTable};
 #[derive(Debug)]
 pub(crate) struct WebhookHub {
     name: String,
-    template: UrlTemplate,
+    pub(crate) template: UrlTemplate,
     terms: Arc<WebhookTerms>,
     /// Permits for requests of this hub.
     room: Semaphore,
@@ -262,10 +262,6 @@ impl WebhookHub {
         &self.name
     }
 
-    pub(crate) fn template(&self) -> &UrlTemplate {
-        &self.template
-    }
-
     pub(crate) fn in_flight(&self) -> usize {
         self.settings().in_flight_max.get().saturating_sub(self.room.available_permits())
     }
@@ -290,7 +286,7 @@ impl WebhookHub {
             return None;
         }
         let (hub, user) = (self.name.as_str().into(), user.into());
-        Some(presence.log().enter(HubUser { hub, user }))
+        Some(presence.log.enter(HubUser { hub, user }))
     }
 
     /// Notes a connection, if other nodes report its end when this node is lost. The returned value ends it.
@@ -299,7 +295,7 @@ impl WebhookHub {
         let connections = self.terms.connections.as_ref().filter(|_| is_sent)?;
         let user = user.filter(|user| user.chars().count() <= USER_MAX_CHARS).unwrap_or_default();
         let (hub, id, user) = (self.name.as_str().into(), id.into(), user.into());
-        Some(connections.log().enter(HubConnection { hub, id, user }))
+        Some(connections.log.enter(HubConnection { hub, id, user }))
     }
 
     /// Position in the log of connections up to which other nodes have reported the ends, whenever it changes.

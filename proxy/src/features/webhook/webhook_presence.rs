@@ -12,7 +12,7 @@ use super::subject_table::{BatchAnswer, MissingBatch, SubjectBatch, SubjectTable
 
 #[derive(Debug)]
 pub(crate) struct WebhookPresence<S> {
-    log: Arc<SubjectLog<S>>,
+    pub(crate) log: Arc<SubjectLog<S>>,
     table: Mutex<SubjectTable<S>>,
     changed: Notify,
     /// Position in the log up to which other nodes have reported the subjects of this node as gone.
@@ -23,10 +23,6 @@ impl<S: Subject> WebhookPresence<S> {
     pub(super) fn new(boot: &str, grace: Duration) -> Self {
         let table = Mutex::new(SubjectTable::new(boot.into(), grace));
         Self { log: Arc::default(), table, changed: Notify::new(), reported: watch::Sender::default() }
-    }
-
-    pub(crate) fn log(&self) -> &Arc<SubjectLog<S>> {
-        &self.log
     }
 
     pub(crate) fn table(&self) -> MutexGuard<'_, SubjectTable<S>> {

@@ -11,7 +11,7 @@ use super::holder::Holders;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
-    limit: usize,
+    pub(crate) limit: usize,
     used: AtomicUsize,
 }
 
@@ -33,10 +33,6 @@ impl Budget {
 
     pub(crate) fn is_exceeded(&self) -> bool {
         self.used() > self.limit
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
     }
 
     #[must_use]
@@ -98,17 +94,13 @@ const FREED_PART: usize = 8;
 /// Byte budget. When it is exceeded, the largest holders of the largest group are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ByteBudget {
-    limit: usize,
+    pub(crate) limit: usize,
 }
 
 impl ByteBudget {
     /// Equal share of a budget for each of several users, such as shards, so that they need no coordination.
     pub(crate) fn share_of(total: usize, users: usize) -> Self {
         Self { limit: total / users.max(1) }
-    }
-
-    pub(crate) fn limit(&self) -> usize {
-        self.limit
     }
 
     /// Number of bytes to free, down to well below the limit; 0 within the limit.
@@ -151,7 +143,7 @@ mod tests {
             "in use already, whatever the limit"
         );
         drop((share, charged));
-        assert_eq!((budget.used(), budget.limit()), (0, 10));
+        assert_eq!((budget.used(), budget.limit), (0, 10));
     }
 
     #[test]
@@ -176,7 +168,7 @@ mod tests {
     #[test]
     fn a_limit_that_is_exceeded_is_undercut_by_an_eighth() {
         let budget = ByteBudget::share_of(1600, 2);
-        assert_eq!((budget.limit(), budget.excess(800), budget.excess(801)), (800, 0, 101));
+        assert_eq!((budget.limit, budget.excess(800), budget.excess(801)), (800, 0, 101));
         assert_eq!(ByteBudget::share_of(1600, 0).excess(1600), 0);
     }
 }

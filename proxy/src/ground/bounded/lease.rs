@@ -18,7 +18,7 @@ pub(crate) struct LeaseTable<T> {
 #[derive(Debug)]
 pub(crate) struct Lease<T> {
     leases: Leases<T>,
-    number: u64,
+    pub(crate) number: u64,
     revoked: CancellationToken,
 }
 
@@ -102,10 +102,6 @@ impl<T> LeaseTable<T> {
 }
 
 impl<T> Lease<T> {
-    pub(crate) fn number(&self) -> u64 {
-        self.number
-    }
-
     /// Changes the entry, unless its lease was revoked.
     pub(crate) fn update(&self, change: impl FnOnce(&mut T)) {
         if let Some(entry) = self.leases.lock().get_mut(self.number) {
@@ -141,7 +137,7 @@ mod tests {
         drop(one);
         two.update(|entry| *entry = "B");
         let three = leases.take(2, "c").unwrap();
-        assert_eq!(leases.lock().iter().collect::<Vec<_>>(), [(two.number(), &"B"), (three.number(), &"c")]);
+        assert_eq!(leases.lock().iter().collect::<Vec<_>>(), [(two.number, &"B"), (three.number, &"c")]);
     }
 
     #[test]
@@ -157,7 +153,7 @@ mod tests {
         one.update(|entry| *entry = 11);
         let three = take(3).unwrap();
         assert!(!one.token().is_cancelled() && two.token().is_cancelled());
-        assert!(leases.lock().get_mut(two.number()).is_none());
+        assert!(leases.lock().get_mut(two.number).is_none());
         three.update(|entry| *entry = 12);
         assert!(take(4).is_none(), "both are safe");
         drop((two, three));

@@ -63,7 +63,7 @@ impl<K: Clone + Eq + Hash> Permits<K> {
     }
 
     pub(crate) fn limit(&self) -> usize {
-        self.0.all.limit()
+        self.0.all.limit
     }
 
     /// Takes a permit. Without a key, only the total limit applies.
@@ -95,7 +95,7 @@ impl<K: Clone + Eq + Hash> Permits<K> {
     pub(crate) fn take_within(&self, share: usize, key: Option<K>) -> Result<Permit<K>, Full<K>> {
         let PermitTable { all, by_key, .. } = &*self.0;
         if !all.reserve(1) {
-            return Err(Full { limit: all.limit(), key: None });
+            return Err(Full { limit: all.limit, key: None });
         }
         if let Some(key) = &key {
             let (limit, mut by_key) = (share.min(self.0.share), by_key.of(key));

@@ -282,7 +282,7 @@ impl WebhookSecret {
 
     /// Hubs as in the setting.
     pub(crate) fn hubs(&self) -> &str {
-        self.hubs.text()
+        &self.hubs.text
     }
 
     /// Whether a hub of this pattern may have this secret.

@@ -153,7 +153,7 @@ impl WebhookSettings {
         for (at, table) in tables.iter().enumerate() {
             let hubs = table.hubs.to_string();
             if !self.rules.iter().any(|rule| rule.hubs.may_share(&table.hubs)) {
-                let known: Vec<_> = self.rules.iter().map(|rule| &**rule.hubs.text()).collect();
+                let known: Vec<_> = self.rules.iter().map(|rule| &*rule.hubs.text).collect();
                 let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 return Err(WebhookTableError::NoHub(hubs, known));
             }
@@ -194,7 +194,7 @@ impl WebhookSettings {
     }
 
     fn partial_warnings(&self, tables: &[WebhookTable]) -> Vec<String> {
-        let hubs: Vec<_> = self.rules.iter().map(|rule| &**rule.hubs.text()).collect();
+        let hubs: Vec<_> = self.rules.iter().map(|rule| &*rule.hubs.text).collect();
         let unused =
             self.secrets.iter().filter(|secret| !self.rules.iter().any(|rule| secret.may_sign_for(&rule.hubs)));
         let mut warnings: Vec<_> = unused

@@ -73,8 +73,8 @@ impl AnswerBudget {
     }
 
     fn is_over(&self, share: &SignerShare) -> bool {
-        let most = if share.has_others() { self.unread.free() } else { self.unread.limit() };
-        self.unread.held(share.signer()) > most
+        let most = if share.has_others { self.unread.free() } else { self.unread.limit() };
+        self.unread.held(&share.signer) > most
     }
 }
 
@@ -84,14 +84,14 @@ impl LinkAnswers {
     /// # Errors
     /// Returns the limit that was reached.
     pub(crate) fn begin(&self) -> Result<Permit<Signer>, QuestionRefusal> {
-        let (questions, signer) = (&self.budget.questions, self.share.signer());
+        let (questions, signer) = (&self.budget.questions, &self.share.signer);
         if self.in_progress() >= QUESTIONS_PER_LINK_MAX {
             return Err(QuestionRefusal::Link);
         }
         if self.budget.is_over(&self.share) {
             return Err(QuestionRefusal::Unread(signer.clone()));
         }
-        let permit = match self.share.has_others() {
+        let permit = match self.share.has_others {
             true => questions.take_within(questions.free(), Some(signer.clone())),
             false => questions.take(Some(signer.clone())),
         };
@@ -137,9 +137,9 @@ impl LinkAnswers {
         unread.bytes = bytes;
         let (counted, before) = (if bytes > UNCOUNTED_MAX_BYTES { bytes } else { 0 }, unread.counted);
         if counted > before {
-            self.budget.unread.charge(self.share.signer(), counted - before);
+            self.budget.unread.charge(&self.share.signer, counted - before);
         } else if counted < before {
-            self.budget.unread.release(Some(self.share.signer()), before - counted);
+            self.budget.unread.release(Some(&self.share.signer), before - counted);
         }
         unread.counted = counted;
     }

@@ -43,7 +43,8 @@ pub(crate) struct AppRates {
 #[derive(Debug)]
 pub(crate) struct AppRate {
     label: Box<str>,
-    messages_max: usize,
+    /// Maximum number of messages to read in one go, so that a debt lasts little more than a second.
+    pub(crate) messages_max: usize,
     started_at: Instant,
     quota: Mutex<Quota>,
     /// Held while a link reads a batch, so that each batch is paid before the next one begins.
@@ -100,11 +101,6 @@ impl AppRate {
     /// App, as a label of metrics.
     pub(crate) fn label(&self) -> &str {
         &self.label
-    }
-
-    /// Maximum number of messages to read in one go, so that a debt lasts little more than a second.
-    pub(crate) fn messages_max(&self) -> usize {
-        self.messages_max
     }
 
     pub(crate) fn charge(&self, messages: usize, bytes: usize) -> Duration {

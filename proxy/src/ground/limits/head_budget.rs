@@ -123,7 +123,7 @@ impl HeadBudget {
             Some(plan) if plan.until > now => plan,
             old => old.insert(EvictionPlan::of(heads, now)),
         };
-        let missing = self.budget.used().saturating_add(bytes).saturating_sub(self.budget.limit());
+        let missing = self.budget.used().saturating_add(bytes).saturating_sub(self.budget.limit);
         let (mut freed, mut chosen) = (0, Vec::new());
         while freed < missing {
             let Some(number) = plan.choose(new_holder, bytes) else { return Vec::new() };

@@ -85,8 +85,8 @@ impl LinkLimit {
     ) -> Result<LinkPermit, LinkRefusal> {
         let address = address.map(|ip| self.addresses.take(Some(ip.into()))).transpose();
         let address = address.map_err(|full| LinkRefusal::Address { limit: full.limit })?;
-        let holder = LinkHolder::Signer(share.signer().clone());
-        let link = if share.has_others() { self.take_fair(holder) } else { self.links.take(Some(holder)) };
+        let holder = LinkHolder::Signer(share.signer.clone());
+        let link = if share.has_others { self.take_fair(holder) } else { self.links.take(Some(holder)) };
         Ok(LinkPermit { link: link?, _address: address, lost: self.lost.clone() })
     }
 

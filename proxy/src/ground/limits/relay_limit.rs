@@ -236,13 +236,13 @@ impl RelayPermit {
         let mut requests = self.limit.under_way.lock();
         let permit = take().or_else(|| {
             let displaces = when_full == FullUpstream::Displace;
-            let holder = requests.get_mut(self.request.number()).and_then(|request| request.holder);
+            let holder = requests.get_mut(self.request.number).and_then(|request| request.holder);
             let chosen = displaces.then(|| self.limit.choose_displaced(&requests, Some(upstream), holder))??;
             requests.revoke(chosen);
             take()
         });
         let is_taken = permit.is_some();
-        if let Some(request) = requests.get_mut(self.request.number()) {
+        if let Some(request) = requests.get_mut(self.request.number) {
             request.upstream = permit;
         }
         is_taken

@@ -15,8 +15,9 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Signer that requests a table entry, and its share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SignerShare {
-    signer: Signer,
-    has_others: bool,
+    pub(crate) signer: Signer,
+    /// Whether other apps use the same tables.
+    pub(crate) has_others: bool,
 }
 
 /// Error: the table is full, or the signer's share is used up.
@@ -25,15 +26,6 @@ pub(crate) type TableFull = Full<Signer>;
 impl SignerShare {
     pub(crate) const fn new(signer: Signer, has_others: bool) -> Self {
         Self { signer, has_others }
-    }
-
-    pub(crate) fn signer(&self) -> &Signer {
-        &self.signer
-    }
-
-    /// Whether other apps use the same tables.
-    pub(crate) fn has_others(&self) -> bool {
-        self.has_others
     }
 
     /// Amount that the signer may have of a total of which this much is used.

@@ -48,7 +48,7 @@ impl Address {
     /// Returns the pinned socket address, if any.
     #[must_use]
     pub fn resolved(&self) -> Option<SocketAddr> {
-        self.at.as_ref().map(Endpoints::found_at)
+        self.at.as_ref().map(|at| at.found_at)
     }
 
     /// Returns the pinned socket addresses to dial, if any. One that accepts is enough.

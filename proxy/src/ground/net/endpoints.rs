@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Socket addresses of a server, shared by all clones. Compared by the address of discovery only.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoints {
-    found_at: SocketAddr,
+    pub(super) found_at: SocketAddr,
     known: Arc<Mutex<Known>>,
 }
 
@@ -29,10 +29,6 @@ impl Endpoints {
     pub(super) fn new(found_at: SocketAddr) -> Self {
         let known = Known { is_listed: true, alternatives: Vec::new() };
         Self { found_at, known: Arc::new(Mutex::new(known)) }
-    }
-
-    pub(super) fn found_at(&self) -> SocketAddr {
-        self.found_at
     }
 
     /// Addresses to dial, best first.

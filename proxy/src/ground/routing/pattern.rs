@@ -26,7 +26,7 @@ pub(crate) enum PatternError {
 /// Text pattern. Case-sensitive, with wildcards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    text: Arc<str>,
+    pub(crate) text: Arc<str>,
     /// Pieces between wildcards; a single piece without wildcards.
     pieces: Box<[Box<str>]>,
 }
@@ -40,10 +40,6 @@ impl Pattern {
             _ if text.chars().any(char::is_control) => Err(PatternError::Control),
             _ => Ok(Self { text: text.into(), pieces: text.split(STAR).map(Into::into).collect() }),
         }
-    }
-
-    pub(crate) fn text(&self) -> &Arc<str> {
-        &self.text
     }
 
     /// The only matching text; `None` if there is a wildcard.

@@ -35,7 +35,7 @@ pub(crate) struct PathPattern(Pattern);
 impl PathPattern {
     /// A leading slash of the pattern is optional.
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
-        let text = Pattern::new(text)?.text().clone();
+        let text = Pattern::new(text)?.text.clone();
         let slash = if text.starts_with('/') { "" } else { "/" };
         Pattern::new(&format!("{slash}{}", fold(without_last_slash(&text)))).map(Self)
     }

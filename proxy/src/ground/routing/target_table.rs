@@ -16,7 +16,7 @@ pub(crate) struct TargetPattern {
 
 impl TargetPattern {
     pub(crate) fn new(text: &str) -> Result<Self, PatternError> {
-        let text = Pattern::new(text)?.text().clone();
+        let text = Pattern::new(text)?.text.clone();
         let folded = Pattern::new(&fold(&text))?;
         Ok(Self { text, folded })
     }

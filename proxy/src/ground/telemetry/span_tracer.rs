@@ -37,7 +37,7 @@ pub(crate) struct SpanTracer {
     random: AtomicU64,
     /// Current second in the upper bits, and the number of spans begun in it.
     begun: AtomicU64,
-    queue: Arc<SpanQueue>,
+    pub(crate) queue: Arc<SpanQueue>,
 }
 
 impl SpanTracer {
@@ -45,11 +45,6 @@ impl SpanTracer {
         let random = AtomicU64::new(u64::from_ne_bytes(random_bytes()));
         let sampled_below = threshold(terms.ratio);
         Self { terms, sampled_below, random, begun: AtomicU64::new(0), queue: Arc::default() }
-    }
-
-    #[must_use]
-    pub(crate) fn queue(&self) -> &Arc<SpanQueue> {
-        &self.queue
     }
 
     /// Whether messages are checked for sampling decisions by clients.
@@ -159,7 +154,7 @@ mod tests {
     }
 
     fn ended(tracer: &SpanTracer) -> SpanRecord {
-        let mut receiver = tracer.queue().take_receiver().unwrap();
+        let mut receiver = tracer.queue.take_receiver().unwrap();
         *receiver.try_recv().unwrap()
     }
 
@@ -189,7 +184,7 @@ mod tests {
     fn spans_that_do_not_begin_or_find_no_room_are_counted() {
         let tracer = tracer(1.0, false, 5_000);
         let begun = (0..6_000).filter(|_| tracer.begin("x", None, 0).is_some()).count();
-        let counters = &tracer.queue().counters;
+        let counters = &tracer.queue.counters;
         // The next second may have begun.
         assert!(begun >= 5_000 && counters.over_rate.get() == 6_000 - begun as u64);
         assert_eq!(counters.queue_full.get(), begun as u64 - 4_096);

@@ -87,7 +87,7 @@ fn attach(
         let head = refusal.map_or_else(|| take_head_room(endpoint, &request, kept), Err).inspect_err(|_| {
             // A POST started it while new clients were still accepted. No shard has it yet.
             endpoint.shared.http_transports.remove(&outer);
-            endpoint.shared.routes.remove(outer.id());
+            endpoint.shared.routes.remove(&outer.id);
         })?;
         count_connected(endpoint, request.context.source.peer);
         let handover = request.context.source.handover.take().filter(|_| transport == Transport::ServerSentEvents);
@@ -181,7 +181,7 @@ pub(crate) fn delete(endpoint: &Endpoint, client: &ConnectingClient) -> Response
 
 /// Closes a connection at its client's request; later requests don't find it.
 fn forget(endpoint: &Endpoint, outer: &Arc<OuterHalf>) {
-    endpoint.shared.routes.retire(outer.id());
+    endpoint.shared.routes.retire(&outer.id);
     endpoint.shared.http_transports.remove(outer);
 }
 

@@ -45,7 +45,7 @@ impl EventStream {
 impl Drop for EventStream {
     fn drop(&mut self) {
         self.outer.set_close_cause(Cause::SocketEnded);
-        self.shared.routes.retire(self.outer.id());
+        self.shared.routes.retire(&self.outer.id);
         self.shared.http_transports.remove(&self.outer);
     }
 }

@@ -94,7 +94,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn timer<S>(socket: &RequestSocket<S>) -> HeadTimer {
-        HeadTimer::new(socket.progress().clone(), 15 * SECOND, 130 * SECOND)
+        HeadTimer::new(socket.progress.clone(), 15 * SECOND, 130 * SECOND)
     }
 
     #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ mod tests {
     async fn a_later_head_has_its_time_from_its_first_byte() {
         let (near, mut far) = duplex(64);
         let mut socket = RequestSocket::new(near);
-        socket.progress().note_request();
+        socket.progress.note_request();
         let began = Instant::now();
         // sleep: the sleep of the timer under test.
         let mut sleeping = timer(&socket).sleep(15 * SECOND);
@@ -136,7 +136,7 @@ mod tests {
     async fn while_an_answer_is_read_slowly_the_idle_time_counts() {
         let (near, _far) = duplex(1);
         let mut socket = RequestSocket::new(near);
-        socket.progress().note_request();
+        socket.progress.note_request();
         let began = Instant::now();
         // sleep: the sleep of the timer under test.
         let mut sleeping = timer(&socket).sleep(15 * SECOND);

@@ -89,7 +89,7 @@ where
     let (mut socket, mut head_timeout) = (RequestSocket::continued(first.stream, first.bytes), first.left);
     let answered = Cell::new(first.answer);
     loop {
-        let progress = socket.progress().clone();
+        let progress = socket.progress.clone();
         let timer = HeadTimer::new(progress.clone(), gate.header_timeout(), gate.keep_alive_timeout());
         let service = service_fn(|mut request: Request<Incoming>| {
             progress.note_request();

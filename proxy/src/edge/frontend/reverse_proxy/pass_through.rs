@@ -273,8 +273,8 @@ mod tests {
             let target = AppTarget::Network(format!("http://{app}").parse().unwrap());
             let server =
                 AppServer { id, instance: app.to_string(), name: String::new(), target, group: Arc::default() };
-            let pool = Arc::new(Pool::new(hub.identity().clone(), Arc::new(server), 1, Arc::default()));
-            pool.opened(0, Arc::new(LinkHandle::opened(hub.identity(), id)));
+            let pool = Arc::new(Pool::new(hub.identity.clone(), Arc::new(server), 1, Arc::default()));
+            pool.opened(0, Arc::new(LinkHandle::opened(&hub.identity, id)));
             hub.add_pool(pool);
         }
         let router = Arc::new(Endpoint::new(shared.clone(), admission, shared.counters_of(0), shard)).into_router();

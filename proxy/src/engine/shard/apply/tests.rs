@@ -38,7 +38,7 @@ fn only_the_own_app_server_may_send_data() {
 fn another_node_is_not_the_app_server_of_a_client_that_has_none() {
     let mut bed = Testbed::new();
     let (ann, hub) = (bed.client("ann"), bed.hub.index());
-    bed.state.core.connections.set_home(ann, &std::sync::Arc::new(LinkHandle::nowhere(bed.hub.identity().clone())));
+    bed.state.core.connections.set_home(ann, &std::sync::Arc::new(LinkHandle::nowhere(bed.hub.identity.clone())));
     let (app, connection_id) = (AppServerId::OTHER_NODE, whole_id("ann").into());
     bed.apply(vec![ShardCommand::One { hub, app, connection_id, slot: ann, command: data("strange") }]);
     assert_eq!(bed.received(ann), [""; 0]);

@@ -30,7 +30,7 @@ pub(crate) fn refresh_auth(state: &mut ShardState, slot: Slot, refresh: RefreshA
         return;
     }
     let Some(hub) = state.core.hub_of(client) else { return };
-    let (id, user) = (ByteString::from(&**client.id()), state.core.connections.user_of(client));
+    let (id, user) = (ByteString::from(&*client.id), state.core.connections.user_of(client));
     let counters = &state.core.context.counters.refreshes;
     let in_force = client.cold().read_opening().map(|open| open.claims).unwrap_or_default();
     let checked = state.core.context.shared.access.check_refresh(user, &refresh.claims);

@@ -52,13 +52,13 @@ impl Probes {
     pub(super) fn ask(&mut self, core: &mut ShardCore, slot: Slot, link: &HomeLink) -> Option<bool> {
         let until = core.tick.saturating_add(ANSWER_TICKS);
         let client = core.connections.live_mut(slot)?;
-        if client.home().app() != link.app() {
+        if client.home().app != link.app {
             client.cold_mut().stay_mut().leave_app();
             return None;
         }
         if client.cold().stay().is_reopened() {
             // An app server that is slow but has the client will reply to this.
-            link.send(&flow(client.id(), FlowOperation::Pause));
+            link.send(&flow(&client.id, FlowOperation::Pause));
             client.cold_mut().stay_mut().reopen(core.tick.saturating_add(LATE_TICKS));
             return None;
         }
@@ -67,14 +67,14 @@ impl Probes {
         }
         // A reply to this pause must not count as a reply to the pause of a slow client.
         core.delivery.slow.take_pause(slot, client);
-        if !link.queue(&flow(client.id(), FlowOperation::Resume)) {
+        if !link.queue(&flow(&client.id, FlowOperation::Resume)) {
             return Some(false);
         }
-        link.send(&flow(client.id(), FlowOperation::Pause));
+        link.send(&flow(&client.id, FlowOperation::Pause));
         client.cold_mut().stay_mut().probe(link, until);
         let (now, serial) = (core.tick, client.serial());
         client.change_assignment(&Role::Home, now, |home| {
-            home.open_at(link.app(), Role::Home.stage_at_first(true));
+            home.open_at(link.app, Role::Home.stage_at_first(true));
             home.hold_input();
         });
         core.connections.set_home(slot, link);
@@ -141,6 +141,6 @@ pub(crate) fn cancel_failed_calls(client: &Client) {
         let cancel = CancelInvocation { headers: Vec::new(), invocation_id: id.into() };
         let mut encoded = BytesMut::new();
         protocol.encode(&HubMessage::CancelInvocation(cancel), &mut encoded);
-        client.home().send_data(client.id(), &encoded, DataType::Invocation.number());
+        client.home().send_data(&client.id, &encoded, DataType::Invocation.number());
     }
 }

@@ -47,11 +47,11 @@ pub(crate) fn reassign_all(state: &mut ShardState, hub: HubIndex, app: AppServer
         client.change_assignment(&Role::Home, now, Assignment::ask_to_hand_over);
         if !client.cold().stay().is_moving()
             && !client.assignments().home().calls().are_pending()
-            && !state.core.context.shared.client_results.is_waiting_for(client.id())
+            && !state.core.context.shared.client_results.is_waiting_for(&client.id)
         {
             state.reassign_elsewhere(slot);
         } else {
-            let id = client.id().clone();
+            let id = client.id.clone();
             state.hand_overs.push((slot, id), until);
         }
     }
@@ -63,8 +63,8 @@ pub(crate) fn reassign_all_to(state: &mut ShardState, link: &LinkHandle) {
         return;
     }
     let Some(hub) = state.core.context.shared.hubs.at(link.hub()) else { return };
-    for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app().id != link.app()) {
-        reassign_all(state, link.hub(), pool.app().id);
+    for pool in hub.pools().iter().filter(|pool| pool.is_reassigning() && pool.app.id != link.app) {
+        reassign_all(state, link.hub(), pool.app.id);
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn rebalance_links(state: &mut ShardState, link: &HomeLink) {
     if !link.may_carry_clients() || homes.len() < 2 || pool.is_draining() {
         return;
     }
-    let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| state.core.connections.at_home(home.id())).collect();
+    let mut by_home: Vec<Vec<Slot>> = homes.iter().map(|home| state.core.connections.at_home(home.id)).collect();
     let share = by_home.iter().map(Vec::len).sum::<usize>() / homes.len();
     for clients in &mut by_home {
         let excess = clients.len().saturating_sub(share + 1).min(HANDED_OVER_MAX);
@@ -87,26 +87,26 @@ pub(crate) fn rebalance_links(state: &mut ShardState, link: &HomeLink) {
 /// Moves the clients of a link about to be given up to other links of its app server.
 pub(crate) fn leave_link(state: &mut ShardState, link: &LinkHandle) {
     let Some(pool) = pool_of(&state.core, link) else { return };
-    let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id() != link.id()).collect();
-    for (slot, to) in state.core.connections.at_home(link.id()).into_iter().zip(others.iter().cycle()) {
+    let others: Vec<_> = pool.homes().into_iter().filter(|home| home.id != link.id).collect();
+    for (slot, to) in state.core.connections.at_home(link.id).into_iter().zip(others.iter().cycle()) {
         move_to(state, slot, to);
     }
 }
 
 fn pool_of(core: &ShardCore, link: &LinkHandle) -> Option<Arc<Pool>> {
-    core.context.shared.hubs.pool_of(link).filter(|_| link.capabilities().moves_between_links)
+    core.context.shared.hubs.pool_of(link).filter(|_| link.capabilities.moves_between_links)
 }
 
 /// Starts moving a client to another link of its app server.
 fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
     let (now, until) = (state.core.tick, state.core.tick + HAND_OVER_TICKS);
     let Some(client) = state.core.connections.live_mut(slot).filter(|client| client.life().is_open()) else { return };
-    let stays = client.assignments().home().is_leaving() || client.home().id() == link.id() || client.is_in_transit();
+    let stays = client.assignments().home().is_leaving() || client.home().id == link.id || client.is_in_transit();
     if stays || !client.cold_mut().stay_mut().begin_move(link, now) {
         return;
     }
     client.change_assignment(&Role::Home, now, |home| home.hold_input());
-    let (id, home) = (client.id().clone(), client.home().id());
+    let (id, home) = (client.id.clone(), client.home().id);
     state.hand_overs.push((slot, id), until);
     if state.core.pause_for_move(slot) {
         state.pause_acknowledged(slot, home);
@@ -117,7 +117,7 @@ fn move_to(state: &mut ShardState, slot: Slot, link: &HomeLink) {
 pub(crate) fn note_move(state: &mut ShardState, slot: Slot, from: LinkId) {
     let until = state.core.tick.saturating_add(MOVED_TICKS);
     if let Some(client) = state.core.connections.get(slot) {
-        state.moved.push(MovedClient { slot, id: client.id().clone(), from }, until);
+        state.moved.push(MovedClient { slot, id: client.id.clone(), from }, until);
     }
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     let (now, at) = (state.core.tick, state.core.tick.saturating_add(loss.noticed_within_s));
     for (until, (slot, id)) in state.hand_overs.iter() {
         if let Some(client) = state.core.connections.get_named(*slot, id)
-            && client.home().id() == loss.link
+            && client.home().id == loss.link
             && client.cold().stay().is_moving()
             && !client.cold().stay().is_uncertain(now)
         {
@@ -137,7 +137,7 @@ pub(crate) fn moving_link_lost(state: &mut ShardState, loss: &LinkLoss) {
     }
     for (_, MovedClient { slot, id, from }) in state.moved.iter() {
         if let Some(client) = state.core.connections.get_named(*slot, id)
-            && (*from == loss.link || client.home().id() == loss.link)
+            && (*from == loss.link || client.home().id == loss.link)
             && !client.cold().stay().is_uncertain(now)
         {
             client.cold_mut().stay_mut().mark_lost(now);
@@ -183,9 +183,9 @@ pub(crate) fn end_late_hand_overs(state: &mut ShardState) {
             // The move has ended, and its app server is being probed.
         } else if client.cold_mut().stay_mut().give_up_move() {
             // A late reply could be mistaken for the reply to the next pause.
-            client.home().send(&flow(client.id(), FlowOperation::Resume));
+            client.home().send(&flow(&client.id, FlowOperation::Resume));
             end_move(state, slot);
-        } else if client.assignments().home().is_leaving() && !client.home().capabilities().confirms_hand_over {
+        } else if client.assignments().home().is_leaving() && !client.home().capabilities.confirms_hand_over {
             state.reassign_elsewhere(slot);
         }
     }

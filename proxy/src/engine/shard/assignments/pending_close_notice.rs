@@ -89,7 +89,7 @@ impl PendingCloseNotices {
     pub(crate) fn link_lost(&mut self, link: LinkId, pending_closes: &[ByteString]) {
         let is_pending = |id: &ByteString| pending_closes.binary_search(id).is_ok();
         self.keep(|end| match &end.notified {
-            Some(notified) if notified.id() == link => {
+            Some(notified) if notified.id == link => {
                 end.notified = None;
                 is_pending(&end.id)
             }
@@ -162,7 +162,7 @@ impl PendingCloseNotice {
     /// link.
     fn owner(&self, hub: &Hub) -> Option<Option<HomeLink>> {
         let pools = hub.pools();
-        let own = pools.iter().find(|pool| pool.app().id == self.from && !self.is_handed_over)?;
+        let own = pools.iter().find(|pool| pool.app.id == self.from && !self.is_handed_over)?;
         Some(own.any_link().filter(|link| link.is_open()))
     }
 

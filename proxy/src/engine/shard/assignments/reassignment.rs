@@ -77,9 +77,9 @@ impl Reassignment {
         let Some(opening) = client.cold().opening().cloned() else { return };
         self.ends.add_notice(PendingCloseNotice {
             hub: client.home().hub(),
-            from: link.app(),
+            from: link.app,
             is_handed_over: released.is_some(),
-            id: ByteString::from(&**client.id()),
+            id: ByteString::from(&*client.id),
             opening,
             group,
             cause: reason.cause,
@@ -219,8 +219,8 @@ impl Reassignment {
         let timeout_ms = timeout_ms.map(|hub| hub.settings().handshake_timeout_ms);
         let hubs = &core.context.shared.hubs;
         let Some(client) = core.connections.live_mut(slot) else { return true };
-        let (id, content, is_open) = (client.id().clone(), client.content(), client.life().is_open());
-        let has_ended = client.link_of(role).is_some_and(|left| left.capabilities().ends_clients_with_link);
+        let (id, content, is_open) = (client.id.clone(), client.content(), client.life().is_open());
+        let has_ended = client.link_of(role).is_some_and(|left| left.capabilities.ends_clients_with_link);
         let Some(assignment) = client.assignments().assignment_of(role) else { return true };
         let was_at = assignment.was_at();
         // It has let go of the connection, and may get it back over another link than a late notice.
@@ -237,11 +237,11 @@ impl Reassignment {
                 assignment.clear_items();
             }
             // A reassigned connection receives no handshake response.
-            assignment.open_at(link.app(), role.stage_at_first(was_at.is_some()));
+            assignment.open_at(link.app, role.stage_at_first(was_at.is_some()));
         }
-        let left = was_at.filter(|was_at| *was_at != link.app());
+        let left = was_at.filter(|was_at| *was_at != link.app);
         if let Some(left) = left.filter(|_| !has_ended && !is_released) {
-            self.moved_away(link.hub(), (left, link.app()), &id, now);
+            self.moved_away(link.hub(), (left, link.app), &id, now);
         }
         if left.is_some() || role.is_needed_always() {
             self.counters.rehomed.increment();
@@ -269,7 +269,7 @@ impl Reassignment {
 }
 
 fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
-    let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app());
+    let (hub, left) = (core.hub_of(client)?, client.link_of(role)?.app);
     match role {
         Role::Secondary(group) => hub.choose_home_near(left, group),
         // After the probe sent over this link.
@@ -284,7 +284,7 @@ fn choose(core: &ShardCore, client: &Client, role: &Role) -> Option<HomeLink> {
                 false => hub.choose_home_near(left, client.cold().group_name()),
             };
             // If opened too early, the app server would confuse the connection with its existing one and close both.
-            home.filter(|home| home.app() != left || client.cold().stay().is_accepted_again(core.tick))
+            home.filter(|home| home.app != left || client.cold().stay().is_accepted_again(core.tick))
         }
     }
 }

@@ -120,7 +120,7 @@ impl SecondaryClients {
     /// Reassigns the secondaries of a link with a closed session.
     pub(crate) fn link_lost(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, loss: &LinkLoss) {
         for (slot, role) in self.secondaries_where(core, |secondary| {
-            secondary.link.id() == loss.link && secondary.assignment.is_known_there()
+            secondary.link.id == loss.link && secondary.assignment.is_known_there()
         }) {
             let assignment = core.connections.live_mut(slot).and_then(|client| client.assignments_mut().of_mut(&role));
             if let Some(assignment) = assignment.filter(|_| loss.is_goodbye) {
@@ -152,7 +152,7 @@ impl SecondaryClients {
     pub(crate) fn link_opened(&mut self, core: &mut ShardCore, reassignment: &mut Reassignment, link: &LinkHandle) {
         let is_refused = |secondary: &SecondaryAssignment| secondary.assignment.stage() == AssignmentStage::Refused;
         for (slot, role) in
-            self.secondaries_where(core, |secondary| is_refused(secondary) && secondary.link.app() != link.app())
+            self.secondaries_where(core, |secondary| is_refused(secondary) && secondary.link.app != link.app)
         {
             core.leave(slot, &role, CALL_LOST);
             reassignment.assign_or_wait(core, slot, &role);
@@ -236,20 +236,20 @@ impl SecondaryClients {
         reason: &CloseReason,
     ) {
         // If the app server is now the primary, it still has the connection.
-        let home_of = |client: &&Client| client.home().app() != secondary.link.app();
+        let home_of = |client: &&Client| client.home().app != secondary.link.app;
         let Some(client) = core.connections.get(slot).filter(home_of) else { return };
         let is_notified = secondary.assignment.is_known_there()
-            && secondary.link.queue(&reason.notice_for(&secondary.link, client.id()));
+            && secondary.link.queue(&reason.notice_for(&secondary.link, &client.id));
         let released = secondary.assignment.released();
         if secondary.assignment.was_open() && released != Some(ReleaseReason::Ended) {
-            let group = core.context.shared.hubs.groups().find(&secondary.group);
+            let group = core.context.shared.hubs.groups.find(&secondary.group);
             reassignment.ended(client, (&secondary.link, group, released), reason, is_notified, core.tick);
         }
     }
 
     /// Asks a stopping app server to hand over its secondary connections.
     pub(crate) fn app_stopping(&mut self, core: &mut ShardCore, hub: HubIndex, app: AppServerId) {
-        let is_there = |secondary: &SecondaryAssignment| secondary.link.hub() == hub && secondary.link.app() == app;
+        let is_there = |secondary: &SecondaryAssignment| secondary.link.hub() == hub && secondary.link.app == app;
         for (slot, role) in
             self.secondaries_where(core, |secondary| is_there(secondary) && secondary.assignment.is_known_there())
         {
@@ -260,7 +260,7 @@ impl SecondaryClients {
     /// Handles the refusal of a connection by a secondary's app server: its calls fail.
     pub(crate) fn secondary_refused(&mut self, core: &mut ShardCore, slot: Slot, group: &Arc<str>, error: &str) {
         let Some(client) = core.connections.live_mut(slot) else { return };
-        let connection = short(client.id()).to_owned();
+        let connection = short(&client.id).to_owned();
         if core.context.may_log() {
             warn!(connection, group = &**group, error, "app server refused a secondary connection");
         }

@@ -22,7 +22,7 @@ fn a_close_happens_once_and_leaves_nothing_to_find() {
 fn a_slot_is_free_when_the_socket_has_ended() {
     let mut bed = Testbed::new();
     let ann = bed.client("ann");
-    assert_eq!(bed.state.free(ann, Cause::SocketEnded).map(|client| client.id().len()), Some(22));
+    assert_eq!(bed.state.free(ann, Cause::SocketEnded).map(|client| client.id.len()), Some(22));
     assert!(bed.state.free(ann, Cause::SocketEnded).is_none());
     assert_eq!(bed.client("ben"), ann, "the slot is used again");
 }

@@ -17,7 +17,7 @@ pub(crate) struct ClientKind {
 
 impl ClientKind {
     pub(crate) fn kind_of(client: &Client) -> Self {
-        let (hub, app) = (client.home().hub(), client.home().app());
+        let (hub, app) = (client.home().hub(), client.home().app);
         Self { hub, app, transport: client.traits().transport.name(), protocol: client.content().protocol().label() }
     }
 }

@@ -9,7 +9,7 @@ pub(crate) struct Liveness {
     /// Set by the client's first ping, which starts the timeout.
     has_pinged: bool,
     /// The transport detects a lost client, without pings or a timeout.
-    is_inherent: bool,
+    pub(crate) is_inherent: bool,
 }
 
 impl Liveness {
@@ -28,10 +28,6 @@ impl Liveness {
 
     pub(crate) fn has_pinged(&self) -> bool {
         self.has_pinged
-    }
-
-    pub(crate) fn is_inherent(&self) -> bool {
-        self.is_inherent
     }
 
     #[inline]

@@ -201,7 +201,7 @@ impl MembershipSets {
         set.members.push(Member { slot, membership: index(client.memberships().len()) });
         client.memberships_mut().push(MembershipEntry { set: key, place: index(set.members.len() - 1) });
         if let Some(sets) = self.hubs.get_mut(hub.get()) {
-            sets.note_member(&set.key, client.id(), slot, Presence::Here);
+            sets.note_member(&set.key, &client.id, slot, Presence::Here);
         }
     }
 
@@ -241,7 +241,7 @@ impl MembershipSets {
         }
         let Some(set) = self.all.get_mut(ended.set as usize) else { return };
         if let (Some(sets), Some(client)) = (self.hubs.get_mut(set.hub.get()), clients.get(slot as usize)) {
-            sets.note_member(&set.key, client.id(), slot, Presence::Gone);
+            sets.note_member(&set.key, &client.id, slot, Presence::Gone);
         }
         set.members.swap_remove(ended.place as usize);
         if let Some(&moved) = set.members.get(ended.place as usize)

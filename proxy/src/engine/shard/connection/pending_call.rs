@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_call_under_the_id_of_a_pending_one_ends_the_span_of_that() {
         let tracer = SpanTracer::new(SamplingTerms { ratio: 1.0, trusts_clients: false, spans_per_second: 1_000 });
-        let mut ended = tracer.queue().take_receiver().unwrap();
+        let mut ended = tracer.queue.take_receiver().unwrap();
         let mut calls = calls(&["0"]);
         for _ in 0..100 {
             calls.begin_call("1", MessageKind::Invocation);

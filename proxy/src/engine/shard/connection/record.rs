@@ -31,7 +31,7 @@ pub(crate) struct Client {
     traits: ClientTraits,
     /// Link that carries its upstream frames, and determines its hub and app server.
     home: HomeLink,
-    id: Rc<str>,
+    pub(crate) id: Rc<str>,
     cold: Box<ColdState>,
     memberships: Vec<MembershipEntry>,
 }
@@ -79,11 +79,6 @@ impl Client {
 
     pub(crate) fn begin_life(&mut self, traits: ClientTraits, liveness: Liveness) {
         (self.traits, self.liveness) = (traits, liveness);
-    }
-
-    #[inline]
-    pub(crate) fn id(&self) -> &Rc<str> {
-        &self.id
     }
 
     #[inline]
@@ -202,7 +197,7 @@ impl Client {
 
     /// Role of an app server for this client; `None` if not assigned.
     pub(crate) fn role_of(&self, app: AppServerId) -> Option<Role> {
-        if self.home.app() == app {
+        if self.home.app == app {
             return Some(Role::Home);
         }
         let secondary = self.assignments().secondaries()?.at_app(app)?;

@@ -125,7 +125,7 @@ impl SecondaryAssignments {
     }
 
     pub(crate) fn at_app(&self, app: AppServerId) -> Option<&SecondaryAssignment> {
-        self.0.iter().find(|secondary| secondary.link.app() == app && secondary.assignment.is_known_there())
+        self.0.iter().find(|secondary| secondary.link.app == app && secondary.assignment.is_known_there())
     }
 
     /// Secondary for a message other than a call.

@@ -16,7 +16,7 @@ const DROPPED_PART: usize = 8;
 #[derive(Debug)]
 pub(crate) struct OutboxBudget {
     /// Maximum bytes of one client's outbox.
-    limit_bytes: usize,
+    pub(crate) limit_bytes: usize,
     budget: ByteBudget,
     counters: Arc<Counters>,
 }
@@ -25,11 +25,6 @@ impl OutboxBudget {
     pub(crate) fn new(limits: &OutboxLimits, shards: usize, counters: Arc<Counters>) -> Self {
         let budget = ByteBudget::share_of(limits.total_bytes, shards);
         Self { limit_bytes: limits.client_bytes, budget, counters }
-    }
-
-    #[inline]
-    pub(crate) fn limit_bytes(&self) -> usize {
-        self.limit_bytes
     }
 
     /// Whether a frame of this size may be queued, after making room if necessary.

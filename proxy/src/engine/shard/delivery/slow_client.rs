@@ -100,14 +100,14 @@ impl SlowClients {
             && !client.cold().stay().is_uncertain(now)
             && !client.assignments().home().is_leaving()
             && !client.is_in_transit();
-        if !client.home().capabilities().pauses_output || !is_settled || !client.life().is_open() {
+        if !client.home().capabilities.pauses_output || !is_settled || !client.life().is_open() {
             return;
         }
         let pause = &mut self.list(slot, client, now).pause;
         let home = client.home();
-        if pause.is_none_or(|pause| pause.link != home.id()) {
-            home.send(&flow(client.id(), FlowOperation::Pause));
-            *pause = Some(Pause { link: home.id(), is_acknowledged: false });
+        if pause.is_none_or(|pause| pause.link != home.id) {
+            home.send(&flow(&client.id, FlowOperation::Pause));
+            *pause = Some(Pause { link: home.id, is_acknowledged: false });
         }
     }
 
@@ -131,7 +131,7 @@ impl SlowClients {
     /// Transfers a client's pause to a move, which resumes the client. Returns whether the pause is
     /// acknowledged; `None` if none was requested.
     pub(crate) fn take_pause(&mut self, slot: Slot, client: &Client) -> Option<bool> {
-        let pause = self.entry(slot, client)?.pause.take().filter(|pause| pause.link == client.home().id());
+        let pause = self.entry(slot, client)?.pause.take().filter(|pause| pause.link == client.home().id);
         pause.map(|pause| pause.is_acknowledged)
     }
 
@@ -193,14 +193,14 @@ impl SlowClients {
         let Some(entry) = self.entry(slot, client) else { return };
         let waiting = waiting_bytes(client);
         // A pause over an earlier link has ended with that link.
-        entry.pause = entry.pause.filter(|pause| pause.link == client.home().id());
+        entry.pause = entry.pause.filter(|pause| pause.link == client.home().id);
         if waiting < CONFIRMED_BELOW_BYTES {
             for (reply_to, number) in entry.marks.drain(..) {
-                let connection_id = (&**client.id()).into();
+                let connection_id = (&*client.id).into();
                 reply_to.answer(&ServiceMessage::DownDone(DownMark { connection_id, number }));
             }
             if entry.pause.take_if(|pause| pause.is_acknowledged).is_some() {
-                client.home().send(&flow(client.id(), FlowOperation::Resume));
+                client.home().send(&flow(&client.id, FlowOperation::Resume));
             }
         }
         if client.wire().bytes() <= limit_bytes {
@@ -235,7 +235,7 @@ impl SlowClients {
             let waiting = waiting_bytes(client);
             let has_nothing = waiting == 0 && !client.wire().is_flushing();
             let is_lossy = client.traits().may_miss && waiting <= limit_bytes;
-            let may_wait = client.is_away() || client.liveness().is_inherent() || has_nothing || is_lossy;
+            let may_wait = client.is_away() || client.liveness().is_inherent || has_nothing || is_lossy;
             let Some(entry) = self.clients.get_mut(&slot) else { continue };
             if std::mem::take(&mut entry.has_taken) || may_wait {
                 entry.since = now;

@@ -24,7 +24,7 @@ pub(crate) fn reroute(state: &mut ShardState) {
 /// routes: clients of a former one may wait for the default group.
 pub(crate) fn owe(state: &mut ShardState) {
     let hubs = &state.core.context.shared.hubs;
-    state.reroute_due = hubs.has_routes() || hubs.groups().has_named_groups();
+    state.reroute_due = hubs.has_routes() || hubs.groups.has_named_groups();
 }
 
 /// Evaluates the routes for some of these clients, and queues the rest in the shard's inbox.
@@ -53,12 +53,12 @@ pub(crate) fn reroute_one(state: &mut ShardState, slot: Slot) {
     let name = RouteChoice::group_name(group.as_ref()).to_owned();
     let rules = state.core.context.shared.hubs.rules();
     let Some(client) = state.core.connections.live_mut(slot) else { return };
-    let is_waiting = client.home().app() == AppServerId::NONE || client.is_unassigned();
+    let is_waiting = client.home().app == AppServerId::NONE || client.is_unassigned();
     // If its group no longer exists, the client has to leave in any case.
     if !hub.is_served_by(&name) && !is_waiting && rules.has_group(client.cold().group_name()) {
         return;
     }
-    let is_there = *hub.group_of(client.home().app()) == *name;
+    let is_there = *hub.group_of(client.home().app) == *name;
     if is_there || is_waiting {
         client.cold_mut().set_group(group);
         return;

@@ -50,13 +50,13 @@ pub(crate) fn rebalance_due(state: &mut ShardState, slot: Slot, order: &Rebalanc
 fn rebalance(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
     let Some(to) = new_server(&state.core, slot, order).and_then(|pool| pool.choose_home()) else { return };
     let Some(client) = state.core.connections.live(slot) else { return };
-    if client.home().capabilities().confirms_hand_over {
-        let (id, request) = (client.id().clone(), ask_if_idle(client.id()));
+    if client.home().capabilities.confirms_hand_over {
+        let (id, request) = (client.id.clone(), ask_if_idle(&client.id));
         state.core.ask_to_hand_over(slot, &Role::Home, &request);
         state.server_rebalance.ask(slot, id, *order);
-    } else if !state.core.context.shared.client_results.is_waiting_for(client.id()) {
-        let instance = state.core.context.shared.hubs.instance(to.app());
-        client.home().send(&moved_to(client.id(), &instance));
+    } else if !state.core.context.shared.client_results.is_waiting_for(&client.id) {
+        let instance = state.core.context.shared.hubs.instance(to.app);
+        client.home().send(&moved_to(&client.id, &instance));
         state.reassign_to(slot, &to);
         state.core.context.counters.app_rebalanced.increment();
     }
@@ -65,7 +65,7 @@ fn rebalance(state: &mut ShardState, slot: Slot, order: &RebalanceOrder) {
 /// Takes the new server's link for a client handed over for it.
 pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Option<HomeLink> {
     let asked = state.server_rebalance.take_client(slot)?;
-    state.core.connections.get(slot).filter(|client| *client.id() == asked.id)?;
+    state.core.connections.get(slot).filter(|client| *client.id == *asked.id)?;
     state.core.refresh_group(slot);
     let home = new_server(&state.core, slot, &asked.order)?.choose_home()?;
     state.core.context.counters.app_rebalanced.increment();
@@ -77,7 +77,7 @@ pub(crate) fn take_rebalance_target(state: &mut ShardState, slot: Slot) -> Optio
 pub(crate) fn stay_assigned(state: &mut ShardState, slot: Slot) -> bool {
     let now = state.core.tick;
     let Some(asked) = state.server_rebalance.take_client(slot) else { return false };
-    let Some(client) = state.core.connections.live_mut(slot).filter(|client| *client.id() == asked.id) else {
+    let Some(client) = state.core.connections.live_mut(slot).filter(|client| *client.id == *asked.id) else {
         return false;
     };
     client.change_assignment(&Role::Home, now, Assignment::stay);
@@ -86,7 +86,7 @@ pub(crate) fn stay_assigned(state: &mut ShardState, slot: Slot) -> bool {
     // If its app server is stopping by now or a route has changed, the client leaves even if not idle.
     if pool.is_some_and(|pool| pool.is_draining()) {
         state.core.ask_for(slot, &Role::Home);
-    } else if hubs.has_routes() || hubs.groups().has_named_groups() {
+    } else if hubs.has_routes() || hubs.groups.has_named_groups() {
         reroute_one(state, slot);
     }
     true
@@ -109,13 +109,13 @@ fn ask_if_idle(id: &str) -> ServiceMessage {
 /// Whether an order may move this client now: it is idle, and does not notice the move.
 fn may_be_rebalanced(core: &ShardCore, client: &Client, order: &RebalanceOrder) -> bool {
     let (home, assignment) = (client.home(), client.assignments().home());
-    let is_there = home.app() == order.from && home.hub() == order.hub && client.life().is_open();
+    let is_there = home.app == order.from && home.hub() == order.hub && client.life().is_open();
     let is_at_rest = || {
         let stays = client.cold().origin().is_bound || assignment.is_leaving() || client.cold().stay().is_moving();
         !stays && client.pauses().is_empty() && !assignment.calls().are_pending()
     };
     let is_here = || !client.is_in_transit() && !client.is_away();
-    let can_go = || match home.capabilities().confirms_hand_over {
+    let can_go = || match home.capabilities.confirms_hand_over {
         true => client.can_be_handed_over() && home.supports_handovers(),
         false => client.can_move() && core.tick.saturating_sub(client.liveness().last_received()) >= SILENT_TICKS,
     };
@@ -126,7 +126,7 @@ fn may_be_rebalanced(core: &ShardCore, client: &Client, order: &RebalanceOrder) 
 fn new_server(core: &ShardCore, slot: Slot, order: &RebalanceOrder) -> Option<Arc<Pool>> {
     let client = core.connections.get(slot)?;
     let pool = core.context.shared.hubs.at(order.hub)?.pool_of(order.to)?;
-    (**pool.app().group.name() == *client.cold().group_name()).then_some(pool)
+    (*pool.app.group.name == *client.cold().group_name()).then_some(pool)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ fn due(client: &Client, settings: &HubManifest, now: u32) -> Due {
             match client.cold().resumption().and_then(|it| it.ownership().absence()) {
                 Some(Absence { until, cause }) if now >= until => Due::Now(Overdue::Lost(cause)),
                 Some(Absence { until, .. }) => Due::Wait(until),
-                None if client.content() == Content::Raw && !client.liveness().is_inherent() => {
+                None if client.content() == Content::Raw && !client.liveness().is_inherent => {
                     due_raw(client, keep_alive, timeout, now)
                 }
                 None => due_open(client, keep_alive, timeout, now),
@@ -122,7 +122,7 @@ fn due_open(client: &Client, keep_alive: u32, timeout: u32, now: u32) -> Due {
     let (live, passed) = (client.liveness(), |since: u32, after: u32| now.saturating_sub(since) > after);
     // Polls show that the client is alive. When they stop, its pipe ends; for a paused client only a write detects
     // this.
-    if live.is_inherent() {
+    if live.is_inherent {
         let is_due = passed(live.last_sent(), keep_alive) && !client.pauses().is_empty();
         return if is_due { Due::Now(Overdue::KeepAlive) } else { Due::Wait(now.saturating_add(keep_alive)) };
     }

@@ -61,7 +61,7 @@ pub(crate) fn sever(state: &mut ShardState, slot: Slot, cause: Cause) {
     if resumption.ownership_mut().leave(until, cause) {
         state.core.context.counters.away.follow(0, 1);
     }
-    state.core.delivery.budget().discard(client);
+    state.core.delivery.budget.discard(client);
     state.core.delivery.end_flush(slot);
     client.liveness_mut().lose_socket();
     // Pending departures identify the client by its serial, which changes.
@@ -126,7 +126,7 @@ pub(crate) fn come_back(
     let frames: Vec<_> = [sequence].into_iter().chain(kept.cloned()).collect();
     // A node that queried the connection did not take it over.
     let shared = &state.core.context.shared;
-    shared.routes.open_route(client.id(), Location { shard: state.core.context.index, is_compressed, slot });
+    shared.routes.open_route(&client.id, Location { shard: state.core.context.index, is_compressed, slot });
     if is_compressed && let Some(hub) = shared.hubs.at(client.home().hub()) {
         hub.note_compressed(protocol);
     }
@@ -136,9 +136,9 @@ pub(crate) fn come_back(
     client.change_serial(serial);
     client.liveness_mut().come_back(now);
     state.core.delivery.replay(slot, client, frames, mode);
-    if client.home().capabilities().takes_reconnects {
+    if client.home().capabilities.takes_reconnects {
         // The app server may have kept an incomplete message, which is now void.
-        let connection_id = ByteString::from(&**client.id());
+        let connection_id = ByteString::from(&*client.id);
         client.home().send(&ServiceMessage::ConnectionReconnect(ConnectionReconnect { connection_id }));
     }
     state.moves.keep_alive.schedule(slot, serial, now, now + 1);

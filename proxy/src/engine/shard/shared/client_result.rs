@@ -38,10 +38,10 @@ pub(crate) enum ResultRefused {
 /// Pending result of a client at another app server.
 #[derive(Debug)]
 pub(crate) struct WaitingResult {
-    reply_to: Arc<dyn ReplyTo>,
+    pub(crate) reply_to: Arc<dyn ReplyTo>,
     connection_id: ByteString,
     /// Id of the calling app server.
-    caller: ByteString,
+    pub(crate) caller: ByteString,
     /// App server of the client, if on this node.
     owner: Option<AppServerId>,
     /// Boot id of the client's node, if another one.
@@ -139,14 +139,6 @@ impl ClientResults {
 }
 
 impl WaitingResult {
-    pub(crate) fn caller(&self) -> &ByteString {
-        &self.caller
-    }
-
-    pub(crate) fn reply_to(&self) -> &Arc<dyn ReplyTo> {
-        &self.reply_to
-    }
-
     fn fail(self, invocation_id: ByteString, reason: &str) {
         let Self { reply_to, connection_id, caller, .. } = self;
         reply_to.answer(&error_completion((invocation_id, connection_id, caller), reason));
@@ -231,7 +223,7 @@ mod tests {
         assert!(!begin(&results, &reply_to, "1", "ben"), "the first question keeps its id");
         assert!(results.take_waiting("1", "ann", AppServerId::from(7)).is_none());
         assert!(results.take_waiting("1", "ben", OWNER).is_none());
-        assert_eq!(results.take_waiting("1", "ann", OWNER).unwrap().caller(), "one");
+        assert_eq!(results.take_waiting("1", "ann", OWNER).unwrap().caller, "one");
         assert!(results.take_waiting("1", "ann", OWNER).is_none());
     }
 

@@ -130,7 +130,7 @@ async fn a_connection_without_a_get_is_swept_out_and_one_with_a_get_is_not() {
     assert!((0..5).all(|_| registry.sweep(2).is_empty()));
     drop(get);
     assert!(registry.sweep(2).is_empty() && registry.sweep(2).is_empty());
-    assert_eq!(registry.sweep(2).iter().map(|swept| swept.id().as_ref()).collect::<Vec<_>>(), ["id"]);
+    assert_eq!(registry.sweep(2).iter().map(|swept| swept.id.as_ref()).collect::<Vec<_>>(), ["id"]);
     assert_eq!(outer.poll(LONG).await, PollOutcome::Closed);
 }
 

@@ -27,7 +27,7 @@ pub(super) const PIPE_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct OuterHalf {
-    id: Arc<str>,
+    pub(crate) id: Arc<str>,
     transport: OnceLock<Transport>,
     /// Inner half until the first GET passes it to the client module, with a permit if a POST came first.
     inner: StdMutex<Option<(InnerHalf, Option<AddressPermit>)>>,
@@ -98,10 +98,6 @@ impl OuterHalf {
             active_gets: AtomicU32::new(0),
             idle_ticks: AtomicU32::new(0),
         }
-    }
-
-    pub(crate) fn id(&self) -> &Arc<str> {
-        &self.id
     }
 
     /// Ends waiting requests after removal from the registry.

@@ -39,7 +39,7 @@ pub struct RequestSocket<S> {
     stream: S,
     /// Bytes of a head read before hyper took over.
     early: Bytes,
-    progress: Arc<RequestProgress>,
+    pub(crate) progress: Arc<RequestProgress>,
 }
 
 impl RequestProgress {
@@ -106,10 +106,6 @@ impl<S> RequestSocket<S> {
     /// Wraps a stream after these bytes of the next head were read.
     pub(crate) fn continued(stream: S, early: Bytes) -> Self {
         Self { stream, early, progress: Arc::default() }
-    }
-
-    pub(crate) fn progress(&self) -> &Arc<RequestProgress> {
-        &self.progress
     }
 
     /// Returns the stream. After a complete head no early bytes remain.
@@ -188,7 +184,7 @@ mod tests {
     async fn early_bytes_come_first_and_count_as_read() {
         let (near, mut far) = duplex(64);
         let mut socket = RequestSocket::continued(near, Bytes::from_static(b"GET"));
-        let progress = socket.progress().clone();
+        let progress = socket.progress.clone();
         assert!(!progress.has_read());
         let mut two = [0; 2];
         assert_eq!(socket.read(&mut two).await.unwrap(), 2);
@@ -205,7 +201,7 @@ mod tests {
     async fn a_socket_is_stuck_while_its_client_does_not_read() {
         let (near, mut far) = duplex(2);
         let mut socket = RequestSocket::new(near);
-        let progress = socket.progress().clone();
+        let progress = socket.progress.clone();
         let mut read = [0; 4];
         let (written, _) = tokio::join!(socket.write_all(b"1234"), async {
             assert!(progress.is_stuck());

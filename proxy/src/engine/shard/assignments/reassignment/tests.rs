@@ -15,7 +15,7 @@ use crate::engine::upstream::LinkHandle;
 
 fn loss(link: &HomeLink, pending_closes: Vec<ByteString>) -> LinkLoss {
     LinkLoss {
-        link: link.id(),
+        link: link.id,
         cause: Cause::LinkLost,
         noticed_within_s: 0,
         may_be_unnoticed: false,
@@ -57,7 +57,7 @@ fn the_next_opened_link_takes_the_waiting_clients() {
     let (_, home) = bed.app_server("new");
     bed.state.link_opened(&home);
     assert!(!is_unassigned(&bed, slot));
-    assert_eq!(bed.state.core.connections.get(slot).unwrap().home().id(), home.id());
+    assert_eq!(bed.state.core.connections.get(slot).unwrap().home().id, home.id);
     assert_eq!(bed.state.core.context.counters.rehomed.get(), 1);
 }
 
@@ -90,14 +90,14 @@ fn a_returning_app_server_is_notified_once_of_clients_that_moved_away() {
     let mut bed = Testbed::new();
     let slot = unassigned_client(&mut bed);
     let (_, home) = bed.app_server("new");
-    let was_at = bed.state.core.connections.get(slot).unwrap().home().app();
+    let was_at = bed.state.core.connections.get(slot).unwrap().home().app;
     let mut moves = Reassignment::new(10_000, 30, Arc::default());
     bed.state.core.tick = 100;
     moves.assign_or_wait(&mut bed.state.core, slot, &Role::Home);
     assert_eq!(moves.unassigned().count(), 0);
-    assert_eq!(moves.take_moved_away(home.hub(), home.app()), []);
+    assert_eq!(moves.take_moved_away(home.hub(), home.app), []);
     moves.evict_old_moves(100 + moved_remembered_s(10_000) - 1);
-    assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app())]);
+    assert_eq!(moves.take_moved_away(home.hub(), was_at), [(whole_id("ann").into(), home.app)]);
     assert_eq!(moves.take_moved_away(home.hub(), was_at), []);
 }
 
@@ -107,7 +107,7 @@ fn an_app_server_that_handed_a_client_over_is_not_notified_of_its_move() {
     let slot = unassigned_client(&mut bed);
     let _new = bed.app_server("new");
     let client = bed.state.core.connections.get_mut(slot).unwrap();
-    let was_at = client.home().app();
+    let was_at = client.home().app;
     let hub = client.home().hub();
     let home = client.assignments_mut().of_mut(&Role::Home).unwrap();
     home.ask_to_hand_over();
@@ -124,10 +124,10 @@ fn a_client_that_returns_over_the_new_link_is_not_reported_as_moved() {
     let slot = unassigned_client(&mut bed);
     let (hub, was_at) = {
         let home = bed.state.core.connections.get(slot).unwrap().home();
-        (home.hub(), home.app())
+        (home.hub(), home.app)
     };
     let (_, elsewhere) = bed.app_server("new");
-    bed.state.assignments.reassignment.moved_away(hub, (elsewhere.app(), was_at), &whole_id("ann"), 0);
+    bed.state.assignments.reassignment.moved_away(hub, (elsewhere.app, was_at), &whole_id("ann"), 0);
     bed.state.link_opened(&elsewhere);
     assert!(!is_unassigned(&bed, slot));
     let sent = sent_over(&elsewhere);
@@ -184,7 +184,7 @@ fn a_close_goes_only_to_an_app_server_that_may_be_alive() {
     bed.state.free(ann, Cause::SocketEnded);
     let (_, other) = bed.app_server("other");
     bed.state.link_opened(&other);
-    let again = Arc::new(LinkHandle::opened(bed.hub.identity(), old.app()));
+    let again = Arc::new(LinkHandle::opened(&bed.hub.identity, old.app));
     pool.opened(0, again.clone());
     bed.state.link_opened(&again);
     bed.advance();
@@ -215,7 +215,7 @@ fn an_app_server_that_released_or_never_opened_a_client_gets_no_notice() {
     bed.state.free(ann, Cause::SocketEnded);
     bed.state.free(ben, Cause::SocketEnded);
     // The handover of ann crossed with her close notice.
-    bed.state.handed_over(old.hub(), old.app(), &whole_id("ann"));
+    bed.state.handed_over(old.hub(), old.app, &whole_id("ann"));
     bed.state.lose_homes(&loss(&old, vec![whole_id("ben").into()]));
     // Only this app server is available, so it receives the notice for ann again.
     assert_eq!(ends(&sent_over(&old)), [end("ann", false), end("ben", false), end("ann", true)]);
@@ -246,7 +246,7 @@ fn a_raw_client_that_was_handed_over_for_a_link_that_is_lost_by_then_waits_with_
     client.cold_mut().begin_life(ClientOrigin { is_movable: true, ..ClientOrigin::default() });
     client.assignments_mut().home_mut().ask_to_hand_over();
     assert!(client.assignments_mut().home_mut().hand_over(Some("mine".into())));
-    let lost = Arc::new(LinkHandle::opened(bed.hub.identity(), AppServerId::from(9)));
+    let lost = Arc::new(LinkHandle::opened(&bed.hub.identity, AppServerId::from(9)));
     lost.outbox().close_outbox();
     bed.hub.pools().iter().for_each(|pool| bed.hub.remove_pool(pool));
     bed.state.reassign_to(ann, &lost);
@@ -269,7 +269,7 @@ fn a_client_that_is_asked_for_something_is_read_on_while_it_leaves() {
     read_on(&mut bed.state, ann);
     bed.state.core.control(ann, &Role::Home, FlowOperation::EndInput);
     assert!(!is_paused(&bed), "it does not leave");
-    bed.state.app_shutting_down(old.hub(), old.app());
+    bed.state.app_shutting_down(old.hub(), old.app);
     assert!(is_paused(&bed));
     read_on(&mut bed.state, ann);
     assert!(!is_paused(&bed));

@@ -10,7 +10,7 @@ use crate::engine::upstream::LinkHandle;
 
 /// Clients found for an order between two app servers.
 fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
-    let order = RebalanceOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
+    let order = RebalanceOrder { hub: from.hub(), from: from.app, to: to.app, clients: 9 };
     let mut search = rebalance_search(&order);
     while !step_rebalance_search(&bed.state.core, &order, &mut search) {}
     let mut slots: Vec<_> = search.chosen().into_iter().map(|(slot, _)| slot).collect();
@@ -19,7 +19,7 @@ fn found(bed: &Testbed, (from, to): (&HomeLink, &HomeLink)) -> Vec<Slot> {
 }
 
 fn rebalance_all(bed: &mut Testbed, (from, to): (&HomeLink, &HomeLink)) {
-    let order = RebalanceOrder { hub: from.hub(), from: from.app(), to: to.app(), clients: 9 };
+    let order = RebalanceOrder { hub: from.hub(), from: from.app, to: to.app, clients: 9 };
     found(bed, (from, to)).into_iter().for_each(|slot| rebalance_due(&mut bed.state, slot, &order));
 }
 
@@ -27,7 +27,7 @@ fn count(bed: &Testbed, link: &HomeLink) -> RebalanceCount {
     bed.state
         .server_rebalance
         .rebalance_counts(bed.state.core.connections.census())
-        .get(&(link.hub(), link.app()))
+        .get(&(link.hub(), link.app))
         .copied()
         .unwrap_or_default()
 }
@@ -52,7 +52,7 @@ fn an_app_server_without_hand_overs_is_not_asked() {
     let mut bed = Testbed::new();
     let (pool, _) = bed.app_server("old");
     let (_, new) = bed.app_server("new");
-    let old = std::sync::Arc::new(LinkHandle::opened_without_handovers(bed.hub.identity(), pool.app().id));
+    let old = std::sync::Arc::new(LinkHandle::opened_without_handovers(&bed.hub.identity, pool.app.id));
     pool.opened(0, old.clone());
     bed.client_at("ann", &old);
     assert_eq!(found(&bed, (&old, &new)), [0; 0]);
@@ -100,8 +100,8 @@ fn by_dial_in_a_silent_client_moves_immediately() {
     (0..SILENT_TICKS).for_each(|_| bed.advance());
     bed.state.core.begin_call(ben, "1", MessageKind::Invocation);
     rebalance_all(&mut bed, (&old[0], &new[0]));
-    let home = |slot| bed.state.core.connections.get(slot).unwrap().home().id();
-    assert!(home(ann) == new[0].id() && home(ben) == old[0].id());
+    let home = |slot| bed.state.core.connections.get(slot).unwrap().home().id;
+    assert!(home(ann) == new[0].id && home(ben) == old[0].id);
     assert_eq!(sent_over(&old[0]), [moved_to(&whole_id("ann"), "new")]);
     let opened: Vec<_> = sent_over(&new[0]).iter().map(ServiceMessage::name).collect();
     assert_eq!(opened, ["OpenConnection", "ConnectionData"]);
