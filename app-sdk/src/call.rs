@@ -74,7 +74,7 @@ use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_FROM_HEADER};
 /// Call of a method, the source of its parameters.
 #[derive(Debug)]
 pub struct Call<S> {
-    context: Context,
+    pub(crate) context: Context,
     state: S,
     arguments: std::vec::IntoIter<Payload>,
     stream_ids: std::vec::IntoIter<ByteString>,
@@ -203,10 +203,6 @@ impl<S> Call<S> {
         Self { context, state, arguments: arguments.into_iter(), stream_ids: stream_ids.into_iter(), taken: 0, close }
     }
 
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
-    }
-
     fn next_argument<T: DeserializeOwned>(&mut self) -> Result<T, HubError> {
         let payload = self.arguments.next().ok_or_else(|| HubError::invalid_data("An argument is missing."))?;
         self.taken += 1;
@@ -220,7 +216,7 @@ pub(crate) fn read_argument<T: DeserializeOwned>(
     payload: &Payload,
     argument: usize,
 ) -> Result<T, HubError> {
-    let unfit = |source| text::unfit_argument(codec.protocol(), argument).because(UnfitArgument { argument, source });
+    let unfit = |source| text::unfit_argument(codec.protocol, argument).because(UnfitArgument { argument, source });
     codec.value(payload).map_err(unfit)
 }
 
@@ -335,7 +331,7 @@ impl<S: Sync, T: Clone + Send + Sync + 'static> FromContext<S> for Extension<T> 
     async fn from_context(ctx: &Context, _state: &S) -> Result<Self, HubError> {
         let missing =
             || HubError::named("MissingExtension", format!("no filter has inserted a {}", std::any::type_name::<T>()));
-        ctx.scope().value().map(Extension).ok_or_else(missing)
+        ctx.scope.value().map(Extension).ok_or_else(missing)
     }
 }
 
@@ -407,8 +403,8 @@ pub(crate) fn encode_items(items: &Payload) -> Option<String> {
 #[diagnostic::do_not_recommend]
 impl<S: Send> FromCall<S, ViaCall> for Rehomed {
     fn from_call(call: &mut Call<S>) -> impl Future<Output = Result<Self, HubError>> + Send {
-        let connection = call.context().scope().connection();
-        let rehomed = Self::from_request(connection.request(), connection.protocol());
+        let connection = &call.context.scope.connection;
+        let rehomed = Self::from_request(&connection.request, connection.protocol);
         future::ready(rehomed.ok_or_else(|| HubError::named("NotRehomed", "this connection began here")))
     }
 }

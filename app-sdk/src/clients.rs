@@ -138,18 +138,18 @@ impl CallerClients {
 
     /// The calling client, which can also be [invoked for a result](Client::invoke).
     pub fn caller(&self) -> Client {
-        let caller = self.to(SendTarget::Caller(Arc::clone(self.scope.connection())));
+        let caller = self.to(SendTarget::Caller(Arc::clone(&self.scope.connection)));
         Client::new(caller, Some(Arc::clone(&self.scope)))
     }
 
     /// All clients except the caller.
     pub fn others(&self) -> Receivers {
-        self.to(SendTarget::All { except: vec![self.scope.connection().shared_id()] })
+        self.to(SendTarget::All { except: vec![self.scope.connection.shared_id()] })
     }
 
     /// Members of a group except the caller.
     pub fn others_in_group(&self, group: impl AsRef<str>) -> Receivers {
-        self.to(SendTarget::Group { group: group.as_ref().into(), except: vec![self.scope.connection().shared_id()] })
+        self.to(SendTarget::Group { group: group.as_ref().into(), except: vec![self.scope.connection.shared_id()] })
     }
 }
 
@@ -163,7 +163,7 @@ impl Deref for CallerClients {
 
 brief_debug!(Clients, |it| "Clients of {}", it.core.name());
 
-brief_debug!(CallerClients, |it| "{:?} seen by {}", it.clients, it.scope.connection().id());
+brief_debug!(CallerClients, |it| "{:?} seen by {}", it.clients, it.scope.connection.id());
 
 fn texts<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Vec<ByteString> {
     texts.into_iter().map(|text| text.as_ref().into()).collect()

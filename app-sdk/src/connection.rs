@@ -48,9 +48,9 @@ pub(crate) use upload_table::{UploadEnd, UploadEvent};
 
 #[derive(Debug)]
 pub(crate) struct Connection {
-    request: ConnectRequest,
-    protocol: HubProtocol,
-    home: Home,
+    pub(crate) request: ConnectRequest,
+    pub(crate) protocol: HubProtocol,
+    pub(crate) home: Home,
     inbox: Mutex<Inbox<CallScope>>,
     /// Values that the app stores with the connection. Owns no memory while empty.
     items: Mutex<Extensions>,
@@ -64,9 +64,9 @@ struct RefreshedClaims(Vec<(String, String)>);
 
 /// One run of app code for a connection: a method or a hook.
 pub(crate) struct CallScope {
-    connection: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     workers: Arc<dyn StartWorker>,
-    state: CallState,
+    pub(crate) state: CallState,
     /// Values that filters store with the call. Owns no memory while empty.
     extensions: Mutex<Extensions>,
     cancellation: OnceLock<CancellationToken>,
@@ -118,10 +118,6 @@ impl Connection {
         self.request.shared_id()
     }
 
-    pub(crate) fn request(&self) -> &ConnectRequest {
-        &self.request
-    }
-
     pub(crate) fn claims(&self) -> Vec<(String, String)> {
         let refreshed = self.items().get().map(|RefreshedClaims(claims)| claims.clone());
         refreshed.unwrap_or_else(|| self.request.claims())
@@ -130,14 +126,6 @@ impl Connection {
     pub(crate) fn refresh_claims(&self, claims: Vec<(ByteString, ByteString)>) {
         let claims = self.request.claims_of_user(&claims);
         self.items().insert(RefreshedClaims(claims));
-    }
-
-    pub(crate) fn protocol(&self) -> HubProtocol {
-        self.protocol
-    }
-
-    pub(crate) fn home(&self) -> &Home {
-        &self.home
     }
 
     pub(crate) fn node(&self) -> Arc<Node> {
@@ -162,18 +150,6 @@ impl CallScope {
         self.trace.as_deref()
     }
 
-    pub(crate) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    pub(crate) fn state(&self) -> &CallState {
-        &self.state
-    }
-
-    pub(crate) fn invocation_id(&self) -> Option<&ByteString> {
-        self.state.invocation_id()
-    }
-
     /// Stores a value of a filter, for inner filters and the method.
     pub(crate) fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
         lock(&self.extensions).insert(value);
@@ -185,7 +161,7 @@ impl CallScope {
 
     /// Whether the client cannot answer yet: its messages are read only after `on_connected`.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.state.kind() == CallKind::ConnectHook && !self.connection.inbox().is_connected()
+        self.state.kind == CallKind::ConnectHook && !self.connection.inbox().is_connected()
     }
 
     /// Cancelled when the client cancels the call or the connection closes.

@@ -35,8 +35,8 @@ use request::{Claims, Query};
 /// ```
 #[derive(Clone)]
 pub struct Context {
-    scope: Arc<CallScope>,
-    core: Arc<HubCore>,
+    pub(crate) scope: Arc<CallScope>,
+    pub(crate) core: Arc<HubCore>,
 }
 
 /// Cancellation signal.
@@ -129,7 +129,7 @@ impl Context {
     /// Values that the app stores with the connection, one per type; dropped when the connection closes.
     #[must_use]
     pub fn items(&self) -> Items {
-        Items::new(self.scope.connection())
+        Items::new(&self.scope.connection)
     }
 
     /// Public ID of the connection, the same for client and proxy.
@@ -141,7 +141,7 @@ impl Context {
     /// User ID; `None` if the client is not authenticated.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.connection().request().user_id()
+        self.connection().request.user_id()
     }
 
     /// Claims of the user, from the latest log-in if the client has [refreshed](crate::Hub::authentication_refresh) it.
@@ -155,31 +155,31 @@ impl Context {
     /// Headers of the connect request.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        request::headers(self.connection().request())
+        request::headers(&self.connection().request)
     }
 
     /// Query of the connect request.
     #[must_use]
     pub fn query(&self) -> Query {
-        Query::new(&self.connection().request().query())
+        Query::new(&self.connection().request.query())
     }
 
     /// Client address, as seen by its proxy.
     #[must_use]
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        self.connection().request().remote_addr()
+        self.connection().request.remote_addr()
     }
 
     /// Transport of the client.
     #[must_use]
     pub fn transport(&self) -> Transport {
-        self.connection().request().transport()
+        self.connection().request.transport()
     }
 
     /// Hub protocol of the client.
     #[must_use]
     pub fn protocol(&self) -> HubProtocol {
-        self.connection().protocol()
+        self.connection().protocol
     }
 
     /// Name of the hub.
@@ -202,7 +202,7 @@ impl Context {
 
     /// Encoding of arguments and results. Results of hooks go to the next app server, with serde's own names.
     pub(crate) fn codec(&self) -> Codec {
-        match self.scope.state().kind() {
+        match self.scope.state.kind {
             CallKind::Method(_) => self.core.codec(self.protocol()),
             CallKind::ConnectHook | CallKind::DisconnectHook => Codec::new(self.protocol(), Naming::Serde),
         }
@@ -212,16 +212,8 @@ impl Context {
         Cancellation(self.scope.cancellation().clone())
     }
 
-    pub(crate) fn scope(&self) -> &Arc<CallScope> {
-        &self.scope
-    }
-
-    pub(crate) fn core(&self) -> &Arc<HubCore> {
-        &self.core
-    }
-
     fn connection(&self) -> &Arc<Connection> {
-        self.scope.connection()
+        &self.scope.connection
     }
 }
 

@@ -127,11 +127,11 @@ impl Dispatcher {
         if !self.core.protocols.contains(&protocol) {
             return self.ends.refuse_handshake(connection, &HandshakeError::Protocol(protocol.name().to_owned()));
         }
-        if protocol != connection.protocol() {
-            let detail = format!("the connection was opened for {}", connection.protocol().name());
+        if protocol != connection.protocol {
+            let detail = format!("the connection was opened for {}", connection.protocol.name());
             return self.ends.refuse_handshake(connection, &HandshakeError::Malformed { detail });
         }
-        if connection.request().is_reassigned {
+        if connection.request.is_reassigned {
             let context = self.context(connection, CallKind::ConnectHook);
             return self.hooks.rehomed(connection, context).await;
         }
@@ -155,7 +155,7 @@ impl Dispatcher {
         bytes: usize,
         trace: Option<Box<MessageTrace>>,
     ) -> Option<BoxFuture<'static, ()>> {
-        let message = connection.protocol().decode(body);
+        let message = connection.protocol.decode(body);
         let is_call = match &message {
             Ok(message) => message.as_ref().is_some_and(|message| message.kind().is_call()),
             Err(error) => error.call_id().is_some(),
@@ -229,11 +229,11 @@ impl Endpoint for Arc<Dispatcher> {
         let connection = Arc::new(Connection::new(ConnectRequest::new(body, &message), protocol, home));
         if let Err(present) = self.core.connections.insert(&connection) {
             // The resume notification of its new node was lost with its link.
-            let has_moved = connection.request().is_reassigned && present.home().may_have_moved();
+            let has_moved = connection.request.is_reassigned && present.home.may_have_moved();
             if !present.node().is_same(node) && !has_moved {
                 return self.core.outbound.refuse(node, connection_id, Cause::IdInUse, ID_IN_USE);
             }
-            if connection.request().is_reassigned {
+            if connection.request.is_reassigned {
                 self.ends.supersede(&present, &connection);
             } else {
                 // The proxy reopens an ID only after it has detected that the old connection is gone.
@@ -243,9 +243,9 @@ impl Endpoint for Arc<Dispatcher> {
                 return;
             }
         }
-        self.core.metrics().connections.inc();
-        if !connection.request().is_reassigned {
-            self.core.metrics().opened.inc();
+        self.core.outbound.metrics.connections.inc();
+        if !connection.request.is_reassigned {
+            self.core.outbound.metrics.opened.inc();
         }
         let (hub, node, connection) = (self.core.name(), node.name(), short(connection.id()));
         tracing::debug!(hub, node, connection, "connection opened");
@@ -276,7 +276,7 @@ impl Endpoint for Arc<Dispatcher> {
     fn handle_close(&self, node: &Arc<Node>, close: CloseConnection) {
         let Some(connection) = self.core.connections.get(&close.connection_id) else { return };
         // It has since moved to another node.
-        if connection.home().moves_between_nodes() && !connection.node().is_same(node) {
+        if connection.home.moves_between_nodes() && !connection.node().is_same(node) {
             return;
         }
         let reason = close.reason();
@@ -290,7 +290,7 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_link_ended(&self, link: LinkId, close: &ConnectionClose) {
         for connection in self.core.connections.at_home(link) {
-            match connection.home().end_link(link) {
+            match connection.home.end_link(link) {
                 HomeEnd::Over => self.ends.end_with_link(&connection, close.clone()),
                 HomeEnd::Moving(resumed) => self.moves.await_move(connection, link, resumed, close.clone()),
                 HomeEnd::Elsewhere => {}
@@ -316,7 +316,7 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn handle_instance_lost(&self, instance: &str) {
         for connection in self.core.connections.all() {
-            if connection.request().header(INSTANCE_ID_HEADER).is_some_and(|holder| holder == instance) {
+            if connection.request.header(INSTANCE_ID_HEADER).is_some_and(|holder| holder == instance) {
                 self.ends.handle_closed(&connection, ConnectionClose::with_error(Cause::LinkLost, INSTANCE_LOST));
             }
         }

@@ -80,7 +80,7 @@ macro_rules! function_as_handler {
                     $(let $name = <$parameter as FromCall<S, $marker>>::from_call(&mut call).await?;)*
                     // The impl without parameters does not use it.
                     let _ = &mut call;
-                    let codec = call.context().codec();
+                    let codec = call.context.codec();
                     drop(call);
                     self($($name),*).await.into_reply(codec)
                 }

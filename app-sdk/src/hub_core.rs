@@ -30,7 +30,6 @@ use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
 
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits};
 use crate::encode;
-use crate::metrics::HubMetrics;
 use crate::naming::{Codec, Naming};
 use crate::node::Node;
 use crate::outbound::Outbound;
@@ -94,10 +93,6 @@ impl HubCore {
         &self.outbound.name
     }
 
-    pub(crate) fn metrics(&self) -> &HubMetrics {
-        &self.outbound.metrics
-    }
-
     pub(crate) fn to<'a>(&'a self, connection: &'a Connection) -> ClientSends<'a> {
         ClientSends::new(&self.outbound, connection, &self.limits)
     }
@@ -117,7 +112,7 @@ impl HubCore {
         message: Close,
         close: ConnectionClose,
     ) -> bool {
-        let payload = encode::message(connection.protocol(), &HubMessage::Close(message));
+        let payload = encode::message(connection.protocol, &HubMessage::Close(message));
         self.close_after(connection, payload, DataType::Close, close)
     }
 
@@ -157,7 +152,7 @@ impl HubCore {
     fn end_reassigned(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         let was_here = self.end_connection(connection, tell);
         if was_here {
-            self.metrics().connections.dec();
+            self.outbound.metrics.connections.dec();
         }
         was_here
     }
@@ -173,7 +168,7 @@ impl HubCore {
     /// Ends a connection on this app server. Frames that waited for the end of a pause go ahead of the notification.
     fn end_connection(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         self.connections.end_connection(connection, || {
-            connection.home().end_pause();
+            connection.home.end_pause();
             tell();
         })
     }
@@ -188,10 +183,10 @@ impl HubCore {
         let last = connection_data(connection, last_payload, data_type);
         let closing = Outbound::close_of(&connection.node(), connection.shared_id(), close.cause, None);
         let was_here = self.connections.end_connection(connection, || {
-            if connection.home().keep_last(&[last.to_frame(), closing.to_frame()]) {
+            if connection.home.keep_last(&[last.to_frame(), closing.to_frame()]) {
                 return self.connections.keep_tombstone(connection);
             }
-            connection.home().end_pause();
+            connection.home.end_pause();
             let node = connection.node();
             self.outbound.control(&node, &last);
             self.outbound.control(&node, &closing);
@@ -211,7 +206,7 @@ impl HubCore {
     pub(crate) fn apply_flow_control(&self, connection: &Connection, inbox: &mut Inbox<CallScope>) {
         self.to(connection).apply_flow_control(inbox);
         if inbox.reassignment.has_begun()
-            && connection.node().reads_on()
+            && connection.node().capabilities.supports_handovers
             && let Some(operation) = inbox.poll_reassignment(self.client_results.has_pending_result(connection.id()))
         {
             self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
@@ -285,7 +280,7 @@ impl HubCore {
     /// Counts a result that matches no request. Completions of abandoned uploads are not counted.
     pub(crate) fn count_dropped_result(&self, id: &str) {
         if id.starts_with(ID_PREFIX) {
-            self.metrics().client_results_dropped.inc();
+            self.outbound.metrics.client_results_dropped.inc();
         }
     }
 

@@ -110,17 +110,13 @@ pub enum Naming {
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Codec {
-    protocol: HubProtocol,
+    pub(crate) protocol: HubProtocol,
     naming: Naming,
 }
 
 impl Codec {
     pub(crate) fn new(protocol: HubProtocol, naming: Naming) -> Self {
         Self { protocol, naming }
-    }
-
-    pub(crate) fn protocol(self) -> HubProtocol {
-        self.protocol
     }
 
     pub(crate) fn payload<T: Serialize + ?Sized>(self, value: &T) -> Result<Payload, PayloadError> {

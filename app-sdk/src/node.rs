@@ -67,7 +67,7 @@ pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
     service: Option<Box<str>>,
-    capabilities: Capabilities,
+    pub(crate) capabilities: Capabilities,
     received_at: Mutex<Instant>,
     /// Latest value of [`LOSSES`] caused by this node.
     last_loss: AtomicU64,
@@ -155,33 +155,6 @@ impl Node {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
-    }
-
-    pub(crate) fn supports_causes(&self) -> bool {
-        self.capabilities.supports_causes
-    }
-
-    /// Whether the proxy supports member queries of groups. An older one would close the link.
-    pub(crate) fn lists_members(&self) -> bool {
-        self.capabilities.lists_members
-    }
-
-    /// Whether the proxy reports presence and lists the connections of a user. An older one ignores the query.
-    pub(crate) fn tells_presence(&self) -> bool {
-        self.capabilities.tells_presence
-    }
-
-    pub(crate) fn reads_on(&self) -> bool {
-        self.capabilities.supports_handovers
-    }
-
-    pub(crate) fn supports_moves(&self) -> bool {
-        self.capabilities.supports_moves
-    }
-
-    /// Maximum size of a message to one client, if the proxy reports marks in line with such messages.
-    pub(crate) fn client_message_max_bytes(&self) -> Option<usize> {
-        self.capabilities.client_message_max_bytes
     }
 
     /// Whether both are the same process or lead to the same service.

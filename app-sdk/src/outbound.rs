@@ -214,7 +214,7 @@ impl Outbound {
     /// Queues a control message for one client; never waits.
     pub(crate) fn control_client(&self, connection: &Connection, message: &ServiceMessage) {
         let frame = message.to_frame();
-        if connection.home().control(frame.clone()) {
+        if connection.home.control(frame.clone()) {
             self.count_queued(1, &frame);
         }
     }
@@ -269,7 +269,7 @@ impl Outbound {
         cause: Cause,
         error: Option<ByteString>,
     ) -> ServiceMessage {
-        let named = node.supports_causes().then(|| header_of(CAUSE_HEADER, cause.label()));
+        let named = node.capabilities.supports_causes.then(|| header_of(CAUSE_HEADER, cause.label()));
         let close = CloseConnection { connection_id, error, headers: named.into_iter().collect() };
         ServiceMessage::CloseConnection(close)
     }

@@ -127,7 +127,7 @@ impl Presence {
         let first_update_at = *state.first_update_at.get_or_insert_with(Instant::now);
         let first = if first_update_at.elapsed() < STARTING { FirstSnapshot::Known } else { FirstSnapshot::News };
         state.view.update(node, update, first);
-        self.core.metrics().presence_ignored.inc_by(state.view.take_ignored());
+        self.core.outbound.metrics.presence_ignored.inc_by(state.view.take_ignored());
         self.drive_if_needed(&mut state);
     }
 
@@ -195,7 +195,7 @@ impl Presence {
             };
             let Some(notice) = next else { return };
             let subject = notice.subject();
-            self.core.metrics().presence_notices.inc();
+            self.core.outbound.metrics.presence_notices.inc();
             let (hook_name, subject_name) = (notice.hook_name(), subject.name());
             for hook in self.hooks.run(notice, &hub) {
                 let (named, hook_timeout) = ((hook_name, subject_name), self.core.limits.hook_timeout);

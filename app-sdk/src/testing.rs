@@ -225,7 +225,7 @@ impl TestServer {
     /// # Errors
     /// If there is no other app server, `on_rehomed` fails, or the client's calls do not end.
     pub async fn rehome(&self, client: &mut TestClient, leaving: Leaving) -> Result<(), RehomeError> {
-        let is_its = |hub: &&Arc<TestHub>| Arc::ptr_eq(&hub.fake_proxy, &client.wire().fake_proxy);
+        let is_its = |hub: &&Arc<TestHub>| Arc::ptr_eq(&hub.fake_proxy, &client.wire.fake_proxy);
         let hub = self.hubs.values().find(is_its).ok_or(RehomeError::NoOther)?;
         leaving::reassign(hub, client, leaving).await
     }

@@ -238,7 +238,7 @@ impl ConnectionType {
 
     fn render(&self, text: &mut String) -> std::fmt::Result {
         let name = &self.name;
-        let handlers: Vec<_> = self.handlers.iter().map(|method| (method.name(), method.function())).collect();
+        let handlers: Vec<_> = self.handlers.iter().map(|method| (method.name, method.function())).collect();
         let parts = [
             (
                 "Methods",

@@ -84,7 +84,7 @@ impl Client {
     /// because it has none) or a value of a different type, or if the request cannot be sent. Also inside
     /// `on_connected`: the calling client cannot answer there, so no client can be invoked.
     pub async fn invoke<T: ClientAnswer>(&self, method: &str, arguments: impl Arguments) -> Result<T, InvokeError> {
-        let metrics = self.receivers.core.metrics();
+        let metrics = &self.receivers.core.outbound.metrics;
         let _counted = Counted::new(&metrics.client_results_waiting);
         let result = self.request(method, &arguments).await;
         let result = result.and_then(|(protocol, outcome)| read_result(self.receivers.core.codec(protocol), outcome));
@@ -183,7 +183,7 @@ async fn request_local(
     let id = connection.shared_id();
     let registered = ExpectedResult::register(core, &id, Vec::new());
     let mut expected = registered.map_err(|error| too_many(core, error))?;
-    let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol()], Some(expected.id()))?;
+    let payloads = encode::invocation(method, arguments, core.naming, &[connection.protocol], Some(&expected.id))?;
     // Checked after registering the request: a concurrent close either fails the request or is visible here.
     if !core.connections.contains(connection) || core.to(connection).call(payloads).await?.is_none() {
         let is_elsewhere = connection.inbox().reassignment.is_elsewhere();
@@ -207,15 +207,15 @@ async fn request_remote(
     let expected = ExpectedResult::register(core, connection_id, nodes.to_vec());
     let mut expected = expected.map_err(|error| too_many(core, error))?;
     let request = ClientInvocation {
-        invocation_id: expected.id().clone(),
+        invocation_id: expected.id.clone(),
         connection_id: connection_id.clone(),
         caller_server_id: (&*core.instance).into(),
-        payloads: encode::invocation(method, arguments, core.naming, &core.protocols, Some(expected.id()))?,
+        payloads: encode::invocation(method, arguments, core.naming, &core.protocols, Some(&expected.id))?,
     };
     let frame = ManyFrame::of_send(&send, checked_frame(&ServiceMessage::ClientInvocation(request))?);
     for node in nodes.iter() {
         if !core.outbound.send(node, frame.for_node(node)).await {
-            core.client_results.deny(expected.id(), node);
+            core.client_results.deny(&expected.id, node);
         }
     }
     drop(send);

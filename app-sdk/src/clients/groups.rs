@@ -117,8 +117,8 @@ impl Groups {
             return outcome(self.query_all(&self.core.outbound.nodes(), message).await?);
         };
         // During a move, the previous node might lose the change.
-        let permit = known.home().pass().await;
-        outcome(self.query_all(&[Arc::clone(permit.node())], message).await?)
+        let permit = known.home.pass().await;
+        outcome(self.query_all(&[Arc::clone(&permit.node)], message).await?)
     }
 
     /// Sends the change to all proxies, since each may have connections of the user.

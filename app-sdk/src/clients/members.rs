@@ -221,9 +221,10 @@ impl ListedSet {
     }
 
     fn is_listed_by(&self, node: &Node) -> bool {
+        // On a query of the one kind an older proxy would close the link, and one of the other kind it ignores.
         match self {
-            Self::Group(_) => node.lists_members(),
-            Self::User(_) => node.tells_presence(),
+            Self::Group(_) => node.capabilities.lists_members,
+            Self::User(_) => node.capabilities.tells_presence,
         }
     }
 

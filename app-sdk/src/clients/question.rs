@@ -57,7 +57,7 @@ pub(super) async fn query_limited(
     message: impl Fn(i64) -> ServiceMessage,
 ) -> Result<Vec<ProxyReply>, AskError> {
     let Some(_turn) = core.questions.turn().await else {
-        core.metrics().questions_refused.inc();
+        core.outbound.metrics.questions_refused.inc();
         return Err(AskError::TooManyQuestions(WAITING_MAX));
     };
     Ok(query_all(core, nodes, message).await?)
@@ -65,7 +65,7 @@ pub(super) async fn query_limited(
 
 async fn query_one(core: &HubCore, node: &Arc<Node>, message: &impl Fn(i64) -> ServiceMessage) -> ProxyReply {
     let mut ack = core.acks.expect(node);
-    let frame = message(ack.id()).to_frame();
+    let frame = message(ack.id).to_frame();
     let answering = async {
         if !core.outbound.send(node, &frame).await {
             return Err(NoReply::NotAsked);
@@ -141,10 +141,6 @@ impl Missing {
         self.count += 1;
         self.names.push(name.to_owned());
     }
-
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
 }
 
 impl<T> Answer<T> {
@@ -196,7 +192,7 @@ impl<T> Answer<T> {
     /// Number of proxies that did not reply: too slow, disconnected, or too old to support the query.
     #[must_use]
     pub fn proxies_missing(&self) -> usize {
-        self.missing.count()
+        self.missing.count
     }
 
     /// Names (`--node-name`) of the proxies that did not reply. In a list [resumed](crate::Members::resume) from a
@@ -209,7 +205,7 @@ impl<T> Answer<T> {
     /// Whether all proxies replied.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.missing.count() == 0
+        self.missing.count == 0
     }
 }
 

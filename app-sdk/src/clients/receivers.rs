@@ -78,7 +78,7 @@ impl Receivers {
         method: &str,
         arguments: &impl Arguments,
     ) -> Result<Option<Arc<Node>>, SendError> {
-        let payloads = encode::invocation(method, arguments, self.core.naming, &[caller.protocol()], None)?;
+        let payloads = encode::invocation(method, arguments, self.core.naming, &[caller.protocol], None)?;
         if !self.core.connections.contains(caller) {
             return Ok(None);
         }
@@ -93,7 +93,7 @@ impl Receivers {
         arguments: &impl Arguments,
     ) -> Result<Option<(usize, Carriers)>, SendError> {
         let Some(connection) = self.core.connections.get(id) else { return Ok(None) };
-        let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol()], None)?;
+        let payloads = encode::invocation(method, arguments, self.core.naming, &[connection.protocol], None)?;
         let taken = self.core.to(&connection).call(payloads).await?;
         let has_left = taken.is_none()
             && !self.core.connections.contains(&connection)
@@ -187,7 +187,7 @@ impl Locations {
     fn find(ids: &[ByteString], core: &HubCore, epoch: i64) -> Self {
         let mut locations = Self { known: Vec::new(), unknown: Vec::new() };
         for id in ids {
-            match core.connections.get(id).filter(|known| epoch == 0 || !known.home().moves_between_nodes()) {
+            match core.connections.get(id).filter(|known| epoch == 0 || !known.home.moves_between_nodes()) {
                 Some(connection) => locations.known.push(connection),
                 None => locations.unknown.push(id.clone()),
             }
@@ -246,7 +246,7 @@ impl fmt::Debug for Receivers {
 fn protocols_of(connections: &[Arc<Connection>]) -> Vec<HubProtocol> {
     HubProtocol::ALL
         .into_iter()
-        .filter(|&protocol| connections.iter().any(|connection| connection.protocol() == protocol))
+        .filter(|&protocol| connections.iter().any(|connection| connection.protocol == protocol))
         .collect()
 }
 

@@ -27,8 +27,8 @@ pub(crate) enum Concurrency {
 
 #[derive(Debug)]
 pub(crate) struct CallState {
-    kind: CallKind,
-    invocation_id: Option<ByteString>,
+    pub(crate) kind: CallKind,
+    pub(crate) invocation_id: Option<ByteString>,
     has_slot: AtomicBool,
     /// Name of the method, set once the call waits for something.
     method: OnceLock<ByteString>,
@@ -39,19 +39,11 @@ impl CallState {
         Self { kind, invocation_id, has_slot: AtomicBool::new(false), method: OnceLock::new() }
     }
 
-    pub(crate) fn kind(&self) -> CallKind {
-        self.kind
-    }
-
     pub(crate) fn concurrency(&self) -> Concurrency {
         match self.kind {
             CallKind::Method(concurrency) => concurrency,
             CallKind::ConnectHook | CallKind::DisconnectHook => Concurrency::Rejected,
         }
-    }
-
-    pub(crate) fn invocation_id(&self) -> Option<&ByteString> {
-        self.invocation_id.as_ref()
     }
 
     pub(super) fn note_method(&self, method: ByteString) {

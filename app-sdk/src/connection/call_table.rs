@@ -127,7 +127,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
     /// Registers a call that did not complete immediately, so that it can be cancelled and named.
     pub(crate) fn note_waiting(&mut self, call: &Arc<C>, method: ByteString) {
         (**call).as_ref().note_method(method);
-        match (**call).as_ref().invocation_id() {
+        match &(**call).as_ref().invocation_id {
             Some(_) => self.remember(call),
             None => self.pending().unanswered.push(Arc::clone(call)),
         }
@@ -140,7 +140,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
     }
 
     fn remember(&mut self, call: &Arc<C>) {
-        if let Some(id) = (**call).as_ref().invocation_id() {
+        if let Some(id) = &(**call).as_ref().invocation_id {
             self.pending().active.entry(id.clone()).or_insert_with(|| Arc::clone(call));
         }
     }
@@ -148,7 +148,7 @@ impl<C: AsRef<CallState>> CallTable<C> {
     /// Releases the ID and the uploads of a call that is about to be answered. Returns the wakers of waiting readers.
     pub(crate) fn forget(&mut self, call: &Arc<C>, stream_ids: &[ByteString], flow: &mut FlowControl) -> Vec<Waker> {
         let Some(pending) = &mut self.pending else { return Vec::new() };
-        if let Some(id) = (**call).as_ref().invocation_id()
+        if let Some(id) = &(**call).as_ref().invocation_id
             && pending.active.get(id).is_some_and(|active| Arc::ptr_eq(active, call))
         {
             pending.active.remove(id);

@@ -29,7 +29,7 @@ pub(crate) struct MovableHome {
 /// Permission to queue a frame for the client at its node. Released on drop.
 pub(crate) struct SendPermit<'a> {
     home: Option<&'a Mutex<MovableHome>>,
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Home {
 
     /// Creates the home of a connection that can move, if its proxy supports moves.
     pub(crate) fn of_stateful(link: LinkId, node: Arc<Node>) -> Self {
-        if node.supports_moves() { Self::movable(link, node) } else { Self::new(link, node) }
+        if node.capabilities.supports_moves { Self::movable(link, node) } else { Self::new(link, node) }
     }
 
     fn movable(link: LinkId, node: Arc<Node>) -> Self {
@@ -80,8 +80,8 @@ impl Home {
     /// Maximum message size for the client, if its node reports marks.
     pub(crate) fn client_message_max_bytes(&self) -> Option<usize> {
         match self {
-            Self::Fixed { node, .. } => node.client_message_max_bytes(),
-            Self::Movable(home) => lock(home).state.node().client_message_max_bytes(),
+            Self::Fixed { node, .. } => node.capabilities.client_message_max_bytes,
+            Self::Movable(home) => lock(home).state.node().capabilities.client_message_max_bytes,
         }
     }
 
@@ -218,12 +218,6 @@ impl MovableHome {
     }
 }
 
-impl SendPermit<'_> {
-    pub(crate) fn node(&self) -> &Arc<Node> {
-        &self.node
-    }
-}
-
 impl Drop for SendPermit<'_> {
     fn drop(&mut self) {
         let Some(home) = self.home else { return };
@@ -292,7 +286,7 @@ mod tests {
             assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             assert_eq!(written(&old_box, old_socket), b"\x01a\x01!");
             assert_eq!(home.resume(LinkId(2), &new), ResumeOutcome::Moved);
-            assert_eq!(waiting.await.node().name(), "new");
+            assert_eq!(waiting.await.node.name(), "new");
             assert!(home.control(Bytes::from_static(b"\x01c")));
             assert_eq!((written(&old_box, old_socket), home.link()), (Vec::new(), LinkId(2)));
             assert_eq!(written(&new_box, new_socket), b"\x01b\x01c");
@@ -306,7 +300,7 @@ mod tests {
         let permit = home.pass().await;
         home.pause(&old, ACKNOWLEDGEMENT);
         assert!(written(&outbox, socket).is_empty());
-        permit.node().control(b"\x01a");
+        permit.node.control(b"\x01a");
         drop(permit);
         assert_eq!(written(&outbox, socket), b"\x01a\x01!");
     }

@@ -48,12 +48,12 @@ pub struct UploadStream<T> {
 
 impl<T> UploadStream<T> {
     pub(crate) fn new(context: &Context, id: ByteString) -> Self {
-        let (scope, core) = (Arc::clone(context.scope()), Arc::clone(context.core()));
+        let (scope, core) = (Arc::clone(&context.scope), Arc::clone(&context.core));
         Self { scope, core, id, is_over: false, item: PhantomData }
     }
 
     fn poll_event(&self, context: &mut TaskContext<'_>) -> Poll<UploadEvent> {
-        let connection = self.scope.connection();
+        let connection = &self.scope.connection;
         let limits = &self.core.limits;
         let mut inbox = connection.inbox();
         let is_overfull = inbox.is_overfull(limits);
@@ -70,7 +70,7 @@ impl<T> UploadStream<T> {
     }
 
     fn close(&self) {
-        let connection = self.scope.connection();
+        let connection = &self.scope.connection;
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
         // Only the dropped owner of this stream waits for its items.
@@ -102,8 +102,8 @@ impl<T: DeserializeOwned> UploadStream<T> {
     }
 
     fn read_item(&self, payload: &Payload) -> Result<T, HubError> {
-        self.core.metrics().items_up.inc();
-        self.core.codec(self.scope.connection().protocol()).value(payload).map_err(|error| {
+        self.core.outbound.metrics.items_up.inc();
+        self.core.codec(self.scope.connection.protocol).value(payload).map_err(|error| {
             tracing::debug!(hub = %self.core.name(), stream = %self.id, %error, "item does not fit");
             self.close();
             text::item_not_bound()

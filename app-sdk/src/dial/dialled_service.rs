@@ -20,8 +20,9 @@ use crate::sync::lock;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 pub(crate) struct DialledService {
-    name: Arc<str>,
-    place: ConnectionString,
+    /// Name of the service for logs: host, port and path.
+    pub(crate) name: Arc<str>,
+    pub(super) place: ConnectionString,
     pub(super) protection: Protection,
     /// ID of this app server, the same for all its server connections.
     pub(super) server_id: Arc<str>,
@@ -36,15 +37,6 @@ impl DialledService {
         let protection = Protection::new(url, place.access_key(), plain_http)?;
         let name = format!("{}{}", url.authority(), url.path()).into();
         Ok(Self { name, place, protection, server_id, problems: Mutex::default() })
-    }
-
-    /// Name of the service for logs: host, port and path.
-    pub(crate) fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    pub(super) fn place(&self) -> &ConnectionString {
-        &self.place
     }
 
     pub(super) fn server_token(&self, hub: &str) -> String {

@@ -56,8 +56,8 @@ pub(crate) struct PoolParts {
 }
 
 pub(crate) struct ServerPool {
-    parts: PoolParts,
-    service_hub: String,
+    pub(crate) parts: PoolParts,
+    pub(crate) service_hub: String,
     state: Mutex<PoolState>,
     /// Held by the slot that retries while the service is unreachable.
     probe: tokio::sync::Mutex<BackOff>,
@@ -92,14 +92,6 @@ impl ServerPool {
         pool
     }
 
-    pub(crate) fn service(&self) -> &DialledService {
-        &self.parts.service
-    }
-
-    pub(crate) fn service_hub(&self) -> &str {
-        &self.service_hub
-    }
-
     /// Whether the service has a server connection that carries clients.
     pub(crate) fn is_online(&self) -> bool {
         !lock(&self.state).live.is_empty()
@@ -121,7 +113,7 @@ impl ServerPool {
                 return;
             }
         }
-        tracing::warn!(service = %self.service().name(), hub = %self.parts.hub, "the service did not acknowledge the shutdown");
+        tracing::warn!(service = %self.parts.service.name, hub = %self.parts.hub, "the service did not acknowledge the shutdown");
     }
 
     /// Keeps a slot connected until shutdown.
@@ -165,30 +157,30 @@ impl ServerPool {
 
     /// Dials once; `None` on shutdown.
     async fn dial(&self, wanted: Wanted<'_>) -> Option<Result<LinkSocket, DialError>> {
-        let dialling = self.service().dial(&self.service_hub, wanted, self.parts.reconnects);
+        let dialling = self.parts.service.dial(&self.service_hub, wanted, self.parts.reconnects);
         self.parts.draining.run_until_cancelled(dialling).await
     }
 
     fn reached(&self, socket: LinkSocket) -> LinkSocket {
         lock(&self.state).is_down = false;
-        self.service().note_reached(&self.parts.hub);
+        self.parts.service.note_reached(&self.parts.hub);
         socket
     }
 
     fn failed(&self, problem: &DialError) {
         lock(&self.state).is_down = true;
-        self.service().note_problem(&self.parts.hub, problem);
+        self.parts.service.note_problem(&self.parts.hub, problem);
     }
 
     async fn run(self: &Arc<Self>, slot: u32, socket: LinkSocket) {
         let PoolParts { service, hub, endpoint, slots, ring_max_bytes, tasks, shutdown, .. } = &self.parts;
-        let node = format!("{}#{slot}", service.name()).into();
+        let node = format!("{}#{slot}", service.name).into();
         let pool: Arc<dyn PoolRequests> = Arc::<Self>::clone(self);
         let pings = Arc::new(PoolPings::new(Arc::downgrade(&pool), Arc::clone(endpoint), slot));
         let terms = SessionTerms {
             endpoint: Arc::clone(endpoint),
             key: SlotKey { hub: Arc::clone(hub), node, boot: "".into(), slot },
-            service: Some(Service { name: Arc::clone(service.name()), pings }),
+            service: Some(Service { name: Arc::clone(&service.name), pings }),
             ring_max_bytes: *ring_max_bytes,
             // Both proxies and Azure support member queries.
             capabilities: Capabilities { lists_members: true, ..Capabilities::default() },
@@ -198,7 +190,7 @@ impl ServerPool {
         let link = Link { terms, slots: Arc::clone(slots) };
         // A slot has one socket at a time, so this is never refused.
         let Ok((attached, _)) = link.attach(None).await else { return };
-        let live = LiveConnection { outbox: Arc::clone(attached.outbox()), is_finished: false };
+        let live = LiveConnection { outbox: Arc::clone(&attached.session.outbox), is_finished: false };
         lock(&self.state).live.insert(slot, live);
         attached.run_shaken(socket).await;
         lock(&self.state).live.remove(&slot);
@@ -218,7 +210,7 @@ impl ServerPool {
     async fn ping_clients(self: Arc<Self>) {
         let mut ticks = ticks(self.parts.keep_alive_interval);
         while self.parts.shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.parts.endpoint.ping_clients(self.service().name());
+            self.parts.endpoint.ping_clients(&self.parts.service.name);
         }
     }
 

@@ -45,7 +45,7 @@ impl DialledService {
         wanted: Wanted<'_>,
         reconnects: StatefulReconnects,
     ) -> Result<LinkSocket, DialError> {
-        let authority = self.place().server_endpoint().authority();
+        let authority = self.place.server_endpoint().authority();
         let upgrading = tokio::time::timeout(UPGRADE_TIMEOUT, self.upgrade(hub, wanted));
         let socket = upgrading.await.map_err(|_| DialError::Timeout(authority))??;
         let mut socket = LinkSocket::network(AppSocket::Dialled(socket));
@@ -61,7 +61,7 @@ impl DialledService {
     }
 
     async fn upgrade(&self, hub: &str, wanted: Wanted<'_>) -> Result<DialledSocket, DialError> {
-        let url = self.place().server_endpoint();
+        let url = self.place.server_endpoint();
         let authority = url.authority();
         let request = self.request(hub, wanted)?;
         let stream = self.protection.connect(url).await?;
@@ -81,7 +81,7 @@ impl DialledService {
     }
 
     fn request(&self, hub: &str, wanted: Wanted<'_>) -> Result<Request, DialError> {
-        let url = self.place().server_endpoint();
+        let url = self.place.server_endpoint();
         let scheme = match url.scheme() {
             ServiceScheme::Http => "ws",
             ServiceScheme::Https => "wss",

@@ -171,10 +171,10 @@ impl Reassignments {
     /// Hands a connection over with the items from the app.
     pub(super) async fn give_away(&self, connection: &Arc<Connection>, items: Option<String>) {
         // Not during a move: the node that has the connection then is not aware of the reassignment yet.
-        let permit = connection.home().pass().await;
+        let permit = connection.home.pass().await;
         connection.inbox().reassignment.set_elsewhere();
         self.core.reassigned.insert(connection.shared_id());
-        if !self.core.give_away(connection, permit.node(), items) {
+        if !self.core.give_away(connection, &permit.node, items) {
             return;
         }
         self.results.end_waits(connection, NoResultReason::Leaving);

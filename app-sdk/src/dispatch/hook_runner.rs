@@ -75,7 +75,7 @@ impl HookRunner {
         let taken = self.run(HubCallKind::Rehomed, connection, context, None).await;
         // `on_connected` has succeeded on another app server.
         connection.inbox().set_connected();
-        self.core.metrics().rehomed.inc();
+        self.core.outbound.metrics.rehomed.inc();
         let is_kept = taken.is_ok();
         if let Err(error) = taken {
             self.close_failed(connection, "on_rehomed", &error);
@@ -181,7 +181,7 @@ pub(super) fn run_in_order<'a>(
 /// Span around app code for this caller. Its parent comes from the message or the connect request.
 pub(super) fn call_span(context: &Context, connection: &Connection, method: &str, message: &Headers) -> Span {
     let span = telemetry::call_span(context.hub(), method, short(context.connection_id()), context.user_id());
-    telemetry::adopt(&span, message, || connection.request().trace_headers());
+    telemetry::adopt(&span, message, || connection.request.trace_headers());
     span
 }
 

@@ -110,10 +110,10 @@ impl MethodCalls {
         let named = bound.as_ref().ok().copied().or_else(|| self.methods.find(&target)).cloned();
         let context = Context::new(Arc::clone(&scope), Arc::clone(&self.setup.core));
         let name = named.as_ref().map_or(&*target, |method| &*method.name);
-        let span = call_span(&context, scope.connection(), name, &headers);
+        let span = call_span(&context, &scope.connection, name, &headers);
         let input = CallInput { context, arguments, stream_ids: stream_ids.clone(), close: None };
         let replying = match bound {
-            Ok(method) => in_order_of(scope.connection(), method.call(input)),
+            Ok(method) => in_order_of(&scope.connection, method.call(input)),
             Err(error) => self.reject(&target, &input, stream_count, error),
         };
         let mut running =
@@ -136,7 +136,7 @@ impl MethodCalls {
                 running.note_wait();
                 running.report_begun();
                 let name = running.method_name();
-                scope.connection().inbox().calls().0.note_waiting(&scope, name);
+                scope.connection.inbox().calls().0.note_waiting(&scope, name);
                 self.tasks.spawn(running.wait(replying));
                 None
             }
@@ -201,12 +201,12 @@ impl MethodCalls {
         text: String,
     ) -> Option<BoxFuture<'static, ()>> {
         self.setup.count(method, CallOutcome::Unbound, Duration::ZERO);
-        let connection = scope.connection();
+        let connection = &scope.connection;
         tracing::debug!(hub = %self.setup.core.name(), connection = short(connection.id()), text, "call refused");
-        let queued = scope.invocation_id().map_or(Ok(()), |id| {
+        let queued = scope.state.invocation_id.as_ref().map_or(Ok(()), |id| {
             let error = Outcome::Error(text.into());
             self.setup.core.to(connection).try_complete(encode::completion(
-                connection.protocol(),
+                connection.protocol,
                 Vec::new(),
                 id.clone(),
                 error,
@@ -218,7 +218,7 @@ impl MethodCalls {
         };
         let core = Arc::clone(&self.setup.core);
         Some(Box::pin(async move {
-            core.to(scope.connection()).complete(&frame).await;
+            core.to(&scope.connection).complete(&frame).await;
             report_refused(&core, &scope);
         }))
     }
@@ -226,7 +226,7 @@ impl MethodCalls {
 
 fn report_refused(core: &HubCore, scope: &CallScope) {
     if let Some(trace) = scope.trace() {
-        let connection = scope.connection();
+        let connection = &scope.connection;
         let begun = trace.begun(connection.shared_id(), Instant::now());
         core.to(connection).report_trace(TraceReport { ran_us: Some(0), has_failed: true, ..begun });
     }

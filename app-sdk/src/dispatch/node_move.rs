@@ -60,7 +60,7 @@ impl NodeMoves {
         let (subject, operation) = (FlowSubject::Client, FlowOperation::PauseAck);
         let answer = ConnectionFlowControl { connection_id, subject, operation };
         let answer = ServiceMessage::ConnectionFlowControl(answer).to_frame();
-        let Some((pause, resumed)) = connection.home().pause(node, answer) else { return };
+        let Some((pause, resumed)) = connection.home.pause(node, answer) else { return };
         let ends = Arc::clone(&self.ends);
         self.tasks.spawn(async move {
             let closed = connection.cancellation();
@@ -69,7 +69,7 @@ impl NodeMoves {
                 () = closed.cancelled() => return,
                 () = sleep(Duration::from_secs(MOVE_PAUSE_MAX_S)) => {}
             }
-            if connection.home().give_up_pause(pause) {
+            if connection.home.give_up_pause(pause) {
                 ends.end_with_link(&connection, ConnectionClose::new(Cause::LinkLost));
             }
         });
@@ -78,9 +78,9 @@ impl NodeMoves {
     /// Resumes a client over this link, which becomes its home if it belongs to another node. A node that comes too
     /// late is asked to close the client.
     pub(super) fn resume(&self, link: LinkId, node: &Arc<Node>, connection_id: ByteString) {
-        let is_proxy = node.supports_moves() && !node.is_of_service();
+        let is_proxy = node.capabilities.supports_moves && !node.is_of_service();
         if is_proxy && let Some(closed) = self.core.connections.take_tombstone(&connection_id) {
-            closed.home().resume(link, node);
+            closed.home.resume(link, node);
             return;
         }
         let Some(connection) = self.core.connections.get(&connection_id) else {
@@ -92,7 +92,7 @@ impl NodeMoves {
         // With the inbox locked, pause and resume requests go to the old node before this point and to the new one
         // after it.
         let inbox = connection.inbox();
-        match connection.home().resume(link, node) {
+        match connection.home.resume(link, node) {
             ResumeOutcome::Moved if is_proxy && inbox.is_client_paused() => {
                 self.core.outbound.control_flow(node, connection_id, FlowOperation::Pause);
             }
@@ -121,7 +121,7 @@ impl NodeMoves {
                 () = closed.cancelled() => {}
                 () = sleep(Duration::from_secs(STATEFUL_RECONNECT_TIMEOUT_S)) => {}
             }
-            if connection.home().give_up(link) {
+            if connection.home.give_up(link) {
                 ends.end_with_link(&connection, close);
             }
         });

@@ -143,7 +143,7 @@ impl ResultRouter {
 
     /// Delivers a completion that ends no upload to the requester of the result.
     async fn route_result(&self, connection: &Arc<Connection>, completion: Completion) {
-        let protocol = connection.protocol();
+        let protocol = connection.protocol;
         match self.core.client_results.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
             Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
@@ -222,7 +222,7 @@ impl ResultRouter {
 
     /// Fails everything that waits for a client in reassignment, if its proxy cannot keep reading from it.
     pub(super) fn give_up_unread(&self, connection: &Arc<Connection>) {
-        if !connection.node().reads_on() && connection.inbox().reassignment.has_begun() {
+        if !connection.node().capabilities.supports_handovers && connection.inbox().reassignment.has_begun() {
             self.end_waits(connection, NoResultReason::Leaving);
         }
     }
@@ -241,7 +241,7 @@ impl ResultRouter {
     /// Sends a result to the app server that requested it; may wait like a completion.
     async fn forward(&self, connection: &Connection, app_server: ByteString, completion: Completion) {
         let Completion { invocation_id, outcome, .. } = completion;
-        let protocol = connection.protocol();
+        let protocol = connection.protocol;
         let result = ClientCompletion {
             invocation_id: invocation_id.clone(),
             connection_id: connection.shared_id(),

@@ -58,7 +58,7 @@ impl CallSetup {
             Some(method) => (&method.metrics, &*method.name),
             None => (&self.unknown_method, UNKNOWN_METHOD),
         };
-        self.core.metrics().invoked(metrics, name, outcome, took);
+        self.core.outbound.metrics.invoked(metrics, name, outcome, took);
     }
 }
 
@@ -102,7 +102,7 @@ impl RunningCall {
         reply_kind: ReplyKind,
         span: Span,
     ) -> Self {
-        let (_counted, since) = (Counted::new(&setup.core.metrics().running), Instant::now());
+        let (_counted, since) = (Counted::new(&setup.core.outbound.metrics.running), Instant::now());
         let (setup, is_forgotten, has_waited) = (Arc::clone(setup), false, false);
         Self { setup, scope, target, method, since, stream_ids, reply_kind, is_forgotten, has_waited, span, _counted }
     }
@@ -199,10 +199,10 @@ impl RunningCall {
     /// Encodes the answer, if one is expected. A result over the limit of the client's node becomes an error.
     fn encode(&self, outcome: Outcome, counted: CallOutcome) -> (Option<Bytes>, CallOutcome) {
         let (core, connection) = (&self.setup.core, self.connection());
-        let Some(id) = self.scope.invocation_id().filter(|_| core.connections.contains(connection)) else {
+        let Some(id) = self.scope.state.invocation_id.as_ref().filter(|_| core.connections.contains(connection)) else {
             return (None, counted);
         };
-        let completion = |headers, outcome| encode::completion(connection.protocol(), headers, id.clone(), outcome);
+        let completion = |headers, outcome| encode::completion(connection.protocol, headers, id.clone(), outcome);
         let encoded = completion(telemetry::headers_of(&self.span), outcome);
         let Err(error) = check_limit(core, connection, encoded.len()) else { return (Some(encoded), counted) };
         telemetry::fail(&self.span, error.message());
@@ -214,7 +214,7 @@ impl RunningCall {
     /// Reports the end of the call to its trace, after the answer because its time is part of the report.
     fn report_answered(&self, report: Option<(TraceReport, Instant)>) {
         if let Some((report, ended_at)) = report {
-            let answered_us = self.scope.invocation_id().map(|_| micros(ended_at.elapsed()));
+            let answered_us = self.scope.state.invocation_id.as_ref().map(|_| micros(ended_at.elapsed()));
             self.setup.core.to(self.connection()).report_trace(TraceReport { answered_us, ..report });
         }
     }
@@ -235,16 +235,16 @@ impl RunningCall {
 
     async fn send_items(&self, mut items: ItemStream) -> Result<(), HubError> {
         let (core, connection) = (&self.setup.core, self.connection());
-        let id = self.scope.invocation_id().cloned().unwrap_or_default();
+        let id = self.scope.state.invocation_id.clone().unwrap_or_default();
         while let Some(item) = items.next().await {
             let item = item?;
             check_size(&item)?;
-            let item = encode::item(connection.protocol(), id.clone(), item);
+            let item = encode::item(connection.protocol, id.clone(), item);
             check_limit(core, connection, item.len())?;
             if !core.to(connection).item(item).await {
                 break;
             }
-            core.metrics().items_down.inc();
+            core.outbound.metrics.items_down.inc();
         }
         Ok(())
     }
@@ -292,7 +292,7 @@ impl RunningCall {
     }
 
     fn connection(&self) -> &Arc<Connection> {
-        self.scope.connection()
+        &self.scope.connection
     }
 }
 
@@ -300,7 +300,7 @@ impl Drop for RunningCall {
     fn drop(&mut self) {
         self.forget();
         let connection = self.connection();
-        let needs_worker = connection.inbox().release(self.scope.state(), &self.setup.core.limits);
+        let needs_worker = connection.inbox().release(&self.scope.state, &self.setup.core.limits);
         if needs_worker {
             self.scope.start_worker();
         }
@@ -311,7 +311,7 @@ impl RunningStream {
     /// Sends the items as fast as the link accepts them, until the stream ends, fails or is cancelled.
     pub(super) async fn send(self) {
         let Self { call, items } = self;
-        let _counted = Counted::new(&call.setup.core.metrics().streams);
+        let _counted = Counted::new(&call.setup.core.outbound.metrics.streams);
         let cancellation = call.scope.cancellation().clone();
         let (sent, good) = {
             let sending = AssertUnwindSafe(call.send_items(items).instrument(call.span.clone())).catch_unwind();

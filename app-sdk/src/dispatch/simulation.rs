@@ -364,7 +364,7 @@ impl Simulation {
     fn check_nothing_is_left(&self) {
         assert_eq!(self.connection.inbox().left_over(), Vec::<String>::new());
         assert_eq!(self.hub.core.client_results.len(), 0);
-        let metrics = self.hub.core.metrics();
+        let metrics = &self.hub.core.outbound.metrics;
         assert_eq!((metrics.running.get(), metrics.streams.get(), metrics.client_results_waiting.get()), (0, 0, 0));
     }
 }

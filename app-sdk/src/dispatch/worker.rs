@@ -163,7 +163,7 @@ fn listed(names: &BTreeSet<ByteString>) -> String {
 fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
     let mut inbox = connection.inbox();
     let has_pending_result = inbox.reassignment.has_begun() && core.client_results.has_pending_result(connection.id());
-    let next = inbox.next(connection.protocol(), &core.limits, has_pending_result);
+    let next = inbox.next(connection.protocol, &core.limits, has_pending_result);
     core.apply_flow_control(connection, &mut inbox);
     (next, inbox.take_trace())
 }
@@ -250,7 +250,7 @@ impl Dispatcher {
             .connections
             .all()
             .into_iter()
-            .filter(|connection| connection.inbox().reassignment.has_begun() && !connection.home().is_paused());
+            .filter(|connection| connection.inbox().reassignment.has_begun() && !connection.home.is_paused());
         let late = AtomicUsize::new(0);
         let late = &late;
         join_all(remaining.map(|connection| async move {

@@ -189,7 +189,7 @@ impl HubCall {
     /// Stores a value with this call, for example a transaction. Inner filters and the method extract it as
     /// [`Extension<T>`](axum::Extension).
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
-        self.context.scope().insert(value);
+        self.context.scope.insert(value);
     }
 
     /// Creates a reply that replaces the method's own. A stream can only be replaced by an error.

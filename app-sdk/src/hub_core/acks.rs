@@ -37,7 +37,7 @@ struct WaitingAck {
 #[derive(Debug)]
 pub(crate) struct ExpectedAck<'a> {
     acks: &'a Acks,
-    id: i64,
+    pub(crate) id: i64,
     receiver: oneshot::Receiver<Ack>,
 }
 
@@ -81,10 +81,6 @@ impl AwaitedAcks {
 }
 
 impl ExpectedAck<'_> {
-    pub(crate) fn id(&self) -> i64 {
-        self.id
-    }
-
     /// Waits for the acknowledgement; `None` if the node is lost.
     pub(crate) async fn received(&mut self) -> Option<Ack> {
         (&mut self.receiver).await.ok()
@@ -188,7 +184,7 @@ pub(crate) async fn fence(outbound: &Outbound, acks: &Acks) {
     for node in outbound.nodes().iter().filter(|node| !node.is_of_service()) {
         for link in node.links() {
             let ack = acks.expect(node);
-            let check = Check { subject: ByteString::new(), ack_id: ack.id() };
+            let check = Check { subject: ByteString::new(), ack_id: ack.id };
             if link.control(&ServiceMessage::CheckGroupExistenceWithAck(check).to_frame()).is_ok() {
                 waits.push(async move { wait_for(ack, &link).await });
             }
@@ -252,7 +248,7 @@ mod tests {
     fn a_dropped_expectation_is_removed() {
         let acks = Acks::default();
         let expected = acks.expect(&node("a"));
-        let id = expected.id();
+        let id = expected.id;
         drop(expected);
         assert!(lock(&acks.0).take_sender(id).is_none());
     }

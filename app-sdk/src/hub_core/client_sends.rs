@@ -38,7 +38,7 @@ impl<'a> ClientSends<'a> {
 
     /// Queues a ping without waiting.
     pub(crate) fn ping(&self) {
-        let payload = encode::message(self.connection.protocol(), &HubMessage::Ping);
+        let payload = encode::message(self.connection.protocol, &HubMessage::Ping);
         self.outbound.control_client(self.connection, &connection_data(self.connection, payload, DataType::Other));
     }
 
@@ -46,12 +46,12 @@ impl<'a> ClientSends<'a> {
     /// Returns the proxy, if it accepted the call.
     pub(crate) async fn call(&self, payloads: Payloads) -> Result<Option<Arc<Node>>, SendError> {
         let Self { outbound, connection, .. } = *self;
-        let payload = payloads.get(connection.protocol()).cloned();
+        let payload = payloads.get(connection.protocol).cloned();
         let length = payload.as_ref().map_or(0, Bytes::len);
         if let Some(limit) = self.limit_under(length) {
             return Err(SendError::TooLarge { length, limit });
         }
-        let Some(payload) = payload.filter(|_| connection.home().moves_between_nodes()) else {
+        let Some(payload) = payload.filter(|_| connection.home.moves_between_nodes()) else {
             let message = MultiConnectionData { connection_ids: vec![connection.shared_id()], payloads };
             let frame = checked_frame(&ServiceMessage::MultiConnectionData(message))?;
             let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
@@ -63,10 +63,10 @@ impl<'a> ClientSends<'a> {
         // Not a multi-connection message: those carry an epoch, while this one follows the client in any epoch.
         let frame = checked_frame(&connection_data(connection, payload, DataType::Invocation))?;
         let Some(room) = self.room_of_send(&frame).await? else { return Ok(None) };
-        let permit = connection.home().pass().await;
-        let is_taken = outbound.send(permit.node(), &frame).await;
+        let permit = connection.home.pass().await;
+        let is_taken = outbound.send(&permit.node, &frame).await;
         room.note_queued();
-        Ok(is_taken.then(|| Arc::clone(permit.node())))
+        Ok(is_taken.then(|| Arc::clone(&permit.node)))
     }
 
     /// Waits for space for a send; `None` if the connection closes meanwhile.
@@ -80,15 +80,15 @@ impl<'a> ClientSends<'a> {
 
     /// Message size limit of the client at its node, if a message of this length exceeds it.
     pub(crate) fn limit_under(&self, length: usize) -> Option<usize> {
-        self.connection.home().client_message_max_bytes().filter(|limit| length > *limit)
+        self.connection.home.client_message_max_bytes().filter(|limit| length > *limit)
     }
 
     /// Queues a completion. Returns its frame if it would have to wait; pass that to [`complete`](Self::complete).
     pub(crate) fn try_complete(&self, payload: Bytes) -> Result<(), Bytes> {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
         let Some(room) = try_room(self, frame.len()) else { return Err(frame) };
-        match self.connection.home().try_pass() {
-            Some(permit) if self.outbound.try_complete(permit.node(), &frame) => {
+        match self.connection.home.try_pass() {
+            Some(permit) if self.outbound.try_complete(&permit.node, &frame) => {
                 room.note_queued();
                 Ok(())
             }
@@ -99,8 +99,8 @@ impl<'a> ClientSends<'a> {
     /// Queues the frame of a completion. Waits for the client, for a move, and while all queues are full.
     pub(crate) async fn complete(&self, frame: &Bytes) {
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return };
-        let permit = self.connection.home().pass().await;
-        self.outbound.complete(permit.node(), frame).await;
+        let permit = self.connection.home.pass().await;
+        self.outbound.complete(&permit.node, frame).await;
         room.note_queued();
     }
 
@@ -108,8 +108,8 @@ impl<'a> ClientSends<'a> {
     pub(crate) async fn item(&self, payload: Bytes) -> bool {
         let frame = connection_data(self.connection, payload, DataType::Invocation).to_frame();
         let Ok(room) = room(self, frame.len(), usize::MAX).await else { return false };
-        let permit = self.connection.home().pass().await;
-        let is_taken = self.outbound.send(permit.node(), &frame).await;
+        let permit = self.connection.home.pass().await;
+        let is_taken = self.outbound.send(&permit.node, &frame).await;
         room.note_queued();
         is_taken
     }
@@ -134,16 +134,16 @@ impl WindowedClient for ClientSends<'_> {
     }
 
     fn has_reports(&self) -> bool {
-        self.connection.home().client_message_max_bytes().is_some()
+        self.connection.home.client_message_max_bytes().is_some()
     }
 
     /// During a move the mark is skipped; the last one is repeated when the move ends.
     fn send_mark(&self, number: i64) -> bool {
-        let Some(permit) = self.connection.home().try_pass() else { return true };
-        let has_reports = permit.node().client_message_max_bytes().is_some();
+        let Some(permit) = self.connection.home.try_pass() else { return true };
+        let has_reports = permit.node.capabilities.client_message_max_bytes.is_some();
         if has_reports {
             let mark = DownMark { connection_id: self.connection.shared_id(), number };
-            self.outbound.mark(permit.node(), mark);
+            self.outbound.mark(&permit.node, mark);
         }
         has_reports
     }
@@ -154,7 +154,7 @@ impl WindowedClient for ClientSends<'_> {
 
     /// Keeps reading a client that acknowledges messages: the acknowledgements may be behind unread data.
     fn note_wait(&self, begins: bool) {
-        if !self.connection.home().moves_between_nodes() {
+        if !self.connection.home.moves_between_nodes() {
             return;
         }
         let mut inbox = self.connection.inbox();

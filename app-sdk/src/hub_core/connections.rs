@@ -127,7 +127,7 @@ impl Registry {
 
     /// Connections with their home on this link. A full scan, because links rarely close.
     pub(super) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
-        self.iter().filter(|connection| connection.home().link() == link).map(Arc::clone).collect()
+        self.iter().filter(|connection| connection.home.link() == link).map(Arc::clone).collect()
     }
 }
 

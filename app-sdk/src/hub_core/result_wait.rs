@@ -25,7 +25,7 @@ pub(crate) struct ResultWait<'a> {
 impl<'a> ResultWait<'a> {
     /// Begins a wait. Also returns a notification that fires when the inbox becomes overfull.
     pub(crate) fn begin_wait(core: &'a HubCore, scope: &'a CallScope) -> Result<(Self, OwnedNotified), InboxOverfull> {
-        let connection = scope.connection();
+        let connection = &scope.connection;
         let mut inbox = connection.inbox();
         if inbox.is_overfull(&core.limits) {
             return Err(InboxOverfull);
@@ -34,7 +34,7 @@ impl<'a> ResultWait<'a> {
         let overfull: Arc<Notify> = calls.begin_result_wait(flow);
         // Created under the lock, so that no later notification is missed.
         let overfull = overfull.notified_owned();
-        let needs_worker = inbox.release_slot(scope.state(), &core.limits);
+        let needs_worker = inbox.release_slot(&scope.state, &core.limits);
         core.apply_flow_control(connection, &mut inbox);
         drop(inbox);
         if needs_worker {
@@ -46,7 +46,7 @@ impl<'a> ResultWait<'a> {
 
 impl Drop for ResultWait<'_> {
     fn drop(&mut self) {
-        let connection = self.scope.connection();
+        let connection = &self.scope.connection;
         let mut inbox = connection.inbox();
         let (calls, flow) = inbox.calls();
         calls.end_result_wait(flow);
@@ -58,7 +58,7 @@ impl Drop for ResultWait<'_> {
 pub(crate) struct ExpectedResult<'a> {
     core: &'a HubCore,
     connection_id: ByteString,
-    id: ByteString,
+    pub(crate) id: ByteString,
     receiver: oneshot::Receiver<ClientResult>,
 }
 
@@ -70,10 +70,6 @@ impl<'a> ExpectedResult<'a> {
     ) -> Result<Self, TooManyRequests> {
         let (id, receiver) = core.register_request(connection_id, asked)?;
         Ok(Self { core, connection_id: connection_id.clone(), id, receiver })
-    }
-
-    pub(crate) fn id(&self) -> &ByteString {
-        &self.id
     }
 
     pub(crate) async fn received(&mut self) -> ClientResult {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use trunkline_link::{
-    LinkEnd, LinkOutbox, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake, wait_for_verdict,
+    LinkEnd, LinkReadLoop, LinkWriteLoop, SocketStop, StopReason, request_handshake, wait_for_verdict,
 };
 use trunkline_protocol::limits::LINK_TIMEOUT_MS;
 use trunkline_protocol::service::{Answer, Incoming, Offer, Role, SessionEvent};
@@ -34,7 +34,7 @@ pub(crate) struct Link {
 
 /// Permission to be the socket of a session. Released on drop, because an upgrade may fail before its socket runs.
 pub(crate) struct Attached {
-    session: Arc<LinkSession>,
+    pub(crate) session: Arc<LinkSession>,
     slots: Arc<Slots>,
     /// The socket returns the session's numbering when it ends.
     socket: SessionSocket,
@@ -72,10 +72,6 @@ impl Link {
 }
 
 impl Attached {
-    pub(crate) fn outbox(&self) -> &Arc<LinkOutbox> {
-        &self.session.outbox
-    }
-
     pub(crate) async fn run(self, mut socket: LinkSocket) {
         let shaken = tokio::select! {
             biased;

@@ -45,7 +45,7 @@ pub(crate) struct LinkSession {
     pub(super) service: Option<Service>,
     pub(super) endpoint: Arc<dyn Endpoint>,
     pub(super) node: Arc<Node>,
-    pub(super) outbox: Arc<LinkOutbox>,
+    pub(crate) outbox: Arc<LinkOutbox>,
     /// Numbering of incoming frames, while no socket owns it.
     pub(super) incoming: Mutex<Incoming>,
     pub(super) due: Arc<RunQueue<Arc<Connection>>>,

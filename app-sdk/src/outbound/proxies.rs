@@ -140,7 +140,7 @@ impl ManyFrame {
     }
 
     pub(crate) fn for_node(&self, node: &Node) -> &Bytes {
-        self.stamped.as_ref().filter(|_| node.supports_moves()).unwrap_or(&self.plain)
+        self.stamped.as_ref().filter(|_| node.capabilities.supports_moves).unwrap_or(&self.plain)
     }
 }
 

@@ -9,7 +9,7 @@ use trunkline_protocol::service::PresenceChanges;
 pub(super) struct Entry {
     /// Shards that have it, usually one.
     at: Vec<SourceId>,
-    user: Option<Arc<str>>,
+    pub(super) user: Option<Arc<str>>,
     /// Whether it was present after the last change.
     was_here: bool,
     /// Whether it was last reported as present.
@@ -64,10 +64,6 @@ impl Entry {
             is_mine: false,
             kept_until: None,
         }
-    }
-
-    pub(super) fn user(&self) -> Option<&Arc<str>> {
-        self.user.as_ref()
     }
 
     pub(super) fn add_source(&mut self, id: SourceId) {

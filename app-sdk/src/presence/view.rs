@@ -270,7 +270,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             group.pending.remove(&id);
             let Some(entry) = group.members.get_mut(&id) else { continue };
             let due = entry.take_due((now, now + self.kept_ticks), |id| suspended.has(id), &self.me);
-            let user = entry.user().cloned();
+            let user = entry.user.clone();
             if entry.is_over(now) {
                 group.members.remove(&id);
                 self.followed -= 1;
@@ -556,7 +556,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
             });
             Reporter { owner: owner(&received_by, subject.name(), &self.me), received_by, is_inherited: false }
         });
-        let (lingers_until, user) = (entry.lingers_until(), entry.user().cloned());
+        let (lingers_until, user) = (entry.lingers_until(), entry.user.clone());
         let (is_here, is_over) = (entry.was_here(), entry.is_over(self.now));
         let is_pending = entry.pending().is_some() || lingers_until.is_some();
         match held {

@@ -186,7 +186,10 @@ impl RawSender {
     /// The errors of [`RawConnection::send`].
     pub async fn send(&self, message: impl Into<RawMessage>) -> Result<(), RawSendError> {
         let (message, RawSender { client, core }) = (message.into(), self);
-        check(message.as_bytes().len(), client.node.client_message_max_bytes().unwrap_or(LINK_FRAME_MAX_BYTES))?;
+        check(
+            message.as_bytes().len(),
+            client.node.capabilities.client_message_max_bytes.unwrap_or(LINK_FRAME_MAX_BYTES),
+        )?;
         let mut frame = BytesMut::new();
         encode_connection_data(self.connection_id(), message.as_bytes(), message.kind().data_type(), &mut frame);
         check(frame.len(), LINK_FRAME_MAX_BYTES)?;

@@ -237,7 +237,7 @@ impl WindowedClient for RawSends<'_> {
     }
 
     fn has_reports(&self) -> bool {
-        self.client.node.client_message_max_bytes().is_some()
+        self.client.node.capabilities.client_message_max_bytes.is_some()
     }
 
     fn send_mark(&self, number: i64) -> bool {

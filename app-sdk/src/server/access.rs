@@ -14,8 +14,9 @@ const DIALLED_AS_VARIABLE: &str = "TRUNKLINE_DIALLED_AS";
 
 #[derive(Debug)]
 pub(crate) struct Access {
-    keys: AccessKeys,
-    is_development: bool,
+    /// Keys for users' tokens and for an embedded node.
+    pub(crate) keys: AccessKeys,
+    pub(crate) is_development: bool,
     /// Host names that proxies may dial; empty for any.
     names: Vec<HostPattern>,
 }
@@ -65,15 +66,6 @@ impl Access {
             Err(problem) => Err(BuildError::DialledAs { host, problem }),
         };
         Ok(Self { names: texts.into_iter().map(parse).collect::<Result<_, _>>()?, ..self })
-    }
-
-    pub(crate) fn is_development(&self) -> bool {
-        self.is_development
-    }
-
-    /// Keys for users' tokens and for an embedded node.
-    pub(crate) fn keys(&self) -> &AccessKeys {
-        &self.keys
     }
 
     /// Refuses a peer on another machine if only the development key is used.

@@ -39,7 +39,7 @@ pub(super) async fn channel(
 ) -> Result<Response, RouteRefusal> {
     let access = core.access.get().filter(|_| !core.shutdown.is_cancelled()).ok_or(RouteRefusal::Shutdown)?;
     access.check_peer(peer.map(|Extension(ConnectInfo(address))| address))?;
-    let accepted = match accept(&request, access.keys(), PeerKind::AppServer, &hellos) {
+    let accepted = match accept(&request, &access.keys, PeerKind::AppServer, &hellos) {
         Err(HandshakeError::Busy) => return Err(RouteRefusal::Busy),
         Err(error @ HandshakeError::NotFresh { .. }) => return Err(RouteRefusal::NotFresh(error)),
         other => other.map_err(|_| AccessError::Key)?,

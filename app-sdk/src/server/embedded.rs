@@ -52,7 +52,7 @@ pub(super) fn start(
     let runtime = Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
     let admin = admin.map(|address| listen(address, admin_token)).transpose()?;
     let allow_origins = allow_origins.into_iter().map(origin).collect::<Result<_, _>>()?;
-    let settings = Settings::embedded(access.keys().clone(), allow_origins, access.is_development());
+    let settings = Settings::embedded(access.keys.clone(), allow_origins, access.is_development);
     let dialler = EmbeddedDialler { core: Arc::downgrade(core), runtime };
     let node = Embedded::start(settings, ready.manifest.clone(), Arc::new(dialler)).map_err(BuildError::Thread)?;
     let routes = node.router();

@@ -10,7 +10,6 @@ use http::header::CONTENT_TYPE;
 use tokio::time::{Instant, timeout_at};
 use trunkline_protocol::key::AccessKeys;
 
-use super::access::Access;
 use super::server_core::ServerCore;
 use super::user::{TokenError, User, UserToken};
 use crate::brief_debug::brief_debug;
@@ -122,7 +121,7 @@ impl ServerHandle {
     }
 
     pub(crate) fn keys(&self) -> Option<&AccessKeys> {
-        self.core.access.get().map(Access::keys)
+        self.core.access.get().map(|access| &access.keys)
     }
 
     /// Random id of this process, as sent to proxies.

@@ -87,7 +87,7 @@ impl ServerCore {
     }
 
     pub(super) fn is_development(&self) -> bool {
-        self.access.get().is_some_and(Access::is_development)
+        self.access.get().is_some_and(|access| access.is_development)
     }
 
     /// Creates a link that can run; `None` for an unknown hub or raw endpoint.

@@ -88,7 +88,7 @@ pub(super) async fn negotiate(
         decision => {
             let ticket = route.ticket(decision, token_user)?;
             let pool = route.pool().ok_or(NegotiationRefusal::NotConnected)?;
-            let (service, hub) = (pool.service(), pool.service_hub());
+            let (service, hub) = (&pool.parts.service, &pool.service_hub);
             let token = service.client_token(hub, &ticket);
             if token.len() > CLIENT_TOKEN_MAX_CHARS {
                 return Err(NegotiationRefusal::TokenTooLong(token.len()));
@@ -232,8 +232,8 @@ fn services(
     for place in places {
         let service = DialledService::new(place, plain_http, Arc::clone(&core.instance))
             .map_err(|error| BuildError::Tls(error.to_string()))?;
-        if services.iter().any(|known| known.name() == service.name()) {
-            return Err(BuildError::DuplicateService(service.name().to_string()));
+        if services.iter().any(|known| known.name == service.name) {
+            return Err(BuildError::DuplicateService(service.name.to_string()));
         }
         services.push(Arc::new(service));
     }

@@ -117,7 +117,7 @@ impl ServerCore {
     /// Verifies an access token that may have no user.
     pub(super) fn verify_token(&self, token: &str) -> Result<access_token::User, TokenError> {
         let access = self.access.get().ok_or(TokenError::NoKeys)?;
-        Ok(access_token::verify(token, access.keys(), unix_seconds(SystemTime::now()))?)
+        Ok(access_token::verify(token, &access.keys, unix_seconds(SystemTime::now()))?)
     }
 }
 
@@ -156,7 +156,7 @@ impl UserToken {
     /// # Errors
     /// Returns an error before [`Server::into_router`](crate::Server::into_router) was called.
     pub fn sign(self) -> Result<String, TokenError> {
-        let key = self.core.access.get().and_then(|access| access.keys().iter().next()).ok_or(TokenError::NoKeys)?;
+        let key = self.core.access.get().and_then(|access| access.keys.iter().next()).ok_or(TokenError::NoKeys)?;
         let times = TokenTimes::from_now(unix_seconds(SystemTime::now()), self.lifetime.as_secs());
         Ok(access_token::sign(&key, &self.user_id, &self.claims, times))
     }

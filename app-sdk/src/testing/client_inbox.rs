@@ -58,7 +58,7 @@ impl ClientInbox {
             }
         }
         // An unreadable message is a bug in this crate, and results in a timeout.
-        let protocol = self.codec.protocol();
+        let protocol = self.codec.protocol;
         for message in whole_messages(protocol, &bytes) {
             if let Ok(Some(message)) = protocol.decode(&bytes.slice_ref(message.body)) {
                 self.take_in(message);
@@ -167,8 +167,8 @@ impl ClientInbox {
         // The panic has been printed; it must not end the link.
         let outcome = catch_unwind(AssertUnwindSafe(|| answer(&call)));
         let outcome = outcome.unwrap_or_else(|_| Outcome::Error("the test's prepared answer panics".into()));
-        if let Some(invocation_id) = call.invocation_id() {
-            let completion = Completion { headers: Vec::new(), invocation_id: invocation_id.clone(), outcome };
+        if let Some(invocation_id) = call.invocation.invocation_id.clone() {
+            let completion = Completion { headers: Vec::new(), invocation_id, outcome };
             let _ = self.replies.send(completion);
         }
     }
@@ -192,4 +192,4 @@ fn read_handshake(bytes: &mut Bytes) -> Result<(), String> {
     }
 }
 
-brief_debug!(ClientInbox, |it| { protocol: it.codec.protocol() });
+brief_debug!(ClientInbox, |it| { protocol: it.codec.protocol });

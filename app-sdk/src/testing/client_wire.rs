@@ -49,7 +49,7 @@ impl ClientWire {
     /// Opens the connection at an app server: the open message, then the handshake.
     pub(super) async fn open_at(&self, server: usize, open: OpenConnection) {
         self.fake_proxy.send(server, ServiceMessage::OpenConnection(open)).await;
-        let handshake = HandshakeRequest { protocol: self.codec.protocol(), version: HUB_PROTOCOL_VERSION }.encode();
+        let handshake = HandshakeRequest { protocol: self.codec.protocol, version: HUB_PROTOCOL_VERSION }.encode();
         self.send_bytes(handshake).await;
     }
 
@@ -63,7 +63,7 @@ impl ClientWire {
     }
 
     pub(super) async fn write(&self, message: &HubMessage) {
-        self.send_bytes(encode::message(self.codec.protocol(), message)).await;
+        self.send_bytes(encode::message(self.codec.protocol, message)).await;
     }
 
     /// Sends bytes to the hub. A closed connection is only noticed when reading.

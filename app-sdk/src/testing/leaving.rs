@@ -27,7 +27,7 @@ pub enum Leaving {
 
 /// Reassigns a client to the next app server of the fleet. Returns when its `on_rehomed` has run.
 pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leaving) -> Result<(), RehomeError> {
-    let wire = client.wire();
+    let wire = &client.wire;
     let closed = || RehomeError::Closed(wire.inbox.close_error());
     let from = wire.fake_proxy.home(&wire.id).ok_or_else(closed)?;
     let to = (from + 1) % hub.servers.len().max(1);
@@ -46,7 +46,7 @@ pub(super) async fn reassign(hub: &TestHub, client: &TestClient, leaving: Leavin
     if leaving == Leaving::Crash {
         wire.inbox.fail_pending(CRASHED);
     }
-    let open = opening(client.opening(), &old.instance, items);
+    let open = opening(&client.open, &old.instance, items);
     let taken_over = new.dispatcher.core.taken_over.observe();
     wire.open_at(to, open).await;
     match timeout(wire.timeout, is_kept(taken_over, &wire.id)).await {

@@ -5,7 +5,6 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytestring::ByteString;
 use serde::de::DeserializeOwned;
 use trunkline_protocol::hub::{HubProtocol, Invocation, Payload};
 
@@ -19,7 +18,7 @@ const SHOWN_CHARS: usize = 200;
 #[derive(Clone)]
 pub struct Received {
     codec: Codec,
-    invocation: Invocation,
+    pub(super) invocation: Invocation,
 }
 
 /// Arguments received by a client: a tuple of deserializable values, or `()` for none.
@@ -66,10 +65,6 @@ impl Received {
     pub(super) fn read<T: FromArguments>(&self) -> Result<T, String> {
         self.arguments().map_err(|problem| format!("{self:?} was received, but its arguments differ: {problem}"))
     }
-
-    pub(super) fn invocation_id(&self) -> Option<&ByteString> {
-        self.invocation.invocation_id.as_ref()
-    }
 }
 
 impl fmt::Debug for Received {
@@ -81,7 +76,7 @@ impl fmt::Debug for Received {
 
 fn shown(codec: Codec, payload: &Payload) -> String {
     let plain = |protocol| Codec::new(protocol, Naming::Serde);
-    let json = match codec.protocol() {
+    let json = match codec.protocol {
         HubProtocol::Json => Ok(payload.clone()),
         binary => plain(binary).value::<Value>(payload).and_then(|value| plain(HubProtocol::Json).payload(&value)),
     };

@@ -21,9 +21,9 @@ use crate::encode::Arguments;
 
 /// Client connected to a hub under test.
 pub struct TestClient {
-    wire: Arc<ClientWire>,
+    pub(super) wire: Arc<ClientWire>,
     /// Message that opened the connection, sent again to another app server.
-    open: OpenConnection,
+    pub(super) open: OpenConnection,
     negotiate_headers: HeaderMap,
     latest_invocation: u64,
 }
@@ -308,7 +308,7 @@ impl TestClient {
     /// # Errors
     /// If the result cannot be encoded, or the call expects none.
     pub async fn answer(&mut self, call: &Received, result: impl Serialize) -> Result<(), CallError> {
-        let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
+        let id = call.invocation.invocation_id.clone().ok_or(CallError::NoQuestion)?;
         let result = self.wire.payload(&result)?;
         self.wire.complete(id, Outcome::Value(result)).await;
         Ok(())
@@ -319,7 +319,7 @@ impl TestClient {
     /// # Errors
     /// If the call expects no result.
     pub async fn refuse(&mut self, call: &Received, error: &str) -> Result<(), CallError> {
-        let id = call.invocation_id().ok_or(CallError::NoQuestion)?.clone();
+        let id = call.invocation.invocation_id.clone().ok_or(CallError::NoQuestion)?;
         self.wire.complete(id, Outcome::Error(error.into())).await;
         Ok(())
     }
@@ -350,14 +350,6 @@ impl TestClient {
     /// Waits until the hub has closed the connection. Returns the hub's error, if any.
     pub async fn closed(&mut self) -> Option<String> {
         self.wire.inbox.closed().await
-    }
-
-    pub(super) fn wire(&self) -> &ClientWire {
-        &self.wire
-    }
-
-    pub(super) fn opening(&self) -> &OpenConnection {
-        &self.open
     }
 
     /// Waits for the next call to a matching method. On failure, the text names the expected method.
@@ -396,7 +388,7 @@ impl TestClient {
 
 impl fmt::Debug for TestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (id, protocol) = (&self.wire.id, self.wire.codec.protocol());
+        let (id, protocol) = (&self.wire.id, self.wire.codec.protocol);
         f.debug_struct("TestClient").field("id", id).field("protocol", &protocol).finish_non_exhaustive()
     }
 }

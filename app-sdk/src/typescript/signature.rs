@@ -36,7 +36,7 @@ pub enum MethodReply {
 /// A method that clients offer.
 #[derive(Debug)]
 pub struct ClientMethod {
-    name: &'static str,
+    pub(super) name: &'static str,
     arguments: Vec<(&'static str, String)>,
     result: Option<String>,
 }
@@ -208,10 +208,6 @@ impl ClientMethod {
     #[must_use]
     pub fn asked(name: &'static str, arguments: Vec<(&'static str, String)>, result: String) -> Self {
         Self { name, arguments, result: Some(result) }
-    }
-
-    pub(super) fn name(&self) -> &'static str {
-        self.name
     }
 
     pub(super) fn function(&self) -> String {
