@@ -308,7 +308,7 @@ impl Endpoint for Arc<Dispatcher> {
 
     fn ping_clients(&self, service: &str) {
         for connection in self.core.connections.all() {
-            if connection.node().is_of(service) && connection.inbox().is_connected() {
+            if connection.node().service.as_deref() == Some(service) && connection.inbox().is_connected() {
                 self.core.to(&connection).ping();
             }
         }

@@ -4,7 +4,7 @@
 //!            ┌─ Connections: client connections of this app server
 //!            ├─ Outbound: the proxies and their queues; ClientSends: sends to one client
 //!  HubCore ──┼─ Acks: pending acknowledgements
-//!            └─ AwaitedResults: pending client results
+//!            └─ ClientResults: pending client results
 //! ```
 //!
 //! Each part has its own lock, held for one step at a time. Ending a connection and notifying its proxy are one step.
@@ -16,23 +16,22 @@ mod connections;
 mod result_requests;
 mod result_wait;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use tokio::time::Instant;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::{Close, HubMessage, HubProtocol};
-use trunkline_protocol::service::{
-    ClientInvocation, CloseConnection, DataType, FlowOperation, ServiceMessage, header_of,
-};
-use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::{ClientInvocation, DataType, FlowOperation};
 
 use crate::connection::{CallScope, Connection, ConnectionClose, Inbox, Limits};
 use crate::encode;
 use crate::naming::{Codec, Naming};
 use crate::node::Node;
 use crate::outbound::Outbound;
+use crate::sync::lock;
 
 use acks::QueryLimit;
 pub(crate) use acks::{Acks, WAITING_MAX, announce_shutdown, fence};
@@ -40,7 +39,7 @@ use client_sends::{ClientSends, connection_data};
 pub(crate) use connections::TakenOver;
 use connections::{Connections, RecentIds, TakeOvers};
 pub(crate) use result_requests::{Addressee, ClientResult, NoResultReason, TooManyRequests};
-use result_requests::{AwaitedResults, ID_PREFIX, Registered};
+use result_requests::{ClientResults, ID_PREFIX, Registered};
 pub(crate) use result_wait::{ExpectedResult, InboxOverfull, ResultWait};
 
 pub(crate) struct HubCore {
@@ -51,7 +50,7 @@ pub(crate) struct HubCore {
     pub(crate) outbound: Outbound,
     pub(crate) connections: Connections,
     pub(crate) acks: Acks,
-    pub(crate) client_results: AwaitedResults,
+    pub(crate) client_results: Mutex<ClientResults>,
     pub(crate) taken_over: TakeOvers,
     /// Set once any connection has begun reassignment; from then on pending results affect reassignments.
     has_reassignments: AtomicBool,
@@ -72,7 +71,7 @@ impl HubCore {
         Self {
             connections: Connections::default(),
             acks: Acks::default(),
-            client_results: AwaitedResults::new(&instance, &limits),
+            client_results: Mutex::new(ClientResults::new(&instance, &limits)),
             taken_over: TakeOvers::default(),
             has_reassignments: AtomicBool::new(false),
             reassigned: RecentIds::default(),
@@ -99,7 +98,7 @@ impl HubCore {
 
     pub(crate) fn handle_node_lost(&self, node: &Arc<Node>) {
         self.acks.fail_node(node);
-        self.client_results.fail_node(node);
+        lock(&self.client_results).fail_node(node);
     }
 }
 
@@ -143,10 +142,7 @@ impl HubCore {
     /// Offers a connection and its items to its proxy for another app server; never waits. Returns `false` if it is
     /// not on this app server.
     pub(crate) fn give_away(&self, connection: &Arc<Connection>, node: &Node, items: Option<String>) -> bool {
-        let items = items.map(|items| header_of(ITEMS_HEADER, items));
-        let headers = items.into_iter().chain([header_of(MIGRATE_TO_HEADER, "")]).collect();
-        let close = CloseConnection { connection_id: connection.shared_id(), headers, ..CloseConnection::default() };
-        self.end_reassigned(connection, || self.outbound.control(node, &ServiceMessage::CloseConnection(close)))
+        self.end_reassigned(connection, || self.outbound.hand_over(node, connection.shared_id(), items))
     }
 
     fn end_reassigned(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
@@ -207,7 +203,7 @@ impl HubCore {
         self.to(connection).apply_flow_control(inbox);
         if inbox.reassignment.has_begun()
             && connection.node().capabilities.supports_handovers
-            && let Some(operation) = inbox.poll_reassignment(self.client_results.has_pending_result(connection.id()))
+            && let Some(operation) = inbox.poll_reassignment(self.has_pending_result(connection.id()))
         {
             self.outbound.control_flow(&connection.node(), connection.shared_id(), operation);
         }
@@ -225,7 +221,7 @@ impl HubCore {
     #[must_use = "a worker must be started"]
     pub(crate) fn begin_idle_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
-        if inbox.is_quiet() && !self.client_results.has_pending_result(connection.id()) {
+        if inbox.is_quiet() && !self.has_pending_result(connection.id()) {
             self.has_reassignments.store(true, Ordering::Relaxed);
             return inbox.begin_reassignment();
         }
@@ -238,16 +234,7 @@ impl HubCore {
     pub(crate) fn advance_reassignment(&self, connection: &Connection) -> bool {
         let mut inbox = connection.inbox();
         self.apply_flow_control(connection, &mut inbox);
-        inbox.reassignment.has_begun()
-            && inbox.start_reassignment(self.client_results.has_pending_result(connection.id()))
-    }
-
-    pub(crate) async fn announce_shutdown(&self) {
-        announce_shutdown(&self.outbound, &self.acks).await;
-    }
-
-    pub(crate) async fn fence(&self) {
-        fence(&self.outbound, &self.acks).await;
+        inbox.reassignment.has_begun() && inbox.start_reassignment(self.has_pending_result(connection.id()))
     }
 }
 
@@ -257,13 +244,17 @@ impl HubCore {
         connection_id: &ByteString,
         asked: Vec<Arc<Node>>,
     ) -> Result<Registered, TooManyRequests> {
-        let registered = self.client_results.request(connection_id, asked)?;
+        let registered = lock(&self.client_results).request(connection_id, asked)?;
         self.requests_changed(connection_id);
         Ok(registered)
     }
 
+    pub(crate) fn has_pending_result(&self, connection_id: &str) -> bool {
+        lock(&self.client_results).has_pending_result(connection_id, Instant::now())
+    }
+
     fn remove_request(&self, id: &str, connection_id: &str) {
-        self.client_results.forget(id);
+        lock(&self.client_results).forget(id);
         self.requests_changed(connection_id);
     }
 
@@ -285,7 +276,7 @@ impl HubCore {
     }
 
     pub(crate) fn expect_result_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
-        self.client_results.request_for(request)?;
+        lock(&self.client_results).request_for(request, Instant::now())?;
         self.requests_changed(&request.connection_id);
         Ok(())
     }

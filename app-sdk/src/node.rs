@@ -66,7 +66,7 @@ impl<'a> NodeName<'a> {
 pub(crate) struct Node {
     name: Box<str>,
     boot: Box<str>,
-    service: Option<Box<str>>,
+    pub(crate) service: Option<Box<str>>,
     pub(crate) capabilities: Capabilities,
     received_at: Mutex<Instant>,
     /// Latest value of [`LOSSES`] caused by this node.
@@ -120,10 +120,6 @@ impl Node {
 
     pub(crate) fn is_of_service(&self) -> bool {
         self.service.is_some()
-    }
-
-    pub(crate) fn is_of(&self, service: &str) -> bool {
-        self.service.as_deref() == Some(service)
     }
 
     pub(crate) fn shares_service(&self, other: &Self) -> bool {

@@ -25,7 +25,7 @@ use trunkline_protocol::service::{
     Capabilities, CloseConnection, ConnectionData, ConnectionFlowControl, ConnectionMoved, DownMark, FlowOperation,
     FlowSubject, OpenConnection, ServiceMessage, header_of,
 };
-use trunkline_protocol::wire::CAUSE_HEADER;
+use trunkline_protocol::wire::{CAUSE_HEADER, ITEMS_HEADER, MIGRATE_TO_HEADER};
 
 use crate::connection::{Connection, ConnectionClose, LinkId, RunQueue, short};
 use crate::error::SendError;
@@ -272,6 +272,14 @@ impl Outbound {
         let named = node.capabilities.supports_causes.then(|| header_of(CAUSE_HEADER, cause.label()));
         let close = CloseConnection { connection_id, error, headers: named.into_iter().collect() };
         ServiceMessage::CloseConnection(close)
+    }
+
+    /// Offers a connection and its items to its proxy for another app server; never waits.
+    pub(crate) fn hand_over(&self, node: &Node, connection_id: ByteString, items: Option<String>) {
+        let items = items.map(|items| header_of(ITEMS_HEADER, items));
+        let headers = items.into_iter().chain([header_of(MIGRATE_TO_HEADER, "")]).collect();
+        let close = CloseConnection { connection_id, headers, ..CloseConnection::default() };
+        self.control(node, &ServiceMessage::CloseConnection(close));
     }
 
     pub(crate) fn count_closed(&self, id: &str, close: &ConnectionClose) {

@@ -20,6 +20,7 @@ use crate::hub_core::{ClientResult, ExpectedResult, HubCore, InboxOverfull, Resu
 use crate::metrics::Counted;
 use crate::naming::Codec;
 use crate::outbound::{ManyFrame, checked_frame};
+use crate::sync::lock;
 
 /// One client, wherever it is connected. Accepts sends like all [`Receivers`], and can be invoked for a result.
 ///
@@ -215,7 +216,7 @@ async fn request_remote(
     let frame = ManyFrame::of_send(&send, checked_frame(&ServiceMessage::ClientInvocation(request))?);
     for node in nodes.iter() {
         if !core.outbound.send(node, frame.for_node(node)).await {
-            core.client_results.deny(&expected.id, node);
+            lock(&core.client_results).deny(&expected.id, node);
         }
     }
     drop(send);

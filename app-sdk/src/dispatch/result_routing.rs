@@ -15,6 +15,7 @@ use crate::encode;
 use crate::error::text;
 use crate::hub_core::{Addressee, ClientResult, HubCore, NoResultReason, TooManyRequests};
 use crate::node::Node;
+use crate::sync::lock;
 
 pub(super) struct ResultRouter {
     core: Arc<HubCore>,
@@ -115,11 +116,11 @@ impl ResultRouter {
         let Some((protocol, completion)) = completion else {
             tracing::debug!(hub = %self.core.name(), id = %invocation_id, "a client's result can't be read");
             let refusal = ClientResult::Refused("its answer can't be read".into());
-            return self.core.client_results.refuse(&invocation_id, &connection_id, refusal);
+            return lock(&self.core.client_results).refuse(&invocation_id, &connection_id, refusal);
         };
         // The request's ID comes from the frame around the payload.
         let completion = Completion { invocation_id, ..completion };
-        let other_addressee = self.core.client_results.complete(&connection_id, protocol, &completion);
+        let other_addressee = self.complete(&connection_id, protocol, &completion);
         let (hub, id) = (self.core.name(), &completion.invocation_id);
         if other_addressee.is_some() {
             self.core.count_dropped_result(id);
@@ -130,35 +131,45 @@ impl ResultRouter {
     /// Delivers a refusal to the method that requested the result. A single proxy may just not have the client.
     pub(super) fn route_refusal(&self, node: &Arc<Node>, refusal: ErrorCompletion) {
         let ErrorCompletion { invocation_id, connection_id, error, .. } = refusal;
+        let mut requests = lock(&self.core.client_results);
         if *error == *text::does_not_exist(&connection_id) {
-            self.core.client_results.deny(&invocation_id, node);
+            requests.deny(&invocation_id, node);
         } else if *error == *text::disconnected(&connection_id) {
-            self.core.client_results.refuse(&invocation_id, &connection_id, ClientResult::Disconnected);
+            requests.refuse(&invocation_id, &connection_id, ClientResult::Disconnected);
         } else if *error == *text::leaving() {
-            self.core.client_results.refuse(&invocation_id, &connection_id, ClientResult::Leaving);
+            requests.refuse(&invocation_id, &connection_id, ClientResult::Leaving);
         } else {
-            self.core.client_results.refuse(&invocation_id, &connection_id, ClientResult::Refused(error));
+            requests.refuse(&invocation_id, &connection_id, ClientResult::Refused(error));
         }
     }
 
     /// Delivers a completion that ends no upload to the requester of the result.
     async fn route_result(&self, connection: &Arc<Connection>, completion: Completion) {
         let protocol = connection.protocol;
-        match self.core.client_results.complete(connection.id(), protocol, &completion) {
+        match self.complete(connection.id(), protocol, &completion) {
             None | Some(Addressee::Local(_)) => {}
             Some(Addressee::AppServer(app_server)) => self.forward(connection, app_server, completion).await,
-            Some(Addressee::Unknown) => match self.core.client_results.requester_of(&completion.invocation_id) {
-                // Requested when its client was elsewhere, or through an app server that is gone.
-                Some(app_server) => {
-                    let app_server = ByteString::from(app_server);
-                    self.forward(connection, app_server, completion).await;
+            Some(Addressee::Unknown) => {
+                let requester = lock(&self.core.client_results).requester_of(&completion.invocation_id);
+                match requester.map(ByteString::from) {
+                    // Requested when its client was elsewhere, or through an app server that is gone.
+                    Some(app_server) => self.forward(connection, app_server, completion).await,
+                    None => self.drop_result(connection, &completion, "completion dropped: no caller waits for it"),
                 }
-                None => self.drop_result(connection, &completion, "completion dropped: no caller waits for it"),
-            },
+            }
             Some(Addressee::WrongClient) => {
                 self.drop_result(connection, &completion, "completion dropped: the request went to another client");
             }
         }
+    }
+
+    /// Delivers a completion to the local method that waits for it. Returns any other addressee to the caller.
+    fn complete(&self, connection_id: &str, protocol: HubProtocol, completion: &Completion) -> Option<Addressee> {
+        let addressee = lock(&self.core.client_results).complete(&completion.invocation_id, connection_id);
+        let Addressee::Local(sender) = addressee else { return Some(addressee) };
+        // A method that has just stopped waiting needs no result.
+        let _ = sender.send(ClientResult::Completed(protocol, completion.outcome.clone()));
+        None
     }
 
     fn drop_result(&self, connection: &Connection, completion: &Completion, reason: &str) {
@@ -168,7 +179,8 @@ impl ResultRouter {
     }
 
     fn abandon_requests(&self, connection: &Connection, reason: NoResultReason) {
-        for abandoned in self.core.client_results.fail_connection(connection.id(), reason) {
+        let abandoned = lock(&self.core.client_results).fail_connection(connection.id(), reason);
+        for abandoned in abandoned {
             let refusal = ErrorCompletion {
                 invocation_id: abandoned.id,
                 connection_id: connection.shared_id(),
@@ -204,7 +216,7 @@ impl ResultRouter {
             NoResultReason::Leaving => UploadEnd::Leaving,
             NoResultReason::Disconnected => UploadEnd::ConnectionClosed,
         };
-        let has_pending_result = self.core.client_results.has_pending_result(connection.id());
+        let has_pending_result = self.core.has_pending_result(connection.id());
         let had_uploads = connection.inbox().calls().0.has_open_uploads();
         self.end_uploads(connection, &end);
         self.abandon_requests(connection, reason);

@@ -17,6 +17,7 @@ use trunkline_protocol::service::{Attachment, Capabilities, ErrorCompletion, Fra
 use super::*;
 use crate::metrics::Metrics;
 use crate::node::{next_piece, open_outbox};
+use crate::sync::lock;
 use crate::{Cancellation, Hub, UploadStream};
 
 const ID: &str = "c1";
@@ -363,7 +364,7 @@ impl Simulation {
 
     fn check_nothing_is_left(&self) {
         assert_eq!(self.connection.inbox().left_over(), Vec::<String>::new());
-        assert_eq!(self.hub.core.client_results.len(), 0);
+        assert_eq!(lock(&self.hub.core.client_results).len(), 0);
         let metrics = &self.hub.core.outbound.metrics;
         assert_eq!((metrics.running.get(), metrics.streams.get(), metrics.client_results_waiting.get()), (0, 0, 0));
     }

@@ -162,7 +162,7 @@ fn listed(names: &BTreeSet<ByteString>) -> String {
 
 fn next_work(core: &HubCore, connection: &Connection) -> (WorkItem<CallScope>, Option<Box<MessageTrace>>) {
     let mut inbox = connection.inbox();
-    let has_pending_result = inbox.reassignment.has_begun() && core.client_results.has_pending_result(connection.id());
+    let has_pending_result = inbox.reassignment.has_begun() && core.has_pending_result(connection.id());
     let next = inbox.next(connection.protocol, &core.limits, has_pending_result);
     core.apply_flow_control(connection, &mut inbox);
     (next, inbox.take_trace())
@@ -226,7 +226,7 @@ impl Dispatcher {
             items = self.hooks.leaving(connection, context) => items,
             () = self.given_away(connection) => return,
         };
-        if self.core.client_results.has_pending_result(connection.id()) {
+        if self.core.has_pending_result(connection.id()) {
             connection.inbox().reassignment.end_leaving();
         } else {
             self.reassignments.give_away(connection, items).await;

@@ -43,40 +43,26 @@ pub(crate) struct ExpectedAck<'a> {
 
 impl Acks {
     pub(crate) fn expect(&self, node: &Arc<Node>) -> ExpectedAck<'_> {
-        let (id, receiver) = lock(&self.0).expect(node);
+        let mut awaited = lock(&self.0);
+        // Azure's IDs are positive int32. When they wrap around after two billion requests, old ones are long
+        // finished.
+        let id = i64::from(awaited.latest % (i32::MAX as u32)) + 1;
+        awaited.latest = awaited.latest.wrapping_add(1);
+        let (sender, receiver) = oneshot::channel();
+        awaited.waiting.insert(id, WaitingAck { node: Arc::clone(node), sender });
         ExpectedAck { acks: self, id, receiver }
     }
 
     /// Delivers an acknowledgement. Drops it if no request matches.
     pub(crate) fn acknowledge(&self, ack: Ack) {
-        let sender = lock(&self.0).take_sender(ack.ack_id);
-        if let Some(sender) = sender {
-            let _ = sender.send(ack);
+        let waiting = lock(&self.0).waiting.remove(&ack.ack_id);
+        if let Some(waiting) = waiting {
+            let _ = waiting.sender.send(ack);
         }
     }
 
     pub(crate) fn fail_node(&self, node: &Arc<Node>) {
-        lock(&self.0).fail_node(node);
-    }
-}
-
-impl AwaitedAcks {
-    fn expect(&mut self, node: &Arc<Node>) -> (i64, oneshot::Receiver<Ack>) {
-        // Azure's IDs are positive int32. When they wrap around after two billion requests, old ones are long
-        // finished.
-        let id = i64::from(self.latest % (i32::MAX as u32)) + 1;
-        self.latest = self.latest.wrapping_add(1);
-        let (sender, receiver) = oneshot::channel();
-        self.waiting.insert(id, WaitingAck { node: Arc::clone(node), sender });
-        (id, receiver)
-    }
-
-    fn take_sender(&mut self, id: i64) -> Option<oneshot::Sender<Ack>> {
-        self.waiting.remove(&id).map(|waiting| waiting.sender)
-    }
-
-    fn fail_node(&mut self, node: &Arc<Node>) {
-        self.waiting.retain(|_, waiting| !Arc::ptr_eq(&waiting.node, node));
+        lock(&self.0).waiting.retain(|_, waiting| !Arc::ptr_eq(&waiting.node, node));
     }
 }
 
@@ -89,7 +75,7 @@ impl ExpectedAck<'_> {
 
 impl Drop for ExpectedAck<'_> {
     fn drop(&mut self) {
-        lock(&self.acks.0).take_sender(self.id);
+        lock(&self.acks.0).waiting.remove(&self.id);
     }
 }
 
@@ -220,37 +206,37 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_taken_once() {
-        let mut acks = AwaitedAcks::default();
-        let (id, mut receiver) = acks.expect(&node("a"));
-        acks.take_sender(id).unwrap().send(Ack { ack_id: id, status: AckStatus::Ok, ..Ack::default() }).unwrap();
-        assert_eq!(receiver.try_recv().unwrap().ack_id, id);
-        assert!(acks.take_sender(id).is_none());
+        let acks = Acks::default();
+        let mut expected = acks.expect(&node("a"));
+        let ack = |status| Ack { ack_id: expected.id, status, ..Ack::default() };
+        let (first, second) = (ack(AckStatus::Ok), ack(AckStatus::NotFound));
+        acks.acknowledge(first.clone());
+        acks.acknowledge(second);
+        assert_eq!(expected.receiver.try_recv().unwrap(), first);
     }
 
     #[test]
     fn ids_are_positive_int32_and_wrap_around() {
-        let (mut acks, node) = (AwaitedAcks { latest: i32::MAX as u32 - 1, ..AwaitedAcks::default() }, node("a"));
-        assert_eq!(acks.expect(&node).0, i64::from(i32::MAX));
-        assert_eq!(acks.expect(&node).0, 1);
+        let (acks, node) = (Acks::default(), node("a"));
+        lock(&acks.0).latest = i32::MAX as u32 - 1;
+        assert_eq!(acks.expect(&node).id, i64::from(i32::MAX));
+        assert_eq!(acks.expect(&node).id, 1);
     }
 
     #[test]
     fn a_lost_node_fails_its_own_requests_only() {
-        let (mut acks, lost, other) = (AwaitedAcks::default(), node("a"), node("b"));
-        let (_, mut of_lost) = acks.expect(&lost);
-        let (_, mut of_other) = acks.expect(&other);
+        let (acks, lost, other) = (Acks::default(), node("a"), node("b"));
+        let (mut of_lost, mut of_other) = (acks.expect(&lost), acks.expect(&other));
         acks.fail_node(&lost);
-        assert_eq!(of_lost.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
-        assert_eq!(of_other.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
+        assert_eq!(of_lost.receiver.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+        assert_eq!(of_other.receiver.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
     }
 
     #[test]
     fn a_dropped_expectation_is_removed() {
         let acks = Acks::default();
-        let expected = acks.expect(&node("a"));
-        let id = expected.id;
-        drop(expected);
-        assert!(lock(&acks.0).take_sender(id).is_none());
+        drop(acks.expect(&node("a")));
+        assert!(lock(&acks.0).waiting.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

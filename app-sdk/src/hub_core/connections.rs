@@ -18,13 +18,20 @@ use crate::sync::{lock, read_lock, write};
 
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
-    here: RwLock<Registry>,
+    /// By ID. The caller that removes a connection closes it.
+    here: RwLock<HashSet<RegistryEntry>>,
     tombstones: Mutex<Tombstones>,
 }
 
 impl Connections {
+    /// Adds a connection. Fails with the existing connection if the ID is in use.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
-        write(&self.here).insert(connection)
+        let mut here = write(&self.here);
+        if let Some(RegistryEntry(present)) = here.get(connection.id()) {
+            return Err(Arc::clone(present));
+        }
+        here.insert(RegistryEntry(Arc::clone(connection)));
+        Ok(())
     }
 
     /// Ends exactly this connection. The notification of its proxy is queued in the same step, so that a shutdown,
@@ -32,33 +39,37 @@ impl Connections {
     /// already ended.
     pub(super) fn end_connection(&self, connection: &Arc<Connection>, tell: impl FnOnce()) -> bool {
         let mut here = write(&self.here);
-        let was_here = here.remove(connection);
+        let was_here = here.get(connection.id()).is_some_and(|present| Arc::ptr_eq(&present.0, connection));
         if was_here {
+            here.remove(connection.id());
             tell();
         }
         was_here
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Connection>> {
-        read_lock(&self.here).get(id).map(Arc::clone)
+        read_lock(&self.here).get(id).map(|RegistryEntry(connection)| Arc::clone(connection))
     }
 
+    /// Whether exactly this connection is registered, not just its ID.
     pub(crate) fn contains(&self, connection: &Arc<Connection>) -> bool {
-        read_lock(&self.here).contains(connection)
+        read_lock(&self.here).get(connection.id()).is_some_and(|present| Arc::ptr_eq(&present.0, connection))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
-        read_lock(&self.here).iter().map(Arc::clone).collect()
+        read_lock(&self.here).iter().map(|RegistryEntry(connection)| Arc::clone(connection)).collect()
     }
 
     /// Counts all connections, and the connections with their home on this link.
     pub(crate) fn count(&self, link: LinkId) -> (usize, usize) {
         let here = read_lock(&self.here);
-        (here.iter().count(), here.at_home(link).len())
+        (here.len(), here.iter().filter(|entry| entry.0.home.link() == link).count())
     }
 
+    /// Connections with their home on this link. A full scan, because links rarely close.
     pub(crate) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
-        read_lock(&self.here).at_home(link)
+        let here = read_lock(&self.here);
+        here.iter().filter(|entry| entry.0.home.link() == link).map(|entry| Arc::clone(&entry.0)).collect()
     }
 
     /// Keeps a connection that was closed during a move, for the node that has it now.
@@ -89,47 +100,9 @@ impl Tombstones {
     }
 }
 
-/// Connections of a hub by ID. The caller that removes a connection closes it.
-#[derive(Debug, Default)]
-pub(super) struct Registry(HashSet<RegistryEntry>);
-
 /// A connection, hashed by its ID. A set uses eight bytes per entry; a map would store the ID twice.
 #[derive(Debug)]
 struct RegistryEntry(Arc<Connection>);
-
-impl Registry {
-    /// Adds a connection. Fails with the existing connection if the ID is in use.
-    pub(super) fn insert(&mut self, connection: &Arc<Connection>) -> Result<(), Arc<Connection>> {
-        if let Some(present) = self.get(connection.id()) {
-            return Err(Arc::clone(present));
-        }
-        self.0.insert(RegistryEntry(Arc::clone(connection)));
-        Ok(())
-    }
-
-    /// Removes exactly this connection. Returns `false` if it is not registered.
-    pub(super) fn remove(&mut self, connection: &Arc<Connection>) -> bool {
-        self.contains(connection) && self.0.remove(connection.id())
-    }
-
-    pub(super) fn get(&self, id: &str) -> Option<&Arc<Connection>> {
-        self.0.get(id).map(|RegistryEntry(connection)| connection)
-    }
-
-    /// Whether exactly this connection is registered, not just its ID.
-    pub(super) fn contains(&self, connection: &Arc<Connection>) -> bool {
-        self.get(connection.id()).is_some_and(|present| Arc::ptr_eq(present, connection))
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Connection>> {
-        self.0.iter().map(|RegistryEntry(connection)| connection)
-    }
-
-    /// Connections with their home on this link. A full scan, because links rarely close.
-    pub(super) fn at_home(&self, link: LinkId) -> Vec<Arc<Connection>> {
-        self.iter().filter(|connection| connection.home.link() == link).map(Arc::clone).collect()
-    }
-}
 
 impl Borrow<str> for RegistryEntry {
     fn borrow(&self) -> &str {
@@ -227,29 +200,31 @@ mod tests {
 
     #[test]
     fn the_first_connection_with_an_id_stays_until_it_is_removed() {
-        let mut registry = Registry::default();
+        let connections = Connections::default();
         let (first, second) = (connection("c1", 1), connection("c1", 1));
-        registry.insert(&first).unwrap();
-        assert!(Arc::ptr_eq(&registry.insert(&second).unwrap_err(), &first));
-        assert!(registry.contains(&first) && !registry.contains(&second));
-        assert!(!registry.remove(&second), "another connection with this id is here");
-        assert!(registry.remove(&first));
-        assert!(!registry.remove(&first), "only one caller closes it");
-        registry.insert(&second).unwrap();
-        assert!(Arc::ptr_eq(registry.get("c1").unwrap(), &second));
+        let remove = |connection| connections.end_connection(connection, || ());
+        connections.insert(&first).unwrap();
+        assert!(Arc::ptr_eq(&connections.insert(&second).unwrap_err(), &first));
+        assert!(connections.contains(&first) && !connections.contains(&second));
+        assert!(!remove(&second), "another connection with this id is here");
+        assert!(remove(&first));
+        assert!(!remove(&first), "only one caller closes it");
+        connections.insert(&second).unwrap();
+        assert!(Arc::ptr_eq(&connections.get("c1").unwrap(), &second));
     }
 
     #[test]
     fn connections_are_found_by_their_home_link() {
-        let mut registry = Registry::default();
+        let connections = Connections::default();
         for (id, home) in [("c1", 1), ("c2", 2), ("c3", 1)] {
-            registry.insert(&connection(id, home)).unwrap();
+            connections.insert(&connection(id, home)).unwrap();
         }
-        let mut ids: Vec<_> = registry.at_home(LinkId(1)).iter().map(|connection| connection.id().to_owned()).collect();
+        let mut ids: Vec<_> =
+            connections.at_home(LinkId(1)).iter().map(|connection| connection.id().to_owned()).collect();
         ids.sort();
         assert_eq!(ids, ["c1", "c3"]);
-        assert_eq!(registry.iter().count(), 3);
-        assert!(registry.get("c4").is_none());
+        assert_eq!((connections.count(LinkId(1)), connections.all().len()), ((3, 2), 3));
+        assert!(connections.get("c4").is_none());
     }
 
     #[test]

@@ -8,19 +8,18 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use trunkline_protocol::hub::{Completion, HubProtocol, Outcome};
+use trunkline_protocol::hub::{HubProtocol, Outcome};
 use trunkline_protocol::limits::FOREIGN_QUESTION_TIMEOUT_MS;
 use trunkline_protocol::service::ClientInvocation;
 
 use crate::connection::Limits;
 use crate::node::Node;
-use crate::sync::lock;
 
 /// Prefix of our invocation IDs; a client's stream IDs are numbers. The app server's instance and a number follow, so
 /// IDs are unique across app servers.
@@ -36,6 +35,8 @@ pub(crate) struct ClientResults {
     of_connections: BTreeSet<(ByteString, ByteString)>,
     /// Requests of other app servers, oldest first. Some may be answered already.
     foreign: VecDeque<(Instant, ByteString)>,
+    max: usize,
+    timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -103,9 +104,11 @@ pub(crate) struct TooManyRequests;
 pub(super) type Registered = (ByteString, oneshot::Receiver<ClientResult>);
 
 impl ClientResults {
-    pub(super) fn new(instance: &str) -> Self {
+    pub(super) fn new(instance: &str, limits: &Limits) -> Self {
         let id_prefix = format!("{ID_PREFIX}{instance}-");
-        Self { id_prefix, latest: 0, by_id: HashMap::new(), of_connections: BTreeSet::new(), foreign: VecDeque::new() }
+        let (by_id, of_connections, foreign) = (HashMap::new(), BTreeSet::new(), VecDeque::new());
+        let (max, timeout) = (limits.client_results_max, limits.client_result_timeout);
+        Self { id_prefix, latest: 0, by_id, of_connections, foreign, max, timeout }
     }
 
     /// Registers a request to a local client, or to a client that the requested proxies may have. Its ID is unique in
@@ -114,32 +117,25 @@ impl ClientResults {
         &mut self,
         connection_id: &ByteString,
         asked: Vec<Arc<Node>>,
-        max: usize,
     ) -> Result<Registered, TooManyRequests> {
         self.latest += 1;
         let id = ByteString::from(format!("{}{}", self.id_prefix, self.latest));
         let (sender, receiver) = oneshot::channel();
         let requester = Requester::Local { sender, asked };
-        self.insert(id.clone(), ResultRequest { connection_id: connection_id.clone(), requester }, max)?;
+        self.insert(id.clone(), ResultRequest { connection_id: connection_id.clone(), requester })?;
         Ok((id, receiver))
     }
 
     /// Registers another app server's request to a local client.
-    pub(super) fn request_for(
-        &mut self,
-        app_server: ByteString,
-        id: ByteString,
-        connection_id: ByteString,
-        max: usize,
-        now: Instant,
-    ) -> Result<(), TooManyRequests> {
+    pub(super) fn request_for(&mut self, request: &ClientInvocation, now: Instant) -> Result<(), TooManyRequests> {
+        let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
         self.evict_expired(now);
-        self.foreign.push_back((now, id.clone()));
-        let requester = Requester::AppServer { id: app_server, since: now };
-        self.insert(id, ResultRequest { connection_id, requester }, max)
+        self.foreign.push_back((now, invocation_id.clone()));
+        let requester = Requester::AppServer { id: caller_server_id.clone(), since: now };
+        self.insert(invocation_id.clone(), ResultRequest { connection_id: connection_id.clone(), requester })
     }
 
-    pub(super) fn complete(&mut self, id: &str, connection_id: &str) -> Addressee {
+    pub(crate) fn complete(&mut self, id: &str, connection_id: &str) -> Addressee {
         match self.by_id.get(id) {
             None => return Addressee::Unknown,
             Some(request) if request.connection_id != connection_id => return Addressee::WrongClient,
@@ -153,12 +149,12 @@ impl ClientResults {
     }
 
     /// Records that a proxy does not have the client. If none of the requested proxies does, it does not exist.
-    pub(super) fn deny(&mut self, id: &str, node: &Arc<Node>) {
+    pub(crate) fn deny(&mut self, id: &str, node: &Arc<Node>) {
         self.remove_asked(id, node, ClientResult::DoesNotExist);
     }
 
     /// Fails a request of a local method, because the client's app server reports that there will be no result.
-    pub(super) fn refuse(&mut self, id: &str, connection_id: &str, refusal: ClientResult) {
+    pub(crate) fn refuse(&mut self, id: &str, connection_id: &str, refusal: ClientResult) {
         let is_local = |request: &ResultRequest| {
             request.connection_id == connection_id && matches!(request.requester, Requester::Local { .. })
         };
@@ -170,7 +166,7 @@ impl ClientResults {
     }
 
     /// Fails the requests to a connection that can't send results here. Returns the requests of other app servers.
-    pub(super) fn fail_connection(&mut self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
+    pub(crate) fn fail_connection(&mut self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
         let ids: Vec<_> = self.of_connection(connection_id).cloned().collect();
         let mut abandoned = Vec::new();
         for id in ids {
@@ -185,17 +181,18 @@ impl ClientResults {
         abandoned
     }
 
-    /// Whether a result of this connection is pending. Requests of other app servers count for at most `timeout`.
-    pub(super) fn has_pending_result(&self, connection_id: &str, timeout: Duration, now: Instant) -> bool {
+    /// Whether a result of this connection is pending. Requests of other app servers count for the time limit of a
+    /// client result.
+    pub(super) fn has_pending_result(&self, connection_id: &str, now: Instant) -> bool {
         let mut requests = self.of_connection(connection_id).filter_map(|id| self.by_id.get(id));
         requests.any(|request| match &request.requester {
             Requester::Local { .. } => true,
-            Requester::AppServer { since, .. } => now.duration_since(*since) < timeout,
+            Requester::AppServer { since, .. } => now.duration_since(*since) < self.timeout,
         })
     }
 
     /// Returns the other app server that created this request ID and waits for the result.
-    pub(super) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
+    pub(crate) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
         let (instance, number) = id.strip_prefix(ID_PREFIX)?.rsplit_once('-')?;
         let is_number = number.parse::<u64>().is_ok();
         (is_number && !instance.is_empty() && !id.starts_with(&self.id_prefix)).then_some(instance)
@@ -218,13 +215,13 @@ impl ClientResults {
     }
 
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         assert_eq!(self.by_id.len(), self.of_connections.len());
         self.by_id.len()
     }
 
-    fn insert(&mut self, id: ByteString, request: ResultRequest, max: usize) -> Result<(), TooManyRequests> {
-        if self.by_id.len() >= max {
+    fn insert(&mut self, id: ByteString, request: ResultRequest) -> Result<(), TooManyRequests> {
+        if self.by_id.len() >= self.max {
             return Err(TooManyRequests);
         }
         self.of_connections.insert((request.connection_id.clone(), id.clone()));
@@ -269,82 +266,6 @@ impl ClientResults {
     }
 }
 
-/// Pending client results, requested by methods on this app server or by other app servers.
-#[derive(Debug)]
-pub(crate) struct AwaitedResults {
-    requests: Mutex<ClientResults>,
-    max: usize,
-    timeout: Duration,
-}
-
-impl AwaitedResults {
-    pub(super) fn new(instance: &str, limits: &Limits) -> Self {
-        let requests = Mutex::new(ClientResults::new(instance));
-        Self { requests, max: limits.client_results_max, timeout: limits.client_result_timeout }
-    }
-
-    pub(super) fn request(
-        &self,
-        connection_id: &ByteString,
-        asked: Vec<Arc<Node>>,
-    ) -> Result<Registered, TooManyRequests> {
-        lock(&self.requests).request(connection_id, asked, self.max)
-    }
-
-    pub(super) fn request_for(&self, request: &ClientInvocation) -> Result<(), TooManyRequests> {
-        let ClientInvocation { invocation_id, connection_id, caller_server_id, .. } = request;
-        let (app_server, id) = (caller_server_id.clone(), invocation_id.clone());
-        lock(&self.requests).request_for(app_server, id, connection_id.clone(), self.max, Instant::now())
-    }
-
-    pub(super) fn forget(&self, id: &str) {
-        lock(&self.requests).forget(id);
-    }
-
-    pub(crate) fn has_pending_result(&self, connection_id: &str) -> bool {
-        lock(&self.requests).has_pending_result(connection_id, self.timeout, Instant::now())
-    }
-
-    pub(crate) fn requester_of<'a>(&self, id: &'a str) -> Option<&'a str> {
-        lock(&self.requests).requester_of(id)
-    }
-
-    /// Delivers a completion to the local method that waits for it. Returns any other addressee to the caller.
-    pub(crate) fn complete(
-        &self,
-        connection_id: &str,
-        protocol: HubProtocol,
-        completion: &Completion,
-    ) -> Option<Addressee> {
-        let addressee = lock(&self.requests).complete(&completion.invocation_id, connection_id);
-        let Addressee::Local(sender) = addressee else { return Some(addressee) };
-        // A method that has just stopped waiting needs no result.
-        let _ = sender.send(ClientResult::Completed(protocol, completion.outcome.clone()));
-        None
-    }
-
-    pub(crate) fn deny(&self, invocation_id: &str, node: &Arc<Node>) {
-        lock(&self.requests).deny(invocation_id, node);
-    }
-
-    pub(crate) fn refuse(&self, invocation_id: &str, connection_id: &str, refusal: ClientResult) {
-        lock(&self.requests).refuse(invocation_id, connection_id, refusal);
-    }
-
-    pub(crate) fn fail_connection(&self, connection_id: &str, reason: NoResultReason) -> Vec<AbandonedRequest> {
-        lock(&self.requests).fail_connection(connection_id, reason)
-    }
-
-    pub(super) fn fail_node(&self, node: &Arc<Node>) {
-        lock(&self.requests).fail_node(node);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        lock(&self.requests).len()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use trunkline_protocol::service::Capabilities;
@@ -357,6 +278,16 @@ mod tests {
         ByteString::from_static(text)
     }
 
+    fn results_of(instance: &str) -> ClientResults {
+        ClientResults::new(instance, &Limits { client_results_max: MAX, ..Limits::default() })
+    }
+
+    /// Request of another app server to the client `c1`.
+    fn foreign(id: &'static str) -> ClientInvocation {
+        let (invocation_id, connection_id, caller_server_id) = (text(id), text("c1"), text("other"));
+        ClientInvocation { invocation_id, connection_id, caller_server_id, ..ClientInvocation::default() }
+    }
+
     fn node(name: &str) -> Arc<Node> {
         Arc::new(Node::new(crate::node::NodeName::proxy(name, "boot"), Capabilities::plain()))
     }
@@ -367,15 +298,15 @@ mod tests {
 
     /// Two proxies, and a request to a client that either of them may have.
     fn remote() -> (ClientResults, [Arc<Node>; 2], Registered) {
-        let (mut results, nodes) = (ClientResults::new("me"), [node("a"), node("b")]);
-        let registered = results.request(&text("c1"), nodes.to_vec(), MAX).unwrap();
+        let (mut results, nodes) = (results_of("me"), [node("a"), node("b")]);
+        let registered = results.request(&text("c1"), nodes.to_vec()).unwrap();
         (results, nodes, registered)
     }
 
     #[test]
     fn only_the_first_completion_reaches_the_requester() {
-        let mut results = ClientResults::new("me");
-        let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        let mut results = results_of("me");
+        let (id, _) = results.request(&text("c1"), Vec::new()).unwrap();
         assert_eq!(id, "sme-1");
         assert!(matches!(results.complete("sme-1", "c1"), Addressee::Local(_)));
         assert!(matches!(results.complete("sme-1", "c1"), Addressee::Unknown));
@@ -384,17 +315,17 @@ mod tests {
 
     #[test]
     fn only_the_requested_client_may_answer() {
-        let mut results = ClientResults::new("me");
-        let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        let mut results = results_of("me");
+        let (_, mut receiver) = results.request(&text("c1"), Vec::new()).unwrap();
         assert!(matches!(results.complete("sme-1", "c2"), Addressee::WrongClient));
         assert_eq!(result(&mut receiver), None);
     }
 
     #[test]
     fn an_id_is_unique_and_names_the_requesting_app_server() {
-        let (mut mine, mut theirs) = (ClientResults::new("me"), ClientResults::new("an-other"));
-        let (my_id, _) = mine.request(&text("c1"), Vec::new(), MAX).unwrap();
-        let (their_id, _) = theirs.request(&text("c1"), Vec::new(), MAX).unwrap();
+        let (mut mine, mut theirs) = (results_of("me"), results_of("an-other"));
+        let (my_id, _) = mine.request(&text("c1"), Vec::new()).unwrap();
+        let (their_id, _) = theirs.request(&text("c1"), Vec::new()).unwrap();
         assert!(matches!(mine.complete(&their_id, "c1"), Addressee::Unknown));
         assert_eq!((mine.requester_of(&their_id), theirs.requester_of(&my_id)), (Some("an-other"), Some("me")));
         for own_or_of_a_stream in [&*my_id, "sme-99", "1", "s1", "s-1", "sother-x", ""] {
@@ -404,23 +335,17 @@ mod tests {
 
     #[test]
     fn a_result_is_pending_until_the_last_request_ends_or_expires() {
-        let (mut results, start) = (ClientResults::new("me"), Instant::now());
-        let timeout = Duration::from_secs(30);
-        let (id, _) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
-        results.request_for(text("other"), text("sother-7"), text("c1"), MAX, start).unwrap();
-        assert!(
-            results.has_pending_result("c1", timeout, start + timeout)
-                && !results.has_pending_result("c", timeout, start)
-        );
+        let (mut results, start) = (results_of("me"), Instant::now());
+        let timeout = results.timeout;
+        let (id, _) = results.request(&text("c1"), Vec::new()).unwrap();
+        results.request_for(&foreign("sother-7"), start).unwrap();
+        assert!(results.has_pending_result("c1", start + timeout) && !results.has_pending_result("c", start));
         results.forget(&id);
-        assert!(
-            results.has_pending_result("c1", timeout, start)
-                && !results.has_pending_result("c1", timeout, start + timeout)
-        );
-        let (_, mut receiver) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
+        assert!(results.has_pending_result("c1", start) && !results.has_pending_result("c1", start + timeout));
+        let (_, mut receiver) = results.request(&text("c1"), Vec::new()).unwrap();
         assert_eq!(results.fail_connection("c1", NoResultReason::Leaving).len(), 1);
         assert_eq!(result(&mut receiver), Some(ClientResult::Leaving));
-        assert!(!results.has_pending_result("c1", timeout, start));
+        assert!(!results.has_pending_result("c1", start));
     }
 
     #[test]
@@ -444,10 +369,10 @@ mod tests {
 
     #[test]
     fn a_closed_connection_fails_its_requests_and_no_others() {
-        let mut results = ClientResults::new("me");
-        let (_, mut of_it) = results.request(&text("c1"), Vec::new(), MAX).unwrap();
-        let (_, mut of_another) = results.request(&text("c10"), Vec::new(), MAX).unwrap();
-        results.request_for(text("other"), text("other-7"), text("c1"), MAX, Instant::now()).unwrap();
+        let mut results = results_of("me");
+        let (_, mut of_it) = results.request(&text("c1"), Vec::new()).unwrap();
+        let (_, mut of_another) = results.request(&text("c10"), Vec::new()).unwrap();
+        results.request_for(&foreign("other-7"), Instant::now()).unwrap();
         let abandoned = results.fail_connection("c1", NoResultReason::Disconnected);
         assert_eq!(abandoned, [AbandonedRequest { id: text("other-7"), app_server: text("other") }]);
         assert_eq!(result(&mut of_it), Some(ClientResult::Disconnected));
@@ -456,17 +381,19 @@ mod tests {
 
     #[test]
     fn a_completion_goes_to_the_app_server_that_requested_it() {
-        let mut results = ClientResults::new("me");
-        results.request_for(text("other"), text("other-7"), text("c1"), MAX, Instant::now()).unwrap();
+        let mut results = results_of("me");
+        results.request_for(&foreign("other-7"), Instant::now()).unwrap();
         assert!(matches!(results.complete("other-7", "c1"), Addressee::AppServer(server) if server == "other"));
         assert_eq!(results.len(), 0);
     }
 
     #[test]
     fn old_requests_of_other_app_servers_are_evicted() {
-        let (mut results, start) = (ClientResults::new("me"), Instant::now());
-        let mut request = |id, now| results.request_for(text("other"), text(id), text("c1"), 1, now);
-        request("other-1", start).unwrap();
+        let (mut results, start) = (results_of("me"), Instant::now());
+        let mut request = |id, now| results.request_for(&foreign(id), now);
+        for id in ["other-1", "other-4", "other-5"] {
+            request(id, start).unwrap();
+        }
         assert_eq!(request("other-2", start), Err(TooManyRequests));
         request("other-3", start + Duration::from_millis(FOREIGN_QUESTION_TIMEOUT_MS)).unwrap();
         assert_eq!(results.len(), 1);
@@ -474,10 +401,10 @@ mod tests {
 
     #[test]
     fn open_requests_are_bounded() {
-        let mut results = ClientResults::new("me");
-        let ids: Vec<_> = (0..MAX).map(|_| results.request(&text("c1"), Vec::new(), MAX).unwrap().0).collect();
-        assert_eq!(results.request(&text("c1"), Vec::new(), MAX).unwrap_err(), TooManyRequests);
+        let mut results = results_of("me");
+        let ids: Vec<_> = (0..MAX).map(|_| results.request(&text("c1"), Vec::new()).unwrap().0).collect();
+        assert_eq!(results.request(&text("c1"), Vec::new()).unwrap_err(), TooManyRequests);
         results.forget(&ids[0]);
-        assert!(results.request(&text("c1"), Vec::new(), MAX).is_ok());
+        assert!(results.request(&text("c1"), Vec::new()).is_ok());
     }
 }

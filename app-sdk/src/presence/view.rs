@@ -183,11 +183,7 @@ impl<N: PartialEq + Clone> PresenceView<N> {
     }
 
     pub(super) fn is_waiting(&self) -> bool {
-        !self.due.is_empty() || self.has_ready()
-    }
-
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.due.is_empty() || !self.ready.is_empty()
     }
 
     pub(super) fn ready(&self) -> usize {

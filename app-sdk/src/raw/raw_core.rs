@@ -17,8 +17,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 use trunkline_protocol::cause::Cause;
 use trunkline_protocol::hub::HubProtocol;
-use trunkline_protocol::service::{Ack, CloseConnection, DownMark, ServiceMessage, header_of};
-use trunkline_protocol::wire::{ITEMS_HEADER, MIGRATE_TO_HEADER};
+use trunkline_protocol::service::DownMark;
 
 use super::raw_inbox::{RawInbox, RawMessage};
 use crate::call::{ITEMS_MAX_BYTES, encode_items};
@@ -40,11 +39,11 @@ pub(super) struct RawClient {
     inbox: Mutex<RawInbox>,
 }
 
-pub(super) struct RawCore {
-    pub(super) outbound: Arc<Outbound>,
+pub(crate) struct RawCore {
+    pub(crate) outbound: Arc<Outbound>,
     limits: Limits,
     is_movable: bool,
-    acks: Acks,
+    pub(super) acks: Acks,
     /// The caller that removes a connection closes it.
     clients: Mutex<HashMap<ByteString, Arc<RawClient>>>,
 }
@@ -115,11 +114,8 @@ impl RawCore {
     /// Hands over a connection after its handler has returned, and after everything sent to its client.
     pub(super) async fn reassign(&self, client: &Arc<RawClient>, reassignment: &RawReassignment) {
         let _way = reassignment.block().await;
-        let mut headers = vec![header_of(MIGRATE_TO_HEADER, "")];
-        headers.extend(reassignment.take_items().map(|items| header_of(ITEMS_HEADER, items)));
-        let close =
-            CloseConnection { connection_id: client.request.shared_id(), headers, ..CloseConnection::default() };
-        if self.end_client(client, || self.outbound.control(&client.node, &ServiceMessage::CloseConnection(close))) {
+        let (node, id, items) = (&client.node, client.request.shared_id(), lock(&reassignment.items).take());
+        if self.end_client(client, || self.outbound.hand_over(node, id, items)) {
             self.outbound.metrics.connections.dec();
             client.close_with(RawInbox::close_inbox);
         }
@@ -137,20 +133,20 @@ impl RawCore {
         self.is_movable
     }
 
-    pub(super) async fn announce_shutdown(&self) {
+    pub(crate) async fn announce_shutdown(&self) {
         if self.is_movable {
             announce_shutdown(&self.outbound, &self.acks).await;
         }
     }
 
     /// Waits until all proxies have applied earlier frames.
-    pub(super) async fn fence(&self) {
+    pub(crate) async fn fence(&self) {
         if self.is_movable {
             fence(&self.outbound, &self.acks).await;
         }
     }
 
-    pub(super) fn count_movable(&self) -> (usize, usize) {
+    pub(crate) fn count_movable(&self) -> (usize, usize) {
         let clients = lock(&self.clients);
         match self.is_movable {
             true => (clients.len(), clients.values().filter(|client| client.is_leaving()).count()),
@@ -173,19 +169,11 @@ impl RawCore {
         clients.iter().for_each(|client| repeat_mark(&RawSends { outbound: &self.outbound, client }));
     }
 
-    pub(super) fn handle_ack(&self, ack: Ack) {
-        self.acks.acknowledge(ack);
-    }
-
-    pub(super) fn handle_node_lost(&self, node: &Arc<Node>) {
-        self.acks.fail_node(node);
-    }
-
     /// Sends a due pause or resume request. Must be called with the inbox locked, which keeps requests in order.
     fn apply_flow_control(&self, client: &RawClient, inbox: &mut RawInbox) {
         // A disconnected client needs no pause.
         if !client.cancellation.is_cancelled()
-            && let Some(operation) = inbox.poll_flow(&self.limits)
+            && let Some(operation) = inbox.flow.poll(&self.limits)
         {
             self.outbound.control_flow(&client.node, client.request.shared_id(), operation);
         }
@@ -308,10 +296,6 @@ impl RawReassignment {
         })?;
         *lock(&self.items) = Some(wrapped);
         Ok(())
-    }
-
-    pub(super) fn take_items(&self) -> Option<String> {
-        lock(&self.items).take()
     }
 }
 

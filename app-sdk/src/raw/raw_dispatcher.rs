@@ -35,7 +35,7 @@ pub(crate) struct BuiltRaw {
 }
 
 pub(crate) struct RawDispatcher {
-    core: Arc<RawCore>,
+    pub(crate) core: Arc<RawCore>,
     serve: Arc<RawServe>,
     tasks: TaskTracker,
 }
@@ -44,22 +44,6 @@ impl RawDispatcher {
     pub(crate) fn new(outbound: Outbound, endpoint: BuiltRaw, tasks: TaskTracker) -> Arc<Self> {
         let BuiltRaw { manifest, limits, serve } = endpoint;
         Arc::new(Self { core: Arc::new(RawCore::new(outbound, limits, manifest.is_movable)), serve, tasks })
-    }
-
-    pub(crate) fn outbound(&self) -> &Arc<Outbound> {
-        &self.core.outbound
-    }
-
-    pub(crate) async fn announce_shutdown(&self) {
-        self.core.announce_shutdown().await;
-    }
-
-    pub(crate) async fn fence(&self) {
-        self.core.fence().await;
-    }
-
-    pub(crate) fn count_movable(&self) -> (usize, usize) {
-        self.core.count_movable()
     }
 
     /// Runs the handler, and then closes the connection or hands it over.
@@ -143,13 +127,13 @@ impl Endpoint for Arc<RawDispatcher> {
     fn handle(&self, _link: LinkId, _node: &Arc<Node>, message: ServiceMessage) {
         match message {
             ServiceMessage::DownDone(report) => self.core.handle_down_done(&report),
-            ServiceMessage::Ack(ack) => self.core.handle_ack(ack),
+            ServiceMessage::Ack(ack) => self.core.acks.acknowledge(ack),
             other => ignore(self.outbound(), &other),
         }
     }
 
     fn handle_node_lost(&self, node: &Arc<Node>) {
-        self.core.handle_node_lost(node);
+        self.core.acks.fail_node(node);
     }
 }
 
@@ -223,7 +207,7 @@ mod tests {
         let (outbox, socket) = open_outbox(10_000_000);
         let outbox = Arc::new(outbox);
         let capabilities = Capabilities { client_message_max_bytes: Some(1_000_000), ..Capabilities::plain() };
-        let node = hub.outbound().begin_session(NodeName::proxy("a", "boot"), capabilities, 0, Arc::clone(&outbox));
+        let node = hub.core.outbound.begin_session(NodeName::proxy("a", "boot"), capabilities, 0, Arc::clone(&outbox));
         let open = OpenConnection { connection_id: "c1".into(), ..OpenConnection::default() };
         let body = ServiceMessage::OpenConnection(open).to_body();
         let Ok(Some(ServiceMessage::OpenConnection(open))) = ServiceMessage::decode(&body) else { panic!("{body:?}") };

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::server_core::ServerCore;
 use crate::dispatch::Dispatcher;
+use crate::hub_core::{announce_shutdown, fence};
 use crate::raw::RawDispatcher;
 use crate::sync::read_lock;
 
@@ -47,15 +48,15 @@ impl ServerCore {
             self.tasks.spawn(Arc::clone(pool).leave());
         }
         let requested = join(
-            join_all(hubs.iter().map(|hub| hub.core.announce_shutdown())),
-            join_all(raw.iter().map(|endpoint| endpoint.announce_shutdown())),
+            join_all(hubs.iter().map(|hub| announce_shutdown(&hub.core.outbound, &hub.core.acks))),
+            join_all(raw.iter().map(|endpoint| endpoint.core.announce_shutdown())),
         );
         reassign_all((&hubs, &raw), ready.shutdown_timeout, started, requested).await;
         // A proxy that notices the end of one link before reading another would fail calls with unread results.
         let left = ready.shutdown_timeout.saturating_sub(started.elapsed()).max(LAST_ANSWERS_TIMEOUT);
         let fences = join(
-            join_all(hubs.iter().map(|hub| hub.core.fence())),
-            join_all(raw.iter().map(|endpoint| endpoint.fence())),
+            join_all(hubs.iter().map(|hub| fence(&hub.core.outbound, &hub.core.acks))),
+            join_all(raw.iter().map(|endpoint| endpoint.core.fence())),
         );
         if timeout(left, fences).await.is_err() {
             tracing::warn!("a proxy did not acknowledge the last answers");
@@ -80,7 +81,7 @@ async fn reassign_all(
         let (here, moving) = hubs
             .iter()
             .map(|hub| hub.reassignments.count())
-            .chain(raw.iter().map(|endpoint| endpoint.count_movable()))
+            .chain(raw.iter().map(|endpoint| endpoint.core.count_movable()))
             .fold((0, 0), |(all, some), (here, moving)| (all + here, some + moving));
         if (here, moving) != last {
             (changed, last) = (Instant::now(), (here, moving));

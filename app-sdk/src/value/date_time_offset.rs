@@ -87,6 +87,13 @@ impl<'de> Deserialize<'de> for DateTimeOffset {
     }
 }
 
+/// Also from a text or a pair with an offset, which is .NET's `DateTimeOffset`.
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DateTimeOffset::deserialize(deserializer).map(|time| time.timestamp)
+    }
+}
+
 struct TextOrPair;
 
 impl<'de> Visitor<'de> for TextOrPair {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use super::calendar;
@@ -134,39 +134,6 @@ impl Serialize for Timestamp {
         } else {
             serializer.serialize_newtype_struct(EXTENSION_STRUCT, &(EXTENSION, Data(self.to_data())))
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not with `is_human_readable`, which serde loses when it buffers for `flatten` and untagged enums.
-        deserializer.deserialize_any(Moment)
-    }
-}
-
-struct Moment;
-
-impl<'de> Visitor<'de> for Moment {
-    type Value = Timestamp;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a timestamp, or an ISO 8601 text")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Timestamp, E> {
-        text.parse().map_err(E::custom)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Timestamp, D::Error> {
-        Timestamp::from_extension(deserializer)
-    }
-
-    // .NET's `DateTimeOffset` in MessagePack: local time and offset from UTC.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Timestamp, A::Error> {
-        let missing = |at| A::Error::invalid_length(at, &"a timestamp and its offset in minutes");
-        let local: Timestamp = seq.next_element()?.ok_or_else(|| missing(0))?;
-        let offset_minutes: i16 = seq.next_element()?.ok_or_else(|| missing(1))?;
-        Ok(local.plus_minutes(-i64::from(offset_minutes)))
     }
 }
 
