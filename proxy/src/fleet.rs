@@ -51,7 +51,7 @@ pub(crate) use housekeeping::keep_fleet;
 pub(crate) use node_link::DropCause;
 pub(crate) use node_link::FleetCounters;
 pub(crate) use node_question::{ANSWER_TIMEOUT, Answers};
-pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
+pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse, parts_of};
 #[cfg(test)]
 pub(crate) use question::NoAnswer;
 pub(crate) use question::QUESTIONS_MAX;

@@ -12,10 +12,11 @@ use trunkline_protocol::manifest::{EndpointKind, HubManifest};
 use super::client::{Client, Received};
 use super::fixture::{Fixture, paused, settings};
 use super::fleet_nodes::{linked, nodes};
-use crate::edge::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
+use crate::edge::observer::{Announcement, AnnouncementError, AnnouncementReport};
+use crate::edge::rest::Addressee;
 use crate::fleet::ANSWER_TIMEOUT;
 
-fn announcement(to: Announcees, arguments: Value) -> Announcement {
+fn announcement(to: Addressee, arguments: Value) -> Announcement {
     let arguments = serde_json::from_value(arguments).unwrap();
     Announcement { hub: "chat".into(), to, target: "Notice".into(), arguments }
 }
@@ -36,11 +37,11 @@ async fn an_announcement_reaches_all_clients_of_its_hub_or_a_group_or_a_user_and
     let mut reader = news.client().await;
     chat.join_all(&chatters[..2], "red").await;
     let observer = fixture.observer();
-    let announce = async |to, text: &str| observer.announce(announcement(to, json!([text]))).await.unwrap();
-    assert_eq!(announce(Announcees::Everyone, "all").await, told(4));
-    assert_eq!(announce(Announcees::Group("red".into()), "red").await, told(2));
-    assert_eq!(announce(Announcees::Group("blue".into()), "blue").await, told(0));
-    assert_eq!(announce(Announcees::User("ann".into()), "ann").await, told(1));
+    let announce = async |to, text: &str| observer.announcer.announce(announcement(to, json!([text]))).await.unwrap();
+    assert_eq!(announce(Addressee::Everyone, "all").await, told(4));
+    assert_eq!(announce(Addressee::Group("red".into()), "red").await, told(2));
+    assert_eq!(announce(Addressee::Group("blue".into()), "blue").await, told(0));
+    assert_eq!(announce(Addressee::User("ann".into()), "ann").await, told(1));
     for (place, client) in chatters.iter_mut().enumerate() {
         let more = if place < 2 { Some("red") } else { (place == 3).then_some("ann") };
         for text in ["all"].into_iter().chain(more) {
@@ -58,12 +59,12 @@ async fn an_announcement_to_a_client_reaches_it_alone_at_any_node_and_an_unknown
     linked(&nodes).await;
     for (place, node) in nodes.iter().enumerate() {
         let observer = node.observer();
-        let to = Announcees::Client(other.id.clone());
-        let report = observer.announce(announcement(to, json!([place]))).await.unwrap();
+        let to = Addressee::Connection(other.id.clone());
+        let report = observer.announcer.announce(announcement(to, json!([place]))).await.unwrap();
         assert_eq!((report.clients, &report.missing), (1, &Vec::new()), "{report:?}");
         assert_eq!(other.text().await, notice(&format!("[{place}]")));
-        let stranger = Announcees::Client("abcdefghijklmnopqrstuv".into());
-        let refused = observer.announce(announcement(stranger, json!([]))).await;
+        let stranger = Addressee::Connection("abcdefghijklmnopqrstuv".into());
+        let refused = observer.announcer.announce(announcement(stranger, json!([]))).await;
         assert!(matches!(refused, Err(AnnouncementError::UnknownClient(_))), "{refused:?}");
     }
     one.fence(&nodes[0].link).await;
@@ -81,7 +82,8 @@ async fn arguments_arrive_as_they_were_given_in_each_hub_protocol() {
     link.write(&packed.id, "{}\u{1e}").await;
     assert_eq!(packed.next().await, Received::Binary("{}\u{1e}".into()));
     let arguments = json!(["grüße", 7, -1.5, true, null, [], { "inner": { "list": [1, "two", null] } }]);
-    let report = fixture.observer().announce(announcement(Announcees::Everyone, arguments.clone())).await.unwrap();
+    let report =
+        fixture.observer().announcer.announce(announcement(Addressee::Everyone, arguments.clone())).await.unwrap();
     assert_eq!(report, told(2));
     assert_eq!(plain.text().await, notice(&arguments.to_string()));
     let Received::Binary(bytes) = packed.next().await else { panic!("no MessagePack") };
@@ -98,7 +100,7 @@ async fn simultaneous_announcements_arrive_in_one_order_everywhere() {
     let (fixture, mut link) = Fixture::with(settings(), 2).with_chat().await;
     let mut clients: [Client; 4] = link.clients().await;
     let observer = fixture.observer();
-    let all = (0..32).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
+    let all = (0..32).map(|number| observer.announcer.announce(announcement(Addressee::Everyone, json!([number]))));
     let reports = join_all(all).await;
     assert!(reports.into_iter().all(|report| report.unwrap() == told(4)));
     for client in &mut clients {
@@ -113,11 +115,11 @@ async fn announcements_above_the_limit_of_a_node_are_refused() {
     let fixture = Fixture::start();
     let _app = fixture.app("app-1", vec![HubManifest::new("chat", "/chat")]);
     let observer = fixture.observer();
-    let all = (0..33).map(|number| observer.announce(announcement(Announcees::Everyone, json!([number]))));
+    let all = (0..33).map(|number| observer.announcer.announce(announcement(Addressee::Everyone, json!([number]))));
     let reports = join_all(all).await;
     let refused = reports.iter().filter(|report| matches!(report, Err(AnnouncementError::TooMany)));
     assert_eq!((refused.count(), reports.iter().flatten().count()), (1, 32));
-    assert_eq!(observer.announce(announcement(Announcees::Everyone, json!([]))).await.unwrap(), told(0));
+    assert_eq!(observer.announcer.announce(announcement(Addressee::Everyone, json!([]))).await.unwrap(), told(0));
 }
 
 #[tokio::test(crate = "paused")]
@@ -126,10 +128,10 @@ async fn an_unknown_hub_and_a_raw_endpoint_take_no_announcements() {
     let raw = HubManifest { kind: EndpointKind::Raw, ..HubManifest::new("chat", "/chat") };
     let _app = fixture.app("app-1", vec![raw]);
     let observer = fixture.observer();
-    let to_raw = observer.announce(announcement(Announcees::Everyone, json!([]))).await;
+    let to_raw = observer.announcer.announce(announcement(Addressee::Everyone, json!([]))).await;
     assert!(matches!(to_raw, Err(AnnouncementError::RawEndpoint)), "{to_raw:?}");
-    let unknown = Announcement { hub: "nowhere".into(), ..announcement(Announcees::Everyone, json!([])) };
-    let to_unknown = observer.announce(unknown).await;
+    let unknown = Announcement { hub: "nowhere".into(), ..announcement(Addressee::Everyone, json!([])) };
+    let to_unknown = observer.announcer.announce(unknown).await;
     assert!(matches!(to_unknown, Err(AnnouncementError::UnknownHub)), "{to_unknown:?}");
 }
 
@@ -145,11 +147,12 @@ async fn an_announcement_at_one_node_reaches_the_clients_of_all_once_and_in_orde
     let told = |clients| AnnouncementReport { nodes: 3, missing: Vec::new(), clients };
     for (place, node) in nodes.iter().enumerate() {
         let observer = node.observer();
-        let all = (0..20).map(|number| observer.announce(announcement(Announcees::Everyone, json!([place, number]))));
+        let all = (0..20)
+            .map(|number| observer.announcer.announce(announcement(Addressee::Everyone, json!([place, number]))));
         assert!(join_all(all).await.into_iter().all(|report| report.unwrap() == told(3)));
-        let red = observer.announce(announcement(Announcees::Group("red".into()), json!([place])));
+        let red = observer.announcer.announce(announcement(Addressee::Group("red".into()), json!([place])));
         assert_eq!(red.await.unwrap(), told(1));
-        let nobody = observer.announce(announcement(Announcees::User("nobody".into()), json!([])));
+        let nobody = observer.announcer.announce(announcement(Addressee::User("nobody".into()), json!([])));
         assert_eq!(nobody.await.unwrap(), told(0));
     }
     for (at, (client, node)) in clients.iter_mut().zip(&nodes).enumerate() {
@@ -172,7 +175,7 @@ async fn a_node_that_does_not_answer_is_named_and_delays_no_others() {
     linked(&nodes).await;
     nodes[1].cut(true);
     let observer = nodes[0].observer();
-    let announcing = observer.announce(announcement(Announcees::Everyone, json!(["text"])));
+    let announcing = observer.announcer.announce(announcement(Addressee::Everyone, json!(["text"])));
     let reached = async {
         assert_eq!(other.text().await, notice("[\"text\"]"));
         Instant::now()
@@ -192,8 +195,8 @@ async fn a_hub_that_only_another_node_has_is_announced_to_there() {
     linked(&nodes).await;
     let observer = nodes[0].observer();
     let announce = async |hub: &str| {
-        let announcement = announcement(Announcees::Everyone, json!(["text"]));
-        observer.announce(Announcement { hub: hub.into(), ..announcement }).await
+        let announcement = announcement(Addressee::Everyone, json!(["text"]));
+        observer.announcer.announce(Announcement { hub: hub.into(), ..announcement }).await
     };
     let told = AnnouncementReport { nodes: 2, missing: Vec::new(), clients: 1 };
     assert_eq!(announce("news").await.unwrap(), told);

@@ -2,11 +2,10 @@
 
 use super::fixture::paused;
 use super::fleet_nodes::{FleetNode, linked, nodes};
-use crate::edge::observer::{
-    Announcees, Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject,
-};
+use crate::edge::observer::{Announcement, GroupOrder, GroupOrderError, GroupReport, GroupStep};
+use crate::edge::rest::Addressee;
 
-fn order(step: GroupStep, subject: GroupSubject) -> GroupOrder {
+fn order(step: GroupStep, subject: Addressee) -> GroupOrder {
     GroupOrder { hub: "chat".into(), group: "red".into(), subject, step }
 }
 
@@ -16,9 +15,9 @@ fn done() -> GroupReport {
 
 /// Number of members of the group at a node, by an announcement to them.
 async fn members(node: &FleetNode) -> u64 {
-    let to = Announcees::Group("red".into());
+    let to = Addressee::Group("red".into());
     let announcement = Announcement { hub: "chat".into(), to, target: "Count".into(), arguments: Vec::new() };
-    node.observer().announce(announcement).await.unwrap().clients
+    node.observer().announcer.announce(announcement).await.unwrap().clients
 }
 
 #[tokio::test(crate = "paused")]
@@ -27,8 +26,8 @@ async fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node()
     let [one, _other] = nodes[1].link.clients_of(["ann", "ann"]).await;
     linked(&nodes).await;
     let observer = nodes[0].observer();
-    let client = || GroupSubject::Client(one.id.clone());
-    let user = || GroupSubject::User("ann".into());
+    let client = || Addressee::Connection(one.id.clone());
+    let user = || Addressee::User("ann".into());
     for (step, subject, expected) in [
         (GroupStep::Join, client(), 1),
         (GroupStep::Join, user(), 2),
@@ -37,7 +36,7 @@ async fn a_client_and_the_connections_of_a_user_join_and_leave_at_another_node()
     ] {
         let order = order(step, subject);
         let text = format!("{order:?}");
-        assert_eq!(observer.change_group(order).await.unwrap(), done(), "{text}");
+        assert_eq!(observer.groups.change(order).await.unwrap(), done(), "{text}");
         assert_eq!(members(&nodes[1]).await, expected, "{text}");
     }
 }
@@ -47,16 +46,16 @@ async fn an_unknown_client_and_user_and_too_long_a_name_are_refused() {
     let (_network, nodes) = nodes(2).await;
     linked(&nodes).await;
     let observer = nodes[0].observer();
-    let stranger = GroupSubject::Client("abcdefghijklmnopqrstuv".into());
-    let refused = observer.change_group(order(GroupStep::Join, stranger)).await;
+    let stranger = Addressee::Connection("abcdefghijklmnopqrstuv".into());
+    let refused = observer.groups.change(order(GroupStep::Join, stranger)).await;
     assert!(matches!(refused, Err(GroupOrderError::UnknownClient(_))), "{refused:?}");
-    let absent = || GroupSubject::User("absent".into());
-    let refused = observer.change_group(order(GroupStep::Join, absent())).await;
+    let absent = || Addressee::User("absent".into());
+    let refused = observer.groups.change(order(GroupStep::Join, absent())).await;
     assert!(matches!(refused, Err(GroupOrderError::UnknownUser)), "{refused:?}");
     // It may have memberships for later connections.
-    assert_eq!(observer.change_group(order(GroupStep::Leave, absent())).await.unwrap(), done());
+    assert_eq!(observer.groups.change(order(GroupStep::Leave, absent())).await.unwrap(), done());
     let group = "x".repeat(nodes[0].fixture.shared.settings.groups.name_max_bytes + 1);
-    let long = GroupOrder { group, ..order(GroupStep::Join, GroupSubject::User("ann".into())) };
-    let refused = observer.change_group(long).await;
+    let long = GroupOrder { group, ..order(GroupStep::Join, Addressee::User("ann".into())) };
+    let refused = observer.groups.change(long).await;
     assert!(matches!(refused, Err(GroupOrderError::NameTooLong(..))), "{refused:?}");
 }

@@ -69,7 +69,7 @@ async fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
     // The clock is read once: a second may end between two readings.
     let order = order(Some("ann"));
     let tokens = order.tokens.clone();
-    let report = observer.revoke(order).await.unwrap();
+    let report = observer.revoker.revoke(order).await.unwrap();
     assert_eq!((report.nodes, report.missing, report.clients), (1, Vec::<String>::new(), 0));
     let (status, text) = exchange(&fixture, "POST", &format!("/chat/negotiate?negotiateVersion=1&{old}"), "").await;
     assert_eq!((status, text.contains("it was revoked")), (StatusCode::UNAUTHORIZED, true), "{text}");
@@ -87,7 +87,7 @@ async fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
     let refused: Vec<_> = fixture.admission.verifier.refused().filter(|(_, count)| *count > 0).collect();
     assert_eq!(refused, [("revoked", 4)]);
     assert_eq!(fixture.shared.counters_of(0).requests_refused.of(Cause::TokenRevoked), 4);
-    let kept = observer.revocations(Some("ann"), 10);
+    let kept = observer.revoker.list(Some("ann"), 10);
     assert_eq!((kept.revocations, kept.total), (vec![tokens], 1));
 }
 
@@ -95,7 +95,7 @@ async fn a_revoked_token_is_refused_by_name_and_a_new_log_in_is_accepted() {
 async fn an_app_that_decides_about_clients_is_not_asked_about_a_revoked_token() {
     let (fixture, link) = Fixture::start().with_app(chat(|hub| hub.asks_app = true)).await;
     link.app.decide(Some("bob"));
-    fixture.observer().revoke(order(Some("ann"))).await.unwrap();
+    fixture.observer().revoker.revoke(order(Some("ann"))).await.unwrap();
     assert!(!may_connect(&fixture, &issued("ann", OLD_S)).await, "it would have let her in as bob");
     assert!(may_connect(&fixture, &issued("ann", 0)).await);
 }
@@ -113,12 +113,12 @@ async fn the_connections_of_the_user_close_if_the_operator_wants_that_and_no_oth
     hers.push(Client::connect(&fixture, &mut news, &target("news", "ann")).await);
     let mut bob = Client::connect(&fixture, &mut chat, &target("chat", "bob")).await;
     let mut nobody = Client::connect(&fixture, &mut chat, "/chat").await;
-    let left_open = observer.revoke(RevocationOrder { close: false, ..order(Some("ann")) }).await.unwrap();
+    let left_open = observer.revoker.revoke(RevocationOrder { close: false, ..order(Some("ann")) }).await.unwrap();
     assert_eq!(left_open.clients, 0);
     for (index, client) in hers.iter_mut().enumerate() {
         client.fence(if index < 3 { &chat } else { &news }).await;
     }
-    let closed = observer.revoke(order(Some("ann"))).await.unwrap();
+    let closed = observer.revoker.revoke(order(Some("ann"))).await.unwrap();
     assert_eq!(closed.clients, 4);
     for client in &mut hers {
         let told = client.text().await;
@@ -138,7 +138,7 @@ async fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again
     let mut ann = Client::upgrade(&fixture, &format!("/chat?{}", issued("ann", OLD_S))).await.unwrap();
     let mut bob = Client::upgrade(&fixture, &format!("/chat?{}", issued("bob", OLD_S))).await.unwrap();
     // There is no connection to close yet.
-    assert_eq!(fixture.observer().revoke(order(Some("ann"))).await.unwrap().clients, 0);
+    assert_eq!(fixture.observer().revoker.revoke(order(Some("ann"))).await.unwrap().clients, 0);
     ann.send(JSON_HANDSHAKE).await;
     assert_eq!(ann.next().await, Received::Text("{}".into()));
     assert_eq!(ann.next().await, Received::Text("{\"type\":7,\"allowReconnect\":true}".into()));
@@ -151,7 +151,7 @@ async fn a_client_that_connects_while_its_token_is_revoked_has_to_show_one_again
 #[tokio::test(crate = "paused")]
 async fn a_revocation_without_a_user_voids_all_tokens_immediately() {
     let (fixture, _link) = Fixture::start().with_chat().await;
-    fixture.observer().revoke(order(None)).await.unwrap();
+    fixture.observer().revoker.revoke(order(None)).await.unwrap();
     for user in ["ann", "bob"] {
         assert!(!may_connect(&fixture, &issued(user, OLD_S)).await);
         assert!(may_connect(&fixture, &issued(user, 0)).await);
@@ -170,7 +170,7 @@ async fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_every
     let observer = nodes[1].observer();
     let order = order(Some("ann"));
     let tokens = order.tokens.clone();
-    let report = observer.revoke(order).await.unwrap();
+    let report = observer.revoker.revoke(order).await.unwrap();
     let all = RevocationReport { tokens, nodes: 3, missing: Vec::new(), clients: 3, stored: None };
     assert_eq!(report, all);
     for (client, node) in clients.iter_mut().zip(&nodes) {
@@ -183,7 +183,7 @@ async fn what_is_revoked_at_one_node_is_void_at_all_and_closes_connections_every
 #[tokio::test(crate = "paused")]
 async fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     let (network, mut nodes) = nodes(2).await;
-    nodes[0].observer().revoke(order(Some("ann"))).await.unwrap();
+    nodes[0].observer().revoker.revoke(order(Some("ann"))).await.unwrap();
     let late = FleetNode::start(&network, 3, peers(&[1, 2, 3])).await;
     let is_ready = || own_phase(&late.fixture.shared) == NodePhase::Ready;
     until(SOON, "the third node takes clients", is_ready).await;
@@ -192,7 +192,7 @@ async fn a_starting_node_has_all_revocations_before_it_accepts_clients() {
     nodes.push(late);
     linked(&nodes).await;
     let observer = nodes[2].observer();
-    assert_eq!(observer.revoke(order(Some("bob"))).await.unwrap().nodes, 3);
+    assert_eq!(observer.revoker.revoke(order(Some("bob"))).await.unwrap().nodes, 3);
 }
 
 #[tokio::test(crate = "paused")]
@@ -200,7 +200,7 @@ async fn a_disconnected_node_is_missing_and_gets_revocations_on_its_return() {
     let (_network, nodes) = nodes(2).await;
     nodes[1].cut(true);
     let observer = nodes[0].observer();
-    let report = observer.revoke(order(Some("ann"))).await.unwrap();
+    let report = observer.revoker.revoke(order(Some("ann"))).await.unwrap();
     assert_eq!((report.nodes, report.missing), (1, vec!["n2".to_owned()]));
     assert!(may_connect(&nodes[1].fixture, &issued("ann", OLD_S)).await, "it can't know yet");
     nodes[1].cut(false);
@@ -217,7 +217,7 @@ async fn a_node_that_was_away_closes_the_connections_that_were_open_then_when_it
     let mut old = Client::connect(&away.fixture, &mut away.link, &target(OLD_S)).await;
     away.cut(true);
     let observer = nodes[0].observer();
-    assert_eq!(observer.revoke(order(Some("ann"))).await.unwrap().clients, 0);
+    assert_eq!(observer.revoker.revoke(order(Some("ann"))).await.unwrap().clients, 0);
     // sleep: link sessions end, together with their unsent messages
     sleep(Duration::from_secs(120)).await;
     let away = &mut nodes[1];
@@ -250,9 +250,9 @@ async fn a_client_whose_user_the_app_has_named_before_the_revocation_has_to_nego
         order.tokens.issued_before = issued_before;
         order
     };
-    fixture.observer().revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
+    fixture.observer().revoker.revoke(revoked(unix_seconds() - VOID_S)).await.unwrap();
     assert!(Client::upgrade(&fixture, &format!("/chat?id={token}")).await.is_ok());
-    fixture.observer().revoke(revoked(unix_seconds() + 1)).await.unwrap();
+    fixture.observer().revoker.revoke(revoked(unix_seconds() + 1)).await.unwrap();
     assert_eq!(Client::upgrade(&fixture, &format!("/chat?id={of_before}")).await.err(), Some(401));
 }
 

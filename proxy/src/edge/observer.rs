@@ -41,7 +41,6 @@ use http::StatusCode;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -54,18 +53,18 @@ use list_page::{ClientCursor, NameSum};
 use node_inspector::NodeInspector;
 use peer::Peers;
 use rebalance_board::RebalanceBoard;
-use rebalancer::{Rebalancer, ShedAnswer};
-use revoker::{RevokedAnswer, Revoker};
+use rebalancer::Rebalancer;
+use revoker::Revoker;
 use snapshot_cache::SnapshotCache;
 use timeline::SAMPLE_INTERVAL_MS;
 use timeline_sampler::TimelineKeeper;
 
 pub use announcement::AnnouncementReport;
-pub(crate) use announcement::{Announcees, Announcement, AnnouncementError};
+pub(crate) use announcement::{Announcement, AnnouncementError};
 pub(crate) use client_tap::ClientTap;
 pub use condition_list::{ConditionSnapshot, FleetConditions};
 pub(crate) use fleet_trace::FleetTrace;
-pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
+pub(crate) use group_order::{GroupOrder, GroupOrderError, GroupReport, GroupStep};
 pub(crate) use list_page::{ClientFilter, ListPage, NameKind, NamePage};
 pub(crate) use node_snapshot::unassigned_clients;
 pub(crate) use node_trace::NodeTrace;
@@ -98,10 +97,10 @@ const TIMELINE_OF_NODE: &str = "/api/timeline?scope=node";
 pub(crate) struct Observer {
     node: Arc<NodeInspector>,
     peers: Arc<Peers>,
-    announcer: Announcer,
-    groups: GroupEditor,
-    rebalancer: Rebalancer,
-    revoker: Revoker,
+    pub(crate) announcer: Announcer,
+    pub(crate) groups: GroupEditor,
+    pub(crate) rebalancer: Rebalancer,
+    pub(crate) revoker: Revoker,
     fleet: SnapshotCache<FleetSnapshot>,
     timeline: Arc<TimelineKeeper>,
     streams: Arc<Semaphore>,
@@ -142,14 +141,10 @@ impl Observer {
 
     /// Returns the conditions of all nodes: active ones, and ended ones of the last day.
     pub(crate) async fn conditions(&self) -> FleetConditions {
-        let answers = self.peers.ask_all(&PeerRequest::get("/api/conditions?scope=node")).await;
-        let mut all = self.own_conditions();
-        for (member, answer) in answers {
-            match answer.ok().and_then(|answer| answer.read_body::<FleetConditions>().ok()) {
-                Some(of_node) => all.conditions.extend(of_node.conditions),
-                None => all.missing.push(member.name().to_owned()),
-            }
-        }
+        let request = PeerRequest::get("/api/conditions?scope=node");
+        let (parts, missing) = self.peers.gather::<FleetConditions>(&request).await;
+        let mut all = FleetConditions { missing, ..self.own_conditions() };
+        all.conditions.extend(parts.into_iter().flat_map(|part| part.conditions));
         all.sort();
         all
     }
@@ -161,14 +156,10 @@ impl Observer {
 
     /// Returns the timelines of all nodes since a time in milliseconds since 1970.
     pub(crate) async fn timeline(&self, since_ms: u64) -> FleetTimeline {
-        let answers = self.peers.ask_all(&PeerRequest::get(format!("{TIMELINE_OF_NODE}&since={since_ms}"))).await;
-        let mut all = self.own_timeline(since_ms);
-        for (member, answer) in answers {
-            match answer.ok().and_then(|answer| answer.read_body::<FleetTimeline>().ok()) {
-                Some(timeline) => all.nodes.extend(timeline.nodes),
-                None => all.missing.push(member.name().to_owned()),
-            }
-        }
+        let request = PeerRequest::get(format!("{TIMELINE_OF_NODE}&since={since_ms}"));
+        let (parts, missing) = self.peers.gather::<FleetTimeline>(&request).await;
+        let mut all = FleetTimeline { missing, ..self.own_timeline(since_ms) };
+        all.nodes.extend(parts.into_iter().flat_map(|part| part.nodes));
         all.nodes.sort_by(|one, other| (&one.name, &one.instance).cmp(&(&other.name, &other.instance)));
         all
     }
@@ -238,9 +229,8 @@ impl Observer {
         // One extra row shows whether there is another page.
         let target = list_target(kind.path(), limit + 1, &[("hub", Some(hub)), ("after", after.as_deref())]);
         let request = PeerRequest::get(target);
-        let others = self.peers.ask_all(&request);
-        let (own, others) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
-        let others = others.into_iter().filter_map(|(_, answer)| answer.ok()?.read_body::<NamePage>().ok());
+        let others = self.peers.gather::<NamePage>(&request);
+        let (own, (others, _)) = tokio::join!(self.node.names(kind, hub, after, limit + 1), others);
         let pages: Vec<NamePage> = own.into_iter().chain(others).collect();
         if pages.is_empty() {
             return None;
@@ -254,7 +244,7 @@ impl Observer {
         if let Some(details) = self.node.client(id).await {
             return Some(details);
         }
-        self.first_answer(&format!("/api/clients/{}?scope=node", quoted(id))).await
+        self.peers.first_answer(&PeerRequest::get(format!("/api/clients/{}?scope=node", quoted(id)))).await
     }
 
     /// Closes a client connection at any node; `false` if not found.
@@ -269,52 +259,12 @@ impl Observer {
         answers.iter().flat_map(|(_, answer)| answer).any(|answer| answer.status == StatusCode::OK)
     }
 
-    /// Sends an announcement to its receivers at all nodes. Fails if it was not delivered at all.
-    pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
-        self.announcer.announce(announcement).await
-    }
-
-    /// Adds a client or the connections of a user to a group, or removes them, at all nodes. Fails if no answering node
-    /// has the client, or if a node refuses or gives no answer.
-    pub(crate) async fn change_group(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {
-        self.groups.change(order).await
-    }
-
-    /// Starts or, for a dry run, only plans a rebalance; returns its plan. Fails if another rebalance is running in the
-    /// fleet, or the goal is unreachable.
-    pub(crate) async fn rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
-        self.rebalancer.begin_rebalance(request).await
-    }
-
-    pub(crate) async fn rebalance_progress(&self) -> RebalanceReport {
-        self.rebalancer.report().await
-    }
-
-    pub(crate) fn own_rebalance(&self) -> RebalanceReport {
-        self.rebalancer.own()
-    }
-
-    /// Stops the fleet's rebalance; `None` if none is running.
-    pub(crate) async fn stop_rebalance(&self) -> Option<RebalanceReport> {
-        self.rebalancer.stop().await
-    }
-
-    pub(crate) fn stop_own_rebalance(&self) -> Option<RebalanceReport> {
-        self.rebalancer.stop_own()
-    }
-
-    /// Makes some clients of this node reconnect elsewhere within a second, for a rebalance coordinated by another
-    /// node.
-    pub(crate) async fn shed(&self, clients: u64) -> ShedAnswer {
-        self.rebalancer.shed(clients).await
-    }
-
     /// Returns any node's record of a connection: open, or how it ended.
     pub(crate) async fn past(&self, id: &str) -> Option<Value> {
         if let Some(past) = self.node.past(id) {
             return Some(past);
         }
-        self.first_answer(&format!("/api/why/{}?scope=node", quoted(id))).await
+        self.peers.first_answer(&PeerRequest::get(format!("/api/why/{}?scope=node", quoted(id)))).await
     }
 
     /// Opens a tap on a client connection of this node, with a stream permit. Fails if the connection is not here, or a
@@ -334,21 +284,6 @@ impl Observer {
     pub(crate) async fn tap_of_peer(&self, id: &str, payloads: PayloadView) -> Option<Response<Incoming>> {
         let target = format!("/api/clients/{}/watch?scope=node&payloads={}", quoted(id), payloads.label());
         self.peers.find(&target).await
-    }
-
-    /// Revokes access tokens at all nodes. Fails if no node has revoked them.
-    pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
-        self.revoker.revoke(order).await
-    }
-
-    /// Revokes access tokens at this node, for another node.
-    pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
-        self.revoker.revoke_own(order).await
-    }
-
-    /// Lists the newest revocations of this node, optionally of one user.
-    pub(crate) fn revocations(&self, user: Option<&str>, limit: usize) -> RevocationList {
-        self.revoker.list(user, limit)
     }
 
     /// Starts a live trace of this node, with a stream permit. Fails if the hub is unknown here, or a limit is reached.
@@ -375,11 +310,6 @@ impl Observer {
         let too_many = || WatchError::TooMany(format!("{STREAMS_MAX} streams are already open, which is the limit"));
         let permit = self.stream().ok_or_else(too_many)?;
         Ok((open.await?, permit))
-    }
-
-    async fn first_answer<T: DeserializeOwned>(&self, target: &str) -> Option<T> {
-        let answers = self.peers.ask_all(&PeerRequest::get(target)).await;
-        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read_body().ok())
     }
 }
 

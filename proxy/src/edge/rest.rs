@@ -10,6 +10,7 @@
 //! Implements the API of Azure SignalR Service. Any node of a fleet accepts requests: it queries each other node once,
 //! and lists the nodes without an answer.
 
+mod addressee;
 mod client_token;
 mod command_batch;
 mod execution;
@@ -50,6 +51,7 @@ use operation::{HubOperation, Operation, is_of_data_plane};
 use query::RestQuery;
 use rest_error::RestError;
 
+pub(crate) use addressee::{Addressee, join_order, leave_order, to_clients};
 pub(crate) use listed_part::{ListedPart, PART_PATH, PartQuestion};
 
 /// Path where load balancers and SDKs check the data plane.

@@ -24,7 +24,7 @@ use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
 use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, QueryParameters, Scope};
 use crate::edge::admin::session::AdmittedCaller;
-use crate::edge::observer::{FleetConditions, FleetTimeline};
+use crate::edge::observer::{FleetConditions, FleetTimeline, NameKind};
 use crate::engine::shard::REMEMBERED_MS;
 
 pub(super) fn guarded() -> Router<AdminContext> {
@@ -38,8 +38,8 @@ pub(super) fn guarded() -> Router<AdminContext> {
         .route("/api/clients/{id}", get(client_api::client))
         .route("/api/clients/{id}/watch", get(watch_api::tap))
         .route("/api/clients/{id}/close", post(client_api::close_client))
-        .route("/api/groups", get(client_api::groups))
-        .route("/api/users", get(client_api::users))
+        .route("/api/groups", get(|state, uri| client_api::names(state, NameKind::Groups, uri)))
+        .route("/api/users", get(|state, uri| client_api::names(state, NameKind::Users, uri)))
         .route("/api/why/{id}", get(past))
         .route("/api/trace", get(watch_api::trace))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
@@ -62,14 +62,11 @@ pub(super) async fn unknown(uri: Uri) -> ApiError {
 }
 
 /// Returns the conditions of the fleet, or of this node: the active ones and the last day.
-async fn conditions(State(context): State<AdminContext>, uri: Uri) -> Result<Json<FleetConditions>, ApiError> {
-    let mut parameters = QueryParameters::from_uri(&uri)?;
-    let scope = parameters.scope()?;
-    parameters.refuse_rest()?;
-    Ok(Json(match scope {
+async fn conditions(State(context): State<AdminContext>, scope: Scope) -> Json<FleetConditions> {
+    Json(match scope {
         Scope::Fleet => context.observer.conditions().await,
         Scope::Node => context.observer.own_conditions(),
-    }))
+    })
 }
 
 /// Maximum length of a requested id; in negotiate version 0, it is the sealed token.
@@ -77,12 +74,13 @@ const ID_MAX_BYTES: usize = 16 * 1024;
 
 const FIELD: &str = "connectionId";
 
-async fn past(State(context): State<AdminContext>, Path(id): Path<String>, uri: Uri) -> Result<Json<Value>, ApiError> {
-    let mut parameters = QueryParameters::from_uri(&uri)?;
-    let scope = parameters.scope()?;
-    parameters.refuse_rest()?;
+async fn past(
+    State(context): State<AdminContext>,
+    Path(id): Path<String>,
+    scope: Scope,
+) -> Result<Json<Value>, ApiError> {
     if id.len() > ID_MAX_BYTES {
-        return Err(ApiError::field(FIELD, &format!("may have {ID_MAX_BYTES} bytes at most")));
+        return Err(ApiError::field(FIELD, format!("may have {ID_MAX_BYTES} bytes at most")));
     }
     let known = match scope {
         Scope::Fleet => context.observer.past(&id).await,
@@ -91,7 +89,7 @@ async fn past(State(context): State<AdminContext>, Path(id): Path<String>, uri: 
     known.map(Json).ok_or_else(|| {
         let minutes = REMEMBERED_MS / 60_000;
         let problem = format!("is unknown: no reachable node had this connection in the last {minutes} minutes");
-        ApiError::field(FIELD, &problem).with_status(StatusCode::NOT_FOUND)
+        ApiError::field(FIELD, problem).with_status(StatusCode::NOT_FOUND)
     })
 }
 

@@ -1,5 +1,7 @@
 //! Error responses: JSON with a text for people and the affected field.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -24,7 +26,7 @@ impl ApiError {
     }
 
     /// Error of one field; the text is worded to follow its name.
-    pub(super) fn field(field: &str, problem: &str) -> Self {
+    pub(super) fn field(field: &str, problem: impl fmt::Display) -> Self {
         let text = format!("{field} {problem}");
         Self { field: Some(field.into()), ..Self::new(StatusCode::BAD_REQUEST, text) }
     }
@@ -34,7 +36,7 @@ impl ApiError {
         match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => {
                 let problem = format!("is too large: at most {max_bytes} bytes are allowed");
-                Self::field("body", &problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+                Self::field("body", problem).with_status(StatusCode::PAYLOAD_TOO_LARGE)
             }
             status => Self::field("body", "could not be read").with_status(status),
         }

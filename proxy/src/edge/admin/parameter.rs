@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
+use bytes::Bytes;
 use serde_json::Value;
 use trunkline_protocol::json_text::JsonText;
 
@@ -21,6 +24,17 @@ pub(super) const NAME_MAX_CHARS: usize = 1_000;
 pub(super) enum Scope {
     Fleet,
     Node,
+}
+
+/// Scope of a request without other parameters.
+impl<S: Sync> FromRequestParts<S> for Scope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut parameters = QueryParameters::from_uri(&parts.uri)?;
+        let scope = parameters.scope()?;
+        parameters.refuse_rest().map(|()| scope)
+    }
 }
 
 #[derive(Debug)]
@@ -44,7 +58,7 @@ impl QueryParameters {
     pub(super) fn number(&mut self, name: &str, least: usize, most: usize) -> Result<Option<usize>, ApiError> {
         let Some(text) = self.0.remove(name) else { return Ok(None) };
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
+        number.map(Some).ok_or_else(|| ApiError::field(name, format!("must be a number from {least} to {most}")))
     }
 
     /// Takes a value with its own parser; the error text is worded to follow the parameter's name.
@@ -58,7 +72,7 @@ impl QueryParameters {
         let [first, second] = words;
         let Some(text) = self.0.remove(name) else { return Ok(first) };
         let known = words.into_iter().find(|word| *word == text);
-        known.ok_or_else(|| ApiError::field(name, &format!("must be {first} or {second}")))
+        known.ok_or_else(|| ApiError::field(name, format!("must be {first} or {second}")))
     }
 
     /// Takes the scope; the fleet by default.
@@ -76,7 +90,11 @@ impl QueryParameters {
 }
 
 #[derive(Debug)]
-pub(super) struct BodyFields(BTreeMap<String, JsonText>);
+pub(super) struct BodyFields {
+    fields: BTreeMap<String, JsonText>,
+    /// Whether there was no body at all.
+    pub(super) is_absent: bool,
+}
 
 impl BodyFields {
     /// Parses a body; an empty body has no fields.
@@ -86,12 +104,12 @@ impl BodyFields {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
         }
         if body.is_empty() {
-            return Ok(Self(BTreeMap::new()));
+            return Ok(Self { fields: BTreeMap::new(), is_absent: true });
         }
         match serde_json::from_slice(body) {
-            Ok(fields) => Ok(Self(fields)),
-            Err(error) if error.is_data() => Err(ApiError::field("body", &format!("must be a JSON object: {error}"))),
-            Err(error) => Err(ApiError::field("body", &format!("is not valid JSON: {error}"))),
+            Ok(fields) => Ok(Self { fields, is_absent: false }),
+            Err(error) if error.is_data() => Err(ApiError::field("body", format!("must be a JSON object: {error}"))),
+            Err(error) => Err(ApiError::field("body", format!("is not valid JSON: {error}"))),
         }
     }
 
@@ -119,7 +137,7 @@ impl BodyFields {
     pub(super) fn number(&mut self, name: &str, least: u64, most: u64) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.value(name).filter(|value| !value.is_null()) else { return Ok(None) };
         let number = value.as_u64().filter(|number| (least..=most).contains(number));
-        number.map(Some).ok_or_else(|| ApiError::field(name, &format!("must be a number from {least} to {most}")))
+        number.map(Some).ok_or_else(|| ApiError::field(name, format!("must be a number from {least} to {most}")))
     }
 
     /// Takes a boolean; `false` if missing.
@@ -132,11 +150,11 @@ impl BodyFields {
     }
 
     pub(super) fn list(&mut self, name: &str, most: usize) -> Result<Option<Vec<JsonText>>, ApiError> {
-        let Some(list) = self.0.remove(name) else { return Ok(None) };
+        let Some(list) = self.fields.remove(name) else { return Ok(None) };
         match list.items() {
             Some(items) if items.len() > most => {
                 let count = items.len();
-                Err(ApiError::field(name, &format!("has {count} items, but at most {most} are allowed")))
+                Err(ApiError::field(name, format!("has {count} items, but at most {most} are allowed")))
             }
             Some(items) => Ok(Some(items)),
             None => Err(ApiError::field(name, "must be a list")),
@@ -144,22 +162,37 @@ impl BodyFields {
     }
 
     fn value(&mut self, name: &str) -> Option<Value> {
-        self.0.remove(name).map(JsonText::into_value)
+        self.fields.remove(name).map(JsonText::into_value)
     }
 
     /// Rejects unknown fields: all that no handler has taken.
     pub(super) fn refuse_rest(self) -> Result<(), ApiError> {
-        match self.0.into_iter().next() {
+        match self.fields.into_iter().next() {
             Some((name, _)) => Err(ApiError::field(&name, "is not a field here")),
             None => Ok(()),
         }
     }
 }
 
+/// Fields of an order: of a body with at most this many bytes, in a request without parameters.
+pub(super) struct OrderFields<const MAX_BYTES: usize>(pub(super) BodyFields);
+
+impl<S: Send + Sync, const MAX_BYTES: usize> FromRequest<S> for OrderFields<MAX_BYTES> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        QueryParameters::from_uri(request.uri())?.refuse_rest()?;
+        let headers = request.headers().clone();
+        let body = Bytes::from_request(request, state).await;
+        let body = body.map_err(|rejection| ApiError::unread_body(&rejection, MAX_BYTES))?;
+        BodyFields::from_body(&headers, &body).map(Self)
+    }
+}
+
 fn checked(name: &str, text: String, most_chars: usize) -> Result<String, ApiError> {
     let chars = text.chars().count();
     if chars > most_chars {
-        return Err(ApiError::field(name, &format!("has {chars} characters, but at most {most_chars} are allowed")));
+        return Err(ApiError::field(name, format!("has {chars} characters, but at most {most_chars} are allowed")));
     }
     Ok(text)
 }

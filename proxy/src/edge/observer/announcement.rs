@@ -15,10 +15,9 @@ use tracing::info;
 use trunkline_protocol::hub::PayloadError;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::manifest::EndpointKind;
-use trunkline_protocol::service::{
-    BroadcastData, GroupBroadcastData, MultiConnectionData, Payloads, ServiceMessage, UserData,
-};
+use trunkline_protocol::service::Payloads;
 
+use crate::edge::rest::{Addressee, to_clients};
 use crate::fleet::{Fleet, FleetDelivery, FleetEntry};
 
 /// Maximum number of concurrent announcements. A silent node delays one by some seconds.
@@ -27,20 +26,11 @@ const UNDER_WAY_MAX: usize = 32;
 #[derive(Debug)]
 pub(crate) struct Announcement {
     pub(crate) hub: String,
-    pub(crate) to: Announcees,
+    /// Receivers within the hub.
+    pub(crate) to: Addressee,
     /// Client method to invoke.
     pub(crate) target: String,
     pub(crate) arguments: Vec<JsonText>,
-}
-
-/// Receivers of an announcement within its hub.
-#[derive(Debug)]
-pub(crate) enum Announcees {
-    Everyone,
-    Group(String),
-    User(String),
-    /// One client, by its connection id.
-    Client(String),
 }
 
 /// Result of an announcement.
@@ -73,7 +63,7 @@ pub(crate) enum AnnouncementError {
 
 /// Announcer of this node; clones share it. Announcements are delivered in starting order.
 #[derive(Debug, Clone)]
-pub(super) struct Announcer(Arc<AnnouncerState>);
+pub(crate) struct Announcer(Arc<AnnouncerState>);
 
 #[derive(Debug)]
 struct AnnouncerState {
@@ -89,7 +79,8 @@ impl Announcer {
         Self(Arc::new(AnnouncerState { fleet: FleetEntry::from_fleet(&fleet), under_way, turn: AsyncMutex::default() }))
     }
 
-    pub(super) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
+    /// Sends an announcement to its receivers at all nodes. Fails if it was not delivered at all.
+    pub(crate) async fn announce(&self, announcement: Announcement) -> Result<AnnouncementReport, AnnouncementError> {
         let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| AnnouncementError::TooMany)?;
         let announcer = self.0.clone();
         // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
@@ -107,7 +98,8 @@ impl AnnouncerState {
         if hub.here().is_some_and(|hub| hub.settings().kind == EndpointKind::Raw) {
             return Err(AnnouncementError::RawEndpoint);
         }
-        let message = announcement.message()?;
+        let payloads = Payloads::invocation(None, &announcement.target, &announcement.arguments)?;
+        let message = to_clients(announcement.to.clone(), payloads, Vec::new());
         let turn = self.turn.lock().await;
         let delivery = self.fleet.begin_delivery(&hub, message).await;
         drop(turn);
@@ -116,31 +108,12 @@ impl AnnouncerState {
         if !is_known && missing.is_empty() {
             return Err(AnnouncementError::UnknownHub);
         }
-        if let (Announcees::Client(id), 0, true) = (&announcement.to, clients, missing.is_empty()) {
+        if let (Addressee::Connection(id), 0, true) = (&announcement.to, clients, missing.is_empty()) {
             return Err(AnnouncementError::UnknownClient(id.clone()));
         }
         let (hub, method) = (&announcement.hub, &announcement.target);
         let silent = (!missing.is_empty()).then(|| missing.join(", "));
         info!(hub, method, clients, nodes, missing = silent, "announcement of an operator sent");
         Ok(AnnouncementReport { nodes, missing, clients })
-    }
-}
-
-impl Announcement {
-    /// Builds the service message in the form sent by app servers.
-    fn message(&self) -> Result<ServiceMessage, PayloadError> {
-        let payloads = Payloads::invocation(None, &self.target, &self.arguments)?;
-        Ok(match &self.to {
-            Announcees::Everyone => ServiceMessage::BroadcastData(BroadcastData { excluded: Vec::new(), payloads }),
-            Announcees::Group(group) => {
-                let group = group.as_str().into();
-                ServiceMessage::GroupBroadcastData(GroupBroadcastData { group, payloads, ..Default::default() })
-            }
-            Announcees::Client(id) => {
-                let connection_ids = vec![id.as_str().into()];
-                ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids, payloads })
-            }
-            Announcees::User(user) => ServiceMessage::UserData(UserData { user_id: user.as_str().into(), payloads }),
-        })
     }
 }

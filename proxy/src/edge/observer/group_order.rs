@@ -7,24 +7,18 @@
 
 use serde::Serialize;
 use tracing::info;
-use trunkline_protocol::service::{AckStatus, GroupChange, ServiceMessage, UserGroupChange};
+use trunkline_protocol::service::AckStatus;
 
+use crate::edge::rest::{Addressee, join_order, leave_order};
 use crate::fleet::{Fleet, FleetAnswer, FleetEntry};
 
 #[derive(Debug)]
 pub(crate) struct GroupOrder {
     pub(crate) hub: String,
     pub(crate) group: String,
-    pub(crate) subject: GroupSubject,
+    /// A client, or a user. The user stands for the current connections; leaving also ends what applies to future ones.
+    pub(crate) subject: Addressee,
     pub(crate) step: GroupStep,
-}
-
-#[derive(Debug)]
-pub(crate) enum GroupSubject {
-    /// One client, by its connection id.
-    Client(String),
-    /// User id. Stands for the current connections; leaving also ends what applies to future ones.
-    User(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +54,7 @@ pub(crate) enum GroupOrderError {
 
 /// Changes groups for operators; clones share the fleet.
 #[derive(Debug, Clone)]
-pub(super) struct GroupEditor {
+pub(crate) struct GroupEditor {
     fleet: FleetEntry,
     name_max_bytes: usize,
 }
@@ -70,7 +64,9 @@ impl GroupEditor {
         Self { fleet: FleetEntry::from_fleet(fleet), name_max_bytes }
     }
 
-    pub(super) async fn change(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {
+    /// Adds a client or the connections of a user to a group, or removes them, at all nodes. Fails if no answering node
+    /// has the client, or if a node refuses or gives no answer.
+    pub(crate) async fn change(&self, order: GroupOrder) -> Result<GroupReport, GroupOrderError> {
         if order.group.len() > self.name_max_bytes {
             return Err(GroupOrderError::NameTooLong(order.group.len(), self.name_max_bytes));
         }
@@ -78,43 +74,22 @@ impl GroupEditor {
         if hub.here().is_none() && !self.fleet.has_others() {
             return Err(GroupOrderError::UnknownHub);
         }
-        let FleetAnswer { ack, missing, .. } = self.fleet.ask_fleet(&hub, order.message()).await;
+        let message = match order.step {
+            GroupStep::Join => join_order(&order.subject, order.group.clone()),
+            GroupStep::Leave => leave_order(&order.subject, order.group.clone()),
+        };
+        let FleetAnswer { ack, missing, .. } = self.fleet.ask_fleet(&hub, message).await;
         match (ack.status, order.subject) {
             // Leaving also ends memberships of a user without connections.
             (AckStatus::Ok, _) => {}
-            (AckStatus::NotFound, GroupSubject::User(_)) if order.step == GroupStep::Leave => {}
-            (AckStatus::NotFound, GroupSubject::User(_)) => return Err(GroupOrderError::UnknownUser),
-            (AckStatus::NotFound, GroupSubject::Client(id)) => return Err(GroupOrderError::UnknownClient(id)),
+            (AckStatus::NotFound, Addressee::User(_)) if order.step == GroupStep::Leave => {}
+            (AckStatus::NotFound, Addressee::User(_)) => return Err(GroupOrderError::UnknownUser),
+            (AckStatus::NotFound, Addressee::Connection(id)) => return Err(GroupOrderError::UnknownClient(id)),
             (AckStatus::Timeout, _) => return Err(GroupOrderError::NoAnswer(missing)),
             _ => return Err(GroupOrderError::Refused(ack.message.unwrap_or_default().to_string())),
         }
         let (hub, group, step) = (order.hub, order.group, order.step);
         info!(hub, group, ?step, "group changed by an operator");
         Ok(GroupReport { hub, group, missing })
-    }
-}
-
-impl GroupOrder {
-    /// Builds the service message in the form sent by app servers.
-    fn message(&self) -> ServiceMessage {
-        let group = Some(self.group.as_str().into());
-        match (&self.subject, self.step) {
-            (GroupSubject::Client(id), step) => {
-                let change = GroupChange { connection_id: id.as_str().into(), group, ack_id: 0 };
-                match step {
-                    GroupStep::Join => ServiceMessage::JoinGroupWithAck(change),
-                    GroupStep::Leave => ServiceMessage::LeaveGroupWithAck(change),
-                }
-            }
-            (GroupSubject::User(user), step) => {
-                // Current connections join; later ones don't.
-                let ttl_s = (step == GroupStep::Join).then_some(0);
-                let change = UserGroupChange { user_id: user.as_str().into(), group, ack_id: 0, ttl_s };
-                match step {
-                    GroupStep::Join => ServiceMessage::UserJoinGroupWithAck(change),
-                    GroupStep::Leave => ServiceMessage::UserLeaveGroupWithAck(change),
-                }
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use trunkline_protocol::fleet::SharedRevocation;
@@ -19,7 +20,7 @@ use super::node_inspector::NodeInspector;
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 use super::snapshot_cache::Freshness;
 use crate::fleet::{
-    ANSWER_TIMEOUT, AddressProblem, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse,
+    ANSWER_TIMEOUT, AddressProblem, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse, parts_of,
 };
 use crate::ground::clock::unix_ms;
 use crate::ground::net::http_client::HttpClient;
@@ -140,6 +141,16 @@ impl Peers {
         // The semaphore is never closed.
         let _turn = self.questions.acquire().await;
         self.fleet.request_all(request, ANSWER_TIMEOUT).await
+    }
+
+    /// Queries all peers; returns the parts of those that answer, and the names of the others.
+    pub(super) async fn gather<T: DeserializeOwned>(&self, request: &PeerRequest) -> (Vec<T>, Vec<String>) {
+        parts_of(self.ask_all(request).await)
+    }
+
+    /// Queries all peers; returns the part of one that has the resource.
+    pub(super) async fn first_answer<T: DeserializeOwned>(&self, request: &PeerRequest) -> Option<T> {
+        self.ask_all(request).await.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read_body().ok())
     }
 
     /// Sends a revocation to all peers, including peers that link later.

@@ -71,7 +71,7 @@ pub(crate) struct ShedAnswer {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Rebalancer(Arc<RebalancerParts>);
+pub(crate) struct Rebalancer(Arc<RebalancerParts>);
 
 #[derive(Debug)]
 struct RebalancerParts {
@@ -92,7 +92,9 @@ impl Rebalancer {
         Self(Arc::new(RebalancerParts { shared, node, peers, fleet, board }))
     }
 
-    pub(super) async fn begin_rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
+    /// Starts or, for a dry run, only plans a rebalance; returns its plan. Fails if another rebalance is running in the
+    /// fleet, or the goal is unreachable.
+    pub(crate) async fn begin_rebalance(&self, request: RebalanceRequest) -> Result<RebalanceReport, RebalanceError> {
         let parts = self.0.clone();
         // Runs in its own task: a disconnecting caller can't leave a registered rebalance that never runs.
         let beginning = tokio::spawn(async move { parts.begin_rebalance(request).await });
@@ -100,12 +102,12 @@ impl Rebalancer {
     }
 
     /// Progress of this node's rebalance; idle if there was none.
-    pub(super) fn own(&self) -> RebalanceReport {
+    pub(crate) fn own(&self) -> RebalanceReport {
         self.0.board.report().unwrap_or_default()
     }
 
     /// Progress of the fleet's current or last rebalance, as recorded by any node.
-    pub(super) async fn report(&self) -> RebalanceReport {
+    pub(crate) async fn report(&self) -> RebalanceReport {
         let own = self.own();
         if own.state == RebalanceState::Running {
             return own;
@@ -115,22 +117,24 @@ impl Rebalancer {
     }
 
     /// Stops this node's rebalance; `None` if none is running.
-    pub(super) fn stop_own(&self) -> Option<RebalanceReport> {
+    pub(crate) fn stop_own(&self) -> Option<RebalanceReport> {
         let stopped = self.0.board.stop("stopped by an operator")?;
         told("stopped", &stopped);
         Some(stopped)
     }
 
-    pub(super) async fn stop(&self) -> Option<RebalanceReport> {
+    /// Stops the fleet's rebalance; `None` if none is running.
+    pub(crate) async fn stop(&self) -> Option<RebalanceReport> {
         if let Some(stopped) = self.stop_own() {
             return Some(stopped);
         }
         let request = PeerRequest::post(STOP_PATH, Bytes::from_static(b"{}"));
-        let answers = self.0.peers.ask_all(&request).await;
-        answers.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read_body().ok())
+        self.0.peers.first_answer(&request).await
     }
 
-    pub(super) async fn shed(&self, clients: u64) -> ShedAnswer {
+    /// Makes some clients of this node reconnect elsewhere within a second, for a rebalance coordinated by another
+    /// node.
+    pub(crate) async fn shed(&self, clients: u64) -> ShedAnswer {
         ShedAnswer { clients: shed(&self.0.shared, clients).await }
     }
 }
@@ -250,8 +254,7 @@ impl RebalancerParts {
 
     /// Current or last rebalances coordinated by other nodes.
     async fn of_others(&self) -> Vec<RebalanceReport> {
-        let answers = self.peers.ask_all(&PeerRequest::get("/api/rebalance?scope=node")).await;
-        answers.into_iter().filter_map(|(_, answer)| answer.ok()?.read_body().ok()).collect()
+        self.peers.gather(&PeerRequest::get("/api/rebalance?scope=node")).await.0
     }
 }
 

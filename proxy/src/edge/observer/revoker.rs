@@ -123,7 +123,7 @@ impl From<SharedRevocation> for RevokedTokens {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Revoker(Arc<RevokerState>);
+pub(crate) struct Revoker(Arc<RevokerState>);
 
 #[derive(Debug)]
 struct RevokerState {
@@ -139,7 +139,8 @@ impl Revoker {
         Self(Arc::new(RevokerState { revocations, node, peers, under_way }))
     }
 
-    pub(super) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
+    /// Revokes access tokens at all nodes. Fails if no node has revoked them.
+    pub(crate) async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         let permit = self.0.under_way.clone().try_acquire_owned().map_err(|_| RevocationError::TooMany)?;
         let revoker = self.0.clone();
         // Runs in its own task, so a disconnecting caller can't interrupt it halfway.
@@ -150,11 +151,13 @@ impl Revoker {
         revoking.await.unwrap_or(Err(RevocationError::Stopping))
     }
 
-    pub(super) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
+    /// Revokes access tokens at this node, for another node.
+    pub(crate) async fn revoke_own(&self, order: &RevocationOrder) -> Result<RevokedAnswer, RevocationError> {
         self.0.revoke_own(order).await
     }
 
-    pub(super) fn list(&self, user: Option<&str>, limit: usize) -> RevocationList {
+    /// Lists the newest revocations of this node, optionally of one user.
+    pub(crate) fn list(&self, user: Option<&str>, limit: usize) -> RevocationList {
         let mut kept = self.0.revocations.all(unix_seconds());
         let total = kept.len() as u64;
         kept.retain(|told| user.is_none_or(|user| told.user.as_deref() == Some(user)));
@@ -170,18 +173,11 @@ impl RevokerState {
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
         let told = order.tokens.told();
         let stored = self.peers.keep_revocation(&told);
-        let (own, answers, stored) = tokio::join!(self.close_revoked(&order), self.peers.ask_all(&request), stored);
-        let tokens = order.tokens;
-        let mut report = RevocationReport { nodes: 1, clients: own, tokens, stored, ..Default::default() };
-        for (member, answer) in &answers {
-            match answer.as_ref().ok().and_then(|answer| answer.read_body::<RevokedAnswer>().ok()) {
-                Some(RevokedAnswer { clients }) => {
-                    report.nodes += 1;
-                    report.clients += clients;
-                }
-                None => report.missing.push(member.name().to_owned()),
-            }
-        }
+        let others = self.peers.gather::<RevokedAnswer>(&request);
+        let (own, (others, missing), stored) = tokio::join!(self.close_revoked(&order), others, stored);
+        let clients = own + others.iter().map(|answer| answer.clients).sum::<u64>();
+        let report =
+            RevocationReport { tokens: order.tokens, nodes: 1 + others.len() as u64, missing, clients, stored };
         let RevocationReport { tokens, nodes, missing, clients, stored } = &report;
         let RevokedTokens { user, audience, app, issued_before, .. } = tokens;
         let silent = (!missing.is_empty()).then(|| missing.join(", "));

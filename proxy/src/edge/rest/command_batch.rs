@@ -9,8 +9,9 @@ use serde_json::Value;
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::{ClientFilter, FilterTarget};
 
+use super::addressee::Addressee;
 use super::message_body::{CALL_MEMBERS, ClientCall};
-use super::operation::{Addressee, connection, group, user};
+use super::operation::{connection, group, user};
 use super::query::REASON_MAX_CHARS;
 use super::rest_error::RestError;
 
@@ -32,16 +33,16 @@ pub(super) fn read_commands(body: &[u8]) -> Result<Vec<Command>, RestError> {
     let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         RestError::bad_value(
             "body",
-            &format!("is not a list like [{{\"type\": \"JoinGroup\", \"group\": \"red\"}}]: {error}"),
+            format!("is not a list like [{{\"type\": \"JoinGroup\", \"group\": \"red\"}}]: {error}"),
         )
     })?;
     if items.is_empty() || items.len() > COMMANDS_MAX {
         let problem = format!("has {} commands, but must have 1 to {COMMANDS_MAX}", items.len());
-        return Err(RestError::bad_value("body", &problem));
+        return Err(RestError::bad_value("body", problem));
     }
     let read = |(at, item): (usize, BTreeMap<String, JsonText>)| {
         Command::from_members(item)
-            .map_err(|error| RestError::bad_value("body", &format!("has a wrong command {}: {error}", at + 1)))
+            .map_err(|error| RestError::bad_value("body", format!("has a wrong command {}: {error}", at + 1)))
     };
     items.into_iter().enumerate().map(read).collect()
 }
@@ -76,7 +77,7 @@ impl Command {
             "leavegroup" => named().map(Self::LeaveGroup),
             "closeconnection" => match text("reason")? {
                 Some(reason) if reason.chars().count() > REASON_MAX_CHARS => {
-                    Err(RestError::bad_value("reason", &format!("has more than {REASON_MAX_CHARS} characters")))
+                    Err(RestError::bad_value("reason", format!("has more than {REASON_MAX_CHARS} characters")))
                 }
                 reason => Ok(Self::CloseConnection { reason }),
             },
@@ -89,7 +90,7 @@ pub(super) fn read_filter(filter: Option<&str>) -> Result<Addressee, RestError> 
     let Some(text) = filter.map(str::trim).filter(|filter| !filter.is_empty()) else {
         return Ok(Addressee::Everyone);
     };
-    let filter = ClientFilter::parse(text).map_err(|error| RestError::bad_value("filter", &error.to_string()))?;
+    let filter = ClientFilter::parse(text).map_err(|error| RestError::bad_value("filter", error))?;
     Ok(match filter.target() {
         Some(FilterTarget::User(id)) => Addressee::User(user(id)?),
         Some(FilterTarget::Connection(id)) => Addressee::Connection(connection(id)?),

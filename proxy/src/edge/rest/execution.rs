@@ -17,18 +17,17 @@ use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::limits::CLIENT_RESULT_TIMEOUT_MS;
 use trunkline_protocol::manifest::EndpointKind;
 use trunkline_protocol::service::{
-    AckStatus, BroadcastData, Check, CheckUserInGroup, CloseWithAck, Filtered, GroupBroadcastData, GroupChange,
-    MultiConnectionData, Payloads, RefreshAuth, RefreshConnection, ServiceMessage, UserData, UserGroupChange,
+    AckStatus, Check, CheckUserInGroup, Payloads, RefreshAuth, RefreshConnection, ServiceMessage, UserGroupChange,
     claims_from_payload,
 };
 use trunkline_protocol::wire::SET_AT_CLAIM;
 
+use super::addressee::{Addressee, change, close_order, filtered, join_order, leave_order, to_clients, user_change};
 use super::client_token::{self, RestCaller};
 use super::command_batch::{Command, read_commands, read_filter};
-use super::lister;
 use super::lister::Lister;
 use super::message_body::{ClientCall, end_of_stream, is_json, read_item, read_message};
-use super::operation::{Addressee, HubOperation, Operation};
+use super::operation::{HubOperation, Operation};
 use super::query::RestQuery;
 use super::refresh_body::{NamedLogIn, read_expire_time, read_log_in};
 use super::rest_error::{RestError, with_missing};
@@ -66,13 +65,9 @@ impl Execution {
         Self { shared, admission, fleet, head, query, body, caller }
     }
 
-    /// URL of the request without its query.
-    fn url(&self) -> String {
-        format!("{}{}", self.caller.origin, self.head.uri.path())
-    }
-
     fn lister<'a>(&'a self, hub: &'a NamedHub) -> Lister<'a> {
-        Lister { shared: &self.shared, fleet: &self.fleet, hub, query: &self.query, url: self.url() }
+        let url = format!("{}{}", self.caller.origin, self.head.uri.path());
+        Lister { shared: &self.shared, fleet: &self.fleet, hub, query: &self.query, url }
     }
 
     pub(super) async fn run(self, operation: HubOperation) -> Result<Response, RestError> {
@@ -133,9 +128,7 @@ impl Execution {
                 let named = read_log_in(&self.body)?;
                 Ok(claims_answer(&self.claims_of(&hub, self.connection_of(&hub, &named)?).await?))
             }
-            Operation::ListMembers { group } => {
-                lister::list_members(&self.fleet, (&self.query, &self.url()), (&hub, &group)).await
-            }
+            Operation::ListMembers { group } => self.lister(&hub).members(&group).await,
             Operation::ListConnections(set) => self.lister(&hub).connections(set).await,
             Operation::ListNames(names) => self.lister(&hub).names(names).await,
             Operation::CountConnections(set) => self.lister(&hub).count_connections(set).await,
@@ -188,7 +181,7 @@ impl Execution {
         if group.len() > max {
             let problem =
                 format!("has {} bytes, but at most {max} are allowed: see --group-name-max-bytes", group.len());
-            return Err(RestError::bad_value("group", &problem));
+            return Err(RestError::bad_value("group", problem));
         }
         Ok(())
     }
@@ -453,7 +446,7 @@ fn claims_in(FleetAnswer { ack, missing, .. }: FleetAnswer) -> Result<ClaimList,
         AckStatus::NotFound => Err(no_such_connection()),
         AckStatus::Forbidden => Err(RestError::new(StatusCode::FORBIDDEN, "ConnectionUserMismatch", &*problem)),
         AckStatus::Timeout => Err(RestError::incomplete(&missing)),
-        _ => Err(RestError::bad_value("claims", &format!("are refused: {problem}"))),
+        _ => Err(RestError::bad_value("claims", format!("are refused: {problem}"))),
     }
 }
 
@@ -468,72 +461,10 @@ fn no_such_connection() -> RestError {
     RestError::new(StatusCode::NOT_FOUND, "ConnectionNotFound", text)
 }
 
-/// Message to clients in the form sent by app servers.
-fn to_clients(to: Addressee, payloads: Payloads, excluded: Vec<ByteString>) -> ServiceMessage {
-    match to {
-        Addressee::Everyone => ServiceMessage::BroadcastData(BroadcastData { excluded, payloads }),
-        Addressee::Group(group) => {
-            let group = group.into();
-            ServiceMessage::GroupBroadcastData(GroupBroadcastData { group, excluded, payloads, ..Default::default() })
-        }
-        Addressee::User(user) => ServiceMessage::UserData(UserData { user_id: user.into(), payloads }),
-        Addressee::Connection(id) => {
-            ServiceMessage::MultiConnectionData(MultiConnectionData { connection_ids: vec![id.into()], payloads })
-        }
-        Addressee::Matching(filter) => {
-            filtered(&filter, &ServiceMessage::BroadcastData(BroadcastData { excluded, payloads }))
-        }
-    }
-}
-
-fn close_order(whom: &Addressee, reason: Option<String>, excluded: Vec<ByteString>) -> ServiceMessage {
-    let close =
-        |subject: &str| CloseWithAck { subject: subject.into(), reason: reason.map(Into::into), ack_id: 0, excluded };
-    match whom {
-        Addressee::Connection(id) => ServiceMessage::CloseConnectionWithAck(close(id)),
-        Addressee::Everyone => ServiceMessage::CloseConnectionsWithAck(close("")),
-        Addressee::Matching(filter) => filtered(filter, &ServiceMessage::CloseConnectionsWithAck(close(""))),
-        Addressee::Group(name) => ServiceMessage::CloseGroupConnectionsWithAck(close(name)),
-        Addressee::User(id) => ServiceMessage::CloseUserConnectionsWithAck(close(id)),
-    }
-}
-
-fn filtered(filter: &str, message: &ServiceMessage) -> ServiceMessage {
-    ServiceMessage::Filtered(Filtered { filter: filter.into(), body: message.to_body() })
-}
-
-/// Order to add clients to a group: a connection, a user's current connections, or those matched by a filter.
-fn join_order(whom: &Addressee, group: String) -> ServiceMessage {
-    match whom {
-        Addressee::User(user) => ServiceMessage::UserJoinGroupWithAck(UserGroupChange {
-            ttl_s: Some(0),
-            ..user_change(user.clone(), Some(group))
-        }),
-        Addressee::Connection(id) => ServiceMessage::JoinGroupWithAck(change(id.clone(), Some(group))),
-        whom => filtered(&whom.filter(), &ServiceMessage::JoinGroupWithAck(change(String::new(), Some(group)))),
-    }
-}
-
-fn leave_order(whom: &Addressee, group: String) -> ServiceMessage {
-    match whom {
-        Addressee::User(user) => ServiceMessage::UserLeaveGroupWithAck(user_change(user.clone(), Some(group))),
-        Addressee::Connection(id) => ServiceMessage::LeaveGroupWithAck(change(id.clone(), Some(group))),
-        whom => filtered(&whom.filter(), &ServiceMessage::LeaveGroupWithAck(change(String::new(), Some(group)))),
-    }
-}
-
 fn delivered(delivery: FleetDelivery) -> Response {
     let FleetDelivery { nodes, missing, clients, .. } = delivery;
     let body = json!({ "nodes": nodes, "clients": clients, "missing": missing });
     with_missing((StatusCode::ACCEPTED, Json(body)).into_response(), &missing)
-}
-
-fn change(connection: String, group: Option<String>) -> GroupChange {
-    GroupChange { connection_id: connection.into(), group: group.map(Into::into), ack_id: 0 }
-}
-
-fn user_change(user: String, group: Option<String>) -> UserGroupChange {
-    UserGroupChange { user_id: user.into(), group: group.map(Into::into), ack_id: 0, ttl_s: None }
 }
 
 /// Response to an operation that needs a target; `code` is used if there is none.

@@ -16,7 +16,7 @@ use super::query::RestQuery;
 use super::rest_error::{RestError, with_missing};
 use crate::engine::shard::Shared;
 use crate::features::inspection::ListedNames;
-use crate::fleet::{FleetEntry, FleetMember, NamedHub};
+use crate::fleet::{FleetEntry, FleetMember, NamedHub, parts_of};
 
 pub(super) struct Lister<'a> {
     pub(super) shared: &'a Shared,
@@ -107,6 +107,27 @@ impl Lister<'_> {
         Ok(with_missing(Json(json!({ "count": count, "isEstimate": is_estimate })).into_response(), &missing))
     }
 
+    /// Responds with a page of a group's members and the URL of the next page, based on the request's URL.
+    pub(super) async fn members(&self, group: &str) -> Result<Response, RestError> {
+        let (page_size, top) = (self.query.page_size()?.unwrap_or(PAGE_SIZE), self.query.top()?);
+        let asked = GroupMemberQuery {
+            group: group.into(),
+            page_size: Some(page_size),
+            top: top.and_then(|top| top.try_into().ok()),
+            continuation_token: self.query.continuation_token().map(Into::into),
+            ..GroupMemberQuery::default()
+        };
+        let mut missing = Vec::new();
+        let list = self.query.is_partial()?.then_some(&mut missing);
+        let page = self.fleet.list_group(self.hub, asked, list).await.map_err(|(status, problem)| match status {
+            AckStatus::Timeout => RestError::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", problem),
+            _ => RestError::bad_value("continuationToken", format!("is refused: {problem}")),
+        })?;
+        let row = |id: &str, user: Option<&str>| json!({ "connectionId": id, "userId": user });
+        let rows = page.members.iter().map(|member| row(&member.connection_id, member.user_id.as_deref())).collect();
+        Ok(self.page(rows, page.continuation_token.map(Into::into), top, &missing))
+    }
+
     /// Asks this node and all others with clients of the hub. Returns the answers, and the nodes without one.
     async fn ask_all(&self, question: ListQuestion) -> Result<(Vec<ListedPart>, Vec<String>), RestError> {
         let is_partial = self.query.is_partial()?;
@@ -114,13 +135,8 @@ impl Lister<'_> {
         let request = question.request();
         let others = self.fleet.request(self.fleet.others_with(self.hub), &request);
         let (own, others) = join(question.answer_part(self.shared), others).await;
-        let (mut parts, mut missing) = (vec![own.ok_or_else(RestError::stopping)?], Vec::new());
-        for (member, answer) in others {
-            match answer.ok().and_then(|answer| answer.read_body().ok()) {
-                Some(part) => parts.push(part),
-                None => missing.push(member.name().to_owned()),
-            }
-        }
+        let (mut parts, missing) = parts_of(others);
+        parts.push(own.ok_or_else(RestError::stopping)?);
         if missing.is_empty() || is_partial { Ok((parts, missing)) } else { Err(RestError::incomplete_list(&missing)) }
     }
 
@@ -156,37 +172,3 @@ impl Lister<'_> {
 
 /// Default page size, as in Azure's service.
 pub(super) const PAGE_SIZE: i64 = 100;
-
-/// Responds with a page of a group's members and the URL of the next page, based on the request's URL.
-pub(super) async fn list_members(
-    fleet: &FleetEntry,
-    (query, url): (&RestQuery, &str),
-    (hub, group): (&NamedHub, &str),
-) -> Result<Response, RestError> {
-    let (page_size, top) = (query.page_size()?.unwrap_or(PAGE_SIZE), query.top()?);
-    let asked = GroupMemberQuery {
-        group: group.into(),
-        page_size: Some(page_size),
-        top: top.and_then(|top| top.try_into().ok()),
-        continuation_token: query.continuation_token().map(Into::into),
-        ..GroupMemberQuery::default()
-    };
-    let mut missing = Vec::new();
-    let list = query.is_partial()?.then_some(&mut missing);
-    let page = fleet.list_group(hub, asked, list).await.map_err(|(status, problem)| match status {
-        AckStatus::Timeout => RestError::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", problem),
-        _ => RestError::bad_value("continuationToken", &format!("is refused: {problem}")),
-    })?;
-    let members = page
-        .members
-        .iter()
-        .map(|member| json!({ "connectionId": &*member.connection_id, "userId": member.user_id.as_deref() }));
-    let members: Vec<_> = members.collect();
-    let rest = top.map(|top| top.saturating_sub(members.len() as u64));
-    let next = page
-        .continuation_token
-        .filter(|_| rest != Some(0))
-        .map(|token| format!("{url}?{}", query.of_next_page(&token, rest)));
-    let answer = Json(json!({ "value": members, "nextLink": next })).into_response();
-    Ok(with_missing(answer, &missing))
-}

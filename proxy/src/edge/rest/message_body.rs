@@ -37,7 +37,7 @@ impl ClientCall {
         let members: BTreeMap<String, JsonText> = serde_json::from_slice(body).map_err(|error| {
             RestError::bad_value(
                 "body",
-                &format!("is not JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
+                format!("is not JSON like {{\"target\": \"Say\", \"arguments\": []}}: {error}"),
             )
         })?;
         Self::from_members(members, CALL_MEMBERS)
@@ -56,7 +56,7 @@ impl ClientCall {
         let target = match target.map(JsonText::into_value) {
             Some(Value::String(target)) if (1..=TARGET_MAX_CHARS).contains(&target.chars().count()) => target,
             Some(Value::String(_)) => {
-                return Err(RestError::bad_value("target", &format!("must have 1 to {TARGET_MAX_CHARS} characters")));
+                return Err(RestError::bad_value("target", format!("must have 1 to {TARGET_MAX_CHARS} characters")));
             }
             _ => return Err(RestError::bad_value("target", "is missing: the name of the method to call at clients")),
         };
@@ -75,7 +75,7 @@ impl ClientCall {
     /// argument.
     pub(crate) fn payloads(&self, invocation_id: Option<&str>) -> Result<Payloads, RestError> {
         let payloads = Payloads::invocation(invocation_id, &self.target, &self.arguments);
-        payloads.map_err(|error| RestError::bad_value("arguments", &format!("can't be written: {error}")))
+        payloads.map_err(|error| RestError::bad_value("arguments", format!("can't be written: {error}")))
     }
 }
 
@@ -83,13 +83,13 @@ impl ClientCall {
 pub(crate) fn read_item(headers: &HeaderMap, body: &[u8], stream: &str) -> Result<Payloads, RestError> {
     is_json(headers)?;
     let item: JsonText = serde_json::from_slice(body)
-        .map_err(|error| RestError::bad_value("body", &format!("is not a stream item in JSON: {error}")))?;
+        .map_err(|error| RestError::bad_value("body", format!("is not a stream item in JSON: {error}")))?;
     let message = |protocol: HubProtocol| {
         let item = protocol.payload(&item)?;
         Ok(HubMessage::StreamItem(StreamItem { headers: Vec::new(), invocation_id: stream.into(), item }))
     };
     let unwritable =
-        |error: PayloadError| RestError::bad_value("body", &format!("contains a value that can't be encoded: {error}"));
+        |error: PayloadError| RestError::bad_value("body", format!("contains a value that can't be encoded: {error}"));
     Payloads::encode(message).map_err(unwritable)
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn end_of_stream(stream: &str, error: Option<String>) -> Result<Paylo
     let outcome = error.map_or(Outcome::Void, |error| Outcome::Error(error.into()));
     let completion = Completion { headers: Vec::new(), invocation_id: stream.into(), outcome };
     let payloads = Payloads::encode(|_| Ok(HubMessage::Completion(completion.clone())));
-    payloads.map_err(|error| RestError::bad_value("reason", &format!("can't be written: {error}")))
+    payloads.map_err(|error| RestError::bad_value("reason", format!("can't be written: {error}")))
 }
 
 pub(crate) fn read_message(headers: &HeaderMap, body: &Bytes) -> Result<Payloads, RestError> {
@@ -137,14 +137,14 @@ fn media_type(headers: &HeaderMap) -> &str {
 
 fn read_encoded(body: &Bytes) -> Result<Payloads, RestError> {
     let payloads = Payloads::from_message_pack(body, PROTOCOLS_MAX)
-        .map_err(|error| RestError::bad_value("body", &format!("is {error}")))?;
+        .map_err(|error| RestError::bad_value("body", format!("is {error}")))?;
     for (name, message) in &payloads.0 {
         // An unterminated message would merge with each client's next one.
         let is_whole = HubProtocol::from_name(name).is_none_or(|protocol| is_one_message(protocol, message));
         if !is_whole {
             return Err(RestError::bad_value(
                 "body",
-                &format!("does not contain exactly one framed message for {name}"),
+                format!("does not contain exactly one framed message for {name}"),
             ));
         }
     }

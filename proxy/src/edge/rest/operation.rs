@@ -18,11 +18,10 @@
 //! In `/api/v1/hubs/…`, a `POST` without a verb sends, changes return 202, and `connections/{id}/groups/{group}` is an
 //! alias. `GET` is accepted for `HEAD`, as in Azure's SDK.
 
-use std::borrow::Cow;
-
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use super::addressee::Addressee;
 use super::listed_part::ConnectionSet;
 use super::rest_error::RestError;
 use crate::features::inspection::ListedNames;
@@ -45,16 +44,6 @@ pub(super) const USER_MAX_CHARS: usize = 1024;
 enum Shape {
     Verbs,
     First,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Addressee {
-    Everyone,
-    Group(String),
-    User(String),
-    Connection(String),
-    /// Clients matched by this `:execute` filter.
-    Matching(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,20 +72,6 @@ pub(crate) enum Operation {
     UserLeave { user: String, group: String },
     UserLeaveAll { user: String },
     UserIsIn { user: String, group: String },
-}
-
-impl Addressee {
-    /// Filter that matches these clients.
-    pub(super) fn filter(&self) -> Cow<'_, str> {
-        let quoted = |name: &str| name.replace('\'', "''");
-        match self {
-            Self::Everyone => "connectionId ne null".into(),
-            Self::Group(name) => format!("'{}' in groups", quoted(name)).into(),
-            Self::User(id) => format!("userId eq '{}'", quoted(id)).into(),
-            Self::Connection(id) => format!("connectionId eq '{}'", quoted(id)).into(),
-            Self::Matching(filter) => filter.into(),
-        }
-    }
 }
 
 impl Operation {
@@ -292,7 +267,7 @@ fn checked(what: &'static str, name: &str, max_chars: usize) -> Result<String, R
     let chars = name.chars().take(max_chars.saturating_add(1)).count();
     match chars {
         0 => Err(RestError::bad_value(what, "is empty")),
-        _ if chars > max_chars => Err(RestError::bad_value(what, &format!("has more than {max_chars} characters"))),
+        _ if chars > max_chars => Err(RestError::bad_value(what, format!("has more than {max_chars} characters"))),
         _ => Ok(name.to_owned()),
     }
 }

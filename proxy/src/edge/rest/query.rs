@@ -55,7 +55,7 @@ impl RestQuery {
             let edits = |known: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase());
             let nearest = PARAMETERS.into_iter().map(|known| (edits(known), known)).min();
             if let Some((1..=MISSPELT_EDITS, known)) = nearest.filter(|(edits, _)| edits * 3 <= name.len()) {
-                return Err(RestError::bad_value("query", &format!("has the parameter {name:?}; is {known:?} meant?")));
+                return Err(RestError::bad_value("query", format!("has the parameter {name:?}; is {known:?} meant?")));
             }
         }
         Ok(())
@@ -68,7 +68,7 @@ impl RestQuery {
     fn number(&self, name: &'static str, least: u64, most: u64) -> Result<Option<u64>, RestError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let number = text.parse().ok().filter(|number| (least..=most).contains(number));
-        let problem = || RestError::bad_value(name, &format!("must be a whole number from {least} to {most}"));
+        let problem = || RestError::bad_value(name, format!("must be a whole number from {least} to {most}"));
         number.ok_or_else(problem).map(Some)
     }
 
@@ -87,7 +87,7 @@ impl RestQuery {
     pub(crate) fn reason(&self) -> Result<Option<String>, RestError> {
         let reason = self.text("reason").filter(|reason| !reason.is_empty());
         if reason.is_some_and(|reason| reason.chars().count() > REASON_MAX_CHARS) {
-            return Err(RestError::bad_value("reason", &format!("has more than {REASON_MAX_CHARS} characters")));
+            return Err(RestError::bad_value("reason", format!("has more than {REASON_MAX_CHARS} characters")));
         }
         Ok(reason.map(str::to_owned))
     }
@@ -124,7 +124,7 @@ impl RestQuery {
     pub(crate) fn user(&self) -> Result<Option<&str>, RestError> {
         let user = self.text("userId").filter(|user| !user.is_empty());
         if user.is_some_and(|user| user.chars().count() > USER_MAX_CHARS) {
-            return Err(RestError::bad_value("userId", &format!("has more than {USER_MAX_CHARS} characters")));
+            return Err(RestError::bad_value("userId", format!("has more than {USER_MAX_CHARS} characters")));
         }
         Ok(user)
     }

@@ -34,15 +34,20 @@ impl RestError {
         Self { status, code, message: message.into(), target: None, headers: HeaderMap::new() }
     }
 
+    /// Creates the error of a node that may do the same in a second.
+    fn brief(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message).with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+    }
+
     /// Creates the error of one value; the text is worded to follow its name.
-    pub(crate) fn bad_value(name: &'static str, problem: &str) -> Self {
+    pub(crate) fn bad_value(name: &'static str, problem: impl fmt::Display) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "Error.Request.Invalid", format!("the {name} {problem}"));
         Self { target: Some(name), ..error }
     }
 
     pub(super) fn unknown_member(name: &str, allowed: &str) -> Self {
         let name: String = name.chars().take(100).collect();
-        Self::bad_value("body", &format!("has an unknown member {name:?}; its members are {allowed}"))
+        Self::bad_value("body", format!("has an unknown member {name:?}; its members are {allowed}"))
     }
 
     pub(super) fn too_fast(TooFast { retry_after }: TooFast) -> Self {
@@ -77,45 +82,38 @@ impl RestError {
 
     pub(super) fn busy(max: usize) -> Self {
         let text = format!("this node has reached its limit of {max} concurrent requests: see --rest-requests-max");
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Node.Busy", text)
     }
 
     pub(super) fn too_many_calls(full: &TableFull) -> Self {
         let waiting = full.describe("pending client results");
         let text = format!("this node has {waiting}: invoke fewer clients at a time, or see --rest-requests-max");
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Node.Busy", text)
     }
 
     pub(super) fn too_many_lists(full: &TableFull) -> Self {
         let text = format!("this node has {}: list and count less at a time", full.describe("lists in progress"));
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Node.Busy", text)
     }
 
     /// Creates the error for a request displaced by another caller while its body was missing.
     pub(super) fn displaced() -> Self {
         let text = "the request was displaced: its body had not arrived, all permits were in use, and this caller had \
                     more than a quarter of them: send bodies immediately, or see --rest-requests-max";
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Busy", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Node.Busy", text)
     }
 
     pub(super) fn stopping() -> Self {
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Node.Stopping", "this node is stopping");
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Node.Stopping", "this node is stopping")
     }
 
     pub(super) fn store_away(problem: &str) -> Self {
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Store.Unreachable", problem);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Store.Unreachable", problem)
     }
 
     pub(super) fn incomplete(missing: &[String]) -> Self {
         let text = format!("no reachable node has it, and these nodes did not answer: {}", missing.join(", "));
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS))
+        Self::brief("Error.Fleet.Incomplete", text)
     }
 
     pub(super) fn incomplete_list(missing: &[String]) -> Self {
@@ -123,8 +121,7 @@ impl RestError {
             "these nodes did not answer: {}; retry, or accept the answer of the other nodes by partial=true",
             missing.join(", ")
         );
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "Error.Fleet.Incomplete", text);
-        error.with_header(RETRY_AFTER, Some(RETRY_AFTER_SECONDS)).with_missing(missing)
+        Self::brief("Error.Fleet.Incomplete", text).with_missing(missing)
     }
 
     /// Adds the nodes without an answer.

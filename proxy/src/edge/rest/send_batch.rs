@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use trunkline_protocol::json_text::JsonText;
 use trunkline_protocol::service::{FILTER_MAX_BYTES, Payloads};
 
+use super::addressee::Addressee;
 use super::message_body::ClientCall;
-use super::operation::{Addressee, connection, group, user};
+use super::operation::{connection, group, user};
 use super::rest_error::RestError;
 use crate::fleet::FleetDelivery;
 
@@ -40,21 +41,21 @@ pub(super) struct BatchMessage {
 pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
     let items: Vec<BTreeMap<String, JsonText>> = serde_json::from_slice(body).map_err(|error| {
         let example = "[{\"groups\": [\"red\"], \"users\": [\"ann\"], \"target\": \"Say\", \"arguments\": [1]}]";
-        RestError::bad_value("body", &format!("is not a list like {example}: {error}"))
+        RestError::bad_value("body", format!("is not a list like {example}: {error}"))
     })?;
     if items.is_empty() || items.len() > MESSAGES_MAX {
         let problem = format!("has {} messages, but must have 1 to {MESSAGES_MAX}", items.len());
-        return Err(RestError::bad_value("body", &problem));
+        return Err(RestError::bad_value("body", problem));
     }
     let read = |(at, item): (usize, BTreeMap<String, JsonText>)| {
         BatchMessage::from_members(item)
-            .map_err(|error| RestError::bad_value("body", &format!("has a wrong message {}: {error}", at + 1)))
+            .map_err(|error| RestError::bad_value("body", format!("has a wrong message {}: {error}", at + 1)))
     };
     let messages = items.into_iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
     let targets: usize = messages.iter().map(|message| message.targets.len()).sum();
     if targets > TARGETS_MAX {
         let problem = format!("has {targets} targets, but at most {TARGETS_MAX} are allowed: send it in parts");
-        return Err(RestError::bad_value("body", &problem));
+        return Err(RestError::bad_value("body", problem));
     }
     let bytes: usize = messages.iter().map(BatchMessage::copies_bytes).sum();
     if bytes > COPIES_MAX_BYTES {
@@ -62,7 +63,7 @@ pub(super) fn read_batch(body: &[u8]) -> Result<Vec<BatchMessage>, RestError> {
             "has {bytes} bytes over all targets and hub protocols, but at most {COPIES_MAX_BYTES} are allowed: send it \
              in parts, or to a group"
         );
-        return Err(RestError::bad_value("body", &problem));
+        return Err(RestError::bad_value("body", problem));
     }
     Ok(messages)
 }
@@ -130,7 +131,7 @@ fn disjoint(all: Vec<Addressee>, excluded: Vec<String>) -> Result<Targets, RestE
                 "has targets and exclusions that are longer than {FILTER_MAX_BYTES} bytes as a filter: use several \
                  messages, or a group"
             );
-            return Err(RestError::bad_value("message", &problem));
+            return Err(RestError::bad_value("message", problem));
         }
         seen.push(target.filter().into_owned());
         targets.push((target, filter));

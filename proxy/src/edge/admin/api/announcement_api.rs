@@ -2,19 +2,18 @@
 
 use axum::Json;
 use axum::Router;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode};
 use axum::routing::post;
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::client_api::check_id;
 use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
-use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
-use crate::edge::observer::{Announcees, Announcement, AnnouncementError, AnnouncementReport};
+use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, OrderFields};
+use crate::edge::observer::{Announcement, AnnouncementError, AnnouncementReport};
+use crate::edge::rest::Addressee;
 
 /// Maximum body: the arguments in JSON. Each client of the fleet gets this much.
 const BODY_MAX_BYTES: usize = 64 * 1024;
@@ -37,21 +36,16 @@ pub(super) fn routes() -> Router<AdminContext> {
 
 async fn announce(
     State(context): State<AdminContext>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    OrderFields(fields): OrderFields<BODY_MAX_BYTES>,
 ) -> Result<Json<AnnouncementReport>, ApiError> {
-    QueryParameters::from_uri(&uri)?.refuse_rest()?;
-    let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
-    let announcement = announcement(&headers, &body)?;
+    let announcement = announcement(fields)?;
     let hub = announcement.hub.clone();
-    let report = context.observer.announce(announcement).await;
+    let report = context.observer.announcer.announce(announcement).await;
     report.map(Json).map_err(|error| refusal(&hub, &error))
 }
 
-fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiError> {
-    let mut fields = BodyFields::from_body(headers, body)?;
-    if body.is_empty() {
+fn announcement(mut fields: BodyFields) -> Result<Announcement, ApiError> {
+    if fields.is_absent {
         return Err(ApiError::field("body", "is missing: it needs hub, target and arguments"));
     }
     let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
@@ -60,20 +54,20 @@ fn announcement(headers: &HeaderMap, body: &[u8]) -> Result<Announcement, ApiErr
     if arguments.iter().any(|argument| !is_within(argument.value(), DEPTH_MAX)) {
         return Err(ApiError::field(
             "arguments",
-            &format!("are nested too deep: at most {DEPTH_MAX} levels are allowed"),
+            format!("are nested too deep: at most {DEPTH_MAX} levels are allowed"),
         ));
     }
     let mut name = |field| fields.name(field, NAME_MAX_CHARS);
     let to = match (name("group")?, name("user")?, name("client")?) {
-        (None, None, None) => Announcees::Everyone,
-        (Some(group), None, None) => Announcees::Group(group),
-        (None, Some(user), None) => Announcees::User(user),
-        (None, None, Some(id)) => Announcees::Client(id),
+        (None, None, None) => Addressee::Everyone,
+        (Some(group), None, None) => Addressee::Group(group),
+        (None, Some(user), None) => Addressee::User(user),
+        (None, None, Some(id)) => Addressee::Connection(id),
         (Some(_), Some(_), None) => return Err(ApiError::field("user", "can't be given together with group")),
         (_, _, Some(_)) => return Err(ApiError::field("client", "can't be given together with group or user")),
     };
     fields.refuse_rest()?;
-    if let Announcees::Client(id) = &to {
+    if let Addressee::Connection(id) = &to {
         check_id(id)?;
     }
     Ok(Announcement { hub, to, target, arguments })
@@ -92,8 +86,8 @@ fn refusal(hub: &str, error: &AnnouncementError) -> ApiError {
     match error {
         AnnouncementError::UnknownHub => ApiError::unknown_hub(Some(hub)),
         AnnouncementError::UnknownClient(id) => ApiError::unknown_client(id),
-        AnnouncementError::RawEndpoint => ApiError::field("hub", &error.to_string()),
-        AnnouncementError::Arguments(_) => ApiError::field("arguments", &error.to_string()),
+        AnnouncementError::RawEndpoint => ApiError::field("hub", error),
+        AnnouncementError::Arguments(_) => ApiError::field("arguments", error),
         AnnouncementError::TooMany => ApiError::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
             .with_header(RETRY_AFTER, HeaderValue::from(RETRY_S)),
         AnnouncementError::Stopping => ApiError::stopping(),
@@ -102,6 +96,7 @@ fn refusal(hub: &str, error: &AnnouncementError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
     use axum::http::header::CONTENT_TYPE;
     use axum::response::IntoResponse;
     use http_body_util::BodyExt;
@@ -112,7 +107,7 @@ mod tests {
 
     fn read(body: &Value) -> Result<Announcement, ApiError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        announcement(&headers, body.to_string().as_bytes())
+        announcement(BodyFields::from_body(&headers, body.to_string().as_bytes())?)
     }
 
     async fn problem(change: Value) -> Value {
@@ -140,11 +135,11 @@ mod tests {
         assert_eq!((all.hub.as_str(), all.target.as_str()), ("chat", "Notice"));
         let arguments: Vec<_> = all.arguments.iter().map(JsonText::get).collect();
         assert_eq!(arguments, ["1", "{\"two\":null}"]);
-        assert!(matches!(all.to, Announcees::Everyone));
-        assert!(matches!(read(json!({ "group": "g", "user": null })).to, Announcees::Group(group) if group == "g"));
-        assert!(matches!(read(json!({ "user": "u" })).to, Announcees::User(user) if user == "u"));
+        assert!(matches!(all.to, Addressee::Everyone));
+        assert!(matches!(read(json!({ "group": "g", "user": null })).to, Addressee::Group(group) if group == "g"));
+        assert!(matches!(read(json!({ "user": "u" })).to, Addressee::User(user) if user == "u"));
         let id = "abcdefghijklmnopqrstuv";
-        assert!(matches!(read(json!({ "client": id })).to, Announcees::Client(client) if client == id));
+        assert!(matches!(read(json!({ "client": id })).to, Addressee::Connection(client) if client == id));
         assert!(read(json!({ "arguments": [nested(DEPTH_MAX)] })).arguments.len() == 1);
     }
 
@@ -152,7 +147,8 @@ mod tests {
     fn arguments_have_every_digit_as_typed() {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let (long, body) = ("12345678901234567890123456789", r#"{"hub":"chat","target":"Notice","arguments":"#);
-        let read = announcement(&headers, format!("{body}[9007199254740993, {long},1.10]}}").as_bytes()).unwrap();
+        let body = format!("{body}[9007199254740993, {long},1.10]}}");
+        let read = announcement(BodyFields::from_body(&headers, body.as_bytes()).unwrap()).unwrap();
         let arguments: Vec<_> = read.arguments.iter().map(JsonText::get).collect();
         assert_eq!(arguments, ["9007199254740993", long, "1.10"]);
     }

@@ -52,16 +52,12 @@ pub(super) async fn clients(
     page.map(Json).ok_or_else(|| ApiError::unknown_hub(filter.hub.as_deref()))
 }
 
-pub(super) async fn groups(State(context): State<AdminContext>, uri: Uri) -> Result<Json<NamePage>, ApiError> {
-    names(&context, NameKind::Groups, &uri).await
-}
-
-pub(super) async fn users(State(context): State<AdminContext>, uri: Uri) -> Result<Json<NamePage>, ApiError> {
-    names(&context, NameKind::Users, &uri).await
-}
-
-async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json<NamePage>, ApiError> {
-    let mut parameters = QueryParameters::from_uri(uri)?;
+pub(super) async fn names(
+    State(context): State<AdminContext>,
+    kind: NameKind,
+    uri: Uri,
+) -> Result<Json<NamePage>, ApiError> {
+    let mut parameters = QueryParameters::from_uri(&uri)?;
     let scope = parameters.scope()?;
     let hub = parameters.text("hub", NAME_MAX_CHARS)?.ok_or_else(|| ApiError::field("hub", "is missing"))?;
     let after = parameters.text("after", NAME_MAX_CHARS)?;
@@ -80,11 +76,8 @@ async fn names(context: &AdminContext, kind: NameKind, uri: &Uri) -> Result<Json
 pub(super) async fn client(
     State(context): State<AdminContext>,
     Path(id): Path<String>,
-    uri: Uri,
+    scope: Scope,
 ) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::from_uri(&uri)?;
-    let scope = parameters.scope()?;
-    parameters.refuse_rest()?;
     check_id(&id)?;
     let details = match scope {
         Scope::Fleet => context.observer.client(&id).await,
@@ -96,13 +89,10 @@ pub(super) async fn client(
 pub(super) async fn close_client(
     State(context): State<AdminContext>,
     Path(id): Path<String>,
-    uri: Uri,
+    scope: Scope,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let mut parameters = QueryParameters::from_uri(&uri)?;
-    let scope = parameters.scope()?;
-    parameters.refuse_rest()?;
     let mut fields = BodyFields::from_body(&headers, &body)?;
     let reason = fields.text("reason", REASON_MAX_CHARS)?;
     fields.refuse_rest()?;

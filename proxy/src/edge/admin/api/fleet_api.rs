@@ -54,11 +54,8 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(700);
 pub(super) async fn fleet_events(
     State(context): State<AdminContext>,
     Extension(AdmittedCaller { end, .. }): Extension<AdmittedCaller>,
-    uri: Uri,
+    scope: Scope,
 ) -> Result<Response, ApiError> {
-    let mut parameters = QueryParameters::from_uri(&uri)?;
-    let scope = parameters.scope()?;
-    parameters.refuse_rest()?;
     let permit = context.observer.stream().ok_or_else(no_permit)?;
     let events = stream::unfold((context, permit, Instant::now()), move |(context, permit, at)| async move {
         sleep_until(at).await;

@@ -1,69 +1,46 @@
 //! Groups in the API: with `POST /api/groups/join` and `POST /api/groups/leave` an operator changes the members of a
 //! group, at all nodes.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
-use bytes::Bytes;
 
 use super::client_api::check_id;
 use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
-use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, NAME_MAX_CHARS, QueryParameters};
-use crate::edge::observer::{GroupOrder, GroupOrderError, GroupReport, GroupStep, GroupSubject};
+use crate::edge::admin::parameter::{BODY_MAX_BYTES, BodyFields, NAME_MAX_CHARS, OrderFields};
+use crate::edge::observer::{GroupOrder, GroupOrderError, GroupReport, GroupStep};
+use crate::edge::rest::Addressee;
 
 pub(super) fn routes() -> Router<AdminContext> {
     Router::new()
-        .route("/api/groups/join", post(join))
-        .route("/api/groups/leave", post(leave))
+        .route("/api/groups/join", post(|state, fields| change(state, GroupStep::Join, fields)))
+        .route("/api/groups/leave", post(|state, fields| change(state, GroupStep::Leave, fields)))
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
 }
 
-async fn join(
-    State(context): State<AdminContext>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<GroupReport>, ApiError> {
-    change(&context, GroupStep::Join, (&uri, &headers), body).await
-}
-
-async fn leave(
-    State(context): State<AdminContext>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<GroupReport>, ApiError> {
-    change(&context, GroupStep::Leave, (&uri, &headers), body).await
-}
-
 async fn change(
-    context: &AdminContext,
+    State(context): State<AdminContext>,
     step: GroupStep,
-    (uri, headers): (&Uri, &HeaderMap),
-    body: Result<Bytes, BytesRejection>,
+    OrderFields(fields): OrderFields<BODY_MAX_BYTES>,
 ) -> Result<Json<GroupReport>, ApiError> {
-    QueryParameters::from_uri(uri)?.refuse_rest()?;
-    let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
-    let order = order(step, headers, &body)?;
+    let order = order(step, fields)?;
     let hub = order.hub.clone();
-    context.observer.change_group(order).await.map(Json).map_err(|error| refusal(&hub, &error))
+    context.observer.groups.change(order).await.map(Json).map_err(|error| refusal(&hub, &error))
 }
 
-fn order(step: GroupStep, headers: &HeaderMap, body: &[u8]) -> Result<GroupOrder, ApiError> {
-    let mut fields = BodyFields::from_body(headers, body)?;
+fn order(step: GroupStep, mut fields: BodyFields) -> Result<GroupOrder, ApiError> {
     let hub = fields.required_text("hub", NAME_MAX_CHARS)?;
     let group = fields.required_text("group", NAME_MAX_CHARS)?;
     let subject = match (fields.name("client", NAME_MAX_CHARS)?, fields.name("user", NAME_MAX_CHARS)?) {
-        (Some(id), None) => GroupSubject::Client(id),
-        (None, Some(user)) => GroupSubject::User(user),
+        (Some(id), None) => Addressee::Connection(id),
+        (None, Some(user)) => Addressee::User(user),
         (None, None) => return Err(ApiError::field("client", "is missing: a client or a user is needed")),
         (Some(_), Some(_)) => return Err(ApiError::field("user", "can't be given together with client")),
     };
     fields.refuse_rest()?;
-    if let GroupSubject::Client(id) = &subject {
+    if let Addressee::Connection(id) = &subject {
         check_id(id)?;
     }
     Ok(GroupOrder { hub, group, subject, step })
@@ -74,7 +51,7 @@ fn refusal(hub: &str, error: &GroupOrderError) -> ApiError {
         GroupOrderError::UnknownHub => ApiError::unknown_hub(Some(hub)),
         GroupOrderError::UnknownClient(id) => ApiError::unknown_client(id),
         GroupOrderError::UnknownUser => ApiError::new(StatusCode::NOT_FOUND, error.to_string()),
-        GroupOrderError::NameTooLong(..) => ApiError::field("group", &error.to_string()),
+        GroupOrderError::NameTooLong(..) => ApiError::field("group", error),
         GroupOrderError::NoAnswer(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
         GroupOrderError::Refused(_) => ApiError::new(StatusCode::CONFLICT, error.to_string()),
     }
@@ -82,8 +59,8 @@ fn refusal(hub: &str, error: &GroupOrderError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
     use axum::http::header::CONTENT_TYPE;
+    use axum::http::{HeaderMap, HeaderValue};
     use axum::response::IntoResponse;
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
@@ -94,16 +71,16 @@ mod tests {
 
     fn read(body: &Value) -> Result<GroupOrder, ApiError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        order(GroupStep::Join, &headers, body.to_string().as_bytes())
+        order(GroupStep::Join, BodyFields::from_body(&headers, body.to_string().as_bytes())?)
     }
 
     #[test]
     fn a_client_or_a_user_joins_a_group_of_a_hub() {
         let client = read(&json!({ "hub": "chat", "group": "red", "client": ID })).unwrap();
         assert_eq!((client.hub.as_str(), client.group.as_str(), client.step), ("chat", "red", GroupStep::Join));
-        assert!(matches!(client.subject, GroupSubject::Client(id) if id == ID));
+        assert!(matches!(client.subject, Addressee::Connection(id) if id == ID));
         let user = read(&json!({ "hub": "chat", "group": "red", "user": "ann", "client": null })).unwrap();
-        assert!(matches!(user.subject, GroupSubject::User(user) if user == "ann"));
+        assert!(matches!(user.subject, Addressee::User(user) if user == "ann"));
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! Rebalances in the API: `POST /api/rebalance` starts one, `GET` shows its progress, `DELETE` stops it.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -11,7 +10,7 @@ use bytes::Bytes;
 use crate::edge::admin::access::check_node;
 use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
-use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters, Scope};
+use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, OrderFields, QueryParameters, Scope};
 use crate::edge::observer::{
     RebalanceError, RebalanceGoal, RebalanceReport, RebalanceRequest, SHED_PATH, SHED_PER_SECOND_MAX, STOP_PATH,
 };
@@ -36,28 +35,21 @@ pub(super) fn routes() -> Router<AdminContext> {
 
 async fn begin_rebalance(
     State(context): State<AdminContext>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    OrderFields(fields): OrderFields<BODY_MAX_BYTES>,
 ) -> Result<Json<RebalanceReport>, ApiError> {
-    QueryParameters::from_uri(&uri)?.refuse_rest()?;
-    let request = request(&headers, &body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?)?;
-    context.observer.rebalance(request).await.map(Json).map_err(|error| refusal(&error))
+    context.observer.rebalancer.begin_rebalance(request(fields)?).await.map(Json).map_err(|error| refusal(&error))
 }
 
-async fn progress(State(context): State<AdminContext>, uri: Uri) -> Result<Json<RebalanceReport>, ApiError> {
-    let mut parameters = QueryParameters::from_uri(&uri)?;
-    let scope = parameters.scope()?;
-    parameters.refuse_rest()?;
-    Ok(Json(match scope {
-        Scope::Fleet => context.observer.rebalance_progress().await,
-        Scope::Node => context.observer.own_rebalance(),
-    }))
+async fn progress(State(context): State<AdminContext>, scope: Scope) -> Json<RebalanceReport> {
+    Json(match scope {
+        Scope::Fleet => context.observer.rebalancer.report().await,
+        Scope::Node => context.observer.rebalancer.own(),
+    })
 }
 
 async fn stop(State(context): State<AdminContext>, uri: Uri) -> Result<Json<RebalanceReport>, ApiError> {
     QueryParameters::from_uri(&uri)?.refuse_rest()?;
-    context.observer.stop_rebalance().await.map(Json).ok_or_else(none_runs)
+    context.observer.rebalancer.stop().await.map(Json).ok_or_else(none_runs)
 }
 
 async fn stop_own(
@@ -65,7 +57,7 @@ async fn stop_own(
     from: Option<Extension<FromNode>>,
 ) -> Result<Json<RebalanceReport>, ApiError> {
     check_node(from.as_ref(), PATH)?;
-    context.observer.stop_own_rebalance().map(Json).ok_or_else(none_runs)
+    context.observer.rebalancer.stop_own().map(Json).ok_or_else(none_runs)
 }
 
 /// Makes some clients reconnect elsewhere, for a rebalance coordinated by another node.
@@ -79,11 +71,10 @@ async fn shed(
     let mut fields = BodyFields::from_body(&headers, &body)?;
     let clients = fields.number("clients", 1, SHED_PER_SECOND_MAX)?;
     let clients = clients.ok_or_else(|| ApiError::field("clients", "is missing"))?;
-    Ok(Json(context.observer.shed(clients).await).into_response())
+    Ok(Json(context.observer.rebalancer.shed(clients).await).into_response())
 }
 
-fn request(headers: &HeaderMap, body: &[u8]) -> Result<RebalanceRequest, ApiError> {
-    let mut fields = BodyFields::from_body(headers, body)?;
+fn request(mut fields: BodyFields) -> Result<RebalanceRequest, ApiError> {
     let to = fields.required_text("to", NAME_MAX_CHARS).map_err(|_| unknown_goal())?;
     let percent = fields.number("percent", 1, 100)?;
     let node = fields.name("node", NAME_MAX_CHARS)?;
@@ -141,7 +132,7 @@ mod tests {
 
     fn read(body: &Value) -> Result<RebalanceRequest, ApiError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        request(&headers, body.to_string().as_bytes())
+        request(BodyFields::from_body(&headers, body.to_string().as_bytes())?)
     }
 
     #[test]

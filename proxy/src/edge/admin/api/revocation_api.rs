@@ -1,10 +1,9 @@
 //! Revocations in the API: `POST /api/revocations` invalidates access tokens before they expire, `GET` lists
 //! revocations.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use crate::edge::admin::access::check_node;
 use crate::edge::admin::api_error::ApiError;
 use crate::edge::admin::guard::AdminContext;
-use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, QueryParameters};
+use crate::edge::admin::parameter::{BodyFields, NAME_MAX_CHARS, OrderFields, QueryParameters};
 use crate::edge::observer::{
     REVOKE_OWN_PATH, RevocationError, RevocationList, RevocationOrder, RevocationReport, RevokedTokens,
 };
@@ -57,19 +56,15 @@ async fn list(State(context): State<AdminContext>, uri: Uri) -> Result<Json<Revo
     let user = parameters.text("user", NAME_MAX_CHARS)?;
     let limit = parameters.number("limit", 1, LIMIT_MAX)?.unwrap_or(LIMIT_DEFAULT);
     parameters.refuse_rest()?;
-    Ok(Json(context.observer.revocations(user.as_deref(), limit)))
+    Ok(Json(context.observer.revoker.list(user.as_deref(), limit)))
 }
 
 async fn revoke(
     State(context): State<AdminContext>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    OrderFields(fields): OrderFields<BODY_MAX_BYTES>,
 ) -> Result<Json<RevocationReport>, ApiError> {
-    QueryParameters::from_uri(&uri)?.refuse_rest()?;
-    let body = body.map_err(|rejection| ApiError::unread_body(&rejection, BODY_MAX_BYTES))?;
-    let order = order(&headers, &body, unix_seconds())?;
-    context.observer.revoke(order).await.map(Json).map_err(|error| refusal(&error))
+    let order = order(fields, unix_seconds())?;
+    context.observer.revoker.revoke(order).await.map(Json).map_err(|error| refusal(&error))
 }
 
 async fn revoke_own(
@@ -80,13 +75,12 @@ async fn revoke_own(
     check_node(from.as_ref(), PATH)?;
     // Later versions may send additional fields.
     let order: RevocationOrder =
-        serde_json::from_slice(&body).map_err(|error| ApiError::field("body", &format!("is invalid: {error}")))?;
-    let answer = context.observer.revoke_own(&order).await.map_err(|error| refusal(&error))?;
+        serde_json::from_slice(&body).map_err(|error| ApiError::field("body", format!("is invalid: {error}")))?;
+    let answer = context.observer.revoker.revoke_own(&order).await.map_err(|error| refusal(&error))?;
     Ok(Json(answer).into_response())
 }
 
-fn order(headers: &HeaderMap, body: &[u8], now_s: u64) -> Result<RevocationOrder, ApiError> {
-    let mut fields = BodyFields::from_body(headers, body)?;
+fn order(mut fields: BodyFields, now_s: u64) -> Result<RevocationOrder, ApiError> {
     let user = fields.name("user", NAME_MAX_CHARS)?;
     let audience = fields.name("audience", NAME_MAX_CHARS)?;
     let app = fields.name("app", NAME_MAX_CHARS)?;
@@ -124,6 +118,7 @@ fn refusal(error: &RevocationError) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
     use axum::http::header::CONTENT_TYPE;
     use http_body_util::BodyExt;
     use serde_json::{Value, json};
@@ -134,7 +129,7 @@ mod tests {
 
     fn read(body: &Value) -> Result<RevocationOrder, ApiError> {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        order(&headers, body.to_string().as_bytes(), NOW_S)
+        order(BodyFields::from_body(&headers, body.to_string().as_bytes())?, NOW_S)
     }
 
     #[test]
