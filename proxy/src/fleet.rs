@@ -50,8 +50,8 @@ pub(crate) use housekeeping::keep_fleet;
 #[cfg(test)]
 pub(crate) use node_link::DropCause;
 pub(crate) use node_link::FleetCounters;
-pub(crate) use node_question::{ANSWER_TIMEOUT, Answers};
-pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse, parts_of};
+pub(crate) use node_question::{ANSWER_TIMEOUT, Answers, parts_of};
+pub(crate) use peer_request::{FromNode, PeerRequest, PeerResponse};
 #[cfg(test)]
 pub(crate) use question::NoAnswer;
 pub(crate) use question::QUESTIONS_MAX;

@@ -282,7 +282,7 @@ impl Movers {
     /// Closes the user's connections at one node, before the other node is notified. Returns the number of closed
     /// connections.
     async fn close_at(&self, node: usize) -> u64 {
-        self.nodes[node].observer().revoke_own(&order(Some("ann"))).await.unwrap().clients
+        self.nodes[node].observer().revoker.revoke_own(&order(Some("ann"))).await.unwrap().clients
     }
 }
 
@@ -326,7 +326,7 @@ async fn a_request_forwarded_by_a_node_without_the_revocation_gets_a_reconnect()
     let (_, token) = negotiate(&nodes[0].fixture, "/chat", &format!("&{old}")).await;
     let target = format!("/chat?id={token}&{old}");
     let owner = nodes[0].observer();
-    owner.revoke_own(&order(Some("ann"))).await.unwrap();
+    owner.revoker.revoke_own(&order(Some("ann"))).await.unwrap();
     let by = &nodes[1].fixture;
     assert_eq!(exchange(by, "GET", &target, "").await.0, StatusCode::OK);
     assert_eq!(exchange(by, "POST", &target, JSON_HANDSHAKE).await.0, StatusCode::OK);

@@ -82,7 +82,7 @@ fn router(
     counters: Arc<AdminCounters>,
     (fleet, webhooks): (Fleet, Arc<Webhooks>),
 ) -> Router {
-    let shared = readiness.shared().clone();
+    let shared = readiness.shared.clone();
     let name = &shared.settings.node;
     let (guard, node) = (Guard::new(exposure, settings, name, counters.clone()), HeaderValue::from_str(name).ok());
     let observer = Observer::new(readiness.clone(), fleet.clone());

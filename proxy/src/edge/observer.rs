@@ -95,7 +95,7 @@ const TIMELINE_OF_NODE: &str = "/api/timeline?scope=node";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
-    node: Arc<NodeInspector>,
+    pub(crate) node: Arc<NodeInspector>,
     peers: Arc<Peers>,
     pub(crate) announcer: Announcer,
     pub(crate) groups: GroupEditor,
@@ -109,7 +109,7 @@ pub(crate) struct Observer {
 impl Observer {
     /// Starts the snapshot caches and the timeline. Needs a runtime.
     pub(crate) fn new(readiness: Readiness, fleet: Fleet) -> Self {
-        let (shared, board) = (readiness.shared().clone(), RebalanceBoard::default());
+        let (shared, board) = (readiness.shared.clone(), RebalanceBoard::default());
         let announcer = Announcer::new(fleet.clone());
         let groups = GroupEditor::new(&fleet, shared.settings.groups.name_max_bytes);
         let timeline = Arc::new(TimelineKeeper::start(shared.clone(), fleet.clone()));
@@ -123,10 +123,6 @@ impl Observer {
         let rebalancer = Rebalancer::new(shared, (node.clone(), peers.clone()), fleet.clone(), board);
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
         Self { node, peers, announcer, groups, rebalancer, revoker, fleet, timeline, streams }
-    }
-
-    pub(crate) fn node(&self) -> &NodeInspector {
-        &self.node
     }
 
     /// Returns a snapshot of this node and its peers; `None` during shutdown.
@@ -150,7 +146,7 @@ impl Observer {
     }
 
     pub(crate) fn own_conditions(&self) -> FleetConditions {
-        let shared = self.node.shared();
+        let shared = &self.node.shared;
         FleetConditions::of_node(&shared.settings.node, &shared.reports.conditions)
     }
 
@@ -191,7 +187,7 @@ impl Observer {
             }
             let limit = filter.limit - page.items.len();
             let part = ClientFilter { after: Some(after.clone().max(start)), limit, ..filter.clone() };
-            let found = match node.instance == self.node.instance() {
+            let found = match node.instance == self.node.shared.boot {
                 true => self.node.clients(&part).await,
                 false => self.clients_of(&node.instance, &part).await,
             };
@@ -291,7 +287,7 @@ impl Observer {
         &self,
         choice: &WatchChoice,
     ) -> Result<(NodeTrace, OwnedSemaphorePermit), WatchError> {
-        self.with_permit(NodeTrace::open_trace(self.node.shared(), choice)).await
+        self.with_permit(NodeTrace::open_trace(&self.node.shared, choice)).await
     }
 
     /// Starts a live trace of all nodes, with a stream permit.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use trunkline_link::LinkClock;
 use trunkline_protocol::fleet::{NodeMessage, encode_ask};
@@ -144,6 +145,18 @@ fn watch(asked: &[Arc<FleetMember>]) {
 fn with_missing<T>(mut answers: Answers<T>, missing: Vec<Arc<FleetMember>>) -> Answers<T> {
     answers.extend(missing.into_iter().map(|member| (member, Err(NoAnswer::Unlinked))));
     answers
+}
+
+/// Bodies of successful responses, and the names of nodes without one.
+pub(crate) fn parts_of<T: DeserializeOwned>(answers: Answers<PeerResponse>) -> (Vec<T>, Vec<String>) {
+    let (mut parts, mut missing) = (Vec::new(), Vec::new());
+    for (member, answer) in answers {
+        match answer.ok().and_then(|answer| answer.read_body().ok()) {
+            Some(part) => parts.push(part),
+            None => missing.push(member.name().to_owned()),
+        }
+    }
+    (parts, missing)
 }
 
 #[cfg(test)]

@@ -11,8 +11,6 @@ use serde::de::DeserializeOwned;
 use tower::ServiceExt;
 use trunkline_protocol::fleet::RequestMethod;
 
-use super::node_question::Answers;
-
 /// Maximum response body. Lists are paged and stay far below it.
 const ANSWER_MAX_BYTES: usize = 1024 * 1024;
 
@@ -88,18 +86,6 @@ impl PeerResponse {
         }
         serde_json::from_slice(&self.body).map_err(|error| format!("its answer can't be read: {error}"))
     }
-}
-
-/// Bodies of successful responses, and the names of nodes without one.
-pub(crate) fn parts_of<T: DeserializeOwned>(answers: Answers<PeerResponse>) -> (Vec<T>, Vec<String>) {
-    let (mut parts, mut missing) = (Vec::new(), Vec::new());
-    for (member, answer) in answers {
-        match answer.ok().and_then(|answer| answer.read_body().ok()) {
-            Some(part) => parts.push(part),
-            None => missing.push(member.name().to_owned()),
-        }
-    }
-    (parts, missing)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ impl Export {
     ) -> Result<Self, StartError> {
         let stop = CancellationToken::new();
         let Some(settings) = settings else { return Ok(Self { task: None, stop }) };
-        let shared = Arc::clone(readiness.shared());
+        let shared = Arc::clone(&readiness.shared);
         let (readiness, fleet, webhooks) = (readiness.clone(), fleet.clone(), Arc::clone(webhooks));
         let counters = Arc::clone(counters);
         let metrics: MetricSource = Box::new(move || families(&readiness, &fleet, &webhooks, &counters));

@@ -5,18 +5,16 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::middleware::AddExtension;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
-use bytes::Bytes;
-use hyper::body::{Frame, Incoming, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -90,7 +88,8 @@ async fn serve_connection(
                 limit.set(stall);
             }
             place.enter(Phase::Answering);
-            Ok::<_, Infallible>(answer.map(|body| AnswerBody { body, place }))
+            let guard = AnswerGuard(place);
+            Ok::<_, Infallible>(answer.map(|body| body.inspect_frame(move |_| _ = &guard)))
         }
     });
     let mut http = http1::Builder::new();
@@ -113,32 +112,12 @@ async fn serve_connection(
     }
 }
 
-/// Response body. Once it is sent, the connection waits for the next request.
-struct AnswerBody {
-    body: Body,
-    place: Arc<ConnectionPermit>,
-}
+/// Guard of a response body. Once it is sent, the connection waits for the next request.
+struct AnswerGuard(Arc<ConnectionPermit>);
 
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for AnswerBody {
+impl Drop for AnswerGuard {
     fn drop(&mut self) {
-        self.place.enter(Phase::Waiting);
+        self.0.enter(Phase::Waiting);
     }
 }
 

@@ -84,7 +84,7 @@ async fn past(
     }
     let known = match scope {
         Scope::Fleet => context.observer.past(&id).await,
-        Scope::Node => context.observer.node().past(&id),
+        Scope::Node => context.observer.node.past(&id),
     };
     known.map(Json).ok_or_else(|| {
         let minutes = REMEMBERED_MS / 60_000;

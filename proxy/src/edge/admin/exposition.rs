@@ -212,7 +212,7 @@ pub(crate) fn families(
     of_webhooks: &Webhooks,
     admin: &AdminCounters,
 ) -> Vec<MetricFamily> {
-    let shared = readiness.shared();
+    let shared = &readiness.shared;
     let mut families = Families::default();
     node(shared, readiness.reasons_not_ready().is_empty(), &mut families);
     admission(fleet.admission(), &mut families);

@@ -66,7 +66,7 @@ pub(crate) fn for_nodes() -> Router<AdminContext> {
 async fn part(State(context): State<AdminContext>, uri: Uri) -> Result<Json<ListedPart>, ApiError> {
     let question = PartQuestion::from_query(uri.query().unwrap_or_default());
     let question = question.map_err(|problem| ApiError::new(StatusCode::BAD_REQUEST, problem))?;
-    question.answer_part(context.observer.node().shared()).await.map(Json).ok_or_else(ApiError::stopping)
+    question.answer_part(&context.observer.node.shared).await.map(Json).ok_or_else(ApiError::stopping)
 }
 
 /// Applies a batch of another node. 409 asks for all its subjects again.

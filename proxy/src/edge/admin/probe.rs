@@ -75,7 +75,7 @@ async fn metrics(
     let from = caller.0.map_or_else(|| "an unknown address".to_owned(), |ip| ip.to_string());
     guard.check_metrics(&headers, caller).await.inspect_err(|_| {
         let finding = Finding::new(ConditionKind::ScrapeRefused, "metrics", format!("the latest came from {from}"));
-        readiness.shared().reports.conditions.report(finding, Some(SCRAPE_INTERVAL));
+        readiness.shared.reports.conditions.report(finding, Some(SCRAPE_INTERVAL));
     })?;
     Ok(match render(&readiness, &fleet, &webhooks, &counters) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),

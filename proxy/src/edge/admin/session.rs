@@ -57,15 +57,11 @@ struct Session {
 pub(super) struct SessionEnd {
     revoked: CancellationToken,
     expires: Instant,
+    /// Number of the session since the node started, for people.
     number: u64,
 }
 
 impl SessionEnd {
-    /// Number of the session since the node started, for people.
-    pub(super) fn number(&self) -> u64 {
-        self.number
-    }
-
     fn has_come(&self) -> bool {
         self.revoked.is_cancelled() || self.expires <= Instant::now()
     }
@@ -177,7 +173,7 @@ impl AdmittedCaller {
     }
 
     pub(super) fn of_session(end: SessionEnd) -> Self {
-        Self { access: Access::Act, actor: Actor::Session(end.number()), end: Some(end) }
+        Self { access: Access::Act, actor: Actor::Session(end.number), end: Some(end) }
     }
 }
 

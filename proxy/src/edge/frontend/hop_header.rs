@@ -108,7 +108,7 @@ fn remove_if(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
 pub(crate) fn end_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let named: Vec<HeaderName> = nominated(headers).collect();
     let upgrade = headers.get(UPGRADE).filter(|value| named.contains(&UPGRADE) && may_tunnel(value)).cloned();
-    let takes_trailers = words(headers, &TE).any(|word| word.eq_ignore_ascii_case("trailers"));
+    let takes_trailers = has_word(headers, &TE, "trailers");
     for name in HOP_BY_HOP.iter().chain(&named) {
         headers.remove(name);
     }
@@ -138,7 +138,12 @@ fn may_tunnel(protocol: &HeaderValue) -> bool {
     protocol.to_str().is_ok_and(|text| text.split(',').all(|one| !one.trim().to_ascii_lowercase().starts_with("h2")))
 }
 
-fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+pub(crate) fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|one| one.eq_ignore_ascii_case(word))
+}
+
+/// Trimmed elements of the comma-separated lists in all headers with this name.
+pub(crate) fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim)
 }

@@ -32,8 +32,7 @@ pub(crate) async fn identify(
     HubRequest { hub, parts, context, dial_in, .. }: &HubRequest,
 ) -> Result<Box<ConnectingClient>, Response> {
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
-    let sealed = context.query.connection_token().unwrap_or_default().to_owned();
-    let opened = ConnectionToken::open(&sealed, &endpoint.shared.settings.keys).map_err(|_| unknown())?;
+    let (opened, connection_id) = context.query.open_token(&endpoint.shared.settings.keys).ok_or_else(unknown)?;
     if !opened.hub.eq_ignore_ascii_case(&hub.settings().path) {
         return Err(unknown());
     }
@@ -52,7 +51,7 @@ pub(crate) async fn identify(
     }
     let negotiated = User { id: opened.user.clone(), claims: opened.user_claims(), expires_s: opened.expires_s };
     Ok(Box::new(ConnectingClient {
-        connection_id: opened.connection_id.clone().unwrap_or(sealed),
+        connection_id,
         user: shown.unwrap_or(negotiated),
         is_fresh: !opened.is_expired(unix_seconds()),
         is_ours: opened.boot == endpoint.shared.boot,

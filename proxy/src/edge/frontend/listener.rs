@@ -190,7 +190,7 @@ pub(crate) async fn serve_pipe(pipe: tokio::io::DuplexStream, peer: SocketAddr, 
 
 /// Passes a socket through the layers. HTTP runs in its own task, which holds none of their memory.
 async fn serve_layered(stream: TcpStream, mut context: SocketContext, layers: Rc<Layers>, router: Router) {
-    let (peer, counters) = (context.peer, context.gate.counters().clone());
+    let (peer, counters) = (context.peer, context.gate.counters.clone());
     if let Some(rules) = layers.proxy_protocol.as_ref().filter(|rules| rules.from.contains(peer.ip())) {
         match proxy_header::read_header(&stream, rules.timeout, &counters.proxy_headers).await {
             Some(Some(client)) => {

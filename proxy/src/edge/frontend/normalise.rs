@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use axum::extract::Request;
 use axum::response::Response;
-use http::header::{ALLOW, CONNECTION, COOKIE, HOST};
+use http::header::{ALLOW, COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use hyper::body::Body as _;
@@ -17,7 +17,7 @@ use crate::edge::frontend::forwarded_header::{
     FORWARDED_HEADERS, FORWARDED_HOST, FORWARDED_PROTO, ForwardedClaims, ForwardedScheme, REAL_IP, trusted_claims,
 };
 use crate::edge::frontend::hop_header;
-use crate::edge::frontend::plain_response::plain;
+use crate::edge::frontend::plain_response::{closing, plain};
 use crate::edge::frontend::request_context::{RequestContext, RequestSource};
 use crate::edge::frontend::request_head::{self, HEADERS_MAX, HeadProblem};
 use crate::edge::frontend::request_query::RequestQuery;
@@ -71,9 +71,8 @@ fn check(request: &Request) -> Result<(), HeadProblem> {
 
 fn refuse(endpoint: &Endpoint, problem: &HeadProblem) -> Response {
     endpoint.counters.malformed.increment();
-    let mut answer = plain(problem.status(), problem.to_string());
     // Further requests on this connection may be ambiguous, too.
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let mut answer = closing(plain(problem.status(), problem.to_string()));
     if *problem == HeadProblem::Method {
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static(request_head::METHODS));
     }

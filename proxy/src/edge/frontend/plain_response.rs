@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 use trunkline_protocol::cause::Cause;
 
 /// Seconds until a client should retry while no app server or node is available; they return within seconds.
@@ -56,5 +56,11 @@ pub(crate) fn unavailable(cause: Cause, text: impl Into<Cow<'static, str>>) -> R
 /// Attaches a cause to a refusal, where the status is not specific enough.
 pub(crate) fn because(cause: Cause, mut answer: Response) -> Response {
     ResponseNotes::edit(&mut answer).cause = Some(cause);
+    answer
+}
+
+/// Ends the connection with a response: its rest can't be read reliably, or belongs to others.
+pub(crate) fn closing(mut answer: Response) -> Response {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

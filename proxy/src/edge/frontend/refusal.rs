@@ -7,7 +7,6 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tracing::debug;
 use trunkline_protocol::cause::Cause;
-use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::{REFUSAL_HEADER, REFUSED_DEVELOPMENT_KEY, REFUSED_KEY};
 
 use crate::edge::frontend::endpoint::Endpoint;
@@ -86,10 +85,7 @@ pub(crate) fn cause_of(answer: &Response) -> Cause {
 
 /// Id of the connection named by a request's token, if issued by this fleet.
 pub(crate) fn connection_id(endpoint: &Endpoint, uri: &Uri) -> Option<String> {
-    let query = RequestQuery::parse(uri);
-    let sealed = query.connection_token()?;
-    let token = ConnectionToken::open(sealed, &endpoint.shared.settings.keys).ok()?;
-    Some(token.connection_id.unwrap_or_else(|| sealed.to_owned()))
+    RequestQuery::parse(uri).open_token(&endpoint.shared.settings.keys).map(|(_, id)| id)
 }
 
 /// Remedy for a refusal by an app's middleware; follows the status.

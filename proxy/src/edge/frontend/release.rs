@@ -9,16 +9,13 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 use trunkline_protocol::manifest::Transport;
-use trunkline_protocol::token::ConnectionToken;
-use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RELEASE_PATH};
+use trunkline_protocol::wire::RELEASE_PATH;
 
 use crate::edge::frontend::client_of_nodes;
 use crate::edge::frontend::endpoint::Endpoint;
@@ -38,20 +35,13 @@ const STEP: Duration = Duration::from_millis(500);
 /// Maximum number of owners queried concurrently.
 const ASKED_AT_ONCE: usize = 32;
 
-/// Maximum response body of an owner, which is a text at most.
-const ANSWER_MAX_BYTES: usize = 1024;
-
 pub(crate) fn answer_release(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
     let shared = &endpoint.shared;
     if method != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
-    let own_id = || {
-        let sealed = query.connection_token()?;
-        let token = ConnectionToken::open(sealed, &shared.settings.keys).ok()?;
-        (token.boot == shared.boot).then(|| token.connection_id.unwrap_or_else(|| sealed.to_owned()))
-    };
-    let found = own_id().and_then(|id| shared.http_transports.find(&id));
+    let own = query.open_token(&shared.settings.keys).filter(|(token, _)| token.boot == shared.boot);
+    let found = own.and_then(|(_, id)| shared.http_transports.find(&id));
     let Some(outer) = found else { return plain(StatusCode::NOT_FOUND, UNKNOWN_ID) };
     match (outer.transport(), shared.routes.find(&outer.id)) {
         (Some(Transport::ServerSentEvents), Some(at)) => {
@@ -80,13 +70,8 @@ pub(crate) async fn release_carried(shared: &Shared, admission: &Admission, spre
 }
 
 async fn release(shared: &Shared, nodes: &HttpClient, get: CarriedGet) {
-    let (mut question, ()) = http::Request::new(()).into_parts();
-    question.method = Method::POST;
-    // The token was decrypted, so it contains no characters that need escaping.
-    question.uri = format!("{RELEASE_PATH}?{CONNECTION_TOKEN_PARAMETER}={}", get.token).parse().unwrap_or_default();
-    owner_head::set_mark(&shared.settings, &mut question, None, None);
-    let (request, limit) = (Request::from_parts(question, Body::empty()), shared.settings.relay.hop_timeout);
-    match nodes.fetch(&get.owner, request, ANSWER_MAX_BYTES, limit).await {
+    let limit = shared.settings.relay.hop_timeout;
+    match owner_head::ask(&shared.settings, (nodes, &get.owner), (RELEASE_PATH, &get.token), limit).await {
         Ok(answer) => debug!(owner = %get.owner, status = %answer.status(), "asked an owner node to end a GET"),
         Err(error) => debug!(owner = %get.owner, %error, "cannot ask the owner node to end a GET"),
     }

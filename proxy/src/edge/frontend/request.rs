@@ -11,6 +11,7 @@ use trunkline_protocol::wire::{
 };
 
 use crate::edge::frontend::forwarded_header::FORWARDED_FOR;
+use crate::edge::frontend::hop_header::words;
 use crate::ground::net::http_client::HOP_BY_HOP;
 
 pub(crate) type Headers = Vec<(ByteString, Vec<ByteString>)>;
@@ -21,11 +22,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether the headers of a GET request an event stream; a poll accepts anything.
 pub(crate) fn wants_event_stream(headers: &HeaderMap) -> bool {
-    let accepts = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-    accepts.flat_map(|accept| accept.split(',')).any(|one| {
-        let media_type = one.split(';').next().unwrap_or_default();
-        media_type.trim().eq_ignore_ascii_case("text/event-stream")
-    })
+    let mut media_types = words(headers, &ACCEPT).filter_map(|accepted| accepted.split(';').next());
+    media_types.any(|media_type| media_type.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 /// Whether the app sees a client's header.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
 use http_body_util::Limited;
 use hyper::body::Body as _;
 
@@ -15,7 +15,7 @@ use trunkline_protocol::service::{OpenConnection, ServiceMessage};
 
 use crate::edge::frontend::endpoint::Endpoint;
 use crate::edge::frontend::hub_request::HubRequest;
-use crate::edge::frontend::plain_response::{because, plain};
+use crate::edge::frontend::plain_response::{because, closing, plain};
 use crate::edge::frontend::refusal::cause_of_limit;
 use crate::edge::frontend::request_context::RequestSource;
 use crate::edge::frontend::request_query::RequestQuery;
@@ -35,20 +35,12 @@ const PIPE_RETRY_AFTER: Duration = Duration::from_secs(FIRST_GET_TIMEOUT_S as u6
 /// Retry-After at the limit of requests to the app; most are short.
 const RELAY_RETRY_AFTER: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LimitOwner {
-    /// The node: other clients have used it up.
-    Node,
-    /// The refused client itself.
-    Client,
-}
-
 /// Throttles a negotiate request: returns its delay in a burst, or the refusal.
 pub(crate) fn throttle_negotiate(endpoint: &Endpoint, source: &RequestSource) -> Result<Duration, Response> {
     if let (Some(pending), Some(ip)) = (&endpoint.shared.limits.pending, source.counted_ip(&endpoint.shared.settings)) {
         pending.negotiated(ip, endpoint.shared.uptime()).map_err(|retry_after| {
             let text = "too many negotiations of this address without a connection: see --pending-per-address-max";
-            refuse(endpoint, Limit::PendingPerAddress, LimitOwner::Client, retry_after, text)
+            refuse(endpoint, Limit::PendingPerAddress, retry_after, text)
         })?;
     }
     throttle(endpoint)
@@ -68,7 +60,7 @@ fn throttle(endpoint: &Endpoint) -> Result<Duration, Response> {
         }
         Err(TooFast { retry_after }) => {
             let text = "too many new connections within a second: see --connects-per-second";
-            Err(refuse(endpoint, Limit::Connects, LimitOwner::Node, retry_after, text))
+            Err(refuse(endpoint, Limit::Connects, retry_after, text))
         }
     }
 }
@@ -86,7 +78,7 @@ pub(crate) fn take_permit(
     let is_full = shared.settings.limits.connections.is_some_and(|most| taken >= u64::from(most.get()));
     if is_full {
         let text = "this node has reached its limit of connections: see --connections-max";
-        return Err(refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text));
+        return Err(refuse(endpoint, Limit::Connections, ROOM_RETRY_AFTER, text));
     }
     let share = shared.share_of_hub(request.hub.name());
     // Shares shrink as other apps connect, so a returning client needs only a place.
@@ -101,13 +93,13 @@ pub(crate) fn take_permit(
             "the app of this hub has reached its share of connections, now {limit}: see --connections-max and the limit \
              of open files"
         );
-        refuse(endpoint, Limit::Connections, LimitOwner::Node, ROOM_RETRY_AFTER, text)
+        refuse(endpoint, Limit::Connections, ROOM_RETRY_AFTER, text)
     })?;
     let ip = request.context.source.counted_ip(&shared.settings);
     let address = shared.limits.clients.as_ref().zip(ip).map(|(clients, ip)| {
         clients.take(Some(ip.into())).map_err(|_full| {
             let text = "this address has reached its limit of connections: see --connections-per-address-max";
-            refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
+            refuse(endpoint, Limit::ConnectionsPerAddress, ROOM_RETRY_AFTER, text)
         })
     });
     let permit = ClientPermit { _address: address.transpose()?, _app: app };
@@ -159,7 +151,7 @@ pub(crate) fn count_connected(endpoint: &Endpoint, peer: Option<SocketAddr>) {
 pub(crate) fn take_pipe_permit(endpoint: &Endpoint, source: &RequestSource) -> Result<AddressPermit, Response> {
     endpoint.shared.limits.pipes.take(source.counted_ip(&endpoint.shared.settings).map(Into::into)).map_err(|_full| {
         let text = "too many connections wait for their first GET: begin with the GET";
-        refuse(endpoint, Limit::PendingPipes, LimitOwner::Node, PIPE_RETRY_AFTER, text)
+        refuse(endpoint, Limit::PendingPipes, PIPE_RETRY_AFTER, text)
     })
 }
 
@@ -170,16 +162,16 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, source: &RequestSource) -> 
     permit.map_err(|refusal| match refusal {
         RelayRefusal::Node => {
             let text = "too many requests to the app are in flight: see --pass-through-max";
-            refuse(endpoint, Limit::PassThrough, LimitOwner::Node, RELAY_RETRY_AFTER, text)
+            refuse(endpoint, Limit::PassThrough, RELAY_RETRY_AFTER, text)
         }
         RelayRefusal::Address => {
             let text = "this address has too many requests to the app in flight: see --pass-through-per-address-max";
-            refuse(endpoint, Limit::PassThroughPerAddress, LimitOwner::Client, RELAY_RETRY_AFTER, text)
+            refuse(endpoint, Limit::PassThroughPerAddress, RELAY_RETRY_AFTER, text)
         }
         RelayRefusal::Connection => {
             let text = "this connection has too many requests to the app in flight: the limit is a sixteenth of \
                         --pass-through-max and of --pass-through-per-upstream-max (more for load balancers of --trust)";
-            refuse(endpoint, Limit::PassThroughPerConnection, LimitOwner::Client, RELAY_RETRY_AFTER, text)
+            refuse(endpoint, Limit::PassThroughPerConnection, RELAY_RETRY_AFTER, text)
         }
     })
 }
@@ -189,15 +181,12 @@ pub(crate) fn take_relay_permit(endpoint: &Endpoint, source: &RequestSource) -> 
 pub(crate) fn refuse_displaced() -> Response {
     let text = "this request was displaced by a newer one, because its body did not arrive or its address had the most \
                 requests in flight: see --pass-through-max and --pass-through-per-upstream-max";
-    let cause = cause_of_limit(Limit::PassThrough);
-    let mut answer = because(cause, plain(StatusCode::SERVICE_UNAVAILABLE, text));
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
+    closing(because(cause_of_limit(Limit::PassThrough), plain(StatusCode::SERVICE_UNAVAILABLE, text)))
 }
 
 pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
     let text = "all app servers have reached their limit of requests in flight: see --pass-through-per-upstream-max";
-    refuse(endpoint, Limit::PassThroughPerUpstream, LimitOwner::Node, RELAY_RETRY_AFTER, text)
+    refuse(endpoint, Limit::PassThroughPerUpstream, RELAY_RETRY_AFTER, text)
 }
 
 /// Creates the refusal of a request with a stalled body. The connection can't be reused, because the rest may still
@@ -205,16 +194,12 @@ pub(crate) fn refuse_full_upstreams(endpoint: &Endpoint) -> Response {
 pub(crate) fn refuse_slow_body(endpoint: &Endpoint) -> Response {
     endpoint.counters.limit(Limit::BodyTime).increment();
     let text = "the body of the request stalled or arrived too slowly: see --body-timeout";
-    let mut answer = because(cause_of_limit(Limit::BodyTime), plain(StatusCode::REQUEST_TIMEOUT, text));
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
+    closing(because(cause_of_limit(Limit::BodyTime), plain(StatusCode::REQUEST_TIMEOUT, text)))
 }
 
 /// Creates the refusal of a request whose body is malformed or broke off.
 pub(crate) fn refuse_broken_body() -> Response {
-    let mut answer = plain(StatusCode::BAD_REQUEST, "the body of the request is malformed or incomplete");
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    answer
+    closing(plain(StatusCode::BAD_REQUEST, "the body of the request is malformed or incomplete"))
 }
 
 /// Takes a permit to forward a request to another node, held while it is in flight; `None` if addresses are not
@@ -226,7 +211,7 @@ pub(crate) fn take_hop_permit(endpoint: &Endpoint, source: &RequestSource) -> Re
     };
     clients.take(Some(ip.into())).map(Some).map_err(|_full| {
         let text = "this address has too many requests relayed to other nodes: see --connections-per-address-max";
-        refuse(endpoint, Limit::ConnectionsPerAddress, LimitOwner::Client, ROOM_RETRY_AFTER, text)
+        refuse(endpoint, Limit::ConnectionsPerAddress, ROOM_RETRY_AFTER, text)
     })
 }
 
@@ -245,17 +230,15 @@ pub(crate) fn bound_body(endpoint: &Endpoint, headers: &HeaderMap, body: Body) -
     Ok(if is_empty { body } else { Body::new(Limited::new(TimedBody::for_hub(body, limit), most)) })
 }
 
-fn refuse(
-    endpoint: &Endpoint,
-    limit: Limit,
-    owner: LimitOwner,
-    retry_after: Duration,
-    text: impl IntoResponse,
-) -> Response {
+/// Creates and counts the refusal at a limit: 429 if the client itself has reached it, and 503 if others have, too.
+fn refuse(endpoint: &Endpoint, limit: Limit, retry_after: Duration, text: impl IntoResponse) -> Response {
     endpoint.counters.limit(limit).increment();
-    let status = match owner {
-        LimitOwner::Node => StatusCode::SERVICE_UNAVAILABLE,
-        LimitOwner::Client => StatusCode::TOO_MANY_REQUESTS,
+    let status = match limit {
+        Limit::PendingPerAddress
+        | Limit::ConnectionsPerAddress
+        | Limit::PassThroughPerAddress
+        | Limit::PassThroughPerConnection => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let seconds = retry_after.as_millis().div_ceil(1000).max(1).to_string();
     let headers = [(CONTENT_TYPE, "text/plain".to_owned()), (RETRY_AFTER, seconds)];

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use http::Uri;
+use trunkline_protocol::key::AccessKeys;
+use trunkline_protocol::token::ConnectionToken;
 use trunkline_protocol::wire::{ACCESS_TOKEN_PARAMETER, CONNECTION_TOKEN_PARAMETER};
 
 /// Maximum number of query pairs in a request to a hub.
@@ -74,6 +76,14 @@ impl RequestQuery {
     /// Returns the sealed connection token of a request. An empty one counts as missing, as in ASP.NET Core.
     pub(crate) fn connection_token(&self) -> Option<&str> {
         self.value(CONNECTION_TOKEN_PARAMETER).filter(|sealed| !sealed.is_empty())
+    }
+
+    /// Opens the connection token of a request, if issued by this fleet. Returns it with the id of its connection.
+    pub(crate) fn open_token(&self, keys: &AccessKeys) -> Option<(ConnectionToken, String)> {
+        let sealed = self.connection_token()?;
+        let token = ConnectionToken::open(sealed, keys).ok()?;
+        let id = token.connection_id.clone().unwrap_or_else(|| sealed.to_owned());
+        Some((token, id))
     }
 
     /// Returns the query for the hub, with its `?`, unchanged except for removed secrets. The hub gets claims and an

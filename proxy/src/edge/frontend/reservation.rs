@@ -16,13 +16,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::Request;
 use axum::response::Response;
-use http::request::Parts;
 use http::{Method, StatusCode};
 use trunkline_protocol::token::{ConnectionToken, UserBinding};
-use trunkline_protocol::wire::{CONNECTION_TOKEN_PARAMETER, RESERVE_PATH};
+use trunkline_protocol::wire::RESERVE_PATH;
 
 use crate::edge::frontend::authorize::authorize;
 use crate::edge::frontend::bearer::{find_user, token, verify_token};
@@ -41,21 +38,16 @@ use crate::ground::clock::unix_seconds;
 use crate::ground::metrics::ReservationOutcome;
 use crate::ground::net::address::Address;
 
-/// Maximum response body of an owner, which is a text at most.
-const ANSWER_MAX_BYTES: usize = 1024;
-
 pub(crate) fn answer_reservation(endpoint: &Endpoint, method: &Method, query: &RequestQuery) -> Response {
     let shared = &endpoint.shared;
     let unknown = || plain(StatusCode::NOT_FOUND, UNKNOWN_ID);
     if method != Method::POST {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "");
     }
-    let Some(sealed) = query.connection_token() else { return unknown() };
-    let Ok(token) = ConnectionToken::open(sealed, &shared.settings.keys) else { return unknown() };
+    let Some((token, id)) = query.open_token(&shared.settings.keys) else { return unknown() };
     if token.boot != shared.boot || token.is_expired(unix_seconds()) {
         return unknown();
     }
-    let id = token.connection_id.unwrap_or_else(|| sealed.to_owned());
     match shared.routes.reserve(&id) {
         Ok(()) => {
             // As if its connection had started and ended here.
@@ -115,36 +107,25 @@ pub(crate) async fn ask(
 ) -> ReservationOutcome {
     let owner = client.token.as_deref().and_then(|token| reachable_owner(endpoint, context, token));
     let outcome = match owner {
-        Some(owner) => ask_owner(endpoint, (&owner, limit), client, question(endpoint, &context.query)).await,
+        Some(owner) => ask_owner(endpoint, (&owner, limit), client, &context.query).await,
         None => ReservationOutcome::Unanswered,
     };
     endpoint.counters.relay.reservations.of(outcome).increment();
     outcome
 }
 
-/// Head of the request to the owner.
-fn question(endpoint: &Endpoint, query: &RequestQuery) -> Parts {
-    let sealed = query.connection_token().unwrap_or_default();
-    let (mut question, ()) = http::Request::new(()).into_parts();
-    question.method = Method::POST;
-    // The token was decrypted, so it contains no characters that need escaping.
-    question.uri = format!("{RESERVE_PATH}?{CONNECTION_TOKEN_PARAMETER}={sealed}").parse().unwrap_or_default();
-    owner_head::set_mark(&endpoint.shared.settings, &mut question, None, None);
-    question
-}
-
 async fn ask_owner(
     endpoint: &Endpoint,
     (owner, limit): (&Address, Duration),
     client: &ConnectingClient,
-    question: Parts,
+    query: &RequestQuery,
 ) -> ReservationOutcome {
     let (Ok(_permit), Some(token)) = (take_owner_permit(endpoint, client), &client.token) else {
         return ReservationOutcome::Unanswered;
     };
-    let nodes = &endpoint.proxy_client.nodes;
-    let asked = nodes.fetch(owner, Request::from_parts(question, Body::empty()), ANSWER_MAX_BYTES, limit).await;
-    let answer = match asked {
+    let (nodes, sealed) = (&endpoint.proxy_client.nodes, query.connection_token().unwrap_or_default());
+    let settings = &endpoint.shared.settings;
+    let answer = match owner_head::ask(settings, (nodes, owner), (RESERVE_PATH, sealed), limit).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(%owner, %error, "cannot ask the owner of a connection token");

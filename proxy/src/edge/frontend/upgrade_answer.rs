@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::edge::frontend::hop_header::{has_word, set_upgrade, words};
 use crate::edge::frontend::plain_response::plain;
 
 /// Version of the WebSocket protocol (RFC 6455).
@@ -29,14 +30,6 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
 
 pub(crate) fn has_upgrade_words(headers: &HeaderMap) -> bool {
     has_word(headers, &CONNECTION, "upgrade") && has_word(headers, &UPGRADE, "websocket")
-}
-
-fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|one| one.trim().eq_ignore_ascii_case(word)))
 }
 
 /// Response value for the key of an upgrade.
@@ -59,9 +52,7 @@ pub(crate) fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Response> {
 
 /// Returns the client's first sub-protocol that the endpoint supports.
 pub(crate) fn chosen_sub_protocol(headers: &HeaderMap, offered: &[String]) -> Option<HeaderValue> {
-    let asked = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let mut asked = asked.flat_map(|value| value.split(',')).map(str::trim);
-    let chosen = asked.find(|name| offered.iter().any(|offered| offered == name))?;
+    let chosen = words(headers, &SEC_WEBSOCKET_PROTOCOL).find(|name| offered.iter().any(|offered| offered == name))?;
     HeaderValue::from_str(chosen).ok()
 }
 
@@ -95,8 +86,7 @@ pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
     let text = format!("this WebSocket upgrade can't be answered: {lost}; the load balancer has to forward upgrades");
     let mut answer = plain(StatusCode::UPGRADE_REQUIRED, text);
     if version <= Version::HTTP_11 {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        set_upgrade(answer.headers_mut(), HeaderValue::from_static("websocket"));
     }
     answer
 }
@@ -104,10 +94,8 @@ pub(crate) fn incomplete(lost: &str, version: Version) -> Response {
 pub(crate) fn switching_protocols(accept: &HeaderValue) -> Response {
     let mut answer = Response::new(Body::empty());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = answer.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
+    set_upgrade(answer.headers_mut(), HeaderValue::from_static("websocket"));
+    answer.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept.clone());
     answer
 }
 

@@ -75,7 +75,7 @@ impl ClientTap {
         let WatchEvent::Message(message) = piece.event else { return None };
         let WatchedMessage { number, way, summary, .. } = *message;
         let MessageSummary { kind, target, invocation_id, bytes, payload } = summary;
-        let at_ms = u64::try_from(piece.at.as_millis()).unwrap_or(u64::MAX).saturating_add(self.watch.started_ms());
+        let at_ms = u64::try_from(piece.at.as_millis()).unwrap_or(u64::MAX).saturating_add(self.watch.started_ms);
         let (number, kind) = (number + 1, kind.into());
         Some(TappedMessage { number, at_ms, way, kind, target, invocation_id, bytes, payload })
     }

@@ -90,7 +90,7 @@ impl FleetTrace {
     /// Adds the traces of the other nodes to the local one.
     pub(super) fn new(peers: Arc<Peers>, mut own: NodeTrace, choice: WatchChoice) -> Self {
         let seconds = choice.seconds.unwrap_or(TRACE_SECONDS_DEFAULT);
-        let (name, header) = (own.node().to_owned(), own.take_header());
+        let (name, header) = (own.node.clone(), own.take_header());
         let mut sources = SelectAll::new();
         sources.push(own_lines(own).boxed());
         Self {
@@ -151,7 +151,7 @@ impl FleetTrace {
     /// Queries new nodes and nodes due for a retry; reports addresses without a node.
     fn check_members(&mut self) -> Vec<TraceLine> {
         let now = Instant::now();
-        for member in self.peers.members().iter() {
+        for member in self.peers.fleet.members().all().iter() {
             let node = self.nodes.entry(member.boot().to_owned()).or_insert_with(|| AskedNode {
                 name: member.name().to_owned(),
                 again_at: Some(now),
@@ -165,7 +165,7 @@ impl FleetTrace {
                 self.sources.push(lines_of(self.peers.clone(), member.clone(), target).boxed());
             }
         }
-        let unreachable = self.peers.unreachable().into_iter();
+        let unreachable = self.peers.fleet.members().unreachable().into_iter();
         let new: Vec<_> = unreachable.filter(|problem| self.unreachable.insert(problem.address.clone())).collect();
         let missing = |AddressProblem { address: node, text, .. }| {
             TraceLine::Node(TraceNodeLine { node, state: TraceNodeState::Missing, problem: Some(text) })

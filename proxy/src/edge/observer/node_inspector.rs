@@ -28,7 +28,7 @@ const LISTS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct NodeInspector {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     snapshots: SnapshotCache<NodeSnapshot>,
     lists: Semaphore,
 }
@@ -36,14 +36,10 @@ pub(crate) struct NodeInspector {
 impl NodeInspector {
     /// Starts the snapshot cache. Needs a runtime.
     pub(super) fn new(readiness: Readiness, rebalance: RebalanceBoard) -> Self {
-        let shared = readiness.shared().clone();
+        let shared = readiness.shared.clone();
         let snapshots =
             SnapshotCache::new(NodeSampler::new(readiness, rebalance), |sampler| Box::pin(sampler.sample()));
         Self { shared, snapshots, lists: Semaphore::new(LISTS_MAX) }
-    }
-
-    pub(crate) fn instance(&self) -> &str {
-        &self.shared.boot
     }
 
     /// Returns a snapshot with its age; `None` during shutdown.
@@ -57,7 +53,7 @@ impl NodeInspector {
     pub(crate) async fn clients(&self, filter: &ClientFilter) -> Option<ListPage<ClientSummary>> {
         let _permit = self.lists.acquire().await.ok()?;
         let which = self.which(filter)?;
-        let start = ClientCursor::start_of(&self.shared.settings.node, self.instance());
+        let start = ClientCursor::start_of(&self.shared.settings.node, &self.shared.boot);
         let mut at = filter.after.clone().unwrap_or_default().max(start.clone());
         let mut page = ListPage { total: self.count(&which).await, ..ListPage::default() };
         if (&at.node, &at.instance) != (&start.node, &start.instance) {
@@ -136,10 +132,6 @@ impl NodeInspector {
     pub(super) async fn tap(&self, id: &str, payloads: PayloadView) -> Result<ClientTap, WatchError> {
         let (shard, Location { slot, .. }) = self.find(id).ok_or(WatchError::UnknownClient)?;
         ClientTap::open_tap(shard, (slot, id), payloads).await
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     pub(crate) fn past(&self, id: &str) -> Option<Value> {

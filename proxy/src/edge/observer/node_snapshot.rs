@@ -62,7 +62,7 @@ impl NodeSampler {
     }
 
     pub(super) async fn sample(&mut self) -> NodeSnapshot {
-        let shared = self.readiness.shared().clone();
+        let shared = self.readiness.shared.clone();
         let kinds = census(shared.shards()).await;
         let clients = kinds.total();
         let individuals = if clients <= INDIVIDUALS_MAX { Some(individuals(&shared).await) } else { None };
@@ -103,7 +103,7 @@ impl NodeSampler {
 
     /// Adds rates since the previous snapshot.
     fn compare(&mut self, node: &mut NodeSnapshot) {
-        let (at, totals, stats) = (Instant::now(), totals(self.readiness.shared()), ProcessStats::read_stats());
+        let (at, totals, stats) = (Instant::now(), totals(&self.readiness.shared), ProcessStats::read_stats());
         let before = self.before.take().filter(|before| at - before.at <= COMPARED_AGE_MAX);
         let seconds = before.as_ref().map_or(0.0, |before| (at - before.at).as_secs_f64());
         let cpu = before.as_ref().and_then(|before| before.cpu);

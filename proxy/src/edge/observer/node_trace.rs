@@ -26,7 +26,7 @@ pub const TRACE_SECONDS_DEFAULT: u64 = 30;
 pub(crate) struct NodeTrace {
     shared: Arc<Shared>,
     watch: NodeWatch,
-    node: String,
+    pub(super) node: String,
     /// First line, until it is taken.
     header: Option<TraceHeader>,
     ends_at: Instant,
@@ -39,13 +39,9 @@ impl NodeTrace {
         let watch = NodeWatch::open_watch(shared, choice, WatchDetail::Times).await?;
         let (node, seconds) = (shared.settings.node.clone(), choice.seconds.unwrap_or(TRACE_SECONDS_DEFAULT));
         let payloads = choice.payloads == PayloadView::Shown;
-        let header = TraceHeader { node: node.clone(), started_ms: watch.started_ms(), seconds, payloads };
-        let ends_at = watch.started() + Duration::from_secs(seconds);
+        let header = TraceHeader { node: node.clone(), started_ms: watch.started_ms, seconds, payloads };
+        let ends_at = watch.started + Duration::from_secs(seconds);
         Ok(Self { shared: shared.clone(), watch, node, header: Some(header), ends_at, is_over: false })
-    }
-
-    pub(super) fn node(&self) -> &str {
-        &self.node
     }
 
     pub(super) fn take_header(&mut self) -> Option<TraceLine> {
@@ -59,7 +55,7 @@ impl NodeTrace {
     }
 
     fn line(&self, shard: usize, piece: WatchPiece) -> TraceLine {
-        let at_us = self.watch.started_ms().saturating_mul(1_000).saturating_add(micros(piece.at));
+        let at_us = self.watch.started_ms.saturating_mul(1_000).saturating_add(micros(piece.at));
         match piece.event {
             WatchEvent::Connection(connection, change) => {
                 let (word, cause, detail) = change_words(&change);
@@ -115,7 +111,7 @@ impl NodeTrace {
 
     /// Node-wide number of a shard's message.
     fn number(&self, shard: usize, number: u64) -> u64 {
-        number.saturating_mul(self.watch.shard_count() as u64).saturating_add(shard as u64)
+        number.saturating_mul(self.watch.shards.len() as u64).saturating_add(shard as u64)
     }
 
     fn hub_name(&self, connection: &WatchedConnection) -> String {

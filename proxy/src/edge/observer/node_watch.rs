@@ -89,9 +89,9 @@ pub(super) enum WatchEnd {
 pub(super) struct NodeWatch {
     /// Keeps the hub index from being reused while shards follow it.
     _hub: Option<Arc<Hub>>,
-    shards: Vec<(ShardSender, u64)>,
-    started: Instant,
-    started_ms: u64,
+    pub(super) shards: Vec<(ShardSender, u64)>,
+    pub(super) started: Instant,
+    pub(super) started_ms: u64,
     interval: Duration,
     read_at: Instant,
     held: TimeOrder<(usize, WatchPiece)>,
@@ -155,18 +155,6 @@ impl NodeWatch {
     fn new(hub: Option<Arc<Hub>>, interval: Duration) -> Self {
         let (started, started_ms, held) = (Instant::now(), unix_ms(), TimeOrder::default());
         Self { _hub: hub, shards: Vec::new(), started, started_ms, interval, read_at: started, held }
-    }
-
-    pub(super) fn started_ms(&self) -> u64 {
-        self.started_ms
-    }
-
-    pub(super) fn started(&self) -> Instant {
-        self.started
-    }
-
-    pub(super) fn shard_count(&self) -> usize {
-        self.shards.len()
     }
 
     /// Waits for the next poll or the end time, then reads all shards.

@@ -19,9 +19,7 @@ use trunkline_protocol::fleet::SharedRevocation;
 use super::node_inspector::NodeInspector;
 use super::snapshot::{FleetSnapshot, NodeSnapshot, UnreachablePeer};
 use super::snapshot_cache::Freshness;
-use crate::fleet::{
-    ANSWER_TIMEOUT, AddressProblem, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse, parts_of,
-};
+use crate::fleet::{ANSWER_TIMEOUT, Answers, Fleet, FleetMember, MemberState, PeerRequest, PeerResponse, parts_of};
 use crate::ground::clock::unix_ms;
 use crate::ground::net::http_client::HttpClient;
 
@@ -37,7 +35,7 @@ const QUESTIONS_MAX: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Peers {
-    fleet: Fleet,
+    pub(super) fleet: Fleet,
     /// Client for unbounded responses.
     client: HttpClient,
     /// Limits concurrent queries, each a request to every peer.
@@ -106,10 +104,6 @@ impl Peers {
         self.fleet.request_all(&fresh, FRESH_TIMEOUT).await
     }
 
-    pub(super) fn agree(&self) -> bool {
-        self.fleet.members().agrees()
-    }
-
     fn shown(&self, member: &Arc<FleetMember>, last: Option<&ReportedSnapshot>) -> NodeSnapshot {
         let now_ms = self.fleet.members().now_ms();
         let age_ms = last.map(ReportedSnapshot::age_ms);
@@ -153,25 +147,12 @@ impl Peers {
         self.ask_all(request).await.iter().find_map(|(_, answer)| answer.as_ref().ok()?.read_body().ok())
     }
 
-    /// Sends a revocation to all peers, including peers that link later.
-    pub(super) fn spread_revocation(&self, told: &SharedRevocation) {
-        self.fleet.spread_revocation(told);
-    }
-
     /// Writes a revocation to the store. Returns whether the store has it; `None` without a store.
     pub(super) async fn keep_revocation(&self, told: &SharedRevocation) -> Option<bool> {
         match self.fleet.store() {
             Some(store) => Some(store.keep_revocation(told).await),
             None => None,
         }
-    }
-
-    pub(super) fn members(&self) -> Arc<Vec<Arc<FleetMember>>> {
-        self.fleet.members().all()
-    }
-
-    pub(super) fn unreachable(&self) -> Vec<AddressProblem> {
-        self.fleet.members().unreachable()
     }
 
     /// Sends a request to one peer over its own channel; returns the response with a streaming body. Fails if there is
@@ -208,7 +189,7 @@ fn own_part() -> PeerRequest {
 pub(super) async fn gather_fleet(own: &NodeInspector, peers: &Peers, freshness: Freshness) -> FleetSnapshot {
     let others = peers.snapshots(freshness).await;
     // Last, so that its numbers are at least as recent as the others'.
-    merge(own.snapshot(freshness).await, others, peers.agree())
+    merge(own.snapshot(freshness).await, others, peers.fleet.members().agrees())
 }
 
 /// Sorts the snapshots and removes duplicates of an instance.

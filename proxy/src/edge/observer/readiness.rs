@@ -45,7 +45,7 @@ impl UpstreamProblems {
 /// Readiness of this node, from its hubs and upstream problems. A node is ready while it serves a hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     problems: Arc<UpstreamProblems>,
     store: Option<Arc<Store>>,
 }
@@ -62,11 +62,6 @@ impl Readiness {
 
     pub(super) fn store(&self) -> Option<&Store> {
         self.store.as_deref()
-    }
-
-    #[must_use]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
     }
 
     /// Reasons for refusing clients; empty if the node is ready.

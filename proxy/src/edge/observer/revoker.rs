@@ -169,7 +169,8 @@ impl RevokerState {
     async fn revoke(&self, order: RevocationOrder) -> Result<RevocationReport, RevocationError> {
         let order = RevocationOrder { closed_ms: unix_ms(), ..order };
         self.revocations.revoke(&order.tokens.told(), unix_seconds())?;
-        self.peers.spread_revocation(&order.tokens.told());
+        // To all peers, including peers that link later.
+        self.peers.fleet.spread_revocation(&order.tokens.told());
         let request = PeerRequest::post(REVOKE_OWN_PATH, json!(order).to_string().into());
         let told = order.tokens.told();
         let stored = self.peers.keep_revocation(&told);

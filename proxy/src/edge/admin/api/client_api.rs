@@ -44,7 +44,7 @@ pub(super) async fn clients(
     if filter.group.is_some() && filter.user.is_some() {
         return Err(ApiError::field("user", "can't be given together with group"));
     }
-    let node = context.observer.node();
+    let node = &context.observer.node;
     let page = match scope {
         Scope::Fleet => context.observer.clients(&filter).await,
         Scope::Node => node.clients(&filter).await,
@@ -65,7 +65,7 @@ pub(super) async fn names(
     let most = if scope == Scope::Node { LIMIT_MAX + 1 } else { LIMIT_MAX };
     let limit = parameters.number("limit", 1, most)?.unwrap_or(LIMIT_DEFAULT);
     parameters.refuse_rest()?;
-    let node = context.observer.node();
+    let node = &context.observer.node;
     let page = match scope {
         Scope::Fleet => context.observer.names(kind, &hub, after, limit).await,
         Scope::Node => node.names(kind, &hub, after, limit).await,
@@ -81,7 +81,7 @@ pub(super) async fn client(
     check_id(&id)?;
     let details = match scope {
         Scope::Fleet => context.observer.client(&id).await,
-        Scope::Node => context.observer.node().client(&id).await,
+        Scope::Node => context.observer.node.client(&id).await,
     };
     details.map(|details| Json(details).into_response()).ok_or_else(|| ApiError::unknown_client(&id))
 }
@@ -99,7 +99,7 @@ pub(super) async fn close_client(
     check_id(&id)?;
     let is_closed = match scope {
         Scope::Fleet => context.observer.close_client(&id, reason).await,
-        Scope::Node => context.observer.node().close_client(&id, reason).await,
+        Scope::Node => context.observer.node.close_client(&id, reason).await,
     };
     if is_closed { Ok(Json(json!({ "closed": id }))) } else { Err(ApiError::unknown_client(&id)) }
 }

@@ -44,7 +44,7 @@ pub(super) async fn snapshot(context: &AdminContext, scope: Scope) -> Result<Arc
 }
 
 async fn of_node(context: &AdminContext, freshness: Freshness) -> Result<Arc<FleetSnapshot>, ApiError> {
-    let node = context.observer.node().snapshot(freshness).await.ok_or_else(ApiError::stopping)?;
+    let node = context.observer.node.snapshot(freshness).await.ok_or_else(ApiError::stopping)?;
     Ok(Arc::new(FleetSnapshot { at_ms: node.at_ms, nodes: vec![node], ..FleetSnapshot::default() }))
 }
 

@@ -1,9 +1,7 @@
 //! Responses of an HTTP transport with messages for the client: event streams and polls.
 
 use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use axum::Extension;
 use axum::body::Body;
@@ -12,8 +10,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPIRES, PRAGMA};
 use http::{HeaderName, StatusCode};
-use http_body_util::Full;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use trunkline_protocol::cause::Cause;
@@ -97,7 +94,8 @@ pub(crate) fn first_poll() -> Response {
 }
 
 pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFlight) -> Response {
-    let body = Body::new(PollBody { messages: Full::new(messages), _in_flight: in_flight });
+    // Counted until it is sent.
+    let body = Body::new(Full::new(messages).inspect_frame(move |_| _ = &in_flight));
     let mut answer = (POLL_HEADERS, [(CONTENT_TYPE, "application/octet-stream")], body).into_response();
     WriteStallLimit::until_closed(outer.inner_closed()).attach(&mut answer);
     answer
@@ -106,29 +104,6 @@ pub(crate) fn poll_messages(messages: Bytes, outer: &OuterHalf, in_flight: InFli
 /// Creates the response to a poll without messages: 200 to poll again, 204 to stop.
 pub(crate) fn empty_poll(status: StatusCode) -> Response {
     (status, POLL_HEADERS, [(CONTENT_TYPE, "text/plain")], Body::empty()).into_response()
-}
-
-/// Body of a poll's response, counted until it is sent.
-struct PollBody {
-    messages: Full<Bytes>,
-    _in_flight: InFlight,
-}
-
-impl HttpBody for PollBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.messages).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.messages.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.messages.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use trunkline_protocol::service::OpenConnection;
 use crate::edge::frontend::connect::stateful_connect::{self, Claim, StatefulConnect};
 use crate::edge::frontend::connect::{NewConnection, admit, changed_transport, may_use, not_supported, opening};
 use crate::edge::frontend::endpoint::Endpoint;
+use crate::edge::frontend::hop_header::words;
 use crate::edge::frontend::hub_request::{ConnectingClient, HubClient, HubRequest, NewClient};
 use crate::edge::frontend::identify::UNKNOWN_ID;
 use crate::edge::frontend::plain_response::plain;
@@ -157,9 +158,7 @@ const ACCEPTED_WITH_WINDOW: &str =
 /// same for all clients and neither end keeps data between messages. A client can't refuse this: it has offered to
 /// decompress any window of up to 32 KiB.
 pub(crate) fn accepted_compression(headers: &HeaderMap) -> Option<HeaderValue> {
-    let offers = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
-    let accepted = offers.flat_map(|value| value.split(',')).find_map(accepted)?;
-    Some(HeaderValue::from_static(accepted))
+    words(headers, &SEC_WEBSOCKET_EXTENSIONS).find_map(accepted).map(HeaderValue::from_static)
 }
 
 /// Answer to one offer. Unknown, repeated and malformed parameters decline it.

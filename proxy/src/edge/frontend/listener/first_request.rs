@@ -19,7 +19,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::{Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use httparse::Status;
@@ -33,9 +33,11 @@ use tracing::debug;
 
 use super::http_connection::{self, FirstBytes};
 use super::socket_context::{ListenerService, SocketContext};
+use crate::edge::frontend::plain_response::closing;
 use crate::edge::frontend::request_context::RequestSource;
 use crate::edge::frontend::upgrade_answer::is_upgrade;
 use crate::engine::shard::{AppSocket, DirectUpgrade};
+use crate::ground::metrics::Limit;
 
 /// Bytes per read. A browser's head with some cookies has half of that.
 const READ_BYTES: usize = 2048;
@@ -48,12 +50,12 @@ const OF_BODIES: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, EXPECT];
 
 /// Serves a socket from its first byte until it is closed or upgraded.
 pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc<ListenerService>) {
-    let (begun, limit) = (Instant::now(), context.gate.header_timeout());
+    let (begun, limit) = (Instant::now(), context.gate.limits().header_timeout);
     let bytes = match timeout_at(begun + limit, poll_fn(|cx| poll_first(&stream, cx))).await {
         Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
         Ok(_) => return,
         Err(_) => {
-            context.gate.count_late_head();
+            context.gate.count_refused(Limit::HeadTime);
             return debug!(peer = %context.peer, "connection closed: the head of its first request took too long");
         }
     };
@@ -77,13 +79,9 @@ pub(super) async fn serve(stream: TcpStream, context: SocketContext, service: Rc
             }
             return;
         }
-        Some((mut refusal, ..)) => {
-            if service.app.is_some() {
-                // Later requests on the socket would be the app's.
-                refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            Some(refusal)
-        }
+        // Later requests on the socket would be the app's.
+        Some((refusal, ..)) if service.app.is_some() => Some(closing(refusal)),
+        Some((refusal, ..)) => Some(refusal),
         None => match &service.app {
             Some(app) => return hand_over(stream, bytes, &context, app).await,
             None => None,

@@ -27,6 +27,7 @@ use super::http_connection::answer_request;
 use super::open_stream::{OpenStreams, StreamBody, StreamProgress};
 use super::socket_context::SocketContext;
 use crate::edge::frontend::request_context::RequestSource;
+use crate::ground::metrics::Limit;
 use crate::ground::net::socket::{CurrentStallLimit, WriteStallLimit};
 
 /// Maximum number of concurrent requests per connection, the minimum recommended by RFC 9113. Each event stream of a
@@ -131,7 +132,7 @@ where
     let SocketContext { peer, gate, admitted: _admitted, patience, is_trusted } = context;
     // A load balancer's connection carries many clients.
     let relays = (!is_trusted).then(|| gate.relay_connection());
-    let (streams, body_timeout) = (OpenStreams::new(), gate.body_timeout());
+    let (streams, body_timeout) = (OpenStreams::new(), gate.limits().body_timeout);
     // A client that reads nothing does not answer pings. If pings can't be sent, this limit applies instead.
     patience.set(WriteStallLimit::Idle(2 * ALIVE_INTERVAL));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -160,19 +161,19 @@ where
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
-        served = &mut connection => served,
-        () = streams.idle(gate.header_timeout(), gate.keep_alive_timeout()) => {
-            connection.as_mut().graceful_shutdown();
-            send_goodbye(connection, &streams).await
-        }
+        served = &mut connection => Some(served),
+        () = streams.idle(gate.limits().header_timeout, gate.limits().keep_alive_timeout) => None,
         // A new connection is served once, as with HTTP/1.1.
-        () = async { gate.stopping().await; streams.first().await } => {
-            connection.as_mut().graceful_shutdown();
-            send_goodbye(connection, &streams).await
-        }
+        () = async { gate.stopping().await; streams.first().await } => None,
         () = streams.taken_back(TAKEN_BACK_MAX) => {
-            gate.count_resets();
+            gate.count_refused(Limit::StreamResets);
             debug!(%peer, "HTTP/2 connection closed: its client resets too many requests");
+            None
+        }
+    };
+    let served = match served {
+        Some(served) => served,
+        None => {
             connection.as_mut().graceful_shutdown();
             send_goodbye(connection, &streams).await
         }

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use http::header::CONNECTION;
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Parts;
 use hyper::service::service_fn;
@@ -40,6 +40,7 @@ use tracing::{debug, warn};
 use super::head_timer::HeadTimer;
 use super::listener_gate::{ListenerGate, REFUSAL_TIMEOUT};
 use super::socket_context::SocketContext;
+use crate::edge::frontend::hop_header::has_word;
 use crate::edge::frontend::request::wants_event_stream;
 use crate::edge::frontend::request_context::RequestSource;
 use crate::ground::net::socket::{
@@ -75,7 +76,7 @@ pub(crate) async fn serve<S>(stream: S, context: SocketContext, scheme: Scheme, 
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let first = FirstBytes { stream, bytes: Bytes::new(), left: context.gate.header_timeout(), answer: None };
+    let first = FirstBytes { stream, bytes: Bytes::new(), left: context.gate.limits().header_timeout, answer: None };
     serve_from(first, context, scheme, router).await;
 }
 
@@ -90,7 +91,7 @@ where
     let answered = Cell::new(first.answer);
     loop {
         let progress = socket.progress.clone();
-        let timer = HeadTimer::new(progress.clone(), gate.header_timeout(), gate.keep_alive_timeout());
+        let timer = HeadTimer::new(progress.clone(), gate.limits().header_timeout, gate.limits().keep_alive_timeout);
         let service = service_fn(|mut request: Request<Incoming>| {
             progress.note_request();
             let may_hand_over =
@@ -101,8 +102,10 @@ where
             let persistence = Some(&persistence).filter(|it| it.ends() || Persistence::is_wanted(&request));
             // Responses are sent one by one, so the last one's limit applies to the socket.
             let answer = match answered.take() {
-                Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.body_timeout())))),
-                None => Either::Right(answer_request(router.clone(), request, patience.clone(), gate.body_timeout())),
+                Some(answer) => Either::Left(ready(Ok(patiently(answer, &patience, gate.limits().body_timeout)))),
+                None => {
+                    Either::Right(answer_request(router.clone(), request, patience.clone(), gate.limits().body_timeout))
+                }
             };
             async move { answer.await.map(|answer| declared(answer, persistence)) }
         });
@@ -124,21 +127,23 @@ where
             gate.count(&error);
             return refuse_http2(stream, &gate, peer).await;
         }
-        let (early, left) = match silence(&progress, read_buf, gate.header_timeout(), gate.keep_alive_timeout()) {
-            Silence::Idle(left) => match wait_for_head(stream, left).await {
-                Some((stream, first)) => {
-                    (socket, head_timeout) = (RequestSocket::continued(stream, first), gate.header_timeout());
-                    continue;
+        let (early, left) =
+            match silence(&progress, read_buf, gate.limits().header_timeout, gate.limits().keep_alive_timeout) {
+                Silence::Idle(left) => match wait_for_head(stream, left).await {
+                    Some((stream, first)) => {
+                        (socket, head_timeout) =
+                            (RequestSocket::continued(stream, first), gate.limits().header_timeout);
+                        continue;
+                    }
+                    None => return,
+                },
+                Silence::Begun(early, left) => (early, left),
+                Silence::Stuck => return debug!(%peer, "connection closed: its client does not read the response"),
+                Silence::Overdue => {
+                    gate.count(&error);
+                    return debug!(%peer, "connection closed: the head of a request took too long");
                 }
-                None => return,
-            },
-            Silence::Begun(early, left) => (early, left),
-            Silence::Stuck => return debug!(%peer, "connection closed: its client does not read the response"),
-            Silence::Overdue => {
-                gate.count(&error);
-                return debug!(%peer, "connection closed: the head of a request took too long");
-            }
-        };
+            };
         (socket, head_timeout) = (RequestSocket::continued(stream, early), left);
     }
 }
@@ -232,14 +237,14 @@ pub(super) struct Persistence {
 
 impl Persistence {
     pub(super) fn new(gate: ListenerGate, is_trusted: bool) -> Self {
-        let seconds = gate.keep_alive_timeout().as_secs();
+        let seconds = gate.limits().keep_alive_timeout.as_secs();
         let keep_alive = HeaderValue::from_str(&format!("timeout={seconds}")).ok().filter(|_| !is_trusted);
         Self { gate, keep_alive }
     }
 
     /// Whether the client keeps the connection after this request.
     pub(super) fn is_wanted<B>(request: &Request<B>) -> bool {
-        request.version() == Version::HTTP_11 && !requests_close(request.headers())
+        request.version() == Version::HTTP_11 && !has_word(request.headers(), &CONNECTION, "close")
     }
 
     /// Whether the connection ends after the next response in any case.
@@ -261,11 +266,6 @@ impl Persistence {
             headers.insert(KEEP_ALIVE, keep_alive.clone());
         }
     }
-}
-
-fn requests_close(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("close"))
 }
 
 /// First bytes of an HTTP/2 client (RFC 9113, 3.4), up to the end of the request line.

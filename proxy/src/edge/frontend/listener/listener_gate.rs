@@ -12,11 +12,12 @@ use tracing::debug;
 use trunkline_protocol::cause::Cause;
 
 use super::head_timer::HeadTimer;
-use crate::edge::frontend::refusal::count_refused_socket;
+use crate::edge::frontend::refusal::{cause_of_limit, count_refused_socket};
 #[cfg(feature = "tls")]
 use crate::edge::frontend::request_head::HEADERS_MAX;
 use crate::engine::shard::Shared;
 use crate::ground::bounded::BudgetShare;
+use crate::ground::config::FrontendLimits;
 use crate::ground::limits::{AddressPermit, RelayConnection, SetupFault};
 use crate::ground::metrics::{Counters, Limit};
 use crate::ground::net::socket::half_close;
@@ -30,7 +31,7 @@ const FULL_FOR_ADDRESS: &str = "this address has reached its limit of connection
 #[derive(Debug, Clone)]
 pub(crate) struct ListenerGate {
     shared: Arc<Shared>,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// Guard of an admitted socket, while it serves requests.
@@ -59,8 +60,7 @@ impl ListenerGate {
         let (limits, settings) = (&self.shared.limits, &self.shared.settings);
         let open = self.shared.sockets() + (limits.open.used() + limits.pipes.len()) as u64;
         if settings.limits.connections.is_some_and(|most| open >= u64::from(most.get())) {
-            self.counters.limit(Limit::Connections).increment();
-            count_refused_socket(&self.counters, Cause::LimitConnections);
+            self.count_refused(Limit::Connections);
             return Err(SocketRefusal::Full);
         }
         Ok(AdmittedSocket { permit: self.permit(peer)?, _open: limits.open.charge(1) })
@@ -76,10 +76,7 @@ impl ListenerGate {
         let addresses = self.shared.limits.sockets.as_ref().filter(|_| !self.trusts(peer));
         let permit = addresses
             .map(|addresses| addresses.take(Some(peer.ip().into())).map_err(|_| SocketRefusal::FullForAddress));
-        permit.transpose().inspect_err(|_| {
-            self.counters.limit(Limit::ConnectionsPerAddress).increment();
-            count_refused_socket(&self.counters, Cause::LimitAddress);
-        })
+        permit.transpose().inspect_err(|_| self.count_refused(Limit::ConnectionsPerAddress))
     }
 
     pub(super) fn relay_connection(&self) -> RelayConnection {
@@ -93,30 +90,20 @@ impl ListenerGate {
         builder
     }
 
-    pub(super) fn header_timeout(&self) -> Duration {
-        self.shared.settings.limits.header_timeout
+    pub(super) fn limits(&self) -> &FrontendLimits {
+        &self.shared.settings.limits
     }
 
-    pub(super) fn keep_alive_timeout(&self) -> Duration {
-        self.shared.settings.limits.keep_alive_timeout
-    }
-
-    pub(super) fn body_timeout(&self) -> Duration {
-        self.shared.settings.limits.body_timeout
+    /// Counts a socket refused at a limit.
+    pub(super) fn count_refused(&self, limit: Limit) {
+        self.counters.limit(limit).increment();
+        count_refused_socket(&self.counters, cause_of_limit(limit));
     }
 
     /// Counts a socket closed because the remaining descriptors are reserved.
     pub(super) fn count_without_descriptor(&self) {
         self.counters.accepted.increment();
-        self.counters.limit(Limit::Descriptors).increment();
-        count_refused_socket(&self.counters, Cause::LimitDescriptors);
-    }
-
-    /// Counts a connection closed because its client cancelled too many requests.
-    #[cfg(feature = "tls")]
-    pub(super) fn count_resets(&self) {
-        self.counters.limit(Limit::StreamResets).increment();
-        count_refused_socket(&self.counters, Cause::LimitResets);
+        self.count_refused(Limit::Descriptors);
     }
 
     /// Whether the node is about to stop. The next request should use a new connection, which reaches another node.
@@ -133,20 +120,11 @@ impl ListenerGate {
         self.shared.settings.trusted.contains(peer.ip())
     }
 
-    pub(crate) fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
     /// Maximum size of a request head in bytes as counted by HTTP/2, with 32 bytes per header. Normalisation counts
     /// without them, and its error states the limit.
     #[cfg(feature = "tls")]
     pub(crate) fn head_max_bytes(&self) -> usize {
         self.shared.settings.limits.head_max_bytes + 32 * HEADERS_MAX
-    }
-
-    pub(super) fn count_late_head(&self) {
-        self.counters.limit(Limit::HeadTime).increment();
-        count_refused_socket(&self.counters, Cause::HeadTimeout);
     }
 
     /// Returns the number of suppressed log lines about HTTP/2 without TLS; `None` to suppress this one.
@@ -156,10 +134,9 @@ impl ListenerGate {
 
     pub(crate) fn count(&self, error: &hyper::Error) {
         if error.is_timeout() {
-            self.count_late_head();
+            self.count_refused(Limit::HeadTime);
         } else if error.is_parse_too_large() {
-            self.counters.limit(Limit::HeadSize).increment();
-            count_refused_socket(&self.counters, Cause::HeadTooLarge);
+            self.count_refused(Limit::HeadSize);
         } else if error.is_parse() {
             self.counters.malformed.increment();
             count_refused_socket(&self.counters, Cause::RequestInvalid);

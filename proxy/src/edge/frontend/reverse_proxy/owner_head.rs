@@ -1,8 +1,12 @@
 //! Heads between a forwarding node and the owner of a connection: data needed by the owner, and data permitted for its
 //! client.
 
+use std::time::Duration;
+
+use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
 use http::header::{
     ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, EXPIRES, PRAGMA,
     RETRY_AFTER,
@@ -27,9 +31,14 @@ use crate::edge::frontend::reverse_proxy::next_hop;
 use crate::ground::clock::unix_seconds;
 use crate::ground::config::Settings;
 use crate::ground::metrics::RelayFailure;
+use crate::ground::net::address::Address;
+use crate::ground::net::http_client::{HttpClient, HttpError};
 
 /// Maximum overhead in bytes of a claim in a mark, besides name and value.
 const CLAIM_FRAME_BYTES: usize = 7;
+
+/// Maximum response body of an owner, which is a text at most.
+const ANSWER_MAX_BYTES: usize = 1024;
 
 /// Request headers used by HTTP transports.
 const REQUEST_HEADERS: [HeaderName; 2] = [ACCEPT, EXPECT];
@@ -102,6 +111,21 @@ fn target(uri: &Uri, query: &RequestQuery, rest: Option<&str>) -> Option<Uri> {
     let token = query.value(CONNECTION_TOKEN_PARAMETER)?;
     let rest = rest.and_then(|rest| rest.strip_prefix('?')).map(|rest| format!("&{rest}")).unwrap_or_default();
     format!("{}?{CONNECTION_TOKEN_PARAMETER}={token}{rest}", uri.path()).parse().ok()
+}
+
+/// Asks the owner of a connection by a POST to one of the paths for nodes, with the connection token.
+pub(crate) async fn ask(
+    settings: &Settings,
+    (nodes, owner): (&HttpClient, &Address),
+    (path, token): (&str, &str),
+    limit: Duration,
+) -> Result<http::Response<Bytes>, HttpError> {
+    let (mut question, ()) = http::Request::new(()).into_parts();
+    question.method = Method::POST;
+    // The token was decrypted, so it contains no characters that need escaping.
+    question.uri = format!("{path}?{CONNECTION_TOKEN_PARAMETER}={token}").parse().unwrap_or_default();
+    set_mark(settings, &mut question, None, None);
+    nodes.fetch(owner, Request::from_parts(question, Body::empty()), ANSWER_MAX_BYTES, limit).await
 }
 
 pub(crate) fn boot_of(headers: &HeaderMap) -> Option<&str> {
