@@ -199,6 +199,8 @@ mod tests {
     use axum::routing::{get, post};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use bytes::Bytes;
+
     use super::*;
 
     async fn started() -> (SocketAddr, Arc<AdminCounters>) {
