@@ -75,8 +75,8 @@ impl HandshakeRequest {
         read.map(|(request, used)| request.check_version().map(|()| (request, used))).transpose()
     }
 
-    /// Like [`read`](Self::read), but accepts any version, and `buffer` has grown since no handshake ended in its first
-    /// `searched` bytes. Fails as [`read`](Self::read) does.
+    /// Like [`read_request`](Self::read_request), but accepts any version, and `buffer` has grown since no handshake
+    /// ended in its first `searched` bytes. Fails as [`read_request`](Self::read_request) does.
     pub fn read_behind(buffer: &[u8], searched: usize, limit: usize) -> Result<Option<(Self, usize)>, HandshakeError> {
         read_with(buffer, searched, limit, Self::parse)
     }
